@@ -1,0 +1,220 @@
+//! The settings of one acc installation, checked: no option is left open, no default hides elsewhere.
+//!
+//! `load` reads the file and the environment and reports every fault at once. It never creates or changes anything.
+
+pub mod model;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::domain::name::HostName;
+use crate::domain::port::PortRange;
+use crate::domain::rule::Rule;
+
+/// Which edge faces the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EdgeKind {
+    /// nginx, configured and run by acc.
+    Nginx,
+    /// acc's own listener.
+    Builtin,
+}
+
+/// Which supervisor runs the processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SupervisorKind {
+    /// supervisord, configured and run by acc.
+    Supervisord,
+    /// acc itself.
+    Builtin,
+}
+
+/// `[edge]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EdgeConfig {
+    /// `kind`.
+    pub kind: EdgeKind,
+    /// `listen`: addresses that face the network.
+    pub listen: Vec<SocketAddr>,
+    /// `max_body`: longest request body in bytes.
+    pub max_body: u64,
+    /// `templates`: a folder whose files replace the built-in templates of the same name.
+    pub templates: Option<PathBuf>,
+}
+
+/// `[idle]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdleConfig {
+    /// `timeout`: quiet for this long is idle.
+    pub timeout: Duration,
+    /// `min_awake`: not put to sleep sooner than this after a wake.
+    pub min_awake: Duration,
+    /// `check_every`: pause between two passes of the server's own monitor; `None`: "off".
+    pub check_every: Option<Duration>,
+}
+
+/// `[wake]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WakeConfig {
+    /// `timeout`: a request is held at most this long; also the default start timeout.
+    pub timeout: Duration,
+    /// `page_after`: a browser's navigation gets the waiting page after this long.
+    pub page_after: Duration,
+    /// `max_waiting`: requests held at once for one instance.
+    pub max_waiting: usize,
+    /// `max_at_once`: instances starting at once.
+    pub max_at_once: usize,
+}
+
+/// `[stop]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StopConfig {
+    /// `drain`: how long an operator's stop waits for what is in flight.
+    pub drain: Duration,
+    /// `timeout`: from the stop signal to the kill.
+    pub timeout: Duration,
+}
+
+/// `[log] format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// `level`: error, warn, info, debug or trace.
+    pub level: String,
+    /// `format`.
+    pub format: LogFormat,
+}
+
+/// All settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The file they came from; `None`: defaults only.
+    pub file: Option<PathBuf>,
+    /// `home`: lasting state.
+    pub home: PathBuf,
+    /// `run`: sockets, gates, pid files; empty after a reboot.
+    pub run: PathBuf,
+    /// `domain`: an instance NAME answers to NAME.domain.
+    pub domain: HostName,
+    /// `user`: who instances and nginx's workers run as when acc is root; `None`: as acc.
+    pub user: Option<String>,
+    /// `[edge]`.
+    pub edge: EdgeConfig,
+    /// `[supervisor]`.
+    pub supervisor: SupervisorKind,
+    /// `[idle]`.
+    pub idle: IdleConfig,
+    /// `[wake]`.
+    pub wake: WakeConfig,
+    /// `[stop]`.
+    pub stop: StopConfig,
+    /// `[ports] range`.
+    pub ports: PortRange,
+    /// `[log]`.
+    pub log: LogConfig,
+    /// `[[rules]]`, in order.
+    pub rules: Vec<Rule>,
+}
+
+/// Where things are. Everything below `home` and `run` is named here and nowhere else.
+impl Config {
+    /// The database.
+    #[must_use]
+    pub fn database(&self) -> PathBuf {
+        self.home.join("acc.db")
+    }
+    /// Models.
+    #[must_use]
+    pub fn models(&self) -> PathBuf {
+        self.home.join("models")
+    }
+    /// An instance's folder.
+    #[must_use]
+    pub fn instance_dir(&self, name: &str) -> PathBuf {
+        self.home.join("instances").join(name)
+    }
+    /// An instance's lasting data.
+    #[must_use]
+    pub fn data_dir(&self, name: &str) -> PathBuf {
+        self.instance_dir(name).join("data")
+    }
+    /// Standard output and error of an instance.
+    #[must_use]
+    pub fn app_log(&self, name: &str) -> PathBuf {
+        self.instance_dir(name).join("log/app.log")
+    }
+    /// Requests to an instance that count as use, a line each.
+    #[must_use]
+    pub fn access_log(&self, name: &str) -> PathBuf {
+        self.instance_dir(name).join("log/access.log")
+    }
+    /// Requests to an instance that do not count as use.
+    #[must_use]
+    pub fn uncounted_log(&self, name: &str) -> PathBuf {
+        self.instance_dir(name).join("log/access-uncounted.log")
+    }
+    /// Log of acc's own parts.
+    #[must_use]
+    pub fn own_log(&self, part: &str) -> PathBuf {
+        self.home.join("log").join(format!("{part}.log"))
+    }
+    /// nginx's configuration.
+    #[must_use]
+    pub fn nginx_dir(&self) -> PathBuf {
+        self.home.join("nginx")
+    }
+    /// supervisord's configuration.
+    #[must_use]
+    pub fn supervisor_dir(&self) -> PathBuf {
+        self.home.join("supervisor")
+    }
+    /// Held by whoever runs verbs.
+    #[must_use]
+    pub fn owner_lock(&self) -> PathBuf {
+        self.run.join("owner.lock")
+    }
+    /// The control socket of the server.
+    #[must_use]
+    pub fn control_socket(&self) -> PathBuf {
+        self.run.join("control.sock")
+    }
+    /// Where nginx sends what it cannot serve.
+    #[must_use]
+    pub fn wake_socket(&self) -> PathBuf {
+        self.run.join("wake.sock")
+    }
+    /// supervisord's XML-RPC socket.
+    #[must_use]
+    pub fn supervisor_socket(&self) -> PathBuf {
+        self.run.join("supervisor.sock")
+    }
+    /// Gates.
+    #[must_use]
+    pub fn gate_dir(&self) -> PathBuf {
+        self.run.join("gate")
+    }
+    /// The folder of an instance's own socket.
+    #[must_use]
+    pub fn socket_dir(&self, name: &str) -> PathBuf {
+        self.run.join("sock").join(name)
+    }
+    /// An instance's own socket.
+    #[must_use]
+    pub fn socket(&self, name: &str) -> PathBuf {
+        self.socket_dir(name).join("app.sock")
+    }
+    /// Pid files of the builtin supervisor.
+    #[must_use]
+    pub fn pid_dir(&self) -> PathBuf {
+        self.run.join("pid")
+    }
+}

@@ -1,0 +1,103 @@
+//! What to do with a request, given the phase of its instance and the rules: forward, hold, or refuse and why.
+//!
+//! It never counts or queues; `service::wake` does what is decided here.
+
+use super::lifecycle::{Denied, Phase};
+
+/// The answer for one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// The instance answers now.
+    Forward,
+    /// Wait for it.
+    Hold,
+    /// Not now.
+    Refuse(Refusal),
+}
+
+/// Why a request is not served; the proxy turns each into a status.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No instance has this host.
+    #[error("no application has this name")]
+    UnknownHost,
+    /// The instance was destroyed.
+    #[error("this application was removed")]
+    Destroyed,
+    /// `wanted` is down.
+    #[error("this application is disabled")]
+    Disabled,
+    /// It is still being made.
+    #[error("this application is being made")]
+    Creating,
+    /// It failed and may be tried again in `retry_s` seconds; `reason` is the failure's name, never its output.
+    #[error("this application does not start: {reason}")]
+    Failed {
+        /// [`super::lifecycle::Failure::name`].
+        reason: &'static str,
+        /// Seconds until the next try.
+        retry_s: u64,
+    },
+    /// A rule says that such a request does not wake.
+    #[error("this application sleeps and such a request does not wake it")]
+    MayNotWake,
+    /// `wake.max_waiting` reached.
+    #[error("too many requests wait for this application")]
+    TooManyWaiting,
+    /// `wake.timeout` passed.
+    #[error("this application took too long to start")]
+    TooSlow,
+    /// acc is being halted.
+    #[error("this server is stopping")]
+    Halting,
+    /// acc itself could not do it (full disk, supervisor down): the reason is in acc's log.
+    #[error("this server could not start the application")]
+    Broken,
+}
+
+/// Decides from the phase.
+#[must_use]
+pub fn admit(phase: Phase, may_wake: bool) -> Admission {
+    match phase {
+        Phase::Awake => Admission::Forward,
+        Phase::Waking => Admission::Hold,
+        Phase::Asleep | Phase::Draining | Phase::Stopping | Phase::Failed => {
+            if may_wake {
+                Admission::Hold
+            } else {
+                Admission::Refuse(Refusal::MayNotWake)
+            }
+        }
+        Phase::Creating => Admission::Refuse(Refusal::Creating),
+        Phase::Destroyed => Admission::Refuse(Refusal::Destroyed),
+    }
+}
+
+impl From<&Denied> for Refusal {
+    fn from(denied: &Denied) -> Self {
+        match denied {
+            Denied::Disabled => Self::Disabled,
+            Denied::Destroyed => Self::Destroyed,
+            Denied::Creating => Self::Creating,
+            Denied::Failed { name, retry_in } => Self::Failed { reason: name, retry_s: retry_in.as_secs().max(1) },
+            Denied::NotAwake(_) | Denied::NotAsleep(_) => Self::Broken,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_phase_has_an_answer() {
+        assert_eq!(admit(Phase::Awake, false), Admission::Forward);
+        assert_eq!(admit(Phase::Waking, false), Admission::Hold);
+        for phase in [Phase::Asleep, Phase::Draining, Phase::Stopping, Phase::Failed] {
+            assert_eq!(admit(phase, true), Admission::Hold, "{phase:?}");
+            assert_eq!(admit(phase, false), Admission::Refuse(Refusal::MayNotWake), "{phase:?}");
+        }
+        assert_eq!(admit(Phase::Creating, true), Admission::Refuse(Refusal::Creating));
+        assert_eq!(admit(Phase::Destroyed, true), Admission::Refuse(Refusal::Destroyed));
+    }
+}

@@ -1,0 +1,98 @@
+//! The idle rule: may this awake instance be put to sleep now, and if not, why.
+//!
+//! Idle means: nothing in flight, and quiet for longer than the timeout. The same function answers the timer, `acc monitor`
+//! and `acc monitor --dry-run`.
+
+use std::time::Duration;
+
+use super::instance::Wanted;
+use super::time::Timestamp;
+
+/// What the rule looks at.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    /// What the operator asked for.
+    pub wanted: Wanted,
+    /// Requests and connections it is working on.
+    pub in_flight: u32,
+    /// When the last of them ended.
+    pub quiet_since: Timestamp,
+    /// When it became awake.
+    pub awake_since: Timestamp,
+    /// Idle timeout of this instance.
+    pub timeout: Duration,
+    /// Least time awake.
+    pub min_awake: Duration,
+}
+
+/// The answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is idle.
+    Sleep,
+    /// Pinned up by the operator.
+    Pinned,
+    /// This many requests or connections are open.
+    InUse(u32),
+    /// Just woken; this long until it may sleep.
+    JustWoken(Duration),
+    /// Quiet, but not for long enough; this long until it is.
+    NotYet(Duration),
+}
+
+/// Decides.
+#[must_use]
+pub fn verdict(look: &Look, now: Timestamp) -> Verdict {
+    if look.wanted == Wanted::Up {
+        return Verdict::Pinned;
+    }
+    if look.in_flight > 0 {
+        return Verdict::InUse(look.in_flight);
+    }
+    let awake = now.since(look.awake_since);
+    if awake < look.min_awake {
+        return Verdict::JustWoken(look.min_awake.saturating_sub(awake));
+    }
+    // The clock starts again with every wake: an old quiet time must not put a fresh instance to sleep.
+    let quiet = now.since(look.quiet_since.max(look.awake_since));
+    if quiet < look.timeout {
+        return Verdict::NotYet(look.timeout.saturating_sub(quiet));
+    }
+    Verdict::Sleep
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look() -> Look {
+        Look {
+            wanted: Wanted::Auto,
+            in_flight: 0,
+            quiet_since: Timestamp(10_000),
+            awake_since: Timestamp(5_000),
+            timeout: Duration::from_secs(60),
+            min_awake: Duration::from_secs(30),
+        }
+    }
+
+    #[test]
+    fn sleeps_only_when_quiet_for_the_whole_timeout() {
+        assert_eq!(verdict(&look(), Timestamp(70_000)), Verdict::Sleep);
+        assert_eq!(verdict(&look(), Timestamp(69_999)), Verdict::NotYet(Duration::from_millis(1)));
+        assert_eq!(verdict(&Look { in_flight: 2, ..look() }, Timestamp(900_000)), Verdict::InUse(2));
+        assert_eq!(verdict(&Look { wanted: Wanted::Up, ..look() }, Timestamp(900_000)), Verdict::Pinned);
+    }
+
+    #[test]
+    fn a_wake_resets_the_idle_clock() {
+        let woken_late = Look { awake_since: Timestamp(900_000), quiet_since: Timestamp(1), ..look() };
+        assert_eq!(verdict(&woken_late, Timestamp(901_000)), Verdict::JustWoken(Duration::from_secs(29)));
+        assert_eq!(verdict(&woken_late, Timestamp(930_000)), Verdict::NotYet(Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn disabled_instances_may_sleep_too() {
+        assert_eq!(verdict(&Look { wanted: Wanted::Down, ..look() }, Timestamp(70_000)), Verdict::Sleep);
+    }
+}

@@ -1,0 +1,112 @@
+//! What acc knows of one instance that does not change with its phase, and what it records of its runs.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::name::{HostName, InstanceId, InstanceName};
+use super::time::WallTime;
+
+/// What the operator asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Wanted {
+    /// Sleeps and wakes by itself.
+    Auto,
+    /// Always on.
+    Up,
+    /// Disabled: no request wakes it.
+    Down,
+}
+
+impl Wanted {
+    /// The word in the database, on the command line and in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+
+    /// The reverse of [`Self::as_str`].
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Auto, Self::Up, Self::Down].into_iter().find(|w| w.as_str() == text)
+    }
+}
+
+/// Where an instance listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Listen {
+    /// A unix socket the application binds.
+    Unix(PathBuf),
+    /// A loopback TCP address.
+    Tcp(SocketAddr),
+}
+
+/// A running process: the pair that is never used twice within one boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Process {
+    /// Process id, and the id of its process group.
+    pub pid: i32,
+    /// Start time in clock ticks since boot: field 22 of `/proc/PID/stat`, see proc(5).
+    pub start_time: u64,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Exit {
+    /// With this exit code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// It is gone and nobody can say how.
+    Unknown,
+}
+
+/// How an instance is run: rendered once when it is made, so that a wake needs neither the model nor a template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launch {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// The whole environment of the process, nothing else is passed.
+    pub env: Vec<(String, String)>,
+    /// Path of the health check; without it an accepted connection is enough.
+    pub health: Option<String>,
+    /// Signal number that asks it to stop.
+    pub stop_signal: i32,
+    /// How long it may take from spawn to the first answer; `None`: the wake timeout.
+    pub start_timeout: Option<Duration>,
+    /// How long it may take from the stop signal to its end; `None`: `stop.timeout`.
+    pub stop_timeout: Option<Duration>,
+}
+
+/// One instance as it stands in the database, but for its phase (see `lifecycle::Machine`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// Its number.
+    pub id: InstanceId,
+    /// Its name.
+    pub name: InstanceName,
+    /// The model it was made from.
+    pub model: String,
+    /// All host names; the first is the one shown.
+    pub hosts: Vec<HostName>,
+    /// Where it listens.
+    pub listen: Listen,
+    /// How it is run.
+    pub launch: Launch,
+    /// Who to write to.
+    pub owner: Option<String>,
+    /// Own idle timeout; `None`: `idle.timeout`.
+    pub idle_timeout: Option<Duration>,
+    /// When it was made.
+    pub created_at: WallTime,
+    /// When it last became awake.
+    pub last_wake_at: Option<WallTime>,
+    /// When it was last seen in use.
+    pub last_active_at: Option<WallTime>,
+    /// How often it was woken.
+    pub wakes: u64,
+}

@@ -1,0 +1,499 @@
+//! The table: one function per phase, every event named in each. See the module above for what the words mean.
+
+use std::time::Duration;
+
+use super::{
+    Answer, BACK_OFF, Cause, Denied, Drain, Effect, Event, Failure, IDLE_LOOKS, KILL_AGAIN, Limits, Machine, Note, Phase, STABLE, Step,
+};
+use crate::domain::idle;
+use crate::domain::instance::{Exit, Wanted};
+use crate::domain::time::Timestamp;
+
+type Result = std::result::Result<Step, Denied>;
+
+/// Picks the row.
+pub(super) fn apply(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
+    if let Event::Want(wanted) = event {
+        return m.want(*wanted);
+    }
+    match m.phase {
+        Phase::Creating => creating(m, event, now),
+        Phase::Asleep => asleep(m, event, now, l),
+        Phase::Waking => waking(m, event, now, l),
+        Phase::Awake => awake(m, event, now, l),
+        Phase::Draining => draining(m, event, now, l),
+        Phase::Stopping => stopping(m, event, now, l),
+        Phase::Failed => failed(m, event, now, l),
+        Phase::Destroyed => destroyed(m, event),
+    }
+}
+
+fn creating(m: &Machine, event: &Event, now: Timestamp) -> Result {
+    match event {
+        Event::Created => m.go(Phase::Asleep, now).with([Effect::Persist, Effect::Record(Note::Created)]),
+        Event::Wake(_) | Event::Sleep { .. } | Event::Destroy | Event::Reset => Err(Denied::Creating),
+        Event::Admitted => Err(Denied::NotAwake(m.phase)),
+        Event::Want(_)
+        | Event::Spawned { .. }
+        | Event::Ready { .. }
+        | Event::StartFailed { .. }
+        | Event::Exited { .. }
+        | Event::Released { .. }
+        | Event::Looked { .. }
+        | Event::InFlight { .. }
+        | Event::DrainFailed { .. }
+        | Event::Timer { .. }
+        | Event::Found(_) => m.stay(),
+    }
+}
+
+fn asleep(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
+    match event {
+        Event::Wake(cause) => m.start(*cause, now, l),
+        Event::Destroy => m.destroy(now),
+        Event::Sleep { .. } | Event::Reset => m.stay(),
+        Event::Admitted => Err(Denied::NotAwake(m.phase)),
+        // Nothing should run, yet something does: it is stopped, and never served.
+        Event::Found(Some(process)) => {
+            let mut next = m.go(Phase::Stopping, now);
+            next.process = Some(*process);
+            next.stop_now(now, l, [Effect::CloseGate, Effect::Watch])
+        }
+        Event::Found(None) | Event::Created => m.stay(),
+        Event::Released { .. } => m.released(now),
+        Event::Want(_)
+        | Event::Spawned { .. }
+        | Event::Ready { .. }
+        | Event::StartFailed { .. }
+        | Event::Exited { .. }
+        | Event::Looked { .. }
+        | Event::InFlight { .. }
+        | Event::DrainFailed { .. }
+        | Event::Timer { .. } => m.stay(),
+    }
+}
+
+fn waking(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
+    match event {
+        Event::Wake(_) => m.stay(),
+        // Not spawned yet? Then the stop waits for the word of the supervisor: a run ends by `Exited` or `StartFailed` only.
+        Event::Sleep { .. } => m.go(Phase::Stopping, now).stop_now(now, l, []),
+        Event::Spawned { run, process } if *run == m.run => {
+            let mut next = m.clone();
+            next.process = Some(*process);
+            next.since_spawn(now, l)
+        }
+        Event::Ready { run } if *run == m.run => {
+            let mut next = m.go(Phase::Awake, now);
+            next.quiet_since = now;
+            next.failure = None;
+            let took = now.since(m.since);
+            next.with([Effect::Persist, Effect::OpenGate, Effect::Record(Note::Woke(m.cause, took))])
+        }
+        Event::StartFailed { run, failure } if *run == m.run && m.process.is_none() => m.ended(failure.clone(), now),
+        Event::StartFailed { run, failure } if *run == m.run => m.fail(failure, now, l),
+        Event::Exited { run, exit } if *run == m.run => m.ended(Failure::ExitedAtStart(*exit), now),
+        Event::Timer { armed } if *armed == m.armed => {
+            let what = if m.process.is_some() { "on its own socket" } else { "because its supervisor did not start it" };
+            m.fail(&Failure::NotReady { within: l.start, what: what.into() }, now, l)
+        }
+        Event::Found(Some(process)) => {
+            let mut next = m.clone();
+            next.process = Some(*process);
+            next.since_spawn(now, l)
+        }
+        Event::Found(None) => m.go(Phase::Asleep, now).with([Effect::Persist, Effect::CloseGate]),
+        Event::Destroy => Err(Denied::NotAsleep(m.phase)),
+        Event::Admitted => Err(Denied::NotAwake(m.phase)),
+        Event::Released { .. } => m.released(now),
+        Event::Created
+        | Event::Want(_)
+        | Event::Reset
+        | Event::Spawned { .. }
+        | Event::Ready { .. }
+        | Event::StartFailed { .. }
+        | Event::Exited { .. }
+        | Event::Looked { .. }
+        | Event::InFlight { .. }
+        | Event::DrainFailed { .. }
+        | Event::Timer { .. } => m.stay(),
+    }
+}
+
+fn awake(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
+    match event {
+        Event::Wake(_) => m.stay(),
+        Event::Sleep { now: true } => m.go(Phase::Stopping, now).stop_now(now, l, [Effect::CloseGate]),
+        Event::Sleep { now: false } => m.drain(Drain::Operator, now, l),
+        Event::Admitted => {
+            let mut next = m.clone();
+            next.tickets += 1;
+            next.with([])
+        }
+        Event::Released { counts: true } => m.released(now),
+        Event::Released { counts: false } => m.released(m.quiet_since),
+        Event::Looked { run, in_flight, used } if *run == m.run => {
+            let mut next = m.clone();
+            if *in_flight > 0 {
+                next.quiet_since = now;
+            } else if let Some(used) = used {
+                next.quiet_since = next.quiet_since.max(*used);
+            }
+            match idle::verdict(&next.look(*in_flight, l), now) {
+                idle::Verdict::Sleep => next.drain(Drain::Idle, now, l),
+                idle::Verdict::Pinned | idle::Verdict::InUse(_) | idle::Verdict::JustWoken(_) | idle::Verdict::NotYet(_) => next.with([]),
+            }
+        }
+        Event::Exited { run, exit } if *run == m.run => m.ended(Failure::Died(*exit), now),
+        // The gate could not be opened.
+        Event::StartFailed { run, failure } if *run == m.run => m.fail(failure, now, l),
+        Event::Found(Some(process)) => {
+            let mut next = m.clone();
+            next.process = Some(*process);
+            next.with([Effect::Persist, Effect::Watch, Effect::OpenGate])
+        }
+        Event::Found(None) => m.ended(Failure::Died(Exit::Unknown), now),
+        Event::Destroy => Err(Denied::NotAsleep(m.phase)),
+        Event::Created
+        | Event::Want(_)
+        | Event::Reset
+        | Event::Spawned { .. }
+        | Event::Ready { .. }
+        | Event::StartFailed { .. }
+        | Event::Exited { .. }
+        | Event::Looked { .. }
+        | Event::InFlight { .. }
+        | Event::DrainFailed { .. }
+        | Event::Timer { .. } => m.stay(),
+    }
+}
+
+fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
+    match event {
+        // An idle stop gives way to anybody; an operator's stop only to the operator, requests wait until it is over.
+        Event::Wake(cause) if m.drain == Drain::Idle || *cause == Cause::Operator => m.back_to_awake([]),
+        Event::Wake(cause) => {
+            let mut next = m.clone();
+            next.demand = Some(*cause);
+            next.with([])
+        }
+        Event::Sleep { now: true } => m.go(Phase::Stopping, now).stop_now(now, l, []),
+        Event::Sleep { now: false } if m.drain == Drain::Operator => m.stay(),
+        Event::Sleep { now: false } => {
+            let mut next = m.clone();
+            next.drain = Drain::Operator;
+            let arm = next.arm(now.after(l.drain));
+            next.with([arm])
+        }
+        Event::InFlight { run, count: 0 } if *run == m.run && m.tickets == 0 => m.go(Phase::Stopping, now).stop_now(now, l, []),
+        Event::InFlight { run, count } if *run == m.run => match m.drain {
+            Drain::Idle if m.looks + 1 >= IDLE_LOOKS => m.back_to_awake([Effect::Record(Note::CalledOff((*count).max(m.tickets)))]),
+            Drain::Idle | Drain::Operator => {
+                let mut next = m.clone();
+                next.looks += 1;
+                let looks = next.looks;
+                next.with([Effect::Count(looks)])
+            }
+        },
+        Event::DrainFailed { run } if *run == m.run => m.back_to_awake([]),
+        Event::Timer { armed } if *armed == m.armed => match m.drain {
+            Drain::Operator => m.go(Phase::Stopping, now).stop_now(now, l, []),
+            Drain::Idle => m.back_to_awake([]),
+        },
+        Event::Released { .. } => m.released(now),
+        Event::Exited { run, exit } if *run == m.run => m.ended(Failure::Died(*exit), now),
+        // After a crash of acc the reason of the drain is not known: nothing may be cut, so it serves again.
+        Event::Found(Some(process)) => {
+            let mut next = m.clone();
+            next.process = Some(*process);
+            next.back_to_awake([Effect::Watch])
+        }
+        Event::Found(None) => m.ended(Failure::Died(Exit::Unknown), now),
+        Event::Destroy => Err(Denied::NotAsleep(m.phase)),
+        Event::Admitted => Err(Denied::NotAwake(m.phase)),
+        Event::Created
+        | Event::Want(_)
+        | Event::Reset
+        | Event::Spawned { .. }
+        | Event::Ready { .. }
+        | Event::StartFailed { .. }
+        | Event::Exited { .. }
+        | Event::Looked { .. }
+        | Event::InFlight { .. }
+        | Event::DrainFailed { .. }
+        | Event::Timer { .. } => m.stay(),
+    }
+}
+
+fn stopping(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
+    match event {
+        Event::Wake(cause) => {
+            if *cause == Cause::Request && m.failed_run == Some(m.run) {
+                return Err(m.failed_denial(now));
+            }
+            m.may_wake()?;
+            let mut next = m.clone();
+            next.demand = Some(m.demand.unwrap_or(*cause));
+            next.with([])
+        }
+        Event::Sleep { .. } => {
+            let mut next = m.clone();
+            next.demand = None;
+            next.with([])
+        }
+        Event::Exited { run, .. } if *run == m.run => m.stopped(now, l),
+        Event::StartFailed { run, .. } if *run == m.run && m.process.is_none() => m.stopped(now, l),
+        Event::Spawned { run, process } if *run == m.run => {
+            let mut next = m.clone();
+            next.process = Some(*process);
+            next.stop_now(now, l, [Effect::Watch])
+        }
+        Event::Timer { armed } if *armed == m.armed => {
+            let mut next = m.clone();
+            let arm = next.arm(now.after(KILL_AGAIN));
+            next.with([Effect::Kill, arm, Effect::Record(Note::Killed)])
+        }
+        Event::Found(Some(process)) => {
+            let mut next = m.clone();
+            next.process = Some(*process);
+            next.stop_now(now, l, [Effect::CloseGate, Effect::Watch])
+        }
+        Event::Found(None) => m.stopped(now, l),
+        Event::Destroy => Err(Denied::NotAsleep(m.phase)),
+        Event::Admitted => Err(Denied::NotAwake(m.phase)),
+        Event::Released { .. } => m.released(now),
+        Event::Created
+        | Event::Want(_)
+        | Event::Reset
+        | Event::Spawned { .. }
+        | Event::Ready { .. }
+        | Event::StartFailed { .. }
+        | Event::Exited { .. }
+        | Event::Looked { .. }
+        | Event::InFlight { .. }
+        | Event::DrainFailed { .. }
+        | Event::Timer { .. } => m.stay(),
+    }
+}
+
+fn failed(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
+    match event {
+        Event::Wake(cause) => {
+            m.may_wake()?;
+            if *cause != Cause::Operator && now < m.retry_at {
+                return Err(m.failed_denial(now));
+            }
+            m.start(*cause, now, l)
+        }
+        Event::Reset => {
+            let mut next = m.go(Phase::Asleep, now);
+            next.failures = 0;
+            next.failure = None;
+            next.with([Effect::Persist])
+        }
+        Event::Destroy => m.destroy(now),
+        Event::Sleep { .. } | Event::Created => m.stay(),
+        Event::Admitted => Err(Denied::NotAwake(m.phase)),
+        Event::Found(Some(process)) => {
+            let mut next = m.go(Phase::Stopping, now);
+            next.process = Some(*process);
+            next.failed_run = Some(m.run);
+            next.stop_now(now, l, [Effect::CloseGate, Effect::Watch])
+        }
+        Event::Released { .. } => m.released(now),
+        Event::Found(None)
+        | Event::Want(_)
+        | Event::Spawned { .. }
+        | Event::Ready { .. }
+        | Event::StartFailed { .. }
+        | Event::Exited { .. }
+        | Event::Looked { .. }
+        | Event::InFlight { .. }
+        | Event::DrainFailed { .. }
+        | Event::Timer { .. } => m.stay(),
+    }
+}
+
+fn destroyed(m: &Machine, event: &Event) -> Result {
+    match event {
+        Event::Wake(_) | Event::Reset | Event::Admitted => Err(Denied::Destroyed),
+        Event::Destroy | Event::Sleep { .. } => m.stay(),
+        Event::Created
+        | Event::Want(_)
+        | Event::Spawned { .. }
+        | Event::Ready { .. }
+        | Event::StartFailed { .. }
+        | Event::Exited { .. }
+        | Event::Released { .. }
+        | Event::Looked { .. }
+        | Event::InFlight { .. }
+        | Event::DrainFailed { .. }
+        | Event::Timer { .. }
+        | Event::Found(_) => m.stay(),
+    }
+}
+
+/// Moves that several rows share.
+impl Machine {
+    fn stay(&self) -> Result {
+        Ok(Step { next: self.clone(), effects: Vec::new(), answer: Answer::Already })
+    }
+
+    fn with<const N: usize>(self, effects: [Effect; N]) -> Result {
+        Ok(Step { next: self, effects: effects.into(), answer: Answer::Done })
+    }
+
+    fn go(&self, phase: Phase, now: Timestamp) -> Self {
+        Self { phase, since: now, armed: self.armed + 1, ..self.clone() }
+    }
+
+    fn arm(&mut self, at: Timestamp) -> Effect {
+        self.armed += 1;
+        Effect::Arm { at, armed: self.armed }
+    }
+
+    fn may_wake(&self) -> std::result::Result<(), Denied> {
+        if self.wanted == Wanted::Down { Err(Denied::Disabled) } else { Ok(()) }
+    }
+
+    fn want(&self, wanted: Wanted) -> Result {
+        if self.phase == Phase::Destroyed {
+            return Err(Denied::Destroyed);
+        }
+        if self.wanted == wanted {
+            return self.stay();
+        }
+        let mut next = self.clone();
+        next.wanted = wanted;
+        if wanted == Wanted::Down {
+            next.demand = None;
+        }
+        next.with([Effect::Persist, Effect::Record(Note::Wanted(wanted))])
+    }
+
+    fn start(&self, cause: Cause, now: Timestamp, l: &Limits) -> Result {
+        self.may_wake()?;
+        let mut next = self.go(Phase::Waking, now);
+        next.run += 1;
+        next.process = None;
+        next.demand = None;
+        next.cause = cause;
+        next.failed_run = None;
+        // Starts wait their turn, so the time of this run is only bounded loosely until it is spawned.
+        let arm = next.arm(now.after(l.start * 4));
+        next.with([Effect::Persist, arm, Effect::Spawn])
+    }
+
+    /// The process is there: from now on it has the start timeout to answer.
+    fn since_spawn(mut self, now: Timestamp, l: &Limits) -> Result {
+        let arm = self.arm(now.after(l.start));
+        self.with([Effect::Persist, arm, Effect::Watch, Effect::Probe])
+    }
+
+    fn released(&self, quiet_since: Timestamp) -> Result {
+        let mut next = self.clone();
+        next.tickets = next.tickets.saturating_sub(1);
+        next.quiet_since = next.quiet_since.max(quiet_since);
+        next.with([])
+    }
+
+    fn drain(&self, drain: Drain, now: Timestamp, l: &Limits) -> Result {
+        let mut next = self.go(Phase::Draining, self.since);
+        next.drain = drain;
+        next.looks = 0;
+        let arm = next.arm(now.after(l.drain));
+        next.with([Effect::Persist, Effect::CloseGate, arm, Effect::Count(0)])
+    }
+
+    fn back_to_awake<const N: usize>(&self, more: [Effect; N]) -> Result {
+        // `since` was kept while draining: it goes on counting from the wake.
+        let mut next = self.go(Phase::Awake, self.since);
+        next.demand = None;
+        let mut effects = vec![Effect::Persist];
+        effects.extend(more);
+        effects.push(Effect::OpenGate);
+        Ok(Step { next, effects, answer: Answer::Done })
+    }
+
+    /// The machine is in `Stopping`: write it down and ask the process to end.
+    fn stop_now<const N: usize>(mut self, now: Timestamp, l: &Limits, first: [Effect; N]) -> Result {
+        let arm = self.arm(now.after(l.stop));
+        let mut effects = vec![Effect::Persist];
+        effects.extend(first);
+        effects.extend([Effect::Terminate, arm]);
+        Ok(Step { next: self, effects, answer: Answer::Done })
+    }
+
+    /// A start failed while something may run: end it, tell the waiters at once.
+    fn fail(&self, failure: &Failure, now: Timestamp, l: &Limits) -> Result {
+        let mut next = self.failing(failure.clone(), now, self.failures + 1);
+        next.phase = Phase::Stopping;
+        next.stop_now(now, l, [Effect::CloseGate, Effect::Record(Note::Failed(failure.clone()))])
+    }
+
+    /// The process is gone although it should run.
+    fn ended(&self, failure: Failure, now: Timestamp) -> Result {
+        let served = matches!(self.phase, Phase::Awake | Phase::Draining);
+        if served && failure == Failure::Died(Exit::Code(0)) {
+            let mut next = self.go(Phase::Asleep, now);
+            next.process = None;
+            next.failures = 0;
+            return next.with([Effect::Persist, Effect::CloseGate, Effect::Record(Note::EndedItself)]);
+        }
+        let failures = if served && now.since(self.since) >= STABLE { 1 } else { self.failures + 1 };
+        let mut next = self.failing(failure.clone(), now, failures);
+        if served && failures == 1 {
+            // The first death of one that served: the next request may start it at once.
+            next.retry_at = now;
+        }
+        next.phase = Phase::Failed;
+        next.process = None;
+        next.with([Effect::Persist, Effect::CloseGate, Effect::Record(Note::Failed(failure))])
+    }
+
+    fn failing(&self, failure: Failure, now: Timestamp, failures: u32) -> Self {
+        let mut next = self.go(self.phase, now);
+        next.failures = failures;
+        next.failure = Some(failure);
+        next.failed_run = Some(self.run);
+        next.retry_at = now.after(back_off(failures));
+        next.demand = None;
+        next
+    }
+
+    fn failed_denial(&self, now: Timestamp) -> Denied {
+        Denied::Failed { name: self.failure.as_ref().map_or("failed", Failure::name), retry_in: self.retry_at.since(now) }
+    }
+
+    /// The process of a stop has ended.
+    fn stopped(&self, now: Timestamp, l: &Limits) -> Result {
+        let mut next = self.go(Phase::Asleep, now);
+        next.process = None;
+        if self.failed_run == Some(self.run) {
+            if self.demand == Some(Cause::Operator) {
+                return next.start(Cause::Operator, now, l);
+            }
+            next.phase = Phase::Failed;
+            next.demand = None;
+            return next.with([Effect::Persist]);
+        }
+        next.failures = 0;
+        let slept = Effect::Record(Note::Slept(self.drain));
+        if let Some(cause) = self.demand {
+            let mut step = next.start(cause, now, l)?;
+            step.effects.push(slept);
+            return Ok(step);
+        }
+        next.with([Effect::Persist, slept])
+    }
+
+    fn destroy(&self, now: Timestamp) -> Result {
+        self.go(Phase::Destroyed, now).with([Effect::Persist, Effect::CloseGate, Effect::Record(Note::Destroyed)])
+    }
+}
+
+/// The pause after the `failures`-th failure in a row.
+fn back_off(failures: u32) -> Duration {
+    let doubled = 2u32.saturating_pow(failures.saturating_sub(1).min(16));
+    BACK_OFF.0.saturating_mul(doubled).min(BACK_OFF.1)
+}

@@ -1,0 +1,13 @@
+//! The words of acc and the decisions made with them: names, instances, models, the lifecycle, the idle rule.
+//!
+//! Pure: no I/O, no clock, no environment, no async, no serialisation. Everything a decision needs is an argument.
+
+pub mod admission;
+pub mod idle;
+pub mod instance;
+pub mod lifecycle;
+pub mod model;
+pub mod name;
+pub mod port;
+pub mod rule;
+pub mod time;

@@ -1,0 +1,60 @@
+//! A model: what an application needs to become an instance. Parsed by `config::model`, rendered by `service::launch`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How instances of a model listen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenKind {
+    /// A unix socket.
+    Unix,
+    /// A loopback TCP port that acc chooses.
+    Tcp,
+}
+
+/// One parameter of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Param {
+    /// Value when none is given.
+    pub default: Option<String>,
+    /// For people.
+    pub description: String,
+    /// Must be given when there is no default.
+    pub required: bool,
+    /// Never shown again once set.
+    pub secret: bool,
+}
+
+/// A checked `model.toml` and the folder it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Model {
+    /// The folder's name.
+    pub name: String,
+    /// The folder.
+    pub dir: PathBuf,
+    /// One line for people.
+    pub description: String,
+    /// How it listens.
+    pub listen: ListenKind,
+    /// Program and arguments, each a template.
+    pub command: Vec<String>,
+    /// Path that must answer 2xx or 3xx before the instance counts as awake.
+    pub health: Option<String>,
+    /// Signal number that asks it to stop.
+    pub stop_signal: i32,
+    /// Environment, values are templates.
+    pub env: BTreeMap<String, String>,
+    /// `[timeouts] start`.
+    pub start_timeout: Option<Duration>,
+    /// `[timeouts] stop`.
+    pub stop_timeout: Option<Duration>,
+    /// `[params]`.
+    pub params: BTreeMap<String, Param>,
+}
+
+/// A text of several lines as one, for an error message.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

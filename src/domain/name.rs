@@ -1,0 +1,158 @@
+//! Names of instances and hosts: what is allowed, and one normal form for each.
+//!
+//! A value of these types is valid by construction; everything that reads one from outside goes through `parse`.
+
+use std::fmt;
+
+/// Longest instance name: a DNS label (RFC 1035 section 2.3.4).
+pub const NAME_MAX: usize = 63;
+
+/// Names that would be confused with acc's own parts.
+const RESERVED: &[&str] = &["acc", "nginx", "server", "supervisord", "localhost"];
+
+/// An instance's name: a DNS label in lower case, not reserved, not all digits (those are numbers of instances).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceName(String);
+
+/// A host name in normal form: lower case, no port, no trailing dot.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostName(String);
+
+/// An instance's number; given once and never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceId(pub i64);
+
+/// Why a text is not a name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameFault {
+    /// Nothing there.
+    #[error("it is empty")]
+    Empty,
+    /// Longer than DNS allows.
+    #[error("it has {0} characters, the most is {1}")]
+    TooLong(usize, usize),
+    /// A character outside `a-z 0-9 -`, or a dash at an end of a label.
+    #[error("only a-z, 0-9 and inner dashes are allowed")]
+    Character,
+    /// One of acc's own words.
+    #[error("it is reserved for acc itself")]
+    Reserved,
+    /// Only digits: that would be read as a number.
+    #[error("a name of digits only would be read as an instance's number")]
+    Digits,
+}
+
+fn is_label(s: &str) -> bool {
+    !s.is_empty()
+        && s.len() <= NAME_MAX
+        && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !s.starts_with('-')
+        && !s.ends_with('-')
+}
+
+impl InstanceName {
+    /// Checks `text`; upper case is refused rather than folded, so that a name is spelled one way only.
+    pub fn parse(text: &str) -> Result<Self, NameFault> {
+        if text.is_empty() {
+            return Err(NameFault::Empty);
+        }
+        if text.len() > NAME_MAX {
+            return Err(NameFault::TooLong(text.chars().count(), NAME_MAX));
+        }
+        if !is_label(text) {
+            return Err(NameFault::Character);
+        }
+        if RESERVED.contains(&text) {
+            return Err(NameFault::Reserved);
+        }
+        if text.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(NameFault::Digits);
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl HostName {
+    /// Reads a host as it stands in a `Host` header or on a command line: folds case, drops a port and one trailing dot.
+    pub fn parse(text: &str) -> Result<Self, NameFault> {
+        let host = match text.rsplit_once(':') {
+            Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => host,
+            Some((host, "")) => host,
+            _ => text,
+        };
+        let host = host.strip_suffix('.').unwrap_or(host);
+        if host.is_empty() {
+            return Err(NameFault::Empty);
+        }
+        if host.len() > 253 {
+            return Err(NameFault::TooLong(host.chars().count(), 253));
+        }
+        let host = host.to_ascii_lowercase();
+        if !host.split('.').all(is_label) {
+            return Err(NameFault::Character);
+        }
+        Ok(Self(host))
+    }
+
+    /// The host `name` has on the default domain.
+    #[must_use]
+    pub fn on_domain(name: &InstanceName, domain: &Self) -> Self {
+        Self(format!("{}.{}", name.0, domain.0))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for InstanceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instance_names_are_dns_labels() {
+        for good in ["a", "shop", "a-1", "0x", &"a".repeat(63)] {
+            assert!(InstanceName::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "-a", "a-", "A", "a_b", "a.b", "é", "12", "acc", "nginx", &"a".repeat(64), "a b", "../a"] {
+            assert!(InstanceName::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn hosts_have_one_normal_form() {
+        for spelling in ["Shop.Example.org", "shop.example.org.", "shop.example.org:8080", "SHOP.example.org.:80"] {
+            assert_eq!(HostName::parse(spelling).unwrap().as_str(), "shop.example.org");
+        }
+        let long = format!("{}.org", "a.".repeat(150));
+        for bad in ["", ".", "a..b", "a_b.org", "-a.org", "ä.org", "a b", "[::1]", "a/b", "..", &long, "a.org:80:90", "a.org:x"] {
+            assert!(HostName::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Who uses an instance now, seen from outside: connections counted by the kernel, and the last line of the access log.
+//!
+//! It only looks. It never says "nothing" when it could not look.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+
+use crate::domain::instance::Listen;
+
+/// What to look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Where the instance listens.
+    pub listen: Listen,
+    /// The file that grows with every request that counts as use; `None` when no edge writes one.
+    pub log: Option<PathBuf>,
+}
+
+/// A fingerprint of the access log: when it differs from an earlier one, there was use in between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub struct Mark {
+    /// Inode (0: no file).
+    pub inode: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Modification time, wall clock, ms since 1970.
+    pub modified: i64,
+}
+
+/// What was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Seen {
+    /// Established connections to it plus those waiting in its backlog.
+    pub connections: u32,
+    /// The access log.
+    pub mark: Mark,
+}
+
+/// Could not look.
+#[derive(Debug, thiserror::Error)]
+#[error("could not count connections: {what}")]
+pub struct ActivityError {
+    /// What failed.
+    pub what: String,
+    /// The reason.
+    #[source]
+    pub source: std::io::Error,
+}
+
+/// Looks at many instances in one go (one dump of the kernel's socket table, however many targets).
+#[async_trait]
+pub trait Activity: Send + Sync {
+    /// One [`Seen`] per target, in their order.
+    async fn look(&self, targets: &[Target]) -> Result<Vec<Seen>, ActivityError>;
+}

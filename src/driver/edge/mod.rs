@@ -1,0 +1,95 @@
+//! What faces the network: the trait, and its kinds `nginx`, `builtin` and `fake`.
+//!
+//! An edge opens and closes gates and knows the routes that a name alone cannot tell. It never starts an instance.
+
+pub mod builtin;
+pub mod fake;
+pub mod nginx;
+#[cfg(test)]
+mod suite;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+
+use crate::domain::instance::Listen;
+use crate::domain::name::{HostName, InstanceName};
+
+/// One way in: an instance and where it listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gate {
+    /// The instance.
+    pub name: InstanceName,
+    /// Where it listens.
+    pub listen: Listen,
+    /// Number of its run, so that connections of an older one are never reused.
+    pub run: u64,
+}
+
+/// What the edge must know of an instance beyond its name: other hosts, and the port of a TCP instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The instance.
+    pub name: InstanceName,
+    /// Hosts other than `NAME.domain`.
+    pub hosts: Vec<HostName>,
+    /// Where it listens, when that is TCP.
+    pub tcp: Option<SocketAddr>,
+}
+
+/// What went wrong with an edge.
+#[derive(Debug, thiserror::Error)]
+pub enum EdgeError {
+    /// A file of the edge could not be written, read, linked or removed.
+    #[error("could not {deed} `{path}`")]
+    File {
+        /// "write", "link", "remove", …
+        deed: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// The reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The new configuration was refused; the old one is in force again. `culprit`: the instance whose text was refused.
+    #[error("nginx refuses the new configuration{}: {why}", .culprit.as_ref().map(|c| format!(" (because of `{c}`)")).unwrap_or_default())]
+    Refused {
+        /// Which instance, when it can be told.
+        culprit: Option<String>,
+        /// nginx's own words.
+        why: String,
+    },
+    /// The program is missing, too old, or does not do what it is told.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+/// Opens and closes the way to instances. Every call may be repeated and ends in bounded time.
+#[async_trait]
+pub trait Edge: Send + Sync {
+    /// `nginx`, `builtin` or `fake`.
+    fn kind(&self) -> &'static str;
+
+    /// Writes the whole configuration and checks it, before the edge's program is started.
+    async fn prepare(&self, routes: &[Route]) -> Result<(), EdgeError>;
+
+    /// Makes these routes the ones in force: nothing is done when they are already, otherwise checked, at most one reload
+    /// a second, the old ones kept when the new ones are refused. Returns when they are in force.
+    async fn apply(&self, routes: &[Route]) -> Result<(), EdgeError>;
+
+    /// Lets traffic reach the instance directly.
+    async fn open(&self, gate: &Gate) -> Result<(), EdgeError>;
+
+    /// Lets no new connection reach the instance; those made go on. Returns when no worker can still be on its way through.
+    async fn close(&self, gate: &Gate) -> Result<(), EdgeError>;
+
+    /// Instances whose gate is open.
+    async fn open_gates(&self) -> Result<Vec<InstanceName>, EdgeError>;
+
+    /// Connections to this instance that acc itself keeps open but that carry no request (its pool). They are not use.
+    fn pooled(&self, gate: &Gate) -> u32;
+
+    /// Removes every trace of the name.
+    async fn forget(&self, name: &InstanceName) -> Result<(), EdgeError>;
+}

@@ -1,0 +1,145 @@
+//! What runs processes: the trait, and its kinds `supervisord`, `builtin` and `fake`. All pass the same suite.
+//!
+//! A supervisor starts, signals and reports; when to restart is acc's decision, never the supervisor's.
+
+pub mod builtin;
+pub mod fake;
+#[cfg(test)]
+mod suite;
+pub mod supervisord;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::domain::instance::{Exit, Process};
+use crate::domain::name::InstanceName;
+
+/// Everything a supervisor needs to run an instance once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// The instance.
+    pub name: InstanceName,
+    /// Program and arguments; no shell.
+    pub argv: Vec<String>,
+    /// The whole environment: nothing else may reach the process.
+    pub env: Vec<(String, String)>,
+    /// Working directory.
+    pub dir: PathBuf,
+    /// Standard output and error go here, appended, size-bounded and rotated.
+    pub log: PathBuf,
+    /// Signal number that asks it to stop.
+    pub stop_signal: i32,
+    /// How long after the signal the supervisor may kill by itself (acc does so too).
+    pub stop_timeout: Duration,
+    /// User to run as (only when acc is root); `None`: as acc.
+    pub user: Option<String>,
+}
+
+/// A program that acc itself needs, next to the instances: nginx, acc's own server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// `nginx` or `server`.
+    pub name: &'static str,
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Its log.
+    pub log: PathBuf,
+    /// Signal number that asks it to finish its work and end.
+    pub stop_signal: i32,
+    /// How long that may take.
+    pub stop_timeout: Duration,
+}
+
+/// Whether something had to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ensured {
+    /// It ran already.
+    Already,
+    /// It was started.
+    Started,
+}
+
+/// What went wrong with a supervisor.
+#[derive(Debug, thiserror::Error)]
+pub enum SupervisorError {
+    /// It could not be asked: what is true of its processes is not known.
+    #[error("could not ask {what}: {why}")]
+    Unreachable {
+        /// Which supervisor, where.
+        what: String,
+        /// The reason.
+        why: String,
+    },
+    /// It was asked and refused, or the program cannot be run.
+    #[error("could not start `{name}`: {why}")]
+    NotStarted {
+        /// The program.
+        name: String,
+        /// The reason: missing, not executable, refused.
+        why: String,
+    },
+    /// A file of its own could not be written or read.
+    #[error("could not {deed} `{path}`")]
+    File {
+        /// "write", "read", "remove".
+        deed: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// The reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The program of the supervisor itself is missing, too old or does not start.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+/// Runs the processes of instances. Every call may be repeated and ends in bounded time (but for [`Self::wait`]).
+#[async_trait]
+pub trait Supervisor: Send + Sync {
+    /// `supervisord`, `builtin` or `fake`.
+    fn kind(&self) -> &'static str;
+
+    /// Starts the program and returns its process at once, without waiting for it to be ready. One that runs already
+    /// under this name is returned as it is.
+    async fn start(&self, program: &Program) -> Result<Process, SupervisorError>;
+
+    /// The process that runs under this name; `None` only when the supervisor is sure that there is none.
+    async fn find(&self, name: &InstanceName) -> Result<Option<Process>, SupervisorError>;
+
+    /// All processes of instances it knows to run.
+    async fn running(&self) -> Result<Vec<(InstanceName, Process)>, SupervisorError>;
+
+    /// Sends the stop signal to the whole process group. An ended process is success.
+    async fn terminate(&self, program: &Program, process: Process) -> Result<(), SupervisorError>;
+
+    /// Kills the whole process group. An ended process is success.
+    async fn kill(&self, name: &InstanceName, process: Process) -> Result<(), SupervisorError>;
+
+    /// Resolves when the process has ended, with how; what is left of its group is killed first. Noticed at once (pidfd).
+    async fn wait(&self, name: &InstanceName, process: Process) -> Result<Exit, SupervisorError>;
+
+    /// Removes every trace of the name (program section, pid file). The process has ended before.
+    async fn forget(&self, name: &InstanceName) -> Result<(), SupervisorError>;
+
+    /// Housekeeping, now and then: rotates logs that have outgrown their bound, drops program sections of instances that
+    /// have slept for long; those of `live` stay.
+    async fn tidy(&self, live: &[InstanceName]) -> Result<(), SupervisorError>;
+
+    /// Brings up the supervisor itself (supervisord: its daemon with `services` in its config; builtin: nothing to do).
+    async fn boot(&self, services: &[Service]) -> Result<Ensured, SupervisorError>;
+
+    /// Sees to it that the service runs.
+    async fn ensure_service(&self, service: &Service) -> Result<Ensured, SupervisorError>;
+
+    /// Does the service run?
+    async fn service(&self, name: &str) -> Result<Option<Process>, SupervisorError>;
+
+    /// Ends the service in order and waits for it. One that does not run is success.
+    async fn stop_service(&self, service: &Service) -> Result<(), SupervisorError>;
+
+    /// Ends the supervisor itself (supervisord: its daemon); instances have been put to sleep before.
+    async fn halt(&self) -> Result<(), SupervisorError>;
+}

@@ -1,0 +1,4 @@
+//! Text in, requests out; outcomes in, text out. No decisions.
+
+pub mod cli;
+pub mod control;

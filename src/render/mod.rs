@@ -1,0 +1,73 @@
+//! Texts made from templates: nginx, supervisord, pages, and the files of an instance.
+//!
+//! Templates are compiled in; a file of the same name in the operator's folder (`edge.templates`) takes its place. An unknown
+//! name in a template is an error, never an empty text.
+
+pub mod instance;
+pub mod nginx;
+pub mod pages;
+pub mod supervisord;
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+/// The built-in templates, by the name they have below `templates/`.
+const BUILT_IN: &[(&str, &str)] = &[];
+
+/// A template could not be read or rendered.
+#[derive(Debug, thiserror::Error)]
+pub enum RenderError {
+    /// The operator's replacement cannot be read.
+    #[error("could not read template `{path}`")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is not a template, or asks for what is not there.
+    #[error("template `{name}` is wrong: {why}")]
+    Template {
+        /// Which.
+        name: String,
+        /// With line and column.
+        why: String,
+    },
+}
+
+/// All templates, parsed.
+#[derive(Debug)]
+pub struct Templates {
+    tera: tera::Tera,
+}
+
+impl Templates {
+    /// Parses the built-in templates and those of `overrides`, which take their place by name (`nginx/nginx.conf`).
+    pub fn new(overrides: Option<&Path>) -> Result<Self, RenderError> {
+        let mut tera = tera::Tera::new();
+        tera.autoescape_on(vec![".html"]);
+        for (name, text) in BUILT_IN {
+            let path = overrides.map(|dir| dir.join(name)).filter(|p| p.exists());
+            let own = match &path {
+                Some(path) => Some(std::fs::read_to_string(path).map_err(|source| RenderError::Read { path: path.clone(), source })?),
+                None => None,
+            };
+            tera.add_raw_template(name, own.as_deref().unwrap_or(text)).map_err(|e| wrong(name, &e))?;
+        }
+        Ok(Self { tera })
+    }
+
+    /// Renders the template of this name.
+    pub fn render(&self, name: &str, values: &impl Serialize) -> Result<String, RenderError> {
+        let context = tera::Context::from_serialize(values).map_err(|e| wrong(name, &e))?;
+        self.tera.render(name, &context).map_err(|e| wrong(name, &e))
+    }
+}
+
+/// A template error as one line.
+pub(crate) fn wrong(name: &str, error: &tera::Error) -> RenderError {
+    let why = crate::domain::model::one_line(&error.to_string());
+    RenderError::Template { name: name.to_owned(), why }
+}

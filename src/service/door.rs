@@ -1,0 +1,47 @@
+//! What the proxy asks of the service: may this request pass, and if the instance sleeps, wait for it.
+//!
+//! Being let through and being counted in flight is one act: a [`Pass`] is the count, dropping it ends the request.
+
+use async_trait::async_trait;
+
+use crate::domain::admission::Refusal;
+use crate::domain::lifecycle::Phase;
+use crate::domain::name::HostName;
+use crate::domain::rule::Verdict;
+use crate::driver::edge::Gate;
+
+/// Permission to send one request to an instance. Dropping it says that the request, its answer and any upgraded
+/// connection have ended.
+pub trait Pass: Send + Sync {
+    /// Where to.
+    fn gate(&self) -> &Gate;
+}
+
+/// The answer to a knock.
+pub enum Knock {
+    /// Go ahead.
+    Open(Box<dyn Pass>),
+    /// The instance is being woken; wait for it.
+    Wait(Box<dyn Waiting>),
+}
+
+/// One request's place in the queue of an instance. Dropping it gives up the place, never the wake.
+#[async_trait]
+pub trait Waiting: Send {
+    /// Resolves with the pass or the reason why there is none. Bounded by `wake.timeout` from the knock. May be dropped and
+    /// called again without losing the place.
+    async fn pass(&mut self) -> Result<Box<dyn Pass>, Refusal>;
+
+    /// The instance's name, for the waiting page.
+    fn name(&self) -> String;
+}
+
+/// Lets requests through. Implemented by the service; by a fake in the proxy's tests.
+#[async_trait]
+pub trait Door: Send + Sync {
+    /// Asks for a pass to the instance of this host; wakes it when the verdict allows.
+    async fn knock(&self, host: &HostName, verdict: Verdict) -> Result<Knock, Refusal>;
+
+    /// The phase of the host's instance, without waking it: for the waiting page.
+    async fn peek(&self, host: &HostName) -> Result<Phase, Refusal>;
+}

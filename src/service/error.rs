@@ -1,0 +1,61 @@
+//! Everything a verb can fail with, as a closed list; the interfaces turn each kind into an exit code or a status.
+
+use serde::{Deserialize, Serialize};
+
+/// The kind of an error decides the exit code (see `interface::cli::exit`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// It did not work: exit code 1.
+    Failed,
+    /// What was asked for makes no sense: exit code 2.
+    Invalid,
+    /// No such instance or model: exit code 3.
+    NotFound,
+    /// Not in this phase: exit code 4.
+    Denied,
+    /// It took too long: exit code 5.
+    TimedOut,
+}
+
+/// Two lines for people: what failed, with the object in backquotes, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct ServiceError {
+    /// Decides the exit code.
+    pub kind: ErrorKind,
+    /// What failed: lower case, object in backquotes, no full stop, causes after colons.
+    pub message: String,
+    /// The way out; empty when there is none to name.
+    pub hint: String,
+}
+
+impl ServiceError {
+    /// An error of this kind.
+    pub fn new(kind: ErrorKind, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: hint.into() }
+    }
+
+    /// It did not work.
+    pub fn failed(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Failed, message, hint)
+    }
+
+    /// `deed` did not work because of `error`, with the whole chain of its sources.
+    pub fn because(deed: impl std::fmt::Display, error: &dyn std::error::Error, hint: impl Into<String>) -> Self {
+        Self::failed(format!("{deed}: {}", chain(error)), hint)
+    }
+}
+
+/// An error and all its sources on one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

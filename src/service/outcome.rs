@@ -1,0 +1,116 @@
+//! What a verb came to, and how an instance looks from outside; the same value for a terminal, JSON and later a web page.
+
+use serde::{Deserialize, Serialize};
+
+/// The end of a request that succeeded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// Somebody is there.
+    Pong {
+        /// Its process id.
+        pid: u32,
+        /// Its version.
+        version: String,
+    },
+    /// Done, or already so.
+    Instance {
+        /// One word for what was done: `created`, `started`, `stopped`, `restarted`, `changed`, `reset`, `destroyed`, `purged`.
+        did: String,
+        /// It was so already and nothing was done.
+        already: bool,
+        /// How long it took, in milliseconds.
+        took_ms: u64,
+        /// The instance afterwards.
+        instance: Box<InstanceView>,
+    },
+    /// A monitor pass.
+    Monitor(Pass),
+    /// Another monitor pass is under way.
+    Busy,
+    /// All asleep.
+    Quiesced {
+        /// How many were put to sleep.
+        stopped: usize,
+    },
+}
+
+/// What a monitor pass did, or in a dry run would do.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Pass {
+    /// One entry per awake instance (dry run), or per instance that something was done about.
+    pub lines: Vec<PassLine>,
+}
+
+/// One instance in a monitor pass.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassLine {
+    /// Its name.
+    pub instance: String,
+    /// `sleep`, `keep`, `started`, `died`, `repaired`, `error`.
+    pub action: String,
+    /// One sentence why.
+    pub why: String,
+}
+
+/// Where an instance listens: `{"unix": PATH}` or `{"tcp": "127.0.0.1:PORT"}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ListenView {
+    /// A unix socket.
+    Unix(String),
+    /// A TCP address.
+    Tcp(String),
+}
+
+/// An instance as everybody sees it. Times are RFC 3339 in UTC.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InstanceView {
+    /// Number.
+    pub id: i64,
+    /// Name.
+    pub name: String,
+    /// Model.
+    pub model: String,
+    /// Phase in text.
+    pub phase: String,
+    /// `auto`, `up` or `down`.
+    pub wanted: String,
+    /// All hosts; the first is the one of `url`.
+    pub hosts: Vec<String>,
+    /// Where a browser reaches it.
+    pub url: String,
+    /// Where it listens.
+    pub listen: ListenView,
+    /// Process id while it runs.
+    pub pid: Option<i32>,
+    /// Owner.
+    pub owner: Option<String>,
+    /// Idle timeout in force, in seconds.
+    pub idle_timeout_s: f64,
+    /// When it was made.
+    pub created_at: String,
+    /// When it last became awake.
+    pub last_wake_at: Option<String>,
+    /// When it was last seen in use.
+    pub last_active_at: Option<String>,
+    /// How often it was woken.
+    pub wakes: u64,
+    /// Why it failed, when it did.
+    pub failure: Option<String>,
+    /// Its folder.
+    pub dir: String,
+}
+
+/// A line of the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventView {
+    /// When, RFC 3339.
+    pub at: String,
+    /// Which instance; empty for acc itself.
+    pub instance: String,
+    /// `created`, `woke`, `slept`, `failed`, `killed`, `called_off`, `ended`, `wanted`, `destroyed`, `purged`, …
+    pub kind: String,
+    /// A sentence.
+    pub detail: String,
+}
