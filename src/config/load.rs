@@ -37,7 +37,7 @@ pub fn load(explicit: Option<&Path>, env: &Env) -> Result<Config, ConfigErrors> 
 
 /// The file to read and its text.
 fn find(explicit: Option<&Path>, env: &Env) -> Result<Option<(PathBuf, String)>, ConfigErrors> {
-    let named = explicit.or_else(|| env.get("ACC_CONFIG").map(Path::new));
+    let named = explicit.or_else(|| env.os("ACC_CONFIG").map(Path::new));
     let users = env.xdg("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("acc/config.toml"));
     let places = match named {
         Some(path) => vec![env.cwd.join(path)],
@@ -96,7 +96,7 @@ fn read(root: &Section<'_>, file: Option<PathBuf>, env: &Env, faults: &Faults<'_
         file,
         home,
         run,
-        domain: root.or("domain", default_domain(), domain),
+        domain: root.or("domain", HostName::default_domain(), domain),
         user: root.or("user", None, |v| value::or_none(v, user)),
         rules: read_rules(root),
         edge: edge(&root.section("edge")),
@@ -112,11 +112,6 @@ fn read(root: &Section<'_>, file: Option<PathBuf>, env: &Env, faults: &Faults<'_
     }
     root.close();
     config
-}
-
-#[expect(clippy::expect_used, reason = "a constant, and a test reads it")]
-fn default_domain() -> HostName {
-    HostName::parse("apps.localhost").expect("a host name")
 }
 
 fn domain(v: &toml::de::DeValue<'_>) -> Parsed<HostName> {
@@ -188,7 +183,7 @@ fn folder(
     default: Option<PathBuf>,
 ) -> Option<Folder> {
     let in_file = root.optional(key, value::absolute);
-    let chosen = if let Some(path) = env.get(variable) {
+    let chosen = if let Some(path) = env.os(variable) {
         Folder { path: path.into(), key: variable, line: None }
     } else if let Some(path) = in_file {
         Folder { path, key, line: root.line_of(key) }
