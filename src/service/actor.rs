@@ -92,9 +92,9 @@ impl Actor {
 
     /// The database says that something runs: asks what. As long as nobody can tell, every request is told so.
     async fn find_out(&mut self) {
-        let name = &self.handle.instance.name;
+        let name = self.handle.instance.name.clone();
         loop {
-            match self.world.supervisor.find(name).await {
+            match self.world.supervisor.find(&name).await {
                 Ok(found) => {
                     self.take(Message::fact(Event::Found(found))).await;
                     self.handle.set_known();

@@ -46,6 +46,13 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
+/// May files be made in this folder? Tried, not guessed from modes.
+pub fn writable(dir: &Path) -> io::Result<()> {
+    let probe = dir.join(format!(".probe-{}", std::process::id()));
+    fs::OpenOptions::new().write(true).create(true).truncate(true).open(&probe)?;
+    remove_file(&probe)
+}
+
 /// Is something there, be it a link to nowhere?
 #[must_use]
 pub fn exists(path: &Path) -> bool {
