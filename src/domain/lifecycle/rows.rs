@@ -101,7 +101,11 @@ fn waking(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
             next.process = Some(*process);
             next.since_spawn(now, l)
         }
-        Event::Found(None) => m.go(Phase::Asleep, now).with([Effect::Persist, Effect::CloseGate]),
+        Event::Found(None) => {
+            let mut next = m.go(Phase::Asleep, now);
+            next.process = None;
+            next.with([Effect::Persist, Effect::CloseGate])
+        }
         Event::Destroy => Err(Denied::NotAsleep(m.phase)),
         Event::Admitted => Err(Denied::NotAwake(m.phase)),
         Event::Released { .. } => m.released(now),

@@ -1,1 +1,378 @@
-//! Tests of the table.
+//! Tests of the table: single cells, the printed table, and long random walks that hold the promises.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::instance::{Exit, Process, Wanted};
+
+const LIMITS: Limits = Limits {
+    idle: Duration::from_secs(60),
+    min_awake: Duration::from_secs(5),
+    start: Duration::from_secs(30),
+    drain: Duration::from_secs(20),
+    stop: Duration::from_secs(10),
+};
+const PROCESS: Process = Process { pid: 7, start_time: 1 };
+
+fn at(s: u64) -> Timestamp {
+    Timestamp(1_000_000 + s * 1000)
+}
+
+/// Applies events in turn; each must be taken.
+fn walk(events: &[(u64, Event)]) -> Step {
+    let mut last = Step { next: Machine::creating(Wanted::Auto, at(0)), effects: vec![], answer: Answer::Done };
+    for (time, event) in events {
+        last = step(&last.next, event, at(*time), &LIMITS).unwrap_or_else(|d| panic!("{event:?} at {time}: {d}"));
+    }
+    last
+}
+
+/// Events that lead to an awake instance of run 1 at second 1.
+fn to_awake() -> Vec<(u64, Event)> {
+    vec![
+        (0, Event::Created),
+        (0, Event::Wake(Cause::Request)),
+        (0, Event::Spawned { run: 1, process: PROCESS }),
+        (1, Event::Ready { run: 1 }),
+    ]
+}
+
+fn then(mut events: Vec<(u64, Event)>, more: &[(u64, Event)]) -> Vec<(u64, Event)> {
+    events.extend_from_slice(more);
+    events
+}
+
+fn timer(machine: &Machine) -> Event {
+    Event::Timer { armed: machine.armed, waits_for: "an answer".into() }
+}
+
+#[test]
+fn a_wake_is_written_before_it_is_done_and_opens_the_gate_last() {
+    let waking = walk(&to_awake()[..2]);
+    assert_eq!(waking.next.phase(), Phase::Waking);
+    assert_eq!(waking.effects.first(), Some(&Effect::Persist));
+    assert_eq!(waking.effects.last(), Some(&Effect::Spawn));
+    let awake = walk(&to_awake());
+    assert_eq!(awake.next.phase(), Phase::Awake);
+    assert_eq!(awake.effects[..2], [Effect::Persist, Effect::OpenGate]);
+}
+
+#[test]
+fn an_idle_stop_closes_the_gate_looks_again_and_gives_way() {
+    let quiet = Event::Looked { run: 1, in_flight: 0, used: None };
+    let draining = walk(&then(to_awake(), &[(61, quiet.clone())]));
+    assert_eq!(draining.next.phase(), Phase::Draining);
+    assert!(matches!(draining.effects[..], [Effect::Persist, Effect::CloseGate, Effect::Arm { .. }, Effect::Count(0)]));
+    assert_eq!(walk(&then(to_awake(), &[(60, quiet.clone())])).next.phase(), Phase::Awake, "not idle for the whole timeout");
+
+    let request = walk(&then(to_awake(), &[(61, quiet.clone()), (61, Event::Wake(Cause::Request))]));
+    assert_eq!((request.next.phase(), request.effects.last()), (Phase::Awake, Some(&Effect::OpenGate)));
+
+    let mut busy = then(to_awake(), &[(61, quiet)]);
+    busy.extend((0..IDLE_LOOKS).map(|_| (61, Event::InFlight { run: 1, count: 1 })));
+    let called_off = walk(&busy);
+    assert_eq!(called_off.next.phase(), Phase::Awake);
+    assert!(called_off.effects.contains(&Effect::Record(Note::CalledOff(1))));
+}
+
+#[test]
+fn an_operators_stop_waits_for_what_is_in_flight_then_wakes_for_who_waits() {
+    let stop = then(to_awake(), &[(2, Event::Admitted), (3, Event::Sleep { now: false })]);
+    let draining = walk(&stop);
+    assert_eq!(draining.next.phase(), Phase::Draining);
+    // The kernel sees nothing, but a ticket is out.
+    let still = walk(&then(stop.clone(), &[(4, Event::InFlight { run: 1, count: 0 })]));
+    assert_eq!((still.next.phase(), still.effects), (Phase::Draining, vec![Effect::Count(1)]));
+    let waited = then(stop, &[(4, Event::Wake(Cause::Request)), (5, Event::Released { counts: true })]);
+    let stopping = walk(&then(waited.clone(), &[(5, Event::InFlight { run: 1, count: 0 })]));
+    assert_eq!(stopping.next.phase(), Phase::Stopping);
+    assert!(stopping.effects.contains(&Effect::Terminate));
+    let again = walk(&then(waited, &[(5, Event::InFlight { run: 1, count: 0 }), (6, Event::Exited { run: 1, exit: Exit::Code(0) })]));
+    assert_eq!((again.next.phase(), again.next.run()), (Phase::Waking, 2));
+}
+
+#[test]
+fn a_drain_that_takes_too_long_is_cut_only_for_the_operator() {
+    let draining = walk(&then(to_awake(), &[(2, Event::Sleep { now: false })])).next;
+    let cut = step(&draining, &timer(&draining), at(30), &LIMITS).unwrap();
+    assert_eq!(cut.next.phase(), Phase::Stopping);
+    let idle = walk(&then(to_awake(), &[(61, Event::Looked { run: 1, in_flight: 0, used: None })])).next;
+    let kept = step(&idle, &timer(&idle), at(90), &LIMITS).unwrap();
+    assert_eq!(kept.next.phase(), Phase::Awake);
+}
+
+#[test]
+fn a_stale_timer_and_facts_of_an_older_run_change_nothing() {
+    let waking = walk(&to_awake()[..3]).next;
+    let old = Event::Timer { armed: waking.armed - 1, waits_for: String::new() };
+    for event in [
+        old,
+        Event::Exited { run: 0, exit: Exit::Code(1) },
+        Event::Ready { run: 0 },
+        Event::StartFailed { run: 9, failure: Failure::NotStarted("x".into()) },
+    ] {
+        let after = step(&waking, &event, at(900), &LIMITS).unwrap();
+        assert_eq!((after.next, after.effects), (waking.clone(), vec![]), "{event:?}");
+    }
+}
+
+#[test]
+fn a_start_that_fails_backs_off_and_the_operator_may_try_at_once() {
+    let mut machine = walk(&[(0, Event::Created)]).next;
+    let mut waits = Vec::new();
+    let mut now = 0;
+    for run in 1..=11 {
+        machine = step(&machine, &Event::Wake(Cause::Request), at(now), &LIMITS).unwrap().next;
+        machine = step(&machine, &Event::Spawned { run, process: PROCESS }, at(now), &LIMITS).unwrap().next;
+        machine = step(&machine, &Event::Exited { run, exit: Exit::Code(1) }, at(now), &LIMITS).unwrap().next;
+        assert_eq!(machine.phase(), Phase::Failed);
+        let Err(Denied::Failed { retry_in, .. }) = step(&machine, &Event::Wake(Cause::Request), at(now), &LIMITS) else { panic!() };
+        assert!(step(&machine, &Event::Wake(Cause::Operator), at(now), &LIMITS).is_ok());
+        waits.push(retry_in.as_secs());
+        now += retry_in.as_secs();
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+    let reset = step(&machine, &Event::Reset, at(0), &LIMITS).unwrap().next;
+    assert_eq!((reset.phase(), reset.failure()), (Phase::Asleep, None));
+}
+
+#[test]
+fn one_that_hangs_at_start_is_ended_and_its_waiters_hear_at_once() {
+    let waking = walk(&to_awake()[..3]).next;
+    let failed = step(&waking, &timer(&waking), at(31), &LIMITS).unwrap();
+    assert_eq!((failed.next.phase(), failed.next.failed_run()), (Phase::Stopping, Some(1)));
+    assert!(failed.effects.contains(&Effect::Terminate));
+    let denied = step(&failed.next, &Event::Wake(Cause::Request), at(31), &LIMITS);
+    assert!(matches!(denied, Err(Denied::Failed { .. })));
+    let ended = step(&failed.next, &Event::Exited { run: 1, exit: Exit::Signal(15) }, at(32), &LIMITS).unwrap();
+    assert_eq!(ended.next.phase(), Phase::Failed);
+    assert!(ended.next.failure().unwrap().to_string().contains("an answer"));
+}
+
+#[test]
+fn one_that_dies_is_woken_by_the_next_request_but_a_crash_loop_is_not() {
+    let died = then(to_awake(), &[(2, Event::Exited { run: 1, exit: Exit::Code(3) })]);
+    let failed = walk(&died);
+    assert_eq!(failed.next.phase(), Phase::Failed);
+    assert!(failed.effects.contains(&Effect::CloseGate));
+    let again = then(
+        died,
+        &[
+            (2, Event::Wake(Cause::Request)),
+            (2, Event::Spawned { run: 2, process: PROCESS }),
+            (3, Event::Ready { run: 2 }),
+            (4, Event::Exited { run: 2, exit: Exit::Signal(11) }),
+        ],
+    );
+    let looping = walk(&again).next;
+    assert!(step(&looping, &Event::Wake(Cause::Request), at(4), &LIMITS).is_err());
+    assert!(step(&looping, &Event::Wake(Cause::Request), at(6), &LIMITS).is_ok());
+}
+
+#[test]
+fn a_stop_before_the_spawn_is_reported_ends_what_comes_of_it() {
+    let stopped = walk(&[(0, Event::Created), (0, Event::Wake(Cause::Request)), (0, Event::Sleep { now: false })]);
+    assert_eq!(stopped.next.phase(), Phase::Stopping);
+    let spawned = step(&stopped.next, &Event::Spawned { run: 1, process: PROCESS }, at(1), &LIMITS).unwrap();
+    assert!(spawned.effects.contains(&Effect::Terminate) && spawned.effects.contains(&Effect::Watch));
+    let failure = Failure::NotStarted("no".into());
+    let never = step(&stopped.next, &Event::StartFailed { run: 1, failure }, at(1), &LIMITS).unwrap();
+    assert_eq!(never.next.phase(), Phase::Asleep);
+}
+
+#[test]
+fn one_that_does_not_end_is_killed_and_killed_again() {
+    let stopping = walk(&then(to_awake(), &[(2, Event::Sleep { now: true })])).next;
+    let killed = step(&stopping, &timer(&stopping), at(12), &LIMITS).unwrap();
+    assert_eq!(killed.effects[0], Effect::Kill);
+    let again = step(&killed.next, &timer(&killed.next), at(17), &LIMITS).unwrap();
+    assert_eq!(again.effects[0], Effect::Kill);
+}
+
+#[test]
+fn after_a_restart_of_acc_what_runs_decides() {
+    let stored = |phase| Stored {
+        phase,
+        wanted: Wanted::Auto,
+        run: 4,
+        process: Some(PROCESS),
+        since: at(0),
+        quiet_since: at(0),
+        failures: 0,
+        failure: None,
+        retry_at: at(0),
+    };
+    for (phase, running, gone) in [
+        (Phase::Asleep, Phase::Stopping, Phase::Asleep),
+        (Phase::Waking, Phase::Waking, Phase::Asleep),
+        (Phase::Awake, Phase::Awake, Phase::Failed),
+        (Phase::Draining, Phase::Awake, Phase::Failed),
+        (Phase::Stopping, Phase::Stopping, Phase::Asleep),
+        (Phase::Failed, Phase::Stopping, Phase::Failed),
+    ] {
+        let machine = Machine::restore(stored(phase));
+        assert_eq!(step(&machine, &Event::Found(Some(PROCESS)), at(9), &LIMITS).unwrap().next.phase(), running, "{phase:?}");
+        assert_eq!(step(&machine, &Event::Found(None), at(9), &LIMITS).unwrap().next.phase(), gone, "{phase:?}");
+    }
+}
+
+#[test]
+fn a_disabled_one_is_not_woken() {
+    let machine = walk(&[(0, Event::Created), (0, Event::Want(Wanted::Down))]).next;
+    for cause in [Cause::Request, Cause::Operator, Cause::Pinned] {
+        assert_eq!(step(&machine, &Event::Wake(cause), at(1), &LIMITS), Err(Denied::Disabled));
+    }
+}
+
+fn sample_events() -> Vec<(&'static str, Event)> {
+    let failure = Failure::NotStarted("x".into());
+    vec![
+        ("created", Event::Created),
+        ("wake: request", Event::Wake(Cause::Request)),
+        ("wake: operator", Event::Wake(Cause::Operator)),
+        ("sleep", Event::Sleep { now: false }),
+        ("sleep now", Event::Sleep { now: true }),
+        ("destroy", Event::Destroy),
+        ("reset", Event::Reset),
+        ("spawned", Event::Spawned { run: 1, process: PROCESS }),
+        ("ready", Event::Ready { run: 1 }),
+        ("start failed", Event::StartFailed { run: 1, failure }),
+        ("exited", Event::Exited { run: 1, exit: Exit::Code(1) }),
+        ("admitted", Event::Admitted),
+        ("released", Event::Released { counts: true }),
+        ("looked: idle", Event::Looked { run: 1, in_flight: 0, used: None }),
+        ("looked: in use", Event::Looked { run: 1, in_flight: 1, used: None }),
+        ("in flight: 0", Event::InFlight { run: 1, count: 0 }),
+        ("in flight: 1", Event::InFlight { run: 1, count: 1 }),
+        ("drain failed", Event::DrainFailed { run: 1 }),
+        ("found a process", Event::Found(Some(PROCESS))),
+        ("found none", Event::Found(None)),
+    ]
+}
+
+/// A machine of every phase, as an operator's verbs lead to it.
+fn sample(phase: Phase) -> Machine {
+    let exited = Event::Exited { run: 1, exit: Exit::Code(1) };
+    match phase {
+        Phase::Creating => Machine::creating(Wanted::Auto, at(0)),
+        Phase::Asleep => walk(&to_awake()[..1]).next,
+        Phase::Waking => walk(&to_awake()[..3]).next,
+        Phase::Awake => walk(&to_awake()).next,
+        Phase::Draining => walk(&then(to_awake(), &[(2, Event::Sleep { now: false })])).next,
+        Phase::Stopping => walk(&then(to_awake(), &[(2, Event::Sleep { now: true })])).next,
+        Phase::Failed => walk(&then(to_awake()[..3].to_vec(), &[(3, exited)])).next,
+        Phase::Destroyed => walk(&[(0, Event::Created), (0, Event::Destroy)]).next,
+    }
+}
+
+fn cell(phase: Phase, event: &Event) -> String {
+    let now = if matches!(phase, Phase::Failed) { at(3) } else { at(100) };
+    match step(&sample(phase), event, now, &LIMITS) {
+        Err(denied) => format!("no: {denied}"),
+        Ok(Step { next, .. }) if next.phase() != phase => format!("**{}**", next.phase().as_str()),
+        Ok(Step { effects, .. }) if !effects.is_empty() => "acts".to_owned(),
+        Ok(_) => "-".to_owned(),
+    }
+}
+
+#[test]
+fn the_printed_table_is_true() {
+    let mut text = String::from(
+        "# The lifecycle of an instance\n\nWritten by a test from the code (`ACC_UPDATE=1 cargo test printed_table`), so that it cannot lie.\n\
+         A word in bold is the next phase, `acts` means effects without a change of phase, `-` nothing; `no` is a refusal.\n\
+         Facts are of the current run; a drain is one the operator asked for; a failure is a moment old.\n\n| |",
+    );
+    for phase in Phase::ALL {
+        text.push_str(&format!(" {} |", phase.as_str()));
+    }
+    text.push_str(&format!("\n|---|{}\n", "---|".repeat(Phase::ALL.len())));
+    for (name, event) in sample_events() {
+        let cells: Vec<String> = Phase::ALL.iter().map(|p| cell(*p, &event)).collect();
+        text.push_str(&format!("| {name} | {} |\n", cells.join(" | ")));
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/lifecycle.md");
+    if std::env::vars().any(|(k, _)| k == "ACC_UPDATE") {
+        std::fs::write(path, &text).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), text, "run with ACC_UPDATE=1");
+}
+
+fn any_event() -> impl Strategy<Value = (usize, u64, u64)> {
+    (0..sample_events().len() + 3, 0..3u64, prop_oneof![Just(0), 1..2000u64, 1000..100_000u64])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    /// Whatever happens in whatever order: the phase is written before anything acts on it, nothing is armed in the past,
+    /// an idle stop never comes early or with something in flight, a gate opens only for one that answered, and a process
+    /// is only lost by ending.
+    #[test]
+    fn long_walks_keep_the_promises(events in proptest::collection::vec(any_event(), 1..200)) {
+        let mut machine = Machine::creating(Wanted::Auto, at(0));
+        let mut now = at(0);
+        for (pick, back, ms) in events {
+            now = now.after(Duration::from_millis(ms));
+            let samples = sample_events();
+            let run = machine.run().saturating_sub(back.saturating_sub(1).min(1));
+            let event = match samples.get(pick).map(|(_, e)| e.clone()) {
+                Some(Event::Spawned { .. }) if machine.process().is_some() => continue,
+                Some(event) => of_run(event, run),
+                None if pick == samples.len() => timer(&machine),
+                None => Event::Want([Wanted::Auto, Wanted::Up, Wanted::Down][usize::try_from(back).unwrap_or(0)]),
+            };
+            let Ok(taken) = step(&machine, &event, now, &LIMITS) else { continue };
+            check(&machine, &event, &taken, now)?;
+            machine = taken.next;
+        }
+    }
+}
+
+fn of_run(event: Event, run: u64) -> Event {
+    match event {
+        Event::Spawned { process, .. } => Event::Spawned { run, process },
+        Event::Ready { .. } => Event::Ready { run },
+        Event::StartFailed { failure, .. } => Event::StartFailed { run, failure },
+        Event::Exited { exit, .. } => Event::Exited { run, exit },
+        Event::Looked { in_flight, used, .. } => Event::Looked { run, in_flight, used },
+        Event::InFlight { count, .. } => Event::InFlight { run, count },
+        Event::DrainFailed { .. } => Event::DrainFailed { run },
+        other => other,
+    }
+}
+
+fn check(before: &Machine, event: &Event, taken: &Step, now: Timestamp) -> Result<(), TestCaseError> {
+    let Step { next, effects, .. } = taken;
+    let acts = |e: &Effect| matches!(e, Effect::Spawn | Effect::OpenGate | Effect::CloseGate | Effect::Terminate);
+    if before.phase() != next.phase() {
+        prop_assert_eq!(effects.first(), Some(&Effect::Persist), "{:?} {:?}", event, effects);
+    }
+    if effects.iter().any(acts) {
+        let persisted = effects.iter().position(|e| *e == Effect::Persist);
+        let acted = effects.iter().position(acts);
+        prop_assert!(persisted < acted && persisted.is_some(), "{:?} {:?}", event, effects);
+    }
+    for effect in effects {
+        if let Effect::Arm { at, .. } = effect {
+            prop_assert!(*at > now);
+        }
+    }
+    if effects.contains(&Effect::OpenGate) {
+        prop_assert!(next.phase() == Phase::Awake);
+    }
+    if before.phase() == Phase::Awake && next.phase() == Phase::Draining && matches!(event, Event::Looked { .. }) {
+        prop_assert!(next.tickets() == 0 && now.since(before.since()) >= LIMITS.idle);
+    }
+    if before.phase() == Phase::Draining && next.phase() == Phase::Stopping && matches!(event, Event::InFlight { .. }) {
+        prop_assert!(next.tickets() == 0);
+    }
+    // A run is given up only by its own end.
+    if before.process().is_some() && next.process().is_none() {
+        let ended = matches!(event, Event::Exited { run, .. } if *run == before.run()) || matches!(event, Event::Found(None));
+        prop_assert!(ended, "{:?}", event);
+    }
+    if next.run() > before.run() {
+        prop_assert!(next.phase() == Phase::Waking && effects.contains(&Effect::Spawn));
+    }
+    Ok(())
+}
