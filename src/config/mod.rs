@@ -2,7 +2,11 @@
 //!
 //! `load` reads the file and the environment and reports every fault at once. It never creates or changes anything.
 
+pub mod env;
 pub mod model;
+mod stub;
+
+pub use stub::{ConfigErrors, load};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -4,3 +4,4 @@ pub mod door;
 pub mod error;
 pub mod outcome;
 pub mod request;
+pub mod view;
