@@ -3,10 +3,12 @@
 //! `load` reads the file and the environment and reports every fault at once. It never creates or changes anything.
 
 pub mod env;
+pub mod fault;
 pub mod model;
 mod stub;
 
-pub use stub::{ConfigErrors, load};
+pub use fault::ConfigErrors;
+pub use stub::load;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -3,26 +3,28 @@ use super::*;
 use env::Env;
 use std::path::Path;
 
-/// Stub.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ConfigErrors(String);
+fn fault(key: &str, reason: &str, line: usize) -> fault::Fault {
+    fault::Fault { key: key.to_owned(), line: Some(line), reason: reason.to_owned(), found: None }
+}
 
 /// Stub.
 pub fn load(explicit: Option<&Path>, env: &Env) -> Result<Config, ConfigErrors> {
     if let Some(file) = explicit {
-        if !file.exists() {
-            return Err(ConfigErrors(format!("cannot read `{}`: no such file", file.display())));
-        }
-        if std::fs::read_to_string(file).is_ok_and(|t| t.contains("bad")) {
-            return Err(ConfigErrors("idle.timeout: not a duration (found \"soon\", line 12)\nbad: unknown key (line 1)".to_owned()));
+        let faults = match std::fs::read_to_string(file) {
+            Err(e) => vec![fault("", &format!("cannot be read: {e}"), 1)],
+            Ok(t) if t.contains("bad") => vec![fault("idle.timeout", "not a duration", 12), fault("bad", "unknown key", 1)],
+            Ok(_) => vec![],
+        };
+        if !faults.is_empty() {
+            return Err(ConfigErrors { file: Some(file.to_owned()), faults });
         }
     }
     Ok(Config {
         file: explicit.map(Path::to_owned),
-        home: env.get("ACC_HOME").unwrap_or("/var/lib/acc").into(),
-        run: env.get("ACC_RUN").unwrap_or("/run/acc").into(),
-        domain: HostName::parse("apps.localhost").map_err(|e| ConfigErrors(e.to_string()))?,
+        home: env.get("ACC_HOME").unwrap_or("/var/lib/acc".as_ref()).into(),
+        run: env.get("ACC_RUN").unwrap_or("/run/acc".as_ref()).into(),
+        domain: HostName::parse("apps.localhost")
+            .map_err(|e| ConfigErrors { file: None, faults: vec![fault("domain", &e.to_string(), 1)] })?,
         user: None,
         edge: EdgeConfig {
             kind: EdgeKind::Builtin,
