@@ -6,6 +6,7 @@
 //! `render` makes configuration texts and pages from templates; `store` is SQLite; `config` the checked settings;
 //! `domain` the words and the pure decisions.
 
+pub mod app;
 pub mod config;
 pub mod demo;
 pub mod domain;

@@ -1,3 +1,38 @@
 //! Parse, run, print, exit: nothing else.
 
-fn main() {}
+use std::process::ExitCode;
+
+use acc::app;
+use acc::config::Config;
+use acc::config::env::Env;
+use acc::interface::cli::exit::Exit;
+use acc::interface::cli::{self, Engine, Reload, output};
+use acc::service::error::ServiceError;
+use acc::service::outcome::{BootReport, HaltReport, Outcome};
+use acc::service::request::Request;
+
+/// The whole program behind the command line.
+struct App;
+
+#[async_trait::async_trait(?Send)]
+impl Engine for App {
+    async fn dispatch(&self, config: &Config, request: Request) -> Result<Outcome, ServiceError> {
+        app::dispatch(config, request).await
+    }
+    async fn boot(&self, config: &Config, foreground: bool) -> Result<BootReport, ServiceError> {
+        app::boot(config, foreground).await
+    }
+    async fn halt(&self, config: &Config) -> Result<HaltReport, ServiceError> {
+        app::halt(config).await
+    }
+    async fn serve(&self, config: Config, reload: Reload) -> Result<(), ServiceError> {
+        app::serve(config, reload).await
+    }
+}
+
+fn main() -> ExitCode {
+    output::short_panics();
+    // A panic has been reported by then; only the exit code is left to say.
+    let exit = std::panic::catch_unwind(|| cli::run(&App, std::env::args_os(), &Env::from_process()));
+    exit.unwrap_or(Exit::Failed).into()
+}

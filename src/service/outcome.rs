@@ -114,3 +114,25 @@ pub struct EventView {
     /// A sentence.
     pub detail: String,
 }
+
+/// What `acc boot` did.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct BootReport {
+    /// Everything ran already; `did` may still name repairs.
+    pub already: bool,
+    /// What was done, in order, a clause each.
+    pub did: Vec<String>,
+    /// Addresses that face the network now.
+    pub listen: Vec<String>,
+    /// With `--foreground`: the command that runs everything, to replace this process.
+    pub exec: Option<Vec<String>>,
+}
+
+/// What `acc halt` did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HaltReport {
+    /// Nothing ran.
+    pub already: bool,
+    /// How many instances were put to sleep.
+    pub stopped: usize,
+}

@@ -1,0 +1,322 @@
+//! The command line as types: every command, option and help text. It checks the form of what was typed, never its meaning.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::PossibleValuesParser;
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::domain::lifecycle::Phase;
+
+/// Runs many mostly idle web applications on one host: asleep until the next request.
+#[derive(Debug, Clone, Parser)]
+#[command(
+    name = "acc",
+    version,
+    propagate_version = false,
+    infer_subcommands = false,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    max_term_width = 100,
+    after_help = "An instance is named by its name or its number.\n\
+        Exit codes: 0 done or already so, 1 failed, 2 usage or config, 3 no such instance or model,\n\
+        4 refused in this phase, 5 timed out.\n\n\
+        Example:\n  acc create shop --model hello && acc info shop"
+)]
+pub struct Cli {
+    /// Options that every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Global {
+    /// Read this config file (else $ACC_CONFIG, ./acc.toml, /etc/acc/config.toml, the user's config folder).
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print data and errors as JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say more; twice: even more.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Say nothing but data and errors.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+}
+
+/// The commands.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Prepare everything, start the supervisor, the edge and the server.
+    ///
+    /// Run again, it says "already running" and repairs what is missing.
+    #[command(after_help = "Example:\n  acc boot")]
+    Boot(BootArgs),
+    /// Put every instance to sleep, then stop server, edge and supervisor.
+    #[command(after_help = "Example:\n  acc halt")]
+    Halt,
+    /// Make an instance and wait until it answers.
+    ///
+    /// If any step fails, everything is undone.
+    #[command(after_help = "Example:\n  acc create shop --model hello --host shop.example.org --set greeting=Hello --idle 15m")]
+    Create(CreateArgs),
+    /// Wake instances and wait until they answer.
+    #[command(visible_alias = "wake", after_help = "Example:\n  acc start shop")]
+    Start(Names),
+    /// Put instances to sleep, after what they are working on has ended.
+    #[command(visible_alias = "sleep", after_help = "Example:\n  acc stop shop")]
+    Stop(StopArgs),
+    /// Stop instances, then start them.
+    #[command(after_help = "Example:\n  acc restart shop")]
+    Restart(Names),
+    /// Let instances sleep and wake by themselves (wanted: auto).
+    #[command(after_help = "Example:\n  acc enable shop")]
+    Enable(Names),
+    /// Keep instances asleep: no request wakes them (wanted: down).
+    #[command(after_help = "Example:\n  acc disable shop")]
+    Disable(Names),
+    /// Keep instances awake (wanted: up).
+    #[command(after_help = "Example:\n  acc pin shop")]
+    Pin(Names),
+    /// Forget the failure of instances, so that they may be woken again at once.
+    #[command(after_help = "Example:\n  acc reset shop")]
+    Reset(Names),
+    /// Take instances out of service for good; their files are kept.
+    #[command(after_help = "Example:\n  acc destroy shop")]
+    Destroy(DestroyArgs),
+    /// Remove destroyed instances with everything they had.
+    #[command(after_help = "Example:\n  acc purge shop")]
+    Purge(Names),
+    /// List the instances.
+    #[command(after_help = "Example:\n  acc list --phase awake")]
+    List(ListArgs),
+    /// Show everything about one instance.
+    #[command(after_help = "Example:\n  acc info shop --json")]
+    Info(Name),
+    /// List the models: what instances can be made from.
+    #[command(after_help = "Example:\n  acc models")]
+    Models,
+    /// Show what an instance has printed.
+    #[command(after_help = "Example:\n  acc logs shop -f")]
+    Logs(LogsArgs),
+    /// Show the ledger: wakes, sleeps, failures and what the operator did.
+    #[command(after_help = "Example:\n  acc events shop --lines 20")]
+    Events(EventsArgs),
+    /// One pass over all instances: put idle ones to sleep, notice dead ones, repair.
+    ///
+    /// Quiet when nothing happened, so it fits into a crontab.
+    #[command(after_help = "Example:\n  acc monitor --dry-run")]
+    Monitor(MonitorArgs),
+    /// Run the daemon in the foreground: SIGTERM ends it, SIGHUP reads the config again.
+    #[command(visible_alias = "serve", after_help = "Example:\n  acc server -v")]
+    Server,
+    /// Check or show the config.
+    #[command(subcommand, after_help = "Example:\n  acc config check")]
+    Config(ConfigCommand),
+    /// What this host can and cannot do, and the way out of each problem.
+    #[command(after_help = "Example:\n  acc doctor")]
+    Doctor,
+    /// Print the completions of a shell.
+    #[command(after_help = "Example:\n  acc completions bash > /etc/bash_completion.d/acc")]
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write one page per command.
+    #[command(after_help = "Example:\n  acc man | man -l -")]
+    Man(ManArgs),
+    /// The small HTTP application behind the model `hello`.
+    #[command(name = "demo-app", hide = true)]
+    DemoApp(crate::demo::Options),
+}
+
+/// Options of `boot`.
+#[derive(Debug, Clone, Args)]
+pub struct BootArgs {
+    /// Become the supervisor instead of leaving it in the background: for systemd.
+    #[arg(long)]
+    pub foreground: bool,
+}
+
+/// One instance.
+#[derive(Debug, Clone, Args)]
+pub struct Name {
+    /// Name or number of the instance.
+    #[arg(value_name = "NAME")]
+    pub name: String,
+}
+
+/// Some instances.
+#[derive(Debug, Clone, Args)]
+pub struct Names {
+    /// Names or numbers of instances; each is tried, the exit code is the worst.
+    #[arg(value_name = "NAME", required = true)]
+    pub names: Vec<String>,
+}
+
+/// Options of `create`.
+#[derive(Debug, Clone, Args)]
+pub struct CreateArgs {
+    /// Name: a-z, 0-9 and inner dashes; left out, a free one is made from the model's name.
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// What to make it from: see `acc models`.
+    #[arg(long, short, value_name = "MODEL")]
+    pub model: String,
+    /// A host name besides NAME.DOMAIN; may be repeated.
+    #[arg(long = "host", value_name = "HOST")]
+    pub hosts: Vec<String>,
+    /// Whom to write to about it.
+    #[arg(long, value_name = "EMAIL")]
+    pub owner: Option<String>,
+    /// A parameter of the model; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+    /// A parameter read from a file (-: standard input): for secrets, which a process list would show.
+    #[arg(long, value_name = "KEY=FILE", value_parser = key_value)]
+    pub set_file: Vec<(String, String)>,
+    /// Put to sleep after this long without use [default: idle.timeout].
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub idle: Option<Duration>,
+    /// Sleep and wake by itself, always on, or disabled [default: auto].
+    #[arg(long, value_name = "auto|up|down", value_parser = ["auto", "up", "down"], hide_possible_values = true)]
+    pub wanted: Option<String>,
+    /// Do not start it: the first request does.
+    #[arg(long)]
+    pub asleep: bool,
+}
+
+/// Options of `stop`.
+#[derive(Debug, Clone, Args)]
+pub struct StopArgs {
+    /// Which.
+    #[command(flatten)]
+    pub names: Names,
+    /// Do not wait for what is in flight.
+    #[arg(long)]
+    pub now: bool,
+}
+
+/// Options of `destroy`.
+#[derive(Debug, Clone, Args)]
+pub struct DestroyArgs {
+    /// Which.
+    #[command(flatten)]
+    pub names: Names,
+    /// Stop it first if it is not asleep.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Options of `list`.
+#[derive(Debug, Clone, Args)]
+pub struct ListArgs {
+    /// Only those in this phase.
+    #[arg(long, value_name = "PHASE", value_parser = PossibleValuesParser::new(Phase::ALL.map(Phase::as_str)))]
+    pub phase: Option<String>,
+    /// Only those made from this model.
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// At most this many.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+}
+
+/// Options of `logs`.
+#[derive(Debug, Clone, Args)]
+pub struct LogsArgs {
+    /// Which.
+    #[command(flatten)]
+    pub name: Name,
+    /// Go on as it grows, across rotations, until Ctrl-C.
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Begin this many lines before the end.
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 100)]
+    pub lines: usize,
+    /// The requests to it instead of what it printed.
+    #[arg(long)]
+    pub access: bool,
+}
+
+/// Options of `events`.
+#[derive(Debug, Clone, Args)]
+pub struct EventsArgs {
+    /// Only those of this instance.
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// The newest this many.
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
+    pub lines: usize,
+}
+
+/// Options of `monitor`.
+#[derive(Debug, Clone, Args)]
+pub struct MonitorArgs {
+    /// Change nothing: say for each awake instance why it would or would not be put to sleep.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// What to do with the config.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ConfigCommand {
+    /// Report every fault at once.
+    #[command(after_help = "Example:\n  acc config check --config new.toml")]
+    Check,
+    /// Print every setting in force.
+    #[command(after_help = "Example:\n  acc config show")]
+    Show,
+}
+
+/// Options of `completions`.
+#[derive(Debug, Clone, Args)]
+pub struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+/// Options of `man`.
+#[derive(Debug, Clone, Args)]
+pub struct ManArgs {
+    /// Write one page per command into this folder.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("give it as KEY=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn aliases_name_the_same_command() {
+        let parse = |name: &str| Cli::try_parse_from(["acc", name, "a", "b"]).unwrap().command;
+        assert!(matches!(parse("wake"), Command::Start(n) if n.names == ["a", "b"]));
+        assert!(matches!(parse("sleep"), Command::Stop(n) if n.names.names == ["a", "b"] && !n.now));
+        assert!(matches!(Cli::try_parse_from(["acc", "serve"]).unwrap().command, Command::Server));
+    }
+
+    #[test]
+    fn values_may_hold_an_equals_sign_and_be_empty() {
+        assert_eq!(key_value("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert_eq!(key_value("a="), Ok(("a".to_owned(), String::new())));
+        assert!(key_value("a").is_err() && key_value("=b").is_err());
+    }
+}

@@ -1,0 +1,45 @@
+//! `acc boot`: brings everything up; with `--foreground` this process becomes the supervisor.
+
+use std::os::unix::process::CommandExt;
+
+use super::super::args::BootArgs;
+use super::super::exit::Exit;
+use super::super::output::End;
+use super::super::{Call, progress};
+use crate::service::error::ServiceError;
+use crate::service::outcome::BootReport;
+
+pub(in super::super) async fn run(call: &mut Call<'_>, args: BootArgs) -> End {
+    let boot = call.engine.boot(call.config, args.foreground);
+    let report = progress::watch(call.ui.style, call.config, "starting", None, boot).await?;
+    print(call, &report)?;
+    match report.exec {
+        Some(argv) => Err(become_program(&argv).into()),
+        None => Ok(Exit::Done),
+    }
+}
+
+fn print(call: &mut Call<'_>, report: &BootReport) -> std::io::Result<()> {
+    if report.already {
+        call.ui.say("already running");
+    }
+    for deed in &report.did {
+        call.ui.say(&format!("- {deed}"));
+    }
+    if !report.listen.is_empty() {
+        call.ui.say(&format!("listening on {}", report.listen.join(", ")));
+    }
+    match call.ui.style.json {
+        true => call.ui.json(report),
+        false => Ok(()),
+    }
+}
+
+/// Returns only when it did not work: systemd must see the pid it started.
+fn become_program(argv: &[String]) -> ServiceError {
+    let Some((program, args)) = argv.split_first() else {
+        return ServiceError::failed("there is nothing to run in the foreground", "see `acc doctor`");
+    };
+    let error = std::process::Command::new(program).args(args).exec();
+    ServiceError::because(format!("could not run `{program}`"), &error, "see `acc doctor`")
+}

@@ -1,0 +1,21 @@
+//! `acc doctor`: what this host can and cannot do.
+
+use super::super::doctor::{self, Level};
+use super::super::exit::Exit;
+use super::super::output::{End, Ui};
+use crate::config::Config;
+use crate::service::error::ServiceError;
+
+/// A config with faults is the first finding, not the end of the examination.
+pub(in super::super) async fn run(ui: &mut Ui, config: Result<Config, ServiceError>) -> End {
+    let findings = match &config {
+        Ok(config) => doctor::examine(config).await,
+        Err(error) => doctor::without_config(error).await,
+    };
+    match ui.style.json {
+        true => ui.json(&findings)?,
+        false => ui.data(&doctor::text(&findings, ui.style.colour))?,
+    }
+    let bad = findings.iter().any(|finding| finding.level == Level::Bad);
+    Ok(if bad { Exit::Failed } else { Exit::Done })
+}

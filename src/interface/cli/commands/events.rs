@@ -1,0 +1,20 @@
+//! `acc events`: the ledger.
+
+use super::super::args::EventsArgs;
+use super::super::exit::Exit;
+use super::super::output::End;
+use super::super::{Call, show};
+use crate::service::view::Reader;
+
+pub(in super::super) fn run(call: &mut Call<'_>, args: &EventsArgs) -> End {
+    let events = Reader::open(call.config)?.events(args.name.as_deref(), args.lines)?;
+    let ui = &mut *call.ui;
+    if ui.style.json {
+        ui.json(&events)?;
+    } else if events.is_empty() {
+        ui.say("no events yet");
+    } else {
+        ui.data(&show::events(&events, ui.now, ui.style.colour))?;
+    }
+    Ok(Exit::Done)
+}

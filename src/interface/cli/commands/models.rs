@@ -1,0 +1,50 @@
+//! `acc models`: what instances can be made from. A model that is wrong is named and does not hide the others.
+
+use serde_json::{Value, json};
+
+use super::super::exit::Exit;
+use super::super::output::End;
+use super::super::{Call, show};
+use crate::config::model::list_models;
+use crate::domain::model::{Model, Param};
+use crate::service::error::{ServiceError, chain};
+
+pub(in super::super) fn run(call: &mut Call<'_>) -> End {
+    let folder = call.config.models();
+    let all = list_models(&folder).map_err(|e| {
+        ServiceError::because(format!("could not read the models in `{}`", folder.display()), &e, "`acc boot` installs the shipped ones")
+    })?;
+    let ui = &mut *call.ui;
+    let mut models = Vec::new();
+    for model in all {
+        match model {
+            Ok(model) => models.push(model),
+            Err(error) => ui.warn(&chain(&error)),
+        }
+    }
+    if ui.style.json {
+        ui.json(&models.iter().map(as_json).collect::<Vec<_>>())?;
+    } else if models.is_empty() {
+        ui.say("no models yet: `acc boot` installs the shipped ones");
+    } else {
+        ui.data(&show::models(&models, ui.style.colour))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn as_json(model: &Model) -> Value {
+    json!({
+        "name": model.name,
+        "description": model.description,
+        "listen": show::listen_kind(model.listen),
+        "health": model.health,
+        "dir": model.dir,
+        "params": model.params.iter().map(param).collect::<Vec<_>>(),
+    })
+}
+
+/// The default of a secret is a secret too.
+fn param((name, param): (&String, &Param)) -> Value {
+    let default = if param.secret { None } else { param.default.as_ref() };
+    json!({ "name": name, "description": param.description, "required": param.required, "secret": param.secret, "default": default })
+}

@@ -1,0 +1,157 @@
+//! Home and run: are they there, whose are they, is there room; the database.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::{Access, access, statfs, statvfs};
+
+use super::{Finding, bad, ok, warn};
+use crate::config::Config;
+use crate::service::view::Reader;
+
+/// `f_type` of a tmpfs, see statfs(2).
+const TMPFS: i64 = 0x0102_1994;
+
+const MIB: u64 = 1024 * 1024;
+
+pub(super) fn all(config: &Config) -> Vec<Finding> {
+    let mut findings = vec![folder("home", &config.home), folder("run", &config.run)];
+    findings.extend(room(&config.home));
+    findings.push(memory(&config.run));
+    findings.push(database(config));
+    findings
+}
+
+/// There, ours, writable, and not for everybody; or it can be made.
+fn folder(word: &str, path: &Path) -> Finding {
+    let shown = path.display();
+    let meta = match std::fs::metadata(path) {
+        Ok(meta) => meta,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return to_be_made(word, path),
+        Err(e) => return bad(format!("could not look at {word} `{shown}`: {e}"), "may you read the folders above it?"),
+    };
+    if !meta.is_dir() {
+        return bad(format!("{word} `{shown}` is not a folder"), format!("remove it, or set `{word}` in the config"));
+    }
+    let own = rustix::process::geteuid().as_raw();
+    if access(path, Access::WRITE_OK | Access::EXEC_OK).is_err() {
+        return bad(
+            format!("{word} `{shown}` of user {} is not writable for user {own}", meta.uid()),
+            format!("run acc as its owner, or set `{word}` in the config"),
+        );
+    }
+    if meta.uid() != own && own != 0 {
+        return bad(format!("{word} `{shown}` belongs to user {}, not to {own}", meta.uid()), "run acc as its owner");
+    }
+    if meta.mode() & 0o002 != 0 {
+        return bad(format!("{word} `{shown}` is writable for everybody"), format!("`chmod o-w {shown}`"));
+    }
+    ok(format!("{word} `{shown}`: user {}, mode {:04o}", meta.uid(), meta.mode() & 0o7777))
+}
+
+fn to_be_made(word: &str, path: &Path) -> Finding {
+    let above = existing(path);
+    match access(above, Access::WRITE_OK | Access::EXEC_OK) {
+        Ok(()) => ok(format!("{word} `{}` is not there yet: `acc boot` makes it", path.display())),
+        Err(_) => bad(
+            format!("{word} `{}` is not there, and `{}` is not writable", path.display(), above.display()),
+            format!("make it as root for the user who runs acc, or set `{word}` in the config"),
+        ),
+    }
+}
+
+/// The nearest folder above (or the path itself) that is there.
+fn existing(path: &Path) -> &Path {
+    path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"))
+}
+
+/// Space and inodes where home is or will be.
+fn room(home: &Path) -> Vec<Finding> {
+    match statvfs(existing(home)) {
+        Ok(s) => vec![space(s.f_bavail * s.f_frsize, s.f_blocks * s.f_frsize), inodes(s.f_favail, s.f_files)],
+        Err(e) => vec![warn(format!("could not ask how much room there is below `{}`: {e}", home.display()), "`df` may know more")],
+    }
+}
+
+fn space(free: u64, all: u64) -> Finding {
+    let text = format!("{} MiB free of {} for home", free / MIB, all / MIB);
+    let hint = "`acc purge` destroyed instances, or give it more room";
+    match free {
+        _ if free < 64 * MIB => bad(text, hint),
+        _ if free < 1024 * MIB => warn(text, hint),
+        _ => ok(text),
+    }
+}
+
+/// Some file systems have no fixed number of inodes and say 0.
+fn inodes(free: u64, all: u64) -> Finding {
+    let text = format!("{free} of {all} inodes free for home");
+    match (free, all) {
+        (_, 0) => ok("inodes for home: as many as needed"),
+        (0..1000, _) => bad(text, "remove small files below home"),
+        _ if free < all / 20 => warn(text, "remove small files below home"),
+        _ => ok(text),
+    }
+}
+
+/// Run must be empty after a reboot: then every gate is closed by itself.
+fn memory(run: &Path) -> Finding {
+    #[allow(clippy::unnecessary_cast)] // the type differs between architectures
+    let kind = statfs(existing(run)).map(|s| s.f_type as i64);
+    match kind {
+        Ok(TMPFS) => ok("run is on a tmpfs: empty after a reboot"),
+        Ok(_) => warn(
+            "run is not on a tmpfs: after a crash of the host, old sockets and gates may lie there",
+            "set `run` to a folder below /run; `acc boot` repairs it either way",
+        ),
+        Err(e) => warn(format!("could not ask what run is on: {e}"), "`df` may know more"),
+    }
+}
+
+fn database(config: &Config) -> Finding {
+    let path = config.database();
+    match path.try_exists() {
+        Ok(false) => return ok("no database yet: `acc boot` makes it"),
+        Err(e) => return bad(format!("could not look at the database `{}`: {e}", path.display()), "may you read home?"),
+        Ok(true) => {}
+    }
+    match Reader::open(config).and_then(|reader| reader.list(None, None, Some(1))) {
+        Ok(_) => ok(format!("database `{}` opens and can be read", path.display())),
+        Err(error) => bad(error.message, error.hint),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::super::Level;
+    use super::*;
+
+    #[test]
+    fn folders_are_judged() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(folder("home", dir.path()).level, Level::Ok);
+        let missing = folder("home", &dir.path().join("a/b"));
+        assert_eq!(missing.level, Level::Ok);
+        assert!(missing.what.contains("`acc boot` makes it"));
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        assert_eq!(folder("home", &dir.path().join("file")).level, Level::Bad);
+        assert_eq!(folder("home", &dir.path().join("file/below")).level, Level::Bad);
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(folder("run", dir.path()).hint.contains("chmod o-w"));
+    }
+
+    #[test]
+    fn room_is_judged() {
+        assert_eq!(space(10 * MIB, 9999 * MIB).level, Level::Bad);
+        assert_eq!(space(100 * MIB, 9999 * MIB).level, Level::Warn);
+        assert_eq!(space(5000 * MIB, 9999 * MIB).level, Level::Ok);
+        assert_eq!(inodes(0, 0).level, Level::Ok);
+        assert_eq!(inodes(5, 1_000_000).level, Level::Bad);
+        assert_eq!(inodes(5000, 1_000_000).level, Level::Warn);
+        assert_eq!(inodes(900_000, 1_000_000).level, Level::Ok);
+        assert_eq!(room(Path::new("/no/such/folder")).len(), 2);
+        assert_ne!(memory(Path::new("/")).level, Level::Bad);
+    }
+}

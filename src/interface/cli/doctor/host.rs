@@ -1,0 +1,100 @@
+//! The kernel and this process: root, control groups, limits, the clock.
+
+use rustix::process::{Resource, getrlimit};
+
+use super::{Finding, ok, warn};
+use crate::driver::host::clock::{Clock, SystemClock};
+
+/// What acc asks for when it listens: see `somaxconn`.
+const BACKLOG: u64 = 4096;
+
+/// Each instance in use costs a few descriptors, each held request two.
+const FILES: u64 = 16_384;
+
+/// 2025-01-01T00:00:00Z in ms: earlier, the clock cannot be right.
+const YEAR_2025: i64 = 1_735_689_600_000;
+
+pub(super) fn all() -> Vec<Finding> {
+    let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok().and_then(|text| text.trim().parse().ok());
+    vec![
+        root(rustix::process::geteuid().as_raw()),
+        clock(SystemClock.wall().0),
+        cgroup(std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists()),
+        backlog(somaxconn),
+        files(getrlimit(Resource::Nofile).current),
+    ]
+}
+
+fn root(uid: u32) -> Finding {
+    match uid {
+        0 => ok("runs as root: instances can run as a user of their own, and any port can be listened on"),
+        uid => ok(format!("runs as user {uid}: instances run as the same user")),
+    }
+}
+
+fn clock(wall_ms: i64) -> Finding {
+    match wall_ms < YEAR_2025 {
+        true => warn(
+            "the clock is wrong: it says a year before 2025",
+            "set it, or install `chrony`: records would carry wrong times (durations are right anyway)",
+        ),
+        false => ok("the clock is plausible"),
+    }
+}
+
+fn cgroup(unified: bool) -> Finding {
+    match unified {
+        true => ok("control groups: v2"),
+        false => warn(
+            "control groups v2 are not there",
+            "acc works; limits per instance will need them (boot with `systemd.unified_cgroup_hierarchy=1`)",
+        ),
+    }
+}
+
+fn backlog(somaxconn: Option<u64>) -> Finding {
+    match somaxconn {
+        Some(most) if most >= BACKLOG => ok(format!("queues of connections may be {most} long")),
+        Some(most) => warn(
+            format!("the kernel caps queues of connections at {most}"),
+            format!("with many first requests at once some wait a second: `sysctl net.core.somaxconn={BACKLOG}`"),
+        ),
+        None => warn("could not read the longest queue of connections", "is /proc mounted? `sysctl net.core.somaxconn`"),
+    }
+}
+
+/// `None`: no limit.
+fn files(limit: Option<u64>) -> Finding {
+    match limit {
+        Some(limit) if limit < FILES => warn(
+            format!("at most {limit} open files"),
+            format!("enough for few instances at once; `ulimit -n {FILES}`, or LimitNOFILE= in the unit"),
+        ),
+        Some(limit) => ok(format!("at most {limit} open files")),
+        None => ok("no limit of open files"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Level;
+    use super::*;
+
+    #[test]
+    fn limits_are_judged() {
+        assert_eq!(backlog(Some(4096)).level, Level::Ok);
+        assert_eq!(backlog(Some(128)).level, Level::Warn);
+        assert!(backlog(Some(128)).hint.contains("somaxconn=4096"));
+        assert_eq!(backlog(None).level, Level::Warn);
+        assert_eq!(files(None).level, Level::Ok);
+        assert_eq!(files(Some(1024)).level, Level::Warn);
+        assert_eq!(clock(0).level, Level::Warn);
+        assert_eq!(clock(YEAR_2025).level, Level::Ok);
+        assert_eq!(cgroup(false).level, Level::Warn);
+    }
+
+    #[test]
+    fn this_host_can_be_examined() {
+        assert_eq!(all().len(), 5);
+    }
+}

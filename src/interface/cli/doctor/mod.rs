@@ -1,0 +1,104 @@
+//! What this host can and cannot do for acc, each finding with its way out.
+//!
+//! It looks and never changes anything; what it could not look at is a finding too, never a good one.
+
+mod files;
+mod host;
+mod net;
+mod programs;
+
+use serde::Serialize;
+
+use super::human::clean;
+use crate::config::Config;
+use crate::service::error::ServiceError;
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// As it should be.
+    Ok,
+    /// acc works, with less.
+    Warn,
+    /// acc does not work like this.
+    Bad,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub level: Level,
+    /// What was found, with the object in backquotes.
+    pub what: String,
+    /// The way out; empty when nothing is wrong.
+    pub hint: String,
+}
+
+fn ok(what: impl Into<String>) -> Finding {
+    Finding { level: Level::Ok, what: what.into(), hint: String::new() }
+}
+
+fn warn(what: impl Into<String>, hint: impl Into<String>) -> Finding {
+    Finding { level: Level::Warn, what: what.into(), hint: hint.into() }
+}
+
+fn bad(what: impl Into<String>, hint: impl Into<String>) -> Finding {
+    Finding { level: Level::Bad, what: what.into(), hint: hint.into() }
+}
+
+/// Everything, in the order in which one would repair it. Takes a few seconds at most.
+pub async fn examine(config: &Config) -> Vec<Finding> {
+    let file = config
+        .file
+        .as_ref()
+        .map_or_else(|| "no config file, the defaults are in force".to_owned(), |f| format!("config `{}`", f.display()));
+    let mut findings = vec![ok(file)];
+    findings.extend(host::all());
+    findings.extend(programs::all(config).await);
+    findings.extend(files::all(config));
+    findings.extend(net::all(config).await);
+    findings
+}
+
+/// What can be said without a config.
+pub async fn without_config(error: &ServiceError) -> Vec<Finding> {
+    let mut findings = vec![bad(error.message.clone(), error.hint.clone())];
+    findings.extend(host::all());
+    findings.push(programs::python().await);
+    findings
+}
+
+/// A line each, the way out below.
+#[must_use]
+pub fn text(findings: &[Finding], colour: bool) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        let (word, code) = match finding.level {
+            Level::Ok => ("ok", "32"),
+            Level::Warn => ("warn", "33"),
+            Level::Bad => ("bad", "31"),
+        };
+        let padding = " ".repeat(6 - word.len());
+        let word = if colour { format!("\u{1b}[{code}m{word}\u{1b}[0m") } else { word.to_owned() };
+        let what: Vec<String> = finding.what.lines().map(clean).collect();
+        text.push_str(&format!("{word}{padding}{}\n", what.join("\n      ")));
+        if !finding.hint.is_empty() {
+            text.push_str(&format!("      hint: {}\n", clean(&finding.hint)));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_each_and_the_way_out_below() {
+        let findings = [ok("nginx 1.22.1"), warn("no `python3`", "install it"), bad("two\n  faults", "")];
+        assert_eq!(text(&findings, false), "ok    nginx 1.22.1\nwarn  no `python3`\n      hint: install it\nbad   two\n        faults\n");
+        assert!(text(&findings, true).starts_with("\u{1b}[32mok\u{1b}[0m    nginx"));
+    }
+}

@@ -1,0 +1,119 @@
+//! The programs acc runs: are they there, and new enough?
+
+use std::time::Duration;
+
+use super::{Finding, bad, ok, warn};
+use crate::config::{Config, EdgeKind, SupervisorKind};
+use crate::driver::host::command;
+
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// A program and the oldest version that will do.
+struct Needed {
+    program: &'static str,
+    argument: &'static str,
+    package: &'static str,
+    oldest: (u32, u32),
+    /// The setting that does without it.
+    instead: &'static str,
+}
+
+const NGINX: Needed = Needed { program: "nginx", argument: "-v", package: "nginx", oldest: (1, 18), instead: "[edge] kind = \"builtin\"" };
+const SUPERVISORD: Needed = Needed {
+    program: "supervisord",
+    argument: "--version",
+    package: "supervisor",
+    oldest: (4, 0),
+    instead: "[supervisor] kind = \"builtin\"",
+};
+
+pub(super) async fn all(config: &Config) -> Vec<Finding> {
+    let nginx = match config.edge.kind {
+        EdgeKind::Nginx => needed(&NGINX).await,
+        EdgeKind::Builtin => ok("edge: builtin, nginx is not needed"),
+    };
+    let supervisord = match config.supervisor {
+        SupervisorKind::Supervisord => needed(&SUPERVISORD).await,
+        SupervisorKind::Builtin => ok("supervisor: builtin, supervisord is not needed"),
+    };
+    vec![nginx, supervisord, python().await]
+}
+
+/// Only the model `python-http` needs it.
+pub(super) async fn python() -> Finding {
+    match ask("python3", "--version").await {
+        Ok(said) => ok(format!("python3 {}", version(&said).map_or_else(|| "of unknown version".to_owned(), |v| v.text))),
+        Err(why) => warn(why, "the model `python-http` needs it: `apt install python3`"),
+    }
+}
+
+async fn needed(n: &Needed) -> Finding {
+    judge(n, ask(n.program, n.argument).await)
+}
+
+/// What the program says of itself, or why it could not be asked.
+async fn ask(program: &str, argument: &str) -> Result<String, String> {
+    let argv = [program.to_owned(), argument.to_owned()];
+    let output = command::run(&argv, LIMIT).await.map_err(|e| crate::service::error::chain(&e))?;
+    // nginx says its version on standard error.
+    Ok(format!("{}{}", output.stdout, output.stderr))
+}
+
+fn judge(n: &Needed, said: Result<String, String>) -> Finding {
+    let (major, minor) = n.oldest;
+    let way_out = format!("`apt install {}`, or {} in the config", n.package, n.instead);
+    let said = match said {
+        Ok(said) => said,
+        Err(why) => return bad(why, way_out),
+    };
+    match version(&said) {
+        Some(v) if v.number >= n.oldest => ok(format!("{} {}", n.program, v.text)),
+        Some(v) => bad(format!("`{}` is too old: {}, at least {major}.{minor} is needed", n.program, v.text), way_out),
+        None => bad(format!("`{}` does not tell its version: {}", n.program, said.lines().next().unwrap_or("it says nothing")), way_out),
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Version {
+    number: (u32, u32),
+    text: String,
+}
+
+/// The first thing in the text that looks like "1.22.1".
+fn version(said: &str) -> Option<Version> {
+    said.split(|c: char| !c.is_ascii_digit() && c != '.').find_map(|word| {
+        let mut parts = word.split('.');
+        let number = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        Some(Version { number, text: word.trim_end_matches('.').to_owned() })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Level;
+    use super::*;
+
+    #[test]
+    fn versions_are_read_as_programs_print_them() {
+        for (said, number, text) in [
+            ("nginx version: nginx/1.22.1\n", (1, 22), "1.22.1"),
+            ("4.2.5\n", (4, 2), "4.2.5"),
+            ("Python 3.11.2", (3, 11), "3.11.2"),
+            ("nginx version: openresty/1.25.3.1 (Ubuntu)", (1, 25), "1.25.3.1"),
+        ] {
+            assert_eq!(version(said), Some(Version { number, text: text.to_owned() }), "{said}");
+        }
+        assert_eq!(version("no number 7 here"), None);
+    }
+
+    #[test]
+    fn old_missing_and_mute_programs_are_bad() {
+        assert_eq!(judge(&NGINX, Ok("nginx/1.18.0".to_owned())).level, Level::Ok);
+        let old = judge(&NGINX, Ok("nginx/1.14.2".to_owned()));
+        assert_eq!((old.level, old.what.as_str()), (Level::Bad, "`nginx` is too old: 1.14.2, at least 1.18 is needed"));
+        assert!(old.hint.contains("apt install nginx") && old.hint.contains("builtin"));
+        assert_eq!(judge(&SUPERVISORD, Ok("3.3.5".to_owned())).level, Level::Bad);
+        assert_eq!(judge(&SUPERVISORD, Ok(String::new())).level, Level::Bad);
+        assert_eq!(judge(&SUPERVISORD, Err("`supervisord` is not installed".to_owned())).level, Level::Bad);
+    }
+}

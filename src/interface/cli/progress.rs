@@ -1,0 +1,79 @@
+//! Shows what a slow command waits for: after half a second, on a terminal only.
+//!
+//! It never changes how long something takes, and a failure to look at the phase is no failure of the command.
+
+use std::future::Future;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::time::MissedTickBehavior;
+
+use super::output::Style;
+use crate::config::Config;
+use crate::service::view::Reader;
+
+/// What ends sooner shows nothing.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How often the phase is read.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Waits for `work` while showing "`what` … 3 s", with the phase of `instance` when it is named.
+pub async fn watch<T>(style: Style, config: &Config, what: &str, instance: Option<&str>, work: impl Future<Output = T>) -> T {
+    if !shown(style) {
+        return work.await;
+    }
+    let mut work = std::pin::pin!(work);
+    if let Ok(done) = tokio::time::timeout(PATIENCE, work.as_mut()).await {
+        return done;
+    }
+    let bar = spinner(what);
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let done = loop {
+        tokio::select! {
+            biased;
+            done = work.as_mut() => break done,
+            _ = looks.tick() => {}
+        }
+        if let Some(phase) = phase_of(config, instance).await {
+            bar.set_message(format!("{what}: {phase}"));
+        }
+    };
+    bar.finish_and_clear();
+    done
+}
+
+/// Progress is talk, and a pipe or a log file has no use for it.
+fn shown(style: Style) -> bool {
+    style.talk_to_terminal && !style.quiet && !style.json
+}
+
+fn spinner(what: &str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_elapsed(PATIENCE).with_message(what.to_owned());
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+        bar.set_style(style);
+    }
+    // A thread of indicatif draws it: it goes on while this one is busy.
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
+}
+
+async fn phase_of(config: &Config, instance: Option<&str>) -> Option<String> {
+    let (config, name) = (config.clone(), instance?.to_owned());
+    tokio::task::spawn_blocking(move || Reader::open(&config).and_then(|reader| reader.find(&name)).ok()).await.ok()?.map(|i| i.phase)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shown_to_people_only() {
+        let terminal = Style { talk_to_terminal: true, ..Style::default() };
+        assert!(shown(terminal));
+        assert!(!shown(Style { quiet: true, ..terminal }));
+        assert!(!shown(Style { json: true, ..terminal }));
+        assert!(!shown(Style::default()));
+    }
+}

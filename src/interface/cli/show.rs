@@ -1,0 +1,203 @@
+//! Values as text for people: tables, one instance, what a verb came to. Pure: the same value gives the same text.
+
+use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table};
+use std::time::Duration;
+
+use super::human::{NONE, ago, clean, duration, maybe_ago};
+use crate::domain::model::{ListenKind, Model, Param};
+use crate::domain::time::WallTime;
+use crate::service::outcome::{EventView, InstanceView, ListenView, Outcome, PassLine};
+
+/// An empty table: no lines, columns set apart by two spaces.
+fn table(colour: bool, header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.force_no_tty();
+    if colour {
+        table.enforce_styling();
+    }
+    table.set_header(header.iter().map(|text| match colour {
+        true => Cell::new(text).add_attribute(Attribute::Bold),
+        false => Cell::new(text),
+    }));
+    for index in 0..header.len() {
+        if let Some(column) = table.column_mut(index) {
+            column.set_padding((0, 2));
+        }
+    }
+    table
+}
+
+/// The text of a table, without blanks at the ends of lines.
+fn text(table: &Table) -> String {
+    let mut text = String::new();
+    for line in table.lines() {
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn right(table: &mut Table, column: usize) {
+    if let Some(column) = table.column_mut(column) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+}
+
+fn phase_cell(phase: &str) -> Cell {
+    let cell = Cell::new(clean(phase));
+    match phase {
+        "awake" => cell.fg(Color::Green),
+        "waking" | "draining" | "stopping" | "creating" => cell.fg(Color::Yellow),
+        "failed" => cell.fg(Color::Red),
+        "destroyed" => cell.fg(Color::DarkGrey),
+        _ => cell,
+    }
+}
+
+/// `acc list`.
+#[must_use]
+pub fn list(instances: &[InstanceView], now: WallTime, colour: bool) -> String {
+    let mut table = table(colour, &["ID", "NAME", "MODEL", "PHASE", "WANTED", "LAST USED", "WAKES", "URL"]);
+    right(&mut table, 0);
+    right(&mut table, 6);
+    for i in instances {
+        table.add_row(vec![
+            Cell::new(i.id),
+            Cell::new(clean(&i.name)),
+            Cell::new(clean(&i.model)),
+            phase_cell(&i.phase),
+            Cell::new(clean(&i.wanted)),
+            Cell::new(maybe_ago(now, i.last_active_at.as_deref())),
+            Cell::new(i.wakes),
+            Cell::new(clean(&i.url)),
+        ]);
+    }
+    text(&table)
+}
+
+/// Where an instance listens.
+fn listen(listen: &ListenView) -> String {
+    match listen {
+        ListenView::Unix(path) => format!("unix {}", clean(path)),
+        ListenView::Tcp(address) => format!("tcp {}", clean(address)),
+    }
+}
+
+/// A time with how long ago it was.
+fn when(now: WallTime, at: Option<&str>) -> String {
+    at.map_or_else(|| NONE.to_owned(), |at| format!("{} ({})", clean(at), ago(now, at)))
+}
+
+/// `acc info`.
+#[must_use]
+pub fn info(i: &InstanceView, now: WallTime) -> String {
+    let phase = match i.pid {
+        Some(pid) => format!("{}, pid {pid}", i.phase),
+        None => i.phase.clone(),
+    };
+    let idle = Duration::try_from_secs_f64(i.idle_timeout_s).map_or_else(|_| NONE.to_owned(), duration);
+    let mut lines = vec![
+        ("name", clean(&i.name)),
+        ("id", i.id.to_string()),
+        ("model", clean(&i.model)),
+        ("phase", clean(&phase)),
+        ("wanted", clean(&i.wanted)),
+        ("url", clean(&i.url)),
+        ("hosts", clean(&i.hosts.join(", "))),
+        ("listen", listen(&i.listen)),
+        ("owner", i.owner.as_deref().map_or_else(|| NONE.to_owned(), clean)),
+        ("idle after", idle),
+        ("created", when(now, Some(&i.created_at))),
+        ("last wake", when(now, i.last_wake_at.as_deref())),
+        ("last used", when(now, i.last_active_at.as_deref())),
+        ("wakes", i.wakes.to_string()),
+        ("folder", clean(&i.dir)),
+    ];
+    if let Some(failure) = &i.failure {
+        lines.push(("failure", clean(failure)));
+    }
+    lines.iter().map(|(key, value)| format!("{key:<12}{value}\n")).collect()
+}
+
+/// `acc events`: oldest first, as they come.
+#[must_use]
+pub fn events(events: &[EventView], now: WallTime, colour: bool) -> String {
+    let mut table = table(colour, &["WHEN", "INSTANCE", "EVENT", "DETAIL"]);
+    for e in events {
+        let instance = if e.instance.is_empty() { NONE.to_owned() } else { clean(&e.instance) };
+        table.add_row(vec![ago(now, &e.at), instance, clean(&e.kind), clean(&e.detail)]);
+    }
+    text(&table)
+}
+
+/// How a model's instances listen, in one word.
+#[must_use]
+pub fn listen_kind(kind: ListenKind) -> &'static str {
+    match kind {
+        ListenKind::Unix => "unix",
+        ListenKind::Tcp => "tcp",
+    }
+}
+
+/// A parameter in a table: `name` must be given, `[name=default]` may be.
+fn param((name, p): (&String, &Param)) -> String {
+    match &p.default {
+        Some(_) if p.secret => format!("[{name}]"),
+        Some(default) => format!("[{name}={}]", clean(default)),
+        None if p.required => name.clone(),
+        None => format!("[{name}]"),
+    }
+}
+
+/// `acc models`.
+#[must_use]
+pub fn models(models: &[Model], colour: bool) -> String {
+    let mut table = table(colour, &["MODEL", "LISTEN", "PARAMETERS", "DESCRIPTION"]);
+    for m in models {
+        let params: Vec<String> = m.params.iter().map(param).collect();
+        let params = if params.is_empty() { NONE.to_owned() } else { params.join(" ") };
+        table.add_row(vec![m.name.clone(), listen_kind(m.listen).to_owned(), params, clean(&m.description)]);
+    }
+    text(&table)
+}
+
+/// A monitor pass.
+#[must_use]
+pub fn pass(lines: &[PassLine], colour: bool) -> String {
+    if lines.is_empty() {
+        return String::new();
+    }
+    let mut table = table(colour, &["INSTANCE", "ACTION", "WHY"]);
+    for l in lines {
+        table.add_row(vec![clean(&l.instance), clean(&l.action), clean(&l.why)]);
+    }
+    text(&table)
+}
+
+/// What a verb came to, as a sentence.
+#[must_use]
+pub fn sentence(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Pong { pid, version } => format!("the server answers: pid {pid}, version {version}"),
+        Outcome::Instance { did, already, took_ms, instance } => instance_sentence(did, *already, *took_ms, instance),
+        Outcome::Monitor(pass) => format!("looked at all instances, {} of note", pass.lines.len()),
+        Outcome::Busy => "another monitor pass is under way: nothing done".to_owned(),
+        Outcome::Quiesced { stopped } => format!("put {stopped} to sleep"),
+    }
+}
+
+fn instance_sentence(did: &str, already: bool, took_ms: u64, i: &InstanceView) -> String {
+    let name = clean(&i.name);
+    let took = duration(Duration::from_millis(took_ms));
+    match (did, already) {
+        ("changed", true) => format!("`{name}` is already wanted {}", i.wanted),
+        ("changed", false) => format!("`{name}` is wanted {} now, and {}", i.wanted, i.phase),
+        ("reset", true) => format!("`{name}` has no failure to forget: it is {}", i.phase),
+        ("reset", false) => format!("forgot the failure of `{name}`"),
+        (_, true) => format!("`{name}` is already {}", i.phase),
+        ("created", false) => format!("created `{name}` in {took}: {}", i.phase),
+        ("destroyed", false) => format!("destroyed `{name}`: files are kept in `{}` until `acc purge {name}`", clean(&i.dir)),
+        (did, false) => format!("{} `{name}` in {took}", clean(did)),
+    }
+}

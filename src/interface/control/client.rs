@@ -1,0 +1,179 @@
+//! The command line's side of the control socket: one request, and the difference between "no server" and "could not ask".
+//!
+//! It never retries a request that may have reached the server.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::{Method, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+use super::{BODY_MAX, ROUTE};
+use crate::service::error::{ErrorKind, ServiceError};
+use crate::service::outcome::Outcome;
+use crate::service::request::Request;
+
+/// How long the server's queue of connections may be full before that counts as a fault.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+const CONNECT_PAUSE: Duration = Duration::from_millis(20);
+
+/// A ping is answered within this, or the server is taken for hung.
+const PING_LIMIT: Duration = Duration::from_secs(10);
+
+/// While a verb runs, the server is asked this often whether it is still there.
+const PING_EVERY: Duration = Duration::from_secs(10);
+
+/// What became of a call.
+#[derive(Debug)]
+pub enum Reply {
+    /// Nobody listens: there is no socket, or the one that is there was left behind.
+    NoServer,
+    /// The server ran the request and this is its answer.
+    Answered(Result<Outcome, ServiceError>),
+}
+
+/// The server could not be asked, or did not get to its answer. Never means that there is no server.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// No connection for another reason than that nobody listens: no permission, queue full.
+    #[error("could not reach the server on `{}`", path.display())]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// The reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The connection broke after the request was sent: what became of it is not known.
+    #[error("the server went away while it worked")]
+    Broken(#[source] hyper::Error),
+    /// It is there but does not even answer a ping: hung.
+    #[error("the server on `{}` does not answer", .0.display())]
+    Silent(PathBuf),
+    /// It answered something that is not an answer.
+    #[error("the server on `{}` answered {status} with something that is not an answer: {why}", path.display())]
+    Garbled {
+        /// The socket.
+        path: PathBuf,
+        /// The HTTP status.
+        status: u16,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl From<CallError> for ServiceError {
+    fn from(error: CallError) -> Self {
+        let (kind, hint) = match &error {
+            CallError::Unreachable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                (ErrorKind::Failed, "run acc as the user who runs its server, or as root")
+            }
+            CallError::Unreachable { .. } => (ErrorKind::Failed, "see `acc doctor`"),
+            CallError::Broken(_) => (ErrorKind::Failed, "what it was doing may be half done or done: see `acc info`, and the server's log"),
+            CallError::Silent(_) => (ErrorKind::TimedOut, "it may be hung: see its log and `acc doctor`"),
+            CallError::Garbled { .. } => (ErrorKind::Failed, "are the command line and the server of the same version? see `acc doctor`"),
+        };
+        Self::new(kind, crate::service::error::chain(&error), hint)
+    }
+}
+
+/// Sends one request to the server behind `socket` and waits for its answer, as long as the server lives. A ping ends within
+/// ten seconds.
+///
+/// # Errors
+/// When the server is there, or may be, and no answer came from it.
+pub async fn call(socket: &Path, request: &Request) -> Result<Reply, CallError> {
+    if *request == Request::Ping {
+        return ping(socket).await;
+    }
+    let answer = exchange(socket, request);
+    tokio::select! {
+        reply = answer => reply,
+        () = silence(socket) => Err(CallError::Silent(socket.to_owned())),
+    }
+}
+
+async fn ping(socket: &Path) -> Result<Reply, CallError> {
+    tokio::time::timeout(PING_LIMIT, exchange(socket, &Request::Ping)).await.unwrap_or_else(|_| Err(CallError::Silent(socket.to_owned())))
+}
+
+/// Resolves when two pings in a row stay without any answer. A server that is gone is noticed by the call itself.
+async fn silence(socket: &Path) {
+    let mut missed = 0;
+    while missed < 2 {
+        tokio::time::sleep(PING_EVERY).await;
+        match ping(socket).await {
+            Err(CallError::Silent(_)) => missed += 1,
+            _ => missed = 0,
+        }
+    }
+}
+
+async fn exchange(socket: &Path, request: &Request) -> Result<Reply, CallError> {
+    let garbled = |status: StatusCode, why: String| CallError::Garbled { path: socket.to_owned(), status: status.as_u16(), why };
+    let Some(stream) = connect(socket).await.map_err(|source| CallError::Unreachable { path: socket.to_owned(), source })? else {
+        return Ok(Reply::NoServer);
+    };
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(CallError::Broken)?;
+    let request = http(request).map_err(|why| garbled(StatusCode::OK, why))?;
+    // The connection is driven here rather than on a task: dropping this future closes it.
+    let exchange = async {
+        let response = sender.send_request(request).await.map_err(CallError::Broken)?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), BODY_MAX * 16).collect().await;
+        match body {
+            Ok(body) => Ok((status, body.to_bytes())),
+            Err(error) => match error.downcast::<hyper::Error>() {
+                Ok(broken) => Err(CallError::Broken(*broken)),
+                Err(other) => Err(garbled(status, other.to_string())),
+            },
+        }
+    };
+    let mut exchange = std::pin::pin!(exchange);
+    let (status, body) = tokio::select! {
+        biased;
+        answer = exchange.as_mut() => answer?,
+        // When the connection ends first, what it has delivered still has to be read.
+        _ = connection => exchange.await?,
+    };
+    if status == StatusCode::OK {
+        let outcome = serde_json::from_slice(&body).map_err(|e| garbled(status, e.to_string()))?;
+        return Ok(Reply::Answered(Ok(outcome)));
+    }
+    let error = serde_json::from_slice(&body).map_err(|e| garbled(status, e.to_string()))?;
+    Ok(Reply::Answered(Err(error)))
+}
+
+fn http(request: &Request) -> Result<hyper::Request<Full<Bytes>>, String> {
+    let body = serde_json::to_vec(request).map_err(|e| e.to_string())?;
+    hyper::Request::builder()
+        .method(Method::POST)
+        .uri(ROUTE)
+        .header(HOST, "acc")
+        .header(CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(body)))
+        .map_err(|e| e.to_string())
+}
+
+/// `None`: nobody listens there.
+async fn connect(socket: &Path) -> io::Result<Option<UnixStream>> {
+    let attempts = async {
+        loop {
+            match UnixStream::connect(socket).await {
+                Ok(stream) => return Ok(Some(stream)),
+                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => return Ok(None),
+                // On a unix socket a full queue is told at once instead of being waited for.
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(CONNECT_PAUSE).await,
+                Err(e) => return Err(e),
+            }
+        }
+    };
+    tokio::time::timeout(CONNECT_LIMIT, attempts)
+        .await
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "its queue of connections stays full")))
+}

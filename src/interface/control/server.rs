@@ -1,0 +1,179 @@
+//! The server's side of the control socket: who may speak, what a request looks like, and how an answer is sent.
+//!
+//! It never cancels a verb because its client left, and never shows more of an error than the error's own two lines.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{UnixListener, UnixStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{BODY_MAX, Handler, ROUTE};
+use crate::driver::host::fs;
+use crate::service::error::{ErrorKind, ServiceError};
+use crate::service::outcome::Outcome;
+use crate::service::request::Request;
+
+type HttpRequest = hyper::Request<Incoming>;
+type HttpResponse = hyper::Response<Full<Bytes>>;
+
+/// A client that does not get its request out within this long is let go.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Pause after a failed accept (no file descriptors left): the loop must not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Makes the socket with mode 0600. One left by a server that died is replaced: the caller holds the owner lock, so nobody
+/// else can be listening on it. It is bound beside and renamed, so that it is never open to others, not for a moment.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    // Shorter than the name itself: a socket path has 108 bytes in all.
+    let beside = path.with_extension("new");
+    fs::remove_file(&beside)?;
+    let listener = UnixListener::bind(&beside)?;
+    std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&beside, path)?;
+    Ok(listener)
+}
+
+/// Serves until `shutdown`; then accepts nothing new, finishes what it has begun (each verb to its end) and returns. The
+/// caller bounds how long that may take.
+pub async fn serve(listener: UnixListener, handler: Arc<dyn Handler>, shutdown: CancellationToken) {
+    let tasks = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let (handler, verbs, shutdown) = (Arc::clone(&handler), tasks.clone(), shutdown.clone());
+                tasks.spawn(connection(stream, handler, verbs, shutdown));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "could not accept a connection on the control socket");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    tasks.close();
+    tasks.wait().await;
+}
+
+async fn connection(stream: UnixStream, handler: Arc<dyn Handler>, verbs: TaskTracker, shutdown: CancellationToken) {
+    let allowed = may_speak(&stream);
+    let service = hyper::service::service_fn(move |request: HttpRequest| {
+        let (handler, verbs) = (Arc::clone(&handler), verbs.clone());
+        async move {
+            Ok::<_, std::convert::Infallible>(match allowed {
+                true => answer(request, handler, &verbs).await,
+                false => refuse(
+                    StatusCode::FORBIDDEN,
+                    &ServiceError::failed(
+                        "the control socket is for its owner only",
+                        "run acc as the user who runs its server, or as root",
+                    ),
+                ),
+            })
+        }
+    });
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    let mut conn = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = conn.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            conn.as_mut().graceful_shutdown();
+            conn.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection to the control socket ended early");
+    }
+}
+
+/// The mode of the socket says the same; this also holds when somebody changes the mode.
+fn may_speak(stream: &UnixStream) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own)
+}
+
+async fn answer(request: HttpRequest, handler: Arc<dyn Handler>, verbs: &TaskTracker) -> HttpResponse {
+    if request.uri().path() != ROUTE {
+        let text = format!("the control socket has no `{}`", request.uri().path());
+        return refuse(StatusCode::NOT_FOUND, &invalid(text));
+    }
+    if request.method() != Method::POST {
+        let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, &invalid(format!("`{ROUTE}` takes POST only")));
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+        return response;
+    }
+    let request = match read(request.into_body()).await {
+        Ok(request) => request,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &error),
+    };
+    // A task of its own: when the client leaves, hyper drops this future, and the verb must not end half done with it.
+    match verbs.spawn(async move { handler.handle(request).await }).await {
+        Ok(Ok(outcome)) => done(&outcome),
+        Ok(Err(error)) => refuse(status(error.kind), &error),
+        Err(error) => {
+            tracing::error!(%error, "a request ended by a fault in acc");
+            let error = ServiceError::failed("acc's server has a fault of its own", "see its log, and report this please");
+            refuse(StatusCode::INTERNAL_SERVER_ERROR, &error)
+        }
+    }
+}
+
+async fn read(body: Incoming) -> Result<Request, ServiceError> {
+    let bytes = Limited::new(body, BODY_MAX).collect().await.map_err(|e| invalid(format!("could not read the request: {e}")))?.to_bytes();
+    serde_json::from_slice(&bytes).map_err(|e| invalid(format!("not a request: {e}")))
+}
+
+fn invalid(message: String) -> ServiceError {
+    ServiceError::new(ErrorKind::Invalid, message, "are the command line and the server of the same version? see `acc doctor`")
+}
+
+/// The HTTP status of each kind of error.
+#[must_use]
+pub fn status(kind: ErrorKind) -> StatusCode {
+    match kind {
+        ErrorKind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+        ErrorKind::Invalid => StatusCode::BAD_REQUEST,
+        ErrorKind::NotFound => StatusCode::NOT_FOUND,
+        ErrorKind::Denied => StatusCode::CONFLICT,
+        ErrorKind::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+    }
+}
+
+fn done(outcome: &Outcome) -> HttpResponse {
+    json(StatusCode::OK, serde_json::to_vec(outcome))
+}
+
+fn refuse(status: StatusCode, error: &ServiceError) -> HttpResponse {
+    json(status, serde_json::to_vec(error))
+}
+
+fn json(status: StatusCode, body: serde_json::Result<Vec<u8>>) -> HttpResponse {
+    let (status, body) = match body {
+        Ok(body) => (status, body),
+        Err(error) => {
+            tracing::error!(%error, "could not write an answer as JSON");
+            (StatusCode::INTERNAL_SERVER_ERROR, Vec::new())
+        }
+    };
+    let mut response = hyper::Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

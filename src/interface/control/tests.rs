@@ -1,0 +1,232 @@
+//! The two sides against each other, with a handler that only notes what it is asked.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::service::error::ErrorKind;
+
+/// Notes what it was asked; `Start` waits for `go`; `Stop` fails; `Purge` panics.
+#[derive(Default)]
+struct Fake {
+    begun: Notify,
+    go: Notify,
+    ended: Notify,
+    seen: Mutex<Vec<Request>>,
+}
+
+#[async_trait]
+impl Handler for Fake {
+    async fn handle(&self, request: Request) -> Result<Outcome, ServiceError> {
+        self.seen.lock().unwrap().push(request.clone());
+        match request {
+            Request::Start { .. } => {
+                self.begun.notify_one();
+                self.go.notified().await;
+                self.ended.notify_one();
+                Ok(Outcome::Busy)
+            }
+            Request::Stop { .. } => Err(ServiceError::new(ErrorKind::Denied, "`a` is waking", "wait for it")),
+            Request::Purge { .. } => panic!("on purpose"),
+            _ => Ok(Outcome::Pong { pid: 7, version: "1".to_owned() }),
+        }
+    }
+}
+
+struct Bed {
+    dir: tempfile::TempDir,
+    fake: Arc<Fake>,
+    shutdown: CancellationToken,
+    served: tokio::task::JoinHandle<()>,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let fake = Arc::new(Fake::default());
+        let shutdown = CancellationToken::new();
+        let handler: Arc<dyn Handler> = Arc::clone(&fake) as _;
+        let listener = bind(&dir.path().join("c.sock")).unwrap();
+        let served = tokio::spawn(serve(listener, handler, shutdown.clone()));
+        Self { dir, fake, shutdown, served }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("c.sock")
+    }
+
+    async fn raw(&self, text: &str) -> String {
+        let mut stream = UnixStream::connect(self.socket()).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        // The server may reset a connection whose body it did not want to read to the end.
+        let _ = stream.read_to_string(&mut answer).await;
+        answer
+    }
+}
+
+fn start() -> Request {
+    Request::Start { instance: "a".to_owned() }
+}
+
+async fn soon<F: Future>(what: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(20), what).await.expect("within 20 s")
+}
+
+#[tokio::test]
+async fn a_request_gets_the_answer_of_the_handler() {
+    let bed = Bed::new();
+    let reply = call(&bed.socket(), &Request::Ping).await.unwrap();
+    assert!(matches!(reply, Reply::Answered(Ok(Outcome::Pong { pid: 7, .. }))), "{reply:?}");
+    let stop = Request::Stop { instance: "a".to_owned(), now: true };
+    let reply = call(&bed.socket(), &stop).await.unwrap();
+    let Reply::Answered(Err(error)) = reply else { panic!("{reply:?}") };
+    assert_eq!((error.kind, error.message.as_str(), error.hint.as_str()), (ErrorKind::Denied, "`a` is waking", "wait for it"));
+    assert_eq!(*bed.fake.seen.lock().unwrap(), vec![Request::Ping, stop]);
+}
+
+#[tokio::test]
+async fn the_socket_is_for_its_owner() {
+    use std::os::unix::fs::PermissionsExt;
+    let bed = Bed::new();
+    assert_eq!(std::fs::metadata(bed.socket()).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn no_server_is_told_from_could_not_ask() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c.sock");
+    assert!(matches!(call(&path, &Request::Ping).await, Ok(Reply::NoServer)));
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    assert!(matches!(call(&path, &Request::Ping).await, Ok(Reply::NoServer)), "a socket left behind");
+    let below_a_file = dir.path().join("file/c.sock");
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    let error = call(&below_a_file, &Request::Ping).await.unwrap_err();
+    assert!(matches!(error, CallError::Unreachable { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_socket_left_behind_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c.sock");
+    drop(bind(&path).unwrap());
+    let listener = bind(&path).unwrap();
+    let (accepted, connected) = tokio::join!(listener.accept(), UnixStream::connect(&path));
+    assert!(accepted.is_ok() && connected.is_ok());
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_dies_in_the_middle_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let server = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut some = [0; 64];
+        stream.read_exact(&mut some).await.unwrap();
+    };
+    let (reply, ()) = tokio::join!(call(&path, &Request::Quiesce), server);
+    let error = reply.unwrap_err();
+    assert!(matches!(error, CallError::Broken(_)), "{error:?}");
+    let error = ServiceError::from(error);
+    assert!(error.message.starts_with("the server went away while it worked"), "{error:?}");
+    assert!(error.hint.contains("`acc info`"));
+}
+
+#[tokio::test]
+async fn something_that_is_not_an_answer_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let server = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut some = [0; 64];
+        stream.read_exact(&mut some).await.unwrap();
+        stream.write_all(b"HTTP/1.1 502 Bad\r\ncontent-length: 2\r\n\r\nhi").await.unwrap();
+    };
+    let (reply, ()) = tokio::join!(call(&path, &Request::Quiesce), server);
+    assert!(matches!(reply, Err(CallError::Garbled { status: 502, .. })), "{reply:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_hangs_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c.sock");
+    // Connections are taken by the kernel and nobody ever answers.
+    let _listener = UnixListener::bind(&path).unwrap();
+    assert!(matches!(call(&path, &Request::Ping).await, Err(CallError::Silent(_))));
+    let error = call(&path, &Request::Quiesce).await.unwrap_err();
+    assert!(matches!(error, CallError::Silent(_)), "{error:?}");
+    assert_eq!(ServiceError::from(error).kind, ErrorKind::TimedOut);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_does_not_cancel_the_verb() {
+    let bed = Bed::new();
+    let socket = bed.socket();
+    let client = tokio::spawn(async move { call(&socket, &start()).await.map(|_| ()) });
+    soon(bed.fake.begun.notified()).await;
+    client.abort();
+    assert!(client.await.unwrap_err().is_cancelled());
+    // Another call is answered meanwhile: the client's end has reached the server before that.
+    call(&bed.socket(), &Request::Ping).await.unwrap();
+    bed.fake.go.notify_one();
+    soon(bed.fake.ended.notified()).await;
+}
+
+#[tokio::test]
+async fn shutdown_finishes_what_was_begun() {
+    let bed = Bed::new();
+    let socket = bed.socket();
+    let client = tokio::spawn(async move { call(&socket, &start()).await });
+    soon(bed.fake.begun.notified()).await;
+    bed.shutdown.cancel();
+    bed.fake.go.notify_one();
+    let reply = soon(client).await.unwrap().unwrap();
+    assert!(matches!(reply, Reply::Answered(Ok(Outcome::Busy))), "{reply:?}");
+    soon(bed.served).await.unwrap();
+    assert!(matches!(call(&bed.dir.path().join("c.sock"), &Request::Ping).await, Ok(Reply::NoServer)));
+}
+
+#[tokio::test]
+async fn a_fault_in_the_handler_is_an_answer() {
+    let bed = Bed::new();
+    let reply = call(&bed.socket(), &Request::Purge { instance: "a".to_owned() }).await.unwrap();
+    assert!(matches!(&reply, Reply::Answered(Err(e)) if e.kind == ErrorKind::Failed), "{reply:?}");
+    assert!(matches!(call(&bed.socket(), &Request::Ping).await, Ok(Reply::Answered(Ok(_)))));
+}
+
+#[tokio::test]
+async fn malformed_requests_are_refused() {
+    let bed = Bed::new();
+    let post =
+        |body: &str| format!("POST /v1/request HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    for (text, status) in [
+        (post("{"), "400"),
+        (post("{\"verb\":\"no_such\"}"), "400"),
+        (post("{\"verb\":\"start\"}"), "400"),
+        ("GET /v1/request HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".to_owned(), "405"),
+        ("POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".to_owned(), "404"),
+        (post(&format!("\"{}\"", "x".repeat(BODY_MAX))), "400"),
+    ] {
+        let answer = soon(bed.raw(&text)).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(answer.contains("\"kind\":\"invalid\""), "{answer}");
+    }
+    assert!(bed.fake.seen.lock().unwrap().is_empty());
+}
+
+#[test]
+fn every_kind_has_its_status() {
+    let all = [ErrorKind::Failed, ErrorKind::Invalid, ErrorKind::NotFound, ErrorKind::Denied, ErrorKind::TimedOut];
+    assert_eq!(all.map(|kind| status(kind).as_u16()), [500, 400, 404, 409, 504]);
+}
