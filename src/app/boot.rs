@@ -9,26 +9,13 @@ use crate::config::model::install_shipped;
 use crate::driver::host::fs;
 use crate::driver::supervisor::{Ensured, Service};
 use crate::service::error::{ServiceError, chain};
-use crate::service::outcome::Outcome;
+use crate::service::outcome::{BootReport, Outcome};
 use crate::service::recover;
 use crate::service::request::Request;
 
 /// How long the server may take until it answers.
 const UP_WITHIN: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_millis(20);
-
-/// What boot did.
-#[derive(Debug, Clone, Default)]
-pub struct BootReport {
-    /// Everything ran already.
-    pub already: bool,
-    /// What was done, a sentence each.
-    pub did: Vec<String>,
-    /// Addresses the edge listens on.
-    pub listen: Vec<String>,
-    /// `--foreground`: the program to become.
-    pub exec: Option<Vec<String>>,
-}
 
 /// Boots.
 pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, ServiceError> {

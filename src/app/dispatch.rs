@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{Drivers, lock, open_store, world};
 use crate::config::Config;
-use crate::interface::control::client::{self, Reply};
-use crate::service::error::{ErrorKind, ServiceError};
+use crate::interface::control::{self, CallError, Reply};
+use crate::service::error::{ServiceError, chain};
 use crate::service::outcome::Outcome;
 use crate::service::request::Request;
 use crate::service::{self, recover};
@@ -39,14 +39,16 @@ pub async fn dispatch(config: &Config, request: Request) -> Result<Outcome, Serv
 
 /// The server's answer; `None`: there is no server.
 pub(super) async fn ask_server(config: &Config, request: &Request) -> Result<Option<Result<Outcome, ServiceError>>, ServiceError> {
-    match client::call(&config.control_socket(), request).await {
-        Reply::Answered(answer) => Ok(Some(answer)),
-        Reply::NoServer => Ok(None),
-        Reply::Broken(why) => Err(ServiceError::new(
-            ErrorKind::Failed,
-            format!("acc's server went away while it worked: {why}"),
-            "what it had begun is finished or undone by the next one; look with `acc list` and try again",
-        )),
+    match control::call(&config.control_socket(), request).await {
+        Ok(Reply::Answered(answer)) => Ok(Some(answer)),
+        Ok(Reply::NoServer) => Ok(None),
+        Err(e) => {
+            let hint = match e {
+                CallError::Unreachable { .. } => "run as the user who booted acc (often root)",
+                _ => "what it had begun is finished or undone by the next one; look with `acc list` and try again",
+            };
+            Err(ServiceError::failed(chain(&e), hint))
+        }
     }
 }
 

@@ -4,17 +4,8 @@ use super::dispatch::dispatch;
 use super::{Drivers, own_service};
 use crate::config::Config;
 use crate::service::error::{ServiceError, chain};
-use crate::service::outcome::Outcome;
+use crate::service::outcome::{HaltReport, Outcome};
 use crate::service::request::Request;
-
-/// What halt did.
-#[derive(Debug, Clone, Default)]
-pub struct HaltReport {
-    /// Nothing ran.
-    pub already: bool,
-    /// How many instances were put to sleep.
-    pub stopped: usize,
-}
 
 /// Halts.
 pub async fn halt(config: &Config) -> Result<HaltReport, ServiceError> {

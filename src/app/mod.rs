@@ -11,9 +11,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use boot::{BootReport, boot};
+pub use boot::boot;
 pub use dispatch::dispatch;
-pub use halt::{HaltReport, halt};
+pub use halt::halt;
 pub use serve::serve;
 
 use crate::config::{Config, EdgeKind, SupervisorKind};
@@ -42,6 +42,7 @@ struct Drivers {
     edge: Arc<dyn Edge>,
     nginx: Option<Arc<Nginx>>,
     upstreams: Arc<Upstreams>,
+    templates: Templates,
 }
 
 impl Drivers {
@@ -56,6 +57,7 @@ impl Drivers {
             edge: Arc::new(BuiltinEdge::new(upstreams.clone())),
             nginx: None,
             upstreams,
+            templates: templates.clone(),
         };
         if config.edge.kind == EdgeKind::Nginx {
             let nginx = Arc::new(Nginx::new(config, templates.clone()));

@@ -1,13 +1,11 @@
 //! `server`: takes the lock, takes charge of what runs, listens, and looks around now and then until it is told to end.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -15,7 +13,10 @@ use super::{Drivers, lock, open_store, places, world};
 use crate::config::{Config, EdgeKind};
 use crate::driver::host::fs;
 use crate::interface::control;
-use crate::proxy::{self, Proxy};
+use crate::proxy::access_log::AccessLog;
+use crate::proxy::listen::{self, Listener};
+use crate::proxy::{self, Front, Proxy, ProxySettings};
+use crate::render::pages::Pages;
 use crate::service::error::{ServiceError, chain};
 use crate::service::outcome::Outcome;
 use crate::service::request::Request;
@@ -29,8 +30,11 @@ pub async fn serve(config: Config, reload: impl Fn() -> Result<Config, ServiceEr
     let drivers = Drivers::new(&config)?;
     let world = world(&config, &drivers, open_store(&config)?);
     let shutdown = CancellationToken::new();
-    let control = bind_unix(&config.control_socket(), 0o600)?;
-    let proxy = Arc::new(Proxy::from_config(Arc::new(world.clone()), drivers.upstreams.clone(), &config).map_err(|e| ServiceError::because("could not read the pages", &e, "mend `edge.templates`"))?);
+    let control = control::bind(&config.control_socket()).map_err(|e| {
+        let hint = "check `run` in the config: is it short enough, writable, on a local disk?";
+        ServiceError::because(format!("could not listen on `{}`", config.control_socket().display()), &e, hint)
+    })?;
+    let (proxy, log) = front(&world, &drivers, &config)?;
     let listeners = listeners(&config)?;
 
     recover::recover(&world).await?;
@@ -38,11 +42,11 @@ pub async fn serve(config: Config, reload: impl Fn() -> Result<Config, ServiceEr
     start_edge(&world, &drivers).await?;
 
     let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(control::server::serve(control, Arc::new(Verbs(world.clone())), shutdown.clone()));
+    tasks.spawn(control::serve(control, Arc::new(Verbs(world.clone())), shutdown.clone()));
     let grace = config.wake.timeout + Duration::from_secs(5);
-    let (front, token) = (proxy.clone(), shutdown.clone());
+    let (served, token) = (proxy.clone(), shutdown.clone());
     tasks.spawn(async move {
-        let report = proxy::serve::serve(listeners, front, token, grace).await;
+        let report = proxy::serve::serve(listeners, served, token, grace).await;
         info!("the edge ended: {report}");
     });
     tasks.spawn(look_around(world.clone(), shutdown.clone()));
@@ -54,6 +58,10 @@ pub async fn serve(config: Config, reload: impl Fn() -> Result<Config, ServiceEr
     info!("ending: no new work, what is held is finished");
     shutdown.cancel();
     while tasks.join_next().await.is_some() {}
+    drop(proxy);
+    if let Some(log) = log {
+        let _ = log.await;
+    }
     let _ = fs::remove_file(&config.control_socket());
     Ok(())
 }
@@ -62,49 +70,49 @@ pub async fn serve(config: Config, reload: impl Fn() -> Result<Config, ServiceEr
 struct Verbs(Arc<World>);
 
 #[async_trait]
-impl control::server::Handler for Verbs {
+impl control::Handler for Verbs {
     async fn handle(&self, request: Request) -> Result<Outcome, ServiceError> {
         service::handle(&self.0, request).await
     }
 }
 
-fn listeners(config: &Config) -> Result<Vec<proxy::serve::Listener>, ServiceError> {
-    if config.edge.kind == EdgeKind::Nginx {
-        let listener = bind_unix(&config.wake_socket(), 0o600)?;
-        places::give_to_edge(config, &config.wake_socket())?;
-        return Ok(vec![proxy::serve::Listener::wake(listener)]);
-    }
-    let failed = |e: std::io::Error| {
-        let hint = "choose another address in `edge.listen`; below port 1024 root is needed";
-        ServiceError::failed(chain(&e), hint)
+/// The proxy and, where acc itself is the edge, the task that writes access logs.
+fn front(world: &Arc<World>, drivers: &Drivers, config: &Config) -> Result<(Arc<Proxy>, Option<JoinHandle<()>>), ServiceError> {
+    let pages = Pages::new(&drivers.templates);
+    let (log, task) = match config.edge.kind {
+        EdgeKind::Nginx => (None, None),
+        EdgeKind::Builtin => {
+            let places = config.clone();
+            let path = move |name: &str, counts| if counts { places.access_log(name) } else { places.uncounted_log(name) };
+            let (log, task) = AccessLog::start(Box::new(path));
+            (Some(log), Some(task))
+        }
     };
-    let mut given = listenfd::ListenFd::from_env();
-    let mut listeners = Vec::new();
-    for n in 0..given.len() {
-        if let Ok(Some(listener)) = given.take_tcp_listener(n) {
-            listeners.push(proxy::serve::Listener::public_std(listener).map_err(failed)?);
-        }
-    }
-    if listeners.is_empty() {
-        for address in &config.edge.listen {
-            listeners.push(proxy::serve::Listener::public(proxy::serve::listen(*address).map_err(failed)?));
-        }
-    }
-    Ok(listeners)
+    let door = Arc::new(world.clone());
+    Ok((Arc::new(Proxy::new(door, drivers.upstreams.clone(), ProxySettings::new(config), pages, log)), task))
 }
 
-/// A unix socket for many at once. Whoever holds the owner's lock may take the place of what is left of another.
-fn bind_unix(path: &Path, mode: u32) -> Result<UnixListener, ServiceError> {
-    let bind = || -> std::io::Result<UnixListener> {
-        fs::remove_file(path)?;
-        let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
-        socket.bind(&socket2::SockAddr::unix(path)?)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-        socket.listen(4096)?;
-        socket.set_nonblocking(true)?;
-        UnixListener::from_std(std::os::unix::net::UnixListener::from(std::os::fd::OwnedFd::from(socket)))
+fn listeners(config: &Config) -> Result<Vec<Listener>, ServiceError> {
+    let failed = |e: &dyn std::error::Error| {
+        let hint = "end the other program, or choose another address in `edge.listen`; below port 1024 root is needed";
+        ServiceError::failed(chain(e), hint)
     };
-    bind().map_err(|e| ServiceError::because(format!("could not listen on `{}`", path.display()), &e, "check `run` in the config: is it short enough, writable, on a local disk?"))
+    if config.edge.kind == EdgeKind::Nginx {
+        let listener = listen::unix(&config.wake_socket(), 0o600).map_err(|e| failed(&e))?;
+        places::give_to_edge(config, &config.wake_socket())?;
+        return Ok(vec![Listener::from_unix(listener, Front::Wake).map_err(|e| failed(&e))?]);
+    }
+    let mut tcp = Vec::new();
+    let mut given = listenfd::ListenFd::from_env();
+    for n in 0..given.len() {
+        tcp.extend(given.take_tcp_listener(n).ok().flatten());
+    }
+    if tcp.is_empty() {
+        for address in &config.edge.listen {
+            tcp.push(listen::tcp(*address).map_err(|e| failed(&e))?);
+        }
+    }
+    tcp.into_iter().map(|l| Listener::from_tcp(l, Front::Public).map_err(|e| failed(&e))).collect()
 }
 
 /// nginx: the configuration as it should be now; under the builtin supervisor it is also started.
@@ -188,7 +196,7 @@ async fn reconfigure(world: &Arc<World>, proxy: &Proxy, drivers: &Drivers, new: 
     if fixed(&old) != fixed(&new) {
         return error!("the settings were not changed: home, run, domain, user, kinds and listen need `acc halt` and `acc boot`");
     }
-    proxy.reconfigure(&new);
+    proxy.reload(ProxySettings::new(&new));
     if let Some(nginx) = &drivers.nginx {
         nginx.reconfigure(&new);
         match recover::all_routes(world) {

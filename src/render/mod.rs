@@ -38,7 +38,7 @@ pub enum RenderError {
 }
 
 /// All templates, parsed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Templates {
     tera: tera::Tera,
 }
