@@ -8,10 +8,13 @@ mod load;
 pub mod model;
 mod reader;
 mod rules;
+mod shipped;
 mod show;
 mod suggest;
+pub mod template;
 #[cfg(test)]
 mod tests;
+pub mod tree;
 mod value;
 
 pub use env::Env;

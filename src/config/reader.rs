@@ -28,19 +28,18 @@ impl<'t> Faults<'t> {
         Self { text, list: RefCell::default(), asked: RefCell::default() }
     }
 
-    /// Parses the document. Syntax faults are recorded and an empty table is returned: with a broken syntax nothing can be
-    /// said of the values.
+    /// Parses the document. With a broken syntax nothing can be said of what follows: the first fault is recorded (others are
+    /// mostly its consequences) and an empty table is returned.
     pub(super) fn parse(&self) -> DeTable<'t> {
-        let (table, errors) = DeTable::parse_recoverable(self.text);
-        if errors.is_empty() {
-            return table.into_inner();
+        match DeTable::parse(self.text) {
+            Ok(table) => table.into_inner(),
+            Err(error) => {
+                let at = error.span().map_or(self.text.len(), |s| s.start);
+                let reason = format!("not TOML: {} (line {}, column {})", one_line(error.message()), self.line(at), self.column(at));
+                self.add(Fault { key: String::new(), line: None, reason, found: None });
+                DeTable::new()
+            }
         }
-        for error in errors {
-            let at = error.span().map_or(self.text.len(), |s| s.start);
-            let reason = format!("{} (line {}, column {})", one_line(error.message()), self.line(at), self.column(at));
-            self.add(Fault { key: String::new(), line: None, reason, found: None });
-        }
-        DeTable::new()
     }
 
     pub(super) fn add(&self, fault: Fault) {

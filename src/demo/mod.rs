@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -45,8 +46,8 @@ pub struct Options {
     /// Wait this long before exiting, after all that was in flight has ended.
     #[arg(long, value_parser = humantime::parse_duration, default_value = "0s", value_name = "DURATION")]
     pub finish_delay: Duration,
-    /// Append a line for every start, stop and request to this file.
-    #[arg(long, env = "APP_LOG", value_name = "FILE")]
+    /// Append a line for every start, stop and request to this file; empty: none.
+    #[arg(long, env = "APP_LOG", value_name = "FILE", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub log: Option<PathBuf>,
     /// Misbehave: take no notice of SIGTERM and SIGINT.
     #[arg(long)]
@@ -77,7 +78,7 @@ pub fn start(options: Options) -> anyhow::Result<()> {
 pub async fn run(options: Options) -> anyhow::Result<()> {
     // Handlers first: a stop during the start delay must not be lost.
     let mut end = End::new(options.ignore_term)?;
-    let log = Arc::new(Log::open(options.log.as_deref())?);
+    let log = Arc::new(Log::open(options.log.as_deref().filter(|path| !path.as_os_str().is_empty()))?);
     log.write("START", "");
     if let Some(code) = options.exit_at_start {
         log.write("EXIT", "");
