@@ -13,7 +13,11 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 /// The built-in templates, by the name they have below `templates/`.
-const BUILT_IN: &[(&str, &str)] = &[];
+const BUILT_IN: &[(&str, &str)] = &[
+    // A template comes after those it includes.
+    ("nginx/headers.conf", include_str!("../../templates/nginx/headers.conf")),
+    ("nginx/nginx.conf", include_str!("../../templates/nginx/nginx.conf")),
+];
 
 /// A template could not be read or rendered.
 #[derive(Debug, thiserror::Error)]

@@ -1,1 +1,234 @@
-//! Placeholder.
+//! The configuration of nginx as one text: what the template sees, and how a text becomes safe inside nginx's syntax.
+//!
+//! One file on purpose: a rename then swaps everything at once. It decides nothing about files, processes or reloads.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{RenderError, Templates};
+use crate::config::Config;
+use crate::domain::name::{HostName, InstanceName};
+use crate::domain::rule::Rule;
+
+/// The template that is rendered.
+pub const TEMPLATE: &str = "nginx/nginx.conf";
+
+/// Words that have a meaning of their own as the first word of a line inside a `map`.
+const MAP_WORDS: &[&str] = &["default", "hostnames", "include", "volatile"];
+
+/// What of an instance stands in the configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry<'a> {
+    /// The instance.
+    pub name: &'a InstanceName,
+    /// Hosts other than `NAME.domain`.
+    pub hosts: &'a [HostName],
+    /// Its address, when it listens on TCP.
+    pub tcp: Option<SocketAddr>,
+}
+
+/// What nginx may use on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allowance {
+    /// User and group of the workers; `None` when acc is not root (nginx then cannot change them).
+    pub run_as: Option<(String, String)>,
+    /// Open files a worker may have; `None`: as it is.
+    pub open_files: Option<u64>,
+    /// Connections of one worker.
+    pub connections: u64,
+}
+
+/// What the template sees. Every text in it is safe to stand where the template puts it.
+#[derive(Debug, Serialize)]
+struct View {
+    run_as: Option<String>,
+    pid_file: String,
+    open_files: Option<u64>,
+    connections: u64,
+    error_log: String,
+    map_hash_max_size: usize,
+    temp_dir: String,
+    max_body: u64,
+    domain_pattern: String,
+    hosts: Vec<HostView>,
+    tcp: Vec<TcpView>,
+    rules: Vec<RuleView>,
+    listen: Vec<String>,
+    nginx_dir: String,
+    gate_socket: String,
+    gate_file: String,
+    log_dir: String,
+    access_log: String,
+    uncounted_log: String,
+    wake_socket: String,
+}
+
+#[derive(Debug, Serialize)]
+struct HostView {
+    key: String,
+    name: String,
+}
+
+#[derive(Debug, Serialize)]
+struct TcpView {
+    key: String,
+    address: String,
+}
+
+#[derive(Debug, Serialize)]
+struct RuleView {
+    number: usize,
+    path: Option<String>,
+    method: Option<String>,
+    user_agent: Option<String>,
+    client: Option<String>,
+    /// The variables of the conditions, one after the other.
+    subject: String,
+    /// The value of `subject` when all conditions hold.
+    all_match: String,
+    counts: bool,
+}
+
+/// The whole configuration.
+pub fn text(templates: &Templates, config: &Config, allowance: &Allowance, entries: &[Entry<'_>]) -> Result<String, RenderError> {
+    templates.render(TEMPLATE, &view(config, allowance, entries)?)
+}
+
+fn view(config: &Config, allowance: &Allowance, entries: &[Entry<'_>]) -> Result<View, RenderError> {
+    // `Config` says where things are; the name of an instance is only known to nginx, so its variable takes the name's place.
+    let any = "$acc_instance";
+    let hosts = hosts(entries);
+    let tcp = tcp(entries);
+    check(&config.home)?;
+    check(&config.run)?;
+    let log = config.access_log(any);
+    Ok(View {
+        run_as: allowance.run_as.as_ref().map(|(user, group)| Ok::<_, RenderError>(format!("{} {}", quoted(user)?, quoted(group)?))).transpose()?,
+        pid_file: plain(&pid_file(config)),
+        open_files: allowance.open_files,
+        connections: allowance.connections,
+        error_log: plain(&config.own_log("nginx-error")),
+        map_hash_max_size: hosts.len().max(tcp.len()).max(2048).next_power_of_two(),
+        temp_dir: plain(&temp_dir(config)),
+        max_body: config.edge.max_body,
+        domain_pattern: domain_pattern(&config.domain)?,
+        hosts,
+        tcp,
+        rules: config.rules.iter().enumerate().map(|(number, rule)| rule_view(number, rule)).collect::<Result<_, _>>()?,
+        listen: config.edge.listen.iter().map(ToString::to_string).collect(),
+        nginx_dir: plain(&config.nginx_dir()),
+        gate_socket: plain(&config.gate_dir().join(format!("{any}.sock"))),
+        gate_file: plain(&config.gate_dir().join(format!("{any}.tcp"))),
+        log_dir: plain(log.parent().unwrap_or(&log)),
+        access_log: plain(&log),
+        uncounted_log: plain(&config.uncounted_log(any)),
+        wake_socket: plain(&config.wake_socket()),
+    })
+}
+
+/// Where nginx writes the pid of its master process.
+#[must_use]
+pub fn pid_file(config: &Config) -> std::path::PathBuf {
+    config.run.join("nginx.pid")
+}
+
+/// Where nginx keeps bodies that do not fit its memory.
+#[must_use]
+pub fn temp_dir(config: &Config) -> std::path::PathBuf {
+    config.nginx_dir().join("tmp")
+}
+
+/// The lines of the host map. A host stands in it once, whatever is asked for: a second one would refuse everything.
+fn hosts(entries: &[Entry<'_>]) -> Vec<HostView> {
+    let mut lines = BTreeMap::new();
+    for entry in entries {
+        for host in entry.hosts {
+            lines.entry(host.as_str()).or_insert(entry.name);
+        }
+    }
+    lines.into_iter().map(|(host, name)| HostView { key: map_key(host), name: name.as_str().to_owned() }).collect()
+}
+
+/// The lines of the TCP map, likewise.
+fn tcp(entries: &[Entry<'_>]) -> Vec<TcpView> {
+    let lines: BTreeMap<&str, SocketAddr> = entries.iter().filter_map(|e| Some((e.name.as_str(), e.tcp?))).collect();
+    lines.into_iter().map(|(name, address)| TcpView { key: map_key(name), address: address.to_string() }).collect()
+}
+
+/// A name as the key of a map: names hold nothing that nginx could misread, but may be one of its words.
+fn map_key(name: &str) -> String {
+    if MAP_WORDS.contains(&name) { format!("\\{name}") } else { name.to_owned() }
+}
+
+/// The pattern of `NAME.domain`, which leaves the name in `$acc_label`.
+fn domain_pattern(domain: &HostName) -> Result<String, RenderError> {
+    quoted(&format!(r"~^(?<acc_label>[a-z0-9](?:[a-z0-9-]{{0,61}}[a-z0-9])?)\.{}$", regex_literal(domain.as_str())))
+}
+
+fn rule_view(number: usize, rule: &Rule) -> Result<RuleView, RenderError> {
+    let path = rule.path.as_ref().map(|p| quoted(&format!("~^{}", regex_literal(p)))).transpose()?;
+    // As a pattern: a map compares plain texts without regard to case, and methods have one.
+    let method = rule.method.as_ref().map(|m| quoted(&format!("~^{}$", regex_literal(m)))).transpose()?;
+    let user_agent = rule.user_agent.as_ref().map(|u| quoted(&format!("~*{}", regex_literal(u)))).transpose()?;
+    let client = rule.client.map(|net| net.trunc().to_string());
+    let parts = [("path", path.is_some()), ("method", method.is_some()), ("agent", user_agent.is_some()), ("client", client.is_some())];
+    let used: Vec<&str> = parts.iter().filter(|(_, used)| *used).map(|(name, _)| *name).collect();
+    Ok(RuleView {
+        number,
+        path,
+        method,
+        user_agent,
+        client,
+        subject: used.iter().map(|part| format!("$acc_rule{number}_{part}")).collect(),
+        all_match: "1".repeat(used.len()),
+        counts: rule.counts,
+    })
+}
+
+/// A text that matches itself as a regular expression.
+fn regex_literal(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        // A backslash before an ASCII letter or digit has a meaning of its own; before anything else it takes one away.
+        if c.is_ascii() && !c.is_ascii_alphanumeric() {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// A text as one word of nginx's configuration. Variables stay variables: only for places where nginx knows none, or for
+/// texts without a dollar sign. Control characters are refused: they have no place in any of these texts.
+fn quoted(text: &str) -> Result<String, RenderError> {
+    if text.chars().any(char::is_control) {
+        return Err(refuse(&format!("`{}` contains a control character", text.escape_debug())));
+    }
+    Ok(format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\"")))
+}
+
+/// Refuses a folder that nginx cannot be told: a dollar sign would begin a variable, a colon ends the path of a socket.
+fn check(path: &Path) -> Result<(), RenderError> {
+    let Some(text) = path.to_str() else {
+        return Err(refuse(&format!("the folder `{}` is not UTF-8", path.display())));
+    };
+    match text.chars().find(|c| c.is_control() || "$\"'\\:".contains(*c)) {
+        Some(c) => Err(refuse(&format!("the folder `{}` contains `{}`, which nginx cannot read in a path", path.display(), c.escape_debug()))),
+        None => Ok(()),
+    }
+}
+
+/// A path below a checked folder, to stand between double quotes.
+fn plain(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn refuse(why: &str) -> RenderError {
+    RenderError::Template { name: TEMPLATE.to_owned(), why: why.to_owned() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,162 @@
-//! Placeholder.
+//! An edge in memory, for tests of what uses edges: it writes down what it was told and fails when it was told to.
+//!
+//! It serves nobody.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use super::{Edge, EdgeError, Gate, Route};
+use crate::domain::name::InstanceName;
+
+/// A call that the fake was told of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Call {
+    /// `prepare` with routes of these instances.
+    Prepare(Vec<InstanceName>),
+    /// `apply` likewise.
+    Apply(Vec<InstanceName>),
+    /// `open`.
+    Open(Gate),
+    /// `close`.
+    Close(Gate),
+    /// `forget`.
+    Forget(InstanceName),
+}
+
+/// The name of a method that can be told to fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Method {
+    /// `prepare`.
+    Prepare,
+    /// `apply`.
+    Apply,
+    /// `open`.
+    Open,
+    /// `close`.
+    Close,
+    /// `open_gates`.
+    OpenGates,
+    /// `forget`.
+    Forget,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    calls: Vec<Call>,
+    open: BTreeMap<InstanceName, Gate>,
+    routes: Vec<Route>,
+    pooled: u32,
+    failing: BTreeSet<Method>,
+}
+
+/// The fake edge.
+#[derive(Debug, Default)]
+pub struct FakeEdge {
+    state: Mutex<State>,
+}
+
+impl FakeEdge {
+    /// All gates closed.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on this method fails (or no longer does).
+    pub fn set_failing(&self, method: Method, failing: bool) {
+        if failing {
+            self.state().failing.insert(method);
+        } else {
+            self.state().failing.remove(&method);
+        }
+    }
+
+    /// What `pooled` answers.
+    pub fn set_pooled(&self, count: u32) {
+        self.state().pooled = count;
+    }
+
+    /// Every call so far that did not fail, in order.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Call> {
+        self.state().calls.clone()
+    }
+
+    /// The open gate of this name.
+    #[must_use]
+    pub fn gate(&self, name: &InstanceName) -> Option<Gate> {
+        self.state().open.get(name).cloned()
+    }
+
+    /// The routes in force.
+    #[must_use]
+    pub fn routes(&self) -> Vec<Route> {
+        self.state().routes.clone()
+    }
+
+    /// The state, unless the method was told to fail.
+    fn begin(&self, method: Method) -> Result<MutexGuard<'_, State>, EdgeError> {
+        let state = self.state();
+        if state.failing.contains(&method) { Err(EdgeError::Unusable(format!("{method:?} was told to fail"))) } else { Ok(state) }
+    }
+}
+
+fn names(routes: &[Route]) -> Vec<InstanceName> {
+    routes.iter().map(|r| r.name.clone()).collect()
+}
+
+#[async_trait]
+impl Edge for FakeEdge {
+    fn kind(&self) -> &'static str {
+        "fake"
+    }
+
+    async fn prepare(&self, routes: &[Route]) -> Result<(), EdgeError> {
+        let mut state = self.begin(Method::Prepare)?;
+        state.routes = routes.to_vec();
+        state.calls.push(Call::Prepare(names(routes)));
+        Ok(())
+    }
+
+    async fn apply(&self, routes: &[Route]) -> Result<(), EdgeError> {
+        let mut state = self.begin(Method::Apply)?;
+        state.routes = routes.to_vec();
+        state.calls.push(Call::Apply(names(routes)));
+        Ok(())
+    }
+
+    async fn open(&self, gate: &Gate) -> Result<(), EdgeError> {
+        let mut state = self.begin(Method::Open)?;
+        state.open.insert(gate.name.clone(), gate.clone());
+        state.calls.push(Call::Open(gate.clone()));
+        Ok(())
+    }
+
+    async fn close(&self, gate: &Gate) -> Result<(), EdgeError> {
+        let mut state = self.begin(Method::Close)?;
+        state.open.remove(&gate.name);
+        state.calls.push(Call::Close(gate.clone()));
+        Ok(())
+    }
+
+    async fn open_gates(&self) -> Result<Vec<InstanceName>, EdgeError> {
+        Ok(self.begin(Method::OpenGates)?.open.keys().cloned().collect())
+    }
+
+    fn pooled(&self, _: &Gate) -> u32 {
+        self.state().pooled
+    }
+
+    async fn forget(&self, name: &InstanceName) -> Result<(), EdgeError> {
+        let mut state = self.begin(Method::Forget)?;
+        state.open.remove(name);
+        state.calls.push(Call::Forget(name.clone()));
+        Ok(())
+    }
+}

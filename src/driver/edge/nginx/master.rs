@@ -1,0 +1,186 @@
+//! The running nginx: its master process, its workers, and whether a reload has come through.
+//!
+//! It is found by its pid file and believed only when the process is an nginx that reads our configuration.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// How long new workers may take: with 100,000 hosts they take a fifth of a second.
+const RELOAD_LIMIT: Duration = Duration::from_secs(20);
+
+/// The master process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Master {
+    /// Its pid.
+    pub pid: i32,
+}
+
+/// Its workers at one moment.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Workers {
+    serving: BTreeSet<i32>,
+    leaving: BTreeSet<i32>,
+}
+
+/// Finds the master that runs with `config`; `None`: none runs. A pid file without a number is what `nginx -t` leaves.
+pub fn find(pid_file: &Path, config: &Path) -> io::Result<Option<Master>> {
+    let text = match fs::read_to_string(pid_file) {
+        Ok(text) => text,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let Ok(pid) = text.trim().parse::<i32>() else { return Ok(None) };
+    Ok(title(pid)?.filter(|t| is_ours(t, config)).map(|_| Master { pid }))
+}
+
+/// Is this the title of a master that was started with `-c CONFIG`? nginx cuts its title when there is no room for all of it.
+fn is_ours(title: &str, config: &Path) -> bool {
+    let Some(argv) = title.strip_prefix("nginx: master process ") else { return false };
+    let config = config.to_string_lossy();
+    argv.split_once(" -c ").is_some_and(|(_, rest)| !rest.is_empty() && (rest.starts_with(config.as_ref()) || config.starts_with(rest)))
+}
+
+/// A process's title; `None`: no such process.
+fn title(pid: i32) -> io::Result<Option<String>> {
+    match fs::read(format!("/proc/{pid}/cmdline")) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).replace('\0', " ").trim_end().to_owned())),
+        Err(e) if e.kind() == ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+impl Master {
+    /// Makes it read its configuration again and resolves when all new connections are served by workers that have:
+    /// the new ones run, the old ones have closed their listening sockets. `Err(why)`: it did not come through.
+    pub async fn reload(self, error_log: &Path) -> Result<(), String> {
+        let before = self.workers().map_err(|e| format!("could not look at nginx's workers: {e}"))?;
+        let log_end = fs::metadata(error_log).map_or(0, |m| m.len());
+        kill(Pid::from_raw(self.pid), Signal::SIGHUP).map_err(|e| format!("could not signal nginx (process {}): {e}", self.pid))?;
+        let arrived = async {
+            let mut pause = Duration::from_millis(1);
+            loop {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 3 / 2).min(Duration::from_millis(50));
+                let now = self.workers().map_err(|e| format!("could not look at nginx's workers: {e}"))?;
+                if took_over(&before, &now) {
+                    return Ok(());
+                }
+                if let Some(line) = emergency(error_log, log_end) {
+                    return Err(line);
+                }
+            }
+        };
+        let late = || Err(format!("its new workers did not come up within {} s", RELOAD_LIMIT.as_secs()));
+        tokio::time::timeout(RELOAD_LIMIT, arrived).await.unwrap_or_else(|_| late())
+    }
+
+    fn workers(self) -> io::Result<Workers> {
+        let mut found = Workers::default();
+        for pid in children(self.pid)? {
+            match title(pid)? {
+                // A child that has not set its title yet shows its master's.
+                Some(t) if t.starts_with("nginx: worker process is") => found.leaving.insert(pid),
+                Some(t) if t.starts_with("nginx: worker process") => found.serving.insert(pid),
+                _ => false,
+            };
+        }
+        Ok(found)
+    }
+}
+
+/// New workers serve and no old one does.
+fn took_over(before: &Workers, now: &Workers) -> bool {
+    now.serving.iter().any(|pid| !before.serving.contains(pid)) && now.serving.is_disjoint(&before.serving)
+}
+
+/// Pids of a process's children: from the kernel's list, or by asking every process for its parent.
+fn children(pid: i32) -> io::Result<Vec<i32>> {
+    match fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")) {
+        Ok(text) => Ok(text.split_whitespace().filter_map(|p| p.parse().ok()).collect()),
+        Err(e) if e.kind() == ErrorKind::NotFound => children_by_parent(pid),
+        Err(e) => Err(e),
+    }
+}
+
+fn children_by_parent(parent: i32) -> io::Result<Vec<i32>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name of the program stands in brackets and may hold anything, brackets too.
+        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        if after_name.split_whitespace().nth(1).and_then(|p| p.parse().ok()) == Some(parent) {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
+/// The first emergency that was logged after `from`.
+fn emergency(error_log: &Path, from: u64) -> Option<String> {
+    let mut file = fs::File::open(error_log).ok()?;
+    file.seek(SeekFrom::Start(from)).ok()?;
+    let mut text = Vec::new();
+    file.take(64 * 1024).read_to_end(&mut text).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    text.lines().find_map(|l| l.split_once("[emerg] ")).map(|(_, why)| why.split_once(": ").map_or(why, |(_, why)| why).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_master_with_our_file_is_ours() {
+        let conf = Path::new("/srv/a/nginx/nginx.conf");
+        assert!(is_ours("nginx: master process /usr/sbin/nginx -c /srv/a/nginx/nginx.conf -g daemon off;", conf));
+        assert!(is_ours("nginx: master process /usr/sbin/nginx -c /srv/a/nginx/ngin", conf));
+        assert!(!is_ours("nginx: master process /usr/sbin/nginx -c /etc/nginx/nginx.conf", conf));
+        assert!(!is_ours("nginx: master process /usr/sbin/nginx", conf));
+        assert!(!is_ours("nginx: worker process", conf));
+        assert!(!is_ours("vim nginx: master process -c /srv/a/nginx/nginx.conf", conf));
+    }
+
+    #[test]
+    fn a_reload_is_through_when_no_old_worker_serves() {
+        let w = |serving: &[i32], leaving: &[i32]| Workers {
+            serving: serving.iter().copied().collect(),
+            leaving: leaving.iter().copied().collect(),
+        };
+        let before = w(&[1, 2], &[]);
+        assert!(!took_over(&before, &w(&[1, 2], &[])));
+        assert!(!took_over(&before, &w(&[1, 2, 3], &[])));
+        assert!(!took_over(&before, &w(&[2, 3, 4], &[1])));
+        assert!(!took_over(&before, &w(&[], &[1, 2])));
+        assert!(took_over(&before, &w(&[3, 4], &[1, 2])));
+        assert!(took_over(&before, &w(&[3, 4], &[])));
+    }
+
+    #[test]
+    fn a_stale_pid_file_names_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pid");
+        let conf = Path::new("/x/nginx.conf");
+        assert_eq!(find(&file, conf).unwrap(), None);
+        for text in ["", "x", "0", "-1", "2147483647", &std::process::id().to_string()] {
+            fs::write(&file, text).unwrap();
+            assert_eq!(find(&file, conf).unwrap(), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn children_are_found_either_way() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let me = i32::try_from(std::process::id()).unwrap();
+        let by_parent = children_by_parent(me).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(by_parent.contains(&i32::try_from(child.id()).unwrap()));
+    }
+}

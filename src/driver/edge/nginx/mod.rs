@@ -1,0 +1,340 @@
+//! The edge `nginx`: writes its configuration, has it checked, reloads it sparingly, and opens and closes gates.
+//!
+//! A configuration takes effect in three steps, and after a crash between any two of them the next call goes on: the new text
+//! is written beside and read by `nginx -t`; a mark says that a reload is due and the text is renamed into place; nginx
+//! reloads and the mark goes. It never starts or stops nginx (the supervisor does) and never edits a file in place.
+//!
+//! A reload that is late or refused loses no request: what nginx does not know goes to the wake server, which does.
+
+mod allowance;
+mod culprit;
+mod gates;
+mod master;
+mod program;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+pub use self::program::{OLDEST, Version};
+use super::{Edge, EdgeError, Gate, Route};
+use crate::config::Config;
+use crate::domain::name::InstanceName;
+use crate::driver::host::fs::{make_dir, remove_file, write_atomic};
+use crate::driver::supervisor::Service;
+use crate::render::Templates;
+use crate::render::nginx::{Allowance, Entry, pid_file, temp_dir, text};
+
+/// Least time between two reloads: each leaves a generation of workers behind until their connections end.
+const BETWEEN_RELOADS: Duration = Duration::from_secs(1);
+
+/// A worker that found the gate file of a TCP instance connects in the same turn of its loop; this is many turns.
+const MOMENT: Duration = Duration::from_millis(5);
+
+/// What the nginx edge needs to know.
+#[derive(Debug, Clone)]
+pub struct NginxSettings {
+    /// The settings of acc: addresses, folders, rules.
+    pub config: Arc<Config>,
+    /// Folders in which the program is looked for.
+    pub search: Vec<PathBuf>,
+    /// How long nginx may take to finish its requests when it is stopped.
+    pub stop_timeout: Duration,
+}
+
+impl NginxSettings {
+    /// As the settings of acc say, the program from the usual folders.
+    #[must_use]
+    pub fn new(config: Arc<Config>) -> Self {
+        let stop_timeout = config.stop.drain;
+        Self { config, search: program::SEARCH.iter().map(PathBuf::from).collect(), stop_timeout }
+    }
+}
+
+/// The newest routes asked for, and the number of that wish.
+#[derive(Debug, Default)]
+struct Wish {
+    number: u64,
+    routes: Vec<Route>,
+}
+
+/// What only one caller at a time may do.
+#[derive(Debug, Default)]
+struct Turn {
+    /// The newest wish that is in force.
+    done: u64,
+    /// When the last reload began.
+    reloaded: Option<Instant>,
+}
+
+/// The nginx edge.
+#[derive(Debug)]
+pub struct Nginx {
+    settings: NginxSettings,
+    allowance: Allowance,
+    templates: Arc<Templates>,
+    gates: gates::Gates,
+    wish: Mutex<Wish>,
+    turn: tokio::sync::Mutex<Turn>,
+}
+
+impl Nginx {
+    /// Looks up the user of the workers; touches no file.
+    pub fn new(settings: NginxSettings, templates: Arc<Templates>) -> Result<Self, EdgeError> {
+        let allowance = allowance::of_host(settings.config.user.as_deref())?;
+        let gates = gates::Gates::new(settings.config.gate_dir());
+        Ok(Self { settings, allowance, templates, gates, wish: Mutex::default(), turn: tokio::sync::Mutex::default() })
+    }
+
+    /// The version of the program that would be run.
+    pub async fn version(&self) -> Result<Version, EdgeError> {
+        program::version(&self.program()?).await
+    }
+
+    /// nginx as a program for the supervisor: in the foreground, ended by SIGQUIT so that requests are finished.
+    pub fn service(&self) -> Result<Service, EdgeError> {
+        let argv = [self.program()?.to_string_lossy().into_owned(), "-c".into(), self.file().to_string_lossy().into_owned()];
+        Ok(Service {
+            name: "nginx",
+            argv: argv.into_iter().chain(["-g".into(), "daemon off;".into()]).collect(),
+            log: self.config().own_log("nginx"),
+            stop_signal: libc::SIGQUIT,
+            stop_timeout: self.settings.stop_timeout,
+        })
+    }
+
+    /// The pid of the running master process, whoever started it; `None`: none runs with this configuration.
+    pub fn running(&self) -> Result<Option<i32>, EdgeError> {
+        Ok(self.master()?.map(|m| m.pid))
+    }
+
+    /// The configuration file.
+    #[must_use]
+    pub fn file(&self) -> PathBuf {
+        self.config().nginx_dir().join("nginx.conf")
+    }
+
+    fn config(&self) -> &Config {
+        &self.settings.config
+    }
+
+    fn program(&self) -> Result<PathBuf, EdgeError> {
+        program::find(&self.settings.search)
+    }
+
+    /// The new text while it is being checked.
+    fn beside(&self) -> PathBuf {
+        self.config().nginx_dir().join("nginx.conf.next")
+    }
+
+    /// The mark that the file is newer than what nginx runs with.
+    fn due(&self) -> PathBuf {
+        self.config().nginx_dir().join("reload.due")
+    }
+
+    fn master(&self) -> Result<Option<master::Master>, EdgeError> {
+        let path = pid_file(self.config());
+        master::find(&path, &self.file()).map_err(|e| failed("read", &path, e))
+    }
+
+    fn render(&self, routes: &[Route]) -> Result<String, EdgeError> {
+        let entries: Vec<Entry<'_>> = routes.iter().map(|r| Entry { name: &r.name, hosts: &r.hosts, tcp: r.tcp }).collect();
+        text(&self.templates, self.config(), &self.allowance, &entries).map_err(|e| EdgeError::Unusable(with_source(&e)))
+    }
+
+    /// The text in force; `None`: there is none yet.
+    fn present(&self) -> Result<Option<String>, EdgeError> {
+        let path = self.file();
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(failed("read", &path, e)),
+        }
+    }
+
+    /// Folders that nginx does not make by itself.
+    fn make_folders(&self) -> Result<(), EdgeError> {
+        let log = self.config().own_log("nginx-error");
+        for dir in [self.config().nginx_dir(), temp_dir(self.config()), log.parent().unwrap_or(&log).to_owned()] {
+            make_dir(&dir, 0o755).map_err(|e| failed("make", &dir, e))?;
+        }
+        self.gates.make()
+    }
+
+    /// Writes the text beside and has nginx read it; the text stays there. Refused: finds out because of whom.
+    async fn check(&self, text: &str, routes: &[Route]) -> Result<(), EdgeError> {
+        let program = self.program()?;
+        let Err(why) = self.read_beside(&program, text).await? else { return Ok(()) };
+        // Whose fault it is may stay unknown; that it is refused is known.
+        let culprit = self.culprit(&program, routes).await.ok().flatten();
+        let _ = remove_file(&self.beside());
+        Err(EdgeError::Refused { culprit, why })
+    }
+
+    /// The name of the first route with which the configuration is refused.
+    async fn culprit(&self, program: &Path, routes: &[Route]) -> Result<Option<String>, EdgeError> {
+        let mut search = culprit::Search::new(routes.len());
+        while let Some(count) = search.next() {
+            let refused = self.read_beside(program, &self.render(&routes[..count])?).await?.is_err();
+            search.answer(count, refused);
+        }
+        Ok(search.found().and_then(|place| routes.get(place)).map(|route| route.name.to_string()))
+    }
+
+    async fn read_beside(&self, program: &Path, text: &str) -> Result<Result<(), String>, EdgeError> {
+        let beside = self.beside();
+        write_atomic(&beside, text.as_bytes(), 0o644).map_err(|e| failed("write", &beside, e))?;
+        program::check(program, &beside).await
+    }
+
+    /// Puts the checked text in place.
+    fn put_in_place(&self) -> Result<(), EdgeError> {
+        let file = self.file();
+        std::fs::rename(self.beside(), &file).map_err(|e| failed("write", &file, e))
+    }
+
+    /// Says in a file that a reload is due, so that it is made up for when acc is killed before it.
+    fn mark_due(&self) -> Result<(), EdgeError> {
+        let due = self.due();
+        write_atomic(&due, b"", 0o644).map_err(|e| failed("write", &due, e))
+    }
+
+    fn unmark_due(&self) -> Result<(), EdgeError> {
+        let due = self.due();
+        remove_file(&due).map_err(|e| failed("remove", &due, e))
+    }
+
+    /// Replaces the wish by this one and returns its number.
+    fn wish_for(&self, routes: &[Route]) -> u64 {
+        let mut wish = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
+        wish.number += 1;
+        wish.routes = routes.to_vec();
+        wish.number
+    }
+
+    fn newest_wish(&self) -> (u64, Vec<Route>) {
+        let wish = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
+        (wish.number, wish.routes.clone())
+    }
+
+    /// Is anything to be done for these routes?
+    fn in_force(&self, routes: &[Route]) -> Result<bool, EdgeError> {
+        Ok(!self.due().exists() && self.present()?.as_deref() == Some(self.render(routes)?.as_str()))
+    }
+
+    /// Checks the text, puts it in place and reloads; when the reload does not come through, puts the old text back.
+    async fn change(&self, routes: &[Route], turn: &mut Turn) -> Result<(), EdgeError> {
+        let text = self.render(routes)?;
+        let before = self.present()?;
+        self.make_folders()?;
+        self.check(&text, routes).await?;
+        let Some(master) = self.master()? else {
+            // Whoever starts nginx starts it with this text.
+            self.put_in_place()?;
+            return self.unmark_due();
+        };
+        self.mark_due()?;
+        self.put_in_place()?;
+        turn.reloaded = Some(Instant::now());
+        if let Err(why) = master.reload(&self.config().own_log("nginx-error")).await {
+            if let Some(before) = before {
+                let file = self.file();
+                write_atomic(&file, before.as_bytes(), 0o644).map_err(|e| failed("write", &file, e))?;
+            }
+            self.unmark_due()?;
+            return Err(EdgeError::Refused { culprit: None, why });
+        }
+        tracing::info!(instances = routes.len(), "nginx runs with new routes");
+        self.unmark_due()
+    }
+}
+
+#[async_trait]
+impl Edge for Nginx {
+    fn kind(&self) -> &'static str {
+        "nginx"
+    }
+
+    async fn prepare(&self, routes: &[Route]) -> Result<(), EdgeError> {
+        let _turn = self.turn.lock().await;
+        program::require(&self.program()?).await?;
+        self.make_folders()?;
+        let text = self.render(routes)?;
+        self.check(&text, routes).await?;
+        let changed = self.present()?.as_deref() != Some(text.as_str());
+        // A running nginx is told by the next `apply`.
+        match self.master()? {
+            Some(_) if changed => self.mark_due()?,
+            Some(_) => {}
+            None => self.unmark_due()?,
+        }
+        self.put_in_place()
+    }
+
+    async fn apply(&self, routes: &[Route]) -> Result<(), EdgeError> {
+        let mine = self.wish_for(routes);
+        let mut turn = self.turn.lock().await;
+        if turn.done >= mine {
+            // Another caller's reload had the newest routes, which include these.
+            return Ok(());
+        }
+        let (mut number, mut newest) = self.newest_wish();
+        if !self.in_force(&newest)? {
+            let soonest = turn.reloaded.map(|at| at + BETWEEN_RELOADS).filter(|at| *at > Instant::now());
+            if let Some(soonest) = soonest {
+                tokio::time::sleep_until(soonest).await;
+                (number, newest) = self.newest_wish();
+            }
+            if !self.in_force(&newest)? {
+                self.change(&newest, &mut turn).await?;
+            }
+        }
+        turn.done = number;
+        Ok(())
+    }
+
+    async fn open(&self, gate: &Gate) -> Result<(), EdgeError> {
+        self.gates.open(gate)
+    }
+
+    async fn close(&self, gate: &Gate) -> Result<(), EdgeError> {
+        if self.gates.close(&gate.name)? == gates::Closed::AfterAMoment {
+            tokio::time::sleep(MOMENT).await;
+        }
+        Ok(())
+    }
+
+    async fn open_gates(&self) -> Result<Vec<InstanceName>, EdgeError> {
+        self.gates.list()
+    }
+
+    fn pooled(&self, _: &Gate) -> u32 {
+        // nginx keeps no connection to an instance: a pooled one would go round a closed gate.
+        0
+    }
+
+    async fn forget(&self, name: &InstanceName) -> Result<(), EdgeError> {
+        self.gates.close(name).map(|_| ())
+    }
+}
+
+fn failed(deed: &'static str, path: &Path, source: io::Error) -> EdgeError {
+    EdgeError::File { deed, path: path.to_owned(), source }
+}
+
+/// An error with its reasons, on one line.
+fn with_source(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(reason) = source {
+        text = format!("{text}: {reason}");
+        source = reason.source();
+    }
+    text
+}

@@ -1,0 +1,142 @@
+//! The program `nginx`: where it is, which version, and what it says of a configuration.
+//!
+//! It runs helpers to their end, in bounded time, without a shell; it never starts the nginx that serves.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use crate::driver::edge::EdgeError;
+
+/// Where programs are looked for: fixed, so that cron, systemd and a shell find the same one.
+pub const SEARCH: &[&str] = &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/nginx/sbin"];
+
+/// Oldest version that the configuration was made for.
+pub const OLDEST: Version = Version(1, 18, 0);
+
+/// A configuration with 100,000 hosts is read in a fifth of a second; a minute allows for a busy host.
+const CHECK_LIMIT: Duration = Duration::from_secs(60);
+const VERSION_LIMIT: Duration = Duration::from_secs(10);
+
+/// A version of nginx.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(pub u32, pub u32, pub u32);
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}.{}", self.0, self.1, self.2)
+    }
+}
+
+/// How a helper ended.
+struct Ended {
+    success: bool,
+    /// Standard error: nginx says everything there.
+    said: String,
+}
+
+/// The first executable `nginx` of these folders.
+pub fn find(search: &[PathBuf]) -> Result<PathBuf, EdgeError> {
+    let executable = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
+    search.iter().map(|dir| dir.join("nginx")).find(executable).ok_or_else(|| {
+        EdgeError::Unusable("`nginx` is not installed: install it (Debian: apt install nginx) or set edge.kind to \"builtin\"".into())
+    })
+}
+
+/// Asks the program for its version.
+pub async fn version(program: &Path) -> Result<Version, EdgeError> {
+    let ended = run(program, &["-v"], VERSION_LIMIT).await?;
+    parse_version(&ended.said)
+        .ok_or_else(|| EdgeError::Unusable(format!("`{}` does not tell its version: {}", program.display(), first_line(&ended.said))))
+}
+
+/// Refuses a version that is too old.
+pub async fn require(program: &Path) -> Result<Version, EdgeError> {
+    let found = version(program).await?;
+    if found < OLDEST {
+        return Err(EdgeError::Unusable(format!(
+            "`{}` is version {found}, acc needs {OLDEST} or later: upgrade it or set edge.kind to \"builtin\"",
+            program.display()
+        )));
+    }
+    Ok(found)
+}
+
+/// Lets nginx read the configuration: `Ok(Err(why))` when it refuses it.
+pub async fn check(program: &Path, file: &Path) -> Result<Result<(), String>, EdgeError> {
+    let path = file.to_string_lossy();
+    let ended = run(program, &["-t", "-q", "-c", &path], CHECK_LIMIT).await?;
+    if ended.success { Ok(Ok(())) } else { Ok(Err(complaint(&ended.said, file))) }
+}
+
+/// What nginx complains about, with the text of the line it names.
+fn complaint(said: &str, file: &Path) -> String {
+    let line = said.lines().find(|l| l.contains("[emerg]")).or_else(|| said.lines().find(|l| !l.trim().is_empty())).unwrap_or("no reason given");
+    let why = line.split_once(": ").map_or(line, |(_, why)| why).trim();
+    let number = why.rsplit_once(':').and_then(|(_, n)| n.parse::<usize>().ok());
+    let text = number.and_then(|n| std::fs::read_to_string(file).ok()?.lines().nth(n.checked_sub(1)?).map(|l| l.trim().to_owned()));
+    match text {
+        Some(text) if !text.is_empty() => format!("{why} (`{text}`)"),
+        _ => why.to_owned(),
+    }
+}
+
+fn parse_version(said: &str) -> Option<Version> {
+    let text = said.lines().find_map(|l| l.split_once("version: ")?.1.split_once('/'))?.1;
+    let mut parts = text.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    let mut part = || parts.next()?.ok();
+    Some(Version(part()?, part()?, part()?))
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or("nothing")
+}
+
+/// Runs a helper: the one place that starts a process here.
+async fn run(program: &Path, args: &[&str], limit: Duration) -> Result<Ended, EdgeError> {
+    let failed = |e: &io::Error| EdgeError::Unusable(format!("could not run `{}`: {e}", program.display()));
+    let child = tokio::process::Command::new(program)
+        .args(args)
+        .env_clear()
+        .env("PATH", SEARCH.join(":"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|e| failed(&e))?;
+    match tokio::time::timeout(limit, child.wait_with_output()).await {
+        Ok(Ok(out)) => Ok(Ended { success: out.status.success(), said: String::from_utf8_lossy(&out.stderr).into_owned() }),
+        Ok(Err(e)) => Err(failed(&e)),
+        Err(_) => Err(EdgeError::Unusable(format!("`{}` did not end within {} s", program.display(), limit.as_secs()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_versions() {
+        assert_eq!(parse_version("nginx version: nginx/1.22.1\n"), Some(Version(1, 22, 1)));
+        assert_eq!(parse_version("nginx version: nginx/1.18.0 (Ubuntu)"), Some(Version(1, 18, 0)));
+        assert_eq!(parse_version("nginx version: openresty/1.21.4.1"), Some(Version(1, 21, 4)));
+        assert_eq!(parse_version("no such thing"), None);
+        assert_eq!(parse_version("nginx version: nginx/x"), None);
+        assert!(Version(1, 9, 15) < OLDEST && Version(1, 18, 0) >= OLDEST && Version(2, 0, 0) > OLDEST);
+    }
+
+    #[test]
+    fn a_complaint_carries_the_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("nginx.conf");
+        std::fs::write(&file, "a;\n  bogus line;\n").unwrap();
+        let said = format!("2026/01/01 00:00:00 [emerg] 1#1: unknown directive \"bogus\" in {}:2\n", file.display());
+        assert_eq!(complaint(&said, &file), format!("unknown directive \"bogus\" in {}:2 (`bogus line;`)", file.display()));
+        let plain = "nginx: [emerg] bind() to 127.0.0.1:80 failed (13: Permission denied)\nx";
+        assert_eq!(complaint(plain, &file), "[emerg] bind() to 127.0.0.1:80 failed (13: Permission denied)");
+        assert_eq!(complaint("", &file), "no reason given");
+    }
+}
