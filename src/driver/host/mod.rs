@@ -4,3 +4,4 @@ pub mod clock;
 pub mod command;
 pub mod fs;
 pub mod process;
+pub mod spawn;
