@@ -6,3 +6,4 @@ pub mod fs;
 pub mod net;
 pub mod process;
 pub mod users;
+pub mod spawn;

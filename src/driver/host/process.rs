@@ -1,1 +1,363 @@
-//! placeholder
+//! Processes: is it still the same one, how did it end, and signals to its whole group.
+//!
+//! A process is a pid and a start time ([`Process`]), held by a pidfd while it is waited for, so that a pid which the kernel
+//! gave to somebody else is never waited for and never signalled. It never starts a process: that is `spawn`.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{self, Signal};
+use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::domain::instance::{Exit, Process};
+
+/// How long a parent that is not us is given to collect its dead child, so that the kernel tells how that ended.
+const REAP_WAIT: Duration = Duration::from_millis(250);
+
+/// What acc reads of `/proc/PID/stat`, see proc(5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// It has ended and waits for its parent.
+    pub zombie: bool,
+    /// Process group.
+    pub group: i32,
+    /// Session.
+    pub session: i32,
+    /// Clock ticks since boot.
+    pub start_time: u64,
+    /// Wait status of a zombie; 0 otherwise, and 0 for those that may not look.
+    pub wait_status: i32,
+}
+
+/// Looks at a process, living or zombie; `None`: there is none of this pid.
+pub fn stat(pid: i32) -> io::Result<Option<Stat>> {
+    if pid <= 0 {
+        return Ok(None);
+    }
+    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(text) => parse_stat(&text).map(Some).ok_or_else(|| io::Error::other(format!("`/proc/{pid}/stat` is not as expected"))),
+        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => hidden_or_gone(pid),
+        Err(e) => Err(e),
+    }
+}
+
+/// `/proc` can hide the processes of others (`hidepid`): not seen is not yet gone.
+fn hidden_or_gone(pid: i32) -> io::Result<Option<Stat>> {
+    match signal::kill(nix::unistd::Pid::from_raw(pid), None) {
+        Err(Errno::EPERM) => Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("process {pid} is hidden in /proc"))),
+        _ => Ok(None),
+    }
+}
+
+fn parse_stat(text: &str) -> Option<Stat> {
+    // The name in parentheses may hold anything, parentheses and blanks included: the fields begin after the last one.
+    let fields: Vec<&str> = text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3).copied();
+    Some(Stat {
+        zombie: matches!(field(3)?, "Z" | "X" | "x"),
+        group: field(5)?.parse().ok()?,
+        session: field(6)?.parse().ok()?,
+        start_time: field(22)?.parse().ok()?,
+        wait_status: field(52).and_then(|f| f.parse().ok()).unwrap_or(0),
+    })
+}
+
+/// Start time of a living process in clock ticks since boot; `None`: no such process, or it has ended and is a zombie.
+pub fn start_time(pid: i32) -> io::Result<Option<u64>> {
+    Ok(stat(pid)?.filter(|s| !s.zombie).map(|s| s.start_time))
+}
+
+/// The living process of this pid.
+pub fn by_pid(pid: i32) -> io::Result<Option<Process>> {
+    Ok(start_time(pid)?.map(|start_time| Process { pid, start_time }))
+}
+
+/// Is this very process alive?
+pub fn is_same(process: Process) -> io::Result<bool> {
+    Ok(start_time(process.pid)? == Some(process.start_time))
+}
+
+/// The id the kernel gave to this boot: start times of another boot mean nothing. Empty when it cannot be read.
+#[must_use]
+pub fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+}
+
+/// Sends the signal to the process group that this process leads. A process that is gone is success; a zombie's group is
+/// still signalled, since its members may live.
+pub fn signal_group(process: Process, signal: i32) -> io::Result<()> {
+    match stat(process.pid)? {
+        Some(seen) if seen.start_time == process.start_time => signal_members(process.pid, signal),
+        _ => Ok(()),
+    }
+}
+
+/// Sends the signal to the process alone. A process that is gone is success.
+pub fn signal_one(process: Process, signal: i32) -> io::Result<()> {
+    if !is_same(process)? {
+        return Ok(());
+    }
+    let signal = Signal::try_from(signal).map_err(io::Error::from)?;
+    match signal::kill(nix::unistd::Pid::from_raw(process.pid), signal) {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn signal_members(group: i32, signal: i32) -> io::Result<()> {
+    // To the kernel 0 is our own group and 1 everybody.
+    if group <= 1 {
+        return Ok(());
+    }
+    let signal = Signal::try_from(signal).map_err(io::Error::from)?;
+    match signal::killpg(nix::unistd::Pid::from_raw(group), signal) {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Kills what a dead leader left behind. The kernel gives a pid to nobody else while a group of that number has members, so
+/// a living process of this pid with another start time means that nothing is left.
+fn kill_leftovers(process: Process) {
+    let reused = matches!(stat(process.pid), Ok(Some(seen)) if seen.start_time != process.start_time);
+    if !reused && let Err(error) = signal_members(process.pid, libc::SIGKILL) {
+        tracing::warn!(pid = process.pid, %error, "could not kill what is left of a process group");
+    }
+}
+
+/// Resolves when the process has ended, at once when it has already. What is left of its group is killed; a child of ours
+/// is reaped. [`Exit::Unknown`] when the kernel cannot tell any more.
+pub async fn ended(process: Process) -> io::Result<Exit> {
+    let Some(pidfd) = open(process)? else {
+        kill_leftovers(process);
+        return Ok(Exit::Unknown);
+    };
+    #[expect(unsafe_code, reason = "tokio registers descriptors only unsafely")]
+    // SAFETY: `OwnedFd` returns the same descriptor every time and keeps it open until the `AsyncFd` that owns it is dropped.
+    let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?;
+    drop(pidfd.readable().await?);
+    if let Some(exit) = ended_child(pidfd.get_ref().as_fd())? {
+        // Reaped only after the kill: until then the zombie holds the number of the group.
+        kill_leftovers(process);
+        let _ = waitid(WaitId::PidFd(pidfd.get_ref().as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        return Ok(exit);
+    }
+    let seen = zombie_exit(process);
+    kill_leftovers(process);
+    match seen {
+        Some(exit) => Ok(exit),
+        None => Ok(reaped_exit(pidfd.get_ref().as_fd()).await),
+    }
+}
+
+/// A pidfd of this very process, living or zombie.
+fn open(process: Process) -> io::Result<Option<OwnedFd>> {
+    let Some(pid) = rustix::process::Pid::from_raw(process.pid).filter(|_| process.pid > 0) else {
+        return Ok(None);
+    };
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        // The pidfd first, then the look: what is seen now is what the pidfd holds, or has ended since.
+        Ok(pidfd) => Ok(stat(process.pid)?.filter(|seen| seen.start_time == process.start_time).map(|_| pidfd)),
+        Err(rustix::io::Errno::SRCH) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// How a child of ours ended, without reaping it; `None`: it is not our child.
+fn ended_child(pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    match waitid(WaitId::PidFd(pidfd), options) {
+        Ok(Some(status)) => Ok(Some(match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Exit::Code(code),
+            (None, Some(signal)) => Exit::Signal(signal),
+            (None, None) => Exit::Unknown,
+        })),
+        Ok(None) => Ok(Some(Exit::Unknown)),
+        Err(rustix::io::Errno::CHILD) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Somebody else's zombie, not yet reaped, still shows its wait status in `/proc` (to root and to its own user).
+fn zombie_exit(process: Process) -> Option<Exit> {
+    let seen = stat(process.pid).ok()??;
+    let may_look = seen.wait_status != 0 || rustix::process::geteuid().is_root();
+    (seen.zombie && seen.start_time == process.start_time && may_look).then(|| decode(seen.wait_status))
+}
+
+/// A wait status as an exit.
+fn decode(status: i32) -> Exit {
+    if libc::WIFEXITED(status) {
+        Exit::Code(libc::WEXITSTATUS(status))
+    } else if libc::WIFSIGNALED(status) {
+        Exit::Signal(libc::WTERMSIG(status))
+    } else {
+        Exit::Unknown
+    }
+}
+
+/// Asks the pidfd how its process ended: Linux 6.15 knows once the parent has reaped it.
+async fn reaped_exit(pidfd: BorrowedFd<'_>) -> Exit {
+    let mut pause = Duration::from_millis(1);
+    let mut waited = Duration::ZERO;
+    loop {
+        match pidfd_exit(pidfd) {
+            Ok(Some(exit)) => return exit,
+            Err(_) => return Exit::Unknown,
+            Ok(None) if waited >= REAP_WAIT => return Exit::Unknown,
+            Ok(None) => {
+                tokio::time::sleep(pause).await;
+                waited += pause;
+                pause = (pause * 2).min(Duration::from_millis(16));
+            }
+        }
+    }
+}
+
+/// `struct pidfd_info` of `<linux/pidfd.h>` in its first published size, of which only the ends matter here.
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup: u64,
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
+
+// The request has no wrapper in rustix, nix or libc.
+mod raw {
+    use super::PidfdInfo;
+    nix::ioctl_readwrite!(
+        /// `PIDFD_GET_INFO`: fills the struct from a pidfd.
+        get_info, 0xFF, 11, PidfdInfo);
+}
+
+/// How the process ended; `None`: its parent has not reaped it yet. An error: this kernel does not tell.
+fn pidfd_exit(pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
+    let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
+    #[expect(unsafe_code, reason = "the ioctl has no safe wrapper")]
+    // SAFETY: `info` is a live, exclusively borrowed struct of exactly the size that the request number carries; the kernel
+    // writes no more than that size, and every bit pattern is a valid value of its integers.
+    let answer = unsafe { raw::get_info(pidfd.as_raw_fd(), &raw mut info) };
+    match answer {
+        Ok(_) if info.mask & PIDFD_INFO_EXIT != 0 => Ok(Some(decode(info.exit_code))),
+        // A kernel that knows the request but not the exit answers without it, for ever: the caller's patience ends that.
+        Ok(_) => Ok(None),
+        // ESRCH: reaped already, and this kernel did not keep how it ended.
+        Err(e) => Err(e.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::CommandExt as _;
+    use std::process::{Command, Stdio};
+
+    fn spawn(script: &str) -> (std::process::Child, Process) {
+        let child = Command::new("/bin/sh").args(["-c", script]).stdin(Stdio::null()).process_group(0).spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let start_time = stat(pid).unwrap().unwrap().start_time;
+        (child, Process { pid, start_time })
+    }
+
+    #[test]
+    fn a_name_with_parentheses_and_blanks_does_not_confuse() {
+        let tail = "S 1 42 43 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 777 9 9";
+        let seen = parse_stat(&format!("42 (a) b) (c) {tail}")).unwrap();
+        assert_eq!((seen.group, seen.session, seen.start_time, seen.zombie), (42, 43, 777, false));
+        assert!(parse_stat("42 (a").is_none());
+        assert!(parse_stat("42 (a) S 1").is_none());
+    }
+
+    #[test]
+    fn our_own_process_is_alive_and_nobody_is_not() {
+        let me = i32::try_from(std::process::id()).unwrap();
+        let start = start_time(me).unwrap().unwrap();
+        assert!(is_same(Process { pid: me, start_time: start }).unwrap());
+        assert!(!is_same(Process { pid: me, start_time: start + 1 }).unwrap());
+        for pid in [i32::MAX, 0, -1] {
+            assert_eq!(start_time(pid).unwrap(), None, "{pid}");
+        }
+        assert_eq!(boot_id().len(), 36);
+    }
+
+    #[test]
+    fn nobody_is_signalled_under_a_wrong_start_time() {
+        let me = i32::try_from(std::process::id()).unwrap();
+        signal_group(Process { pid: me, start_time: 1 }, libc::SIGKILL).unwrap();
+        signal_group(Process { pid: 1, start_time: 999_999_999 }, libc::SIGKILL).unwrap();
+        signal_members(0, libc::SIGKILL).unwrap();
+        signal_members(1, libc::SIGKILL).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_child_ends_with_its_code_or_signal() {
+        let (_child, process) = spawn("exit 7");
+        assert_eq!(ended(process).await.unwrap(), Exit::Code(7));
+        let (_child, process) = spawn("kill -9 $$");
+        assert_eq!(ended(process).await.unwrap(), Exit::Signal(9));
+        assert_eq!(stat(process.pid).unwrap(), None, "it was reaped");
+        assert_eq!(ended(process).await.unwrap(), Exit::Unknown);
+    }
+
+    #[tokio::test]
+    async fn a_zombie_counts_as_ended() {
+        let (mut child, process) = spawn("exit 0");
+        while start_time(process.pid).unwrap().is_some() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(stat(process.pid).unwrap().unwrap().zombie);
+        assert!(!is_same(process).unwrap());
+        child.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn leftovers_of_the_group_are_killed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pid");
+        let (_child, process) = spawn(&format!("sleep 1000 & echo $! > {}; exit 3", file.display()));
+        assert_eq!(ended(process).await.unwrap(), Exit::Code(3));
+        let left: i32 = fs::read_to_string(&file).unwrap().trim().parse().unwrap();
+        for _ in 0..2000 {
+            if start_time(left).unwrap().is_none() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("the grandchild {left} still runs");
+    }
+
+    #[tokio::test]
+    async fn a_process_that_is_not_our_child_tells_too() {
+        for (end, exit) in [("exit 5", Exit::Code(5)), ("kill -TERM $$", Exit::Signal(15))] {
+            let dir = tempfile::tempdir().unwrap();
+            let (file, go) = (dir.path().join("pid"), dir.path().join("go"));
+            // The shell in the middle stays its parent and reaps it.
+            let script = format!("sh -c 'while [ ! -e {} ]; do read x < /proc/uptime; done; {end}' & echo $! > {}; wait; sleep 1000", go.display(), file.display());
+            let (_child, middle) = spawn(&script);
+            let pid = loop {
+                if let Some(pid) = fs::read_to_string(&file).ok().and_then(|t| t.trim().parse().ok()) {
+                    break pid;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            };
+            let process = by_pid(pid).unwrap().unwrap();
+            let waiting = tokio::spawn(ended(process));
+            tokio::task::yield_now().await;
+            fs::write(&go, "").unwrap();
+            let told = waiting.await.unwrap().unwrap();
+            signal_group(middle, libc::SIGKILL).unwrap();
+            assert_eq!(ended(middle).await.unwrap(), Exit::Signal(9));
+            assert_eq!(told, exit);
+        }
+    }
+}

@@ -1,1 +1,292 @@
-//! Placeholder.
+//! A supervisor in memory for the tests of others: its processes are numbers, which end when they are told to.
+//!
+//! It passes the same suite as the real ones as far as that needs no process, and can be told to fail, to be slow, to be out
+//! of reach and to have processes that do not listen.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::domain::instance::{Exit, Process};
+use crate::domain::name::InstanceName;
+
+use super::locks::Locks;
+use super::{Ensured, Program, Service, Supervisor, SupervisorError};
+
+/// Made-up pids begin above the highest a kernel gives, so that a mistake signals nobody.
+const FIRST_PID: i32 = 100_000_000;
+
+type Hook = Box<dyn Fn(&Program, Process) + Send + Sync>;
+
+/// The fake supervisor.
+#[derive(Default)]
+pub struct Fake {
+    state: Mutex<State>,
+    locks: Locks,
+}
+
+#[derive(Default)]
+struct State {
+    calls: Vec<String>,
+    running: BTreeMap<InstanceName, Process>,
+    services: BTreeMap<String, Process>,
+    /// Every process there ever was, with how it ended.
+    ends: HashMap<i32, watch::Sender<Option<Exit>>>,
+    failures: VecDeque<String>,
+    stubborn: HashSet<InstanceName>,
+    start_delay: Duration,
+    unreachable: bool,
+    on_start: Option<Hook>,
+    made: i32,
+}
+
+impl std::fmt::Debug for Fake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fake").field("running", &self.state().running).finish_non_exhaustive()
+    }
+}
+
+impl Fake {
+    /// A fake without processes.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Every start from now on takes this long (by tokio's clock, which tests can pause).
+    pub fn delay_starts(&self, delay: Duration) {
+        self.state().start_delay = delay;
+    }
+
+    /// The next start fails for this reason; told twice, the next two do.
+    pub fn fail_next_start(&self, why: &str) {
+        self.state().failures.push_back(why.to_owned());
+    }
+
+    /// The instance does not listen to its stop signal: only a kill ends it.
+    pub fn make_stubborn(&self, name: &InstanceName, stubborn: bool) {
+        let mut state = self.state();
+        if stubborn {
+            state.stubborn.insert(name.clone());
+        } else {
+            state.stubborn.remove(name);
+        }
+    }
+
+    /// From now on nobody can be asked whether something runs (`find`, `running`, `service`), or can again.
+    pub fn make_unreachable(&self, unreachable: bool) {
+        self.state().unreachable = unreachable;
+    }
+
+    /// Is called at each start, for instance to begin listening in the instance's stead.
+    pub fn on_start(&self, hook: impl Fn(&Program, Process) + Send + Sync + 'static) {
+        self.state().on_start = Some(Box::new(hook));
+    }
+
+    /// Ends the instance's process in this way, by itself; nothing when none runs.
+    pub fn exit(&self, name: &InstanceName, exit: Exit) {
+        let process = self.state().running.get(name).copied();
+        if let Some(process) = process {
+            self.end(name, process, exit);
+        }
+    }
+
+    /// What was called so far, in order: `start a`, `terminate a`, `kill a`, `wait a`, `forget a`, `ensure_service nginx`,
+    /// `stop_service nginx`, `tidy`, `boot`, `halt`; looking is not noted.
+    #[must_use]
+    pub fn calls(&self) -> Vec<String> {
+        self.state().calls.clone()
+    }
+
+    /// How often a process was started under this name.
+    #[must_use]
+    pub fn starts(&self, name: &InstanceName) -> usize {
+        let start = format!("start {name}");
+        self.state().calls.iter().filter(|call| **call == start).count()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, call: String) {
+        self.state().calls.push(call);
+    }
+
+    fn reachable(&self) -> Result<(), SupervisorError> {
+        if self.state().unreachable {
+            return Err(SupervisorError::Unreachable { what: "the fake supervisor".to_owned(), why: "it was told so".to_owned() });
+        }
+        Ok(())
+    }
+
+    fn end(&self, name: &InstanceName, process: Process, exit: Exit) {
+        let mut state = self.state();
+        if state.running.get(name) == Some(&process) {
+            state.running.remove(name);
+        }
+        if let Some(end) = state.ends.get(&process.pid) {
+            // The first end counts, as with real processes.
+            end.send_if_modified(|told| told.is_none() && told.replace(exit).is_none());
+        }
+    }
+}
+
+impl State {
+    fn make_process(&mut self) -> Process {
+        self.made += 1;
+        let process = Process { pid: FIRST_PID + self.made, start_time: u64::from(self.made.unsigned_abs()) };
+        self.ends.insert(process.pid, watch::Sender::new(None));
+        process
+    }
+}
+
+#[async_trait]
+impl Supervisor for Fake {
+    fn kind(&self) -> &'static str {
+        "fake"
+    }
+
+    async fn start(&self, program: &Program) -> Result<Process, SupervisorError> {
+        let _held = self.locks.lock(program.name.as_str()).await;
+        let delay = {
+            let state = self.state();
+            if let Some(running) = state.running.get(&program.name) {
+                return Ok(*running);
+            }
+            state.start_delay
+        };
+        self.note(format!("start {}", program.name));
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        let mut state = self.state();
+        if let Some(why) = state.failures.pop_front() {
+            return Err(SupervisorError::NotStarted { name: program.name.to_string(), why });
+        }
+        let process = state.make_process();
+        state.running.insert(program.name.clone(), process);
+        if let Some(hook) = &state.on_start {
+            hook(program, process);
+        }
+        Ok(process)
+    }
+
+    async fn find(&self, name: &InstanceName) -> Result<Option<Process>, SupervisorError> {
+        self.reachable()?;
+        Ok(self.state().running.get(name).copied())
+    }
+
+    async fn running(&self) -> Result<Vec<(InstanceName, Process)>, SupervisorError> {
+        self.reachable()?;
+        Ok(self.state().running.iter().map(|(name, process)| (name.clone(), *process)).collect())
+    }
+
+    async fn terminate(&self, program: &Program, process: Process) -> Result<(), SupervisorError> {
+        self.note(format!("terminate {}", program.name));
+        if !self.state().stubborn.contains(&program.name) {
+            self.end(&program.name, process, Exit::Signal(program.stop_signal));
+        }
+        Ok(())
+    }
+
+    async fn kill(&self, name: &InstanceName, process: Process) -> Result<(), SupervisorError> {
+        self.note(format!("kill {name}"));
+        self.end(name, process, Exit::Signal(libc::SIGKILL));
+        Ok(())
+    }
+
+    async fn wait(&self, name: &InstanceName, process: Process) -> Result<Exit, SupervisorError> {
+        self.note(format!("wait {name}"));
+        let Some(mut end) = self.state().ends.get(&process.pid).map(watch::Sender::subscribe) else { return Ok(Exit::Unknown) };
+        let exit = end.wait_for(Option::is_some).await.ok().and_then(|told| *told);
+        Ok(exit.unwrap_or(Exit::Unknown))
+    }
+
+    async fn forget(&self, name: &InstanceName) -> Result<(), SupervisorError> {
+        self.note(format!("forget {name}"));
+        Ok(())
+    }
+
+    async fn tidy(&self, _live: &[InstanceName]) -> Result<(), SupervisorError> {
+        self.note("tidy".to_owned());
+        Ok(())
+    }
+
+    async fn boot(&self, services: &[Service]) -> Result<Ensured, SupervisorError> {
+        self.note("boot".to_owned());
+        let mut ensured = Ensured::Already;
+        for service in services {
+            if self.ensure_service(service).await? == Ensured::Started {
+                ensured = Ensured::Started;
+            }
+        }
+        Ok(ensured)
+    }
+
+    async fn ensure_service(&self, service: &Service) -> Result<Ensured, SupervisorError> {
+        self.note(format!("ensure_service {}", service.name));
+        let mut state = self.state();
+        if state.services.contains_key(service.name) {
+            return Ok(Ensured::Already);
+        }
+        let process = state.make_process();
+        state.services.insert(service.name.to_owned(), process);
+        Ok(Ensured::Started)
+    }
+
+    async fn service(&self, name: &str) -> Result<Option<Process>, SupervisorError> {
+        self.reachable()?;
+        Ok(self.state().services.get(name).copied())
+    }
+
+    async fn stop_service(&self, service: &Service) -> Result<(), SupervisorError> {
+        self.note(format!("stop_service {}", service.name));
+        self.state().services.remove(service.name);
+        Ok(())
+    }
+
+    async fn halt(&self) -> Result<(), SupervisorError> {
+        self.note("halt".to_owned());
+        self.state().services.clear();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::suite::program;
+    use super::*;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_does_what_it_is_told() {
+        let fake = Arc::new(Fake::new());
+        let a = program("a", Path::new("/"), &["x"]);
+        fake.fail_next_start("no luck");
+        assert_eq!(fake.start(&a).await.unwrap_err().to_string(), "could not start `a`: no luck");
+        fake.delay_starts(Duration::from_secs(3));
+        let before = tokio::time::Instant::now();
+        let process = fake.start(&a).await.unwrap();
+        assert_eq!(before.elapsed(), Duration::from_secs(3));
+        fake.make_stubborn(&a.name, true);
+        fake.terminate(&a, process).await.unwrap();
+        assert_eq!(fake.find(&a.name).await.unwrap(), Some(process));
+        fake.make_unreachable(true);
+        assert!(matches!(fake.find(&a.name).await, Err(SupervisorError::Unreachable { .. })));
+        let waiting = tokio::spawn({
+            let (fake, name) = (Arc::clone(&fake), a.name.clone());
+            async move { fake.wait(&name, process).await }
+        });
+        tokio::task::yield_now().await;
+        fake.exit(&a.name, Exit::Code(4));
+        fake.kill(&a.name, process).await.unwrap();
+        assert_eq!(waiting.await.unwrap().unwrap(), Exit::Code(4), "the first end counts");
+        assert_eq!(fake.calls(), ["start a", "start a", "terminate a", "wait a", "kill a"]);
+        assert_eq!(fake.starts(&a.name), 2);
+    }
+}

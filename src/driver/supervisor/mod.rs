@@ -3,7 +3,10 @@
 //! A supervisor starts, signals and reports; when to restart is acc's decision, never the supervisor's.
 
 pub mod builtin;
+mod check;
 pub mod fake;
+mod locks;
+mod record;
 #[cfg(test)]
 mod suite;
 pub mod supervisord;

@@ -1,1 +1,200 @@
-//! Placeholder.
+//! What every supervisor must do, run against each of them: the builtin one, a real supervisord, and the fake as far as no
+//! process is needed.
+
+mod real;
+mod world;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use world::World;
+
+/// A program with an empty environment.
+pub(super) fn program(name: &str, dir: &Path, argv: &[&str]) -> Program {
+    Program {
+        name: InstanceName::parse(name).unwrap(),
+        argv: argv.iter().map(|a| (*a).to_owned()).collect(),
+        env: Vec::new(),
+        dir: dir.to_owned(),
+        log: dir.join("log/app.log"),
+        stop_signal: libc::SIGTERM,
+        stop_timeout: Duration::from_secs(20),
+        user: None,
+    }
+}
+
+/// Polls until the answer is there; panics with what was waited for after ten seconds.
+pub(super) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    for _ in 0..1000 {
+        if let Some(found) = look().await {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("waited in vain for {what}");
+}
+
+/// Runs until the file `go` appears in its folder, then ends with this code.
+fn obedient(name: &str, world: &World, code: i32) -> Program {
+    let script = format!("while [ ! -e go-{name} ]; do read x < /proc/uptime; done; exit {code}");
+    program(name, world.dir(), &["/bin/sh", "-c", &script])
+}
+
+macro_rules! for_all {
+    ($($test:ident),* $(,)?) => {
+        mod builtin { $(#[tokio::test] async fn $test() { super::$test(super::World::builtin()).await; })* }
+        mod fake { $(#[tokio::test] async fn $test() { super::$test(super::World::fake()).await; })* }
+        mod supervisord {
+            $(#[tokio::test] async fn $test() {
+                let Some(world) = super::World::supervisord().await else { return };
+                super::$test(world).await;
+            })*
+        }
+    };
+}
+
+for_all![
+    a_start_returns_a_live_process_and_a_second_start_the_same,
+    two_starts_at_once_are_one,
+    an_end_by_itself_is_noticed_with_its_code,
+    terminate_ends_it_and_an_ended_process_is_success,
+    a_process_that_does_not_listen_needs_a_kill,
+    forget_may_be_repeated_and_a_start_follows,
+    names_do_not_get_in_each_others_way,
+    services_are_ensured_found_and_stopped,
+    tidy_leaves_the_running_alone,
+];
+
+async fn a_start_returns_a_live_process_and_a_second_start_the_same(world: World) {
+    let (s, a) = (world.supervisor(), obedient("a", &world, 0));
+    assert_eq!(s.find(&a.name).await.unwrap(), None);
+    assert_eq!(s.running().await.unwrap(), []);
+    let first = s.start(&a).await.unwrap();
+    assert!(world.is_alive(first));
+    assert_eq!(s.find(&a.name).await.unwrap(), Some(first));
+    assert_eq!(s.start(&a).await.unwrap(), first);
+    assert_eq!(s.running().await.unwrap(), [(a.name.clone(), first)]);
+}
+
+async fn two_starts_at_once_are_one(world: World) {
+    let (s, a) = (world.supervisor(), obedient("a", &world, 0));
+    let starts: Vec<_> = (0..8)
+        .map(|_| {
+            let (s, a) = (Arc::clone(&s), a.clone());
+            tokio::spawn(async move { s.start(&a).await.unwrap() })
+        })
+        .collect();
+    let mut processes = Vec::new();
+    for start in starts {
+        processes.push(start.await.unwrap());
+    }
+    processes.dedup();
+    assert_eq!(processes.len(), 1, "{processes:?}");
+    assert_eq!(world.count(&a.name).await, 1);
+}
+
+async fn an_end_by_itself_is_noticed_with_its_code(world: World) {
+    let (s, a) = (world.supervisor(), obedient("a", &world, 7));
+    let process = s.start(&a).await.unwrap();
+    let waiting = tokio::spawn({
+        let (s, name) = (Arc::clone(&s), a.name.clone());
+        async move { s.wait(&name, process).await.unwrap() }
+    });
+    world.finish(&a.name, Exit::Code(7));
+    assert_eq!(waiting.await.unwrap(), Exit::Code(7));
+    assert_eq!(s.find(&a.name).await.unwrap(), None);
+    assert_eq!(s.running().await.unwrap(), []);
+    world.unfinish(&a.name);
+    let second = s.start(&a).await.unwrap();
+    assert_ne!(second, process);
+    assert!(world.is_alive(second));
+}
+
+async fn terminate_ends_it_and_an_ended_process_is_success(world: World) {
+    let (s, a) = (world.supervisor(), obedient("a", &world, 0));
+    let process = s.start(&a).await.unwrap();
+    s.terminate(&a, process).await.unwrap();
+    assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Signal(libc::SIGTERM));
+    assert!(!world.is_alive(process));
+    s.terminate(&a, process).await.unwrap();
+    s.kill(&a.name, process).await.unwrap();
+    assert_eq!(s.find(&a.name).await.unwrap(), None);
+    // A signal meant for the ended one does not reach its successor.
+    let next = s.start(&a).await.unwrap();
+    s.terminate(&a, process).await.unwrap();
+    s.kill(&a.name, process).await.unwrap();
+    assert_eq!(s.find(&a.name).await.unwrap(), Some(next));
+}
+
+async fn a_process_that_does_not_listen_needs_a_kill(world: World) {
+    let s = world.supervisor();
+    let script = "trap '' TERM; : > ready; while :; do read x < /proc/uptime; done";
+    let a = program("a", world.dir(), &["/bin/sh", "-c", script]);
+    world.make_stubborn(&a.name);
+    let process = s.start(&a).await.unwrap();
+    world.wait_for_file("ready").await;
+    s.terminate(&a, process).await.unwrap();
+    let waited = tokio::time::timeout(Duration::from_millis(200), s.wait(&a.name, process)).await;
+    assert!(waited.is_err(), "{waited:?}");
+    s.kill(&a.name, process).await.unwrap();
+    assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Signal(libc::SIGKILL));
+}
+
+async fn forget_may_be_repeated_and_a_start_follows(world: World) {
+    let (s, a) = (world.supervisor(), obedient("a", &world, 0));
+    s.forget(&a.name).await.unwrap();
+    let process = s.start(&a).await.unwrap();
+    s.kill(&a.name, process).await.unwrap();
+    s.wait(&a.name, process).await.unwrap();
+    s.forget(&a.name).await.unwrap();
+    s.forget(&a.name).await.unwrap();
+    assert_eq!(world.traces("a"), Vec::<std::path::PathBuf>::new());
+    assert_eq!(s.find(&a.name).await.unwrap(), None);
+    assert!(world.is_alive(s.start(&a).await.unwrap()));
+}
+
+async fn names_do_not_get_in_each_others_way(world: World) {
+    let s = world.supervisor();
+    let (a, b) = (obedient("a", &world, 1), obedient("a-b", &world, 2));
+    let (pa, pb) = (s.start(&a).await.unwrap(), s.start(&b).await.unwrap());
+    assert_ne!(pa, pb);
+    assert_eq!(s.running().await.unwrap(), [(a.name.clone(), pa), (b.name.clone(), pb)]);
+    world.finish(&a.name, Exit::Code(1));
+    assert_eq!(s.wait(&a.name, pa).await.unwrap(), Exit::Code(1));
+    assert_eq!(s.find(&b.name).await.unwrap(), Some(pb));
+}
+
+async fn services_are_ensured_found_and_stopped(world: World) {
+    let s = world.supervisor();
+    let nginx = Service {
+        name: "nginx",
+        argv: ["/bin/sh", "-c", "trap 'exit 0' QUIT; while :; do read x < /proc/uptime; done"].map(str::to_owned).to_vec(),
+        log: world.dir().join("log/nginx.log"),
+        stop_signal: libc::SIGQUIT,
+        stop_timeout: Duration::from_secs(20),
+    };
+    assert_eq!(s.service("nginx").await.unwrap(), None);
+    s.stop_service(&nginx).await.unwrap();
+    assert_eq!(s.ensure_service(&nginx).await.unwrap(), Ensured::Started);
+    assert_eq!(s.ensure_service(&nginx).await.unwrap(), Ensured::Already);
+    let process = s.service("nginx").await.unwrap().unwrap();
+    assert!(world.is_alive(process));
+    assert_eq!(s.running().await.unwrap(), [], "a service is no instance");
+    s.stop_service(&nginx).await.unwrap();
+    assert!(!world.is_alive(process));
+    assert_eq!(s.service("nginx").await.unwrap(), None);
+    assert_eq!(s.ensure_service(&nginx).await.unwrap(), Ensured::Started);
+    s.stop_service(&nginx).await.unwrap();
+}
+
+async fn tidy_leaves_the_running_alone(world: World) {
+    let (s, a) = (world.supervisor(), obedient("a", &world, 0));
+    s.tidy(&[]).await.unwrap();
+    let process = s.start(&a).await.unwrap();
+    s.tidy(&[]).await.unwrap();
+    s.tidy(std::slice::from_ref(&a.name)).await.unwrap();
+    assert_eq!(s.find(&a.name).await.unwrap(), Some(process));
+    assert!(world.is_alive(process));
+}

@@ -1,0 +1,242 @@
+//! acc itself as the supervisor: each process in its own session, logging to a file, found again by its pid file.
+//!
+//! Processes outlive acc: whoever comes next with the same folder of pid files finds them. It restarts nothing by itself,
+//! and while it looks it changes nothing, so that another acc may look at the same time.
+
+mod rotate;
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::domain::instance::{Exit, Process};
+use crate::domain::name::InstanceName;
+use crate::driver::host::command::PATH;
+use crate::driver::host::fs::make_dir;
+use crate::driver::host::process;
+use crate::driver::host::spawn::{Detached, UserIds, spawn};
+
+use super::locks::Locks;
+use super::{Ensured, Program, Service, Supervisor, SupervisorError, check, record};
+
+/// How long a killed service may take to disappear.
+const KILL_WAIT: Duration = Duration::from_secs(5);
+
+/// The builtin supervisor.
+#[derive(Debug)]
+pub struct Builtin {
+    pid_dir: PathBuf,
+    log_max: u64,
+    locks: Locks,
+}
+
+/// What an instance and a service have in common at a start.
+struct Start<'a> {
+    name: &'a str,
+    pid_path: PathBuf,
+    program: PathBuf,
+    args: &'a [String],
+    env: &'a [(String, String)],
+    dir: &'a Path,
+    log: &'a Path,
+    user: Option<UserIds>,
+}
+
+impl Builtin {
+    /// A supervisor with its pid files in `pid_dir` (made when it is first needed); logs are rotated beyond `log_max` bytes.
+    #[must_use]
+    pub fn new(pid_dir: PathBuf, log_max: u64) -> Self {
+        Self { pid_dir, log_max, locks: Locks::default() }
+    }
+
+    /// Forks and completes the pid file. The child has written its pid into it before its first instruction.
+    fn spawn(&self, start: &Start<'_>) -> Result<Process, SupervisorError> {
+        let file_error = |deed, path: &Path| {
+            let path = path.to_owned();
+            move |source| SupervisorError::File { deed, path, source }
+        };
+        make_dir(&self.pid_dir, 0o700).map_err(file_error("write", &self.pid_dir))?;
+        let log = rotate::open(start.log, self.log_max, start.user.as_ref()).map_err(file_error("open", start.log))?;
+        let pid_file = open_pid_file(&start.pid_path).map_err(file_error("write", &start.pid_path))?;
+        let what = Detached {
+            program: &start.program,
+            args: start.args,
+            env: start.env,
+            dir: start.dir,
+            log: &log,
+            pid_file: &pid_file,
+            user: start.user.as_ref(),
+        };
+        let pid = spawn(&what).map_err(|source| {
+            let _ = record::remove(&start.pid_path);
+            SupervisorError::NotStarted { name: start.name.to_owned(), why: format!("`{}`: {source}", start.program.display()) }
+        })?;
+        // Our child, living or zombie, until it is waited for: its pid is nobody else's.
+        let seen = process::stat(pid).ok().flatten();
+        let process = Process { pid, start_time: seen.map_or(0, |s| s.start_time) };
+        // One write over the pid that the child wrote: a reader sees the short form or the whole.
+        pid_file.write_all_at(record::text(process, start.log).as_bytes(), 0).map_err(file_error("write", &start.pid_path))?;
+        Ok(process)
+    }
+
+    fn pid_path(&self, name: &InstanceName) -> PathBuf {
+        record::instance_file(&self.pid_dir, name)
+    }
+
+    /// Waits for the end, which is expected soon, and kills what does not come to it.
+    async fn end(what: &str, process: Process, patience: Duration) -> Result<(), SupervisorError> {
+        if tokio::time::timeout(patience, ended(what, process)).await.is_ok_and(|r| r.is_ok()) {
+            return Ok(());
+        }
+        signal(what, process, libc::SIGKILL)?;
+        match tokio::time::timeout(KILL_WAIT, ended(what, process)).await {
+            Ok(result) => result.map(drop),
+            Err(_) => Err(unreachable(what, "it does not end, not even killed")),
+        }
+    }
+}
+
+fn open_pid_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
+}
+
+fn unreachable(what: &str, why: impl ToString) -> SupervisorError {
+    SupervisorError::Unreachable { what: format!("the kernel about `{what}`"), why: why.to_string() }
+}
+
+fn signal(name: &str, process: Process, signal: i32) -> Result<(), SupervisorError> {
+    process::signal_group(process, signal).map_err(|e| unreachable(name, e))
+}
+
+async fn ended(name: &str, process: Process) -> Result<Exit, SupervisorError> {
+    process::ended(process).await.map_err(|e| unreachable(name, e))
+}
+
+#[async_trait]
+impl Supervisor for Builtin {
+    fn kind(&self) -> &'static str {
+        "builtin"
+    }
+
+    async fn start(&self, program: &Program) -> Result<Process, SupervisorError> {
+        let _held = self.locks.lock(program.name.as_str()).await;
+        let pid_path = self.pid_path(&program.name);
+        if let Some(running) = record::living(&pid_path)? {
+            return Ok(running);
+        }
+        let start = Start {
+            name: program.name.as_str(),
+            pid_path,
+            program: check::executable(program)?,
+            args: program.argv.get(1..).unwrap_or_default(),
+            env: &program.env,
+            dir: &program.dir,
+            log: &program.log,
+            user: check::user(program)?,
+        };
+        self.spawn(&start)
+    }
+
+    async fn find(&self, name: &InstanceName) -> Result<Option<Process>, SupervisorError> {
+        let _held = self.locks.lock(name.as_str()).await;
+        record::living(&self.pid_path(name))
+    }
+
+    async fn running(&self) -> Result<Vec<(InstanceName, Process)>, SupervisorError> {
+        let mut found = Vec::new();
+        for name in record::instances(&self.pid_dir)? {
+            if let Some(process) = self.find(&name).await? {
+                found.push((name, process));
+            }
+        }
+        Ok(found)
+    }
+
+    async fn terminate(&self, program: &Program, process: Process) -> Result<(), SupervisorError> {
+        signal(program.name.as_str(), process, program.stop_signal)
+    }
+
+    async fn kill(&self, name: &InstanceName, process: Process) -> Result<(), SupervisorError> {
+        signal(name.as_str(), process, libc::SIGKILL)
+    }
+
+    async fn wait(&self, name: &InstanceName, process: Process) -> Result<Exit, SupervisorError> {
+        let exit = ended(name.as_str(), process).await?;
+        let _held = self.locks.lock(name.as_str()).await;
+        let pid_path = self.pid_path(name);
+        if record::is_of(&pid_path, process)? {
+            record::remove(&pid_path)?;
+        }
+        Ok(exit)
+    }
+
+    async fn forget(&self, name: &InstanceName) -> Result<(), SupervisorError> {
+        let _held = self.locks.lock(name.as_str()).await;
+        record::remove(&self.pid_path(name))
+    }
+
+    async fn tidy(&self, _live: &[InstanceName]) -> Result<(), SupervisorError> {
+        // By the pid files and not by `live`: services have logs too.
+        for path in record::files(&self.pid_dir)? {
+            let Some(log) = record::read(&path)?.and_then(|r| r.log) else { continue };
+            let max = self.log_max;
+            let trimmed = tokio::task::spawn_blocking({
+                let log = log.clone();
+                move || rotate::trim(&log, max)
+            });
+            // One log that cannot be rotated must not keep the others from it.
+            if let Err(error) = trimmed.await.unwrap_or_else(|e| Err(io::Error::other(e))) {
+                tracing::warn!(log = %log.display(), %error, "could not rotate a log");
+            }
+        }
+        Ok(())
+    }
+
+    async fn boot(&self, _services: &[Service]) -> Result<Ensured, SupervisorError> {
+        Ok(Ensured::Already)
+    }
+
+    async fn ensure_service(&self, service: &Service) -> Result<Ensured, SupervisorError> {
+        let pid_path = record::service_file(&self.pid_dir, service.name);
+        let _held = self.locks.lock(&format!("service_{}", service.name)).await;
+        if record::living(&pid_path)?.is_some() {
+            return Ok(Ensured::Already);
+        }
+        let env = [("PATH".to_owned(), PATH.to_owned())];
+        let start = Start {
+            name: service.name,
+            pid_path,
+            program: check::service(service)?,
+            args: service.argv.get(1..).unwrap_or_default(),
+            env: &env,
+            dir: Path::new("/"),
+            log: &service.log,
+            user: None,
+        };
+        self.spawn(&start).map(|_| Ensured::Started)
+    }
+
+    async fn service(&self, name: &str) -> Result<Option<Process>, SupervisorError> {
+        let _held = self.locks.lock(&format!("service_{name}")).await;
+        record::living(&record::service_file(&self.pid_dir, name))
+    }
+
+    async fn stop_service(&self, service: &Service) -> Result<(), SupervisorError> {
+        let _held = self.locks.lock(&format!("service_{}", service.name)).await;
+        let pid_path = record::service_file(&self.pid_dir, service.name);
+        if let Some(process) = record::living(&pid_path)? {
+            // To the leader alone: it knows how to end its own helpers in order.
+            process::signal_one(process, service.stop_signal).map_err(|e| unreachable(service.name, e))?;
+            Self::end(service.name, process, service.stop_timeout).await?;
+        }
+        record::remove(&pid_path)
+    }
+
+    async fn halt(&self) -> Result<(), SupervisorError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,155 @@
+//! Can this program be run at all? Asked before anything is started, so that the error names what is wrong and where.
+//!
+//! It looks only; that the answer may be outdated a moment later is caught by the start itself.
+
+use std::io::{self, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::driver::host::command::{PATH, find_program, is_executable};
+use crate::driver::host::spawn::{self, UserIds};
+
+use super::{Program, Service, SupervisorError};
+
+/// The file to execute for this program, after all that can be known beforehand was found to be in order.
+pub(super) fn executable(program: &Program) -> Result<PathBuf, SupervisorError> {
+    find(program).map_err(|why| SupervisorError::NotStarted { name: program.name.to_string(), why })
+}
+
+/// The file to execute for a service of acc's own.
+pub(super) fn service(service: &Service) -> Result<PathBuf, SupervisorError> {
+    let name = service.argv.first().cloned().unwrap_or_default();
+    let path = if name.contains('/') { Some(PathBuf::from(&name)) } else { find_program(&name) };
+    let failed = |why: String| SupervisorError::NotStarted { name: service.name.to_owned(), why };
+    match path {
+        Some(path) if is_executable(&path) => Ok(path),
+        Some(path) if path.exists() => Err(failed(format!("its program `{}` is not executable", path.display()))),
+        Some(path) => Err(failed(format!("its program `{}`: no such file or directory", path.display()))),
+        None => Err(failed(format!("its program `{name}` is not in `{PATH}`"))),
+    }
+}
+
+/// Whom to run as: nobody else unless acc is root.
+pub(super) fn user(program: &Program) -> Result<Option<UserIds>, SupervisorError> {
+    let failed = |why: String| SupervisorError::NotStarted { name: program.name.to_string(), why };
+    match &program.user {
+        Some(user) if spawn::may_change_user() => match spawn::user_ids(user) {
+            Ok(Some(ids)) => Ok(Some(ids)),
+            Ok(None) => Err(failed(format!("there is no user `{user}`"))),
+            Err(e) => Err(failed(format!("could not look up user `{user}`: {e}"))),
+        },
+        _ => Ok(None),
+    }
+}
+
+fn find(program: &Program) -> Result<PathBuf, String> {
+    let name = program.argv.first().filter(|name| !name.is_empty()).ok_or("its command is empty")?;
+    if let Some(bad) = program.argv.iter().chain(program.env.iter().flat_map(|(k, v)| [k, v])).find(|t| t.contains('\0')) {
+        return Err(format!("{bad:?} holds a zero byte"));
+    }
+    if let Some((bad, _)) = program.env.iter().find(|(k, _)| k.is_empty() || k.contains('=')) {
+        return Err(format!("{bad:?} is not a name for an environment variable"));
+    }
+    let dir = program.dir.as_path();
+    match std::fs::metadata(dir) {
+        Ok(found) if found.is_dir() => {}
+        Ok(_) => return Err(format!("its working directory `{}` is not a directory", dir.display())),
+        Err(e) => return Err(format!("its working directory `{}`: {}", dir.display(), plain(&e))),
+    }
+    let path = if name.contains('/') { dir.join(name) } else { on_path(program, name)? };
+    match std::fs::metadata(&path) {
+        Ok(found) if found.is_dir() => Err(format!("its program `{}` is a directory", path.display())),
+        Ok(_) if !is_executable(&path) => Err(format!("its program `{}` is not executable", path.display())),
+        Ok(_) => interpreter(&path).map(|()| path),
+        Err(e) => Err(format!("its program `{}`: {}", path.display(), plain(&e))),
+    }
+}
+
+/// A bare name is looked for on the program's own `PATH`, else on acc's fixed one.
+fn on_path(program: &Program, name: &str) -> Result<PathBuf, String> {
+    let path = program.env.iter().rev().find(|(k, _)| k == "PATH").map_or(PATH, |(_, v)| v.as_str());
+    // An empty entry means the working directory to the C library; relative entries are meant from there too.
+    let candidates: Vec<PathBuf> = path.split(':').map(|dir| program.dir.join(dir).join(name)).collect();
+    let found = candidates.iter().find(|p| is_executable(p)).or_else(|| candidates.iter().find(|p| p.exists()));
+    found.cloned().ok_or_else(|| format!("its program `{name}` is not in `{path}`"))
+}
+
+/// A script whose interpreter is missing fails with "no such file", of a file that is there: say which one is meant.
+fn interpreter(path: &Path) -> Result<(), String> {
+    let mut first = Vec::new();
+    // A program that may be executed but not read is none of our business.
+    let read = std::fs::File::open(path).and_then(|file| file.take(256).read_to_end(&mut first));
+    let Some(line) = first.strip_prefix(b"#!").filter(|_| read.is_ok()) else { return Ok(()) };
+    let line = line.split(|b| *b == b'\n').next().unwrap_or_default();
+    let Some(name) = line.split(|b| b.is_ascii_whitespace()).find(|word| !word.is_empty()) else { return Ok(()) };
+    let name = Path::new(std::ffi::OsStr::from_bytes(name));
+    if name.is_absolute() && !name.exists() {
+        return Err(format!("the interpreter `{}` of its program `{}` is missing", name.display(), path.display()));
+    }
+    Ok(())
+}
+
+/// An I/O error without the number in parentheses, which says nothing to people.
+fn plain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::suite::program;
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn why(program: &Program) -> String {
+        match executable(program).unwrap_err() {
+            SupervisorError::NotStarted { name, why } => {
+                assert_eq!(name, program.name.to_string());
+                why
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn faults_name_the_file_and_the_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        let good = program("a", dir.path(), &["sh"]);
+        assert_eq!(executable(&good).unwrap().file_name().unwrap(), "sh");
+        std::fs::write(dir.path().join("data"), "x").unwrap();
+        std::fs::write(dir.path().join("script"), "#! /no/such/interpreter -x\n").unwrap();
+        std::fs::set_permissions(dir.path().join("script"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        for (argv, expected) in [
+            (vec![], "its command is empty".to_owned()),
+            (vec![""], "its command is empty".to_owned()),
+            (vec!["/no/such/program"], "its program `/no/such/program`: no such file or directory".to_owned()),
+            (vec!["./data"], format!("its program `{}` is not executable", at("./data"))),
+            (vec!["/tmp"], "its program `/tmp` is a directory".to_owned()),
+            (vec!["no-such-name"], format!("its program `no-such-name` is not in `{PATH}`")),
+            (vec!["./script"], format!("the interpreter `/no/such/interpreter` of its program `{}` is missing", at("./script"))),
+            (vec!["sh", "a\0b"], "\"a\\0b\" holds a zero byte".to_owned()),
+        ] {
+            assert_eq!(why(&program("a", dir.path(), &argv)), expected);
+        }
+        let nowhere = Program { dir: dir.path().join("gone"), ..good.clone() };
+        assert_eq!(why(&nowhere), format!("its working directory `{}`: no such file or directory", at("gone")));
+        let file = Program { dir: dir.path().join("data"), ..good.clone() };
+        assert_eq!(why(&file), format!("its working directory `{}` is not a directory", at("data")));
+        let odd = Program { env: vec![("A=B".to_owned(), String::new())], ..good };
+        assert_eq!(why(&odd), "\"A=B\" is not a name for an environment variable");
+    }
+
+    #[test]
+    fn a_bare_name_is_looked_for_on_the_programs_own_path() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("bin")).unwrap();
+        std::fs::write(dir.path().join("bin/sh"), "").unwrap();
+        std::fs::set_permissions(dir.path().join("bin/sh"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let own = Program { env: vec![("PATH".to_owned(), "bin:/usr/bin".to_owned())], ..program("a", dir.path(), &["sh"]) };
+        assert_eq!(executable(&own).unwrap(), dir.path().join("bin/sh"));
+    }
+}
