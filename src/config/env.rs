@@ -47,8 +47,14 @@ impl Env {
 
     /// A variable; one that is set to nothing counts as not set.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<&OsStr> {
+    pub fn os(&self, name: &str) -> Option<&OsStr> {
         self.vars.get(OsStr::new(name)).map(OsString::as_os_str).filter(|v| !v.is_empty())
+    }
+
+    /// The same as text; one that is not UTF-8 counts as not set, so use [`Self::os`] for paths.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.os(name)?.to_str()
     }
 
     /// Is this root?
@@ -60,7 +66,7 @@ impl Env {
     /// A folder of the XDG base directory specification: the variable if it is absolute, else `below` the user's home folder.
     #[must_use]
     pub fn xdg(&self, variable: &str, below: &str) -> Option<PathBuf> {
-        let absolute = |name| self.get(name).map(PathBuf::from).filter(|p| p.is_absolute());
+        let absolute = |name| self.os(name).map(PathBuf::from).filter(|p| p.is_absolute());
         absolute(variable).or_else(|| absolute("HOME").filter(|_| !below.is_empty()).map(|home| home.join(below)))
     }
 }

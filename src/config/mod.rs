@@ -3,12 +3,23 @@
 //! `load` reads the file and the environment and reports every fault at once. It never creates or changes anything.
 
 pub mod env;
-pub mod fault;
+mod fault;
+mod load;
 pub mod model;
-mod stub;
+mod reader;
+mod rules;
+mod shipped;
+mod show;
+mod suggest;
+pub mod template;
+#[cfg(test)]
+mod tests;
+pub mod tree;
+mod value;
 
-pub use fault::ConfigErrors;
-pub use stub::load;
+pub use env::Env;
+pub use fault::{ConfigErrors, Fault};
+pub use load::{RUN_MAX, load, parse};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,13 +1,295 @@
-//! Placeholder.
-use crate::domain::model::Model;
-use std::path::Path;
+//! Models: `model.toml` and the folder around it, checked as a whole before anything is made from it.
+//!
+//! Reading only; `config::shipped` installs the models that come with acc, `render::instance` makes instances of models.
 
-/// Stub.
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::Signal;
+use toml::de::DeValue;
+
+use super::fault::{Fault, lines};
+use super::reader::{Faults, Section};
+use super::suggest::{closest, did_you_mean};
+use super::value::{self, Parsed};
+use super::{template, tree};
+use crate::domain::model::{ListenKind, Model, Param};
+use crate::domain::name::is_label;
+
+pub use super::shipped::{SHIPPED, install_shipped};
+
+/// The file that makes a folder a model.
+const FILE: &str = "model.toml";
+
+/// Signals an application may want as its stop signal.
+const STOP_SIGNALS: &[Signal] = &[
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGHUP,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGWINCH,
+    Signal::SIGKILL,
+];
+
+/// A model cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ModelError(pub String);
-
-/// Stub.
-pub fn list_models(_models: &Path) -> Result<Vec<Result<Model, ModelError>>, ModelError> {
-    Ok(Vec::new())
+pub enum ModelError {
+    /// There is no such folder.
+    #[error("no model `{name}`{near}")]
+    Missing {
+        /// The name asked for.
+        name: String,
+        /// `, did you mean …?` or nothing.
+        near: String,
+    },
+    /// It could not be looked at; that does not mean that it is not there.
+    #[error("could not read `{path}`")]
+    Read {
+        /// Which file or folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is wrong.
+    #[error("model `{name}` is wrong: `{file}`: {}", lines(.faults, "; "))]
+    Wrong {
+        /// The model.
+        name: String,
+        /// Its `model.toml`.
+        file: PathBuf,
+        /// All its faults, in the order of the file.
+        faults: Vec<Fault>,
+    },
 }
+
+/// Loads the model of this name below `models`. A text that cannot be a model's name is a missing model: nothing outside the
+/// folder is looked at.
+///
+/// # Errors
+/// Missing (with the nearest name), unreadable, or wrong.
+pub fn find_model(models: &Path, name: &str) -> Result<Model, ModelError> {
+    let dir = models.join(name);
+    if is_label(name) && dir.try_exists().map_err(|source| ModelError::Read { path: dir.clone(), source })? {
+        return load_model(&dir);
+    }
+    let known = folders(models)?;
+    Err(ModelError::Missing { name: name.to_owned(), near: did_you_mean(name, known.iter().map(String::as_str)) })
+}
+
+/// Every model below `models`, by name, the wrong ones too. A folder that is not there has no models.
+///
+/// # Errors
+/// The folder itself cannot be read.
+pub fn list_models(models: &Path) -> Result<Vec<Result<Model, ModelError>>, ModelError> {
+    Ok(folders(models)?.iter().map(|name| load_model(&models.join(name))).collect())
+}
+
+/// The names of the folders below `models`, in order; hidden ones are left out.
+fn folders(models: &Path) -> Result<Vec<String>, ModelError> {
+    let read = || -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(models)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !name.starts_with('.') && entry.path().is_dir() {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    };
+    match read() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => other.map_err(|source| ModelError::Read { path: models.to_owned(), source }),
+    }
+}
+
+/// Loads and checks the model in `dir`: its `model.toml`, the templates in it, and the folder `files/`.
+///
+/// # Errors
+/// Missing, unreadable, or wrong with every fault.
+pub fn load_model(dir: &Path) -> Result<Model, ModelError> {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let file = dir.join(FILE);
+    let text = match fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !dir.exists() => return Err(ModelError::Missing { name, near: String::new() }),
+        Err(source) => return Err(ModelError::Read { path: file, source }),
+    };
+    let faults = Faults::new(&text);
+    let table = faults.parse();
+    if !faults.is_empty() {
+        return Err(ModelError::Wrong { name, file, faults: faults.into_list() });
+    }
+    let root = Section::root(&faults, &table);
+    if !is_label(&name) {
+        root.fault_here("the folder's name must be 1 to 63 of a-z, 0-9 and inner dashes");
+    }
+    let model = read(&root, name.clone(), dir);
+    check_files(&dir.join("files"), &faults)?;
+    if faults.is_empty() { Ok(model) } else { Err(ModelError::Wrong { name, file, faults: faults.into_list() }) }
+}
+
+fn read(root: &Section<'_>, name: String, dir: &Path) -> Model {
+    let timeouts = root.section("timeouts");
+    let model = Model {
+        name,
+        dir: dir.to_owned(),
+        description: root.or("description", String::new(), value::line),
+        listen: root.or("listen", ListenKind::Unix, value::one_of(&[("unix", ListenKind::Unix), ("tcp", ListenKind::Tcp)])),
+        command: root.list("command", template_line).unwrap_or_default(),
+        health: root.optional("health", health),
+        stop_signal: root.or("stop_signal", Signal::SIGTERM as i32, stop_signal),
+        env: root.map("env", variable),
+        start_timeout: timeouts.optional("start", value::some_time),
+        stop_timeout: timeouts.optional("stop", value::some_time),
+        params: root.named_sections("params").into_iter().map(|(name, section)| param(name, &section)).collect(),
+    };
+    if root.line_of("command").is_none() {
+        root.fault("command", "is missing: the program and its arguments, such as [\"bin/app\", \"--socket\", \"{{ socket }}\"]");
+    } else if root.is_empty_list("command") {
+        root.fault("command", "must not be empty");
+    }
+    timeouts.close();
+    root.close();
+    model
+}
+
+fn param(name: String, section: &Section<'_>) -> (String, Param) {
+    let param = Param {
+        default: section.optional("default", scalar),
+        description: section.or("description", String::new(), value::line),
+        required: section.or("required", false, value::boolean),
+        secret: section.or("secret", false, value::boolean),
+    };
+    let first = name.chars().next().is_some_and(|c| c.is_ascii_lowercase() || c == '_');
+    if !first || !name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+        section.fault_here("the name must be of a-z, 0-9 and _, and not begin with a digit");
+    }
+    if param.required && param.default.is_some() {
+        section.fault("required", "has no meaning beside a default");
+    }
+    section.close();
+    (name, param)
+}
+
+/// A text, number or truth as text, without control characters.
+fn scalar(v: &DeValue<'_>) -> Parsed<String> {
+    match v {
+        DeValue::Integer(number) => Ok(number.to_string()),
+        DeValue::Float(number) => Ok(number.to_string()),
+        DeValue::Boolean(truth) => Ok(truth.to_string()),
+        DeValue::String(_) => value::line(v),
+        _ => Err("must be a text, a number, true or false".to_owned()),
+    }
+}
+
+fn template_line(v: &DeValue<'_>) -> Parsed<String> {
+    let text = value::line(v)?;
+    template::check(&text).map_err(|fault| format!("not a template: {}", fault.why))?;
+    Ok(text)
+}
+
+fn variable(name: &str, v: &DeValue<'_>) -> Parsed<String> {
+    let first = name.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+    if !first || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+        return Err("the name of a variable must be of letters, digits and _, and not begin with a digit".to_owned());
+    }
+    let text = scalar(v)?;
+    template::check(&text).map_err(|fault| format!("not a template: {}", fault.why))?;
+    Ok(text)
+}
+
+fn health(v: &DeValue<'_>) -> Parsed<String> {
+    let path = value::text(v)?;
+    let good = path.starts_with('/') && path.chars().all(|c| c.is_ascii_graphic());
+    if good { Ok(path) } else { Err("must be a path that begins with /, without spaces, such as \"/health\"".to_owned()) }
+}
+
+fn stop_signal(v: &DeValue<'_>) -> Parsed<i32> {
+    let text = v.as_str().unwrap_or_default();
+    let bare = |signal: &Signal| signal.as_str().trim_start_matches("SIG").to_owned();
+    let found = STOP_SIGNALS.iter().find(|s| s.as_str() == text || bare(s) == text);
+    found.map(|s| *s as i32).ok_or_else(|| format!("must be one of {}", STOP_SIGNALS.iter().map(bare).collect::<Vec<_>>().join(", ")))
+}
+
+/// Reports what in `files/` cannot be used, and templates that are none.
+fn check_files(files: &Path, faults: &Faults<'_>) -> Result<(), ModelError> {
+    let unreadable = |path: PathBuf| move |source| ModelError::Read { path, source };
+    let (entries, refused) = tree::walk(files).map_err(unreadable(files.to_owned()))?;
+    let add = |below: &Path, line, reason| {
+        faults.add(Fault { key: Path::new("files").join(below).display().to_string(), line, reason, found: None })
+    };
+    for (path, reason) in refused {
+        add(&path, None, reason);
+    }
+    for entry in entries.iter().filter(|e| e.kind == tree::Kind::Render) {
+        let path = files.join(&entry.from);
+        let text = fs::read_to_string(&path).map_err(unreadable(path))?;
+        if let Err(fault) = template::check(&text) {
+            add(&entry.from, fault.line, format!("not a template: {}", fault.why));
+        }
+    }
+    Ok(())
+}
+
+/// Why the parameters given for a model are not the ones it takes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParamFault {
+    /// A required one was not given.
+    #[error("parameter `{0}` is required")]
+    Missing(String),
+    /// The model has no such parameter.
+    #[error("no parameter `{name}`{}", nearest(.near.as_deref()))]
+    Unknown {
+        /// What was given.
+        name: String,
+        /// A known one that is much like it.
+        near: Option<String>,
+    },
+    /// It holds a control character, which no configuration can carry.
+    #[error("parameter `{0}` must not contain control characters")]
+    Control(String),
+}
+
+fn nearest(near: Option<&str>) -> String {
+    near.map_or_else(String::new, |n| format!(", did you mean `{n}`?"))
+}
+
+/// All that is wrong with the parameters given for a model.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+pub struct ParamFaults(pub Vec<ParamFault>);
+
+/// The value of every parameter of the model: the one given, else the default, else nothing.
+///
+/// # Errors
+/// Every fault at once.
+pub fn resolve_params(model: &Model, given: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, ParamFaults> {
+    let mut faults = Vec::new();
+    for (name, value) in given {
+        if !model.params.contains_key(name) {
+            let near = closest(name, model.params.keys().map(String::as_str)).map(str::to_owned);
+            faults.push(ParamFault::Unknown { name: name.clone(), near });
+        } else if value.chars().any(char::is_control) {
+            faults.push(ParamFault::Control(name.clone()));
+        }
+    }
+    let mut values = BTreeMap::new();
+    for (name, param) in &model.params {
+        let value = given.get(name).or(param.default.as_ref());
+        if value.is_none() && param.required {
+            faults.push(ParamFault::Missing(name.clone()));
+        }
+        values.insert(name.clone(), value.cloned().unwrap_or_default());
+    }
+    if faults.is_empty() { Ok(values) } else { Err(ParamFaults(faults)) }
+}
+
+#[cfg(test)]
+mod tests;

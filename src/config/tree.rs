@@ -1,0 +1,167 @@
+//! The `files/` folder of a model: what is in it, and what may not be.
+//!
+//! It only looks, but for [`put`], which replaces one file as a whole.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Component, Path, PathBuf};
+
+/// The ending of files that are rendered on the way; it is dropped.
+const RENDERED: &str = "tera";
+
+/// What an entry becomes in the folder of an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// A folder.
+    Folder,
+    /// A file, copied as it is.
+    Copy,
+    /// A file, rendered.
+    Render,
+    /// A link to this, which is inside the folder too.
+    Link(PathBuf),
+}
+
+/// One entry, parents before what is in them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Path below `files/`.
+    pub from: PathBuf,
+    /// Path below the instance's folder.
+    pub to: PathBuf,
+    /// What it becomes.
+    pub kind: Kind,
+    /// Permission bits, without set-user-id and the like.
+    pub mode: u32,
+}
+
+/// Everything below `root` and, apart, each path that cannot be used with the reason. A folder that is not there is empty.
+pub fn walk(root: &Path) -> io::Result<(Vec<Entry>, Vec<(PathBuf, String)>)> {
+    let mut found = Walk { root, entries: Vec::new(), refused: Vec::new() };
+    match fs::metadata(root) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), Vec::new())),
+        Err(e) => return Err(e),
+        Ok(data) if !data.is_dir() => found.refused.push((PathBuf::new(), "must be a folder".to_owned())),
+        Ok(_) => found.folder(Path::new(""))?,
+    }
+    let mut targets = BTreeMap::new();
+    for entry in &found.entries {
+        if let Some(other) = targets.insert(entry.to.clone(), &entry.from) {
+            found.refused.push((entry.from.clone(), format!("becomes the same file as `{}`", other.display())));
+        }
+    }
+    Ok((found.entries, found.refused))
+}
+
+struct Walk<'r> {
+    root: &'r Path,
+    entries: Vec<Entry>,
+    refused: Vec<(PathBuf, String)>,
+}
+
+impl Walk<'_> {
+    fn folder(&mut self, below: &Path) -> io::Result<()> {
+        let mut names = fs::read_dir(self.root.join(below))?.map(|e| Ok(e?.file_name())).collect::<io::Result<Vec<_>>>()?;
+        names.sort();
+        names.into_iter().try_for_each(|name| self.entry(below.join(name)))
+    }
+
+    fn entry(&mut self, from: PathBuf) -> io::Result<()> {
+        let path = self.root.join(&from);
+        let data = fs::symlink_metadata(&path)?;
+        let mode = data.permissions().mode() & 0o777;
+        let rendered = from.extension().is_some_and(|e| e == RENDERED);
+        let to = if rendered && data.is_file() { from.with_extension("") } else { from.clone() };
+        let kind = if data.is_dir() {
+            Kind::Folder
+        } else if data.is_file() && rendered {
+            Kind::Render
+        } else if data.is_file() {
+            Kind::Copy
+        } else if data.is_symlink() {
+            let target = fs::read_link(&path)?;
+            if !stays_inside(&from, &target) {
+                self.refused.push((from, format!("is a link out of the folder, to `{}`", target.display())));
+                return Ok(());
+            }
+            Kind::Link(target)
+        } else {
+            self.refused.push((from, "is neither a file, a folder nor a link".to_owned()));
+            return Ok(());
+        };
+        let inside = (kind == Kind::Folder).then(|| from.clone());
+        self.entries.push(Entry { from, to, kind, mode });
+        inside.map_or(Ok(()), |folder| self.folder(&folder))
+    }
+}
+
+/// Does a link at `from` with this target stay below the folder? It may climb only at its beginning: from there on it can pass
+/// other links, and climbing from where they lead could end anywhere.
+fn stays_inside(from: &Path, target: &Path) -> bool {
+    let mut room = from.components().count().saturating_sub(1);
+    let mut may_climb = true;
+    for part in target.components() {
+        match part {
+            Component::Normal(_) => may_climb = false,
+            Component::CurDir => {}
+            Component::ParentDir if may_climb && room > 0 => room -= 1,
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return false,
+        }
+    }
+    true
+}
+
+/// Writes a file beside and renames it into place: a reader sees the old text or the new one, and a link of that name is
+/// replaced and not followed.
+pub fn put(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(dir)?;
+    file.write_all(bytes)?;
+    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn everything_is_found_and_what_leads_out_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |p: &str| dir.path().join(p);
+        fs::create_dir_all(at("a/b")).unwrap();
+        fs::write(at("a/b/x.conf.tera"), "").unwrap();
+        fs::write(at("run"), "").unwrap();
+        fs::write(at("same"), "").unwrap();
+        fs::write(at("same.tera"), "").unwrap();
+        symlink("../run", at("a/in")).unwrap();
+        symlink("../../run", at("a/out")).unwrap();
+        symlink("/etc/passwd", at("abs")).unwrap();
+        symlink("a/in/../../run", at("round")).unwrap();
+        nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+        let (entries, refused) = walk(dir.path()).unwrap();
+        let seen: Vec<_> = entries.iter().map(|e| (e.to.to_str().unwrap(), &e.kind)).collect();
+        let link = Kind::Link("../run".into());
+        assert_eq!(
+            seen,
+            [
+                ("a", &Kind::Folder),
+                ("a/b", &Kind::Folder),
+                ("a/b/x.conf", &Kind::Render),
+                ("a/in", &link),
+                ("run", &Kind::Copy),
+                ("same", &Kind::Copy),
+                ("same", &Kind::Render)
+            ]
+        );
+        let names: Vec<_> = refused.iter().map(|(path, _)| path.to_str().unwrap()).collect();
+        assert_eq!(names, ["a/out", "abs", "fifo", "round", "same.tera"]);
+        assert_eq!(walk(&at("nothing")).unwrap(), (vec![], vec![]));
+        assert_eq!(walk(&at("run")).unwrap().1.len(), 1);
+    }
+}
