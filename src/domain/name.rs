@@ -42,7 +42,9 @@ pub enum NameFault {
     Digits,
 }
 
-fn is_label(s: &str) -> bool {
+/// Is it a DNS label in lower case?
+#[must_use]
+pub fn is_label(s: &str) -> bool {
     !s.is_empty()
         && s.len() <= NAME_MAX
         && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
@@ -78,6 +80,26 @@ impl InstanceName {
     }
 }
 
+/// A name for an instance of `model` that is not taken: `hello`, `hello-2`, `hello-3` …, cut so that it stays a label.
+/// A model whose own name no instance may have gives `app`.
+#[must_use]
+pub fn free_name(model: &str, taken: impl Fn(&str) -> bool) -> InstanceName {
+    let base = InstanceName::parse(model).unwrap_or_else(|_| InstanceName("app".to_owned()));
+    if !taken(&base.0) {
+        return base;
+    }
+    let numbered = |n: u64| {
+        let ending = format!("-{n}");
+        let kept = base.0.get(..NAME_MAX - ending.len()).unwrap_or(&base.0);
+        format!("{}{ending}", kept.trim_end_matches('-'))
+    };
+    let mut n = 2;
+    while taken(&numbered(n)) {
+        n += 1;
+    }
+    InstanceName(numbered(n))
+}
+
 impl HostName {
     /// Reads a host as it stands in a `Host` header or on a command line: folds case, drops a port and one trailing dot.
     pub fn parse(text: &str) -> Result<Self, NameFault> {
@@ -98,6 +120,12 @@ impl HostName {
             return Err(NameFault::Character);
         }
         Ok(Self(host))
+    }
+
+    /// The domain instances are below when the operator names none: it reaches this host without any DNS.
+    #[must_use]
+    pub fn default_domain() -> Self {
+        Self("apps.localhost".to_owned())
     }
 
     /// The host `name` has on the default domain.
@@ -143,6 +171,24 @@ mod tests {
         for bad in ["", "-a", "a-", "A", "a_b", "a.b", "é", "12", "acc", "nginx", &"a".repeat(64), "a b", "../a"] {
             assert!(InstanceName::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_free_name_is_always_a_name() {
+        let free = |model: &str, taken: &[&str]| free_name(model, |n| taken.contains(&n)).0;
+        assert_eq!(free("hello", &[]), "hello");
+        assert_eq!(free("hello", &["hello", "hello-2"]), "hello-3");
+        assert_eq!(free("nginx", &[]), "app");
+        assert_eq!(free("12", &["app"]), "app-2");
+        let long = format!("{}-a", "a".repeat(61));
+        let cut = free(&long, &[&long]);
+        assert_eq!(cut, format!("{}-2", "a".repeat(61)));
+        assert!(InstanceName::parse(&cut).is_ok());
+    }
+
+    #[test]
+    fn the_default_domain_is_a_host() {
+        assert_eq!(HostName::parse("apps.localhost"), Ok(HostName::default_domain()));
     }
 
     #[test]
