@@ -34,6 +34,7 @@ pub struct Cli {
 
 /// Options that every command takes.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Global options")]
 pub struct Global {
     /// Read this config file (else $ACC_CONFIG, ./acc.toml, /etc/acc/config.toml, the user's config folder).
     #[arg(long, global = true, value_name = "FILE")]

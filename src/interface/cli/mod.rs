@@ -15,6 +15,8 @@ pub mod output;
 pub mod progress;
 pub mod show;
 pub mod tail;
+#[cfg(test)]
+mod tests;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -191,7 +191,9 @@ pub fn usage(error: &clap::Error) -> Exit {
 pub fn short_panics() {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
-        let what = info.payload_as_str().unwrap_or("unknown");
+        let payload = info.payload();
+        let what = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let what = what.unwrap_or("no reason given");
         let mut err = io::stderr().lock();
         let _ = writeln!(err, "error: acc has a fault of its own at {place}: {what}");
         let _ = writeln!(err, "hint: please report it; RUST_BACKTRACE=1 shows more");

@@ -86,7 +86,12 @@ fn listen(listen: &ListenView) -> String {
 
 /// A time with how long ago it was.
 fn when(now: WallTime, at: Option<&str>) -> String {
-    at.map_or_else(|| NONE.to_owned(), |at| format!("{} ({})", clean(at), ago(now, at)))
+    let Some(at) = at else { return NONE.to_owned() };
+    match ago(now, at) {
+        // Too old (or not a time) to be told in another way than it is.
+        long if !long.ends_with("ago") && long != "just now" => clean(at),
+        ago => format!("{} ({ago})", clean(at)),
+    }
 }
 
 /// `acc info`.

@@ -1,6 +1,6 @@
 //! `acc logs`: what an instance printed, or the requests to it.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use super::super::Call;
@@ -35,6 +35,6 @@ pub(in super::super) async fn run(call: &mut Call<'_>, args: &LogsArgs) -> End {
     }
 }
 
-fn cannot_read(path: &PathBuf, error: &std::io::Error) -> ServiceError {
+fn cannot_read(path: &Path, error: &std::io::Error) -> ServiceError {
     ServiceError::because(format!("could not read `{}`", path.display()), error, "may you read it? the owner of acc's home and root may")
 }

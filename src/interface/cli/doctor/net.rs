@@ -166,3 +166,67 @@ fn resolved(name: &str, local: bool, addresses: Option<Vec<IpAddr>>, config: &Co
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Level;
+    use super::*;
+    use crate::config::env::Env;
+
+    fn config(dir: &std::path::Path) -> Config {
+        let env = Env::bare(0, dir).with("ACC_HOME", dir.join("home")).with("ACC_RUN", dir);
+        crate::config::load(None, &env).unwrap()
+    }
+
+    #[test]
+    fn a_lock_is_seen_without_taking_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        assert_eq!(lock_holder(&config), Ok(Holder::Nobody));
+        let file = std::fs::File::create(config.owner_lock()).unwrap();
+        assert_eq!(lock_holder(&config), Ok(Holder::Nobody));
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+        assert!(matches!(lock_holder(&config), Ok(Holder::Process(_))));
+        assert!(lock(Ok(&Holder::Process(Some(7)))).what.contains("pid 7"));
+        assert_eq!(lock(Err(&"no".to_owned())).level, Level::Warn);
+    }
+
+    #[test]
+    fn a_taken_port_names_its_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let own = std::process::id();
+        let found = port(address, &config, None);
+        assert_eq!(found.level, Level::Bad);
+        assert!(found.what.contains("taken by another program") && found.what.contains(&format!("pid {own}")), "{}", found.what);
+        assert_eq!(port(address, &config, Some(own)).level, Level::Ok);
+        let nginx = Listener { pid: 1, command: format!("nginx: master process nginx -c {}/nginx/nginx.conf", config.home.display()) };
+        assert_eq!(taken(address, Some(nginx), &config, None).level, Level::Ok);
+        assert_eq!(taken(address, None, &config, None).level, Level::Bad);
+        drop(listener);
+        assert_eq!(port(address, &config, None).level, Level::Ok);
+        let foreign: SocketAddr = "192.0.2.1:8080".parse().unwrap();
+        assert!(port(foreign, &config, None).what.contains("not an address of this host"));
+    }
+
+    #[test]
+    fn names_are_judged() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        let at = |ip: &str| Some(vec![ip.parse().unwrap()]);
+        assert_eq!(resolved("a", true, at("127.0.0.1"), &config).level, Level::Ok);
+        assert_eq!(resolved("a", true, at("192.0.2.1"), &config).level, Level::Warn);
+        assert_eq!(resolved("a", false, at("192.0.2.1"), &config).level, Level::Ok);
+        assert!(resolved("a", true, None, &config).hint.contains("curl -H 'Host: a'"));
+        assert!(resolved("a", false, Some(vec![]), &config).hint.contains("DNS"));
+    }
+
+    #[tokio::test]
+    async fn no_server_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let (finding, pid) = server(&config(dir.path())).await;
+        assert_eq!((finding.level, pid), (Level::Warn, None));
+    }
+}

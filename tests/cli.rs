@@ -1,0 +1,299 @@
+//! The command line from outside: its help, its tables and its JSON as snapshots, and how the real binary ends.
+//!
+//! `UPDATE_SNAPSHOTS=1 cargo nextest run --test cli` rewrites the snapshots in `tests/cli/`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic, also in its helpers")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use acc::domain::model::{ListenKind, Model, Param};
+use acc::domain::time::WallTime;
+use acc::interface::cli::show;
+use acc::service::outcome::{EventView, InstanceView, ListenView, Outcome, Pass, PassLine};
+
+/// 2026-01-02T03:04:05Z.
+const NOW: WallTime = WallTime(1_767_323_045_000);
+
+fn snapshot(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli").join(name);
+    if std::env::vars_os().any(|(key, _)| key == "UPDATE_SNAPSHOTS") {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        return;
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("`{}`: {e}; UPDATE_SNAPSHOTS=1 writes it", path.display()));
+    assert_eq!(text, expected, "`{}` differs; UPDATE_SNAPSHOTS=1 rewrites it", path.display());
+}
+
+/// The real binary with nothing of the caller's surroundings, in a folder of its own.
+fn acc(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_acc"));
+    command.env_clear().env("COLUMNS", "100").env("ACC_HOME", dir.join("home")).env("ACC_RUN", dir.join("run"));
+    command.current_dir(dir).stdin(Stdio::null());
+    command
+}
+
+fn run(words: &[&str]) -> Output {
+    let dir = tempfile::tempdir().unwrap();
+    acc(dir.path()).args(words).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+fn instances() -> Vec<InstanceView> {
+    let shop = InstanceView {
+        id: 1,
+        name: "shop".to_owned(),
+        model: "hello".to_owned(),
+        phase: "awake".to_owned(),
+        wanted: "auto".to_owned(),
+        hosts: vec!["shop.apps.localhost".to_owned(), "shop.example.org".to_owned()],
+        url: "http://shop.apps.localhost:8080/".to_owned(),
+        listen: ListenView::Unix("/run/acc/sock/shop/app.sock".to_owned()),
+        pid: Some(4242),
+        owner: Some("ann@example.org".to_owned()),
+        idle_timeout_s: 900.0,
+        created_at: "2025-12-30T10:00:00Z".to_owned(),
+        last_wake_at: Some("2026-01-02T03:00:00Z".to_owned()),
+        last_active_at: Some("2026-01-02T03:03:59Z".to_owned()),
+        wakes: 117,
+        failure: None,
+        dir: "/var/lib/acc/instances/shop".to_owned(),
+    };
+    let wiki = InstanceView {
+        id: 12,
+        name: "wiki-of-the-whole-department".to_owned(),
+        model: "python-http".to_owned(),
+        phase: "failed".to_owned(),
+        wanted: "up".to_owned(),
+        hosts: vec!["wiki-of-the-whole-department.apps.localhost".to_owned()],
+        url: "http://wiki-of-the-whole-department.apps.localhost:8080/".to_owned(),
+        listen: ListenView::Tcp("127.0.0.1:20001".to_owned()),
+        pid: None,
+        owner: None,
+        idle_timeout_s: 90.5,
+        created_at: "2025-10-02T10:00:00Z".to_owned(),
+        last_wake_at: None,
+        last_active_at: None,
+        wakes: 0,
+        failure: Some("exited with code 3 before its first answer: \u{1b}[31mno\nmodule".to_owned()),
+        dir: "/var/lib/acc/instances/wiki-of-the-whole-department".to_owned(),
+    };
+    vec![shop, wiki]
+}
+
+fn events() -> Vec<EventView> {
+    let event = |at: &str, instance: &str, kind: &str, detail: &str| EventView {
+        at: at.to_owned(),
+        instance: instance.to_owned(),
+        kind: kind.to_owned(),
+        detail: detail.to_owned(),
+    };
+    vec![
+        event("2025-12-30T10:00:00Z", "shop", "created", "from `hello`"),
+        event("2026-01-02T03:00:00Z", "shop", "woke", "a request, after 52 ms"),
+        event("2026-01-02T03:04:00Z", "", "booted", "acc 0.1.0"),
+    ]
+}
+
+fn models() -> Vec<Model> {
+    let param = |default: Option<&str>, required: bool, secret: bool| Param {
+        default: default.map(str::to_owned),
+        description: "what it is for".to_owned(),
+        required,
+        secret,
+    };
+    let params = BTreeMap::from([
+        ("greeting".to_owned(), param(Some("hello"), false, false)),
+        ("password".to_owned(), param(Some("never shown"), false, true)),
+        ("title".to_owned(), param(None, true, false)),
+    ]);
+    let model = |name: &str, listen: ListenKind, params: BTreeMap<String, Param>| Model {
+        name: name.to_owned(),
+        dir: PathBuf::from("/var/lib/acc/models").join(name),
+        description: format!("The model {name}"),
+        listen,
+        command: vec!["true".to_owned()],
+        health: None,
+        stop_signal: 15,
+        env: BTreeMap::new(),
+        start_timeout: None,
+        stop_timeout: None,
+        params,
+    };
+    vec![model("hello", ListenKind::Unix, BTreeMap::new()), model("wiki", ListenKind::Tcp, params)]
+}
+
+const COMMANDS: &[&str] = &[
+    "boot",
+    "halt",
+    "create",
+    "start",
+    "stop",
+    "restart",
+    "enable",
+    "disable",
+    "pin",
+    "reset",
+    "destroy",
+    "purge",
+    "list",
+    "info",
+    "models",
+    "logs",
+    "events",
+    "monitor",
+    "server",
+    "config",
+    "config check",
+    "config show",
+    "doctor",
+    "completions",
+    "man",
+];
+
+#[test]
+fn help_of_every_command() {
+    let help = run(&["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    snapshot("help/acc.txt", text(&help.stdout));
+    for command in COMMANDS {
+        let words: Vec<&str> = command.split(' ').chain(["--help"]).collect();
+        let help = run(&words);
+        assert_eq!((help.status.code(), text(&help.stderr)), (Some(0), ""), "{command}");
+        assert!(text(&help.stdout).contains("\nExample:\n  acc "), "{command} has no example");
+        snapshot(&format!("help/{}.txt", command.replace(' ', "-")), text(&help.stdout));
+    }
+}
+
+#[test]
+fn every_command_is_in_the_help_snapshots() {
+    use clap::CommandFactory;
+    let command = acc::interface::cli::args::Cli::command();
+    for sub in command.get_subcommands().filter(|s| !s.is_hide_set()) {
+        assert!(COMMANDS.contains(&sub.get_name()), "{}", sub.get_name());
+    }
+}
+
+#[test]
+fn tables() {
+    snapshot("list.txt", &show::list(&instances(), NOW, false));
+    snapshot("list-colour.txt", &show::list(&instances(), NOW, true));
+    let infos: Vec<String> = instances().iter().map(|i| show::info(i, NOW)).collect();
+    snapshot("info.txt", &infos.join("\n"));
+    snapshot("events.txt", &show::events(&events(), NOW, false));
+    snapshot("models.txt", &show::models(&models(), false));
+    let line = |instance: &str, action: &str, why: &str| PassLine {
+        instance: instance.to_owned(),
+        action: action.to_owned(),
+        why: why.to_owned(),
+    };
+    let pass = [line("shop", "keep", "2 requests in flight"), line("wiki", "sleep", "quiet for 16 min")];
+    snapshot("monitor.txt", &show::pass(&pass, false));
+}
+
+#[test]
+fn json_of_instances_and_events() {
+    snapshot("list.json", &(serde_json::to_string_pretty(&instances()).unwrap() + "\n"));
+    snapshot("events.json", &(serde_json::to_string_pretty(&events()).unwrap() + "\n"));
+}
+
+#[test]
+fn sentences() {
+    let mut text = String::new();
+    for did in ["created", "started", "stopped", "restarted", "changed", "reset", "destroyed", "purged"] {
+        for already in [false, true] {
+            let instance = Box::new(instances().remove(0));
+            let outcome = Outcome::Instance { did: did.to_owned(), already, took_ms: 1234, instance };
+            text.push_str(&format!("{}\n", show::sentence(&outcome)));
+        }
+    }
+    for outcome in [
+        Outcome::Pong { pid: 7, version: "0.1.0".to_owned() },
+        Outcome::Monitor(Pass::default()),
+        Outcome::Busy,
+        Outcome::Quiesced { stopped: 3 },
+    ] {
+        text.push_str(&format!("{}\n", show::sentence(&outcome)));
+    }
+    snapshot("sentences.txt", &text);
+}
+
+#[test]
+fn wrong_usage_is_exit_2_and_says_so_on_standard_error() {
+    for words in [
+        &[] as &[&str],
+        &["no-such-command"],
+        &["start"],
+        &["create"],
+        &["create", "a", "--model", "m", "--set", "novalue"],
+        &["create", "a", "--model", "m", "--idle", "soon"],
+        &["create", "a", "--model", "m", "--wanted", "maybe"],
+        &["list", "--phase", "sleeping"],
+        &["list", "--limit", "-1"],
+        &["logs"],
+        &["info", "a", "b"],
+        &["list", "-q", "-v"],
+        &["config"],
+        &["completions", "tcsh"],
+    ] {
+        let ran = run(words);
+        assert_eq!(ran.status.code(), Some(2), "{words:?}");
+        assert_eq!(text(&ran.stdout), "", "{words:?}");
+        assert!(!ran.stderr.is_empty(), "{words:?}");
+    }
+}
+
+#[test]
+fn the_version_is_data() {
+    let ran = run(&["-V"]);
+    assert_eq!(text(&ran.stdout), format!("acc {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(ran.status.code(), Some(0));
+}
+
+#[test]
+fn a_config_that_is_not_there_is_exit_2() {
+    let ran = run(&["list", "--config", "no-such-file.toml"]);
+    assert_eq!((ran.status.code(), text(&ran.stdout)), (Some(2), ""));
+    assert!(text(&ran.stderr).starts_with("error: ") && text(&ran.stderr).contains("\nhint: "), "{}", text(&ran.stderr));
+    let ran = run(&["list", "--json", "--config", "no-such-file.toml"]);
+    let error: serde_json::Value = serde_json::from_slice(&ran.stderr).unwrap();
+    assert_eq!((&error["error"]["kind"], ran.stdout.len()), (&serde_json::json!("invalid"), 0));
+}
+
+#[test]
+fn a_reader_that_left_is_no_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    for words in [&["man"] as &[&str], &["completions", "bash"], &["--help"], &["config", "show"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ran = acc(dir.path()).args(words).stdout(writer).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+        assert_eq!((ran.status.code(), text(&ran.stderr)), (Some(0), ""), "{words:?}");
+    }
+}
+
+#[test]
+fn a_full_disk_is_a_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let ran = acc(dir.path()).arg("man").stdout(full).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+    assert_eq!(ran.status.code(), Some(1));
+    assert!(text(&ran.stderr).starts_with("error: could not write the output: "), "{}", text(&ran.stderr));
+}
+
+#[test]
+fn the_doctor_looks_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let ran = acc(dir.path()).args(["doctor", "--json"]).output().unwrap();
+    assert!(matches!(ran.status.code(), Some(0 | 1)), "{}", text(&ran.stderr));
+    let findings: Vec<serde_json::Value> = serde_json::from_slice(&ran.stdout).unwrap();
+    let bad = findings.iter().any(|f| f["level"] == "bad");
+    assert_eq!(ran.status.code() == Some(1), bad);
+    assert!(findings.len() > 10, "{findings:?}");
+    assert!(findings.iter().all(|f| f["level"] == "ok" || f["hint"] != ""), "each problem has its way out: {findings:?}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
