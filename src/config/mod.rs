@@ -2,7 +2,21 @@
 //!
 //! `load` reads the file and the environment and reports every fault at once. It never creates or changes anything.
 
+pub mod env;
+mod fault;
+mod load;
 pub mod model;
+mod reader;
+mod rules;
+mod show;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod value;
+
+pub use env::Env;
+pub use fault::{ConfigErrors, Fault};
+pub use load::{RUN_MAX, load, parse};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

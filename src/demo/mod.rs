@@ -1,1 +1,189 @@
-//! Placeholder.
+//! `acc demo-app`: the small HTTP application behind the model `hello`, for the demo and for tests.
+//!
+//! It answers on a unix socket or a loopback port, can be told to misbehave, ends gracefully on SIGTERM, and can write down
+//! every start, stop and request with its time, so that a test can count what was lost or done twice. It stands apart from the
+//! rest of acc on purpose: an application must not share code with what is to keep it running.
+
+mod answer;
+mod listen;
+mod log;
+mod websocket;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use answer::App;
+use listen::{Listener, Stream};
+use log::Log;
+
+/// From SIGTERM to the exit at the latest, whatever is still in flight.
+const FINISH_LIMIT: Duration = Duration::from_secs(10);
+
+/// What the demo application is told on its command line. Exactly one of `socket` and `port` is needed to listen.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Options {
+    /// Listen on this unix socket; a socket left there by an earlier run is replaced.
+    #[arg(long, value_name = "PATH", conflicts_with = "port")]
+    pub socket: Option<PathBuf>,
+    /// Listen on this port of 127.0.0.1; 0: the kernel chooses, and the line on standard output says which.
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// The name it shows.
+    #[arg(long, default_value = "demo")]
+    pub name: String,
+    /// Wait this long before listening.
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "0s", value_name = "DURATION")]
+    pub start_delay: Duration,
+    /// Wait this long before exiting, after all that was in flight has ended.
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "0s", value_name = "DURATION")]
+    pub finish_delay: Duration,
+    /// Append a line for every start, stop and request to this file.
+    #[arg(long, env = "APP_LOG", value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// Misbehave: take no notice of SIGTERM and SIGINT.
+    #[arg(long)]
+    pub ignore_term: bool,
+    /// Misbehave: run, but never listen.
+    #[arg(long)]
+    pub never_listen: bool,
+    /// Misbehave: accept connections and never answer.
+    #[arg(long)]
+    pub never_answer: bool,
+    /// Misbehave: exit with this code at once.
+    #[arg(long, value_name = "CODE")]
+    pub exit_at_start: Option<i32>,
+}
+
+/// Runs the demo application on a runtime of its own, with one thread: it is ready sooner than with a pool.
+///
+/// # Errors
+/// As [`run`], or when the runtime cannot be made.
+pub fn start(options: Options) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("could not start the runtime")?.block_on(run(options))
+}
+
+/// Runs until SIGTERM or SIGINT, then finishes what is in flight (10 s at most) and returns.
+///
+/// # Errors
+/// The log cannot be opened, or the address cannot be bound.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    // Handlers first: a stop during the start delay must not be lost.
+    let mut end = End::new(options.ignore_term)?;
+    let log = Arc::new(Log::open(options.log.as_deref())?);
+    log.write("START", "");
+    if let Some(code) = options.exit_at_start {
+        log.write("EXIT", "");
+        leave(code);
+    }
+    let stopped_early = tokio::select! {
+        () = tokio::time::sleep(options.start_delay) => false,
+        () = end.wait() => true,
+    };
+    if stopped_early {
+        log.write("TERM", "");
+    } else if options.never_listen {
+        end.wait().await;
+        log.write("TERM", "");
+    } else {
+        let listener = Listener::bind(options.socket.as_deref(), options.port)?;
+        greet(&options.name, &listener);
+        serve(listener, &options, &log, &mut end).await;
+        tokio::time::sleep(options.finish_delay).await;
+    }
+    log.write("EXIT", "");
+    Ok(())
+}
+
+/// Accepts until told to end; then nothing more is accepted and what was accepted is finished.
+async fn serve(listener: Listener, options: &Options, log: &Arc<Log>, end: &mut End) {
+    let stopping = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let app = Arc::new(App::new(options.name.clone(), Arc::clone(log), stopping.clone(), tasks.clone()));
+    loop {
+        let stream = tokio::select! {
+            stream = listener.accept() => stream,
+            () = end.wait() => break,
+        };
+        match stream {
+            Ok(stream) if options.never_answer => drop(tasks.spawn(keep_silent(stream, stopping.clone()))),
+            Ok(stream) => drop(tasks.spawn(connection(stream, Arc::clone(&app), stopping.clone()))),
+            // Out of descriptors: the listener stays readable, and without a pause this would spin.
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+    log.write("TERM", "");
+    drop(listener);
+    stopping.cancel();
+    tasks.close();
+    let _ = tokio::time::timeout(FINISH_LIMIT, tasks.wait()).await;
+}
+
+/// One connection, from the first request to the last.
+async fn connection(stream: Stream, app: Arc<App>, stopping: CancellationToken) {
+    let service = service_fn(move |request| {
+        let app = Arc::clone(&app);
+        async move { app.answer(request).await }
+    });
+    let served = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
+    tokio::pin!(served);
+    tokio::select! {
+        _ = served.as_mut() => return,
+        () = stopping.cancelled() => served.as_mut().graceful_shutdown(),
+    }
+    let _ = served.await;
+}
+
+/// Holds a connection open and says nothing, until the end.
+async fn keep_silent(stream: Stream, stopping: CancellationToken) {
+    stopping.cancelled().await;
+    drop(stream);
+}
+
+/// The signals that ask it to end; caught and dropped when it is to ignore them.
+struct End {
+    term: Signal,
+    int: Signal,
+    ignore: bool,
+}
+
+impl End {
+    fn new(ignore: bool) -> anyhow::Result<Self> {
+        let catch = |kind| signal(kind).context("could not catch a signal");
+        Ok(Self { term: catch(SignalKind::terminate())?, int: catch(SignalKind::interrupt())?, ignore })
+    }
+
+    async fn wait(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => {}
+                _ = self.int.recv() => {}
+            }
+            if !self.ignore {
+                return;
+            }
+        }
+    }
+}
+
+/// Ends the process at once: that is what `/crash` and `--exit-at-start` are for.
+#[expect(clippy::disallowed_methods, reason = "the demo application must be able to die without unwinding")]
+fn leave(code: i32) -> ! {
+    std::process::exit(code)
+}
+
+/// The one line on standard output.
+#[expect(clippy::print_stdout, reason = "an application writes to its standard output; acc keeps it in the instance's log")]
+fn greet(name: &str, listener: &Listener) {
+    println!("demo {name} listening on {}, pid {}", listener.address(), std::process::id());
+}
+
+#[cfg(test)]
+mod tests;

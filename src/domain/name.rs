@@ -42,7 +42,9 @@ pub enum NameFault {
     Digits,
 }
 
-fn is_label(s: &str) -> bool {
+/// Is it a DNS label in lower case?
+#[must_use]
+pub fn is_label(s: &str) -> bool {
     !s.is_empty()
         && s.len() <= NAME_MAX
         && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
@@ -78,6 +80,26 @@ impl InstanceName {
     }
 }
 
+/// A name for an instance of `model` that is not taken: `hello`, `hello-2`, `hello-3` …, cut so that it stays a label.
+/// A model whose own name no instance may have gives `app`.
+#[must_use]
+pub fn free_name(model: &str, taken: impl Fn(&str) -> bool) -> InstanceName {
+    let base = InstanceName::parse(model).unwrap_or_else(|_| InstanceName("app".to_owned()));
+    if !taken(&base.0) {
+        return base;
+    }
+    let numbered = |n: u64| {
+        let ending = format!("-{n}");
+        let kept = base.0.get(..NAME_MAX - ending.len()).unwrap_or(&base.0);
+        format!("{}{ending}", kept.trim_end_matches('-'))
+    };
+    let mut n = 2;
+    while taken(&numbered(n)) {
+        n += 1;
+    }
+    InstanceName(numbered(n))
+}
+
 impl HostName {
     /// Reads a host as it stands in a `Host` header or on a command line: folds case, drops a port and one trailing dot.
     pub fn parse(text: &str) -> Result<Self, NameFault> {
@@ -98,6 +120,12 @@ impl HostName {
             return Err(NameFault::Character);
         }
         Ok(Self(host))
+    }
+
+    /// The domain instances are below when the operator names none: it reaches this host without any DNS.
+    #[must_use]
+    pub fn default_domain() -> Self {
+        Self("apps.localhost".to_owned())
     }
 
     /// The host `name` has on the default domain.
@@ -131,6 +159,28 @@ impl fmt::Display for InstanceId {
     }
 }
 
+/// The known word that `given` was most likely meant to be; `None` when nothing is near.
+pub fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let most = (given.chars().count() / 3).max(1);
+    known.map(|k| (distance(given, k), k)).filter(|(d, _)| *d <= most).min().map(|(_, k)| k)
+}
+
+/// Levenshtein distance: insertions, deletions and replacements between two words.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(row[j + 1] + 1);
+        }
+    }
+    row[b.len()]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,6 +196,24 @@ mod tests {
     }
 
     #[test]
+    fn a_free_name_is_always_a_name() {
+        let free = |model: &str, taken: &[&str]| free_name(model, |n| taken.contains(&n)).0;
+        assert_eq!(free("hello", &[]), "hello");
+        assert_eq!(free("hello", &["hello", "hello-2"]), "hello-3");
+        assert_eq!(free("nginx", &[]), "app");
+        assert_eq!(free("12", &["app"]), "app-2");
+        let long = format!("{}-a", "a".repeat(61));
+        let cut = free(&long, &[&long]);
+        assert_eq!(cut, format!("{}-2", "a".repeat(61)));
+        assert!(InstanceName::parse(&cut).is_ok());
+    }
+
+    #[test]
+    fn the_default_domain_is_a_host() {
+        assert_eq!(HostName::parse("apps.localhost"), Ok(HostName::default_domain()));
+    }
+
+    #[test]
     fn hosts_have_one_normal_form() {
         for spelling in ["Shop.Example.org", "shop.example.org.", "shop.example.org:8080", "SHOP.example.org.:80"] {
             assert_eq!(HostName::parse(spelling).unwrap().as_str(), "shop.example.org");
@@ -154,5 +222,13 @@ mod tests {
         for bad in ["", ".", "a..b", "a_b.org", "-a.org", "ä.org", "a b", "[::1]", "a/b", "..", &long, "a.org:80:90", "a.org:x"] {
             assert!(HostName::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_slip_is_recognised() {
+        assert_eq!(nearest("shpo", ["shop", "blog"].into_iter()), None);
+        assert_eq!(nearest("sho", ["shop", "blog"].into_iter()), Some("shop"));
+        assert_eq!(nearest("timeuot", ["timeout", "drain"].into_iter()), Some("timeout"));
+        assert_eq!(nearest("zzz", ["timeout", "drain"].into_iter()), None);
     }
 }

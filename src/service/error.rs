@@ -59,3 +59,25 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+/// An error of the database, with its way out.
+#[must_use]
+pub(crate) fn store(e: crate::store::StoreError) -> ServiceError {
+    use crate::store::StoreError as E;
+    let hint = match &e {
+        E::Missing(_) => "run `acc boot` first",
+        E::Newer { .. } => "install the acc that wrote it, or restore an older copy of the file; nothing was changed",
+        E::Corrupt { .. } => "restore a copy; `sqlite3 FILE .recover` may save what is left; nothing was changed",
+        E::Locked(_) => "find the program with `fuser FILE` and end it, then try again",
+        E::Full(_) => "free some space and try again; nothing was changed",
+        E::Unusable { .. } => "check the owner and mode of the file and its folder",
+        E::Taken(_) => "choose another; `acc list` shows what there is",
+    };
+    ServiceError::failed(chain(&e), hint)
+}
+
+/// There is no such instance.
+#[must_use]
+pub(crate) fn no_instance(name: &str) -> ServiceError {
+    ServiceError::new(ErrorKind::NotFound, format!("there is no instance `{name}`"), "`acc list` shows what there is")
+}

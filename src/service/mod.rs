@@ -1,6 +1,92 @@
 //! What acc can do: one verb a file, and behind them the actor, the registry and the journal.
+//!
+//! [`handle`] is the only way in for anything that changes something, whoever asks. It never prints and knows no HTTP.
 
+mod actor;
+mod create;
+mod destroy;
 pub mod door;
 pub mod error;
+mod launch;
+mod ledger;
+mod monitor;
 pub mod outcome;
+mod purge;
+mod quiesce;
+pub mod recover;
+mod registry;
 pub mod request;
+mod restart;
+mod routes;
+mod start;
+mod stop;
+#[cfg(test)]
+mod tests;
+pub mod view;
+mod wake;
+mod want;
+pub mod world;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use error::ServiceError;
+use outcome::Outcome;
+use registry::Handle;
+use request::Request;
+use world::World;
+
+use crate::domain::name::InstanceName;
+use crate::domain::time::Timestamp;
+use crate::store::Row;
+
+/// Does what is asked for.
+pub async fn handle(world: &Arc<World>, request: Request) -> Result<Outcome, ServiceError> {
+    match request {
+        Request::Ping => Ok(Outcome::Pong { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned() }),
+        Request::Create(new) => create::run(world, &new).await,
+        Request::Start { instance } => start::run(world, &instance).await,
+        Request::Stop { instance, now } => stop::run(world, &instance, now).await,
+        Request::Restart { instance } => restart::run(world, &instance).await,
+        Request::Want { instance, wanted } => want::run(world, &instance, &wanted).await,
+        Request::Reset { instance } => want::reset(world, &instance).await,
+        Request::Destroy { instance, force } => destroy::run(world, &instance, force).await,
+        Request::Purge { instance } => purge::run(world, &instance).await,
+        Request::Monitor { dry_run } => monitor::run(world, dry_run).await,
+        Request::Quiesce => quiesce::run(world).await,
+    }
+}
+
+/// The row of an instance given by name or number.
+pub(crate) fn find_row(store: &crate::store::Store, given: &str) -> Result<Row, ServiceError> {
+    let row = match given.parse::<i64>() {
+        Ok(number) => store.by_id(crate::domain::name::InstanceId(number)),
+        Err(_) => store.by_name(given),
+    };
+    if let Some(row) = row.map_err(error::store)? {
+        return Ok(row);
+    }
+    let mut missing = error::no_instance(given);
+    let names = store.names().map_err(error::store)?;
+    if let Some(near) = crate::domain::name::nearest(given, names.iter().map(String::as_str)) {
+        missing.hint = format!("did you mean `{near}`? `acc list` shows what there is");
+    }
+    Err(missing)
+}
+
+/// The handle of an instance given by name or number.
+fn find(world: &Arc<World>, given: &str) -> Result<Arc<Handle>, ServiceError> {
+    let row = find_row(&world.store, given)?;
+    world.registry.get(world, &row)
+}
+
+/// The outcome of a verb on one instance.
+fn done(world: &World, name: &InstanceName, did: &str, already: bool, since: Timestamp) -> Result<Outcome, ServiceError> {
+    let took = world.now().since(since);
+    let instance = view::of_row(&world.config(), &find_row(&world.store, name.as_str())?);
+    Ok(Outcome::Instance { did: did.to_owned(), already, took_ms: millis(took), instance: Box::new(instance) })
+}
+
+fn millis(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,1 +1,170 @@
-//! Placeholder.
+//! SQLite: the one place that remembers. Opens and migrates the database and hands out typed reads and writes.
+//!
+//! It never decides: the phase it writes is the one the instance's machine says. Durability: every write survives the death
+//! of acc (WAL); what makes or removes an instance is also synced to disk at once (`synchronous = FULL`), a phase is not,
+//! because after a power cut no process runs and every phase is found out anew anyway.
+
+mod encode;
+mod events;
+mod instances;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite_migration::{M, Migrations};
+
+pub use events::EventRow;
+pub use instances::{Filter, NewRow, Row, Save, Work};
+
+/// All migrations, oldest first; the position is the database's version. Never change or remove one, add at the end.
+const MIGRATIONS: &[M<'static>] = &[M::up(include_str!("migrations/0001_first.sql"))];
+
+/// How long to wait for another program that writes.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// What can be wrong with the database.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It does not exist yet.
+    #[error("there is no database `{0}`")]
+    Missing(PathBuf),
+    /// Written by a newer acc.
+    #[error("database `{path}` has version {found}, this acc knows versions up to {known}")]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// Ours.
+        known: usize,
+    },
+    /// Not a database, or damaged.
+    #[error("database `{path}` is damaged: {why}")]
+    Corrupt {
+        /// Which file.
+        path: PathBuf,
+        /// SQLite's words.
+        why: String,
+    },
+    /// Another program holds it.
+    #[error("database `{0}` is locked by another program")]
+    Locked(PathBuf),
+    /// No room.
+    #[error("there is no room on the disk of database `{0}`")]
+    Full(PathBuf),
+    /// It cannot be opened or written.
+    #[error("database `{path}` cannot be used: {why}")]
+    Unusable {
+        /// Which file.
+        path: PathBuf,
+        /// SQLite's words.
+        why: String,
+    },
+    /// Something unique is there already: what.
+    #[error("{0} is taken")]
+    Taken(String),
+}
+
+/// The open database. Calls are short and may be made from any thread.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    connection: Mutex<Connection>,
+}
+
+impl Store {
+    /// Opens, making and migrating it where needed. A database of a newer acc is refused before a byte of it is changed.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        if path.exists() {
+            Self::refuse_newer(path)?;
+        }
+        let say = |e| translate(path, &e);
+        let mut connection = Connection::open(path).map_err(say)?;
+        connection.busy_timeout(BUSY).map_err(say)?;
+        connection.pragma_update(None, "journal_mode", "WAL").map_err(say)?;
+        connection.pragma_update(None, "synchronous", "NORMAL").map_err(say)?;
+        connection.pragma_update(None, "foreign_keys", true).map_err(say)?;
+        Migrations::from_slice(MIGRATIONS).to_latest(&mut connection).map_err(|e| match e {
+            rusqlite_migration::Error::RusqliteError { err, .. } => translate(path, &err),
+            other => StoreError::Unusable { path: path.to_owned(), why: other.to_string() },
+        })?;
+        restrict(path);
+        Ok(Self { path: path.to_owned(), connection: Mutex::new(connection) })
+    }
+
+    /// Opens for reading only; nothing is made or migrated.
+    pub fn open_readonly(path: &Path) -> Result<Self, StoreError> {
+        if !path.exists() {
+            return Err(StoreError::Missing(path.to_owned()));
+        }
+        Self::refuse_newer(path)?;
+        let connection = read_only(path)?;
+        Ok(Self { path: path.to_owned(), connection: Mutex::new(connection) })
+    }
+
+    /// Looks for damage; reads the whole database.
+    pub fn check(&self) -> Result<(), StoreError> {
+        let found: String = self.connection().query_row("PRAGMA quick_check(1)", [], |r| r.get(0)).map_err(|e| self.error(&e))?;
+        if found == "ok" { Ok(()) } else { Err(StoreError::Corrupt { path: self.path.clone(), why: found }) }
+    }
+
+    fn refuse_newer(path: &Path) -> Result<(), StoreError> {
+        let found: i64 = read_only(path)?.pragma_query_value(None, "user_version", |r| r.get(0)).map_err(|e| translate(path, &e))?;
+        if usize::try_from(found).unwrap_or(usize::MAX) > MIGRATIONS.len() {
+            return Err(StoreError::Newer { path: path.to_owned(), found, known: MIGRATIONS.len() });
+        }
+        Ok(())
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        // A panic while it was held cannot leave a half-done transaction: SQLite rolls it back when it is dropped.
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn error(&self, e: &rusqlite::Error) -> StoreError {
+        translate(&self.path, e)
+    }
+
+    /// Runs `work` in a transaction that is on the disk when this returns.
+    fn durably<T>(&self, work: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut connection = self.connection();
+        connection.pragma_update(None, "synchronous", "FULL").map_err(|e| self.error(&e))?;
+        let result = (|| {
+            let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(|e| self.error(&e))?;
+            let value = work(&tx)?;
+            tx.commit().map_err(|e| self.error(&e))?;
+            Ok(value)
+        })();
+        let _ = connection.pragma_update(None, "synchronous", "NORMAL");
+        result
+    }
+}
+
+fn read_only(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(|e| translate(path, &e))?;
+    connection.busy_timeout(BUSY).map_err(|e| translate(path, &e))?;
+    Ok(connection)
+}
+
+/// The database holds parameters marked secret: nobody else may read it.
+fn restrict(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600));
+}
+
+/// SQLite's error in acc's words.
+fn translate(path: &Path, e: &rusqlite::Error) -> StoreError {
+    let path = path.to_owned();
+    match e.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Locked(path),
+        Some(ErrorCode::DiskFull) => StoreError::Full(path),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt { path, why: e.to_string() },
+        _ => StoreError::Unusable { path, why: e.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests;

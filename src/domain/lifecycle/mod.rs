@@ -156,6 +156,8 @@ pub enum Event {
     Timer {
         /// The number given by [`Effect::Arm`].
         armed: u64,
+        /// What a start still waits for, for the failure: "a connection on …".
+        waits_for: String,
     },
     /// After a restart of acc: what the supervisor says runs. "Could not ask" is not an event.
     Found(Option<Process>),

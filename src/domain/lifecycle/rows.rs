@@ -93,9 +93,8 @@ fn waking(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
         Event::StartFailed { run, failure } if *run == m.run && m.process.is_none() => m.ended(failure.clone(), now),
         Event::StartFailed { run, failure } if *run == m.run => m.fail(failure, now, l),
         Event::Exited { run, exit } if *run == m.run => m.ended(Failure::ExitedAtStart(*exit), now),
-        Event::Timer { armed } if *armed == m.armed => {
-            let what = if m.process.is_some() { "on its own socket" } else { "because its supervisor did not start it" };
-            m.fail(&Failure::NotReady { within: l.start, what: what.into() }, now, l)
+        Event::Timer { armed, waits_for } if *armed == m.armed => {
+            m.fail(&Failure::NotReady { within: now.since(m.since).max(l.start), what: waits_for.clone() }, now, l)
         }
         Event::Found(Some(process)) => {
             let mut next = m.clone();
@@ -196,7 +195,7 @@ fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
             }
         },
         Event::DrainFailed { run } if *run == m.run => m.back_to_awake([]),
-        Event::Timer { armed } if *armed == m.armed => match m.drain {
+        Event::Timer { armed, .. } if *armed == m.armed => match m.drain {
             Drain::Operator => m.go(Phase::Stopping, now).stop_now(now, l, []),
             Drain::Idle => m.back_to_awake([]),
         },
@@ -248,7 +247,7 @@ fn stopping(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
             next.process = Some(*process);
             next.stop_now(now, l, [Effect::Watch])
         }
-        Event::Timer { armed } if *armed == m.armed => {
+        Event::Timer { armed, .. } if *armed == m.armed => {
             let mut next = m.clone();
             let arm = next.arm(now.after(KILL_AGAIN));
             next.with([Effect::Kill, arm, Effect::Record(Note::Killed)])

@@ -68,7 +68,7 @@ impl fmt::Display for Failure {
         match self {
             Self::NotStarted(why) => write!(f, "could not be started: {why}"),
             Self::ExitedAtStart(exit) => write!(f, "{exit} before its first answer"),
-            Self::NotReady { within, what } => write!(f, "did not answer {what} within {} s", within.as_secs_f64()),
+            Self::NotReady { within, what } => write!(f, "did not answer within {:.1} s: waited for {what}", within.as_secs_f64()),
             Self::Died(exit) => write!(f, "{exit} while it served"),
         }
     }

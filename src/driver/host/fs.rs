@@ -1,7 +1,7 @@
 //! Files: written beside and renamed, removed without complaint when they are gone already, copied as trees.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -44,6 +44,36 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
+}
+
+/// May files be made in this folder? Tried, not guessed from modes.
+pub fn writable(dir: &Path) -> io::Result<()> {
+    let probe = dir.join(format!(".probe-{}", std::process::id()));
+    fs::OpenOptions::new().write(true).create(true).truncate(true).open(&probe)?;
+    remove_file(&probe)
+}
+
+/// Is something there, be it a link to nowhere?
+#[must_use]
+pub fn exists(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+/// The last `lines` lines of a text file that are not empty; nothing when it cannot be read.
+#[must_use]
+pub fn last_lines(path: &Path, lines: usize) -> Vec<String> {
+    const TAIL: u64 = 16 * 1024;
+    let read = || -> io::Result<String> {
+        let mut file = fs::File::open(path)?;
+        let start = file.metadata()?.len().saturating_sub(TAIL);
+        file.seek(io::SeekFrom::Start(start))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let text = read().unwrap_or_default();
+    let all: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
+    all[all.len().saturating_sub(lines)..].iter().map(|l| (*l).to_owned()).collect()
 }
 
 #[cfg(test)]

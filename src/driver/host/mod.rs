@@ -3,4 +3,6 @@
 pub mod clock;
 pub mod command;
 pub mod fs;
+pub mod net;
 pub mod process;
+pub mod users;

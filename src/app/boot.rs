@@ -1,0 +1,133 @@
+//! `boot`: places, database, configurations, supervisor, server. Run again, it repairs what is missing.
+
+use std::time::Duration;
+
+use super::dispatch::ask_server;
+use super::{Drivers, lock, open_store, own_service, places, world};
+use crate::config::Config;
+use crate::config::model::install_shipped;
+use crate::driver::host::fs;
+use crate::driver::supervisor::{Ensured, Service};
+use crate::service::error::{ServiceError, chain};
+use crate::service::outcome::Outcome;
+use crate::service::recover;
+use crate::service::request::Request;
+
+/// How long the server may take until it answers.
+const UP_WITHIN: Duration = Duration::from_secs(30);
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// What boot did.
+#[derive(Debug, Clone, Default)]
+pub struct BootReport {
+    /// Everything ran already.
+    pub already: bool,
+    /// What was done, a sentence each.
+    pub did: Vec<String>,
+    /// Addresses the edge listens on.
+    pub listen: Vec<String>,
+    /// `--foreground`: the program to become.
+    pub exec: Option<Vec<String>>,
+}
+
+/// Boots.
+pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, ServiceError> {
+    places::prepare(config)?;
+    let mut report = BootReport { listen: config.edge.listen.iter().map(ToString::to_string).collect(), ..BootReport::default() };
+    let runs = ask_server(config, &Request::Ping).await?.is_some();
+    if foreground && runs {
+        let hint = "`acc halt` ends what runs";
+        return Err(ServiceError::new(crate::service::error::ErrorKind::Denied, "acc is already running, in the background", hint));
+    }
+    let drivers = Drivers::new(config)?;
+    let mut services = drivers.services();
+    services.push(own_service(config));
+    if !runs {
+        prepare(config, &drivers, &mut report).await?;
+    }
+    if foreground {
+        report.exec = Some(foreground_argv(config, &drivers, &services)?);
+        return Ok(report);
+    }
+    bring_up(&drivers, &services, &mut report).await?;
+    wait_for_server(config).await?;
+    if runs {
+        repair(config, &mut report).await?;
+    }
+    report.already = runs && report.did.is_empty();
+    Ok(report)
+}
+
+/// Everything that must be true before the first process is started.
+async fn prepare(config: &Config, drivers: &Drivers, report: &mut BootReport) -> Result<(), ServiceError> {
+    let _owner = lock::take(config).await?;
+    let store = open_store(config)?;
+    store.check().map_err(crate::service::error::store)?;
+    install_shipped(&config.models())
+        .map_err(|e| ServiceError::because(format!("could not install the shipped models in `{}`", config.models().display()), &e, "check space, owner and mode"))?;
+    if drivers.nginx.is_some() {
+        places::give_to_edge(config, &config.nginx_dir())?;
+        let world = world(config, drivers, store);
+        let routes = recover::all_routes(&world)?;
+        drivers.edge.prepare(&routes).await.map_err(|e| {
+            ServiceError::failed(format!("could not prepare nginx: {}", chain(&e)), "run `acc doctor`; without nginx, set `edge.kind = \"builtin\"` in the config")
+        })?;
+    }
+    report.did.push(format!("prepared {} and {}", config.home.display(), config.run.display()));
+    Ok(())
+}
+
+async fn bring_up(drivers: &Drivers, services: &[Service], report: &mut BootReport) -> Result<(), ServiceError> {
+    let unusable = |e| {
+        ServiceError::failed(chain(&e), "run `acc doctor`; without supervisord, set `supervisor.kind = \"builtin\"` in the config")
+    };
+    if drivers.supervisor.boot(services).await.map_err(unusable)? == Ensured::Started {
+        report.did.push(format!("started {}", drivers.supervisor.kind()));
+    }
+    for service in services {
+        // Under the builtin supervisor the server itself starts the others, so that it can watch them.
+        if drivers.supervisord.is_none() && service.name != "server" {
+            continue;
+        }
+        if drivers.supervisor.ensure_service(service).await.map_err(unusable)? == Ensured::Started {
+            report.did.push(format!("started {}", service.name));
+        }
+    }
+    Ok(())
+}
+
+async fn wait_for_server(config: &Config) -> Result<(), ServiceError> {
+    let deadline = tokio::time::sleep(UP_WITHIN);
+    tokio::pin!(deadline);
+    loop {
+        if matches!(ask_server(config, &Request::Ping).await, Ok(Some(Ok(Outcome::Pong { .. })))) {
+            return Ok(());
+        }
+        tokio::select! {
+            () = &mut deadline => break,
+            () = tokio::time::sleep(AGAIN) => {}
+        }
+    }
+    let log = config.own_log("server");
+    let last = fs::last_lines(&log, 3).join(" | ");
+    let hint = format!("see `{}`{}", log.display(), if last.is_empty() { String::new() } else { format!("; its last words: {last}") });
+    Err(ServiceError::new(crate::service::error::ErrorKind::TimedOut, format!("acc's server did not answer within {} s", UP_WITHIN.as_secs()), hint))
+}
+
+/// It ran already: one pass mends what is not as it should be.
+async fn repair(config: &Config, report: &mut BootReport) -> Result<(), ServiceError> {
+    if let Some(Ok(Outcome::Monitor(pass))) = ask_server(config, &Request::Monitor { dry_run: false }).await? {
+        report.did.extend(pass.lines.iter().filter(|l| l.action != "sleep").map(|l| format!("{}: {}", l.instance, l.why)));
+    }
+    Ok(())
+}
+
+fn foreground_argv(config: &Config, drivers: &Drivers, services: &[Service]) -> Result<Vec<String>, ServiceError> {
+    match &drivers.supervisord {
+        None => Ok(own_service(config).argv),
+        Some(supervisord) => {
+            supervisord.render_config(services).map_err(|e| ServiceError::failed(chain(&e), "check space, owner and mode"))?;
+            Ok(supervisord.foreground_argv())
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Where a verb runs: in the server when it is up, else here, under the owner's lock. The same code either way.
+
+use std::time::Duration;
+
+use super::{Drivers, lock, open_store, world};
+use crate::config::Config;
+use crate::interface::control::client::{self, Reply};
+use crate::service::error::{ErrorKind, ServiceError};
+use crate::service::outcome::Outcome;
+use crate::service::request::Request;
+use crate::service::{self, recover};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_millis(25);
+
+/// Has a verb done.
+pub async fn dispatch(config: &Config, request: Request) -> Result<Outcome, ServiceError> {
+    let patience = tokio::time::sleep(PATIENCE);
+    tokio::pin!(patience);
+    loop {
+        if let Some(answer) = ask_server(config, &request).await? {
+            return answer;
+        }
+        if let Some(owner) = lock::try_take(config)? {
+            let answer = run_here(config, request).await;
+            drop(owner);
+            return answer;
+        }
+        // Somebody holds the lock: another command, or a server that does not listen yet.
+        if matches!(request, Request::Monitor { .. }) {
+            return Ok(Outcome::Busy);
+        }
+        tokio::select! {
+            () = &mut patience => return Err(lock::held(config)),
+            () = tokio::time::sleep(AGAIN) => {}
+        }
+    }
+}
+
+/// The server's answer; `None`: there is no server.
+pub(super) async fn ask_server(config: &Config, request: &Request) -> Result<Option<Result<Outcome, ServiceError>>, ServiceError> {
+    match client::call(&config.control_socket(), request).await {
+        Reply::Answered(answer) => Ok(Some(answer)),
+        Reply::NoServer => Ok(None),
+        Reply::Broken(why) => Err(ServiceError::new(
+            ErrorKind::Failed,
+            format!("acc's server went away while it worked: {why}"),
+            "what it had begun is finished or undone by the next one; look with `acc list` and try again",
+        )),
+    }
+}
+
+async fn run_here(config: &Config, request: Request) -> Result<Outcome, ServiceError> {
+    let drivers = Drivers::new(config)?;
+    let world = world(config, &drivers, open_store(config)?);
+    recover::recover(&world).await?;
+    service::handle(&world, request).await
+}

@@ -1,0 +1,42 @@
+//! `halt`: every instance to sleep in order, then server, nginx and supervisord. What is wanted stays written down.
+
+use super::dispatch::dispatch;
+use super::{Drivers, own_service};
+use crate::config::Config;
+use crate::service::error::{ServiceError, chain};
+use crate::service::outcome::Outcome;
+use crate::service::request::Request;
+
+/// What halt did.
+#[derive(Debug, Clone, Default)]
+pub struct HaltReport {
+    /// Nothing ran.
+    pub already: bool,
+    /// How many instances were put to sleep.
+    pub stopped: usize,
+}
+
+/// Halts.
+pub async fn halt(config: &Config) -> Result<HaltReport, ServiceError> {
+    let drivers = Drivers::new(config)?;
+    let failed = |e| ServiceError::failed(chain(&e), "try again; `acc doctor` tells what runs");
+    if !config.database().exists() || !config.run.exists() {
+        return Ok(HaltReport { already: true, stopped: 0 });
+    }
+    let mut services = vec![own_service(config)];
+    services.extend(drivers.services());
+    let mut ran = false;
+    for service in &services {
+        ran |= drivers.supervisor.service(service.name).await.map_err(failed)?.is_some();
+    }
+    let stopped = match dispatch(config, Request::Quiesce).await? {
+        Outcome::Quiesced { stopped } => stopped,
+        _ => 0,
+    };
+    // The server first: it watches the others and would start them again.
+    for service in &services {
+        drivers.supervisor.stop_service(service).await.map_err(failed)?;
+    }
+    drivers.supervisor.halt().await.map_err(failed)?;
+    Ok(HaltReport { already: !ran && stopped == 0, stopped })
+}

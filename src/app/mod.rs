@@ -1,0 +1,132 @@
+//! Wiring: settings to drivers, drivers to services, services to tasks. The only folder that names concrete drivers.
+
+mod boot;
+mod dispatch;
+mod halt;
+mod lock;
+mod places;
+mod serve;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use boot::{BootReport, boot};
+pub use dispatch::dispatch;
+pub use halt::{HaltReport, halt};
+pub use serve::serve;
+
+use crate::config::{Config, EdgeKind, SupervisorKind};
+use crate::driver::activity::KernelActivity;
+use crate::driver::edge::Edge;
+use crate::driver::edge::builtin::BuiltinEdge;
+use crate::driver::edge::nginx::Nginx;
+use crate::driver::host::clock::SystemClock;
+use crate::driver::probe::SocketProbe;
+use crate::driver::supervisor::builtin::Builtin;
+use crate::driver::supervisor::supervisord::Supervisord;
+use crate::driver::supervisor::{Service, Supervisor};
+use crate::driver::upstream::Upstreams;
+use crate::render::Templates;
+use crate::service::error::ServiceError;
+use crate::service::world::{Parts, World};
+use crate::store::Store;
+
+/// An application's log is rotated above this many bytes.
+const LOG_MAX: u64 = 10 * 1024 * 1024;
+
+/// The drivers of one installation.
+struct Drivers {
+    supervisor: Arc<dyn Supervisor>,
+    supervisord: Option<Arc<Supervisord>>,
+    edge: Arc<dyn Edge>,
+    nginx: Option<Arc<Nginx>>,
+    upstreams: Arc<Upstreams>,
+}
+
+impl Drivers {
+    fn new(config: &Config) -> Result<Self, ServiceError> {
+        let templates = Templates::new(config.edge.templates.as_deref())
+            .map_err(|e| ServiceError::because("could not read the templates", &e, "mend the file, or remove `edge.templates` from the config"))?;
+        // With nginx in front, acc carries only requests that were held: a pool would only hide who is in use.
+        let upstreams = Arc::new(Upstreams::new(config.edge.kind == EdgeKind::Builtin));
+        let mut drivers = Self {
+            supervisor: Arc::new(Builtin::new(config.pid_dir(), LOG_MAX)),
+            supervisord: None,
+            edge: Arc::new(BuiltinEdge::new(upstreams.clone())),
+            nginx: None,
+            upstreams,
+        };
+        if config.edge.kind == EdgeKind::Nginx {
+            let nginx = Arc::new(Nginx::new(config, templates.clone()));
+            drivers.edge = nginx.clone();
+            drivers.nginx = Some(nginx);
+        }
+        if config.supervisor == SupervisorKind::Supervisord {
+            let supervisord = Arc::new(Supervisord::new(config, templates));
+            drivers.supervisor = supervisord.clone();
+            drivers.supervisord = Some(supervisord);
+        }
+        Ok(drivers)
+    }
+
+    /// What acc needs to keep running beside the instances, its own server not counted.
+    fn services(&self) -> Vec<Service> {
+        self.nginx.iter().map(|nginx| nginx.service()).collect()
+    }
+}
+
+/// The running binary.
+fn own_binary() -> PathBuf {
+    let path = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("acc"));
+    // Replaced while it runs: the kernel says so in the name; the new one is at the old place.
+    match path.to_str().and_then(|p| p.strip_suffix(" (deleted)")) {
+        Some(replaced) => PathBuf::from(replaced),
+        None => path,
+    }
+}
+
+/// acc's own server as a service of a supervisor. Supervisors clear the environment, so what it overrode is passed on.
+fn own_service(config: &Config) -> Service {
+    let file = config.file.clone().unwrap_or_else(|| PathBuf::from("/dev/null"));
+    Service {
+        name: "server",
+        argv: vec![
+            "/usr/bin/env".into(),
+            format!("ACC_HOME={}", config.home.display()),
+            format!("ACC_RUN={}", config.run.display()),
+            own_binary().display().to_string(),
+            "--config".into(),
+            file.display().to_string(),
+            "server".into(),
+        ],
+        log: config.own_log("server"),
+        stop_signal: 15,
+        stop_timeout: config.wake.timeout + Duration::from_secs(10),
+    }
+}
+
+/// Which boot of this host it is; timestamps of another one mean nothing.
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|s| s.trim().to_owned()).unwrap_or_default()
+}
+
+/// The world of the service, over the database of this installation.
+fn world(config: &Config, drivers: &Drivers, store: Store) -> Arc<World> {
+    World::new(Parts {
+        config: config.clone(),
+        store,
+        supervisor: drivers.supervisor.clone(),
+        edge: drivers.edge.clone(),
+        probe: Arc::new(SocketProbe::new(config.user.clone())),
+        activity: Arc::new(KernelActivity),
+        clock: Arc::new(SystemClock),
+        boot: boot_id(),
+        acc: own_binary(),
+        services: drivers.services(),
+    })
+}
+
+fn open_store(config: &Config) -> Result<Store, ServiceError> {
+    Store::open(&config.database()).map_err(crate::service::error::store)
+}

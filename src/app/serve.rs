@@ -1,0 +1,205 @@
+//! `server`: takes the lock, takes charge of what runs, listens, and looks around now and then until it is told to end.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::{Drivers, lock, open_store, places, world};
+use crate::config::{Config, EdgeKind};
+use crate::driver::host::fs;
+use crate::interface::control;
+use crate::proxy::{self, Proxy};
+use crate::service::error::{ServiceError, chain};
+use crate::service::outcome::Outcome;
+use crate::service::request::Request;
+use crate::service::world::World;
+use crate::service::{self, recover};
+
+/// Runs the server until SIGTERM or SIGINT. `reload` reads the settings again at SIGHUP.
+pub async fn serve(config: Config, reload: impl Fn() -> Result<Config, ServiceError> + Send + Sync + 'static) -> Result<(), ServiceError> {
+    places::prepare(&config)?;
+    let _owner = lock::take(&config).await?;
+    let drivers = Drivers::new(&config)?;
+    let world = world(&config, &drivers, open_store(&config)?);
+    let shutdown = CancellationToken::new();
+    let control = bind_unix(&config.control_socket(), 0o600)?;
+    let proxy = Arc::new(Proxy::from_config(Arc::new(world.clone()), drivers.upstreams.clone(), &config).map_err(|e| ServiceError::because("could not read the pages", &e, "mend `edge.templates`"))?);
+    let listeners = listeners(&config)?;
+
+    recover::recover(&world).await?;
+    let adopted = recover::adopt(&world)?;
+    start_edge(&world, &drivers).await?;
+
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(control::server::serve(control, Arc::new(Verbs(world.clone())), shutdown.clone()));
+    let grace = config.wake.timeout + Duration::from_secs(5);
+    let (front, token) = (proxy.clone(), shutdown.clone());
+    tasks.spawn(async move {
+        let report = proxy::serve::serve(listeners, front, token, grace).await;
+        info!("the edge ended: {report}");
+    });
+    tasks.spawn(look_around(world.clone(), shutdown.clone()));
+
+    info!(pid = std::process::id(), adopted, edge = drivers.edge.kind(), supervisor = drivers.supervisor.kind(), "acc's server is up");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    follow_signals(&world, &proxy, &drivers, &reload).await;
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    info!("ending: no new work, what is held is finished");
+    shutdown.cancel();
+    while tasks.join_next().await.is_some() {}
+    let _ = fs::remove_file(&config.control_socket());
+    Ok(())
+}
+
+/// Verbs that come over the control socket.
+struct Verbs(Arc<World>);
+
+#[async_trait]
+impl control::server::Handler for Verbs {
+    async fn handle(&self, request: Request) -> Result<Outcome, ServiceError> {
+        service::handle(&self.0, request).await
+    }
+}
+
+fn listeners(config: &Config) -> Result<Vec<proxy::serve::Listener>, ServiceError> {
+    if config.edge.kind == EdgeKind::Nginx {
+        let listener = bind_unix(&config.wake_socket(), 0o600)?;
+        places::give_to_edge(config, &config.wake_socket())?;
+        return Ok(vec![proxy::serve::Listener::wake(listener)]);
+    }
+    let failed = |e: std::io::Error| {
+        let hint = "choose another address in `edge.listen`; below port 1024 root is needed";
+        ServiceError::failed(chain(&e), hint)
+    };
+    let mut given = listenfd::ListenFd::from_env();
+    let mut listeners = Vec::new();
+    for n in 0..given.len() {
+        if let Ok(Some(listener)) = given.take_tcp_listener(n) {
+            listeners.push(proxy::serve::Listener::public_std(listener).map_err(failed)?);
+        }
+    }
+    if listeners.is_empty() {
+        for address in &config.edge.listen {
+            listeners.push(proxy::serve::Listener::public(proxy::serve::listen(*address).map_err(failed)?));
+        }
+    }
+    Ok(listeners)
+}
+
+/// A unix socket for many at once. Whoever holds the owner's lock may take the place of what is left of another.
+fn bind_unix(path: &Path, mode: u32) -> Result<UnixListener, ServiceError> {
+    let bind = || -> std::io::Result<UnixListener> {
+        fs::remove_file(path)?;
+        let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+        socket.bind(&socket2::SockAddr::unix(path)?)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+        socket.listen(4096)?;
+        socket.set_nonblocking(true)?;
+        UnixListener::from_std(std::os::unix::net::UnixListener::from(std::os::fd::OwnedFd::from(socket)))
+    };
+    bind().map_err(|e| ServiceError::because(format!("could not listen on `{}`", path.display()), &e, "check `run` in the config: is it short enough, writable, on a local disk?"))
+}
+
+/// nginx: the configuration as it should be now; under the builtin supervisor it is also started.
+async fn start_edge(world: &Arc<World>, drivers: &Drivers) -> Result<(), ServiceError> {
+    let Some(nginx) = &drivers.nginx else { return Ok(()) };
+    let routes = recover::all_routes(world)?;
+    let failed = |e| ServiceError::failed(format!("could not prepare nginx: {}", chain(&e)), "run `acc doctor`");
+    if drivers.supervisord.is_some() {
+        // A refused configuration must not keep the wake server down: the former one is still in force.
+        if let Err(e) = drivers.edge.apply(&routes).await {
+            error!("could not bring nginx's configuration up to date: {}", chain(&e));
+        }
+        return Ok(());
+    }
+    drivers.edge.prepare(&routes).await.map_err(failed)?;
+    let started = drivers.supervisor.ensure_service(&nginx.service()).await;
+    started.map(drop).map_err(|e| ServiceError::because("could not start nginx", &e, "run `acc doctor`"))
+}
+
+/// The server's own monitor: one pass at once, then one every `idle.check_every`.
+async fn look_around(world: Arc<World>, shutdown: CancellationToken) {
+    loop {
+        let pass = service::handle(&world, Request::Monitor { dry_run: false });
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            outcome = pass => report(outcome),
+        }
+        // "off" is looked at again now and then, because SIGHUP may change it.
+        let pause = world.config().idle.check_every;
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(pause.unwrap_or(Duration::from_secs(60))) => {}
+        }
+        while world.config().idle.check_every.is_none() {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(Duration::from_secs(60)) => {}
+            }
+        }
+    }
+}
+
+fn report(outcome: Result<Outcome, ServiceError>) {
+    match outcome {
+        Ok(Outcome::Monitor(pass)) => {
+            for line in pass.lines {
+                match line.action.as_str() {
+                    "error" => warn!(instance = %line.instance, "{}", line.why),
+                    action => info!(instance = %line.instance, action, "{}", line.why),
+                }
+            }
+        }
+        Ok(_) => {}
+        Err(e) => warn!("a monitor pass failed: {e}"),
+    }
+}
+
+/// Returns at SIGTERM or SIGINT; SIGHUP puts changed settings in force.
+async fn follow_signals(world: &Arc<World>, proxy: &Proxy, drivers: &Drivers, reload: &impl Fn() -> Result<Config, ServiceError>) {
+    let (Ok(mut term), Ok(mut int), Ok(mut hup)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
+    else {
+        error!("could not follow signals");
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = term.recv() => return,
+            _ = int.recv() => return,
+            _ = hup.recv() => match reload() {
+                Ok(config) => reconfigure(world, proxy, drivers, config).await,
+                Err(e) => error!("the settings were not changed: {e}"),
+            },
+        }
+    }
+}
+
+async fn reconfigure(world: &Arc<World>, proxy: &Proxy, drivers: &Drivers, new: Config) {
+    let old = world.config();
+    let fixed = |c: &Config| (c.home.clone(), c.run.clone(), c.domain.clone(), c.user.clone(), c.supervisor, c.edge.kind, c.edge.listen.clone());
+    if fixed(&old) != fixed(&new) {
+        return error!("the settings were not changed: home, run, domain, user, kinds and listen need `acc halt` and `acc boot`");
+    }
+    proxy.reconfigure(&new);
+    if let Some(nginx) = &drivers.nginx {
+        nginx.reconfigure(&new);
+        match recover::all_routes(world) {
+            Ok(routes) => {
+                if let Err(e) = drivers.edge.apply(&routes).await {
+                    error!("nginx keeps its former configuration: {}", chain(&e));
+                }
+            }
+            Err(e) => error!("nginx keeps its former configuration: {e}"),
+        }
+    }
+    world.reconfigure(new);
+    info!("the settings were read again");
+}

@@ -1,0 +1,72 @@
+//! What the process was given by its surroundings. The only place in acc that reads the environment.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+/// The surroundings the settings depend on; a plain value, so that a test can make its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Env {
+    vars: BTreeMap<OsString, OsString>,
+    /// The effective user id: root has other default folders.
+    pub uid: u32,
+    /// The working directory: where `./acc.toml` is looked for and what relative paths on the command line begin at.
+    pub cwd: PathBuf,
+    /// Processors this process may use.
+    pub cores: usize,
+    /// The host's config file.
+    pub host_file: PathBuf,
+}
+
+impl Env {
+    /// The surroundings of this process. A working directory that was removed is `/`.
+    #[must_use]
+    pub fn from_process() -> Self {
+        Self {
+            vars: std::env::vars_os().collect(),
+            uid: rustix::process::geteuid().as_raw(),
+            cwd: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            host_file: PathBuf::from("/etc/acc/config.toml"),
+        }
+    }
+
+    /// Surroundings with nothing in them, for tests: no variables, two processors, no config file of the host.
+    #[must_use]
+    pub fn bare(uid: u32, cwd: impl Into<PathBuf>) -> Self {
+        let cwd = cwd.into();
+        Self { vars: BTreeMap::new(), uid, host_file: cwd.join("etc/acc/config.toml"), cwd, cores: 2 }
+    }
+
+    /// The same with one more variable.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.vars.insert(name.into(), value.as_ref().to_owned());
+        self
+    }
+
+    /// A variable; one that is set to nothing counts as not set.
+    #[must_use]
+    pub fn os(&self, name: &str) -> Option<&OsStr> {
+        self.vars.get(OsStr::new(name)).map(OsString::as_os_str).filter(|v| !v.is_empty())
+    }
+
+    /// The same as text; one that is not UTF-8 counts as not set, so use [`Self::os`] for paths.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.os(name)?.to_str()
+    }
+
+    /// Is this root?
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.uid == 0
+    }
+
+    /// A folder of the XDG base directory specification: the variable if it is absolute, else `below` the user's home folder.
+    #[must_use]
+    pub fn xdg(&self, variable: &str, below: &str) -> Option<PathBuf> {
+        let absolute = |name| self.os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+        absolute(variable).or_else(|| absolute("HOME").filter(|_| !below.is_empty()).map(|home| home.join(below)))
+    }
+}

@@ -1,0 +1,58 @@
+//! What is wrong with a file, every fault on a line of its own: key, reason, what was found, line.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The key with its tables (`idle.timeout`), or the environment variable; empty when the fault is not about one key.
+    pub key: String,
+    /// Line in the file, from 1; none when the value is not from the file.
+    pub line: Option<usize>,
+    /// What is wrong with it.
+    pub reason: String,
+    /// The value as it stands there, shortened.
+    pub found: Option<String>,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.reason)?;
+        match (&self.found, self.line) {
+            (Some(found), Some(line)) => write!(f, " (found {found}, line {line})"),
+            (Some(found), None) => write!(f, " (found {found})"),
+            (None, Some(line)) => write!(f, " (line {line})"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+/// All faults of the settings; its text has one line for each.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", lines(.faults, "\n"))]
+pub struct ConfigErrors {
+    /// The file, if there is one.
+    pub file: Option<PathBuf>,
+    /// In the order of the file; never empty.
+    pub faults: Vec<Fault>,
+}
+
+impl ConfigErrors {
+    /// One line to put above the faults.
+    #[must_use]
+    pub fn title(&self) -> String {
+        match &self.file {
+            Some(file) => format!("the settings in `{}` are wrong", file.display()),
+            None => "the settings are wrong".to_owned(),
+        }
+    }
+}
+
+/// The faults as text.
+pub(super) fn lines(faults: &[Fault], between: &str) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join(between)
+}

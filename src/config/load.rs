@@ -1,0 +1,291 @@
+//! From the file and the environment to checked settings, with every default in one place.
+//!
+//! It reads one file and never creates or changes anything.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::env::Env;
+use super::fault::{ConfigErrors, Fault};
+use super::reader::{Faults, Section};
+use super::rules::read_rules;
+use super::value::{self, Parsed};
+use super::{Config, EdgeConfig, EdgeKind, IdleConfig, LogConfig, LogFormat, StopConfig, SupervisorKind, WakeConfig};
+use crate::domain::name::{HostName, NAME_MAX};
+use crate::domain::port::PortRange;
+
+/// What comes after `run` in the longest socket path, for the longest name, with the closing zero byte.
+const LONGEST_BELOW_RUN: usize = "/sock/".len() + NAME_MAX + "/app.sock".len() + 1;
+
+/// Longest path of the `run` folder in bytes: a unix socket's path has 108 in all.
+pub const RUN_MAX: usize = 108 - LONGEST_BELOW_RUN;
+
+/// Reads the settings: the file named on the command line, else by `ACC_CONFIG` (one that is named must exist), else the first
+/// that exists of `./acc.toml`, `/etc/acc/config.toml` and the user's `acc/config.toml`, else the defaults alone.
+///
+/// # Errors
+/// Every fault at once.
+pub fn load(explicit: Option<&Path>, env: &Env) -> Result<Config, ConfigErrors> {
+    match find(explicit, env)? {
+        Some((file, text)) => parse(&text, Some(file), env),
+        None => parse("", None, env),
+    }
+}
+
+/// The file to read and its text.
+fn find(explicit: Option<&Path>, env: &Env) -> Result<Option<(PathBuf, String)>, ConfigErrors> {
+    let named = explicit.or_else(|| env.os("ACC_CONFIG").map(Path::new));
+    let users = env.xdg("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("acc/config.toml"));
+    let places = match named {
+        Some(path) => vec![env.cwd.join(path)],
+        None => [Some(env.cwd.join("acc.toml")), Some(env.host_file.clone()), users].into_iter().flatten().collect(),
+    };
+    for path in places {
+        match fs::read_to_string(&path) {
+            Ok(text) => return Ok(Some((path, text))),
+            Err(e) if named.is_none() && matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+            // A file that may not be read is not a file that is not there: going on would silently use other settings.
+            Err(e) => {
+                let reason = format!("could not read `{}`: {}", path.display(), why(&e));
+                let fault = Fault { key: String::new(), line: None, reason, found: None };
+                return Err(ConfigErrors { file: Some(path), faults: vec![fault] });
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The reason without "(os error 2)".
+fn why(error: &std::io::Error) -> String {
+    if error.kind() == ErrorKind::InvalidData {
+        return "it is not UTF-8 text".to_owned();
+    }
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}
+
+/// Checks the text of a config file.
+///
+/// # Errors
+/// Every fault at once.
+pub fn parse(text: &str, file: Option<PathBuf>, env: &Env) -> Result<Config, ConfigErrors> {
+    let faults = Faults::new(text);
+    let table = faults.parse();
+    if !faults.is_empty() {
+        return Err(ConfigErrors { file, faults: faults.into_list() });
+    }
+    let config = read(&Section::root(&faults, &table), file.clone(), env, &faults);
+    if faults.is_empty() { Ok(config) } else { Err(ConfigErrors { file, faults: faults.into_list() }) }
+}
+
+/// Every key the reader knows, with its tables; `[n]` stands for an element of an array.
+#[cfg(test)]
+pub(super) fn known_keys() -> Vec<String> {
+    let faults = Faults::new("[[rules]]\npath = \"/\"\n");
+    let table = faults.parse();
+    read(&Section::root(&faults, &table), None, &Env::bare(0, "/"), &faults);
+    faults.asked()
+}
+
+fn read(root: &Section<'_>, file: Option<PathBuf>, env: &Env, faults: &Faults<'_>) -> Config {
+    let (home, run) = folders(root, env, faults);
+    let config = Config {
+        file,
+        home,
+        run,
+        domain: root.or("domain", HostName::default_domain(), domain),
+        user: root.or("user", None, |v| value::or_none(v, user)),
+        rules: read_rules(root),
+        edge: edge(&root.section("edge")),
+        supervisor: supervisor(&root.section("supervisor")),
+        idle: idle(&root.section("idle")),
+        wake: wake(&root.section("wake"), env),
+        stop: stop(&root.section("stop")),
+        ports: ports(&root.section("ports")),
+        log: log(&root.section("log")),
+    };
+    if let Some(own) = config.edge.listen.iter().find(|a| (config.ports.first..=config.ports.last).contains(&a.port())) {
+        root.section("ports").fault("range", format!("contains the port of the edge, {own}"));
+    }
+    root.close();
+    config
+}
+
+fn domain(v: &toml::de::DeValue<'_>) -> Parsed<HostName> {
+    let text = value::text(v)?;
+    if text.contains(':') {
+        return Err("must be a domain without a port".to_owned());
+    }
+    let host = HostName::parse(&text).map_err(|fault| format!("not a domain: {fault}"))?;
+    let room = 253 - NAME_MAX - 1;
+    if host.as_str().len() > room {
+        return Err(format!("must have at most {room} characters, to leave room for the longest name"));
+    }
+    Ok(host)
+}
+
+/// The name of a user account, as `useradd` allows it; whether there is such a user is for the host to say.
+fn user(v: &toml::de::DeValue<'_>) -> Parsed<String> {
+    let text = value::text(v)?;
+    let good = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    let first = text.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+    if first && text.len() <= 32 && text.chars().all(good) { Ok(text) } else { Err("not the name of a user".to_owned()) }
+}
+
+/// One folder and where its path was said.
+struct Folder {
+    path: PathBuf,
+    key: &'static str,
+    line: Option<usize>,
+}
+
+impl Folder {
+    fn fault(&self, faults: &Faults<'_>, reason: String) {
+        let found = Some(format!("\"{}\"", self.path.display()));
+        faults.add(Fault { key: self.key.to_owned(), line: self.line, reason, found });
+    }
+}
+
+fn folders(root: &Section<'_>, env: &Env, faults: &Faults<'_>) -> (PathBuf, PathBuf) {
+    let home_default =
+        if env.is_root() { Some("/var/lib/acc".into()) } else { env.xdg("XDG_DATA_HOME", ".local/share").map(|d| d.join("acc")) };
+    let run_default = if env.is_root() {
+        PathBuf::from("/run/acc")
+    } else {
+        env.xdg("XDG_RUNTIME_DIR", "").map_or_else(|| format!("/tmp/acc-{}", env.uid).into(), |d| d.join("acc"))
+    };
+    let home = folder(root, env, faults, "home", "ACC_HOME", home_default);
+    let run = folder(root, env, faults, "run", "ACC_RUN", Some(run_default));
+    let length = run.as_ref().map_or(0, |run| run.path.as_os_str().len());
+    if let Some(run) = run.as_ref().filter(|_| length > RUN_MAX) {
+        let reason = format!("too long for the unix sockets in it: {length} bytes, cut {} to have {RUN_MAX} at most", length - RUN_MAX);
+        run.fault(faults, reason);
+    }
+    let (Some(home), Some(run)) = (home, run) else { return (PathBuf::new(), PathBuf::new()) };
+    if home.path == run.path {
+        run.fault(faults, "must not be the same folder as home".to_owned());
+    } else if home.path.starts_with(&run.path) {
+        home.fault(faults, "must not be inside run, which is emptied at every start of the host".to_owned());
+    }
+    (home.path, run.path)
+}
+
+/// The environment wins over the file, the file over the default. `None`: a fault was recorded.
+fn folder(
+    root: &Section<'_>,
+    env: &Env,
+    faults: &Faults<'_>,
+    key: &'static str,
+    variable: &'static str,
+    default: Option<PathBuf>,
+) -> Option<Folder> {
+    let in_file = root.optional(key, value::absolute);
+    let chosen = if let Some(path) = env.os(variable) {
+        Folder { path: path.into(), key: variable, line: None }
+    } else if let Some(path) = in_file {
+        Folder { path, key, line: root.line_of(key) }
+    } else if root.line_of(key).is_some() {
+        return None;
+    } else if let Some(path) = default {
+        Folder { path, key, line: None }
+    } else {
+        root.fault(key, format!("must be given here or in `{variable}`: there is no `HOME` to put it in"));
+        return None;
+    };
+    match value::check_path(&chosen.path) {
+        Ok(()) => Some(chosen),
+        Err(reason) => {
+            chosen.fault(faults, reason);
+            None
+        }
+    }
+}
+
+fn edge(section: &Section<'_>) -> EdgeConfig {
+    let kinds = [("nginx", EdgeKind::Nginx), ("builtin", EdgeKind::Builtin)];
+    let kind = section.or("kind", EdgeKind::Nginx, value::one_of(&kinds));
+    let mut seen: Vec<SocketAddr> = Vec::new();
+    let listen = section.list("listen", |v| {
+        let address = value::address(v)?;
+        if matches!(address, SocketAddr::V6(a) if a.scope_id() != 0) {
+            return Err("must not have a zone".to_owned());
+        }
+        if seen.contains(&address) {
+            return Err("is there twice".to_owned());
+        }
+        seen.push(address);
+        Ok(address)
+    });
+    if section.is_empty_list("listen") {
+        section.fault("listen", "must have at least one address");
+    }
+    let max_body = section.or("max_body", 1 << 30, value::size);
+    let templates = section.or("templates", None, |v| value::or_none(v, value::absolute));
+    if templates.as_ref().is_some_and(|dir| !dir.is_dir()) {
+        section.fault("templates", "not a folder that can be read");
+    }
+    section.close();
+    EdgeConfig { kind, listen: listen.unwrap_or_else(|| vec![SocketAddr::from(([127, 0, 0, 1], 8080))]), max_body, templates }
+}
+
+fn supervisor(section: &Section<'_>) -> SupervisorKind {
+    let kinds = [("supervisord", SupervisorKind::Supervisord), ("builtin", SupervisorKind::Builtin)];
+    let kind = section.or("kind", SupervisorKind::Supervisord, value::one_of(&kinds));
+    section.close();
+    kind
+}
+
+fn idle(section: &Section<'_>) -> IdleConfig {
+    let idle = IdleConfig {
+        timeout: section.or("timeout", Duration::from_secs(15 * 60), value::some_time),
+        min_awake: section.or("min_awake", Duration::from_secs(30), value::duration),
+        check_every: section.or("check_every", Some(Duration::from_secs(30)), value::pause),
+    };
+    section.close();
+    idle
+}
+
+fn wake(section: &Section<'_>, env: &Env) -> WakeConfig {
+    let auto = (2 * env.cores).max(4);
+    let at_once = |v: &toml::de::DeValue<'_>| match v.as_str() {
+        Some("auto") => Ok(auto),
+        _ => value::whole(1, 10_000)(v).map_err(|reason| format!("{reason}, or \"auto\"")),
+    };
+    let wake = WakeConfig {
+        timeout: section.or("timeout", Duration::from_secs(30), value::some_time),
+        page_after: section.or("page_after", Duration::from_secs(2), value::duration),
+        max_waiting: section.or("max_waiting", 1000, value::whole(1, 1_000_000)),
+        max_at_once: section.or("max_at_once", auto, at_once),
+    };
+    section.close();
+    wake
+}
+
+fn stop(section: &Section<'_>) -> StopConfig {
+    let stop = StopConfig {
+        drain: section.or("drain", Duration::from_secs(30), value::duration),
+        timeout: section.or("timeout", Duration::from_secs(10), value::some_time),
+    };
+    section.close();
+    stop
+}
+
+fn ports(section: &Section<'_>) -> PortRange {
+    let range = section.or("range", PortRange { first: 20_000, last: 29_999 }, value::port_range);
+    section.close();
+    range
+}
+
+fn log(section: &Section<'_>) -> LogConfig {
+    let levels = ["error", "warn", "info", "debug", "trace"].map(|word| (word, word));
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let log = LogConfig {
+        level: section.or("level", "info", value::one_of(&levels)).to_owned(),
+        format: section.or("format", LogFormat::Text, value::one_of(&formats)),
+    };
+    section.close();
+    log
+}

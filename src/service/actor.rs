@@ -1,0 +1,384 @@
+//! The task of one instance: takes events one by one, steps the machine, performs the effects in order.
+//!
+//! Only this task touches drivers and the store for its instance. What takes long (a start, a probe, a count) runs beside it
+//! and comes back as an event of the run it belongs to. It never decides; `domain::lifecycle` does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::task::AbortHandle;
+use tracing::{debug, warn};
+
+use super::error::{ServiceError, chain, store as store_error};
+use super::registry::{Handle, Refused, Reply};
+use super::world::World;
+use super::{ledger, launch};
+use crate::domain::lifecycle::{self, Effect, Event, Failure, Machine, Note, Phase};
+use crate::domain::time::Timestamp;
+use crate::driver::activity::Target;
+use crate::store::Save;
+
+/// How long to wait before asking a supervisor again that could not be asked.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How long the task of a sleeper waits for whoever still holds it, and a task with something unsaved until it tries again.
+const LINGER: Duration = Duration::from_secs(1);
+/// The task of a live instance has nothing to do by itself.
+const LINGER_LIVE: Duration = Duration::from_secs(24 * 3600);
+/// Longest pause between two counts of what is in flight.
+const COUNT_PAUSE_MAX: Duration = Duration::from_millis(25);
+
+/// What the task reads.
+pub(super) struct Message {
+    event: Event,
+    reply: Option<oneshot::Sender<Reply>>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Message {
+    /// Something that has happened; nobody waits.
+    pub(super) fn fact(event: Event) -> Self {
+        Self { event, reply: None, permit: None }
+    }
+
+    /// Something asked for.
+    pub(super) fn request(event: Event, reply: oneshot::Sender<Reply>) -> Self {
+        Self { event, reply: Some(reply), permit: None }
+    }
+
+}
+
+/// One instance's task.
+pub(super) struct Actor {
+    world: Arc<World>,
+    handle: Arc<Handle>,
+    outbox: mpsc::WeakUnboundedSender<Message>,
+    inbox: mpsc::UnboundedReceiver<Message>,
+    probe: Option<AbortHandle>,
+    timer: Option<AbortHandle>,
+    permit: Option<OwnedSemaphorePermit>,
+    unsaved: bool,
+}
+
+impl Actor {
+    pub(super) fn new(
+        world: Arc<World>,
+        handle: Arc<Handle>,
+        outbox: mpsc::WeakUnboundedSender<Message>,
+        inbox: mpsc::UnboundedReceiver<Message>,
+    ) -> Self {
+        Self { world, handle, outbox, inbox, probe: None, timer: None, permit: None, unsaved: false }
+    }
+
+    /// Runs until the instance sleeps and nobody holds it.
+    pub(super) async fn run(mut self) {
+        if !self.handle.known() {
+            self.find_out().await;
+        }
+        loop {
+            let live = self.handle.machine().phase().is_live();
+            if !live && !self.unsaved && self.world.registry.leave(&self.handle, || self.inbox.is_empty()) {
+                break;
+            }
+            let linger = if live && !self.unsaved { LINGER_LIVE } else { LINGER };
+            match tokio::time::timeout(linger, self.inbox.recv()).await {
+                Ok(Some(message)) => self.take(message).await,
+                Ok(None) => break,
+                Err(_) => self.save_again(),
+            }
+        }
+        self.rest();
+    }
+
+    /// The database says that something runs: asks what. As long as nobody can tell, every request is told so.
+    async fn find_out(&mut self) {
+        let name = self.handle.instance.name.clone();
+        loop {
+            match self.world.supervisor.find(&name).await {
+                Ok(found) => {
+                    self.take(Message::fact(Event::Found(found))).await;
+                    self.handle.set_known();
+                    self.handle.publish();
+                    return;
+                }
+                Err(e) => {
+                    warn!(instance = %name, "could not find out what runs: {}", chain(&e));
+                    let error = ServiceError::because(format!("could not find out whether `{name}` runs"), &e, "run `acc doctor`");
+                    self.refuse_all(&error).await;
+                }
+            }
+        }
+    }
+
+    async fn refuse_all(&mut self, error: &ServiceError) {
+        let again = tokio::time::sleep(ASK_AGAIN);
+        tokio::pin!(again);
+        loop {
+            tokio::select! {
+                () = &mut again => return,
+                message = self.inbox.recv() => match message.and_then(|m| m.reply) {
+                    Some(reply) => drop(reply.send(Err(Refused::Broken(error.clone())))),
+                    None => continue,
+                },
+            }
+        }
+    }
+
+    fn save_again(&mut self) {
+        if self.unsaved {
+            self.unsaved = self.persist(&self.handle.machine(), &[]).is_err();
+        }
+    }
+
+    async fn take(&mut self, message: Message) {
+        self.save_again();
+        let event = message.event;
+        let result = self.step(&event);
+        let effects = match result {
+            Ok((answer, run, effects)) => {
+                if let Some(reply) = message.reply {
+                    let _ = reply.send(Ok((answer, run)));
+                }
+                effects
+            }
+            Err(refused) => {
+                debug!(instance = %self.handle.instance.name, ?event, ?refused, "refused");
+                if let Some(reply) = message.reply {
+                    let _ = reply.send(Err(refused));
+                }
+                return;
+            }
+        };
+        if message.permit.is_some() {
+            self.permit = message.permit;
+        }
+        if self.handle.machine().phase() != Phase::Waking {
+            self.rest_probe();
+        }
+        for effect in effects {
+            if !self.perform(effect).await {
+                break;
+            }
+        }
+    }
+
+    /// Steps the machine under its lock; what must be written down is written before anybody sees the new phase.
+    fn step(&mut self, event: &Event) -> Result<(lifecycle::Answer, u64, Vec<Effect>), Refused> {
+        let limits = self.world.limits(&self.handle.instance);
+        let mut machine = self.handle.machine();
+        let step = lifecycle::step(&machine, event, self.world.now(), &limits).map_err(Refused::Denied)?;
+        if step.effects.contains(&Effect::Persist)
+            && let Err(e) = self.persist(&step.next, &step.effects)
+        {
+            let name = &self.handle.instance.name;
+            if is_asked_for(event) {
+                return Err(Refused::Broken(store_error(e)));
+            }
+            // It has happened whether it can be written down or not.
+            warn!(instance = %name, "could not write down what happened: {}", chain(&e));
+            self.unsaved = true;
+        }
+        if machine.phase() != step.next.phase() {
+            debug!(instance = %self.handle.instance.name, from = machine.phase().as_str(), to = step.next.phase().as_str(), ?event);
+        }
+        *machine = step.next;
+        let ending = matches!(machine.phase(), Phase::Draining | Phase::Stopping);
+        let run = machine.run() + u64::from(ending);
+        drop(machine);
+        self.handle.publish();
+        Ok((step.answer, run, step.effects))
+    }
+
+    fn persist(&self, machine: &Machine, effects: &[Effect]) -> Result<(), crate::store::StoreError> {
+        let woke = effects.iter().any(|e| matches!(e, Effect::Record(Note::Woke(..))));
+        let stored = machine.stored();
+        let active = (machine.run() > 0).then(|| self.world.wall_at(stored.quiet_since));
+        let save = Save {
+            stored: &stored,
+            boot: &self.world.boot,
+            woke_at: woke.then(|| self.world.clock.wall()),
+            active_at: active,
+        };
+        self.world.store.save(self.handle.instance.id, &save)
+    }
+
+    /// Performs one effect; `false`: the rest of this step must not be done.
+    async fn perform(&mut self, effect: Effect) -> bool {
+        let run = self.handle.snapshot().run;
+        match effect {
+            Effect::Persist => {}
+            Effect::Spawn => self.spawn(run),
+            Effect::Watch => self.watch(run),
+            Effect::Probe => self.start_probe(run),
+            Effect::OpenGate => self.open_gate(run).await,
+            Effect::CloseGate => return self.close_gate(run).await,
+            Effect::Count(looks) => self.count(run, looks),
+            Effect::Terminate => self.signal(false).await,
+            Effect::Kill => self.signal(true).await,
+            Effect::Arm { at, armed } => self.arm(at, armed),
+            Effect::Record(note) => ledger::write(&self.world, &self.handle.instance, &note),
+        }
+        true
+    }
+
+    fn send(outbox: &mpsc::WeakUnboundedSender<Message>, event: Event) {
+        if let Some(outbox) = outbox.upgrade() {
+            let _ = outbox.send(Message::fact(event));
+        }
+    }
+
+    fn spawn(&self, run: u64) {
+        let (world, outbox) = (self.world.clone(), self.outbox.clone());
+        let program = launch::program(&world, &self.handle.instance);
+        let question = launch::question(&self.handle.instance);
+        tokio::spawn(async move {
+            // The semaphore is never closed; without a permit the start is merely not counted.
+            let permit = world.starts.clone().acquire_owned().await.ok();
+            let started = match world.probe.clear(&question).await {
+                Ok(()) => world.supervisor.start(&program).await.map_err(|e| chain(&e)),
+                Err(why) => Err(why),
+            };
+            let event = match started {
+                Ok(process) => Event::Spawned { run, process },
+                Err(why) => Event::StartFailed { run, failure: Failure::NotStarted(why) },
+            };
+            if let Some(outbox) = outbox.upgrade() {
+                let _ = outbox.send(Message { event, reply: None, permit });
+            }
+        });
+    }
+
+    fn watch(&self, run: u64) {
+        let Some(process) = self.handle.machine().process() else { return };
+        let (world, outbox, name) = (self.world.clone(), self.outbox.clone(), self.handle.instance.name.clone());
+        tokio::spawn(async move {
+            loop {
+                match world.supervisor.wait(&name, process).await {
+                    Ok(exit) => return Self::send(&outbox, Event::Exited { run, exit }),
+                    Err(e) => {
+                        warn!(instance = %name, "could not watch its process: {}", chain(&e));
+                        tokio::time::sleep(ASK_AGAIN).await;
+                    }
+                }
+            }
+        });
+    }
+
+    fn start_probe(&mut self, run: u64) {
+        let (world, outbox) = (self.world.clone(), self.outbox.clone());
+        let question = launch::question(&self.handle.instance);
+        let task = tokio::spawn(async move {
+            world.probe.ready(&question).await;
+            Self::send(&outbox, Event::Ready { run });
+        });
+        self.probe = Some(task.abort_handle());
+    }
+
+    async fn open_gate(&self, run: u64) {
+        if let Err(e) = self.world.edge.open(&self.handle.gate(run)).await {
+            let failure = Failure::NotStarted(format!("its gate could not be opened: {}", chain(&e)));
+            self.handle.tell(Event::StartFailed { run, failure });
+        }
+    }
+
+    async fn close_gate(&self, run: u64) -> bool {
+        let Err(e) = self.world.edge.close(&self.handle.gate(run)).await else { return true };
+        warn!(instance = %self.handle.instance.name, "could not close its gate: {}", chain(&e));
+        // While draining nothing may be stopped behind an open gate; else the process is gone, or the operator does not wait.
+        let draining = self.handle.snapshot().phase == Phase::Draining;
+        if draining {
+            self.handle.tell(Event::DrainFailed { run });
+        }
+        !draining
+    }
+
+    fn count(&self, run: u64, looks: u32) {
+        let (world, outbox) = (self.world.clone(), self.outbox.clone());
+        let gate = self.handle.gate(run);
+        let handle = Arc::downgrade(&self.handle);
+        tokio::spawn(async move {
+            if looks > 0 {
+                let pause = Duration::from_millis(1 << looks.min(10)).min(COUNT_PAUSE_MAX);
+                tokio::time::sleep(pause).await;
+            }
+            let pooled = world.edge.pooled(&gate);
+            let target = Target { listen: gate.listen.clone(), log: None };
+            let event = match world.activity.look(&[target]).await {
+                Ok(seen) => {
+                    let open = seen.first().map_or(0, |s| s.connections);
+                    let tickets = handle.upgrade().map_or(0, |h| h.machine().tickets());
+                    // Pooled connections may close between the two looks: the larger number of them is the true one.
+                    Event::InFlight { run, count: open.saturating_sub(pooled.max(world.edge.pooled(&gate))).max(tickets) }
+                }
+                Err(e) => {
+                    warn!(instance = %gate.name, "{}", chain(&e));
+                    Event::DrainFailed { run }
+                }
+            };
+            Self::send(&outbox, event);
+        });
+    }
+
+    async fn signal(&self, kill: bool) {
+        let Some(process) = self.handle.machine().process() else { return };
+        let program = launch::program(&self.world, &self.handle.instance);
+        let done = match kill {
+            false => self.world.supervisor.terminate(&program, process).await,
+            true => self.world.supervisor.kill(&program.name, process).await,
+        };
+        if let Err(e) = done {
+            warn!(instance = %program.name, "could not signal its process: {}", chain(&e));
+        }
+    }
+
+    fn arm(&mut self, at: Timestamp, armed: u64) {
+        if let Some(timer) = self.timer.take() {
+            timer.abort();
+        }
+        let (world, outbox) = (self.world.clone(), self.outbox.clone());
+        let question = launch::question(&self.handle.instance);
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(at.since(world.now())).await;
+            let waits_for = world.probe.describe(&question);
+            Self::send(&outbox, Event::Timer { armed, waits_for });
+        });
+        self.timer = Some(task.abort_handle());
+    }
+
+    fn rest_probe(&mut self) {
+        if let Some(probe) = self.probe.take() {
+            probe.abort();
+        }
+        self.permit = None;
+    }
+
+    fn rest(&mut self) {
+        self.rest_probe();
+        if let Some(timer) = self.timer.take() {
+            timer.abort();
+        }
+    }
+}
+
+/// Somebody asked for it: if it cannot be written down it is not done. Everything else has happened already.
+fn is_asked_for(event: &Event) -> bool {
+    match event {
+        Event::Created
+        | Event::Wake(_)
+        | Event::Sleep { .. }
+        | Event::Want(_)
+        | Event::Destroy
+        | Event::Reset
+        | Event::Looked { .. }
+        | Event::Admitted => true,
+        Event::Spawned { .. }
+        | Event::Ready { .. }
+        | Event::StartFailed { .. }
+        | Event::Exited { .. }
+        | Event::Released { .. }
+        | Event::InFlight { .. }
+        | Event::DrainFailed { .. }
+        | Event::Timer { .. }
+        | Event::Found(_) => false,
+    }
+}

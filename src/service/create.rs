@@ -1,0 +1,225 @@
+//! `create`: row, folder, files, port or socket, edge entry, first start. Journalled: what fails or is cut off is undone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::{ErrorKind, ServiceError, chain};
+use super::outcome::Outcome;
+use super::registry::Handle;
+use super::request::NewInstance;
+use super::wake::{self, Settled};
+use super::world::World;
+use super::{done, launch, purge, routes, start, want};
+use crate::config::model::resolve_params;
+use crate::domain::instance::Wanted;
+use crate::domain::lifecycle::{Cause, Event, Machine};
+use crate::domain::model::{ListenKind, Model};
+use crate::domain::name::{HostName, InstanceId, InstanceName, free_name};
+use crate::driver::host::{fs, net, users};
+use crate::render;
+use crate::store::{NewRow, StoreError};
+
+/// A request that makes sense.
+struct Plan {
+    name: InstanceName,
+    model: Model,
+    hosts: Vec<HostName>,
+    params: std::collections::BTreeMap<String, String>,
+    owner: Option<String>,
+    idle: Option<Duration>,
+    wanted: Wanted,
+    asleep: bool,
+}
+
+pub(super) async fn run(world: &Arc<World>, new: &NewInstance) -> Result<Outcome, ServiceError> {
+    let since = world.now();
+    let plan = plan(world, new)?;
+    if world.halting() {
+        return Err(start::halting("create", plan.name.as_str()));
+    }
+    let _alone = world.building(plan.name.as_str()).await;
+    let id = insert(world, &plan)?;
+    match build(world, &plan, id).await {
+        Ok(()) => done(world, &plan.name, "created", false, since),
+        Err(e) => Err(undo(world, id, e).await),
+    }
+}
+
+/// Checks everything that can be checked before anything is made.
+fn plan(world: &World, new: &NewInstance) -> Result<Plan, ServiceError> {
+    let config = world.config();
+    let invalid = |message: String, hint: &str| ServiceError::new(ErrorKind::Invalid, message, hint);
+    let model = launch::model(&config, &new.model)?;
+    let params = resolve_params(&model, &new.set)
+        .map_err(|e| invalid(format!("could not create from model `{}`: {}", model.name, chain(&e)), "`acc models` shows its parameters; give one with --set NAME=VALUE"))?;
+    let name = match &new.name {
+        Some(name) => InstanceName::parse(name)
+            .map_err(|e| invalid(format!("`{name}` cannot be an instance's name: {e}"), "use a DNS label: a-z, 0-9 and inner dashes, 63 at most"))?,
+        None => {
+            let names = world.store.names().map_err(super::error::store)?;
+            free_name(&model.name, |n| names.iter().any(|taken| taken == n))
+        }
+    };
+    let mut hosts = Vec::new();
+    for text in &new.hosts {
+        let host = HostName::parse(text).map_err(|e| invalid(format!("`{text}` is not a host name: {e}"), "give a host such as shop.example.org"))?;
+        if !hosts.contains(&host) {
+            hosts.push(host);
+        }
+    }
+    let wanted = new.wanted.as_deref().map_or(Ok(Wanted::Auto), want::parse)?;
+    let owner = new.owner.clone();
+    if let Some(owner) = owner.as_deref().filter(|o| !o.contains('@') || o.contains(char::is_whitespace) || o.contains(char::is_control)) {
+        return Err(invalid(format!("`{owner}` is not an e-mail address"), "give one such as jane@example.org"));
+    }
+    let idle = new.idle_ms.map(Duration::from_millis);
+    hosts_are_free(world, &name, &hosts)?;
+    Ok(Plan { name, model, hosts, params, owner, idle, wanted, asleep: new.asleep || wanted == Wanted::Down })
+}
+
+/// No host may lead to two instances, also not by way of the default domain.
+fn hosts_are_free(world: &World, name: &InstanceName, hosts: &[HostName]) -> Result<(), ServiceError> {
+    let config = world.config();
+    for host in launch::hosts(&config, name, hosts) {
+        if let Some(row) = wake::row_of_host(world, &host)?
+            && row.name != *name
+        {
+            let message = format!("the host `{host}` belongs to instance `{}`", row.name);
+            return Err(ServiceError::failed(message, format!("choose another, or `acc destroy {0}` and `acc purge {0}` first", row.name)));
+        }
+    }
+    Ok(())
+}
+
+/// Writes the row, with a free port for a TCP model. Nothing else exists yet.
+fn insert(world: &World, plan: &Plan) -> Result<InstanceId, ServiceError> {
+    let config = world.config();
+    let dir = config.instance_dir(plan.name.as_str());
+    let machine = Machine::creating(plan.wanted, world.now()).stored();
+    // A port may be taken by another program between the look and the insert of another acc process: try the next one.
+    for _ in 0..10 {
+        let port = match plan.model.listen {
+            ListenKind::Unix => None,
+            ListenKind::Tcp => Some(free_port(world)?),
+        };
+        let row = NewRow {
+            name: &plan.name,
+            model: &plan.model.name,
+            port,
+            params: &plan.params,
+            owner: plan.owner.as_deref(),
+            idle: plan.idle,
+            hosts: &plan.hosts,
+            created_at: world.clock.wall(),
+            stored: &machine,
+            boot: &world.boot,
+        };
+        let inserted = world.store.insert(&row, |id| {
+            if fs::exists(&dir) {
+                let message = format!("could not create `{}`: its folder `{}` is there already", plan.name, dir.display());
+                return Err(Insert::Service(ServiceError::failed(message, "move it away, or choose another name")));
+            }
+            let context = launch::context(world, &plan.name, id, &plan.hosts, port, &plan.params);
+            Ok((launch::make(&plan.model, &context).map_err(Insert::Service)?, launch::key(world)))
+        });
+        match inserted {
+            Ok(id) => return Ok(id),
+            Err(Insert::Store(StoreError::Taken(what))) if what.starts_with("the port") => {}
+            Err(Insert::Store(e @ StoreError::Taken(_))) => {
+                let hint = "choose another; `acc list` shows what there is";
+                return Err(ServiceError::failed(format!("could not create `{}`: {}", plan.name, chain(&e)), hint));
+            }
+            Err(Insert::Store(e)) => return Err(super::error::store(e)),
+            Err(Insert::Service(e)) => return Err(e),
+        }
+    }
+    Err(no_port(&config))
+}
+
+enum Insert {
+    Store(StoreError),
+    Service(ServiceError),
+}
+
+impl From<StoreError> for Insert {
+    fn from(e: StoreError) -> Self {
+        Self::Store(e)
+    }
+}
+
+/// A port that is neither given out nor taken by another program.
+fn free_port(world: &World) -> Result<u16, ServiceError> {
+    let config = world.config();
+    let (taken, newest) = world.store.ports().map_err(super::error::store)?;
+    config.ports.candidates(&taken, newest).find(|port| net::port_is_free(*port)).ok_or_else(|| no_port(&config))
+}
+
+fn no_port(config: &crate::config::Config) -> ServiceError {
+    let message = format!("no port is free in `ports.range` {}-{}", config.ports.first, config.ports.last);
+    ServiceError::failed(message, "widen the range in the config, or purge instances that are not needed")
+}
+
+/// Makes everything else; every step names itself in its error.
+async fn build(world: &Arc<World>, plan: &Plan, id: InstanceId) -> Result<(), ServiceError> {
+    let row = world.store.by_id(id).map_err(super::error::store)?.ok_or_else(|| super::error::no_instance(plan.name.as_str()))?;
+    make_files(world, plan, &row)?;
+    if row.port.is_some() || !row.hosts.is_empty() {
+        routes::apply(world).await.map_err(|e| step(plan, "tell the edge", e))?;
+    }
+    let handle = world.registry.get(world, &row)?;
+    handle.ask(Event::Created).await.map_err(|r| wake::refused("create", &plan.name, r))?;
+    if !plan.asleep {
+        first_start(world, plan, &handle).await?;
+    }
+    world.store.end(id).map_err(super::error::store)
+}
+
+fn step(plan: &Plan, step: &str, e: ServiceError) -> ServiceError {
+    ServiceError { message: format!("could not create `{}`: step \"{step}\" failed and all was undone: {}", plan.name, e.message), ..e }
+}
+
+fn make_files(world: &World, plan: &Plan, row: &crate::store::Row) -> Result<(), ServiceError> {
+    let config = world.config();
+    let context = launch::context(world, &plan.name, row.id, &plan.hosts, row.port, &plan.params);
+    let dir = config.instance_dir(plan.name.as_str());
+    let hint = "check space, owner and mode of that place, then try again";
+    render::instance::files(&plan.model, &context, &dir)
+        .map_err(|e| step(plan, "make its files", ServiceError::failed(chain(&e), hint)))?;
+    if let Some(user) = &config.user {
+        users::give(&dir, user).map_err(|e| step(plan, "give its files to its user", ServiceError::failed(chain(&e), hint)))?;
+    }
+    Ok(())
+}
+
+async fn first_start(world: &Arc<World>, plan: &Plan, handle: &Arc<Handle>) -> Result<(), ServiceError> {
+    let failed = match wake::start(world, handle, Cause::Operator).await {
+        Ok((_, Settled::There)) => return Ok(()),
+        Ok((_, Settled::Failed(failure))) => wake::failed("start", &plan.name, &failure),
+        Err(e) => e,
+    };
+    let last = crate::driver::host::fs::last_lines(&world.config().app_log(plan.name.as_str()), 3);
+    let said = if last.is_empty() { String::new() } else { format!(" (its last words: {})", last.join(" | ")) };
+    let hint = format!("mend the model or its parameters; with --asleep it is made without being started{said}");
+    Err(ServiceError { hint, ..step(plan, "start it", failed) })
+}
+
+/// Takes everything back; what cannot be taken back is said beside the error that was the cause.
+async fn undo(world: &Arc<World>, id: InstanceId, cause: ServiceError) -> ServiceError {
+    match take_back(world, id).await {
+        Ok(()) => cause,
+        Err(e) => ServiceError {
+            hint: format!("{}; also, {} (it is undone at the next start of acc)", cause.hint, e.message),
+            ..cause
+        },
+    }
+}
+
+/// Undoes a create that was begun: also after a crash of acc.
+pub(super) async fn take_back(world: &Arc<World>, id: InstanceId) -> Result<(), ServiceError> {
+    let Some(row) = world.store.by_id(id).map_err(super::error::store)? else { return Ok(()) };
+    if row.stored.phase.is_live() {
+        let handle = world.registry.get(world, &row)?;
+        wake::stop(world, &handle, true).await?;
+    }
+    purge::remove(world, &row).await
+}

@@ -1,0 +1,142 @@
+//! From a row to what can be run: the instance, its program, what to wait for. A launch is made from the model once and kept;
+//! it is made again when acc's folders or its binary have moved.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::error::{ServiceError, chain};
+use super::world::World;
+use crate::config::Config;
+use crate::config::model::load_model;
+use crate::domain::instance::{Instance, Launch, Listen};
+use crate::domain::model::Model;
+use crate::domain::name::{HostName, InstanceId, InstanceName};
+use crate::driver::probe::Question;
+use crate::driver::supervisor::Program;
+use crate::render;
+use crate::store::Row;
+
+/// What stands for a launch's places: another text, and the launch is made again.
+pub(super) fn key(world: &World) -> String {
+    let config = world.config();
+    format!("{} {} {}", config.home.display(), config.run.display(), world.acc.display())
+}
+
+/// All hosts of an instance: the further ones first, as given, then NAME.domain.
+pub(super) fn hosts(config: &Config, name: &InstanceName, further: &[HostName]) -> Vec<HostName> {
+    let own = HostName::on_domain(name, &config.domain);
+    further.iter().filter(|h| **h != own).cloned().chain([own.clone()]).collect()
+}
+
+/// Where an instance listens.
+pub(super) fn listen(config: &Config, name: &InstanceName, port: Option<u16>) -> Listen {
+    match port {
+        Some(port) => Listen::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+        None => Listen::Unix(config.socket(name.as_str())),
+    }
+}
+
+/// Where a browser reaches a host.
+pub(crate) fn url(config: &Config, host: &HostName) -> String {
+    let port = config.edge.listen.first().map_or(80, SocketAddr::port);
+    if port == 80 { format!("http://{host}/") } else { format!("http://{host}:{port}/") }
+}
+
+/// What the templates of a model see.
+pub(super) fn context(
+    world: &World,
+    name: &InstanceName,
+    id: InstanceId,
+    further: &[HostName],
+    port: Option<u16>,
+    params: &std::collections::BTreeMap<String, String>,
+) -> render::instance::Context {
+    let config = world.config();
+    let hosts = hosts(&config, name, further);
+    let text = |path: std::path::PathBuf| path.display().to_string();
+    render::instance::Context {
+        name: name.to_string(),
+        id: id.0,
+        host: hosts.first().map(ToString::to_string).unwrap_or_default(),
+        url: hosts.first().map(|h| url(&config, h)).unwrap_or_default(),
+        hosts: hosts.iter().map(ToString::to_string).collect(),
+        socket: port.is_none().then(|| text(config.socket(name.as_str()))),
+        port,
+        dir: text(config.instance_dir(name.as_str())),
+        data: text(config.data_dir(name.as_str())),
+        params: params.clone(),
+        acc: text(world.acc.clone()),
+    }
+}
+
+/// Renders a launch.
+pub(super) fn make(model: &Model, context: &render::instance::Context) -> Result<Launch, ServiceError> {
+    render::instance::launch(model, context).map_err(|e| {
+        ServiceError::because(format!("could not use model `{}`", model.name), &e, format!("mend {}", model.dir.join("model.toml").display()))
+    })
+}
+
+/// The model of this name, checked.
+pub(super) fn model(config: &Config, name: &str) -> Result<Model, ServiceError> {
+    let dir = config.models().join(name);
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b == b'.') && !name.starts_with('.');
+    if !plain || !dir.is_dir() {
+        let message = format!("there is no model `{name}`");
+        let hint = format!("`acc models` shows what there is in {}", config.models().display());
+        return Err(ServiceError::new(super::error::ErrorKind::NotFound, message, hint));
+    }
+    load_model(&dir).map_err(|e| ServiceError::new(super::error::ErrorKind::Invalid, format!("model `{name}` is wrong: {}", chain(&e)), "mend it and try again"))
+}
+
+/// The instance of a row; its launch is made again when it is missing or made for other places.
+pub(super) fn instance(world: &World, row: &Row) -> Result<Instance, ServiceError> {
+    let config = world.config();
+    let launch = match &row.launch {
+        Some(launch) if row.launch_key == key(world) => launch.clone(),
+        _ => {
+            let launch = make(&model(&config, &row.model)?, &context(world, &row.name, row.id, &row.hosts, row.port, &row.params))?;
+            world.store.relaunch(row.id, &launch, &key(world)).map_err(super::error::store)?;
+            launch
+        }
+    };
+    Ok(Instance {
+        id: row.id,
+        name: row.name.clone(),
+        model: row.model.clone(),
+        hosts: hosts(&config, &row.name, &row.hosts),
+        listen: listen(&config, &row.name, row.port),
+        launch,
+        owner: row.owner.clone(),
+        idle_timeout: row.idle,
+        created_at: row.created_at,
+        last_wake_at: row.last_wake_at,
+        last_active_at: row.last_active_at,
+        wakes: row.wakes,
+    })
+}
+
+/// What the supervisor gets.
+pub(super) fn program(world: &World, instance: &Instance) -> Program {
+    let config = world.config();
+    let name = instance.name.as_str();
+    Program {
+        name: instance.name.clone(),
+        argv: instance.launch.argv.clone(),
+        env: instance.launch.env.clone(),
+        dir: config.instance_dir(name),
+        log: config.app_log(name),
+        stop_signal: instance.launch.stop_signal,
+        // acc kills by itself, a little earlier; this is for a supervisor that is left alone.
+        stop_timeout: world.limits(instance).stop + Duration::from_secs(5),
+        user: config.user.clone(),
+    }
+}
+
+/// What the probe waits for.
+pub(super) fn question(instance: &Instance) -> Question {
+    Question {
+        listen: instance.listen.clone(),
+        health: instance.launch.health.clone(),
+        host: instance.hosts.first().map(ToString::to_string).unwrap_or_default(),
+    }
+}

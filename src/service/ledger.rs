@@ -1,0 +1,33 @@
+//! What the machine wants remembered, as lines of the ledger.
+
+use tracing::{info, warn};
+
+use super::error::chain;
+use super::world::World;
+use crate::domain::instance::Instance;
+use crate::domain::lifecycle::{Drain, Note};
+
+/// Writes one line; a ledger that cannot be written stops nothing.
+pub(super) fn write(world: &World, instance: &Instance, note: &Note) {
+    let (kind, detail) = words(note);
+    info!(instance = %instance.name, kind, "{detail}");
+    let written = world.store.record(world.clock.wall(), Some(instance.id), instance.name.as_str(), kind, &detail);
+    if let Err(e) = written {
+        warn!(instance = %instance.name, "could not write the ledger: {}", chain(&e));
+    }
+}
+
+fn words(note: &Note) -> (&'static str, String) {
+    match note {
+        Note::Woke(cause, took) => ("woke", format!("for {}, after {} ms", cause.as_str(), took.as_millis())),
+        Note::Slept(Drain::Idle) => ("slept", "it was idle".into()),
+        Note::Slept(Drain::Operator) => ("slept", "the operator asked".into()),
+        Note::EndedItself => ("ended", "it ended by itself with code 0".into()),
+        Note::Failed(failure) => ("failed", failure.to_string()),
+        Note::CalledOff(in_flight) => ("called_off", format!("an idle stop, because {in_flight} in flight")),
+        Note::Killed => ("killed", "it did not end in time".into()),
+        Note::Created => ("created", "made".into()),
+        Note::Destroyed => ("destroyed", "out of service".into()),
+        Note::Wanted(wanted) => ("wanted", format!("now {}", wanted.as_str())),
+    }
+}

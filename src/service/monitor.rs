@@ -1,0 +1,334 @@
+//! One pass over all instances: put the idle ones to sleep, notice the dead, bring up what is wanted up, repair.
+//!
+//! It looks at everything and trusts nothing remembered. One broken instance does not end the pass for the others.
+
+use std::collections::HashSet;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::error::{ServiceError, chain};
+use super::outcome::{Outcome, Pass, PassLine};
+use super::registry::{Handle, LastLook};
+use super::wake::{self, Settled};
+use super::world::World;
+use crate::domain::idle::{self, Verdict};
+use crate::domain::lifecycle::{Cause, Event, Phase};
+use crate::domain::time::Timestamp;
+use crate::driver::activity::{Mark, Seen, Target};
+use crate::driver::supervisor::Ensured;
+use crate::store::Row;
+
+/// How long a pass waits for a supervisor that must first be asked what runs.
+const KNOW_WITHIN: Duration = Duration::from_secs(3);
+
+/// One pass, unless another one is under way.
+pub(super) async fn run(world: &Arc<World>, dry_run: bool) -> Result<Outcome, ServiceError> {
+    let Ok(_alone) = world.monitor.try_lock() else { return Ok(Outcome::Busy) };
+    let mut pass = Pass::default();
+    let handles = live(world, &mut pass).await?;
+    let awake: Vec<Arc<Handle>> = handles.into_iter().filter(|h| h.snapshot().phase == Phase::Awake).collect();
+    match look(world, &awake).await {
+        Ok(seen) if dry_run => {
+            for (handle, seen) in awake.iter().zip(&seen) {
+                pass.lines.push(would(world, handle, *seen));
+            }
+        }
+        Ok(seen) => sleep_idle(world, &awake, &seen, &mut pass).await,
+        // Who is in use is not known: nobody is put to sleep.
+        Err(e) => pass.lines.push(line("acc", "error", e.message)),
+    }
+    drop(awake);
+    if !dry_run && !world.halting() {
+        bring_up(world, &mut pass).await;
+        reconcile(world, &mut pass).await;
+        keep_house(world, &mut pass).await;
+    }
+    Ok(Outcome::Monitor(pass))
+}
+
+fn line(instance: &str, action: &str, why: impl Into<String>) -> PassLine {
+    PassLine { instance: instance.to_owned(), action: action.to_owned(), why: why.into() }
+}
+
+/// Handles of all instances that are said to run, once it is known what does.
+async fn live(world: &Arc<World>, pass: &mut Pass) -> Result<Vec<Arc<Handle>>, ServiceError> {
+    let mut handles: Vec<(Phase, Arc<Handle>)> = Vec::new();
+    for row in world.store.busy().map_err(super::error::store)? {
+        if row.stored.phase.is_live() {
+            match world.registry.get(world, &row) {
+                Ok(handle) => handles.push((row.stored.phase, handle)),
+                Err(e) => pass.lines.push(line(row.name.as_str(), "error", e.message)),
+            }
+        }
+    }
+    let deadline = world.now().after(KNOW_WITHIN);
+    let mut known = Vec::new();
+    for (before, handle) in handles {
+        let name = handle.instance.name.as_str().to_owned();
+        if !handle.until_known(deadline.since(world.now())).await {
+            pass.lines.push(line(&name, "error", "its supervisor could not be asked whether it runs"));
+            continue;
+        }
+        if before == Phase::Awake && handle.snapshot().phase == Phase::Failed {
+            let why = handle.machine().failure().map_or_else(String::new, ToString::to_string);
+            pass.lines.push(line(&name, "died", why));
+        }
+        known.push(handle);
+    }
+    Ok(known)
+}
+
+/// Looks at all of them in one go.
+async fn look(world: &World, handles: &[Arc<Handle>]) -> Result<Vec<Seen>, ServiceError> {
+    let config = world.config();
+    let logged = config.edge.kind == crate::config::EdgeKind::Nginx;
+    let target = |h: &Arc<Handle>| Target {
+        listen: h.instance.listen.clone(),
+        log: logged.then(|| config.access_log(h.instance.name.as_str())),
+    };
+    let targets: Vec<Target> = handles.iter().map(target).collect();
+    if targets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let seen = world.activity.look(&targets).await;
+    seen.map_err(|e| ServiceError::failed(format!("nobody is put to sleep: {}", chain(&e)), "run `acc doctor`"))
+}
+
+/// What one look says about an instance.
+struct Use {
+    in_flight: u32,
+    used: Option<Timestamp>,
+    mark: Mark,
+}
+
+fn usage(world: &World, handle: &Handle, seen: Seen) -> Use {
+    let last = *handle.last_look.lock().unwrap_or_else(PoisonError::into_inner);
+    let (run, since) = {
+        let machine = handle.machine();
+        (machine.run(), machine.since())
+    };
+    let pooled = world.edge.pooled(&handle.gate(run));
+    let used = (seen.mark != last.mark).then(|| {
+        // The log grew between the last look and now; its time is only believed within these bounds, because the wall
+        // clock may have been set.
+        let at = world.clock.wall().0.saturating_sub(seen.mark.modified).max(0);
+        let estimate = Timestamp(world.now().0.saturating_sub(u64::try_from(at).unwrap_or(0)));
+        estimate.clamp(last.at.max(since).min(world.now()), world.now())
+    });
+    Use { in_flight: seen.connections.saturating_sub(pooled), used, mark: seen.mark }
+}
+
+/// What a pass would do about it.
+fn would(world: &World, handle: &Handle, seen: Seen) -> PassLine {
+    let now = world.now();
+    let usage = usage(world, handle, seen);
+    let limits = world.limits(&handle.instance);
+    let mut look = handle.machine().look(usage.in_flight, &limits);
+    if let Some(used) = usage.used {
+        look.quiet_since = look.quiet_since.max(used);
+    }
+    let quiet = now.since(look.quiet_since.max(look.awake_since));
+    let short = |d: Duration| humantime::format_duration(Duration::from_secs(d.as_secs())).to_string();
+    let name = handle.instance.name.as_str();
+    match idle::verdict(&look, now) {
+        Verdict::Sleep => line(name, "sleep", format!("quiet for {}, its idle timeout is {}", short(quiet), short(look.timeout))),
+        Verdict::Pinned => line(name, "keep", "it is wanted up"),
+        Verdict::InUse(n) => line(name, "keep", format!("{n} requests or connections are open")),
+        Verdict::JustWoken(left) => line(name, "keep", format!("just woken, kept awake for {} more", short(left))),
+        Verdict::NotYet(left) => line(name, "keep", format!("quiet for {}, idle in {}", short(quiet), short(left))),
+    }
+}
+
+async fn sleep_idle(world: &Arc<World>, awake: &[Arc<Handle>], seen: &[Seen], pass: &mut Pass) {
+    let mut asked = JoinSet::new();
+    for (handle, seen) in awake.iter().zip(seen) {
+        let (world, handle, seen) = (world.clone(), handle.clone(), *seen);
+        asked.spawn(async move { tell(&world, &handle, seen).await });
+    }
+    while let Some(done) = asked.join_next().await {
+        pass.lines.extend(done.ok().flatten());
+    }
+    pass.lines.sort_by(|a, b| a.instance.cmp(&b.instance));
+}
+
+/// Tells the machine what was seen; when that puts it to sleep, waits until it is.
+async fn tell(world: &World, handle: &Arc<Handle>, seen: Seen) -> Option<PassLine> {
+    let name = handle.instance.name.as_str();
+    let run = handle.snapshot().run;
+    let usage = usage(world, handle, seen);
+    let quiet = world.now().since(handle.machine().quiet_since());
+    let event = Event::Looked { run, in_flight: usage.in_flight, used: usage.used };
+    if let Err(refused) = handle.ask(event).await {
+        return Some(line(name, "error", wake::refused("look at", &handle.instance.name, refused).message));
+    }
+    remember(world, handle, usage.mark);
+    let mut changes = handle.follow();
+    let stopping = |p: Phase| matches!(p, Phase::Draining | Phase::Stopping);
+    let limits = world.limits(&handle.instance);
+    let settled = changes.wait_for(|s| !stopping(s.phase));
+    match tokio::time::timeout(limits.drain + limits.stop * 3, settled).await {
+        Ok(Ok(s)) if s.phase == Phase::Asleep || s.run != run => {
+            let quiet = humantime::format_duration(Duration::from_secs(quiet.as_secs()));
+            Some(line(name, "sleep", format!("it was idle for {quiet}")))
+        }
+        Ok(_) => None,
+        Err(_) => Some(line(name, "error", format!("it is still {}", handle.snapshot().phase.as_str()))),
+    }
+}
+
+/// Writes down what was seen, so that the next look, maybe of another process, knows what is new.
+fn remember(world: &World, handle: &Handle, mark: Mark) {
+    let now = world.now();
+    *handle.last_look.lock().unwrap_or_else(PoisonError::into_inner) = LastLook { mark, at: now };
+    let quiet = handle.machine().quiet_since();
+    let mark = (mark.inode, mark.size, mark.modified);
+    let written = world.store.looked(handle.instance.id, mark, now, quiet, Some(world.wall_at(quiet)));
+    if let Err(e) = written {
+        tracing::warn!(instance = %handle.instance.name, "could not write down its use: {}", chain(&e));
+    }
+}
+
+/// Starts what is wanted up and is not.
+async fn bring_up(world: &Arc<World>, pass: &mut Pass) {
+    let rows = match world.store.wanted_up() {
+        Ok(rows) => rows,
+        Err(e) => return pass.lines.push(line("acc", "error", chain(&e))),
+    };
+    let mut starts = JoinSet::new();
+    for row in rows.into_iter().filter(|r| !r.stored.phase.is_live()) {
+        let world = world.clone();
+        starts.spawn(async move { start_pinned(&world, &row).await });
+    }
+    while let Some(done) = starts.join_next().await {
+        pass.lines.extend(done.ok().flatten());
+    }
+}
+
+async fn start_pinned(world: &Arc<World>, row: &Row) -> Option<PassLine> {
+    let name = row.name.as_str();
+    let handle = match world.registry.get(world, row) {
+        Ok(handle) => handle,
+        Err(e) => return Some(line(name, "error", e.message)),
+    };
+    let (phase, retry_at) = {
+        let machine = handle.machine();
+        (machine.phase(), machine.retry_at())
+    };
+    // A failed one waits for its time without a word: cron would mail it each minute.
+    if phase == Phase::Failed && world.now() < retry_at {
+        return None;
+    }
+    match wake::start(world, &handle, Cause::Pinned).await {
+        Ok((true, _)) => None,
+        Ok((false, Settled::There)) => Some(line(name, "started", "it is wanted up")),
+        Ok((false, Settled::Failed(failure))) => Some(line(name, "error", failure.to_string())),
+        Err(e) => Some(line(name, "error", e.message)),
+    }
+}
+
+/// Makes gates and processes what the phases say. "Could not ask" changes nothing.
+async fn reconcile(world: &Arc<World>, pass: &mut Pass) {
+    match world.edge.open_gates().await {
+        Ok(open) => {
+            let open: HashSet<String> = open.iter().map(ToString::to_string).collect();
+            gates(world, &open, pass).await;
+        }
+        Err(e) => pass.lines.push(line("acc", "error", chain(&e))),
+    }
+    match world.supervisor.running().await {
+        Ok(running) => {
+            for (name, process) in running {
+                strays(world, &name, process, pass).await;
+            }
+        }
+        Err(e) => pass.lines.push(line("acc", "error", chain(&e))),
+    }
+}
+
+async fn gates(world: &Arc<World>, open: &HashSet<String>, pass: &mut Pass) {
+    let mut awake = HashSet::new();
+    for handle in world.registry.all() {
+        let snapshot = handle.snapshot();
+        let name = handle.instance.name.as_str();
+        if snapshot.phase != Phase::Awake {
+            continue;
+        }
+        awake.insert(name.to_owned());
+        if handle.known() && !open.contains(name) {
+            handle.tell(Event::Found(handle.machine().process()));
+            pass.lines.push(line(name, "repaired", "its gate was missing"));
+        }
+    }
+    for name in open.difference(&awake) {
+        let Ok(Some(row)) = world.store.by_name(name) else {
+            if let Ok(name) = crate::domain::name::InstanceName::parse(name)
+                && world.edge.forget(&name).await.is_ok()
+            {
+                pass.lines.push(line(name.as_str(), "repaired", "a gate without an instance was removed"));
+            }
+            continue;
+        };
+        // Read again: it may have become awake since.
+        if row.stored.phase == Phase::Awake {
+            continue;
+        }
+        let gate = crate::driver::edge::Gate {
+            listen: super::launch::listen(&world.config(), &row.name, row.port),
+            run: row.stored.run,
+            name: row.name,
+        };
+        // Should it wake just now, its requests take the way through the wake server until the next pass: slower, not lost.
+        if !row.stored.phase.is_live() && world.edge.close(&gate).await.is_ok() {
+            pass.lines.push(line(name, "repaired", "the gate of one that does not run was open"));
+        }
+    }
+}
+
+/// A process of an instance that should not run, or of none at all.
+async fn strays(
+    world: &Arc<World>,
+    name: &crate::domain::name::InstanceName,
+    process: crate::domain::instance::Process,
+    pass: &mut Pass,
+) {
+    match world.store.by_name(name.as_str()) {
+        Err(e) => pass.lines.push(line(name.as_str(), "error", chain(&e))),
+        Ok(None) => {
+            if world.supervisor.kill(name, process).await.is_ok() && world.supervisor.forget(name).await.is_ok() {
+                pass.lines.push(line(name.as_str(), "repaired", "a process without an instance was ended"));
+            }
+        }
+        Ok(Some(row)) => {
+            let Ok(handle) = world.registry.get(world, &row) else { return };
+            if !handle.snapshot().phase.is_live() {
+                handle.tell(Event::Found(Some(process)));
+                pass.lines.push(line(name.as_str(), "repaired", "it ran although it should not"));
+            }
+        }
+    }
+}
+
+async fn keep_house(world: &Arc<World>, pass: &mut Pass) {
+    for service in &world.services {
+        match world.supervisor.ensure_service(service).await {
+            Ok(Ensured::Started) => pass.lines.push(line(service.name, "repaired", "it did not run and was started")),
+            Ok(Ensured::Already) => {}
+            Err(e) => pass.lines.push(line(service.name, "error", chain(&e))),
+        }
+    }
+    let live: Vec<_> = world
+        .registry
+        .all()
+        .iter()
+        .filter(|h| h.snapshot().phase.is_live())
+        .map(|h| h.instance.name.clone())
+        .collect();
+    if let Err(e) = world.supervisor.tidy(&live).await {
+        pass.lines.push(line("acc", "error", chain(&e)));
+    }
+    if let Err(e) = world.store.prune_events(world.clock.wall()) {
+        pass.lines.push(line("acc", "error", chain(&e)));
+    }
+}

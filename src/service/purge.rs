@@ -1,0 +1,50 @@
+//! `purge`: removes a destroyed instance with everything it had. Journalled: once begun it is finished, also after a crash.
+
+use std::sync::Arc;
+
+use super::error::{ErrorKind, ServiceError};
+use super::outcome::Outcome;
+use super::world::World;
+use super::{find_row, millis, routes, view};
+use crate::domain::lifecycle::Phase;
+use crate::driver::host::fs;
+use crate::store::{Row, Work};
+
+pub(super) async fn run(world: &Arc<World>, given: &str) -> Result<Outcome, ServiceError> {
+    let since = world.now();
+    let row = find_row(&world.store, given)?;
+    let _alone = world.building(row.name.as_str()).await;
+    let row = find_row(&world.store, row.name.as_str())?;
+    if row.stored.phase != Phase::Destroyed {
+        let message = format!("could not purge `{}`: it is {}, not destroyed", row.name, row.stored.phase.as_str());
+        return Err(ServiceError::new(ErrorKind::Denied, message, format!("`acc destroy {}` first", row.name)));
+    }
+    let instance = Box::new(view::of_row(&world.config(), &row));
+    world.store.begin(row.id, Work::Purge, world.clock.wall()).map_err(super::error::store)?;
+    remove(world, &row).await?;
+    let took_ms = millis(world.now().since(since));
+    Ok(Outcome::Instance { did: "purged".into(), already: false, took_ms, instance })
+}
+
+/// Removes everything an instance had, the row last. Every step may be repeated; nothing of it runs any more.
+pub(super) async fn remove(world: &Arc<World>, row: &Row) -> Result<(), ServiceError> {
+    let name = &row.name;
+    let config = world.config();
+    let deed = || format!("could not remove all of `{name}`");
+    let hint = "mend that and run the same command again";
+    world.supervisor.forget(name).await.map_err(|e| ServiceError::because(deed(), &e, hint))?;
+    world.edge.forget(name).await.map_err(|e| ServiceError::because(deed(), &e, hint))?;
+    for dir in [config.socket_dir(name.as_str()), config.instance_dir(name.as_str())] {
+        fs::remove_tree(&dir)
+            .map_err(|e| ServiceError::because(format!("{}: `{}`", deed(), dir.display()), &e, hint))?;
+    }
+    world.store.delete(row.id).map_err(super::error::store)?;
+    world.registry.forget(row.id);
+    if let Err(e) = world.store.record(world.clock.wall(), Some(row.id), name.as_str(), "purged", "removed for good") {
+        tracing::warn!(instance = %name, "could not write the ledger: {e}");
+    }
+    if row.port.is_some() || !row.hosts.is_empty() {
+        routes::apply(world).await?;
+    }
+    Ok(())
+}

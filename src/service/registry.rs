@@ -1,0 +1,219 @@
+//! The instances that have a task: those awake, on their way, or asked for just now. A sleeper is not here.
+//!
+//! A handle is found under the same lock under which it is removed, so nobody ever holds one whose task has left.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::actor::{Actor, Message};
+use super::error::ServiceError;
+use super::launch;
+use super::world::World;
+use crate::domain::instance::Instance;
+use crate::domain::lifecycle::{Answer, Denied, Event, Machine, Phase};
+use crate::domain::name::{HostName, InstanceId};
+use crate::domain::time::Timestamp;
+use crate::driver::activity::Mark;
+use crate::driver::edge::Gate;
+use crate::store::Row;
+
+/// What everybody may see of an instance while it changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Phase.
+    pub phase: Phase,
+    /// Number of the run.
+    pub run: u64,
+    /// The run that failed last.
+    pub failed_run: Option<u64>,
+}
+
+/// Why the machine did not take an event.
+#[derive(Debug)]
+pub enum Refused {
+    /// Not in this phase.
+    Denied(Denied),
+    /// It could not be written down, or the supervisor could not be asked.
+    Broken(ServiceError),
+}
+
+/// The reply to an event: whether something was done, and the run that will answer to it (the next one, while this one ends).
+pub type Reply = Result<(Answer, u64), Refused>;
+
+/// What the last look at the access log showed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LastLook {
+    pub(super) mark: Mark,
+    pub(super) at: Timestamp,
+}
+
+/// One instance's machine and the way to its task.
+pub struct Handle {
+    pub(super) instance: Instance,
+    pub(super) waiting: AtomicUsize,
+    pub(super) last_look: Mutex<LastLook>,
+    machine: Mutex<Machine>,
+    known: AtomicBool,
+    inbox: mpsc::UnboundedSender<Message>,
+    seen: watch::Sender<Snapshot>,
+}
+
+impl Handle {
+    /// The machine. Held for moments only, never across an await.
+    pub(super) fn machine(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is true now.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::of(&self.machine())
+    }
+
+    /// Follows the changes.
+    pub(super) fn follow(&self) -> watch::Receiver<Snapshot> {
+        self.seen.subscribe()
+    }
+
+    pub(super) fn publish(&self) {
+        self.seen.send_replace(self.snapshot());
+    }
+
+    /// Is it known what runs? Before that, a phase read from the database is hearsay.
+    pub(super) fn known(&self) -> bool {
+        self.known.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_known(&self) {
+        self.known.store(true, Ordering::Release);
+    }
+
+    /// The gate of the current run.
+    pub(super) fn gate(&self, run: u64) -> Gate {
+        Gate { name: self.instance.name.clone(), listen: self.instance.listen.clone(), run }
+    }
+
+    /// Waits until it is known what runs; `false`: it is not known yet after this long.
+    pub(super) async fn until_known(&self, within: std::time::Duration) -> bool {
+        let mut changes = self.follow();
+        tokio::time::timeout(within, changes.wait_for(|_| self.known())).await.is_ok()
+    }
+
+    /// Hands an event to the task without waiting.
+    pub(super) fn tell(&self, event: Event) {
+        let _ = self.inbox.send(Message::fact(event));
+    }
+
+    /// Hands a request to the task and waits for the machine's answer.
+    pub(super) async fn ask(&self, event: Event) -> Reply {
+        let (reply, answer) = oneshot::channel();
+        let gone = || Refused::Broken(ServiceError::failed(format!("the task of `{}` ended", self.instance.name), "try again"));
+        self.inbox.send(Message::request(event, reply)).map_err(|_| gone())?;
+        answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+}
+
+impl Snapshot {
+    fn of(machine: &Machine) -> Self {
+        Self { phase: machine.phase(), run: machine.run(), failed_run: machine.failed_run() }
+    }
+}
+
+#[derive(Default)]
+struct Maps {
+    by_id: HashMap<InstanceId, Arc<Handle>>,
+    by_host: HashMap<HostName, Arc<Handle>>,
+}
+
+impl Maps {
+    /// Removes this handle, and no other that has come to one of its hosts since.
+    fn remove(&mut self, handle: &Arc<Handle>) {
+        self.by_id.remove(&handle.instance.id);
+        for host in &handle.instance.hosts {
+            if self.by_host.get(host).is_some_and(|h| Arc::ptr_eq(h, handle)) {
+                self.by_host.remove(host);
+            }
+        }
+    }
+}
+
+/// All handles.
+#[derive(Default)]
+pub(super) struct Registry {
+    maps: Mutex<Maps>,
+}
+
+impl Registry {
+    fn maps(&self) -> MutexGuard<'_, Maps> {
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The handle of a host, if its instance has a task.
+    pub(super) fn by_host(&self, host: &HostName) -> Option<Arc<Handle>> {
+        self.maps().by_host.get(host).cloned()
+    }
+
+    /// All handles.
+    pub(super) fn all(&self) -> Vec<Arc<Handle>> {
+        self.maps().by_id.values().cloned().collect()
+    }
+
+    /// The handle of a row's instance; its task is started when it has none.
+    pub(super) fn get(&self, world: &Arc<World>, row: &Row) -> Result<Arc<Handle>, ServiceError> {
+        let mut maps = self.maps();
+        if let Some(handle) = maps.by_id.get(&row.id) {
+            return Ok(handle.clone());
+        }
+        // The row was read outside this lock: read it again, it may have been written by a task that has left since.
+        let row = world.store.by_id(row.id).map_err(super::error::store)?.ok_or_else(|| super::error::no_instance(row.name.as_str()))?;
+        let instance = launch::instance(world, &row)?;
+        let mut stored = row.stored;
+        let known = !stored.phase.is_live();
+        if row.boot != world.boot {
+            (stored.since, stored.quiet_since, stored.retry_at) = (world.now(), world.now(), Timestamp(0));
+        }
+        let machine = Machine::restore(stored);
+        let (inbox, messages) = mpsc::unbounded_channel();
+        let handle = Arc::new(Handle {
+            waiting: AtomicUsize::new(0),
+            last_look: Mutex::new(LastLook {
+                mark: Mark { inode: row.mark.0, size: row.mark.1, modified: row.mark.2 },
+                at: row.looked_at,
+            }),
+            seen: watch::Sender::new(Snapshot::of(&machine)),
+            machine: Mutex::new(machine),
+            known: AtomicBool::new(known),
+            inbox: inbox.clone(),
+            instance,
+        });
+        for host in &handle.instance.hosts {
+            maps.by_host.insert(host.clone(), handle.clone());
+        }
+        maps.by_id.insert(row.id, handle.clone());
+        drop(maps);
+        tokio::spawn(Actor::new(world.clone(), handle.clone(), inbox.downgrade(), messages).run());
+        Ok(handle)
+    }
+
+    /// Removes the handle if nobody but the registry and its task (which asks) holds it, and nothing is left to read.
+    pub(super) fn leave(&self, handle: &Arc<Handle>, inbox_is_empty: impl Fn() -> bool) -> bool {
+        let mut maps = self.maps();
+        let own = 2 + handle.instance.hosts.len();
+        if Arc::strong_count(handle) > own || !inbox_is_empty() {
+            return false;
+        }
+        maps.remove(handle);
+        true
+    }
+
+    /// Removes the handle of an instance that is no more; its task leaves by itself.
+    pub(super) fn forget(&self, id: InstanceId) {
+        let mut maps = self.maps();
+        if let Some(handle) = maps.by_id.get(&id).cloned() {
+            maps.remove(&handle);
+        }
+    }
+}

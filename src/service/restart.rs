@@ -1,0 +1,24 @@
+//! `restart`: stop in order, then start. One that sleeps is only started.
+
+use std::sync::Arc;
+
+use super::error::ServiceError;
+use super::outcome::Outcome;
+use super::wake::{self, Settled};
+use super::world::World;
+use super::{done, find, start};
+use crate::domain::lifecycle::Cause;
+
+pub(super) async fn run(world: &Arc<World>, given: &str) -> Result<Outcome, ServiceError> {
+    let since = world.now();
+    let handle = find(world, given)?;
+    let name = handle.instance.name.clone();
+    if world.halting() {
+        return Err(start::halting("restart", name.as_str()));
+    }
+    wake::stop(world, &handle, false).await?;
+    match wake::start(world, &handle, Cause::Operator).await? {
+        (_, Settled::There) => done(world, &name, "restarted", false, since),
+        (_, Settled::Failed(failure)) => Err(wake::failed("restart", &name, &failure)),
+    }
+}

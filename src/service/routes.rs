@@ -1,0 +1,40 @@
+//! What the edge has to know beyond names, read from the database and put in force.
+
+use super::error::{ServiceError, chain};
+use super::launch;
+use super::world::World;
+use crate::domain::instance::Listen;
+use crate::driver::edge::{EdgeError, Route};
+
+/// All routes, those of destroyed instances left out.
+pub(super) fn all(world: &World) -> Result<Vec<Route>, ServiceError> {
+    let config = world.config();
+    let rows = world.store.routed().map_err(super::error::store)?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Route {
+            tcp: match launch::listen(&config, &row.name, row.port) {
+                Listen::Tcp(address) => Some(address),
+                Listen::Unix(_) => None,
+            },
+            name: row.name,
+            hosts: row.hosts,
+        })
+        .collect())
+}
+
+/// Puts them in force.
+pub(super) async fn apply(world: &World) -> Result<(), ServiceError> {
+    let routes = all(world)?;
+    world.edge.apply(&routes).await.map_err(|e| edge("could not change the edge", &e))
+}
+
+/// An error of the edge, with its way out.
+pub(super) fn edge(deed: &str, e: &EdgeError) -> ServiceError {
+    let hint = match e {
+        EdgeError::File { .. } => "check space, owner and mode of that place",
+        EdgeError::Refused { .. } => "the former configuration is still in force; mend what is named and try again",
+        EdgeError::Unusable(_) => "run `acc doctor`",
+    };
+    ServiceError::failed(format!("{deed}: {}", chain(e)), hint)
+}

@@ -1,0 +1,325 @@
+//! Waiting for an instance: single flight, everyone on the same result. Implements the proxy's door.
+//!
+//! The first who asks starts the wake, the others join; a failure reaches every one of them; whoever leaves cancels only
+//! its own wait. A request is counted in flight under the lock under which it is let through.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::door::{Door, Knock, Pass, Waiting};
+use super::error::{ErrorKind, ServiceError, chain};
+use super::registry::{Handle, Refused, Snapshot};
+use super::world::World;
+use crate::domain::admission::{self, Admission, Refusal};
+use crate::domain::lifecycle::{self, Answer, Cause, Denied, Event, Failure, Phase};
+use crate::domain::name::{HostName, InstanceName};
+use crate::domain::rule::Verdict;
+use crate::domain::time::Timestamp;
+use crate::driver::edge::Gate;
+use crate::store::Row;
+
+/// One request on its way through an instance.
+struct Ticket {
+    world: Arc<World>,
+    handle: Arc<Handle>,
+    gate: Gate,
+    counts: bool,
+}
+
+impl Pass for Ticket {
+    fn gate(&self) -> &Gate {
+        &self.gate
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        apply_ticket(&self.world, &self.handle, &Event::Released { counts: self.counts });
+    }
+}
+
+/// Steps the machine with a ticket event; these have no effects, so no task is needed.
+fn apply_ticket(world: &World, handle: &Handle, event: &Event) -> Option<Phase> {
+    let limits = world.limits(&handle.instance);
+    let mut machine = handle.machine();
+    let step = lifecycle::step(&machine, event, world.now(), &limits).ok()?;
+    *machine = step.next;
+    Some(machine.phase())
+}
+
+/// Lets a request through if the instance is awake now.
+fn admit(world: &Arc<World>, handle: &Arc<Handle>, counts: bool) -> Option<Box<dyn Pass>> {
+    if !handle.known() {
+        return None;
+    }
+    apply_ticket(world, handle, &Event::Admitted)?;
+    let gate = handle.gate(handle.snapshot().run);
+    Some(Box::new(Ticket { world: world.clone(), handle: handle.clone(), gate, counts }))
+}
+
+/// A place among those who wait for an instance.
+struct Place {
+    handle: Arc<Handle>,
+}
+
+impl Place {
+    fn take(handle: &Arc<Handle>, max: usize) -> Result<Self, Refusal> {
+        if handle.waiting.fetch_add(1, Ordering::SeqCst) >= max {
+            handle.waiting.fetch_sub(1, Ordering::SeqCst);
+            return Err(Refusal::TooManyWaiting);
+        }
+        Ok(Self { handle: handle.clone() })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.handle.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Who waits, and since which run.
+struct Waiter {
+    world: Arc<World>,
+    place: Place,
+    changes: watch::Receiver<Snapshot>,
+    counts: bool,
+    deadline: Timestamp,
+    asked: Option<u64>,
+}
+
+impl Waiter {
+    /// Asks for the wake once per time it is found asleep, then waits for a change.
+    async fn wait(&mut self) -> Result<Box<dyn Pass>, Refusal> {
+        loop {
+            let handle = self.place.handle.clone();
+            self.changes.borrow_and_update();
+            if let Some(pass) = admit(&self.world, &handle, self.counts) {
+                return Ok(pass);
+            }
+            let now = handle.snapshot();
+            if let Some(run) = self.asked
+                && now.failed_run.is_some_and(|failed| failed >= run)
+            {
+                return Err(failure_of(&handle, self.world.now()));
+            }
+            if self.asked.is_none() || !now.phase.is_live() {
+                let (_, run) = handle.ask(Event::Wake(Cause::Request)).await.map_err(|r| refusal(&handle, &r))?;
+                self.asked = Some(run);
+                continue;
+            }
+            let left = self.deadline.since(self.world.now());
+            match tokio::time::timeout(left, self.changes.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(Refusal::Broken),
+                Err(_) => return Err(Refusal::TooSlow),
+            }
+        }
+    }
+}
+
+fn failure_of(handle: &Handle, now: Timestamp) -> Refusal {
+    let machine = handle.machine();
+    let retry_s = machine.retry_at().since(now).as_secs().max(1);
+    Refusal::Failed { reason: machine.failure().map_or("it failed", Failure::name), retry_s }
+}
+
+fn refusal(handle: &Handle, refused: &Refused) -> Refusal {
+    match refused {
+        Refused::Denied(denied) => Refusal::from(denied),
+        Refused::Broken(e) => {
+            warn!(instance = %handle.instance.name, "could not wake it: {e}");
+            Refusal::Broken
+        }
+    }
+}
+
+#[async_trait]
+impl Waiting for Waiter {
+    async fn pass(&mut self) -> Result<Box<dyn Pass>, Refusal> {
+        self.wait().await
+    }
+
+    fn name(&self) -> String {
+        self.place.handle.instance.name.to_string()
+    }
+}
+
+/// The row of a host, also of the default domain.
+pub(super) fn row_of_host(world: &World, host: &HostName) -> Result<Option<Row>, ServiceError> {
+    if let Some(row) = world.store.by_host(host.as_str()).map_err(super::error::store)? {
+        return Ok(Some(row));
+    }
+    let config = world.config();
+    let label = host.as_str().strip_suffix(config.domain.as_str()).and_then(|l| l.strip_suffix('.'));
+    match label.and_then(|l| InstanceName::parse(l).ok()) {
+        Some(name) => world.store.by_name(name.as_str()).map_err(super::error::store),
+        None => Ok(None),
+    }
+}
+
+fn handle_of_host(world: &Arc<World>, host: &HostName) -> Result<Arc<Handle>, Refusal> {
+    if let Some(handle) = world.registry.by_host(host) {
+        return Ok(handle);
+    }
+    let broken = |e: ServiceError| {
+        warn!(%host, "could not look up its instance: {e}");
+        Refusal::Broken
+    };
+    let row = row_of_host(world, host).map_err(broken)?.ok_or(Refusal::UnknownHost)?;
+    // What can be refused by the row alone needs no task.
+    match row.stored.phase {
+        Phase::Destroyed => Err(Refusal::Destroyed),
+        Phase::Creating => Err(Refusal::Creating),
+        Phase::Asleep | Phase::Waking | Phase::Awake | Phase::Draining | Phase::Stopping | Phase::Failed => {
+            world.registry.get(world, &row).map_err(broken)
+        }
+    }
+}
+
+#[async_trait]
+impl Door for Arc<World> {
+    async fn knock(&self, host: &HostName, verdict: Verdict) -> Result<Knock, Refusal> {
+        let handle = handle_of_host(self, host)?;
+        if let Some(pass) = admit(self, &handle, verdict.counts) {
+            return Ok(Knock::Open(pass));
+        }
+        if self.halting() {
+            return Err(Refusal::Halting);
+        }
+        let phase = handle.snapshot().phase;
+        // A phase that is only hearsay is waited for like a start.
+        let phase = if phase == Phase::Awake { Phase::Waking } else { phase };
+        match admission::admit(phase, verdict.wake) {
+            Admission::Forward | Admission::Hold => {}
+            Admission::Refuse(why) => return Err(why),
+        }
+        let config = self.config();
+        let mut waiter = Waiter {
+            world: self.clone(),
+            changes: handle.follow(),
+            place: Place::take(&handle, config.wake.max_waiting)?,
+            counts: verdict.counts,
+            deadline: self.now().after(config.wake.timeout),
+            asked: None,
+        };
+        // Asked here and not at the first wait: a client that leaves at once has still woken it.
+        if phase == Phase::Waking {
+            waiter.asked = Some(handle.snapshot().run);
+        } else {
+            let (_, run) = handle.ask(Event::Wake(Cause::Request)).await.map_err(|r| refusal(&handle, &r))?;
+            waiter.asked = Some(run);
+        }
+        Ok(Knock::Wait(Box::new(waiter)))
+    }
+
+    async fn peek(&self, host: &HostName) -> Result<Phase, Refusal> {
+        if let Some(handle) = self.registry.by_host(host) {
+            return Ok(handle.snapshot().phase);
+        }
+        match row_of_host(self, host) {
+            Ok(Some(row)) => Ok(row.stored.phase),
+            Ok(None) => Err(Refusal::UnknownHost),
+            Err(e) => {
+                warn!(%host, "could not look up its instance: {}", chain(&e));
+                Err(Refusal::Broken)
+            }
+        }
+    }
+}
+
+/// What came of a verb's wait.
+pub(super) enum Settled {
+    /// The wanted phase was reached.
+    There,
+    /// It failed instead.
+    Failed(Failure),
+}
+
+/// Starts an instance and waits until it answers or has failed.
+pub(super) async fn start(world: &World, handle: &Arc<Handle>, cause: Cause) -> Result<(bool, Settled), ServiceError> {
+    let name = &handle.instance.name;
+    let mut changes = handle.follow();
+    let (answer, run) = handle.ask(Event::Wake(cause)).await.map_err(|r| refused("start", name, r))?;
+    let already = answer == Answer::Already && handle.snapshot().phase == Phase::Awake;
+    // Its turn may come late and a stop may have to end first; the machine's own timers end each of these.
+    let limits = world.limits(&handle.instance);
+    let longest = limits.start * 5 + limits.drain + limits.stop * 2;
+    let deadline = world.now().after(longest);
+    loop {
+        let now = *changes.borrow_and_update();
+        if now.phase == Phase::Awake {
+            return Ok((already, Settled::There));
+        }
+        if now.failed_run.is_some_and(|failed| failed >= run) && now.phase != Phase::Waking {
+            let failure = handle.machine().failure().cloned();
+            return Ok((false, Settled::Failed(failure.unwrap_or(Failure::NotStarted("it failed".into())))));
+        }
+        if now.phase == Phase::Asleep && now.run >= run {
+            let message = format!("could not start `{name}`: it was put to sleep meanwhile");
+            return Err(ServiceError::failed(message, format!("see `acc events {name}`")));
+        }
+        let left = deadline.since(world.now());
+        if tokio::time::timeout(left, changes.changed()).await.is_err() {
+            let message = format!("`{name}` is still {} after {:.0} s", handle.snapshot().phase.as_str(), longest.as_secs_f64());
+            return Err(ServiceError::new(ErrorKind::TimedOut, message, format!("see `acc logs {name}`")));
+        }
+    }
+}
+
+/// Puts an instance to sleep and waits until it is. `true`: it was so already.
+pub(super) async fn stop(world: &World, handle: &Arc<Handle>, now: bool) -> Result<bool, ServiceError> {
+    let name = &handle.instance.name;
+    let mut changes = handle.follow();
+    let (answer, _) = handle.ask(Event::Sleep { now }).await.map_err(|r| refused("stop", name, r))?;
+    if answer == Answer::Already && !handle.snapshot().phase.is_live() {
+        return Ok(true);
+    }
+    let limits = world.limits(&handle.instance);
+    let grace = if now { limits.stop * 3 } else { limits.drain + limits.stop * 3 };
+    let deadline = world.now().after(grace.max(std::time::Duration::from_secs(10)));
+    let run = handle.snapshot().run;
+    loop {
+        let seen = *changes.borrow_and_update();
+        // Another run: it slept, and somebody who waited woke it again at once.
+        if !seen.phase.is_live() || seen.run != run {
+            return Ok(false);
+        }
+        if seen.phase == Phase::Awake {
+            let message = format!("`{name}` was not stopped: what is in flight could not be counted, or somebody started it again");
+            return Err(ServiceError::failed(message, format!("see `acc events {name}`, or use `acc stop --now {name}`")));
+        }
+        let left = deadline.since(world.now());
+        if tokio::time::timeout(left, changes.changed()).await.is_err() {
+            let message = format!("`{name}` is still {}", handle.snapshot().phase.as_str());
+            return Err(ServiceError::new(ErrorKind::TimedOut, message, format!("see `acc info {name}` and `acc logs {name}`")));
+        }
+    }
+}
+
+/// A machine's refusal for the operator.
+pub(super) fn refused(deed: &str, name: &InstanceName, refused: Refused) -> ServiceError {
+    let denied = match refused {
+        Refused::Broken(e) => return ServiceError { message: format!("could not {deed} `{name}`: {}", e.message), ..e },
+        Refused::Denied(denied) => denied,
+    };
+    let hint = match &denied {
+        Denied::Disabled => format!("`acc enable {name}` first"),
+        Denied::Destroyed => format!("`acc purge {name}` removes it, then it can be created again"),
+        Denied::Creating => "wait until it is made".to_owned(),
+        Denied::Failed { .. } => format!("see `acc logs {name}`; `acc start {name}` tries at once"),
+        Denied::NotAsleep(_) => format!("`acc stop {name}` first, or use --force"),
+        Denied::NotAwake(_) => format!("`acc start {name}` first"),
+    };
+    ServiceError::new(ErrorKind::Denied, format!("could not {deed} `{name}`: {denied}"), hint)
+}
+
+/// A failure for the operator.
+pub(super) fn failed(deed: &str, name: &InstanceName, failure: &Failure) -> ServiceError {
+    let kind = if matches!(failure, Failure::NotReady { .. }) { ErrorKind::TimedOut } else { ErrorKind::Failed };
+    ServiceError::new(kind, format!("could not {deed} `{name}`: {failure}"), format!("see `acc logs {name}`"))
+}

@@ -1,0 +1,46 @@
+//! `enable`, `disable`, `pin`: the operator's wish, and what follows from it. `reset`: forget a failure.
+
+use std::sync::Arc;
+
+use super::error::{ErrorKind, ServiceError};
+use super::outcome::Outcome;
+use super::wake::{self, Settled};
+use super::world::World;
+use super::{done, find};
+use crate::domain::instance::Wanted;
+use crate::domain::lifecycle::{Answer, Cause, Event, Phase};
+
+/// A wish as it is written.
+pub(super) fn parse(text: &str) -> Result<Wanted, ServiceError> {
+    Wanted::parse(text).ok_or_else(|| {
+        ServiceError::new(ErrorKind::Invalid, format!("`{text}` is not a value of wanted"), "use auto, up or down")
+    })
+}
+
+pub(super) async fn run(world: &Arc<World>, given: &str, wanted: &str) -> Result<Outcome, ServiceError> {
+    let since = world.now();
+    let wanted = parse(wanted)?;
+    let handle = find(world, given)?;
+    let name = handle.instance.name.clone();
+    let (answer, _) = handle.ask(Event::Want(wanted)).await.map_err(|r| wake::refused("change", &name, r))?;
+    let phase = handle.snapshot().phase;
+    match wanted {
+        Wanted::Down if phase.is_live() => drop(wake::stop(world, &handle, false).await?),
+        Wanted::Up if phase != Phase::Awake && !world.halting() => {
+            if let (_, Settled::Failed(failure)) = wake::start(world, &handle, Cause::Operator).await? {
+                return Err(wake::failed("start", &name, &failure));
+            }
+        }
+        Wanted::Auto | Wanted::Up | Wanted::Down => {}
+    }
+    done(world, &name, "changed", answer == Answer::Already, since)
+}
+
+/// Forgets a failure: the next request starts it at once.
+pub(super) async fn reset(world: &Arc<World>, given: &str) -> Result<Outcome, ServiceError> {
+    let since = world.now();
+    let handle = find(world, given)?;
+    let name = &handle.instance.name;
+    let (answer, _) = handle.ask(Event::Reset).await.map_err(|r| wake::refused("reset", name, r))?;
+    done(world, name, "reset", answer == Answer::Already, since)
+}

@@ -1,0 +1,149 @@
+//! What every verb works with: the drivers, the store, the settings and the instances that are awake.
+//!
+//! It is handed in from above and names no concrete driver.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore};
+
+use super::registry::Registry;
+use crate::config::Config;
+use crate::domain::instance::Instance;
+use crate::domain::lifecycle::Limits;
+use crate::domain::time::{Timestamp, WallTime};
+use crate::driver::activity::Activity;
+use crate::driver::edge::Edge;
+use crate::driver::host::clock::Clock;
+use crate::driver::probe::Probe;
+use crate::driver::supervisor::{Service, Supervisor};
+use crate::store::Store;
+
+/// The parts a [`World`] is made of.
+pub struct Parts {
+    /// Settings.
+    pub config: Config,
+    /// Database.
+    pub store: Store,
+    /// Runs processes.
+    pub supervisor: Arc<dyn Supervisor>,
+    /// Faces the network.
+    pub edge: Arc<dyn Edge>,
+    /// Tells when an instance is ready.
+    pub probe: Arc<dyn Probe>,
+    /// Tells who uses one.
+    pub activity: Arc<dyn Activity>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// This boot of the host.
+    pub boot: String,
+    /// The running acc binary.
+    pub acc: PathBuf,
+    /// What acc itself needs beside the instances and has to keep running (nginx).
+    pub services: Vec<Service>,
+}
+
+/// Everything a verb may use.
+pub struct World {
+    config: RwLock<Arc<Config>>,
+    pub(super) store: Store,
+    pub(super) supervisor: Arc<dyn Supervisor>,
+    pub(super) edge: Arc<dyn Edge>,
+    pub(super) probe: Arc<dyn Probe>,
+    pub(super) activity: Arc<dyn Activity>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) boot: String,
+    pub(super) acc: PathBuf,
+    pub(super) services: Vec<Service>,
+    pub(super) registry: Registry,
+    pub(super) starts: Arc<Semaphore>,
+    pub(super) monitor: AsyncMutex<()>,
+    halting: AtomicBool,
+    building: Mutex<HashMap<String, Weak<AsyncMutex<()>>>>,
+}
+
+impl World {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Arc<Self> {
+        Arc::new(Self {
+            starts: Arc::new(Semaphore::new(parts.config.wake.max_at_once)),
+            config: RwLock::new(Arc::new(parts.config)),
+            store: parts.store,
+            supervisor: parts.supervisor,
+            edge: parts.edge,
+            probe: parts.probe,
+            activity: parts.activity,
+            clock: parts.clock,
+            boot: parts.boot,
+            acc: parts.acc,
+            services: parts.services,
+            registry: Registry::default(),
+            monitor: AsyncMutex::new(()),
+            halting: AtomicBool::new(false),
+            building: Mutex::default(),
+        })
+    }
+
+    /// The settings in force.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts other settings in force (SIGHUP). Folders and kinds must be the same.
+    pub fn reconfigure(&self, config: Config) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+    }
+
+    /// No wake from now on.
+    pub(super) fn set_halting(&self, halting: bool) {
+        self.halting.store(halting, Ordering::SeqCst);
+    }
+
+    /// Is everything being put to sleep?
+    pub(super) fn halting(&self) -> bool {
+        self.halting.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The wall time of a point on the boot clock, as far as the wall clock can be trusted now.
+    pub(super) fn wall_at(&self, at: Timestamp) -> WallTime {
+        let ago = i64::try_from(self.now().since(at).as_millis()).unwrap_or(0);
+        WallTime(self.clock.wall().0 - ago)
+    }
+
+    /// The times this instance's machine keeps to.
+    pub(super) fn limits(&self, instance: &Instance) -> Limits {
+        let config = self.config();
+        Limits {
+            idle: instance.idle_timeout.unwrap_or(config.idle.timeout),
+            min_awake: config.idle.min_awake,
+            start: instance.launch.start_timeout.unwrap_or(config.wake.timeout),
+            drain: config.stop.drain,
+            stop: instance.launch.stop_timeout.unwrap_or(config.stop.timeout),
+        }
+    }
+
+    /// One at a time for work of several steps on the same name (create, destroy, purge).
+    pub(super) async fn building(&self, name: &str) -> OwnedMutexGuard<()> {
+        let lock = {
+            let mut all = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+            all.retain(|_, lock| lock.strong_count() > 0);
+            match all.get(name).and_then(Weak::upgrade) {
+                Some(lock) => lock,
+                None => {
+                    let lock = Arc::new(AsyncMutex::new(()));
+                    all.insert(name.to_owned(), Arc::downgrade(&lock));
+                    lock
+                }
+            }
+        };
+        lock.lock_owned().await
+    }
+}

@@ -1,0 +1,443 @@
+//! Rows of instances: made, read, saved, removed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use super::{Store, StoreError, encode};
+use crate::domain::instance::{Launch, Process, Wanted};
+use crate::domain::lifecycle::{Phase, Stored};
+use crate::domain::name::{HostName, InstanceId, InstanceName};
+use crate::domain::time::{Timestamp, WallTime};
+
+/// A new instance.
+#[derive(Debug, Clone)]
+pub struct NewRow<'a> {
+    /// Name.
+    pub name: &'a InstanceName,
+    /// Model.
+    pub model: &'a str,
+    /// TCP port; `None`: unix socket.
+    pub port: Option<u16>,
+    /// Parameters.
+    pub params: &'a BTreeMap<String, String>,
+    /// Owner.
+    pub owner: Option<&'a str>,
+    /// Own idle timeout.
+    pub idle: Option<Duration>,
+    /// Hosts besides NAME.domain.
+    pub hosts: &'a [HostName],
+    /// When.
+    pub created_at: WallTime,
+    /// The state of its machine.
+    pub stored: &'a Stored,
+    /// The boot its timestamps belong to.
+    pub boot: &'a str,
+}
+
+/// A row as it stands.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Number.
+    pub id: InstanceId,
+    /// Name.
+    pub name: InstanceName,
+    /// Model.
+    pub model: String,
+    /// TCP port; `None`: unix socket.
+    pub port: Option<u16>,
+    /// Parameters.
+    pub params: BTreeMap<String, String>,
+    /// How it is run; `None`: to be made from the model again.
+    pub launch: Option<Launch>,
+    /// The places `launch` was made for.
+    pub launch_key: String,
+    /// Owner.
+    pub owner: Option<String>,
+    /// Own idle timeout.
+    pub idle: Option<Duration>,
+    /// Hosts besides NAME.domain.
+    pub hosts: Vec<HostName>,
+    /// When it was made.
+    pub created_at: WallTime,
+    /// When it last became awake.
+    pub last_wake_at: Option<WallTime>,
+    /// When it was last seen in use.
+    pub last_active_at: Option<WallTime>,
+    /// How often it was woken.
+    pub wakes: u64,
+    /// The state of its machine.
+    pub stored: Stored,
+    /// The boot its timestamps belong to.
+    pub boot: String,
+    /// The access log when it was last looked at: inode, size, mtime in ms.
+    pub mark: (u64, u64, i64),
+    /// When that was.
+    pub looked_at: Timestamp,
+}
+
+/// What is written at a transition.
+#[derive(Debug, Clone, Copy)]
+pub struct Save<'a> {
+    /// The state of the machine.
+    pub stored: &'a Stored,
+    /// The boot its timestamps belong to.
+    pub boot: &'a str,
+    /// It became awake just now.
+    pub woke_at: Option<WallTime>,
+    /// It was in use at this time.
+    pub active_at: Option<WallTime>,
+}
+
+/// Which rows.
+#[derive(Debug, Clone, Default)]
+pub struct Filter<'a> {
+    /// Only of this phase.
+    pub phase: Option<&'a str>,
+    /// Only of this model.
+    pub model: Option<&'a str>,
+    /// At most this many.
+    pub limit: Option<usize>,
+}
+
+/// Work of several steps that was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// To be undone.
+    Create,
+    /// To be finished.
+    Purge,
+}
+
+const COLUMNS: &str = "id, name, model, port, params, launch, launch_key, owner, idle_ms, created_at, last_wake_at, \
+     last_active_at, wakes, phase, wanted, run, pid, pid_start, boot, since, quiet_since, failures, failure, retry_at, mark, \
+     looked_at, (SELECT group_concat(host, ' ') FROM (SELECT host FROM hosts WHERE instance = instances.id ORDER BY place))";
+
+impl Store {
+    /// Makes a row and its journal entry; `finish` gets the new number and returns the launch and its key, so that all of
+    /// it is there or nothing is. `Taken` names what is in the way.
+    pub fn insert<E: From<StoreError>>(
+        &self,
+        new: &NewRow<'_>,
+        finish: impl FnOnce(InstanceId) -> Result<(Launch, String), E>,
+    ) -> Result<InstanceId, E> {
+        let mut finished = Ok(());
+        let result = self.durably(|tx| {
+            let id = self.insert_row(tx, new)?;
+            match finish(id) {
+                Ok((launch, key)) => {
+                    tx.execute(
+                        "UPDATE instances SET launch = ?2, launch_key = ?3 WHERE id = ?1",
+                        params![id.0, encode::launch(&launch), key],
+                    )
+                    .map_err(|e| self.error(&e))?;
+                    Ok(id)
+                }
+                Err(e) => {
+                    finished = Err(e);
+                    Err(StoreError::Taken(String::new()))
+                }
+            }
+        });
+        finished?;
+        Ok(result?)
+    }
+
+    fn insert_row(&self, tx: &Transaction<'_>, new: &NewRow<'_>) -> Result<InstanceId, StoreError> {
+        let say = |e: &rusqlite::Error| self.error(e);
+        let taken = |sql: &str, value: &str| tx.query_row(sql, [value], |_| Ok(())).optional().map_err(|e| say(&e));
+        if taken("SELECT 1 FROM instances WHERE name = ?1", new.name.as_str())?.is_some() {
+            return Err(StoreError::Taken(format!("the name `{}`", new.name)));
+        }
+        for host in new.hosts {
+            if taken("SELECT 1 FROM hosts WHERE host = ?1", host.as_str())?.is_some() {
+                return Err(StoreError::Taken(format!("the host `{host}`")));
+            }
+        }
+        tx.prepare_cached(
+            "INSERT INTO instances (name, model, port, params, owner, idle_ms, created_at, phase, wanted, boot, since, quiet_since) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        )
+        .and_then(|mut s| {
+            s.execute(params![
+                new.name.as_str(),
+                new.model,
+                new.port,
+                encode::params(new.params),
+                new.owner,
+                new.idle.map(millis),
+                new.created_at.0,
+                new.stored.phase.as_str(),
+                new.stored.wanted.as_str(),
+                new.boot,
+                stamp(new.stored.since),
+                stamp(new.stored.quiet_since),
+            ])
+        })
+        .map_err(|e| match e.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::ConstraintViolation) => StoreError::Taken(format!("the port {}", new.port.unwrap_or(0))),
+            _ => say(&e),
+        })?;
+        let id = InstanceId(tx.last_insert_rowid());
+        for (place, host) in (0_i64..).zip(new.hosts) {
+            tx.execute("INSERT INTO hosts (host, instance, place) VALUES (?1, ?2, ?3)", params![host.as_str(), id.0, place])
+                .map_err(|e| say(&e))?;
+        }
+        tx.execute("INSERT INTO journal (instance, work, at) VALUES (?1, 'create', ?2)", params![id.0, new.created_at.0])
+            .map_err(|e| say(&e))?;
+        Ok(id)
+    }
+
+    /// The row of this number.
+    pub fn by_id(&self, id: InstanceId) -> Result<Option<Row>, StoreError> {
+        self.one("id = ?1", id.0)
+    }
+
+    /// The row of this name.
+    pub fn by_name(&self, name: &str) -> Result<Option<Row>, StoreError> {
+        self.one("name = ?1", name)
+    }
+
+    /// The row with this host among its further ones.
+    pub fn by_host(&self, host: &str) -> Result<Option<Row>, StoreError> {
+        self.one("id = (SELECT instance FROM hosts WHERE host = ?1)", host)
+    }
+
+    /// All rows of the filter, by name.
+    pub fn list(&self, filter: &Filter<'_>) -> Result<Vec<Row>, StoreError> {
+        self.many(
+            "(?1 IS NULL OR phase = ?1) AND (?2 IS NULL OR model = ?2) ORDER BY name LIMIT ?3",
+            params![filter.phase, filter.model, filter.limit.map_or(-1, |l| i64::try_from(l).unwrap_or(-1))],
+        )
+    }
+
+    /// Rows that are not simply asleep or destroyed.
+    pub fn busy(&self) -> Result<Vec<Row>, StoreError> {
+        self.many("phase <> 'asleep' AND phase <> 'destroyed'", [])
+    }
+
+    /// Rows that are wanted up and in service.
+    pub fn wanted_up(&self) -> Result<Vec<Row>, StoreError> {
+        self.many("wanted = 'up' AND phase <> 'destroyed' AND phase <> 'creating'", [])
+    }
+
+    /// Rows that the name alone does not route: TCP ones and those with further hosts; not the destroyed ones.
+    pub fn routed(&self) -> Result<Vec<Row>, StoreError> {
+        self.many(
+            "id IN (SELECT id FROM instances WHERE port IS NOT NULL UNION SELECT instance FROM hosts) AND phase <> 'destroyed' ORDER BY id",
+            [],
+        )
+    }
+
+    /// All names, for a hint or a free name.
+    pub fn names(&self) -> Result<Vec<String>, StoreError> {
+        let connection = self.connection();
+        let read = || -> rusqlite::Result<Vec<String>> {
+            connection.prepare_cached("SELECT name FROM instances ORDER BY id")?.query_map([], |r| r.get(0))?.collect()
+        };
+        read().map_err(|e| self.error(&e))
+    }
+
+    /// Ports given out, and the one given out last.
+    pub fn ports(&self) -> Result<(BTreeSet<u16>, Option<u16>), StoreError> {
+        let connection = self.connection();
+        let read = || -> rusqlite::Result<(BTreeSet<u16>, Option<u16>)> {
+            let mut statement = connection.prepare_cached("SELECT port FROM instances WHERE port IS NOT NULL ORDER BY id")?;
+            let ports: Vec<u16> = statement.query_map([], |r| r.get(0))?.collect::<Result<_, _>>()?;
+            let newest = ports.last().copied();
+            Ok((ports.into_iter().collect(), newest))
+        };
+        read().map_err(|e| self.error(&e))
+    }
+
+    /// Writes the machine down.
+    pub fn save(&self, id: InstanceId, save: &Save<'_>) -> Result<(), StoreError> {
+        let s = save.stored;
+        self.connection()
+            .prepare_cached(
+                "UPDATE instances SET phase = ?2, wanted = ?3, run = ?4, pid = ?5, pid_start = ?6, boot = ?7, since = ?8, quiet_since = ?9, \
+                 failures = ?10, failure = ?11, retry_at = ?12, last_wake_at = coalesce(?13, last_wake_at), \
+                 wakes = wakes + (?13 IS NOT NULL), last_active_at = coalesce(?14, last_active_at) WHERE id = ?1",
+            )
+            .and_then(|mut statement| {
+                statement.execute(params![
+                    id.0,
+                    s.phase.as_str(),
+                    s.wanted.as_str(),
+                    i64::try_from(s.run).unwrap_or(i64::MAX),
+                    s.process.map(|p| p.pid),
+                    s.process.map(|p| i64::try_from(p.start_time).unwrap_or(0)),
+                    save.boot,
+                    stamp(s.since),
+                    stamp(s.quiet_since),
+                    s.failures,
+                    s.failure.as_ref().map(encode::failure),
+                    stamp(s.retry_at),
+                    save.woke_at.map(|t| t.0),
+                    save.active_at.map(|t| t.0),
+                ])
+            })
+            .map(|_| ())
+            .map_err(|e| self.error(&e))
+    }
+
+    /// Remembers what a look at the access log showed, and when it was last in use.
+    pub fn looked(
+        &self,
+        id: InstanceId,
+        mark: (u64, u64, i64),
+        at: Timestamp,
+        quiet_since: Timestamp,
+        active_at: Option<WallTime>,
+    ) -> Result<(), StoreError> {
+        self.connection()
+            .prepare_cached(
+                "UPDATE instances SET mark = ?2, looked_at = ?3, quiet_since = ?4, last_active_at = coalesce(?5, last_active_at) WHERE id = ?1",
+            )
+            .and_then(|mut s| {
+                let mark = format!("{} {} {}", mark.0, mark.1, mark.2);
+                s.execute(params![id.0, mark, stamp(at), stamp(quiet_since), active_at.map(|t| t.0)])
+            })
+            .map(|_| ())
+            .map_err(|e| self.error(&e))
+    }
+
+    /// A launch made again.
+    pub fn relaunch(&self, id: InstanceId, launch: &Launch, key: &str) -> Result<(), StoreError> {
+        self.connection()
+            .execute("UPDATE instances SET launch = ?2, launch_key = ?3 WHERE id = ?1", params![id.0, encode::launch(launch), key])
+            .map(|_| ())
+            .map_err(|e| self.error(&e))
+    }
+
+    /// Rows of another boot that say something runs: nothing does. Returns how many.
+    pub fn forget_other_boots(&self, boot: &str) -> Result<usize, StoreError> {
+        self.durably(|tx| {
+            tx.execute(
+                "UPDATE instances SET phase = 'asleep', pid = NULL, pid_start = NULL WHERE boot <> ?1 AND \
+                 phase IN ('waking', 'awake', 'draining', 'stopping')",
+                [boot],
+            )
+            .map_err(|e| self.error(&e))
+        })
+    }
+
+    /// Notes that work of several steps begins.
+    pub fn begin(&self, id: InstanceId, work: Work, at: WallTime) -> Result<(), StoreError> {
+        let word = if work == Work::Create { "create" } else { "purge" };
+        self.durably(|tx| {
+            tx.execute("INSERT OR REPLACE INTO journal (instance, work, at) VALUES (?1, ?2, ?3)", params![id.0, word, at.0])
+                .map(|_| ())
+                .map_err(|e| self.error(&e))
+        })
+    }
+
+    /// Notes that it ended.
+    pub fn end(&self, id: InstanceId) -> Result<(), StoreError> {
+        self.durably(|tx| tx.execute("DELETE FROM journal WHERE instance = ?1", [id.0]).map(|_| ()).map_err(|e| self.error(&e)))
+    }
+
+    /// Work that was begun and has not ended.
+    pub fn unfinished(&self) -> Result<Vec<(InstanceId, Work)>, StoreError> {
+        let connection = self.connection();
+        let read = || -> rusqlite::Result<Vec<(InstanceId, Work)>> {
+            connection
+                .prepare_cached("SELECT instance, work FROM journal ORDER BY instance")?
+                .query_map([], |r| {
+                    let work: String = r.get(1)?;
+                    Ok((InstanceId(r.get(0)?), if work == "create" { Work::Create } else { Work::Purge }))
+                })?
+                .collect()
+        };
+        read().map_err(|e| self.error(&e))
+    }
+
+    /// Removes the row and all that hangs on it but the ledger.
+    pub fn delete(&self, id: InstanceId) -> Result<(), StoreError> {
+        self.durably(|tx| tx.execute("DELETE FROM instances WHERE id = ?1", [id.0]).map(|_| ()).map_err(|e| self.error(&e)))
+    }
+
+    fn one(&self, condition: &str, value: impl rusqlite::ToSql) -> Result<Option<Row>, StoreError> {
+        let connection = self.connection();
+        let row = connection
+            .prepare_cached(&format!("SELECT {COLUMNS} FROM instances WHERE {condition}"))
+            .and_then(|mut s| s.query_row([value], |r| Ok(read_row(r))).optional());
+        row.map_err(|e| self.error(&e))?.transpose().map_err(|e| self.error(&e))
+    }
+
+    fn many(&self, condition: &str, values: impl rusqlite::Params) -> Result<Vec<Row>, StoreError> {
+        let connection = self.connection();
+        let read = || -> rusqlite::Result<Vec<Row>> {
+            let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM instances WHERE {condition}"))?;
+            statement.query_map(values, read_row)?.collect()
+        };
+        read().map_err(|e| self.error(&e))
+    }
+}
+
+fn millis(d: Duration) -> i64 {
+    i64::try_from(d.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn stamp(t: Timestamp) -> i64 {
+    i64::try_from(t.0).unwrap_or(i64::MAX)
+}
+
+fn unsigned(n: i64) -> u64 {
+    u64::try_from(n).unwrap_or(0)
+}
+
+fn read_row(r: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
+    let bad = |what: &str| {
+        rusqlite::Error::FromSqlConversionFailure(
+            0,
+            rusqlite::types::Type::Text,
+            format!("a row of `instances` has no valid {what}").into(),
+        )
+    };
+    let name: String = r.get(1)?;
+    let phase: String = r.get(13)?;
+    let wanted: String = r.get(14)?;
+    let process = match (r.get::<_, Option<i32>>(16)?, r.get::<_, Option<i64>>(17)?) {
+        (Some(pid), Some(start)) => Some(Process { pid, start_time: unsigned(start) }),
+        _ => None,
+    };
+    let hosts: Option<String> = r.get(26)?;
+    Ok(Row {
+        id: InstanceId(r.get(0)?),
+        name: InstanceName::parse(&name).map_err(|_| bad("name"))?,
+        model: r.get(2)?,
+        port: r.get(3)?,
+        params: encode::params_back(&r.get::<_, String>(4)?),
+        launch: encode::launch_back(&r.get::<_, String>(5)?),
+        launch_key: r.get(6)?,
+        owner: r.get(7)?,
+        idle: r.get::<_, Option<i64>>(8)?.map(|ms| Duration::from_millis(unsigned(ms))),
+        hosts: hosts.unwrap_or_default().split_whitespace().filter_map(|h| HostName::parse(h).ok()).collect(),
+        created_at: WallTime(r.get(9)?),
+        last_wake_at: r.get::<_, Option<i64>>(10)?.map(WallTime),
+        last_active_at: r.get::<_, Option<i64>>(11)?.map(WallTime),
+        wakes: unsigned(r.get(12)?),
+        stored: Stored {
+            phase: Phase::parse(&phase).ok_or_else(|| bad("phase"))?,
+            wanted: Wanted::parse(&wanted).ok_or_else(|| bad("wanted"))?,
+            run: unsigned(r.get(15)?),
+            process,
+            since: Timestamp(unsigned(r.get(19)?)),
+            quiet_since: Timestamp(unsigned(r.get(20)?)),
+            failures: r.get(21)?,
+            failure: r.get::<_, Option<String>>(22)?.and_then(|t| encode::failure_back(&t)),
+            retry_at: Timestamp(unsigned(r.get(23)?)),
+        },
+        boot: r.get(18)?,
+        mark: read_mark(&r.get::<_, String>(24)?),
+        looked_at: Timestamp(unsigned(r.get(25)?)),
+    })
+}
+
+fn read_mark(text: &str) -> (u64, u64, i64) {
+    let mut parts = text.split(' ');
+    let mut next = || parts.next().unwrap_or("0");
+    (next().parse().unwrap_or(0), next().parse().unwrap_or(0), next().parse().unwrap_or(0))
+}
