@@ -217,18 +217,15 @@ install_config() {
   [ "$engine" = nginx ] || supervisor=builtin
   say "config: $conf"
   mkdir -p "$(dirname "$conf")"
-  # The example shows every key commented out; the chosen values go on top of it or into the place of theirs.
+  # The example shows every key, commented out; the chosen values take the place of theirs.
   awk -v home="$home_dir" -v run="$run_dir" -v user="$user" -v edge="$engine" -v listen="$listen" -v supervisor="$supervisor" '
-    function key(k) { return $0 ~ "^#? *" k " *=" }
-    /^#? *\[/ && $0 !~ /=/ { section = $0; gsub(/[#\[\] ]/, "", section) }
-    section == "" && key("home") { print "home = \"" home "\""; next }
-    section == "" && key("run") { print "run = \"" run "\""; next }
-    section == "" && key("user") { if (user != "") print "user = \"" user "\""; else print; next }
-    section == "edge" && /^# *\[edge\]/ { print "[edge]"; next }
-    section == "supervisor" && /^# *\[supervisor\]/ { print "[supervisor]"; next }
-    section == "edge" && key("kind") { print "kind = \"" edge "\""; next }
-    section == "edge" && key("listen") { print "listen = [\"" listen "\"]"; next }
-    section == "supervisor" && key("kind") { print "kind = \"" supervisor "\""; next }
+    /^\[/ { section = $0; gsub(/[][]/, "", section) }
+    section == "" && /^#home =/ { $0 = "home = \"" home "\"" }
+    section == "" && /^#run =/ { $0 = "run = \"" run "\"" }
+    section == "" && /^#user =/ && user != "" { $0 = "user = \"" user "\"" }
+    section == "edge" && /^#kind =/ { $0 = "kind = \"" edge "\"" }
+    section == "edge" && /^#listen =/ { $0 = "listen = [\"" listen "\"]" }
+    section == "supervisor" && /^#kind =/ { $0 = "kind = \"" supervisor "\"" }
     { print }
   ' "$here/config.example.toml" >"$conf.new"
   mv -f "$conf.new" "$conf"

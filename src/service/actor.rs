@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 use super::error::{ServiceError, chain, store as store_error};
 use super::registry::{Handle, Refused, Reply};
 use super::world::World;
-use super::{ledger, launch};
+use super::{launch, ledger};
 use crate::domain::lifecycle::{self, Effect, Event, Failure, Machine, Note, Phase};
 use crate::domain::time::Timestamp;
 use crate::driver::activity::Target;
@@ -45,7 +45,6 @@ impl Message {
     pub(super) fn request(event: Event, reply: oneshot::Sender<Reply>) -> Self {
         Self { event, reply: Some(reply), permit: None }
     }
-
 }
 
 /// One instance's task.
@@ -193,12 +192,7 @@ impl Actor {
         let woke = effects.iter().any(|e| matches!(e, Effect::Record(Note::Woke(..))));
         let stored = machine.stored();
         let active = (machine.run() > 0).then(|| self.world.wall_at(stored.quiet_since));
-        let save = Save {
-            stored: &stored,
-            boot: &self.world.boot,
-            woke_at: woke.then(|| self.world.clock.wall()),
-            active_at: active,
-        };
+        let save = Save { stored: &stored, boot: &self.world.boot, woke_at: woke.then(|| self.world.clock.wall()), active_at: active };
         self.world.store.save(self.handle.instance.id, &save)
     }
 

@@ -50,11 +50,16 @@ fn plan(world: &World, new: &NewInstance) -> Result<Plan, ServiceError> {
     let config = world.config();
     let invalid = |message: String, hint: &str| ServiceError::new(ErrorKind::Invalid, message, hint);
     let model = launch::model(&config, &new.model)?;
-    let params = resolve_params(&model, &new.set)
-        .map_err(|e| invalid(format!("could not create from model `{}`: {}", model.name, chain(&e)), "`acc models` shows its parameters; give one with --set NAME=VALUE"))?;
+    let params = resolve_params(&model, &new.set).map_err(|e| {
+        invalid(
+            format!("could not create from model `{}`: {}", model.name, chain(&e)),
+            "`acc models` shows its parameters; give one with --set NAME=VALUE",
+        )
+    })?;
     let name = match &new.name {
-        Some(name) => InstanceName::parse(name)
-            .map_err(|e| invalid(format!("`{name}` cannot be an instance's name: {e}"), "use a DNS label: a-z, 0-9 and inner dashes, 63 at most"))?,
+        Some(name) => InstanceName::parse(name).map_err(|e| {
+            invalid(format!("`{name}` cannot be an instance's name: {e}"), "use a DNS label: a-z, 0-9 and inner dashes, 63 at most")
+        })?,
         None => {
             let names = world.store.names().map_err(super::error::store)?;
             free_name(&model.name, |n| names.iter().any(|taken| taken == n))
@@ -62,7 +67,8 @@ fn plan(world: &World, new: &NewInstance) -> Result<Plan, ServiceError> {
     };
     let mut hosts = Vec::new();
     for text in &new.hosts {
-        let host = HostName::parse(text).map_err(|e| invalid(format!("`{text}` is not a host name: {e}"), "give a host such as shop.example.org"))?;
+        let host = HostName::parse(text)
+            .map_err(|e| invalid(format!("`{text}` is not a host name: {e}"), "give a host such as shop.example.org"))?;
         if !hosts.contains(&host) {
             hosts.push(host);
         }
@@ -207,10 +213,7 @@ async fn first_start(world: &Arc<World>, plan: &Plan, handle: &Arc<Handle>) -> R
 async fn undo(world: &Arc<World>, id: InstanceId, cause: ServiceError) -> ServiceError {
     match take_back(world, id).await {
         Ok(()) => cause,
-        Err(e) => ServiceError {
-            hint: format!("{}; also, {} (it is undone at the next start of acc)", cause.hint, e.message),
-            ..cause
-        },
+        Err(e) => ServiceError { hint: format!("{}; also, {} (it is undone at the next start of acc)", cause.hint, e.message), ..cause },
     }
 }
 

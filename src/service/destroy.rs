@@ -18,7 +18,11 @@ pub(super) async fn run(world: &Arc<World>, given: &str, force: bool) -> Result<
     }
     let (answer, _) = handle.ask(Event::Destroy).await.map_err(|r| wake::refused("destroy", &name, r))?;
     world.supervisor.forget(&name).await.map_err(|e| {
-        ServiceError::because(format!("`{name}` is destroyed, but its supervisor still knows it"), &e, format!("run `acc destroy {name}` again"))
+        ServiceError::because(
+            format!("`{name}` is destroyed, but its supervisor still knows it"),
+            &e,
+            format!("run `acc destroy {name}` again"),
+        )
     })?;
     routes::apply(world).await?;
     done(world, &name, "destroyed", answer == Answer::Already, since)

@@ -72,7 +72,11 @@ pub(super) fn context(
 /// Renders a launch.
 pub(super) fn make(model: &Model, context: &render::instance::Context) -> Result<Launch, ServiceError> {
     render::instance::launch(model, context).map_err(|e| {
-        ServiceError::because(format!("could not use model `{}`", model.name), &e, format!("mend {}", model.dir.join("model.toml").display()))
+        ServiceError::because(
+            format!("could not use model `{}`", model.name),
+            &e,
+            format!("mend {}", model.dir.join("model.toml").display()),
+        )
     })
 }
 
@@ -85,7 +89,9 @@ pub(super) fn model(config: &Config, name: &str) -> Result<Model, ServiceError> 
         let hint = format!("`acc models` shows what there is in {}", config.models().display());
         return Err(ServiceError::new(super::error::ErrorKind::NotFound, message, hint));
     }
-    load_model(&dir).map_err(|e| ServiceError::new(super::error::ErrorKind::Invalid, format!("model `{name}` is wrong: {}", chain(&e)), "mend it and try again"))
+    load_model(&dir).map_err(|e| {
+        ServiceError::new(super::error::ErrorKind::Invalid, format!("model `{name}` is wrong: {}", chain(&e)), "mend it and try again")
+    })
 }
 
 /// The instance of a row; its launch is made again when it is missing or made for other places.

@@ -84,10 +84,8 @@ async fn live(world: &Arc<World>, pass: &mut Pass) -> Result<Vec<Arc<Handle>>, S
 async fn look(world: &World, handles: &[Arc<Handle>]) -> Result<Vec<Seen>, ServiceError> {
     let config = world.config();
     let logged = config.edge.kind == crate::config::EdgeKind::Nginx;
-    let target = |h: &Arc<Handle>| Target {
-        listen: h.instance.listen.clone(),
-        log: logged.then(|| config.access_log(h.instance.name.as_str())),
-    };
+    let target =
+        |h: &Arc<Handle>| Target { listen: h.instance.listen.clone(), log: logged.then(|| config.access_log(h.instance.name.as_str())) };
     let targets: Vec<Target> = handles.iter().map(target).collect();
     if targets.is_empty() {
         return Ok(Vec::new());
@@ -287,12 +285,7 @@ async fn gates(world: &Arc<World>, open: &HashSet<String>, pass: &mut Pass) {
 }
 
 /// A process of an instance that should not run, or of none at all.
-async fn strays(
-    world: &Arc<World>,
-    name: &crate::domain::name::InstanceName,
-    process: crate::domain::instance::Process,
-    pass: &mut Pass,
-) {
+async fn strays(world: &Arc<World>, name: &crate::domain::name::InstanceName, process: crate::domain::instance::Process, pass: &mut Pass) {
     match world.store.by_name(name.as_str()) {
         Err(e) => pass.lines.push(line(name.as_str(), "error", chain(&e))),
         Ok(None) => {
@@ -318,13 +311,7 @@ async fn keep_house(world: &Arc<World>, pass: &mut Pass) {
             Err(e) => pass.lines.push(line(service.name, "error", chain(&e))),
         }
     }
-    let live: Vec<_> = world
-        .registry
-        .all()
-        .iter()
-        .filter(|h| h.snapshot().phase.is_live())
-        .map(|h| h.instance.name.clone())
-        .collect();
+    let live: Vec<_> = world.registry.all().iter().filter(|h| h.snapshot().phase.is_live()).map(|h| h.instance.name.clone()).collect();
     if let Err(e) = world.supervisor.tidy(&live).await {
         pass.lines.push(line("acc", "error", chain(&e)));
     }

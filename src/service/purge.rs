@@ -35,8 +35,7 @@ pub(super) async fn remove(world: &Arc<World>, row: &Row) -> Result<(), ServiceE
     world.supervisor.forget(name).await.map_err(|e| ServiceError::because(deed(), &e, hint))?;
     world.edge.forget(name).await.map_err(|e| ServiceError::because(deed(), &e, hint))?;
     for dir in [config.socket_dir(name.as_str()), config.instance_dir(name.as_str())] {
-        fs::remove_tree(&dir)
-            .map_err(|e| ServiceError::because(format!("{}: `{}`", deed(), dir.display()), &e, hint))?;
+        fs::remove_tree(&dir).map_err(|e| ServiceError::because(format!("{}: `{}`", deed(), dir.display()), &e, hint))?;
     }
     world.store.delete(row.id).map_err(super::error::store)?;
     world.registry.forget(row.id);

@@ -179,10 +179,7 @@ impl Registry {
         let (inbox, messages) = mpsc::unbounded_channel();
         let handle = Arc::new(Handle {
             waiting: AtomicUsize::new(0),
-            last_look: Mutex::new(LastLook {
-                mark: Mark { inode: row.mark.0, size: row.mark.1, modified: row.mark.2 },
-                at: row.looked_at,
-            }),
+            last_look: Mutex::new(LastLook { mark: Mark { inode: row.mark.0, size: row.mark.1, modified: row.mark.2 }, at: row.looked_at }),
             seen: watch::Sender::new(Snapshot::of(&machine)),
             machine: Mutex::new(machine),
             known: AtomicBool::new(known),

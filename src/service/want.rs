@@ -12,9 +12,8 @@ use crate::domain::lifecycle::{Answer, Cause, Event, Phase};
 
 /// A wish as it is written.
 pub(super) fn parse(text: &str) -> Result<Wanted, ServiceError> {
-    Wanted::parse(text).ok_or_else(|| {
-        ServiceError::new(ErrorKind::Invalid, format!("`{text}` is not a value of wanted"), "use auto, up or down")
-    })
+    Wanted::parse(text)
+        .ok_or_else(|| ServiceError::new(ErrorKind::Invalid, format!("`{text}` is not a value of wanted"), "use auto, up or down"))
 }
 
 pub(super) async fn run(world: &Arc<World>, given: &str, wanted: &str) -> Result<Outcome, ServiceError> {
