@@ -1,0 +1,414 @@
+#!/usr/bin/env bash
+# Installs acc from this clone and shows it at work: a demo instance that is created, answers, is put to sleep and is woken
+# by a plain HTTP request. Safe to run again: it upgrades the program and leaves config and data as they are.
+set -euo pipefail
+
+usage() {
+  cat <<'TEXT'
+usage: ./setup.sh [options]
+
+As root on Debian or Ubuntu: nginx and supervisord (installed with apt if missing), program in /usr/local/bin, config in
+/etc/acc/config.toml, data in /var/lib/acc. As anybody else, or with --builtin: no root and no apt, acc's own edge and
+supervisor, everything under the user's data folder, a port above 1024.
+
+  --builtin        acc's own edge and supervisor, in the user's folders, also as root
+  --prefix DIR     everything under DIR, with its own config; no system user, no systemd units
+  --port N         listen here (else 80 for root if it is free, else 8080, else the next free one)
+  --binary FILE    install this program instead of building it
+  --no-demo        install and boot only
+  --uninstall      halt acc and remove what was installed here; data is kept
+  --purge-data     with --uninstall: remove the data as well
+  --packages P...  install these Debian packages without starting or changing any service, then end (for the tests)
+TEXT
+}
+
+say() { printf '==> %s\n' "$*"; }
+note() { printf '    %s\n' "$*"; }
+die() {
+  printf 'error: %s\n' "$1" >&2
+  [ $# -lt 2 ] || printf 'hint: %s\n' "$2" >&2
+  exit 1
+}
+have() { command -v "$1" >/dev/null 2>&1; }
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+engine='' prefix='' port='' binary='' demo=yes action=install purge=no packages=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --builtin) engine=builtin ;;
+    --prefix) [ $# -ge 2 ] || die "--prefix needs a folder"; prefix=$2; shift ;;
+    --port) [ $# -ge 2 ] || die "--port needs a number"; port=$2; shift ;;
+    --binary) [ $# -ge 2 ] || die "--binary needs a file"; binary=$2; shift ;;
+    --no-demo) demo=no ;;
+    --uninstall) action=uninstall ;;
+    --purge-data) purge=yes ;;
+    --packages) shift; action=packages; packages=("$@"); break ;;
+    -h | --help) usage; exit 0 ;;
+    *) usage >&2; die "unknown option \`$1\`" ;;
+  esac
+  shift
+done
+case $port in '' ) ;; *[!0-9]*) die "not a port: \`$port\`" ;; esac
+[ "$purge" = no ] || [ "$action" = uninstall ] || die "--purge-data goes with --uninstall"
+
+# ---- where things go ------------------------------------------------------------------------------------------------------
+
+decide_places() {
+  local root=no
+  [ "$(id -u)" -ne 0 ] || root=yes
+  [ -n "$engine" ] || { [ $root = yes ] && engine=nginx || engine=builtin; }
+  system=no user=''
+  if [ -n "$prefix" ]; then
+    mkdir -p -- "$prefix"
+    prefix=$(cd "$prefix" && pwd)
+    bin=$prefix/bin/acc conf=$prefix/etc/config.toml home_dir=$prefix/home run_dir=$prefix/run
+    # A unix socket's path has 108 bytes: 29 are left for the run folder when the instance's name is as long as it may be.
+    [ ${#run_dir} -le 29 ] || run_dir=/tmp/acc-$(printf '%s' "$prefix" | cksum | cut -d' ' -f1)
+  elif [ "$engine" = nginx ] && [ $root = yes ]; then
+    system=yes user=acc
+    bin=/usr/local/bin/acc conf=/etc/acc/config.toml home_dir=/var/lib/acc run_dir=/run/acc
+  else
+    : "${HOME:?the home folder is not known: set HOME}"
+    bin=$HOME/.local/bin/acc conf=${XDG_CONFIG_HOME:-$HOME/.config}/acc/config.toml
+    home_dir=${XDG_DATA_HOME:-$HOME/.local/share}/acc
+    run_dir=${XDG_RUNTIME_DIR:+$XDG_RUNTIME_DIR/acc}
+    [ -n "$run_dir" ] && [ ${#run_dir} -le 29 ] || run_dir=/tmp/acc-$(id -u)
+  fi
+  # What to type: the short form only where acc finds this config by itself.
+  acc_typed="$bin --config $conf"
+  if [ $system = yes ]; then
+    acc_typed=acc
+  elif [ -z "$prefix" ] && [ ! -e /etc/acc/config.toml ]; then
+    acc_typed=$bin
+    case ":$PATH:" in *":$(dirname "$bin"):"*) acc_typed=acc ;; esac
+  fi
+}
+
+# Our own calls always name the config, and never read one from the environment.
+acc() { env -u ACC_HOME -u ACC_RUN "$bin" --config "$conf" "$@"; }
+
+systemd_runs() { [ -d /run/systemd/system ] && have systemctl; }
+
+# ---- Debian packages, without touching any service ------------------------------------------------------------------------
+
+# Packages that bring a service start it at once and enable it for the next boot. acc runs its own nginx and supervisord, so
+# neither may happen; where a package was there before, nothing about its service is changed.
+install_packages() {
+  local wanted=() p policy=/usr/sbin/policy-rc.d
+  for p in "$@"; do
+    [ "$(dpkg-query -W -f='${db:Status-Abbrev}' "$p" 2>/dev/null)" = 'ii ' ] || wanted+=("$p")
+  done
+  [ ${#wanted[@]} -gt 0 ] || return 0
+  say "installing ${wanted[*]} with apt"
+  export DEBIAN_FRONTEND=noninteractive
+  local ours=no ok=yes
+  if [ ! -e $policy ]; then
+    ours=yes
+    printf '#!/bin/sh\nexit 101\n' >$policy
+    chmod 755 $policy
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+  fi
+  { apt-get -qq update && apt-get -qq -y --no-install-recommends -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 install "${wanted[@]}"; } >/tmp/acc-apt.$$ 2>&1 || ok=no
+  [ $ours = no ] || rm -f $policy
+  [ $ok = yes ] || { tail -n 15 /tmp/acc-apt.$$ >&2; rm -f /tmp/acc-apt.$$; die "apt could not install ${wanted[*]}" "the end of its output is above"; }
+  rm -f /tmp/acc-apt.$$
+  for p in "${wanted[@]}"; do
+    case $p in nginx* | supervisor) disable_service "${p%%-*}" ;; esac
+  done
+}
+
+# A service that came with a package just installed: keep it from taking port 80 at the next boot.
+disable_service() {
+  if have systemctl; then
+    systemctl -q disable "$1" >/dev/null 2>&1 || true
+  elif have update-rc.d; then
+    update-rc.d "$1" disable >/dev/null 2>&1 || true
+  fi
+}
+
+need_packages() {
+  local missing=()
+  have nginx || missing+=(nginx)
+  have supervisord || missing+=(supervisor)
+  [ ${#missing[@]} -gt 0 ] || return 0
+  have apt-get || die "nginx or supervisord is missing and this is not Debian or Ubuntu" "install both, or use --builtin"
+  install_packages "${missing[@]}"
+}
+
+# ---- the program ----------------------------------------------------------------------------------------------------------
+
+# Prints the folder of a usable cargo; with sudo that is often the one of the user who called it.
+find_cargo() {
+  local dir owner_home=''
+  [ -z "${SUDO_USER:-}" ] || owner_home=$(getent passwd "$SUDO_USER" | cut -d: -f6)
+  if have cargo; then dirname "$(command -v cargo)"; return; fi
+  for dir in "${CARGO_HOME:-${HOME:-/root}/.cargo}/bin" "$owner_home/.cargo/bin" /usr/local/cargo/bin; do
+    if [ -x "$dir/cargo" ]; then printf '%s\n' "$dir"; return; fi
+  done
+  return 1
+}
+
+build() {
+  if [ -n "$binary" ]; then
+    [ -x "$binary" ] || die "\`$binary\` is not a program"
+    return
+  fi
+  local cargo_dir as=()
+  cargo_dir=$(find_cargo) || die "no Rust toolchain found" "curl https://sh.rustup.rs -sSf | sh -s -- -y, then run this again"
+  if ! have cc; then
+    { [ "$(id -u)" -eq 0 ] && have apt-get; } || die "no C compiler found (cc): the linker and SQLite need one" "apt install gcc libc6-dev"
+    install_packages gcc libc6-dev
+  fi
+  say "building acc (a few minutes the first time)"
+  # With sudo, build as the owner of the clone, so that target/ does not fill with root's files.
+  if [ "$(id -u)" -eq 0 ] && [ -n "${SUDO_USER:-}" ] && [ "$(stat -c %U "$here")" = "$SUDO_USER" ] && have runuser; then
+    as=(runuser -u "$SUDO_USER" --)
+  fi
+  (cd "$here" && "${as[@]}" env PATH="$cargo_dir:$PATH" cargo build --release --locked) || die "the build failed" "its last lines are above"
+  binary=${CARGO_TARGET_DIR:-$here/target}/release/acc
+}
+
+install_program() {
+  upgraded=no
+  if [ -e "$bin" ] && cmp -s "$binary" "$bin"; then
+    say "program: already there ($bin)"
+    return
+  fi
+  [ ! -e "$bin" ] || upgraded=yes
+  say "program: $bin"
+  mkdir -p "$(dirname "$bin")"
+  install -m 755 "$binary" "$bin.new"
+  mv -f "$bin.new" "$bin"
+}
+
+# ---- config ---------------------------------------------------------------------------------------------------------------
+
+# Does anything listen on this TCP port? The kernel's own table: no tool needed.
+port_taken() {
+  local hex
+  hex=$(printf ':%04X ' "$1")
+  awk -v port="$hex" '$4 == "0A" && index($2 " ", port) { found = 1 } END { exit !found }' /proc/net/tcp /proc/net/tcp6 2>/dev/null
+}
+
+choose_port() {
+  local p
+  if [ -n "$port" ]; then
+    port_taken "$port" && die "port $port is taken by another program" "name another with --port"
+    return 0
+  fi
+  if [ $system = yes ] && ! port_taken 80; then
+    port=80
+    return
+  fi
+  for p in $(seq 8080 8999); do
+    if ! port_taken "$p"; then port=$p; return; fi
+  done
+  die "no free port between 8080 and 8999" "name one with --port"
+}
+
+install_config() {
+  if [ -e "$conf" ]; then
+    say "config: already there ($conf)"
+    return
+  fi
+  choose_port
+  local listen=127.0.0.1:$port supervisor=supervisord
+  [ $system = no ] || listen=0.0.0.0:$port
+  [ "$engine" = nginx ] || supervisor=builtin
+  say "config: $conf"
+  mkdir -p "$(dirname "$conf")"
+  # The example shows every key, commented out; the chosen values take the place of theirs.
+  awk -v home="$home_dir" -v run="$run_dir" -v user="$user" -v edge="$engine" -v listen="$listen" -v supervisor="$supervisor" '
+    /^\[/ { section = $0; gsub(/[][]/, "", section) }
+    section == "" && /^#home =/ { $0 = "home = \"" home "\"" }
+    section == "" && /^#run =/ { $0 = "run = \"" run "\"" }
+    section == "" && /^#user =/ && user != "" { $0 = "user = \"" user "\"" }
+    section == "edge" && /^#kind =/ { $0 = "kind = \"" edge "\"" }
+    section == "edge" && /^#listen =/ { $0 = "listen = [\"" listen "\"]" }
+    section == "supervisor" && /^#kind =/ { $0 = "kind = \"" supervisor "\"" }
+    { print }
+  ' "$here/config.example.toml" >"$conf.new"
+  mv -f "$conf.new" "$conf"
+  sha256sum "$conf" | cut -d' ' -f1 >"$conf.installed"
+}
+
+make_user() {
+  [ -n "$user" ] || return 0
+  getent passwd "$user" >/dev/null && return 0
+  say "system user: $user (instances run as this user)"
+  useradd --system --user-group --home-dir "$home_dir" --no-create-home --shell /usr/sbin/nologin "$user"
+}
+
+# The value of a key at the top of the config in force.
+setting() { acc config show | sed -n "s/^$1 = \"\\(.*\\)\"\$/\\1/p" | head -n 1; }
+
+# ---- boot -----------------------------------------------------------------------------------------------------------------
+
+install_units() {
+  local unit
+  say "systemd: acc.service and acc-monitor.timer"
+  for unit in acc.service acc.socket acc-monitor.service acc-monitor.timer; do
+    install -m 644 "$here/systemd/$unit" "/etc/systemd/system/$unit"
+  done
+  systemctl daemon-reload
+  if [ $upgraded = yes ] && systemctl -q is-active acc.service; then
+    note "restarting it with the new program: what is awake goes to sleep and wakes at its next request"
+    systemctl restart acc.service
+  fi
+  systemctl -q enable --now acc.service acc-monitor.timer
+}
+
+boot() {
+  acc config check >/dev/null || die "the config is wrong" "edit $conf; \`$acc_typed config check\` names every fault"
+  home_dir=$(setting home) run_dir=$(setting run)
+  if [ $system = yes ] && systemd_runs; then
+    install_units
+  else
+    if [ $upgraded = yes ] && [ -S "$run_dir/control.sock" ]; then
+      say "restarting with the new program: what is awake goes to sleep and wakes at its next request"
+      acc halt
+    fi
+    say "booting"
+    acc boot
+  fi
+  local left=300
+  until [ -S "$run_dir/control.sock" ] || [ $left -eq 0 ]; do
+    sleep 0.1
+    left=$((left - 1))
+  done
+  [ -S "$run_dir/control.sock" ] || die "acc did not come up within 30 s" "its logs are in $home_dir/log; \`$acc_typed doctor\` looks for the cause"
+}
+
+# ---- the demonstration ----------------------------------------------------------------------------------------------------
+
+# Fetches http://HOST:PORT/: curl where it is installed (it knows that *.localhost is this machine; else the address is given),
+# and bash alone where it is not.
+fetch() {
+  local host=$1 port=$2
+  if have curl; then
+    curl -fsS --noproxy '*' --max-time 60 "http://$host:$port/" 2>/dev/null ||
+      curl -fsS --noproxy '*' --max-time 60 -H "Host: $host:$port" "http://127.0.0.1:$port/"
+    return
+  fi
+  local status line
+  exec 3<>"/dev/tcp/127.0.0.1/$port" || return 1
+  printf 'GET / HTTP/1.0\r\nHost: %s:%s\r\n\r\n' "$host" "$port" >&3
+  IFS= read -r -t 60 status <&3 || return 1
+  while IFS= read -r -t 60 line <&3 && [ "$line" != $'\r' ]; do :; done
+  cat <&3
+  exec 3>&-
+  case $status in *' 200 '*) ;; *) return 1 ;; esac
+}
+
+# Milliseconds since some fixed moment.
+now_ms() { echo $(($(date +%s%N) / 1000000)); }
+
+show_demo() {
+  local host port before took answer
+  if ! acc info demo >/dev/null 2>&1; then
+    say "creating the demo instance: $acc_typed create demo --model hello"
+    acc create demo --model hello
+  else
+    say "demo instance: already there"
+    acc start demo
+  fi
+  url=$(acc info demo --json | sed -n 's/.*"url": *"\([^"]*\)".*/\1/p' | head -n 1)
+  host=${url#http://} host=${host%%/*} port=80
+  case $host in *:*) port=${host##*:} host=${host%%:*} ;; esac
+  say "asking it: curl $url"
+  answer=$(fetch "$host" "$port") || die "the demo instance did not answer at $url" "\`$acc_typed info demo\` and \`$acc_typed logs demo\` say more"
+  note "${answer%%$'\n'*}"
+  say "putting it to sleep: $acc_typed stop demo"
+  acc stop demo
+  say "waking it by a plain HTTP request: curl $url"
+  before=$(now_ms)
+  answer=$(fetch "$host" "$port") || die "the demo instance was not woken by a request to $url" "\`$acc_typed events demo\` and \`$acc_typed logs demo\` say more"
+  took=$(($(now_ms) - before))
+  note "${answer%%$'\n'*}"
+  say "asleep to answered in $took ms"
+}
+
+what_next() {
+  echo
+  [ "$demo" = no ] || echo "Open $url in a browser, or type:"
+  cat <<TEXT
+  $acc_typed list                               what there is, and what sleeps
+  $acc_typed create shop --model python-http    another instance, from another model
+  $acc_typed events                             who woke and slept, when and why
+  $acc_typed doctor                             what this host can and cannot do
+TEXT
+  if [ $system = yes ] && systemd_runs; then
+    echo "  systemctl status acc                   acc is started at boot"
+  else
+    cat <<TEXT
+To start it at boot (\`crontab -e\`):
+  @reboot $bin --config $conf boot
+TEXT
+  fi
+}
+
+# ---- taking it away -------------------------------------------------------------------------------------------------------
+
+halt_all() {
+  [ -x "$bin" ] && [ -e "$conf" ] || return 0
+  local configured
+  if configured=$(setting home) && [ -n "$configured" ]; then home_dir=$configured; fi
+  if configured=$(setting run) && [ -n "$configured" ]; then run_dir=$configured; fi
+  if [ $system = yes ] && systemd_runs; then
+    systemctl -q disable --now acc-monitor.timer acc.socket acc.service 2>/dev/null || true
+  fi
+  say "halting"
+  acc halt || die "acc could not be halted, so nothing was removed" "\`$acc_typed doctor\` looks for the cause"
+}
+
+# Has acc made this folder?
+is_home() { [ -e "$1/acc.db" ] || [ -d "$1/instances" ] || [ -d "$1/models" ]; }
+
+uninstall() {
+  local kept=() unit
+  halt_all
+  if [ $system = yes ]; then
+    for unit in acc.service acc.socket acc-monitor.service acc-monitor.timer acc.service.d; do
+      rm -rf "/etc/systemd/system/${unit:?}"
+    done
+    ! systemd_runs || systemctl daemon-reload
+  fi
+  rm -f "$bin"
+  if [ -e "$conf" ] && { [ "$purge" = yes ] || [ "$(sha256sum "$conf" | cut -d' ' -f1)" = "$(cat "$conf.installed" 2>/dev/null)" ]; }; then
+    rm -f "$conf"
+  fi
+  if [ -e "$conf" ]; then kept+=("$conf (changed since it was installed)"); else rm -f "$conf.installed"; fi
+  # Only a folder that acc has made: never a mistyped one.
+  if [ -e "$run_dir/owner.lock" ] || [ -d "$run_dir/gate" ]; then rm -rf "${run_dir:?}"; fi
+  if [ "$purge" = yes ] && is_home "$home_dir"; then
+    rm -rf "${home_dir:?}"
+    if [ -n "$user" ] && getent passwd "$user" >/dev/null; then userdel "$user" 2>/dev/null || kept+=("the system user $user"); fi
+  fi
+  [ ! -d "$home_dir" ] || kept+=("$home_dir (data of the instances; --uninstall --purge-data removes it)")
+  [ -z "$user" ] || ! getent passwd "$user" >/dev/null || [ "$purge" = yes ] || kept+=("the system user $user (owns that data)")
+  rmdir "$(dirname "$conf")" 2>/dev/null || true
+  [ -z "$prefix" ] || rmdir "$prefix/bin" "$prefix/etc" "$prefix" 2>/dev/null || true
+  [ $system = no ] || ! have nginx || kept+=("the Debian packages nginx and supervisor (\`apt remove\` them if nothing else needs them)")
+  say "removed"
+  for unit in ${kept[@]+"${kept[@]}"}; do note "kept: $unit"; done
+}
+
+case $action in
+  packages)
+    [ ${#packages[@]} -eq 0 ] || install_packages "${packages[@]}"
+    exit 0
+    ;;
+esac
+decide_places
+if [ $action = uninstall ]; then
+  uninstall
+  exit 0
+fi
+[ "$engine" = builtin ] || need_packages
+build
+install_program
+make_user
+install_config
+boot
+[ "$demo" = no ] || show_demo
+what_next

@@ -1,0 +1,389 @@
+//! Rules of the source that no lint holds: imports point down, every file says what it is for, nothing grows too big.
+//!
+//! It reads `src/` as text (comments and strings blanked out first) and never builds or runs anything. Each rule reports all
+//! its breaches at once, and each has a test that shows it can fail.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// From top to bottom; a layer may import those that come later.
+const LAYERS: &[&str] = &["app", "interface", "proxy", "service", "driver", "render", "store", "config", "domain"];
+/// Longest source file, tests beside the code not counted.
+const FILE_MAX: usize = 500;
+/// Longest function, from its first line to its closing brace.
+const FUNCTION_MAX: usize = 60;
+
+/// One source file.
+struct Source {
+    /// Path below `src/`.
+    path: PathBuf,
+    /// As it stands.
+    text: String,
+    /// The code that is not test code, comments and strings blanked out; line numbers unchanged.
+    code: String,
+}
+
+/// Blanks out comments, strings and character literals, keeping every newline and every column.
+fn scrub(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = vec![b' '; bytes.len()];
+    let mut i = 0;
+    while i < bytes.len() {
+        let end = match bytes[i] {
+            b'/' if bytes.get(i + 1) == Some(&b'/') => line_end(bytes, i),
+            b'/' if bytes.get(i + 1) == Some(&b'*') => block_end(bytes, i),
+            b'"' => string_end(bytes, i),
+            b'r' if !is_word(bytes, i) => raw_string_end(bytes, i).unwrap_or(i),
+            b'\'' => char_end(bytes, i).unwrap_or(i),
+            _ => i,
+        };
+        if end == i {
+            out[i] = bytes[i];
+            i += 1;
+        } else {
+            for k in i..end {
+                if bytes[k] == b'\n' {
+                    out[k] = b'\n';
+                }
+            }
+            i = end;
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Is the byte at `i` in the middle of a word?
+fn is_word(bytes: &[u8], i: usize) -> bool {
+    i > 0 && (bytes[i - 1].is_ascii_alphanumeric() || bytes[i - 1] == b'_') && bytes[i - 1] != b'b'
+}
+
+fn line_end(bytes: &[u8], from: usize) -> usize {
+    bytes[from..].iter().position(|b| *b == b'\n').map_or(bytes.len(), |n| from + n)
+}
+
+fn block_end(bytes: &[u8], from: usize) -> usize {
+    let (mut depth, mut i) = (0, from);
+    while i + 1 < bytes.len() {
+        match &bytes[i..i + 2] {
+            b"/*" => (depth, i) = (depth + 1, i + 2),
+            b"*/" if depth == 1 => return i + 2,
+            b"*/" => (depth, i) = (depth - 1, i + 2),
+            _ => i += 1,
+        }
+    }
+    bytes.len()
+}
+
+fn string_end(bytes: &[u8], from: usize) -> usize {
+    let mut i = from + 1;
+    while i < bytes.len() {
+        match bytes[i] {
+            b'\\' => i += 2,
+            b'"' => return i + 1,
+            _ => i += 1,
+        }
+    }
+    bytes.len()
+}
+
+fn raw_string_end(bytes: &[u8], from: usize) -> Option<usize> {
+    let hashes = bytes[from + 1..].iter().take_while(|b| **b == b'#').count();
+    let open = from + 1 + hashes;
+    if bytes.get(open) != Some(&b'"') {
+        return None;
+    }
+    let close = format!("\"{}", "#".repeat(hashes));
+    let found = bytes[open + 1..].windows(close.len()).position(|w| w == close.as_bytes());
+    Some(found.map_or(bytes.len(), |n| open + 1 + n + close.len()))
+}
+
+/// The end of a character literal; `None` for a lifetime.
+fn char_end(bytes: &[u8], from: usize) -> Option<usize> {
+    if bytes.get(from + 1) == Some(&b'\\') {
+        return bytes[from + 3..].iter().position(|b| *b == b'\'').map(|n| from + 3 + n + 1);
+    }
+    (2..=5).find(|n| bytes.get(from + n) == Some(&b'\'')).filter(|n| *n == 2 || bytes[from + 1] >= 0x80).map(|n| from + n + 1)
+}
+
+/// Everything before the file's own test module.
+fn without_tests(code: &str) -> String {
+    let mut kept = String::new();
+    let lines: Vec<&str> = code.lines().collect();
+    for (n, line) in lines.iter().enumerate() {
+        let next = lines.get(n + 1).map_or("", |l| l.trim());
+        if line.trim() == "#[cfg(test)]" && next.starts_with("mod ") && next.ends_with('{') {
+            break;
+        }
+        kept.push_str(line);
+        kept.push('\n');
+    }
+    kept
+}
+
+/// Files that exist for tests only: declared as `#[cfg(test)] mod NAME;` by their parent.
+fn test_files(root: &Path, sources: &[(PathBuf, String)]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for (path, text) in sources {
+        let code = scrub(text);
+        let lines: Vec<&str> = code.lines().map(str::trim).collect();
+        for pair in lines.windows(2) {
+            let name = pair[1].trim_start_matches("pub ").strip_prefix("mod ").and_then(|m| m.strip_suffix(';'));
+            if let (true, Some(name)) = (pair[0] == "#[cfg(test)]", name) {
+                let dir = match path.file_stem().and_then(|s| s.to_str()) {
+                    Some("mod" | "lib" | "main") => path.parent().unwrap().to_owned(),
+                    _ => path.with_extension(""),
+                };
+                found.push(dir.join(format!("{name}.rs")));
+                found.push(dir.join(name).join("mod.rs"));
+            }
+        }
+    }
+    found.retain(|p| root.join(p).exists());
+    found
+}
+
+/// All `.rs` files below `dir`, sorted.
+fn walk(dir: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all.extend(walk(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            all.push(path);
+        }
+    }
+    all.sort();
+    all
+}
+
+/// The product's sources, without the files that only tests use.
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let read = |p: PathBuf| (p.strip_prefix(&root).unwrap().to_owned(), fs::read_to_string(&p).unwrap());
+    let all: Vec<(PathBuf, String)> = walk(&root).into_iter().map(read).collect();
+    let tests = test_files(&root, &all);
+    let product = all.into_iter().filter(|(path, _)| !tests.iter().any(|t| path == t || path.starts_with(t.with_extension(""))));
+    product.map(|(path, text)| Source { code: without_tests(&scrub(&text)), path, text }).collect()
+}
+
+/// The layer a file belongs to: its first folder, or its own name at the top.
+fn layer_of(path: &Path) -> String {
+    path.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned()
+}
+
+/// The modules between the crate and a file: `driver/edge/nginx.rs` is `[driver, edge, nginx]`.
+fn module_path(path: &Path) -> Vec<String> {
+    let mut parts: Vec<String> = path.with_extension("").iter().map(|p| p.to_string_lossy().into_owned()).collect();
+    if parts.last().is_some_and(|l| ["mod", "lib", "main"].contains(&l.as_str())) {
+        parts.pop();
+    }
+    parts
+}
+
+/// Every layer named in this code, with the line: `crate::x`, `acc::x`, `use crate::{x, y::z}` and chains of `super::`.
+fn imports(path: &Path, code: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let prefixes: &[&str] = if path == Path::new("main.rs") { &["crate::", "acc::"] } else { &["crate::"] };
+    for prefix in prefixes {
+        for (at, _) in code.match_indices(prefix) {
+            if !is_word(code.as_bytes(), at) {
+                let names = first_segments(&code[at + prefix.len()..]);
+                found.extend(names.into_iter().map(|name| (line_of(code, at), name)));
+            }
+        }
+    }
+    let home = module_path(path);
+    let mut at = 0;
+    while let Some(n) = code[at..].find("super::") {
+        let start = at + n;
+        let mut rest = &code[start..];
+        let mut ups = 0;
+        while let Some(r) = rest.strip_prefix("super::") {
+            (rest, ups) = (r, ups + 1);
+        }
+        if ups >= home.len() {
+            found.extend(first_segments(rest).into_iter().map(|name| (line_of(code, start), name)));
+        }
+        at = code.len() - rest.len();
+    }
+    found
+}
+
+fn line_of(code: &str, at: usize) -> usize {
+    code[..at].matches('\n').count() + 1
+}
+
+/// `a::b` gives `a`; `{a::b, c::{d, e}}` gives `a` and `c`.
+fn first_segments(text: &str) -> Vec<String> {
+    let word = |s: &str| s.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let Some(group) = text.strip_prefix('{') else { return vec![word(text)] };
+    let (mut depth, mut start, mut names) = (1, 0, Vec::new());
+    for (i, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 || (depth == 1 && c == ',') {
+            names.push(word(&group[start..i]));
+            start = i + 1;
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    names.retain(|n| !n.is_empty());
+    names
+}
+
+/// Why a file of layer `from` may not name `to`; `None`: it may.
+fn points_up(from: &str, to: &str) -> Option<String> {
+    let rank = |name: &str| LAYERS.iter().position(|l| *l == name);
+    if from == "demo" {
+        return (rank(to).is_some()).then(|| format!("demo stands apart, it may not import `{to}`"));
+    }
+    match (rank(from), rank(to)) {
+        (Some(from_rank), Some(to_rank)) if to_rank < from_rank => Some(format!("`{from}` is below `{to}` and may not import it")),
+        (Some(from_rank), None) if to == "demo" && from_rank > 1 => Some(format!("`{from}` may not import `demo`")),
+        _ => None,
+    }
+}
+
+/// First line and length of every function longer than `max`.
+fn long_functions(code: &str, max: usize) -> Vec<(usize, String, usize)> {
+    let mut long = Vec::new();
+    for (at, _) in code.match_indices("fn ") {
+        if is_word(code.as_bytes(), at) {
+            continue;
+        }
+        let name: String = code[at + 3..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        let Some(open) = body_start(&code[at..]) else { continue };
+        let mut depth = 0;
+        for (i, c) in code[at + open..].char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                _ => {}
+            }
+            if depth == 0 {
+                let lines = code[at..at + open + i].matches('\n').count() + 1;
+                if lines > max && !name.is_empty() {
+                    long.push((line_of(code, at), name, lines));
+                }
+                break;
+            }
+        }
+    }
+    long
+}
+
+/// Where a function's body begins, or `None` for one without a body (a trait's, a type's).
+fn body_start(text: &str) -> Option<usize> {
+    let mut depth = 0;
+    for (i, c) in text.char_indices() {
+        match c {
+            '(' | '[' => depth += 1,
+            ')' | ']' => depth -= 1,
+            '{' if depth == 0 => return Some(i),
+            ';' if depth == 0 => return None,
+            _ => {}
+        }
+        if depth < 0 {
+            return None;
+        }
+    }
+    None
+}
+
+#[track_caller]
+fn none(breaches: &str) {
+    assert!(breaches.is_empty(), "\n{breaches}");
+}
+
+#[test]
+fn imports_point_down() {
+    let mut breaches = String::new();
+    for source in sources() {
+        for (line, to) in imports(&source.path, &source.code) {
+            if let Some(why) = points_up(&layer_of(&source.path), &to) {
+                writeln!(breaches, "src/{}:{line}: {why}", source.path.display()).unwrap();
+            }
+        }
+    }
+    none(&breaches);
+}
+
+#[test]
+fn every_file_is_in_a_layer() {
+    let known = |layer: &str| LAYERS.contains(&layer) || ["main", "lib", "demo"].contains(&layer);
+    let stray: Vec<String> = sources().iter().filter(|s| !known(&layer_of(&s.path))).map(|s| s.path.display().to_string()).collect();
+    none(&stray.join("\n"));
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    let silent: Vec<String> = sources().iter().filter(|s| !s.text.starts_with("//! ")).map(|s| s.path.display().to_string()).collect();
+    none(&silent.join("\n"));
+}
+
+#[test]
+fn no_file_is_a_placeholder() {
+    let unwritten = sources().into_iter().filter(|s| s.text.to_lowercase().starts_with("//! placeholder"));
+    none(&unwritten.map(|s| s.path.display().to_string()).collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
+fn no_file_and_no_function_is_too_long() {
+    let mut breaches = String::new();
+    for source in sources() {
+        let lines = source.code.lines().count();
+        if lines > FILE_MAX {
+            writeln!(breaches, "src/{}: {lines} lines before its tests, the most is {FILE_MAX}", source.path.display()).unwrap();
+        }
+        for (line, name, length) in long_functions(&source.code, FUNCTION_MAX) {
+            writeln!(breaches, "src/{}:{line}: `{name}` has {length} lines, the most is {FUNCTION_MAX}", source.path.display()).unwrap();
+        }
+    }
+    none(&breaches);
+}
+
+#[test]
+fn the_product_does_not_unwrap() {
+    let mut breaches = String::new();
+    for source in sources() {
+        for (n, line) in source.code.lines().enumerate() {
+            if line.contains(".unwrap()") || line.contains(".expect(") {
+                writeln!(breaches, "src/{}:{}: unwrap or expect", source.path.display(), n + 1).unwrap();
+            }
+        }
+    }
+    none(&breaches);
+}
+
+#[test]
+fn the_rules_can_fail() {
+    let layers = |path: &str, code: &str| imports(Path::new(path), code).into_iter().map(|(_, l)| l).collect::<Vec<_>>();
+    assert_eq!(layers("store/mod.rs", "use crate::{service::x, domain::{a, b}};"), ["service", "domain"]);
+    assert_eq!(layers("driver/edge/nginx.rs", "use super::super::super::service::Door; use super::Gate;"), ["service"]);
+    assert_eq!(layers("driver/mod.rs", "use super::config::Config;"), ["config"]);
+    assert!(points_up("store", "service").is_some() && points_up("service", "store").is_none());
+    assert!(points_up("demo", "domain").is_some() && points_up("proxy", "demo").is_some() && points_up("interface", "demo").is_none());
+    assert!(points_up("domain", "domain").is_none() && points_up("domain", "std").is_none());
+    let long = format!("fn a() {{\n{}}}\nfn b(x: [u8; 2]) -> u8 {{ 1 }}\ntrait T {{ fn c(&self); }}\n", "x();\n".repeat(80));
+    assert_eq!(long_functions(&long, 60), [(1, "a".to_owned(), 82)]);
+}
+
+#[test]
+fn comments_strings_and_tests_are_not_code() {
+    let text = "let a = \"{ // \\\" {\"; // crate::app {\nlet b = r#\"\"{\"#; let c = '{'; let d = '\\''; fn e<'a>(x: &'a str) {}\n/* { /* { */ } */ let f = b'{';\n";
+    let code = scrub(text);
+    assert_eq!(code.matches('{').count(), 1, "{code}");
+    assert_eq!(code.lines().count(), 3);
+    assert!(!code.contains("crate::app"));
+    assert_eq!(without_tests("a\n#[cfg(test)]\nmod tests {\n b\n}\n"), "a\n");
+    assert_eq!(without_tests("a\n#[cfg(test)]\nmod suite;\nb\n"), "a\n#[cfg(test)]\nmod suite;\nb\n");
+}

@@ -1,0 +1,92 @@
+//! The whole of acc from outside: the real binary, real sockets, and nginx and supervisord where a combination has them.
+//!
+//! The cases under `suite!` run on all four combinations of edge and supervisor; those at the end are about one of them, about
+//! a broken host, or about the scripts. Each test has a bed of its own (`support::Bed`) and leaves nothing behind.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs, reason = "a test may panic and print")]
+
+mod support;
+
+mod e2e {
+    pub mod apps;
+    pub mod body;
+    pub mod boot;
+    pub mod broken;
+    pub mod codes;
+    pub mod crowd;
+    pub mod database;
+    pub mod gone;
+    pub mod hosts;
+    pub mod life;
+    pub mod longer;
+    pub mod rules;
+    pub mod scripts;
+    pub mod server;
+    pub mod undo;
+    pub mod user;
+}
+
+macro_rules! suite {
+    ($($file:ident { $($case:ident)+ })+) => {
+        mod nginx_supervisord { $(mod $file { $(#[test] fn $case() { crate::e2e::$file::$case(crate::support::Combination::ALL[0]); })+ })+ }
+        mod nginx_builtin { $(mod $file { $(#[test] fn $case() { crate::e2e::$file::$case(crate::support::Combination::ALL[1]); })+ })+ }
+        mod builtin_supervisord { $(mod $file { $(#[test] fn $case() { crate::e2e::$file::$case(crate::support::Combination::ALL[2]); })+ })+ }
+        mod builtin_builtin { $(mod $file { $(#[test] fn $case() { crate::e2e::$file::$case(crate::support::Combination::ALL[3]); })+ })+ }
+    };
+}
+
+suite! {
+    life {
+        it_is_created_answers_sleeps_and_wakes
+        a_verb_on_what_is_already_so_changes_nothing
+        disabled_it_never_wakes_and_pinned_it_never_sleeps
+        it_listens_on_tcp
+        it_has_other_hosts_and_is_named_by_number
+        the_python_model_works
+        the_server_puts_it_to_sleep_by_itself
+    }
+    body {
+        fifty_megabytes_are_posted_through_a_wake
+        a_chunked_body_and_one_that_expects_continue_go_through_a_wake
+        a_slow_upload_is_not_cut_by_the_idle_timeout
+    }
+    longer {
+        a_web_socket_opens_through_a_wake_and_keeps_it_awake
+        a_stream_longer_than_the_idle_timeout_is_not_cut
+        an_operators_stop_waits_for_what_is_in_flight
+    }
+    crowd {
+        two_hundred_first_requests_make_one_start
+        a_start_that_fails_is_told_to_everybody_who_waits
+        two_monitor_passes_at_once
+        nobody_loses_a_request_to_idle_stops
+    }
+    server {
+        it_is_killed_while_instances_are_awake
+        it_is_ended_in_order_while_instances_are_awake
+        it_reads_its_config_again
+    }
+    boot {
+        halt_and_boot_bring_back_what_is_wanted
+        boot_twice_and_halt_twice
+        everything_killed_at_once_boots_again
+    }
+    gone {
+        destroyed_and_purged_it_leaves_nothing
+        a_port_is_free_again_after_purge
+    }
+    undo {
+        a_failed_create_leaves_nothing
+        a_full_disk_leaves_nothing
+    }
+    rules {
+        what_may_not_wake_does_not
+        what_does_not_count_does_not_keep_it_awake
+    }
+    hosts {
+        one_host_has_many_spellings
+        unknown_and_wrong_hosts
+        clients_cannot_set_what_only_the_edge_may
+        a_browser_gets_the_waiting_page
+    }
+}

@@ -1,0 +1,107 @@
+//! Request bodies: held through a wake and handed over byte for byte.
+
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::support::http::{self, Ask, Reply};
+use crate::support::wait::pause;
+use crate::support::{Bed, Combination};
+
+/// Bytes without a pattern that a buffer could hide.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// What `/echo` says must be what was sent.
+#[track_caller]
+fn assert_echo(reply: Reply, method: &str, query: &str, body: &[u8]) {
+    let echo = reply.status(200).json();
+    assert_eq!((&echo["method"], &echo["query"]), (&method.into(), &query.into()), "{echo}");
+    assert_eq!(echo["length"], body.len(), "{echo}");
+    assert_eq!(echo["sha256"], sha256(body).as_str(), "{echo}");
+}
+
+pub fn fifty_megabytes_are_posted_through_a_wake(combination: Combination) {
+    let Some(bed) = Bed::new(combination) else { return };
+    bed.acc(&["create", "zebra", "--model", "tester", "--set", "start_delay=300ms", "--asleep"]).ok();
+    let body = noise(50 << 20);
+    let ask = bed.ask("POST", "zebra", "/echo?a=%2F%20b&c=//d").body(body.clone());
+    assert_echo(bed.send(&ask), "POST", "a=%2F%20b&c=//d", &body);
+    assert_echo(bed.send(&ask), "POST", "a=%2F%20b&c=//d", &body);
+    let requests = bed.told("zebra", "REQ").into_iter().filter(|l| l.contains("POST")).count();
+    assert_eq!(requests, 2, "a POST was sent twice");
+}
+
+pub fn a_chunked_body_and_one_that_expects_continue_go_through_a_wake(combination: Combination) {
+    let Some(bed) = Bed::with(combination, |s| s.max_body = "8MiB") else { return };
+    bed.acc(&["create", "zebra", "--model", "tester", "--set", "start_delay=100ms", "--asleep"]).ok();
+    let body = noise(3 << 20);
+    assert_echo(bed.send(&bed.ask("PUT", "zebra", "/echo").body(body.clone()).chunked()), "PUT", "", &body);
+    bed.acc(&["stop", "zebra"]).ok();
+
+    // The client sends its body only after it was told to.
+    let mut stream = http::connect(bed.address()).unwrap();
+    let head = format!(
+        "POST /echo HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n",
+        bed.host("zebra"),
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut first = [0; 12];
+    stream.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"HTTP/1.1 100");
+    let mut writing = stream.try_clone().unwrap();
+    let sent = body.clone();
+    let writer = std::thread::spawn(move || writing.write_all(&sent));
+    let mut text = Vec::new();
+    stream.read_to_end(&mut text).unwrap();
+    writer.join().unwrap().unwrap();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    assert!(text.contains("HTTP/1.1 200") && text.contains(&sha256(&body)), "{text}");
+
+    // Longer than `max_body`: refused, and nobody is woken for it.
+    bed.acc(&["stop", "zebra"]).ok();
+    let big: Ask = bed.ask("POST", "zebra", "/echo").body(noise(9 << 20));
+    bed.send(&big).status(413);
+    assert_eq!(bed.phase("zebra"), "asleep");
+}
+
+pub fn a_slow_upload_is_not_cut_by_the_idle_timeout(combination: Combination) {
+    let Some(bed) = Bed::with(combination, |s| s.idle = "500ms") else { return };
+    bed.create("zebra", "tester");
+    let pid = bed.pid("zebra");
+    let body = noise(30 << 20);
+    let mut stream = http::connect(bed.address()).unwrap();
+    let head = format!("POST /echo HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", bed.host("zebra"), body.len());
+    stream.write_all(head.as_bytes()).unwrap();
+    // Thirty parts over three seconds, six idle timeouts, with the monitor looking all the while.
+    for part in body.chunks(1 << 20) {
+        stream.write_all(part).unwrap();
+        bed.acc(&["monitor"]).ok();
+        pause(Duration::from_millis(60));
+    }
+    let mut open = http::read_head(stream, "POST").unwrap();
+    let mut answer = Vec::new();
+    open.body.read_to_end(&mut answer).unwrap();
+    assert_echo(Reply { body: answer, ..open.reply }, "POST", "", &body);
+    // nginx collects the body before it hands it on, so the instance may have slept meanwhile; a direct edge is in use all along.
+    if combination.edge == "builtin" {
+        assert_eq!(bed.pid("zebra"), pid, "it was put to sleep during an upload");
+    }
+    bed.monitor_until_asleep("zebra");
+}

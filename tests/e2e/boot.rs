@@ -1,0 +1,109 @@
+//! Boot, halt, and everything that can happen between the two.
+
+use nix::sys::signal::Signal;
+
+use crate::support::{Bed, Combination, processes};
+
+pub fn halt_and_boot_bring_back_what_is_wanted(combination: Combination) {
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    bed.create("zebra", "tester");
+    bed.create("okapi", "tester-tcp");
+    bed.acc(&["pin", "okapi"]).ok();
+    bed.acc(&["create", "tapir", "--model", "tester", "--wanted", "down", "--asleep"]).ok();
+    bed.acc(&["halt"]).ok();
+    bed.assert_nothing_runs();
+    // Reading works with everything down, and nobody answers on the port.
+    let phases = |bed: &Bed| ["zebra", "okapi", "tapir"].map(|n| bed.phase(n));
+    assert_eq!(phases(&bed), ["asleep", "asleep", "asleep"]);
+    assert_eq!(bed.info("okapi")["wanted"], "up");
+    assert!(bed.ask("GET", "zebra", "/").send(bed.address()).is_err());
+    for name in ["zebra", "okapi"] {
+        assert_eq!(bed.told(name, "EXIT").len(), 1, "{name} was not ended in order");
+    }
+    // After a reboot the run folder is empty.
+    std::fs::remove_dir_all(bed.run()).unwrap();
+    bed.acc(&["boot"]).ok();
+    bed.wait_phase("okapi", "awake");
+    assert_eq!(phases(&bed), ["asleep", "awake", "asleep"]);
+    bed.get("zebra", "/").status(200);
+    bed.get("okapi", "/").status(200);
+    bed.get("tapir", "/").status(503);
+}
+
+pub fn boot_twice_and_halt_twice(combination: Combination) {
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    bed.create("zebra", "tester");
+    let (server, zebra) = (bed.wait_server(None), bed.pid("zebra"));
+    bed.acc(&["boot"]).ok().says(&["already"]);
+    assert_eq!((bed.wait_server(None), bed.pid("zebra")), (server, zebra));
+    bed.get("zebra", "/").status(200);
+    bed.acc(&["halt"]).ok();
+    bed.acc(&["halt"]).ok();
+    bed.assert_nothing_runs();
+    // With everything down the commands still work: the same code runs in the command itself.
+    bed.acc(&["create", "okapi", "--model", "tester", "--asleep"]).ok();
+    bed.acc(&["disable", "okapi"]).ok();
+    bed.acc(&["enable", "okapi"]).ok();
+    bed.acc(&["boot"]).ok();
+    bed.get("okapi", "/").status(200);
+}
+
+pub fn everything_killed_at_once_boots_again(combination: Combination) {
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    bed.create("zebra", "tester");
+    bed.create("okapi", "tester-tcp");
+    bed.acc(&["pin", "okapi"]).ok();
+    for process in processes::of(&bed.dir) {
+        processes::signal(process.pid, Signal::SIGKILL);
+    }
+    processes::end_all(&bed.dir);
+    bed.acc(&["boot"]).ok();
+    bed.wait_phase("okapi", "awake");
+    // The row may say awake: what counts is that a request is answered.
+    bed.get("zebra", "/").status(200);
+    bed.get("okapi", "/").status(200);
+    assert_eq!(bed.phase("zebra"), "awake");
+    assert!(processes::alive(bed.pid("zebra")));
+}
+
+/// nginx or supervisord alone are killed: `acc boot` repairs, awake instances go on.
+#[test]
+fn parts_killed_one_by_one_are_repaired() {
+    let Some(bed) = Bed::with(Combination::REAL, |s| s.idle = "60s") else { return };
+    bed.create("zebra", "tester");
+    let zebra = bed.pid("zebra");
+    let supervisord = processes::find(&bed.dir, &["supervisord"]).expect("supervisord runs");
+    processes::signal(supervisord.pid, Signal::SIGKILL);
+    crate::support::wait_until("supervisord is gone", crate::support::bed::SOON, || {
+        crate::support::wait::holds(!processes::alive(supervisord.pid), supervisord.pid)
+    });
+    // It could not be asked: never "there is no such process".
+    assert!(processes::alive(zebra));
+    bed.acc(&["boot"]).ok();
+    bed.get("zebra", "/").status(200);
+    assert_eq!(bed.pid("zebra"), zebra, "an orphan was not found again");
+    assert_eq!(bed.told("zebra", "START").len(), 1, "a second copy was started beside the first");
+    bed.acc(&["stop", "zebra"]).ok();
+    assert!(!processes::alive(zebra));
+    bed.get("zebra", "/").status(200);
+
+    let masters = |bed: &Bed| {
+        processes::of(&bed.dir)
+            .into_iter()
+            .filter(|p| p.command.contains("nginx: master") || p.command.contains("sbin/nginx"))
+            .collect::<Vec<_>>()
+    };
+    let master = masters(&bed).first().expect("nginx runs").pid;
+    processes::signal(master, Signal::SIGKILL);
+    // The workers of a killed master go on serving and hold the port: they must not keep a new nginx away for ever.
+    bed.acc(&["boot"]).ok();
+    crate::support::wait_until("nginx serves again", crate::support::bed::SOON, || {
+        match bed.ask("GET", "zebra", "/").send(bed.address()) {
+            Ok(reply) => crate::support::wait::holds(
+                reply.status == 200 && !masters(&bed).is_empty() && masters(&bed)[0].pid != master,
+                reply.status,
+            ),
+            Err(e) => Err(e.to_string()),
+        }
+    });
+}

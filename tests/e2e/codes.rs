@@ -1,0 +1,66 @@
+//! Exit codes and errors of the command line, as scripts see them.
+
+use crate::support::{Bed, Combination};
+
+#[test]
+fn every_exit_code_means_one_thing() {
+    let Some(bed) = Bed::with(Combination::BUILTIN, |s| (s.wake_timeout, s.idle) = ("1s", "60s")) else { return };
+    bed.create("zebra", "tester");
+    bed.acc(&["list"]).ok();
+    bed.acc(&["start", "zebra"]).code(0);
+    bed.acc(&["start", "zebr"]).error(3).says(&["`zebr`", "zebra"]);
+    bed.acc(&["info", "999"]).error(3).says(&["`999`"]);
+    bed.acc(&["create", "x1", "--model", "testr"]).error(3).says(&["`testr`", "tester"]);
+    bed.acc(&["create", "-x"]).code(2);
+    bed.acc(&["no-such-command"]).code(2);
+    bed.acc(&["create", "x1", "--model", "tester", "--idle", "soon"]).code(2);
+    bed.acc(&["create", "x1", "--model", "tester", "--wanted", "perhaps"]).code(2);
+    bed.acc(&["destroy", "zebra"]).error(4).says(&["awake", "hint:"]);
+    bed.model("deaf", "description = \"d\"\nlisten = \"unix\"\ncommand = [\"{{ acc }}\", \"demo-app\", \"--socket\", \"{{ socket }}\", \"--never-listen\"]\n");
+    bed.acc(&["create", "x1", "--model", "deaf"]).error(5);
+    std::fs::write(bed.dir.join("bad.toml"), "[idle]\ntimeout = \"soon\"\ntimeuot = 3\n[edge]\nkind = \"apache\"\n").unwrap();
+    let bad = crate::support::run::run(
+        bed.command(&["list"]).env_clear().arg("--config").arg(bed.dir.join("bad.toml")),
+        crate::support::bed::COMMAND,
+    );
+    assert_eq!(bad.code, Some(2), "{bad:?}");
+    let check = crate::support::run::run(
+        std::process::Command::new(&bed.acc).arg("--config").arg(bed.dir.join("bad.toml")).args(["config", "check"]).env_clear(),
+        crate::support::bed::COMMAND,
+    );
+    check.code(2).says(&["idle.timeout", "soon", "timeuot", "edge.kind", "apache"]);
+}
+
+#[test]
+fn a_wrong_model_is_refused_with_file_line_and_reason() {
+    let Some(bed) = Bed::new(Combination::BUILTIN) else { return };
+    bed.model("wrong", "description = \"d\"\nlisten = \"carrier pigeon\"\ncommand = []\nhaelth = \"/\"\n");
+    bed.acc(&["create", "zebra", "--model", "wrong"]).refused().says(&["model.toml", "2", "carrier pigeon"]);
+    bed.model("broken", "description = \n");
+    bed.acc(&["create", "zebra", "--model", "broken"]).refused().says(&["model.toml", "1"]);
+    assert!(!bed.instance("zebra").exists());
+    bed.acc(&["models"]).ok().says(&["tester", "hello", "hello-tcp", "python-http"]);
+}
+
+#[test]
+fn the_other_commands_print_what_they_promise() {
+    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else { return };
+    bed.create("zebra", "tester");
+    bed.get("zebra", "/").status(200);
+    assert!(bed.acc(&["list"]).ok().out.contains("zebra"));
+    assert!(bed.acc(&["info", "zebra"]).ok().out.contains("zebra.apps.localhost"));
+    bed.acc(&["config", "check"]).ok();
+    assert!(bed.acc(&["config", "show"]).ok().out.contains("[idle]"));
+    bed.acc(&["logs", "zebra"]).ok();
+    bed.acc(&["completions", "bash"]).ok().says(&["acc"]);
+    bed.acc(&["man"]).ok().says(&["acc"]);
+    let doctor = bed.acc(&["doctor"]);
+    assert!(matches!(doctor.code, Some(0 | 1)), "{doctor:?}");
+    crate::support::wait_until("the access log has the request", crate::support::bed::SOON, || {
+        let log = bed.acc(&["logs", "zebra", "--access"]).ok().out;
+        crate::support::wait::holds(log.contains("GET"), log)
+    });
+    // Quiet in a pipe: data on stdout, nothing but errors and talk on stderr, no colours.
+    let list = bed.acc(&["list"]).ok();
+    assert!(!list.out.contains('\u{1b}') && !list.err.contains('\u{1b}'), "{list:?}");
+}

@@ -1,0 +1,67 @@
+//! A database that is locked, damaged or from a newer acc: a clear error, and the file stays as it is.
+
+use std::fs;
+
+use rusqlite::Connection;
+
+use crate::support::{Bed, Combination};
+
+#[test]
+fn a_locked_database_is_an_error_and_not_a_hang() {
+    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else { return };
+    bed.create("zebra", "tester");
+    let other = Connection::open(bed.home().join("acc.db")).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let done = bed.acc(&["create", "okapi", "--model", "tester", "--asleep"]);
+    assert!(done.took.as_secs() < 30, "{done:?}");
+    done.error(1).says(&["locked"]);
+    // What is awake needs no database.
+    bed.get("zebra", "/").status(200);
+    other.execute_batch("ROLLBACK").unwrap();
+    drop(other);
+    bed.create("okapi", "tester");
+    bed.get("okapi", "/").status(200);
+}
+
+#[test]
+fn a_corrupt_database_is_refused_and_untouched() {
+    let Some(bed) = Bed::new(Combination::BUILTIN) else { return };
+    bed.create("zebra", "tester");
+    bed.acc(&["halt"]).ok();
+    let db = bed.home().join("acc.db");
+    let good = fs::read(&db).unwrap();
+    let mut bad = good.clone();
+    bad[..64].fill(b'?');
+    fs::write(&db, &bad).unwrap();
+    for command in [&["boot"][..], &["list"], &["create", "okapi", "--model", "tester"], &["info", "zebra"]] {
+        bed.acc(command).error(1).says(&["acc.db"]);
+    }
+    assert!(fs::read(&db).unwrap() == bad, "the damaged file was changed");
+    fs::write(&db, &good).unwrap();
+    bed.acc(&["boot"]).ok();
+    bed.get("zebra", "/").status(200);
+}
+
+#[test]
+fn a_database_of_a_newer_version_is_refused_and_untouched() {
+    let Some(bed) = Bed::new(Combination::BUILTIN) else { return };
+    bed.create("zebra", "tester");
+    bed.acc(&["halt"]).ok();
+    let db = bed.home().join("acc.db");
+    let version = |connection: &Connection| connection.query_row("PRAGMA user_version", [], |r| r.get::<_, i64>(0)).unwrap();
+    let connection = Connection::open(&db).unwrap();
+    let ours = version(&connection);
+    connection.pragma_update(None, "user_version", 9999).unwrap();
+    connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    drop(connection);
+    let before = fs::read(&db).unwrap();
+    for command in [&["boot"][..], &["list"], &["create", "okapi", "--model", "tester"]] {
+        bed.acc(command).error(1).says(&["newer"]);
+    }
+    assert!(fs::read(&db).unwrap() == before, "the file was changed");
+    let connection = Connection::open(&db).unwrap();
+    connection.pragma_update(None, "user_version", ours).unwrap();
+    drop(connection);
+    bed.acc(&["boot"]).ok();
+    bed.get("zebra", "/").status(200);
+}

@@ -1,0 +1,164 @@
+//! The main job: an instance is made, answers, is put to sleep when idle and woken by the next request.
+
+use std::time::Duration;
+
+use crate::support::bed::SOON;
+use crate::support::wait::holds;
+use crate::support::{Bed, Combination, processes, wait_until};
+
+pub fn it_is_created_answers_sleeps_and_wakes(combination: Combination) {
+    let Some(bed) = Bed::new(combination) else { return };
+    let info = bed.create("zebra", "tester");
+    for key in ["id", "name", "model", "phase", "wanted", "hosts", "url", "listen", "pid", "owner", "idle_timeout_s", "created_at"] {
+        assert!(info.get(key).is_some(), "`{key}` is missing: {info}");
+    }
+    for key in ["last_wake_at", "last_active_at", "wakes", "failure"] {
+        assert!(info.get(key).is_some(), "`{key}` is missing: {info}");
+    }
+    assert_eq!((&info["wanted"], &info["idle_timeout_s"]), (&"auto".into(), &1.0.into()), "{info}");
+    assert!(info["listen"]["unix"].as_str().is_some_and(|p| p.starts_with(bed.run().to_str().unwrap())), "{info}");
+    assert!(bed.get("zebra", "/").status(200).text().contains("zebra"));
+
+    let first = bed.pid("zebra");
+    let plan = bed.acc(&["monitor", "--dry-run"]).ok();
+    assert!(plan.out.contains("zebra"), "{plan:?}");
+    bed.monitor_until_asleep("zebra");
+    assert!(!processes::alive(first), "the process of a sleeping instance lives");
+    assert!(bed.info("zebra")["pid"].is_null());
+    assert!(bed.told("zebra", "TERM").len() == 1 && bed.told("zebra", "EXIT").len() == 1, "it was not ended in order");
+
+    bed.get("zebra", "/").status(200);
+    let info = bed.info("zebra");
+    assert_eq!(info["phase"], "awake", "{info}");
+    assert_ne!(bed.pid("zebra"), first);
+    assert_eq!(bed.told("zebra", "START").len(), 2);
+    // The wake just now counts as use: a pass right after it changes nothing.
+    bed.acc(&["monitor"]).ok();
+    let kinds: Vec<String> = bed.json(&["events", "zebra"]).as_array().unwrap().iter().map(|e| e["kind"].to_string()).collect();
+    for kind in ["created", "woke", "slept"] {
+        assert!(kinds.iter().any(|k| k.contains(kind)), "no `{kind}` in {kinds:?}");
+    }
+    let list = bed.json(&["list"]);
+    assert_eq!(list.as_array().unwrap().len(), 1);
+    assert_eq!(list[0]["name"], "zebra");
+}
+
+pub fn a_verb_on_what_is_already_so_changes_nothing(combination: Combination) {
+    let Some(bed) = Bed::new(combination) else { return };
+    bed.create("zebra", "tester");
+    let pid = bed.pid("zebra");
+    bed.acc(&["start", "zebra"]).ok().says(&["already"]);
+    assert_eq!(bed.pid("zebra"), pid);
+    bed.acc(&["stop", "zebra"]).ok();
+    assert_eq!(bed.phase("zebra"), "asleep");
+    bed.acc(&["sleep", "zebra"]).ok().says(&["already"]);
+    bed.acc(&["wake", "zebra"]).ok();
+    let second = bed.pid("zebra");
+    assert_ne!(second, pid);
+    bed.acc(&["restart", "zebra"]).ok();
+    assert_ne!(bed.pid("zebra"), second);
+    assert!(!processes::alive(second));
+    bed.get("zebra", "/").status(200);
+    bed.acc(&["stop", "--now", "zebra"]).ok();
+    assert_eq!(bed.told("zebra", "START").len(), 3);
+}
+
+pub fn disabled_it_never_wakes_and_pinned_it_never_sleeps(combination: Combination) {
+    let Some(bed) = Bed::with(combination, |s| s.idle = "300ms") else { return };
+    bed.create("zebra", "tester");
+    bed.acc(&["disable", "zebra"]).ok();
+    bed.wait_phase("zebra", "asleep");
+    let reply = bed.get("zebra", "/").status(503);
+    assert!(reply.header("cache-control").is_some_and(|c| c.contains("no-store")), "{reply:?}");
+    assert_eq!(bed.phase("zebra"), "asleep");
+    bed.acc(&["start", "zebra"]).error(4).says(&["hint:"]);
+
+    bed.acc(&["enable", "zebra"]).ok();
+    bed.get("zebra", "/").status(200);
+    bed.acc(&["pin", "zebra"]).ok();
+    assert_eq!(bed.info("zebra")["wanted"], "up");
+    let pid = bed.pid("zebra");
+    // Much longer than the idle timeout, seen by the monitor again and again.
+    let began = crate::support::now();
+    while began.elapsed() < Duration::from_millis(1200) {
+        bed.acc(&["monitor"]).ok();
+    }
+    assert_eq!(bed.pid("zebra"), pid);
+    bed.acc(&["enable", "zebra"]).ok();
+    bed.monitor_until_asleep("zebra");
+}
+
+pub fn it_listens_on_tcp(combination: Combination) {
+    let Some(bed) = Bed::new(combination) else { return };
+    let info = bed.create("zebra", "tester-tcp");
+    let address: std::net::SocketAddr = info["listen"]["tcp"].as_str().unwrap().parse().unwrap();
+    assert!(address.ip().is_loopback());
+    bed.get("zebra", "/").status(200);
+    bed.monitor_until_asleep("zebra");
+    assert!(std::net::TcpStream::connect(address).is_err(), "something listens on the port of a sleeping instance");
+    bed.get("zebra", "/").status(200);
+    bed.get("zebra", "/").status(200);
+    // Another program takes the port of the sleeper: never its traffic, and a clear word why.
+    bed.acc(&["stop", "zebra"]).ok();
+    let thief = std::net::TcpListener::bind(address).unwrap();
+    bed.acc(&["start", "zebra"]).error(1).says(&[&address.port().to_string()]);
+    let reply = bed.get("zebra", "/");
+    assert!(reply.status == 503 || reply.status == 502, "{reply:?}");
+    drop(thief);
+    bed.acc(&["start", "zebra"]).ok();
+    bed.get("zebra", "/").status(200);
+}
+
+pub fn it_has_other_hosts_and_is_named_by_number(combination: Combination) {
+    let Some(bed) = Bed::new(combination) else { return };
+    let create = ["create", "--model", "tester", "--host", "www.example.org", "--owner", "a@example.org", "--idle", "15m", "--asleep"];
+    bed.acc(&create).ok();
+    let info = bed.info("tester");
+    assert_eq!(
+        (&info["phase"], &info["owner"], &info["idle_timeout_s"]),
+        (&"asleep".into(), &"a@example.org".into(), &900.0.into()),
+        "{info}"
+    );
+    let id = info["id"].to_string();
+    assert_eq!(bed.info(&id), info);
+    let ask = |host: &str| bed.send(&crate::support::Ask::new("GET", host, "/"));
+    ask("www.example.org").status(200);
+    ask("WWW.Example.ORG.").status(200);
+    bed.get("tester", "/").status(200);
+    bed.acc(&["create", "other", "--model", "tester", "--host", "www.example.org"]).refused().says(&["www.example.org"]);
+    // A second one made from the model's name gets the next free one.
+    bed.acc(&["create", "--model", "tester", "--asleep"]).ok();
+    assert_eq!(bed.json(&["list"]).as_array().unwrap().len(), 2);
+    assert_eq!(bed.json(&["list", "--phase", "asleep"]).as_array().unwrap().len(), 1);
+    bed.acc(&["stop", &id]).ok();
+}
+
+pub fn the_python_model_works(combination: Combination) {
+    let Some(bed) = Bed::new(combination) else { return };
+    if !std::path::Path::new("/usr/bin/python3").exists() {
+        crate::support::need::skipped("not installed: /usr/bin/python3");
+        return;
+    }
+    bed.create("pony", "python-http");
+    assert!(bed.get("pony", "/").status(200).text().contains("pony"));
+    bed.monitor_until_asleep("pony");
+    assert!(bed.get("pony", "/").status(200).text().contains("pony"));
+}
+
+pub fn the_server_puts_it_to_sleep_by_itself(combination: Combination) {
+    let Some(bed) = Bed::with(combination, |s| (s.check_every, s.idle) = ("200ms", "500ms")) else { return };
+    bed.create("zebra", "tester");
+    bed.wait_phase("zebra", "asleep");
+    bed.get("zebra", "/").status(200);
+    bed.wait_phase("zebra", "asleep");
+    // One that dies by itself is noticed at once and wakes again.
+    bed.acc(&["pin", "zebra"]).ok();
+    let pid = bed.pid("zebra");
+    let _ = bed.ask("GET", "zebra", "/crash").send(bed.address());
+    wait_until("a pinned instance that crashed is up again", SOON, || {
+        let info = bed.info("zebra");
+        holds(info["phase"] == "awake" && info["pid"].as_i64().is_some_and(|p| p != i64::from(pid)), info)
+    });
+    let events = bed.acc(&["events", "zebra"]).ok();
+    assert!(events.out.contains('3'), "the exit code is not in the events: {}", events.out);
+}

@@ -1,0 +1,167 @@
+//! The scripts and units beside the binary: set-up from nothing to a demo and away again, and what linters say of them.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::support::bed::{ACC, COMMAND};
+use crate::support::{Combination, Done, need, processes, run};
+
+/// Longest a run of the set-up may take; it does not build here.
+const SETUP: Duration = Duration::from_secs(120);
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A folder for one installation, with everything in it ended and removed at the end.
+struct Place(PathBuf);
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("acc").rand_bytes(5).tempdir_in("/tmp").unwrap().keep();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+        Self(dir)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        processes::end_all(&self.0);
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The milliseconds in "asleep to answered in N ms".
+#[track_caller]
+fn took(done: &Done) -> u64 {
+    let line = done.out.lines().find(|l| l.contains("asleep to answered in"));
+    let words = line.unwrap_or_else(|| panic!("no wake was shown: {done:?}")).split(' ');
+    words.filter_map(|w| w.parse().ok()).next_back().unwrap()
+}
+
+/// Installs twice, uninstalls keeping the data, installs again, and removes everything.
+fn comes_and_goes(place: &Place, setup: impl Fn(&[&str]) -> Command, program: &Path) {
+    let setup = |more: &[&str]| run::run(&mut setup(more), SETUP);
+    let first = setup(&[]).ok().says(&["creating the demo instance", "demo.apps.localhost", "crontab"]);
+    assert!(took(&first) < 5000, "{first:?}");
+    setup(&[]).ok().says(&["already there", "asleep to answered in"]);
+    assert!(program.exists());
+    setup(&["--uninstall"]).ok().says(&["removed", "kept: "]);
+    assert!(!program.exists());
+    assert!(processes::of(&place.0).is_empty(), "{:#?}", processes::of(&place.0));
+    // The data was kept: the demo is there again.
+    setup(&[]).ok().says(&["demo instance: already there"]);
+    setup(&["--uninstall", "--purge-data"]).ok().says(&["removed"]);
+    assert!(processes::of(&place.0).is_empty(), "{:#?}", processes::of(&place.0));
+}
+
+#[test]
+fn setup_builtin_in_a_prefix() {
+    let place = Place::new();
+    let prefix = place.0.join("p");
+    let setup = |more: &[&str]| {
+        let mut command = Command::new(root().join("setup.sh"));
+        command.args(["--builtin", "--prefix"]).arg(&prefix).args(["--binary", ACC]).args(more);
+        command
+    };
+    comes_and_goes(&place, setup, &prefix.join("bin/acc"));
+    assert!(!prefix.exists(), "something is left in {}", prefix.display());
+}
+
+#[test]
+fn setup_with_nginx_and_supervisord_in_a_prefix() {
+    if !need::root("the set-up takes nginx and supervisord for root only") || !Combination::REAL.possible() {
+        return;
+    }
+    let place = Place::new();
+    let prefix = place.0.join("p");
+    let setup = |more: &[&str]| {
+        let mut command = Command::new(root().join("setup.sh"));
+        command.arg("--prefix").arg(&prefix).args(["--binary", ACC]).args(more);
+        command
+    };
+    comes_and_goes(&place, setup, &prefix.join("bin/acc"));
+    assert!(!prefix.exists(), "something is left in {}", prefix.display());
+}
+
+/// An ordinary user, with nothing but a home: no root, no apt, no runtime folder.
+#[test]
+fn setup_as_an_ordinary_user() {
+    if !need::root("to become an ordinary user") || !need::programs(&["setpriv"]) {
+        return;
+    }
+    const USER: u32 = 61_234;
+    let place = Place::new();
+    for file in ["setup.sh", "config.example.toml"] {
+        fs::copy(root().join(file), place.0.join(file)).unwrap();
+    }
+    fs::copy(ACC, place.0.join("built")).unwrap();
+    let home = place.0.join("home");
+    fs::create_dir(&home).unwrap();
+    chown(&home, Some(USER), Some(USER)).unwrap();
+    let setup = |more: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args([&format!("--reuid={USER}"), &format!("--regid={USER}"), "--clear-groups"]).arg(place.0.join("setup.sh"));
+        command.arg("--binary").arg(place.0.join("built")).args(more).current_dir(&place.0);
+        command.env_clear().env("HOME", &home).env("PATH", "/usr/bin:/bin");
+        command
+    };
+    comes_and_goes(&place, setup, &home.join(".local/bin/acc"));
+    assert!(!Path::new("/tmp/acc-61234").exists(), "the run folder is left");
+    assert!(!home.join(".local/share/acc").exists() && !home.join(".config/acc").exists());
+}
+
+#[test]
+fn setup_refuses_what_it_does_not_know() {
+    let setup = |arguments: &[&str]| run::run(Command::new(root().join("setup.sh")).args(arguments), COMMAND);
+    setup(&["--bulitin"]).error(1).says(&["`--bulitin`"]);
+    setup(&["--port", "eighty"]).error(1).says(&["`eighty`"]);
+    setup(&["--purge-data"]).error(1);
+    setup(&["--help"]).ok().says(&["--uninstall"]);
+    // No Rust toolchain: one clear line how to get it.
+    let place = Place::new();
+    let mut bare = Command::new(root().join("setup.sh"));
+    bare.args(["--builtin", "--prefix"])
+        .arg(place.0.join("p"))
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("HOME", &place.0)
+        .env("CARGO_HOME", &place.0);
+    if need::find("cargo").is_some_and(|p| !p.starts_with("/usr/bin")) {
+        run::run(&mut bare, COMMAND).error(1).says(&["no Rust toolchain", "https://sh.rustup.rs"]);
+    }
+}
+
+#[test]
+fn shellcheck_is_content() {
+    if !need::programs(&["shellcheck"]) {
+        return;
+    }
+    run::run(Command::new("shellcheck").args(["setup.sh", "tests/run", ".ci/run"]).current_dir(root()), COMMAND).ok();
+}
+
+#[test]
+fn systemd_accepts_the_units() {
+    if !need::programs(&["systemd-analyze"]) {
+        return;
+    }
+    // `verify` wants the program to be there: the units are checked with the binary under test in its place.
+    let place = Place::new();
+    let mut command = Command::new("systemd-analyze");
+    command.arg("verify");
+    for unit in ["acc.service", "acc.socket", "acc-monitor.service", "acc-monitor.timer"] {
+        let text = fs::read_to_string(root().join("systemd").join(unit)).unwrap();
+        let path = place.0.join(unit);
+        fs::write(&path, text.replace("/usr/local/bin/acc", ACC)).unwrap();
+        command.arg(path);
+    }
+    let dropin = place.0.join("acc.service.d");
+    fs::create_dir(&dropin).unwrap();
+    fs::copy(root().join("systemd/builtin.conf"), dropin.join("builtin.conf")).unwrap();
+    let done = run::run(&mut command, COMMAND).ok();
+    let complaints: Vec<&str> = done.err.lines().filter(|l| l.contains("acc")).collect();
+    assert!(complaints.is_empty(), "{complaints:#?}");
+}

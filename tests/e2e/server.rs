@@ -1,0 +1,65 @@
+//! The server goes and comes while instances are awake: they go on, and the new server knows them.
+
+use nix::sys::signal::Signal;
+
+use crate::support::wait::holds;
+use crate::support::{Bed, Combination, Settings, processes, wait_until};
+
+/// Ends the server with `signal` while one instance is awake and one asleep; both must work with the next server.
+fn ended_by(combination: Combination, signal: Signal) {
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    bed.create("zebra", "tester");
+    bed.create("okapi", "tester-tcp");
+    bed.acc(&["create", "tapir", "--model", "tester", "--asleep"]).ok();
+    let (zebra, okapi) = (bed.pid("zebra"), bed.pid("okapi"));
+    let before = bed.wait_server(None);
+    processes::signal(before, signal);
+    wait_until("the old server has ended", crate::support::bed::SOON, || holds(!processes::alive(before), before));
+    assert!(processes::alive(zebra) && processes::alive(okapi), "an awake instance ended with the server");
+    if combination.edge == "nginx" {
+        // nginx reaches an awake instance without acc.
+        assert!(bed.get("zebra", "/").status(200).text().contains("zebra"));
+    }
+    // supervisord starts it again by itself; without supervisord `acc boot` repairs what is missing.
+    bed.acc(&["boot"]).ok();
+    bed.wait_server(Some(before));
+    wait_until("the edge answers", crate::support::bed::SOON, || match bed.ask("GET", "zebra", "/").send(bed.address()) {
+        Ok(reply) => holds(reply.status == 200, reply.status),
+        Err(e) => Err(e.to_string()),
+    });
+    assert_eq!((bed.pid("zebra"), bed.pid("okapi")), (zebra, okapi), "an awake instance was started again");
+    bed.get("okapi", "/").status(200);
+    bed.get("tapir", "/").status(200);
+    assert_eq!(bed.told("zebra", "START").len(), 1);
+    // The new server can stop what the old one started, and says how it ended.
+    bed.acc(&["stop", "zebra", "okapi"]).ok();
+    assert!(!processes::alive(zebra) && !processes::alive(okapi));
+    bed.get("zebra", "/").status(200);
+}
+
+pub fn it_is_killed_while_instances_are_awake(combination: Combination) {
+    ended_by(combination, Signal::SIGKILL);
+}
+
+pub fn it_is_ended_in_order_while_instances_are_awake(combination: Combination) {
+    ended_by(combination, Signal::SIGTERM);
+}
+
+pub fn it_reads_its_config_again(combination: Combination) {
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    bed.create("zebra", "tester");
+    assert_eq!(bed.info("zebra")["idle_timeout_s"], 60.0);
+    bed.configure(&Settings { idle: "300ms", check_every: "200ms", ..Settings::default() });
+    let server = bed.wait_server(None);
+    processes::signal(server, Signal::SIGHUP);
+    bed.wait_phase("zebra", "asleep");
+    assert_eq!(bed.wait_server(None), server, "it was restarted, not told");
+    // A config that is wrong changes nothing.
+    std::fs::write(bed.dir.join("good"), std::fs::read(bed.config()).unwrap()).unwrap();
+    std::fs::write(bed.config(), "nonsense = true\n").unwrap();
+    processes::signal(server, Signal::SIGHUP);
+    bed.get("zebra", "/").status(200);
+    assert!(processes::alive(server));
+    std::fs::rename(bed.dir.join("good"), bed.config()).unwrap();
+    bed.get("zebra", "/").status(200);
+}

@@ -1,0 +1,68 @@
+//! Who runs what: instances as another user than acc, and all of acc as an ordinary user.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+
+use crate::support::{Bed, Combination, need};
+
+/// The conventional `nobody`.
+const NOBODY: u32 = 65_534;
+
+fn owner_of(pid: i32) -> u32 {
+    fs::metadata(format!("/proc/{pid}")).unwrap().uid()
+}
+
+#[test]
+fn instances_run_as_the_user_of_the_config() {
+    if !need::root("to run instances as another user") {
+        return;
+    }
+    for combination in Combination::ALL {
+        let Some(mut bed) = Bed::unbooted(combination, |s| (s.top, s.idle) = ("user = \"nobody\"".into(), "60s")) else { continue };
+        // The model runs the binary under test, which must be reachable for that user.
+        let theirs = bed.dir.join("acc");
+        fs::copy(&bed.acc, &theirs).unwrap();
+        bed.acc = theirs;
+        bed.acc(&["boot"]).ok();
+        for (name, model) in [("zebra", "tester"), ("okapi", "tester-tcp")] {
+            bed.create(name, model);
+            assert_eq!(owner_of(bed.pid(name)), NOBODY, "{name} runs as the wrong user ({combination:?})");
+            bed.get(name, "/").status(200);
+            bed.acc(&["stop", name]).ok();
+            bed.get(name, "/").status(200);
+        }
+        let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&bed.home().join("acc.db")) & 0o077, 0, "instances can read the database");
+        assert_eq!(mode(&bed.run().join("control.sock")) & 0o077, 0, "instances can command acc");
+        assert_eq!(mode(&bed.instance("zebra")) & 0o007, 0, "others can read an instance's files");
+    }
+}
+
+#[test]
+fn all_of_acc_runs_as_an_ordinary_user() {
+    if !need::root("to become an ordinary user") {
+        return;
+    }
+    for combination in Combination::ALL {
+        let Some(mut bed) = Bed::unbooted(combination, |s| s.idle = "500ms") else { continue };
+        let theirs = bed.dir.join("acc");
+        fs::copy(&bed.acc, &theirs).unwrap();
+        bed.acc = theirs;
+        bed.user = Some(NOBODY);
+        let mut paths = vec![bed.dir.clone()];
+        while let Some(path) = paths.pop() {
+            chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+            if path.is_dir() {
+                paths.extend(fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
+            }
+        }
+        bed.acc(&["boot"]).ok();
+        bed.create("zebra", "tester");
+        assert_eq!(owner_of(bed.pid("zebra")), NOBODY);
+        bed.get("zebra", "/").status(200);
+        bed.monitor_until_asleep("zebra");
+        bed.get("zebra", "/").status(200);
+        bed.acc(&["halt"]).ok();
+        bed.assert_nothing_runs();
+    }
+}

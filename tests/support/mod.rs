@@ -1,0 +1,19 @@
+//! What the end-to-end tests and the wake benchmark stand on: a [`Bed`] is one whole acc installation in a folder of its own.
+//!
+//! Nothing here looks inside acc: it runs the binary, speaks HTTP to it and reads `/proc`. It never waits by the clock, only for
+//! the thing itself with a deadline, and ends every process it started.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+pub mod bed;
+pub mod http;
+pub mod need;
+pub mod processes;
+pub mod run;
+pub mod wait;
+pub mod ws;
+
+pub use bed::{Bed, Combination, Settings};
+pub use http::Ask;
+pub use run::Done;
+pub use wait::{now, wait_until};

@@ -1,0 +1,103 @@
+//! Finds the processes of one bed by its folder, which no other process on the machine mentions, and ends them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A process as `/proc` shows it.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Process id.
+    pub pid: i32,
+    /// Its parent.
+    pub parent: i32,
+    /// Its arguments, joined with spaces.
+    pub command: String,
+}
+
+/// All live processes (no zombies).
+fn all() -> Vec<Seen> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter_map(look).collect()
+}
+
+/// One process; `None` when it is gone or a zombie.
+pub fn look(pid: i32) -> Option<Seen> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut after_name = stat.rsplit_once(") ")?.1.split(' ');
+    if after_name.next()? == "Z" {
+        return None;
+    }
+    let parent = after_name.next()?.parse().ok()?;
+    let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    Some(Seen { pid, parent, command: String::from_utf8_lossy(&command).replace('\0', " ").trim().to_owned() })
+}
+
+/// Does this process belong to the bed in `dir`: by its arguments, folder, environment or open files?
+fn belongs(process: &Seen, dir: &Path) -> bool {
+    let text = dir.to_str().unwrap();
+    let at = |name: &str| fs::read_link(format!("/proc/{}/{name}", process.pid)).is_ok_and(|p| p.starts_with(dir));
+    let open = || {
+        let files = fs::read_dir(format!("/proc/{}/fd", process.pid)).into_iter().flatten().flatten();
+        files.filter_map(|f| fs::read_link(f.path()).ok()).any(|p| p.starts_with(dir))
+    };
+    let environment = || {
+        let bytes = fs::read(format!("/proc/{}/environ", process.pid)).unwrap_or_default();
+        bytes.windows(text.len()).any(|w| w == dir.as_os_str().as_bytes())
+    };
+    process.command.contains(text) || at("cwd") || open() || environment()
+}
+
+/// Every process of the bed in `dir`, with all their descendants; the calling process and its ancestors are never among them.
+pub fn of(dir: &Path) -> Vec<Seen> {
+    let all: BTreeMap<i32, Seen> = all().into_iter().map(|p| (p.pid, p)).collect();
+    let mut spared = BTreeSet::new();
+    let mut pid = std::process::id().cast_signed();
+    while let Some(process) = all.get(&pid) {
+        spared.insert(pid);
+        pid = process.parent;
+    }
+    let mut found: BTreeSet<i32> = all.values().filter(|p| !spared.contains(&p.pid) && belongs(p, dir)).map(|p| p.pid).collect();
+    loop {
+        let more: Vec<i32> = all.values().filter(|p| found.contains(&p.parent) && !found.contains(&p.pid)).map(|p| p.pid).collect();
+        if more.is_empty() {
+            break;
+        }
+        found.extend(more);
+    }
+    found.iter().filter(|p| !spared.contains(p)).filter_map(|p| all.get(p).cloned()).collect()
+}
+
+/// The one process of the bed whose arguments contain all these words.
+pub fn find(dir: &Path, words: &[&str]) -> Option<Seen> {
+    of(dir).into_iter().find(|p| words.iter().all(|w| p.command.split(' ').any(|part| part == *w || part.rsplit('/').next() == Some(w))))
+}
+
+/// Does this process live?
+pub fn alive(pid: i32) -> bool {
+    look(pid).is_some()
+}
+
+/// Sends a signal; a process that is gone is fine.
+pub fn signal(pid: i32, signal: Signal) {
+    let _ = kill(Pid::from_raw(pid), signal);
+}
+
+/// Kills all processes of the bed, again and again until none is left (a supervisor may start new ones meanwhile).
+pub fn end_all(dir: &Path) {
+    for _ in 0..50 {
+        let left = of(dir);
+        if left.is_empty() {
+            return;
+        }
+        for process in left {
+            signal(process.pid, Signal::SIGKILL);
+        }
+        super::wait::pause(std::time::Duration::from_millis(20));
+    }
+}
