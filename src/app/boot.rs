@@ -27,7 +27,7 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
         return Err(ServiceError::new(crate::service::error::ErrorKind::Denied, "acc is already running, in the background", hint));
     }
     let drivers = Drivers::new(config)?;
-    let mut services = drivers.services();
+    let mut services = drivers.services()?;
     services.push(own_service(config));
     if !runs {
         prepare(config, &drivers, &mut report).await?;

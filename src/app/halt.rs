@@ -15,7 +15,7 @@ pub async fn halt(config: &Config) -> Result<HaltReport, ServiceError> {
         return Ok(HaltReport { already: true, stopped: 0 });
     }
     let mut services = vec![own_service(config)];
-    services.extend(drivers.services());
+    services.extend(drivers.services().unwrap_or_default());
     let mut ran = false;
     for service in &services {
         ran |= drivers.supervisor.service(service.name).await.map_err(failed)?.is_some();

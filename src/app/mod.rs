@@ -20,7 +20,7 @@ use crate::config::{Config, EdgeKind, SupervisorKind};
 use crate::driver::activity::KernelActivity;
 use crate::driver::edge::Edge;
 use crate::driver::edge::builtin::BuiltinEdge;
-use crate::driver::edge::nginx::Nginx;
+use crate::driver::edge::nginx::{Nginx, NginxSettings};
 use crate::driver::host::clock::SystemClock;
 use crate::driver::probe::SocketProbe;
 use crate::driver::supervisor::builtin::Builtin;
@@ -28,7 +28,7 @@ use crate::driver::supervisor::supervisord::Supervisord;
 use crate::driver::supervisor::{Service, Supervisor};
 use crate::driver::upstream::Upstreams;
 use crate::render::Templates;
-use crate::service::error::ServiceError;
+use crate::service::error::{ServiceError, chain};
 use crate::service::world::{Parts, World};
 use crate::store::Store;
 
@@ -60,7 +60,9 @@ impl Drivers {
             templates: templates.clone(),
         };
         if config.edge.kind == EdgeKind::Nginx {
-            let nginx = Arc::new(Nginx::new(config, templates.clone()));
+            let nginx = Nginx::new(NginxSettings::new(Arc::new(config.clone())), Arc::new(templates.clone()))
+                .map_err(|e| ServiceError::failed(chain(&e), "run `acc doctor`"))?;
+            let nginx = Arc::new(nginx);
             drivers.edge = nginx.clone();
             drivers.nginx = Some(nginx);
         }
@@ -73,8 +75,10 @@ impl Drivers {
     }
 
     /// What acc needs to keep running beside the instances, its own server not counted.
-    fn services(&self) -> Vec<Service> {
-        self.nginx.iter().map(|nginx| nginx.service()).collect()
+    fn services(&self) -> Result<Vec<Service>, ServiceError> {
+        let hint = "install nginx, or set `edge.kind = \"builtin\"` in the config";
+        let service = |nginx: &Arc<Nginx>| nginx.service().map_err(|e| ServiceError::failed(chain(&e), hint));
+        self.nginx.iter().map(service).collect()
     }
 }
 
@@ -125,7 +129,8 @@ fn world(config: &Config, drivers: &Drivers, store: Store) -> Arc<World> {
         clock: Arc::new(SystemClock),
         boot: boot_id(),
         acc: own_binary(),
-        services: drivers.services(),
+        // A missing nginx is said by whoever needs it; it must not keep anybody from looking or stopping.
+        services: drivers.services().unwrap_or_default(),
     })
 }
 

@@ -128,7 +128,8 @@ async fn start_edge(world: &Arc<World>, drivers: &Drivers) -> Result<(), Service
         return Ok(());
     }
     drivers.edge.prepare(&routes).await.map_err(failed)?;
-    let started = drivers.supervisor.ensure_service(&nginx.service()).await;
+    let service = nginx.service().map_err(failed)?;
+    let started = drivers.supervisor.ensure_service(&service).await;
     started.map(drop).map_err(|e| ServiceError::because("could not start nginx", &e, "run `acc doctor`"))
 }
 
