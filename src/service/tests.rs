@@ -1,1 +1,487 @@
-//! Tests of the service.
+//! The service over fakes, with time that only moves when everybody waits.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+
+use super::door::{Door, Knock, Pass};
+use super::error::ErrorKind;
+use super::outcome::InstanceView;
+use super::request::NewInstance;
+use super::world::Parts;
+use super::*;
+use crate::config::env::Env;
+use crate::config::{self, Config};
+use crate::domain::admission::Refusal;
+use crate::domain::instance::Exit;
+use crate::domain::name::{HostName, InstanceId};
+use crate::domain::rule::Verdict;
+use crate::domain::time::WallTime;
+use crate::driver::activity::{Activity, ActivityError, Seen, Target};
+use crate::driver::edge::fake::FakeEdge;
+use crate::driver::host::clock::Clock;
+use crate::driver::probe::{Probe, Question};
+use crate::driver::supervisor::Supervisor;
+use crate::driver::supervisor::fake::Fake;
+use crate::store::{Store, Work};
+
+const USE: Verdict = Verdict { wake: true, counts: true };
+
+/// Tokio's clock as both clocks; a test that pauses it stops time.
+struct TokioClock(tokio::time::Instant);
+
+impl Clock for TokioClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(1_000_000 + millis(self.0.elapsed()))
+    }
+    fn wall(&self) -> WallTime {
+        WallTime(1_700_000_000_000 + i64::try_from(millis(self.0.elapsed())).unwrap())
+    }
+}
+
+/// Ready at once, unless told to hold.
+#[derive(Default)]
+struct TestProbe {
+    hold: AtomicBool,
+    go: Notify,
+}
+
+impl TestProbe {
+    fn release(&self) {
+        self.hold.store(false, Ordering::SeqCst);
+        self.go.notify_waiters();
+    }
+}
+
+#[async_trait]
+impl Probe for TestProbe {
+    async fn clear(&self, _: &Question) -> Result<(), String> {
+        Ok(())
+    }
+    async fn ready(&self, _: &Question) {
+        let go = self.go.notified();
+        if self.hold.load(Ordering::SeqCst) {
+            go.await;
+        }
+    }
+    fn describe(&self, _: &Question) -> String {
+        "an answer".into()
+    }
+}
+
+/// So many connections to everybody, or nobody can tell.
+#[derive(Default)]
+struct TestActivity {
+    connections: AtomicU32,
+    blind: AtomicBool,
+}
+
+#[async_trait]
+impl Activity for TestActivity {
+    async fn look(&self, targets: &[Target]) -> Result<Vec<Seen>, ActivityError> {
+        if self.blind.load(Ordering::SeqCst) {
+            return Err(ActivityError { what: "blind".into(), source: std::io::Error::other("told so") });
+        }
+        let connections = self.connections.load(Ordering::SeqCst);
+        Ok(targets.iter().map(|_| Seen { connections, ..Seen::default() }).collect())
+    }
+}
+
+struct Bed {
+    dir: tempfile::TempDir,
+    world: Arc<World>,
+    supervisor: Arc<Fake>,
+    edge: Arc<FakeEdge>,
+    probe: Arc<TestProbe>,
+    activity: Arc<TestActivity>,
+}
+
+const MODEL: &str = "description = \"a test\"\nlisten = \"unix\"\ncommand = [\"/bin/true\", \"{{ name }}\"]\n";
+
+fn configure(dir: &Path, more: &str) -> Config {
+    let text = format!(
+        "home = \"{0}/h\"\nrun = \"{0}/r\"\n{more}\n[idle]\ntimeout = \"60s\"\nmin_awake = \"5s\"\n[wake]\ntimeout = \"30s\"\nmax_waiting = 300\n",
+        dir.display()
+    );
+    config::parse(&text, None, &Env::bare(0, dir)).unwrap_or_else(|e| panic!("{e}"))
+}
+
+impl Bed {
+    fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("acc").tempdir_in("/tmp").unwrap();
+        let model = dir.path().join("h/models/test");
+        std::fs::create_dir_all(&model).unwrap();
+        std::fs::create_dir_all(dir.path().join("r")).unwrap();
+        std::fs::create_dir_all(dir.path().join("h/instances")).unwrap();
+        std::fs::write(model.join("model.toml"), MODEL).unwrap();
+        let (supervisor, edge) = (Arc::new(Fake::new()), Arc::new(FakeEdge::new()));
+        let (probe, activity) = (Arc::new(TestProbe::default()), Arc::new(TestActivity::default()));
+        let world = Self::world(dir.path(), &supervisor, &edge, &probe, &activity);
+        Self { dir, world, supervisor, edge, probe, activity }
+    }
+
+    fn world(dir: &Path, supervisor: &Arc<Fake>, edge: &Arc<FakeEdge>, probe: &Arc<TestProbe>, activity: &Arc<TestActivity>) -> Arc<World> {
+        let config = configure(dir, "");
+        World::new(Parts {
+            store: Store::open(&config.database()).unwrap(),
+            config,
+            supervisor: supervisor.clone(),
+            edge: edge.clone(),
+            probe: probe.clone(),
+            activity: activity.clone(),
+            clock: Arc::new(TokioClock(tokio::time::Instant::now())),
+            boot: "boot".into(),
+            acc: "/bin/true".into(),
+            services: Vec::new(),
+        })
+    }
+
+    /// Another acc over the same folders and processes: after a crash of the first.
+    fn another(&self) -> Arc<World> {
+        Self::world(self.dir.path(), &self.supervisor, &self.edge, &self.probe, &self.activity)
+    }
+
+    async fn ask(&self, request: Request) -> Result<Outcome, ServiceError> {
+        handle(&self.world, request).await
+    }
+
+    async fn create(&self, name: &str, asleep: bool) -> Result<Outcome, ServiceError> {
+        let new = NewInstance { name: Some(name.into()), model: "test".into(), asleep, ..NewInstance::default() };
+        self.ask(Request::Create(new)).await
+    }
+
+    async fn monitor(&self) -> Vec<String> {
+        match self.ask(Request::Monitor { dry_run: false }).await.unwrap() {
+            Outcome::Monitor(pass) => pass.lines.into_iter().map(|l| format!("{} {}", l.instance, l.action)).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn view(&self, name: &str) -> InstanceView {
+        view::of_row(&self.world.config(), &find_row(&self.world.store, name).unwrap())
+    }
+
+    fn phase(&self, name: &str) -> String {
+        self.view(name).phase
+    }
+}
+
+fn name(text: &str) -> InstanceName {
+    InstanceName::parse(text).unwrap()
+}
+
+fn host(text: &str) -> HostName {
+    HostName::parse(&format!("{text}.apps.localhost")).unwrap()
+}
+
+async fn pass(world: &Arc<World>, text: &str) -> Result<Box<dyn Pass>, Refusal> {
+    match world.knock(&host(text), USE).await? {
+        Knock::Open(pass) => Ok(pass),
+        Knock::Wait(mut waiting) => waiting.pass().await,
+    }
+}
+
+fn start(instance: &str) -> Request {
+    Request::Start { instance: instance.into() }
+}
+
+fn stop(instance: &str) -> Request {
+    Request::Stop { instance: instance.into(), now: false }
+}
+
+fn already(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Instance { already: true, .. })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_life_from_create_to_purge() {
+    let bed = Bed::new();
+    bed.create("a", false).await.unwrap();
+    assert_eq!(bed.phase("a"), "awake");
+    assert!(bed.edge.gate(&name("a")).is_some());
+    assert!(already(&bed.ask(start("a")).await.unwrap()));
+    assert!(!already(&bed.ask(stop("a")).await.unwrap()));
+    assert_eq!((bed.phase("a").as_str(), bed.edge.gate(&name("a"))), ("asleep", None));
+    assert!(already(&bed.ask(stop("1")).await.unwrap()), "by number");
+    let denied = bed.ask(Request::Purge { instance: "a".into() }).await.unwrap_err();
+    assert_eq!(denied.kind, ErrorKind::Denied);
+    bed.ask(Request::Destroy { instance: "a".into(), force: false }).await.unwrap();
+    assert!(matches!(pass(&bed.world, "a").await, Err(Refusal::Destroyed)));
+    bed.ask(Request::Purge { instance: "a".into() }).await.unwrap();
+    assert!(matches!(pass(&bed.world, "a").await, Err(Refusal::UnknownHost)));
+    assert!(!bed.world.config().instance_dir("a").exists());
+    assert_eq!(bed.ask(start("a")).await.unwrap_err().kind, ErrorKind::NotFound);
+    assert!(bed.supervisor.calls().contains(&"forget a".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_first_requests_start_it_once_and_all_pass() {
+    let bed = Bed::new();
+    bed.create("a", true).await.unwrap();
+    bed.probe.hold.store(true, Ordering::SeqCst);
+    let tasks: Vec<_> = (0..300)
+        .map(|_| {
+            let world = bed.world.clone();
+            tokio::spawn(async move { pass(&world, "a").await.map(|p| p.gate().run) })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(matches!(pass(&bed.world, "a").await, Err(Refusal::TooManyWaiting)));
+    bed.probe.release();
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), Ok(1));
+    }
+    assert_eq!(bed.supervisor.starts(&name("a")), 1);
+    assert_eq!(bed.view("a").wakes, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_start_reaches_every_waiter_and_is_tried_again_later() {
+    let bed = Bed::new();
+    bed.create("a", true).await.unwrap();
+    bed.probe.hold.store(true, Ordering::SeqCst);
+    let tasks: Vec<_> = (0..50)
+        .map(|_| {
+            let world = bed.world.clone();
+            tokio::spawn(async move { pass(&world, "a").await.map(drop) })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    bed.supervisor.exit(&name("a"), Exit::Code(3));
+    for task in tasks {
+        assert!(matches!(task.await.unwrap(), Err(Refusal::Failed { reason: "ended at start", .. })));
+    }
+    assert_eq!(bed.supervisor.starts(&name("a")), 1);
+    assert!(matches!(pass(&bed.world, "a").await, Err(Refusal::Failed { .. })), "no try before its time");
+    assert_eq!(bed.supervisor.starts(&name("a")), 1);
+    bed.probe.release();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(pass(&bed.world, "a").await.is_ok());
+    assert_eq!(bed.view("a").failure, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_cancels_its_wait_and_not_the_wake() {
+    let bed = Bed::new();
+    bed.create("a", true).await.unwrap();
+    bed.probe.hold.store(true, Ordering::SeqCst);
+    drop(bed.world.knock(&host("a"), USE).await.unwrap());
+    bed.probe.release();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bed.phase("a"), "awake");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_never_answers_fails_in_time_and_is_ended() {
+    let bed = Bed::new();
+    bed.create("a", true).await.unwrap();
+    bed.probe.hold.store(true, Ordering::SeqCst);
+    let error = bed.ask(start("a")).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::TimedOut);
+    assert!(error.message.contains("did not answer within 30.0 s: waited for an answer"), "{}", error.message);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bed.phase("a"), "failed");
+    assert!(bed.supervisor.running().await.unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pass_keeps_it_awake_and_a_quiet_one_is_put_to_sleep() {
+    let bed = Bed::new();
+    bed.create("a", false).await.unwrap();
+    let request = pass(&bed.world, "a").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(bed.monitor().await.is_empty());
+    drop(request);
+    tokio::time::sleep(Duration::from_secs(59)).await;
+    assert!(bed.monitor().await.is_empty());
+    bed.activity.connections.store(1, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(bed.monitor().await.is_empty(), "seen from outside");
+    bed.activity.connections.store(0, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    bed.activity.blind.store(true, Ordering::SeqCst);
+    assert_eq!(bed.monitor().await, ["acc error"], "not known is not quiet");
+    bed.activity.blind.store(false, Ordering::SeqCst);
+    assert_eq!(bed.monitor().await, ["a sleep"]);
+    assert_eq!(bed.phase("a"), "asleep");
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_during_an_operators_stop_wait_and_wake_it_again() {
+    let bed = Bed::new();
+    bed.create("a", false).await.unwrap();
+    let held = pass(&bed.world, "a").await.unwrap();
+    let world = bed.world.clone();
+    let stopping = tokio::spawn(async move { handle(&world, stop("a")).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bed.phase("a"), "draining");
+    let world = bed.world.clone();
+    let next = tokio::spawn(async move { pass(&world, "a").await.map(|p| p.gate().run) });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drop(held);
+    stopping.await.unwrap().unwrap();
+    assert_eq!(next.await.unwrap(), Ok(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn could_not_ask_is_not_gone() {
+    let bed = Bed::new();
+    bed.create("a", false).await.unwrap();
+    let another = bed.another();
+    bed.supervisor.make_unreachable(true);
+    let error = handle(&another, stop("a")).await.unwrap_err();
+    assert!(error.message.contains("could not find out whether `a` runs"), "{error}");
+    assert_eq!(bed.phase("a"), "awake");
+    bed.supervisor.make_unreachable(false);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(already(&handle(&another, start("a")).await.unwrap()));
+    assert_eq!(bed.supervisor.starts(&name("a")), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_wanted_up_comes_up_and_what_is_disabled_stays_down() {
+    let bed = Bed::new();
+    bed.create("a", true).await.unwrap();
+    bed.create("b", false).await.unwrap();
+    let want = |instance: &str, wanted: &str| Request::Want { instance: instance.into(), wanted: wanted.into() };
+    bed.ask(want("a", "up")).await.unwrap();
+    bed.ask(want("b", "down")).await.unwrap();
+    assert_eq!((bed.phase("a"), bed.phase("b")), ("awake".into(), "asleep".into()));
+    assert!(matches!(pass(&bed.world, "b").await, Err(Refusal::Disabled)));
+    assert_eq!(bed.ask(start("b")).await.unwrap_err().kind, ErrorKind::Denied);
+    bed.supervisor.exit(&name("a"), Exit::Signal(9));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bed.monitor().await, ["a started"]);
+    assert_eq!(bed.ask(want("a", "sideways")).await.unwrap_err().kind, ErrorKind::Invalid);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_create_that_fails_leaves_nothing() {
+    let bed = Bed::new();
+    bed.supervisor.fail_next_start("no luck");
+    let error = bed.create("a", false).await.unwrap_err();
+    assert!(error.message.contains("step \"start it\" failed and all was undone"), "{error}");
+    assert!(bed.world.store.names().unwrap().is_empty());
+    assert!(!bed.world.config().instance_dir("a").exists());
+    bed.create("a", false).await.unwrap();
+    assert_eq!(bed.view("a").id, 2, "numbers are not used again");
+    let taken = bed.create("a", true).await.unwrap_err();
+    assert!(taken.message.contains("the name `a` is taken"), "{taken}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_done_work_is_undone_or_finished_by_the_next_acc() {
+    let bed = Bed::new();
+    bed.create("a", true).await.unwrap();
+    bed.create("b", false).await.unwrap();
+    bed.world.store.begin(InstanceId(2), Work::Create, WallTime(0)).unwrap();
+    bed.ask(Request::Destroy { instance: "a".into(), force: false }).await.unwrap();
+    bed.world.store.begin(InstanceId(1), Work::Purge, WallTime(0)).unwrap();
+    let another = bed.another();
+    recover::recover(&another).await.unwrap();
+    assert!(another.store.names().unwrap().is_empty());
+    assert!(another.store.unfinished().unwrap().is_empty());
+    assert!(bed.supervisor.running().await.unwrap().is_empty());
+    assert!(!another.config().instance_dir("a").exists() && !another.config().instance_dir("b").exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn quiesce_puts_all_to_sleep_and_wakes_nobody() {
+    let bed = Bed::new();
+    for name in ["a", "b", "c"] {
+        bed.create(name, false).await.unwrap();
+    }
+    assert_eq!(bed.ask(Request::Quiesce).await.unwrap(), Outcome::Quiesced { stopped: 3 });
+    assert!(matches!(pass(&bed.world, "a").await, Err(Refusal::Halting)));
+    assert_eq!(bed.ask(start("a")).await.unwrap_err().kind, ErrorKind::Denied);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_runs_without_need_is_ended_by_a_pass() {
+    let bed = Bed::new();
+    bed.create("a", false).await.unwrap();
+    bed.create("b", true).await.unwrap();
+    // The row of `a` vanishes, and somebody starts `b` behind acc's back.
+    let program = launch::program(&bed.world, &launch::instance(&bed.world, &find_row(&bed.world.store, "b").unwrap()).unwrap());
+    bed.supervisor.start(&program).await.unwrap();
+    bed.world.store.delete(InstanceId(1)).unwrap();
+    bed.world.registry.forget(InstanceId(1));
+    let lines = bed.monitor().await;
+    assert!(lines.contains(&"a repaired".to_owned()) && lines.contains(&"b repaired".to_owned()), "{lines:?}");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(bed.supervisor.running().await.unwrap().is_empty());
+    assert!(bed.monitor().await.is_empty(), "nothing left to do");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sleeper_has_no_task() {
+    let bed = Bed::new();
+    bed.create("a", false).await.unwrap();
+    assert_eq!(bed.world.registry.all().len(), 1);
+    bed.ask(stop("a")).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(bed.world.registry.all().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_passes_at_once_are_one() {
+    let bed = Bed::new();
+    let _busy = bed.world.monitor.lock().await;
+    assert_eq!(bed.ask(Request::Monitor { dry_run: false }).await.unwrap(), Outcome::Busy);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_requests_are_refused_before_anything_is_made() {
+    let bed = Bed::new();
+    bed.create("a", true).await.unwrap();
+    let new = |f: fn(&mut NewInstance)| {
+        let mut new = NewInstance { name: Some("x".into()), model: "test".into(), asleep: true, ..NewInstance::default() };
+        f(&mut new);
+        Request::Create(new)
+    };
+    let cases: [(Request, ErrorKind, &str); 8] = [
+        (new(|n| n.name = Some("A_b".into())), ErrorKind::Invalid, "`A_b` cannot be an instance's name"),
+        (new(|n| n.model = "nope".into()), ErrorKind::NotFound, "there is no model `nope`"),
+        (new(|n| n.model = "../x".into()), ErrorKind::NotFound, "there is no model"),
+        (new(|n| n.hosts = vec!["a b".into()]), ErrorKind::Invalid, "`a b` is not a host name"),
+        (new(|n| n.hosts = vec!["a.apps.localhost".into()]), ErrorKind::Failed, "belongs to instance `a`"),
+        (new(|n| n.owner = Some("jane".into())), ErrorKind::Invalid, "`jane` is not an e-mail address"),
+        (new(|n| n.wanted = Some("maybe".into())), ErrorKind::Invalid, "`maybe` is not a value"),
+        (new(|n| drop(n.set.insert("k".into(), "v".into()))), ErrorKind::Invalid, "`k`"),
+    ];
+    for (request, kind, text) in cases {
+        let error = bed.ask(request).await.unwrap_err();
+        assert_eq!(error.kind, kind, "{error}");
+        assert!(error.message.contains(text), "{error}");
+        assert!(!error.hint.is_empty());
+    }
+    assert_eq!(bed.world.store.names().unwrap(), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn starts_wait_their_turn() {
+    let bed = Bed::new();
+    let most = bed.world.config().wake.max_at_once;
+    let running = Arc::new(Mutex::new(0));
+    for n in 0..most * 2 {
+        bed.create(&format!("a{n}"), true).await.unwrap();
+    }
+    bed.probe.hold.store(true, Ordering::SeqCst);
+    let seen = running.clone();
+    bed.supervisor.on_start(move |_, _| *seen.lock().unwrap() += 1);
+    let tasks: Vec<_> = (0..most * 2)
+        .map(|n| {
+            let world = bed.world.clone();
+            tokio::spawn(async move { pass(&world, &format!("a{n}")).await.map(drop) })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(*running.lock().unwrap(), most);
+    bed.probe.release();
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), Ok(()));
+    }
+}
