@@ -221,7 +221,7 @@ fn stop_signal(v: &DeValue<'_>) -> Parsed<i32> {
 /// Reports what in `files/` cannot be used, and templates that are none.
 fn check_files(files: &Path, faults: &Faults<'_>) -> Result<(), ModelError> {
     let unreadable = |path: PathBuf| move |source| ModelError::Read { path, source };
-    let (entries, refused) = tree::walk(files).map_err(unreadable(files.to_owned()))?;
+    let tree::Tree { entries, refused } = tree::walk(files).map_err(unreadable(files.to_owned()))?;
     let add = |below: &Path, line, reason| {
         faults.add(Fault { key: Path::new("files").join(below).display().to_string(), line, reason, found: None })
     };

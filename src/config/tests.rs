@@ -155,3 +155,13 @@ fn a_file_that_cannot_be_read_is_named() {
     fs::write(dir.path().join("latin1.toml"), b"# caf\xe9").unwrap();
     assert_eq!(said(Some("latin1.toml")), format!("could not read `{}`: it is not UTF-8 text", at("latin1.toml")));
 }
+
+#[test]
+fn half_a_file_is_a_fault_and_not_a_crash() {
+    let full = fs::read_to_string(repository("tests/config/valid/full.toml")).unwrap() + "é = \"ü\"\n" + &uncommented();
+    for end in (0..full.len()).filter(|end| full.is_char_boundary(*end)) {
+        if let Err(errors) = parse(&full[..end], None, &root()) {
+            assert!(!errors.to_string().is_empty());
+        }
+    }
+}

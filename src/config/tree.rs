@@ -37,11 +37,20 @@ pub struct Entry {
     pub mode: u32,
 }
 
-/// Everything below `root` and, apart, each path that cannot be used with the reason. A folder that is not there is empty.
-pub fn walk(root: &Path) -> io::Result<(Vec<Entry>, Vec<(PathBuf, String)>)> {
+/// What was found in a folder.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tree {
+    /// What can be used.
+    pub entries: Vec<Entry>,
+    /// Each path that cannot, with the reason.
+    pub refused: Vec<(PathBuf, String)>,
+}
+
+/// Everything below `root`. A folder that is not there is empty.
+pub fn walk(root: &Path) -> io::Result<Tree> {
     let mut found = Walk { root, entries: Vec::new(), refused: Vec::new() };
     match fs::metadata(root) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), Vec::new())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Tree::default()),
         Err(e) => return Err(e),
         Ok(data) if !data.is_dir() => found.refused.push((PathBuf::new(), "must be a folder".to_owned())),
         Ok(_) => found.folder(Path::new(""))?,
@@ -52,7 +61,7 @@ pub fn walk(root: &Path) -> io::Result<(Vec<Entry>, Vec<(PathBuf, String)>)> {
             found.refused.push((entry.from.clone(), format!("becomes the same file as `{}`", other.display())));
         }
     }
-    Ok((found.entries, found.refused))
+    Ok(Tree { entries: found.entries, refused: found.refused })
 }
 
 struct Walk<'r> {
@@ -144,7 +153,7 @@ mod tests {
         symlink("/etc/passwd", at("abs")).unwrap();
         symlink("a/in/../../run", at("round")).unwrap();
         nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRUSR).unwrap();
-        let (entries, refused) = walk(dir.path()).unwrap();
+        let Tree { entries, refused } = walk(dir.path()).unwrap();
         let seen: Vec<_> = entries.iter().map(|e| (e.to.to_str().unwrap(), &e.kind)).collect();
         let link = Kind::Link("../run".into());
         assert_eq!(
@@ -161,7 +170,7 @@ mod tests {
         );
         let names: Vec<_> = refused.iter().map(|(path, _)| path.to_str().unwrap()).collect();
         assert_eq!(names, ["a/out", "abs", "fifo", "round", "same.tera"]);
-        assert_eq!(walk(&at("nothing")).unwrap(), (vec![], vec![]));
-        assert_eq!(walk(&at("run")).unwrap().1.len(), 1);
+        assert_eq!(walk(&at("nothing")).unwrap(), Tree::default());
+        assert_eq!(walk(&at("run")).unwrap().refused.len(), 1);
     }
 }

@@ -1,1 +1,217 @@
-//! Placeholder.
+//! What an instance is made of: its command and environment, and its files, from the templates of its model.
+//!
+//! [`launch`] writes nothing, so that everything that can be refused is refused before anything is made. [`files`] writes below
+//! the instance's folder and nowhere else, and may be run again.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use super::RenderError;
+use crate::config::template;
+use crate::config::tree::{self, Entry, Kind};
+use crate::domain::instance::Launch;
+use crate::domain::model::Model;
+
+/// Where programs are looked for: the usual places, whatever acc itself was started with.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// An instance's folders are for its own user only.
+const FOLDER_MODE: u32 = 0o750;
+
+/// What templates may name.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Context {
+    /// Name of the instance.
+    pub name: String,
+    /// Its number.
+    pub id: i64,
+    /// Its first host.
+    pub host: String,
+    /// All its hosts.
+    pub hosts: Vec<String>,
+    /// The address for people, with scheme and port.
+    pub url: String,
+    /// The unix socket to listen on; a template of a TCP instance that names it is an error.
+    pub socket: Option<String>,
+    /// The port of 127.0.0.1 to listen on; a template of a unix instance that names it is an error.
+    pub port: Option<u16>,
+    /// Its folder.
+    pub dir: String,
+    /// The folder of what it must not lose.
+    pub data: String,
+    /// Parameters of the model.
+    pub params: BTreeMap<String, String>,
+    /// This program, so that a model can use the demo application.
+    pub acc: String,
+}
+
+impl Context {
+    fn values(&self) -> tera::Context {
+        let mut values = tera::Context::new();
+        let texts =
+            [("name", &self.name), ("host", &self.host), ("url", &self.url), ("dir", &self.dir), ("data", &self.data), ("acc", &self.acc)];
+        for (name, text) in texts {
+            values.insert(name, text);
+        }
+        values.insert("id", &self.id);
+        values.insert("hosts", &self.hosts);
+        values.insert("params", &self.params);
+        // Left out rather than empty: a model that asks for the way it does not listen must fail, not get "".
+        if let Some(socket) = &self.socket {
+            values.insert("socket", socket);
+        }
+        if let Some(port) = self.port {
+            values.insert("port", &port);
+        }
+        values
+    }
+}
+
+/// How an instance is run: its command with the program's full path, and its whole environment.
+///
+/// # Errors
+/// A template names what is not there, a value has a control character, or the program is missing or not executable.
+pub fn launch(model: &Model, ctx: &Context) -> Result<Launch, RenderError> {
+    let values = ctx.values();
+    let mut env = environment(ctx);
+    for (name, text) in &model.env {
+        let value = line(text, &values, model, &format!("env.{name}"))?;
+        match env.iter_mut().find(|(known, _)| known == name) {
+            Some(entry) => entry.1 = value,
+            None => env.push((name.clone(), value)),
+        }
+    }
+    let rendered = model.command.iter().enumerate().map(|(n, text)| line(text, &values, model, &format!("command[{n}]")));
+    let mut argv = rendered.collect::<Result<Vec<_>, _>>()?;
+    if let Some(program) = argv.first_mut() {
+        let path = env.iter().find(|(name, _)| name == "PATH").map_or(PATH, |(_, value)| value);
+        *program = find_program(program, path, model, ctx)?;
+    }
+    Ok(Launch {
+        argv,
+        env,
+        health: model.health.clone(),
+        stop_signal: model.stop_signal,
+        start_timeout: model.start_timeout,
+        stop_timeout: model.stop_timeout,
+    })
+}
+
+/// What every instance gets; nothing of acc's own environment.
+fn environment(ctx: &Context) -> Vec<(String, String)> {
+    [("PATH", PATH), ("HOME", &ctx.data), ("LANG", "C.UTF-8")].map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
+}
+
+/// One rendered argument or variable.
+fn line(text: &str, values: &tera::Context, model: &Model, key: &str) -> Result<String, RenderError> {
+    let wrong = |why| RenderError::Template { name: format!("{}/model.toml: {key}", model.name), why };
+    let rendered = template::render(text, values).map_err(|fault| wrong(fault.why))?;
+    if rendered.chars().any(char::is_control) { Err(wrong("the result has a control character".to_owned())) } else { Ok(rendered) }
+}
+
+/// The full path of a program: a bare name is looked for in `path`, one with a slash is relative to the instance's folder (where
+/// it may come from the model's files).
+fn find_program(program: &str, path: &str, model: &Model, ctx: &Context) -> Result<String, RenderError> {
+    let refuse = |why: String| RenderError::Command { command: program.to_owned(), model: model.name.clone(), why };
+    if program.is_empty() {
+        return Err(refuse("is empty".to_owned()));
+    }
+    if !program.contains('/') {
+        let found =
+            path.split(':').filter(|dir| !dir.is_empty()).map(|dir| Path::new(dir).join(program)).find(|p| check_program(p).is_ok());
+        return found.map(|p| p.display().to_string()).ok_or_else(|| refuse(format!("is not in any of {path}")));
+    }
+    let full = Path::new(&ctx.dir).join(program);
+    let Ok(below) = full.strip_prefix(&ctx.dir) else {
+        check_program(&full).map_err(refuse)?;
+        return Ok(full.display().to_string());
+    };
+    // The folder may not be made yet: then the file it will be made from counts.
+    let source = model.dir.join("files").join(below);
+    let mut template = source.clone().into_os_string();
+    template.push(".tera");
+    let looked = [full.clone(), source, PathBuf::from(template)].map(|p| check_program(&p));
+    if looked.iter().any(Result::is_ok) {
+        return Ok(full.display().to_string());
+    }
+    let told = looked.into_iter().filter_map(Result::err).find(|why| why != MISSING);
+    Err(refuse(told.unwrap_or_else(|| format!("is neither in the folder of the instance nor in `{}`", model.dir.join("files").display()))))
+}
+
+/// What [`check_program`] says of a file that is not there.
+const MISSING: &str = "does not exist";
+
+fn check_program(path: &Path) -> Result<(), String> {
+    match fs::metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(MISSING.to_owned()),
+        Err(e) => Err(format!("cannot be looked at: {e}")),
+        Ok(data) if !data.is_file() => Err("is not a file".to_owned()),
+        Ok(data) if data.permissions().mode() & 0o111 == 0 => Err("is not executable".to_owned()),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// Makes the folder of an instance: `into` itself with `data/` and `log/`, and the model's `files/` copied and rendered into it.
+/// Files that are there already are replaced, others are left alone; a folder that has become a link is an error.
+///
+/// # Errors
+/// A file cannot be read, rendered or written. What was written before stays: the caller removes the folder.
+pub fn files(model: &Model, ctx: &Context, into: &Path) -> Result<(), RenderError> {
+    let values = ctx.values();
+    let from = model.dir.join("files");
+    for folder in [into.to_owned(), into.join("data"), into.join("log")] {
+        make_folder(&folder, FOLDER_MODE)?;
+    }
+    let tree = tree::walk(&from).map_err(|source| RenderError::Read { path: from.clone(), source })?;
+    if let Some((path, reason)) = tree.refused.into_iter().next() {
+        return Err(RenderError::Template { name: format!("{}/files/{}", model.name, path.display()), why: reason });
+    }
+    tree.entries.iter().try_for_each(|entry| make_entry(entry, &from, into, &values, model))
+}
+
+fn make_entry(entry: &Entry, from: &Path, into: &Path, values: &tera::Context, model: &Model) -> Result<(), RenderError> {
+    let (source, target) = (from.join(&entry.from), into.join(&entry.to));
+    let unreadable = |e| RenderError::Read { path: source.clone(), source: e };
+    let unwritable = |e| RenderError::Write { path: target.clone(), source: e };
+    match &entry.kind {
+        // data/ and log/ in a model's files are the instance's own, with their own mode.
+        Kind::Folder if [OsStr::new("data"), OsStr::new("log")].contains(&entry.to.as_os_str()) => Ok(()),
+        Kind::Folder => make_folder(&target, entry.mode | 0o700),
+        Kind::Copy => tree::put(&target, &fs::read(&source).map_err(unreadable)?, entry.mode).map_err(unwritable),
+        Kind::Render => {
+            let text = fs::read_to_string(&source).map_err(unreadable)?;
+            let rendered = template::render(&text, values).map_err(|fault| {
+                let line = fault.line.map_or_else(String::new, |line| format!(" (line {line})"));
+                RenderError::Template {
+                    name: format!("{}/files/{}", model.name, entry.from.display()),
+                    why: format!("{}{line}", fault.why),
+                }
+            })?;
+            tree::put(&target, rendered.as_bytes(), entry.mode).map_err(unwritable)
+        }
+        Kind::Link(to) => match fs::symlink_metadata(&target) {
+            Ok(there) if there.is_symlink() && fs::read_link(&target).is_ok_and(|old| old == *to) => Ok(()),
+            Ok(there) if there.is_dir() => Err(unwritable(io::Error::other("a folder is in its place"))),
+            Ok(_) => fs::remove_file(&target).and_then(|()| symlink(to, &target)).map_err(unwritable),
+            Err(_) => symlink(to, &target).map_err(unwritable),
+        },
+    }
+}
+
+/// Makes a folder with this mode, or sees that there is one: a link in its place would lead out.
+fn make_folder(path: &Path, mode: u32) -> Result<(), RenderError> {
+    let make = || match fs::DirBuilder::new().mode(mode).create(path) {
+        // The umask may have taken bits away.
+        Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(mode)),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && fs::symlink_metadata(path)?.is_dir() => Ok(()),
+        Err(e) => Err(e),
+    };
+    make().map_err(|source| RenderError::Write { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests;

@@ -39,6 +39,25 @@ pub enum RenderError {
         /// With line and column.
         why: String,
     },
+    /// The command of a model cannot be run.
+    #[error("command `{command}` of model `{model}` {why}")]
+    Command {
+        /// The program, as the model says it.
+        command: String,
+        /// The model.
+        model: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A file of an instance cannot be written.
+    #[error("could not write `{path}`")]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
 }
 
 /// All templates, parsed.

@@ -63,6 +63,11 @@ class Handler(BaseHTTPRequestHandler):
         self.busy = True
         return super().parse_request()
 
+    def handle_expect_100(self):
+        known = super().handle_expect_100()
+        self.wfile.flush()  # The client waits for it before it sends the body.
+        return known
+
     def handle_one_request(self):
         super().handle_one_request()
         with self.server.lock:
