@@ -13,7 +13,10 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 /// The built-in templates, by the name they have below `templates/`.
-const BUILT_IN: &[(&str, &str)] = &[];
+const BUILT_IN: &[(&str, &str)] = &[
+    ("pages/error.html", include_str!("../../templates/pages/error.html")),
+    ("pages/waiting.html", include_str!("../../templates/pages/waiting.html")),
+];
 
 /// A template could not be read or rendered.
 #[derive(Debug, thiserror::Error)]
