@@ -1,1 +1,155 @@
-//! Placeholder.
+//! The way of a request, from a client's connection to an instance and back. The life of a request:
+//!
+//! 1. `listen`: the sockets it can come in by; `serve`: its connection is accepted, its head read within a time limit.
+//! 2. `request`: who is asked for, who asks, may this wake, is it a browser's navigation.
+//! 3. `forward`: knocks at `service::door::Door`; an awake instance lets it pass, a sleeping one is woken and the request
+//!    is held with its body unread.
+//! 4. `headers`: what the instance is told, and what it is not.
+//! 5. `driver::upstream`: a connection, pooled or new; the body streams through with back-pressure.
+//! 6. `reply`: the answer streams back; the pass is given back with its last byte. `tunnel`: upgraded connections.
+//! 7. `respond`: everything else, in one table; `live`: what the waiting page follows.
+//! 8. `access_log`: one line, on acc's own edge.
+//!
+//! It never decides whether an instance may sleep or wake, and it never collects a body in memory.
+
+pub mod access_log;
+mod client_io;
+mod forward;
+pub mod headers;
+pub mod listen;
+mod live;
+pub mod reply;
+pub mod request;
+pub mod respond;
+pub mod serve;
+#[cfg(test)]
+mod tests;
+mod tunnel;
+
+use std::net::IpAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response, Version};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::domain::rule::Rule;
+use crate::driver::upstream::Upstreams;
+use crate::render::pages::Pages;
+use crate::service::door::Door;
+
+use access_log::AccessLog;
+use reply::Reply;
+use request::HostFault;
+use respond::Failure;
+
+pub use serve::{ServeReport, serve};
+
+/// Who speaks at a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Front {
+    /// Clients themselves: acc is the edge. Nothing they say about themselves is believed.
+    Public,
+    /// nginx, over a socket that only it can reach: what it says about clients is believed.
+    Wake,
+}
+
+/// What the way of a request depends on; replaced as a whole when the configuration is read again.
+#[derive(Debug, Clone)]
+pub struct ProxySettings {
+    /// `wake.timeout`: a request is held at most this long.
+    pub wake_timeout: Duration,
+    /// `wake.page_after`: a browser's navigation gets the waiting page after this long.
+    pub page_after: Duration,
+    /// `edge.max_body`: longest request body in bytes.
+    pub max_body: u64,
+    /// A request's body may stand still for this long.
+    pub body_stall: Duration,
+    /// `[[rules]]`, in order.
+    pub rules: Vec<Rule>,
+    /// Clients reach acc's own edge over TLS that something before it ends.
+    pub https: bool,
+}
+
+impl ProxySettings {
+    /// The settings as the configuration has them.
+    #[must_use]
+    pub fn new(config: &crate::config::Config) -> Self {
+        Self {
+            wake_timeout: config.wake.timeout,
+            page_after: config.wake.page_after,
+            max_body: config.edge.max_body,
+            body_stall: BODY_STALL,
+            rules: config.rules.clone(),
+            https: false,
+        }
+    }
+}
+
+/// A client that sends nothing of its body for this long has gone; nginx's own limit is the same.
+pub const BODY_STALL: Duration = Duration::from_secs(60);
+
+/// Serves requests, whatever listener they came in by.
+pub struct Proxy {
+    door: Arc<dyn Door>,
+    upstreams: Arc<Upstreams>,
+    settings: RwLock<Arc<ProxySettings>>,
+    pages: Pages,
+    log: Option<AccessLog>,
+    /// Upgraded connections, which outlive the requests they began as.
+    tunnels: TaskTracker,
+    /// Ends those that outlast the grace of a shutdown.
+    cut: CancellationToken,
+}
+
+impl Proxy {
+    /// `log`: only for acc's own edge; nginx writes its own.
+    #[must_use]
+    pub fn new(door: Arc<dyn Door>, upstreams: Arc<Upstreams>, settings: ProxySettings, pages: Pages, log: Option<AccessLog>) -> Self {
+        let settings = RwLock::new(Arc::new(settings));
+        Self { door, upstreams, settings, pages, log, tunnels: TaskTracker::new(), cut: CancellationToken::new() }
+    }
+
+    /// Puts new settings in force for the requests that come from now on.
+    pub fn reload(&self, settings: ProxySettings) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+
+    fn settings(&self) -> Arc<ProxySettings> {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Serves one request that came in at `front` from `peer`. It always has an answer.
+    pub async fn handle(&self, front: Front, peer: Option<IpAddr>, request: Request<Incoming>) -> Response<Reply> {
+        let started = Instant::now();
+        let settings = self.settings();
+        let (head, body) = request.into_parts();
+        let bodiless = head.method == Method::HEAD && head.version == Version::HTTP_2;
+        let response = match read(front, peer, &head, &settings) {
+            Ok(asked) => forward::Way::new(self, settings, front, asked, started).go(head, body).await,
+            Err(failure) => respond::failure(&self.pages, respond::Reader { navigation: false, host: "" }, &failure),
+        };
+        // On HTTP/1 hyper leaves the body out by itself, and keeps its length.
+        if bodiless { response.map(|_| Reply::empty()) } else { response }
+    }
+}
+
+fn read(
+    front: Front,
+    peer: Option<IpAddr>,
+    head: &hyper::http::request::Parts,
+    settings: &ProxySettings,
+) -> Result<request::Asked, Failure> {
+    if head.method == Method::CONNECT {
+        return Err(Failure::Malformed("this server is not a proxy for other servers"));
+    }
+    request::read(front, peer, head, &settings.rules).map_err(|fault| match fault {
+        HostFault::Missing => Failure::Malformed("the request names no host"),
+        HostFault::Twice => Failure::Malformed("the request names more than one host"),
+        HostFault::Malformed => Failure::Malformed("the host is not a host name"),
+        HostFault::Foreign => Failure::Refused(crate::domain::admission::Refusal::UnknownHost),
+    })
+}

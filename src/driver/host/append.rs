@@ -1,0 +1,55 @@
+//! Files that grow by a line at a time, and are set aside when they are long.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// A log file, open for appending.
+#[derive(Debug)]
+pub struct AppendFile {
+    path: PathBuf,
+    file: File,
+    size: u64,
+}
+
+impl AppendFile {
+    /// Opens the file, making it with mode 0640 when it is not there.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
+        let size = file.metadata()?.len();
+        Ok(Self { path: path.to_owned(), file, size })
+    }
+
+    /// Appends; a file that has grown beyond `max` bytes becomes `NAME.1`, in place of the one before it.
+    pub fn append(&mut self, text: &[u8], max: u64) -> io::Result<()> {
+        if self.size > 0 && self.size.saturating_add(text.len() as u64) > max {
+            let mut aside = self.path.clone().into_os_string();
+            aside.push(".1");
+            fs::rename(&self.path, aside)?;
+            *self = Self::open(&self.path)?;
+        }
+        self.file.write_all(text)?;
+        self.size += text.len() as u64;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_file_is_set_aside_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
+        let mut file = AppendFile::open(&path).unwrap();
+        for line in ["one\n", "two\n", "three\n", "four\n"] {
+            file.append(line.as_bytes(), 8).unwrap();
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), "four\n");
+        assert_eq!(fs::read_to_string(dir.path().join("a.log.1")).unwrap(), "three\n");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+        assert_eq!(AppendFile::open(&path).unwrap().size, 5);
+    }
+}

@@ -1,0 +1,231 @@
+//! One connection to an instance: made, asked, driven while its answer is read, and given back to its pool.
+//!
+//! It never decides to send a request again.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::http1;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use rustix::net::RecvFlags;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Instant;
+
+use super::{Pool, ReceiveBody, SendBody};
+use crate::domain::instance::Listen;
+
+/// A connect to a socket on this host is answered at once; longer than this means a full backlog or a stopped process.
+const CONNECT: Duration = Duration::from_secs(1);
+/// Most bytes buffered per direction, so that a slow reader costs little memory.
+const BUFFER: usize = 64 * 1024;
+
+/// The socket, with a way to ask the kernel whether the other side has closed it.
+pub struct Io {
+    stream: Stream,
+    ask: Arc<AtomicBool>,
+}
+
+enum Stream {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+/// Why a request has no answer.
+pub(super) enum SendFault {
+    /// Nothing of it was written.
+    Unsent(Box<Request<SendBody>>),
+    /// Something of it was.
+    Lost(hyper::Error),
+}
+
+type Connection = http1::Connection<TokioIo<Io>, SendBody>;
+
+/// A connection and the two ends hyper has for it.
+pub(super) struct Link {
+    conn: Connection,
+    /// hyper is done with it. It is kept all the same: after a 101 the socket is inside.
+    done: bool,
+    sender: http1::SendRequest<SendBody>,
+    ask: Arc<AtomicBool>,
+    pool: Option<Arc<Pool>>,
+    /// When it was last parked.
+    pub(super) parked_at: Instant,
+}
+
+impl Link {
+    /// Connects; `pool`: where to go when an answer was read to its end.
+    pub(super) async fn connect(listen: &Listen, pool: Option<Arc<Pool>>) -> io::Result<Box<Self>> {
+        let stream = match tokio::time::timeout(CONNECT, connect(listen)).await {
+            Ok(stream) => stream?,
+            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+        };
+        let ask = Arc::new(AtomicBool::new(false));
+        let io = TokioIo::new(Io { stream, ask: ask.clone() });
+        let (sender, conn) = http1::Builder::new().max_buf_size(BUFFER).handshake(io).await.map_err(io::Error::other)?;
+        Ok(Box::new(Self { conn, done: false, sender, ask, pool, parked_at: Instant::now() }))
+    }
+
+    /// Sends one request and waits for the head of the answer.
+    pub(super) async fn send(mut self: Box<Self>, req: Request<SendBody>) -> Result<Response<ReceiveBody>, SendFault> {
+        let mut answer = pin!(self.sender.try_send_request(req));
+        let answer = poll_fn(|cx| {
+            // The connection first: it does what the answer waits for. When it ends, the answer is there too.
+            self.drive(cx);
+            answer.as_mut().poll(cx)
+        })
+        .await;
+        match answer {
+            Ok(response) => {
+                let ended = poll_fn(|cx| Poll::Ready(self.ended(cx, &response))).await;
+                Ok(self.wrap(response, ended))
+            }
+            Err(mut fault) => Err(match fault.take_message() {
+                Some(request) => SendFault::Unsent(Box::new(request)),
+                None => SendFault::Lost(fault.into_error()),
+            }),
+        }
+    }
+
+    /// An answer without a body is over with its head: nobody will read it, so the connection is settled now.
+    fn ended(&mut self, cx: &mut Context<'_>, response: &Response<Incoming>) -> bool {
+        let ended = response.body().is_end_stream() && response.status() != StatusCode::SWITCHING_PROTOCOLS;
+        if ended {
+            self.drive(cx);
+        }
+        ended
+    }
+
+    fn wrap(self: Box<Self>, response: Response<Incoming>, ended: bool) -> Response<ReceiveBody> {
+        let link = if ended {
+            self.settle();
+            None
+        } else {
+            Some(self)
+        };
+        response.map(|body| ReceiveBody::new(body, link))
+    }
+
+    /// Lets hyper read and write what can be read and written now.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
+        // What ends the connection is told to the answer or its body by hyper itself.
+        self.done = self.done || self.conn.poll_without_shutdown(cx).is_ready();
+    }
+
+    /// The answer is over: back to the pool when the connection can carry another request, else closed.
+    pub(super) fn settle(self: Box<Self>) {
+        if !self.done && self.sender.is_ready() && let Some(pool) = self.pool.clone() {
+            pool.park(self);
+        }
+    }
+
+    /// Asks the kernel whether the other side has closed this connection, which carries no request now.
+    pub(super) fn is_dead(&mut self) -> bool {
+        self.ask.store(true, Ordering::Relaxed);
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        self.ask.store(false, Ordering::Relaxed);
+        self.done
+    }
+
+    /// After a 101: the socket itself, and what was read from it already.
+    pub(super) async fn into_io(mut self: Box<Self>) -> io::Result<(Io, Bytes)> {
+        if !self.done {
+            poll_fn(|cx| self.conn.poll_without_shutdown(cx)).await.map_err(io::Error::other)?;
+        }
+        let parts = self.conn.into_parts();
+        Ok((parts.io.into_inner(), parts.read_buf))
+    }
+}
+
+async fn connect(listen: &Listen) -> io::Result<Stream> {
+    match listen {
+        Listen::Unix(path) => {
+            let mut pause = Duration::from_millis(1);
+            loop {
+                match UnixStream::connect(path).await {
+                    // On a unix socket a full backlog is an error at once, not a wait as on TCP.
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(Duration::from_millis(20));
+                    }
+                    other => return other.map(Stream::Unix),
+                }
+            }
+        }
+        Listen::Tcp(address) => {
+            let stream = TcpStream::connect(address).await?;
+            // A port nobody listens on may be connected to itself when the kernel picks it as the source port.
+            if stream.local_addr()? == stream.peer_addr()? {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
+            stream.set_nodelay(true)?;
+            Ok(Stream::Tcp(stream))
+        }
+    }
+}
+
+impl Io {
+    /// Has the other side closed, as far as the kernel knows now?
+    fn is_closed(&self) -> bool {
+        let mut byte = [0u8; 1];
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let got = match &self.stream {
+            Stream::Unix(s) => rustix::net::recv(s, &mut byte, flags),
+            Stream::Tcp(s) => rustix::net::recv(s, &mut byte, flags),
+        };
+        // Bytes that nobody asked for make a parked connection as useless as its end.
+        !matches!(got, Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR))
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // tokio hears of an end only when it next asks epoll; a parked connection is asked in between.
+        if self.ask.load(Ordering::Relaxed) {
+            return if self.is_closed() { Poll::Ready(Ok(())) } else { Poll::Pending };
+        }
+        match &mut self.stream {
+            Stream::Unix(s) => Pin::new(s).poll_read(cx, buf),
+            Stream::Tcp(s) => Pin::new(s).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Unix(s) => Pin::new(s).poll_write(cx, buf),
+            Stream::Tcp(s) => Pin::new(s).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Unix(s) => Pin::new(s).poll_write_vectored(cx, bufs),
+            Stream::Tcp(s) => Pin::new(s).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(())) // sockets have no buffer of their own to flush
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Unix(s) => Pin::new(s).poll_shutdown(cx),
+            Stream::Tcp(s) => Pin::new(s).poll_shutdown(cx),
+        }
+    }
+}

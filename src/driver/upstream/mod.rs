@@ -1,0 +1,318 @@
+//! Connections from acc to instances: made, pooled, counted, and dropped when a gate closes.
+//!
+//! It decides nothing about instances: it says whether an instance can have seen a request, and the caller goes on from
+//! there. By itself it sends a request a second time in two cases only: the pooled connection was closed before one byte
+//! of it was written, or the request is safe (GET, HEAD, OPTIONS without a body) and the connection was a pooled one.
+//!
+//! A connection has no task of its own: whoever waits for the answer, and then whoever reads its body, drives it. That
+//! saves two task switches a request, and makes the pool exact: what is parked here is a plain value, dropping it closes
+//! the socket at once.
+
+mod body;
+mod link;
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use hyper::{Method, Request, Response, header};
+use tokio::time::Instant;
+
+use crate::domain::name::InstanceName;
+use crate::driver::edge::Gate;
+
+pub use body::{BodyFault, FaultFlag, ReceiveBody, SendBody, Stall};
+pub use link::Io;
+use link::{Link, SendFault};
+
+/// A connection without a request is closed after this long: well before the 2 s after which common servers close theirs.
+const IDLE: Duration = Duration::from_secs(1);
+/// How often the parked connections are looked at.
+const REAP_EVERY: Duration = Duration::from_millis(250);
+/// Most parked connections of one run.
+const PARKED_MAX: usize = 512;
+
+/// A request that has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// No connection: the instance never saw the request, here it is again, its body unread.
+    #[error("could not connect to the instance")]
+    Connect {
+        /// The request as it was given.
+        request: Box<Request<SendBody>>,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The connection broke after the request was, at least in part, written: the instance may have acted on it.
+    #[error("the instance broke the connection before its answer")]
+    Broken {
+        /// It was a pooled connection.
+        reused: bool,
+        /// Why.
+        #[source]
+        source: hyper::Error,
+    },
+}
+
+/// All connections to instances.
+#[derive(Clone)]
+pub struct Upstreams {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    pooling: bool,
+    pools: RwLock<HashMap<InstanceName, Arc<Pool>>>,
+    reaping: AtomicBool,
+}
+
+/// Parked connections of one run of one instance.
+struct Pool {
+    run: u64,
+    shared: std::sync::Weak<Shared>,
+    /// Newest last, so that surplus ones grow old and are closed. `None` once the gate is closed.
+    parked: Mutex<Option<Vec<Box<Link>>>>,
+    /// Parked ones whose socket is not closed yet.
+    count: AtomicU32,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Upstreams {
+    /// `pooling`: keep connections for the next request; without it every request has its own (`Connection: close`).
+    #[must_use]
+    pub fn new(pooling: bool) -> Self {
+        Self { shared: Arc::new(Shared { pooling, pools: RwLock::default(), reaping: AtomicBool::new(false) }) }
+    }
+
+    /// Sends a request and returns the head of the answer; its body arrives as it is read. There is no time limit on the
+    /// answer: streams and slow pages are the caller's business. Dropping the future or the body closes the connection.
+    ///
+    /// # Errors
+    /// See [`UpstreamError`]: either the instance never saw the request, or it may have.
+    pub async fn request(&self, gate: &Gate, req: Request<SendBody>) -> Result<Response<ReceiveBody>, UpstreamError> {
+        let mut req = req;
+        if self.shared.pooling {
+            let pool = self.pool(gate);
+            match Self::over_parked(&pool, req).await {
+                Ok(done) => return done,
+                Err(unsent) => req = unsent,
+            }
+            return Self::over_fresh(gate, Some(pool), req).await;
+        }
+        if !req.headers().contains_key(header::UPGRADE) {
+            req.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+        }
+        Self::over_fresh(gate, None, req).await
+    }
+
+    /// Tries parked connections; gives the request back when none of them took it.
+    async fn over_parked(
+        pool: &Arc<Pool>,
+        mut req: Request<SendBody>,
+    ) -> Result<Result<Response<ReceiveBody>, UpstreamError>, Request<SendBody>> {
+        let safe = is_safe(&req);
+        // What may not be sent twice asks the kernel first whether the other side has closed; what may finds out by itself.
+        while let Some(link) = pool.take(!safe) {
+            let copy = safe.then(|| copy_of(&req));
+            match link.send(req).await {
+                Ok(response) => return Ok(Ok(response)),
+                Err(SendFault::Unsent(request)) => req = *request,
+                Err(SendFault::Lost(source)) => match copy {
+                    Some(copy) => return Err(copy),
+                    None => return Ok(Err(UpstreamError::Broken { reused: true, source })),
+                },
+            }
+        }
+        Err(req)
+    }
+
+    async fn over_fresh(
+        gate: &Gate,
+        pool: Option<Arc<Pool>>,
+        req: Request<SendBody>,
+    ) -> Result<Response<ReceiveBody>, UpstreamError> {
+        let link = match Link::connect(&gate.listen, pool).await {
+            Ok(link) => link,
+            Err(source) => return Err(UpstreamError::Connect { request: Box::new(req), source }),
+        };
+        match link.send(req).await {
+            Ok(response) => Ok(response),
+            Err(SendFault::Unsent(request)) => {
+                let source = io::Error::new(io::ErrorKind::ConnectionReset, "closed before the request was written");
+                Err(UpstreamError::Connect { request, source })
+            }
+            Err(SendFault::Lost(source)) => Err(UpstreamError::Broken { reused: false, source }),
+        }
+    }
+
+    /// Closes the parked connections of that run at once. Those that carry a request finish it and are closed then. A later
+    /// request to the same run (the stop was called off) begins a new pool.
+    pub fn close(&self, gate: &Gate) {
+        let pool = {
+            let mut pools = self.shared.pools.write().unwrap_or_else(PoisonError::into_inner);
+            match pools.get(&gate.name) {
+                Some(pool) if pool.run <= gate.run => pools.remove(&gate.name),
+                _ => None,
+            }
+        };
+        if let Some(pool) = pool {
+            pool.close();
+        }
+    }
+
+    /// Open connections of that run that carry no request now. Those the instance has closed meanwhile are dropped first.
+    #[must_use]
+    pub fn pooled(&self, gate: &Gate) -> u32 {
+        let pools = self.shared.pools.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(pool) = pools.get(&gate.name).filter(|pool| pool.run == gate.run).cloned() else { return 0 };
+        drop(pools);
+        pool.drop_where(Link::is_dead);
+        pool.count.load(Ordering::Acquire)
+    }
+
+    fn pool(&self, gate: &Gate) -> Arc<Pool> {
+        let pools = self.shared.pools.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = pools.get(&gate.name).filter(|pool| pool.run == gate.run) {
+            return pool.clone();
+        }
+        drop(pools);
+        let mut pools = self.shared.pools.write().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Pool::new(gate.run, Arc::downgrade(&self.shared)));
+        let known = pools.entry(gate.name.clone()).or_insert_with(new);
+        let old = (known.run < gate.run).then(|| std::mem::replace(known, new()));
+        // A straggler of an older run has its connections to itself; they are never parked beside the new ones.
+        let pool = if known.run == gate.run { known.clone() } else { Arc::new(Pool::closed(gate.run)) };
+        drop(pools);
+        if let Some(old) = old {
+            old.close();
+        }
+        pool
+    }
+}
+
+impl Pool {
+    fn new(run: u64, shared: std::sync::Weak<Shared>) -> Self {
+        Self { run, shared, parked: Mutex::new(Some(Vec::new())), count: AtomicU32::new(0) }
+    }
+
+    fn closed(run: u64) -> Self {
+        Self { run, shared: std::sync::Weak::new(), parked: Mutex::new(None), count: AtomicU32::new(0) }
+    }
+
+    /// The newest parked connection that still stands; `ask`: ask the kernel, do not trust what was last heard.
+    fn take(&self, ask: bool) -> Option<Box<Link>> {
+        loop {
+            let mut link = lock(&self.parked).as_mut()?.pop()?;
+            if !(ask && link.is_dead()) {
+                self.count.fetch_sub(1, Ordering::AcqRel);
+                return Some(link);
+            }
+            drop(link);
+            self.count.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Keeps a connection whose answer was read to its end, unless the gate was closed meanwhile.
+    fn park(&self, mut link: Box<Link>) {
+        link.parked_at = Instant::now();
+        let mut parked = lock(&self.parked);
+        match parked.as_mut() {
+            Some(links) if links.len() < PARKED_MAX => {
+                self.count.fetch_add(1, Ordering::AcqRel);
+                links.push(link);
+            }
+            _ => {
+                drop(parked);
+                drop(link);
+                return;
+            }
+        }
+        drop(parked);
+        if let Some(shared) = self.shared.upgrade() {
+            start_reaper(&shared);
+        }
+    }
+
+    fn close(&self) {
+        let links = lock(&self.parked).take();
+        self.end(links.unwrap_or_default());
+    }
+
+    fn drop_where(&self, mut dead: impl FnMut(&mut Link) -> bool) {
+        let links = match lock(&self.parked).as_mut() {
+            Some(links) => links.extract_if(.., |link| dead(link)).collect(),
+            None => Vec::new(),
+        };
+        self.end(links);
+    }
+
+    /// Closes the sockets, outside the lock, and only then stops counting them.
+    fn end(&self, links: Vec<Box<Link>>) {
+        let closed = u32::try_from(links.len()).unwrap_or(u32::MAX);
+        drop(links);
+        self.count.fetch_sub(closed, Ordering::AcqRel);
+    }
+}
+
+/// One task for all pools, while anything is parked: closes what was parked for longer than [`IDLE`].
+fn start_reaper(shared: &Arc<Shared>) {
+    if shared.reaping.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let shared = Arc::downgrade(shared);
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(REAP_EVERY).await;
+            let Some(shared) = shared.upgrade() else { return };
+            if !reap(&shared) {
+                shared.reaping.store(false, Ordering::Release);
+                // Something may have been parked between the look and the line above; then its reaper is this one.
+                if !anything_parked(&shared) || shared.reaping.swap(true, Ordering::AcqRel) {
+                    return;
+                }
+            }
+        }
+    });
+}
+
+fn all_pools(shared: &Shared) -> Vec<Arc<Pool>> {
+    shared.pools.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+}
+
+fn anything_parked(shared: &Shared) -> bool {
+    all_pools(shared).iter().any(|pool| pool.count.load(Ordering::Acquire) > 0)
+}
+
+/// Closes old connections; says whether any are left.
+fn reap(shared: &Shared) -> bool {
+    let now = Instant::now();
+    for pool in all_pools(shared) {
+        pool.drop_where(|link| now.duration_since(link.parked_at) >= IDLE);
+    }
+    anything_parked(shared)
+}
+
+/// May be sent twice: the method says so and no body is lost by it.
+fn is_safe(req: &Request<SendBody>) -> bool {
+    matches!(*req.method(), Method::GET | Method::HEAD | Method::OPTIONS)
+        && hyper::body::Body::is_end_stream(req.body())
+        && !req.headers().contains_key(header::UPGRADE)
+}
+
+fn copy_of(req: &Request<SendBody>) -> Request<SendBody> {
+    let mut copy = Request::new(SendBody::empty());
+    copy.method_mut().clone_from(req.method());
+    copy.uri_mut().clone_from(req.uri());
+    *copy.version_mut() = req.version();
+    copy.headers_mut().clone_from(req.headers());
+    copy
+}
+
+#[cfg(test)]
+mod tests;

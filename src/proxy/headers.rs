@@ -1,0 +1,248 @@
+//! The headers of a forwarded request and its answer: what concerns one connection only is removed, what only the edge may
+//! say is said by the edge.
+//!
+//! It never passes on what a client claims about itself: neither `X-Forwarded-*`, `Forwarded` and `X-Real-IP` nor `X-Acc-*`,
+//! in whatever spelling (many applications read `X_Real_Ip` as the same).
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use super::Front;
+use super::request::{Asked, X_REAL_IP, tokens};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// About one connection, not about the message (RFC 9110 section 7.6.1), and those that were never standard.
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// Makes a client's headers those that the instance gets. `https`: clients reach the edge over TLS.
+pub(super) fn to_instance(front: Front, headers: &mut HeaderMap, asked: &Asked, https: bool) {
+    let upgrade = asked.upgrade.then(|| headers.get(header::UPGRADE).cloned()).flatten();
+    remove_connection(headers);
+    // The answer to "100-continue" is given by acc itself when the body is asked for.
+    headers.remove(header::EXPECT);
+    remove_forged(front, headers);
+    join_cookies(headers);
+    headers.insert(header::HOST, asked.spelled.clone());
+    if front == Front::Public {
+        say_who(headers, asked, https);
+    }
+    if let Some(upgrade) = upgrade {
+        headers.insert(header::UPGRADE, upgrade);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+}
+
+/// Makes an instance's headers those that the client gets; an upgraded answer keeps the two that say so.
+pub(super) fn to_client(headers: &mut HeaderMap, upgraded: bool) {
+    let upgrade = if upgraded { headers.get(header::UPGRADE).cloned() } else { None };
+    remove_connection(headers);
+    if let Some(upgrade) = upgrade {
+        headers.insert(header::UPGRADE, upgrade);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+}
+
+fn remove_connection(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderName> =
+            headers.get_all(header::CONNECTION).iter().flat_map(tokens).filter_map(|token| token.parse().ok()).collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Removes what only an edge may say. nginx has already done so for what comes through it.
+fn remove_forged(front: Front, headers: &mut HeaderMap) {
+    let forged: Vec<HeaderName> = headers.keys().filter(|name| is_forged(front, name.as_str())).cloned().collect();
+    for name in forged {
+        headers.remove(name);
+    }
+}
+
+fn is_forged(front: Front, name: &str) -> bool {
+    let like = |word: &str| name.len() >= word.len() && name.bytes().zip(word.bytes()).all(|(a, b)| a == b || (a == b'_' && b == b'-'));
+    let is = |word: &str| name.len() == word.len() && like(word);
+    // The first letter settles nearly every header with one comparison.
+    match name.as_bytes().first() {
+        Some(b'x') => {
+            like("x-acc-") || ((front == Front::Public || name.contains('_')) && (like("x-forwarded-") || is("x-real-ip")))
+        }
+        Some(b'f') => front == Front::Public && is("forwarded"),
+        // Read as HTTP_PROXY by CGI-like applications ("httpoxy").
+        Some(b'p') => is("proxy"),
+        _ => false,
+    }
+}
+
+/// HTTP/2 may split cookies over several headers, HTTP/1 may not (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(header::COOKIE).iter();
+    if cookies.next().is_none() || cookies.next().is_none() {
+        return;
+    }
+    let all: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
+fn say_who(headers: &mut HeaderMap, asked: &Asked, https: bool) {
+    let proto = if https { "https" } else { "http" };
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
+    headers.insert(X_FORWARDED_HOST, asked.spelled.clone());
+    if let Some(client) = asked.client.and_then(|ip| HeaderValue::try_from(ip.to_string()).ok()) {
+        headers.insert(X_FORWARDED_FOR, client.clone());
+        headers.insert(X_REAL_IP, client);
+    }
+    if let Some(forwarded) = forwarded(asked, proto) {
+        headers.insert(header::FORWARDED, forwarded);
+    }
+}
+
+/// RFC 7239, with the host quoted because of its port.
+fn forwarded(asked: &Asked, proto: &str) -> Option<HeaderValue> {
+    let mut text = String::with_capacity(80);
+    match asked.client {
+        Some(IpAddr::V4(ip)) => write!(text, "for={ip};").ok()?,
+        Some(IpAddr::V6(ip)) => write!(text, "for=\"[{ip}]\";").ok()?,
+        None => {}
+    }
+    // A host that was accepted holds no quote and no backslash.
+    write!(text, "host=\"{}\";proto={proto}", asked.spelled.to_str().ok()?).ok()?;
+    HeaderValue::try_from(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::name::HostName;
+    use crate::domain::rule::Verdict;
+    use crate::proxy::request::Tried;
+
+    fn asked(client: &str, upgrade: bool) -> Asked {
+        Asked {
+            host: HostName::parse("a.org").unwrap(),
+            spelled: HeaderValue::from_static("a.org:8080"),
+            client: client.parse().ok(),
+            verdict: Verdict { wake: true, counts: true },
+            navigation: false,
+            upgrade,
+            tried: Tried::Nothing,
+        }
+    }
+
+    fn map(headers: &[(&str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        map
+    }
+
+    #[test]
+    fn nothing_of_one_connection_is_passed_on() {
+        let mut headers = map(&[
+            ("connection", "keep-alive, X-Own"),
+            ("connection", "other"),
+            ("x-own", "1"),
+            ("other", "1"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("proxy-connection", "x"),
+            ("proxy-authorization", "x"),
+            ("upgrade", "h2c"),
+            ("expect", "100-continue"),
+            ("accept", "*/*"),
+        ]);
+        to_instance(Front::Wake, &mut headers, &asked("1.1.1.1", false), false);
+        let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["accept", "host"]);
+    }
+
+    #[test]
+    fn clients_cannot_speak_for_the_edge() {
+        let forged = [
+            ("x-forwarded-for", "6.6.6.6"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "evil"),
+            ("x-forwarded-port", "1"),
+            ("x-forwarded-prefix", "/evil"),
+            ("x_forwarded_for", "6.6.6.6"),
+            ("x-real-ip", "6.6.6.6"),
+            ("x_real_ip", "6.6.6.6"),
+            ("forwarded", "for=6.6.6.6"),
+            ("x-acc-connect", "1"),
+            ("x-acc-anything", "1"),
+            ("x_acc_host", "1"),
+            ("proxy", "http://evil"),
+            ("x-other", "kept"),
+        ];
+        let mut headers = map(&forged);
+        to_instance(Front::Public, &mut headers, &asked("2001:db8::1", false), true);
+        assert_eq!(headers["x-forwarded-for"], "2001:db8::1");
+        assert_eq!(headers["x-real-ip"], "2001:db8::1");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+        assert_eq!(headers["x-forwarded-host"], "a.org:8080");
+        assert_eq!(headers["forwarded"], "for=\"[2001:db8::1]\";host=\"a.org:8080\";proto=https");
+        assert_eq!(headers["host"], "a.org:8080");
+        assert_eq!(headers["x-other"], "kept");
+        assert_eq!(headers.len(), 7, "{headers:?}");
+    }
+
+    #[test]
+    fn what_nginx_said_stays() {
+        let mut headers = map(&[
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-real-ip", "1.2.3.4"),
+            ("x-forwarded-proto", "https"),
+            ("x-acc-connect", "-"),
+            ("x-acc-host", "a.org"),
+            ("x_real_ip", "6.6.6.6"),
+        ]);
+        to_instance(Front::Wake, &mut headers, &asked("1.2.3.4", false), false);
+        assert_eq!(headers["x-forwarded-for"], "1.2.3.4");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+        assert_eq!(headers.len(), 4, "{headers:?}");
+    }
+
+    #[test]
+    fn upgrades_keep_their_two_headers() {
+        let mut headers = map(&[("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-key", "k")]);
+        to_instance(Front::Public, &mut headers, &asked("1.1.1.1", true), false);
+        assert_eq!((&headers["connection"], &headers["upgrade"]), (&"upgrade".parse().unwrap(), &"websocket".parse().unwrap()));
+        assert_eq!(headers["sec-websocket-key"], "k");
+        let mut answer = map(&[("connection", "upgrade"), ("upgrade", "websocket")]);
+        to_client(&mut answer, true);
+        assert_eq!(answer.len(), 2);
+        to_client(&mut answer, false);
+        assert!(answer.is_empty());
+    }
+
+    #[test]
+    fn cookies_are_one_header() {
+        let mut headers = map(&[("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")]);
+        to_instance(Front::Public, &mut headers, &asked("1.1.1.1", false), false);
+        assert_eq!(headers.get_all("cookie").iter().count(), 1);
+        assert_eq!(headers["cookie"], "a=1; b=2; c=3");
+    }
+}

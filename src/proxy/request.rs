@@ -1,0 +1,291 @@
+//! Reads a request: who is asked for, by whom, may it wake, is it a browser's navigation, may it be sent again.
+//!
+//! Pure: it looks at the head only, never at the body, and it changes nothing.
+
+use std::net::IpAddr;
+
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Version};
+
+use super::Front;
+use crate::domain::name::{HostName, NameFault};
+use crate::domain::rule::{Facts, Rule, Verdict, judge};
+
+/// The host nginx chose; only nginx can set it.
+pub const X_ACC_HOST: HeaderName = HeaderName::from_static("x-acc-host");
+/// nginx's `$upstream_connect_time`: a number means the instance may have seen the request.
+pub const X_ACC_CONNECT: HeaderName = HeaderName::from_static("x-acc-connect");
+/// nginx's `$upstream_status` of what it tried before.
+pub const X_ACC_STATUS: HeaderName = HeaderName::from_static("x-acc-status");
+/// The client's address, set by the edge.
+pub const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// Why nobody can be told from a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostFault {
+    /// It names no host.
+    Missing,
+    /// It names more than one.
+    Twice,
+    /// What it names is not a host.
+    Malformed,
+    /// It is a host, but none an application can have (an address, `_`, longer than DNS allows): nobody has it.
+    Foreign,
+}
+
+/// What the edge before acc has tried already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tried {
+    /// Nothing reached the instance.
+    Nothing,
+    /// The instance may have seen it.
+    MaybeSeen,
+    /// The instance had it and did not answer in time.
+    TimedOut,
+}
+
+/// A request, read.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// Whose it is.
+    pub host: HostName,
+    /// The host as it was spelled, with its port: what the instance is told.
+    pub spelled: HeaderValue,
+    /// The client's address, when known.
+    pub client: Option<IpAddr>,
+    /// May it wake, does it count.
+    pub verdict: Verdict,
+    /// A browser shows the answer to a person.
+    pub navigation: bool,
+    /// The client wants another protocol on this connection.
+    pub upgrade: bool,
+    /// What was tried before.
+    pub tried: Tried,
+}
+
+/// Reads the head of a request that came in at `front` from `peer`.
+///
+/// # Errors
+/// Nobody can be told from it: see [`HostFault`].
+pub fn read(front: Front, peer: Option<IpAddr>, head: &Parts, rules: &[Rule]) -> Result<Asked, HostFault> {
+    let spelled = spelled_host(head)?;
+    let routed = match front {
+        Front::Wake => head.headers.get(X_ACC_HOST).unwrap_or(&spelled),
+        Front::Public => &spelled,
+    };
+    let host = parse_host(routed.as_bytes())?;
+    let client = client(front, peer, &head.headers);
+    let facts = Facts {
+        path: head.uri.path(),
+        method: head.method.as_str(),
+        user_agent: text(&head.headers, &header::USER_AGENT),
+        client,
+    };
+    Ok(Asked {
+        host,
+        client,
+        verdict: judge(rules, &facts),
+        navigation: is_navigation(&head.method, &head.headers),
+        upgrade: wants_upgrade(head),
+        tried: if front == Front::Wake { tried(&head.headers) } else { Tried::Nothing },
+        spelled,
+    })
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
+}
+
+/// The one host a request names: `:authority` or an absolute target before the `Host` header (RFC 9112 section 3.2).
+fn spelled_host(head: &Parts) -> Result<HeaderValue, HostFault> {
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(HostFault::Twice);
+    }
+    let Some(authority) = head.uri.authority() else { return host.cloned().ok_or(HostFault::Missing) };
+    if authority.as_str().contains('@') {
+        return Err(HostFault::Malformed);
+    }
+    // On HTTP/2 the two must agree (RFC 9113 section 8.3.1); on HTTP/1 the target simply wins.
+    if head.version == Version::HTTP_2 && host.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())) {
+        return Err(HostFault::Twice);
+    }
+    HeaderValue::from_str(authority.as_str()).map_err(|_| HostFault::Malformed)
+}
+
+fn parse_host(spelled: &[u8]) -> Result<HostName, HostFault> {
+    let text = std::str::from_utf8(spelled).ok().filter(|text| text.is_ascii()).ok_or(HostFault::Malformed)?;
+    HostName::parse(text).map_err(|fault| match fault {
+        NameFault::Empty if text.is_empty() => HostFault::Missing,
+        NameFault::TooLong(..) if is_host(text) => HostFault::Foreign,
+        NameFault::Character if is_host(text) => HostFault::Foreign,
+        _ => HostFault::Malformed,
+    })
+}
+
+/// Has it the form of a host (RFC 3986 section 3.2.2) although no application can have it?
+fn is_host(text: &str) -> bool {
+    if let Some(rest) = text.strip_prefix('[') {
+        let Some((address, port)) = rest.split_once(']') else { return false };
+        let port = port.strip_prefix(':').unwrap_or(if port.is_empty() { "" } else { "x" });
+        return address.parse::<std::net::Ipv6Addr>().is_ok() && port.bytes().all(|b| b.is_ascii_digit());
+    }
+    let host = text.rsplit_once(':').map_or(text, |(host, port)| if port.bytes().all(|b| b.is_ascii_digit()) { host } else { text });
+    let host = host.strip_suffix('.').unwrap_or(host);
+    host.split('.').all(|label| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_~".contains(&b)))
+}
+
+/// Who the client is: the peer on our own edge, what nginx says behind it.
+fn client(front: Front, peer: Option<IpAddr>, headers: &HeaderMap) -> Option<IpAddr> {
+    match front {
+        Front::Public => peer.map(|ip| ip.to_canonical()),
+        Front::Wake => text(headers, &X_REAL_IP).parse::<IpAddr>().ok().map(|ip| ip.to_canonical()),
+    }
+}
+
+/// Will a browser show the answer to a person? Only then a page is of use; a prefetch is nobody's.
+fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
+    let dest = text(headers, &HeaderName::from_static("sec-fetch-dest"));
+    *method == Method::GET
+        && text(headers, &header::ACCEPT).contains("text/html")
+        && (dest.is_empty() || dest == "document")
+        && !text(headers, &HeaderName::from_static("sec-purpose")).contains("prefetch")
+}
+
+/// Asks for another protocol, WebSocket above all; `h2c` is not one to pass on (RFC 9113 section 3.1 gave it up).
+fn wants_upgrade(head: &Parts) -> bool {
+    head.version == Version::HTTP_11
+        && head.headers.get(header::UPGRADE).is_some_and(|to| !to.as_bytes().eq_ignore_ascii_case(b"h2c"))
+        && head.headers.get_all(header::CONNECTION).iter().any(|value| tokens(value).any(|token| token.eq_ignore_ascii_case("upgrade")))
+}
+
+/// The elements of a comma-separated header.
+pub(super) fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
+    value.to_str().unwrap_or("").split(',').map(str::trim).filter(|token| !token.is_empty())
+}
+
+/// nginx lists one entry for each upstream it tried, `-` for one it never reached.
+fn tried(headers: &HeaderMap) -> Tried {
+    if text(headers, &X_ACC_STATUS).contains("504") {
+        return Tried::TimedOut;
+    }
+    if text(headers, &X_ACC_CONNECT).bytes().any(|b| b.is_ascii_digit()) { Tried::MaybeSeen } else { Tried::Nothing }
+}
+
+/// Does the method itself say that sending twice does no harm? The body is another matter.
+#[must_use]
+pub fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::Request;
+
+    fn head(target: &str, headers: &[(&str, &str)]) -> Parts {
+        let mut request = Request::builder().uri(target);
+        for (name, value) in headers {
+            request = request.header(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn host_of(target: &str, hosts: &[&str]) -> Result<String, HostFault> {
+        let headers: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
+        read(Front::Public, None, &head(target, &headers), &[]).map(|asked| asked.host.as_str().to_owned())
+    }
+
+    #[test]
+    fn exactly_one_host() {
+        assert_eq!(host_of("/", &["Shop.Example.org:8080"]), Ok("shop.example.org".into()));
+        assert_eq!(host_of("/", &["shop.example.org."]), Ok("shop.example.org".into()));
+        assert_eq!(host_of("/", &[]), Err(HostFault::Missing));
+        assert_eq!(host_of("/", &[""]), Err(HostFault::Missing));
+        assert_eq!(host_of("/", &["a.org", "a.org"]), Err(HostFault::Twice));
+        assert_eq!(host_of("http://a.org/x", &["b.org"]), Ok("a.org".into()));
+        assert_eq!(host_of("http://a.org:81/x", &[]), Ok("a.org".into()));
+        assert_eq!(host_of("http://a.org/x", &["b.org", "c.org"]), Err(HostFault::Twice));
+        assert_eq!(host_of("http://me@a.org/x", &[]), Err(HostFault::Malformed));
+    }
+
+    #[test]
+    fn malformed_is_not_the_same_as_unknown() {
+        let long = format!("{}example.org", "a.".repeat(145));
+        for foreign in ["a_b.org", "[::1]", "[::1]:80", &long, "-a.org", &format!("{}.org", "a".repeat(64))] {
+            assert_eq!(host_of("/", &[foreign]), Err(HostFault::Foreign), "{foreign}");
+        }
+        for bad in ["a..b", "..", ".", "a b", "a/b", "../a", "ä.org", "a.org:x", "a.org:80:90", "[::1", "[x]", "[::1]x", "a%2eb", "a\tb"] {
+            assert_eq!(host_of("/", &[bad]), Err(HostFault::Malformed), "{bad}");
+        }
+        assert_eq!(host_of("/", &["127.0.0.1"]), Ok("127.0.0.1".into()));
+    }
+
+    #[test]
+    fn on_http2_the_two_names_must_agree() {
+        let mut parts = head("http://a.org/", &[("host", "b.org")]);
+        parts.version = Version::HTTP_2;
+        assert_eq!(read(Front::Public, None, &parts, &[]).unwrap_err(), HostFault::Twice);
+        parts.headers.insert("host", HeaderValue::from_static("A.org"));
+        assert_eq!(read(Front::Public, None, &parts, &[]).unwrap().host.as_str(), "a.org");
+    }
+
+    #[test]
+    fn only_nginx_says_who_the_client_is() {
+        let headers = [("host", "a.org"), ("x-real-ip", "9.9.9.9"), ("x-acc-host", "b.org"), ("x-acc-connect", "0.001")];
+        let peer = "::ffff:10.0.0.1".parse().ok();
+        let public = read(Front::Public, peer, &head("/", &headers), &[]).unwrap();
+        assert_eq!(public.client, "10.0.0.1".parse().ok());
+        assert_eq!((public.host.as_str(), public.tried), ("a.org", Tried::Nothing));
+        let wake = read(Front::Wake, None, &head("/", &headers), &[]).unwrap();
+        assert_eq!(wake.client, "9.9.9.9".parse().ok());
+        assert_eq!((wake.host.as_str(), wake.tried), ("b.org", Tried::MaybeSeen));
+    }
+
+    #[test]
+    fn what_nginx_tried() {
+        let tried_of = |connect: &str, status: &str| {
+            read(Front::Wake, None, &head("/", &[("host", "a"), ("x-acc-connect", connect), ("x-acc-status", status)]), &[]).unwrap().tried
+        };
+        assert_eq!(tried_of("-", "502"), Tried::Nothing);
+        assert_eq!(tried_of("", ""), Tried::Nothing);
+        assert_eq!(tried_of("0.000", "502"), Tried::MaybeSeen);
+        assert_eq!(tried_of("-, 0.001", "502, 502"), Tried::MaybeSeen);
+        assert_eq!(tried_of("0.001", "504"), Tried::TimedOut);
+    }
+
+    #[test]
+    fn a_page_is_for_people_only() {
+        let is = |method: Method, headers: &[(&str, &str)]| is_navigation(&method, &head("/", headers).headers);
+        let html = ("accept", "text/html,application/xhtml+xml");
+        assert!(is(Method::GET, &[html]));
+        assert!(is(Method::GET, &[html, ("sec-fetch-dest", "document")]));
+        assert!(!is(Method::POST, &[html]));
+        assert!(!is(Method::HEAD, &[html]));
+        assert!(!is(Method::GET, &[]));
+        assert!(!is(Method::GET, &[("accept", "*/*")]));
+        assert!(!is(Method::GET, &[html, ("sec-fetch-dest", "iframe")]));
+        assert!(!is(Method::GET, &[html, ("sec-purpose", "prefetch;prerender")]));
+    }
+
+    #[test]
+    fn upgrades_need_both_headers() {
+        let is = |headers: &[(&str, &str)]| wants_upgrade(&head("/", headers));
+        assert!(is(&[("upgrade", "websocket"), ("connection", "keep-alive, Upgrade")]));
+        assert!(!is(&[("upgrade", "websocket")]));
+        assert!(!is(&[("connection", "upgrade")]));
+        assert!(!is(&[("upgrade", "h2c"), ("connection", "upgrade, http2-settings")]));
+    }
+
+    #[test]
+    fn rules_see_path_method_agent_and_client() {
+        let rule = Rule { path: Some("/ping".into()), client: "10.0.0.0/8".parse().ok(), ..Rule::default() };
+        let verdict = |peer: &str| {
+            read(Front::Public, peer.parse().ok(), &head("/ping?x", &[("host", "a")]), std::slice::from_ref(&rule)).unwrap().verdict
+        };
+        assert_eq!(verdict("10.1.1.1"), Verdict { wake: false, counts: false });
+        assert_eq!(verdict("11.1.1.1"), Verdict { wake: true, counts: true });
+    }
+}

@@ -1,0 +1,240 @@
+//! Failures as answers: one table from what went wrong to status, words and headers.
+//!
+//! Nothing that acc answers by itself may be kept by a cache, and nothing of it shows a path, an output or an address of
+//! this host. A browser's navigation gets a small page, everybody else `application/problem+json` (RFC 9457).
+
+use hyper::header::{self, HeaderValue};
+use hyper::{Response, StatusCode};
+
+use super::reply::Reply;
+use crate::domain::admission::Refusal;
+use crate::render::pages::{ErrorPage, Pages, WaitingPage};
+
+/// Where the waiting page asks how the wake goes.
+pub const WAKE_PATH: &str = "/.well-known/acc/wake";
+
+/// Why a request gets an answer from acc instead of the instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// The service does not let it through.
+    Refused(Refusal),
+    /// The request cannot be understood; what is wrong with it.
+    Malformed(&'static str),
+    /// Its body is longer than the edge allows.
+    TooLarge,
+    /// Its body stopped arriving.
+    BodyStalled,
+    /// The instance broke the connection before its answer.
+    Broke,
+    /// The instance is awake and cannot be connected to.
+    Unreachable,
+    /// The instance may have seen it already, and it must not be sent twice.
+    MaybeSeen,
+    /// The instance had it and did not answer in time.
+    NoAnswer,
+}
+
+/// One row of the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// Short and the same for every case of its kind.
+    pub title: &'static str,
+    /// One sentence for this case.
+    pub detail: String,
+    /// Seconds; with every 503 and 504.
+    pub retry_after: Option<u64>,
+}
+
+impl Failure {
+    /// The table.
+    #[must_use]
+    pub fn answer(&self) -> Answer {
+        let (status, title, retry_after) = match self {
+            Self::Refused(refusal) => return refused(refusal),
+            Self::Malformed(_) => (StatusCode::BAD_REQUEST, "Bad request", None),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "Too large", None),
+            Self::BodyStalled => (StatusCode::REQUEST_TIMEOUT, "Too slow", None),
+            Self::Broke | Self::Unreachable | Self::MaybeSeen => (StatusCode::BAD_GATEWAY, "The application broke", None),
+            Self::NoAnswer => (StatusCode::GATEWAY_TIMEOUT, "No answer in time", Some(5)),
+        };
+        let detail = match self {
+            Self::Malformed(what) => what,
+            Self::TooLarge => "the request is larger than this server accepts",
+            Self::BodyStalled => "the request stopped before its end",
+            Self::Broke => "the application broke the connection before it answered",
+            Self::Unreachable => "the application does not accept connections",
+            Self::MaybeSeen => "the application broke off, and this request may not be sent to it twice",
+            Self::NoAnswer => "the application did not answer in time",
+            Self::Refused(_) => "",
+        };
+        Answer { status, title, detail: detail.to_owned(), retry_after }
+    }
+}
+
+fn refused(refusal: &Refusal) -> Answer {
+    let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+    let (status, title, retry_after) = match refusal {
+        Refusal::UnknownHost => (StatusCode::NOT_FOUND, "Not found", None),
+        Refusal::Destroyed => (StatusCode::GONE, "Gone", None),
+        Refusal::Disabled => (unavailable, "Disabled", Some(3600)),
+        Refusal::Creating => (unavailable, "Not ready yet", Some(2)),
+        Refusal::Failed { retry_s, .. } => (unavailable, "Not able to start", Some((*retry_s).max(1))),
+        Refusal::MayNotWake => (unavailable, "Asleep", Some(60)),
+        Refusal::TooManyWaiting => (unavailable, "Too many requests wait", Some(2)),
+        Refusal::TooSlow => (StatusCode::GATEWAY_TIMEOUT, "Not started in time", Some(5)),
+        Refusal::Halting => (unavailable, "Stopping", Some(10)),
+        Refusal::Broken => (unavailable, "Not able to start", Some(10)),
+    };
+    Answer { status, title, detail: refusal.to_string(), retry_after }
+}
+
+/// Who is to read an answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Reader<'a> {
+    /// A person in front of a browser.
+    pub navigation: bool,
+    /// The host that was asked for; empty when it cannot be told.
+    pub host: &'a str,
+}
+
+/// The answer for a failure.
+#[must_use]
+pub fn failure(pages: &Pages, reader: Reader<'_>, failure: &Failure) -> Response<Reply> {
+    let answer = failure.answer();
+    let (kind, text) = if reader.navigation {
+        ("text/html; charset=utf-8", html(pages, reader, &answer))
+    } else {
+        ("application/problem+json", problem(reader, &answer))
+    };
+    let mut response = own(answer.status, kind, text);
+    if let Some(seconds) = answer.retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    // Whatever of the body was not read has no reader any more: the connection cannot be used again.
+    if matches!(failure, Failure::TooLarge | Failure::BodyStalled) {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// The page of an instance that is being woken: 503 so that no cache and no crawler takes it for the application's own.
+#[must_use]
+pub fn waiting(pages: &Pages, name: &str) -> Response<Reply> {
+    let text = pages.waiting(&WaitingPage { name, wake_path: WAKE_PATH });
+    let mut response = own(StatusCode::SERVICE_UNAVAILABLE, "text/html; charset=utf-8", text);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+fn html(pages: &Pages, reader: Reader<'_>, answer: &Answer) -> String {
+    pages.error(&ErrorPage {
+        status: answer.status.as_u16(),
+        title: answer.title,
+        detail: &answer.detail,
+        host: reader.host,
+        retry_after: answer.retry_after,
+    })
+}
+
+fn problem(reader: Reader<'_>, answer: &Answer) -> String {
+    let mut body = serde_json::json!({
+        "type": "about:blank",
+        "title": answer.title,
+        "status": answer.status.as_u16(),
+        "detail": answer.detail,
+    });
+    if !reader.host.is_empty() {
+        body["instance"] = reader.host.into();
+    }
+    body.to_string()
+}
+
+/// Anything acc says by itself: never kept by a cache, never taken for another type.
+pub(super) fn own(status: StatusCode, kind: &'static str, text: String) -> Response<Reply> {
+    let mut response = Response::new(Reply::text(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    mark_own(headers);
+    response
+}
+
+/// The headers of everything acc says by itself.
+pub(super) fn mark_own(headers: &mut hyper::HeaderMap) {
+    const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::Templates;
+    use http_body_util::BodyExt;
+    use std::sync::Arc;
+
+    fn all() -> Vec<(Failure, u16)> {
+        use Failure::*;
+        vec![
+            (Refused(Refusal::UnknownHost), 404),
+            (Refused(Refusal::Destroyed), 410),
+            (Refused(Refusal::Disabled), 503),
+            (Refused(Refusal::Creating), 503),
+            (Refused(Refusal::Failed { reason: "ended at start", retry_s: 7 }), 503),
+            (Refused(Refusal::MayNotWake), 503),
+            (Refused(Refusal::TooManyWaiting), 503),
+            (Refused(Refusal::TooSlow), 504),
+            (Refused(Refusal::Halting), 503),
+            (Refused(Refusal::Broken), 503),
+            (Malformed("no host"), 400),
+            (TooLarge, 413),
+            (BodyStalled, 408),
+            (Broke, 502),
+            (Unreachable, 502),
+            (MaybeSeen, 502),
+            (NoAnswer, 504),
+        ]
+    }
+
+    async fn said(response: Response<Reply>) -> (hyper::http::response::Parts, String) {
+        let (head, body) = response.into_parts();
+        (head, String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn every_failure_has_its_status_its_words_and_no_cache() {
+        let pages = Pages::new(Arc::new(Templates::new(None).unwrap())).unwrap();
+        for (case, status) in all() {
+            for navigation in [false, true] {
+                let (head, text) = said(failure(&pages, Reader { navigation, host: "a.org" }, &case)).await;
+                assert_eq!(head.status.as_u16(), status, "{case:?}");
+                assert_eq!(head.headers["cache-control"], "no-store", "{case:?}");
+                assert_eq!(head.headers.contains_key("retry-after"), status == 503 || status == 504, "{case:?}");
+                if navigation {
+                    assert_eq!(head.headers["content-type"], "text/html; charset=utf-8");
+                    assert!(text.contains("<!doctype html>"));
+                } else {
+                    assert_eq!(head.headers["content-type"], "application/problem+json");
+                    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+                    assert_eq!(json["type"], "about:blank");
+                    assert_eq!(json["status"], status);
+                    assert_eq!(json["instance"], "a.org");
+                    assert!(!json["title"].as_str().unwrap().is_empty() && !json["detail"].as_str().unwrap().is_empty(), "{case:?}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_gives_its_reasons_name_and_time() {
+        let pages = Pages::new(Arc::new(Templates::new(None).unwrap())).unwrap();
+        let case = Failure::Refused(Refusal::Failed { reason: "ended at start", retry_s: 7 });
+        let (head, text) = said(failure(&pages, Reader { navigation: false, host: "" }, &case)).await;
+        assert_eq!(head.headers["retry-after"], "7");
+        assert!(text.contains("ended at start"), "{text}");
+        assert!(!text.contains("instance"), "{text}");
+    }
+}

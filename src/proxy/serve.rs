@@ -1,0 +1,266 @@
+//! Accepts clients and serves their connections until told to stop; then finishes what is under way, for a while.
+//!
+//! It never reads a request without a time limit on its head, and it never ends by itself.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::client_io::{ClientIo, Limits, Speaks};
+use super::listen::{Accepts, Listener};
+use super::reply::{Busy, Reply};
+use super::{Front, Proxy};
+
+/// Most bytes buffered per direction; also the longest head.
+const BUFFER: usize = 64 * 1024;
+/// Requests at once on one HTTP/2 connection.
+const STREAMS: u32 = 128;
+/// An HTTP/2 client that answers no ping within this is gone.
+const PING: Duration = Duration::from_secs(20);
+/// When the process has no descriptor left, accepting again at once would only burn time.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+/// A client that was accepted just before the shutdown gets this long to say something.
+const LAST_WORD: Duration = Duration::from_millis(250);
+
+/// What became of everything that was served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ServeReport {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections, upgraded ones among them, that were cut because they outlasted the grace.
+    pub cut: usize,
+}
+
+struct Server {
+    proxy: Arc<Proxy>,
+    connections: TaskTracker,
+    stop: CancellationToken,
+    cut: CancellationToken,
+    accepted: AtomicU64,
+}
+
+fn limits(front: Front) -> Limits {
+    match front {
+        Front::Public => {
+            Limits { head: Duration::from_secs(10), idle: Duration::from_secs(60), stall: Duration::from_secs(60) }
+        }
+        // nginx keeps these limits towards clients, and reads as fast as they do.
+        Front::Wake => Limits { head: Duration::from_secs(60), idle: Duration::from_secs(60), stall: Duration::MAX },
+    }
+}
+
+/// Serves until `shutdown`; then accepts nothing more, finishes what is held or in flight for up to `grace`, and cuts the
+/// rest. Sockets are closed when it returns; the files of unix sockets stay.
+pub async fn serve(listeners: Vec<Listener>, proxy: Arc<Proxy>, shutdown: CancellationToken, grace: Duration) -> ServeReport {
+    let server = Arc::new(Server {
+        cut: proxy.cut.clone(),
+        proxy,
+        connections: TaskTracker::new(),
+        stop: shutdown,
+        accepted: AtomicU64::new(0),
+    });
+    let acceptors = TaskTracker::new();
+    for listener in listeners {
+        acceptors.spawn(server.clone().accept_all(listener));
+    }
+    acceptors.close();
+    acceptors.wait().await;
+    let (connections, tunnels) = (&server.connections, &server.proxy.tunnels);
+    let all_done = async {
+        connections.close();
+        connections.wait().await;
+        tunnels.close();
+        tunnels.wait().await;
+    };
+    let cut = match tokio::time::timeout(grace, all_done).await {
+        Ok(()) => 0,
+        Err(_) => {
+            let left = connections.len() + tunnels.len();
+            server.cut.cancel();
+            connections.wait().await;
+            tunnels.wait().await;
+            left
+        }
+    };
+    ServeReport { accepted: server.accepted.load(Ordering::Relaxed), cut }
+}
+
+impl Server {
+    async fn accept_all(self: Arc<Self>, listener: Listener) {
+        let mut back_off = BACK_OFF.0;
+        let mut late = pin!(stopped_for(&self.stop, LAST_WORD));
+        loop {
+            let accepted = tokio::select! {
+                // First the queue: what the kernel has accepted already is not thrown away, unless it never ends.
+                biased;
+                () = late.as_mut() => return,
+                accepted = accept(&listener.socket) => accepted,
+                () = self.stop.cancelled() => return,
+            };
+            match accepted {
+                Ok(client) => {
+                    back_off = BACK_OFF.0;
+                    self.accepted.fetch_add(1, Ordering::Relaxed);
+                    let server = self.clone();
+                    let front = listener.front;
+                    self.connections.spawn(async move {
+                        let cut = server.cut.clone();
+                        tokio::select! {
+                            () = server.connection(client, front) => {}
+                            () = cut.cancelled() => {}
+                        }
+                    });
+                }
+                // The client left before it was accepted.
+                Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "could not accept a connection");
+                    tokio::select! {
+                        () = tokio::time::sleep(back_off) => {}
+                        () = self.stop.cancelled() => return,
+                    }
+                    back_off = (back_off * 2).min(BACK_OFF.1);
+                }
+            }
+        }
+    }
+
+    async fn connection(&self, client: Client, front: Front) {
+        let served = match client {
+            Client::Tcp(socket, peer) => {
+                let _ = socket.set_nodelay(true);
+                self.speak(socket, front, Some(peer)).await
+            }
+            Client::Unix(socket) => self.speak(socket, front, None).await,
+        };
+        if let Err(error) = served {
+            tracing::debug!(%error, "a client's connection ended");
+        }
+    }
+
+    async fn speak<S>(&self, socket: S, front: Front, peer: Option<IpAddr>) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let limits = limits(front);
+        let open = Arc::new(AtomicU32::new(0));
+        let begin = tokio::time::timeout(limits.head, ClientIo::begin(socket, limits, open.clone()));
+        let begun = tokio::select! {
+            begun = begin => begun??,
+            () = stopped_for(&self.stop, LAST_WORD) => return Ok(()),
+        };
+        let Some((io, speaks)) = begun else { return Ok(()) };
+        let proxy = self.proxy.clone();
+        let seen = open.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let busy = Busy::new(&open);
+            let proxy = proxy.clone();
+            async move {
+                let response: Response<Reply> = proxy.handle(front, peer, request).await;
+                Ok::<_, Infallible>(response.map(|reply| reply.keep(busy)))
+            }
+        });
+        match speaks {
+            Speaks::Http1 => {
+                let connection = http1_settings(limits).serve_connection(TokioIo::new(io), service).with_upgrades();
+                self.until_done(connection, |c| c.graceful_shutdown(), None).await?;
+            }
+            Speaks::Http2 => {
+                let connection = http2_settings().serve_connection(TokioIo::new(io.without_head_limit()), service);
+                self.until_done(connection, |c| c.graceful_shutdown(), Some((seen, limits.idle))).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Drives a connection; at the shutdown `wind_up` makes it finish what it has begun and no more. `idle`: HTTP/2 has no
+    /// limit of its own between two requests.
+    async fn until_done<C, W>(&self, connection: C, wind_up: W, idle: Option<(Arc<AtomicU32>, Duration)>) -> hyper::Result<()>
+    where
+        C: Future<Output = hyper::Result<()>>,
+        W: FnOnce(Pin<&mut C>),
+    {
+        let mut connection = pin!(connection);
+        let ending = async {
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = unused(idle) => {}
+            }
+        };
+        tokio::select! {
+            // First the connection: a request that has arrived is served, also in the moment of the shutdown.
+            biased;
+            done = connection.as_mut() => return done,
+            () = ending => {}
+        }
+        wind_up(connection.as_mut());
+        connection.await
+    }
+}
+
+/// Resolves when no request was under way for the whole of the limit.
+async fn unused(idle: Option<(Arc<AtomicU32>, Duration)>) {
+    let Some((open, limit)) = idle else { return std::future::pending().await };
+    let mut since = Instant::now();
+    loop {
+        tokio::time::sleep(limit / 8).await;
+        if open.load(Ordering::Acquire) > 0 {
+            since = Instant::now();
+        } else if since.elapsed() >= limit {
+            return;
+        }
+    }
+}
+
+async fn stopped_for(stop: &CancellationToken, time: Duration) {
+    stop.cancelled().await;
+    tokio::time::sleep(time).await;
+}
+
+enum Client {
+    Tcp(tokio::net::TcpStream, IpAddr),
+    Unix(tokio::net::UnixStream),
+}
+
+async fn accept(socket: &Accepts) -> io::Result<Client> {
+    match socket {
+        Accepts::Tcp(listener) => listener.accept().await.map(|(stream, peer)| Client::Tcp(stream, peer.ip())),
+        Accepts::Unix(listener) => listener.accept().await.map(|(stream, _)| Client::Unix(stream)),
+    }
+}
+
+fn http1_settings(limits: Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    // For hyper the time of a head begins with the end of the request before it: this is the idle limit, and the limit
+    // of a head is held by `ClientIo`.
+    builder.timer(TokioTimer::new()).header_read_timeout(limits.idle).max_buf_size(BUFFER);
+    builder
+}
+
+fn http2_settings() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(BUFFER as u32)
+        .max_send_buf_size(BUFFER)
+        .initial_stream_window_size(256 * 1024)
+        .initial_connection_window_size(1024 * 1024)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING);
+    builder
+}
