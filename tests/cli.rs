@@ -196,6 +196,14 @@ fn tables() {
     snapshot("monitor.txt", &show::pass(&pass, false));
 }
 
+/// Quadratic work would take minutes here.
+#[test]
+fn a_table_of_ten_thousand() {
+    let shop = instances().remove(0);
+    let many: Vec<InstanceView> = (0..10_000).map(|id| InstanceView { id, ..shop.clone() }).collect();
+    assert_eq!(show::list(&many, NOW, true).lines().count(), 10_001);
+}
+
 #[test]
 fn json_of_instances_and_events() {
     snapshot("list.json", &(serde_json::to_string_pretty(&instances()).unwrap() + "\n"));

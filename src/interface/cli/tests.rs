@@ -190,7 +190,7 @@ fn monitor_is_quiet_when_nothing_happened() {
 fn boot_and_halt_say_what_they_did() {
     let down = Fake::default();
     assert_eq!(acc(&down, &["boot"]).err, "- started the server\nlistening on 127.0.0.1:8080\n");
-    assert_eq!(acc(&down, &["halt"]).err, "was not running\n");
+    assert_eq!(acc(&down, &["halt"]).err, "already halted: nothing was running\n");
     let up = Fake { up: true, ..Fake::default() };
     assert_eq!(acc(&up, &["boot"]).err, "already running\nlistening on 127.0.0.1:8080\n");
     assert_eq!(acc(&up, &["halt"]).err, "halted: 2 instances put to sleep\n");

@@ -99,6 +99,36 @@ async fn the_socket_is_for_its_owner() {
     assert_eq!(std::fs::metadata(bed.socket()).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
+/// The mode alone would do; this holds when somebody has opened it.
+#[tokio::test]
+async fn another_user_is_refused_even_by_an_open_socket() {
+    use std::os::unix::fs::PermissionsExt;
+    let ci = std::env::vars_os().any(|(key, _)| key == "CI");
+    if !rustix::process::geteuid().is_root() || !std::path::Path::new("/usr/bin/python3").exists() {
+        assert!(!ci, "root and python3 are needed");
+        println!("skipped: root and python3 are needed");
+        return;
+    }
+    let bed = Bed::new();
+    for path in [bed.dir.path(), &bed.socket()] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let script = "import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\n\
+        b=b'{\"verb\":\"ping\"}'\ns.sendall(b'POST /v1/request HTTP/1.1\\r\\nhost: a\\r\\nconnection: close\\r\\ncontent-length: %d\\r\\n\\r\\n'%len(b)+b)\n\
+        print(s.recv(4096).decode())";
+    let asked = |uid: u32| {
+        let mut command = tokio::process::Command::new("/usr/bin/python3");
+        command.args(["-c", script]).arg(bed.socket()).uid(uid).gid(uid).current_dir("/").kill_on_drop(true);
+        command
+    };
+    let answer = soon(asked(65_534).output()).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer.stdout).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("for its owner only"), "{answer}");
+    assert!(bed.fake.seen.lock().unwrap().is_empty());
+    let answer = soon(asked(0).output()).await.unwrap();
+    assert!(answer.stdout.starts_with(b"HTTP/1.1 200 "), "{answer:?}");
+}
+
 #[tokio::test]
 async fn no_server_is_told_from_could_not_ask() {
     let dir = tempfile::tempdir().unwrap();

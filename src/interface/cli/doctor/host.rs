@@ -2,7 +2,8 @@
 
 use rustix::process::{Resource, getrlimit};
 
-use super::{Finding, ok, warn};
+use super::{Finding, bad, ok, warn};
+use crate::config::Config;
 use crate::driver::host::clock::{Clock, SystemClock};
 
 /// What acc asks for when it listens: see `somaxconn`.
@@ -27,8 +28,37 @@ pub(super) fn all() -> Vec<Finding> {
 
 fn root(uid: u32) -> Finding {
     match uid {
-        0 => ok("runs as root: instances can run as a user of their own, and any port can be listened on"),
-        uid => ok(format!("runs as user {uid}: instances run as the same user")),
+        0 => ok("runs as root: any port can be listened on"),
+        uid => ok(format!("runs as user {uid}")),
+    }
+}
+
+/// Whom instances run as.
+pub(super) fn user(config: &Config) -> Finding {
+    let uid = rustix::process::geteuid().as_raw();
+    let known = |name: &str| nix::unistd::User::from_name(name).map(|user| user.map(|u| u.uid.as_raw())).map_err(|e| e.to_string());
+    judge_user(uid, config.user.as_deref(), known)
+}
+
+fn judge_user(uid: u32, user: Option<&str>, known: impl Fn(&str) -> Result<Option<u32>, String>) -> Finding {
+    let Some(name) = user else {
+        return match uid {
+            0 => warn("instances run as root", "`adduser --system --group acc`, and user = \"acc\" in the config"),
+            _ => ok("instances run as the user who runs acc"),
+        };
+    };
+    match known(name) {
+        Err(why) => warn(format!("could not ask for user `{name}`: {why}"), "`getent passwd` may know more"),
+        Ok(None) => bad(
+            format!("there is no user `{name}`, as whom instances are to run"),
+            format!("`adduser --system --group {name}`, or set `user` in the config"),
+        ),
+        Ok(Some(0)) => warn(format!("user `{name}` is root: instances may do anything"), "choose another `user` in the config"),
+        Ok(Some(id)) if uid == 0 || id == uid => ok(format!("instances run as user `{name}`")),
+        Ok(Some(_)) => warn(
+            format!("`user` is `{name}`, but only root can run instances as somebody else"),
+            "run acc as root, or leave `user` out of the config",
+        ),
     }
 }
 
@@ -91,6 +121,28 @@ mod tests {
         assert_eq!(clock(0).level, Level::Warn);
         assert_eq!(clock(YEAR_2025).level, Level::Ok);
         assert_eq!(cgroup(false).level, Level::Warn);
+    }
+
+    #[test]
+    fn the_user_of_instances_is_judged() {
+        let known = |name: &str| match name {
+            "acc" => Ok(Some(100)),
+            "toor" => Ok(Some(0)),
+            "gone" => Ok(None),
+            _ => Err("no answer".to_owned()),
+        };
+        for (uid, user, level) in [
+            (0, None, Level::Warn),
+            (7, None, Level::Ok),
+            (0, Some("acc"), Level::Ok),
+            (100, Some("acc"), Level::Ok),
+            (7, Some("acc"), Level::Warn),
+            (0, Some("toor"), Level::Warn),
+            (0, Some("gone"), Level::Bad),
+            (0, Some("x"), Level::Warn),
+        ] {
+            assert_eq!(judge_user(uid, user, known).level, level, "{uid} {user:?}");
+        }
     }
 
     #[test]

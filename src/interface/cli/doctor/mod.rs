@@ -56,6 +56,7 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
         .map_or_else(|| "no config file, the defaults are in force".to_owned(), |f| format!("config `{}`", f.display()));
     let mut findings = vec![ok(file)];
     findings.extend(host::all());
+    findings.push(host::user(config));
     findings.extend(programs::all(config).await);
     findings.extend(files::all(config));
     findings.extend(net::all(config).await);

@@ -174,7 +174,8 @@ mod tests {
     use crate::config::env::Env;
 
     fn config(dir: &std::path::Path) -> Config {
-        let env = Env::bare(0, dir).with("ACC_HOME", dir.join("home")).with("ACC_RUN", dir);
+        let env = Env::bare(0, dir).with("ACC_HOME", dir.join("home")).with("ACC_RUN", dir.join("run"));
+        std::fs::create_dir_all(dir.join("run")).unwrap();
         crate::config::load(None, &env).unwrap()
     }
 
