@@ -317,14 +317,14 @@ show_demo() {
   case $host in *:*) port=${host##*:} host=${host%%:*} ;; esac
   say "asking it: curl $url"
   answer=$(fetch "$host" "$port") || die "the demo instance did not answer at $url" "\`$acc_typed info demo\` and \`$acc_typed logs demo\` say more"
-  note "${answer%%$'\n'*}"
+  note "${answer//$'\n'/, }"
   say "putting it to sleep: $acc_typed stop demo"
   acc stop demo
   say "waking it by a plain HTTP request: curl $url"
   before=$(now_ms)
   answer=$(fetch "$host" "$port") || die "the demo instance was not woken by a request to $url" "\`$acc_typed events demo\` and \`$acc_typed logs demo\` say more"
   took=$(($(now_ms) - before))
-  note "${answer%%$'\n'*}"
+  note "${answer//$'\n'/, }"
   say "asleep to answered in $took ms"
 }
 

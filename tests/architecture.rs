@@ -108,17 +108,29 @@ fn char_end(bytes: &[u8], from: usize) -> Option<usize> {
     (2..=5).find(|n| bytes.get(from + n) == Some(&b'\'')).filter(|n| *n == 2 || bytes[from + 1] >= 0x80).map(|n| from + n + 1)
 }
 
-/// Everything before the file's own test module.
+/// The code without the test modules written into it.
 fn without_tests(code: &str) -> String {
     let mut kept = String::new();
     let lines: Vec<&str> = code.lines().collect();
-    for (n, line) in lines.iter().enumerate() {
+    let mut n = 0;
+    while n < lines.len() {
         let next = lines.get(n + 1).map_or("", |l| l.trim());
-        if line.trim() == "#[cfg(test)]" && next.starts_with("mod ") && next.ends_with('{') {
-            break;
+        if lines[n].trim() == "#[cfg(test)]" && next.ends_with('{') && (next.starts_with("mod ") || next.contains(" mod ")) {
+            let mut depth = 0;
+            n += 1;
+            while n < lines.len() {
+                depth += lines[n].matches('{').count();
+                depth -= lines[n].matches('}').count();
+                n += 1;
+                if depth == 0 {
+                    break;
+                }
+            }
+        } else {
+            kept.push_str(lines[n]);
+            kept.push('\n');
+            n += 1;
         }
-        kept.push_str(line);
-        kept.push('\n');
     }
     kept
 }
@@ -385,5 +397,6 @@ fn comments_strings_and_tests_are_not_code() {
     assert_eq!(code.lines().count(), 3);
     assert!(!code.contains("crate::app"));
     assert_eq!(without_tests("a\n#[cfg(test)]\nmod tests {\n b\n}\n"), "a\n");
+    assert_eq!(without_tests("a\n#[cfg(test)]\npub(super) mod t {\n b {\n}\n}\nc\n"), "a\nc\n");
     assert_eq!(without_tests("a\n#[cfg(test)]\nmod suite;\nb\n"), "a\n#[cfg(test)]\nmod suite;\nb\n");
 }

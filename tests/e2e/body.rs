@@ -31,7 +31,7 @@ fn sha256(bytes: &[u8]) -> String {
 #[track_caller]
 fn assert_echo(reply: Reply, method: &str, query: &str, body: &[u8]) {
     let echo = reply.status(200).json();
-    assert_eq!((&echo["method"], &echo["query"]), (&method.into(), &query.into()), "{echo}");
+    assert_eq!((&echo["method"], echo["query"].as_str().unwrap_or_default()), (&method.into(), query), "{echo}");
     assert_eq!(echo["length"], body.len(), "{echo}");
     assert_eq!(echo["sha256"], sha256(body).as_str(), "{echo}");
 }

@@ -406,6 +406,25 @@ range = "{ports}"
         assert!(traces.is_empty(), "left of `{name}`: {traces:#?}");
     }
 
+    /// Halts; what is wrong with that, if anything.
+    fn halt_fault(&self) -> Option<String> {
+        let done = run::run(&mut self.command(&["halt"]), COMMAND);
+        if done.code != Some(0) {
+            return Some(format!("`acc halt` failed: {done:?}{}", self.report()));
+        }
+        let began = super::now();
+        loop {
+            let left = processes::of(&self.dir);
+            if left.is_empty() {
+                return None;
+            }
+            if began.elapsed() > Duration::from_secs(5) {
+                return Some(format!("left after `acc halt`: {left:#?}{}", self.report()));
+            }
+            super::wait::pause(Duration::from_millis(20));
+        }
+    }
+
     /// What helps to understand a failure: the ends of all logs and what runs.
     fn report(&self) -> String {
         let mut text = format!("\n==== the bed {} ({:?})\n", self.dir.display(), self.combination);
@@ -425,20 +444,21 @@ range = "{ports}"
 }
 
 impl Drop for Bed {
+    /// Halts in order, so that every test also tests that halting leaves nothing behind.
     fn drop(&mut self) {
+        let mut fault = None;
         if std::thread::panicking() {
             eprintln!("{}", self.report());
             self.keep = keep_failed();
-        } else {
-            // In order, so that halting is tested by every test; the check that nothing is left comes after.
-            let done = run::run(&mut self.command(&["halt"]), COMMAND);
-            if done.code != Some(0) {
-                eprintln!("`acc halt` failed: {done:?}");
-            }
+        } else if self.config().is_file() {
+            fault = self.halt_fault();
         }
         processes::end_all(&self.dir);
         if !self.keep {
             let _ = fs::remove_dir_all(&self.dir);
+        }
+        if let Some(fault) = fault {
+            panic!("{fault}");
         }
     }
 }
