@@ -27,7 +27,7 @@ use crate::driver::supervisor::builtin::Builtin;
 use crate::driver::supervisor::supervisord::Supervisord;
 use crate::driver::supervisor::{Service, Supervisor};
 use crate::driver::upstream::Upstreams;
-use crate::render::Templates;
+use crate::render::{RenderError, Templates};
 use crate::service::error::{ServiceError, chain};
 use crate::service::world::{Parts, World};
 use crate::store::Store;
@@ -42,13 +42,13 @@ struct Drivers {
     edge: Arc<dyn Edge>,
     nginx: Option<Arc<Nginx>>,
     upstreams: Arc<Upstreams>,
-    templates: Templates,
+    templates: Arc<Templates>,
 }
 
 impl Drivers {
     fn new(config: &Config) -> Result<Self, ServiceError> {
-        let templates = Templates::new(config.edge.templates.as_deref())
-            .map_err(|e| ServiceError::because("could not read the templates", &e, "mend the file, or remove `edge.templates` from the config"))?;
+        let templates = Templates::new(config.edge.templates.as_deref()).map_err(|e| wrong_templates(&e))?;
+        let templates = Arc::new(templates);
         // With nginx in front, acc carries only requests that were held: a pool would only hide who is in use.
         let upstreams = Arc::new(Upstreams::new(config.edge.kind == EdgeKind::Builtin));
         let mut drivers = Self {
@@ -60,7 +60,7 @@ impl Drivers {
             templates: templates.clone(),
         };
         if config.edge.kind == EdgeKind::Nginx {
-            let nginx = Nginx::new(NginxSettings::new(Arc::new(config.clone())), Arc::new(templates.clone()))
+            let nginx = Nginx::new(NginxSettings::new(Arc::new(config.clone())), templates.clone())
                 .map_err(|e| ServiceError::failed(chain(&e), "run `acc doctor`"))?;
             let nginx = Arc::new(nginx);
             drivers.edge = nginx.clone();
@@ -80,6 +80,11 @@ impl Drivers {
         let service = |nginx: &Arc<Nginx>| nginx.service().map_err(|e| ServiceError::failed(chain(&e), hint));
         self.nginx.iter().map(service).collect()
     }
+}
+
+/// A template of the operator's cannot be used.
+fn wrong_templates(e: &RenderError) -> ServiceError {
+    ServiceError::because("could not use the templates", e, "mend the file, or remove `edge.templates` from the config")
 }
 
 /// The running binary.

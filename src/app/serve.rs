@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Drivers, lock, open_store, places, world};
+use super::{Drivers, lock, open_store, places, world, wrong_templates};
 use crate::config::{Config, EdgeKind};
 use crate::driver::host::fs;
 use crate::interface::control;
@@ -47,7 +47,7 @@ pub async fn serve(config: Config, reload: impl Fn() -> Result<Config, ServiceEr
     let (served, token) = (proxy.clone(), shutdown.clone());
     tasks.spawn(async move {
         let report = proxy::serve::serve(listeners, served, token, grace).await;
-        info!("the edge ended: {report}");
+        info!(accepted = report.accepted, cut = report.cut, "the edge ended");
     });
     tasks.spawn(look_around(world.clone(), shutdown.clone()));
 
@@ -78,7 +78,7 @@ impl control::Handler for Verbs {
 
 /// The proxy and, where acc itself is the edge, the task that writes access logs.
 fn front(world: &Arc<World>, drivers: &Drivers, config: &Config) -> Result<(Arc<Proxy>, Option<JoinHandle<()>>), ServiceError> {
-    let pages = Pages::new(&drivers.templates);
+    let pages = Pages::new(drivers.templates.clone()).map_err(|e| wrong_templates(&e))?;
     let (log, task) = match config.edge.kind {
         EdgeKind::Nginx => (None, None),
         EdgeKind::Builtin => {
@@ -199,7 +199,7 @@ async fn reconfigure(world: &Arc<World>, proxy: &Proxy, drivers: &Drivers, new: 
     }
     proxy.reload(ProxySettings::new(&new));
     if let Some(nginx) = &drivers.nginx {
-        nginx.reconfigure(&new);
+        nginx.reconfigure(Arc::new(new.clone()));
         match recover::all_routes(world) {
             Ok(routes) => {
                 if let Err(e) = drivers.edge.apply(&routes).await {

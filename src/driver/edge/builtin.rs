@@ -18,6 +18,15 @@ pub trait Pool: Send + Sync {
     fn pooled(&self, gate: &Gate) -> u32;
 }
 
+impl Pool for crate::driver::upstream::Upstreams {
+    fn close(&self, gate: &Gate) {
+        Self::close(self, gate);
+    }
+    fn pooled(&self, gate: &Gate) -> u32 {
+        Self::pooled(self, gate)
+    }
+}
+
 /// The builtin edge.
 pub struct BuiltinEdge {
     pool: Arc<dyn Pool>,

@@ -16,7 +16,7 @@ mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -76,7 +76,9 @@ struct Turn {
 /// The nginx edge.
 #[derive(Debug)]
 pub struct Nginx {
-    settings: NginxSettings,
+    config: RwLock<Arc<Config>>,
+    search: Vec<PathBuf>,
+    stop_timeout: Duration,
     allowance: Allowance,
     templates: Arc<Templates>,
     gates: gates::Gates,
@@ -89,7 +91,14 @@ impl Nginx {
     pub fn new(settings: NginxSettings, templates: Arc<Templates>) -> Result<Self, EdgeError> {
         let allowance = allowance::of_host(settings.config.user.as_deref())?;
         let gates = gates::Gates::new(settings.config.gate_dir());
-        Ok(Self { settings, allowance, templates, gates, wish: Mutex::default(), turn: tokio::sync::Mutex::default() })
+        let NginxSettings { config, search, stop_timeout } = settings;
+        let config = RwLock::new(config);
+        Ok(Self { config, search, stop_timeout, allowance, templates, gates, wish: Mutex::default(), turn: tokio::sync::Mutex::default() })
+    }
+
+    /// Other settings; the next [`Edge::apply`] puts them in force. Folders, user and addresses must be the same.
+    pub fn reconfigure(&self, config: Arc<Config>) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
     }
 
     /// The version of the program that would be run.
@@ -105,7 +114,7 @@ impl Nginx {
             argv: argv.into_iter().chain(["-g".into(), "daemon off;".into()]).collect(),
             log: self.config().own_log("nginx"),
             stop_signal: libc::SIGQUIT,
-            stop_timeout: self.settings.stop_timeout,
+            stop_timeout: self.stop_timeout,
         })
     }
 
@@ -120,12 +129,12 @@ impl Nginx {
         self.config().nginx_dir().join("nginx.conf")
     }
 
-    fn config(&self) -> &Config {
-        &self.settings.config
+    fn config(&self) -> Arc<Config> {
+        self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn program(&self) -> Result<PathBuf, EdgeError> {
-        program::find(&self.settings.search)
+        program::find(&self.search)
     }
 
     /// The new text while it is being checked.
@@ -139,13 +148,13 @@ impl Nginx {
     }
 
     fn master(&self) -> Result<Option<master::Master>, EdgeError> {
-        let path = pid_file(self.config());
+        let path = pid_file(&self.config());
         master::find(&path, &self.file()).map_err(|e| failed("read", &path, e))
     }
 
     fn render(&self, routes: &[Route]) -> Result<String, EdgeError> {
         let entries: Vec<Entry<'_>> = routes.iter().map(|r| Entry { name: &r.name, hosts: &r.hosts, tcp: r.tcp }).collect();
-        text(&self.templates, self.config(), &self.allowance, &entries).map_err(|e| EdgeError::Unusable(with_source(&e)))
+        text(&self.templates, &self.config(), &self.allowance, &entries).map_err(|e| EdgeError::Unusable(with_source(&e)))
     }
 
     /// The text in force; `None`: there is none yet.
@@ -161,7 +170,7 @@ impl Nginx {
     /// Folders that nginx does not make by itself.
     fn make_folders(&self) -> Result<(), EdgeError> {
         let log = self.config().own_log("nginx-error");
-        for dir in [self.config().nginx_dir(), temp_dir(self.config()), log.parent().unwrap_or(&log).to_owned()] {
+        for dir in [self.config().nginx_dir(), temp_dir(&self.config()), log.parent().map_or_else(|| log.clone(), std::path::Path::to_path_buf)] {
             make_dir(&dir, 0o755).map_err(|e| failed("make", &dir, e))?;
         }
         self.gates.make()
