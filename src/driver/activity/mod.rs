@@ -1,11 +1,23 @@
 //! Who uses an instance now, seen from outside: connections counted by the kernel, and the last line of the access log.
 //!
 //! It only looks. It never says "nothing" when it could not look.
+//!
+//! `kernel` asks the kernel (`netlink`, else `procfs`) and hands what it sees to `count`, which decides what is use.
+
+mod count;
+pub mod fake;
+mod kernel;
+mod netlink;
+mod procfs;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 
 use async_trait::async_trait;
 
+pub use self::fake::FakeActivity;
+pub use self::kernel::KernelActivity;
 use crate::domain::instance::Listen;
 
 /// What to look at.

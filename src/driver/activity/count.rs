@@ -1,0 +1,207 @@
+//! Which sockets are use of which instance. Pure: sockets in, counts out.
+//!
+//! Counting one too many is allowed (a connection that is just being closed), one too few is not.
+
+use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::domain::instance::Listen;
+
+/// A file as the kernel names it in its socket table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FileId {
+    /// Number of the filesystem, as the kernel keeps it inside.
+    pub device: u32,
+    /// The low half of the inode.
+    pub inode: u32,
+}
+
+/// One bound unix socket.
+#[derive(Debug, Clone, Copy)]
+pub struct UnixSocket<'a> {
+    /// The path it was bound to, as the application wrote it: perhaps relative.
+    pub path: &'a [u8],
+    /// The file of that path, when the kernel tells it.
+    pub file: Option<FileId>,
+    /// How many connections this line of the table stands for: one, or those waiting in a listener's backlog.
+    pub connections: u32,
+}
+
+/// States of a TCP connection, by the kernel's numbers.
+mod state {
+    pub(super) const ESTABLISHED: u8 = 1;
+    pub(super) const SYN_RECV: u8 = 3;
+    pub(super) const FIN_WAIT1: u8 = 4;
+    pub(super) const FIN_WAIT2: u8 = 5;
+    pub(super) const CLOSE_WAIT: u8 = 8;
+}
+
+/// One TCP socket.
+#[derive(Debug, Clone, Copy)]
+pub struct TcpSocket {
+    /// The port of its own side.
+    pub port: u16,
+    /// Its state.
+    pub state: u8,
+    /// A process holds it: false for one that is still in the backlog and for one its process has closed.
+    pub held: bool,
+}
+
+/// Counts for many instances in one pass over the socket table.
+#[derive(Debug)]
+pub struct Counter {
+    /// Place of each instance's number in `counts`, by path; by file; by port.
+    by_path: HashMap<Vec<u8>, usize>,
+    by_file: HashMap<FileId, usize>,
+    by_port: HashMap<u16, usize>,
+    /// For each target, the place of its number.
+    places: Vec<usize>,
+    counts: Vec<u32>,
+}
+
+impl Counter {
+    /// Counts for these; `file_of` finds the file of a socket's path.
+    pub fn new<'a>(listens: impl IntoIterator<Item = &'a Listen>, file_of: impl Fn(&Path) -> Option<FileId>) -> Self {
+        let (mut by_path, mut by_file, mut by_port) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let (mut places, mut next) = (Vec::new(), 0_usize);
+        for listen in listens {
+            let place = match listen {
+                Listen::Unix(path) => {
+                    let place = *by_path.entry(path.as_os_str().as_bytes().to_vec()).or_insert(next);
+                    by_file.extend(file_of(path).map(|file| (file, place)));
+                    place
+                }
+                Listen::Tcp(address) => *by_port.entry(address.port()).or_insert(next),
+            };
+            next = next.max(place + 1);
+            places.push(place);
+        }
+        Self { by_path, by_file, by_port, places, counts: vec![0; next] }
+    }
+
+    /// Is any unix socket asked for?
+    #[must_use]
+    pub fn wants_unix(&self) -> bool {
+        !self.by_path.is_empty()
+    }
+
+    /// The TCP ports asked for.
+    pub fn ports(&self) -> impl Iterator<Item = u16> + '_ {
+        self.by_port.keys().copied()
+    }
+
+    /// A unix socket that is established or listens.
+    pub fn unix(&mut self, socket: &UnixSocket<'_>) {
+        let by_file = || socket.file.and_then(|file| self.by_file.get(&file)).copied();
+        let place = self.by_path.get(socket.path).copied().or_else(by_file).or_else(|| self.relative(socket));
+        if let Some(count) = place.and_then(|place| self.counts.get_mut(place)) {
+            *count = count.saturating_add(socket.connections);
+        }
+    }
+
+    /// Without the file of a socket a relative path is taken for any that ends like it: rather one too many.
+    fn relative(&self, socket: &UnixSocket<'_>) -> Option<usize> {
+        let tail = socket.path.strip_prefix(b"./").unwrap_or(socket.path);
+        if socket.file.is_some() || tail.is_empty() || tail.starts_with(b"/") {
+            return None;
+        }
+        let ends_so = |path: &[u8]| path.strip_suffix(tail).is_some_and(|head| head.ends_with(b"/"));
+        self.by_path.iter().find(|(path, _)| ends_so(path)).map(|(_, place)| *place)
+    }
+
+    /// A TCP socket in any state.
+    ///
+    /// A connection in the backlog is in the table in its own right, unheld, so a listener's queue is not added. What the
+    /// application has closed needs it no more: the kernel delivers the rest. One it has only half closed it still holds.
+    pub fn tcp(&mut self, socket: &TcpSocket) {
+        let in_use = match socket.state {
+            state::ESTABLISHED | state::SYN_RECV | state::CLOSE_WAIT => true,
+            state::FIN_WAIT1 | state::FIN_WAIT2 => socket.held,
+            _ => false,
+        };
+        if let (true, Some(place)) = (in_use, self.by_port.get(&socket.port))
+            && let Some(count) = self.counts.get_mut(*place)
+        {
+            *count = count.saturating_add(1);
+        }
+    }
+
+    /// One number per target, in their order.
+    #[must_use]
+    pub fn finish(self) -> Vec<u32> {
+        self.places.iter().map(|place| self.counts.get(*place).copied().unwrap_or(0)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unix(path: &str) -> Listen {
+        Listen::Unix(path.into())
+    }
+
+    fn socket(path: &str, file: Option<FileId>, connections: u32) -> UnixSocket<'_> {
+        UnixSocket { path: path.as_bytes(), file, connections }
+    }
+
+    const A_FILE: FileId = FileId { device: 1, inode: 7 };
+
+    fn counter(listens: &[Listen]) -> Counter {
+        Counter::new(listens, |path| (path == Path::new("/run/a/app.sock")).then_some(A_FILE))
+    }
+
+    #[test]
+    fn a_socket_is_known_by_path_or_file_and_counted_once() {
+        let mut c = counter(&[unix("/run/a/app.sock"), unix("/run/b/app.sock")]);
+        c.unix(&socket("/run/a/app.sock", Some(A_FILE), 1));
+        c.unix(&socket("app.sock", Some(A_FILE), 1));
+        c.unix(&socket("/var/run/a/app.sock", Some(A_FILE), 3));
+        c.unix(&socket("/run/b/app.sock", None, 1));
+        c.unix(&socket("/run/c/app.sock", None, 9));
+        c.unix(&socket("app.sock", Some(FileId { device: 1, inode: 8 }), 9));
+        assert_eq!(c.finish(), [5, 1]);
+    }
+
+    #[test]
+    fn a_relative_path_without_a_file_counts_for_somebody() {
+        let mut c = counter(&[unix("/run/b/web.sock")]);
+        c.unix(&socket("./web.sock", None, 1));
+        c.unix(&socket("b/web.sock", None, 1));
+        c.unix(&socket("eb.sock", None, 1));
+        c.unix(&socket("", None, 1));
+        assert_eq!(c.finish(), [2]);
+    }
+
+    #[test]
+    fn the_same_listen_twice_and_many_in_order() {
+        let tcp = Listen::Tcp("127.0.0.1:80".parse().unwrap());
+        let mut c = counter(&[unix("/x"), tcp.clone(), unix("/x"), unix("/y")]);
+        assert!(c.wants_unix());
+        assert_eq!(c.ports().collect::<Vec<_>>(), [80]);
+        c.unix(&socket("/x", None, 2));
+        c.tcp(&TcpSocket { port: 80, state: 1, held: true });
+        assert_eq!(c.finish(), [2, 1, 2, 0]);
+        assert!(counter(&[]).finish().is_empty());
+    }
+
+    #[test]
+    fn tcp_states() {
+        let count = |state, held| {
+            let mut c = counter(&[Listen::Tcp("127.0.0.1:80".parse().unwrap())]);
+            c.tcp(&TcpSocket { port: 80, state, held });
+            c.tcp(&TcpSocket { port: 81, state, held });
+            c.finish()[0]
+        };
+        for open in [1, 3, 8] {
+            assert_eq!((count(open, true), count(open, false)), (1, 1), "{open}");
+        }
+        for half in [4, 5] {
+            assert_eq!((count(half, true), count(half, false)), (1, 0), "{half}");
+        }
+        for over in [2, 6, 7, 9, 10, 11, 12, 99] {
+            assert_eq!((count(over, true), count(over, false)), (0, 0), "{over}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! An activity in memory, for tests of what looks at it: it sees what it was told, and cannot look when told so.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use super::{Activity, ActivityError, Mark, Seen, Target};
+use crate::domain::instance::Listen;
+
+#[derive(Debug, Default)]
+struct State {
+    connections: HashMap<Listen, u32>,
+    marks: HashMap<PathBuf, Mark>,
+    failing: bool,
+    looks: usize,
+}
+
+/// The fake activity: nobody uses anything until it is told otherwise.
+#[derive(Debug, Default)]
+pub struct FakeActivity {
+    state: Mutex<State>,
+}
+
+impl FakeActivity {
+    /// Nobody uses anything.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on so many connections are seen there.
+    pub fn set(&self, listen: &Listen, connections: u32) {
+        self.state().connections.insert(listen.clone(), connections);
+    }
+
+    /// One more line in this log.
+    pub fn touch(&self, log: impl Into<PathBuf>) {
+        let mut state = self.state();
+        let mark = state.marks.entry(log.into()).or_insert(Mark { inode: 1, size: 0, modified: 0 });
+        mark.size += 1;
+        mark.modified += 1;
+    }
+
+    /// From now on it cannot look (or can again).
+    pub fn set_failing(&self, failing: bool) {
+        self.state().failing = failing;
+    }
+
+    /// How often it was asked.
+    #[must_use]
+    pub fn looks(&self) -> usize {
+        self.state().looks
+    }
+}
+
+#[async_trait]
+impl Activity for FakeActivity {
+    async fn look(&self, targets: &[Target]) -> Result<Vec<Seen>, ActivityError> {
+        let mut state = self.state();
+        state.looks += 1;
+        if state.failing {
+            return Err(ActivityError { what: "the fake was told to fail".into(), source: io::Error::other("told so") });
+        }
+        let see = |t: &Target| Seen {
+            connections: state.connections.get(&t.listen).copied().unwrap_or(0),
+            mark: t.log.as_ref().and_then(|log| state.marks.get(log)).copied().unwrap_or_default(),
+        };
+        Ok(targets.iter().map(see).collect())
+    }
+}

@@ -1,0 +1,98 @@
+//! The look at the real thing: the kernel's socket table and the access logs.
+//!
+//! It asks by netlink, and by `/proc` when that is refused; when neither answers it says so.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use async_trait::async_trait;
+
+use super::count::{Counter, FileId};
+use super::{Activity, ActivityError, Mark, Seen, Target, netlink, procfs};
+use crate::domain::instance::Listen;
+
+/// Looks at the kernel's socket table.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct KernelActivity;
+
+#[async_trait]
+impl Activity for KernelActivity {
+    async fn look(&self, targets: &[Target]) -> Result<Vec<Seen>, ActivityError> {
+        let targets = targets.to_vec();
+        let looked = tokio::task::spawn_blocking(move || look(&targets)).await;
+        looked.map_err(|e| ActivityError { what: "the look was cut short".into(), source: io::Error::other(e) })?
+    }
+}
+
+fn look(targets: &[Target]) -> Result<Vec<Seen>, ActivityError> {
+    // Connections first: a request that ends in between has then left its line in the log.
+    let listens: Vec<&Listen> = targets.iter().map(|t| &t.listen).collect();
+    let counts = count(&listens)?;
+    targets.iter().zip(counts).map(|(target, connections)| Ok(Seen { connections, mark: mark(target.log.as_deref())? })).collect()
+}
+
+/// Counts, and where there was nothing counts again: a connection that is accepted while the table is read moves from its
+/// listener's queue to a place that may have been read before, and would be missed. The second time it is in its place.
+fn count(listens: &[&Listen]) -> Result<Vec<u32>, ActivityError> {
+    let first = count_once(listens)?;
+    if first.iter().all(|n| *n > 0) {
+        return Ok(first);
+    }
+    let second = count_once(listens)?;
+    Ok(first.into_iter().zip(second).map(|(a, b)| a.max(b)).collect())
+}
+
+fn count_once(listens: &[&Listen]) -> Result<Vec<u32>, ActivityError> {
+    if listens.is_empty() {
+        return Ok(Vec::new());
+    }
+    let new = || Counter::new(listens.iter().copied(), file_of);
+    let mut counter = new();
+    let Err(refused) = netlink::count(&mut counter) else { return Ok(counter.finish()) };
+    let mut counter = new();
+    match procfs::count(&mut counter) {
+        Ok(()) => Ok(counter.finish()),
+        Err(source) => Err(ActivityError { what: format!("netlink: {refused}, then /proc/net"), source }),
+    }
+}
+
+/// The file of a socket as the kernel's table names it; `None`: not to be seen, its path must do.
+fn file_of(path: &Path) -> Option<FileId> {
+    let meta = fs::metadata(path).ok()?;
+    let (major, minor) = (libc::major(meta.dev()), libc::minor(meta.dev()));
+    #[expect(clippy::cast_possible_truncation, reason = "the table has only the low half")]
+    let inode = meta.ino() as u32;
+    Some(FileId { device: (major << 20) | minor, inode })
+}
+
+/// The state of the log. One that is not there yet is an answer; one that cannot be asked for is an error.
+fn mark(log: Option<&Path>) -> Result<Mark, ActivityError> {
+    let Some(path) = log else { return Ok(Mark::default()) };
+    match fs::metadata(path) {
+        Ok(meta) => Ok(Mark { inode: meta.ino(), size: meta.len(), modified: meta.mtime() * 1000 + meta.mtime_nsec() / 1_000_000 }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Mark::default()),
+        Err(source) => Err(ActivityError { what: format!("access log `{}`", path.display()), source }),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod by {
+    //! Each way of asking by itself, for the tests.
+    use super::*;
+
+    /// By netlink.
+    pub(in crate::driver::activity) fn netlink(listen: &Listen) -> u32 {
+        let mut counter = Counter::new([listen], file_of);
+        netlink::count(&mut counter).unwrap();
+        counter.finish()[0]
+    }
+
+    /// By `/proc`.
+    pub(in crate::driver::activity) fn procfs(listen: &Listen) -> u32 {
+        let mut counter = Counter::new([listen], file_of);
+        procfs::count(&mut counter).unwrap();
+        counter.finish()[0]
+    }
+}

@@ -1,0 +1,185 @@
+//! The look at real sockets: every way of asking sees the same.
+
+use std::io::Write;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+
+use super::kernel::by;
+use super::*;
+
+struct Bed {
+    dir: tempfile::TempDir,
+}
+
+impl Bed {
+    fn new() -> Self {
+        Self { dir: tempfile::Builder::new().prefix("acc").tempdir().unwrap() }
+    }
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+    fn listener(&self) -> (UnixListener, Listen) {
+        let path = self.path("app.sock");
+        (UnixListener::bind(&path).unwrap(), Listen::Unix(path))
+    }
+}
+
+/// What both ways see; they must agree.
+fn seen(listen: &Listen) -> u32 {
+    let count = by::netlink(listen);
+    assert_eq!(by::procfs(listen), count, "netlink and /proc differ for {listen:?}");
+    count
+}
+
+#[tokio::test]
+async fn accepted_and_waiting_connections_count_once_each() {
+    let bed = Bed::new();
+    let (listener, listen) = bed.listener();
+    let Listen::Unix(path) = &listen else { unreachable!() };
+    assert_eq!(seen(&listen), 0);
+    let clients: Vec<UnixStream> = (0..5).map(|_| UnixStream::connect(path).unwrap()).collect();
+    assert_eq!(seen(&listen), 5);
+    let mut accepted = Vec::new();
+    for n in 1..=5 {
+        accepted.push(listener.accept().unwrap());
+        assert_eq!(seen(&listen), 5, "after {n} were accepted");
+    }
+    drop(clients);
+    // The application has not noticed yet: one too many is allowed, and until it closes them they are its work.
+    assert!(seen(&listen) <= 5);
+    drop(accepted);
+    assert_eq!(seen(&listen), 0);
+}
+
+#[tokio::test]
+async fn a_connection_through_the_gate_is_seen_after_the_gate_is_closed() {
+    let bed = Bed::new();
+    let (listener, listen) = bed.listener();
+    let Listen::Unix(path) = &listen else { unreachable!() };
+    let gate = bed.path("gate.sock");
+    std::os::unix::fs::symlink(path, &gate).unwrap();
+    let waiting = UnixStream::connect(&gate).unwrap();
+    std::fs::remove_file(&gate).unwrap();
+    assert_eq!(seen(&listen), 1);
+    let (mut accepted, _) = listener.accept().unwrap();
+    assert_eq!(seen(&listen), 1);
+    accepted.write_all(b"as a web socket that stays open").unwrap();
+    // Even when the application's own file is gone.
+    std::fs::remove_file(path).unwrap();
+    assert_eq!(seen(&listen), 1);
+    drop(waiting);
+    drop(accepted);
+    assert_eq!(seen(&listen), 0);
+}
+
+#[tokio::test]
+async fn an_application_may_bind_by_a_relative_path_or_another_name_of_the_folder() {
+    let bed = Bed::new();
+    std::fs::create_dir(bed.path("real")).unwrap();
+    std::os::unix::fs::symlink("real", bed.path("other")).unwrap();
+    let listener = UnixListener::bind(bed.path("other/app.sock")).unwrap();
+    let listen = Listen::Unix(bed.path("real/app.sock"));
+    let _client = UnixStream::connect(bed.path("real/app.sock")).unwrap();
+    assert_eq!(by::netlink(&listen), 1);
+    let _accepted = listener.accept().unwrap();
+    assert_eq!(by::netlink(&listen), 1);
+}
+
+#[tokio::test]
+async fn tcp_connections_count_once_each() {
+    for address in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
+        let Ok(listener) = TcpListener::bind(address) else { continue };
+        let port = listener.local_addr().unwrap().port();
+        let listen = Listen::Tcp(([127, 0, 0, 1], port).into());
+        let reached = if address.starts_with("[::1]") { format!("[::1]:{port}") } else { format!("127.0.0.1:{port}") };
+        assert_eq!(seen(&listen), 0, "{address}");
+        let clients: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(&reached).unwrap()).collect();
+        assert_eq!(seen(&listen), 3, "{address}, not accepted");
+        let accepted: Vec<_> = (0..3).map(|_| listener.accept().unwrap()).collect();
+        assert_eq!(seen(&listen), 3, "{address}, accepted");
+        // Half closed by the client, then by the application: still its work.
+        clients[0].shutdown(Shutdown::Write).unwrap();
+        accepted[1].0.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(seen(&listen), 3, "{address}, half closed");
+        drop(accepted);
+        assert_eq!(seen(&listen), 0, "{address}, closed");
+    }
+}
+
+#[tokio::test]
+async fn many_targets_in_one_look_in_their_order() {
+    let bed = Bed::new();
+    let mut targets = Vec::new();
+    let mut open = Vec::new();
+    for n in 0_u32..20 {
+        let path = bed.path(&format!("{n}.sock"));
+        let listener = UnixListener::bind(&path).unwrap();
+        for _ in 0..n % 4 {
+            open.push((UnixStream::connect(&path).unwrap(), None));
+            if n % 2 == 0 {
+                open.last_mut().unwrap().1 = Some(listener.accept().unwrap());
+            }
+        }
+        targets.push((Target { listen: Listen::Unix(path), log: None }, listener));
+    }
+    let asked: Vec<Target> = targets.iter().map(|(t, _)| t.clone()).collect();
+    let counts: Vec<u32> = KernelActivity.look(&asked).await.unwrap().iter().map(|s| s.connections).collect();
+    assert_eq!(counts, (0..20).map(|n| n % 4).collect::<Vec<_>>());
+    assert!(KernelActivity.look(&[]).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_mark_changes_with_every_line_and_with_a_new_file() {
+    let bed = Bed::new();
+    let log = bed.path("access.log");
+    let target = Target { listen: Listen::Unix(bed.path("x")), log: Some(log.clone()) };
+    let mark = async || KernelActivity.look(std::slice::from_ref(&target)).await.unwrap()[0].mark;
+    assert_eq!(mark().await, Mark::default());
+    std::fs::write(&log, "").unwrap();
+    let empty = mark().await;
+    std::fs::write(&log, "a line").unwrap();
+    let one = mark().await;
+    assert!(empty != Mark::default() && one != empty);
+    std::fs::rename(&log, bed.path("access.log.1")).unwrap();
+    std::fs::write(&log, "a line").unwrap();
+    assert_ne!(mark().await.inode, one.inode);
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_asked_for_is_an_error() {
+    let bed = Bed::new();
+    std::fs::write(bed.path("file"), "").unwrap();
+    let target = Target { listen: Listen::Unix(bed.path("x")), log: Some(bed.path("file/access.log")) };
+    let error = KernelActivity.look(&[target]).await.unwrap_err();
+    assert!(error.to_string().contains("access.log"), "{error}");
+}
+
+#[tokio::test]
+async fn nothing_is_missed_while_connections_are_accepted() {
+    let bed = Bed::new();
+    let (listener, listen) = bed.listener();
+    let Listen::Unix(path) = listen.clone() else { unreachable!() };
+    let target = [Target { listen, log: None }];
+    for _ in 0..200 {
+        let client = UnixStream::connect(&path).unwrap();
+        let accepting = listener.try_clone().unwrap();
+        let accepted = std::thread::spawn(move || accepting.accept().unwrap());
+        assert_eq!(KernelActivity.look(&target).await.unwrap()[0].connections, 1);
+        drop((client, accepted.join().unwrap()));
+    }
+}
+
+#[tokio::test]
+async fn the_fake_sees_what_it_is_told() {
+    let fake = FakeActivity::new();
+    let target = [Target { listen: Listen::Unix("/a".into()), log: Some("/l".into()) }];
+    assert_eq!(fake.look(&target).await.unwrap(), [Seen::default()]);
+    fake.set(&target[0].listen, 3);
+    fake.touch("/l");
+    let seen = fake.look(&target).await.unwrap()[0];
+    assert_eq!((seen.connections, seen.mark.size), (3, 1));
+    fake.set_failing(true);
+    assert!(fake.look(&target).await.is_err());
+    assert_eq!(fake.looks(), 3);
+}
