@@ -160,7 +160,13 @@ impl<'a> Way<'a> {
         }
     }
 
-    fn answer(&self, response: Response<ReceiveBody>, pass: Box<dyn Pass>, draft: Option<Draft>, upgrade: Option<OnUpgrade>) -> Response<Reply> {
+    fn answer(
+        &self,
+        response: Response<ReceiveBody>,
+        pass: Box<dyn Pass>,
+        draft: Option<Draft>,
+        upgrade: Option<OnUpgrade>,
+    ) -> Response<Reply> {
         let (mut head, body) = response.into_parts();
         let line = match (&self.proxy.log, draft) {
             (Some(log), Some(draft)) => Some(log.line(draft, &pass.gate().name, head.status)),

@@ -82,9 +82,7 @@ fn is_forged(front: Front, name: &str) -> bool {
     let is = |word: &str| name.len() == word.len() && like(word);
     // The first letter settles nearly every header with one comparison.
     match name.as_bytes().first() {
-        Some(b'x') => {
-            like("x-acc-") || ((front == Front::Public || name.contains('_')) && (like("x-forwarded-") || is("x-real-ip")))
-        }
+        Some(b'x') => like("x-acc-") || ((front == Front::Public || name.contains('_')) && (like("x-forwarded-") || is("x-real-ip"))),
         Some(b'f') => front == Front::Public && is("forwarded"),
         // Read as HTTP_PROXY by CGI-like applications ("httpoxy").
         Some(b'p') => is("proxy"),

@@ -76,12 +76,7 @@ pub fn read(front: Front, peer: Option<IpAddr>, head: &Parts, rules: &[Rule]) ->
     };
     let host = parse_host(routed.as_bytes())?;
     let client = client(front, peer, &head.headers);
-    let facts = Facts {
-        path: head.uri.path(),
-        method: head.method.as_str(),
-        user_agent: text(&head.headers, &header::USER_AGENT),
-        client,
-    };
+    let facts = Facts { path: head.uri.path(), method: head.method.as_str(), user_agent: text(&head.headers, &header::USER_AGENT), client };
     Ok(Asked {
         host,
         client,

@@ -55,9 +55,7 @@ struct Server {
 
 fn limits(front: Front) -> Limits {
     match front {
-        Front::Public => {
-            Limits { head: Duration::from_secs(10), idle: Duration::from_secs(60), stall: Duration::from_secs(60) }
-        }
+        Front::Public => Limits { head: Duration::from_secs(10), idle: Duration::from_secs(60), stall: Duration::from_secs(60) },
         // nginx keeps these limits towards clients, and reads as fast as they do.
         Front::Wake => Limits { head: Duration::from_secs(60), idle: Duration::from_secs(60), stall: Duration::MAX },
     }
@@ -66,13 +64,8 @@ fn limits(front: Front) -> Limits {
 /// Serves until `shutdown`; then accepts nothing more, finishes what is held or in flight for up to `grace`, and cuts the
 /// rest. Sockets are closed when it returns; the files of unix sockets stay.
 pub async fn serve(listeners: Vec<Listener>, proxy: Arc<Proxy>, shutdown: CancellationToken, grace: Duration) -> ServeReport {
-    let server = Arc::new(Server {
-        cut: proxy.cut.clone(),
-        proxy,
-        connections: TaskTracker::new(),
-        stop: shutdown,
-        accepted: AtomicU64::new(0),
-    });
+    let server =
+        Arc::new(Server { cut: proxy.cut.clone(), proxy, connections: TaskTracker::new(), stop: shutdown, accepted: AtomicU64::new(0) });
     let acceptors = TaskTracker::new();
     for listener in listeners {
         acceptors.spawn(server.clone().accept_all(listener));
@@ -80,10 +73,11 @@ pub async fn serve(listeners: Vec<Listener>, proxy: Arc<Proxy>, shutdown: Cancel
     acceptors.close();
     acceptors.wait().await;
     let (connections, tunnels) = (&server.connections, &server.proxy.tunnels);
+    connections.close();
+    tunnels.close();
+    // In this order: a connection may still become a tunnel.
     let all_done = async {
-        connections.close();
         connections.wait().await;
-        tunnels.close();
         tunnels.wait().await;
     };
     let cut = match tokio::time::timeout(grace, all_done).await {

@@ -162,7 +162,9 @@ impl Body for ReceiveBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = &mut *self;
         let mut frame = Pin::new(&mut this.body).poll_frame(cx);
-        if frame.is_pending() && let Some(link) = this.link.as_mut() {
+        if frame.is_pending()
+            && let Some(link) = this.link.as_mut()
+        {
             link.drive(cx);
             frame = Pin::new(&mut this.body).poll_frame(cx);
         }

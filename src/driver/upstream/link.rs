@@ -122,7 +122,10 @@ impl Link {
 
     /// The answer is over: back to the pool when the connection can carry another request, else closed.
     pub(super) fn settle(self: Box<Self>) {
-        if !self.done && self.sender.is_ready() && let Some(pool) = self.pool.clone() {
+        if !self.done
+            && self.sender.is_ready()
+            && let Some(pool) = self.pool.clone()
+        {
             pool.park(self);
         }
     }

@@ -132,11 +132,7 @@ impl Upstreams {
         Err(req)
     }
 
-    async fn over_fresh(
-        gate: &Gate,
-        pool: Option<Arc<Pool>>,
-        req: Request<SendBody>,
-    ) -> Result<Response<ReceiveBody>, UpstreamError> {
+    async fn over_fresh(gate: &Gate, pool: Option<Arc<Pool>>, req: Request<SendBody>) -> Result<Response<ReceiveBody>, UpstreamError> {
         let link = match Link::connect(&gate.listen, pool).await {
             Ok(link) => link,
             Err(source) => return Err(UpstreamError::Connect { request: Box::new(req), source }),

@@ -1,0 +1,139 @@
+//! Keep-alive, versions, headers, access log: an awake instance.
+
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::sync::atomic::Ordering;
+use tokio::io::AsyncWriteExt;
+
+use super::stage::*;
+
+#[tokio::test]
+async fn one_connection_carries_many_requests_on_both_sides() {
+    let stage = Stage::new().await;
+    let mut client = stage.connect().await;
+    for _ in 0..20 {
+        client.write_all(b"GET /x HTTP/1.1\r\nHost: APP.test:80\r\n\r\n").await.unwrap();
+        let head = read_to(&mut client, "\r\n\r\n").await;
+        assert_eq!(status(&head), 200);
+        assert!(head.contains("x-app: yes") && !head.contains("keep-alive"), "{head}");
+        assert_eq!(read_to(&mut client, "hello").await, "hello");
+    }
+    assert_eq!(stage.app.seen.connections.load(Ordering::SeqCst), 1);
+    until("the pass is back", || stage.door.in_flight() == 0).await;
+    assert_eq!(stage.pooled(), 1);
+    stage.upstreams.close(&stage.door.gate());
+    assert_eq!(stage.pooled(), 0);
+    until("the instance sees it closed", || stage.app.seen.open.load(Ordering::SeqCst) == 0).await;
+}
+
+#[tokio::test]
+async fn every_kind_of_answer_gives_its_connection_back() {
+    let stage = Stage::new().await;
+    for path in ["/", "/empty", "/stream", "/echo", "/big"] {
+        assert!(status(&stage.get(path).await) < 300, "{path}");
+        until("the pass is back", || stage.door.in_flight() == 0).await;
+    }
+    let head = stage.say("HEAD / HTTP/1.1\nHost: app.test\nConnection: close\n\n").await;
+    assert!(head.ends_with("\r\n\r\n") && head.contains("content-length: 5"), "{head}");
+    let posted = stage.say("POST /echo HTTP/1.1\nHost: app.test\nConnection: close\nContent-Length: 3\n\nabc").await;
+    assert!(posted.contains("body: 3"), "{posted}");
+    assert_eq!(stage.app.seen.connections.load(Ordering::SeqCst), 1);
+    assert_eq!(stage.pooled(), 1);
+}
+
+#[tokio::test]
+async fn a_parked_connection_is_closed_after_a_second() {
+    let stage = Stage::new().await;
+    stage.get("/").await;
+    assert_eq!(stage.pooled(), 1);
+    until("it is closed", || stage.app.seen.open.load(Ordering::SeqCst) == 0).await;
+    assert_eq!(stage.pooled(), 0);
+    // And the reaper is there for the next one too.
+    stage.get("/").await;
+    until("it is closed again", || stage.app.seen.open.load(Ordering::SeqCst) == 0).await;
+}
+
+#[tokio::test]
+async fn without_pooling_every_request_has_its_own_connection() {
+    let stage = Stage::with(settings(), false, DEADLINE).await;
+    for _ in 0..3 {
+        assert_eq!(status(&stage.get("/").await), 200);
+    }
+    assert_eq!(stage.app.seen.connections.load(Ordering::SeqCst), 3);
+    assert_eq!(stage.pooled(), 0);
+    assert!(stage.get("/echo").await.contains("connection: close"));
+    until("all are closed", || stage.app.seen.open.load(Ordering::SeqCst) == 0).await;
+}
+
+#[tokio::test]
+async fn old_clients_and_absolute_targets() {
+    let stage = Stage::new().await;
+    let old = stage.say("GET /echo?x=1 HTTP/1.0\nHost: app.test\n\n").await;
+    assert_eq!(status(&old), 200);
+    assert!(old.contains("GET /echo?x=1\n"), "{old}");
+    let streamed = stage.say("GET /stream HTTP/1.0\nHost: app.test\n\n").await;
+    assert!(streamed.ends_with("abcdefghijklmnopqrst") && !streamed.contains("chunked"), "{streamed}");
+    let absolute = stage.say("GET http://app.test:81/echo?x=1 HTTP/1.1\nHost: other.test\nConnection: close\n\n").await;
+    assert!(absolute.contains("GET /echo?x=1\n") && absolute.contains("host: app.test:81"), "{absolute}");
+    let bare = stage.say("GET http://app.test/echo HTTP/1.0\n\n").await;
+    assert_eq!(status(&bare), 200);
+}
+
+#[tokio::test]
+async fn http2_without_tls() {
+    let stage = Stage::new().await;
+    let io = TokioIo::new(stage.connect().await);
+    let (mut send, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let driven = tokio::spawn(connection);
+    let request = Request::post("http://app.test:8080/echo?q")
+        .header("cookie", "a=1")
+        .header("cookie", "b=2")
+        .header("x-forwarded-for", "6.6.6.6")
+        .body(Full::new(Bytes::from_static(b"body")))
+        .unwrap();
+    let response = send.send_request(request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let text = String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap();
+    for line in ["POST /echo?q\n", "host: app.test:8080\n", "cookie: a=1; b=2\n", "x-forwarded-for: 127.0.0.1\n", "body: 4 "] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+    let unknown = Request::head("http://nobody.test/").body(Full::new(Bytes::new())).unwrap();
+    assert_eq!(send.send_request(unknown).await.unwrap().status(), 404);
+    until("the pass is back", || stage.door.in_flight() == 0).await;
+    driven.abort();
+}
+
+#[tokio::test]
+async fn many_requests_at_once_all_get_their_own_answer() {
+    let stage = Stage::new().await;
+    let one = |i: usize| {
+        let address = stage.address;
+        async move {
+            let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+            for round in 0..10 {
+                let ask = format!("GET /echo?i={i}-{round} HTTP/1.1\r\nHost: app.test\r\n\r\n");
+                socket.write_all(ask.as_bytes()).await.unwrap();
+                read_to(&mut socket, &format!("GET /echo?i={i}-{round}\n")).await;
+                read_to(&mut socket, "\nbody: ").await;
+                read_to(&mut socket, "\n").await;
+            }
+        }
+    };
+    let all: Vec<_> = (0..64).map(|i| tokio::spawn(one(i))).collect();
+    for task in all {
+        task.await.unwrap();
+    }
+    assert_eq!(stage.app.seen.requests.load(Ordering::SeqCst), 640);
+    assert_eq!(stage.door.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn settings_are_replaced_while_serving() {
+    let stage = Stage::new().await;
+    let ask = "POST /echo HTTP/1.1\nHost: app.test\nConnection: close\nContent-Length: 3\n\nabc";
+    assert_eq!(status(&stage.say(ask).await), 200);
+    stage.proxy.reload(crate::proxy::ProxySettings { max_body: 2, ..settings() });
+    assert_eq!(status(&stage.say(ask).await), 413);
+}

@@ -1,0 +1,234 @@
+//! Applications that close, break, are gone, or were tried by nginx before.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+
+use super::stage::*;
+use crate::domain::instance::Listen;
+
+/// An application that does with each connection what the test says; counts them.
+fn raw_app<F, R>(stage: &Stage, serve: F) -> Arc<AtomicUsize>
+where
+    F: Fn(UnixStream, usize) -> R + Send + 'static,
+    R: Future<Output = ()> + Send + 'static,
+{
+    let path = stage.dir.path().join("raw");
+    let listener = UnixListener::bind(&path).unwrap();
+    stage.door.set_listen(Listen::Unix(path));
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = count.clone();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            tokio::spawn(serve(socket, counted.fetch_add(1, Ordering::SeqCst)));
+        }
+    });
+    count
+}
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+async fn read_head(socket: &mut UnixStream) -> bool {
+    let mut text = Vec::new();
+    let mut byte = [0u8; 1];
+    while !text.ends_with(b"\r\n\r\n") {
+        if socket.read(&mut byte).await.unwrap_or(0) == 0 {
+            return false;
+        }
+        text.push(byte[0]);
+    }
+    true
+}
+
+#[tokio::test]
+async fn a_connection_closed_between_requests_is_nobodys_error() {
+    let stage = Stage::new().await;
+    let closed = Arc::new(AtomicUsize::new(0));
+    let told = closed.clone();
+    let count = raw_app(&stage, move |mut socket, _| {
+        let told = told.clone();
+        async move {
+            read_head(&mut socket).await;
+            socket.write_all(OK).await.unwrap();
+            drop(socket); // without saying so beforehand
+            told.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    for (at, method) in ["GET", "POST", "POST", "DELETE", "GET"].into_iter().enumerate() {
+        let answer = stage.say(&format!("{method} / HTTP/1.1\nHost: app.test\nConnection: close\nContent-Length: 0\n\n")).await;
+        assert_eq!(status(&answer), 200, "{method}: {answer}");
+        until("the application has closed it", || closed.load(Ordering::SeqCst) == at + 1).await;
+    }
+    assert_eq!(count.load(Ordering::SeqCst), 5);
+    assert_eq!(stage.pooled(), 0, "a dead connection is not counted");
+}
+
+#[tokio::test]
+async fn a_safe_request_on_a_broken_pooled_connection_is_sent_again_and_another_is_not() {
+    for (method, code) in [("GET", 200), ("POST", 502)] {
+        let stage = Stage::new().await;
+        // The first connection answers once and breaks when it has read a second request.
+        raw_app(&stage, |mut socket, nth| async move {
+            read_head(&mut socket).await;
+            socket.write_all(OK).await.unwrap();
+            if nth > 0 {
+                read_head(&mut socket).await;
+                socket.write_all(OK).await.unwrap();
+            }
+            read_head(&mut socket).await;
+        });
+        assert_eq!(status(&stage.get("/").await), 200);
+        until("it is parked", || stage.pooled() == 1).await;
+        let answer = stage.say(&format!("{method} / HTTP/1.1\nHost: app.test\nConnection: close\nContent-Length: 0\n\n")).await;
+        assert_eq!(status(&answer), code, "{method}");
+        until("the pass is back", || stage.door.in_flight() == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn an_application_that_breaks_off_gives_502_and_is_asked_once() {
+    let stage = Stage::new().await;
+    let count = raw_app(&stage, |mut socket, _| async move {
+        read_head(&mut socket).await;
+    });
+    let answer = stage.get("/").await;
+    assert_eq!(status(&answer), 502);
+    assert!(answer.contains("no-store") && answer.contains("problem+json"), "{answer}");
+    assert!(!answer.contains("raw"), "a path in {answer}");
+    assert_eq!(count.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_not_passed_off_as_whole() {
+    let stage = Stage::new().await;
+    raw_app(&stage, |mut socket, nth| async move {
+        read_head(&mut socket).await;
+        let half: &[u8] = if nth == 0 {
+            b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"
+        } else {
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"
+        };
+        socket.write_all(half).await.unwrap();
+    });
+    let answer = stage.get("/").await;
+    assert!(answer.is_empty() || answer.contains("content-length: 10"), "{answer}");
+    let answer = stage.get("/").await;
+    assert!(!answer.contains("\r\n0\r\n"), "{answer}");
+    until("the pass is back", || stage.door.in_flight() == 0).await;
+}
+
+#[tokio::test]
+async fn an_instance_that_was_gone_for_a_moment_is_knocked_at_again() {
+    let stage = Stage::new().await;
+    let later = stage.dir.path().join("later");
+    stage.door.set_listen(Listen::Unix(later.clone()));
+    let appear = async {
+        until("it was knocked at twice", || stage.door.knocks.load(Ordering::SeqCst) >= 2).await;
+        App::start(later)
+    };
+    let ask = "POST /echo HTTP/1.1\nHost: app.test\nConnection: close\nContent-Length: 3\n\nabc";
+    let (answer, app) = tokio::join!(stage.say(ask), appear);
+    assert_eq!(status(&answer), 200);
+    assert!(answer.contains("body: 3 "), "{answer}");
+    assert_eq!(app.seen.requests.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn an_instance_that_stays_gone_gives_502() {
+    let settings = crate::proxy::ProxySettings { wake_timeout: std::time::Duration::from_millis(200), ..settings() };
+    let stage = Stage::with(settings, true, DEADLINE).await;
+    stage.door.set_listen(Listen::Unix(stage.dir.path().join("nowhere")));
+    let answer = stage.get("/").await;
+    assert_eq!(status(&answer), 502);
+    assert!(!answer.contains("nowhere"), "{answer}");
+    assert_eq!(stage.door.in_flight(), 0);
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    stage.door.set_listen(Listen::Tcp(port));
+    assert_eq!(status(&stage.get("/").await), 502);
+}
+
+#[tokio::test]
+async fn a_new_run_never_uses_the_connections_of_the_old_one() {
+    let stage = Stage::new().await;
+    stage.get("/").await;
+    let old = stage.door.gate();
+    assert_eq!(stage.upstreams.pooled(&old), 1);
+    stage.door.set_listen(old.listen.clone());
+    stage.get("/").await;
+    assert_eq!(stage.app.seen.connections.load(Ordering::SeqCst), 2);
+    assert_eq!(stage.upstreams.pooled(&old), 0);
+    assert_eq!(stage.pooled(), 1);
+    stage.upstreams.close(&old);
+    assert_eq!(stage.pooled(), 1, "the old run's end is not the new one's");
+}
+
+#[tokio::test]
+async fn closing_leaves_what_is_in_flight_alone() {
+    let stage = Stage::new().await;
+    let close = async {
+        until("it is in flight", || stage.app.seen.requests.load(Ordering::SeqCst) == 1).await;
+        stage.upstreams.close(&stage.door.gate());
+    };
+    let (answer, ()) = tokio::join!(stage.get("/slow"), close);
+    assert!(answer.ends_with("slow"), "{answer}");
+    assert_eq!(stage.pooled(), 0);
+    until("it is closed when done", || stage.app.seen.open.load(Ordering::SeqCst) == 0).await;
+}
+
+#[tokio::test]
+async fn what_nginx_tried_before_decides_what_may_be_sent_again() {
+    let stage = Stage::new().await;
+    let ask = |method: &str, header: &str| {
+        format!(
+            "{method} /echo HTTP/1.1\nHost: app.test\nX-Real-IP: 1.2.3.4\nX-Forwarded-For: 1.2.3.4\nConnection: close\n{header}\nContent-Length: 0\n\n"
+        )
+    };
+    for (method, header, code) in [
+        ("GET", "X-Acc-Connect: -", 200),
+        ("POST", "X-Acc-Connect: -", 200),
+        ("GET", "X-Acc-Connect: 0.000", 200),
+        ("HEAD", "X-Acc-Connect: 0.000", 200),
+        ("POST", "X-Acc-Connect: 0.000", 502),
+        ("PUT", "X-Acc-Connect: 0.001", 502),
+        ("PATCH", "X-Acc-Connect: 0.001", 502),
+        ("DELETE", "X-Acc-Connect: -, 0.001", 502),
+        ("GET", "X-Acc-Status: 504", 504),
+    ] {
+        let answer = stage.say_as_nginx(&ask(method, header)).await;
+        assert_eq!(status(&answer), code, "{method} {header}");
+        assert!(code != 200 || method == "HEAD" || answer.contains("x-forwarded-for: 1.2.3.4\n"), "{answer}");
+        assert!(!answer.contains("x-acc-"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_full_backlog_is_waited_for() {
+    let stage = Stage::new().await;
+    let path = stage.dir.path().join("tight");
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+    socket.listen(1).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    stage.door.set_listen(Listen::Unix(path));
+    let all = futures_util::future::join_all((0..30).map(|_| stage.get("/")));
+    let serve = async {
+        // Nobody accepts until the backlog has been full for a while.
+        until("they are in flight", || stage.door.in_flight() == 30).await;
+        let listener = UnixListener::from_std(socket.into()).unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    while read_head(&mut socket).await {
+                        socket.write_all(OK).await.unwrap();
+                    }
+                });
+            }
+        });
+    };
+    let (answers, ()) = tokio::join!(all, serve);
+    for answer in answers {
+        assert_eq!(status(&answer), 200);
+    }
+}

@@ -1,0 +1,109 @@
+//! Requests that nobody should send: ambiguous, forged, slow.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+
+use super::stage::*;
+
+#[tokio::test]
+async fn hosts_that_are_none() {
+    let stage = Stage::new().await;
+    let long = format!("{}test", "a.".repeat(148));
+    for (host, code) in [
+        ("Host: app.test\nHost: app.test\n", 400),
+        ("", 400),
+        ("Host: \n", 400),
+        ("Host: a..b\n", 400),
+        ("Host: ../x\n", 400),
+        ("Host: \u{e4}.test\n", 400),
+        ("Host: app.test:x\n", 400),
+        ("Host: nobody.test\n", 404),
+        ("Host: a_b.test\n", 404),
+        ("Host: 127.0.0.1\n", 404),
+        ("Host: [::1]:80\n", 404),
+        (&format!("Host: {long}\n"), 404),
+        ("Host: APP.Test.:8080\n", 200),
+    ] {
+        let answer = stage.say(&format!("GET / HTTP/1.1\n{host}Connection: close\n\n")).await;
+        assert_eq!(status(&answer), code, "{host:?}");
+        if code != 200 {
+            assert!(answer.contains("cache-control: no-store"), "{host:?}: {answer}");
+        }
+    }
+    assert_eq!(status(&stage.say("GET / HTTP/1.0\n\n").await), 400);
+    assert_eq!(status(&stage.say("CONNECT app.test:80 HTTP/1.1\nHost: app.test\nConnection: close\n\n").await), 400);
+}
+
+#[tokio::test]
+async fn what_a_client_claims_about_itself_is_not_passed_on() {
+    let stage = Stage::new().await;
+    let answer = stage
+        .say(concat!(
+            "GET /echo HTTP/1.1\nHost: app.test\nConnection: close, X-Gone\nX-Gone: 1\nX-Real-IP: 6.6.6.6\n",
+            "X-Forwarded-For: 6.6.6.6\nX-Forwarded-Proto: https\nX_Forwarded_For: 6.6.6.6\nForwarded: for=6.6.6.6\n",
+            "X-Acc-Connect: 1\nX-Acc-Status: 504\nX-Acc-Host: nobody.test\nProxy: evil\nX-Kept: 1\n\n"
+        ))
+        .await;
+    assert_eq!(status(&answer), 200);
+    for line in ["x-forwarded-for: 127.0.0.1\n", "x-forwarded-proto: http\n", "x-real-ip: 127.0.0.1\n", "x-kept: 1\n"] {
+        assert!(answer.contains(line), "{line} in {answer}");
+    }
+    for gone in ["6.6.6.6", "x-acc", "x-gone", "evil", "connection:"] {
+        assert!(!answer.split_once("\r\n\r\n").unwrap().1.contains(gone), "{gone} in {answer}");
+    }
+}
+
+/// hyper takes the chunks, forgets the length and closes the connection afterwards (RFC 9112 section 6.3): what reaches the
+/// instance has one length, and what follows on the client's connection is not taken for a request.
+#[tokio::test]
+async fn two_lengths_never_reach_an_instance() {
+    let stage = Stage::new().await;
+    for two in ["Content-Length: 4\nTransfer-Encoding: chunked\n", "Transfer-Encoding: chunked\nContent-Length: 4\n"] {
+        let smuggled = "0\n\nGET /smuggled HTTP/1.1\nHost: app.test\n\n";
+        let answer = stage.say(&format!("POST /echo HTTP/1.1\nHost: app.test\n{two}\n{smuggled}")).await;
+        if status(&answer) == 200 {
+            assert!(answer.contains("body: 0 ") && !answer.contains("content-length: 4"), "{answer}");
+            assert!(answer.contains("connection: close"), "{answer}");
+        } else {
+            assert_eq!(status(&answer), 400);
+        }
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+    }
+    for bad in ["Content-Length: 4\nContent-Length: 5\n", "Content-Length: -1\n", "Transfer-Encoding: gzip\n", "Content-Length: 1,1\n"] {
+        assert_eq!(status(&stage.say(&format!("POST /echo HTTP/1.1\nHost: app.test\n{bad}\nabcde")).await), 400, "{bad}");
+    }
+    assert!(stage.app.seen.requests.load(Ordering::SeqCst) <= 2);
+}
+
+#[tokio::test]
+async fn a_head_that_trickles_in_is_cut() {
+    let stage = Stage::new().await;
+    let mut silent = stage.connect().await;
+    let mut slow = stage.connect().await;
+    slow.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
+    let mut second = stage.connect().await;
+    second.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\nGET /").await.unwrap();
+    read_to(&mut second, "hello").await;
+    let mut preface = stage.connect().await;
+    preface.write_all(b"PRI * HT").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    tokio::time::pause(); // the ten seconds pass at once
+    for socket in [&mut silent, &mut slow, &mut second, &mut preface] {
+        read_all(socket).await;
+    }
+}
+
+#[tokio::test]
+async fn nonsense_gets_an_answer_or_is_hung_up_on() {
+    let stage = Stage::new().await;
+    for nonsense in ["\n\n", "hello\n\n", "GET /\n\n", "GET / HTTP/9.9\nHost: app.test\n\n", "\u{16}\u{3}\u{1}\n\n"] {
+        let answer = stage.say(nonsense).await;
+        assert!(answer.is_empty() || status(&answer) == 400 || status(&answer) == 505, "{nonsense:?}: {answer}");
+    }
+    let head = format!("GET / HTTP/1.1\nHost: app.test\nX-Long: {}\n\n", "x".repeat(100_000));
+    let answer = stage.say(&head).await;
+    assert!(answer.contains("431") || answer.contains("reset"), "{answer}");
+    assert_eq!(status(&stage.get("/").await), 200);
+}

@@ -1,0 +1,9 @@
+//! The way of a request, in process, over real sockets: a real front, a real application, a door that does as it is told.
+
+mod basics;
+mod broken;
+mod hold;
+mod hostile;
+mod shutdown;
+mod stage;
+mod stream;

@@ -1,0 +1,446 @@
+//! What the tests stand on: [`Stage`] (front, door and application, each on its own sockets) and small clients.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::admission::Refusal;
+use crate::domain::instance::Listen;
+use crate::domain::lifecycle::Phase;
+use crate::domain::name::{HostName, InstanceName};
+use crate::domain::rule::Verdict;
+use crate::driver::edge::Gate;
+use crate::driver::upstream::Upstreams;
+use crate::proxy::listen::{self, Listener};
+use crate::proxy::{Front, Proxy, ProxySettings, ServeReport, serve};
+use crate::render::Templates;
+use crate::render::pages::Pages;
+use crate::service::door::{Door, Knock, Pass, Waiting};
+
+/// No test waits longer than this for anything.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Waits until `is` holds.
+pub async fn until(what: &str, mut is: impl FnMut() -> bool) {
+    for _ in 0..20_000 {
+        if is() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("waited in vain: {what}");
+}
+
+/// A door for one host, `app.test`.
+pub struct FakeDoor {
+    gate: Mutex<Gate>,
+    phase: watch::Sender<Phase>,
+    refusal: Mutex<Option<Refusal>>,
+    pub knocks: AtomicUsize,
+    pub wakes: AtomicUsize,
+    pub waiting: Arc<AtomicU32>,
+    pub in_flight: Arc<AtomicU32>,
+    /// A wake succeeds at once.
+    pub quick: AtomicBool,
+}
+
+struct FakePass(Gate, Arc<AtomicU32>);
+
+impl Pass for FakePass {
+    fn gate(&self) -> &Gate {
+        &self.0
+    }
+}
+
+impl Drop for FakePass {
+    fn drop(&mut self) {
+        self.1.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+struct FakeWaiting {
+    gate: Gate,
+    phase: watch::Receiver<Phase>,
+    in_flight: Arc<AtomicU32>,
+    place: Arc<AtomicU32>,
+}
+
+impl Drop for FakeWaiting {
+    fn drop(&mut self) {
+        self.place.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl Waiting for FakeWaiting {
+    async fn pass(&mut self) -> Result<Box<dyn Pass>, Refusal> {
+        let phase = *self.phase.wait_for(|p| matches!(p, Phase::Awake | Phase::Failed)).await.map_err(|_| Refusal::Halting)?;
+        if phase == Phase::Failed {
+            return Err(Refusal::Failed { reason: "ended at start", retry_s: 3 });
+        }
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(FakePass(self.gate.clone(), self.in_flight.clone())))
+    }
+
+    fn name(&self) -> String {
+        self.gate.name.as_str().to_owned()
+    }
+}
+
+#[async_trait]
+impl Door for FakeDoor {
+    async fn knock(&self, host: &HostName, verdict: Verdict) -> Result<Knock, Refusal> {
+        self.knocks.fetch_add(1, Ordering::SeqCst);
+        if host.as_str() != "app.test" {
+            return Err(Refusal::UnknownHost);
+        }
+        if let Some(refusal) = self.refusal.lock().unwrap().clone() {
+            return Err(refusal);
+        }
+        let gate = self.gate.lock().unwrap().clone();
+        if *self.phase.borrow() == Phase::Awake {
+            self.in_flight.fetch_add(1, Ordering::SeqCst);
+            return Ok(Knock::Open(Box::new(FakePass(gate, self.in_flight.clone()))));
+        }
+        if !verdict.wake {
+            return Err(Refusal::MayNotWake);
+        }
+        self.wakes.fetch_add(1, Ordering::SeqCst);
+        let next = if self.quick.load(Ordering::SeqCst) { Phase::Awake } else { Phase::Waking };
+        self.phase.send_replace(next);
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        Ok(Knock::Wait(Box::new(FakeWaiting {
+            gate,
+            phase: self.phase.subscribe(),
+            in_flight: self.in_flight.clone(),
+            place: self.waiting.clone(),
+        })))
+    }
+
+    async fn peek(&self, _: &HostName) -> Result<Phase, Refusal> {
+        Ok(*self.phase.borrow())
+    }
+}
+
+impl FakeDoor {
+    fn new(gate: Gate) -> Self {
+        Self {
+            gate: Mutex::new(gate),
+            phase: watch::channel(Phase::Awake).0,
+            refusal: Mutex::default(),
+            knocks: AtomicUsize::default(),
+            wakes: AtomicUsize::default(),
+            waiting: Arc::default(),
+            in_flight: Arc::default(),
+            quick: AtomicBool::default(),
+        }
+    }
+
+    pub fn set(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+
+    pub fn refuse(&self, refusal: Option<Refusal>) {
+        *self.refusal.lock().unwrap() = refusal;
+    }
+
+    pub fn gate(&self) -> Gate {
+        self.gate.lock().unwrap().clone()
+    }
+
+    pub fn set_listen(&self, listen: Listen) {
+        let mut gate = self.gate.lock().unwrap();
+        gate.listen = listen;
+        gate.run += 1;
+    }
+
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::SeqCst)
+    }
+
+    pub fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::SeqCst)
+    }
+}
+
+/// What the application saw.
+#[derive(Default)]
+pub struct Seen {
+    pub requests: AtomicUsize,
+    pub connections: AtomicUsize,
+    pub open: AtomicUsize,
+    pub produced: AtomicUsize,
+    pub aborted: AtomicUsize,
+}
+
+/// A small application on a unix socket.
+pub struct App {
+    pub path: PathBuf,
+    pub seen: Arc<Seen>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+pub fn full(text: impl Into<Bytes>) -> Body {
+    Full::new(text.into()).boxed_unsync()
+}
+
+impl App {
+    pub fn start(path: PathBuf) -> Self {
+        let listener = UnixListener::bind(&path).unwrap();
+        let seen = Arc::new(Seen::default());
+        let mine = seen.clone();
+        let task = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((socket, _)) = listener.accept().await {
+                mine.connections.fetch_add(1, Ordering::SeqCst);
+                mine.open.fetch_add(1, Ordering::SeqCst);
+                let seen = mine.clone();
+                connections.spawn(async move {
+                    let inner = seen.clone();
+                    let service = service_fn(move |req| answer(req, inner.clone()));
+                    let io = TokioIo::new(socket);
+                    let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).with_upgrades().await;
+                    seen.open.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+        });
+        Self { path, seen, task }
+    }
+}
+
+async fn answer(req: Request<Incoming>, seen: Arc<Seen>) -> Result<Response<Body>, Infallible> {
+    seen.requests.fetch_add(1, Ordering::SeqCst);
+    let path = req.uri().path().to_owned();
+    Ok(match path.as_str() {
+        "/echo" => echo(req, &seen).await,
+        "/slow" => {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            Response::new(full("slow"))
+        }
+        "/never" => {
+            let guard = Aborted(seen);
+            std::future::pending::<()>().await;
+            drop(guard);
+            Response::new(full(""))
+        }
+        "/stream" => Response::new(stream(20, 1, Duration::from_millis(20), seen)),
+        "/big" => Response::new(stream(1024, 64 * 1024, Duration::ZERO, seen)),
+        "/empty" => Response::builder().status(StatusCode::NO_CONTENT).body(full("")).unwrap(),
+        "/switch" => Response::builder().status(101).header("upgrade", "x").header("connection", "upgrade").body(full("")).unwrap(),
+        "/ws" => websocket(req),
+        _ => Response::builder().header("x-app", "yes").header("keep-alive", "timeout=5").body(full("hello")).unwrap(),
+    })
+}
+
+struct Aborted(Arc<Seen>);
+
+impl Drop for Aborted {
+    fn drop(&mut self) {
+        self.0.aborted.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+async fn echo(req: Request<Incoming>, seen: &Arc<Seen>) -> Response<Body> {
+    let mut text = format!("{} {}\n", req.method(), req.uri());
+    let headers: BTreeMap<String, Vec<String>> = req
+        .headers()
+        .keys()
+        .map(|name| {
+            let all = req.headers().get_all(name).iter().map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
+            (name.to_string(), all.collect())
+        })
+        .collect();
+    for (name, values) in headers {
+        text.push_str(&format!("{name}: {}\n", values.join(" | ")));
+    }
+    let mut body = req.into_body();
+    let (mut hash, mut size) = (Sha256::new(), 0);
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => {
+                if let Some(data) = frame.data_ref() {
+                    hash.update(data);
+                    size += data.len();
+                }
+            }
+            Err(_) => {
+                seen.aborted.fetch_add(1, Ordering::SeqCst);
+                return Response::builder().status(400).body(full("broken")).unwrap();
+            }
+        }
+    }
+    text.push_str(&format!("body: {size} {}\n", hex(&hash.finalize())));
+    Response::new(full(text))
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn stream(count: usize, size: usize, pause: Duration, seen: Arc<Seen>) -> Body {
+    let pieces = futures_util::stream::unfold((0, Aborted(seen)), move |(at, guard)| async move {
+        if at == count {
+            std::mem::forget(guard);
+            return None;
+        }
+        tokio::time::sleep(pause).await;
+        guard.0.produced.fetch_add(size, Ordering::SeqCst);
+        Some((Ok(Frame::data(Bytes::from(vec![b'a' + (at % 26) as u8; size]))), (at + 1, guard)))
+    });
+    StreamBody::new(pieces).boxed_unsync()
+}
+
+/// Upgrades and sends everything back, beginning with a greeting right behind the head.
+fn websocket(req: Request<Incoming>) -> Response<Body> {
+    if req.headers().get("upgrade").is_none_or(|to| to != "websocket") {
+        return Response::builder().status(400).body(full("not an upgrade")).unwrap();
+    }
+    tokio::spawn(async move {
+        let mut io = TokioIo::new(hyper::upgrade::on(req).await.unwrap());
+        io.write_all(b"hello ").await.unwrap();
+        let (mut from, mut to) = tokio::io::split(io);
+        let _ = tokio::io::copy(&mut from, &mut to).await;
+        let _ = to.shutdown().await;
+    });
+    Response::builder().status(101).header("upgrade", "websocket").header("connection", "upgrade").body(full("")).unwrap()
+}
+
+/// Everything together.
+pub struct Stage {
+    pub dir: tempfile::TempDir,
+    pub app: App,
+    pub door: Arc<FakeDoor>,
+    pub upstreams: Arc<Upstreams>,
+    pub proxy: Arc<Proxy>,
+    pub address: SocketAddr,
+    pub wake_socket: PathBuf,
+    pub stop: CancellationToken,
+    pub served: Option<JoinHandle<ServeReport>>,
+}
+
+pub fn settings() -> ProxySettings {
+    ProxySettings {
+        wake_timeout: Duration::from_secs(10),
+        page_after: Duration::from_millis(100),
+        max_body: 64 * 1024 * 1024,
+        body_stall: Duration::from_secs(10),
+        rules: Vec::new(),
+        https: false,
+    }
+}
+
+impl Stage {
+    pub async fn new() -> Self {
+        Self::with(settings(), true, DEADLINE).await
+    }
+
+    pub async fn with(settings: ProxySettings, pooling: bool, grace: Duration) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let app = App::start(dir.path().join("app"));
+        let gate = Gate { name: InstanceName::parse("app").unwrap(), listen: Listen::Unix(app.path.clone()), run: 1 };
+        let door = Arc::new(FakeDoor::new(gate));
+        let upstreams = Arc::new(Upstreams::new(pooling));
+        let pages = Pages::new(Arc::new(Templates::new(None).unwrap())).unwrap();
+        let proxy = Arc::new(Proxy::new(door.clone(), upstreams.clone(), settings, pages, None));
+        let tcp = listen::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = tcp.local_addr().unwrap();
+        let wake_socket = dir.path().join("wake");
+        let unix = listen::unix(&wake_socket, 0o600).unwrap();
+        let listeners = vec![Listener::from_tcp(tcp, Front::Public).unwrap(), Listener::from_unix(unix, Front::Wake).unwrap()];
+        let stop = CancellationToken::new();
+        let served = Some(tokio::spawn(serve(listeners, proxy.clone(), stop.clone(), grace)));
+        Self { dir, app, door, upstreams, proxy, address, wake_socket, stop, served }
+    }
+
+    pub async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// Says `text` (with `\n` for line ends) on a new connection and reads until it is closed.
+    pub async fn say(&self, text: &str) -> String {
+        let mut socket = self.connect().await;
+        socket.write_all(text.replace('\n', "\r\n").as_bytes()).await.unwrap();
+        read_all(&mut socket).await
+    }
+
+    /// The same, as nginx would over the wake socket.
+    pub async fn say_as_nginx(&self, text: &str) -> String {
+        let mut socket = UnixStream::connect(&self.wake_socket).await.unwrap();
+        socket.write_all(text.replace('\n', "\r\n").as_bytes()).await.unwrap();
+        read_all(&mut socket).await
+    }
+
+    pub async fn get(&self, path: &str) -> String {
+        self.say(&format!("GET {path} HTTP/1.1\nHost: app.test\nConnection: close\n\n")).await
+    }
+
+    pub fn pooled(&self) -> u32 {
+        self.upstreams.pooled(&self.door.gate())
+    }
+
+    pub async fn finish(&mut self) -> ServeReport {
+        self.stop.cancel();
+        tokio::time::timeout(DEADLINE, self.served.take().unwrap()).await.unwrap().unwrap()
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if let Some(served) = &self.served {
+            served.abort();
+        }
+        self.proxy.cut.cancel();
+    }
+}
+
+pub async fn read_all(socket: &mut (impl AsyncReadExt + Unpin)) -> String {
+    let mut text = Vec::new();
+    let read = tokio::time::timeout(DEADLINE, socket.read_to_end(&mut text)).await.expect("no end of the answer");
+    if let Err(e) = read {
+        text.extend(format!("\n[{e}]").bytes());
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Reads until `end` has come.
+pub async fn read_to(socket: &mut (impl AsyncReadExt + Unpin), end: &str) -> String {
+    let mut text = Vec::new();
+    let mut byte = [0u8; 1];
+    while !text.ends_with(end.as_bytes()) {
+        let got = tokio::time::timeout(DEADLINE, socket.read(&mut byte)).await.expect("nothing comes").unwrap();
+        assert!(got > 0, "closed after {:?}", String::from_utf8_lossy(&text));
+        text.push(byte[0]);
+    }
+    String::from_utf8(text).unwrap()
+}
+
+#[track_caller]
+pub fn status(answer: &str) -> u16 {
+    answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no answer: {answer:?}"))
+}

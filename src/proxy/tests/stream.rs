@@ -1,0 +1,152 @@
+//! Streams both ways, WebSockets, back-pressure, limits on bodies, clients that leave.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::stage::*;
+use crate::domain::lifecycle::Phase;
+use crate::proxy::ProxySettings;
+
+const UPGRADE: &str = "GET /ws HTTP/1.1\nHost: app.test\nConnection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Version: 13\n\n";
+
+#[tokio::test]
+async fn a_websocket_goes_through_a_wake_and_counts_as_use() {
+    for pooling in [true, false] {
+        let stage = Stage::with(settings(), pooling, DEADLINE).await;
+        stage.door.set(Phase::Asleep);
+        let mut client = stage.connect().await;
+        client.write_all(UPGRADE.replace('\n', "\r\n").as_bytes()).await.unwrap();
+        until("it is held", || stage.door.waiting() == 1).await;
+        stage.door.set(Phase::Awake);
+        let head = read_to(&mut client, "\r\n\r\n").await;
+        assert_eq!(status(&head), 101);
+        assert!(head.contains("upgrade: websocket") && head.contains("connection: upgrade"), "{head}");
+        assert_eq!(read_to(&mut client, "hello ").await, "hello ");
+        for i in 0..50 {
+            client.write_all(format!("ping {i};").as_bytes()).await.unwrap();
+            read_to(&mut client, &format!("ping {i};")).await;
+        }
+        assert_eq!(stage.door.in_flight(), 1);
+        assert_eq!(stage.pooled(), 0);
+        client.shutdown().await.unwrap();
+        assert_eq!(read_all(&mut client).await, "");
+        until("the pass is back", || stage.door.in_flight() == 0).await;
+        until("the connection is closed", || stage.app.seen.open.load(Ordering::SeqCst) == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_websocket_through_nginx() {
+    let stage = Stage::with(settings(), false, DEADLINE).await;
+    let mut client = tokio::net::UnixStream::connect(&stage.wake_socket).await.unwrap();
+    client.write_all(UPGRADE.replace('\n', "\r\n").as_bytes()).await.unwrap();
+    assert_eq!(status(&read_to(&mut client, "\r\n\r\n").await), 101);
+    client.write_all(b"x!").await.unwrap();
+    assert_eq!(read_to(&mut client, "x!").await, "hello x!");
+}
+
+#[tokio::test]
+async fn a_websocket_whose_client_vanishes_is_over() {
+    let stage = Stage::new().await;
+    let mut client = stage.connect().await;
+    client.write_all(UPGRADE.replace('\n', "\r\n").as_bytes()).await.unwrap();
+    read_to(&mut client, "hello ").await;
+    drop(client);
+    until("the pass is back", || stage.door.in_flight() == 0).await;
+}
+
+#[tokio::test]
+async fn an_upgrade_nobody_asked_for_is_a_broken_application() {
+    let stage = Stage::new().await;
+    assert_eq!(status(&stage.get("/switch").await), 502);
+    until("the pass is back", || stage.door.in_flight() == 0).await;
+}
+
+#[tokio::test]
+async fn a_stream_arrives_piece_by_piece() {
+    let stage = Stage::new().await;
+    let mut client = stage.connect().await;
+    client.write_all(b"GET /stream HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").await.unwrap();
+    read_to(&mut client, "\r\na\r\n").await;
+    assert!(stage.app.seen.produced.load(Ordering::SeqCst) < 20, "the first piece came with the last");
+    assert_eq!(stage.door.in_flight(), 1);
+    assert!(read_all(&mut client).await.ends_with("\r\nt\r\n0\r\n\r\n"));
+    until("the pass is back", || stage.door.in_flight() == 0).await;
+}
+
+#[tokio::test]
+async fn a_slow_reader_costs_little_memory() {
+    let stage = Stage::new().await;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+    let mut client = socket.connect(stage.address).await.unwrap();
+    client.write_all(b"GET /big HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").await.unwrap();
+    read_to(&mut client, "\r\n\r\n").await;
+    // Wait until nothing moves any more, then look how far the application came.
+    let produced = || stage.app.seen.produced.load(Ordering::SeqCst);
+    let mut last = produced();
+    loop {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if produced() == last {
+            break;
+        }
+        last = produced();
+    }
+    // 64 MiB were to be sent; what is on the way lies in kernel buffers and at most a few of ours.
+    assert!(last < 16 * 1024 * 1024, "{last} bytes were taken from the application");
+    assert_eq!(stage.door.in_flight(), 1);
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).await.unwrap();
+    assert!(rest.len() >= 64 * 1024 * 1024);
+    until("the pass is back", || stage.door.in_flight() == 0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_ends_the_work_for_it() {
+    let stage = Stage::new().await;
+    let mut client = stage.connect().await;
+    client.write_all(b"GET /never HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
+    until("it is in flight", || stage.app.seen.requests.load(Ordering::SeqCst) == 1).await;
+    drop(client);
+    until("the pass is back", || stage.door.in_flight() == 0).await;
+    until("the application noticed", || stage.app.seen.aborted.load(Ordering::SeqCst) == 1).await;
+
+    let mut client = stage.connect().await;
+    client.write_all(b"GET /big HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
+    read_to(&mut client, "\r\n\r\n").await;
+    drop(client);
+    until("the pass is back", || stage.door.in_flight() == 0).await;
+    until("the application noticed", || stage.app.seen.aborted.load(Ordering::SeqCst) == 2).await;
+}
+
+#[tokio::test]
+async fn too_large_is_said_before_anything_is_woken() {
+    let stage = Stage::with(ProxySettings { max_body: 10, ..settings() }, true, DEADLINE).await;
+    stage.door.set(Phase::Asleep);
+    let answer = stage.say("POST /echo HTTP/1.1\nHost: app.test\nContent-Length: 11\n\n").await;
+    assert_eq!(status(&answer), 413);
+    assert!(answer.contains("no-store"), "{answer}");
+    assert_eq!(stage.door.knocks.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_chunked_body_beyond_the_limit_is_cut() {
+    let stage = Stage::with(ProxySettings { max_body: 10, ..settings() }, true, DEADLINE).await;
+    let answer = stage.say("POST /echo HTTP/1.1\nHost: app.test\nTransfer-Encoding: chunked\n\n8\n12345678\n8\n12345678\n0\n\n").await;
+    assert_eq!(status(&answer), 413);
+    until("the application noticed", || stage.app.seen.aborted.load(Ordering::SeqCst) == 1).await;
+    assert_eq!(stage.pooled(), 0);
+    let just_right =
+        stage.say("POST /echo HTTP/1.1\nHost: app.test\nConnection: close\nTransfer-Encoding: chunked\n\na\n1234567890\n0\n\n").await;
+    assert!(just_right.contains("body: 10 "), "{just_right}");
+}
+
+#[tokio::test]
+async fn a_body_that_stops_arriving_is_cut() {
+    let stage = Stage::with(ProxySettings { body_stall: Duration::from_millis(100), ..settings() }, true, DEADLINE).await;
+    let answer = stage.say("POST /echo HTTP/1.1\nHost: app.test\nContent-Length: 10\n\nabc").await;
+    assert_eq!(status(&answer), 408);
+    until("the pass is back", || stage.door.in_flight() == 0).await;
+}
