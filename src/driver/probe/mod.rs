@@ -2,8 +2,17 @@
 //!
 //! It never gives up by itself: the machine's timer does, and drops the future.
 
+pub mod fake;
+mod health;
+mod socket;
+#[cfg(test)]
+mod tests;
+mod wait;
+
 use async_trait::async_trait;
 
+pub use self::fake::FakeProbe;
+pub use self::socket::{Owner, SocketProbe};
 use crate::domain::instance::Listen;
 
 /// What to wait for.

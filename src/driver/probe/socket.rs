@@ -1,0 +1,189 @@
+//! The probe of real sockets: clears the place before a start, and notices within a few milliseconds that somebody answers.
+//!
+//! It removes only what nobody answers on, and never ends a program that is in the way.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use nix::unistd::{Gid, Uid, User, chown, geteuid};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::wait::{Steps, Watch, pause};
+use super::{Probe, Question, health};
+use crate::domain::instance::Listen;
+use crate::driver::host::fs::{make_dir, remove_file};
+
+/// Even when the folder is watched the socket is looked for this often: a watch may be lost.
+const LOOK_ANYWAY: Duration = Duration::from_millis(100);
+
+/// To whom the folder of a socket belongs, so that the application can bind there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// User.
+    pub uid: u32,
+    /// Its primary group.
+    pub gid: u32,
+}
+
+impl Owner {
+    /// The user that instances run as (`user` of the settings); `None` when they run as acc itself does.
+    pub fn of(user: Option<&str>) -> Result<Option<Self>, String> {
+        let Some(name) = user.filter(|_| geteuid().is_root()) else { return Ok(None) };
+        match User::from_name(name) {
+            Ok(Some(user)) => Ok(Some(Self { uid: user.uid.as_raw(), gid: user.gid.as_raw() })),
+            Ok(None) => Err(format!("there is no user `{name}` on this host")),
+            Err(e) => Err(format!("could not look up user `{name}`: {e}")),
+        }
+    }
+}
+
+/// The probe of real sockets.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SocketProbe {
+    owner: Option<Owner>,
+}
+
+impl SocketProbe {
+    /// `owner`: who instances run as, when that is not who acc runs as.
+    #[must_use]
+    pub fn new(owner: Option<Owner>) -> Self {
+        Self { owner }
+    }
+
+    /// Makes the folder of a socket: for the application and for nginx's workers, who are the same user, and nobody else.
+    fn make_folder(self, dir: &Path) -> Result<(), String> {
+        let failed = |e: &dyn std::fmt::Display| format!("the folder `{}` cannot be made: {e}", dir.display());
+        if let Some(parent) = dir.parent() {
+            // To be passed through on the way, not to be read.
+            make_dir(parent, 0o711).map_err(|e| failed(&e))?;
+        }
+        make_dir(dir, 0o750).map_err(|e| failed(&e))?;
+        match self.owner {
+            Some(owner) => chown(dir, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid))).map_err(|e| failed(&e)),
+            None => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Probe for SocketProbe {
+    async fn clear(&self, question: &Question) -> Result<(), String> {
+        match &question.listen {
+            Listen::Unix(path) => {
+                if let Some(dir) = path.parent() {
+                    self.make_folder(dir)?;
+                }
+                remove_stale(path).await
+            }
+            Listen::Tcp(address) => check_free(*address),
+        }
+    }
+
+    async fn ready(&self, question: &Question) {
+        let mut unwell = Steps::HEALTH;
+        loop {
+            let well = match &question.listen {
+                Listen::Unix(path) => is_well(connect_unix(path).await, question).await,
+                Listen::Tcp(address) => is_well(connect_tcp(*address).await, question).await,
+            };
+            if well {
+                return;
+            }
+            pause(unwell.pause()).await;
+        }
+    }
+
+    fn describe(&self, question: &Question) -> String {
+        let place = match &question.listen {
+            Listen::Unix(path) if fs::symlink_metadata(path).is_err() => return format!("the socket `{}` to appear", path.display()),
+            Listen::Unix(path) => format!("`{}`", path.display()),
+            Listen::Tcp(address) => format!("`{address}`"),
+        };
+        match &question.health {
+            Some(path) => format!("a good answer to `{path}` on {place}"),
+            None => format!("a connection on {place}"),
+        }
+    }
+}
+
+async fn is_well<S>(stream: S, question: &Question) -> bool
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    match &question.health {
+        Some(path) => health::is_well(stream, path, &question.host).await,
+        None => true,
+    }
+}
+
+/// Removes a socket file that nobody answers on.
+async fn remove_stale(path: &Path) -> Result<(), String> {
+    let shown = path.display();
+    match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(format!("`{shown}` cannot be looked at: {e}")),
+        Ok(meta) if !meta.file_type().is_socket() => return Err(format!("`{shown}` is in the way: it is not a socket")),
+        Ok(_) => {}
+    }
+    match UnixStream::connect(path).await {
+        Ok(_) => Err(format!("another program answers on `{shown}`")),
+        // Nobody listens there: left behind.
+        Err(e) if e.kind() == ErrorKind::ConnectionRefused => remove_file(path).map_err(|e| format!("`{shown}` cannot be removed: {e}")),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        // A full backlog is somebody, too.
+        Err(e) if e.kind() == ErrorKind::WouldBlock => Err(format!("another program listens on `{shown}`")),
+        Err(e) => Err(format!("`{shown}` cannot be tried: {e}")),
+    }
+}
+
+/// Tries the port as a server would, without listening: nobody can connect meanwhile.
+fn check_free(address: SocketAddr) -> Result<(), String> {
+    let bind = || -> io::Result<()> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())
+    };
+    match bind() {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == ErrorKind::AddrInUse => Err(format!("port {address} is taken by another program")),
+        Err(e) => Err(format!("port {address} cannot be used: {e}")),
+    }
+}
+
+/// Resolves with a connection: told by the folder that the file has appeared, then by trying.
+async fn connect_unix(path: &Path) -> UnixStream {
+    // The watch comes first: a socket made between a look and the watch would be missed.
+    let mut watch = path.parent().map(Watch::new);
+    let mut steps = Steps::SOCKET;
+    loop {
+        match UnixStream::connect(path).await {
+            Ok(stream) => return stream,
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                steps = Steps::SOCKET;
+                match &mut watch {
+                    Some(watch) => watch.change(LOOK_ANYWAY).await,
+                    None => pause(LOOK_ANYWAY).await,
+                }
+            }
+            Err(_) => pause(steps.pause()).await,
+        }
+    }
+}
+
+/// Resolves with a connection: by trying.
+async fn connect_tcp(address: SocketAddr) -> TcpStream {
+    let mut steps = Steps::PORT;
+    loop {
+        match TcpStream::connect(address).await {
+            // With nobody there, the kernel may give the connection the very port that is asked for, and it reaches itself.
+            Ok(stream) if stream.local_addr().is_ok_and(|own| own != address) => return stream,
+            _ => pause(steps.pause()).await,
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The probe against real sockets.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::time::{Instant, timeout};
+
+use super::*;
+
+fn dir() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("acc").tempdir().unwrap()
+}
+
+fn unix(path: PathBuf, health: Option<&str>) -> Question {
+    Question { listen: Listen::Unix(path), health: health.map(str::to_owned), host: "a.example".into() }
+}
+
+fn tcp(port: u16, health: Option<&str>) -> Question {
+    Question { listen: Listen::Tcp(([127, 0, 0, 1], port).into()), health: health.map(str::to_owned), host: "a.example".into() }
+}
+
+async fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+}
+
+/// The delay from `start`, which makes the application listen, to the probe's answer.
+async fn delay(question: Question, start: impl Future<Output = ()>) -> Duration {
+    let waiting = tokio::spawn(async move {
+        SocketProbe::default().ready(&question).await;
+        Instant::now()
+    });
+    // Long enough for the probe to be in its steady state; nothing depends on it.
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    assert!(!waiting.is_finished());
+    start.await;
+    let listening = Instant::now();
+    let ready = timeout(Duration::from_secs(10), waiting).await.expect("not noticed").unwrap();
+    ready.saturating_duration_since(listening)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn notices_a_unix_socket_within_milliseconds() {
+    let dir = dir();
+    let mut delays = Vec::new();
+    for n in 0..5 {
+        let path = dir.path().join(format!("{n}.sock"));
+        let mut kept = None;
+        delays.push(delay(unix(path.clone(), None), async { kept = Some(UnixListener::bind(&path).unwrap()) }).await);
+    }
+    delays.sort();
+    assert!(delays[1] < Duration::from_millis(20), "{delays:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn notices_a_socket_that_is_bound_elsewhere_and_renamed_or_listens_late() {
+    let dir = dir();
+    let (path, beside) = (dir.path().join("app.sock"), dir.path().join("beside"));
+    let mut kept = None;
+    let renamed = delay(unix(path.clone(), None), async {
+        kept = Some(UnixListener::bind(&beside).unwrap());
+        std::fs::rename(&beside, &path).unwrap();
+    });
+    assert!(renamed.await < Duration::from_millis(100));
+
+    let late = dir.path().join("late.sock");
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&socket2::SockAddr::unix(&late).unwrap()).unwrap();
+    let listened = delay(unix(late, None), async { socket.listen(8).unwrap() });
+    assert!(listened.await < Duration::from_millis(100));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn notices_a_port_within_its_step() {
+    let port = free_port().await;
+    let mut kept = None;
+    let noticed = delay(tcp(port, None), async { kept = Some(TcpListener::bind(("127.0.0.1", port)).await.unwrap()) }).await;
+    assert!(noticed < Duration::from_millis(200), "{noticed:?}");
+}
+
+/// Answers each connection with the next of these; an empty one closes it.
+async fn serve(listener: UnixListener, answers: Vec<&'static str>) -> Vec<String> {
+    let mut asked = Vec::new();
+    for answer in answers {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0);
+        }
+        asked.push(String::from_utf8(request).unwrap());
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    }
+    asked
+}
+
+#[tokio::test]
+async fn asks_the_health_path_until_it_is_well() {
+    let dir = dir();
+    let path = dir.path().join("app.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let answers = vec!["HTTP/1.1 503 No\r\n\r\n", "", "nonsense\r\n", "HTTP/1.1 404 No\r\n\r\n", "HTTP/1.1 302 There\r\n\r\n"];
+    let served = tokio::spawn(serve(listener, answers));
+    timeout(Duration::from_secs(10), SocketProbe::default().ready(&unix(path, Some("/up?x=1")))).await.unwrap();
+    let asked = served.await.unwrap();
+    assert_eq!(asked.len(), 5);
+    assert!(asked[0].starts_with("GET /up?x=1 HTTP/1.1\r\nHost: a.example\r\n"), "{}", asked[0]);
+}
+
+#[tokio::test]
+async fn an_application_that_listens_and_never_answers_is_not_ready() {
+    let dir = dir();
+    let path = dir.path().join("app.sock");
+    let _listener = UnixListener::bind(&path).unwrap();
+    assert!(timeout(Duration::from_millis(300), SocketProbe::default().ready(&unix(path.clone(), Some("/")))).await.is_err());
+    timeout(Duration::from_secs(10), SocketProbe::default().ready(&unix(path, None))).await.unwrap();
+}
+
+#[tokio::test]
+async fn clear_removes_what_nobody_answers_on_and_nothing_else() {
+    let dir = dir();
+    let probe = SocketProbe::default();
+    let path = dir.path().join("sock/a/app.sock");
+    let question = unix(path.clone(), None);
+    probe.clear(&question).await.unwrap();
+    assert_eq!(std::fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o750);
+    assert_eq!(std::fs::metadata(dir.path().join("sock")).unwrap().permissions().mode() & 0o777, 0o711);
+
+    let listener = UnixListener::bind(&path).unwrap();
+    let refused = probe.clear(&question).await.unwrap_err();
+    assert!(refused.contains("another program") && refused.contains("app.sock"), "{refused}");
+    drop(listener);
+    assert!(path.exists());
+    probe.clear(&question).await.unwrap();
+    assert!(!path.exists());
+    probe.clear(&question).await.unwrap();
+
+    std::fs::write(&path, "precious").unwrap();
+    assert!(probe.clear(&question).await.unwrap_err().contains("not a socket"));
+    assert!(path.exists());
+    let blocked = unix(path.join("b/app.sock"), None);
+    assert!(probe.clear(&blocked).await.unwrap_err().contains("cannot be made"));
+}
+
+#[tokio::test]
+async fn clear_names_a_port_that_is_taken() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let probe = SocketProbe::default();
+    assert_eq!(probe.clear(&tcp(port, None)).await.unwrap_err(), format!("port 127.0.0.1:{port} is taken by another program"));
+    // Connections of the last run that linger in the kernel are no obstacle.
+    let client = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let accepted = listener.accept().await.unwrap();
+    drop(accepted);
+    drop(client);
+    drop(listener);
+    probe.clear(&tcp(port, None)).await.unwrap();
+}
+
+#[tokio::test]
+async fn clear_gives_the_folder_to_the_instances_user() {
+    let Ok(Some(owner)) = Owner::of(Some("nobody")) else {
+        println!("skipped: needs root and the user nobody");
+        assert!(std::env::vars().all(|(k, _)| k != "CI"));
+        return;
+    };
+    let dir = dir();
+    let path = dir.path().join("sock/a/app.sock");
+    SocketProbe::new(Some(owner)).clear(&unix(path.clone(), None)).await.unwrap();
+    let meta = std::fs::metadata(path.parent().unwrap()).unwrap();
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!((meta.uid(), meta.gid()), (owner.uid, owner.gid));
+    assert!(Owner::of(Some("no-such-user")).unwrap_err().contains("`no-such-user`"));
+    assert_eq!(Owner::of(None).unwrap(), None);
+}
+
+#[tokio::test]
+async fn says_what_it_waits_for() {
+    let dir = dir();
+    let path = dir.path().join("app.sock");
+    let probe = SocketProbe::default();
+    assert!(probe.describe(&unix(path.clone(), None)).starts_with("the socket `"));
+    let _listener = UnixListener::bind(&path).unwrap();
+    assert_eq!(probe.describe(&unix(path.clone(), None)), format!("a connection on `{}`", path.display()));
+    assert_eq!(probe.describe(&tcp(9, Some("/up"))), "a good answer to `/up` on `127.0.0.1:9`");
+}
+
+#[tokio::test]
+async fn the_fake_is_ready_when_told() {
+    let fake = Arc::new(FakeProbe::new());
+    let question = tcp(9, None);
+    let waiting = tokio::spawn({
+        let (fake, question) = (fake.clone(), question.clone());
+        async move { fake.ready(&question).await }
+    });
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    fake.set_ready(&question.listen, true);
+    timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
+    FakeProbe::always().ready(&question).await;
+    fake.set_obstacle(Some("in the way"));
+    assert_eq!(fake.clear(&question).await, Err("in the way".into()));
+}
