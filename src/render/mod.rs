@@ -13,7 +13,11 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 /// The built-in templates, by the name they have below `templates/`.
-const BUILT_IN: &[(&str, &str)] = &[];
+const BUILT_IN: &[(&str, &str)] = &[
+    ("supervisord/supervisord.conf", include_str!("../../templates/supervisord/supervisord.conf")),
+    ("supervisord/program.conf", include_str!("../../templates/supervisord/program.conf")),
+    ("supervisord/service.conf", include_str!("../../templates/supervisord/service.conf")),
+];
 
 /// A template could not be read or rendered.
 #[derive(Debug, thiserror::Error)]
