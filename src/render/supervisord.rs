@@ -161,8 +161,7 @@ pub fn service(templates: &Templates, text: &ServiceText<'_>) -> Result<String, 
         command.push(' ');
         command.push_str(&word(&format!("argument {}", number + 1), arg)?);
     }
-    let values =
-        Values { name: text.name, command, stop_signal: text.stop_signal, stop_wait: text.stop_wait, log: log(text.log)? };
+    let values = Values { name: text.name, command, stop_signal: text.stop_signal, stop_wait: text.stop_wait, log: log(text.log)? };
     Ok(templates.render("supervisord/service.conf", &values)?)
 }
 
@@ -341,13 +340,8 @@ mod tests {
         assert!(why(&[&"x".repeat(ARGUMENT_MAX)], &[], "/x").contains("too long"));
         let dir = ProgramText { dir: Path::new("/ends with a blank "), ..text(&[], &[]) };
         assert!(program(&templates, &dir).is_err());
-        let daemon_text = DaemonText {
-            dir: Path::new("/a[b]"),
-            socket: Path::new("/s"),
-            pid_file: Path::new("/p"),
-            log: Path::new("/l"),
-            root: false,
-        };
+        let daemon_text =
+            DaemonText { dir: Path::new("/a[b]"), socket: Path::new("/s"), pid_file: Path::new("/p"), log: Path::new("/l"), root: false };
         assert!(daemon(&templates, &daemon_text).is_err());
         let fine = daemon(&templates, &DaemonText { dir: Path::new("/a"), ..daemon_text }).unwrap();
         assert!(!fine.contains("user ="), "{fine}");

@@ -77,6 +77,10 @@ impl World {
         Arc::clone(&self.supervisor)
     }
 
+    pub(in super::super) fn is_supervisord(&self) -> bool {
+        self.kind == "supervisord"
+    }
+
     /// Working directory of its programs.
     pub(in super::super) fn dir(&self) -> &Path {
         self.dir.path()

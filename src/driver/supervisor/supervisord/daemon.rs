@@ -53,7 +53,8 @@ impl Daemon {
             Err(source) => return Err(SupervisorError::File { deed: "read", path: self.pid_file.clone(), source }),
         };
         let Some(pid) = text.trim().parse().ok().filter(|pid: &i32| *pid > 1) else { return Ok(None) };
-        let asked = |why: std::io::Error| SupervisorError::Unreachable { what: format!("the kernel about process {pid}"), why: why.to_string() };
+        let asked =
+            |why: std::io::Error| SupervisorError::Unreachable { what: format!("the kernel about process {pid}"), why: why.to_string() };
         let Some(found) = process::by_pid(pid).map_err(asked)? else { return Ok(None) };
         Ok(self.is_ours(pid).then_some(found))
     }
@@ -92,7 +93,8 @@ impl Daemon {
         let program = self.program().await?;
         self.clear()?;
         let argv = [program.display().to_string(), "-c".to_owned(), self.config.display().to_string()];
-        let output = command::run(&argv, START_LIMIT).await.map_err(|e| unusable(&format!("supervisord does not start: {}", with_source(&e))))?;
+        let output =
+            command::run(&argv, START_LIMIT).await.map_err(|e| unusable(&format!("supervisord does not start: {}", with_source(&e))))?;
         if !output.success() {
             let said = one_line(&format!("{} {}", output.stderr, output.stdout));
             return Err(unusable(&format!("supervisord does not start: {said}")));
@@ -125,7 +127,9 @@ impl Daemon {
     /// The program, which is new enough.
     pub(super) async fn program(&self) -> Result<PathBuf, SupervisorError> {
         let found = self.program.clone().or_else(|| command::find_program("supervisord"));
-        let program = found.ok_or_else(|| unusable("supervisord is not installed: install the package `supervisor`, or set `kind = \"builtin\"` under `[supervisor]`"))?;
+        let program = found.ok_or_else(|| {
+            unusable("supervisord is not installed: install the package `supervisor`, or set `kind = \"builtin\"` under `[supervisor]`")
+        })?;
         let argv = [program.display().to_string(), "--version".to_owned()];
         let output = command::run(&argv, START_LIMIT).await.map_err(|e| unusable(&with_source(&e)))?;
         let version = one_line(&output.stdout);
@@ -159,7 +163,9 @@ impl Daemon {
         let ended = tokio::time::timeout(END_LIMIT, process::ended(process)).await;
         match ended {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(e)) => Err(SupervisorError::Unreachable { what: format!("the kernel about process {}", process.pid), why: e.to_string() }),
+            Ok(Err(e)) => {
+                Err(SupervisorError::Unreachable { what: format!("the kernel about process {}", process.pid), why: e.to_string() })
+            }
             Err(_) => Err(SupervisorError::Unreachable {
                 what: format!("supervisord on `{}`", self.client.socket().display()),
                 why: format!("it did not end within {} s", END_LIMIT.as_secs()),

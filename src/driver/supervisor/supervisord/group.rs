@@ -43,9 +43,13 @@ pub(super) struct Info {
 pub(super) enum Launched {
     /// It ran already, as this pid.
     Already(i32),
-    /// It was started, as this pid; it may have ended since.
+    /// It was started, as this pid; it may have ended since. [`ENDED_AT_ONCE`]: before its pid could be learned.
     Started(i32),
 }
+
+/// A pid above the highest a kernel gives (2^22), for a process that ended before anybody could see it: waiting for it ends
+/// at once, and supervisord knows how it was.
+pub(super) const ENDED_AT_ONCE: i32 = i32::MAX;
 
 /// What one attempt at a launch came to.
 enum Attempt {
@@ -195,9 +199,15 @@ impl Group<'_> {
     }
 
     fn judge(&self, started: Result<Value, RpcError>, after: &Info) -> Result<Attempt, RpcError> {
+        // supervisord looks for ended children right after the start: on a busy machine it may find this one.
+        let ran = after.pid == 0 && after.ran && after.state == state::EXITED;
         match started {
             Ok(_) if after.pid > 0 => Ok(Attempt::Done(Launched::Started(after.pid))),
+            Ok(_) if ran => Ok(Attempt::Done(Launched::Started(ENDED_AT_ONCE))),
             Ok(_) => Err(RpcError::Broken("it says that it started the program and has no process of it".to_owned())),
+            Err(RpcError::Fault(refused)) if refused.code == fault::SPAWN_ERROR && ran => {
+                Ok(Attempt::Done(Launched::Started(ENDED_AT_ONCE)))
+            }
             Err(RpcError::Fault(mut refused)) => {
                 if !after.spawn_error.is_empty() {
                     refused.text.clone_from(&after.spawn_error);

@@ -14,7 +14,7 @@ mod xmlrpc;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -70,6 +70,8 @@ pub struct Supervisord {
     locks: Locks,
     /// When each name was last started, as a count of starts: which sections to drop first.
     used: Mutex<(u64, HashMap<String, u64>)>,
+    /// Processes started here and not yet waited for: held, so that it is known how they ended although supervisord reaps.
+    held: Mutex<HashMap<InstanceName, process::Held>>,
 }
 
 impl Supervisord {
@@ -87,6 +89,7 @@ impl Supervisord {
             services: Sections::new(settings.dir.join("services")),
             locks: Locks::default(),
             used: Mutex::default(),
+            held: Mutex::default(),
             settings,
         }
     }
@@ -136,9 +139,16 @@ impl Supervisord {
         used.1.insert(name.to_string(), count);
     }
 
+    fn held(&self) -> MutexGuard<'_, HashMap<InstanceName, process::Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The process supervisord runs under this name, which acc has no record of: it was started just before a crash.
     fn adopt(&self, name: &InstanceName, info: &Info) -> Result<Option<Process>, SupervisorError> {
-        let asked = |why: std::io::Error| SupervisorError::Unreachable { what: format!("the kernel about process {}", info.pid), why: why.to_string() };
+        let asked = |why: std::io::Error| SupervisorError::Unreachable {
+            what: format!("the kernel about process {}", info.pid),
+            why: why.to_string(),
+        };
         let found = process::by_pid(info.pid).map_err(asked)?;
         if let Some(process) = found {
             self.write_record(&self.pid_path(name), process, std::path::Path::new(""))?;
@@ -226,6 +236,8 @@ impl Supervisor for Supervisord {
         // Living or zombie. One that is gone already has a start time that no process has: waiting for it ends at once.
         let seen = process::stat(pid).map_err(|e| kernel(program.name.as_str(), &e))?;
         let process = Process { pid, start_time: seen.map_or(0, |s| s.start_time) };
+        let held = process::hold(process).map_err(|e| kernel(program.name.as_str(), &e))?;
+        self.held().insert(program.name.clone(), held);
         if seen.is_some() {
             self.write_record(&pid_path, process, &program.log)?;
         }
@@ -274,7 +286,15 @@ impl Supervisor for Supervisord {
     }
 
     async fn wait(&self, name: &InstanceName, process: Process) -> Result<Exit, SupervisorError> {
-        let mut exit = process::ended(process).await.map_err(|e| kernel(name.as_str(), &e))?;
+        let held = {
+            let mut all = self.held();
+            if all.get(name).is_some_and(|held| held.process() == process) { all.remove(name) } else { None }
+        };
+        let ended = match held {
+            Some(held) => held.ended().await,
+            None => process::ended(process).await,
+        };
+        let mut exit = ended.map_err(|e| kernel(name.as_str(), &e))?;
         let _held = self.locks.lock(name.as_str()).await;
         let pid_path = self.pid_path(name);
         let last = record::living(&pid_path)?.is_none();
@@ -289,6 +309,7 @@ impl Supervisor for Supervisord {
 
     async fn forget(&self, name: &InstanceName) -> Result<(), SupervisorError> {
         let _held = self.locks.lock(name.as_str()).await;
+        self.held().remove(name);
         let had = self.programs.has(name.as_str());
         if !self.drop_section(name.as_str()).await? {
             let why = RpcError::Broken(format!("`{name}` still runs"));

@@ -130,7 +130,8 @@ mod tests {
         assert_eq!(sections.look("a", "x").unwrap(), Found::Same);
         assert_eq!(sections.look("a", "z").unwrap(), Found::Other);
         assert_eq!(sections.names().unwrap(), ["a", "b"]);
-        let message = format!("CANT_REREAD: Invalid user name x in section 'program:b' (file: '{}')", dir.path().join("programs/b.conf").display());
+        let message =
+            format!("CANT_REREAD: Invalid user name x in section 'program:b' (file: '{}')", dir.path().join("programs/b.conf").display());
         assert_eq!(sections.culprit(&message), Some("b".to_owned()));
         assert_eq!(sections.culprit("something else"), None);
         sections.keep_only(&["b".to_owned()]).unwrap();

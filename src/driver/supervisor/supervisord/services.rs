@@ -167,7 +167,9 @@ impl Supervisord {
         let name = group_name(service.name);
         let group = self.service_group(&name, service.name);
         match group.info().await {
-            Ok(Some(info)) if info.state == state::BACKOFF => return Err(group.not_started(format!("it keeps ending: {}", info.spawn_error))),
+            Ok(Some(info)) if info.state == state::BACKOFF => {
+                return Err(group.not_started(format!("it keeps ending: {}", info.spawn_error)));
+            }
             Ok(_) => {}
             Err(error) => return Err(unreachable(&self.daemon.client, &error)),
         }
