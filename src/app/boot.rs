@@ -33,7 +33,7 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
         prepare(config, &drivers, &mut report).await?;
     }
     if foreground {
-        report.exec = Some(foreground_argv(config, &drivers, &services)?);
+        report.exec = Some(foreground_argv(config, &drivers, &services).await?);
         return Ok(report);
     }
     bring_up(&drivers, &services, &mut report).await?;
@@ -50,14 +50,22 @@ async fn prepare(config: &Config, drivers: &Drivers, report: &mut BootReport) ->
     let _owner = lock::take(config).await?;
     let store = open_store(config)?;
     store.check().map_err(crate::service::error::store)?;
-    install_shipped(&config.models())
-        .map_err(|e| ServiceError::because(format!("could not install the shipped models in `{}`", config.models().display()), &e, "check space, owner and mode"))?;
+    install_shipped(&config.models()).map_err(|e| {
+        ServiceError::because(
+            format!("could not install the shipped models in `{}`", config.models().display()),
+            &e,
+            "check space, owner and mode",
+        )
+    })?;
     if drivers.nginx.is_some() {
         places::give_to_edge(config, &config.nginx_dir())?;
-        let world = world(config, drivers, store);
+        let world = world(config, drivers, store)?;
         let routes = recover::all_routes(&world)?;
         drivers.edge.prepare(&routes).await.map_err(|e| {
-            ServiceError::failed(format!("could not prepare nginx: {}", chain(&e)), "run `acc doctor`; without nginx, set `edge.kind = \"builtin\"` in the config")
+            ServiceError::failed(
+                format!("could not prepare nginx: {}", chain(&e)),
+                "run `acc doctor`; without nginx, set `edge.kind = \"builtin\"` in the config",
+            )
         })?;
     }
     report.did.push(format!("prepared {} and {}", config.home.display(), config.run.display()));
@@ -65,9 +73,8 @@ async fn prepare(config: &Config, drivers: &Drivers, report: &mut BootReport) ->
 }
 
 async fn bring_up(drivers: &Drivers, services: &[Service], report: &mut BootReport) -> Result<(), ServiceError> {
-    let unusable = |e| {
-        ServiceError::failed(chain(&e), "run `acc doctor`; without supervisord, set `supervisor.kind = \"builtin\"` in the config")
-    };
+    let unusable =
+        |e| ServiceError::failed(chain(&e), "run `acc doctor`; without supervisord, set `supervisor.kind = \"builtin\"` in the config");
     if drivers.supervisor.boot(services).await.map_err(unusable)? == Ensured::Started {
         report.did.push(format!("started {}", drivers.supervisor.kind()));
     }
@@ -98,7 +105,11 @@ async fn wait_for_server(config: &Config) -> Result<(), ServiceError> {
     let log = config.own_log("server");
     let last = fs::last_lines(&log, 3).join(" | ");
     let hint = format!("see `{}`{}", log.display(), if last.is_empty() { String::new() } else { format!("; its last words: {last}") });
-    Err(ServiceError::new(crate::service::error::ErrorKind::TimedOut, format!("acc's server did not answer within {} s", UP_WITHIN.as_secs()), hint))
+    Err(ServiceError::new(
+        crate::service::error::ErrorKind::TimedOut,
+        format!("acc's server did not answer within {} s", UP_WITHIN.as_secs()),
+        hint,
+    ))
 }
 
 /// It ran already: one pass mends what is not as it should be.
@@ -109,11 +120,11 @@ async fn repair(config: &Config, report: &mut BootReport) -> Result<(), ServiceE
     Ok(())
 }
 
-fn foreground_argv(config: &Config, drivers: &Drivers, services: &[Service]) -> Result<Vec<String>, ServiceError> {
+async fn foreground_argv(config: &Config, drivers: &Drivers, services: &[Service]) -> Result<Vec<String>, ServiceError> {
     match &drivers.supervisord {
         None => Ok(own_service(config).argv),
         Some(supervisord) => {
-            supervisord.render_config(services).map_err(|e| ServiceError::failed(chain(&e), "check space, owner and mode"))?;
+            supervisord.render_config(services).await.map_err(|e| ServiceError::failed(chain(&e), "check space, owner and mode"))?;
             Ok(supervisord.foreground_argv())
         }
     }

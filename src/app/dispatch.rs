@@ -54,7 +54,7 @@ pub(super) async fn ask_server(config: &Config, request: &Request) -> Result<Opt
 
 async fn run_here(config: &Config, request: Request) -> Result<Outcome, ServiceError> {
     let drivers = Drivers::new(config)?;
-    let world = world(config, &drivers, open_store(config)?);
+    let world = world(config, &drivers, open_store(config)?)?;
     recover::recover(&world).await?;
     service::handle(&world, request).await
 }

@@ -36,7 +36,11 @@ pub(super) fn try_take(config: &Config) -> Result<Option<Owner>, ServiceError> {
             Ok(Some(Owner { _lock: lock }))
         }
         Err((_, nix::errno::Errno::EAGAIN)) => Ok(None),
-        Err((_, e)) => Err(ServiceError::because(format!("could not lock `{}`", path.display()), &e, "is it on a network file system? `run` must be local")),
+        Err((_, e)) => Err(ServiceError::because(
+            format!("could not lock `{}`", path.display()),
+            &e,
+            "is it on a network file system? `run` must be local",
+        )),
     }
 }
 

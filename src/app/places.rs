@@ -27,7 +27,13 @@ pub(super) fn prepare(config: &Config) -> Result<(), ServiceError> {
         fs::writable(path).map_err(|e| unusable(path, &e))?;
     }
     if let Some(user) = &config.user {
-        users::ids(user).map_err(|e| ServiceError::because("`user` in the config cannot be used", &e, format!("make it with `useradd --system {user}`, or name another")))?;
+        users::ids(user).map_err(|e| {
+            ServiceError::because(
+                "`user` in the config cannot be used",
+                &e,
+                format!("make it with `useradd --system {user}`, or name another"),
+            )
+        })?;
     }
     Ok(())
 }
@@ -42,7 +48,9 @@ pub(super) fn give_to_edge(config: &Config, path: &Path) -> Result<(), ServiceEr
 
 fn unusable(path: &Path, e: &std::io::Error) -> ServiceError {
     let hint = match e.kind() {
-        std::io::ErrorKind::PermissionDenied => "run as the user who owns it (often root), or set `home` and `run` in the config to places of your own",
+        std::io::ErrorKind::PermissionDenied => {
+            "run as the user who owns it (often root), or set `home` and `run` in the config to places of your own"
+        }
         std::io::ErrorKind::StorageFull => "free some space",
         _ => "set `home` and `run` in the config to places that can be written",
     };

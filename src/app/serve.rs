@@ -28,7 +28,7 @@ pub async fn serve(config: Config, reload: impl Fn() -> Result<Config, ServiceEr
     places::prepare(&config)?;
     let _owner = lock::take(&config).await?;
     let drivers = Drivers::new(&config)?;
-    let world = world(&config, &drivers, open_store(&config)?);
+    let world = world(&config, &drivers, open_store(&config)?)?;
     let shutdown = CancellationToken::new();
     let control = control::bind(&config.control_socket()).map_err(|e| {
         let hint = "check `run` in the config: is it short enough, writable, on a local disk?";
@@ -193,7 +193,8 @@ async fn follow_signals(world: &Arc<World>, proxy: &Proxy, drivers: &Drivers, re
 
 async fn reconfigure(world: &Arc<World>, proxy: &Proxy, drivers: &Drivers, new: Config) {
     let old = world.config();
-    let fixed = |c: &Config| (c.home.clone(), c.run.clone(), c.domain.clone(), c.user.clone(), c.supervisor, c.edge.kind, c.edge.listen.clone());
+    let fixed =
+        |c: &Config| (c.home.clone(), c.run.clone(), c.domain.clone(), c.user.clone(), c.supervisor, c.edge.kind, c.edge.listen.clone());
     if fixed(&old) != fixed(&new) {
         return error!("the settings were not changed: home, run, domain, user, kinds and listen need `acc halt` and `acc boot`");
     }

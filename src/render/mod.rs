@@ -19,6 +19,9 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("nginx/nginx.conf", include_str!("../../templates/nginx/nginx.conf")),
     ("pages/error.html", include_str!("../../templates/pages/error.html")),
     ("pages/waiting.html", include_str!("../../templates/pages/waiting.html")),
+    ("supervisord/supervisord.conf", include_str!("../../templates/supervisord/supervisord.conf")),
+    ("supervisord/program.conf", include_str!("../../templates/supervisord/program.conf")),
+    ("supervisord/service.conf", include_str!("../../templates/supervisord/service.conf")),
 ];
 
 /// A template could not be read or rendered.

@@ -106,7 +106,11 @@ fn view(config: &Config, allowance: &Allowance, entries: &[Entry<'_>]) -> Result
     check(&config.run)?;
     let log = config.access_log(any);
     Ok(View {
-        run_as: allowance.run_as.as_ref().map(|(user, group)| Ok::<_, RenderError>(format!("{} {}", quoted(user)?, quoted(group)?))).transpose()?,
+        run_as: allowance
+            .run_as
+            .as_ref()
+            .map(|(user, group)| Ok::<_, RenderError>(format!("{} {}", quoted(user)?, quoted(group)?)))
+            .transpose()?,
         pid_file: plain(&pid_file(config)),
         open_files: allowance.open_files,
         connections: allowance.connections,
@@ -216,7 +220,9 @@ fn check(path: &Path) -> Result<(), RenderError> {
         return Err(refuse(&format!("the folder `{}` is not UTF-8", path.display())));
     };
     match text.chars().find(|c| c.is_control() || "$\"'\\:".contains(*c)) {
-        Some(c) => Err(refuse(&format!("the folder `{}` contains `{}`, which nginx cannot read in a path", path.display(), c.escape_debug()))),
+        Some(c) => {
+            Err(refuse(&format!("the folder `{}` contains `{}`, which nginx cannot read in a path", path.display(), c.escape_debug())))
+        }
         None => Ok(()),
     }
 }

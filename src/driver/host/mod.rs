@@ -6,5 +6,5 @@ pub mod command;
 pub mod fs;
 pub mod net;
 pub mod process;
-pub mod users;
 pub mod spawn;
+pub mod users;

@@ -134,38 +134,61 @@ fn kill_leftovers(process: Process) {
 /// Resolves when the process has ended, at once when it has already. What is left of its group is killed; a child of ours
 /// is reaped. [`Exit::Unknown`] when the kernel cannot tell any more.
 pub async fn ended(process: Process) -> io::Result<Exit> {
-    let Some(pidfd) = open(process)? else {
-        kill_leftovers(process);
-        return Ok(Exit::Unknown);
-    };
-    #[expect(unsafe_code, reason = "tokio registers descriptors only unsafely")]
-    // SAFETY: `OwnedFd` returns the same descriptor every time and keeps it open until the `AsyncFd` that owns it is dropped.
-    let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?;
-    drop(pidfd.readable().await?);
-    if let Some(exit) = ended_child(pidfd.get_ref().as_fd())? {
-        // Reaped only after the kill: until then the zombie holds the number of the group.
-        kill_leftovers(process);
-        let _ = waitid(WaitId::PidFd(pidfd.get_ref().as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
-        return Ok(exit);
-    }
-    let seen = zombie_exit(process);
-    kill_leftovers(process);
-    match seen {
-        Some(exit) => Ok(exit),
-        None => Ok(reaped_exit(pidfd.get_ref().as_fd()).await),
-    }
+    hold(process)?.ended().await
 }
 
-/// A pidfd of this very process, living or zombie.
-fn open(process: Process) -> io::Result<Option<OwnedFd>> {
+/// A process, living or not, that is held on to: the kernel can then tell how it ended also after its parent has reaped it
+/// (Linux 6.15).
+#[derive(Debug)]
+pub struct Held {
+    process: Process,
+    pidfd: Option<OwnedFd>,
+}
+
+/// Takes hold of a process; one that is gone is held too, and has ended.
+pub fn hold(process: Process) -> io::Result<Held> {
     let Some(pid) = rustix::process::Pid::from_raw(process.pid).filter(|_| process.pid > 0) else {
-        return Ok(None);
+        return Ok(Held { process, pidfd: None });
     };
-    match pidfd_open(pid, PidfdFlags::empty()) {
+    let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
         // The pidfd first, then the look: what is seen now is what the pidfd holds, or has ended since.
-        Ok(pidfd) => Ok(stat(process.pid)?.filter(|seen| seen.start_time == process.start_time).map(|_| pidfd)),
-        Err(rustix::io::Errno::SRCH) => Ok(None),
-        Err(e) => Err(e.into()),
+        Ok(pidfd) => stat(process.pid)?.filter(|seen| seen.start_time == process.start_time).map(|_| pidfd),
+        Err(rustix::io::Errno::SRCH) => None,
+        Err(e) => return Err(e.into()),
+    };
+    Ok(Held { process, pidfd })
+}
+
+impl Held {
+    /// Which process it is.
+    #[must_use]
+    pub fn process(&self) -> Process {
+        self.process
+    }
+
+    /// See [`ended`].
+    pub async fn ended(self) -> io::Result<Exit> {
+        let process = self.process;
+        let Some(pidfd) = self.pidfd else {
+            kill_leftovers(process);
+            return Ok(Exit::Unknown);
+        };
+        #[expect(unsafe_code, reason = "tokio registers descriptors only unsafely")]
+        // SAFETY: `OwnedFd` returns the same descriptor every time and keeps it open until the `AsyncFd` that owns it is dropped.
+        let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?;
+        drop(pidfd.readable().await?);
+        if let Some(exit) = ended_child(pidfd.get_ref().as_fd())? {
+            // Reaped only after the kill: until then the zombie holds the number of the group.
+            kill_leftovers(process);
+            let _ = waitid(WaitId::PidFd(pidfd.get_ref().as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+            return Ok(exit);
+        }
+        let seen = zombie_exit(process);
+        kill_leftovers(process);
+        match seen {
+            Some(exit) => Ok(exit),
+            None => Ok(reaped_exit(pidfd.get_ref().as_fd()).await),
+        }
     }
 }
 
@@ -342,7 +365,11 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let (file, go) = (dir.path().join("pid"), dir.path().join("go"));
             // The shell in the middle stays its parent and reaps it.
-            let script = format!("sh -c 'while [ ! -e {} ]; do read x < /proc/uptime; done; {end}' & echo $! > {}; wait; sleep 1000", go.display(), file.display());
+            let script = format!(
+                "sh -c 'while [ ! -e {} ]; do read x < /proc/uptime; done; {end}' & echo $! > {}; wait; sleep 1000",
+                go.display(),
+                file.display()
+            );
             let (_child, middle) = spawn(&script);
             let pid = loop {
                 if let Some(pid) = fs::read_to_string(&file).ok().and_then(|t| t.trim().parse().ok()) {

@@ -36,9 +36,10 @@ pub(super) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Opt
     panic!("waited in vain for {what}");
 }
 
-/// Runs until the file `go` appears in its folder, then ends with this code.
+/// Runs until it is told to finish, then ends with this code.
 fn obedient(name: &str, world: &World, code: i32) -> Program {
-    let script = format!("while [ ! -e go-{name} ]; do read x < /proc/uptime; done; exit {code}");
+    world.make_fifo(name);
+    let script = format!("echo began; read x < go-{name}; exit {code}");
     program(name, world.dir(), &["/bin/sh", "-c", &script])
 }
 
@@ -106,7 +107,6 @@ async fn an_end_by_itself_is_noticed_with_its_code(world: World) {
     assert_eq!(waiting.await.unwrap(), Exit::Code(7));
     assert_eq!(s.find(&a.name).await.unwrap(), None);
     assert_eq!(s.running().await.unwrap(), []);
-    world.unfinish(&a.name);
     let second = s.start(&a).await.unwrap();
     assert_ne!(second, process);
     assert!(world.is_alive(second));
@@ -130,7 +130,8 @@ async fn terminate_ends_it_and_an_ended_process_is_success(world: World) {
 
 async fn a_process_that_does_not_listen_needs_a_kill(world: World) {
     let s = world.supervisor();
-    let script = "trap '' TERM; : > ready; while :; do read x < /proc/uptime; done";
+    let script = "trap '' TERM; : > ready; read x < go-a";
+    world.make_fifo("a");
     let a = program("a", world.dir(), &["/bin/sh", "-c", script]);
     world.make_stubborn(&a.name);
     let process = s.start(&a).await.unwrap();
@@ -170,7 +171,7 @@ async fn services_are_ensured_found_and_stopped(world: World) {
     let s = world.supervisor();
     let nginx = Service {
         name: "nginx",
-        argv: ["/bin/sh", "-c", "trap 'exit 0' QUIT; while :; do read x < /proc/uptime; done"].map(str::to_owned).to_vec(),
+        argv: ["/bin/sh", "-c", "trap 'exit 0' QUIT; sleep 1000 & wait"].map(str::to_owned).to_vec(),
         log: world.dir().join("log/nginx.log"),
         stop_signal: libc::SIGQUIT,
         stop_timeout: Duration::from_secs(20),

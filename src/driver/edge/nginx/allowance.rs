@@ -16,7 +16,8 @@ const CONNECTIONS: u64 = 16_384;
 /// Asks the host. `user`: who the workers shall run as when acc is root.
 pub fn of_host(user: Option<&str>) -> Result<Allowance, EdgeError> {
     let root = geteuid().is_root();
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|e| EdgeError::Unusable(format!("could not read the limit of open files: {e}")))?;
+    let (_, hard) =
+        getrlimit(Resource::RLIMIT_NOFILE).map_err(|e| EdgeError::Unusable(format!("could not read the limit of open files: {e}")))?;
     let run_as = if root { Some(account(user.unwrap_or("root"))?) } else { None };
     let (open_files, connections) = fit(root, hard);
     Ok(Allowance { run_as, open_files: Some(open_files), connections })
@@ -33,7 +34,9 @@ fn account(name: &str) -> Result<(String, String), EdgeError> {
     let missing = || EdgeError::Unusable(format!("there is no user `{name}` on this host: make it or change `user`"));
     let failed = |e: nix::Error| EdgeError::Unusable(format!("could not look up user `{name}`: {e}"));
     let user = User::from_name(name).map_err(failed)?.ok_or_else(missing)?;
-    let group = Group::from_gid(user.gid).map_err(failed)?.ok_or_else(|| EdgeError::Unusable(format!("the group of user `{name}` does not exist")))?;
+    let group = Group::from_gid(user.gid)
+        .map_err(failed)?
+        .ok_or_else(|| EdgeError::Unusable(format!("the group of user `{name}` does not exist")))?;
     Ok((user.name, group.name))
 }
 

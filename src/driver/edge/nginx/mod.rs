@@ -170,7 +170,7 @@ impl Nginx {
     /// Folders that nginx does not make by itself.
     fn make_folders(&self) -> Result<(), EdgeError> {
         let log = self.config().own_log("nginx-error");
-        for dir in [self.config().nginx_dir(), temp_dir(&self.config()), log.parent().map_or_else(|| log.clone(), std::path::Path::to_path_buf)] {
+        for dir in [self.config().nginx_dir(), temp_dir(&self.config()), log.parent().unwrap_or(log.as_path()).to_path_buf()] {
             make_dir(&dir, 0o755).map_err(|e| failed("make", &dir, e))?;
         }
         self.gates.make()

@@ -1,1 +1,363 @@
-//! Placeholder.
+//! supervisord as the supervisor: acc's own daemon, with a section for each service and for each instance that is or lately
+//! was awake.
+//!
+//! acc decides what starts and when; supervisord starts it, keeps its log and holds the services up. Each start is recorded
+//! in a pid file, so that the children of a supervisord that was killed are found again and not started twice. All programs
+//! at once are never asked about on the way of a request: that takes seconds with thousands of them.
+
+mod daemon;
+mod group;
+mod rpc;
+mod sections;
+mod services;
+mod xmlrpc;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::domain::instance::{Exit, Process};
+use crate::domain::name::InstanceName;
+use crate::driver::host::fs::make_dir;
+use crate::driver::host::{command, process};
+use crate::render::Templates;
+use crate::render::supervisord::{ProgramText, program};
+
+use super::locks::Locks;
+use super::{Ensured, Program, Service, Supervisor, SupervisorError, check, record};
+use daemon::Daemon;
+use group::{Group, Info, Launched, state, unreachable};
+use rpc::{Client, RpcError};
+use sections::Sections;
+use xmlrpc::Value;
+
+/// How long supervisord may take to answer a call.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+/// How long after an end supervisord is asked how it was, when the kernel does not know.
+const TELL_LIMIT: usize = 100;
+
+/// Where a supervisord of acc has its files.
+#[derive(Debug, Clone)]
+pub struct SupervisordSettings {
+    /// Its configuration: `supervisord.conf`, `services/`, `programs/`.
+    pub dir: PathBuf,
+    /// Its XML-RPC socket.
+    pub socket: PathBuf,
+    /// Its pid file.
+    pub pid_file: PathBuf,
+    /// Its own log.
+    pub log: PathBuf,
+    /// acc's pid files of what it runs.
+    pub pid_dir: PathBuf,
+    /// How many sections of sleeping instances are kept: a wake from a kept one saves a reading of all sections.
+    pub keep: usize,
+    /// The program; `None`: `supervisord` on the fixed path.
+    pub program: Option<PathBuf>,
+    /// Templates of its configuration.
+    pub templates: Arc<Templates>,
+}
+
+/// supervisord.
+#[derive(Debug)]
+pub struct Supervisord {
+    settings: SupervisordSettings,
+    daemon: Daemon,
+    programs: Sections,
+    services: Sections,
+    locks: Locks,
+    /// When each name was last started, as a count of starts: which sections to drop first.
+    used: Mutex<(u64, HashMap<String, u64>)>,
+    /// Processes started here and not yet waited for: held, so that it is known how they ended although supervisord reaps.
+    held: Mutex<HashMap<InstanceName, process::Held>>,
+}
+
+impl Supervisord {
+    /// A supervisor with these settings; nothing is asked or written yet.
+    #[must_use]
+    pub fn new(settings: SupervisordSettings) -> Self {
+        Self {
+            daemon: Daemon {
+                config: settings.dir.join("supervisord.conf"),
+                pid_file: settings.pid_file.clone(),
+                client: Client::new(settings.socket.clone(), CALL_LIMIT),
+                program: settings.program.clone(),
+            },
+            programs: Sections::new(settings.dir.join("programs")),
+            services: Sections::new(settings.dir.join("services")),
+            locks: Locks::default(),
+            used: Mutex::default(),
+            held: Mutex::default(),
+            settings,
+        }
+    }
+
+    fn group<'a>(&'a self, name: &'a InstanceName) -> Group<'a> {
+        Group { client: &self.daemon.client, sections: &self.programs, name: name.as_str(), shown: name.as_str() }
+    }
+
+    fn pid_path(&self, name: &InstanceName) -> PathBuf {
+        record::instance_file(&self.settings.pid_dir, name)
+    }
+
+    fn write_record(&self, path: &std::path::Path, process: Process, log: &std::path::Path) -> Result<(), SupervisorError> {
+        let dir = &self.settings.pid_dir;
+        make_dir(dir, 0o700).map_err(|source| SupervisorError::File { deed: "make", path: dir.clone(), source })?;
+        record::replace(path, record::text(process, log).as_bytes(), 0o600)
+    }
+
+    /// The text of the section, after all that can be known beforehand was found to be in order.
+    fn text(&self, p: &Program) -> Result<String, SupervisorError> {
+        let executable = check::executable(p)?;
+        let failed = |why: String| SupervisorError::NotStarted { name: p.name.to_string(), why };
+        let env_program = command::find_program("env").ok_or_else(|| failed("the program `env` is missing".to_owned()))?;
+        let changes_user = check::user(p)?.is_some();
+        if let Some(dir) = p.log.parent() {
+            make_dir(dir, 0o755).map_err(|source| SupervisorError::File { deed: "make", path: dir.to_owned(), source })?;
+        }
+        let text = ProgramText {
+            name: p.name.as_str(),
+            env_program: &env_program,
+            program: &executable,
+            args: p.argv.get(1..).unwrap_or_default(),
+            env: &p.env,
+            dir: &p.dir,
+            log: &p.log,
+            stop_signal: p.stop_signal,
+            stop_wait: whole_seconds(p.stop_timeout),
+            user: p.user.as_deref().filter(|_| changes_user),
+        };
+        program(&self.settings.templates, &text).map_err(|e| failed(e.to_string()))
+    }
+
+    fn note_use(&self, name: &InstanceName) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.0 += 1;
+        let count = used.0;
+        used.1.insert(name.to_string(), count);
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<InstanceName, process::Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The process supervisord runs under this name, which acc has no record of: it was started just before a crash.
+    fn adopt(&self, name: &InstanceName, info: &Info) -> Result<Option<Process>, SupervisorError> {
+        let asked = |why: std::io::Error| SupervisorError::Unreachable {
+            what: format!("the kernel about process {}", info.pid),
+            why: why.to_string(),
+        };
+        let found = process::by_pid(info.pid).map_err(asked)?;
+        if let Some(process) = found {
+            self.write_record(&self.pid_path(name), process, std::path::Path::new(""))?;
+        }
+        Ok(found)
+    }
+
+    /// What supervisord knows of how the last run ended: an exit code, or that it was some signal.
+    async fn told_exit(&self, name: &InstanceName) -> Exit {
+        for _ in 0..TELL_LIMIT {
+            match self.group(name).info().await {
+                // Not noticed yet; being asked makes it look.
+                Ok(Some(info)) if info.pid > 0 => tokio::time::sleep(Duration::from_millis(5)).await,
+                Ok(Some(info)) if info.ran && matches!(info.state, state::EXITED | state::STOPPED) => {
+                    return i32::try_from(info.exit_status).ok().filter(|code| *code >= 0).map_or(Exit::Unknown, Exit::Code);
+                }
+                _ => return Exit::Unknown,
+            }
+        }
+        Exit::Unknown
+    }
+
+    /// Names that supervisord says to run, among those that have a section.
+    async fn unrecorded(&self, recorded: &[InstanceName]) -> Result<Vec<(InstanceName, Process)>, SupervisorError> {
+        let all = match self.daemon.client.call("supervisor.getAllProcessInfo", &[]).await {
+            Ok(Value::Array(all)) => all,
+            Ok(other) => return Err(unreachable(&self.daemon.client, &RpcError::Broken(format!("a list expected, got {other:?}")))),
+            Err(error) => return self.daemon.gone_after(&error).map(|()| Vec::new()),
+        };
+        let mut found = Vec::new();
+        for value in &all {
+            let Some(name) = value.str("name").and_then(|name| InstanceName::parse(name).ok()) else { continue };
+            let info = Info::read(value).map_err(|e| unreachable(&self.daemon.client, &e))?;
+            if info.pid > 0
+                && !recorded.contains(&name)
+                && let Some(process) = self.adopt(&name, &info)?
+            {
+                found.push((name, process));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes the section of an instance, in supervisord and on disk; false: it runs, and stays.
+    async fn drop_section(&self, name: &str) -> Result<bool, SupervisorError> {
+        let group = Group { client: &self.daemon.client, sections: &self.programs, name, shown: name };
+        match group.take_out().await {
+            Ok(true) => {}
+            Ok(false) => return Ok(false),
+            Err(error) => self.daemon.gone_after(&error)?,
+        }
+        self.programs.remove(name)?;
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).1.remove(name);
+        Ok(true)
+    }
+}
+
+fn whole_seconds(duration: Duration) -> u64 {
+    (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
+}
+
+fn signal(name: &InstanceName, process: Process, signal: i32) -> Result<(), SupervisorError> {
+    process::signal_group(process, signal).map_err(|e| kernel(name.as_str(), &e))
+}
+
+fn kernel(name: &str, why: &std::io::Error) -> SupervisorError {
+    SupervisorError::Unreachable { what: format!("the kernel about `{name}`"), why: why.to_string() }
+}
+
+#[async_trait]
+impl Supervisor for Supervisord {
+    fn kind(&self) -> &'static str {
+        "supervisord"
+    }
+
+    async fn start(&self, program: &Program) -> Result<Process, SupervisorError> {
+        let _held = self.locks.lock(program.name.as_str()).await;
+        let pid_path = self.pid_path(&program.name);
+        if let Some(running) = record::living(&pid_path)? {
+            return Ok(running);
+        }
+        let text = self.text(program)?;
+        let (Launched::Already(pid) | Launched::Started(pid)) = self.group(&program.name).launch(&text).await?;
+        self.note_use(&program.name);
+        // Living or zombie. One that is gone already has a start time that no process has: waiting for it ends at once.
+        let seen = process::stat(pid).map_err(|e| kernel(program.name.as_str(), &e))?;
+        let process = Process { pid, start_time: seen.map_or(0, |s| s.start_time) };
+        let held = process::hold(process).map_err(|e| kernel(program.name.as_str(), &e))?;
+        self.held().insert(program.name.clone(), held);
+        if seen.is_some() {
+            self.write_record(&pid_path, process, &program.log)?;
+        }
+        Ok(process)
+    }
+
+    async fn find(&self, name: &InstanceName) -> Result<Option<Process>, SupervisorError> {
+        let _held = self.locks.lock(name.as_str()).await;
+        if let Some(running) = record::living(&self.pid_path(name))? {
+            return Ok(Some(running));
+        }
+        match self.group(name).info().await {
+            Ok(Some(info)) if info.pid > 0 => self.adopt(name, &info),
+            Ok(_) => Ok(None),
+            Err(error) => self.daemon.gone_after(&error).map(|()| None),
+        }
+    }
+
+    async fn running(&self) -> Result<Vec<(InstanceName, Process)>, SupervisorError> {
+        let mut found = Vec::new();
+        for name in record::instances(&self.settings.pid_dir)? {
+            if let Some(process) = record::living(&self.pid_path(&name))? {
+                found.push((name, process));
+            }
+        }
+        let recorded: Vec<InstanceName> = found.iter().map(|(name, _)| name.clone()).collect();
+        found.extend(self.unrecorded(&recorded).await?);
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(found)
+    }
+
+    async fn terminate(&self, program: &Program, process: Process) -> Result<(), SupervisorError> {
+        if !process::is_same(process).map_err(|e| kernel(program.name.as_str(), &e))? {
+            return Ok(());
+        }
+        // By supervisord, so that it kills in the end even if acc does not live to. What it does not run (an orphan of an
+        // earlier one), or when it cannot be asked: by ourselves.
+        if self.group(&program.name).stop().await.unwrap_or(false) {
+            return Ok(());
+        }
+        signal(&program.name, process, program.stop_signal)
+    }
+
+    async fn kill(&self, name: &InstanceName, process: Process) -> Result<(), SupervisorError> {
+        signal(name, process, libc::SIGKILL)
+    }
+
+    async fn wait(&self, name: &InstanceName, process: Process) -> Result<Exit, SupervisorError> {
+        let held = {
+            let mut all = self.held();
+            if all.get(name).is_some_and(|held| held.process() == process) { all.remove(name) } else { None }
+        };
+        let ended = match held {
+            Some(held) => held.ended().await,
+            None => process::ended(process).await,
+        };
+        let mut exit = ended.map_err(|e| kernel(name.as_str(), &e))?;
+        let _held = self.locks.lock(name.as_str()).await;
+        let pid_path = self.pid_path(name);
+        let last = record::living(&pid_path)?.is_none();
+        if exit == Exit::Unknown && last {
+            exit = self.told_exit(name).await;
+        }
+        if last && record::is_of(&pid_path, process)? {
+            record::remove(&pid_path)?;
+        }
+        Ok(exit)
+    }
+
+    async fn forget(&self, name: &InstanceName) -> Result<(), SupervisorError> {
+        let _held = self.locks.lock(name.as_str()).await;
+        self.held().remove(name);
+        let had = self.programs.has(name.as_str());
+        if !self.drop_section(name.as_str()).await? {
+            let why = RpcError::Broken(format!("`{name}` still runs"));
+            return Err(unreachable(&self.daemon.client, &why));
+        }
+        if had {
+            // What it has read of the section, secrets included, goes too. Refused or unreachable: it goes at the next one.
+            let _ = self.daemon.client.call("supervisor.reloadConfig", &[]).await;
+        }
+        record::remove(&self.pid_path(name))
+    }
+
+    async fn tidy(&self, live: &[InstanceName]) -> Result<(), SupervisorError> {
+        let mut asleep: Vec<String> = self.programs.names()?;
+        asleep.retain(|name| !live.iter().any(|l| l.as_str() == name));
+        {
+            // The order of the files stands for starts before this process; a stable sort keeps it.
+            let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+            asleep.sort_by_key(|name| used.1.get(name).copied().unwrap_or(0));
+        }
+        let surplus = asleep.len().saturating_sub(self.settings.keep);
+        for name in asleep.iter().take(surplus) {
+            let _held = self.locks.lock(name).await;
+            self.drop_section(name).await?;
+        }
+        Ok(())
+    }
+
+    async fn boot(&self, services: &[Service]) -> Result<Ensured, SupervisorError> {
+        self.bring_up(services).await
+    }
+
+    async fn ensure_service(&self, service: &Service) -> Result<Ensured, SupervisorError> {
+        let _held = self.locks.lock(&services::group_name(service.name)).await;
+        self.ensure(service).await
+    }
+
+    async fn service(&self, name: &str) -> Result<Option<Process>, SupervisorError> {
+        let _held = self.locks.lock(&services::group_name(name)).await;
+        self.find_service(name).await
+    }
+
+    async fn stop_service(&self, service: &Service) -> Result<(), SupervisorError> {
+        let _held = self.locks.lock(&services::group_name(service.name)).await;
+        self.end_service(service).await
+    }
+
+    async fn halt(&self) -> Result<(), SupervisorError> {
+        self.daemon.halt().await
+    }
+}

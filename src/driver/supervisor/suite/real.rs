@@ -1,0 +1,350 @@
+//! What needs real processes: exact environment, groups, users, logs, errors, crashes of acc and of supervisord.
+
+mod daemon;
+
+use std::fs;
+use std::os::fd::AsRawFd as _;
+use std::path::PathBuf;
+
+use super::*;
+use crate::driver::host::process;
+
+macro_rules! for_real {
+    ($($test:ident),* $(,)?) => {
+        mod builtin { $(#[tokio::test] async fn $test() { super::$test(super::World::builtin()).await; })* }
+        mod supervisord {
+            $(#[tokio::test] async fn $test() {
+                let Some(world) = super::World::supervisord().await else { return };
+                super::$test(world).await;
+            })*
+        }
+    };
+}
+
+for_real![
+    environment_arguments_and_folder_arrive_byte_for_byte,
+    random_values_arrive_byte_for_byte,
+    output_goes_to_the_log,
+    a_stop_ends_the_whole_group,
+    what_the_leader_leaves_behind_is_killed,
+    an_exit_at_once_is_an_exit_and_not_a_failed_start,
+    a_program_that_cannot_run_is_named,
+    a_new_driver_finds_what_an_earlier_one_started,
+    a_process_that_runs_as_another_user_is_only_that,
+    a_stale_record_is_not_taken_for_a_process,
+    a_changed_program_is_started_as_it_is_now,
+    many_start_at_once,
+];
+
+async fn read_eventually(path: PathBuf) -> Vec<u8> {
+    let name = path.display().to_string();
+    eventually(&name, async || fs::read(&path).ok().filter(|bytes| !bytes.is_empty())).await
+}
+
+/// Starts a shell that writes down what it was given, and compares.
+async fn arrives(world: &World, env: Vec<(String, String)>, args: Vec<String>) {
+    let script = "/bin/cat /proc/$$/environ > env; /bin/cat /proc/$$/cmdline > args; pwd -P > dir";
+    let mut a = program("a", world.dir(), &["/bin/sh", "-c", script, "sh"]);
+    a.argv.extend(args);
+    a.env = env;
+    let process = world.supervisor().start(&a).await.unwrap();
+    let exit = world.supervisor().wait(&a.name, process).await.unwrap();
+    assert_eq!(exit, Exit::Code(0), "{:?}", fs::read_to_string(&a.log));
+    let text = |name: &str| String::from_utf8(fs::read(world.dir().join(name)).unwrap()).unwrap();
+    let mut got: Vec<String> = text("env").split_terminator('\0').map(str::to_owned).collect();
+    let mut wanted: Vec<String> = a.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    got.sort();
+    wanted.sort();
+    assert_eq!(got, wanted);
+    assert_eq!(text("args").split_terminator('\0').collect::<Vec<_>>(), a.argv);
+    assert_eq!(text("dir").trim_end(), world.dir().display().to_string());
+    world.supervisor().forget(&a.name).await.unwrap();
+}
+
+async fn environment_arguments_and_folder_arrive_byte_for_byte(world: World) {
+    let nasty = [
+        "",
+        " ",
+        "a b",
+        " leading",
+        "trailing ",
+        "it's",
+        "\"quoted\"",
+        "'quoted'",
+        "both \" and '",
+        "'",
+        "\"",
+        "\\",
+        "\\\\",
+        "ends\\",
+        "a ;b",
+        "a #b",
+        ";",
+        "#",
+        "; c",
+        "%",
+        "%%",
+        "%(here)s",
+        "%(program_name)s",
+        "%(ENV_PATH)s",
+        "100 %s",
+        "%%(here)s",
+        "$HOME",
+        "${HOME}",
+        "${ACC0}",
+        "$(id)",
+        "`id`",
+        "a=b",
+        "a,b=c",
+        "{\"k\": \"it's; 5%\"}",
+        "two\nlines",
+        "\n",
+        "\ttab\r\n",
+        "é 日本 \u{1f600}",
+        "a\u{a0};b",
+        "a\u{2028}#b",
+        "*",
+        "~",
+        "!",
+        "-u",
+        "--",
+        "\\c",
+        "\\_",
+        "[program:x]",
+        "key = value",
+        "\u{feff}bom",
+    ];
+    let env = nasty.iter().enumerate().map(|(n, v)| (format!("V{n}"), (*v).to_owned()));
+    let odd = [("a.b-c", "odd name"), ("PATH", "/own/path"), ("HOME", "/h"), ("SUPERVISOR_ENABLED", "mine"), ("ACC0", "also mine")];
+    let env = env.chain(odd.map(|(k, v)| (k.to_owned(), v.to_owned()))).collect();
+    arrives(&world, env, nasty.map(str::to_owned).to_vec()).await;
+    arrives(&world, Vec::new(), Vec::new()).await;
+}
+
+async fn random_values_arrive_byte_for_byte(world: World) {
+    use proptest::strategy::{Strategy as _, ValueTree as _};
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let piece = "(%\\(here\\)s|%|\"|'|;|#| |\\\\|\\$|\\{|\\}|=|,|\n|\t|[a-z]|é|\\PC){0,12}";
+    for _ in 0..4 {
+        let values = proptest::collection::vec(piece, 60).new_tree(&mut runner).unwrap().current();
+        let env = values.iter().enumerate().map(|(n, v)| (format!("V{n}"), v.clone())).collect();
+        arrives(&world, env, values).await;
+    }
+}
+
+async fn output_goes_to_the_log(world: World) {
+    let a = program("a", world.dir(), &["/bin/sh", "-c", "echo out; echo err >&2; exit 0"]);
+    for times in 1..=2 {
+        let process = world.supervisor().start(&a).await.unwrap();
+        world.supervisor().wait(&a.name, process).await.unwrap();
+        eventually("both lines in the log", async || {
+            let text = fs::read_to_string(&a.log).unwrap_or_default();
+            (text == "out\nerr\n".repeat(times)).then_some(())
+        })
+        .await;
+    }
+    use std::os::unix::fs::PermissionsExt as _;
+    assert_eq!(fs::metadata(&a.log).unwrap().permissions().mode() & 0o777, 0o640);
+}
+
+fn pid_in(bytes: &[u8]) -> i32 {
+    String::from_utf8_lossy(bytes).trim().parse().unwrap()
+}
+
+async fn gone(pid: i32) {
+    eventually("the end of a grandchild", async || process::start_time(pid).unwrap().is_none().then_some(())).await;
+}
+
+async fn a_stop_ends_the_whole_group(world: World) {
+    let s = world.supervisor();
+    let a = program("a", world.dir(), &["/bin/sh", "-c", "sleep 1000 & echo $! > child.new; mv child.new child; wait"]);
+    for by_kill in [false, true] {
+        let process = s.start(&a).await.unwrap();
+        let child = pid_in(&read_eventually(world.dir().join("child")).await);
+        if by_kill {
+            s.kill(&a.name, process).await.unwrap()
+        } else {
+            s.terminate(&a, process).await.unwrap()
+        }
+        let signal = if by_kill { libc::SIGKILL } else { libc::SIGTERM };
+        assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Signal(signal));
+        gone(child).await;
+        fs::remove_file(world.dir().join("child")).unwrap();
+    }
+}
+
+async fn what_the_leader_leaves_behind_is_killed(world: World) {
+    let s = world.supervisor();
+    let script = "(trap '' TERM HUP; exec sleep 1000) & echo $! > child; exit 4";
+    let a = program("a", world.dir(), &["/bin/sh", "-c", script]);
+    let process = s.start(&a).await.unwrap();
+    assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Code(4));
+    gone(pid_in(&read_eventually(world.dir().join("child")).await)).await;
+    // The name is free again although a grandchild held the log open.
+    let again = program("a", world.dir(), &["/bin/sh", "-c", "exit 5"]);
+    let process = s.start(&again).await.unwrap();
+    assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Code(5));
+}
+
+async fn an_exit_at_once_is_an_exit_and_not_a_failed_start(world: World) {
+    let s = world.supervisor();
+    for (command, exit) in [("exit 0", Exit::Code(0)), ("exit 3", Exit::Code(3)), ("kill -9 $$", Exit::Signal(9))] {
+        for _ in 0..5 {
+            let a = program("a", world.dir(), &["/bin/sh", "-c", command]);
+            let process = s.start(&a).await.unwrap();
+            let told = s.wait(&a.name, process).await.unwrap();
+            // supervisord can have reaped it before anybody could look; of a signal it does not tell which.
+            let untold = world.is_supervisord() && matches!(exit, Exit::Signal(_)) && told == Exit::Unknown;
+            assert!(told == exit || untold, "{command}: {told}");
+        }
+    }
+}
+
+async fn a_program_that_cannot_run_is_named(world: World) {
+    let s = world.supervisor();
+    fs::write(world.dir().join("data"), "x").unwrap();
+    let nowhere = Program { dir: world.dir().join("gone"), ..program("a", world.dir(), &["/bin/true"]) };
+    let nobody = Program { user: Some("no-such-user-of-acc".to_owned()), ..program("a", world.dir(), &["/bin/true"]) };
+    let mut bad = vec![
+        (program("a", world.dir(), &["/no/such/program"]), "`/no/such/program`: no such file or directory"),
+        (program("a", world.dir(), &["./data"]), "data` is not executable"),
+        (nowhere, "gone`: no such file or directory"),
+    ];
+    if crate::driver::host::spawn::may_change_user() {
+        bad.push((nobody, "there is no user `no-such-user-of-acc`"));
+    }
+    for (a, expected) in bad {
+        let error = s.start(&a).await.unwrap_err();
+        assert!(matches!(error, SupervisorError::NotStarted { .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(text.starts_with("could not start `a`: ") && text.contains(expected), "{text}");
+        assert_eq!(s.find(&a.name).await.unwrap(), None);
+    }
+    // Nothing of it is in the way of others, nor of itself once it is right.
+    let good = obedient("a", &world, 0);
+    s.start(&good).await.unwrap();
+    s.start(&obedient("b", &world, 0)).await.unwrap();
+}
+
+async fn a_new_driver_finds_what_an_earlier_one_started(world: World) {
+    let a = obedient("a", &world, 6);
+    let process = world.supervisor().start(&a).await.unwrap();
+    let next = world.again();
+    assert_eq!(next.find(&a.name).await.unwrap(), Some(process));
+    assert_eq!(next.running().await.unwrap(), [(a.name.clone(), process)]);
+    assert_eq!(next.start(&a).await.unwrap(), process);
+    assert_eq!(world.count(&a.name).await, 1);
+    let waiting = tokio::spawn({
+        let (next, name) = (Arc::clone(&next), a.name.clone());
+        async move { next.wait(&name, process).await.unwrap() }
+    });
+    world.finish(&a.name, Exit::Code(6));
+    assert_eq!(waiting.await.unwrap(), Exit::Code(6));
+    assert_eq!(next.find(&a.name).await.unwrap(), None);
+}
+
+async fn a_process_that_runs_as_another_user_is_only_that(world: World) {
+    if !crate::driver::host::spawn::may_change_user() {
+        println!("skipped: only root can start a process as somebody else");
+        return;
+    }
+    let nobody = crate::driver::host::spawn::user_ids("nobody").unwrap().unwrap();
+    let a = Program {
+        user: Some("nobody".to_owned()),
+        ..program("a", world.dir(), &["/bin/sh", "-c", "grep -E '^(Uid|Gid|Groups):' /proc/self/status"])
+    };
+    let process = world.supervisor().start(&a).await.unwrap();
+    assert_eq!(world.supervisor().wait(&a.name, process).await.unwrap(), Exit::Code(0));
+    let text = eventually("all lines", async || fs::read_to_string(&a.log).ok().filter(|t| t.contains("Groups:"))).await;
+    let numbers = |line: &str| -> Vec<u32> {
+        let line = text.lines().find(|l| l.starts_with(line)).unwrap();
+        line.split_whitespace().skip(1).map(|n| n.parse().unwrap()).collect()
+    };
+    assert_eq!(numbers("Uid:"), [nobody.uid; 4]);
+    assert_eq!(numbers("Gid:"), [nobody.gid; 4]);
+    assert!(!numbers("Groups:").contains(&0), "{text}");
+}
+
+async fn a_stale_record_is_not_taken_for_a_process(world: World) {
+    let s = world.supervisor();
+    let a = obedient("a", &world, 0);
+    fs::create_dir_all(world.pid_dir()).unwrap();
+    let me = std::process::id();
+    for stale in [format!("{me} 1 some-boot /log\n"), format!("{me}"), "junk".to_owned(), String::new()] {
+        fs::write(world.pid_dir().join("a.pid"), &stale).unwrap();
+        assert_eq!(s.find(&a.name).await.unwrap(), None, "{stale}");
+    }
+    let process = s.start(&a).await.unwrap();
+    assert_ne!(process.pid.unsigned_abs(), me);
+    assert_eq!(s.find(&a.name).await.unwrap(), Some(process));
+    // A record that cannot be read is an error and not "nothing runs".
+    let other = InstanceName::parse("other").unwrap();
+    fs::create_dir(world.pid_dir().join("other.pid")).unwrap();
+    assert!(s.find(&other).await.is_err());
+}
+
+async fn a_changed_program_is_started_as_it_is_now(world: World) {
+    let s = world.supervisor();
+    for code in [1, 2, 2, 3] {
+        let a = program("a", world.dir(), &["/bin/sh", "-c", &format!("exit {code}")]);
+        let process = s.start(&a).await.unwrap();
+        assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Code(code));
+    }
+}
+
+async fn many_start_at_once(world: World) {
+    let s = world.supervisor();
+    let starts: Vec<_> = (0..40)
+        .map(|n| {
+            let (s, a) = (Arc::clone(&s), obedient(&format!("a{n}"), &world, 0));
+            tokio::spawn(async move { s.start(&a).await.unwrap() })
+        })
+        .collect();
+    let mut pids = std::collections::HashSet::new();
+    for start in starts {
+        pids.insert(start.await.unwrap().pid);
+    }
+    assert_eq!(pids.len(), 40);
+    assert_eq!(s.running().await.unwrap().len(), 40);
+}
+
+#[tokio::test]
+async fn builtin_leads_its_own_session_and_inherits_nothing() {
+    let world = World::builtin();
+    // A descriptor as acc may have been handed by whoever started it: not close-on-exec.
+    let inherited = nix::unistd::dup(std::io::stdin()).unwrap();
+    let a = obedient("a", &world, 0);
+    let process = world.supervisor().start(&a).await.unwrap();
+    assert_eq!(process::stat(process.pid).unwrap().unwrap().session, process.pid);
+    world.count(&a.name).await;
+    let fds: Vec<(i32, PathBuf)> = fs::read_dir(format!("/proc/{}/fd", process.pid))
+        .unwrap()
+        .filter_map(|e| e.ok().and_then(|e| Some((e.file_name().to_str()?.parse().ok()?, fs::read_link(e.path()).ok()?))))
+        .collect();
+    assert!(fds.iter().all(|(fd, _)| *fd <= 2 || *fd != inherited.as_raw_fd()), "{fds:?}");
+    let of = |wanted: i32| fds.iter().find(|(fd, _)| *fd == wanted).unwrap().1.clone();
+    assert_eq!(of(0), PathBuf::from("/dev/null"));
+    assert_eq!((of(1), of(2)), (a.log.clone(), a.log.clone()));
+}
+
+#[tokio::test]
+async fn builtin_rotates_logs_in_use_and_adopts_what_only_the_child_wrote() {
+    let world = World::builtin();
+    let script = "dd if=/dev/zero bs=1024 count=1100 2>/dev/null | tr '\\0' x; : > full; read x < go-a; echo after";
+    world.make_fifo("a");
+    let a = program("a", world.dir(), &["/bin/sh", "-c", script]);
+    let process = world.supervisor().start(&a).await.unwrap();
+    world.wait_for_file("full").await;
+    world.supervisor().tidy(&[]).await.unwrap();
+    assert_eq!(fs::metadata(&a.log).unwrap().len(), 0);
+    assert_eq!(fs::metadata(world.dir().join("log/app.log.1")).unwrap().len(), 1100 * 1024);
+    // As if acc had died between the fork and the completion of the pid file.
+    fs::write(world.pid_dir().join("a.pid"), process.pid.to_string()).unwrap();
+    let next = world.again();
+    assert_eq!(next.find(&a.name).await.unwrap(), Some(process));
+    assert_eq!(next.start(&a).await.unwrap(), process);
+    world.finish(&a.name, Exit::Code(0));
+    assert_eq!(next.wait(&a.name, process).await.unwrap(), Exit::Code(0));
+    assert_eq!(fs::read_to_string(&a.log).unwrap(), "after\n");
+    assert_eq!(world.traces("a"), Vec::<PathBuf>::new());
+}

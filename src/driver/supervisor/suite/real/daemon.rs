@@ -1,0 +1,269 @@
+//! What is particular to supervisord: its own life, and what happens to instances when it dies.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::super::super::supervisord::{Supervisord, SupervisordSettings};
+use super::*;
+
+fn service(name: &'static str, world: &World, script: &str) -> Service {
+    Service {
+        name,
+        argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+        log: world.dir().join(format!("log/{name}.log")),
+        stop_signal: libc::SIGTERM,
+        stop_timeout: Duration::from_secs(20),
+    }
+}
+
+fn kill(process: Process) {
+    process::signal_one(process, libc::SIGKILL).unwrap();
+}
+
+#[tokio::test]
+async fn boot_and_halt_may_be_repeated() {
+    let Some(world) = World::supervisord_down() else { return };
+    let s = world.supervisor();
+    s.halt().await.unwrap();
+    assert_eq!(s.service("nginx").await.unwrap(), None);
+    let services = [service("nginx", &world, "exec sleep 1000"), service("server", &world, "exec sleep 1000")];
+    assert_eq!(s.boot(&services).await.unwrap(), Ensured::Started);
+    let daemon = world.daemon().unwrap();
+    let nginx = s.service("nginx").await.unwrap().unwrap();
+    assert_eq!(world.again().boot(&services).await.unwrap(), Ensured::Already);
+    assert_eq!((world.daemon(), s.service("nginx").await.unwrap()), (Some(daemon), Some(nginx)));
+    assert_eq!(fs::metadata(world.settings().socket).unwrap().permissions().mode() & 0o777, 0o700);
+    s.halt().await.unwrap();
+    assert!(!world.is_alive(daemon) && !world.is_alive(nginx));
+    s.halt().await.unwrap();
+    assert_eq!(s.service("nginx").await.unwrap(), None);
+    assert_eq!(s.boot(&services).await.unwrap(), Ensured::Started);
+    s.halt().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_service_that_dies_is_started_again_and_a_changed_one_is_replaced() {
+    let Some(world) = World::supervisord_down() else { return };
+    let s = world.supervisor();
+    let services = [service("nginx", &world, "exec sleep 1000"), service("server", &world, "exec sleep 1000")];
+    s.boot(&services).await.unwrap();
+    let (nginx, server) = (s.service("nginx").await.unwrap().unwrap(), s.service("server").await.unwrap().unwrap());
+    kill(nginx);
+    let next = eventually("the next nginx", async || s.service("nginx").await.unwrap().filter(|p| *p != nginx)).await;
+    let changed = [service("nginx", &world, "exec sleep 1001"), services[1].clone()];
+    assert_eq!(s.boot(&changed).await.unwrap(), Ensured::Already);
+    let replaced = s.service("nginx").await.unwrap().unwrap();
+    assert!(replaced != next && !world.is_alive(next) && world.is_alive(replaced));
+    assert_eq!(s.service("server").await.unwrap(), Some(server), "the other one is left alone");
+    assert_eq!(s.boot(&changed[..1]).await.unwrap(), Ensured::Already);
+    assert!(!world.is_alive(server), "one that is not wanted any more is ended");
+    assert_eq!(s.service("server").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_service_that_keeps_ending_says_so() {
+    let Some(world) = World::supervisord().await else { return };
+    let s = world.supervisor();
+    let bad = service("nginx", &world, "exit 1");
+    let error = eventually("the failure", async || s.ensure_service(&bad).await.err()).await.to_string();
+    assert!(error.starts_with("could not start `nginx`: it keeps ending"), "{error}");
+    let missing = Service { argv: vec!["/no/such/nginx".to_owned()], ..service("server", &world, "") };
+    let error = s.ensure_service(&missing).await.unwrap_err().to_string();
+    assert_eq!(error, "could not start `server`: its program `/no/such/nginx`: no such file or directory");
+}
+
+#[tokio::test]
+async fn children_of_a_killed_supervisord_are_found_and_not_started_twice() {
+    let Some(world) = World::supervisord_down() else { return };
+    let s = world.supervisor();
+    let services = [service("nginx", &world, "exec sleep 1000")];
+    s.boot(&services).await.unwrap();
+    let a = obedient("a", &world, 0);
+    let process = s.start(&a).await.unwrap();
+    let nginx = s.service("nginx").await.unwrap().unwrap();
+    // What it writes later is lost: its output goes through supervisord.
+    assert_eq!(world.count(&a.name).await, 1);
+    let daemon = world.daemon().unwrap();
+    kill(daemon);
+    eventually("the end of supervisord", async || world.daemon().is_none().then_some(())).await;
+    let b = obedient("b", &world, 0);
+    // Dead for certain: what has no record does not run. To start something is another matter.
+    for s in [Arc::clone(&s), world.again()] {
+        assert_eq!(s.find(&a.name).await.unwrap(), Some(process));
+        assert_eq!(s.find(&b.name).await.unwrap(), None);
+        assert_eq!(s.running().await.unwrap(), [(a.name.clone(), process)]);
+        assert_eq!(s.service("nginx").await.unwrap(), Some(nginx));
+        assert!(matches!(s.start(&b).await, Err(SupervisorError::Unreachable { .. })));
+    }
+    assert_eq!(s.boot(&services).await.unwrap(), Ensured::Started);
+    let next = s.service("nginx").await.unwrap().unwrap();
+    assert!(next != nginx && !world.is_alive(nginx), "an orphan would hold the ports of its successor");
+    assert_eq!(s.find(&a.name).await.unwrap(), Some(process));
+    assert_eq!(s.start(&a).await.unwrap(), process);
+    assert_eq!(world.count(&a.name).await, 1);
+    s.terminate(&a, process).await.unwrap();
+    s.wait(&a.name, process).await.unwrap();
+    assert_eq!(s.find(&a.name).await.unwrap(), None);
+    assert_ne!(s.start(&a).await.unwrap(), process);
+}
+
+#[tokio::test]
+async fn not_to_be_asked_is_an_error() {
+    let Some(world) = World::supervisord().await else { return };
+    let s = world.supervisor();
+    let a = obedient("a", &world, 0);
+    // It lives, but nobody can reach it: whether something of this name runs is not known.
+    fs::remove_file(world.settings().socket).unwrap();
+    for s in [world.again(), world.again()] {
+        assert!(matches!(s.find(&a.name).await, Err(SupervisorError::Unreachable { .. })));
+        assert!(matches!(s.running().await, Err(SupervisorError::Unreachable { .. })));
+        assert!(matches!(s.service("nginx").await, Err(SupervisorError::Unreachable { .. })));
+        assert!(matches!(s.start(&a).await, Err(SupervisorError::Unreachable { .. })));
+        assert!(matches!(s.forget(&a.name).await, Err(SupervisorError::Unreachable { .. })));
+        assert!(matches!(s.boot(&[]).await, Err(SupervisorError::Unreachable { .. })), "left alone, and no second one");
+        assert!(matches!(s.halt().await, Err(SupervisorError::Unreachable { .. })));
+    }
+    // The connection made before is still good.
+    assert_eq!(s.find(&a.name).await.unwrap(), None);
+    assert!(world.daemon().is_some());
+}
+
+#[tokio::test]
+async fn what_was_started_just_before_a_crash_of_acc_is_adopted() {
+    let Some(world) = World::supervisord().await else { return };
+    let (a, b) = (obedient("a", &world, 0), obedient("b", &world, 0));
+    for (program, by_find) in [(&a, true), (&b, false)] {
+        let process = world.supervisor().start(program).await.unwrap();
+        fs::remove_file(world.pid_dir().join(format!("{}.pid", program.name))).unwrap();
+        let next = world.again();
+        if by_find {
+            assert_eq!(next.find(&program.name).await.unwrap(), Some(process));
+        } else {
+            assert_eq!(next.running().await.unwrap().len(), 2);
+        }
+        assert_eq!(next.start(program).await.unwrap(), process);
+        assert_eq!(world.traces(program.name.as_str()).len(), 2);
+    }
+    fs::remove_file(world.pid_dir().join("a.pid")).unwrap();
+    assert_eq!(world.again().running().await.unwrap().len(), 2);
+    fs::remove_file(world.pid_dir().join("a.pid")).unwrap();
+    world.again().start(&a).await.unwrap();
+    assert_eq!(world.count(&a.name).await, 2, "one line of each");
+}
+
+#[tokio::test]
+async fn sections_of_sleepers_are_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(world) = World::supervisord_in(dir, |settings| settings.keep = 2) else { return };
+    let s = world.supervisor();
+    s.boot(&[]).await.unwrap();
+    let live = obedient("live", &world, 0);
+    let process = s.start(&live).await.unwrap();
+    for name in ["s1", "s2", "s3", "s4", "s2"] {
+        let a = program(name, world.dir(), &["/bin/true"]);
+        let process = s.start(&a).await.unwrap();
+        s.wait(&a.name, process).await.unwrap();
+    }
+    s.tidy(std::slice::from_ref(&live.name)).await.unwrap();
+    let kept: Vec<&str> = ["live", "s1", "s2", "s3", "s4"].into_iter().filter(|name| !world.traces(name).is_empty()).collect();
+    assert_eq!(kept, ["live", "s2", "s4"]);
+    // Named or not, what runs is not taken out.
+    for _ in 0..3 {
+        s.tidy(&[]).await.unwrap();
+    }
+    assert_eq!(s.find(&live.name).await.unwrap(), Some(process));
+    let s1 = obedient("s1", &world, 0);
+    assert!(world.is_alive(s.start(&s1).await.unwrap()));
+}
+
+#[tokio::test]
+async fn a_section_that_became_wrong_is_in_nobodys_way() {
+    let Some(world) = World::supervisord().await else { return };
+    let s = world.supervisor();
+    let a = program("a", world.dir(), &["/bin/true"]);
+    let process = s.start(&a).await.unwrap();
+    s.wait(&a.name, process).await.unwrap();
+    let text = fs::read_to_string(world.settings().dir.join("programs/a.conf")).unwrap();
+    let wrong = text.replace("startsecs = 0", "startsecs = many");
+    fs::write(world.settings().dir.join("programs/a.conf"), wrong).unwrap();
+    let b = obedient("b", &world, 0);
+    s.start(&b).await.unwrap();
+    assert!(!world.settings().dir.join("programs/a.conf").exists());
+    let process = s.start(&a).await.unwrap();
+    assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Code(0));
+    s.kill(&b.name, s.find(&b.name).await.unwrap().unwrap()).await.unwrap();
+    // And at boot.
+    s.halt().await.unwrap();
+    fs::write(world.settings().dir.join("programs/a.conf"), "[program:a]\ncommand=\n").unwrap();
+    assert_eq!(s.boot(&[]).await.unwrap(), Ensured::Started);
+}
+
+#[tokio::test]
+async fn leftovers_of_an_earlier_boot_are_no_obstacle() {
+    let Some(world) = World::supervisord_down() else { return };
+    fs::create_dir_all(world.dir().join("state")).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(world.settings().socket).unwrap());
+    // A pid that is alive, but somebody else's.
+    fs::write(world.settings().pid_file, format!("{}\n", std::process::id())).unwrap();
+    assert_eq!(world.supervisor().boot(&[]).await.unwrap(), Ensured::Started);
+    assert_ne!(world.daemon().unwrap().pid.unsigned_abs(), std::process::id());
+}
+
+#[tokio::test]
+async fn missing_old_and_broken_programs_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    };
+    let old = script("old", "echo 3.4.0");
+    let broken = script("broken", "[ \"$1\" = --version ] && echo 4.2.5 && exit; echo 'Error: no luck' >&2; exit 2");
+    for (program, expected) in [
+        (dir.path().join("missing"), format!("`{}` is not installed", dir.path().join("missing").display())),
+        (old, "supervisord is version 3.4.0, acc needs 4.0 or later".to_owned()),
+        (broken, "supervisord does not start: Error: no luck".to_owned()),
+    ] {
+        let world = World::builtin();
+        let s = Supervisord::new(SupervisordSettings { program: Some(program), ..world.settings() });
+        let error = s.boot(&[]).await.unwrap_err();
+        assert!(matches!(error, SupervisorError::Unusable(_)), "{error:?}");
+        assert_eq!(error.to_string(), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_folder_with_odd_characters_works_too() {
+    let dir = tempfile::Builder::new().prefix("a 5%(here)s ;b #c 'é").tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let Some(world) = World::supervisord_in(dir, |_| {}) else { return };
+    let s = world.supervisor();
+    assert_eq!(s.boot(&[service("nginx", &world, "exec sleep 1000")]).await.unwrap(), Ensured::Started);
+    assert!(s.service("nginx").await.unwrap().is_some());
+    arrives(&world, vec![("A".to_owned(), "1".to_owned())], vec!["x".to_owned()]).await;
+    output_goes_to_the_log(world).await;
+}
+
+#[tokio::test]
+async fn the_foreground_command_runs_what_was_rendered() {
+    let Some(world) = World::supervisord_down() else { return };
+    let s = Supervisord::new(world.settings());
+    s.render_config(&[service("nginx", &world, "exec sleep 1000")]).await.unwrap();
+    let argv = s.foreground_argv();
+    let mut foreground = tokio::process::Command::new(&argv[0])
+        .args(&argv[1..])
+        .env("LEAK", "1")
+        .stdout(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    eventually("supervisord", async || s.service("nginx").await.unwrap()).await;
+    eventually("its pid file", async || world.daemon()).await;
+    let environ = fs::read(format!("/proc/{}/environ", s.service("nginx").await.unwrap().unwrap().pid)).unwrap();
+    assert!(!String::from_utf8_lossy(&environ).contains("LEAK"));
+    assert!(matches!(s.render_config(&[]).await, Err(SupervisorError::Unusable(_))), "not under a running one");
+    assert_eq!(s.boot(&[service("nginx", &world, "exec sleep 1000")]).await.unwrap(), Ensured::Already);
+    s.halt().await.unwrap();
+    // Ended; whoever waited first, `halt` here, has its exit code.
+    let _ = foreground.wait().await;
+}

@@ -1,0 +1,221 @@
+//! supervisord itself: is it there, is it new enough, bring it up, end it.
+//!
+//! A supervisord that runs but does not answer is reported and left alone: it may hold the processes of every instance.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::domain::instance::Process;
+use crate::domain::model::one_line;
+use crate::driver::host::command::{self, PATH};
+use crate::driver::host::fs::{make_dir, remove_file};
+use crate::driver::host::process;
+
+use super::super::SupervisorError;
+use super::group::unreachable;
+use super::rpc::{Client, RpcError};
+use super::xmlrpc::fault;
+
+/// The oldest major version that acc works with: the first on Python 3.
+const OLDEST: u32 = 4;
+/// How long Python may take to load it.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long its programs may take to end; it asks one after the other.
+const END_LIMIT: Duration = Duration::from_secs(180);
+/// Descriptors the daemon may have open: two for each process it runs.
+const DESCRIPTORS: u64 = 65_536;
+
+/// Where it is and how it is asked.
+#[derive(Debug)]
+pub(super) struct Daemon {
+    pub(super) config: PathBuf,
+    pub(super) pid_file: PathBuf,
+    pub(super) client: Client,
+    /// The program; `None`: looked for.
+    pub(super) program: Option<PathBuf>,
+}
+
+/// Whether it can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// It answers.
+    Answers,
+    /// It is certain that it does not run.
+    Gone,
+}
+
+impl Daemon {
+    /// The process, by its pid file; a pid file of another program's pid is stale.
+    pub(super) fn process(&self) -> Result<Option<Process>, SupervisorError> {
+        let text = match std::fs::read_to_string(&self.pid_file) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(SupervisorError::File { deed: "read", path: self.pid_file.clone(), source }),
+        };
+        let Some(pid) = text.trim().parse().ok().filter(|pid: &i32| *pid > 1) else { return Ok(None) };
+        let asked =
+            |why: std::io::Error| SupervisorError::Unreachable { what: format!("the kernel about process {pid}"), why: why.to_string() };
+        let Some(found) = process::by_pid(pid).map_err(asked)? else { return Ok(None) };
+        Ok(self.is_ours(pid).then_some(found))
+    }
+
+    /// Was it started with our configuration?
+    fn is_ours(&self, pid: i32) -> bool {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let config = self.config.as_os_str().as_encoded_bytes();
+        line.split(|b| *b == 0).any(|word| word == config)
+    }
+
+    /// Does it answer, or is it certain that it does not run? Anything between is an error.
+    pub(super) async fn presence(&self) -> Result<Presence, SupervisorError> {
+        match self.client.call("supervisor.getState", &[]).await {
+            Ok(_) => Ok(Presence::Answers),
+            Err(error) => self.gone_after(&error).map(|()| Presence::Gone),
+        }
+    }
+
+    /// After this error: is it certain that supervisord does not run?
+    pub(super) fn gone_after(&self, error: &RpcError) -> Result<(), SupervisorError> {
+        if !matches!(error, RpcError::Absent(_)) {
+            return Err(unreachable(&self.client, error));
+        }
+        match self.process()? {
+            None => Ok(()),
+            Some(process) => Err(SupervisorError::Unreachable {
+                what: format!("supervisord on `{}`", self.client.socket().display()),
+                why: format!("process {} runs but does not listen there", process.pid),
+            }),
+        }
+    }
+
+    /// Starts it and returns once it answers. Its configuration is complete and checked only by itself.
+    pub(super) async fn start(&self) -> Result<(), SupervisorError> {
+        let program = self.program().await?;
+        self.clear()?;
+        let argv = [program.display().to_string(), "-c".to_owned(), self.config.display().to_string()];
+        let output =
+            command::run(&argv, START_LIMIT).await.map_err(|e| unusable(&format!("supervisord does not start: {}", with_source(&e))))?;
+        if !output.success() {
+            let said = one_line(&format!("{} {}", output.stderr, output.stdout));
+            return Err(unusable(&format!("supervisord does not start: {said}")));
+        }
+        self.wait_for_answer().await?;
+        if let Some(process) = self.process()?
+            && let Err(error) = raise_descriptors(process)
+        {
+            tracing::warn!(%error, "could not raise the number of descriptors of supervisord: it can run a few hundred instances at once");
+        }
+        Ok(())
+    }
+
+    async fn wait_for_answer(&self) -> Result<(), SupervisorError> {
+        let mut pause = Duration::from_millis(2);
+        let mut waited = Duration::ZERO;
+        loop {
+            match self.client.call("supervisor.getState", &[]).await {
+                // The pid file is written last.
+                Ok(_) if self.process()?.is_some() || waited >= START_LIMIT => return Ok(()),
+                Err(error) if waited >= START_LIMIT => return Err(unreachable(&self.client, &error)),
+                _ => {}
+            }
+            tokio::time::sleep(pause).await;
+            waited += pause;
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+
+    /// The program, which is new enough.
+    pub(super) async fn program(&self) -> Result<PathBuf, SupervisorError> {
+        let found = self.program.clone().or_else(|| command::find_program("supervisord"));
+        let program = found.ok_or_else(|| {
+            unusable("supervisord is not installed: install the package `supervisor`, or set `kind = \"builtin\"` under `[supervisor]`")
+        })?;
+        let argv = [program.display().to_string(), "--version".to_owned()];
+        let output = command::run(&argv, START_LIMIT).await.map_err(|e| unusable(&with_source(&e)))?;
+        let version = one_line(&output.stdout);
+        match major(&version) {
+            Some(major) if major >= OLDEST => Ok(program),
+            Some(_) => Err(unusable(&format!("supervisord is version {version}, acc needs {OLDEST}.0 or later"))),
+            None => Err(unusable(&format!("`{}` does not tell its version: {}", program.display(), one_line(&output.stderr)))),
+        }
+    }
+
+    /// Makes its folders and removes what an earlier one left behind.
+    pub(super) fn clear(&self) -> Result<(), SupervisorError> {
+        for path in [self.client.socket(), &self.pid_file] {
+            if let Some(dir) = path.parent() {
+                make_dir(dir, 0o755).map_err(|source| SupervisorError::File { deed: "make", path: dir.to_owned(), source })?;
+            }
+            remove_file(path).map_err(|source| SupervisorError::File { deed: "remove", path: path.to_owned(), source })?;
+        }
+        Ok(())
+    }
+
+    /// Ends it and its programs, and waits for it. One that does not run is success.
+    pub(super) async fn halt(&self) -> Result<(), SupervisorError> {
+        let process = self.process()?;
+        match self.client.call("supervisor.shutdown", &[]).await {
+            Ok(_) => {}
+            Err(error) if error.code() == Some(fault::SHUTDOWN) => {}
+            Err(error) => return self.gone_after(&error),
+        }
+        let Some(process) = process else { return Ok(()) };
+        let ended = tokio::time::timeout(END_LIMIT, process::ended(process)).await;
+        match ended {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(e)) => {
+                Err(SupervisorError::Unreachable { what: format!("the kernel about process {}", process.pid), why: e.to_string() })
+            }
+            Err(_) => Err(SupervisorError::Unreachable {
+                what: format!("supervisord on `{}`", self.client.socket().display()),
+                why: format!("it did not end within {} s", END_LIMIT.as_secs()),
+            }),
+        }
+    }
+
+    /// The command that runs it in the foreground, for systemd: with a clean environment of its own.
+    pub(super) fn foreground_argv(&self) -> Vec<String> {
+        let program = self.program.clone().or_else(|| command::find_program("supervisord")).unwrap_or_else(|| PathBuf::from("supervisord"));
+        let env = command::find_program("env").unwrap_or_else(|| PathBuf::from("/usr/bin/env"));
+        let text = |path: &Path| path.display().to_string();
+        let path = format!("PATH={PATH}");
+        [&text(&env), "-i", &path, "LC_ALL=C.UTF-8", &text(&program), "-n", "-c", &text(&self.config)].map(str::to_owned).to_vec()
+    }
+}
+
+fn raise_descriptors(process: Process) -> std::io::Result<()> {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let pid = Pid::from_raw(process.pid);
+    let own = rustix::process::getrlimit(Resource::Nofile);
+    let most = own.maximum.map_or(DESCRIPTORS, |most| most.min(DESCRIPTORS));
+    prlimit(pid, Resource::Nofile, Rlimit { current: Some(most), maximum: own.maximum })?;
+    Ok(())
+}
+
+fn unusable(text: &str) -> SupervisorError {
+    SupervisorError::Unusable(text.to_owned())
+}
+
+fn with_source(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+/// `4.2.5` -> 4.
+fn major(version: &str) -> Option<u32> {
+    version.split(['.', ' ']).next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions() {
+        for (text, expected) in [("4.2.5", Some(4)), ("3.3.1", Some(3)), ("5", Some(5)), ("", None), ("usage: x", None)] {
+            assert_eq!(major(text), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The files that supervisord includes: one for each service, and one for each instance that is or lately was awake.
+//!
+//! The order that keeps them true: the group is taken out of supervisord before its file changes. So a group that
+//! supervisord has was always made from the text that is on disk, also after a crash between two steps.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::super::SupervisorError;
+use super::super::record::{remove, replace};
+use crate::driver::host::fs::make_dir;
+
+/// One folder of sections.
+#[derive(Debug)]
+pub(super) struct Sections {
+    dir: PathBuf,
+}
+
+/// What the text on disk is, compared with the one wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// The same.
+    Same,
+    /// Another.
+    Other,
+    /// None.
+    Missing,
+}
+
+impl Sections {
+    pub(super) fn new(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.conf"))
+    }
+
+    /// Compares the file with the text.
+    pub(super) fn look(&self, name: &str, text: &str) -> Result<Found, SupervisorError> {
+        let path = self.path(name);
+        match fs::read(&path) {
+            Ok(found) if found == text.as_bytes() => Ok(Found::Same),
+            Ok(_) => Ok(Found::Other),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Found::Missing),
+            Err(source) => Err(SupervisorError::File { deed: "read", path, source }),
+        }
+    }
+
+    /// Writes the file. It may hold secrets: only acc and supervisord read it.
+    pub(super) fn write(&self, name: &str, text: &str) -> Result<(), SupervisorError> {
+        self.make()?;
+        replace(&self.path(name), text.as_bytes(), 0o600)
+    }
+
+    /// Makes the folder.
+    pub(super) fn make(&self) -> Result<(), SupervisorError> {
+        make_dir(&self.dir, 0o700).map_err(|source| SupervisorError::File { deed: "make", path: self.dir.clone(), source })
+    }
+
+    /// Is there a file of this name?
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.path(name).exists()
+    }
+
+    /// Removes the file; none is success.
+    pub(super) fn remove(&self, name: &str) -> Result<(), SupervisorError> {
+        remove(&self.path(name))
+    }
+
+    /// All names, the one written least recently first.
+    pub(super) fn names(&self) -> Result<Vec<String>, SupervisorError> {
+        let failed = |source| SupervisorError::File { deed: "read", path: self.dir.clone(), source };
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(failed(e)),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            let path = entry.path();
+            if path.extension().is_some_and(|e| e == "conf")
+                && let Some(name) = path.file_stem().and_then(|s| s.to_str())
+            {
+                found.push((entry.metadata().and_then(|m| m.modified()).ok(), name.to_owned()));
+            }
+        }
+        found.sort();
+        Ok(found.into_iter().map(|(_, name)| name).collect())
+    }
+
+    /// Removes every file but those named.
+    pub(super) fn keep_only(&self, names: &[String]) -> Result<(), SupervisorError> {
+        self.names()?.iter().filter(|name| !names.contains(name)).try_for_each(|name| self.remove(name))
+    }
+
+    /// The section whose file this message of supervisord complains about.
+    pub(super) fn culprit(&self, message: &str) -> Option<String> {
+        self.names().ok()?.into_iter().find(|name| message.contains(&*self.path(name).to_string_lossy()))
+    }
+}
+
+/// Writes a file of the daemon itself when its text differs; true: it did.
+pub(super) fn write_if_other(path: &Path, text: &str) -> Result<bool, SupervisorError> {
+    if fs::read(path).is_ok_and(|found| found == text.as_bytes()) {
+        return Ok(false);
+    }
+    crate::driver::host::fs::write_atomic(path, text.as_bytes(), 0o600).map_err(|source| SupervisorError::File {
+        deed: "write",
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_compared_written_listed_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let sections = Sections::new(dir.path().join("programs"));
+        assert_eq!(sections.names().unwrap(), Vec::<String>::new());
+        assert_eq!(sections.look("a", "x").unwrap(), Found::Missing);
+        sections.write("a", "x").unwrap();
+        sections.write("b", "y").unwrap();
+        assert_eq!(sections.look("a", "x").unwrap(), Found::Same);
+        assert_eq!(sections.look("a", "z").unwrap(), Found::Other);
+        assert_eq!(sections.names().unwrap(), ["a", "b"]);
+        let message =
+            format!("CANT_REREAD: Invalid user name x in section 'program:b' (file: '{}')", dir.path().join("programs/b.conf").display());
+        assert_eq!(sections.culprit(&message), Some("b".to_owned()));
+        assert_eq!(sections.culprit("something else"), None);
+        sections.keep_only(&["b".to_owned()]).unwrap();
+        assert!(!sections.has("a") && sections.has("b"));
+        sections.remove("a").unwrap();
+    }
+}

@@ -1,0 +1,232 @@
+//! The services under supervisord (nginx, acc's server), and bringing up supervisord with them.
+//!
+//! supervisord starts a service again when it ends by itself. Only a boot changes the command of one that runs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::domain::instance::Process;
+use crate::driver::host::{fs::make_dir, process};
+use crate::render::supervisord::{self as texts, DaemonText, SectionError, ServiceText};
+
+use super::super::{Ensured, Service, SupervisorError, check, record};
+use super::daemon::Presence;
+use super::group::{Group, Launched, state, unreachable};
+use super::sections::{Found, write_if_other};
+use super::{Supervisord, kernel, whole_seconds};
+
+/// How long a killed service may take to disappear.
+const KILL_WAIT: Duration = Duration::from_secs(5);
+
+/// The name of a service's section: no instance can have an underscore in its name.
+pub(super) fn group_name(service: &str) -> String {
+    format!("acc_{service}")
+}
+
+impl Supervisord {
+    fn service_path(&self, name: &str) -> PathBuf {
+        record::service_file(&self.settings.pid_dir, name)
+    }
+
+    fn service_group<'a>(&'a self, group: &'a str, service: &'a str) -> Group<'a> {
+        Group { client: &self.daemon.client, sections: &self.services, name: group, shown: service }
+    }
+
+    fn service_text(&self, service: &Service) -> Result<String, SupervisorError> {
+        let text = ServiceText {
+            name: &group_name(service.name),
+            program: &check::service(service)?,
+            args: service.argv.get(1..).unwrap_or_default(),
+            log: &service.log,
+            stop_signal: service.stop_signal,
+            stop_wait: whole_seconds(service.stop_timeout),
+        };
+        if let Some(dir) = service.log.parent() {
+            make_dir(dir, 0o755).map_err(|source| SupervisorError::File { deed: "make", path: dir.to_owned(), source })?;
+        }
+        let failed = |e: SectionError| SupervisorError::NotStarted { name: service.name.to_owned(), why: e.to_string() };
+        texts::service(&self.settings.templates, &text).map_err(failed)
+    }
+
+    /// Writes the daemon's configuration and the sections of these services, and of no others. Without a running daemon the
+    /// sections of instances go too: they are made again at each start, and one that became wrong would keep it from starting.
+    fn write_config(&self, services: &[Service], running: bool) -> Result<(), SupervisorError> {
+        let failed = |path: &PathBuf| {
+            let path = path.clone();
+            move |source| SupervisorError::File { deed: "make", path, source }
+        };
+        let settings = &self.settings;
+        make_dir(&settings.dir, 0o700).map_err(failed(&settings.dir))?;
+        self.services.make()?;
+        self.programs.make()?;
+        if let Some(dir) = settings.log.parent().map(std::path::Path::to_path_buf) {
+            make_dir(&dir, 0o755).map_err(failed(&dir))?;
+        }
+        let text = DaemonText {
+            dir: &settings.dir,
+            socket: &settings.socket,
+            pid_file: &settings.pid_file,
+            log: &settings.log,
+            root: crate::driver::host::spawn::may_change_user(),
+        };
+        let text = texts::daemon(&settings.templates, &text).map_err(|e| SupervisorError::Unusable(e.to_string()))?;
+        write_if_other(&self.daemon.config, &text)?;
+        if running {
+            return Ok(());
+        }
+        self.programs.keep_only(&[])?;
+        self.services.keep_only(&[])?;
+        services.iter().try_for_each(|service| self.services.write(&group_name(service.name), &self.service_text(service)?))
+    }
+
+    /// Brings up the daemon with these services; one that runs is brought up to date.
+    pub(super) async fn bring_up(&self, services: &[Service]) -> Result<Ensured, SupervisorError> {
+        let _held = self.locks.lock("").await;
+        let ensured = match self.daemon.presence().await? {
+            Presence::Answers => {
+                self.write_config(services, true)?;
+                self.retire(services).await?;
+                Ensured::Already
+            }
+            Presence::Gone => {
+                self.end_orphans(services).await?;
+                self.write_config(services, false)?;
+                self.daemon.start().await?;
+                Ensured::Started
+            }
+        };
+        for service in services {
+            self.ensure(service).await?;
+        }
+        Ok(ensured)
+    }
+
+    /// Writes the whole configuration for a daemon that is about to be run in the foreground with [`Self::foreground_argv`].
+    /// Refused while one runs.
+    pub async fn render_config(&self, services: &[Service]) -> Result<(), SupervisorError> {
+        let _held = self.locks.lock("").await;
+        if self.daemon.presence().await? == Presence::Answers {
+            let socket = self.settings.socket.display();
+            return Err(SupervisorError::Unusable(format!("supervisord runs already on `{socket}`")));
+        }
+        self.daemon.program().await?;
+        self.end_orphans(services).await?;
+        self.write_config(services, false)?;
+        self.daemon.clear()
+    }
+
+    /// The command that runs supervisord in the foreground with the configuration of [`Self::render_config`]. Its environment
+    /// is its own, whatever that of the caller is.
+    #[must_use]
+    pub fn foreground_argv(&self) -> Vec<String> {
+        self.daemon.foreground_argv()
+    }
+
+    /// Ends services whose section has changed, or is not wanted any more, and takes them out.
+    async fn retire(&self, services: &[Service]) -> Result<(), SupervisorError> {
+        for name in self.services.names()? {
+            let wanted = services.iter().find(|service| group_name(service.name) == name);
+            if let Some(service) = wanted
+                && self.services.look(&name, &self.service_text(service)?)? == Found::Same
+            {
+                continue;
+            }
+            let shown = name.strip_prefix("acc_").unwrap_or(&name);
+            let group = self.service_group(&name, shown);
+            let process = self.find_service(shown).await?;
+            group.stop().await.map_err(|e| unreachable(&self.daemon.client, &e))?;
+            if let Some(process) = process {
+                let patience = wanted.map_or(Duration::from_secs(30), |service| service.stop_timeout);
+                end(shown, process, patience).await?;
+            }
+            group.take_out().await.map_err(|e| unreachable(&self.daemon.client, &e))?;
+            self.services.remove(&name)?;
+        }
+        Ok(())
+    }
+
+    /// A supervisord that was killed leaves its services running: they hold the ports and locks that the new ones need.
+    async fn end_orphans(&self, services: &[Service]) -> Result<(), SupervisorError> {
+        for service in services {
+            let path = self.service_path(service.name);
+            if let Some(process) = record::living(&path)? {
+                tracing::warn!(service = service.name, pid = process.pid, "ending a service that its supervisord left behind");
+                process::signal_one(process, service.stop_signal).map_err(|e| kernel(service.name, &e))?;
+                end(service.name, process, service.stop_timeout).await?;
+            }
+            record::remove(&path)?;
+        }
+        Ok(())
+    }
+
+    /// Sees to it that the service runs; one that runs keeps its command.
+    pub(super) async fn ensure(&self, service: &Service) -> Result<Ensured, SupervisorError> {
+        if self.find_service(service.name).await?.is_some() {
+            return Ok(Ensured::Already);
+        }
+        let name = group_name(service.name);
+        let group = self.service_group(&name, service.name);
+        match group.info().await {
+            Ok(Some(info)) if info.state == state::BACKOFF => {
+                return Err(group.not_started(format!("it keeps ending: {}", info.spawn_error)));
+            }
+            Ok(_) => {}
+            Err(error) => return Err(unreachable(&self.daemon.client, &error)),
+        }
+        let launched = group.launch(&self.service_text(service)?).await?;
+        let (Launched::Already(pid) | Launched::Started(pid)) = launched;
+        if let Some(process) = process::by_pid(pid).map_err(|e| kernel(service.name, &e))? {
+            self.write_record(&self.service_path(service.name), process, &service.log)?;
+        }
+        Ok(if matches!(launched, Launched::Already(_)) { Ensured::Already } else { Ensured::Started })
+    }
+
+    /// The service's process. Its record follows it: supervisord starts a service again by itself.
+    pub(super) async fn find_service(&self, name: &str) -> Result<Option<Process>, SupervisorError> {
+        let path = self.service_path(name);
+        let group_name = group_name(name);
+        let pid = match self.service_group(&group_name, name).info().await {
+            Ok(info) => info.map_or(0, |info| info.pid),
+            Err(error) => {
+                self.daemon.gone_after(&error)?;
+                return record::living(&path);
+            }
+        };
+        let found = process::by_pid(pid).map_err(|e| kernel(name, &e))?;
+        if let Some(process) = found
+            && record::living(&path)? != found
+        {
+            self.write_record(&path, process, std::path::Path::new(""))?;
+        }
+        Ok(found)
+    }
+
+    /// Ends the service in order and waits for it; it stays ended.
+    pub(super) async fn end_service(&self, service: &Service) -> Result<(), SupervisorError> {
+        let process = self.find_service(service.name).await?;
+        let name = group_name(service.name);
+        let stopped = match self.service_group(&name, service.name).stop().await {
+            Ok(stopped) => stopped,
+            Err(error) => self.daemon.gone_after(&error).map(|()| false)?,
+        };
+        if let Some(process) = process {
+            if !stopped {
+                process::signal_one(process, service.stop_signal).map_err(|e| kernel(service.name, &e))?;
+            }
+            end(service.name, process, service.stop_timeout).await?;
+        }
+        record::remove(&self.service_path(service.name))
+    }
+}
+
+/// Waits for an end that is expected soon, and kills what does not come to it.
+async fn end(name: &str, process: Process, patience: Duration) -> Result<(), SupervisorError> {
+    if tokio::time::timeout(patience, process::ended(process)).await.is_ok_and(|r| r.is_ok()) {
+        return Ok(());
+    }
+    process::signal_group(process, libc::SIGKILL).map_err(|e| kernel(name, &e))?;
+    match tokio::time::timeout(KILL_WAIT, process::ended(process)).await {
+        Ok(result) => result.map(drop).map_err(|e| kernel(name, &e)),
+        Err(_) => Err(kernel(name, &std::io::Error::other("it does not end, not even killed"))),
+    }
+}
