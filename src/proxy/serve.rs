@@ -135,10 +135,7 @@ impl Server {
 
     async fn connection(&self, client: Client, front: Front) {
         let served = match client {
-            Client::Tcp(socket, peer) => {
-                let _ = socket.set_nodelay(true);
-                self.speak(socket, front, Some(peer)).await
-            }
+            Client::Tcp(socket, peer) => self.speak(socket, front, Some(peer)).await,
             Client::Unix(socket) => self.speak(socket, front, None).await,
         };
         if let Err(error) = served {
@@ -170,11 +167,11 @@ impl Server {
         });
         match speaks {
             Speaks::Http1 => {
-                let connection = http1_settings(limits).serve_connection(TokioIo::new(io), service).with_upgrades();
+                let connection = http1_settings().serve_connection(TokioIo::new(io), service).with_upgrades();
                 self.until_done(connection, |c| c.graceful_shutdown(), None).await?;
             }
             Speaks::Http2 => {
-                let connection = http2_settings().serve_connection(TokioIo::new(io.without_head_limit()), service);
+                let connection = http2_settings().serve_connection(TokioIo::new(io.without_read_limits()), service);
                 self.until_done(connection, |c| c.graceful_shutdown(), Some((seen, limits.idle))).await?;
             }
         }
@@ -237,11 +234,10 @@ async fn accept(socket: &Accepts) -> io::Result<Client> {
     }
 }
 
-fn http1_settings(limits: Limits) -> http1::Builder {
+fn http1_settings() -> http1::Builder {
     let mut builder = http1::Builder::new();
-    // For hyper the time of a head begins with the end of the request before it: this is the idle limit, and the limit
-    // of a head is held by `ClientIo`.
-    builder.timer(TokioTimer::new()).header_read_timeout(limits.idle).max_buf_size(BUFFER);
+    // Without a timer hyper has no time limits of its own: `ClientIo` holds them, at less cost for each request.
+    builder.max_buf_size(BUFFER);
     builder
 }
 

@@ -4,4 +4,5 @@ pub mod append;
 pub mod clock;
 pub mod command;
 pub mod fs;
+pub mod listen;
 pub mod process;

@@ -8,6 +8,8 @@ use std::sync::atomic::Ordering;
 use tokio::io::AsyncWriteExt;
 
 use super::stage::*;
+use crate::domain::rule::Rule;
+use crate::proxy::access_log::AccessLog;
 
 #[tokio::test]
 async fn one_connection_carries_many_requests_on_both_sides() {
@@ -136,4 +138,23 @@ async fn settings_are_replaced_while_serving() {
     assert_eq!(status(&stage.say(ask).await), 200);
     stage.proxy.reload(crate::proxy::ProxySettings { max_body: 2, ..settings() });
     assert_eq!(status(&stage.say(ask).await), 413);
+}
+
+#[tokio::test]
+async fn what_was_served_is_in_the_log_of_its_kind() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().to_owned();
+    let (log, _) = AccessLog::start(Box::new(move |name, counts| root.join(format!("{name}-{counts}"))));
+    let rules = vec![Rule { path: Some("/ping".into()), wake: true, counts: false, ..Rule::default() }];
+    let stage = Stage::logging(crate::proxy::ProxySettings { rules, ..settings() }, true, DEADLINE, Some(log)).await;
+    stage.get("/?q=1").await;
+    stage.get("/stream").await;
+    stage.get("/ping").await;
+    stage.say("GET / HTTP/1.1\nHost: nobody.test\nConnection: close\n\n").await;
+    let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap_or_default();
+    until("all is written", || read("app-true").lines().count() == 2 && read("app-false").lines().count() == 1).await;
+    let counted = read("app-true");
+    assert!(counted.starts_with("127.0.0.1 - - [") && counted.contains("\"GET /?q=1 HTTP/1.1\" 200 5 "), "{counted}");
+    assert!(counted.contains("\"GET /stream HTTP/1.1\" 200 20 "), "{counted}");
+    assert!(read("app-false").contains("GET /ping"));
 }
