@@ -62,7 +62,8 @@ fn limits(front: Front) -> Limits {
 }
 
 /// Serves until `shutdown`; then accepts nothing more, finishes what is held or in flight for up to `grace`, and cuts the
-/// rest. Sockets are closed when it returns; the files of unix sockets stay.
+/// rest. Sockets are closed when it returns; the files of unix sockets stay. Once in the life of a [`Proxy`], with all its
+/// listeners: the cut at the end reaches every upgraded connection of it.
 pub async fn serve(listeners: Vec<Listener>, proxy: Arc<Proxy>, shutdown: CancellationToken, grace: Duration) -> ServeReport {
     let server =
         Arc::new(Server { cut: proxy.cut.clone(), proxy, connections: TaskTracker::new(), stop: shutdown, accepted: AtomicU64::new(0) });
