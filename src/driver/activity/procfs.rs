@@ -77,7 +77,8 @@ mod tests {
         ] {
             assert!(unix_socket(other).is_none(), "{}", String::from_utf8_lossy(other));
         }
-        let tcp = tcp_socket("   0: 0100007F:4E21 0100007F:C350 01 00000000:00000000 00:00000000 00000000     0        0 77 1 0 20").unwrap();
+        let tcp =
+            tcp_socket("   0: 0100007F:4E21 0100007F:C350 01 00000000:00000000 00:00000000 00000000     0        0 77 1 0 20").unwrap();
         assert_eq!((tcp.port, tcp.state, tcp.held), (20_001, 1, true));
         assert!(tcp_socket("  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode").is_none());
     }

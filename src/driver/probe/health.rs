@@ -54,7 +54,9 @@ mod tests {
         assert_eq!(status(b"HTTP/1.1 200 OK\r\n"), Some(200));
         assert_eq!(status(b"HTTP/1.0 503\r\n"), Some(503));
         assert_eq!(status(b"HTTP/1.1 204"), Some(204));
-        for bad in [&b""[..], b"HTTP/1.1", b"HTTP/1.1 20", b"HTTP/1.1 2000 OK", b"HTTP/1.1  200", b"SSH-2.0-x\r\n", b"HTTP/2 200", b"HTTP/1.1 abc"] {
+        for bad in
+            [&b""[..], b"HTTP/1.1", b"HTTP/1.1 20", b"HTTP/1.1 2000 OK", b"HTTP/1.1  200", b"SSH-2.0-x\r\n", b"HTTP/2 200", b"HTTP/1.1 abc"]
+        {
             assert_eq!(status(bad), None, "{}", String::from_utf8_lossy(bad));
         }
     }

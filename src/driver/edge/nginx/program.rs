@@ -73,7 +73,8 @@ pub async fn check(program: &Path, file: &Path) -> Result<Result<(), String>, Ed
 
 /// What nginx complains about, with the text of the line it names.
 fn complaint(said: &str, file: &Path) -> String {
-    let line = said.lines().find(|l| l.contains("[emerg]")).or_else(|| said.lines().find(|l| !l.trim().is_empty())).unwrap_or("no reason given");
+    let line =
+        said.lines().find(|l| l.contains("[emerg]")).or_else(|| said.lines().find(|l| !l.trim().is_empty())).unwrap_or("no reason given");
     let why = line.split_once(": ").map_or(line, |(_, why)| why).trim();
     let number = why.rsplit_once(':').and_then(|(_, n)| n.parse::<usize>().ok());
     let text = number.and_then(|n| std::fs::read_to_string(file).ok()?.lines().nth(n.checked_sub(1)?).map(|l| l.trim().to_owned()));
