@@ -1,8 +1,12 @@
 //! The edge with a real nginx: each test runs its own, in its own folder, on a port the kernel chose.
 
+#[cfg(test)]
 mod bed;
+#[cfg(test)]
 mod logs;
+#[cfg(test)]
 mod reload;
+#[cfg(test)]
 mod routing;
 
 use super::*;
