@@ -113,7 +113,8 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, who: String, se
     match target.split('?').next().unwrap() {
         "/die" => {}
         "/502" => drop(stream.write_all(b"HTTP/1.1 502 Mine\r\nContent-Length: 4\r\nServer: own\r\n\r\nmine").await),
-        "/stream" => stream_ticks(&mut stream).await,
+        "/stream" => stream_ticks(&mut stream, true).await,
+        "/stream-to-the-end" => stream_ticks(&mut stream, false).await,
         "/ws" => echo(&mut stream).await,
         "/redirect" => drop(stream.write_all(b"HTTP/1.1 200 OK\r\nX-Accel-Redirect: @wake\r\nContent-Length: 2\r\n\r\nok").await),
         _ => {
@@ -125,16 +126,18 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, who: String, se
     let _ = stream.shutdown().await;
 }
 
-/// One event each time the client has said (through a file's worth of time) that it got the last: here, every 50 ms.
-async fn stream_ticks(stream: &mut (impl AsyncWrite + Unpin)) {
-    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+/// An event every 50 ms, for a second: in chunks, or ended by the end of the connection.
+async fn stream_ticks(stream: &mut (impl AsyncWrite + Unpin), chunked: bool) {
+    let (header, event, end): (_, _, &[u8]) =
+        if chunked { ("Transfer-Encoding: chunked\r\n", "e\r\ndata: tick...\n\r\n", b"0\r\n\r\n") } else { ("", "data: tick...\n", b"") };
+    let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{header}\r\n").as_bytes()).await;
     for _ in 0..20 {
-        if stream.write_all(b"e\r\ndata: tick...\n\r\n").await.is_err() {
+        if stream.write_all(event.as_bytes()).await.is_err() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let _ = stream.write_all(b"0\r\n\r\n").await;
+    let _ = stream.write_all(end).await;
 }
 
 async fn echo(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {

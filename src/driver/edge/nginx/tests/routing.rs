@@ -267,6 +267,44 @@ async fn web_sockets_and_streams_pass_as_they_come_and_outlive_a_reload() {
 }
 
 #[tokio::test]
+async fn a_stream_that_ends_with_its_connection_does_not_stick() {
+    if !need_nginx() {
+        return;
+    }
+    let mut bed = Bed::start().await;
+    let (gate, _) = bed.app("shop");
+    bed.edge.open(&gate).await.unwrap();
+    let mut stream = TcpStream::connect(bed.address).await.unwrap();
+    stream.write_all(b"GET /stream-to-the-end HTTP/1.0\r\nHost: shop.apps.localhost\r\n\r\n").await.unwrap();
+    let ticks = |events: &[u8]| events.windows(4).filter(|w| *w == b"tick").count();
+    let mut events = Vec::new();
+    while ticks(&events) == 0 {
+        assert_ne!(stream.read_buf(&mut events).await.unwrap(), 0);
+    }
+    assert!(ticks(&events) < 10, "the stream sticks in nginx");
+    tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut events)).await.unwrap().unwrap();
+    assert_eq!(ticks(&events), 20);
+}
+
+#[tokio::test]
+async fn a_request_that_one_application_has_seen_never_reaches_a_second() {
+    if !need_nginx() {
+        return;
+    }
+    let mut bed = Bed::start().await;
+    let (tcp, route, tcp_seen) = bed.tcp_app("port").await;
+    let (unix, unix_seen) = bed.app("shop");
+    bed.edge.apply(&[route]).await.unwrap();
+    bed.edge.open(&tcp).await.unwrap();
+    // A link that should not be there: the name listened on a socket in an earlier life.
+    let crate::domain::instance::Listen::Unix(socket) = &unix.listen else { unreachable!() };
+    std::os::unix::fs::symlink(socket, bed.config.gate_dir().join("port.sock")).unwrap();
+    assert_eq!(bed.post("port.apps.localhost", "/die", b"abc").await.status(), 502);
+    assert_eq!((unix_seen.lock().unwrap().len(), tcp_seen.lock().unwrap().len()), (1, 0));
+    assert!(bed.wake.lock().unwrap()[0].one("x-acc-connect").unwrap().parse::<f64>().is_ok());
+}
+
+#[tokio::test]
 async fn an_upload_that_began_before_the_gate_closed_does_not_pass_it() {
     if !need_nginx() {
         return;
