@@ -399,3 +399,30 @@ async fn a_body_above_the_bound_is_refused_before_anybody_is_asked() {
     assert!(bed.wake.lock().unwrap().is_empty());
     assert_eq!(bed.post("shop.apps.localhost", "/", &[b'x'; 1000]).await.who(), "wake");
 }
+
+#[tokio::test]
+async fn workers_of_another_user_reach_gates_and_write_logs() {
+    if !need_nginx() {
+        return;
+    }
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: needs root");
+        assert!(std::env::vars().all(|(k, _)| k != "CI"), "root is needed in CI");
+        return;
+    }
+    let mut bed = Bed::start_with(|config, _| config.user = Some("nobody".into())).await;
+    let (gate, _) = bed.app("shop");
+    // As the probe and the service do it for an instance of this user.
+    let user = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    let log = bed.config.access_log("shop");
+    for path in [bed.config.wake_socket(), bed.config.socket("shop"), log.parent().unwrap().to_owned()] {
+        nix::unistd::chown(&path, Some(user.uid), Some(user.gid)).unwrap();
+    }
+    let body = vec![b'x'; 300_000];
+    assert_eq!(bed.post("shop.apps.localhost", "/", &body).await.who(), "wake");
+    bed.edge.open(&gate).await.unwrap();
+    let answer = bed.post("shop.apps.localhost", "/", &body).await;
+    assert_eq!((answer.who().as_str(), answer.body == body), ("shop", true));
+    bed.until("two lines", || bed.log(&log).len() == 2).await;
+    assert_eq!(bed.error_log(), "");
+}
