@@ -157,6 +157,11 @@ fn test_files(root: &Path, sources: &[(PathBuf, String)]) -> Vec<PathBuf> {
     found
 }
 
+/// The folder of a file's inner modules.
+fn subtree(file: &Path) -> PathBuf {
+    if file.ends_with("mod.rs") { file.parent().unwrap().to_owned() } else { file.with_extension("") }
+}
+
 /// All `.rs` files below `dir`, sorted.
 fn walk(dir: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
@@ -178,7 +183,7 @@ fn sources() -> Vec<Source> {
     let read = |p: PathBuf| (p.strip_prefix(&root).unwrap().to_owned(), fs::read_to_string(&p).unwrap());
     let all: Vec<(PathBuf, String)> = walk(&root).into_iter().map(read).collect();
     let tests = test_files(&root, &all);
-    let product = all.into_iter().filter(|(path, _)| !tests.iter().any(|t| path == t || path.starts_with(t.with_extension(""))));
+    let product = all.into_iter().filter(|(path, _)| !tests.iter().any(|t| path == t || path.starts_with(subtree(t))));
     product.map(|(path, text)| Source { code: without_tests(&scrub(&text)), path, text }).collect()
 }
 

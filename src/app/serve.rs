@@ -11,10 +11,11 @@ use tracing::{error, info, warn};
 
 use super::{Drivers, lock, open_store, places, world, wrong_templates};
 use crate::config::{Config, EdgeKind};
-use crate::driver::host::fs;
+
+use crate::driver::host::{fs, listen};
 use crate::interface::control;
 use crate::proxy::access_log::AccessLog;
-use crate::proxy::listen::{self, Listener};
+use crate::proxy::listen::Listener;
 use crate::proxy::{self, Front, Proxy, ProxySettings};
 use crate::render::pages::Pages;
 use crate::service::error::{ServiceError, chain};

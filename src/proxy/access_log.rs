@@ -90,11 +90,11 @@ impl AccessLog {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    pub(super) fn line(&self, draft: Draft, name: &InstanceName, status: StatusCode) -> Line {
+    pub(super) fn line(&self, draft: Draft, name: &InstanceName, status: StatusCode) -> Box<Line> {
         let Draft { started, client, counts, method, uri, version, referer, agent } = draft;
         let name = name.clone();
         let entry = Entry { name, counts, client, method, uri, version, status, sent: 0, micros: 0, referer, agent };
-        Line { log: self.clone(), started, sent: 0, entry: Some(entry) }
+        Box::new(Line { log: self.clone(), started, sent: 0, entry: Some(entry) })
     }
 }
 

@@ -35,11 +35,68 @@ pub(super) struct ClientIo<S> {
     first: [u8; PREFACE.len()],
     first_len: usize,
     first_at: usize,
+    reading: Reading,
+    writing: Stall,
+}
+
+/// What the client has time for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// A request is under way: no limit.
+    Busy,
+    /// Between two requests.
+    Idle,
+    /// A head has begun.
+    Head,
+}
+
+/// The clock of heads and of idle connections. One timer serves a connection for its whole life: it is set again only when
+/// it fires, or when it would fire too late, so that a busy connection does not touch it.
+struct Reading {
     /// Requests under way on this connection.
     open: Arc<AtomicU32>,
-    head: Duration,
-    head_due: Option<Pin<Box<Sleep>>>,
-    writing: Stall,
+    limits: Limits,
+    phase: Phase,
+    due: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Reading {
+    fn new(open: Arc<AtomicU32>, limits: Limits) -> Self {
+        let due = Instant::now() + limits.head;
+        Self { open, limits, phase: Phase::Head, due, timer: Box::pin(tokio::time::sleep_until(due)) }
+    }
+
+    /// After a look at the socket: `got` something or nothing. Says whether the client's time is up.
+    fn is_late(&mut self, got: bool, cx: &mut Context<'_>) -> bool {
+        let phase = match (self.open.load(Ordering::Acquire) > 0, self.phase) {
+            (true, _) => Phase::Busy,
+            (false, Phase::Head) => Phase::Head,
+            (false, _) if got => Phase::Head,
+            (false, _) => Phase::Idle,
+        };
+        if phase != self.phase {
+            self.phase = phase;
+            match phase {
+                Phase::Busy => {}
+                Phase::Idle => self.due = Instant::now() + self.limits.idle,
+                Phase::Head => self.due = Instant::now() + self.limits.head,
+            }
+        }
+        if phase == Phase::Busy {
+            return false;
+        }
+        if self.timer.deadline() > self.due {
+            self.timer.as_mut().reset(self.due);
+        }
+        while self.timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= self.due {
+                return true;
+            }
+            self.timer.as_mut().reset(self.due);
+        }
+        false
+    }
 }
 
 /// Which protocol the client speaks.
@@ -67,31 +124,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
                 break Speaks::Http2;
             }
         };
-        let head_due = (speaks == Speaks::Http1).then(|| Box::pin(tokio::time::sleep(limits.head)));
+        let reading = Reading::new(open, limits);
         let writing = Stall::new(limits.stall);
-        Ok(Some((Self { socket, first, first_len: len, first_at: 0, open, head: limits.head, head_due, writing }, speaks)))
+        Ok(Some((Self { socket, first, first_len: len, first_at: 0, reading, writing }, speaks)))
     }
 
-    /// Between requests the first byte starts the clock of a head; a request under way stops it.
-    fn watch_head(&mut self, got: bool, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.head == Duration::MAX {
-            return Ok(());
-        }
-        if self.open.load(Ordering::Acquire) > 0 {
-            self.head_due = None;
-        } else if got {
-            self.head_due.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + self.head)));
-        }
-        match self.head_due.as_mut().map(|due| due.as_mut().poll(cx)) {
-            Some(Poll::Ready(())) => Err(io::ErrorKind::TimedOut.into()),
-            Some(Poll::Pending) | None => Ok(()),
-        }
-    }
-
-    /// On HTTP/2 heads are frames among others; its own limits hold.
-    pub(super) fn without_head_limit(mut self) -> Self {
-        self.head = Duration::MAX;
-        self.head_due = None;
+    /// On HTTP/2 heads are frames among others, and its own limits hold.
+    pub(super) fn without_read_limits(mut self) -> Self {
+        let far = Duration::from_secs(u32::MAX.into());
+        self.reading = Reading::new(self.reading.open, Limits { head: far, idle: far, ..self.reading.limits });
         self
     }
 
@@ -120,10 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientIo<S> {
         let before = buf.filled().len();
         let read = Pin::new(&mut this.socket).poll_read(cx, buf);
         let got = buf.filled().len() > before;
-        match this.watch_head(got, cx) {
-            Err(late) if !got => Poll::Ready(Err(late)),
-            _ => read,
-        }
+        if this.reading.is_late(got, cx) && !got { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) } else { read }
     }
 }
 

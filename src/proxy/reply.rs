@@ -17,6 +17,9 @@ use super::access_log::Line;
 use crate::driver::upstream::ReceiveBody;
 use crate::service::door::Pass;
 
+/// Why a body breaks off.
+pub type Fault = Box<dyn Error + Send + Sync>;
+
 /// Any answer's body.
 pub struct Reply {
     kind: Kind,
@@ -32,7 +35,7 @@ enum Kind {
 struct Forwarded {
     body: ReceiveBody,
     pass: Option<Box<dyn Pass>>,
-    line: Option<Line>,
+    line: Option<Box<Line>>,
 }
 
 /// A request that its client's connection is busy with.
@@ -65,7 +68,7 @@ impl Reply {
     }
 
     /// What an instance sends. `pass` is given back at its end; `line` is written to the access log then.
-    pub(super) fn forwarded(body: ReceiveBody, pass: Box<dyn Pass>, line: Option<Line>) -> Self {
+    pub(super) fn forwarded(body: ReceiveBody, pass: Box<dyn Pass>, line: Option<Box<Line>>) -> Self {
         let pass = (!body.is_end_stream()).then_some(pass);
         Self { kind: Kind::Forwarded(Forwarded { body, pass, line }), busy: None }
     }
@@ -84,9 +87,9 @@ impl Reply {
 
 impl Body for Reply {
     type Data = Bytes;
-    type Error = Box<dyn Error + Send + Sync>;
+    type Error = Fault;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         match &mut self.kind {
             Kind::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Kind::Live(pieces) => pieces.poll_recv(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece)))),
@@ -112,7 +115,7 @@ impl Body for Reply {
 }
 
 impl Forwarded {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Box<dyn Error + Send + Sync>>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         let ended = match &frame {
             Poll::Pending => false,

@@ -62,7 +62,8 @@ fn limits(front: Front) -> Limits {
 }
 
 /// Serves until `shutdown`; then accepts nothing more, finishes what is held or in flight for up to `grace`, and cuts the
-/// rest. Sockets are closed when it returns; the files of unix sockets stay.
+/// rest. Sockets are closed when it returns; the files of unix sockets stay. Once in the life of a [`Proxy`], with all its
+/// listeners: the cut at the end reaches every upgraded connection of it.
 pub async fn serve(listeners: Vec<Listener>, proxy: Arc<Proxy>, shutdown: CancellationToken, grace: Duration) -> ServeReport {
     let server =
         Arc::new(Server { cut: proxy.cut.clone(), proxy, connections: TaskTracker::new(), stop: shutdown, accepted: AtomicU64::new(0) });
@@ -135,10 +136,7 @@ impl Server {
 
     async fn connection(&self, client: Client, front: Front) {
         let served = match client {
-            Client::Tcp(socket, peer) => {
-                let _ = socket.set_nodelay(true);
-                self.speak(socket, front, Some(peer)).await
-            }
+            Client::Tcp(socket, peer) => self.speak(socket, front, Some(peer)).await,
             Client::Unix(socket) => self.speak(socket, front, None).await,
         };
         if let Err(error) = served {
@@ -170,11 +168,11 @@ impl Server {
         });
         match speaks {
             Speaks::Http1 => {
-                let connection = http1_settings(limits).serve_connection(TokioIo::new(io), service).with_upgrades();
+                let connection = http1_settings().serve_connection(TokioIo::new(io), service).with_upgrades();
                 self.until_done(connection, |c| c.graceful_shutdown(), None).await?;
             }
             Speaks::Http2 => {
-                let connection = http2_settings().serve_connection(TokioIo::new(io.without_head_limit()), service);
+                let connection = http2_settings().serve_connection(TokioIo::new(io.without_read_limits()), service);
                 self.until_done(connection, |c| c.graceful_shutdown(), Some((seen, limits.idle))).await?;
             }
         }
@@ -237,11 +235,10 @@ async fn accept(socket: &Accepts) -> io::Result<Client> {
     }
 }
 
-fn http1_settings(limits: Limits) -> http1::Builder {
+fn http1_settings() -> http1::Builder {
     let mut builder = http1::Builder::new();
-    // For hyper the time of a head begins with the end of the request before it: this is the idle limit, and the limit
-    // of a head is held by `ClientIo`.
-    builder.timer(TokioTimer::new()).header_read_timeout(limits.idle).max_buf_size(BUFFER);
+    // Without a timer hyper has no time limits of its own: `ClientIo` holds them, at less cost for each request.
+    builder.max_buf_size(BUFFER);
     builder
 }
 

@@ -18,7 +18,7 @@ use crate::service::door::Pass;
 const BUFFER: usize = 16 * 1024;
 
 /// Carries the connection; ends with it, or when `cut` is called.
-pub(super) async fn carry(client: OnUpgrade, instance: ReceiveBody, pass: Box<dyn Pass>, line: Option<Line>, cut: CancellationToken) {
+pub(super) async fn carry(client: OnUpgrade, instance: ReceiveBody, pass: Box<dyn Pass>, line: Option<Box<Line>>, cut: CancellationToken) {
     let carried = tokio::select! {
         carried = both_ways(client, instance) => carried,
         () = cut.cancelled() => Ok((0, 0)),

@@ -50,6 +50,7 @@ struct View {
     connections: u64,
     error_log: String,
     map_hash_max_size: usize,
+    map_hash_bucket_size: usize,
     temp_dir: String,
     max_body: u64,
     domain_pattern: String,
@@ -102,6 +103,7 @@ fn view(config: &Config, allowance: &Allowance, entries: &[Entry<'_>]) -> Result
     let any = "$acc_instance";
     let hosts = hosts(entries);
     let tcp = tcp(entries);
+    let (map_hash_max_size, map_hash_bucket_size) = hash_size(&hosts, &tcp);
     check(&config.home)?;
     check(&config.run)?;
     let log = config.access_log(any);
@@ -115,7 +117,8 @@ fn view(config: &Config, allowance: &Allowance, entries: &[Entry<'_>]) -> Result
         open_files: allowance.open_files,
         connections: allowance.connections,
         error_log: plain(&config.own_log("nginx-error")),
-        map_hash_max_size: hosts.len().max(tcp.len()).max(2048).next_power_of_two(),
+        map_hash_max_size,
+        map_hash_bucket_size,
         temp_dir: plain(&temp_dir(config)),
         max_body: config.edge.max_body,
         domain_pattern: domain_pattern(&config.domain)?,
@@ -160,6 +163,17 @@ fn hosts(entries: &[Entry<'_>]) -> Vec<HostView> {
 fn tcp(entries: &[Entry<'_>]) -> Vec<TcpView> {
     let lines: BTreeMap<&str, SocketAddr> = entries.iter().filter_map(|e| Some((e.name.as_str(), e.tcp?))).collect();
     lines.into_iter().map(|(name, address)| TcpView { key: map_key(name), address: address.to_string() }).collect()
+}
+
+/// How many buckets nginx's maps may have, and how many bytes each. Twice as many as there are keys, each with room for
+/// eight of the longest: with less nginx may not find a place for all and says so at every start.
+fn hash_size(hosts: &[HostView], tcp: &[TcpView]) -> (usize, usize) {
+    let keys = hosts.iter().map(|h| &h.key).chain(tcp.iter().map(|t| &t.key));
+    let longest = keys.map(String::len).max().unwrap_or(0);
+    // A key stands there with its length, rounded up to words, and a pointer.
+    let entry = (longest + 2).next_multiple_of(8) + 8;
+    let buckets = hosts.len().max(tcp.len()) * 2;
+    (buckets.max(2048).next_power_of_two(), (entry * 8 + 8).max(512).next_power_of_two())
 }
 
 /// A name as the key of a map: names hold nothing that nginx could misread, but may be one of its words.

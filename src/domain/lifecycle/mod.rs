@@ -11,6 +11,7 @@
 //! Facts (an exit, an answer, a timer) carry the number of the run they belong to; those of an earlier run change nothing.
 //! Effects are performed in the order given; [`Effect::Persist`] stands before whatever acts.
 
+mod moves;
 mod rows;
 #[cfg(test)]
 mod tests;

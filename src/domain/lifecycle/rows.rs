@@ -1,12 +1,8 @@
 //! The table: one function per phase, every event named in each. See the module above for what the words mean.
 
-use std::time::Duration;
-
-use super::{
-    Answer, BACK_OFF, Cause, Denied, Drain, Effect, Event, Failure, IDLE_LOOKS, KILL_AGAIN, Limits, Machine, Note, Phase, STABLE, Step,
-};
+use super::{Cause, Denied, Drain, Effect, Event, Failure, IDLE_LOOKS, KILL_AGAIN, Limits, Machine, Note, Phase, Step};
 use crate::domain::idle;
-use crate::domain::instance::{Exit, Wanted};
+use crate::domain::instance::Exit;
 use crate::domain::time::Timestamp;
 
 type Result = std::result::Result<Step, Denied>;
@@ -59,9 +55,10 @@ fn asleep(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
             next.process = Some(*process);
             next.stop_now(now, l, [Effect::CloseGate, Effect::Watch])
         }
-        Event::Found(None) | Event::Created => m.stay(),
         Event::Released { .. } => m.released(now),
-        Event::Want(_)
+        Event::Found(None)
+        | Event::Created
+        | Event::Want(_)
         | Event::Spawned { .. }
         | Event::Ready { .. }
         | Event::StartFailed { .. }
@@ -295,7 +292,6 @@ fn failed(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
             next.with([Effect::Persist])
         }
         Event::Destroy => m.destroy(now),
-        Event::Sleep { .. } | Event::Created => m.stay(),
         Event::Admitted => Err(Denied::NotAwake(m.phase)),
         Event::Found(Some(process)) => {
             let mut next = m.go(Phase::Stopping, now);
@@ -305,6 +301,8 @@ fn failed(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
         }
         Event::Released { .. } => m.released(now),
         Event::Found(None)
+        | Event::Sleep { .. }
+        | Event::Created
         | Event::Want(_)
         | Event::Spawned { .. }
         | Event::Ready { .. }
@@ -334,169 +332,4 @@ fn destroyed(m: &Machine, event: &Event) -> Result {
         | Event::Timer { .. }
         | Event::Found(_) => m.stay(),
     }
-}
-
-/// Moves that several rows share.
-impl Machine {
-    fn stay(&self) -> Result {
-        Ok(Step { next: self.clone(), effects: Vec::new(), answer: Answer::Already })
-    }
-
-    fn with<const N: usize>(self, effects: [Effect; N]) -> Result {
-        Ok(Step { next: self, effects: effects.into(), answer: Answer::Done })
-    }
-
-    fn go(&self, phase: Phase, now: Timestamp) -> Self {
-        Self { phase, since: now, armed: self.armed + 1, ..self.clone() }
-    }
-
-    fn arm(&mut self, at: Timestamp) -> Effect {
-        self.armed += 1;
-        Effect::Arm { at, armed: self.armed }
-    }
-
-    fn may_wake(&self) -> std::result::Result<(), Denied> {
-        if self.wanted == Wanted::Down { Err(Denied::Disabled) } else { Ok(()) }
-    }
-
-    fn want(&self, wanted: Wanted) -> Result {
-        if self.phase == Phase::Destroyed {
-            return Err(Denied::Destroyed);
-        }
-        if self.wanted == wanted {
-            return self.stay();
-        }
-        let mut next = self.clone();
-        next.wanted = wanted;
-        if wanted == Wanted::Down {
-            next.demand = None;
-        }
-        next.with([Effect::Persist, Effect::Record(Note::Wanted(wanted))])
-    }
-
-    fn start(&self, cause: Cause, now: Timestamp, l: &Limits) -> Result {
-        self.may_wake()?;
-        let mut next = self.go(Phase::Waking, now);
-        next.run += 1;
-        next.process = None;
-        next.demand = None;
-        next.cause = cause;
-        next.failed_run = None;
-        // Starts wait their turn, so the time of this run is only bounded loosely until it is spawned.
-        let arm = next.arm(now.after(l.start * 4));
-        next.with([Effect::Persist, arm, Effect::Spawn])
-    }
-
-    /// The process is there: from now on it has the start timeout to answer.
-    fn since_spawn(mut self, now: Timestamp, l: &Limits) -> Result {
-        let arm = self.arm(now.after(l.start));
-        self.with([Effect::Persist, arm, Effect::Watch, Effect::Probe])
-    }
-
-    fn released(&self, quiet_since: Timestamp) -> Result {
-        let mut next = self.clone();
-        next.tickets = next.tickets.saturating_sub(1);
-        next.quiet_since = next.quiet_since.max(quiet_since);
-        next.with([])
-    }
-
-    fn drain(&self, drain: Drain, now: Timestamp, l: &Limits) -> Result {
-        let mut next = self.go(Phase::Draining, self.since);
-        next.drain = drain;
-        next.looks = 0;
-        let arm = next.arm(now.after(l.drain));
-        next.with([Effect::Persist, Effect::CloseGate, arm, Effect::Count(0)])
-    }
-
-    fn back_to_awake<const N: usize>(&self, more: [Effect; N]) -> Result {
-        // `since` was kept while draining: it goes on counting from the wake.
-        let mut next = self.go(Phase::Awake, self.since);
-        next.demand = None;
-        let mut effects = vec![Effect::Persist];
-        effects.extend(more);
-        effects.push(Effect::OpenGate);
-        Ok(Step { next, effects, answer: Answer::Done })
-    }
-
-    /// The machine is in `Stopping`: write it down and ask the process to end.
-    fn stop_now<const N: usize>(mut self, now: Timestamp, l: &Limits, first: [Effect; N]) -> Result {
-        let arm = self.arm(now.after(l.stop));
-        let mut effects = vec![Effect::Persist];
-        effects.extend(first);
-        effects.extend([Effect::Terminate, arm]);
-        Ok(Step { next: self, effects, answer: Answer::Done })
-    }
-
-    /// A start failed while something may run: end it, tell the waiters at once.
-    fn fail(&self, failure: &Failure, now: Timestamp, l: &Limits) -> Result {
-        let mut next = self.failing(failure.clone(), now, self.failures + 1);
-        next.phase = Phase::Stopping;
-        next.stop_now(now, l, [Effect::CloseGate, Effect::Record(Note::Failed(failure.clone()))])
-    }
-
-    /// The process is gone although it should run.
-    fn ended(&self, failure: Failure, now: Timestamp) -> Result {
-        let served = matches!(self.phase, Phase::Awake | Phase::Draining);
-        if served && failure == Failure::Died(Exit::Code(0)) {
-            let mut next = self.go(Phase::Asleep, now);
-            next.process = None;
-            next.failures = 0;
-            return next.with([Effect::Persist, Effect::CloseGate, Effect::Record(Note::EndedItself)]);
-        }
-        let failures = if served && now.since(self.since) >= STABLE { 1 } else { self.failures + 1 };
-        let mut next = self.failing(failure.clone(), now, failures);
-        if served && failures == 1 {
-            // The first death of one that served: the next request may start it at once.
-            next.retry_at = now;
-        }
-        next.phase = Phase::Failed;
-        next.process = None;
-        next.with([Effect::Persist, Effect::CloseGate, Effect::Record(Note::Failed(failure))])
-    }
-
-    fn failing(&self, failure: Failure, now: Timestamp, failures: u32) -> Self {
-        let mut next = self.go(self.phase, now);
-        next.failures = failures;
-        next.failure = Some(failure);
-        next.failed_run = Some(self.run);
-        next.retry_at = now.after(back_off(failures));
-        next.demand = None;
-        next
-    }
-
-    fn failed_denial(&self, now: Timestamp) -> Denied {
-        Denied::Failed { name: self.failure.as_ref().map_or("failed", Failure::name), retry_in: self.retry_at.since(now) }
-    }
-
-    /// The process of a stop has ended.
-    fn stopped(&self, now: Timestamp, l: &Limits) -> Result {
-        let mut next = self.go(Phase::Asleep, now);
-        next.process = None;
-        if self.failed_run == Some(self.run) {
-            if self.demand == Some(Cause::Operator) {
-                return next.start(Cause::Operator, now, l);
-            }
-            next.phase = Phase::Failed;
-            next.demand = None;
-            return next.with([Effect::Persist]);
-        }
-        next.failures = 0;
-        let slept = Effect::Record(Note::Slept(self.drain));
-        if let Some(cause) = self.demand {
-            let mut step = next.start(cause, now, l)?;
-            step.effects.push(slept);
-            return Ok(step);
-        }
-        next.with([Effect::Persist, slept])
-    }
-
-    fn destroy(&self, now: Timestamp) -> Result {
-        self.go(Phase::Destroyed, now).with([Effect::Persist, Effect::CloseGate, Effect::Record(Note::Destroyed)])
-    }
-}
-
-/// The pause after the `failures`-th failure in a row.
-fn back_off(failures: u32) -> Duration {
-    let doubled = 2u32.saturating_pow(failures.saturating_sub(1).min(16));
-    BACK_OFF.0.saturating_mul(doubled).min(BACK_OFF.1)
 }

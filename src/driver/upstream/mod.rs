@@ -69,12 +69,15 @@ struct Shared {
     reaping: AtomicBool,
 }
 
+/// Boxed, because a connection is large and changes hands with every request.
+type Links = Vec<Box<Link>>;
+
 /// Parked connections of one run of one instance.
 struct Pool {
     run: u64,
     shared: std::sync::Weak<Shared>,
     /// Newest last, so that surplus ones grow old and are closed. `None` once the gate is closed.
-    parked: Mutex<Option<Vec<Box<Link>>>>,
+    parked: Mutex<Option<Links>>,
     /// Parked ones whose socket is not closed yet.
     count: AtomicU32,
 }
@@ -243,13 +246,13 @@ impl Pool {
     fn drop_where(&self, mut dead: impl FnMut(&mut Link) -> bool) {
         let links = match lock(&self.parked).as_mut() {
             Some(links) => links.extract_if(.., |link| dead(link)).collect(),
-            None => Vec::new(),
+            None => Links::new(),
         };
         self.end(links);
     }
 
     /// Closes the sockets, outside the lock, and only then stops counting them.
-    fn end(&self, links: Vec<Box<Link>>) {
+    fn end(&self, links: Links) {
         let closed = u32::try_from(links.len()).unwrap_or(u32::MAX);
         drop(links);
         self.count.fetch_sub(closed, Ordering::AcqRel);

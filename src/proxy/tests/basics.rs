@@ -4,10 +4,13 @@ use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use sha2::{Digest, Sha256};
 use std::sync::atomic::Ordering;
 use tokio::io::AsyncWriteExt;
 
 use super::stage::*;
+use crate::domain::rule::Rule;
+use crate::proxy::access_log::AccessLog;
 
 #[tokio::test]
 async fn one_connection_carries_many_requests_on_both_sides() {
@@ -105,7 +108,8 @@ async fn http2_without_tls() {
     driven.abort();
 }
 
-#[tokio::test]
+/// On two threads, because connections go from one task to another through the pool.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_requests_at_once_all_get_their_own_answer() {
     let stage = Stage::new().await;
     let one = |i: usize| {
@@ -136,4 +140,54 @@ async fn settings_are_replaced_while_serving() {
     assert_eq!(status(&stage.say(ask).await), 200);
     stage.proxy.reload(crate::proxy::ProxySettings { max_body: 2, ..settings() });
     assert_eq!(status(&stage.say(ask).await), 413);
+}
+
+#[tokio::test]
+async fn what_was_served_is_in_the_log_of_its_kind() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().to_owned();
+    let (log, _) = AccessLog::start(Box::new(move |name, counts| root.join(format!("{name}-{counts}"))));
+    let rules = vec![Rule { path: Some("/ping".into()), wake: true, counts: false, ..Rule::default() }];
+    let stage = Stage::logging(crate::proxy::ProxySettings { rules, ..settings() }, true, DEADLINE, Some(log)).await;
+    stage.get("/?q=1").await;
+    stage.get("/stream").await;
+    stage.get("/ping").await;
+    stage.say("GET / HTTP/1.1\nHost: nobody.test\nConnection: close\n\n").await;
+    let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap_or_default();
+    until("all is written", || read("app-true").lines().count() == 2 && read("app-false").lines().count() == 1).await;
+    let counted = read("app-true");
+    assert!(counted.starts_with("127.0.0.1 - - [") && counted.contains("\"GET /?q=1 HTTP/1.1\" 200 5 "), "{counted}");
+    assert!(counted.contains("\"GET /stream HTTP/1.1\" 200 20 "), "{counted}");
+    assert!(read("app-false").contains("GET /ping"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http2_carries_large_bodies_both_ways_at_once() {
+    let stage = Stage::new().await;
+    let io = TokioIo::new(stage.connect().await);
+    let (send, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let driven = tokio::spawn(connection);
+    let mut streams = tokio::task::JoinSet::new();
+    for i in 0..20u8 {
+        let mut send = send.clone();
+        streams.spawn(async move {
+            let body = Bytes::from(vec![i; 1024 * 1024]);
+            let hash = hex(&Sha256::digest(&body));
+            let request = Request::post("http://app.test/echo").body(Full::new(body)).unwrap();
+            let response = send.send_request(request).await.unwrap();
+            let text = response.into_body().collect().await.unwrap().to_bytes();
+            assert!(String::from_utf8_lossy(&text).contains(&format!("body: 1048576 {hash}")));
+        });
+    }
+    let mut big = send.clone();
+    streams.spawn(async move {
+        let request = Request::get("http://app.test/big").body(Full::new(Bytes::new())).unwrap();
+        let body = big.send_request(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body.len(), 64 * 1024 * 1024);
+    });
+    while let Some(done) = streams.join_next().await {
+        done.unwrap();
+    }
+    until("the passes are back", || stage.door.in_flight() == 0).await;
+    driven.abort();
 }

@@ -76,7 +76,7 @@ async fn a_body_is_asked_for_only_when_it_can_be_used() {
     assert!(answer.contains("body: 3 ") && !answer.contains("expect"), "{answer}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_first_requests_are_held_and_all_answered() {
     let stage = asleep().await;
     let mut clients = tokio::task::JoinSet::new();

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::stage::*;
 
@@ -86,19 +86,39 @@ async fn a_head_that_trickles_in_is_cut() {
     let mut second = stage.connect().await;
     second.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\nGET /").await.unwrap();
     read_to(&mut second, "hello").await;
+    let mut idle = stage.connect().await;
+    idle.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
+    read_to(&mut idle, "hello").await;
     let mut preface = stage.connect().await;
     preface.write_all(b"PRI * HT").await.unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
-    tokio::time::pause(); // the ten seconds pass at once
-    for socket in [&mut silent, &mut slow, &mut second, &mut preface] {
-        read_all(socket).await;
+    let begin = tokio::time::Instant::now();
+    tokio::time::pause(); // the ten seconds of a head and the minute of an idle connection pass at once
+    for socket in [&mut silent, &mut slow, &mut second, &mut idle, &mut preface] {
+        let mut rest = Vec::new();
+        let _ = socket.read_to_end(&mut rest).await;
+    }
+    assert!(begin.elapsed() < Duration::from_secs(62), "{:?}", begin.elapsed());
+}
+
+/// As many requests as one likes, each within its limits, on a connection older than all of them.
+#[tokio::test]
+async fn a_connection_in_use_is_never_cut() {
+    let stage = Stage::new().await;
+    let mut client = stage.connect().await;
+    for _ in 0..8 {
+        client.write_all(b"GET /slow HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
+        read_to(&mut client, "slow").await;
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(30)).await;
+        tokio::time::resume();
     }
 }
 
 #[tokio::test]
 async fn nonsense_gets_an_answer_or_is_hung_up_on() {
     let stage = Stage::new().await;
-    for nonsense in ["\n\n", "hello\n\n", "GET /\n\n", "GET / HTTP/9.9\nHost: app.test\n\n", "\u{16}\u{3}\u{1}\n\n"] {
+    for nonsense in ["hello\n\n", "GET /\n\n", "GET / HTTP/9.9\nHost: app.test\n\n", "\u{16}\u{3}\u{1}\n\n"] {
         let answer = stage.say(nonsense).await;
         assert!(answer.is_empty() || status(&answer) == 400 || status(&answer) == 505, "{nonsense:?}: {answer}");
     }

@@ -28,8 +28,10 @@ use crate::domain::lifecycle::Phase;
 use crate::domain::name::{HostName, InstanceName};
 use crate::domain::rule::Verdict;
 use crate::driver::edge::Gate;
+use crate::driver::host::listen;
 use crate::driver::upstream::Upstreams;
-use crate::proxy::listen::{self, Listener};
+use crate::proxy::access_log::AccessLog;
+use crate::proxy::listen::Listener;
 use crate::proxy::{Front, Proxy, ProxySettings, ServeReport, serve};
 use crate::render::Templates;
 use crate::render::pages::Pages;
@@ -361,13 +363,17 @@ impl Stage {
     }
 
     pub async fn with(settings: ProxySettings, pooling: bool, grace: Duration) -> Self {
+        Self::logging(settings, pooling, grace, None).await
+    }
+
+    pub async fn logging(settings: ProxySettings, pooling: bool, grace: Duration, log: Option<AccessLog>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let app = App::start(dir.path().join("app"));
         let gate = Gate { name: InstanceName::parse("app").unwrap(), listen: Listen::Unix(app.path.clone()), run: 1 };
         let door = Arc::new(FakeDoor::new(gate));
         let upstreams = Arc::new(Upstreams::new(pooling));
         let pages = Pages::new(Arc::new(Templates::new(None).unwrap())).unwrap();
-        let proxy = Arc::new(Proxy::new(door.clone(), upstreams.clone(), settings, pages, None));
+        let proxy = Arc::new(Proxy::new(door.clone(), upstreams.clone(), settings, pages, log));
         let tcp = listen::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = tcp.local_addr().unwrap();
         let wake_socket = dir.path().join("wake");

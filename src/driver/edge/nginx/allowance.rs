@@ -19,14 +19,22 @@ pub fn of_host(user: Option<&str>) -> Result<Allowance, EdgeError> {
     let (_, hard) =
         getrlimit(Resource::RLIMIT_NOFILE).map_err(|e| EdgeError::Unusable(format!("could not read the limit of open files: {e}")))?;
     let run_as = if root { Some(account(user.unwrap_or("root"))?) } else { None };
-    let (open_files, connections) = fit(root, hard);
+    let (open_files, connections) = fit(may_raise_limits(), hard);
     Ok(Allowance { run_as, open_files: Some(open_files), connections })
 }
 
-/// Open files and connections of a worker: root may raise the limit, others reach the hard one.
-fn fit(root: bool, hard: u64) -> (u64, u64) {
-    let open_files = if root { OPEN_FILES } else { OPEN_FILES.min(hard) };
+/// Open files and connections of a worker, whose limit cannot be above the hard one unless it may be raised.
+fn fit(may_raise: bool, hard: u64) -> (u64, u64) {
+    let open_files = if may_raise { OPEN_FILES } else { OPEN_FILES.min(hard) };
     (open_files, CONNECTIONS.min(open_files / 2).max(64))
+}
+
+/// Root in a container often may not: it is the capability that counts.
+fn may_raise_limits() -> bool {
+    const CAP_SYS_RESOURCE: u32 = 24;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|l| l.strip_prefix("CapEff:")).and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    effective.is_some_and(|caps| caps >> CAP_SYS_RESOURCE & 1 == 1)
 }
 
 /// A user and its primary group: nginx would otherwise look for a group of the user's name.

@@ -13,6 +13,8 @@ mod master;
 mod program;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use self::tests::{for_suite, is_installed};
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -211,7 +211,7 @@ impl Parser<'_> {
         matches!(self.tokens.peek(), Some(Token::Open(found)) if found == name)
     }
 
-    fn expect(&mut self, wanted: &Token) -> Result<(), Malformed> {
+    fn demand(&mut self, wanted: &Token) -> Result<(), Malformed> {
         self.skip_blank();
         match self.tokens.next() {
             Some(found) if found == *wanted => Ok(()),
@@ -220,11 +220,11 @@ impl Parser<'_> {
     }
 
     fn open(&mut self, name: &str) -> Result<(), Malformed> {
-        self.expect(&Token::Open(name.to_owned()))
+        self.demand(&Token::Open(name.to_owned()))
     }
 
     fn close(&mut self, name: &str) -> Result<(), Malformed> {
-        self.expect(&Token::Close(name.to_owned()))
+        self.demand(&Token::Close(name.to_owned()))
     }
 
     /// The text up to the closing tag of this name.

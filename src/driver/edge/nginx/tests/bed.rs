@@ -1,0 +1,349 @@
+//! One nginx with its edge, applications that echo what they got, and a client that sends exactly the bytes it is given.
+
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+
+use super::super::*;
+use crate::config::{Config, EdgeConfig, EdgeKind, IdleConfig, LogConfig, LogFormat, StopConfig, SupervisorKind, WakeConfig};
+use crate::domain::instance::Listen;
+use crate::domain::name::HostName;
+use crate::domain::port::PortRange;
+use crate::domain::rule::Rule;
+
+/// Is the program there? Without it a test says so, and fails in CI.
+pub(super) fn need_nginx() -> bool {
+    let found = program::find(&program::SEARCH.iter().map(PathBuf::from).collect::<Vec<_>>()).is_ok();
+    if !found {
+        println!("skipped: nginx is not installed");
+        assert!(std::env::vars().all(|(k, _)| k != "CI"), "nginx is needed in CI");
+    }
+    found
+}
+
+pub(super) fn name(text: &str) -> InstanceName {
+    InstanceName::parse(text).unwrap()
+}
+
+pub(super) fn host(text: &str) -> HostName {
+    HostName::parse(text).unwrap()
+}
+
+/// Settings of an installation in this folder.
+pub(super) fn config(dir: &Path, listen: SocketAddr) -> Config {
+    Config {
+        file: None,
+        home: dir.join("h o;m{e"),
+        run: dir.join("r"),
+        domain: host("apps.localhost"),
+        user: None,
+        edge: EdgeConfig { kind: EdgeKind::Nginx, listen: vec![listen], max_body: 8 << 20, templates: None },
+        supervisor: SupervisorKind::Builtin,
+        idle: IdleConfig { timeout: Duration::from_secs(1), min_awake: Duration::ZERO, check_every: None },
+        wake: WakeConfig { timeout: Duration::from_secs(1), page_after: Duration::from_secs(1), max_waiting: 1, max_at_once: 1 },
+        stop: StopConfig { drain: Duration::from_secs(1), timeout: Duration::from_secs(1) },
+        ports: PortRange { first: 20_000, last: 20_001 },
+        log: LogConfig { level: "info".into(), format: LogFormat::Text },
+        rules: Vec::new(),
+    }
+}
+
+/// One request as an application saw it.
+#[derive(Debug, Clone)]
+pub(super) struct Got {
+    pub(super) head: String,
+    pub(super) body: Vec<u8>,
+}
+
+impl Got {
+    pub(super) fn line(&self) -> &str {
+        self.head.lines().next().unwrap()
+    }
+    /// All values of a header.
+    pub(super) fn all(&self, name: &str) -> Vec<String> {
+        headers(&self.head, name)
+    }
+    /// The only value of a header.
+    pub(super) fn one(&self, name: &str) -> Option<String> {
+        let values = self.all(name);
+        assert!(values.len() <= 1, "{name}: {values:?}");
+        values.into_iter().next()
+    }
+}
+
+fn headers(head: &str, name: &str) -> Vec<String> {
+    let lines = head.lines().skip(1).filter_map(|l| l.split_once(':'));
+    lines.filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.trim().to_owned()).collect()
+}
+
+/// What applications got, in order.
+pub(super) type Seen = Arc<Mutex<Vec<Got>>>;
+
+async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<Got> {
+    let mut bytes = Vec::new();
+    let end = loop {
+        if let Some(at) = bytes.windows(4).position(|w| w == b"\r\n\r\n") {
+            break at + 4;
+        }
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+    };
+    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+    let length = headers(&head, "content-length").first().map_or(0, |n| n.parse().unwrap());
+    let mut body = bytes.split_off(end);
+    while body.len() < length {
+        if stream.read_buf(&mut body).await.ok()? == 0 {
+            return None;
+        }
+    }
+    Some(Got { head, body })
+}
+
+/// What an application does with a request, by its path.
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, who: String, seen: Seen) {
+    let Some(got) = read_request(&mut stream).await else { return };
+    let target = got.line().split(' ').nth(1).unwrap().to_owned();
+    seen.lock().unwrap().push(got.clone());
+    match target.split('?').next().unwrap() {
+        "/die" => {}
+        "/502" => drop(stream.write_all(b"HTTP/1.1 502 Mine\r\nContent-Length: 4\r\nServer: own\r\n\r\nmine").await),
+        "/stream" => stream_ticks(&mut stream, true).await,
+        "/stream-to-the-end" => stream_ticks(&mut stream, false).await,
+        "/ws" => echo(&mut stream).await,
+        "/redirect" => drop(stream.write_all(b"HTTP/1.1 200 OK\r\nX-Accel-Redirect: @wake\r\nContent-Length: 2\r\n\r\nok").await),
+        _ => {
+            let head = format!("HTTP/1.1 200 OK\r\nX-Who: {who}\r\nContent-Length: {}\r\n\r\n", got.body.len());
+            let _ = stream.write_all(head.as_bytes()).await;
+            let _ = stream.write_all(&got.body).await;
+        }
+    }
+    let _ = stream.shutdown().await;
+}
+
+/// An event every 50 ms, for a second: in chunks, or ended by the end of the connection.
+async fn stream_ticks(stream: &mut (impl AsyncWrite + Unpin), chunked: bool) {
+    let (header, event, end): (_, _, &[u8]) =
+        if chunked { ("Transfer-Encoding: chunked\r\n", "e\r\ndata: tick...\n\r\n", b"0\r\n\r\n") } else { ("", "data: tick...\n", b"") };
+    let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{header}\r\n").as_bytes()).await;
+    for _ in 0..20 {
+        if stream.write_all(event.as_bytes()).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let _ = stream.write_all(end).await;
+}
+
+async fn echo(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+    let _ = stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n").await;
+    let mut buffer = [0; 64];
+    while let Ok(n @ 1..) = stream.read(&mut buffer).await {
+        if stream.write_all(&buffer[..n]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// nginx, ended with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // SIGTERM to the master ends its workers too; SIGKILL would leave them.
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.0.id()).unwrap());
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let _ = self.0.wait();
+    }
+}
+
+/// A whole installation of the edge.
+pub(super) struct Bed {
+    running: Option<Running>,
+    pub(super) edge: Arc<Nginx>,
+    pub(super) config: Arc<Config>,
+    pub(super) address: SocketAddr,
+    pub(super) wake: Seen,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+    pub(super) dir: tempfile::TempDir,
+}
+
+impl Bed {
+    /// Runs nginx without any route, and a wake server.
+    pub(super) async fn start() -> Self {
+        Self::start_with(|_, _| {}).await
+    }
+
+    /// The same with other settings; `change` may put templates into the folder.
+    pub(super) async fn start_with(change: impl FnOnce(&mut Config, &Path)) -> Self {
+        let mut bed = Self::new(change);
+        bed.edge.prepare(&[]).await.unwrap();
+        let wake_socket = bed.config.wake_socket();
+        bed.wake = bed.listen_unix("wake", &wake_socket);
+        bed.run().await;
+        bed
+    }
+
+    /// Nothing runs yet.
+    pub(super) fn new(change: impl FnOnce(&mut Config, &Path)) -> Self {
+        let dir = tempfile::Builder::new().prefix("acc").tempdir().unwrap();
+        // Workers of an unprivileged user must be able to pass.
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut config = config(dir.path(), address);
+        change(&mut config, dir.path());
+        for folder in [&config.home, &config.run] {
+            std::fs::create_dir_all(folder).unwrap();
+        }
+        let config = Arc::new(config);
+        let edge = edge(config.clone());
+        Self { running: None, edge, config, address, wake: Seen::default(), tasks: Vec::new(), dir }
+    }
+
+    /// Starts nginx as a supervisor would and waits until it serves.
+    pub(super) async fn run(&mut self) {
+        let service = self.edge.service().unwrap();
+        let mut command = Command::new(&service.argv[0]);
+        command.args(&service.argv[1..]).env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        self.running = Some(Running(command.spawn().unwrap()));
+        self.until("nginx serves", || self.edge.running().unwrap().is_some()).await;
+        while TcpStream::connect(self.address).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Keeps the folder only.
+    pub(super) fn into_dir(mut self) -> tempfile::TempDir {
+        std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap())
+    }
+
+    /// Ends nginx.
+    pub(super) fn stop(&mut self) {
+        self.running = None;
+    }
+
+    /// Polls, for at most 20 seconds.
+    pub(super) async fn until(&self, what: &str, mut done: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !done() {
+            assert!(Instant::now() < deadline, "not within 20 s: {what}\n{}", self.error_log());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    fn listen_unix(&mut self, who: &str, path: &Path) -> Seen {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let listener = UnixListener::bind(path).unwrap();
+        let (seen, who) = (Seen::default(), who.to_owned());
+        let kept = seen.clone();
+        self.tasks.push(tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(answer(stream, who.clone(), kept.clone()));
+            }
+        }));
+        seen
+    }
+
+    /// An application on its unix socket, with its log folder; the gate is closed.
+    pub(super) fn app(&mut self, who: &str) -> (Gate, Seen) {
+        self.make_log_folder(who);
+        let path = self.config.socket(who);
+        let seen = self.listen_unix(who, &path);
+        (Gate { name: name(who), listen: Listen::Unix(path), run: 1 }, seen)
+    }
+
+    /// The same on TCP, with the route it needs.
+    pub(super) async fn tcp_app(&mut self, who: &str) -> (Gate, Route, Seen) {
+        self.make_log_folder(who);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (seen, who) = (Seen::default(), who.to_owned());
+        let (kept, route) = (seen.clone(), Route { name: name(&who), hosts: vec![], tcp: Some(address) });
+        let gate = Gate { name: name(&who), listen: Listen::Tcp(address), run: 1 };
+        self.tasks.push(tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(answer(stream, who.clone(), kept.clone()));
+            }
+        }));
+        (gate, route, seen)
+    }
+
+    /// What creating an instance makes.
+    pub(super) fn make_log_folder(&self, who: &str) {
+        std::fs::create_dir_all(self.config.access_log(who).parent().unwrap()).unwrap();
+    }
+
+    /// Sends these bytes and reads until nginx closes.
+    pub(super) async fn send(&self, bytes: &[u8]) -> Answer {
+        let exchange = async {
+            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            let (mut read, mut write) = stream.split();
+            let mut answer = Vec::new();
+            // Both at once: nginx may answer and close before it has read everything.
+            let _ = tokio::join!(write.write_all(bytes), read.read_to_end(&mut answer));
+            answer
+        };
+        let bytes = tokio::time::timeout(Duration::from_secs(20), exchange).await.expect("no answer within 20 s");
+        let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").map_or(bytes.len(), |at| at + 4);
+        Answer { head: String::from_utf8_lossy(&bytes[..end]).into_owned(), body: bytes[end..].to_vec() }
+    }
+
+    pub(super) async fn get(&self, host: &str, path: &str) -> Answer {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes()).await
+    }
+
+    pub(super) async fn post(&self, host: &str, path: &str, body: &[u8]) -> Answer {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+        self.send(&[head.as_bytes(), body].concat()).await
+    }
+
+    pub(super) fn error_log(&self) -> String {
+        std::fs::read_to_string(self.config.own_log("nginx-error")).unwrap_or_default()
+    }
+
+    pub(super) fn log(&self, path: &Path) -> Vec<String> {
+        std::fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+/// An edge with these settings.
+pub(super) fn edge(config: Arc<Config>) -> Arc<Nginx> {
+    let templates = Templates::new(config.edge.templates.as_deref()).unwrap();
+    Arc::new(Nginx::new(NginxSettings::new(config), Arc::new(templates)).unwrap())
+}
+
+/// A rule about paths that begin with this.
+pub(super) fn uncounted_path(path: &str) -> Rule {
+    Rule { path: Some(path.into()), wake: true, counts: false, ..Rule::default() }
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) head: String,
+    pub(super) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(super) fn status(&self) -> u16 {
+        self.head.split(' ').nth(1).unwrap_or_else(|| panic!("no answer: {:?}", self.head)).parse().unwrap()
+    }
+    pub(super) fn header(&self, name: &str) -> Option<String> {
+        headers(&self.head, name).into_iter().next()
+    }
+    /// Who answered: an application, `wake`, or nobody (nginx itself).
+    pub(super) fn who(&self) -> String {
+        self.header("x-who").unwrap_or_default()
+    }
+}

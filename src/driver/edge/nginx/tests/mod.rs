@@ -1,0 +1,23 @@
+//! The edge with a real nginx: each test runs its own, in its own folder, on a port the kernel chose.
+
+#[cfg(test)]
+mod bed;
+#[cfg(test)]
+mod logs;
+#[cfg(test)]
+mod reload;
+#[cfg(test)]
+mod routing;
+
+use super::*;
+
+/// An edge whose nginx does not run, and its folder: for the suite of all kinds.
+pub(crate) fn for_suite() -> (Arc<Nginx>, tempfile::TempDir) {
+    let bed = bed::Bed::new(|_, _| {});
+    (bed.edge.clone(), bed.into_dir())
+}
+
+/// Is the program there? (Says so, and fails in CI, when it is not.)
+pub(crate) fn is_installed() -> bool {
+    bed::need_nginx()
+}

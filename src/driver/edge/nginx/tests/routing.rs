@@ -1,0 +1,398 @@
+//! Where requests go, and what arrives there.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::bed::*;
+use super::*;
+
+#[tokio::test]
+async fn a_unix_instance_is_reached_by_its_name_with_nothing_but_a_link() {
+    if !need_nginx() {
+        return;
+    }
+    let mut bed = Bed::start().await;
+    let before = std::fs::read(bed.edge.file()).unwrap();
+    let (gate, seen) = bed.app("shop");
+    assert_eq!(bed.get("shop.apps.localhost", "/").await.who(), "wake");
+    bed.edge.open(&gate).await.unwrap();
+    bed.edge.apply(&[]).await.unwrap();
+    for uri in ["/", "//a%2Fb/../x?y=1?z&%20", "/%C3%A9;p=1/.//?", "/a b".replace(' ', "%20").as_str(), "/?"] {
+        assert_eq!(bed.get("shop.apps.localhost", uri).await.who(), "shop");
+        assert_eq!(seen.lock().unwrap().last().unwrap().line(), format!("GET {uri} HTTP/1.1"));
+    }
+    bed.edge.close(&gate).await.unwrap();
+    assert_eq!(bed.get("shop.apps.localhost", "/").await.who(), "wake");
+    assert_eq!(std::fs::read(bed.edge.file()).unwrap(), before);
+    assert_eq!(bed.error_log(), "");
+}
+
+#[tokio::test]
+async fn other_hosts_and_tcp_come_from_the_maps() {
+    if !need_nginx() {
+        return;
+    }
+    let mut bed = Bed::start().await;
+    let (shop, _) = bed.app("shop");
+    let (tcp, route, tcp_seen) = bed.tcp_app("default").await;
+    bed.edge.open(&shop).await.unwrap();
+    bed.edge.open(&tcp).await.unwrap();
+    // Until the maps are in force the wake server serves what nginx does not know.
+    assert_eq!(bed.get("shop.example.org", "/").await.who(), "wake");
+    assert_eq!(bed.get("default.apps.localhost", "/").await.who(), "wake");
+    let hosts = ["shop.example.org", "default", "include", "test.example", "x.shop.apps.localhost"].map(host).to_vec();
+    let routes = [Route { name: name("shop"), hosts: hosts.clone(), tcp: None }, route];
+    bed.edge.apply(&routes).await.unwrap();
+    for other in &hosts {
+        assert_eq!(bed.get(other.as_str(), "/").await.who(), "shop", "{other}");
+    }
+    assert_eq!(bed.get("shop.apps.localhost", "/").await.who(), "shop");
+    assert_eq!(bed.get("default.apps.localhost", "//a?b").await.who(), "default");
+    assert_eq!(tcp_seen.lock().unwrap().last().unwrap().line(), "GET //a?b HTTP/1.1");
+    assert_eq!(bed.post("default.apps.localhost", "/", b"abc").await.body, b"abc");
+
+    bed.edge.close(&tcp).await.unwrap();
+    for n in 0..3 {
+        let answer =
+            if n == 1 { bed.post("default.apps.localhost", "/", b"abc").await } else { bed.get("default.apps.localhost", "/").await };
+        assert_eq!(answer.who(), "wake");
+        assert_eq!(bed.wake.lock().unwrap().last().unwrap().one("x-acc-connect").as_deref(), Some("-"));
+    }
+    bed.edge.open(&tcp).await.unwrap();
+    assert_eq!(bed.get("default.apps.localhost", "/").await.who(), "default");
+    assert_eq!(bed.error_log(), "");
+}
+
+#[tokio::test]
+async fn the_wake_server_gets_the_whole_request_and_knows_that_nobody_has_seen_it() {
+    if !need_nginx() {
+        return;
+    }
+    let bed = Bed::start().await;
+    bed.make_log_folder("shop");
+    let body: Vec<u8> = (0..5_000_000_u32).map(|n| (n % 251) as u8).collect();
+    let answer = bed.post("Shop.Apps.Localhost:8080", "//up%2Fload?a=1&b=%20", &body).await;
+    assert_eq!((answer.who().as_str(), answer.body == body), ("wake", true));
+    let got = bed.wake.lock().unwrap()[0].clone();
+    assert_eq!(got.line(), "POST //up%2Fload?a=1&b=%20 HTTP/1.1");
+    assert!(got.body == body);
+    assert_eq!(got.one("host").as_deref(), Some("shop.apps.localhost:8080"));
+    assert_eq!(got.one("x-acc-host").as_deref(), Some("shop.apps.localhost"));
+    assert_eq!(got.one("x-acc-connect").as_deref(), Some("-"));
+    assert_eq!(got.one("x-real-ip").as_deref(), Some("127.0.0.1"));
+
+    // A body of unknown length, and a method of its own.
+    bed.send(
+        b"PURGE /x HTTP/1.1\r\nHost: shop.apps.localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    )
+    .await;
+    let got = bed.wake.lock().unwrap()[1].clone();
+    assert_eq!((got.line(), got.body.as_slice(), got.one("content-length").as_deref()), ("PURGE /x HTTP/1.1", &b"abc"[..], Some("3")));
+    assert!(got.all("transfer-encoding").is_empty());
+
+    // An application that is gone while its gate is open: refused, so not seen either.
+    let gate = Gate { name: name("shop"), listen: crate::domain::instance::Listen::Unix(bed.config.socket("shop")), run: 1 };
+    bed.edge.open(&gate).await.unwrap();
+    drop(std::fs::create_dir_all(bed.config.socket_dir("shop")));
+    drop(std::os::unix::net::UnixListener::bind(bed.config.socket("shop")).unwrap());
+    bed.get("shop.apps.localhost", "/").await;
+    assert_eq!(bed.wake.lock().unwrap()[2].one("x-acc-connect").as_deref(), Some("-"));
+    assert_eq!(bed.error_log(), "");
+}
+
+#[tokio::test]
+async fn an_application_that_breaks_off_is_told_from_one_that_was_not_there() {
+    if !need_nginx() {
+        return;
+    }
+    let mut bed = Bed::start().await;
+    let (unix, unix_seen) = bed.app("shop");
+    let (tcp, route, tcp_seen) = bed.tcp_app("port").await;
+    bed.edge.apply(&[route]).await.unwrap();
+    bed.edge.open(&unix).await.unwrap();
+    bed.edge.open(&tcp).await.unwrap();
+    for (host, seen) in [("shop.apps.localhost", &unix_seen), ("port.apps.localhost", &tcp_seen)] {
+        for method in ["GET", "POST"] {
+            bed.wake.lock().unwrap().clear();
+            seen.lock().unwrap().clear();
+            // The wake server breaks off at this path as well: nothing may be tried a third time.
+            let request = format!("{method} /die HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc");
+            let answer = bed.send(request.as_bytes()).await;
+            assert_eq!(answer.status(), 502);
+            assert_eq!(seen.lock().unwrap().len(), 1, "{host} {method}");
+            let told = bed.wake.lock().unwrap().clone();
+            assert_eq!(told.len(), 1);
+            let seconds = told[0].one("x-acc-connect").unwrap();
+            assert!(seconds.parse::<f64>().is_ok(), "{seconds}");
+            assert_eq!(told[0].one("x-acc-status").as_deref(), Some("502"));
+            assert_eq!(told[0].body, b"abc");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_applications_own_errors_pass_and_it_cannot_redirect_inside() {
+    if !need_nginx() {
+        return;
+    }
+    let mut bed = Bed::start().await;
+    let (gate, _) = bed.app("shop");
+    bed.edge.open(&gate).await.unwrap();
+    let answer = bed.get("shop.apps.localhost", "/502").await;
+    assert_eq!((answer.status(), answer.body.as_slice(), answer.header("server").as_deref()), (502, &b"mine"[..], Some("own")));
+    let answer = bed.get("shop.apps.localhost", "/redirect").await;
+    assert_eq!((answer.status(), answer.body.as_slice()), (200, &b"ok"[..]));
+    assert!(bed.wake.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn without_acc_the_answer_is_a_plain_502_that_nobody_caches() {
+    if !need_nginx() {
+        return;
+    }
+    let bed = Bed::start().await;
+    std::fs::remove_file(bed.config.wake_socket()).unwrap();
+    let answer = bed.get("shop.apps.localhost", "/").await;
+    assert_eq!(answer.status(), 502);
+    assert_eq!(answer.header("cache-control").as_deref(), Some("no-store"));
+    assert_eq!(answer.header("retry-after").as_deref(), Some("5"));
+    assert_eq!(answer.header("content-type").as_deref(), Some("application/problem+json"));
+    let problem: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(problem["status"], 502);
+    // That acc does not answer is an error.
+    assert!(bed.error_log().contains("wake.sock"));
+}
+
+#[tokio::test]
+async fn what_the_edge_says_of_a_client_cannot_be_said_by_the_client() {
+    if !need_nginx() {
+        return;
+    }
+    let mut bed = Bed::start().await;
+    let (gate, seen) = bed.app("shop");
+    let spoofed = [
+        "X-Real-IP",
+        "X-Forwarded-For",
+        "X-Forwarded-Proto",
+        "X-Forwarded-Host",
+        "X-Forwarded-Port",
+        "X-Forwarded-Server",
+        "X-Forwarded-Ssl",
+        "X-Forwarded-Prefix",
+        "X-Client-IP",
+        "X-Original-URI",
+        "X-Original-URL",
+        "X-Rewrite-URL",
+        "Forwarded",
+        "Proxy",
+        "X-Acc-Connect",
+        "X-Acc-Status",
+        "X-Acc-Host",
+        "X_Real_IP",
+        "X_Forwarded_For",
+    ];
+    let lines: String = spoofed.iter().map(|n| format!("{n}: evil\r\n{n}: evil2\r\n")).collect();
+    let request = format!("GET / HTTP/1.1\r\nHost: shop.apps.localhost\r\nConnection: close\r\nX-Own: kept\r\n{lines}\r\n");
+    let expected = [
+        ("x-real-ip", "127.0.0.1"),
+        ("x-forwarded-for", "127.0.0.1"),
+        ("x-forwarded-proto", "http"),
+        ("x-forwarded-host", "shop.apps.localhost"),
+        ("host", "shop.apps.localhost"),
+        ("x-own", "kept"),
+    ];
+    bed.send(request.as_bytes()).await;
+    bed.edge.open(&gate).await.unwrap();
+    bed.send(request.as_bytes()).await;
+    let (woken, direct) = (bed.wake.lock().unwrap()[0].clone(), seen.lock().unwrap()[0].clone());
+    for got in [&woken, &direct] {
+        for (header, value) in expected {
+            assert_eq!(got.one(header).as_deref(), Some(value), "{header}");
+        }
+        assert!(!got.head.contains("evil"), "{}", got.head);
+    }
+    for header in ["x-acc-connect", "x-acc-status", "x-acc-host", "forwarded", "upgrade"] {
+        assert!(direct.all(header).is_empty(), "{header}");
+    }
+    assert_eq!(woken.one("x-acc-connect").as_deref(), Some("-"));
+}
+
+#[tokio::test]
+async fn web_sockets_and_streams_pass_as_they_come_and_outlive_a_reload() {
+    if !need_nginx() {
+        return;
+    }
+    let mut bed = Bed::start().await;
+    let (gate, seen) = bed.app("shop");
+    bed.edge.open(&gate).await.unwrap();
+    let mut socket = TcpStream::connect(bed.address).await.unwrap();
+    let hello = b"GET /ws HTTP/1.1\r\nHost: shop.apps.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    socket.write_all(hello).await.unwrap();
+    let mut stream = TcpStream::connect(bed.address).await.unwrap();
+    stream.write_all(b"GET /stream HTTP/1.1\r\nHost: shop.apps.localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(socket.read_u8().await.unwrap());
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101 "));
+    bed.until("both are asked", || seen.lock().unwrap().len() == 2).await;
+    let upgrade = seen.lock().unwrap().iter().find(|g| g.line().contains("/ws")).unwrap().clone();
+    assert_eq!((upgrade.one("upgrade").as_deref(), upgrade.one("connection").as_deref()), (Some("websocket"), Some("upgrade")));
+
+    // The first event is here while the application still has most of a second to go.
+    let mut events = Vec::new();
+    while !events.windows(4).any(|w| w == b"tick") {
+        assert_ne!(stream.read_buf(&mut events).await.unwrap(), 0);
+    }
+    assert!(events.windows(4).filter(|w| w == b"tick").count() < 10, "the stream sticks in nginx");
+
+    bed.edge.apply(&[Route { name: name("shop"), hosts: vec![host("a.example")], tcp: None }]).await.unwrap();
+    socket.write_all(b"still there").await.unwrap();
+    let mut echoed = [0; 11];
+    tokio::time::timeout(Duration::from_secs(20), socket.read_exact(&mut echoed)).await.unwrap().unwrap();
+    assert_eq!(&echoed, b"still there");
+    tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut events)).await.unwrap().unwrap();
+    assert_eq!(events.windows(4).filter(|w| w == b"tick").count(), 20);
+    assert!(events.ends_with(b"0\r\n\r\n"));
+
+    // Asleep, a web socket goes through the wake server.
+    bed.edge.close(&gate).await.unwrap();
+    let mut socket = TcpStream::connect(bed.address).await.unwrap();
+    socket.write_all(hello).await.unwrap();
+    bed.until("the wake server is asked", || !bed.wake.lock().unwrap().is_empty()).await;
+    assert_eq!(bed.wake.lock().unwrap()[0].one("upgrade").as_deref(), Some("websocket"));
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_with_its_connection_does_not_stick() {
+    if !need_nginx() {
+        return;
+    }
+    let mut bed = Bed::start().await;
+    let (gate, _) = bed.app("shop");
+    bed.edge.open(&gate).await.unwrap();
+    let mut stream = TcpStream::connect(bed.address).await.unwrap();
+    stream.write_all(b"GET /stream-to-the-end HTTP/1.0\r\nHost: shop.apps.localhost\r\n\r\n").await.unwrap();
+    let ticks = |events: &[u8]| events.windows(4).filter(|w| *w == b"tick").count();
+    let mut events = Vec::new();
+    while ticks(&events) == 0 {
+        assert_ne!(stream.read_buf(&mut events).await.unwrap(), 0);
+    }
+    assert!(ticks(&events) < 10, "the stream sticks in nginx");
+    tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut events)).await.unwrap().unwrap();
+    assert_eq!(ticks(&events), 20);
+}
+
+#[tokio::test]
+async fn a_request_that_one_application_has_seen_never_reaches_a_second() {
+    if !need_nginx() {
+        return;
+    }
+    let mut bed = Bed::start().await;
+    let (tcp, route, tcp_seen) = bed.tcp_app("port").await;
+    let (unix, unix_seen) = bed.app("shop");
+    bed.edge.apply(&[route]).await.unwrap();
+    bed.edge.open(&tcp).await.unwrap();
+    // A link that should not be there: the name listened on a socket in an earlier life.
+    let crate::domain::instance::Listen::Unix(socket) = &unix.listen else { unreachable!() };
+    std::os::unix::fs::symlink(socket, bed.config.gate_dir().join("port.sock")).unwrap();
+    assert_eq!(bed.post("port.apps.localhost", "/die", b"abc").await.status(), 502);
+    assert_eq!((unix_seen.lock().unwrap().len(), tcp_seen.lock().unwrap().len()), (1, 0));
+    assert!(bed.wake.lock().unwrap()[0].one("x-acc-connect").unwrap().parse::<f64>().is_ok());
+}
+
+#[tokio::test]
+async fn an_upload_that_began_before_the_gate_closed_does_not_pass_it() {
+    if !need_nginx() {
+        return;
+    }
+    let mut bed = Bed::start().await;
+    let (tcp, route, seen) = bed.tcp_app("port").await;
+    let (unix, unix_seen) = bed.app("shop");
+    bed.edge.apply(&[route]).await.unwrap();
+    for (gate, seen, host) in [(tcp, seen, "port.apps.localhost"), (unix, unix_seen, "shop.apps.localhost")] {
+        bed.edge.open(&gate).await.unwrap();
+        let before = bed.wake.lock().unwrap().len();
+        let mut upload = TcpStream::connect(bed.address).await.unwrap();
+        let head = format!("POST /up HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 6\r\n\r\n");
+        upload.write_all(head.as_bytes()).await.unwrap();
+        // nginx asks for the body: it has chosen the location.
+        let mut asked = [0; 25];
+        upload.read_exact(&mut asked).await.unwrap();
+        assert!(asked.starts_with(b"HTTP/1.1 100 "));
+        upload.write_all(b"abc").await.unwrap();
+        bed.edge.close(&gate).await.unwrap();
+        upload.write_all(b"def").await.unwrap();
+        let mut answer = String::new();
+        tokio::time::timeout(Duration::from_secs(20), upload.read_to_string(&mut answer)).await.unwrap().unwrap();
+        assert!(answer.ends_with("abcdef"), "{answer}");
+        assert!(seen.lock().unwrap().is_empty(), "{host}: the closed gate was passed");
+        assert_eq!(bed.wake.lock().unwrap().len(), before + 1);
+        assert_eq!(bed.wake.lock().unwrap()[before].one("x-acc-connect").as_deref(), Some("-"));
+    }
+}
+
+#[tokio::test]
+async fn games_with_the_host_end_in_400_or_at_the_wake_server() {
+    if !need_nginx() {
+        return;
+    }
+    let mut bed = Bed::start().await;
+    let (gate, seen) = bed.app("shop");
+    bed.edge.open(&gate).await.unwrap();
+    // The same instance, spelled differently.
+    for spelling in ["SHOP.apps.LOCALHOST", "shop.apps.localhost:80", "shop.apps.localhost.", "shop.apps.localhost.:8080"] {
+        assert_eq!(bed.get(spelling, "/").await.who(), "shop", "{spelling}");
+    }
+    let absolute = "GET http://shop.apps.localhost/abs?x HTTP/1.1\r\nHost: other.apps.localhost\r\nConnection: close\r\n\r\n";
+    assert_eq!(bed.send(absolute.as_bytes()).await.who(), "shop");
+    let got = seen.lock().unwrap().last().unwrap().clone();
+    assert_eq!((got.line(), got.one("host").as_deref()), ("GET /abs?x HTTP/1.1", Some("shop.apps.localhost")));
+    // Nobody: acc answers.
+    let long = format!("{}.apps.localhost", "a".repeat(64));
+    let longer = format!("{}.apps.localhost", "a".repeat(300));
+    for odd in [
+        "x_y.apps.localhost",
+        "a.b.apps.localhost",
+        "-a.apps.localhost",
+        "apps.localhost",
+        "shop.apps.localhostx",
+        "shopXapps.localhost",
+        "ä.apps.localhost",
+        "[::1]",
+        "127.0.0.1",
+        &long,
+        &longer,
+    ] {
+        let answer = bed.get(odd, "/").await;
+        assert!(answer.who() == "wake" || answer.status() == 400, "{odd}: {answer:?}");
+    }
+    for bad in ["..", "a..apps.localhost", "../../shop", "shop.apps.localhost/x", "a/../shop.apps.localhost"] {
+        let answer = bed.get(bad, "/").await;
+        assert!(answer.who() != "shop" && (answer.who() == "wake" || answer.status() == 400), "{bad}: {answer:?}");
+    }
+    for refused in [
+        "GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: shop.apps.localhost\r\nHost: other.apps.localhost\r\nConnection: close\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: shop.apps.localhost\r\nConnection: close\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ] {
+        assert_eq!(bed.send(refused.as_bytes()).await.status(), 400, "{refused}");
+    }
+    // HTTP/1.0 may come without a host.
+    assert_eq!(bed.send(b"GET / HTTP/1.0\r\n\r\n").await.who(), "wake");
+    assert_eq!(bed.error_log(), "");
+}
+
+#[tokio::test]
+async fn a_body_above_the_bound_is_refused_before_anybody_is_asked() {
+    if !need_nginx() {
+        return;
+    }
+    let bed = Bed::start_with(|config, _| config.edge.max_body = 1000).await;
+    assert_eq!(bed.post("shop.apps.localhost", "/", &[b'x'; 1001]).await.status(), 413);
+    assert!(bed.wake.lock().unwrap().is_empty());
+    assert_eq!(bed.post("shop.apps.localhost", "/", &[b'x'; 1000]).await.who(), "wake");
+}

@@ -1,0 +1,146 @@
+//! Sockets that listen: TCP and unix, with room for a crowd, and every fault with the address it concerns.
+//!
+//! It never takes a socket away from somebody who still answers on it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::fs;
+
+/// Connections the kernel keeps until they are accepted. With the usual 128, a client among five hundred that come at once
+/// waits a second for its second try. The kernel lowers it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// A listener could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Somebody has it.
+    #[error("`{at}` is taken by another program")]
+    Taken {
+        /// Address or path.
+        at: String,
+    },
+    /// Ports below 1024 and other people's folders need rights.
+    #[error("no permission to listen on `{at}`")]
+    Forbidden {
+        /// Address or path.
+        at: String,
+    },
+    /// There is something at the path that is not a socket.
+    #[error("`{path}` is in the way and is not a socket")]
+    InTheWay {
+        /// Which.
+        path: PathBuf,
+    },
+    /// Anything else.
+    #[error("could not listen on `{at}`")]
+    Other {
+        /// Address or path.
+        at: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn named(at: &str, source: io::Error) -> ListenError {
+    let at = at.to_owned();
+    match source.kind() {
+        io::ErrorKind::AddrInUse => ListenError::Taken { at },
+        io::ErrorKind::PermissionDenied => ListenError::Forbidden { at },
+        _ => ListenError::Other { at, source },
+    }
+}
+
+/// Listens on an address.
+///
+/// # Errors
+/// See [`ListenError`]; each names the address.
+pub fn tcp(address: SocketAddr) -> Result<std::net::TcpListener, ListenError> {
+    let make = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        // Connections of an earlier server that still linger must not keep this one from starting.
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    make().map_err(|error| named(&address.to_string(), error))
+}
+
+/// Listens on a unix socket with this mode. A socket that nobody answers on any more is replaced.
+///
+/// # Errors
+/// See [`ListenError`]; each names the path.
+pub fn unix(path: &Path, mode: u32) -> Result<UnixListener, ListenError> {
+    let at = path.display().to_string();
+    clear(path).map_err(|error| error.unwrap_or_else(|source| named(&at, source)))?;
+    let make = || {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.bind(&SockAddr::unix(path)?)?;
+        // Before `listen` nobody can connect, so there is no moment with other rights than these.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    make().map_err(|error| named(&at, error))
+}
+
+/// Removes a stale socket. `Err(Ok(_))`: a fault with its words, `Err(Err(_))`: one of the system.
+fn clear(path: &Path) -> Result<(), Result<ListenError, io::Error>> {
+    match std::fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(Err(e)),
+        Ok(found) if !found.file_type().is_socket() => return Err(Ok(ListenError::InTheWay { path: path.to_owned() })),
+        Ok(_) => {}
+    }
+    match UnixStream::connect(path) {
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(Err),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Err(Err(e)),
+        // It answers, or has no room for one more client: somebody is there.
+        Ok(_) | Err(_) => Err(Ok(ListenError::Taken { at: path.display().to_string() })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_address_is_named() {
+        let first = tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = first.local_addr().unwrap();
+        let error = tcp(address).unwrap_err();
+        assert!(matches!(error, ListenError::Taken { .. }));
+        assert!(error.to_string().contains(&address.to_string()));
+        let nowhere = tcp("192.0.2.1:80".parse().unwrap()).unwrap_err();
+        assert!(nowhere.to_string().contains("192.0.2.1:80"));
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let first = unix(&path, 0o600).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(matches!(unix(&path, 0o600).unwrap_err(), ListenError::Taken { .. }));
+        drop(first);
+        let second = unix(&path, 0o660).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        UnixStream::connect(&path).unwrap();
+        drop(second);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "precious").unwrap();
+        assert!(matches!(unix(&path, 0o600).unwrap_err(), ListenError::InTheWay { .. }));
+        assert!(unix(&dir.path().join("no/such"), 0o600).unwrap_err().to_string().contains("no/such"));
+    }
+}
