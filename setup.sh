@@ -259,7 +259,7 @@ install_units() {
 }
 
 boot() {
-  acc config check >/dev/null || die "the config is wrong" "edit $conf; \`$acc_typed config check\` names every fault"
+  acc -q config check || die "the config is wrong" "edit $conf; \`$acc_typed config check\` names every fault"
   home_dir=$(setting home) run_dir=$(setting run)
   if [ $system = yes ] && systemd_runs; then
     install_units
