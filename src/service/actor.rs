@@ -199,6 +199,8 @@ impl Actor {
     /// Performs one effect; `false`: the rest of this step must not be done.
     async fn perform(&mut self, effect: Effect) -> bool {
         let run = self.handle.snapshot().run;
+        // For a test to stop acc between two effects; an error has nowhere to go here.
+        let _ = point(&effect).map(|point| self.world.reached(point));
         match effect {
             Effect::Persist => {}
             Effect::Spawn => self.spawn(run),
@@ -232,6 +234,7 @@ impl Actor {
                 Ok(()) => world.supervisor.start(&program).await.map_err(|e| chain(&e)),
                 Err(why) => Err(why),
             };
+            let _ = world.reached("effect.spawned");
             let event = match started {
                 Ok(process) => Event::Spawned { run, process },
                 Err(why) => Event::StartFailed { run, failure: Failure::NotStarted(why) },
@@ -351,6 +354,23 @@ impl Actor {
         if let Some(timer) = self.timer.take() {
             timer.abort();
         }
+    }
+}
+
+/// The point before an effect (see `driver::host::fault`).
+fn point(effect: &Effect) -> Option<&'static str> {
+    match effect {
+        Effect::Persist => None,
+        Effect::Spawn => Some("effect.spawn"),
+        Effect::Watch => Some("effect.watch"),
+        Effect::Probe => Some("effect.probe"),
+        Effect::OpenGate => Some("effect.open_gate"),
+        Effect::CloseGate => Some("effect.close_gate"),
+        Effect::Count(_) => Some("effect.count"),
+        Effect::Terminate => Some("effect.terminate"),
+        Effect::Kill => Some("effect.kill"),
+        Effect::Arm { .. } => Some("effect.arm"),
+        Effect::Record(_) => Some("effect.record"),
     }
 }
 

@@ -12,7 +12,7 @@ use super::world::World;
 use super::{done, launch, purge, routes, start, want};
 use crate::config::model::resolve_params;
 use crate::domain::instance::Wanted;
-use crate::domain::lifecycle::{Cause, Event, Machine};
+use crate::domain::lifecycle::{Cause, Event, Machine, Phase};
 use crate::domain::model::{ListenKind, Model};
 use crate::domain::name::{HostName, InstanceId, InstanceName, free_name};
 use crate::driver::host::{fs, net, users};
@@ -40,7 +40,10 @@ pub(super) async fn run(world: &Arc<World>, new: &NewInstance) -> Result<Outcome
     let _alone = world.building(plan.name.as_str()).await;
     let id = insert(world, &plan)?;
     match build(world, &plan, id).await {
-        Ok(()) => done(world, &plan.name, "created", false, since),
+        Ok(()) => {
+            let _ = world.reached("create.done");
+            done(world, &plan.name, "created", false, since)
+        }
         Err(e) => Err(undo(world, id, e).await),
     }
 }
@@ -168,14 +171,18 @@ fn no_port(config: &crate::config::Config) -> ServiceError {
 /// Makes everything else; every step names itself in its error.
 async fn build(world: &Arc<World>, plan: &Plan, id: InstanceId) -> Result<(), ServiceError> {
     let row = world.store.by_id(id).map_err(super::error::store)?.ok_or_else(|| super::error::no_instance(plan.name.as_str()))?;
+    world.reached("create.row").map_err(|e| step(plan, "write its row", e))?;
     make_files(world, plan, &row)?;
     if row.port.is_some() || !row.hosts.is_empty() {
         routes::apply(world).await.map_err(|e| step(plan, "tell the edge", e))?;
     }
+    world.reached("create.edge").map_err(|e| step(plan, "tell the edge", e))?;
     let handle = world.registry.get(world, &row)?;
     handle.ask(Event::Created).await.map_err(|r| wake::refused("create", &plan.name, r))?;
+    world.reached("create.made").map_err(|e| step(plan, "put it in service", e))?;
     if !plan.asleep {
         first_start(world, plan, &handle).await?;
+        world.reached("create.started").map_err(|e| step(plan, "start it", e))?;
     }
     world.store.end(id).map_err(super::error::store)
 }
@@ -191,10 +198,11 @@ fn make_files(world: &World, plan: &Plan, row: &crate::store::Row) -> Result<(),
     let hint = "check space, owner and mode of that place, then try again";
     render::instance::files(&plan.model, &context, &dir)
         .map_err(|e| step(plan, "make its files", ServiceError::failed(chain(&e), hint)))?;
+    world.reached("create.files").map_err(|e| step(plan, "make its files", e))?;
     if let Some(user) = &config.user {
         users::give(&dir, user).map_err(|e| step(plan, "give its files to its user", ServiceError::failed(chain(&e), hint)))?;
     }
-    Ok(())
+    world.reached("create.owner").map_err(|e| step(plan, "give its files to its user", e))
 }
 
 async fn first_start(world: &Arc<World>, plan: &Plan, handle: &Arc<Handle>) -> Result<(), ServiceError> {
@@ -220,9 +228,18 @@ async fn undo(world: &Arc<World>, id: InstanceId, cause: ServiceError) -> Servic
 /// Undoes a create that was begun: also after a crash of acc.
 pub(super) async fn take_back(world: &Arc<World>, id: InstanceId) -> Result<(), ServiceError> {
     let Some(row) = world.store.by_id(id).map_err(super::error::store)? else { return Ok(()) };
-    if row.stored.phase.is_live() {
+    // One that is not in service yet cannot be woken. Any other is closed to requests first: one that waits for it would wake
+    // it again between the stop and the removal.
+    if !matches!(row.stored.phase, Phase::Creating | Phase::Destroyed) {
         let handle = world.registry.get(world, &row)?;
-        wake::stop(world, &handle, true).await?;
+        handle.ask(Event::Want(Wanted::Down)).await.map_err(|r| wake::refused("undo", &row.name, r))?;
+        world.reached("undo.disabled")?;
+        if handle.snapshot().phase.is_live() {
+            wake::stop(world, &handle, true).await?;
+        }
+        world.reached("undo.stopped")?;
     }
+    world.store.condemn(id, world.clock.wall()).map_err(super::error::store)?;
+    world.reached("undo.condemned")?;
     purge::remove(world, &row).await
 }

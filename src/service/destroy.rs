@@ -1,4 +1,5 @@
-//! `destroy`: out of service for good, at once. Files and data stay until `purge`.
+//! `destroy`: out of service for good, at once. Files and data stay until `purge`. Journalled: once its phase is written the
+//! rest is done, also after a crash.
 
 use std::sync::Arc;
 
@@ -6,7 +7,9 @@ use super::error::ServiceError;
 use super::outcome::Outcome;
 use super::world::World;
 use super::{done, find, routes, wake};
-use crate::domain::lifecycle::{Answer, Event};
+use crate::domain::lifecycle::{Answer, Event, Phase};
+use crate::domain::name::InstanceId;
+use crate::store::{Row, Work};
 
 pub(super) async fn run(world: &Arc<World>, given: &str, force: bool) -> Result<Outcome, ServiceError> {
     let since = world.now();
@@ -15,15 +18,47 @@ pub(super) async fn run(world: &Arc<World>, given: &str, force: bool) -> Result<
     let _alone = world.building(name.as_str()).await;
     if force && handle.snapshot().phase.is_live() {
         wake::stop(world, &handle, true).await?;
+        world.reached("destroy.stopped")?;
     }
-    let (answer, _) = handle.ask(Event::Destroy).await.map_err(|r| wake::refused("destroy", &name, r))?;
-    world.supervisor.forget(&name).await.map_err(|e| {
-        ServiceError::because(
-            format!("`{name}` is destroyed, but its supervisor still knows it"),
-            &e,
-            format!("run `acc destroy {name}` again"),
-        )
-    })?;
-    routes::apply(world).await?;
+    // One that is half made keeps its entry in the journal: it is undone by it.
+    let journalled = handle.snapshot().phase != Phase::Creating;
+    if journalled {
+        world.store.begin(handle.instance.id, Work::Destroy, world.clock.wall()).map_err(super::error::store)?;
+        world.reached("destroy.begun")?;
+    }
+    let answer = match handle.ask(Event::Destroy).await {
+        Ok((answer, _)) => answer,
+        Err(refused) => {
+            if journalled {
+                world.store.end(handle.instance.id).map_err(super::error::store)?;
+            }
+            return Err(wake::refused("destroy", &name, refused));
+        }
+    };
+    world.reached("destroy.phase")?;
+    let row = world.store.by_id(handle.instance.id).map_err(super::error::store)?;
+    if let Some(row) = row {
+        finish(world, &row).await?;
+    }
+    let _ = world.reached("destroy.done");
     done(world, &name, "destroyed", answer == Answer::Already, since)
+}
+
+/// What is left to do once the phase is written; every step may be repeated. One whose phase was not written was not destroyed.
+pub(super) async fn finish(world: &Arc<World>, row: &Row) -> Result<(), ServiceError> {
+    if row.stored.phase == Phase::Destroyed {
+        let name = &row.name;
+        world.supervisor.forget(name).await.map_err(|e| {
+            let deed = format!("`{name}` is destroyed, but its supervisor still knows it");
+            ServiceError::because(deed, &e, format!("run `acc destroy {name}` again; `acc monitor` also tries"))
+        })?;
+        world.reached("destroy.supervisor")?;
+        routes::apply(world).await?;
+        world.reached("destroy.edge")?;
+    }
+    end(world, row.id)
+}
+
+fn end(world: &World, id: InstanceId) -> Result<(), ServiceError> {
+    world.store.end(id).map_err(super::error::store)
 }

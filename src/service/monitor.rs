@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::error::{ServiceError, chain};
-use super::housekeeping;
+use super::{housekeeping, recover};
 use super::outcome::{Outcome, Pass, PassLine};
 use super::registry::{Handle, LastLook};
 use super::wake::{self, Settled};
@@ -41,6 +41,7 @@ pub(super) async fn run(world: &Arc<World>, dry_run: bool) -> Result<Outcome, Se
     }
     drop(awake);
     if !dry_run && !world.halting() {
+        recover::again(world, &mut pass).await;
         bring_up(world, &mut pass).await;
         reconcile(world, &mut pass).await;
         housekeeping::keep(world, &mut pass).await;

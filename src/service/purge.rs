@@ -21,29 +21,37 @@ pub(super) async fn run(world: &Arc<World>, given: &str) -> Result<Outcome, Serv
     }
     let instance = Box::new(view::of_row(&world.config(), &row));
     world.store.begin(row.id, Work::Purge, world.clock.wall()).map_err(super::error::store)?;
+    world.reached("purge.begun")?;
     remove(world, &row).await?;
     let took_ms = millis(world.now().since(since));
     Ok(Outcome::Instance { did: "purged".into(), already: false, took_ms, instance })
 }
 
-/// Removes everything an instance had, the row last. Every step may be repeated; nothing of it runs any more.
+/// Removes everything an instance had, the row last: as long as it is there, its port and hosts are nobody else's and the
+/// journal knows of the work. Its phase is `destroyed`, so that no route leads to it; every step may be repeated.
 pub(super) async fn remove(world: &Arc<World>, row: &Row) -> Result<(), ServiceError> {
     let name = &row.name;
     let config = world.config();
     let deed = || format!("could not remove all of `{name}`");
     let hint = "mend that and run the same command again";
     world.supervisor.forget(name).await.map_err(|e| ServiceError::because(deed(), &e, hint))?;
+    world.reached("remove.supervisor")?;
     world.edge.forget(name).await.map_err(|e| ServiceError::because(deed(), &e, hint))?;
-    for dir in [config.socket_dir(name.as_str()), config.instance_dir(name.as_str())] {
-        fs::remove_tree(&dir).map_err(|e| ServiceError::because(format!("{}: `{}`", deed(), dir.display()), &e, hint))?;
-    }
-    world.store.delete(row.id).map_err(super::error::store)?;
-    world.registry.forget(row.id);
-    if let Err(e) = world.store.record(world.clock.wall(), Some(row.id), name.as_str(), "purged", "removed for good") {
-        tracing::warn!(instance = %name, "could not write the ledger: {e}");
-    }
+    world.reached("remove.gate")?;
     if row.port.is_some() || !row.hosts.is_empty() {
         routes::apply(world).await?;
     }
+    world.reached("remove.edge")?;
+    for (dir, step) in [(config.socket_dir(name.as_str()), "remove.socket"), (config.instance_dir(name.as_str()), "remove.folder")] {
+        fs::remove_tree(&dir).map_err(|e| ServiceError::because(format!("{}: `{}`", deed(), dir.display()), &e, hint))?;
+        world.reached(step)?;
+    }
+    world.store.delete(row.id).map_err(super::error::store)?;
+    world.registry.forget(row.id);
+    world.reached("remove.row")?;
+    if let Err(e) = world.store.record(world.clock.wall(), Some(row.id), name.as_str(), "purged", "removed for good") {
+        tracing::warn!(instance = %name, "could not write the ledger: {e}");
+    }
+    let _ = world.reached("remove.done");
     Ok(())
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore};
 
+use super::error::ServiceError;
 use super::registry::Registry;
 use crate::config::Config;
 use crate::domain::instance::Instance;
@@ -17,6 +18,7 @@ use crate::domain::time::{Timestamp, WallTime};
 use crate::driver::activity::Activity;
 use crate::driver::edge::Edge;
 use crate::driver::host::clock::Clock;
+use crate::driver::host::fault;
 use crate::driver::probe::Probe;
 use crate::driver::supervisor::{Service, Supervisor};
 use crate::store::Store;
@@ -108,6 +110,12 @@ impl World {
         self.halting.load(Ordering::SeqCst)
     }
 
+    /// A step of work of several steps was just done: a test may stop acc here (see `driver::host::fault`).
+    pub(super) fn reached(&self, step: &'static str) -> Result<(), ServiceError> {
+        let failed = |e| ServiceError::because(format!("could not go on after `{step}`"), &e, "try again");
+        fault::point(&self.config().run, step).map_err(failed)
+    }
+
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now()
     }
@@ -132,18 +140,24 @@ impl World {
 
     /// One at a time for work of several steps on the same name (create, destroy, purge).
     pub(super) async fn building(&self, name: &str) -> OwnedMutexGuard<()> {
-        let lock = {
-            let mut all = self.building.lock().unwrap_or_else(PoisonError::into_inner);
-            all.retain(|_, lock| lock.strong_count() > 0);
-            match all.get(name).and_then(Weak::upgrade) {
-                Some(lock) => lock,
-                None => {
-                    let lock = Arc::new(AsyncMutex::new(()));
-                    all.insert(name.to_owned(), Arc::downgrade(&lock));
-                    lock
-                }
+        self.building_of(name).lock_owned().await
+    }
+
+    /// The same if nobody is at such work; `None`: somebody is.
+    pub(super) fn try_building(&self, name: &str) -> Option<OwnedMutexGuard<()>> {
+        self.building_of(name).try_lock_owned().ok()
+    }
+
+    fn building_of(&self, name: &str) -> Arc<AsyncMutex<()>> {
+        let mut all = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, lock| lock.strong_count() > 0);
+        match all.get(name).and_then(Weak::upgrade) {
+            Some(lock) => lock,
+            None => {
+                let lock = Arc::new(AsyncMutex::new(()));
+                all.insert(name.to_owned(), Arc::downgrade(&lock));
+                lock
             }
-        };
-        lock.lock_owned().await
+        }
     }
 }

@@ -106,8 +106,29 @@ pub struct Filter<'a> {
 pub enum Work {
     /// To be undone.
     Create,
+    /// To be finished, if its phase was written.
+    Destroy,
     /// To be finished.
     Purge,
+}
+
+impl Work {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Destroy => "destroy",
+            Self::Purge => "purge",
+        }
+    }
+
+    /// The database allows no other words.
+    fn parse(text: &str) -> Self {
+        match text {
+            "create" => Self::Create,
+            "destroy" => Self::Destroy,
+            _ => Self::Purge,
+        }
+    }
 }
 
 const COLUMNS: &str = "id, name, model, port, params, launch, launch_key, owner, idle_ms, created_at, last_wake_at, \
@@ -325,11 +346,21 @@ impl Store {
 
     /// Notes that work of several steps begins.
     pub fn begin(&self, id: InstanceId, work: Work, at: WallTime) -> Result<(), StoreError> {
-        let word = if work == Work::Create { "create" } else { "purge" };
+        self.durably(|tx| self.note(tx, id, work, at))
+    }
+
+    fn note(&self, tx: &Transaction<'_>, id: InstanceId, work: Work, at: WallTime) -> Result<(), StoreError> {
+        tx.execute("INSERT OR REPLACE INTO journal (instance, work, at) VALUES (?1, ?2, ?3)", params![id.0, work.as_str(), at.0])
+            .map(|_| ())
+            .map_err(|e| self.error(&e))
+    }
+
+    /// A create that is being undone: from now on the instance is out of service and only waits to be removed.
+    pub fn condemn(&self, id: InstanceId, at: WallTime) -> Result<(), StoreError> {
         self.durably(|tx| {
-            tx.execute("INSERT OR REPLACE INTO journal (instance, work, at) VALUES (?1, ?2, ?3)", params![id.0, word, at.0])
-                .map(|_| ())
-                .map_err(|e| self.error(&e))
+            tx.execute("UPDATE instances SET phase = 'destroyed', pid = NULL, pid_start = NULL WHERE id = ?1", [id.0])
+                .map_err(|e| self.error(&e))?;
+            self.note(tx, id, Work::Purge, at)
         })
     }
 
@@ -346,7 +377,7 @@ impl Store {
                 .prepare_cached("SELECT instance, work FROM journal ORDER BY instance")?
                 .query_map([], |r| {
                     let work: String = r.get(1)?;
-                    Ok((InstanceId(r.get(0)?), if work == "create" { Work::Create } else { Work::Purge }))
+                    Ok((InstanceId(r.get(0)?), Work::parse(&work)))
                 })?
                 .collect()
         };

@@ -184,3 +184,24 @@ fn the_ledger_is_bounded() {
     store.prune_events(WallTime(5 * 40 * day)).unwrap();
     assert_eq!(store.events(None, 10).unwrap().len(), 2);
 }
+
+#[test]
+fn the_journal_of_the_first_version_is_kept_and_learns_to_destroy() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("acc.db");
+    let mut connection = Connection::open(&path).unwrap();
+    Migrations::from_slice(&MIGRATIONS[..1]).to_latest(&mut connection).unwrap();
+    connection
+        .execute_batch(
+            "INSERT INTO instances (id, name, model, params, created_at, phase, wanted, boot, since, quiet_since) \
+             VALUES (7, 'a', 'm', '{}', 0, 'destroyed', 'auto', 'b', 0, 0); INSERT INTO journal VALUES (7, 'purge', 1)",
+        )
+        .unwrap();
+    drop(connection);
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.unfinished().unwrap(), [(InstanceId(7), Work::Purge)]);
+    store.begin(InstanceId(7), Work::Destroy, WallTime(2)).unwrap();
+    assert_eq!(store.unfinished().unwrap(), [(InstanceId(7), Work::Destroy)]);
+    store.delete(InstanceId(7)).unwrap();
+    assert_eq!(store.unfinished().unwrap(), [], "it goes with its row");
+}

@@ -3,6 +3,7 @@
 pub mod append;
 pub mod clock;
 pub mod command;
+pub mod fault;
 pub mod fs;
 pub mod listen;
 pub mod net;
