@@ -56,5 +56,7 @@ async fn run_here(config: &Config, request: Request) -> Result<Outcome, ServiceE
     let drivers = Drivers::new(config)?;
     let world = world(config, &drivers, open_store(config)?)?;
     recover::recover(&world).await?;
-    service::handle(&world, request).await
+    let answer = service::handle(&world, request).await;
+    service::settle::settle(&world).await;
+    answer
 }

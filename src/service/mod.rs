@@ -19,6 +19,7 @@ mod registry;
 pub mod request;
 mod restart;
 mod routes;
+pub mod settle;
 mod start;
 mod stop;
 #[cfg(test)]

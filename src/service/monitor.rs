@@ -9,11 +9,11 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::error::{ServiceError, chain};
-use super::{housekeeping, recover};
 use super::outcome::{Outcome, Pass, PassLine};
 use super::registry::{Handle, LastLook};
 use super::wake::{self, Settled};
 use super::world::World;
+use super::{housekeeping, recover};
 use crate::domain::idle::{self, Verdict};
 use crate::domain::lifecycle::{Cause, Event, Phase};
 use crate::domain::time::Timestamp;

@@ -1,6 +1,6 @@
 //! The command line's side of the control socket: one request, and the difference between "no server" and "could not ask".
 //!
-//! It never retries a request that may have reached the server.
+//! It never retries a request that may have reached the server, a ping apart.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -98,8 +98,17 @@ pub async fn call(socket: &Path, request: &Request) -> Result<Reply, CallError> 
     }
 }
 
+/// A ping may be sent again: a server that was dying when it was reached is gone at the next try.
 async fn ping(socket: &Path) -> Result<Reply, CallError> {
-    tokio::time::timeout(PING_LIMIT, exchange(socket, &Request::Ping)).await.unwrap_or_else(|_| Err(CallError::Silent(socket.to_owned())))
+    let pings = async {
+        loop {
+            match exchange(socket, &Request::Ping).await {
+                Err(CallError::Broken(_)) => tokio::time::sleep(CONNECT_PAUSE).await,
+                other => return other,
+            }
+        }
+    };
+    tokio::time::timeout(PING_LIMIT, pings).await.unwrap_or_else(|_| Err(CallError::Silent(socket.to_owned())))
 }
 
 /// Resolves when two pings in a row stay without any answer. A server that is gone is noticed by the call itself.

@@ -173,6 +173,22 @@ async fn a_server_that_dies_in_the_middle_is_told() {
 }
 
 #[tokio::test]
+async fn a_ping_to_a_dying_server_finds_that_there_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let server = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut some = [0; 64];
+        stream.read_exact(&mut some).await.unwrap();
+        drop(stream);
+        drop(listener);
+    };
+    let (reply, ()) = tokio::join!(call(&path, &Request::Ping), server);
+    assert!(matches!(reply, Ok(Reply::NoServer)), "{reply:?}");
+}
+
+#[tokio::test]
 async fn something_that_is_not_an_answer_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("c.sock");

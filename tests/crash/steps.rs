@@ -1,0 +1,349 @@
+//! acc is stopped, or a step fails, after each single step of each verb of several steps: the next acc finishes or undoes it.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use acc::driver::host::fault::POINTS;
+use nix::sys::signal::Signal;
+
+use super::truth;
+use crate::support::wait::holds;
+use crate::support::{Bed, Combination, Done, need, processes, run, wait_until};
+
+/// Who runs the verb.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Server,
+    Command,
+}
+
+/// What happens at the point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Killed,
+    Failed,
+}
+
+const CREATE: &[&str] = &[
+    "create.row",
+    "create.files",
+    "create.owner",
+    "create.edge",
+    "create.made",
+    "effect.arm",
+    "effect.spawn",
+    "effect.spawned",
+    "effect.watch",
+    "effect.probe",
+    "effect.open_gate",
+    "effect.record",
+    "create.started",
+    "create.done",
+];
+const UNDO: &[&str] = &[
+    "undo.disabled",
+    "effect.close_gate",
+    "effect.terminate",
+    "undo.stopped",
+    "undo.condemned",
+    "remove.supervisor",
+    "remove.gate",
+    "remove.edge",
+    "remove.socket",
+    "remove.folder",
+    "remove.row",
+    "remove.done",
+];
+const DESTROY: &[&str] = &[
+    "effect.close_gate",
+    "effect.terminate",
+    "effect.record",
+    "destroy.stopped",
+    "destroy.begun",
+    "destroy.phase",
+    "destroy.supervisor",
+    "destroy.edge",
+    "destroy.done",
+];
+const PURGE: &[&str] =
+    &["purge.begun", "remove.supervisor", "remove.gate", "remove.edge", "remove.socket", "remove.folder", "remove.row", "remove.done"];
+const STOP: &[&str] = &["effect.close_gate", "effect.arm", "effect.count", "effect.terminate", "effect.kill", "effect.record"];
+
+/// A bed, who runs verbs in it, and how its faults are put in.
+struct Stage {
+    bed: Bed,
+    by: By,
+}
+
+impl Stage {
+    fn new(combination: Combination, by: By) -> Option<Self> {
+        if !cfg!(debug_assertions) {
+            need::skipped("a release build has no points to stop at");
+            return None;
+        }
+        let bed = Bed::with(combination, |s| (s.idle, s.stop_timeout) = ("60s", "1s"))?;
+        bed.model(
+            "deaf",
+            "description = \"takes no notice of SIGTERM\"\nlisten = \"unix\"\ncommand = [\"{{ acc }}\", \"demo-app\", \"--socket\", \
+             \"{{ socket }}\", \"--name\", \"{{ name }}\", \"--ignore-term\"]\n",
+        );
+        let stage = Self { bed, by };
+        stage.server_down();
+        Some(stage)
+    }
+
+    /// For a command that runs its verb by itself: the server is not there and does not come back.
+    fn server_down(&self) {
+        if self.by == By::Server {
+            return;
+        }
+        if truth::unwatched(self.bed.combination) {
+            let server = self.bed.wait_server(None);
+            processes::signal(server, Signal::SIGKILL);
+            wait_until("the server is gone", truth::SETTLED, || holds(!processes::alive(server), server));
+        } else {
+            let socket = format!("unix://{}/supervisor.sock", self.bed.run().display());
+            let config = self.bed.dir.join("ctl.conf");
+            fs::write(&config, format!("[supervisorctl]\nserverurl = {socket}\n")).unwrap();
+            let mut stop = std::process::Command::new("supervisorctl");
+            stop.arg("-c").arg(config).args(["stop", "acc_server"]);
+            run::run(&mut stop, truth::SETTLED).ok();
+        }
+    }
+
+    /// Runs a verb with these lines in the fault file; all of them must have acted.
+    #[track_caller]
+    fn with_faults(&self, faults: &str, arguments: &[&str]) -> Done {
+        let file = self.bed.run().join("fault");
+        let server = self.bed.server().map(|s| s.pid);
+        fs::write(&file, faults).unwrap();
+        let done = self.bed.acc(arguments);
+        let left = fs::read_to_string(&file).unwrap_or_default();
+        assert_eq!(left, "", "`acc {}` never came to this point: {done:?}", arguments.join(" "));
+        fs::remove_file(&file).unwrap();
+        if faults.contains("kill ") && self.by == By::Server {
+            let server = server.expect("a server runs");
+            wait_until("the server is gone", truth::SETTLED, || holds(!processes::alive(server), server));
+        }
+        done
+    }
+
+    /// The next acc comes: it recovers before it does anything else.
+    #[track_caller]
+    fn next(&self) {
+        match self.by {
+            By::Command => drop(self.bed.acc(&["monitor"])),
+            By::Server if truth::unwatched(self.bed.combination) => drop(self.bed.acc(&["boot"]).ok()),
+            By::Server => drop(self.bed.wait_server(None)),
+        }
+        truth::becomes_true(&self.bed, || {
+            if self.by == By::Command {
+                self.bed.acc(&["monitor"]);
+            }
+        });
+    }
+
+    #[track_caller]
+    fn create(&self, faults: &str, model: &str) -> Done {
+        self.with_faults(faults, &["create", "zebra", "--model", model, "--host", "zebra.example.org"])
+    }
+
+    /// Nothing of it is left, and the same name works.
+    #[track_caller]
+    fn gone(&self) {
+        truth::gone(&self.bed, "zebra");
+        self.make("tester");
+        self.remove();
+        truth::gone(&self.bed, "zebra");
+    }
+
+    #[track_caller]
+    fn make(&self, model: &str) {
+        self.bed.acc(&["create", "zebra", "--model", model, "--host", "zebra.example.org"]).ok();
+    }
+
+    #[track_caller]
+    fn remove(&self) {
+        self.bed.acc(&["destroy", "--force", "zebra"]).ok();
+        self.bed.acc(&["purge", "zebra"]).ok();
+    }
+
+    fn phase(&self) -> String {
+        self.bed.phase("zebra")
+    }
+}
+
+/// Alternates: one with a port and a route, one with a socket.
+fn model(number: usize) -> &'static str {
+    ["tester-tcp", "tester"][number % 2]
+}
+
+fn fails(point: &str) -> bool {
+    // An effect has nowhere to say that it failed, and after the last step nothing can fail any more.
+    !point.starts_with("effect.") && !point.ends_with(".done")
+}
+
+fn say(point: &str, how: How, stage: &Stage) {
+    eprintln!("==== {how:?} at `{point}`, by the {:?}, {:?}", stage.by, stage.bed.combination);
+}
+
+fn walk_create(combination: Combination, by: By) {
+    let Some(stage) = Stage::new(combination, by) else { return };
+    for (n, point) in CREATE.iter().enumerate() {
+        say(point, How::Killed, &stage);
+        stage.create(&format!("kill {point}"), model(n));
+        stage.next();
+        if *point == "create.done" {
+            assert_eq!(stage.phase(), "awake", "it was made");
+            stage.remove();
+        }
+        stage.gone();
+        if fails(point) {
+            say(point, How::Failed, &stage);
+            stage.create(&format!("error {point}"), model(n)).error(1).says(&["all was undone", point]);
+            stage.gone();
+        }
+    }
+}
+
+fn walk_undo(combination: Combination, by: By) {
+    let Some(stage) = Stage::new(combination, by) else { return };
+    for (n, point) in UNDO.iter().enumerate() {
+        say(point, How::Killed, &stage);
+        stage.create(&format!("error create.started\nkill {point}"), model(n));
+        stage.next();
+        stage.gone();
+        if fails(point) {
+            say(point, How::Failed, &stage);
+            stage.create(&format!("error create.started\nerror {point}"), model(n)).error(1);
+            // No other acc comes: the same one tries again.
+            stage.bed.acc(&["monitor"]);
+            truth::becomes_true(&stage.bed, || drop(stage.bed.acc(&["monitor"])));
+            stage.gone();
+        }
+    }
+}
+
+fn walk_destroy(combination: Combination, by: By) {
+    let Some(stage) = Stage::new(combination, by) else { return };
+    for (n, point) in DESTROY.iter().enumerate() {
+        for how in [How::Killed, How::Failed] {
+            if how == How::Failed && !fails(point) {
+                continue;
+            }
+            say(point, how, &stage);
+            stage.make(model(n));
+            let word = if how == How::Killed { "kill" } else { "error" };
+            let done = stage.with_faults(&format!("{word} {point}"), &["destroy", "--force", "zebra"]);
+            assert!(done.code != Some(0), "{done:?}");
+            match how {
+                How::Killed => stage.next(),
+                How::Failed => truth::becomes_true(&stage.bed, || drop(stage.bed.acc(&["monitor"]))),
+            }
+            if ["destroy.phase", "destroy.supervisor", "destroy.edge", "destroy.done"].contains(point) {
+                assert_eq!(stage.phase(), "destroyed", "what was written was not done");
+                destroyed_leaves_only_its_files(&stage.bed);
+            } else {
+                assert_ne!(stage.phase(), "destroyed");
+            }
+            stage.remove();
+            stage.gone();
+        }
+    }
+}
+
+/// No section, no route, no gate, no pid file.
+#[track_caller]
+fn destroyed_leaves_only_its_files(bed: &Bed) {
+    let mut files = Vec::new();
+    for dir in [bed.home().join("nginx"), bed.home().join("supervisor"), bed.run().join("gate"), bed.run().join("pid")] {
+        crate::support::bed::files(&dir, &mut files);
+    }
+    for file in files {
+        let text = fs::read(&file).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
+        let shown = file.display().to_string();
+        assert!(!shown.contains("zebra") && !text.contains("zebra"), "{shown} knows of it:\n{text}");
+    }
+}
+
+fn walk_purge(combination: Combination, by: By) {
+    let Some(stage) = Stage::new(combination, by) else { return };
+    for (n, point) in PURGE.iter().enumerate() {
+        for how in [How::Killed, How::Failed] {
+            if how == How::Failed && !fails(point) {
+                continue;
+            }
+            say(point, how, &stage);
+            stage.make(model(n));
+            stage.bed.acc(&["destroy", "--force", "zebra"]).ok();
+            let word = if how == How::Killed { "kill" } else { "error" };
+            let done = stage.with_faults(&format!("{word} {point}"), &["purge", "zebra"]);
+            assert!(done.code != Some(0), "{done:?}");
+            match how {
+                How::Killed => stage.next(),
+                How::Failed => truth::becomes_true(&stage.bed, || drop(stage.bed.acc(&["monitor"]))),
+            }
+            stage.gone();
+        }
+    }
+}
+
+fn walk_stop(combination: Combination, by: By) {
+    let Some(stage) = Stage::new(combination, by) else { return };
+    for (n, point) in STOP.iter().enumerate() {
+        say(point, How::Killed, &stage);
+        stage.make(if *point == "effect.kill" { "deaf" } else { model(n) });
+        stage.with_faults(&format!("kill {point}"), &["stop", "zebra"]);
+        stage.next();
+        assert!(["awake", "asleep"].contains(&stage.phase().as_str()), "{}", stage.phase());
+        stage.bed.acc(&["start", "zebra"]).ok();
+        if by == By::Server {
+            stage.bed.get("zebra", "/").status(200);
+        }
+        stage.remove();
+        stage.gone();
+    }
+}
+
+macro_rules! walks {
+    ($($module:ident($combination:expr, $by:expr))+) => {
+        $(mod $module {
+            use super::*;
+            #[test]
+            fn create() {
+                walk_create($combination, $by);
+            }
+            #[test]
+            fn undo() {
+                walk_undo($combination, $by);
+            }
+            #[test]
+            fn destroy() {
+                walk_destroy($combination, $by);
+            }
+            #[test]
+            fn purge() {
+                walk_purge($combination, $by);
+            }
+            #[test]
+            fn stop() {
+                walk_stop($combination, $by);
+            }
+        })+
+    };
+}
+
+walks! {
+    the_server_of_nginx_and_supervisord(Combination::REAL, By::Server)
+    the_server_of_builtin(Combination::BUILTIN, By::Server)
+    the_command_of_nginx_and_supervisord(Combination::REAL, By::Command)
+    the_command_of_builtin(Combination::BUILTIN, By::Command)
+}
+
+/// A point that no walk comes to would be a step that nobody tries.
+#[test]
+fn every_point_is_walked_through() {
+    let walked: BTreeSet<&str> = [CREATE, UNDO, DESTROY, PURGE, STOP].concat().into_iter().collect();
+    let all: BTreeSet<&str> = POINTS.iter().copied().collect();
+    assert_eq!(walked, all);
+}

@@ -1,0 +1,91 @@
+//! Is what the database says true? Phases, processes, journal, files.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+use serde_json::Value;
+
+use crate::support::{Bed, Combination, processes, run, wait_until};
+
+/// Longest until every phase is true again after anything.
+pub const SETTLED: Duration = Duration::from_secs(30);
+
+/// Everything that is not as it should be, in sentences.
+pub fn faults(bed: &Bed) -> Vec<String> {
+    let mut faults = Vec::new();
+    let listed = run::run(&mut bed.command(&["list", "--json"]), Duration::from_secs(20));
+    let Ok(Value::Array(rows)) = serde_json::from_str(&listed.out) else { return vec![format!("`acc list` failed: {listed:?}")] };
+    let running = processes::of(&bed.dir);
+    let of = |name: &str| {
+        let word = format!("--name {name} ");
+        running.iter().filter(|p| format!("{} ", p.command).contains(&word)).map(|p| p.pid).collect::<Vec<_>>()
+    };
+    for row in &rows {
+        let name = row["name"].as_str().unwrap();
+        let (phase, pid, found) = (row["phase"].as_str().unwrap(), row["pid"].as_i64(), of(name));
+        match phase {
+            "awake" if found.len() == 1 && pid == Some(i64::from(found[0])) => {}
+            "asleep" | "failed" | "destroyed" if found.is_empty() => {}
+            _ => faults.push(format!("`{name}` is {phase} with pid {pid:?}, and what runs of it is {found:?}")),
+        }
+    }
+    let named = |p: &processes::Seen| p.command.split_once("--name ").map(|(_, rest)| rest.split(' ').next().unwrap().to_owned());
+    for process in &running {
+        if let Some(name) = named(process).filter(|n| !rows.iter().any(|r| r["name"] == n.as_str())) {
+            faults.push(format!("process {} runs for `{name}`, which there is not", process.pid));
+        }
+    }
+    for (name, work) in journal(bed) {
+        faults.push(format!("the journal still knows of \"{work}\" of `{name}`"));
+    }
+    faults
+}
+
+/// Work in the journal.
+pub fn journal(bed: &Bed) -> Vec<(String, String)> {
+    let path = bed.home().join("acc.db");
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    connection.busy_timeout(Duration::from_secs(5)).unwrap();
+    let mut statement = connection.prepare("SELECT name, work FROM journal JOIN instances ON id = instance").unwrap();
+    let rows = statement.query_map([], |r| Ok((r.get(0)?, r.get(1)?))).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+/// Waits until nothing is wrong; `mend` may do something between two looks (run a monitor pass where there is no server).
+#[track_caller]
+pub fn becomes_true(bed: &Bed, mut mend: impl FnMut()) {
+    wait_until("every phase is true", SETTLED, || {
+        let faults = faults(bed);
+        if faults.is_empty() {
+            return Ok(());
+        }
+        mend();
+        Err(format!("{faults:#?}"))
+    });
+}
+
+/// No row, file, text, process or port of it, and it can be made again.
+#[track_caller]
+pub fn gone(bed: &Bed, name: &str) {
+    bed.acc(&["info", name]).error(3);
+    let mut left = vec![];
+    wait_until("no process is left of it", SETTLED, || {
+        left = processes::of(&bed.dir);
+        crate::support::wait::holds(!left.iter().any(|p| p.command.contains(name)), format!("{left:#?}"))
+    });
+    assert!(!bed.instance(name).exists(), "its folder is left");
+    bed.assert_no_trace_of(name);
+    assert_eq!(journal(bed), []);
+}
+
+/// What `acc doctor` finds bad.
+pub fn bad_in_doctor(bed: &Bed) -> Vec<String> {
+    let done = bed.acc(&["doctor"]);
+    let all = format!("{}{}", done.out, done.err);
+    all.lines().filter(|l| l.trim_start().to_lowercase().starts_with("bad")).map(str::to_owned).collect()
+}
+
+/// The combinations in which the server stays down when it is killed.
+pub fn unwatched(combination: Combination) -> bool {
+    combination.supervisor == "builtin"
+}
