@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::dispatch::ask_server;
-use super::{Drivers, lock, open_store, own_service, places, world};
-use crate::config::Config;
+use super::{Drivers, lock, note_boot, open_store, own_service, places, world};
 use crate::config::model::install_shipped;
+use crate::config::{Booted, Config};
 use crate::driver::host::fs;
 use crate::driver::supervisor::{Ensured, Service};
 use crate::service::error::{ServiceError, chain};
@@ -22,16 +22,18 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
     places::prepare(config)?;
     let mut report = BootReport { listen: config.edge.listen.iter().map(ToString::to_string).collect(), ..BootReport::default() };
     let runs = ask_server(config, &Request::Ping).await?.is_some();
-    if foreground && runs {
+    let drivers = Drivers::new(config)?;
+    // A server that has outlived its supervisord does not keep the next one away.
+    if foreground && runs && !outlived(&drivers).await? {
         let hint = "`acc halt` ends what runs";
         return Err(ServiceError::new(crate::service::error::ErrorKind::Denied, "acc is already running, in the background", hint));
     }
-    let drivers = Drivers::new(config)?;
     let mut services = drivers.services()?;
     services.push(own_service(config));
     if !runs {
         prepare(config, &drivers, &mut report).await?;
     }
+    note_boot(config, if foreground { Booted::InForeground } else { Booted::InBackground })?;
     if foreground {
         report.exec = Some(foreground_argv(config, &drivers, &services).await?);
         return Ok(report);
@@ -70,6 +72,14 @@ async fn prepare(config: &Config, drivers: &Drivers, report: &mut BootReport) ->
     }
     report.did.push(format!("prepared {} and {}", config.home.display(), config.run.display()));
     Ok(())
+}
+
+/// Is there a supervisord to be, and is it certain that it does not run?
+async fn outlived(drivers: &Drivers) -> Result<bool, ServiceError> {
+    match &drivers.supervisord {
+        Some(supervisord) => supervisord.is_gone().await.map_err(|e| ServiceError::failed(chain(&e), "run `acc doctor`")),
+        None => Ok(false),
+    }
 }
 
 async fn bring_up(drivers: &Drivers, services: &[Service], report: &mut BootReport) -> Result<(), ServiceError> {

@@ -3,6 +3,7 @@
 use super::dispatch::dispatch;
 use super::{Drivers, own_service};
 use crate::config::Config;
+use crate::driver::host::fs;
 use crate::service::error::{ServiceError, chain};
 use crate::service::outcome::{HaltReport, Outcome};
 use crate::service::request::Request;
@@ -24,6 +25,9 @@ pub async fn halt(config: &Config) -> Result<HaltReport, ServiceError> {
         Outcome::Quiesced { stopped } => stopped,
         _ => 0,
     };
+    // From now on nobody brings back what ends.
+    fs::remove_file(&config.booted_file())
+        .map_err(|e| ServiceError::because(format!("could not remove `{}`", config.booted_file().display()), &e, "check owner and mode"))?;
     // The server first: it watches the others and would start them again.
     for service in &services {
         drivers.supervisor.stop_service(service).await.map_err(failed)?;

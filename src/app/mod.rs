@@ -16,12 +16,13 @@ pub use dispatch::dispatch;
 pub use halt::halt;
 pub use serve::serve;
 
-use crate::config::{Config, EdgeKind, SupervisorKind};
+use crate::config::{Booted, Config, EdgeKind, SupervisorKind};
 use crate::driver::activity::KernelActivity;
 use crate::driver::edge::Edge;
 use crate::driver::edge::builtin::BuiltinEdge;
 use crate::driver::edge::nginx::{Nginx, NginxSettings};
 use crate::driver::host::clock::SystemClock;
+use crate::driver::host::fs;
 use crate::driver::probe::{Owner, SocketProbe};
 use crate::driver::supervisor::builtin::Builtin;
 use crate::driver::supervisor::supervisord::{Supervisord, SupervisordSettings};
@@ -141,7 +142,7 @@ fn world(config: &Config, drivers: &Drivers, store: Store) -> Result<Arc<World>,
         boot: boot_id(),
         acc: own_binary(),
         // A missing nginx is said by whoever needs it; it must not keep anybody from looking or stopping.
-        services: drivers.services().unwrap_or_default(),
+        services: drivers.services().unwrap_or_default().into_iter().chain([own_service(config)]).collect(),
     }))
 }
 
@@ -157,6 +158,13 @@ fn supervisord(config: &Config, templates: Arc<Templates>) -> SupervisordSetting
         program: None,
         templates,
     }
+}
+
+/// Notes how acc was booted: what dies is brought back only while it is.
+fn note_boot(config: &Config, booted: Booted) -> Result<(), ServiceError> {
+    let path = config.booted_file();
+    let written = fs::write_atomic(&path, booted.as_str().as_bytes(), 0o644);
+    written.map_err(|e| ServiceError::because(format!("could not write `{}`", path.display()), &e, "check space, owner and mode"))
 }
 
 fn open_store(config: &Config) -> Result<Store, ServiceError> {

@@ -9,8 +9,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Drivers, lock, open_store, places, world, wrong_templates};
-use crate::config::{Config, EdgeKind};
+use super::{Drivers, lock, note_boot, open_store, places, world, wrong_templates};
+use crate::config::{Booted, Config, EdgeKind};
 
 use crate::driver::host::{fs, listen};
 use crate::interface::control;
@@ -30,6 +30,10 @@ pub async fn serve(config: Config, reload: impl Fn() -> Result<Config, ServiceEr
     let _owner = lock::take(&config).await?;
     let drivers = Drivers::new(&config)?;
     let world = world(&config, &drivers, open_store(&config)?)?;
+    world.set_serving();
+    if config.booted() == Booted::No {
+        note_boot(&config, Booted::InForeground)?;
+    }
     let shutdown = CancellationToken::new();
     let control = control::bind(&config.control_socket()).map_err(|e| {
         let hint = "check `run` in the config: is it short enough, writable, on a local disk?";

@@ -142,6 +142,29 @@ pub struct Config {
     pub rules: Vec<Rule>,
 }
 
+/// Whether acc was booted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Booted {
+    /// No, or it was halted.
+    No,
+    /// By `acc boot`: acc itself brings back what dies.
+    InBackground,
+    /// By `acc boot --foreground`, or its server was started by hand: whoever did that (systemd) brings the first process back.
+    InForeground,
+}
+
+impl Booted {
+    /// The text of the file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::No => "",
+            Self::InBackground => "background",
+            Self::InForeground => "foreground",
+        }
+    }
+}
+
 /// Where things are. Everything below `home` and `run` is named here and nowhere else.
 impl Config {
     /// The database.
@@ -193,6 +216,20 @@ impl Config {
     #[must_use]
     pub fn supervisor_dir(&self) -> PathBuf {
         self.home.join("supervisor")
+    }
+    /// Says that acc was booted and how; not there after `halt` and after a reboot.
+    #[must_use]
+    pub fn booted_file(&self) -> PathBuf {
+        self.run.join("booted")
+    }
+    /// Was acc booted, and who brings its supervisor back? What cannot be read was not written by acc.
+    #[must_use]
+    pub fn booted(&self) -> Booted {
+        match std::fs::read_to_string(self.booted_file()).as_deref().map(str::trim) {
+            Ok("background") => Booted::InBackground,
+            Ok("foreground") => Booted::InForeground,
+            _ => Booted::No,
+        }
     }
     /// Held by whoever runs verbs.
     #[must_use]

@@ -94,6 +94,8 @@ pub struct ServiceText<'a> {
     pub stop_signal: i32,
     /// Seconds until supervisord kills it by itself.
     pub stop_wait: u64,
+    /// Start it together with supervisord; not when one runs already that has outlived an earlier supervisord.
+    pub autostart: bool,
 }
 
 /// `supervisord.conf`.
@@ -155,13 +157,21 @@ pub fn service(templates: &Templates, text: &ServiceText<'_>) -> Result<String, 
         stop_signal: i32,
         stop_wait: u64,
         log: String,
+        autostart: bool,
     }
     let mut command = word("its program", path_text("its program", text.program)?)?;
     for (number, arg) in text.args.iter().enumerate() {
         command.push(' ');
         command.push_str(&word(&format!("argument {}", number + 1), arg)?);
     }
-    let values = Values { name: text.name, command, stop_signal: text.stop_signal, stop_wait: text.stop_wait, log: log(text.log)? };
+    let values = Values {
+        name: text.name,
+        command,
+        stop_signal: text.stop_signal,
+        stop_wait: text.stop_wait,
+        log: log(text.log)?,
+        autostart: text.autostart,
+    };
     Ok(templates.render("supervisord/service.conf", &values)?)
 }
 

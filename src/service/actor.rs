@@ -13,14 +13,18 @@ use tracing::{debug, warn};
 use super::error::{ServiceError, chain, store as store_error};
 use super::registry::{Handle, Refused, Reply};
 use super::world::World;
-use super::{launch, ledger};
+use super::{daemons, launch, ledger};
+use crate::domain::instance::Process;
 use crate::domain::lifecycle::{self, Effect, Event, Failure, Machine, Note, Phase};
 use crate::domain::time::Timestamp;
 use crate::driver::activity::Target;
+use crate::driver::supervisor::{Program, SupervisorError};
 use crate::store::Save;
 
 /// How long to wait before asking a supervisor again that could not be asked.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How often a start is tried again when the supervisor cannot be asked.
+const START_TRIES: u32 = 5;
 /// How long the task of a sleeper waits for whoever still holds it, and a task with something unsaved until it tries again.
 const LINGER: Duration = Duration::from_secs(1);
 /// The task of a live instance has nothing to do by itself.
@@ -231,7 +235,7 @@ impl Actor {
             // The semaphore is never closed; without a permit the start is merely not counted.
             let permit = world.starts.clone().acquire_owned().await.ok();
             let started = match world.probe.clear(&question).await {
-                Ok(()) => world.supervisor.start(&program).await.map_err(|e| chain(&e)),
+                Ok(()) => start(&world, &program).await.map_err(|e| chain(&e)),
                 Err(why) => Err(why),
             };
             let _ = world.reached("effect.spawned");
@@ -353,6 +357,24 @@ impl Actor {
         self.rest_probe();
         if let Some(timer) = self.timer.take() {
             timer.abort();
+        }
+    }
+}
+
+/// Starts it. A supervisor that has died is brought back, and one that cannot be asked is asked again for a while: nobody who
+/// waits needs to know.
+async fn start(world: &Arc<World>, program: &Program) -> Result<Process, SupervisorError> {
+    let mut tries = 0;
+    loop {
+        match world.supervisor.start(program).await {
+            Err(SupervisorError::Unreachable { .. }) if tries < START_TRIES => {
+                tries += 1;
+                if let Some(line) = daemons::revive(world).await {
+                    warn!(instance = %program.name, "{}: {}", line.instance, line.why);
+                }
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+            other => return other,
         }
     }
 }

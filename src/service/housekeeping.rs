@@ -1,4 +1,4 @@
-//! What a monitor pass does besides instances: services that must run, logs and the ledger that must not fill the disk.
+//! What a monitor pass does besides instances: logs and the ledger must not fill the disk.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,20 +12,12 @@ use crate::config::Config;
 use crate::domain::name::InstanceName;
 use crate::domain::time::Timestamp;
 use crate::driver::host::rotate;
-use crate::driver::supervisor::Ensured;
 
 /// A log of nginx's or acc's own is rotated above this many bytes.
 const LOG_MAX: u64 = 10 * 1024 * 1024;
 
 /// Does it all; what does not work is a line of the pass.
 pub(super) async fn keep(world: &Arc<World>, pass: &mut Pass) {
-    for service in &world.services {
-        match world.supervisor.ensure_service(service).await {
-            Ok(Ensured::Started) => pass.lines.push(line(service.name, "repaired", "it did not run and was started")),
-            Ok(Ensured::Already) => {}
-            Err(e) => pass.lines.push(line(service.name, "error", chain(&e))),
-        }
-    }
     let handles = world.registry.all();
     let live: Vec<InstanceName> = handles.iter().filter(|h| h.snapshot().phase.is_live()).map(|h| h.instance.name.clone()).collect();
     drop(handles);

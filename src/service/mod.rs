@@ -4,6 +4,7 @@
 
 mod actor;
 mod create;
+mod daemons;
 mod destroy;
 pub mod door;
 pub mod error;

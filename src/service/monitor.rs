@@ -13,7 +13,7 @@ use super::outcome::{Outcome, Pass, PassLine};
 use super::registry::{Handle, LastLook};
 use super::wake::{self, Settled};
 use super::world::World;
-use super::{housekeeping, recover};
+use super::{daemons, housekeeping, recover};
 use crate::domain::idle::{self, Verdict};
 use crate::domain::lifecycle::{Cause, Event, Phase};
 use crate::domain::time::Timestamp;
@@ -27,6 +27,10 @@ const KNOW_WITHIN: Duration = Duration::from_secs(3);
 pub(super) async fn run(world: &Arc<World>, dry_run: bool) -> Result<Outcome, ServiceError> {
     let Ok(_alone) = world.monitor.try_lock() else { return Ok(Outcome::Busy) };
     let mut pass = Pass::default();
+    if !dry_run && !world.halting() {
+        // First: as long as the supervisor is not there nobody can tell what runs.
+        daemons::keep(world, &mut pass).await;
+    }
     let handles = live(world, &mut pass).await?;
     let awake: Vec<Arc<Handle>> = handles.into_iter().filter(|h| h.snapshot().phase == Phase::Awake).collect();
     match look(world, &awake).await {

@@ -43,7 +43,7 @@ pub struct Parts {
     pub boot: String,
     /// The running acc binary.
     pub acc: PathBuf,
-    /// What acc itself needs beside the instances and has to keep running (nginx).
+    /// What acc itself needs beside the instances and has to keep running: nginx, its own server.
     pub services: Vec<Service>,
 }
 
@@ -63,6 +63,7 @@ pub struct World {
     pub(super) starts: Arc<Semaphore>,
     pub(super) monitor: AsyncMutex<()>,
     halting: AtomicBool,
+    serving: AtomicBool,
     building: Mutex<HashMap<String, Weak<AsyncMutex<()>>>>,
 }
 
@@ -85,6 +86,7 @@ impl World {
             registry: Registry::default(),
             monitor: AsyncMutex::new(()),
             halting: AtomicBool::new(false),
+            serving: AtomicBool::new(false),
             building: Mutex::default(),
         })
     }
@@ -108,6 +110,15 @@ impl World {
     /// Is everything being put to sleep?
     pub(super) fn halting(&self) -> bool {
         self.halting.load(Ordering::SeqCst)
+    }
+
+    /// This is acc's server, not a command that runs a verb by itself.
+    pub fn set_serving(&self) {
+        self.serving.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn serving(&self) -> bool {
+        self.serving.load(Ordering::SeqCst)
     }
 
     /// A step of work of several steps was just done: a test may stop acc here (see `driver::host::fault`).

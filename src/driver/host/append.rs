@@ -1,9 +1,26 @@
-//! Files that grow by a line at a time, and are set aside when they are long.
+//! Files that grow by a line at a time, and are set aside when they are long; and this process's own output, when nobody reads it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+/// When nobody reads this process's standard error any more, sends it and standard output to the end of this file; `true`: it
+/// did.
+pub fn take_output_if_unread(path: &Path) -> io::Result<bool> {
+    let stderr = rustix::stdio::stderr();
+    let mut ask = [PollFd::new(&stderr, PollFlags::empty())];
+    rustix::event::poll(&mut ask, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+    if !ask[0].revents().contains(PollFlags::ERR) {
+        return Ok(false);
+    }
+    let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
+    rustix::stdio::dup2_stderr(&file)?;
+    rustix::stdio::dup2_stdout(&file)?;
+    Ok(true)
+}
 
 /// A log file, open for appending.
 #[derive(Debug)]

@@ -134,6 +134,12 @@ pub trait Supervisor: Send + Sync {
     /// Brings up the supervisor itself (supervisord: its daemon with `services` in its config; builtin: nothing to do).
     async fn boot(&self, services: &[Service]) -> Result<Ensured, SupervisorError>;
 
+    /// Brings the supervisor itself back after it died, with these services: those that outlived it go on as they are. One
+    /// that was ended in order, or never was there, stays down. Builtin: nothing to do.
+    async fn revive(&self, _services: &[Service]) -> Result<Ensured, SupervisorError> {
+        Ok(Ensured::Already)
+    }
+
     /// Sees to it that the service runs.
     async fn ensure_service(&self, service: &Service) -> Result<Ensured, SupervisorError>;
 

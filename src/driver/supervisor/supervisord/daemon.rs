@@ -2,8 +2,12 @@
 //!
 //! A supervisord that runs but does not answer is reported and left alone: it may hold the processes of every instance.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 
 use crate::domain::instance::Process;
 use crate::domain::model::one_line;
@@ -20,6 +24,8 @@ use super::xmlrpc::fault;
 const OLDEST: u32 = 4;
 /// How long Python may take to load it.
 const START_LIMIT: Duration = Duration::from_secs(30);
+/// Pause between two looks at a lock that somebody else holds.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// How long its programs may take to end; it asks one after the other.
 const END_LIMIT: Duration = Duration::from_secs(180);
 /// Descriptors the daemon may have open: two for each process it runs.
@@ -96,6 +102,26 @@ impl Daemon {
                 what: format!("supervisord on `{}`", self.client.socket().display()),
                 why: format!("process {} runs but does not listen there", process.pid),
             }),
+        }
+    }
+
+    /// Held while it is started: two that start it at once would remove each other's socket.
+    pub(super) async fn alone(&self) -> Result<Flock<File>, SupervisorError> {
+        let path = self.pid_file.with_extension("lock");
+        let failed = |source| SupervisorError::File { deed: "lock", path: path.clone(), source };
+        if let Some(dir) = path.parent() {
+            make_dir(dir, 0o755).map_err(failed)?;
+        }
+        let mut file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+        let mut waited = Duration::ZERO;
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(lock),
+                Err((back, Errno::EAGAIN)) if waited < START_LIMIT * 2 => file = back,
+                Err((_, errno)) => return Err(failed(errno.into())),
+            }
+            tokio::time::sleep(LOCK_PAUSE).await;
+            waited += LOCK_PAUSE;
         }
     }
 

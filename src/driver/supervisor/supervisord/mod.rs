@@ -10,6 +10,7 @@ mod group;
 mod rpc;
 mod sections;
 mod services;
+mod survivors;
 mod xmlrpc;
 
 use std::collections::HashMap;
@@ -342,6 +343,10 @@ impl Supervisor for Supervisord {
 
     async fn boot(&self, services: &[Service]) -> Result<Ensured, SupervisorError> {
         self.bring_up(services).await
+    }
+
+    async fn revive(&self, services: &[Service]) -> Result<Ensured, SupervisorError> {
+        self.bring_back(services).await
     }
 
     async fn ensure_service(&self, service: &Service) -> Result<Ensured, SupervisorError> {

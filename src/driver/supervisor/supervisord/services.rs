@@ -1,6 +1,7 @@
 //! The services under supervisord (nginx, acc's server), and bringing up supervisord with them.
 //!
-//! supervisord starts a service again when it ends by itself. Only a boot changes the command of one that runs.
+//! supervisord starts a service again when it ends by itself. Only a boot changes the command of one that runs. What becomes of
+//! services whose supervisord died is in `survivors`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use super::super::{Ensured, Service, SupervisorError, check, record};
 use super::daemon::Presence;
 use super::group::{Group, Launched, state, unreachable};
 use super::sections::{Found, write_if_other};
+use super::survivors::starts_beside;
 use super::{Supervisord, kernel, whole_seconds};
 
 /// How long a killed service may take to disappear.
@@ -24,7 +26,7 @@ pub(super) fn group_name(service: &str) -> String {
 }
 
 impl Supervisord {
-    fn service_path(&self, name: &str) -> PathBuf {
+    pub(super) fn service_path(&self, name: &str) -> PathBuf {
         record::service_file(&self.settings.pid_dir, name)
     }
 
@@ -32,7 +34,8 @@ impl Supervisord {
         Group { client: &self.daemon.client, sections: &self.services, name: group, shown: service }
     }
 
-    fn service_text(&self, service: &Service) -> Result<String, SupervisorError> {
+    /// The section of a service; without `autostart` it is started only when it is asked for.
+    pub(super) fn service_text(&self, service: &Service, autostart: bool) -> Result<String, SupervisorError> {
         let text = ServiceText {
             name: &group_name(service.name),
             program: &check::service(service)?,
@@ -40,6 +43,7 @@ impl Supervisord {
             log: &service.log,
             stop_signal: service.stop_signal,
             stop_wait: whole_seconds(service.stop_timeout),
+            autostart,
         };
         if let Some(dir) = service.log.parent() {
             make_dir(dir, 0o755).map_err(|source| SupervisorError::File { deed: "make", path: dir.to_owned(), source })?;
@@ -50,7 +54,7 @@ impl Supervisord {
 
     /// Writes the daemon's configuration and the sections of these services, and of no others. Without a running daemon the
     /// sections of instances go too: they are made again at each start, and one that became wrong would keep it from starting.
-    fn write_config(&self, services: &[Service], running: bool) -> Result<(), SupervisorError> {
+    fn write_config(&self, services: &[Service], running: bool, survivors: &[&str]) -> Result<(), SupervisorError> {
         let failed = |path: &PathBuf| {
             let path = path.clone();
             move |source| SupervisorError::File { deed: "make", path, source }
@@ -76,22 +80,24 @@ impl Supervisord {
         }
         self.programs.keep_only(&[])?;
         self.services.keep_only(&[])?;
-        services.iter().try_for_each(|service| self.services.write(&group_name(service.name), &self.service_text(service)?))
+        services.iter().try_for_each(|service| {
+            let text = self.service_text(service, starts_beside(service, survivors))?;
+            self.services.write(&group_name(service.name), &text)
+        })
     }
 
     /// Brings up the daemon with these services; one that runs is brought up to date.
     pub(super) async fn bring_up(&self, services: &[Service]) -> Result<Ensured, SupervisorError> {
         let _held = self.locks.lock("").await;
+        let _alone = self.daemon.alone().await?;
         let ensured = match self.daemon.presence().await? {
             Presence::Answers => {
-                self.write_config(services, true)?;
+                self.write_config(services, true, &[])?;
                 self.retire(services).await?;
                 Ensured::Already
             }
             Presence::Gone => {
-                self.end_orphans(services).await?;
-                self.write_config(services, false)?;
-                self.daemon.start().await?;
+                self.start_daemon(services).await?;
                 Ensured::Started
             }
         };
@@ -99,6 +105,32 @@ impl Supervisord {
             self.ensure(service).await?;
         }
         Ok(ensured)
+    }
+
+    async fn start_daemon(&self, services: &[Service]) -> Result<(), SupervisorError> {
+        let survivors = self.survivors(services).await?;
+        self.write_config(services, false, &survivors)?;
+        self.daemon.start().await
+    }
+
+    /// Brings the daemon back after it died. One that was ended in order, and has removed its pid file, stays down.
+    pub(super) async fn bring_back(&self, services: &[Service]) -> Result<Ensured, SupervisorError> {
+        if !self.settings.pid_file.exists() || self.daemon.presence().await? == Presence::Answers {
+            return Ok(Ensured::Already);
+        }
+        let _held = self.locks.lock("").await;
+        let _alone = self.daemon.alone().await?;
+        // Another one may have been at it until now.
+        if self.daemon.presence().await? == Presence::Answers {
+            return Ok(Ensured::Already);
+        }
+        self.start_daemon(services).await?;
+        Ok(Ensured::Started)
+    }
+
+    /// Is it certain that the daemon does not run?
+    pub async fn is_gone(&self) -> Result<bool, SupervisorError> {
+        Ok(self.daemon.presence().await? == Presence::Gone)
     }
 
     /// Writes the whole configuration for a daemon that is about to be run in the foreground with [`Self::foreground_argv`].
@@ -110,8 +142,8 @@ impl Supervisord {
             return Err(SupervisorError::Unusable(format!("supervisord runs already on `{socket}`")));
         }
         self.daemon.program().await?;
-        self.end_orphans(services).await?;
-        self.write_config(services, false)?;
+        let survivors = self.survivors(services).await?;
+        self.write_config(services, false, &survivors)?;
         self.daemon.clear()
     }
 
@@ -127,7 +159,7 @@ impl Supervisord {
         for name in self.services.names()? {
             let wanted = services.iter().find(|service| group_name(service.name) == name);
             if let Some(service) = wanted
-                && self.services.look(&name, &self.service_text(service)?)? == Found::Same
+                && self.is_as_wanted(&name, service)?
             {
                 continue;
             }
@@ -148,18 +180,10 @@ impl Supervisord {
         Ok(())
     }
 
-    /// A supervisord that was killed leaves its services running: they hold the ports and locks that the new ones need.
-    async fn end_orphans(&self, services: &[Service]) -> Result<(), SupervisorError> {
-        for service in services {
-            let path = self.service_path(service.name);
-            if let Some(process) = record::living(&path)? {
-                tracing::warn!(service = service.name, pid = process.pid, "ending a service that its supervisord left behind");
-                process::signal_one(process, service.stop_signal).map_err(|e| kernel(service.name, &e))?;
-                end(service.name, process, service.stop_timeout).await?;
-            }
-            record::remove(&path)?;
-        }
-        Ok(())
+    fn is_as_wanted(&self, section: &str, service: &Service) -> Result<bool, SupervisorError> {
+        let survivor = self.survivor(service.name)?.is_some();
+        Ok(self.services.look(section, &self.service_text(service, true)?)? == Found::Same
+            || survivor && self.services.look(section, &self.service_text(service, false)?)? == Found::Same)
     }
 
     /// Sees to it that the service runs; one that runs keeps its command.
@@ -176,7 +200,7 @@ impl Supervisord {
             Ok(_) => {}
             Err(error) => return Err(unreachable(&self.daemon.client, &error)),
         }
-        let launched = group.launch(&self.service_text(service)?).await?;
+        let launched = group.launch(&self.service_text(service, true)?).await?;
         let (Launched::Already(pid) | Launched::Started(pid)) = launched;
         if let Some(process) = process::by_pid(pid).map_err(|e| kernel(service.name, &e))? {
             self.write_record(&self.service_path(service.name), process, &service.log)?;
@@ -187,12 +211,13 @@ impl Supervisord {
     /// The service's process. Its record follows it: supervisord starts a service again by itself.
     pub(super) async fn find_service(&self, name: &str) -> Result<Option<Process>, SupervisorError> {
         let path = self.service_path(name);
+        let survivor = self.survivor(name)?;
         let group_name = group_name(name);
         let pid = match self.service_group(&group_name, name).info().await {
             Ok(info) => info.map_or(0, |info| info.pid),
             Err(error) => {
                 self.daemon.gone_after(&error)?;
-                return record::living(&path);
+                return Ok(record::living(&path)?.or(survivor));
             }
         };
         let found = process::by_pid(pid).map_err(|e| kernel(name, &e))?;
@@ -201,7 +226,7 @@ impl Supervisord {
         {
             self.write_record(&path, process, std::path::Path::new(""))?;
         }
-        Ok(found)
+        Ok(found.or(survivor))
     }
 
     /// Ends the service in order and waits for it; it stays ended.
@@ -221,12 +246,13 @@ impl Supervisord {
             }
             end(service.name, process, service.stop_timeout).await?;
         }
-        record::remove(&self.service_path(service.name))
+        record::remove(&self.service_path(service.name))?;
+        self.end_survivor(service).await
     }
 }
 
 /// Waits for an end that is expected soon, and kills what does not come to it.
-async fn end(name: &str, process: Process, patience: Duration) -> Result<(), SupervisorError> {
+pub(super) async fn end(name: &str, process: Process, patience: Duration) -> Result<(), SupervisorError> {
     if tokio::time::timeout(patience, process::ended(process)).await.is_ok_and(|r| r.is_ok()) {
         return Ok(());
     }

@@ -95,8 +95,7 @@ async fn children_of_a_killed_supervisord_are_found_and_not_started_twice() {
         assert!(matches!(s.start(&b).await, Err(SupervisorError::Unreachable { .. })));
     }
     assert_eq!(s.boot(&services).await.unwrap(), Ensured::Started);
-    let next = s.service("nginx").await.unwrap().unwrap();
-    assert!(next != nginx && !world.is_alive(nginx), "an orphan would hold the ports of its successor");
+    assert_eq!(s.service("nginx").await.unwrap(), Some(nginx), "it goes on, and no second one beside it");
     assert_eq!(s.find(&a.name).await.unwrap(), Some(process));
     assert_eq!(s.start(&a).await.unwrap(), process);
     assert_eq!(world.count(&a.name).await, 1);
@@ -104,6 +103,65 @@ async fn children_of_a_killed_supervisord_are_found_and_not_started_twice() {
     s.wait(&a.name, process).await.unwrap();
     assert_eq!(s.find(&a.name).await.unwrap(), None);
     assert_ne!(s.start(&a).await.unwrap(), process);
+}
+
+async fn killed(world: &World) {
+    kill(world.daemon().unwrap());
+    eventually("the end of supervisord", async || world.daemon().is_none().then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_supervisord_that_died_comes_back_beside_what_outlived_it() {
+    let Some(world) = World::supervisord_down() else { return };
+    let s = world.supervisor();
+    let services = [service("nginx", &world, "exec sleep 1000"), service("server", &world, "exec sleep 1000")];
+    assert_eq!(s.revive(&services).await.unwrap(), Ensured::Already, "never booted");
+    assert!(world.daemon().is_none());
+    s.boot(&services).await.unwrap();
+    let (nginx, server) = (s.service("nginx").await.unwrap().unwrap(), s.service("server").await.unwrap().unwrap());
+    assert_eq!(s.revive(&services).await.unwrap(), Ensured::Already);
+    // Two that notice it at once: one starts it.
+    killed(&world).await;
+    let other = world.again();
+    let (one, two) = tokio::join!(s.revive(&services), other.revive(&services));
+    let mut both = [one.unwrap(), two.unwrap()];
+    both.sort_by_key(|e| *e == Ensured::Started);
+    assert_eq!(both, [Ensured::Already, Ensured::Started]);
+    assert!(world.is_alive(nginx) && world.is_alive(server));
+    assert_eq!(s.service("nginx").await.unwrap(), Some(nginx), "not a second one: it would find the port taken");
+    let second = eventually("the server that stands by", async || s.service("server").await.unwrap().filter(|p| *p != server)).await;
+    // The same again: there is never more than one that stands by.
+    killed(&world).await;
+    assert_eq!(s.revive(&services).await.unwrap(), Ensured::Started);
+    assert!(world.is_alive(nginx) && world.is_alive(server) && !world.is_alive(second));
+    let third = eventually("the server that stands by", async || s.service("server").await.unwrap().filter(|p| *p != server)).await;
+    // A boot leaves it all as it is; an nginx that ends is started again, now by supervisord.
+    assert_eq!(s.boot(&services).await.unwrap(), Ensured::Already);
+    assert_eq!(s.service("nginx").await.unwrap(), Some(nginx));
+    kill(nginx);
+    eventually("the end of nginx", async || (!world.is_alive(nginx)).then_some(())).await;
+    assert_eq!(s.ensure_service(&services[0]).await.unwrap(), Ensured::Started);
+    assert_eq!(s.ensure_service(&services[0]).await.unwrap(), Ensured::Already);
+    // Ended in order all of them end, and nothing comes back.
+    for service in &services {
+        s.stop_service(service).await.unwrap();
+    }
+    assert!(!world.is_alive(server) && !world.is_alive(third));
+    s.halt().await.unwrap();
+    assert_eq!(s.revive(&services).await.unwrap(), Ensured::Already);
+    assert!(world.daemon().is_none());
+}
+
+#[tokio::test]
+async fn what_outlived_its_supervisord_and_is_not_wanted_so_any_more_is_ended() {
+    let Some(world) = World::supervisord_down() else { return };
+    let s = world.supervisor();
+    s.boot(&[service("nginx", &world, "exec sleep 1000")]).await.unwrap();
+    let nginx = s.service("nginx").await.unwrap().unwrap();
+    killed(&world).await;
+    s.boot(&[service("nginx", &world, "exec sleep 1001")]).await.unwrap();
+    let next = s.service("nginx").await.unwrap().unwrap();
+    assert!(next != nginx && !world.is_alive(nginx), "it would hold the ports of its successor");
 }
 
 #[tokio::test]

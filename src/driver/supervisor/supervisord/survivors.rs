@@ -1,0 +1,86 @@
+//! Services that outlived their supervisord: it was killed, and nginx and acc's server, its children, go on.
+//!
+//! They are not replaced: each request that they hold, and each connection, would be lost. The next supervisord does not start
+//! a second nginx beside the surviving one, which holds the port; when that ends it is started by whoever sees to it that
+//! services run. It does start a second acc server: that one waits for the owner's lock, does nothing else, and takes over at
+//! once when the first ends. A survivor whose command is not the one wanted any more is ended, unless it is
+//! the one who asks.
+//!
+//! The record of a survivor is kept apart from the record of what the running supervisord has started.
+
+use std::path::PathBuf;
+
+use crate::domain::instance::Process;
+use crate::driver::host::process;
+
+use super::super::{Service, SupervisorError, record};
+use super::sections::Found;
+use super::services::{end, group_name};
+use super::{Supervisord, kernel};
+
+/// The service that may be started while another of it runs.
+const STANDS_BY: &str = "server";
+
+/// Is the service started together with a supervisord that these have outlived?
+pub(super) fn starts_beside(service: &Service, survivors: &[&str]) -> bool {
+    service.name == STANDS_BY || !survivors.contains(&service.name)
+}
+
+impl Supervisord {
+    fn survivor_path(&self, name: &str) -> PathBuf {
+        record::service_file(&self.settings.pid_dir, &format!("{name}_before"))
+    }
+
+    /// The process of a service that has outlived an earlier supervisord.
+    pub(super) fn survivor(&self, name: &str) -> Result<Option<Process>, SupervisorError> {
+        record::living(&self.survivor_path(name))
+    }
+
+    /// The services that have outlived the supervisord that is gone and are as they should be; all others are ended.
+    pub(super) async fn survivors(&self, services: &[Service]) -> Result<Vec<&'static str>, SupervisorError> {
+        let mut found = Vec::new();
+        for service in services {
+            let (path, before) = (self.service_path(service.name), self.survivor_path(service.name));
+            let itself =
+                record::living(&path)?.or(self.survivor(service.name)?).is_some_and(|p| p.pid.cast_unsigned() == std::process::id());
+            let unchanged = itself || self.has_section_of(service)?;
+            if unchanged && record::living(&before)?.is_some() {
+                // It outlives its second supervisord: what that one had started only stood by.
+                self.end_recorded(service, &path).await?;
+                found.push(service.name);
+            } else if unchanged && let Some(process) = record::living(&path)? {
+                tracing::info!(service = service.name, pid = process.pid, "it has outlived its supervisord and goes on");
+                std::fs::rename(&path, &before).map_err(|source| SupervisorError::File { deed: "rename", path, source })?;
+                found.push(service.name);
+            } else {
+                self.end_recorded(service, &path).await?;
+                self.end_recorded(service, &before).await?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Was the service run by the command that is wanted now?
+    fn has_section_of(&self, service: &Service) -> Result<bool, SupervisorError> {
+        for autostart in [true, false] {
+            if self.services.look(&group_name(service.name), &self.service_text(service, autostart)?)? == Found::Same {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn end_recorded(&self, service: &Service, path: &std::path::Path) -> Result<(), SupervisorError> {
+        if let Some(process) = record::living(path)? {
+            tracing::warn!(service = service.name, pid = process.pid, "ending a service that its supervisord left behind");
+            process::signal_one(process, service.stop_signal).map_err(|e| kernel(service.name, &e))?;
+            end(service.name, process, service.stop_timeout).await?;
+        }
+        record::remove(path)
+    }
+
+    /// Ends one that has outlived an earlier supervisord, if there is one.
+    pub(super) async fn end_survivor(&self, service: &Service) -> Result<(), SupervisorError> {
+        self.end_recorded(service, &self.survivor_path(service.name)).await
+    }
+}

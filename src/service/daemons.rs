@@ -1,0 +1,63 @@
+//! What acc needs beside the instances: its supervisor, nginx, its own server. What has died is brought back; what was halted in
+//! order, or is kept by somebody else (systemd), is left alone.
+
+use std::sync::Arc;
+
+use super::error::chain;
+use super::monitor::line;
+use super::outcome::{Pass, PassLine};
+use super::world::World;
+use crate::config::{Booted, Config};
+use crate::driver::host::append;
+use crate::driver::supervisor::{Ensured, Service};
+
+/// Sees to it that all of it runs; what was done, and what does not work, is a line of the pass.
+pub(super) async fn keep(world: &Arc<World>, pass: &mut Pass) {
+    let config = world.config();
+    let booted = config.booted();
+    if booted == Booted::No {
+        return;
+    }
+    pass.lines.extend(revive(world).await);
+    for service in &world.services {
+        if service.name != "server" {
+            pass.lines.extend(ensure(world, service).await);
+        } else if world.serving() {
+            // Whoever comes after a supervisor that died finds this server by its record, which is renewed by asking.
+            let _ = world.supervisor.service(service.name).await;
+            reopen_log(&config);
+        } else if booted == Booted::InBackground {
+            pass.lines.extend(ensure(world, service).await);
+        }
+    }
+}
+
+/// Brings the supervisor back if it has died and nobody else does.
+pub(super) async fn revive(world: &Arc<World>) -> Option<PassLine> {
+    if world.config().booted() != Booted::InBackground {
+        return None;
+    }
+    let kind = world.supervisor.kind();
+    match world.supervisor.revive(&world.services).await {
+        Ok(Ensured::Started) => Some(line(kind, "repaired", "it had died and was started again")),
+        Ok(Ensured::Already) => None,
+        Err(e) => Some(line(kind, "error", chain(&e))),
+    }
+}
+
+async fn ensure(world: &Arc<World>, service: &Service) -> Option<PassLine> {
+    match world.supervisor.ensure_service(service).await {
+        Ok(Ensured::Started) => Some(line(service.name, "repaired", "it did not run and was started")),
+        Ok(Ensured::Already) => None,
+        Err(e) => Some(line(service.name, "error", chain(&e))),
+    }
+}
+
+/// A server that has outlived its supervisor has nobody who reads what it says.
+fn reopen_log(config: &Config) {
+    match append::take_output_if_unread(&config.own_log("server")) {
+        Ok(true) => tracing::info!("the supervisor that kept this log has died; the server goes on"),
+        Ok(false) => {}
+        Err(e) => tracing::warn!("could not write to its own log: {e}"),
+    }
+}
