@@ -8,6 +8,8 @@
 mod support;
 
 mod crash {
+    pub mod daemons;
+    pub mod failure;
     pub mod steps;
     pub mod truth;
 }

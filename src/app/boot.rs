@@ -50,6 +50,7 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
 /// Everything that must be true before the first process is started.
 async fn prepare(config: &Config, drivers: &Drivers, report: &mut BootReport) -> Result<(), ServiceError> {
     let _owner = lock::take(config).await?;
+    let _ = drivers.edge.sweep(false).await;
     let store = open_store(config)?;
     store.check().map_err(crate::service::error::store)?;
     install_shipped(&config.models()).map_err(|e| {

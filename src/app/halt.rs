@@ -33,5 +33,6 @@ pub async fn halt(config: &Config) -> Result<HaltReport, ServiceError> {
         drivers.supervisor.stop_service(service).await.map_err(failed)?;
     }
     drivers.supervisor.halt().await.map_err(failed)?;
+    let _ = drivers.edge.sweep(true).await;
     Ok(HaltReport { already: !ran && stopped == 0, stopped })
 }

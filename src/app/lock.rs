@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::config::Config;
+use crate::config::{Booted, Config};
 use crate::service::error::ServiceError;
 
 /// How long a command waits for another one to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(20);
+/// After this a server that waits says so.
+const SAY_AFTER: Duration = Duration::from_secs(2);
 
 /// The lock; dropped, it is free.
 pub(super) struct Owner {
@@ -56,6 +58,30 @@ pub(super) async fn take(config: &Config) -> Result<Owner, ServiceError> {
             () = &mut patience => return Err(held(config)),
             () = tokio::time::sleep(AGAIN) => {}
         }
+    }
+}
+
+/// Takes the lock for a server, which waits as long as another one works: it is then the one that takes over. `None`: acc was
+/// halted meanwhile.
+pub(super) async fn take_over(config: &Config) -> Result<Option<Owner>, ServiceError> {
+    if let Some(owner) = try_take(config)? {
+        return Ok(Some(owner));
+    }
+    let patience = tokio::time::Instant::now() + SAY_AFTER;
+    let mut said = false;
+    loop {
+        if let Some(owner) = try_take(config)? {
+            if config.booted() == Booted::No {
+                tracing::info!("acc was halted while this server waited for its turn: it ends");
+                return Ok(None);
+            }
+            return Ok(Some(owner));
+        }
+        if !said && tokio::time::Instant::now() > patience {
+            said = true;
+            tracing::info!("another acc holds `{}`: standing by", config.owner_lock().display());
+        }
+        tokio::time::sleep(AGAIN).await;
     }
 }
 

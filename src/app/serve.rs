@@ -27,7 +27,7 @@ use crate::service::{self, recover};
 /// Runs the server until SIGTERM or SIGINT. `reload` reads the settings again at SIGHUP.
 pub async fn serve(config: Config, reload: impl Fn() -> Result<Config, ServiceError> + Send + Sync + 'static) -> Result<(), ServiceError> {
     places::prepare(&config)?;
-    let _owner = lock::take(&config).await?;
+    let Some(_owner) = lock::take_over(&config).await? else { return Ok(()) };
     let drivers = Drivers::new(&config)?;
     let world = world(&config, &drivers, open_store(&config)?)?;
     world.set_serving();

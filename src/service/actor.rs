@@ -252,10 +252,16 @@ impl Actor {
     fn watch(&self, run: u64) {
         let Some(process) = self.handle.machine().process() else { return };
         let (world, outbox, name) = (self.world.clone(), self.outbox.clone(), self.handle.instance.name.clone());
+        let (handle, since) = (Arc::downgrade(&self.handle), self.world.now());
         tokio::spawn(async move {
             loop {
                 match world.supervisor.wait(&name, process).await {
-                    Ok(exit) => return Self::send(&outbox, Event::Exited { run, exit }),
+                    Ok(exit) => {
+                        let waking = handle.upgrade().is_some_and(|h| h.snapshot().phase == Phase::Waking);
+                        // Its output went to a supervisor that died meanwhile: that ended it. It is started again, not failed.
+                        let torn = waking && (daemons::revive(&world).await.is_some() || world.revived_since(since));
+                        return Self::send(&outbox, if torn { Event::Found(None) } else { Event::Exited { run, exit } });
+                    }
                     Err(e) => {
                         warn!(instance = %name, "could not watch its process: {}", chain(&e));
                         tokio::time::sleep(ASK_AGAIN).await;

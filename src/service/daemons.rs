@@ -19,6 +19,11 @@ pub(super) async fn keep(world: &Arc<World>, pass: &mut Pass) {
         return;
     }
     pass.lines.extend(revive(world).await);
+    match world.edge.sweep(false).await {
+        Ok(0) => {}
+        Ok(_) => pass.lines.push(line(world.edge.kind(), "repaired", "its master had died: what it left behind ends")),
+        Err(e) => pass.lines.push(line(world.edge.kind(), "error", chain(&e))),
+    }
     for service in &world.services {
         if service.name != "server" {
             pass.lines.extend(ensure(world, service).await);
@@ -39,7 +44,10 @@ pub(super) async fn revive(world: &Arc<World>) -> Option<PassLine> {
     }
     let kind = world.supervisor.kind();
     match world.supervisor.revive(&world.services).await {
-        Ok(Ensured::Started) => Some(line(kind, "repaired", "it had died and was started again")),
+        Ok(Ensured::Started) => {
+            world.note_revival();
+            Some(line(kind, "repaired", "it had died and was started again"))
+        }
         Ok(Ensured::Already) => None,
         Err(e) => Some(line(kind, "error", chain(&e))),
     }

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore};
@@ -64,6 +64,7 @@ pub struct World {
     pub(super) monitor: AsyncMutex<()>,
     halting: AtomicBool,
     serving: AtomicBool,
+    revived: AtomicU64,
     building: Mutex<HashMap<String, Weak<AsyncMutex<()>>>>,
 }
 
@@ -87,6 +88,7 @@ impl World {
             monitor: AsyncMutex::new(()),
             halting: AtomicBool::new(false),
             serving: AtomicBool::new(false),
+            revived: AtomicU64::new(0),
             building: Mutex::default(),
         })
     }
@@ -115,6 +117,16 @@ impl World {
     /// This is acc's server, not a command that runs a verb by itself.
     pub fn set_serving(&self) {
         self.serving.store(true, Ordering::SeqCst);
+    }
+
+    /// The supervisor had died and was brought back just now.
+    pub(super) fn note_revival(&self) {
+        self.revived.store(self.now().0, Ordering::SeqCst);
+    }
+
+    /// Was it brought back since then?
+    pub(super) fn revived_since(&self, then: Timestamp) -> bool {
+        self.revived.load(Ordering::SeqCst) > then.0
     }
 
     pub(super) fn serving(&self) -> bool {

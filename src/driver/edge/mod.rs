@@ -81,6 +81,12 @@ pub trait Edge: Send + Sync {
     /// Lets traffic reach the instance directly.
     async fn open(&self, gate: &Gate) -> Result<(), EdgeError>;
 
+    /// Ends what an edge that was killed has left behind: it holds the ports. What it works on is finished first, unless all
+    /// must end `now`. Returns how many processes were told.
+    async fn sweep(&self, _now: bool) -> Result<usize, EdgeError> {
+        Ok(0)
+    }
+
     /// Lets no new connection reach the instance; those made go on. Returns when no worker can still be on its way through.
     async fn close(&self, gate: &Gate) -> Result<(), EdgeError>;
 

@@ -125,6 +125,16 @@ pub fn info(i: &InstanceView, now: WallTime) -> String {
     lines.iter().map(|(key, value)| format!("{key:<12}{value}\n")).collect()
 }
 
+/// The last lines of a log, below everything else.
+#[must_use]
+pub fn log_tail(lines: &[String]) -> String {
+    if lines.is_empty() {
+        return String::new();
+    }
+    let lines: String = lines.iter().map(|line| format!("  {}\n", clean(line))).collect();
+    format!("its last words:\n{lines}")
+}
+
 /// `acc events`: oldest first, as they come.
 #[must_use]
 pub fn events(events: &[EventView], now: WallTime, colour: bool) -> String {

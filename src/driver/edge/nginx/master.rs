@@ -47,7 +47,7 @@ fn is_ours(title: &str, config: &Path) -> bool {
 }
 
 /// A process's title; `None`: no such process.
-fn title(pid: i32) -> io::Result<Option<String>> {
+pub(super) fn title(pid: i32) -> io::Result<Option<String>> {
     match fs::read(format!("/proc/{pid}/cmdline")) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).replace('\0', " ").trim_end().to_owned())),
         Err(e) if e.kind() == ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH) => Ok(None),
@@ -108,18 +108,23 @@ fn children(pid: i32) -> io::Result<Vec<i32>> {
     }
 }
 
-fn children_by_parent(parent: i32) -> io::Result<Vec<i32>> {
+fn children_by_parent(of: i32) -> io::Result<Vec<i32>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // The name of the program stands in brackets and may hold anything, brackets too.
-        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        if after_name.split_whitespace().nth(1).and_then(|p| p.parse().ok()) == Some(parent) {
+        if parent(pid) == Some(of) {
             found.push(pid);
         }
     }
     Ok(found)
+}
+
+/// The parent of a process; `None`: no such process.
+pub(super) fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name of the program stands in brackets and may hold anything, brackets too.
+    let after_name = stat.rsplit_once(')')?.1;
+    after_name.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// The first emergency that was logged after `from`.

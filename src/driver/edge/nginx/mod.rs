@@ -10,6 +10,7 @@ mod allowance;
 mod culprit;
 mod gates;
 mod master;
+mod orphans;
 mod program;
 #[cfg(test)]
 mod tests;
@@ -308,6 +309,11 @@ impl Edge for Nginx {
         }
         turn.done = number;
         Ok(())
+    }
+
+    async fn sweep(&self, now: bool) -> Result<usize, EdgeError> {
+        let log = self.config().own_log("nginx-error");
+        orphans::end(&log, now).map_err(|e| failed("look for old workers at", &log, e))
     }
 
     async fn open(&self, gate: &Gate) -> Result<(), EdgeError> {

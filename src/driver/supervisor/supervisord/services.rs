@@ -110,7 +110,8 @@ impl Supervisord {
     async fn start_daemon(&self, services: &[Service]) -> Result<(), SupervisorError> {
         let survivors = self.survivors(services).await?;
         self.write_config(services, false, &survivors)?;
-        self.daemon.start().await
+        self.daemon.start().await?;
+        self.record_standby(&survivors).await
     }
 
     /// Brings the daemon back after it died. One that was ended in order, and has removed its pid file, stays down.

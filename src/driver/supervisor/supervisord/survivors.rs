@@ -9,6 +9,7 @@
 //! The record of a survivor is kept apart from the record of what the running supervisord has started.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::domain::instance::Process;
 use crate::driver::host::process;
@@ -20,6 +21,10 @@ use super::{Supervisord, kernel};
 
 /// The service that may be started while another of it runs.
 const STANDS_BY: &str = "server";
+
+/// How often, and with which pauses, it is looked for after the start of supervisord.
+const STANDBY_LOOKS: u32 = 100;
+const STANDBY_PAUSE: Duration = Duration::from_millis(20);
 
 /// Is the service started together with a supervisord that these have outlived?
 pub(super) fn starts_beside(service: &Service, survivors: &[&str]) -> bool {
@@ -58,6 +63,19 @@ impl Supervisord {
             }
         }
         Ok(found)
+    }
+
+    /// Waits for the second acc server, so that it is on record and can be ended. One that does not come is supervisord's matter.
+    pub(super) async fn record_standby(&self, survivors: &[&str]) -> Result<(), SupervisorError> {
+        if survivors.contains(&STANDS_BY) {
+            for _ in 0..STANDBY_LOOKS {
+                if self.find_service(STANDS_BY).await? != self.survivor(STANDS_BY)? {
+                    break;
+                }
+                tokio::time::sleep(STANDBY_PAUSE).await;
+            }
+        }
+        Ok(())
     }
 
     /// Was the service run by the command that is wanted now?

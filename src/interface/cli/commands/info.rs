@@ -1,16 +1,37 @@
-//! `acc info`: everything about one instance.
+//! `acc info`: everything about one instance; of one that failed also what it said last.
 
 use super::super::args::Name;
 use super::super::exit::Exit;
 use super::super::output::End;
 use super::super::{Call, show};
+use crate::config::Config;
+use crate::driver::host::fs;
+use crate::service::outcome::InstanceView;
 use crate::service::view::Reader;
+
+/// How many of its last lines.
+const LINES: usize = 10;
 
 pub(in super::super) fn run(call: &mut Call<'_>, args: &Name) -> End {
     let instance = Reader::open(call.config)?.find(&args.name)?;
+    let tail = tail(call.config, &instance);
     match call.ui.style.json {
-        true => call.ui.json(&instance)?,
-        false => call.ui.data(&show::info(&instance, call.ui.now))?,
+        true => call.ui.json(&WithTail { instance: &instance, log_tail: tail })?,
+        false => call.ui.data(&(show::info(&instance, call.ui.now) + &show::log_tail(tail.as_deref().unwrap_or_default())))?,
     }
     Ok(Exit::Done)
+}
+
+/// In JSON the lines are one more key, only there when it failed.
+#[derive(serde::Serialize)]
+struct WithTail<'a> {
+    #[serde(flatten)]
+    instance: &'a InstanceView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log_tail: Option<Vec<String>>,
+}
+
+/// The last lines of one that failed. A log that cannot be read has none.
+fn tail(config: &Config, instance: &InstanceView) -> Option<Vec<String>> {
+    (instance.phase == "failed").then(|| fs::last_lines(&config.app_log(&instance.name), LINES))
 }

@@ -1,0 +1,178 @@
+//! supervisord, nginx or the server is killed: it is noticed, brought back, and what outlived it is neither doubled nor cut.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::truth;
+use crate::support::wait::{holds, pause};
+use crate::support::{Bed, Combination, processes, wait_until};
+
+fn kill(pid: i32) {
+    processes::signal(pid, Signal::SIGKILL);
+    wait_until("it is gone", truth::SETTLED, || holds(!processes::alive(pid), pid));
+}
+
+fn supervisord(bed: &Bed) -> Option<i32> {
+    processes::find(&bed.dir, &["supervisord"]).map(|p| p.pid)
+}
+
+fn masters(bed: &Bed) -> Vec<i32> {
+    processes::of(&bed.dir).iter().filter(|p| p.command.starts_with("nginx: master")).map(|p| p.pid).collect()
+}
+
+fn servers(bed: &Bed) -> Vec<i32> {
+    processes::of(&bed.dir).iter().filter(|p| p.command.ends_with(" server") && p.command.contains("/acc ")).map(|p| p.pid).collect()
+}
+
+/// The one that works: it holds the owner's lock and has written its number there.
+fn working(bed: &Bed) -> i32 {
+    std::fs::read_to_string(bed.run().join("owner.lock")).unwrap().trim().parse().unwrap()
+}
+
+#[track_caller]
+fn new_supervisord(bed: &Bed, old: i32) -> i32 {
+    wait_until("there is a new supervisord", truth::SETTLED, || supervisord(bed).filter(|pid| *pid != old).ok_or("none"))
+}
+
+/// Requests to an awake instance and to one that sleeps again and again, while `what` happens; returns what went wrong.
+fn under_load(bed: &Bed, what: impl FnOnce()) -> (u32, Vec<String>) {
+    let over = AtomicBool::new(false);
+    let client = |name: &'static str| {
+        let over = &over;
+        move || {
+            let (mut answered, mut lost) = (0, Vec::new());
+            while !over.load(Ordering::Relaxed) {
+                match bed.ask("POST", name, "/echo").body("x").send(bed.address()) {
+                    Ok(reply) if reply.status == 200 => answered += 1,
+                    Ok(reply) => lost.push(format!("{name}: {} {}", reply.status, reply.text())),
+                    Err(e) => lost.push(format!("{name}: {e}")),
+                }
+                pause(Duration::from_millis(25));
+            }
+            (answered, lost)
+        }
+    };
+    std::thread::scope(|scope| {
+        let clients = ["zebra", "okapi"].map(|name| scope.spawn(client(name)));
+        what();
+        over.store(true, Ordering::Relaxed);
+        let all = clients.map(|c| c.join().unwrap());
+        (all.iter().map(|(n, _)| n).sum(), all.into_iter().flat_map(|(_, lost)| lost).collect())
+    })
+}
+
+#[test]
+fn supervisord_is_killed_and_nobody_loses_a_request() {
+    let Some(bed) = Bed::with(Combination::REAL, |s| (s.idle, s.check_every) = ("60s", "300ms")) else { return };
+    bed.create("zebra", "tester");
+    bed.acc(&["create", "okapi", "--model", "tester-tcp", "--asleep"]).ok();
+    let (zebra, server, master) = (bed.pid("zebra"), bed.wait_server(None), masters(&bed));
+    let mut first = 0;
+    let (answered, lost) = under_load(&bed, || {
+        for _ in 0..2 {
+            first = supervisord(&bed).unwrap();
+            kill(first);
+            let _ = bed.acc(&["stop", "okapi"]).ok();
+            new_supervisord(&bed, first);
+        }
+    });
+    assert!(lost.is_empty(), "{answered} answered, lost: {lost:#?}");
+    assert!(answered > 20, "{answered}");
+    assert_eq!((bed.pid("zebra"), masters(&bed), working(&bed)), (zebra, master.clone(), server), "what outlived it was replaced");
+    assert_eq!(bed.told("zebra", "START").len(), 1);
+    // One works, one at most stands by.
+    wait_until("one server stands by", truth::SETTLED, || holds(servers(&bed).len() == 2, format!("{:?}", servers(&bed))));
+    truth::becomes_true(&bed, || ());
+    // What it says is still written down.
+    let log = std::fs::read_to_string(bed.home().join("log/server.log")).unwrap();
+    assert!(log.contains("the supervisor that kept this log has died"), "{log}");
+    // The one that stands by takes over at once, and its supervisord keeps it.
+    kill(server);
+    wait_until("the other one works", truth::SETTLED, || holds(working(&bed) != server, working(&bed)));
+    let next = bed.wait_server(Some(server));
+    bed.get("okapi", "/").status(200);
+    assert_eq!(bed.pid("zebra"), zebra);
+    kill(next);
+    bed.wait_server(Some(next));
+    // nginx, which nobody watches since, is brought back by the server.
+    kill(masters(&bed)[0]);
+    wait_until("nginx is back", truth::SETTLED, || match bed.ask("GET", "zebra", "/").send(bed.address()) {
+        Ok(reply) => holds(reply.status == 200 && masters(&bed).len() == 1 && masters(&bed) != master, reply.status),
+        Err(e) => Err(e.to_string()),
+    });
+    truth::becomes_true(&bed, || ());
+}
+
+#[test]
+fn a_wake_brings_supervisord_back_without_waiting_for_a_pass() {
+    let Some(bed) = Bed::with(Combination::REAL, |s| s.idle = "60s") else { return };
+    bed.acc(&["create", "zebra", "--model", "tester", "--asleep"]).ok();
+    let before = supervisord(&bed).unwrap();
+    kill(before);
+    bed.get("zebra", "/").status(200);
+    assert_ne!(supervisord(&bed), Some(before));
+    // The same by a pass of cron's.
+    let before = supervisord(&bed).unwrap();
+    kill(before);
+    bed.acc(&["monitor"]).ok().says(&["it had died and was started again"]);
+    assert_ne!(supervisord(&bed), Some(before));
+    assert_eq!(bed.acc(&["monitor"]).ok().out, "");
+    bed.acc(&["restart", "zebra"]).ok();
+    truth::becomes_true(&bed, || ());
+}
+
+#[test]
+fn a_supervisord_that_systemd_starts_again_leaves_what_outlived_it_alone() {
+    let Some(bed) = Bed::unbooted(Combination::REAL, |s| s.idle = "60s") else { return };
+    let start = || bed.command(&["boot", "--foreground"]).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let mut main = start();
+    bed.wait_server(None);
+    bed.create("zebra", "tester");
+    bed.acc(&["create", "okapi", "--model", "tester", "--asleep"]).ok();
+    let (zebra, server, master) = (bed.pid("zebra"), working(&bed), masters(&bed));
+    let mut next = None;
+    let (answered, lost) = under_load(&bed, || {
+        main.kill().unwrap();
+        main.wait().unwrap();
+        // Not by acc itself: two would be started.
+        assert_eq!(bed.acc(&["monitor"]).ok().out, "");
+        assert_eq!(supervisord(&bed), None);
+        next = Some(start());
+        wait_until("supervisord is back", truth::SETTLED, || supervisord(&bed).ok_or("none"));
+        wait_until("one server stands by", truth::SETTLED, || holds(servers(&bed).len() == 2, format!("{:?}", servers(&bed))));
+    });
+    assert!(lost.is_empty(), "{answered} answered, lost: {lost:#?}");
+    assert_eq!((bed.pid("zebra"), masters(&bed), working(&bed)), (zebra, master, server));
+    bed.acc(&["halt"]).ok();
+    next.unwrap().wait().unwrap();
+    bed.assert_nothing_runs();
+}
+
+#[test]
+fn a_pass_brings_back_what_died_and_nothing_after_a_halt() {
+    for combination in Combination::ALL {
+        let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { continue };
+        bed.create("zebra", "tester");
+        let (zebra, server) = (bed.pid("zebra"), bed.wait_server(None));
+        kill(server);
+        for master in masters(&bed) {
+            kill(master);
+        }
+        wait_until("all is back", truth::SETTLED, || {
+            bed.acc(&["monitor"]);
+            match bed.ask("GET", "zebra", "/").send(bed.address()) {
+                Ok(reply) => holds(reply.status == 200 && bed.server().is_some(), reply.status),
+                Err(e) => Err(e.to_string()),
+            }
+        });
+        assert_eq!(bed.pid("zebra"), zebra);
+        bed.wait_server(Some(server));
+        truth::becomes_true(&bed, || ());
+        bed.acc(&["halt"]).ok();
+        bed.assert_nothing_runs();
+        bed.acc(&["monitor"]).ok();
+        bed.assert_nothing_runs();
+    }
+}

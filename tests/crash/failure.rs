@@ -1,0 +1,147 @@
+//! Applications that die at start, hang, or die while they serve: phase, reason, back-off, way out.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::truth;
+use crate::support::wait::{holds, now};
+use crate::support::{Bed, Combination, processes, wait_until};
+
+/// Runs the demo application unless a file says how else: `exit` (with a line of output first) or `hang`.
+const FICKLE: &str = r#"description = "does what the file `mode` says"
+listen = "unix"
+command = ["/bin/sh", "-c", 'case "$(cat "$1" 2>/dev/null)" in exit) echo "no luck today"; exit 7;; hang) exec sleep 1000;; esac; shift; exec "$@"', "sh", "{{ data }}/mode", "{{ acc }}", "demo-app", "--socket", "{{ socket }}", "--name", "{{ name }}", "--log", "{{ data }}/demo.log"]
+"#;
+
+fn bed(combination: Combination) -> Option<Bed> {
+    let bed = Bed::with(combination, |s| (s.idle, s.wake_timeout, s.stop_timeout) = ("60s", "2s", "1s"))?;
+    bed.model("fickle", FICKLE);
+    bed.acc(&["create", "zebra", "--model", "fickle", "--asleep"]).ok();
+    Some(bed)
+}
+
+fn mode(bed: &Bed, mode: &str) {
+    std::fs::write(bed.instance("zebra").join("data/mode"), mode).unwrap();
+}
+
+/// How often it was started, by the ledger.
+fn failures(bed: &Bed) -> usize {
+    let events = bed.json(&["events", "zebra"]);
+    events.as_array().unwrap().iter().filter(|e| e["kind"] == "failed").count()
+}
+
+fn one_that_dies_at_start(combination: Combination) {
+    let Some(bed) = bed(combination) else { return };
+    mode(&bed, "exit");
+    let reply = bed.get("zebra", "/").status(503);
+    assert!(!reply.text().contains("no luck today"), "its output is shown to strangers: {}", reply.text());
+    let info = bed.info("zebra");
+    assert_eq!((info["phase"].as_str(), info["failure"].as_str()), (Some("failed"), Some("exited with code 7 before its first answer")));
+    assert_eq!(info["log_tail"].as_array().unwrap().last().unwrap(), "no luck today");
+    bed.acc(&["info", "zebra"]).ok().says(&["exited with code 7", "its last words:", "no luck today"]);
+    // Any number of requests: one try a window, and the windows double.
+    let began = now();
+    let mut tries = vec![];
+    while began.elapsed() < Duration::from_millis(7500) {
+        bed.get("zebra", "/").status(503);
+        let seen = failures(&bed);
+        if tries.last().is_none_or(|(n, _)| *n != seen) {
+            tries.push((seen, began.elapsed()));
+        }
+        crate::support::wait::pause(Duration::from_millis(40));
+    }
+    // At 0 s, after 1 s, 3 s and 7 s.
+    assert!((3..=4).contains(&failures(&bed)), "{tries:?}");
+    for pair in tries.windows(2).skip(1) {
+        let pause = pair[1].1 - pair[0].1;
+        let least = Duration::from_millis(1000 << (pair[0].0 - 1).min(8)) - Duration::from_millis(300);
+        assert!(pause >= least, "{tries:?}");
+    }
+    // The operator tries at once, and a success resets it.
+    let before = failures(&bed);
+    bed.acc(&["start", "zebra"]).error(1).says(&["exited with code 7"]);
+    assert_eq!(failures(&bed), before + 1);
+    mode(&bed, "");
+    bed.get("zebra", "/").status(503);
+    bed.acc(&["reset", "zebra"]).ok();
+    bed.get("zebra", "/").status(200);
+    let info = bed.info("zebra");
+    assert!(info["failure"].is_null() && info.get("log_tail").is_none(), "{info}");
+    // From the beginning again: the first window is a second.
+    bed.acc(&["stop", "zebra"]).ok();
+    mode(&bed, "exit");
+    bed.get("zebra", "/").status(503);
+    mode(&bed, "");
+    let again = now();
+    wait_until("it is tried again", Duration::from_secs(5), || holds(bed.get("zebra", "/").status == 200, "503"));
+    assert!(again.elapsed() < Duration::from_millis(2500), "{:?}", again.elapsed());
+    truth::becomes_true(&bed, || ());
+}
+
+fn one_that_hangs(combination: Combination) {
+    let Some(bed) = bed(combination) else { return };
+    mode(&bed, "hang");
+    let began = now();
+    let reply = bed.ask("GET", "zebra", "/").send(bed.address()).unwrap();
+    assert!([503, 504].contains(&reply.status), "{}", reply.status);
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    wait_until("it failed", truth::SETTLED, || holds(bed.phase("zebra") == "failed", bed.phase("zebra")));
+    let info = bed.info("zebra");
+    let failure = info["failure"].as_str().unwrap();
+    assert!(failure.starts_with("did not answer within 2.") && failure.contains("app.sock"), "{failure}");
+    bed.acc(&["start", "zebra"]).error(5).says(&["did not answer within"]);
+    mode(&bed, "");
+    bed.acc(&["start", "zebra"]).ok();
+    bed.get("zebra", "/").status(200);
+    truth::becomes_true(&bed, || ());
+}
+
+fn one_that_dies_while_it_serves(combination: Combination) {
+    let Some(bed) = bed(combination) else { return };
+    bed.get("zebra", "/").status(200);
+    for signal in [Signal::SIGKILL, Signal::SIGSEGV] {
+        let pid = bed.pid("zebra");
+        let began = now();
+        processes::signal(pid, signal);
+        wait_until("its death is noticed", truth::SETTLED, || holds(bed.phase("zebra") == "failed", bed.phase("zebra")));
+        assert!(began.elapsed() < Duration::from_secs(3), "noticed only after {:?}", began.elapsed());
+        let failure = bed.info("zebra")["failure"].as_str().unwrap().to_owned();
+        assert_eq!(failure, format!("was ended by {signal} while it served"));
+        assert!(!bed.run().join("gate/zebra.sock").exists());
+        if signal == Signal::SIGKILL {
+            // The first death: the next request starts it at once.
+            bed.get("zebra", "/").status(200);
+        }
+    }
+    // The second within ten seconds of a wake is a crash loop.
+    bed.get("zebra", "/").status(503);
+    bed.acc(&["reset", "zebra"]).ok();
+    bed.get("zebra", "/").status(200);
+    truth::becomes_true(&bed, || ());
+}
+
+macro_rules! on {
+    ($($module:ident $combination:expr;)+) => {
+        $(mod $module {
+            use super::*;
+            #[test]
+            fn dies_at_start() {
+                one_that_dies_at_start($combination);
+            }
+            #[test]
+            fn hangs() {
+                one_that_hangs($combination);
+            }
+            #[test]
+            fn dies_while_it_serves() {
+                one_that_dies_while_it_serves($combination);
+            }
+        })+
+    };
+}
+
+on! {
+    nginx_supervisord Combination::REAL;
+    builtin Combination::BUILTIN;
+}
