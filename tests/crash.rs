@@ -8,6 +8,7 @@
 mod support;
 
 mod crash {
+    pub mod crowd;
     pub mod daemons;
     pub mod failure;
     pub mod steps;

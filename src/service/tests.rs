@@ -327,6 +327,33 @@ async fn requests_during_an_operators_stop_wait_and_wake_it_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_start_that_is_withdrawn_ends_at_once() {
+    let bed = Bed::new();
+    bed.create("a", false).await.unwrap();
+    let held = pass(&bed.world, "a").await.unwrap();
+    let verb = |request: Request| {
+        let world = bed.world.clone();
+        tokio::spawn(async move { handle(&world, request).await })
+    };
+    bed.supervisor.make_stubborn(&name("a"), true);
+    let stopping = verb(Request::Stop { instance: "a".into(), now: true });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(bed.phase("a"), "stopping");
+    let starting = verb(start("a"));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    // The last word: no start after all.
+    let again = verb(stop("a"));
+    drop(held);
+    let began = tokio::time::Instant::now();
+    let error = starting.await.unwrap().unwrap_err();
+    assert!(error.message.contains("put to sleep meanwhile"), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(20), "it waited for {:?}", began.elapsed());
+    stopping.await.unwrap().unwrap();
+    again.await.unwrap().unwrap();
+    assert_eq!(bed.phase("a"), "asleep");
+}
+
+#[tokio::test(start_paused = true)]
 async fn could_not_ask_is_not_gone() {
     let bed = Bed::new();
     bed.create("a", false).await.unwrap();

@@ -255,12 +255,14 @@ pub(super) async fn start(world: &World, handle: &Arc<Handle>, cause: Cause) -> 
         if now.phase == Phase::Awake {
             return Ok((already, Settled::There));
         }
-        if now.failed_run.is_some_and(|failed| failed >= run) && now.phase != Phase::Waking {
+        // Once it is asked for, nothing but a start leads out of these phases: whoever withdrew it had the last word.
+        if now.phase == Phase::Failed || now.phase == Phase::Stopping && now.failed_run.is_some_and(|failed| failed >= run) {
             let failure = handle.machine().failure().cloned();
             return Ok((false, Settled::Failed(failure.unwrap_or(Failure::NotStarted("it failed".into())))));
         }
-        if now.phase == Phase::Asleep && now.run >= run {
-            let message = format!("could not start `{name}`: it was put to sleep meanwhile");
+        if matches!(now.phase, Phase::Asleep | Phase::Destroyed) {
+            let what = if now.phase == Phase::Asleep { "put to sleep" } else { "destroyed" };
+            let message = format!("could not start `{name}`: it was {what} meanwhile");
             return Err(ServiceError::failed(message, format!("see `acc events {name}`")));
         }
         let left = deadline.since(world.now());
