@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 
 use crate::domain::instance::{Exit, Process};
 use crate::domain::name::InstanceName;
@@ -22,6 +24,9 @@ use crate::driver::host::spawn::{Detached, UserIds, spawn};
 use super::locks::Locks;
 use super::{Ensured, Program, Service, Supervisor, SupervisorError, check, record};
 
+/// How long the child of a fork may take to become its program, and the pause between two looks.
+const CLAIM_LIMIT: Duration = Duration::from_secs(5);
+const CLAIM_PAUSE: Duration = Duration::from_millis(2);
 /// How long a killed service may take to disappear.
 const KILL_WAIT: Duration = Duration::from_secs(5);
 
@@ -60,7 +65,7 @@ impl Builtin {
         };
         make_dir(&self.pid_dir, 0o700).map_err(file_error("write", &self.pid_dir))?;
         let log = rotate::open(start.log, self.log_max, start.user.as_ref()).map_err(file_error("open", start.log))?;
-        let pid_file = open_pid_file(&start.pid_path).map_err(file_error("write", &start.pid_path))?;
+        let pid_file = claim_pid_file(&start.pid_path).map_err(file_error("write", &start.pid_path))?;
         let what = Detached {
             program: &start.program,
             args: start.args,
@@ -78,8 +83,26 @@ impl Builtin {
         let seen = process::stat(pid).ok().flatten();
         let process = Process { pid, start_time: seen.map_or(0, |s| s.start_time) };
         // One write over the pid that the child wrote: a reader sees the short form or the whole.
-        pid_file.write_all_at(record::text(process, start.log).as_bytes(), 0).map_err(file_error("write", &start.pid_path))?;
+        if let Err(source) = pid_file.write_all_at(record::text(process, start.log).as_bytes(), 0) {
+            // It was not started, as far as anybody is told.
+            let _ = process::signal_group(process, libc::SIGKILL);
+            return Err(file_error("write", &start.pid_path)(source));
+        }
         Ok(process)
+    }
+
+    /// The process of this pid file, once nobody is at its start any more: an acc that was killed right after the fork leaves a
+    /// child behind that has yet to write its pid.
+    async fn living(what: &str, path: &Path) -> Result<Option<Process>, SupervisorError> {
+        let mut waited = Duration::ZERO;
+        while is_claimed(path).map_err(|source| SupervisorError::File { deed: "lock", path: path.to_owned(), source })? {
+            if waited >= CLAIM_LIMIT {
+                return Err(unreachable(what, "it is being started, and that does not end"));
+            }
+            tokio::time::sleep(CLAIM_PAUSE).await;
+            waited += CLAIM_PAUSE;
+        }
+        record::living(path)
     }
 
     fn pid_path(&self, name: &InstanceName) -> PathBuf {
@@ -99,8 +122,27 @@ impl Builtin {
     }
 }
 
-fn open_pid_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
+/// An empty pid file that is locked. The child of the fork holds the lock too, until it has become its program.
+fn claim_pid_file(path: &Path) -> io::Result<Flock<File>> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)?;
+    // Nobody starts it now; a reader may look for a moment.
+    let file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| io::Error::from(errno))?;
+    file.set_len(0)?;
+    Ok(file)
+}
+
+/// Is somebody at a start with this pid file?
+fn is_claimed(path: &Path) -> io::Result<bool> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(e),
+    };
+    match Flock::lock(file, FlockArg::LockSharedNonblock) {
+        Ok(_) => Ok(false),
+        Err((_, Errno::EAGAIN)) => Ok(true),
+        Err((_, errno)) => Err(errno.into()),
+    }
 }
 
 fn unreachable(what: &str, why: impl ToString) -> SupervisorError {
@@ -124,7 +166,7 @@ impl Supervisor for Builtin {
     async fn start(&self, program: &Program) -> Result<Process, SupervisorError> {
         let _held = self.locks.lock(program.name.as_str()).await;
         let pid_path = self.pid_path(&program.name);
-        if let Some(running) = record::living(&pid_path)? {
+        if let Some(running) = Self::living(program.name.as_str(), &pid_path).await? {
             return Ok(running);
         }
         let start = Start {
@@ -142,7 +184,7 @@ impl Supervisor for Builtin {
 
     async fn find(&self, name: &InstanceName) -> Result<Option<Process>, SupervisorError> {
         let _held = self.locks.lock(name.as_str()).await;
-        record::living(&self.pid_path(name))
+        Self::living(name.as_str(), &self.pid_path(name)).await
     }
 
     async fn running(&self) -> Result<Vec<(InstanceName, Process)>, SupervisorError> {
@@ -202,7 +244,7 @@ impl Supervisor for Builtin {
     async fn ensure_service(&self, service: &Service) -> Result<Ensured, SupervisorError> {
         let pid_path = record::service_file(&self.pid_dir, service.name);
         let _held = self.locks.lock(&format!("service_{}", service.name)).await;
-        if record::living(&pid_path)?.is_some() {
+        if Self::living(service.name, &pid_path).await?.is_some() {
             return Ok(Ensured::Already);
         }
         let env = [("PATH".to_owned(), PATH.to_owned())];
@@ -221,13 +263,13 @@ impl Supervisor for Builtin {
 
     async fn service(&self, name: &str) -> Result<Option<Process>, SupervisorError> {
         let _held = self.locks.lock(&format!("service_{name}")).await;
-        record::living(&record::service_file(&self.pid_dir, name))
+        Self::living(name, &record::service_file(&self.pid_dir, name)).await
     }
 
     async fn stop_service(&self, service: &Service) -> Result<(), SupervisorError> {
         let _held = self.locks.lock(&format!("service_{}", service.name)).await;
         let pid_path = record::service_file(&self.pid_dir, service.name);
-        if let Some(process) = record::living(&pid_path)? {
+        if let Some(process) = Self::living(service.name, &pid_path).await? {
             // To the leader alone: it knows how to end its own helpers in order.
             process::signal_one(process, service.stop_signal).map_err(|e| unreachable(service.name, e))?;
             Self::end(service.name, process, service.stop_timeout).await?;

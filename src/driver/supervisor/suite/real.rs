@@ -363,3 +363,21 @@ async fn builtin_rotates_logs_in_use_and_adopts_what_only_the_child_wrote() {
     assert_eq!(fs::read_to_string(&a.log).unwrap(), "after\n");
     assert_eq!(world.traces("a"), Vec::<PathBuf>::new());
 }
+
+#[tokio::test]
+async fn a_child_that_has_not_written_its_pid_yet_is_waited_for() {
+    use nix::fcntl::{Flock, FlockArg};
+    let world = World::builtin();
+    let a = obedient("a", &world, 0);
+    let process = world.supervisor().start(&a).await.unwrap();
+    // As an acc leaves it that was killed right after its fork: claimed, still empty.
+    let path = world.pid_dir().join("a.pid");
+    let claimed = Flock::lock(fs::File::create(&path).unwrap(), FlockArg::LockExclusive).map_err(|(_, e)| e).unwrap();
+    let (s, name) = (world.again(), a.name.clone());
+    let found = tokio::spawn(async move { s.find(&name).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!found.is_finished(), "an empty pid file that somebody is at was taken for no process");
+    fs::write(&path, process.pid.to_string()).unwrap();
+    drop(claimed);
+    assert_eq!(found.await.unwrap().unwrap(), Some(process));
+}
