@@ -11,7 +11,7 @@ use tokio::task::AbortHandle;
 use tracing::{debug, warn};
 
 use super::error::{ServiceError, chain, store as store_error};
-use super::registry::{Handle, Refused, Reply};
+use super::registry::{Handle, Refused, Reply, Snapshot};
 use super::world::World;
 use super::{daemons, launch, ledger};
 use crate::domain::instance::Process;
@@ -37,17 +37,24 @@ pub(super) struct Message {
     event: Event,
     reply: Option<oneshot::Sender<Reply>>,
     permit: Option<OwnedSemaphorePermit>,
+    /// Only true as long as this is.
+    seen: Option<Snapshot>,
 }
 
 impl Message {
     /// Something that has happened; nobody waits.
     pub(super) fn fact(event: Event) -> Self {
-        Self { event, reply: None, permit: None }
+        Self { event, reply: None, permit: None, seen: None }
+    }
+
+    /// Something that was found out while the instance was as `seen`: if it has moved on, nobody knows any more.
+    pub(super) fn found(event: Event, seen: Snapshot) -> Self {
+        Self { event, reply: None, permit: None, seen: Some(seen) }
     }
 
     /// Something asked for.
     pub(super) fn request(event: Event, reply: oneshot::Sender<Reply>) -> Self {
-        Self { event, reply: Some(reply), permit: None }
+        Self { event, reply: Some(reply), permit: None, seen: None }
     }
 }
 
@@ -135,6 +142,9 @@ impl Actor {
 
     async fn take(&mut self, message: Message) {
         self.save_again();
+        if message.seen.is_some_and(|seen| seen != self.handle.snapshot()) {
+            return;
+        }
         let event = message.event;
         let result = self.step(&event);
         let effects = match result {
@@ -244,7 +254,7 @@ impl Actor {
                 Err(why) => Event::StartFailed { run, failure: Failure::NotStarted(why) },
             };
             if let Some(outbox) = outbox.upgrade() {
-                let _ = outbox.send(Message { event, reply: None, permit });
+                let _ = outbox.send(Message { event, reply: None, permit, seen: None });
             }
         });
     }

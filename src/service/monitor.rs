@@ -23,6 +23,9 @@ use crate::store::Row;
 /// How long a pass waits for a supervisor that must first be asked what runs.
 const KNOW_WITHIN: Duration = Duration::from_secs(3);
 
+/// How long a killed process may take to disappear.
+const END_WITHIN: Duration = Duration::from_secs(5);
+
 /// One pass, unless another one is under way.
 pub(super) async fn run(world: &Arc<World>, dry_run: bool) -> Result<Outcome, ServiceError> {
     let Ok(_alone) = world.monitor.try_lock() else { return Ok(Outcome::Busy) };
@@ -260,11 +263,13 @@ async fn gates(world: &Arc<World>, open: &HashSet<String>, pass: &mut Pass) {
         }
         awake.insert(name.to_owned());
         if handle.known() && !open.contains(name) {
-            handle.tell(Event::Found(handle.machine().process()));
+            let process = handle.machine().process();
+            handle.tell_if(snapshot, Event::Found(process));
             pass.lines.push(line(name, "repaired", "its gate was missing"));
         }
     }
     for name in open.difference(&awake) {
+        let Some(_alone) = world.try_building(name) else { continue };
         let Ok(Some(row)) = world.store.by_name(name) else {
             if let Ok(name) = crate::domain::name::InstanceName::parse(name)
                 && world.edge.forget(&name).await.is_ok()
@@ -291,17 +296,24 @@ async fn gates(world: &Arc<World>, open: &HashSet<String>, pass: &mut Pass) {
 
 /// A process of an instance that should not run, or of none at all.
 async fn strays(world: &Arc<World>, name: &crate::domain::name::InstanceName, process: crate::domain::instance::Process, pass: &mut Pass) {
+    // Made, or removed, just now: then this is no stray.
+    let Some(_alone) = world.try_building(name.as_str()) else { return };
     match world.store.by_name(name.as_str()) {
         Err(e) => pass.lines.push(line(name.as_str(), "error", chain(&e))),
         Ok(None) => {
-            if world.supervisor.kill(name, process).await.is_ok() && world.supervisor.forget(name).await.is_ok() {
+            let killed = world.supervisor.kill(name, process).await.is_ok();
+            let _ = tokio::time::timeout(END_WITHIN, world.supervisor.wait(name, process)).await;
+            if killed && world.supervisor.forget(name).await.is_ok() {
                 pass.lines.push(line(name.as_str(), "repaired", "a process without an instance was ended"));
             }
         }
         Ok(Some(row)) => {
             let Ok(handle) = world.registry.get(world, &row) else { return };
-            if !handle.snapshot().phase.is_live() {
-                handle.tell(Event::Found(Some(process)));
+            let seen = handle.snapshot();
+            // Asked again: it may have ended, and another come, since all were listed.
+            let still = matches!(world.supervisor.find(name).await, Ok(Some(found)) if found == process);
+            if !seen.phase.is_live() && still {
+                handle.tell_if(seen, Event::Found(Some(process)));
                 pass.lines.push(line(name.as_str(), "repaired", "it ran although it should not"));
             }
         }

@@ -107,6 +107,11 @@ impl Handle {
         let _ = self.inbox.send(Message::fact(event));
     }
 
+    /// The same for what was found out while it was as `seen`; it is dropped if that is not so any more.
+    pub(super) fn tell_if(&self, seen: Snapshot, event: Event) {
+        let _ = self.inbox.send(Message::found(event, seen));
+    }
+
     /// Hands a request to the task and waits for the machine's answer.
     pub(super) async fn ask(&self, event: Event) -> Reply {
         let (reply, answer) = oneshot::channel();

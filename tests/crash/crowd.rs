@@ -64,7 +64,10 @@ pub fn is_wrong(done: &run::Done, server_dies: bool) -> bool {
 }
 
 fn crowd(combination: Combination, kill_server: bool) {
-    let Some(bed) = Bed::with(combination, |s| (s.idle, s.check_every, s.drain, s.stop_timeout) = ("300ms", "500ms", "2s", "2s")) else {
+    let Some(bed) = Bed::with(combination, |s| {
+        (s.idle, s.check_every, s.drain, s.stop_timeout) = ("300ms", "500ms", "2s", "2s");
+        s.rules = "[log]\nlevel = \"debug\"\n".into();
+    }) else {
         return;
     };
     let seed = switch("ACC_CROWD_SEED", u64::from(std::process::id()));

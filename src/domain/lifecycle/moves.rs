@@ -143,8 +143,10 @@ impl Machine {
     pub(super) fn stopped(&self, now: Timestamp, l: &Limits) -> Result {
         let mut next = self.go(Phase::Asleep, now);
         next.process = None;
+        // Disabled since it was asked for: that it has ended is a fact all the same, and facts are never refused.
+        let demand = self.demand.filter(|_| self.may_wake().is_ok());
         if self.failed_run == Some(self.run) {
-            if self.demand == Some(Cause::Operator) {
+            if demand == Some(Cause::Operator) {
                 return next.start(Cause::Operator, now, l);
             }
             next.phase = Phase::Failed;
@@ -153,7 +155,8 @@ impl Machine {
         }
         next.failures = 0;
         let slept = Effect::Record(Note::Slept(self.drain));
-        if let Some(cause) = self.demand {
+        next.demand = None;
+        if let Some(cause) = demand {
             let mut step = next.start(cause, now, l)?;
             step.effects.push(slept);
             return Ok(step);

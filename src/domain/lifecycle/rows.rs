@@ -170,6 +170,7 @@ fn awake(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
 
 fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
     match event {
+        Event::Wake(_) if m.may_wake().is_err() => Err(Denied::Disabled),
         // An idle stop gives way to anybody; an operator's stop only to the operator, requests wait until it is over.
         Event::Wake(cause) if m.drain == Drain::Idle || *cause == Cause::Operator => m.back_to_awake([]),
         Event::Wake(cause) => {

@@ -224,6 +224,19 @@ fn a_disabled_one_is_not_woken() {
     }
 }
 
+#[test]
+fn one_that_is_disabled_while_it_stops_ends_although_somebody_waits() {
+    let stopping =
+        then(to_awake(), &[(10, Event::Sleep { now: true }), (10, Event::Wake(Cause::Request)), (10, Event::Want(Wanted::Down))]);
+    let end = walk(&then(stopping, &[(11, Event::Exited { run: 1, exit: Exit::Code(0) })]));
+    assert_eq!(end.next.phase(), Phase::Asleep);
+    // Nobody waits for one that is disabled and drains; not even the operator takes it back.
+    let draining = walk(&then(to_awake(), &[(10, Event::Want(Wanted::Down)), (10, Event::Sleep { now: false })])).next;
+    for cause in [Cause::Request, Cause::Operator] {
+        assert_eq!(step(&draining, &Event::Wake(cause), at(11), &LIMITS), Err(Denied::Disabled));
+    }
+}
+
 fn sample_events() -> Vec<(&'static str, Event)> {
     let failure = Failure::NotStarted("x".into());
     vec![
@@ -321,11 +334,23 @@ proptest! {
                 None if pick == samples.len() => timer(&machine),
                 None => Event::Want([Wanted::Auto, Wanted::Up, Wanted::Down][usize::try_from(back).unwrap_or(0)]),
             };
-            let Ok(taken) = step(&machine, &event, now, &LIMITS) else { continue };
+            let taken = match step(&machine, &event, now, &LIMITS) {
+                Ok(taken) => taken,
+                Err(denied) => {
+                    prop_assert!(is_wish(&event), "a fact was refused ({denied}): {event:?}");
+                    continue;
+                }
+            };
             check(&machine, &event, &taken, now)?;
             machine = taken.next;
         }
     }
+}
+
+/// What somebody asks for may be refused; what has happened has happened.
+fn is_wish(event: &Event) -> bool {
+    use Event::{Admitted, Created, Destroy, Reset, Sleep, Wake, Want};
+    matches!(event, Created | Wake(_) | Sleep { .. } | Want(_) | Destroy | Reset | Admitted)
 }
 
 fn of_run(event: Event, run: u64) -> Event {

@@ -217,7 +217,12 @@ impl Supervisor for Builtin {
 
     async fn forget(&self, name: &InstanceName) -> Result<(), SupervisorError> {
         let _held = self.locks.lock(name.as_str()).await;
-        record::remove(&self.pid_path(name))
+        let pid_path = self.pid_path(name);
+        if Self::living(name.as_str(), &pid_path).await?.is_some() {
+            // Without its pid file nobody would ever find it again.
+            return Err(unreachable(name.as_str(), "it still runs"));
+        }
+        record::remove(&pid_path)
     }
 
     async fn tidy(&self, _live: &[InstanceName]) -> Result<(), SupervisorError> {
