@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -20,23 +21,50 @@ pub(super) struct Owner {
     _lock: Flock<File>,
 }
 
-/// Takes the lock if it is free.
+/// The first in the queue: as long as a server or a boot waits, no command takes the lock before it.
+struct Turn {
+    _lock: Flock<File>,
+}
+
+/// Takes the lock if it is free and nobody goes first.
 pub(super) fn try_take(config: &Config) -> Result<Option<Owner>, ServiceError> {
-    let path = config.owner_lock();
-    let file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-    let file = file.map_err(|e| {
-        let hint = match e.kind() {
-            std::io::ErrorKind::NotFound => "run `acc boot` first",
-            _ => "run as the user who booted acc (often root)",
-        };
-        ServiceError::because(format!("could not open `{}`", path.display()), &e, hint)
-    })?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(mut lock) => {
-            // Who holds it, for an error message of others; the lock itself does not depend on it.
-            let _ = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| write!(lock, "{}", std::process::id()));
-            Ok(Some(Owner { _lock: lock }))
+    match try_turn(config)? {
+        Some(_turn) => try_owner(config),
+        None => Ok(None),
+    }
+}
+
+fn try_turn(config: &Config) -> Result<Option<Turn>, ServiceError> {
+    let (path, file) = open(config.owner_lock().with_extension("next"))?;
+    Ok(try_lock(&path, file)?.map(|lock| Turn { _lock: lock }))
+}
+
+fn try_owner(config: &Config) -> Result<Option<Owner>, ServiceError> {
+    let (path, file) = open(config.owner_lock())?;
+    Ok(try_lock(&path, file)?.map(|mut lock| {
+        // Who holds it, for an error message of others; the lock itself does not depend on it.
+        let _ = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| write!(lock, "{}", std::process::id()));
+        Owner { _lock: lock }
+    }))
+}
+
+fn open(path: PathBuf) -> Result<(PathBuf, File), ServiceError> {
+    match std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path) {
+        Ok(file) => Ok((path, file)),
+        Err(e) => {
+            let hint = match e.kind() {
+                std::io::ErrorKind::NotFound => "run `acc boot` first",
+                std::io::ErrorKind::StorageFull => "free some space",
+                _ => "run as the user who booted acc (often root)",
+            };
+            Err(ServiceError::because(format!("could not open `{}`", path.display()), &e, hint))
         }
+    }
+}
+
+fn try_lock(path: &Path, file: File) -> Result<Option<Flock<File>>, ServiceError> {
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
         Err((_, nix::errno::Errno::EAGAIN)) => Ok(None),
         Err((_, e)) => Err(ServiceError::because(
             format!("could not lock `{}`", path.display()),
@@ -46,12 +74,13 @@ pub(super) fn try_take(config: &Config) -> Result<Option<Owner>, ServiceError> {
     }
 }
 
-/// Takes the lock, waiting for a command of somebody else to end.
+/// Takes the lock for a boot, waiting for a command of somebody else to end; the next command waits for this one.
 pub(super) async fn take(config: &Config) -> Result<Owner, ServiceError> {
     let patience = tokio::time::sleep(PATIENCE);
     tokio::pin!(patience);
+    let mut turn = None;
     loop {
-        if let Some(owner) = try_take(config)? {
+        if let Some(owner) = first_in_turn(config, &mut turn)? {
             return Ok(owner);
         }
         tokio::select! {
@@ -61,16 +90,25 @@ pub(super) async fn take(config: &Config) -> Result<Owner, ServiceError> {
     }
 }
 
+/// Takes a place at the head of the queue, then the lock.
+fn first_in_turn(config: &Config, turn: &mut Option<Turn>) -> Result<Option<Owner>, ServiceError> {
+    if turn.is_none() {
+        *turn = try_turn(config)?;
+    }
+    if turn.is_some() { try_owner(config) } else { Ok(None) }
+}
+
 /// Takes the lock for a server, which waits as long as another one works: it is then the one that takes over. `None`: acc was
 /// halted meanwhile.
 pub(super) async fn take_over(config: &Config) -> Result<Option<Owner>, ServiceError> {
-    if let Some(owner) = try_take(config)? {
+    let mut turn = None;
+    if let Some(owner) = first_in_turn(config, &mut turn)? {
         return Ok(Some(owner));
     }
     let patience = tokio::time::Instant::now() + SAY_AFTER;
     let mut said = false;
     loop {
-        if let Some(owner) = try_take(config)? {
+        if let Some(owner) = first_in_turn(config, &mut turn)? {
             if config.booted() == Booted::No {
                 tracing::info!("acc was halted while this server waited for its turn: it ends");
                 return Ok(None);

@@ -15,7 +15,9 @@ use super::wake::{self, Settled};
 use super::world::World;
 use super::{daemons, housekeeping, recover};
 use crate::domain::idle::{self, Verdict};
+use crate::domain::instance::Process;
 use crate::domain::lifecycle::{Cause, Event, Phase};
+use crate::domain::name::InstanceName;
 use crate::domain::time::Timestamp;
 use crate::driver::activity::{Mark, Seen, Target};
 use crate::store::Row;
@@ -294,19 +296,23 @@ async fn gates(world: &Arc<World>, open: &HashSet<String>, pass: &mut Pass) {
     }
 }
 
+async fn end_stray(world: &Arc<World>, name: &InstanceName, process: Process, pass: &mut Pass) {
+    let killed = world.supervisor.kill(name, process).await.is_ok();
+    let _ = tokio::time::timeout(END_WITHIN, world.supervisor.wait(name, process)).await;
+    if killed && world.supervisor.forget(name).await.is_ok() {
+        pass.lines.push(line(name.as_str(), "repaired", "a process without an instance in service was ended"));
+    }
+}
+
 /// A process of an instance that should not run, or of none at all.
-async fn strays(world: &Arc<World>, name: &crate::domain::name::InstanceName, process: crate::domain::instance::Process, pass: &mut Pass) {
+async fn strays(world: &Arc<World>, name: &InstanceName, process: Process, pass: &mut Pass) {
     // Made, or removed, just now: then this is no stray.
     let Some(_alone) = world.try_building(name.as_str()) else { return };
     match world.store.by_name(name.as_str()) {
         Err(e) => pass.lines.push(line(name.as_str(), "error", chain(&e))),
-        Ok(None) => {
-            let killed = world.supervisor.kill(name, process).await.is_ok();
-            let _ = tokio::time::timeout(END_WITHIN, world.supervisor.wait(name, process)).await;
-            if killed && world.supervisor.forget(name).await.is_ok() {
-                pass.lines.push(line(name.as_str(), "repaired", "a process without an instance was ended"));
-            }
-        }
+        Ok(None) => end_stray(world, name, process, pass).await,
+        // Destroyed is the end of its machine: there is nobody else to end it.
+        Ok(Some(row)) if row.stored.phase == Phase::Destroyed => end_stray(world, name, process, pass).await,
         Ok(Some(row)) => {
             let Ok(handle) = world.registry.get(world, &row) else { return };
             let seen = handle.snapshot();

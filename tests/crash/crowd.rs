@@ -15,7 +15,7 @@ use crate::support::{Bed, Combination, processes, run};
 
 const NAMES: [&str; 4] = ["zebra", "okapi", "tapir", "civet"];
 /// Longest any command may take; a deadlock takes longer.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(120);
 
 #[expect(clippy::disallowed_methods, reason = "a switch for people and for nightly runs")]
 fn switch(name: &str, default: u64) -> u64 {
