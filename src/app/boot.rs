@@ -15,13 +15,16 @@ use crate::service::request::Request;
 
 /// How long the server may take until it answers.
 const UP_WITHIN: Duration = Duration::from_secs(30);
+/// How long it waits for another command to end.
+const PATIENCE: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(20);
 
 /// Boots.
 pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, ServiceError> {
     places::prepare(config)?;
     let mut report = BootReport { listen: config.edge.listen.iter().map(ToString::to_string).collect(), ..BootReport::default() };
-    let runs = ask_server(config, &Request::Ping).await?.is_some();
+    let owner = owner_unless_served(config).await?;
+    let runs = owner.is_none();
     let drivers = Drivers::new(config)?;
     // A server that has outlived its supervisord does not keep the next one away.
     if foreground && runs && !outlived(&drivers).await? {
@@ -30,10 +33,14 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
     }
     let mut services = drivers.services()?;
     services.push(own_service(config));
-    if !runs {
+    if let Some(owner) = owner {
         prepare(config, &drivers, &mut report).await?;
+        drop(owner);
     }
-    note_boot(config, if foreground { Booted::InForeground } else { Booted::InBackground })?;
+    // One that is run by systemd stays so when `acc boot` only repairs it.
+    if foreground || !runs || config.booted() == Booted::No {
+        note_boot(config, if foreground { Booted::InForeground } else { Booted::InBackground })?;
+    }
     if foreground {
         report.exec = Some(foreground_argv(config, &drivers, &services).await?);
         return Ok(report);
@@ -47,9 +54,27 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
     Ok(report)
 }
 
-/// Everything that must be true before the first process is started.
+/// The lock, waiting for a command of somebody else to end; `None`: a server is up, or has come up meanwhile.
+async fn owner_unless_served(config: &Config) -> Result<Option<lock::Owner>, ServiceError> {
+    let patience = tokio::time::sleep(PATIENCE);
+    tokio::pin!(patience);
+    let mut place = lock::Place::default();
+    loop {
+        if ask_server(config, &Request::Ping).await?.is_some() {
+            return Ok(None);
+        }
+        if let Some(owner) = place.try_take(config)? {
+            return Ok(Some(owner));
+        }
+        tokio::select! {
+            () = &mut patience => return Err(lock::held(config)),
+            () = tokio::time::sleep(AGAIN) => {}
+        }
+    }
+}
+
+/// Everything that must be true before the first process is started. The owner's lock is held.
 async fn prepare(config: &Config, drivers: &Drivers, report: &mut BootReport) -> Result<(), ServiceError> {
-    let _owner = lock::take(config).await?;
     let _ = drivers.edge.sweep(false).await;
     let store = open_store(config)?;
     store.check().map_err(crate::service::error::store)?;

@@ -10,8 +10,6 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::config::{Booted, Config};
 use crate::service::error::ServiceError;
 
-/// How long a command waits for another one to end.
-const PATIENCE: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(20);
 /// After this a server that waits says so.
 const SAY_AFTER: Duration = Duration::from_secs(2);
@@ -74,41 +72,33 @@ fn try_lock(path: &Path, file: File) -> Result<Option<Flock<File>>, ServiceError
     }
 }
 
-/// Takes the lock for a boot, waiting for a command of somebody else to end; the next command waits for this one.
-pub(super) async fn take(config: &Config) -> Result<Owner, ServiceError> {
-    let patience = tokio::time::sleep(PATIENCE);
-    tokio::pin!(patience);
-    let mut turn = None;
-    loop {
-        if let Some(owner) = first_in_turn(config, &mut turn)? {
-            return Ok(owner);
-        }
-        tokio::select! {
-            () = &mut patience => return Err(held(config)),
-            () = tokio::time::sleep(AGAIN) => {}
-        }
-    }
+/// A place in the queue that goes before all commands.
+#[derive(Default)]
+pub(super) struct Place {
+    turn: Option<Turn>,
 }
 
-/// Takes a place at the head of the queue, then the lock.
-fn first_in_turn(config: &Config, turn: &mut Option<Turn>) -> Result<Option<Owner>, ServiceError> {
-    if turn.is_none() {
-        *turn = try_turn(config)?;
+impl Place {
+    /// Takes the head of the queue if it is free, and then the lock if that is.
+    pub(super) fn try_take(&mut self, config: &Config) -> Result<Option<Owner>, ServiceError> {
+        if self.turn.is_none() {
+            self.turn = try_turn(config)?;
+        }
+        if self.turn.is_some() { try_owner(config) } else { Ok(None) }
     }
-    if turn.is_some() { try_owner(config) } else { Ok(None) }
 }
 
 /// Takes the lock for a server, which waits as long as another one works: it is then the one that takes over. `None`: acc was
 /// halted meanwhile.
 pub(super) async fn take_over(config: &Config) -> Result<Option<Owner>, ServiceError> {
-    let mut turn = None;
-    if let Some(owner) = first_in_turn(config, &mut turn)? {
+    let mut place = Place::default();
+    if let Some(owner) = place.try_take(config)? {
         return Ok(Some(owner));
     }
     let patience = tokio::time::Instant::now() + SAY_AFTER;
     let mut said = false;
     loop {
-        if let Some(owner) = first_in_turn(config, &mut turn)? {
+        if let Some(owner) = place.try_take(config)? {
             if config.booted() == Booted::No {
                 tracing::info!("acc was halted while this server waited for its turn: it ends");
                 return Ok(None);

@@ -9,7 +9,7 @@ use super::registry::Handle;
 use super::request::NewInstance;
 use super::wake::{self, Settled};
 use super::world::World;
-use super::{done, launch, purge, routes, start, want};
+use super::{destroy, done, launch, purge, routes, start, want};
 use crate::config::model::resolve_params;
 use crate::domain::instance::Wanted;
 use crate::domain::lifecycle::{Cause, Event, Machine, Phase};
@@ -234,9 +234,7 @@ pub(super) async fn take_back(world: &Arc<World>, id: InstanceId) -> Result<(), 
         let handle = world.registry.get(world, &row)?;
         handle.ask(Event::Want(Wanted::Down)).await.map_err(|r| wake::refused("undo", &row.name, r))?;
         world.reached("undo.disabled")?;
-        if handle.snapshot().phase.is_live() {
-            wake::stop(world, &handle, true).await?;
-        }
+        destroy::out_of_service(world, &handle, "undo").await?;
         world.reached("undo.stopped")?;
     }
     world.store.condemn(id, world.clock.wall()).map_err(super::error::store)?;

@@ -5,11 +5,15 @@ use std::sync::Arc;
 
 use super::error::ServiceError;
 use super::outcome::Outcome;
+use super::registry::{Handle, Refused};
 use super::world::World;
 use super::{done, find, routes, wake};
-use crate::domain::lifecycle::{Answer, Event, Phase};
+use crate::domain::lifecycle::{Answer, Denied, Event, Phase};
 use crate::domain::name::InstanceId;
 use crate::store::{Row, Work};
+
+/// How often it is stopped again before somebody who keeps waking it is told.
+const TRIES: u32 = 10;
 
 pub(super) async fn run(world: &Arc<World>, given: &str, force: bool) -> Result<Outcome, ServiceError> {
     let since = world.now();
@@ -26,13 +30,17 @@ pub(super) async fn run(world: &Arc<World>, given: &str, force: bool) -> Result<
         world.store.begin(handle.instance.id, Work::Destroy, world.clock.wall()).map_err(super::error::store)?;
         world.reached("destroy.begun")?;
     }
-    let answer = match handle.ask(Event::Destroy).await {
-        Ok((answer, _)) => answer,
-        Err(refused) => {
+    let asked = match force {
+        true => out_of_service(world, &handle, "destroy").await,
+        false => handle.ask(Event::Destroy).await.map(|(answer, _)| answer).map_err(|r| wake::refused("destroy", &name, r)),
+    };
+    let answer = match asked {
+        Ok(answer) => answer,
+        Err(e) => {
             if journalled {
                 world.store.end(handle.instance.id).map_err(super::error::store)?;
             }
-            return Err(wake::refused("destroy", &name, refused));
+            return Err(e);
         }
     };
     world.reached("destroy.phase")?;
@@ -42,6 +50,21 @@ pub(super) async fn run(world: &Arc<World>, given: &str, force: bool) -> Result<
     }
     let _ = world.reached("destroy.done");
     done(world, &name, "destroyed", answer == Answer::Already, since)
+}
+
+/// Stops it and takes it out of service, again when somebody has woken it in between.
+pub(super) async fn out_of_service(world: &World, handle: &Arc<Handle>, deed: &str) -> Result<Answer, ServiceError> {
+    let mut tries = 0;
+    loop {
+        if handle.snapshot().phase.is_live() {
+            wake::stop(world, handle, true).await?;
+        }
+        match handle.ask(Event::Destroy).await {
+            Ok((answer, _)) => return Ok(answer),
+            Err(Refused::Denied(Denied::NotAsleep(_))) if tries < TRIES => tries += 1,
+            Err(refused) => return Err(wake::refused(deed, &handle.instance.name, refused)),
+        }
+    }
 }
 
 /// What is left to do once the phase is written; every step may be repeated. One whose phase was not written was not destroyed.

@@ -9,6 +9,7 @@ use super::monitor::line;
 use super::outcome::Pass;
 use super::world::World;
 use super::{create, destroy, purge, routes};
+use crate::driver::host::fs;
 use crate::store::{Row, Work};
 
 /// Finishes or undoes journalled work and forgets what ran in another boot. Must come before any verb.
@@ -16,6 +17,14 @@ pub async fn recover(world: &Arc<World>) -> Result<(), ServiceError> {
     let slept = world.store.forget_other_boots(&world.boot).map_err(super::error::store)?;
     if slept > 0 {
         info!("{slept} instances ran before this host was restarted; they are asleep now");
+    }
+    let config = world.config();
+    let supervisor = config.supervisor_dir();
+    let folders = [config.run.clone(), config.gate_dir(), config.pid_dir(), config.home.clone(), config.nginx_dir()];
+    for dir in folders.into_iter().chain([supervisor.join("programs"), supervisor.join("services"), supervisor]) {
+        if let Err(e) = fs::remove_leftovers(&dir) {
+            warn!("could not tidy `{}`: {e}", dir.display());
+        }
     }
     for (id, work) in world.store.unfinished().map_err(super::error::store)? {
         let Some(row) = world.store.by_id(id).map_err(super::error::store)? else { continue };

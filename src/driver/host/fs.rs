@@ -25,6 +25,25 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     written
 }
 
+/// Removes what a [`write_atomic`] (or another writer that names its file `….new-PID`) left in this folder because its process
+/// was killed. A folder that is not there has none.
+pub fn remove_leftovers(dir: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let writer = name.to_str().and_then(|n| n.rsplit_once(".new-")).and_then(|(_, pid)| pid.parse::<i32>().ok());
+        if writer.is_some_and(|pid| !exists(Path::new(&format!("/proc/{pid}")))) {
+            remove_file(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes a folder and its parents with this mode; one that exists is left as it is.
 pub fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(mode).create(path)
@@ -90,6 +109,20 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn only_what_dead_writers_left_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = format!("a.conf.new-{}", std::process::id());
+        for name in ["a.conf", "a.conf.new-2147483646", "b.new-x", ".c.new-2147483646", own.as_str()] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        remove_leftovers(dir.path()).unwrap();
+        remove_leftovers(&dir.path().join("missing")).unwrap();
+        let mut left: Vec<String> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        assert_eq!(left, ["a.conf", &own, "b.new-x"]);
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl Gates {
         if fs::read_link(path).is_ok_and(|target| target == socket) {
             return Ok(());
         }
-        let beside = self.dir.join(format!(".{name}.{}", std::process::id()));
+        let beside = self.dir.join(format!(".{name}.new-{}", std::process::id()));
         remove_file(&beside)?;
         std::os::unix::fs::symlink(socket, &beside)?;
         fs::rename(&beside, path)
