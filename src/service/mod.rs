@@ -7,6 +7,7 @@ mod create;
 mod destroy;
 pub mod door;
 pub mod error;
+mod housekeeping;
 mod launch;
 mod ledger;
 mod monitor;

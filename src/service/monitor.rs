@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::error::{ServiceError, chain};
+use super::housekeeping;
 use super::outcome::{Outcome, Pass, PassLine};
 use super::registry::{Handle, LastLook};
 use super::wake::{self, Settled};
@@ -17,7 +18,6 @@ use crate::domain::idle::{self, Verdict};
 use crate::domain::lifecycle::{Cause, Event, Phase};
 use crate::domain::time::Timestamp;
 use crate::driver::activity::{Mark, Seen, Target};
-use crate::driver::supervisor::Ensured;
 use crate::store::Row;
 
 /// How long a pass waits for a supervisor that must first be asked what runs.
@@ -43,12 +43,12 @@ pub(super) async fn run(world: &Arc<World>, dry_run: bool) -> Result<Outcome, Se
     if !dry_run && !world.halting() {
         bring_up(world, &mut pass).await;
         reconcile(world, &mut pass).await;
-        keep_house(world, &mut pass).await;
+        housekeeping::keep(world, &mut pass).await;
     }
     Ok(Outcome::Monitor(pass))
 }
 
-fn line(instance: &str, action: &str, why: impl Into<String>) -> PassLine {
+pub(super) fn line(instance: &str, action: &str, why: impl Into<String>) -> PassLine {
     PassLine { instance: instance.to_owned(), action: action.to_owned(), why: why.into() }
 }
 
@@ -300,22 +300,5 @@ async fn strays(world: &Arc<World>, name: &crate::domain::name::InstanceName, pr
                 pass.lines.push(line(name.as_str(), "repaired", "it ran although it should not"));
             }
         }
-    }
-}
-
-async fn keep_house(world: &Arc<World>, pass: &mut Pass) {
-    for service in &world.services {
-        match world.supervisor.ensure_service(service).await {
-            Ok(Ensured::Started) => pass.lines.push(line(service.name, "repaired", "it did not run and was started")),
-            Ok(Ensured::Already) => {}
-            Err(e) => pass.lines.push(line(service.name, "error", chain(&e))),
-        }
-    }
-    let live: Vec<_> = world.registry.all().iter().filter(|h| h.snapshot().phase.is_live()).map(|h| h.instance.name.clone()).collect();
-    if let Err(e) = world.supervisor.tidy(&live).await {
-        pass.lines.push(line("acc", "error", chain(&e)));
-    }
-    if let Err(e) = world.store.prune_events(world.clock.wall()) {
-        pass.lines.push(line("acc", "error", chain(&e)));
     }
 }

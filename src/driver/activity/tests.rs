@@ -165,7 +165,9 @@ async fn nothing_is_missed_while_connections_are_accepted() {
         let client = UnixStream::connect(&path).unwrap();
         let accepting = listener.try_clone().unwrap();
         let accepted = std::thread::spawn(move || accepting.accept().unwrap());
-        assert_eq!(KernelActivity.look(&target).await.unwrap()[0].connections, 1);
+        // Twice is allowed: seen in the queue first and in its own place later in the same dump.
+        let connections = KernelActivity.look(&target).await.unwrap()[0].connections;
+        assert!((1..=2).contains(&connections), "{connections}");
         drop((client, accepted.join().unwrap()));
     }
 }

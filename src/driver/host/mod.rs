@@ -7,5 +7,6 @@ pub mod fs;
 pub mod listen;
 pub mod net;
 pub mod process;
+pub mod rotate;
 pub mod spawn;
 pub mod users;

@@ -90,9 +90,11 @@ pub fn boot_id() -> String {
 }
 
 /// Sends the signal to the process group that this process leads. A process that is gone is success; a zombie's group is
-/// still signalled, since its members may live.
+/// still signalled, since its members may live. One that leads no group (it was forked a moment ago) is signalled alone:
+/// to the kernel its group does not exist, and the signal would be lost without an error.
 pub fn signal_group(process: Process, signal: i32) -> io::Result<()> {
     match stat(process.pid)? {
+        Some(seen) if seen.start_time == process.start_time && seen.group != process.pid => signal_one(process, signal),
         Some(seen) if seen.start_time == process.start_time => signal_members(process.pid, signal),
         _ => Ok(()),
     }

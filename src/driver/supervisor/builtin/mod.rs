@@ -3,8 +3,6 @@
 //! Processes outlive acc: whoever comes next with the same folder of pid files finds them. It restarts nothing by itself,
 //! and while it looks it changes nothing, so that another acc may look at the same time.
 
-mod rotate;
-
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -18,6 +16,7 @@ use crate::domain::name::InstanceName;
 use crate::driver::host::command::PATH;
 use crate::driver::host::fs::make_dir;
 use crate::driver::host::process;
+use crate::driver::host::rotate;
 use crate::driver::host::spawn::{Detached, UserIds, spawn};
 
 use super::locks::Locks;

@@ -34,6 +34,7 @@ for_real![
     a_stale_record_is_not_taken_for_a_process,
     a_changed_program_is_started_as_it_is_now,
     many_start_at_once,
+    a_stop_right_after_the_start_is_not_lost,
 ];
 
 async fn read_eventually(path: PathBuf) -> Vec<u8> {
@@ -289,6 +290,20 @@ async fn a_changed_program_is_started_as_it_is_now(world: World) {
         let a = program("a", world.dir(), &["/bin/sh", "-c", &format!("exit {code}")]);
         let process = s.start(&a).await.unwrap();
         assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Code(code));
+    }
+}
+
+async fn a_stop_right_after_the_start_is_not_lost(world: World) {
+    let (s, a) = (world.supervisor(), obedient("a", &world, 0));
+    for round in 0..30 {
+        let process = s.start(&a).await.unwrap();
+        if round % 2 == 0 {
+            s.kill(&a.name, process).await.unwrap()
+        } else {
+            s.terminate(&a, process).await.unwrap()
+        }
+        let ended = tokio::time::timeout(Duration::from_secs(10), s.wait(&a.name, process)).await;
+        assert_eq!(ended.unwrap().unwrap(), Exit::Signal(if round % 2 == 0 { libc::SIGKILL } else { libc::SIGTERM }));
     }
 }
 

@@ -66,6 +66,17 @@ impl Daemon {
         line.split(|b| *b == 0).any(|word| word == config)
     }
 
+    /// Waits, a second at most, until a child that supervisord has just forked has become its program: until then it has
+    /// supervisord's signal handlers and may not lead its group yet, and a stop signal would be lost.
+    pub(super) async fn settled(&self, process: Process) {
+        for _ in 0..1000 {
+            if !self.is_ours(process.pid) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// Does it answer, or is it certain that it does not run? Anything between is an error.
     pub(super) async fn presence(&self) -> Result<Presence, SupervisorError> {
         match self.client.call("supervisor.getState", &[]).await {

@@ -273,6 +273,7 @@ impl Supervisor for Supervisord {
         if !process::is_same(process).map_err(|e| kernel(program.name.as_str(), &e))? {
             return Ok(());
         }
+        self.daemon.settled(process).await;
         // By supervisord, so that it kills in the end even if acc does not live to. What it does not run (an orphan of an
         // earlier one), or when it cannot be asked: by ourselves.
         if self.group(&program.name).stop().await.unwrap_or(false) {
@@ -282,6 +283,7 @@ impl Supervisor for Supervisord {
     }
 
     async fn kill(&self, name: &InstanceName, process: Process) -> Result<(), SupervisorError> {
+        self.daemon.settled(process).await;
         signal(name, process, libc::SIGKILL)
     }
 

@@ -134,6 +134,9 @@ impl Supervisord {
             let shown = name.strip_prefix("acc_").unwrap_or(&name);
             let group = self.service_group(&name, shown);
             let process = self.find_service(shown).await?;
+            if let Some(process) = process {
+                self.daemon.settled(process).await;
+            }
             group.stop().await.map_err(|e| unreachable(&self.daemon.client, &e))?;
             if let Some(process) = process {
                 let patience = wanted.map_or(Duration::from_secs(30), |service| service.stop_timeout);
@@ -204,6 +207,9 @@ impl Supervisord {
     /// Ends the service in order and waits for it; it stays ended.
     pub(super) async fn end_service(&self, service: &Service) -> Result<(), SupervisorError> {
         let process = self.find_service(service.name).await?;
+        if let Some(process) = process {
+            self.daemon.settled(process).await;
+        }
         let name = group_name(service.name);
         let stopped = match self.service_group(&name, service.name).stop().await {
             Ok(stopped) => stopped,

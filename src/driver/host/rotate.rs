@@ -15,7 +15,7 @@ use crate::driver::host::spawn::UserIds;
 const KEEP: usize = 3;
 
 /// Opens a log for appending, made with mode 0640 when it is not there, after moving one that has outgrown `max` aside.
-pub(super) fn open(log: &Path, max: u64, user: Option<&UserIds>) -> io::Result<File> {
+pub fn open(log: &Path, max: u64, user: Option<&UserIds>) -> io::Result<File> {
     if let Some(dir) = log.parent() {
         make_dir(dir, 0o755)?;
     }
@@ -36,7 +36,7 @@ pub(super) fn open(log: &Path, max: u64, user: Option<&UserIds>) -> io::Result<F
 }
 
 /// Copies a log that has outgrown `max` aside and cuts it to nothing; its writer goes on appending, at the new end.
-pub(super) fn trim(log: &Path, max: u64) -> io::Result<bool> {
+pub fn trim(log: &Path, max: u64) -> io::Result<bool> {
     if size(log)? <= max {
         return Ok(false);
     }
