@@ -53,6 +53,8 @@ pub fn everything_killed_at_once_boots_again(combination: Combination) {
     bed.create("zebra", "tester");
     bed.create("okapi", "tester-tcp");
     bed.acc(&["pin", "okapi"]).ok();
+    // The server first, so that nobody is left to see the others die: as in a power cut.
+    processes::signal(bed.wait_server(None), Signal::SIGKILL);
     for process in processes::of(&bed.dir) {
         processes::signal(process.pid, Signal::SIGKILL);
     }
