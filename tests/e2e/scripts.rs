@@ -21,7 +21,7 @@ fn root() -> &'static Path {
 /// A folder for one installation, with everything in it ended and removed at the end.
 ///
 /// One at a time on this machine: each set-up chooses the next free port, and an ordinary user's run folder has a fixed name.
-struct Place(PathBuf, Flock<fs::File>);
+struct Place(PathBuf, #[expect(dead_code, reason = "held, never read")] Flock<fs::File>);
 
 impl Place {
     fn new() -> Self {
