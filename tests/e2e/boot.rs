@@ -53,8 +53,11 @@ pub fn everything_killed_at_once_boots_again(combination: Combination) {
     bed.create("zebra", "tester");
     bed.create("okapi", "tester-tcp");
     bed.acc(&["pin", "okapi"]).ok();
-    // The server first, so that nobody is left to see the others die: as in a power cut.
-    processes::signal(bed.wait_server(None), Signal::SIGKILL);
+    // Who watches others first, so that nobody is left to see them die: as in a power cut.
+    let server = bed.wait_server(None);
+    for process in processes::find(&bed.dir, &["supervisord"]).iter().map(|p| p.pid).chain([server]) {
+        processes::signal(process, Signal::SIGKILL);
+    }
     for process in processes::of(&bed.dir) {
         processes::signal(process.pid, Signal::SIGKILL);
     }
