@@ -14,7 +14,7 @@ use crate::service::recover;
 use crate::service::request::Request;
 
 /// How long the server may take until it answers.
-const UP_WITHIN: Duration = Duration::from_secs(30);
+const UP_WITHIN: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(20);
 
 /// Boots.
@@ -37,7 +37,10 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
         return Ok(report);
     }
     bring_up(&drivers, &services, &mut report).await?;
-    wait_for_server(config).await?;
+    let pong = wait_for_server(config, |_| true).await?;
+    if let (true, Outcome::Pong { pid, outdated: true, .. }) = (runs, pong) {
+        upgrade(config, pid, &mut report).await?;
+    }
     if runs {
         repair(config, &mut report).await?;
     }
@@ -90,12 +93,32 @@ async fn bring_up(drivers: &Drivers, services: &[Service], report: &mut BootRepo
     Ok(())
 }
 
-async fn wait_for_server(config: &Config) -> Result<(), ServiceError> {
+/// The program was replaced: the server becomes the new one, while it goes on serving.
+async fn upgrade(config: &Config, old: u32, report: &mut BootReport) -> Result<(), ServiceError> {
+    match ask_server(config, &Request::Upgrade).await? {
+        Some(answer) => drop(answer?),
+        None => return Ok(()),
+    }
+    let other = |pong: &Outcome| matches!(pong, Outcome::Pong { pid, .. } if *pid != old);
+    let pong = wait_for_server(config, other).await.map_err(|e| ServiceError {
+        message: "the server was not upgraded and goes on as it was: the new program did not come up".to_owned(),
+        ..e
+    })?;
+    if let Outcome::Pong { version, .. } = pong {
+        report.did.push(format!("upgraded the server to version {version}"));
+    }
+    Ok(())
+}
+
+/// Waits for an answer of the server that will do.
+async fn wait_for_server(config: &Config, will_do: impl Fn(&Outcome) -> bool) -> Result<Outcome, ServiceError> {
     let deadline = tokio::time::sleep(UP_WITHIN);
     tokio::pin!(deadline);
     loop {
-        if matches!(ask_server(config, &Request::Ping).await, Ok(Some(Ok(Outcome::Pong { .. })))) {
-            return Ok(());
+        if let Ok(Some(Ok(pong @ Outcome::Pong { .. }))) = ask_server(config, &Request::Ping).await
+            && will_do(&pong)
+        {
+            return Ok(pong);
         }
         tokio::select! {
             () = &mut deadline => break,

@@ -199,6 +199,11 @@ impl Config {
     pub fn owner_lock(&self) -> PathBuf {
         self.run.join("owner.lock")
     }
+    /// Held by the server's keeper.
+    #[must_use]
+    pub fn server_lock(&self) -> PathBuf {
+        self.run.join("server.lock")
+    }
     /// The control socket of the server.
     #[must_use]
     pub fn control_socket(&self) -> PathBuf {

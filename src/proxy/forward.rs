@@ -95,7 +95,9 @@ impl<'a> Way<'a> {
     }
 
     async fn through(self, mut head: Parts, body: Incoming) -> Response<Reply> {
-        let draft = self.proxy.log.as_ref().map(|_| Draft::of(&head, self.asked.client, self.asked.verdict.counts, self.started));
+        // What another acc sends on is in its log already.
+        let log = self.proxy.log.as_ref().filter(|_| self.front == Front::Public);
+        let draft = log.map(|_| Draft::of(&head, self.asked.client, self.asked.verdict.counts, self.started));
         let upgrade = if self.asked.upgrade { head.extensions.remove::<OnUpgrade>() } else { None };
         headers::to_instance(self.front, &mut head.headers, &self.asked, self.settings.https);
         let body = SendBody::new(body, self.settings.max_body, self.settings.body_stall);

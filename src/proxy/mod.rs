@@ -46,7 +46,7 @@ use reply::Reply;
 use request::HostFault;
 use respond::Failure;
 
-pub use serve::{ServeReport, serve};
+pub use serve::{Ends, ServeReport, serve};
 
 /// Who speaks at a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,6 +4,7 @@ pub mod append;
 pub mod clock;
 pub mod command;
 pub mod fs;
+pub mod handover;
 pub mod listen;
 pub mod net;
 pub mod process;

@@ -64,7 +64,7 @@ pub struct Upstreams {
 }
 
 struct Shared {
-    pooling: bool,
+    pooling: AtomicBool,
     pools: RwLock<HashMap<InstanceName, Arc<Pool>>>,
     reaping: AtomicBool,
 }
@@ -90,7 +90,7 @@ impl Upstreams {
     /// `pooling`: keep connections for the next request; without it every request has its own (`Connection: close`).
     #[must_use]
     pub fn new(pooling: bool) -> Self {
-        Self { shared: Arc::new(Shared { pooling, pools: RwLock::default(), reaping: AtomicBool::new(false) }) }
+        Self { shared: Arc::new(Shared { pooling: AtomicBool::new(pooling), pools: RwLock::default(), reaping: AtomicBool::new(false) }) }
     }
 
     /// Sends a request and returns the head of the answer; its body arrives as it is read. There is no time limit on the
@@ -100,7 +100,7 @@ impl Upstreams {
     /// See [`UpstreamError`]: either the instance never saw the request, or it may have.
     pub async fn request(&self, gate: &Gate, req: Request<SendBody>) -> Result<Response<ReceiveBody>, UpstreamError> {
         let mut req = req;
-        if self.shared.pooling {
+        if self.shared.pooling.load(Ordering::Acquire) {
             let pool = self.pool(gate);
             match Self::over_parked(&pool, req).await {
                 Ok(done) => return done,
@@ -161,6 +161,16 @@ impl Upstreams {
             }
         };
         if let Some(pool) = pool {
+            pool.close();
+        }
+    }
+
+    /// Keeps no connection any more: those without a request are closed now, the others after theirs. Another acc has taken
+    /// over, and to it every connection of this one is use.
+    pub fn retire(&self) {
+        self.shared.pooling.store(false, Ordering::Release);
+        let pools = std::mem::take(&mut *self.shared.pools.write().unwrap_or_else(PoisonError::into_inner));
+        for pool in pools.into_values() {
             pool.close();
         }
     }
