@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore};
+use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -66,6 +66,7 @@ pub struct World {
     pub(super) retired: CancellationToken,
     /// The tasks that act on instances.
     pub(super) hands: TaskTracker,
+    reconfigured: Notify,
     halting: AtomicBool,
     building: Mutex<HashMap<String, Weak<AsyncMutex<()>>>>,
 }
@@ -90,6 +91,7 @@ impl World {
             monitor: AsyncMutex::new(()),
             retired: CancellationToken::new(),
             hands: TaskTracker::new(),
+            reconfigured: Notify::new(),
             halting: AtomicBool::new(false),
             building: Mutex::default(),
         })
@@ -104,6 +106,12 @@ impl World {
     /// Puts other settings in force (SIGHUP). Folders and kinds must be the same.
     pub fn reconfigure(&self, config: Config) {
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        self.reconfigured.notify_one();
+    }
+
+    /// Resolves when other settings were put in force. For one task.
+    pub async fn reconfigured(&self) {
+        self.reconfigured.notified().await;
     }
 
     /// No wake from now on.
