@@ -5,6 +5,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use rustix::net::{SendFlags, send};
 use tokio::net::UnixStream;
 
 /// A word.
@@ -54,9 +55,9 @@ impl Tether {
         Ok(Self { stream: UnixStream::from_std(stream)? })
     }
 
-    /// Says a word.
+    /// Says a word. To the kernel at once, since tokio refuses to write before it has heard that it may; there is always room.
     pub(in crate::app) fn say(&self, word: Word) {
-        if let Err(error) = self.stream.try_write(&[word.byte()]) {
+        if let Err(error) = send(&self.stream, &[word.byte()], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
             tracing::debug!(%error, ?word, "nobody hears");
         }
     }
