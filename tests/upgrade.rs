@@ -33,6 +33,7 @@ suite! {
     killed {
         a_killed_worker_is_replaced_and_nobody_is_refused
         held_requests_outlive_the_worker
+        a_post_that_was_sent_on_is_never_sent_twice
     }
     phases {
         killed_while_waking

@@ -18,6 +18,7 @@ use super::keeper::Sockets;
 use super::keeper::tether::{Tether, Word};
 use super::{Drivers, lock, open_store, world, wrong_templates};
 use crate::config::{Config, EdgeKind};
+use crate::driver::host::sent::Sent;
 use crate::interface::control;
 use crate::proxy::access_log::AccessLog;
 use crate::proxy::listen::Listener;
@@ -61,7 +62,7 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
 
     let owner = lock::take(&config).await?;
     let world = world(&config, &drivers, open_store(&config)?)?;
-    let (proxy, log) = front(&world, &drivers, &config, pages);
+    let (proxy, log) = front(&world, &drivers, &config, pages)?;
     recover::recover(&world).await?;
     let adopted = recover::adopt(&world)?;
     start_edge(&world, &drivers).await?;
@@ -184,7 +185,12 @@ impl control::Handler for Verbs {
 }
 
 /// The proxy and, where acc itself is the edge, the task that writes access logs.
-fn front(world: &Arc<World>, drivers: &Drivers, config: &Config, pages: Pages) -> (Arc<Proxy>, Option<JoinHandle<()>>) {
+fn front(
+    world: &Arc<World>,
+    drivers: &Drivers,
+    config: &Config,
+    pages: Pages,
+) -> Result<(Arc<Proxy>, Option<JoinHandle<()>>), ServiceError> {
     let (log, task) = match config.edge.kind {
         EdgeKind::Nginx => (None, None),
         EdgeKind::Builtin => {
@@ -195,7 +201,15 @@ fn front(world: &Arc<World>, drivers: &Drivers, config: &Config, pages: Pages) -
         }
     };
     let door = Arc::new(world.clone());
-    (Arc::new(Proxy::new(door, drivers.upstreams.clone(), ProxySettings::new(config), pages, log)), task)
+    let proxy = Proxy::new(door, drivers.upstreams.clone(), ProxySettings::new(config), pages, log);
+    let proxy = match config.edge.kind {
+        // nginx asks again when this process is killed; acc's own clients are gone with it.
+        EdgeKind::Nginx => proxy.noting(Sent::begin(&config.sent_dir()).map_err(|e| {
+            ServiceError::because(format!("could not use `{}`", config.sent_dir().display()), &e, "check space, owner and mode")
+        })?),
+        EdgeKind::Builtin => proxy,
+    };
+    Ok((Arc::new(proxy), task))
 }
 
 /// The sockets, ready to accept from.

@@ -214,6 +214,11 @@ impl Config {
     pub fn wake_socket(&self) -> PathBuf {
         self.run.join("wake.sock")
     }
+    /// Notes of which requests were sent on, see `driver::host::sent`.
+    #[must_use]
+    pub fn sent_dir(&self) -> PathBuf {
+        self.run.join("sent")
+    }
     /// supervisord's XML-RPC socket.
     #[must_use]
     pub fn supervisor_socket(&self) -> PathBuf {

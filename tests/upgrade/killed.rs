@@ -41,7 +41,7 @@ pub fn a_killed_worker_is_replaced_and_nobody_is_refused(combination: Combinatio
     } else {
         // What the worker itself carried broke with it, one request for each client at most; no connection was refused.
         assert!(count.lost.len() <= 5 * 4, "{:#?}", count.lost);
-        assert!(count.lost.iter().all(|why| !why.contains("refused") && !why.contains("40")), "{:#?}", count.lost);
+        assert!(count.lost.iter().all(|why| !why.contains("refused")), "{:#?}", count.lost);
     }
     assert_eq!((bed.pid("zebra"), bed.wait_server(None)), (zebra, keeper));
     assert_eq!(bed.told("zebra", "START").len(), 1);
@@ -83,4 +83,28 @@ pub fn held_requests_outlive_the_worker(combination: Combination) {
     assert_eq!(bed.told("zebra", "START").len(), 1, "it was started twice");
     let posts = bed.told("zebra", "REQ").iter().filter(|l| l.contains("POST")).count();
     assert!(posts <= 10, "a POST was executed twice");
+}
+
+pub fn a_post_that_was_sent_on_is_never_sent_twice(combination: Combination) {
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    bed.acc(&["create", "zebra", "--model", "tester", "--asleep"]).ok();
+    let seen = |id: &str| bed.told("zebra", "REQ").iter().filter(|l| l.ends_with(id)).count();
+    std::thread::scope(|scope| {
+        let ask = |method: &'static str, id: &'static str| {
+            let bed = &bed;
+            scope.spawn(move || bed.ask(method, "zebra", "/slow?ms=1500").header("X-Id", id).send(bed.address()).map(|r| r.status))
+        };
+        // They come while it sleeps, so acc carries them; a POST may not be sent twice, a GET may.
+        let (post, get) = (ask("POST", "the-post"), ask("GET", "the-get"));
+        wait_until("the application has them", SOON, || holds(seen("the-post") == 1 && seen("the-get") == 1, "not yet"));
+        kill_worker(&bed);
+        let (post, get) = (post.join().unwrap(), get.join().unwrap());
+        if combination.edge == "nginx" {
+            assert_eq!((post.unwrap(), get.unwrap()), (502, 200));
+        } else {
+            assert!(post.is_err() && get.is_err());
+        }
+    });
+    bed.get("zebra", "/").status(200);
+    assert_eq!(seen("the-post"), 1, "a POST was executed twice");
 }

@@ -9,5 +9,6 @@ pub mod listen;
 pub mod net;
 pub mod process;
 pub mod rotate;
+pub mod sent;
 pub mod spawn;
 pub mod users;
