@@ -251,11 +251,16 @@ install_units() {
     install -m 644 "$here/systemd/$unit" "/etc/systemd/system/$unit"
   done
   systemctl daemon-reload
-  if [ $upgraded = yes ] && systemctl -q is-active acc.service; then
-    note "restarting it with the new program: what is awake goes to sleep and wakes at its next request"
-    systemctl restart acc.service
-  fi
   systemctl -q enable --now acc.service acc-monitor.timer
+  upgrade_running
+}
+
+# The running server becomes the new program: nothing is put to sleep and no request is lost.
+upgrade_running() {
+  if [ $upgraded = yes ] && [ -S "$run_dir/control.sock" ]; then
+    say "upgrading what runs"
+    acc boot
+  fi
 }
 
 boot() {
@@ -264,10 +269,6 @@ boot() {
   if [ $system = yes ] && systemd_runs; then
     install_units
   else
-    if [ $upgraded = yes ] && [ -S "$run_dir/control.sock" ]; then
-      say "restarting with the new program: what is awake goes to sleep and wakes at its next request"
-      acc halt
-    fi
     say "booting"
     acc boot
   fi

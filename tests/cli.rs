@@ -221,7 +221,7 @@ fn sentences() {
         }
     }
     for outcome in [
-        Outcome::Pong { pid: 7, version: "0.1.0".to_owned() },
+        Outcome::Pong { pid: 7, version: "0.1.0".to_owned(), outdated: false },
         Outcome::Monitor(Pass::default()),
         Outcome::Busy,
         Outcome::Quiesced { stopped: 3 },

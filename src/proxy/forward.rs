@@ -20,6 +20,7 @@ use super::{Front, Proxy, ProxySettings, headers, live, tunnel};
 use crate::domain::admission::Refusal;
 use crate::domain::lifecycle::Phase;
 use crate::domain::rule::Verdict;
+use crate::driver::host::sent::{Id, Sent as SentNotes};
 use crate::driver::upstream::{BodyFault, FaultFlag, ReceiveBody, SendBody, UpstreamError};
 use crate::service::door::{Knock, Pass};
 
@@ -29,6 +30,9 @@ const MARGIN: Duration = Duration::from_secs(5);
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// Longest such pause.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// Within this, what was answered has reached nginx.
+const ANSWER_ARRIVES: Duration = Duration::from_secs(10);
 
 /// What became of a knock.
 enum Entry {
@@ -44,6 +48,40 @@ enum Sent {
     /// The instance never saw it.
     Again(Box<Request<SendBody>>),
     No(Failure),
+}
+
+/// A request that may not be sent twice is on its way to an instance; dropped when its answer is on the way back.
+struct Noted {
+    sent: Arc<SentNotes>,
+    id: Id,
+    seen: bool,
+}
+
+impl Noted {
+    fn note(sent: &Arc<SentNotes>, id: Id) -> std::io::Result<Option<Self>> {
+        sent.note(id)?;
+        Ok(Some(Self { sent: sent.clone(), id, seen: true }))
+    }
+
+    /// The instance was not reached.
+    fn unseen(mut self) {
+        self.seen = false;
+        self.sent.done(self.id);
+    }
+}
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        if !self.seen {
+            return;
+        }
+        let (sent, id) = (self.sent.clone(), self.id);
+        tokio::spawn(async move {
+            // Until nginx has the answer for certain.
+            tokio::time::sleep(ANSWER_ARRIVES).await;
+            sent.done(id);
+        });
+    }
 }
 
 /// One request on its way.
@@ -80,10 +118,21 @@ impl<'a> Way<'a> {
         if body.size_hint().lower() > self.settings.max_body {
             return Some(Failure::TooLarge);
         }
+        if self.asked.again && !is_safe(&head.method) && self.may_have_been_sent() {
+            return Some(Failure::MaybeSeen);
+        }
         match self.asked.tried {
             Tried::TimedOut => Some(Failure::NoAnswer),
             Tried::MaybeSeen if !is_safe(&head.method) => Some(Failure::MaybeSeen),
             Tried::MaybeSeen | Tried::Nothing => None,
+        }
+    }
+
+    /// The acc that was asked before, and killed, may have sent it on.
+    fn may_have_been_sent(&self) -> bool {
+        match (&self.proxy.sent, self.asked.id) {
+            (Some(sent), Some(id)) => sent.was_noted(id),
+            _ => true,
         }
     }
 
@@ -95,7 +144,9 @@ impl<'a> Way<'a> {
     }
 
     async fn through(self, mut head: Parts, body: Incoming) -> Response<Reply> {
-        let draft = self.proxy.log.as_ref().map(|_| Draft::of(&head, self.asked.client, self.asked.verdict.counts, self.started));
+        // What another acc sends on is in its log already.
+        let log = self.proxy.log.as_ref().filter(|_| self.front == Front::Public);
+        let draft = log.map(|_| Draft::of(&head, self.asked.client, self.asked.verdict.counts, self.started));
         let upgrade = if self.asked.upgrade { head.extensions.remove::<OnUpgrade>() } else { None };
         headers::to_instance(self.front, &mut head.headers, &self.asked, self.settings.https);
         let body = SendBody::new(body, self.settings.max_body, self.settings.body_stall);
@@ -141,7 +192,29 @@ impl<'a> Way<'a> {
         }
     }
 
+    /// Sends it; what must not be sent twice is noted first.
     async fn send(&self, pass: &dyn Pass, request: Box<Request<SendBody>>, flag: &FaultFlag) -> Sent {
+        let noted = match (&self.proxy.sent, self.asked.id) {
+            (Some(sent), Some(id)) if !is_safe(request.method()) => Noted::note(sent, id),
+            _ => Ok(None),
+        };
+        match noted {
+            Ok(noted) => {
+                let outcome = self.send_once(pass, request, flag).await;
+                if let (Sent::Again(_), Some(noted)) = (&outcome, noted) {
+                    noted.unseen();
+                }
+                outcome
+            }
+            Err(error) => {
+                // Then it is not served rather than perhaps served twice.
+                tracing::warn!(%error, "could not note that a request is sent");
+                Sent::No(Failure::Unreachable)
+            }
+        }
+    }
+
+    async fn send_once(&self, pass: &dyn Pass, request: Box<Request<SendBody>>, flag: &FaultFlag) -> Sent {
         match self.proxy.upstreams.request(pass.gate(), *request).await {
             Ok(response) => Sent::Answer(response),
             Err(UpstreamError::Connect { request, source }) => {

@@ -12,7 +12,12 @@ pub enum Outcome {
         pid: u32,
         /// Its version.
         version: String,
+        /// Its binary has been replaced since it was started.
+        #[serde(default)]
+        outdated: bool,
     },
+    /// The server is becoming what its binary is now; a ping tells when it has.
+    Upgrading,
     /// Done, or already so.
     Instance {
         /// One word for what was done: `created`, `started`, `stopped`, `restarted`, `changed`, `reset`, `destroyed`, `purged`.

@@ -191,7 +191,7 @@ impl Registry {
         }
         maps.by_id.insert(row.id, handle.clone());
         drop(maps);
-        tokio::spawn(Actor::new(world.clone(), handle.clone(), inbox.downgrade(), messages).run());
+        world.hands.spawn(Actor::new(world.clone(), handle.clone(), inbox.downgrade(), messages).run());
         Ok(handle)
     }
 

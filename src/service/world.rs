@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::registry::Registry;
 use crate::config::Config;
@@ -60,6 +62,10 @@ pub struct World {
     pub(super) registry: Registry,
     pub(super) starts: Arc<Semaphore>,
     pub(super) monitor: AsyncMutex<()>,
+    /// Another acc has the say, see `retire`.
+    pub(super) retired: CancellationToken,
+    /// The tasks that act on instances.
+    pub(super) hands: TaskTracker,
     reconfigured: Notify,
     halting: AtomicBool,
     building: Mutex<HashMap<String, Weak<AsyncMutex<()>>>>,
@@ -83,6 +89,8 @@ impl World {
             services: parts.services,
             registry: Registry::default(),
             monitor: AsyncMutex::new(()),
+            retired: CancellationToken::new(),
+            hands: TaskTracker::new(),
             reconfigured: Notify::new(),
             halting: AtomicBool::new(false),
             building: Mutex::default(),

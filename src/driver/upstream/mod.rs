@@ -64,7 +64,7 @@ pub struct Upstreams {
 }
 
 struct Shared {
-    pooling: bool,
+    pooling: AtomicBool,
     owner: Option<u32>,
     pools: RwLock<HashMap<InstanceName, Arc<Pool>>>,
     reaping: AtomicBool,
@@ -97,6 +97,7 @@ impl Upstreams {
     /// The same, and unix sockets are believed to be an instance's only when this user listens there.
     #[must_use]
     pub fn to_instances_of(owner: Option<u32>, pooling: bool) -> Self {
+        let pooling = AtomicBool::new(pooling);
         Self { shared: Arc::new(Shared { pooling, owner, pools: RwLock::default(), reaping: AtomicBool::new(false) }) }
     }
 
@@ -107,7 +108,7 @@ impl Upstreams {
     /// See [`UpstreamError`]: either the instance never saw the request, or it may have.
     pub async fn request(&self, gate: &Gate, req: Request<SendBody>) -> Result<Response<ReceiveBody>, UpstreamError> {
         let mut req = req;
-        if self.shared.pooling {
+        if self.shared.pooling.load(Ordering::Acquire) {
             let pool = self.pool(gate);
             match Self::over_parked(&pool, req).await {
                 Ok(done) => return done,
@@ -173,6 +174,16 @@ impl Upstreams {
             }
         };
         if let Some(pool) = pool {
+            pool.close();
+        }
+    }
+
+    /// Keeps no connection any more: those without a request are closed now, the others after theirs. Another acc has taken
+    /// over, and to it every connection of this one is use.
+    pub fn retire(&self) {
+        self.shared.pooling.store(false, Ordering::Release);
+        let pools = std::mem::take(&mut *self.shared.pools.write().unwrap_or_else(PoisonError::into_inner));
+        for pool in pools.into_values() {
             pool.close();
         }
     }

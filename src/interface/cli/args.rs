@@ -113,9 +113,14 @@ pub enum Command {
     /// Quiet when nothing happened, so it fits into a crontab.
     #[command(after_help = "Example:\n  acc monitor --dry-run")]
     Monitor(MonitorArgs),
-    /// Run the daemon in the foreground: SIGTERM ends it, SIGHUP reads the config again.
+    /// Run the daemon in the foreground: SIGTERM ends it, SIGHUP reads the config again, SIGUSR2 upgrades it.
+    ///
+    /// An upgrade puts the program in place of the running one; no request is lost.
     #[command(visible_alias = "serve", after_help = "Example:\n  acc server -v")]
-    Server,
+    Server(ServerArgs),
+    /// The part of the server that serves, started by the part that watches it.
+    #[command(name = "worker", hide = true)]
+    Worker(WorkerArgs),
     /// Check or show the config.
     #[command(subcommand, after_help = "Example:\n  acc config check")]
     Config(ConfigCommand),
@@ -139,6 +144,28 @@ pub struct BootArgs {
     /// Become the supervisor instead of leaving it in the background: for systemd.
     #[arg(long)]
     pub foreground: bool,
+}
+
+/// Options of `server`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ServerArgs {
+    /// What the program that this one takes the place of has left.
+    #[arg(long, hide = true)]
+    pub resume: Option<String>,
+}
+
+/// Options of `worker`.
+#[derive(Debug, Clone, Args)]
+pub struct WorkerArgs {
+    /// Names and numbers of the listening sockets.
+    #[arg(long)]
+    pub sockets: String,
+    /// Number of the socket to the keeper.
+    #[arg(long)]
+    pub tether: i32,
+    /// Process id of the keeper.
+    #[arg(long)]
+    pub keeper: u32,
 }
 
 /// One instance.
@@ -311,7 +338,7 @@ mod tests {
         let parse = |name: &str| Cli::try_parse_from(["acc", name, "a", "b"]).unwrap().command;
         assert!(matches!(parse("wake"), Command::Start(n) if n.names == ["a", "b"]));
         assert!(matches!(parse("sleep"), Command::Stop(n) if n.names.names == ["a", "b"] && !n.now));
-        assert!(matches!(Cli::try_parse_from(["acc", "serve"]).unwrap().command, Command::Server));
+        assert!(matches!(Cli::try_parse_from(["acc", "serve"]).unwrap().command, Command::Server(_)));
     }
 
     #[test]

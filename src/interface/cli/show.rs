@@ -184,7 +184,8 @@ pub fn pass(lines: &[PassLine], colour: bool) -> String {
 #[must_use]
 pub fn sentence(outcome: &Outcome) -> String {
     match outcome {
-        Outcome::Pong { pid, version } => format!("the server answers: pid {pid}, version {version}"),
+        Outcome::Upgrading => "the server is being upgraded".to_owned(),
+        Outcome::Pong { pid, version, .. } => format!("the server answers: pid {pid}, version {version}"),
         Outcome::Instance { did, already, took_ms, instance } => instance_sentence(did, *already, *took_ms, instance),
         Outcome::Monitor(pass) => format!("looked at all instances, {} of note", pass.lines.len()),
         Outcome::Busy => "another monitor pass is under way: nothing done".to_owned(),

@@ -40,7 +40,10 @@ impl Engine for Fake {
     async fn halt(&self, _: &Config) -> Result<HaltReport, ServiceError> {
         Ok(HaltReport { already: !self.up, stopped: 2 })
     }
-    async fn serve(&self, _: Config, reload: Reload) -> Result<(), ServiceError> {
+    async fn keep(&self, _: Config, _: Option<String>) -> Result<(), ServiceError> {
+        Ok(())
+    }
+    async fn work(&self, _: Config, _: LeftToWorker, reload: Reload) -> Result<(), ServiceError> {
         reload().map(|_| ())
     }
 }

@@ -32,7 +32,7 @@ use crate::driver::host::listen;
 use crate::driver::upstream::Upstreams;
 use crate::proxy::access_log::AccessLog;
 use crate::proxy::listen::Listener;
-use crate::proxy::{Front, Proxy, ProxySettings, ServeReport, serve};
+use crate::proxy::{Ends, Front, Proxy, ProxySettings, ServeReport, serve};
 use crate::render::Templates;
 use crate::render::pages::Pages;
 use crate::service::door::{Door, Knock, Pass, Waiting};
@@ -380,7 +380,7 @@ impl Stage {
         let unix = listen::unix(&wake_socket, 0o600).unwrap();
         let listeners = vec![Listener::from_tcp(tcp, Front::Public).unwrap(), Listener::from_unix(unix, Front::Wake).unwrap()];
         let stop = CancellationToken::new();
-        let served = Some(tokio::spawn(serve(listeners, proxy.clone(), stop.clone(), grace)));
+        let served = Some(tokio::spawn(serve(listeners, proxy.clone(), Ends { shutdown: stop.clone(), ..Ends::default() }, grace)));
         Self { dir, app, door, upstreams, proxy, address, wake_socket, stop, served }
     }
 

@@ -27,12 +27,14 @@ pub(super) async fn all(config: &Config) -> Vec<Finding> {
 async fn server(config: &Config) -> (Finding, Option<u32>) {
     match call(&config.control_socket(), &Request::Ping).await {
         Ok(Reply::NoServer) => (warn("the server is not running", "`acc boot` starts everything"), None),
-        Ok(Reply::Answered(Ok(Outcome::Pong { pid, version }))) => {
+        Ok(Reply::Answered(Ok(Outcome::Pong { pid, version, outdated }))) => {
             let own = env!("CARGO_PKG_VERSION");
             let what = format!("the server answers: pid {pid}, version {version}");
-            match version == own {
-                true => (ok(what), Some(pid)),
-                false => (warn(format!("{what}; this command is {own}"), "restart the server: `acc halt`, then `acc boot`"), Some(pid)),
+            let upgrade = "`acc boot` upgrades it; no request is lost";
+            match (outdated, version == own) {
+                (true, _) => (warn(format!("{what}; its program has been replaced since it was started"), upgrade), Some(pid)),
+                (false, true) => (ok(what), Some(pid)),
+                (false, false) => (warn(format!("{what}; this command is {own}"), "run the `acc` that is installed"), Some(pid)),
             }
         }
         Ok(Reply::Answered(Ok(other))) => {
