@@ -12,7 +12,6 @@ use super::dice::Dice;
 use super::report::Strikes;
 use super::{BACK, Operator, boot_again};
 use crate::config::{Config, EdgeKind, SupervisorKind};
-use crate::domain::instance::Process;
 use crate::driver::host::clock::monotonic_ns;
 use crate::driver::host::process;
 use crate::render::nginx::pid_file;
@@ -43,7 +42,19 @@ pub(super) struct Strike {
     pub(super) pid: i32,
     /// When, in nanoseconds of the monotonic clock: a moment before.
     pub(super) at: u64,
+    /// When it was gone with all its sockets; until then even a new connection may be one to the dying process.
+    pub(super) over: u64,
 }
+
+impl Strike {
+    /// Can it have cut a connection that was opened and has ended at these times?
+    pub(super) fn reaches(&self, opened: u64, ended: u64) -> bool {
+        self.at <= ended && opened <= self.over
+    }
+}
+
+/// A process is a zombie a moment before its last thread has closed its files.
+const LAST_THREAD: Duration = Duration::from_millis(20);
 
 /// Between two kills, in milliseconds: least, and how much more at most.
 const PAUSE: (u64, u64) = (300, 900);
@@ -67,7 +78,7 @@ impl Chaos<'_> {
             let pause = PAUSE.0 + self.dice.below(PAUSE.1);
             tokio::time::sleep(Duration::from_millis(pause)).await;
             let Some((what, pid)) = self.choose(&mut last_instance).await else { continue };
-            if !self.strike(what, pid) {
+            if !self.strike(what, pid).await {
                 continue;
             }
             if let Err(e) = self.mend(what, pid).await {
@@ -108,13 +119,27 @@ impl Chaos<'_> {
         Some(pid)
     }
 
-    fn strike(&self, what: Struck, pid: i32) -> bool {
+    /// Kills it and waits until it is gone.
+    async fn strike(&self, what: Struck, pid: i32) -> bool {
         let Ok(Some(victim)) = process::by_pid(pid) else { return false };
         // Written down first: what it cuts must not end before it is known.
-        let strike = Strike { what, pid, at: monotonic_ns() };
-        self.field.strikes.lock().unwrap_or_else(PoisonError::into_inner).push(strike);
+        let strike = Strike { what, pid, at: monotonic_ns(), over: u64::MAX };
+        let number = {
+            let mut strikes = self.field.strikes.lock().unwrap_or_else(PoisonError::into_inner);
+            strikes.push(strike);
+            strikes.len() - 1
+        };
         tracing::debug!(?what, pid, "killed");
-        kill(victim)
+        let killed = process::signal_one(victim, libc::SIGKILL).is_ok();
+        while process::is_same(victim).unwrap_or(false) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(LAST_THREAD).await;
+        let mut strikes = self.field.strikes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(strike) = strikes.get_mut(number) {
+            strike.over = monotonic_ns();
+        }
+        killed
     }
 
     /// Waits until everything is back, with the help of `acc boot` where nothing else does it.
@@ -135,10 +160,6 @@ impl Chaos<'_> {
         }
         boot_again(self.operator, BACK).await
     }
-}
-
-fn kill(victim: Process) -> bool {
-    process::signal_one(victim, libc::SIGKILL).is_ok()
 }
 
 /// The pid of the server. Without one this process answers itself, and that is `None`.

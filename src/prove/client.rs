@@ -1,7 +1,7 @@
 //! One client: asks without a pause, in all the ways the application can be asked, and notes how each request ended.
 //!
-//! As any careful client it sends a safe request again when it got no answer: on a connection that had carried requests
-//! before, and once for each crash that struck while it waited. Nothing else is ever sent twice. It judges nothing.
+//! As any careful client it sends a safe request again when it got no answer: once when its connection had carried requests
+//! before and was closed, and when a crash has cut its connection. Nothing else is ever sent twice. It judges nothing.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +21,11 @@ use crate::driver::host::clock::monotonic_ns;
 const CONNECT_AGAIN: Duration = Duration::from_millis(10);
 /// Pause of a client whose request failed: what is broken is not made better by a storm.
 const AFTER_FAULT: Duration = Duration::from_millis(20);
+
+/// Most times that one request is sent.
+const TRIES: u8 = 10;
+/// How long after a crash a connection that it has cut may be taken for whole, in nanoseconds.
+pub(super) const SLACK: u64 = 50_000_000;
 
 /// What clients are to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,9 +76,12 @@ pub(super) struct Field {
 }
 
 impl Field {
-    /// Crashes since this time.
-    fn struck_since(&self, ns: u64) -> usize {
-        self.strikes.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|s| s.at >= ns).count()
+    /// Can a crash have cut a connection that was opened then, and a request on it that has ended now?
+    fn was_struck(&self, opened: u64, sent: u64) -> bool {
+        let strikes = self.strikes.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = monotonic_ns();
+        // One that was over long before the request was sent had nothing to do with it.
+        strikes.iter().any(|s| s.reaches(opened, now) && s.over.saturating_add(SLACK) >= sent)
     }
 }
 
@@ -89,6 +97,7 @@ pub(super) struct Client {
 /// A try that has ended.
 struct Try {
     opened: u64,
+    begun: u64,
     head: Option<u64>,
     messages: u8,
     reused: bool,
@@ -129,7 +138,7 @@ impl Client {
         let last = loop {
             tries += 1;
             let this = self.attempt(&plan, id, tries, &mut sent).await;
-            if !self.may_repeat(&plan, &this, usize::from(tries), sent) {
+            if !self.may_repeat(&plan, &this, tries) {
                 break this;
             }
         };
@@ -148,10 +157,10 @@ impl Client {
         }
     }
 
-    fn may_repeat(&self, plan: &Plan, this: &Try, tries: usize, sent: u64) -> bool {
+    fn may_repeat(&self, plan: &Plan, this: &Try, tries: u8) -> bool {
         let no_answer = matches!(this.end, End::Cut(_)) && plan.kind.safe();
         let stale = this.reused && this.head.is_none() && tries == 1;
-        no_answer && tries < 10 && (stale || self.field.struck_since(sent) >= tries)
+        no_answer && tries < TRIES && (stale || self.field.was_struck(this.opened, this.begun))
     }
 
     /// Sends it once. `sent` is set at the first time.
@@ -163,12 +172,12 @@ impl Client {
         let fresh = number > 1 || plan.fresh;
         let mut wire = match self.connection(fresh).await {
             Ok(wire) => wire,
-            Err(why) => return Try { opened: begin, head: None, messages: 0, reused: false, end: End::NotConnected(why) },
+            Err(why) => return Try { opened: begin, begun: begin, head: None, messages: 0, reused: false, end: End::NotConnected(why) },
         };
         let (opened, reused) = (wire.opened, wire.used);
         let text = id.text(&self.field.tag, number);
         let limit = self.field.limit + Duration::from_millis(u64::from(plan.takes_ms()));
-        let mut this = Try { opened, head: None, messages: 0, reused, end: End::Late };
+        let mut this = Try { opened, begun: begin, head: None, messages: 0, reused, end: End::Late };
         let work = async {
             if plan.kind == Kind::Socket {
                 return converse(&self.field, &mut wire, plan, &text, &mut this).await;

@@ -13,12 +13,11 @@
 use std::collections::HashSet;
 
 use super::chaos::{Strike, Struck};
+use super::client::SLACK;
 use super::record::{Arrival, Record};
 use super::report::{Fault, Spread, Tally};
 use super::shot::{End, Kind, Shot};
 
-/// A connection that a kill has cut may be taken for whole this much longer, in nanoseconds.
-const SLACK: u64 = 50_000_000;
 /// Faults that are told one by one.
 const TOLD: usize = 20;
 
@@ -123,10 +122,10 @@ fn is_carrier(what: Struck) -> bool {
     matches!(what, Struck::Server | Struck::Worker)
 }
 
-/// Was such a thing killed while the request was on its way, on a connection that is older than the kill?
+/// Was such a thing killed while the request was on its way, on a connection that can have been cut by it?
 fn struck(shot: &Shot, evidence: &Evidence<'_>, which: fn(Struck) -> bool) -> bool {
-    let from = shot.sent.saturating_sub(SLACK).max(shot.opened);
-    evidence.strikes.iter().any(|s| which(s.what) && s.at >= from && s.at <= shot.ended + SLACK)
+    let meant = |s: &&Strike| which(s.what) && s.reaches(shot.opened, shot.ended);
+    evidence.strikes.iter().filter(meant).any(|s| s.over.saturating_add(SLACK) >= shot.sent)
 }
 
 fn is_doubled(shot: &Shot, seen: &[Arrival], killed: &HashSet<i32>) -> bool {

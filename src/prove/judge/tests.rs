@@ -17,7 +17,7 @@ fn arrival(attempt: u8, pid: i32) -> Arrival {
 }
 
 fn strike(what: Struck, pid: i32, at: u64) -> Strike {
-    Strike { what, pid, at }
+    Strike { what, pid, at, over: at + 1000 }
 }
 
 fn tally(shot: Shot, seen: &[Arrival], strikes: &[Strike]) -> Tally {
