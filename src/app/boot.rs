@@ -6,7 +6,8 @@ use super::dispatch::ask_server;
 use super::{Drivers, lock, open_store, own_service, places, world};
 use crate::config::Config;
 use crate::config::model::install_shipped;
-use crate::driver::host::fs;
+use crate::driver::edge::EdgeError;
+use crate::driver::host::{fs, listen};
 use crate::driver::supervisor::{Ensured, Service};
 use crate::service::error::{ServiceError, chain};
 use crate::service::outcome::{BootReport, Outcome};
@@ -16,6 +17,8 @@ use crate::service::request::Request;
 /// How long the server may take until it answers.
 const UP_WITHIN: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_millis(20);
+/// How long what a killed nginx left behind may take to let go of the ports.
+const LEFT_WITHIN: Duration = Duration::from_secs(3);
 
 /// Boots.
 pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, ServiceError> {
@@ -29,8 +32,13 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
     let drivers = Drivers::new(config)?;
     let mut services = drivers.services()?;
     services.push(own_service(config));
+    let listens = runs && drivers.edge.is_up().await.map_err(|e| edge_unusable(&e))?;
     if !runs {
         prepare(config, &drivers, &mut report).await?;
+    }
+    // In the foreground the builtin edge may be given its sockets, which are then not free: it tells by itself.
+    if !listens && !(foreground && drivers.nginx.is_none()) {
+        addresses_are_free(config, &drivers).await?;
     }
     if foreground {
         report.exec = Some(foreground_argv(config, &drivers, &services).await?);
@@ -38,6 +46,7 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
     }
     bring_up(&drivers, &services, &mut report).await?;
     wait_for_server(config).await?;
+    wait_for_edge(config, &drivers).await?;
     if runs {
         repair(config, &mut report).await?;
     }
@@ -86,6 +95,42 @@ async fn bring_up(drivers: &Drivers, services: &[Service], report: &mut BootRepo
         if drivers.supervisor.ensure_service(service).await.map_err(unusable)? == Ensured::Started {
             report.did.push(format!("started {}", service.name));
         }
+    }
+    Ok(())
+}
+
+fn edge_unusable(e: &EdgeError) -> ServiceError {
+    ServiceError::failed(chain(e), "run `acc doctor`")
+}
+
+/// Said before anything is started: afterwards it would be a line in some log. Orphans of a killed nginx get a moment to leave.
+async fn addresses_are_free(config: &Config, drivers: &Drivers) -> Result<(), ServiceError> {
+    let deadline = tokio::time::Instant::now() + LEFT_WITHIN;
+    while !drivers.edge.is_up().await.map_err(|e| edge_unusable(&e))? || drivers.nginx.is_none() {
+        let taken = config.edge.listen.iter().find_map(|address| listen::tcp(*address).err());
+        match taken {
+            None => break,
+            Some(_) if drivers.nginx.is_some() && tokio::time::Instant::now() < deadline => tokio::time::sleep(AGAIN).await,
+            Some(e) => {
+                let hint = "end the other program, or choose another address in `edge.listen`; below port 1024 root is needed";
+                return Err(ServiceError::failed(chain(&e), hint));
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn wait_for_edge(config: &Config, drivers: &Drivers) -> Result<(), ServiceError> {
+    let deadline = tokio::time::Instant::now() + UP_WITHIN;
+    while !drivers.edge.is_up().await.map_err(|e| edge_unusable(&e))? {
+        if tokio::time::Instant::now() >= deadline {
+            let log = config.own_log("nginx-error");
+            let last = fs::last_lines(&log, 1).join("");
+            let message = format!("nginx did not come up within {} s", UP_WITHIN.as_secs());
+            let hint = format!("see `{}`; its last words: {last}", log.display());
+            return Err(ServiceError::new(crate::service::error::ErrorKind::TimedOut, message, hint));
+        }
+        tokio::time::sleep(AGAIN).await;
     }
     Ok(())
 }

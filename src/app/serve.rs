@@ -142,17 +142,25 @@ async fn look_around(world: Arc<World>, shutdown: CancellationToken) {
             () = shutdown.cancelled() => return,
             outcome = pass => report(outcome),
         }
-        // "off" is looked at again now and then, because SIGHUP may change it.
-        let pause = world.config().idle.check_every;
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(pause.unwrap_or(Duration::from_secs(60))) => {}
+        if !pause(&world, &shutdown).await {
+            return;
         }
-        while world.config().idle.check_every.is_none() {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(Duration::from_secs(60)) => {}
+    }
+}
+
+/// The pause between two passes: as the settings say now, and for ever when they say "off". `false`: the server ends.
+async fn pause(world: &World, shutdown: &CancellationToken) -> bool {
+    loop {
+        let until = async {
+            match world.config().idle.check_every {
+                Some(every) => tokio::time::sleep(every).await,
+                None => std::future::pending().await,
             }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return false,
+            () = world.reconfigured() => {}
+            () = until => return true,
         }
     }
 }

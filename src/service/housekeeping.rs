@@ -19,6 +19,9 @@ const LOG_MAX: u64 = 10 * 1024 * 1024;
 
 /// Does it all; what does not work is a line of the pass.
 pub(super) async fn keep(world: &Arc<World>, pass: &mut Pass) {
+    if let Err(e) = world.edge.is_up().await {
+        pass.lines.push(line("acc", "error", chain(&e)));
+    }
     for service in &world.services {
         match world.supervisor.ensure_service(service).await {
             Ok(Ensured::Started) => pass.lines.push(line(service.name, "repaired", "it did not run and was started")),

@@ -342,6 +342,17 @@ async fn could_not_ask_is_not_gone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_for_one_that_died_while_acc_was_away_wakes_it() {
+    let bed = Bed::new();
+    bed.create("a", false).await.unwrap();
+    let another = bed.another();
+    bed.supervisor.exit(&name("a"), Exit::Signal(9));
+    // The row still says awake: that is hearsay, and the request must neither be sent nowhere nor hear of the old death.
+    assert_eq!(pass(&another, "a").await.map(|p| p.gate().run), Ok(2));
+    assert_eq!(bed.supervisor.starts(&name("a")), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_wanted_up_comes_up_and_what_is_disabled_stays_down() {
     let bed = Bed::new();
     bed.create("a", true).await.unwrap();

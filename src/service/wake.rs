@@ -192,8 +192,8 @@ impl Door for Arc<World> {
             return Err(Refusal::Halting);
         }
         let phase = handle.snapshot().phase;
-        // A phase that is only hearsay is waited for like a start.
-        let phase = if phase == Phase::Awake { Phase::Waking } else { phase };
+        // What the database says of one that nobody has looked at is hearsay: it is asked for, and waits until it is known.
+        let starting = handle.known() && phase == Phase::Waking;
         match admission::admit(phase, verdict.wake) {
             Admission::Forward | Admission::Hold => {}
             Admission::Refuse(why) => return Err(why),
@@ -208,7 +208,7 @@ impl Door for Arc<World> {
             asked: None,
         };
         // Asked here and not at the first wait: a client that leaves at once has still woken it.
-        if phase == Phase::Waking {
+        if starting {
             waiter.asked = Some(handle.snapshot().run);
         } else {
             let (_, run) = handle.ask(Event::Wake(Cause::Request)).await.map_err(|r| refusal(&handle, &r))?;

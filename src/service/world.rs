@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore};
+use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard, Semaphore};
 
 use super::registry::Registry;
 use crate::config::Config;
@@ -60,6 +60,7 @@ pub struct World {
     pub(super) registry: Registry,
     pub(super) starts: Arc<Semaphore>,
     pub(super) monitor: AsyncMutex<()>,
+    reconfigured: Notify,
     halting: AtomicBool,
     building: Mutex<HashMap<String, Weak<AsyncMutex<()>>>>,
 }
@@ -82,6 +83,7 @@ impl World {
             services: parts.services,
             registry: Registry::default(),
             monitor: AsyncMutex::new(()),
+            reconfigured: Notify::new(),
             halting: AtomicBool::new(false),
             building: Mutex::default(),
         })
@@ -96,6 +98,12 @@ impl World {
     /// Puts other settings in force (SIGHUP). Folders and kinds must be the same.
     pub fn reconfigure(&self, config: Config) {
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        self.reconfigured.notify_one();
+    }
+
+    /// Resolves when other settings were put in force. For one task.
+    pub async fn reconfigured(&self) {
+        self.reconfigured.notified().await;
     }
 
     /// No wake from now on.

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use nix::fcntl::{Flock, FlockArg};
+
 use crate::support::bed::{ACC, COMMAND};
 use crate::support::{Combination, Done, need, processes, run};
 
@@ -17,13 +19,17 @@ fn root() -> &'static Path {
 }
 
 /// A folder for one installation, with everything in it ended and removed at the end.
-struct Place(PathBuf);
+///
+/// One at a time on this machine: each set-up chooses the next free port, and an ordinary user's run folder has a fixed name.
+struct Place(PathBuf, #[expect(dead_code, reason = "held, never read")] Flock<fs::File>);
 
 impl Place {
     fn new() -> Self {
+        let lock = fs::OpenOptions::new().create(true).truncate(false).write(true).open("/tmp/acc-test-setup.lock").unwrap();
+        let lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e).unwrap();
         let dir = tempfile::Builder::new().prefix("acc").rand_bytes(5).tempdir_in("/tmp").unwrap().keep();
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
-        Self(dir)
+        Self(dir, lock)
     }
 }
 

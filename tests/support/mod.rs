@@ -3,7 +3,7 @@
 //! Nothing here looks inside acc: it runs the binary, speaks HTTP to it and reads `/proc`. It never waits by the clock, only for
 //! the thing itself with a deadline, and ends every process it started.
 
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses a part of it")]
 
 pub mod bed;
 pub mod http;

@@ -74,6 +74,12 @@ pub trait Edge: Send + Sync {
     /// Writes the whole configuration and checks it, before the edge's program is started.
     async fn prepare(&self, routes: &[Route]) -> Result<(), EdgeError>;
 
+    /// Is the edge's program up and listening? `false`: it is not, and what a former one left behind that would keep the next
+    /// from listening was ended. An edge without a program of its own always is.
+    async fn is_up(&self) -> Result<bool, EdgeError> {
+        Ok(true)
+    }
+
     /// Makes these routes the ones in force: nothing is done when they are already, otherwise checked, at most one reload
     /// a second, the old ones kept when the new ones are refused. Returns when they are in force.
     async fn apply(&self, routes: &[Route]) -> Result<(), EdgeError>;

@@ -55,6 +55,34 @@ fn title(pid: i32) -> io::Result<Option<String>> {
     }
 }
 
+/// Ends workers whose master is gone: they go on serving what they know and hold the ports that a new master needs. They are
+/// known by the error log they have open, and finish what they are working on.
+pub fn end_orphans(error_log: &Path) -> io::Result<usize> {
+    let log = fs::canonicalize(error_log).unwrap_or_else(|_| error_log.to_owned());
+    let mut ended = 0;
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
+        let worker = title(pid).ok().flatten().is_some_and(|t| t.starts_with("nginx: worker process"));
+        if worker && has_open(pid, &log) && !has_master(pid) && kill(Pid::from_raw(pid), Signal::SIGQUIT).is_ok() {
+            tracing::warn!(pid, "ending an nginx worker whose master is gone");
+            ended += 1;
+        }
+    }
+    Ok(ended)
+}
+
+fn has_open(pid: i32, path: &Path) -> bool {
+    let Ok(links) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    links.flatten().any(|link| fs::read_link(link.path()).is_ok_and(|to| to == path))
+}
+
+fn has_master(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let parent = after_name.split_whitespace().nth(1).and_then(|p| p.parse().ok());
+    parent.and_then(|p| title(p).ok().flatten()).is_some_and(|t| t.starts_with("nginx: master process"))
+}
+
 impl Master {
     /// Makes it read its configuration again and resolves when all new connections are served by workers that have:
     /// the new ones run, the old ones have closed their listening sockets. `Err(why)`: it did not come through.
@@ -123,7 +151,7 @@ fn children_by_parent(parent: i32) -> io::Result<Vec<i32>> {
 }
 
 /// The first emergency that was logged after `from`.
-fn emergency(error_log: &Path, from: u64) -> Option<String> {
+pub fn emergency(error_log: &Path, from: u64) -> Option<String> {
     let mut file = fs::File::open(error_log).ok()?;
     file.seek(SeekFrom::Start(from)).ok()?;
     let mut text = Vec::new();
