@@ -105,7 +105,7 @@ fn verdict(shot: &Shot, seen: &[Arrival], killed: &HashSet<i32>, evidence: &Evid
         _ if in_killed => Verdict::Broken,
         End::Wrong(_) => Verdict::Wrong,
         End::Answered(502, _) if !repeatable && last.is_empty() && struck(shot, evidence, is_instance) => Verdict::Broken,
-        End::Answered(502 | 503 | 504, _) if !last.is_empty() && struck(shot, evidence, is_carrier) => Verdict::Cut,
+        End::Answered(502..=504, _) if !last.is_empty() && struck(shot, evidence, is_carrier) => Verdict::Cut,
         End::Answered(..) if !last.is_empty() => Verdict::Wrong,
         End::Cut(_) | End::HungUp(_) if !repeatable && struck(shot, evidence, is_carrier) => Verdict::Cut,
         // Nothing else kills an application's connection: it was in its socket.

@@ -107,6 +107,17 @@ pub async fn run(config: &Config, options: &Options, operator: &dyn Operator, me
     left.map(|()| report)
 }
 
+/// What one proof is made with.
+struct Scene<'a> {
+    config: &'a Config,
+    options: &'a Options,
+    operator: &'a dyn Operator,
+    subject: &'a Subject,
+    field: Arc<Field>,
+    /// Begin, in nanoseconds of the monotonic clock.
+    began: u64,
+}
+
 /// The proof itself; the subject is there before and after it.
 async fn prove(
     config: &Config,
@@ -116,31 +127,17 @@ async fn prove(
     subject: &Subject,
     interrupted: &CancellationToken,
 ) -> Result<Report, ServiceError> {
-    let to = reachable(config)?;
-    let limit = config.wake.timeout + MARGIN;
-    let demo = subject::is_demo(to, &subject.host, limit).await?;
-    let tag = format!("{:04x}{:x}", options.seed & 0xffff, monotonic_ns() / 1_000_000);
-    let field = Arc::new(Field {
-        to,
-        host: subject.host.clone(),
-        name: subject.name.clone(),
-        demo,
-        limit,
-        tag,
-        chaos: options.chaos,
-        strikes: Mutex::default(),
-        meter: meter.clone(),
-    });
-    let began = monotonic_ns();
+    let field = Arc::new(field(config, options, subject, meter).await?);
+    let scene = Scene { config, options, operator, subject, field, began: monotonic_ns() };
     let (order, orders) = watch::channel(Order::Go);
     let mut clients = JoinSet::new();
     for number in 0..options.clients {
-        clients.spawn(Client::new(field.clone(), number, options.seed).run(orders.clone()));
+        clients.spawn(Client::new(scene.field.clone(), number, options.seed).run(orders.clone()));
     }
     drop(orders);
     let mut slept = Slept::default();
     let ended = tokio::select! {
-        ended = drive(config, options, operator, subject, &field, &order, &mut slept) => ended,
+        ended = scene.drive(&order, &mut slept) => ended,
         () = interrupted.cancelled() => Ok(()),
     };
     if options.chaos {
@@ -153,65 +150,74 @@ async fn prove(
         shots.extend(done.unwrap_or_default());
     }
     ended?;
-    let took = Duration::from_nanos(monotonic_ns().saturating_sub(began));
-    let strikes: Vec<Strike> = field.strikes.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let record = read_record(subject, demo, &field.tag)?;
-    shots.sort_unstable_by_key(|shot| shot.sent);
-    let evidence = Evidence { shots: &shots, record: record.as_ref(), strikes: &strikes, began, tag: &field.tag };
-    let judgement = judge::judge(&evidence);
-    let interrupted = interrupted.is_cancelled();
-    let complete = !interrupted && slept.cycles > 0 && (options.chaos || slept.verbs_failed.is_empty());
-    Ok(Report {
-        proven: complete && judgement.tally.is_clean() && judgement.tally.right > 0,
-        instance: subject.name.clone(),
-        model: subject.model.clone(),
-        edge: if config.edge.kind == EdgeKind::Nginx { "nginx" } else { "builtin" }.to_owned(),
-        supervisor: if config.supervisor == SupervisorKind::Supervisord { "supervisord" } else { "builtin" }.to_owned(),
-        seed: options.seed,
-        cycles: slept.cycles,
-        idle_stops: slept.idle_stops,
-        clients: options.clients,
-        took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-        recorded: record.is_some(),
-        interrupted,
-        tally: judgement.tally,
-        wake: judgement.wake,
-        wake_from_sleep: judgement.wake_from_sleep,
-        strikes: options.chaos.then(|| chaos::count(&strikes)),
-        verbs_failed: slept.verbs_failed,
-        faults: judgement.faults,
+    scene.conclude(shots, slept, interrupted.is_cancelled())
+}
+
+/// What the clients need to know.
+async fn field(config: &Config, options: &Options, subject: &Subject, meter: &Arc<Meter>) -> Result<Field, ServiceError> {
+    let to = reachable(config)?;
+    let limit = config.wake.timeout + MARGIN;
+    Ok(Field {
+        to,
+        host: subject.host.clone(),
+        name: subject.name.clone(),
+        demo: subject::is_demo(to, &subject.host, limit).await?,
+        limit,
+        tag: format!("{:04x}{:x}", options.seed & 0xffff, monotonic_ns() / 1_000_000),
+        chaos: options.chaos,
+        strikes: Mutex::default(),
+        meter: meter.clone(),
     })
 }
 
-/// Cycles, and chaos beside them, until they are done or the time is over.
-async fn drive(
-    config: &Config,
-    options: &Options,
-    operator: &dyn Operator,
-    subject: &Subject,
-    field: &Field,
-    order: &watch::Sender<Order>,
-    slept: &mut Slept,
-) -> Result<(), ServiceError> {
-    let cycles = Cycles {
-        config,
-        operator,
-        field,
-        subject,
-        order,
-        dice: Dice::new(options.seed, 1 << 32),
-        most: options.cycles,
-        time: options.time,
-    };
-    let chaos = async {
-        match options.chaos {
-            true => Chaos { config, operator, field, dice: Dice::new(options.seed, 1 << 33) }.run().await,
-            false => std::future::pending().await,
+impl Scene<'_> {
+    /// Cycles, and chaos beside them, until they are done or the time is over.
+    async fn drive(&self, order: &watch::Sender<Order>, slept: &mut Slept) -> Result<(), ServiceError> {
+        let &Scene { config, options, operator, subject, ref field, .. } = self;
+        let dice = Dice::new(options.seed, 1 << 32);
+        let cycles = Cycles { config, operator, field, subject, order, dice, most: options.cycles, time: options.time };
+        let chaos = async {
+            match options.chaos {
+                true => Chaos { config, operator, field, dice: Dice::new(options.seed, 1 << 33) }.run().await,
+                false => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = cycles.run(slept) => Ok(()),
+            error = chaos => Err(error),
         }
-    };
-    tokio::select! {
-        () = cycles.run(slept) => Ok(()),
-        error = chaos => Err(error),
+    }
+
+    /// Judges what happened.
+    fn conclude(&self, mut shots: Vec<Shot>, slept: Slept, interrupted: bool) -> Result<Report, ServiceError> {
+        let &Scene { config, options, subject, ref field, began, .. } = self;
+        let took = Duration::from_nanos(monotonic_ns().saturating_sub(began));
+        let strikes: Vec<Strike> = field.strikes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let record = read_record(subject, field.demo, &field.tag)?;
+        shots.sort_unstable_by_key(|shot| shot.sent);
+        let evidence = Evidence { shots: &shots, record: record.as_ref(), strikes: &strikes, began, tag: &field.tag };
+        let judgement = judge::judge(&evidence);
+        let complete = !interrupted && slept.cycles > 0 && (options.chaos || slept.verbs_failed.is_empty());
+        Ok(Report {
+            proven: complete && judgement.tally.is_clean() && judgement.tally.right > 0,
+            instance: subject.name.clone(),
+            model: subject.model.clone(),
+            edge: if config.edge.kind == EdgeKind::Nginx { "nginx" } else { "builtin" }.to_owned(),
+            supervisor: if config.supervisor == SupervisorKind::Supervisord { "supervisord" } else { "builtin" }.to_owned(),
+            seed: options.seed,
+            cycles: slept.cycles,
+            idle_stops: slept.idle_stops,
+            clients: options.clients,
+            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            recorded: record.is_some(),
+            interrupted,
+            tally: judgement.tally,
+            wake: judgement.wake,
+            wake_from_sleep: judgement.wake_from_sleep,
+            strikes: options.chaos.then(|| chaos::count(&strikes)),
+            verbs_failed: slept.verbs_failed,
+            faults: judgement.faults,
+        })
     }
 }
 
