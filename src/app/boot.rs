@@ -37,7 +37,8 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
         prepare(config, &drivers, &mut report).await?;
     }
     // In the foreground the builtin edge may be given its sockets, which are then not free: it tells by itself.
-    if !listens && !(foreground && drivers.nginx.is_none()) {
+    let told_by_server = foreground && drivers.nginx.is_none();
+    if !listens && !told_by_server {
         addresses_are_free(config, &drivers).await?;
     }
     if foreground {
