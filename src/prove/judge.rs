@@ -1,13 +1,13 @@
 //! Judges a run: what the clients saw, held against what the application recorded and what was killed when. Pure.
 //!
-//! - **doubled**: the application has one try of a request more than once. Of a safe one that a killed process had, acc may
-//!   send the same try again; of a POST never.
+//! - **doubled**: the application has one try of a request more than once. Of a safe one acc may send the same try again, once
+//!   for each kill that fell on its way; of a POST never.
 //! - **right**: answered 2xx, and all of what was expected.
 //! - **wrong**: answered 2xx with something else; or the application had it whole, lived, and the client was told otherwise.
 //! - **broken by the crash**: not right, and the process that had it was killed by us. A POST that was in the killed process's
 //!   socket and not read yet is one too: 502 says "it may have been seen", and the kill fell between sending and answer.
-//! - **cut by the crash**: not safe to send again, no answer, and what carries connections (the edge, acc's server) was
-//!   killed by us while its connection was open.
+//! - **cut by the crash**: not safe to send again, and what carries requests (the edge, acc's server) was killed by us while it
+//!   had this one: no answer, or the honest one that it may have been seen and is not sent twice.
 //! - **lost**: everything else. An error answer to what the application never saw is always this, with or without a crash.
 
 use std::collections::HashSet;
@@ -17,6 +17,7 @@ use super::client::SLACK;
 use super::record::{Arrival, Record};
 use super::report::{Fault, Spread, Tally};
 use super::shot::{End, Kind, Shot};
+use crate::proxy::respond::MAYBE_SEEN;
 
 /// Faults that are told one by one.
 const TOLD: usize = 20;
@@ -62,7 +63,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Judgement {
     for shot in evidence.shots {
         let seen = evidence.record.and_then(|r| r.requests.get(&shot.id)).map_or(&[][..], Vec::as_slice);
         let verdict = verdict(shot, seen, &killed, evidence);
-        let doubled = is_doubled(shot, seen, &killed) || messages_doubled(shot, evidence.record);
+        let doubled = is_doubled(shot, seen, evidence) || messages_doubled(shot, evidence.record);
         count(&mut judgement.tally, shot, verdict, doubled);
         if verdict == Verdict::Right
             && let Some(wake) = wake_of(shot, seen)
@@ -106,6 +107,7 @@ fn verdict(shot: &Shot, seen: &[Arrival], killed: &HashSet<i32>, evidence: &Evid
         End::Wrong(_) => Verdict::Wrong,
         End::Answered(502, _) if !repeatable && last.is_empty() && struck(shot, evidence, is_instance) => Verdict::Broken,
         End::Answered(502..=504, _) if !last.is_empty() && struck(shot, evidence, is_carrier) => Verdict::Cut,
+        End::Answered(502, why) if !repeatable && why.contains(MAYBE_SEEN) && struck(shot, evidence, is_carrier) => Verdict::Cut,
         End::Answered(..) if !last.is_empty() => Verdict::Wrong,
         End::Cut(_) | End::HungUp(_) if !repeatable && struck(shot, evidence, is_carrier) => Verdict::Cut,
         // Nothing else kills an application's connection: it was in its socket.
@@ -124,15 +126,18 @@ fn is_carrier(what: Struck) -> bool {
 
 /// Was such a thing killed while the request was on its way, on a connection that can have been cut by it?
 fn struck(shot: &Shot, evidence: &Evidence<'_>, which: fn(Struck) -> bool) -> bool {
-    let meant = |s: &&Strike| which(s.what) && s.reaches(shot.opened, shot.ended);
-    evidence.strikes.iter().filter(meant).any(|s| s.over.saturating_add(SLACK) >= shot.sent)
+    strikes(shot, evidence).any(|s| which(s.what))
 }
 
-fn is_doubled(shot: &Shot, seen: &[Arrival], killed: &HashSet<i32>) -> bool {
-    (1..=shot.tries).any(|attempt| {
-        let times = |a: &&Arrival| a.attempt == attempt && !(shot.kind.safe() && killed.contains(&a.pid));
-        seen.iter().filter(times).count() > 1
-    })
+/// What was killed while the request was on its way.
+fn strikes<'a>(shot: &Shot, evidence: &Evidence<'a>) -> impl Iterator<Item = &'a Strike> {
+    let (opened, sent, ended) = (shot.opened, shot.sent, shot.ended);
+    evidence.strikes.iter().filter(move |s| s.reaches(opened, ended) && s.over.saturating_add(SLACK) >= sent)
+}
+
+fn is_doubled(shot: &Shot, seen: &[Arrival], evidence: &Evidence<'_>) -> bool {
+    let again = if shot.kind.safe() { strikes(shot, evidence).count() } else { 0 };
+    (1..=shot.tries).any(|attempt| seen.iter().filter(|a| a.attempt == attempt).count() > 1 + again)
 }
 
 fn messages_doubled(shot: &Shot, record: Option<&Record>) -> bool {

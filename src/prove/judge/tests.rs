@@ -71,9 +71,15 @@ fn a_try_is_delivered_once() {
         assert_eq!(tally(shot(kind, End::Right), &twice, &[]), only(doubled));
     }
     // After a kill acc may send a safe one again, and only a safe one.
-    let kill = [strike(Struck::Instance, 7, 10 * SECOND)];
-    assert_eq!(tally(shot(Kind::Get, End::Right), &twice, &kill), only(|t| t.right = 1));
-    assert_eq!(tally(shot(Kind::Post, End::Right), &twice, &kill), only(doubled));
+    for what in [Struck::Instance, Struck::Server] {
+        let kill = [strike(what, 7, 10 * SECOND)];
+        assert_eq!(tally(shot(Kind::Get, End::Right), &twice, &kill), only(|t| t.right = 1));
+        assert_eq!(tally(shot(Kind::Post, End::Right), &twice, &kill), only(doubled));
+        let thrice = [arrival(1, 7), arrival(1, 8), arrival(1, 9)];
+        assert_eq!(tally(shot(Kind::Get, End::Right), &thrice, &kill), only(doubled), "one kill, two more deliveries");
+        let earlier = [strike(what, 7, 8 * SECOND)];
+        assert_eq!(tally(shot(Kind::Get, End::Right), &twice, &earlier), only(doubled), "the kill was long before");
+    }
     // What the client itself sent again is not doubled.
     let again = Shot { tries: 2, ..shot(Kind::Get, End::Right) };
     assert_eq!(tally(again, &[arrival(1, 7), arrival(2, 7)], &[]), only(|t| (t.right, t.retried) = (1, 1)));
@@ -102,6 +108,10 @@ fn what_was_on_its_way_when_the_carrier_died_is_cut() {
         assert_eq!(tally(shot(Kind::Post, cut()), &[arrival(1, 7)], &kill), only(|t| t.cut_by_the_crash = 1));
         assert_eq!(tally(shot(Kind::Post, answered(502)), &[arrival(1, 7)], &kill), only(|t| t.cut_by_the_crash = 1));
         assert_eq!(tally(shot(Kind::Post, answered(502)), &[], &kill), only(|t| t.lost = 1), "told an error, never delivered");
+        let honest = || End::Answered(502, format!("{{\"detail\":\"{MAYBE_SEEN}\"}}").into());
+        assert_eq!(tally(shot(Kind::Post, honest()), &[], &kill), only(|t| t.cut_by_the_crash = 1));
+        assert_eq!(tally(shot(Kind::Post, honest()), &[], &[]), only(|t| t.lost = 1));
+        assert_eq!(tally(shot(Kind::Get, honest()), &[], &kill), only(|t| t.lost = 1));
         assert_eq!(tally(shot(Kind::Get, cut()), &[], &kill), only(|t| t.lost = 1), "it could have been sent again");
         let earlier = [strike(what, 3, 8 * SECOND)];
         assert_eq!(tally(shot(Kind::Post, cut()), &[], &earlier), only(|t| t.lost = 1), "its connection is younger than the kill");
