@@ -53,7 +53,7 @@ pub async fn handle(world: &Arc<World>, request: Request) -> Result<Outcome, Ser
         Request::Reset { instance } => want::reset(world, &instance).await,
         Request::Destroy { instance, force } => destroy::run(world, &instance, force).await,
         Request::Purge { instance } => purge::run(world, &instance).await,
-        Request::Monitor { dry_run } => monitor::run(world, dry_run).await,
+        Request::Monitor { dry_run, thorough } => monitor::run(world, dry_run, thorough).await,
         Request::Quiesce => quiesce::run(world).await,
     }
 }

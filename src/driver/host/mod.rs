@@ -6,6 +6,7 @@ pub mod command;
 pub mod fs;
 pub mod listen;
 pub mod net;
+pub mod peer;
 pub mod process;
 pub mod rotate;
 pub mod spawn;

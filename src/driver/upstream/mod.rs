@@ -65,6 +65,7 @@ pub struct Upstreams {
 
 struct Shared {
     pooling: bool,
+    owner: Option<u32>,
     pools: RwLock<HashMap<InstanceName, Arc<Pool>>>,
     reaping: AtomicBool,
 }
@@ -90,7 +91,13 @@ impl Upstreams {
     /// `pooling`: keep connections for the next request; without it every request has its own (`Connection: close`).
     #[must_use]
     pub fn new(pooling: bool) -> Self {
-        Self { shared: Arc::new(Shared { pooling, pools: RwLock::default(), reaping: AtomicBool::new(false) }) }
+        Self::to_instances_of(None, pooling)
+    }
+
+    /// The same, and unix sockets are believed to be an instance's only when this user listens there.
+    #[must_use]
+    pub fn to_instances_of(owner: Option<u32>, pooling: bool) -> Self {
+        Self { shared: Arc::new(Shared { pooling, owner, pools: RwLock::default(), reaping: AtomicBool::new(false) }) }
     }
 
     /// Sends a request and returns the head of the answer; its body arrives as it is read. There is no time limit on the
@@ -106,12 +113,12 @@ impl Upstreams {
                 Ok(done) => return done,
                 Err(unsent) => req = unsent,
             }
-            return Self::over_fresh(gate, Some(pool), req).await;
+            return self.over_fresh(gate, Some(pool), req).await;
         }
         if !req.headers().contains_key(header::UPGRADE) {
             req.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
         }
-        Self::over_fresh(gate, None, req).await
+        self.over_fresh(gate, None, req).await
     }
 
     /// Tries parked connections; gives the request back when none of them took it.
@@ -135,8 +142,13 @@ impl Upstreams {
         Err(req)
     }
 
-    async fn over_fresh(gate: &Gate, pool: Option<Arc<Pool>>, req: Request<SendBody>) -> Result<Response<ReceiveBody>, UpstreamError> {
-        let link = match Link::connect(&gate.listen, pool).await {
+    async fn over_fresh(
+        &self,
+        gate: &Gate,
+        pool: Option<Arc<Pool>>,
+        req: Request<SendBody>,
+    ) -> Result<Response<ReceiveBody>, UpstreamError> {
+        let link = match Link::connect(&gate.listen, self.shared.owner, pool).await {
             Ok(link) => link,
             Err(source) => return Err(UpstreamError::Connect { request: Box::new(req), source }),
         };
