@@ -113,6 +113,13 @@ pub enum Command {
     /// Quiet when nothing happened, so it fits into a crontab.
     #[command(after_help = "Example:\n  acc monitor --dry-run")]
     Monitor(MonitorArgs),
+    /// Prove on this host that no request is lost when an instance is stopped and woken.
+    ///
+    /// Clients ask a scratch instance without a pause (GET, POST, slow answers, streams, WebSockets) while it is put to sleep
+    /// and woken over and over. What each of them got is held against what the application itself has recorded. Exit code 0
+    /// only when nothing was lost, answered wrong or delivered twice. Nothing is left behind.
+    #[command(after_help = "Example:\n  acc prove --cycles 100 --clients 8")]
+    Prove(ProveArgs),
     /// Run the daemon in the foreground: SIGTERM ends it, SIGHUP reads the config again, SIGUSR2 upgrades it.
     ///
     /// An upgrade puts the program in place of the running one; no request is lost.
@@ -286,6 +293,33 @@ pub struct MonitorArgs {
     /// Change nothing: say for each awake instance why it would or would not be put to sleep.
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// Options of `prove`.
+#[derive(Debug, Clone, Args)]
+pub struct ProveArgs {
+    /// Use this instance and leave it as it was found, instead of a scratch one that is removed afterwards.
+    #[arg(long, value_name = "NAME", conflicts_with = "app")]
+    pub instance: Option<String>,
+    /// Put it to sleep this often [default: 100, or until --for is over].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub cycles: Option<u32>,
+    /// Clients at once.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub clients: u16,
+    /// Model of the scratch instance.
+    #[arg(long, value_name = "MODEL", default_value = "hello")]
+    pub app: String,
+    /// End after this long, even if cycles are left.
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub time: Option<Duration>,
+    /// Also kill the instance, the server, the supervisor and nginx's workers, at moments drawn by chance. Every other instance
+    /// of this installation feels it too.
+    #[arg(long)]
+    pub chaos: bool,
+    /// Repeat the chance of an earlier run.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
 }
 
 /// What to do with the config.
