@@ -42,6 +42,7 @@ suite! {
     }
     idle {
         what_is_open_is_never_cut_by_an_idle_stop
+        a_silent_web_socket_ends_when_the_config_says_so
     }
     wake {
         a_thousand_first_requests_make_one_start

@@ -69,6 +69,8 @@ pub struct IdleConfig {
     pub min_awake: Duration,
     /// `check_every`: pause between two passes of the server's own monitor; `None`: "off".
     pub check_every: Option<Duration>,
+    /// `silent_connections`: a WebSocket without traffic for longer is not use any more; `None`: "never".
+    pub silent_connections: Option<Duration>,
 }
 
 /// `[wake]`.

@@ -295,7 +295,15 @@ impl<'a> Way<'a> {
         match (switching, upgrade) {
             (false, _) => Response::from_parts(head, Reply::forwarded(body, pass, line)),
             (true, Some(client)) => {
-                self.proxy.tunnels.spawn(tunnel::carry(client, body, pass, line, self.proxy.cut.clone()));
+                let silence = self.settings.silent.map(|limit| tunnel::Silence {
+                    limit,
+                    door: self.proxy.door.clone(),
+                    upstreams: self.proxy.upstreams.clone(),
+                    host: self.asked.host.clone(),
+                    verdict: self.asked.verdict,
+                });
+                let use_of = tunnel::Use::new(pass, silence);
+                self.proxy.tunnels.spawn(tunnel::carry(client, body, use_of, line, self.proxy.cut.clone()));
                 Response::from_parts(head, Reply::empty())
             }
             // It switches although nobody asked for it.

@@ -69,6 +69,8 @@ pub struct ProxySettings {
     pub max_body: u64,
     /// A request's body may stand still for this long.
     pub body_stall: Duration,
+    /// `idle.silent_connections`: an upgraded connection without traffic for longer is not use any more.
+    pub silent: Option<Duration>,
     /// `[[rules]]`, in order.
     pub rules: Vec<Rule>,
     /// Clients reach acc's own edge over TLS that something before it ends.
@@ -84,6 +86,7 @@ impl ProxySettings {
             page_after: config.wake.page_after,
             max_body: config.edge.max_body,
             body_stall: BODY_STALL,
+            silent: config.idle.silent_connections,
             rules: config.rules.clone(),
             https: false,
         }

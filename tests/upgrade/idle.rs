@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use crate::support::{Bed, Combination, http, now};
+use crate::support::{Bed, Combination, Settings, http, now};
 
 pub fn what_is_open_is_never_cut_by_an_idle_stop(combination: Combination) {
     let Some(bed) = Bed::with(combination, |s| (s.idle, s.check_every) = ("300ms", "100ms")) else { return };
@@ -45,6 +45,35 @@ pub fn what_is_open_is_never_cut_by_an_idle_stop(combination: Combination) {
         // nginx holds an upload back until it is whole, so that one starts when it has come in.
         assert_eq!(starts, 1, "`{name}` was stopped within its own request");
     }
+}
+
+pub fn a_silent_web_socket_ends_when_the_config_says_so(combination: Combination) {
+    let silent = |s: &mut Settings| {
+        s.idle = "300ms";
+        // Two settings in one.
+        s.check_every = "100ms\"\nsilent_connections = \"600ms";
+    };
+    if combination.edge == "nginx" {
+        let Some(bed) = Bed::unbooted(combination, silent) else { return };
+        bed.acc(&["config", "check"]).code(2).says(&["idle.silent_connections", "never"]);
+        bed.configure(&Settings::default());
+        return;
+    }
+    let Some(bed) = Bed::with(combination, silent) else { return };
+    for name in ["silent", "lively"] {
+        bed.acc(&["create", name, "--model", "tester", "--asleep"]).ok();
+    }
+    let (mut silent, mut lively) = (bed.web_socket("silent"), bed.web_socket("lively"));
+    assert_eq!(silent.echo("once").unwrap(), "once");
+    let began = now();
+    while bed.phase("silent") != "asleep" {
+        assert!(began.elapsed() < Duration::from_secs(20), "it never slept: {}", bed.info("silent"));
+        assert_eq!(lively.echo("again").unwrap(), "again");
+    }
+    assert!(began.elapsed() >= Duration::from_millis(600), "it slept after {:?}", began.elapsed());
+    assert!(silent.echo("gone").is_err());
+    assert_eq!(lively.echo("there").unwrap(), "there");
+    lively.close();
 }
 
 fn slow_upload(bed: &Bed, length: Duration) {

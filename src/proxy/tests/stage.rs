@@ -352,6 +352,7 @@ pub fn settings() -> ProxySettings {
         page_after: Duration::from_millis(100),
         max_body: 64 * 1024 * 1024,
         body_stall: Duration::from_secs(10),
+        silent: None,
         rules: Vec::new(),
         https: false,
     }
