@@ -19,6 +19,8 @@ mod registry;
 pub mod request;
 mod restart;
 mod routes;
+#[cfg(test)]
+mod simulation;
 mod start;
 mod stop;
 #[cfg(test)]

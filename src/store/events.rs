@@ -56,11 +56,11 @@ impl Store {
     /// Drops what is too old or too much.
     pub fn prune_events(&self, now: WallTime) -> Result<(), StoreError> {
         self.writer()?
-            .execute(
+            .prepare_cached(
                 "DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?1 OR id <= (SELECT max(id) FROM \
                  (SELECT id, at FROM events ORDER BY id LIMIT 1000) WHERE at < ?2)",
-                params![KEEP, now.0 - KEEP_MS],
             )
+            .and_then(|mut s| s.execute(params![KEEP, now.0 - KEEP_MS]))
             .map(|_| ())
             .map_err(|e| self.error(&e))
     }

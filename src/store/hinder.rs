@@ -42,6 +42,13 @@ impl Store {
         Self { path: self.path.clone(), connection: self.connection.clone(), hindrance: self.hindrance.clone() }
     }
 
+    /// Names and phases of all instances: all that a test looks at often.
+    pub(crate) fn phases(&self) -> Vec<(String, String)> {
+        let connection = self.connection();
+        let mut statement = connection.prepare_cached("SELECT name, phase FROM instances").unwrap();
+        statement.query_map([], |r| Ok((r.get(0)?, r.get(1)?))).unwrap().map(Result::unwrap).collect()
+    }
+
     /// From now on a write fails as on a full disk whenever `full` says so.
     pub(crate) fn hinder(&self, full: impl Fn() -> bool + Send + Sync + 'static) {
         *self.hindrance.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(full));

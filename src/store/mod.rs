@@ -6,9 +6,9 @@
 
 mod encode;
 mod events;
-mod instances;
 #[cfg(test)]
 mod hinder;
+mod instances;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
