@@ -9,10 +9,10 @@ use super::registry::Handle;
 use super::request::NewInstance;
 use super::wake::{self, Settled};
 use super::world::World;
-use super::{done, launch, purge, routes, start, want};
+use super::{destroy, done, launch, purge, routes, start, want};
 use crate::config::model::resolve_params;
 use crate::domain::instance::Wanted;
-use crate::domain::lifecycle::{Cause, Event, Machine};
+use crate::domain::lifecycle::{Cause, Event, Machine, Phase};
 use crate::domain::model::{ListenKind, Model};
 use crate::domain::name::{HostName, InstanceId, InstanceName, free_name};
 use crate::driver::host::{fs, net, users};
@@ -199,7 +199,8 @@ fn make_files(world: &World, plan: &Plan, row: &crate::store::Row) -> Result<(),
 
 async fn first_start(world: &Arc<World>, plan: &Plan, handle: &Arc<Handle>) -> Result<(), ServiceError> {
     let failed = match wake::start(world, handle, Cause::Operator).await {
-        Ok((_, Settled::There)) => return Ok(()),
+        // Somebody who stops it now gets what was asked for: it is made, and sleeps.
+        Ok((_, Settled::There | Settled::Stopped)) => return Ok(()),
         Ok((_, Settled::Failed(failure))) => wake::failed("start", &plan.name, &failure),
         Err(e) => e,
     };
@@ -213,16 +214,19 @@ async fn first_start(world: &Arc<World>, plan: &Plan, handle: &Arc<Handle>) -> R
 async fn undo(world: &Arc<World>, id: InstanceId, cause: ServiceError) -> ServiceError {
     match take_back(world, id).await {
         Ok(()) => cause,
-        Err(e) => ServiceError { hint: format!("{}; also, {} (it is undone at the next start of acc)", cause.hint, e.message), ..cause },
+        Err(e) => {
+            ServiceError { hint: format!("{}; also, {} (it is undone by the next pass of `acc monitor`)", cause.hint, e.message), ..cause }
+        }
     }
 }
 
-/// Undoes a create that was begun: also after a crash of acc.
+/// Undoes a create that was begun: also after a crash of acc. It goes out of service first: should the rest fail, nobody is
+/// served by what will be removed later.
 pub(super) async fn take_back(world: &Arc<World>, id: InstanceId) -> Result<(), ServiceError> {
     let Some(row) = world.store.by_id(id).map_err(super::error::store)? else { return Ok(()) };
-    if row.stored.phase.is_live() {
+    if row.stored.phase != Phase::Creating {
         let handle = world.registry.get(world, &row)?;
-        wake::stop(world, &handle, true).await?;
+        destroy::stop_and_destroy(world, &handle, false).await?;
     }
     purge::remove(world, &row).await
 }

@@ -20,6 +20,8 @@ pub mod request;
 mod restart;
 pub mod retire;
 mod routes;
+#[cfg(test)]
+mod simulation;
 mod start;
 mod stop;
 #[cfg(test)]

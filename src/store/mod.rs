@@ -6,10 +6,12 @@
 
 mod encode;
 mod events;
+#[cfg(test)]
+mod hinder;
 mod instances;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -71,7 +73,9 @@ pub enum StoreError {
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    connection: Mutex<Connection>,
+    connection: Arc<Mutex<Connection>>,
+    #[cfg(test)]
+    hindrance: hinder::Hindrance,
 }
 
 impl Store {
@@ -86,12 +90,18 @@ impl Store {
         connection.pragma_update(None, "journal_mode", "WAL").map_err(say)?;
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(say)?;
         connection.pragma_update(None, "foreign_keys", true).map_err(say)?;
-        Migrations::from_slice(MIGRATIONS).to_latest(&mut connection).map_err(|e| match e {
-            rusqlite_migration::Error::RusqliteError { err, .. } => translate(path, &err),
-            other => StoreError::Unusable { path: path.to_owned(), why: other.to_string() },
-        })?;
+        migrate(path, &mut connection)?;
         restrict(path);
-        Ok(Self { path: path.to_owned(), connection: Mutex::new(connection) })
+        Ok(Self::over(path, connection))
+    }
+
+    fn over(path: &Path, connection: Connection) -> Self {
+        Self {
+            path: path.to_owned(),
+            connection: Arc::new(Mutex::new(connection)),
+            #[cfg(test)]
+            hindrance: hinder::Hindrance::default(),
+        }
     }
 
     /// Opens for reading only; nothing is made or migrated.
@@ -100,8 +110,7 @@ impl Store {
             return Err(StoreError::Missing(path.to_owned()));
         }
         Self::refuse_newer(path)?;
-        let connection = read_only(path)?;
-        Ok(Self { path: path.to_owned(), connection: Mutex::new(connection) })
+        Ok(Self::over(path, read_only(path)?))
     }
 
     /// Looks for damage; reads the whole database.
@@ -123,13 +132,21 @@ impl Store {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The connection, for writing.
+    #[cfg_attr(not(test), expect(clippy::unnecessary_wraps, reason = "tests can make any write fail here"))]
+    fn writer(&self) -> Result<MutexGuard<'_, Connection>, StoreError> {
+        #[cfg(test)]
+        self.hindrance.ask(&self.path)?;
+        Ok(self.connection())
+    }
+
     fn error(&self, e: &rusqlite::Error) -> StoreError {
         translate(&self.path, e)
     }
 
     /// Runs `work` in a transaction that is on the disk when this returns.
     fn durably<T>(&self, work: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let mut connection = self.connection();
+        let mut connection = self.writer()?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(|e| self.error(&e))?;
         let result = (|| {
             let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(|e| self.error(&e))?;
@@ -140,6 +157,13 @@ impl Store {
         let _ = connection.pragma_update(None, "synchronous", "NORMAL");
         result
     }
+}
+
+fn migrate(path: &Path, connection: &mut Connection) -> Result<(), StoreError> {
+    Migrations::from_slice(MIGRATIONS).to_latest(connection).map_err(|e| match e {
+        rusqlite_migration::Error::RusqliteError { err, .. } => translate(path, &err),
+        other => StoreError::Unusable { path: path.to_owned(), why: other.to_string() },
+    })
 }
 
 fn read_only(path: &Path) -> Result<Connection, StoreError> {
