@@ -36,5 +36,5 @@ pub(in super::super) async fn run(call: &mut Call<'_>, args: &LogsArgs) -> End {
 }
 
 fn cannot_read(path: &Path, error: &std::io::Error) -> ServiceError {
-    ServiceError::because(format!("could not read `{}`", path.display()), error, "may you read it? the owner of acc's home and root may")
+    ServiceError::because(format!("could not read `{}`", path.display()), error, "run as root (or the user who booted acc)")
 }
