@@ -53,7 +53,7 @@ fn plan(world: &World, new: &NewInstance) -> Result<Plan, ServiceError> {
     let params = resolve_params(&model, &new.set).map_err(|e| {
         invalid(
             format!("could not create from model `{}`: {}", model.name, chain(&e)),
-            "`acc models` shows its parameters; give one with --set NAME=VALUE",
+            &format!("`acc models {}` shows its parameters; give one with --set NAME=VALUE", model.name),
         )
     })?;
     let name = match &new.name {
@@ -67,6 +67,11 @@ fn plan(world: &World, new: &NewInstance) -> Result<Plan, ServiceError> {
     };
     let mut hosts = Vec::new();
     for text in &new.hosts {
+        // In a Host header a port means nothing; here somebody may believe that it does.
+        if text.contains(':') {
+            let hint = "leave the port out: an instance answers on all of `edge.listen`";
+            return Err(invalid(format!("`{text}` is not a host name: it has a port"), hint));
+        }
         let host = HostName::parse(text)
             .map_err(|e| invalid(format!("`{text}` is not a host name: {e}"), "give a host such as shop.example.org"))?;
         if !hosts.contains(&host) {
@@ -79,6 +84,9 @@ fn plan(world: &World, new: &NewInstance) -> Result<Plan, ServiceError> {
         return Err(invalid(format!("`{owner}` is not an e-mail address"), "give one such as jane@example.org"));
     }
     let idle = new.idle_ms.map(Duration::from_millis);
+    if idle.is_some_and(|idle| idle.is_zero()) {
+        return Err(invalid("an idle timeout of zero would put it to sleep at once".to_owned(), "give one such as 15m"));
+    }
     hosts_are_free(world, &name, &hosts)?;
     Ok(Plan { name, model, hosts, params, owner, idle, wanted, asleep: new.asleep || wanted == Wanted::Down })
 }
@@ -132,14 +140,24 @@ fn insert(world: &World, plan: &Plan) -> Result<InstanceId, ServiceError> {
             Ok(id) => return Ok(id),
             Err(Insert::Store(StoreError::Taken(what))) if what.starts_with("the port") => {}
             Err(Insert::Store(e @ StoreError::Taken(_))) => {
-                let hint = "choose another; `acc list` shows what there is";
-                return Err(ServiceError::failed(format!("could not create `{}`: {}", plan.name, chain(&e)), hint));
+                return Err(ServiceError::failed(
+                    format!("could not create `{}`: {}", plan.name, chain(&e)),
+                    taken_hint(world, &plan.name),
+                ));
             }
             Err(Insert::Store(e)) => return Err(super::error::store(e)),
             Err(Insert::Service(e)) => return Err(e),
         }
     }
     Err(no_port(&config))
+}
+
+/// The way out when something of a new instance is taken: often by a destroyed one that is not purged yet.
+fn taken_hint(world: &World, name: &InstanceName) -> String {
+    match world.store.by_name(name.as_str()) {
+        Ok(Some(row)) if row.stored.phase == Phase::Destroyed => format!("`acc purge {name}` frees the name, or choose another"),
+        _ => "choose another; `acc list` shows what there is".to_owned(),
+    }
 }
 
 enum Insert {
@@ -190,7 +208,7 @@ fn make_files(world: &World, plan: &Plan, row: &crate::store::Row) -> Result<(),
     let dir = config.instance_dir(plan.name.as_str());
     let hint = "check space, owner and mode of that place, then try again";
     render::instance::files(&plan.model, &context, &dir)
-        .map_err(|e| step(plan, "make its files", ServiceError::failed(chain(&e), hint)))?;
+        .map_err(|e| step(plan, "make its files", launch::cannot_render(&plan.model, chain(&e), &e)))?;
     if let Some(user) = &config.user {
         users::settle(&dir, user).map_err(|e| step(plan, "give its files to its user", ServiceError::failed(chain(&e), hint)))?;
     }

@@ -8,7 +8,7 @@ mod destroy;
 pub mod door;
 pub mod error;
 mod housekeeping;
-mod launch;
+pub(crate) mod launch;
 mod ledger;
 mod monitor;
 pub mod outcome;

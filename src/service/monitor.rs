@@ -137,6 +137,7 @@ fn would(world: &World, handle: &Handle, seen: Seen) -> PassLine {
     match idle::verdict(&look, now) {
         Verdict::Sleep => line(name, "sleep", format!("quiet for {}, its idle timeout is {}", short(quiet), short(look.timeout))),
         Verdict::Pinned => line(name, "keep", "it is wanted up"),
+        Verdict::InUse(1) => line(name, "keep", "1 request or connection is open"),
         Verdict::InUse(n) => line(name, "keep", format!("{n} requests or connections are open")),
         Verdict::JustWoken(left) => line(name, "keep", format!("just woken, kept awake for {} more", short(left))),
         Verdict::NotYet(left) => line(name, "keep", format!("quiet for {}, idle in {}", short(quiet), short(left))),

@@ -64,6 +64,9 @@ pub enum StoreError {
         /// SQLite's words.
         why: String,
     },
+    /// This user may not read or write it.
+    #[error("no permission to use database `{0}`")]
+    Forbidden(PathBuf),
     /// Something unique is there already: what.
     #[error("{0} is taken")]
     Taken(String),
@@ -106,8 +109,12 @@ impl Store {
 
     /// Opens for reading only; nothing is made or migrated.
     pub fn open_readonly(path: &Path) -> Result<Self, StoreError> {
-        if !path.exists() {
-            return Err(StoreError::Missing(path.to_owned()));
+        match path.try_exists() {
+            Ok(true) => {}
+            Ok(false) => return Err(StoreError::Missing(path.to_owned())),
+            // It could not be asked: that does not mean that there is none.
+            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => return Err(StoreError::Forbidden(path.to_owned())),
+            Err(e) => return Err(StoreError::Unusable { path: path.to_owned(), why: e.to_string() }),
         }
         Self::refuse_newer(path)?;
         Ok(Self::over(path, read_only(path)?))
@@ -186,8 +193,16 @@ fn translate(path: &Path, e: &rusqlite::Error) -> StoreError {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Locked(path),
         Some(ErrorCode::DiskFull) => StoreError::Full(path),
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt { path, why: e.to_string() },
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) if forbidden(&path) => StoreError::Forbidden(path),
         _ => StoreError::Unusable { path, why: e.to_string() },
     }
+}
+
+/// Is this user kept out? SQLite does not tell. Asked without opening the file: closing it would drop the locks of this process.
+fn forbidden(path: &Path) -> bool {
+    use rustix::fs::{Access, access};
+    let kept_out = |path: &Path, wanted| access(path, wanted) == Err(rustix::io::Errno::ACCESS);
+    kept_out(path, Access::READ_OK | Access::WRITE_OK) || path.parent().is_some_and(|dir| kept_out(dir, Access::WRITE_OK | Access::EXEC_OK))
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ pub enum Command {
     #[command(after_help = "Example:\n  acc restart shop")]
     Restart(Names),
     /// Let instances sleep and wake by themselves (wanted: auto).
-    #[command(after_help = "Example:\n  acc enable shop")]
+    #[command(alias = "unpin", after_help = "Example:\n  acc enable shop")]
     Enable(Names),
     /// Keep instances asleep: no request wakes them (wanted: down).
     #[command(after_help = "Example:\n  acc disable shop")]
@@ -99,9 +99,9 @@ pub enum Command {
     /// Show everything about one instance.
     #[command(after_help = "Example:\n  acc info shop --json")]
     Info(Name),
-    /// List the models: what instances can be made from.
-    #[command(after_help = "Example:\n  acc models")]
-    Models,
+    /// List the models: what instances can be made from; or show one with its parameters.
+    #[command(after_help = "Example:\n  acc models hello")]
+    Models(ModelsArgs),
     /// Show what an instance has printed.
     #[command(after_help = "Example:\n  acc logs shop -f")]
     Logs(LogsArgs),
@@ -213,7 +213,7 @@ pub struct CreateArgs {
     #[arg(long, value_name = "KEY=FILE", value_parser = key_value)]
     pub set_file: Vec<(String, String)>,
     /// Put to sleep after this long without use [default: idle.timeout].
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = some_time)]
     pub idle: Option<Duration>,
     /// Sleep and wake by itself, always on, or disabled [default: auto].
     #[arg(long, value_name = "auto|up|down", value_parser = ["auto", "up", "down"], hide_possible_values = true)]
@@ -257,6 +257,14 @@ pub struct ListArgs {
     /// At most this many.
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
+}
+
+/// Options of `models`.
+#[derive(Debug, Clone, Args)]
+pub struct ModelsArgs {
+    /// Only this one, with its parameters.
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
 }
 
 /// Options of `logs`.
@@ -349,6 +357,12 @@ pub struct ManArgs {
     pub dir: Option<PathBuf>,
 }
 
+/// A duration of at least a millisecond.
+fn some_time(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|e| e.to_string())?;
+    if duration.as_millis() == 0 { Err("must be longer than zero".to_owned()) } else { Ok(duration) }
+}
+
 fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -372,6 +386,7 @@ mod tests {
         let parse = |name: &str| Cli::try_parse_from(["acc", name, "a", "b"]).unwrap().command;
         assert!(matches!(parse("wake"), Command::Start(n) if n.names == ["a", "b"]));
         assert!(matches!(parse("sleep"), Command::Stop(n) if n.names.names == ["a", "b"] && !n.now));
+        assert!(matches!(parse("unpin"), Command::Enable(n) if n.names == ["a", "b"]));
         assert!(matches!(Cli::try_parse_from(["acc", "serve"]).unwrap().command, Command::Server(_)));
     }
 

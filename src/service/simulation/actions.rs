@@ -26,7 +26,7 @@ impl Life {
         let who = usize::try_from(rng.below(u64::try_from(NAMES.len()).unwrap())).unwrap();
         match rng.below(100) {
             0..45 => self.requests(rng, who, next),
-            45..58 => self.verb(rng.next(), who, Request::Monitor { dry_run: rng.percent(10) }),
+            45..58 => self.verb(rng.next(), who, Request::Monitor { dry_run: rng.percent(10), thorough: rng.percent(10) }),
             58..82 => self.operator(rng, who),
             82..86 => self.maker(rng, who),
             86..90 if self.host.profile.faults => self.kill(who),
@@ -225,6 +225,7 @@ fn allows(request: &Request) -> &'static [Why] {
         Request::Create(_) => &[Why::Cut, Why::Gone],
         Request::Purge { .. } => &[Why::Gone],
         Request::Ping
+        | Request::Upgrade
         | Request::Start { .. }
         | Request::Want { .. }
         | Request::Reset { .. }

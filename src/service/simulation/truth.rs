@@ -71,7 +71,7 @@ impl Life {
     }
 
     async fn pass(&self) {
-        self.verb(0, 0, Request::Monitor { dry_run: false });
+        self.verb(0, 0, Request::Monitor { dry_run: false, thorough: false });
         self.rest().await;
         self.let_go_by(10_000).await;
     }
