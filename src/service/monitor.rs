@@ -12,7 +12,7 @@ use super::error::{ServiceError, chain};
 use super::housekeeping;
 use super::outcome::{Outcome, Pass, PassLine};
 use super::recover;
-use super::registry::{Handle, LastLook};
+use super::registry::{self, Handle, LastLook};
 use super::wake::{self, Settled};
 use super::world::World;
 use crate::domain::idle::{self, Verdict};
@@ -25,6 +25,9 @@ use crate::store::Row;
 
 /// How long a pass waits for a supervisor that must first be asked what runs.
 const KNOW_WITHIN: Duration = Duration::from_secs(3);
+
+/// The wall clock is slewed by so many ms now and then without being set.
+const CLOCK_DRIFT: u64 = 1_000;
 
 /// One pass, unless another one is under way.
 pub(super) async fn run(world: &Arc<World>, dry_run: bool, thorough: bool) -> Result<Outcome, ServiceError> {
@@ -112,9 +115,14 @@ fn usage(world: &World, handle: &Handle, seen: Seen) -> Use {
         (machine.run(), machine.since())
     };
     let pooled = world.edge.pooled(&handle.gate(run));
+    let now_offset = registry::offset(world.clock.wall(), world.now());
+    let clock_was_set = last.offset.is_none_or(|then| now_offset.abs_diff(then) > CLOCK_DRIFT);
     let used = (seen.mark != last.mark).then(|| {
-        // The log grew between the last look and now; its time is only believed within these bounds, because the wall
-        // clock may have been set.
+        // The log grew between the last look and now. If the wall clock was set in between, its time says nothing: then it was
+        // just now, which only puts the sleep off.
+        if clock_was_set {
+            return world.now();
+        }
         let at = world.clock.wall().0.saturating_sub(seen.mark.modified).max(0);
         let estimate = Timestamp(world.now().0.saturating_sub(u64::try_from(at).unwrap_or(0)));
         estimate.clamp(last.at.max(since).min(world.now()), world.now())
@@ -184,7 +192,8 @@ async fn tell(world: &World, handle: &Arc<Handle>, seen: Seen) -> Option<PassLin
 /// Writes down what was seen, so that the next look, maybe of another process, knows what is new.
 fn remember(world: &World, handle: &Handle, mark: Mark) {
     let now = world.now();
-    *handle.last_look.lock().unwrap_or_else(PoisonError::into_inner) = LastLook { mark, at: now };
+    *handle.last_look.lock().unwrap_or_else(PoisonError::into_inner) =
+        LastLook { mark, at: now, offset: Some(registry::offset(world.clock.wall(), now)) };
     let quiet = handle.machine().quiet_since();
     let mark = (mark.inode, mark.size, mark.modified);
     let written = world.store.looked(handle.instance.id, mark, now, quiet, Some(world.wall_at(quiet)));

@@ -15,7 +15,7 @@ use super::world::World;
 use crate::domain::instance::Instance;
 use crate::domain::lifecycle::{Answer, Denied, Event, Machine, Phase};
 use crate::domain::name::{HostName, InstanceId};
-use crate::domain::time::Timestamp;
+use crate::domain::time::{Timestamp, WallTime};
 use crate::driver::activity::Mark;
 use crate::driver::edge::Gate;
 use crate::store::Row;
@@ -48,6 +48,13 @@ pub type Reply = Result<(Answer, u64), Refused>;
 pub(super) struct LastLook {
     pub(super) mark: Mark,
     pub(super) at: Timestamp,
+    /// Wall clock less boot clock at that time, in ms: when it has changed, the wall clock was set.
+    pub(super) offset: Option<i64>,
+}
+
+/// Wall clock less boot clock, from the same moment by both.
+pub(super) fn offset(wall: WallTime, boot: Timestamp) -> i64 {
+    wall.0.saturating_sub(i64::try_from(boot.0).unwrap_or(i64::MAX))
 }
 
 /// One instance's machine and the way to its task.
@@ -171,6 +178,12 @@ impl Registry {
         // The row was read outside this lock: read it again, it may have been written by a task that has left since.
         let row = world.store.by_id(row.id).map_err(super::error::store)?.ok_or_else(|| super::error::no_instance(row.name.as_str()))?;
         let instance = launch::instance(world, &row)?;
+        let last_look = LastLook {
+            mark: Mark { inode: row.mark.0, size: row.mark.1, modified: row.mark.2 },
+            at: row.looked_at,
+            // The two are written together: the same moment by both clocks.
+            offset: row.last_active_at.map(|wall| offset(wall, row.stored.quiet_since)),
+        };
         let mut stored = row.stored;
         let known = !stored.phase.is_live();
         if row.boot != world.boot {
@@ -180,7 +193,7 @@ impl Registry {
         let (inbox, messages) = mpsc::unbounded_channel();
         let handle = Arc::new(Handle {
             waiting: AtomicUsize::new(0),
-            last_look: Mutex::new(LastLook { mark: Mark { inode: row.mark.0, size: row.mark.1, modified: row.mark.2 }, at: row.looked_at }),
+            last_look: Mutex::new(last_look),
             seen: watch::Sender::new(Snapshot::of(&machine)),
             machine: Mutex::new(machine),
             known: AtomicBool::new(known),

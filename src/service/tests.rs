@@ -4,7 +4,7 @@ mod found;
 
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
@@ -22,7 +22,7 @@ use crate::domain::instance::Exit;
 use crate::domain::name::{HostName, InstanceId};
 use crate::domain::rule::Verdict;
 use crate::domain::time::WallTime;
-use crate::driver::activity::{Activity, ActivityError, Seen, Target};
+use crate::driver::activity::{Activity, ActivityError, Mark, Seen, Target};
 use crate::driver::edge::fake::FakeEdge;
 use crate::driver::host::clock::Clock;
 use crate::driver::probe::{Probe, Question};
@@ -33,14 +33,20 @@ use crate::store::{Store, Work};
 const USE: Verdict = Verdict { wake: true, counts: true };
 
 /// Tokio's clock as both clocks; a test that pauses it stops time.
-struct TokioClock(tokio::time::Instant);
+struct TokioClock(tokio::time::Instant, AtomicI64);
+
+impl TokioClock {
+    fn set_by(&self, ms: i64) {
+        self.1.fetch_add(ms, Ordering::SeqCst);
+    }
+}
 
 impl Clock for TokioClock {
     fn now(&self) -> Timestamp {
         Timestamp(1_000_000 + millis(self.0.elapsed()))
     }
     fn wall(&self) -> WallTime {
-        WallTime(1_700_000_000_000 + i64::try_from(millis(self.0.elapsed())).unwrap())
+        WallTime(1_700_000_000_000 + self.1.load(Ordering::SeqCst) + i64::try_from(millis(self.0.elapsed())).unwrap())
     }
 }
 
@@ -80,6 +86,15 @@ impl Probe for TestProbe {
 struct TestActivity {
     connections: AtomicU32,
     blind: AtomicBool,
+    mark: Mutex<Mark>,
+}
+
+impl TestActivity {
+    /// A line in the access log, now.
+    fn touch(&self, clock: &TokioClock) {
+        let mut mark = self.mark.lock().unwrap();
+        *mark = Mark { inode: 1, size: mark.size + 1, modified: clock.wall().0 };
+    }
 }
 
 #[async_trait]
@@ -89,7 +104,8 @@ impl Activity for TestActivity {
             return Err(ActivityError { what: "blind".into(), source: std::io::Error::other("told so") });
         }
         let connections = self.connections.load(Ordering::SeqCst);
-        Ok(targets.iter().map(|_| Seen { connections, ..Seen::default() }).collect())
+        let mark = *self.mark.lock().unwrap();
+        Ok(targets.iter().map(|_| Seen { connections, mark }).collect())
     }
 }
 
@@ -100,6 +116,7 @@ struct Bed {
     edge: Arc<FakeEdge>,
     probe: Arc<TestProbe>,
     activity: Arc<TestActivity>,
+    clock: Arc<TokioClock>,
 }
 
 const MODEL: &str = "description = \"a test\"\nlisten = \"unix\"\ncommand = [\"/bin/true\", \"{{ name }}\"]\n";
@@ -122,29 +139,38 @@ impl Bed {
         std::fs::write(model.join("model.toml"), MODEL).unwrap();
         let (supervisor, edge) = (Arc::new(Fake::new()), Arc::new(FakeEdge::new()));
         let (probe, activity) = (Arc::new(TestProbe::default()), Arc::new(TestActivity::default()));
-        let world = Self::world(dir.path(), &supervisor, &edge, &probe, &activity);
-        Self { dir, world, supervisor, edge, probe, activity }
-    }
-
-    fn world(dir: &Path, supervisor: &Arc<Fake>, edge: &Arc<FakeEdge>, probe: &Arc<TestProbe>, activity: &Arc<TestActivity>) -> Arc<World> {
-        let config = configure(dir, "");
-        World::new(Parts {
+        let clock = Arc::new(TokioClock(tokio::time::Instant::now(), AtomicI64::new(0)));
+        let config = configure(dir.path(), "");
+        let parts = Parts {
             store: Store::open(&config.database()).unwrap(),
             config,
             supervisor: supervisor.clone(),
             edge: edge.clone(),
             probe: probe.clone(),
             activity: activity.clone(),
-            clock: Arc::new(TokioClock(tokio::time::Instant::now())),
+            clock: clock.clone(),
             boot: "boot".into(),
             acc: "/bin/true".into(),
             services: Vec::new(),
-        })
+        };
+        Self { dir, world: World::new(parts), supervisor, edge, probe, activity, clock }
     }
 
     /// Another acc over the same folders and processes: after a crash of the first.
     fn another(&self) -> Arc<World> {
-        Self::world(self.dir.path(), &self.supervisor, &self.edge, &self.probe, &self.activity)
+        let config = configure(self.dir.path(), "");
+        World::new(Parts {
+            store: Store::open(&config.database()).unwrap(),
+            config,
+            supervisor: self.supervisor.clone(),
+            edge: self.edge.clone(),
+            probe: self.probe.clone(),
+            activity: self.activity.clone(),
+            clock: self.clock.clone(),
+            boot: "boot".into(),
+            acc: "/bin/true".into(),
+            services: Vec::new(),
+        })
     }
 
     async fn ask(&self, request: Request) -> Result<Outcome, ServiceError> {

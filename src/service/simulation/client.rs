@@ -109,12 +109,9 @@ impl State {
         let now = self.now;
         let Some(pid) = self.process(request.who).filter(|p| p.accepts(now)).map(|p| p.pid) else { return false };
         self.say(format_args!("  request {} is with process {pid}, {}", request.id, if via_acc { "by acc" } else { "directly" }));
-        let counts = !self.closing[request.who];
-        if counts {
-            self.last_use[request.who] = now;
-        }
+        self.busy(request.who, now);
         let ends = now + request.takes.max(1);
-        self.flights.insert(request.id, Flight { pid, who: request.who, ends, via_acc, counts });
+        self.flights.insert(request.id, Flight { pid, who: request.who, ends, via_acc });
         let delivered = self.asked.get_mut(&request.id).map_or(0, |asked| {
             asked.delivered += 1;
             asked.delivered

@@ -92,7 +92,7 @@ impl State {
     }
 
     /// A signal to a process: may it come now?
-    fn may_signal(&mut self, pid: i32, kill: bool) {
+    fn may_signal(&mut self, pid: i32, kill: bool, nginx: bool) {
         let (now, in_flight) = (self.now, self.in_flight(pid));
         let Some(process) = self.procs.get(&pid) else { return };
         let (who, told, may_cut, born) = (process.who, process.stopping, process.may_cut, process.born);
@@ -105,8 +105,12 @@ impl State {
         } else if in_flight > 0 && !may_cut {
             self.violate(format!("{name} was {} with {in_flight} in flight", if kill { "killed" } else { "stopped" }));
         }
-        if told || kill || self.excused(&[Why::Stop, Why::Cut, Why::Gone, Why::Fault, Why::Outage], who, born.saturating_sub(60_000), now) {
+        if told || kill || self.excused(&[Why::Stop, Why::Cut, Why::Gone, Why::Fault, Why::Outage], who, now.saturating_sub(60_000), now) {
             return;
+        }
+        if !nginx {
+            // acc lets every request through by itself: it knows all use at every moment.
+            self.looked(who);
         }
         let quiet = now.saturating_sub(self.last_use[who].max(born));
         if quiet < IDLE {
@@ -177,7 +181,7 @@ impl Supervisor for Drivers {
         let (pid, who) = (process.pid, who(program.name.as_str()));
         {
             let mut s = self.0.state();
-            s.may_signal(pid, false);
+            s.may_signal(pid, false, self.0.profile.nginx);
             let now = s.now;
             let last = s.flights.values().filter(|f| f.pid == pid).map(|f| f.ends).max().unwrap_or(now);
             let soon = now + s.rng(Some(who)).below(50);
@@ -201,7 +205,7 @@ impl Supervisor for Drivers {
         self.ask("kill", name.as_str()).await?;
         {
             let mut s = self.0.state();
-            s.may_signal(process.pid, true);
+            s.may_signal(process.pid, true, self.0.profile.nginx);
             let now = s.now;
             s.end(process.pid, now, Exit::Signal(9));
         }
@@ -279,11 +283,10 @@ impl Edge for Drivers {
             let mut s = self.0.state();
             let (who, now) = (who(gate.name.as_str()), s.now);
             let answers = s.process(who).is_some_and(|p| p.listens.is_some_and(|at| at <= now));
-            // One that died a moment ago cannot be known to be dead.
-            if !answers && !s.excused(&[Why::Fault], who, now.saturating_sub(5_000), now) {
+            // One that died a moment ago, or while the supervisor was away, cannot be known to be dead.
+            if !answers && !s.excused(&[Why::Fault, Why::Outage], who, now.saturating_sub(5_000), now) {
                 s.violate(format!("the gate of {} was opened before it answers", gate.name));
             }
-            s.closing[who] = false;
             s.gates.insert(who, gate.run);
         }
         self.0.done().await;
@@ -292,7 +295,6 @@ impl Edge for Drivers {
 
     async fn close(&self, gate: &Gate) -> Result<(), EdgeError> {
         let who = who(gate.name.as_str());
-        self.0.state().closing[who] = true;
         self.gate("close", gate.name.as_str()).await?;
         self.0.state().gates.remove(&who);
         // Who passed the gate before has connected when this returns.
@@ -356,15 +358,18 @@ impl Probe for Drivers {
 impl Activity for Drivers {
     async fn look(&self, targets: &[Target]) -> Result<Vec<Seen>, ActivityError> {
         self.0.call("look", "").await;
-        let s = self.0.state();
+        let mut s = self.0.state();
         if s.out.activity {
             return Err(ActivityError { what: "blind".into(), source: std::io::Error::other("told so") });
         }
-        let see = |t: &Target| {
+        let mut see = |t: &Target| {
             let who = who_listens(&t.listen);
+            if t.log.is_some() {
+                s.looked(who);
+            }
             let connections = u32::try_from(s.flights.values().filter(|f| f.who == who).count()).unwrap();
             Seen { connections, mark: if t.log.is_some() { s.logs[who] } else { Default::default() } }
         };
-        Ok(targets.iter().map(see).collect())
+        Ok(targets.iter().map(&mut see).collect())
     }
 }

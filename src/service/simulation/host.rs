@@ -98,7 +98,6 @@ pub(super) struct Flight {
     pub(super) who: usize,
     pub(super) ends: u64,
     pub(super) via_acc: bool,
-    pub(super) counts: bool,
 }
 
 /// A request that has no answer yet.
@@ -156,8 +155,9 @@ pub(super) struct State {
     pub(super) out: Outages,
     pub(super) asked: BTreeMap<u64, Asked>,
     pub(super) last_use: [u64; NAMES.len()],
-    /// Its gate is being closed, or is: who slips in now is served, and does not put the sleep off.
-    pub(super) closing: [bool; NAMES.len()],
+    /// Uses since the last look of a monitor pass: who comes between that look and the closing of the gate is served, and does
+    /// not put the sleep off.
+    recent: [u64; NAMES.len()],
     pub(super) wrong_since: [Option<u64>; NAMES.len()],
     pub(super) verbs: BTreeMap<u64, Verb>,
     pub(super) crash_in: Option<u64>,
@@ -196,7 +196,7 @@ impl Host {
             out: Outages::default(),
             asked: BTreeMap::new(),
             last_use: [0; NAMES.len()],
-            closing: [false; NAMES.len()],
+            recent: [0; NAMES.len()],
             wrong_since: [None; NAMES.len()],
             verbs: BTreeMap::new(),
             crash_in: None,
@@ -388,20 +388,26 @@ impl State {
         let done: Vec<u64> = self.flights.iter().filter(|(_, f)| f.ends <= until).map(|(id, _)| *id).collect();
         for id in done {
             let Some(flight) = self.flights.remove(&id) else { continue };
-            self.used(&flight, flight.ends);
+            self.used(flight.who, flight.ends);
             self.fate(id, &flight, true);
         }
     }
 
     /// The access log and the book of last uses.
-    fn used(&mut self, flight: &Flight, at: u64) {
-        let who = flight.who;
-        if flight.counts {
-            self.last_use[who] = self.last_use[who].max(at);
-        }
+    fn used(&mut self, who: usize, at: u64) {
+        self.busy(who, at);
         let modified = self.wall(at);
         let mark = &mut self.logs[who];
         *mark = Mark { inode: 1, size: mark.size + 1, modified };
+    }
+
+    pub(super) fn busy(&mut self, who: usize, at: u64) {
+        self.recent[who] = self.recent[who].max(at);
+    }
+
+    /// Somebody looks: all use up to now can be known.
+    pub(super) fn looked(&mut self, who: usize) {
+        self.last_use[who] = self.last_use[who].max(self.recent[who]);
     }
 
     fn fate(&mut self, id: u64, flight: &Flight, good: bool) {
@@ -432,7 +438,7 @@ impl State {
         }
         for id in cut {
             let Some(flight) = self.flights.remove(&id) else { continue };
-            self.used(&flight, at);
+            self.used(flight.who, at);
             self.fate(id, &flight, false);
         }
     }

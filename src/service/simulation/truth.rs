@@ -2,7 +2,7 @@
 
 use super::actions::Life;
 use super::drivers::who as number;
-use super::host::{IDLE, NAMES, State, Why};
+use super::host::{DRAIN, IDLE, NAMES, State, WAKE, Why};
 use crate::domain::instance::Wanted;
 use crate::domain::lifecycle::Phase;
 use crate::service::request::Request;
@@ -79,6 +79,8 @@ impl Life {
     /// Everything comes to rest; then nothing is left that is not true, and everything that may serve does.
     pub(super) async fn settle(&self, next: &mut u64) {
         self.rest().await;
+        // A start that hangs is given up after the start timeout.
+        self.let_go_by(WAKE + DRAIN).await;
         for _ in 0..2 {
             self.pass().await;
         }

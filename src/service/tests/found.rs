@@ -129,3 +129,22 @@ async fn a_stop_during_the_first_start_leaves_it_made() {
     assert_eq!(bed.phase("a"), "asleep");
     assert!(bed.world.store.unfinished().unwrap().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_is_set_puts_nobody_to_sleep_early() {
+    let bed = Bed::new();
+    bed.create("a", false).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    bed.activity.touch(&bed.clock);
+    assert!(bed.monitor().await.is_empty());
+    tokio::time::sleep(Duration::from_secs(65)).await;
+    bed.activity.touch(&bed.clock);
+    // The request came just now; then the clock is set a day forward.
+    bed.clock.set_by(86_400_000);
+    assert!(bed.monitor().await.is_empty());
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    bed.clock.set_by(-3_600_000);
+    assert!(bed.monitor().await.is_empty());
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!(bed.monitor().await, ["a sleep"], "nor is anybody kept awake");
+}
