@@ -45,15 +45,15 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
         report.exec = Some(foreground_argv(config, &drivers, &services).await?);
         return Ok(report);
     }
+    if runs {
+        repair(config, &mut report).await?;
+    }
     bring_up(&drivers, &services, &mut report).await?;
     let pong = wait_for_server(config, |_| true).await?;
     if let (true, Outcome::Pong { pid, outdated: true, .. }) = (runs, pong) {
         upgrade(config, pid, &mut report).await?;
     }
     wait_for_edge(config, &drivers).await?;
-    if runs {
-        repair(config, &mut report).await?;
-    }
     report.already = runs && report.did.is_empty();
     Ok(report)
 }
@@ -71,7 +71,6 @@ async fn prepare(config: &Config, drivers: &Drivers, report: &mut BootReport) ->
         )
     })?;
     if drivers.nginx.is_some() {
-        places::give_to_edge(config, &config.nginx_dir())?;
         let world = world(config, drivers, store)?;
         let routes = recover::all_routes(&world)?;
         drivers.edge.prepare(&routes).await.map_err(|e| {
@@ -186,7 +185,7 @@ async fn wait_for_server(config: &Config, will_do: impl Fn(&Outcome) -> bool) ->
 
 /// It ran already: one pass mends what is not as it should be.
 async fn repair(config: &Config, report: &mut BootReport) -> Result<(), ServiceError> {
-    if let Some(Ok(Outcome::Monitor(pass))) = ask_server(config, &Request::Monitor { dry_run: false }).await? {
+    if let Some(Ok(Outcome::Monitor(pass))) = ask_server(config, &Request::Monitor { dry_run: false, thorough: true }).await? {
         report.did.extend(pass.lines.iter().filter(|l| l.action != "sleep").map(|l| format!("{}: {}", l.instance, l.why)));
     }
     Ok(())

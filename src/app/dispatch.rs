@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use tokio::net::UnixStream;
+
 use super::{Drivers, lock, open_store, world};
-use crate::config::Config;
+use crate::config::{Config, SupervisorKind};
 use crate::interface::control::{self, CallError, Reply};
-use crate::service::error::{ServiceError, chain};
+use crate::service::error::{ErrorKind, ServiceError, chain};
 use crate::service::outcome::Outcome;
 use crate::service::request::Request;
 use crate::service::{self, recover};
@@ -52,7 +54,23 @@ pub(super) async fn ask_server(config: &Config, request: &Request) -> Result<Opt
     }
 }
 
+/// A start needs supervisord: without it the start would fail, and look like the instance's own failure.
+async fn refuse_while_halted(config: &Config, request: &Request) -> Result<(), ServiceError> {
+    let starts = match request {
+        Request::Create(new) => !new.asleep,
+        Request::Start { .. } | Request::Restart { .. } => true,
+        Request::Want { wanted, .. } => wanted == "up",
+        _ => false,
+    };
+    let supervised = config.supervisor == SupervisorKind::Supervisord;
+    if !starts || !supervised || UnixStream::connect(config.supervisor_socket()).await.is_ok() {
+        return Ok(());
+    }
+    Err(ServiceError::new(ErrorKind::Denied, "acc does not run on this host: nothing was changed", "`acc boot` starts it"))
+}
+
 async fn run_here(config: &Config, request: Request) -> Result<Outcome, ServiceError> {
+    refuse_while_halted(config, &request).await?;
     let drivers = Drivers::new(config)?;
     let world = world(config, &drivers, open_store(config)?)?;
     recover::recover(&world).await?;

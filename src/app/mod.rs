@@ -60,7 +60,10 @@ impl Drivers {
         let templates = Templates::new(config.edge.templates.as_deref()).map_err(|e| wrong_templates(&e))?;
         let templates = Arc::new(templates);
         // With nginx in front, acc carries only requests that were held: a pool would only hide who is in use.
-        let upstreams = Arc::new(Upstreams::new(config.edge.kind == EdgeKind::Builtin));
+        let owner = owner(config)?;
+        let pooling = config.edge.kind == EdgeKind::Builtin;
+        let upstreams = Arc::new(Upstreams::to_instances_of(owner.map(|o| o.uid), pooling));
+        upstreams.trust(config.wake_socket());
         let mut drivers = Self {
             supervisor: Arc::new(Builtin::new(config.pid_dir(), LOG_MAX)),
             supervisord: None,
@@ -150,9 +153,7 @@ fn boot_id() -> String {
 
 /// The world of the service, over the database of this installation.
 fn world(config: &Config, drivers: &Drivers, store: Store) -> Result<Arc<World>, ServiceError> {
-    let hint = "make that user, or name another in `user`";
-    let owner = Owner::of(config.user.as_deref())
-        .map_err(|why| ServiceError::failed(format!("`user` in the config cannot be used: {why}"), hint))?;
+    let owner = owner(config)?;
     Ok(World::new(Parts {
         config: config.clone(),
         store,
@@ -166,6 +167,12 @@ fn world(config: &Config, drivers: &Drivers, store: Store) -> Result<Arc<World>,
         // A missing nginx is said by whoever needs it; it must not keep anybody from looking or stopping.
         services: drivers.services().unwrap_or_default(),
     }))
+}
+
+/// Who instances run as, when that is not who acc runs as.
+fn owner(config: &Config) -> Result<Option<Owner>, ServiceError> {
+    let hint = "make that user, or name another in `user`";
+    Owner::of(config.user.as_deref()).map_err(|why| ServiceError::failed(format!("`user` in the config cannot be used: {why}"), hint))
 }
 
 /// Where supervisord has its things.

@@ -23,6 +23,10 @@ pub(super) fn prepare(config: &Config) -> Result<(), ServiceError> {
     ] {
         fs::make_dir(&path, mode).map_err(|e| unusable(&path, &e))?;
     }
+    // nginx's master is root and reads what lies here: nobody else may own it. nginx gives its own temporary folders away.
+    if users::is_root() {
+        users::keep(&config.nginx_dir()).map_err(|e| unusable(&config.nginx_dir(), &e))?;
+    }
     for path in [&config.home, run] {
         fs::writable(path).map_err(|e| unusable(path, &e))?;
     }

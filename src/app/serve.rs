@@ -250,7 +250,7 @@ async fn start_edge(world: &Arc<World>, drivers: &Drivers) -> Result<(), Service
 /// The server's own monitor: one pass at once, then one every `idle.check_every`.
 async fn look_around(world: Arc<World>, shutdown: CancellationToken) {
     loop {
-        let pass = service::handle(&world, Request::Monitor { dry_run: false });
+        let pass = service::handle(&world, Request::Monitor { dry_run: false, thorough: false });
         tokio::select! {
             () = shutdown.cancelled() => return,
             outcome = pass => report(outcome),

@@ -174,12 +174,12 @@ impl Config {
     /// Requests to an instance that count as use, a line each.
     #[must_use]
     pub fn access_log(&self, name: &str) -> PathBuf {
-        self.instance_dir(name).join("log/access.log")
+        self.instance_dir(name).join("log/access/access.log")
     }
     /// Requests to an instance that do not count as use.
     #[must_use]
     pub fn uncounted_log(&self, name: &str) -> PathBuf {
-        self.instance_dir(name).join("log/access-uncounted.log")
+        self.instance_dir(name).join("log/access/uncounted.log")
     }
     /// Log of acc's own parts.
     #[must_use]

@@ -192,7 +192,7 @@ fn make_files(world: &World, plan: &Plan, row: &crate::store::Row) -> Result<(),
     render::instance::files(&plan.model, &context, &dir)
         .map_err(|e| step(plan, "make its files", ServiceError::failed(chain(&e), hint)))?;
     if let Some(user) = &config.user {
-        users::give(&dir, user).map_err(|e| step(plan, "give its files to its user", ServiceError::failed(chain(&e), hint)))?;
+        users::settle(&dir, user).map_err(|e| step(plan, "give its files to its user", ServiceError::failed(chain(&e), hint)))?;
     }
     Ok(())
 }

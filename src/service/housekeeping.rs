@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::error::chain;
 use super::monitor::line;
 use super::outcome::Pass;
+use super::routes;
 use super::world::World;
 use crate::config::Config;
 use crate::domain::name::InstanceName;
@@ -18,9 +19,16 @@ use crate::driver::supervisor::Ensured;
 const LOG_MAX: u64 = 10 * 1024 * 1024;
 
 /// Does it all; what does not work is a line of the pass.
-pub(super) async fn keep(world: &Arc<World>, pass: &mut Pass) {
-    if let Err(e) = world.edge.is_up().await {
-        pass.lines.push(line("acc", "error", chain(&e)));
+pub(super) async fn keep(world: &Arc<World>, thorough: bool, pass: &mut Pass) {
+    match world.edge.is_up().await {
+        Err(e) => pass.lines.push(line("acc", "error", chain(&e))),
+        Ok(up) if up && !thorough => {}
+        // Before it is started again, and when somebody asks for it: the texts are written anew if they are not what they should be.
+        Ok(_) => {
+            if let Err(e) = routes::apply(world).await {
+                pass.lines.push(line("acc", "error", e.message));
+            }
+        }
     }
     for service in &world.services {
         match world.supervisor.ensure_service(service).await {

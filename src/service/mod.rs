@@ -24,6 +24,7 @@ mod start;
 mod stop;
 #[cfg(test)]
 mod tests;
+mod turns;
 pub mod view;
 mod wake;
 mod want;
@@ -56,7 +57,7 @@ pub async fn handle(world: &Arc<World>, request: Request) -> Result<Outcome, Ser
         Request::Reset { instance } => want::reset(world, &instance).await,
         Request::Destroy { instance, force } => destroy::run(world, &instance, force).await,
         Request::Purge { instance } => purge::run(world, &instance).await,
-        Request::Monitor { dry_run } => monitor::run(world, dry_run).await,
+        Request::Monitor { dry_run, thorough } => monitor::run(world, dry_run, thorough).await,
         Request::Quiesce => quiesce::run(world).await,
     }
 }

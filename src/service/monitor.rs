@@ -24,7 +24,7 @@ use crate::store::Row;
 const KNOW_WITHIN: Duration = Duration::from_secs(3);
 
 /// One pass, unless another one is under way.
-pub(super) async fn run(world: &Arc<World>, dry_run: bool) -> Result<Outcome, ServiceError> {
+pub(super) async fn run(world: &Arc<World>, dry_run: bool, thorough: bool) -> Result<Outcome, ServiceError> {
     let Ok(_alone) = world.monitor.try_lock() else { return Ok(Outcome::Busy) };
     let mut pass = Pass::default();
     let handles = live(world, &mut pass).await?;
@@ -43,7 +43,7 @@ pub(super) async fn run(world: &Arc<World>, dry_run: bool) -> Result<Outcome, Se
     if !dry_run && !world.halting() {
         bring_up(world, &mut pass).await;
         reconcile(world, &mut pass).await;
-        housekeeping::keep(world, &mut pass).await;
+        housekeeping::keep(world, thorough, &mut pass).await;
     }
     Ok(Outcome::Monitor(pass))
 }

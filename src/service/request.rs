@@ -53,7 +53,12 @@ pub enum Request {
     /// Remove a destroyed instance with everything it had.
     Purge { instance: String },
     /// One pass over all instances.
-    Monitor { dry_run: bool },
+    Monitor {
+        dry_run: bool,
+        /// Also look whether the edge's configuration is as it should be.
+        #[serde(default)]
+        thorough: bool,
+    },
     /// Everything to sleep, and no wake from now on.
     Quiesce,
 }

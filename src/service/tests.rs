@@ -154,7 +154,7 @@ impl Bed {
     }
 
     async fn monitor(&self) -> Vec<String> {
-        match self.ask(Request::Monitor { dry_run: false }).await.unwrap() {
+        match self.ask(Request::Monitor { dry_run: false, thorough: false }).await.unwrap() {
             Outcome::Monitor(pass) => pass.lines.into_iter().map(|l| format!("{} {}", l.instance, l.action)).collect(),
             other => panic!("{other:?}"),
         }
@@ -441,7 +441,7 @@ async fn a_sleeper_has_no_task() {
 async fn two_passes_at_once_are_one() {
     let bed = Bed::new();
     let _busy = bed.world.monitor.lock().await;
-    assert_eq!(bed.ask(Request::Monitor { dry_run: false }).await.unwrap(), Outcome::Busy);
+    assert_eq!(bed.ask(Request::Monitor { dry_run: false, thorough: false }).await.unwrap(), Outcome::Busy);
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@ pub mod fs;
 pub mod handover;
 pub mod listen;
 pub mod net;
+pub mod peer;
 pub mod process;
 pub mod rotate;
 pub mod sent;

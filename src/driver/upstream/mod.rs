@@ -13,13 +13,15 @@ mod link;
 
 use std::collections::HashMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use hyper::{Method, Request, Response, header};
 use tokio::time::Instant;
 
+use crate::domain::instance::Listen;
 use crate::domain::name::InstanceName;
 use crate::driver::edge::Gate;
 
@@ -65,6 +67,9 @@ pub struct Upstreams {
 
 struct Shared {
     pooling: AtomicBool,
+    owner: Option<u32>,
+    /// A socket of acc's own, see [`Upstreams::trust`].
+    own: OnceLock<PathBuf>,
     pools: RwLock<HashMap<InstanceName, Arc<Pool>>>,
     /// Upgraded connections that have been silent for so long that they are not use, by instance and run.
     silent: Mutex<HashMap<(InstanceName, u64), u32>>,
@@ -92,14 +97,35 @@ impl Upstreams {
     /// `pooling`: keep connections for the next request; without it every request has its own (`Connection: close`).
     #[must_use]
     pub fn new(pooling: bool) -> Self {
+        Self::to_instances_of(None, pooling)
+    }
+
+    /// The same, and unix sockets are believed to be an instance's only when this user listens there.
+    #[must_use]
+    pub fn to_instances_of(owner: Option<u32>, pooling: bool) -> Self {
+        let pooling = AtomicBool::new(pooling);
         Self {
             shared: Arc::new(Shared {
-                pooling: AtomicBool::new(pooling),
+                pooling,
+                owner,
+                own: OnceLock::new(),
                 pools: RwLock::default(),
                 silent: Mutex::default(),
                 reaping: AtomicBool::new(false),
             }),
         }
+    }
+
+    /// At this path acc itself listens: requests go there when another acc has taken over. The folder is acc's own, so nobody
+    /// else can have put a socket there.
+    pub fn trust(&self, own: PathBuf) {
+        let _ = self.shared.own.set(own);
+    }
+
+    /// Who must listen where the gate leads.
+    fn owner_of(&self, gate: &Gate) -> Option<u32> {
+        let is_own = matches!(&gate.listen, Listen::Unix(path) if self.shared.own.get() == Some(path));
+        if is_own { None } else { self.shared.owner }
     }
 
     /// Sends a request and returns the head of the answer; its body arrives as it is read. There is no time limit on the
@@ -115,12 +141,12 @@ impl Upstreams {
                 Ok(done) => return done,
                 Err(unsent) => req = unsent,
             }
-            return Self::over_fresh(gate, Some(pool), req).await;
+            return self.over_fresh(gate, Some(pool), req).await;
         }
         if !req.headers().contains_key(header::UPGRADE) {
             req.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
         }
-        Self::over_fresh(gate, None, req).await
+        self.over_fresh(gate, None, req).await
     }
 
     /// Tries parked connections; gives the request back when none of them took it.
@@ -144,8 +170,13 @@ impl Upstreams {
         Err(req)
     }
 
-    async fn over_fresh(gate: &Gate, pool: Option<Arc<Pool>>, req: Request<SendBody>) -> Result<Response<ReceiveBody>, UpstreamError> {
-        let link = match Link::connect(&gate.listen, pool).await {
+    async fn over_fresh(
+        &self,
+        gate: &Gate,
+        pool: Option<Arc<Pool>>,
+        req: Request<SendBody>,
+    ) -> Result<Response<ReceiveBody>, UpstreamError> {
+        let link = match Link::connect(&gate.listen, self.owner_of(gate), pool).await {
             Ok(link) => link,
             Err(source) => return Err(UpstreamError::Connect { request: Box::new(req), source }),
         };
