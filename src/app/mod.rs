@@ -180,7 +180,7 @@ fn supervisord(config: &Config, templates: Arc<Templates>) -> SupervisordSetting
     SupervisordSettings {
         dir: config.supervisor_dir(),
         socket: config.supervisor_socket(),
-        pid_file: config.run.join("supervisord.pid"),
+        pid_file: config.supervisord_pid(),
         log: config.own_log("supervisord"),
         pid_dir: config.pid_dir(),
         keep: SECTIONS_KEPT,

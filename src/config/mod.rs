@@ -226,6 +226,11 @@ impl Config {
     pub fn supervisor_socket(&self) -> PathBuf {
         self.run.join("supervisor.sock")
     }
+    /// supervisord's pid file.
+    #[must_use]
+    pub fn supervisord_pid(&self) -> PathBuf {
+        self.run.join("supervisord.pid")
+    }
     /// Gates.
     #[must_use]
     pub fn gate_dir(&self) -> PathBuf {

@@ -1,7 +1,8 @@
 //! From the door to the instance and back: knock, wait with the body unread, send, and go on when the instance turns out to
 //! be gone before it saw anything.
 //!
-//! It never sends a request twice that the instance may have seen (what `driver::upstream` does for safe ones apart).
+//! It never sends a request twice that the instance may have seen, safe ones apart: those `driver::upstream` sends again on
+//! a new connection, and this file to the next run when the instance has died with them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use hyper::body::{Body, Incoming};
 use hyper::http::request::Parts;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode, Uri, Version, header};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::access_log::Draft;
 use super::reply::Reply;
@@ -33,6 +34,10 @@ const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// Within this, what was answered has reached nginx.
 const ANSWER_ARRIVES: Duration = Duration::from_secs(10);
+/// A death is noticed a moment after the connections it broke.
+const DEATH_KNOWN: Duration = Duration::from_millis(250);
+/// Between two looks whether it is known.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// What became of a knock.
 enum Entry {
@@ -155,6 +160,7 @@ impl<'a> Way<'a> {
         let body = SendBody::new(body, self.settings.max_body, self.settings.body_stall);
         let flag = body.fault();
         let mut request = Box::new(Request::from_parts(origin_form(head), body));
+        let mut spare = self.spare(&request);
         let mut pause = PAUSE_MIN;
         loop {
             let pass = match self.enter().await {
@@ -162,10 +168,19 @@ impl<'a> Way<'a> {
                 Entry::Page(name) => return respond::waiting(&self.proxy.pages, &name),
                 Entry::No(failure) => return self.fail(&failure),
             };
-            match self.send(&*pass, request, &flag).await {
-                Sent::Answer(response) => return self.answer(response, pass, draft, upgrade),
-                Sent::No(failure) => return self.fail(&failure),
-                Sent::Again(same) => request = same,
+            let run = pass.gate().run;
+            match (self.send(&*pass, request, &flag).await, spare.take()) {
+                (Sent::Answer(response), _) => return self.answer(response, pass, draft, upgrade),
+                (Sent::No(Failure::Broke), Some(same)) => {
+                    drop(pass);
+                    if !self.has_died(run).await {
+                        return self.fail(&Failure::Broke);
+                    }
+                    request = same;
+                    continue;
+                }
+                (Sent::No(failure), _) => return self.fail(&failure),
+                (Sent::Again(same), unused) => (request, spare) = (same, unused),
             }
             // Given back first: with the pass held, the service would take the instance for one in use.
             drop(pass);
@@ -175,6 +190,35 @@ impl<'a> Way<'a> {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
+    }
+
+    /// The same request once more, for one that may be sent twice: no method with consequences, no body, not tried before.
+    fn spare(&self, request: &Request<SendBody>) -> Option<Box<Request<SendBody>>> {
+        let repeatable = is_safe(request.method()) && request.body().is_end_stream() && self.asked.tried == Tried::Nothing;
+        repeatable.then(|| {
+            let mut spare = Request::new(SendBody::empty());
+            spare.method_mut().clone_from(request.method());
+            spare.uri_mut().clone_from(request.uri());
+            *spare.version_mut() = request.version();
+            spare.headers_mut().clone_from(request.headers());
+            Box::new(spare)
+        })
+    }
+
+    /// Has this run died? An instance that lives and breaks a connection has answered in its way.
+    async fn has_died(&self, run: u64) -> bool {
+        let looked = timeout(DEATH_KNOWN, async {
+            // Knocking as a look would: it wakes nobody and does not count as use.
+            let look = Verdict { wake: false, counts: false };
+            while let Ok(Knock::Open(pass)) = self.proxy.door.knock(&self.asked.host, look).await {
+                if pass.gate().run != run {
+                    return;
+                }
+                drop(pass);
+                tokio::time::sleep(LOOK).await;
+            }
+        });
+        looked.await.is_ok()
     }
 
     /// Knocks, and waits if it must.

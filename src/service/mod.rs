@@ -8,7 +8,7 @@ mod destroy;
 pub mod door;
 pub mod error;
 mod housekeeping;
-mod launch;
+pub(crate) mod launch;
 mod ledger;
 mod monitor;
 pub mod outcome;
@@ -20,6 +20,8 @@ pub mod request;
 mod restart;
 pub mod retire;
 mod routes;
+#[cfg(test)]
+mod simulation;
 mod start;
 mod stop;
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! A handle is found under the same lock under which it is removed, so nobody ever holds one whose task has left.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -137,7 +137,8 @@ impl Snapshot {
 
 #[derive(Default)]
 struct Maps {
-    by_id: HashMap<InstanceId, Arc<Handle>>,
+    /// In order, so that a pass does the same things in the same order every time.
+    by_id: BTreeMap<InstanceId, Arc<Handle>>,
     by_host: HashMap<HostName, Arc<Handle>>,
 }
 

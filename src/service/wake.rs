@@ -264,6 +264,8 @@ pub(super) enum Settled {
     There,
     /// It failed instead.
     Failed(Failure),
+    /// Somebody put it to sleep meanwhile.
+    Stopped,
 }
 
 /// Starts an instance and waits until it answers or has failed.
@@ -285,9 +287,9 @@ pub(super) async fn start(world: &World, handle: &Arc<Handle>, cause: Cause) -> 
             let failure = handle.machine().failure().cloned();
             return Ok((false, Settled::Failed(failure.unwrap_or(Failure::NotStarted("it failed".into())))));
         }
-        if now.phase == Phase::Asleep && now.run >= run {
-            let message = format!("could not start `{name}`: it was put to sleep meanwhile");
-            return Err(ServiceError::failed(message, format!("see `acc events {name}`")));
+        // It was on its way when the machine had answered; a stop that came later, also one during a stop, took that back.
+        if !now.phase.is_live() {
+            return Ok((false, Settled::Stopped));
         }
         let left = deadline.since(world.now());
         if tokio::time::timeout(left, changes.changed()).await.is_err() {
@@ -342,6 +344,12 @@ pub(super) fn refused(deed: &str, name: &InstanceName, refused: Refused) -> Serv
         Denied::NotAwake(_) => format!("`acc start {name}` first"),
     };
     ServiceError::new(ErrorKind::Denied, format!("could not {deed} `{name}`: {denied}"), hint)
+}
+
+/// Somebody else's stop, for the operator.
+pub(super) fn stopped(deed: &str, name: &InstanceName) -> ServiceError {
+    let message = format!("could not {deed} `{name}`: it was put to sleep meanwhile");
+    ServiceError::failed(message, format!("see `acc events {name}`"))
 }
 
 /// A failure for the operator.

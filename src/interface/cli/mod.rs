@@ -104,10 +104,11 @@ async fn dispatch(mut call: Call<'_>, command: Command) -> End {
         Command::Purge(args) => commands::purge::run(call, args).await,
         Command::List(args) => commands::list::run(call, &args),
         Command::Info(args) => commands::info::run(call, &args),
-        Command::Models => commands::models::run(call),
+        Command::Models(args) => commands::models::run(call, &args),
         Command::Logs(args) => commands::logs::run(call, &args).await,
         Command::Events(args) => commands::events::run(call, &args),
         Command::Monitor(args) => commands::monitor::run(call, &args).await,
+        Command::Prove(args) => commands::prove::run(call, args).await,
         Command::Config(ConfigCommand::Check) => commands::config::check(call),
         Command::Config(ConfigCommand::Show) => commands::config::show(call),
         // Answered before there was a config.

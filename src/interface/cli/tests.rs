@@ -78,6 +78,8 @@ fn done(did: &str, already: bool, name: &str) -> Outcome {
         last_active_at: None,
         wakes: 1,
         failure: None,
+        retry_at: None,
+        params: std::collections::BTreeMap::new(),
         dir: format!("/var/lib/acc/instances/{name}"),
     };
     Outcome::Instance { did: did.to_owned(), already, took_ms: 52, instance: Box::new(instance) }
