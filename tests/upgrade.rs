@@ -28,6 +28,7 @@ suite! {
     handover {
         an_upgrade_under_load_loses_nothing
         a_program_that_does_not_come_up_changes_nothing
+        requests_held_for_another_users_instance_go_on
         a_command_at_work_is_finished_before_the_upgrade
     }
     killed {

@@ -63,6 +63,7 @@ impl Drivers {
         let owner = owner(config)?;
         let pooling = config.edge.kind == EdgeKind::Builtin;
         let upstreams = Arc::new(Upstreams::to_instances_of(owner.map(|o| o.uid), pooling));
+        upstreams.trust(config.wake_socket());
         let mut drivers = Self {
             supervisor: Arc::new(Builtin::new(config.pid_dir(), LOG_MAX)),
             supervisord: None,

@@ -95,12 +95,15 @@ pub(super) struct Way<'a> {
     settings: Arc<ProxySettings>,
     front: Front,
     asked: Asked,
+    came: Instant,
     started: Instant,
 }
 
 impl<'a> Way<'a> {
-    pub(super) fn new(proxy: &'a Proxy, settings: Arc<ProxySettings>, front: Front, asked: Asked, started: Instant) -> Self {
-        Self { proxy, settings, front, asked, started }
+    /// `times`: when it came, as far as that is known, and when it was begun with.
+    pub(super) fn new(proxy: &'a Proxy, settings: Arc<ProxySettings>, front: Front, asked: Asked, times: (Instant, Instant)) -> Self {
+        let (came, started) = times;
+        Self { proxy, settings, front, asked, came, started }
     }
 
     /// Serves the request, one way or another.
@@ -220,7 +223,7 @@ impl<'a> Way<'a> {
 
     /// Knocks, and waits if it must.
     async fn enter(&self) -> Entry {
-        let mut waiting = match self.proxy.door.knock(&self.asked.host, self.asked.verdict).await {
+        let mut waiting = match self.proxy.door.knock_late(&self.asked.host, self.asked.verdict, self.came.elapsed()).await {
             Ok(Knock::Open(pass)) => return Entry::Pass(pass),
             Ok(Knock::Wait(waiting)) => waiting,
             Err(refusal) => return Entry::No(Failure::Refused(refusal)),

@@ -8,7 +8,7 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -133,11 +133,11 @@ impl Server {
                     back_off = BACK_OFF.0;
                     self.accepted.fetch_add(1, Ordering::Relaxed);
                     let server = self.clone();
-                    let front = listener.front;
+                    let (front, accepted) = (listener.front, Instant::now());
                     self.connections.spawn(async move {
                         let cut = server.cut.clone();
                         tokio::select! {
-                            () = server.connection(client, front) => {}
+                            () = server.connection(client, front, accepted) => {}
                             () = cut.cancelled() => {}
                         }
                     });
@@ -157,17 +157,23 @@ impl Server {
         }
     }
 
-    async fn connection(&self, client: Client, front: Front) {
+    async fn connection(&self, client: Client, front: Front, accepted: Instant) {
         let served = match client {
-            Client::Tcp(socket, peer) => self.speak(socket, front, Some(peer)).await,
-            Client::Unix(socket) => self.speak(socket, front, None).await,
+            Client::Tcp(socket, peer) => self.speak(socket, front, Some(peer), accepted).await,
+            Client::Unix(socket) => self.speak(socket, front, None, accepted).await,
         };
         if let Err(error) = served {
             tracing::debug!(%error, "a client's connection ended");
         }
     }
 
-    async fn speak<S>(&self, socket: S, front: Front, peer: Option<IpAddr>) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+    async fn speak<S>(
+        &self,
+        socket: S,
+        front: Front,
+        peer: Option<IpAddr>,
+        accepted: Instant,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -182,11 +188,14 @@ impl Server {
         let proxy = self.proxy.clone();
         let seen = open.clone();
         let last = self.hand_over.clone();
+        let first = AtomicBool::new(true);
         let service = service_fn(move |request: Request<Incoming>| {
             let busy = Busy::new(&open);
             let (proxy, last) = (proxy.clone(), last.clone());
+            // The first request of a connection came with it.
+            let came = if first.swap(false, Ordering::Relaxed) { accepted } else { Instant::now() };
             async move {
-                let mut response: Response<Reply> = proxy.handle(front, peer, request).await;
+                let mut response: Response<Reply> = proxy.handle(front, peer, request, came).await;
                 if speaks == Speaks::Http1 && last.is_cancelled() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }

@@ -6,12 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tracing::{debug, warn};
 
 use super::error::{ServiceError, chain, store as store_error};
 use super::registry::{Handle, Refused, Reply};
+use super::turns::Turn;
 use super::world::World;
 use super::{launch, ledger};
 use crate::domain::instance::Process;
@@ -33,7 +34,7 @@ const COUNT_PAUSE_MAX: Duration = Duration::from_millis(25);
 pub(super) struct Message {
     event: Event,
     reply: Option<oneshot::Sender<Reply>>,
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<Turn>,
 }
 
 impl Message {
@@ -56,7 +57,7 @@ pub(super) struct Actor {
     inbox: mpsc::UnboundedReceiver<Message>,
     probe: Option<AbortHandle>,
     timer: Option<AbortHandle>,
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<Turn>,
     unsaved: bool,
 }
 
@@ -235,14 +236,13 @@ impl Actor {
         let (world, outbox) = (self.world.clone(), self.outbox.clone());
         let program = launch::program(&world, &self.handle.instance);
         let question = launch::question(&self.handle.instance);
-        let hands = self.world.hands.clone();
+        let (hands, asked) = (self.world.hands.clone(), self.handle.take_asked().unwrap_or_else(|| self.world.now()));
         hands.spawn(async move {
-            // The semaphore is never closed; without a permit the start is merely not counted.
             let permit = tokio::select! {
                 biased;
                 // Not begun: whoever has the say now begins it.
                 () = world.retired.cancelled() => return,
-                permit = world.starts.clone().acquire_owned() => permit.ok(),
+                permit = world.starts.take(asked) => Some(permit),
             };
             let started = match world.probe.clear(&question).await {
                 Ok(()) => world.supervisor.start(&program).await.map_err(|e| chain(&e)),

@@ -26,6 +26,7 @@ mod start;
 mod stop;
 #[cfg(test)]
 mod tests;
+mod turns;
 pub mod view;
 mod wake;
 mod want;

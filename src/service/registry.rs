@@ -62,6 +62,8 @@ pub struct Handle {
     pub(super) instance: Instance,
     pub(super) waiting: AtomicUsize,
     pub(super) last_look: Mutex<LastLook>,
+    /// When the first of the requests came that wait for the next start.
+    asked: Mutex<Option<Timestamp>>,
     machine: Mutex<Machine>,
     known: AtomicBool,
     inbox: mpsc::UnboundedSender<Message>,
@@ -72,6 +74,17 @@ impl Handle {
     /// The machine. Held for moments only, never across an await.
     pub(super) fn machine(&self) -> MutexGuard<'_, Machine> {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request that came at this time needs it.
+    pub(super) fn note_asked(&self, at: Timestamp) {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        *asked = Some(asked.map_or(at, |before| before.min(at)));
+    }
+
+    /// When the first request came that needs the start which begins now.
+    pub(super) fn take_asked(&self) -> Option<Timestamp> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// What is true now.
@@ -194,6 +207,7 @@ impl Registry {
         let handle = Arc::new(Handle {
             waiting: AtomicUsize::new(0),
             last_look: Mutex::new(last_look),
+            asked: Mutex::default(),
             seen: watch::Sender::new(Snapshot::of(&machine)),
             machine: Mutex::new(machine),
             known: AtomicBool::new(known),

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -192,8 +193,12 @@ fn handle_of_host(world: &Arc<World>, host: &HostName) -> Result<Arc<Handle>, Re
 #[async_trait]
 impl Door for Arc<World> {
     async fn knock(&self, host: &HostName, verdict: Verdict) -> Result<Knock, Refusal> {
+        self.knock_late(host, verdict, Duration::ZERO).await
+    }
+
+    async fn knock_late(&self, host: &HostName, verdict: Verdict, ago: Duration) -> Result<Knock, Refusal> {
         if !self.retired.is_cancelled() {
-            let knock = knock_here(self, host, verdict).await;
+            let knock = knock_here(self, host, verdict, ago).await;
             if knock.is_ok() || !self.retired.is_cancelled() {
                 return knock;
             }
@@ -218,7 +223,7 @@ fn unknown(host: &HostName, error: &ServiceError) -> Refusal {
     Refusal::Broken
 }
 
-async fn knock_here(world: &Arc<World>, host: &HostName, verdict: Verdict) -> Result<Knock, Refusal> {
+async fn knock_here(world: &Arc<World>, host: &HostName, verdict: Verdict, ago: Duration) -> Result<Knock, Refusal> {
     let handle = handle_of_host(world, host)?;
     if let Some(pass) = admit(world, &handle, verdict.counts) {
         return Ok(Knock::Open(pass));
@@ -246,6 +251,7 @@ async fn knock_here(world: &Arc<World>, host: &HostName, verdict: Verdict) -> Re
     if starting {
         waiter.asked = Some(handle.snapshot().run);
     } else {
+        handle.note_asked(Timestamp(world.now().0.saturating_sub(super::millis(ago))));
         let (_, run) = handle.ask(Event::Wake(Cause::Request)).await.map_err(|r| refusal(&handle, &r))?;
         waiter.asked = Some(run);
     }

@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
-use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard, Semaphore};
+use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::registry::Registry;
+use super::turns::Turns;
 use crate::config::Config;
 use crate::domain::instance::Instance;
 use crate::domain::lifecycle::Limits;
@@ -60,7 +61,7 @@ pub struct World {
     pub(super) acc: PathBuf,
     pub(super) services: Vec<Service>,
     pub(super) registry: Registry,
-    pub(super) starts: Arc<Semaphore>,
+    pub(super) starts: Arc<Turns>,
     pub(super) monitor: AsyncMutex<()>,
     /// Another acc has the say, see `retire`.
     pub(super) retired: CancellationToken,
@@ -76,7 +77,7 @@ impl World {
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
         Arc::new(Self {
-            starts: Arc::new(Semaphore::new(parts.config.wake.max_at_once)),
+            starts: Turns::new(parts.config.wake.max_at_once),
             config: RwLock::new(Arc::new(parts.config)),
             store: parts.store,
             supervisor: parts.supervisor,

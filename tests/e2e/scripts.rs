@@ -77,6 +77,49 @@ fn setup_builtin_in_a_prefix() {
     assert!(!prefix.exists(), "something is left in {}", prefix.display());
 }
 
+/// Run again with a newer program, it upgrades what runs: nobody is put to sleep, and no request is lost meanwhile.
+#[test]
+fn setup_with_a_newer_program_upgrades_what_runs() {
+    let place = Place::new();
+    let prefix = place.0.join("p");
+    let setup = |binary: &Path, more: &[&str]| {
+        let mut command = Command::new(root().join("setup.sh"));
+        command.args(["--builtin", "--prefix"]).arg(&prefix).arg("--binary").arg(binary).args(more);
+        run::run(&mut command, SETUP)
+    };
+    setup(ACC.as_ref(), &[]).ok();
+    let acc = |arguments: &[&str]| {
+        let mut command = Command::new(prefix.join("bin/acc"));
+        run::run(command.arg("--config").arg(prefix.join("etc/config.toml")).args(arguments), SETUP).ok().out
+    };
+    acc(&["create", "shop", "--model", "hello"]);
+    let info: serde_json::Value = serde_json::from_str(&acc(&["info", "shop", "--json"])).unwrap();
+    let host = info["url"].as_str().unwrap().trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let to = std::net::SocketAddr::from(([127, 0, 0, 1], host.rsplit_once(':').unwrap().1.parse().unwrap()));
+    // The same program with a byte more is another file.
+    let newer = place.0.join("newer");
+    fs::copy(ACC, &newer).unwrap();
+    std::io::Write::write_all(&mut fs::OpenOptions::new().append(true).open(&newer).unwrap(), b"x").unwrap();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut answered = 0;
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                crate::support::Ask::new("GET", &host, "/").send(to).unwrap().status(200);
+                answered += 1;
+            }
+            answered
+        });
+        let done = setup(&newer, &[]);
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(client.join().unwrap() > 10);
+        done.ok().says(&["upgraded the server", "asleep to answered in"]);
+    });
+    let after: serde_json::Value = serde_json::from_str(&acc(&["info", "shop", "--json"])).unwrap();
+    assert_eq!(after["pid"], info["pid"], "an awake instance was restarted");
+    setup(&newer, &["--uninstall", "--purge-data"]).ok();
+}
+
 #[test]
 fn setup_with_nginx_and_supervisord_in_a_prefix() {
     if !need::root("the set-up takes nginx and supervisord for root only") || !Combination::REAL.possible() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::load::Load;
 use crate::support::bed::{ACC, SOON, Settings};
 use crate::support::wait::holds;
-use crate::support::{Bed, Combination, processes, wait_until};
+use crate::support::{Bed, Combination, need, processes, wait_until};
 
 /// A booted bed whose program is a file of its own, so that it can be replaced.
 pub fn bed(combination: Combination, change: impl FnOnce(&mut Settings)) -> Option<Bed> {
@@ -115,6 +115,23 @@ pub fn a_program_that_does_not_come_up_changes_nothing(combination: Combination)
     put_in_place(&bed, ACC.as_ref());
     load.stop().assert_nothing_lost(&bed, &["zebra"]);
     bed.acc(&["boot"]).ok().says(&["upgraded the server"]);
+}
+
+/// What is held goes on by a socket of acc's own, although acc speaks to sockets of the instances' user only.
+pub fn requests_held_for_another_users_instance_go_on(combination: Combination) {
+    if !need::root("to run instances as another user") {
+        return;
+    }
+    let Some(bed) = bed(combination, |s| (s.top, s.idle) = ("user = \"nobody\"".into(), "60s")) else { return };
+    bed.acc(&["create", "tapir", "--model", "tester", "--set", "start_delay=1500ms", "--asleep"]).ok();
+    std::thread::scope(|scope| {
+        let held = scope.spawn(|| bed.send(&bed.ask("POST", "tapir", "/echo").body("held")));
+        bed.wait_phase("tapir", "waking");
+        put_in_place(&bed, ACC.as_ref());
+        bed.acc(&["boot"]).ok().says(&["upgraded the server"]);
+        held.join().unwrap().status(200);
+    });
+    assert_eq!(bed.told("tapir", "START").len(), 1);
 }
 
 pub fn a_command_at_work_is_finished_before_the_upgrade(combination: Combination) {

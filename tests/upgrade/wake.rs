@@ -45,7 +45,8 @@ pub fn two_hundred_sleepers_are_woken_in_turn(combination: Combination) {
     const SLEEPERS: usize = 200;
     let Some(bed) = Bed::with(combination, |s| {
         s.idle = "60s";
-        s.wake_timeout = "40s";
+        // supervisord reads all sections again for each start of one that it does not know yet.
+        s.wake_timeout = if combination.supervisor == "supervisord" { "120s" } else { "30s" };
     }) else {
         return;
     };
@@ -70,9 +71,11 @@ pub fn two_hundred_sleepers_are_woken_in_turn(combination: Combination) {
     let woken = woken.into_inner().unwrap();
     eprintln!("{combination:?}: {SLEEPERS} sleepers awake in {:?}", began.elapsed());
     assert!(woken.iter().all(|(_, status)| *status == 200), "{woken:?}");
-    // First come, first served, but for those that start at the same time and for how long each start takes.
-    let late = woken.iter().enumerate().map(|(place, (n, _))| place.abs_diff(*n)).max().unwrap();
-    assert!(late < SLEEPERS / 3, "one was served {late} places out of turn: {woken:?}");
+    // First come, first served, but for those that start at the same time, for how long each start takes, and for the order in
+    // which nginx's workers pass them on. Two queues that are served in turn would come to a mean of 50.
+    let out_of_turn: usize = woken.iter().enumerate().map(|(place, (n, _))| place.abs_diff(*n)).sum();
+    eprintln!("on average {} places out of turn", out_of_turn / SLEEPERS);
+    assert!(out_of_turn / SLEEPERS < 30, "{} places out of turn on average: {woken:?}", out_of_turn / SLEEPERS);
     for n in 0..SLEEPERS {
         assert_eq!(bed.told(&name(n), "START").len(), 1);
     }

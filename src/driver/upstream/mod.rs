@@ -13,13 +13,15 @@ mod link;
 
 use std::collections::HashMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use hyper::{Method, Request, Response, header};
 use tokio::time::Instant;
 
+use crate::domain::instance::Listen;
 use crate::domain::name::InstanceName;
 use crate::driver::edge::Gate;
 
@@ -66,6 +68,8 @@ pub struct Upstreams {
 struct Shared {
     pooling: AtomicBool,
     owner: Option<u32>,
+    /// A socket of acc's own, see [`Upstreams::trust`].
+    own: OnceLock<PathBuf>,
     pools: RwLock<HashMap<InstanceName, Arc<Pool>>>,
     /// Upgraded connections that have been silent for so long that they are not use, by instance and run.
     silent: Mutex<HashMap<(InstanceName, u64), u32>>,
@@ -99,15 +103,29 @@ impl Upstreams {
     /// The same, and unix sockets are believed to be an instance's only when this user listens there.
     #[must_use]
     pub fn to_instances_of(owner: Option<u32>, pooling: bool) -> Self {
+        let pooling = AtomicBool::new(pooling);
         Self {
             shared: Arc::new(Shared {
-                pooling: AtomicBool::new(pooling),
+                pooling,
                 owner,
+                own: OnceLock::new(),
                 pools: RwLock::default(),
                 silent: Mutex::default(),
                 reaping: AtomicBool::new(false),
             }),
         }
+    }
+
+    /// At this path acc itself listens: requests go there when another acc has taken over. The folder is acc's own, so nobody
+    /// else can have put a socket there.
+    pub fn trust(&self, own: PathBuf) {
+        let _ = self.shared.own.set(own);
+    }
+
+    /// Who must listen where the gate leads.
+    fn owner_of(&self, gate: &Gate) -> Option<u32> {
+        let is_own = matches!(&gate.listen, Listen::Unix(path) if self.shared.own.get() == Some(path));
+        if is_own { None } else { self.shared.owner }
     }
 
     /// Sends a request and returns the head of the answer; its body arrives as it is read. There is no time limit on the
@@ -158,7 +176,7 @@ impl Upstreams {
         pool: Option<Arc<Pool>>,
         req: Request<SendBody>,
     ) -> Result<Response<ReceiveBody>, UpstreamError> {
-        let link = match Link::connect(&gate.listen, self.shared.owner, pool).await {
+        let link = match Link::connect(&gate.listen, self.owner_of(gate), pool).await {
             Ok(link) => link,
             Err(source) => return Err(UpstreamError::Connect { request: Box::new(req), source }),
         };
