@@ -116,7 +116,7 @@ impl Cycles<'_> {
             tokio::time::sleep(moment).await;
             self.order.send_replace(Order::Go);
         };
-        let (pass, ()) = tokio::join!(self.operator.ask(Request::Monitor { dry_run: false }), come_back);
+        let (pass, ()) = tokio::join!(self.operator.ask(Request::Monitor { dry_run: false, thorough: false }), come_back);
         match pass {
             Ok(Outcome::Monitor(pass)) => already || pass.lines.iter().any(|l| l.instance == self.subject.name && l.action == "sleep"),
             Ok(_) => already,
