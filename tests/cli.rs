@@ -63,6 +63,8 @@ fn instances() -> Vec<InstanceView> {
         last_active_at: Some("2026-01-02T03:03:59Z".to_owned()),
         wakes: 117,
         failure: None,
+        retry_at: None,
+        params: BTreeMap::from([("greeting", "hello"), ("password", "****")].map(|(k, v)| (k.to_owned(), v.to_owned()))),
         dir: "/var/lib/acc/instances/shop".to_owned(),
     };
     let wiki = InstanceView {
@@ -82,6 +84,8 @@ fn instances() -> Vec<InstanceView> {
         last_active_at: None,
         wakes: 0,
         failure: Some("exited with code 3 before its first answer: \u{1b}[31mno\nmodule".to_owned()),
+        retry_at: Some("2026-01-02T03:04:25Z".to_owned()),
+        params: BTreeMap::new(),
         dir: "/var/lib/acc/instances/wiki-of-the-whole-department".to_owned(),
     };
     vec![shop, wiki]
@@ -189,6 +193,8 @@ fn tables() {
     snapshot("info.txt", &infos.join("\n"));
     snapshot("events.txt", &show::events(&events(), NOW, false));
     snapshot("models.txt", &show::models(&models(), false));
+    let each: Vec<String> = models().iter().map(|m| show::model(m, false)).collect();
+    snapshot("model.txt", &each.join("\n"));
     let line = |instance: &str, action: &str, why: &str| PassLine {
         instance: instance.to_owned(),
         action: action.to_owned(),
@@ -259,7 +265,7 @@ fn sentences() {
         }
     }
     for outcome in [
-        Outcome::Pong { pid: 7, version: "0.1.0".to_owned() },
+        Outcome::Pong { pid: 7, version: "0.1.0".to_owned(), outdated: false },
         Outcome::Monitor(Pass::default()),
         Outcome::Busy,
         Outcome::Quiesced { stopped: 3 },
@@ -278,6 +284,7 @@ fn wrong_usage_is_exit_2_and_says_so_on_standard_error() {
         &["create"],
         &["create", "a", "--model", "m", "--set", "novalue"],
         &["create", "a", "--model", "m", "--idle", "soon"],
+        &["create", "a", "--model", "m", "--idle", "0s"],
         &["create", "a", "--model", "m", "--wanted", "maybe"],
         &["list", "--phase", "sleeping"],
         &["list", "--limit", "-1"],

@@ -15,7 +15,7 @@ use crate::service::recover;
 use crate::service::request::Request;
 
 /// How long the server may take until it answers.
-const UP_WITHIN: Duration = Duration::from_secs(30);
+const UP_WITHIN: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(20);
 /// How long what a killed nginx left behind may take to let go of the ports.
 const LEFT_WITHIN: Duration = Duration::from_secs(3);
@@ -49,7 +49,10 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
         repair(config, &mut report).await?;
     }
     bring_up(&drivers, &services, &mut report).await?;
-    wait_for_server(config).await?;
+    let pong = wait_for_server(config, |_| true).await?;
+    if let (true, Outcome::Pong { pid, outdated: true, .. }) = (runs, pong) {
+        upgrade(config, pid, &mut report).await?;
+    }
     wait_for_edge(config, &drivers).await?;
     report.already = runs && report.did.is_empty();
     Ok(report)
@@ -99,18 +102,38 @@ async fn bring_up(drivers: &Drivers, services: &[Service], report: &mut BootRepo
     Ok(())
 }
 
+/// The program was replaced: the server becomes the new one, while it goes on serving.
+async fn upgrade(config: &Config, old: u32, report: &mut BootReport) -> Result<(), ServiceError> {
+    match ask_server(config, &Request::Upgrade).await? {
+        Some(answer) => drop(answer?),
+        None => return Ok(()),
+    }
+    let other = |pong: &Outcome| matches!(pong, Outcome::Pong { pid, .. } if *pid != old);
+    let pong = wait_for_server(config, other).await.map_err(|e| ServiceError {
+        message: "the server was not upgraded and goes on as it was: the new program did not come up".to_owned(),
+        ..e
+    })?;
+    if let Outcome::Pong { version, .. } = pong {
+        report.did.push(format!("upgraded the server to version {version}"));
+    }
+    Ok(())
+}
+
 fn edge_unusable(e: &EdgeError) -> ServiceError {
     ServiceError::failed(chain(e), "run `acc doctor`")
 }
 
-/// Said before anything is started: afterwards it would be a line in some log. Orphans of a killed nginx get a moment to leave.
+/// Said before anything is started: afterwards it would be a line in some log. What a killed nginx or a killed
+/// server left behind gets a moment to leave.
 async fn addresses_are_free(config: &Config, drivers: &Drivers) -> Result<(), ServiceError> {
     let deadline = tokio::time::Instant::now() + LEFT_WITHIN;
     while !drivers.edge.is_up().await.map_err(|e| edge_unusable(&e))? || drivers.nginx.is_none() {
         let taken = config.edge.listen.iter().find_map(|address| listen::tcp(*address).err());
         match taken {
             None => break,
-            Some(_) if drivers.nginx.is_some() && tokio::time::Instant::now() < deadline => tokio::time::sleep(AGAIN).await,
+            // Its supervisor has started our own server again meanwhile.
+            Some(_) if ask_server(config, &Request::Ping).await?.is_some() => break,
+            Some(_) if tokio::time::Instant::now() < deadline => tokio::time::sleep(AGAIN).await,
             Some(e) => {
                 let hint = "end the other program, or choose another address in `edge.listen`; below port 1024 root is needed";
                 return Err(ServiceError::failed(chain(&e), hint));
@@ -135,12 +158,15 @@ async fn wait_for_edge(config: &Config, drivers: &Drivers) -> Result<(), Service
     Ok(())
 }
 
-async fn wait_for_server(config: &Config) -> Result<(), ServiceError> {
+/// Waits for an answer of the server that will do.
+async fn wait_for_server(config: &Config, will_do: impl Fn(&Outcome) -> bool) -> Result<Outcome, ServiceError> {
     let deadline = tokio::time::sleep(UP_WITHIN);
     tokio::pin!(deadline);
     loop {
-        if matches!(ask_server(config, &Request::Ping).await, Ok(Some(Ok(Outcome::Pong { .. })))) {
-            return Ok(());
+        if let Ok(Some(Ok(pong @ Outcome::Pong { .. }))) = ask_server(config, &Request::Ping).await
+            && will_do(&pong)
+        {
+            return Ok(pong);
         }
         tokio::select! {
             () = &mut deadline => break,

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tokio::net::UnixStream;
 
-use super::{Drivers, lock, open_store, world};
+use super::{Drivers, lock, open_store, places, world};
 use crate::config::{Config, SupervisorKind};
+use crate::driver::host::users;
 use crate::interface::control::{self, CallError, Reply};
 use crate::service::error::{ErrorKind, ServiceError, chain};
 use crate::service::outcome::Outcome;
@@ -17,6 +18,10 @@ const AGAIN: Duration = Duration::from_millis(25);
 
 /// Has a verb done.
 pub async fn dispatch(config: &Config, request: Request) -> Result<Outcome, ServiceError> {
+    // Root may command what another user booted; for anybody else a socket in a stranger's folder is a trap.
+    if !users::is_root() {
+        places::ours(config)?;
+    }
     let patience = tokio::time::sleep(PATIENCE);
     tokio::pin!(patience);
     loop {
@@ -46,7 +51,7 @@ pub(super) async fn ask_server(config: &Config, request: &Request) -> Result<Opt
         Ok(Reply::NoServer) => Ok(None),
         Err(e) => {
             let hint = match e {
-                CallError::Unreachable { .. } => "run as the user who booted acc (often root)",
+                CallError::Unreachable { .. } => "run as root (or the user who booted acc)",
                 _ => "what it had begun is finished or undone by the next one; look with `acc list` and try again",
             };
             Err(ServiceError::failed(chain(&e), hint))

@@ -1,7 +1,10 @@
-//! Who runs verbs: whoever holds `run/owner.lock`. The kernel lets go of it when the holder dies.
+//! Who runs verbs: whoever holds `run/owner.lock`. Who listens: the one keeper, which holds `run/server.lock`. The kernel lets
+//! go of both when the holder dies.
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -11,63 +14,113 @@ use crate::service::error::ServiceError;
 
 /// How long a command waits for another one to end.
 const PATIENCE: Duration = Duration::from_secs(60);
-const AGAIN: Duration = Duration::from_millis(20);
+const AGAIN: Duration = Duration::from_millis(5);
 
 /// The lock; dropped, it is free.
 pub(super) struct Owner {
     _lock: Flock<File>,
 }
 
-/// Takes the lock if it is free.
-pub(super) fn try_take(config: &Config) -> Result<Option<Owner>, ServiceError> {
-    let path = config.owner_lock();
-    let file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-    let file = file.map_err(|e| {
-        let hint = match e.kind() {
-            std::io::ErrorKind::NotFound => "run `acc boot` first",
-            _ => "run as the user who booted acc (often root)",
-        };
-        ServiceError::because(format!("could not open `{}`", path.display()), &e, hint)
-    })?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(mut lock) => {
-            // Who holds it, for an error message of others; the lock itself does not depend on it.
-            let _ = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| write!(lock, "{}", std::process::id()));
-            Ok(Some(Owner { _lock: lock }))
-        }
-        Err((_, nix::errno::Errno::EAGAIN)) => Ok(None),
-        Err((_, e)) => Err(ServiceError::because(
-            format!("could not lock `{}`", path.display()),
-            &e,
-            "is it on a network file system? `run` must be local",
-        )),
+/// The keeper's lock; dropped, it is free. It is an open file, so that it can be left to the next program in this process.
+pub(super) struct Server {
+    file: OwnedFd,
+}
+
+impl Server {
+    /// The lock that the program before this one held.
+    pub(super) fn taken(file: OwnedFd) -> Self {
+        Self { file }
     }
 }
 
-/// Takes the lock, waiting for a command of somebody else to end.
+impl AsFd for Server {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Takes the lock if it is free.
+pub(super) fn try_take(config: &Config) -> Result<Option<Owner>, ServiceError> {
+    let path = config.owner_lock();
+    match Flock::lock(open(&path)?, FlockArg::LockExclusiveNonblock) {
+        Ok(mut lock) => {
+            sign(&mut lock);
+            Ok(Some(Owner { _lock: lock }))
+        }
+        Err((_, nix::errno::Errno::EAGAIN)) => Ok(None),
+        Err((_, e)) => Err(refused(&path, &e)),
+    }
+}
+
+/// Takes the lock, waiting for a command of somebody else, or for the server before this one, to let go of it.
 pub(super) async fn take(config: &Config) -> Result<Owner, ServiceError> {
+    until_free(&config.owner_lock(), || try_take(config)).await
+}
+
+/// Takes the keeper's lock, waiting for one that is about to end.
+pub(super) async fn server(config: &Config) -> Result<Server, ServiceError> {
+    let path = config.server_lock();
+    let try_it = || {
+        let mut file = open(&path)?;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                sign(&mut file);
+                Ok(Some(Server { file: file.into() }))
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(e) => Err(refused(&path, &e)),
+        }
+    };
+    until_free(&path, try_it).await
+}
+
+async fn until_free<T>(path: &Path, try_it: impl Fn() -> Result<Option<T>, ServiceError>) -> Result<T, ServiceError> {
     let patience = tokio::time::sleep(PATIENCE);
     tokio::pin!(patience);
     loop {
-        if let Some(owner) = try_take(config)? {
-            return Ok(owner);
+        if let Some(lock) = try_it()? {
+            return Ok(lock);
         }
         tokio::select! {
-            () = &mut patience => return Err(held(config)),
+            () = &mut patience => return Err(held_by(path)),
             () = tokio::time::sleep(AGAIN) => {}
         }
     }
 }
 
-/// Somebody else holds it for too long.
+fn open(path: &Path) -> Result<File, ServiceError> {
+    let file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+    file.map_err(|e| {
+        let hint = match e.kind() {
+            std::io::ErrorKind::NotFound => "run `acc boot` first",
+            _ => "run as the user who booted acc (often root)",
+        };
+        ServiceError::because(format!("could not open `{}`", path.display()), &e, hint)
+    })
+}
+
+/// Writes down who holds it, for an error message of others; the lock itself does not depend on it.
+fn sign(file: &mut File) {
+    let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
+}
+
+fn refused(path: &Path, e: &(dyn std::error::Error + 'static)) -> ServiceError {
+    ServiceError::because(format!("could not lock `{}`", path.display()), e, "is it on a network file system? `run` must be local")
+}
+
+/// Somebody else holds the owner's lock for too long.
 pub(super) fn held(config: &Config) -> ServiceError {
+    held_by(&config.owner_lock())
+}
+
+fn held_by(path: &Path) -> ServiceError {
     let mut holder = String::new();
-    if let Ok(mut file) = File::open(config.owner_lock()) {
+    if let Ok(mut file) = File::open(path) {
         let _ = file.read_to_string(&mut holder);
     }
     ServiceError::new(
         crate::service::error::ErrorKind::TimedOut,
-        format!("another acc (process {}) is at work and holds `{}`", holder.trim(), config.owner_lock().display()),
+        format!("another acc (process {}) is at work and holds `{}`", holder.trim(), path.display()),
         "wait until it is done, or look at it with `ps`",
     )
 }

@@ -3,6 +3,8 @@
 mod boot;
 mod dispatch;
 mod halt;
+mod image;
+mod keeper;
 mod lock;
 mod places;
 mod serve;
@@ -14,19 +16,24 @@ use std::time::Duration;
 pub use boot::boot;
 pub use dispatch::dispatch;
 pub use halt::halt;
-pub use serve::serve;
+pub use keeper::keep;
+
+/// Reads the settings again.
+pub type Reload = Box<dyn Fn() -> Result<Config, ServiceError> + Send + Sync>;
 
 use crate::config::{Config, EdgeKind, SupervisorKind};
 use crate::driver::activity::KernelActivity;
 use crate::driver::edge::Edge;
 use crate::driver::edge::builtin::BuiltinEdge;
 use crate::driver::edge::nginx::{Nginx, NginxSettings};
+use crate::driver::host;
 use crate::driver::host::clock::SystemClock;
 use crate::driver::probe::{Owner, SocketProbe};
 use crate::driver::supervisor::builtin::Builtin;
 use crate::driver::supervisor::supervisord::{Supervisord, SupervisordSettings};
 use crate::driver::supervisor::{Service, Supervisor};
 use crate::driver::upstream::Upstreams;
+use crate::interface::cli::LeftToWorker;
 use crate::render::{RenderError, Templates};
 use crate::service::error::{ServiceError, chain};
 use crate::service::world::{Parts, World};
@@ -85,6 +92,22 @@ impl Drivers {
         let service = |nginx: &Arc<Nginx>| nginx.service().map_err(|e| ServiceError::failed(chain(&e), hint));
         self.nginx.iter().map(service).collect()
     }
+}
+
+/// Serves, as a child of the keeper `keeper`, by the open files of these numbers.
+///
+/// # Errors
+/// As everything below; a worker that is not its keeper's child, or was given other files, does not begin.
+pub async fn work(config: Config, left: &LeftToWorker, reload: Reload) -> Result<(), ServiceError> {
+    let wrong = |e: std::io::Error| ServiceError::because("could not take over from the keeper", &e, "run `acc server`");
+    let sockets = keeper::Sockets::taken(&left.sockets).map_err(wrong)?;
+    let tether = host::handover::take(left.tether).and_then(keeper::tether::Tether::of).map_err(wrong)?;
+    // No worker outlives its keeper: nobody would watch it, and the sockets would have two masters.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(|e| wrong(e.into()))?;
+    if std::os::unix::process::parent_id() != left.keeper {
+        return Err(wrong(std::io::Error::other("it has ended")));
+    }
+    serve::serve(config, serve::Handed { sockets, tether }, reload).await
 }
 
 /// A template of the operator's cannot be used.

@@ -130,6 +130,10 @@ fn read(root: &Section<'_>, file: Option<PathBuf>, env: &Env, faults: &Faults<'_
     if let Some(own) = config.edge.listen.iter().find(|a| (config.ports.first..=config.ports.last).contains(&a.port())) {
         root.section("ports").fault("range", format!("contains the port of the edge, {own}"));
     }
+    if config.edge.kind == EdgeKind::Nginx && config.idle.silent_connections.is_some() {
+        let why = "must be \"never\" with the edge nginx, which does not tell how long a connection has been silent";
+        root.section("idle").fault("silent_connections", why);
+    }
     root.close();
     config
 }
@@ -263,6 +267,7 @@ fn idle(section: &Section<'_>) -> IdleConfig {
         timeout: section.or("timeout", Duration::from_secs(15 * 60), value::some_time),
         min_awake: section.or("min_awake", Duration::from_secs(30), value::duration),
         check_every: section.or("check_every", Some(Duration::from_secs(30)), value::pause),
+        silent_connections: section.or("silent_connections", None, value::never),
     };
     section.close();
     idle

@@ -69,6 +69,8 @@ pub struct IdleConfig {
     pub min_awake: Duration,
     /// `check_every`: pause between two passes of the server's own monitor; `None`: "off".
     pub check_every: Option<Duration>,
+    /// `silent_connections`: a WebSocket without traffic for longer is not use any more; `None`: "never".
+    pub silent_connections: Option<Duration>,
 }
 
 /// `[wake]`.
@@ -199,6 +201,11 @@ impl Config {
     pub fn owner_lock(&self) -> PathBuf {
         self.run.join("owner.lock")
     }
+    /// Held by the server's keeper.
+    #[must_use]
+    pub fn server_lock(&self) -> PathBuf {
+        self.run.join("server.lock")
+    }
     /// The control socket of the server.
     #[must_use]
     pub fn control_socket(&self) -> PathBuf {
@@ -208,6 +215,11 @@ impl Config {
     #[must_use]
     pub fn wake_socket(&self) -> PathBuf {
         self.run.join("wake.sock")
+    }
+    /// Notes of which requests were sent on, see `driver::host::sent`.
+    #[must_use]
+    pub fn sent_dir(&self) -> PathBuf {
+        self.run.join("sent")
     }
     /// supervisord's XML-RPC socket.
     #[must_use]

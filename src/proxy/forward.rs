@@ -21,6 +21,7 @@ use super::{Front, Proxy, ProxySettings, headers, live, tunnel};
 use crate::domain::admission::Refusal;
 use crate::domain::lifecycle::Phase;
 use crate::domain::rule::Verdict;
+use crate::driver::host::sent::{Id, Sent as SentNotes};
 use crate::driver::upstream::{BodyFault, FaultFlag, ReceiveBody, SendBody, UpstreamError};
 use crate::service::door::{Knock, Pass};
 
@@ -31,6 +32,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// Longest such pause.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 
+/// Within this, what was answered has reached nginx.
+const ANSWER_ARRIVES: Duration = Duration::from_secs(10);
 /// A death is noticed a moment after the connections it broke.
 const DEATH_KNOWN: Duration = Duration::from_millis(250);
 /// Between two looks whether it is known.
@@ -50,6 +53,40 @@ enum Sent {
     /// The instance never saw it.
     Again(Box<Request<SendBody>>),
     No(Failure),
+}
+
+/// A request that may not be sent twice is on its way to an instance; dropped when its answer is on the way back.
+struct Noted {
+    sent: Arc<SentNotes>,
+    id: Id,
+    seen: bool,
+}
+
+impl Noted {
+    fn note(sent: &Arc<SentNotes>, id: Id) -> std::io::Result<Option<Self>> {
+        sent.note(id)?;
+        Ok(Some(Self { sent: sent.clone(), id, seen: true }))
+    }
+
+    /// The instance was not reached.
+    fn unseen(mut self) {
+        self.seen = false;
+        self.sent.done(self.id);
+    }
+}
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        if !self.seen {
+            return;
+        }
+        let (sent, id) = (self.sent.clone(), self.id);
+        tokio::spawn(async move {
+            // Until nginx has the answer for certain.
+            tokio::time::sleep(ANSWER_ARRIVES).await;
+            sent.done(id);
+        });
+    }
 }
 
 /// One request on its way.
@@ -86,10 +123,21 @@ impl<'a> Way<'a> {
         if body.size_hint().lower() > self.settings.max_body {
             return Some(Failure::TooLarge);
         }
+        if self.asked.again && !is_safe(&head.method) && self.may_have_been_sent() {
+            return Some(Failure::MaybeSeen);
+        }
         match self.asked.tried {
             Tried::TimedOut => Some(Failure::NoAnswer),
             Tried::MaybeSeen if !is_safe(&head.method) => Some(Failure::MaybeSeen),
             Tried::MaybeSeen | Tried::Nothing => None,
+        }
+    }
+
+    /// The acc that was asked before, and killed, may have sent it on.
+    fn may_have_been_sent(&self) -> bool {
+        match (&self.proxy.sent, self.asked.id) {
+            (Some(sent), Some(id)) => sent.was_noted(id),
+            _ => true,
         }
     }
 
@@ -101,7 +149,9 @@ impl<'a> Way<'a> {
     }
 
     async fn through(self, mut head: Parts, body: Incoming) -> Response<Reply> {
-        let draft = self.proxy.log.as_ref().map(|_| Draft::of(&head, self.asked.client, self.asked.verdict.counts, self.started));
+        // What another acc sends on is in its log already.
+        let log = self.proxy.log.as_ref().filter(|_| self.front == Front::Public);
+        let draft = log.map(|_| Draft::of(&head, self.asked.client, self.asked.verdict.counts, self.started));
         let upgrade = if self.asked.upgrade { head.extensions.remove::<OnUpgrade>() } else { None };
         headers::to_instance(self.front, &mut head.headers, &self.asked, self.settings.https);
         let body = SendBody::new(body, self.settings.max_body, self.settings.body_stall);
@@ -186,7 +236,29 @@ impl<'a> Way<'a> {
         }
     }
 
+    /// Sends it; what must not be sent twice is noted first.
     async fn send(&self, pass: &dyn Pass, request: Box<Request<SendBody>>, flag: &FaultFlag) -> Sent {
+        let noted = match (&self.proxy.sent, self.asked.id) {
+            (Some(sent), Some(id)) if !is_safe(request.method()) => Noted::note(sent, id),
+            _ => Ok(None),
+        };
+        match noted {
+            Ok(noted) => {
+                let outcome = self.send_once(pass, request, flag).await;
+                if let (Sent::Again(_), Some(noted)) = (&outcome, noted) {
+                    noted.unseen();
+                }
+                outcome
+            }
+            Err(error) => {
+                // Then it is not served rather than perhaps served twice.
+                tracing::warn!(%error, "could not note that a request is sent");
+                Sent::No(Failure::Unreachable)
+            }
+        }
+    }
+
+    async fn send_once(&self, pass: &dyn Pass, request: Box<Request<SendBody>>, flag: &FaultFlag) -> Sent {
         match self.proxy.upstreams.request(pass.gate(), *request).await {
             Ok(response) => Sent::Answer(response),
             Err(UpstreamError::Connect { request, source }) => {
@@ -223,7 +295,15 @@ impl<'a> Way<'a> {
         match (switching, upgrade) {
             (false, _) => Response::from_parts(head, Reply::forwarded(body, pass, line)),
             (true, Some(client)) => {
-                self.proxy.tunnels.spawn(tunnel::carry(client, body, pass, line, self.proxy.cut.clone()));
+                let silence = self.settings.silent.map(|limit| tunnel::Silence {
+                    limit,
+                    door: self.proxy.door.clone(),
+                    upstreams: self.proxy.upstreams.clone(),
+                    host: self.asked.host.clone(),
+                    verdict: self.asked.verdict,
+                });
+                let use_of = tunnel::Use::new(pass, silence);
+                self.proxy.tunnels.spawn(tunnel::carry(client, body, use_of, line, self.proxy.cut.clone()));
                 Response::from_parts(head, Reply::empty())
             }
             // It switches although nobody asked for it.

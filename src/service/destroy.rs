@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::error::ServiceError;
 use super::outcome::Outcome;
+use super::registry::Handle;
 use super::world::World;
 use super::{done, find, routes, wake};
 use crate::domain::lifecycle::{Answer, Event};
@@ -13,10 +14,10 @@ pub(super) async fn run(world: &Arc<World>, given: &str, force: bool) -> Result<
     let handle = find(world, given)?;
     let name = handle.instance.name.clone();
     let _alone = world.building(name.as_str()).await;
-    if force && handle.snapshot().phase.is_live() {
-        wake::stop(world, &handle, true).await?;
-    }
-    let (answer, _) = handle.ask(Event::Destroy).await.map_err(|r| wake::refused("destroy", &name, r))?;
+    let answer = match force && handle.snapshot().phase.is_live() {
+        true => stop_and_destroy(world, &handle, true).await?,
+        false => handle.ask(Event::Destroy).await.map_err(|r| wake::refused("destroy", &name, r))?.0,
+    };
     world.supervisor.forget(&name).await.map_err(|e| {
         ServiceError::because(
             format!("`{name}` is destroyed, but its supervisor still knows it"),
@@ -26,4 +27,19 @@ pub(super) async fn run(world: &Arc<World>, given: &str, force: bool) -> Result<
     })?;
     routes::apply(world).await?;
     done(world, &name, "destroyed", answer == Answer::Already, since)
+}
+
+/// Ends it and takes it out of service. Whoever waits for it is turned away: else they would wake it again on its way out.
+pub(super) async fn stop_and_destroy(world: &Arc<World>, handle: &Arc<Handle>, now: bool) -> Result<Answer, ServiceError> {
+    let ask = async |event| handle.ask(event).await.map_err(|r| wake::refused("destroy", &handle.instance.name, r));
+    ask(Event::Retire(true)).await?;
+    let done = match wake::stop(world, handle, now).await {
+        Ok(_) => ask(Event::Destroy).await.map(|(answer, _)| answer),
+        Err(e) => Err(e),
+    };
+    if done.is_err() {
+        // It is still there, and serves on.
+        let _ = ask(Event::Retire(false)).await;
+    }
+    done
 }

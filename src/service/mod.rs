@@ -8,7 +8,7 @@ mod destroy;
 pub mod door;
 pub mod error;
 mod housekeeping;
-mod launch;
+pub(crate) mod launch;
 mod ledger;
 mod monitor;
 pub mod outcome;
@@ -18,7 +18,10 @@ pub mod recover;
 mod registry;
 pub mod request;
 mod restart;
+pub mod retire;
 mod routes;
+#[cfg(test)]
+mod simulation;
 mod start;
 mod stop;
 #[cfg(test)]
@@ -44,7 +47,9 @@ use crate::store::Row;
 /// Does what is asked for.
 pub async fn handle(world: &Arc<World>, request: Request) -> Result<Outcome, ServiceError> {
     match request {
-        Request::Ping => Ok(Outcome::Pong { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned() }),
+        // Whether its binary was replaced only the server itself can tell.
+        Request::Ping => Ok(Outcome::Pong { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned(), outdated: false }),
+        Request::Upgrade => Err(ServiceError::failed("no server runs that could be upgraded", "`acc boot` starts it")),
         Request::Create(new) => create::run(world, &new).await,
         Request::Start { instance } => start::run(world, &instance).await,
         Request::Stop { instance, now } => stop::run(world, &instance, now).await,

@@ -2,7 +2,7 @@
 //!
 //! It looks at everything and trusts nothing remembered. One broken instance does not end the pass for the others.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -11,11 +11,14 @@ use tokio::task::JoinSet;
 use super::error::{ServiceError, chain};
 use super::housekeeping;
 use super::outcome::{Outcome, Pass, PassLine};
+use super::recover;
 use super::registry::{Handle, LastLook};
 use super::wake::{self, Settled};
 use super::world::World;
 use crate::domain::idle::{self, Verdict};
+use crate::domain::instance::Process;
 use crate::domain::lifecycle::{Cause, Event, Phase};
+use crate::domain::name::InstanceName;
 use crate::domain::time::Timestamp;
 use crate::driver::activity::{Mark, Seen, Target};
 use crate::store::Row;
@@ -41,6 +44,7 @@ pub(super) async fn run(world: &Arc<World>, dry_run: bool, thorough: bool) -> Re
     }
     drop(awake);
     if !dry_run && !world.halting() {
+        resume(world, &mut pass).await;
         bring_up(world, &mut pass).await;
         reconcile(world, &mut pass).await;
         housekeeping::keep(world, thorough, &mut pass).await;
@@ -133,6 +137,7 @@ fn would(world: &World, handle: &Handle, seen: Seen) -> PassLine {
     match idle::verdict(&look, now) {
         Verdict::Sleep => line(name, "sleep", format!("quiet for {}, its idle timeout is {}", short(quiet), short(look.timeout))),
         Verdict::Pinned => line(name, "keep", "it is wanted up"),
+        Verdict::InUse(1) => line(name, "keep", "1 request or connection is open"),
         Verdict::InUse(n) => line(name, "keep", format!("{n} requests or connections are open")),
         Verdict::JustWoken(left) => line(name, "keep", format!("just woken, kept awake for {} more", short(left))),
         Verdict::NotYet(left) => line(name, "keep", format!("quiet for {}, idle in {}", short(quiet), short(left))),
@@ -188,6 +193,17 @@ fn remember(world: &World, handle: &Handle, mark: Mark) {
     }
 }
 
+/// Takes up what was begun and could not be ended.
+async fn resume(world: &Arc<World>, pass: &mut Pass) {
+    match recover::resume(world).await {
+        Ok(all) => pass.lines.extend(all.into_iter().map(|(name, done)| match done {
+            Ok(done) => line(&name, "repaired", done),
+            Err(e) => line(&name, "error", e.message),
+        })),
+        Err(e) => pass.lines.push(line("acc", "error", e.message)),
+    }
+}
+
 /// Starts what is wanted up and is not.
 async fn bring_up(world: &Arc<World>, pass: &mut Pass) {
     let rows = match world.store.wanted_up() {
@@ -221,6 +237,7 @@ async fn start_pinned(world: &Arc<World>, row: &Row) -> Option<PassLine> {
     match wake::start(world, &handle, Cause::Pinned).await {
         Ok((true, _)) => None,
         Ok((false, Settled::There)) => Some(line(name, "started", "it is wanted up")),
+        Ok((_, Settled::Stopped)) => None,
         Ok((false, Settled::Failed(failure))) => Some(line(name, "error", failure.to_string())),
         Err(e) => Some(line(name, "error", e.message)),
     }
@@ -230,7 +247,7 @@ async fn start_pinned(world: &Arc<World>, row: &Row) -> Option<PassLine> {
 async fn reconcile(world: &Arc<World>, pass: &mut Pass) {
     match world.edge.open_gates().await {
         Ok(open) => {
-            let open: HashSet<String> = open.iter().map(ToString::to_string).collect();
+            let open: BTreeSet<String> = open.iter().map(ToString::to_string).collect();
             gates(world, &open, pass).await;
         }
         Err(e) => pass.lines.push(line("acc", "error", chain(&e))),
@@ -245,8 +262,8 @@ async fn reconcile(world: &Arc<World>, pass: &mut Pass) {
     }
 }
 
-async fn gates(world: &Arc<World>, open: &HashSet<String>, pass: &mut Pass) {
-    let mut awake = HashSet::new();
+async fn gates(world: &Arc<World>, open: &BTreeSet<String>, pass: &mut Pass) {
+    let mut awake = BTreeSet::new();
     for handle in world.registry.all() {
         let snapshot = handle.snapshot();
         let name = handle.instance.name.as_str();
@@ -261,7 +278,7 @@ async fn gates(world: &Arc<World>, open: &HashSet<String>, pass: &mut Pass) {
     }
     for name in open.difference(&awake) {
         let Ok(Some(row)) = world.store.by_name(name) else {
-            if let Ok(name) = crate::domain::name::InstanceName::parse(name)
+            if let Ok(name) = InstanceName::parse(name)
                 && world.edge.forget(&name).await.is_ok()
             {
                 pass.lines.push(line(name.as_str(), "repaired", "a gate without an instance was removed"));
@@ -285,13 +302,13 @@ async fn gates(world: &Arc<World>, open: &HashSet<String>, pass: &mut Pass) {
 }
 
 /// A process of an instance that should not run, or of none at all.
-async fn strays(world: &Arc<World>, name: &crate::domain::name::InstanceName, process: crate::domain::instance::Process, pass: &mut Pass) {
+async fn strays(world: &Arc<World>, name: &InstanceName, process: Process, pass: &mut Pass) {
     match world.store.by_name(name.as_str()) {
         Err(e) => pass.lines.push(line(name.as_str(), "error", chain(&e))),
-        Ok(None) => {
-            if world.supervisor.kill(name, process).await.is_ok() && world.supervisor.forget(name).await.is_ok() {
-                pass.lines.push(line(name.as_str(), "repaired", "a process without an instance was ended"));
-            }
+        Ok(None) => end_stray(world, name, process, "a process without an instance was ended", pass).await,
+        // Started by an acc that died before it heard of it, then destroyed.
+        Ok(Some(row)) if row.stored.phase == Phase::Destroyed => {
+            end_stray(world, name, process, "a process of a destroyed instance was ended", pass).await;
         }
         Ok(Some(row)) => {
             let Ok(handle) = world.registry.get(world, &row) else { return };
@@ -300,5 +317,11 @@ async fn strays(world: &Arc<World>, name: &crate::domain::name::InstanceName, pr
                 pass.lines.push(line(name.as_str(), "repaired", "it ran although it should not"));
             }
         }
+    }
+}
+
+async fn end_stray(world: &World, name: &InstanceName, process: Process, what: &str, pass: &mut Pass) {
+    if world.supervisor.kill(name, process).await.is_ok() && world.supervisor.forget(name).await.is_ok() {
+        pass.lines.push(line(name.as_str(), "repaired", what));
     }
 }

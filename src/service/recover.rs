@@ -15,18 +15,32 @@ pub async fn recover(world: &Arc<World>) -> Result<(), ServiceError> {
     if slept > 0 {
         info!("{slept} instances ran before this host was restarted; they are asleep now");
     }
-    for (id, work) in world.store.unfinished().map_err(super::error::store)? {
-        let Some(row) = world.store.by_id(id).map_err(super::error::store)? else { continue };
-        let (word, done) = match work {
-            Work::Create => ("undone", create::take_back(world, id).await),
-            Work::Purge => ("finished", purge::remove(world, &row).await),
-        };
-        match done {
-            Ok(()) => info!(instance = %row.name, "half-done work was {word}"),
-            Err(e) => warn!(instance = %row.name, "half-done work could not be {word}: {e}"),
+    for (name, what) in resume(world).await? {
+        match what {
+            Ok(done) => info!(instance = %name, "{done}"),
+            Err(e) => warn!(instance = %name, "half-done work could not be taken up: {e}"),
         }
     }
     Ok(())
+}
+
+/// Finishes or undoes what the journal says was begun, but for what is being worked on now: what became of each. A purge
+/// that met a full disk is finished as soon as there is room, not only by the next acc.
+pub(super) async fn resume(world: &Arc<World>) -> Result<Vec<(String, Result<&'static str, ServiceError>)>, ServiceError> {
+    let mut taken_up = Vec::new();
+    for (id, _) in world.store.unfinished().map_err(super::error::store)? {
+        let Some(row) = world.store.by_id(id).map_err(super::error::store)? else { continue };
+        let Some(_alone) = world.building_unless_busy(row.name.as_str()) else { continue };
+        // Read again: whoever worked on it may have ended between the look and the lock.
+        let unfinished = world.store.unfinished().map_err(super::error::store)?;
+        let Some((_, work)) = unfinished.into_iter().find(|(other, _)| *other == id) else { continue };
+        let done = match work {
+            Work::Create => create::take_back(world, id).await.map(|()| "a half-done create was undone"),
+            Work::Purge => purge::remove(world, &row).await.map(|()| "a half-done purge was finished"),
+        };
+        taken_up.push((row.name.to_string(), done));
+    }
+    Ok(taken_up)
 }
 
 /// Takes charge of everything that is said to run: the task of each finds out what does. For the server, at its start.

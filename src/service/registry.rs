@@ -2,7 +2,7 @@
 //!
 //! A handle is found under the same lock under which it is removed, so nobody ever holds one whose task has left.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -124,7 +124,8 @@ impl Snapshot {
 
 #[derive(Default)]
 struct Maps {
-    by_id: HashMap<InstanceId, Arc<Handle>>,
+    /// In order, so that a pass does the same things in the same order every time.
+    by_id: BTreeMap<InstanceId, Arc<Handle>>,
     by_host: HashMap<HostName, Arc<Handle>>,
 }
 
@@ -191,7 +192,7 @@ impl Registry {
         }
         maps.by_id.insert(row.id, handle.clone());
         drop(maps);
-        tokio::spawn(Actor::new(world.clone(), handle.clone(), inbox.downgrade(), messages).run());
+        world.hands.spawn(Actor::new(world.clone(), handle.clone(), inbox.downgrade(), messages).run());
         Ok(handle)
     }
 

@@ -1,5 +1,7 @@
 //! The service over fakes, with time that only moves when everybody waits.
 
+mod found;
+
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -46,6 +48,7 @@ impl Clock for TokioClock {
 #[derive(Default)]
 struct TestProbe {
     hold: AtomicBool,
+    obstacle: AtomicBool,
     go: Notify,
 }
 
@@ -59,7 +62,7 @@ impl TestProbe {
 #[async_trait]
 impl Probe for TestProbe {
     async fn clear(&self, _: &Question) -> Result<(), String> {
-        Ok(())
+        if self.obstacle.load(Ordering::SeqCst) { Err("somebody answers there".into()) } else { Ok(()) }
     }
     async fn ready(&self, _: &Question) {
         let go = self.go.notified();

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::registry::Registry;
 use crate::config::Config;
@@ -60,6 +62,10 @@ pub struct World {
     pub(super) registry: Registry,
     pub(super) starts: Arc<Semaphore>,
     pub(super) monitor: AsyncMutex<()>,
+    /// Another acc has the say, see `retire`.
+    pub(super) retired: CancellationToken,
+    /// The tasks that act on instances.
+    pub(super) hands: TaskTracker,
     reconfigured: Notify,
     halting: AtomicBool,
     building: Mutex<HashMap<String, Weak<AsyncMutex<()>>>>,
@@ -83,6 +89,8 @@ impl World {
             services: parts.services,
             registry: Registry::default(),
             monitor: AsyncMutex::new(()),
+            retired: CancellationToken::new(),
+            hands: TaskTracker::new(),
             reconfigured: Notify::new(),
             halting: AtomicBool::new(false),
             building: Mutex::default(),
@@ -140,18 +148,22 @@ impl World {
 
     /// One at a time for work of several steps on the same name (create, destroy, purge).
     pub(super) async fn building(&self, name: &str) -> OwnedMutexGuard<()> {
-        let lock = {
-            let mut all = self.building.lock().unwrap_or_else(PoisonError::into_inner);
-            all.retain(|_, lock| lock.strong_count() > 0);
-            match all.get(name).and_then(Weak::upgrade) {
-                Some(lock) => lock,
-                None => {
-                    let lock = Arc::new(AsyncMutex::new(()));
-                    all.insert(name.to_owned(), Arc::downgrade(&lock));
-                    lock
-                }
-            }
-        };
-        lock.lock_owned().await
+        self.building_lock(name).lock_owned().await
+    }
+
+    /// The same, when nobody is at it now.
+    pub(super) fn building_unless_busy(&self, name: &str) -> Option<OwnedMutexGuard<()>> {
+        self.building_lock(name).try_lock_owned().ok()
+    }
+
+    fn building_lock(&self, name: &str) -> Arc<AsyncMutex<()>> {
+        let mut all = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, lock| lock.strong_count() > 0);
+        if let Some(lock) = all.get(name).and_then(Weak::upgrade) {
+            return lock;
+        }
+        let lock = Arc::new(AsyncMutex::new(()));
+        all.insert(name.to_owned(), Arc::downgrade(&lock));
+        lock
     }
 }

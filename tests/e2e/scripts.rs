@@ -93,6 +93,44 @@ fn setup_with_nginx_and_supervisord_in_a_prefix() {
     assert!(!prefix.exists(), "something is left in {}", prefix.display());
 }
 
+/// What cannot work is refused before anything is written; what has gone wrong can be taken away.
+#[test]
+fn setup_refuses_first_and_uninstalls_what_is_broken() {
+    let place = Place::new();
+    let prefix = place.0.join("p");
+    let setup = |more: &[&str]| {
+        let mut command = Command::new(root().join("setup.sh"));
+        command.args(["--builtin", "--no-demo", "--prefix"]).arg(&prefix).args(["--binary", ACC]).args(more);
+        run::run(&mut command, SETUP)
+    };
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    setup(&["--port", &port]).error(1).says(&["taken by another program"]);
+    setup(&["--port", "25000"]).error(2);
+    assert!(!prefix.exists(), "something was written");
+    fs::create_dir_all(prefix.join("home")).unwrap();
+    fs::set_permissions(prefix.join("home"), fs::Permissions::from_mode(0o777)).unwrap();
+    setup(&[]).error(1).says(&["can be written by others", "chmod go-w"]);
+    assert!(!prefix.join("bin").exists());
+    fs::set_permissions(prefix.join("home"), fs::Permissions::from_mode(0o755)).unwrap();
+
+    setup(&[]).ok();
+    let config = prefix.join("etc/config.toml");
+    setup(&["--port", "1025"]).error(1).says(&["listens on [\"127.0.0.1:", "edit `listen`", "halt` and `"]);
+    assert!(fs::read_to_string(prefix.join("etc/config.toml.installed")).unwrap().starts_with("# "), "it explains itself");
+    // Broken, and something runs: nothing is removed. Nothing runs: it goes.
+    let good = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{good}\n[ports]\nrange = \"1-2\"\n")).unwrap();
+    setup(&["--uninstall"]).error(1).says(&[" server", "nothing was removed"]);
+    assert!(prefix.join("bin/acc").exists());
+    processes::end_all(&place.0);
+    setup(&["--uninstall"]).ok().says(&["nothing runs", "kept: ", "removed"]);
+    assert!(!prefix.join("bin").exists() && !prefix.join("run").exists() && config.exists());
+    setup(&[]).error(1).says(&["the config that is there already is wrong"]);
+    setup(&["--uninstall", "--purge-data"]).ok();
+    assert!(!prefix.exists(), "something is left in {}", prefix.display());
+}
+
 /// An ordinary user, with nothing but a home: no root, no apt, no runtime folder.
 #[test]
 fn setup_as_an_ordinary_user() {
@@ -115,17 +153,35 @@ fn setup_as_an_ordinary_user() {
         command.env_clear().env("HOME", &home).env("PATH", "/usr/bin:/bin");
         command
     };
+    // Somebody else was there first.
+    let run_dir = Path::new("/tmp/acc-61234");
+    fs::create_dir(run_dir).unwrap();
+    chown(run_dir, Some(USER + 1), None).unwrap();
+    let refused = run::run(&mut setup(&[]), SETUP);
+    fs::remove_dir(run_dir).unwrap();
+    refused.error(1).says(&["`/tmp/acc-61234` belongs to user 61235"]);
+    assert!(!home.join(".config").exists() && !home.join(".local").exists(), "something was written");
     comes_and_goes(&place, setup, &home.join(".local/bin/acc"));
     assert!(!Path::new("/tmp/acc-61234").exists(), "the run folder is left");
+    assert!(!home.join(".local/share/bash-completion").exists() && !home.join(".local/share/man").exists(), "help is left");
     assert!(!home.join(".local/share/acc").exists() && !home.join(".config/acc").exists());
 }
 
 #[test]
 fn setup_refuses_what_it_does_not_know() {
     let setup = |arguments: &[&str]| run::run(Command::new(root().join("setup.sh")).args(arguments), COMMAND);
-    setup(&["--bulitin"]).error(1).says(&["`--bulitin`"]);
-    setup(&["--port", "eighty"]).error(1).says(&["`eighty`"]);
-    setup(&["--purge-data"]).error(1);
+    let wrong = |arguments: &[&str], said: &str| {
+        let done = setup(arguments).error(2);
+        let last = done.err.lines().last().unwrap_or_default();
+        assert!(last.starts_with("error: ") && last.contains(said), "{done:?}");
+    };
+    wrong(&["--bulitin"], "`--bulitin`");
+    wrong(&["--port"], "--port");
+    wrong(&["--port", "eighty"], "`eighty`");
+    wrong(&["--port", "0"], "`0`");
+    wrong(&["--port", "65536"], "`65536`");
+    wrong(&["--port", "20500"], "20000-29999");
+    wrong(&["--purge-data"], "--purge-data");
     setup(&["--help"]).ok().says(&["--uninstall"]);
     // No Rust toolchain: one clear line how to get it.
     let place = Place::new();

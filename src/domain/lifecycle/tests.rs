@@ -232,6 +232,7 @@ fn sample_events() -> Vec<(&'static str, Event)> {
         ("wake: operator", Event::Wake(Cause::Operator)),
         ("sleep", Event::Sleep { now: false }),
         ("sleep now", Event::Sleep { now: true }),
+        ("retire", Event::Retire(true)),
         ("destroy", Event::Destroy),
         ("reset", Event::Reset),
         ("spawned", Event::Spawned { run: 1, process: PROCESS }),

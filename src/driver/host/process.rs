@@ -179,6 +179,11 @@ impl Held {
         self.process
     }
 
+    /// Holds it twice.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { process: self.process, pidfd: self.pidfd.as_ref().map(OwnedFd::try_clone).transpose()? })
+    }
+
     /// See [`ended`].
     pub async fn ended(self) -> io::Result<Exit> {
         let process = self.process;

@@ -64,9 +64,11 @@ pub struct Upstreams {
 }
 
 struct Shared {
-    pooling: bool,
+    pooling: AtomicBool,
     owner: Option<u32>,
     pools: RwLock<HashMap<InstanceName, Arc<Pool>>>,
+    /// Upgraded connections that have been silent for so long that they are not use, by instance and run.
+    silent: Mutex<HashMap<(InstanceName, u64), u32>>,
     reaping: AtomicBool,
 }
 
@@ -97,7 +99,15 @@ impl Upstreams {
     /// The same, and unix sockets are believed to be an instance's only when this user listens there.
     #[must_use]
     pub fn to_instances_of(owner: Option<u32>, pooling: bool) -> Self {
-        Self { shared: Arc::new(Shared { pooling, owner, pools: RwLock::default(), reaping: AtomicBool::new(false) }) }
+        Self {
+            shared: Arc::new(Shared {
+                pooling: AtomicBool::new(pooling),
+                owner,
+                pools: RwLock::default(),
+                silent: Mutex::default(),
+                reaping: AtomicBool::new(false),
+            }),
+        }
     }
 
     /// Sends a request and returns the head of the answer; its body arrives as it is read. There is no time limit on the
@@ -107,7 +117,7 @@ impl Upstreams {
     /// See [`UpstreamError`]: either the instance never saw the request, or it may have.
     pub async fn request(&self, gate: &Gate, req: Request<SendBody>) -> Result<Response<ReceiveBody>, UpstreamError> {
         let mut req = req;
-        if self.shared.pooling {
+        if self.shared.pooling.load(Ordering::Acquire) {
             let pool = self.pool(gate);
             match Self::over_parked(&pool, req).await {
                 Ok(done) => return done,
@@ -177,9 +187,33 @@ impl Upstreams {
         }
     }
 
-    /// Open connections of that run that carry no request now. Those the instance has closed meanwhile are dropped first.
+    /// Keeps no connection any more: those without a request are closed now, the others after theirs. Another acc has taken
+    /// over, and to it every connection of this one is use.
+    pub fn retire(&self) {
+        self.shared.pooling.store(false, Ordering::Release);
+        let pools = std::mem::take(&mut *self.shared.pools.write().unwrap_or_else(PoisonError::into_inner));
+        for pool in pools.into_values() {
+            pool.close();
+        }
+    }
+
+    /// Counts an upgraded connection of that run among those that are not use, until the value is dropped.
+    #[must_use]
+    pub fn silent(&self, gate: &Gate) -> Silent {
+        let key = (gate.name.clone(), gate.run);
+        *lock(&self.shared.silent).entry(key.clone()).or_default() += 1;
+        Silent { shared: self.shared.clone(), key }
+    }
+
+    /// Open connections of that run that are not use: those that carry no request now, and the silent ones. Those the
+    /// instance has closed meanwhile are dropped first.
     #[must_use]
     pub fn pooled(&self, gate: &Gate) -> u32 {
+        let silent = lock(&self.shared.silent).get(&(gate.name.clone(), gate.run)).copied().unwrap_or(0);
+        self.parked(gate) + silent
+    }
+
+    fn parked(&self, gate: &Gate) -> u32 {
         let pools = self.shared.pools.read().unwrap_or_else(PoisonError::into_inner);
         let Some(pool) = pools.get(&gate.name).filter(|pool| pool.run == gate.run).cloned() else { return 0 };
         drop(pools);
@@ -204,6 +238,24 @@ impl Upstreams {
             old.close();
         }
         pool
+    }
+}
+
+/// An upgraded connection that is not use any more.
+pub struct Silent {
+    shared: Arc<Shared>,
+    key: (InstanceName, u64),
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        let mut silent = lock(&self.shared.silent);
+        if let Some(count) = silent.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                silent.remove(&self.key);
+            }
+        }
     }
 }
 

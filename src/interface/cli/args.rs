@@ -76,7 +76,7 @@ pub enum Command {
     #[command(after_help = "Example:\n  acc restart shop")]
     Restart(Names),
     /// Let instances sleep and wake by themselves (wanted: auto).
-    #[command(after_help = "Example:\n  acc enable shop")]
+    #[command(alias = "unpin", after_help = "Example:\n  acc enable shop")]
     Enable(Names),
     /// Keep instances asleep: no request wakes them (wanted: down).
     #[command(after_help = "Example:\n  acc disable shop")]
@@ -99,9 +99,9 @@ pub enum Command {
     /// Show everything about one instance.
     #[command(after_help = "Example:\n  acc info shop --json")]
     Info(Name),
-    /// List the models: what instances can be made from.
-    #[command(after_help = "Example:\n  acc models")]
-    Models,
+    /// List the models: what instances can be made from; or show one with its parameters.
+    #[command(after_help = "Example:\n  acc models hello")]
+    Models(ModelsArgs),
     /// Show what an instance has printed.
     #[command(after_help = "Example:\n  acc logs shop -f")]
     Logs(LogsArgs),
@@ -120,9 +120,14 @@ pub enum Command {
     /// only when nothing was lost, answered wrong or delivered twice. Nothing is left behind.
     #[command(after_help = "Example:\n  acc prove --cycles 100 --clients 8")]
     Prove(ProveArgs),
-    /// Run the daemon in the foreground: SIGTERM ends it, SIGHUP reads the config again.
+    /// Run the daemon in the foreground: SIGTERM ends it, SIGHUP reads the config again, SIGUSR2 upgrades it.
+    ///
+    /// An upgrade puts the program in place of the running one; no request is lost.
     #[command(visible_alias = "serve", after_help = "Example:\n  acc server -v")]
-    Server,
+    Server(ServerArgs),
+    /// The part of the server that serves, started by the part that watches it.
+    #[command(name = "worker", hide = true)]
+    Worker(WorkerArgs),
     /// Check or show the config.
     #[command(subcommand, after_help = "Example:\n  acc config check")]
     Config(ConfigCommand),
@@ -146,6 +151,28 @@ pub struct BootArgs {
     /// Become the supervisor instead of leaving it in the background: for systemd.
     #[arg(long)]
     pub foreground: bool,
+}
+
+/// Options of `server`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ServerArgs {
+    /// What the program that this one takes the place of has left.
+    #[arg(long, hide = true)]
+    pub resume: Option<String>,
+}
+
+/// Options of `worker`.
+#[derive(Debug, Clone, Args)]
+pub struct WorkerArgs {
+    /// Names and numbers of the listening sockets.
+    #[arg(long)]
+    pub sockets: String,
+    /// Number of the socket to the keeper.
+    #[arg(long)]
+    pub tether: i32,
+    /// Process id of the keeper.
+    #[arg(long)]
+    pub keeper: u32,
 }
 
 /// One instance.
@@ -186,7 +213,7 @@ pub struct CreateArgs {
     #[arg(long, value_name = "KEY=FILE", value_parser = key_value)]
     pub set_file: Vec<(String, String)>,
     /// Put to sleep after this long without use [default: idle.timeout].
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = some_time)]
     pub idle: Option<Duration>,
     /// Sleep and wake by itself, always on, or disabled [default: auto].
     #[arg(long, value_name = "auto|up|down", value_parser = ["auto", "up", "down"], hide_possible_values = true)]
@@ -230,6 +257,14 @@ pub struct ListArgs {
     /// At most this many.
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
+}
+
+/// Options of `models`.
+#[derive(Debug, Clone, Args)]
+pub struct ModelsArgs {
+    /// Only this one, with its parameters.
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
 }
 
 /// Options of `logs`.
@@ -322,6 +357,12 @@ pub struct ManArgs {
     pub dir: Option<PathBuf>,
 }
 
+/// A duration of at least a millisecond.
+fn some_time(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|e| e.to_string())?;
+    if duration.as_millis() == 0 { Err("must be longer than zero".to_owned()) } else { Ok(duration) }
+}
+
 fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -345,7 +386,8 @@ mod tests {
         let parse = |name: &str| Cli::try_parse_from(["acc", name, "a", "b"]).unwrap().command;
         assert!(matches!(parse("wake"), Command::Start(n) if n.names == ["a", "b"]));
         assert!(matches!(parse("sleep"), Command::Stop(n) if n.names.names == ["a", "b"] && !n.now));
-        assert!(matches!(Cli::try_parse_from(["acc", "serve"]).unwrap().command, Command::Server));
+        assert!(matches!(parse("unpin"), Command::Enable(n) if n.names == ["a", "b"]));
+        assert!(matches!(Cli::try_parse_from(["acc", "serve"]).unwrap().command, Command::Server(_)));
     }
 
     #[test]

@@ -97,6 +97,13 @@ fn when(now: WallTime, at: Option<&str>) -> String {
     }
 }
 
+/// A time to come, with how long that is.
+fn until(now: WallTime, at: &str) -> String {
+    let left = at.parse::<jiff::Timestamp>().ok().and_then(|time| u64::try_from(time.as_millisecond() - now.0).ok());
+    let left = left.map_or_else(String::new, |ms| format!(" (in {})", duration(Duration::from_secs(ms.div_ceil(1000)))));
+    format!("by a request, not before {}{left}; `acc start` tries at once", clean(at))
+}
+
 /// `acc info`.
 #[must_use]
 pub fn info(i: &InstanceView, now: WallTime) -> String {
@@ -122,8 +129,14 @@ pub fn info(i: &InstanceView, now: WallTime) -> String {
         ("wakes", i.wakes.to_string()),
         ("folder", clean(&i.dir)),
     ];
+    lines.extend(i.params.iter().map(|(name, value)| ("parameter", clean(&format!("{name} = {value}")))));
     if let Some(failure) = &i.failure {
         lines.push(("failure", clean(failure)));
+    }
+    // A disabled one is not started by any request.
+    if i.phase == "failed" && i.wanted != "down" {
+        let next = i.retry_at.as_deref().map_or_else(|| "at the next request".to_owned(), |at| until(now, at));
+        lines.push(("next try", next));
     }
     lines.iter().map(|(key, value)| format!("{key:<12}{value}\n")).collect()
 }
@@ -168,6 +181,37 @@ pub fn models(models: &[Model], colour: bool) -> String {
         table.add_row(vec![m.name.clone(), listen_kind(m.listen).to_owned(), params, clean(&m.description)]);
     }
     text(&table)
+}
+
+/// What the signs in the table of [`models`] mean; nothing when there are none.
+#[must_use]
+pub fn legend(models: &[Model]) -> Option<&'static str> {
+    let any = models.iter().any(|m| !m.params.is_empty());
+    any.then_some("parameters in [ ] may be left out, after = stands the default; the others must be given: see `acc models NAME`")
+}
+
+/// `acc models NAME`.
+#[must_use]
+pub fn model(m: &Model, colour: bool) -> String {
+    let mut lines = vec![("model", m.name.clone()), ("about", clean(&m.description)), ("listen", listen_kind(m.listen).to_owned())];
+    lines.push(("health", m.health.as_deref().map_or_else(|| NONE.to_owned(), clean)));
+    lines.push(("folder", clean(&m.dir.display().to_string())));
+    let head: String = lines.iter().map(|(key, value)| format!("{key:<12}{value}\n")).collect();
+    if m.params.is_empty() {
+        return head + "\nIt takes no parameters.\n";
+    }
+    let mut table = table(colour, &["PARAMETER", "DEFAULT", "REQUIRED", "SECRET", "DESCRIPTION"]);
+    let yes = |truth: bool| if truth { "yes" } else { "no" }.to_owned();
+    for (name, p) in &m.params {
+        let default = match &p.default {
+            Some(_) if p.secret => "(hidden)".to_owned(),
+            Some(default) if default.is_empty() => "\"\"".to_owned(),
+            Some(default) => clean(default),
+            None => NONE.to_owned(),
+        };
+        table.add_row(vec![name.clone(), default, yes(p.required), yes(p.secret), clean(&p.description)]);
+    }
+    format!("{head}\n{}", text(&table))
 }
 
 /// A monitor pass.
@@ -234,7 +278,8 @@ pub fn proof(r: &Report) -> String {
 #[must_use]
 pub fn sentence(outcome: &Outcome) -> String {
     match outcome {
-        Outcome::Pong { pid, version } => format!("the server answers: pid {pid}, version {version}"),
+        Outcome::Upgrading => "the server is being upgraded".to_owned(),
+        Outcome::Pong { pid, version, .. } => format!("the server answers: pid {pid}, version {version}"),
         Outcome::Instance { did, already, took_ms, instance } => instance_sentence(did, *already, *took_ms, instance),
         Outcome::Monitor(pass) => format!("looked at all instances, {} of note", pass.lines.len()),
         Outcome::Busy => "another monitor pass is under way: nothing done".to_owned(),

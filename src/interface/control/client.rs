@@ -99,7 +99,16 @@ pub async fn call(socket: &Path, request: &Request) -> Result<Reply, CallError> 
 }
 
 async fn ping(socket: &Path) -> Result<Reply, CallError> {
-    tokio::time::timeout(PING_LIMIT, exchange(socket, &Request::Ping)).await.unwrap_or_else(|_| Err(CallError::Silent(socket.to_owned())))
+    let answered = async {
+        loop {
+            match exchange(socket, &Request::Ping).await {
+                // It died just now, or made way for another one: a ping may be sent again, and tells which of both.
+                Err(CallError::Broken(_)) => tokio::time::sleep(CONNECT_PAUSE).await,
+                reply => return reply,
+            }
+        }
+    };
+    tokio::time::timeout(PING_LIMIT, answered).await.unwrap_or_else(|_| Err(CallError::Silent(socket.to_owned())))
 }
 
 /// Resolves when two pings in a row stay without any answer. A server that is gone is noticed by the call itself.
