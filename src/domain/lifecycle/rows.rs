@@ -175,10 +175,7 @@ fn awake(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
 fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
     match event {
         // An idle stop gives way to anybody; an operator's stop only to the operator, requests wait until it is over.
-        Event::Wake(cause) if m.drain == Drain::Idle || *cause == Cause::Operator => {
-            m.may_wake()?;
-            m.back_to_awake([])
-        }
+        Event::Wake(cause) if m.drain == Drain::Idle || *cause == Cause::Operator => m.may_wake().and_then(|()| m.back_to_awake([])),
         Event::Wake(cause) => {
             m.may_wake()?;
             let mut next = m.clone();
