@@ -213,7 +213,6 @@ fn seeds() {
     assert!(sum.answered * 2 > sum.requests, "most requests are answered: {sum:?}");
 }
 
-#[expect(clippy::print_stderr, reason = "the figures of a run, for those who ask with --nocapture")]
 fn report(seeds: u64, took: Duration, sum: &Stats) {
     let a_second = f64::from(u32::try_from(seeds).unwrap_or(u32::MAX)) / took.as_secs_f64();
     eprintln!("{seeds} seeds in {:.1} s, {a_second:.0} seeds a second: {sum:?}", took.as_secs_f64());

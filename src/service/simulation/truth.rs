@@ -23,15 +23,15 @@ impl Life {
         let rows = self.world.store.phases();
         let mut s = self.host.state();
         let now = s.now;
-        for who in 0..NAMES.len() {
+        for (who, name) in NAMES.iter().enumerate() {
             let answers = s.process(who).is_some_and(|p| p.accepts(now));
-            let awake = rows.iter().any(|(name, phase)| name == NAMES[who] && phase == Phase::Awake.as_str());
+            let awake = rows.iter().any(|(row, phase)| row == name && phase == Phase::Awake.as_str());
             let wrong = !answers && (awake || self.host.profile.nginx && s.gates.contains_key(&who));
             let since = *s.wrong_since[who].get_or_insert(now);
             if !wrong {
                 s.wrong_since[who] = None;
             } else if now - since > SOON && !s.excused(&[Why::Outage], who, since.saturating_sub(SOON), now) {
-                s.violate(format!("{} does not answer, yet is awake ({awake}) or its gate is open", NAMES[who]));
+                s.violate(format!("{} does not answer, yet is awake ({awake}) or its gate is open", name));
             }
         }
         if let Some(verb) = s.verbs.values().find(|v| now - v.since > LONGEST).cloned() {
