@@ -8,16 +8,16 @@ usage() {
 usage: ./setup.sh [options]
 
 As root on Debian or Ubuntu: nginx and supervisord (installed with apt if missing), program in /usr/local/bin, config in
-/etc/acc/config.toml, data in /var/lib/acc. As anybody else, or with --builtin: no root and no apt, acc's own edge and
-supervisor, everything under the user's data folder, a port above 1024.
+/etc/acc/config.toml, data in /var/lib/acc; it can be reached from the network. As anybody else, or with --builtin: no root and
+no apt, acc's own edge and supervisor, everything under the user's data folder, a port above 1024 that only this machine reaches.
 
   --builtin        acc's own edge and supervisor, in the user's folders, also as root
   --prefix DIR     everything under DIR, with its own config; no system user, no systemd units
-  --port N         listen here (else 80 for root if it is free, else 8080, else the next free one)
+  --port N         listen here (else 80 for root if it is free, else 8080, else the next free one); only for a new config
   --binary FILE    install this program instead of building it
   --no-demo        install and boot only
   --uninstall      halt acc and remove what was installed here; data is kept
-  --purge-data     with --uninstall: remove the data as well
+  --purge-data     with --uninstall: also remove the data of all instances, a config you have changed, and the system user
   --packages P...  install these Debian packages without starting or changing any service, then end (for the tests)
 TEXT
 }
@@ -29,27 +29,48 @@ die() {
   [ $# -lt 2 ] || printf 'hint: %s\n' "$2" >&2
   exit 1
 }
+usage_error() {
+  usage >&2
+  printf '\nerror: %s\n' "$1" >&2
+  exit 2
+}
 have() { command -v "$1" >/dev/null 2>&1; }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-engine='' prefix='' port='' binary='' demo=yes action=install purge=no packages=()
+engine='' prefix='' port='' port_given=no binary='' demo=yes action=install purge=no packages=()
 while [ $# -gt 0 ]; do
   case $1 in
     --builtin) engine=builtin ;;
-    --prefix) [ $# -ge 2 ] || die "--prefix needs a folder"; prefix=$2; shift ;;
-    --port) [ $# -ge 2 ] || die "--port needs a number"; port=$2; shift ;;
-    --binary) [ $# -ge 2 ] || die "--binary needs a file"; binary=$2; shift ;;
+    --prefix) [ $# -ge 2 ] || usage_error "--prefix needs a folder"; prefix=$2; shift ;;
+    --port) [ $# -ge 2 ] || usage_error "--port needs a number"; port=$2 port_given=yes; shift ;;
+    --binary) [ $# -ge 2 ] || usage_error "--binary needs a file"; binary=$2; shift ;;
     --no-demo) demo=no ;;
     --uninstall) action=uninstall ;;
     --purge-data) purge=yes ;;
     --packages) shift; action=packages; packages=("$@"); break ;;
     -h | --help) usage; exit 0 ;;
-    *) usage >&2; die "unknown option \`$1\`" ;;
+    *) usage_error "unknown option \`$1\`" ;;
   esac
   shift
 done
-case $port in '' ) ;; *[!0-9]*) die "not a port: \`$port\`" ;; esac
-[ "$purge" = no ] || [ "$action" = uninstall ] || die "--purge-data goes with --uninstall"
+# Ports that instances get (`ports.range` in the config): the edge cannot have one of them.
+instance_ports_first=20000 instance_ports_last=29999
+check_port_number() {
+  case $port in '' | *[!0-9]* | ??????*) usage_error "not a port: \`$port\`" ;; esac
+  port=$((10#$port))
+  { [ "$port" -ge 1 ] && [ "$port" -le 65535 ]; } || usage_error "not a port: \`$port\` (from 1 to 65535)"
+  if [ "$port" -ge $instance_ports_first ] && [ "$port" -le $instance_ports_last ]; then
+    usage_error "port $port is one of those for instances ($instance_ports_first-$instance_ports_last): choose another"
+  fi
+}
+[ $port_given = no ] || check_port_number
+[ "$purge" = no ] || [ "$action" = uninstall ] || usage_error "--purge-data goes with --uninstall"
+[ -z "$binary" ] || [ -x "$binary" ] || die "\`$binary\` is not a program"
+
+# What is to be removed however this ends.
+temporary=()
+clean_up() { [ ${#temporary[@]} -eq 0 ] || rm -f -- "${temporary[@]}"; }
+trap clean_up EXIT
 
 # ---- where things go ------------------------------------------------------------------------------------------------------
 
@@ -57,20 +78,20 @@ decide_places() {
   local root=no
   [ "$(id -u)" -ne 0 ] || root=yes
   [ -n "$engine" ] || { [ $root = yes ] && engine=nginx || engine=builtin; }
-  system=no user=''
+  system=no user='' share=''
   if [ -n "$prefix" ]; then
-    mkdir -p -- "$prefix"
-    prefix=$(cd "$prefix" && pwd)
+    prefix=$(realpath -m -- "$prefix")
     bin=$prefix/bin/acc conf=$prefix/etc/config.toml home_dir=$prefix/home run_dir=$prefix/run
     # A unix socket's path has 108 bytes: 29 are left for the run folder when the instance's name is as long as it may be.
     [ ${#run_dir} -le 29 ] || run_dir=/tmp/acc-$(printf '%s' "$prefix" | cksum | cut -d' ' -f1)
   elif [ "$engine" = nginx ] && [ $root = yes ]; then
-    system=yes user=acc
+    system=yes user=acc share=/usr/local/share
     bin=/usr/local/bin/acc conf=/etc/acc/config.toml home_dir=/var/lib/acc run_dir=/run/acc
   else
     : "${HOME:?the home folder is not known: set HOME}"
     bin=$HOME/.local/bin/acc conf=${XDG_CONFIG_HOME:-$HOME/.config}/acc/config.toml
-    home_dir=${XDG_DATA_HOME:-$HOME/.local/share}/acc
+    share=${XDG_DATA_HOME:-$HOME/.local/share}
+    home_dir=$share/acc
     run_dir=${XDG_RUNTIME_DIR:+$XDG_RUNTIME_DIR/acc}
     [ -n "$run_dir" ] && [ ${#run_dir} -le 29 ] || run_dir=/tmp/acc-$(id -u)
   fi
@@ -106,7 +127,7 @@ install_packages() {
     ours=yes
     printf '#!/bin/sh\nexit 101\n' >$policy
     chmod 755 $policy
-    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    temporary+=("$policy")
   fi
   { apt-get -qq update && apt-get -qq -y --no-install-recommends -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 install "${wanted[@]}"; } >/tmp/acc-apt.$$ 2>&1 || ok=no
   [ $ours = no ] || rm -f $policy
@@ -149,10 +170,7 @@ find_cargo() {
 }
 
 build() {
-  if [ -n "$binary" ]; then
-    [ -x "$binary" ] || die "\`$binary\` is not a program"
-    return
-  fi
+  [ -z "$binary" ] || return 0
   local cargo_dir as=()
   cargo_dir=$(find_cargo) || die "no Rust toolchain found" "curl https://sh.rustup.rs -sSf | sh -s -- -y, then run this again"
   if ! have cc; then
@@ -191,9 +209,11 @@ port_taken() {
 }
 
 choose_port() {
-  local p
-  if [ -n "$port" ]; then
+  local p lowest
+  if [ $port_given = yes ]; then
     port_taken "$port" && die "port $port is taken by another program" "name another with --port"
+    lowest=$(cat /proc/sys/net/ipv4/ip_unprivileged_port_start 2>/dev/null || echo 1024)
+    [ "$(id -u)" -eq 0 ] || [ "$port" -ge "$lowest" ] || die "port $port needs root" "name one from $lowest on with --port"
     return 0
   fi
   if [ $system = yes ] && ! port_taken 80; then
@@ -206,17 +226,58 @@ choose_port() {
   die "no free port between 8080 and 8999" "name one with --port"
 }
 
-install_config() {
+# The addresses in the config that is there already.
+configured_listen() {
+  local listen=''
+  if [ -x "$bin" ]; then listen=$(acc config show 2>/dev/null | sed -n 's/^listen = //p' | head -n 1) || true; fi
+  [ -n "$listen" ] || listen=$(awk '/^\[/ { section = $1 } section == "[edge]" && /^listen *=/ { sub(/^[^=]*= */, ""); print; exit }' "$conf")
+  printf '%s\n' "${listen:-[\"127.0.0.1:8080\"]}"
+}
+
+# Anybody may make a folder such as /tmp/acc-UID first, and whoever can write to it can take the place of acc's sockets.
+check_owner() {
+  local owner mode path
+  [ -e "$1" ] || [ -L "$1" ] || return 0
+  for path in "$1" "$(realpath -m -- "$1")"; do
+    read -r owner mode < <(stat -c '%u %a' -- "$path")
+    [ "$owner" = 0 ] || [ "$owner" = "$(id -u)" ] ||
+      die "\`$1\` belongs to user $owner, and acc would trust what is in it" "remove it as root, or use --prefix DIR"
+    [ -L "$path" ] || ! ((8#$mode & 8#22)) ||
+      die "\`$1\` can be written by others (mode $mode), and acc would trust what is in it" "\`chmod go-w $1\` if it is yours"
+  done
+}
+
+# Everything that can be refused is refused here, before anything is written or installed.
+check_first() {
+  local listen
+  check_owner "$home_dir"
+  check_owner "$run_dir"
+  if [ ! -e "$conf" ]; then
+    choose_port
+  elif [ $port_given = yes ]; then
+    listen=$(configured_listen)
+    case $listen in
+      *":$port\""*) ;;
+      *)
+        die "\`$conf\` is there already and acc listens on $listen: --port $port would change nothing" \
+          "to change it, edit \`listen\` in $conf, then \`$acc_typed halt\` and \`$acc_typed boot\`"
+        ;;
+    esac
+  fi
+}
+
+# Writes the config to be into a file beside, and has the program judge it or the one that is there already.
+prepare_config() {
+  local listen=127.0.0.1:$port supervisor=supervisord
   if [ -e "$conf" ]; then
-    say "config: already there ($conf)"
+    ACC_HOME='' ACC_RUN='' "$binary" -q --config "$conf" config check ||
+      die "the config that is there already is wrong; nothing was changed" "edit $conf, then run this again"
     return
   fi
-  choose_port
-  local listen=127.0.0.1:$port supervisor=supervisord
   [ $system = no ] || listen=0.0.0.0:$port
   [ "$engine" = nginx ] || supervisor=builtin
-  say "config: $conf"
-  mkdir -p "$(dirname "$conf")"
+  new_config=$(mktemp)
+  temporary+=("$new_config")
   # The example shows every key, commented out; the chosen values take the place of theirs.
   awk -v home="$home_dir" -v run="$run_dir" -v user="$user" -v edge="$engine" -v listen="$listen" -v supervisor="$supervisor" '
     /^\[/ { section = $0; gsub(/[][]/, "", section) }
@@ -224,19 +285,62 @@ install_config() {
     section == "" && /^#run =/ { $0 = "run = \"" run "\"" }
     section == "" && /^#user =/ && user != "" { $0 = "user = \"" user "\"" }
     section == "edge" && /^#kind =/ { $0 = "kind = \"" edge "\"" }
+    section == "edge" && /^# The addresses it listens on/ && listen ~ /^0\.0\.0\.0:/ {
+      print "# The addresses it listens on. 0.0.0.0 is every address of this machine: acc can be reached from the network."
+      port = substr(listen, 9)
+      $0 = "# For this machine only: listen = [\"127.0.0.1:" port "\"], then `acc halt` and `acc boot`."
+    }
     section == "edge" && /^#listen =/ { $0 = "listen = [\"" listen "\"]" }
     section == "supervisor" && /^#kind =/ { $0 = "kind = \"" supervisor "\"" }
     { print }
-  ' "$here/config.example.toml" >"$conf.new"
-  mv -f "$conf.new" "$conf"
-  sha256sum "$conf" | cut -d' ' -f1 >"$conf.installed"
+  ' "$here/config.example.toml" >"$new_config"
+  ACC_HOME='' ACC_RUN='' "$binary" -q --config "$new_config" config check || die "these places cannot be used; nothing was changed" "choose another --prefix"
 }
+
+install_config() {
+  if [ -e "$conf" ]; then
+    say "config: already there ($conf)"
+    return
+  fi
+  say "config: $conf"
+  mkdir -p "$(dirname "$conf")"
+  install -m 644 "$new_config" "$conf.new"
+  mv -f "$conf.new" "$conf"
+  {
+    echo "# The SHA-256 of $(basename "$conf") as setup.sh wrote it: as long as it agrees, --uninstall removes that file too."
+    sha256sum "$conf" | cut -d' ' -f1
+  } >"$conf.installed"
+}
+
+# Has nobody changed the config since it was installed?
+config_is_unchanged() { [ "$(sha256sum "$conf" | cut -d' ' -f1)" = "$(grep -v '^#' "$conf.installed" 2>/dev/null)" ]; }
 
 make_user() {
   [ -n "$user" ] || return 0
   getent passwd "$user" >/dev/null && return 0
   say "system user: $user (instances run as this user)"
   useradd --system --user-group --home-dir "$home_dir" --no-create-home --shell /usr/sbin/nologin "$user"
+}
+
+# Completions and manual pages, where shells and `man` look for them; with --prefix nobody would look.
+completions=()
+decide_completions() {
+  [ -n "$share" ] || return 0
+  completions=("bash $share/bash-completion/completions/acc" "fish $share/fish/vendor_completions.d/acc.fish")
+  [ $system = no ] || completions+=("zsh $share/zsh/site-functions/_acc")
+}
+
+install_completions() {
+  local each shell file
+  [ -n "$share" ] || return 0
+  say "completions and manual pages: below $share"
+  for each in "${completions[@]}"; do
+    shell=${each%% *} file=${each#* }
+    mkdir -p "$(dirname "$file")"
+    "$bin" completions "$shell" >"$file.new"
+    mv -f "$file.new" "$file"
+  done
+  "$bin" -q man --dir "$share/man/man1"
 }
 
 # The value of a key at the top of the config in force.
@@ -251,11 +355,16 @@ install_units() {
     install -m 644 "$here/systemd/$unit" "/etc/systemd/system/$unit"
   done
   systemctl daemon-reload
-  if [ $upgraded = yes ] && systemctl -q is-active acc.service; then
-    note "restarting it with the new program: what is awake goes to sleep and wakes at its next request"
-    systemctl restart acc.service
-  fi
   systemctl -q enable --now acc.service acc-monitor.timer
+  upgrade_running
+}
+
+# The running server becomes the new program: nothing is put to sleep and no request is lost.
+upgrade_running() {
+  if [ $upgraded = yes ] && [ -S "$run_dir/control.sock" ]; then
+    say "upgrading what runs"
+    acc boot
+  fi
 }
 
 boot() {
@@ -264,10 +373,6 @@ boot() {
   if [ $system = yes ] && systemd_runs; then
     install_units
   else
-    if [ $upgraded = yes ] && [ -S "$run_dir/control.sock" ]; then
-      say "restarting with the new program: what is awake goes to sleep and wakes at its next request"
-      acc halt
-    fi
     say "booting"
     acc boot
   fi
@@ -277,6 +382,18 @@ boot() {
     left=$((left - 1))
   done
   [ -S "$run_dir/control.sock" ] || die "acc did not come up within 30 s" "its logs are in $home_dir/log; \`$acc_typed doctor\` looks for the cause"
+}
+
+tell_network() {
+  local listen
+  listen=$(configured_listen)
+  case $listen in
+    *'"0.0.0.0:'* | *'"[::]:'*)
+      say "reachable from the network: acc listens on $listen"
+      local last=${listen##*:}
+      note "for this machine only: listen = [\"127.0.0.1:${last%%\"*}\"] in $conf, then \`$acc_typed halt\` and \`$acc_typed boot\`"
+      ;;
+  esac
 }
 
 # ---- the demonstration ----------------------------------------------------------------------------------------------------
@@ -328,17 +445,24 @@ show_demo() {
   say "asleep to answered in $took ms"
 }
 
+# A command and what it is for: on one line where there is room, else on two.
+hint() {
+  if [ ${#acc_typed} -le 3 ]; then
+    printf '  %-38s %s\n' "$1" "$2"
+  else
+    printf '  %s\n      %s\n' "$1" "$2"
+  fi
+}
+
 what_next() {
   echo
-  [ "$demo" = no ] || echo "Open $url in a browser, or type:"
-  cat <<TEXT
-  $acc_typed list                               what there is, and what sleeps
-  $acc_typed create shop --model python-http    another instance, from another model
-  $acc_typed events                             who woke and slept, when and why
-  $acc_typed doctor                             what this host can and cannot do
-TEXT
+  if [ "$demo" = yes ]; then echo "Open $url in a browser, or type:"; else echo "Type:"; fi
+  hint "$acc_typed list" "what there is, and what sleeps"
+  hint "$acc_typed create shop --model python-http" "another instance, from another model"
+  hint "$acc_typed events" "who woke and slept, when and why"
+  hint "$acc_typed doctor" "what this host can and cannot do"
   if [ $system = yes ] && systemd_runs; then
-    echo "  systemctl status acc                   acc is started at boot"
+    hint "systemctl status acc" "acc is started at boot"
   else
     cat <<TEXT
 To start it at boot (\`crontab -e\`):
@@ -349,48 +473,119 @@ TEXT
 
 # ---- taking it away -------------------------------------------------------------------------------------------------------
 
-halt_all() {
-  [ -x "$bin" ] && [ -e "$conf" ] || return 0
-  local configured
-  if configured=$(setting home) && [ -n "$configured" ]; then home_dir=$configured; fi
-  if configured=$(setting run) && [ -n "$configured" ]; then run_dir=$configured; fi
+# Processes that belong to this installation, a line each: found by what they were started with and where, because there may be
+# no config left to ask.
+who_runs() {
+  local dir pid line cwd
+  for dir in /proc/[0-9]*; do
+    pid=${dir#/proc/}
+    [ "$pid" != $$ ] || continue
+    line=$(tr '\0' ' ' 2>/dev/null <"$dir/cmdline") || continue
+    cwd=$(readlink "$dir/cwd" 2>/dev/null) || cwd=''
+    case "$line|$cwd/" in
+      *"--config $conf server"* | *"$home_dir/"*"|"* | *"$run_dir/"*"|"* | *"|$home_dir/instances/"*) printf '%s %s\n' "$pid" "$line" ;;
+    esac
+  done 2>/dev/null
+}
+
+# Where the config cannot be read by acc, its two folders are looked for by eye.
+folders_by_eye() {
+  local found
+  [ -r "$conf" ] || return 0
+  found=$(sed -n 's/^home *= *"\(\/[^"]*\)".*/\1/p' "$conf" | head -n 1)
+  [ -z "$found" ] || home_dir=$found
+  found=$(sed -n 's/^run *= *"\(\/[^"]*\)".*/\1/p' "$conf" | head -n 1)
+  [ -z "$found" ] || run_dir=$found
+}
+
+end_units() {
   if [ $system = yes ] && systemd_runs; then
     systemctl -q disable --now acc-monitor.timer acc.socket acc.service 2>/dev/null || true
   fi
-  say "halting"
-  acc halt || die "acc could not be halted, so nothing was removed" "\`$acc_typed doctor\` looks for the cause"
+}
+
+halt_all() {
+  local configured why='' runs
+  if [ ! -e "$conf" ]; then
+    why="there is no config \`$conf\`"
+  elif [ ! -x "$bin" ]; then
+    why="there is no program \`$bin\`"
+    folders_by_eye
+  elif ! acc -q config check 2>/dev/null; then
+    why="the config \`$conf\` is wrong"
+    folders_by_eye
+  else
+    if configured=$(setting home) && [ -n "$configured" ]; then home_dir=$configured; fi
+    if configured=$(setting run) && [ -n "$configured" ]; then run_dir=$configured; fi
+    end_units
+    say "halting"
+    acc halt && return 0
+    why="acc could not be halted"
+  fi
+  # Nothing could be halted; that is no harm where nothing runs.
+  runs=$(who_runs)
+  [ -z "$runs" ] || {
+    printf '%s\n' "$runs" >&2
+    die "$why, and the processes above still run: nothing was removed" "mend $conf (\`$acc_typed config check\` names every fault) or end them, then run this again"
+  }
+  end_units
+  note "$why; nothing runs, so there is nothing to halt"
 }
 
 # Has acc made this folder?
 is_home() { [ -e "$1/acc.db" ] || [ -d "$1/instances" ] || [ -d "$1/models" ]; }
 
+left=()
+# Removes a file or folder; what cannot be removed is told at the end.
+remove() {
+  local why
+  why=$(rm -rf -- "$1" 2>&1) || left+=("$1 (${why##*: })")
+}
+
+remove_completions() {
+  local each page
+  for each in ${completions[@]+"${completions[@]}"}; do
+    remove "${each#* }"
+    rmdir -p --ignore-fail-on-non-empty "$(dirname "${each#* }")" 2>/dev/null
+  done
+  [ -n "$share" ] || return 0
+  for page in "$share"/man/man1/acc.1 "$share"/man/man1/acc-*.1; do
+    if [ -e "$page" ] && grep -qi '^\.TH acc' "$page"; then remove "$page"; fi
+  done
+  [ $system = yes ] || rmdir "$share/man/man1" "$share/man" 2>/dev/null
+}
+
 uninstall() {
   local kept=() unit
   halt_all
+  # From here on nothing ends this halfway: what fails is named at the end.
+  set +e
   if [ $system = yes ]; then
     for unit in acc.service acc.socket acc-monitor.service acc-monitor.timer acc.service.d; do
-      rm -rf "/etc/systemd/system/${unit:?}"
+      remove "/etc/systemd/system/${unit:?}"
     done
     ! systemd_runs || systemctl daemon-reload
   fi
-  rm -f "$bin"
-  if [ -e "$conf" ] && { [ "$purge" = yes ] || [ "$(sha256sum "$conf" | cut -d' ' -f1)" = "$(cat "$conf.installed" 2>/dev/null)" ]; }; then
-    rm -f "$conf"
-  fi
-  if [ -e "$conf" ]; then kept+=("$conf (changed since it was installed)"); else rm -f "$conf.installed"; fi
+  remove_completions
+  remove "$bin"
+  if [ -e "$conf" ] && { [ "$purge" = yes ] || config_is_unchanged; }; then remove "$conf"; fi
+  if [ -e "$conf" ]; then kept+=("$conf (changed since it was installed; --uninstall --purge-data removes it)"); else remove "$conf.installed"; fi
   # Only a folder that acc has made: never a mistyped one.
-  if [ -e "$run_dir/owner.lock" ] || [ -d "$run_dir/gate" ]; then rm -rf "${run_dir:?}"; fi
+  if [ -e "$run_dir/owner.lock" ] || [ -d "$run_dir/gate" ]; then remove "${run_dir:?}"; fi
   if [ "$purge" = yes ] && is_home "$home_dir"; then
-    rm -rf "${home_dir:?}"
+    remove "${home_dir:?}"
     if [ -n "$user" ] && getent passwd "$user" >/dev/null; then userdel "$user" 2>/dev/null || kept+=("the system user $user"); fi
   fi
-  [ ! -d "$home_dir" ] || kept+=("$home_dir (data of the instances; --uninstall --purge-data removes it)")
+  [ ! -d "$home_dir" ] || [ "$purge" = yes ] || kept+=("$home_dir (data of the instances; --uninstall --purge-data removes it)")
   [ -z "$user" ] || ! getent passwd "$user" >/dev/null || [ "$purge" = yes ] || kept+=("the system user $user (owns that data)")
-  rmdir "$(dirname "$conf")" 2>/dev/null || true
-  [ -z "$prefix" ] || rmdir "$prefix/bin" "$prefix/etc" "$prefix" 2>/dev/null || true
+  rmdir "$(dirname "$conf")" 2>/dev/null
+  [ -z "$prefix" ] || rmdir "$prefix/bin" "$prefix/etc" "$prefix" 2>/dev/null
   [ $system = no ] || ! have nginx || kept+=("the Debian packages nginx and supervisor (\`apt remove\` them if nothing else needs them)")
-  say "removed"
+  [ ${#left[@]} -gt 0 ] || say "removed"
   for unit in ${kept[@]+"${kept[@]}"}; do note "kept: $unit"; done
+  [ ${#left[@]} -eq 0 ] && return
+  for unit in "${left[@]}"; do printf 'left: %s\n' "$unit" >&2; done
+  die "not everything could be removed; what is left is named above" "remove it by hand, or mend the cause and run this again"
 }
 
 case $action in
@@ -400,15 +595,20 @@ case $action in
     ;;
 esac
 decide_places
+decide_completions
 if [ $action = uninstall ]; then
   uninstall
   exit 0
 fi
+check_first
 [ "$engine" = builtin ] || need_packages
 build
+prepare_config
 install_program
 make_user
 install_config
+install_completions
 boot
+tell_network
 [ "$demo" = no ] || show_demo
 what_next

@@ -6,7 +6,7 @@ use acc::app;
 use acc::config::Config;
 use acc::config::env::Env;
 use acc::interface::cli::exit::Exit;
-use acc::interface::cli::{self, Engine, Reload, output};
+use acc::interface::cli::{self, Engine, LeftToWorker, Reload, output};
 use acc::service::error::ServiceError;
 use acc::service::outcome::{BootReport, HaltReport, Outcome};
 use acc::service::request::Request;
@@ -25,8 +25,11 @@ impl Engine for App {
     async fn halt(&self, config: &Config) -> Result<HaltReport, ServiceError> {
         app::halt(config).await
     }
-    async fn serve(&self, config: Config, reload: Reload) -> Result<(), ServiceError> {
-        app::serve(config, reload).await
+    async fn keep(&self, config: Config, resume: Option<String>) -> Result<(), ServiceError> {
+        app::keep(config, resume).await
+    }
+    async fn work(&self, config: Config, left: LeftToWorker, reload: Reload) -> Result<(), ServiceError> {
+        app::work(config, &left, reload).await
     }
 }
 

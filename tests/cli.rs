@@ -11,6 +11,7 @@ use std::process::{Command, Output, Stdio};
 use acc::domain::model::{ListenKind, Model, Param};
 use acc::domain::time::WallTime;
 use acc::interface::cli::show;
+use acc::prove::report::{Fault, Report, Spread, Strikes, Tally};
 use acc::service::outcome::{EventView, InstanceView, ListenView, Outcome, Pass, PassLine};
 
 /// 2026-01-02T03:04:05Z.
@@ -62,6 +63,8 @@ fn instances() -> Vec<InstanceView> {
         last_active_at: Some("2026-01-02T03:03:59Z".to_owned()),
         wakes: 117,
         failure: None,
+        retry_at: None,
+        params: BTreeMap::from([("greeting", "hello"), ("password", "****")].map(|(k, v)| (k.to_owned(), v.to_owned()))),
         dir: "/var/lib/acc/instances/shop".to_owned(),
     };
     let wiki = InstanceView {
@@ -81,6 +84,8 @@ fn instances() -> Vec<InstanceView> {
         last_active_at: None,
         wakes: 0,
         failure: Some("exited with code 3 before its first answer: \u{1b}[31mno\nmodule".to_owned()),
+        retry_at: Some("2026-01-02T03:04:25Z".to_owned()),
+        params: BTreeMap::new(),
         dir: "/var/lib/acc/instances/wiki-of-the-whole-department".to_owned(),
     };
     vec![shop, wiki]
@@ -147,6 +152,7 @@ const COMMANDS: &[&str] = &[
     "logs",
     "events",
     "monitor",
+    "prove",
     "server",
     "config",
     "config check",
@@ -187,6 +193,8 @@ fn tables() {
     snapshot("info.txt", &infos.join("\n"));
     snapshot("events.txt", &show::events(&events(), NOW, false));
     snapshot("models.txt", &show::models(&models(), false));
+    let each: Vec<String> = models().iter().map(|m| show::model(m, false)).collect();
+    snapshot("model.txt", &each.join("\n"));
     let line = |instance: &str, action: &str, why: &str| PassLine {
         instance: instance.to_owned(),
         action: action.to_owned(),
@@ -194,6 +202,42 @@ fn tables() {
     };
     let pass = [line("shop", "keep", "2 requests in flight"), line("wiki", "sleep", "quiet for 16 min")];
     snapshot("monitor.txt", &show::pass(&pass, false));
+    snapshot("prove.txt", &format!("{}\n{}", show::proof(&proof()), show::proof(&broken_proof())));
+}
+
+fn proof() -> Report {
+    let spread = |ms: f64| Spread { count: 800, p50_ms: ms, p95_ms: ms * 2.0, p99_ms: ms * 3.0, longest_ms: ms * 4.0 };
+    Report {
+        proven: true,
+        instance: "prove-1a2b".to_owned(),
+        model: "hello".to_owned(),
+        edge: "nginx".to_owned(),
+        supervisor: "supervisord".to_owned(),
+        seed: 42,
+        cycles: 100,
+        idle_stops: 20,
+        clients: 8,
+        took_ms: 61_234,
+        recorded: true,
+        tally: Tally { sent: 3000, messages: 900, right: 3000, held: 800, ..Tally::default() },
+        wake: spread(120.4),
+        wake_from_sleep: spread(30.2),
+        ..Report::default()
+    }
+}
+
+fn broken_proof() -> Report {
+    let what = "answered 502: no; the application never saw it".to_owned();
+    Report {
+        proven: false,
+        recorded: false,
+        tally: Tally { lost: 1, right: 2990, broken_by_the_crash: 6, cut_by_the_crash: 3, retried: 12, ..proof().tally },
+        wake_from_sleep: Spread::default(),
+        strikes: Some(Strikes { instance: 3, server: 2, supervisor: 1, worker: 4 }),
+        verbs_failed: vec!["stop: the server went away while it worked".to_owned()],
+        faults: vec![Fault { id: "002a1.3.77.1".to_owned(), kind: "POST", verdict: "lost", at_s: 1.25, took_s: 0.5, what }],
+        ..proof()
+    }
 }
 
 /// Quadratic work would take minutes here.
@@ -221,7 +265,7 @@ fn sentences() {
         }
     }
     for outcome in [
-        Outcome::Pong { pid: 7, version: "0.1.0".to_owned() },
+        Outcome::Pong { pid: 7, version: "0.1.0".to_owned(), outdated: false },
         Outcome::Monitor(Pass::default()),
         Outcome::Busy,
         Outcome::Quiesced { stopped: 3 },
@@ -240,6 +284,7 @@ fn wrong_usage_is_exit_2_and_says_so_on_standard_error() {
         &["create"],
         &["create", "a", "--model", "m", "--set", "novalue"],
         &["create", "a", "--model", "m", "--idle", "soon"],
+        &["create", "a", "--model", "m", "--idle", "0s"],
         &["create", "a", "--model", "m", "--wanted", "maybe"],
         &["list", "--phase", "sleeping"],
         &["list", "--limit", "-1"],

@@ -6,7 +6,8 @@ use super::dispatch::ask_server;
 use super::{Drivers, lock, note_boot, open_store, own_service, places, world};
 use crate::config::model::install_shipped;
 use crate::config::{Booted, Config};
-use crate::driver::host::fs;
+use crate::driver::edge::EdgeError;
+use crate::driver::host::{fs, listen};
 use crate::driver::supervisor::{Ensured, Service};
 use crate::service::error::{ServiceError, chain};
 use crate::service::outcome::{BootReport, Outcome};
@@ -14,10 +15,12 @@ use crate::service::recover;
 use crate::service::request::Request;
 
 /// How long the server may take until it answers.
-const UP_WITHIN: Duration = Duration::from_secs(30);
+const UP_WITHIN: Duration = Duration::from_secs(60);
 /// How long it waits for another command to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(20);
+/// How long what a killed nginx left behind may take to let go of the ports.
+const LEFT_WITHIN: Duration = Duration::from_secs(3);
 
 /// Boots.
 pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, ServiceError> {
@@ -33,9 +36,15 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
     }
     let mut services = drivers.services()?;
     services.push(own_service(config));
+    let listens = runs && drivers.edge.is_up().await.map_err(|e| edge_unusable(&e))?;
     if let Some(owner) = owner {
         prepare(config, &drivers, &mut report).await?;
         drop(owner);
+    }
+    // In the foreground the builtin edge may be given its sockets, which are then not free: it tells by itself.
+    let told_by_server = foreground && drivers.nginx.is_none();
+    if !listens && !told_by_server && !(foreground && runs) {
+        addresses_are_free(config, &drivers).await?;
     }
     // One that is run by systemd stays so when `acc boot` only repairs it.
     if foreground || !runs || config.booted() == Booted::No {
@@ -45,11 +54,15 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
         report.exec = Some(foreground_argv(config, &drivers, &services).await?);
         return Ok(report);
     }
-    bring_up(&drivers, &services, &mut report).await?;
-    wait_for_server(config).await?;
     if runs {
         repair(config, &mut report).await?;
     }
+    bring_up(&drivers, &services, &mut report).await?;
+    let pong = wait_for_server(config, |_| true).await?;
+    if let (true, Outcome::Pong { pid, outdated: true, .. }) = (runs, pong) {
+        upgrade(config, pid, &mut report).await?;
+    }
+    wait_for_edge(config, &drivers).await?;
     report.already = runs && report.did.is_empty();
     Ok(report)
 }
@@ -73,9 +86,16 @@ async fn owner_unless_served(config: &Config) -> Result<Option<lock::Owner>, Ser
     }
 }
 
+/// Is there a supervisord to be, and is it certain that it does not run?
+async fn outlived(drivers: &Drivers) -> Result<bool, ServiceError> {
+    match &drivers.supervisord {
+        Some(supervisord) => supervisord.is_gone().await.map_err(|e| ServiceError::failed(chain(&e), "run `acc doctor`")),
+        None => Ok(false),
+    }
+}
+
 /// Everything that must be true before the first process is started. The owner's lock is held.
 async fn prepare(config: &Config, drivers: &Drivers, report: &mut BootReport) -> Result<(), ServiceError> {
-    let _ = drivers.edge.sweep(false).await;
     let store = open_store(config)?;
     store.check().map_err(crate::service::error::store)?;
     install_shipped(&config.models()).map_err(|e| {
@@ -86,7 +106,6 @@ async fn prepare(config: &Config, drivers: &Drivers, report: &mut BootReport) ->
         )
     })?;
     if drivers.nginx.is_some() {
-        places::give_to_edge(config, &config.nginx_dir())?;
         let world = world(config, drivers, store)?;
         let routes = recover::all_routes(&world)?;
         drivers.edge.prepare(&routes).await.map_err(|e| {
@@ -98,14 +117,6 @@ async fn prepare(config: &Config, drivers: &Drivers, report: &mut BootReport) ->
     }
     report.did.push(format!("prepared {} and {}", config.home.display(), config.run.display()));
     Ok(())
-}
-
-/// Is there a supervisord to be, and is it certain that it does not run?
-async fn outlived(drivers: &Drivers) -> Result<bool, ServiceError> {
-    match &drivers.supervisord {
-        Some(supervisord) => supervisord.is_gone().await.map_err(|e| ServiceError::failed(chain(&e), "run `acc doctor`")),
-        None => Ok(false),
-    }
 }
 
 async fn bring_up(drivers: &Drivers, services: &[Service], report: &mut BootReport) -> Result<(), ServiceError> {
@@ -126,12 +137,71 @@ async fn bring_up(drivers: &Drivers, services: &[Service], report: &mut BootRepo
     Ok(())
 }
 
-async fn wait_for_server(config: &Config) -> Result<(), ServiceError> {
+/// The program was replaced: the server becomes the new one, while it goes on serving.
+async fn upgrade(config: &Config, old: u32, report: &mut BootReport) -> Result<(), ServiceError> {
+    match ask_server(config, &Request::Upgrade).await? {
+        Some(answer) => drop(answer?),
+        None => return Ok(()),
+    }
+    let other = |pong: &Outcome| matches!(pong, Outcome::Pong { pid, .. } if *pid != old);
+    let pong = wait_for_server(config, other).await.map_err(|e| ServiceError {
+        message: "the server was not upgraded and goes on as it was: the new program did not come up".to_owned(),
+        ..e
+    })?;
+    if let Outcome::Pong { version, .. } = pong {
+        report.did.push(format!("upgraded the server to version {version}"));
+    }
+    Ok(())
+}
+
+fn edge_unusable(e: &EdgeError) -> ServiceError {
+    ServiceError::failed(chain(e), "run `acc doctor`")
+}
+
+/// Said before anything is started: afterwards it would be a line in some log. What a killed nginx or a killed
+/// server left behind gets a moment to leave.
+async fn addresses_are_free(config: &Config, drivers: &Drivers) -> Result<(), ServiceError> {
+    let deadline = tokio::time::Instant::now() + LEFT_WITHIN;
+    while !drivers.edge.is_up().await.map_err(|e| edge_unusable(&e))? || drivers.nginx.is_none() {
+        let taken = config.edge.listen.iter().find_map(|address| listen::tcp(*address).err());
+        match taken {
+            None => break,
+            // Its supervisor has started our own server again meanwhile.
+            Some(_) if ask_server(config, &Request::Ping).await?.is_some() => break,
+            Some(_) if tokio::time::Instant::now() < deadline => tokio::time::sleep(AGAIN).await,
+            Some(e) => {
+                let hint = "end the other program, or choose another address in `edge.listen`; below port 1024 root is needed";
+                return Err(ServiceError::failed(chain(&e), hint));
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn wait_for_edge(config: &Config, drivers: &Drivers) -> Result<(), ServiceError> {
+    let deadline = tokio::time::Instant::now() + UP_WITHIN;
+    while !drivers.edge.is_up().await.map_err(|e| edge_unusable(&e))? {
+        if tokio::time::Instant::now() >= deadline {
+            let log = config.own_log("nginx-error");
+            let last = fs::last_lines(&log, 1).join("");
+            let message = format!("nginx did not come up within {} s", UP_WITHIN.as_secs());
+            let hint = format!("see `{}`; its last words: {last}", log.display());
+            return Err(ServiceError::new(crate::service::error::ErrorKind::TimedOut, message, hint));
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+    Ok(())
+}
+
+/// Waits for an answer of the server that will do.
+async fn wait_for_server(config: &Config, will_do: impl Fn(&Outcome) -> bool) -> Result<Outcome, ServiceError> {
     let deadline = tokio::time::sleep(UP_WITHIN);
     tokio::pin!(deadline);
     loop {
-        if matches!(ask_server(config, &Request::Ping).await, Ok(Some(Ok(Outcome::Pong { .. })))) {
-            return Ok(());
+        if let Ok(Some(Ok(pong @ Outcome::Pong { .. }))) = ask_server(config, &Request::Ping).await
+            && will_do(&pong)
+        {
+            return Ok(pong);
         }
         tokio::select! {
             () = &mut deadline => break,
@@ -150,7 +220,7 @@ async fn wait_for_server(config: &Config) -> Result<(), ServiceError> {
 
 /// It ran already: one pass mends what is not as it should be.
 async fn repair(config: &Config, report: &mut BootReport) -> Result<(), ServiceError> {
-    if let Some(Ok(Outcome::Monitor(pass))) = ask_server(config, &Request::Monitor { dry_run: false }).await? {
+    if let Some(Ok(Outcome::Monitor(pass))) = ask_server(config, &Request::Monitor { dry_run: false, thorough: true }).await? {
         report.did.extend(pass.lines.iter().filter(|l| l.action != "sleep").map(|l| format!("{}: {}", l.instance, l.why)));
     }
     Ok(())

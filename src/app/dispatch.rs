@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use super::{Drivers, lock, open_store, world};
-use crate::config::Config;
+use tokio::net::UnixStream;
+
+use super::{Drivers, lock, open_store, places, world};
+use crate::config::{Config, SupervisorKind};
+use crate::driver::host::users;
 use crate::interface::control::{self, CallError, Reply};
-use crate::service::error::{ServiceError, chain};
+use crate::service::error::{ErrorKind, ServiceError, chain};
 use crate::service::outcome::Outcome;
 use crate::service::request::Request;
 use crate::service::{self, recover};
@@ -15,6 +18,10 @@ const AGAIN: Duration = Duration::from_millis(25);
 
 /// Has a verb done.
 pub async fn dispatch(config: &Config, request: Request) -> Result<Outcome, ServiceError> {
+    // Root may command what another user booted; for anybody else a socket in a stranger's folder is a trap.
+    if !users::is_root() {
+        places::ours(config)?;
+    }
     let patience = tokio::time::sleep(PATIENCE);
     tokio::pin!(patience);
     loop {
@@ -44,7 +51,7 @@ pub(super) async fn ask_server(config: &Config, request: &Request) -> Result<Opt
         Ok(Reply::NoServer) => Ok(None),
         Err(e) => {
             let hint = match e {
-                CallError::Unreachable { .. } => "run as the user who booted acc (often root)",
+                CallError::Unreachable { .. } => "run as root (or the user who booted acc)",
                 _ => "what it had begun is finished or undone by the next one; look with `acc list` and try again",
             };
             Err(ServiceError::failed(chain(&e), hint))
@@ -52,7 +59,23 @@ pub(super) async fn ask_server(config: &Config, request: &Request) -> Result<Opt
     }
 }
 
+/// A start needs supervisord: without it the start would fail, and look like the instance's own failure.
+async fn refuse_while_halted(config: &Config, request: &Request) -> Result<(), ServiceError> {
+    let starts = match request {
+        Request::Create(new) => !new.asleep,
+        Request::Start { .. } | Request::Restart { .. } => true,
+        Request::Want { wanted, .. } => wanted == "up",
+        _ => false,
+    };
+    let supervised = config.supervisor == SupervisorKind::Supervisord;
+    if !starts || !supervised || UnixStream::connect(config.supervisor_socket()).await.is_ok() {
+        return Ok(());
+    }
+    Err(ServiceError::new(ErrorKind::Denied, "acc does not run on this host: nothing was changed", "`acc boot` starts it"))
+}
+
 async fn run_here(config: &Config, request: Request) -> Result<Outcome, ServiceError> {
+    refuse_while_halted(config, &request).await?;
     let drivers = Drivers::new(config)?;
     let world = world(config, &drivers, open_store(config)?)?;
     recover::recover(&world).await?;

@@ -1,18 +1,25 @@
 //! `halt`: every instance to sleep in order, then server, nginx and supervisord. What is wanted stays written down.
 
+use std::path::Path;
+
 use super::dispatch::dispatch;
-use super::{Drivers, own_service};
+use super::{Drivers, own_service, places};
 use crate::config::Config;
 use crate::driver::host::fs;
 use crate::service::error::{ServiceError, chain};
 use crate::service::outcome::{HaltReport, Outcome};
 use crate::service::request::Request;
 
+const HINT: &str = "run as root (or the user who booted acc)";
+
 /// Halts.
 pub async fn halt(config: &Config) -> Result<HaltReport, ServiceError> {
+    places::may_rule(config)?;
     let drivers = Drivers::new(config)?;
     let failed = |e| ServiceError::failed(chain(&e), "try again; `acc doctor` tells what runs");
-    if !config.database().exists() || !config.run.exists() {
+    let look =
+        |path: &Path| path.try_exists().map_err(|e| ServiceError::because(format!("could not look at `{}`", path.display()), &e, HINT));
+    if !look(&config.database())? || !look(&config.run)? {
         return Ok(HaltReport { already: true, stopped: 0 });
     }
     let mut services = vec![own_service(config)];
@@ -33,6 +40,6 @@ pub async fn halt(config: &Config) -> Result<HaltReport, ServiceError> {
         drivers.supervisor.stop_service(service).await.map_err(failed)?;
     }
     drivers.supervisor.halt().await.map_err(failed)?;
-    let _ = drivers.edge.sweep(true).await;
+    let _ = drivers.edge.is_up().await;
     Ok(HaltReport { already: !ran && stopped == 0, stopped })
 }

@@ -1,8 +1,10 @@
-//! Who runs verbs: whoever holds `run/owner.lock`. The kernel lets go of it when the holder dies.
+//! Who runs verbs: whoever holds `run/owner.lock`. Who listens: the one keeper, which holds `run/server.lock`. The kernel lets
+//! go of both when the holder dies.
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -10,72 +12,37 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::config::{Booted, Config};
 use crate::service::error::ServiceError;
 
-const AGAIN: Duration = Duration::from_millis(20);
-/// After this a server that waits says so.
-const SAY_AFTER: Duration = Duration::from_secs(2);
+/// How long a command waits for another one to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_millis(5);
 
 /// The lock; dropped, it is free.
 pub(super) struct Owner {
     _lock: Flock<File>,
 }
 
-/// The first in the queue: as long as a server or a boot waits, no command takes the lock before it.
-struct Turn {
-    _lock: Flock<File>,
+/// The keeper's lock; dropped, it is free. It is an open file, so that it can be left to the next program in this process.
+pub(super) struct Server {
+    file: OwnedFd,
 }
 
-/// Takes the lock if it is free and nobody goes first.
-pub(super) fn try_take(config: &Config) -> Result<Option<Owner>, ServiceError> {
-    match try_turn(config)? {
-        Some(_turn) => try_owner(config),
-        None => Ok(None),
+impl Server {
+    /// The lock that the program before this one held.
+    pub(super) fn taken(file: OwnedFd) -> Self {
+        Self { file }
     }
 }
 
-fn try_turn(config: &Config) -> Result<Option<Turn>, ServiceError> {
-    let (path, file) = open(config.owner_lock().with_extension("next"))?;
-    Ok(try_lock(&path, file)?.map(|lock| Turn { _lock: lock }))
-}
-
-fn try_owner(config: &Config) -> Result<Option<Owner>, ServiceError> {
-    let (path, file) = open(config.owner_lock())?;
-    Ok(try_lock(&path, file)?.map(|mut lock| {
-        // Who holds it, for an error message of others; the lock itself does not depend on it.
-        let _ = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| write!(lock, "{}", std::process::id()));
-        Owner { _lock: lock }
-    }))
-}
-
-fn open(path: PathBuf) -> Result<(PathBuf, File), ServiceError> {
-    match std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path) {
-        Ok(file) => Ok((path, file)),
-        Err(e) => {
-            let hint = match e.kind() {
-                std::io::ErrorKind::NotFound => "run `acc boot` first",
-                std::io::ErrorKind::StorageFull => "free some space",
-                _ => "run as the user who booted acc (often root)",
-            };
-            Err(ServiceError::because(format!("could not open `{}`", path.display()), &e, hint))
-        }
+impl AsFd for Server {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 
-fn try_lock(path: &Path, file: File) -> Result<Option<Flock<File>>, ServiceError> {
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(Some(lock)),
-        Err((_, nix::errno::Errno::EAGAIN)) => Ok(None),
-        Err((_, e)) => Err(ServiceError::because(
-            format!("could not lock `{}`", path.display()),
-            &e,
-            "is it on a network file system? `run` must be local",
-        )),
-    }
-}
-
-/// A place in the queue that goes before all commands.
+/// A place in the queue for the owner's lock that goes before all commands: a server and a boot are not kept waiting by a crowd.
 #[derive(Default)]
 pub(super) struct Place {
-    turn: Option<Turn>,
+    turn: Option<Flock<File>>,
 }
 
 impl Place {
@@ -88,40 +55,110 @@ impl Place {
     }
 }
 
-/// Takes the lock for a server, which waits as long as another one works: it is then the one that takes over. `None`: acc was
-/// halted meanwhile.
-pub(super) async fn take_over(config: &Config) -> Result<Option<Owner>, ServiceError> {
-    let mut place = Place::default();
-    if let Some(owner) = place.try_take(config)? {
-        return Ok(Some(owner));
-    }
-    let patience = tokio::time::Instant::now() + SAY_AFTER;
-    let mut said = false;
-    loop {
-        if let Some(owner) = place.try_take(config)? {
-            if config.booted() == Booted::No {
-                tracing::info!("acc was halted while this server waited for its turn: it ends");
-                return Ok(None);
-            }
-            return Ok(Some(owner));
-        }
-        if !said && tokio::time::Instant::now() > patience {
-            said = true;
-            tracing::info!("another acc holds `{}`: standing by", config.owner_lock().display());
-        }
-        tokio::time::sleep(AGAIN).await;
+/// The head of the queue: as long as somebody has it, no command takes the lock.
+fn try_turn(config: &Config) -> Result<Option<Flock<File>>, ServiceError> {
+    let path = config.owner_lock().with_extension("next");
+    match Flock::lock(open(&path)?, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, nix::errno::Errno::EAGAIN)) => Ok(None),
+        Err((_, e)) => Err(refused(&path, &e)),
     }
 }
 
-/// Somebody else holds it for too long.
+/// Takes the lock if it is free and nobody goes first.
+pub(super) fn try_take(config: &Config) -> Result<Option<Owner>, ServiceError> {
+    match try_turn(config)? {
+        Some(_turn) => try_owner(config),
+        None => Ok(None),
+    }
+}
+
+fn try_owner(config: &Config) -> Result<Option<Owner>, ServiceError> {
+    let path = config.owner_lock();
+    match Flock::lock(open(&path)?, FlockArg::LockExclusiveNonblock) {
+        Ok(mut lock) => {
+            sign(&mut lock);
+            Ok(Some(Owner { _lock: lock }))
+        }
+        Err((_, nix::errno::Errno::EAGAIN)) => Ok(None),
+        Err((_, e)) => Err(refused(&path, &e)),
+    }
+}
+
+/// Takes the lock, waiting for a command of somebody else, or for the server before this one, to let go of it.
+pub(super) async fn take(config: &Config) -> Result<Owner, ServiceError> {
+    let mut place = Place::default();
+    until_free(&config.owner_lock(), || place.try_take(config)).await
+}
+
+/// Takes the keeper's lock, waiting for one that is about to end. `None`: acc was halted while it waited.
+pub(super) async fn server(config: &Config) -> Result<Option<Server>, ServiceError> {
+    let path = config.server_lock();
+    let try_it = || {
+        let mut file = open(&path)?;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                sign(&mut file);
+                Ok(Some(Server { file: file.into() }))
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(e) => Err(refused(&path, &e)),
+        }
+    };
+    if let Some(lock) = try_it()? {
+        return Ok(Some(lock));
+    }
+    let lock = until_free(&path, try_it).await?;
+    Ok((config.booted() != Booted::No).then_some(lock))
+}
+
+async fn until_free<T>(path: &Path, mut try_it: impl FnMut() -> Result<Option<T>, ServiceError>) -> Result<T, ServiceError> {
+    let patience = tokio::time::sleep(PATIENCE);
+    tokio::pin!(patience);
+    loop {
+        if let Some(lock) = try_it()? {
+            return Ok(lock);
+        }
+        tokio::select! {
+            () = &mut patience => return Err(held_by(path)),
+            () = tokio::time::sleep(AGAIN) => {}
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<File, ServiceError> {
+    let file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+    file.map_err(|e| {
+        let hint = match e.kind() {
+            std::io::ErrorKind::NotFound => "run `acc boot` first",
+            _ => "run as the user who booted acc (often root)",
+        };
+        ServiceError::because(format!("could not open `{}`", path.display()), &e, hint)
+    })
+}
+
+/// Writes down who holds it, for an error message of others; the lock itself does not depend on it.
+fn sign(file: &mut File) {
+    let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
+}
+
+fn refused(path: &Path, e: &(dyn std::error::Error + 'static)) -> ServiceError {
+    ServiceError::because(format!("could not lock `{}`", path.display()), e, "is it on a network file system? `run` must be local")
+}
+
+/// Somebody else holds the owner's lock for too long.
 pub(super) fn held(config: &Config) -> ServiceError {
+    held_by(&config.owner_lock())
+}
+
+fn held_by(path: &Path) -> ServiceError {
     let mut holder = String::new();
-    if let Ok(mut file) = File::open(config.owner_lock()) {
+    if let Ok(mut file) = File::open(path) {
         let _ = file.read_to_string(&mut holder);
     }
     ServiceError::new(
         crate::service::error::ErrorKind::TimedOut,
-        format!("another acc (process {}) is at work and holds `{}`", holder.trim(), config.owner_lock().display()),
+        format!("another acc (process {}) is at work and holds `{}`", holder.trim(), path.display()),
         "wait until it is done, or look at it with `ps`",
     )
 }

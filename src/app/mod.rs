@@ -3,6 +3,8 @@
 mod boot;
 mod dispatch;
 mod halt;
+mod image;
+mod keeper;
 mod lock;
 mod places;
 mod serve;
@@ -14,13 +16,17 @@ use std::time::Duration;
 pub use boot::boot;
 pub use dispatch::dispatch;
 pub use halt::halt;
-pub use serve::serve;
+pub use keeper::keep;
+
+/// Reads the settings again.
+pub type Reload = Box<dyn Fn() -> Result<Config, ServiceError> + Send + Sync>;
 
 use crate::config::{Booted, Config, EdgeKind, SupervisorKind};
 use crate::driver::activity::KernelActivity;
 use crate::driver::edge::Edge;
 use crate::driver::edge::builtin::BuiltinEdge;
 use crate::driver::edge::nginx::{Nginx, NginxSettings};
+use crate::driver::host;
 use crate::driver::host::clock::SystemClock;
 use crate::driver::host::fs;
 use crate::driver::probe::{Owner, SocketProbe};
@@ -28,6 +34,7 @@ use crate::driver::supervisor::builtin::Builtin;
 use crate::driver::supervisor::supervisord::{Supervisord, SupervisordSettings};
 use crate::driver::supervisor::{Service, Supervisor};
 use crate::driver::upstream::Upstreams;
+use crate::interface::cli::LeftToWorker;
 use crate::render::{RenderError, Templates};
 use crate::service::error::{ServiceError, chain};
 use crate::service::world::{Parts, World};
@@ -54,7 +61,10 @@ impl Drivers {
         let templates = Templates::new(config.edge.templates.as_deref()).map_err(|e| wrong_templates(&e))?;
         let templates = Arc::new(templates);
         // With nginx in front, acc carries only requests that were held: a pool would only hide who is in use.
-        let upstreams = Arc::new(Upstreams::new(config.edge.kind == EdgeKind::Builtin));
+        let owner = owner(config)?;
+        let pooling = config.edge.kind == EdgeKind::Builtin;
+        let upstreams = Arc::new(Upstreams::to_instances_of(owner.map(|o| o.uid), pooling));
+        upstreams.trust(config.wake_socket());
         let mut drivers = Self {
             supervisor: Arc::new(Builtin::new(config.pid_dir(), LOG_MAX)),
             supervisord: None,
@@ -84,6 +94,22 @@ impl Drivers {
         let service = |nginx: &Arc<Nginx>| nginx.service().map_err(|e| ServiceError::failed(chain(&e), hint));
         self.nginx.iter().map(service).collect()
     }
+}
+
+/// Serves, as a child of the keeper `keeper`, by the open files of these numbers.
+///
+/// # Errors
+/// As everything below; a worker that is not its keeper's child, or was given other files, does not begin.
+pub async fn work(config: Config, left: &LeftToWorker, reload: Reload) -> Result<(), ServiceError> {
+    let wrong = |e: std::io::Error| ServiceError::because("could not take over from the keeper", &e, "run `acc server`");
+    let sockets = keeper::Sockets::taken(&left.sockets).map_err(wrong)?;
+    let tether = host::handover::take(left.tether).and_then(keeper::tether::Tether::of).map_err(wrong)?;
+    // No worker outlives its keeper: nobody would watch it, and the sockets would have two masters.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(|e| wrong(e.into()))?;
+    if std::os::unix::process::parent_id() != left.keeper {
+        return Err(wrong(std::io::Error::other("it has ended")));
+    }
+    serve::serve(config, serve::Handed { sockets, tether }, reload).await
 }
 
 /// A template of the operator's cannot be used.
@@ -128,9 +154,7 @@ fn boot_id() -> String {
 
 /// The world of the service, over the database of this installation.
 fn world(config: &Config, drivers: &Drivers, store: Store) -> Result<Arc<World>, ServiceError> {
-    let hint = "make that user, or name another in `user`";
-    let owner = Owner::of(config.user.as_deref())
-        .map_err(|why| ServiceError::failed(format!("`user` in the config cannot be used: {why}"), hint))?;
+    let owner = owner(config)?;
     Ok(World::new(Parts {
         config: config.clone(),
         store,
@@ -146,12 +170,18 @@ fn world(config: &Config, drivers: &Drivers, store: Store) -> Result<Arc<World>,
     }))
 }
 
+/// Who instances run as, when that is not who acc runs as.
+fn owner(config: &Config) -> Result<Option<Owner>, ServiceError> {
+    let hint = "make that user, or name another in `user`";
+    Owner::of(config.user.as_deref()).map_err(|why| ServiceError::failed(format!("`user` in the config cannot be used: {why}"), hint))
+}
+
 /// Where supervisord has its things.
 fn supervisord(config: &Config, templates: Arc<Templates>) -> SupervisordSettings {
     SupervisordSettings {
         dir: config.supervisor_dir(),
         socket: config.supervisor_socket(),
-        pid_file: config.run.join("supervisord.pid"),
+        pid_file: config.supervisord_pid(),
         log: config.own_log("supervisord"),
         pid_dir: config.pid_dir(),
         keep: SECTIONS_KEPT,

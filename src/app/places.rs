@@ -1,5 +1,6 @@
 //! The folders of an installation: made, with the modes they need, before anything is put there.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::config::{Config, EdgeKind};
@@ -8,6 +9,7 @@ use crate::service::error::ServiceError;
 
 /// Makes home and run and what is below them. Others may pass through, only the owner may look around.
 pub(super) fn prepare(config: &Config) -> Result<(), ServiceError> {
+    ours(config)?;
     let run = &config.run;
     for (path, mode) in [
         (config.home.clone(), 0o755),
@@ -22,6 +24,12 @@ pub(super) fn prepare(config: &Config) -> Result<(), ServiceError> {
         (config.pid_dir(), 0o700),
     ] {
         fs::make_dir(&path, mode).map_err(|e| unusable(&path, &e))?;
+    }
+    // Once more: somebody may have been quicker.
+    ours(config)?;
+    // nginx's master is root and reads what lies here: nobody else may own it. nginx gives its own temporary folders away.
+    if users::is_root() {
+        users::keep(&config.nginx_dir()).map_err(|e| unusable(&config.nginx_dir(), &e))?;
     }
     for path in [&config.home, run] {
         fs::writable(path).map_err(|e| unusable(path, &e))?;
@@ -38,6 +46,38 @@ pub(super) fn prepare(config: &Config) -> Result<(), ServiceError> {
     Ok(())
 }
 
+/// Refuses a home or run that is somebody else's, or that others can write to; one that is not there is nobody's.
+pub(super) fn ours(config: &Config) -> Result<(), ServiceError> {
+    for (word, path) in [("home", &config.home), ("run", &config.run)] {
+        match fs::distrust(path) {
+            Ok(None) => {}
+            Ok(Some(why)) => {
+                let shown = path.display();
+                let hint = format!("run as its owner; `chmod go-w {shown}` if it is yours; or set `{word}` in the config to another place");
+                return Err(ServiceError::failed(format!("{word} `{shown}` {why}"), hint));
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(unusable(path, &e)),
+        }
+    }
+    Ok(())
+}
+
+/// Refuses to go on where only the owner of `run` or root has a chance.
+pub(super) fn may_rule(config: &Config) -> Result<(), ServiceError> {
+    let owner = match std::fs::metadata(&config.run) {
+        Ok(meta) => meta.uid(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(unusable(&config.run, &e)),
+    };
+    let own = rustix::process::geteuid().as_raw();
+    if own == 0 || own == owner {
+        return Ok(());
+    }
+    let message = format!("acc's run folder `{}` belongs to user {owner}, and this is user {own}", config.run.display());
+    Err(ServiceError::failed(message, "run as root (or the user who booted acc)"))
+}
+
 /// Lets nginx's workers, who run as `user`, reach a socket or folder of acc's.
 pub(super) fn give_to_edge(config: &Config, path: &Path) -> Result<(), ServiceError> {
     match (&config.user, config.edge.kind) {
@@ -49,7 +89,7 @@ pub(super) fn give_to_edge(config: &Config, path: &Path) -> Result<(), ServiceEr
 fn unusable(path: &Path, e: &std::io::Error) -> ServiceError {
     let hint = match e.kind() {
         std::io::ErrorKind::PermissionDenied => {
-            "run as the user who owns it (often root), or set `home` and `run` in the config to places of your own"
+            "run as root (or the user who booted acc), or set `home` and `run` in the config to places of your own"
         }
         std::io::ErrorKind::StorageFull => "free some space",
         _ => "set `home` and `run` in the config to places that can be written",

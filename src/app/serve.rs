@@ -1,89 +1,197 @@
-//! `server`: takes the lock, takes charge of what runs, listens, and looks around now and then until it is told to end.
+//! The worker behind `keeper`: takes the owner's lock, takes charge of what runs, accepts, and looks around now and then, until
+//! it is told to end or to make way for another worker. Once it has made way it decides nothing and only carries on.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::signal::unix::{SignalKind, signal};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Drivers, lock, note_boot, open_store, places, world, wrong_templates};
-use crate::config::{Booted, Config, EdgeKind};
-
-use crate::driver::host::{fs, listen};
+use super::image::Image;
+use super::keeper::Sockets;
+use super::keeper::tether::{Tether, Word};
+use super::{Drivers, lock, open_store, world, wrong_templates};
+use crate::config::{Config, EdgeKind};
+use crate::driver::host::sent::Sent;
 use crate::interface::control;
 use crate::proxy::access_log::AccessLog;
 use crate::proxy::listen::Listener;
-use crate::proxy::{self, Front, Proxy, ProxySettings};
+use crate::proxy::{self, Ends, Front, Proxy, ProxySettings, ServeReport};
 use crate::render::pages::Pages;
 use crate::service::error::{ServiceError, chain};
 use crate::service::outcome::Outcome;
 use crate::service::request::Request;
+use crate::service::retire::retire;
 use crate::service::world::World;
 use crate::service::{self, recover};
 
-/// Runs the server until SIGTERM or SIGINT. `reload` reads the settings again at SIGHUP.
-pub async fn serve(config: Config, reload: impl Fn() -> Result<Config, ServiceError> + Send + Sync + 'static) -> Result<(), ServiceError> {
-    places::prepare(&config)?;
-    let Some(_owner) = lock::take_over(&config).await? else { return Ok(()) };
+/// How long an upgrade waits for a moment in which no verb is at work.
+const QUIET_WITHIN: Duration = Duration::from_secs(40);
+
+/// What a worker is given by its keeper.
+pub(super) struct Handed {
+    pub(super) sockets: Sockets,
+    pub(super) tether: Tether,
+}
+
+/// Why serving ends.
+enum End {
+    /// The host, the operator or the supervisor wants it.
+    Shutdown,
+    /// Another worker takes over.
+    Retire,
+}
+
+/// Runs until SIGTERM or SIGINT, or until the keeper says that another worker takes over and all that is carried has ended.
+/// `reload` reads the settings again at SIGHUP.
+pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload) -> Result<(), ServiceError> {
+    let Handed { sockets, tether } = handed;
+    let tether = Arc::new(tether);
+    let mut signals =
+        Followed::new().map_err(|e| ServiceError::because("could not follow signals", &e, "is the limit of open files reached?"))?;
     let drivers = Drivers::new(&config)?;
+    let pages = Pages::new(drivers.templates.clone()).map_err(|e| wrong_templates(&e))?;
+    let (control, listeners) = accepting(sockets, &config)?;
+    tether.say(Word::Prepared);
+
+    let owner = lock::take(&config).await?;
     let world = world(&config, &drivers, open_store(&config)?)?;
     world.set_serving();
-    if config.booted() == Booted::No {
-        note_boot(&config, Booted::InForeground)?;
-    }
-    let shutdown = CancellationToken::new();
-    let control = control::bind(&config.control_socket()).map_err(|e| {
-        let hint = "check `run` in the config: is it short enough, writable, on a local disk?";
-        ServiceError::because(format!("could not listen on `{}`", config.control_socket().display()), &e, hint)
-    })?;
-    let (proxy, log) = front(&world, &drivers, &config)?;
-    let listeners = listeners(&config)?;
-
+    let (proxy, log) = front(&world, &drivers, &config, pages)?;
     recover::recover(&world).await?;
     let adopted = recover::adopt(&world)?;
     start_edge(&world, &drivers).await?;
 
-    let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(control::serve(control, Arc::new(Verbs(world.clone())), shutdown.clone()));
+    let verbs = Arc::new(Verbs { world: world.clone(), tether: tether.clone(), image: Image::own(), at_work: watch::Sender::new(0) });
+    let (ends, decided) = (Ends::default(), CancellationToken::new());
+    let control = tokio::spawn(control::serve(control, verbs.clone(), decided.clone()));
+    let looking = tokio::spawn(look_around(world.clone(), decided.clone()));
     let grace = config.wake.timeout + Duration::from_secs(5);
-    let (served, token) = (proxy.clone(), shutdown.clone());
-    tasks.spawn(async move {
-        let report = proxy::serve::serve(listeners, served, token, grace).await;
-        info!(accepted = report.accepted, cut = report.cut, "the edge ended");
-    });
-    tasks.spawn(look_around(world.clone(), shutdown.clone()));
+    let serving = tokio::spawn(proxy::serve::serve(listeners, proxy.clone(), ends.clone(), grace));
 
     info!(pid = std::process::id(), adopted, edge = drivers.edge.kind(), supervisor = drivers.supervisor.kind(), "acc's server is up");
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    follow_signals(&world, &proxy, &drivers, &reload).await;
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    info!("ending: no new work, what is held is finished");
-    shutdown.cancel();
-    while tasks.join_next().await.is_some() {}
-    drop(proxy);
+    tether.say(Word::Ready);
+    let end = until_the_end(&world, &proxy, &drivers, &reload, &mut signals, &tether).await;
+    match end {
+        End::Shutdown => {
+            info!("ending: no new work, what is held is finished");
+            ends.shutdown.cancel();
+        }
+        End::Retire => verbs.until_quiet().await,
+    }
+    decided.cancel();
+    let _ = tokio::join!(control, looking);
+    if matches!(end, End::Retire) {
+        ends.hand_over.cancel();
+        retire(&world).await;
+        drivers.upstreams.retire();
+        info!("another worker takes over: what is carried is finished");
+        drop(owner);
+        finish(serving, &ends, &mut signals, &tether).await;
+    } else {
+        report_end(serving.await);
+    }
+    drop((proxy, verbs));
     if let Some(log) = log {
         let _ = log.await;
     }
-    let _ = fs::remove_file(&config.control_socket());
     Ok(())
 }
 
+/// Carries to its end what was there when another worker took over, and collects the instances this one had started.
+async fn finish(mut serving: JoinHandle<ServeReport>, ends: &Ends, signals: &mut Followed, tether: &Tether) {
+    loop {
+        tokio::select! {
+            report = &mut serving => return report_end(report),
+            _ = signals.term.recv() => ends.shutdown.cancel(),
+            _ = signals.int.recv() => ends.shutdown.cancel(),
+            _ = signals.child.recv() => while waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)).is_ok_and(|s| s != WaitStatus::StillAlive) {},
+            None = tether.hear(), if !ends.shutdown.is_cancelled() => ends.shutdown.cancel(),
+        }
+    }
+}
+
+fn report_end(report: Result<ServeReport, tokio::task::JoinError>) {
+    match report {
+        Ok(report) => info!(accepted = report.accepted, cut = report.cut, "the edge ended"),
+        Err(error) => error!(%error, "the edge ended by a fault"),
+    }
+}
+
+/// The signals it follows.
+struct Followed {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+    child: Signal,
+}
+
+impl Followed {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+            child: signal(SignalKind::child())?,
+        })
+    }
+}
+
 /// Verbs that come over the control socket.
-struct Verbs(Arc<World>);
+struct Verbs {
+    world: Arc<World>,
+    tether: Arc<Tether>,
+    image: Image,
+    at_work: watch::Sender<usize>,
+}
+
+impl Verbs {
+    /// Waits for a moment in which no verb is at work: a verb cannot be handed over.
+    async fn until_quiet(&self) {
+        let mut at_work = self.at_work.subscribe();
+        let quiet = tokio::time::timeout(QUIET_WITHIN, at_work.wait_for(|n| *n == 0)).await;
+        if quiet.is_err() {
+            warn!("commands are still at work: new ones wait until they have ended and the upgrade is done");
+        }
+    }
+}
 
 #[async_trait]
 impl control::Handler for Verbs {
     async fn handle(&self, request: Request) -> Result<Outcome, ServiceError> {
-        service::handle(&self.0, request).await
+        match request {
+            Request::Upgrade => {
+                self.tether.say(Word::Upgrade);
+                return Ok(Outcome::Upgrading);
+            }
+            Request::Ping => {
+                return Ok(match service::handle(&self.world, request).await? {
+                    Outcome::Pong { pid, version, .. } => Outcome::Pong { pid, version, outdated: self.image.is_outdated() },
+                    other => other,
+                });
+            }
+            _ => {}
+        }
+        self.at_work.send_modify(|n| *n += 1);
+        let outcome = service::handle(&self.world, request).await;
+        self.at_work.send_modify(|n| *n -= 1);
+        outcome
     }
 }
 
 /// The proxy and, where acc itself is the edge, the task that writes access logs.
-fn front(world: &Arc<World>, drivers: &Drivers, config: &Config) -> Result<(Arc<Proxy>, Option<JoinHandle<()>>), ServiceError> {
-    let pages = Pages::new(drivers.templates.clone()).map_err(|e| wrong_templates(&e))?;
+fn front(
+    world: &Arc<World>,
+    drivers: &Drivers,
+    config: &Config,
+    pages: Pages,
+) -> Result<(Arc<Proxy>, Option<JoinHandle<()>>), ServiceError> {
     let (log, task) = match config.edge.kind {
         EdgeKind::Nginx => (None, None),
         EdgeKind::Builtin => {
@@ -94,30 +202,32 @@ fn front(world: &Arc<World>, drivers: &Drivers, config: &Config) -> Result<(Arc<
         }
     };
     let door = Arc::new(world.clone());
-    Ok((Arc::new(Proxy::new(door, drivers.upstreams.clone(), ProxySettings::new(config), pages, log)), task))
+    let proxy = Proxy::new(door, drivers.upstreams.clone(), ProxySettings::new(config), pages, log);
+    let proxy = match config.edge.kind {
+        // nginx asks again when this process is killed; acc's own clients are gone with it.
+        EdgeKind::Nginx => proxy.noting(Sent::begin(&config.sent_dir()).map_err(|e| {
+            ServiceError::because(format!("could not use `{}`", config.sent_dir().display()), &e, "check space, owner and mode")
+        })?),
+        EdgeKind::Builtin => proxy,
+    };
+    Ok((Arc::new(proxy), task))
 }
 
-fn listeners(config: &Config) -> Result<Vec<Listener>, ServiceError> {
-    let failed = |e: &dyn std::error::Error| {
-        let hint = "end the other program, or choose another address in `edge.listen`; below port 1024 root is needed";
-        ServiceError::failed(chain(e), hint)
-    };
-    if config.edge.kind == EdgeKind::Nginx {
-        let listener = listen::unix(&config.wake_socket(), 0o600).map_err(|e| failed(&e))?;
-        places::give_to_edge(config, &config.wake_socket())?;
-        return Ok(vec![Listener::from_unix(listener, Front::Wake).map_err(|e| failed(&e))?]);
+/// The sockets, ready to accept from.
+fn accepting(sockets: Sockets, config: &Config) -> Result<(tokio::net::UnixListener, Vec<Listener>), ServiceError> {
+    if config.edge.kind == EdgeKind::Builtin && sockets.tcp.is_empty() {
+        let hint = "`acc halt`, then `acc boot`";
+        return Err(ServiceError::failed("the kind of the edge was changed while acc ran", hint));
     }
-    let mut tcp = Vec::new();
-    let mut given = listenfd::ListenFd::from_env();
-    for n in 0..given.len() {
-        tcp.extend(given.take_tcp_listener(n).ok().flatten());
+    let unusable =
+        |e: std::io::Error| ServiceError::because("could not use the sockets of the keeper", &e, "is the limit of open files reached?");
+    sockets.control.set_nonblocking(true).map_err(unusable)?;
+    let control = tokio::net::UnixListener::from_std(sockets.control).map_err(unusable)?;
+    let mut listeners = vec![Listener::from_unix(sockets.wake, Front::Wake).map_err(unusable)?];
+    for listener in sockets.tcp {
+        listeners.push(Listener::from_tcp(listener, Front::Public).map_err(unusable)?);
     }
-    if tcp.is_empty() {
-        for address in &config.edge.listen {
-            tcp.push(listen::tcp(*address).map_err(|e| failed(&e))?);
-        }
-    }
-    tcp.into_iter().map(|l| Listener::from_tcp(l, Front::Public).map_err(|e| failed(&e))).collect()
+    Ok((control, listeners))
 }
 
 /// nginx: the configuration as it should be now; under the builtin supervisor it is also started.
@@ -141,22 +251,30 @@ async fn start_edge(world: &Arc<World>, drivers: &Drivers) -> Result<(), Service
 /// The server's own monitor: one pass at once, then one every `idle.check_every`.
 async fn look_around(world: Arc<World>, shutdown: CancellationToken) {
     loop {
-        let pass = service::handle(&world, Request::Monitor { dry_run: false });
+        let pass = service::handle(&world, Request::Monitor { dry_run: false, thorough: false });
         tokio::select! {
             () = shutdown.cancelled() => return,
             outcome = pass => report(outcome),
         }
-        // "off" is looked at again now and then, because SIGHUP may change it.
-        let pause = world.config().idle.check_every;
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(pause.unwrap_or(Duration::from_secs(60))) => {}
+        if !pause(&world, &shutdown).await {
+            return;
         }
-        while world.config().idle.check_every.is_none() {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(Duration::from_secs(60)) => {}
+    }
+}
+
+/// The pause between two passes: as the settings say now, and for ever when they say "off". `false`: the server ends.
+async fn pause(world: &World, shutdown: &CancellationToken) -> bool {
+    loop {
+        let until = async {
+            match world.config().idle.check_every {
+                Some(every) => tokio::time::sleep(every).await,
+                None => std::future::pending().await,
             }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return false,
+            () = world.reconfigured() => {}
+            () = until => return true,
         }
     }
 }
@@ -176,19 +294,26 @@ fn report(outcome: Result<Outcome, ServiceError>) {
     }
 }
 
-/// Returns at SIGTERM or SIGINT; SIGHUP puts changed settings in force.
-async fn follow_signals(world: &Arc<World>, proxy: &Proxy, drivers: &Drivers, reload: &impl Fn() -> Result<Config, ServiceError>) {
-    let (Ok(mut term), Ok(mut int), Ok(mut hup)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
-    else {
-        error!("could not follow signals");
-        return;
-    };
+/// Returns when serving shall end; SIGHUP puts changed settings in force.
+async fn until_the_end(
+    world: &Arc<World>,
+    proxy: &Proxy,
+    drivers: &Drivers,
+    reload: &super::Reload,
+    signals: &mut Followed,
+    tether: &Tether,
+) -> End {
     loop {
         tokio::select! {
-            _ = term.recv() => return,
-            _ = int.recv() => return,
-            _ = hup.recv() => match reload() {
+            _ = signals.term.recv() => return End::Shutdown,
+            _ = signals.int.recv() => return End::Shutdown,
+            word = tether.hear() => match word {
+                Some(Word::Retire) => return End::Retire,
+                Some(_) => {}
+                // The keeper has died, and with it whoever watches this process.
+                None => return End::Shutdown,
+            },
+            _ = signals.hup.recv() => match reload() {
                 Ok(config) => reconfigure(world, proxy, drivers, config).await,
                 Err(e) => error!("the settings were not changed: {e}"),
             },

@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -44,6 +45,9 @@ fn find(explicit: Option<&Path>, env: &Env) -> Result<Option<(PathBuf, String)>,
         None => [Some(env.cwd.join("acc.toml")), Some(env.host_file.clone()), users].into_iter().flatten().collect(),
     };
     for path in places {
+        if named.is_none() && !may_be_there(&path, env)? {
+            continue;
+        }
         match fs::read_to_string(&path) {
             Ok(text) => return Ok(Some((path, text))),
             Err(e) if named.is_none() && matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
@@ -56,6 +60,22 @@ fn find(explicit: Option<&Path>, env: &Env) -> Result<Option<(PathBuf, String)>,
         }
     }
     Ok(None)
+}
+
+/// Is there a file of the usual places to be read? One in a folder that may not even be searched is as good as none (the
+/// current folder of `su` is often root's own). Root does not obey a file that somebody else can write: a stranger could have
+/// put it into the folder root happens to be in.
+fn may_be_there(path: &Path, env: &Env) -> Result<bool, ConfigErrors> {
+    let Ok(found) = fs::metadata(path) else { return Ok(false) };
+    if env.is_root() && (found.uid() != 0 || found.mode() & 0o022 != 0) {
+        let reason =
+            format!("`{}` can be written by others than root and is not obeyed; name it with --config if you mean it", path.display());
+        return Err(ConfigErrors {
+            file: Some(path.to_owned()),
+            faults: vec![Fault { key: String::new(), line: None, reason, found: None }],
+        });
+    }
+    Ok(true)
 }
 
 /// The reason without "(os error 2)".
@@ -109,6 +129,10 @@ fn read(root: &Section<'_>, file: Option<PathBuf>, env: &Env, faults: &Faults<'_
     };
     if let Some(own) = config.edge.listen.iter().find(|a| (config.ports.first..=config.ports.last).contains(&a.port())) {
         root.section("ports").fault("range", format!("contains the port of the edge, {own}"));
+    }
+    if config.edge.kind == EdgeKind::Nginx && config.idle.silent_connections.is_some() {
+        let why = "must be \"never\" with the edge nginx, which does not tell how long a connection has been silent";
+        root.section("idle").fault("silent_connections", why);
     }
     root.close();
     config
@@ -243,6 +267,7 @@ fn idle(section: &Section<'_>) -> IdleConfig {
         timeout: section.or("timeout", Duration::from_secs(15 * 60), value::some_time),
         min_awake: section.or("min_awake", Duration::from_secs(30), value::duration),
         check_every: section.or("check_every", Some(Duration::from_secs(30)), value::pause),
+        silent_connections: section.or("silent_connections", None, value::never),
     };
     section.close();
     idle

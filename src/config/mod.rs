@@ -69,6 +69,8 @@ pub struct IdleConfig {
     pub min_awake: Duration,
     /// `check_every`: pause between two passes of the server's own monitor; `None`: "off".
     pub check_every: Option<Duration>,
+    /// `silent_connections`: a WebSocket without traffic for longer is not use any more; `None`: "never".
+    pub silent_connections: Option<Duration>,
 }
 
 /// `[wake]`.
@@ -195,12 +197,12 @@ impl Config {
     /// Requests to an instance that count as use, a line each.
     #[must_use]
     pub fn access_log(&self, name: &str) -> PathBuf {
-        self.instance_dir(name).join("log/access.log")
+        self.instance_dir(name).join("log/access/access.log")
     }
     /// Requests to an instance that do not count as use.
     #[must_use]
     pub fn uncounted_log(&self, name: &str) -> PathBuf {
-        self.instance_dir(name).join("log/access-uncounted.log")
+        self.instance_dir(name).join("log/access/uncounted.log")
     }
     /// Log of acc's own parts.
     #[must_use]
@@ -236,6 +238,11 @@ impl Config {
     pub fn owner_lock(&self) -> PathBuf {
         self.run.join("owner.lock")
     }
+    /// Held by the server's keeper.
+    #[must_use]
+    pub fn server_lock(&self) -> PathBuf {
+        self.run.join("server.lock")
+    }
     /// The control socket of the server.
     #[must_use]
     pub fn control_socket(&self) -> PathBuf {
@@ -246,10 +253,20 @@ impl Config {
     pub fn wake_socket(&self) -> PathBuf {
         self.run.join("wake.sock")
     }
+    /// Notes of which requests were sent on, see `driver::host::sent`.
+    #[must_use]
+    pub fn sent_dir(&self) -> PathBuf {
+        self.run.join("sent")
+    }
     /// supervisord's XML-RPC socket.
     #[must_use]
     pub fn supervisor_socket(&self) -> PathBuf {
         self.run.join("supervisor.sock")
+    }
+    /// supervisord's pid file.
+    #[must_use]
+    pub fn supervisord_pid(&self) -> PathBuf {
+        self.run.join("supervisord.pid")
     }
     /// Gates.
     #[must_use]

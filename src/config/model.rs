@@ -2,7 +2,7 @@
 //!
 //! Reading only; `config::shipped` installs the models that come with acc, `render::instance` makes instances of models.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -133,6 +133,20 @@ pub fn load_model(dir: &Path) -> Result<Model, ModelError> {
     let model = read(&root, name.clone(), dir);
     check_files(&dir.join("files"), &faults)?;
     if faults.is_empty() { Ok(model) } else { Err(ModelError::Wrong { name, file, faults: faults.into_list() }) }
+}
+
+/// The parameters of the model in `dir` that are not secret; `None`: it cannot be read, or not all of it makes sense.
+#[must_use]
+pub fn open_params(dir: &Path) -> Option<BTreeSet<String>> {
+    let text = fs::read_to_string(dir.join(FILE)).ok()?;
+    let faults = Faults::new(&text);
+    let table = faults.parse();
+    let open = Section::root(&faults, &table)
+        .named_sections("params")
+        .into_iter()
+        .filter_map(|(name, section)| (!section.or("secret", false, value::boolean)).then_some(name))
+        .collect();
+    faults.is_empty().then_some(open)
 }
 
 fn read(root: &Section<'_>, name: String, dir: &Path) -> Model {

@@ -229,7 +229,9 @@ impl<'a> Section<'a> {
         for key in self.table.into_iter().flat_map(|t| t.keys()) {
             let name: &str = key.get_ref();
             if !asked.iter().any(|a| a == name) {
-                let reason = format!("unknown key{}", did_you_mean(name, asked.iter().map(String::as_str)));
+                let near = did_you_mean(name, asked.iter().map(String::as_str));
+                let known = if near.is_empty() { format!("; there are {}", asked.join(", ")) } else { near };
+                let reason = format!("unknown key{known}");
                 let line = Some(self.faults.line(key.span().start));
                 self.faults.add(Fault { key: self.key(name), line, reason, found: None });
             }

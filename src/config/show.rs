@@ -52,11 +52,12 @@ impl Config {
         ]
     }
 
-    fn idle_lines(&self) -> [(&'static str, String); 3] {
+    fn idle_lines(&self) -> [(&'static str, String); 4] {
         [
             ("timeout", quote(&show_duration(self.idle.timeout))),
             ("min_awake", quote(&show_duration(self.idle.min_awake))),
             ("check_every", quote(&self.idle.check_every.map_or_else(|| "off".to_owned(), show_duration))),
+            ("silent_connections", quote(&self.idle.silent_connections.map_or_else(|| "never".to_owned(), show_duration))),
         ]
     }
 

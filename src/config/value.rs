@@ -66,6 +66,14 @@ pub(super) fn some_time(value: &DeValue<'_>) -> Parsed<Duration> {
     if parsed.is_zero() { Err("must be longer than zero".to_owned()) } else { Ok(parsed) }
 }
 
+/// A time after which something ends, or `never`.
+pub(super) fn never(value: &DeValue<'_>) -> Parsed<Option<Duration>> {
+    if value.as_str() == Some("never") {
+        return Ok(None);
+    }
+    some_time(value).map(Some).map_err(|reason| format!("{reason}, nor \"never\""))
+}
+
 /// A pause, or `off`.
 pub(super) fn pause(value: &DeValue<'_>) -> Parsed<Option<Duration>> {
     if value.as_str() == Some("off") {

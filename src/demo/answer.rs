@@ -35,7 +35,7 @@ pub(super) struct App {
     name: String,
     started: jiff::Timestamp,
     requests: AtomicU64,
-    log: Arc<Log>,
+    pub(super) log: Arc<Log>,
     pub(super) stopping: CancellationToken,
     pub(super) tasks: TaskTracker,
 }

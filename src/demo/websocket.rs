@@ -18,6 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{App, Body, status_only, text};
+use super::log::Log;
 
 /// Answers the handshake; the conversation goes on in a task of its own once the 101 has been sent.
 pub(super) fn accept(app: &Arc<App>, headers: &HeaderMap, upgrade: OnUpgrade) -> Response<Body> {
@@ -28,11 +29,11 @@ pub(super) fn accept(app: &Arc<App>, headers: &HeaderMap, upgrade: OnUpgrade) ->
     let Ok(accepted) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) else {
         return text(StatusCode::BAD_REQUEST, "a wrong key\n");
     };
-    let stopping = app.stopping.clone();
+    let (stopping, log) = (app.stopping.clone(), Arc::clone(&app.log));
     app.tasks.spawn(async move {
         if let Ok(stream) = upgrade.await {
             let socket = WebSocketStream::from_raw_socket(TokioIo::new(stream), Role::Server, None).await;
-            converse(socket, stopping).await;
+            converse(socket, &log, stopping).await;
         }
     });
     let mut answer = status_only(StatusCode::SWITCHING_PROTOCOLS);
@@ -42,7 +43,17 @@ pub(super) fn accept(app: &Arc<App>, headers: &HeaderMap, upgrade: OnUpgrade) ->
     answer
 }
 
-async fn converse(mut socket: WebSocketStream<TokioIo<Upgraded>>, stopping: CancellationToken) {
+/// Writes down a short text without blanks: longer ones are no ids.
+fn record(log: &Log, message: &Message) {
+    if let Message::Text(text) = message
+        && text.len() <= 64
+        && text.bytes().all(|b| b.is_ascii_graphic())
+    {
+        log.write("MSG", text);
+    }
+}
+
+async fn converse(mut socket: WebSocketStream<TokioIo<Upgraded>>, log: &Log, stopping: CancellationToken) {
     loop {
         let message = tokio::select! {
             biased;
@@ -56,6 +67,7 @@ async fn converse(mut socket: WebSocketStream<TokioIo<Upgraded>>, stopping: Canc
         };
         match message {
             Some(Ok(echo @ (Message::Text(_) | Message::Binary(_)))) => {
+                record(log, &echo);
                 if socket.send(echo).await.is_err() {
                     return;
                 }

@@ -31,7 +31,7 @@ pub enum Refusal {
     #[error("this application is being made")]
     Creating,
     /// It failed and may be tried again in `retry_s` seconds; `reason` is the failure's name, never its output.
-    #[error("this application does not start: {reason}")]
+    #[error("this application failed: {reason}")]
     Failed {
         /// [`super::lifecycle::Failure::name`].
         reason: &'static str,

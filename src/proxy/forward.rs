@@ -1,7 +1,8 @@
 //! From the door to the instance and back: knock, wait with the body unread, send, and go on when the instance turns out to
 //! be gone before it saw anything.
 //!
-//! It never sends a request twice that the instance may have seen (what `driver::upstream` does for safe ones apart).
+//! It never sends a request twice that the instance may have seen, safe ones apart: those `driver::upstream` sends again on
+//! a new connection, and this file to the next run when the instance has died with them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use hyper::body::{Body, Incoming};
 use hyper::http::request::Parts;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode, Uri, Version, header};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::access_log::Draft;
 use super::reply::Reply;
@@ -20,6 +21,7 @@ use super::{Front, Proxy, ProxySettings, headers, live, tunnel};
 use crate::domain::admission::Refusal;
 use crate::domain::lifecycle::Phase;
 use crate::domain::rule::Verdict;
+use crate::driver::host::sent::{Id, Sent as SentNotes};
 use crate::driver::upstream::{BodyFault, FaultFlag, ReceiveBody, SendBody, UpstreamError};
 use crate::service::door::{Knock, Pass};
 
@@ -29,6 +31,13 @@ const MARGIN: Duration = Duration::from_secs(5);
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// Longest such pause.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// Within this, what was answered has reached nginx.
+const ANSWER_ARRIVES: Duration = Duration::from_secs(10);
+/// A death is noticed a moment after the connections it broke.
+const DEATH_KNOWN: Duration = Duration::from_millis(250);
+/// Between two looks whether it is known.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// What became of a knock.
 enum Entry {
@@ -46,18 +55,55 @@ enum Sent {
     No(Failure),
 }
 
+/// A request that may not be sent twice is on its way to an instance; dropped when its answer is on the way back.
+struct Noted {
+    sent: Arc<SentNotes>,
+    id: Id,
+    seen: bool,
+}
+
+impl Noted {
+    fn note(sent: &Arc<SentNotes>, id: Id) -> std::io::Result<Option<Self>> {
+        sent.note(id)?;
+        Ok(Some(Self { sent: sent.clone(), id, seen: true }))
+    }
+
+    /// The instance was not reached.
+    fn unseen(mut self) {
+        self.seen = false;
+        self.sent.done(self.id);
+    }
+}
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        if !self.seen {
+            return;
+        }
+        let (sent, id) = (self.sent.clone(), self.id);
+        tokio::spawn(async move {
+            // Until nginx has the answer for certain.
+            tokio::time::sleep(ANSWER_ARRIVES).await;
+            sent.done(id);
+        });
+    }
+}
+
 /// One request on its way.
 pub(super) struct Way<'a> {
     proxy: &'a Proxy,
     settings: Arc<ProxySettings>,
     front: Front,
     asked: Asked,
+    came: Instant,
     started: Instant,
 }
 
 impl<'a> Way<'a> {
-    pub(super) fn new(proxy: &'a Proxy, settings: Arc<ProxySettings>, front: Front, asked: Asked, started: Instant) -> Self {
-        Self { proxy, settings, front, asked, started }
+    /// `times`: when it came, as far as that is known, and when it was begun with.
+    pub(super) fn new(proxy: &'a Proxy, settings: Arc<ProxySettings>, front: Front, asked: Asked, times: (Instant, Instant)) -> Self {
+        let (came, started) = times;
+        Self { proxy, settings, front, asked, came, started }
     }
 
     /// Serves the request, one way or another.
@@ -80,10 +126,21 @@ impl<'a> Way<'a> {
         if body.size_hint().lower() > self.settings.max_body {
             return Some(Failure::TooLarge);
         }
+        if self.asked.again && !is_safe(&head.method) && self.may_have_been_sent() {
+            return Some(Failure::MaybeSeen);
+        }
         match self.asked.tried {
             Tried::TimedOut => Some(Failure::NoAnswer),
             Tried::MaybeSeen if !is_safe(&head.method) => Some(Failure::MaybeSeen),
             Tried::MaybeSeen | Tried::Nothing => None,
+        }
+    }
+
+    /// The acc that was asked before, and killed, may have sent it on.
+    fn may_have_been_sent(&self) -> bool {
+        match (&self.proxy.sent, self.asked.id) {
+            (Some(sent), Some(id)) => sent.was_noted(id),
+            _ => true,
         }
     }
 
@@ -95,12 +152,15 @@ impl<'a> Way<'a> {
     }
 
     async fn through(self, mut head: Parts, body: Incoming) -> Response<Reply> {
-        let draft = self.proxy.log.as_ref().map(|_| Draft::of(&head, self.asked.client, self.asked.verdict.counts, self.started));
+        // What another acc sends on is in its log already.
+        let log = self.proxy.log.as_ref().filter(|_| self.front == Front::Public);
+        let draft = log.map(|_| Draft::of(&head, self.asked.client, self.asked.verdict.counts, self.started));
         let upgrade = if self.asked.upgrade { head.extensions.remove::<OnUpgrade>() } else { None };
         headers::to_instance(self.front, &mut head.headers, &self.asked, self.settings.https);
         let body = SendBody::new(body, self.settings.max_body, self.settings.body_stall);
         let flag = body.fault();
         let mut request = Box::new(Request::from_parts(origin_form(head), body));
+        let mut spare = self.spare(&request);
         let mut pause = PAUSE_MIN;
         loop {
             let pass = match self.enter().await {
@@ -108,10 +168,19 @@ impl<'a> Way<'a> {
                 Entry::Page(name) => return respond::waiting(&self.proxy.pages, &name),
                 Entry::No(failure) => return self.fail(&failure),
             };
-            match self.send(&*pass, request, &flag).await {
-                Sent::Answer(response) => return self.answer(response, pass, draft, upgrade),
-                Sent::No(failure) => return self.fail(&failure),
-                Sent::Again(same) => request = same,
+            let run = pass.gate().run;
+            match (self.send(&*pass, request, &flag).await, spare.take()) {
+                (Sent::Answer(response), _) => return self.answer(response, pass, draft, upgrade),
+                (Sent::No(Failure::Broke), Some(same)) => {
+                    drop(pass);
+                    if !self.has_died(run).await {
+                        return self.fail(&Failure::Broke);
+                    }
+                    request = same;
+                    continue;
+                }
+                (Sent::No(failure), _) => return self.fail(&failure),
+                (Sent::Again(same), unused) => (request, spare) = (same, unused),
             }
             // Given back first: with the pass held, the service would take the instance for one in use.
             drop(pass);
@@ -123,9 +192,38 @@ impl<'a> Way<'a> {
         }
     }
 
+    /// The same request once more, for one that may be sent twice: no method with consequences, no body, not tried before.
+    fn spare(&self, request: &Request<SendBody>) -> Option<Box<Request<SendBody>>> {
+        let repeatable = is_safe(request.method()) && request.body().is_end_stream() && self.asked.tried == Tried::Nothing;
+        repeatable.then(|| {
+            let mut spare = Request::new(SendBody::empty());
+            spare.method_mut().clone_from(request.method());
+            spare.uri_mut().clone_from(request.uri());
+            *spare.version_mut() = request.version();
+            spare.headers_mut().clone_from(request.headers());
+            Box::new(spare)
+        })
+    }
+
+    /// Has this run died? An instance that lives and breaks a connection has answered in its way.
+    async fn has_died(&self, run: u64) -> bool {
+        let looked = timeout(DEATH_KNOWN, async {
+            // Knocking as a look would: it wakes nobody and does not count as use.
+            let look = Verdict { wake: false, counts: false };
+            while let Ok(Knock::Open(pass)) = self.proxy.door.knock(&self.asked.host, look).await {
+                if pass.gate().run != run {
+                    return;
+                }
+                drop(pass);
+                tokio::time::sleep(LOOK).await;
+            }
+        });
+        looked.await.is_ok()
+    }
+
     /// Knocks, and waits if it must.
     async fn enter(&self) -> Entry {
-        let mut waiting = match self.proxy.door.knock(&self.asked.host, self.asked.verdict).await {
+        let mut waiting = match self.proxy.door.knock_late(&self.asked.host, self.asked.verdict, self.came.elapsed()).await {
             Ok(Knock::Open(pass)) => return Entry::Pass(pass),
             Ok(Knock::Wait(waiting)) => waiting,
             Err(refusal) => return Entry::No(Failure::Refused(refusal)),
@@ -141,7 +239,29 @@ impl<'a> Way<'a> {
         }
     }
 
+    /// Sends it; what must not be sent twice is noted first.
     async fn send(&self, pass: &dyn Pass, request: Box<Request<SendBody>>, flag: &FaultFlag) -> Sent {
+        let noted = match (&self.proxy.sent, self.asked.id) {
+            (Some(sent), Some(id)) if !is_safe(request.method()) => Noted::note(sent, id),
+            _ => Ok(None),
+        };
+        match noted {
+            Ok(noted) => {
+                let outcome = self.send_once(pass, request, flag).await;
+                if let (Sent::Again(_), Some(noted)) = (&outcome, noted) {
+                    noted.unseen();
+                }
+                outcome
+            }
+            Err(error) => {
+                // Then it is not served rather than perhaps served twice.
+                tracing::warn!(%error, "could not note that a request is sent");
+                Sent::No(Failure::Unreachable)
+            }
+        }
+    }
+
+    async fn send_once(&self, pass: &dyn Pass, request: Box<Request<SendBody>>, flag: &FaultFlag) -> Sent {
         match self.proxy.upstreams.request(pass.gate(), *request).await {
             Ok(response) => Sent::Answer(response),
             Err(UpstreamError::Connect { request, source }) => {
@@ -178,7 +298,15 @@ impl<'a> Way<'a> {
         match (switching, upgrade) {
             (false, _) => Response::from_parts(head, Reply::forwarded(body, pass, line)),
             (true, Some(client)) => {
-                self.proxy.tunnels.spawn(tunnel::carry(client, body, pass, line, self.proxy.cut.clone()));
+                let silence = self.settings.silent.map(|limit| tunnel::Silence {
+                    limit,
+                    door: self.proxy.door.clone(),
+                    upstreams: self.proxy.upstreams.clone(),
+                    host: self.asked.host.clone(),
+                    verdict: self.asked.verdict,
+                });
+                let use_of = tunnel::Use::new(pass, silence);
+                self.proxy.tunnels.spawn(tunnel::carry(client, body, use_of, line, self.proxy.cut.clone()));
                 Response::from_parts(head, Reply::empty())
             }
             // It switches although nobody asked for it.

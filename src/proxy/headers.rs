@@ -144,6 +144,8 @@ mod tests {
             navigation: false,
             upgrade,
             tried: Tried::Nothing,
+            id: None,
+            again: false,
         }
     }
 

@@ -37,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::domain::rule::Rule;
+use crate::driver::host::sent::Sent;
 use crate::driver::upstream::Upstreams;
 use crate::render::pages::Pages;
 use crate::service::door::Door;
@@ -46,7 +47,7 @@ use reply::Reply;
 use request::HostFault;
 use respond::Failure;
 
-pub use serve::{ServeReport, serve};
+pub use serve::{Ends, ServeReport, serve};
 
 /// Who speaks at a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +69,8 @@ pub struct ProxySettings {
     pub max_body: u64,
     /// A request's body may stand still for this long.
     pub body_stall: Duration,
+    /// `idle.silent_connections`: an upgraded connection without traffic for longer is not use any more.
+    pub silent: Option<Duration>,
     /// `[[rules]]`, in order.
     pub rules: Vec<Rule>,
     /// Clients reach acc's own edge over TLS that something before it ends.
@@ -83,6 +86,7 @@ impl ProxySettings {
             page_after: config.wake.page_after,
             max_body: config.edge.max_body,
             body_stall: BODY_STALL,
+            silent: config.idle.silent_connections,
             rules: config.rules.clone(),
             https: false,
         }
@@ -99,6 +103,8 @@ pub struct Proxy {
     settings: RwLock<Arc<ProxySettings>>,
     pages: Pages,
     log: Option<AccessLog>,
+    /// Behind nginx: what was sent on and must not be sent again.
+    sent: Option<Arc<Sent>>,
     /// Upgraded connections, which outlive the requests they began as.
     tunnels: TaskTracker,
     /// Ends those that outlast the grace of a shutdown.
@@ -110,7 +116,14 @@ impl Proxy {
     #[must_use]
     pub fn new(door: Arc<dyn Door>, upstreams: Arc<Upstreams>, settings: ProxySettings, pages: Pages, log: Option<AccessLog>) -> Self {
         let settings = RwLock::new(Arc::new(settings));
-        Self { door, upstreams, settings, pages, log, tunnels: TaskTracker::new(), cut: CancellationToken::new() }
+        Self { door, upstreams, settings, pages, log, sent: None, tunnels: TaskTracker::new(), cut: CancellationToken::new() }
+    }
+
+    /// Notes what is sent on, so that another acc knows it should this one be killed.
+    #[must_use]
+    pub fn noting(mut self, sent: Sent) -> Self {
+        self.sent = Some(Arc::new(sent));
+        self
     }
 
     /// Puts new settings in force for the requests that come from now on.
@@ -122,14 +135,15 @@ impl Proxy {
         self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Serves one request that came in at `front` from `peer`. It always has an answer.
-    pub async fn handle(&self, front: Front, peer: Option<IpAddr>, request: Request<Incoming>) -> Response<Reply> {
+    /// Serves one request that came in at `front` from `peer`; `came`: or the connection that brought it. It always has an
+    /// answer.
+    pub async fn handle(&self, front: Front, peer: Option<IpAddr>, request: Request<Incoming>, came: Instant) -> Response<Reply> {
         let started = Instant::now();
         let settings = self.settings();
         let (head, body) = request.into_parts();
         let bodiless = head.method == Method::HEAD && head.version == Version::HTTP_2;
         let response = match read(front, peer, &head, &settings) {
-            Ok(asked) => forward::Way::new(self, settings, front, asked, started).go(head, body).await,
+            Ok(asked) => forward::Way::new(self, settings, front, asked, (came, started)).go(head, body).await,
             Err(failure) => respond::failure(&self.pages, respond::Reader { navigation: false, host: "" }, &failure),
         };
         // On HTTP/1 hyper leaves the body out by itself, and keeps its length.

@@ -11,6 +11,7 @@ use hyper::{Method, Version};
 use super::Front;
 use crate::domain::name::{HostName, NameFault};
 use crate::domain::rule::{Facts, Rule, Verdict, judge};
+use crate::driver::host::sent::{self, Id};
 
 /// The host nginx chose; only nginx can set it.
 pub const X_ACC_HOST: HeaderName = HeaderName::from_static("x-acc-host");
@@ -18,6 +19,10 @@ pub const X_ACC_HOST: HeaderName = HeaderName::from_static("x-acc-host");
 pub const X_ACC_CONNECT: HeaderName = HeaderName::from_static("x-acc-connect");
 /// nginx's `$upstream_status` of what it tried before.
 pub const X_ACC_STATUS: HeaderName = HeaderName::from_static("x-acc-status");
+/// nginx's own number of the request, the same however often it asks.
+pub const X_ACC_REQUEST: HeaderName = HeaderName::from_static("x-acc-request");
+/// nginx has asked acc before, and that acc ended without an answer.
+pub const X_ACC_AGAIN: HeaderName = HeaderName::from_static("x-acc-again");
 /// The client's address, set by the edge.
 pub const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
@@ -62,6 +67,10 @@ pub struct Asked {
     pub upgrade: bool,
     /// What was tried before.
     pub tried: Tried,
+    /// The number that nginx has given it.
+    pub id: Option<Id>,
+    /// Another acc was asked before, and ended without an answer.
+    pub again: bool,
 }
 
 /// Reads the head of a request that came in at `front` from `peer`.
@@ -84,6 +93,8 @@ pub fn read(front: Front, peer: Option<IpAddr>, head: &Parts, rules: &[Rule]) ->
         navigation: is_navigation(&head.method, &head.headers),
         upgrade: wants_upgrade(head),
         tried: if front == Front::Wake { tried(&head.headers) } else { Tried::Nothing },
+        id: if front == Front::Wake { sent::id(text(&head.headers, &X_ACC_REQUEST)) } else { None },
+        again: front == Front::Wake && !text(&head.headers, &X_ACC_AGAIN).is_empty(),
         spelled,
     })
 }

@@ -47,6 +47,9 @@ pub struct Answer {
     pub retry_after: Option<u64>,
 }
 
+/// What a client is told whose request may have been seen and may not be sent twice: `acc prove` knows it by these words.
+pub const MAYBE_SEEN: &str = "the application broke off, and this request may not be sent to it twice";
+
 impl Failure {
     /// The table.
     #[must_use]
@@ -65,7 +68,7 @@ impl Failure {
             Self::BodyStalled => "the request stopped before its end",
             Self::Broke => "the application broke the connection before it answered",
             Self::Unreachable => "the application does not accept connections",
-            Self::MaybeSeen => "the application broke off, and this request may not be sent to it twice",
+            Self::MaybeSeen => MAYBE_SEEN,
             Self::NoAnswer => "the application did not answer in time",
             Self::Refused(_) => "",
         };

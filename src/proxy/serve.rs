@@ -1,4 +1,5 @@
-//! Accepts clients and serves their connections until told to stop; then finishes what is under way, for a while.
+//! Accepts clients and serves their connections until told to stop; then finishes what is under way: for a while when
+//! everything ends, for as long as it takes when another acc has taken the sockets over.
 //!
 //! It never reads a request without a time limit on its head, and it never ends by itself.
 
@@ -7,13 +8,14 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
@@ -45,10 +47,21 @@ pub struct ServeReport {
     pub cut: usize,
 }
 
+/// The two ways in which serving ends.
+#[derive(Debug, Clone, Default)]
+pub struct Ends {
+    /// Nobody comes after this acc: what has reached the kernel's queue is served, the rest is finished within the grace.
+    pub shutdown: CancellationToken,
+    /// Another acc accepts from the same sockets: nothing more is taken from the queue, and nothing is cut. A client's
+    /// HTTP/1 connection stays open for the request that may be on its way to it, and is closed with the answer.
+    pub hand_over: CancellationToken,
+}
+
 struct Server {
     proxy: Arc<Proxy>,
     connections: TaskTracker,
     stop: CancellationToken,
+    hand_over: CancellationToken,
     cut: CancellationToken,
     accepted: AtomicU64,
 }
@@ -61,12 +74,19 @@ fn limits(front: Front) -> Limits {
     }
 }
 
-/// Serves until `shutdown`; then accepts nothing more, finishes what is held or in flight for up to `grace`, and cuts the
-/// rest. Sockets are closed when it returns; the files of unix sockets stay. Once in the life of a [`Proxy`], with all its
-/// listeners: the cut at the end reaches every upgraded connection of it.
-pub async fn serve(listeners: Vec<Listener>, proxy: Arc<Proxy>, shutdown: CancellationToken, grace: Duration) -> ServeReport {
-    let server =
-        Arc::new(Server { cut: proxy.cut.clone(), proxy, connections: TaskTracker::new(), stop: shutdown, accepted: AtomicU64::new(0) });
+/// Serves until one of `ends`; then accepts nothing more and finishes what is held or in flight: without a limit after a
+/// hand-over, but from the shutdown on for up to `grace`, after which the rest is cut. Sockets are closed when it returns; the
+/// files of unix sockets stay. Once in the life of a [`Proxy`], with all its listeners: the cut at the end reaches every
+/// upgraded connection of it.
+pub async fn serve(listeners: Vec<Listener>, proxy: Arc<Proxy>, ends: Ends, grace: Duration) -> ServeReport {
+    let server = Arc::new(Server {
+        cut: proxy.cut.clone(),
+        proxy,
+        connections: TaskTracker::new(),
+        stop: ends.shutdown,
+        hand_over: ends.hand_over,
+        accepted: AtomicU64::new(0),
+    });
     let acceptors = TaskTracker::new();
     for listener in listeners {
         acceptors.spawn(server.clone().accept_all(listener));
@@ -81,9 +101,9 @@ pub async fn serve(listeners: Vec<Listener>, proxy: Arc<Proxy>, shutdown: Cancel
         connections.wait().await;
         tunnels.wait().await;
     };
-    let cut = match tokio::time::timeout(grace, all_done).await {
-        Ok(()) => 0,
-        Err(_) => {
+    let cut = tokio::select! {
+        () = all_done => 0,
+        () = stopped_for(&server.stop, grace) => {
             let left = connections.len() + tunnels.len();
             server.cut.cancel();
             connections.wait().await;
@@ -100,8 +120,10 @@ impl Server {
         let mut late = pin!(stopped_for(&self.stop, LAST_WORD));
         loop {
             let accepted = tokio::select! {
-                // First the queue: what the kernel has accepted already is not thrown away, unless it never ends.
                 biased;
+                // The queue belongs to the next acc.
+                () = self.hand_over.cancelled() => return,
+                // First the queue: what the kernel has accepted already is not thrown away, unless it never ends.
                 () = late.as_mut() => return,
                 accepted = accept(&listener.socket) => accepted,
                 () = self.stop.cancelled() => return,
@@ -111,11 +133,11 @@ impl Server {
                     back_off = BACK_OFF.0;
                     self.accepted.fetch_add(1, Ordering::Relaxed);
                     let server = self.clone();
-                    let front = listener.front;
+                    let (front, accepted) = (listener.front, Instant::now());
                     self.connections.spawn(async move {
                         let cut = server.cut.clone();
                         tokio::select! {
-                            () = server.connection(client, front) => {}
+                            () = server.connection(client, front, accepted) => {}
                             () = cut.cancelled() => {}
                         }
                     });
@@ -126,6 +148,7 @@ impl Server {
                     tracing::warn!(%error, "could not accept a connection");
                     tokio::select! {
                         () = tokio::time::sleep(back_off) => {}
+                        () = self.hand_over.cancelled() => return,
                         () = self.stop.cancelled() => return,
                     }
                     back_off = (back_off * 2).min(BACK_OFF.1);
@@ -134,17 +157,23 @@ impl Server {
         }
     }
 
-    async fn connection(&self, client: Client, front: Front) {
+    async fn connection(&self, client: Client, front: Front, accepted: Instant) {
         let served = match client {
-            Client::Tcp(socket, peer) => self.speak(socket, front, Some(peer)).await,
-            Client::Unix(socket) => self.speak(socket, front, None).await,
+            Client::Tcp(socket, peer) => self.speak(socket, front, Some(peer), accepted).await,
+            Client::Unix(socket) => self.speak(socket, front, None, accepted).await,
         };
         if let Err(error) = served {
             tracing::debug!(%error, "a client's connection ended");
         }
     }
 
-    async fn speak<S>(&self, socket: S, front: Front, peer: Option<IpAddr>) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+    async fn speak<S>(
+        &self,
+        socket: S,
+        front: Front,
+        peer: Option<IpAddr>,
+        accepted: Instant,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -158,30 +187,44 @@ impl Server {
         let Some((io, speaks)) = begun else { return Ok(()) };
         let proxy = self.proxy.clone();
         let seen = open.clone();
+        let last = self.hand_over.clone();
+        let first = AtomicBool::new(true);
         let service = service_fn(move |request: Request<Incoming>| {
             let busy = Busy::new(&open);
-            let proxy = proxy.clone();
+            let (proxy, last) = (proxy.clone(), last.clone());
+            // The first request of a connection came with it.
+            let came = if first.swap(false, Ordering::Relaxed) { accepted } else { Instant::now() };
             async move {
-                let response: Response<Reply> = proxy.handle(front, peer, request).await;
+                let mut response: Response<Reply> = proxy.handle(front, peer, request, came).await;
+                if speaks == Speaks::Http1 && last.is_cancelled() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
                 Ok::<_, Infallible>(response.map(|reply| reply.keep(busy)))
             }
         });
         match speaks {
             Speaks::Http1 => {
                 let connection = http1_settings().serve_connection(TokioIo::new(io), service).with_upgrades();
-                self.until_done(connection, |c| c.graceful_shutdown(), None).await?;
+                // Closed at once, a connection would lose the request that is on its way to it.
+                self.until_done(connection, |c| c.graceful_shutdown(), std::future::pending()).await?;
             }
             Speaks::Http2 => {
                 let connection = http2_settings().serve_connection(TokioIo::new(io.without_read_limits()), service);
-                self.until_done(connection, |c| c.graceful_shutdown(), Some((seen, limits.idle))).await?;
+                // The client is told which requests are still served, and sends the others elsewhere.
+                let ending = async {
+                    tokio::select! {
+                        () = unused(&seen, limits.idle) => {}
+                        () = self.hand_over.cancelled() => {}
+                    }
+                };
+                self.until_done(connection, |c| c.graceful_shutdown(), ending).await?;
             }
         }
         Ok(())
     }
 
-    /// Drives a connection; at the shutdown `wind_up` makes it finish what it has begun and no more. `idle`: HTTP/2 has no
-    /// limit of its own between two requests.
-    async fn until_done<C, W>(&self, connection: C, wind_up: W, idle: Option<(Arc<AtomicU32>, Duration)>) -> hyper::Result<()>
+    /// Drives a connection; at the shutdown, or with `ending`, `wind_up` makes it finish what it has begun and no more.
+    async fn until_done<C, W>(&self, connection: C, wind_up: W, ending: impl Future<Output = ()>) -> hyper::Result<()>
     where
         C: Future<Output = hyper::Result<()>>,
         W: FnOnce(Pin<&mut C>),
@@ -190,7 +233,7 @@ impl Server {
         let ending = async {
             tokio::select! {
                 () = self.stop.cancelled() => {}
-                () = unused(idle) => {}
+                () = ending => {}
             }
         };
         tokio::select! {
@@ -204,9 +247,8 @@ impl Server {
     }
 }
 
-/// Resolves when no request was under way for the whole of the limit.
-async fn unused(idle: Option<(Arc<AtomicU32>, Duration)>) {
-    let Some((open, limit)) = idle else { return std::future::pending().await };
+/// Resolves when no request was under way for the whole of the limit: HTTP/2 has none of its own between two requests.
+async fn unused(open: &AtomicU32, limit: Duration) {
     let mut since = Instant::now();
     loop {
         tokio::time::sleep(limit / 8).await;

@@ -1,26 +1,117 @@
-//! An upgraded connection (WebSocket above all): bytes both ways until both sides are done, the pass held all the while.
+//! An upgraded connection (WebSocket above all): bytes both ways until both sides are done, the pass held all the while, or,
+//! where `idle.silent_connections` says so, for as long as there is traffic.
 //!
-//! It never looks at the bytes.
+//! It never looks at the bytes, and it never ends a connection because it is silent.
 
 use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncWriteExt, copy_bidirectional_with_sizes};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional_with_sizes};
+use tokio::sync::Notify;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::access_log::Line;
-use crate::driver::upstream::{Io, ReceiveBody};
-use crate::service::door::Pass;
+use crate::domain::name::HostName;
+use crate::domain::rule::Verdict;
+use crate::driver::upstream::{Io, ReceiveBody, Upstreams};
+use crate::service::door::{Door, Knock, Pass};
 
 /// Bytes buffered per direction.
 const BUFFER: usize = 16 * 1024;
 
+/// When a connection stops being use, and what it takes to become use again.
+pub(super) struct Silence {
+    pub(super) limit: Duration,
+    pub(super) door: Arc<dyn Door>,
+    pub(super) upstreams: Arc<Upstreams>,
+    pub(super) host: HostName,
+    pub(super) verdict: Verdict,
+}
+
+/// The use that a connection is of its instance.
+pub(super) struct Use {
+    pass: Box<dyn Pass>,
+    silence: Option<Silence>,
+    traffic: Arc<Traffic>,
+}
+
+/// Counts what goes through, and tells of it.
+#[derive(Default)]
+struct Traffic {
+    moves: AtomicU64,
+    moved: Notify,
+}
+
+impl Use {
+    pub(super) fn new(pass: Box<dyn Pass>, silence: Option<Silence>) -> Self {
+        Self { pass, silence, traffic: Arc::default() }
+    }
+
+    /// Holds the pass; gives it back while the connection is silent. Never resolves.
+    async fn hold(pass: Box<dyn Pass>, silence: Option<Silence>, traffic: Arc<Traffic>) {
+        let Some(silence) = silence else { return std::future::pending().await };
+        let mut pass = Some(pass);
+        loop {
+            match pass {
+                Some(held) => {
+                    silence.until_silent(&traffic).await;
+                    let before = traffic.moves.load(Ordering::Acquire);
+                    // Counted as silent before the pass is given back: then it is both for a moment, which tells too much and
+                    // never too little.
+                    let silent = silence.upstreams.silent(held.gate());
+                    drop(held);
+                    while traffic.moves.load(Ordering::Acquire) == before {
+                        traffic.moved.notified().await;
+                    }
+                    drop(silent);
+                }
+                // The instance is on its way down; in the kernel's count this connection is use again all the same.
+                None => traffic.moved.notified().await,
+            }
+            pass = silence.again().await;
+        }
+    }
+}
+
+impl Silence {
+    /// Resolves after the limit without traffic.
+    async fn until_silent(&self, traffic: &Traffic) {
+        let mut moves = traffic.moves.load(Ordering::Acquire);
+        loop {
+            tokio::time::sleep(self.limit).await;
+            let now = traffic.moves.load(Ordering::Acquire);
+            if now == moves {
+                return;
+            }
+            moves = now;
+        }
+    }
+
+    /// Another pass to the same instance.
+    async fn again(&self) -> Option<Box<dyn Pass>> {
+        match self.door.knock(&self.host, self.verdict).await {
+            Ok(Knock::Open(pass)) => Some(pass),
+            Ok(Knock::Wait(mut waiting)) => timeout(self.limit, waiting.pass()).await.ok()?.ok(),
+            Err(_) => None,
+        }
+    }
+}
+
 /// Carries the connection; ends with it, or when `cut` is called.
-pub(super) async fn carry(client: OnUpgrade, instance: ReceiveBody, pass: Box<dyn Pass>, line: Option<Box<Line>>, cut: CancellationToken) {
+pub(super) async fn carry(client: OnUpgrade, instance: ReceiveBody, own: Use, line: Option<Box<Line>>, cut: CancellationToken) {
+    let Use { pass, silence, traffic } = own;
+    let watched = silence.is_some().then(|| traffic.clone());
     let carried = tokio::select! {
-        carried = both_ways(client, instance) => carried,
+        carried = both_ways(client, instance, watched) => carried,
+        () = Use::hold(pass, silence, traffic) => Ok((0, 0)),
         () = cut.cancelled() => Ok((0, 0)),
     };
     match carried {
@@ -31,14 +122,52 @@ pub(super) async fn carry(client: OnUpgrade, instance: ReceiveBody, pass: Box<dy
         }
         Err(error) => tracing::debug!(%error, "an upgraded connection broke"),
     }
-    drop(pass);
 }
 
-async fn both_ways(client: OnUpgrade, instance: ReceiveBody) -> io::Result<(u64, u64)> {
-    let (mut instance, early): (Io, Bytes) = instance.upgrade().await?;
+async fn both_ways(client: OnUpgrade, instance: ReceiveBody, watched: Option<Arc<Traffic>>) -> io::Result<(u64, u64)> {
+    let (instance, early): (Io, Bytes) = instance.upgrade().await?;
+    let mut instance = Watched { io: instance, traffic: watched };
     let mut client = TokioIo::new(client.await.map_err(io::Error::other)?);
     // What the instance said right behind its answer was read together with it.
     client.write_all(&early).await?;
     let (received, sent) = copy_bidirectional_with_sizes(&mut client, &mut instance, BUFFER, BUFFER).await?;
     Ok((received, sent + early.len() as u64))
+}
+
+/// The instance's side of a connection; tells of every byte in either direction.
+struct Watched {
+    io: Io,
+    traffic: Option<Arc<Traffic>>,
+}
+
+impl Watched {
+    fn told(&self, moved: bool) {
+        if let (Some(traffic), true) = (&self.traffic, moved) {
+            traffic.moves.fetch_add(1, Ordering::AcqRel);
+            traffic.moved.notify_one();
+        }
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        self.told(buf.filled().len() > before);
+        read
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        // Told before it is written: an instance must not be stopped over bytes that are on their way to it.
+        self.told(!buf.is_empty());
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
 }

@@ -16,6 +16,7 @@ use serde::Serialize;
 const BUILT_IN: &[(&str, &str)] = &[
     // A template comes after those it includes.
     ("nginx/headers.conf", include_str!("../../templates/nginx/headers.conf")),
+    ("nginx/wake.conf", include_str!("../../templates/nginx/wake.conf")),
     ("nginx/nginx.conf", include_str!("../../templates/nginx/nginx.conf")),
     ("pages/error.html", include_str!("../../templates/pages/error.html")),
     ("pages/waiting.html", include_str!("../../templates/pages/waiting.html")),

@@ -6,12 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tracing::{debug, warn};
 
 use super::error::{ServiceError, chain, store as store_error};
 use super::registry::{Handle, Refused, Reply, Snapshot};
+use super::turns::Turn;
 use super::world::World;
 use super::{daemons, launch, ledger};
 use crate::domain::instance::Process;
@@ -36,7 +37,7 @@ const COUNT_PAUSE_MAX: Duration = Duration::from_millis(25);
 pub(super) struct Message {
     event: Event,
     reply: Option<oneshot::Sender<Reply>>,
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<Turn>,
     /// Only true as long as this is.
     seen: Option<Snapshot>,
 }
@@ -66,7 +67,7 @@ pub(super) struct Actor {
     inbox: mpsc::UnboundedReceiver<Message>,
     probe: Option<AbortHandle>,
     timer: Option<AbortHandle>,
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<Turn>,
     unsaved: bool,
 }
 
@@ -82,16 +83,30 @@ impl Actor {
 
     /// Runs until the instance sleeps and nobody holds it.
     pub(super) async fn run(mut self) {
+        let retired = self.world.retired.clone();
         if !self.handle.known() {
-            self.find_out().await;
+            let found = tokio::select! {
+                biased;
+                () = retired.cancelled() => return,
+                found = self.find_out() => found,
+            };
+            self.take(Message::fact(Event::Found(found))).await;
+            self.handle.set_known();
+            self.handle.publish();
         }
-        loop {
+        // Between two events it may end at any moment, never within one.
+        while !retired.is_cancelled() {
             let live = self.handle.machine().phase().is_live();
             if !live && !self.unsaved && self.world.registry.leave(&self.handle, || self.inbox.is_empty()) {
                 break;
             }
             let linger = if live && !self.unsaved { LINGER_LIVE } else { LINGER };
-            match tokio::time::timeout(linger, self.inbox.recv()).await {
+            let message = tokio::select! {
+                biased;
+                () = retired.cancelled() => break,
+                message = tokio::time::timeout(linger, self.inbox.recv()) => message,
+            };
+            match message {
                 Ok(Some(message)) => self.take(message).await,
                 Ok(None) => break,
                 Err(_) => self.save_again(),
@@ -101,16 +116,11 @@ impl Actor {
     }
 
     /// The database says that something runs: asks what. As long as nobody can tell, every request is told so.
-    async fn find_out(&mut self) {
+    async fn find_out(&mut self) -> Option<Process> {
         let name = self.handle.instance.name.clone();
         loop {
             match self.world.supervisor.find(&name).await {
-                Ok(found) => {
-                    self.take(Message::fact(Event::Found(found))).await;
-                    self.handle.set_known();
-                    self.handle.publish();
-                    return;
-                }
+                Ok(found) => return found,
                 Err(e) => {
                     warn!(instance = %name, "could not find out what runs: {}", chain(&e));
                     let error = ServiceError::because(format!("could not find out whether `{name}` runs"), &e, "run `acc doctor`");
@@ -241,12 +251,18 @@ impl Actor {
         let (world, outbox) = (self.world.clone(), self.outbox.clone());
         let program = launch::program(&world, &self.handle.instance);
         let question = launch::question(&self.handle.instance);
-        tokio::spawn(async move {
-            // The semaphore is never closed; without a permit the start is merely not counted.
-            let permit = world.starts.clone().acquire_owned().await.ok();
+        let (hands, asked) = (self.world.hands.clone(), self.handle.take_asked().unwrap_or_else(|| self.world.now()));
+        hands.spawn(async move {
+            let permit = tokio::select! {
+                biased;
+                // Not begun: whoever has the say now begins it.
+                () = world.retired.cancelled() => return,
+                permit = world.starts.take(asked) => Some(permit),
+            };
             let started = match world.probe.clear(&question).await {
                 Ok(()) => start(&world, &program).await.map_err(|e| chain(&e)),
-                Err(why) => Err(why),
+                // What is in the way may be the instance itself: started earlier, when the answer of the supervisor was lost.
+                Err(why) => world.supervisor.find(&program.name).await.ok().flatten().ok_or(why),
             };
             let _ = world.reached("effect.spawned");
             let event = match started {
@@ -265,7 +281,13 @@ impl Actor {
         let (handle, since) = (Arc::downgrade(&self.handle), self.world.now());
         tokio::spawn(async move {
             loop {
-                match world.supervisor.wait(&name, process).await {
+                let ended = tokio::select! {
+                    biased;
+                    // Its pid file is no longer ours to remove.
+                    () = world.retired.cancelled() => return,
+                    ended = world.supervisor.wait(&name, process) => ended,
+                };
+                match ended {
                     Ok(exit) => {
                         let waking = handle.upgrade().is_some_and(|h| h.snapshot().phase == Phase::Waking);
                         // Its output went to a supervisor that died meanwhile: that ended it. It is started again, not failed.
@@ -293,8 +315,9 @@ impl Actor {
 
     async fn open_gate(&self, run: u64) {
         if let Err(e) = self.world.edge.open(&self.handle.gate(run)).await {
-            let failure = Failure::NotStarted(format!("its gate could not be opened: {}", chain(&e)));
-            self.handle.tell(Event::StartFailed { run, failure });
+            // It answers, and the wake server reaches it without a gate: slower, but nothing is lost, and nobody whose request
+            // is under way is cut off. The next pass opens what is missing.
+            warn!(instance = %self.handle.instance.name, "could not open its gate, requests go by way of acc: {}", chain(&e));
         }
     }
 
@@ -419,6 +442,7 @@ fn is_asked_for(event: &Event) -> bool {
         | Event::Wake(_)
         | Event::Sleep { .. }
         | Event::Want(_)
+        | Event::Retire(_)
         | Event::Destroy
         | Event::Reset
         | Event::Looked { .. }

@@ -56,7 +56,7 @@ fn plan(world: &World, new: &NewInstance) -> Result<Plan, ServiceError> {
     let params = resolve_params(&model, &new.set).map_err(|e| {
         invalid(
             format!("could not create from model `{}`: {}", model.name, chain(&e)),
-            "`acc models` shows its parameters; give one with --set NAME=VALUE",
+            &format!("`acc models {}` shows its parameters; give one with --set NAME=VALUE", model.name),
         )
     })?;
     let name = match &new.name {
@@ -70,6 +70,11 @@ fn plan(world: &World, new: &NewInstance) -> Result<Plan, ServiceError> {
     };
     let mut hosts = Vec::new();
     for text in &new.hosts {
+        // In a Host header a port means nothing; here somebody may believe that it does.
+        if text.contains(':') {
+            let hint = "leave the port out: an instance answers on all of `edge.listen`";
+            return Err(invalid(format!("`{text}` is not a host name: it has a port"), hint));
+        }
         let host = HostName::parse(text)
             .map_err(|e| invalid(format!("`{text}` is not a host name: {e}"), "give a host such as shop.example.org"))?;
         if !hosts.contains(&host) {
@@ -82,6 +87,9 @@ fn plan(world: &World, new: &NewInstance) -> Result<Plan, ServiceError> {
         return Err(invalid(format!("`{owner}` is not an e-mail address"), "give one such as jane@example.org"));
     }
     let idle = new.idle_ms.map(Duration::from_millis);
+    if idle.is_some_and(|idle| idle.is_zero()) {
+        return Err(invalid("an idle timeout of zero would put it to sleep at once".to_owned(), "give one such as 15m"));
+    }
     hosts_are_free(world, &name, &hosts)?;
     Ok(Plan { name, model, hosts, params, owner, idle, wanted, asleep: new.asleep || wanted == Wanted::Down })
 }
@@ -135,14 +143,24 @@ fn insert(world: &World, plan: &Plan) -> Result<InstanceId, ServiceError> {
             Ok(id) => return Ok(id),
             Err(Insert::Store(StoreError::Taken(what))) if what.starts_with("the port") => {}
             Err(Insert::Store(e @ StoreError::Taken(_))) => {
-                let hint = "choose another; `acc list` shows what there is";
-                return Err(ServiceError::failed(format!("could not create `{}`: {}", plan.name, chain(&e)), hint));
+                return Err(ServiceError::failed(
+                    format!("could not create `{}`: {}", plan.name, chain(&e)),
+                    taken_hint(world, &plan.name),
+                ));
             }
             Err(Insert::Store(e)) => return Err(super::error::store(e)),
             Err(Insert::Service(e)) => return Err(e),
         }
     }
     Err(no_port(&config))
+}
+
+/// The way out when something of a new instance is taken: often by a destroyed one that is not purged yet.
+fn taken_hint(world: &World, name: &InstanceName) -> String {
+    match world.store.by_name(name.as_str()) {
+        Ok(Some(row)) if row.stored.phase == Phase::Destroyed => format!("`acc purge {name}` frees the name, or choose another"),
+        _ => "choose another; `acc list` shows what there is".to_owned(),
+    }
 }
 
 enum Insert {
@@ -197,17 +215,18 @@ fn make_files(world: &World, plan: &Plan, row: &crate::store::Row) -> Result<(),
     let dir = config.instance_dir(plan.name.as_str());
     let hint = "check space, owner and mode of that place, then try again";
     render::instance::files(&plan.model, &context, &dir)
-        .map_err(|e| step(plan, "make its files", ServiceError::failed(chain(&e), hint)))?;
+        .map_err(|e| step(plan, "make its files", launch::cannot_render(&plan.model, chain(&e), &e)))?;
     world.reached("create.files").map_err(|e| step(plan, "make its files", e))?;
     if let Some(user) = &config.user {
-        users::give(&dir, user).map_err(|e| step(plan, "give its files to its user", ServiceError::failed(chain(&e), hint)))?;
+        users::settle(&dir, user).map_err(|e| step(plan, "give its files to its user", ServiceError::failed(chain(&e), hint)))?;
     }
     world.reached("create.owner").map_err(|e| step(plan, "give its files to its user", e))
 }
 
 async fn first_start(world: &Arc<World>, plan: &Plan, handle: &Arc<Handle>) -> Result<(), ServiceError> {
     let failed = match wake::start(world, handle, Cause::Operator).await {
-        Ok((_, Settled::There)) => return Ok(()),
+        // Somebody who stops it now gets what was asked for: it is made, and sleeps.
+        Ok((_, Settled::There | Settled::Stopped)) => return Ok(()),
         Ok((_, Settled::Failed(failure))) => wake::failed("start", &plan.name, &failure),
         Err(e) => e,
     };
@@ -221,20 +240,19 @@ async fn first_start(world: &Arc<World>, plan: &Plan, handle: &Arc<Handle>) -> R
 async fn undo(world: &Arc<World>, id: InstanceId, cause: ServiceError) -> ServiceError {
     match take_back(world, id).await {
         Ok(()) => cause,
-        Err(e) => ServiceError { hint: format!("{}; also, {} (it is undone at the next start of acc)", cause.hint, e.message), ..cause },
+        Err(e) => {
+            ServiceError { hint: format!("{}; also, {} (it is undone by the next pass of `acc monitor`)", cause.hint, e.message), ..cause }
+        }
     }
 }
 
-/// Undoes a create that was begun: also after a crash of acc.
+/// Undoes a create that was begun: also after a crash of acc. It goes out of service first: should the rest fail, nobody is
+/// served by what will be removed later.
 pub(super) async fn take_back(world: &Arc<World>, id: InstanceId) -> Result<(), ServiceError> {
     let Some(row) = world.store.by_id(id).map_err(super::error::store)? else { return Ok(()) };
-    // One that is not in service yet cannot be woken. Any other is closed to requests first: one that waits for it would wake
-    // it again between the stop and the removal.
     if !matches!(row.stored.phase, Phase::Creating | Phase::Destroyed) {
         let handle = world.registry.get(world, &row)?;
-        handle.ask(Event::Want(Wanted::Down)).await.map_err(|r| wake::refused("undo", &row.name, r))?;
-        world.reached("undo.disabled")?;
-        destroy::out_of_service(world, &handle, "undo").await?;
+        destroy::stop_and_destroy(world, &handle, false).await?;
         world.reached("undo.stopped")?;
     }
     world.store.condemn(id, world.clock.wall()).map_err(super::error::store)?;

@@ -6,24 +6,21 @@ use std::sync::Arc;
 use super::error::chain;
 use super::monitor::line;
 use super::outcome::{Pass, PassLine};
+use super::routes;
 use super::world::World;
 use crate::config::{Booted, Config};
 use crate::driver::host::append;
 use crate::driver::supervisor::{Ensured, Service};
 
 /// Sees to it that all of it runs; what was done, and what does not work, is a line of the pass.
-pub(super) async fn keep(world: &Arc<World>, pass: &mut Pass) {
+pub(super) async fn keep(world: &Arc<World>, thorough: bool, pass: &mut Pass) {
+    edge(world, thorough, pass).await;
     let config = world.config();
     let booted = config.booted();
     if booted == Booted::No {
         return;
     }
     pass.lines.extend(revive(world).await);
-    match world.edge.sweep(false).await {
-        Ok(0) => {}
-        Ok(_) => pass.lines.push(line(world.edge.kind(), "repaired", "its master had died: what it left behind ends")),
-        Err(e) => pass.lines.push(line(world.edge.kind(), "error", chain(&e))),
-    }
     for service in &world.services {
         if service.name != "server" {
             pass.lines.extend(ensure(world, service).await);
@@ -33,6 +30,19 @@ pub(super) async fn keep(world: &Arc<World>, pass: &mut Pass) {
             reopen_log(&config);
         } else if booted == Booted::InBackground {
             pass.lines.extend(ensure(world, service).await);
+        }
+    }
+}
+
+async fn edge(world: &Arc<World>, thorough: bool, pass: &mut Pass) {
+    match world.edge.is_up().await {
+        Err(e) => pass.lines.push(line("acc", "error", chain(&e))),
+        Ok(up) if up && !thorough => {}
+        // Before it is started again, and when somebody asks for it: the texts are written anew if they are not what they should be.
+        Ok(_) => {
+            if let Err(e) = routes::apply(world).await {
+                pass.lines.push(line("acc", "error", e.message));
+            }
         }
     }
 }

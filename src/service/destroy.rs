@@ -5,33 +5,25 @@ use std::sync::Arc;
 
 use super::error::ServiceError;
 use super::outcome::Outcome;
-use super::registry::{Handle, Refused};
+use super::registry::Handle;
 use super::world::World;
 use super::{done, find, routes, wake};
-use crate::domain::lifecycle::{Answer, Denied, Event, Phase};
-use crate::domain::name::InstanceId;
+use crate::domain::lifecycle::{Answer, Event, Phase};
 use crate::store::{Row, Work};
-
-/// How often it is stopped again before somebody who keeps waking it is told.
-const TRIES: u32 = 10;
 
 pub(super) async fn run(world: &Arc<World>, given: &str, force: bool) -> Result<Outcome, ServiceError> {
     let since = world.now();
     let handle = find(world, given)?;
     let name = handle.instance.name.clone();
     let _alone = world.building(name.as_str()).await;
-    if force && handle.snapshot().phase.is_live() {
-        wake::stop(world, &handle, true).await?;
-        world.reached("destroy.stopped")?;
-    }
     // One that is half made keeps its entry in the journal: it is undone by it.
     let journalled = handle.snapshot().phase != Phase::Creating;
     if journalled {
         world.store.begin(handle.instance.id, Work::Destroy, world.clock.wall()).map_err(super::error::store)?;
         world.reached("destroy.begun")?;
     }
-    let asked = match force {
-        true => out_of_service(world, &handle, "destroy").await,
+    let asked = match force && handle.snapshot().phase.is_live() {
+        true => stop_and_destroy(world, &handle, true).await,
         false => handle.ask(Event::Destroy).await.map(|(answer, _)| answer).map_err(|r| wake::refused("destroy", &name, r)),
     };
     let answer = match asked {
@@ -44,27 +36,30 @@ pub(super) async fn run(world: &Arc<World>, given: &str, force: bool) -> Result<
         }
     };
     world.reached("destroy.phase")?;
-    let row = world.store.by_id(handle.instance.id).map_err(super::error::store)?;
-    if let Some(row) = row {
+    if let Some(row) = world.store.by_id(handle.instance.id).map_err(super::error::store)? {
         finish(world, &row).await?;
     }
     let _ = world.reached("destroy.done");
     done(world, &name, "destroyed", answer == Answer::Already, since)
 }
 
-/// Stops it and takes it out of service, again when somebody has woken it in between.
-pub(super) async fn out_of_service(world: &World, handle: &Arc<Handle>, deed: &str) -> Result<Answer, ServiceError> {
-    let mut tries = 0;
-    loop {
-        if handle.snapshot().phase.is_live() {
-            wake::stop(world, handle, true).await?;
-        }
-        match handle.ask(Event::Destroy).await {
-            Ok((answer, _)) => return Ok(answer),
-            Err(Refused::Denied(Denied::NotAsleep(_))) if tries < TRIES => tries += 1,
-            Err(refused) => return Err(wake::refused(deed, &handle.instance.name, refused)),
-        }
+/// Ends it and takes it out of service. Whoever waits for it is turned away: else they would wake it again on its way out.
+pub(super) async fn stop_and_destroy(world: &Arc<World>, handle: &Arc<Handle>, now: bool) -> Result<Answer, ServiceError> {
+    let ask = async |event| handle.ask(event).await.map_err(|r| wake::refused("destroy", &handle.instance.name, r));
+    ask(Event::Retire(true)).await?;
+    let stopped = match wake::stop(world, handle, now).await {
+        Ok(_) => world.reached("destroy.stopped"),
+        Err(e) => Err(e),
+    };
+    let done = match stopped {
+        Ok(()) => ask(Event::Destroy).await.map(|(answer, _)| answer),
+        Err(e) => Err(e),
+    };
+    if done.is_err() {
+        // It is still there, and serves on.
+        let _ = ask(Event::Retire(false)).await;
     }
+    done
 }
 
 /// What is left to do once the phase is written; every step may be repeated. One whose phase was not written was not destroyed.
@@ -79,9 +74,5 @@ pub(super) async fn finish(world: &Arc<World>, row: &Row) -> Result<(), ServiceE
         routes::apply(world).await?;
         world.reached("destroy.edge")?;
     }
-    end(world, row.id)
-}
-
-fn end(world: &World, id: InstanceId) -> Result<(), ServiceError> {
-    world.store.end(id).map_err(super::error::store)
+    world.store.end(row.id).map_err(super::error::store)
 }

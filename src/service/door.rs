@@ -2,6 +2,8 @@
 //!
 //! Being let through and being counted in flight is one act: a [`Pass`] is the count, dropping it ends the request.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use crate::domain::admission::Refusal;
@@ -41,6 +43,13 @@ pub trait Waiting: Send {
 pub trait Door: Send + Sync {
     /// Asks for a pass to the instance of this host; wakes it when the verdict allows.
     async fn knock(&self, host: &HostName, verdict: Verdict) -> Result<Knock, Refusal>;
+
+    /// The same for a request that came this long ago: of several instances that are to be started, the one whose request
+    /// came first is the first.
+    async fn knock_late(&self, host: &HostName, verdict: Verdict, ago: Duration) -> Result<Knock, Refusal> {
+        let _ = ago;
+        self.knock(host, verdict).await
+    }
 
     /// The phase of the host's instance, without waking it: for the waiting page.
     async fn peek(&self, host: &HostName) -> Result<Phase, Refusal>;

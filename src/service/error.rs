@@ -70,6 +70,7 @@ pub(crate) fn store(e: crate::store::StoreError) -> ServiceError {
         E::Corrupt { .. } => "restore a copy; `sqlite3 FILE .recover` may save what is left; nothing was changed",
         E::Locked(_) => "find the program with `fuser FILE` and end it, then try again",
         E::Full(_) => "free some space and try again; nothing was changed",
+        E::Forbidden(_) => "run as root (or the user who booted acc)",
         E::Unusable { .. } => "check the owner and mode of the file and its folder",
         E::Taken(_) => "choose another; `acc list` shows what there is",
     };

@@ -4,16 +4,16 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::error::{ServiceError, chain};
+use super::error::{ErrorKind, ServiceError, chain};
 use super::world::World;
 use crate::config::Config;
-use crate::config::model::load_model;
+use crate::config::model::{ModelError, load_model};
 use crate::domain::instance::{Instance, Launch, Listen};
 use crate::domain::model::Model;
 use crate::domain::name::{HostName, InstanceId, InstanceName};
 use crate::driver::probe::Question;
 use crate::driver::supervisor::Program;
-use crate::render;
+use crate::render::{self, RenderError};
 use crate::store::Row;
 
 /// What stands for a launch's places: another text, and the launch is made again.
@@ -71,13 +71,28 @@ pub(super) fn context(
 
 /// Renders a launch.
 pub(super) fn make(model: &Model, context: &render::instance::Context) -> Result<Launch, ServiceError> {
-    render::instance::launch(model, context).map_err(|e| {
-        ServiceError::because(
-            format!("could not use model `{}`", model.name),
-            &e,
-            format!("mend {}", model.dir.join("model.toml").display()),
-        )
-    })
+    let said = |e: &RenderError| format!("could not use model `{}`: {}", model.name, chain(e));
+    render::instance::launch(model, context).map_err(|e| cannot_render(model, said(&e), &e))
+}
+
+/// Is the model wrong, or the host? A text that cannot be rendered is for the model's author, a file that cannot be written is
+/// for the operator.
+pub(super) fn cannot_render(model: &Model, message: String, e: &RenderError) -> ServiceError {
+    let file = |name: &str| model.dir.parent().unwrap_or(&model.dir).join(name.split(": ").next().unwrap_or(name));
+    match e {
+        // Its name begins with the model's: `shop/model.toml: env.A`, `shop/files/app.conf.tera`.
+        RenderError::Template { name, .. } => {
+            let hint = format!("mend `{}`; docs/models.md says what templates may name", file(name).display());
+            ServiceError::new(ErrorKind::Invalid, message, hint)
+        }
+        RenderError::Command { .. } => {
+            let hint = format!("install that program, or mend `command` in `{}`", model.dir.join("model.toml").display());
+            ServiceError::new(ErrorKind::Invalid, message, hint)
+        }
+        RenderError::Read { .. } | RenderError::Write { .. } => {
+            ServiceError::failed(message, "check space, owner and mode of that place, then try again")
+        }
+    }
 }
 
 /// The model of this name, checked.
@@ -87,11 +102,24 @@ pub(super) fn model(config: &Config, name: &str) -> Result<Model, ServiceError> 
     if !plain || !dir.is_dir() {
         let message = format!("there is no model `{name}`");
         let hint = format!("`acc models` shows what there is in {}", config.models().display());
-        return Err(ServiceError::new(super::error::ErrorKind::NotFound, message, hint));
+        return Err(ServiceError::new(ErrorKind::NotFound, message, hint));
     }
-    load_model(&dir).map_err(|e| {
-        ServiceError::new(super::error::ErrorKind::Invalid, format!("model `{name}` is wrong: {}", chain(&e)), "mend it and try again")
-    })
+    load_model(&dir).map_err(|e| bad_model(name, &e))
+}
+
+/// A model that cannot be used, and who can do something about it.
+pub(crate) fn bad_model(name: &str, e: &ModelError) -> ServiceError {
+    let (kind, message, hint) = match e {
+        ModelError::Missing { .. } => (ErrorKind::NotFound, chain(e), "`acc models` shows what there is"),
+        ModelError::Wrong { .. } => (ErrorKind::Invalid, chain(e), "mend that file and try again; docs/models.md explains every key"),
+        ModelError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => (
+            ErrorKind::Invalid,
+            format!("model `{name}` is not complete: {}", chain(e)),
+            "a model needs a `model.toml`: see docs/models.md",
+        ),
+        ModelError::Read { .. } => (ErrorKind::Failed, format!("model `{name}` cannot be used: {}", chain(e)), "check its owner and mode"),
+    };
+    ServiceError::new(kind, message, hint)
 }
 
 /// The instance of a row; its launch is made again when it is missing or made for other places.

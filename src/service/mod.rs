@@ -9,7 +9,7 @@ mod destroy;
 pub mod door;
 pub mod error;
 mod housekeeping;
-mod launch;
+pub(crate) mod launch;
 mod ledger;
 mod monitor;
 pub mod outcome;
@@ -19,12 +19,16 @@ pub mod recover;
 mod registry;
 pub mod request;
 mod restart;
+pub mod retire;
 mod routes;
 pub mod settle;
+#[cfg(test)]
+mod simulation;
 mod start;
 mod stop;
 #[cfg(test)]
 mod tests;
+mod turns;
 pub mod view;
 mod wake;
 mod want;
@@ -46,7 +50,9 @@ use crate::store::Row;
 /// Does what is asked for.
 pub async fn handle(world: &Arc<World>, request: Request) -> Result<Outcome, ServiceError> {
     match request {
-        Request::Ping => Ok(Outcome::Pong { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned() }),
+        // Whether its binary was replaced only the server itself can tell.
+        Request::Ping => Ok(Outcome::Pong { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned(), outdated: false }),
+        Request::Upgrade => Err(ServiceError::failed("no server runs that could be upgraded", "`acc boot` starts it")),
         Request::Create(new) => create::run(world, &new).await,
         Request::Start { instance } => start::run(world, &instance).await,
         Request::Stop { instance, now } => stop::run(world, &instance, now).await,
@@ -55,7 +61,7 @@ pub async fn handle(world: &Arc<World>, request: Request) -> Result<Outcome, Ser
         Request::Reset { instance } => want::reset(world, &instance).await,
         Request::Destroy { instance, force } => destroy::run(world, &instance, force).await,
         Request::Purge { instance } => purge::run(world, &instance).await,
-        Request::Monitor { dry_run } => monitor::run(world, dry_run).await,
+        Request::Monitor { dry_run, thorough } => monitor::run(world, dry_run, thorough).await,
         Request::Quiesce => quiesce::run(world).await,
     }
 }

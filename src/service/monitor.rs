@@ -2,7 +2,7 @@
 //!
 //! It looks at everything and trusts nothing remembered. One broken instance does not end the pass for the others.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::error::{ServiceError, chain};
 use super::outcome::{Outcome, Pass, PassLine};
-use super::registry::{Handle, LastLook};
+use super::registry::{self, Handle, LastLook};
 use super::wake::{self, Settled};
 use super::world::World;
 use super::{daemons, housekeeping, recover};
@@ -28,13 +28,16 @@ const KNOW_WITHIN: Duration = Duration::from_secs(3);
 /// How long a killed process may take to disappear.
 const END_WITHIN: Duration = Duration::from_secs(5);
 
+/// The wall clock is slewed by so many ms now and then without being set.
+const CLOCK_DRIFT: u64 = 1_000;
+
 /// One pass, unless another one is under way.
-pub(super) async fn run(world: &Arc<World>, dry_run: bool) -> Result<Outcome, ServiceError> {
+pub(super) async fn run(world: &Arc<World>, dry_run: bool, thorough: bool) -> Result<Outcome, ServiceError> {
     let Ok(_alone) = world.monitor.try_lock() else { return Ok(Outcome::Busy) };
     let mut pass = Pass::default();
     if !dry_run && !world.halting() {
         // First: as long as the supervisor is not there nobody can tell what runs.
-        daemons::keep(world, &mut pass).await;
+        daemons::keep(world, thorough, &mut pass).await;
     }
     let handles = live(world, &mut pass).await?;
     let awake: Vec<Arc<Handle>> = handles.into_iter().filter(|h| h.snapshot().phase == Phase::Awake).collect();
@@ -50,7 +53,7 @@ pub(super) async fn run(world: &Arc<World>, dry_run: bool) -> Result<Outcome, Se
     }
     drop(awake);
     if !dry_run && !world.halting() {
-        recover::again(world, &mut pass).await;
+        resume(world, &mut pass).await;
         bring_up(world, &mut pass).await;
         reconcile(world, &mut pass).await;
         housekeeping::keep(world, &mut pass).await;
@@ -118,9 +121,14 @@ fn usage(world: &World, handle: &Handle, seen: Seen) -> Use {
         (machine.run(), machine.since())
     };
     let pooled = world.edge.pooled(&handle.gate(run));
+    let now_offset = registry::offset(world.clock.wall(), world.now());
+    let clock_was_set = last.offset.is_none_or(|then| now_offset.abs_diff(then) > CLOCK_DRIFT);
     let used = (seen.mark != last.mark).then(|| {
-        // The log grew between the last look and now; its time is only believed within these bounds, because the wall
-        // clock may have been set.
+        // The log grew between the last look and now. If the wall clock was set in between, its time says nothing: then it was
+        // just now, which only puts the sleep off.
+        if clock_was_set {
+            return world.now();
+        }
         let at = world.clock.wall().0.saturating_sub(seen.mark.modified).max(0);
         let estimate = Timestamp(world.now().0.saturating_sub(u64::try_from(at).unwrap_or(0)));
         estimate.clamp(last.at.max(since).min(world.now()), world.now())
@@ -143,6 +151,7 @@ fn would(world: &World, handle: &Handle, seen: Seen) -> PassLine {
     match idle::verdict(&look, now) {
         Verdict::Sleep => line(name, "sleep", format!("quiet for {}, its idle timeout is {}", short(quiet), short(look.timeout))),
         Verdict::Pinned => line(name, "keep", "it is wanted up"),
+        Verdict::InUse(1) => line(name, "keep", "1 request or connection is open"),
         Verdict::InUse(n) => line(name, "keep", format!("{n} requests or connections are open")),
         Verdict::JustWoken(left) => line(name, "keep", format!("just woken, kept awake for {} more", short(left))),
         Verdict::NotYet(left) => line(name, "keep", format!("quiet for {}, idle in {}", short(quiet), short(left))),
@@ -189,12 +198,24 @@ async fn tell(world: &World, handle: &Arc<Handle>, seen: Seen) -> Option<PassLin
 /// Writes down what was seen, so that the next look, maybe of another process, knows what is new.
 fn remember(world: &World, handle: &Handle, mark: Mark) {
     let now = world.now();
-    *handle.last_look.lock().unwrap_or_else(PoisonError::into_inner) = LastLook { mark, at: now };
+    *handle.last_look.lock().unwrap_or_else(PoisonError::into_inner) =
+        LastLook { mark, at: now, offset: Some(registry::offset(world.clock.wall(), now)) };
     let quiet = handle.machine().quiet_since();
     let mark = (mark.inode, mark.size, mark.modified);
     let written = world.store.looked(handle.instance.id, mark, now, quiet, Some(world.wall_at(quiet)));
     if let Err(e) = written {
         tracing::warn!(instance = %handle.instance.name, "could not write down its use: {}", chain(&e));
+    }
+}
+
+/// Takes up what was begun and could not be ended.
+async fn resume(world: &Arc<World>, pass: &mut Pass) {
+    match recover::resume(world).await {
+        Ok(all) => pass.lines.extend(all.into_iter().map(|(name, done)| match done {
+            Ok(done) => line(&name, "repaired", done),
+            Err(e) => line(&name, "error", e.message),
+        })),
+        Err(e) => pass.lines.push(line("acc", "error", e.message)),
     }
 }
 
@@ -231,6 +252,7 @@ async fn start_pinned(world: &Arc<World>, row: &Row) -> Option<PassLine> {
     match wake::start(world, &handle, Cause::Pinned).await {
         Ok((true, _)) => None,
         Ok((false, Settled::There)) => Some(line(name, "started", "it is wanted up")),
+        Ok((_, Settled::Stopped)) => None,
         Ok((false, Settled::Failed(failure))) => Some(line(name, "error", failure.to_string())),
         Err(e) => Some(line(name, "error", e.message)),
     }
@@ -240,7 +262,7 @@ async fn start_pinned(world: &Arc<World>, row: &Row) -> Option<PassLine> {
 async fn reconcile(world: &Arc<World>, pass: &mut Pass) {
     match world.edge.open_gates().await {
         Ok(open) => {
-            let open: HashSet<String> = open.iter().map(ToString::to_string).collect();
+            let open: BTreeSet<String> = open.iter().map(ToString::to_string).collect();
             gates(world, &open, pass).await;
         }
         Err(e) => pass.lines.push(line("acc", "error", chain(&e))),
@@ -255,8 +277,8 @@ async fn reconcile(world: &Arc<World>, pass: &mut Pass) {
     }
 }
 
-async fn gates(world: &Arc<World>, open: &HashSet<String>, pass: &mut Pass) {
-    let mut awake = HashSet::new();
+async fn gates(world: &Arc<World>, open: &BTreeSet<String>, pass: &mut Pass) {
+    let mut awake = BTreeSet::new();
     for handle in world.registry.all() {
         let snapshot = handle.snapshot();
         let name = handle.instance.name.as_str();
@@ -271,9 +293,9 @@ async fn gates(world: &Arc<World>, open: &HashSet<String>, pass: &mut Pass) {
         }
     }
     for name in open.difference(&awake) {
-        let Some(_alone) = world.try_building(name) else { continue };
+        let Some(_alone) = world.building_unless_busy(name) else { continue };
         let Ok(Some(row)) = world.store.by_name(name) else {
-            if let Ok(name) = crate::domain::name::InstanceName::parse(name)
+            if let Ok(name) = InstanceName::parse(name)
                 && world.edge.forget(&name).await.is_ok()
             {
                 pass.lines.push(line(name.as_str(), "repaired", "a gate without an instance was removed"));
@@ -296,23 +318,17 @@ async fn gates(world: &Arc<World>, open: &HashSet<String>, pass: &mut Pass) {
     }
 }
 
-async fn end_stray(world: &Arc<World>, name: &InstanceName, process: Process, pass: &mut Pass) {
-    let killed = world.supervisor.kill(name, process).await.is_ok();
-    let _ = tokio::time::timeout(END_WITHIN, world.supervisor.wait(name, process)).await;
-    if killed && world.supervisor.forget(name).await.is_ok() {
-        pass.lines.push(line(name.as_str(), "repaired", "a process without an instance in service was ended"));
-    }
-}
-
 /// A process of an instance that should not run, or of none at all.
 async fn strays(world: &Arc<World>, name: &InstanceName, process: Process, pass: &mut Pass) {
     // Made, or removed, just now: then this is no stray.
-    let Some(_alone) = world.try_building(name.as_str()) else { return };
+    let Some(_alone) = world.building_unless_busy(name.as_str()) else { return };
     match world.store.by_name(name.as_str()) {
         Err(e) => pass.lines.push(line(name.as_str(), "error", chain(&e))),
-        Ok(None) => end_stray(world, name, process, pass).await,
-        // Destroyed is the end of its machine: there is nobody else to end it.
-        Ok(Some(row)) if row.stored.phase == Phase::Destroyed => end_stray(world, name, process, pass).await,
+        Ok(None) => end_stray(world, name, process, "a process without an instance was ended", pass).await,
+        // Started by an acc that died before it heard of it, then destroyed.
+        Ok(Some(row)) if row.stored.phase == Phase::Destroyed => {
+            end_stray(world, name, process, "a process of a destroyed instance was ended", pass).await;
+        }
         Ok(Some(row)) => {
             let Ok(handle) = world.registry.get(world, &row) else { return };
             let seen = handle.snapshot();
@@ -323,5 +339,13 @@ async fn strays(world: &Arc<World>, name: &InstanceName, process: Process, pass:
                 pass.lines.push(line(name.as_str(), "repaired", "it ran although it should not"));
             }
         }
+    }
+}
+
+async fn end_stray(world: &World, name: &InstanceName, process: Process, what: &str, pass: &mut Pass) {
+    let killed = world.supervisor.kill(name, process).await.is_ok();
+    let _ = tokio::time::timeout(END_WITHIN, world.supervisor.wait(name, process)).await;
+    if killed && world.supervisor.forget(name).await.is_ok() {
+        pass.lines.push(line(name.as_str(), "repaired", what));
     }
 }

@@ -1,5 +1,7 @@
 //! What a verb came to, and how an instance looks from outside; the same value for a terminal, JSON and later a web page.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// The end of a request that succeeded.
@@ -12,7 +14,12 @@ pub enum Outcome {
         pid: u32,
         /// Its version.
         version: String,
+        /// Its binary has been replaced since it was started.
+        #[serde(default)]
+        outdated: bool,
     },
+    /// The server is becoming what its binary is now; a ping tells when it has.
+    Upgrading,
     /// Done, or already so.
     Instance {
         /// One word for what was done: `created`, `started`, `stopped`, `restarted`, `changed`, `reset`, `destroyed`, `purged`.
@@ -98,6 +105,12 @@ pub struct InstanceView {
     pub wakes: u64,
     /// Why it failed, when it did.
     pub failure: Option<String>,
+    /// Of a failed one: before this no request starts it. None: the next request does.
+    #[serde(default)]
+    pub retry_at: Option<String>,
+    /// Parameters; those the model calls secret are masked, and all of them when the model cannot be read.
+    #[serde(default)]
+    pub params: BTreeMap<String, String>,
     /// Its folder.
     pub dir: String,
 }

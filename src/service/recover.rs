@@ -5,12 +5,10 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use super::error::ServiceError;
-use super::monitor::line;
-use super::outcome::Pass;
 use super::world::World;
 use super::{create, destroy, purge, routes};
 use crate::driver::host::fs;
-use crate::store::{Row, Work};
+use crate::store::Work;
 
 /// Finishes or undoes journalled work and forgets what ran in another boot. Must come before any verb.
 pub async fn recover(world: &Arc<World>) -> Result<(), ServiceError> {
@@ -26,49 +24,33 @@ pub async fn recover(world: &Arc<World>) -> Result<(), ServiceError> {
             warn!("could not tidy `{}`: {e}", dir.display());
         }
     }
-    for (id, work) in world.store.unfinished().map_err(super::error::store)? {
-        let Some(row) = world.store.by_id(id).map_err(super::error::store)? else { continue };
-        match settle(world, &row, work).await {
-            Ok(()) => info!(instance = %row.name, "half-done work was {}", word(work)),
-            Err(e) => warn!(instance = %row.name, "half-done work could not be {}: {e}", word(work)),
+    for (name, what) in resume(world).await? {
+        match what {
+            Ok(done) => info!(instance = %name, "{done}"),
+            Err(e) => warn!(instance = %name, "half-done work could not be taken up: {e}"),
         }
     }
     Ok(())
 }
 
-/// The same in a monitor pass, for work that nobody is at: what stood in the way may have gone.
-pub(super) async fn again(world: &Arc<World>, pass: &mut Pass) {
-    let unfinished = match world.store.unfinished() {
-        Ok(unfinished) => unfinished,
-        Err(e) => return pass.lines.push(line("acc", "error", super::error::chain(&e))),
-    };
-    for (id, _) in unfinished {
-        let Ok(Some(row)) = world.store.by_id(id) else { continue };
-        let Some(_alone) = world.try_building(row.name.as_str()) else { continue };
-        // Read again: whoever was at it may have ended since.
-        let still = world.store.unfinished().ok().and_then(|all| all.into_iter().find(|(other, _)| *other == id));
-        let (Some((_, work)), Ok(Some(row))) = (still, world.store.by_id(id)) else { continue };
-        let name = row.name.as_str();
-        pass.lines.push(match settle(world, &row, work).await {
-            Ok(()) => line(name, "repaired", format!("half-done work was {}", word(work))),
-            Err(e) => line(name, "error", format!("half-done work could not be {}: {}", word(work), e.message)),
-        });
+/// Finishes or undoes what the journal says was begun, but for what is being worked on now: what became of each. A purge
+/// that met a full disk is finished as soon as there is room, not only by the next acc.
+pub(super) async fn resume(world: &Arc<World>) -> Result<Vec<(String, Result<&'static str, ServiceError>)>, ServiceError> {
+    let mut taken_up = Vec::new();
+    for (id, _) in world.store.unfinished().map_err(super::error::store)? {
+        let Some(row) = world.store.by_id(id).map_err(super::error::store)? else { continue };
+        let Some(_alone) = world.building_unless_busy(row.name.as_str()) else { continue };
+        // Read again: whoever worked on it may have ended between the look and the lock.
+        let unfinished = world.store.unfinished().map_err(super::error::store)?;
+        let Some((_, work)) = unfinished.into_iter().find(|(other, _)| *other == id) else { continue };
+        let done = match work {
+            Work::Create => create::take_back(world, id).await.map(|()| "a half-done create was undone"),
+            Work::Destroy => destroy::finish(world, &row).await.map(|()| "a half-done destroy was finished"),
+            Work::Purge => purge::remove(world, &row).await.map(|()| "a half-done purge was finished"),
+        };
+        taken_up.push((row.name.to_string(), done));
     }
-}
-
-fn word(work: Work) -> &'static str {
-    match work {
-        Work::Create => "undone",
-        Work::Destroy | Work::Purge => "finished",
-    }
-}
-
-async fn settle(world: &Arc<World>, row: &Row, work: Work) -> Result<(), ServiceError> {
-    match work {
-        Work::Create => create::take_back(world, row.id).await,
-        Work::Destroy => destroy::finish(world, row).await,
-        Work::Purge => purge::remove(world, row).await,
-    }
+    Ok(taken_up)
 }
 
 /// Takes charge of everything that is said to run: the task of each finds out what does. For the server, at its start.

@@ -2,7 +2,7 @@
 //!
 //! A handle is found under the same lock under which it is removed, so nobody ever holds one whose task has left.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,7 +15,7 @@ use super::world::World;
 use crate::domain::instance::Instance;
 use crate::domain::lifecycle::{Answer, Denied, Event, Machine, Phase};
 use crate::domain::name::{HostName, InstanceId};
-use crate::domain::time::Timestamp;
+use crate::domain::time::{Timestamp, WallTime};
 use crate::driver::activity::Mark;
 use crate::driver::edge::Gate;
 use crate::store::Row;
@@ -48,6 +48,13 @@ pub type Reply = Result<(Answer, u64), Refused>;
 pub(super) struct LastLook {
     pub(super) mark: Mark,
     pub(super) at: Timestamp,
+    /// Wall clock less boot clock at that time, in ms: when it has changed, the wall clock was set.
+    pub(super) offset: Option<i64>,
+}
+
+/// Wall clock less boot clock, from the same moment by both.
+pub(super) fn offset(wall: WallTime, boot: Timestamp) -> i64 {
+    wall.0.saturating_sub(i64::try_from(boot.0).unwrap_or(i64::MAX))
 }
 
 /// One instance's machine and the way to its task.
@@ -55,6 +62,8 @@ pub struct Handle {
     pub(super) instance: Instance,
     pub(super) waiting: AtomicUsize,
     pub(super) last_look: Mutex<LastLook>,
+    /// When the first of the requests came that wait for the next start.
+    asked: Mutex<Option<Timestamp>>,
     machine: Mutex<Machine>,
     known: AtomicBool,
     inbox: mpsc::UnboundedSender<Message>,
@@ -65,6 +74,17 @@ impl Handle {
     /// The machine. Held for moments only, never across an await.
     pub(super) fn machine(&self) -> MutexGuard<'_, Machine> {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request that came at this time needs it.
+    pub(super) fn note_asked(&self, at: Timestamp) {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        *asked = Some(asked.map_or(at, |before| before.min(at)));
+    }
+
+    /// When the first request came that needs the start which begins now.
+    pub(super) fn take_asked(&self) -> Option<Timestamp> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// What is true now.
@@ -129,7 +149,8 @@ impl Snapshot {
 
 #[derive(Default)]
 struct Maps {
-    by_id: HashMap<InstanceId, Arc<Handle>>,
+    /// In order, so that a pass does the same things in the same order every time.
+    by_id: BTreeMap<InstanceId, Arc<Handle>>,
     by_host: HashMap<HostName, Arc<Handle>>,
 }
 
@@ -175,6 +196,12 @@ impl Registry {
         // The row was read outside this lock: read it again, it may have been written by a task that has left since.
         let row = world.store.by_id(row.id).map_err(super::error::store)?.ok_or_else(|| super::error::no_instance(row.name.as_str()))?;
         let instance = launch::instance(world, &row)?;
+        let last_look = LastLook {
+            mark: Mark { inode: row.mark.0, size: row.mark.1, modified: row.mark.2 },
+            at: row.looked_at,
+            // The two are written together: the same moment by both clocks.
+            offset: row.last_active_at.map(|wall| offset(wall, row.stored.quiet_since)),
+        };
         let mut stored = row.stored;
         let known = !stored.phase.is_live();
         if row.boot != world.boot {
@@ -184,7 +211,8 @@ impl Registry {
         let (inbox, messages) = mpsc::unbounded_channel();
         let handle = Arc::new(Handle {
             waiting: AtomicUsize::new(0),
-            last_look: Mutex::new(LastLook { mark: Mark { inode: row.mark.0, size: row.mark.1, modified: row.mark.2 }, at: row.looked_at }),
+            last_look: Mutex::new(last_look),
+            asked: Mutex::default(),
             seen: watch::Sender::new(Snapshot::of(&machine)),
             machine: Mutex::new(machine),
             known: AtomicBool::new(known),
@@ -196,7 +224,7 @@ impl Registry {
         }
         maps.by_id.insert(row.id, handle.clone());
         drop(maps);
-        tokio::spawn(Actor::new(world.clone(), handle.clone(), inbox.downgrade(), messages).run());
+        world.hands.spawn(Actor::new(world.clone(), handle.clone(), inbox.downgrade(), messages).run());
         Ok(handle)
     }
 

@@ -34,6 +34,8 @@ pub struct NewInstance {
 pub enum Request {
     /// Is somebody there?
     Ping,
+    /// Let the server become what its binary is now; answered at once.
+    Upgrade,
     /// Make an instance.
     Create(NewInstance),
     /// Wake it and wait until it answers.
@@ -51,7 +53,12 @@ pub enum Request {
     /// Remove a destroyed instance with everything it had.
     Purge { instance: String },
     /// One pass over all instances.
-    Monitor { dry_run: bool },
+    Monitor {
+        dry_run: bool,
+        /// Also look whether the edge's configuration is as it should be.
+        #[serde(default)]
+        thorough: bool,
+    },
     /// Everything to sleep, and no wake from now on.
     Quiesce,
 }

@@ -20,5 +20,6 @@ pub(super) async fn run(world: &Arc<World>, given: &str) -> Result<Outcome, Serv
     match wake::start(world, &handle, Cause::Operator).await? {
         (_, Settled::There) => done(world, &name, "restarted", false, since),
         (_, Settled::Failed(failure)) => Err(wake::failed("restart", &name, &failure)),
+        (_, Settled::Stopped) => Err(wake::stopped("restart", &name)),
     }
 }

@@ -19,6 +19,7 @@ pub(super) async fn run(world: &Arc<World>, given: &str) -> Result<Outcome, Serv
     match wake::start(world, &handle, Cause::Operator).await? {
         (already, Settled::There) => done(world, &name, "started", already, since),
         (_, Settled::Failed(failure)) => Err(wake::failed("start", &name, &failure)),
+        (_, Settled::Stopped) => Err(wake::stopped("start", &name)),
     }
 }
 

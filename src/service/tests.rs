@@ -1,8 +1,10 @@
 //! The service over fakes, with time that only moves when everybody waits.
 
+mod found;
+
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
@@ -20,7 +22,7 @@ use crate::domain::instance::Exit;
 use crate::domain::name::{HostName, InstanceId};
 use crate::domain::rule::Verdict;
 use crate::domain::time::WallTime;
-use crate::driver::activity::{Activity, ActivityError, Seen, Target};
+use crate::driver::activity::{Activity, ActivityError, Mark, Seen, Target};
 use crate::driver::edge::fake::FakeEdge;
 use crate::driver::host::clock::Clock;
 use crate::driver::probe::{Probe, Question};
@@ -31,14 +33,20 @@ use crate::store::{Store, Work};
 const USE: Verdict = Verdict { wake: true, counts: true };
 
 /// Tokio's clock as both clocks; a test that pauses it stops time.
-struct TokioClock(tokio::time::Instant);
+struct TokioClock(tokio::time::Instant, AtomicI64);
+
+impl TokioClock {
+    fn set_by(&self, ms: i64) {
+        self.1.fetch_add(ms, Ordering::SeqCst);
+    }
+}
 
 impl Clock for TokioClock {
     fn now(&self) -> Timestamp {
         Timestamp(1_000_000 + millis(self.0.elapsed()))
     }
     fn wall(&self) -> WallTime {
-        WallTime(1_700_000_000_000 + i64::try_from(millis(self.0.elapsed())).unwrap())
+        WallTime(1_700_000_000_000 + self.1.load(Ordering::SeqCst) + i64::try_from(millis(self.0.elapsed())).unwrap())
     }
 }
 
@@ -46,6 +54,7 @@ impl Clock for TokioClock {
 #[derive(Default)]
 struct TestProbe {
     hold: AtomicBool,
+    obstacle: AtomicBool,
     go: Notify,
 }
 
@@ -59,7 +68,7 @@ impl TestProbe {
 #[async_trait]
 impl Probe for TestProbe {
     async fn clear(&self, _: &Question) -> Result<(), String> {
-        Ok(())
+        if self.obstacle.load(Ordering::SeqCst) { Err("somebody answers there".into()) } else { Ok(()) }
     }
     async fn ready(&self, _: &Question) {
         let go = self.go.notified();
@@ -77,6 +86,15 @@ impl Probe for TestProbe {
 struct TestActivity {
     connections: AtomicU32,
     blind: AtomicBool,
+    mark: Mutex<Mark>,
+}
+
+impl TestActivity {
+    /// A line in the access log, now.
+    fn touch(&self, clock: &TokioClock) {
+        let mut mark = self.mark.lock().unwrap();
+        *mark = Mark { inode: 1, size: mark.size + 1, modified: clock.wall().0 };
+    }
 }
 
 #[async_trait]
@@ -86,7 +104,8 @@ impl Activity for TestActivity {
             return Err(ActivityError { what: "blind".into(), source: std::io::Error::other("told so") });
         }
         let connections = self.connections.load(Ordering::SeqCst);
-        Ok(targets.iter().map(|_| Seen { connections, ..Seen::default() }).collect())
+        let mark = *self.mark.lock().unwrap();
+        Ok(targets.iter().map(|_| Seen { connections, mark }).collect())
     }
 }
 
@@ -97,6 +116,7 @@ struct Bed {
     edge: Arc<FakeEdge>,
     probe: Arc<TestProbe>,
     activity: Arc<TestActivity>,
+    clock: Arc<TokioClock>,
 }
 
 const MODEL: &str = "description = \"a test\"\nlisten = \"unix\"\ncommand = [\"/bin/true\", \"{{ name }}\"]\n";
@@ -119,29 +139,38 @@ impl Bed {
         std::fs::write(model.join("model.toml"), MODEL).unwrap();
         let (supervisor, edge) = (Arc::new(Fake::new()), Arc::new(FakeEdge::new()));
         let (probe, activity) = (Arc::new(TestProbe::default()), Arc::new(TestActivity::default()));
-        let world = Self::world(dir.path(), &supervisor, &edge, &probe, &activity);
-        Self { dir, world, supervisor, edge, probe, activity }
-    }
-
-    fn world(dir: &Path, supervisor: &Arc<Fake>, edge: &Arc<FakeEdge>, probe: &Arc<TestProbe>, activity: &Arc<TestActivity>) -> Arc<World> {
-        let config = configure(dir, "");
-        World::new(Parts {
+        let clock = Arc::new(TokioClock(tokio::time::Instant::now(), AtomicI64::new(0)));
+        let config = configure(dir.path(), "");
+        let parts = Parts {
             store: Store::open(&config.database()).unwrap(),
             config,
             supervisor: supervisor.clone(),
             edge: edge.clone(),
             probe: probe.clone(),
             activity: activity.clone(),
-            clock: Arc::new(TokioClock(tokio::time::Instant::now())),
+            clock: clock.clone(),
             boot: "boot".into(),
             acc: "/bin/true".into(),
             services: Vec::new(),
-        })
+        };
+        Self { dir, world: World::new(parts), supervisor, edge, probe, activity, clock }
     }
 
     /// Another acc over the same folders and processes: after a crash of the first.
     fn another(&self) -> Arc<World> {
-        Self::world(self.dir.path(), &self.supervisor, &self.edge, &self.probe, &self.activity)
+        let config = configure(self.dir.path(), "");
+        World::new(Parts {
+            store: Store::open(&config.database()).unwrap(),
+            config,
+            supervisor: self.supervisor.clone(),
+            edge: self.edge.clone(),
+            probe: self.probe.clone(),
+            activity: self.activity.clone(),
+            clock: self.clock.clone(),
+            boot: "boot".into(),
+            acc: "/bin/true".into(),
+            services: Vec::new(),
+        })
     }
 
     async fn ask(&self, request: Request) -> Result<Outcome, ServiceError> {
@@ -154,7 +183,7 @@ impl Bed {
     }
 
     async fn monitor(&self) -> Vec<String> {
-        match self.ask(Request::Monitor { dry_run: false }).await.unwrap() {
+        match self.ask(Request::Monitor { dry_run: false, thorough: false }).await.unwrap() {
             Outcome::Monitor(pass) => pass.lines.into_iter().map(|l| format!("{} {}", l.instance, l.action)).collect(),
             other => panic!("{other:?}"),
         }
@@ -369,6 +398,17 @@ async fn could_not_ask_is_not_gone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_for_one_that_died_while_acc_was_away_wakes_it() {
+    let bed = Bed::new();
+    bed.create("a", false).await.unwrap();
+    let another = bed.another();
+    bed.supervisor.exit(&name("a"), Exit::Signal(9));
+    // The row still says awake: that is hearsay, and the request must neither be sent nowhere nor hear of the old death.
+    assert_eq!(pass(&another, "a").await.map(|p| p.gate().run), Ok(2));
+    assert_eq!(bed.supervisor.starts(&name("a")), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_wanted_up_comes_up_and_what_is_disabled_stays_down() {
     let bed = Bed::new();
     bed.create("a", true).await.unwrap();
@@ -457,7 +497,7 @@ async fn a_sleeper_has_no_task() {
 async fn two_passes_at_once_are_one() {
     let bed = Bed::new();
     let _busy = bed.world.monitor.lock().await;
-    assert_eq!(bed.ask(Request::Monitor { dry_run: false }).await.unwrap(), Outcome::Busy);
+    assert_eq!(bed.ask(Request::Monitor { dry_run: false, thorough: false }).await.unwrap(), Outcome::Busy);
 }
 
 #[tokio::test(start_paused = true)]

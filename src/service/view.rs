@@ -1,13 +1,22 @@
 //! Looking: instances and the ledger as everybody sees them, read from the database without a lock.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::error::ServiceError;
 use super::find_row;
 use super::launch;
 use super::outcome::{EventView, InstanceView, ListenView};
 use crate::config::Config;
+use crate::config::model::open_params;
 use crate::domain::instance::Listen;
+use crate::domain::lifecycle::Phase;
 use crate::domain::time::WallTime;
+use crate::driver::host::clock::{Clock, SystemClock};
+use crate::driver::host::process;
 use crate::store::{Filter, Row, Store};
+
+/// What stands for the value of a secret.
+const MASK: &str = "****";
 
 /// Reads the database of an installation; changes nothing.
 pub struct Reader {
@@ -25,7 +34,8 @@ impl Reader {
     /// Instances by name.
     pub fn list(&self, phase: Option<&str>, model: Option<&str>, limit: Option<usize>) -> Result<Vec<InstanceView>, ServiceError> {
         let rows = self.store.list(&Filter { phase, model, limit }).map_err(super::error::store)?;
-        Ok(rows.iter().map(|row| of_row(&self.config, row)).collect())
+        let mut masks = Masks::default();
+        Ok(rows.iter().map(|row| view(&self.config, row, &mut masks)).collect())
     }
 
     /// One instance by name or number.
@@ -41,8 +51,37 @@ impl Reader {
     }
 }
 
+/// Which parameters of each model may be shown; `None`: it cannot be told.
+#[derive(Default)]
+struct Masks(BTreeMap<String, Option<BTreeSet<String>>>);
+
+impl Masks {
+    fn params(&mut self, config: &Config, row: &Row) -> BTreeMap<String, String> {
+        if row.params.is_empty() {
+            return BTreeMap::new();
+        }
+        let open = self.0.entry(row.model.clone()).or_insert_with(|| open_params(&config.models().join(&row.model)));
+        let shown = |name: &String| open.as_ref().is_some_and(|open| open.contains(name));
+        let masked = |(name, value): (&String, &String)| (name.clone(), if shown(name) { value.clone() } else { MASK.to_owned() });
+        row.params.iter().map(masked).collect()
+    }
+}
+
+/// When a failed one may be started by a request again. Its time is of the boot clock and means nothing after a reboot.
+fn retry_at(row: &Row) -> Option<String> {
+    if row.stored.phase != Phase::Failed || row.boot != process::boot_id() {
+        return None;
+    }
+    let left = i64::try_from(row.stored.retry_at.since(SystemClock.now()).as_millis()).ok().filter(|left| *left > 0)?;
+    Some(rfc3339(WallTime(SystemClock.wall().0.saturating_add(left))))
+}
+
 /// A row as a view.
 pub(super) fn of_row(config: &Config, row: &Row) -> InstanceView {
+    view(config, row, &mut Masks::default())
+}
+
+fn view(config: &Config, row: &Row, masks: &mut Masks) -> InstanceView {
     let hosts = launch::hosts(config, &row.name, &row.hosts);
     let name = row.name.as_str();
     InstanceView {
@@ -65,6 +104,8 @@ pub(super) fn of_row(config: &Config, row: &Row) -> InstanceView {
         last_active_at: row.last_active_at.map(rfc3339),
         wakes: row.wakes,
         failure: row.stored.failure.as_ref().map(ToString::to_string),
+        retry_at: retry_at(row),
+        params: masks.params(config, row),
         dir: config.instance_dir(name).display().to_string(),
     }
 }
@@ -72,4 +113,64 @@ pub(super) fn of_row(config: &Config, row: &Row) -> InstanceView {
 /// RFC 3339 in UTC, to the millisecond.
 fn rfc3339(at: WallTime) -> String {
     jiff::Timestamp::from_millisecond(at.0).map(|t| format!("{t:.3}")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::env::Env;
+    use crate::domain::instance::Wanted;
+    use crate::domain::lifecycle::Machine;
+    use crate::domain::name::{InstanceId, InstanceName};
+
+    fn row(params: &[(&str, &str)]) -> Row {
+        Row {
+            id: InstanceId(1),
+            name: InstanceName::parse("shop").unwrap(),
+            model: "m".to_owned(),
+            port: None,
+            params: params.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            launch: None,
+            launch_key: String::new(),
+            owner: None,
+            idle: None,
+            hosts: Vec::new(),
+            created_at: WallTime(0),
+            last_wake_at: None,
+            last_active_at: None,
+            wakes: 0,
+            stored: Machine::creating(Wanted::Auto, SystemClock.now()).stored(),
+            boot: process::boot_id(),
+            mark: (0, 0, 0),
+            looked_at: SystemClock.now(),
+        }
+    }
+
+    #[test]
+    fn secrets_are_masked_and_everything_without_a_model() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = crate::config::load(None, &Env::bare(0, dir.path()).with("ACC_HOME", dir.path().join("h"))).unwrap();
+        let row = row(&[("greeting", "hello"), ("key", "s3cret"), ("former", "x")]);
+        let shown = || of_row(&config, &row).params.into_values().collect::<Vec<_>>();
+        assert_eq!(shown(), ["****", "****", "****"]);
+        let model = config.models().join("m");
+        std::fs::create_dir_all(&model).unwrap();
+        std::fs::write(model.join("model.toml"), "command = [\"a\"]\n[params.greeting]\n[params.key]\nsecret = true\n").unwrap();
+        assert_eq!(shown(), ["****", "hello", "****"], "of former, greeting, key");
+        std::fs::write(model.join("model.toml"), "[params.greeting]\n[params.key]\nsecret = \"yes\"\n").unwrap();
+        assert_eq!(shown(), ["****", "****", "****"], "a model that is wrong says nothing of secrets");
+    }
+
+    #[test]
+    fn a_failed_one_says_when_it_may_be_tried() {
+        let mut row = row(&[]);
+        row.stored.retry_at = SystemClock.now().after(std::time::Duration::from_secs(60));
+        assert_eq!(retry_at(&row), None, "it has not failed");
+        row.stored.phase = Phase::Failed;
+        let at: jiff::Timestamp = retry_at(&row).unwrap().parse().unwrap();
+        let left = at.as_millisecond() - SystemClock.wall().0;
+        assert!((50_000..=60_000).contains(&left), "{left}");
+        row.boot = "another".to_owned();
+        assert_eq!(retry_at(&row), None);
+    }
 }

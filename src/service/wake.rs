@@ -5,14 +5,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 use tracing::warn;
 
 use super::door::{Door, Knock, Pass, Waiting};
-use super::error::{ErrorKind, ServiceError, chain};
+use super::error::{ErrorKind, ServiceError};
 use super::registry::{Handle, Refused, Snapshot};
+use super::retire::onward;
 use super::world::World;
 use crate::domain::admission::{self, Admission, Refusal};
 use crate::domain::lifecycle::{self, Answer, Cause, Denied, Event, Failure, Phase};
@@ -141,7 +143,17 @@ fn refusal(handle: &Handle, refused: &Refused) -> Refusal {
 #[async_trait]
 impl Waiting for Waiter {
     async fn pass(&mut self) -> Result<Box<dyn Pass>, Refusal> {
-        self.wait().await
+        let (world, name) = (self.world.clone(), self.place.handle.instance.name.clone());
+        let refused = tokio::select! {
+            biased;
+            () = world.retired.cancelled() => return Ok(onward(&world, name)),
+            entry = self.wait() => match entry {
+                Err(why) if world.retired.is_cancelled() => why,
+                entry => return entry,
+            },
+        };
+        tracing::debug!(instance = %name, ?refused, "asked while another acc took over");
+        Ok(onward(&world, name))
     }
 
     fn name(&self) -> String {
@@ -166,10 +178,7 @@ fn handle_of_host(world: &Arc<World>, host: &HostName) -> Result<Arc<Handle>, Re
     if let Some(handle) = world.registry.by_host(host) {
         return Ok(handle);
     }
-    let broken = |e: ServiceError| {
-        warn!(%host, "could not look up its instance: {e}");
-        Refusal::Broken
-    };
+    let broken = |e: ServiceError| unknown(host, &e);
     let row = row_of_host(world, host).map_err(broken)?.ok_or(Refusal::UnknownHost)?;
     // What can be refused by the row alone needs no task.
     match row.stored.phase {
@@ -184,52 +193,69 @@ fn handle_of_host(world: &Arc<World>, host: &HostName) -> Result<Arc<Handle>, Re
 #[async_trait]
 impl Door for Arc<World> {
     async fn knock(&self, host: &HostName, verdict: Verdict) -> Result<Knock, Refusal> {
-        let handle = handle_of_host(self, host)?;
-        if let Some(pass) = admit(self, &handle, verdict.counts) {
-            return Ok(Knock::Open(pass));
+        self.knock_late(host, verdict, Duration::ZERO).await
+    }
+
+    async fn knock_late(&self, host: &HostName, verdict: Verdict, ago: Duration) -> Result<Knock, Refusal> {
+        if !self.retired.is_cancelled() {
+            let knock = knock_here(self, host, verdict, ago).await;
+            if knock.is_ok() || !self.retired.is_cancelled() {
+                return knock;
+            }
         }
-        if self.halting() {
-            return Err(Refusal::Halting);
-        }
-        let phase = handle.snapshot().phase;
-        // A phase that is only hearsay is waited for like a start.
-        let phase = if phase == Phase::Awake { Phase::Waking } else { phase };
-        match admission::admit(phase, verdict.wake) {
-            Admission::Forward | Admission::Hold => {}
-            Admission::Refuse(why) => return Err(why),
-        }
-        let config = self.config();
-        let mut waiter = Waiter {
-            world: self.clone(),
-            changes: handle.follow(),
-            place: Place::take(&handle, config.wake.max_waiting)?,
-            counts: verdict.counts,
-            deadline: self.now().after(config.wake.timeout),
-            asked: None,
-        };
-        // Asked here and not at the first wait: a client that leaves at once has still woken it.
-        if phase == Phase::Waking {
-            waiter.asked = Some(handle.snapshot().run);
-        } else {
-            let (_, run) = handle.ask(Event::Wake(Cause::Request)).await.map_err(|r| refusal(&handle, &r))?;
-            waiter.asked = Some(run);
-        }
-        Ok(Knock::Wait(Box::new(waiter)))
+        let row = row_of_host(self, host).map_err(|e| unknown(host, &e))?.ok_or(Refusal::UnknownHost)?;
+        Ok(Knock::Open(onward(self, row.name)))
     }
 
     async fn peek(&self, host: &HostName) -> Result<Phase, Refusal> {
-        if let Some(handle) = self.registry.by_host(host) {
+        // What is remembered here is not true any more once another acc has the say.
+        let handle = if self.retired.is_cancelled() { None } else { self.registry.by_host(host) };
+        if let Some(handle) = handle {
             return Ok(handle.snapshot().phase);
         }
-        match row_of_host(self, host) {
-            Ok(Some(row)) => Ok(row.stored.phase),
-            Ok(None) => Err(Refusal::UnknownHost),
-            Err(e) => {
-                warn!(%host, "could not look up its instance: {}", chain(&e));
-                Err(Refusal::Broken)
-            }
-        }
+        let row = row_of_host(self, host).map_err(|e| unknown(host, &e))?.ok_or(Refusal::UnknownHost)?;
+        Ok(row.stored.phase)
     }
+}
+
+fn unknown(host: &HostName, error: &ServiceError) -> Refusal {
+    warn!(%host, "could not look up its instance: {error}");
+    Refusal::Broken
+}
+
+async fn knock_here(world: &Arc<World>, host: &HostName, verdict: Verdict, ago: Duration) -> Result<Knock, Refusal> {
+    let handle = handle_of_host(world, host)?;
+    if let Some(pass) = admit(world, &handle, verdict.counts) {
+        return Ok(Knock::Open(pass));
+    }
+    if world.halting() {
+        return Err(Refusal::Halting);
+    }
+    let phase = handle.snapshot().phase;
+    // What the database says of one that nobody has looked at is hearsay: it is asked for, and waits until it is known.
+    let starting = handle.known() && phase == Phase::Waking;
+    match admission::admit(phase, verdict.wake) {
+        Admission::Forward | Admission::Hold => {}
+        Admission::Refuse(why) => return Err(why),
+    }
+    let config = world.config();
+    let mut waiter = Waiter {
+        world: world.clone(),
+        changes: handle.follow(),
+        place: Place::take(&handle, config.wake.max_waiting)?,
+        counts: verdict.counts,
+        deadline: world.now().after(config.wake.timeout),
+        asked: None,
+    };
+    // Asked here and not at the first wait: a client that leaves at once has still woken it.
+    if starting {
+        waiter.asked = Some(handle.snapshot().run);
+    } else {
+        handle.note_asked(Timestamp(world.now().0.saturating_sub(super::millis(ago))));
+        let (_, run) = handle.ask(Event::Wake(Cause::Request)).await.map_err(|r| refusal(&handle, &r))?;
+        waiter.asked = Some(run);
+    }
+    Ok(Knock::Wait(Box::new(waiter)))
 }
 
 /// What came of a verb's wait.
@@ -238,6 +264,8 @@ pub(super) enum Settled {
     There,
     /// It failed instead.
     Failed(Failure),
+    /// Somebody put it to sleep meanwhile.
+    Stopped,
 }
 
 /// Starts an instance and waits until it answers or has failed.
@@ -255,15 +283,13 @@ pub(super) async fn start(world: &World, handle: &Arc<Handle>, cause: Cause) -> 
         if now.phase == Phase::Awake {
             return Ok((already, Settled::There));
         }
-        // Once it is asked for, nothing but a start leads out of these phases: whoever withdrew it had the last word.
-        if now.phase == Phase::Failed || now.phase == Phase::Stopping && now.failed_run.is_some_and(|failed| failed >= run) {
+        if now.failed_run.is_some_and(|failed| failed >= run) && now.phase != Phase::Waking {
             let failure = handle.machine().failure().cloned();
             return Ok((false, Settled::Failed(failure.unwrap_or(Failure::NotStarted("it failed".into())))));
         }
-        if matches!(now.phase, Phase::Asleep | Phase::Destroyed) {
-            let what = if now.phase == Phase::Asleep { "put to sleep" } else { "destroyed" };
-            let message = format!("could not start `{name}`: it was {what} meanwhile");
-            return Err(ServiceError::failed(message, format!("see `acc events {name}`")));
+        // It was on its way when the machine had answered; a stop that came later, also one during a stop, took that back.
+        if !now.phase.is_live() {
+            return Ok((false, Settled::Stopped));
         }
         let left = deadline.since(world.now());
         if tokio::time::timeout(left, changes.changed()).await.is_err() {
@@ -318,6 +344,12 @@ pub(super) fn refused(deed: &str, name: &InstanceName, refused: Refused) -> Serv
         Denied::NotAwake(_) => format!("`acc start {name}` first"),
     };
     ServiceError::new(ErrorKind::Denied, format!("could not {deed} `{name}`: {denied}"), hint)
+}
+
+/// Somebody else's stop, for the operator.
+pub(super) fn stopped(deed: &str, name: &InstanceName) -> ServiceError {
+    let message = format!("could not {deed} `{name}`: it was put to sleep meanwhile");
+    ServiceError::failed(message, format!("see `acc events {name}`"))
 }
 
 /// A failure for the operator.

@@ -25,11 +25,11 @@ pub(super) async fn run(world: &Arc<World>, given: &str, wanted: &str) -> Result
     let phase = handle.snapshot().phase;
     match wanted {
         Wanted::Down if phase.is_live() => drop(wake::stop(world, &handle, false).await?),
-        Wanted::Up if phase != Phase::Awake && !world.halting() => {
-            if let (_, Settled::Failed(failure)) = wake::start(world, &handle, Cause::Operator).await? {
-                return Err(wake::failed("start", &name, &failure));
-            }
-        }
+        Wanted::Up if phase != Phase::Awake && !world.halting() => match wake::start(world, &handle, Cause::Operator).await?.1 {
+            Settled::There => {}
+            Settled::Failed(failure) => return Err(wake::failed("start", &name, &failure)),
+            Settled::Stopped => return Err(wake::stopped("start", &name)),
+        },
         Wanted::Auto | Wanted::Up | Wanted::Down => {}
     }
     done(world, &name, "changed", answer == Answer::Already, since)

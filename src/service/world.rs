@@ -7,10 +7,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore};
+use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::error::ServiceError;
 use super::registry::Registry;
+use super::turns::Turns;
 use crate::config::Config;
 use crate::domain::instance::Instance;
 use crate::domain::lifecycle::Limits;
@@ -60,8 +63,13 @@ pub struct World {
     pub(super) acc: PathBuf,
     pub(super) services: Vec<Service>,
     pub(super) registry: Registry,
-    pub(super) starts: Arc<Semaphore>,
+    pub(super) starts: Arc<Turns>,
     pub(super) monitor: AsyncMutex<()>,
+    /// Another acc has the say, see `retire`.
+    pub(super) retired: CancellationToken,
+    /// The tasks that act on instances.
+    pub(super) hands: TaskTracker,
+    reconfigured: Notify,
     halting: AtomicBool,
     serving: AtomicBool,
     revived: AtomicU64,
@@ -73,7 +81,7 @@ impl World {
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
         Arc::new(Self {
-            starts: Arc::new(Semaphore::new(parts.config.wake.max_at_once)),
+            starts: Turns::new(parts.config.wake.max_at_once),
             config: RwLock::new(Arc::new(parts.config)),
             store: parts.store,
             supervisor: parts.supervisor,
@@ -86,6 +94,9 @@ impl World {
             services: parts.services,
             registry: Registry::default(),
             monitor: AsyncMutex::new(()),
+            retired: CancellationToken::new(),
+            hands: TaskTracker::new(),
+            reconfigured: Notify::new(),
             halting: AtomicBool::new(false),
             serving: AtomicBool::new(false),
             revived: AtomicU64::new(0),
@@ -102,6 +113,12 @@ impl World {
     /// Puts other settings in force (SIGHUP). Folders and kinds must be the same.
     pub fn reconfigure(&self, config: Config) {
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        self.reconfigured.notify_one();
+    }
+
+    /// Resolves when other settings were put in force. For one task.
+    pub async fn reconfigured(&self) {
+        self.reconfigured.notified().await;
     }
 
     /// No wake from now on.
@@ -163,15 +180,15 @@ impl World {
 
     /// One at a time for work of several steps on the same name (create, destroy, purge).
     pub(super) async fn building(&self, name: &str) -> OwnedMutexGuard<()> {
-        self.building_of(name).lock_owned().await
+        self.building_lock(name).lock_owned().await
     }
 
     /// The same if nobody is at such work; `None`: somebody is.
-    pub(super) fn try_building(&self, name: &str) -> Option<OwnedMutexGuard<()>> {
-        self.building_of(name).try_lock_owned().ok()
+    pub(super) fn building_unless_busy(&self, name: &str) -> Option<OwnedMutexGuard<()>> {
+        self.building_lock(name).try_lock_owned().ok()
     }
 
-    fn building_of(&self, name: &str) -> Arc<AsyncMutex<()>> {
+    fn building_lock(&self, name: &str) -> Arc<AsyncMutex<()>> {
         let mut all = self.building.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, lock| lock.strong_count() > 0);
         match all.get(name).and_then(Weak::upgrade) {

@@ -27,7 +27,7 @@ pub struct EventRow {
 impl Store {
     /// Adds a line.
     pub fn record(&self, at: WallTime, instance: Option<InstanceId>, name: &str, kind: &str, detail: &str) -> Result<(), StoreError> {
-        self.connection()
+        self.writer()?
             .prepare_cached("INSERT INTO events (at, instance, name, kind, detail) VALUES (?1, ?2, ?3, ?4, ?5)")
             .and_then(|mut s| s.execute(params![at.0, instance.map(|i| i.0), name, kind, detail]))
             .map(|_| ())
@@ -55,12 +55,12 @@ impl Store {
 
     /// Drops what is too old or too much.
     pub fn prune_events(&self, now: WallTime) -> Result<(), StoreError> {
-        self.connection()
-            .execute(
+        self.writer()?
+            .prepare_cached(
                 "DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?1 OR id <= (SELECT max(id) FROM \
                  (SELECT id, at FROM events ORDER BY id LIMIT 1000) WHERE at < ?2)",
-                params![KEEP, now.0 - KEEP_MS],
             )
+            .and_then(|mut s| s.execute(params![KEEP, now.0 - KEEP_MS]))
             .map(|_| ())
             .map_err(|e| self.error(&e))
     }

@@ -275,7 +275,7 @@ impl Store {
     /// Writes the machine down.
     pub fn save(&self, id: InstanceId, save: &Save<'_>) -> Result<(), StoreError> {
         let s = save.stored;
-        self.connection()
+        self.writer()?
             .prepare_cached(
                 "UPDATE instances SET phase = ?2, wanted = ?3, run = ?4, pid = ?5, pid_start = ?6, boot = ?7, since = ?8, quiet_since = ?9, \
                  failures = ?10, failure = ?11, retry_at = ?12, last_wake_at = coalesce(?13, last_wake_at), \
@@ -312,7 +312,7 @@ impl Store {
         quiet_since: Timestamp,
         active_at: Option<WallTime>,
     ) -> Result<(), StoreError> {
-        self.connection()
+        self.writer()?
             .prepare_cached(
                 "UPDATE instances SET mark = ?2, looked_at = ?3, quiet_since = ?4, last_active_at = coalesce(?5, last_active_at) WHERE id = ?1",
             )
@@ -326,7 +326,7 @@ impl Store {
 
     /// A launch made again.
     pub fn relaunch(&self, id: InstanceId, launch: &Launch, key: &str) -> Result<(), StoreError> {
-        self.connection()
+        self.writer()?
             .execute("UPDATE instances SET launch = ?2, launch_key = ?3 WHERE id = ?1", params![id.0, encode::launch(launch), key])
             .map(|_| ())
             .map_err(|e| self.error(&e))

@@ -6,10 +6,12 @@
 
 mod encode;
 mod events;
+#[cfg(test)]
+mod hinder;
 mod instances;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -62,6 +64,9 @@ pub enum StoreError {
         /// SQLite's words.
         why: String,
     },
+    /// This user may not read or write it.
+    #[error("no permission to use database `{0}`")]
+    Forbidden(PathBuf),
     /// Something unique is there already: what.
     #[error("{0} is taken")]
     Taken(String),
@@ -71,7 +76,9 @@ pub enum StoreError {
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    connection: Mutex<Connection>,
+    connection: Arc<Mutex<Connection>>,
+    #[cfg(test)]
+    hindrance: hinder::Hindrance,
 }
 
 impl Store {
@@ -86,22 +93,31 @@ impl Store {
         connection.pragma_update(None, "journal_mode", "WAL").map_err(say)?;
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(say)?;
         connection.pragma_update(None, "foreign_keys", true).map_err(say)?;
-        Migrations::from_slice(MIGRATIONS).to_latest(&mut connection).map_err(|e| match e {
-            rusqlite_migration::Error::RusqliteError { err, .. } => translate(path, &err),
-            other => StoreError::Unusable { path: path.to_owned(), why: other.to_string() },
-        })?;
+        migrate(path, &mut connection)?;
         restrict(path);
-        Ok(Self { path: path.to_owned(), connection: Mutex::new(connection) })
+        Ok(Self::over(path, connection))
+    }
+
+    fn over(path: &Path, connection: Connection) -> Self {
+        Self {
+            path: path.to_owned(),
+            connection: Arc::new(Mutex::new(connection)),
+            #[cfg(test)]
+            hindrance: hinder::Hindrance::default(),
+        }
     }
 
     /// Opens for reading only; nothing is made or migrated.
     pub fn open_readonly(path: &Path) -> Result<Self, StoreError> {
-        if !path.exists() {
-            return Err(StoreError::Missing(path.to_owned()));
+        match path.try_exists() {
+            Ok(true) => {}
+            Ok(false) => return Err(StoreError::Missing(path.to_owned())),
+            // It could not be asked: that does not mean that there is none.
+            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => return Err(StoreError::Forbidden(path.to_owned())),
+            Err(e) => return Err(StoreError::Unusable { path: path.to_owned(), why: e.to_string() }),
         }
         Self::refuse_newer(path)?;
-        let connection = read_only(path)?;
-        Ok(Self { path: path.to_owned(), connection: Mutex::new(connection) })
+        Ok(Self::over(path, read_only(path)?))
     }
 
     /// Looks for damage; reads the whole database.
@@ -123,13 +139,21 @@ impl Store {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The connection, for writing.
+    #[cfg_attr(not(test), expect(clippy::unnecessary_wraps, reason = "tests can make any write fail here"))]
+    fn writer(&self) -> Result<MutexGuard<'_, Connection>, StoreError> {
+        #[cfg(test)]
+        self.hindrance.ask(&self.path)?;
+        Ok(self.connection())
+    }
+
     fn error(&self, e: &rusqlite::Error) -> StoreError {
         translate(&self.path, e)
     }
 
     /// Runs `work` in a transaction that is on the disk when this returns.
     fn durably<T>(&self, work: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let mut connection = self.connection();
+        let mut connection = self.writer()?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(|e| self.error(&e))?;
         let result = (|| {
             let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(|e| self.error(&e))?;
@@ -140,6 +164,13 @@ impl Store {
         let _ = connection.pragma_update(None, "synchronous", "NORMAL");
         result
     }
+}
+
+fn migrate(path: &Path, connection: &mut Connection) -> Result<(), StoreError> {
+    Migrations::from_slice(MIGRATIONS).to_latest(connection).map_err(|e| match e {
+        rusqlite_migration::Error::RusqliteError { err, .. } => translate(path, &err),
+        other => StoreError::Unusable { path: path.to_owned(), why: other.to_string() },
+    })
 }
 
 fn read_only(path: &Path) -> Result<Connection, StoreError> {
@@ -162,8 +193,16 @@ fn translate(path: &Path, e: &rusqlite::Error) -> StoreError {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Locked(path),
         Some(ErrorCode::DiskFull) => StoreError::Full(path),
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt { path, why: e.to_string() },
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) if forbidden(&path) => StoreError::Forbidden(path),
         _ => StoreError::Unusable { path, why: e.to_string() },
     }
+}
+
+/// Is this user kept out? SQLite does not tell. Asked without opening the file: closing it would drop the locks of this process.
+fn forbidden(path: &Path) -> bool {
+    use rustix::fs::{Access, access};
+    let kept_out = |path: &Path, wanted| access(path, wanted) == Err(rustix::io::Errno::ACCESS);
+    kept_out(path, Access::READ_OK | Access::WRITE_OK) || path.parent().is_some_and(|dir| kept_out(dir, Access::WRITE_OK | Access::EXEC_OK))
 }
 
 #[cfg(test)]

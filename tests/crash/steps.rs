@@ -41,9 +41,10 @@ const CREATE: &[&str] = &[
     "create.done",
 ];
 const UNDO: &[&str] = &[
-    "undo.disabled",
     "effect.close_gate",
+    "effect.count",
     "effect.terminate",
+    "destroy.stopped",
     "undo.stopped",
     "undo.condemned",
     "remove.supervisor",
@@ -58,8 +59,8 @@ const DESTROY: &[&str] = &[
     "effect.close_gate",
     "effect.terminate",
     "effect.record",
-    "destroy.stopped",
     "destroy.begun",
+    "destroy.stopped",
     "destroy.phase",
     "destroy.supervisor",
     "destroy.edge",

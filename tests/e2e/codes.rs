@@ -59,3 +59,47 @@ fn the_other_commands_print_what_they_promise() {
     let list = bed.acc(&["list"]).ok();
     assert!(!list.out.contains('\u{1b}') && !list.err.contains('\u{1b}'), "{list:?}");
 }
+
+#[test]
+fn what_makes_no_sense_is_refused_with_a_way_out() {
+    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else { return };
+    bed.acc(&["create", "x1", "--model", "hello", "--host", "foo.example.org:8080"]).error(2).says(&["has a port", "leave the port out"]);
+    bed.acc(&["create", "x1", "--model", "hello", "--idle", "0s"]).code(2);
+    bed.acc(&["create", "x1", "--model", "hello", "--set", "nosuch=1"]).error(2).says(&["`acc models hello`"]);
+    bed.create("zebra", "tester");
+    bed.acc(&["destroy", "--force", "zebra"]).ok();
+    bed.acc(&["create", "zebra", "--model", "tester"]).error(1).says(&["hint: `acc purge zebra` frees the name"]);
+    let command = r#"command = ["{{ acc }}", "demo-app", "--socket", "{{ socket }}"]"#;
+    bed.model("unknown", &format!("{command}\n[env]\nA = \"{{{{ nosuch }}}}\"\n"));
+    bed.acc(&["create", "x1", "--model", "unknown"]).error(2).says(&["nosuch", "hint: mend `", "models/unknown/model.toml`"]);
+    let files = bed.model("files", command).join("files");
+    std::fs::create_dir(&files).unwrap();
+    std::fs::write(files.join("app.conf.tera"), "{{ nosuch }}").unwrap();
+    bed.acc(&["create", "x1", "--model", "files"]).error(2).says(&["nosuch", "hint: mend `", "models/files/files/app.conf.tera`"]);
+    bed.model("wrong", "command = []\n[timeouts]\nwake = \"1s\"\n");
+    let wrong = bed.acc(&["create", "x1", "--model", "wrong"]).error(2).says(&["there are start, stop", "docs/models.md"]);
+    assert_eq!(wrong.err.matches("model `wrong` is wrong").count(), 1, "{wrong:?}");
+    bed.acc(&["models", "helo"]).error(3).says(&["did you mean `hello`"]);
+    assert!(!bed.instance("x1").exists());
+}
+
+#[test]
+fn parameters_are_shown_and_secrets_are_not() {
+    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else { return };
+    let text = "command = [\"{{ acc }}\", \"demo-app\", \"--socket\", \"{{ socket }}\"]\n\
+                [params.title]\ndefault = \"Shop\"\n[params.key]\nrequired = true\nsecret = true\n";
+    bed.model("secretive", text);
+    bed.acc(&["models", "secretive"]).ok().says(&["key", "title", "Shop", "REQUIRED"]);
+    bed.acc(&["models"]).ok().says(&["[title=Shop]", "in [ ] may be left out"]);
+    bed.acc(&["create", "zebra", "--model", "secretive", "--set", "key=s3cret"]).ok();
+    let info = bed.info("zebra");
+    assert_eq!((&info["params"]["key"], &info["params"]["title"]), (&"****".into(), &"Shop".into()), "{info}");
+    let shown = bed.acc(&["info", "zebra"]).ok().says(&["title = Shop", "key = ****"]);
+    assert!(!shown.out.contains("s3cret"));
+    bed.get("zebra", "/").status(200);
+    let logs = bed.acc(&["logs", "zebra", "--json"]).ok();
+    for line in logs.out.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(line["line"].is_string(), "{line}");
+    }
+}

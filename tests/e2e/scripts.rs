@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use nix::fcntl::{Flock, FlockArg};
+
 use crate::support::bed::{ACC, COMMAND};
 use crate::support::{Combination, Done, need, processes, run};
 
@@ -17,13 +19,17 @@ fn root() -> &'static Path {
 }
 
 /// A folder for one installation, with everything in it ended and removed at the end.
-struct Place(PathBuf);
+///
+/// One at a time on this machine: each set-up chooses the next free port, and an ordinary user's run folder has a fixed name.
+struct Place(PathBuf, #[expect(dead_code, reason = "held, never read")] Flock<fs::File>);
 
 impl Place {
     fn new() -> Self {
+        let lock = fs::OpenOptions::new().create(true).truncate(false).write(true).open("/tmp/acc-test-setup.lock").unwrap();
+        let lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e).unwrap();
         let dir = tempfile::Builder::new().prefix("acc").rand_bytes(5).tempdir_in("/tmp").unwrap().keep();
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
-        Self(dir)
+        Self(dir, lock)
     }
 }
 
@@ -71,6 +77,49 @@ fn setup_builtin_in_a_prefix() {
     assert!(!prefix.exists(), "something is left in {}", prefix.display());
 }
 
+/// Run again with a newer program, it upgrades what runs: nobody is put to sleep, and no request is lost meanwhile.
+#[test]
+fn setup_with_a_newer_program_upgrades_what_runs() {
+    let place = Place::new();
+    let prefix = place.0.join("p");
+    let setup = |binary: &Path, more: &[&str]| {
+        let mut command = Command::new(root().join("setup.sh"));
+        command.args(["--builtin", "--prefix"]).arg(&prefix).arg("--binary").arg(binary).args(more);
+        run::run(&mut command, SETUP)
+    };
+    setup(ACC.as_ref(), &[]).ok();
+    let acc = |arguments: &[&str]| {
+        let mut command = Command::new(prefix.join("bin/acc"));
+        run::run(command.arg("--config").arg(prefix.join("etc/config.toml")).args(arguments), SETUP).ok().out
+    };
+    acc(&["create", "shop", "--model", "hello"]);
+    let info: serde_json::Value = serde_json::from_str(&acc(&["info", "shop", "--json"])).unwrap();
+    let host = info["url"].as_str().unwrap().trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let to = std::net::SocketAddr::from(([127, 0, 0, 1], host.rsplit_once(':').unwrap().1.parse().unwrap()));
+    // The same program with a byte more is another file.
+    let newer = place.0.join("newer");
+    fs::copy(ACC, &newer).unwrap();
+    std::io::Write::write_all(&mut fs::OpenOptions::new().append(true).open(&newer).unwrap(), b"x").unwrap();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut answered = 0;
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                crate::support::Ask::new("GET", &host, "/").send(to).unwrap().status(200);
+                answered += 1;
+            }
+            answered
+        });
+        let done = setup(&newer, &[]);
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(client.join().unwrap() > 10);
+        done.ok().says(&["upgraded the server", "asleep to answered in"]);
+    });
+    let after: serde_json::Value = serde_json::from_str(&acc(&["info", "shop", "--json"])).unwrap();
+    assert_eq!(after["pid"], info["pid"], "an awake instance was restarted");
+    setup(&newer, &["--uninstall", "--purge-data"]).ok();
+}
+
 #[test]
 fn setup_with_nginx_and_supervisord_in_a_prefix() {
     if !need::root("the set-up takes nginx and supervisord for root only") || !Combination::REAL.possible() {
@@ -84,6 +133,44 @@ fn setup_with_nginx_and_supervisord_in_a_prefix() {
         command
     };
     comes_and_goes(&place, setup, &prefix.join("bin/acc"));
+    assert!(!prefix.exists(), "something is left in {}", prefix.display());
+}
+
+/// What cannot work is refused before anything is written; what has gone wrong can be taken away.
+#[test]
+fn setup_refuses_first_and_uninstalls_what_is_broken() {
+    let place = Place::new();
+    let prefix = place.0.join("p");
+    let setup = |more: &[&str]| {
+        let mut command = Command::new(root().join("setup.sh"));
+        command.args(["--builtin", "--no-demo", "--prefix"]).arg(&prefix).args(["--binary", ACC]).args(more);
+        run::run(&mut command, SETUP)
+    };
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    setup(&["--port", &port]).error(1).says(&["taken by another program"]);
+    setup(&["--port", "25000"]).error(2);
+    assert!(!prefix.exists(), "something was written");
+    fs::create_dir_all(prefix.join("home")).unwrap();
+    fs::set_permissions(prefix.join("home"), fs::Permissions::from_mode(0o777)).unwrap();
+    setup(&[]).error(1).says(&["can be written by others", "chmod go-w"]);
+    assert!(!prefix.join("bin").exists());
+    fs::set_permissions(prefix.join("home"), fs::Permissions::from_mode(0o755)).unwrap();
+
+    setup(&[]).ok();
+    let config = prefix.join("etc/config.toml");
+    setup(&["--port", "1025"]).error(1).says(&["listens on [\"127.0.0.1:", "edit `listen`", "halt` and `"]);
+    assert!(fs::read_to_string(prefix.join("etc/config.toml.installed")).unwrap().starts_with("# "), "it explains itself");
+    // Broken, and something runs: nothing is removed. Nothing runs: it goes.
+    let good = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{good}\n[ports]\nrange = \"1-2\"\n")).unwrap();
+    setup(&["--uninstall"]).error(1).says(&[" server", "nothing was removed"]);
+    assert!(prefix.join("bin/acc").exists());
+    processes::end_all(&place.0);
+    setup(&["--uninstall"]).ok().says(&["nothing runs", "kept: ", "removed"]);
+    assert!(!prefix.join("bin").exists() && !prefix.join("run").exists() && config.exists());
+    setup(&[]).error(1).says(&["the config that is there already is wrong"]);
+    setup(&["--uninstall", "--purge-data"]).ok();
     assert!(!prefix.exists(), "something is left in {}", prefix.display());
 }
 
@@ -109,17 +196,35 @@ fn setup_as_an_ordinary_user() {
         command.env_clear().env("HOME", &home).env("PATH", "/usr/bin:/bin");
         command
     };
+    // Somebody else was there first.
+    let run_dir = Path::new("/tmp/acc-61234");
+    fs::create_dir(run_dir).unwrap();
+    chown(run_dir, Some(USER + 1), None).unwrap();
+    let refused = run::run(&mut setup(&[]), SETUP);
+    fs::remove_dir(run_dir).unwrap();
+    refused.error(1).says(&["`/tmp/acc-61234` belongs to user 61235"]);
+    assert!(!home.join(".config").exists() && !home.join(".local").exists(), "something was written");
     comes_and_goes(&place, setup, &home.join(".local/bin/acc"));
     assert!(!Path::new("/tmp/acc-61234").exists(), "the run folder is left");
+    assert!(!home.join(".local/share/bash-completion").exists() && !home.join(".local/share/man").exists(), "help is left");
     assert!(!home.join(".local/share/acc").exists() && !home.join(".config/acc").exists());
 }
 
 #[test]
 fn setup_refuses_what_it_does_not_know() {
     let setup = |arguments: &[&str]| run::run(Command::new(root().join("setup.sh")).args(arguments), COMMAND);
-    setup(&["--bulitin"]).error(1).says(&["`--bulitin`"]);
-    setup(&["--port", "eighty"]).error(1).says(&["`eighty`"]);
-    setup(&["--purge-data"]).error(1);
+    let wrong = |arguments: &[&str], said: &str| {
+        let done = setup(arguments).error(2);
+        let last = done.err.lines().last().unwrap_or_default();
+        assert!(last.starts_with("error: ") && last.contains(said), "{done:?}");
+    };
+    wrong(&["--bulitin"], "`--bulitin`");
+    wrong(&["--port"], "--port");
+    wrong(&["--port", "eighty"], "`eighty`");
+    wrong(&["--port", "0"], "`0`");
+    wrong(&["--port", "65536"], "`65536`");
+    wrong(&["--port", "20500"], "20000-29999");
+    wrong(&["--purge-data"], "--purge-data");
     setup(&["--help"]).ok().says(&["--uninstall"]);
     // No Rust toolchain: one clear line how to get it.
     let place = Place::new();

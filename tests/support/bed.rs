@@ -253,6 +253,8 @@ range = "{ports}"
     pub fn model(&self, name: &str, text: &str) -> PathBuf {
         let dir = self.home().join("models").join(name);
         fs::create_dir_all(&dir).unwrap();
+        // acc refuses a home that others can write to, whatever the umask of whoever runs the tests.
+        let _ = fs::set_permissions(self.home(), fs::Permissions::from_mode(0o755));
         fs::write(dir.join("model.toml"), text).unwrap();
         dir
     }

@@ -111,3 +111,21 @@ fn parameters_are_the_given_ones_else_the_defaults() {
         "parameter `note` must not contain control characters; no parameter `siz`, did you mean `size`?; parameter `key` is required"
     );
 }
+
+#[test]
+fn the_reference_names_every_key_and_its_examples_are_good() {
+    let text = fs::read_to_string(repository("docs/models.md")).unwrap();
+    let faults = Faults::new("[params.x]\n");
+    let table = faults.parse();
+    read(&Section::root(&faults, &table), "m".to_owned(), Path::new("m"));
+    for key in faults.asked() {
+        let last = key.rsplit('.').next().unwrap();
+        let written = [format!("`{last}`"), format!("[{last}]"), format!("[{last}.NAME]")];
+        assert!(last == "x" || written.iter().any(|w| text.contains(w.as_str())), "`{key}` is not in docs/models.md");
+    }
+    let examples: Vec<&str> = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(examples.len(), 2);
+    for example in examples {
+        model(example).unwrap();
+    }
+}

@@ -95,6 +95,8 @@ pub enum Event {
     },
     /// The operator's wish changes.
     Want(Wanted),
+    /// It is about to be destroyed, or no longer: meanwhile nobody wakes it.
+    Retire(bool),
     /// Take it out of service for good.
     Destroy,
     /// Forget a failure.
@@ -111,7 +113,7 @@ pub enum Event {
         /// Of this run.
         run: u64,
     },
-    /// It could not be started, or its gate could not be opened.
+    /// It could not be started.
     StartFailed {
         /// Of this run.
         run: u64,
@@ -276,6 +278,7 @@ const KILL_AGAIN: Duration = Duration::from_secs(5);
 pub struct Machine {
     phase: Phase,
     wanted: Wanted,
+    retiring: bool,
     run: u64,
     process: Option<Process>,
     tickets: u32,
@@ -363,6 +366,7 @@ impl Machine {
         Self {
             phase: stored.phase,
             wanted: stored.wanted,
+            retiring: false,
             run: stored.run,
             process: stored.process,
             tickets: 0,

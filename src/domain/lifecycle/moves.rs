@@ -27,7 +27,11 @@ impl Machine {
     }
 
     pub(super) fn may_wake(&self) -> std::result::Result<(), Denied> {
-        if self.wanted == Wanted::Down { Err(Denied::Disabled) } else { Ok(()) }
+        match self.wanted {
+            _ if self.retiring => Err(Denied::Destroyed),
+            Wanted::Down => Err(Denied::Disabled),
+            Wanted::Auto | Wanted::Up => Ok(()),
+        }
     }
 
     pub(super) fn want(&self, wanted: Wanted) -> Result {
@@ -43,6 +47,17 @@ impl Machine {
             next.demand = None;
         }
         next.with([Effect::Persist, Effect::Record(Note::Wanted(wanted))])
+    }
+
+    /// It is about to be destroyed: whoever waits for it is told so, and nobody wakes it on its way out. Only remembered here,
+    /// not written down: should acc die before the end, it is as it was.
+    pub(super) fn retire(&self, retiring: bool) -> Result {
+        let mut next = self.clone();
+        next.retiring = retiring;
+        if retiring {
+            next.demand = None;
+        }
+        next.with([])
     }
 
     pub(super) fn start(&self, cause: Cause, now: Timestamp, l: &Limits) -> Result {
@@ -143,10 +158,8 @@ impl Machine {
     pub(super) fn stopped(&self, now: Timestamp, l: &Limits) -> Result {
         let mut next = self.go(Phase::Asleep, now);
         next.process = None;
-        // Disabled since it was asked for: that it has ended is a fact all the same, and facts are never refused.
-        let demand = self.demand.filter(|_| self.may_wake().is_ok());
         if self.failed_run == Some(self.run) {
-            if demand == Some(Cause::Operator) {
+            if self.demand == Some(Cause::Operator) && self.may_wake().is_ok() {
                 return next.start(Cause::Operator, now, l);
             }
             next.phase = Phase::Failed;
@@ -155,8 +168,8 @@ impl Machine {
         }
         next.failures = 0;
         let slept = Effect::Record(Note::Slept(self.drain));
-        next.demand = None;
-        if let Some(cause) = demand {
+        // An end is a fact and is never refused, whatever was wished for in the meantime.
+        if let Some(cause) = self.demand.filter(|_| self.may_wake().is_ok()) {
             let mut step = next.start(cause, now, l)?;
             step.effects.push(slept);
             return Ok(step);

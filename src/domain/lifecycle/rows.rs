@@ -9,8 +9,10 @@ type Result = std::result::Result<Step, Denied>;
 
 /// Picks the row.
 pub(super) fn apply(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
-    if let Event::Want(wanted) = event {
-        return m.want(*wanted);
+    match event {
+        Event::Want(wanted) => return m.want(*wanted),
+        Event::Retire(retiring) => return m.retire(*retiring),
+        _ => {}
     }
     match m.phase {
         Phase::Creating => creating(m, event, now),
@@ -30,6 +32,7 @@ fn creating(m: &Machine, event: &Event, now: Timestamp) -> Result {
         Event::Wake(_) | Event::Sleep { .. } | Event::Destroy | Event::Reset => Err(Denied::Creating),
         Event::Admitted => Err(Denied::NotAwake(m.phase)),
         Event::Want(_)
+        | Event::Retire(_)
         | Event::Spawned { .. }
         | Event::Ready { .. }
         | Event::StartFailed { .. }
@@ -59,6 +62,7 @@ fn asleep(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
         Event::Found(None)
         | Event::Created
         | Event::Want(_)
+        | Event::Retire(_)
         | Event::Spawned { .. }
         | Event::Ready { .. }
         | Event::StartFailed { .. }
@@ -108,6 +112,7 @@ fn waking(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
         Event::Released { .. } => m.released(now),
         Event::Created
         | Event::Want(_)
+        | Event::Retire(_)
         | Event::Reset
         | Event::Spawned { .. }
         | Event::Ready { .. }
@@ -145,8 +150,6 @@ fn awake(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
             }
         }
         Event::Exited { run, exit } if *run == m.run => m.ended(Failure::Died(*exit), now),
-        // The gate could not be opened.
-        Event::StartFailed { run, failure } if *run == m.run => m.fail(failure, now, l),
         Event::Found(Some(process)) => {
             let mut next = m.clone();
             next.process = Some(*process);
@@ -156,6 +159,7 @@ fn awake(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
         Event::Destroy => Err(Denied::NotAsleep(m.phase)),
         Event::Created
         | Event::Want(_)
+        | Event::Retire(_)
         | Event::Reset
         | Event::Spawned { .. }
         | Event::Ready { .. }
@@ -170,10 +174,10 @@ fn awake(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
 
 fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
     match event {
-        Event::Wake(_) if m.may_wake().is_err() => Err(Denied::Disabled),
         // An idle stop gives way to anybody; an operator's stop only to the operator, requests wait until it is over.
-        Event::Wake(cause) if m.drain == Drain::Idle || *cause == Cause::Operator => m.back_to_awake([]),
+        Event::Wake(cause) if m.drain == Drain::Idle || *cause == Cause::Operator => m.may_wake().and_then(|()| m.back_to_awake([])),
         Event::Wake(cause) => {
+            m.may_wake()?;
             let mut next = m.clone();
             next.demand = Some(*cause);
             next.with([])
@@ -214,6 +218,7 @@ fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
         Event::Admitted => Err(Denied::NotAwake(m.phase)),
         Event::Created
         | Event::Want(_)
+        | Event::Retire(_)
         | Event::Reset
         | Event::Spawned { .. }
         | Event::Ready { .. }
@@ -265,6 +270,7 @@ fn stopping(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
         Event::Released { .. } => m.released(now),
         Event::Created
         | Event::Want(_)
+        | Event::Retire(_)
         | Event::Reset
         | Event::Spawned { .. }
         | Event::Ready { .. }
@@ -305,6 +311,7 @@ fn failed(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
         | Event::Sleep { .. }
         | Event::Created
         | Event::Want(_)
+        | Event::Retire(_)
         | Event::Spawned { .. }
         | Event::Ready { .. }
         | Event::StartFailed { .. }
@@ -322,6 +329,7 @@ fn destroyed(m: &Machine, event: &Event) -> Result {
         Event::Destroy | Event::Sleep { .. } => m.stay(),
         Event::Created
         | Event::Want(_)
+        | Event::Retire(_)
         | Event::Spawned { .. }
         | Event::Ready { .. }
         | Event::StartFailed { .. }

@@ -245,6 +245,7 @@ fn sample_events() -> Vec<(&'static str, Event)> {
         ("wake: operator", Event::Wake(Cause::Operator)),
         ("sleep", Event::Sleep { now: false }),
         ("sleep now", Event::Sleep { now: true }),
+        ("retire", Event::Retire(true)),
         ("destroy", Event::Destroy),
         ("reset", Event::Reset),
         ("spawned", Event::Spawned { run: 1, process: PROCESS }),
@@ -349,8 +350,8 @@ proptest! {
 
 /// What somebody asks for may be refused; what has happened has happened.
 fn is_wish(event: &Event) -> bool {
-    use Event::{Admitted, Created, Destroy, Reset, Sleep, Wake, Want};
-    matches!(event, Created | Wake(_) | Sleep { .. } | Want(_) | Destroy | Reset | Admitted)
+    use Event::{Admitted, Created, Destroy, Reset, Retire, Sleep, Wake, Want};
+    matches!(event, Created | Wake(_) | Sleep { .. } | Want(_) | Retire(_) | Destroy | Reset | Admitted)
 }
 
 fn of_run(event: Event, run: u64) -> Event {

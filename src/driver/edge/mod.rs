@@ -74,18 +74,18 @@ pub trait Edge: Send + Sync {
     /// Writes the whole configuration and checks it, before the edge's program is started.
     async fn prepare(&self, routes: &[Route]) -> Result<(), EdgeError>;
 
+    /// Is the edge's program up and listening? `false`: it is not, and what a former one left behind that would keep the next
+    /// from listening was ended. An edge without a program of its own always is.
+    async fn is_up(&self) -> Result<bool, EdgeError> {
+        Ok(true)
+    }
+
     /// Makes these routes the ones in force: nothing is done when they are already, otherwise checked, at most one reload
     /// a second, the old ones kept when the new ones are refused. Returns when they are in force.
     async fn apply(&self, routes: &[Route]) -> Result<(), EdgeError>;
 
     /// Lets traffic reach the instance directly.
     async fn open(&self, gate: &Gate) -> Result<(), EdgeError>;
-
-    /// Ends what an edge that was killed has left behind: it holds the ports. What it works on is finished first, unless all
-    /// must end `now`. Returns how many processes were told.
-    async fn sweep(&self, _now: bool) -> Result<usize, EdgeError> {
-        Ok(0)
-    }
 
     /// Lets no new connection reach the instance; those made go on. Returns when no worker can still be on its way through.
     async fn close(&self, gate: &Gate) -> Result<(), EdgeError>;

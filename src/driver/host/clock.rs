@@ -29,6 +29,13 @@ impl Clock for SystemClock {
     }
 }
 
+/// Nanoseconds of the monotonic clock: what the demo application writes its record with, so that the two can be compared.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    u64::try_from(t.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(t.tv_nsec).unwrap_or(0)
+}
+
 /// A clock for tests: stands still until it is moved.
 #[derive(Debug, Default)]
 pub struct ManualClock {

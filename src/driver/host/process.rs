@@ -24,6 +24,8 @@ const REAP_WAIT: Duration = Duration::from_millis(250);
 pub struct Stat {
     /// It has ended and waits for its parent.
     pub zombie: bool,
+    /// Its parent.
+    pub parent: i32,
     /// Process group.
     pub group: i32,
     /// Session.
@@ -61,6 +63,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
     let field = |number: usize| fields.get(number - 3).copied();
     Some(Stat {
         zombie: matches!(field(3)?, "Z" | "X" | "x"),
+        parent: field(4)?.parse().ok()?,
         group: field(5)?.parse().ok()?,
         session: field(6)?.parse().ok()?,
         start_time: field(22)?.parse().ok()?,
@@ -76,6 +79,14 @@ pub fn start_time(pid: i32) -> io::Result<Option<u64>> {
 /// The living process of this pid.
 pub fn by_pid(pid: i32) -> io::Result<Option<Process>> {
     Ok(start_time(pid)?.map(|start_time| Process { pid, start_time }))
+}
+
+/// Living children of a process, in no order; none when `/proc` cannot be read.
+#[must_use]
+pub fn children(parent: i32) -> Vec<i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| matches!(stat(*pid), Ok(Some(seen)) if seen.parent == parent && !seen.zombie)).collect()
 }
 
 /// Is this very process alive?
@@ -166,6 +177,11 @@ impl Held {
     #[must_use]
     pub fn process(&self) -> Process {
         self.process
+    }
+
+    /// Holds it twice.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { process: self.process, pidfd: self.pidfd.as_ref().map(OwnedFd::try_clone).transpose()? })
     }
 
     /// See [`ended`].

@@ -1,6 +1,8 @@
 //! Users of this host: looked up, and given files.
 
+use std::fs;
 use std::io;
+use std::os::unix::fs::{PermissionsExt, lchown};
 use std::path::Path;
 
 use nix::unistd::{Gid, Uid, User};
@@ -19,7 +21,29 @@ pub fn ids(user: &str) -> io::Result<(Uid, Gid)> {
     }
 }
 
-/// Gives a folder and all in it to a user; links are not followed. Only root can; for others it is a no-op.
+/// Hands an instance's folder over to the user it runs as: everything can be read by the user's group, and only what the
+/// application or nginx's workers write belongs to the user: `data` and `log/access`. The rest stays acc's, above all the
+/// folder itself and `log`: root writes there, and whoever owned them could put links in root's way. Links in it are not
+/// followed. Only root can; for others, who run everything as themselves, it is a no-op.
+pub fn settle(dir: &Path, user: &str) -> io::Result<()> {
+    if !is_root() {
+        return Ok(());
+    }
+    let (uid, gid) = ids(user)?;
+    share(dir, gid)?;
+    for own in [dir.join("data"), dir.join("log/access")] {
+        give_tree(&own, uid, gid)?;
+    }
+    Ok(())
+}
+
+/// Takes a folder and the files directly in it for root; folders in it stay whose they are. Only root can.
+pub fn keep(dir: &Path) -> io::Result<()> {
+    lchown(dir, Some(0), Some(0))?;
+    entries(dir, |entry| if fs::symlink_metadata(entry)?.is_dir() { Ok(()) } else { lchown(entry, Some(0), Some(0)) })
+}
+
+/// Gives a file, socket or folder with all in it to a user. Only root can; for others it is a no-op.
 pub fn give(path: &Path, user: &str) -> io::Result<()> {
     if !is_root() {
         return Ok(());
@@ -29,11 +53,59 @@ pub fn give(path: &Path, user: &str) -> io::Result<()> {
 }
 
 fn give_tree(path: &Path, uid: Uid, gid: Gid) -> io::Result<()> {
-    std::os::unix::fs::lchown(path, Some(uid.as_raw()), Some(gid.as_raw()))?;
-    if std::fs::symlink_metadata(path)?.is_dir() {
-        for entry in std::fs::read_dir(path)? {
-            give_tree(&entry?.path(), uid, gid)?;
+    lchown(path, Some(uid.as_raw()), Some(gid.as_raw()))?;
+    entries(path, |entry| give_tree(entry, uid, gid))
+}
+
+/// The group may read what the owner may read, and write nothing.
+fn share(path: &Path, gid: Gid) -> io::Result<()> {
+    lchown(path, None, Some(gid.as_raw()))?;
+    let found = fs::symlink_metadata(path)?;
+    if !found.is_symlink() {
+        let mode = found.permissions().mode() & 0o7777;
+        fs::set_permissions(path, fs::Permissions::from_mode((mode & !0o070) | ((mode & 0o500) >> 3)))?;
+    }
+    entries(path, |entry| share(entry, gid))
+}
+
+fn entries(path: &Path, mut each: impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+    if fs::symlink_metadata(path)?.is_dir() {
+        for entry in fs::read_dir(path)? {
+            each(&entry?.path())?;
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn an_instance_owns_only_what_it_writes() {
+        if !is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        for below in ["data", "log/access"] {
+            fs::create_dir_all(dir.path().join(below)).unwrap();
+        }
+        fs::write(dir.path().join("secret.conf"), "x").unwrap();
+        fs::set_permissions(dir.path().join("secret.conf"), fs::Permissions::from_mode(0o600)).unwrap();
+        settle(dir.path(), "nobody").unwrap();
+        let (uid, gid) = ids("nobody").unwrap();
+        let of = |below: &str| {
+            let found = fs::metadata(dir.path().join(below)).unwrap();
+            (found.uid(), found.gid(), found.mode() & 0o777)
+        };
+        for acc in ["", "log", "secret.conf"] {
+            assert_eq!((of(acc).0, of(acc).1), (0, gid.as_raw()), "{acc}");
+        }
+        assert_eq!(of("secret.conf").2, 0o640);
+        for own in ["data", "log/access"] {
+            assert_eq!((of(own).0, of(own).1), (uid.as_raw(), gid.as_raw()), "{own}");
+        }
+        assert!(ids("no-such-user").unwrap_err().to_string().contains("`no-such-user`"));
+    }
 }

@@ -18,6 +18,7 @@ use super::wait::{Steps, Watch, pause};
 use super::{Probe, Question, health};
 use crate::domain::instance::Listen;
 use crate::driver::host::fs::{make_dir, remove_file};
+use crate::driver::host::peer;
 
 /// Even when the folder is watched the socket is looked for this often: a watch may be lost.
 const LOOK_ANYWAY: Duration = Duration::from_millis(100);
@@ -89,7 +90,7 @@ impl Probe for SocketProbe {
         let mut unwell = Steps::HEALTH;
         loop {
             let well = match &question.listen {
-                Listen::Unix(path) => is_well(connect_unix(path).await, question).await,
+                Listen::Unix(path) => is_well(connect_unix(path, self.owner.map(|o| o.uid)).await, question).await,
                 Listen::Tcp(address) => is_well(connect_tcp(*address).await, question).await,
             };
             if well {
@@ -157,13 +158,13 @@ fn check_free(address: SocketAddr) -> Result<(), String> {
 }
 
 /// Resolves with a connection: told by the folder that the file has appeared, then by trying.
-async fn connect_unix(path: &Path) -> UnixStream {
+async fn connect_unix(path: &Path, owner: Option<u32>) -> UnixStream {
     // The watch comes first: a socket made between a look and the watch would be missed.
     let mut watch = path.parent().map(Watch::new);
     let mut steps = Steps::SOCKET;
     loop {
         match UnixStream::connect(path).await {
-            Ok(stream) => return stream,
+            Ok(stream) if peer::check(&stream, owner).is_ok() => return stream,
             Err(e) if e.kind() == ErrorKind::NotFound => {
                 steps = Steps::SOCKET;
                 match &mut watch {
@@ -171,7 +172,7 @@ async fn connect_unix(path: &Path) -> UnixStream {
                     None => pause(LOOK_ANYWAY).await,
                 }
             }
-            Err(_) => pause(steps.pause()).await,
+            Ok(_) | Err(_) => pause(steps.pause()).await,
         }
     }
 }

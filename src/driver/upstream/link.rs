@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use super::{Pool, ReceiveBody, SendBody};
 use crate::domain::instance::Listen;
+use crate::driver::host::peer;
 
 /// A connect to a socket on this host is answered at once; longer than this means a full backlog or a stopped process.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -63,8 +64,8 @@ pub(super) struct Link {
 
 impl Link {
     /// Connects; `pool`: where to go when an answer was read to its end.
-    pub(super) async fn connect(listen: &Listen, pool: Option<Arc<Pool>>) -> io::Result<Box<Self>> {
-        let stream = match tokio::time::timeout(CONNECT, connect(listen)).await {
+    pub(super) async fn connect(listen: &Listen, owner: Option<u32>, pool: Option<Arc<Pool>>) -> io::Result<Box<Self>> {
+        let stream = match tokio::time::timeout(CONNECT, connect(listen, owner)).await {
             Ok(stream) => stream?,
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
         };
@@ -148,7 +149,7 @@ impl Link {
     }
 }
 
-async fn connect(listen: &Listen) -> io::Result<Stream> {
+async fn connect(listen: &Listen, owner: Option<u32>) -> io::Result<Stream> {
     match listen {
         Listen::Unix(path) => {
             let mut pause = Duration::from_millis(1);
@@ -159,7 +160,11 @@ async fn connect(listen: &Listen) -> io::Result<Stream> {
                         tokio::time::sleep(pause).await;
                         pause = (pause * 2).min(Duration::from_millis(20));
                     }
-                    other => return other.map(Stream::Unix),
+                    other => {
+                        let stream = other?;
+                        peer::check(&stream, owner)?;
+                        return Ok(Stream::Unix(stream));
+                    }
                 }
             }
         }

@@ -13,13 +13,15 @@ mod link;
 
 use std::collections::HashMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use hyper::{Method, Request, Response, header};
 use tokio::time::Instant;
 
+use crate::domain::instance::Listen;
 use crate::domain::name::InstanceName;
 use crate::driver::edge::Gate;
 
@@ -64,8 +66,13 @@ pub struct Upstreams {
 }
 
 struct Shared {
-    pooling: bool,
+    pooling: AtomicBool,
+    owner: Option<u32>,
+    /// A socket of acc's own, see [`Upstreams::trust`].
+    own: OnceLock<PathBuf>,
     pools: RwLock<HashMap<InstanceName, Arc<Pool>>>,
+    /// Upgraded connections that have been silent for so long that they are not use, by instance and run.
+    silent: Mutex<HashMap<(InstanceName, u64), u32>>,
     reaping: AtomicBool,
 }
 
@@ -90,7 +97,35 @@ impl Upstreams {
     /// `pooling`: keep connections for the next request; without it every request has its own (`Connection: close`).
     #[must_use]
     pub fn new(pooling: bool) -> Self {
-        Self { shared: Arc::new(Shared { pooling, pools: RwLock::default(), reaping: AtomicBool::new(false) }) }
+        Self::to_instances_of(None, pooling)
+    }
+
+    /// The same, and unix sockets are believed to be an instance's only when this user listens there.
+    #[must_use]
+    pub fn to_instances_of(owner: Option<u32>, pooling: bool) -> Self {
+        let pooling = AtomicBool::new(pooling);
+        Self {
+            shared: Arc::new(Shared {
+                pooling,
+                owner,
+                own: OnceLock::new(),
+                pools: RwLock::default(),
+                silent: Mutex::default(),
+                reaping: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    /// At this path acc itself listens: requests go there when another acc has taken over. The folder is acc's own, so nobody
+    /// else can have put a socket there.
+    pub fn trust(&self, own: PathBuf) {
+        let _ = self.shared.own.set(own);
+    }
+
+    /// Who must listen where the gate leads.
+    fn owner_of(&self, gate: &Gate) -> Option<u32> {
+        let is_own = matches!(&gate.listen, Listen::Unix(path) if self.shared.own.get() == Some(path));
+        if is_own { None } else { self.shared.owner }
     }
 
     /// Sends a request and returns the head of the answer; its body arrives as it is read. There is no time limit on the
@@ -100,18 +135,18 @@ impl Upstreams {
     /// See [`UpstreamError`]: either the instance never saw the request, or it may have.
     pub async fn request(&self, gate: &Gate, req: Request<SendBody>) -> Result<Response<ReceiveBody>, UpstreamError> {
         let mut req = req;
-        if self.shared.pooling {
+        if self.shared.pooling.load(Ordering::Acquire) {
             let pool = self.pool(gate);
             match Self::over_parked(&pool, req).await {
                 Ok(done) => return done,
                 Err(unsent) => req = unsent,
             }
-            return Self::over_fresh(gate, Some(pool), req).await;
+            return self.over_fresh(gate, Some(pool), req).await;
         }
         if !req.headers().contains_key(header::UPGRADE) {
             req.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
         }
-        Self::over_fresh(gate, None, req).await
+        self.over_fresh(gate, None, req).await
     }
 
     /// Tries parked connections; gives the request back when none of them took it.
@@ -135,8 +170,13 @@ impl Upstreams {
         Err(req)
     }
 
-    async fn over_fresh(gate: &Gate, pool: Option<Arc<Pool>>, req: Request<SendBody>) -> Result<Response<ReceiveBody>, UpstreamError> {
-        let link = match Link::connect(&gate.listen, pool).await {
+    async fn over_fresh(
+        &self,
+        gate: &Gate,
+        pool: Option<Arc<Pool>>,
+        req: Request<SendBody>,
+    ) -> Result<Response<ReceiveBody>, UpstreamError> {
+        let link = match Link::connect(&gate.listen, self.owner_of(gate), pool).await {
             Ok(link) => link,
             Err(source) => return Err(UpstreamError::Connect { request: Box::new(req), source }),
         };
@@ -165,9 +205,33 @@ impl Upstreams {
         }
     }
 
-    /// Open connections of that run that carry no request now. Those the instance has closed meanwhile are dropped first.
+    /// Keeps no connection any more: those without a request are closed now, the others after theirs. Another acc has taken
+    /// over, and to it every connection of this one is use.
+    pub fn retire(&self) {
+        self.shared.pooling.store(false, Ordering::Release);
+        let pools = std::mem::take(&mut *self.shared.pools.write().unwrap_or_else(PoisonError::into_inner));
+        for pool in pools.into_values() {
+            pool.close();
+        }
+    }
+
+    /// Counts an upgraded connection of that run among those that are not use, until the value is dropped.
+    #[must_use]
+    pub fn silent(&self, gate: &Gate) -> Silent {
+        let key = (gate.name.clone(), gate.run);
+        *lock(&self.shared.silent).entry(key.clone()).or_default() += 1;
+        Silent { shared: self.shared.clone(), key }
+    }
+
+    /// Open connections of that run that are not use: those that carry no request now, and the silent ones. Those the
+    /// instance has closed meanwhile are dropped first.
     #[must_use]
     pub fn pooled(&self, gate: &Gate) -> u32 {
+        let silent = lock(&self.shared.silent).get(&(gate.name.clone(), gate.run)).copied().unwrap_or(0);
+        self.parked(gate) + silent
+    }
+
+    fn parked(&self, gate: &Gate) -> u32 {
         let pools = self.shared.pools.read().unwrap_or_else(PoisonError::into_inner);
         let Some(pool) = pools.get(&gate.name).filter(|pool| pool.run == gate.run).cloned() else { return 0 };
         drop(pools);
@@ -192,6 +256,24 @@ impl Upstreams {
             old.close();
         }
         pool
+    }
+}
+
+/// An upgraded connection that is not use any more.
+pub struct Silent {
+    shared: Arc<Shared>,
+    key: (InstanceName, u64),
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        let mut silent = lock(&self.shared.silent);
+        if let Some(count) = silent.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                silent.remove(&self.key);
+            }
+        }
     }
 }
 

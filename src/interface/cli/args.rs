@@ -76,7 +76,7 @@ pub enum Command {
     #[command(after_help = "Example:\n  acc restart shop")]
     Restart(Names),
     /// Let instances sleep and wake by themselves (wanted: auto).
-    #[command(after_help = "Example:\n  acc enable shop")]
+    #[command(alias = "unpin", after_help = "Example:\n  acc enable shop")]
     Enable(Names),
     /// Keep instances asleep: no request wakes them (wanted: down).
     #[command(after_help = "Example:\n  acc disable shop")]
@@ -99,9 +99,9 @@ pub enum Command {
     /// Show everything about one instance.
     #[command(after_help = "Example:\n  acc info shop --json")]
     Info(Name),
-    /// List the models: what instances can be made from.
-    #[command(after_help = "Example:\n  acc models")]
-    Models,
+    /// List the models: what instances can be made from; or show one with its parameters.
+    #[command(after_help = "Example:\n  acc models hello")]
+    Models(ModelsArgs),
     /// Show what an instance has printed.
     #[command(after_help = "Example:\n  acc logs shop -f")]
     Logs(LogsArgs),
@@ -113,9 +113,21 @@ pub enum Command {
     /// Quiet when nothing happened, so it fits into a crontab.
     #[command(after_help = "Example:\n  acc monitor --dry-run")]
     Monitor(MonitorArgs),
-    /// Run the daemon in the foreground: SIGTERM ends it, SIGHUP reads the config again.
+    /// Prove on this host that no request is lost when an instance is stopped and woken.
+    ///
+    /// Clients ask a scratch instance without a pause (GET, POST, slow answers, streams, WebSockets) while it is put to sleep
+    /// and woken over and over. What each of them got is held against what the application itself has recorded. Exit code 0
+    /// only when nothing was lost, answered wrong or delivered twice. Nothing is left behind.
+    #[command(after_help = "Example:\n  acc prove --cycles 100 --clients 8")]
+    Prove(ProveArgs),
+    /// Run the daemon in the foreground: SIGTERM ends it, SIGHUP reads the config again, SIGUSR2 upgrades it.
+    ///
+    /// An upgrade puts the program in place of the running one; no request is lost.
     #[command(visible_alias = "serve", after_help = "Example:\n  acc server -v")]
-    Server,
+    Server(ServerArgs),
+    /// The part of the server that serves, started by the part that watches it.
+    #[command(name = "worker", hide = true)]
+    Worker(WorkerArgs),
     /// Check or show the config.
     #[command(subcommand, after_help = "Example:\n  acc config check")]
     Config(ConfigCommand),
@@ -139,6 +151,28 @@ pub struct BootArgs {
     /// Become the supervisor instead of leaving it in the background: for systemd.
     #[arg(long)]
     pub foreground: bool,
+}
+
+/// Options of `server`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ServerArgs {
+    /// What the program that this one takes the place of has left.
+    #[arg(long, hide = true)]
+    pub resume: Option<String>,
+}
+
+/// Options of `worker`.
+#[derive(Debug, Clone, Args)]
+pub struct WorkerArgs {
+    /// Names and numbers of the listening sockets.
+    #[arg(long)]
+    pub sockets: String,
+    /// Number of the socket to the keeper.
+    #[arg(long)]
+    pub tether: i32,
+    /// Process id of the keeper.
+    #[arg(long)]
+    pub keeper: u32,
 }
 
 /// One instance.
@@ -179,7 +213,7 @@ pub struct CreateArgs {
     #[arg(long, value_name = "KEY=FILE", value_parser = key_value)]
     pub set_file: Vec<(String, String)>,
     /// Put to sleep after this long without use [default: idle.timeout].
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = some_time)]
     pub idle: Option<Duration>,
     /// Sleep and wake by itself, always on, or disabled [default: auto].
     #[arg(long, value_name = "auto|up|down", value_parser = ["auto", "up", "down"], hide_possible_values = true)]
@@ -225,6 +259,14 @@ pub struct ListArgs {
     pub limit: Option<usize>,
 }
 
+/// Options of `models`.
+#[derive(Debug, Clone, Args)]
+pub struct ModelsArgs {
+    /// Only this one, with its parameters.
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+}
+
 /// Options of `logs`.
 #[derive(Debug, Clone, Args)]
 pub struct LogsArgs {
@@ -261,6 +303,33 @@ pub struct MonitorArgs {
     pub dry_run: bool,
 }
 
+/// Options of `prove`.
+#[derive(Debug, Clone, Args)]
+pub struct ProveArgs {
+    /// Use this instance and leave it as it was found, instead of a scratch one that is removed afterwards.
+    #[arg(long, value_name = "NAME", conflicts_with = "app")]
+    pub instance: Option<String>,
+    /// Put it to sleep this often [default: 100, or until --for is over].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub cycles: Option<u32>,
+    /// Clients at once.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub clients: u16,
+    /// Model of the scratch instance.
+    #[arg(long, value_name = "MODEL", default_value = "hello")]
+    pub app: String,
+    /// End after this long, even if cycles are left.
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub time: Option<Duration>,
+    /// Also kill the instance, the server, the supervisor and nginx's workers, at moments drawn by chance. Every other instance
+    /// of this installation feels it too.
+    #[arg(long)]
+    pub chaos: bool,
+    /// Repeat the chance of an earlier run.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+}
+
 /// What to do with the config.
 #[derive(Debug, Clone, Subcommand)]
 pub enum ConfigCommand {
@@ -288,6 +357,12 @@ pub struct ManArgs {
     pub dir: Option<PathBuf>,
 }
 
+/// A duration of at least a millisecond.
+fn some_time(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|e| e.to_string())?;
+    if duration.as_millis() == 0 { Err("must be longer than zero".to_owned()) } else { Ok(duration) }
+}
+
 fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -311,7 +386,8 @@ mod tests {
         let parse = |name: &str| Cli::try_parse_from(["acc", name, "a", "b"]).unwrap().command;
         assert!(matches!(parse("wake"), Command::Start(n) if n.names == ["a", "b"]));
         assert!(matches!(parse("sleep"), Command::Stop(n) if n.names.names == ["a", "b"] && !n.now));
-        assert!(matches!(Cli::try_parse_from(["acc", "serve"]).unwrap().command, Command::Server));
+        assert!(matches!(parse("unpin"), Command::Enable(n) if n.names == ["a", "b"]));
+        assert!(matches!(Cli::try_parse_from(["acc", "serve"]).unwrap().command, Command::Server(_)));
     }
 
     #[test]

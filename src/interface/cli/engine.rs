@@ -11,6 +11,17 @@ use crate::service::request::Request;
 /// Reads the config again; called on SIGHUP.
 pub type Reload = Box<dyn Fn() -> Result<Config, ServiceError> + Send + Sync>;
 
+/// What a keeper leaves to its worker: open files, by number.
+#[derive(Debug, Clone)]
+pub struct LeftToWorker {
+    /// Names and numbers of the listening sockets.
+    pub sockets: String,
+    /// Number of the socket to the keeper.
+    pub tether: i32,
+    /// Process id of the keeper.
+    pub keeper: u32,
+}
+
 /// Runs what the commands ask for.
 #[async_trait(?Send)]
 pub trait Engine {
@@ -23,6 +34,9 @@ pub trait Engine {
     /// Puts everything to sleep and ends it.
     async fn halt(&self, config: &Config) -> Result<HaltReport, ServiceError>;
 
-    /// Runs the server until it is told to end.
-    async fn serve(&self, config: Config, reload: Reload) -> Result<(), ServiceError>;
+    /// Keeps the server running until it is told to end; `resume`: what the program before this one has left.
+    async fn keep(&self, config: Config, resume: Option<String>) -> Result<(), ServiceError>;
+
+    /// Serves behind a keeper.
+    async fn work(&self, config: Config, left: LeftToWorker, reload: Reload) -> Result<(), ServiceError>;
 }

@@ -1,7 +1,7 @@
 //! Where the log goes and how much of it: standard error, by `[log]` for the server, by `-v` for everything else.
 //!
-//! A line that cannot be written (the disk is full, the supervisor that read it has died) is dropped: the library's way to tell
-//! of it is to print, which panics in the same situation and would end whatever was at work.
+//! A line that cannot be written (the disk is full, whoever read the pipe has died) is dropped. By default the library would
+//! complain about it on the same standard error, and panic in the middle of a request when that fails as well.
 
 use tracing_subscriber::EnvFilter;
 
@@ -35,9 +35,9 @@ pub fn short(verbose: u8, quiet: bool) {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(short_filter(verbose, quiet)))
         .with_writer(std::io::stderr)
+        .log_internal_errors(false)
         .with_ansi(false)
         .without_time()
-        .log_internal_errors(false)
         .finish();
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
@@ -45,7 +45,7 @@ pub fn short(verbose: u8, quiet: bool) {
 /// Sets up the log of the server. A second call changes nothing.
 pub fn server(config: &LogConfig, verbose: u8, quiet: bool) {
     let filter = EnvFilter::new(server_filter(&config.level, verbose, quiet));
-    let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).log_internal_errors(false);
+    let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false).with_ansi(false);
     let _ = match config.format {
         LogFormat::Text => tracing::subscriber::set_global_default(base.finish()),
         LogFormat::Json => tracing::subscriber::set_global_default(base.json().flatten_event(true).finish()),

@@ -27,7 +27,7 @@ use crate::config::env::Env;
 use crate::config::{self, Config, ConfigErrors};
 use crate::service::error::{ErrorKind, ServiceError, chain};
 use args::{Cli, Command, ConfigCommand};
-pub use engine::{Engine, Reload};
+pub use engine::{Engine, LeftToWorker, Reload};
 use exit::Exit;
 use output::{End, Style, Ui};
 
@@ -59,16 +59,25 @@ fn command(engine: &dyn Engine, cli: Cli, env: &Env, ui: &mut Ui) -> End {
         _ => {}
     }
     let config = load(file.clone(), env)?;
-    if matches!(cli.command, Command::Server) {
-        logging::server(&config.log, ui.style.verbose, ui.style.quiet);
-        // Read anew each time: what the environment says does not change, what the file says may.
-        let env = env.clone();
-        let reload: Reload = Box::new(move || load(file.clone(), &env));
-        return block_on(true, commands::server::run(engine, config, reload));
+    match cli.command {
+        Command::Server(args) => {
+            logging::server(&config.log, ui.style.verbose, ui.style.quiet);
+            // One thread: it is to be small, and its children are to die with it and not with one of its threads.
+            block_on(false, commands::server::keep(engine, config, args))
+        }
+        Command::Worker(args) => {
+            logging::server(&config.log, ui.style.verbose, ui.style.quiet);
+            // Read anew each time: what the environment says does not change, what the file says may.
+            let env = env.clone();
+            let reload: Reload = Box::new(move || load(file.clone(), &env));
+            block_on(true, commands::server::work(engine, config, args, reload))
+        }
+        command => {
+            logging::short(ui.style.verbose, ui.style.quiet);
+            let call = Call { ui, engine, config: &config };
+            block_on(false, dispatch(call, command))
+        }
     }
-    logging::short(ui.style.verbose, ui.style.quiet);
-    let call = Call { ui, engine, config: &config };
-    block_on(false, dispatch(call, cli.command))
 }
 
 /// What every command is given.
@@ -95,14 +104,17 @@ async fn dispatch(mut call: Call<'_>, command: Command) -> End {
         Command::Purge(args) => commands::purge::run(call, args).await,
         Command::List(args) => commands::list::run(call, &args),
         Command::Info(args) => commands::info::run(call, &args),
-        Command::Models => commands::models::run(call),
+        Command::Models(args) => commands::models::run(call, &args),
         Command::Logs(args) => commands::logs::run(call, &args).await,
         Command::Events(args) => commands::events::run(call, &args),
         Command::Monitor(args) => commands::monitor::run(call, &args).await,
+        Command::Prove(args) => commands::prove::run(call, args).await,
         Command::Config(ConfigCommand::Check) => commands::config::check(call),
         Command::Config(ConfigCommand::Show) => commands::config::show(call),
         // Answered before there was a config.
-        Command::Server | Command::Doctor | Command::Completions(_) | Command::Man(_) | Command::DemoApp(_) => Ok(Exit::Done),
+        Command::Server(_) | Command::Worker(_) | Command::Doctor | Command::Completions(_) | Command::Man(_) | Command::DemoApp(_) => {
+            Ok(Exit::Done)
+        }
     }
 }
 

@@ -44,6 +44,26 @@ pub async fn watch<T>(style: Style, config: &Config, what: &str, instance: Optio
     done
 }
 
+/// Waits for `work` while showing what `line` says at each look.
+pub async fn follow<T>(style: Style, line: impl Fn() -> String, work: impl Future<Output = T>) -> T {
+    if !shown(style) {
+        return work.await;
+    }
+    let bar = spinner(&line());
+    let mut work = std::pin::pin!(work);
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let done = loop {
+        tokio::select! {
+            biased;
+            done = work.as_mut() => break done,
+            _ = looks.tick() => bar.set_message(line()),
+        }
+    };
+    bar.finish_and_clear();
+    done
+}
+
 /// Progress is talk, and a pipe or a log file has no use for it.
 fn shown(style: Style) -> bool {
     style.talk_to_terminal && !style.quiet && !style.json

@@ -1,11 +1,14 @@
 //! Values as text for people: tables, one instance, what a verb came to. Pure: the same value gives the same text.
 
+use std::fmt::Write as _;
+
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table};
 use std::time::Duration;
 
 use super::human::{NONE, ago, clean, duration, maybe_ago};
 use crate::domain::model::{ListenKind, Model, Param};
 use crate::domain::time::WallTime;
+use crate::prove::report::{Report, Spread};
 use crate::service::outcome::{EventView, InstanceView, ListenView, Outcome, PassLine};
 
 /// An empty table: no lines, columns set apart by two spaces.
@@ -94,6 +97,13 @@ fn when(now: WallTime, at: Option<&str>) -> String {
     }
 }
 
+/// A time to come, with how long that is.
+fn until(now: WallTime, at: &str) -> String {
+    let left = at.parse::<jiff::Timestamp>().ok().and_then(|time| u64::try_from(time.as_millisecond() - now.0).ok());
+    let left = left.map_or_else(String::new, |ms| format!(" (in {})", duration(Duration::from_secs(ms.div_ceil(1000)))));
+    format!("by a request, not before {}{left}; `acc start` tries at once", clean(at))
+}
+
 /// `acc info`.
 #[must_use]
 pub fn info(i: &InstanceView, now: WallTime) -> String {
@@ -119,8 +129,14 @@ pub fn info(i: &InstanceView, now: WallTime) -> String {
         ("wakes", i.wakes.to_string()),
         ("folder", clean(&i.dir)),
     ];
+    lines.extend(i.params.iter().map(|(name, value)| ("parameter", clean(&format!("{name} = {value}")))));
     if let Some(failure) = &i.failure {
         lines.push(("failure", clean(failure)));
+    }
+    // A disabled one is not started by any request.
+    if i.phase == "failed" && i.wanted != "down" {
+        let next = i.retry_at.as_deref().map_or_else(|| "at the next request".to_owned(), |at| until(now, at));
+        lines.push(("next try", next));
     }
     lines.iter().map(|(key, value)| format!("{key:<12}{value}\n")).collect()
 }
@@ -177,6 +193,37 @@ pub fn models(models: &[Model], colour: bool) -> String {
     text(&table)
 }
 
+/// What the signs in the table of [`models`] mean; nothing when there are none.
+#[must_use]
+pub fn legend(models: &[Model]) -> Option<&'static str> {
+    let any = models.iter().any(|m| !m.params.is_empty());
+    any.then_some("parameters in [ ] may be left out, after = stands the default; the others must be given: see `acc models NAME`")
+}
+
+/// `acc models NAME`.
+#[must_use]
+pub fn model(m: &Model, colour: bool) -> String {
+    let mut lines = vec![("model", m.name.clone()), ("about", clean(&m.description)), ("listen", listen_kind(m.listen).to_owned())];
+    lines.push(("health", m.health.as_deref().map_or_else(|| NONE.to_owned(), clean)));
+    lines.push(("folder", clean(&m.dir.display().to_string())));
+    let head: String = lines.iter().map(|(key, value)| format!("{key:<12}{value}\n")).collect();
+    if m.params.is_empty() {
+        return head + "\nIt takes no parameters.\n";
+    }
+    let mut table = table(colour, &["PARAMETER", "DEFAULT", "REQUIRED", "SECRET", "DESCRIPTION"]);
+    let yes = |truth: bool| if truth { "yes" } else { "no" }.to_owned();
+    for (name, p) in &m.params {
+        let default = match &p.default {
+            Some(_) if p.secret => "(hidden)".to_owned(),
+            Some(default) if default.is_empty() => "\"\"".to_owned(),
+            Some(default) => clean(default),
+            None => NONE.to_owned(),
+        };
+        table.add_row(vec![name.clone(), default, yes(p.required), yes(p.secret), clean(&p.description)]);
+    }
+    format!("{head}\n{}", text(&table))
+}
+
 /// A monitor pass.
 #[must_use]
 pub fn pass(lines: &[PassLine], colour: bool) -> String {
@@ -190,11 +237,59 @@ pub fn pass(lines: &[PassLine], colour: bool) -> String {
     text(&table)
 }
 
+/// `acc prove`.
+#[must_use]
+pub fn proof(r: &Report) -> String {
+    let t = &r.tally;
+    let spread = |s: &Spread| match s.count {
+        0 => NONE.to_owned(),
+        _ => format!("p50 {:.0} ms, p95 {:.0} ms, p99 {:.0} ms, longest {:.0} ms", s.p50_ms, s.p95_ms, s.p99_ms, s.longest_ms),
+    };
+    let doubled = if r.recorded { t.doubled.to_string() } else { "not known: the application keeps no record".to_owned() };
+    let mut lines = vec![
+        ("instance", format!("{} ({}), edge {}, supervisor {}", clean(&r.instance), clean(&r.model), r.edge, r.supervisor)),
+        ("run", format!("{} clients, {}, seed {}", r.clients, duration(Duration::from_millis(r.took_ms)), r.seed)),
+        ("cycles", format!("{} ({} of them idle stops)", r.cycles, r.idle_stops)),
+        ("requests", format!("{}, and {} messages", t.sent, t.messages)),
+        ("right", t.right.to_string()),
+        ("lost", t.lost.to_string()),
+        ("wrong", t.wrong.to_string()),
+        ("doubled", doubled),
+    ];
+    if let Some(s) = &r.strikes {
+        let killed = format!("instance {}, server {}, supervisor {}, nginx workers {}", s.instance, s.server, s.supervisor, s.worker);
+        lines.push(("killed", killed));
+        lines.push(("broken", format!("{} by the crash, in the application", t.broken_by_the_crash)));
+        lines.push(("cut", format!("{} by the crash, on the way", t.cut_by_the_crash)));
+    }
+    lines.push(("sent again", t.retried.to_string()));
+    lines.push(("held", t.held.to_string()));
+    lines.push(("wake", spread(&r.wake)));
+    lines.push(("from sleep", spread(&r.wake_from_sleep)));
+    let mut text: String = lines.iter().map(|(key, value)| format!("{key:<12}{value}\n")).collect();
+    for fault in &r.faults {
+        let (at, took) = (fault.at_s, fault.took_s);
+        let _ = writeln!(text, "{:<12}{} {} at {at:.3} s, after {took:.3} s: {}", fault.verdict, fault.kind, fault.id, clean(&fault.what));
+    }
+    for verb in &r.verbs_failed {
+        let _ = writeln!(text, "{:<12}{}", "verb failed", clean(verb));
+    }
+    let verdict = match (r.proven, r.interrupted) {
+        (true, _) => "nothing was lost, wrong or doubled",
+        (false, true) if t.is_clean() => "nothing was lost, wrong or doubled until it was interrupted",
+        (false, _) if t.is_clean() => "not proven: it did not run as it should",
+        (false, _) => "not proven",
+    };
+    let _ = writeln!(text, "{:<12}{verdict}", "verdict");
+    text
+}
+
 /// What a verb came to, as a sentence.
 #[must_use]
 pub fn sentence(outcome: &Outcome) -> String {
     match outcome {
-        Outcome::Pong { pid, version } => format!("the server answers: pid {pid}, version {version}"),
+        Outcome::Upgrading => "the server is being upgraded".to_owned(),
+        Outcome::Pong { pid, version, .. } => format!("the server answers: pid {pid}, version {version}"),
         Outcome::Instance { did, already, took_ms, instance } => instance_sentence(did, *already, *took_ms, instance),
         Outcome::Monitor(pass) => format!("looked at all instances, {} of note", pass.lines.len()),
         Outcome::Busy => "another monitor pass is under way: nothing done".to_owned(),

@@ -40,7 +40,10 @@ impl Engine for Fake {
     async fn halt(&self, _: &Config) -> Result<HaltReport, ServiceError> {
         Ok(HaltReport { already: !self.up, stopped: 2 })
     }
-    async fn serve(&self, _: Config, reload: Reload) -> Result<(), ServiceError> {
+    async fn keep(&self, _: Config, _: Option<String>) -> Result<(), ServiceError> {
+        Ok(())
+    }
+    async fn work(&self, _: Config, _: LeftToWorker, reload: Reload) -> Result<(), ServiceError> {
         reload().map(|_| ())
     }
 }
@@ -75,6 +78,8 @@ fn done(did: &str, already: bool, name: &str) -> Outcome {
         last_active_at: None,
         wakes: 1,
         failure: None,
+        retry_at: None,
+        params: std::collections::BTreeMap::new(),
         dir: format!("/var/lib/acc/instances/{name}"),
     };
     Outcome::Instance { did: did.to_owned(), already, took_ms: 52, instance: Box::new(instance) }

@@ -1,6 +1,6 @@
 //! The command line's side of the control socket: one request, and the difference between "no server" and "could not ask".
 //!
-//! It never retries a request that may have reached the server, a ping apart.
+//! It never retries a request that may have reached the server.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -98,17 +98,17 @@ pub async fn call(socket: &Path, request: &Request) -> Result<Reply, CallError> 
     }
 }
 
-/// A ping may be sent again: a server that was dying when it was reached is gone at the next try.
 async fn ping(socket: &Path) -> Result<Reply, CallError> {
-    let pings = async {
+    let answered = async {
         loop {
             match exchange(socket, &Request::Ping).await {
+                // It died just now, or made way for another one: a ping may be sent again, and tells which of both.
                 Err(CallError::Broken(_)) => tokio::time::sleep(CONNECT_PAUSE).await,
-                other => return other,
+                reply => return reply,
             }
         }
     };
-    tokio::time::timeout(PING_LIMIT, pings).await.unwrap_or_else(|_| Err(CallError::Silent(socket.to_owned())))
+    tokio::time::timeout(PING_LIMIT, answered).await.unwrap_or_else(|_| Err(CallError::Silent(socket.to_owned())))
 }
 
 /// Resolves when two pings in a row stay without any answer. A server that is gone is noticed by the call itself.

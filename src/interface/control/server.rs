@@ -30,6 +30,9 @@ type HttpResponse = hyper::Response<Full<Bytes>>;
 /// A client that does not get its request out within this long is let go.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A client that was accepted just before the end gets this long to send its request.
+const LAST_WORD: Duration = Duration::from_millis(250);
+
 /// Pause after a failed accept (no file descriptors left): the loop must not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -92,7 +95,8 @@ async fn connection(stream: UnixStream, handler: Arc<dyn Handler>, verbs: TaskTr
     let mut conn = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = conn.as_mut() => ended,
-        () = shutdown.cancelled() => {
+        // A client that was accepted just now is about to send its request.
+        () = stopped_for(&shutdown, LAST_WORD) => {
             conn.as_mut().graceful_shutdown();
             conn.await
         }
@@ -100,6 +104,11 @@ async fn connection(stream: UnixStream, handler: Arc<dyn Handler>, verbs: TaskTr
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection to the control socket ended early");
     }
+}
+
+async fn stopped_for(stop: &CancellationToken, time: Duration) {
+    stop.cancelled().await;
+    tokio::time::sleep(time).await;
 }
 
 /// The mode of the socket says the same; this also holds when somebody changes the mode.

@@ -35,7 +35,7 @@ impl Handler for Fake {
             }
             Request::Stop { .. } => Err(ServiceError::new(ErrorKind::Denied, "`a` is waking", "wait for it")),
             Request::Purge { .. } => panic!("on purpose"),
-            _ => Ok(Outcome::Pong { pid: 7, version: "1".to_owned() }),
+            _ => Ok(Outcome::Pong { pid: 7, version: "1".to_owned(), outdated: false }),
         }
     }
 }

@@ -101,6 +101,28 @@ async fn an_application_that_breaks_off_gives_502_and_is_asked_once() {
 }
 
 #[tokio::test]
+async fn a_safe_request_that_died_with_its_instance_is_sent_to_the_next_run_and_another_is_not() {
+    for (method, code, times) in [("GET", 200, 2), ("POST", 502, 1)] {
+        let stage = Stage::new().await;
+        let count = raw_app(&stage, |mut socket, nth| async move {
+            read_head(&mut socket).await;
+            if nth > 0 {
+                socket.write_all(OK).await.unwrap();
+            }
+        });
+        let next_run = async {
+            until("it is asked", || count.load(Ordering::SeqCst) == 1).await;
+            stage.door.set_listen(stage.door.gate().listen);
+        };
+        let ask = format!("{method} / HTTP/1.1\nHost: app.test\nConnection: close\nContent-Length: 0\n\n");
+        let (answer, ()) = tokio::join!(stage.say(&ask), next_run);
+        assert_eq!(status(&answer), code, "{method}: {answer}");
+        assert_eq!(count.load(Ordering::SeqCst), times, "{method}");
+        until("the pass is back", || stage.door.in_flight() == 0).await;
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_breaks_off_is_not_passed_off_as_whole() {
     let stage = Stage::new().await;
     raw_app(&stage, |mut socket, nth| async move {

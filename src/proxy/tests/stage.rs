@@ -32,7 +32,7 @@ use crate::driver::host::listen;
 use crate::driver::upstream::Upstreams;
 use crate::proxy::access_log::AccessLog;
 use crate::proxy::listen::Listener;
-use crate::proxy::{Front, Proxy, ProxySettings, ServeReport, serve};
+use crate::proxy::{Ends, Front, Proxy, ProxySettings, ServeReport, serve};
 use crate::render::Templates;
 use crate::render::pages::Pages;
 use crate::service::door::{Door, Knock, Pass, Waiting};
@@ -352,6 +352,7 @@ pub fn settings() -> ProxySettings {
         page_after: Duration::from_millis(100),
         max_body: 64 * 1024 * 1024,
         body_stall: Duration::from_secs(10),
+        silent: None,
         rules: Vec::new(),
         https: false,
     }
@@ -380,7 +381,7 @@ impl Stage {
         let unix = listen::unix(&wake_socket, 0o600).unwrap();
         let listeners = vec![Listener::from_tcp(tcp, Front::Public).unwrap(), Listener::from_unix(unix, Front::Wake).unwrap()];
         let stop = CancellationToken::new();
-        let served = Some(tokio::spawn(serve(listeners, proxy.clone(), stop.clone(), grace)));
+        let served = Some(tokio::spawn(serve(listeners, proxy.clone(), Ends { shutdown: stop.clone(), ..Ends::default() }, grace)));
         Self { dir, app, door, upstreams, proxy, address, wake_socket, stop, served }
     }
 

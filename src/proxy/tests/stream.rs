@@ -150,3 +150,20 @@ async fn a_body_that_stops_arriving_is_cut() {
     assert_eq!(status(&answer), 408);
     until("the pass is back", || stage.door.in_flight() == 0).await;
 }
+
+#[tokio::test]
+async fn a_silent_web_socket_is_use_only_while_there_is_traffic() {
+    let settings = ProxySettings { silent: Some(Duration::from_millis(100)), ..settings() };
+    let stage = Stage::with(settings, true, DEADLINE).await;
+    let mut client = stage.connect().await;
+    client.write_all(UPGRADE.replace('\n', "\r\n").as_bytes()).await.unwrap();
+    read_to(&mut client, "hello ").await;
+    for _ in 0..2 {
+        until("it is silent", || stage.door.in_flight() == 0).await;
+        client.write_all(b"x").await.unwrap();
+        until("it is use again", || stage.door.in_flight() == 1).await;
+        read_to(&mut client, "x").await;
+    }
+    drop(client);
+    until("it has ended", || stage.door.in_flight() == 0).await;
+}

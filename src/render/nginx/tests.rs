@@ -22,7 +22,7 @@ fn config() -> Config {
             templates: None,
         },
         supervisor: SupervisorKind::Supervisord,
-        idle: IdleConfig { timeout: Duration::from_secs(1), min_awake: Duration::ZERO, check_every: None },
+        idle: IdleConfig { timeout: Duration::from_secs(1), min_awake: Duration::ZERO, check_every: None, silent_connections: None },
         wake: WakeConfig { timeout: Duration::from_secs(1), page_after: Duration::from_secs(1), max_waiting: 1, max_at_once: 1 },
         stop: StopConfig { drain: Duration::from_secs(1), timeout: Duration::from_secs(1) },
         ports: PortRange { first: 20_000, last: 20_001 },
@@ -60,7 +60,7 @@ fn says_what_the_settings_say() {
         r"\default shop;",
         r"\volatile 127.0.0.1:20001;",
         r#"proxy_pass "http://unix:/run/acc/gate/$acc_instance.sock:";"#,
-        r#"access_log "/srv/acc/instances/$acc_instance/log/access.log" acc if=$acc_counts;"#,
+        r#"access_log "/srv/acc/instances/$acc_instance/log/access/access.log" acc if=$acc_counts;"#,
         r#"proxy_pass "http://unix:/run/acc/wake.sock:";"#,
     ] {
         assert!(text.lines().any(|l| l.trim() == line), "{line}\n{text}");

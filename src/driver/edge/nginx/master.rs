@@ -47,12 +47,40 @@ fn is_ours(title: &str, config: &Path) -> bool {
 }
 
 /// A process's title; `None`: no such process.
-pub(super) fn title(pid: i32) -> io::Result<Option<String>> {
+fn title(pid: i32) -> io::Result<Option<String>> {
     match fs::read(format!("/proc/{pid}/cmdline")) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).replace('\0', " ").trim_end().to_owned())),
         Err(e) if e.kind() == ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH) => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+/// Ends workers whose master is gone: they go on serving what they know and hold the ports that a new master needs. They are
+/// known by the error log they have open, and finish what they are working on.
+pub fn end_orphans(error_log: &Path) -> io::Result<usize> {
+    let log = fs::canonicalize(error_log).unwrap_or_else(|_| error_log.to_owned());
+    let mut ended = 0;
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
+        let worker = title(pid).ok().flatten().is_some_and(|t| t.starts_with("nginx: worker process"));
+        if worker && has_open(pid, &log) && !has_master(pid) && kill(Pid::from_raw(pid), Signal::SIGQUIT).is_ok() {
+            tracing::warn!(pid, "ending an nginx worker whose master is gone");
+            ended += 1;
+        }
+    }
+    Ok(ended)
+}
+
+fn has_open(pid: i32, path: &Path) -> bool {
+    let Ok(links) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    links.flatten().any(|link| fs::read_link(link.path()).is_ok_and(|to| to == path))
+}
+
+fn has_master(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let parent = after_name.split_whitespace().nth(1).and_then(|p| p.parse().ok());
+    parent.and_then(|p| title(p).ok().flatten()).is_some_and(|t| t.starts_with("nginx: master process"))
 }
 
 impl Master {
@@ -108,27 +136,22 @@ fn children(pid: i32) -> io::Result<Vec<i32>> {
     }
 }
 
-fn children_by_parent(of: i32) -> io::Result<Vec<i32>> {
+fn children_by_parent(parent: i32) -> io::Result<Vec<i32>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
-        if parent(pid) == Some(of) {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name of the program stands in brackets and may hold anything, brackets too.
+        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        if after_name.split_whitespace().nth(1).and_then(|p| p.parse().ok()) == Some(parent) {
             found.push(pid);
         }
     }
     Ok(found)
 }
 
-/// The parent of a process; `None`: no such process.
-pub(super) fn parent(pid: i32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name of the program stands in brackets and may hold anything, brackets too.
-    let after_name = stat.rsplit_once(')')?.1;
-    after_name.split_whitespace().nth(1)?.parse().ok()
-}
-
 /// The first emergency that was logged after `from`.
-fn emergency(error_log: &Path, from: u64) -> Option<String> {
+pub fn emergency(error_log: &Path, from: u64) -> Option<String> {
     let mut file = fs::File::open(error_log).ok()?;
     file.seek(SeekFrom::Start(from)).ok()?;
     let mut text = Vec::new();

@@ -10,7 +10,6 @@ mod allowance;
 mod culprit;
 mod gates;
 mod master;
-mod orphans;
 mod program;
 #[cfg(test)]
 mod tests;
@@ -289,6 +288,15 @@ impl Edge for Nginx {
         self.put_in_place()
     }
 
+    async fn is_up(&self) -> Result<bool, EdgeError> {
+        if self.running()?.is_some() {
+            return Ok(true);
+        }
+        let log = self.config().own_log("nginx-error");
+        master::end_orphans(&log).map_err(|e| failed("look through", std::path::Path::new("/proc"), e))?;
+        Ok(false)
+    }
+
     async fn apply(&self, routes: &[Route]) -> Result<(), EdgeError> {
         let mine = self.wish_for(routes);
         let mut turn = self.turn.lock().await;
@@ -309,11 +317,6 @@ impl Edge for Nginx {
         }
         turn.done = number;
         Ok(())
-    }
-
-    async fn sweep(&self, now: bool) -> Result<usize, EdgeError> {
-        let log = self.config().own_log("nginx-error");
-        orphans::end(&log, now).map_err(|e| failed("look for old workers at", &log, e))
     }
 
     async fn open(&self, gate: &Gate) -> Result<(), EdgeError> {

@@ -289,14 +289,13 @@ impl Supervisor for Supervisord {
     }
 
     async fn wait(&self, name: &InstanceName, process: Process) -> Result<Exit, SupervisorError> {
-        let held = {
-            let mut all = self.held();
-            if all.get(name).is_some_and(|held| held.process() == process) { all.remove(name) } else { None }
-        };
+        // A copy is waited on: who gives up waiting must not let go of the process for the next one.
+        let held = self.held().get(name).filter(|held| held.process() == process).map(process::Held::try_clone);
         let ended = match held {
-            Some(held) => held.ended().await,
-            None => process::ended(process).await,
+            Some(Ok(held)) => held.ended().await,
+            Some(Err(_)) | None => process::ended(process).await,
         };
+        self.held().retain(|held_name, held| held_name != name || held.process() != process);
         let mut exit = ended.map_err(|e| kernel(name.as_str(), &e))?;
         let _held = self.locks.lock(name.as_str()).await;
         let pid_path = self.pid_path(name);

@@ -195,8 +195,9 @@ impl Supervisord {
         let name = group_name(service.name);
         let group = self.service_group(&name, service.name);
         match group.info().await {
+            // It ended within its first second, and supervisord takes a pause before the next try: not so long.
             Ok(Some(info)) if info.state == state::BACKOFF => {
-                return Err(group.not_started(format!("it keeps ending: {}", info.spawn_error)));
+                group.stop().await.map_err(|e| unreachable(&self.daemon.client, &e))?;
             }
             Ok(_) => {}
             Err(error) => return Err(unreachable(&self.daemon.client, &error)),

@@ -31,6 +31,11 @@ pub(super) fn starts_beside(service: &Service, survivors: &[&str]) -> bool {
     service.name == STANDS_BY || !survivors.contains(&service.name)
 }
 
+/// This process, or the keeper above it?
+fn is_this(pid: i32) -> bool {
+    pid.cast_unsigned() == std::process::id() || rustix::process::getppid().is_some_and(|p| p.as_raw_nonzero().get() == pid)
+}
+
 impl Supervisord {
     fn survivor_path(&self, name: &str) -> PathBuf {
         record::service_file(&self.settings.pid_dir, &format!("{name}_before"))
@@ -46,8 +51,7 @@ impl Supervisord {
         let mut found = Vec::new();
         for service in services {
             let (path, before) = (self.service_path(service.name), self.survivor_path(service.name));
-            let itself =
-                record::living(&path)?.or(self.survivor(service.name)?).is_some_and(|p| p.pid.cast_unsigned() == std::process::id());
+            let itself = record::living(&path)?.or(self.survivor(service.name)?).is_some_and(|p| is_this(p.pid));
             let unchanged = itself || self.has_section_of(service)?;
             if unchanged && record::living(&before)?.is_some() {
                 // It outlives its second supervisord: what that one had started only stood by.

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::super::Call;
 use super::super::args::LogsArgs;
 use super::super::exit::Exit;
@@ -14,6 +16,9 @@ use crate::service::view::Reader;
 /// With `-f`, pause between two looks at the end of the file.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
+/// A line longer than this is cut into several objects.
+const LONGEST: usize = 1024 * 1024;
+
 pub(in super::super) async fn run(call: &mut Call<'_>, args: &LogsArgs) -> End {
     let name = Reader::open(call.config)?.find(&args.name.name)?.name;
     let path = if args.access { call.config.access_log(&name) } else { call.config.app_log(&name) };
@@ -22,12 +27,17 @@ pub(in super::super) async fn run(call: &mut Call<'_>, args: &LogsArgs) -> End {
     if !tail.is_there() {
         call.ui.say(if args.access { "no requests yet" } else { "no output yet" });
     }
+    let mut lines = Lines::default();
     let mut looks = tokio::time::interval(LOOK_EVERY);
     loop {
         let piece = tail.read().await.map_err(unreadable)?;
-        if !piece.is_empty() {
+        if !piece.is_empty() && call.ui.style.json {
+            lines.add(&piece).iter().try_for_each(|line| call.ui.json_line(line))?;
+        } else if !piece.is_empty() {
             call.ui.bytes(&piece)?;
         } else if !args.follow || !call.ui.is_read() {
+            // A last line without its end is a line too.
+            lines.rest().iter().try_for_each(|line| call.ui.json_line(line))?;
             return Ok(Exit::Done);
         } else {
             looks.tick().await;
@@ -35,6 +45,59 @@ pub(in super::super) async fn run(call: &mut Call<'_>, args: &LogsArgs) -> End {
     }
 }
 
+/// With `--json`: a line of the log as one object.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Line {
+    line: String,
+}
+
+/// Cuts pieces into lines. It keeps the line that has not ended yet, at most [`LONGEST`] bytes of it.
+#[derive(Default)]
+struct Lines(Vec<u8>);
+
+impl Lines {
+    fn add(&mut self, piece: &[u8]) -> Vec<Line> {
+        self.0.extend_from_slice(piece);
+        let (mut lines, mut start) = (Vec::new(), 0);
+        loop {
+            let left = &self.0[start..];
+            let window = &left[..left.len().min(LONGEST + 1)];
+            let (end, next) = match window.iter().position(|byte| *byte == b'\n') {
+                Some(end) => (end, end + 1),
+                None if left.len() > LONGEST => (LONGEST, LONGEST),
+                None => break,
+            };
+            lines.push(Line { line: String::from_utf8_lossy(&left[..end]).into_owned() });
+            start += next;
+        }
+        self.0.drain(..start);
+        lines
+    }
+
+    fn rest(&mut self) -> Option<Line> {
+        let rest = std::mem::take(&mut self.0);
+        (!rest.is_empty()).then(|| Line { line: String::from_utf8_lossy(&rest).into_owned() })
+    }
+}
+
 fn cannot_read(path: &Path, error: &std::io::Error) -> ServiceError {
-    ServiceError::because(format!("could not read `{}`", path.display()), error, "may you read it? the owner of acc's home and root may")
+    ServiceError::because(format!("could not read `{}`", path.display()), error, "run as root (or the user who booted acc)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_cut_into_lines() {
+        let mut lines = Lines::default();
+        let texts = |lines: Vec<Line>| lines.into_iter().map(|l| l.line).collect::<Vec<_>>();
+        assert_eq!(texts(lines.add(b"one\ntw")), ["one"]);
+        assert_eq!(texts(lines.add(b"o\n\n\xff\nend")), ["two", "", "\u{fffd}"]);
+        assert_eq!(lines.rest(), Some(Line { line: "end".to_owned() }));
+        assert_eq!(lines.rest(), None);
+        let cut = texts(lines.add(&vec![b'x'; LONGEST + 1]));
+        assert_eq!((cut.len(), cut[0].len()), (1, LONGEST));
+        assert_eq!(serde_json::to_string(&lines.rest()).unwrap(), r#"{"line":"x"}"#);
+    }
 }

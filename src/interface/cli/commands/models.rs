@@ -2,14 +2,32 @@
 
 use serde_json::{Value, json};
 
+use super::super::args::ModelsArgs;
 use super::super::exit::Exit;
 use super::super::output::End;
 use super::super::{Call, show};
-use crate::config::model::list_models;
+use crate::config::model::{find_model, list_models};
 use crate::domain::model::{Model, Param};
 use crate::service::error::{ServiceError, chain};
+use crate::service::launch::bad_model;
 
-pub(in super::super) fn run(call: &mut Call<'_>) -> End {
+pub(in super::super) fn run(call: &mut Call<'_>, args: &ModelsArgs) -> End {
+    match &args.name {
+        Some(name) => one(call, name),
+        None => all(call),
+    }
+}
+
+fn one(call: &mut Call<'_>, name: &str) -> End {
+    let model = find_model(&call.config.models(), name).map_err(|e| bad_model(name, &e))?;
+    match call.ui.style.json {
+        true => call.ui.json(&as_json(&model))?,
+        false => call.ui.data(&show::model(&model, call.ui.style.colour))?,
+    }
+    Ok(Exit::Done)
+}
+
+fn all(call: &mut Call<'_>) -> End {
     let folder = call.config.models();
     let all = list_models(&folder).map_err(|e| {
         ServiceError::because(format!("could not read the models in `{}`", folder.display()), &e, "`acc boot` installs the shipped ones")
@@ -28,6 +46,9 @@ pub(in super::super) fn run(call: &mut Call<'_>) -> End {
         ui.say("no models yet: `acc boot` installs the shipped ones");
     } else {
         ui.data(&show::models(&models, ui.style.colour))?;
+        if let Some(legend) = show::legend(&models) {
+            ui.say(legend);
+        }
     }
     Ok(Exit::Done)
 }

@@ -9,7 +9,7 @@ use crate::service::outcome::Outcome;
 use crate::service::request::Request;
 
 pub(in super::super) async fn run(call: &mut Call<'_>, args: &MonitorArgs) -> End {
-    let outcome = each::one(call, "looking at all instances", None, Request::Monitor { dry_run: args.dry_run }).await?;
+    let outcome = each::one(call, "looking at all instances", None, Request::Monitor { dry_run: args.dry_run, thorough: false }).await?;
     let ui = &mut *call.ui;
     if ui.style.json {
         ui.json_line(&outcome)?;

@@ -7,6 +7,7 @@ use rustix::fs::{Access, access, statfs, statvfs};
 
 use super::{Finding, bad, ok, warn};
 use crate::config::Config;
+use crate::driver::host::fs;
 use crate::service::view::Reader;
 
 /// `f_type` of a tmpfs, see statfs(2).
@@ -37,14 +38,16 @@ fn folder(word: &str, path: &Path) -> Finding {
     if access(path, Access::WRITE_OK | Access::EXEC_OK).is_err() {
         return bad(
             format!("{word} `{shown}` of user {} is not writable for user {own}", meta.uid()),
-            format!("run acc as its owner, or set `{word}` in the config"),
+            format!("run as root (or the user who booted acc), or set `{word}` in the config"),
         );
     }
-    if meta.uid() != own && own != 0 {
-        return bad(format!("{word} `{shown}` belongs to user {}, not to {own}", meta.uid()), "run acc as its owner");
-    }
-    if meta.mode() & 0o002 != 0 {
-        return bad(format!("{word} `{shown}` is writable for everybody"), format!("`chmod o-w {shown}`"));
+    match fs::distrust(path) {
+        Ok(None) => {}
+        Ok(Some(why)) => {
+            let hint = format!("run acc as its owner; `chmod go-w {shown}` if it is yours; or set `{word}` in the config to another place");
+            return bad(format!("{word} `{shown}` {why}: acc does not use it"), hint);
+        }
+        Err(e) => return bad(format!("could not look at {word} `{shown}`: {e}"), "may you read the folders above it?"),
     }
     ok(format!("{word} `{shown}`: user {}, mode {:04o}", meta.uid(), meta.mode() & 0o7777))
 }
@@ -100,6 +103,11 @@ fn memory(run: &Path) -> Finding {
     let kind = statfs(existing(run)).map(|s| s.f_type as i64);
     match kind {
         Ok(TMPFS) => ok("run is on a tmpfs: empty after a reboot"),
+        // Advice to go where it is already would help nobody.
+        Ok(_) if run.starts_with("/run") => warn(
+            "run is below /run, but /run is no tmpfs on this host: after a crash of the host, old sockets and gates may lie there",
+            "nothing has to be done: `acc boot` repairs it",
+        ),
         Ok(_) => warn(
             "run is not on a tmpfs: after a crash of the host, old sockets and gates may lie there",
             "set `run` to a folder below /run; `acc boot` repairs it either way",
@@ -139,7 +147,7 @@ mod tests {
         assert_eq!(folder("home", &dir.path().join("file")).level, Level::Bad);
         assert_eq!(folder("home", &dir.path().join("file/below")).level, Level::Bad);
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(folder("run", dir.path()).hint.contains("chmod o-w"));
+        assert!(folder("run", dir.path()).hint.contains("chmod go-w"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{Finding, bad, ok, warn};
 use crate::config::Config;
 use crate::interface::control::{Reply, call};
+use crate::render::nginx::pid_file;
 use crate::service::error::{ServiceError, chain};
 use crate::service::outcome::Outcome;
 use crate::service::request::Request;
@@ -15,33 +16,46 @@ use crate::service::request::Request;
 const LOOKUP_LIMIT: Duration = Duration::from_secs(3);
 
 pub(super) async fn all(config: &Config) -> Vec<Finding> {
-    let (server, pid) = server(config).await;
+    let (server, acc) = server(config).await;
     let holder = lock_holder(config);
     let mut findings = vec![server, lock(holder.as_ref())];
-    findings.extend(config.edge.listen.iter().map(|address| port(*address, config, pid)));
+    findings.extend(config.edge.listen.iter().map(|address| port(*address, config, acc)));
     findings.push(domain(config).await);
     findings
 }
 
-/// Is it up? With its pid when it is.
-async fn server(config: &Config) -> (Finding, Option<u32>) {
+/// What is known of acc's server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Acc {
+    /// It answers, with this pid.
+    Up(u32),
+    /// It does not run.
+    Down,
+    /// It could not be asked: it may well be up.
+    Unknown,
+}
+
+/// Is it up?
+async fn server(config: &Config) -> (Finding, Acc) {
     match call(&config.control_socket(), &Request::Ping).await {
-        Ok(Reply::NoServer) => (warn("the server is not running", "`acc boot` starts everything"), None),
-        Ok(Reply::Answered(Ok(Outcome::Pong { pid, version }))) => {
+        Ok(Reply::NoServer) => (warn("the server is not running", "`acc boot` starts everything"), Acc::Down),
+        Ok(Reply::Answered(Ok(Outcome::Pong { pid, version, outdated }))) => {
             let own = env!("CARGO_PKG_VERSION");
             let what = format!("the server answers: pid {pid}, version {version}");
-            match version == own {
-                true => (ok(what), Some(pid)),
-                false => (warn(format!("{what}; this command is {own}"), "restart the server: `acc halt`, then `acc boot`"), Some(pid)),
+            let upgrade = "`acc boot` upgrades it; no request is lost";
+            match (outdated, version == own) {
+                (true, _) => (warn(format!("{what}; its program has been replaced since it was started"), upgrade), Acc::Up(pid)),
+                (false, true) => (ok(what), Acc::Up(pid)),
+                (false, false) => (warn(format!("{what}; this command is {own}"), "run the `acc` that is installed"), Acc::Up(pid)),
             }
         }
         Ok(Reply::Answered(Ok(other))) => {
-            (bad(format!("the server answers a ping with {other:?}"), "restart it: `acc halt`, then `acc boot`"), None)
+            (bad(format!("the server answers a ping with {other:?}"), "restart it: `acc halt`, then `acc boot`"), Acc::Unknown)
         }
-        Ok(Reply::Answered(Err(error))) => (bad(error.message, error.hint), None),
+        Ok(Reply::Answered(Err(error))) => (bad(error.message, error.hint), Acc::Unknown),
         Err(error) => {
             let error = ServiceError::from(error);
-            (bad(error.message, error.hint), None)
+            (bad(error.message, error.hint), Acc::Unknown)
         }
     }
 }
@@ -73,14 +87,19 @@ fn lock(holder: Result<&Holder, &String>) -> Finding {
     }
 }
 
-/// Free, ours, or taken.
-fn port(address: SocketAddr, config: &Config, server: Option<u32>) -> Finding {
+/// Free, ours, or taken; or free although acc is up, which is wrong.
+fn port(address: SocketAddr, config: &Config, acc: Acc) -> Finding {
     let error = match TcpListener::bind(address) {
+        Ok(_) if matches!(acc, Acc::Up(_)) => {
+            return bad(format!("acc is up, but nothing listens on `{address}`"), "`acc boot` starts what is missing");
+        }
         Ok(_) => return ok(format!("`{address}` is free")),
         Err(error) => error,
     };
     match error.kind() {
-        std::io::ErrorKind::AddrInUse => taken(address, holder(address.port()), config, server),
+        std::io::ErrorKind::AddrInUse => taken(address, &holders(&sockets(address)), config, acc),
+        // This user may not listen there, which says nothing about who does.
+        std::io::ErrorKind::PermissionDenied if !sockets(address).is_empty() => taken(address, &holders(&sockets(address)), config, acc),
         std::io::ErrorKind::PermissionDenied => bad(
             format!("`{address}` needs root"),
             format!(
@@ -98,49 +117,75 @@ fn port(address: SocketAddr, config: &Config, server: Option<u32>) -> Finding {
 /// A process that listens.
 struct Listener {
     pid: i32,
+    parent: i32,
     command: String,
 }
 
-fn taken(address: SocketAddr, holder: Option<Listener>, config: &Config, server: Option<u32>) -> Finding {
+fn taken(address: SocketAddr, holders: &[Listener], config: &Config, acc: Acc) -> Finding {
     let hint =
         format!("`ss -ltnp` shows who; stop it, or set `edge.listen` in the config, for instance to port {}", other_port(address.port()));
-    match holder {
-        Some(l) if is_ours(&l, config, server) => ok(format!("`{address}` is ours (pid {})", l.pid)),
-        Some(l) => bad(format!("`{address}` is taken by another program: pid {}, `{}`", l.pid, l.command), hint),
-        // Only root may see whose a socket is: while our server is up it is most likely ours.
-        None if server.is_some() => ok(format!("`{address}` is in use, and acc is up")),
-        None => bad(format!("`{address}` is taken by another program"), hint),
+    let own = own_pids(config, acc);
+    // Only root may see whose a socket is: while our server is up it is most likely ours.
+    let Some(first) = holders.first() else {
+        return match acc {
+            Acc::Up(_) => ok(format!("`{address}` is in use, and acc is up")),
+            Acc::Unknown => ok(format!("`{address}` is in use, most likely by acc: only root may see by whom")),
+            Acc::Down => bad(format!("`{address}` is taken by another program"), hint),
+        };
+    };
+    match holders.iter().find(|l| is_ours(l, config, &own)) {
+        Some(l) => ok(format!("`{address}` is ours (pid {})", l.pid)),
+        None => bad(format!("`{address}` is taken by another program: pid {}, `{}`", first.pid, first.command), hint),
     }
 }
 
-/// Our server, or an nginx that was given our configuration.
-fn is_ours(l: &Listener, config: &Config, server: Option<u32>) -> bool {
-    let by_server = server.is_some_and(|pid| i64::from(pid) == i64::from(l.pid));
-    by_server || l.command.contains(&*config.home.to_string_lossy())
+/// The processes that may hold acc's ports: its server and the master of its nginx.
+fn own_pids(config: &Config, acc: Acc) -> Vec<i32> {
+    let server = match acc {
+        Acc::Up(pid) => i32::try_from(pid).ok(),
+        Acc::Down | Acc::Unknown => None,
+    };
+    let master = std::fs::read_to_string(pid_file(config)).ok().and_then(|text| text.trim().parse().ok());
+    server.into_iter().chain(master).collect()
+}
+
+/// One of these, a child of one (nginx's workers hold the socket too), or an nginx that was given our configuration.
+fn is_ours(l: &Listener, config: &Config, own: &[i32]) -> bool {
+    own.contains(&l.pid) || own.contains(&l.parent) || l.command.contains(&*config.home.to_string_lossy())
 }
 
 fn other_port(port: u16) -> u16 {
     if port == 8080 { 8081 } else { 8080 }
 }
 
-/// Who listens on this port, as far as this user may see it. Of several (nginx's master and workers share a socket) the one
-/// with the lowest pid.
-fn holder(port: u16) -> Option<Listener> {
+/// The listening sockets that stand in the way of this address; anybody may see these.
+fn sockets(address: SocketAddr) -> Vec<u64> {
     let tcp = procfs::net::tcp().unwrap_or_default().into_iter().chain(procfs::net::tcp6().unwrap_or_default());
-    let inodes: Vec<u64> =
-        tcp.filter(|e| e.state == procfs::net::TcpState::Listen && e.local_address.port() == port).map(|e| e.inode).collect();
+    let in_the_way = |at: SocketAddr| {
+        at.port() == address.port() && (at.ip() == address.ip() || at.ip().is_unspecified() || address.ip().is_unspecified())
+    };
+    tcp.filter(|e| e.state == procfs::net::TcpState::Listen && in_the_way(e.local_address)).map(|e| e.inode).collect()
+}
+
+/// Who holds these sockets, as far as this user may see it: of nginx its master and all its workers, lowest pid first.
+fn holders(sockets: &[u64]) -> Vec<Listener> {
     let holds = |process: &procfs::process::Process| {
         let fds = process.fd().ok()?;
-        fds.flatten().any(|fd| matches!(fd.target, procfs::process::FDTarget::Socket(inode) if inodes.contains(&inode))).then_some(())
+        fds.flatten().any(|fd| matches!(fd.target, procfs::process::FDTarget::Socket(inode) if sockets.contains(&inode))).then_some(())
     };
     let mut listeners: Vec<Listener> = procfs::process::all_processes()
-        .ok()?
+        .into_iter()
+        .flatten()
         .flatten()
         .filter(|process| holds(process).is_some())
-        .map(|process| Listener { pid: process.pid, command: process.cmdline().unwrap_or_default().join(" ") })
+        .map(|process| Listener {
+            pid: process.pid,
+            parent: process.stat().map_or(0, |stat| stat.ppid),
+            command: process.cmdline().unwrap_or_default().join(" "),
+        })
         .collect();
     listeners.sort_by_key(|l| l.pid);
-    listeners.into_iter().next()
+    listeners
 }
 
 /// Does any name below the default domain lead to this host? For `*.localhost` the resolver answers by itself.
@@ -199,17 +244,45 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let own = std::process::id();
-        let found = port(address, &config, None);
+        let found = port(address, &config, Acc::Down);
         assert_eq!(found.level, Level::Bad);
         assert!(found.what.contains("taken by another program") && found.what.contains(&format!("pid {own}")), "{}", found.what);
-        assert_eq!(port(address, &config, Some(own)).level, Level::Ok);
-        let nginx = Listener { pid: 1, command: format!("nginx: master process nginx -c {}/nginx/nginx.conf", config.home.display()) };
-        assert_eq!(taken(address, Some(nginx), &config, None).level, Level::Ok);
-        assert_eq!(taken(address, None, &config, None).level, Level::Bad);
+        assert_eq!(port(address, &config, Acc::Up(own)).level, Level::Ok);
+        assert_eq!(sockets(address).len(), 1);
         drop(listener);
-        assert_eq!(port(address, &config, None).level, Level::Ok);
+        assert_eq!(port(address, &config, Acc::Down).level, Level::Ok);
         let foreign: SocketAddr = "192.0.2.1:8080".parse().unwrap();
-        assert!(port(foreign, &config, None).what.contains("not an address of this host"));
+        assert!(port(foreign, &config, Acc::Down).what.contains("not an address of this host"));
+    }
+
+    #[test]
+    fn nobody_listening_while_acc_is_up_is_bad() {
+        let dir = tempfile::tempdir().unwrap();
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let found = port(free, &config(dir.path()), Acc::Up(1));
+        assert_eq!(found.level, Level::Bad);
+        assert!(found.what.contains("nothing listens on") && found.hint.contains("`acc boot`"), "{found:?}");
+    }
+
+    /// After the pids of a host have wrapped around, a worker may have a lower one than its master.
+    #[test]
+    fn any_holder_that_is_ours_or_a_child_of_ours_will_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        let address: SocketAddr = "127.0.0.1:80".parse().unwrap();
+        let holder = |pid, parent, command: &str| Listener { pid, parent, command: command.to_owned() };
+        let worker = || holder(7, 900, "nginx: worker process");
+        let judged = |holders: &[Listener], acc| taken(address, holders, &config, acc).level;
+        assert_eq!(judged(&[worker()], Acc::Down), Level::Bad);
+        let title = format!("nginx: master process nginx -c {}/nginx/nginx.conf", config.home.display());
+        assert_eq!(judged(&[worker(), holder(900, 1, &title)], Acc::Down), Level::Ok);
+        std::fs::create_dir_all(pid_file(&config).parent().unwrap()).unwrap();
+        std::fs::write(pid_file(&config), "900\n").unwrap();
+        assert_eq!(judged(&[worker()], Acc::Down), Level::Ok);
+        assert_eq!(judged(&[holder(8, 901, "other")], Acc::Up(901)), Level::Ok);
+        assert_eq!(judged(&[holder(8, 1, "other")], Acc::Up(901)), Level::Bad);
+        assert_eq!(judged(&[], Acc::Down), Level::Bad);
+        assert_eq!((judged(&[], Acc::Unknown), judged(&[], Acc::Up(1))), (Level::Ok, Level::Ok));
     }
 
     #[test]
@@ -227,7 +300,7 @@ mod tests {
     #[tokio::test]
     async fn no_server_is_told() {
         let dir = tempfile::tempdir().unwrap();
-        let (finding, pid) = server(&config(dir.path())).await;
-        assert_eq!((finding.level, pid), (Level::Warn, None));
+        let (finding, acc) = server(&config(dir.path())).await;
+        assert_eq!((finding.level, acc), (Level::Warn, Acc::Down));
     }
 }

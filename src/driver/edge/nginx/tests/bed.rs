@@ -44,7 +44,7 @@ pub(super) fn config(dir: &Path, listen: SocketAddr) -> Config {
         user: None,
         edge: EdgeConfig { kind: EdgeKind::Nginx, listen: vec![listen], max_body: 8 << 20, templates: None },
         supervisor: SupervisorKind::Builtin,
-        idle: IdleConfig { timeout: Duration::from_secs(1), min_awake: Duration::ZERO, check_every: None },
+        idle: IdleConfig { timeout: Duration::from_secs(1), min_awake: Duration::ZERO, check_every: None, silent_connections: None },
         wake: WakeConfig { timeout: Duration::from_secs(1), page_after: Duration::from_secs(1), max_waiting: 1, max_at_once: 1 },
         stop: StopConfig { drain: Duration::from_secs(1), timeout: Duration::from_secs(1) },
         ports: PortRange { first: 20_000, last: 20_001 },

@@ -117,17 +117,23 @@ async fn an_application_that_breaks_off_is_told_from_one_that_was_not_there() {
         for method in ["GET", "POST"] {
             bed.wake.lock().unwrap().clear();
             seen.lock().unwrap().clear();
-            // The wake server breaks off at this path as well: nothing may be tried a third time.
+            // The wake server breaks off at this path as well, as if it were killed: it is asked again, the application is not.
             let request = format!("{method} /die HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc");
             let answer = bed.send(request.as_bytes()).await;
             assert_eq!(answer.status(), 502);
             assert_eq!(seen.lock().unwrap().len(), 1, "{host} {method}");
             let told = bed.wake.lock().unwrap().clone();
-            assert_eq!(told.len(), 1);
-            let seconds = told[0].one("x-acc-connect").unwrap();
-            assert!(seconds.parse::<f64>().is_ok(), "{seconds}");
-            assert_eq!(told[0].one("x-acc-status").as_deref(), Some("502"));
-            assert_eq!(told[0].body, b"abc");
+            assert_eq!(told.len(), 3);
+            for (n, told) in told.iter().enumerate() {
+                let seconds = told.one("x-acc-connect").unwrap();
+                assert!(seconds.parse::<f64>().is_ok(), "{seconds}");
+                assert_eq!(told.one("x-acc-status").as_deref(), Some("502"));
+                assert_eq!(told.one("x-acc-again").as_deref(), (n > 0).then_some("1"));
+                assert_eq!(told.body, b"abc");
+            }
+            let ids: std::collections::BTreeSet<_> = told.iter().map(|told| told.one("x-acc-request").unwrap()).collect();
+            assert_eq!(ids.len(), 1);
+            assert!(ids.iter().all(|id| crate::driver::host::sent::id(id).is_some()), "{ids:?}");
         }
     }
 }

@@ -1,0 +1,311 @@
+//! `acc server` as others see it: one small process whose pid never changes, which holds the listening sockets and keeps one
+//! worker (`app::serve`) running behind them.
+//!
+//! A worker that dies is replaced at once; connections made meanwhile wait in the kernel's queue. An upgrade is a second
+//! worker from the new binary: once it is prepared the first gives up the say and only finishes what it carries, however long
+//! that takes; once the second serves, the keeper becomes the new binary itself, with the same pid and the same sockets. A
+//! new binary that does not come up changes nothing.
+//!
+//! It never reads a request, never touches an instance or the database, and its death is that of its workers.
+
+mod resume;
+mod sockets;
+pub(super) mod tether;
+mod worker;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
+use tracing::{error, info, warn};
+
+use super::image::Image;
+use super::{lock, note_boot, places};
+use crate::config::{Booted, Config};
+use crate::driver::host::fs;
+use crate::service::error::ServiceError;
+pub(super) use sockets::Sockets;
+use tether::Word;
+use worker::Worker;
+
+/// First and longest pause before a worker that keeps dying is replaced.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// So many workers in a row that did not come up, and the keeper ends too: whoever watches it decides, and without a socket
+/// commands do their work by themselves.
+const TRIES: u32 = 5;
+
+/// What can happen.
+enum Happened {
+    End,
+    Reload,
+    Upgrade,
+    Child,
+    FromServing(Option<Word>),
+    FromComing(Option<Word>),
+    Again,
+}
+
+/// The signals it follows.
+struct Followed {
+    term: Signals,
+    int: Signals,
+    hup: Signals,
+    usr2: Signals,
+    child: Signals,
+}
+
+impl Followed {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+            usr2: signal(SignalKind::user_defined2())?,
+            child: signal(SignalKind::child())?,
+        })
+    }
+}
+
+struct Keeper {
+    config: Config,
+    image: Image,
+    lock: lock::Server,
+    sockets: Sockets,
+    /// Has the say.
+    serving: Option<Worker>,
+    /// Will have it.
+    coming: Option<Worker>,
+    /// Had it, and finish what they carry.
+    leaving: Vec<Worker>,
+    /// Workers in a row that did not come up.
+    failed: u32,
+    /// A worker has served since this keeper was started.
+    served: bool,
+    /// When to try again after a failure.
+    again: Option<tokio::time::Instant>,
+    /// What the next worker is started from when the binary in place has just failed to come up.
+    fall_back: Option<PathBuf>,
+    ending: bool,
+}
+
+/// Runs until SIGTERM or SIGINT. SIGHUP reads the settings again, SIGUSR2 upgrades. `resume`: what the keeper before this one,
+/// in this same process, has left.
+pub async fn keep(config: Config, resume: Option<String>) -> Result<(), ServiceError> {
+    let followed =
+        Followed::new().map_err(|e| ServiceError::because("could not follow signals", &e, "is the limit of open files reached?"))?;
+    let mut keeper = match resume {
+        Some(text) => Keeper::resumed(config, &text)?,
+        None => match Keeper::fresh(config).await? {
+            Some(keeper) => keeper,
+            None => return Ok(()),
+        },
+    };
+    resume::let_signals_in();
+    let end = keeper.run(followed).await;
+    let _ = fs::remove_file(&keeper.config.control_socket());
+    end
+}
+
+impl Keeper {
+    /// `None`: acc was halted while this one stood by.
+    async fn fresh(config: Config) -> Result<Option<Self>, ServiceError> {
+        places::prepare(&config)?;
+        let Some(lock) = lock::server(&config).await? else {
+            info!("acc was halted while this server waited for its turn: it ends");
+            return Ok(None);
+        };
+        if config.booted() == Booted::No {
+            note_boot(&config, Booted::InForeground)?;
+        }
+        let sockets = Sockets::open(&config)?;
+        Ok(Some(Self::with(config, lock, sockets)))
+    }
+
+    fn with(config: Config, lock: lock::Server, sockets: Sockets) -> Self {
+        Self {
+            config,
+            image: Image::own(),
+            lock,
+            sockets,
+            serving: None,
+            coming: None,
+            leaving: Vec::new(),
+            failed: 0,
+            served: false,
+            again: None,
+            fall_back: None,
+            ending: false,
+        }
+    }
+
+    async fn run(&mut self, mut followed: Followed) -> Result<(), ServiceError> {
+        // Children may have ended before their signal was followed.
+        self.reap()?;
+        if self.serving.is_none() {
+            self.start()?;
+        }
+        loop {
+            if self.ending && self.nobody_left() {
+                return Ok(());
+            }
+            match self.next(&mut followed).await {
+                Happened::End => self.end(),
+                Happened::Reload => self.serving.iter().for_each(|w| w.signal(Signal::SIGHUP)),
+                Happened::Upgrade | Happened::FromServing(Some(Word::Upgrade)) => self.upgrade(),
+                Happened::Child => self.reap()?,
+                Happened::FromComing(Some(Word::Prepared)) => self.make_way(),
+                Happened::FromComing(Some(Word::Ready)) => self.came_up(),
+                Happened::Again => {
+                    self.again = None;
+                    self.start()?;
+                }
+                // The end of a process is told by its parent's signal.
+                Happened::FromServing(_) | Happened::FromComing(_) => {}
+            }
+        }
+    }
+
+    async fn next(&mut self, followed: &mut Followed) -> Happened {
+        let again = self.again;
+        tokio::select! {
+            _ = followed.term.recv() => Happened::End,
+            _ = followed.int.recv() => Happened::End,
+            _ = followed.hup.recv() => Happened::Reload,
+            _ = followed.usr2.recv() => Happened::Upgrade,
+            _ = followed.child.recv() => Happened::Child,
+            word = worker::hear(&mut self.serving) => Happened::FromServing(word),
+            word = worker::hear(&mut self.coming) => Happened::FromComing(word),
+            () = sleep_until(again) => Happened::Again,
+        }
+    }
+
+    fn nobody_left(&self) -> bool {
+        self.serving.is_none() && self.coming.is_none() && self.leaving.is_empty()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Worker> {
+        self.serving.iter().chain(&self.coming).chain(&self.leaving)
+    }
+
+    /// Told to end: so are all workers, each finishes what it holds.
+    fn end(&mut self) {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        (self.ending, self.again) = (true, None);
+        self.all().for_each(|w| w.signal(Signal::SIGTERM));
+    }
+
+    /// Starts the worker that will serve next.
+    fn start(&mut self) -> Result<(), ServiceError> {
+        let program = self.fall_back.clone().unwrap_or_else(|| self.image.path().to_owned());
+        match Worker::start(&program, &self.sockets) {
+            Ok(worker) => self.coming = Some(worker),
+            Err(e) => {
+                error!(program = %program.display(), "could not start a worker: {e}");
+                self.did_not_come_up()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn upgrade(&mut self) {
+        if self.ending || self.coming.is_some() || self.serving.is_none() {
+            return;
+        }
+        self.fall_back = None;
+        info!(program = %self.image.path().display(), "upgrading: starting a worker from the program in place");
+        match Worker::start(self.image.path(), &self.sockets) {
+            Ok(worker) => self.coming = Some(worker),
+            Err(e) => error!("not upgraded, everything stays as it is: could not start the new program: {e}"),
+        }
+    }
+
+    /// The new worker is usable: the old one gives up the say.
+    fn make_way(&mut self) {
+        if let Some(old) = self.serving.take() {
+            old.tether.say(Word::Retire);
+            self.leaving.push(old);
+        }
+    }
+
+    fn came_up(&mut self) {
+        let Some(worker) = self.coming.take() else { return };
+        info!(pid = worker.pid, "serving");
+        (self.serving, self.failed, self.served) = (Some(worker), 0, true);
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        if self.fall_back.is_none() && self.image.is_outdated() && !self.ending {
+            // The new program has just shown that it comes up.
+            let why = self.become_new();
+            error!("the keeper itself stays what it was: {why}");
+        }
+    }
+
+    /// Collects every child that has ended, those of workers that are gone included: as the first process of a container this
+    /// one inherits them.
+    fn reap(&mut self) -> Result<(), ServiceError> {
+        while let Ok(status) = waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
+            let (pid, how) = match status {
+                WaitStatus::Exited(pid, code) => (pid, format!("exit code {code}")),
+                WaitStatus::Signaled(pid, signal, _) => (pid, format!("signal {signal}")),
+                WaitStatus::StillAlive => break,
+                _ => continue,
+            };
+            self.ended(pid.as_raw(), &how)?;
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, pid: i32, how: &str) -> Result<(), ServiceError> {
+        let is = |w: &Option<Worker>| w.as_ref().is_some_and(|w| w.pid == pid);
+        if is(&self.serving) {
+            self.serving = None;
+            if self.ending {
+                return Ok(());
+            }
+            warn!(pid, "the worker ended by {how}; the next one takes its place");
+            return if self.coming.is_none() { self.start() } else { Ok(()) };
+        }
+        if is(&self.coming) {
+            self.coming = None;
+            if self.ending {
+                return Ok(());
+            }
+            if self.serving.is_some() {
+                error!(pid, "not upgraded, everything stays as it is: the new program ended by {how}");
+                return Ok(());
+            }
+            error!(pid, "a worker ended by {how} before it served");
+            return self.did_not_come_up();
+        }
+        if let Some(place) = self.leaving.iter().position(|w| w.pid == pid) {
+            self.leaving.remove(place);
+            info!(pid, "an earlier worker has finished what it carried ({how})");
+        }
+        Ok(())
+    }
+
+    fn did_not_come_up(&mut self) -> Result<(), ServiceError> {
+        self.failed += 1;
+        // Those that still carry something die with the keeper, so it goes on trying as long as there are any.
+        if !self.served || (self.failed >= TRIES && self.leaving.is_empty()) {
+            self.all().for_each(|w| w.signal(Signal::SIGTERM));
+            return Err(ServiceError::failed("the server does not come up", "the lines before this one say why; look with `acc doctor`"));
+        }
+        if self.image.is_outdated() {
+            warn!("the program in place does not come up: going on with the one that ran before");
+            self.fall_back = Some(Path::new("/proc/self/exe").to_owned());
+        }
+        let pause = (AGAIN.0 * 4_u32.saturating_pow(self.failed - 1)).min(AGAIN.1);
+        self.again = Some(tokio::time::Instant::now() + pause);
+        Ok(())
+    }
+}
+
+async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

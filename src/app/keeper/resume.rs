@@ -1,0 +1,84 @@
+//! A keeper that becomes a newer program in the same process: what it leaves, and how it is taken up again.
+//!
+//! Signals that come in between wait. Nothing is started or ended here.
+
+use std::fmt::Write as _;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use nix::sys::signal::{SigSet, Signal};
+
+use super::sockets::{Sockets, take_all};
+use super::tether::Tether;
+use super::worker::{Worker, options};
+use super::{Keeper, lock};
+use crate::config::Config;
+use crate::driver::host::handover;
+use crate::service::error::ServiceError;
+
+/// Signals with a meaning to a keeper, which would end one that does not follow them yet.
+fn signals() -> SigSet {
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR2].into_iter().collect()
+}
+
+/// Lets them in again; they were kept waiting while the program was replaced.
+pub(super) fn let_signals_in() {
+    if let Err(error) = signals().thread_unblock() {
+        tracing::warn!(%error, "could not let signals in");
+    }
+}
+
+impl Keeper {
+    /// Becomes the program in place. Returns only when that did not work, with the reason.
+    pub(super) fn become_new(&self) -> io::Error {
+        let mut left = self.sockets.files();
+        left.push(self.lock.as_fd());
+        left.extend(self.all().map(|w| w.tether.file().as_fd()));
+        if let Err(e) = handover::pass(&left, true).and_then(|()| signals().thread_block().map_err(io::Error::from)) {
+            return e;
+        }
+        let mut command = Command::new(self.image.path());
+        command.args(options()).arg("server").args(["--resume", &self.left()]);
+        let error = command.exec();
+        let_signals_in();
+        match handover::pass(&left, false) {
+            Ok(()) => error,
+            Err(e) => e,
+        }
+    }
+
+    /// `SOCKETS;LOCK;PID:FILE of the serving worker;PID:FILE of each that leaves`.
+    fn left(&self) -> String {
+        let mut text = format!("{};lock={}", self.sockets.names(), self.lock.as_fd().as_raw_fd());
+        for worker in self.all() {
+            let _ = write!(text, ";{}={}", worker.pid, worker.tether.file().as_raw_fd());
+        }
+        text
+    }
+
+    /// Takes up what the program before this one has left.
+    pub(super) fn resumed(config: Config, left: &str) -> Result<Self, ServiceError> {
+        let wrong =
+            |e: io::Error| ServiceError::because("could not take up what the keeper before has left", &e, "this option is not for people");
+        let mut parts = left.split(';');
+        let mut next = || parts.next().ok_or_else(|| wrong(io::Error::other("it is not complete")));
+        let sockets = Sockets::taken(next()?).map_err(wrong)?;
+        let lock = take_all(next()?).map_err(wrong)?.pop().map(|(_, file)| lock::Server::taken(file));
+        let lock = lock.ok_or_else(|| wrong(io::Error::other("there is no lock")))?;
+        let mut workers = Vec::new();
+        for part in parts {
+            for (pid, file) in take_all(part).map_err(wrong)? {
+                let pid = pid.parse().map_err(|_| wrong(io::Error::other("a worker has no number")))?;
+                workers.push(Worker::of(pid, Tether::of(file).map_err(wrong)?));
+            }
+        }
+        let mut keeper = Self::with(config, lock, sockets);
+        let mut workers = workers.into_iter();
+        (keeper.serving, keeper.served) = (workers.next(), true);
+        keeper.leaving = workers.collect();
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), "upgraded");
+        Ok(keeper)
+    }
+}

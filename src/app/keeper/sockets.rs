@@ -1,0 +1,96 @@
+//! The listening sockets: made once by the keeper, used by one worker after the other, never closed in between.
+//!
+//! A connection made while no worker accepts waits in the kernel's queue and is not refused. Nobody reads from one here.
+
+use std::fmt::Write as _;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+
+use crate::app::places;
+use crate::config::{Config, EdgeKind};
+use crate::driver::host::{handover, listen};
+use crate::interface::control;
+use crate::service::error::{ServiceError, chain};
+
+/// All of them.
+pub(in crate::app) struct Sockets {
+    /// For verbs.
+    pub(in crate::app) control: UnixListener,
+    /// For requests that nginx, or an older acc, cannot serve.
+    pub(in crate::app) wake: UnixListener,
+    /// What acc's own edge faces the network with; empty behind nginx.
+    pub(in crate::app) tcp: Vec<TcpListener>,
+}
+
+impl Sockets {
+    /// Makes them. The caller is the only keeper of this installation.
+    pub(super) fn open(config: &Config) -> Result<Self, ServiceError> {
+        let failed = |e: &dyn std::error::Error| {
+            let hint = "end the other program, or choose another address in `edge.listen`; below port 1024 root is needed";
+            ServiceError::failed(chain(e), hint)
+        };
+        let mut tcp = Vec::new();
+        if config.edge.kind == EdgeKind::Builtin {
+            let mut given = listenfd::ListenFd::from_env();
+            for n in 0..given.len() {
+                tcp.extend(given.take_tcp_listener(n).ok().flatten());
+            }
+            if tcp.is_empty() {
+                for address in &config.edge.listen {
+                    tcp.push(listen::tcp(*address).map_err(|e| failed(&e))?);
+                }
+            }
+        }
+        let wake = listen::unix(&config.wake_socket(), 0o600).map_err(|e| failed(&e))?;
+        places::give_to_edge(config, &config.wake_socket())?;
+        let control = control::bind(&config.control_socket()).and_then(tokio::net::UnixListener::into_std).map_err(|e| {
+            let hint = "check `run` in the config: is it short enough, writable, on a local disk?";
+            ServiceError::because(format!("could not listen on `{}`", config.control_socket().display()), &e, hint)
+        })?;
+        Ok(Self { control, wake, tcp })
+    }
+
+    /// Those that were left to this process: the text that [`Self::names`] made.
+    pub(in crate::app) fn taken(names: &str) -> io::Result<Self> {
+        let (mut control, mut wake, mut tcp) = (None, None, Vec::new());
+        for (name, file) in take_all(names)? {
+            match name {
+                "control" => control = Some(UnixListener::from(file)),
+                "wake" => wake = Some(UnixListener::from(file)),
+                "tcp" => tcp.push(TcpListener::from(file)),
+                _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("`{name}` is not a socket of acc's"))),
+            }
+        }
+        let missing = || io::Error::new(io::ErrorKind::InvalidInput, "a socket was not handed over");
+        Ok(Self { control: control.ok_or_else(missing)?, wake: wake.ok_or_else(missing)?, tcp })
+    }
+
+    /// Their names and numbers, for the command line of a process that they are left to.
+    pub(super) fn names(&self) -> String {
+        let mut text = format!("control={},wake={}", self.control.as_raw_fd(), self.wake.as_raw_fd());
+        for listener in &self.tcp {
+            let _ = write!(text, ",tcp={}", listener.as_raw_fd());
+        }
+        text
+    }
+
+    /// As open files.
+    pub(super) fn files(&self) -> Vec<BorrowedFd<'_>> {
+        let mut files = vec![self.control.as_fd(), self.wake.as_fd()];
+        files.extend(self.tcp.iter().map(AsFd::as_fd));
+        files
+    }
+}
+
+/// Takes all the files of a text like `control=3,wake=4`.
+pub(super) fn take_all(names: &str) -> io::Result<Vec<(&str, OwnedFd)>> {
+    let wrong = || io::Error::new(io::ErrorKind::InvalidInput, format!("`{names}` names no open files"));
+    let mut taken = Vec::new();
+    for part in names.split(',') {
+        let (name, number) = part.split_once('=').ok_or_else(wrong)?;
+        taken.push((name, handover::take(number.parse().map_err(|_| wrong())?)?));
+    }
+    Ok(taken)
+}

@@ -1,0 +1,106 @@
+//! What a keeper and its worker say to each other: one byte each, over a pair of sockets that ends with either of them.
+//!
+//! It never blocks the keeper: a worker that does not listen loses only its own word.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::net::{SendFlags, send};
+use tokio::net::UnixStream;
+
+/// A word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::app) enum Word {
+    /// The worker: settings, drivers and templates are usable; I only wait for the say.
+    Prepared,
+    /// The worker: I have the say and serve.
+    Ready,
+    /// The worker: somebody asks for an upgrade.
+    Upgrade,
+    /// The keeper: give up the say, and finish what you carry.
+    Retire,
+}
+
+impl Word {
+    fn byte(self) -> u8 {
+        match self {
+            Self::Prepared => b'p',
+            Self::Ready => b'r',
+            Self::Upgrade => b'u',
+            Self::Retire => b'x',
+        }
+    }
+
+    fn of(byte: u8) -> Option<Self> {
+        [Self::Prepared, Self::Ready, Self::Upgrade, Self::Retire].into_iter().find(|word| word.byte() == byte)
+    }
+}
+
+/// One end.
+pub(in crate::app) struct Tether {
+    stream: UnixStream,
+}
+
+impl Tether {
+    /// Both ends; the second is for the worker.
+    pub(super) fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (own, other) = std::os::unix::net::UnixStream::pair()?;
+        Ok((Self::of(own.into())?, other.into()))
+    }
+
+    /// An end that was left to this process. Made inside a tokio runtime.
+    pub(in crate::app) fn of(file: OwnedFd) -> io::Result<Self> {
+        let stream = std::os::unix::net::UnixStream::from(file);
+        stream.set_nonblocking(true)?;
+        Ok(Self { stream: UnixStream::from_std(stream)? })
+    }
+
+    /// Says a word. To the kernel at once, since tokio refuses to write before it has heard that it may; there is always room.
+    pub(in crate::app) fn say(&self, word: Word) {
+        if let Err(error) = send(&self.stream, &[word.byte()], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            tracing::debug!(%error, ?word, "nobody hears");
+        }
+    }
+
+    /// The next word; `None`: the other side has ended.
+    pub(in crate::app) async fn hear(&self) -> Option<Word> {
+        let mut byte = [0];
+        loop {
+            self.stream.readable().await.ok()?;
+            match self.stream.try_read(&mut byte) {
+                Ok(0) => return None,
+                Ok(_) => match Word::of(byte[0]) {
+                    Some(word) => return Some(word),
+                    // A word of another version.
+                    None => continue,
+                },
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// Its open file.
+    pub(super) fn file(&self) -> &UnixStream {
+        &self.stream
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn words_arrive_in_order_and_the_end_is_heard() {
+        let (keeper, worker) = Tether::pair().unwrap();
+        let worker = Tether::of(worker).unwrap();
+        worker.say(Word::Prepared);
+        worker.say(Word::Ready);
+        assert_eq!((keeper.hear().await, keeper.hear().await), (Some(Word::Prepared), Some(Word::Ready)));
+        keeper.say(Word::Retire);
+        assert_eq!(worker.hear().await, Some(Word::Retire));
+        drop(worker);
+        assert_eq!(keeper.hear().await, None);
+        keeper.say(Word::Retire);
+    }
+}

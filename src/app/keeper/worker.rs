@@ -1,0 +1,81 @@
+//! One worker, from the keeper's side: started with the sockets, told things, listened to.
+//!
+//! It never waits for one: the keeper collects all its children in one place.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::sockets::Sockets;
+use super::tether::{Tether, Word};
+use crate::driver::host::handover;
+
+/// A child of the keeper.
+pub(super) struct Worker {
+    pub(super) pid: i32,
+    pub(super) tether: Tether,
+    /// It has closed its end.
+    silent: bool,
+}
+
+impl Worker {
+    /// Starts one from this program, with the options that the keeper itself was given.
+    pub(super) fn start(program: &Path, sockets: &Sockets) -> io::Result<Self> {
+        let (tether, other) = Tether::pair()?;
+        let mut left = sockets.files();
+        left.push(other.as_fd());
+        let mut command = Command::new(program);
+        command.args(options()).arg("worker").args(["--sockets", &sockets.names()]);
+        command.args(["--tether", &other.as_raw_fd().to_string(), "--keeper", &std::process::id().to_string()]);
+        // systemd's words are for the keeper alone.
+        for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"] {
+            command.env_remove(name);
+        }
+        // This process has one thread and starts nothing else meanwhile, so they reach this child only.
+        handover::pass(&left, true)?;
+        let child = command.spawn();
+        handover::pass(&left, false)?;
+        let pid = i32::try_from(child?.id()).map_err(io::Error::other)?;
+        Ok(Self::of(pid, tether))
+    }
+
+    pub(super) fn of(pid: i32, tether: Tether) -> Self {
+        Self { pid, tether, silent: false }
+    }
+
+    /// It has not been waited for, so the pid is nobody else's.
+    pub(super) fn signal(&self, signal: Signal) {
+        if let Err(error) = kill(Pid::from_raw(self.pid), signal) {
+            tracing::warn!(pid = self.pid, %error, "could not signal a worker");
+        }
+    }
+}
+
+/// The next word of a worker, if there is one that can still say something.
+pub(super) async fn hear(worker: &mut Option<Worker>) -> Option<Word> {
+    match worker {
+        Some(worker) if !worker.silent => {
+            let word = worker.tether.hear().await;
+            worker.silent = word.is_none();
+            word
+        }
+        _ => std::future::pending().await,
+    }
+}
+
+/// The options that this keeper was given, without its own word and what was left to it: they are the worker's too.
+pub(super) fn options() -> Vec<OsString> {
+    let mut given: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let Some(place) = given.iter().position(|word| word == "--resume") {
+        given.drain(place..(place + 2).min(given.len()));
+    }
+    if let Some(place) = given.iter().rposition(|word| word == "server" || word == "serve") {
+        given.remove(place);
+    }
+    given
+}

@@ -1,0 +1,161 @@
+//! Which requests have been sent on to an application, in a file that outlives the process: when it is killed, whoever is
+//! asked again about one of them knows whether the application may have seen it.
+//!
+//! Only what may not be sent twice is noted, before its first byte is sent. It is written for the death of the process, not of
+//! the host: a power cut ends the applications too.
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// Bytes of an id.
+const ID: usize = 16;
+/// A file that has grown to so many notes is written anew with those that still count.
+const NOTES_MAX: usize = 4096;
+/// Nobody asks again about requests as old as this.
+const OLD: Duration = Duration::from_secs(2 * 3600);
+
+/// A request's id, as the edge made it.
+pub type Id = [u8; ID];
+
+/// Reads an id of 32 hexadecimal digits.
+#[must_use]
+pub fn id(text: &str) -> Option<Id> {
+    if text.len() != ID * 2 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut id = [0; ID];
+    for (place, byte) in id.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(place * 2..place * 2 + 2)?, 16).ok()?;
+    }
+    Some(id)
+}
+
+/// The notes of this process, and the way to those of others.
+#[derive(Debug)]
+pub struct Sent {
+    dir: PathBuf,
+    path: PathBuf,
+    notes: Mutex<Notes>,
+}
+
+#[derive(Debug)]
+struct Notes {
+    file: File,
+    written: usize,
+    open: HashSet<Id>,
+}
+
+impl Sent {
+    /// Begins the notes of this process in `dir`, which is made; those of others that are old go.
+    ///
+    /// # Errors
+    /// The folder or the file cannot be written.
+    pub fn begin(dir: &Path) -> io::Result<Self> {
+        super::fs::make_dir(dir, 0o700)?;
+        for entry in fs::read_dir(dir)?.flatten() {
+            let age = entry.metadata().and_then(|m| m.modified()).map(|at| at.elapsed().unwrap_or_default());
+            if age.is_ok_and(|age| age > OLD) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        let path = dir.join(std::process::id().to_string());
+        let file = OpenOptions::new().create(true).append(true).open(&path)?;
+        file.set_len(0)?;
+        Ok(Self { dir: dir.to_owned(), path, notes: Mutex::new(Notes { file, written: 0, open: HashSet::new() }) })
+    }
+
+    /// Notes that this request is about to be sent.
+    ///
+    /// # Errors
+    /// It could not be written down.
+    pub fn note(&self, id: Id) -> io::Result<()> {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        if notes.written >= NOTES_MAX && notes.open.len() < NOTES_MAX / 2 {
+            let left: Vec<u8> = notes.open.iter().flatten().copied().collect();
+            super::fs::write_atomic(&self.path, &left, 0o600)?;
+            notes.file = OpenOptions::new().append(true).open(&self.path)?;
+            notes.written = notes.open.len();
+        }
+        notes.open.insert(id);
+        notes.written += 1;
+        notes.file.write_all(&id)
+    }
+
+    /// The request was not seen, or is answered: nobody needs to know any more.
+    pub fn done(&self, id: Id) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.open.remove(&id);
+        if notes.open.is_empty() && notes.file.set_len(0).is_ok() {
+            notes.written = 0;
+        }
+    }
+
+    /// Was it noted, by this process or by one that has been killed since? What cannot be read may hold it.
+    #[must_use]
+    pub fn was_noted(&self, id: Id) -> bool {
+        let Ok(entries) = fs::read_dir(&self.dir) else { return true };
+        entries.flatten().any(|entry| match fs::read(entry.path()) {
+            Ok(notes) => notes.chunks_exact(ID).any(|note| note == id),
+            Err(e) => e.kind() != io::ErrorKind::NotFound,
+        })
+    }
+}
+
+impl Drop for Sent {
+    /// An orderly end: everything noted is answered.
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_read_whole_or_not_at_all() {
+        assert_eq!(id("00ff000000000000000000000000000a").unwrap()[..2], [0, 255]);
+        for wrong in ["", "00ff", "00ff00000000000000000000000000zz", "+0ff000000000000000000000000000a", "é0ff00000000000000000000000000a"]
+        {
+            assert_eq!(id(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn notes_are_there_until_done_and_those_of_others_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let sent = Sent::begin(dir.path()).unwrap();
+        let (one, two) = ([1; 16], [2; 16]);
+        assert!(!sent.was_noted(one));
+        sent.note(one).unwrap();
+        assert!(sent.was_noted(one) && !sent.was_noted(two));
+        fs::write(dir.path().join("1"), [[3_u8; 16], two].concat()).unwrap();
+        assert!(sent.was_noted(two));
+        sent.done(one);
+        assert!(!sent.was_noted(one));
+        drop(sent);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_file_does_not_grow_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let sent = Sent::begin(dir.path()).unwrap();
+        let id = |n: u32| {
+            let mut id = [0; 16];
+            id[..4].copy_from_slice(&n.to_ne_bytes());
+            id
+        };
+        sent.note(id(u32::MAX)).unwrap();
+        for n in 0..10_000 {
+            sent.note(id(n)).unwrap();
+            sent.done(id(n));
+        }
+        assert!(fs::metadata(&sent.path).unwrap().len() <= (NOTES_MAX * ID + ID) as u64);
+        assert!(sent.was_noted(id(u32::MAX)) && !sent.was_noted(id(0)));
+    }
+}

@@ -1,0 +1,140 @@
+//! Puts the instance to sleep over and over while it is used; the next request wakes it.
+//!
+//! Most stops are an operator's, which drain; every fifth is an idle stop, at a moment at which the clients come back.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::Operator;
+use super::client::{Field, Order};
+use super::dice::Dice;
+use super::subject::Subject;
+use crate::config::Config;
+use crate::driver::host::clock::monotonic_ns;
+use crate::service::error::ServiceError;
+use crate::service::outcome::Outcome;
+use crate::service::request::Request;
+use crate::service::view::Reader;
+
+/// Every how manyth stop is an idle one.
+const IDLE_EVERY: u32 = 5;
+/// An idle stop is only tried when acc allows it this soon after a wake.
+const IDLE_WITHIN: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(2);
+/// Failed verbs that are told one by one.
+const TOLD: usize = 20;
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(super) struct Slept {
+    pub(super) cycles: u32,
+    pub(super) idle_stops: u32,
+    pub(super) verbs_failed: Vec<String>,
+}
+
+/// The loop.
+pub(super) struct Cycles<'a> {
+    pub(super) config: &'a Config,
+    pub(super) operator: &'a dyn Operator,
+    pub(super) field: &'a Field,
+    pub(super) subject: &'a Subject,
+    pub(super) order: &'a watch::Sender<Order>,
+    pub(super) dice: Dice,
+    /// How many; `None`: until the time is over.
+    pub(super) most: Option<u32>,
+    /// How long at most.
+    pub(super) time: Option<Duration>,
+}
+
+impl Cycles<'_> {
+    /// Runs them all. `slept` is filled as it goes, so that it is there when this is dropped.
+    pub(super) async fn run(mut self, slept: &mut Slept) {
+        let began = monotonic_ns();
+        let over = |time: Duration| Duration::from_nanos(monotonic_ns().saturating_sub(began)) >= time;
+        let mut n = 0;
+        while self.most.is_none_or(|most| slept.cycles < most) && !self.time.is_some_and(over) {
+            if !self.until_used().await {
+                note(slept, "no request was answered for a long time: gave up".to_owned());
+                return;
+            }
+            n += 1;
+            let pause = self.dice.below(30);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            let idle = n % IDLE_EVERY == 0 && self.idle_is_possible() && self.idle_stop(slept).await;
+            if idle || self.stop(slept).await {
+                slept.cycles += 1;
+                slept.idle_stops += u32::from(idle);
+                self.field.meter.cycles.store(u64::from(slept.cycles), Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Waits until as many requests were answered as there are clients: so it is awake and in use.
+    async fn until_used(&self) -> bool {
+        let meter = &self.field.meter;
+        let enough = meter.right.load(Ordering::Relaxed) + 8;
+        let patience = (self.field.limit + self.config.stop.drain + self.config.stop.timeout) * 2;
+        let used = async {
+            while meter.right.load(Ordering::Relaxed) < enough {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::time::timeout(patience, used).await.is_ok()
+    }
+
+    async fn stop(&self, slept: &mut Slept) -> bool {
+        match self.operator.ask(Request::Stop { instance: self.subject.name.clone(), now: false }).await {
+            Ok(Outcome::Instance { already, .. }) => !already,
+            Ok(other) => {
+                note(slept, format!("stop: {other:?}"));
+                false
+            }
+            Err(e) => {
+                note(slept, format!("stop: {e}"));
+                false
+            }
+        }
+    }
+
+    fn idle_is_possible(&self) -> bool {
+        self.config.idle.min_awake <= IDLE_WITHIN && self.subject.idle <= IDLE_WITHIN
+    }
+
+    /// Clients rest until it is idle; then a monitor pass, and they come back while it is under way.
+    async fn idle_stop(&mut self, slept: &mut Slept) -> bool {
+        self.order.send_replace(Order::Rest);
+        while self.field.meter.busy.load(Ordering::Relaxed) > 0 {
+            tokio::time::sleep(LOOK).await;
+        }
+        let rest = self.subject.idle.max(self.config.idle.min_awake) + Duration::from_millis(20);
+        tokio::time::sleep(rest).await;
+        let already = self.is_asleep();
+        let moment = Duration::from_micros(self.dice.below(20_000));
+        let come_back = async {
+            tokio::time::sleep(moment).await;
+            self.order.send_replace(Order::Go);
+        };
+        let (pass, ()) = tokio::join!(self.operator.ask(Request::Monitor { dry_run: false, thorough: false }), come_back);
+        match pass {
+            Ok(Outcome::Monitor(pass)) => already || pass.lines.iter().any(|l| l.instance == self.subject.name && l.action == "sleep"),
+            Ok(_) => already,
+            Err(e) => {
+                note(slept, format!("monitor: {e}"));
+                already
+            }
+        }
+    }
+
+    fn is_asleep(&self) -> bool {
+        let view: Result<_, ServiceError> = Reader::open(self.config).and_then(|reader| reader.find(&self.subject.name));
+        view.is_ok_and(|view| view.phase == "asleep")
+    }
+}
+
+fn note(slept: &mut Slept, what: String) {
+    if slept.verbs_failed.len() < TOLD {
+        slept.verbs_failed.push(what);
+    }
+}

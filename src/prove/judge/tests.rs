@@ -1,0 +1,145 @@
+//! Every verdict, and what decides between two of them.
+
+use super::super::shot::Id;
+use super::*;
+
+const SECOND: u64 = 1_000_000_000;
+const ID: Id = Id { client: 1, n: 5 };
+
+/// Sent at 10 s, ended at 11 s, on a connection opened at 9 s.
+fn shot(kind: Kind, end: End) -> Shot {
+    let (opened, sent, head, ended) = (9 * SECOND, 10 * SECOND, 11 * SECOND, 11 * SECOND);
+    Shot { id: ID, kind, tries: 1, opened, sent, head, ended, own_ms: 0, messages: 0, end }
+}
+
+fn arrival(attempt: u8, pid: i32) -> Arrival {
+    Arrival { attempt, pid, started: SECOND, before_ended: 0 }
+}
+
+fn strike(what: Struck, pid: i32, at: u64) -> Strike {
+    Strike { what, pid, at, over: at + 1000 }
+}
+
+fn tally(shot: Shot, seen: &[Arrival], strikes: &[Strike]) -> Tally {
+    let mut record = Record::default();
+    if !seen.is_empty() {
+        record.requests.insert(ID, seen.to_vec());
+    }
+    let evidence = Evidence { shots: &[shot], record: Some(&record), strikes, began: 0, tag: "t" };
+    let judgement = judge(&evidence);
+    assert_eq!(judgement.tally.is_clean(), judgement.faults.is_empty());
+    judgement.tally
+}
+
+fn only(change: impl FnOnce(&mut Tally)) -> Tally {
+    let mut tally = Tally { sent: 1, ..Tally::default() };
+    change(&mut tally);
+    tally
+}
+
+fn cut() -> End {
+    End::Cut("broke".into())
+}
+
+fn answered(status: u16) -> End {
+    End::Answered(status, "".into())
+}
+
+#[test]
+fn answered_right_once_is_right() {
+    assert_eq!(tally(shot(Kind::Get, End::Right), &[arrival(1, 7)], &[]), only(|t| t.right = 1));
+    assert_eq!(tally(shot(Kind::Post, End::Wrong("other".into())), &[arrival(1, 7)], &[]), only(|t| t.wrong = 1));
+}
+
+#[test]
+fn without_a_crash_nothing_is_excused() {
+    for end in [cut(), answered(502), answered(503), End::Late, End::NotConnected("refused".into())] {
+        for kind in [Kind::Get, Kind::Post, Kind::Slow, Kind::Stream, Kind::Socket] {
+            assert_eq!(tally(shot(kind, end.clone()), &[], &[]), only(|t| t.lost = 1), "{kind:?} {end:?}");
+        }
+    }
+    assert_eq!(tally(shot(Kind::Socket, End::HungUp("closed".into())), &[arrival(1, 7)], &[]), only(|t| t.lost = 1));
+    // The application had it and lived, and the client was told that it failed.
+    assert_eq!(tally(shot(Kind::Post, answered(502)), &[arrival(1, 7)], &[]), only(|t| t.wrong = 1));
+}
+
+#[test]
+fn a_try_is_delivered_once() {
+    let twice = [arrival(1, 7), arrival(1, 8)];
+    let doubled = |t: &mut Tally| (t.right, t.doubled) = (1, 1);
+    for kind in [Kind::Get, Kind::Post] {
+        assert_eq!(tally(shot(kind, End::Right), &twice, &[]), only(doubled));
+    }
+    // After a kill acc may send a safe one again, and only a safe one.
+    for what in [Struck::Instance, Struck::Server] {
+        let kill = [strike(what, 7, 10 * SECOND)];
+        assert_eq!(tally(shot(Kind::Get, End::Right), &twice, &kill), only(|t| t.right = 1));
+        assert_eq!(tally(shot(Kind::Post, End::Right), &twice, &kill), only(doubled));
+        let thrice = [arrival(1, 7), arrival(1, 8), arrival(1, 9)];
+        assert_eq!(tally(shot(Kind::Get, End::Right), &thrice, &kill), only(doubled), "one kill, two more deliveries");
+        let earlier = [strike(what, 7, 8 * SECOND)];
+        assert_eq!(tally(shot(Kind::Get, End::Right), &twice, &earlier), only(doubled), "the kill was long before");
+    }
+    // What the client itself sent again is not doubled.
+    let again = Shot { tries: 2, ..shot(Kind::Get, End::Right) };
+    assert_eq!(tally(again, &[arrival(1, 7), arrival(2, 7)], &[]), only(|t| (t.right, t.retried) = (1, 1)));
+}
+
+#[test]
+fn what_a_killed_process_had_is_broken() {
+    let kill = [strike(Struck::Instance, 7, 10 * SECOND + 1)];
+    for end in [cut(), answered(502), End::HungUp("closed".into())] {
+        assert_eq!(tally(shot(Kind::Post, end.clone()), &[arrival(1, 7)], &kill), only(|t| t.broken_by_the_crash = 1));
+        assert_eq!(tally(shot(Kind::Post, end.clone()), &[], &kill), only(|t| t.broken_by_the_crash = 1), "in its socket");
+        let early = [strike(Struck::Instance, 7, 2 * SECOND)];
+        assert_eq!(tally(shot(Kind::Post, end), &[], &early), only(|t| t.lost = 1), "the kill was long before");
+    }
+    // Nobody may be told 503 because of it, and a safe one is sent again.
+    assert_eq!(tally(shot(Kind::Post, answered(503)), &[], &kill), only(|t| t.lost = 1));
+    assert_eq!(tally(shot(Kind::Get, answered(502)), &[], &kill), only(|t| t.lost = 1));
+    assert_eq!(tally(shot(Kind::Get, cut()), &[], &kill), only(|t| t.lost = 1));
+}
+
+#[test]
+fn what_was_on_its_way_when_the_carrier_died_is_cut() {
+    for what in [Struck::Server, Struck::Worker] {
+        let kill = [strike(what, 3, 10 * SECOND - 1)];
+        assert_eq!(tally(shot(Kind::Post, cut()), &[], &kill), only(|t| t.cut_by_the_crash = 1));
+        assert_eq!(tally(shot(Kind::Post, cut()), &[arrival(1, 7)], &kill), only(|t| t.cut_by_the_crash = 1));
+        assert_eq!(tally(shot(Kind::Post, answered(502)), &[arrival(1, 7)], &kill), only(|t| t.cut_by_the_crash = 1));
+        assert_eq!(tally(shot(Kind::Post, answered(502)), &[], &kill), only(|t| t.lost = 1), "told an error, never delivered");
+        let honest = || End::Answered(502, format!("{{\"detail\":\"{MAYBE_SEEN}\"}}").into());
+        assert_eq!(tally(shot(Kind::Post, honest()), &[], &kill), only(|t| t.cut_by_the_crash = 1));
+        assert_eq!(tally(shot(Kind::Post, honest()), &[], &[]), only(|t| t.lost = 1));
+        assert_eq!(tally(shot(Kind::Get, honest()), &[], &kill), only(|t| t.lost = 1));
+        assert_eq!(tally(shot(Kind::Get, cut()), &[], &kill), only(|t| t.lost = 1), "it could have been sent again");
+        let earlier = [strike(what, 3, 8 * SECOND)];
+        assert_eq!(tally(shot(Kind::Post, cut()), &[], &earlier), only(|t| t.lost = 1), "its connection is younger than the kill");
+    }
+    assert_eq!(tally(shot(Kind::Post, cut()), &[], &[strike(Struck::Supervisor, 3, 10 * SECOND)]), only(|t| t.lost = 1));
+}
+
+#[test]
+fn held_is_what_was_sent_before_its_process_was_started() {
+    let started = Arrival { started: 10 * SECOND + 1, before_ended: 9 * SECOND, ..arrival(1, 7) };
+    let mut record = Record::default();
+    record.requests.insert(ID, vec![started]);
+    let slow = Shot { own_ms: 400, ..shot(Kind::Slow, End::Right) };
+    let judged =
+        |record: &Record| judge(&Evidence { shots: std::slice::from_ref(&slow), record: Some(record), strikes: &[], began: 0, tag: "t" });
+    let judgement = judged(&record);
+    assert_eq!((judgement.tally.held, judgement.wake.p50_ms, judgement.wake_from_sleep.count), (1, 600.0, 1));
+    // Sent while the former process was still there: held, but not by a wake alone.
+    record.requests.insert(ID, vec![Arrival { before_ended: 10 * SECOND + 1, ..started }]);
+    let judgement = judged(&record);
+    assert_eq!((judgement.tally.held, judgement.wake_from_sleep.count), (1, 0));
+}
+
+#[test]
+fn a_message_is_delivered_once() {
+    let mut record = Record::default();
+    record.messages.insert((ID, 2), 2);
+    let talk = Shot { messages: 3, ..shot(Kind::Socket, End::Right) };
+    let judgement = judge(&Evidence { shots: &[talk], record: Some(&record), strikes: &[], began: 0, tag: "t" });
+    assert_eq!((judgement.tally.doubled, judgement.tally.messages), (1, 3));
+}

@@ -1,0 +1,233 @@
+//! What a client asks next, and whether the answer is the right one. Drawn by chance; nothing here sends anything.
+
+use std::convert::Infallible;
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use hyper::body::Frame;
+use hyper::{Method, Request, header};
+use sha2::{Digest, Sha256};
+
+use super::client::Field;
+use super::dice::Dice;
+use super::shot::{End, Kind};
+use super::wire::{Answer, Body};
+
+/// Largest body of a POST: 2 to the power of this many bytes.
+const BODY_BITS: u64 = 20;
+/// Pieces of a body whose length is not told.
+const PIECE: usize = 16 * 1024;
+/// Pieces of a stream come at this pace, in milliseconds.
+const CHUNK_MS: u16 = 100;
+
+/// One request.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    /// What it is.
+    pub(super) kind: Kind,
+    /// On a connection of its own.
+    pub(super) fresh: bool,
+    /// The connection ends with it, and the server is told so.
+    pub(super) close: bool,
+    /// Messages of a conversation.
+    pub(super) messages: u8,
+    /// It is the demo application.
+    demo: bool,
+    body: Bytes,
+    /// The length of the body is not told.
+    chunked: bool,
+    slow_ms: u16,
+    chunks: u16,
+}
+
+impl Plan {
+    /// Draws one. Half are small GETs: they are what most sites get.
+    pub(super) fn draw(dice: &mut Dice, demo: bool) -> Self {
+        let kind = match dice.below(20) {
+            _ if !demo => Kind::Get,
+            0..10 => Kind::Get,
+            10..15 => Kind::Post,
+            15..17 => Kind::Slow,
+            17 => Kind::Stream,
+            _ => Kind::Socket,
+        };
+        let (fresh, close) = (dice.one_in(3), dice.one_in(4));
+        let body = if kind == Kind::Post { body(dice) } else { Bytes::new() };
+        let chunked = dice.one_in(3);
+        #[expect(clippy::cast_possible_truncation, reason = "small by their bounds")]
+        let (slow_ms, chunks, messages) = ((1 + dice.below(400)) as u16, (1 + dice.below(4)) as u16, (1 + dice.below(8)) as u8);
+        Self { kind, fresh, close, messages, demo, body, chunked, slow_ms, chunks }
+    }
+
+    /// How long the application is asked to take until it answers, in milliseconds.
+    pub(super) fn own_ms(&self) -> u16 {
+        if self.kind == Kind::Slow { self.slow_ms } else { 0 }
+    }
+
+    /// How long it is asked to take until it has answered, in milliseconds.
+    pub(super) fn takes_ms(&self) -> u16 {
+        if self.kind == Kind::Stream { self.chunks * CHUNK_MS } else { self.own_ms() }
+    }
+
+    fn target(&self, id: &str) -> String {
+        match self.kind {
+            _ if !self.demo => "/".to_owned(),
+            Kind::Get | Kind::Post => format!("/echo?{id}"),
+            Kind::Slow => format!("/slow?ms={}", self.slow_ms),
+            Kind::Stream => format!("/stream?seconds={}.{}", self.chunks / 10, self.chunks % 10),
+            Kind::Socket => "/ws".to_owned(),
+        }
+    }
+
+    /// The request as it is sent, with this id.
+    pub(super) fn request(&self, field: &Field, id: &str) -> Request<Body> {
+        let mut request = Request::new(self.body());
+        *request.method_mut() = if self.kind == Kind::Post { Method::POST } else { Method::GET };
+        *request.uri_mut() = self.target(id).parse().unwrap_or_default();
+        let mut set = |name: &'static str, value: &str| {
+            if let Ok(value) = header::HeaderValue::from_str(value) {
+                request.headers_mut().insert(name, value);
+            }
+        };
+        set("host", &field.host);
+        set("x-id", id);
+        set("user-agent", "acc-prove");
+        if self.kind == Kind::Socket {
+            set("connection", "Upgrade");
+            set("upgrade", "websocket");
+            set("sec-websocket-version", "13");
+            set("sec-websocket-key", "MTIzNDU2Nzg5MGFiY2RlZg==");
+        } else if self.close {
+            set("connection", "close");
+        }
+        request
+    }
+
+    fn body(&self) -> Body {
+        if self.kind != Kind::Post {
+            return Empty::new().boxed_unsync();
+        }
+        if !self.chunked {
+            return Full::new(self.body.clone()).boxed_unsync();
+        }
+        let pieces: Vec<Result<Frame<Bytes>, Infallible>> =
+            self.body.chunks(PIECE).map(|piece| Ok(Frame::data(self.body.slice_ref(piece)))).collect();
+        StreamBody::new(stream::iter(pieces)).boxed_unsync()
+    }
+}
+
+/// 1 byte to 1 MiB, each order of magnitude as often as any other.
+fn body(dice: &mut Dice) -> Bytes {
+    let most = 1_u64 << dice.below(BODY_BITS + 1);
+    let length = usize::try_from(most / 2 + dice.below(most / 2 + 1)).unwrap_or(1).max(1);
+    dice.bytes(length).into()
+}
+
+/// The request by which the demo application is known.
+pub(super) fn probe(host: &str) -> Request<Body> {
+    let mut request = Request::new(Empty::new().boxed_unsync());
+    *request.uri_mut() = hyper::Uri::from_static("/echo?prove");
+    if let Ok(host) = header::HeaderValue::from_str(host) {
+        request.headers_mut().insert(header::HOST, host);
+    }
+    request
+}
+
+/// Is this what only the demo application answers to [`probe`]?
+pub(super) fn is_echo(body: &[u8]) -> bool {
+    serde_json::from_slice::<serde_json::Value>(body).is_ok_and(|echo| echo["query"] == "prove" && echo["sha256"].is_string())
+}
+
+/// An answer of another status than was hoped for.
+pub(super) fn refused(answer: &Answer) -> End {
+    let text: String = String::from_utf8_lossy(&answer.body).chars().take(300).collect();
+    End::Answered(answer.status.as_u16(), text.replace('\n', " ").trim().into())
+}
+
+/// Is it what was asked for?
+pub(super) fn check(plan: &Plan, field: &Field, id: &str, answer: &Answer) -> End {
+    if !answer.status.is_success() {
+        return refused(answer);
+    }
+    if !plan.demo {
+        return End::Right;
+    }
+    let text = String::from_utf8_lossy(&answer.body);
+    let fault = match plan.kind {
+        Kind::Get | Kind::Post => echo_fault(plan, id, &answer.body),
+        Kind::Slow => (!text.starts_with(&format!("name: {}\n", field.name))).then_some("the application has another name"),
+        Kind::Stream => {
+            let expected: String = (0..plan.chunks).fold(String::new(), |mut all, n| {
+                let _ = writeln!(all, "chunk {n}");
+                all
+            });
+            (text != expected).then_some("the stream is not what was asked for")
+        }
+        Kind::Socket => None,
+    };
+    fault.map_or(End::Right, |fault| End::Wrong(format!("{fault}: {text:.200}").into()))
+}
+
+fn echo_fault(plan: &Plan, id: &str, body: &[u8]) -> Option<&'static str> {
+    let Ok(echo) = serde_json::from_slice::<serde_json::Value>(body) else { return Some("not what `/echo` answers") };
+    if echo["headers"]["x-id"] != id || echo["query"] != id {
+        return Some("the answer belongs to another request");
+    }
+    let sha256 = Sha256::digest(&plan.body).iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    });
+    let method = if plan.kind == Kind::Post { "POST" } else { "GET" };
+    if echo["method"] != method || echo["length"] != plan.body.len() || echo["sha256"] != sha256 {
+        return Some("the body did not arrive as it was sent");
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_are_of_all_sizes() {
+        let mut dice = Dice::new(1, 1);
+        let lengths: Vec<usize> = (0..500).map(|_| body(&mut dice).len()).collect();
+        assert!(lengths.iter().all(|n| (1..=1 << 20).contains(n)));
+        assert!(lengths.contains(&1) && lengths.iter().any(|n| *n > 500_000));
+    }
+
+    #[test]
+    fn a_stranger_gets_nothing_but_small_gets() {
+        let mut dice = Dice::new(1, 1);
+        for _ in 0..100 {
+            let plan = Plan::draw(&mut dice, false);
+            assert_eq!((plan.kind, plan.target("x").as_str()), (Kind::Get, "/"));
+        }
+        let kinds: Vec<Kind> = (0..200).map(|_| Plan::draw(&mut dice, true).kind).collect();
+        for kind in [Kind::Get, Kind::Post, Kind::Slow, Kind::Stream, Kind::Socket] {
+            assert!(kinds.contains(&kind), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn an_echo_is_compared_in_all_it_says() {
+        let plan = Plan { kind: Kind::Post, body: Bytes::from_static(b"abc"), ..Plan::draw(&mut Dice::new(1, 1), true) };
+        let sha = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let echo = |id: &str, method: &str, length: u32, sha: &str| {
+            serde_json::json!({ "method": method, "query": id, "length": length, "sha256": sha, "headers": { "x-id": id } }).to_string()
+        };
+        assert_eq!(echo_fault(&plan, "t.1.1.1", echo("t.1.1.1", "POST", 3, sha).as_bytes()), None);
+        for wrong in [
+            echo("t.1.1.2", "POST", 3, sha),
+            echo("t.1.1.1", "GET", 3, sha),
+            echo("t.1.1.1", "POST", 2, sha),
+            echo("t.1.1.1", "POST", 3, "00"),
+            "{}".to_owned(),
+            "hello".to_owned(),
+        ] {
+            assert!(echo_fault(&plan, "t.1.1.1", wrong.as_bytes()).is_some(), "{wrong}");
+        }
+    }
+}

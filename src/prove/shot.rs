@@ -1,0 +1,120 @@
+//! One request of one client: what was sent, when, and how it ended. The id that the application records is made and read here.
+
+/// What a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A small GET.
+    Get,
+    /// A POST with a body.
+    Post,
+    /// A GET whose answer takes a while.
+    Slow,
+    /// A GET whose answer comes in pieces.
+    Stream,
+    /// A WebSocket with a few messages.
+    Socket,
+}
+
+impl Kind {
+    /// For people.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Slow => "slow GET",
+            Self::Stream => "stream",
+            Self::Socket => "WebSocket",
+        }
+    }
+
+    /// May a client send it again when it got no answer? A conversation that has begun is judged apart.
+    pub(super) fn safe(self) -> bool {
+        match self {
+            Self::Get | Self::Slow | Self::Stream | Self::Socket => true,
+            Self::Post => false,
+        }
+    }
+}
+
+/// How the last try of a request ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum End {
+    /// 2xx (101 for a WebSocket), and all of what was expected.
+    Right,
+    /// 2xx, but not what was expected.
+    Wrong(Box<str>),
+    /// Another status.
+    Answered(u16, Box<str>),
+    /// The connection ended before the answer was complete.
+    Cut(Box<str>),
+    /// A conversation ended before all messages came back.
+    HungUp(Box<str>),
+    /// There was no connection.
+    NotConnected(Box<str>),
+    /// No answer in time.
+    Late,
+}
+
+/// Which request: the client's number, and the how manyth of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Id {
+    /// Number of the client.
+    pub(super) client: u16,
+    /// Number of its request.
+    pub(super) n: u32,
+}
+
+impl Id {
+    /// The text of one try, as the application records it.
+    pub(super) fn text(self, tag: &str, attempt: u8) -> String {
+        format!("{tag}.{}.{}.{attempt}", self.client, self.n)
+    }
+
+    /// Reads an id of this run.
+    pub(super) fn read(text: &str, tag: &str) -> Option<(Self, u8)> {
+        let mut parts = text.strip_prefix(tag)?.strip_prefix('.')?.split('.');
+        let mut part = || parts.next();
+        let id = Self { client: part()?.parse().ok()?, n: part()?.parse().ok()? };
+        let attempt = part()?.parse().ok()?;
+        parts.next().is_none().then_some((id, attempt))
+    }
+}
+
+/// A request that has ended. Times are nanoseconds of the monotonic clock.
+#[derive(Debug, Clone)]
+pub(super) struct Shot {
+    /// Which.
+    pub(super) id: Id,
+    /// What.
+    pub(super) kind: Kind,
+    /// How often it was sent.
+    pub(super) tries: u8,
+    /// When the connection of the last try was opened.
+    pub(super) opened: u64,
+    /// When it was first sent.
+    pub(super) sent: u64,
+    /// When the head of the last answer came; else when it ended.
+    pub(super) head: u64,
+    /// When it ended.
+    pub(super) ended: u64,
+    /// How long the application was asked to take for the head, in milliseconds.
+    pub(super) own_ms: u16,
+    /// Messages of a conversation.
+    pub(super) messages: u8,
+    /// How.
+    pub(super) end: End,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_read_as_it_was_written() {
+        let id = Id { client: 3, n: 70_000 };
+        assert_eq!(Id::read(&id.text("ab12", 2), "ab12"), Some((id, 2)));
+        for other in ["-", "ab12", "ab12.3.4", "ab1.3.4.1", "ab12.3.4.1.9", "ab12.x.4.1", "ab123.3.4.1"] {
+            assert_eq!(Id::read(other, "ab12"), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! A client's connections: opened, used once or again and again, and what is known when they break.
+//!
+//! It never sends anything a second time and it follows nothing: the client decides.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Limited};
+use hyper::client::conn::http1;
+use hyper::upgrade::Upgraded;
+use hyper::{Request, Response, StatusCode, body::Incoming};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+use crate::driver::host::clock::monotonic_ns;
+
+/// The body of a request.
+pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// Longest answer that is kept, in bytes.
+const ANSWER_MAX: usize = 4 * 1024 * 1024;
+/// How long the other side of a WebSocket may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// An open connection.
+pub(super) struct Wire {
+    sender: http1::SendRequest<Body>,
+    driver: JoinHandle<()>,
+    /// When it was opened, in nanoseconds of the monotonic clock.
+    pub(super) opened: u64,
+    /// It has carried a request already.
+    pub(super) used: bool,
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        // A connection that became a WebSocket has left this task already.
+        self.driver.abort();
+    }
+}
+
+/// An answer that came whole.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) body: Bytes,
+    /// When its head came.
+    pub(super) head: u64,
+}
+
+/// There is none.
+pub(super) struct Broken {
+    /// Nothing of it came.
+    pub(super) before_head: bool,
+    /// Why.
+    pub(super) why: Box<str>,
+}
+
+fn why(error: &dyn std::error::Error) -> Box<str> {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text.into()
+}
+
+impl Wire {
+    /// Connects.
+    pub(super) async fn open(to: SocketAddr) -> Result<Self, Box<str>> {
+        let stream = TcpStream::connect(to).await.map_err(|e| why(&e))?;
+        let opened = monotonic_ns();
+        stream.set_nodelay(true).map_err(|e| why(&e))?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| why(&e))?;
+        let driver = tokio::spawn(async move {
+            // What breaks is told to whoever waits for an answer.
+            let _ = connection.with_upgrades().await;
+        });
+        Ok(Self { sender, driver, opened, used: false })
+    }
+
+    /// Can it carry another request?
+    pub(super) async fn is_ready(&mut self) -> bool {
+        // The task that drives it has to see first that the other side has closed.
+        tokio::task::yield_now().await;
+        self.sender.ready().await.is_ok()
+    }
+
+    /// Sends a request; the head of its answer.
+    pub(super) async fn send(&mut self, request: Request<Body>) -> Result<(Response<Incoming>, u64), Broken> {
+        self.used = true;
+        match self.sender.send_request(request).await {
+            Ok(response) => Ok((response, monotonic_ns())),
+            Err(e) => Err(Broken { before_head: true, why: why(&e) }),
+        }
+    }
+
+    /// Sends a request and reads the whole answer.
+    pub(super) async fn ask(&mut self, request: Request<Body>) -> Result<Answer, Broken> {
+        let (response, head) = self.send(request).await?;
+        whole(response, head).await
+    }
+}
+
+/// Reads the rest of an answer.
+pub(super) async fn whole(response: Response<Incoming>, head: u64) -> Result<Answer, Broken> {
+    let status = response.status();
+    match Limited::new(response.into_body(), ANSWER_MAX).collect().await {
+        Ok(body) => Ok(Answer { status, body: body.to_bytes(), head }),
+        Err(e) => Err(Broken { before_head: false, why: why(e.as_ref()) }),
+    }
+}
+
+/// A WebSocket.
+pub(super) struct Talk(WebSocketStream<TokioIo<Upgraded>>);
+
+impl Talk {
+    /// Of an answer 101.
+    pub(super) async fn begin(response: Response<Incoming>) -> Result<Self, Box<str>> {
+        let upgraded = hyper::upgrade::on(response).await.map_err(|e| why(&e))?;
+        Ok(Self(WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, None).await))
+    }
+
+    /// Sends a text and returns the next one that comes.
+    pub(super) async fn echo(&mut self, text: &str) -> Result<String, Box<str>> {
+        self.0.send(Message::text(text)).await.map_err(|e| why(&e))?;
+        loop {
+            match self.0.next().await {
+                Some(Ok(Message::Text(back))) => return Ok(back.to_string()),
+                Some(Ok(Message::Close(bye))) => return Err(format!("closed by the other side: {bye:?}").into()),
+                Some(Ok(_)) => {}
+                Some(Err(e)) => return Err(why(&e)),
+                None => return Err("ended by the other side".into()),
+            }
+        }
+    }
+
+    /// Says goodbye and waits for the other side, a moment at most.
+    pub(super) async fn end(mut self) {
+        let goodbye = async {
+            let _ = self.0.close(None).await;
+            while let Some(Ok(_)) = self.0.next().await {}
+        };
+        let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+    }
+}

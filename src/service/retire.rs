@@ -1,0 +1,63 @@
+//! Giving up the say: another acc takes over while this one still carries requests to their end.
+//!
+//! From then on this acc decides nothing: its tasks end between two events, as they would in a crash, and whoever comes next
+//! finds out from the database and the supervisor what is true. Requests that are held here, and those that still come in by
+//! connections already made, go on to the other acc's wake socket, which holds, wakes and counts for them. It stops nothing
+//! and starts nothing.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::door::Pass;
+use super::error::chain;
+use super::world::World;
+use crate::domain::instance::Listen;
+use crate::domain::name::InstanceName;
+use crate::driver::edge::Gate;
+
+/// How long a start that has just been given to the supervisor may take to be known.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Leads a request to the acc that has the say now.
+struct Onward {
+    gate: Gate,
+}
+
+impl Pass for Onward {
+    fn gate(&self) -> &Gate {
+        &self.gate
+    }
+}
+
+/// A pass to whoever has taken over, for a request to this instance.
+pub(super) fn onward(world: &World, name: InstanceName) -> Box<dyn Pass> {
+    Box::new(Onward { gate: Gate { name, listen: Listen::Unix(world.config().wake_socket()), run: 0 } })
+}
+
+/// Gives up the say: returns when no task of an instance acts any more and what is only in memory has been written down. The
+/// owner's lock may be let go of then, and not before.
+pub async fn retire(world: &Arc<World>) {
+    world.retired.cancel();
+    world.hands.close();
+    if tokio::time::timeout(PATIENCE, world.hands.wait()).await.is_err() {
+        warn!("the supervisor is slow: {} starts or stops go on while another acc takes over", world.hands.len());
+    }
+    for handle in world.registry.all() {
+        let (phase, tickets, quiet) = {
+            let machine = handle.machine();
+            (machine.phase(), machine.tickets(), machine.quiet_since())
+        };
+        if !phase.is_live() || !handle.known() {
+            continue;
+        }
+        // With the builtin edge nobody else knows when the last request ended.
+        let quiet = if tickets > 0 { world.now() } else { quiet };
+        let last = *handle.last_look.lock().unwrap_or_else(PoisonError::into_inner);
+        let mark = (last.mark.inode, last.mark.size, last.mark.modified);
+        if let Err(e) = world.store.looked(handle.instance.id, mark, last.at, quiet, Some(world.wall_at(quiet))) {
+            warn!(instance = %handle.instance.name, "could not write down its use: {}", chain(&e));
+        }
+    }
+}

@@ -1,0 +1,522 @@
+//! The simulated host: processes, gates, requests in flight, and what lasts when acc dies.
+//!
+//! Nothing here runs by itself. Everything that will happen (a process listens, ends, a request is answered) has its time,
+//! and whoever looks first settles what has come due. So the host goes on while acc is dead.
+
+use std::collections::BTreeMap;
+use std::fmt::Arguments;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::rng::Rng;
+use crate::domain::instance::Exit;
+use crate::driver::activity::Mark;
+use crate::service::request::Request;
+
+/// The names that instances may have; everything counts them by number.
+pub(super) const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+/// Idle timeout, in ms.
+pub(super) const IDLE: u64 = 60_000;
+/// Drain timeout, in ms.
+pub(super) const DRAIN: u64 = 10_000;
+/// Wake timeout, in ms.
+pub(super) const WAKE: u64 = 30_000;
+/// A failed start may hold the next one back for this long, in ms.
+pub(super) const BACK_OFF: u64 = 300_000;
+
+/// What a seed may do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Profile {
+    pub(super) nginx: bool,
+    pub(super) faults: bool,
+    pub(super) crashes: bool,
+    pub(super) clock: bool,
+}
+
+/// Why something may go otherwise than well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// Something was broken on purpose: a start, a process, a driver.
+    Fault,
+    /// A driver, the disk or acc itself could not work.
+    Outage,
+    /// The operator does not wait for what is in flight.
+    Cut,
+    /// The operator stops it.
+    Stop,
+    /// It may not exist, not yet or no more.
+    Gone,
+    /// It may be disabled.
+    Down,
+}
+
+#[derive(Debug)]
+struct Excuse {
+    why: Why,
+    who: Option<usize>,
+    from: u64,
+    until: u64,
+}
+
+/// How a process takes its stop signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// Accepts nothing more, finishes what it has.
+    Graceful,
+    /// Ends at once.
+    Abrupt,
+    /// Goes on.
+    Deaf,
+}
+
+#[derive(Debug)]
+pub(super) struct Proc {
+    pub(super) pid: i32,
+    pub(super) who: usize,
+    pub(super) born: u64,
+    pub(super) listens: Option<u64>,
+    pub(super) dies: Option<(u64, Exit)>,
+    pub(super) manner: Manner,
+    pub(super) stopping: bool,
+    /// Its end may cut requests: it was killed by chaos, or stopped with a good reason.
+    pub(super) may_cut: bool,
+}
+
+impl Proc {
+    pub(super) fn accepts(&self, now: u64) -> bool {
+        self.born <= now && self.listens.is_some_and(|at| at <= now) && !(self.stopping && self.manner != Manner::Deaf)
+    }
+}
+
+/// A request inside an application.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) pid: i32,
+    pub(super) who: usize,
+    pub(super) ends: u64,
+    pub(super) via_acc: bool,
+}
+
+/// A request that has no answer yet.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) who: usize,
+    pub(super) since: u64,
+    pub(super) delivered: u32,
+}
+
+/// A verb that has not ended.
+#[derive(Debug, Clone)]
+pub(super) struct Verb {
+    pub(super) who: usize,
+    pub(super) request: Request,
+    pub(super) since: u64,
+}
+
+/// What cannot work just now.
+#[derive(Debug, Default)]
+pub(super) struct Outages {
+    pub(super) supervisor: bool,
+    pub(super) edge: bool,
+    pub(super) activity: bool,
+    pub(super) disk: bool,
+}
+
+/// Counts for the report.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Stats {
+    pub(super) steps: u64,
+    pub(super) requests: u64,
+    pub(super) answered: u64,
+    pub(super) refused: u64,
+    pub(super) broken: u64,
+    pub(super) starts: u64,
+    pub(super) stops: u64,
+    pub(super) crashes: u64,
+    pub(super) verbs: u64,
+}
+
+pub(super) struct State {
+    pub(super) now: u64,
+    base: u64,
+    origin: Option<Instant>,
+    rngs: [Rng; NAMES.len() + 1],
+    pub(super) procs: BTreeMap<i32, Proc>,
+    pub(super) ended: BTreeMap<i32, Exit>,
+    pub(super) gates: BTreeMap<usize, u64>,
+    pub(super) transit: [u32; NAMES.len()],
+    pub(super) flights: BTreeMap<u64, Flight>,
+    pub(super) fates: BTreeMap<u64, bool>,
+    pub(super) logs: [Mark; NAMES.len()],
+    pub(super) wall_offset: i64,
+    pub(super) out: Outages,
+    pub(super) asked: BTreeMap<u64, Asked>,
+    pub(super) last_use: [u64; NAMES.len()],
+    /// Uses since the last look of a monitor pass: who comes between that look and the closing of the gate is served, and does
+    /// not put the sleep off.
+    recent: [u64; NAMES.len()],
+    pub(super) wrong_since: [Option<u64>; NAMES.len()],
+    pub(super) verbs: BTreeMap<u64, Verb>,
+    pub(super) crash_in: Option<u64>,
+    /// Things go wrong by themselves.
+    pub(super) faults: bool,
+    pub(super) stats: Stats,
+    excuses: Vec<Excuse>,
+    crashed: bool,
+    violation: Option<String>,
+    trace: Vec<String>,
+    next: i32,
+}
+
+pub(super) struct Host {
+    pub(super) profile: Profile,
+    state: Mutex<State>,
+    changed: watch::Sender<()>,
+    crash: watch::Sender<bool>,
+}
+
+impl Host {
+    pub(super) fn new(profile: Profile, mut rng: Rng) -> Arc<Self> {
+        let state = State {
+            now: 0,
+            base: 1_000_000,
+            origin: None,
+            rngs: std::array::from_fn(|_| rng.fork()),
+            procs: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            gates: BTreeMap::new(),
+            transit: [0; NAMES.len()],
+            flights: BTreeMap::new(),
+            fates: BTreeMap::new(),
+            logs: [Mark::default(); NAMES.len()],
+            wall_offset: 0,
+            out: Outages::default(),
+            asked: BTreeMap::new(),
+            last_use: [0; NAMES.len()],
+            recent: [0; NAMES.len()],
+            wrong_since: [None; NAMES.len()],
+            verbs: BTreeMap::new(),
+            crash_in: None,
+            faults: profile.faults,
+            stats: Stats::default(),
+            excuses: Vec::new(),
+            crashed: false,
+            violation: None,
+            trace: Vec::new(),
+            next: 0,
+        };
+        Arc::new(Self { profile, state: Mutex::new(state), changed: watch::Sender::new(()), crash: watch::Sender::new(false) })
+    }
+
+    /// The state, with everything settled that has come due.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        let mut s = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        s.now = s.base + s.origin.map_or(0, |o| u64::try_from(o.elapsed().as_millis()).unwrap());
+        s.settle();
+        s
+    }
+
+    pub(super) fn now(&self) -> u64 {
+        self.state().now
+    }
+
+    /// Tells everybody who waits to look again.
+    pub(super) fn poke(&self) {
+        self.changed.send_replace(());
+    }
+
+    /// acc lives from now on, by the clock of this runtime.
+    pub(super) fn begin_life(&self) {
+        let mut s = self.state();
+        s.base = s.now;
+        s.origin = Some(Instant::now());
+        s.crashed = false;
+        s.crash_in = None;
+        drop(s);
+        self.crash.send_replace(false);
+    }
+
+    /// acc is dead; time stands still until it is moved or acc lives again. What went through acc is cut.
+    pub(super) fn end_life(&self) {
+        let mut s = self.state();
+        s.base = s.now;
+        s.origin = None;
+        s.crashed = true;
+        s.stats.crashes += 1;
+        let now = s.now;
+        s.flights.retain(|_, f| !f.via_acc);
+        let direct: Vec<u64> = s.flights.keys().copied().collect();
+        s.asked.retain(|id, _| direct.contains(id));
+        for excuse in s.excuses.iter_mut().filter(|e| e.until == u64::MAX) {
+            // A stop that does not wait is written down, and gone on with by the next acc.
+            match excuse.why {
+                Why::Cut => excuse.until = now + 200_000,
+                Why::Stop => excuse.until = now,
+                Why::Fault | Why::Outage | Why::Gone | Why::Down => {}
+            }
+        }
+        s.verbs.clear();
+        s.excuse(Why::Outage, None, now, now + 5_000);
+        if !self.profile.nginx {
+            s.gates.clear();
+        }
+    }
+
+    /// Time goes by while acc is dead.
+    pub(super) fn pass_time(&self, ms: u64) {
+        self.state().base += ms;
+        drop(self.state());
+    }
+
+    /// acc dies now: nothing it does from here on has any effect.
+    pub(super) fn crash(&self) {
+        self.state().crashed = true;
+        self.crash.send_replace(true);
+    }
+
+    pub(super) async fn crashed(&self) {
+        let _ = self.crash.subscribe().wait_for(|c| *c).await;
+    }
+
+    /// A point at which acc may die; `true`: it has.
+    pub(super) fn point(&self) -> bool {
+        let mut s = self.state();
+        if s.crashed {
+            return true;
+        }
+        match s.crash_in {
+            Some(0) => {
+                s.say(format_args!("acc dies here"));
+                drop(s);
+                self.crash();
+                true
+            }
+            Some(n) => {
+                s.crash_in = Some(n - 1);
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// Every effect on the world goes by here, before it is done: it may take long, and acc may die.
+    pub(super) async fn call(&self, deed: &'static str, on: &str) {
+        if self.point() {
+            std::future::pending::<()>().await;
+        }
+        let delay = {
+            let mut s = self.state();
+            s.say(format_args!("  {deed} {on}"));
+            let faults = s.faults;
+            let rng = s.rng(NAMES.iter().position(|n| *n == on));
+            match rng.below(20) {
+                0..12 => 0,
+                12..18 => rng.below(10),
+                18 => rng.below(100),
+                _ if faults => rng.below(2000),
+                _ => rng.below(200),
+            }
+        };
+        if delay > 0 {
+            tokio::time::sleep(Duration::from_millis(delay)).await;
+        } else {
+            tokio::task::yield_now().await;
+        }
+        self.done().await;
+    }
+
+    /// After an effect: acc may die before it hears of it.
+    pub(super) async fn done(&self) {
+        if self.point() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Waits until the state says so.
+    pub(super) async fn until<T>(&self, mut look: impl FnMut(&mut State) -> Option<T>) -> T {
+        let mut changes = self.changed.subscribe();
+        loop {
+            let next = {
+                let mut s = self.state();
+                if let Some(found) = look(&mut s) {
+                    return found;
+                }
+                s.next_event().map(|at| Duration::from_millis(at - s.now))
+            };
+            match next {
+                Some(pause) => drop(tokio::time::timeout(pause, changes.changed()).await),
+                None => drop(changes.changed().await),
+            }
+        }
+    }
+
+    pub(super) fn violate(&self, what: String) {
+        self.state().violate(what);
+    }
+
+    pub(super) fn violation(&self) -> Option<String> {
+        self.state().violation.clone()
+    }
+
+    pub(super) fn trace(&self) -> Vec<String> {
+        self.state().trace.clone()
+    }
+}
+
+impl State {
+    /// Settles what has come due, in order.
+    fn settle(&mut self) {
+        let now = self.now;
+        loop {
+            let dying = self.procs.values().filter_map(|p| p.dies.map(|(at, exit)| (at, p.pid, exit))).filter(|d| d.0 <= now);
+            let dying = dying.min_by_key(|(at, pid, _)| (*at, *pid));
+            let until = dying.map_or(now, |d| d.0);
+            self.land(until);
+            let Some((at, pid, exit)) = dying else { return };
+            self.end_process(at, pid, exit);
+        }
+    }
+
+    /// Requests that are answered by then.
+    fn land(&mut self, until: u64) {
+        if !self.flights.values().any(|f| f.ends <= until) {
+            return;
+        }
+        let done: Vec<u64> = self.flights.iter().filter(|(_, f)| f.ends <= until).map(|(id, _)| *id).collect();
+        for id in done {
+            let Some(flight) = self.flights.remove(&id) else { continue };
+            self.used(flight.who, flight.ends);
+            self.fate(id, &flight, true);
+        }
+    }
+
+    /// The access log and the book of last uses.
+    fn used(&mut self, who: usize, at: u64) {
+        self.busy(who, at);
+        let modified = self.wall(at);
+        let mark = &mut self.logs[who];
+        *mark = Mark { inode: 1, size: mark.size + 1, modified };
+    }
+
+    pub(super) fn busy(&mut self, who: usize, at: u64) {
+        self.recent[who] = self.recent[who].max(at);
+    }
+
+    /// Somebody looks: all use up to now can be known.
+    pub(super) fn looked(&mut self, who: usize) {
+        self.last_use[who] = self.last_use[who].max(self.recent[who]);
+    }
+
+    fn fate(&mut self, id: u64, flight: &Flight, good: bool) {
+        if flight.via_acc {
+            self.fates.insert(id, good);
+        } else {
+            self.asked.remove(&id);
+            self.count(good);
+            self.say(format_args!("  request {id} was {} (direct)", if good { "answered" } else { "broken" }));
+        }
+    }
+
+    pub(super) fn count(&mut self, good: bool) {
+        if good {
+            self.stats.answered += 1;
+        } else {
+            self.stats.broken += 1;
+        }
+    }
+
+    fn end_process(&mut self, at: u64, pid: i32, exit: Exit) {
+        let Some(process) = self.procs.remove(&pid) else { return };
+        self.ended.insert(pid, exit);
+        self.say(format_args!("  process {pid} of {} ended at {at}: {exit}", NAMES[process.who]));
+        let cut: Vec<u64> = self.flights.iter().filter(|(_, f)| f.pid == pid).map(|(id, _)| *id).collect();
+        if !cut.is_empty() && !process.may_cut {
+            self.violate(format!("the end of process {pid} of {} cut {} requests", NAMES[process.who], cut.len()));
+        }
+        for id in cut {
+            let Some(flight) = self.flights.remove(&id) else { continue };
+            self.used(flight.who, at);
+            self.fate(id, &flight, false);
+        }
+    }
+
+    pub(super) fn wall(&self, at: u64) -> i64 {
+        1_700_000_000_000 + i64::try_from(at).unwrap() + self.wall_offset
+    }
+
+    fn next_event(&self) -> Option<u64> {
+        let now = self.now;
+        let of_proc = |p: &Proc| [Some(p.born), p.listens, p.dies.map(|d| d.0)];
+        let procs = self.procs.values().flat_map(of_proc).flatten();
+        procs.chain(self.flights.values().map(|f| f.ends)).filter(|at| *at > now).min()
+    }
+
+    /// The process of this instance that is alive now.
+    pub(super) fn process(&mut self, who: usize) -> Option<&mut Proc> {
+        let now = self.now;
+        self.procs.values_mut().find(|p| p.who == who && p.born <= now)
+    }
+
+    /// Each instance has its own stream, so that what happens to one does not depend on the order of what happens to others.
+    pub(super) fn rng(&mut self, who: Option<usize>) -> &mut Rng {
+        &mut self.rngs[who.unwrap_or(NAMES.len())]
+    }
+
+    pub(super) fn next_pid(&mut self) -> i32 {
+        self.next += 1;
+        100_000_000 + self.next
+    }
+
+    pub(super) fn in_flight(&self, pid: i32) -> u32 {
+        u32::try_from(self.flights.values().filter(|f| f.pid == pid).count()).unwrap()
+    }
+
+    pub(super) fn excuse(&mut self, why: Why, who: Option<usize>, from: u64, until: u64) {
+        self.excuses.push(Excuse { why, who, from, until });
+    }
+
+    /// An excuse that holds until it is ended.
+    pub(super) fn begin_excuse(&mut self, why: Why, who: Option<usize>) {
+        let now = self.now;
+        self.excuse(why, who, now, u64::MAX);
+    }
+
+    pub(super) fn end_excuse(&mut self, why: Why, who: Option<usize>) {
+        let now = self.now;
+        for excuse in self.excuses.iter_mut().filter(|e| e.why == why && e.who == who && e.until == u64::MAX) {
+            excuse.until = now;
+        }
+    }
+
+    /// Was there such an excuse at any time between the two?
+    pub(super) fn excused(&self, why: &[Why], who: usize, from: u64, to: u64) -> bool {
+        self.excuses.iter().any(|e| why.contains(&e.why) && e.who.is_none_or(|w| w == who) && e.from <= to && e.until >= from)
+    }
+
+    /// How many such excuses touch that time.
+    pub(super) fn excuses(&self, why: Why, who: usize, from: u64, to: u64) -> usize {
+        self.excuses.iter().filter(|e| e.why == why && e.who.is_none_or(|w| w == who) && e.from <= to && e.until >= from).count()
+    }
+
+    /// Has an excuse that holds now begun at least so long ago?
+    pub(super) fn excused_since(&self, why: Why, who: usize, began: u64) -> bool {
+        let now = self.now;
+        self.excuses.iter().any(|e| e.why == why && e.who.is_none_or(|w| w == who) && e.from <= began && e.until >= now)
+    }
+
+    pub(super) fn violate(&mut self, what: String) {
+        // What a dying acc still says does not count.
+        if self.violation.is_none() && !self.crashed {
+            self.say(format_args!("VIOLATION: {what}"));
+            self.violation = Some(format!("at {}: {what}", self.now));
+        }
+    }
+
+    pub(super) fn say(&mut self, what: Arguments<'_>) {
+        let now = self.now;
+        self.trace.push(format!("{now:>9} {what}"));
+    }
+}

@@ -1,0 +1,150 @@
+//! What the simulation has found, each as a test of its own.
+
+use super::*;
+use crate::domain::lifecycle::Phase;
+use crate::driver::edge::fake::Method;
+
+fn force(instance: &str) -> Request {
+    Request::Destroy { instance: instance.into(), force: true }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gate_that_cannot_be_opened_cuts_nobody_off() {
+    let bed = Bed::new();
+    bed.create("a", true).await.unwrap();
+    bed.edge.set_failing(Method::Open, true);
+    let request = pass(&bed.world, "a").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((bed.phase("a").as_str(), bed.edge.gate(&name("a"))), ("awake", None));
+    assert!(!bed.supervisor.calls().contains(&"terminate a".to_owned()));
+    drop(request);
+    bed.edge.set_failing(Method::Open, false);
+    assert_eq!(bed.monitor().await, ["a repaired"]);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(bed.edge.gate(&name("a")).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_disabled_while_it_drains_ends_all_the_same() {
+    let bed = Bed::new();
+    bed.create("a", false).await.unwrap();
+    let held = pass(&bed.world, "a").await.unwrap();
+    let world = bed.world.clone();
+    let disable = Request::Want { instance: "a".into(), wanted: "down".into() };
+    let disabling = tokio::spawn(async move { handle(&world, disable).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(matches!(pass(&bed.world, "a").await.map(drop), Err(Refusal::Disabled)));
+    drop(held);
+    disabling.await.unwrap().unwrap();
+    assert_eq!(bed.phase("a"), "asleep");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_a_later_stop_takes_back_hears_of_it_at_once() {
+    let bed = Bed::new();
+    bed.create("a", false).await.unwrap();
+    bed.supervisor.make_stubborn(&name("a"), true);
+    let verb = |request| {
+        let world = bed.world.clone();
+        tokio::spawn(async move { handle(&world, request).await })
+    };
+    let first = verb(Request::Stop { instance: "a".into(), now: true });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let started = verb(start("a"));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let second = verb(stop("a"));
+    let before = tokio::time::Instant::now();
+    let error = started.await.unwrap().unwrap_err();
+    assert!(error.message.contains("put to sleep meanwhile"), "{error}");
+    assert!(before.elapsed() < Duration::from_secs(20), "{:?}", before.elapsed());
+    first.await.unwrap().unwrap();
+    second.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_always_wanted_can_be_destroyed() {
+    let bed = Bed::new();
+    bed.create("a", false).await.unwrap();
+    bed.supervisor.make_stubborn(&name("a"), true);
+    let world = bed.world.clone();
+    let destroying = tokio::spawn(async move { handle(&world, force("a")).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for _ in 0..3 {
+        assert!(matches!(pass(&bed.world, "a").await.map(drop), Err(Refusal::Destroyed)));
+    }
+    destroying.await.unwrap().unwrap();
+    assert_eq!(bed.phase("a"), "destroyed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_of_a_destroyed_instance_is_ended_by_a_pass() {
+    let bed = Bed::new();
+    bed.create("a", true).await.unwrap();
+    let instance = launch::instance(&bed.world, &find_row(&bed.world.store, "a").unwrap()).unwrap();
+    bed.ask(force("a")).await.unwrap();
+    bed.supervisor.start(&launch::program(&bed.world, &instance)).await.unwrap();
+    assert_eq!(bed.monitor().await, ["a repaired"]);
+    assert!(bed.supervisor.running().await.unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_done_work_is_taken_up_by_the_next_pass_too() {
+    let bed = Bed::new();
+    bed.create("a", true).await.unwrap();
+    bed.ask(force("a")).await.unwrap();
+    bed.edge.set_failing(Method::Forget, true);
+    bed.ask(Request::Purge { instance: "a".into() }).await.unwrap_err();
+    bed.supervisor.fail_next_start("no luck");
+    let error = bed.create("b", false).await.unwrap_err();
+    assert!(error.hint.contains("it is undone"), "{}", error.hint);
+    assert!(matches!(pass(&bed.world, "b").await.map(drop), Err(Refusal::Destroyed)), "it goes out of service first");
+    assert_eq!(bed.monitor().await, ["a error", "b error"]);
+    bed.edge.set_failing(Method::Forget, false);
+    assert_eq!(bed.monitor().await, ["a repaired", "b repaired"]);
+    assert!(bed.world.store.names().unwrap().is_empty() && bed.world.store.unfinished().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_whose_answer_was_lost_is_found_again() {
+    let bed = Bed::new();
+    bed.create("a", true).await.unwrap();
+    let instance = launch::instance(&bed.world, &find_row(&bed.world.store, "a").unwrap()).unwrap();
+    let process = bed.supervisor.start(&launch::program(&bed.world, &instance)).await.unwrap();
+    bed.probe.obstacle.store(true, Ordering::SeqCst);
+    drop(pass(&bed.world, "a").await.unwrap());
+    let row = find_row(&bed.world.store, "a").unwrap();
+    assert_eq!((row.stored.phase, row.stored.process), (Phase::Awake, Some(process)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_during_the_first_start_leaves_it_made() {
+    let bed = Bed::new();
+    bed.probe.hold.store(true, Ordering::SeqCst);
+    let world = bed.world.clone();
+    let new = NewInstance { name: Some("a".into()), model: "test".into(), ..NewInstance::default() };
+    let creating = tokio::spawn(async move { handle(&world, Request::Create(new)).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    bed.ask(stop("a")).await.unwrap();
+    creating.await.unwrap().unwrap();
+    assert_eq!(bed.phase("a"), "asleep");
+    assert!(bed.world.store.unfinished().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_is_set_puts_nobody_to_sleep_early() {
+    let bed = Bed::new();
+    bed.create("a", false).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    bed.activity.touch(&bed.clock);
+    assert!(bed.monitor().await.is_empty());
+    tokio::time::sleep(Duration::from_secs(65)).await;
+    bed.activity.touch(&bed.clock);
+    // The request came just now; then the clock is set a day forward.
+    bed.clock.set_by(86_400_000);
+    assert!(bed.monitor().await.is_empty());
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    bed.clock.set_by(-3_600_000);
+    assert!(bed.monitor().await.is_empty());
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!(bed.monitor().await, ["a sleep"], "nor is anybody kept awake");
+}

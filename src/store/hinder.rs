@@ -1,0 +1,56 @@
+//! For tests: a database in memory that outlives the acc that uses it, and writes that fail when the test says so.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{Connection, Store, StoreError};
+
+type Full = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// Is asked before each write.
+#[derive(Clone, Default)]
+pub(super) struct Hindrance(Arc<Mutex<Option<Full>>>);
+
+impl std::fmt::Debug for Hindrance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hindrance")
+    }
+}
+
+impl Hindrance {
+    pub(super) fn ask(&self, path: &Path) -> Result<(), StoreError> {
+        let full = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match full {
+            Some(full) if full() => Err(StoreError::Full(path.to_owned())),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Store {
+    /// A database that is nowhere but in memory.
+    pub(crate) fn in_memory() -> Result<Self, StoreError> {
+        let path = Path::new(":memory:");
+        let mut connection = Connection::open_in_memory().map_err(|e| super::translate(path, &e))?;
+        connection.pragma_update(None, "foreign_keys", true).map_err(|e| super::translate(path, &e))?;
+        super::migrate(path, &mut connection)?;
+        Ok(Self::over(path, connection))
+    }
+
+    /// The same database for another acc: what a file on the disk is to the next process.
+    pub(crate) fn twin(&self) -> Self {
+        Self { path: self.path.clone(), connection: self.connection.clone(), hindrance: self.hindrance.clone() }
+    }
+
+    /// Names and phases of all instances: all that a test looks at often.
+    pub(crate) fn phases(&self) -> Vec<(String, String)> {
+        let connection = self.connection();
+        let mut statement = connection.prepare_cached("SELECT name, phase FROM instances").unwrap();
+        statement.query_map([], |r| Ok((r.get(0)?, r.get(1)?))).unwrap().map(Result::unwrap).collect()
+    }
+
+    /// From now on a write fails as on a full disk whenever `full` says so.
+    pub(crate) fn hinder(&self, full: impl Fn() -> bool + Send + Sync + 'static) {
+        *self.hindrance.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(full));
+    }
+}

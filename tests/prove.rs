@@ -1,0 +1,30 @@
+//! `acc prove` against the real binary, on all four combinations: that nothing is lost, and that it would be noticed if it were.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs, reason = "a test may panic and print")]
+
+mod support;
+
+mod prove {
+    pub mod chaos;
+    pub mod itself;
+    pub mod run;
+    pub mod stops;
+}
+
+macro_rules! suite {
+    ($($file:ident { $($case:ident)+ })+) => {
+        mod nginx_supervisord { $(mod $file { $(#[test] fn $case() { crate::prove::$file::$case(crate::support::Combination::ALL[0]); })+ })+ }
+        mod nginx_builtin { $(mod $file { $(#[test] fn $case() { crate::prove::$file::$case(crate::support::Combination::ALL[1]); })+ })+ }
+        mod builtin_supervisord { $(mod $file { $(#[test] fn $case() { crate::prove::$file::$case(crate::support::Combination::ALL[2]); })+ })+ }
+        mod builtin_builtin { $(mod $file { $(#[test] fn $case() { crate::prove::$file::$case(crate::support::Combination::ALL[3]); })+ })+ }
+    };
+}
+
+suite! {
+    stops {
+        nothing_is_lost_on_a_unix_socket
+        nothing_is_lost_on_a_port
+        nothing_is_lost_when_it_takes_long_to_end
+        a_request_that_outlasts_the_drain_is_finished_by_the_application
+    }
+}

@@ -1,0 +1,62 @@
+//! Stops and wakes under load.
+
+use std::time::Duration;
+
+use super::run::proven;
+use crate::support::wait::holds;
+use crate::support::{Bed, Combination, wait_until};
+
+pub fn nothing_is_lost_on_a_unix_socket(combination: Combination) {
+    let Some(bed) = Bed::new(combination) else { return };
+    let report = proven(&bed, &["--cycles", "10", "--clients", "8"]);
+    assert!(report["cycles"] == 10 && report["idle_stops"].as_u64().unwrap() > 0 && report["held"].as_u64().unwrap() > 0, "{report:#}");
+    // Every stop was answered with a wake, and no request started a second process.
+    assert!(report["right"].as_u64().unwrap() >= 80, "{report:#}");
+}
+
+pub fn nothing_is_lost_on_a_port(combination: Combination) {
+    let Some(bed) = Bed::new(combination) else { return };
+    proven(&bed, &["--cycles", "10", "--clients", "8", "--app", "hello-tcp"]);
+}
+
+/// It stops accepting at once on SIGTERM (the demo application always does) and takes 3 s to end.
+pub fn nothing_is_lost_when_it_takes_long_to_end(combination: Combination) {
+    let Some(bed) = Bed::new(combination) else { return };
+    let text = |listen: &str, address: &str| {
+        format!(
+            r#"description = "takes 3 s to end"
+listen = "{listen}"
+command = ["{{{{ acc }}}}", "demo-app", {address}, "--name", "{{{{ name }}}}", "--finish-delay", "3s", "--log", "{{{{ params.log }}}}"]
+health = "/health"
+
+[params.log]
+default = ""
+description = "a file for its record"
+"#
+        )
+    };
+    bed.model("long", &text("unix", r#""--socket", "{{ socket }}""#));
+    bed.model("long-tcp", &text("tcp", r#""--port", "{{ port }}""#));
+    for model in ["long", "long-tcp"] {
+        let report = proven(&bed, &["--cycles", "3", "--clients", "8", "--app", model]);
+        assert!(report["wake"]["longest_ms"].as_f64().unwrap() >= 3000.0, "{report:#}");
+    }
+}
+
+/// The drain is over after half a second, the request takes three: the application is asked to end, and finishes it.
+pub fn a_request_that_outlasts_the_drain_is_finished_by_the_application(combination: Combination) {
+    let Some(bed) = Bed::with(combination, |s| s.drain = "500ms") else { return };
+    for (name, model) in [("zebra", "tester"), ("okapi", "tester-tcp")] {
+        bed.create(name, model);
+        std::thread::scope(|scope| {
+            let slow = scope.spawn(|| bed.send(&bed.ask("GET", name, "/slow?ms=3000").header("X-Id", "slow-one")));
+            wait_until("the slow request is under way", Duration::from_secs(5), || {
+                holds(bed.told(name, "REQ").iter().any(|l| l.contains("slow-one")), "no request seen")
+            });
+            bed.acc(&["stop", name]).ok();
+            slow.join().unwrap().status(200);
+        });
+        bed.get(name, "/").status(200);
+        assert_eq!(bed.told(name, "REQ").iter().filter(|l| l.contains("slow-one")).count(), 1, "delivered twice");
+    }
+}

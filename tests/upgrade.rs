@@ -1,0 +1,52 @@
+//! The server dies, is replaced and is upgraded while clients go on asking: nothing may be lost that could be kept.
+//!
+//! Real binary, real nginx and supervisord, on a bed per test.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs, reason = "a test may panic and print")]
+
+mod support;
+
+mod upgrade {
+    pub mod handover;
+    pub mod idle;
+    pub mod killed;
+    pub mod load;
+    pub mod phases;
+    pub mod wake;
+}
+
+macro_rules! suite {
+    ($($file:ident { $($case:ident)+ })+) => {
+        mod nginx_supervisord { $(mod $file { $(#[test] fn $case() { crate::upgrade::$file::$case(crate::support::Combination::ALL[0]); })+ })+ }
+        mod nginx_builtin { $(mod $file { $(#[test] fn $case() { crate::upgrade::$file::$case(crate::support::Combination::ALL[1]); })+ })+ }
+        mod builtin_supervisord { $(mod $file { $(#[test] fn $case() { crate::upgrade::$file::$case(crate::support::Combination::ALL[2]); })+ })+ }
+        mod builtin_builtin { $(mod $file { $(#[test] fn $case() { crate::upgrade::$file::$case(crate::support::Combination::ALL[3]); })+ })+ }
+    };
+}
+
+suite! {
+    handover {
+        an_upgrade_under_load_loses_nothing
+        a_program_that_does_not_come_up_changes_nothing
+        requests_held_for_another_users_instance_go_on
+        a_command_at_work_is_finished_before_the_upgrade
+    }
+    killed {
+        a_killed_worker_is_replaced_and_nobody_is_refused
+        held_requests_outlive_the_worker
+        a_post_that_was_sent_on_is_never_sent_twice
+    }
+    phases {
+        killed_while_waking
+        killed_while_draining
+        killed_while_stopping
+    }
+    idle {
+        what_is_open_is_never_cut_by_an_idle_stop
+        a_silent_web_socket_ends_when_the_config_says_so
+    }
+    wake {
+        a_thousand_first_requests_make_one_start
+        two_hundred_sleepers_are_woken_in_turn
+    }
+}

@@ -1,0 +1,110 @@
+//! `kill -9` of the worker: the next one takes its place behind the same sockets.
+
+use std::collections::BTreeMap;
+
+use nix::sys::signal::Signal;
+
+use super::handover::workers;
+use super::load::Load;
+use crate::support::bed::SOON;
+use crate::support::wait::holds;
+use crate::support::{Bed, Combination, processes, wait_until};
+
+/// Kills the worker and waits for the next one to have answered.
+pub fn kill_worker(bed: &Bed) {
+    let before = workers(bed);
+    for pid in &before {
+        processes::signal(*pid, Signal::SIGKILL);
+    }
+    wait_until("another worker is there", SOON, || {
+        let now = workers(bed);
+        holds(!now.is_empty() && now.iter().all(|pid| !before.contains(pid)), format!("{now:?}"))
+    });
+}
+
+pub fn a_killed_worker_is_replaced_and_nobody_is_refused(combination: Combination) {
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    bed.create("zebra", "tester");
+    bed.create("okapi", "tester-tcp");
+    let (zebra, keeper) = (bed.pid("zebra"), bed.wait_server(None));
+    let load = Load::start(&bed, &["zebra", "okapi"]);
+    for _ in 0..5 {
+        load.wait_for(40);
+        kill_worker(&bed);
+    }
+    load.wait_for(40);
+    let count = load.stop();
+    eprintln!("{combination:?}: 5 kills, {} answered, {} broken, longest {:?}", count.answered, count.lost.len(), count.longest);
+    if combination.edge == "nginx" {
+        // acc is not in the way of an awake instance.
+        count.assert_nothing_lost(&bed, &["zebra", "okapi"]);
+    } else {
+        // What the worker itself carried broke with it, one request for each client at most; no connection was refused.
+        assert!(count.lost.len() <= 5 * 4, "{:#?}", count.lost);
+        assert!(count.lost.iter().all(|why| !why.contains("refused")), "{:#?}", count.lost);
+    }
+    assert_eq!((bed.pid("zebra"), bed.wait_server(None)), (zebra, keeper));
+    assert_eq!(bed.told("zebra", "START").len(), 1);
+}
+
+pub fn held_requests_outlive_the_worker(combination: Combination) {
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    bed.acc(&["create", "zebra", "--model", "tester", "--set", "start_delay=1500ms", "--asleep"]).ok();
+    let answers = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..20)
+            .map(|n| {
+                let bed = &bed;
+                scope.spawn(move || {
+                    let ask =
+                        bed.ask(if n % 2 == 0 { "GET" } else { "POST" }, "zebra", "/echo").header("X-Id", &n.to_string()).body("held");
+                    ask.send(bed.address()).map_or_else(|e| e.to_string(), |r| r.status.to_string())
+                })
+            })
+            .collect();
+        bed.wait_phase("zebra", "waking");
+        kill_worker(&bed);
+        // Those who come now wait for the next worker.
+        let late = scope.spawn(|| bed.get("zebra", "/").status);
+        assert_eq!(late.join().unwrap(), 200);
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for client in clients {
+            *counts.entry(client.join().unwrap()).or_default() += 1;
+        }
+        counts
+    });
+    eprintln!("{combination:?}: {answers:?}");
+    if combination.edge == "nginx" {
+        // nginx has their bodies and asks the next worker; none of them had been sent on.
+        assert_eq!(answers, BTreeMap::from([("200".to_owned(), 20)]));
+    } else {
+        assert!(!answers.contains_key("200") || answers.len() <= 2, "{answers:?}");
+    }
+    bed.wait_phase("zebra", "awake");
+    assert_eq!(bed.told("zebra", "START").len(), 1, "it was started twice");
+    let posts = bed.told("zebra", "REQ").iter().filter(|l| l.contains("POST")).count();
+    assert!(posts <= 10, "a POST was executed twice");
+}
+
+pub fn a_post_that_was_sent_on_is_never_sent_twice(combination: Combination) {
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    bed.acc(&["create", "zebra", "--model", "tester", "--asleep"]).ok();
+    let seen = |id: &str| bed.told("zebra", "REQ").iter().filter(|l| l.ends_with(id)).count();
+    std::thread::scope(|scope| {
+        let ask = |method: &'static str, id: &'static str| {
+            let bed = &bed;
+            scope.spawn(move || bed.ask(method, "zebra", "/slow?ms=1500").header("X-Id", id).send(bed.address()).map(|r| r.status))
+        };
+        // They come while it sleeps, so acc carries them; a POST may not be sent twice, a GET may.
+        let (post, get) = (ask("POST", "the-post"), ask("GET", "the-get"));
+        wait_until("the application has them", SOON, || holds(seen("the-post") == 1 && seen("the-get") == 1, "not yet"));
+        kill_worker(&bed);
+        let (post, get) = (post.join().unwrap(), get.join().unwrap());
+        if combination.edge == "nginx" {
+            assert_eq!((post.unwrap(), get.unwrap()), (502, 200));
+        } else {
+            assert!(post.is_err() && get.is_err());
+        }
+    });
+    bed.get("zebra", "/").status(200);
+    assert_eq!(seen("the-post"), 1, "a POST was executed twice");
+}
