@@ -257,7 +257,8 @@ fn stopping(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
         Event::Timer { armed, .. } if *armed == m.armed => {
             let mut next = m.clone();
             let arm = next.arm(now.after(KILL_AGAIN));
-            next.with([Effect::Kill, arm, Effect::Record(Note::Killed)])
+            // Should the gate not have been closed the first time: now nobody comes in any more.
+            next.with([Effect::CloseGate, Effect::Kill, arm, Effect::Record(Note::Killed)])
         }
         Event::Found(Some(process)) => {
             let mut next = m.clone();

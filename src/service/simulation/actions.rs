@@ -179,7 +179,7 @@ impl super::host::State {
             }
             // The verb waits no longer, but what it asked for is still under way.
             if matches!(outcome, Err(e) if e.kind == ErrorKind::TimedOut) {
-                self.excuse(*why, Some(who), since, self.now + super::host::BACK_OFF);
+                self.excuse(*why, Some(who), since, self.now + 3_600_000);
             }
         }
         match (request, outcome) {

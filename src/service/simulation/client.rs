@@ -44,7 +44,8 @@ pub(super) async fn run(host: Arc<Host>, world: Arc<World>, request: Request) {
         return;
     }
     let answer = through_acc(&host, &world, request).await;
-    host.state().judge(request, &answer);
+    let resting = world.store.by_name(NAMES[request.who]).ok().flatten().filter(|row| !row.stored.phase.is_live());
+    host.state().judge(request, &answer, resting.map(|row| row.stored.since.0));
 }
 
 /// `true`: it was delivered, the rest is between the client and the application.
@@ -57,7 +58,7 @@ async fn through_gate(host: &Arc<Host>, request: Request) -> bool {
         s.transit[request.who] += 1;
     }
     let on_the_way = Transit(host, request.who);
-    let pause = host.state().rng(Some(request.who)).below(4);
+    let pause = request.id % 4;
     tokio::time::sleep(Duration::from_millis(pause)).await;
     let delivered = host.state().deliver(request, false);
     host.poke();
@@ -93,7 +94,9 @@ async fn enter(world: &Arc<World>, name: &HostName) -> Result<Box<dyn Pass>, Ref
 /// Sends it with the pass; `None`: the application never saw it.
 async fn send(host: &Arc<Host>, request: Request, pass: Box<dyn Pass>) -> Option<bool> {
     assert_eq!(number(pass.gate().name.as_str()), request.who);
-    tokio::task::yield_now().await;
+    // A connection takes a moment, and nobody but acc knows of it yet.
+    let pause = request.id % 5;
+    tokio::time::sleep(Duration::from_millis(pause)).await;
     if !host.state().deliver(request, true) {
         return None;
     }
@@ -123,7 +126,7 @@ impl State {
     }
 
     /// Is this a legitimate end? A closed list.
-    fn judge(&mut self, request: Request, answer: &Result<bool, Refusal>) {
+    fn judge(&mut self, request: Request, answer: &Result<bool, Refusal>, rests_since: Option<u64>) {
         let Some(asked) = self.asked.remove(&request.id) else { return };
         let (who, since, now) = (asked.who, asked.since, self.now);
         self.say(format_args!("  request {} ended: {answer:?}", request.id));
@@ -138,6 +141,9 @@ impl State {
             Refusal::Disabled => self.excused(&[Why::Down], who, since, now),
             Refusal::Failed { .. } => self.excused(&[Why::Fault, Why::Outage], who, ago(BACK_OFF + 20_000), now),
             Refusal::TooSlow => {
+                if rests_since.is_some_and(|at| at > since && now - at > 2_000) && !self.excused(&[Why::Outage], who, since, now) {
+                    self.violate(format!("request {} waited for {}, which had failed long ago", request.id, NAMES[who]));
+                }
                 let broken = self.excused(&[Why::Fault, Why::Outage], who, ago(60_000), now);
                 broken || self.excuses(Why::Stop, who, ago(15_000), now) >= 2
             }
