@@ -10,7 +10,9 @@ mod support;
 mod crash {
     pub mod crowd;
     pub mod daemons;
+    pub mod disk;
     pub mod failure;
+    pub mod power;
     pub mod steps;
     pub mod truth;
 }

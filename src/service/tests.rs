@@ -1,5 +1,6 @@
 //! The service over fakes, with time that only moves when everybody waits.
 
+mod clock;
 mod found;
 
 use std::path::Path;

@@ -109,10 +109,12 @@ fn crowd(combination: Combination, kill_server: bool) {
         let began = now();
         while began.elapsed() < length {
             pause(Duration::from_millis(1200));
-            if kill_server && let Some(server) = bed.server() {
-                processes::signal(server.pid, Signal::SIGKILL);
+            // In turn the process that works, which its keeper replaces, and the keeper itself.
+            let victim = if kills.load(Ordering::Relaxed) % 2 == 0 { truth::working(&bed) } else { bed.server().map(|s| s.pid) };
+            if kill_server && let Some(server) = victim {
+                processes::signal(server, Signal::SIGKILL);
                 kills.fetch_add(1, Ordering::Relaxed);
-                if truth::unwatched(combination) {
+                if combination.supervisor == "builtin" {
                     run::run(&mut bed.command(&["boot"]), LONGEST);
                 }
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::truth;
+use super::truth::{self, working};
 use crate::support::wait::{holds, pause};
 use crate::support::{Bed, Combination, processes, wait_until};
 
@@ -24,11 +24,6 @@ fn masters(bed: &Bed) -> Vec<i32> {
 
 fn servers(bed: &Bed) -> Vec<i32> {
     processes::of(&bed.dir).iter().filter(|p| p.command.ends_with(" server") && p.command.contains("/acc ")).map(|p| p.pid).collect()
-}
-
-/// The one that works: it holds the owner's lock and has written its number there.
-fn working(bed: &Bed) -> i32 {
-    std::fs::read_to_string(bed.run().join("owner.lock")).unwrap().trim().parse().unwrap()
 }
 
 #[track_caller]
@@ -68,7 +63,8 @@ fn supervisord_is_killed_and_nobody_loses_a_request() {
     let Some(bed) = Bed::with(Combination::REAL, |s| (s.idle, s.check_every) = ("60s", "300ms")) else { return };
     bed.create("zebra", "tester");
     bed.acc(&["create", "okapi", "--model", "tester-tcp", "--asleep"]).ok();
-    let (zebra, server, master) = (bed.pid("zebra"), bed.wait_server(None), masters(&bed));
+    let (zebra, server, master) = (bed.pid("zebra"), working(&bed), masters(&bed));
+    let keeper = bed.wait_server(None);
     let mut first = 0;
     let (answered, lost) = under_load(&bed, || {
         for _ in 0..2 {
@@ -89,9 +85,9 @@ fn supervisord_is_killed_and_nobody_loses_a_request() {
     let log = std::fs::read_to_string(bed.home().join("log/server.log")).unwrap();
     assert!(log.contains("the supervisor that kept this log has died"), "{log}");
     // The one that stands by takes over at once, and its supervisord keeps it.
-    kill(server);
-    wait_until("the other one works", truth::SETTLED, || holds(working(&bed) != server, working(&bed)));
-    let next = bed.wait_server(Some(server));
+    kill(keeper);
+    wait_until("the other one works", truth::SETTLED, || holds(working(&bed).is_some_and(|w| Some(w) != server), "the same"));
+    let next = bed.wait_server(Some(keeper));
     bed.get("okapi", "/").status(200);
     assert_eq!(bed.pid("zebra"), zebra);
     kill(next);

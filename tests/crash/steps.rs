@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use acc::driver::host::fault::POINTS;
-use nix::sys::signal::Signal;
 
 use super::truth;
 use crate::support::wait::holds;
-use crate::support::{Bed, Combination, Done, need, processes, run, wait_until};
+use crate::support::{Bed, Combination, Done, need, processes, wait_until};
 
 /// Who runs the verb.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,35 +87,17 @@ impl Stage {
             "description = \"takes no notice of SIGTERM\"\nlisten = \"unix\"\ncommand = [\"{{ acc }}\", \"demo-app\", \"--socket\", \
              \"{{ socket }}\", \"--name\", \"{{ name }}\", \"--ignore-term\"]\n",
         );
-        let stage = Self { bed, by };
-        stage.server_down();
-        Some(stage)
-    }
-
-    /// For a command that runs its verb by itself: the server is not there and does not come back.
-    fn server_down(&self) {
-        if self.by == By::Server {
-            return;
+        if by == By::Command {
+            truth::without_server(&bed);
         }
-        if truth::unwatched(self.bed.combination) {
-            let server = self.bed.wait_server(None);
-            processes::signal(server, Signal::SIGKILL);
-            wait_until("the server is gone", truth::SETTLED, || holds(!processes::alive(server), server));
-        } else {
-            let socket = format!("unix://{}/supervisor.sock", self.bed.run().display());
-            let config = self.bed.dir.join("ctl.conf");
-            fs::write(&config, format!("[supervisorctl]\nserverurl = {socket}\n")).unwrap();
-            let mut stop = std::process::Command::new("supervisorctl");
-            stop.arg("-c").arg(config).args(["stop", "acc_server"]);
-            run::run(&mut stop, truth::SETTLED).ok();
-        }
+        Some(Self { bed, by })
     }
 
     /// Runs a verb with these lines in the fault file; all of them must have acted.
     #[track_caller]
     fn with_faults(&self, faults: &str, arguments: &[&str]) -> Done {
         let file = self.bed.run().join("fault");
-        let server = self.bed.server().map(|s| s.pid);
+        let server = truth::working(&self.bed);
         fs::write(&file, faults).unwrap();
         let done = self.bed.acc(arguments);
         let left = fs::read_to_string(&file).unwrap_or_default();
@@ -124,7 +105,7 @@ impl Stage {
         fs::remove_file(&file).unwrap();
         if faults.contains("kill ") && self.by == By::Server {
             let server = server.expect("a server runs");
-            wait_until("the server is gone", truth::SETTLED, || holds(!processes::alive(server), server));
+            wait_until("it was killed", truth::SETTLED, || holds(!processes::alive(server), server));
         }
         done
     }
@@ -132,11 +113,8 @@ impl Stage {
     /// The next acc comes: it recovers before it does anything else.
     #[track_caller]
     fn next(&self) {
-        match self.by {
-            By::Command => drop(self.bed.acc(&["monitor"])),
-            By::Server if truth::unwatched(self.bed.combination) => drop(self.bed.acc(&["boot"]).ok()),
-            By::Server => drop(self.bed.wait_server(None)),
-        }
+        // A command that works by itself recovers first; a server has recovered before it answers.
+        drop(self.bed.acc(&["monitor"]));
         truth::becomes_true(&self.bed, || {
             if self.by == By::Command {
                 self.bed.acc(&["monitor"]);

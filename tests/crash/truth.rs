@@ -78,14 +78,28 @@ pub fn gone(bed: &Bed, name: &str) {
     assert_eq!(journal(bed), []);
 }
 
-/// What `acc doctor` finds bad.
-pub fn bad_in_doctor(bed: &Bed) -> Vec<String> {
-    let done = bed.acc(&["doctor"]);
-    let all = format!("{}{}", done.out, done.err);
-    all.lines().filter(|l| l.trim_start().to_lowercase().starts_with("bad")).map(str::to_owned).collect()
+/// The process that runs verbs: it holds the owner's lock and has written its number there.
+pub fn working(bed: &Bed) -> Option<i32> {
+    let pid = std::fs::read_to_string(bed.run().join("owner.lock")).ok()?.trim().parse().ok()?;
+    processes::look(pid).filter(|p| p.command.ends_with("server") || p.command.contains(" worker ")).map(|p| p.pid)
 }
 
-/// The combinations in which the server stays down when it is killed.
-pub fn unwatched(combination: Combination) -> bool {
-    combination.supervisor == "builtin"
+/// The server goes, and nothing brings it back: from now on commands do their work by themselves.
+#[track_caller]
+pub fn without_server(bed: &Bed) {
+    if bed.combination.supervisor == "supervisord" {
+        let config = bed.dir.join("ctl.conf");
+        std::fs::write(&config, format!("[supervisorctl]\nserverurl = unix://{}/supervisor.sock\n", bed.run().display())).unwrap();
+        let mut stop = std::process::Command::new("supervisorctl");
+        run::run(stop.arg("-c").arg(config).args(["stop", "acc_server"]), SETTLED).ok();
+    } else {
+        let server = bed.wait_server(None);
+        processes::signal(server, nix::sys::signal::Signal::SIGKILL);
+    }
+    // A pass brings back what died only while acc is booted.
+    std::fs::remove_file(bed.run().join("booted")).unwrap();
+    wait_until("the server is gone", SETTLED, || {
+        let left = working(bed).or(bed.server().map(|s| s.pid));
+        left.map_or(Ok(()), |pid| Err(format!("process {pid} is there")))
+    });
 }

@@ -1,0 +1,55 @@
+//! The wall clock is set while acc runs: every duration is measured on the boot clock, so nothing comes early or never.
+
+use super::*;
+
+const HOUR: i64 = 3_600_000;
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_at_every_look_keeps_nobody_awake() {
+    let bed = Bed::new();
+    bed.create("a", false).await.unwrap();
+    bed.activity.touch(&bed.clock);
+    assert!(bed.monitor().await.is_empty());
+    for by in [-HOUR, 24 * HOUR, -HOUR, 24 * HOUR, -48 * HOUR] {
+        tokio::time::sleep(Duration::from_secs(11)).await;
+        bed.clock.set_by(by);
+        assert!(bed.monitor().await.is_empty(), "put to sleep early");
+    }
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    bed.clock.set_by(-HOUR);
+    assert_eq!(bed.monitor().await, ["a sleep"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_one_is_tried_again_neither_early_nor_never() {
+    let bed = Bed::new();
+    bed.create("a", true).await.unwrap();
+    for by in [-HOUR, 24 * HOUR] {
+        bed.supervisor.fail_next_start("no luck");
+        assert!(matches!(pass(&bed.world, "a").await, Err(Refusal::Failed { .. })));
+        bed.clock.set_by(by);
+        assert!(matches!(pass(&bed.world, "a").await, Err(Refusal::Failed { .. })), "early");
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        drop(pass(&bed.world, "a").await.unwrap());
+        bed.ask(Request::Stop { instance: "a".into(), now: true }).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_and_a_start_take_as_long_as_they_may() {
+    let bed = Bed::new();
+    bed.create("a", false).await.unwrap();
+    let held = pass(&bed.world, "a").await.unwrap();
+    let world = bed.world.clone();
+    let stopping = tokio::spawn(async move { handle(&world, stop("a")).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    bed.clock.set_by(24 * HOUR);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bed.phase("a"), "draining", "cut early");
+    drop(held);
+    stopping.await.unwrap().unwrap();
+    bed.probe.hold.store(true, Ordering::SeqCst);
+    bed.clock.set_by(-24 * HOUR);
+    let error = bed.ask(start("a")).await.unwrap_err();
+    assert!(error.message.contains("did not answer within 30.0 s"), "{}", error.message);
+}

@@ -1,0 +1,192 @@
+//! The disk of home, or of the run folder, is full: what cannot be done is refused and changes nothing, what is awake is served,
+//! and once there is room everything goes on by itself.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use super::truth;
+use crate::support::bed::COMMAND;
+use crate::support::wait::holds;
+use crate::support::{Bed, Combination, Done, need, processes, run, wait_until};
+
+/// A bed whose home or run folder is a small disk of its own.
+struct Small {
+    bed: Option<Bed>,
+    mount: PathBuf,
+}
+
+impl Small {
+    /// `which`: `home` or `run`; `options`: how small.
+    fn new(combination: Combination, which: &str, options: &str) -> Option<Self> {
+        if !need::root("to mount a small tmpfs") {
+            return None;
+        }
+        let bed = Bed::unbooted(combination, |s| (s.idle, s.check_every, s.stop_timeout, s.wake_timeout) = ("60s", "300ms", "2s", "5s"))?;
+        let mount = bed.dir.join(which);
+        let kept = bed.dir.join("kept");
+        fs::create_dir_all(&mount).unwrap();
+        fs::rename(&mount, &kept).unwrap();
+        fs::create_dir_all(&mount).unwrap();
+        run::run(Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&mount), COMMAND).ok();
+        let small = Self { bed: Some(bed), mount };
+        run::run(Command::new("cp").arg("-a").arg(format!("{}/.", kept.display())).arg(&small.mount), COMMAND).ok();
+        small.bed().acc(&["boot"]).ok();
+        Some(small)
+    }
+
+    fn bed(&self) -> &Bed {
+        self.bed.as_ref().unwrap()
+    }
+
+    /// Not a byte and not a file more.
+    fn fill(&self) {
+        let mut file = fs::File::create(self.mount.join("filled")).unwrap();
+        for size in [1 << 16, 1 << 12, 1] {
+            let block = vec![7; size];
+            while file.write_all(&block).and_then(|()| file.sync_data()).is_ok() {}
+        }
+        for n in 0..100_000 {
+            if fs::File::create(self.mount.join(format!("filled{n}"))).is_err() {
+                break;
+            }
+        }
+    }
+
+    fn make_room(&self) {
+        for entry in fs::read_dir(&self.mount).unwrap().flatten() {
+            if entry.file_name().to_string_lossy().starts_with("filled") {
+                fs::remove_file(entry.path()).unwrap();
+            }
+        }
+    }
+}
+
+impl Drop for Small {
+    /// The bed ends first, with its own checks; the disk goes whatever they say.
+    fn drop(&mut self) {
+        struct Gone<'a>(&'a Path);
+        impl Drop for Gone<'_> {
+            fn drop(&mut self) {
+                let _ = Command::new("umount").arg("-l").arg(self.0).status();
+                let _ = fs::remove_dir_all(self.0.parent().unwrap());
+            }
+        }
+        let _gone = Gone(&self.mount);
+        drop(self.bed.take());
+    }
+}
+
+/// It was done, or it was refused with a reason that names the disk and nothing was changed.
+#[track_caller]
+fn done_or_refused(small: &Small, arguments: &[&str], unchanged: impl Fn(&Bed) -> String) -> Done {
+    let before = unchanged(small.bed());
+    let done = small.bed().acc(arguments);
+    if done.code != Some(0) {
+        let said = done.err.to_lowercase();
+        assert!(["no space", "no room", "full"].iter().any(|w| said.contains(w)), "{done:?}");
+        assert_eq!(unchanged(small.bed()), before, "refused, and yet it changed something: {done:?}");
+    }
+    done
+}
+
+fn rows(bed: &Bed) -> String {
+    let rows = bed.json(&["list"]);
+    let row = |r: &serde_json::Value| format!("{} {} {}", r["name"], r["phase"], r["wanted"]);
+    rows.as_array().unwrap().iter().map(row).collect::<Vec<_>>().join(", ")
+}
+
+fn home_is_full(combination: Combination) {
+    let Some(small) = Small::new(combination, "home", "size=6m,mode=0755") else { return };
+    let bed = small.bed();
+    bed.create("zebra", "tester");
+    bed.create("civet", "tester");
+    bed.acc(&["create", "okapi", "--model", "tester-tcp", "--asleep"]).ok();
+    let (zebra, civet, worker) = (bed.pid("zebra"), bed.pid("civet"), truth::working(bed));
+    small.fill();
+    bed.get("zebra", "/").status(200);
+    let made = done_or_refused(&small, &["create", "tapir", "--model", "tester", "--host", "tapir.example.org"], rows);
+    assert_eq!(made.code, Some(1), "there was room for a folder and its files: {made:?}");
+    assert!(!bed.instance("tapir").exists(), "half of it is left");
+    for verb in [&["disable", "okapi"][..], &["pin", "okapi"], &["enable", "okapi"], &["start", "okapi"], &["stop", "civet"]] {
+        done_or_refused(&small, verb, rows);
+        bed.get("zebra", "/").status(200);
+    }
+    // What happens to it is true whether it can be written down or not.
+    processes::signal(civet, Signal::SIGKILL);
+    for _ in 0..20 {
+        bed.get("zebra", "/").status(200);
+        bed.acc(&["monitor"]);
+    }
+    assert_eq!(truth::working(bed), worker, "the server did not bear it");
+    assert_eq!(bed.pid("zebra"), zebra);
+    small.make_room();
+    // By itself: nobody asks for anything.
+    truth::becomes_true(bed, || ());
+    for name in ["zebra", "okapi", "civet"] {
+        bed.acc(&["enable", name]).ok();
+        wait_until("it answers", truth::SETTLED, || {
+            let reply = bed.get(name, "/");
+            holds(reply.status == 200, reply.status)
+        });
+    }
+    bed.acc(&["create", "tapir", "--model", "tester", "--host", "tapir.example.org"]).ok();
+    assert_eq!((truth::working(bed), bed.pid("zebra")), (worker, zebra));
+    truth::becomes_true(bed, || ());
+}
+
+fn run_is_full(combination: Combination) {
+    let Some(small) = Small::new(combination, "run", "size=1m,nr_inodes=400,mode=0755") else { return };
+    let bed = small.bed();
+    bed.create("zebra", "tester");
+    for (name, model) in [("okapi", "tester-tcp"), ("civet", "tester")] {
+        bed.create(name, model);
+        bed.acc(&["stop", name]).ok();
+    }
+    let (zebra, worker) = (bed.pid("zebra"), truth::working(bed));
+    small.fill();
+    for name in ["okapi", "civet"] {
+        let reply = bed.get(name, "/");
+        assert!([200, 503].contains(&reply.status), "{} {}", reply.status, reply.text());
+        bed.get("zebra", "/").status(200);
+    }
+    bed.acc(&["monitor"]);
+    assert_eq!(truth::working(bed), worker, "the server did not bear it");
+    small.make_room();
+    for name in ["okapi", "civet"] {
+        wait_until("it answers", truth::SETTLED, || {
+            let reply = bed.get(name, "/");
+            holds(reply.status == 200, format!("{} {}", reply.status, reply.text()))
+        });
+    }
+    assert_eq!((truth::working(bed), bed.pid("zebra")), (worker, zebra));
+    truth::becomes_true(bed, || ());
+    if combination.edge == "nginx" {
+        let gates = || fs::read_dir(bed.run().join("gate")).unwrap().count();
+        wait_until("every gate is there", truth::SETTLED, || holds(gates() == 3, gates()));
+    }
+}
+
+macro_rules! on {
+    ($($module:ident $combination:expr;)+) => {
+        $(mod $module {
+            use super::*;
+            #[test]
+            fn home() {
+                home_is_full($combination);
+            }
+            #[test]
+            fn run() {
+                run_is_full($combination);
+            }
+        })+
+    };
+}
+
+on! {
+    nginx_supervisord Combination::REAL;
+    builtin Combination::BUILTIN;
+}
