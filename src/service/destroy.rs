@@ -9,6 +9,7 @@ use super::registry::Handle;
 use super::world::World;
 use super::{done, find, routes, wake};
 use crate::domain::lifecycle::{Answer, Event, Phase};
+use crate::domain::name::InstanceName;
 use crate::store::{Row, Work};
 
 pub(super) async fn run(world: &Arc<World>, given: &str, force: bool) -> Result<Outcome, ServiceError> {
@@ -16,8 +17,8 @@ pub(super) async fn run(world: &Arc<World>, given: &str, force: bool) -> Result<
     let handle = find(world, given)?;
     let name = handle.instance.name.clone();
     let _alone = world.building(name.as_str()).await;
-    // One that is half made keeps its entry in the journal: it is undone by it.
-    let journalled = handle.snapshot().phase != Phase::Creating;
+    // One that is half made, or half purged, keeps its entry in the journal: it is undone, or finished, by it.
+    let journalled = !matches!(handle.snapshot().phase, Phase::Creating | Phase::Destroyed);
     if journalled {
         world.store.begin(handle.instance.id, Work::Destroy, world.clock.wall()).map_err(super::error::store)?;
         world.reached("destroy.begun")?;
@@ -36,8 +37,9 @@ pub(super) async fn run(world: &Arc<World>, given: &str, force: bool) -> Result<
         }
     };
     world.reached("destroy.phase")?;
-    if let Some(row) = world.store.by_id(handle.instance.id).map_err(super::error::store)? {
-        finish(world, &row).await?;
+    leave(world, &name).await?;
+    if journalled {
+        world.store.end(handle.instance.id).map_err(super::error::store)?;
     }
     let _ = world.reached("destroy.done");
     done(world, &name, "destroyed", answer == Answer::Already, since)
@@ -62,17 +64,21 @@ pub(super) async fn stop_and_destroy(world: &Arc<World>, handle: &Arc<Handle>, n
     done
 }
 
-/// What is left to do once the phase is written; every step may be repeated. One whose phase was not written was not destroyed.
+/// What an acc has left to do that wrote the phase. One whose phase was not written was not destroyed.
 pub(super) async fn finish(world: &Arc<World>, row: &Row) -> Result<(), ServiceError> {
     if row.stored.phase == Phase::Destroyed {
-        let name = &row.name;
-        world.supervisor.forget(name).await.map_err(|e| {
-            let deed = format!("`{name}` is destroyed, but its supervisor still knows it");
-            ServiceError::because(deed, &e, format!("run `acc destroy {name}` again; `acc monitor` also tries"))
-        })?;
-        world.reached("destroy.supervisor")?;
-        routes::apply(world).await?;
-        world.reached("destroy.edge")?;
+        leave(world, &row.name).await?;
     }
     world.store.end(row.id).map_err(super::error::store)
+}
+
+/// Supervisor and edge know it no longer; every step may be repeated.
+async fn leave(world: &Arc<World>, name: &InstanceName) -> Result<(), ServiceError> {
+    world.supervisor.forget(name).await.map_err(|e| {
+        let deed = format!("`{name}` is destroyed, but its supervisor still knows it");
+        ServiceError::because(deed, &e, format!("run `acc destroy {name}` again; `acc monitor` also tries"))
+    })?;
+    world.reached("destroy.supervisor")?;
+    routes::apply(world).await?;
+    world.reached("destroy.edge")
 }
