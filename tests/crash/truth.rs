@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 
-use crate::support::{Bed, Combination, processes, run, wait_until};
+use crate::support::{Bed, processes, run, wait_until};
 
 /// Longest until every phase is true again after anything.
 pub const SETTLED: Duration = Duration::from_secs(30);
