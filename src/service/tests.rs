@@ -1,6 +1,7 @@
 //! The service over fakes, with time that only moves when everybody waits.
 
 mod found;
+mod registry;
 
 use std::path::Path;
 use std::sync::Mutex;
