@@ -44,7 +44,25 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
 
 /// One or several small changes: another byte, a bit, a piece gone, doubled, or taken from another seed, an interesting one.
 fn mutate(rng: &mut Rng, seeds: &[Vec<u8>]) -> Vec<u8> {
-    const PIECES: &[&[u8]] = &[b"\"", b"\\", b"\n", b"\0", b"{{", b"}}", b"$", b";", b"#", b"\xff", b"\xc3\xa4", b"..", b"]]>", b"&#0;", b"-1", b"1e99", b"99999999999999999999"];
+    const PIECES: &[&[u8]] = &[
+        b"\"",
+        b"\\",
+        b"\n",
+        b"\0",
+        b"{{",
+        b"}}",
+        b"$",
+        b";",
+        b"#",
+        b"\xff",
+        b"\xc3\xa4",
+        b"..",
+        b"]]>",
+        b"&#0;",
+        b"-1",
+        b"1e99",
+        b"99999999999999999999",
+    ];
     let mut data = seeds[rng.below(seeds.len())].clone();
     for _ in 0..=rng.below(6) {
         let at = rng.below(data.len() + 1);
