@@ -84,6 +84,8 @@ pub(super) struct Proc {
     pub(super) dies: Option<(u64, Exit)>,
     pub(super) manner: Manner,
     pub(super) stopping: bool,
+    /// It was let be reached: acc knows of it.
+    pub(super) served: bool,
     /// Its end may cut requests: it was killed by chaos, or stopped with a good reason.
     pub(super) may_cut: bool,
 }
