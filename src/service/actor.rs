@@ -189,7 +189,7 @@ impl Actor {
     fn step(&mut self, event: &Event) -> Result<(lifecycle::Answer, u64, Vec<Effect>), Refused> {
         let limits = self.world.limits(&self.handle.instance);
         let mut machine = self.handle.machine();
-        let step = lifecycle::step(&machine, event, self.world.now(), &limits).map_err(Refused::Denied)?;
+        let mut step = lifecycle::step(&machine, event, self.world.now(), &limits).map_err(Refused::Denied)?;
         if step.effects.contains(&Effect::Persist)
             && let Err(e) = self.persist(&step.next, &step.effects)
         {
@@ -200,6 +200,10 @@ impl Actor {
             // It has happened whether it can be written down or not.
             warn!(instance = %name, "could not write down what happened: {}", chain(&e));
             self.unsaved = true;
+            if step.effects.contains(&Effect::Spawn) {
+                // Nothing is started that the next acc would not know of: whoever waits must ask again, and hears why not.
+                step = lifecycle::step(&machine.without_demand(), event, self.world.now(), &limits).map_err(Refused::Denied)?;
+            }
         }
         if machine.phase() != step.next.phase() {
             debug!(instance = %self.handle.instance.name, from = machine.phase().as_str(), to = step.next.phase().as_str(), ?event);

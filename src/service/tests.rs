@@ -2,6 +2,7 @@
 
 mod clock;
 mod found;
+mod registry;
 
 use std::path::Path;
 use std::sync::Mutex;

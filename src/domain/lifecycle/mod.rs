@@ -384,6 +384,12 @@ impl Machine {
         }
     }
 
+    /// The same, but nobody waits for its next start.
+    #[must_use]
+    pub fn without_demand(&self) -> Self {
+        Self { demand: None, ..self.clone() }
+    }
+
     /// What has to be written down.
     #[must_use]
     pub fn stored(&self) -> Stored {

@@ -328,6 +328,8 @@ fn destroyed(m: &Machine, event: &Event) -> Result {
     match event {
         Event::Wake(_) | Event::Reset | Event::Admitted => Err(Denied::Destroyed),
         Event::Destroy | Event::Sleep { .. } => m.stay(),
+        // What was cut off by a forced end comes back late.
+        Event::Released { .. } => m.released(m.quiet_since),
         Event::Created
         | Event::Want(_)
         | Event::Retire(_)
@@ -335,7 +337,6 @@ fn destroyed(m: &Machine, event: &Event) -> Result {
         | Event::Ready { .. }
         | Event::StartFailed { .. }
         | Event::Exited { .. }
-        | Event::Released { .. }
         | Event::Looked { .. }
         | Event::InFlight { .. }
         | Event::DrainFailed { .. }

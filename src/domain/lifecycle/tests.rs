@@ -1,5 +1,7 @@
 //! Tests of the table: single cells, the printed table, and long random walks that hold the promises.
 
+mod model;
+
 use proptest::prelude::*;
 
 use super::*;

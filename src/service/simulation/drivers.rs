@@ -69,6 +69,7 @@ impl State {
             manner: [Manner::Graceful, Manner::Graceful, Manner::Abrupt, Manner::Deaf]
                 [usize::try_from(self.rng(Some(who)).below(4)).unwrap()],
             stopping: false,
+            served: false,
             may_cut: false,
         };
         if faults && self.rng(Some(who)).percent(30) {
@@ -286,6 +287,9 @@ impl Edge for Drivers {
             // One that died a moment ago, or while the supervisor was away, cannot be known to be dead.
             if !answers && !s.excused(&[Why::Fault, Why::Outage], who, now.saturating_sub(5_000), now) {
                 s.violate(format!("the gate of {} was opened before it answers", gate.name));
+            }
+            if let Some(process) = s.process(who) {
+                process.served = true;
             }
             s.gates.insert(who, gate.run);
         }

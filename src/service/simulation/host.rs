@@ -27,6 +27,9 @@ pub(super) const WAKE: u64 = 30_000;
 /// A failed start may hold the next one back for this long, in ms.
 pub(super) const BACK_OFF: u64 = 300_000;
 
+/// A seed that says more than this has lost its way.
+const TRACE_MAX: usize = 50_000;
+
 /// What a seed may do.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Profile {
@@ -81,6 +84,8 @@ pub(super) struct Proc {
     pub(super) dies: Option<(u64, Exit)>,
     pub(super) manner: Manner,
     pub(super) stopping: bool,
+    /// It was let be reached: acc knows of it.
+    pub(super) served: bool,
     /// Its end may cut requests: it was killed by chaos, or stopped with a good reason.
     pub(super) may_cut: bool,
 }
@@ -286,6 +291,10 @@ impl Host {
         let mut s = self.state();
         if s.crashed {
             return true;
+        }
+        if s.trace.len() > TRACE_MAX {
+            s.violate("it goes on for ever".into());
+            s.crash_in = Some(0);
         }
         match s.crash_in {
             Some(0) => {

@@ -108,7 +108,7 @@ fn run(seed: u64, bench: &Bench) -> Run {
         host.state().begin_excuse(Why::Gone, Some(who));
     }
     let (mut steps, mut next) = (STEPS, 0);
-    loop {
+    for lives in 0.. {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let finished = runtime.block_on(async {
             host.begin_life();
@@ -127,6 +127,7 @@ fn run(seed: u64, bench: &Bench) -> Run {
         if finished || host.violation().is_some() {
             break;
         }
+        assert!(lives < 500, "seed {seed}: acc does not come up");
         host.pass_time([0, 100, 3_000, 120_000][usize::try_from(rng.below(4)).unwrap()]);
     }
     let stats = host.state().stats;

@@ -21,10 +21,18 @@ impl Life {
     /// Looks at what must hold at every moment.
     pub(super) fn look(&self) {
         let rows = self.world.store.phases();
+        // A full disk makes rows lag behind what acc knows.
+        let live: Vec<usize> =
+            self.world.registry.all().iter().filter(|h| h.snapshot().phase.is_live()).map(|h| number(h.instance.name.as_str())).collect();
         let mut s = self.host.state();
         let now = s.now;
         for (who, name) in NAMES.iter().enumerate() {
             let answers = s.process(who).is_some_and(|p| p.accepts(now));
+            let rests = |phase: &str| phase == Phase::Asleep.as_str() || phase == Phase::Failed.as_str();
+            let lost = s.process(who).is_some_and(|p| p.served && !p.stopping && p.accepts(now));
+            if lost && !live.contains(&who) && rows.iter().any(|(row, phase)| row == name && rests(phase)) {
+                s.violate(format!("{name} serves, and acc has forgotten it"));
+            }
             let awake = rows.iter().any(|(row, phase)| row == name && phase == Phase::Awake.as_str());
             let wrong = !answers && (awake || self.host.profile.nginx && s.gates.contains_key(&who));
             let since = *s.wrong_since[who].get_or_insert(now);

@@ -148,3 +148,27 @@ async fn a_wall_clock_that_is_set_puts_nobody_to_sleep_early() {
     tokio::time::sleep(Duration::from_secs(11)).await;
     assert_eq!(bed.monitor().await, ["a sleep"], "nor is anybody kept awake");
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_started_that_cannot_be_written_down() {
+    let bed = Bed::new();
+    bed.create("a", false).await.unwrap();
+    bed.supervisor.make_stubborn(&name("a"), true);
+    let full = Arc::new(AtomicBool::new(false));
+    let told = full.clone();
+    bed.world.store.hinder(move || told.load(Ordering::SeqCst));
+    let world = bed.world.clone();
+    let stopping = tokio::spawn(async move { handle(&world, Request::Stop { instance: "a".into(), now: true }).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let world = bed.world.clone();
+    let waiter = tokio::spawn(async move { pass(&world, "a").await.map(drop) });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    full.store(true, Ordering::SeqCst);
+    assert_eq!(waiter.await.unwrap(), Err(Refusal::Broken), "told at once, and not started behind the database's back");
+    let _ = stopping.await.unwrap();
+    assert_eq!(bed.supervisor.starts(&name("a")), 1);
+    full.store(false, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(bed.phase("a"), "asleep");
+    assert!(pass(&bed.world, "a").await.is_ok());
+}

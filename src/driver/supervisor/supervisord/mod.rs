@@ -35,6 +35,19 @@ use rpc::{Client, RpcError};
 use sections::Sections;
 use xmlrpc::Value;
 
+/// Reads an answer of supervisord as acc would, for whoever feeds it what no supervisord says: the value or the refusal, for
+/// people.
+///
+/// # Errors
+/// It is no answer in XML-RPC: why.
+pub fn read_answer(text: &str) -> Result<String, String> {
+    match xmlrpc::response(text) {
+        Ok(Ok(value)) => Ok(format!("{value:?}")),
+        Ok(Err(fault)) => Ok(fault.to_string()),
+        Err(malformed) => Err(malformed.to_string()),
+    }
+}
+
 /// How long supervisord may take to answer a call.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// How long after an end supervisord is asked how it was, when the kernel does not know.
