@@ -1,0 +1,141 @@
+//! The benchmark of the whole system: the real binary, real processes, one table with goals, references and figures.
+//!
+//! `tests/bench/run` builds a release and runs it. What is compared is measured in the same run, turn by turn (`round.rs`);
+//! the table and its JSON are `table.rs`. It never asserts a time: a goal that was missed is a line of the table and, with
+//! `--strict`, the exit code.
+
+mod apps;
+mod herd;
+mod limits;
+mod machine;
+mod round;
+mod table;
+mod wake;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use self::table::{Report, Verdict};
+
+const HELP: &str = "\
+usage: tests/bench/run [GROUP…] [OPTION…]
+
+groups (all of them when none is named):
+  wake      the first request to a sleeper, against the application's own start
+  herd      500 and 1,000 first requests at once
+
+options:
+  --json FILE    the same as JSON
+  --rounds N     repetitions of each wake (default 40)
+  --quick        a few repetitions of the cheap parts, to see that it works; its figures are worth nothing
+  --strict       exit code 1 when a goal was missed
+";
+
+/// How much is measured.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Only to see that it works.
+    quick: bool,
+    /// Turns that are not kept.
+    warm: usize,
+    /// Wakes of each side.
+    wakes: usize,
+    /// Herds of each size.
+    herds: usize,
+    /// Rest between the sleep of an instance and the next request.
+    settle: Duration,
+}
+
+impl Settings {
+    const FULL: Self = Self { quick: false, warm: 2, wakes: 40, herds: 9, settle: Duration::from_millis(60) };
+    const QUICK: Self = Self { quick: true, warm: 0, wakes: 3, herds: 2, settle: Duration::from_millis(5) };
+}
+
+/// What was asked for.
+#[derive(Debug)]
+struct Asked {
+    groups: Vec<String>,
+    json: Option<PathBuf>,
+    strict: bool,
+    help: bool,
+    settings: Settings,
+}
+
+const GROUPS: &[&str] = &["wake", "herd"];
+
+fn read(arguments: Vec<String>) -> Result<Asked, String> {
+    let mut asked = Asked { groups: Vec::new(), json: None, strict: false, help: false, settings: Settings::FULL };
+    let mut rounds: Option<usize> = None;
+    let mut rest = arguments.into_iter();
+    while let Some(argument) = rest.next() {
+        let mut value = || rest.next().ok_or_else(|| format!("`{argument}` needs a value"));
+        match argument.as_str() {
+            "--json" => asked.json = Some(value()?.into()),
+            "--rounds" => rounds = Some(value()?.parse().map_err(|_| "`--rounds` takes a number".to_owned())?),
+            "--quick" => asked.settings = Settings::QUICK,
+            "--strict" => asked.strict = true,
+            "--help" | "-h" => asked.help = true,
+            // What `cargo bench` adds by itself.
+            "--bench" => {}
+            group if GROUPS.contains(&group) => asked.groups.push(argument),
+            _ => return Err(format!("`{argument}` is neither a group ({}) nor an option", GROUPS.join(", "))),
+        }
+    }
+    if asked.groups.is_empty() {
+        asked.groups = GROUPS.iter().map(|g| (*g).to_owned()).collect();
+    }
+    if let Some(rounds) = rounds {
+        (asked.settings.wakes, asked.settings.herds) = (rounds, rounds.min(asked.settings.herds));
+    }
+    Ok(asked)
+}
+
+/// Measures what the arguments ask for and prints it.
+pub fn main(arguments: Vec<String>) -> ExitCode {
+    let asked = match read(arguments) {
+        Ok(asked) if asked.help => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Ok(asked) => asked,
+        Err(why) => {
+            eprintln!("error: {why}\n\n{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    let machine = machine::describe();
+    let mut report = Report::default();
+    for group in &asked.groups {
+        eprintln!("measuring {group} …");
+        report.add(match group.as_str() {
+            "wake" => wake::measure(&asked.settings),
+            "herd" => herd::measure(&asked.settings),
+            _ => Report::default(),
+        });
+    }
+    print!("{}\n{}", machine::text(&machine), report.text());
+    if let Some(path) = &asked.json {
+        std::fs::write(path, format!("{:#}\n", report.json(&machine))).unwrap();
+    }
+    let missed = report.rows.iter().filter(|r| r.verdict() == Verdict::Fail).count();
+    if asked.strict && missed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn arguments_are_read() {
+        let asked = read(words("wake --rounds 7 --json x.json")).unwrap();
+        assert_eq!((asked.groups, asked.settings.wakes, asked.json), (words("wake"), 7, Some("x.json".into())));
+        assert_eq!(read(Vec::new()).unwrap().groups.len(), GROUPS.len());
+        assert!(read(words("awoke")).unwrap_err().contains("neither a group"));
+        assert!(read(words("--json")).unwrap_err().contains("needs a value"));
+    }
+}
