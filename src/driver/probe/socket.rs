@@ -14,7 +14,8 @@ use nix::unistd::{Gid, Uid, User, chown, geteuid};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::wait::{Steps, Watch, pause};
+use super::wait::{Steps, pause};
+use super::watch::Folders;
 use super::{Probe, Question, health};
 use crate::domain::instance::Listen;
 use crate::driver::host::fs::{make_dir, remove_file};
@@ -45,20 +46,21 @@ impl Owner {
 }
 
 /// The probe of real sockets.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct SocketProbe {
     owner: Option<Owner>,
+    folders: Folders,
 }
 
 impl SocketProbe {
     /// `owner`: who instances run as, when that is not who acc runs as.
     #[must_use]
     pub fn new(owner: Option<Owner>) -> Self {
-        Self { owner }
+        Self { owner, folders: Folders::default() }
     }
 
     /// Makes the folder of a socket: for the application and for nginx's workers, who are the same user, and nobody else.
-    fn make_folder(self, dir: &Path) -> Result<(), String> {
+    fn make_folder(&self, dir: &Path) -> Result<(), String> {
         let failed = |e: &dyn std::fmt::Display| format!("the folder `{}` cannot be made: {e}", dir.display());
         if let Some(parent) = dir.parent() {
             // To be passed through on the way, not to be read.
@@ -68,6 +70,27 @@ impl SocketProbe {
         match self.owner {
             Some(owner) => chown(dir, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid))).map_err(|e| failed(&e)),
             None => Ok(()),
+        }
+    }
+
+    /// Resolves with a connection: told by the folder that the file has appeared, then by trying.
+    async fn connect_unix(&self, path: &Path) -> UnixStream {
+        let owner = self.owner.map(|o| o.uid);
+        // The watch comes first: a socket made between a look and the watch would be missed.
+        let watch = path.parent().map(|dir| self.folders.watch(dir));
+        let mut steps = Steps::SOCKET;
+        loop {
+            match UnixStream::connect(path).await {
+                Ok(stream) if peer::check(&stream, owner).is_ok() => return stream,
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    steps = Steps::SOCKET;
+                    match &watch {
+                        Some(watch) => watch.change(LOOK_ANYWAY).await,
+                        None => pause(LOOK_ANYWAY).await,
+                    }
+                }
+                Ok(_) | Err(_) => pause(steps.pause()).await,
+            }
         }
     }
 }
@@ -90,7 +113,7 @@ impl Probe for SocketProbe {
         let mut unwell = Steps::HEALTH;
         loop {
             let well = match &question.listen {
-                Listen::Unix(path) => is_well(connect_unix(path, self.owner.map(|o| o.uid)).await, question).await,
+                Listen::Unix(path) => is_well(self.connect_unix(path).await, question).await,
                 Listen::Tcp(address) => is_well(connect_tcp(*address).await, question).await,
             };
             if well {
@@ -154,26 +177,6 @@ fn check_free(address: SocketAddr) -> Result<(), String> {
         Ok(()) => Ok(()),
         Err(e) if e.kind() == ErrorKind::AddrInUse => Err(format!("port {address} is taken by another program")),
         Err(e) => Err(format!("port {address} cannot be used: {e}")),
-    }
-}
-
-/// Resolves with a connection: told by the folder that the file has appeared, then by trying.
-async fn connect_unix(path: &Path, owner: Option<u32>) -> UnixStream {
-    // The watch comes first: a socket made between a look and the watch would be missed.
-    let mut watch = path.parent().map(Watch::new);
-    let mut steps = Steps::SOCKET;
-    loop {
-        match UnixStream::connect(path).await {
-            Ok(stream) if peer::check(&stream, owner).is_ok() => return stream,
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                steps = Steps::SOCKET;
-                match &mut watch {
-                    Some(watch) => watch.change(LOOK_ANYWAY).await,
-                    None => pause(LOOK_ANYWAY).await,
-                }
-            }
-            Ok(_) | Err(_) => pause(steps.pause()).await,
-        }
     }
 }
 
