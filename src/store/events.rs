@@ -22,14 +22,23 @@ pub struct EventRow {
     pub kind: String,
     /// A sentence.
     pub detail: String,
+    /// Of a wake: where its time went, as JSON.
+    pub phases: Option<String>,
 }
 
 impl Store {
     /// Adds a line.
     pub fn record(&self, at: WallTime, instance: Option<InstanceId>, name: &str, kind: &str, detail: &str) -> Result<(), StoreError> {
+        let (name, kind, detail) = (name.to_owned(), kind.to_owned(), detail.to_owned());
+        self.record_row(instance, &EventRow { at, name, kind, detail, phases: None })
+    }
+
+    /// The same for one that has more to say.
+    pub fn record_row(&self, instance: Option<InstanceId>, row: &EventRow) -> Result<(), StoreError> {
+        let values = params![row.at.0, instance.map(|i| i.0), row.name, row.kind, row.detail, row.phases];
         self.writer()?
-            .prepare_cached("INSERT INTO events (at, instance, name, kind, detail) VALUES (?1, ?2, ?3, ?4, ?5)")
-            .and_then(|mut s| s.execute(params![at.0, instance.map(|i| i.0), name, kind, detail]))
+            .prepare_cached("INSERT INTO events (at, instance, name, kind, detail, phases) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")
+            .and_then(|mut s| s.execute(values))
             .map(|_| ())
             .map_err(|e| self.error(&e))
     }
@@ -39,12 +48,12 @@ impl Store {
         let connection = self.connection();
         let read = || -> rusqlite::Result<Vec<EventRow>> {
             let mut statement = connection.prepare_cached(match instance {
-                Some(_) => "SELECT at, name, kind, detail FROM events WHERE instance = ?1 ORDER BY id DESC LIMIT ?2",
-                None => "SELECT at, name, kind, detail FROM events WHERE ?1 IS NULL ORDER BY id DESC LIMIT ?2",
+                Some(_) => "SELECT at, name, kind, detail, phases FROM events WHERE instance = ?1 ORDER BY id DESC LIMIT ?2",
+                None => "SELECT at, name, kind, detail, phases FROM events WHERE ?1 IS NULL ORDER BY id DESC LIMIT ?2",
             })?;
             let limit = i64::try_from(lines).unwrap_or(i64::MAX);
             let rows = statement.query_map(params![instance.map(|i| i.0), limit], |r| {
-                Ok(EventRow { at: WallTime(r.get(0)?), name: r.get(1)?, kind: r.get(2)?, detail: r.get(3)? })
+                Ok(EventRow { at: WallTime(r.get(0)?), name: r.get(1)?, kind: r.get(2)?, detail: r.get(3)?, phases: r.get(4)? })
             })?;
             rows.collect()
         };

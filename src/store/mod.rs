@@ -21,7 +21,11 @@ pub use events::EventRow;
 pub use instances::{Filter, NewRow, Row, Save, Work};
 
 /// All migrations, oldest first; the position is the database's version. Never change or remove one, add at the end.
-const MIGRATIONS: &[M<'static>] = &[M::up(include_str!("migrations/0001_first.sql")), M::up(include_str!("migrations/0002_destroy.sql"))];
+const MIGRATIONS: &[M<'static>] = &[
+    M::up(include_str!("migrations/0001_first.sql")),
+    M::up(include_str!("migrations/0002_destroy.sql")),
+    M::up(include_str!("migrations/0003_phases.sql")),
+];
 
 /// How long to wait for another program that writes.
 const BUSY: Duration = Duration::from_secs(5);

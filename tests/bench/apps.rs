@@ -118,7 +118,7 @@ pub fn folder() -> tempfile::TempDir {
     dir
 }
 
-/// When a request was sent and when the first byte of its answer came, in microseconds of the monotonic clock.
+/// When a request was sent and when the first byte of its answer came, in microseconds of the boot clock.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked {
     /// Before the connect.
@@ -134,9 +134,9 @@ impl Asked {
     }
 }
 
-/// The monotonic clock, as acc's ledger uses it, in microseconds.
+/// The boot clock, as acc's ledger uses it, in microseconds.
 pub fn clock_us() -> f64 {
-    let t = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
+    let t = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).unwrap();
     #[expect(clippy::cast_precision_loss, reason = "2^52 microseconds are 142 years")]
     let (seconds, nanos) = (t.tv_sec() as f64, t.tv_nsec() as f64);
     seconds * 1e6 + nanos / 1e3
