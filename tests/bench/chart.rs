@@ -88,21 +88,23 @@ pub fn costs(all: &[Curve], title: &str) -> String {
     let height = 60.0 + 150.0 * all.len() as f64;
     let mut svg = begin(height, title);
     let (left, right) = (90.0, WIDTH - 40.0);
-    let counts = all.iter().flat_map(|c| c.points.iter().map(|p| p.0.max(1.0)));
+    let counts = all.iter().flat_map(|c| c.runs.iter().flatten().map(|p| p.0.max(1.0)));
     let (least, most) = counts.fold((f64::MAX, 1.0), |(a, b): (f64, f64), n| (a.min(n), b.max(n)));
     let span = (most / least).log10().max(f64::MIN_POSITIVE);
     let x = |n: f64| left + (right - left) * (n.max(1.0) / least).log10() / span;
     for (n, curve) in all.iter().enumerate() {
         #[expect(clippy::cast_precision_loss, reason = "a handful of panels")]
         let top = 62.0 + 150.0 * n as f64;
-        let max = curve.points.iter().map(|p| p.1).fold(0.0, f64::max).max(f64::MIN_POSITIVE) * 1.15;
+        let max = curve.runs.iter().flatten().map(|p| p.1).fold(0.0, f64::max).max(f64::MIN_POSITIVE) * 1.15;
         let y = |cost: f64| top + 100.0 - 90.0 * cost / max;
         let colour = COLOURS[n % COLOURS.len()];
         let _ = writeln!(svg, "<text x=\"{left}\" y=\"{}\" font-weight=\"bold\">{}</text>", top - 4.0, escaped(&curve.name));
         let _ = writeln!(svg, "<path d=\"M{left} {0}H{right}M{left} {0}V{1}\" stroke=\"#888\" fill=\"none\"/>", top + 100.0, top + 6.0);
-        let points: Vec<String> = curve.points.iter().map(|(n, cost)| format!("{:.1},{:.1}", x(*n), y(*cost))).collect();
-        let _ = writeln!(svg, "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>", points.join(" "));
-        for (count, cost) in &curve.points {
+        for run in &curve.runs {
+            let points: Vec<String> = run.iter().map(|(n, cost)| format!("{:.1},{:.1}", x(*n), y(*cost))).collect();
+            let _ = writeln!(svg, "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>", points.join(" "));
+        }
+        for (count, cost) in curve.runs.iter().flatten() {
             let _ = writeln!(svg, "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3.5\" fill=\"{colour}\"/>", x(*count), y(*cost));
             let _ =
                 writeln!(svg, "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>", x(*count), y(*cost) - 8.0, short(*cost));
@@ -142,7 +144,7 @@ mod tests {
         well_formed(&svg);
         assert!(svg.contains("0.80 ms") && svg.contains("&lt;tiny&gt;") && !svg.contains("of which"));
         well_formed(&wakes(&[], "nothing"));
-        let curve = Curve { name: "server, MiB".into(), points: vec![(10.0, 12.0), (10_000.0, 14.0)] };
+        let curve = Curve { name: "server, MiB".into(), runs: vec![vec![(10.0, 12.0), (10_000.0, 14.0)]] };
         well_formed(&costs(&[curve.clone(), curve], "Cost"));
         well_formed(&costs(&[], "nothing"));
     }

@@ -8,6 +8,7 @@ mod apps;
 mod awake;
 mod binary;
 mod chart;
+mod density;
 mod herd;
 mod limits;
 mod machine;
@@ -29,11 +30,12 @@ groups (all of them when none is named):
   wake      the first request to a sleeper, against the application's own start
   herd      500 and 1,000 first requests at once
   awake     requests to an awake instance, against nginx as one would configure it by hand: awake-nginx and awake-builtin
+  density   ten thousand sleepers against ten
   binary    its size and its start
 
 options:
   --json FILE    the same as JSON
-  --svg DIR      charts: wake.svg
+  --svg DIR      charts: wake.svg, cost.svg
   --rounds N     repetitions of each wake (default 40)
   --quick        a few repetitions of the cheap parts, to see that it works; its figures are worth nothing
   --strict       exit code 1 when a goal was missed
@@ -54,13 +56,17 @@ pub struct Settings {
     loads: usize,
     /// How long each of them is.
     load_seconds: u32,
+    /// The program that measures many sleepers.
+    density: Option<PathBuf>,
     /// Rest between the sleep of an instance and the next request.
     settle: Duration,
 }
 
 impl Settings {
-    const FULL: Self = Self { quick: false, warm: 2, wakes: 40, herds: 9, loads: 5, load_seconds: 2, settle: Duration::from_millis(60) };
-    const QUICK: Self = Self { quick: true, warm: 0, wakes: 3, herds: 2, loads: 1, load_seconds: 1, settle: Duration::from_millis(5) };
+    const FULL: Self =
+        Self { quick: false, warm: 2, wakes: 40, herds: 9, loads: 5, load_seconds: 2, density: None, settle: Duration::from_millis(60) };
+    const QUICK: Self =
+        Self { quick: true, warm: 0, wakes: 3, herds: 2, loads: 1, load_seconds: 1, density: None, settle: Duration::from_millis(5) };
 
     /// Connections of wrk.
     fn connections(&self) -> &'static [usize] {
@@ -79,7 +85,7 @@ struct Asked {
     settings: Settings,
 }
 
-const GROUPS: &[&str] = &["wake", "herd", "awake-nginx", "awake-builtin", "binary"];
+const GROUPS: &[&str] = &["wake", "herd", "awake-nginx", "awake-builtin", "density", "binary"];
 
 fn read(arguments: Vec<String>) -> Result<Asked, String> {
     let mut asked = Asked { groups: Vec::new(), json: None, svg: None, strict: false, help: false, settings: Settings::FULL };
@@ -101,6 +107,7 @@ fn read(arguments: Vec<String>) -> Result<Asked, String> {
             _ => return Err(format!("`{argument}` is neither a group ({}) nor an option", GROUPS.join(", "))),
         }
     }
+    asked.settings.density = density_program();
     if asked.groups.is_empty() {
         asked.groups = GROUPS.iter().map(|g| (*g).to_owned()).collect();
     }
@@ -108,6 +115,12 @@ fn read(arguments: Vec<String>) -> Result<Asked, String> {
         (asked.settings.wakes, asked.settings.herds) = (rounds, rounds.min(asked.settings.herds));
     }
     Ok(asked)
+}
+
+/// Where `tests/bench/run` has built the program that measures many sleepers.
+#[expect(clippy::disallowed_methods, reason = "the script that builds the programs says where they are")]
+fn density_program() -> Option<PathBuf> {
+    std::env::var_os("ACC_BENCH_DENSITY").map(PathBuf::from)
 }
 
 /// Measures what the arguments ask for and prints it.
@@ -132,6 +145,7 @@ pub fn main(arguments: Vec<String>) -> ExitCode {
             "herd" => herd::measure(&asked.settings),
             "awake-nginx" => awake::nginx(&asked.settings),
             "awake-builtin" => awake::builtin(&asked.settings),
+            "density" => density::measure(&asked.settings),
             "binary" => binary::measure(&asked.settings),
             _ => Report::default(),
         });

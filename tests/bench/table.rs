@@ -219,8 +219,8 @@ pub struct Phases {
 pub struct Curve {
     /// What it costs, with the unit.
     pub name: String,
-    /// Number of instances and cost.
-    pub points: Vec<(f64, f64)>,
+    /// Number of instances and cost; each line is from one run.
+    pub runs: Vec<Vec<(f64, f64)>>,
 }
 
 /// Everything that one run found out.
@@ -275,7 +275,7 @@ impl Report {
                 json!({ "name": p.name, "own_start_p50_ms": p.own, "phases": parts })
             })
             .collect();
-        let curves: Vec<Value> = self.curves.iter().map(|c| json!({ "name": c.name, "points": c.points })).collect();
+        let curves: Vec<Value> = self.curves.iter().map(|c| json!({ "name": c.name, "runs": c.runs })).collect();
         let rows: Vec<Value> = self.rows.iter().map(Row::json).collect();
         json!({ "machine": machine, "rows": rows, "phases": phases, "curves": curves })
     }
