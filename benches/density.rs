@@ -98,6 +98,12 @@ fn populate(pair: &Pair, table: &mut Table) {
     let [few, many] = pair.turns(|bed, n| create(bed, &format!("t{n}"), "hello"));
     table.repeated(format!("create no. {} against no. {FEW}", pair.count), "ms", &few, &many, Goal::Times(1.2));
     table.repeated("the same", "ms", &[], &many, Goal::AtMost(7.0));
+    let [few, many] = pair.turns(|bed, n| {
+        let name = format!("t{n}");
+        verb(bed, &json!({ "verb": "destroy", "instance": name, "force": false }))
+            + verb(bed, &json!({ "verb": "purge", "instance": name }))
+    });
+    table.repeated("destroy and purge", "ms", &few, &many, Goal::None);
     let [few, many] = pair.turns(|bed, n| create(bed, &format!("p{n}"), "hello-tcp"));
     table.repeated("create of one on a TCP port", "ms", &few, &many, Goal::None);
 }

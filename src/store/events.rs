@@ -1,6 +1,6 @@
 //! The ledger: who was woken by what, put to sleep, failed. Bounded by age and count.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 
 use super::{Store, StoreError};
 use crate::domain::name::InstanceId;
@@ -51,21 +51,23 @@ impl Store {
         Ok(rows)
     }
 
-    /// Drops the oldest lines that are from before `since` or more than `keep`; when there are very many, some of them.
+    /// Drops the oldest lines that are from before `since` or more than `keep`; when there are very many, some of them. It reads
+    /// only what it drops.
     pub fn prune_events(&self, since: WallTime, keep: usize) -> Result<(), StoreError> {
         let connection = self.writer()?;
-        let old = "(id <= (SELECT max(id) FROM events) - ?1 OR at < ?2)";
-        let keep = i64::try_from(keep).unwrap_or(i64::MAX);
-        let values = params![keep, since.0];
-        let oldest: Option<bool> = self
-            .prepared(&connection, &format!("SELECT {old} FROM events ORDER BY id LIMIT 1"))
-            .and_then(|mut s| s.query_row(values, |r| r.get(0)).optional())
-            .map_err(|e| self.error(&e))?;
-        // The ledger is in the order of time: with the oldest line kept, all are.
-        if oldest != Some(true) {
+        let sql = "SELECT (SELECT min(id) FROM events), (SELECT max(id) FROM events), \
+                   (SELECT id FROM events WHERE at >= ?1 ORDER BY id LIMIT 1)";
+        let row = |r: &rusqlite::Row<'_>| Ok((r.get(0)?, r.get(1)?, r.get(2)?));
+        let found: (Option<i64>, Option<i64>, Option<i64>) =
+            self.prepared(&connection, sql).and_then(|mut s| s.query_row([since.0], row)).map_err(|e| self.error(&e))?;
+        let (Some(oldest), Some(newest), young) = found else { return Ok(()) };
+        let too_many = newest.saturating_sub(i64::try_from(keep).unwrap_or(i64::MAX));
+        // The ledger is in the order of time, whatever the wall clock said: what comes after a young line is young.
+        let too_old = young.map_or(newest, |young| young - 1);
+        let last = too_many.max(too_old).min(oldest + AT_ONCE - 1);
+        if last < oldest {
             return Ok(());
         }
-        let sql = format!("DELETE FROM events WHERE id IN (SELECT id FROM events ORDER BY id LIMIT {AT_ONCE}) AND {old}");
-        self.change(&connection, &sql, values).map(drop)
+        self.change(&connection, "DELETE FROM events WHERE id <= ?1", [last]).map(drop)
     }
 }
