@@ -382,13 +382,8 @@ impl Stage {
         let unix = listen::unix(&wake_socket, 0o600).unwrap();
         let listeners = vec![Listener::from_tcp(tcp, Front::Public).unwrap(), Listener::from_unix(unix, Front::Wake).unwrap()];
         let stop = CancellationToken::new();
-        let served = Some(tokio::spawn(serve(
-            listeners,
-            proxy.clone(),
-            Lanes::start().unwrap(),
-            Ends { shutdown: stop.clone(), ..Ends::default() },
-            grace,
-        )));
+        let served =
+            Some(tokio::spawn(serve(listeners, proxy.clone(), Lanes::none(), Ends { shutdown: stop.clone(), ..Ends::default() }, grace)));
         Self { dir, app, door, upstreams, proxy, address, wake_socket, stop, served }
     }
 
