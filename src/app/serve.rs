@@ -18,6 +18,7 @@ use super::keeper::Sockets;
 use super::keeper::tether::{Tether, Word};
 use super::{Drivers, lock, open_store, world, wrong_templates};
 use crate::config::{Config, EdgeKind};
+use crate::driver::host::lanes::Lanes;
 use crate::driver::host::sent::Sent;
 use crate::interface::control;
 use crate::proxy::access_log::AccessLog;
@@ -73,7 +74,9 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
     let control = tokio::spawn(control::serve(control, verbs.clone(), decided.clone()));
     let looking = tokio::spawn(look_around(world.clone(), decided.clone()));
     let grace = config.wake.timeout + Duration::from_secs(5);
-    let serving = tokio::spawn(proxy::serve::serve(listeners, proxy.clone(), ends.clone(), grace));
+    let lanes = Lanes::start()
+        .map_err(|e| ServiceError::because("could not start the threads of the edge", &e, "is the limit of processes reached?"))?;
+    let serving = tokio::spawn(proxy::serve::serve(listeners, proxy.clone(), lanes, ends.clone(), grace));
 
     info!(pid = std::process::id(), adopted, edge = drivers.edge.kind(), supervisor = drivers.supervisor.kind(), "acc's server is up");
     tether.say(Word::Ready);
