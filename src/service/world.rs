@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard};
@@ -73,6 +73,8 @@ pub struct World {
     halting: AtomicBool,
     serving: AtomicBool,
     revived: AtomicU64,
+    /// The instance whose logs were looked at last, see `housekeeping`.
+    pub(super) swept: AtomicI64,
     building: Mutex<HashMap<String, Weak<AsyncMutex<()>>>>,
 }
 
@@ -100,6 +102,7 @@ impl World {
             halting: AtomicBool::new(false),
             serving: AtomicBool::new(false),
             revived: AtomicU64::new(0),
+            swept: AtomicI64::new(0),
             building: Mutex::default(),
         })
     }
