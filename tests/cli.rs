@@ -13,6 +13,7 @@ use acc::domain::time::WallTime;
 use acc::interface::cli::show;
 use acc::prove::report::{Fault, Report, Spread, Strikes, Tally};
 use acc::service::outcome::{EventView, InstanceView, ListenView, Outcome, Pass, PassLine};
+use acc::service::phases::Phases;
 
 /// 2026-01-02T03:04:05Z.
 const NOW: WallTime = WallTime(1_767_323_045_000);
@@ -97,6 +98,13 @@ fn events() -> Vec<EventView> {
         instance: instance.to_owned(),
         kind: kind.to_owned(),
         detail: detail.to_owned(),
+        phases: (kind == "woke").then_some(Phases {
+            noticed_at_us: 7_200_000_000,
+            spawned_us: 900,
+            call_us: 700,
+            listening_us: 50_000,
+            answered_us: 1_100,
+        }),
     };
     vec![
         event("2025-12-30T10:00:00Z", "shop", "created", "from `hello`"),

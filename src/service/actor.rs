@@ -240,7 +240,11 @@ impl Actor {
             Effect::Terminate => self.signal(false).await,
             Effect::Kill => self.signal(true).await,
             Effect::Arm { at, armed } => self.arm(at, armed),
-            Effect::Record(note) => ledger::write(&self.world, &self.handle.instance, &note),
+            Effect::Record(note) => {
+                let woke = matches!(note, Note::Woke(..));
+                let phases = if woke { self.handle.stamps().account() } else { None };
+                ledger::write(&self.world, &self.handle.instance, &note, phases);
+            }
         }
         true
     }
@@ -255,6 +259,8 @@ impl Actor {
         let (world, outbox) = (self.world.clone(), self.outbox.clone());
         let program = launch::program(&world, &self.handle.instance);
         let question = launch::question(&self.handle.instance);
+        let handle = Arc::downgrade(&self.handle);
+        self.handle.stamps().begin(world.clock.micros());
         let (hands, asked) = (self.world.hands.clone(), self.handle.take_asked().unwrap_or_else(|| self.world.now()));
         hands.spawn(async move {
             let permit = tokio::select! {
@@ -264,7 +270,12 @@ impl Actor {
                 permit = world.starts.take(asked) => Some(permit),
             };
             let started = match world.probe.clear(&question).await {
-                Ok(()) => start(&world, &program).await.map_err(|e| chain(&e)),
+                Ok(()) => {
+                    let called = world.clock.micros();
+                    let started = start(&world, &program).await.map_err(|e| chain(&e));
+                    handle.upgrade().inspect(|h| h.stamps().call(called, world.clock.micros()));
+                    started
+                }
                 // What is in the way may be the instance itself: started earlier, when the answer of the supervisor was lost.
                 Err(why) => world.supervisor.find(&program.name).await.ok().flatten().ok_or(why),
             };
@@ -310,8 +321,10 @@ impl Actor {
     fn start_probe(&mut self, run: u64) {
         let (world, outbox) = (self.world.clone(), self.outbox.clone());
         let question = launch::question(&self.handle.instance);
+        let handle = Arc::downgrade(&self.handle);
         let task = tokio::spawn(async move {
-            world.probe.ready(&question).await;
+            let accepted = world.probe.ready(&question).await;
+            handle.upgrade().inspect(|h| h.stamps().ready(world.clock.micros(), accepted));
             Self::send(&outbox, Event::Ready { run });
         });
         self.probe = Some(task.abort_handle());

@@ -3,15 +3,19 @@
 use tracing::{info, warn};
 
 use super::error::chain;
+use super::phases::Phases;
 use super::world::World;
 use crate::domain::instance::Instance;
 use crate::domain::lifecycle::{Drain, Note};
+use crate::store::EventRow;
 
 /// Writes one line; a ledger that cannot be written stops nothing.
-pub(super) fn write(world: &World, instance: &Instance, note: &Note) {
+pub(super) fn write(world: &World, instance: &Instance, note: &Note, phases: Option<Phases>) {
     let (kind, detail) = words(note);
-    info!(instance = %instance.name, kind, "{detail}");
-    let written = world.store.record(world.clock.wall(), Some(instance.id), instance.name.as_str(), kind, &detail);
+    info!(instance = %instance.name, kind, ?phases, "{detail}");
+    let phases = phases.and_then(|p| serde_json::to_string(&p).ok());
+    let row = EventRow { at: world.clock.wall(), name: instance.name.to_string(), kind: kind.to_owned(), detail, phases };
+    let written = world.store.record_row(Some(instance.id), &row);
     if let Err(e) = written {
         warn!(instance = %instance.name, "could not write the ledger: {}", chain(&e));
     }

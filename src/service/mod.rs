@@ -13,6 +13,7 @@ pub(crate) mod launch;
 mod ledger;
 mod monitor;
 pub mod outcome;
+pub mod phases;
 mod purge;
 mod quiesce;
 pub mod recover;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::phases::Phases;
+
 /// The end of a request that succeeded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
@@ -126,6 +128,9 @@ pub struct EventView {
     pub kind: String,
     /// A sentence.
     pub detail: String,
+    /// Of a wake: where its time went.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phases: Option<Phases>,
 }
 
 /// What `acc boot` did.

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::actor::{Actor, Message};
 use super::error::ServiceError;
 use super::launch;
+use super::phases::Stamps;
 use super::world::World;
 use crate::domain::instance::Instance;
 use crate::domain::lifecycle::{Answer, Denied, Event, Machine, Phase};
@@ -64,6 +65,7 @@ pub struct Handle {
     pub(super) last_look: Mutex<LastLook>,
     /// When the first of the requests came that wait for the next start.
     asked: Mutex<Option<Timestamp>>,
+    stamps: Mutex<Stamps>,
     machine: Mutex<Machine>,
     known: AtomicBool,
     inbox: mpsc::UnboundedSender<Message>,
@@ -74,6 +76,11 @@ impl Handle {
     /// The machine. Held for moments only, never across an await.
     pub(super) fn machine(&self) -> MutexGuard<'_, Machine> {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The account of the wake that is under way.
+    pub(super) fn stamps(&self) -> MutexGuard<'_, Stamps> {
+        self.stamps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A request that came at this time needs it.
@@ -213,6 +220,7 @@ impl Registry {
             waiting: AtomicUsize::new(0),
             last_look: Mutex::new(last_look),
             asked: Mutex::default(),
+            stamps: Mutex::default(),
             seen: watch::Sender::new(Snapshot::of(&machine)),
             machine: Mutex::new(machine),
             known: AtomicBool::new(known),

@@ -73,11 +73,12 @@ impl Probe for TestProbe {
     async fn clear(&self, _: &Question) -> Result<(), String> {
         if self.obstacle.load(Ordering::SeqCst) { Err("somebody answers there".into()) } else { Ok(()) }
     }
-    async fn ready(&self, _: &Question) {
+    async fn ready(&self, _: &Question) -> Duration {
         let go = self.go.notified();
         if self.hold.load(Ordering::SeqCst) {
             go.await;
         }
+        Duration::ZERO
     }
     fn describe(&self, _: &Question) -> String {
         "an answer".into()

@@ -13,7 +13,7 @@ use crate::domain::lifecycle::Phase;
 use crate::domain::time::WallTime;
 use crate::driver::host::clock::{Clock, SystemClock};
 use crate::driver::host::process;
-use crate::store::{Row, Store};
+use crate::store::{EventRow, Row, Store};
 
 pub use crate::store::{Filter, WAL_TOO_LARGE};
 
@@ -55,7 +55,10 @@ impl Reader {
     pub fn events(&self, given: Option<&str>, lines: usize) -> Result<Vec<EventView>, ServiceError> {
         let id = given.map(|g| find_row(&self.store, g)).transpose()?.map(|row| row.id);
         let rows = self.store.events(id, lines).map_err(super::error::store)?;
-        Ok(rows.into_iter().map(|e| EventView { at: rfc3339(e.at), instance: e.name, kind: e.kind, detail: e.detail }).collect())
+        let phases = |text: Option<String>| text.and_then(|t| serde_json::from_str(&t).ok());
+        let view =
+            |e: EventRow| EventView { at: rfc3339(e.at), instance: e.name, kind: e.kind, detail: e.detail, phases: phases(e.phases) };
+        Ok(rows.into_iter().map(view).collect())
     }
 }
 

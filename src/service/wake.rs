@@ -224,6 +224,7 @@ fn unknown(host: &HostName, error: &ServiceError) -> Refusal {
 }
 
 async fn knock_here(world: &Arc<World>, host: &HostName, verdict: Verdict, ago: Duration) -> Result<Knock, Refusal> {
+    let noticed = world.clock.micros();
     let handle = handle_of_host(world, host)?;
     if let Some(pass) = admit(world, &handle, verdict.counts) {
         return Ok(Knock::Open(pass));
@@ -251,6 +252,7 @@ async fn knock_here(world: &Arc<World>, host: &HostName, verdict: Verdict, ago: 
     if starting {
         waiter.asked = Some(handle.snapshot().run);
     } else {
+        handle.stamps().notice(noticed);
         handle.note_asked(Timestamp(world.now().0.saturating_sub(super::millis(ago))));
         let (_, run) = handle.ask(Event::Wake(Cause::Request)).await.map_err(|r| refusal(&handle, &r))?;
         waiter.asked = Some(run);

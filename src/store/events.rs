@@ -20,28 +20,42 @@ pub struct EventRow {
     pub kind: String,
     /// A sentence.
     pub detail: String,
+    /// Of a wake: where its time went, as JSON.
+    pub phases: Option<String>,
 }
 
 impl Store {
     /// Adds a line.
     pub fn record(&self, at: WallTime, instance: Option<InstanceId>, name: &str, kind: &str, detail: &str) -> Result<(), StoreError> {
-        let sql = "INSERT INTO events (at, instance, name, kind, detail) VALUES (?1, ?2, ?3, ?4, ?5)";
-        self.change(&*self.writer()?, sql, params![at.0, instance.map(|i| i.0), name, kind, detail]).map(drop)
+        let (name, kind, detail) = (name.to_owned(), kind.to_owned(), detail.to_owned());
+        self.record_row(instance, &EventRow { at, name, kind, detail, phases: None })
+    }
+
+    /// The same for one that has more to say.
+    pub fn record_row(&self, instance: Option<InstanceId>, row: &EventRow) -> Result<(), StoreError> {
+        let sql = "INSERT INTO events (at, instance, name, kind, detail, phases) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let values = params![row.at.0, instance.map(|i| i.0), row.name, row.kind, row.detail, row.phases];
+        self.change(&*self.writer()?, sql, values).map(drop)
     }
 
     /// The newest `lines` lines, oldest first, of one instance or of all.
     pub fn events(&self, instance: Option<InstanceId>, lines: usize) -> Result<Vec<EventRow>, StoreError> {
         let connection = self.connection();
         let limit = i64::try_from(lines).unwrap_or(i64::MAX);
-        let row = |r: &rusqlite::Row<'_>| Ok(EventRow { at: WallTime(r.get(0)?), name: r.get(1)?, kind: r.get(2)?, detail: r.get(3)? });
+        let row = |r: &rusqlite::Row<'_>| {
+            Ok(EventRow { at: WallTime(r.get(0)?), name: r.get(1)?, kind: r.get(2)?, detail: r.get(3)?, phases: r.get(4)? })
+        };
         let read = || -> rusqlite::Result<Vec<EventRow>> {
             match instance {
                 Some(id) => self
-                    .prepared(&connection, "SELECT at, name, kind, detail FROM events WHERE instance = ?1 ORDER BY id DESC LIMIT ?2")?
+                    .prepared(
+                        &connection,
+                        "SELECT at, name, kind, detail, phases FROM events WHERE instance = ?1 ORDER BY id DESC LIMIT ?2",
+                    )?
                     .query_map(params![id.0, limit], row)?
                     .collect(),
                 None => self
-                    .prepared(&connection, "SELECT at, name, kind, detail FROM events ORDER BY id DESC LIMIT ?1")?
+                    .prepared(&connection, "SELECT at, name, kind, detail, phases FROM events ORDER BY id DESC LIMIT ?1")?
                     .query_map(params![limit], row)?
                     .collect(),
             }

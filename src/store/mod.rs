@@ -31,6 +31,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0001_first.sql")),
     M::up(include_str!("migrations/0002_destroy.sql")),
     M::up(include_str!("migrations/0003_many.sql")),
+    M::up(include_str!("migrations/0004_phases.sql")),
 ];
 
 /// How long to wait for another program that writes.

@@ -1,52 +1,32 @@
 //! Two applications that nobody here wrote, from PyPI and from npm, each with a model of a few lines, on nginx and supervisord.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::path::PathBuf;
 
-use nix::fcntl::{Flock, FlockArg};
+use crate::support::{Bed, Combination, installed, need};
 
-use crate::support::{Bed, Combination, need, run};
-
-/// Longest an installation may take.
-const INSTALL: Duration = Duration::from_secs(240);
-
-/// Installs once into a cached folder: `make` fills it, a mark says that it was filled to the end.
-fn installed(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("apps");
-    fs::create_dir_all(&cache).unwrap();
-    let lock = fs::File::create(cache.join(format!("{name}.lock"))).unwrap();
-    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e).unwrap();
-    let dir = cache.join(name);
-    if !dir.join("complete").exists() {
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(&dir).unwrap();
-        make(&dir);
-        fs::write(dir.join("complete"), "").unwrap();
+/// Where an application was installed; else the test is skipped when something is not there, and fails when installing did.
+fn found(installed: Result<PathBuf, String>) -> Option<PathBuf> {
+    match installed {
+        Ok(dir) => Some(dir),
+        Err(why) => {
+            assert!(why.starts_with("not installed"), "{why}");
+            need::skipped(&why);
+            None
+        }
     }
-    dir
 }
 
 #[test]
 fn a_python_application_from_pypi() {
-    if !need::programs(&["python3", "nginx", "supervisord"]) {
+    if !need::programs(&["nginx", "supervisord"]) {
         return;
     }
-    if run::run(Command::new("/usr/bin/python3").args(["-c", "import ensurepip, venv"]), INSTALL).code != Some(0) {
-        need::skipped("not installed: python3-venv");
-        return;
-    }
-    let dir = installed("python", |dir| {
-        run::run(Command::new("/usr/bin/python3").args(["-m", "venv"]).arg(dir.join("venv")), INSTALL).ok();
-        let mut pip = Command::new(dir.join("venv/bin/pip"));
-        run::run(pip.args(["install", "--quiet", "--disable-pip-version-check", "gunicorn==23.0.0", "httpbin==0.10.2"]), INSTALL).ok();
-    });
+    let Some(venv) = found(installed::flask()) else { return };
     let Some(bed) = Bed::with(Combination::REAL, |s| s.idle = "1s") else { return };
     let model = format!(
         "description = \"httpbin under gunicorn\"\nlisten = \"unix\"\nhealth = \"/status/200\"\n\
-         command = [\"{}/venv/bin/gunicorn\", \"--bind\", \"unix:{{{{ socket }}}}\", \"httpbin:app\"]\n",
-        dir.display()
+         command = [\"{}/bin/gunicorn\", \"--bind\", \"unix:{{{{ socket }}}}\", \"httpbin:app\"]\n",
+        venv.display()
     );
     bed.model("httpbin", &model);
     bed.create("bin", "httpbin");
@@ -70,14 +50,10 @@ fn a_python_application_from_pypi() {
 
 #[test]
 fn a_node_application_from_npm() {
-    if !need::programs(&["node", "npm", "nginx", "supervisord"]) {
+    if !need::programs(&["nginx", "supervisord"]) {
         return;
     }
-    let dir = installed("node", |dir| {
-        let mut npm = Command::new("npm");
-        npm.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"]).arg(dir).arg("json-server@0.17.4").current_dir(dir);
-        run::run(&mut npm, INSTALL).ok();
-    });
+    let Some(dir) = found(installed::json_server()) else { return };
     let Some(bed) = Bed::with(Combination::REAL, |s| s.idle = "1s") else { return };
     let node = need::find("node").unwrap();
     let model = format!(

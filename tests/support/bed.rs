@@ -73,6 +73,8 @@ pub struct Settings {
     pub stop_timeout: &'static str,
     /// `edge.max_body`.
     pub max_body: &'static str,
+    /// More lines of `[edge]`.
+    pub edge: String,
     /// Lines before the first section, such as `user = "nobody"`.
     pub top: String,
     /// Sections after the last, such as `[[rules]]`.
@@ -92,6 +94,7 @@ impl Default for Settings {
             drain: "10s",
             stop_timeout: "5s",
             max_body: "1GiB",
+            edge: String::new(),
             top: String::new(),
             rules: String::new(),
             ports: String::new(),
@@ -189,8 +192,20 @@ impl Bed {
 
     /// Writes the config.
     pub fn configure(&self, settings: &Settings) {
-        let Settings { idle, min_awake, check_every, wake_timeout, page_after, drain, stop_timeout, max_body, top, rules, ports } =
-            settings;
+        let Settings {
+            idle,
+            min_awake,
+            check_every,
+            wake_timeout,
+            page_after,
+            drain,
+            stop_timeout,
+            max_body,
+            edge: more,
+            top,
+            rules,
+            ports,
+        } = settings;
         let (dir, listen) = (self.dir.display(), self.address());
         let Combination { edge, supervisor } = self.combination;
         let own = format!("{}-{}", self.ports.first + 1, self.ports.first + Ports::SIZE - 1);
@@ -204,6 +219,7 @@ domain = "apps.localhost"
 kind = "{edge}"
 listen = ["{listen}"]
 max_body = "{max_body}"
+{more}
 [supervisor]
 kind = "{supervisor}"
 [idle]

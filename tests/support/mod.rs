@@ -7,6 +7,7 @@
 
 pub mod bed;
 pub mod http;
+pub mod installed;
 pub mod need;
 pub mod processes;
 pub mod run;

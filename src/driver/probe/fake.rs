@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
@@ -78,14 +79,14 @@ impl Probe for FakeProbe {
         state.obstacle.clone().map_or(Ok(()), Err)
     }
 
-    async fn ready(&self, question: &Question) {
+    async fn ready(&self, question: &Question) -> Duration {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             // Registered before the look, so that a change in between is not missed.
             changed.as_mut().enable();
             if self.is_ready(&question.listen) {
-                return;
+                return Duration::ZERO;
             }
             changed.await;
         }

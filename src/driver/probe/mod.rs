@@ -10,6 +10,8 @@ mod tests;
 mod wait;
 mod watch;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 pub use self::fake::FakeProbe;
@@ -34,8 +36,8 @@ pub trait Probe: Send + Sync {
     /// is in the way: a port taken by another program, a folder that cannot be written. Called before the start.
     async fn clear(&self, question: &Question) -> Result<(), String>;
 
-    /// Resolves once it answers.
-    async fn ready(&self, question: &Question);
+    /// Resolves once it answers; how long ago it first accepted a connection.
+    async fn ready(&self, question: &Question) -> Duration;
 
     /// Looks once, for people: what it is waiting for just now, e.g. "a connection on `/run/…/app.sock`".
     fn describe(&self, question: &Question) -> String;

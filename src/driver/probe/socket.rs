@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use nix::unistd::{Gid, Uid, User, chown, geteuid};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Instant;
 
 use super::wait::{Steps, pause};
 use super::watch::Watcher;
@@ -88,15 +89,19 @@ impl Probe for SocketProbe {
         }
     }
 
-    async fn ready(&self, question: &Question) {
+    async fn ready(&self, question: &Question) -> Duration {
         let mut unwell = Steps::HEALTH;
+        let mut accepted = None;
         loop {
             let well = match &question.listen {
-                Listen::Unix(path) => is_well(connect_unix(&self.watcher, path, self.owner.map(|o| o.uid)).await, question).await,
-                Listen::Tcp(address) => is_well(connect_tcp(*address).await, question).await,
+                Listen::Unix(path) => {
+                    let stream = connect_unix(&self.watcher, path, self.owner.map(|o| o.uid)).await;
+                    is_well(stream, &mut accepted, question).await
+                }
+                Listen::Tcp(address) => is_well(connect_tcp(*address).await, &mut accepted, question).await,
             };
             if well {
-                return;
+                return accepted.map_or(Duration::ZERO, |a: Instant| a.elapsed());
             }
             pause(unwell.pause()).await;
         }
@@ -115,10 +120,12 @@ impl Probe for SocketProbe {
     }
 }
 
-async fn is_well<S>(stream: S, question: &Question) -> bool
+/// Is it well, on this connection? The first one is remembered.
+async fn is_well<S>(stream: S, accepted: &mut Option<Instant>, question: &Question) -> bool
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
+    accepted.get_or_insert_with(Instant::now);
     match &question.health {
         Some(path) => health::is_well(stream, path, &question.host).await,
         None => true,

@@ -3,6 +3,7 @@
 //! They hold the promises that stand in the traits, and they check what acc does with them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -342,7 +343,7 @@ impl Probe for Drivers {
         }
     }
 
-    async fn ready(&self, question: &Question) {
+    async fn ready(&self, question: &Question) -> Duration {
         let who = who_listens(&question.listen);
         self.0
             .until(|s| {
@@ -351,6 +352,7 @@ impl Probe for Drivers {
             })
             .await;
         self.0.done().await;
+        Duration::ZERO
     }
 
     fn describe(&self, _: &Question) -> String {

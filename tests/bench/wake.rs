@@ -1,0 +1,150 @@
+//! The wake: what acc adds to the start of an application, against that start alone, and where the time goes.
+//!
+//! The application is put to sleep, then asked on a fresh connection. Own start and the wakes take turns.
+
+use super::Settings;
+use super::apps::{App, Asked, ask, folder};
+use super::round::{Round, Side, percentile};
+use super::table::{Goal, Phases, Report, Row};
+use crate::support::wait::pause;
+use crate::support::{Bed, Combination};
+
+const GROUP: &str = "wake";
+
+/// One wake.
+#[derive(Debug, Clone, Default)]
+struct Woken {
+    /// From the connect to the first byte of the answer, in milliseconds.
+    took: f64,
+    /// Its phases in milliseconds, in order; empty when acc did not tell.
+    phases: Vec<(String, f64)>,
+}
+
+/// What is promised of one combination: at the median and at 95 %.
+struct Promise {
+    combination: Combination,
+    p50: Goal,
+    p95: Goal,
+}
+
+/// Name of a combination in the table.
+fn named(combination: Combination) -> String {
+    match (combination.edge, combination.supervisor) {
+        ("builtin", "builtin") => "builtin".to_owned(),
+        (edge, supervisor) => format!("{edge}+{supervisor}"),
+    }
+}
+
+/// Puts it to sleep and wakes it by a request.
+fn wake(bed: &Bed, settings: &Settings) -> Woken {
+    bed.acc(&["stop", "bench"]).ok();
+    pause(settings.settle);
+    let asked = ask(bed.address(), &bed.host("bench"));
+    Woken { took: asked.took(), phases: phases(bed, &asked).unwrap_or_default() }
+}
+
+/// The phases of the wake that just was: acc's ledger has when it noticed the request and how long each step took, the client
+/// knows when it sent it and when the first byte came.
+fn phases(bed: &Bed, asked: &Asked) -> Option<Vec<(String, f64)>> {
+    let events = bed.json(&["events", "bench", "--lines", "3"]);
+    let woke = events.as_array()?.iter().rev().find(|e| e["kind"] == "woke")?;
+    let told = woke.get("phases").filter(|p| p.is_object())?;
+    let us = |key: &str| told[key].as_f64();
+    let seen = us("noticed_at_us")?;
+    let mut at = seen;
+    let mut parts = vec![("noticed".to_owned(), (seen - asked.sent_us) / 1000.0)];
+    for phase in ["spawned", "listening", "answered"] {
+        let took = us(&format!("{phase}_us"))?;
+        parts.push((phase.to_owned(), took / 1000.0));
+        at += took;
+    }
+    parts.push(("first byte".to_owned(), (asked.first_byte_us - at) / 1000.0));
+    if let Some(call) = us("call_us") {
+        parts.push(("of which the supervisor's call".to_owned(), call / 1000.0));
+    }
+    Some(parts)
+}
+
+/// The medians of the phases, when acc told them.
+fn bars(name: String, all: &[Woken], own: f64) -> Option<Phases> {
+    let first = all.iter().find(|w| !w.phases.is_empty())?;
+    let median = |n: usize| percentile(&all.iter().filter_map(|w| w.phases.get(n)).map(|p| p.1).collect::<Vec<_>>(), 0.5);
+    let parts = first.phases.iter().enumerate().map(|(n, (phase, _))| (phase.clone(), median(n))).collect();
+    Some(Phases { name, parts, own })
+}
+
+/// All wakes of one application in one round.
+fn application(app: &Result<App, String>, what: &str, promises: Vec<Promise>, settings: &Settings, dir: &std::path::Path) -> Report {
+    let mut report = Report::default();
+    let app = match app {
+        Ok(app) => app,
+        Err(why) => {
+            report.rows.push(Row::skipped(GROUP, &format!("wake, {what}"), why.clone()));
+            return report;
+        }
+    };
+    let mut beds = Vec::new();
+    for promise in promises {
+        let name = named(promise.combination);
+        let Some(bed) = Bed::with(promise.combination, |s| s.idle = "1h") else {
+            report.rows.push(Row::skipped(GROUP, &format!("wake, {name}, {what}"), "nginx or supervisord is not installed"));
+            continue;
+        };
+        bed.model(app.model, &app.model_text());
+        bed.acc(&["create", "bench", "--model", app.model]).ok();
+        beds.push((name, bed, promise));
+    }
+    let mut sides = vec![Side::new("own start", || Woken { took: app.own_start(dir), phases: Vec::new() })];
+    sides.extend(beds.iter().map(|(name, bed, _)| Side::new(name.as_str(), || wake(bed, settings))));
+    let round = Round::run(settings.wakes, settings.warm, sides);
+    let took = |side: &str| round.sample(side, "ms", |w| w.took).expect("every side was taken");
+    let own = took("own start");
+    for (name, _, promise) in &beds {
+        let pair = (&took(name), &own);
+        for (share, word, goal) in [(0.5, "p50", promise.p50), (0.95, "p95", promise.p95)] {
+            let row = Row::added(GROUP, &format!("wake, {name}, {what}, {word}"), pair, share, goal);
+            report.rows.push(row.expect("one round"));
+        }
+        report.phases.extend(bars(format!("{name}, {what}"), round.all(name), own.at(0.5)));
+    }
+    report
+}
+
+/// The rows of the wake.
+pub fn measure(settings: &Settings) -> Report {
+    let dir = folder();
+    let promise = |combination, p50, p95| Promise { combination, p50, p95 };
+    let mixed = Combination::ALL.into_iter().filter(|c| *c != Combination::REAL && *c != Combination::BUILTIN);
+    let mut tiny = vec![
+        promise(Combination::BUILTIN, Goal::AtMost(0.5), Goal::AtMost(1.5)),
+        promise(Combination::REAL, Goal::AtMost(5.0), Goal::AtMost(12.0)),
+    ];
+    let mut report = Report::default();
+    if settings.quick {
+        tiny.truncate(1);
+        report.add(application(&App::tiny(dir.path()), "tiny application", tiny, settings, dir.path()));
+        return report;
+    }
+    tiny.extend(mixed.map(|c| promise(c, Goal::None, Goal::None)));
+    report.add(application(&App::tiny(dir.path()), "tiny application", tiny, settings, dir.path()));
+    for (app, what) in [(App::flask(dir.path()), "Flask under gunicorn"), (App::node(dir.path()), "Node")] {
+        let builtin =
+            vec![promise(Combination::BUILTIN, Goal::AtMost(1.0), Goal::None), promise(Combination::REAL, Goal::None, Goal::None)];
+        report.add(application(&app, what, builtin, settings, dir.path()));
+    }
+    report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_are_medians_of_each_phase() {
+        let woken = |a, b| Woken { took: a + b, phases: vec![("noticed".into(), a), ("spawned".into(), b)] };
+        let all = [woken(1.0, 30.0), woken(2.0, 10.0), Woken::default(), woken(3.0, 20.0)];
+        let bars = bars("x".into(), &all, 1.5).unwrap();
+        assert_eq!(bars.parts, [("noticed".to_owned(), 2.0), ("spawned".to_owned(), 20.0)]);
+        assert!(super::bars("x".into(), &[Woken::default()], 1.0).is_none());
+    }
+}
