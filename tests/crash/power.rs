@@ -118,7 +118,7 @@ fn another_boot(bed: &Bed) {
 fn leftovers(bed: &Bed) {
     let rows = bed.json(&["list"]);
     let names: Vec<&str> = rows.as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap()).collect();
-    for dir in ["home/instances", "home/supervisor/programs", "run/gate", "run/sock", "run/pid"] {
+    for dir in ["home/instances", "home/supervisor/programs", "home/supervisor/loaded", "run/gate", "run/sock", "run/pid"] {
         for entry in std::fs::read_dir(bed.dir.join(dir)).into_iter().flatten().flatten() {
             let file = entry.file_name().into_string().unwrap();
             let name = file.split('.').next().unwrap();

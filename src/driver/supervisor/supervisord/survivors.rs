@@ -85,7 +85,7 @@ impl Supervisord {
     /// Was the service run by the command that is wanted now?
     fn has_section_of(&self, service: &Service) -> Result<bool, SupervisorError> {
         for autostart in [true, false] {
-            if self.services.look(&group_name(service.name), &self.service_text(service, autostart)?)? == Found::Same {
+            if self.services.kept.look(&group_name(service.name), &self.service_text(service, autostart)?)? == Found::Same {
                 return Ok(true);
             }
         }
