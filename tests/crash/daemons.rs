@@ -49,10 +49,18 @@ fn under_load(bed: &Bed, what: impl FnOnce()) -> (u32, Vec<String>) {
             (answered, lost)
         }
     };
+    /// Ends the clients, also when `what` panics: the scope would wait for them for ever, and nobody would see why it failed.
+    struct Over<'a>(&'a AtomicBool);
+    impl Drop for Over<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
     std::thread::scope(|scope| {
         let clients = ["zebra", "okapi"].map(|name| scope.spawn(client(name)));
+        let ending = Over(&over);
         what();
-        over.store(true, Ordering::Relaxed);
+        drop(ending);
         let all = clients.map(|c| c.join().unwrap());
         (all.iter().map(|(n, _)| n).sum(), all.into_iter().flat_map(|(_, lost)| lost).collect())
     })

@@ -67,6 +67,13 @@ impl Followed {
             child: signal(SignalKind::child())?,
         })
     }
+
+    async fn told_to_end(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
 }
 
 struct Keeper {
@@ -94,11 +101,11 @@ struct Keeper {
 /// Runs until SIGTERM or SIGINT. SIGHUP reads the settings again, SIGUSR2 upgrades. `resume`: what the keeper before this one,
 /// in this same process, has left.
 pub async fn keep(config: Config, resume: Option<String>) -> Result<(), ServiceError> {
-    let followed =
+    let mut followed =
         Followed::new().map_err(|e| ServiceError::because("could not follow signals", &e, "is the limit of open files reached?"))?;
     let mut keeper = match resume {
         Some(text) => Keeper::resumed(config, &text)?,
-        None => match Keeper::fresh(config).await? {
+        None => match Keeper::fresh(config, &mut followed).await? {
             Some(keeper) => keeper,
             None => return Ok(()),
         },
@@ -110,11 +117,15 @@ pub async fn keep(config: Config, resume: Option<String>) -> Result<(), ServiceE
 }
 
 impl Keeper {
-    /// `None`: acc was halted while this one stood by.
-    async fn fresh(config: Config) -> Result<Option<Self>, ServiceError> {
+    /// `None`: acc was halted, or this one was told to end, while it stood by.
+    async fn fresh(config: Config, followed: &mut Followed) -> Result<Option<Self>, ServiceError> {
         places::prepare(&config)?;
-        let Some(lock) = lock::server(&config).await? else {
-            info!("acc was halted while this server waited for its turn: it ends");
+        let lock = tokio::select! {
+            lock = lock::server(&config) => lock?,
+            () = followed.told_to_end() => None,
+        };
+        let Some(lock) = lock else {
+            info!("acc was halted, or this server told to end, while it waited for its turn: it ends");
             return Ok(None);
         };
         if config.booted() == Booted::No {
