@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::truth::{self, working};
-use crate::support::wait::{holds, pause};
+use crate::support::wait::{Ending, holds, pause};
 use crate::support::{Bed, Combination, processes, wait_until};
 
 fn kill(pid: i32) {
@@ -49,16 +49,9 @@ fn under_load(bed: &Bed, what: impl FnOnce()) -> (u32, Vec<String>) {
             (answered, lost)
         }
     };
-    /// Ends the clients, also when `what` panics: the scope would wait for them for ever, and nobody would see why it failed.
-    struct Over<'a>(&'a AtomicBool);
-    impl Drop for Over<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
     std::thread::scope(|scope| {
         let clients = ["zebra", "okapi"].map(|name| scope.spawn(client(name)));
-        let ending = Over(&over);
+        let ending = Ending(&over);
         what();
         drop(ending);
         let all = clients.map(|c| c.join().unwrap());
