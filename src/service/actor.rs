@@ -411,10 +411,14 @@ async fn start(world: &Arc<World>, program: &Program) -> Result<Process, Supervi
         match world.supervisor.start(program).await {
             Err(SupervisorError::Unreachable { .. }) if tries < START_TRIES => {
                 tries += 1;
-                if let Some(line) = daemons::revive(world).await {
+                let revived = daemons::revive(world).await;
+                if let Some(line) = &revived {
                     warn!(instance = %program.name, "{}: {}", line.instance, line.why);
                 }
-                tokio::time::sleep(ASK_AGAIN).await;
+                // One that was brought back answers.
+                if revived.is_none_or(|line| line.action == "error") {
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
             }
             other => return other,
         }
