@@ -19,6 +19,7 @@ use super::keeper::tether::{Tether, Word};
 use super::keeper::{Sockets, Spare};
 use super::{Drivers, lock, open_store, world, wrong_templates};
 use crate::config::{Booted, Config, EdgeKind, SupervisorKind};
+use crate::driver::host::lanes::Lanes;
 use crate::driver::host::sent::Sent;
 use crate::driver::host::{append, process};
 use crate::interface::control;
@@ -85,7 +86,9 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
     let control = tokio::spawn(control::serve(control, verbs.clone(), decided.clone()));
     let looking = tokio::spawn(look_around(world.clone(), decided.clone()));
     let grace = config.wake.timeout + Duration::from_secs(5);
-    let serving = tokio::spawn(proxy::serve::serve(listeners, proxy.clone(), ends.clone(), grace));
+    let lanes = Lanes::start()
+        .map_err(|e| ServiceError::because("could not start the threads of the edge", &e, "is the limit of processes reached?"))?;
+    let serving = tokio::spawn(proxy::serve::serve(listeners, proxy.clone(), lanes, ends.clone(), grace));
 
     info!(pid = std::process::id(), adopted, edge = drivers.edge.kind(), supervisor = drivers.supervisor.kind(), "acc's server is up");
     // From now on it outlives its keeper.

@@ -8,6 +8,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 mod wait;
+mod watch;
 
 use async_trait::async_trait;
 

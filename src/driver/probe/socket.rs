@@ -14,7 +14,8 @@ use nix::unistd::{Gid, Uid, User, chown, geteuid};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::wait::{Steps, Watch, pause};
+use super::wait::{Steps, pause};
+use super::watch::Watcher;
 use super::{Probe, Question, health};
 use crate::domain::instance::Listen;
 use crate::driver::host::fs::{make_dir, remove_file};
@@ -45,20 +46,21 @@ impl Owner {
 }
 
 /// The probe of real sockets.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct SocketProbe {
     owner: Option<Owner>,
+    watcher: Watcher,
 }
 
 impl SocketProbe {
     /// `owner`: who instances run as, when that is not who acc runs as.
     #[must_use]
     pub fn new(owner: Option<Owner>) -> Self {
-        Self { owner }
+        Self { owner, watcher: Watcher::default() }
     }
 
     /// Makes the folder of a socket: for the application and for nginx's workers, who are the same user, and nobody else.
-    fn make_folder(self, dir: &Path) -> Result<(), String> {
+    fn make_folder(&self, dir: &Path) -> Result<(), String> {
         let failed = |e: &dyn std::fmt::Display| format!("the folder `{}` cannot be made: {e}", dir.display());
         if let Some(parent) = dir.parent() {
             // To be passed through on the way, not to be read.
@@ -90,7 +92,7 @@ impl Probe for SocketProbe {
         let mut unwell = Steps::HEALTH;
         loop {
             let well = match &question.listen {
-                Listen::Unix(path) => is_well(connect_unix(path, self.owner.map(|o| o.uid)).await, question).await,
+                Listen::Unix(path) => is_well(connect_unix(&self.watcher, path, self.owner.map(|o| o.uid)).await, question).await,
                 Listen::Tcp(address) => is_well(connect_tcp(*address).await, question).await,
             };
             if well {
@@ -158,9 +160,9 @@ fn check_free(address: SocketAddr) -> Result<(), String> {
 }
 
 /// Resolves with a connection: told by the folder that the file has appeared, then by trying.
-async fn connect_unix(path: &Path, owner: Option<u32>) -> UnixStream {
+async fn connect_unix(watcher: &Watcher, path: &Path, owner: Option<u32>) -> UnixStream {
     // The watch comes first: a socket made between a look and the watch would be missed.
-    let mut watch = path.parent().map(Watch::new);
+    let mut watch = path.parent().map(|dir| watcher.watch(dir));
     let mut steps = Steps::SOCKET;
     loop {
         match UnixStream::connect(path).await {

@@ -1,12 +1,16 @@
-//! How long to wait before looking again: growing steps, or until the folder of a socket changes.
+//! How long to wait before looking again: growing steps.
 //!
 //! It never decides whether an instance is ready.
 
-use std::path::Path;
+use std::io;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use inotify::{EventStream, Inotify, WatchMask};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// From here on a millisecond more or less does not matter.
+const RUNTIME_TICKS: Duration = Duration::from_millis(10);
 
 /// Growing pauses.
 #[derive(Debug, Clone, Copy)]
@@ -33,54 +37,28 @@ impl Steps {
     }
 }
 
-/// Waits. The runtime's timer counts in milliseconds, so a shorter pause is one turn of the others' work: the caller has
-/// only few of them, since they grow.
+/// Waits. The runtime's own timer counts in milliseconds, which is much in a wake: a short pause is the kernel's.
 pub async fn pause(by: Duration) {
-    if by < Duration::from_millis(1) {
-        tokio::task::yield_now().await;
-    } else {
+    if by >= RUNTIME_TICKS || finely(by).await.is_err() {
         tokio::time::sleep(by).await;
     }
 }
 
-/// Tells when something new appears in a folder.
-pub struct Watch {
-    events: Option<EventStream<[u8; 4096]>>,
-}
-
-impl Watch {
-    /// Watches the folder. When that is not possible (no folder, no watches left), waiting is by the clock alone.
-    #[must_use]
-    pub fn new(dir: &Path) -> Self {
-        let mask = WatchMask::CREATE | WatchMask::MOVED_TO | WatchMask::ATTRIB;
-        let events = Inotify::init().and_then(|watcher| {
-            watcher.watches().add(dir, mask)?;
-            watcher.into_event_stream([0; 4096])
-        });
-        if let Err(error) = &events {
-            tracing::debug!(dir = %dir.display(), %error, "cannot watch the folder of a socket");
-        }
-        Self { events: events.ok() }
-    }
-
-    /// Resolves when something appeared, or after `longest`.
-    pub async fn change(&mut self, longest: Duration) {
-        let told = async {
-            match &mut self.events {
-                Some(events) => events.next().await.is_some_and(|event| event.is_ok()),
-                None => std::future::pending().await,
-            }
-        };
-        // A stream that ends or fails is not asked again.
-        if tokio::time::timeout(longest, told).await == Ok(false) {
-            self.events = None;
-        }
-    }
+async fn finely(by: Duration) -> io::Result<()> {
+    let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+    let once = Timespec { tv_sec: 0, tv_nsec: i64::from(by.subsec_nanos().max(1)) };
+    let never = Timespec { tv_sec: 0, tv_nsec: 0 };
+    timerfd_settime(&timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: never, it_value: once })?;
+    #[expect(unsafe_code, reason = "tokio asks for a promise about the descriptor")]
+    // SAFETY: `OwnedFd` returns the same descriptor every time and keeps it open until the `AsyncFd` that owns it is dropped.
+    let timer = unsafe { AsyncFd::register_with_interest(timer, Interest::READABLE) }?;
+    timer.readable().await.map(drop)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::host::clock::{Clock as _, SystemClock};
 
     #[test]
     fn pauses_grow_to_a_bound() {
@@ -94,11 +72,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_file_ends_the_wait_and_a_missing_folder_does_not_hang() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut watch = Watch::new(dir.path());
-        std::fs::write(dir.path().join("x"), "").unwrap();
-        tokio::time::timeout(Duration::from_secs(10), watch.change(Duration::from_secs(600))).await.unwrap();
-        Watch::new(&dir.path().join("missing")).change(Duration::from_millis(1)).await;
+    async fn a_short_pause_is_one() {
+        let clock = SystemClock;
+        let began = clock.now();
+        pause(Duration::from_micros(1_500)).await;
+        assert!(clock.now().since(began) >= Duration::from_millis(1));
     }
 }

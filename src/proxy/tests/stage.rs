@@ -28,6 +28,7 @@ use crate::domain::lifecycle::Phase;
 use crate::domain::name::{HostName, InstanceName};
 use crate::domain::rule::Verdict;
 use crate::driver::edge::Gate;
+use crate::driver::host::lanes::Lanes;
 use crate::driver::host::listen;
 use crate::driver::upstream::Upstreams;
 use crate::proxy::access_log::AccessLog;
@@ -381,7 +382,8 @@ impl Stage {
         let unix = listen::unix(&wake_socket, 0o600).unwrap();
         let listeners = vec![Listener::from_tcp(tcp, Front::Public).unwrap(), Listener::from_unix(unix, Front::Wake).unwrap()];
         let stop = CancellationToken::new();
-        let served = Some(tokio::spawn(serve(listeners, proxy.clone(), Ends { shutdown: stop.clone(), ..Ends::default() }, grace)));
+        let served =
+            Some(tokio::spawn(serve(listeners, proxy.clone(), Lanes::none(), Ends { shutdown: stop.clone(), ..Ends::default() }, grace)));
         Self { dir, app, door, upstreams, proxy, address, wake_socket, stop, served }
     }
 
