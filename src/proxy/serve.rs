@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::client_io::{ClientIo, Limits, Speaks};
-use super::listen::{Accepts, Listener};
+use super::listen::{Client, Listener};
 use super::reply::{Busy, Reply};
 use super::{Front, Proxy};
 use crate::driver::host::lanes::Lanes;
@@ -129,7 +129,7 @@ impl Server {
                 () = self.hand_over.cancelled() => return,
                 // First the queue: what the kernel has accepted already is not thrown away, unless it never ends.
                 () = late.as_mut() => return,
-                accepted = accept(&listener.socket) => accepted,
+                accepted = listener.accept() => accepted,
                 () = self.stop.cancelled() => return,
             };
             match accepted {
@@ -273,22 +273,6 @@ async fn unused(open: &AtomicU32, limit: Duration) {
 async fn stopped_for(stop: &CancellationToken, time: Duration) {
     stop.cancelled().await;
     tokio::time::sleep(time).await;
-}
-
-/// An accepted connection that no runtime knows of yet.
-enum Client {
-    Tcp(std::net::TcpStream, IpAddr),
-    Unix(std::os::unix::net::UnixStream),
-}
-
-async fn accept(socket: &Accepts) -> io::Result<Client> {
-    match socket {
-        Accepts::Tcp(listener) => {
-            let (stream, peer) = listener.accept().await?;
-            Ok(Client::Tcp(stream.into_std()?, peer.ip()))
-        }
-        Accepts::Unix(listener) => Ok(Client::Unix(listener.accept().await?.0.into_std()?)),
-    }
 }
 
 fn http1_settings() -> http1::Builder {

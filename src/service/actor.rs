@@ -3,7 +3,7 @@
 //! Only this task touches drivers and the store for its instance. What takes long (a start, a probe, a count) runs beside it
 //! and comes back as an event of the run it belongs to. It never decides; `domain::lifecycle` does.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -304,9 +304,8 @@ impl Actor {
                 };
                 match ended {
                     Ok(exit) => {
-                        let waking = handle.upgrade().is_some_and(|h| h.snapshot().phase == Phase::Waking);
                         // Its output went to a supervisor that died meanwhile: that ended it. It is started again, not failed.
-                        let torn = waking && (daemons::revive(&world).await.is_some() || world.revived_since(since));
+                        let torn = torn(&world, &handle, since).await;
                         return Self::send(&outbox, if torn { Event::Found(None) } else { Event::Exited { run, exit } });
                     }
                     Err(e) => {
@@ -425,13 +424,35 @@ async fn start(world: &Arc<World>, program: &Program) -> Result<Process, Supervi
         match world.supervisor.start(program).await {
             Err(SupervisorError::Unreachable { .. }) if tries < START_TRIES => {
                 tries += 1;
-                if let Some(line) = daemons::revive(world).await {
+                let revived = daemons::revive(world).await;
+                if let Some(line) = &revived {
                     warn!(instance = %program.name, "{}: {}", line.instance, line.why);
                 }
-                tokio::time::sleep(ASK_AGAIN).await;
+                // One that was brought back answers.
+                if revived.is_none_or(|line| line.action == "error") {
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
             }
             other => return other,
         }
+    }
+}
+
+/// Did a process that ended while it started die with its supervisor, since it was begun? The supervisor is brought back for
+/// the answer, which takes a while: one that is not to wake any more (it is being stopped) needs no answer, and its end is told
+/// at once.
+async fn torn(world: &Arc<World>, handle: &Weak<Handle>, since: Timestamp) -> bool {
+    let Some(mut changes) = handle.upgrade().map(|h| h.follow()) else { return false };
+    if changes.borrow().phase != Phase::Waking {
+        return false;
+    }
+    let revived = world.clone();
+    // A task of its own: it is not given up half-way.
+    let revival = tokio::spawn(async move { daemons::revive(&revived).await.is_some() });
+    tokio::select! {
+        biased;
+        revived = revival => revived.unwrap_or(false) || world.revived_since(since),
+        _ = changes.wait_for(|seen| seen.phase != Phase::Waking) => false,
     }
 }
 

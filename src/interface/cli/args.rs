@@ -173,6 +173,9 @@ pub struct WorkerArgs {
     /// Process id of the keeper.
     #[arg(long)]
     pub keeper: u32,
+    /// Number of the keeper's lock.
+    #[arg(long)]
+    pub lock: i32,
 }
 
 /// One instance.

@@ -154,7 +154,7 @@ impl World {
 
     /// Files of the supervisor that are named after an instance.
     pub(in super::super) fn traces(&self, name: &str) -> Vec<PathBuf> {
-        ["state/pid", "state/supervisor/programs"]
+        ["state/pid", "state/supervisor/loaded"]
             .into_iter()
             .filter_map(|dir| fs::read_dir(self.dir.path().join(dir)).ok())
             .flat_map(|entries| entries.map(|e| e.unwrap().path()))

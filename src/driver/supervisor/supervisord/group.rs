@@ -8,9 +8,10 @@ use std::time::Duration;
 use crate::driver::host::process;
 
 use super::super::SupervisorError;
+use super::loading::{Added, Loading};
 use super::rpc::{Client, RpcError};
-use super::sections::{Found, Sections};
-use super::xmlrpc::{Value, fault};
+use super::sections::Found;
+use super::xmlrpc::{Fault, Value, fault};
 
 /// Pause before supervisord is asked again, because it has not noticed an end yet.
 const AGAIN: Duration = Duration::from_millis(4);
@@ -20,6 +21,7 @@ const TIMES: usize = 500;
 /// supervisord's process states that matter here.
 pub(super) mod state {
     pub(in super::super) const STOPPED: i64 = 0;
+    pub(in super::super) const STOPPING: i64 = 40;
     pub(in super::super) const BACKOFF: i64 = 30;
     pub(in super::super) const EXITED: i64 = 100;
 }
@@ -56,17 +58,15 @@ enum Attempt {
     Done(Launched),
     /// supervisord has not noticed yet that the last run ended.
     NotYet,
-    /// It has no such group, or one of an unknown text.
-    Renew,
-    /// Its configuration is refused because of another program's section, which can be made again any time.
-    Without(String),
+    /// It has no such group.
+    Unknown,
 }
 
 /// One program and where its section is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Group<'a> {
     pub(super) client: &'a Client,
-    pub(super) sections: &'a Sections,
+    pub(super) sections: &'a Loading,
     /// Name of the section, the group and the process: all the same.
     pub(super) name: &'a str,
     /// Its name for people.
@@ -128,93 +128,63 @@ impl Group<'_> {
     }
 
     /// Sees to it that the section has this text, and starts the program unless it runs. One that runs is left as it is.
+    ///
+    /// Of a section that supervisord has it costs two calls, and only the first of them before the program begins.
     pub(super) async fn launch(&self, text: &str) -> Result<Launched, SupervisorError> {
         let mut renew = false;
-        for _ in 0..TIMES {
-            let attempt = if renew || self.sections.look(self.name, text)? != Found::Same {
-                self.renew(text).await
+        for turn in 0..TIMES {
+            let attempt = if renew || self.sections.kept.look(self.name, text)? != Found::Same {
+                self.renew(text, renew).await
             } else {
-                self.attempt(false).await
+                self.attempt().await
             };
             match attempt.map_err(|e| self.failed(e))? {
                 Attempt::Done(launched) => return Ok(launched),
+                // Being asked has made it look: the second time it mostly knows.
+                Attempt::NotYet if turn == 0 => {}
                 Attempt::NotYet => tokio::time::sleep(AGAIN).await,
-                Attempt::Renew => renew = true,
-                Attempt::Without(culprit) => {
-                    tracing::warn!(section = culprit, "supervisord refuses a section: it is removed until its next start");
-                    self.sections.remove(&culprit)?;
-                }
+                Attempt::Unknown => renew = true,
             }
         }
         Err(self.not_started("supervisord does not notice that its last run ended".to_owned()))
     }
 
     /// Puts the text in force, then tries.
-    async fn renew(&self, text: &str) -> Result<Attempt, RpcError> {
-        if !self.take_out().await? {
-            return match self.info().await? {
-                Some(info) if alive(info.pid) => Ok(Attempt::Done(Launched::Already(info.pid))),
-                _ => Ok(Attempt::NotYet),
-            };
+    async fn renew(&self, text: &str, take_out: bool) -> Result<Attempt, RpcError> {
+        // One that nobody has a file of is hardly there: if it is, that is said.
+        let mut take_out = take_out || self.sections.kept.has(self.name);
+        loop {
+            if take_out && !self.take_out().await? {
+                return match self.info().await? {
+                    Some(info) if alive(info.pid) => Ok(Attempt::Done(Launched::Already(info.pid))),
+                    _ => Ok(Attempt::NotYet),
+                };
+            }
+            match self.sections.add(self.client, self.name, text).await? {
+                Added::Now => {
+                    return Ok(match self.attempt().await? {
+                        // supervisord has started it by itself, for it was just added: a service does.
+                        Attempt::Done(Launched::Already(pid)) => Attempt::Done(Launched::Started(pid)),
+                        other => other,
+                    });
+                }
+                Added::WasThere => take_out = true,
+            }
         }
-        self.sections.write(self.name, text).map_err(|e| RpcError::Broken(e.to_string()))?;
-        self.attempt(true).await
     }
 
-    /// One exchange: (read the configuration, add the group,) ask, start, ask. Nothing comes in between within supervisord,
-    /// so that a pid in the last answer but not in the first is that of this start.
-    async fn attempt(&self, add: bool) -> Result<Attempt, RpcError> {
-        let mut calls = Vec::with_capacity(5);
-        if add {
-            calls.push(("supervisor.reloadConfig", vec![]));
-            calls.push(("supervisor.addProcessGroup", vec![self.param()]));
-        }
-        calls.push(("supervisor.getProcessInfo", vec![self.param()]));
-        calls.push(("supervisor.startProcess", vec![self.param(), Value::Bool(false)]));
-        calls.push(("supervisor.getProcessInfo", vec![self.param()]));
-        let mut results = self.client.multicall(&calls).await?.into_iter();
-        let mut next = || results.next().unwrap_or(Ok(Value::Nil));
-        if add {
-            match next() {
-                Err(refused) if refused.code == fault::CANT_REREAD => {
-                    let culprit = self.sections.culprit(&refused.text).filter(|name| name != self.name);
-                    return culprit.map(Attempt::Without).ok_or(RpcError::Fault(refused));
-                }
-                result => drop(result?),
-            }
-            match next() {
-                Err(refused) if refused.code == fault::ALREADY_ADDED => return Ok(Attempt::Renew),
-                result => drop(result?),
-            }
-        }
-        let before = match next() {
-            Err(refused) if refused.code == fault::BAD_NAME => return Ok(Attempt::Renew),
-            result => Info::read(&result?)?,
+    /// Starts it, then asks what came of it. The question is a call of its own: read together with the first, it would keep
+    /// the program waiting.
+    async fn attempt(&self) -> Result<Attempt, RpcError> {
+        let started = match self.client.call("supervisor.startProcess", &[self.param(), Value::Bool(false)]).await {
+            Ok(_) => Ok(()),
+            Err(RpcError::Fault(refused)) if refused.code == fault::BAD_NAME => return Ok(Attempt::Unknown),
+            Err(RpcError::Fault(refused)) => Err(refused),
+            Err(other) => return Err(other),
         };
-        if before.pid > 0 {
-            return Ok(if alive(before.pid) { Attempt::Done(Launched::Already(before.pid)) } else { Attempt::NotYet });
-        }
-        let (started, after) = (next(), Info::read(&next()?)?);
-        self.judge(started.map_err(RpcError::from), &after)
-    }
-
-    fn judge(&self, started: Result<Value, RpcError>, after: &Info) -> Result<Attempt, RpcError> {
-        // supervisord looks for ended children right after the start: on a busy machine it may find this one.
-        let ran = after.pid == 0 && after.ran && after.state == state::EXITED;
-        match started {
-            Ok(_) if after.pid > 0 => Ok(Attempt::Done(Launched::Started(after.pid))),
-            Ok(_) if ran => Ok(Attempt::Done(Launched::Started(ENDED_AT_ONCE))),
-            Ok(_) => Err(RpcError::Broken("it says that it started the program and has no process of it".to_owned())),
-            Err(RpcError::Fault(refused)) if refused.code == fault::SPAWN_ERROR && ran => {
-                Ok(Attempt::Done(Launched::Started(ENDED_AT_ONCE)))
-            }
-            Err(RpcError::Fault(mut refused)) => {
-                if !after.spawn_error.is_empty() {
-                    refused.text.clone_from(&after.spawn_error);
-                }
-                Err(RpcError::Fault(refused))
-            }
-            Err(other) => Err(other),
+        match self.info().await? {
+            Some(after) => judge(started, &after),
+            None => Ok(Attempt::Unknown),
         }
     }
 
@@ -231,6 +201,33 @@ impl Group<'_> {
     }
 }
 
+/// What the answer to a start, and what is true afterwards, say together.
+fn judge(started: Result<(), Fault>, after: &Info) -> Result<Attempt, RpcError> {
+    let runs = || Ok(if alive(after.pid) { Attempt::Done(Launched::Already(after.pid)) } else { Attempt::NotYet });
+    // supervisord looks for ended children all the time: on a busy machine it may have found this one.
+    let ran = after.pid == 0 && after.ran && after.state == state::EXITED;
+    if after.state == state::BACKOFF && !after.spawn_error.is_empty() {
+        // A service: it has ended meanwhile, too soon, and is about to be tried again.
+        return Err(RpcError::Fault(Fault { code: fault::SPAWN_ERROR, text: after.spawn_error.clone() }));
+    }
+    match started {
+        // It says yes to the start of one that is being stopped, and does nothing. Had that ended, it knows by now.
+        Ok(()) if after.state == state::STOPPING => runs(),
+        Ok(()) if after.state == state::STOPPED => Ok(Attempt::NotYet),
+        Ok(()) if after.pid > 0 => Ok(Attempt::Done(Launched::Started(after.pid))),
+        Ok(()) if ran => Ok(Attempt::Done(Launched::Started(ENDED_AT_ONCE))),
+        Ok(()) => Err(RpcError::Broken("it says that it started the program and has no process of it".to_owned())),
+        Err(refused) if refused.code == fault::ALREADY_STARTED => runs(),
+        Err(refused) if refused.code == fault::SPAWN_ERROR && ran => Ok(Attempt::Done(Launched::Started(ENDED_AT_ONCE))),
+        Err(mut refused) => {
+            if !after.spawn_error.is_empty() {
+                refused.text.clone_from(&after.spawn_error);
+            }
+            Err(RpcError::Fault(refused))
+        }
+    }
+}
+
 /// "Could not ask supervisord".
 pub(super) fn unreachable(client: &Client, why: &RpcError) -> SupervisorError {
     let why = match why {
@@ -243,4 +240,45 @@ pub(super) fn unreachable(client: &Client, why: &RpcError) -> SupervisorError {
 /// When the kernel cannot be asked, the process counts as alive: nothing is then started a second time.
 fn alive(pid: i32) -> bool {
     pid > 0 && process::start_time(pid).map_or(true, |start| start.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(pid: i32, state: i64) -> Info {
+        Info { pid, state, exit_status: 0, ran: true, spawn_error: String::new() }
+    }
+
+    fn refused(code: i64) -> Result<(), Fault> {
+        Err(Fault { code, text: "no".to_owned() })
+    }
+
+    #[test]
+    fn a_start_and_what_is_true_afterwards_say_what_came_of_it() {
+        const RUNNING: i64 = 20;
+        let me = std::process::id().cast_signed();
+        let told = |started, after: Info| match judge(started, &after) {
+            Ok(Attempt::Done(Launched::Started(ENDED_AT_ONCE))) => "ended at once".to_owned(),
+            Ok(Attempt::Done(Launched::Started(pid))) => format!("started {}", pid == me),
+            Ok(Attempt::Done(Launched::Already(pid))) => format!("already {}", pid == me),
+            Ok(Attempt::NotYet) => "not yet".to_owned(),
+            Ok(Attempt::Unknown) => "unknown".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(told(Ok(()), info(me, RUNNING)), "started true");
+        assert_eq!(told(Ok(()), info(0, state::EXITED)), "ended at once");
+        assert_eq!(told(Ok(()), info(0, state::STOPPED)), "not yet", "its end was noticed, it was not started");
+        assert_eq!(told(Ok(()), info(me, state::STOPPING)), "already true", "the one that is being stopped");
+        assert_eq!(told(Ok(()), info(i32::MAX - 1, state::STOPPING)), "not yet");
+        assert!(told(Ok(()), info(0, RUNNING)).starts_with("it says that it started"));
+        assert_eq!(told(refused(fault::ALREADY_STARTED), info(me, RUNNING)), "already true");
+        assert_eq!(told(refused(fault::ALREADY_STARTED), info(i32::MAX - 1, RUNNING)), "not yet");
+        assert_eq!(told(refused(fault::ALREADY_STARTED), info(0, state::EXITED)), "not yet");
+        assert_eq!(told(refused(fault::SPAWN_ERROR), info(0, state::EXITED)), "ended at once");
+        assert_eq!(told(refused(1), info(0, state::STOPPED)), "no (fault 1)");
+        let failed = Info { spawn_error: "too quickly".to_owned(), ..info(0, state::BACKOFF) };
+        assert_eq!(told(Ok(()), failed.clone()), "too quickly (fault 50)");
+        assert_eq!(told(refused(fault::ALREADY_STARTED), failed), "too quickly (fault 50)");
+    }
 }

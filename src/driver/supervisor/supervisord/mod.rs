@@ -7,6 +7,7 @@
 
 mod daemon;
 mod group;
+mod loading;
 mod rpc;
 mod sections;
 mod services;
@@ -31,8 +32,9 @@ use super::locks::Locks;
 use super::{Ensured, Program, Service, Supervisor, SupervisorError, check, record};
 use daemon::Daemon;
 use group::{Group, Info, Launched, state, unreachable};
+use loading::Loading;
 use rpc::{Client, RpcError};
-use sections::Sections;
+
 use xmlrpc::Value;
 
 /// Reads an answer of supervisord as acc would, for whoever feeds it what no supervisord says: the value or the refusal, for
@@ -56,7 +58,7 @@ const TELL_LIMIT: usize = 100;
 /// Where a supervisord of acc has its files.
 #[derive(Debug, Clone)]
 pub struct SupervisordSettings {
-    /// Its configuration: `supervisord.conf`, `services/`, `programs/`.
+    /// Its configuration: `supervisord.conf`, `services/`, `programs/` (what it is about to read), `loaded/` (what it has read).
     pub dir: PathBuf,
     /// Its XML-RPC socket.
     pub socket: PathBuf,
@@ -66,7 +68,7 @@ pub struct SupervisordSettings {
     pub log: PathBuf,
     /// acc's pid files of what it runs.
     pub pid_dir: PathBuf,
-    /// How many sections of sleeping instances are kept: a wake from a kept one saves a reading of all sections.
+    /// How many sections of sleeping instances are kept: a wake from a kept one needs no reading of the configuration.
     pub keep: usize,
     /// The program; `None`: `supervisord` on the fixed path.
     pub program: Option<PathBuf>,
@@ -79,13 +81,15 @@ pub struct SupervisordSettings {
 pub struct Supervisord {
     settings: SupervisordSettings,
     daemon: Daemon,
-    programs: Sections,
-    services: Sections,
+    programs: Loading,
+    services: Loading,
     locks: Locks,
     /// When each name was last started, as a count of starts: which sections to drop first.
     used: Mutex<(u64, HashMap<String, u64>)>,
     /// Processes started here and not yet waited for: held, so that it is known how they ended although supervisord reaps.
     held: Mutex<HashMap<InstanceName, process::Held>>,
+    /// What keeps this process, when supervisord did not start it.
+    keeper: Mutex<Option<Process>>,
 }
 
 impl Supervisord {
@@ -99,11 +103,12 @@ impl Supervisord {
                 client: Client::new(settings.socket.clone(), CALL_LIMIT),
                 program: settings.program.clone(),
             },
-            programs: Sections::new(settings.dir.join("programs")),
-            services: Sections::new(settings.dir.join("services")),
+            programs: Loading::once(settings.dir.join("loaded"), settings.dir.join("programs")),
+            services: Loading::lasting(settings.dir.join("services")),
             locks: Locks::default(),
             used: Mutex::default(),
             held: Mutex::default(),
+            keeper: Mutex::default(),
             settings,
         }
     }
@@ -325,7 +330,7 @@ impl Supervisor for Supervisord {
     async fn forget(&self, name: &InstanceName) -> Result<(), SupervisorError> {
         let _held = self.locks.lock(name.as_str()).await;
         self.held().remove(name);
-        let had = self.programs.has(name.as_str());
+        let had = self.programs.kept.has(name.as_str());
         if !self.drop_section(name.as_str()).await? {
             let why = RpcError::Broken(format!("`{name}` still runs"));
             return Err(unreachable(&self.daemon.client, &why));
@@ -338,7 +343,7 @@ impl Supervisor for Supervisord {
     }
 
     async fn tidy(&self, live: &[InstanceName]) -> Result<(), SupervisorError> {
-        let mut asleep: Vec<String> = self.programs.names()?;
+        let mut asleep: Vec<String> = self.programs.kept.names()?;
         asleep.retain(|name| !live.iter().any(|l| l.as_str() == name));
         {
             // The order of the files stands for starts before this process; a stable sort keeps it.
@@ -364,6 +369,11 @@ impl Supervisor for Supervisord {
     async fn ensure_service(&self, service: &Service) -> Result<Ensured, SupervisorError> {
         let _held = self.locks.lock(&services::group_name(service.name)).await;
         self.ensure(service).await
+    }
+
+    async fn keep_service(&self, name: &'static str, process: Process) -> Result<(), SupervisorError> {
+        let _held = self.locks.lock(&services::group_name(name)).await;
+        self.note_survivor(name, process)
     }
 
     async fn service(&self, name: &str) -> Result<Option<Process>, SupervisorError> {

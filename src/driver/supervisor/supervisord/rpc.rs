@@ -21,7 +21,7 @@ use super::xmlrpc::{self, Fault, Value};
 const MAX_ANSWER: usize = 16 << 20;
 
 /// Why a call brought no value.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum RpcError {
     /// Nobody listens on the socket, or there is none.
     #[error("nobody listens on `{}`", .0.display())]
@@ -67,10 +67,12 @@ impl Client {
     /// One call.
     pub(super) async fn call(&self, method: &str, params: &[Value]) -> Result<Value, RpcError> {
         let text = xmlrpc::call(method, params);
+        let began = tokio::time::Instant::now();
         let answer = match tokio::time::timeout(self.limit, self.exchange(text)).await {
             Ok(answer) => answer?,
             Err(_) => return Err(RpcError::Broken(format!("no answer to `{method}` within {} s", self.limit.as_secs_f64()))),
         };
+        tracing::debug!(method, took_us = began.elapsed().as_micros(), "called supervisord");
         match xmlrpc::response(&answer) {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(fault)) => Err(fault.into()),

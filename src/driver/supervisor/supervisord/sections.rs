@@ -1,7 +1,5 @@
-//! The files that supervisord includes: one for each service, and one for each instance that is or lately was awake.
-//!
-//! The order that keeps them true: the group is taken out of supervisord before its file changes. So a group that
-//! supervisord has was always made from the text that is on disk, also after a crash between two steps.
+//! Folders of sections: one file for each service, and one for each instance that is or lately was awake. Files only: what
+//! supervisord knows of them, and in which order they change, is in `loading`.
 
 use std::fs;
 use std::io;
@@ -67,6 +65,13 @@ impl Sections {
     /// Removes the file; none is success.
     pub(super) fn remove(&self, name: &str) -> Result<(), SupervisorError> {
         remove(&self.path(name))
+    }
+
+    /// Moves the file to another folder of the same file system.
+    pub(super) fn move_to(&self, name: &str, other: &Self) -> Result<(), SupervisorError> {
+        other.make()?;
+        let (from, to) = (self.path(name), other.path(name));
+        fs::rename(&from, &to).map_err(|source| SupervisorError::File { deed: "rename", path: from, source })
     }
 
     /// All names, the one written least recently first.
@@ -137,5 +142,9 @@ mod tests {
         sections.keep_only(&["b".to_owned()]).unwrap();
         assert!(!sections.has("a") && sections.has("b"));
         sections.remove("a").unwrap();
+        let other = Sections::new(dir.path().join("other"));
+        sections.move_to("b", &other).unwrap();
+        assert!(!sections.has("b") && other.look("b", "y").unwrap() == Found::Same);
+        assert!(sections.move_to("b", &other).is_err());
     }
 }

@@ -61,8 +61,9 @@ impl Supervisord {
         };
         let settings = &self.settings;
         make_dir(&settings.dir, 0o700).map_err(failed(&settings.dir))?;
-        self.services.make()?;
-        self.programs.make()?;
+        self.services.kept.make()?;
+        self.programs.kept.make()?;
+        self.programs.read().make()?;
         if let Some(dir) = settings.log.parent().map(std::path::Path::to_path_buf) {
             make_dir(&dir, 0o755).map_err(failed(&dir))?;
         }
@@ -78,11 +79,12 @@ impl Supervisord {
         if running {
             return Ok(());
         }
-        self.programs.keep_only(&[])?;
-        self.services.keep_only(&[])?;
+        self.programs.kept.keep_only(&[])?;
+        self.programs.read().keep_only(&[])?;
+        self.services.kept.keep_only(&[])?;
         services.iter().try_for_each(|service| {
             let text = self.service_text(service, starts_beside(service, survivors))?;
-            self.services.write(&group_name(service.name), &text)
+            self.services.kept.write(&group_name(service.name), &text)
         })
     }
 
@@ -157,7 +159,7 @@ impl Supervisord {
 
     /// Ends services whose section has changed, or is not wanted any more, and takes them out.
     async fn retire(&self, services: &[Service]) -> Result<(), SupervisorError> {
-        for name in self.services.names()? {
+        for name in self.services.kept.names()? {
             let wanted = services.iter().find(|service| group_name(service.name) == name);
             if let Some(service) = wanted
                 && self.is_as_wanted(&name, service)?
@@ -183,8 +185,8 @@ impl Supervisord {
 
     fn is_as_wanted(&self, section: &str, service: &Service) -> Result<bool, SupervisorError> {
         let survivor = self.survivor(service.name)?.is_some();
-        Ok(self.services.look(section, &self.service_text(service, true)?)? == Found::Same
-            || survivor && self.services.look(section, &self.service_text(service, false)?)? == Found::Same)
+        Ok(self.services.kept.look(section, &self.service_text(service, true)?)? == Found::Same
+            || survivor && self.services.kept.look(section, &self.service_text(service, false)?)? == Found::Same)
     }
 
     /// Sees to it that the service runs; one that runs keeps its command.

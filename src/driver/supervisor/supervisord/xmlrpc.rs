@@ -37,6 +37,7 @@ pub(super) mod fault {
     pub(in super::super) const SHUTDOWN: i64 = 6;
     pub(in super::super) const BAD_NAME: i64 = 10;
     pub(in super::super) const SPAWN_ERROR: i64 = 50;
+    pub(in super::super) const ALREADY_STARTED: i64 = 60;
     pub(in super::super) const NOT_RUNNING: i64 = 70;
     pub(in super::super) const ALREADY_ADDED: i64 = 90;
     pub(in super::super) const STILL_RUNNING: i64 = 91;

@@ -240,7 +240,7 @@ async fn a_section_that_became_wrong_is_in_nobodys_way() {
     let a = program("a", world.dir(), &["/bin/true"]);
     let process = s.start(&a).await.unwrap();
     s.wait(&a.name, process).await.unwrap();
-    let text = fs::read_to_string(world.settings().dir.join("programs/a.conf")).unwrap();
+    let text = fs::read_to_string(world.settings().dir.join("loaded/a.conf")).unwrap();
     let wrong = text.replace("startsecs = 0", "startsecs = many");
     fs::write(world.settings().dir.join("programs/a.conf"), wrong).unwrap();
     let b = obedient("b", &world, 0);
