@@ -86,9 +86,7 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
     let control = tokio::spawn(control::serve(control, verbs.clone(), decided.clone()));
     let looking = tokio::spawn(look_around(world.clone(), decided.clone()));
     let grace = config.wake.timeout + Duration::from_secs(5);
-    let lanes = Lanes::start()
-        .map_err(|e| ServiceError::because("could not start the threads of the edge", &e, "is the limit of processes reached?"))?;
-    let serving = tokio::spawn(proxy::serve::serve(listeners, proxy.clone(), lanes, ends.clone(), grace));
+    let serving = tokio::spawn(proxy::serve::serve(listeners, proxy.clone(), lanes()?, ends.clone(), grace));
 
     info!(pid = std::process::id(), adopted, edge = drivers.edge.kind(), supervisor = drivers.supervisor.kind(), "acc's server is up");
     // From now on it outlives its keeper.
@@ -202,6 +200,11 @@ impl control::Handler for Verbs {
         self.at_work.send_modify(|n| *n -= 1);
         outcome
     }
+}
+
+/// The threads that carry clients.
+fn lanes() -> Result<Lanes, ServiceError> {
+    Lanes::start().map_err(|e| ServiceError::because("could not start the threads of the edge", &e, "is the limit of processes reached?"))
 }
 
 /// The proxy and, where acc itself is the edge, the task that writes access logs.

@@ -12,6 +12,7 @@ mod density;
 mod herd;
 mod limits;
 mod machine;
+mod peers;
 mod procs;
 mod round;
 mod table;
@@ -37,6 +38,7 @@ options:
   --json FILE    the same as JSON
   --svg DIR      charts: wake.svg, cost.svg
   --rounds N     repetitions of each wake (default 40)
+  --peers        also other tools that are installed here: Passenger, uWSGI's emperor, systemd-socket-proxyd, php-fpm
   --quick        a few repetitions of the cheap parts, to see that it works; its figures are worth nothing
   --strict       exit code 1 when a goal was missed
 ";
@@ -56,6 +58,8 @@ pub struct Settings {
     loads: usize,
     /// How long each of them is.
     load_seconds: u32,
+    /// Wakes of each peer.
+    peers: usize,
     /// The program that measures many sleepers.
     density: Option<PathBuf>,
     /// Rest between the sleep of an instance and the next request.
@@ -63,10 +67,28 @@ pub struct Settings {
 }
 
 impl Settings {
-    const FULL: Self =
-        Self { quick: false, warm: 2, wakes: 40, herds: 9, loads: 5, load_seconds: 2, density: None, settle: Duration::from_millis(60) };
-    const QUICK: Self =
-        Self { quick: true, warm: 0, wakes: 3, herds: 2, loads: 1, load_seconds: 1, density: None, settle: Duration::from_millis(5) };
+    const FULL: Self = Self {
+        quick: false,
+        warm: 2,
+        wakes: 40,
+        herds: 9,
+        loads: 5,
+        load_seconds: 2,
+        peers: 8,
+        density: None,
+        settle: Duration::from_millis(60),
+    };
+    const QUICK: Self = Self {
+        quick: true,
+        warm: 0,
+        wakes: 3,
+        herds: 2,
+        loads: 1,
+        load_seconds: 1,
+        peers: 1,
+        density: None,
+        settle: Duration::from_millis(5),
+    };
 
     /// Connections of wrk.
     fn connections(&self) -> &'static [usize] {
@@ -85,11 +107,11 @@ struct Asked {
     settings: Settings,
 }
 
-const GROUPS: &[&str] = &["wake", "herd", "awake-nginx", "awake-builtin", "density", "binary"];
+const GROUPS: &[&str] = &["wake", "herd", "awake-nginx", "awake-builtin", "density", "binary", "peers"];
 
 fn read(arguments: Vec<String>) -> Result<Asked, String> {
     let mut asked = Asked { groups: Vec::new(), json: None, svg: None, strict: false, help: false, settings: Settings::FULL };
-    let mut rounds: Option<usize> = None;
+    let (mut rounds, mut peers): (Option<usize>, bool) = (None, false);
     let mut rest = arguments.into_iter();
     while let Some(argument) = rest.next() {
         let mut value = || rest.next().ok_or_else(|| format!("`{argument}` needs a value"));
@@ -98,6 +120,7 @@ fn read(arguments: Vec<String>) -> Result<Asked, String> {
             "--svg" => asked.svg = Some(value()?.into()),
             "--rounds" => rounds = Some(value()?.parse().map_err(|_| "`--rounds` takes a number".to_owned())?),
             "--quick" => asked.settings = Settings::QUICK,
+            "--peers" => peers = true,
             "--strict" => asked.strict = true,
             "--help" | "-h" => asked.help = true,
             // What `cargo bench` adds by itself.
@@ -109,7 +132,10 @@ fn read(arguments: Vec<String>) -> Result<Asked, String> {
     }
     asked.settings.density = density_program();
     if asked.groups.is_empty() {
-        asked.groups = GROUPS.iter().map(|g| (*g).to_owned()).collect();
+        asked.groups = GROUPS.iter().filter(|g| **g != "peers").map(|g| (*g).to_owned()).collect();
+    }
+    if peers {
+        asked.groups.push("peers".to_owned());
     }
     if let Some(rounds) = rounds {
         (asked.settings.wakes, asked.settings.herds) = (rounds, rounds.min(asked.settings.herds));
@@ -146,6 +172,7 @@ pub fn main(arguments: Vec<String>) -> ExitCode {
             "awake-nginx" => awake::nginx(&asked.settings),
             "awake-builtin" => awake::builtin(&asked.settings),
             "density" => density::measure(&asked.settings),
+            "peers" => peers::measure(&asked.settings),
             "binary" => binary::measure(&asked.settings),
             _ => Report::default(),
         });
@@ -179,7 +206,8 @@ mod tests {
     fn arguments_are_read() {
         let asked = read(words("wake --rounds 7 --json x.json")).unwrap();
         assert_eq!((asked.groups, asked.settings.wakes, asked.json), (words("wake"), 7, Some("x.json".into())));
-        assert_eq!(read(Vec::new()).unwrap().groups.len(), GROUPS.len());
+        assert_eq!(read(Vec::new()).unwrap().groups.len(), GROUPS.len() - 1);
+        assert_eq!(read(words("wake --peers")).unwrap().groups, words("wake peers"));
         assert!(read(words("awoke")).unwrap_err().contains("neither a group"));
         assert!(read(words("--json")).unwrap_err().contains("needs a value"));
     }
