@@ -89,10 +89,7 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
     let serving = tokio::spawn(proxy::serve::serve(listeners, proxy.clone(), lanes()?, ends.clone(), grace));
 
     info!(pid = std::process::id(), adopted, edge = drivers.edge.kind(), supervisor = drivers.supervisor.kind(), "acc's server is up");
-    // From now on it outlives its keeper.
-    if let Err(error) = rustix::process::set_parent_process_death_signal(None) {
-        warn!(%error, "it dies with its keeper");
-    }
+    outlive_keeper();
     tether(&line).say(Word::Ready);
     let end = until_the_end(&world, &proxy, &drivers, &reload, &mut signals, (&line, spare)).await;
     match end {
@@ -119,6 +116,13 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
         let _ = log.await;
     }
     Ok(())
+}
+
+/// Until it serves it dies with its keeper; from now on it makes another one.
+fn outlive_keeper() {
+    if let Err(error) = rustix::process::set_parent_process_death_signal(None) {
+        warn!(%error, "it dies with its keeper");
+    }
 }
 
 /// Carries to its end what was there when another worker took over, and collects the instances this one had started.

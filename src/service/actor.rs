@@ -26,7 +26,10 @@ use crate::store::Save;
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How often a start is tried again when the supervisor cannot be asked.
 const START_TRIES: u32 = 5;
-/// How long the task of a sleeper waits for whoever still holds it, and a task with something unsaved until it tries again.
+/// How long the task of a sleeper waits for whoever still holds it: at first, for who made it lets go in a moment, and a script that
+/// makes a thousand of them a second must not keep a thousand tasks; then ever longer, up to this. Also how long a task with
+/// something unsaved waits until it tries again.
+const LINGER_FIRST: Duration = Duration::from_millis(20);
 const LINGER: Duration = Duration::from_secs(1);
 /// The task of a live instance has nothing to do by itself.
 const LINGER_LIVE: Duration = Duration::from_secs(24 * 3600);
@@ -94,22 +97,33 @@ impl Actor {
             self.handle.set_known();
             self.handle.publish();
         }
+        let mut patience = LINGER_FIRST;
         // Between two events it may end at any moment, never within one.
         while !retired.is_cancelled() {
             let live = self.handle.machine().phase().is_live();
             if !live && !self.unsaved && self.world.registry.leave(&self.handle, || self.inbox.is_empty()) {
                 break;
             }
-            let linger = if live && !self.unsaved { LINGER_LIVE } else { LINGER };
+            let linger = match (self.unsaved, live) {
+                (true, _) => LINGER,
+                (false, true) => LINGER_LIVE,
+                (false, false) => patience,
+            };
             let message = tokio::select! {
                 biased;
                 () = retired.cancelled() => break,
                 message = tokio::time::timeout(linger, self.inbox.recv()) => message,
             };
             match message {
-                Ok(Some(message)) => self.take(message).await,
+                Ok(Some(message)) => {
+                    patience = LINGER_FIRST;
+                    self.take(message).await;
+                }
                 Ok(None) => break,
-                Err(_) => self.save_again(),
+                Err(_) => {
+                    patience = (patience * 2).min(LINGER);
+                    self.save_again();
+                }
             }
         }
         self.rest();

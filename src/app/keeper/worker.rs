@@ -89,15 +89,14 @@ pub(super) async fn parted(leaving: &mut [Worker]) -> i32 {
 /// The options that this process was given, without its own word and what was left to it: keepers and workers share them.
 pub(super) fn options() -> Vec<OsString> {
     let mut given: Vec<OsString> = std::env::args_os().skip(1).collect();
-    if let Some(place) = given.iter().rposition(|word| word == "worker") {
-        given.truncate(place);
-        return given;
-    }
     if let Some(place) = given.iter().position(|word| word == "--resume") {
         given.drain(place..(place + 2).min(given.len()));
     }
-    if let Some(place) = given.iter().rposition(|word| word == "server" || word == "serve") {
-        given.remove(place);
+    match given.iter().rposition(|word| word == "server" || word == "serve" || word == "worker") {
+        // All that follows was left to it.
+        Some(place) if given[place] == "worker" => given.truncate(place),
+        Some(place) => drop(given.remove(place)),
+        None => {}
     }
     given
 }

@@ -192,3 +192,99 @@ struct Refused {
 fn fail(batch: impl Iterator<Item = Wanted>, why: &RpcError) {
     batch.for_each(|wanted| drop(wanted.reply.send(Err(why.clone()))));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// A supervisord that adds whatever it is asked to: it tells of each exchange how many groups were added in it, and
+    /// answers when it is allowed to.
+    fn serve(dir: &std::path::Path, allowed: Arc<tokio::sync::Semaphore>) -> tokio::sync::mpsc::UnboundedReceiver<usize> {
+        let listener = UnixListener::bind(dir.join("s")).unwrap();
+        let (told, exchanges) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let (mut read, mut buffer) = (String::new(), vec![0; 65_536]);
+            loop {
+                while !read.contains("</methodCall>") {
+                    match stream.read(&mut buffer).await.unwrap() {
+                        0 => return,
+                        n => read.push_str(&String::from_utf8_lossy(&buffer[..n])),
+                    }
+                }
+                let added = std::mem::take(&mut read).matches("supervisor.addProcessGroup").count();
+                told.send(added).unwrap();
+                allowed.acquire().await.unwrap().forget();
+                let results = "<value><boolean>1</boolean></value>".repeat(1 + added);
+                let array = format!("<value><array><data>{results}</data></array></value>");
+                let body = format!("<methodResponse><params><param>{array}</param></params></methodResponse>");
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+                stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+            }
+        });
+        exchanges
+    }
+
+    fn add(loading: &Arc<Loading>, client: &Arc<Client>, name: String) -> tokio::task::JoinHandle<Result<Added, RpcError>> {
+        let (loading, client) = (loading.clone(), client.clone());
+        tokio::spawn(async move { loading.add(&client, &name, "text").await })
+    }
+
+    #[tokio::test]
+    async fn all_that_wait_are_read_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let allowed = Arc::new(tokio::sync::Semaphore::new(0));
+        let mut exchanges = serve(dir.path(), allowed.clone());
+        let client = Arc::new(Client::new(dir.path().join("s"), Duration::from_secs(20)));
+        let loading = Arc::new(Loading::once(dir.path().join("loaded"), dir.path().join("programs")));
+        let first = add(&loading, &client, "first".to_owned());
+        assert_eq!(exchanges.recv().await, Some(1));
+        let mut others: Vec<_> = (0..MOST + 10).map(|n| add(&loading, &client, format!("a{n}"))).collect();
+        // One of them gives up: it is not added for nobody.
+        let gone = others.remove(3);
+        while loading.queue().len() < MOST + 10 {
+            tokio::task::yield_now().await;
+        }
+        gone.abort();
+        assert!(gone.await.unwrap_err().is_cancelled());
+        allowed.add_permits(3);
+        assert_eq!(first.await.unwrap().unwrap(), Added::Now);
+        for other in others {
+            assert_eq!(other.await.unwrap().unwrap(), Added::Now);
+        }
+        assert_eq!((exchanges.recv().await, exchanges.recv().await), (Some(MOST - 1), Some(10)));
+        assert_eq!(loading.kept.names().unwrap().len(), MOST + 10);
+        assert!(loading.read().names().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_was_at_it_may_be_dropped_half_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let allowed = Arc::new(tokio::sync::Semaphore::new(0));
+        let mut exchanges = serve(dir.path(), allowed.clone());
+        let client = Arc::new(Client::new(dir.path().join("s"), Duration::from_secs(20)));
+        let loading = Arc::new(Loading::once(dir.path().join("loaded"), dir.path().join("programs")));
+        let first = add(&loading, &client, "first".to_owned());
+        assert_eq!(exchanges.recv().await, Some(1));
+        let second = add(&loading, &client, "second".to_owned());
+        while loading.queue().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        first.abort();
+        assert!(first.await.unwrap_err().is_cancelled());
+        // The connection is closed with it, so this server is gone; there is another.
+        std::fs::remove_file(dir.path().join("s")).unwrap();
+        let mut exchanges = serve(dir.path(), allowed.clone());
+        allowed.add_permits(9);
+        let _ = second.await.unwrap();
+        assert_eq!(add(&loading, &client, "third".to_owned()).await.unwrap().unwrap(), Added::Now);
+        assert!(exchanges.recv().await.is_some());
+        assert!(!loading.read().has("first") && !loading.kept.has("first"));
+    }
+}

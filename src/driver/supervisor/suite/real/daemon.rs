@@ -256,6 +256,53 @@ async fn a_section_that_became_wrong_is_in_nobodys_way() {
 }
 
 #[tokio::test]
+async fn a_section_that_is_refused_fails_alone() {
+    let Some(world) = World::supervisord().await else { return };
+    let s = world.supervisor();
+    let starts: Vec<_> = (0..8)
+        .map(|n| {
+            let mut a = obedient(&format!("a{n}"), &world, 0);
+            if n == 4 {
+                a.stop_signal = 999;
+            }
+            let s = Arc::clone(&s);
+            tokio::spawn(async move { s.start(&a).await })
+        })
+        .collect();
+    for (n, start) in starts.into_iter().enumerate() {
+        match (n, start.await.unwrap()) {
+            (4, Err(SupervisorError::NotStarted { name, why })) => assert!(name == "a4" && why.contains("999"), "{name}: {why}"),
+            (n, started) => assert!(n != 4 && world.is_alive(started.unwrap()), "{n}"),
+        }
+    }
+    assert_eq!(s.running().await.unwrap().len(), 7);
+    assert!(world.traces("a4").is_empty());
+    assert_eq!(fs::read_dir(world.settings().dir.join("programs")).unwrap().count(), 0, "nothing is read a second time");
+}
+
+#[tokio::test]
+async fn what_was_added_just_before_a_crash_of_acc_is_known_again() {
+    let Some(world) = World::supervisord().await else { return };
+    let a = obedient("a", &world, 0);
+    let process = world.supervisor().start(&a).await.unwrap();
+    let at = |folder: &str| world.settings().dir.join(folder).join("a.conf");
+    // As if it had died between the two steps; an acc that kept all sections in one folder left them so, too.
+    let undone = || fs::rename(at("loaded"), at("programs")).unwrap();
+    undone();
+    fs::remove_file(world.pid_dir().join("a.pid")).unwrap();
+    let next = world.again();
+    assert_eq!(next.start(&a).await.unwrap(), process, "not a second one");
+    assert_eq!(world.count(&a.name).await, 1);
+    next.kill(&a.name, process).await.unwrap();
+    next.wait(&a.name, process).await.unwrap();
+    fs::write(at("programs"), "").unwrap();
+    let changed = program("a", world.dir(), &["/bin/sh", "-c", "exit 7"]);
+    let process = next.start(&changed).await.unwrap();
+    assert_eq!(next.wait(&a.name, process).await.unwrap(), Exit::Code(7));
+    assert!(at("loaded").exists() && !at("programs").exists());
+}
+
+#[tokio::test]
 async fn leftovers_of_an_earlier_boot_are_no_obstacle() {
     let Some(world) = World::supervisord_down() else { return };
     fs::create_dir_all(world.dir().join("state")).unwrap();
