@@ -241,7 +241,7 @@ fn broken_proof() -> Report {
         recorded: false,
         tally: Tally { lost: 1, right: 2990, broken_by_the_crash: 6, cut_by_the_crash: 3, retried: 12, ..proof().tally },
         wake_from_sleep: Spread::default(),
-        strikes: Some(Strikes { instance: 3, server: 2, supervisor: 1, worker: 4 }),
+        strikes: Some(Strikes { instance: 3, server: 2, keeper: 2, supervisor: 1, worker: 4 }),
         verbs_failed: vec!["stop: the server went away while it worked".to_owned()],
         faults: vec![Fault { id: "002a1.3.77.1".to_owned(), kind: "POST", verdict: "lost", at_s: 1.25, took_s: 0.5, what }],
         ..proof()

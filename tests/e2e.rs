@@ -22,6 +22,7 @@ mod e2e {
     pub mod rules;
     pub mod scripts;
     pub mod server;
+    pub mod sleepers;
     pub mod undo;
     pub mod user;
 }
@@ -65,6 +66,9 @@ suite! {
         it_is_killed_while_instances_are_awake
         it_is_ended_in_order_while_instances_are_awake
         it_reads_its_config_again
+    }
+    sleepers {
+        many_are_made_and_nothing_stirs
     }
     boot {
         halt_and_boot_bring_back_what_is_wanted

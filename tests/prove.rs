@@ -21,6 +21,9 @@ macro_rules! suite {
 }
 
 suite! {
+    chaos {
+        everything_is_killed_and_nothing_is_lost
+    }
     stops {
         nothing_is_lost_on_a_unix_socket
         nothing_is_lost_on_a_port

@@ -8,6 +8,7 @@ mod support;
 
 mod upgrade {
     pub mod handover;
+    pub mod http2;
     pub mod idle;
     pub mod killed;
     pub mod load;
@@ -33,6 +34,7 @@ suite! {
     }
     killed {
         a_killed_worker_is_replaced_and_nobody_is_refused
+        a_killed_keeper_costs_nothing
         held_requests_outlive_the_worker
         a_post_that_was_sent_on_is_never_sent_twice
     }
@@ -44,6 +46,11 @@ suite! {
     idle {
         what_is_open_is_never_cut_by_an_idle_stop
         a_silent_web_socket_ends_when_the_config_says_so
+    }
+    http2 {
+        streams_are_never_cut_by_an_idle_stop
+        streams_go_on_through_an_operators_stop
+        streams_go_on_through_an_upgrade
     }
     wake {
         a_thousand_first_requests_make_one_start

@@ -1,5 +1,5 @@
-//! Who runs verbs: whoever holds `run/owner.lock`. Who listens: the one keeper, which holds `run/server.lock`. The kernel lets
-//! go of both when the holder dies.
+//! Who runs verbs: whoever holds `run/owner.lock`. Who listens: the one keeper, which holds `run/server.lock` together with the
+//! worker that serves. The kernel lets go of both when the last holder dies.
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::config::{Booted, Config};
-use crate::service::error::ServiceError;
+use crate::config::{Booted, Config, SupervisorKind};
+use crate::service::error::{ErrorKind, ServiceError};
 
 /// How long a command waits for another one to end.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,9 +27,11 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// The lock that the program before this one held.
+    /// The lock that the keeper before this one held.
     pub(super) fn taken(file: OwnedFd) -> Self {
-        Self { file }
+        let mut file = File::from(file);
+        sign(&mut file);
+        Self { file: file.into() }
     }
 }
 
@@ -108,8 +110,19 @@ pub(super) async fn server(config: &Config) -> Result<Option<Server>, ServiceErr
     if let Some(lock) = try_it()? {
         return Ok(Some(lock));
     }
-    let lock = until_free(&path, try_it).await?;
-    Ok((config.booted() != Booted::No).then_some(lock))
+    // Another server may have outlived its supervisor: this one stands by for as long as that takes.
+    let stands_by = || match config.booted() {
+        Booted::No => false,
+        Booted::InBackground => true,
+        Booted::InForeground => config.supervisor == SupervisorKind::Supervisord,
+    };
+    loop {
+        match until_free(&path, try_it).await {
+            Ok(lock) => return Ok((config.booted() != Booted::No).then_some(lock)),
+            Err(e) if e.kind == ErrorKind::TimedOut && stands_by() => {}
+            Err(e) => return Err(e),
+        }
+    }
 }
 
 async fn until_free<T>(path: &Path, mut try_it: impl FnMut() -> Result<Option<T>, ServiceError>) -> Result<T, ServiceError> {
@@ -157,7 +170,7 @@ fn held_by(path: &Path) -> ServiceError {
         let _ = file.read_to_string(&mut holder);
     }
     ServiceError::new(
-        crate::service::error::ErrorKind::TimedOut,
+        ErrorKind::TimedOut,
         format!("another acc (process {}) is at work and holds `{}`", holder.trim(), path.display()),
         "wait until it is done, or look at it with `ps`",
     )

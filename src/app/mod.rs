@@ -104,12 +104,13 @@ pub async fn work(config: Config, left: &LeftToWorker, reload: Reload) -> Result
     let wrong = |e: std::io::Error| ServiceError::because("could not take over from the keeper", &e, "run `acc server`");
     let sockets = keeper::Sockets::taken(&left.sockets).map_err(wrong)?;
     let tether = host::handover::take(left.tether).and_then(keeper::tether::Tether::of).map_err(wrong)?;
-    // No worker outlives its keeper: nobody would watch it, and the sockets would have two masters.
+    let lock = host::handover::take(left.lock).map_err(wrong)?;
+    // Until it serves it does not outlive its keeper: nobody would watch it.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(|e| wrong(e.into()))?;
     if std::os::unix::process::parent_id() != left.keeper {
         return Err(wrong(std::io::Error::other("it has ended")));
     }
-    serve::serve(config, serve::Handed { sockets, tether }, reload).await
+    serve::serve(config, serve::Handed { sockets, tether, lock }, reload).await
 }
 
 /// A template of the operator's cannot be used.

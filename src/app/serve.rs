@@ -1,7 +1,8 @@
 //! The worker behind `keeper`: takes the owner's lock, takes charge of what runs, accepts, and looks around now and then, until
 //! it is told to end or to make way for another worker. Once it has made way it decides nothing and only carries on.
 
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,11 +15,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::image::Image;
-use super::keeper::Sockets;
 use super::keeper::tether::{Tether, Word};
+use super::keeper::{Sockets, Spare};
 use super::{Drivers, lock, open_store, world, wrong_templates};
-use crate::config::{Config, EdgeKind};
+use crate::config::{Booted, Config, EdgeKind, SupervisorKind};
+use crate::driver::host::lanes::Lanes;
 use crate::driver::host::sent::Sent;
+use crate::driver::host::{append, process};
 use crate::interface::control;
 use crate::proxy::access_log::AccessLog;
 use crate::proxy::listen::Listener;
@@ -38,6 +41,14 @@ const QUIET_WITHIN: Duration = Duration::from_secs(40);
 pub(super) struct Handed {
     pub(super) sockets: Sockets,
     pub(super) tether: Tether,
+    pub(super) lock: OwnedFd,
+}
+
+/// The line to the keeper; another keeper is another line.
+type Line = Arc<Mutex<Arc<Tether>>>;
+
+fn tether(line: &Line) -> Arc<Tether> {
+    line.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// Why serving ends.
@@ -51,14 +62,16 @@ enum End {
 /// Runs until SIGTERM or SIGINT, or until the keeper says that another worker takes over and all that is carried has ended.
 /// `reload` reads the settings again at SIGHUP.
 pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload) -> Result<(), ServiceError> {
-    let Handed { sockets, tether } = handed;
-    let tether = Arc::new(tether);
+    let Handed { sockets, tether: line, lock } = handed;
+    let spare = Spare::new(&sockets, lock)
+        .map_err(|e| ServiceError::because("could not use the sockets of the keeper", &e, "is the limit of open files reached?"))?;
+    let line: Line = Arc::new(Mutex::new(Arc::new(line)));
     let mut signals =
         Followed::new().map_err(|e| ServiceError::because("could not follow signals", &e, "is the limit of open files reached?"))?;
     let drivers = Drivers::new(&config)?;
     let pages = Pages::new(drivers.templates.clone()).map_err(|e| wrong_templates(&e))?;
     let (control, listeners) = accepting(sockets, &config)?;
-    tether.say(Word::Prepared);
+    tether(&line).say(Word::Prepared);
 
     let owner = lock::take(&config).await?;
     let world = world(&config, &drivers, open_store(&config)?)?;
@@ -68,16 +81,17 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
     let adopted = recover::adopt(&world)?;
     start_edge(&world, &drivers).await?;
 
-    let verbs = Arc::new(Verbs { world: world.clone(), tether: tether.clone(), image: Image::own(), at_work: watch::Sender::new(0) });
+    let verbs = Arc::new(Verbs { world: world.clone(), line: line.clone(), image: Image::own(), at_work: watch::Sender::new(0) });
     let (ends, decided) = (Ends::default(), CancellationToken::new());
     let control = tokio::spawn(control::serve(control, verbs.clone(), decided.clone()));
     let looking = tokio::spawn(look_around(world.clone(), decided.clone()));
     let grace = config.wake.timeout + Duration::from_secs(5);
-    let serving = tokio::spawn(proxy::serve::serve(listeners, proxy.clone(), ends.clone(), grace));
+    let serving = tokio::spawn(proxy::serve::serve(listeners, proxy.clone(), lanes()?, ends.clone(), grace));
 
     info!(pid = std::process::id(), adopted, edge = drivers.edge.kind(), supervisor = drivers.supervisor.kind(), "acc's server is up");
-    tether.say(Word::Ready);
-    let end = until_the_end(&world, &proxy, &drivers, &reload, &mut signals, &tether).await;
+    outlive_keeper();
+    tether(&line).say(Word::Ready);
+    let end = until_the_end(&world, &proxy, &drivers, &reload, &mut signals, (&line, spare)).await;
     match end {
         End::Shutdown => {
             info!("ending: no new work, what is held is finished");
@@ -93,7 +107,7 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
         drivers.upstreams.retire();
         info!("another worker takes over: what is carried is finished");
         drop(owner);
-        finish(serving, &ends, &mut signals, &tether).await;
+        finish(serving, &ends, &mut signals, &tether(&line)).await;
     } else {
         report_end(serving.await);
     }
@@ -102,6 +116,13 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
         let _ = log.await;
     }
     Ok(())
+}
+
+/// Until it serves it dies with its keeper; from now on it makes another one.
+fn outlive_keeper() {
+    if let Err(error) = rustix::process::set_parent_process_death_signal(None) {
+        warn!(%error, "it dies with its keeper");
+    }
 }
 
 /// Carries to its end what was there when another worker took over, and collects the instances this one had started.
@@ -146,7 +167,7 @@ impl Followed {
 /// Verbs that come over the control socket.
 struct Verbs {
     world: Arc<World>,
-    tether: Arc<Tether>,
+    line: Line,
     image: Image,
     at_work: watch::Sender<usize>,
 }
@@ -167,7 +188,7 @@ impl control::Handler for Verbs {
     async fn handle(&self, request: Request) -> Result<Outcome, ServiceError> {
         match request {
             Request::Upgrade => {
-                self.tether.say(Word::Upgrade);
+                tether(&self.line).say(Word::Upgrade);
                 return Ok(Outcome::Upgrading);
             }
             Request::Ping => {
@@ -183,6 +204,11 @@ impl control::Handler for Verbs {
         self.at_work.send_modify(|n| *n -= 1);
         outcome
     }
+}
+
+/// The threads that carry clients.
+fn lanes() -> Result<Lanes, ServiceError> {
+    Lanes::start().map_err(|e| ServiceError::because("could not start the threads of the edge", &e, "is the limit of processes reached?"))
 }
 
 /// The proxy and, where acc itself is the edge, the task that writes access logs.
@@ -301,17 +327,19 @@ async fn until_the_end(
     drivers: &Drivers,
     reload: &super::Reload,
     signals: &mut Followed,
-    tether: &Tether,
+    (line, mut spare): (&Line, Spare),
 ) -> End {
     loop {
+        let tether = tether(line);
         tokio::select! {
             _ = signals.term.recv() => return End::Shutdown,
             _ = signals.int.recv() => return End::Shutdown,
             word = tether.hear() => match word {
                 Some(Word::Retire) => return End::Retire,
                 Some(_) => {}
-                // The keeper has died, and with it whoever watches this process.
-                None => return End::Shutdown,
+                None => if !another_keeper(world, line, &mut spare).await {
+                    return End::Shutdown;
+                },
             },
             _ = signals.hup.recv() => match reload() {
                 Ok(config) => reconfigure(world, proxy, drivers, config).await,
@@ -319,6 +347,43 @@ async fn until_the_end(
             },
         }
     }
+}
+
+/// The keeper has died: another one takes its place, and nobody is refused meanwhile. `false`: there shall be none, because acc
+/// was halted, or because the keeper was run by somebody who sees it die and decides.
+async fn another_keeper(world: &World, line: &Line, spare: &mut Spare) -> bool {
+    let config = world.config();
+    let wanted = match config.booted() {
+        Booted::No => false,
+        Booted::InBackground => true,
+        Booted::InForeground => config.supervisor == SupervisorKind::Supervisord,
+    };
+    if !wanted {
+        return false;
+    }
+    // What it wrote to may have been read by whoever read the words of the one that died.
+    if let Err(error) = append::take_output(&config.own_log("server")) {
+        warn!(%error, "could not open its own log");
+    }
+    let (tether, pid) = match spare.start() {
+        Ok(started) => started,
+        Err(error) => {
+            error!(%error, "the keeper has died, and another one could not be started: ending");
+            return false;
+        }
+    };
+    warn!(pid, "the keeper has died: another one takes its place");
+    *line.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(tether);
+    let found = i32::try_from(pid).map_err(std::io::Error::other).and_then(process::by_pid);
+    match found {
+        Ok(Some(keeper)) => {
+            if let Err(e) = world.set_keeper(keeper).await {
+                warn!("could not write down which process keeps this server: {}", chain(&e));
+            }
+        }
+        Ok(None) | Err(_) => warn!(pid, "the new keeper has ended already"),
+    }
+    true
 }
 
 async fn reconfigure(world: &Arc<World>, proxy: &Proxy, drivers: &Drivers, new: Config) {

@@ -14,7 +14,7 @@ use super::fault::{ConfigErrors, Fault};
 use super::reader::{Faults, Section};
 use super::rules::read_rules;
 use super::value::{self, Parsed};
-use super::{Config, EdgeConfig, EdgeKind, IdleConfig, LogConfig, LogFormat, StopConfig, SupervisorKind, WakeConfig};
+use super::{Config, EdgeConfig, EdgeKind, EventsConfig, IdleConfig, LogConfig, LogFormat, StopConfig, SupervisorKind, WakeConfig};
 use crate::domain::name::{HostName, NAME_MAX};
 use crate::domain::port::PortRange;
 
@@ -126,6 +126,7 @@ fn read(root: &Section<'_>, file: Option<PathBuf>, env: &Env, faults: &Faults<'_
         stop: stop(&root.section("stop")),
         ports: ports(&root.section("ports")),
         log: log(&root.section("log")),
+        events: events(&root.section("events")),
     };
     if let Some(own) = config.edge.listen.iter().find(|a| (config.ports.first..=config.ports.last).contains(&a.port())) {
         root.section("ports").fault("range", format!("contains the port of the edge, {own}"));
@@ -313,4 +314,13 @@ fn log(section: &Section<'_>) -> LogConfig {
     };
     section.close();
     log
+}
+
+fn events(section: &Section<'_>) -> EventsConfig {
+    let events = EventsConfig {
+        keep: section.or("keep", 100_000, value::whole(1, 10_000_000)),
+        keep_for: section.or("keep_for", Duration::from_secs(90 * 24 * 3600), value::some_time),
+    };
+    section.close();
+    events
 }

@@ -113,6 +113,15 @@ pub struct LogConfig {
     pub format: LogFormat,
 }
 
+/// `[events]`: how long the ledger is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventsConfig {
+    /// `keep`: at most this many lines.
+    pub keep: usize,
+    /// `keep_for`: none that is older.
+    pub keep_for: Duration,
+}
+
 /// All settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -140,6 +149,8 @@ pub struct Config {
     pub ports: PortRange,
     /// `[log]`.
     pub log: LogConfig,
+    /// `[events]`.
+    pub events: EventsConfig,
     /// `[[rules]]`, in order.
     pub rules: Vec<Rule>,
 }

@@ -22,6 +22,8 @@ impl Config {
         section(&mut out, Some("stop"), &stop);
         section(&mut out, Some("ports"), &[("range", quote(&format!("{}-{}", self.ports.first, self.ports.last)))]);
         section(&mut out, Some("log"), &[("level", quote(&self.log.level)), ("format", quote(self.log.format.as_str()))]);
+        let events = [("keep", self.events.keep.to_string()), ("keep_for", quote(&show_duration(self.events.keep_for)))];
+        section(&mut out, Some("events"), &events);
         for rule in &self.rules {
             out.push_str("\n[[rules]]\n");
             push(&mut out, &rule_lines(rule));

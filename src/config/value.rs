@@ -83,8 +83,13 @@ pub(super) fn pause(value: &DeValue<'_>) -> Parsed<Option<Duration>> {
     if parsed < Duration::from_millis(10) { Err("must be \"off\" or at least 10ms".to_owned()) } else { Ok(Some(parsed)) }
 }
 
-/// A duration as it is written in a file.
+/// A duration as it is written in a file: many days as days, for a month of 30.44 of them is never what was meant.
 pub(super) fn show_duration(duration: Duration) -> String {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let days = duration.as_secs() / DAY.as_secs();
+    if days >= 30 && DAY.saturating_mul(u32::try_from(days).unwrap_or(u32::MAX)) == duration {
+        return format!("{days}days");
+    }
     humantime::format_duration(duration).to_string()
 }
 

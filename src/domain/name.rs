@@ -81,23 +81,31 @@ impl InstanceName {
 }
 
 /// A name for an instance of `model` that is not taken: `hello`, `hello-2`, `hello-3` …, cut so that it stays a label.
-/// A model whose own name no instance may have gives `app`.
-#[must_use]
-pub fn free_name(model: &str, taken: impl Fn(&str) -> bool) -> InstanceName {
+/// A model whose own name no instance may have gives `app`. It asks a few times only, however many there are: with gaps in the
+/// row the name need not be the first free one.
+///
+/// # Errors
+/// As `taken`, which is asked.
+pub fn free_name<E>(model: &str, taken: impl Fn(&str) -> Result<bool, E>) -> Result<InstanceName, E> {
     let base = InstanceName::parse(model).unwrap_or_else(|_| InstanceName("app".to_owned()));
-    if !taken(&base.0) {
-        return base;
+    if !taken(&base.0)? {
+        return Ok(base);
     }
     let numbered = |n: u64| {
         let ending = format!("-{n}");
         let kept = base.0.get(..NAME_MAX - ending.len()).unwrap_or(&base.0);
         format!("{}{ending}", kept.trim_end_matches('-'))
     };
-    let mut n = 2;
-    while taken(&numbered(n)) {
-        n += 1;
+    // `below` is taken (the first has no number), `free` is not: the one after `below` is the name once they are neighbours.
+    let (mut below, mut free) = (1, 2);
+    while taken(&numbered(free))? {
+        (below, free) = (free, free * 2);
     }
-    InstanceName(numbered(n))
+    while free - below > 1 {
+        let middle = below + (free - below) / 2;
+        if taken(&numbered(middle))? { below = middle } else { free = middle }
+    }
+    Ok(InstanceName(numbered(free)))
 }
 
 impl HostName {
@@ -197,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_free_name_is_always_a_name() {
-        let free = |model: &str, taken: &[&str]| free_name(model, |n| taken.contains(&n)).0;
+        let free = |model: &str, taken: &[&str]| free_name(model, |n| Ok::<_, ()>(taken.contains(&n))).unwrap().0;
         assert_eq!(free("hello", &[]), "hello");
         assert_eq!(free("hello", &["hello", "hello-2"]), "hello-3");
         assert_eq!(free("nginx", &[]), "app");
@@ -206,6 +214,17 @@ mod tests {
         let cut = free(&long, &[&long]);
         assert_eq!(cut, format!("{}-2", "a".repeat(61)));
         assert!(InstanceName::parse(&cut).is_ok());
+    }
+
+    #[test]
+    fn a_free_name_is_found_without_asking_for_all() {
+        let asked = std::cell::Cell::new(0);
+        let taken = |n: &str| {
+            asked.set(asked.get() + 1);
+            Ok::<_, ()>(n == "hello" || n.strip_prefix("hello-").unwrap().parse::<u64>().unwrap() < 10_000)
+        };
+        assert_eq!(free_name("hello", taken).unwrap().0, "hello-10000");
+        assert!(asked.get() < 40, "{}", asked.get());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `--chaos`: kills what acc is made of, at moments drawn by chance, and has brought back what does not come back by itself.
 //!
-//! It kills with SIGKILL, one process at a time, and only processes of this installation. An instance is killed once per run
+//! acc's server is two processes, and each is killed alone. It kills with SIGKILL, one process at a time, and only processes of this installation. An instance is killed once per run
 //! of it: one that dies again and again is rightly backed off from, and that is not what is to be proven.
 
 use std::path::Path;
@@ -25,8 +25,10 @@ use crate::service::view::Reader;
 pub(super) enum Struck {
     /// The instance.
     Instance,
-    /// acc's server.
+    /// The part of acc's server that serves.
     Server,
+    /// The part of it that keeps the other running.
+    Keeper,
     /// supervisord.
     Supervisor,
     /// A worker of nginx.
@@ -89,7 +91,7 @@ impl Chaos<'_> {
 
     /// Draws what to kill; `None`: it is not there, or must not be killed now.
     async fn choose(&mut self, last_instance: &mut u64) -> Option<(Struck, i32)> {
-        let mut all = vec![Struck::Instance, Struck::Server];
+        let mut all = vec![Struck::Instance, Struck::Server, Struck::Keeper];
         if self.config.supervisor == SupervisorKind::Supervisord {
             all.push(Struck::Supervisor);
         }
@@ -101,6 +103,7 @@ impl Chaos<'_> {
         let pid = match what {
             Struck::Instance => self.instance(last_instance)?,
             Struck::Server => server(self.operator).await?,
+            Struck::Keeper => number_in(&self.config.server_lock())?,
             Struck::Supervisor => number_in(&self.config.supervisord_pid())?,
             Struck::Worker => {
                 let workers = process::children(number_in(&pid_file(self.config))?);
@@ -146,6 +149,16 @@ impl Chaos<'_> {
     async fn mend(&self, what: Struck, pid: i32) -> Result<(), ServiceError> {
         match what {
             Struck::Instance | Struck::Worker => return Ok(()),
+            Struck::Keeper => {
+                let back = async {
+                    while number_in(&self.config.server_lock()).is_none_or(|new| new == pid) {
+                        tokio::time::sleep(LOOK).await;
+                    }
+                };
+                if tokio::time::timeout(BY_ITSELF, back).await.is_ok() {
+                    return Ok(());
+                }
+            }
             Struck::Server if self.config.supervisor == SupervisorKind::Supervisord => {
                 let back = async {
                     while server(self.operator).await.is_none_or(|new| new == pid) {
@@ -177,5 +190,11 @@ fn number_in(file: &Path) -> Option<i32> {
 /// How often each was killed.
 pub(super) fn count(strikes: &[Strike]) -> Strikes {
     let of = |what| u32::try_from(strikes.iter().filter(|s| s.what == what).count()).unwrap_or(u32::MAX);
-    Strikes { instance: of(Struck::Instance), server: of(Struck::Server), supervisor: of(Struck::Supervisor), worker: of(Struck::Worker) }
+    Strikes {
+        instance: of(Struck::Instance),
+        server: of(Struck::Server),
+        keeper: of(Struck::Keeper),
+        supervisor: of(Struck::Supervisor),
+        worker: of(Struck::Worker),
+    }
 }

@@ -113,8 +113,10 @@ fn millis(ns: u64) -> f64 {
 pub struct Strikes {
     /// The instance.
     pub instance: u32,
-    /// acc's server.
+    /// The part of acc's server that serves.
     pub server: u32,
+    /// The part of acc's server that keeps the other running.
+    pub keeper: u32,
     /// supervisord.
     pub supervisor: u32,
     /// A worker of nginx.

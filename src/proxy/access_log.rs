@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
@@ -23,10 +24,8 @@ use crate::driver::host::clock::{Clock, SystemClock};
 
 /// Lines that wait to be written.
 const QUEUE: usize = 8192;
-/// Lines taken in one go.
-const BATCH: usize = 1024;
-/// Files kept open between two batches.
-const OPEN_MAX: usize = 64;
+/// What is gathered before it is written: waking the writer for every line would cost more than the line.
+const GATHER: Duration = Duration::from_millis(10);
 /// A file longer than this is set aside as `NAME.1`.
 const FILE_MAX: u64 = 32 * 1024 * 1024;
 
@@ -81,7 +80,7 @@ impl AccessLog {
         let (lines, queue) = mpsc::channel(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
         let log = Self { lines, dropped: dropped.clone() };
-        (log, tokio::task::spawn_blocking(move || write_all(queue, &path, &dropped)))
+        (log, tokio::spawn(write_all(queue, Arc::from(path), dropped)))
     }
 
     /// Lines lost because the disk could not keep up.
@@ -125,35 +124,37 @@ impl Drop for Line {
     }
 }
 
-fn write_all(mut queue: mpsc::Receiver<Entry>, path: &LogPath, dropped: &AtomicU64) {
-    let mut files: HashMap<PathBuf, AppendFile> = HashMap::new();
-    let mut batch = Vec::with_capacity(BATCH);
-    while queue.blocking_recv_many(&mut batch, BATCH) > 0 {
-        let time = stamp(SystemClock.wall());
-        let mut texts: HashMap<(InstanceName, bool), String> = HashMap::new();
-        for entry in batch.drain(..) {
-            let line = format_line(&entry, &time);
-            texts.entry((entry.name, entry.counts)).or_default().push_str(&line);
+/// Waits for lines, lets more of them come, and writes them on a thread where the disk holds up nobody.
+async fn write_all(mut queue: mpsc::Receiver<Entry>, path: Arc<LogPath>, dropped: Arc<AtomicU64>) {
+    loop {
+        let mut batch = Vec::new();
+        if queue.recv_many(&mut batch, QUEUE).await == 0 {
+            return;
         }
-        for ((name, counts), text) in texts {
-            let path = path(name.as_str(), counts);
-            if let Err(error) = append(&mut files, &path, text.as_bytes()) {
-                dropped.fetch_add(text.lines().count() as u64, Ordering::Relaxed);
-                tracing::warn!(path = %path.display(), %error, "could not write the access log");
-            }
+        tokio::time::sleep(GATHER).await;
+        while let Ok(entry) = queue.try_recv() {
+            batch.push(entry);
         }
-        // An instance may be purged, or its log taken away, while it is quiet: nothing stays open then.
-        if queue.is_empty() || files.len() > OPEN_MAX {
-            files.clear();
-        }
+        let (path, dropped) = (path.clone(), dropped.clone());
+        let _ = tokio::task::spawn_blocking(move || write(batch, &*path, &dropped)).await;
     }
 }
 
-fn append(files: &mut HashMap<PathBuf, AppendFile>, path: &PathBuf, text: &[u8]) -> std::io::Result<()> {
-    if !files.contains_key(path) {
-        files.insert(path.clone(), AppendFile::open(path)?);
+fn write(batch: Vec<Entry>, path: &LogPath, dropped: &AtomicU64) {
+    let time = stamp(SystemClock.wall());
+    let mut texts: HashMap<(InstanceName, bool), String> = HashMap::new();
+    for entry in batch {
+        let line = format_line(&entry, &time);
+        texts.entry((entry.name, entry.counts)).or_default().push_str(&line);
     }
-    files.get_mut(path).map_or(Ok(()), |file| file.append(text, FILE_MAX))
+    // Not kept open: an instance may be purged, or its log taken away, while it is quiet.
+    for ((name, counts), text) in texts {
+        let path = path(name.as_str(), counts);
+        if let Err(error) = AppendFile::open(&path).and_then(|mut file| file.append(text.as_bytes(), FILE_MAX)) {
+            dropped.fetch_add(text.lines().count() as u64, Ordering::Relaxed);
+            tracing::warn!(path = %path.display(), %error, "could not write the access log");
+        }
+    }
 }
 
 /// `10/Oct/2000:13:55:36 +0000`

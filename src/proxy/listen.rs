@@ -3,10 +3,15 @@
 //! It never reads from a connection.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
+use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::Front;
 
@@ -15,13 +20,15 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// A socket to accept from, and who speaks there. Made inside a tokio runtime.
 pub struct Listener {
-    pub(super) socket: Accepts,
+    socket: AsyncFd<OwnedFd>,
+    is_tcp: bool,
     pub(super) front: Front,
 }
 
-pub(super) enum Accepts {
-    Tcp(tokio::net::TcpListener),
-    Unix(tokio::net::UnixListener),
+/// An accepted connection, which no runtime knows of yet: the one that will carry it takes it on.
+pub(super) enum Client {
+    Tcp(std::net::TcpStream, IpAddr),
+    Unix(std::os::unix::net::UnixStream),
 }
 
 impl Listener {
@@ -35,7 +42,7 @@ impl Listener {
         let socket = SockRef::from(&listener);
         socket.set_tcp_nodelay(true)?;
         socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4))?;
-        Ok(Self { socket: Accepts::Tcp(tokio::net::TcpListener::from_std(listener)?), front })
+        Ok(Self { socket: watched(listener.into())?, is_tcp: true, front })
     }
 
     /// A unix listener made by `driver::host::listen::unix` or handed over by systemd.
@@ -44,6 +51,28 @@ impl Listener {
     /// It cannot be made non-blocking or watched.
     pub fn from_unix(listener: UnixListener, front: Front) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        Ok(Self { socket: Accepts::Unix(tokio::net::UnixListener::from_std(listener)?), front })
+        Ok(Self { socket: watched(listener.into())?, is_tcp: false, front })
     }
+
+    /// The next client. Dropping the future loses none.
+    pub(super) async fn accept(&self) -> io::Result<Client> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let (fd, peer) = loop {
+            let mut ready = self.socket.readable().await?;
+            if let Ok(accepted) = ready.try_io(|socket| Ok(acceptfrom_with(socket, flags)?)) {
+                break accepted?;
+            }
+        };
+        if !self.is_tcp {
+            return Ok(Client::Unix(fd.into()));
+        }
+        let peer = peer.map(SocketAddr::try_from).and_then(Result::ok).ok_or_else(|| io::Error::other("a client without an address"))?;
+        Ok(Client::Tcp(fd.into(), peer.ip()))
+    }
+}
+
+fn watched(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    #[expect(unsafe_code, reason = "tokio registers descriptors only unsafely")]
+    // SAFETY: `OwnedFd` returns the same descriptor every time and keeps it open until the `AsyncFd` that owns it is dropped.
+    Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
 }

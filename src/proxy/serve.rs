@@ -18,14 +18,16 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::client_io::{ClientIo, Limits, Speaks};
-use super::listen::{Accepts, Listener};
+use super::listen::{Client, Listener};
 use super::reply::{Busy, Reply};
 use super::{Front, Proxy};
+use crate::driver::host::lanes::Lanes;
 
 /// Most bytes buffered per direction; also the longest head.
 const BUFFER: usize = 64 * 1024;
@@ -59,6 +61,7 @@ pub struct Ends {
 
 struct Server {
     proxy: Arc<Proxy>,
+    lanes: Lanes,
     connections: TaskTracker,
     stop: CancellationToken,
     hand_over: CancellationToken,
@@ -76,10 +79,11 @@ fn limits(front: Front) -> Limits {
 
 /// Serves until one of `ends`; then accepts nothing more and finishes what is held or in flight: without a limit after a
 /// hand-over, but from the shutdown on for up to `grace`, after which the rest is cut. Sockets are closed when it returns; the
-/// files of unix sockets stay. Once in the life of a [`Proxy`], with all its listeners: the cut at the end reaches every
+/// files of unix sockets stay. Connections are carried by `lanes`. Once in the life of a [`Proxy`], with all its listeners: the cut at the end reaches every
 /// upgraded connection of it.
-pub async fn serve(listeners: Vec<Listener>, proxy: Arc<Proxy>, ends: Ends, grace: Duration) -> ServeReport {
+pub async fn serve(listeners: Vec<Listener>, proxy: Arc<Proxy>, lanes: Lanes, ends: Ends, grace: Duration) -> ServeReport {
     let server = Arc::new(Server {
+        lanes,
         cut: proxy.cut.clone(),
         proxy,
         connections: TaskTracker::new(),
@@ -125,7 +129,7 @@ impl Server {
                 () = self.hand_over.cancelled() => return,
                 // First the queue: what the kernel has accepted already is not thrown away, unless it never ends.
                 () = late.as_mut() => return,
-                accepted = accept(&listener.socket) => accepted,
+                accepted = listener.accept() => accepted,
                 () = self.stop.cancelled() => return,
             };
             match accepted {
@@ -134,13 +138,13 @@ impl Server {
                     self.accepted.fetch_add(1, Ordering::Relaxed);
                     let server = self.clone();
                     let (front, accepted) = (listener.front, Instant::now());
-                    self.connections.spawn(async move {
+                    self.lanes.carry(self.connections.track_future(async move {
                         let cut = server.cut.clone();
                         tokio::select! {
                             () = server.connection(client, front, accepted) => {}
                             () = cut.cancelled() => {}
                         }
-                    });
+                    }));
                 }
                 // The client left before it was accepted.
                 Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
@@ -159,8 +163,14 @@ impl Server {
 
     async fn connection(&self, client: Client, front: Front, accepted: Instant) {
         let served = match client {
-            Client::Tcp(socket, peer) => self.speak(socket, front, Some(peer), accepted).await,
-            Client::Unix(socket) => self.speak(socket, front, None, accepted).await,
+            Client::Tcp(socket, peer) => match TcpStream::from_std(socket) {
+                Ok(socket) => self.speak(socket, front, Some(peer), accepted).await,
+                Err(e) => Err(e.into()),
+            },
+            Client::Unix(socket) => match UnixStream::from_std(socket) {
+                Ok(socket) => self.speak(socket, front, None, accepted).await,
+                Err(e) => Err(e.into()),
+            },
         };
         if let Err(error) = served {
             tracing::debug!(%error, "a client's connection ended");
@@ -263,18 +273,6 @@ async fn unused(open: &AtomicU32, limit: Duration) {
 async fn stopped_for(stop: &CancellationToken, time: Duration) {
     stop.cancelled().await;
     tokio::time::sleep(time).await;
-}
-
-enum Client {
-    Tcp(tokio::net::TcpStream, IpAddr),
-    Unix(tokio::net::UnixStream),
-}
-
-async fn accept(socket: &Accepts) -> io::Result<Client> {
-    match socket {
-        Accepts::Tcp(listener) => listener.accept().await.map(|(stream, peer)| Client::Tcp(stream, peer.ip())),
-        Accepts::Unix(listener) => listener.accept().await.map(|(stream, _)| Client::Unix(stream)),
-    }
 }
 
 fn http1_settings() -> http1::Builder {

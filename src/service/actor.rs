@@ -3,7 +3,7 @@
 //! Only this task touches drivers and the store for its instance. What takes long (a start, a probe, a count) runs beside it
 //! and comes back as an event of the run it belongs to. It never decides; `domain::lifecycle` does.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 use tracing::{debug, warn};
 
 use super::error::{ServiceError, chain, store as store_error};
+use super::kinds::{is_asked_for, point};
 use super::registry::{Handle, Refused, Reply, Snapshot};
 use super::turns::Turn;
 use super::world::World;
@@ -26,7 +27,10 @@ use crate::store::Save;
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How often a start is tried again when the supervisor cannot be asked.
 const START_TRIES: u32 = 5;
-/// How long the task of a sleeper waits for whoever still holds it, and a task with something unsaved until it tries again.
+/// How long the task of a sleeper waits for whoever still holds it: at first, for who made it lets go in a moment, and a script that
+/// makes a thousand of them a second must not keep a thousand tasks; then ever longer, up to this. Also how long a task with
+/// something unsaved waits until it tries again.
+const LINGER_FIRST: Duration = Duration::from_millis(20);
 const LINGER: Duration = Duration::from_secs(1);
 /// The task of a live instance has nothing to do by itself.
 const LINGER_LIVE: Duration = Duration::from_secs(24 * 3600);
@@ -94,22 +98,33 @@ impl Actor {
             self.handle.set_known();
             self.handle.publish();
         }
+        let mut patience = LINGER_FIRST;
         // Between two events it may end at any moment, never within one.
         while !retired.is_cancelled() {
             let live = self.handle.machine().phase().is_live();
             if !live && !self.unsaved && self.world.registry.leave(&self.handle, || self.inbox.is_empty()) {
                 break;
             }
-            let linger = if live && !self.unsaved { LINGER_LIVE } else { LINGER };
+            let linger = match (self.unsaved, live) {
+                (true, _) => LINGER,
+                (false, true) => LINGER_LIVE,
+                (false, false) => patience,
+            };
             let message = tokio::select! {
                 biased;
                 () = retired.cancelled() => break,
                 message = tokio::time::timeout(linger, self.inbox.recv()) => message,
             };
             match message {
-                Ok(Some(message)) => self.take(message).await,
+                Ok(Some(message)) => {
+                    patience = LINGER_FIRST;
+                    self.take(message).await;
+                }
                 Ok(None) => break,
-                Err(_) => self.save_again(),
+                Err(_) => {
+                    patience = (patience * 2).min(LINGER);
+                    self.save_again();
+                }
             }
         }
         self.rest();
@@ -306,9 +321,8 @@ impl Actor {
                 };
                 match ended {
                     Ok(exit) => {
-                        let waking = handle.upgrade().is_some_and(|h| h.snapshot().phase == Phase::Waking);
                         // Its output went to a supervisor that died meanwhile: that ended it. It is started again, not failed.
-                        let torn = waking && (daemons::revive(&world).await.is_some() || world.revived_since(since));
+                        let torn = torn(&world, &handle, since).await;
                         return Self::send(&outbox, if torn { Event::Found(None) } else { Event::Exited { run, exit } });
                     }
                     Err(e) => {
@@ -427,53 +441,34 @@ async fn start(world: &Arc<World>, program: &Program) -> Result<Process, Supervi
         match world.supervisor.start(program).await {
             Err(SupervisorError::Unreachable { .. }) if tries < START_TRIES => {
                 tries += 1;
-                if let Some(line) = daemons::revive(world).await {
+                let revived = daemons::revive(world).await;
+                if let Some(line) = &revived {
                     warn!(instance = %program.name, "{}: {}", line.instance, line.why);
                 }
-                tokio::time::sleep(ASK_AGAIN).await;
+                // One that was brought back answers.
+                if revived.is_none_or(|line| line.action == "error") {
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
             }
             other => return other,
         }
     }
 }
 
-/// The point before an effect (see `driver::host::fault`).
-fn point(effect: &Effect) -> Option<&'static str> {
-    match effect {
-        Effect::Persist => None,
-        Effect::Spawn => Some("effect.spawn"),
-        Effect::Watch => Some("effect.watch"),
-        Effect::Probe => Some("effect.probe"),
-        Effect::OpenGate => Some("effect.open_gate"),
-        Effect::CloseGate => Some("effect.close_gate"),
-        Effect::Count(_) => Some("effect.count"),
-        Effect::Terminate => Some("effect.terminate"),
-        Effect::Kill => Some("effect.kill"),
-        Effect::Arm { .. } => Some("effect.arm"),
-        Effect::Record(_) => Some("effect.record"),
+/// Did a process that ended while it started die with its supervisor, since it was begun? The supervisor is brought back for
+/// the answer, which takes a while: one that is not to wake any more (it is being stopped) needs no answer, and its end is told
+/// at once.
+async fn torn(world: &Arc<World>, handle: &Weak<Handle>, since: Timestamp) -> bool {
+    let Some(mut changes) = handle.upgrade().map(|h| h.follow()) else { return false };
+    if changes.borrow().phase != Phase::Waking {
+        return false;
     }
-}
-
-/// Somebody asked for it: if it cannot be written down it is not done. Everything else has happened already.
-fn is_asked_for(event: &Event) -> bool {
-    match event {
-        Event::Created
-        | Event::Wake(_)
-        | Event::Sleep { .. }
-        | Event::Want(_)
-        | Event::Retire(_)
-        | Event::Destroy
-        | Event::Reset
-        | Event::Looked { .. }
-        | Event::Admitted => true,
-        Event::Spawned { .. }
-        | Event::Ready { .. }
-        | Event::StartFailed { .. }
-        | Event::Exited { .. }
-        | Event::Released { .. }
-        | Event::InFlight { .. }
-        | Event::DrainFailed { .. }
-        | Event::Timer { .. }
-        | Event::Found(_) => false,
+    let revived = world.clone();
+    // A task of its own: it is not given up half-way.
+    let revival = tokio::spawn(async move { daemons::revive(&revived).await.is_some() });
+    tokio::select! {
+        biased;
+        revived = revival => revived.unwrap_or(false) || world.revived_since(since),
+        _ = changes.wait_for(|seen| seen.phase != Phase::Waking) => false,
     }
 }

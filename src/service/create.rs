@@ -33,11 +33,17 @@ struct Plan {
 
 pub(super) async fn run(world: &Arc<World>, new: &NewInstance) -> Result<Outcome, ServiceError> {
     let since = world.now();
-    let plan = plan(world, new)?;
-    if world.halting() {
-        return Err(start::halting("create", plan.name.as_str()));
-    }
-    let _alone = world.building(plan.name.as_str()).await;
+    let (plan, _alone) = loop {
+        let plan = plan(world, new)?;
+        if world.halting() {
+            return Err(start::halting("create", plan.name.as_str()));
+        }
+        let alone = world.building(plan.name.as_str()).await;
+        // A name that nobody asked for may have gone to another one meanwhile: then it is the next.
+        if new.name.is_some() || !world.store.has_name(plan.name.as_str()).map_err(super::error::store)? {
+            break (plan, alone);
+        }
+    };
     let id = insert(world, &plan)?;
     match build(world, &plan, id).await {
         Ok(()) => {
@@ -63,10 +69,7 @@ fn plan(world: &World, new: &NewInstance) -> Result<Plan, ServiceError> {
         Some(name) => InstanceName::parse(name).map_err(|e| {
             invalid(format!("`{name}` cannot be an instance's name: {e}"), "use a DNS label: a-z, 0-9 and inner dashes, 63 at most")
         })?,
-        None => {
-            let names = world.store.names().map_err(super::error::store)?;
-            free_name(&model.name, |n| names.iter().any(|taken| taken == n))
-        }
+        None => free_name(&model.name, |n| world.store.has_name(n)).map_err(super::error::store)?,
     };
     let mut hosts = Vec::new();
     for text in &new.hosts {
@@ -177,8 +180,13 @@ impl From<StoreError> for Insert {
 /// A port that is neither given out nor taken by another program.
 fn free_port(world: &World) -> Result<u16, ServiceError> {
     let config = world.config();
-    let (taken, newest) = world.store.ports().map_err(super::error::store)?;
-    config.ports.candidates(&taken, newest).find(|port| net::port_is_free(*port)).ok_or_else(|| no_port(&config))
+    let newest = world.store.newest_port().map_err(super::error::store)?;
+    for port in config.ports.candidates(newest) {
+        if !world.store.has_port(port).map_err(super::error::store)? && net::port_is_free(port) {
+            return Ok(port);
+        }
+    }
+    Err(no_port(&config))
 }
 
 fn no_port(config: &crate::config::Config) -> ServiceError {

@@ -8,6 +8,7 @@ use super::outcome::Outcome;
 use super::registry::Handle;
 use super::world::World;
 use super::{done, find, routes, wake};
+use crate::domain::instance::Listen;
 use crate::domain::lifecycle::{Answer, Event, Phase};
 use crate::domain::name::InstanceName;
 use crate::store::{Row, Work};
@@ -37,7 +38,7 @@ pub(super) async fn run(world: &Arc<World>, given: &str, force: bool) -> Result<
         }
     };
     world.reached("destroy.phase")?;
-    leave(world, &name).await?;
+    leave(world, &name, is_routed(&handle)).await?;
     if journalled {
         world.store.end(handle.instance.id).map_err(super::error::store)?;
     }
@@ -67,18 +68,25 @@ pub(super) async fn stop_and_destroy(world: &Arc<World>, handle: &Arc<Handle>, n
 /// What an acc has left to do that wrote the phase. One whose phase was not written was not destroyed.
 pub(super) async fn finish(world: &Arc<World>, row: &Row) -> Result<(), ServiceError> {
     if row.stored.phase == Phase::Destroyed {
-        leave(world, &row.name).await?;
+        leave(world, &row.name, row.port.is_some() || !row.hosts.is_empty()).await?;
     }
     world.store.end(row.id).map_err(super::error::store)
 }
 
+/// Does the edge know more of it than its name?
+fn is_routed(handle: &Handle) -> bool {
+    matches!(handle.instance.listen, Listen::Tcp(_)) || handle.instance.hosts.len() > 1
+}
+
 /// Supervisor and edge know it no longer; every step may be repeated.
-async fn leave(world: &Arc<World>, name: &InstanceName) -> Result<(), ServiceError> {
+async fn leave(world: &Arc<World>, name: &InstanceName, routed: bool) -> Result<(), ServiceError> {
     world.supervisor.forget(name).await.map_err(|e| {
         let deed = format!("`{name}` is destroyed, but its supervisor still knows it");
         ServiceError::because(deed, &e, format!("run `acc destroy {name}` again; `acc monitor` also tries"))
     })?;
     world.reached("destroy.supervisor")?;
-    routes::apply(world).await?;
+    if routed {
+        routes::apply(world).await?;
+    }
     world.reached("destroy.edge")
 }

@@ -1,7 +1,9 @@
 //! What a monitor pass does besides instances: logs and the ledger must not fill the disk.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::error::chain;
@@ -9,12 +11,19 @@ use super::monitor::line;
 use super::outcome::Pass;
 use super::world::World;
 use crate::config::Config;
-use crate::domain::name::InstanceName;
-use crate::domain::time::Timestamp;
+use crate::domain::name::{InstanceId, InstanceName};
+use crate::domain::time::WallTime;
 use crate::driver::host::rotate;
+use crate::store::StoreError;
 
 /// A log of nginx's or acc's own is rotated above this many bytes.
 const LOG_MAX: u64 = 10 * 1024 * 1024;
+
+/// A pass looks at the logs of at least so many instances.
+const LEAST_SHARE: i64 = 100;
+
+/// And of at most so many for each second between two passes.
+const MOST_A_SECOND: i64 = 15;
 
 /// Does it all; what does not work is a line of the pass.
 pub(super) async fn keep(world: &Arc<World>, pass: &mut Pass) {
@@ -25,12 +34,10 @@ pub(super) async fn keep(world: &Arc<World>, pass: &mut Pass) {
         pass.lines.push(line("acc", "error", chain(&e)));
     }
     let config = world.config();
-    let mut names: Vec<String> = live.iter().map(ToString::to_string).collect();
-    if sweep_is_due(world.now(), config.idle.check_every) {
-        match world.store.names() {
-            Ok(all) => names = all,
-            Err(e) => pass.lines.push(line("acc", "error", chain(&e))),
-        }
+    let mut names: BTreeSet<String> = live.iter().map(ToString::to_string).collect();
+    match next_sleepers(world, config.idle.check_every) {
+        Ok(sleepers) => names.extend(sleepers),
+        Err(e) => pass.lines.push(line("acc", "error", chain(&e))),
     }
     for log in logs(&config, &names) {
         // nginx and acc append, so the copy and the cut lose nothing but what comes between them. A log that was cut looks
@@ -39,19 +46,38 @@ pub(super) async fn keep(world: &Arc<World>, pass: &mut Pass) {
             pass.lines.push(line("acc", "error", format!("could not rotate `{}`: {e}", log.display())));
         }
     }
-    if let Err(e) = world.store.prune_events(world.clock.wall()) {
+    let age = i64::try_from(config.events.keep_for.as_millis()).unwrap_or(i64::MAX);
+    let since = WallTime(world.clock.wall().0.saturating_sub(age));
+    let bounded = world.store.prune_events(since, config.events.keep).and_then(|()| world.store.bound_wal());
+    if let Err(e) = bounded {
         pass.lines.push(line("acc", "error", chain(&e)));
     }
 }
 
-/// A sleeper's log grows too, when nobody may wake it and a crawler asks all the same. All of them are looked at in one minute
-/// of each hour, or in every pass where passes are rare.
-fn sweep_is_due(now: Timestamp, check_every: Option<Duration>) -> bool {
-    (now.0 / 60_000).is_multiple_of(60) || check_every.is_some_and(|pause| pause > Duration::from_secs(60))
+/// A sleeper's log grows too, when nobody may wake it and a crawler asks all the same. Each pass looks at the next few of all
+/// instances, so that it takes no longer with ten thousand of them; all are seen to within the hour, beyond 50,000 within a few.
+fn next_sleepers(world: &World, check_every: Option<Duration>) -> Result<Vec<String>, StoreError> {
+    let Some(newest) = world.store.newest()? else { return Ok(Vec::new()) };
+    let share = share(newest, check_every);
+    let last = match world.serving() {
+        true => InstanceId(world.swept.load(Ordering::Relaxed)),
+        // A command that runs the pass by itself remembers nothing: it begins where its minute says.
+        false => InstanceId(i64::try_from(world.now().0 / 60_000).unwrap_or(0).wrapping_mul(i64::from(share)).rem_euclid(newest.0 + 1)),
+    };
+    let found = world.store.names_after(last, share)?;
+    world.swept.store(found.last().map_or(0, |(id, _)| id.0), Ordering::Relaxed);
+    Ok(found.into_iter().map(|(_, name)| name).collect())
+}
+
+/// How many of them in one pass. Without passes of its own it is run by cron, once a minute as a rule.
+fn share(newest: InstanceId, check_every: Option<Duration>) -> u32 {
+    let pause = i64::try_from(check_every.unwrap_or(Duration::from_secs(60)).as_secs()).unwrap_or(i64::MAX);
+    let part = newest.0.saturating_mul(pause) / 3600;
+    u32::try_from(part.clamp(LEAST_SHARE, pause.saturating_mul(MOST_A_SECOND).max(LEAST_SHARE))).unwrap_or(u32::MAX)
 }
 
 /// Logs that no supervisor bounds: requests to these instances, and what acc's own parts say.
-fn logs(config: &Config, names: &[String]) -> Vec<PathBuf> {
+fn logs(config: &Config, names: &BTreeSet<String>) -> Vec<PathBuf> {
     let requests = names.iter().flat_map(|name| [config.access_log(name), config.uncounted_log(name)]);
     requests.chain(["server", "nginx", "nginx-error"].map(|part| config.own_log(part))).collect()
 }
@@ -61,11 +87,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_logs_are_looked_at_once_an_hour_or_when_passes_are_rare() {
-        let minute = |m: u64| Timestamp(m * 60_000 + 30_000);
-        assert!(sweep_is_due(minute(120), Some(Duration::from_secs(30))));
-        assert!(!sweep_is_due(minute(121), Some(Duration::from_secs(30))));
-        assert!(!sweep_is_due(minute(121), None));
-        assert!(sweep_is_due(minute(121), Some(Duration::from_secs(600))));
+    fn a_pass_looks_at_few_logs_and_all_passes_of_an_hour_at_all() {
+        let share = |newest, pause| i64::from(share(InstanceId(newest), pause));
+        let seconds = |s| Some(Duration::from_secs(s));
+        assert_eq!(share(10, seconds(30)), LEAST_SHARE);
+        assert_eq!(share(10_000, seconds(30)), LEAST_SHARE);
+        assert!(share(40_000, seconds(30)) * 120 >= 40_000 - 120);
+        assert!(share(40_000, None) * 60 >= 40_000 - 60);
+        assert!(share(1_000_000, seconds(30)) < 500);
+        assert!(share(10_000, seconds(24 * 3600)) >= 10_000);
     }
 }

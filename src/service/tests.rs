@@ -2,6 +2,7 @@
 
 mod clock;
 mod found;
+mod many;
 mod registry;
 
 use std::path::Path;

@@ -13,7 +13,9 @@ use crate::domain::lifecycle::Phase;
 use crate::domain::time::WallTime;
 use crate::driver::host::clock::{Clock, SystemClock};
 use crate::driver::host::process;
-use crate::store::{EventRow, Filter, Row, Store};
+use crate::store::{EventRow, Row, Store};
+
+pub use crate::store::{Filter, WAL_TOO_LARGE};
 
 /// What stands for the value of a secret.
 const MASK: &str = "****";
@@ -32,8 +34,8 @@ impl Reader {
     }
 
     /// Instances by name.
-    pub fn list(&self, phase: Option<&str>, model: Option<&str>, limit: Option<usize>) -> Result<Vec<InstanceView>, ServiceError> {
-        let rows = self.store.list(&Filter { phase, model, limit }).map_err(super::error::store)?;
+    pub fn list(&self, filter: &Filter<'_>) -> Result<Vec<InstanceView>, ServiceError> {
+        let rows = self.store.list(filter).map_err(super::error::store)?;
         let mut masks = Masks::default();
         Ok(rows.iter().map(|row| view(&self.config, row, &mut masks)).collect())
     }
@@ -41,6 +43,12 @@ impl Reader {
     /// One instance by name or number.
     pub fn find(&self, given: &str) -> Result<InstanceView, ServiceError> {
         Ok(of_row(&self.config, &find_row(&self.store, given)?))
+    }
+
+    /// Bytes of the database's log that are not written back yet.
+    #[must_use]
+    pub fn wal_size(&self) -> u64 {
+        self.store.wal_size()
     }
 
     /// The newest `lines` lines of the ledger, oldest first.

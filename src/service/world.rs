@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard};
@@ -15,7 +15,7 @@ use super::error::ServiceError;
 use super::registry::Registry;
 use super::turns::Turns;
 use crate::config::Config;
-use crate::domain::instance::Instance;
+use crate::domain::instance::{Instance, Process};
 use crate::domain::lifecycle::Limits;
 use crate::domain::time::{Timestamp, WallTime};
 use crate::driver::activity::Activity;
@@ -23,7 +23,7 @@ use crate::driver::edge::Edge;
 use crate::driver::host::clock::Clock;
 use crate::driver::host::fault;
 use crate::driver::probe::Probe;
-use crate::driver::supervisor::{Service, Supervisor};
+use crate::driver::supervisor::{Service, Supervisor, SupervisorError};
 use crate::store::Store;
 
 /// The parts a [`World`] is made of.
@@ -73,7 +73,11 @@ pub struct World {
     halting: AtomicBool,
     serving: AtomicBool,
     revived: AtomicU64,
+    /// The instance whose logs were looked at last, see `housekeeping`.
+    pub(super) swept: AtomicI64,
     building: Mutex<HashMap<String, Weak<AsyncMutex<()>>>>,
+    /// What keeps this server, when its supervisor did not start that.
+    keeper: Mutex<Option<Process>>,
 }
 
 impl World {
@@ -100,7 +104,9 @@ impl World {
             halting: AtomicBool::new(false),
             serving: AtomicBool::new(false),
             revived: AtomicU64::new(0),
+            swept: AtomicI64::new(0),
             building: Mutex::default(),
+            keeper: Mutex::default(),
         })
     }
 
@@ -134,6 +140,24 @@ impl World {
     /// This is acc's server, not a command that runs a verb by itself.
     pub fn set_serving(&self) {
         self.serving.store(true, Ordering::SeqCst);
+    }
+
+    /// Another keeper than the one that its supervisor started keeps this server: the record of it follows.
+    ///
+    /// # Errors
+    /// It could not be written down; the next pass tries again.
+    pub async fn set_keeper(&self, keeper: Process) -> Result<(), SupervisorError> {
+        *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
+        self.note_keeper().await
+    }
+
+    /// Writes it down again: a command that found none may have started another one in between.
+    pub(super) async fn note_keeper(&self) -> Result<(), SupervisorError> {
+        let keeper = *self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        match keeper {
+            Some(keeper) => self.supervisor.keep_service("server", keeper).await,
+            None => Ok(()),
+        }
     }
 
     /// The supervisor had died and was brought back just now.

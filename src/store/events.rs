@@ -6,10 +6,8 @@ use super::{Store, StoreError};
 use crate::domain::name::InstanceId;
 use crate::domain::time::WallTime;
 
-/// Oldest entries beyond this many are dropped.
-const KEEP: i64 = 100_000;
-/// Entries older than this are dropped: 90 days.
-const KEEP_MS: i64 = 90 * 24 * 3600 * 1000;
+/// At most this many lines go at once: nobody waits long for the database, and the rest goes with the next calls.
+const AT_ONCE: i64 = 5_000;
 
 /// A line of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,42 +33,55 @@ impl Store {
 
     /// The same for one that has more to say.
     pub fn record_row(&self, instance: Option<InstanceId>, row: &EventRow) -> Result<(), StoreError> {
+        let sql = "INSERT INTO events (at, instance, name, kind, detail, phases) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         let values = params![row.at.0, instance.map(|i| i.0), row.name, row.kind, row.detail, row.phases];
-        self.writer()?
-            .prepare_cached("INSERT INTO events (at, instance, name, kind, detail, phases) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")
-            .and_then(|mut s| s.execute(values))
-            .map(|_| ())
-            .map_err(|e| self.error(&e))
+        self.change(&*self.writer()?, sql, values).map(drop)
     }
 
     /// The newest `lines` lines, oldest first, of one instance or of all.
     pub fn events(&self, instance: Option<InstanceId>, lines: usize) -> Result<Vec<EventRow>, StoreError> {
         let connection = self.connection();
+        let limit = i64::try_from(lines).unwrap_or(i64::MAX);
+        let row = |r: &rusqlite::Row<'_>| {
+            Ok(EventRow { at: WallTime(r.get(0)?), name: r.get(1)?, kind: r.get(2)?, detail: r.get(3)?, phases: r.get(4)? })
+        };
         let read = || -> rusqlite::Result<Vec<EventRow>> {
-            let mut statement = connection.prepare_cached(match instance {
-                Some(_) => "SELECT at, name, kind, detail, phases FROM events WHERE instance = ?1 ORDER BY id DESC LIMIT ?2",
-                None => "SELECT at, name, kind, detail, phases FROM events WHERE ?1 IS NULL ORDER BY id DESC LIMIT ?2",
-            })?;
-            let limit = i64::try_from(lines).unwrap_or(i64::MAX);
-            let rows = statement.query_map(params![instance.map(|i| i.0), limit], |r| {
-                Ok(EventRow { at: WallTime(r.get(0)?), name: r.get(1)?, kind: r.get(2)?, detail: r.get(3)?, phases: r.get(4)? })
-            })?;
-            rows.collect()
+            match instance {
+                Some(id) => self
+                    .prepared(
+                        &connection,
+                        "SELECT at, name, kind, detail, phases FROM events WHERE instance = ?1 ORDER BY id DESC LIMIT ?2",
+                    )?
+                    .query_map(params![id.0, limit], row)?
+                    .collect(),
+                None => self
+                    .prepared(&connection, "SELECT at, name, kind, detail, phases FROM events ORDER BY id DESC LIMIT ?1")?
+                    .query_map(params![limit], row)?
+                    .collect(),
+            }
         };
         let mut rows = read().map_err(|e| self.error(&e))?;
         rows.reverse();
         Ok(rows)
     }
 
-    /// Drops what is too old or too much.
-    pub fn prune_events(&self, now: WallTime) -> Result<(), StoreError> {
-        self.writer()?
-            .prepare_cached(
-                "DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?1 OR id <= (SELECT max(id) FROM \
-                 (SELECT id, at FROM events ORDER BY id LIMIT 1000) WHERE at < ?2)",
-            )
-            .and_then(|mut s| s.execute(params![KEEP, now.0 - KEEP_MS]))
-            .map(|_| ())
-            .map_err(|e| self.error(&e))
+    /// Drops the oldest lines that are from before `since` or more than `keep`; when there are very many, some of them. It reads
+    /// only what it drops.
+    pub fn prune_events(&self, since: WallTime, keep: usize) -> Result<(), StoreError> {
+        let connection = self.writer()?;
+        let sql = "SELECT (SELECT min(id) FROM events), (SELECT max(id) FROM events), \
+                   (SELECT id FROM events WHERE at >= ?1 ORDER BY id LIMIT 1)";
+        let row = |r: &rusqlite::Row<'_>| Ok((r.get(0)?, r.get(1)?, r.get(2)?));
+        let found: (Option<i64>, Option<i64>, Option<i64>) =
+            self.prepared(&connection, sql).and_then(|mut s| s.query_row([since.0], row)).map_err(|e| self.error(&e))?;
+        let (Some(oldest), Some(newest), young) = found else { return Ok(()) };
+        let too_many = newest.saturating_sub(i64::try_from(keep).unwrap_or(i64::MAX));
+        // The ledger is in the order of time, whatever the wall clock said: what comes after a young line is young.
+        let too_old = young.map_or(newest, |young| young - 1);
+        let last = too_many.max(too_old).min(oldest + AT_ONCE - 1);
+        if last < oldest {
+            return Ok(());
+        }
+        self.change(&connection, "DELETE FROM events WHERE id <= ?1", [last]).map(drop)
     }
 }

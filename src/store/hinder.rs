@@ -1,5 +1,6 @@
 //! For tests: a database in memory that outlives the acc that uses it, and writes that fail when the test says so.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,6 +28,23 @@ impl Hindrance {
     }
 }
 
+/// The text of every statement that was used.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Heard(Arc<Mutex<BTreeSet<String>>>);
+
+impl Heard {
+    pub(super) fn note(&self, sql: &str) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !all.contains(sql) {
+            all.insert(sql.to_owned());
+        }
+    }
+
+    pub(super) fn all(&self) -> BTreeSet<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 impl Store {
     /// A database that is nowhere but in memory.
     pub(crate) fn in_memory() -> Result<Self, StoreError> {
@@ -39,7 +57,7 @@ impl Store {
 
     /// The same database for another acc: what a file on the disk is to the next process.
     pub(crate) fn twin(&self) -> Self {
-        Self { path: self.path.clone(), connection: self.connection.clone(), hindrance: self.hindrance.clone() }
+        Self { path: self.path.clone(), connection: self.connection.clone(), hindrance: self.hindrance.clone(), heard: self.heard.clone() }
     }
 
     /// Names and phases of all instances: all that a test looks at often.

@@ -1,11 +1,12 @@
 //! Rows of instances: made, read, saved, removed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::types::FromSql;
+use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, params};
 
-use super::{Store, StoreError, encode};
+use super::{Store, StoreError, Work, encode};
 use crate::domain::instance::{Launch, Process, Wanted};
 use crate::domain::lifecycle::{Phase, Stored};
 use crate::domain::name::{HostName, InstanceId, InstanceName};
@@ -97,43 +98,18 @@ pub struct Filter<'a> {
     pub phase: Option<&'a str>,
     /// Only of this model.
     pub model: Option<&'a str>,
+    /// Only those whose names come after this one.
+    pub after: Option<&'a str>,
     /// At most this many.
     pub limit: Option<usize>,
-}
-
-/// Work of several steps that was begun.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Work {
-    /// To be undone.
-    Create,
-    /// To be finished, if its phase was written.
-    Destroy,
-    /// To be finished.
-    Purge,
-}
-
-impl Work {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Create => "create",
-            Self::Destroy => "destroy",
-            Self::Purge => "purge",
-        }
-    }
-
-    /// The database allows no other words.
-    fn parse(text: &str) -> Self {
-        match text {
-            "create" => Self::Create,
-            "destroy" => Self::Destroy,
-            _ => Self::Purge,
-        }
-    }
 }
 
 const COLUMNS: &str = "id, name, model, port, params, launch, launch_key, owner, idle_ms, created_at, last_wake_at, \
      last_active_at, wakes, phase, wanted, run, pid, pid_start, boot, since, quiet_since, failures, failure, retry_at, mark, \
      looked_at, (SELECT group_concat(host, ' ') FROM (SELECT host FROM hosts WHERE instance = instances.id ORDER BY place))";
+
+const HAS_NAME: &str = "SELECT 1 FROM instances WHERE name = ?1";
+const RELAUNCH: &str = "UPDATE instances SET launch = ?2, launch_key = ?3 WHERE id = ?1";
 
 impl Store {
     /// Makes a row and its journal entry; `finish` gets the new number and returns the launch and its key, so that all of
@@ -148,11 +124,7 @@ impl Store {
             let id = self.insert_row(tx, new)?;
             match finish(id) {
                 Ok((launch, key)) => {
-                    tx.execute(
-                        "UPDATE instances SET launch = ?2, launch_key = ?3 WHERE id = ?1",
-                        params![id.0, encode::launch(&launch), key],
-                    )
-                    .map_err(|e| self.error(&e))?;
+                    self.change(tx, RELAUNCH, params![id.0, encode::launch(&launch), key])?;
                     Ok(id)
                 }
                 Err(e) => {
@@ -167,16 +139,16 @@ impl Store {
 
     fn insert_row(&self, tx: &Transaction<'_>, new: &NewRow<'_>) -> Result<InstanceId, StoreError> {
         let say = |e: &rusqlite::Error| self.error(e);
-        let taken = |sql: &str, value: &str| tx.query_row(sql, [value], |_| Ok(())).optional().map_err(|e| say(&e));
-        if taken("SELECT 1 FROM instances WHERE name = ?1", new.name.as_str())?.is_some() {
+        if self.is_there(tx, HAS_NAME, new.name.as_str())? {
             return Err(StoreError::Taken(format!("the name `{}`", new.name)));
         }
         for host in new.hosts {
-            if taken("SELECT 1 FROM hosts WHERE host = ?1", host.as_str())?.is_some() {
+            if self.is_there(tx, "SELECT 1 FROM hosts WHERE host = ?1", host.as_str())? {
                 return Err(StoreError::Taken(format!("the host `{host}`")));
             }
         }
-        tx.prepare_cached(
+        self.prepared(
+            tx,
             "INSERT INTO instances (name, model, port, params, owner, idle_ms, created_at, phase, wanted, boot, since, quiet_since) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         )
@@ -202,11 +174,9 @@ impl Store {
         })?;
         let id = InstanceId(tx.last_insert_rowid());
         for (place, host) in (0_i64..).zip(new.hosts) {
-            tx.execute("INSERT INTO hosts (host, instance, place) VALUES (?1, ?2, ?3)", params![host.as_str(), id.0, place])
-                .map_err(|e| say(&e))?;
+            self.change(tx, "INSERT INTO hosts (host, instance, place) VALUES (?1, ?2, ?3)", params![host.as_str(), id.0, place])?;
         }
-        tx.execute("INSERT INTO journal (instance, work, at) VALUES (?1, 'create', ?2)", params![id.0, new.created_at.0])
-            .map_err(|e| say(&e))?;
+        self.note(tx, id, Work::Create, new.created_at)?;
         Ok(id)
     }
 
@@ -227,15 +197,17 @@ impl Store {
 
     /// All rows of the filter, by name.
     pub fn list(&self, filter: &Filter<'_>) -> Result<Vec<Row>, StoreError> {
-        self.many(
-            "(?1 IS NULL OR phase = ?1) AND (?2 IS NULL OR model = ?2) ORDER BY name LIMIT ?3",
-            params![filter.phase, filter.model, filter.limit.map_or(-1, |l| i64::try_from(l).unwrap_or(-1))],
-        )
+        // Each condition is only there when it is asked for: so there is an index for every way to ask, in the order of names.
+        let given = [(filter.phase.is_some(), "phase = ?1"), (filter.model.is_some(), "model = ?2"), (filter.after.is_some(), "name > ?3")];
+        let conditions: Vec<&str> = given.into_iter().filter(|(is_given, _)| *is_given).map(|(_, text)| text).collect();
+        let all = if conditions.is_empty() { "1".to_owned() } else { conditions.join(" AND ") };
+        let limit = filter.limit.map_or(-1, |l| i64::try_from(l).unwrap_or(-1));
+        self.many(&format!("{all} ORDER BY name LIMIT ?4"), params![filter.phase, filter.model, filter.after, limit])
     }
 
     /// Rows that are not simply asleep or destroyed.
     pub fn busy(&self) -> Result<Vec<Row>, StoreError> {
-        self.many("phase <> 'asleep' AND phase <> 'destroyed'", [])
+        self.many("phase IN ('creating', 'waking', 'awake', 'draining', 'stopping', 'failed')", [])
     }
 
     /// Rows that are wanted up and in service.
@@ -251,56 +223,72 @@ impl Store {
         )
     }
 
-    /// All names, for a hint or a free name.
+    /// All names, for a hint.
     pub fn names(&self) -> Result<Vec<String>, StoreError> {
+        self.column("SELECT name FROM instances ORDER BY name", [])
+    }
+
+    /// Names of the next instances after this number, at most so many, with their numbers.
+    pub fn names_after(&self, id: InstanceId, limit: u32) -> Result<Vec<(InstanceId, String)>, StoreError> {
         let connection = self.connection();
-        let read = || -> rusqlite::Result<Vec<String>> {
-            connection.prepare_cached("SELECT name FROM instances ORDER BY id")?.query_map([], |r| r.get(0))?.collect()
+        let read = || -> rusqlite::Result<Vec<_>> {
+            self.prepared(&connection, "SELECT id, name FROM instances WHERE id > ?1 ORDER BY id LIMIT ?2")?
+                .query_map(params![id.0, limit], |r| Ok((InstanceId(r.get(0)?), r.get(1)?)))?
+                .collect()
         };
         read().map_err(|e| self.error(&e))
     }
 
-    /// Ports given out, and the one given out last.
-    pub fn ports(&self) -> Result<(BTreeSet<u16>, Option<u16>), StoreError> {
-        let connection = self.connection();
-        let read = || -> rusqlite::Result<(BTreeSet<u16>, Option<u16>)> {
-            let mut statement = connection.prepare_cached("SELECT port FROM instances WHERE port IS NOT NULL ORDER BY id")?;
-            let ports: Vec<u16> = statement.query_map([], |r| r.get(0))?.collect::<Result<_, _>>()?;
-            let newest = ports.last().copied();
-            Ok((ports.into_iter().collect(), newest))
-        };
-        read().map_err(|e| self.error(&e))
+    /// The highest number of all instances.
+    pub fn newest(&self) -> Result<Option<InstanceId>, StoreError> {
+        Ok(self.column("SELECT id FROM instances ORDER BY id DESC LIMIT 1", [])?.pop().map(InstanceId))
+    }
+
+    /// Is this name taken?
+    pub fn has_name(&self, name: &str) -> Result<bool, StoreError> {
+        self.is_there(&self.connection(), HAS_NAME, name)
+    }
+
+    /// Is this port given out?
+    pub fn has_port(&self, port: u16) -> Result<bool, StoreError> {
+        self.is_there(&self.connection(), "SELECT 1 FROM instances WHERE port = ?1", port)
+    }
+
+    /// The port given out last, of those that still are.
+    pub fn newest_port(&self) -> Result<Option<u16>, StoreError> {
+        Ok(self.column("SELECT port FROM instances WHERE port IS NOT NULL ORDER BY id DESC LIMIT 1", [])?.pop())
     }
 
     /// Writes the machine down.
     pub fn save(&self, id: InstanceId, save: &Save<'_>) -> Result<(), StoreError> {
         let s = save.stored;
-        self.writer()?
-            .prepare_cached(
-                "UPDATE instances SET phase = ?2, wanted = ?3, run = ?4, pid = ?5, pid_start = ?6, boot = ?7, since = ?8, quiet_since = ?9, \
+        let connection = self.writer()?;
+        self.prepared(
+            &connection,
+            "UPDATE instances SET phase = ?2, wanted = ?3, run = ?4, pid = ?5, pid_start = ?6, boot = ?7, since = ?8, quiet_since = ?9, \
                  failures = ?10, failure = ?11, retry_at = ?12, last_wake_at = coalesce(?13, last_wake_at), \
                  wakes = wakes + (?13 IS NOT NULL), last_active_at = coalesce(?14, last_active_at) WHERE id = ?1",
-            )
-            .and_then(|mut statement| {
-                statement.execute(params![
-                    id.0,
-                    s.phase.as_str(),
-                    s.wanted.as_str(),
-                    i64::try_from(s.run).unwrap_or(i64::MAX),
-                    s.process.map(|p| p.pid),
-                    s.process.map(|p| i64::try_from(p.start_time).unwrap_or(0)),
-                    save.boot,
-                    stamp(s.since),
-                    stamp(s.quiet_since),
-                    s.failures,
-                    s.failure.as_ref().map(encode::failure),
-                    stamp(s.retry_at),
-                    save.woke_at.map(|t| t.0),
-                    save.active_at.map(|t| t.0),
-                ])
-            })
-            .map(|_| ())
-            .map_err(|e| self.error(&e))
+        )
+        .and_then(|mut statement| {
+            statement.execute(params![
+                id.0,
+                s.phase.as_str(),
+                s.wanted.as_str(),
+                i64::try_from(s.run).unwrap_or(i64::MAX),
+                s.process.map(|p| p.pid),
+                s.process.map(|p| i64::try_from(p.start_time).unwrap_or(0)),
+                save.boot,
+                stamp(s.since),
+                stamp(s.quiet_since),
+                s.failures,
+                s.failure.as_ref().map(encode::failure),
+                stamp(s.retry_at),
+                save.woke_at.map(|t| t.0),
+                save.active_at.map(|t| t.0),
+            ])
+        })
+        .map(|_| ())
+        .map_err(|e| self.error(&e))
     }
 
     /// Remembers what a look at the access log showed, and when it was last in use.
@@ -312,87 +300,39 @@ impl Store {
         quiet_since: Timestamp,
         active_at: Option<WallTime>,
     ) -> Result<(), StoreError> {
-        self.writer()?
-            .prepare_cached(
-                "UPDATE instances SET mark = ?2, looked_at = ?3, quiet_since = ?4, last_active_at = coalesce(?5, last_active_at) WHERE id = ?1",
-            )
-            .and_then(|mut s| {
-                let mark = format!("{} {} {}", mark.0, mark.1, mark.2);
-                s.execute(params![id.0, mark, stamp(at), stamp(quiet_since), active_at.map(|t| t.0)])
-            })
-            .map(|_| ())
-            .map_err(|e| self.error(&e))
+        let mark = format!("{} {} {}", mark.0, mark.1, mark.2);
+        let sql =
+            "UPDATE instances SET mark = ?2, looked_at = ?3, quiet_since = ?4, last_active_at = coalesce(?5, last_active_at) WHERE id = ?1";
+        let values = params![id.0, mark, stamp(at), stamp(quiet_since), active_at.map(|t| t.0)];
+        self.change(&*self.writer()?, sql, values).map(drop)
     }
 
     /// A launch made again.
     pub fn relaunch(&self, id: InstanceId, launch: &Launch, key: &str) -> Result<(), StoreError> {
-        self.writer()?
-            .execute("UPDATE instances SET launch = ?2, launch_key = ?3 WHERE id = ?1", params![id.0, encode::launch(launch), key])
-            .map(|_| ())
-            .map_err(|e| self.error(&e))
+        self.change(&*self.writer()?, RELAUNCH, params![id.0, encode::launch(launch), key]).map(drop)
     }
 
     /// Rows of another boot that say something runs: nothing does. Returns how many.
     pub fn forget_other_boots(&self, boot: &str) -> Result<usize, StoreError> {
         self.durably(|tx| {
-            tx.execute(
+            self.change(
+                tx,
                 "UPDATE instances SET phase = 'asleep', pid = NULL, pid_start = NULL WHERE boot <> ?1 AND \
                  phase IN ('waking', 'awake', 'draining', 'stopping')",
                 [boot],
             )
-            .map_err(|e| self.error(&e))
         })
-    }
-
-    /// Notes that work of several steps begins.
-    pub fn begin(&self, id: InstanceId, work: Work, at: WallTime) -> Result<(), StoreError> {
-        self.durably(|tx| self.note(tx, id, work, at))
-    }
-
-    fn note(&self, tx: &Transaction<'_>, id: InstanceId, work: Work, at: WallTime) -> Result<(), StoreError> {
-        tx.execute("INSERT OR REPLACE INTO journal (instance, work, at) VALUES (?1, ?2, ?3)", params![id.0, work.as_str(), at.0])
-            .map(|_| ())
-            .map_err(|e| self.error(&e))
-    }
-
-    /// A create that is being undone: from now on the instance is out of service and only waits to be removed.
-    pub fn condemn(&self, id: InstanceId, at: WallTime) -> Result<(), StoreError> {
-        self.durably(|tx| {
-            tx.execute("UPDATE instances SET phase = 'destroyed', pid = NULL, pid_start = NULL WHERE id = ?1", [id.0])
-                .map_err(|e| self.error(&e))?;
-            self.note(tx, id, Work::Purge, at)
-        })
-    }
-
-    /// Notes that it ended.
-    pub fn end(&self, id: InstanceId) -> Result<(), StoreError> {
-        self.durably(|tx| tx.execute("DELETE FROM journal WHERE instance = ?1", [id.0]).map(|_| ()).map_err(|e| self.error(&e)))
-    }
-
-    /// Work that was begun and has not ended.
-    pub fn unfinished(&self) -> Result<Vec<(InstanceId, Work)>, StoreError> {
-        let connection = self.connection();
-        let read = || -> rusqlite::Result<Vec<(InstanceId, Work)>> {
-            connection
-                .prepare_cached("SELECT instance, work FROM journal ORDER BY instance")?
-                .query_map([], |r| {
-                    let work: String = r.get(1)?;
-                    Ok((InstanceId(r.get(0)?), Work::parse(&work)))
-                })?
-                .collect()
-        };
-        read().map_err(|e| self.error(&e))
     }
 
     /// Removes the row and all that hangs on it but the ledger.
     pub fn delete(&self, id: InstanceId) -> Result<(), StoreError> {
-        self.durably(|tx| tx.execute("DELETE FROM instances WHERE id = ?1", [id.0]).map(|_| ()).map_err(|e| self.error(&e)))
+        self.durably(|tx| self.change(tx, "DELETE FROM instances WHERE id = ?1", [id.0]).map(drop))
     }
 
     fn one(&self, condition: &str, value: impl rusqlite::ToSql) -> Result<Option<Row>, StoreError> {
         let connection = self.connection();
-        let row = connection
-            .prepare_cached(&format!("SELECT {COLUMNS} FROM instances WHERE {condition}"))
+        let row = self
+            .prepared(&connection, &format!("SELECT {COLUMNS} FROM instances WHERE {condition}"))
             .and_then(|mut s| s.query_row([value], |r| Ok(read_row(r))).optional());
         row.map_err(|e| self.error(&e))?.transpose().map_err(|e| self.error(&e))
     }
@@ -400,10 +340,22 @@ impl Store {
     fn many(&self, condition: &str, values: impl rusqlite::Params) -> Result<Vec<Row>, StoreError> {
         let connection = self.connection();
         let read = || -> rusqlite::Result<Vec<Row>> {
-            let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM instances WHERE {condition}"))?;
+            let mut statement = self.prepared(&connection, &format!("SELECT {COLUMNS} FROM instances WHERE {condition}"))?;
             statement.query_map(values, read_row)?.collect()
         };
         read().map_err(|e| self.error(&e))
+    }
+
+    /// The first column of all rows.
+    fn column<T: FromSql>(&self, sql: &str, values: impl rusqlite::Params) -> Result<Vec<T>, StoreError> {
+        let connection = self.connection();
+        let read = || -> rusqlite::Result<Vec<T>> { self.prepared(&connection, sql)?.query_map(values, |r| r.get(0))?.collect() };
+        read().map_err(|e| self.error(&e))
+    }
+
+    /// Does this query find anything?
+    fn is_there(&self, connection: &Connection, sql: &str, value: impl ToSql) -> Result<bool, StoreError> {
+        self.prepared(connection, sql).and_then(|mut s| s.exists([value])).map_err(|e| self.error(&e))
     }
 }
 

@@ -3,32 +3,42 @@
 //! It never decides: the phase it writes is the one the instance's machine says. Durability: every write survives the death
 //! of acc (WAL); what makes or removes an instance is also synced to disk at once (`synchronous = FULL`), a phase is not,
 //! because after a power cut no process runs and every phase is found out anew anyway.
+//!
+//! No query reads more rows than it returns, however many instances sleep; a test looks at the plan of every one of them.
 
 mod encode;
 mod events;
 #[cfg(test)]
 mod hinder;
 mod instances;
+mod journal;
+mod wal;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, Params};
 use rusqlite_migration::{M, Migrations};
 
 pub use events::EventRow;
-pub use instances::{Filter, NewRow, Row, Save, Work};
+pub use instances::{Filter, NewRow, Row, Save};
+pub use journal::Work;
+pub use wal::WAL_TOO_LARGE;
 
 /// All migrations, oldest first; the position is the database's version. Never change or remove one, add at the end.
 const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0001_first.sql")),
     M::up(include_str!("migrations/0002_destroy.sql")),
-    M::up(include_str!("migrations/0003_phases.sql")),
+    M::up(include_str!("migrations/0003_many.sql")),
+    M::up(include_str!("migrations/0004_phases.sql")),
 ];
 
 /// How long to wait for another program that writes.
 const BUSY: Duration = Duration::from_secs(5);
+
+/// More than there are statements: none is ever prepared twice.
+const STATEMENTS: usize = 64;
 
 /// What can be wrong with the database.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +93,8 @@ pub struct Store {
     connection: Arc<Mutex<Connection>>,
     #[cfg(test)]
     hindrance: hinder::Hindrance,
+    #[cfg(test)]
+    heard: hinder::Heard,
 }
 
 impl Store {
@@ -97,17 +109,21 @@ impl Store {
         connection.pragma_update(None, "journal_mode", "WAL").map_err(say)?;
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(say)?;
         connection.pragma_update(None, "foreign_keys", true).map_err(say)?;
+        connection.pragma_update(None, "journal_size_limit", wal::KEPT).map_err(say)?;
         migrate(path, &mut connection)?;
         restrict(path);
         Ok(Self::over(path, connection))
     }
 
     fn over(path: &Path, connection: Connection) -> Self {
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
         Self {
             path: path.to_owned(),
             connection: Arc::new(Mutex::new(connection)),
             #[cfg(test)]
             hindrance: hinder::Hindrance::default(),
+            #[cfg(test)]
+            heard: hinder::Heard::default(),
         }
     }
 
@@ -153,6 +169,19 @@ impl Store {
 
     fn error(&self, e: &rusqlite::Error) -> StoreError {
         translate(&self.path, e)
+    }
+
+    /// A statement, prepared once. Every one comes by here, so that a test can look at its plan.
+    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "tests hear every statement here"))]
+    fn prepared<'c>(&self, connection: &'c Connection, sql: &str) -> rusqlite::Result<CachedStatement<'c>> {
+        #[cfg(test)]
+        self.heard.note(sql);
+        connection.prepare_cached(sql)
+    }
+
+    /// Runs a statement that returns nothing; how many rows it changed.
+    fn change(&self, connection: &Connection, sql: &str, values: impl Params) -> Result<usize, StoreError> {
+        self.prepared(connection, sql).and_then(|mut s| s.execute(values)).map_err(|e| self.error(&e))
     }
 
     /// Runs `work` in a transaction that is on the disk when this returns.

@@ -156,33 +156,190 @@ fn another_boot_means_nothing_runs() {
     assert_eq!((row.stored.phase, row.stored.process), (Phase::Asleep, None));
 }
 
+/// Uses every way to ask, so that [`Store::prepared`] hears every statement.
+fn use_everything(store: &Store) {
+    let id = add(store, "shop", Some(20_000), &["a.example.org"]).unwrap();
+    let machine = Machine::creating(Wanted::Auto, Timestamp(0)).stored();
+    store.save(id, &Save { stored: &machine, boot: "b", woke_at: None, active_at: None }).unwrap();
+    store.looked(id, (1, 2, 3), Timestamp(4), Timestamp(7), None).unwrap();
+    store.relaunch(id, &launch(), "key").unwrap();
+    store.forget_other_boots("b").unwrap();
+    drop((store.by_id(id), store.by_name("shop"), store.by_host("a.example.org")));
+    for (phase, model) in [(None, None), (Some("awake"), None), (None, Some("hello")), (Some("awake"), Some("hello"))] {
+        for after in [None, Some("a")] {
+            store.list(&Filter { phase, model, after, limit: Some(50) }).unwrap();
+        }
+    }
+    drop((store.busy(), store.wanted_up(), store.routed(), store.names(), store.names_after(id, 9), store.newest()));
+    drop((store.has_name("a"), store.has_port(1), store.newest_port(), store.unfinished()));
+    for n in 0..3 {
+        store.record(WallTime(n), Some(id), "shop", "woke", "x").unwrap();
+    }
+    drop((store.events(None, 9), store.events(Some(id), 9)));
+    store.prune_events(WallTime(2), 1).unwrap();
+    store.begin(id, Work::Purge, WallTime(0)).unwrap();
+    store.end(id).unwrap();
+    store.condemn(id, WallTime(0)).unwrap();
+    store.delete(id).unwrap();
+}
+
+/// Plans by which a query looks at more rows than it returns. What may be read from one end to the other: what is unfinished,
+/// the routed ones (all of which are returned), and whatever a `LIMIT` ends.
+fn bad_plans(store: &Store) -> Vec<String> {
+    let connection = store.connection();
+    let mut bad = Vec::new();
+    for sql in store.heard.all() {
+        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let plan: Vec<String> = statement.raw_query().mapped(|r| r.get(3)).map(Result::unwrap).collect();
+        // What is in a subquery has lines of its own.
+        let reads_all = |l: &str| l.starts_with("SCAN") && !l.starts_with("SCAN (subquery") && l != "SCAN CONSTANT ROW";
+        let returned = |l: &str| l == "SCAN journal" || l.contains("INDEX instances_tcp") || l.starts_with("SCAN hosts");
+        let is_hint = sql == "SELECT name FROM instances ORDER BY name";
+        let wrong = |l: &String| {
+            // The routes are put together from two lists.
+            l.contains("TEMP B-TREE") && !l.contains("UNION USING") || reads_all(l) && !returned(l) && !is_hint && !sql.contains(" LIMIT ")
+        };
+        if plan.iter().any(wrong) {
+            bad.push(format!("{sql}\n{plan:#?}"));
+        }
+    }
+    bad
+}
+
 #[test]
-fn hot_queries_use_an_index() {
+fn no_query_reads_all_instances_or_sorts_them() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("acc.db")).unwrap();
-    for condition in [
-        "name = 'a'",
-        "id = (SELECT instance FROM hosts WHERE host = 'a')",
-        "phase <> 'asleep' AND phase <> 'destroyed'",
-        "wanted = 'up' AND phase <> 'destroyed' AND phase <> 'creating'",
-    ] {
-        let connection = store.connection();
-        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN SELECT id FROM instances WHERE {condition}")).unwrap();
-        let plan: Vec<String> = statement.query_map([], |r| r.get(3)).unwrap().map(Result::unwrap).collect();
-        assert!(plan.iter().all(|line| !line.starts_with("SCAN") || line.contains("INDEX")), "{condition}: {plan:?}");
+    use_everything(&store);
+    assert!(store.heard.all().len() > 35, "{:#?}", store.heard.all());
+    assert_eq!(bad_plans(&store), [""; 0]);
+    for (index, needed_by) in [("instances_phase", 2), ("instances_model", 2), ("instances_up", 1), ("hosts_of", 5), ("events_of", 1)] {
+        store.connection().execute_batch(&format!("DROP INDEX {index}")).unwrap();
+        assert!(bad_plans(&store).len() >= needed_by, "without {index} nothing is wrong");
+    }
+}
+
+/// A statement that is prepared in another way is not heard by the test above.
+#[test]
+fn every_statement_is_prepared_in_one_place() {
+    for text in [include_str!("instances.rs"), include_str!("journal.rs"), include_str!("events.rs")] {
+        for other in [".prepare(", "prepare_cached", "query_row(\"", "execute(\"", "execute_batch"] {
+            assert!(!text.contains(other), "{other}");
+        }
     }
 }
 
 #[test]
-fn the_ledger_is_bounded() {
+fn a_page_goes_on_after_the_last_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("acc.db")).unwrap();
+    for name in ["c", "a", "e", "b", "d"] {
+        add(&store, name, None, &[]).unwrap();
+    }
+    let page = |phase, after, limit| {
+        let rows = store.list(&Filter { phase, model: Some("hello"), after, limit }).unwrap();
+        rows.iter().map(|r| r.name.to_string()).collect::<String>()
+    };
+    assert_eq!([page(None, None, Some(2)), page(None, Some("b"), Some(2)), page(None, Some("d"), Some(2))], ["ab", "cd", "e"]);
+    assert_eq!(page(Some("creating"), Some("bb"), None), "cde");
+    assert_eq!(page(Some("awake"), None, None), "");
+    let ids: Vec<i64> = store.names_after(InstanceId(2), 2).unwrap().into_iter().map(|(id, _)| id.0).collect();
+    assert_eq!((ids, store.newest().unwrap()), (vec![3, 4], Some(InstanceId(5))));
+}
+
+#[test]
+fn the_busy_are_all_but_sleepers_and_the_destroyed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("acc.db")).unwrap();
+    for phase in Phase::ALL {
+        let id = add(&store, phase.as_str(), None, &[]).unwrap();
+        let mut stored = Machine::creating(Wanted::Auto, Timestamp(0)).stored();
+        stored.phase = phase;
+        store.save(id, &Save { stored: &stored, boot: "b1", woke_at: None, active_at: None }).unwrap();
+    }
+    let busy: Vec<Phase> = store.busy().unwrap().iter().map(|r| r.stored.phase).collect();
+    assert!(Phase::ALL.iter().all(|p| busy.contains(p) != matches!(p, Phase::Asleep | Phase::Destroyed)), "{busy:?}");
+}
+
+#[test]
+fn the_ledger_is_bounded_by_age_and_by_count() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("acc.db")).unwrap();
     let day = 24 * 3600 * 1000;
     for n in 0..5 {
         store.record(WallTime(n * 40 * day), None, "a", "woke", "x").unwrap();
     }
-    store.prune_events(WallTime(5 * 40 * day)).unwrap();
+    store.prune_events(WallTime(110 * day), 5).unwrap();
     assert_eq!(store.events(None, 10).unwrap().len(), 2);
+    store.prune_events(WallTime(0), 1).unwrap();
+    assert_eq!(store.events(None, 10).unwrap().iter().map(|e| e.at.0 / day).collect::<Vec<_>>(), [160]);
+    // After a wall clock that was set back nothing is older than the oldest: the count still holds.
+    store.record(WallTime(1), None, "a", "woke", "x").unwrap();
+    store.prune_events(WallTime(0), 1).unwrap();
+    assert_eq!(store.events(None, 10).unwrap().len(), 1);
+}
+
+/// Writes about so many bytes into the log of the database.
+fn fill(store: &Store, bytes: usize) {
+    let detail = "x".repeat(100_000);
+    for n in 0..bytes / detail.len() {
+        store.record(WallTime(0), None, "a", "woke", &detail).unwrap();
+        store.prune_events(WallTime(0), 10).unwrap();
+        assert!(n < 10_000);
+    }
+}
+
+#[test]
+fn readers_that_let_go_do_not_make_the_log_grow() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("acc.db");
+    let store = Store::open(&path).unwrap();
+    add(&store, "a", None, &[]).unwrap();
+    // As `acc logs -f` or `acc prove`: open for long, asking now and then.
+    let reader = Store::open_readonly(&path).unwrap();
+    for _ in 0..10 {
+        reader.list(&Filter::default()).unwrap();
+        reader.events(None, 5).unwrap();
+        fill(&store, 4_000_000);
+    }
+    assert!(store.wal_size() < 12 * 1024 * 1024, "{}", store.wal_size());
+}
+
+#[test]
+fn a_reader_that_holds_on_makes_it_grow_only_until_it_lets_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("acc.db");
+    let store = Store::open(&path).unwrap();
+    let foreign = Connection::open(&path).unwrap();
+    foreign.execute_batch("BEGIN; SELECT count(*) FROM instances").unwrap();
+    let _: i64 = foreign.query_row("SELECT count(*) FROM instances", [], |r| r.get(0)).unwrap();
+    fill(&store, 24_000_000);
+    store.bound_wal().unwrap();
+    let held = store.wal_size();
+    assert!(held > 16 * 1024 * 1024, "{held}");
+    add(&store, "a", None, &[]).unwrap();
+    foreign.execute_batch("COMMIT").unwrap();
+    store.bound_wal().unwrap();
+    assert_eq!(store.wal_size(), 0);
+    assert!(store.by_name("a").unwrap().is_some());
+}
+
+#[test]
+fn a_database_of_the_second_version_gets_the_indexes_of_the_third() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("acc.db");
+    let mut connection = Connection::open(&path).unwrap();
+    Migrations::from_slice(&MIGRATIONS[..2]).to_latest(&mut connection).unwrap();
+    connection
+        .execute_batch(
+            "INSERT INTO instances (id, name, model, port, params, created_at, phase, wanted, boot, since, quiet_since) \
+             VALUES (7, 'a', 'm', 20001, '{}', 0, 'awake', 'auto', 'b', 0, 0)",
+        )
+        .unwrap();
+    drop(connection);
+    let store = Store::open(&path).unwrap();
+    assert_eq!((store.busy().unwrap().len(), store.newest_port().unwrap()), (1, Some(20_001)));
+    assert!(store.has_port(20_001).unwrap() && !store.has_port(20_002).unwrap());
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub struct App {
     /// The model made for it.
     pub model: &'static str,
     /// Program and arguments; `SOCKET` stands for the path of its socket.
-    argv: Vec<String>,
+    pub argv: Vec<String>,
 }
 
 impl App {

@@ -5,9 +5,15 @@
 //! `--strict`, the exit code.
 
 mod apps;
+mod awake;
+mod binary;
+mod chart;
+mod density;
 mod herd;
 mod limits;
 mod machine;
+mod peers;
+mod procs;
 mod round;
 mod table;
 mod wake;
@@ -24,10 +30,15 @@ usage: tests/bench/run [GROUP…] [OPTION…]
 groups (all of them when none is named):
   wake      the first request to a sleeper, against the application's own start
   herd      500 and 1,000 first requests at once
+  awake     requests to an awake instance, against nginx as one would configure it by hand: awake-nginx and awake-builtin
+  density   ten thousand sleepers against ten
+  binary    its size and its start
 
 options:
   --json FILE    the same as JSON
+  --svg DIR      charts: wake.svg, cost.svg
   --rounds N     repetitions of each wake (default 40)
+  --peers        also other tools that are installed here: Passenger, uWSGI's emperor, systemd-socket-proxyd, php-fpm
   --quick        a few repetitions of the cheap parts, to see that it works; its figures are worth nothing
   --strict       exit code 1 when a goal was missed
 ";
@@ -43,13 +54,46 @@ pub struct Settings {
     wakes: usize,
     /// Herds of each size.
     herds: usize,
+    /// Runs of wrk for each side.
+    loads: usize,
+    /// How long each of them is.
+    load_seconds: u32,
+    /// Wakes of each peer.
+    peers: usize,
+    /// The program that measures many sleepers.
+    density: Option<PathBuf>,
     /// Rest between the sleep of an instance and the next request.
     settle: Duration,
 }
 
 impl Settings {
-    const FULL: Self = Self { quick: false, warm: 2, wakes: 40, herds: 9, settle: Duration::from_millis(60) };
-    const QUICK: Self = Self { quick: true, warm: 0, wakes: 3, herds: 2, settle: Duration::from_millis(5) };
+    const FULL: Self = Self {
+        quick: false,
+        warm: 2,
+        wakes: 40,
+        herds: 9,
+        loads: 5,
+        load_seconds: 2,
+        peers: 8,
+        density: None,
+        settle: Duration::from_millis(60),
+    };
+    const QUICK: Self = Self {
+        quick: true,
+        warm: 0,
+        wakes: 3,
+        herds: 2,
+        loads: 1,
+        load_seconds: 1,
+        peers: 1,
+        density: None,
+        settle: Duration::from_millis(5),
+    };
+
+    /// Connections of wrk.
+    fn connections(&self) -> &'static [usize] {
+        if self.quick { &[8] } else { &[32, 256] }
+    }
 }
 
 /// What was asked for.
@@ -57,38 +101,52 @@ impl Settings {
 struct Asked {
     groups: Vec<String>,
     json: Option<PathBuf>,
+    svg: Option<PathBuf>,
     strict: bool,
     help: bool,
     settings: Settings,
 }
 
-const GROUPS: &[&str] = &["wake", "herd"];
+const GROUPS: &[&str] = &["wake", "herd", "awake-nginx", "awake-builtin", "density", "binary", "peers"];
 
 fn read(arguments: Vec<String>) -> Result<Asked, String> {
-    let mut asked = Asked { groups: Vec::new(), json: None, strict: false, help: false, settings: Settings::FULL };
-    let mut rounds: Option<usize> = None;
+    let mut asked = Asked { groups: Vec::new(), json: None, svg: None, strict: false, help: false, settings: Settings::FULL };
+    let (mut rounds, mut peers): (Option<usize>, bool) = (None, false);
     let mut rest = arguments.into_iter();
     while let Some(argument) = rest.next() {
         let mut value = || rest.next().ok_or_else(|| format!("`{argument}` needs a value"));
         match argument.as_str() {
             "--json" => asked.json = Some(value()?.into()),
+            "--svg" => asked.svg = Some(value()?.into()),
             "--rounds" => rounds = Some(value()?.parse().map_err(|_| "`--rounds` takes a number".to_owned())?),
             "--quick" => asked.settings = Settings::QUICK,
+            "--peers" => peers = true,
             "--strict" => asked.strict = true,
             "--help" | "-h" => asked.help = true,
             // What `cargo bench` adds by itself.
             "--bench" => {}
+            "awake" => asked.groups.extend(["awake-nginx", "awake-builtin"].map(str::to_owned)),
             group if GROUPS.contains(&group) => asked.groups.push(argument),
             _ => return Err(format!("`{argument}` is neither a group ({}) nor an option", GROUPS.join(", "))),
         }
     }
+    asked.settings.density = density_program();
     if asked.groups.is_empty() {
-        asked.groups = GROUPS.iter().map(|g| (*g).to_owned()).collect();
+        asked.groups = GROUPS.iter().filter(|g| **g != "peers").map(|g| (*g).to_owned()).collect();
+    }
+    if peers {
+        asked.groups.push("peers".to_owned());
     }
     if let Some(rounds) = rounds {
         (asked.settings.wakes, asked.settings.herds) = (rounds, rounds.min(asked.settings.herds));
     }
     Ok(asked)
+}
+
+/// Where `tests/bench/run` has built the program that measures many sleepers.
+#[expect(clippy::disallowed_methods, reason = "the script that builds the programs says where they are")]
+fn density_program() -> Option<PathBuf> {
+    std::env::var_os("ACC_BENCH_DENSITY").map(PathBuf::from)
 }
 
 /// Measures what the arguments ask for and prints it.
@@ -111,12 +169,26 @@ pub fn main(arguments: Vec<String>) -> ExitCode {
         report.add(match group.as_str() {
             "wake" => wake::measure(&asked.settings),
             "herd" => herd::measure(&asked.settings),
+            "awake-nginx" => awake::nginx(&asked.settings),
+            "awake-builtin" => awake::builtin(&asked.settings),
+            "density" => density::measure(&asked.settings),
+            "peers" => peers::measure(&asked.settings),
+            "binary" => binary::measure(&asked.settings),
             _ => Report::default(),
         });
     }
     print!("{}\n{}", machine::text(&machine), report.text());
     if let Some(path) = &asked.json {
         std::fs::write(path, format!("{:#}\n", report.json(&machine))).unwrap();
+    }
+    if let Some(dir) = &asked.svg {
+        std::fs::create_dir_all(dir).unwrap();
+        if !report.phases.is_empty() {
+            std::fs::write(dir.join("wake.svg"), chart::wakes(&report.phases, "Where the time of a wake goes (medians)")).unwrap();
+        }
+        if !report.curves.is_empty() {
+            std::fs::write(dir.join("cost.svg"), chart::costs(&report.curves, "Cost against the number of sleeping instances")).unwrap();
+        }
     }
     let missed = report.rows.iter().filter(|r| r.verdict() == Verdict::Fail).count();
     if asked.strict && missed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
@@ -134,7 +206,8 @@ mod tests {
     fn arguments_are_read() {
         let asked = read(words("wake --rounds 7 --json x.json")).unwrap();
         assert_eq!((asked.groups, asked.settings.wakes, asked.json), (words("wake"), 7, Some("x.json".into())));
-        assert_eq!(read(Vec::new()).unwrap().groups.len(), GROUPS.len());
+        assert_eq!(read(Vec::new()).unwrap().groups.len(), GROUPS.len() - 1);
+        assert_eq!(read(words("wake --peers")).unwrap().groups, words("wake peers"));
         assert!(read(words("awoke")).unwrap_err().contains("neither a group"));
         assert!(read(words("--json")).unwrap_err().contains("needs a value"));
     }

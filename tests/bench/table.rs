@@ -122,6 +122,7 @@ impl Row {
             _ if self.sample.is_none() => String::new(),
             Kind::Plain => self.in_unit(self.figure),
             Kind::Added => format!("{:+}", Signed(self.figure)) + " " + self.unit(),
+            Kind::Ratio if !self.figure.is_finite() => "?".to_owned(),
             Kind::Ratio => format!("{:.3} x", self.figure),
         }
     }
@@ -219,8 +220,8 @@ pub struct Phases {
 pub struct Curve {
     /// What it costs, with the unit.
     pub name: String,
-    /// Number of instances and cost.
-    pub points: Vec<(f64, f64)>,
+    /// Number of instances and cost; each line is from one run.
+    pub runs: Vec<Vec<(f64, f64)>>,
 }
 
 /// Everything that one run found out.
@@ -252,8 +253,14 @@ impl Report {
         }
         let mut text = columns(&table);
         text += "\nspread: repetitions, then min/p5/p50/p95/max of what was measured, and of the reference\n";
-        let spreads: Vec<[String; 3]> =
-            self.rows.iter().filter(|r| r.sample.is_some()).map(|r| [format!("  {}", r.what), r.spread_text(), r.note.clone()]).collect();
+        let mut spreads: Vec<[String; 3]> = Vec::new();
+        for row in self.rows.iter().filter(|r| r.sample.is_some()) {
+            let line = [format!("  {}", row.what), row.spread_text(), row.note.clone()];
+            // Two ranks of the same samples have one spread.
+            if spreads.last().is_none_or(|last| last[1..] != line[1..]) {
+                spreads.push(line);
+            }
+        }
         text += &columns(&spreads);
         if !self.phases.is_empty() {
             text += "\nwhere a wake goes, medians in ms\n";
@@ -275,7 +282,7 @@ impl Report {
                 json!({ "name": p.name, "own_start_p50_ms": p.own, "phases": parts })
             })
             .collect();
-        let curves: Vec<Value> = self.curves.iter().map(|c| json!({ "name": c.name, "points": c.points })).collect();
+        let curves: Vec<Value> = self.curves.iter().map(|c| json!({ "name": c.name, "runs": c.runs })).collect();
         let rows: Vec<Value> = self.rows.iter().map(Row::json).collect();
         json!({ "machine": machine, "rows": rows, "phases": phases, "curves": curves })
     }

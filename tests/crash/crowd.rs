@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::truth;
-use crate::support::wait::{holds, now, pause};
+use crate::support::wait::{Ending, holds, now, pause};
 use crate::support::{Bed, Combination, processes, run, wait_until};
 
 const NAMES: [&str; 4] = ["zebra", "okapi", "tapir", "civet"];
@@ -80,6 +80,7 @@ fn crowd(combination: Combination, kill_server: bool) {
     let (commands, answers, kills) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0));
     let wrong = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
+        let _ending = Ending(&over);
         for n in 0..14 {
             let (bed, over, commands, wrong) = (&bed, &over, &commands, &wrong);
             scope.spawn(move || {
@@ -119,7 +120,6 @@ fn crowd(combination: Combination, kill_server: bool) {
                 }
             }
         }
-        over.store(true, Ordering::Relaxed);
     });
     let wrong = wrong.into_inner().unwrap();
     assert!(wrong.is_empty(), "{} wrong: {:#?}", wrong.len(), &wrong[..wrong.len().min(5)]);

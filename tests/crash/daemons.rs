@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::truth::{self, working};
-use crate::support::wait::{holds, pause};
+use crate::support::wait::{Ending, holds, pause};
 use crate::support::{Bed, Combination, processes, wait_until};
 
 fn kill(pid: i32) {
@@ -51,8 +51,9 @@ fn under_load(bed: &Bed, what: impl FnOnce()) -> (u32, Vec<String>) {
     };
     std::thread::scope(|scope| {
         let clients = ["zebra", "okapi"].map(|name| scope.spawn(client(name)));
+        let ending = Ending(&over);
         what();
-        over.store(true, Ordering::Relaxed);
+        drop(ending);
         let all = clients.map(|c| c.join().unwrap());
         (all.iter().map(|(n, _)| n).sum(), all.into_iter().flat_map(|(_, lost)| lost).collect())
     })
@@ -85,12 +86,12 @@ fn supervisord_is_killed_and_nobody_loses_a_request() {
     let log = std::fs::read_to_string(bed.home().join("log/server.log")).unwrap();
     assert!(log.contains("the supervisor that kept this log has died"), "{log}");
     // The one that stands by takes over at once, and its supervisord keeps it.
-    kill(keeper);
+    assert_eq!(bed.kill_server(), keeper);
     wait_until("the other one works", truth::SETTLED, || holds(working(&bed).is_some_and(|w| Some(w) != server), "the same"));
     let next = bed.wait_server(Some(keeper));
     bed.get("okapi", "/").status(200);
     assert_eq!(bed.pid("zebra"), zebra);
-    kill(next);
+    assert_eq!(bed.kill_server(), next);
     bed.wait_server(Some(next));
     // nginx, which nobody watches since, is brought back by the server.
     kill(masters(&bed)[0]);
@@ -151,8 +152,8 @@ fn a_pass_brings_back_what_died_and_nothing_after_a_halt() {
     for combination in Combination::ALL {
         let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { continue };
         bed.create("zebra", "tester");
-        let (zebra, server) = (bed.pid("zebra"), bed.wait_server(None));
-        kill(server);
+        let zebra = bed.pid("zebra");
+        let server = bed.kill_server();
         for master in masters(&bed) {
             kill(master);
         }

@@ -121,6 +121,46 @@ fn one_that_dies_while_it_serves(combination: Combination) {
     truth::becomes_true(&bed, || ());
 }
 
+/// Killed at moments all over its idle stop, while a request comes: the drain is over in milliseconds, so chance finds it.
+fn one_that_is_killed_while_it_is_put_to_sleep(combination: Combination) {
+    let Some(bed) = Bed::with(combination, |s| s.idle = "50ms") else { return };
+    let slow_end = r#"description = "takes a moment to end"
+listen = "unix"
+command = ["{{ acc }}", "demo-app", "--socket", "{{ socket }}", "--name", "{{ name }}", "--finish-delay", "2s", "--log", "{{ data }}/demo.log"]
+"#;
+    bed.model("slow-end", slow_end);
+    for (n, model) in (0..12).map(|n| (n, if n < 9 { "tester" } else { "slow-end" })) {
+        let name = format!("a{n}");
+        bed.create(&name, model);
+        let pid = bed.pid(&name);
+        let idle = || bed.acc(&["monitor", "--dry-run"]).ok().out.contains("sleep");
+        wait_until("it is idle", truth::SETTLED, || holds(idle(), bed.info(&name)));
+        let began = now();
+        let reply = std::thread::scope(|scope| {
+            scope.spawn(|| bed.acc(&["monitor"]));
+            // A command needs some milliseconds to begin.
+            crate::support::wait::pause(Duration::from_millis(4 + n % 9 * 2));
+            let post = scope.spawn(|| bed.ask("POST", &name, "/echo").header("X-Id", "the-post").body("x").send(bed.address()));
+            processes::signal(pid, Signal::SIGKILL);
+            post.join().unwrap()
+        });
+        let seen: Vec<String> = bed.told(&name, "REQ").into_iter().filter(|l| l.ends_with("the-post")).collect();
+        assert!(seen.len() <= 1, "it was executed twice: {seen:?}");
+        let died_with_it = seen.iter().any(|l| l.contains(&format!(" {pid} ")));
+        match reply {
+            Ok(reply) if reply.status == 200 => assert_eq!(seen.len(), 1),
+            // In its socket, or in itself, when it was killed: it may have been executed, so it is not sent again.
+            Ok(reply) if reply.status == 502 => assert!(died_with_it || seen.is_empty(), "{seen:?}"),
+            other => panic!("{model} {n}: {other:?}, {seen:?}"),
+        }
+        assert!(began.elapsed() < Duration::from_secs(2), "it waited for one that was dead: {:?}", began.elapsed());
+        bed.get(&name, "/").status(200);
+        assert!(bed.told(&name, "START").len() <= 2, "{:?}", bed.told(&name, "START"));
+        bed.acc(&["stop", &name]).ok();
+    }
+    truth::becomes_true(&bed, || ());
+}
+
 macro_rules! on {
     ($($module:ident $combination:expr;)+) => {
         $(mod $module {
@@ -136,6 +176,10 @@ macro_rules! on {
             #[test]
             fn dies_while_it_serves() {
                 one_that_dies_while_it_serves($combination);
+            }
+            #[test]
+            fn is_killed_while_it_is_put_to_sleep() {
+                one_that_is_killed_while_it_is_put_to_sleep($combination);
             }
         })+
     };

@@ -14,7 +14,7 @@ use rusqlite::Connection;
 
 use super::crowd::{Dice, everything_works, is_wrong, verb};
 use super::truth;
-use crate::support::wait::pause;
+use crate::support::wait::{Ending, pause};
 use crate::support::{Bed, Combination, processes, run};
 
 /// How many copies.
@@ -57,6 +57,7 @@ fn power_cut(combination: Combination) {
 fn while_people_work(bed: &Bed, dice: &mut Dice) -> Vec<std::path::PathBuf> {
     let (over, frozen) = (AtomicBool::new(false), AtomicBool::new(false));
     std::thread::scope(|scope| {
+        let _ending = Ending(&over);
         for n in 0..10 {
             let (over, frozen) = (&over, &frozen);
             let seed = dice.0 * 31 + n + 1;
@@ -72,7 +73,7 @@ fn while_people_work(bed: &Bed, dice: &mut Dice) -> Vec<std::path::PathBuf> {
                 }
             });
         }
-        let copies = (0..COPIES)
+        (0..COPIES)
             .map(|n| {
                 pause(Duration::from_millis(300 + u64::try_from(dice.below(900)).unwrap()));
                 frozen.store(true, Ordering::Relaxed);
@@ -80,9 +81,7 @@ fn while_people_work(bed: &Bed, dice: &mut Dice) -> Vec<std::path::PathBuf> {
                 frozen.store(false, Ordering::Relaxed);
                 copy
             })
-            .collect();
-        over.store(true, Ordering::Relaxed);
-        copies
+            .collect()
     })
 }
 

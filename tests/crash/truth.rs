@@ -93,8 +93,8 @@ pub fn without_server(bed: &Bed) {
         let mut stop = std::process::Command::new("supervisorctl");
         run::run(stop.arg("-c").arg(config).args(["stop", "acc_server"]), SETTLED).ok();
     } else {
-        let server = bed.wait_server(None);
-        processes::signal(server, nix::sys::signal::Signal::SIGKILL);
+        bed.wait_server(None);
+        bed.kill_server();
     }
     // A pass brings back what died only while acc is booted.
     std::fs::remove_file(bed.run().join("booted")).unwrap();

@@ -93,8 +93,9 @@ pub fn nobody_loses_a_request_to_idle_stops(combination: Combination) {
             }
         };
         let clients: Vec<_> = (0..2).map(|n| scope.spawn(client(n))).collect();
+        let ending = crate::support::wait::Ending(&over);
         crate::support::wait::pause(Duration::from_secs(6));
-        over.store(true, Ordering::Relaxed);
+        drop(ending);
         let all: Vec<_> = clients.into_iter().map(|c| c.join().unwrap()).collect();
         (all.iter().map(|(a, _)| *a).sum::<u64>(), all.into_iter().flat_map(|(_, l)| l).collect::<Vec<_>>())
     });

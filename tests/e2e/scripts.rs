@@ -110,8 +110,9 @@ fn setup_with_a_newer_program_upgrades_what_runs() {
             }
             answered
         });
+        let ending = crate::support::wait::Ending(&over);
         let done = setup(&newer, &[]);
-        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        drop(ending);
         assert!(client.join().unwrap() > 10);
         done.ok().says(&["upgraded the server", "asleep to answered in"]);
     });

@@ -13,7 +13,10 @@ fn ended_by(combination: Combination, signal: Signal) {
     bed.acc(&["create", "tapir", "--model", "tester", "--asleep"]).ok();
     let (zebra, okapi) = (bed.pid("zebra"), bed.pid("okapi"));
     let before = bed.wait_server(None);
-    processes::signal(before, signal);
+    match signal {
+        Signal::SIGKILL => drop(bed.kill_server()),
+        other => processes::signal(before, other),
+    }
     wait_until("the old server has ended", crate::support::bed::SOON, || holds(!processes::alive(before), before));
     assert!(processes::alive(zebra) && processes::alive(okapi), "an awake instance ended with the server");
     if combination.edge == "nginx" {

@@ -73,6 +73,8 @@ pub struct Settings {
     pub stop_timeout: &'static str,
     /// `edge.max_body`.
     pub max_body: &'static str,
+    /// More lines of `[edge]`.
+    pub edge: String,
     /// Lines before the first section, such as `user = "nobody"`.
     pub top: String,
     /// Sections after the last, such as `[[rules]]`.
@@ -92,6 +94,7 @@ impl Default for Settings {
             drain: "10s",
             stop_timeout: "5s",
             max_body: "1GiB",
+            edge: String::new(),
             top: String::new(),
             rules: String::new(),
             ports: String::new(),
@@ -189,8 +192,20 @@ impl Bed {
 
     /// Writes the config.
     pub fn configure(&self, settings: &Settings) {
-        let Settings { idle, min_awake, check_every, wake_timeout, page_after, drain, stop_timeout, max_body, top, rules, ports } =
-            settings;
+        let Settings {
+            idle,
+            min_awake,
+            check_every,
+            wake_timeout,
+            page_after,
+            drain,
+            stop_timeout,
+            max_body,
+            edge: more,
+            top,
+            rules,
+            ports,
+        } = settings;
         let (dir, listen) = (self.dir.display(), self.address());
         let Combination { edge, supervisor } = self.combination;
         let own = format!("{}-{}", self.ports.first + 1, self.ports.first + Ports::SIZE - 1);
@@ -204,6 +219,7 @@ domain = "apps.localhost"
 kind = "{edge}"
 listen = ["{listen}"]
 max_body = "{max_body}"
+{more}
 [supervisor]
 kind = "{supervisor}"
 [idle]
@@ -378,6 +394,29 @@ range = "{ports}"
         let found =
             processes::of(&self.dir).into_iter().filter(|p| p.command.split(' ').next().is_some_and(|c| c.rsplit('/').next() == Some(acc)));
         found.into_iter().find(|p| p.command.split(' ').any(|w| w == "server" || w == "serve"))
+    }
+
+    /// The process id of the keeper of the server that works: it writes it into its lock.
+    #[track_caller]
+    pub fn keeper(&self) -> i32 {
+        wait_until("the keeper's lock is signed", SOON, || {
+            let text = fs::read_to_string(self.run().join("server.lock")).unwrap_or_default();
+            text.trim().parse().map_err(|_| text)
+        })
+    }
+
+    /// Kills the server that works: the keeper together with its workers, each of which would bring back the other.
+    #[track_caller]
+    pub fn kill_server(&self) -> i32 {
+        use nix::sys::signal::Signal;
+        let keeper = self.keeper();
+        processes::signal(keeper, Signal::SIGSTOP);
+        let mut all: Vec<i32> =
+            processes::of(&self.dir).into_iter().filter(|p| p.command.contains(" worker --sockets ")).map(|p| p.pid).collect();
+        all.push(keeper);
+        all.iter().for_each(|pid| processes::signal(*pid, Signal::SIGKILL));
+        wait_until("the server is dead", SOON, || holds(!all.iter().any(|pid| processes::alive(*pid)), format!("{all:?}")));
+        keeper
     }
 
     /// Waits for the server to be up again, with another process id than `before`, and to answer.

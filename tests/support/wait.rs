@@ -1,6 +1,7 @@
 //! Waiting for something with a deadline, and the only place where tests read the clock or pause.
 
 use std::fmt::Display;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// This moment.
@@ -31,4 +32,14 @@ pub fn wait_until<T, E: Display>(what: &str, limit: Duration, mut look: impl FnM
 /// `Ok` when `holds`, else `status` for [`wait_until`].
 pub fn holds(holds: bool, status: impl Display) -> Result<(), String> {
     if holds { Ok(()) } else { Err(status.to_string()) }
+}
+
+/// Says "over" when it is dropped, also by a panic: a thread scope waits for its threads, and a test that fails while others
+/// work until they are told would otherwise hang instead of saying why.
+pub struct Ending<'a>(pub &'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

@@ -20,7 +20,7 @@ pub fn bed(combination: Combination, change: impl FnOnce(&mut Settings)) -> Opti
 }
 
 /// Puts a copy of `program` in place of the bed's, as set-up does: beside, then renamed.
-fn put_in_place(bed: &Bed, program: &std::path::Path) {
+pub fn put_in_place(bed: &Bed, program: &std::path::Path) {
     let beside = bed.dir.join("acc.new");
     fs::copy(program, &beside).unwrap();
     fs::set_permissions(&beside, fs::Permissions::from_mode(0o755)).unwrap();

@@ -47,6 +47,61 @@ pub fn a_killed_worker_is_replaced_and_nobody_is_refused(combination: Combinatio
     assert_eq!(bed.told("zebra", "START").len(), 1);
 }
 
+/// Kills the keeper and waits for the next one, which takes the worker that there is.
+fn kill_keeper(bed: &Bed) {
+    let before = bed.keeper();
+    processes::signal(before, Signal::SIGKILL);
+    wait_until("another keeper is there", SOON, || {
+        let now = bed.keeper();
+        holds(now != before && processes::alive(now) && !processes::alive(before), format!("{before}, then {now}"))
+    });
+}
+
+pub fn a_killed_keeper_costs_nothing(combination: Combination) {
+    let Some(bed) = super::handover::bed(combination, |s| (s.idle, s.check_every) = ("60s", "200ms")) else { return };
+    bed.create("zebra", "tester");
+    bed.create("okapi", "tester-tcp");
+    bed.acc(&["create", "tapir", "--model", "tester", "--set", "start_delay=1500ms", "--asleep"]).ok();
+    bed.acc(&["create", "gnu", "--model", "tester", "--asleep"]).ok();
+    let zebra = bed.pid("zebra");
+    let mut socket = bed.web_socket("gnu");
+    let load = Load::start(&bed, &["zebra", "okapi"]);
+    std::thread::scope(|scope| {
+        let held = scope.spawn(|| bed.send(&bed.ask("POST", "tapir", "/echo").body("held")));
+        bed.wait_phase("tapir", "waking");
+        let worker = workers(&bed);
+        for _ in 0..3 {
+            load.wait_for(40);
+            kill_keeper(&bed);
+            assert_eq!(workers(&bed), worker, "the worker was replaced");
+            assert_eq!(socket.echo("still").unwrap(), "still");
+        }
+        held.join().unwrap().status(200);
+    });
+    // The keeper that it made does what keepers do: it upgrades,
+    let before = workers(&bed);
+    super::handover::put_in_place(&bed, crate::support::bed::ACC.as_ref());
+    bed.acc(&["boot"]).ok().says(&["upgraded the server"]);
+    load.wait_for(40);
+    assert_eq!(socket.echo("still").unwrap(), "still");
+    let count = load.stop();
+    eprintln!("{combination:?}: {} answered, longest {:?}", count.answered, count.longest);
+    count.assert_nothing_lost(&bed, &["zebra", "okapi"]);
+    socket.close();
+    wait_until("the worker from before has finished", SOON, || {
+        let now = workers(&bed);
+        holds(now.len() == 1 && !before.contains(&now[0]), format!("{now:?}"))
+    });
+    // replaces a worker that dies, also the one that had started it,
+    kill_keeper(&bed);
+    kill_worker(&bed);
+    bed.get("zebra", "/").status(200);
+    assert_eq!((bed.pid("zebra"), bed.told("zebra", "START").len()), (zebra, 1));
+    // and ends with a halt.
+    bed.acc(&["halt"]).ok();
+    bed.assert_nothing_runs();
+}
+
 pub fn held_requests_outlive_the_worker(combination: Combination) {
     let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
     bed.acc(&["create", "zebra", "--model", "tester", "--set", "start_delay=1500ms", "--asleep"]).ok();

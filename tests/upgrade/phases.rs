@@ -2,17 +2,14 @@
 
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
-
 use crate::support::bed::SOON;
 use crate::support::wait::holds;
 use crate::support::{Bed, Combination, processes, wait_until};
 
 /// Kills keeper and worker and boots again.
 fn killed(bed: &Bed) {
-    let before = bed.wait_server(None);
-    processes::signal(before, Signal::SIGKILL);
-    wait_until("it is dead", SOON, || holds(!processes::alive(before), before));
+    bed.wait_server(None);
+    let before = bed.kill_server();
     bed.acc(&["boot"]).ok();
     bed.wait_server(Some(before));
 }

@@ -6,16 +6,21 @@
 //! that takes; once the second serves, the keeper becomes the new binary itself, with the same pid and the same sockets. A
 //! new binary that does not come up changes nothing.
 //!
-//! It never reads a request, never touches an instance or the database, and its death is that of its workers.
+//! When the keeper itself is killed, the worker that serves starts another one around itself (`renew`).
+//!
+//! It never reads a request, never touches an instance or the database.
 
+mod renew;
 mod resume;
 mod sockets;
 pub(super) mod tether;
 mod worker;
 
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -27,6 +32,7 @@ use super::{lock, note_boot, places};
 use crate::config::{Booted, Config};
 use crate::driver::host::fs;
 use crate::service::error::ServiceError;
+pub(super) use renew::Spare;
 pub(super) use sockets::Sockets;
 use tether::Word;
 use worker::Worker;
@@ -45,6 +51,8 @@ enum Happened {
     Child,
     FromServing(Option<Word>),
     FromComing(Option<Word>),
+    /// The line to one that leaves has ended.
+    Parted(i32),
     Again,
 }
 
@@ -66,6 +74,13 @@ impl Followed {
             usr2: signal(SignalKind::user_defined2())?,
             child: signal(SignalKind::child())?,
         })
+    }
+
+    async fn told_to_end(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
     }
 }
 
@@ -94,11 +109,11 @@ struct Keeper {
 /// Runs until SIGTERM or SIGINT. SIGHUP reads the settings again, SIGUSR2 upgrades. `resume`: what the keeper before this one,
 /// in this same process, has left.
 pub async fn keep(config: Config, resume: Option<String>) -> Result<(), ServiceError> {
-    let followed =
+    let mut followed =
         Followed::new().map_err(|e| ServiceError::because("could not follow signals", &e, "is the limit of open files reached?"))?;
     let mut keeper = match resume {
         Some(text) => Keeper::resumed(config, &text)?,
-        None => match Keeper::fresh(config).await? {
+        None => match Keeper::fresh(config, &mut followed).await? {
             Some(keeper) => keeper,
             None => return Ok(()),
         },
@@ -110,11 +125,15 @@ pub async fn keep(config: Config, resume: Option<String>) -> Result<(), ServiceE
 }
 
 impl Keeper {
-    /// `None`: acc was halted while this one stood by.
-    async fn fresh(config: Config) -> Result<Option<Self>, ServiceError> {
+    /// `None`: acc was halted, or this one was told to end, while it stood by.
+    async fn fresh(config: Config, followed: &mut Followed) -> Result<Option<Self>, ServiceError> {
         places::prepare(&config)?;
-        let Some(lock) = lock::server(&config).await? else {
-            info!("acc was halted while this server waited for its turn: it ends");
+        let lock = tokio::select! {
+            lock = lock::server(&config) => lock?,
+            () = followed.told_to_end() => None,
+        };
+        let Some(lock) = lock else {
+            info!("acc was halted, or this server told to end, while it waited for its turn: it ends");
             return Ok(None);
         };
         if config.booted() == Booted::No {
@@ -162,7 +181,9 @@ impl Keeper {
                     self.again = None;
                     self.start()?;
                 }
-                // The end of a process is told by its parent's signal.
+                Happened::FromServing(None) => self.parted(self.serving.as_ref().map_or(0, |w| w.pid))?,
+                Happened::Parted(pid) => self.parted(pid)?,
+                // The end of a child is told by its signal.
                 Happened::FromServing(_) | Happened::FromComing(_) => {}
             }
         }
@@ -178,6 +199,7 @@ impl Keeper {
             _ = followed.child.recv() => Happened::Child,
             word = worker::hear(&mut self.serving) => Happened::FromServing(word),
             word = worker::hear(&mut self.coming) => Happened::FromComing(word),
+            pid = worker::parted(&mut self.leaving) => Happened::Parted(pid),
             () = sleep_until(again) => Happened::Again,
         }
     }
@@ -200,7 +222,7 @@ impl Keeper {
     /// Starts the worker that will serve next.
     fn start(&mut self) -> Result<(), ServiceError> {
         let program = self.fall_back.clone().unwrap_or_else(|| self.image.path().to_owned());
-        match Worker::start(&program, &self.sockets) {
+        match Worker::start(&program, &self.sockets, self.lock.as_fd()) {
             Ok(worker) => self.coming = Some(worker),
             Err(e) => {
                 error!(program = %program.display(), "could not start a worker: {e}");
@@ -216,7 +238,7 @@ impl Keeper {
         }
         self.fall_back = None;
         info!(program = %self.image.path().display(), "upgrading: starting a worker from the program in place");
-        match Worker::start(self.image.path(), &self.sockets) {
+        match Worker::start(self.image.path(), &self.sockets, self.lock.as_fd()) {
             Ok(worker) => self.coming = Some(worker),
             Err(e) => error!("not upgraded, everything stays as it is: could not start the new program: {e}"),
         }
@@ -255,6 +277,17 @@ impl Keeper {
             self.ended(pid.as_raw(), &how)?;
         }
         Ok(())
+    }
+
+    /// The line to a worker has ended. That of a child says nothing new; for one that this keeper was started by it is the only
+    /// sign that it has died.
+    fn parted(&mut self, pid: i32) -> Result<(), ServiceError> {
+        match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
+            Err(Errno::ECHILD) => self.ended(pid, "an end of its own"),
+            Ok(WaitStatus::Exited(_, code)) => self.ended(pid, &format!("exit code {code}")),
+            Ok(WaitStatus::Signaled(_, signal, _)) => self.ended(pid, &format!("signal {signal}")),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     fn ended(&mut self, pid: i32, how: &str) -> Result<(), ServiceError> {

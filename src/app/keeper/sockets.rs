@@ -67,6 +67,12 @@ impl Sockets {
         Ok(Self { control: control.ok_or_else(missing)?, wake: wake.ok_or_else(missing)?, tcp })
     }
 
+    /// The same sockets once more.
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        let tcp = self.tcp.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?;
+        Ok(Self { control: self.control.try_clone()?, wake: self.wake.try_clone()?, tcp })
+    }
+
     /// Their names and numbers, for the command line of a process that they are left to.
     pub(super) fn names(&self) -> String {
         let mut text = format!("control={},wake={}", self.control.as_raw_fd(), self.wake.as_raw_fd());

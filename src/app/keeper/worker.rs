@@ -4,10 +4,11 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 use std::process::Command;
 
+use futures_util::future::select_all;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -25,13 +26,14 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Starts one from this program, with the options that the keeper itself was given.
-    pub(super) fn start(program: &Path, sockets: &Sockets) -> io::Result<Self> {
+    pub(super) fn start(program: &Path, sockets: &Sockets, lock: BorrowedFd<'_>) -> io::Result<Self> {
         let (tether, other) = Tether::pair()?;
         let mut left = sockets.files();
-        left.push(other.as_fd());
+        left.extend([other.as_fd(), lock]);
         let mut command = Command::new(program);
         command.args(options()).arg("worker").args(["--sockets", &sockets.names()]);
         command.args(["--tether", &other.as_raw_fd().to_string(), "--keeper", &std::process::id().to_string()]);
+        command.args(["--lock", &lock.as_raw_fd().to_string()]);
         // systemd's words are for the keeper alone.
         for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"] {
             command.env_remove(name);
@@ -68,14 +70,33 @@ pub(super) async fn hear(worker: &mut Option<Worker>) -> Option<Word> {
     }
 }
 
-/// The options that this keeper was given, without its own word and what was left to it: they are the worker's too.
+/// Waits for the end of its line.
+async fn end(worker: &mut Worker) -> i32 {
+    while worker.tether.hear().await.is_some() {}
+    worker.silent = true;
+    worker.pid
+}
+
+/// The process id of the next of those that leave whose line has ended.
+pub(super) async fn parted(leaving: &mut [Worker]) -> i32 {
+    let all: Vec<_> = leaving.iter_mut().filter(|w| !w.silent).map(|w| Box::pin(end(w))).collect();
+    match all.is_empty() {
+        true => std::future::pending().await,
+        false => select_all(all).await.0,
+    }
+}
+
+/// The options that this process was given, without its own word and what was left to it: keepers and workers share them.
 pub(super) fn options() -> Vec<OsString> {
     let mut given: Vec<OsString> = std::env::args_os().skip(1).collect();
     if let Some(place) = given.iter().position(|word| word == "--resume") {
         given.drain(place..(place + 2).min(given.len()));
     }
-    if let Some(place) = given.iter().rposition(|word| word == "server" || word == "serve") {
-        given.remove(place);
+    match given.iter().rposition(|word| word == "server" || word == "serve" || word == "worker") {
+        // All that follows was left to it.
+        Some(place) if given[place] == "worker" => given.truncate(place),
+        Some(place) => drop(given.remove(place)),
+        None => {}
     }
     given
 }

@@ -16,10 +16,15 @@ pub fn take_output_if_unread(path: &Path) -> io::Result<bool> {
     if !ask[0].revents().contains(PollFlags::ERR) {
         return Ok(false);
     }
+    take_output(path).map(|()| true)
+}
+
+/// Sends this process's standard error and standard output to the end of this file.
+pub fn take_output(path: &Path) -> io::Result<()> {
     let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
     rustix::stdio::dup2_stderr(&file)?;
     rustix::stdio::dup2_stdout(&file)?;
-    Ok(true)
+    Ok(())
 }
 
 /// A log file, open for appending.

@@ -79,12 +79,13 @@ pub fn point(run: &Path, name: &'static str) -> io::Result<()> {
     }
 }
 
-#[cfg(all(test, debug_assertions))]
+#[cfg(test)]
 mod tests {
-    use super::*;
-
+    #[cfg(debug_assertions)]
     #[test]
     fn a_line_acts_once_and_only_at_its_point() {
+        use super::point;
+
         let dir = tempfile::tempdir().unwrap();
         point(dir.path(), "create.row").unwrap();
         std::fs::write(dir.path().join("fault"), "error create.row\nerror create.files\n").unwrap();

@@ -3,7 +3,9 @@
 //! It decides nothing about what they are; whoever takes one says what it expects, and is refused anything else.
 
 use std::io;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 
@@ -42,6 +44,28 @@ pub fn pass<F: AsFd>(files: &[F], pass: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Lets these files pass to the child of this command, and to no other that is started meanwhile. They must be open when the
+/// command is started.
+pub fn leave(command: &mut Command, files: &[BorrowedFd<'_>]) {
+    let numbers: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
+    let pass = move || {
+        for number in &numbers {
+            // SAFETY: a number that is not open any more is refused by the kernel; nothing is taken charge of.
+            #[expect(unsafe_code, reason = "between fork and exec only calls of the kernel are allowed")]
+            let done = unsafe { libc::fcntl(*number, libc::F_SETFD, 0) };
+            if done < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: what runs in the child is one kind of system call, which allocates nothing and takes no lock.
+    #[expect(unsafe_code, reason = "in a process of several threads nobody else may inherit them")]
+    unsafe {
+        command.pre_exec(pass);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::{AsRawFd, IntoRawFd};
@@ -56,6 +80,12 @@ mod tests {
         let taken = take(one.into_raw_fd()).unwrap();
         assert!(fcntl_getfd(&taken).unwrap().contains(FdFlags::CLOEXEC));
         assert!(taken.as_raw_fd() > 2);
+        let mut see = Command::new("/bin/sh");
+        let number = taken.as_raw_fd().to_string();
+        see.args(["-c", "test -S /proc/self/fd/$0", &number]);
+        assert!(!see.status().unwrap().success());
+        leave(&mut see, &[taken.as_fd()]);
+        assert!(see.status().unwrap().success());
         assert!(take(900_000).is_err() && take(1).is_err() && take(-1).is_err());
     }
 }

@@ -6,6 +6,7 @@ pub mod command;
 pub mod fault;
 pub mod fs;
 pub mod handover;
+pub mod lanes;
 pub mod listen;
 pub mod net;
 pub mod peer;

@@ -16,7 +16,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
 use super::wait::{Steps, pause};
-use super::watch::Folders;
+use super::watch::Watcher;
 use super::{Probe, Question, health};
 use crate::domain::instance::Listen;
 use crate::driver::host::fs::{make_dir, remove_file};
@@ -50,14 +50,14 @@ impl Owner {
 #[derive(Debug, Clone, Default)]
 pub struct SocketProbe {
     owner: Option<Owner>,
-    folders: Folders,
+    watcher: Watcher,
 }
 
 impl SocketProbe {
     /// `owner`: who instances run as, when that is not who acc runs as.
     #[must_use]
     pub fn new(owner: Option<Owner>) -> Self {
-        Self { owner, folders: Folders::default() }
+        Self { owner, watcher: Watcher::default() }
     }
 
     /// Makes the folder of a socket: for the application and for nginx's workers, who are the same user, and nobody else.
@@ -71,27 +71,6 @@ impl SocketProbe {
         match self.owner {
             Some(owner) => chown(dir, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid))).map_err(|e| failed(&e)),
             None => Ok(()),
-        }
-    }
-
-    /// Resolves with a connection: told by the folder that the file has appeared, then by trying.
-    async fn connect_unix(&self, path: &Path) -> UnixStream {
-        let owner = self.owner.map(|o| o.uid);
-        // The watch comes first: a socket made between a look and the watch would be missed.
-        let watch = path.parent().map(|dir| self.folders.watch(dir));
-        let mut steps = Steps::SOCKET;
-        loop {
-            match UnixStream::connect(path).await {
-                Ok(stream) if peer::check(&stream, owner).is_ok() => return stream,
-                Err(e) if e.kind() == ErrorKind::NotFound => {
-                    steps = Steps::SOCKET;
-                    match &watch {
-                        Some(watch) => watch.change(LOOK_ANYWAY).await,
-                        None => pause(LOOK_ANYWAY).await,
-                    }
-                }
-                Ok(_) | Err(_) => pause(steps.pause()).await,
-            }
         }
     }
 }
@@ -115,7 +94,10 @@ impl Probe for SocketProbe {
         let mut accepted = None;
         loop {
             let well = match &question.listen {
-                Listen::Unix(path) => is_well(self.connect_unix(path).await, &mut accepted, question).await,
+                Listen::Unix(path) => {
+                    let stream = connect_unix(&self.watcher, path, self.owner.map(|o| o.uid)).await;
+                    is_well(stream, &mut accepted, question).await
+                }
                 Listen::Tcp(address) => is_well(connect_tcp(*address).await, &mut accepted, question).await,
             };
             if well {
@@ -181,6 +163,26 @@ fn check_free(address: SocketAddr) -> Result<(), String> {
         Ok(()) => Ok(()),
         Err(e) if e.kind() == ErrorKind::AddrInUse => Err(format!("port {address} is taken by another program")),
         Err(e) => Err(format!("port {address} cannot be used: {e}")),
+    }
+}
+
+/// Resolves with a connection: told by the folder that the file has appeared, then by trying.
+async fn connect_unix(watcher: &Watcher, path: &Path, owner: Option<u32>) -> UnixStream {
+    // The watch comes first: a socket made between a look and the watch would be missed.
+    let mut watch = path.parent().map(|dir| watcher.watch(dir));
+    let mut steps = Steps::SOCKET;
+    loop {
+        match UnixStream::connect(path).await {
+            Ok(stream) if peer::check(&stream, owner).is_ok() => return stream,
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                steps = Steps::SOCKET;
+                match &mut watch {
+                    Some(watch) => watch.change(LOOK_ANYWAY).await,
+                    None => pause(LOOK_ANYWAY).await,
+                }
+            }
+            Ok(_) | Err(_) => pause(steps.pause()).await,
+        }
     }
 }
 

@@ -1,134 +1,136 @@
-//! Tells when something new appears in a folder: one inotify for all folders, kept open as long as the probe is.
+//! Tells when something appears in a folder: one inotify instance for all wakes.
 //!
-//! One for each wait would be simpler, but closing it waits for a grace period of the kernel: 16 ms on the thread that was
-//! about to pass the request on. Taking a single watch off does not wait. It never looks into a folder.
+//! One, because closing an inotify instance waits for the kernel's grace period, 4 to 20 ms in which a thread of the runtime
+//! can do nothing else; taking a single watch away does not. It decides nothing: whoever is told looks for himself.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use inotify::{EventMask, EventStream, Inotify, WatchDescriptor, WatchMask, Watches};
-use tokio::sync::Notify;
+use inotify::{EventStream, Inotify, WatchDescriptor, WatchMask, Watches};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-/// Room for some hundred events at a time.
-const BUFFER: usize = 4096;
-
-/// All folders that are watched just now.
-#[derive(Debug, Clone, Default)]
-pub struct Folders {
-    /// Made at the first watch, and again when it broke.
-    open: Arc<Mutex<Option<Open>>>,
-}
+/// Tells those who wait for a folder that something has changed.
+type Watched = HashMap<WatchDescriptor, watch::Sender<()>>;
 
 #[derive(Debug)]
 struct Open {
     watches: Watches,
-    waiting: HashMap<WatchDescriptor, Vec<Arc<Notify>>>,
     reader: AbortHandle,
-    /// The reader is gone, for whatever reason.
-    ended: Arc<AtomicBool>,
 }
 
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.reader.abort();
+#[derive(Debug, Default)]
+struct State {
+    /// Opened at the first wait; not when nothing is left of the host's inotify instances, then it is tried again.
+    open: Option<Open>,
+    watched: Watched,
+}
+
+/// The watcher of all folders.
+#[derive(Debug, Clone, Default)]
+pub struct Watcher {
+    state: Arc<Mutex<State>>,
+}
+
+impl Watcher {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-/// A folder that is watched.
-#[derive(Debug)]
-pub struct Watch {
-    folders: Folders,
-    /// `None`: it cannot be watched.
-    on: Option<(WatchDescriptor, Arc<Notify>)>,
-}
-
-impl Folders {
-    /// Watches the folder. When that is not possible (no folder, no watches left), waiting is by the clock alone.
+    /// Watches the folder from now on. When that is not possible (no folder, no watches left), waiting is by the clock alone.
     #[must_use]
     pub fn watch(&self, dir: &Path) -> Watch {
-        let on = self.add(dir);
-        if let Err(error) = &on {
+        let place = self.add(dir);
+        if let Err(error) = &place {
             tracing::debug!(dir = %dir.display(), %error, "cannot watch the folder of a socket");
         }
-        Watch { folders: self.clone(), on: on.ok() }
+        Watch { place: place.ok(), watcher: self.clone() }
     }
 
-    fn open(&self) -> MutexGuard<'_, Option<Open>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn add(&self, dir: &Path) -> std::io::Result<(WatchDescriptor, Arc<Notify>)> {
-        let mut slot = self.open();
-        let open = match &mut *slot {
-            Some(open) if !open.ended.load(Ordering::Acquire) => open,
-            // Those who wait on one that has ended look by the clock.
-            other => other.insert(self.begin()?),
+    fn add(&self, dir: &Path) -> io::Result<(WatchDescriptor, watch::Receiver<()>)> {
+        let mut state = self.state();
+        // A reader that has ended (its runtime has) tells nobody anything any more.
+        let mut open = match state.open.take().filter(|open| !open.reader.is_finished()) {
+            Some(open) => open,
+            None => self.open()?,
         };
-        // The same folder has the same descriptor: whoever watches it already is not disturbed.
-        let descriptor = open.watches.add(dir, WatchMask::CREATE | WatchMask::MOVED_TO | WatchMask::ATTRIB)?;
-        let told = Arc::new(Notify::new());
-        open.waiting.entry(descriptor.clone()).or_default().push(told.clone());
-        Ok((descriptor, told))
+        let mask = WatchMask::CREATE | WatchMask::MOVED_TO | WatchMask::ATTRIB;
+        let added = open.watches.add(dir, mask);
+        state.open = Some(open);
+        let at = added?;
+        let changes = state.watched.entry(at.clone()).or_default().subscribe();
+        Ok((at, changes))
     }
 
-    fn begin(&self) -> std::io::Result<Open> {
-        let events = Inotify::init()?.into_event_stream([0; BUFFER])?;
-        let watches = events.watches();
-        let ended = Arc::default();
-        let reader = tokio::spawn(read(events, Arc::downgrade(&self.open), Ended(Arc::clone(&ended)))).abort_handle();
-        Ok(Open { watches, waiting: HashMap::new(), reader, ended })
+    fn open(&self) -> io::Result<Open> {
+        let inotify = Inotify::init()?;
+        let watches = inotify.watches();
+        let events = inotify.into_event_stream([0; 4096])?;
+        let state = Arc::downgrade(&self.state);
+        let reader = tokio::spawn(async move {
+            let tell = |at: &WatchDescriptor| {
+                let Some(state) = state.upgrade() else { return };
+                let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(changes) = state.watched.get(at) {
+                    changes.send_replace(());
+                }
+            };
+            read(events, tell).await;
+        });
+        Ok(Open { watches, reader: reader.abort_handle() })
     }
 }
 
-/// Says that the reader has ended, also when its runtime is gone.
-struct Ended(Arc<AtomicBool>);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
-}
-
-async fn read(mut events: EventStream<[u8; BUFFER]>, folders: Weak<Mutex<Option<Open>>>, _ended: Ended) {
+/// Reads until the kernel has nothing more to say.
+async fn read(mut events: EventStream<[u8; 4096]>, tell: impl Fn(&WatchDescriptor)) {
     while let Some(Ok(event)) = events.next().await {
-        let Some(folders) = folders.upgrade() else { return };
-        let open = folders.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(open) = &*open else { return };
-        if event.mask.contains(EventMask::Q_OVERFLOW) {
-            open.waiting.values().flatten().for_each(|told| told.notify_one());
-        } else if let Some(waiting) = open.waiting.get(&event.wd) {
-            waiting.iter().for_each(|told| told.notify_one());
+        tell(&event.wd);
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        if let Some(open) = &self.open {
+            open.reader.abort();
         }
     }
+}
+
+/// One wait for a folder.
+#[derive(Debug)]
+pub struct Watch {
+    place: Option<(WatchDescriptor, watch::Receiver<()>)>,
+    watcher: Watcher,
 }
 
 impl Watch {
-    /// Resolves when something appeared since the last time, or after `longest`.
-    pub async fn change(&self, longest: Duration) {
-        match &self.on {
-            // A timer that has fired is as good an answer.
-            Some((_, told)) => drop(tokio::time::timeout(longest, told.notified()).await),
-            None => tokio::time::sleep(longest).await,
+    /// Resolves when something appeared since the watch began or since it was last told, or after `longest`.
+    pub async fn change(&mut self, longest: Duration) {
+        let untold = match &mut self.place {
+            Some((_, changes)) => tokio::time::timeout(longest, changes.changed()).await.is_ok_and(|told| told.is_err()),
+            None => true,
+        };
+        if untold {
+            tokio::time::sleep(longest).await;
         }
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let Some((descriptor, told)) = self.on.take() else { return };
-        let mut slot = self.folders.open();
-        let Some(open) = &mut *slot else { return };
-        let Some(waiting) = open.waiting.get_mut(&descriptor) else { return };
-        waiting.retain(|other| !Arc::ptr_eq(other, &told));
-        if waiting.is_empty() {
-            open.waiting.remove(&descriptor);
-            // The folder may be gone, and its watch with it.
-            let _ = open.watches.remove(descriptor);
+        let Some((at, changes)) = self.place.take() else { return };
+        let mut state = self.watcher.state();
+        drop(changes);
+        if state.watched.get(&at).is_some_and(|changes| changes.receiver_count() == 0) {
+            state.watched.remove(&at);
+            if let Some(open) = &mut state.open {
+                // An error: the folder is gone, and the watch with it.
+                let _ = open.watches.remove(at);
+            }
         }
     }
 }
@@ -136,62 +138,40 @@ impl Drop for Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::time::{Instant, timeout};
 
-    const NEVER: Duration = Duration::from_secs(600);
-    const SOON: Duration = Duration::from_secs(10);
+    const LONG: Duration = Duration::from_secs(600);
+
+    async fn soon(wait: impl Future<Output = ()>) {
+        tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap();
+    }
 
     #[tokio::test]
-    async fn a_new_file_tells_everybody_who_watches_its_folder_and_nobody_else() {
+    async fn a_new_file_ends_every_wait_for_its_folder_and_no_other() {
         let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let folders = Folders::default();
-        let (first, second, elsewhere) = (folders.watch(dir.path()), folders.watch(dir.path()), folders.watch(other.path()));
+        let watcher = Watcher::default();
+        let (mut first, mut second) = (watcher.watch(dir.path()), watcher.watch(dir.path()));
+        let mut elsewhere = watcher.watch(other.path());
         std::fs::write(dir.path().join("x"), "").unwrap();
-        timeout(SOON, async { tokio::join!(first.change(NEVER), second.change(NEVER)) }).await.unwrap();
+        soon(async {
+            tokio::join!(first.change(LONG), second.change(LONG));
+        })
+        .await;
+        assert!(tokio::time::timeout(Duration::from_millis(1), elsewhere.change(LONG)).await.is_err());
         drop(first);
         std::fs::write(dir.path().join("y"), "").unwrap();
-        timeout(SOON, second.change(NEVER)).await.unwrap();
-        assert!(timeout(Duration::from_millis(20), elsewhere.change(NEVER)).await.is_err());
-        drop((second, elsewhere));
-        assert!(folders.open().as_ref().unwrap().waiting.is_empty(), "nothing stays watched");
+        soon(second.change(LONG)).await;
+        drop(second);
+        drop(elsewhere);
+        assert!(watcher.state().watched.is_empty());
     }
 
     #[tokio::test]
-    async fn a_missing_folder_does_not_hang() {
+    async fn a_folder_that_is_missing_or_goes_away_does_not_hang() {
+        let watcher = Watcher::default();
         let dir = tempfile::tempdir().unwrap();
-        Folders::default().watch(&dir.path().join("missing")).change(Duration::from_millis(1)).await;
-    }
-
-    #[test]
-    fn it_begins_anew_when_its_runtime_is_gone() {
-        let dir = tempfile::tempdir().unwrap();
-        let folders = Folders::default();
-        for n in 0..2 {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let watch = folders.watch(dir.path());
-                std::fs::write(dir.path().join(n.to_string()), "").unwrap();
-                timeout(SOON, watch.change(NEVER)).await.unwrap();
-            });
-        }
-    }
-
-    #[tokio::test]
-    async fn the_end_of_a_watch_does_not_wait_for_the_kernel() {
-        let dir = tempfile::tempdir().unwrap();
-        let folders = Folders::default();
-        let _kept = folders.watch(dir.path());
-        let mut took = Vec::new();
-        for n in 0..9 {
-            let sub = dir.path().join(n.to_string());
-            std::fs::create_dir(&sub).unwrap();
-            let watch = folders.watch(&sub);
-            let began = Instant::now();
-            drop(watch);
-            took.push(began.elapsed());
-        }
-        took.sort();
-        // 8 to 20 ms when it did; the best of nine, for a busy machine.
-        assert!(took[0] < Duration::from_millis(2), "{took:?}");
+        watcher.watch(&dir.path().join("missing")).change(Duration::from_millis(1)).await;
+        let mut gone = watcher.watch(dir.path());
+        drop(dir);
+        gone.change(Duration::from_millis(50)).await;
     }
 }

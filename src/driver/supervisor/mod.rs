@@ -143,6 +143,12 @@ pub trait Supervisor: Send + Sync {
     /// Sees to it that the service runs.
     async fn ensure_service(&self, service: &Service) -> Result<Ensured, SupervisorError>;
 
+    /// Takes note that this process has taken the place of a service's, which has died; the supervisor did not start it, and
+    /// ends it with the service.
+    async fn keep_service(&self, _name: &'static str, _process: Process) -> Result<(), SupervisorError> {
+        Ok(())
+    }
+
     /// Does the service run?
     async fn service(&self, name: &str) -> Result<Option<Process>, SupervisorError>;
 

@@ -52,7 +52,8 @@ type Connection = http1::Connection<TokioIo<Io>, SendBody>;
 
 /// A connection and the two ends hyper has for it.
 pub(super) struct Link {
-    conn: Connection,
+    /// `None` once it has ended without an answer.
+    conn: Option<Connection>,
     /// hyper is done with it. It is kept all the same: after a 101 the socket is inside.
     done: bool,
     sender: http1::SendRequest<SendBody>,
@@ -72,16 +73,22 @@ impl Link {
         let ask = Arc::new(AtomicBool::new(false));
         let io = TokioIo::new(Io { stream, ask: ask.clone() });
         let (sender, conn) = http1::Builder::new().max_buf_size(BUFFER).handshake(io).await.map_err(io::Error::other)?;
-        Ok(Box::new(Self { conn, done: false, sender, ask, pool, parked_at: Instant::now() }))
+        Ok(Box::new(Self { conn: Some(conn), done: false, sender, ask, pool, parked_at: Instant::now() }))
     }
 
     /// Sends one request and waits for the head of the answer.
     pub(super) async fn send(mut self: Box<Self>, req: Request<SendBody>) -> Result<Response<ReceiveBody>, SendFault> {
         let mut answer = pin!(self.sender.try_send_request(req));
         let answer = poll_fn(|cx| {
-            // The connection first: it does what the answer waits for. When it ends, the answer is there too.
+            // The connection first: it does what the answer waits for.
             self.drive(cx);
-            answer.as_mut().poll(cx)
+            let polled = answer.as_mut().poll(cx);
+            if polled.is_pending() && self.done {
+                // It had ended before hyper took the request out of its queue: only the queue's end gives it back.
+                self.conn = None;
+                return answer.as_mut().poll(cx);
+            }
+            polled
         })
         .await;
         match answer {
@@ -118,7 +125,7 @@ impl Link {
     /// Lets hyper read and write what can be read and written now.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
         // What ends the connection is told to the answer or its body by hyper itself.
-        self.done = self.done || self.conn.poll_without_shutdown(cx).is_ready();
+        self.done = self.done || self.conn.as_mut().is_none_or(|conn| conn.poll_without_shutdown(cx).is_ready());
     }
 
     /// The answer is over: back to the pool when the connection can carry another request, else closed.
@@ -141,10 +148,11 @@ impl Link {
 
     /// After a 101: the socket itself, and what was read from it already.
     pub(super) async fn into_io(mut self: Box<Self>) -> io::Result<(Io, Bytes)> {
+        let Some(mut conn) = self.conn.take() else { return Err(io::ErrorKind::NotConnected.into()) };
         if !self.done {
-            poll_fn(|cx| self.conn.poll_without_shutdown(cx)).await.map_err(io::Error::other)?;
+            poll_fn(|cx| conn.poll_without_shutdown(cx)).await.map_err(io::Error::other)?;
         }
-        let parts = self.conn.into_parts();
+        let parts = conn.into_parts();
         Ok((parts.io.into_inner(), parts.read_buf))
     }
 }

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use crate::domain::instance::Listen;
 use crate::domain::name::InstanceName;
 use crate::driver::edge::Gate;
+use crate::driver::host::lanes;
 
 pub use body::{BodyFault, FaultFlag, ReceiveBody, SendBody, Stall};
 pub use link::Io;
@@ -70,11 +71,14 @@ struct Shared {
     owner: Option<u32>,
     /// A socket of acc's own, see [`Upstreams::trust`].
     own: OnceLock<PathBuf>,
-    pools: RwLock<HashMap<InstanceName, Arc<Pool>>>,
+    /// By lane: a connection is used again by the thread that made it, whose reactor wakes for it.
+    pools: Box<[Pools]>,
     /// Upgraded connections that have been silent for so long that they are not use, by instance and run.
     silent: Mutex<HashMap<(InstanceName, u64), u32>>,
     reaping: AtomicBool,
 }
+
+type Pools = RwLock<HashMap<InstanceName, Arc<Pool>>>;
 
 /// Boxed, because a connection is large and changes hands with every request.
 type Links = Vec<Box<Link>>;
@@ -109,7 +113,7 @@ impl Upstreams {
                 pooling,
                 owner,
                 own: OnceLock::new(),
-                pools: RwLock::default(),
+                pools: (0..=lanes::MAX).map(|_| RwLock::default()).collect(),
                 silent: Mutex::default(),
                 reaping: AtomicBool::new(false),
             }),
@@ -193,15 +197,17 @@ impl Upstreams {
     /// Closes the parked connections of that run at once. Those that carry a request finish it and are closed then. A later
     /// request to the same run (the stop was called off) begins a new pool.
     pub fn close(&self, gate: &Gate) {
-        let pool = {
-            let mut pools = self.shared.pools.write().unwrap_or_else(PoisonError::into_inner);
-            match pools.get(&gate.name) {
-                Some(pool) if pool.run <= gate.run => pools.remove(&gate.name),
-                _ => None,
+        for pools in &self.shared.pools {
+            let pool = {
+                let mut pools = pools.write().unwrap_or_else(PoisonError::into_inner);
+                match pools.get(&gate.name) {
+                    Some(pool) if pool.run <= gate.run => pools.remove(&gate.name),
+                    _ => None,
+                }
+            };
+            if let Some(pool) = pool {
+                pool.close();
             }
-        };
-        if let Some(pool) = pool {
-            pool.close();
         }
     }
 
@@ -209,9 +215,9 @@ impl Upstreams {
     /// over, and to it every connection of this one is use.
     pub fn retire(&self) {
         self.shared.pooling.store(false, Ordering::Release);
-        let pools = std::mem::take(&mut *self.shared.pools.write().unwrap_or_else(PoisonError::into_inner));
-        for pool in pools.into_values() {
-            pool.close();
+        for pools in &self.shared.pools {
+            let pools = std::mem::take(&mut *pools.write().unwrap_or_else(PoisonError::into_inner));
+            pools.into_values().for_each(|pool| pool.close());
         }
     }
 
@@ -232,20 +238,25 @@ impl Upstreams {
     }
 
     fn parked(&self, gate: &Gate) -> u32 {
-        let pools = self.shared.pools.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(pool) = pools.get(&gate.name).filter(|pool| pool.run == gate.run).cloned() else { return 0 };
-        drop(pools);
-        pool.drop_where(Link::is_dead);
-        pool.count.load(Ordering::Acquire)
+        let mut count = 0;
+        for pools in &self.shared.pools {
+            let pools = pools.read().unwrap_or_else(PoisonError::into_inner);
+            let Some(pool) = pools.get(&gate.name).filter(|pool| pool.run == gate.run).cloned() else { continue };
+            drop(pools);
+            pool.drop_where(Link::is_dead);
+            count += pool.count.load(Ordering::Acquire);
+        }
+        count
     }
 
     fn pool(&self, gate: &Gate) -> Arc<Pool> {
-        let pools = self.shared.pools.read().unwrap_or_else(PoisonError::into_inner);
+        let mine = &self.shared.pools[lanes::current()];
+        let pools = mine.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(pool) = pools.get(&gate.name).filter(|pool| pool.run == gate.run) {
             return pool.clone();
         }
         drop(pools);
-        let mut pools = self.shared.pools.write().unwrap_or_else(PoisonError::into_inner);
+        let mut pools = mine.write().unwrap_or_else(PoisonError::into_inner);
         let new = || Arc::new(Pool::new(gate.run, Arc::downgrade(&self.shared)));
         let known = pools.entry(gate.name.clone()).or_insert_with(new);
         let old = (known.run < gate.run).then(|| std::mem::replace(known, new()));
@@ -363,7 +374,8 @@ fn start_reaper(shared: &Arc<Shared>) {
 }
 
 fn all_pools(shared: &Shared) -> Vec<Arc<Pool>> {
-    shared.pools.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    let of = |pools: &Pools| pools.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect::<Vec<_>>();
+    shared.pools.iter().flat_map(of).collect()
 }
 
 fn anything_parked(shared: &Shared) -> bool {

@@ -94,7 +94,7 @@ pub enum Command {
     #[command(after_help = "Example:\n  acc purge shop")]
     Purge(Names),
     /// List the instances.
-    #[command(after_help = "Example:\n  acc list --phase awake")]
+    #[command(after_help = "Example:\n  acc list --phase awake\n  acc list --limit 50 --after shop")]
     List(ListArgs),
     /// Show everything about one instance.
     #[command(after_help = "Example:\n  acc info shop --json")]
@@ -173,6 +173,9 @@ pub struct WorkerArgs {
     /// Process id of the keeper.
     #[arg(long)]
     pub keeper: u32,
+    /// Number of the keeper's lock.
+    #[arg(long)]
+    pub lock: i32,
 }
 
 /// One instance.
@@ -254,9 +257,12 @@ pub struct ListArgs {
     /// Only those made from this model.
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
-    /// At most this many.
+    /// At most this many, in the order of their names.
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
+    /// Only those whose names come after this one: the next page after the last name of a page.
+    #[arg(long, value_name = "NAME")]
+    pub after: Option<String>,
 }
 
 /// Options of `models`.

@@ -20,6 +20,8 @@ pub struct LeftToWorker {
     pub tether: i32,
     /// Process id of the keeper.
     pub keeper: u32,
+    /// Number of the keeper's lock.
+    pub lock: i32,
 }
 
 /// Runs what the commands ask for.

@@ -257,7 +257,10 @@ pub fn proof(r: &Report) -> String {
         ("doubled", doubled),
     ];
     if let Some(s) = &r.strikes {
-        let killed = format!("instance {}, server {}, supervisor {}, nginx workers {}", s.instance, s.server, s.supervisor, s.worker);
+        let killed = format!(
+            "instance {}, server {}, keeper {}, supervisor {}, nginx workers {}",
+            s.instance, s.server, s.keeper, s.supervisor, s.worker
+        );
         lines.push(("killed", killed));
         lines.push(("broken", format!("{} by the crash, in the application", t.broken_by_the_crash)));
         lines.push(("cut", format!("{} by the crash, on the way", t.cut_by_the_crash)));

@@ -44,7 +44,14 @@ async fn read_head(socket: &mut UnixStream) -> bool {
 
 #[tokio::test]
 async fn a_connection_closed_between_requests_is_nobodys_error() {
-    let stage = Stage::new().await;
+    closed_between_requests(Stage::new().await).await;
+    // Here hyper may know of the end before the next request is put into its queue, and leaves it there.
+    for _ in 0..10 {
+        closed_between_requests(Stage::in_lanes().await).await;
+    }
+}
+
+async fn closed_between_requests(stage: Stage) {
     let closed = Arc::new(AtomicUsize::new(0));
     let told = closed.clone();
     let count = raw_app(&stage, move |mut socket, _| {

@@ -28,6 +28,7 @@ use crate::domain::lifecycle::Phase;
 use crate::domain::name::{HostName, InstanceName};
 use crate::domain::rule::Verdict;
 use crate::driver::edge::Gate;
+use crate::driver::host::lanes::Lanes;
 use crate::driver::host::listen;
 use crate::driver::upstream::Upstreams;
 use crate::proxy::access_log::AccessLog;
@@ -368,6 +369,15 @@ impl Stage {
     }
 
     pub async fn logging(settings: ProxySettings, pooling: bool, grace: Duration, log: Option<AccessLog>) -> Self {
+        Self::over(settings, pooling, grace, log, Lanes::none()).await
+    }
+
+    /// With threads of their own for the connections, as acc has them.
+    pub async fn in_lanes() -> Self {
+        Self::over(settings(), true, DEADLINE, None, Lanes::start().unwrap()).await
+    }
+
+    async fn over(settings: ProxySettings, pooling: bool, grace: Duration, log: Option<AccessLog>, lanes: Lanes) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let app = App::start(dir.path().join("app"));
         let gate = Gate { name: InstanceName::parse("app").unwrap(), listen: Listen::Unix(app.path.clone()), run: 1 };
@@ -381,7 +391,7 @@ impl Stage {
         let unix = listen::unix(&wake_socket, 0o600).unwrap();
         let listeners = vec![Listener::from_tcp(tcp, Front::Public).unwrap(), Listener::from_unix(unix, Front::Wake).unwrap()];
         let stop = CancellationToken::new();
-        let served = Some(tokio::spawn(serve(listeners, proxy.clone(), Ends { shutdown: stop.clone(), ..Ends::default() }, grace)));
+        let served = Some(tokio::spawn(serve(listeners, proxy.clone(), lanes, Ends { shutdown: stop.clone(), ..Ends::default() }, grace)));
         Self { dir, app, door, upstreams, proxy, address, wake_socket, stop, served }
     }
 
@@ -428,7 +438,8 @@ impl Drop for Stage {
 
 pub async fn read_all(socket: &mut (impl AsyncReadExt + Unpin)) -> String {
     let mut text = Vec::new();
-    let read = tokio::time::timeout(DEADLINE, socket.read_to_end(&mut text)).await.expect("no end of the answer");
+    let read = tokio::time::timeout(DEADLINE, socket.read_to_end(&mut text)).await;
+    let Ok(read) = read else { panic!("no end of the answer, but: {:?}", String::from_utf8_lossy(&text)) };
     if let Err(e) = read {
         text.extend(format!("\n[{e}]").bytes());
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
-use crate::config::{EdgeConfig, EdgeKind, IdleConfig, LogConfig, LogFormat, StopConfig, SupervisorKind, WakeConfig};
+use crate::config::{EdgeConfig, EdgeKind, EventsConfig, IdleConfig, LogConfig, LogFormat, StopConfig, SupervisorKind, WakeConfig};
 use crate::domain::port::PortRange;
 
 fn config() -> Config {
@@ -27,6 +27,7 @@ fn config() -> Config {
         stop: StopConfig { drain: Duration::from_secs(1), timeout: Duration::from_secs(1) },
         ports: PortRange { first: 20_000, last: 20_001 },
         log: LogConfig { level: "info".into(), format: LogFormat::Text },
+        events: EventsConfig { keep: 1, keep_for: Duration::from_secs(1) },
         rules: Vec::new(),
     }
 }

@@ -394,8 +394,10 @@ impl State {
         if !self.flights.values().any(|f| f.ends <= until) {
             return;
         }
-        let done: Vec<u64> = self.flights.iter().filter(|(_, f)| f.ends <= until).map(|(id, _)| *id).collect();
-        for id in done {
+        let mut done: Vec<(u64, u64)> = self.flights.iter().filter(|(_, f)| f.ends <= until).map(|(id, f)| (f.ends, *id)).collect();
+        // In the order in which they end: the access log has the time of the last one.
+        done.sort_unstable();
+        for (_, id) in done {
             let Some(flight) = self.flights.remove(&id) else { continue };
             self.used(flight.who, flight.ends);
             self.fate(id, &flight, true);

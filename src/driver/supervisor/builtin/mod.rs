@@ -266,6 +266,18 @@ impl Supervisor for Builtin {
         self.spawn(&start).map(|_| Ensured::Started)
     }
 
+    async fn keep_service(&self, name: &'static str, process: Process) -> Result<(), SupervisorError> {
+        let pid_path = record::service_file(&self.pid_dir, name);
+        let _held = self.locks.lock(&format!("service_{name}")).await;
+        if record::is_of(&pid_path, process)? {
+            return Ok(());
+        }
+        let log = record::read(&pid_path)?.and_then(|r| r.log).unwrap_or_default();
+        let failed = |source| SupervisorError::File { deed: "write", path: pid_path.clone(), source };
+        let file = claim_pid_file(&pid_path).map_err(failed)?;
+        file.write_all_at(record::text(process, &log).as_bytes(), 0).map_err(failed)
+    }
+
     async fn service(&self, name: &str) -> Result<Option<Process>, SupervisorError> {
         let _held = self.locks.lock(&format!("service_{name}")).await;
         Self::living(name, &record::service_file(&self.pid_dir, name)).await

@@ -88,6 +88,8 @@ pub struct Supervisord {
     used: Mutex<(u64, HashMap<String, u64>)>,
     /// Processes started here and not yet waited for: held, so that it is known how they ended although supervisord reaps.
     held: Mutex<HashMap<InstanceName, process::Held>>,
+    /// What keeps this process, when supervisord did not start it.
+    keeper: Mutex<Option<Process>>,
 }
 
 impl Supervisord {
@@ -106,6 +108,7 @@ impl Supervisord {
             locks: Locks::default(),
             used: Mutex::default(),
             held: Mutex::default(),
+            keeper: Mutex::default(),
             settings,
         }
     }
@@ -366,6 +369,11 @@ impl Supervisor for Supervisord {
     async fn ensure_service(&self, service: &Service) -> Result<Ensured, SupervisorError> {
         let _held = self.locks.lock(&services::group_name(service.name)).await;
         self.ensure(service).await
+    }
+
+    async fn keep_service(&self, name: &'static str, process: Process) -> Result<(), SupervisorError> {
+        let _held = self.locks.lock(&services::group_name(name)).await;
+        self.note_survivor(name, process)
     }
 
     async fn service(&self, name: &str) -> Result<Option<Process>, SupervisorError> {

@@ -9,6 +9,7 @@
 //! The record of a survivor is kept apart from the record of what the running supervisord has started.
 
 use std::path::PathBuf;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use crate::domain::instance::Process;
@@ -46,12 +47,24 @@ impl Supervisord {
         record::living(&self.survivor_path(name))
     }
 
+    /// Takes note of a process that supervisord did not start: the one it started has died, and this one is in its place.
+    pub(super) fn note_survivor(&self, name: &str, process: Process) -> Result<(), SupervisorError> {
+        let path = self.survivor_path(name);
+        *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
+        if record::is_of(&path, process)? { Ok(()) } else { self.write_record(&path, process, std::path::Path::new("")) }
+    }
+
+    /// Is it what keeps this process?
+    fn is_own(&self, process: Process) -> bool {
+        is_this(process.pid) || *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) == Some(process)
+    }
+
     /// The services that have outlived the supervisord that is gone and are as they should be; all others are ended.
     pub(super) async fn survivors(&self, services: &[Service]) -> Result<Vec<&'static str>, SupervisorError> {
         let mut found = Vec::new();
         for service in services {
             let (path, before) = (self.service_path(service.name), self.survivor_path(service.name));
-            let itself = record::living(&path)?.or(self.survivor(service.name)?).is_some_and(|p| is_this(p.pid));
+            let itself = record::living(&path)?.or(self.survivor(service.name)?).is_some_and(|p| self.is_own(p));
             let unchanged = itself || self.has_section_of(service)?;
             if unchanged && record::living(&before)?.is_some() {
                 // It outlives its second supervisord: what that one had started only stood by.

@@ -8,7 +8,7 @@ use rustix::fs::{Access, access, statfs, statvfs};
 use super::{Finding, bad, ok, warn};
 use crate::config::Config;
 use crate::driver::host::fs;
-use crate::service::view::Reader;
+use crate::service::view::{Filter, Reader, WAL_TOO_LARGE};
 
 /// `f_type` of a tmpfs, see statfs(2).
 const TMPFS: i64 = 0x0102_1994;
@@ -123,7 +123,13 @@ fn database(config: &Config) -> Finding {
         Err(e) => return bad(format!("could not look at the database `{}`: {e}", path.display()), "may you read home?"),
         Ok(true) => {}
     }
-    match Reader::open(config).and_then(|reader| reader.list(None, None, Some(1))) {
+    let first = Filter { limit: Some(1), ..Filter::default() };
+    let read = Reader::open(config).and_then(|reader| reader.list(&first).map(|_| reader.wal_size()));
+    match read {
+        Ok(size) if size >= WAL_TOO_LARGE => warn(
+            format!("the log of database `{}` has grown to {} MiB", path.display(), size / MIB),
+            "some program reads in it without an end: `fuser -v` with that path shows which; acc writes it back when that one lets go",
+        ),
         Ok(_) => ok(format!("database `{}` opens and can be read", path.display())),
         Err(error) => bad(error.message, error.hint),
     }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 
 use super::super::*;
-use crate::config::{Config, EdgeConfig, EdgeKind, IdleConfig, LogConfig, LogFormat, StopConfig, SupervisorKind, WakeConfig};
+use crate::config::{Config, EdgeConfig, EdgeKind, EventsConfig, IdleConfig, LogConfig, LogFormat, StopConfig, SupervisorKind, WakeConfig};
 use crate::domain::instance::Listen;
 use crate::domain::name::HostName;
 use crate::domain::port::PortRange;
@@ -49,6 +49,7 @@ pub(super) fn config(dir: &Path, listen: SocketAddr) -> Config {
         stop: StopConfig { drain: Duration::from_secs(1), timeout: Duration::from_secs(1) },
         ports: PortRange { first: 20_000, last: 20_001 },
         log: LogConfig { level: "info".into(), format: LogFormat::Text },
+        events: EventsConfig { keep: 1, keep_for: Duration::from_secs(1) },
         rules: Vec::new(),
     }
 }

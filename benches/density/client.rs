@@ -1,0 +1,87 @@
+//! What a script would do: verbs over the control socket, one connection each, and whole commands. Only says how long it took.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{Bed, now};
+
+/// Longest a verb may take.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// In milliseconds.
+pub fn ms(d: Duration) -> f64 {
+    d.as_secs_f64() * 1000.0
+}
+
+/// Sends one request to the server of this bed and waits for its answer; how long that took, in milliseconds.
+pub fn verb(bed: &Bed, request: &Value) -> f64 {
+    let began = now();
+    let answer = exchange(&bed.run().join("control.sock"), request).unwrap_or_else(|e| panic!("no answer to {request}: {e}"));
+    let took = ms(began.elapsed());
+    assert!(answer.starts_with("HTTP/1.1 200"), "{request}: {answer}");
+    took
+}
+
+/// Is somebody there?
+pub fn pings(bed: &Bed) -> bool {
+    exchange(&bed.run().join("control.sock"), &json!({ "verb": "ping" })).is_ok_and(|a| a.starts_with("HTTP/1.1 200"))
+}
+
+fn exchange(socket: &Path, request: &Value) -> std::io::Result<String> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    let body = request.to_string();
+    let head = "POST /v1/request HTTP/1.1\r\nHost: acc\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length";
+    stream.write_all(format!("{head}: {}\r\n\r\n{body}", body.len()).as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// `acc create NAME --model MODEL --asleep`.
+pub fn create(bed: &Bed, name: &str, model: &str) -> f64 {
+    verb(
+        bed,
+        &json!({ "verb": "create", "name": name, "model": model, "hosts": [], "owner": null, "set": {}, "idle_ms": null, "wanted": null,
+            "asleep": true }),
+    )
+}
+
+/// `acc start NAME` for all of them, from a few connections at once.
+pub fn start_all(bed: &Bed, names: &[String]) {
+    std::thread::scope(|scope| {
+        for part in names.chunks(names.len().div_ceil(8).max(1)) {
+            scope.spawn(move || {
+                for name in part {
+                    verb(bed, &json!({ "verb": "start", "instance": name }));
+                }
+            });
+        }
+    });
+}
+
+/// Puts the instance to sleep, then asks it on a fresh connection; from the connect to the whole answer.
+pub fn wake(bed: &Bed, name: &str) -> f64 {
+    verb(bed, &json!({ "verb": "stop", "instance": name, "now": false }));
+    let ask = bed.ask("GET", name, "/");
+    let began = now();
+    let reply = ask.send(bed.address()).unwrap();
+    let took = ms(began.elapsed());
+    reply.status(200);
+    took
+}
+
+/// Runs a whole command to its end.
+pub fn command(mut command: Command) -> f64 {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let began = now();
+    let status = command.status().unwrap();
+    let took = ms(began.elapsed());
+    assert!(status.success(), "{command:?}: {status}");
+    took
+}

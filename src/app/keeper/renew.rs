@@ -1,0 +1,51 @@
+//! A worker whose keeper was killed starts the next one around itself, with the same sockets and the same lock, and goes on
+//! serving meanwhile: nobody is refused, nothing is cut.
+//!
+//! Whether there shall be a next one decides `serve`.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command};
+
+use super::sockets::Sockets;
+use super::tether::Tether;
+use super::worker::options;
+use crate::app::own_binary;
+use crate::driver::host::handover;
+
+/// What a worker needs for another keeper. As long as it lives, no keeper from elsewhere takes the sockets' place.
+pub(in crate::app) struct Spare {
+    sockets: Sockets,
+    lock: OwnedFd,
+    /// The keeper started here, once there was need.
+    keeper: Option<Child>,
+}
+
+impl Spare {
+    /// With the sockets and the lock that the keeper has left to its worker.
+    pub(in crate::app) fn new(sockets: &Sockets, lock: OwnedFd) -> io::Result<Self> {
+        Ok(Self { sockets: sockets.try_clone()?, lock, keeper: None })
+    }
+
+    /// Starts a keeper of the program that runs here, which takes this process for its worker. Its process id, and the line to it.
+    pub(in crate::app) fn start(&mut self) -> io::Result<(Tether, u32)> {
+        if let Some(mut before) = self.keeper.take() {
+            // It has just died and is collected; nobody waits for it.
+            let _ = before.try_wait();
+        }
+        let (own, other) = Tether::pair()?;
+        let (lock, tether) = (self.lock.as_raw_fd(), other.as_raw_fd());
+        let left = format!("{};lock={lock};{}={tether}", self.sockets.names(), std::process::id());
+        let mut command = Command::new("/proc/self/exe");
+        // A group of its own: it must not be ended with what is left of the one before.
+        command.arg0(own_binary()).args(options()).arg("server").args(["--resume", &left]).process_group(0);
+        let mut files = self.sockets.files();
+        files.extend([self.lock.as_fd(), other.as_fd()]);
+        handover::leave(&mut command, &files);
+        let child = command.spawn()?;
+        let pid = child.id();
+        self.keeper = Some(child);
+        Ok((own, pid))
+    }
+}

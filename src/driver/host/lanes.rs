@@ -1,0 +1,145 @@
+//! Threads that each carry their own connections from beginning to end: client, instance and everything between them.
+//!
+//! A runtime that moves tasks between its threads wakes another thread for nearly every request, which costs as much as the
+//! request itself; here nothing moves. It never decides what is carried, and it moves nothing that has begun. What blocks must
+//! not run here: it would hold up everybody else on that thread.
+
+use std::cell::Cell;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+
+use tokio::runtime::{Builder, Handle};
+use tokio_util::sync::CancellationToken;
+
+/// Most lanes there are.
+pub const MAX: usize = 32;
+
+thread_local! {
+    static CURRENT: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The lane of this thread, from 1; 0 on every other thread.
+#[must_use]
+pub fn current() -> usize {
+    CURRENT.get()
+}
+
+struct Lane {
+    runtime: Handle,
+    carried: Arc<AtomicUsize>,
+}
+
+/// Some lanes, or none. They end, with what they still carry, when this is dropped.
+#[derive(Default)]
+pub struct Lanes {
+    lanes: Vec<Lane>,
+    next: AtomicUsize,
+    end: CancellationToken,
+}
+
+impl Lanes {
+    /// No lanes: everything is carried by the runtime of whoever brings it.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// A lane for each processor that acc may use.
+    ///
+    /// # Errors
+    /// A thread or its runtime cannot be made.
+    pub fn start() -> io::Result<Self> {
+        let mut made = Self::none();
+        for index in 1..=thread::available_parallelism().map_or(1, usize::from).min(MAX) {
+            let (told, made_there) = mpsc::channel();
+            let end = made.end.clone();
+            // The runtime is made where it is used and dropped: elsewhere that could block a task.
+            thread::Builder::new().name(format!("lane-{index}")).spawn(move || {
+                CURRENT.set(index);
+                match Builder::new_current_thread().enable_all().build() {
+                    Ok(runtime) => {
+                        let _ = told.send(Ok(runtime.handle().clone()));
+                        runtime.block_on(end.cancelled());
+                        // A name lookup may still be under way on a thread of its own; nobody waits for it any more.
+                        runtime.shutdown_background();
+                    }
+                    Err(e) => drop(told.send(Err(e))),
+                }
+            })?;
+            let runtime = made_there.recv().map_err(io::Error::other)??;
+            made.lanes.push(Lane { runtime, carried: Arc::default() });
+        }
+        Ok(made)
+    }
+
+    /// Has the lane that carries least carry this too, to its end.
+    pub fn carry(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        let all = (0..self.lanes.len()).map(|n| &self.lanes[(first + n) % self.lanes.len()]);
+        let Some(lane) = all.min_by_key(|lane| lane.carried.load(Ordering::Relaxed)) else {
+            return drop(tokio::spawn(work));
+        };
+        let load = Load(lane.carried.clone());
+        load.0.fetch_add(1, Ordering::Relaxed);
+        lane.runtime.spawn(async move {
+            let _load = load;
+            work.await;
+        });
+    }
+}
+
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        self.end.cancel();
+    }
+}
+
+struct Load(Arc<AtomicUsize>);
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_carried_is_spread_and_stays_where_it_began() {
+        let lanes = Lanes::start().unwrap();
+        let count = lanes.lanes.len();
+        let (told, mut seen) = tokio::sync::mpsc::unbounded_channel();
+        let go = CancellationToken::new();
+        for _ in 0..count * 3 {
+            let (told, go) = (told.clone(), go.clone());
+            lanes.carry(async move {
+                let began = current();
+                go.cancelled().await;
+                tokio::task::yield_now().await;
+                assert_eq!(current(), began);
+                told.send(began).unwrap();
+            });
+        }
+        drop(told);
+        go.cancel();
+        let mut shares = vec![0; count + 1];
+        while let Some(lane) = seen.recv().await {
+            shares[lane] += 1;
+        }
+        assert_eq!(shares[0], 0);
+        assert!(shares[1..].iter().all(|share| *share == 3), "{shares:?}");
+        assert_eq!(current(), 0);
+    }
+
+    #[tokio::test]
+    async fn without_lanes_it_is_carried_here() {
+        let (told, seen) = tokio::sync::oneshot::channel();
+        Lanes::none().carry(async move { told.send(current()).unwrap() });
+        assert_eq!(seen.await, Ok(0));
+    }
+}

@@ -1,0 +1,65 @@
+//! Many sleepers: they cost rows and folders, and nothing of a pass, a name or the memory.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+/// More than a pass looks at.
+const MANY: usize = 250;
+
+async fn populate(bed: &Bed) {
+    for n in 0..MANY {
+        bed.create(&format!("s{n}"), true).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn sleepers_keep_no_task_and_a_pass_asks_none_of_them() {
+    let bed = Bed::new();
+    populate(&bed).await;
+    bed.create("up", false).await.unwrap();
+    // Their tasks leave by themselves.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(bed.world.registry.all().len(), 1);
+    assert!(bed.monitor().await.is_empty());
+    assert_eq!(bed.world.registry.all().len(), 1, "the pass woke the task of a sleeper");
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_that_nobody_chose_are_different_also_when_asked_for_at_once() {
+    let bed = Bed::new();
+    let new = NewInstance { model: "test".into(), asleep: true, ..NewInstance::default() };
+    let mut tasks = Vec::new();
+    for _ in 0..20 {
+        let (world, new) = (bed.world.clone(), new.clone());
+        tasks.push(tokio::spawn(async move { handle(&world, Request::Create(new)).await }));
+    }
+    let mut names = BTreeSet::new();
+    for task in tasks {
+        match task.await.unwrap().unwrap() {
+            Outcome::Instance { instance, .. } => names.insert(instance.name),
+            other => panic!("{other:?}"),
+        };
+    }
+    assert_eq!(names.len(), 20);
+    assert!(names.contains("test") && names.contains("test-20"), "{names:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_logs_of_all_sleepers_are_seen_to_after_a_few_passes() {
+    let bed = Bed::new();
+    bed.world.set_serving();
+    populate(&bed).await;
+    let config = bed.world.config();
+    let logs = [0, 120, MANY - 1].map(|n| config.access_log(&format!("s{n}")));
+    for log in &logs {
+        // Sparse: it takes no room.
+        std::fs::File::create(log).unwrap().set_len(11 * 1024 * 1024).unwrap();
+    }
+    let mut left = Vec::new();
+    for _ in 0..3 {
+        bed.monitor().await;
+        left.push(logs.iter().filter(|log| std::fs::metadata(log).unwrap().len() > 0).count());
+    }
+    assert_eq!(left, [2, 1, 0], "a hundred of them in each pass");
+}
