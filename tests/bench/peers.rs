@@ -110,13 +110,16 @@ fn compare(peer: &Peer<'_>, app: &App, settings: &Settings) -> Vec<Row> {
         listening(peer.address);
         ask(peer.address, "bench");
     }
+    let own_start = || {
+        pause(settings.settle);
+        app.own_start(dir.path())
+    };
     let acc = || {
         bed.acc(&["stop", "bench"]).ok();
         pause(settings.settle);
         ask(bed.address(), &bed.host("bench")).took()
     };
-    let sides =
-        vec![Side::new("own start", || app.own_start(dir.path())), Side::new("acc", acc), Side::new(peer.name, || peer.wake(settings))];
+    let sides = vec![Side::new("own start", own_start), Side::new("acc", acc), Side::new(peer.name, || peer.wake(settings))];
     let round = Round::run(settings.peers, 1, sides);
     let took = |side: &str| round.sample(side, "ms", |v| *v).expect("taken");
     let row = |side: &str, what: String| Row::added(GROUP, &what, (&took(side), &took("own start")), 0.5, Goal::None).expect("one round");
