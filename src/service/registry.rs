@@ -232,7 +232,7 @@ impl Registry {
         }
         maps.by_id.insert(row.id, handle.clone());
         drop(maps);
-        world.hands.spawn(Actor::new(world.clone(), handle.clone(), inbox.downgrade(), messages).run());
+        world.settle_in(Actor::new(world.clone(), handle.clone(), inbox.downgrade(), messages).run());
         Ok(handle)
     }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -69,6 +70,9 @@ pub struct World {
     pub(super) retired: CancellationToken,
     /// The tasks that act on instances.
     pub(super) hands: TaskTracker,
+    /// Where tasks of instances live, whoever wakes them: a start may block for a moment, and must not hold up clients that share
+    /// a thread.
+    home: Option<Handle>,
     reconfigured: Notify,
     halting: AtomicBool,
     serving: AtomicBool,
@@ -100,6 +104,7 @@ impl World {
             monitor: AsyncMutex::new(()),
             retired: CancellationToken::new(),
             hands: TaskTracker::new(),
+            home: Handle::try_current().ok(),
             reconfigured: Notify::new(),
             halting: AtomicBool::new(false),
             serving: AtomicBool::new(false),
@@ -108,6 +113,14 @@ impl World {
             building: Mutex::default(),
             keeper: Mutex::default(),
         })
+    }
+
+    /// Starts the task of an instance.
+    pub(super) fn settle_in(&self, task: impl Future<Output = ()> + Send + 'static) {
+        match &self.home {
+            Some(home) => drop(self.hands.spawn_on(task, home)),
+            None => drop(self.hands.spawn(task)),
+        }
     }
 
     /// The settings in force.
