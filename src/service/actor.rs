@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 use tracing::{debug, warn};
 
 use super::error::{ServiceError, chain, store as store_error};
+use super::kinds::{is_asked_for, point};
 use super::registry::{Handle, Refused, Reply, Snapshot};
 use super::turns::Turn;
 use super::world::World;
@@ -255,6 +256,8 @@ impl Actor {
             Effect::Kill => self.signal(true).await,
             Effect::Arm { at, armed } => self.arm(at, armed),
             Effect::Record(note) => {
+                // Who has waited for this step goes first: the ledger can wait.
+                tokio::task::yield_now().await;
                 let woke = matches!(note, Note::Woke(..));
                 let phases = if woke { self.handle.stamps().account() } else { None };
                 ledger::write(&self.world, &self.handle.instance, &note, phases);
@@ -467,46 +470,5 @@ async fn torn(world: &Arc<World>, handle: &Weak<Handle>, since: Timestamp) -> bo
         biased;
         revived = revival => revived.unwrap_or(false) || world.revived_since(since),
         _ = changes.wait_for(|seen| seen.phase != Phase::Waking) => false,
-    }
-}
-
-/// The point before an effect (see `driver::host::fault`).
-fn point(effect: &Effect) -> Option<&'static str> {
-    match effect {
-        Effect::Persist => None,
-        Effect::Spawn => Some("effect.spawn"),
-        Effect::Watch => Some("effect.watch"),
-        Effect::Probe => Some("effect.probe"),
-        Effect::OpenGate => Some("effect.open_gate"),
-        Effect::CloseGate => Some("effect.close_gate"),
-        Effect::Count(_) => Some("effect.count"),
-        Effect::Terminate => Some("effect.terminate"),
-        Effect::Kill => Some("effect.kill"),
-        Effect::Arm { .. } => Some("effect.arm"),
-        Effect::Record(_) => Some("effect.record"),
-    }
-}
-
-/// Somebody asked for it: if it cannot be written down it is not done. Everything else has happened already.
-fn is_asked_for(event: &Event) -> bool {
-    match event {
-        Event::Created
-        | Event::Wake(_)
-        | Event::Sleep { .. }
-        | Event::Want(_)
-        | Event::Retire(_)
-        | Event::Destroy
-        | Event::Reset
-        | Event::Looked { .. }
-        | Event::Admitted => true,
-        Event::Spawned { .. }
-        | Event::Ready { .. }
-        | Event::StartFailed { .. }
-        | Event::Exited { .. }
-        | Event::Released { .. }
-        | Event::InFlight { .. }
-        | Event::DrainFailed { .. }
-        | Event::Timer { .. }
-        | Event::Found(_) => false,
     }
 }

@@ -9,6 +9,7 @@ mod destroy;
 pub mod door;
 pub mod error;
 mod housekeeping;
+mod kinds;
 pub(crate) mod launch;
 mod ledger;
 mod monitor;

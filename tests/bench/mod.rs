@@ -28,7 +28,7 @@ const HELP: &str = "\
 usage: tests/bench/run [GROUP…] [OPTION…]
 
 groups (all of them when none is named):
-  wake      the first request to a sleeper, against the application's own start
+  wake      the first request to a sleeper, against the application's own start: wake-tiny and wake-apps
   herd      500 and 1,000 first requests at once
   awake     requests to an awake instance, against nginx as one would configure it by hand: awake-nginx and awake-builtin
   density   ten thousand sleepers against ten
@@ -107,7 +107,7 @@ struct Asked {
     settings: Settings,
 }
 
-const GROUPS: &[&str] = &["wake", "herd", "awake-nginx", "awake-builtin", "density", "binary", "peers"];
+const GROUPS: &[&str] = &["wake-tiny", "wake-apps", "herd", "awake-nginx", "awake-builtin", "density", "binary", "peers"];
 
 fn read(arguments: Vec<String>) -> Result<Asked, String> {
     let mut asked = Asked { groups: Vec::new(), json: None, svg: None, strict: false, help: false, settings: Settings::FULL };
@@ -125,6 +125,7 @@ fn read(arguments: Vec<String>) -> Result<Asked, String> {
             "--help" | "-h" => asked.help = true,
             // What `cargo bench` adds by itself.
             "--bench" => {}
+            "wake" => asked.groups.extend(["wake-tiny", "wake-apps"].map(str::to_owned)),
             "awake" => asked.groups.extend(["awake-nginx", "awake-builtin"].map(str::to_owned)),
             group if GROUPS.contains(&group) => asked.groups.push(argument),
             _ => return Err(format!("`{argument}` is neither a group ({}) nor an option", GROUPS.join(", "))),
@@ -167,7 +168,8 @@ pub fn main(arguments: Vec<String>) -> ExitCode {
     for group in &asked.groups {
         eprintln!("measuring {group} …");
         report.add(match group.as_str() {
-            "wake" => wake::measure(&asked.settings),
+            "wake-tiny" => wake::tiny(&asked.settings),
+            "wake-apps" => wake::usual(&asked.settings),
             "herd" => herd::measure(&asked.settings),
             "awake-nginx" => awake::nginx(&asked.settings),
             "awake-builtin" => awake::builtin(&asked.settings),
@@ -205,9 +207,9 @@ mod tests {
     #[test]
     fn arguments_are_read() {
         let asked = read(words("wake --rounds 7 --json x.json")).unwrap();
-        assert_eq!((asked.groups, asked.settings.wakes, asked.json), (words("wake"), 7, Some("x.json".into())));
+        assert_eq!((asked.groups, asked.settings.wakes, asked.json), (words("wake-tiny wake-apps"), 7, Some("x.json".into())));
         assert_eq!(read(Vec::new()).unwrap().groups.len(), GROUPS.len() - 1);
-        assert_eq!(read(words("wake --peers")).unwrap().groups, words("wake peers"));
+        assert_eq!(read(words("wake --peers")).unwrap().groups, words("wake-tiny wake-apps peers"));
         assert!(read(words("awoke")).unwrap_err().contains("neither a group"));
         assert!(read(words("--json")).unwrap_err().contains("needs a value"));
     }

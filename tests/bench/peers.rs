@@ -2,7 +2,8 @@
 //! start, own start, acc and the peer in turn, and the memory of what stays while the application sleeps.
 //!
 //! Each is optional, and set up as its manual says for one application that sleeps as soon as it may. What cannot be measured
-//! is a line that says why. Everything a peer starts mentions its folder, and is ended by that.
+//! is a line that says why. Everything a peer starts mentions its folder, and is ended by that; the applications themselves,
+//! which acc runs too, are in another.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -109,13 +110,16 @@ fn compare(peer: &Peer<'_>, app: &App, settings: &Settings) -> Vec<Row> {
         listening(peer.address);
         ask(peer.address, "bench");
     }
+    let own_start = || {
+        pause(settings.settle);
+        app.own_start(dir.path())
+    };
     let acc = || {
         bed.acc(&["stop", "bench"]).ok();
         pause(settings.settle);
         ask(bed.address(), &bed.host("bench")).took()
     };
-    let sides =
-        vec![Side::new("own start", || app.own_start(dir.path())), Side::new("acc", acc), Side::new(peer.name, || peer.wake(settings))];
+    let sides = vec![Side::new("own start", own_start), Side::new("acc", acc), Side::new(peer.name, || peer.wake(settings))];
     let round = Round::run(settings.peers, 1, sides);
     let took = |side: &str| round.sample(side, "ms", |v| *v).expect("taken");
     let row = |side: &str, what: String| Row::added(GROUP, &what, (&took(side), &took("own start")), 0.5, Goal::None).expect("one round");
@@ -134,10 +138,10 @@ fn compare(peer: &Peer<'_>, app: &App, settings: &Settings) -> Vec<Row> {
 /// systemd-socket-proxyd, started by the first connection as its socket unit would, with the application beside it.
 fn socket_proxyd(settings: &Settings) -> Result<Vec<Row>, String> {
     let activate = need::find("systemd-socket-activate").filter(|_| Path::new(PROXYD).is_file()).ok_or("not installed")?;
-    let dir = folder();
-    let app = App::tiny(dir.path())?;
+    let (dir, apps) = (folder(), folder());
+    let app = App::tiny(apps.path())?;
     let (address, socket) = (free_address(), dir.path().join("app.sock"));
-    let (tiny, socket) = (dir.path().join("tiny").display().to_string(), socket.display().to_string());
+    let (tiny, socket) = (apps.path().join("tiny").display().to_string(), socket.display().to_string());
     // Where systemd orders the units, a shell does: it looks every millisecond.
     let script = format!("rm -f {socket}; {tiny} --unix {socket} & while ! [ -S {socket} ]; do sleep 0.001; done; exec {PROXYD} {socket}");
     let start = || {
@@ -151,9 +155,9 @@ fn socket_proxyd(settings: &Settings) -> Result<Vec<Row>, String> {
 /// Phusion Passenger, standalone, with its builtin engine.
 fn passenger(settings: &Settings) -> Result<Vec<Row>, String> {
     let program = need::find("passenger").ok_or("not installed")?;
-    let dir = folder();
-    let app = App::tiny(dir.path())?;
-    let (address, tiny) = (free_address(), dir.path().join("tiny").display().to_string());
+    let (dir, apps) = (folder(), folder());
+    let app = App::tiny(apps.path())?;
+    let (address, tiny) = (free_address(), apps.path().join("tiny").display().to_string());
     let at = |name: &str| dir.path().join(name).display().to_string();
     let start = || {
         let (port, command) = (address.port().to_string(), format!("{tiny} --port $PORT"));
@@ -193,20 +197,20 @@ fn passenger(settings: &Settings) -> Result<Vec<Row>, String> {
 /// uWSGI's emperor with one vassal on demand.
 fn emperor(settings: &Settings) -> Result<Vec<Row>, String> {
     let program = need::find("uwsgi").ok_or("not installed")?;
-    let dir = folder();
-    let at = |name: &str| dir.path().join(name).display().to_string();
+    let (dir, apps) = (folder(), folder());
+    let script = apps.path().join("app.py").display().to_string();
     fs::write(
-        at("app.py"),
+        &script,
         "def application(environ, start_response):\n    start_response(\"200 OK\", [(\"Content-Length\", \"6\")])\n    return [b\"hello\\n\"]\n",
     )
     .map_err(|e| e.to_string())?;
     let (uwsgi, address, vassals) = (program.display().to_string(), free_address(), dir.path().join("vassals"));
     fs::create_dir_all(&vassals).map_err(|e| e.to_string())?;
     let vassal =
-        format!("[uwsgi]\nplugin = python3\nprotocol = http\nwsgi-file = {}\nmaster = true\nidle = 1\ndie-on-idle = true\n", at("app.py"));
+        format!("[uwsgi]\nplugin = python3\nprotocol = http\nwsgi-file = {}\nmaster = true\nidle = 1\ndie-on-idle = true\n", script);
     fs::write(vassals.join("app.ini"), vassal).map_err(|e| e.to_string())?;
     fs::write(vassals.join("app.ini.socket"), address.to_string()).map_err(|e| e.to_string())?;
-    let argv = [&uwsgi, "--plugin", "python3", "--master", "--http-socket", "SOCKET", "--wsgi-file", &at("app.py")];
+    let argv = [&uwsgi, "--plugin", "python3", "--master", "--http-socket", "SOCKET", "--wsgi-file", &script];
     let app = App { name: "uWSGI", model: "bench-uwsgi", argv: argv.map(String::from).into() };
     let start = || {
         let argv = [&uwsgi, "--emperor", vassals.to_str().unwrap(), "--emperor-on-demand-extension", ".socket", "--emperor-freq", "1"];

@@ -1,0 +1,44 @@
+//! What kind an event or an effect is, for the task that takes and performs them. It decides nothing.
+
+use crate::domain::lifecycle::{Effect, Event};
+
+/// The point before an effect (see `driver::host::fault`).
+pub(super) fn point(effect: &Effect) -> Option<&'static str> {
+    match effect {
+        Effect::Persist => None,
+        Effect::Spawn => Some("effect.spawn"),
+        Effect::Watch => Some("effect.watch"),
+        Effect::Probe => Some("effect.probe"),
+        Effect::OpenGate => Some("effect.open_gate"),
+        Effect::CloseGate => Some("effect.close_gate"),
+        Effect::Count(_) => Some("effect.count"),
+        Effect::Terminate => Some("effect.terminate"),
+        Effect::Kill => Some("effect.kill"),
+        Effect::Arm { .. } => Some("effect.arm"),
+        Effect::Record(_) => Some("effect.record"),
+    }
+}
+
+/// Somebody asked for it: if it cannot be written down it is not done. Everything else has happened already.
+pub(super) fn is_asked_for(event: &Event) -> bool {
+    match event {
+        Event::Created
+        | Event::Wake(_)
+        | Event::Sleep { .. }
+        | Event::Want(_)
+        | Event::Retire(_)
+        | Event::Destroy
+        | Event::Reset
+        | Event::Looked { .. }
+        | Event::Admitted => true,
+        Event::Spawned { .. }
+        | Event::Ready { .. }
+        | Event::StartFailed { .. }
+        | Event::Exited { .. }
+        | Event::Released { .. }
+        | Event::InFlight { .. }
+        | Event::DrainFailed { .. }
+        | Event::Timer { .. }
+        | Event::Found(_) => false,
+    }
+}
