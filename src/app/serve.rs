@@ -20,6 +20,7 @@ use super::keeper::{Sockets, Spare};
 use super::{Drivers, lock, open_store, world, wrong_templates};
 use crate::config::{Booted, Config, EdgeKind, SupervisorKind};
 use crate::driver::host::lanes::Lanes;
+use crate::driver::host::memory;
 use crate::driver::host::sent::Sent;
 use crate::driver::host::{append, process};
 use crate::interface::control;
@@ -282,6 +283,7 @@ async fn look_around(world: Arc<World>, shutdown: CancellationToken) {
             () = shutdown.cancelled() => return,
             outcome = pass => report(outcome),
         }
+        let _ = tokio::task::spawn_blocking(memory::give_back).await;
         if !pause(&world, &shutdown).await {
             return;
         }

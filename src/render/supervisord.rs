@@ -202,7 +202,9 @@ impl Shim {
         if split.len() > ARGUMENT_MAX || pieces.iter().any(|piece| piece.len() > ARGUMENT_MAX) {
             return Err(unfit("its command and environment", "together they are too long"));
         }
-        let environment: Vec<String> = pieces.iter().enumerate().map(|(n, piece)| format!("ACC{n}=\"{piece}\"")).collect();
+        let pieces = pieces.iter().enumerate().map(|(n, piece)| format!("ACC{n}=\"{piece}\""));
+        // For `env` alone: in any other locale than this it reads a dozen files first.
+        let environment: Vec<String> = std::iter::once("LC_ALL=\"C\"".to_owned()).chain(pieces).collect();
         Ok(Self { split: word("its command", &split)?, environment: environment.join(",") })
     }
 }
@@ -324,15 +326,15 @@ mod tests {
             "command = '/usr/bin/env' -i -S '\"TOKEN=${ACC0}\\\"${ACC1}\" \"EMPTY=\" \"/usr/bin/python3\" \"-c\" \
              \"it'\"'\"'s 5%%'' '';\"'"
         );
-        assert!(section.contains("\nenvironment = ACC0=\"se\",ACC1=\"cret\"\n"), "{section}");
+        assert!(section.contains("\nenvironment = LC_ALL=\"C\",ACC0=\"se\",ACC1=\"cret\"\n"), "{section}");
         assert!(section.contains("\ndirectory = /srv/a 100%%%(here).0s %(here).0s;b\n"), "{section}");
         assert!(!section.contains("\nuser ="), "{section}");
     }
 
     #[test]
-    fn without_an_environment_there_is_no_such_line() {
+    fn without_an_environment_there_is_only_that_of_env_itself() {
         let section = program(&Templates::new(None).unwrap(), &text(&[], &[])).unwrap();
-        assert!(!section.contains("environment"), "{section}");
+        assert!(section.contains("\nenvironment = LC_ALL=\"C\"\n"), "{section}");
     }
 
     #[test]

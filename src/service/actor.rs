@@ -256,6 +256,8 @@ impl Actor {
             Effect::Kill => self.signal(true).await,
             Effect::Arm { at, armed } => self.arm(at, armed),
             Effect::Record(note) => {
+                // Who has waited for this step goes first: the ledger can wait.
+                tokio::task::yield_now().await;
                 let woke = matches!(note, Note::Woke(..));
                 let phases = if woke { self.handle.stamps().account() } else { None };
                 ledger::write(&self.world, &self.handle.instance, &note, phases);

@@ -411,8 +411,10 @@ range = "{ports}"
         use nix::sys::signal::Signal;
         let keeper = self.keeper();
         processes::signal(keeper, Signal::SIGSTOP);
-        let mut all: Vec<i32> =
-            processes::of(&self.dir).into_iter().filter(|p| p.command.contains(" worker --sockets ")).map(|p| p.pid).collect();
+        let workers: Vec<_> = processes::of(&self.dir).into_iter().filter(|p| p.command.contains(" worker --sockets ")).collect();
+        // A child of one that has yet to become the program of an instance looks like its parent, and is not meant.
+        let meant = workers.iter().filter(|p| !workers.iter().any(|parent| parent.pid == p.parent));
+        let mut all: Vec<i32> = meant.map(|p| p.pid).collect();
         all.push(keeper);
         all.iter().for_each(|pid| processes::signal(*pid, Signal::SIGKILL));
         wait_until("the server is dead", SOON, || holds(!all.iter().any(|pid| processes::alive(*pid)), format!("{all:?}")));

@@ -30,7 +30,9 @@ pub fn put_in_place(bed: &Bed, program: &std::path::Path) {
 /// The processes that serve, the one that has the say and those that finish what they carry.
 pub fn workers(bed: &Bed) -> Vec<i32> {
     let serves = |p: &processes::Seen| p.command.contains(" worker --sockets ");
-    processes::of(&bed.dir).into_iter().filter(serves).map(|p| p.pid).collect()
+    let all: Vec<_> = processes::of(&bed.dir).into_iter().filter(serves).collect();
+    // A child that has yet to become the program of an instance looks like its parent.
+    all.iter().filter(|p| !all.iter().any(|parent| parent.pid == p.parent)).map(|p| p.pid).collect()
 }
 
 pub fn an_upgrade_under_load_loses_nothing(combination: Combination) {

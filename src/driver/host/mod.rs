@@ -8,6 +8,7 @@ pub mod fs;
 pub mod handover;
 pub mod lanes;
 pub mod listen;
+pub mod memory;
 pub mod net;
 pub mod peer;
 pub mod process;

@@ -1,0 +1,46 @@
+//! Gives back to the host what a burst of requests needed and nothing needs any more: glibc keeps it, in an arena for each thread.
+//!
+//! It decides nothing about what acc holds.
+
+/// Freed memory that is worth the look through all arenas, in bytes. Below it is kept for the next request.
+#[cfg(target_env = "gnu")]
+const WORTH: usize = 16 * 1024 * 1024;
+
+/// Gives it back if there is much of it. Takes some milliseconds then, in which other threads may wait for memory.
+#[cfg(target_env = "gnu")]
+pub fn give_back() {
+    #[expect(unsafe_code, reason = "questions to the C library's allocator")]
+    // SAFETY: both take no pointers and may be called at any time from any thread.
+    unsafe {
+        if libc::mallinfo2().fordblks > WORTH {
+            libc::malloc_trim(64 * 1024);
+        }
+    }
+}
+
+/// Other C libraries give it back by themselves.
+#[cfg(not(target_env = "gnu"))]
+pub fn give_back() {}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    #[cfg(target_env = "gnu")]
+    fn what_was_freed_goes_back_to_the_host() {
+        let resident = || procfs::process::Process::myself().unwrap().statm().unwrap().resident * 4096;
+        // Held apart, so that the allocator cannot give the end of its heap back by itself; small enough not to be mapped alone.
+        let mut kept = Vec::new();
+        let blocks: Vec<Vec<u8>> = (0..1024)
+            .map(|n| {
+                kept.push(Box::new(n));
+                vec![1_u8; 100 * 1024]
+            })
+            .collect();
+        let full = resident();
+        drop(blocks);
+        super::give_back();
+        let empty = resident();
+        assert!(full - empty > 50 * 1024 * 1024, "{full} {empty}");
+        drop(kept);
+    }
+}
