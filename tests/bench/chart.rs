@@ -104,7 +104,9 @@ pub fn costs(all: &[Curve], title: &str) -> String {
             let points: Vec<String> = run.iter().map(|(n, cost)| format!("{:.1},{:.1}", x(*n), y(*cost))).collect();
             let _ = writeln!(svg, "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>", points.join(" "));
         }
-        for (count, cost) in curve.runs.iter().flatten() {
+        // Where each run begins is about the same: said once.
+        let first = |at: usize| usize::from(at + 1 < curve.runs.len());
+        for (count, cost) in curve.runs.iter().enumerate().flat_map(|(at, run)| run.iter().skip(first(at))) {
             let _ = writeln!(svg, "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3.5\" fill=\"{colour}\"/>", x(*count), y(*cost));
             let _ =
                 writeln!(svg, "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>", x(*count), y(*cost) - 8.0, short(*cost));
