@@ -185,6 +185,7 @@ fn supervisord(config: &Config, templates: Arc<Templates>) -> SupervisordSetting
         pid_file: config.supervisord_pid(),
         log: config.own_log("supervisord"),
         pid_dir: config.pid_dir(),
+        log_max: LOG_MAX,
         keep: SECTIONS_KEPT,
         program: None,
         templates,

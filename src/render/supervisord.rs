@@ -1,11 +1,14 @@
 //! supervisord's texts: its own configuration, and a section for each instance and service.
 //!
+//! An instance writes to its log itself: `/bin/sh -c 'exec "$@" >>"$0" 2>&1' LOG …` opens it. Through a pipe of supervisord's it
+//! would meet a broken one at its next line after supervisord has died, and many applications answer nothing any more then.
+//!
 //! A value on its way to the process goes through up to five readers, each with its own special characters: the INI parser
 //! (` ;` and ` #` begin a comment, lines end), a textual search for the placeholder of the folder (`(here)` after a percent sign), `%` formatting,
 //! the shell-like splitter of Python, and `env -S`. All that is known of them is here; nothing else writes these files. What
 //! they cannot carry is refused, never altered.
 //!
-//! An instance is run as `env -i -S '…'`: its environment is exactly its own, whatever supervisord has in its environment or
+//! Its command is run as `env -i -S '…'`: its environment is exactly its own, whatever supervisord has in its environment or
 //! adds to it. Values travel in variables of supervisord's `environment` under names made here and are put together by
 //! `env`, since values may be secrets and command lines are for everybody to read. Only characters that the splitter of
 //! `environment` cannot carry (quotes, `%`, `;`, `#`, line ends) stand in the command line, for the millisecond that
@@ -19,6 +22,9 @@ use super::{RenderError, Templates};
 
 /// Longest single argument that Linux passes to a program, with room for what is added.
 const ARGUMENT_MAX: usize = 120_000;
+
+/// What `/bin/sh` is told: the log is its argument 0, the command are the others. A constant, nothing is put into it.
+const INTO_LOG: &str = "exec \"$@\" >>\"$0\" 2>&1";
 
 /// Stands for nothing in a value that goes through `%` formatting; it parts characters that would mean something together.
 const NOTHING: &str = "%(here).0s";
@@ -132,18 +138,22 @@ pub fn program(templates: &Templates, text: &ProgramText<'_>) -> Result<String, 
         user: String,
         stop_signal: i32,
         stop_wait: u64,
-        log: String,
     }
     let shim = Shim::new(text)?;
     let values = Values {
         name: text.name,
-        command: format!("{} -i -S {}", word("the program `env`", path_text("the program `env`", text.env_program)?)?, shim.split),
+        command: format!(
+            "/bin/sh -c {} {} {} -i -S {}",
+            word("its shell's words", INTO_LOG)?,
+            word("its log", path_text("its log", text.log)?)?,
+            word("the program `env`", path_text("the program `env`", text.env_program)?)?,
+            shim.split
+        ),
         environment: shim.environment,
         dir: plain("its working directory", path_text("its working directory", text.dir)?)?,
         user: text.user.map(|user| plain("its user", user)).transpose()?.unwrap_or_default(),
         stop_signal: text.stop_signal,
         stop_wait: text.stop_wait,
-        log: log(text.log)?,
     };
     Ok(templates.render("supervisord/program.conf", &values)?)
 }
@@ -323,7 +333,7 @@ mod tests {
         let command = section.lines().find(|l| l.starts_with("command")).unwrap();
         assert_eq!(
             command,
-            "command = '/usr/bin/env' -i -S '\"TOKEN=${ACC0}\\\"${ACC1}\" \"EMPTY=\" \"/usr/bin/python3\" \"-c\" \
+            "command = /bin/sh -c 'exec \"$@\" >>\"$0\" 2>&1' '/srv/100%%''.log' '/usr/bin/env' -i -S '\"TOKEN=${ACC0}\\\"${ACC1}\" \"EMPTY=\" \"/usr/bin/python3\" \"-c\" \
              \"it'\"'\"'s 5%%'' '';\"'"
         );
         assert!(section.contains("\nenvironment = LC_ALL=\"C\",ACC0=\"se\",ACC1=\"cret\"\n"), "{section}");

@@ -65,7 +65,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 pub(crate) fn store(e: crate::store::StoreError) -> ServiceError {
     use crate::store::StoreError as E;
     let hint = match &e {
-        E::Missing(_) => "run `acc boot` first",
+        E::Missing(_) => "run `acc boot` first; or name the config of the installation you mean, with --config or ACC_CONFIG",
         E::Newer { .. } => "install the acc that wrote it, or restore an older copy of the file; nothing was changed",
         E::Corrupt { .. } => "restore a copy; `sqlite3 FILE .recover` may save what is left; nothing was changed",
         E::Locked(_) => "find the program with `fuser FILE` and end it, then try again",

@@ -219,12 +219,20 @@ fn restrict(path: &Path) {
     let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600));
 }
 
+/// Is there less room than SQLite needs to open a database?
+fn no_room(path: &Path) -> bool {
+    let Some(dir) = path.parent() else { return false };
+    rustix::fs::statvfs(dir).is_ok_and(|at| at.f_bavail.saturating_mul(at.f_frsize) < 64 * 1024)
+}
+
 /// SQLite's error in acc's words.
 fn translate(path: &Path, e: &rusqlite::Error) -> StoreError {
     let path = path.to_owned();
     match e.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Locked(path),
         Some(ErrorCode::DiskFull) => StoreError::Full(path),
+        // Some of its files cannot even be made; SQLite calls that a fault of the disk.
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if no_room(&path) => StoreError::Full(path),
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt { path, why: e.to_string() },
         Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) if forbidden(&path) => StoreError::Forbidden(path),
         _ => StoreError::Unusable { path, why: e.to_string() },

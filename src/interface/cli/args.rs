@@ -297,7 +297,7 @@ pub struct EventsArgs {
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
     /// The newest this many.
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
+    #[arg(long, short = 'n', alias = "limit", value_name = "N", default_value_t = 50)]
     pub lines: usize,
 }
 

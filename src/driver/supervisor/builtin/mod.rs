@@ -227,19 +227,7 @@ impl Supervisor for Builtin {
 
     async fn tidy(&self, _live: &[InstanceName]) -> Result<(), SupervisorError> {
         // By the pid files and not by `live`: services have logs too.
-        for path in record::files(&self.pid_dir)? {
-            let Some(log) = record::read(&path)?.and_then(|r| r.log) else { continue };
-            let max = self.log_max;
-            let trimmed = tokio::task::spawn_blocking({
-                let log = log.clone();
-                move || rotate::trim(&log, max)
-            });
-            // One log that cannot be rotated must not keep the others from it.
-            if let Err(error) = trimmed.await.unwrap_or_else(|e| Err(io::Error::other(e))) {
-                tracing::warn!(log = %log.display(), %error, "could not rotate a log");
-            }
-        }
-        Ok(())
+        record::trim_logs(&self.pid_dir, self.log_max).await
     }
 
     async fn boot(&self, _services: &[Service]) -> Result<Ensured, SupervisorError> {

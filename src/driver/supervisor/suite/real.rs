@@ -146,6 +146,18 @@ async fn output_goes_to_the_log(world: World) {
     }
     use std::os::unix::fs::PermissionsExt as _;
     assert_eq!(fs::metadata(&a.log).unwrap().permissions().mode() & 0o777, 0o640);
+    // Not by way of a supervisor, whose death would break it.
+    let b = program("b", world.dir(), &["/bin/sleep", "60"]);
+    let process = world.supervisor().start(&b).await.unwrap();
+    for number in [1, 2] {
+        eventually("output that nobody stands between", async || {
+            let leads = fs::read_link(format!("/proc/{}/fd/{number}", process.pid)).unwrap_or_default();
+            (leads == b.log).then_some(())
+        })
+        .await;
+    }
+    world.supervisor().kill(&b.name, process).await.unwrap();
+    world.supervisor().wait(&b.name, process).await.unwrap();
 }
 
 fn pid_in(bytes: &[u8]) -> i32 {

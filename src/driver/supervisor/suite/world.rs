@@ -184,6 +184,7 @@ fn settings(dir: &Path) -> SupervisordSettings {
         pid_file: dir.join("state/s.pid"),
         log: dir.join("state/log/supervisord.log"),
         pid_dir: dir.join("state/pid"),
+        log_max: LOG_MAX,
         keep: 64,
         program: None,
         templates: Arc::new(Templates::new(None).unwrap()),

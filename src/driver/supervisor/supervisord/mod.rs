@@ -24,7 +24,7 @@ use async_trait::async_trait;
 use crate::domain::instance::{Exit, Process};
 use crate::domain::name::InstanceName;
 use crate::driver::host::fs::make_dir;
-use crate::driver::host::{command, process};
+use crate::driver::host::{command, process, rotate};
 use crate::render::Templates;
 use crate::render::supervisord::{ProgramText, program};
 
@@ -68,6 +68,8 @@ pub struct SupervisordSettings {
     pub log: PathBuf,
     /// acc's pid files of what it runs.
     pub pid_dir: PathBuf,
+    /// Logs of instances are rotated beyond this many bytes.
+    pub log_max: u64,
     /// How many sections of sleeping instances are kept: a wake from a kept one needs no reading of the configuration.
     pub keep: usize,
     /// The program; `None`: `supervisord` on the fixed path.
@@ -132,10 +134,13 @@ impl Supervisord {
         let executable = check::executable(p)?;
         let failed = |why: String| SupervisorError::NotStarted { name: p.name.to_string(), why };
         let env_program = command::find_program("env").ok_or_else(|| failed("the program `env` is missing".to_owned()))?;
-        let changes_user = check::user(p)?.is_some();
-        if let Some(dir) = p.log.parent() {
-            make_dir(dir, 0o755).map_err(|source| SupervisorError::File { deed: "make", path: dir.to_owned(), source })?;
-        }
+        let user = check::user(p)?;
+        // Made and given to the user here: only afterwards is there somebody who writes to it.
+        rotate::open(&p.log, self.settings.log_max, user.as_ref()).map_err(|source| SupervisorError::File {
+            deed: "open",
+            path: p.log.clone(),
+            source,
+        })?;
         let text = ProgramText {
             name: p.name.as_str(),
             env_program: &env_program,
@@ -146,7 +151,7 @@ impl Supervisord {
             log: &p.log,
             stop_signal: p.stop_signal,
             stop_wait: whole_seconds(p.stop_timeout),
-            user: p.user.as_deref().filter(|_| changes_user),
+            user: p.user.as_deref().filter(|_| user.is_some()),
         };
         program(&self.settings.templates, &text).map_err(|e| failed(e.to_string()))
     }
@@ -355,7 +360,7 @@ impl Supervisor for Supervisord {
             let _held = self.locks.lock(name).await;
             self.drop_section(name).await?;
         }
-        Ok(())
+        record::trim_logs(&self.settings.pid_dir, self.settings.log_max).await
     }
 
     async fn boot(&self, services: &[Service]) -> Result<Ensured, SupervisorError> {
