@@ -194,6 +194,7 @@ http {{
     keepalive_requests 1000000;
     proxy_buffering off;
     proxy_buffer_size 32k;
+    proxy_buffers 4 32k;
     upstream app {{ server unix:{socket}; keepalive 64; keepalive_requests 1000000; }}
     server {{
         listen {address} backlog=4096;
@@ -214,8 +215,13 @@ http {{
         fs::write(place.join("nginx.conf"), text).unwrap();
         let mut command = Command::new(need::find("nginx").expect("looked for before"));
         command.arg("-p").arg(&place).args(["-c", "nginx.conf"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // Its first words come before it has read where its log is.
+        command.arg("-e").arg("error.log");
         let nginx = Self { child: command.spawn().unwrap(), address };
-        wait_until("nginx listens", LIMIT, || std::net::TcpStream::connect(address).map(drop));
+        wait_until("nginx listens", LIMIT, || {
+            let said = |e| format!("{e}; {}", fs::read_to_string(place.join("error.log")).unwrap_or_default());
+            std::net::TcpStream::connect(address).map(drop).map_err(said)
+        });
         nginx
     }
 }
