@@ -146,6 +146,12 @@ impl Handle {
         self.inbox.send(Message::request(event, reply)).map_err(|_| gone())?;
         answer.await.unwrap_or_else(|_| Err(gone()))
     }
+
+    /// Waits until all is done that belongs to the phase that can be seen, the line in the ledger last. A task takes one event
+    /// after the other: it answers to this one, which is of no run and changes nothing, when nothing is left of those before it.
+    pub(super) async fn caught_up(&self) {
+        let _ = self.ask(Event::Timer { armed: u64::MAX, waits_for: String::new() }).await;
+    }
 }
 
 impl Snapshot {

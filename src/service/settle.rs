@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::world::World;
-use crate::domain::lifecycle::{Event, Phase};
+use crate::domain::lifecycle::Phase;
 
 /// Waits until no instance with a task is on its way from one phase to another; each for as long as its limits allow, and not
 /// for those of whom nobody can tell what runs.
@@ -17,10 +17,7 @@ pub async fn settle(world: &Arc<World>) {
         let moving = |phase: Phase| matches!(phase, Phase::Waking | Phase::Draining | Phase::Stopping);
         if handle.known() {
             let _ = tokio::time::timeout(longest, changes.wait_for(|s| !moving(s.phase))).await;
-            // The phase is seen by others before the rest of its step is done, the ledger last. A task takes one event after the
-            // other: once it answers to this one, which is of no run and changes nothing, nothing is left.
-            let last = Event::Timer { armed: u64::MAX, waits_for: String::new() };
-            let _ = tokio::time::timeout(longest, handle.ask(last)).await;
+            let _ = tokio::time::timeout(longest, handle.caught_up()).await;
         }
     }
 }

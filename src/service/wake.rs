@@ -270,8 +270,14 @@ pub(super) enum Settled {
     Stopped,
 }
 
-/// Starts an instance and waits until it answers or has failed.
+/// Starts an instance and waits until it answers or has failed, and the ledger says so.
 pub(super) async fn start(world: &World, handle: &Arc<Handle>, cause: Cause) -> Result<(bool, Settled), ServiceError> {
+    let came_to = until_started(world, handle, cause).await;
+    handle.caught_up().await;
+    came_to
+}
+
+async fn until_started(world: &World, handle: &Arc<Handle>, cause: Cause) -> Result<(bool, Settled), ServiceError> {
     let name = &handle.instance.name;
     let mut changes = handle.follow();
     let (answer, run) = handle.ask(Event::Wake(cause)).await.map_err(|r| refused("start", name, r))?;
@@ -301,8 +307,14 @@ pub(super) async fn start(world: &World, handle: &Arc<Handle>, cause: Cause) -> 
     }
 }
 
-/// Puts an instance to sleep and waits until it is. `true`: it was so already.
+/// Puts an instance to sleep and waits until it is, and the ledger says so. `true`: it was so already.
 pub(super) async fn stop(world: &World, handle: &Arc<Handle>, now: bool) -> Result<bool, ServiceError> {
+    let came_to = until_stopped(world, handle, now).await;
+    handle.caught_up().await;
+    came_to
+}
+
+async fn until_stopped(world: &World, handle: &Arc<Handle>, now: bool) -> Result<bool, ServiceError> {
     let name = &handle.instance.name;
     let mut changes = handle.follow();
     let (answer, _) = handle.ask(Event::Sleep { now }).await.map_err(|r| refused("stop", name, r))?;

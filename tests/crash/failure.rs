@@ -126,7 +126,7 @@ fn one_that_is_killed_while_it_is_put_to_sleep(combination: Combination) {
     let Some(bed) = Bed::with(combination, |s| s.idle = "50ms") else { return };
     let slow_end = r#"description = "takes a moment to end"
 listen = "unix"
-command = ["{{ acc }}", "demo-app", "--socket", "{{ socket }}", "--name", "{{ name }}", "--finish-delay", "2s", "--log", "{{ data }}/demo.log"]
+command = ["{{ acc }}", "demo-app", "--socket", "{{ socket }}", "--name", "{{ name }}", "--finish-delay", "6s", "--log", "{{ data }}/demo.log"]
 "#;
     bed.model("slow-end", slow_end);
     for (n, model) in (0..12).map(|n| (n, if n < 9 { "tester" } else { "slow-end" })) {
@@ -153,7 +153,7 @@ command = ["{{ acc }}", "demo-app", "--socket", "{{ socket }}", "--name", "{{ na
             Ok(reply) if reply.status == 502 => assert!(died_with_it || seen.is_empty(), "{seen:?}"),
             other => panic!("{model} {n}: {other:?}, {seen:?}"),
         }
-        assert!(began.elapsed() < Duration::from_secs(2), "it waited for one that was dead: {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(5), "it waited for one that was dead: {:?}", began.elapsed());
         bed.get(&name, "/").status(200);
         assert!(bed.told(&name, "START").len() <= 2, "{:?}", bed.told(&name, "START"));
         bed.acc(&["stop", &name]).ok();

@@ -205,7 +205,7 @@ async fn what_was_started_just_before_a_crash_of_acc_is_adopted() {
     assert_eq!(world.again().running().await.unwrap().len(), 2);
     fs::remove_file(world.pid_dir().join("a.pid")).unwrap();
     world.again().start(&a).await.unwrap();
-    assert_eq!(world.count(&a.name).await, 2, "one line of each");
+    eventually("one line of each", async || (world.count(&a.name).await == 2).then_some(())).await;
 }
 
 #[tokio::test]
