@@ -24,24 +24,7 @@ use std::time::Duration;
 
 use self::table::{Report, Verdict};
 
-const HELP: &str = "\
-usage: tests/bench/run [GROUP…] [OPTION…]
-
-groups (all of them when none is named):
-  wake      the first request to a sleeper, against the application's own start: wake-tiny and wake-apps
-  herd      500 and 1,000 first requests at once
-  awake     requests to an awake instance, against nginx as one would configure it by hand: awake-nginx and awake-builtin
-  density   ten thousand sleepers against ten
-  binary    its size and its start
-
-options:
-  --json FILE    the same as JSON
-  --svg DIR      charts: wake-tiny.svg, wake-apps.svg, cost.svg
-  --rounds N     repetitions of each wake (default 40)
-  --peers        also other tools that are installed here: Passenger, uWSGI's emperor, systemd-socket-proxyd, php-fpm
-  --quick        a few repetitions of the cheap parts, to see that it works; its figures are worth nothing
-  --strict       exit code 1 when a goal was missed
-";
+const HELP: &str = include_str!("help.txt");
 
 /// How much is measured.
 #[derive(Debug, Clone)]

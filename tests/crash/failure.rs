@@ -31,6 +31,20 @@ fn failures(bed: &Bed) -> usize {
     events.as_array().unwrap().iter().filter(|e| e["kind"] == "failed").count()
 }
 
+#[test]
+fn a_command_that_works_alone_writes_its_lines() {
+    let Some(bed) = Bed::new(Combination::BUILTIN) else { return };
+    bed.create("zebra", "hello");
+    truth::without_server(&bed);
+    for _ in 0..5 {
+        bed.acc(&["stop", "zebra"]).ok();
+        bed.acc(&["start", "zebra"]).ok();
+    }
+    let events = bed.json(&["events", "zebra"]);
+    let count = |kind| events.as_array().unwrap().iter().filter(|e| e["kind"] == kind).count();
+    assert_eq!((count("slept"), count("woke")), (5, 6), "{events}");
+}
+
 fn one_that_dies_at_start(combination: Combination) {
     let Some(bed) = bed(combination) else { return };
     mode(&bed, "exit");

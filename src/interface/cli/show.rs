@@ -278,7 +278,8 @@ pub fn proof(r: &Report) -> String {
         let _ = writeln!(text, "{:<12}{}", "verb failed", clean(verb));
     }
     let verdict = match (r.proven, r.interrupted) {
-        (true, _) => "nothing was lost, wrong or doubled",
+        (true, _) if r.recorded => "nothing was lost, wrong or doubled",
+        (true, _) => "nothing was lost or wrong; whether anything was doubled only an application that keeps a record can tell",
         (false, true) if t.is_clean() => "nothing was lost, wrong or doubled until it was interrupted",
         (false, _) if t.is_clean() => "not proven: it did not run as it should",
         (false, _) => "not proven",
