@@ -8,10 +8,19 @@ use crate::support::{Bed, Combination, wait_until};
 
 pub fn nothing_is_lost_on_a_unix_socket(combination: Combination) {
     let Some(bed) = Bed::new(combination) else { return };
-    let report = proven(&bed, &["--cycles", "10", "--clients", "8"]);
-    assert!(report["cycles"] == 10 && report["idle_stops"].as_u64().unwrap() > 0 && report["held"].as_u64().unwrap() > 0, "{report:#}");
-    // Every stop was answered with a wake, and no request started a second process.
-    assert!(report["right"].as_u64().unwrap() >= 80, "{report:#}");
+    let mut idle_stops = 0;
+    // An idle stop gives way to a request that comes in its last moment, and on a busy host that can happen to all of a run.
+    for _ in 0..5 {
+        let report = proven(&bed, &["--cycles", "10", "--clients", "8"]);
+        assert!(report["cycles"] == 10 && report["held"].as_u64().unwrap() > 0, "{report:#}");
+        // Every stop was answered with a wake, and no request started a second process.
+        assert!(report["right"].as_u64().unwrap() >= 80, "{report:#}");
+        idle_stops += report["idle_stops"].as_u64().unwrap();
+        if idle_stops > 0 {
+            return;
+        }
+    }
+    panic!("no idle stop in five runs");
 }
 
 pub fn nothing_is_lost_on_a_port(combination: Combination) {
