@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -20,6 +21,9 @@ use crate::domain::time::{Timestamp, WallTime};
 use crate::driver::activity::Mark;
 use crate::driver::edge::Gate;
 use crate::store::Row;
+
+/// How long a verb that has come to its end waits for the rest of its last step.
+const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// What everybody may see of an instance while it changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,7 +128,7 @@ impl Handle {
     }
 
     /// Waits until it is known what runs; `false`: it is not known yet after this long.
-    pub(super) async fn until_known(&self, within: std::time::Duration) -> bool {
+    pub(super) async fn until_known(&self, within: Duration) -> bool {
         let mut changes = self.follow();
         tokio::time::timeout(within, changes.wait_for(|_| self.known())).await.is_ok()
     }
@@ -149,8 +153,10 @@ impl Handle {
 
     /// Waits until all is done that belongs to the phase that can be seen, the line in the ledger last. A task takes one event
     /// after the other: it answers to this one, which is of no run and changes nothing, when nothing is left of those before it.
+    /// One that is held up by a driver is not waited for for long: what the verb came to is known.
     pub(super) async fn caught_up(&self) {
-        let _ = self.ask(Event::Timer { armed: u64::MAX, waits_for: String::new() }).await;
+        let asked = self.ask(Event::Timer { armed: u64::MAX, waits_for: String::new() });
+        let _ = tokio::time::timeout(CATCH_UP, asked).await;
     }
 }
 
