@@ -132,7 +132,9 @@ pub fn held_requests_outlive_the_worker(combination: Combination) {
         // nginx has their bodies and asks the next worker; none of them had been sent on.
         assert_eq!(answers, BTreeMap::from([("200".to_owned(), 20)]));
     } else {
-        assert!(!answers.contains_key("200") || answers.len() <= 2, "{answers:?}");
+        // What the worker held broke with it; who came after it is answered by the next one. Nobody is refused or told wrong.
+        let broken = |what: &str| what.contains("Connection reset") || what.starts_with("not an HTTP answer: \"\"");
+        assert!(answers.keys().all(|what| what == "200" || broken(what)), "{answers:?}");
     }
     bed.wait_phase("zebra", "awake");
     assert_eq!(bed.told("zebra", "START").len(), 1, "it was started twice");
