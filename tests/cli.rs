@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use acc::domain::model::{ListenKind, Model, Param};
+use acc::domain::model::{ListenKind, Model, Param, Ready};
 use acc::domain::time::WallTime;
 use acc::interface::cli::show;
 use acc::prove::report::{Fault, Report, Spread, Strikes, Tally};
@@ -130,6 +130,7 @@ fn models() -> Vec<Model> {
         dir: PathBuf::from("/var/lib/acc/models").join(name),
         description: format!("The model {name}"),
         listen,
+        ready: Ready::Socket,
         command: vec!["true".to_owned()],
         health: None,
         stop_signal: 15,

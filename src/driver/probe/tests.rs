@@ -16,11 +16,17 @@ fn dir() -> tempfile::TempDir {
 }
 
 fn unix(path: PathBuf, health: Option<&str>) -> Question {
-    Question { listen: Listen::Unix(path), health: health.map(str::to_owned), host: "a.example".into() }
+    Question { listen: Listen::Unix(path), health: health.map(str::to_owned), handed: false, notify: None, host: "a.example".into() }
 }
 
 fn tcp(port: u16, health: Option<&str>) -> Question {
-    Question { listen: Listen::Tcp(([127, 0, 0, 1], port).into()), health: health.map(str::to_owned), host: "a.example".into() }
+    Question {
+        listen: Listen::Tcp(([127, 0, 0, 1], port).into()),
+        health: health.map(str::to_owned),
+        handed: false,
+        notify: None,
+        host: "a.example".into(),
+    }
 }
 
 async fn free_port() -> u16 {
@@ -30,7 +36,7 @@ async fn free_port() -> u16 {
 /// The delay from `start`, which makes the application listen, to the probe's answer.
 async fn delay(question: Question, start: impl Future<Output = ()>) -> Duration {
     let waiting = tokio::spawn(async move {
-        SocketProbe::default().ready(&question).await;
+        SocketProbe::default().ready(&question, None).await;
         Instant::now()
     });
     // Long enough for the probe to be in its steady state; nothing depends on it.
@@ -103,7 +109,7 @@ async fn asks_the_health_path_until_it_is_well() {
     let listener = UnixListener::bind(&path).unwrap();
     let answers = vec!["HTTP/1.1 503 No\r\n\r\n", "", "nonsense\r\n", "HTTP/1.1 404 No\r\n\r\n", "HTTP/1.1 302 There\r\n\r\n"];
     let served = tokio::spawn(serve(listener, answers));
-    timeout(Duration::from_secs(10), SocketProbe::default().ready(&unix(path, Some("/up?x=1")))).await.unwrap();
+    timeout(Duration::from_secs(10), SocketProbe::default().ready(&unix(path, Some("/up?x=1")), None)).await.unwrap();
     let asked = served.await.unwrap();
     assert_eq!(asked.len(), 5);
     assert!(asked[0].starts_with("GET /up?x=1 HTTP/1.1\r\nHost: a.example\r\n"), "{}", asked[0]);
@@ -114,8 +120,8 @@ async fn an_application_that_listens_and_never_answers_is_not_ready() {
     let dir = dir();
     let path = dir.path().join("app.sock");
     let _listener = UnixListener::bind(&path).unwrap();
-    assert!(timeout(Duration::from_millis(300), SocketProbe::default().ready(&unix(path.clone(), Some("/")))).await.is_err());
-    timeout(Duration::from_secs(10), SocketProbe::default().ready(&unix(path, None))).await.unwrap();
+    assert!(timeout(Duration::from_millis(300), SocketProbe::default().ready(&unix(path.clone(), Some("/")), None)).await.is_err());
+    timeout(Duration::from_secs(10), SocketProbe::default().ready(&unix(path, None), None)).await.unwrap();
 }
 
 #[tokio::test]
@@ -193,13 +199,13 @@ async fn the_fake_is_ready_when_told() {
     let question = tcp(9, None);
     let waiting = tokio::spawn({
         let (fake, question) = (fake.clone(), question.clone());
-        async move { fake.ready(&question).await }
+        async move { fake.ready(&question, None).await }
     });
     tokio::task::yield_now().await;
     assert!(!waiting.is_finished());
     fake.set_ready(&question.listen, true);
     timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
-    FakeProbe::always().ready(&question).await;
+    FakeProbe::always().ready(&question, None).await;
     fake.set_obstacle(Some("in the way"));
-    assert_eq!(fake.clear(&question).await, Err("in the way".into()));
+    assert_eq!(fake.clear(&question).await.unwrap_err(), "in the way");
 }

@@ -6,7 +6,7 @@ use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Tab
 use std::time::Duration;
 
 use super::human::{NONE, ago, clean, duration, maybe_ago};
-use crate::domain::model::{ListenKind, Model, Param};
+use crate::domain::model::{ListenKind, Model, Param, Ready};
 use crate::domain::time::WallTime;
 use crate::prove::report::{Report, Spread};
 use crate::service::outcome::{EventView, InstanceView, ListenView, Outcome, PassLine};
@@ -168,6 +168,16 @@ pub fn listen_kind(kind: ListenKind) -> &'static str {
     match kind {
         ListenKind::Unix => "unix",
         ListenKind::Tcp => "tcp",
+        ListenKind::Fd => "fd",
+    }
+}
+
+/// What tells that a model's instances are ready, in one word.
+#[must_use]
+pub fn ready_kind(ready: Ready) -> &'static str {
+    match ready {
+        Ready::Socket => "socket",
+        Ready::Notify => "notify",
     }
 }
 
@@ -204,6 +214,7 @@ pub fn legend(models: &[Model]) -> Option<&'static str> {
 #[must_use]
 pub fn model(m: &Model, colour: bool) -> String {
     let mut lines = vec![("model", m.name.clone()), ("about", clean(&m.description)), ("listen", listen_kind(m.listen).to_owned())];
+    lines.push(("ready", ready_kind(m.ready).to_owned()));
     lines.push(("health", m.health.as_deref().map_or_else(|| NONE.to_owned(), clean)));
     lines.push(("folder", clean(&m.dir.display().to_string())));
     let head: String = lines.iter().map(|(key, value)| format!("{key:<12}{value}\n")).collect();
