@@ -126,7 +126,7 @@ fn the_reference_names_every_key_and_its_examples_are_good() {
         assert!(last == "x" || written.iter().any(|w| text.contains(w.as_str())), "`{key}` is not in docs/models.md");
     }
     let examples: Vec<&str> = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert_eq!(examples.len(), 2);
+    assert_eq!(examples.len(), 3);
     for example in examples {
         model(example).unwrap();
     }

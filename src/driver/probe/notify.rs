@@ -117,11 +117,12 @@ impl Drop for Ear {
 fn receive(socket: &UnixDatagram) -> io::Result<(Option<i32>, Message)> {
     let mut bytes = [0; MESSAGE];
     let mut parts = [IoSliceMut::new(&mut bytes)];
-    // No room for descriptors: the kernel closes them, which is what a sender of `BARRIER=1` waits for.
+    // No room for descriptors: the kernel closes them, which is what a sender of `BARRIER=1` waits for, and says so. Such a
+    // message is then nobody's.
     let mut control = nix::cmsg_space!(UnixCredentials);
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let got = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
-    let sender = got.cmsgs()?.find_map(|c| match c {
+    let sender = got.cmsgs().ok().into_iter().flatten().find_map(|c| match c {
         ControlMessageOwned::ScmCredentials(who) => Some(who.pid()),
         _ => None,
     });

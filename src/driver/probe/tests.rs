@@ -209,3 +209,43 @@ async fn the_fake_is_ready_when_told() {
     fake.set_obstacle(Some("in the way"));
     assert_eq!(fake.clear(&question).await.unwrap_err(), "in the way");
 }
+
+#[tokio::test]
+async fn one_that_says_when_it_is_ready_is_not_ready_before() {
+    let dir = dir();
+    let probe = SocketProbe::default();
+    let path = dir.path().join("sock/a/app.sock");
+    let question = Question { notify: Some(dir.path().join("notify/a.sock")), ..unix(path.clone(), None) };
+    let me = crate::driver::host::process::by_pid(std::process::id().cast_signed()).unwrap().unwrap();
+    let ear = probe.clear(&question).await.unwrap().unwrap();
+    let _listener = UnixListener::bind(&path).unwrap();
+    let voice = tokio::net::UnixDatagram::unbound().unwrap();
+    voice.connect(question.notify.as_ref().unwrap()).unwrap();
+    let mut ready = Box::pin(probe.ready(&question, Some((me, ear))));
+    assert!(timeout(Duration::from_millis(100), &mut ready).await.is_err());
+    assert_eq!(probe.describe(&question), "it to say `READY=1` on NOTIFY_SOCKET");
+    voice.send(b"STATUS=loading").await.unwrap();
+    assert!(timeout(Duration::from_millis(100), &mut ready).await.is_err());
+    assert_eq!(probe.describe(&question), "it to say `READY=1` on NOTIFY_SOCKET (it last said `loading`)");
+    voice.send(b"READY=1").await.unwrap();
+    timeout(Duration::from_secs(10), ready).await.unwrap();
+    assert!(voice.send(b"STOPPING=1").await.is_err(), "it is not heard any longer than needed");
+    // Begun by another acc: nobody knows what was said, and an answer must do.
+    timeout(Duration::from_secs(10), probe.ready(&question, None)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_handed_socket_is_ready_when_somebody_accepts() {
+    let dir = dir();
+    let path = dir.path().join("app.sock");
+    let question = Question { handed: true, ..unix(path.clone(), None) };
+    let probe = SocketProbe::default();
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut ready = Box::pin(probe.ready(&question, None));
+    assert!(timeout(Duration::from_millis(100), &mut ready).await.is_err());
+    assert_eq!(probe.describe(&question), format!("it to accept a connection on `{}`", path.display()));
+    let (mut stream, _) = listener.accept().await.unwrap();
+    assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "it asks for nothing");
+    drop(stream);
+    timeout(Duration::from_secs(10), ready).await.unwrap();
+}
