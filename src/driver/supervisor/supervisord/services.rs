@@ -81,6 +81,7 @@ impl Supervisord {
         }
         self.programs.kept.keep_only(&[])?;
         self.programs.read().keep_only(&[])?;
+        self.specs.keep_only(&[])?;
         self.services.kept.keep_only(&[])?;
         services.iter().try_for_each(|service| {
             let text = self.service_text(service, starts_beside(service, survivors))?;
