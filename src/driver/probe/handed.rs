@@ -11,26 +11,11 @@ use std::path::Path;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 
-use super::wait::{Steps, pause};
+use super::wait::Steps;
 use crate::driver::activity::unaccepted;
-use crate::driver::host::peer;
 
-/// Resolves once somebody has accepted a connection.
-pub async fn accepted(path: &Path, owner: Option<u32>) {
-    let mut steps = Steps::SOCKET;
-    loop {
-        if let Ok(stream) = UnixStream::connect(path).await
-            && peer::check(&stream, owner).is_ok()
-            && is_taken(stream, path).await
-        {
-            return;
-        }
-        pause(steps.pause()).await;
-    }
-}
-
-/// `false`: the listener was closed before.
-async fn is_taken(mut stream: UnixStream, path: &Path) -> bool {
+/// Waits until this connection is accepted; `false`: the listener was closed before.
+pub async fn is_taken(mut stream: UnixStream, path: &Path) -> bool {
     let _ = stream.shutdown().await;
     let mut steps = Steps::QUEUE;
     loop {
@@ -63,22 +48,16 @@ mod tests {
 
     use super::*;
 
-    const LONG: Duration = Duration::from_secs(10);
-
-    async fn waits(future: &mut (impl Future<Output = ()> + Unpin)) -> bool {
-        tokio::time::timeout(Duration::from_millis(150), future).await.is_err()
-    }
-
     #[tokio::test]
     async fn a_connection_in_the_queue_is_not_yet_an_accepted_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let listener = UnixListener::bind(&path).unwrap();
-        let mut accepted = Box::pin(accepted(&path, None));
-        assert!(waits(&mut accepted).await);
+        let mut taken = Box::pin(is_taken(UnixStream::connect(&path).await.unwrap(), &path));
+        assert!(tokio::time::timeout(Duration::from_millis(150), &mut taken).await.is_err());
         let (stream, _) = listener.accept().await.unwrap();
         // It has read nothing and closed nothing: the queue tells.
-        tokio::time::timeout(LONG, &mut accepted).await.unwrap();
+        assert!(tokio::time::timeout(Duration::from_secs(10), taken).await.unwrap());
         drop(stream);
     }
 
@@ -102,7 +81,5 @@ mod tests {
         let taken = is_taken(stream, &path);
         let ending = async { drop(listener) };
         assert!(!tokio::join!(taken, ending).0);
-        let mut never = Box::pin(accepted(&path, None));
-        assert!(waits(&mut never).await, "nobody listens there");
     }
 }

@@ -62,6 +62,22 @@ impl SocketProbe {
         Self { owner, watcher: Watcher::default(), said: Said::default() }
     }
 
+    /// Resolves once a connection is accepted from a socket that was handed over. The file is made on the way to the start, and is
+    /// there as a rule.
+    async fn accepted(&self, path: &Path, owner: Option<u32>) {
+        let mut steps = Steps::SOCKET;
+        loop {
+            let stream = match UnixStream::connect(path).await {
+                Ok(stream) if peer::check(&stream, owner).is_ok() => stream,
+                _ => connect_unix(&self.watcher, path, owner).await,
+            };
+            if handed::is_taken(stream, path).await {
+                return;
+            }
+            pause(steps.pause()).await;
+        }
+    }
+
     /// Makes the folder of a socket: for the application and for nginx's workers, who are the same user, and nobody else.
     fn make_folder(&self, dir: &Path) -> Result<(), String> {
         let failed = |e: &dyn std::fmt::Display| format!("the folder `{}` cannot be made: {e}", dir.display());
@@ -99,7 +115,7 @@ impl Probe for SocketProbe {
         }
         if let (true, None, Listen::Unix(path)) = (question.handed, &question.health, &question.listen) {
             if who.is_none() {
-                handed::accepted(path, owner).await;
+                self.accepted(path, owner).await;
             }
             return Duration::ZERO;
         }
