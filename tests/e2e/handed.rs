@@ -110,7 +110,7 @@ pub fn it_never_says_that_it_is_ready(combination: Combination) {
     model(&bed, "silent", "fd", "ready = \"notify\"", r#", "--ready-delay", "1h""#);
     bed.acc(&["create", "zebra", "--model", "silent", "--asleep"]).ok();
     bed.acc(&["start", "zebra"]).error(5).says(&["READY=1", "it last said `listening, not ready yet`"]);
-    assert_eq!(bed.info("zebra")["phase"], "failed");
+    bed.wait_phase("zebra", "failed");
     assert_eq!(bed.told("zebra", "TERM").len(), 1, "it was not ended in order");
 }
 
