@@ -67,6 +67,7 @@ suite! {
         a_crowd_on_a_handed_socket_makes_one_start
         it_ends_before_it_accepts_and_everybody_is_told
         it_is_ready_when_it_says_so
+        a_script_says_it_for_the_application
         it_never_says_that_it_is_ready
         the_server_is_killed_while_it_wakes
     }

@@ -105,6 +105,27 @@ pub fn it_is_ready_when_it_says_so(combination: Combination) {
     }
 }
 
+/// A script that says it for a program that does not: `systemd-notify` waits until it was heard, and is.
+pub fn a_script_says_it_for_the_application(combination: Combination) {
+    let Some(bed) = Bed::new(combination) else { return };
+    if crate::support::need::find("systemd-notify").is_none() {
+        // Not `need::skipped`: what sets up a machine for the tests does not install systemd.
+        eprintln!("skipped: not installed: systemd-notify");
+        return;
+    }
+    let script = "(sleep 0.3; systemd-notify --ready --status=done; echo heard $? >&2) & \
+                  exec env -u NOTIFY_SOCKET {{ acc }} demo-app --socket {{ socket }} --log {{ data }}/demo.log";
+    bed.model("script", &format!("ready = \"notify\"\ncommand = [\"/bin/sh\", \"-c\", \"{script}\"]\n"));
+    bed.acc(&["create", "zebra", "--model", "script", "--asleep"]).ok();
+    let began = now();
+    bed.get("zebra", "/").status(200);
+    assert!(began.elapsed() >= Duration::from_millis(300), "it was asked before it was ready");
+    wait_until("systemd-notify is content", SOON, || {
+        let log = std::fs::read_to_string(bed.instance("zebra").join("log/app.log")).unwrap();
+        holds(log.contains("heard 0"), log)
+    });
+}
+
 pub fn it_never_says_that_it_is_ready(combination: Combination) {
     let Some(bed) = Bed::new(combination) else { return };
     model(&bed, "silent", "fd", "ready = \"notify\"", r#", "--ready-delay", "1h""#);

@@ -11,6 +11,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt::PassCred};
 use nix::unistd::{Gid, Uid, chown};
@@ -25,6 +26,8 @@ use crate::driver::host::process;
 /// Longest message that is read, and longest status that is shown.
 const MESSAGE: usize = 4096;
 const STATUS: usize = 200;
+/// How long after its word that it is ready an instance finds somebody listening.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Those that are still to say that they are ready, each with its last `STATUS=` or nothing.
 #[derive(Debug, Clone, Default)]
@@ -47,7 +50,7 @@ impl Said {
 /// Hears one instance, from before its start until it is ready. The file stays: the next start replaces it.
 #[derive(Debug)]
 pub struct Ear {
-    socket: UnixDatagram,
+    socket: Arc<UnixDatagram>,
     path: PathBuf,
     said: Said,
 }
@@ -77,7 +80,7 @@ impl Ear {
         };
         let socket = open().map_err(|e| format!("`{}` cannot be listened on: {e}", path.display()))?;
         said.set(path, Some(String::new()));
-        Ok(Self { socket, path: path.to_owned(), said })
+        Ok(Self { socket: Arc::new(socket), path: path.to_owned(), said })
     }
 
     /// Resolves once the process, or one that it started, has said that it is ready. What was said before is heard too.
@@ -101,6 +104,7 @@ impl Ear {
             }
             if message.ready {
                 self.said.set(&self.path, None);
+                tokio::spawn(linger(Arc::clone(&self.socket)));
                 return;
             }
         }
@@ -111,6 +115,12 @@ impl Drop for Ear {
     fn drop(&mut self) {
         self.said.set(&self.path, None);
     }
+}
+
+/// Takes what is said right after: `systemd-notify` asks whether it was heard, and fails when nobody is there any more.
+async fn linger(socket: Arc<UnixDatagram>) {
+    let rest = async { while socket.async_io(Interest::READABLE, || receive(&socket)).await.is_ok() {} };
+    let _ = tokio::time::timeout(LINGER, rest).await;
 }
 
 /// One message and the pid of its sender.
@@ -151,8 +161,6 @@ fn is_of(pid: i32, process: Process) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
