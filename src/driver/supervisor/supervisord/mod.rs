@@ -17,7 +17,7 @@ mod xmlrpc;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -95,7 +95,7 @@ pub struct Supervisord {
     services: Loading,
     /// What the launcher of each instance reads.
     specs: Sections,
-    launcher: OnceLock<Vec<String>>,
+    launcher: Mutex<Option<Vec<String>>>,
     locks: Locks,
     /// When each name was last started, as a count of starts: which sections to drop first.
     used: Mutex<(u64, HashMap<String, u64>)>,
@@ -119,7 +119,7 @@ impl Supervisord {
             programs: Loading::once(settings.dir.join("loaded"), settings.dir.join("programs")),
             services: Loading::lasting(settings.dir.join("services")),
             specs: Sections::of_specs(settings.dir.join("launch")),
-            launcher: OnceLock::new(),
+            launcher: Mutex::default(),
             locks: Locks::default(),
             used: Mutex::default(),
             held: Mutex::default(),
@@ -163,7 +163,7 @@ impl Supervisord {
         }
         let text = ProgramText {
             name,
-            launcher: self.launcher()?,
+            launcher: &self.launcher()?,
             spec: &self.specs.path(name),
             stop_signal: p.stop_signal,
             stop_wait: whole_seconds(p.stop_timeout),
@@ -171,13 +171,14 @@ impl Supervisord {
         program_text(&self.settings.templates, &text).map_err(|e| SupervisorError::NotStarted { name: name.to_owned(), why: e.to_string() })
     }
 
-    /// The launcher's command; put in place by the first start.
-    fn launcher(&self) -> Result<&[String], SupervisorError> {
-        if let Some(known) = self.launcher.get() {
-            return Ok(known);
+    /// The launcher's command. It is put in place at a boot, or by the first start after an upgrade.
+    fn launcher(&self) -> Result<Vec<String>, SupervisorError> {
+        let mut known = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = &*known {
+            return Ok(known.clone());
         }
         let command = launcher::ensure(self.specs.dir(), &self.settings.launcher)?;
-        Ok(self.launcher.get_or_init(|| command))
+        Ok(known.insert(command).clone())
     }
 
     fn note_use(&self, name: &InstanceName) {

@@ -64,6 +64,7 @@ impl Supervisord {
         self.services.kept.make()?;
         self.programs.kept.make()?;
         self.programs.read().make()?;
+        self.launcher()?;
         if let Some(dir) = settings.log.parent().map(std::path::Path::to_path_buf) {
             make_dir(&dir, 0o755).map_err(failed(&dir))?;
         }
