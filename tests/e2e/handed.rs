@@ -39,6 +39,8 @@ pub fn a_crowd_on_a_handed_socket_makes_one_start(combination: Combination) {
     assert_eq!(bed.told("zebra", "START").len(), 1);
     assert_eq!(bed.info("zebra")["wakes"], 1);
     // Asleep nobody has the socket any more, and the next start gets another.
+    let info = bed.info("zebra");
+    assert_eq!((&info["handed"], &info["notifies"]), (&true.into(), &false.into()), "{info}");
     let (first, socket) = (bed.pid("zebra"), socket_of(&bed, "zebra"));
     bed.monitor_until_asleep("zebra");
     assert!(!processes::alive(first));

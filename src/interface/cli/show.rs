@@ -104,6 +104,13 @@ fn until(now: WallTime, at: &str) -> String {
     format!("by a request, not before {}{left}; `acc start` tries at once", clean(at))
 }
 
+/// Where it listens, and what is out of the ordinary about that.
+fn listen_of(i: &InstanceView) -> String {
+    let handed = if i.handed { ", handed over" } else { "" };
+    let notifies = if i.notifies { ", says when it is ready" } else { "" };
+    format!("{}{handed}{notifies}", listen(&i.listen))
+}
+
 /// `acc info`.
 #[must_use]
 pub fn info(i: &InstanceView, now: WallTime) -> String {
@@ -120,7 +127,7 @@ pub fn info(i: &InstanceView, now: WallTime) -> String {
         ("wanted", clean(&i.wanted)),
         ("url", clean(&i.url)),
         ("hosts", clean(&i.hosts.join(", "))),
-        ("listen", listen(&i.listen)),
+        ("listen", listen_of(i)),
         ("owner", i.owner.as_deref().map_or_else(|| NONE.to_owned(), clean)),
         ("idle after", idle),
         ("created", when(now, Some(&i.created_at))),
