@@ -70,6 +70,7 @@ suite! {
         a_script_says_it_for_the_application
         it_never_says_that_it_is_ready
         the_server_is_killed_while_it_wakes
+        the_server_is_upgraded_while_it_wakes
     }
     server {
         it_is_killed_while_instances_are_awake

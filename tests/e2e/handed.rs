@@ -168,3 +168,31 @@ pub fn the_server_is_killed_while_it_wakes(combination: Combination) {
         bed.acc(&["purge", "zebra"]).ok();
     }
 }
+
+/// The next worker has not heard what was said to the one before, and needs nothing of it.
+pub fn the_server_is_upgraded_while_it_wakes(combination: Combination) {
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let variants = [("zebra", "fd", "", "--start-delay"), ("okapi", "fd", "ready = \"notify\"", "--ready-delay")];
+    for (name, listen, keys, slow) in variants.into_iter().chain([("gnu", "unix", "ready = \"notify\"", "--ready-delay")]) {
+        model(&bed, name, listen, keys, &format!(r#", "{slow}", "1500ms""#));
+        bed.acc(&["create", name, "--model", name, "--asleep"]).ok();
+    }
+    let workers = || processes::of(&bed.dir).into_iter().filter(|p| p.command.contains(" worker --sockets ")).map(|p| p.pid);
+    for name in ["zebra", "okapi", "gnu"] {
+        std::thread::scope(|scope| {
+            let send = |method: &'static str| scope.spawn(|| bed.send(&bed.ask(method, name, "/echo").body("held")));
+            let held = [send("GET"), send("POST"), send("POST")];
+            bed.wait_phase(name, "waking");
+            wait_until("it runs", SOON, || holds(!bed.told(name, "START").is_empty(), "not yet"));
+            let before: Vec<i32> = workers().collect();
+            processes::signal(bed.keeper(), Signal::SIGUSR2);
+            wait_until("another worker serves", SOON, || holds(workers().any(|pid| !before.contains(&pid)), "not yet"));
+            for held in held {
+                held.join().unwrap().status(200);
+            }
+        });
+        bed.get(name, "/").status(200);
+        assert_eq!(bed.told(name, "START").len(), 1, "{name} was started again");
+        assert_eq!(bed.told(name, "REQ").iter().filter(|l| l.contains("POST")).count(), 2, "{name}: a POST was lost or doubled");
+    }
+}
