@@ -14,7 +14,11 @@ use crate::support::{Bed, Combination, now, processes, wait_until};
 
 /// The demo application with a log, on a socket that it is handed or binds, with these further arguments and keys.
 fn model(bed: &Bed, name: &str, listen: &str, keys: &str, arguments: &str) {
-    let address = if listen == "fd" { "" } else { r#""--socket", "{{ socket }}","# };
+    let address = match listen {
+        "fd" => "",
+        "tcp" => r#""--port", "{{ port }}","#,
+        _ => r#""--socket", "{{ socket }}","#,
+    };
     let text = format!(
         r#"description = "the demo application"
 listen = "{listen}"
@@ -89,7 +93,7 @@ pub fn it_ends_before_it_accepts_and_everybody_is_told(combination: Combination)
 
 pub fn it_is_ready_when_it_says_so(combination: Combination) {
     let Some(bed) = Bed::new(combination) else { return };
-    for listen in ["fd", "unix"] {
+    for listen in ["fd", "unix", "tcp"] {
         for health in ["", "health = \"/health\"\n"] {
             model(&bed, "says", listen, &format!("{health}ready = \"notify\""), r#", "--ready-delay", "300ms""#);
             bed.acc(&["create", "zebra", "--model", "says", "--asleep"]).ok();
