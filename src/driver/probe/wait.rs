@@ -26,6 +26,8 @@ impl Steps {
     pub const PORT: Self = Self { next: Duration::from_micros(500), factor: 13, most: Duration::from_millis(25) };
     /// Between the bind of a socket, which is told, and its listen: a few microseconds as a rule, and somebody waits.
     pub const SOCKET: Self = Self { next: Duration::from_micros(20), factor: 15, most: Duration::from_millis(10) };
+    /// For a connection in a queue, whose end is told by itself as a rule.
+    pub const QUEUE: Self = Self { next: Duration::from_millis(20), factor: 15, most: Duration::from_millis(250) };
     /// For an application that answers, but not yet that it is well.
     pub const HEALTH: Self = Self { next: Duration::from_millis(1), factor: 15, most: Duration::from_millis(100) };
 

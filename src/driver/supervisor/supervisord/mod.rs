@@ -154,7 +154,9 @@ impl Supervisord {
             source,
         })?;
         let args = p.argv.get(1..).unwrap_or_default();
-        let spec = Spec { program: &program, args, env: &p.env, dir: &p.dir, log: &p.log, user: user.as_ref() }.text();
+        let spec =
+            Spec { program: &program, args, env: &p.env, dir: &p.dir, log: &p.log, user: user.as_ref(), socket: p.socket.as_deref() }
+                .text();
         let name = p.name.as_str();
         if self.specs.look(name, &spec)? != Found::Same {
             self.specs.write(name, &spec)?;

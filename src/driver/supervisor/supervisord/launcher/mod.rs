@@ -38,6 +38,8 @@ pub(super) struct Spec<'a> {
     pub(super) log: &'a Path,
     /// Whom to become; `None`: who supervisord is.
     pub(super) user: Option<&'a UserIds>,
+    /// To be handed over, listening there; nothing is at this path.
+    pub(super) socket: Option<&'a Path>,
 }
 
 impl Spec<'_> {
@@ -53,6 +55,9 @@ impl Spec<'_> {
         if let Some(user) = self.user {
             let ids: Vec<String> = [user.uid, user.gid].iter().chain(&user.groups).map(u32::to_string).collect();
             say("user", &ids.join(" "));
+        }
+        if let Some(path) = self.socket {
+            say("socket", &path.to_string_lossy());
         }
         text
     }
@@ -87,7 +92,7 @@ mod tests {
     use super::*;
 
     fn spec<'a>(program: &'a Path, log: &'a Path) -> Spec<'a> {
-        Spec { program, args: &[], env: &[], dir: Path::new("/"), log, user: None }
+        Spec { program, args: &[], env: &[], dir: Path::new("/"), log, user: None, socket: None }
     }
 
     #[test]
@@ -155,6 +160,11 @@ mod tests {
         }
         fs::write(&file, spec(Path::new("/x"), &dir.path().join("none/app.log")).text()).unwrap();
         expect(127, "none/app.log`");
+        let taken = Spec { socket: Some(&file), ..spec(Path::new("/bin/true"), &log) };
+        fs::write(&file, taken.text()).unwrap();
+        assert_eq!(launched().0, 126);
+        let said = fs::read_to_string(&log).unwrap();
+        assert!(said.contains(&format!("could not start `/bin/true`: its socket `{}`: Address", file.display())), "{said}");
         for (program, code) in [("/no/such/program", 127), ("/etc", 126), ("/etc/hosts", 126)] {
             fs::write(&file, spec(Path::new(program), &log).text()).unwrap();
             assert_eq!(launched().0, code);

@@ -9,9 +9,10 @@
 use std::ffi::{CStr, CString, OsStr, c_char};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, IntoRawFd as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::{iter, ptr};
 
@@ -24,6 +25,10 @@ const NO_FOLLOW: i32 = 0o100_000;
 /// close_range(2), since Linux 5.9 with this number everywhere; and its flag.
 const CLOSE_RANGE: std::ffi::c_long = 436;
 const CLOSE_AT_EXEC: u32 = 1 << 2;
+/// Sets the flags of a descriptor, see fcntl(2).
+const SET_FLAGS: i32 = 2;
+/// The first descriptor of sd_listen_fds(3).
+const HANDED_AT: i32 = 3;
 
 #[allow(unsafe_code, reason = "what the standard library leaves out; declared as the C library declares them")]
 mod c {
@@ -33,6 +38,7 @@ mod c {
         pub(super) fn signal(number: i32, handler: usize) -> usize;
         pub(super) fn umask(mode: u32) -> u32;
         pub(super) fn dup2(file: i32, number: i32) -> i32;
+        pub(super) fn fcntl(file: i32, command: i32, ...) -> i32;
         pub(super) fn syscall(number: std::ffi::c_long, ...) -> std::ffi::c_long;
         pub(super) fn setgroups(count: usize, groups: *const u32) -> i32;
         pub(super) fn setresgid(real: u32, effective: u32, saved: u32) -> i32;
@@ -52,6 +58,8 @@ struct Wanted {
     log: PathBuf,
     /// User, group, all groups.
     user: Option<(u32, u32, Vec<u32>)>,
+    /// To listen there, and to hand that over.
+    socket: Option<PathBuf>,
 }
 
 /// Becomes what the file says, and returns only with the exit code of a launcher that could not: 126, or 127 when something is
@@ -88,8 +96,14 @@ fn read(text: &[u8]) -> io::Result<Wanted> {
             b"dir" => wanted.dir = path(),
             b"log" => wanted.log = path(),
             b"user" => wanted.user = Some(ids(value).ok_or_else(|| wrong(line))?),
+            b"socket" => wanted.socket = Some(path()),
             _ => return Err(wrong(line)),
         }
+    }
+    if wanted.socket.is_some() {
+        // The program will be this process.
+        let pid = format!("LISTEN_PID={}", std::process::id());
+        wanted.env.extend([c"LISTEN_FDS=1".into(), c"LISTEN_FDNAMES=acc".into(), CString::new(pid)?]);
     }
     Ok(wanted)
 }
@@ -132,7 +146,22 @@ fn turn_into(wanted: &Wanted, log: &File) -> io::Result<()> {
             checked(c::setresgid(*gid, *gid, *gid))?;
             checked(c::setresuid(*uid, *uid, *uid))?;
         }
+        if let Some(path) = &wanted.socket {
+            hand_over(path).map_err(|e| io::Error::new(e.kind(), format!("its socket `{}`: {e}", path.display())))?;
+        }
         checked(c::execve(wanted.program.as_ptr(), argv.as_ptr(), envp.as_ptr()))
+    }
+}
+
+/// Listens there, as the user that this process has become, so that file and listener are that user's.
+fn hand_over(path: &Path) -> io::Result<()> {
+    // Never closed: it is the program's.
+    let socket = UnixListener::bind(path)?.into_raw_fd();
+    #[allow(unsafe_code, reason = "as in `turn_into`")]
+    // SAFETY: integers alone.
+    unsafe {
+        // Either way it is one that exec leaves open.
+        checked(if socket == HANDED_AT { c::fcntl(socket, SET_FLAGS, 0) } else { c::dup2(socket, HANDED_AT) })
     }
 }
 
