@@ -37,6 +37,9 @@ const MIGRATIONS: &[M<'static>] = &[
 /// How long to wait for another program that writes.
 const BUSY: Duration = Duration::from_secs(5);
 
+/// What the reading connection keeps of the database in memory: KiB, negative (see `PRAGMA cache_size`).
+const READER_CACHE: i64 = -512;
+
 /// More than there are statements: none is ever prepared twice.
 const STATEMENTS: usize = 64;
 
@@ -91,6 +94,8 @@ pub enum StoreError {
 pub struct Store {
     path: PathBuf,
     connection: Arc<Mutex<Connection>>,
+    /// For what is read on the way of a request: it does not wait for whoever writes, and syncs, on the other one.
+    reader: Arc<Mutex<Connection>>,
     #[cfg(test)]
     hindrance: hinder::Hindrance,
     #[cfg(test)]
@@ -112,14 +117,18 @@ impl Store {
         connection.pragma_update(None, "journal_size_limit", wal::KEPT).map_err(say)?;
         migrate(path, &mut connection)?;
         restrict(path);
-        Ok(Self::over(path, connection))
+        let reader = read_only(path)?;
+        reader.pragma_update(None, "cache_size", READER_CACHE).map_err(say)?;
+        Ok(Self::over(path, connection, Some(reader)))
     }
 
-    fn over(path: &Path, connection: Connection) -> Self {
+    fn over(path: &Path, connection: Connection, reader: Option<Connection>) -> Self {
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        let connection = Arc::new(Mutex::new(connection));
         Self {
             path: path.to_owned(),
-            connection: Arc::new(Mutex::new(connection)),
+            reader: reader.map_or_else(|| connection.clone(), |reader| Arc::new(Mutex::new(reader))),
+            connection,
             #[cfg(test)]
             hindrance: hinder::Hindrance::default(),
             #[cfg(test)]
@@ -137,7 +146,7 @@ impl Store {
             Err(e) => return Err(StoreError::Unusable { path: path.to_owned(), why: e.to_string() }),
         }
         Self::refuse_newer(path)?;
-        Ok(Self::over(path, read_only(path)?))
+        Ok(Self::over(path, read_only(path)?, None))
     }
 
     /// Looks for damage; reads the whole database.
@@ -157,6 +166,11 @@ impl Store {
     fn connection(&self) -> MutexGuard<'_, Connection> {
         // A panic while it was held cannot leave a half-done transaction: SQLite rolls it back when it is dropped.
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection for what must not wait for a writer.
+    fn reader(&self) -> MutexGuard<'_, Connection> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The connection, for writing.
