@@ -43,6 +43,7 @@ suite! {
         a_verb_on_what_is_already_so_changes_nothing
         disabled_it_never_wakes_and_pinned_it_never_sleeps
         it_listens_on_tcp
+        its_port_is_taken_and_there_is_no_other
         it_has_other_hosts_and_is_named_by_number
         the_python_model_works
         the_server_puts_it_to_sleep_by_itself

@@ -175,6 +175,31 @@ pub fn files(model: &Model, ctx: &Context, into: &Path) -> Result<(), RenderErro
     tree.entries.iter().try_for_each(|entry| make_entry(entry, &from, into, &values, model))
 }
 
+/// The first of a model's files that is rendered otherwise in one place than in the other; `None`: they are the same.
+///
+/// # Errors
+/// A file cannot be read or rendered.
+pub fn differs(model: &Model, one: &Context, other: &Context) -> Result<Option<PathBuf>, RenderError> {
+    let (one, other) = (one.values(), other.values());
+    let from = model.dir.join("files");
+    let tree = tree::walk(&from).map_err(|source| RenderError::Read { path: from.clone(), source })?;
+    for entry in tree.entries.iter().filter(|entry| entry.kind == Kind::Render) {
+        if rendered(entry, &from, &one, model)? != rendered(entry, &from, &other, model)? {
+            return Ok(Some(entry.to.clone()));
+        }
+    }
+    Ok(None)
+}
+
+fn rendered(entry: &Entry, from: &Path, values: &tera::Context, model: &Model) -> Result<String, RenderError> {
+    let path = from.join(&entry.from);
+    let text = fs::read_to_string(&path).map_err(|source| RenderError::Read { path, source })?;
+    template::render(&text, values).map_err(|fault| {
+        let line = fault.line.map_or_else(String::new, |line| format!(" (line {line})"));
+        RenderError::Template { name: format!("{}/files/{}", model.name, entry.from.display()), why: format!("{}{line}", fault.why) }
+    })
+}
+
 fn make_entry(entry: &Entry, from: &Path, into: &Path, values: &tera::Context, model: &Model) -> Result<(), RenderError> {
     let (source, target) = (from.join(&entry.from), into.join(&entry.to));
     let unreadable = |e| RenderError::Read { path: source.clone(), source: e };
@@ -185,15 +210,8 @@ fn make_entry(entry: &Entry, from: &Path, into: &Path, values: &tera::Context, m
         Kind::Folder => make_folder(&target, entry.mode | 0o700),
         Kind::Copy => tree::put(&target, &fs::read(&source).map_err(unreadable)?, entry.mode).map_err(unwritable),
         Kind::Render => {
-            let text = fs::read_to_string(&source).map_err(unreadable)?;
-            let rendered = template::render(&text, values).map_err(|fault| {
-                let line = fault.line.map_or_else(String::new, |line| format!(" (line {line})"));
-                RenderError::Template {
-                    name: format!("{}/files/{}", model.name, entry.from.display()),
-                    why: format!("{}{line}", fault.why),
-                }
-            })?;
-            tree::put(&target, rendered.as_bytes(), entry.mode).map_err(unwritable)
+            let text = rendered(entry, from, values, model)?;
+            tree::put(&target, text.as_bytes(), entry.mode).map_err(unwritable)
         }
         Kind::Link(to) => match fs::symlink_metadata(&target) {
             Ok(there) if there.is_symlink() && fs::read_link(&target).is_ok_and(|old| old == *to) => Ok(()),

@@ -128,7 +128,8 @@ fn view(config: &Config, allowance: &Allowance, entries: &[Entry<'_>]) -> Result
         listen: config.edge.listen.iter().map(ToString::to_string).collect(),
         nginx_dir: plain(&config.nginx_dir()),
         gate_socket: plain(&config.gate_dir().join(format!("{any}.sock"))),
-        gate_file: plain(&config.gate_dir().join(format!("{any}.tcp"))),
+        // With the address of the map: after another port was chosen, a worker with an older map finds no gate for the old one.
+        gate_file: plain(&config.gate_dir().join(format!("{any}.$acc_tcp.tcp"))),
         log_dir: plain(log.parent().unwrap_or(&log)),
         access_log: plain(&log),
         uncounted_log: plain(&config.uncounted_log(any)),

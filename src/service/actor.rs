@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 use tracing::{debug, warn};
 
 use super::error::{ServiceError, chain, store as store_error};
+use super::ground::{self, Ground};
 use super::kinds::{is_asked_for, point};
 use super::registry::{Handle, Refused, Reply, Snapshot};
 use super::turns::Turn;
@@ -209,7 +210,7 @@ impl Actor {
 
     /// Steps the machine under its lock; what must be written down is written before anybody sees the new phase.
     fn step(&mut self, event: &Event) -> Result<(lifecycle::Answer, u64, Vec<Effect>), Refused> {
-        let limits = self.world.limits(&self.handle.instance);
+        let limits = self.world.limits(&self.handle.launched());
         let mut machine = self.handle.machine();
         let mut step = lifecycle::step(&machine, event, self.world.now(), &limits).map_err(Refused::Denied)?;
         if step.effects.contains(&Effect::Persist)
@@ -281,8 +282,6 @@ impl Actor {
 
     fn spawn(&self, run: u64) {
         let (world, outbox) = (self.world.clone(), self.outbox.clone());
-        let program = launch::program(&world, &self.handle.instance);
-        let question = launch::question(&self.world, &self.handle.instance);
         let handle = Arc::downgrade(&self.handle);
         self.handle.stamps().begin(world.clock.micros());
         let (hands, asked) = (self.world.hands.clone(), self.handle.take_asked().unwrap_or_else(|| self.world.now()));
@@ -293,17 +292,20 @@ impl Actor {
                 () = world.retired.cancelled() => return,
                 permit = world.starts.take(asked) => Some(permit),
             };
+            let Some(known) = handle.upgrade() else { return };
+            let ground = ground::clear(&world, &known).await;
+            drop(known);
             let mut ear = None;
-            let started = match world.probe.clear(&question).await {
-                Ok(opened) => {
+            let started = match ground {
+                Ok(Ground::Clear(program, opened)) => {
                     ear = opened;
                     let called = world.clock.micros();
                     let started = start(&world, &program).await.map_err(|e| chain(&e));
                     handle.upgrade().inspect(|h| h.stamps().call(called, world.clock.micros()));
                     started
                 }
-                // What is in the way may be the instance itself: started earlier, when the answer of the supervisor was lost.
-                Err(why) => world.supervisor.find(&program.name).await.ok().flatten().ok_or(why),
+                Ok(Ground::Own(process)) => Ok(process),
+                Err(why) => Err(why),
             };
             let _ = world.reached("effect.spawned");
             let event = match started {
@@ -345,7 +347,7 @@ impl Actor {
 
     fn start_probe(&mut self, run: u64) {
         let (world, outbox) = (self.world.clone(), self.outbox.clone());
-        let question = launch::question(&self.world, &self.handle.instance);
+        let question = launch::question(&self.world, &self.handle.launched());
         let handle = Arc::downgrade(&self.handle);
         let who = self.handle.machine().process().zip(self.ear.take());
         let task = tokio::spawn(async move {
@@ -404,7 +406,7 @@ impl Actor {
 
     async fn signal(&self, kill: bool) {
         let Some(process) = self.handle.machine().process() else { return };
-        let program = launch::program(&self.world, &self.handle.instance);
+        let program = launch::program(&self.world, &self.handle.launched());
         let done = match kill {
             false => self.world.supervisor.terminate(&program, process).await,
             true => self.world.supervisor.kill(&program.name, process).await,
@@ -419,7 +421,7 @@ impl Actor {
             timer.abort();
         }
         let (world, outbox) = (self.world.clone(), self.outbox.clone());
-        let question = launch::question(&self.world, &self.handle.instance);
+        let question = launch::question(&self.world, &self.handle.launched());
         let task = tokio::spawn(async move {
             tokio::time::sleep(at.since(world.now())).await;
             let waits_for = world.probe.describe(&question);

@@ -178,7 +178,7 @@ impl From<StoreError> for Insert {
 }
 
 /// A port that is neither given out nor taken by another program.
-fn free_port(world: &World) -> Result<u16, ServiceError> {
+pub(super) fn free_port(world: &World) -> Result<u16, ServiceError> {
     let config = world.config();
     let newest = world.store.newest_port().map_err(super::error::store)?;
     for port in config.ports.candidates(newest) {

@@ -12,6 +12,11 @@ use crate::store::EventRow;
 /// Writes one line; a ledger that cannot be written stops nothing.
 pub(super) fn write(world: &World, instance: &Instance, note: &Note, phases: Option<Phases>) {
     let (kind, detail) = words(note);
+    line(world, instance, kind, detail, phases);
+}
+
+/// The same for what is no matter of the machine's.
+pub(super) fn line(world: &World, instance: &Instance, kind: &str, detail: String, phases: Option<Phases>) {
     info!(instance = %instance.name, kind, ?phases, "{detail}");
     let phases = phases.and_then(|p| serde_json::to_string(&p).ok());
     let row = EventRow { at: world.clock.wall(), name: instance.name.to_string(), kind: kind.to_owned(), detail, phases };

@@ -8,6 +8,7 @@ mod daemons;
 mod destroy;
 pub mod door;
 pub mod error;
+mod ground;
 mod housekeeping;
 mod kinds;
 pub(crate) mod launch;

@@ -130,7 +130,7 @@ pub struct EventView {
     pub at: String,
     /// Which instance; empty for acc itself.
     pub instance: String,
-    /// `created`, `woke`, `slept`, `failed`, `killed`, `called_off`, `ended`, `wanted`, `destroyed`, `purged`, …
+    /// `created`, `woke`, `slept`, `failed`, `killed`, `called_off`, `ended`, `moved`, `wanted`, `destroyed`, `purged`, …
     pub kind: String,
     /// A sentence.
     pub detail: String,

@@ -64,7 +64,10 @@ pub(super) fn offset(wall: WallTime, boot: Timestamp) -> i64 {
 
 /// One instance's machine and the way to its task.
 pub struct Handle {
-    pub(super) instance: Instance,
+    /// As it was when its task began. Name, number and hosts never change; for where it listens and how it is run see
+    /// [`Self::launched`].
+    pub(super) instance: Arc<Instance>,
+    launched: Mutex<Arc<Instance>>,
     pub(super) waiting: AtomicUsize,
     pub(super) last_look: Mutex<LastLook>,
     /// When the first of the requests came that wait for the next start.
@@ -122,9 +125,19 @@ impl Handle {
         self.known.store(true, Ordering::Release);
     }
 
+    /// As it is run: its port may have been changed since its task began.
+    pub(super) fn launched(&self) -> Arc<Instance> {
+        self.launched.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// It is run like this from now on. Only while nothing of it runs, and after the row says so.
+    pub(super) fn relaunch(&self, instance: Instance) {
+        *self.launched.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(instance);
+    }
+
     /// The gate of the current run.
     pub(super) fn gate(&self, run: u64) -> Gate {
-        Gate { name: self.instance.name.clone(), listen: self.instance.listen.clone(), run }
+        Gate { name: self.instance.name.clone(), listen: self.launched().listen.clone(), run }
     }
 
     /// Waits until it is known what runs; `false`: it is not known yet after this long.
@@ -239,7 +252,7 @@ impl Registry {
     }
 
     fn enter(mut maps: MutexGuard<'_, Maps>, world: &Arc<World>, row: Row) -> Result<Arc<Handle>, ServiceError> {
-        let instance = launch::instance(world, &row)?;
+        let instance = Arc::new(launch::instance(world, &row)?);
         let last_look = LastLook {
             mark: Mark { inode: row.mark.0, size: row.mark.1, modified: row.mark.2 },
             at: row.looked_at,
@@ -262,6 +275,7 @@ impl Registry {
             machine: Mutex::new(machine),
             known: AtomicBool::new(known),
             inbox: inbox.clone(),
+            launched: Mutex::new(instance.clone()),
             instance,
         });
         for host in &handle.instance.hosts {

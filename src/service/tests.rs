@@ -2,6 +2,7 @@
 
 mod clock;
 mod found;
+mod ground;
 mod many;
 mod registry;
 
@@ -21,14 +22,14 @@ use super::*;
 use crate::config::env::Env;
 use crate::config::{self, Config};
 use crate::domain::admission::Refusal;
-use crate::domain::instance::{Exit, Process};
+use crate::domain::instance::{Exit, Listen, Process};
 use crate::domain::name::{HostName, InstanceId};
 use crate::domain::rule::Verdict;
 use crate::domain::time::WallTime;
 use crate::driver::activity::{Activity, ActivityError, Mark, Seen, Target};
 use crate::driver::edge::fake::FakeEdge;
 use crate::driver::host::clock::Clock;
-use crate::driver::probe::{Ear, Probe, Question};
+use crate::driver::probe::{Ear, Obstacle, Probe, Question};
 use crate::driver::supervisor::Supervisor;
 use crate::driver::supervisor::fake::Fake;
 use crate::store::{Store, Work};
@@ -58,6 +59,8 @@ impl Clock for TokioClock {
 struct TestProbe {
     hold: AtomicBool,
     obstacle: AtomicBool,
+    /// Ports that another program has.
+    taken: Mutex<Vec<u16>>,
     go: Notify,
 }
 
@@ -70,8 +73,12 @@ impl TestProbe {
 
 #[async_trait]
 impl Probe for TestProbe {
-    async fn clear(&self, _: &Question) -> Result<Option<Ear>, String> {
-        if self.obstacle.load(Ordering::SeqCst) { Err("somebody answers there".into()) } else { Ok(None) }
+    async fn clear(&self, question: &Question) -> Result<Option<Ear>, Obstacle> {
+        match question.listen {
+            Listen::Tcp(address) if self.taken.lock().unwrap().contains(&address.port()) => Err(Obstacle::Port("a thief has it".into())),
+            _ if self.obstacle.load(Ordering::SeqCst) => Err(Obstacle::Other("somebody answers there".into())),
+            _ => Ok(None),
+        }
     }
     async fn ready(&self, _: &Question, _: Option<(Process, Ear)>) -> Duration {
         let go = self.go.notified();

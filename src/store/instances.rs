@@ -138,7 +138,6 @@ impl Store {
     }
 
     fn insert_row(&self, tx: &Transaction<'_>, new: &NewRow<'_>) -> Result<InstanceId, StoreError> {
-        let say = |e: &rusqlite::Error| self.error(e);
         if self.is_there(tx, HAS_NAME, new.name.as_str())? {
             return Err(StoreError::Taken(format!("the name `{}`", new.name)));
         }
@@ -168,10 +167,7 @@ impl Store {
                 stamp(new.stored.quiet_since),
             ])
         })
-        .map_err(|e| match e.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::ConstraintViolation) => StoreError::Taken(format!("the port {}", new.port.unwrap_or(0))),
-            _ => say(&e),
-        })?;
+        .map_err(|e| self.taken_port(&e, new.port))?;
         let id = InstanceId(tx.last_insert_rowid());
         for (place, host) in (0_i64..).zip(new.hosts) {
             self.change(tx, "INSERT INTO hosts (host, instance, place) VALUES (?1, ?2, ?3)", params![host.as_str(), id.0, place])?;
@@ -312,6 +308,23 @@ impl Store {
     /// A launch made again.
     pub fn relaunch(&self, id: InstanceId, launch: &Launch, key: &str) -> Result<(), StoreError> {
         self.change(&*self.writer()?, RELAUNCH, params![id.0, encode::launch(launch), key]).map(drop)
+    }
+
+    /// Another port, and the launch that was made for it: both or neither. `Taken`: another instance has it.
+    pub fn relocate(&self, id: InstanceId, port: u16, launch: &Launch, key: &str) -> Result<(), StoreError> {
+        let connection = self.writer()?;
+        self.prepared(&connection, "UPDATE instances SET port = ?2, launch = ?3, launch_key = ?4 WHERE id = ?1 AND port IS NOT NULL")
+            .and_then(|mut s| s.execute(params![id.0, port, encode::launch(launch), key]))
+            .map(drop)
+            .map_err(|e| self.taken_port(&e, Some(port)))
+    }
+
+    /// A port is the only column that two rows may not share and that was not looked at before.
+    fn taken_port(&self, e: &rusqlite::Error, port: Option<u16>) -> StoreError {
+        match e.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::ConstraintViolation) => StoreError::Taken(format!("the port {}", port.unwrap_or(0))),
+            _ => self.error(e),
+        }
     }
 
     /// Rows of another boot that say something runs: nothing does. Returns how many.

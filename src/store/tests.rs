@@ -84,6 +84,21 @@ fn what_is_unique_is_named() {
 }
 
 #[test]
+fn a_port_and_its_launch_change_together_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("acc.db")).unwrap();
+    let id = add(&store, "a", Some(20_000), &[]).unwrap();
+    add(&store, "b", Some(20_001), &[]).unwrap();
+    let row = || store.by_id(id).unwrap().unwrap();
+    let before = row().launch.unwrap();
+    let launch = crate::domain::instance::Launch { argv: vec!["another".into()], ..before.clone() };
+    assert_eq!(store.relocate(id, 20_001, &launch, "k").unwrap_err().to_string(), "the port 20001 is taken");
+    assert_eq!((row().port, row().launch), (Some(20_000), Some(before)));
+    store.relocate(id, 20_002, &launch, "k").unwrap();
+    assert_eq!((row().port, row().launch, row().launch_key.as_str()), (Some(20_002), Some(launch), "k"));
+}
+
+#[test]
 fn numbers_are_never_used_twice() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("acc.db")).unwrap();

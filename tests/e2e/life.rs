@@ -98,10 +98,35 @@ pub fn it_listens_on_tcp(combination: Combination) {
     assert!(std::net::TcpStream::connect(address).is_err(), "something listens on the port of a sleeping instance");
     bed.get("zebra", "/").status(200);
     bed.get("zebra", "/").status(200);
-    // Another program takes the port of the sleeper: never its traffic, and a clear word why.
+    // Another program takes the port of the sleeper: never its traffic, and acc finds another.
     bed.acc(&["stop", "zebra"]).ok();
     let thief = std::net::TcpListener::bind(address).unwrap();
-    bed.acc(&["start", "zebra"]).error(1).says(&[&address.port().to_string()]);
+    thief.set_nonblocking(true).unwrap();
+    assert!(bed.get("zebra", "/").status(200).text().contains("zebra"));
+    let another = bed.info("zebra")["listen"]["tcp"].as_str().unwrap().to_owned();
+    assert_ne!(another, address.to_string());
+    let (from, to) =
+        (format!("from port {} to {}", address.port(), another.rsplit(':').next().unwrap()), format!("pid {}", std::process::id()));
+    bed.acc(&["events", "zebra"]).ok().says(&["moved", &from, "taken by another program", &to]);
+    // Also once nginx has the new map, and through another sleep.
+    for _ in 0..50 {
+        bed.get("zebra", "/").status(200);
+    }
+    bed.acc(&["restart", "zebra"]).ok();
+    bed.get("zebra", "/").status(200);
+    assert_eq!(bed.info("zebra")["listen"]["tcp"], another);
+    assert_eq!(thief.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "who has the port now was asked");
+}
+
+pub fn its_port_is_taken_and_there_is_no_other(combination: Combination) {
+    let Some(bed) = Bed::unbooted(combination, |_| {}) else { return };
+    let first = bed.first_port();
+    bed.configure(&crate::support::Settings { ports: format!("{first}-{first}"), ..Default::default() });
+    bed.acc(&["boot"]).ok();
+    bed.acc(&["create", "zebra", "--model", "tester-tcp", "--asleep"]).ok();
+    let thief = std::net::TcpListener::bind(("127.0.0.1", first)).unwrap();
+    let who = format!("pid {}", std::process::id());
+    bed.acc(&["start", "zebra"]).error(1).says(&[&format!("port 127.0.0.1:{first} is taken"), &who, "no port is free"]);
     let reply = bed.get("zebra", "/");
     assert!(reply.status == 503 || reply.status == 502, "{reply:?}");
     drop(thief);

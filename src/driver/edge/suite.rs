@@ -36,10 +36,11 @@ async fn suite(edge: &dyn Edge, dir: &std::path::Path) {
         assert_eq!(open().await, [name("a"), name("b")]);
     }
     // The next run of an instance opens the gate again, perhaps elsewhere.
-    edge.open(&Gate { run: 3, listen: tcp.listen.clone(), ..unix.clone() }).await.unwrap();
+    let moved = Gate { run: 3, listen: Listen::Tcp("127.0.0.1:10".parse().unwrap()), ..tcp.clone() };
+    edge.open(&moved).await.unwrap();
     assert_eq!(open().await, [name("a"), name("b")]);
     assert_eq!(edge.pooled(&unix), 0);
-    for gate in [&unix, &tcp] {
+    for gate in [&unix, &moved] {
         for _ in 0..2 {
             edge.close(gate).await.unwrap();
             assert!(!open().await.contains(&gate.name));

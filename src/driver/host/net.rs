@@ -1,9 +1,75 @@
-//! Ports of this host.
+//! Ports of this host: is one free, and who listens on one. It only looks.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+
+use procfs::net::TcpState;
+use procfs::process::{FDTarget, Process, all_processes};
 
 /// Can a server bind this loopback port now? The look binds and lets go again, so it is a hint, not a reservation.
 #[must_use]
 pub fn port_is_free(port: u16) -> bool {
     TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).is_ok()
+}
+
+/// A process that listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Its pid.
+    pub pid: i32,
+    /// The pid of its parent; 0: not known.
+    pub parent: i32,
+    /// Its command line.
+    pub command: String,
+}
+
+/// The listening sockets that stand in the way of this address, by inode; anybody may see these.
+#[must_use]
+pub fn listening(address: SocketAddr) -> Vec<u64> {
+    let tcp = procfs::net::tcp().unwrap_or_default().into_iter().chain(procfs::net::tcp6().unwrap_or_default());
+    let in_the_way = |at: SocketAddr| {
+        at.port() == address.port() && (at.ip() == address.ip() || at.ip().is_unspecified() || address.ip().is_unspecified())
+    };
+    tcp.filter(|e| e.state == TcpState::Listen && in_the_way(e.local_address)).map(|e| e.inode).collect()
+}
+
+/// Who holds these sockets, as far as this user may see it, lowest pid first. Looks at every process: not for the way of a request.
+#[must_use]
+pub fn holders(sockets: &[u64]) -> Vec<Listener> {
+    if sockets.is_empty() {
+        return Vec::new();
+    }
+    let holds = |process: &Process| {
+        let Ok(mut fds) = process.fd() else { return false };
+        fds.any(|fd| fd.is_ok_and(|fd| matches!(fd.target, FDTarget::Socket(inode) if sockets.contains(&inode))))
+    };
+    let mut listeners: Vec<Listener> = all_processes()
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(holds)
+        .map(|process| Listener {
+            pid: process.pid,
+            parent: process.stat().map_or(0, |stat| stat.ppid),
+            command: process.cmdline().unwrap_or_default().join(" "),
+        })
+        .collect();
+    listeners.sort_by_key(|l| l.pid);
+    listeners
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_listens_is_found_also_behind_all_addresses() {
+        for any in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0"] {
+            let listener = TcpListener::bind(any).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            assert!(!port_is_free(port), "{any}");
+            let found = holders(&listening(SocketAddr::from((Ipv4Addr::LOCALHOST, port))));
+            assert!(found.iter().any(|l| l.pid.unsigned_abs() == std::process::id() && !l.command.is_empty()), "{any}: {found:?}");
+        }
+        assert!(holders(&[]).is_empty());
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
-use super::{Ear, Probe, Question};
+use super::{Ear, Obstacle, Probe, Question};
 use crate::domain::instance::{Listen, Process};
 
 #[derive(Debug, Default)]
@@ -73,10 +73,10 @@ impl FakeProbe {
 
 #[async_trait]
 impl Probe for FakeProbe {
-    async fn clear(&self, question: &Question) -> Result<Option<Ear>, String> {
+    async fn clear(&self, question: &Question) -> Result<Option<Ear>, Obstacle> {
         let mut state = self.state();
         state.cleared.push(question.clone());
-        state.obstacle.clone().map_or(Ok(None), Err)
+        state.obstacle.clone().map_or(Ok(None), |why| Err(Obstacle::Other(why)))
     }
 
     async fn ready(&self, question: &Question, _: Option<(Process, Ear)>) -> Duration {

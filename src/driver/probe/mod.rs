@@ -37,13 +37,24 @@ pub struct Question {
     pub host: String,
 }
 
+/// What is in the way of a start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Obstacle {
+    /// Another program has its port; says which, as far as it can be seen.
+    #[error("{0}")]
+    Port(String),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
 /// Waits for readiness.
 #[async_trait]
 pub trait Probe: Send + Sync {
     /// Removes what a former run left behind (a stale socket file) and makes the folder of the socket. An error names what
     /// is in the way: a port taken by another program, a folder that cannot be written. Called before the start. For one that
     /// says that it is ready: with the socket on which it will be heard, to be kept until it is ready or has failed.
-    async fn clear(&self, question: &Question) -> Result<Option<Ear>, String>;
+    async fn clear(&self, question: &Question) -> Result<Option<Ear>, Obstacle>;
 
     /// Resolves once it answers, after it has said that it is ready if it says so; how long ago it first accepted a connection.
     /// `who`: the process, and where it is heard. Without it (another acc began the start, and may have heard it) an answer is

@@ -18,13 +18,16 @@ use tokio::time::Instant;
 use super::notify::Said;
 use super::wait::{Steps, pause};
 use super::watch::Watcher;
-use super::{Ear, Probe, Question, handed, health};
+use super::{Ear, Obstacle, Probe, Question, handed, health};
 use crate::domain::instance::{Listen, Process};
 use crate::driver::host::fs::{make_dir, remove_file};
-use crate::driver::host::peer;
+use crate::driver::host::{net, peer};
 
 /// Even when the folder is watched the socket is looked for this often: a watch may be lost.
 const LOOK_ANYWAY: Duration = Duration::from_millis(100);
+
+/// So much is shown of the command line of a program that is in the way.
+const COMMAND_SHOWN: usize = 100;
 
 /// To whom the folder of a socket belongs, so that the application can bind there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,17 +98,18 @@ impl SocketProbe {
 
 #[async_trait]
 impl Probe for SocketProbe {
-    async fn clear(&self, question: &Question) -> Result<Option<Ear>, String> {
+    async fn clear(&self, question: &Question) -> Result<Option<Ear>, Obstacle> {
         match &question.listen {
             Listen::Unix(path) => {
                 if let Some(dir) = path.parent() {
-                    self.make_folder(dir)?;
+                    self.make_folder(dir).map_err(Obstacle::Other)?;
                 }
-                remove_stale(path).await?;
+                remove_stale(path).await.map_err(Obstacle::Other)?;
             }
-            Listen::Tcp(address) => check_free(*address)?,
+            Listen::Tcp(address) => check_free(*address).await?,
         }
-        question.notify.as_deref().map(|path| Ear::open(path, self.owner, self.said.clone())).transpose()
+        let heard = question.notify.as_deref().map(|path| Ear::open(path, self.owner, self.said.clone()));
+        heard.transpose().map_err(Obstacle::Other)
     }
 
     async fn ready(&self, question: &Question, who: Option<(Process, Ear)>) -> Duration {
@@ -191,7 +195,7 @@ async fn remove_stale(path: &Path) -> Result<(), String> {
 }
 
 /// Tries the port as a server would, without listening: nobody can connect meanwhile.
-fn check_free(address: SocketAddr) -> Result<(), String> {
+async fn check_free(address: SocketAddr) -> Result<(), Obstacle> {
     let bind = || -> io::Result<()> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
@@ -199,9 +203,17 @@ fn check_free(address: SocketAddr) -> Result<(), String> {
     };
     match bind() {
         Ok(()) => Ok(()),
-        Err(e) if e.kind() == ErrorKind::AddrInUse => Err(format!("port {address} is taken by another program")),
-        Err(e) => Err(format!("port {address} cannot be used: {e}")),
+        Err(e) if e.kind() == ErrorKind::AddrInUse => Err(Obstacle::Port(taken(address).await)),
+        Err(e) => Err(Obstacle::Other(format!("port {address} cannot be used: {e}"))),
     }
+}
+
+/// By whom, as far as acc may see it. All processes are looked at: beside what serves requests.
+async fn taken(address: SocketAddr) -> String {
+    let holders = tokio::task::spawn_blocking(move || net::holders(&net::listening(address))).await.unwrap_or_default();
+    let shown = |command: &str| command.chars().take(COMMAND_SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
+    let by = holders.first().map(|l| format!(": pid {}, `{}`", l.pid, shown(&l.command))).unwrap_or_default();
+    format!("port {address} is taken by another program{by}")
 }
 
 /// Resolves with a connection: told by the folder that the file has appeared, then by trying.

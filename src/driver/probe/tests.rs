@@ -135,7 +135,7 @@ async fn clear_removes_what_nobody_answers_on_and_nothing_else() {
     assert_eq!(std::fs::metadata(dir.path().join("sock")).unwrap().permissions().mode() & 0o777, 0o711);
 
     let listener = UnixListener::bind(&path).unwrap();
-    let refused = probe.clear(&question).await.unwrap_err();
+    let refused = probe.clear(&question).await.unwrap_err().to_string();
     assert!(refused.contains("another program") && refused.contains("app.sock"), "{refused}");
     drop(listener);
     assert!(path.exists());
@@ -144,10 +144,10 @@ async fn clear_removes_what_nobody_answers_on_and_nothing_else() {
     probe.clear(&question).await.unwrap();
 
     std::fs::write(&path, "precious").unwrap();
-    assert!(probe.clear(&question).await.unwrap_err().contains("not a socket"));
+    assert!(probe.clear(&question).await.unwrap_err().to_string().contains("not a socket"));
     assert!(path.exists());
     let blocked = unix(path.join("b/app.sock"), None);
-    assert!(probe.clear(&blocked).await.unwrap_err().contains("cannot be made"));
+    assert!(probe.clear(&blocked).await.unwrap_err().to_string().contains("cannot be made"));
 }
 
 #[tokio::test]
@@ -155,7 +155,9 @@ async fn clear_names_a_port_that_is_taken() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let probe = SocketProbe::default();
-    assert_eq!(probe.clear(&tcp(port, None)).await.unwrap_err(), format!("port 127.0.0.1:{port} is taken by another program"));
+    let Obstacle::Port(said) = probe.clear(&tcp(port, None)).await.unwrap_err() else { panic!("not a port") };
+    let expected = format!("port 127.0.0.1:{port} is taken by another program: pid {}, `", std::process::id());
+    assert!(said.starts_with(&expected), "{said}");
     // Connections of the last run that linger in the kernel are no obstacle.
     let client = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let accepted = listener.accept().await.unwrap();
@@ -207,7 +209,7 @@ async fn the_fake_is_ready_when_told() {
     timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
     FakeProbe::always().ready(&question, None).await;
     fake.set_obstacle(Some("in the way"));
-    assert_eq!(fake.clear(&question).await.unwrap_err(), "in the way");
+    assert_eq!(fake.clear(&question).await.unwrap_err(), Obstacle::Other("in the way".into()));
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use crate::domain::time::{Timestamp, WallTime};
 use crate::driver::activity::{Activity, ActivityError, Seen, Target};
 use crate::driver::edge::{Edge, EdgeError, Gate, Route};
 use crate::driver::host::clock::Clock;
-use crate::driver::probe::{Ear, Probe, Question};
+use crate::driver::probe::{Ear, Obstacle, Probe, Question};
 use crate::driver::supervisor::{Ensured, Program, Service, Supervisor, SupervisorError};
 
 pub(super) struct Drivers(pub(super) Arc<Host>);
@@ -332,13 +332,13 @@ impl Edge for Drivers {
 
 #[async_trait]
 impl Probe for Drivers {
-    async fn clear(&self, question: &Question) -> Result<Option<Ear>, String> {
+    async fn clear(&self, question: &Question) -> Result<Option<Ear>, Obstacle> {
         self.0.call("clear", "").await;
         let who = who_listens(&question.listen);
         let mut s = self.0.state();
         let now = s.now;
         match s.process(who) {
-            Some(process) if process.accepts(now) => Err("somebody answers there".into()),
+            Some(process) if process.accepts(now) => Err(Obstacle::Other("somebody answers there".into())),
             _ => Ok(None),
         }
     }

@@ -1,9 +1,12 @@
 //! Gates as files: a link to the socket of the application, or a plain file for one that listens on TCP.
 //!
-//! nginx finds the link by the instance's name alone, so opening and closing is one file operation and never a reload.
+//! nginx finds the link by the instance's name alone, so opening and closing is one file operation and never a reload. The file
+//! is named by the address as well: a worker that still has the map of before a port was changed finds no gate for the address in
+//! it, which may be another program's by now, and asks the wake server.
 
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::domain::instance::Listen;
@@ -42,22 +45,40 @@ impl Gates {
         self.dir.join(format!("{name}.sock"))
     }
 
-    fn file(&self, name: &InstanceName) -> PathBuf {
-        self.dir.join(format!("{name}.tcp"))
+    fn file(&self, name: &InstanceName, address: SocketAddr) -> PathBuf {
+        self.dir.join(format!("{name}.{address}.tcp"))
     }
 
-    /// Opens the gate; one of the other kind, left from an earlier life of the name, goes away first.
+    /// All files of a TCP instance: also those of another address, and one that an acc made that did not name the address.
+    fn files(&self, name: &InstanceName) -> Result<Vec<PathBuf>, EdgeError> {
+        let is_its = |file: &str| file.strip_suffix(".tcp").is_some_and(|stem| stem.split('.').next() == Some(name.as_str()));
+        let files = self.entries()?.into_iter().filter(|file| is_its(file));
+        Ok(files.map(|file| self.dir.join(file)).collect())
+    }
+
+    /// Names in the folder. One that is not there holds none.
+    fn entries(&self) -> Result<Vec<String>, EdgeError> {
+        let read = || -> io::Result<Vec<String>> {
+            fs::read_dir(&self.dir)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        };
+        match read() {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            entries => entries.map_err(|e| failed("read", &self.dir, e)),
+        }
+    }
+
+    /// Opens the gate. A name has gates of one kind all its life; one of TCP loses those to other addresses.
     pub fn open(&self, gate: &Gate) -> Result<(), EdgeError> {
         self.make()?;
         match &gate.listen {
             Listen::Unix(socket) => {
-                let (path, other) = (self.link(&gate.name), self.file(&gate.name));
-                remove_file(&other).map_err(|e| failed("remove", &other, e))?;
+                let path = self.link(&gate.name);
                 self.relink(&gate.name, socket, &path).map_err(|e| failed("link", &path, e))
             }
             Listen::Tcp(address) => {
-                let (path, other) = (self.file(&gate.name), self.link(&gate.name));
-                remove_file(&other).map_err(|e| failed("remove", &other, e))?;
+                let (path, link) = (self.file(&gate.name, *address), self.link(&gate.name));
+                let others = self.files(&gate.name)?.into_iter().filter(|file| *file != path);
+                others.chain([link]).try_for_each(|other| remove_file(&other).map_err(|e| failed("remove", &other, e)))?;
                 write_atomic(&path, format!("{address}\n").as_bytes(), 0o644).map_err(|e| failed("write", &path, e))
             }
         }
@@ -74,32 +95,35 @@ impl Gates {
         fs::rename(&beside, path)
     }
 
-    /// Closes the gate of whichever kind.
-    pub fn close(&self, name: &InstanceName) -> Result<Closed, EdgeError> {
-        let link = self.link(name);
-        remove_file(&link).map_err(|e| failed("remove", &link, e))?;
-        let file = self.file(name);
-        match fs::remove_file(&file) {
-            Ok(()) => Ok(Closed::AfterAMoment),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(Closed::AtOnce),
-            Err(e) => Err(failed("remove", &file, e)),
+    /// Closes the gate.
+    pub fn close(&self, gate: &Gate) -> Result<Closed, EdgeError> {
+        match &gate.listen {
+            Listen::Unix(_) => self.unlink(&gate.name).map(|()| Closed::AtOnce),
+            Listen::Tcp(_) => self.forget(&gate.name),
         }
     }
 
-    /// Names of all open gates, in order. A folder that is not there holds none.
+    fn unlink(&self, name: &InstanceName) -> Result<(), EdgeError> {
+        let link = self.link(name);
+        remove_file(&link).map_err(|e| failed("remove", &link, e))
+    }
+
+    /// Removes every gate of the name, of whichever kind and address.
+    pub fn forget(&self, name: &InstanceName) -> Result<Closed, EdgeError> {
+        self.unlink(name)?;
+        let files = self.files(name)?;
+        files.iter().try_for_each(|file| remove_file(file).map_err(|e| failed("remove", file, e)))?;
+        Ok(if files.is_empty() { Closed::AtOnce } else { Closed::AfterAMoment })
+    }
+
+    /// Names of all open gates, in order.
     pub fn list(&self) -> Result<Vec<InstanceName>, EdgeError> {
-        let entries = match fs::read_dir(&self.dir) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(failed("read", &self.dir, e)),
+        let name_of = |file: &str| match file.strip_suffix(".tcp") {
+            // Without an address it leads nowhere.
+            Some(stem) => stem.split_once('.').and_then(|(name, _)| InstanceName::parse(name).ok()),
+            None => file.strip_suffix(".sock").and_then(|name| InstanceName::parse(name).ok()),
         };
-        let mut names = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(|e| failed("read", &self.dir, e))?;
-            let file_name = entry.file_name();
-            let stem = file_name.to_str().and_then(|n| n.strip_suffix(".sock").or_else(|| n.strip_suffix(".tcp")));
-            names.extend(stem.and_then(|s| InstanceName::parse(s).ok()));
-        }
+        let mut names: Vec<InstanceName> = self.entries()?.iter().filter_map(|file| name_of(file)).collect();
         names.sort();
         names.dedup();
         Ok(names)
@@ -118,26 +142,46 @@ mod tests {
         Gate { name: InstanceName::parse("a").unwrap(), listen, run: 1 }
     }
 
+    fn tcp(port: u16) -> Gate {
+        gate(Listen::Tcp(([127, 0, 0, 1], port).into()))
+    }
+
     #[test]
-    fn opening_again_leads_to_the_new_socket_and_never_to_both() {
+    fn opening_again_leads_to_the_new_place_and_never_to_both() {
         let dir = tempfile::tempdir().unwrap();
         let gates = Gates::new(dir.path().join("gate"));
+        let files = || fs::read_dir(dir.path().join("gate")).unwrap().count();
         assert!(gates.list().unwrap().is_empty());
         gates.open(&gate(Listen::Unix("/x/one".into()))).unwrap();
         gates.open(&gate(Listen::Unix("/x/two".into()))).unwrap();
         assert_eq!(fs::read_link(dir.path().join("gate/a.sock")).unwrap(), Path::new("/x/two"));
-        gates.open(&gate(Listen::Tcp("127.0.0.1:9".parse().unwrap()))).unwrap();
-        assert_eq!(fs::read_dir(dir.path().join("gate")).unwrap().count(), 1);
-        assert_eq!(gates.close(&gate(Listen::Unix("/x".into())).name).unwrap(), Closed::AfterAMoment);
-        assert_eq!(gates.close(&gate(Listen::Unix("/x".into())).name).unwrap(), Closed::AtOnce);
+        gates.open(&tcp(9)).unwrap();
+        gates.open(&tcp(10)).unwrap();
+        assert!(dir.path().join("gate/a.127.0.0.1:10.tcp").exists());
+        assert_eq!((files(), gates.list().unwrap().len()), (1, 1));
+        assert_eq!(gates.close(&tcp(10)).unwrap(), Closed::AfterAMoment);
+        assert_eq!(gates.close(&tcp(10)).unwrap(), Closed::AtOnce);
         assert!(gates.list().unwrap().is_empty());
+    }
+
+    #[test]
+    fn every_gate_of_a_name_is_forgotten_and_none_of_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let gates = Gates::new(dir.path().to_owned());
+        for file in ["a.127.0.0.1:9.tcp", "a.127.0.0.1:10.tcp", "a.tcp", "a.sock", "aa.127.0.0.1:9.tcp", "b.a.tcp"] {
+            fs::write(dir.path().join(file), "").unwrap();
+        }
+        gates.forget(&tcp(1).name).unwrap();
+        let mut left = gates.entries().unwrap();
+        left.sort();
+        assert_eq!(left, ["aa.127.0.0.1:9.tcp", "b.a.tcp"]);
     }
 
     #[test]
     fn what_is_no_gate_is_not_listed_and_a_folder_that_cannot_be_read_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let gates = Gates::new(dir.path().to_owned());
-        for odd in [".a.12", "A.sock", "acc.sock", "a.txt", "-.tcp"] {
+        for odd in [".a.12", "A.sock", "acc.sock", "a.txt", "-.1.tcp", "a.tcp"] {
             fs::write(dir.path().join(odd), "").unwrap();
         }
         assert!(gates.list().unwrap().is_empty());

@@ -324,7 +324,7 @@ impl Edge for Nginx {
     }
 
     async fn close(&self, gate: &Gate) -> Result<(), EdgeError> {
-        if self.gates.close(&gate.name)? == gates::Closed::AfterAMoment {
+        if self.gates.close(gate)? == gates::Closed::AfterAMoment {
             tokio::time::sleep(MOMENT).await;
         }
         Ok(())
@@ -340,7 +340,7 @@ impl Edge for Nginx {
     }
 
     async fn forget(&self, name: &InstanceName) -> Result<(), EdgeError> {
-        self.gates.close(name).map(|_| ())
+        self.gates.forget(name).map(|_| ())
     }
 }
 

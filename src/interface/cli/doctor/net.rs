@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{Finding, bad, ok, warn};
 use crate::config::Config;
+use crate::driver::host::net::{Listener, holders, listening};
 use crate::interface::control::{Reply, call};
 use crate::render::nginx::pid_file;
 use crate::service::error::{ServiceError, chain};
@@ -97,9 +98,11 @@ fn port(address: SocketAddr, config: &Config, acc: Acc) -> Finding {
         Err(error) => error,
     };
     match error.kind() {
-        std::io::ErrorKind::AddrInUse => taken(address, &holders(&sockets(address)), config, acc),
+        std::io::ErrorKind::AddrInUse => taken(address, &holders(&listening(address)), config, acc),
         // This user may not listen there, which says nothing about who does.
-        std::io::ErrorKind::PermissionDenied if !sockets(address).is_empty() => taken(address, &holders(&sockets(address)), config, acc),
+        std::io::ErrorKind::PermissionDenied if !listening(address).is_empty() => {
+            taken(address, &holders(&listening(address)), config, acc)
+        }
         std::io::ErrorKind::PermissionDenied => bad(
             format!("`{address}` needs root"),
             format!(
@@ -112,13 +115,6 @@ fn port(address: SocketAddr, config: &Config, acc: Acc) -> Finding {
         }
         _ => bad(format!("could not listen on `{address}`: {error}"), "set `edge.listen`"),
     }
-}
-
-/// A process that listens.
-struct Listener {
-    pid: i32,
-    parent: i32,
-    command: String,
 }
 
 fn taken(address: SocketAddr, holders: &[Listener], config: &Config, acc: Acc) -> Finding {
@@ -156,36 +152,6 @@ fn is_ours(l: &Listener, config: &Config, own: &[i32]) -> bool {
 
 fn other_port(port: u16) -> u16 {
     if port == 8080 { 8081 } else { 8080 }
-}
-
-/// The listening sockets that stand in the way of this address; anybody may see these.
-fn sockets(address: SocketAddr) -> Vec<u64> {
-    let tcp = procfs::net::tcp().unwrap_or_default().into_iter().chain(procfs::net::tcp6().unwrap_or_default());
-    let in_the_way = |at: SocketAddr| {
-        at.port() == address.port() && (at.ip() == address.ip() || at.ip().is_unspecified() || address.ip().is_unspecified())
-    };
-    tcp.filter(|e| e.state == procfs::net::TcpState::Listen && in_the_way(e.local_address)).map(|e| e.inode).collect()
-}
-
-/// Who holds these sockets, as far as this user may see it: of nginx its master and all its workers, lowest pid first.
-fn holders(sockets: &[u64]) -> Vec<Listener> {
-    let holds = |process: &procfs::process::Process| {
-        let fds = process.fd().ok()?;
-        fds.flatten().any(|fd| matches!(fd.target, procfs::process::FDTarget::Socket(inode) if sockets.contains(&inode))).then_some(())
-    };
-    let mut listeners: Vec<Listener> = procfs::process::all_processes()
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|process| holds(process).is_some())
-        .map(|process| Listener {
-            pid: process.pid,
-            parent: process.stat().map_or(0, |stat| stat.ppid),
-            command: process.cmdline().unwrap_or_default().join(" "),
-        })
-        .collect();
-    listeners.sort_by_key(|l| l.pid);
-    listeners
 }
 
 /// Does any name below the default domain lead to this host? For `*.localhost` the resolver answers by itself.
@@ -248,7 +214,7 @@ mod tests {
         assert_eq!(found.level, Level::Bad);
         assert!(found.what.contains("taken by another program") && found.what.contains(&format!("pid {own}")), "{}", found.what);
         assert_eq!(port(address, &config, Acc::Up(own)).level, Level::Ok);
-        assert_eq!(sockets(address).len(), 1);
+        assert_eq!(listening(address).len(), 1);
         drop(listener);
         assert_eq!(port(address, &config, Acc::Down).level, Level::Ok);
         let foreign: SocketAddr = "192.0.2.1:8080".parse().unwrap();

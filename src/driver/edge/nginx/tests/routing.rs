@@ -313,6 +313,30 @@ async fn a_request_that_one_application_has_seen_never_reaches_a_second() {
     assert!(bed.wake.lock().unwrap()[0].one("x-acc-connect").unwrap().parse::<f64>().is_ok());
 }
 
+/// A reload takes its time, and workers of before go on for a while: the map still has the old port, where another program listens.
+#[tokio::test]
+async fn a_map_with_an_old_port_leads_to_the_wake_server_and_not_to_who_has_that_port_now() {
+    if !need_nginx() {
+        return;
+    }
+    let mut bed = Bed::start().await;
+    let (old, route, stranger) = bed.tcp_app("port").await;
+    bed.edge.apply(&[route]).await.unwrap();
+    bed.edge.open(&old).await.unwrap();
+    bed.post("port.apps.localhost", "/", b"abc").await;
+    assert_eq!(stranger.lock().unwrap().len(), 1, "open gate, right port");
+    bed.edge.forget(&old.name).await.unwrap();
+    let (new, route, own) = bed.tcp_app("port").await;
+    bed.edge.open(&new).await.unwrap();
+    for body in [&b""[..], b"abc"] {
+        assert_eq!(bed.post("port.apps.localhost", "/", body).await.status(), 200);
+    }
+    assert_eq!((stranger.lock().unwrap().len(), bed.wake.lock().unwrap().len()), (1, 2));
+    bed.edge.apply(&[route]).await.unwrap();
+    bed.post("port.apps.localhost", "/", b"abc").await;
+    assert_eq!((own.lock().unwrap().len(), bed.wake.lock().unwrap().len()), (1, 2));
+}
+
 #[tokio::test]
 async fn an_upload_that_began_before_the_gate_closed_does_not_pass_it() {
     if !need_nginx() {

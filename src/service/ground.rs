@@ -1,0 +1,113 @@
+//! The ground for a start: what is in its way, and what can be done about it. A port was chosen by acc, so when another program
+//! has taken it acc chooses another: row and launch at once, the edge after them.
+//!
+//! It ends nobody who is in the way, and gives no port away that might be the instance's own after all.
+
+use std::sync::Arc;
+
+use tracing::warn;
+
+use super::error::{ServiceError, chain, store as store_error};
+use super::registry::Handle;
+use super::world::World;
+use super::{create, launch, ledger, routes};
+use crate::domain::instance::{Instance, Launch, Process};
+use crate::domain::model::ListenKind;
+use crate::driver::probe::{Ear, Obstacle};
+use crate::driver::supervisor::Program;
+use crate::render;
+use crate::store::{Row, StoreError};
+
+/// How many ports are tried for one start: each may be taken between the look and the use.
+const TRIES: u32 = 5;
+
+/// What a start finds.
+pub(super) enum Ground {
+    /// Nothing in the way of this program; where it will be heard.
+    Clear(Box<Program>, Option<Ear>),
+    /// The instance itself: started earlier, when the answer of the supervisor was lost.
+    Own(Process),
+}
+
+/// Clears the way for a start. An error says what is in the way, and why nothing can be done about it.
+pub(super) async fn clear(world: &Arc<World>, handle: &Handle) -> Result<Ground, String> {
+    let mut tries = 0;
+    loop {
+        let instance = handle.launched();
+        let obstacle = match world.probe.clear(&launch::question(world, &instance)).await {
+            Ok(ear) => return Ok(Ground::Clear(Box::new(launch::program(world, &instance)), ear)),
+            Err(obstacle) => obstacle,
+        };
+        let why = obstacle.to_string();
+        match (world.supervisor.find(&instance.name).await, obstacle) {
+            (Ok(Some(process)), _) => return Ok(Ground::Own(process)),
+            (Ok(None), Obstacle::Port(_)) if tries < TRIES => tries += 1,
+            // Whoever cannot be asked may have it running.
+            _ => return Err(why),
+        }
+        if let Err(e) = relocate(world, handle, &instance, &why).await {
+            return Err(format!("{why}; it cannot get another: {}", e.message));
+        }
+    }
+}
+
+/// Gives it another port.
+async fn relocate(world: &Arc<World>, handle: &Handle, instance: &Instance, why: &str) -> Result<(), ServiceError> {
+    let row = world.store.by_id(instance.id).map_err(store_error)?;
+    let row = row.ok_or_else(|| super::error::no_instance(instance.name.as_str()))?;
+    // A gate to the old port would lead to the program that has it now.
+    world.edge.forget(&row.name).await.map_err(|e| routes::edge("could not close its gate", &e))?;
+    let Choice { port, launch, changed } = choose(world, &row)?;
+    let changed = if changed { " (its model had changed since it was made, and counts from now on)" } else { "" };
+    let moved = Instance { listen: launch::listen(&world.config(), &row.name, Some(port)), launch, ..instance.clone() };
+    let detail = format!("from port {} to {port}, because {why}{changed}", row.port.unwrap_or(0));
+    handle.relaunch(moved);
+    ledger::line(world, instance, "moved", detail, None);
+    route(world).await;
+    Ok(())
+}
+
+/// Another port, and how it is run there.
+struct Choice {
+    port: u16,
+    launch: Launch,
+    /// More than the port is different.
+    changed: bool,
+}
+
+/// Finds a port and writes it down with the launch.
+fn choose(world: &World, row: &Row) -> Result<Choice, ServiceError> {
+    let model = launch::model(&world.config(), &row.model)?;
+    if model.listen != ListenKind::Tcp {
+        let message = format!("its model `{}` does not listen on a port any more", row.model);
+        return Err(ServiceError::failed(message, "make the instance anew"));
+    }
+    let context = |port| launch::context(world, &row.name, row.id, &row.hosts, port, &row.params);
+    let before = launch::make(&model, &context(row.port))?;
+    loop {
+        let port = create::free_port(world)?;
+        let named = render::instance::differs(&model, &context(row.port), &context(Some(port)));
+        if let Some(file) = named.map_err(|e| launch::cannot_render(&model, chain(&e), &e))? {
+            let message = format!("its file `{}` names the port, and may have been changed since it was made", file.display());
+            return Err(ServiceError::failed(message, "give the port in `command` or `[env]` of the model instead"));
+        }
+        let launch = launch::make(&model, &context(Some(port)))?;
+        match world.store.relocate(row.id, port, &launch, &launch::key(world)) {
+            Ok(()) => return Ok(Choice { port, launch, changed: row.launch.as_ref() != Some(&before) }),
+            // Somebody was given it just now.
+            Err(StoreError::Taken(_)) => {}
+            Err(e) => return Err(store_error(e)),
+        }
+    }
+}
+
+/// Tells the edge. Nobody needs to wait for that where requests can come by way of the wake server meanwhile, which knows.
+async fn route(world: &Arc<World>) {
+    let told = world.clone();
+    let telling = async move {
+        if let Err(e) = routes::apply(&told).await {
+            warn!("could not tell the edge of another port, requests go by way of acc: {}", e.message);
+        }
+    };
+    if world.serving() { drop(world.hands.spawn(telling)) } else { telling.await }
+}

@@ -1,0 +1,106 @@
+//! A port that another program has taken.
+
+use super::*;
+use crate::driver::edge::fake::Method;
+
+const TCP: &str = "listen = \"tcp\"\ncommand = [\"/bin/true\", \"{{ port }}\"]\n[env]\nPORT = \"{{ port }}\"\n";
+
+/// A bed with `a` asleep, whose port is taken.
+async fn robbed(model: &str, files: Option<&str>) -> (Bed, u16) {
+    let bed = Bed::new();
+    let dir = bed.dir.path().join("h/models/test");
+    std::fs::write(dir.join("model.toml"), model).unwrap();
+    if let Some(text) = files {
+        std::fs::create_dir(dir.join("files")).unwrap();
+        std::fs::write(dir.join("files/app.conf.tera"), text).unwrap();
+    }
+    bed.create("a", true).await.unwrap();
+    let port = row(&bed).port.unwrap();
+    bed.probe.taken.lock().unwrap().push(port);
+    (bed, port)
+}
+
+fn row(bed: &Bed) -> crate::store::Row {
+    find_row(&bed.world.store, "a").unwrap()
+}
+
+fn address(port: u16) -> std::net::SocketAddr {
+    ([127, 0, 0, 1], port).into()
+}
+
+fn moves(bed: &Bed) -> Vec<String> {
+    let events = bed.world.store.events(Some(InstanceId(1)), 100).unwrap();
+    events.into_iter().filter(|e| e.kind == "moved").map(|e| e.detail).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_gets_another_and_everybody_knows() {
+    let (bed, before) = robbed(TCP, Some("name {{ name }}")).await;
+    let gate = pass(&bed.world, "a").await.unwrap().gate().clone();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let row = row(&bed);
+    let after = row.port.unwrap();
+    assert_ne!(after, before);
+    assert_eq!(gate.listen, Listen::Tcp(address(after)));
+    assert_eq!(bed.edge.gate(&name("a")), Some(gate));
+    assert_eq!(bed.edge.routes()[0].tcp, Some(address(after)));
+    let launch = row.launch.unwrap();
+    assert_eq!(launch.argv[1], after.to_string());
+    assert!(launch.env.contains(&("PORT".into(), after.to_string())));
+    assert_eq!(moves(&bed), [format!("from port {before} to {after}, because a thief has it")]);
+    // The next acc, and the next run, know as well.
+    bed.ask(stop("a")).await.unwrap();
+    assert_eq!(pass(&bed.another(), "a").await.unwrap().gate().listen, Listen::Tcp(address(after)));
+    assert_eq!(moves(&bed).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_moved_fails_and_says_why() {
+    let cases = [
+        (Some("port {{ port }}"), None, "`app.conf` names the port"),
+        (None, Some("listen = \"unix\"\ncommand = [\"/bin/true\"]\n"), "does not listen on a port any more"),
+        (None, Some("nonsense"), "model `test`"),
+    ];
+    for (files, changed, said) in cases {
+        let (bed, before) = robbed(TCP, files).await;
+        if let Some(text) = changed {
+            std::fs::write(bed.dir.path().join("h/models/test/model.toml"), text).unwrap();
+        }
+        let error = bed.ask(start("a")).await.unwrap_err();
+        assert!(error.message.contains("a thief has it; it cannot get another") && error.message.contains(said), "{error}");
+        assert_eq!((row(&bed).port, moves(&bed).len()), (Some(before), 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_model_counts_from_then_on_and_that_is_said() {
+    let (bed, _) = robbed(TCP, None).await;
+    std::fs::write(bed.dir.path().join("h/models/test/model.toml"), TCP.replace("[env]", "[env]\nMORE = \"1\"")).unwrap();
+    bed.ask(start("a")).await.unwrap();
+    assert!(moves(&bed)[0].ends_with("(its model had changed since it was made, and counts from now on)"), "{:?}", moves(&bed));
+}
+
+/// The port may be its own: started by an acc that did not live to hear of it.
+#[tokio::test(start_paused = true)]
+async fn its_own_process_is_no_thief_and_not_knowing_moves_nothing() {
+    let (bed, before) = robbed(TCP, None).await;
+    let instance = launch::instance(&bed.world, &row(&bed)).unwrap();
+    let process = bed.supervisor.start(&launch::program(&bed.world, &instance)).await.unwrap();
+    bed.ask(start("a")).await.unwrap();
+    assert_eq!((row(&bed).port, row(&bed).stored.process), (Some(before), Some(process)));
+    let (bed, before) = robbed(TCP, None).await;
+    bed.supervisor.make_unreachable(true);
+    bed.ask(start("a")).await.unwrap_err();
+    bed.supervisor.make_unreachable(false);
+    bed.edge.set_failing(Method::Forget, true);
+    bed.ask(start("a")).await.unwrap_err();
+    assert_eq!(row(&bed).port, Some(before));
+}
+
+/// The wake server knows the port, so an edge that does not is slower and nothing else.
+#[tokio::test(start_paused = true)]
+async fn an_edge_that_cannot_be_told_fails_nothing() {
+    let (bed, before) = robbed(TCP, None).await;
+    bed.edge.set_failing(Method::Apply, true);
+    assert_ne!(pass(&bed.world, "a").await.unwrap().gate().listen, Listen::Tcp(address(before)));
+}
