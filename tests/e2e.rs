@@ -77,6 +77,7 @@ suite! {
         it_is_killed_while_instances_are_awake
         it_is_ended_in_order_while_instances_are_awake
         it_reads_its_config_again
+        one_that_is_gone_is_told
     }
     sleepers {
         many_are_made_and_nothing_stirs

@@ -40,6 +40,30 @@ fn ended_by(combination: Combination, signal: Signal) {
     bed.get("zebra", "/").status(200);
 }
 
+pub fn one_that_is_gone_is_told(combination: Combination) {
+    // Nobody brings it back here until acc is asked to: without supervisord, and with no pass of cron's.
+    if combination.supervisor != "builtin" {
+        return;
+    }
+    let Some(bed) = Bed::new(combination) else { return };
+    bed.create("zebra", "tester");
+    let line = "acc's server does not run";
+    assert!(!bed.acc(&["list"]).ok().err.contains(line));
+    bed.kill_server();
+    for command in [&["list"][..], &["info", "zebra"], &["stop", "zebra"], &["create", "okapi", "--model", "tester", "--asleep"]] {
+        let done = bed.acc(command).ok();
+        assert_eq!(done.err.matches(line).count(), 1, "{done:?}");
+        assert!(done.err.contains("`acc boot`") && !done.out.contains(line), "{done:?}");
+    }
+    let done = bed.acc(&["list", "--json"]).ok();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&done.out).unwrap().as_array().unwrap().len(), 2);
+    assert!(done.err.starts_with("{\"warning\":"), "{done:?}");
+    bed.acc(&["boot"]).ok();
+    assert!(!bed.acc(&["list"]).ok().err.contains(line));
+    bed.acc(&["halt"]).ok();
+    assert!(!bed.acc(&["list"]).ok().err.contains(line), "it was halted in order");
+}
+
 pub fn it_is_killed_while_instances_are_awake(combination: Combination) {
     ended_by(combination, Signal::SIGKILL);
 }

@@ -13,6 +13,7 @@ pub mod human;
 pub mod logging;
 pub mod output;
 pub mod progress;
+mod served;
 pub mod show;
 pub mod tail;
 #[cfg(test)]
@@ -89,6 +90,9 @@ struct Call<'a> {
 
 async fn dispatch(mut call: Call<'_>, command: Command) -> End {
     let call = &mut call;
+    if served::matters(&command) && !served::is_served(call.config).await {
+        call.ui.warn(served::LINE);
+    }
     match command {
         Command::Boot(args) => commands::boot::run(call, args).await,
         Command::Halt => commands::halt::run(call).await,
