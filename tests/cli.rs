@@ -301,6 +301,7 @@ fn wrong_usage_is_exit_2_and_says_so_on_standard_error() {
         &["create", "a", "--model", "m", "--wanted", "maybe"],
         &["list", "--phase", "sleeping"],
         &["list", "--limit", "-1"],
+        &["events", "--lines", "0"],
         &["logs"],
         &["info", "a", "b"],
         &["list", "-q", "-v"],

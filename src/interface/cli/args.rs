@@ -260,7 +260,8 @@ pub struct ListArgs {
     /// At most this many, in the order of their names.
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
-    /// Only those whose names come after this one: the next page after the last name of a page.
+    /// Only those whose names come after this one, whether or not there is one of this name: the next page after the last
+    /// name of a page.
     #[arg(long, value_name = "NAME")]
     pub after: Option<String>,
 }
@@ -297,7 +298,7 @@ pub struct EventsArgs {
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
     /// The newest this many.
-    #[arg(long, short = 'n', alias = "limit", value_name = "N", default_value_t = 50)]
+    #[arg(long, short = 'n', alias = "limit", value_name = "N", default_value_t = 50, value_parser = some_lines())]
     pub lines: usize,
 }
 
@@ -361,6 +362,11 @@ pub struct ManArgs {
     /// Write one page per command into this folder.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
+}
+
+/// None at all would look as if there were none.
+fn some_lines() -> clap::builder::RangedU64ValueParser<usize> {
+    clap::builder::RangedU64ValueParser::new().range(1..)
 }
 
 /// A duration of at least a millisecond.

@@ -1,14 +1,19 @@
-//! `acc list`: the instances, in a table.
+//! `acc list`: the instances, in a table; of a page also how to get the next one.
 
 use super::super::args::ListArgs;
 use super::super::exit::Exit;
 use super::super::output::End;
 use super::super::{Call, show};
+use crate::service::outcome::InstanceView;
 use crate::service::view::{Filter, Reader};
 
 pub(in super::super) fn run(call: &mut Call<'_>, args: &ListArgs) -> End {
-    let filter = Filter { phase: args.phase.as_deref(), model: args.model.as_deref(), after: args.after.as_deref(), limit: args.limit };
-    let instances = Reader::open(call.config)?.list(&filter)?;
+    // One more than is shown tells whether there are more.
+    let limit = args.limit.map(|limit| limit.saturating_add(1));
+    let filter = Filter { phase: args.phase.as_deref(), model: args.model.as_deref(), after: args.after.as_deref(), limit };
+    let mut instances = Reader::open(call.config)?.list(&filter)?;
+    let next = next_page(args, &instances);
+    instances.truncate(args.limit.unwrap_or(usize::MAX));
     let ui = &mut *call.ui;
     if ui.style.json {
         ui.json(&instances)?;
@@ -18,5 +23,19 @@ pub(in super::super) fn run(call: &mut Call<'_>, args: &ListArgs) -> End {
     } else {
         ui.data(&show::list(&instances, ui.now, ui.style.colour))?;
     }
+    if let Some(command) = next {
+        ui.say(&format!("there are more: `{command}`"));
+    }
     Ok(Exit::Done)
+}
+
+/// The command that shows what comes after this page; `None`: nothing does. All of these words are safe in a shell.
+fn next_page(args: &ListArgs, found: &[InstanceView]) -> Option<String> {
+    let limit = args.limit.filter(|limit| found.len() > *limit)?;
+    let last = &found.get(limit.checked_sub(1)?)?.name;
+    let mut command = "acc list".to_owned();
+    for (option, value) in [("--phase", &args.phase), ("--model", &args.model)] {
+        command.push_str(&value.as_ref().map(|value| format!(" {option} {value}")).unwrap_or_default());
+    }
+    Some(format!("{command} --limit {limit} --after {last}"))
 }
