@@ -10,7 +10,7 @@ mod reader;
 mod rules;
 mod shipped;
 mod show;
-mod suggest;
+pub mod suggest;
 pub mod template;
 #[cfg(test)]
 mod tests;

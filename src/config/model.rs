@@ -45,7 +45,7 @@ const STOP_SIGNALS: &[Signal] = &[
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// There is no such folder.
-    #[error("no model `{name}`{near}")]
+    #[error("there is no model `{name}`{near}")]
     Missing {
         /// The name asked for.
         name: String,

@@ -24,5 +24,6 @@ mod tests {
         assert_eq!(closest("min-awake", known), Some("min_awake"));
         assert_eq!(closest("colour", known), None);
         assert_eq!(did_you_mean("x", known), "");
+        assert_eq!(closest("shpo", ["shop", "blog"]), Some("shop"), "two letters in the wrong order are one slip");
     }
 }

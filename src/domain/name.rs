@@ -167,28 +167,6 @@ impl fmt::Display for InstanceId {
     }
 }
 
-/// The known word that `given` was most likely meant to be; `None` when nothing is near.
-pub fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let most = (given.chars().count() / 3).max(1);
-    known.map(|k| (distance(given, k), k)).filter(|(d, _)| *d <= most).min().map(|(_, k)| k)
-}
-
-/// Levenshtein distance: insertions, deletions and replacements between two words.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(row[j + 1] + 1);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,13 +219,5 @@ mod tests {
         for bad in ["", ".", "a..b", "a_b.org", "-a.org", "ä.org", "a b", "[::1]", "a/b", "..", &long, "a.org:80:90", "a.org:x"] {
             assert!(HostName::parse(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn a_slip_is_recognised() {
-        assert_eq!(nearest("shpo", ["shop", "blog"].into_iter()), None);
-        assert_eq!(nearest("sho", ["shop", "blog"].into_iter()), Some("shop"));
-        assert_eq!(nearest("timeuot", ["timeout", "drain"].into_iter()), Some("timeout"));
-        assert_eq!(nearest("zzz", ["timeout", "drain"].into_iter()), None);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::error::{ErrorKind, ServiceError, chain};
 use super::world::World;
 use crate::config::Config;
-use crate::config::model::{ModelError, load_model};
+use crate::config::model::{ModelError, find_model};
 use crate::domain::instance::{Instance, Launch, Listen};
 use crate::domain::model::Model;
 use crate::domain::name::{HostName, InstanceId, InstanceName};
@@ -97,14 +97,13 @@ pub(super) fn cannot_render(model: &Model, message: String, e: &RenderError) -> 
 
 /// The model of this name, checked.
 pub(super) fn model(config: &Config, name: &str) -> Result<Model, ServiceError> {
-    let dir = config.models().join(name);
-    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b == b'.') && !name.starts_with('.');
-    if !plain || !dir.is_dir() {
-        let message = format!("there is no model `{name}`");
-        let hint = format!("`acc models` shows what there is in {}", config.models().display());
-        return Err(ServiceError::new(ErrorKind::NotFound, message, hint));
-    }
-    load_model(&dir).map_err(|e| bad_model(name, &e))
+    find_model(&config.models(), name).map_err(|e| {
+        let error = bad_model(name, &e);
+        match error.kind {
+            ErrorKind::NotFound => ServiceError { hint: format!("{} in {}", error.hint, config.models().display()), ..error },
+            _ => error,
+        }
+    })
 }
 
 /// A model that cannot be used, and who can do something about it.

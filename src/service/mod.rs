@@ -46,7 +46,8 @@ use registry::Handle;
 use request::Request;
 use world::World;
 
-use crate::domain::name::InstanceName;
+use crate::config::suggest::closest;
+use crate::domain::name::{HostName, InstanceName};
 use crate::domain::time::Timestamp;
 use crate::store::Row;
 
@@ -79,11 +80,23 @@ pub(crate) fn find_row(store: &crate::store::Store, given: &str) -> Result<Row, 
         return Ok(row);
     }
     let mut missing = error::no_instance(given);
-    let names = store.names().map_err(error::store)?;
-    if let Some(near) = crate::domain::name::nearest(given, names.iter().map(String::as_str)) {
+    if let Some(near) = meant(store, given)? {
         missing.hint = format!("did you mean `{near}`? `acc list` shows what there is");
     }
     Err(missing)
+}
+
+/// The instance that was most likely meant: one that answers to this host, else the one with the nearest name.
+fn meant(store: &crate::store::Store, given: &str) -> Result<Option<String>, ServiceError> {
+    if let Ok(host) = HostName::parse(given) {
+        let label = host.as_str().split('.').next();
+        let row = store.by_host(host.as_str(), label.filter(|label| *label != given)).map_err(error::store)?;
+        if let Some(row) = row {
+            return Ok(Some(row.name.to_string()));
+        }
+    }
+    let names = store.names().map_err(error::store)?;
+    Ok(closest(given, names.iter().map(String::as_str)).map(str::to_owned))
 }
 
 /// The handle of an instance given by name or number.

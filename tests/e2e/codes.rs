@@ -80,6 +80,15 @@ fn what_makes_no_sense_is_refused_with_a_way_out() {
     let wrong = bed.acc(&["create", "x1", "--model", "wrong"]).error(2).says(&["there are start, stop", "docs/models.md"]);
     assert_eq!(wrong.err.matches("model `wrong` is wrong").count(), 1, "{wrong:?}");
     bed.acc(&["models", "helo"]).error(3).says(&["did you mean `hello`"]);
+    bed.acc(&["create", "x1", "--model", "helo"]).error(3).says(&["there is no model `helo`, did you mean `hello`?", "home/models"]);
+    bed.acc(&["list", "--model", "helo"]).ok().says(&["no such instance: there is no model `helo`, did you mean `hello`?"]);
+    bed.acc(&["models"]).ok().says(&["each is a folder in ", "home/models"]);
+    bed.acc(&["create", "okapi", "--model", "tester", "--host", "www.example.org", "--asleep"]).ok();
+    for slip in ["okpai", "okap", "okapi.apps.localhost", "www.example.org"] {
+        for verb in ["start", "info", "logs", "events", "purge"] {
+            bed.acc(&[verb, slip]).error(3).says(&["did you mean `okapi`?"]);
+        }
+    }
     assert!(!bed.instance("x1").exists());
 }
 

@@ -4,6 +4,8 @@ use super::super::args::ListArgs;
 use super::super::exit::Exit;
 use super::super::output::End;
 use super::super::{Call, show};
+use crate::config::Config;
+use crate::config::model::{ModelError, find_model};
 use crate::service::outcome::InstanceView;
 use crate::service::view::{Filter, Reader};
 
@@ -19,7 +21,10 @@ pub(in super::super) fn run(call: &mut Call<'_>, args: &ListArgs) -> End {
         ui.json(&instances)?;
     } else if instances.is_empty() {
         let filtered = args.phase.is_some() || args.model.is_some() || args.after.is_some() || args.limit == Some(0);
-        ui.say(if filtered { "no such instance" } else { "no instances yet: `acc create --model hello` makes one" });
+        match no_such_model(call.config, args) {
+            Some(why) => ui.say(&format!("no such instance: {why}")),
+            None => ui.say(if filtered { "no such instance" } else { "no instances yet: `acc create --model hello` makes one" }),
+        }
     } else {
         ui.data(&show::list(&instances, ui.now, ui.style.colour))?;
     }
@@ -27,6 +32,15 @@ pub(in super::super) fn run(call: &mut Call<'_>, args: &ListArgs) -> End {
         ui.say(&format!("there are more: `{command}`"));
     }
     Ok(Exit::Done)
+}
+
+/// Nothing was found because there is no such model; a slip of the hand is named. Instances may outlive their model, so it is no
+/// error to ask for one that is gone.
+fn no_such_model(config: &Config, args: &ListArgs) -> Option<String> {
+    match find_model(&config.models(), args.model.as_deref()?) {
+        Err(e @ ModelError::Missing { .. }) => Some(e.to_string()),
+        _ => None,
+    }
 }
 
 /// The command that shows what comes after this page; `None`: nothing does. All of these words are safe in a shell.

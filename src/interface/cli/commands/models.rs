@@ -49,6 +49,7 @@ fn all(call: &mut Call<'_>) -> End {
         if let Some(legend) = show::legend(&models) {
             ui.say(legend);
         }
+        ui.say(&format!("each is a folder in {}; docs/models.md says how to make one", folder.display()));
     }
     Ok(Exit::Done)
 }
