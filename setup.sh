@@ -2,6 +2,10 @@
 # Installs acc from this clone and shows it at work: a demo instance that is created, answers, is put to sleep and is woken
 # by a plain HTTP request. Safe to run again: it upgrades the program and leaves config and data as they are.
 set -euo pipefail
+# What is installed is for others to read and pass through, whoever installs it.
+umask 022
+# Where `su` without a dash leaves them out, nginx and useradd are there all the same.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 usage() {
   cat <<'TEXT'
@@ -12,7 +16,9 @@ As root on Debian or Ubuntu: nginx and supervisord (installed with apt if missin
 no apt, acc's own edge and supervisor, everything under the user's data folder, a port above 1024 that only this machine reaches.
 
   --builtin        acc's own edge and supervisor, in the user's folders, also as root
-  --prefix DIR     everything under DIR, with its own config; no system user, no systemd units
+  --prefix DIR     everything under DIR, with its own config; no systemd units
+  --user NAME      as root: instances run as this user (else `acc`, a system user that is made if it is missing); only for a new
+                   config. In root's own folders (--builtin without --prefix) nobody else can run: there they run as root
   --port N         listen here (else 80 for root if it is free, else 8080, else the next free one); only for a new config
   --binary FILE    install this program instead of building it
   --no-demo        install and boot only
@@ -37,11 +43,12 @@ usage_error() {
 have() { command -v "$1" >/dev/null 2>&1; }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-engine='' prefix='' port='' port_given=no binary='' demo=yes action=install purge=no packages=()
+engine='' prefix='' user_given='' port='' port_given=no binary='' demo=yes action=install purge=no packages=()
 while [ $# -gt 0 ]; do
   case $1 in
     --builtin) engine=builtin ;;
     --prefix) [ $# -ge 2 ] || usage_error "--prefix needs a folder"; prefix=$2; shift ;;
+    --user) [ $# -ge 2 ] || usage_error "--user needs a name"; user_given=$2; shift ;;
     --port) [ $# -ge 2 ] || usage_error "--port needs a number"; port=$2 port_given=yes; shift ;;
     --binary) [ $# -ge 2 ] || usage_error "--binary needs a file"; binary=$2; shift ;;
     --no-demo) demo=no ;;
@@ -78,23 +85,28 @@ decide_places() {
   local root=no
   [ "$(id -u)" -ne 0 ] || root=yes
   [ -n "$engine" ] || { [ $root = yes ] && engine=nginx || engine=builtin; }
+  [ -z "$user_given" ] || [ $root = yes ] || usage_error "--user needs root: everything runs as you"
   system=no user='' share=''
   if [ -n "$prefix" ]; then
+    [ $root = no ] || user=${user_given:-acc}
     prefix=$(realpath -m -- "$prefix")
     bin=$prefix/bin/acc conf=$prefix/etc/config.toml home_dir=$prefix/home run_dir=$prefix/run
     # A unix socket's path has 108 bytes: 29 are left for the run folder when the instance's name is as long as it may be.
     [ ${#run_dir} -le 29 ] || run_dir=/tmp/acc-$(printf '%s' "$prefix" | cksum | cut -d' ' -f1)
   elif [ "$engine" = nginx ] && [ $root = yes ]; then
-    system=yes user=acc share=/usr/local/share
+    system=yes user=${user_given:-acc} share=/usr/local/share
     bin=/usr/local/bin/acc conf=/etc/acc/config.toml home_dir=/var/lib/acc run_dir=/run/acc
   else
     : "${HOME:?the home folder is not known: set HOME}"
+    case $user_given in '' | root) ;; *) usage_error "user \`$user_given\` could not reach root's own folders: add --prefix DIR" ;; esac
     bin=$HOME/.local/bin/acc conf=${XDG_CONFIG_HOME:-$HOME/.config}/acc/config.toml
     share=${XDG_DATA_HOME:-$HOME/.local/share}
     home_dir=$share/acc
     run_dir=${XDG_RUNTIME_DIR:+$XDG_RUNTIME_DIR/acc}
     [ -n "$run_dir" ] && [ ${#run_dir} -le 29 ] || run_dir=/tmp/acc-$(id -u)
   fi
+  # To run as root is to run as acc itself does.
+  [ "$user" != root ] || user=''
   # What to type: the short form only where acc finds this config by itself.
   acc_typed="$bin --config $conf"
   if [ $system = yes ]; then
@@ -247,9 +259,27 @@ check_owner() {
   done
 }
 
+# Instances run as a user of their own, who must be able to pass through every folder above theirs.
+check_passage() {
+  local dir=$1 mode owner
+  while [ "$dir" != / ]; do
+    dir=$(dirname "$dir")
+    [ -d "$dir" ] || continue
+    read -r owner mode < <(stat -c '%U %a' -- "$dir")
+    ((8#$mode & 1)) || [ "$owner" = "$user" ] ||
+      die "user \`$user\`, as whom instances run, cannot pass through \`$dir\` (mode $mode)" \
+        "choose another --prefix, such as /opt/acc; or \`chmod o+x $dir\`; or --user root, if every instance may do what root may"
+  done
+}
+
 # Everything that can be refused is refused here, before anything is written or installed.
 check_first() {
   local listen
+  if [ -n "$user" ] && [ ! -e "$conf" ]; then
+    check_passage "$home_dir"
+    check_passage "$run_dir"
+    getent passwd "$user" >/dev/null || have useradd || die "there is no user \`$user\`, and no useradd to make one" "name one with --user"
+  fi
   check_owner "$home_dir"
   check_owner "$run_dir"
   if [ ! -e "$conf" ]; then
@@ -272,6 +302,9 @@ prepare_config() {
   if [ -e "$conf" ]; then
     ACC_HOME='' ACC_RUN='' "$binary" -q --config "$conf" config check ||
       die "the config that is there already is wrong; nothing was changed" "edit $conf, then run this again"
+    user=$(ACC_HOME='' ACC_RUN='' "$binary" --config "$conf" config show | sed -n 's/^user = "\(.*\)"$/\1/p' | head -n 1)
+    [ -z "$user_given" ] || [ "$user_given" = "${user:-root}" ] ||
+      die "\`$conf\` is there already, and instances run as \`${user:-root}\`: --user $user_given would change nothing" "edit \`user\` in $conf"
     return
   fi
   [ $system = no ] || listen=0.0.0.0:$port
@@ -316,10 +349,19 @@ install_config() {
 config_is_unchanged() { [ "$(sha256sum "$conf" | cut -d' ' -f1)" = "$(grep -v '^#' "$conf.installed" 2>/dev/null)" ]; }
 
 make_user() {
-  [ -n "$user" ] || return 0
-  getent passwd "$user" >/dev/null && return 0
-  say "system user: $user (instances run as this user)"
-  useradd --system --user-group --home-dir "$home_dir" --no-create-home --shell /usr/sbin/nologin "$user"
+  local home=$home_dir
+  [ "$(id -u)" -eq 0 ] || return 0
+  if [ -z "$user" ]; then
+    say "instances run as root"
+    note "with --prefix DIR they get a user of their own; in a config that is there already set \`user\` ($conf), then halt and boot"
+  elif getent passwd "$user" >/dev/null; then
+    say "user: $user, already there (instances run as this user)"
+  else
+    say "system user: $user (instances run as this user)"
+    # Under --prefix it may come to serve other installations as well, and belongs to none.
+    [ $system = yes ] || home=/nonexistent
+    useradd --system --user-group --home-dir "$home" --no-create-home --shell /usr/sbin/nologin "$user"
+  fi
 }
 
 # Completions and manual pages, where shells and `man` look for them; with --prefix nobody would look.
@@ -461,6 +503,10 @@ what_next() {
   hint "$acc_typed create shop --model python-http" "another instance, from another model"
   hint "$acc_typed events" "who woke and slept, when and why"
   hint "$acc_typed doctor" "what this host can and cannot do"
+  if [ -n "$prefix" ]; then
+    echo "For short, in this shell: \`acc\` and nothing else, as in the tour of the README:"
+    printf '  export ACC_CONFIG=%q\n  export PATH=%q:%s\n' "$conf" "$prefix/bin" "\$PATH"
+  fi
   if [ $system = yes ] && systemd_runs; then
     hint "systemctl status acc" "acc is started at boot"
   else
@@ -517,6 +563,7 @@ halt_all() {
   else
     if configured=$(setting home) && [ -n "$configured" ]; then home_dir=$configured; fi
     if configured=$(setting run) && [ -n "$configured" ]; then run_dir=$configured; fi
+    [ $system = yes ] || user=$(setting user)
     end_units
     say "halting"
     acc halt && return 0
@@ -574,10 +621,14 @@ uninstall() {
   if [ -e "$run_dir/owner.lock" ] || [ -d "$run_dir/gate" ]; then remove "${run_dir:?}"; fi
   if [ "$purge" = yes ] && is_home "$home_dir"; then
     remove "${home_dir:?}"
-    if [ -n "$user" ] && getent passwd "$user" >/dev/null; then userdel "$user" 2>/dev/null || kept+=("the system user $user"); fi
+    if [ $system = yes ] && [ -n "$user" ] && getent passwd "$user" >/dev/null; then userdel "$user" 2>/dev/null || kept+=("the system user $user"); fi
   fi
   [ ! -d "$home_dir" ] || [ "$purge" = yes ] || kept+=("$home_dir (data of the instances; --uninstall --purge-data removes it)")
-  [ -z "$user" ] || ! getent passwd "$user" >/dev/null || [ "$purge" = yes ] || kept+=("the system user $user (owns that data)")
+  if [ $system = yes ] && [ "$purge" = no ] && [ -n "$user" ] && getent passwd "$user" >/dev/null; then
+    kept+=("the system user $user (owns that data)")
+  elif [ $system = no ] && [ "$user" = acc ] && getent passwd acc >/dev/null; then
+    kept+=("the system user acc (\`userdel acc\` if no other installation needs it)")
+  fi
   rmdir "$(dirname "$conf")" 2>/dev/null
   [ -z "$prefix" ] || rmdir "$prefix/bin" "$prefix/etc" "$prefix" 2>/dev/null
   [ $system = no ] || ! have nginx || kept+=("the Debian packages nginx and supervisor (\`apt remove\` them if nothing else needs them)")

@@ -40,6 +40,11 @@ impl Drop for Place {
     }
 }
 
+/// Instances of a root who only tests run as somebody who is there anyway: no user is made.
+fn as_whom() -> &'static [&'static str] {
+    if nix::unistd::geteuid().is_root() { &["--user", "nobody"] } else { &[] }
+}
+
 /// The milliseconds in "asleep to answered in N ms".
 #[track_caller]
 fn took(done: &Done) -> u64 {
@@ -70,7 +75,7 @@ fn setup_builtin_in_a_prefix() {
     let prefix = place.0.join("p");
     let setup = |more: &[&str]| {
         let mut command = Command::new(root().join("setup.sh"));
-        command.args(["--builtin", "--prefix"]).arg(&prefix).args(["--binary", ACC]).args(more);
+        command.args(["--builtin", "--prefix"]).arg(&prefix).args(["--binary", ACC]).args(as_whom()).args(more);
         command
     };
     comes_and_goes(&place, setup, &prefix.join("bin/acc"));
@@ -84,7 +89,7 @@ fn setup_with_a_newer_program_upgrades_what_runs() {
     let prefix = place.0.join("p");
     let setup = |binary: &Path, more: &[&str]| {
         let mut command = Command::new(root().join("setup.sh"));
-        command.args(["--builtin", "--prefix"]).arg(&prefix).arg("--binary").arg(binary).args(more);
+        command.args(["--builtin", "--prefix"]).arg(&prefix).arg("--binary").arg(binary).args(as_whom()).args(more);
         run::run(&mut command, SETUP)
     };
     setup(ACC.as_ref(), &[]).ok();
@@ -130,11 +135,67 @@ fn setup_with_nginx_and_supervisord_in_a_prefix() {
     let prefix = place.0.join("p");
     let setup = |more: &[&str]| {
         let mut command = Command::new(root().join("setup.sh"));
-        command.arg("--prefix").arg(&prefix).args(["--binary", ACC]).args(more);
+        command.arg("--prefix").arg(&prefix).args(["--binary", ACC]).args(as_whom()).args(more);
         command
     };
     comes_and_goes(&place, setup, &prefix.join("bin/acc"));
     assert!(!prefix.exists(), "something is left in {}", prefix.display());
+}
+
+/// The system user that a set-up as root makes; one that a test has made goes with it.
+struct MadeUser(bool);
+
+impl MadeUser {
+    fn find() -> Option<nix::unistd::User> {
+        nix::unistd::User::from_name("acc").unwrap()
+    }
+}
+
+impl Drop for MadeUser {
+    fn drop(&mut self) {
+        if !self.0 && Self::find().is_some() {
+            let _ = Command::new("userdel").arg("acc").output();
+        }
+    }
+}
+
+/// As root nothing of an instance runs as root, unless that is what was asked for.
+#[test]
+fn setup_as_root_in_a_prefix_gives_instances_a_user_of_their_own() {
+    if !need::root("to run instances as another user") || !need::programs(&["useradd", "userdel"]) {
+        return;
+    }
+    let user = MadeUser(MadeUser::find().is_some());
+    let place = Place::new();
+    let setup = |prefix: &Path, more: &[&str]| {
+        let mut command = Command::new(root().join("setup.sh"));
+        command.args(["--builtin", "--prefix"]).arg(prefix).args(["--binary", ACC]).args(more);
+        // An admin with a strict umask.
+        run::run(Command::new("sh").args(["-c", "umask 077; exec \"$@\"", "sh"]).arg(command.get_program()).args(command.get_args()), SETUP)
+    };
+    let closed = place.0.join("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    setup(&closed.join("p"), &[]).error(1).says(&["user `acc`", "cannot pass through `", "closed` (mode 700)", "--user root"]);
+    assert!(!closed.join("p").exists() && (user.0 || MadeUser::find().is_none()), "something was made");
+
+    let prefix = place.0.join("p");
+    let done = setup(&prefix, &[]).ok().says(&["user: acc", "asleep to answered in", "export ACC_CONFIG="]);
+    let uid = MadeUser::find().unwrap().uid.as_raw();
+    assert_ne!(uid, 0);
+    let exports: Vec<&str> = done.out.lines().map(str::trim).filter(|l| l.starts_with("export ")).collect();
+    let typed = format!("{}\nacc info demo --json", exports.join("\n"));
+    let info = run::run(Command::new("bash").args(["-c", &typed]).current_dir("/"), COMMAND).ok();
+    let info: serde_json::Value = serde_json::from_str(&info.out).unwrap();
+    let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(format!("/proc/{}", info["pid"])).unwrap());
+    assert_eq!(owner, uid, "an instance runs as another user");
+    setup(&prefix, &["--user", "nobody"]).error(1).says(&["instances run as `acc`", "edit `user`"]);
+    setup(&prefix, &[]).ok().says(&["user: acc, already there"]);
+    setup(&prefix, &["--uninstall", "--purge-data"]).ok().says(&["kept: the system user acc (`userdel acc`"]);
+    assert!(!prefix.exists() && MadeUser::find().is_some(), "another installation may need it");
+
+    setup(&closed.join("p"), &["--user", "root"]).ok().says(&["instances run as root", "asleep to answered in"]);
+    setup(&closed.join("p"), &["--uninstall", "--purge-data"]).ok();
 }
 
 /// What cannot work is refused before anything is written; what has gone wrong can be taken away.
@@ -144,7 +205,7 @@ fn setup_refuses_first_and_uninstalls_what_is_broken() {
     let prefix = place.0.join("p");
     let setup = |more: &[&str]| {
         let mut command = Command::new(root().join("setup.sh"));
-        command.args(["--builtin", "--no-demo", "--prefix"]).arg(&prefix).args(["--binary", ACC]).args(more);
+        command.args(["--builtin", "--no-demo", "--prefix"]).arg(&prefix).args(["--binary", ACC]).args(as_whom()).args(more);
         run::run(&mut command, SETUP)
     };
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
