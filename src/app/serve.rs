@@ -18,6 +18,7 @@ use super::image::Image;
 use super::keeper::tether::{Tether, Word};
 use super::keeper::{Sockets, Spare};
 use super::{Drivers, lock, open_store, world, wrong_templates};
+use crate::config::reload::differences;
 use crate::config::{Booted, Config, EdgeKind, SupervisorKind};
 use crate::driver::host::lanes::Lanes;
 use crate::driver::host::memory;
@@ -344,7 +345,7 @@ async fn until_the_end(
                 },
             },
             _ = signals.hup.recv() => match reload() {
-                Ok(config) => reconfigure(world, proxy, drivers, config).await,
+                Ok(read) => reconfigure(world, proxy, drivers, &read).await,
                 Err(e) => error!("the settings were not changed: {e}"),
             },
         }
@@ -388,13 +389,9 @@ async fn another_keeper(world: &World, line: &Line, spare: &mut Spare) -> bool {
     true
 }
 
-async fn reconfigure(world: &Arc<World>, proxy: &Proxy, drivers: &Drivers, new: Config) {
-    let old = world.config();
-    let fixed =
-        |c: &Config| (c.home.clone(), c.run.clone(), c.domain.clone(), c.user.clone(), c.supervisor, c.edge.kind, c.edge.listen.clone());
-    if fixed(&old) != fixed(&new) {
-        return error!("the settings were not changed: home, run, domain, user, kinds and listen need `acc halt` and `acc boot`");
-    }
+/// Takes over what can be taken over while it runs; what cannot is named, and vetoes nothing.
+async fn reconfigure(world: &Arc<World>, proxy: &Proxy, drivers: &Drivers, read: &Config) {
+    let new = world.config().taking_over(read);
     proxy.reload(ProxySettings::new(&new));
     if let Some(nginx) = &drivers.nginx {
         nginx.reconfigure(Arc::new(new.clone()));
@@ -407,6 +404,10 @@ async fn reconfigure(world: &Arc<World>, proxy: &Proxy, drivers: &Drivers, new: 
             Err(e) => error!("nginx keeps its former configuration: {e}"),
         }
     }
+    let waiting = differences(&new.to_toml(), &read.to_toml()).unwrap_or_default();
     world.reconfigure(new);
-    info!("the settings were read again");
+    for d in &waiting {
+        warn!(key = d.key, in_force = d.one, in_the_file = d.other, "this setting waits for `acc halt` and `acc boot`");
+    }
+    info!(waiting = waiting.len(), "the settings were read again");
 }

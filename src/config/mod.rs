@@ -7,6 +7,7 @@ mod fault;
 mod load;
 pub mod model;
 mod reader;
+pub mod reload;
 mod rules;
 mod shipped;
 mod show;

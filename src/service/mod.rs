@@ -56,6 +56,7 @@ pub async fn handle(world: &Arc<World>, request: Request) -> Result<Outcome, Ser
     match request {
         // Whether its binary was replaced only the server itself can tell.
         Request::Ping => Ok(Outcome::Pong { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned(), outdated: false }),
+        Request::Settings => Ok(Outcome::Settings { toml: world.config().to_toml() }),
         Request::Upgrade => Err(ServiceError::failed("no server runs that could be upgraded", "`acc boot` starts it")),
         Request::Create(new) => create::run(world, &new).await,
         Request::Start { instance } => start::run(world, &instance).await,

@@ -20,6 +20,11 @@ pub enum Outcome {
         #[serde(default)]
         outdated: bool,
     },
+    /// The settings in force.
+    Settings {
+        /// As the text of a config file.
+        toml: String,
+    },
     /// The server is becoming what its binary is now; a ping tells when it has.
     Upgrading,
     /// Done, or already so.

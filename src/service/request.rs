@@ -34,6 +34,8 @@ pub struct NewInstance {
 pub enum Request {
     /// Is somebody there?
     Ping,
+    /// Which settings are in force?
+    Settings,
     /// Let the server become what its binary is now; answered at once.
     Upgrade,
     /// Make an instance.

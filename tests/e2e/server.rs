@@ -81,6 +81,28 @@ pub fn it_reads_its_config_again(combination: Combination) {
     processes::signal(server, Signal::SIGHUP);
     bed.wait_phase("zebra", "asleep");
     assert_eq!(bed.wait_server(None), server, "it was restarted, not told");
+    // What needs a restart waits for it, and vetoes nothing else.
+    let file = std::fs::read_to_string(bed.config()).unwrap();
+    let more =
+        file.replace("domain = \"apps.localhost\"", "domain = \"other.localhost\"").replace("timeout = \"300ms\"", "timeout = \"7s\"");
+    std::fs::write(bed.config(), &more).unwrap();
+    let hangs = bed.acc(&["config", "show"]).ok().says(&["`idle.timeout` is \"300ms\" in force, and \"7s\" in the file", "SIGHUP"]);
+    assert!(hangs.out.contains("timeout = \"300ms\"") && !hangs.out.contains("7s"), "{hangs:?}");
+    processes::signal(server, Signal::SIGHUP);
+    wait_until("the other settings are in force", crate::support::bed::SOON, || {
+        let shown = bed.acc(&["config", "show"]).ok();
+        holds(shown.out.contains("timeout = \"7s\""), format!("{shown:?}"))
+    });
+    let shown = bed
+        .acc(&["config", "show"])
+        .ok()
+        .says(&["`domain` is \"apps.localhost\" in force, and \"other.localhost\" in the file", "`acc boot`"]);
+    assert!(shown.out.contains("domain = \"apps.localhost\"") && !shown.err.contains("idle"), "{shown:?}");
+    let log = std::fs::read_to_string(bed.home().join("log/server.log")).unwrap();
+    assert!(log.contains("waits for `acc halt`") && log.contains("key=\"domain\""), "{log}");
+    bed.get("zebra", "/").status(200);
+    std::fs::write(bed.config(), &file).unwrap();
+    processes::signal(server, Signal::SIGHUP);
     // A config that is wrong changes nothing.
     std::fs::write(bed.dir.join("good"), std::fs::read(bed.config()).unwrap()).unwrap();
     std::fs::write(bed.config(), "nonsense = true\n").unwrap();

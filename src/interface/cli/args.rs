@@ -343,7 +343,7 @@ pub enum ConfigCommand {
     /// Report every fault at once.
     #[command(after_help = "Example:\n  acc config check --config new.toml")]
     Check,
-    /// Print every setting in force.
+    /// Print every setting in force: the server's, and what the file says otherwise by now.
     #[command(after_help = "Example:\n  acc config show")]
     Show,
 }

@@ -114,7 +114,7 @@ async fn dispatch(mut call: Call<'_>, command: Command) -> End {
         Command::Monitor(args) => commands::monitor::run(call, &args).await,
         Command::Prove(args) => commands::prove::run(call, args).await,
         Command::Config(ConfigCommand::Check) => commands::config::check(call),
-        Command::Config(ConfigCommand::Show) => commands::config::show(call),
+        Command::Config(ConfigCommand::Show) => commands::config::show(call).await,
         // Answered before there was a config.
         Command::Server(_) | Command::Worker(_) | Command::Doctor | Command::Completions(_) | Command::Man(_) | Command::DemoApp(_) => {
             Ok(Exit::Done)

@@ -225,6 +225,7 @@ fn allows(request: &Request) -> &'static [Why] {
         Request::Create(_) => &[Why::Cut, Why::Gone],
         Request::Purge { .. } => &[Why::Gone],
         Request::Ping
+        | Request::Settings
         | Request::Upgrade
         | Request::Start { .. }
         | Request::Want { .. }
