@@ -268,7 +268,7 @@ impl Actor {
                 tokio::task::yield_now().await;
                 let woke = matches!(note, Note::Woke(..));
                 let phases = if woke { self.handle.stamps().account() } else { None };
-                ledger::write(&self.world, &self.handle.instance, &note, phases);
+                ledger::write(&self.world, &self.handle.launched(), &note, phases);
             }
         }
         true

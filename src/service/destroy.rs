@@ -75,7 +75,7 @@ pub(super) async fn finish(world: &Arc<World>, row: &Row) -> Result<(), ServiceE
 
 /// Does the edge know more of it than its name?
 fn is_routed(handle: &Handle) -> bool {
-    matches!(handle.instance.listen, Listen::Tcp(_)) || handle.instance.hosts.len() > 1
+    matches!(handle.launched().listen, Listen::Tcp(_)) || handle.instance.hosts.len() > 1
 }
 
 /// Supervisor and edge know it no longer; every step may be repeated.

@@ -98,7 +98,7 @@ async fn look(world: &World, handles: &[Arc<Handle>]) -> Result<Vec<Seen>, Servi
     let config = world.config();
     let logged = config.edge.kind == crate::config::EdgeKind::Nginx;
     let target =
-        |h: &Arc<Handle>| Target { listen: h.instance.listen.clone(), log: logged.then(|| config.access_log(h.instance.name.as_str())) };
+        |h: &Arc<Handle>| Target { listen: h.launched().listen.clone(), log: logged.then(|| config.access_log(h.instance.name.as_str())) };
     let targets: Vec<Target> = handles.iter().map(target).collect();
     if targets.is_empty() {
         return Ok(Vec::new());
@@ -140,7 +140,7 @@ fn usage(world: &World, handle: &Handle, seen: Seen) -> Use {
 fn would(world: &World, handle: &Handle, seen: Seen) -> PassLine {
     let now = world.now();
     let usage = usage(world, handle, seen);
-    let limits = world.limits(&handle.instance);
+    let limits = world.limits(&handle.launched());
     let mut look = handle.machine().look(usage.in_flight, &limits);
     if let Some(used) = usage.used {
         look.quiet_since = look.quiet_since.max(used);
@@ -183,7 +183,7 @@ async fn tell(world: &World, handle: &Arc<Handle>, seen: Seen) -> Option<PassLin
     remember(world, handle, usage.mark);
     let mut changes = handle.follow();
     let stopping = |p: Phase| matches!(p, Phase::Draining | Phase::Stopping);
-    let limits = world.limits(&handle.instance);
+    let limits = world.limits(&handle.launched());
     let settled = changes.wait_for(|s| !stopping(s.phase));
     match tokio::time::timeout(limits.drain + limits.stop * 3, settled).await {
         Ok(Ok(s)) if s.phase == Phase::Asleep || s.run != run => {

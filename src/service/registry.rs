@@ -16,7 +16,7 @@ use super::phases::Stamps;
 use super::world::World;
 use crate::domain::instance::Instance;
 use crate::domain::lifecycle::{Answer, Denied, Event, Machine, Phase};
-use crate::domain::name::{HostName, InstanceId};
+use crate::domain::name::{HostName, InstanceId, InstanceName};
 use crate::domain::time::{Timestamp, WallTime};
 use crate::driver::activity::Mark;
 use crate::driver::edge::Gate;
@@ -62,11 +62,17 @@ pub(super) fn offset(wall: WallTime, boot: Timestamp) -> i64 {
     wall.0.saturating_sub(i64::try_from(boot.0).unwrap_or(i64::MAX))
 }
 
+/// What never changes of an instance; for where it listens and how it is run see [`Handle::launched`].
+#[derive(Debug)]
+pub(super) struct Who {
+    pub(super) id: InstanceId,
+    pub(super) name: InstanceName,
+    pub(super) hosts: Vec<HostName>,
+}
+
 /// One instance's machine and the way to its task.
 pub struct Handle {
-    /// As it was when its task began. Name, number and hosts never change; for where it listens and how it is run see
-    /// [`Self::launched`].
-    pub(super) instance: Arc<Instance>,
+    pub(super) instance: Who,
     launched: Mutex<Arc<Instance>>,
     pub(super) waiting: AtomicUsize,
     pub(super) last_look: Mutex<LastLook>,
@@ -252,7 +258,7 @@ impl Registry {
     }
 
     fn enter(mut maps: MutexGuard<'_, Maps>, world: &Arc<World>, row: Row) -> Result<Arc<Handle>, ServiceError> {
-        let instance = Arc::new(launch::instance(world, &row)?);
+        let instance = launch::instance(world, &row)?;
         let last_look = LastLook {
             mark: Mark { inode: row.mark.0, size: row.mark.1, modified: row.mark.2 },
             at: row.looked_at,
@@ -275,8 +281,8 @@ impl Registry {
             machine: Mutex::new(machine),
             known: AtomicBool::new(known),
             inbox: inbox.clone(),
-            launched: Mutex::new(instance.clone()),
-            instance,
+            instance: Who { id: instance.id, name: instance.name.clone(), hosts: instance.hosts.clone() },
+            launched: Mutex::new(Arc::new(instance)),
         });
         for host in &handle.instance.hosts {
             maps.by_host.insert(host.clone(), handle.clone());

@@ -11,7 +11,7 @@ use crate::domain::lifecycle::Phase;
 /// for those of whom nobody can tell what runs.
 pub async fn settle(world: &Arc<World>) {
     for handle in world.registry.all() {
-        let limits = world.limits(&handle.instance);
+        let limits = world.limits(&handle.launched());
         let longest = limits.start + limits.drain + limits.stop * 3;
         let mut changes = handle.follow();
         let moving = |phase: Phase| matches!(phase, Phase::Waking | Phase::Draining | Phase::Stopping);

@@ -98,6 +98,8 @@ struct TestActivity {
     connections: AtomicU32,
     blind: AtomicBool,
     mark: Mutex<Mark>,
+    /// What was looked at last.
+    asked: Mutex<Vec<Target>>,
 }
 
 impl TestActivity {
@@ -111,6 +113,7 @@ impl TestActivity {
 #[async_trait]
 impl Activity for TestActivity {
     async fn look(&self, targets: &[Target]) -> Result<Vec<Seen>, ActivityError> {
+        *self.asked.lock().unwrap() = targets.to_vec();
         if self.blind.load(Ordering::SeqCst) {
             return Err(ActivityError { what: "blind".into(), source: std::io::Error::other("told so") });
         }

@@ -46,7 +46,7 @@ impl Drop for Ticket {
 
 /// Steps the machine with a ticket event; these have no effects, so no task is needed.
 fn apply_ticket(world: &World, handle: &Handle, event: &Event) -> Option<Phase> {
-    let limits = world.limits(&handle.instance);
+    let limits = world.limits(&handle.launched());
     let mut machine = handle.machine();
     let step = lifecycle::step(&machine, event, world.now(), &limits).ok()?;
     *machine = step.next;
@@ -279,7 +279,7 @@ async fn until_started(world: &World, handle: &Arc<Handle>, cause: Cause) -> Res
     let (answer, run) = handle.ask(Event::Wake(cause)).await.map_err(|r| refused("start", name, r))?;
     let already = answer == Answer::Already && handle.snapshot().phase == Phase::Awake;
     // Its turn may come late and a stop may have to end first; the machine's own timers end each of these.
-    let limits = world.limits(&handle.instance);
+    let limits = world.limits(&handle.launched());
     let longest = limits.start * 5 + limits.drain + limits.stop * 2;
     let deadline = world.now().after(longest);
     loop {
@@ -317,7 +317,7 @@ async fn until_stopped(world: &World, handle: &Arc<Handle>, now: bool) -> Result
     if answer == Answer::Already && !handle.snapshot().phase.is_live() {
         return Ok(true);
     }
-    let limits = world.limits(&handle.instance);
+    let limits = world.limits(&handle.launched());
     let grace = if now { limits.stop * 3 } else { limits.drain + limits.stop * 3 };
     let deadline = world.now().after(grace.max(std::time::Duration::from_secs(10)));
     let run = handle.snapshot().run;

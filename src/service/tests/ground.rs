@@ -48,8 +48,14 @@ async fn it_gets_another_and_everybody_knows() {
     assert_eq!(launch.argv[1], after.to_string());
     assert!(launch.env.contains(&("PORT".into(), after.to_string())));
     assert_eq!(moves(&bed), [format!("from port {before} to {after}, because a thief has it")]);
-    // The next acc, and the next run, know as well.
+    // What is in flight is counted there, by a pass and by a stop: at the old port are connections of somebody else.
+    let looked_at = || bed.activity.asked.lock().unwrap().iter().map(|t| t.listen.clone()).collect::<Vec<_>>();
+    bed.monitor().await;
+    assert_eq!(looked_at(), [Listen::Tcp(address(after))]);
+    bed.activity.asked.lock().unwrap().clear();
     bed.ask(stop("a")).await.unwrap();
+    assert_eq!(looked_at(), [Listen::Tcp(address(after))]);
+    // The next acc, and the next run, know as well.
     assert_eq!(pass(&bed.another(), "a").await.unwrap().gate().listen, Listen::Tcp(address(after)));
     assert_eq!(moves(&bed).len(), 1);
 }
