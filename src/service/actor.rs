@@ -18,7 +18,7 @@ use super::turns::Turn;
 use super::world::World;
 use super::{daemons, launch, ledger};
 use crate::domain::instance::Process;
-use crate::domain::lifecycle::{self, Effect, Event, Failure, Machine, Note, Phase};
+use crate::domain::lifecycle::{self, Cause, Effect, Event, Failure, Machine, Note, Phase};
 use crate::domain::time::Timestamp;
 use crate::driver::activity::Target;
 use crate::driver::probe::Ear;
@@ -166,7 +166,8 @@ impl Actor {
 
     fn save_again(&mut self) {
         if self.unsaved {
-            self.unsaved = self.persist(&self.handle.machine(), &[]).is_err();
+            let machine = self.handle.machine();
+            self.unsaved = self.persist(&machine, &machine, &[]).is_err();
         }
     }
 
@@ -214,7 +215,7 @@ impl Actor {
         let mut machine = self.handle.machine();
         let mut step = lifecycle::step(&machine, event, self.world.now(), &limits).map_err(Refused::Denied)?;
         if step.effects.contains(&Effect::Persist)
-            && let Err(e) = self.persist(&step.next, &step.effects)
+            && let Err(e) = self.persist(&machine, &step.next, &step.effects)
         {
             let name = &self.handle.instance.name;
             if is_asked_for(event) {
@@ -239,10 +240,15 @@ impl Actor {
         Ok((step.answer, run, step.effects))
     }
 
-    fn persist(&self, machine: &Machine, effects: &[Effect]) -> Result<(), crate::store::StoreError> {
-        let woke = effects.iter().any(|e| matches!(e, Effect::Record(Note::Woke(..))));
+    fn persist(&self, before: &Machine, machine: &Machine, effects: &[Effect]) -> Result<(), crate::store::StoreError> {
+        let woke = effects.iter().find_map(|e| if let Effect::Record(Note::Woke(cause, _)) = e { Some(*cause) } else { None });
         let stored = machine.stored();
-        let active = (machine.run() > 0).then(|| self.world.wall_at(stored.quiet_since));
+        let used = match woke {
+            Some(cause) => (cause == Cause::Request).then_some(stored.quiet_since),
+            None => machine.used().or(before.used()),
+        };
+        let active = used.map(|at| self.world.wall_at(at));
+        let woke = woke.is_some();
         let save = Save { stored: &stored, boot: &self.world.boot, woke_at: woke.then(|| self.world.clock.wall()), active_at: active };
         self.world.store.save(self.handle.instance.id, &save)
     }

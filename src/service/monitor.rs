@@ -200,9 +200,12 @@ fn remember(world: &World, handle: &Handle, mark: Mark) {
     let now = world.now();
     *handle.last_look.lock().unwrap_or_else(PoisonError::into_inner) =
         LastLook { mark, at: now, offset: Some(registry::offset(world.clock.wall(), now)) };
-    let quiet = handle.machine().quiet_since();
+    let (quiet, used) = {
+        let machine = handle.machine();
+        (machine.quiet_since(), machine.used())
+    };
     let mark = (mark.inode, mark.size, mark.modified);
-    let written = world.store.looked(handle.instance.id, mark, now, quiet, Some(world.wall_at(quiet)));
+    let written = world.store.looked(handle.instance.id, mark, now, quiet, used.map(|at| world.wall_at(at)));
     if let Err(e) = written {
         tracing::warn!(instance = %handle.instance.name, "could not write down its use: {}", chain(&e));
     }

@@ -262,7 +262,8 @@ impl Registry {
         let last_look = LastLook {
             mark: Mark { inode: row.mark.0, size: row.mark.1, modified: row.mark.2 },
             at: row.looked_at,
-            // The two are written together: the same moment by both clocks.
+            // Written together they are the same moment by both clocks. Without use since the operator's start they are not, and
+            // the clock counts as set: a line that comes into the log then counts as of the next look.
             offset: row.last_active_at.map(|wall| offset(wall, row.stored.quiet_since)),
         };
         let mut stored = row.stored;

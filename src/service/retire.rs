@@ -45,18 +45,18 @@ pub async fn retire(world: &Arc<World>) {
         warn!("the supervisor is slow: {} starts or stops go on while another acc takes over", world.hands.len());
     }
     for handle in world.registry.all() {
-        let (phase, tickets, quiet) = {
+        let (phase, tickets, quiet, used) = {
             let machine = handle.machine();
-            (machine.phase(), machine.tickets(), machine.quiet_since())
+            (machine.phase(), machine.tickets(), machine.quiet_since(), machine.used())
         };
         if !phase.is_live() || !handle.known() {
             continue;
         }
         // With the builtin edge nobody else knows when the last request ended.
-        let quiet = if tickets > 0 { world.now() } else { quiet };
+        let (quiet, used) = if tickets > 0 { (world.now(), Some(world.now())) } else { (quiet, used) };
         let last = *handle.last_look.lock().unwrap_or_else(PoisonError::into_inner);
         let mark = (last.mark.inode, last.mark.size, last.mark.modified);
-        if let Err(e) = world.store.looked(handle.instance.id, mark, last.at, quiet, Some(world.wall_at(quiet))) {
+        if let Err(e) = world.store.looked(handle.instance.id, mark, last.at, quiet, used.map(|at| world.wall_at(at))) {
             warn!(instance = %handle.instance.name, "could not write down its use: {}", chain(&e));
         }
     }

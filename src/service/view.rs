@@ -1,6 +1,7 @@
 //! Looking: instances and the ledger as everybody sees them, read from the database without a lock.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
 
 use super::error::ServiceError;
 use super::find_row;
@@ -114,13 +115,25 @@ fn view(config: &Config, row: &Row, masks: &mut Masks) -> InstanceView {
         idle_timeout_s: row.idle.unwrap_or(config.idle.timeout).as_secs_f64(),
         created_at: rfc3339(row.created_at),
         last_wake_at: row.last_wake_at.map(rfc3339),
-        last_active_at: row.last_active_at.map(rfc3339),
+        last_active_at: last_used(config, row).map(rfc3339),
         wakes: row.wakes,
         failure: row.stored.failure.as_ref().map(ToString::to_string),
         retry_at: retry_at(row),
         params: masks.params(config, row),
         dir: config.instance_dir(name).display().to_string(),
     }
+}
+
+/// When it was last in use. What nginx let through since the last pass is only in the access log yet; of one that sleeps and
+/// was used after its last wake all has been written down, so that ten thousand sleepers need no look at as many files.
+fn last_used(config: &Config, row: &Row) -> Option<WallTime> {
+    let known = row.last_active_at;
+    if !row.stored.phase.is_live() && known.is_some() && known >= row.last_wake_at {
+        return known;
+    }
+    let log = std::fs::metadata(config.access_log(row.name.as_str())).ok().filter(|data| data.len() > 0);
+    let written = log.map(|data| WallTime(data.mtime() * 1000 + data.mtime_nsec() / 1_000_000).min(SystemClock.wall()));
+    known.max(written)
 }
 
 /// RFC 3339 in UTC, to the millisecond.
@@ -172,6 +185,26 @@ mod tests {
         assert_eq!(shown(), ["****", "hello", "****"], "of former, greeting, key");
         std::fs::write(model.join("model.toml"), "[params.greeting]\n[params.key]\nsecret = \"yes\"\n").unwrap();
         assert_eq!(shown(), ["****", "****", "****"], "a model that is wrong says nothing of secrets");
+    }
+
+    #[test]
+    fn used_is_what_somebody_has_used_and_the_log_is_asked_where_nobody_has_looked_yet() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = crate::config::load(None, &Env::bare(0, dir.path()).with("ACC_HOME", dir.path().join("h"))).unwrap();
+        let mut row = row(&[]);
+        row.stored.phase = Phase::Asleep;
+        assert_eq!(last_used(&config, &row), None);
+        let log = config.access_log("shop");
+        std::fs::create_dir_all(log.parent().unwrap()).unwrap();
+        std::fs::write(&log, "").unwrap();
+        assert_eq!(last_used(&config, &row), None, "an empty log");
+        std::fs::write(&log, "GET /\n").unwrap();
+        let at = last_used(&config, &row).unwrap();
+        assert!(at <= SystemClock.wall() && at.0 > SystemClock.wall().0 - 60_000);
+        (row.last_wake_at, row.last_active_at) = (Some(WallTime(5)), Some(WallTime(7)));
+        assert_eq!(last_used(&config, &row), Some(WallTime(7)), "all has been written down");
+        row.last_wake_at = Some(WallTime(8));
+        assert_eq!(last_used(&config, &row), Some(at));
     }
 
     #[test]

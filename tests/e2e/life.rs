@@ -17,7 +17,13 @@ pub fn it_is_created_answers_sleeps_and_wakes(combination: Combination) {
     }
     assert_eq!((&info["wanted"], &info["idle_timeout_s"]), (&"auto".into(), &1.0.into()), "{info}");
     assert!(info["listen"]["unix"].as_str().is_some_and(|p| p.starts_with(bed.run().to_str().unwrap())), "{info}");
+    assert!(info["last_active_at"].is_null(), "the operator's start is no use: {info}");
+    assert!(bed.acc(&["info", "zebra"]).ok().out.contains("last used   never") && bed.acc(&["list"]).ok().out.contains(" never "));
     assert!(bed.get("zebra", "/").status(200).text().contains("zebra"));
+    wait_until("the request is seen as use, before any pass", SOON, || {
+        let info = bed.info("zebra");
+        holds(info["last_active_at"].is_string(), info)
+    });
 
     let first = bed.pid("zebra");
     let plan = bed.acc(&["monitor", "--dry-run"]).ok();

@@ -441,6 +441,13 @@ impl Machine {
     pub fn quiet_since(&self) -> Timestamp {
         self.quiet_since
     }
+    /// When it was last in use during this run; `None`: since its start it never was, and is quiet since then. The start itself is
+    /// use only when a request was its cause, which is known at the start.
+    #[must_use]
+    pub fn used(&self) -> Option<Timestamp> {
+        let serves = matches!(self.phase, Phase::Awake | Phase::Draining);
+        (serves && self.quiet_since > self.since).then_some(self.quiet_since)
+    }
     /// The last failure.
     #[must_use]
     pub fn failure(&self) -> Option<&Failure> {

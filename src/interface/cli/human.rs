@@ -27,10 +27,13 @@ pub fn ago(now: WallTime, at: &str) -> String {
     }
 }
 
-/// The same, or "-".
+/// What stands for a time that there was none of.
+pub const NEVER: &str = "never";
+
+/// The same, or "never".
 #[must_use]
 pub fn maybe_ago(now: WallTime, at: Option<&str>) -> String {
-    at.map_or_else(|| NONE.to_owned(), |at| ago(now, at))
+    at.map_or_else(|| NEVER.to_owned(), |at| ago(now, at))
 }
 
 /// A duration with the one or two units that matter: "52 ms", "1.3 s", "2 min 5 s", "15 min", "3 h".
@@ -82,7 +85,7 @@ mod tests {
         ] {
             assert_eq!(ago(now, at), text, "{at}");
         }
-        assert_eq!(maybe_ago(now, None), "-");
+        assert_eq!(maybe_ago(now, None), "never");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table};
 use std::time::Duration;
 
-use super::human::{NONE, ago, clean, duration, maybe_ago};
+use super::human::{NEVER, NONE, ago, clean, duration, maybe_ago};
 use crate::domain::model::{ListenKind, Model, Param, Ready};
 use crate::domain::time::WallTime;
 use crate::prove::report::{Report, Spread};
@@ -89,7 +89,7 @@ fn listen(listen: &ListenView) -> String {
 
 /// A time with how long ago it was.
 fn when(now: WallTime, at: Option<&str>) -> String {
-    let Some(at) = at else { return NONE.to_owned() };
+    let Some(at) = at else { return NEVER.to_owned() };
     match ago(now, at) {
         // Too old (or not a time) to be told in another way than it is.
         long if !long.ends_with("ago") && long != "just now" => clean(at),

@@ -172,3 +172,30 @@ async fn nothing_is_started_that_cannot_be_written_down() {
     assert_eq!(bed.phase("a"), "asleep");
     assert!(pass(&bed.world, "a").await.is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_start_is_no_use_and_a_request_is() {
+    let bed = Bed::new();
+    let used = |bed: &Bed| bed.view("a").last_active_at.is_some();
+    bed.create("a", false).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    bed.monitor().await;
+    bed.ask(stop("a")).await.unwrap();
+    bed.ask(Request::Restart { instance: "a".into() }).await.unwrap();
+    retire::retire(&bed.world).await;
+    assert!(!used(&bed), "only the operator has started it");
+    let world = bed.another();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drop(pass(&world, "a").await.unwrap());
+    handle(&world, stop("a")).await.unwrap();
+    assert!(used(&bed));
+    let before = bed.view("a").last_active_at;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    handle(&world, start("a")).await.unwrap();
+    handle(&world, stop("a")).await.unwrap();
+    assert_eq!(bed.view("a").last_active_at, before, "a later start does not change when it was used");
+    // The request that wakes it is use, also when nginx is the one who serves it.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    std::mem::forget(pass(&world, "a").await.unwrap());
+    assert!(bed.view("a").last_active_at > before);
+}
