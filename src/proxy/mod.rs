@@ -14,6 +14,7 @@
 
 pub mod access_log;
 mod client_io;
+mod flag;
 mod forward;
 pub mod headers;
 pub mod listen;
@@ -27,6 +28,7 @@ mod tests;
 mod tunnel;
 
 use std::net::IpAddr;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -109,6 +111,8 @@ pub struct Proxy {
     tunnels: TaskTracker,
     /// Ends those that outlast the grace of a shutdown.
     cut: CancellationToken,
+    /// Clients' connections that wait for their next request and hold nothing meanwhile.
+    resting: AtomicUsize,
 }
 
 impl Proxy {
@@ -116,7 +120,17 @@ impl Proxy {
     #[must_use]
     pub fn new(door: Arc<dyn Door>, upstreams: Arc<Upstreams>, settings: ProxySettings, pages: Pages, log: Option<AccessLog>) -> Self {
         let settings = RwLock::new(Arc::new(settings));
-        Self { door, upstreams, settings, pages, log, sent: None, tunnels: TaskTracker::new(), cut: CancellationToken::new() }
+        Self {
+            door,
+            upstreams,
+            settings,
+            pages,
+            log,
+            sent: None,
+            tunnels: TaskTracker::new(),
+            cut: CancellationToken::new(),
+            resting: AtomicUsize::new(0),
+        }
     }
 
     /// Notes what is sent on, so that another acc knows it should this one be killed.

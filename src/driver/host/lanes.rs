@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
+use futures_util::FutureExt;
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 
@@ -84,10 +85,8 @@ impl Lanes {
         };
         let load = Load(lane.carried.clone());
         load.0.fetch_add(1, Ordering::Relaxed);
-        lane.runtime.spawn(async move {
-            let _load = load;
-            work.await;
-        });
+        // Not an `async` block: it would hold `work` twice, as what it was given and as what it waits for.
+        lane.runtime.spawn(work.map(move |()| drop(load)));
     }
 }
 
