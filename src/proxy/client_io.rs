@@ -5,6 +5,7 @@
 //! It never limits how long a request may take, nor an upgraded connection.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -12,6 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep};
@@ -38,11 +40,18 @@ pub(super) struct Limits {
 pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Ready with bytes, the end or a fault; what has arrived since the last read that found nothing counts as well.
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Asks the kernel: are there bytes?
+    fn has_arrived(&self) -> bool;
 }
 
 impl Socket for TcpStream {
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_read_ready(cx)
+    }
+
+    fn has_arrived(&self) -> bool {
+        holds_bytes(self)
     }
 }
 
@@ -50,6 +59,14 @@ impl Socket for UnixStream {
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_read_ready(cx)
     }
+
+    fn has_arrived(&self) -> bool {
+        holds_bytes(self)
+    }
+}
+
+fn holds_bytes(socket: impl AsFd) -> bool {
+    recv(socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT).is_ok_and(|(count, _)| count > 0)
 }
 
 /// What a client's connection and those who serve its requests know of each other.
@@ -238,6 +255,11 @@ impl<S: Socket> ClientIo<S> {
             Poll::Pending if self.reading.is_over(self.reading.due, cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             readable => readable,
         }
+    }
+
+    /// Has something to read come, whether or not the reactor has told of it?
+    pub(super) fn has_arrived(&self) -> bool {
+        self.socket.has_arrived()
     }
 
     fn wrote<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {

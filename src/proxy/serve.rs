@@ -304,7 +304,8 @@ impl Server {
         }
         let mut stopping = pin!(self.stopping.wait());
         poll_fn(|cx| match io.poll_rest(cx) {
-            // First the client, as above.
+            // First the client, as above; of what has just arrived the reactor may not have told yet.
+            Poll::Pending if self.stopping.is_raised() && io.has_arrived() => Poll::Pending,
             Poll::Pending => stopping.as_mut().poll(cx).map(|()| Ok(false)),
             readable => readable.map_ok(|()| true),
         })
@@ -442,7 +443,7 @@ mod tests {
             size_of::<F>()
         }
         let waiting = size(Server::carry);
-        assert!(waiting <= 640, "{waiting} bytes");
+        assert!(waiting <= 704, "{waiting} bytes");
         let io = size_of::<ClientIo<TcpStream>>();
         assert!(io <= 256, "{io} bytes");
     }
