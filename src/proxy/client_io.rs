@@ -207,12 +207,24 @@ pub(super) enum Speaks {
 }
 
 impl<S: Socket> ClientIo<S> {
-    /// Reads the first bytes, as many as it takes to tell HTTP/2 from HTTP/1. `Ok(None)`: it closed without a word.
-    pub(super) async fn begin(mut socket: S, limits: Limits, used: Arc<Use>) -> io::Result<Option<(Self, Speaks)>> {
+    /// An accepted connection, of which nothing is read yet.
+    pub(super) fn new(socket: S, limits: Limits) -> Self {
+        let reading = Reading::new(Arc::default(), limits);
+        Self { socket, first: Bytes::new(), reading, writing: Stall::new(limits.stall), flushed: true }
+    }
+
+    /// What those who serve its requests tell it, and it them.
+    pub(super) fn used(&self) -> Arc<Use> {
+        self.reading.used.clone()
+    }
+
+    /// Reads the first bytes, as many as it takes to tell HTTP/2 from HTTP/1; they are given out again. `None`: it closed
+    /// without a word.
+    pub(super) async fn begin(&mut self) -> io::Result<Option<Speaks>> {
         let mut first = [0; PREFACE.len()];
         let mut len = 0;
         let speaks = loop {
-            let got = socket.read(&mut first[len..]).await?;
+            let got = self.socket.read(&mut first[len..]).await?;
             if got == 0 {
                 return Ok(None);
             }
@@ -224,17 +236,16 @@ impl<S: Socket> ClientIo<S> {
                 break Speaks::Http2;
             }
         };
-        let first = Bytes::copy_from_slice(&first[..len]);
-        let reading = Reading::new(used, limits);
-        let writing = Stall::new(limits.stall);
-        Ok(Some((Self { socket, first, reading, writing, flushed: true }, speaks)))
+        self.first = Bytes::copy_from_slice(&first[..len]);
+        self.reading.head();
+        Ok(Some(speaks))
     }
 
     /// On HTTP/2 heads are frames among others, and its own limits hold.
-    pub(super) fn without_read_limits(mut self) -> Self {
+    pub(super) fn lift_read_limits(&mut self) {
         let far = Duration::from_secs(u32::MAX.into());
-        self.reading = Reading::new(self.reading.used, Limits { head: far, idle: far, rest: far, ..self.reading.limits });
-        self
+        self.reading.limits = Limits { head: far, idle: far, rest: far, ..self.reading.limits };
+        self.reading.head();
     }
 
     /// Takes back what was read from it and not used: the beginning of a head that waited behind another request.
@@ -282,6 +293,10 @@ impl<S: Socket> AsyncRead for ClientIo<S> {
             let now = this.first.len().min(buf.remaining());
             buf.put_slice(&this.first[..now]);
             this.first.advance(now);
+            if this.first.is_empty() {
+                // What it was part of may be large.
+                this.first = Bytes::new();
+            }
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();

@@ -190,7 +190,15 @@ impl Server {
                 Ok(client) => {
                     back_off = BACK_OFF.0;
                     self.accepted.fetch_add(1, Ordering::Relaxed);
-                    self.lanes.carry(self.connections.track_future(self.clone().carry(client, listener.front, Instant::now())));
+                    let accepted = Instant::now();
+                    match client {
+                        Client::Tcp(socket, peer) => {
+                            self.take_on(|| TcpStream::from_std(socket), Who { front: listener.front, peer: Some(peer) }, accepted);
+                        }
+                        Client::Unix(socket) => {
+                            self.take_on(|| UnixStream::from_std(socket), Who { front: listener.front, peer: None }, accepted);
+                        }
+                    }
                 }
                 // The client left before it was accepted.
                 Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
@@ -207,15 +215,18 @@ impl Server {
         }
     }
 
-    async fn carry(self: Arc<Self>, client: Client, front: Front, accepted: Instant) {
-        let served = async {
-            match client {
-                Client::Tcp(socket, peer) => self.speak(TcpStream::from_std(socket)?, Who { front, peer: Some(peer) }, accepted).await,
-                Client::Unix(socket) => self.speak(UnixStream::from_std(socket)?, Who { front, peer: None }, accepted).await,
-            }
-        };
+    /// Gives a lane a connection. What lasts as long as it does is allocated here, by the thread that accepts, and what a request
+    /// needs by the lane: side by side they would keep each other's pages, a connection that rests two or three for a kilobyte.
+    fn take_on<S: Socket>(self: &Arc<Self>, register: impl FnOnce() -> io::Result<S>, who: Who, accepted: Instant) {
+        self.lanes.carry(|| {
+            let client = register().map(|socket| Box::new(ClientIo::new(socket, limits(who.front))));
+            self.connections.track_future(self.clone().carry(client, who, accepted))
+        });
+    }
+
+    async fn carry<S: Socket>(self: Arc<Self>, client: io::Result<Box<ClientIo<S>>>, who: Who, accepted: Instant) {
         let served = tokio::select! {
-            served = served => served,
+            served = self.speak(client, who, accepted) => served,
             () = self.cut.wait() => Ok(()),
         };
         if let Err(error) = served {
@@ -224,16 +235,17 @@ impl Server {
     }
 
     /// What is needed only at times is on the heap only then: this future lives as long as the connection.
-    async fn speak(&self, socket: impl Socket, who: Who, accepted: Instant) -> Result<(), Fault> {
-        let used = Arc::new(Use::default());
-        let Some((mut io, speaks)) = Box::pin(self.begin(socket, limits(who.front), &used)).await? else { return Ok(()) };
-        if speaks == Speaks::Http2 {
-            return Box::pin(self.http2(io.without_read_limits(), who, accepted, &used)).await;
+    async fn speak<S: Socket>(&self, client: io::Result<Box<ClientIo<S>>>, who: Who, accepted: Instant) -> Result<(), Fault> {
+        let mut client = client?;
+        match Box::pin(self.begin(&mut client, limits(who.front))).await? {
+            None => return Ok(()),
+            Some(Speaks::Http2) => return Box::pin(self.http2(client, who, accepted)).await,
+            Some(Speaks::Http1) => {}
         }
         let mut accepted = Some(accepted);
-        while let Some(resting) = Box::pin(self.http1(io, who, accepted.take(), &used)).await? {
-            io = resting;
-            if !self.rest(&mut io).await? {
+        while let Some(resting) = Box::pin(self.http1(client, who, accepted.take())).await? {
+            client = resting;
+            if !self.rest(&mut client).await? {
                 break;
             }
         }
@@ -241,10 +253,9 @@ impl Server {
     }
 
     /// The first bytes of a client: `None` when it leaves without any, or says nothing before the end.
-    async fn begin<S: Socket>(&self, socket: S, limits: Limits, used: &Arc<Use>) -> Result<Option<(Box<ClientIo<S>>, Speaks)>, Fault> {
-        let begin = tokio::time::timeout(limits.head, ClientIo::begin(socket, limits, used.clone()));
+    async fn begin<S: Socket>(&self, client: &mut ClientIo<S>, limits: Limits) -> Result<Option<Speaks>, Fault> {
         tokio::select! {
-            begun = begin => Ok(begun??.map(|(io, speaks)| (Box::new(io), speaks))),
+            begun = tokio::time::timeout(limits.head, client.begin()) => Ok(begun??),
             () = stopped_for(&self.stop, LAST_WORD) => Ok(None),
         }
     }
@@ -252,13 +263,13 @@ impl Server {
     /// Serves requests until the connection ends, `None`, or rests. `accepted`: for a connection that has just come, when.
     async fn http1<S: Socket>(
         &self,
-        io: Box<ClientIo<S>>,
+        client: Box<ClientIo<S>>,
         who: Who,
         accepted: Option<Instant>,
-        used: &Arc<Use>,
     ) -> Result<Option<Box<ClientIo<S>>>, Fault> {
-        let service = self.service(who, accepted, used, Speaks::Http1);
-        let mut connection = http1_settings().serve_connection(TokioIo::new(io), service).with_upgrades();
+        let used = client.used();
+        let service = self.service(who, accepted, &used, Speaks::Http1);
+        let mut connection = http1_settings().serve_connection(TokioIo::new(client), service).with_upgrades();
         let mut stopping = pin!(self.stopping.wait());
         let ended = poll_fn(|cx| {
             // First the connection: a request that has arrived is served, also in the moment of the shutdown.
@@ -273,9 +284,9 @@ impl Server {
         if used.rests() {
             // What of the next head came together with the last one is kept.
             return Ok(connection.into_parts().map(|parts| {
-                let mut io = parts.io.into_inner();
-                io.unread(parts.read_buf);
-                io
+                let mut client = parts.io.into_inner();
+                client.unread(parts.read_buf);
+                client
             }));
         }
         // It finishes what it has begun and no more. After a hand-over it is not told: closed at once, it would lose the request
@@ -297,28 +308,30 @@ impl Server {
     }
 
     /// Waits for the next request of a resting connection; `false`: there will be none.
-    async fn rest<S: Socket>(&self, io: &mut ClientIo<S>) -> io::Result<bool> {
+    async fn rest<S: Socket>(&self, client: &mut ClientIo<S>) -> io::Result<bool> {
         let _resting = Resting::new(&self.proxy.resting);
         if self.rested.fetch_add(1, Ordering::Relaxed) == MANY {
             self.tidy.notify_one();
         }
         let mut stopping = pin!(self.stopping.wait());
-        poll_fn(|cx| match io.poll_rest(cx) {
+        poll_fn(|cx| match client.poll_rest(cx) {
             // First the client, as above; of what has just arrived the reactor may not have told yet.
-            Poll::Pending if self.stopping.is_raised() && io.has_arrived() => Poll::Pending,
+            Poll::Pending if self.stopping.is_raised() && client.has_arrived() => Poll::Pending,
             Poll::Pending => stopping.as_mut().poll(cx).map(|()| Ok(false)),
             readable => readable.map_ok(|()| true),
         })
         .await
     }
 
-    async fn http2<S: Socket>(&self, io: ClientIo<S>, who: Who, accepted: Instant, used: &Arc<Use>) -> Result<(), Fault> {
-        let service = self.service(who, Some(accepted), used, Speaks::Http2);
-        let connection = http2_settings().serve_connection(TokioIo::new(io), service);
+    async fn http2<S: Socket>(&self, mut client: Box<ClientIo<S>>, who: Who, accepted: Instant) -> Result<(), Fault> {
+        client.lift_read_limits();
+        let used = client.used();
+        let service = self.service(who, Some(accepted), &used, Speaks::Http2);
+        let connection = http2_settings().serve_connection(TokioIo::new(client), service);
         // The client is told which requests are still served, and sends the others elsewhere.
         let ending = async {
             tokio::select! {
-                () = unused(used, limits(who.front).idle) => {}
+                () = unused(&used, limits(who.front).idle) => {}
                 () = self.hand_over.cancelled() => {}
             }
         };
@@ -439,11 +452,11 @@ mod tests {
 
     #[test]
     fn a_connection_that_waits_is_small() {
-        fn size<F>(_: impl Fn(Arc<Server>, Client, Front, Instant) -> F) -> usize {
+        fn size<F>(_: impl Fn(Arc<Server>, io::Result<Box<ClientIo<TcpStream>>>, Who, Instant) -> F) -> usize {
             size_of::<F>()
         }
         let waiting = size(Server::carry);
-        assert!(waiting <= 704, "{waiting} bytes");
+        assert!(waiting <= 576, "{waiting} bytes");
         let io = size_of::<ClientIo<TcpStream>>();
         assert!(io <= 256, "{io} bytes");
     }
