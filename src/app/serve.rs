@@ -286,7 +286,7 @@ async fn look_around(world: Arc<World>, shutdown: CancellationToken) {
         }
         let _ = tokio::task::spawn_blocking(memory::give_back).await;
         if std::mem::take(&mut starting) {
-            memory::let_go_of_start();
+            memory::let_go_of_program();
         }
         if !pause(&world, &shutdown).await {
             return;

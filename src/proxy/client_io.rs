@@ -139,6 +139,8 @@ struct Reading {
     used: Arc<Use>,
     limits: Limits,
     phase: Phase,
+    /// A head has begun, and its time has not.
+    unclocked: bool,
     /// When its time is up.
     due: Instant,
     timer: Pin<Box<Sleep>>,
@@ -147,11 +149,11 @@ struct Reading {
 impl Reading {
     fn new(used: Arc<Use>, limits: Limits) -> Self {
         let due = Instant::now() + limits.head;
-        Self { used, limits, phase: Phase::Head, due, timer: Box::pin(tokio::time::sleep_until(due)) }
+        Self { used, limits, phase: Phase::Head, unclocked: false, due, timer: Box::pin(tokio::time::sleep_until(due)) }
     }
 
     fn head(&mut self) {
-        self.phase = Phase::Head;
+        (self.phase, self.unclocked) = (Phase::Head, false);
         self.due = Instant::now() + self.limits.head;
     }
 
@@ -163,13 +165,20 @@ impl Reading {
             (false, _) if got => Phase::Head,
             (false, _) => Phase::Idle,
         };
-        if phase != self.phase {
+        if got && phase != Phase::Busy {
+            // Most heads come whole: then this is the last look before the request is under way, and the clock is not asked.
+            self.unclocked |= self.phase != Phase::Head;
+            self.phase = phase;
+            return false;
+        }
+        if phase != self.phase || self.unclocked {
             self.phase = phase;
             match phase {
                 Phase::Busy => {}
                 Phase::Idle => self.due = Instant::now() + self.limits.idle,
                 Phase::Head => self.head(),
             }
+            self.unclocked = false;
         }
         match phase {
             Phase::Busy => false,

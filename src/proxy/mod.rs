@@ -149,15 +149,15 @@ impl Proxy {
         self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Serves one request that came in at `front` from `peer`; `came`: or the connection that brought it. It always has an
-    /// answer.
-    pub async fn handle(&self, front: Front, peer: Option<IpAddr>, request: Request<Incoming>, came: Instant) -> Response<Reply> {
+    /// Serves one request that came in at `front` from `peer`; `came`: when the connection that brought it did. It always
+    /// has an answer.
+    pub async fn handle(&self, front: Front, peer: Option<IpAddr>, request: Request<Incoming>, came: Option<Instant>) -> Response<Reply> {
         let started = Instant::now();
         let settings = self.settings();
         let (head, body) = request.into_parts();
         let bodiless = head.method == Method::HEAD && head.version == Version::HTTP_2;
         let response = match read(front, peer, &head, &settings) {
-            Ok(asked) => forward::Way::new(self, settings, front, asked, (came, started)).go(head, body).await,
+            Ok(asked) => forward::Way::new(self, settings, front, asked, (came.unwrap_or(started), started)).go(head, body).await,
             Err(failure) => respond::failure(&self.pages, respond::Reader { navigation: false, host: "" }, &failure),
         };
         // On HTTP/1 hyper leaves the body out by itself, and keeps its length.

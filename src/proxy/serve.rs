@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::{http1, http2};
@@ -86,6 +87,8 @@ struct Server {
     hand_over: CancellationToken,
     /// What `stop` says, for connections.
     stopping: Flag,
+    /// What `hand_over` says, for requests.
+    handed_over: Flag,
     /// The grace is over.
     cut: Flag,
     accepted: AtomicU64,
@@ -123,6 +126,7 @@ pub async fn serve(listeners: Vec<Listener>, proxy: Arc<Proxy>, lanes: Lanes, en
         lanes,
         cut: Flag::default(),
         stopping: Flag::default(),
+        handed_over: Flag::default(),
         proxy,
         connections: TaskTracker::new(),
         stop: ends.shutdown,
@@ -132,8 +136,10 @@ pub async fn serve(listeners: Vec<Listener>, proxy: Arc<Proxy>, lanes: Lanes, en
         tidy: Notify::new(),
     });
     let told = async {
-        server.stop.cancelled().await;
-        server.stopping.raise();
+        tokio::join!(
+            server.stop.cancelled().map(|()| server.stopping.raise()),
+            server.hand_over.cancelled().map(|()| server.handed_over.raise())
+        );
         std::future::pending().await
     };
     tokio::select! {
@@ -235,7 +241,7 @@ impl Server {
     }
 
     /// What is needed only at times is on the heap only then: this future lives as long as the connection.
-    async fn speak<S: Socket>(&self, client: io::Result<Box<ClientIo<S>>>, who: Who, accepted: Instant) -> Result<(), Fault> {
+    async fn speak<S: Socket>(self: &Arc<Self>, client: io::Result<Box<ClientIo<S>>>, who: Who, accepted: Instant) -> Result<(), Fault> {
         let mut client = client?;
         match Box::pin(self.begin(&mut client, limits(who.front))).await? {
             None => return Ok(()),
@@ -262,7 +268,7 @@ impl Server {
 
     /// Serves requests until the connection ends, `None`, or rests. `accepted`: for a connection that has just come, when.
     async fn http1<S: Socket>(
-        &self,
+        self: &Arc<Self>,
         client: Box<ClientIo<S>>,
         who: Who,
         accepted: Option<Instant>,
@@ -323,7 +329,7 @@ impl Server {
         .await
     }
 
-    async fn http2<S: Socket>(&self, mut client: Box<ClientIo<S>>, who: Who, accepted: Instant) -> Result<(), Fault> {
+    async fn http2<S: Socket>(self: &Arc<Self>, mut client: Box<ClientIo<S>>, who: Who, accepted: Instant) -> Result<(), Fault> {
         client.lift_read_limits();
         let used = client.used();
         let service = self.service(who, Some(accepted), &used, Speaks::Http2);
@@ -339,27 +345,26 @@ impl Server {
     }
 
     fn service(
-        &self,
+        self: &Arc<Self>,
         who: Who,
         accepted: Option<Instant>,
         used: &Arc<Use>,
         speaks: Speaks,
     ) -> impl HttpService<Incoming, ResBody = Reply, Error = Infallible, Future: Send + 'static> + use<> {
-        let (proxy, last, used) = (self.proxy.clone(), self.hand_over.clone(), used.clone());
+        let (server, used) = (self.clone(), used.clone());
         let first = AtomicBool::new(accepted.is_some());
         service_fn(move |request: Request<Incoming>| {
             let busy = Busy::new(&used);
-            let (proxy, last) = (proxy.clone(), last.clone());
+            let server = server.clone();
             // The first request of a connection came with it.
             let came = if first.swap(false, Ordering::Relaxed) { accepted } else { None };
             async move {
-                let came = came.unwrap_or_else(Instant::now);
-                let mut response: Response<Reply> = proxy.handle(who.front, who.peer, request, came).await;
+                let mut response: Response<Reply> = server.proxy.handle(who.front, who.peer, request, came).await;
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     busy.for_good();
                     return Ok(response);
                 }
-                if speaks == Speaks::Http1 && last.is_cancelled() {
+                if speaks == Speaks::Http1 && server.handed_over.is_raised() {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok::<_, Infallible>(response.map(|reply| reply.keep(busy)))

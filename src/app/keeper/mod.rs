@@ -263,7 +263,7 @@ impl Keeper {
             error!("the keeper itself stays what it was: {why}");
         }
         // From now on it waits, for weeks.
-        memory::let_go_of_start();
+        memory::let_go_of_program();
     }
 
     /// Collects every child that has ended, those of workers that are gone included: as the first process of a container this

@@ -1,5 +1,5 @@
 //! Gives back to the host what nothing needs any more: what glibc keeps of a burst of requests, in an arena for each thread, and
-//! the parts of the program that only its start went through.
+//! the parts of the program that only its start or the burst went through.
 //!
 //! It decides nothing about what acc holds.
 
@@ -15,6 +15,7 @@ pub fn give_back() {
     unsafe {
         if libc::mallinfo2().fordblks > WORTH {
             libc::malloc_trim(64 * 1024);
+            let_go_of_program();
         }
     }
 }
@@ -24,9 +25,9 @@ pub fn give_back() {
 pub fn give_back() {}
 
 /// Lets go of the program's code and constants. What is needed comes back by a fault, from the page cache and not from the disk,
-/// 64 KiB at a time; what only the start needed (command line, settings, templates, migrations) does not, and the host may use
-/// its memory for something else. Takes well under a millisecond here, and a tenth of one of the next request.
-pub fn let_go_of_start() {
+/// 64 KiB at a time; what was needed once (command line, settings, templates, migrations) does not, and the host may use its
+/// memory for something else. It costs the next request a tenth of a millisecond.
+pub fn let_go_of_program() {
     #[expect(unsafe_code, reason = "a question to the dynamic linker")]
     // SAFETY: the function given is called only within this call, and takes no pointer of ours.
     unsafe {
@@ -68,7 +69,7 @@ mod tests {
             of("Rss:") - of("Anonymous:")
         };
         let before = mapped();
-        super::let_go_of_start();
+        super::let_go_of_program();
         let after = mapped();
         assert!(after < before, "{before} KiB, then {after}");
     }
