@@ -253,7 +253,7 @@ impl<'a> Way<'a> {
     }
 
     async fn send_once(&self, pass: &dyn Pass, request: Box<Request<SendBody>>, flag: &FaultFlag) -> Sent {
-        match self.proxy.upstreams.request(pass.gate(), *request).await {
+        match self.proxy.upstreams.request(pass.gate(), request).await {
             Ok(response) => Sent::Answer(response),
             Err(UpstreamError::Connect { request, source }) => {
                 tracing::debug!(instance = %pass.gate().name, error = %source, "no connection to an awake instance");

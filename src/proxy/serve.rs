@@ -358,7 +358,8 @@ impl Server {
             let server = server.clone();
             // The first request of a connection came with it.
             let came = if first.swap(false, Ordering::Relaxed) { accepted } else { None };
-            async move {
+            // On the heap: hyper moves this about several times, and keeps the space for one as long as the connection lasts.
+            Box::pin(async move {
                 let mut response: Response<Reply> = server.proxy.handle(who.front, who.peer, request, came).await;
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     busy.for_good();
@@ -368,7 +369,7 @@ impl Server {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok::<_, Infallible>(response.map(|reply| reply.keep(busy)))
-            }
+            })
         })
     }
 

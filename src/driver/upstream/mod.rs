@@ -139,26 +139,27 @@ impl Upstreams {
     ///
     /// # Errors
     /// See [`UpstreamError`]: either the instance never saw the request, or it may have.
-    pub async fn request(&self, gate: &Gate, req: Request<SendBody>) -> Result<Response<ReceiveBody>, UpstreamError> {
+    pub async fn request(&self, gate: &Gate, req: Box<Request<SendBody>>) -> Result<Response<ReceiveBody>, UpstreamError> {
         let mut req = req;
         if self.shared.pooling.load(Ordering::Acquire) {
             let pool = self.pool(gate);
             match Self::over_parked(&pool, req).await {
                 Ok(done) => return done,
-                Err((unsent, copy)) => return self.over_fresh(gate, Some(pool), unsent, copy).await,
+                // Rare, and too large to be part of every request.
+                Err((unsent, copy)) => return Box::pin(self.over_fresh(gate, Some(pool), unsent, copy)).await,
             }
         }
         if !req.headers().contains_key(header::UPGRADE) {
             req.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
         }
-        self.over_fresh(gate, None, req, None).await
+        Box::pin(self.over_fresh(gate, None, req, None)).await
     }
 
     /// Tries parked connections; gives the request back when none of them took it, and a copy if one was made.
     async fn over_parked(
         pool: &Arc<Pool>,
-        mut req: Request<SendBody>,
-    ) -> Result<Result<Response<ReceiveBody>, UpstreamError>, (Request<SendBody>, Spare)> {
+        mut req: Box<Request<SendBody>>,
+    ) -> Result<Result<Response<ReceiveBody>, UpstreamError>, (Box<Request<SendBody>>, Spare)> {
         // What may not be sent twice asks the kernel first whether the other side has closed; what may finds out by itself.
         let ask = !is_safe(&req);
         let mut copy = None;
@@ -166,9 +167,9 @@ impl Upstreams {
             copy = copy.or_else(|| spare(&req));
             match link.send(req).await {
                 Ok(response) => return Ok(Ok(response)),
-                Err(SendFault::Unsent(request)) => req = *request,
+                Err(SendFault::Unsent(request)) => req = request,
                 Err(SendFault::Lost(source)) => match copy {
-                    Some(copy) if !ask => return Err((*copy, None)),
+                    Some(copy) if !ask => return Err((copy, None)),
                     again => return Ok(Err(UpstreamError::Broken { reused: true, again, source })),
                 },
             }
@@ -180,12 +181,12 @@ impl Upstreams {
         &self,
         gate: &Gate,
         pool: Option<Arc<Pool>>,
-        req: Request<SendBody>,
+        req: Box<Request<SendBody>>,
         copy: Spare,
     ) -> Result<Response<ReceiveBody>, UpstreamError> {
         let link = match Link::connect(&gate.listen, self.owner_of(gate), pool).await {
             Ok(link) => link,
-            Err(source) => return Err(UpstreamError::Connect { request: Box::new(req), source }),
+            Err(source) => return Err(UpstreamError::Connect { request: req, source }),
         };
         let again = copy.or_else(|| spare(&req));
         match link.send(req).await {
