@@ -67,6 +67,8 @@ fn database(count: usize) -> (tempfile::TempDir, Store) {
     let launch = Launch {
         argv: vec!["/usr/bin/app".into(), "--socket".into(), "/run/acc/sock/app.sock".into()],
         env: vec![("LANG".into(), "C.UTF-8".into())],
+        handed: false,
+        notifies: false,
         health: None,
         stop_signal: 15,
         start_timeout: None,

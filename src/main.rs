@@ -34,6 +34,9 @@ impl Engine for App {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = app::launch(std::env::args_os()) {
+        return ExitCode::from(code);
+    }
     output::short_panics();
     // A panic has been reported by then; only the exit code is left to say.
     let exit = std::panic::catch_unwind(|| cli::run(&App, std::env::args_os(), &Env::from_process()));

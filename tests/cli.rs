@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use acc::domain::model::{ListenKind, Model, Param};
+use acc::domain::model::{ListenKind, Model, Param, Ready};
 use acc::domain::time::WallTime;
 use acc::interface::cli::show;
 use acc::prove::report::{Fault, Report, Spread, Strikes, Tally};
@@ -56,6 +56,8 @@ fn instances() -> Vec<InstanceView> {
         hosts: vec!["shop.apps.localhost".to_owned(), "shop.example.org".to_owned()],
         url: "http://shop.apps.localhost:8080/".to_owned(),
         listen: ListenView::Unix("/run/acc/sock/shop/app.sock".to_owned()),
+        handed: true,
+        notifies: true,
         pid: Some(4242),
         owner: Some("ann@example.org".to_owned()),
         idle_timeout_s: 900.0,
@@ -77,6 +79,8 @@ fn instances() -> Vec<InstanceView> {
         hosts: vec!["wiki-of-the-whole-department.apps.localhost".to_owned()],
         url: "http://wiki-of-the-whole-department.apps.localhost:8080/".to_owned(),
         listen: ListenView::Tcp("127.0.0.1:20001".to_owned()),
+        handed: false,
+        notifies: false,
         pid: None,
         owner: None,
         idle_timeout_s: 90.5,
@@ -130,6 +134,7 @@ fn models() -> Vec<Model> {
         dir: PathBuf::from("/var/lib/acc/models").join(name),
         description: format!("The model {name}"),
         listen,
+        ready: Ready::Socket,
         command: vec!["true".to_owned()],
         health: None,
         stop_signal: 15,

@@ -16,6 +16,7 @@ mod e2e {
     pub mod crowd;
     pub mod database;
     pub mod gone;
+    pub mod handed;
     pub mod hosts;
     pub mod life;
     pub mod longer;
@@ -61,6 +62,15 @@ suite! {
         a_start_that_fails_is_told_to_everybody_who_waits
         two_monitor_passes_at_once
         nobody_loses_a_request_to_idle_stops
+    }
+    handed {
+        a_crowd_on_a_handed_socket_makes_one_start
+        it_ends_before_it_accepts_and_everybody_is_told
+        it_is_ready_when_it_says_so
+        a_script_says_it_for_the_application
+        it_never_says_that_it_is_ready
+        the_server_is_killed_while_it_wakes
+        the_server_is_upgraded_while_it_wakes
     }
     server {
         it_is_killed_while_instances_are_awake

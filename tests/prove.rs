@@ -27,6 +27,7 @@ suite! {
     stops {
         nothing_is_lost_on_a_unix_socket
         nothing_is_lost_on_a_port
+        nothing_is_lost_on_a_handed_socket
         nothing_is_lost_when_it_takes_long_to_end
         a_request_that_outlasts_the_drain_is_finished_by_the_application
     }

@@ -9,6 +9,7 @@ mod lock;
 mod places;
 mod serve;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +46,17 @@ const LOG_MAX: u64 = 10 * 1024 * 1024;
 /// Program sections of sleepers that supervisord keeps: a wake from one of them needs no `reloadConfig`, which costs 3 ms. More
 /// of them would cost at every turn of its loop, in which it looks at all it has.
 const SECTIONS_KEPT: usize = 64;
+
+/// The hidden word that makes acc a launcher. Known to [`launch`] alone, which looks before anything is parsed.
+const LAUNCH: &str = "launch";
+
+/// When acc was called as the launcher of an instance: becomes the instance, and returns only with the exit code of one that
+/// could not. Nothing else of acc may have begun: it is on the way of a wake, and must stay the only thread.
+#[must_use]
+pub fn launch(mut args: impl Iterator<Item = OsString>) -> Option<u8> {
+    let (_, word, file, after) = (args.next()?, args.next()?, args.next()?, args.next());
+    (word == LAUNCH && after.is_none()).then(|| crate::driver::supervisor::supervisord::launch(file.as_ref()))
+}
 
 /// The drivers of one installation.
 struct Drivers {
@@ -187,6 +199,7 @@ fn supervisord(config: &Config, templates: Arc<Templates>) -> SupervisordSetting
         pid_dir: config.pid_dir(),
         log_max: LOG_MAX,
         keep: SECTIONS_KEPT,
+        launcher: vec![own_binary().display().to_string(), LAUNCH.into()],
         program: None,
         templates,
     }

@@ -294,6 +294,11 @@ impl Config {
     pub fn socket(&self, name: &str) -> PathBuf {
         self.socket_dir(name).join("app.sock")
     }
+    /// Where an instance says that it is ready, if it says so.
+    #[must_use]
+    pub fn notify_socket(&self, name: &str) -> PathBuf {
+        self.run.join("notify").join(format!("{name}.sock"))
+    }
     /// Pid files of the builtin supervisor.
     #[must_use]
     pub fn pid_dir(&self) -> PathBuf {

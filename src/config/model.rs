@@ -15,13 +15,19 @@ use super::reader::{Faults, Section};
 use super::suggest::{closest, did_you_mean};
 use super::value::{self, Parsed};
 use super::{template, tree};
-use crate::domain::model::{ListenKind, Model, Param};
+use crate::domain::model::{ListenKind, Model, Param, Ready};
 use crate::domain::name::is_label;
 
 pub use super::shipped::{SHIPPED, install_shipped};
 
 /// The file that makes a folder a model.
 const FILE: &str = "model.toml";
+
+/// How instances can listen.
+const LISTEN: &[(&str, ListenKind)] = &[("unix", ListenKind::Unix), ("tcp", ListenKind::Tcp), ("fd", ListenKind::Fd)];
+
+/// Variables that acc sets itself, at each start.
+const OURS: &[&str] = &["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET"];
 
 /// Signals an application may want as its stop signal.
 const STOP_SIGNALS: &[Signal] = &[
@@ -155,7 +161,8 @@ fn read(root: &Section<'_>, name: String, dir: &Path) -> Model {
         name,
         dir: dir.to_owned(),
         description: root.or("description", String::new(), value::line),
-        listen: root.or("listen", ListenKind::Unix, value::one_of(&[("unix", ListenKind::Unix), ("tcp", ListenKind::Tcp)])),
+        listen: root.or("listen", ListenKind::Unix, value::one_of(LISTEN)),
+        ready: root.or("ready", Ready::Socket, value::one_of(&[("socket", Ready::Socket), ("notify", Ready::Notify)])),
         command: root.list("command", template_line).unwrap_or_default(),
         health: root.optional("health", health),
         stop_signal: root.or("stop_signal", Signal::SIGTERM as i32, stop_signal),
@@ -213,6 +220,9 @@ fn variable(name: &str, v: &DeValue<'_>) -> Parsed<String> {
     let first = name.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
     if !first || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
         return Err("the name of a variable must be of letters, digits and _, and not begin with a digit".to_owned());
+    }
+    if OURS.contains(&name) {
+        return Err("is set by acc: see `listen = \"fd\"` and `ready = \"notify\"`".to_owned());
     }
     let text = scalar(v)?;
     template::check(&text).map_err(|fault| format!("not a template: {}", fault.why))?;

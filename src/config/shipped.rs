@@ -17,6 +17,7 @@ use super::tree::put;
 /// Path below the models folder, and text.
 pub const SHIPPED: &[(&str, &str)] = &[
     ("hello/model.toml", include_str!("../../models/hello/model.toml")),
+    ("hello-fd/model.toml", include_str!("../../models/hello-fd/model.toml")),
     ("hello-tcp/model.toml", include_str!("../../models/hello-tcp/model.toml")),
     ("python-http/model.toml", include_str!("../../models/python-http/model.toml")),
     ("python-http/files/app.py", include_str!("../../models/python-http/files/app.py")),

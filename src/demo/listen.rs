@@ -1,4 +1,4 @@
-//! Where the demo application listens: a unix socket or a loopback port, both with a long backlog.
+//! Where the demo application listens: a unix socket or a loopback port, both with a long backlog, or a socket it is handed.
 //!
 //! It removes a socket left by an earlier run and nothing else; it never removes its own at the end (whoever stopped it may
 //! already have started the next one there).
@@ -31,8 +31,9 @@ impl Listener {
     pub(super) fn bind(socket: Option<&Path>, port: Option<u16>) -> anyhow::Result<Self> {
         match (socket, port) {
             (Some(path), None) => unix(path),
+            (None, None) => handed(),
             (None, Some(port)) => tcp(port).with_context(|| format!("could not listen on port `{port}`")),
-            _ => bail!("one of `--socket` and `--port` is needed"),
+            (Some(_), Some(_)) => bail!("only one of `--socket` and `--port` can be had"),
         }
     }
 
@@ -70,6 +71,16 @@ fn unix(path: &Path) -> anyhow::Result<Listener> {
     };
     let listener = bind().with_context(|| format!("could not listen on `{}`", path.display()))?;
     Ok(Listener::Unix(listener, path.to_owned()))
+}
+
+/// The first socket of those that whoever started this process hands over.
+fn handed() -> anyhow::Result<Listener> {
+    let mut given = listenfd::ListenFd::from_env();
+    let listener = given.take_unix_listener(0).context("the socket that was handed over cannot be used")?;
+    let Some(listener) = listener else { bail!("`--socket` or `--port` is needed when no socket is handed over") };
+    let address = listener.local_addr().ok().and_then(|a| a.as_pathname().map(Path::to_owned)).unwrap_or_default();
+    listener.set_nonblocking(true)?;
+    Ok(Listener::Unix(UnixListener::from_std(listener)?, address))
 }
 
 fn tcp(port: u16) -> io::Result<Listener> {

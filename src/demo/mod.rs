@@ -1,6 +1,7 @@
 //! `acc demo-app`: the small HTTP application behind the model `hello`, for the demo and for tests.
 //!
-//! It answers on a unix socket or a loopback port, can be told to misbehave, ends gracefully on SIGTERM, and can write down
+//! It answers on a unix socket or a loopback port, or on the socket it is handed (`sd_listen_fds(3)`), says when it is ready to
+//! whoever asks for that (`sd_notify(3)`), can be told to misbehave, ends gracefully on SIGTERM, and can write down
 //! every start, stop and request with its time, so that a test can count what was lost or done twice. It stands apart from the
 //! rest of acc on purpose: an application must not share code with what is to keep it running.
 
@@ -28,7 +29,7 @@ use log::Log;
 /// From SIGTERM to the exit at the latest, whatever is still in flight.
 const FINISH_LIMIT: Duration = Duration::from_secs(10);
 
-/// What the demo application is told on its command line. Exactly one of `socket` and `port` is needed to listen.
+/// What the demo application is told on its command line. With neither `socket` nor `port` it must be handed a socket.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Options {
     /// Listen on this unix socket; a socket left there by an earlier run is replaced.
@@ -46,6 +47,12 @@ pub struct Options {
     /// Wait this long before exiting, after all that was in flight has ended.
     #[arg(long, value_parser = humantime::parse_duration, default_value = "0s", value_name = "DURATION")]
     pub finish_delay: Duration,
+    /// Say that it is ready (when `NOTIFY_SOCKET` is there) this long after it began to listen; it answers meanwhile.
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "0s", value_name = "DURATION")]
+    pub ready_delay: Duration,
+    /// Whom to tell that it is ready; nobody as a rule.
+    #[arg(long, env = "NOTIFY_SOCKET", value_name = "PATH", hide = true)]
+    pub notify_socket: Option<PathBuf>,
     /// Append a line for every start, stop and request to this file; empty: none.
     #[arg(long, env = "APP_LOG", value_name = "FILE", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub log: Option<PathBuf>,
@@ -96,11 +103,31 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     } else {
         let listener = Listener::bind(options.socket.as_deref(), options.port)?;
         greet(&options.name, &listener);
+        let _ready = options.notify_socket.is_some().then(|| AbortOnDrop(tokio::spawn(say_ready(options.ready_delay, Arc::clone(&log)))));
         serve(listener, &options, &log, &mut end).await;
         tokio::time::sleep(options.finish_delay).await;
     }
     log.write("EXIT", "");
     Ok(())
+}
+
+/// Ends the task when it goes.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Tells whoever started it, if asked to; a failure is nobody's loss but the starter's.
+async fn say_ready(delay: Duration, log: Arc<Log>) {
+    if !delay.is_zero() {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Status("listening, not ready yet")]);
+        tokio::time::sleep(delay).await;
+    }
+    log.write("READY", "");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 }
 
 /// Accepts until told to end; then nothing more is accepted and what was accepted is finished.

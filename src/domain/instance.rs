@@ -39,7 +39,7 @@ impl Wanted {
 /// Where an instance listens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Listen {
-    /// A unix socket the application binds.
+    /// A unix socket the application binds, or is handed.
     Unix(PathBuf),
     /// A loopback TCP address.
     Tcp(SocketAddr),
@@ -72,6 +72,10 @@ pub struct Launch {
     pub argv: Vec<String>,
     /// The whole environment of the process, nothing else is passed.
     pub env: Vec<(String, String)>,
+    /// It gets its unix socket handed over, listening, as descriptor 3.
+    pub handed: bool,
+    /// It tells by itself that it is ready (`sd_notify(3)`).
+    pub notifies: bool,
     /// Path of the health check; without it an accepted connection is enough.
     pub health: Option<String>,
     /// Signal number that asks it to stop.

@@ -11,6 +11,17 @@ pub enum ListenKind {
     Unix,
     /// A loopback TCP port that acc chooses.
     Tcp,
+    /// The unix socket too, but handed over: bound and listening, as descriptor 3 (`LISTEN_FDS`, `sd_listen_fds(3)`).
+    Fd,
+}
+
+/// What tells that instances of a model are ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ready {
+    /// Somebody accepts connections where it listens.
+    Socket,
+    /// It says so itself: `READY=1` on `NOTIFY_SOCKET`, see `sd_notify(3)`.
+    Notify,
 }
 
 /// One parameter of a model.
@@ -37,6 +48,8 @@ pub struct Model {
     pub description: String,
     /// How it listens.
     pub listen: ListenKind,
+    /// How it is known to be ready, before `health` is asked.
+    pub ready: Ready,
     /// Program and arguments, each a template.
     pub command: Vec<String>,
     /// Path that must answer 2xx or 3xx before the instance counts as awake.

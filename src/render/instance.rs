@@ -14,7 +14,7 @@ use super::RenderError;
 use crate::config::template;
 use crate::config::tree::{self, Entry, Kind};
 use crate::domain::instance::Launch;
-use crate::domain::model::Model;
+use crate::domain::model::{ListenKind, Model, Ready};
 
 /// Where programs are looked for: the usual places, whatever acc itself was started with.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -94,6 +94,8 @@ pub fn launch(model: &Model, ctx: &Context) -> Result<Launch, RenderError> {
     Ok(Launch {
         argv,
         env,
+        handed: model.listen == ListenKind::Fd,
+        notifies: model.ready == Ready::Notify,
         health: model.health.clone(),
         stop_signal: model.stop_signal,
         start_timeout: model.start_timeout,

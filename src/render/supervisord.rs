@@ -1,30 +1,16 @@
 //! supervisord's texts: its own configuration, and a section for each instance and service.
 //!
-//! An instance writes to its log itself: `/bin/sh -c 'exec "$@" >>"$0" 2>&1' LOG …` opens it. Through a pipe of supervisord's it
-//! would meet a broken one at its next line after supervisord has died, and many applications answer nothing any more then.
-//!
-//! A value on its way to the process goes through up to five readers, each with its own special characters: the INI parser
-//! (` ;` and ` #` begin a comment, lines end), a textual search for the placeholder of the folder (`(here)` after a percent sign), `%` formatting,
-//! the shell-like splitter of Python, and `env -S`. All that is known of them is here; nothing else writes these files. What
-//! they cannot carry is refused, never altered.
-//!
-//! Its command is run as `env -i -S '…'`: its environment is exactly its own, whatever supervisord has in its environment or
-//! adds to it. Values travel in variables of supervisord's `environment` under names made here and are put together by
-//! `env`, since values may be secrets and command lines are for everybody to read. Only characters that the splitter of
-//! `environment` cannot carry (quotes, `%`, `;`, `#`, line ends) stand in the command line, for the millisecond that
-//! `env` lives.
+//! A value on its way to supervisord goes through several readers, each with its own special characters: the INI parser (` ;`
+//! and ` #` begin a comment, lines end), a textual search for the placeholder of the folder (`(here)` after a percent sign), `%`
+//! formatting, and the shell-like splitter of Python. All that is known of them is here; nothing else writes these files. What
+//! they cannot carry is refused, never altered. What instances are told does not come this way: see
+//! `driver::supervisor::supervisord`'s launcher.
 
 use std::path::Path;
 
 use serde::Serialize;
 
 use super::{RenderError, Templates};
-
-/// Longest single argument that Linux passes to a program, with room for what is added.
-const ARGUMENT_MAX: usize = 120_000;
-
-/// What `/bin/sh` is told: the log is its argument 0, the command are the others. A constant, nothing is put into it.
-const INTO_LOG: &str = "exec \"$@\" >>\"$0\" 2>&1";
 
 /// Stands for nothing in a value that goes through `%` formatting; it parts characters that would mean something together.
 const NOTHING: &str = "%(here).0s";
@@ -65,24 +51,14 @@ pub struct DaemonText<'a> {
 pub struct ProgramText<'a> {
     /// Name of the section.
     pub name: &'a str,
-    /// The program `env`.
-    pub env_program: &'a Path,
-    /// The program to become.
-    pub program: &'a Path,
-    /// Its arguments, without argument 0.
-    pub args: &'a [String],
-    /// Its whole environment.
-    pub env: &'a [(String, String)],
-    /// Its working directory.
-    pub dir: &'a Path,
-    /// Its log.
-    pub log: &'a Path,
+    /// Program and first arguments of its launcher.
+    pub launcher: &'a [String],
+    /// What the launcher reads: its last argument.
+    pub spec: &'a Path,
     /// Number of its stop signal.
     pub stop_signal: i32,
     /// Seconds until supervisord kills it by itself.
     pub stop_wait: u64,
-    /// User to run as.
-    pub user: Option<&'a str>,
 }
 
 /// What the section of a service needs.
@@ -133,28 +109,16 @@ pub fn program(templates: &Templates, text: &ProgramText<'_>) -> Result<String, 
     struct Values<'a> {
         name: &'a str,
         command: String,
-        environment: String,
-        dir: String,
-        user: String,
         stop_signal: i32,
         stop_wait: u64,
     }
-    let shim = Shim::new(text)?;
-    let values = Values {
-        name: text.name,
-        command: format!(
-            "/bin/sh -c {} {} {} -i -S {}",
-            word("its shell's words", INTO_LOG)?,
-            word("its log", path_text("its log", text.log)?)?,
-            word("the program `env`", path_text("the program `env`", text.env_program)?)?,
-            shim.split
-        ),
-        environment: shim.environment,
-        dir: plain("its working directory", path_text("its working directory", text.dir)?)?,
-        user: text.user.map(|user| plain("its user", user)).transpose()?.unwrap_or_default(),
-        stop_signal: text.stop_signal,
-        stop_wait: text.stop_wait,
-    };
+    let mut command = String::new();
+    for given in text.launcher {
+        command.push_str(&word("its launcher", given)?);
+        command.push(' ');
+    }
+    command.push_str(&word("its launcher's file", path_text("its launcher's file", text.spec)?)?);
+    let values = Values { name: text.name, command, stop_signal: text.stop_signal, stop_wait: text.stop_wait };
     Ok(templates.render("supervisord/program.conf", &values)?)
 }
 
@@ -183,77 +147,6 @@ pub fn service(templates: &Templates, text: &ServiceText<'_>) -> Result<String, 
         autostart: text.autostart,
     };
     Ok(templates.render("supervisord/service.conf", &values)?)
-}
-
-/// The two halves of an instance's command: what `env -S` splits, and the variables it puts values together from.
-struct Shim {
-    split: String,
-    environment: String,
-}
-
-impl Shim {
-    fn new(text: &ProgramText<'_>) -> Result<Self, SectionError> {
-        let mut pieces: Vec<String> = Vec::new();
-        let mut words: Vec<String> = Vec::new();
-        for (name, value) in text.env {
-            let what = format!("variable `{}`", name.escape_default());
-            let value = put_together(&what, value, &mut pieces)?;
-            words.push(format!("\"{}={value}\"", split_escape(&what, name)?));
-        }
-        let program = path_text("its program", text.program)?;
-        if program.contains('=') {
-            return Err(unfit("its program", "`env` takes a path with `=` for a variable"));
-        }
-        words.push(format!("\"{}\"", split_escape("its program", program)?));
-        for (number, arg) in text.args.iter().enumerate() {
-            words.push(format!("\"{}\"", split_escape(&format!("argument {}", number + 1), arg)?));
-        }
-        let split = words.join(" ");
-        if split.len() > ARGUMENT_MAX || pieces.iter().any(|piece| piece.len() > ARGUMENT_MAX) {
-            return Err(unfit("its command and environment", "together they are too long"));
-        }
-        let pieces = pieces.iter().enumerate().map(|(n, piece)| format!("ACC{n}=\"{piece}\""));
-        // For `env` alone: in any other locale than this it reads a dozen files first.
-        let environment: Vec<String> = std::iter::once("LC_ALL=\"C\"".to_owned()).chain(pieces).collect();
-        Ok(Self { split: word("its command", &split)?, environment: environment.join(",") })
-    }
-}
-
-/// A value as `env -S` shall put it together: `${ACC0}` for each piece that `environment` can carry, the rest as it is.
-fn put_together(what: &str, value: &str, pieces: &mut Vec<String>) -> Result<String, SectionError> {
-    let carried = |c: char| !c.is_control() && !['"', '\'', '%', ';', '#'].contains(&c);
-    let mut out = String::new();
-    let mut rest = value;
-    while let Some(first) = rest.chars().next() {
-        let end = rest.find(|c| carried(c) != carried(first)).unwrap_or(rest.len());
-        let (piece, after) = rest.split_at(end);
-        if carried(first) {
-            out.push_str(&format!("${{ACC{}}}", pieces.len()));
-            pieces.push(piece.to_owned());
-        } else {
-            out.push_str(&split_escape(what, piece)?);
-        }
-        rest = after;
-    }
-    Ok(out)
-}
-
-/// A text within double quotes of `env -S`.
-fn split_escape(what: &str, text: &str) -> Result<String, SectionError> {
-    let mut out = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        match c {
-            '"' | '\\' | '$' => out.extend(['\\', c]),
-            '\n' => out.push_str("\\n"),
-            '\t' => out.push_str("\\t"),
-            '\r' => out.push_str("\\r"),
-            '\x0b' => out.push_str("\\v"),
-            '\x0c' => out.push_str("\\f"),
-            c if c.is_control() => return Err(unfit(what, "it holds a control character")),
-            c => out.push(c),
-        }
-    }
-    Ok(out)
 }
 
 /// One word of a `command`: for the INI parser, `%` formatting and Python's `shlex.split`.
@@ -310,61 +203,27 @@ fn unfit(what: &str, why: &'static str) -> SectionError {
 mod tests {
     use super::*;
 
-    fn text<'a>(args: &'a [String], env: &'a [(String, String)]) -> ProgramText<'a> {
-        ProgramText {
-            name: "shop",
-            env_program: Path::new("/usr/bin/env"),
-            program: Path::new("/usr/bin/python3"),
-            args,
-            env,
-            dir: Path::new("/srv/a 100% ;b"),
-            log: Path::new("/srv/100%.log"),
-            stop_signal: 15,
-            stop_wait: 10,
-            user: None,
-        }
-    }
-
     #[test]
-    fn a_section_keeps_values_out_of_the_command_line() {
-        let args = ["-c".to_owned(), "it's 5% ;".to_owned()];
-        let env = [("TOKEN".to_owned(), "se\"cret".to_owned()), ("EMPTY".to_owned(), String::new())];
-        let section = program(&Templates::new(None).unwrap(), &text(&args, &env)).unwrap();
+    fn a_section_names_the_launcher_and_its_file() {
+        let launcher = ["/opt/a 100% ;b/acc".to_owned(), "launch".to_owned()];
+        let spec = Path::new("/srv/it's #1.json");
+        let text = ProgramText { name: "shop", launcher: &launcher, spec, stop_signal: 15, stop_wait: 10 };
+        let section = program(&Templates::new(None).unwrap(), &text).unwrap();
         let command = section.lines().find(|l| l.starts_with("command")).unwrap();
-        assert_eq!(
-            command,
-            "command = /bin/sh -c 'exec \"$@\" >>\"$0\" 2>&1' '/srv/100%%''.log' '/usr/bin/env' -i -S '\"TOKEN=${ACC0}\\\"${ACC1}\" \"EMPTY=\" \"/usr/bin/python3\" \"-c\" \
-             \"it'\"'\"'s 5%%'' '';\"'"
-        );
-        assert!(section.contains("\nenvironment = LC_ALL=\"C\",ACC0=\"se\",ACC1=\"cret\"\n"), "{section}");
-        assert!(section.contains("\ndirectory = /srv/a 100%%%(here).0s %(here).0s;b\n"), "{section}");
-        assert!(!section.contains("\nuser ="), "{section}");
+        assert_eq!(command, "command = '/opt/a 100%%'' '';b/acc' 'launch' '/srv/it'\"'\"'s ''#1.json'");
     }
 
     #[test]
-    fn without_an_environment_there_is_only_that_of_env_itself() {
-        let section = program(&Templates::new(None).unwrap(), &text(&[], &[])).unwrap();
-        assert!(section.contains("\nenvironment = LC_ALL=\"C\"\n"), "{section}");
-    }
-
-    #[test]
-    fn what_cannot_be_carried_is_refused_and_not_shown() {
+    fn what_cannot_be_carried_is_refused() {
         let templates = Templates::new(None).unwrap();
-        let why = |args: &[&str], env: &[(&str, &str)], program_path: &str| {
-            let args: Vec<String> = args.iter().map(|a| (*a).to_owned()).collect();
-            let env: Vec<_> = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-            let text = ProgramText { program: Path::new(program_path), ..text(&args, &env) };
-            program(&templates, &text).unwrap_err().to_string()
-        };
-        assert_eq!(why(&["a", "b\x01"], &[], "/x"), "supervisord cannot pass on argument 2: it holds a control character");
-        assert_eq!(why(&[], &[("K", "secret\x1b")], "/x"), "supervisord cannot pass on variable `K`: it holds a control character");
-        assert!(why(&[], &[], "/a=b").contains("its program"));
-        assert!(why(&[&"x".repeat(ARGUMENT_MAX)], &[], "/x").contains("too long"));
-        let dir = ProgramText { dir: Path::new("/ends with a blank "), ..text(&[], &[]) };
-        assert!(program(&templates, &dir).is_err());
+        let odd = ["/x".to_owned(), "b\x01".to_owned()];
+        let text = ProgramText { name: "shop", launcher: &odd, spec: Path::new("/s"), stop_signal: 15, stop_wait: 10 };
+        let why = program(&templates, &text).unwrap_err().to_string();
+        assert_eq!(why, "supervisord cannot pass on its launcher: it holds a control character");
         let daemon_text =
             DaemonText { dir: Path::new("/a[b]"), socket: Path::new("/s"), pid_file: Path::new("/p"), log: Path::new("/l"), root: false };
         assert!(daemon(&templates, &daemon_text).is_err());
+        assert!(daemon(&templates, &DaemonText { dir: Path::new("/ends with a blank "), ..daemon_text }).is_err());
         let fine = daemon(&templates, &DaemonText { dir: Path::new("/a"), ..daemon_text }).unwrap();
         assert!(!fine.contains("user ="), "{fine}");
     }

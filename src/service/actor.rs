@@ -20,6 +20,7 @@ use crate::domain::instance::Process;
 use crate::domain::lifecycle::{self, Effect, Event, Failure, Machine, Note, Phase};
 use crate::domain::time::Timestamp;
 use crate::driver::activity::Target;
+use crate::driver::probe::Ear;
 use crate::driver::supervisor::{Program, SupervisorError};
 use crate::store::Save;
 
@@ -42,6 +43,8 @@ pub(super) struct Message {
     event: Event,
     reply: Option<oneshot::Sender<Reply>>,
     permit: Option<Turn>,
+    /// Where the process that was started says that it is ready.
+    ear: Option<Ear>,
     /// Only true as long as this is.
     seen: Option<Snapshot>,
 }
@@ -49,17 +52,17 @@ pub(super) struct Message {
 impl Message {
     /// Something that has happened; nobody waits.
     pub(super) fn fact(event: Event) -> Self {
-        Self { event, reply: None, permit: None, seen: None }
+        Self { event, reply: None, permit: None, ear: None, seen: None }
     }
 
     /// Something that was found out while the instance was as `seen`: if it has moved on, nobody knows any more.
     pub(super) fn found(event: Event, seen: Snapshot) -> Self {
-        Self { event, reply: None, permit: None, seen: Some(seen) }
+        Self { event, reply: None, permit: None, ear: None, seen: Some(seen) }
     }
 
     /// Something asked for.
     pub(super) fn request(event: Event, reply: oneshot::Sender<Reply>) -> Self {
-        Self { event, reply: Some(reply), permit: None, seen: None }
+        Self { event, reply: Some(reply), permit: None, ear: None, seen: None }
     }
 }
 
@@ -72,6 +75,7 @@ pub(super) struct Actor {
     probe: Option<AbortHandle>,
     timer: Option<AbortHandle>,
     permit: Option<Turn>,
+    ear: Option<Ear>,
     unsaved: bool,
 }
 
@@ -82,7 +86,7 @@ impl Actor {
         outbox: mpsc::WeakUnboundedSender<Message>,
         inbox: mpsc::UnboundedReceiver<Message>,
     ) -> Self {
-        Self { world, handle, outbox, inbox, probe: None, timer: None, permit: None, unsaved: false }
+        Self { world, handle, outbox, inbox, probe: None, timer: None, permit: None, ear: None, unsaved: false }
     }
 
     /// Runs until the instance sleeps and nobody holds it.
@@ -190,6 +194,9 @@ impl Actor {
         if message.permit.is_some() {
             self.permit = message.permit;
         }
+        if message.ear.is_some() {
+            self.ear = message.ear;
+        }
         if self.handle.machine().phase() != Phase::Waking {
             self.rest_probe();
         }
@@ -275,7 +282,7 @@ impl Actor {
     fn spawn(&self, run: u64) {
         let (world, outbox) = (self.world.clone(), self.outbox.clone());
         let program = launch::program(&world, &self.handle.instance);
-        let question = launch::question(&self.handle.instance);
+        let question = launch::question(&self.world, &self.handle.instance);
         let handle = Arc::downgrade(&self.handle);
         self.handle.stamps().begin(world.clock.micros());
         let (hands, asked) = (self.world.hands.clone(), self.handle.take_asked().unwrap_or_else(|| self.world.now()));
@@ -286,8 +293,10 @@ impl Actor {
                 () = world.retired.cancelled() => return,
                 permit = world.starts.take(asked) => Some(permit),
             };
+            let mut ear = None;
             let started = match world.probe.clear(&question).await {
-                Ok(()) => {
+                Ok(opened) => {
+                    ear = opened;
                     let called = world.clock.micros();
                     let started = start(&world, &program).await.map_err(|e| chain(&e));
                     handle.upgrade().inspect(|h| h.stamps().call(called, world.clock.micros()));
@@ -302,7 +311,7 @@ impl Actor {
                 Err(why) => Event::StartFailed { run, failure: Failure::NotStarted(why) },
             };
             if let Some(outbox) = outbox.upgrade() {
-                let _ = outbox.send(Message { event, reply: None, permit, seen: None });
+                let _ = outbox.send(Message { event, reply: None, permit, ear, seen: None });
             }
         });
     }
@@ -336,10 +345,11 @@ impl Actor {
 
     fn start_probe(&mut self, run: u64) {
         let (world, outbox) = (self.world.clone(), self.outbox.clone());
-        let question = launch::question(&self.handle.instance);
+        let question = launch::question(&self.world, &self.handle.instance);
         let handle = Arc::downgrade(&self.handle);
+        let who = self.handle.machine().process().zip(self.ear.take());
         let task = tokio::spawn(async move {
-            let accepted = world.probe.ready(&question).await;
+            let accepted = world.probe.ready(&question, who).await;
             handle.upgrade().inspect(|h| h.stamps().ready(world.clock.micros(), accepted));
             Self::send(&outbox, Event::Ready { run });
         });
@@ -409,7 +419,7 @@ impl Actor {
             timer.abort();
         }
         let (world, outbox) = (self.world.clone(), self.outbox.clone());
-        let question = launch::question(&self.handle.instance);
+        let question = launch::question(&self.world, &self.handle.instance);
         let task = tokio::spawn(async move {
             tokio::time::sleep(at.since(world.now())).await;
             let waits_for = world.probe.describe(&question);
@@ -423,6 +433,7 @@ impl Actor {
             probe.abort();
         }
         self.permit = None;
+        self.ear = None;
     }
 
     fn rest(&mut self) {

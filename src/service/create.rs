@@ -119,7 +119,7 @@ fn insert(world: &World, plan: &Plan) -> Result<InstanceId, ServiceError> {
     // A port may be taken by another program between the look and the insert of another acc process: try the next one.
     for _ in 0..10 {
         let port = match plan.model.listen {
-            ListenKind::Unix => None,
+            ListenKind::Unix | ListenKind::Fd => None,
             ListenKind::Tcp => Some(free_port(world)?),
         };
         let row = NewRow {

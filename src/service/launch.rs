@@ -156,20 +156,35 @@ pub(super) fn program(world: &World, instance: &Instance) -> Program {
     Program {
         name: instance.name.clone(),
         argv: instance.launch.argv.clone(),
-        env: instance.launch.env.clone(),
+        env: env(&config, instance),
         dir: config.instance_dir(name),
         log: config.app_log(name),
         stop_signal: instance.launch.stop_signal,
         // acc kills by itself, a little earlier; this is for a supervisor that is left alone.
         stop_timeout: world.limits(instance).stop + Duration::from_secs(5),
+        socket: match &instance.listen {
+            Listen::Unix(path) if instance.launch.handed => Some(path.clone()),
+            Listen::Unix(_) | Listen::Tcp(_) => None,
+        },
         user: config.user.clone(),
     }
 }
 
+/// The environment of the row, and where to say that it is ready.
+fn env(config: &Config, instance: &Instance) -> Vec<(String, String)> {
+    let mut env = instance.launch.env.clone();
+    if instance.launch.notifies {
+        env.push(("NOTIFY_SOCKET".to_owned(), config.notify_socket(instance.name.as_str()).display().to_string()));
+    }
+    env
+}
+
 /// What the probe waits for.
-pub(super) fn question(instance: &Instance) -> Question {
+pub(super) fn question(world: &World, instance: &Instance) -> Question {
     Question {
         listen: instance.listen.clone(),
+        handed: instance.launch.handed,
+        notify: instance.launch.notifies.then(|| world.config().notify_socket(instance.name.as_str())),
         health: instance.launch.health.clone(),
         host: instance.hosts.first().map(ToString::to_string).unwrap_or_default(),
     }

@@ -91,6 +91,12 @@ pub struct InstanceView {
     pub url: String,
     /// Where it listens.
     pub listen: ListenView,
+    /// It gets that socket handed over, listening.
+    #[serde(default)]
+    pub handed: bool,
+    /// It says by itself that it is ready.
+    #[serde(default)]
+    pub notifies: bool,
     /// Process id while it runs.
     pub pid: Option<i32>,
     /// Owner.

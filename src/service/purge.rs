@@ -42,6 +42,8 @@ pub(super) async fn remove(world: &Arc<World>, row: &Row) -> Result<(), ServiceE
         routes::apply(world).await?;
     }
     world.reached("remove.edge")?;
+    let told = config.notify_socket(name.as_str());
+    fs::remove_file(&told).map_err(|e| ServiceError::because(format!("{}: `{}`", deed(), told.display()), &e, hint))?;
     for (dir, step) in [(config.socket_dir(name.as_str()), "remove.socket"), (config.instance_dir(name.as_str()), "remove.folder")] {
         fs::remove_tree(&dir).map_err(|e| ServiceError::because(format!("{}: `{}`", deed(), dir.display()), &e, hint))?;
         world.reached(step)?;

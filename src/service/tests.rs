@@ -21,14 +21,14 @@ use super::*;
 use crate::config::env::Env;
 use crate::config::{self, Config};
 use crate::domain::admission::Refusal;
-use crate::domain::instance::Exit;
+use crate::domain::instance::{Exit, Process};
 use crate::domain::name::{HostName, InstanceId};
 use crate::domain::rule::Verdict;
 use crate::domain::time::WallTime;
 use crate::driver::activity::{Activity, ActivityError, Mark, Seen, Target};
 use crate::driver::edge::fake::FakeEdge;
 use crate::driver::host::clock::Clock;
-use crate::driver::probe::{Probe, Question};
+use crate::driver::probe::{Ear, Probe, Question};
 use crate::driver::supervisor::Supervisor;
 use crate::driver::supervisor::fake::Fake;
 use crate::store::{Store, Work};
@@ -70,10 +70,10 @@ impl TestProbe {
 
 #[async_trait]
 impl Probe for TestProbe {
-    async fn clear(&self, _: &Question) -> Result<(), String> {
-        if self.obstacle.load(Ordering::SeqCst) { Err("somebody answers there".into()) } else { Ok(()) }
+    async fn clear(&self, _: &Question) -> Result<Option<Ear>, String> {
+        if self.obstacle.load(Ordering::SeqCst) { Err("somebody answers there".into()) } else { Ok(None) }
     }
-    async fn ready(&self, _: &Question) -> Duration {
+    async fn ready(&self, _: &Question, _: Option<(Process, Ear)>) -> Duration {
         let go = self.go.notified();
         if self.hold.load(Ordering::SeqCst) {
             go.await;

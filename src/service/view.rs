@@ -107,6 +107,8 @@ fn view(config: &Config, row: &Row, masks: &mut Masks) -> InstanceView {
             Listen::Unix(path) => ListenView::Unix(path.display().to_string()),
             Listen::Tcp(address) => ListenView::Tcp(address.to_string()),
         },
+        handed: row.launch.as_ref().is_some_and(|l| l.handed),
+        notifies: row.launch.as_ref().is_some_and(|l| l.notifies),
         pid: row.stored.phase.is_live().then_some(row.stored.process).flatten().map(|p| p.pid),
         owner: row.owner.clone(),
         idle_timeout_s: row.idle.unwrap_or(config.idle.timeout).as_secs_f64(),

@@ -12,6 +12,11 @@ use crate::domain::lifecycle::Failure;
 struct LaunchText {
     argv: Vec<String>,
     env: Vec<(String, String)>,
+    // Not in launches of an earlier acc.
+    #[serde(default)]
+    handed: bool,
+    #[serde(default)]
+    notifies: bool,
     health: Option<String>,
     stop_signal: i32,
     start_ms: Option<u64>,
@@ -26,6 +31,8 @@ pub(super) fn launch(l: &Launch) -> String {
     let text = LaunchText {
         argv: l.argv.clone(),
         env: l.env.clone(),
+        handed: l.handed,
+        notifies: l.notifies,
         health: l.health.clone(),
         stop_signal: l.stop_signal,
         start_ms: l.start_timeout.map(ms),
@@ -40,6 +47,8 @@ pub(super) fn launch_back(text: &str) -> Option<Launch> {
     Some(Launch {
         argv: l.argv,
         env: l.env,
+        handed: l.handed,
+        notifies: l.notifies,
         health: l.health,
         stop_signal: l.stop_signal,
         start_timeout: l.start_ms.map(Duration::from_millis),
@@ -110,6 +119,15 @@ pub(super) fn failure_back(text: &str) -> Option<Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn launches_of_an_earlier_acc_are_read() {
+        let earlier = r#"{"argv":["/bin/a"],"env":[],"health":null,"stop_signal":15,"start_ms":null,"stop_ms":7}"#;
+        let mut back = launch_back(earlier).unwrap();
+        assert_eq!((back.handed, back.notifies, back.stop_timeout), (false, false, Some(Duration::from_millis(7))));
+        (back.handed, back.notifies) = (true, true);
+        assert_eq!(launch_back(&launch(&back)), Some(back));
+    }
 
     #[test]
     fn failures_come_back() {

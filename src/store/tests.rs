@@ -13,6 +13,8 @@ fn launch() -> Launch {
     Launch {
         argv: vec!["/bin/true".into()],
         env: vec![("A".into(), "b".into())],
+        handed: false,
+        notifies: false,
         health: Some("/".into()),
         stop_signal: 15,
         start_timeout: Some(Duration::from_millis(1500)),

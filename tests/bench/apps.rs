@@ -31,6 +31,8 @@ pub struct App {
     pub model: &'static str,
     /// Program and arguments; `SOCKET` stands for the path of its socket.
     pub argv: Vec<String>,
+    /// The same for one that is handed its socket by acc; the reference stays the start on a socket of its own.
+    pub handed: Option<Vec<String>>,
 }
 
 impl App {
@@ -43,7 +45,8 @@ impl App {
         if !done.status.success() {
             return Err(format!("it does not compile: {}", String::from_utf8_lossy(&done.stderr)));
         }
-        Ok(Self { name: "tiny", model: "bench-tiny", argv: vec![text(&program), "--unix".into(), "SOCKET".into()] })
+        let argv = vec![text(&program), "--unix".into(), "SOCKET".into()];
+        Ok(Self { name: "tiny", model: "bench-tiny", argv, handed: Some(vec![text(&program), "--fd".into(), "3".into()]) })
     }
 
     /// Flask under gunicorn, both from PyPI. An error says why there is none.
@@ -53,7 +56,7 @@ impl App {
         fs::write(dir.join("benchapp.py"), source).map_err(|e| e.to_string())?;
         let argv =
             [text(&venv.join("bin/gunicorn")), "--chdir".into(), text(dir), "--bind".into(), "unix:SOCKET".into(), "benchapp:app".into()];
-        Ok(Self { name: "Flask under gunicorn", model: "bench-flask", argv: argv.into() })
+        Ok(Self { name: "Flask under gunicorn", model: "bench-flask", argv: argv.into(), handed: None })
     }
 
     /// Node's own HTTP server. An error says why there is none.
@@ -62,13 +65,22 @@ impl App {
         let program = dir.join("app.js");
         let source = "require('node:http').createServer((_, answer) => answer.end('hello\\n')).listen(process.argv[2]);\n";
         fs::write(&program, source).map_err(|e| e.to_string())?;
-        Ok(Self { name: "Node", model: "bench-node", argv: vec![text(&node), text(&program), "SOCKET".into()] })
+        Ok(Self { name: "Node", model: "bench-node", argv: vec![text(&node), text(&program), "SOCKET".into()], handed: None })
     }
 
     /// Its `model.toml`.
     pub fn model_text(&self) -> String {
-        let argv: Vec<String> = self.argv.iter().map(|a| format!("{:?}", a.replace("SOCKET", "{{ socket }}"))).collect();
-        format!("description = \"{}\"\nlisten = \"unix\"\ncommand = [{}]\n", self.name, argv.join(", "))
+        self.text(&self.argv, "unix")
+    }
+
+    /// The same when it is handed its socket; without a way for that, as ever.
+    pub fn handed_model_text(&self) -> String {
+        self.handed.as_ref().map_or_else(|| self.model_text(), |argv| self.text(argv, "fd"))
+    }
+
+    fn text(&self, argv: &[String], listen: &str) -> String {
+        let argv: Vec<String> = argv.iter().map(|a| format!("{:?}", a.replace("SOCKET", "{{ socket }}"))).collect();
+        format!("description = \"{}\"\nlisten = \"{listen}\"\ncommand = [{}]\n", self.name, argv.join(", "))
     }
 
     /// Starts it alone and returns how long it took from the spawn to the first byte of its first answer, in milliseconds; it

@@ -211,7 +211,7 @@ fn emperor(settings: &Settings) -> Result<Vec<Row>, String> {
     fs::write(vassals.join("app.ini"), vassal).map_err(|e| e.to_string())?;
     fs::write(vassals.join("app.ini.socket"), address.to_string()).map_err(|e| e.to_string())?;
     let argv = [&uwsgi, "--plugin", "python3", "--master", "--http-socket", "SOCKET", "--wsgi-file", &script];
-    let app = App { name: "uWSGI", model: "bench-uwsgi", argv: argv.map(String::from).into() };
+    let app = App { name: "uWSGI", model: "bench-uwsgi", argv: argv.map(String::from).into(), handed: None };
     let start = || {
         let argv = [&uwsgi, "--emperor", vassals.to_str().unwrap(), "--emperor-on-demand-extension", ".socket", "--emperor-freq", "1"];
         background(dir.path(), &argv);

@@ -1,5 +1,5 @@
 // The application of the benchmark: as small as an HTTP server can be, so that what is measured is what is around it.
-// `tiny --unix PATH` or `tiny --port N`. One process, epoll, keep-alive. `/` answers 64 bytes that begin with the process id,
+// `tiny --unix PATH`, `tiny --port N`, or `tiny --fd 3`: a listening socket that it is handed. One process, epoll, keep-alive. `/` answers 64 bytes that begin with the process id,
 // `/big` 1 MiB. On SIGTERM it stops listening and ends once its connections are closed, half a second later at the latest.
 // SPDX-License-Identifier: MIT
 
@@ -107,6 +107,12 @@ static void listen_on(const char *kind, const char *where) {
     unlink(where);
     listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (bind(listener, (void *)&a, sizeof a)) { perror("bind"); exit(1); }
+  } else if (!strcmp(kind, "--fd")) {
+    const char *given = getenv("LISTEN_FDS"), *pid = getenv("LISTEN_PID");
+    if (!given || atoi(given) < 1 || !pid || atoi(pid) != getpid()) { fprintf(stderr, "no socket was handed over\n"); exit(1); }
+    listener = atoi(where);
+    if (fcntl(listener, F_SETFL, O_NONBLOCK)) { perror("fcntl"); exit(1); }
+    return;
   } else {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(atoi(where)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int one = 1;
@@ -118,7 +124,7 @@ static void listen_on(const char *kind, const char *where) {
 }
 
 int main(int argc, char **argv) {
-  if (argc != 3) { fprintf(stderr, "usage: tiny --unix PATH | --port N\n"); return 2; }
+  if (argc != 3) { fprintf(stderr, "usage: tiny --unix PATH | --port N | --fd 3\n"); return 2; }
   struct sigaction on_end = {.sa_handler = on_term};
   sigaction(SIGTERM, &on_end, NULL);
   // Delivered while it waits and at no other time, so that none falls between a look and the wait.

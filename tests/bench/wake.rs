@@ -25,6 +25,8 @@ struct Promise {
     combination: Combination,
     p50: Goal,
     p95: Goal,
+    /// The application is handed its socket.
+    handed: bool,
 }
 
 /// Name of a combination in the table.
@@ -85,12 +87,13 @@ fn application(app: &Result<App, String>, what: &str, promises: Vec<Promise>, se
     };
     let mut beds = Vec::new();
     for promise in promises {
-        let name = named(promise.combination);
+        let what = if promise.handed { format!("{what} with listen = \"fd\"") } else { what.to_owned() };
+        let name = format!("{}, {what}", named(promise.combination));
         let Some(bed) = Bed::with(promise.combination, |s| s.idle = "1h") else {
-            report.rows.push(Row::skipped(GROUP, &format!("wake, {name}, {what}"), "nginx or supervisord is not installed"));
+            report.rows.push(Row::skipped(GROUP, &format!("wake, {name}"), "nginx or supervisord is not installed"));
             continue;
         };
-        bed.model(app.model, &app.model_text());
+        bed.model(app.model, &if promise.handed { app.handed_model_text() } else { app.model_text() });
         bed.acc(&["create", "bench", "--model", app.model]).ok();
         beds.push((name, bed, promise));
     }
@@ -107,16 +110,16 @@ fn application(app: &Result<App, String>, what: &str, promises: Vec<Promise>, se
     for (name, _, promise) in &beds {
         let pair = (&took(name), &own);
         for (share, word, goal) in [(0.5, "p50", promise.p50), (0.95, "p95", promise.p95)] {
-            let row = Row::added(GROUP, &format!("wake, {name}, {what}, {word}"), pair, share, goal);
+            let row = Row::added(GROUP, &format!("wake, {name}, {word}"), pair, share, goal);
             report.rows.push(row.expect("one round"));
         }
-        report.phases.extend(bars(format!("{name}, {what}"), round.all(name), own.at(0.5)));
+        report.phases.extend(bars(name.clone(), round.all(name), own.at(0.5)));
     }
     report
 }
 
 fn promise(combination: Combination, p50: Goal, p95: Goal) -> Promise {
-    Promise { combination, p50, p95 }
+    Promise { combination, p50, p95, handed: false }
 }
 
 /// The wake of an application that starts in a millisecond.
@@ -128,6 +131,7 @@ pub fn tiny(settings: &Settings) -> Report {
     ];
     let mixed = Combination::ALL.into_iter().filter(|c| *c != Combination::REAL && *c != Combination::BUILTIN);
     promises.extend(mixed.map(|c| promise(c, Goal::None, Goal::None)));
+    promises.push(Promise { handed: true, ..promise(Combination::BUILTIN, Goal::None, Goal::None) });
     promises.truncate(if settings.quick { 1 } else { promises.len() });
     application(&App::tiny(dir.path()), "tiny application", promises, settings, dir.path())
 }

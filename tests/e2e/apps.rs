@@ -1,4 +1,4 @@
-//! Two applications that nobody here wrote, from PyPI and from npm, each with a model of a few lines, on nginx and supervisord.
+//! Two applications that nobody here wrote, from PyPI and from npm, each with a model of a few lines.
 
 use std::path::PathBuf;
 
@@ -46,6 +46,31 @@ fn a_python_application_from_pypi() {
     assert_eq!(slow.body.len(), 20);
     bed.monitor_until_asleep("bin");
     bed.get("bin", "/headers").status(200);
+}
+
+/// gunicorn speaks both protocols by itself: it takes the socket it is handed, and says when its master is up.
+#[test]
+fn a_python_application_on_a_socket_that_it_is_handed() {
+    let Some(venv) = found(installed::flask()) else { return };
+    for combination in Combination::ALL {
+        let Some(bed) = Bed::with(combination, |s| s.idle = "1s") else { continue };
+        for (name, ready) in [("handed", "socket"), ("says", "notify")] {
+            let model = format!(
+                "listen = \"fd\"\nready = \"{ready}\"\ncommand = [\"{}/bin/gunicorn\", \"--workers\", \"2\", \"httpbin:app\"]\n",
+                venv.display()
+            );
+            bed.model(name, &model);
+            bed.acc(&["create", name, "--model", name, "--asleep"]).ok();
+            let post = bed.ask("POST", name, "/post?b=2").header("Content-Type", "text/plain").body("hello");
+            let reply = bed.send(&post).status(200).json();
+            assert_eq!((&reply["args"]["b"], &reply["data"]), (&"2".into(), &"hello".into()), "{reply}");
+            bed.monitor_until_asleep(name);
+            bed.get(name, "/headers").status(200);
+            bed.acc(&["stop", name]).ok();
+            let log = std::fs::read_to_string(bed.instance(name).join("log/app.log")).unwrap();
+            assert!(log.contains("Listening at: unix:") && !log.contains("127.0.0.1:8000"), "it did not take the socket:\n{log}");
+        }
+    }
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn a_wrong_model_is_refused_with_file_line_and_reason() {
     bed.model("broken", "description = \n");
     bed.acc(&["create", "zebra", "--model", "broken"]).refused().says(&["model.toml", "1"]);
     assert!(!bed.instance("zebra").exists());
-    bed.acc(&["models"]).ok().says(&["tester", "hello", "hello-tcp", "python-http"]);
+    bed.acc(&["models"]).ok().says(&["tester", "hello", "hello-fd", "hello-tcp", "python-http"]);
 }
 
 #[test]

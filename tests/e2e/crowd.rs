@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::support::{Bed, Combination, now};
 
 /// Sends `count` requests at the same time and counts the answers by status.
-fn crowd(bed: &Bed, count: usize, target: &str) -> BTreeMap<String, usize> {
+pub fn crowd(bed: &Bed, count: usize, target: &str) -> BTreeMap<String, usize> {
     let ready = std::sync::Barrier::new(count);
     let answers: Vec<String> = std::thread::scope(|scope| {
         let client = || {

@@ -24,7 +24,7 @@ fn instances_run_as_the_user_of_the_config() {
         fs::copy(&bed.acc, &theirs).unwrap();
         bed.acc = theirs;
         bed.acc(&["boot"]).ok();
-        for (name, model) in [("zebra", "tester"), ("okapi", "tester-tcp")] {
+        for (name, model) in [("zebra", "tester"), ("okapi", "tester-tcp"), ("tapir", "hello-fd")] {
             bed.create(name, model);
             assert_eq!(owner_of(bed.pid(name)), NOBODY, "{name} runs as the wrong user ({combination:?})");
             bed.get(name, "/").status(200);
@@ -58,6 +58,8 @@ fn all_of_acc_runs_as_an_ordinary_user() {
         }
         bed.acc(&["boot"]).ok();
         bed.create("zebra", "tester");
+        bed.create("tapir", "hello-fd");
+        bed.get("tapir", "/").status(200);
         assert_eq!(owner_of(bed.pid("zebra")), NOBODY);
         bed.get("zebra", "/").status(200);
         bed.monitor_until_asleep("zebra");

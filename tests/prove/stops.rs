@@ -28,6 +28,11 @@ pub fn nothing_is_lost_on_a_port(combination: Combination) {
     proven(&bed, &["--cycles", "10", "--clients", "8", "--app", "hello-tcp"]);
 }
 
+pub fn nothing_is_lost_on_a_handed_socket(combination: Combination) {
+    let Some(bed) = Bed::new(combination) else { return };
+    proven(&bed, &["--cycles", "10", "--clients", "8", "--app", "hello-fd"]);
+}
+
 /// It stops accepting at once on SIGTERM (the demo application always does) and takes 3 s to end.
 pub fn nothing_is_lost_when_it_takes_long_to_end(combination: Combination) {
     let Some(bed) = Bed::new(combination) else { return };

@@ -28,6 +28,8 @@ fn good_models_are_read_as_they_are_meant() {
     assert_eq!((full.start_timeout.unwrap().as_secs(), full.stop_timeout.unwrap().as_millis()), (60, 500));
     assert_eq!(full.params["size"].default.as_deref(), Some("10"));
     assert!(full.params["key"].required && full.params["key"].secret && full.params["note"].default.is_none());
+    let handed = find_model(&repository("tests/models/valid"), "handed").unwrap();
+    assert_eq!((handed.listen, handed.ready, full.ready), (ListenKind::Fd, Ready::Notify, Ready::Socket));
     let least = find_model(&repository("tests/models/valid"), "least").unwrap();
     assert_eq!((least.listen, least.stop_signal, least.health, least.start_timeout), (ListenKind::Unix, 15, None, None));
 }
@@ -82,7 +84,7 @@ fn the_shipped_models_are_good_and_one_bad_model_hides_no_other() {
     fs::create_dir(dir.path().join(".git")).unwrap();
     let all = list_models(dir.path()).unwrap();
     let names: Vec<_> = all.iter().map(|m| m.as_ref().map(|m| m.name.as_str()).unwrap_or("?")).collect();
-    assert_eq!(names, ["hello", "hello-tcp", "?", "python-http"]);
+    assert_eq!(names, ["hello", "hello-fd", "hello-tcp", "?", "python-http"]);
 }
 
 #[test]
@@ -124,7 +126,7 @@ fn the_reference_names_every_key_and_its_examples_are_good() {
         assert!(last == "x" || written.iter().any(|w| text.contains(w.as_str())), "`{key}` is not in docs/models.md");
     }
     let examples: Vec<&str> = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert_eq!(examples.len(), 2);
+    assert_eq!(examples.len(), 3);
     for example in examples {
         model(example).unwrap();
     }

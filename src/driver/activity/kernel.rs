@@ -58,6 +58,13 @@ fn count_once(listens: &[&Listen]) -> Result<Vec<u32>, ActivityError> {
     }
 }
 
+/// How many connections nobody has accepted yet wait at this unix socket; `None`: nobody listens there, or the kernel does not
+/// say. It blocks, shortly.
+#[must_use]
+pub fn unaccepted(path: &Path) -> Option<u32> {
+    netlink::queue(path, file_of(path)).ok().flatten()
+}
+
 /// The file of a socket as the kernel's table names it; `None`: not to be seen, its path must do.
 fn file_of(path: &Path) -> Option<FileId> {
     let meta = fs::metadata(path).ok()?;

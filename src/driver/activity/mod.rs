@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 
 pub use self::fake::FakeActivity;
-pub use self::kernel::KernelActivity;
+pub use self::kernel::{KernelActivity, unaccepted};
 use crate::domain::instance::Listen;
 
 /// What to look at.

@@ -6,6 +6,8 @@
 //! listener's queue; once accepted it is there under the listener's path, whatever became of the file. So the two add up.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NlasIterator};
@@ -34,7 +36,7 @@ const QUEUE: u16 = 4;
 /// Shows every socket that may matter to the counter.
 pub fn count(counter: &mut Counter) -> io::Result<()> {
     if counter.wants_unix() {
-        dump(unix_request(), |payload| {
+        dump(unix_request(UnixStates::ESTABLISHED | UnixStates::LISTEN), |payload| {
             if let Some(socket) = unix_socket(payload) {
                 counter.unix(&socket);
             }
@@ -56,9 +58,22 @@ pub fn count(counter: &mut Counter) -> io::Result<()> {
     Ok(())
 }
 
-fn unix_request() -> SockDiagMessage {
+/// How many connections nobody has accepted yet wait for the listener on this path; `None`: nobody listens there.
+pub fn queue(path: &Path, file: Option<FileId>) -> io::Result<Option<u32>> {
+    let mut length = None;
+    dump(unix_request(UnixStates::LISTEN), |payload| {
+        if let Some(socket) = unix_socket(payload)
+            && (socket.file.is_some() && socket.file == file || socket.path == path.as_os_str().as_bytes())
+        {
+            length = Some(socket.connections);
+        }
+    })?;
+    Ok(length)
+}
+
+fn unix_request(state_flags: UnixStates) -> SockDiagMessage {
     SockDiagMessage::UnixRequest(UnixRequest {
-        state_flags: UnixStates::ESTABLISHED | UnixStates::LISTEN,
+        state_flags,
         inode: 0,
         show_flags: ShowFlags::NAME | ShowFlags::VFS | ShowFlags::RQLEN,
         cookie: [0xff; 8],

@@ -13,6 +13,7 @@ use std::{io, iter, ptr};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Gid, Pid, Uid, User, getgrouplist};
+use rustix::io::fcntl_dupfd_cloexec;
 
 /// A user to run as, looked up beforehand: the child may not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +57,9 @@ pub struct Detached<'a> {
     pub pid_file: &'a File,
     /// Whom to become; `None`: stay who we are.
     pub user: Option<&'a UserIds>,
+    /// A unix socket to be made for the program: it listens there, as descriptor 3, and the program is told as
+    /// `sd_listen_fds(3)` says. Nothing may be at this path.
+    pub socket: Option<&'a Path>,
 }
 
 /// Starts it and returns its pid. A failure to execute the program is an error here, not an exit of the child.
@@ -69,16 +73,22 @@ pub fn spawn(what: &Detached<'_>) -> io::Result<i32> {
     let args = what.args.iter().map(|arg| text(arg.as_bytes())).collect::<io::Result<Vec<_>>>()?;
     let env = what.env.iter().map(|(k, v)| text(format!("{k}={v}").as_bytes())).collect::<io::Result<Vec<_>>>()?;
     let argv: Vec<*const c_char> = iter::once(&program).chain(&args).map(|s| s.as_ptr()).chain([ptr::null()]).collect();
-    let envp: Vec<*const c_char> = env.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect();
+    let mut handed = what.socket.map(Handed::at).transpose()?;
+    let told = handed.iter_mut().flat_map(Handed::variables);
+    let envp: Vec<*const c_char> = env.iter().map(|s| s.as_ptr()).chain(told).chain([ptr::null()]).collect();
     let null = File::open("/dev/null")?;
+    // Not where the socket goes: as long as it is open, the file is locked.
+    let elsewhere = handed.is_some().then(|| fcntl_dupfd_cloexec(what.pid_file, HANDED_AT + 1)).transpose()?;
     let mut birth = Birth {
         program: program.as_ptr(),
         argv: argv.as_ptr(),
         envp: envp.as_ptr(),
         dir: dir.as_ptr(),
         standard: [null.as_raw_fd(), what.log.as_raw_fd(), what.log.as_raw_fd()],
-        pid_file: what.pid_file.as_raw_fd(),
+        pid_file: elsewhere.as_ref().map_or(what.pid_file.as_raw_fd(), |file| file.as_raw_fd()),
         user: what.user.map(|user| (user.uid, user.gid, user.groups.as_ptr(), user.groups.len())),
+        socket: handed.as_mut(),
+        at_socket: false,
         errno: 0,
     };
     // A handler of acc's must not run in the child, which shares its memory; the child puts its own mask right.
@@ -91,14 +101,78 @@ pub fn spawn(what: &Detached<'_>) -> io::Result<i32> {
     }
     // It never became the program.
     let _ = waitpid(Pid::from_raw(pid), None);
-    Err(io::Error::from_raw_os_error(birth.errno))
+    let error = io::Error::from_raw_os_error(birth.errno);
+    match what.socket.filter(|_| birth.at_socket) {
+        Some(path) => Err(io::Error::new(error.kind(), format!("its socket `{}`: {error}", path.display()))),
+        None => Err(error),
+    }
+}
+
+/// The first descriptor of `sd_listen_fds(3)`.
+const HANDED_AT: RawFd = 3;
+/// Room for a crowd, see `listen`; the kernel lowers it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// What the child needs to make a socket for its program: all of it laid out beforehand.
+struct Handed {
+    address: libc::sockaddr_un,
+    /// `LISTEN_PID=` and zeros, in whose place the child puts its pid.
+    pid: [u8; Self::PID.len() + 12],
+}
+
+impl Handed {
+    const PID: &[u8] = b"LISTEN_PID=";
+
+    fn at(path: &Path) -> io::Result<Self> {
+        #[expect(unsafe_code, reason = "the structure is the kernel's")]
+        // SAFETY: `sockaddr_un` is plain numbers, for which zero is a value.
+        let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+        #[expect(clippy::cast_possible_truncation, reason = "the constant is 1")]
+        let family = libc::AF_UNIX as libc::sa_family_t;
+        address.sun_family = family;
+        let bytes = path.as_os_str().as_bytes();
+        // One is for the closing zero.
+        if bytes.is_empty() || bytes.len() >= address.sun_path.len() || bytes.contains(&0) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("no socket can be at `{}`", path.display())));
+        }
+        for (to, from) in address.sun_path.iter_mut().zip(bytes) {
+            *to = from.cast_signed();
+        }
+        let mut pid = [0; Self::PID.len() + 12];
+        pid[..Self::PID.len()].copy_from_slice(Self::PID);
+        Ok(Self { address, pid })
+    }
+
+    /// The variables of the protocol; that of the pid is completed by the child.
+    fn variables(&mut self) -> [*const c_char; 3] {
+        [c"LISTEN_FDS=1".as_ptr(), c"LISTEN_FDNAMES=acc".as_ptr(), self.pid.as_ptr().cast()]
+    }
+
+    /// In the child, as the program's user: file and listener are then that user's, as if the program had made them, and acc
+    /// itself never has the socket. System calls only.
+    fn make(&mut self) -> io::Result<()> {
+        let mut digits = [0_u8; 12];
+        #[expect(unsafe_code, reason = "raw system calls, as in `become_program`")]
+        // SAFETY: plain system calls on integers and on `self`, which outlives them; each result is checked.
+        unsafe {
+            let text = decimal(libc::getpid(), &mut digits);
+            for (to, from) in self.pid[Self::PID.len()..].iter_mut().zip(text) {
+                *to = *from;
+            }
+            let socket = libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
+            checked(socket)?;
+            checked(libc::bind(socket, (&raw const self.address).cast(), size_of::<libc::sockaddr_un>() as libc::socklen_t))?;
+            checked(libc::listen(socket, BACKLOG))?;
+            if socket == HANDED_AT { checked(libc::fcntl(socket, libc::F_SETFD, 0)) } else { checked(libc::dup2(socket, HANDED_AT)) }
+        }
+    }
 }
 
 /// Room for the child to run on until it is the program.
 const STACK: usize = 64 * 1024;
 
 /// What the child is given: pointers to what its parent keeps alive, and the place for the reason of a failure.
-struct Birth {
+struct Birth<'a> {
     program: *const c_char,
     argv: *const *const c_char,
     envp: *const *const c_char,
@@ -106,11 +180,14 @@ struct Birth {
     standard: [RawFd; 3],
     pid_file: RawFd,
     user: Option<(u32, u32, *const u32, usize)>,
+    socket: Option<&'a mut Handed>,
+    /// It failed at the socket.
+    at_socket: bool,
     errno: i32,
 }
 
 /// Returns when the child has become the program or has failed to.
-fn borrow_memory(birth: &mut Birth) -> io::Result<i32> {
+fn borrow_memory(birth: &mut Birth<'_>) -> io::Result<i32> {
     let mut stack = vec![0_u8; STACK];
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     #[expect(unsafe_code, reason = "std can only fork when something is to be done between fork and exec")]
@@ -129,7 +206,7 @@ extern "C" fn be_born(birth: *mut c_void) -> i32 {
     // SAFETY: `borrow_memory` gives a pointer to a `Birth` that nobody else touches until this process has another program
     // or has ended.
     unsafe {
-        let birth = &mut *birth.cast::<Birth>();
+        let birth = &mut *birth.cast::<Birth<'_>>();
         let error = become_program(birth).err().and_then(|e| e.raw_os_error());
         birth.errno = error.unwrap_or(libc::EIO);
         libc::_exit(127)
@@ -138,7 +215,7 @@ extern "C" fn be_born(birth: *mut c_void) -> i32 {
 
 /// Runs in the child, which has its own descriptors, signals and folder but acc's memory. System calls only, and raw ones where
 /// the C library would tell the other threads of the process: they are acc's. Returns only with an error.
-fn become_program(birth: &Birth) -> io::Result<()> {
+fn become_program(birth: &mut Birth<'_>) -> io::Result<()> {
     #[expect(unsafe_code, reason = "raw system calls: the safe wrappers do not promise to be async-signal-safe")]
     // SAFETY: plain system calls on integers, a buffer on this stack and pointers that the parent keeps valid (see
     // `borrow_memory`); each result is checked where a failure matters.
@@ -168,6 +245,11 @@ fn become_program(birth: &Birth) -> io::Result<()> {
             succeeded(libc::syscall(libc::SYS_setgroups, count, groups))?;
             succeeded(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
             succeeded(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
+        }
+        if let Some(socket) = &mut birth.socket {
+            birth.at_socket = true;
+            socket.make()?;
+            birth.at_socket = false;
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
-use super::{Probe, Question};
-use crate::domain::instance::Listen;
+use super::{Ear, Probe, Question};
+use crate::domain::instance::{Listen, Process};
 
 #[derive(Debug, Default)]
 struct State {
@@ -73,13 +73,13 @@ impl FakeProbe {
 
 #[async_trait]
 impl Probe for FakeProbe {
-    async fn clear(&self, question: &Question) -> Result<(), String> {
+    async fn clear(&self, question: &Question) -> Result<Option<Ear>, String> {
         let mut state = self.state();
         state.cleared.push(question.clone());
-        state.obstacle.clone().map_or(Ok(()), Err)
+        state.obstacle.clone().map_or(Ok(None), Err)
     }
 
-    async fn ready(&self, question: &Question) -> Duration {
+    async fn ready(&self, question: &Question, _: Option<(Process, Ear)>) -> Duration {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);

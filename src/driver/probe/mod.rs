@@ -3,26 +3,34 @@
 //! It never gives up by itself: the machine's timer does, and drops the future.
 
 pub mod fake;
+mod handed;
 mod health;
+mod notify;
 mod socket;
 #[cfg(test)]
 mod tests;
 mod wait;
 mod watch;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 pub use self::fake::FakeProbe;
+pub use self::notify::Ear;
 pub use self::socket::{Owner, SocketProbe};
-use crate::domain::instance::Listen;
+use crate::domain::instance::{Listen, Process};
 
 /// What to wait for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
     /// Where it will listen.
     pub listen: Listen,
+    /// The socket listens from the first moment on: a connection that is made says nothing, one that is accepted does.
+    pub handed: bool,
+    /// Where it says that it is ready (`sd_notify(3)`); `None`: it does not.
+    pub notify: Option<PathBuf>,
     /// Path that must answer 2xx or 3xx; `None`: an accepted connection is enough.
     pub health: Option<String>,
     /// `Host` header of the health request.
@@ -33,11 +41,14 @@ pub struct Question {
 #[async_trait]
 pub trait Probe: Send + Sync {
     /// Removes what a former run left behind (a stale socket file) and makes the folder of the socket. An error names what
-    /// is in the way: a port taken by another program, a folder that cannot be written. Called before the start.
-    async fn clear(&self, question: &Question) -> Result<(), String>;
+    /// is in the way: a port taken by another program, a folder that cannot be written. Called before the start. For one that
+    /// says that it is ready: with the socket on which it will be heard, to be kept until it is ready or has failed.
+    async fn clear(&self, question: &Question) -> Result<Option<Ear>, String>;
 
-    /// Resolves once it answers; how long ago it first accepted a connection.
-    async fn ready(&self, question: &Question) -> Duration;
+    /// Resolves once it answers, after it has said that it is ready if it says so; how long ago it first accepted a connection.
+    /// `who`: the process, and where it is heard. Without it (another acc began the start, and may have heard it) an answer is
+    /// enough.
+    async fn ready(&self, question: &Question, who: Option<(Process, Ear)>) -> Duration;
 
     /// Looks once, for people: what it is waiting for just now, e.g. "a connection on `/run/…/app.sock`".
     fn describe(&self, question: &Question) -> String;

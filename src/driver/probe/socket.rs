@@ -15,10 +15,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
+use super::notify::Said;
 use super::wait::{Steps, pause};
 use super::watch::Watcher;
-use super::{Probe, Question, health};
-use crate::domain::instance::Listen;
+use super::{Ear, Probe, Question, handed, health};
+use crate::domain::instance::{Listen, Process};
 use crate::driver::host::fs::{make_dir, remove_file};
 use crate::driver::host::peer;
 
@@ -51,13 +52,30 @@ impl Owner {
 pub struct SocketProbe {
     owner: Option<Owner>,
     watcher: Watcher,
+    said: Said,
 }
 
 impl SocketProbe {
     /// `owner`: who instances run as, when that is not who acc runs as.
     #[must_use]
     pub fn new(owner: Option<Owner>) -> Self {
-        Self { owner, watcher: Watcher::default() }
+        Self { owner, watcher: Watcher::default(), said: Said::default() }
+    }
+
+    /// Resolves once a connection is accepted from a socket that was handed over. The file is made on the way to the start, and is
+    /// there as a rule.
+    async fn accepted(&self, path: &Path, owner: Option<u32>) {
+        let mut steps = Steps::SOCKET;
+        loop {
+            let stream = match UnixStream::connect(path).await {
+                Ok(stream) if peer::check(&stream, owner).is_ok() => stream,
+                _ => connect_unix(&self.watcher, path, owner).await,
+            };
+            if handed::is_taken(stream, path).await {
+                return;
+            }
+            pause(steps.pause()).await;
+        }
     }
 
     /// Makes the folder of a socket: for the application and for nginx's workers, who are the same user, and nobody else.
@@ -77,29 +95,43 @@ impl SocketProbe {
 
 #[async_trait]
 impl Probe for SocketProbe {
-    async fn clear(&self, question: &Question) -> Result<(), String> {
+    async fn clear(&self, question: &Question) -> Result<Option<Ear>, String> {
         match &question.listen {
             Listen::Unix(path) => {
                 if let Some(dir) = path.parent() {
                     self.make_folder(dir)?;
                 }
-                remove_stale(path).await
+                remove_stale(path).await?;
             }
-            Listen::Tcp(address) => check_free(*address),
+            Listen::Tcp(address) => check_free(*address)?,
         }
+        question.notify.as_deref().map(|path| Ear::open(path, self.owner, self.said.clone())).transpose()
     }
 
-    async fn ready(&self, question: &Question) -> Duration {
+    async fn ready(&self, question: &Question, who: Option<(Process, Ear)>) -> Duration {
+        let owner = self.owner.map(|o| o.uid);
+        if let Some((process, ear)) = &who {
+            ear.hear(*process).await;
+        }
+        if let (true, None, Listen::Unix(path)) = (question.handed, &question.health, &question.listen) {
+            // Its word alone is not enough: some say it before those are there who do the work (gunicorn's master).
+            self.accepted(path, owner).await;
+            return Duration::ZERO;
+        }
         let mut unwell = Steps::HEALTH;
         let mut accepted = None;
         loop {
             let well = match &question.listen {
                 Listen::Unix(path) => {
-                    let stream = connect_unix(&self.watcher, path, self.owner.map(|o| o.uid)).await;
+                    let stream = connect_unix(&self.watcher, path, owner).await;
                     is_well(stream, &mut accepted, question).await
                 }
                 Listen::Tcp(address) => is_well(connect_tcp(*address).await, &mut accepted, question).await,
             };
+            if well && question.handed {
+                // Connected to it was from the start.
+                return Duration::ZERO;
+            }
             if well {
                 return accepted.map_or(Duration::ZERO, |a: Instant| a.elapsed());
             }
@@ -108,6 +140,11 @@ impl Probe for SocketProbe {
     }
 
     fn describe(&self, question: &Question) -> String {
+        match question.notify.as_deref().and_then(|path| self.said.get(path)) {
+            Some(status) if status.is_empty() => return "it to say `READY=1` on NOTIFY_SOCKET".to_owned(),
+            Some(status) => return format!("it to say `READY=1` on NOTIFY_SOCKET (it last said `{status}`)"),
+            None => {}
+        }
         let place = match &question.listen {
             Listen::Unix(path) if fs::symlink_metadata(path).is_err() => return format!("the socket `{}` to appear", path.display()),
             Listen::Unix(path) => format!("`{}`", path.display()),
@@ -115,6 +152,7 @@ impl Probe for SocketProbe {
         };
         match &question.health {
             Some(path) => format!("a good answer to `{path}` on {place}"),
+            None if question.handed => format!("it to accept a connection on {place}"),
             None => format!("a connection on {place}"),
         }
     }

@@ -16,11 +16,17 @@ fn dir() -> tempfile::TempDir {
 }
 
 fn unix(path: PathBuf, health: Option<&str>) -> Question {
-    Question { listen: Listen::Unix(path), health: health.map(str::to_owned), host: "a.example".into() }
+    Question { listen: Listen::Unix(path), health: health.map(str::to_owned), handed: false, notify: None, host: "a.example".into() }
 }
 
 fn tcp(port: u16, health: Option<&str>) -> Question {
-    Question { listen: Listen::Tcp(([127, 0, 0, 1], port).into()), health: health.map(str::to_owned), host: "a.example".into() }
+    Question {
+        listen: Listen::Tcp(([127, 0, 0, 1], port).into()),
+        health: health.map(str::to_owned),
+        handed: false,
+        notify: None,
+        host: "a.example".into(),
+    }
 }
 
 async fn free_port() -> u16 {
@@ -30,7 +36,7 @@ async fn free_port() -> u16 {
 /// The delay from `start`, which makes the application listen, to the probe's answer.
 async fn delay(question: Question, start: impl Future<Output = ()>) -> Duration {
     let waiting = tokio::spawn(async move {
-        SocketProbe::default().ready(&question).await;
+        SocketProbe::default().ready(&question, None).await;
         Instant::now()
     });
     // Long enough for the probe to be in its steady state; nothing depends on it.
@@ -103,7 +109,7 @@ async fn asks_the_health_path_until_it_is_well() {
     let listener = UnixListener::bind(&path).unwrap();
     let answers = vec!["HTTP/1.1 503 No\r\n\r\n", "", "nonsense\r\n", "HTTP/1.1 404 No\r\n\r\n", "HTTP/1.1 302 There\r\n\r\n"];
     let served = tokio::spawn(serve(listener, answers));
-    timeout(Duration::from_secs(10), SocketProbe::default().ready(&unix(path, Some("/up?x=1")))).await.unwrap();
+    timeout(Duration::from_secs(10), SocketProbe::default().ready(&unix(path, Some("/up?x=1")), None)).await.unwrap();
     let asked = served.await.unwrap();
     assert_eq!(asked.len(), 5);
     assert!(asked[0].starts_with("GET /up?x=1 HTTP/1.1\r\nHost: a.example\r\n"), "{}", asked[0]);
@@ -114,8 +120,8 @@ async fn an_application_that_listens_and_never_answers_is_not_ready() {
     let dir = dir();
     let path = dir.path().join("app.sock");
     let _listener = UnixListener::bind(&path).unwrap();
-    assert!(timeout(Duration::from_millis(300), SocketProbe::default().ready(&unix(path.clone(), Some("/")))).await.is_err());
-    timeout(Duration::from_secs(10), SocketProbe::default().ready(&unix(path, None))).await.unwrap();
+    assert!(timeout(Duration::from_millis(300), SocketProbe::default().ready(&unix(path.clone(), Some("/")), None)).await.is_err());
+    timeout(Duration::from_secs(10), SocketProbe::default().ready(&unix(path, None), None)).await.unwrap();
 }
 
 #[tokio::test]
@@ -193,13 +199,60 @@ async fn the_fake_is_ready_when_told() {
     let question = tcp(9, None);
     let waiting = tokio::spawn({
         let (fake, question) = (fake.clone(), question.clone());
-        async move { fake.ready(&question).await }
+        async move { fake.ready(&question, None).await }
     });
     tokio::task::yield_now().await;
     assert!(!waiting.is_finished());
     fake.set_ready(&question.listen, true);
     timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
-    FakeProbe::always().ready(&question).await;
+    FakeProbe::always().ready(&question, None).await;
     fake.set_obstacle(Some("in the way"));
-    assert_eq!(fake.clear(&question).await, Err("in the way".into()));
+    assert_eq!(fake.clear(&question).await.unwrap_err(), "in the way");
+}
+
+#[tokio::test]
+async fn one_that_says_when_it_is_ready_is_not_ready_before() {
+    let dir = dir();
+    let probe = SocketProbe::default();
+    let path = dir.path().join("sock/a/app.sock");
+    let question = Question { notify: Some(dir.path().join("notify/a.sock")), ..unix(path.clone(), None) };
+    let me = crate::driver::host::process::by_pid(std::process::id().cast_signed()).unwrap().unwrap();
+    let ear = probe.clear(&question).await.unwrap().unwrap();
+    let _listener = UnixListener::bind(&path).unwrap();
+    let voice = tokio::net::UnixDatagram::unbound().unwrap();
+    voice.connect(question.notify.as_ref().unwrap()).unwrap();
+    let mut ready = Box::pin(probe.ready(&question, Some((me, ear))));
+    assert!(timeout(Duration::from_millis(100), &mut ready).await.is_err());
+    assert_eq!(probe.describe(&question), "it to say `READY=1` on NOTIFY_SOCKET");
+    voice.send(b"STATUS=loading").await.unwrap();
+    assert!(timeout(Duration::from_millis(100), &mut ready).await.is_err());
+    assert_eq!(probe.describe(&question), "it to say `READY=1` on NOTIFY_SOCKET (it last said `loading`)");
+    voice.send(b"READY=1").await.unwrap();
+    timeout(Duration::from_secs(10), ready).await.unwrap();
+    // For a moment somebody takes what is said, then nobody: an awake instance costs no descriptor.
+    voice.send(b"STATUS=x").await.unwrap();
+    let unheard = async {
+        while voice.send(b"STOPPING=1").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await
+        }
+    };
+    timeout(Duration::from_secs(10), unheard).await.unwrap();
+    // Begun by another acc: nobody knows what was said, and an answer must do.
+    timeout(Duration::from_secs(10), probe.ready(&question, None)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_handed_socket_is_ready_when_somebody_accepts() {
+    let dir = dir();
+    let path = dir.path().join("app.sock");
+    let question = Question { handed: true, ..unix(path.clone(), None) };
+    let probe = SocketProbe::default();
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut ready = Box::pin(probe.ready(&question, None));
+    assert!(timeout(Duration::from_millis(100), &mut ready).await.is_err());
+    assert_eq!(probe.describe(&question), format!("it to accept a connection on `{}`", path.display()));
+    let (mut stream, _) = listener.accept().await.unwrap();
+    assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "it asks for nothing");
+    drop(stream);
+    timeout(Duration::from_secs(10), ready).await.unwrap();
 }

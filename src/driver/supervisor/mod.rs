@@ -36,6 +36,10 @@ pub struct Program {
     pub stop_signal: i32,
     /// How long after the signal the supervisor may kill by itself (acc does so too).
     pub stop_timeout: Duration,
+    /// A unix socket to hand over: it listens there before the program runs, which has it as descriptor 3 and is told by
+    /// `LISTEN_FDS`, `LISTEN_PID` and `LISTEN_FDNAMES=acc` (`sd_listen_fds(3)`). Nobody else has it: it refuses connections
+    /// as soon as the program has ended. Nothing is at this path at the start.
+    pub socket: Option<PathBuf>,
     /// User to run as (only when acc is root); `None`: as acc.
     pub user: Option<String>,
 }

@@ -21,6 +21,7 @@ pub(super) fn program(name: &str, dir: &Path, argv: &[&str]) -> Program {
         log: dir.join("log/app.log"),
         stop_signal: libc::SIGTERM,
         stop_timeout: Duration::from_secs(20),
+        socket: None,
         user: None,
     }
 }

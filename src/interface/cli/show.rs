@@ -6,7 +6,7 @@ use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Tab
 use std::time::Duration;
 
 use super::human::{NONE, ago, clean, duration, maybe_ago};
-use crate::domain::model::{ListenKind, Model, Param};
+use crate::domain::model::{ListenKind, Model, Param, Ready};
 use crate::domain::time::WallTime;
 use crate::prove::report::{Report, Spread};
 use crate::service::outcome::{EventView, InstanceView, ListenView, Outcome, PassLine};
@@ -104,6 +104,13 @@ fn until(now: WallTime, at: &str) -> String {
     format!("by a request, not before {}{left}; `acc start` tries at once", clean(at))
 }
 
+/// Where it listens, and what is out of the ordinary about that.
+fn listen_of(i: &InstanceView) -> String {
+    let handed = if i.handed { ", handed over" } else { "" };
+    let notifies = if i.notifies { ", says when it is ready" } else { "" };
+    format!("{}{handed}{notifies}", listen(&i.listen))
+}
+
 /// `acc info`.
 #[must_use]
 pub fn info(i: &InstanceView, now: WallTime) -> String {
@@ -120,7 +127,7 @@ pub fn info(i: &InstanceView, now: WallTime) -> String {
         ("wanted", clean(&i.wanted)),
         ("url", clean(&i.url)),
         ("hosts", clean(&i.hosts.join(", "))),
-        ("listen", listen(&i.listen)),
+        ("listen", listen_of(i)),
         ("owner", i.owner.as_deref().map_or_else(|| NONE.to_owned(), clean)),
         ("idle after", idle),
         ("created", when(now, Some(&i.created_at))),
@@ -168,6 +175,16 @@ pub fn listen_kind(kind: ListenKind) -> &'static str {
     match kind {
         ListenKind::Unix => "unix",
         ListenKind::Tcp => "tcp",
+        ListenKind::Fd => "fd",
+    }
+}
+
+/// What tells that a model's instances are ready, in one word.
+#[must_use]
+pub fn ready_kind(ready: Ready) -> &'static str {
+    match ready {
+        Ready::Socket => "socket",
+        Ready::Notify => "notify",
     }
 }
 
@@ -204,6 +221,7 @@ pub fn legend(models: &[Model]) -> Option<&'static str> {
 #[must_use]
 pub fn model(m: &Model, colour: bool) -> String {
     let mut lines = vec![("model", m.name.clone()), ("about", clean(&m.description)), ("listen", listen_kind(m.listen).to_owned())];
+    lines.push(("ready", ready_kind(m.ready).to_owned()));
     lines.push(("health", m.health.as_deref().map_or_else(|| NONE.to_owned(), clean)));
     lines.push(("folder", clean(&m.dir.display().to_string())));
     let head: String = lines.iter().map(|(key, value)| format!("{key:<12}{value}\n")).collect();

@@ -70,6 +70,8 @@ fn done(did: &str, already: bool, name: &str) -> Outcome {
         hosts: vec![format!("{name}.apps.localhost")],
         url: format!("http://{name}.apps.localhost:8080/"),
         listen: ListenView::Unix(format!("/run/acc/sock/{name}/app.sock")),
+        handed: false,
+        notifies: false,
         pid: Some(7),
         owner: None,
         idle_timeout_s: 900.0,

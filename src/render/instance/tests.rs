@@ -181,7 +181,7 @@ fn the_shipped_models_render() {
     let bed = Bed::new("command = [\"sh\"]");
     let models = bed.dir.path().join("models");
     install_shipped(&models).unwrap();
-    for (name, port) in [("hello", None), ("hello-tcp", Some(20_000)), ("python-http", None)] {
+    for (name, port) in [("hello", None), ("hello-fd", None), ("hello-tcp", Some(20_000)), ("python-http", None)] {
         let model = load_model(&models.join(name)).unwrap();
         let params = resolve_params(&model, &BTreeMap::new()).unwrap();
         let socket = port.is_none().then(|| "/run/x.sock".to_owned());

@@ -14,7 +14,7 @@ use crate::domain::time::{Timestamp, WallTime};
 use crate::driver::activity::{Activity, ActivityError, Seen, Target};
 use crate::driver::edge::{Edge, EdgeError, Gate, Route};
 use crate::driver::host::clock::Clock;
-use crate::driver::probe::{Probe, Question};
+use crate::driver::probe::{Ear, Probe, Question};
 use crate::driver::supervisor::{Ensured, Program, Service, Supervisor, SupervisorError};
 
 pub(super) struct Drivers(pub(super) Arc<Host>);
@@ -332,18 +332,18 @@ impl Edge for Drivers {
 
 #[async_trait]
 impl Probe for Drivers {
-    async fn clear(&self, question: &Question) -> Result<(), String> {
+    async fn clear(&self, question: &Question) -> Result<Option<Ear>, String> {
         self.0.call("clear", "").await;
         let who = who_listens(&question.listen);
         let mut s = self.0.state();
         let now = s.now;
         match s.process(who) {
             Some(process) if process.accepts(now) => Err("somebody answers there".into()),
-            _ => Ok(()),
+            _ => Ok(None),
         }
     }
 
-    async fn ready(&self, question: &Question) -> Duration {
+    async fn ready(&self, question: &Question, _: Option<(Process, Ear)>) -> Duration {
         let who = who_listens(&question.listen);
         self.0
             .until(|s| {

@@ -48,6 +48,7 @@ struct Start<'a> {
     dir: &'a Path,
     log: &'a Path,
     user: Option<UserIds>,
+    socket: Option<&'a Path>,
 }
 
 impl Builtin {
@@ -74,6 +75,7 @@ impl Builtin {
             log: &log,
             pid_file: &pid_file,
             user: start.user.as_ref(),
+            socket: start.socket,
         };
         let pid = spawn(&what).map_err(|source| {
             let _ = record::remove(&start.pid_path);
@@ -178,6 +180,7 @@ impl Supervisor for Builtin {
             dir: &program.dir,
             log: &program.log,
             user: check::user(program)?,
+            socket: program.socket.as_deref(),
         };
         self.spawn(&start)
     }
@@ -250,6 +253,7 @@ impl Supervisor for Builtin {
             dir: Path::new("/"),
             log: &service.log,
             user: None,
+            socket: None,
         };
         self.spawn(&start).map(|_| Ensured::Started)
     }

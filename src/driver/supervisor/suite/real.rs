@@ -35,6 +35,8 @@ for_real![
     a_changed_program_is_started_as_it_is_now,
     many_start_at_once,
     a_stop_right_after_the_start_is_not_lost,
+    a_socket_is_handed_over_and_ends_with_the_program,
+    a_socket_handed_to_another_user_is_that_users,
 ];
 
 async fn read_eventually(path: PathBuf) -> Vec<u8> {
@@ -319,6 +321,69 @@ async fn a_stop_right_after_the_start_is_not_lost(world: World) {
     }
 }
 
+/// Says what it was told of its socket and runs until it is told to finish.
+fn listener(name: &str, world: &World) -> Program {
+    world.make_fifo(name);
+    let script = format!("[ \"$LISTEN_PID\" = $$ ] && echo \"$LISTEN_FDS $LISTEN_FDNAMES $A\" > told; read x < go-{name}");
+    let mut program = program(name, world.dir(), &["/bin/sh", "-c", &script]);
+    program.env = vec![("A".to_owned(), "its own".to_owned())];
+    program.socket = Some(world.dir().join(format!("{name}.sock")));
+    program
+}
+
+async fn a_socket_is_handed_over_and_ends_with_the_program(world: World) {
+    use std::io::{ErrorKind, Read as _};
+    use std::os::unix::fs::FileTypeExt as _;
+    use std::os::unix::net::UnixStream;
+    let s = world.supervisor();
+    let a = listener("a", &world);
+    let path = a.socket.clone().unwrap();
+    for _ in 0..2 {
+        let process = s.start(&a).await.unwrap();
+        // A supervisor may start it by way of another program.
+        let mut waiting = eventually("a connection", async || UnixStream::connect(&path).ok()).await;
+        assert_eq!(read_eventually(world.dir().join("told")).await, b"1 acc its own\n");
+        let handed = fs::read_link(format!("/proc/{}/fd/3", process.pid)).unwrap();
+        assert!(handed.to_str().unwrap().starts_with("socket:"), "{handed:?}");
+        let others =
+            fs::read_dir(format!("/proc/{}/fd", process.pid)).unwrap().filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok());
+        assert!(
+            others.filter(|fd| *fd > 3).all(|fd| fs::read_link(format!("/proc/{}/fd/{fd}", process.pid)).map_or(true, |to| to != handed))
+        );
+        // Nobody takes what waits there, and nobody else has it: it ends with the process.
+        world.finish(&a.name, Exit::Code(0));
+        assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Code(0));
+        assert_eq!(waiting.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        assert_eq!(UnixStream::connect(&path).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        assert!(fs::metadata(&path).unwrap().file_type().is_socket());
+        fs::remove_file(&path).unwrap();
+        fs::remove_file(world.dir().join("told")).unwrap();
+    }
+}
+
+async fn a_socket_handed_to_another_user_is_that_users(world: World) {
+    use std::os::unix::fs::MetadataExt as _;
+    use std::os::unix::net::UnixStream;
+    if !crate::driver::host::spawn::may_change_user() {
+        println!("skipped: only root can start a process as somebody else");
+        return;
+    }
+    let nobody = crate::driver::host::spawn::user_ids("nobody").unwrap().unwrap();
+    let folder = world.dir().join("theirs");
+    fs::create_dir(&folder).unwrap();
+    std::os::unix::fs::chown(&folder, Some(nobody.uid), Some(nobody.gid)).unwrap();
+    let path = folder.join("s");
+    let a = Program { user: Some("nobody".to_owned()), socket: Some(path.clone()), ..program("a", world.dir(), &["/bin/sleep", "60"]) };
+    let process = world.supervisor().start(&a).await.unwrap();
+    let stream = eventually("a connection", async || UnixStream::connect(&path).ok()).await;
+    let listens = rustix::net::sockopt::socket_peercred(&stream).unwrap();
+    assert_eq!((listens.uid.as_raw(), listens.pid.as_raw_nonzero().get()), (nobody.uid, process.pid));
+    let found = fs::metadata(&path).unwrap();
+    assert_eq!((found.uid(), found.mode() & 0o777), (nobody.uid, 0o755));
+    world.supervisor().kill(&a.name, process).await.unwrap();
+    world.supervisor().wait(&a.name, process).await.unwrap();
+}
+
 async fn many_start_at_once(world: World) {
     let s = world.supervisor();
     let starts: Vec<_> = (0..40)
@@ -352,6 +417,20 @@ async fn builtin_leads_its_own_session_and_inherits_nothing() {
     let of = |wanted: i32| fds.iter().find(|(fd, _)| *fd == wanted).unwrap().1.clone();
     assert_eq!(of(0), PathBuf::from("/dev/null"));
     assert_eq!((of(1), of(2)), (a.log.clone(), a.log.clone()));
+}
+
+#[tokio::test]
+async fn builtin_names_a_socket_that_cannot_be_made() {
+    let world = World::builtin();
+    let mut a = listener("a", &world);
+    fs::write(world.dir().join("a.sock"), "precious").unwrap();
+    let error = world.supervisor().start(&a).await.unwrap_err().to_string();
+    assert!(error.contains("its socket `") && error.contains("a.sock`: Address") && error.contains("in use"), "{error}");
+    a.socket = Some(world.dir().join("x".repeat(108)));
+    let error = world.supervisor().start(&a).await.unwrap_err().to_string();
+    assert!(error.contains("no socket can be at"), "{error}");
+    assert_eq!(world.supervisor().find(&a.name).await.unwrap(), None);
+    assert_eq!(fs::read(world.dir().join("a.sock")).unwrap(), b"precious");
 }
 
 #[tokio::test]

@@ -186,6 +186,7 @@ fn settings(dir: &Path) -> SupervisordSettings {
         pid_dir: dir.join("state/pid"),
         log_max: LOG_MAX,
         keep: 64,
+        launcher: vec!["/bin/false".into()],
         program: None,
         templates: Arc::new(Templates::new(None).unwrap()),
     }

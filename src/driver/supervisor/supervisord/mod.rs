@@ -7,6 +7,7 @@
 
 mod daemon;
 mod group;
+mod launcher;
 mod loading;
 mod rpc;
 mod sections;
@@ -24,16 +25,19 @@ use async_trait::async_trait;
 use crate::domain::instance::{Exit, Process};
 use crate::domain::name::InstanceName;
 use crate::driver::host::fs::make_dir;
-use crate::driver::host::{command, process, rotate};
+use crate::driver::host::{process, rotate};
 use crate::render::Templates;
-use crate::render::supervisord::{ProgramText, program};
+use crate::render::supervisord::{ProgramText, program as program_text};
 
 use super::locks::Locks;
 use super::{Ensured, Program, Service, Supervisor, SupervisorError, check, record};
 use daemon::Daemon;
 use group::{Group, Info, Launched, state, unreachable};
+use launcher::Spec;
+pub use launcher::launch;
 use loading::Loading;
 use rpc::{Client, RpcError};
+use sections::{Found, Sections};
 
 use xmlrpc::Value;
 
@@ -58,7 +62,8 @@ const TELL_LIMIT: usize = 100;
 /// Where a supervisord of acc has its files.
 #[derive(Debug, Clone)]
 pub struct SupervisordSettings {
-    /// Its configuration: `supervisord.conf`, `services/`, `programs/` (what it is about to read), `loaded/` (what it has read).
+    /// Its configuration: `supervisord.conf`, `services/`, `programs/` (what it is about to read), `loaded/` (what it has read),
+    /// and `launch/`, what launchers read.
     pub dir: PathBuf,
     /// Its XML-RPC socket.
     pub socket: PathBuf,
@@ -72,6 +77,9 @@ pub struct SupervisordSettings {
     pub log_max: u64,
     /// How many sections of sleeping instances are kept: a wake from a kept one needs no reading of the configuration.
     pub keep: usize,
+    /// What stands in for the launcher where none can be put: program and first arguments; the file that says what to become is
+    /// its last argument. It calls [`launch`].
+    pub launcher: Vec<String>,
     /// The program; `None`: `supervisord` on the fixed path.
     pub program: Option<PathBuf>,
     /// Templates of its configuration.
@@ -85,6 +93,9 @@ pub struct Supervisord {
     daemon: Daemon,
     programs: Loading,
     services: Loading,
+    /// What the launcher of each instance reads.
+    specs: Sections,
+    launcher: Mutex<Option<Vec<String>>>,
     locks: Locks,
     /// When each name was last started, as a count of starts: which sections to drop first.
     used: Mutex<(u64, HashMap<String, u64>)>,
@@ -107,6 +118,8 @@ impl Supervisord {
             },
             programs: Loading::once(settings.dir.join("loaded"), settings.dir.join("programs")),
             services: Loading::lasting(settings.dir.join("services")),
+            specs: Sections::of_specs(settings.dir.join("launch")),
+            launcher: Mutex::default(),
             locks: Locks::default(),
             used: Mutex::default(),
             held: Mutex::default(),
@@ -129,11 +142,10 @@ impl Supervisord {
         record::replace(path, record::text(process, log).as_bytes(), 0o600)
     }
 
-    /// The text of the section, after all that can be known beforehand was found to be in order.
-    fn text(&self, p: &Program) -> Result<String, SupervisorError> {
-        let executable = check::executable(p)?;
-        let failed = |why: String| SupervisorError::NotStarted { name: p.name.to_string(), why };
-        let env_program = command::find_program("env").ok_or_else(|| failed("the program `env` is missing".to_owned()))?;
+    /// Puts in place what its launcher will read, after all that can be known beforehand was found to be in order. The text of
+    /// its section.
+    fn prepare(&self, p: &Program) -> Result<String, SupervisorError> {
+        let program = check::executable(p)?;
         let user = check::user(p)?;
         // Made and given to the user here: only afterwards is there somebody who writes to it.
         rotate::open(&p.log, self.settings.log_max, user.as_ref()).map_err(|source| SupervisorError::File {
@@ -141,19 +153,32 @@ impl Supervisord {
             path: p.log.clone(),
             source,
         })?;
+        let args = p.argv.get(1..).unwrap_or_default();
+        let spec =
+            Spec { program: &program, args, env: &p.env, dir: &p.dir, log: &p.log, user: user.as_ref(), socket: p.socket.as_deref() }
+                .text();
+        let name = p.name.as_str();
+        if self.specs.look(name, &spec)? != Found::Same {
+            self.specs.write(name, &spec)?;
+        }
         let text = ProgramText {
-            name: p.name.as_str(),
-            env_program: &env_program,
-            program: &executable,
-            args: p.argv.get(1..).unwrap_or_default(),
-            env: &p.env,
-            dir: &p.dir,
-            log: &p.log,
+            name,
+            launcher: &self.launcher()?,
+            spec: &self.specs.path(name),
             stop_signal: p.stop_signal,
             stop_wait: whole_seconds(p.stop_timeout),
-            user: p.user.as_deref().filter(|_| user.is_some()),
         };
-        program(&self.settings.templates, &text).map_err(|e| failed(e.to_string()))
+        program_text(&self.settings.templates, &text).map_err(|e| SupervisorError::NotStarted { name: name.to_owned(), why: e.to_string() })
+    }
+
+    /// The launcher's command. It is put in place at a boot, or by the first start after an upgrade.
+    fn launcher(&self) -> Result<Vec<String>, SupervisorError> {
+        let mut known = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = &*known {
+            return Ok(known.clone());
+        }
+        let command = launcher::ensure(self.specs.dir(), &self.settings.launcher)?;
+        Ok(known.insert(command).clone())
     }
 
     fn note_use(&self, name: &InstanceName) {
@@ -225,6 +250,7 @@ impl Supervisord {
             Err(error) => self.daemon.gone_after(&error)?,
         }
         self.programs.remove(name)?;
+        self.specs.remove(name)?;
         self.used.lock().unwrap_or_else(PoisonError::into_inner).1.remove(name);
         Ok(true)
     }
@@ -254,7 +280,7 @@ impl Supervisor for Supervisord {
         if let Some(running) = record::living(&pid_path)? {
             return Ok(running);
         }
-        let text = self.text(program)?;
+        let text = self.prepare(program)?;
         let (Launched::Already(pid) | Launched::Started(pid)) = self.group(&program.name).launch(&text).await?;
         self.note_use(&program.name);
         // Living or zombie. One that is gone already has a start time that no process has: waiting for it ends at once.

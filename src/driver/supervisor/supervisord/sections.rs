@@ -1,5 +1,5 @@
-//! Folders of sections: one file for each service, and one for each instance that is or lately was awake. Files only: what
-//! supervisord knows of them, and in which order they change, is in `loading`.
+//! Folders of sections: one file for each service, and one for each instance that is or lately was awake, beside what its
+//! launcher reads. Files only: what supervisord knows of them, and in which order they change, is in `loading`.
 
 use std::fs;
 use std::io;
@@ -9,10 +9,11 @@ use super::super::SupervisorError;
 use super::super::record::{remove, replace};
 use crate::driver::host::fs::make_dir;
 
-/// One folder of sections.
+/// One folder of sections, or of what launchers read.
 #[derive(Debug)]
 pub(super) struct Sections {
     dir: PathBuf,
+    extension: &'static str,
 }
 
 /// What the text on disk is, compared with the one wanted.
@@ -28,11 +29,21 @@ pub(super) enum Found {
 
 impl Sections {
     pub(super) fn new(dir: PathBuf) -> Self {
-        Self { dir }
+        Self { dir, extension: "conf" }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.join(format!("{name}.conf"))
+    /// A folder of what launchers read.
+    pub(super) fn of_specs(dir: PathBuf) -> Self {
+        Self { dir, extension: "spec" }
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where the file of this name is, or would be.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.{}", self.extension))
     }
 
     /// Compares the file with the text.
@@ -86,7 +97,7 @@ impl Sections {
         for entry in entries {
             let entry = entry.map_err(failed)?;
             let path = entry.path();
-            if path.extension().is_some_and(|e| e == "conf")
+            if path.extension().is_some_and(|e| e == self.extension)
                 && let Some(name) = path.file_stem().and_then(|s| s.to_str())
             {
                 found.push((entry.metadata().and_then(|m| m.modified()).ok(), name.to_owned()));

@@ -64,6 +64,7 @@ impl Supervisord {
         self.services.kept.make()?;
         self.programs.kept.make()?;
         self.programs.read().make()?;
+        self.launcher()?;
         if let Some(dir) = settings.log.parent().map(std::path::Path::to_path_buf) {
             make_dir(&dir, 0o755).map_err(failed(&dir))?;
         }
@@ -81,6 +82,7 @@ impl Supervisord {
         }
         self.programs.kept.keep_only(&[])?;
         self.programs.read().keep_only(&[])?;
+        self.specs.keep_only(&[])?;
         self.services.kept.keep_only(&[])?;
         services.iter().try_for_each(|service| {
             let text = self.service_text(service, starts_beside(service, survivors))?;

@@ -58,6 +58,7 @@ fn as_json(model: &Model) -> Value {
         "name": model.name,
         "description": model.description,
         "listen": show::listen_kind(model.listen),
+        "ready": show::ready_kind(model.ready),
         "health": model.health,
         "dir": model.dir,
         "params": model.params.iter().map(param).collect::<Vec<_>>(),

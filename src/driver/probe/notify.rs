@@ -1,0 +1,227 @@
+//! Where an instance says by itself that it is ready: a datagram socket of the protocol of `sd_notify(3)`.
+//!
+//! It lies in a folder of acc's, and only the instance's user may write to it. That user may have other instances, so what
+//! counts is who sent a message: the kernel tells (`SCM_CREDENTIALS`, unix(7)), and a message is believed when its sender lives
+//! and is of the process group or session of the process that was started. `systemd-notify` waits until it was heard.
+
+use std::collections::HashMap;
+use std::fs::Permissions;
+use std::io::{self, IoSliceMut};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt::PassCred};
+use nix::unistd::{Gid, Uid, chown};
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
+
+use super::socket::Owner;
+use crate::domain::instance::Process;
+use crate::driver::host::fs::{make_dir, remove_file};
+use crate::driver::host::process;
+
+/// Longest message that is read, and longest status that is shown.
+const MESSAGE: usize = 4096;
+const STATUS: usize = 200;
+/// How long after its word that it is ready an instance finds somebody listening.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Those that are still to say that they are ready, each with its last `STATUS=` or nothing.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Said(Arc<Mutex<HashMap<PathBuf, String>>>);
+
+impl Said {
+    pub(super) fn get(&self, path: &Path) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
+    }
+
+    fn set(&self, path: &Path, status: Option<String>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match status {
+            Some(status) => drop(all.insert(path.to_owned(), status)),
+            None => drop(all.remove(path)),
+        }
+    }
+}
+
+/// Hears one instance, from before its start until it is ready. The file stays: the next start replaces it.
+#[derive(Debug)]
+pub struct Ear {
+    socket: Arc<UnixDatagram>,
+    path: PathBuf,
+    said: Said,
+}
+
+/// What a message means to acc; there is more in the protocol, which is passed over.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Message {
+    ready: bool,
+    status: Option<String>,
+}
+
+impl Ear {
+    /// Opens it for instances of this user (`None`: of acc's own).
+    pub(super) fn open(path: &Path, owner: Option<Owner>, said: Said) -> Result<Self, String> {
+        let open = || -> io::Result<UnixDatagram> {
+            if let Some(dir) = path.parent() {
+                make_dir(dir, 0o711)?;
+            }
+            remove_file(path)?;
+            let socket = UnixDatagram::bind(path)?;
+            setsockopt(&socket, PassCred, &true)?;
+            std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
+            if let Some(owner) = owner {
+                chown(path, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
+            }
+            Ok(socket)
+        };
+        let socket = open().map_err(|e| format!("`{}` cannot be listened on: {e}", path.display()))?;
+        said.set(path, Some(String::new()));
+        Ok(Self { socket: Arc::new(socket), path: path.to_owned(), said })
+    }
+
+    /// Resolves once the process, or one that it started, has said that it is ready. What was said before is heard too.
+    pub(super) async fn hear(&self, process: Process) {
+        loop {
+            let received = self.socket.async_io(Interest::READABLE, || receive(&self.socket)).await;
+            let (sender, message) = match received {
+                Ok(received) => received,
+                Err(error) => {
+                    // Nothing more will be heard; the time limit of the start ends this.
+                    tracing::warn!(path = %self.path.display(), %error, "could not hear whether it is ready");
+                    return std::future::pending().await;
+                }
+            };
+            if !sender.is_some_and(|pid| is_of(pid, process)) {
+                tracing::debug!(path = %self.path.display(), ?sender, "a stranger says that an instance is ready");
+                continue;
+            }
+            if message.status.is_some() {
+                self.said.set(&self.path, message.status);
+            }
+            if message.ready {
+                self.said.set(&self.path, None);
+                tokio::spawn(linger(Arc::clone(&self.socket)));
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Ear {
+    fn drop(&mut self) {
+        self.said.set(&self.path, None);
+    }
+}
+
+/// Takes what is said right after: `systemd-notify` asks whether it was heard, and fails when nobody is there any more.
+async fn linger(socket: Arc<UnixDatagram>) {
+    let rest = async { while socket.async_io(Interest::READABLE, || receive(&socket)).await.is_ok() {} };
+    let _ = tokio::time::timeout(LINGER, rest).await;
+}
+
+/// One message and the pid of its sender.
+fn receive(socket: &UnixDatagram) -> io::Result<(Option<i32>, Message)> {
+    let mut bytes = [0; MESSAGE];
+    let mut parts = [IoSliceMut::new(&mut bytes)];
+    // No room for descriptors: the kernel closes them, which is what a sender of `BARRIER=1` waits for, and says so. Such a
+    // message is then nobody's.
+    let mut control = nix::cmsg_space!(UnixCredentials);
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let got = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
+    let sender = got.cmsgs().ok().into_iter().flatten().find_map(|c| match c {
+        ControlMessageOwned::ScmCredentials(who) => Some(who.pid()),
+        _ => None,
+    });
+    let length = got.bytes;
+    Ok((sender, parse(&bytes[..length])))
+}
+
+fn parse(bytes: &[u8]) -> Message {
+    let mut message = Message::default();
+    for line in String::from_utf8_lossy(bytes).lines() {
+        match line.split_once('=') {
+            Some(("READY", "1")) => message.ready = true,
+            Some(("STATUS", text)) => message.status = Some(text.chars().filter(|c| !c.is_control()).take(STATUS).collect()),
+            _ => {}
+        }
+    }
+    message
+}
+
+/// Is this pid the process, or of its group or session? One that cannot be looked at is not.
+fn is_of(pid: i32, process: Process) -> bool {
+    let leader = matches!(process::is_same(process), Ok(true));
+    let seen = process::stat(pid).ok().flatten();
+    leader && seen.is_some_and(|s| pid == process.pid || s.group == process.pid || s.session == process.pid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_read() {
+        let said = |text: &str| parse(text.as_bytes());
+        assert!(said("READY=1").ready && said("STATUS=x\nREADY=1\n").ready);
+        for no in ["", "READY=0", "READY=", "READY", "XREADY=1", "ready=1", "STOPPING=1"] {
+            assert!(!said(no).ready, "{no}");
+        }
+        assert_eq!(said("STATUS=loading=3\tof 4\nMAINPID=7").status.as_deref(), Some("loading=3of 4"));
+        assert_eq!(said(&format!("STATUS={}", "é".repeat(500))).status.unwrap().chars().count(), STATUS);
+        assert_eq!(parse(&[0xff, b'\n', 0]), Message::default());
+    }
+
+    fn me() -> Process {
+        process::by_pid(std::process::id().cast_signed()).unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn hears_the_process_and_no_stranger() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify/a.sock");
+        let said = Said::default();
+        let ear = Ear::open(&path, None, said.clone()).unwrap();
+        let mut child = std::process::Command::new("/bin/sleep").arg("60").spawn().unwrap();
+        let other = process::by_pid(child.id().cast_signed()).unwrap().unwrap();
+        let voice = UnixDatagram::unbound().unwrap();
+        voice.send_to(b"STATUS=of a stranger\nREADY=1", &path).await.unwrap();
+        let unheard = tokio::time::timeout(Duration::from_millis(100), ear.hear(other)).await.is_err();
+        assert!(unheard && said.get(&path).as_deref() == Some(""));
+        voice.send_to(b"STATUS=nearly", &path).await.unwrap();
+        assert!(tokio::time::timeout(Duration::from_millis(100), ear.hear(me())).await.is_err());
+        assert_eq!(said.get(&path).as_deref(), Some("nearly"));
+        // Before anybody listens, too.
+        voice.send_to(b"READY=1\n", &path).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(10), ear.hear(me())).await.unwrap();
+        // The next start has a new one in its place.
+        let next = Ear::open(&path, None, said.clone()).unwrap();
+        drop(ear);
+        voice.send_to(b"READY=1", &path).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(10), next.hear(me())).await.unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn descriptors_that_come_along_are_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sock");
+        let ear = Ear::open(&path, None, Said::default()).unwrap();
+        let (mut kept, given) = std::os::unix::net::UnixStream::pair().unwrap();
+        let voice = std::os::unix::net::UnixDatagram::unbound().unwrap();
+        voice.connect(&path).unwrap();
+        let fds = [given.as_raw_fd()];
+        let control = [nix::sys::socket::ControlMessage::ScmRights(&fds)];
+        nix::sys::socket::sendmsg::<()>(voice.as_raw_fd(), &[io::IoSlice::new(b"BARRIER=1")], &control, MsgFlags::empty(), None).unwrap();
+        drop(given);
+        voice.send(b"READY=1").unwrap();
+        tokio::time::timeout(Duration::from_secs(10), ear.hear(me())).await.unwrap();
+        kept.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        assert_eq!(io::Read::read(&mut kept, &mut [0]).unwrap(), 0, "it is still open somewhere");
+    }
+}
