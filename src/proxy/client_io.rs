@@ -71,6 +71,8 @@ fn holds_bytes(socket: impl AsFd) -> bool {
 
 /// What a client's connection and those who serve its requests know of each other.
 #[derive(Debug, Default)]
+// One cache line each, here and below: connections of two lanes are allocated side by side.
+#[repr(align(64))]
 pub(super) struct Use {
     /// Requests under way.
     open: AtomicU32,
@@ -112,6 +114,7 @@ impl Drop for Busy {
 }
 
 /// A socket of a client.
+#[repr(align(64))]
 pub(super) struct ClientIo<S> {
     socket: S,
     /// Read already, and given out before anything else.
