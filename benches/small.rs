@@ -103,10 +103,10 @@ fn store(c: &mut Criterion) {
             b.iter(|| store.by_name(black_box(name.as_str())).unwrap().unwrap());
         });
         group.bench_with_input(BenchmarkId::new("by host", count), &host, |b, host| {
-            b.iter(|| store.by_host(black_box(host)).unwrap().unwrap());
+            b.iter(|| store.by_host(black_box(host), None).unwrap().unwrap());
         });
         group.bench_with_input(BenchmarkId::new("no such host", count), &(), |b, ()| {
-            b.iter(|| store.by_host(black_box("nobody.example.org")).unwrap());
+            b.iter(|| store.by_host(black_box("nobody.example.org"), None).unwrap());
         });
     }
     group.finish();

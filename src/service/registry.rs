@@ -171,11 +171,14 @@ struct Maps {
     /// In order, so that a pass does the same things in the same order every time.
     by_id: BTreeMap<InstanceId, Arc<Handle>>,
     by_host: HashMap<HostName, Arc<Handle>>,
+    /// How many handles have left.
+    departures: u64,
 }
 
 impl Maps {
     /// Removes this handle, and no other that has come to one of its hosts since.
     fn remove(&mut self, handle: &Arc<Handle>) {
+        self.departures += 1;
         self.by_id.remove(&handle.instance.id);
         for host in &handle.instance.hosts {
             if self.by_host.get(host).is_some_and(|h| Arc::ptr_eq(h, handle)) {
@@ -206,14 +209,36 @@ impl Registry {
         self.maps().by_id.values().cloned().collect()
     }
 
+    /// How many handles have left so far: asked before a row is read for [`Self::get_read`].
+    pub(super) fn departures(&self) -> u64 {
+        self.maps().departures
+    }
+
     /// The handle of a row's instance; its task is started when it has none.
     pub(super) fn get(&self, world: &Arc<World>, row: &Row) -> Result<Arc<Handle>, ServiceError> {
-        let mut maps = self.maps();
-        if let Some(handle) = maps.by_id.get(&row.id) {
-            return Ok(handle.clone());
+        let maps = self.maps();
+        match maps.by_id.get(&row.id) {
+            Some(handle) => Ok(handle.clone()),
+            None => Self::enter(maps, world, Self::read_again(world, row)?),
         }
-        // The row was read outside this lock: read it again, it may have been written by a task that has left since.
-        let row = world.store.by_id(row.id).map_err(super::error::store)?.ok_or_else(|| super::error::no_instance(row.name.as_str()))?;
+    }
+
+    /// The same for a row that was read when so many handles had left: as long as there are no more it need not be read again.
+    pub(super) fn get_read(&self, world: &Arc<World>, row: Row, departures: u64) -> Result<Arc<Handle>, ServiceError> {
+        let maps = self.maps();
+        match maps.by_id.get(&row.id) {
+            Some(handle) => Ok(handle.clone()),
+            None if maps.departures == departures => Self::enter(maps, world, row),
+            None => Self::enter(maps, world, Self::read_again(world, &row)?),
+        }
+    }
+
+    /// A row that was read outside the lock may have been written since, by a task that has left.
+    fn read_again(world: &World, row: &Row) -> Result<Row, ServiceError> {
+        world.store.by_id(row.id).map_err(super::error::store)?.ok_or_else(|| super::error::no_instance(row.name.as_str()))
+    }
+
+    fn enter(mut maps: MutexGuard<'_, Maps>, world: &Arc<World>, row: Row) -> Result<Arc<Handle>, ServiceError> {
         let instance = launch::instance(world, &row)?;
         let last_look = LastLook {
             mark: Mark { inode: row.mark.0, size: row.mark.1, modified: row.mark.2 },

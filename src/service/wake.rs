@@ -163,15 +163,10 @@ impl Waiting for Waiter {
 
 /// The row of a host, also of the default domain.
 pub(super) fn row_of_host(world: &World, host: &HostName) -> Result<Option<Row>, ServiceError> {
-    if let Some(row) = world.store.by_host(host.as_str()).map_err(super::error::store)? {
-        return Ok(Some(row));
-    }
     let config = world.config();
     let label = host.as_str().strip_suffix(config.domain.as_str()).and_then(|l| l.strip_suffix('.'));
-    match label.and_then(|l| InstanceName::parse(l).ok()) {
-        Some(name) => world.store.by_name(name.as_str()).map_err(super::error::store),
-        None => Ok(None),
-    }
+    let name = label.and_then(|l| InstanceName::parse(l).ok());
+    world.store.by_host(host.as_str(), name.as_ref().map(InstanceName::as_str)).map_err(super::error::store)
 }
 
 fn handle_of_host(world: &Arc<World>, host: &HostName) -> Result<Arc<Handle>, Refusal> {
@@ -179,13 +174,14 @@ fn handle_of_host(world: &Arc<World>, host: &HostName) -> Result<Arc<Handle>, Re
         return Ok(handle);
     }
     let broken = |e: ServiceError| unknown(host, &e);
+    let before = world.registry.departures();
     let row = row_of_host(world, host).map_err(broken)?.ok_or(Refusal::UnknownHost)?;
     // What can be refused by the row alone needs no task.
     match row.stored.phase {
         Phase::Destroyed => Err(Refusal::Destroyed),
         Phase::Creating => Err(Refusal::Creating),
         Phase::Asleep | Phase::Waking | Phase::Awake | Phase::Draining | Phase::Stopping | Phase::Failed => {
-            world.registry.get(world, &row).map_err(broken)
+            world.registry.get_read(world, row, before).map_err(broken)
         }
     }
 }

@@ -52,12 +52,18 @@ impl Store {
         let mut connection = Connection::open_in_memory().map_err(|e| super::translate(path, &e))?;
         connection.pragma_update(None, "foreign_keys", true).map_err(|e| super::translate(path, &e))?;
         super::migrate(path, &mut connection)?;
-        Ok(Self::over(path, connection))
+        Ok(Self::over(path, connection, None))
     }
 
     /// The same database for another acc: what a file on the disk is to the next process.
     pub(crate) fn twin(&self) -> Self {
-        Self { path: self.path.clone(), connection: self.connection.clone(), hindrance: self.hindrance.clone(), heard: self.heard.clone() }
+        Self {
+            path: self.path.clone(),
+            connection: self.connection.clone(),
+            reader: self.reader.clone(),
+            hindrance: self.hindrance.clone(),
+            heard: self.heard.clone(),
+        }
     }
 
     /// Names and phases of all instances: all that a test looks at often.

@@ -182,17 +182,19 @@ impl Store {
 
     /// The row of this number.
     pub fn by_id(&self, id: InstanceId) -> Result<Option<Row>, StoreError> {
-        self.one("id = ?1", id.0)
+        self.one(&self.connection(), "id = ?1", [id.0])
     }
 
     /// The row of this name.
     pub fn by_name(&self, name: &str) -> Result<Option<Row>, StoreError> {
-        self.one("name = ?1", name)
+        self.one(&self.connection(), "name = ?1", [name])
     }
 
-    /// The row with this host among its further ones.
-    pub fn by_host(&self, host: &str) -> Result<Option<Row>, StoreError> {
-        self.one("id = (SELECT instance FROM hosts WHERE host = ?1)", host)
+    /// The row with this host among its further ones, else the row of this name: what a host on acc's own domain begins with.
+    /// On the way of a request.
+    pub fn by_host(&self, host: &str, name: Option<&str>) -> Result<Option<Row>, StoreError> {
+        let condition = "id = coalesce((SELECT instance FROM hosts WHERE host = ?1), (SELECT id FROM instances WHERE name = ?2))";
+        self.one(&self.reader(), condition, params![host, name])
     }
 
     /// All rows of the filter, by name.
@@ -329,11 +331,10 @@ impl Store {
         self.durably(|tx| self.change(tx, "DELETE FROM instances WHERE id = ?1", [id.0]).map(drop))
     }
 
-    fn one(&self, condition: &str, value: impl rusqlite::ToSql) -> Result<Option<Row>, StoreError> {
-        let connection = self.connection();
+    fn one(&self, connection: &Connection, condition: &str, values: impl rusqlite::Params) -> Result<Option<Row>, StoreError> {
         let row = self
-            .prepared(&connection, &format!("SELECT {COLUMNS} FROM instances WHERE {condition}"))
-            .and_then(|mut s| s.query_row([value], |r| Ok(read_row(r))).optional());
+            .prepared(connection, &format!("SELECT {COLUMNS} FROM instances WHERE {condition}"))
+            .and_then(|mut s| s.query_row(values, |r| Ok(read_row(r))).optional());
         row.map_err(|e| self.error(&e))?.transpose().map_err(|e| self.error(&e))
     }
 

@@ -15,7 +15,7 @@ mod journal;
 mod wal;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, Params};
@@ -36,6 +36,9 @@ const MIGRATIONS: &[M<'static>] = &[
 
 /// How long to wait for another program that writes.
 const BUSY: Duration = Duration::from_secs(5);
+
+/// What the reading connection keeps of the database in memory: KiB, negative (see `PRAGMA cache_size`).
+const READER_CACHE: i64 = -512;
 
 /// More than there are statements: none is ever prepared twice.
 const STATEMENTS: usize = 64;
@@ -91,6 +94,9 @@ pub enum StoreError {
 pub struct Store {
     path: PathBuf,
     connection: Arc<Mutex<Connection>>,
+    /// For what is read on the way of a request while somebody writes, and syncs, on the other one. It reads more slowly: after a
+    /// write by another connection SQLite takes nothing it knows of the pages for true.
+    reader: Arc<Mutex<Connection>>,
     #[cfg(test)]
     hindrance: hinder::Hindrance,
     #[cfg(test)]
@@ -112,14 +118,18 @@ impl Store {
         connection.pragma_update(None, "journal_size_limit", wal::KEPT).map_err(say)?;
         migrate(path, &mut connection)?;
         restrict(path);
-        Ok(Self::over(path, connection))
+        let reader = read_only(path)?;
+        reader.pragma_update(None, "cache_size", READER_CACHE).map_err(say)?;
+        Ok(Self::over(path, connection, Some(reader)))
     }
 
-    fn over(path: &Path, connection: Connection) -> Self {
+    fn over(path: &Path, connection: Connection, reader: Option<Connection>) -> Self {
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        let connection = Arc::new(Mutex::new(connection));
         Self {
             path: path.to_owned(),
-            connection: Arc::new(Mutex::new(connection)),
+            reader: reader.map_or_else(|| connection.clone(), |reader| Arc::new(Mutex::new(reader))),
+            connection,
             #[cfg(test)]
             hindrance: hinder::Hindrance::default(),
             #[cfg(test)]
@@ -137,7 +147,7 @@ impl Store {
             Err(e) => return Err(StoreError::Unusable { path: path.to_owned(), why: e.to_string() }),
         }
         Self::refuse_newer(path)?;
-        Ok(Self::over(path, read_only(path)?))
+        Ok(Self::over(path, read_only(path)?, None))
     }
 
     /// Looks for damage; reads the whole database.
@@ -157,6 +167,15 @@ impl Store {
     fn connection(&self) -> MutexGuard<'_, Connection> {
         // A panic while it was held cannot leave a half-done transaction: SQLite rolls it back when it is dropped.
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection for what must not wait for a writer.
+    fn reader(&self) -> MutexGuard<'_, Connection> {
+        match self.connection.try_lock() {
+            Ok(connection) => connection,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => self.reader.lock().unwrap_or_else(PoisonError::into_inner),
+        }
     }
 
     /// The connection, for writing.

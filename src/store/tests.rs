@@ -45,7 +45,7 @@ fn rows_come_back_as_they_went_in() {
     let path = dir.path().join("acc.db");
     let store = Store::open(&path).unwrap();
     let id = add(&store, "shop", Some(20_000), &["b.example.org", "a.example.org"]).unwrap();
-    let row = store.by_host("a.example.org").unwrap().unwrap();
+    let row = store.by_host("a.example.org", None).unwrap().unwrap();
     assert_eq!((row.id, row.name.as_str(), row.port), (id, "shop", Some(20_000)));
     assert_eq!(row.hosts.iter().map(HostName::as_str).collect::<Vec<_>>(), ["b.example.org", "a.example.org"]);
     assert_eq!(row.launch, Some(launch()));
@@ -166,7 +166,7 @@ fn use_everything(store: &Store) {
     store.looked(id, (1, 2, 3), Timestamp(4), Timestamp(7), None).unwrap();
     store.relaunch(id, &launch(), "key").unwrap();
     store.forget_other_boots("b").unwrap();
-    drop((store.by_id(id), store.by_name("shop"), store.by_host("a.example.org")));
+    drop((store.by_id(id), store.by_name("shop"), store.by_host("a.example.org", None)));
     for (phase, model) in [(None, None), (Some("awake"), None), (None, Some("hello")), (Some("awake"), Some("hello"))] {
         for after in [None, Some("a")] {
             store.list(&Filter { phase, model, after, limit: Some(50) }).unwrap();

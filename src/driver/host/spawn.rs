@@ -169,7 +169,7 @@ impl Handed {
 }
 
 /// Room for the child to run on until it is the program.
-const STACK: usize = 64 * 1024;
+const STACK: usize = 16 * 1024;
 
 /// What the child is given: pointers to what its parent keeps alive, and the place for the reason of a failure.
 struct Birth<'a> {
