@@ -1,5 +1,5 @@
 //! Gives back to the host what nothing needs any more: what glibc keeps of a burst of requests, in an arena for each thread, and
-//! the parts of the program that only its start or the burst went through.
+//! the parts of the program that only its start went through.
 //!
 //! It decides nothing about what acc holds.
 
@@ -15,7 +15,6 @@ pub fn give_back() {
     unsafe {
         if libc::mallinfo2().fordblks > WORTH {
             libc::malloc_trim(64 * 1024);
-            let_go_of_program();
         }
     }
 }
@@ -26,7 +25,7 @@ pub fn give_back() {}
 
 /// Lets go of the program's code and constants. What is needed comes back by a fault, from the page cache and not from the disk,
 /// 64 KiB at a time; what was needed once (command line, settings, templates, migrations) does not, and the host may use its
-/// memory for something else. It costs the next request a tenth of a millisecond.
+/// memory for something else. Once, after the start: it costs the next request a tenth of a millisecond.
 pub fn let_go_of_program() {
     #[expect(unsafe_code, reason = "a question to the dynamic linker")]
     // SAFETY: the function given is called only within this call, and takes no pointer of ours.
