@@ -93,10 +93,11 @@ pub enum StoreError {
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    connection: Arc<Mutex<Connection>>,
     /// For what is read on the way of a request while somebody writes, and syncs, on the other one. It reads more slowly: after a
     /// write by another connection SQLite takes nothing it knows of the pages for true.
+    /// Closed first: the last one to close brings everything into the database and removes the log.
     reader: Arc<Mutex<Connection>>,
+    connection: Arc<Mutex<Connection>>,
     #[cfg(test)]
     hindrance: hinder::Hindrance,
     #[cfg(test)]
