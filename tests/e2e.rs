@@ -86,6 +86,7 @@ suite! {
         halt_and_boot_bring_back_what_is_wanted
         boot_twice_and_halt_twice
         everything_killed_at_once_boots_again
+        instances_start_from_a_file_system_without_programs
     }
     gone {
         destroyed_and_purged_it_leaves_nothing

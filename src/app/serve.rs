@@ -278,6 +278,7 @@ async fn start_edge(world: &Arc<World>, drivers: &Drivers) -> Result<(), Service
 
 /// The server's own monitor: one pass at once, then one every `idle.check_every`.
 async fn look_around(world: Arc<World>, shutdown: CancellationToken) {
+    let mut starting = true;
     loop {
         let pass = service::handle(&world, Request::Monitor { dry_run: false, thorough: false });
         tokio::select! {
@@ -285,6 +286,9 @@ async fn look_around(world: Arc<World>, shutdown: CancellationToken) {
             outcome = pass => report(outcome),
         }
         let _ = tokio::task::spawn_blocking(memory::give_back).await;
+        if std::mem::take(&mut starting) {
+            memory::let_go_of_program();
+        }
         if !pause(&world, &shutdown).await {
             return;
         }

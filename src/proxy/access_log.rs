@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Method, StatusCode, Uri, Version};
+use hyper::{StatusCode, Version};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -48,18 +48,17 @@ pub(super) struct Line {
     entry: Option<Entry>,
 }
 
+/// It keeps nothing of the request itself: what that was read into is needed for the next one, and lines wait.
 struct Entry {
     name: InstanceName,
     counts: bool,
     client: Option<IpAddr>,
-    method: Method,
-    uri: Uri,
-    version: Version,
+    /// The request's line and, from `rest` on, where it came from and by which program; in quotes.
+    text: String,
+    rest: usize,
     status: StatusCode,
     sent: u64,
     micros: u128,
-    referer: Option<HeaderValue>,
-    agent: Option<HeaderValue>,
 }
 
 /// What a line needs of a request, taken before its headers are changed.
@@ -67,11 +66,8 @@ pub(super) struct Draft {
     started: Instant,
     client: Option<IpAddr>,
     counts: bool,
-    method: Method,
-    uri: Uri,
-    version: Version,
-    referer: Option<HeaderValue>,
-    agent: Option<HeaderValue>,
+    text: String,
+    rest: usize,
 }
 
 impl AccessLog {
@@ -90,26 +86,36 @@ impl AccessLog {
     }
 
     pub(super) fn line(&self, draft: Draft, name: &InstanceName, status: StatusCode) -> Box<Line> {
-        let Draft { started, client, counts, method, uri, version, referer, agent } = draft;
-        let name = name.clone();
-        let entry = Entry { name, counts, client, method, uri, version, status, sent: 0, micros: 0, referer, agent };
+        let Draft { started, client, counts, text, rest } = draft;
+        let entry = Entry { name: name.clone(), counts, client, text, rest, status, sent: 0, micros: 0 };
         Box::new(Line { log: self.clone(), started, sent: 0, entry: Some(entry) })
     }
 }
 
 impl Draft {
     pub(super) fn of(head: &Parts, client: Option<IpAddr>, counts: bool, started: Instant) -> Self {
-        let copy = |headers: &HeaderMap, name| headers.get(name).cloned();
-        Self {
-            started,
-            client,
-            counts,
-            method: head.method.clone(),
-            uri: head.uri.clone(),
-            version: head.version,
-            referer: copy(&head.headers, header::REFERER),
-            agent: copy(&head.headers, header::USER_AGENT),
+        let said = |name| head.headers.get(name).map_or(&b"-"[..], HeaderValue::as_bytes);
+        let (referer, agent) = (said(header::REFERER), said(header::USER_AGENT));
+        let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+        let mut text = String::with_capacity(head.method.as_str().len() + target.len() + referer.len() + agent.len() + 20);
+        text.push('"');
+        text.push_str(head.method.as_str());
+        text.push(' ');
+        quote(&mut text, target.as_bytes());
+        text.push_str(match head.version {
+            Version::HTTP_09 => " HTTP/0.9\"",
+            Version::HTTP_10 => " HTTP/1.0\"",
+            Version::HTTP_2 => " HTTP/2.0\"",
+            Version::HTTP_3 => " HTTP/3.0\"",
+            _ => " HTTP/1.1\"",
+        });
+        let rest = text.len();
+        for value in [referer, agent] {
+            text.push_str(" \"");
+            quote(&mut text, value);
+            text.push('"');
         }
+        Self { started, client, counts, text, rest }
     }
 }
 
@@ -168,24 +174,28 @@ fn format_line(entry: &Entry, time: &str) -> String {
         Some(ip) => _ = write!(line, "{ip}"),
         None => line.push('-'),
     }
-    let target = entry.uri.path_and_query().map_or("/", |target| target.as_str());
-    _ = write!(line, " - - [{time}] \"{} ", entry.method);
-    quote(&mut line, target.as_bytes());
-    _ = write!(line, " {:?}\" {} {} \"", entry.version, entry.status.as_u16(), entry.sent);
-    quote(&mut line, entry.referer.as_ref().map_or(b"-", HeaderValue::as_bytes));
-    line.push_str("\" \"");
-    quote(&mut line, entry.agent.as_ref().map_or(b"-", HeaderValue::as_bytes));
-    _ = writeln!(line, "\" {}.{:03}", entry.micros / 1_000_000, entry.micros / 1000 % 1000);
+    let (request, rest) = entry.text.split_at(entry.rest);
+    _ = write!(line, " - - [{time}] {request} {} {}{rest}", entry.status.as_u16(), entry.sent);
+    _ = writeln!(line, " {}.{:03}", entry.micros / 1_000_000, entry.micros / 1000 % 1000);
     line
 }
 
 /// As nginx does: what would end the field or the line is written as `\xNN`.
 fn quote(line: &mut String, bytes: &[u8]) {
-    for byte in bytes {
-        match byte {
-            b'"' | b'\\' | ..0x20 | 0x7f.. => _ = write!(line, "\\x{byte:02X}"),
-            _ => line.push(char::from(*byte)),
-        }
+    let plain = |byte: &u8| !matches!(byte, b'"' | b'\\' | ..0x20 | 0x7f..);
+    let mut left = bytes;
+    while !left.is_empty() {
+        let end = left.iter().position(|byte| !plain(byte)).unwrap_or(left.len());
+        let (now, others) = left.split_at(end);
+        // Nothing beyond ASCII is plain.
+        line.push_str(std::str::from_utf8(now).unwrap_or_default());
+        left = match others.split_first() {
+            Some((byte, others)) => {
+                _ = write!(line, "\\x{byte:02X}");
+                others
+            }
+            None => others,
+        };
     }
 }
 

@@ -1,16 +1,21 @@
 //! A client's socket with the limits that HTTP libraries leave out: the first bytes already read are given out first, a
-//! head that trickles in is cut, and so is a client that has stopped reading.
+//! head that trickles in is cut, and so is a client that has stopped reading. It says when a connection rests: then
+//! whoever serves it can do without everything but this.
 //!
-//! It never limits how long a request may take.
+//! It never limits how long a request may take, nor an upgraded connection.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::{Buf, Bytes};
+use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep};
 
 use crate::driver::upstream::Stall;
@@ -25,18 +30,99 @@ pub(super) struct Limits {
     pub(super) head: Duration,
     /// Between two requests on one connection.
     pub(super) idle: Duration,
+    /// Between two requests, until the connection rests.
+    pub(super) rest: Duration,
     /// A client may stop reading for this long.
     pub(super) stall: Duration,
 }
 
+/// A socket that can tell that it has something to read without reading it.
+pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Ready with bytes, the end or a fault; what has arrived since the last read that found nothing counts as well.
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Asks the kernel: are there bytes?
+    fn has_arrived(&self) -> bool;
+}
+
+impl Socket for TcpStream {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_read_ready(cx)
+    }
+
+    fn has_arrived(&self) -> bool {
+        holds_bytes(self)
+    }
+}
+
+impl Socket for UnixStream {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_read_ready(cx)
+    }
+
+    fn has_arrived(&self) -> bool {
+        holds_bytes(self)
+    }
+}
+
+fn holds_bytes(socket: impl AsFd) -> bool {
+    recv(socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT).is_ok_and(|(count, _)| count > 0)
+}
+
+/// What a client's connection and those who serve its requests know of each other.
+#[derive(Debug, Default)]
+// One cache line each, here and below: connections of two lanes are allocated side by side.
+#[repr(align(64))]
+pub(super) struct Use {
+    /// Requests under way.
+    open: AtomicU32,
+    /// Nothing is under way, nothing is left to write, and nothing has come for a while.
+    rests: AtomicBool,
+}
+
+impl Use {
+    /// Is a request under way?
+    pub(super) fn is_busy(&self) -> bool {
+        self.open.load(Ordering::Acquire) > 0
+    }
+
+    /// As the socket last saw it.
+    pub(super) fn rests(&self) -> bool {
+        self.rests.load(Ordering::Relaxed)
+    }
+}
+
+/// A request that its client's connection is busy with.
+pub(super) struct Busy(Arc<Use>);
+
+impl Busy {
+    pub(super) fn new(connection: &Arc<Use>) -> Self {
+        connection.open.fetch_add(1, Ordering::AcqRel);
+        Self(connection.clone())
+    }
+
+    /// It became something else than a request, and lasts as long as the connection.
+    pub(super) fn for_good(self) {
+        self.0.open.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// A socket of a client.
+#[repr(align(64))]
 pub(super) struct ClientIo<S> {
     socket: S,
-    first: [u8; PREFACE.len()],
-    first_len: usize,
-    first_at: usize,
+    /// Read already, and given out before anything else.
+    first: Bytes,
     reading: Reading,
     writing: Stall,
+    /// Nothing was written since the last flush: whoever writes has no bytes left.
+    flushed: bool,
 }
 
 /// What the client has time for now.
@@ -53,47 +139,73 @@ enum Phase {
 /// The clock of heads and of idle connections. One timer serves a connection for its whole life: it is set again only when
 /// it fires, or when it would fire too late, so that a busy connection does not touch it.
 struct Reading {
-    /// Requests under way on this connection.
-    open: Arc<AtomicU32>,
+    used: Arc<Use>,
     limits: Limits,
     phase: Phase,
+    /// A head has begun, and its time has not.
+    unclocked: bool,
+    /// When its time is up.
     due: Instant,
     timer: Pin<Box<Sleep>>,
 }
 
 impl Reading {
-    fn new(open: Arc<AtomicU32>, limits: Limits) -> Self {
+    fn new(used: Arc<Use>, limits: Limits) -> Self {
         let due = Instant::now() + limits.head;
-        Self { open, limits, phase: Phase::Head, due, timer: Box::pin(tokio::time::sleep_until(due)) }
+        Self { used, limits, phase: Phase::Head, unclocked: false, due, timer: Box::pin(tokio::time::sleep_until(due)) }
+    }
+
+    fn head(&mut self) {
+        (self.phase, self.unclocked) = (Phase::Head, false);
+        self.due = Instant::now() + self.limits.head;
     }
 
     /// After a look at the socket: `got` something or nothing. Says whether the client's time is up.
-    fn is_late(&mut self, got: bool, cx: &mut Context<'_>) -> bool {
-        let phase = match (self.open.load(Ordering::Acquire) > 0, self.phase) {
+    fn is_late(&mut self, got: bool, flushed: bool, cx: &mut Context<'_>) -> bool {
+        let phase = match (self.used.is_busy(), self.phase) {
             (true, _) => Phase::Busy,
             (false, Phase::Head) => Phase::Head,
             (false, _) if got => Phase::Head,
             (false, _) => Phase::Idle,
         };
-        if phase != self.phase {
+        if got && phase != Phase::Busy {
+            // Most heads come whole: then this is the last look before the request is under way, and the clock is not asked.
+            self.unclocked |= self.phase != Phase::Head;
+            self.phase = phase;
+            return false;
+        }
+        if phase != self.phase || self.unclocked {
             self.phase = phase;
             match phase {
                 Phase::Busy => {}
                 Phase::Idle => self.due = Instant::now() + self.limits.idle,
-                Phase::Head => self.due = Instant::now() + self.limits.head,
+                Phase::Head => self.head(),
+            }
+            self.unclocked = false;
+        }
+        match phase {
+            Phase::Busy => false,
+            Phase::Head => self.is_over(self.due, cx),
+            Phase::Idle => {
+                // The first part of the limit comes first: after it the connection rests, and waits for the other by itself.
+                let rest = self.due - self.limits.idle.saturating_sub(self.limits.rest);
+                let rests = flushed && self.is_over(rest, cx);
+                self.used.rests.store(rests, Ordering::Relaxed);
+                (rests || !flushed) && self.is_over(self.due, cx)
             }
         }
-        if phase == Phase::Busy {
-            return false;
-        }
-        if self.timer.deadline() > self.due {
-            self.timer.as_mut().reset(self.due);
+    }
+
+    /// Has this moment come? If not the task is woken when it has.
+    fn is_over(&mut self, due: Instant, cx: &mut Context<'_>) -> bool {
+        if self.timer.deadline() > due {
+            self.timer.as_mut().reset(due);
         }
         while self.timer.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= self.due {
+            if Instant::now() >= due {
                 return true;
             }
-            self.timer.as_mut().reset(self.due);
+            self.timer.as_mut().reset(due);
         }
         false
     }
@@ -106,13 +218,25 @@ pub(super) enum Speaks {
     Http2,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
-    /// Reads the first bytes, as many as it takes to tell HTTP/2 from HTTP/1. `Ok(None)`: it closed without a word.
-    pub(super) async fn begin(mut socket: S, limits: Limits, open: Arc<AtomicU32>) -> io::Result<Option<(Self, Speaks)>> {
+impl<S: Socket> ClientIo<S> {
+    /// An accepted connection, of which nothing is read yet.
+    pub(super) fn new(socket: S, limits: Limits) -> Self {
+        let reading = Reading::new(Arc::default(), limits);
+        Self { socket, first: Bytes::new(), reading, writing: Stall::new(limits.stall), flushed: true }
+    }
+
+    /// What those who serve its requests tell it, and it them.
+    pub(super) fn used(&self) -> Arc<Use> {
+        self.reading.used.clone()
+    }
+
+    /// Reads the first bytes, as many as it takes to tell HTTP/2 from HTTP/1; they are given out again. `None`: it closed
+    /// without a word.
+    pub(super) async fn begin(&mut self) -> io::Result<Option<Speaks>> {
         let mut first = [0; PREFACE.len()];
         let mut len = 0;
         let speaks = loop {
-            let got = socket.read(&mut first[len..]).await?;
+            let got = self.socket.read(&mut first[len..]).await?;
             if got == 0 {
                 return Ok(None);
             }
@@ -124,19 +248,45 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
                 break Speaks::Http2;
             }
         };
-        let reading = Reading::new(open, limits);
-        let writing = Stall::new(limits.stall);
-        Ok(Some((Self { socket, first, first_len: len, first_at: 0, reading, writing }, speaks)))
+        self.first = Bytes::copy_from_slice(&first[..len]);
+        self.reading.head();
+        Ok(Some(speaks))
     }
 
     /// On HTTP/2 heads are frames among others, and its own limits hold.
-    pub(super) fn without_read_limits(mut self) -> Self {
+    pub(super) fn lift_read_limits(&mut self) {
         let far = Duration::from_secs(u32::MAX.into());
-        self.reading = Reading::new(self.reading.open, Limits { head: far, idle: far, ..self.reading.limits });
-        self
+        self.reading.limits = Limits { head: far, idle: far, rest: far, ..self.reading.limits };
+        self.reading.head();
+    }
+
+    /// Takes back what was read from it and not used: the beginning of a head that waited behind another request.
+    pub(super) fn unread(&mut self, bytes: Bytes) {
+        self.reading.used.rests.store(false, Ordering::Relaxed);
+        if !bytes.is_empty() {
+            self.first = bytes;
+            self.reading.head();
+        }
+    }
+
+    /// Resolves when there is something to read. An error: the client's time is up.
+    pub(super) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.first.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        match self.socket.poll_readable(cx) {
+            Poll::Pending if self.reading.is_over(self.reading.due, cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            readable => readable,
+        }
+    }
+
+    /// Has something to read come, whether or not the reactor has told of it?
+    pub(super) fn has_arrived(&self) -> bool {
+        self.socket.has_arrived()
     }
 
     fn wrote<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        self.flushed = false;
         if written.is_ready() {
             self.writing.rest();
             return written;
@@ -148,24 +298,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientIo<S> {
+impl<S: Socket> AsyncRead for ClientIo<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.first_at < this.first_len {
-            let rest = &this.first[this.first_at..this.first_len];
-            let now = rest.len().min(buf.remaining());
-            buf.put_slice(&rest[..now]);
-            this.first_at += now;
+        if !this.first.is_empty() {
+            let now = this.first.len().min(buf.remaining());
+            buf.put_slice(&this.first[..now]);
+            this.first.advance(now);
+            if this.first.is_empty() {
+                // What it was part of may be large.
+                this.first = Bytes::new();
+            }
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
         let read = Pin::new(&mut this.socket).poll_read(cx, buf);
         let got = buf.filled().len() > before;
-        if this.reading.is_late(got, cx) && !got { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) } else { read }
+        if this.reading.is_late(got, this.flushed, cx) && !got { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) } else { read }
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
+impl<S: Socket> AsyncWrite for ClientIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.socket).poll_write(cx, buf);
         self.wrote(written, cx)
@@ -181,7 +334,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+        ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
+        self.flushed = true;
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -52,6 +52,8 @@ enum Sent {
     Answer(Response<ReceiveBody>),
     /// The instance never saw it.
     Again(Box<Request<SendBody>>),
+    /// It broke the connection; with the request once more when it may be sent twice.
+    Broke(Option<Box<Request<SendBody>>>),
     No(Failure),
 }
 
@@ -160,7 +162,8 @@ impl<'a> Way<'a> {
         let body = SendBody::new(body, self.settings.max_body, self.settings.body_stall);
         let flag = body.fault();
         let mut request = Box::new(Request::from_parts(origin_form(head), body));
-        let mut spare = self.spare(&request);
+        // Once more to the next run, and no more: what another edge has tried was sent twice already.
+        let mut repeatable = self.asked.tried == Tried::Nothing;
         let mut pause = PAUSE_MIN;
         loop {
             let pass = match self.enter().await {
@@ -169,18 +172,19 @@ impl<'a> Way<'a> {
                 Entry::No(failure) => return self.fail(&failure),
             };
             let run = pass.gate().run;
-            match (self.send(&*pass, request, &flag).await, spare.take()) {
-                (Sent::Answer(response), _) => return self.answer(response, pass, draft, upgrade),
-                (Sent::No(Failure::Broke), Some(same)) => {
+            match self.send(&*pass, request, &flag).await {
+                Sent::Answer(response) => return self.answer(response, pass, draft, upgrade),
+                Sent::Broke(Some(same)) if repeatable => {
                     drop(pass);
                     if !self.has_died(run).await {
                         return self.fail(&Failure::Broke);
                     }
-                    request = same;
+                    (request, repeatable) = (same, false);
                     continue;
                 }
-                (Sent::No(failure), _) => return self.fail(&failure),
-                (Sent::Again(same), unused) => (request, spare) = (same, unused),
+                Sent::Broke(_) => return self.fail(&Failure::Broke),
+                Sent::No(failure) => return self.fail(&failure),
+                Sent::Again(same) => request = same,
             }
             // Given back first: with the pass held, the service would take the instance for one in use.
             drop(pass);
@@ -190,19 +194,6 @@ impl<'a> Way<'a> {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
-    }
-
-    /// The same request once more, for one that may be sent twice: no method with consequences, no body, not tried before.
-    fn spare(&self, request: &Request<SendBody>) -> Option<Box<Request<SendBody>>> {
-        let repeatable = is_safe(request.method()) && request.body().is_end_stream() && self.asked.tried == Tried::Nothing;
-        repeatable.then(|| {
-            let mut spare = Request::new(SendBody::empty());
-            spare.method_mut().clone_from(request.method());
-            spare.uri_mut().clone_from(request.uri());
-            *spare.version_mut() = request.version();
-            spare.headers_mut().clone_from(request.headers());
-            Box::new(spare)
-        })
     }
 
     /// Has this run died? An instance that lives and breaks a connection has answered in its way.
@@ -262,21 +253,21 @@ impl<'a> Way<'a> {
     }
 
     async fn send_once(&self, pass: &dyn Pass, request: Box<Request<SendBody>>, flag: &FaultFlag) -> Sent {
-        match self.proxy.upstreams.request(pass.gate(), *request).await {
+        match self.proxy.upstreams.request(pass.gate(), request).await {
             Ok(response) => Sent::Answer(response),
             Err(UpstreamError::Connect { request, source }) => {
                 tracing::debug!(instance = %pass.gate().name, error = %source, "no connection to an awake instance");
                 Sent::Again(request)
             }
-            Err(UpstreamError::Broken { source, .. }) => Sent::No(match flag.get() {
-                Some(BodyFault::TooLarge) => Failure::TooLarge,
-                Some(BodyFault::Stalled) => Failure::BodyStalled,
-                Some(BodyFault::Client) => Failure::Malformed("the request's body is broken"),
+            Err(UpstreamError::Broken { source, again, .. }) => match flag.get() {
+                Some(BodyFault::TooLarge) => Sent::No(Failure::TooLarge),
+                Some(BodyFault::Stalled) => Sent::No(Failure::BodyStalled),
+                Some(BodyFault::Client) => Sent::No(Failure::Malformed("the request's body is broken")),
                 None => {
                     tracing::info!(instance = %pass.gate().name, error = %source, "an instance broke a request");
-                    Failure::Broke
+                    Sent::Broke(again)
                 }
-            }),
+            },
         }
     }
 

@@ -7,6 +7,7 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
+use bytes::Bytes;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::Front;
@@ -64,8 +65,11 @@ fn remove_connection(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
+    // Most messages have none: seeing so is cheaper than asking for each of them.
+    if headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        for name in &HOP_BY_HOP {
+            headers.remove(name);
+        }
     }
 }
 
@@ -106,26 +110,36 @@ fn say_who(headers: &mut HeaderMap, asked: &Asked, https: bool) {
     let proto = if https { "https" } else { "http" };
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
     headers.insert(X_FORWARDED_HOST, asked.spelled.clone());
-    if let Some(client) = asked.client.and_then(|ip| HeaderValue::try_from(ip.to_string()).ok()) {
+    let Some(forwarded) = forwarded(asked, proto) else { return };
+    // The address is written once, and its place in the text taken for the two others.
+    let place = match asked.client {
+        Some(IpAddr::V4(_)) => forwarded.find(';').map(|end| (4, end)),
+        Some(IpAddr::V6(_)) => forwarded.find(']').map(|end| (6, end)),
+        None => None,
+    };
+    let forwarded = Bytes::from(forwarded);
+    if let Some(client) = place.and_then(|(start, end)| HeaderValue::from_maybe_shared(forwarded.slice(start..end)).ok()) {
         headers.insert(X_FORWARDED_FOR, client.clone());
         headers.insert(X_REAL_IP, client);
     }
-    if let Some(forwarded) = forwarded(asked, proto) {
+    if let Ok(forwarded) = HeaderValue::from_maybe_shared(forwarded) {
         headers.insert(header::FORWARDED, forwarded);
     }
 }
 
 /// RFC 7239, with the host quoted because of its port.
-fn forwarded(asked: &Asked, proto: &str) -> Option<HeaderValue> {
-    let mut text = String::with_capacity(80);
+fn forwarded(asked: &Asked, proto: &str) -> Option<String> {
+    let mut text = String::with_capacity(96);
     match asked.client {
         Some(IpAddr::V4(ip)) => write!(text, "for={ip};").ok()?,
         Some(IpAddr::V6(ip)) => write!(text, "for=\"[{ip}]\";").ok()?,
         None => {}
     }
     // A host that was accepted holds no quote and no backslash.
-    write!(text, "host=\"{}\";proto={proto}", asked.spelled.to_str().ok()?).ok()?;
-    HeaderValue::try_from(text).ok()
+    for part in ["host=\"", asked.spelled.to_str().ok()?, "\";proto=", proto] {
+        text.push_str(part);
+    }
+    Some(text)
 }
 
 #[cfg(test)]

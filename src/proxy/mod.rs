@@ -14,6 +14,7 @@
 
 pub mod access_log;
 mod client_io;
+mod flag;
 mod forward;
 pub mod headers;
 pub mod listen;
@@ -27,6 +28,7 @@ mod tests;
 mod tunnel;
 
 use std::net::IpAddr;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -109,6 +111,8 @@ pub struct Proxy {
     tunnels: TaskTracker,
     /// Ends those that outlast the grace of a shutdown.
     cut: CancellationToken,
+    /// Clients' connections that wait for their next request and hold nothing meanwhile.
+    resting: AtomicUsize,
 }
 
 impl Proxy {
@@ -116,7 +120,17 @@ impl Proxy {
     #[must_use]
     pub fn new(door: Arc<dyn Door>, upstreams: Arc<Upstreams>, settings: ProxySettings, pages: Pages, log: Option<AccessLog>) -> Self {
         let settings = RwLock::new(Arc::new(settings));
-        Self { door, upstreams, settings, pages, log, sent: None, tunnels: TaskTracker::new(), cut: CancellationToken::new() }
+        Self {
+            door,
+            upstreams,
+            settings,
+            pages,
+            log,
+            sent: None,
+            tunnels: TaskTracker::new(),
+            cut: CancellationToken::new(),
+            resting: AtomicUsize::new(0),
+        }
     }
 
     /// Notes what is sent on, so that another acc knows it should this one be killed.
@@ -135,15 +149,15 @@ impl Proxy {
         self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Serves one request that came in at `front` from `peer`; `came`: or the connection that brought it. It always has an
-    /// answer.
-    pub async fn handle(&self, front: Front, peer: Option<IpAddr>, request: Request<Incoming>, came: Instant) -> Response<Reply> {
+    /// Serves one request that came in at `front` from `peer`; `came`: when the connection that brought it did. It always
+    /// has an answer.
+    pub async fn handle(&self, front: Front, peer: Option<IpAddr>, request: Request<Incoming>, came: Option<Instant>) -> Response<Reply> {
         let started = Instant::now();
         let settings = self.settings();
         let (head, body) = request.into_parts();
         let bodiless = head.method == Method::HEAD && head.version == Version::HTTP_2;
         let response = match read(front, peer, &head, &settings) {
-            Ok(asked) => forward::Way::new(self, settings, front, asked, (came, started)).go(head, body).await,
+            Ok(asked) => forward::Way::new(self, settings, front, asked, (came.unwrap_or(started), started)).go(head, body).await,
             Err(failure) => respond::failure(&self.pages, respond::Reader { navigation: false, host: "" }, &failure),
         };
         // On HTTP/1 hyper leaves the body out by itself, and keeps its length.

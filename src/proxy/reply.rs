@@ -5,8 +5,6 @@
 
 use std::error::Error;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -14,6 +12,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
 use super::access_log::Line;
+use super::client_io::Busy;
 use crate::driver::upstream::ReceiveBody;
 use crate::service::door::Pass;
 
@@ -36,22 +35,6 @@ struct Forwarded {
     body: ReceiveBody,
     pass: Option<Box<dyn Pass>>,
     line: Option<Box<Line>>,
-}
-
-/// A request that its client's connection is busy with.
-pub(super) struct Busy(Arc<AtomicU32>);
-
-impl Busy {
-    pub(super) fn new(open: &Arc<AtomicU32>) -> Self {
-        open.fetch_add(1, Ordering::AcqRel);
-        Self(open.clone())
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 impl Reply {

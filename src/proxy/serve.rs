@@ -1,33 +1,43 @@
 //! Accepts clients and serves their connections until told to stop; then finishes what is under way: for a while when
 //! everything ends, for as long as it takes when another acc has taken the sockets over.
 //!
+//! An HTTP/1 connection that has been idle for a while rests: everything that serves requests on it (hyper, its buffers, the
+//! future of a request) is dropped, and a small future waits for the next byte. Most connections of most clients are idle, and
+//! a resting one takes a thirtieth of the memory. HTTP/2 connections do not rest: they have a state (windows, header tables)
+//! that cannot be taken apart, and a browser has one where it had six.
+//!
 //! It never reads a request without a time limit on its head, and it never ends by itself.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
+use hyper::service::{HttpService, service_fn};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::client_io::{ClientIo, Limits, Speaks};
+use super::client_io::{Busy, ClientIo, Limits, Socket, Speaks, Use};
+use super::flag::Flag;
 use super::listen::{Client, Listener};
-use super::reply::{Busy, Reply};
+use super::reply::Reply;
 use super::{Front, Proxy};
 use crate::driver::host::lanes::Lanes;
+use crate::driver::host::memory;
 
 /// Most bytes buffered per direction; also the longest head.
 const BUFFER: usize = 64 * 1024;
@@ -39,6 +49,16 @@ const PING: Duration = Duration::from_secs(20);
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 /// A client that was accepted just before the shutdown gets this long to say something.
 const LAST_WORD: Duration = Duration::from_millis(250);
+
+/// An HTTP/1 connection that has been idle for this long rests.
+const REST: Duration = Duration::from_secs(1);
+
+/// So many connections that came to rest have left memory worth giving back to the host,
+const MANY: usize = 64;
+/// others will follow within this,
+const GATHER: Duration = Duration::from_secs(1);
+/// and it is done at most this often.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(10);
 
 /// What became of everything that was served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -65,15 +85,35 @@ struct Server {
     connections: TaskTracker,
     stop: CancellationToken,
     hand_over: CancellationToken,
-    cut: CancellationToken,
+    /// What `stop` says, for connections.
+    stopping: Flag,
+    /// What `hand_over` says, for requests.
+    handed_over: Flag,
+    /// The grace is over.
+    cut: Flag,
     accepted: AtomicU64,
+    /// Connections that came to rest since memory was last given back.
+    rested: AtomicUsize,
+    /// So many did that it is time to.
+    tidy: Notify,
+}
+
+type Fault = Box<dyn std::error::Error + Send + Sync>;
+
+/// Whose connection it is.
+#[derive(Clone, Copy)]
+struct Who {
+    front: Front,
+    peer: Option<IpAddr>,
 }
 
 fn limits(front: Front) -> Limits {
     match front {
-        Front::Public => Limits { head: Duration::from_secs(10), idle: Duration::from_secs(60), stall: Duration::from_secs(60) },
+        Front::Public => {
+            Limits { head: Duration::from_secs(10), idle: Duration::from_secs(60), rest: REST, stall: Duration::from_secs(60) }
+        }
         // nginx keeps these limits towards clients, and reads as fast as they do.
-        Front::Wake => Limits { head: Duration::from_secs(60), idle: Duration::from_secs(60), stall: Duration::MAX },
+        Front::Wake => Limits { head: Duration::from_secs(60), idle: Duration::from_secs(60), rest: REST, stall: Duration::MAX },
     }
 }
 
@@ -84,41 +124,61 @@ fn limits(front: Front) -> Limits {
 pub async fn serve(listeners: Vec<Listener>, proxy: Arc<Proxy>, lanes: Lanes, ends: Ends, grace: Duration) -> ServeReport {
     let server = Arc::new(Server {
         lanes,
-        cut: proxy.cut.clone(),
+        cut: Flag::default(),
+        stopping: Flag::default(),
+        handed_over: Flag::default(),
         proxy,
         connections: TaskTracker::new(),
         stop: ends.shutdown,
         hand_over: ends.hand_over,
         accepted: AtomicU64::new(0),
+        rested: AtomicUsize::new(0),
+        tidy: Notify::new(),
     });
-    let acceptors = TaskTracker::new();
-    for listener in listeners {
-        acceptors.spawn(server.clone().accept_all(listener));
+    let told = async {
+        tokio::join!(
+            server.stop.cancelled().map(|()| server.stopping.raise()),
+            server.hand_over.cancelled().map(|()| server.handed_over.raise())
+        );
+        std::future::pending().await
+    };
+    tokio::select! {
+        report = server.serve(listeners, grace) => report,
+        report = told => report,
+        report = server.give_back() => report,
     }
-    acceptors.close();
-    acceptors.wait().await;
-    let (connections, tunnels) = (&server.connections, &server.proxy.tunnels);
-    connections.close();
-    tunnels.close();
-    // In this order: a connection may still become a tunnel.
-    let all_done = async {
-        connections.wait().await;
-        tunnels.wait().await;
-    };
-    let cut = tokio::select! {
-        () = all_done => 0,
-        () = stopped_for(&server.stop, grace) => {
-            let left = connections.len() + tunnels.len();
-            server.cut.cancel();
-            connections.wait().await;
-            tunnels.wait().await;
-            left
-        }
-    };
-    ServeReport { accepted: server.accepted.load(Ordering::Relaxed), cut }
 }
 
 impl Server {
+    async fn serve(self: &Arc<Self>, listeners: Vec<Listener>, grace: Duration) -> ServeReport {
+        let acceptors = TaskTracker::new();
+        for listener in listeners {
+            acceptors.spawn(self.clone().accept_all(listener));
+        }
+        acceptors.close();
+        acceptors.wait().await;
+        let (connections, tunnels) = (&self.connections, &self.proxy.tunnels);
+        connections.close();
+        tunnels.close();
+        // In this order: a connection may still become a tunnel.
+        let all_done = async {
+            connections.wait().await;
+            tunnels.wait().await;
+        };
+        let cut = tokio::select! {
+            () = all_done => 0,
+            () = stopped_for(&self.stop, grace) => {
+                let left = connections.len() + tunnels.len();
+                self.cut.raise();
+                self.proxy.cut.cancel();
+                connections.wait().await;
+                tunnels.wait().await;
+                left
+            }
+        };
+        ServeReport { accepted: self.accepted.load(Ordering::Relaxed), cut }
+    }
+
     async fn accept_all(self: Arc<Self>, listener: Listener) {
         let mut back_off = BACK_OFF.0;
         let mut late = pin!(stopped_for(&self.stop, LAST_WORD));
@@ -136,15 +196,15 @@ impl Server {
                 Ok(client) => {
                     back_off = BACK_OFF.0;
                     self.accepted.fetch_add(1, Ordering::Relaxed);
-                    let server = self.clone();
-                    let (front, accepted) = (listener.front, Instant::now());
-                    self.lanes.carry(self.connections.track_future(async move {
-                        let cut = server.cut.clone();
-                        tokio::select! {
-                            () = server.connection(client, front, accepted) => {}
-                            () = cut.cancelled() => {}
+                    let accepted = Instant::now();
+                    match client {
+                        Client::Tcp(socket, peer) => {
+                            self.take_on(|| TcpStream::from_std(socket), Who { front: listener.front, peer: Some(peer) }, accepted);
                         }
-                    }));
+                        Client::Unix(socket) => {
+                            self.take_on(|| UnixStream::from_std(socket), Who { front: listener.front, peer: None }, accepted);
+                        }
+                    }
                 }
                 // The client left before it was accepted.
                 Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
@@ -161,76 +221,156 @@ impl Server {
         }
     }
 
-    async fn connection(&self, client: Client, front: Front, accepted: Instant) {
-        let served = match client {
-            Client::Tcp(socket, peer) => match TcpStream::from_std(socket) {
-                Ok(socket) => self.speak(socket, front, Some(peer), accepted).await,
-                Err(e) => Err(e.into()),
-            },
-            Client::Unix(socket) => match UnixStream::from_std(socket) {
-                Ok(socket) => self.speak(socket, front, None, accepted).await,
-                Err(e) => Err(e.into()),
-            },
+    /// Gives a lane a connection. What lasts as long as it does is allocated here, by the thread that accepts, and what a request
+    /// needs by the lane: side by side they would keep each other's pages, a connection that rests two or three for a kilobyte.
+    fn take_on<S: Socket>(self: &Arc<Self>, register: impl FnOnce() -> io::Result<S>, who: Who, accepted: Instant) {
+        self.lanes.carry(|| {
+            let client = register().map(|socket| Box::new(ClientIo::new(socket, limits(who.front))));
+            self.connections.track_future(self.clone().carry(client, who, accepted))
+        });
+    }
+
+    async fn carry<S: Socket>(self: Arc<Self>, client: io::Result<Box<ClientIo<S>>>, who: Who, accepted: Instant) {
+        let served = tokio::select! {
+            served = self.speak(client, who, accepted) => served,
+            () = self.cut.wait() => Ok(()),
         };
         if let Err(error) = served {
             tracing::debug!(%error, "a client's connection ended");
         }
     }
 
-    async fn speak<S>(
-        &self,
-        socket: S,
-        front: Front,
-        peer: Option<IpAddr>,
-        accepted: Instant,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let limits = limits(front);
-        let open = Arc::new(AtomicU32::new(0));
-        let begin = tokio::time::timeout(limits.head, ClientIo::begin(socket, limits, open.clone()));
-        let begun = tokio::select! {
-            begun = begin => begun??,
-            () = stopped_for(&self.stop, LAST_WORD) => return Ok(()),
-        };
-        let Some((io, speaks)) = begun else { return Ok(()) };
-        let proxy = self.proxy.clone();
-        let seen = open.clone();
-        let last = self.hand_over.clone();
-        let first = AtomicBool::new(true);
-        let service = service_fn(move |request: Request<Incoming>| {
-            let busy = Busy::new(&open);
-            let (proxy, last) = (proxy.clone(), last.clone());
-            // The first request of a connection came with it.
-            let came = if first.swap(false, Ordering::Relaxed) { accepted } else { Instant::now() };
-            async move {
-                let mut response: Response<Reply> = proxy.handle(front, peer, request, came).await;
-                if speaks == Speaks::Http1 && last.is_cancelled() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                }
-                Ok::<_, Infallible>(response.map(|reply| reply.keep(busy)))
-            }
-        });
-        match speaks {
-            Speaks::Http1 => {
-                let connection = http1_settings().serve_connection(TokioIo::new(io), service).with_upgrades();
-                // Closed at once, a connection would lose the request that is on its way to it.
-                self.until_done(connection, |c| c.graceful_shutdown(), std::future::pending()).await?;
-            }
-            Speaks::Http2 => {
-                let connection = http2_settings().serve_connection(TokioIo::new(io.without_read_limits()), service);
-                // The client is told which requests are still served, and sends the others elsewhere.
-                let ending = async {
-                    tokio::select! {
-                        () = unused(&seen, limits.idle) => {}
-                        () = self.hand_over.cancelled() => {}
-                    }
-                };
-                self.until_done(connection, |c| c.graceful_shutdown(), ending).await?;
+    /// What is needed only at times is on the heap only then: this future lives as long as the connection.
+    async fn speak<S: Socket>(self: &Arc<Self>, client: io::Result<Box<ClientIo<S>>>, who: Who, accepted: Instant) -> Result<(), Fault> {
+        let mut client = client?;
+        match Box::pin(self.begin(&mut client, limits(who.front))).await? {
+            None => return Ok(()),
+            Some(Speaks::Http2) => return Box::pin(self.http2(client, who, accepted)).await,
+            Some(Speaks::Http1) => {}
+        }
+        let mut accepted = Some(accepted);
+        while let Some(resting) = Box::pin(self.http1(client, who, accepted.take())).await? {
+            client = resting;
+            if !self.rest(&mut client).await? {
+                break;
             }
         }
         Ok(())
+    }
+
+    /// The first bytes of a client: `None` when it leaves without any, or says nothing before the end.
+    async fn begin<S: Socket>(&self, client: &mut ClientIo<S>, limits: Limits) -> Result<Option<Speaks>, Fault> {
+        tokio::select! {
+            begun = tokio::time::timeout(limits.head, client.begin()) => Ok(begun??),
+            () = stopped_for(&self.stop, LAST_WORD) => Ok(None),
+        }
+    }
+
+    /// Serves requests until the connection ends, `None`, or rests. `accepted`: for a connection that has just come, when.
+    async fn http1<S: Socket>(
+        self: &Arc<Self>,
+        client: Box<ClientIo<S>>,
+        who: Who,
+        accepted: Option<Instant>,
+    ) -> Result<Option<Box<ClientIo<S>>>, Fault> {
+        let used = client.used();
+        let service = self.service(who, accepted, &used, Speaks::Http1);
+        let mut connection = http1_settings().serve_connection(TokioIo::new(client), service).with_upgrades();
+        let mut stopping = pin!(self.stopping.wait());
+        let ended = poll_fn(|cx| {
+            // First the connection: a request that has arrived is served, also in the moment of the shutdown.
+            if let Poll::Ready(done) = Pin::new(&mut connection).poll(cx) {
+                return Poll::Ready(Some(done));
+            }
+            if used.rests() { Poll::Ready(None) } else { stopping.as_mut().poll(cx).map(|()| None) }
+        });
+        if let Some(done) = ended.await {
+            return Ok(done.map(|()| None)?);
+        }
+        if used.rests() {
+            // What of the next head came together with the last one is kept.
+            return Ok(connection.into_parts().map(|parts| {
+                let mut client = parts.io.into_inner();
+                client.unread(parts.read_buf);
+                client
+            }));
+        }
+        // It finishes what it has begun and no more. After a hand-over it is not told: closed at once, it would lose the request
+        // that is on its way to it.
+        Pin::new(&mut connection).graceful_shutdown();
+        connection.await?;
+        Ok(None)
+    }
+
+    /// What many connections needed before they rested goes back to the host. Never resolves.
+    async fn give_back<T>(&self) -> T {
+        loop {
+            self.tidy.notified().await;
+            tokio::time::sleep(GATHER).await;
+            self.rested.store(0, Ordering::Relaxed);
+            let _ = tokio::task::spawn_blocking(memory::give_back).await;
+            tokio::time::sleep(GIVE_BACK_EVERY).await;
+        }
+    }
+
+    /// Waits for the next request of a resting connection; `false`: there will be none.
+    async fn rest<S: Socket>(&self, client: &mut ClientIo<S>) -> io::Result<bool> {
+        let _resting = Resting::new(&self.proxy.resting);
+        if self.rested.fetch_add(1, Ordering::Relaxed) == MANY {
+            self.tidy.notify_one();
+        }
+        let mut stopping = pin!(self.stopping.wait());
+        poll_fn(|cx| match client.poll_rest(cx) {
+            // First the client, as above; of what has just arrived the reactor may not have told yet.
+            Poll::Pending if self.stopping.is_raised() && client.has_arrived() => Poll::Pending,
+            Poll::Pending => stopping.as_mut().poll(cx).map(|()| Ok(false)),
+            readable => readable.map_ok(|()| true),
+        })
+        .await
+    }
+
+    async fn http2<S: Socket>(self: &Arc<Self>, mut client: Box<ClientIo<S>>, who: Who, accepted: Instant) -> Result<(), Fault> {
+        client.lift_read_limits();
+        let used = client.used();
+        let service = self.service(who, Some(accepted), &used, Speaks::Http2);
+        let connection = http2_settings().serve_connection(TokioIo::new(client), service);
+        // The client is told which requests are still served, and sends the others elsewhere.
+        let ending = async {
+            tokio::select! {
+                () = unused(&used, limits(who.front).idle) => {}
+                () = self.hand_over.cancelled() => {}
+            }
+        };
+        Ok(self.until_done(connection, |c| c.graceful_shutdown(), ending).await?)
+    }
+
+    fn service(
+        self: &Arc<Self>,
+        who: Who,
+        accepted: Option<Instant>,
+        used: &Arc<Use>,
+        speaks: Speaks,
+    ) -> impl HttpService<Incoming, ResBody = Reply, Error = Infallible, Future: Send + 'static> + use<> {
+        let (server, used) = (self.clone(), used.clone());
+        let first = AtomicBool::new(accepted.is_some());
+        service_fn(move |request: Request<Incoming>| {
+            let busy = Busy::new(&used);
+            let server = server.clone();
+            // The first request of a connection came with it.
+            let came = if first.swap(false, Ordering::Relaxed) { accepted } else { None };
+            // On the heap: hyper moves this about several times, and keeps the space for one as long as the connection lasts.
+            Box::pin(async move {
+                let mut response: Response<Reply> = server.proxy.handle(who.front, who.peer, request, came).await;
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    busy.for_good();
+                    return Ok(response);
+                }
+                if speaks == Speaks::Http1 && server.handed_over.is_raised() {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(response.map(|reply| reply.keep(busy)))
+            })
+        })
     }
 
     /// Drives a connection; at the shutdown, or with `ending`, `wind_up` makes it finish what it has begun and no more.
@@ -257,12 +397,28 @@ impl Server {
     }
 }
 
+/// Counts a resting connection.
+struct Resting<'a>(&'a AtomicUsize);
+
+impl<'a> Resting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Resting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Resolves when no request was under way for the whole of the limit: HTTP/2 has none of its own between two requests.
-async fn unused(open: &AtomicU32, limit: Duration) {
+async fn unused(used: &Use, limit: Duration) {
     let mut since = Instant::now();
     loop {
         tokio::time::sleep(limit / 8).await;
-        if open.load(Ordering::Acquire) > 0 {
+        if used.is_busy() {
             since = Instant::now();
         } else if since.elapsed() >= limit {
             return;
@@ -294,4 +450,20 @@ fn http2_settings() -> http2::Builder<TokioExecutor> {
         .keep_alive_interval(PING)
         .keep_alive_timeout(PING);
     builder
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_waits_is_small() {
+        fn size<F>(_: impl Fn(Arc<Server>, io::Result<Box<ClientIo<TcpStream>>>, Who, Instant) -> F) -> usize {
+            size_of::<F>()
+        }
+        let waiting = size(Server::carry);
+        assert!(waiting <= 576, "{waiting} bytes");
+        let io = size_of::<ClientIo<TcpStream>>();
+        assert!(io <= 256, "{io} bytes");
+    }
 }

@@ -220,6 +220,10 @@ fn unknown(host: &HostName, error: &ServiceError) -> Refusal {
 }
 
 async fn knock_here(world: &Arc<World>, host: &HostName, verdict: Verdict, ago: Duration) -> Result<Knock, Refusal> {
+    // Nearly every request: no clock is asked for it.
+    if let Some(pass) = world.registry.by_host(host).and_then(|handle| admit(world, &handle, verdict.counts)) {
+        return Ok(Knock::Open(pass));
+    }
     let noticed = world.clock.micros();
     let handle = handle_of_host(world, host)?;
     if let Some(pass) = admit(world, &handle, verdict.counts) {

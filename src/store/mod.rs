@@ -15,7 +15,7 @@ mod journal;
 mod wal;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, Params};
@@ -93,9 +93,11 @@ pub enum StoreError {
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    connection: Arc<Mutex<Connection>>,
-    /// For what is read on the way of a request: it does not wait for whoever writes, and syncs, on the other one.
+    /// For what is read on the way of a request while somebody writes, and syncs, on the other one. It reads more slowly: after a
+    /// write by another connection SQLite takes nothing it knows of the pages for true.
+    /// Closed first: the last one to close brings everything into the database and removes the log.
     reader: Arc<Mutex<Connection>>,
+    connection: Arc<Mutex<Connection>>,
     #[cfg(test)]
     hindrance: hinder::Hindrance,
     #[cfg(test)]
@@ -168,9 +170,13 @@ impl Store {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The connection for what must not wait for a writer.
+    /// A connection for what must not wait for a writer.
     fn reader(&self) -> MutexGuard<'_, Connection> {
-        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+        match self.connection.try_lock() {
+            Ok(connection) => connection,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => self.reader.lock().unwrap_or_else(PoisonError::into_inner),
+        }
     }
 
     /// The connection, for writing.

@@ -379,3 +379,14 @@ fn the_journal_of_the_first_version_is_kept_and_learns_to_destroy() {
     store.delete(InstanceId(7)).unwrap();
     assert_eq!(store.unfinished().unwrap(), [], "it goes with its row");
 }
+
+#[test]
+fn a_closed_database_is_one_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("acc.db")).unwrap();
+    add(&store, "a", None, &[]).unwrap();
+    store.by_host("a.example.org", Some("a")).unwrap();
+    drop(store);
+    let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["acc.db"]);
+}

@@ -7,17 +7,23 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use super::Settings;
 use super::apps::{App, LIMIT, ask, folder};
 use super::procs;
 use super::round::{Round, Side};
 use super::table::{Goal, Report, Row};
+use crate::support::wait::pause;
 use crate::support::{Bed, Combination, need, wait_until};
 
 const GROUP: &str = "awake";
 /// Connections held open without a request.
 const IDLE: usize = 1000;
+
+/// They have been silent for this long when memory is looked at. acc takes idle connections apart after a second, and gives what
+/// they needed back to the host after another; nginx does so with the answer.
+const SILENT: Duration = Duration::from_secs(4);
 
 /// What wrk says.
 #[derive(Debug, Clone, Copy)]
@@ -259,6 +265,7 @@ fn memory(bed: &Bed, nginx: &Nginx, sides: &[Front<'_>; 2], settings: &Settings)
     let held = |front: &Front<'_>, pids: &[i32]| {
         let before = procs::pss_mib(pids);
         let open: Vec<_> = (0..count).map(|_| procs::idle_connection(front.address, &front.host)).collect();
+        pause(SILENT);
         let with = procs::pss_mib(pids);
         drop(open);
         (with, with - before)

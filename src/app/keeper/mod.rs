@@ -30,7 +30,7 @@ use tracing::{error, info, warn};
 use super::image::Image;
 use super::{lock, note_boot, places};
 use crate::config::{Booted, Config};
-use crate::driver::host::fs;
+use crate::driver::host::{fs, memory};
 use crate::service::error::ServiceError;
 pub(super) use renew::Spare;
 pub(super) use sockets::Sockets;
@@ -262,6 +262,8 @@ impl Keeper {
             let why = self.become_new();
             error!("the keeper itself stays what it was: {why}");
         }
+        // From now on it waits, for weeks.
+        memory::let_go_of_program();
     }
 
     /// Collects every child that has ended, those of workers that are gone included: as the first process of a container this

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
+use futures_util::FutureExt;
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 
@@ -75,19 +76,22 @@ impl Lanes {
         Ok(made)
     }
 
-    /// Has the lane that carries least carry this too, to its end.
-    pub fn carry(&self, work: impl Future<Output = ()> + Send + 'static) {
+    /// Has the lane that carries least carry this too, to its end. `begin` is called at once, on this thread and in the runtime of
+    /// the lane: sockets and timers that it makes are the lane's.
+    pub fn carry<F: Future<Output = ()> + Send + 'static>(&self, begin: impl FnOnce() -> F) {
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         let all = (0..self.lanes.len()).map(|n| &self.lanes[(first + n) % self.lanes.len()]);
         let Some(lane) = all.min_by_key(|lane| lane.carried.load(Ordering::Relaxed)) else {
-            return drop(tokio::spawn(work));
+            return drop(tokio::spawn(begin()));
         };
         let load = Load(lane.carried.clone());
         load.0.fetch_add(1, Ordering::Relaxed);
-        lane.runtime.spawn(async move {
-            let _load = load;
-            work.await;
-        });
+        let work = {
+            let _there = lane.runtime.enter();
+            begin()
+        };
+        // Not an `async` block: it would hold `work` twice, as what it was given and as what it waits for.
+        lane.runtime.spawn(work.map(move |()| drop(load)));
     }
 }
 
@@ -117,7 +121,7 @@ mod tests {
         let go = CancellationToken::new();
         for _ in 0..count * 3 {
             let (told, go) = (told.clone(), go.clone());
-            lanes.carry(async move {
+            lanes.carry(|| async move {
                 let began = current();
                 go.cancelled().await;
                 tokio::task::yield_now().await;
@@ -139,7 +143,7 @@ mod tests {
     #[tokio::test]
     async fn without_lanes_it_is_carried_here() {
         let (told, seen) = tokio::sync::oneshot::channel();
-        Lanes::none().carry(async move { told.send(current()).unwrap() });
+        Lanes::none().carry(|| async move { told.send(current()).unwrap() });
         assert_eq!(seen.await, Ok(0));
     }
 }

@@ -5,13 +5,14 @@
 //! (`SO_PEERCRED`, unix(7)), whatever path led there.
 
 use std::io;
+use std::os::fd::AsFd;
 
-use tokio::net::UnixStream;
+use rustix::net::sockopt::socket_peercred;
 
 /// Fails unless the listener runs as `owner`; `None`: instances run as acc itself, and nobody has to be told apart.
-pub fn check(stream: &UnixStream, owner: Option<u32>) -> io::Result<()> {
+pub fn check(stream: &impl AsFd, owner: Option<u32>) -> io::Result<()> {
     let Some(owner) = owner else { return Ok(()) };
-    let found = stream.peer_cred()?.uid();
+    let found = socket_peercred(stream)?.uid.as_raw();
     if found == owner {
         return Ok(());
     }
@@ -20,6 +21,8 @@ pub fn check(stream: &UnixStream, owner: Option<u32>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::UnixStream;
+
     use super::*;
 
     #[tokio::test]

@@ -6,12 +6,13 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use nix::unistd::{Gid, Uid, User, chown, geteuid};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
@@ -28,6 +29,10 @@ const LOOK_ANYWAY: Duration = Duration::from_millis(100);
 
 /// So much is shown of the command line of a program that is in the way.
 const COMMAND_SHOWN: usize = 100;
+
+/// What is told is the bind of a socket, and its listen follows a few microseconds later as a rule. So often it is tried again
+/// at once, a tenth of a millisecond in all: any pause takes longer.
+const AT_ONCE: u32 = 20;
 
 /// To whom the folder of a socket belongs, so that the application can bind there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,11 +75,13 @@ impl SocketProbe {
     async fn accepted(&self, path: &Path, owner: Option<u32>) {
         let mut steps = Steps::SOCKET;
         loop {
-            let stream = match UnixStream::connect(path).await {
+            let stream = match connect(path) {
                 Ok(stream) if peer::check(&stream, owner).is_ok() => stream,
                 _ => connect_unix(&self.watcher, path, owner).await,
             };
-            if handed::is_taken(stream, path).await {
+            if let Ok(stream) = UnixStream::from_std(stream)
+                && handed::is_taken(stream, path).await
+            {
                 return;
             }
             pause(steps.pause()).await;
@@ -104,7 +111,7 @@ impl Probe for SocketProbe {
                 if let Some(dir) = path.parent() {
                     self.make_folder(dir).map_err(Obstacle::Other)?;
                 }
-                remove_stale(path).await.map_err(Obstacle::Other)?;
+                remove_stale(path).map_err(Obstacle::Other)?;
             }
             Listen::Tcp(address) => check_free(*address).await?,
         }
@@ -128,9 +135,12 @@ impl Probe for SocketProbe {
             let well = match &question.listen {
                 Listen::Unix(path) => {
                     let stream = connect_unix(&self.watcher, path, owner).await;
-                    is_well(stream, &mut accepted, question).await
+                    is_well(|| UnixStream::from_std(stream), &mut accepted, question).await
                 }
-                Listen::Tcp(address) => is_well(connect_tcp(*address).await, &mut accepted, question).await,
+                Listen::Tcp(address) => {
+                    let stream = connect_tcp(*address).await;
+                    is_well(|| Ok(stream), &mut accepted, question).await
+                }
             };
             if well && question.handed {
                 // Connected to it was from the start.
@@ -163,19 +173,22 @@ impl Probe for SocketProbe {
 }
 
 /// Is it well, on this connection? The first one is remembered.
-async fn is_well<S>(stream: S, accepted: &mut Option<Instant>, question: &Question) -> bool
+async fn is_well<S>(stream: impl FnOnce() -> io::Result<S>, accepted: &mut Option<Instant>, question: &Question) -> bool
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     accepted.get_or_insert_with(Instant::now);
     match &question.health {
-        Some(path) => health::is_well(stream, path, &question.host).await,
+        Some(path) => match stream() {
+            Ok(stream) => health::is_well(stream, path, &question.host).await,
+            Err(_) => false,
+        },
         None => true,
     }
 }
 
 /// Removes a socket file that nobody answers on.
-async fn remove_stale(path: &Path) -> Result<(), String> {
+fn remove_stale(path: &Path) -> Result<(), String> {
     let shown = path.display();
     match fs::symlink_metadata(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
@@ -183,7 +196,7 @@ async fn remove_stale(path: &Path) -> Result<(), String> {
         Ok(meta) if !meta.file_type().is_socket() => return Err(format!("`{shown}` is in the way: it is not a socket")),
         Ok(_) => {}
     }
-    match UnixStream::connect(path).await {
+    match connect(path) {
         Ok(_) => Err(format!("another program answers on `{shown}`")),
         // Nobody listens there: left behind.
         Err(e) if e.kind() == ErrorKind::ConnectionRefused => remove_file(path).map_err(|e| format!("`{shown}` cannot be removed: {e}")),
@@ -216,20 +229,32 @@ async fn taken(address: SocketAddr) -> String {
     format!("port {address} is taken by another program{by}")
 }
 
+/// Connects, or says at once why not: the kernel makes a connection to a unix socket, or a full queue refuses it, while this
+/// waits. The runtime would ask its reactor once more whether it is there, which costs a wake a thread's turn.
+fn connect(path: &Path) -> io::Result<StdUnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(socket.into())
+}
+
 /// Resolves with a connection: told by the folder that the file has appeared, then by trying.
-async fn connect_unix(watcher: &Watcher, path: &Path, owner: Option<u32>) -> UnixStream {
+async fn connect_unix(watcher: &Watcher, path: &Path, owner: Option<u32>) -> StdUnixStream {
     // The watch comes first: a socket made between a look and the watch would be missed.
     let mut watch = path.parent().map(|dir| watcher.watch(dir));
-    let mut steps = Steps::SOCKET;
+    let (mut steps, mut at_once) = (Steps::SOCKET, AT_ONCE);
     loop {
-        match UnixStream::connect(path).await {
+        match connect(path) {
             Ok(stream) if peer::check(&stream, owner).is_ok() => return stream,
             Err(e) if e.kind() == ErrorKind::NotFound => {
-                steps = Steps::SOCKET;
+                (steps, at_once) = (Steps::SOCKET, AT_ONCE);
                 match &mut watch {
                     Some(watch) => watch.change(LOOK_ANYWAY).await,
                     None => pause(LOOK_ANYWAY).await,
                 }
+            }
+            Err(e) if e.kind() == ErrorKind::ConnectionRefused && at_once > 0 => {
+                at_once -= 1;
+                tokio::task::yield_now().await;
             }
             Ok(_) | Err(_) => pause(steps.pause()).await,
         }

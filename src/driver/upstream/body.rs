@@ -191,27 +191,33 @@ impl Body for ReceiveBody {
 #[derive(Debug)]
 pub struct Stall {
     patience: Duration,
+    waits: Option<Waits>,
+}
+
+#[derive(Debug)]
+struct Waits {
+    /// When something moved last.
     last: Instant,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Pin<Box<Sleep>>,
 }
 
 impl Stall {
     /// Nothing may stand still for longer than `patience`.
     #[must_use]
     pub fn new(patience: Duration) -> Self {
-        Self { patience, last: Instant::now(), timer: None }
+        Self { patience, waits: None }
     }
 
     /// Something moved.
     pub fn moved(&mut self) {
-        if self.timer.is_some() {
-            self.last = Instant::now();
+        if let Some(waits) = &mut self.waits {
+            waits.last = Instant::now();
         }
     }
 
     /// There is nothing to wait for any more.
     pub fn rest(&mut self) {
-        self.timer = None;
+        self.waits = None;
     }
 
     /// Ready once nothing has moved for too long.
@@ -219,20 +225,17 @@ impl Stall {
         if self.patience == Duration::MAX {
             return Poll::Pending;
         }
-        let timer = match &mut self.timer {
-            Some(timer) => timer,
-            None => {
-                self.last = Instant::now();
-                self.timer.insert(Box::pin(tokio::time::sleep_until(self.last + self.patience)))
-            }
-        };
+        let waits = self.waits.get_or_insert_with(|| {
+            let last = Instant::now();
+            Waits { last, timer: Box::pin(tokio::time::sleep_until(last + self.patience)) }
+        });
         loop {
-            ready!(timer.as_mut().poll(cx));
-            let due = self.last + self.patience;
+            ready!(waits.timer.as_mut().poll(cx));
+            let due = waits.last + self.patience;
             if Instant::now() >= due {
                 return Poll::Ready(());
             }
-            timer.as_mut().reset(due);
+            waits.timer.as_mut().reset(due);
         }
     }
 }

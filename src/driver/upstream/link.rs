@@ -77,8 +77,8 @@ impl Link {
     }
 
     /// Sends one request and waits for the head of the answer.
-    pub(super) async fn send(mut self: Box<Self>, req: Request<SendBody>) -> Result<Response<ReceiveBody>, SendFault> {
-        let mut answer = pin!(self.sender.try_send_request(req));
+    pub(super) async fn send(mut self: Box<Self>, req: Box<Request<SendBody>>) -> Result<Response<ReceiveBody>, SendFault> {
+        let mut answer = pin!(self.sender.try_send_request(*req));
         let answer = poll_fn(|cx| {
             // The connection first: it does what the answer waits for.
             self.drive(cx);

@@ -54,6 +54,8 @@ pub enum UpstreamError {
     Broken {
         /// It was a pooled connection.
         reused: bool,
+        /// The same request once more, if it may be sent twice: its method says so, and it had no body.
+        again: Option<Box<Request<SendBody>>>,
         /// Why.
         #[source]
         source: hyper::Error,
@@ -137,60 +139,63 @@ impl Upstreams {
     ///
     /// # Errors
     /// See [`UpstreamError`]: either the instance never saw the request, or it may have.
-    pub async fn request(&self, gate: &Gate, req: Request<SendBody>) -> Result<Response<ReceiveBody>, UpstreamError> {
+    pub async fn request(&self, gate: &Gate, req: Box<Request<SendBody>>) -> Result<Response<ReceiveBody>, UpstreamError> {
         let mut req = req;
         if self.shared.pooling.load(Ordering::Acquire) {
             let pool = self.pool(gate);
             match Self::over_parked(&pool, req).await {
                 Ok(done) => return done,
-                Err(unsent) => req = unsent,
+                // Rare, and too large to be part of every request.
+                Err((unsent, copy)) => return Box::pin(self.over_fresh(gate, Some(pool), unsent, copy)).await,
             }
-            return self.over_fresh(gate, Some(pool), req).await;
         }
         if !req.headers().contains_key(header::UPGRADE) {
             req.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
         }
-        self.over_fresh(gate, None, req).await
+        Box::pin(self.over_fresh(gate, None, req, None)).await
     }
 
-    /// Tries parked connections; gives the request back when none of them took it.
+    /// Tries parked connections; gives the request back when none of them took it, and a copy if one was made.
     async fn over_parked(
         pool: &Arc<Pool>,
-        mut req: Request<SendBody>,
-    ) -> Result<Result<Response<ReceiveBody>, UpstreamError>, Request<SendBody>> {
-        let safe = is_safe(&req);
+        mut req: Box<Request<SendBody>>,
+    ) -> Result<Result<Response<ReceiveBody>, UpstreamError>, (Box<Request<SendBody>>, Spare)> {
         // What may not be sent twice asks the kernel first whether the other side has closed; what may finds out by itself.
-        while let Some(link) = pool.take(!safe) {
-            let copy = safe.then(|| copy_of(&req));
+        let ask = !is_safe(&req);
+        let mut copy = None;
+        while let Some(link) = pool.take(ask) {
+            copy = copy.or_else(|| spare(&req));
             match link.send(req).await {
                 Ok(response) => return Ok(Ok(response)),
-                Err(SendFault::Unsent(request)) => req = *request,
+                Err(SendFault::Unsent(request)) => req = request,
                 Err(SendFault::Lost(source)) => match copy {
-                    Some(copy) => return Err(copy),
-                    None => return Ok(Err(UpstreamError::Broken { reused: true, source })),
+                    Some(copy) if !ask => return Err((copy, None)),
+                    again => return Ok(Err(UpstreamError::Broken { reused: true, again, source })),
                 },
             }
         }
-        Err(req)
+        Err((req, copy))
     }
 
     async fn over_fresh(
         &self,
         gate: &Gate,
         pool: Option<Arc<Pool>>,
-        req: Request<SendBody>,
+        req: Box<Request<SendBody>>,
+        copy: Spare,
     ) -> Result<Response<ReceiveBody>, UpstreamError> {
         let link = match Link::connect(&gate.listen, self.owner_of(gate), pool).await {
             Ok(link) => link,
-            Err(source) => return Err(UpstreamError::Connect { request: Box::new(req), source }),
+            Err(source) => return Err(UpstreamError::Connect { request: req, source }),
         };
+        let again = copy.or_else(|| spare(&req));
         match link.send(req).await {
             Ok(response) => Ok(response),
             Err(SendFault::Unsent(request)) => {
                 let source = io::Error::new(io::ErrorKind::ConnectionReset, "closed before the request was written");
                 Err(UpstreamError::Connect { request, source })
             }
-            Err(SendFault::Lost(source)) => Err(UpstreamError::Broken { reused: false, source }),
+            Err(SendFault::Lost(source)) => Err(UpstreamError::Broken { reused: false, again, source }),
         }
     }
 
@@ -391,20 +396,28 @@ fn reap(shared: &Shared) -> bool {
     anything_parked(shared)
 }
 
-/// May be sent twice: the method says so and no body is lost by it.
-fn is_safe(req: &Request<SendBody>) -> bool {
-    matches!(*req.method(), Method::GET | Method::HEAD | Method::OPTIONS)
-        && hyper::body::Body::is_end_stream(req.body())
-        && !req.headers().contains_key(header::UPGRADE)
+/// A copy of a request that may be sent twice.
+type Spare = Option<Box<Request<SendBody>>>;
+
+/// The method says that sending it twice does no harm, and no body is lost by it.
+fn is_repeatable(req: &Request<SendBody>) -> bool {
+    matches!(*req.method(), Method::GET | Method::HEAD | Method::OPTIONS) && hyper::body::Body::is_end_stream(req.body())
 }
 
-fn copy_of(req: &Request<SendBody>) -> Request<SendBody> {
-    let mut copy = Request::new(SendBody::empty());
-    copy.method_mut().clone_from(req.method());
-    copy.uri_mut().clone_from(req.uri());
-    *copy.version_mut() = req.version();
-    copy.headers_mut().clone_from(req.headers());
-    copy
+/// May be sent twice to the same run without asking: it does not turn the connection into another one either.
+fn is_safe(req: &Request<SendBody>) -> bool {
+    is_repeatable(req) && !req.headers().contains_key(header::UPGRADE)
+}
+
+fn spare(req: &Request<SendBody>) -> Spare {
+    is_repeatable(req).then(|| {
+        let mut copy = Request::new(SendBody::empty());
+        copy.method_mut().clone_from(req.method());
+        copy.uri_mut().clone_from(req.uri());
+        *copy.version_mut() = req.version();
+        copy.headers_mut().clone_from(req.headers());
+        Box::new(copy)
+    })
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ async fn over_tcp_too_a_connection_is_used_again_and_closed_at_once() {
     });
     let upstreams = Upstreams::new(true);
     for _ in 0..3 {
-        let response = upstreams.request(&gate, get()).await.unwrap();
+        let response = upstreams.request(&gate, Box::new(get())).await.unwrap();
         assert_eq!(upstreams.pooled(&gate), 0);
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ok");
         assert_eq!(upstreams.pooled(&gate), 1);
@@ -48,7 +48,7 @@ async fn over_tcp_too_a_connection_is_used_again_and_closed_at_once() {
 async fn what_was_never_seen_is_given_back() {
     let upstreams = Upstreams::new(true);
     let nowhere = gate(Listen::Unix("/nonexistent/socket".into()));
-    match upstreams.request(&nowhere, get()).await {
+    match upstreams.request(&nowhere, Box::new(get())).await {
         Err(UpstreamError::Connect { request, source }) => {
             assert_eq!(request.headers()["host"], "a");
             assert_eq!(source.kind(), io::ErrorKind::NotFound);

@@ -4,6 +4,7 @@ mod basics;
 mod broken;
 mod hold;
 mod hostile;
+mod rest;
 mod shutdown;
 mod stage;
 mod stream;

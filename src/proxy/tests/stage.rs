@@ -344,6 +344,7 @@ pub struct Stage {
     pub address: SocketAddr,
     pub wake_socket: PathBuf,
     pub stop: CancellationToken,
+    pub hand_over: CancellationToken,
     pub served: Option<JoinHandle<ServeReport>>,
 }
 
@@ -390,9 +391,10 @@ impl Stage {
         let wake_socket = dir.path().join("wake");
         let unix = listen::unix(&wake_socket, 0o600).unwrap();
         let listeners = vec![Listener::from_tcp(tcp, Front::Public).unwrap(), Listener::from_unix(unix, Front::Wake).unwrap()];
-        let stop = CancellationToken::new();
-        let served = Some(tokio::spawn(serve(listeners, proxy.clone(), lanes, Ends { shutdown: stop.clone(), ..Ends::default() }, grace)));
-        Self { dir, app, door, upstreams, proxy, address, wake_socket, stop, served }
+        let ends = Ends::default();
+        let (stop, hand_over) = (ends.shutdown.clone(), ends.hand_over.clone());
+        let served = Some(tokio::spawn(serve(listeners, proxy.clone(), lanes, ends, grace)));
+        Self { dir, app, door, upstreams, proxy, address, wake_socket, stop, hand_over, served }
     }
 
     pub async fn connect(&self) -> TcpStream {
