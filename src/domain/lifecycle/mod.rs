@@ -264,6 +264,12 @@ pub struct Limits {
     pub stop: Duration,
 }
 
+impl Limits {
+    /// For [`Event::Admitted`] and [`Event::Released`], which keep to no times.
+    pub const NONE: Self =
+        Self { idle: Duration::ZERO, min_awake: Duration::ZERO, start: Duration::ZERO, drain: Duration::ZERO, stop: Duration::ZERO };
+}
+
 /// Awake for this long means that a later death is not part of a crash loop.
 pub const STABLE: Duration = Duration::from_secs(10);
 /// First and longest pause after a failed start; it doubles in between.

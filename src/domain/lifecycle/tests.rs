@@ -20,6 +20,16 @@ fn at(s: u64) -> Timestamp {
     Timestamp(1_000_000 + s * 1000)
 }
 
+#[test]
+fn a_request_that_comes_or_goes_keeps_to_no_times() {
+    for phase in Phase::ALL {
+        for event in [Event::Admitted, Event::Released { counts: true }, Event::Released { counts: false }] {
+            let machine = sample(phase);
+            assert_eq!(step(&machine, &event, at(9), &Limits::NONE), step(&machine, &event, at(9), &LIMITS), "{phase:?} {event:?}");
+        }
+    }
+}
+
 /// Applies events in turn; each must be taken.
 fn walk(events: &[(u64, Event)]) -> Step {
     let mut last = Step { next: Machine::creating(Wanted::Auto, at(0)), effects: vec![], answer: Answer::Done };
