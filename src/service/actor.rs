@@ -207,20 +207,24 @@ impl Actor {
         }
     }
 
-    /// Steps the machine under its lock; what must be written down is written before anybody sees the new phase.
+    /// Steps the machine under its lock; what must be written down is written before anybody sees the new phase. All but that it
+    /// is ready: whoever waits for that need not wait for the disk as well, and an acc that finds a process that wakes asks anyway
+    /// whether it is ready. It is written before the gate opens.
     fn step(&mut self, event: &Event) -> Result<(lifecycle::Answer, u64, Vec<Effect>), Refused> {
         let limits = self.world.limits(&self.handle.instance);
         let mut machine = self.handle.machine();
         let mut step = lifecycle::step(&machine, event, self.world.now(), &limits).map_err(Refused::Denied)?;
-        if step.effects.contains(&Effect::Persist)
+        let persists = step.effects.contains(&Effect::Persist);
+        let afterwards = persists && matches!(event, Event::Ready { .. });
+        if persists
+            && !afterwards
             && let Err(e) = self.persist(&step.next, &step.effects)
         {
-            let name = &self.handle.instance.name;
             if is_asked_for(event) {
                 return Err(Refused::Broken(store_error(e)));
             }
             // It has happened whether it can be written down or not.
-            warn!(instance = %name, "could not write down what happened: {}", chain(&e));
+            self.warn_unsaved(&e);
             self.unsaved = true;
             if step.effects.contains(&Effect::Spawn) {
                 // Nothing is started that the next acc would not know of: whoever waits must ask again, and hears why not.
@@ -230,12 +234,21 @@ impl Actor {
         if machine.phase() != step.next.phase() {
             debug!(instance = %self.handle.instance.name, from = machine.phase().as_str(), to = step.next.phase().as_str(), ?event);
         }
+        let next = step.next.clone();
         *machine = step.next;
         let ending = matches!(machine.phase(), Phase::Draining | Phase::Stopping);
         let run = machine.run() + u64::from(ending);
         drop(machine);
         self.handle.publish();
+        if afterwards && let Err(e) = self.persist(&next, &step.effects) {
+            self.warn_unsaved(&e);
+            self.unsaved = true;
+        }
         Ok((step.answer, run, step.effects))
+    }
+
+    fn warn_unsaved(&self, e: &crate::store::StoreError) {
+        warn!(instance = %self.handle.instance.name, "could not write down what happened: {}", chain(e));
     }
 
     fn persist(&self, machine: &Machine, effects: &[Effect]) -> Result<(), crate::store::StoreError> {
