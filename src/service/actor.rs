@@ -22,13 +22,10 @@ use crate::domain::lifecycle::{self, Cause, Effect, Event, Failure, Machine, Not
 use crate::domain::time::Timestamp;
 use crate::driver::activity::Target;
 use crate::driver::probe::Ear;
-use crate::driver::supervisor::{Program, SupervisorError};
 use crate::store::Save;
 
 /// How long to wait before asking a supervisor again that could not be asked.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// How often a start is tried again when the supervisor cannot be asked.
-const START_TRIES: u32 = 5;
+pub(super) const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How long the task of a sleeper waits for whoever still holds it: at first, for who made it lets go in a moment, and a script that
 /// makes a thousand of them a second must not keep a thousand tasks; then ever longer, up to this. Also how long a task with
 /// something unsaved waits until it tries again.
@@ -209,20 +206,24 @@ impl Actor {
         }
     }
 
-    /// Steps the machine under its lock; what must be written down is written before anybody sees the new phase.
+    /// Steps the machine under its lock; what must be written down is written before anybody sees the new phase. All but that it
+    /// is ready: whoever waits for that need not wait for the disk as well, and an acc that finds a process that wakes asks anyway
+    /// whether it is ready. It is written before the gate opens.
     fn step(&mut self, event: &Event) -> Result<(lifecycle::Answer, u64, Vec<Effect>), Refused> {
         let limits = self.world.limits(&self.handle.launched());
         let mut machine = self.handle.machine();
         let mut step = lifecycle::step(&machine, event, self.world.now(), &limits).map_err(Refused::Denied)?;
-        if step.effects.contains(&Effect::Persist)
+        let persists = step.effects.contains(&Effect::Persist);
+        let afterwards = persists && matches!(event, Event::Ready { .. });
+        if persists
+            && !afterwards
             && let Err(e) = self.persist(&machine, &step.next, &step.effects)
         {
-            let name = &self.handle.instance.name;
             if is_asked_for(event) {
                 return Err(Refused::Broken(store_error(e)));
             }
             // It has happened whether it can be written down or not.
-            warn!(instance = %name, "could not write down what happened: {}", chain(&e));
+            self.warn_unsaved(&e);
             self.unsaved = true;
             if step.effects.contains(&Effect::Spawn) {
                 // Nothing is started that the next acc would not know of: whoever waits must ask again, and hears why not.
@@ -232,12 +233,21 @@ impl Actor {
         if machine.phase() != step.next.phase() {
             debug!(instance = %self.handle.instance.name, from = machine.phase().as_str(), to = step.next.phase().as_str(), ?event);
         }
+        let next = step.next.clone();
         *machine = step.next;
         let ending = matches!(machine.phase(), Phase::Draining | Phase::Stopping);
         let run = machine.run() + u64::from(ending);
         drop(machine);
         self.handle.publish();
+        if afterwards && let Err(e) = self.persist(&next, &next, &step.effects) {
+            self.warn_unsaved(&e);
+            self.unsaved = true;
+        }
         Ok((step.answer, run, step.effects))
+    }
+
+    fn warn_unsaved(&self, e: &crate::store::StoreError) {
+        warn!(instance = %self.handle.instance.name, "could not write down what happened: {}", chain(e));
     }
 
     fn persist(&self, before: &Machine, machine: &Machine, effects: &[Effect]) -> Result<(), crate::store::StoreError> {
@@ -306,7 +316,7 @@ impl Actor {
                 Ok(Ground::Clear(program, opened)) => {
                     ear = opened;
                     let called = world.clock.micros();
-                    let started = start(&world, &program).await.map_err(|e| chain(&e));
+                    let started = ground::start(&world, &program).await.map_err(|e| chain(&e));
                     handle.upgrade().inspect(|h| h.stamps().call(called, world.clock.micros()));
                     started
                 }
@@ -448,28 +458,6 @@ impl Actor {
         self.rest_probe();
         if let Some(timer) = self.timer.take() {
             timer.abort();
-        }
-    }
-}
-
-/// Starts it. A supervisor that has died is brought back, and one that cannot be asked is asked again for a while: nobody who
-/// waits needs to know.
-async fn start(world: &Arc<World>, program: &Program) -> Result<Process, SupervisorError> {
-    let mut tries = 0;
-    loop {
-        match world.supervisor.start(program).await {
-            Err(SupervisorError::Unreachable { .. }) if tries < START_TRIES => {
-                tries += 1;
-                let revived = daemons::revive(world).await;
-                if let Some(line) = &revived {
-                    warn!(instance = %program.name, "{}: {}", line.instance, line.why);
-                }
-                // One that was brought back answers.
-                if revived.is_none_or(|line| line.action == "error") {
-                    tokio::time::sleep(ASK_AGAIN).await;
-                }
-            }
-            other => return other,
         }
     }
 }

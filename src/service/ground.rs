@@ -1,5 +1,5 @@
-//! The ground for a start: what is in its way, and what can be done about it. A port was chosen by acc, so when another program
-//! has taken it acc chooses another: row and launch at once, the edge after them.
+//! A start and the ground for it: what is in its way, and what can be done about it. A port was chosen by acc, so when another
+//! program has taken it acc chooses another: row and launch at once, the edge after them.
 //!
 //! It ends nobody who is in the way, and gives no port away that might be the instance's own after all.
 
@@ -7,19 +7,23 @@ use std::sync::Arc;
 
 use tracing::warn;
 
+use super::actor::ASK_AGAIN;
 use super::error::{ServiceError, chain, store as store_error};
 use super::registry::Handle;
 use super::world::World;
-use super::{create, launch, ledger, routes};
+use super::{create, daemons, launch, ledger, routes};
 use crate::domain::instance::{Instance, Launch, Process};
 use crate::domain::model::ListenKind;
 use crate::driver::probe::{Ear, Obstacle};
-use crate::driver::supervisor::Program;
+use crate::driver::supervisor::{Program, SupervisorError};
 use crate::render;
 use crate::store::{Row, StoreError};
 
 /// How many ports are tried for one start: each may be taken between the look and the use.
 const TRIES: u32 = 5;
+
+/// How often a start is tried again when the supervisor cannot be asked.
+const START_TRIES: u32 = 5;
 
 /// What a start finds.
 pub(super) enum Ground {
@@ -110,4 +114,26 @@ async fn route(world: &Arc<World>) {
         }
     };
     if world.serving() { drop(world.hands.spawn(telling)) } else { telling.await }
+}
+
+/// Starts it. A supervisor that has died is brought back, and one that cannot be asked is asked again for a while: nobody who
+/// waits needs to know.
+pub(super) async fn start(world: &Arc<World>, program: &Program) -> Result<Process, SupervisorError> {
+    let mut tries = 0;
+    loop {
+        match world.supervisor.start(program).await {
+            Err(SupervisorError::Unreachable { .. }) if tries < START_TRIES => {
+                tries += 1;
+                let revived = daemons::revive(world).await;
+                if let Some(line) = &revived {
+                    warn!(instance = %program.name, "{}: {}", line.instance, line.why);
+                }
+                // One that was brought back answers.
+                if revived.is_none_or(|line| line.action == "error") {
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+            }
+            other => return other,
+        }
+    }
 }
