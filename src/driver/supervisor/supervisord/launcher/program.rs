@@ -60,6 +60,8 @@ struct Wanted {
     user: Option<(u32, u32, Vec<u32>)>,
     /// To listen there, and to hand that over.
     socket: Option<PathBuf>,
+    /// Where the process says which one it is, before it is the program.
+    pid: PathBuf,
 }
 
 /// Becomes what the file says, and returns only with the exit code of a launcher that could not: 126, or 127 when something is
@@ -97,6 +99,7 @@ fn read(text: &[u8]) -> io::Result<Wanted> {
             b"log" => wanted.log = path(),
             b"user" => wanted.user = Some(ids(value).ok_or_else(|| wrong(line))?),
             b"socket" => wanted.socket = Some(path()),
+            b"pid" => wanted.pid = path(),
             _ => return Err(wrong(line)),
         }
     }
@@ -126,6 +129,8 @@ fn turn_into(wanted: &Wanted, log: &File) -> io::Result<()> {
     let pointers = |texts: &[CString]| texts.iter().map(|t| t.as_ptr()).chain([ptr::null()]).collect::<Vec<*const c_char>>();
     let argv: Vec<_> = iter::once(CStr::as_ptr(&wanted.program)).chain(pointers(&wanted.args)).collect();
     let envp = pointers(&wanted.env);
+    fs::write(&wanted.pid, std::process::id().to_string())
+        .map_err(|e| io::Error::new(e.kind(), format!("`{}`: {e}", wanted.pid.display())))?;
     std::env::set_current_dir(&wanted.dir)?;
     #[allow(unsafe_code, reason = "system calls that the standard library leaves out")]
     // SAFETY: integers, and pointers to what lives until the end of this function, lists with the length or the end that the
