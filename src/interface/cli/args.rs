@@ -258,7 +258,7 @@ pub struct ListArgs {
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
     /// At most this many, in the order of their names.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = some_lines())]
     pub limit: Option<usize>,
     /// Only those whose names come after this one, whether or not there is one of this name: the next page after the last
     /// name of a page.
