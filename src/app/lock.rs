@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::config::{Booted, Config, SupervisorKind};
+use crate::driver::host::process;
 use crate::service::error::{ErrorKind, ServiceError};
 
 /// How long a command waits for another one to end.
@@ -153,6 +154,13 @@ fn open(path: &Path) -> Result<File, ServiceError> {
 /// Writes down who holds it, for an error message of others; the lock itself does not depend on it.
 fn sign(file: &mut File) {
     let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
+}
+
+/// The keeper that signed the server's lock last, as long as it lives: the one that serves.
+pub(super) fn serving(config: &Config) -> Option<i32> {
+    let pid = std::fs::read_to_string(config.server_lock()).ok()?.trim().parse().ok()?;
+    let own = i32::try_from(std::process::id()).ok()?;
+    (pid != own && process::start_time(pid).ok()?.is_some()).then_some(pid)
 }
 
 fn refused(path: &Path, e: &(dyn std::error::Error + 'static)) -> ServiceError {

@@ -82,6 +82,13 @@ fn supervisord_is_killed_and_nobody_loses_a_request() {
     // One works, one at most stands by.
     wait_until("one server stands by", truth::SETTLED, || holds(servers(&bed).len() == 2, format!("{:?}", servers(&bed))));
     truth::becomes_true(&bed, || ());
+    // It passes on what is meant for the one that works: whoever watches it knows no other.
+    let by = servers(&bed).into_iter().find(|pid| *pid != keeper).unwrap();
+    processes::signal(by, nix::sys::signal::Signal::SIGHUP);
+    wait_until("the settings were read again", truth::SETTLED, || {
+        let log = std::fs::read_to_string(bed.home().join("log/server.log")).unwrap();
+        holds(log.contains("the settings were read again"), log)
+    });
     // What it says is still written down.
     let log = std::fs::read_to_string(bed.home().join("log/server.log")).unwrap();
     assert!(log.contains("the supervisor that kept this log has died"), "{log}");

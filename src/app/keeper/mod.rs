@@ -76,10 +76,22 @@ impl Followed {
         })
     }
 
-    async fn told_to_end(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
+    /// Resolves when this server, which stands by, is told to end. What else it is told is meant for the one that serves.
+    async fn told_to_end(&mut self, config: &Config) {
+        loop {
+            let signal = tokio::select! {
+                _ = self.term.recv() => return,
+                _ = self.int.recv() => return,
+                _ = self.hup.recv() => Signal::SIGHUP,
+                _ = self.usr2.recv() => Signal::SIGUSR2,
+            };
+            match lock::serving(config) {
+                Some(pid) => match nix::sys::signal::kill(Pid::from_raw(pid), signal) {
+                    Ok(()) => info!(pid, "{signal} passed on to the server that serves"),
+                    Err(error) => warn!(pid, %error, "could not pass {signal} on to the server that serves"),
+                },
+                None => warn!("{signal} could not be passed on: it is not known which server serves"),
+            }
         }
     }
 }
@@ -130,7 +142,7 @@ impl Keeper {
         places::prepare(&config)?;
         let lock = tokio::select! {
             lock = lock::server(&config) => lock?,
-            () = followed.told_to_end() => None,
+            () = followed.told_to_end(&config) => None,
         };
         let Some(lock) = lock else {
             info!("acc was halted, or this server told to end, while it waited for its turn: it ends");
