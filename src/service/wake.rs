@@ -368,5 +368,10 @@ pub(super) fn stopped(deed: &str, name: &InstanceName) -> ServiceError {
 /// A failure for the operator.
 pub(super) fn failed(deed: &str, name: &InstanceName, failure: &Failure) -> ServiceError {
     let kind = if matches!(failure, Failure::NotReady { .. }) { ErrorKind::TimedOut } else { ErrorKind::Failed };
-    ServiceError::new(kind, format!("could not {deed} `{name}`: {failure}"), format!("see `acc logs {name}`"))
+    let hint = match failure {
+        // It never ran: its log knows nothing of it.
+        Failure::NotStarted(_) => format!("mend what is named, then `acc start {name}`; `acc doctor` looks at this host"),
+        _ => format!("see `acc logs {name}`"),
+    };
+    ServiceError::new(kind, format!("could not {deed} `{name}`: {failure}"), hint)
 }
