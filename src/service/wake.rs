@@ -106,7 +106,12 @@ impl Waiter {
             if let Some(run) = self.asked
                 && now.failed_run.is_some_and(|failed| failed >= run)
             {
-                return Err(failure_of(&handle, self.world.now()));
+                if !has_died(&handle) {
+                    return Err(failure_of(&handle, self.world.now()));
+                }
+                // It was awake, and ended before this request was let through (a stop had just been called off, say): no start
+                // has failed yet. Whether it may be started at once is for the machine to say.
+                self.asked = None;
             }
             if self.asked.is_none() || !now.phase.is_live() {
                 let (_, run) = handle.ask(Event::Wake(Cause::Request)).await.map_err(|r| refusal(&handle, &r))?;
@@ -121,6 +126,11 @@ impl Waiter {
             }
         }
     }
+}
+
+/// Was it awake when it failed?
+fn has_died(handle: &Handle) -> bool {
+    matches!(handle.machine().failure(), Some(Failure::Died(_)))
 }
 
 fn failure_of(handle: &Handle, now: Timestamp) -> Refusal {

@@ -199,3 +199,17 @@ async fn a_start_is_no_use_and_a_request_is() {
     std::mem::forget(pass(&world, "a").await.unwrap());
     assert!(bed.view("a").last_active_at > before);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_waited_for_one_that_died_awake_is_not_told_of_its_death() {
+    let bed = Bed::new();
+    bed.create("a", true).await.unwrap();
+    let Knock::Wait(mut waiting) = bed.world.knock(&host("a"), USE).await.unwrap() else { panic!("it sleeps") };
+    // It comes up and is killed before this request has had its turn.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bed.phase("a"), "awake");
+    bed.supervisor.exit(&name("a"), Exit::Signal(9));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bed.phase("a"), "failed");
+    assert_eq!(waiting.pass().await.map(|p| p.gate().run), Ok(2));
+}
