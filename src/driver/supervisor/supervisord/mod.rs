@@ -178,11 +178,22 @@ impl Supervisord {
         self.specs.path(name).with_extension("pid")
     }
 
-    /// The process that the launcher has become, for one that has ended before supervisord said which it is. What it left
-    /// behind is found by that number.
-    fn launched(&self, name: &str) -> i32 {
-        let said = std::fs::read_to_string(self.launched_path(name)).ok();
-        said.and_then(|pid| pid.parse().ok()).unwrap_or(ENDED_AT_ONCE)
+    /// The process that the last launcher of this name has become, whether or not it lives: for one that has ended before
+    /// supervisord said which it is, and for one whose supervisord died before it could say so.
+    fn launched(&self, name: &str) -> Option<Process> {
+        let said = std::fs::read_to_string(self.launched_path(name)).ok()?;
+        let (pid, start_time) = said.split_once(' ')?;
+        Some(Process { pid: pid.parse().ok()?, start_time: start_time.parse().ok()? })
+    }
+
+    /// The living process of this name that nobody has a record of: supervisord died between its start and the answer.
+    fn left_running(&self, name: &InstanceName, log: &std::path::Path) -> Result<Option<Process>, SupervisorError> {
+        let Some(process) = self.launched(name.as_str()) else { return Ok(None) };
+        if !process::is_same(process).map_err(|e| kernel(name.as_str(), &e))? {
+            return Ok(None);
+        }
+        self.write_record(&self.pid_path(name), process, log)?;
+        Ok(Some(process))
     }
 
     /// The launcher's command. It is put in place at a boot, or by the first start after an upgrade.
@@ -295,12 +306,15 @@ impl Supervisor for Supervisord {
         if let Some(running) = record::living(&pid_path)? {
             return Ok(running);
         }
+        if let Some(running) = self.left_running(&program.name, &program.log)? {
+            return Ok(running);
+        }
         let text = self.prepare(program)?;
         let (Launched::Already(pid) | Launched::Started(pid)) = self.group(&program.name).launch(&text).await?;
         self.note_use(&program.name);
         // Living or zombie. One that is gone already has a start time that no process has: waiting for it ends at once.
         let (pid, seen) = match pid {
-            ENDED_AT_ONCE => (self.launched(program.name.as_str()), None),
+            ENDED_AT_ONCE => (self.launched(program.name.as_str()).map_or(ENDED_AT_ONCE, |p| p.pid), None),
             pid => (pid, process::stat(pid).map_err(|e| kernel(program.name.as_str(), &e))?),
         };
         let process = Process { pid, start_time: seen.map_or(0, |s| s.start_time) };
@@ -315,6 +329,9 @@ impl Supervisor for Supervisord {
     async fn find(&self, name: &InstanceName) -> Result<Option<Process>, SupervisorError> {
         let _held = self.locks.lock(name.as_str()).await;
         if let Some(running) = record::living(&self.pid_path(name))? {
+            return Ok(Some(running));
+        }
+        if let Some(running) = self.left_running(name, std::path::Path::new(""))? {
             return Ok(Some(running));
         }
         match self.group(name).info().await {

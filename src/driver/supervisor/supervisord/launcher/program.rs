@@ -60,7 +60,7 @@ struct Wanted {
     user: Option<(u32, u32, Vec<u32>)>,
     /// To listen there, and to hand that over.
     socket: Option<PathBuf>,
-    /// Where the process says which one it is, before it is the program.
+    /// Where the process says which one it is, and since when, before it is the program.
     pid: PathBuf,
 }
 
@@ -129,7 +129,8 @@ fn turn_into(wanted: &Wanted, log: &File) -> io::Result<()> {
     let pointers = |texts: &[CString]| texts.iter().map(|t| t.as_ptr()).chain([ptr::null()]).collect::<Vec<*const c_char>>();
     let argv: Vec<_> = iter::once(CStr::as_ptr(&wanted.program)).chain(pointers(&wanted.args)).collect();
     let envp = pointers(&wanted.env);
-    fs::write(&wanted.pid, std::process::id().to_string())
+    let started = started().map_err(|e| io::Error::new(e.kind(), format!("`/proc/self/stat`: {e}")))?;
+    fs::write(&wanted.pid, format!("{} {started}", std::process::id()))
         .map_err(|e| io::Error::new(e.kind(), format!("`{}`: {e}", wanted.pid.display())))?;
     std::env::set_current_dir(&wanted.dir)?;
     #[allow(unsafe_code, reason = "system calls that the standard library leaves out")]
@@ -156,6 +157,14 @@ fn turn_into(wanted: &Wanted, log: &File) -> io::Result<()> {
         }
         checked(c::execve(wanted.program.as_ptr(), argv.as_ptr(), envp.as_ptr()))
     }
+}
+
+/// When this process was started, in the kernel's ticks: what tells it from a later one of the same number (proc(5), field 22).
+fn started() -> io::Result<String> {
+    let text = fs::read_to_string("/proc/self/stat")?;
+    let after_name = text.rsplit(')').next().unwrap_or_default();
+    let field = after_name.split_ascii_whitespace().nth(19);
+    field.map(str::to_owned).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// Listens there, as the user that this process has become, so that file and listener are that user's.
