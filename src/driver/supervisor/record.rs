@@ -98,6 +98,11 @@ pub(super) fn living(path: &Path) -> Result<Option<Process>, SupervisorError> {
     Ok(meant.then_some(Process { pid: record.pid, start_time: seen.start_time }))
 }
 
+/// The process of this pid file, living or not.
+pub(super) fn process(path: &Path) -> Result<Option<Process>, SupervisorError> {
+    Ok(read(path)?.and_then(|r| r.rest.map(|(start_time, _)| Process { pid: r.pid, start_time })))
+}
+
 /// Does the pid file speak of this process, living or not?
 pub(super) fn is_of(path: &Path, process: Process) -> Result<bool, SupervisorError> {
     Ok(read(path)?.is_some_and(|r| r.pid == process.pid && r.rest.is_none_or(|(start_time, _)| start_time == process.start_time)))
@@ -126,7 +131,8 @@ pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Superv
     written.map_err(|source| SupervisorError::File { deed: "write", path: path.to_owned(), source })
 }
 
-fn this_boot() -> &'static str {
+/// Which boot of this host runs now.
+pub(super) fn this_boot() -> &'static str {
     static BOOT: OnceLock<String> = OnceLock::new();
     BOOT.get_or_init(process::boot_id)
 }

@@ -155,10 +155,12 @@ impl Supervisord {
         })?;
         let args = p.argv.get(1..).unwrap_or_default();
         let name = p.name.as_str();
-        let (socket, pid) = (p.socket.as_deref(), self.launched_path(name));
-        let user = user.as_ref();
-        let spec = Spec { program: &program, args, env: &p.env, dir: &p.dir, log: &p.log, user, socket, pid: &pid }.text();
-        // Of an earlier start: it must not be taken for this one's.
+        let (socket, user, boot) = (p.socket.as_deref(), user.as_ref(), record::this_boot());
+        let pid = self.pid_path(&p.name);
+        let spec = Spec { program: &program, args, env: &p.env, dir: &p.dir, log: &p.log, user, socket, pid: &pid, boot }.text();
+        let pid_dir = &self.settings.pid_dir;
+        make_dir(pid_dir, 0o700).map_err(|source| SupervisorError::File { deed: "make", path: pid_dir.clone(), source })?;
+        // Of a process that is gone: it must not be taken for this one's.
         record::remove(&pid)?;
         if self.specs.look(name, &spec)? != Found::Same {
             self.specs.write(name, &spec)?;
@@ -171,29 +173,6 @@ impl Supervisord {
             stop_wait: whole_seconds(p.stop_timeout),
         };
         program_text(&self.settings.templates, &text).map_err(|e| SupervisorError::NotStarted { name: name.to_owned(), why: e.to_string() })
-    }
-
-    /// Where the launcher of this name leaves its process id.
-    fn launched_path(&self, name: &str) -> PathBuf {
-        self.specs.path(name).with_extension("pid")
-    }
-
-    /// The process that the last launcher of this name has become, whether or not it lives: for one that has ended before
-    /// supervisord said which it is, and for one whose supervisord died before it could say so.
-    fn launched(&self, name: &str) -> Option<Process> {
-        let said = std::fs::read_to_string(self.launched_path(name)).ok()?;
-        let (pid, start_time) = said.split_once(' ')?;
-        Some(Process { pid: pid.parse().ok()?, start_time: start_time.parse().ok()? })
-    }
-
-    /// The living process of this name that nobody has a record of: supervisord died between its start and the answer.
-    fn left_running(&self, name: &InstanceName, log: &std::path::Path) -> Result<Option<Process>, SupervisorError> {
-        let Some(process) = self.launched(name.as_str()) else { return Ok(None) };
-        if !process::is_same(process).map_err(|e| kernel(name.as_str(), &e))? {
-            return Ok(None);
-        }
-        self.write_record(&self.pid_path(name), process, log)?;
-        Ok(Some(process))
     }
 
     /// The launcher's command. It is put in place at a boot, or by the first start after an upgrade.
@@ -276,7 +255,6 @@ impl Supervisord {
         }
         self.programs.remove(name)?;
         self.specs.remove(name)?;
-        record::remove(&self.launched_path(name))?;
         self.used.lock().unwrap_or_else(PoisonError::into_inner).1.remove(name);
         Ok(true)
     }
@@ -306,18 +284,16 @@ impl Supervisor for Supervisord {
         if let Some(running) = record::living(&pid_path)? {
             return Ok(running);
         }
-        if let Some(running) = self.left_running(&program.name, &program.log)? {
-            return Ok(running);
-        }
         let text = self.prepare(program)?;
         let (Launched::Already(pid) | Launched::Started(pid)) = self.group(&program.name).launch(&text).await?;
         self.note_use(&program.name);
-        // Living or zombie. One that is gone already has a start time that no process has: waiting for it ends at once.
-        let (pid, seen) = match pid {
-            ENDED_AT_ONCE => (self.launched(program.name.as_str()).map_or(ENDED_AT_ONCE, |p| p.pid), None),
-            pid => (pid, process::stat(pid).map_err(|e| kernel(program.name.as_str(), &e))?),
+        // Living or zombie. Of one that is gone already the launcher has noted which it was: what it left behind is found by
+        // that number.
+        let seen = if pid == ENDED_AT_ONCE { None } else { process::stat(pid).map_err(|e| kernel(program.name.as_str(), &e))? };
+        let process = match &seen {
+            Some(seen) => Process { pid, start_time: seen.start_time },
+            None => record::process(&pid_path)?.unwrap_or(Process { pid, start_time: 0 }),
         };
-        let process = Process { pid, start_time: seen.map_or(0, |s| s.start_time) };
         let held = process::hold(process).map_err(|e| kernel(program.name.as_str(), &e))?;
         self.held().insert(program.name.clone(), held);
         if seen.is_some() {
@@ -329,9 +305,6 @@ impl Supervisor for Supervisord {
     async fn find(&self, name: &InstanceName) -> Result<Option<Process>, SupervisorError> {
         let _held = self.locks.lock(name.as_str()).await;
         if let Some(running) = record::living(&self.pid_path(name))? {
-            return Ok(Some(running));
-        }
-        if let Some(running) = self.left_running(name, std::path::Path::new(""))? {
             return Ok(Some(running));
         }
         match self.group(name).info().await {

@@ -40,8 +40,10 @@ pub(super) struct Spec<'a> {
     pub(super) user: Option<&'a UserIds>,
     /// To be handed over, listening there; nothing is at this path.
     pub(super) socket: Option<&'a Path>,
-    /// Where the launcher leaves its process id, for a program that has ended before supervisord could be asked.
+    /// The pid file, which the launcher writes as the last thing but becoming the program.
     pub(super) pid: &'a Path,
+    /// Which boot of this host it is.
+    pub(super) boot: &'a str,
 }
 
 impl Spec<'_> {
@@ -55,6 +57,7 @@ impl Spec<'_> {
         say("dir", &self.dir.to_string_lossy());
         say("log", &self.log.to_string_lossy());
         say("pid", &self.pid.to_string_lossy());
+        say("boot", self.boot);
         if let Some(user) = self.user {
             let ids: Vec<String> = [user.uid, user.gid].iter().chain(&user.groups).map(u32::to_string).collect();
             say("user", &ids.join(" "));
@@ -94,8 +97,8 @@ pub(super) fn ensure(dir: &Path, acc: &[String]) -> Result<Vec<String>, Supervis
 mod tests {
     use super::*;
 
-    fn spec<'a>(program: &'a Path, log: &'a Path) -> Spec<'a> {
-        Spec { program, args: &[], env: &[], dir: Path::new("/"), log, user: None, socket: None, pid: Path::new("/dev/null") }
+    fn spec<'a>(program: &'a Path, log: &'a Path, pid: &'a Path) -> Spec<'a> {
+        Spec { program, args: &[], env: &[], dir: Path::new("/"), log, user: None, socket: None, pid, boot: "this-boot" }
     }
 
     #[test]
@@ -118,13 +121,13 @@ mod tests {
     #[test]
     fn it_becomes_what_the_file_says_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
-        let (file, log) = (dir.path().join("a.spec"), dir.path().join("app.log"));
+        let (file, log, pid) = (dir.path().join("a.spec"), dir.path().join("app.log"), dir.path().join("a.pid"));
         let odd = "a=b \"c\" 'd' $E %s ; # \\ \n \x01 \u{fc}";
         let spec = Spec {
             args: &["-c".to_owned(), "env; pwd; umask; printf '%s|' \"$0\" \"$@\"; ls -l /proc/$$/fd; cat".to_owned(), odd.to_owned()],
             env: &[("ODD".to_owned(), odd.to_owned()), ("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
             dir: dir.path(),
-            ..spec(Path::new("/bin/sh"), &log)
+            ..spec(Path::new("/bin/sh"), &log, &pid)
         };
         fs::write(&file, spec.text()).unwrap();
         let command = ensure(&dir.path().join("launch"), &[]).unwrap();
@@ -133,7 +136,11 @@ mod tests {
         launcher.arg(&file).env("SECRET", "of supervisord");
         let open = fs::File::open("/etc/hosts").unwrap();
         rustix::io::fcntl_setfd(&open, rustix::io::FdFlags::empty()).unwrap();
-        assert!(launcher.status().unwrap().success());
+        let mut child = launcher.spawn().unwrap();
+        assert!(child.wait().unwrap().success());
+        let (noted, process) = (fs::read_to_string(&pid).unwrap(), child.id().to_string());
+        assert_eq!(noted.split(' ').next(), Some(process.as_str()));
+        assert!(noted.ends_with(&format!(" this-boot {}\n", log.display())), "{noted}");
         let said = fs::read_to_string(&log).unwrap();
         assert!(said.contains(&format!("ODD={odd}\n")) && said.contains(&format!("{odd}|")), "{said}");
         assert!(said.contains(&format!("{}\n0022\n", dir.path().display())), "{said}");
@@ -143,7 +150,7 @@ mod tests {
     #[test]
     fn what_cannot_be_become_is_said_where_it_is_looked_for() {
         let dir = tempfile::tempdir().unwrap();
-        let (file, log) = (dir.path().join("a.spec"), dir.path().join("app.log"));
+        let (file, log, pid) = (dir.path().join("a.spec"), dir.path().join("app.log"), dir.path().join("a.pid"));
         let command = ensure(&dir.path().join("launch"), &[]).unwrap();
         let launched = || {
             let done = std::process::Command::new(&command[0]).arg(&file).output().unwrap();
@@ -161,15 +168,15 @@ mod tests {
             fs::write(&file, text).unwrap();
             expect(126, why);
         }
-        fs::write(&file, spec(Path::new("/x"), &dir.path().join("none/app.log")).text()).unwrap();
+        fs::write(&file, spec(Path::new("/x"), &dir.path().join("none/app.log"), &pid).text()).unwrap();
         expect(127, "none/app.log`");
-        let taken = Spec { socket: Some(&file), ..spec(Path::new("/bin/true"), &log) };
+        let taken = Spec { socket: Some(&file), ..spec(Path::new("/bin/true"), &log, &pid) };
         fs::write(&file, taken.text()).unwrap();
         assert_eq!(launched().0, 126);
         let said = fs::read_to_string(&log).unwrap();
         assert!(said.contains(&format!("could not start `/bin/true`: its socket `{}`: Address", file.display())), "{said}");
         for (program, code) in [("/no/such/program", 127), ("/etc", 126), ("/etc/hosts", 126)] {
-            fs::write(&file, spec(Path::new(program), &log).text()).unwrap();
+            fs::write(&file, spec(Path::new(program), &log, &pid).text()).unwrap();
             assert_eq!(launched().0, code);
             assert!(fs::read_to_string(&log).unwrap().contains(&format!("acc: could not start `{program}`: ")));
         }

@@ -60,8 +60,10 @@ struct Wanted {
     user: Option<(u32, u32, Vec<u32>)>,
     /// To listen there, and to hand that over.
     socket: Option<PathBuf>,
-    /// Where the process says which one it is, and since when, before it is the program.
+    /// The pid file, in the form of `driver::supervisor::record`.
     pid: PathBuf,
+    /// Which boot of this host it is.
+    boot: String,
 }
 
 /// Becomes what the file says, and returns only with the exit code of a launcher that could not: 126, or 127 when something is
@@ -100,6 +102,7 @@ fn read(text: &[u8]) -> io::Result<Wanted> {
             b"user" => wanted.user = Some(ids(value).ok_or_else(|| wrong(line))?),
             b"socket" => wanted.socket = Some(path()),
             b"pid" => wanted.pid = path(),
+            b"boot" => wanted.boot = String::from_utf8_lossy(value).into_owned(),
             _ => return Err(wrong(line)),
         }
     }
@@ -130,8 +133,7 @@ fn turn_into(wanted: &Wanted, log: &File) -> io::Result<()> {
     let argv: Vec<_> = iter::once(CStr::as_ptr(&wanted.program)).chain(pointers(&wanted.args)).collect();
     let envp = pointers(&wanted.env);
     let started = started().map_err(|e| io::Error::new(e.kind(), format!("`/proc/self/stat`: {e}")))?;
-    fs::write(&wanted.pid, format!("{} {started}", std::process::id()))
-        .map_err(|e| io::Error::new(e.kind(), format!("`{}`: {e}", wanted.pid.display())))?;
+    note(wanted, &started).map_err(|e| io::Error::new(e.kind(), format!("`{}`: {e}", wanted.pid.display())))?;
     std::env::set_current_dir(&wanted.dir)?;
     #[allow(unsafe_code, reason = "system calls that the standard library leaves out")]
     // SAFETY: integers, and pointers to what lives until the end of this function, lists with the length or the end that the
@@ -157,6 +159,14 @@ fn turn_into(wanted: &Wanted, log: &File) -> io::Result<()> {
         }
         checked(c::execve(wanted.program.as_ptr(), argv.as_ptr(), envp.as_ptr()))
     }
+}
+
+/// Leaves the pid file, whole or not at all: from before the first instruction of the program it can be found, also when
+/// supervisord dies before it has said which process it is.
+fn note(wanted: &Wanted, started: &str) -> io::Result<()> {
+    let beside = wanted.pid.with_extension("launched");
+    fs::write(&beside, format!("{} {started} {} {}\n", std::process::id(), wanted.boot, wanted.log.display()))?;
+    fs::rename(&beside, &wanted.pid)
 }
 
 /// When this process was started, in the kernel's ticks: what tells it from a later one of the same number (proc(5), field 22).
