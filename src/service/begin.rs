@@ -62,7 +62,7 @@ fn answers_already(world: &World, handle: &Handle, run: u64) -> bool {
 /// Notes when it answered, and keeps the connection for whoever waits.
 pub(super) fn note_answer(world: &World, handle: &Handle, run: u64, answered: Answered) {
     handle.stamps().ready(world.clock.micros(), answered.ago);
-    handle.offer(run, answered.connection);
+    handle.offer(run, answered);
 }
 
 /// Did a process that ended while it started die with its supervisor, since it was begun? The supervisor is brought back for

@@ -21,6 +21,7 @@ use crate::domain::name::{HostName, InstanceId, InstanceName};
 use crate::domain::time::{Timestamp, WallTime};
 use crate::driver::activity::Mark;
 use crate::driver::edge::Gate;
+use crate::driver::probe::Answered;
 use crate::store::Row;
 
 /// How long a verb that has come to its end waits for the rest of its last step.
@@ -80,8 +81,8 @@ pub struct Handle {
     /// When the first of the requests came that wait for the next start.
     asked: Mutex<Option<Timestamp>>,
     stamps: Mutex<Stamps>,
-    /// A connection to this run, for the first of those who wait.
-    offered: Mutex<Option<(u64, UnixStream)>>,
+    /// By what this run was found to answer, for the first of those who wait.
+    offered: Mutex<Option<(u64, Answered)>>,
     machine: Mutex<Machine>,
     known: AtomicBool,
     inbox: mpsc::UnboundedSender<Message>,
@@ -133,23 +134,26 @@ impl Handle {
         });
     }
 
-    /// A connection that was made to this run, on which nothing was sent, for whoever waits: if nobody does it is closed.
-    pub(super) fn offer(&self, run: u64, connection: Option<UnixStream>) {
-        let waited_for = self.waiting.load(Ordering::SeqCst) > 0;
-        *self.offered() = connection.filter(|_| waited_for).map(|connection| (run, connection));
+    /// By what this run was found to answer; the connection is for whoever waits, and if nobody does it is closed.
+    pub(super) fn offer(&self, run: u64, mut answered: Answered) {
+        if self.waiting.load(Ordering::SeqCst) == 0 {
+            answered.connection = None;
+        }
+        *self.offered() = Some((run, answered));
     }
 
     /// That connection, for one.
     pub(super) fn take_offered(&self, run: u64) -> Option<UnixStream> {
-        self.offered().take_if(|(of, _)| *of == run).map(|(_, connection)| connection)
+        self.offered().as_mut().filter(|(of, _)| *of == run).and_then(|(_, answered)| answered.connection.take())
     }
 
-    /// Nobody took it: it must not count as use.
+    /// What is left of it: a connection that nobody took must not count as use.
     pub(super) fn withdraw(&self) {
-        drop(self.offered().take());
+        let left = self.offered().take();
+        drop(left);
     }
 
-    fn offered(&self) -> MutexGuard<'_, Option<(u64, UnixStream)>> {
+    fn offered(&self) -> MutexGuard<'_, Option<(u64, Answered)>> {
         self.offered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

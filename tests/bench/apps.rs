@@ -84,9 +84,9 @@ impl App {
     }
 
     /// Starts it alone and returns how long it took from the spawn to the first byte of its first answer, in milliseconds; it
-    /// is asked every 0.2 ms. It is ended before this returns.
-    pub fn own_start(&self, dir: &Path) -> f64 {
-        let socket = dir.join("own.sock");
+    /// is asked every 0.2 ms. It is ended before this returns. It runs in `dir` and listens in `sockets`.
+    pub fn own_start(&self, dir: &Path, sockets: &Path) -> f64 {
+        let socket = sockets.join("own.sock");
         let _ = fs::remove_file(&socket);
         let argv: Vec<String> = self.argv.iter().map(|a| a.replace("SOCKET", &text(&socket))).collect();
         let mut command = Command::new(&argv[0]);

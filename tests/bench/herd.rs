@@ -73,7 +73,7 @@ pub fn measure(settings: &Settings) -> Report {
     let counts: &[usize] = if settings.quick { &[20] } else { &[500, 1000] };
     for combination in combinations {
         let name = if combination == Combination::BUILTIN { "builtin" } else { "nginx+supervisord" };
-        let Some(bed) = Bed::with(combination, |s| s.idle = "1h") else {
+        let Some(bed) = Bed::with(combination, |s| (s.idle, s.run_in_memory) = ("1h", true)) else {
             report.rows.push(Row::skipped(GROUP, &format!("first requests at once, {name}"), "nginx or supervisord is not installed"));
             continue;
         };

@@ -112,7 +112,7 @@ fn compare(peer: &Peer<'_>, app: &App, settings: &Settings) -> Vec<Row> {
     }
     let own_start = || {
         pause(settings.settle);
-        app.own_start(dir.path())
+        app.own_start(dir.path(), dir.path())
     };
     let acc = || {
         bed.acc(&["stop", "bench"]).ok();

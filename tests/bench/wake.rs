@@ -6,6 +6,7 @@ use super::Settings;
 use super::apps::{App, Asked, ask, folder};
 use super::round::{Round, Side, percentile};
 use super::table::{Goal, Phases, Report, Row};
+use crate::support::bed::in_memory;
 use crate::support::wait::pause;
 use crate::support::{Bed, Combination};
 
@@ -89,7 +90,7 @@ fn application(app: &Result<App, String>, what: &str, promises: Vec<Promise>, se
     for promise in promises {
         let what = if promise.handed { format!("{what} with listen = \"fd\"") } else { what.to_owned() };
         let name = format!("{}, {what}", named(promise.combination));
-        let Some(bed) = Bed::with(promise.combination, |s| s.idle = "1h") else {
+        let Some(bed) = Bed::with(promise.combination, |s| (s.idle, s.run_in_memory) = ("1h", true)) else {
             report.rows.push(Row::skipped(GROUP, &format!("wake, {name}"), "nginx or supervisord is not installed"));
             continue;
         };
@@ -97,10 +98,13 @@ fn application(app: &Result<App, String>, what: &str, promises: Vec<Promise>, se
         bed.acc(&["create", "bench", "--model", app.model]).ok();
         beds.push((name, bed, promise));
     }
+    // Where the sockets of instances are, too.
+    let sockets = in_memory();
+    let sockets = sockets.as_ref().map_or(dir, tempfile::TempDir::path);
     let own_start = || {
         // As long at rest as before a wake: a processor that was busy a moment ago starts a program sooner.
         pause(settings.settle);
-        Woken { took: app.own_start(dir), phases: Vec::new() }
+        Woken { took: app.own_start(dir, sockets), phases: Vec::new() }
     };
     let mut sides = vec![Side::new("own start", own_start)];
     sides.extend(beds.iter().map(|(name, bed, _)| Side::new(name.as_str(), || wake(bed, settings))));

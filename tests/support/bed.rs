@@ -81,6 +81,8 @@ pub struct Settings {
     pub rules: String,
     /// `ports.range`; empty: the bed's own.
     pub ports: String,
+    /// `run` is in memory, as `/run` of a usual host is.
+    pub run_in_memory: bool,
 }
 
 impl Default for Settings {
@@ -98,6 +100,7 @@ impl Default for Settings {
             top: String::new(),
             rules: String::new(),
             ports: String::new(),
+            run_in_memory: false,
         }
     }
 }
@@ -154,6 +157,7 @@ pub struct Bed {
     pub user: Option<u32>,
     ports: Ports,
     keep: bool,
+    _memory: Option<tempfile::TempDir>,
 }
 
 impl Bed {
@@ -180,9 +184,13 @@ impl Bed {
         let dir = tempfile::Builder::new().prefix("acc").rand_bytes(5).tempdir_in("/tmp").unwrap().keep();
         // Instances may run as another user and must reach their folders through this one.
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
-        let bed = Self { dir, combination, acc: PathBuf::from(ACC), user: None, ports: Ports::claim(), keep: false };
         let mut settings = Settings::default();
         change(&mut settings);
+        let memory = if settings.run_in_memory { in_memory() } else { None };
+        if let Some(memory) = &memory {
+            std::os::unix::fs::symlink(memory.path(), dir.join("run")).unwrap();
+        }
+        let bed = Self { dir, combination, acc: PathBuf::from(ACC), user: None, ports: Ports::claim(), keep: false, _memory: memory };
         bed.configure(&settings);
         let tester = |listen: &str, address: &str| TESTER.replace("LISTEN", listen).replace("ADDRESS", address);
         bed.model("tester", &tester("unix", r#""--socket", "{{ socket }}""#));
@@ -205,6 +213,7 @@ impl Bed {
             top,
             rules,
             ports,
+            run_in_memory: _,
         } = settings;
         let (dir, listen) = (self.dir.display(), self.address());
         let Combination { edge, supervisor } = self.combination;
@@ -504,6 +513,13 @@ impl Drop for Bed {
             panic!("{fault}");
         }
     }
+}
+
+/// A folder in memory that everybody may pass through; `None`: this host has no place for one.
+pub fn in_memory() -> Option<tempfile::TempDir> {
+    let dir = tempfile::Builder::new().prefix("acc").rand_bytes(5).tempdir_in("/dev/shm").ok()?;
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).ok()?;
+    Some(dir)
 }
 
 /// With `ACC_TEST_KEEP` set the folder of a failed bed stays.

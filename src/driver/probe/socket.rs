@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::notify::Said;
 use super::wait::Steps;
-use super::watch::Watcher;
+use super::watch::{Watch, Watcher};
 use super::{Answered, Ear, Obstacle, Probe, Question, handed, health};
 use crate::domain::instance::{Listen, Process};
 use crate::driver::host::fs::{make_dir, remove_file};
@@ -78,7 +78,7 @@ impl SocketProbe {
         loop {
             let stream = match connect(path) {
                 Ok(stream) if peer::check(&stream, owner).is_ok() => stream,
-                _ => connect_unix(&self.watcher, path, owner).await,
+                _ => connect_unix(&self.watcher, path, owner).await.0,
             };
             if let Ok(stream) = UnixStream::from_std(stream)
                 && handed::is_taken(stream, path).await
@@ -126,7 +126,7 @@ impl Probe for SocketProbe {
             return None;
         }
         let connection = connect(path).ok().filter(|stream| peer::check(stream, self.owner.map(|o| o.uid)).is_ok())?;
-        Some(Answered { ago: Duration::ZERO, connection: Some(connection) })
+        Some(Answered { connection: Some(connection), ..Answered::default() })
     }
 
     fn tidy(&self, question: &Question) {
@@ -149,15 +149,18 @@ impl Probe for SocketProbe {
         let mut unwell = Steps::HEALTH;
         let mut accepted = None;
         loop {
-            let connected = match &question.listen {
-                Listen::Unix(path) => Connected::Unix(connect_unix(&self.watcher, path, owner).await),
-                Listen::Tcp(address) => Connected::Tcp(connect_tcp(*address).await),
+            let (connected, watch) = match &question.listen {
+                Listen::Unix(path) => {
+                    let (stream, watch) = connect_unix(&self.watcher, path, owner).await;
+                    (Connected::Unix(stream), watch)
+                }
+                Listen::Tcp(address) => (Connected::Tcp(connect_tcp(*address).await), None),
             };
             let accepted = *accepted.get_or_insert_with(Instant::now);
             if let Some(connection) = connected.well(question).await {
                 // Connected to one that was handed its socket it was from the start.
                 let ago = if question.handed { Duration::ZERO } else { accepted.elapsed() };
-                return Answered { ago, connection };
+                return Answered { ago, connection, watch };
             }
             pause(unwell.pause()).await;
         }
@@ -252,18 +255,18 @@ fn connect(path: &Path) -> io::Result<StdUnixStream> {
     Ok(socket.into())
 }
 
-/// Resolves with a connection: told by the folder that the file has appeared, then by trying.
-async fn connect_unix(watcher: &Watcher, path: &Path, owner: Option<u32>) -> StdUnixStream {
+/// Resolves with a connection: told by the folder that the file has appeared, then by trying. With the watch, if it took one.
+async fn connect_unix(watcher: &Watcher, path: &Path, owner: Option<u32>) -> (StdUnixStream, Option<Watch>) {
     // Often it is there, and a watch costs more than a look.
     if let Some(stream) = connect(path).ok().filter(|stream| peer::check(stream, owner).is_ok()) {
-        return stream;
+        return (stream, None);
     }
     // The watch comes before the next look: a socket made between the two would be missed.
     let mut watch = path.parent().map(|dir| watcher.watch(dir));
     let (mut steps, mut at_once) = (Steps::SOCKET, AT_ONCE);
     loop {
         match connect(path) {
-            Ok(stream) if peer::check(&stream, owner).is_ok() => return stream,
+            Ok(stream) if peer::check(&stream, owner).is_ok() => return (stream, watch),
             Err(e) if e.kind() == ErrorKind::NotFound => {
                 (steps, at_once) = (Steps::SOCKET, AT_ONCE);
                 match &mut watch {
