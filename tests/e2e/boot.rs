@@ -1,13 +1,10 @@
 //! Boot, halt, and everything that can happen between the two.
 
 use std::fs;
-use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use crate::support::bed::COMMAND;
-use crate::support::run;
-use crate::support::{Bed, Combination, need, processes};
+use crate::support::{Bed, Combination, Mounted, need, processes};
 
 pub fn halt_and_boot_bring_back_what_is_wanted(combination: Combination) {
     let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
@@ -121,15 +118,6 @@ fn parts_killed_one_by_one_are_repaired() {
     });
 }
 
-/// A mount that is gone on every way out.
-struct Mounted(std::path::PathBuf);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 /// Where no program may be run from acc's own folder, acc itself stands in for the launcher.
 pub fn instances_start_from_a_file_system_without_programs(combination: Combination) {
     if combination.supervisor != "supervisord" || !need::root("to mount a tmpfs") {
@@ -138,8 +126,7 @@ pub fn instances_start_from_a_file_system_without_programs(combination: Combinat
     let Some(bed) = Bed::unbooted(combination, |_| {}) else { return };
     let dir = bed.home().join("supervisor");
     fs::create_dir_all(&dir).unwrap();
-    run::run(Command::new("mount").args(["-t", "tmpfs", "-o", "noexec,mode=0700", "tmpfs"]).arg(&dir), COMMAND).ok();
-    let mounted = Mounted(dir.clone());
+    let mounted = Mounted::tmpfs(&dir, "noexec,mode=0700");
     bed.acc(&["boot"]).ok();
     bed.create("zebra", "tester");
     bed.get("zebra", "/").status(200);
