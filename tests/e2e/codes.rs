@@ -26,6 +26,25 @@ fn every_exit_code_means_one_thing() {
     check.code(2).says(&["idle.timeout", "soon", "timeuot", "edge.kind", "apache"]);
 }
 
+/// A slip of the hand in the last name must not leave half of it done.
+#[test]
+fn of_several_names_all_must_exist() {
+    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else { return };
+    bed.create("zebra", "tester");
+    bed.create("okapi", "tester");
+    let (zebra, okapi) = (bed.info("zebra"), bed.info("okapi"));
+    let before = (zebra["pid"].as_i64(), okapi["pid"].as_i64());
+    for verb in ["start", "stop", "restart", "enable", "disable", "pin", "reset", "destroy", "purge"] {
+        let done = bed.acc(&[verb, "zebra", "2", "okapo", "99"]).error(3).says(&["`okapo`", "did you mean `okapi`?", "`99`"]);
+        assert_eq!(done.err.matches("nothing was done about the others").count(), 2, "{done:?}");
+        let (zebra, okapi) = (bed.info("zebra"), bed.info("okapi"));
+        assert_eq!((zebra["pid"].as_i64(), okapi["pid"].as_i64()), before, "{verb} changed something");
+        assert_eq!((&zebra["wanted"], &okapi["wanted"]), (&"auto".into(), &"auto".into()), "{verb} changed something");
+    }
+    bed.acc(&["stop", "zebra", "2"]).ok();
+    assert_eq!((bed.phase("zebra"), bed.phase("okapi")), ("asleep".to_owned(), "asleep".to_owned()));
+}
+
 #[test]
 fn a_wrong_model_is_refused_with_file_line_and_reason() {
     let Some(bed) = Bed::new(Combination::BUILTIN) else { return };

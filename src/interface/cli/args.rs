@@ -189,7 +189,7 @@ pub struct Name {
 /// Some instances.
 #[derive(Debug, Clone, Args)]
 pub struct Names {
-    /// Names or numbers of instances; each is tried, the exit code is the worst.
+    /// Names or numbers of instances; when one does not exist nothing is done, else each is tried and the exit code is the worst.
     #[arg(value_name = "NAME", required = true)]
     pub names: Vec<String>,
 }
