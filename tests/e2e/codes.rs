@@ -96,6 +96,15 @@ fn what_makes_no_sense_is_refused_with_a_way_out() {
     std::fs::write(files.join("app.conf.tera"), "{{ nosuch }}").unwrap();
     bed.acc(&["create", "x1", "--model", "files"]).error(2).says(&["nosuch", "hint: mend `", "models/files/files/app.conf.tera`"]);
     bed.model("wrong", "command = []\n[timeouts]\nwake = \"1s\"\n");
+    // The way it does not listen is told by `acc models` already, not by the first create.
+    for (listen, address, way) in [("fd", "port", "descriptor 3"), ("unix", "port", "`{{ socket }}`"), ("tcp", "socket", "{{ port }}")] {
+        bed.model("deaf", &format!("listen = \"{listen}\"\ncommand = [\"true\",\n\"--on={{{{ {address} }}}}\"]\n"));
+        let key = format!("models/deaf/model.toml`: command[1]: `{address}` is ");
+        let listed = bed.acc(&["models"]).ok().says(&[&key, way, "line 3", "listen = \"tcp\""]);
+        assert!(!listed.out.contains("deaf"), "{listed:?}");
+        bed.acc(&["create", "x1", "--model", "deaf"]).error(2).says(&[&key, way]);
+        assert!(bed.acc(&["doctor"]).out.contains(&key), "the doctor does not know");
+    }
     let wrong = bed.acc(&["create", "x1", "--model", "wrong"]).error(2).says(&["there are start, stop", "docs/models.md"]);
     assert_eq!(wrong.err.matches("model `wrong` is wrong").count(), 1, "{wrong:?}");
     bed.acc(&["models", "helo"]).error(3).says(&["did you mean `hello`"]);
