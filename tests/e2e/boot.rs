@@ -118,6 +118,28 @@ fn parts_killed_one_by_one_are_repaired() {
     });
 }
 
+/// What a crash has left behind is tidied without a word that would look like trouble.
+pub fn a_halt_after_a_crash_says_what_it_did_and_nothing_else(combination: Combination) {
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    bed.create("zebra", "tester");
+    let mut killed: Vec<i32> = processes::of(&bed.dir).into_iter().filter(|p| p.command.contains("nginx: master")).map(|p| p.pid).collect();
+    killed.extend(processes::find(&bed.dir, &["supervisord"]).map(|p| p.pid));
+    // Without its supervisor nobody starts the server again.
+    killed.iter().for_each(|pid| processes::signal(*pid, Signal::SIGKILL));
+    bed.kill_server();
+    let halted = bed.acc(&["halt"]).ok();
+    assert_eq!((halted.out.as_str(), halted.err.as_str()), ("", "halted: 1 instance put to sleep\n"));
+    bed.assert_nothing_runs();
+    assert_eq!(bed.told("zebra", "EXIT").len(), 1, "it was not ended in order");
+    // What outlived a supervisord that was brought back since.
+    bed.acc(&["boot"]).ok();
+    if let Some(supervisord) = processes::find(&bed.dir, &["supervisord"]) {
+        processes::signal(supervisord.pid, Signal::SIGKILL);
+        bed.acc(&["boot"]).ok();
+    }
+    assert_eq!(bed.acc(&["halt"]).ok().err, "halted: no instance was awake\n");
+}
+
 /// Where no program may be run from acc's own folder, acc itself stands in for the launcher.
 pub fn instances_start_from_a_file_system_without_programs(combination: Combination) {
     if combination.supervisor != "supervisord" || !need::root("to mount a tmpfs") {
