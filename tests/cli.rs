@@ -148,6 +148,7 @@ fn models() -> Vec<Model> {
 
 const COMMANDS: &[&str] = &[
     "boot",
+    "reload",
     "halt",
     "create",
     "start",

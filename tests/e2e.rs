@@ -23,6 +23,7 @@ mod e2e {
     pub mod rules;
     pub mod scripts;
     pub mod server;
+    pub mod settings;
     pub mod sleepers;
     pub mod undo;
     pub mod user;
@@ -78,6 +79,11 @@ suite! {
         it_is_ended_in_order_while_instances_are_awake
         it_reads_its_config_again
         one_that_is_gone_is_told
+    }
+    settings {
+        a_config_with_faults_stops_nothing_that_runs
+        what_waits_for_a_restart_is_not_shown_as_if_it_were_in_force
+        a_reload_says_what_is_in_force_and_what_waits
     }
     sleepers {
         many_are_made_and_nothing_stirs

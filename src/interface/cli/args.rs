@@ -61,6 +61,11 @@ pub enum Command {
     /// Put every instance to sleep, then stop server, edge and supervisor.
     #[command(after_help = "Example:\n  acc halt")]
     Halt,
+    /// Let the server read its config again, and say what is in force now and what waits for a restart.
+    ///
+    /// The same as SIGHUP. A file with faults changes nothing.
+    #[command(after_help = "Example:\n  acc config check && acc reload")]
+    Reload,
     /// Make an instance and wait until it answers.
     ///
     /// If any step fails, everything is undone.

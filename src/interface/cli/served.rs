@@ -31,6 +31,7 @@ pub(super) fn matters(command: &Command) -> bool {
         | Command::Events(_) => true,
         Command::Boot(_)
         | Command::Halt
+        | Command::Reload
         | Command::Models(_)
         | Command::Monitor(_)
         | Command::Prove(_)

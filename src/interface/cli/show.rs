@@ -312,6 +312,7 @@ pub fn proof(r: &Report) -> String {
 pub fn sentence(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Upgrading => "the server is being upgraded".to_owned(),
+        Outcome::Reloaded(r) => format!("read the config again: {} changed, {} waiting", r.changed.len(), r.waiting.len()),
         Outcome::Settings { toml } => toml.clone(),
         Outcome::Pong { pid, version, .. } => format!("the server answers: pid {pid}, version {version}"),
         Outcome::Instance { did, already, took_ms, instance } => instance_sentence(did, *already, *took_ms, instance),

@@ -18,6 +18,7 @@ pub(super) mod models;
 pub(super) mod monitor;
 pub(super) mod prove;
 pub(super) mod purge;
+pub(super) mod reload;
 pub(super) mod reset;
 pub(super) mod restart;
 pub(super) mod server;
