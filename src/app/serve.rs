@@ -84,13 +84,7 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
     start_edge(&world, &drivers).await?;
 
     let reloader = Arc::new(Reloader::new(&world, &proxy, &drivers, reload));
-    let verbs = Arc::new(Verbs {
-        world: world.clone(),
-        line: line.clone(),
-        image: Image::own(),
-        reloader: reloader.clone(),
-        at_work: watch::Sender::new(0),
-    });
+    let verbs = Arc::new(Verbs::new(&world, &line, &reloader));
     let (ends, decided) = (Ends::default(), CancellationToken::new());
     let control = tokio::spawn(control::serve(control, verbs.clone(), decided.clone()));
     let looking = tokio::spawn(look_around(world.clone(), decided.clone()));
@@ -184,6 +178,11 @@ struct Verbs {
 }
 
 impl Verbs {
+    fn new(world: &Arc<World>, line: &Line, reloader: &Arc<Reloader>) -> Self {
+        let (world, line, reloader) = (world.clone(), line.clone(), reloader.clone());
+        Self { world, line, image: Image::own(), reloader, at_work: watch::Sender::new(0) }
+    }
+
     /// Waits for a moment in which no verb is at work: a verb cannot be handed over.
     async fn until_quiet(&self) {
         let mut at_work = self.at_work.subscribe();
