@@ -43,7 +43,7 @@ fn lifecycle(c: &mut Criterion) {
     let wake = [
         Event::Created,
         Event::Wake(Cause::Request),
-        Event::Spawned { run: 1, process: Process { pid: 7, start_time: 1 } },
+        Event::Spawned { run: 1, process: Process { pid: 7, start_time: 1 }, answers: false },
         Event::Ready { run: 1 },
     ];
     let mut group = c.benchmark_group("lifecycle step");

@@ -166,13 +166,13 @@ impl<'a> Way<'a> {
         let mut repeatable = self.asked.tried == Tried::Nothing;
         let mut pause = PAUSE_MIN;
         loop {
-            let pass = match self.enter().await {
+            let mut pass = match self.enter().await {
                 Entry::Pass(pass) => pass,
                 Entry::Page(name) => return respond::waiting(&self.proxy.pages, &name),
                 Entry::No(failure) => return self.fail(&failure),
             };
             let run = pass.gate().run;
-            match self.send(&*pass, request, &flag).await {
+            match self.send(&mut *pass, request, &flag).await {
                 Sent::Answer(response) => return self.answer(response, pass, draft, upgrade),
                 Sent::Broke(Some(same)) if repeatable => {
                     drop(pass);
@@ -231,7 +231,7 @@ impl<'a> Way<'a> {
     }
 
     /// Sends it; what must not be sent twice is noted first.
-    async fn send(&self, pass: &dyn Pass, request: Box<Request<SendBody>>, flag: &FaultFlag) -> Sent {
+    async fn send(&self, pass: &mut dyn Pass, request: Box<Request<SendBody>>, flag: &FaultFlag) -> Sent {
         let noted = match (&self.proxy.sent, self.asked.id) {
             (Some(sent), Some(id)) if !is_safe(request.method()) => Noted::note(sent, id),
             _ => Ok(None),
@@ -252,8 +252,12 @@ impl<'a> Way<'a> {
         }
     }
 
-    async fn send_once(&self, pass: &dyn Pass, request: Box<Request<SendBody>>, flag: &FaultFlag) -> Sent {
-        match self.proxy.upstreams.request(pass.gate(), request).await {
+    async fn send_once(&self, pass: &mut dyn Pass, request: Box<Request<SendBody>>, flag: &FaultFlag) -> Sent {
+        let answer = match pass.connection() {
+            Some(made) => Box::pin(self.proxy.upstreams.request_over(made, pass.gate(), request)).await,
+            None => self.proxy.upstreams.request(pass.gate(), request).await,
+        };
+        match answer {
             Ok(response) => Sent::Answer(response),
             Err(UpstreamError::Connect { request, source }) => {
                 tracing::debug!(instance = %pass.gate().name, error = %source, "no connection to an awake instance");

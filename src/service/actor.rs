@@ -3,22 +3,24 @@
 //! Only this task touches drivers and the store for its instance. What takes long (a start, a probe, a count) runs beside it
 //! and comes back as an event of the run it belongs to. It never decides; `domain::lifecycle` does.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use super::begin::{self, Begun};
 use super::error::{ServiceError, chain, store as store_error};
-use super::ground::{self, Ground};
 use super::kinds::{is_asked_for, point};
 use super::registry::{Handle, Refused, Reply, Snapshot};
 use super::turns::Turn;
 use super::world::World;
-use super::{daemons, launch, ledger};
+use super::{launch, ledger};
 use crate::domain::instance::Process;
-use crate::domain::lifecycle::{self, Cause, Effect, Event, Failure, Machine, Note, Phase};
+use crate::domain::lifecycle::{self, Cause, Effect, Event, Machine, Note, Phase};
 use crate::domain::time::Timestamp;
 use crate::driver::activity::Target;
 use crate::driver::probe::Ear;
@@ -33,6 +35,9 @@ const LINGER_FIRST: Duration = Duration::from_millis(20);
 const LINGER: Duration = Duration::from_secs(1);
 /// The task of a live instance has nothing to do by itself.
 const LINGER_LIVE: Duration = Duration::from_secs(24 * 3600);
+/// How long what can wait gives way to those who were held, at most and between two looks: time for a quick answer.
+const LET_THROUGH: Duration = Duration::from_millis(2);
+const LET_THROUGH_LOOK: Duration = Duration::from_millis(1);
 /// Longest pause between two counts of what is in flight.
 const COUNT_PAUSE_MAX: Duration = Duration::from_millis(25);
 
@@ -64,6 +69,22 @@ impl Message {
     }
 }
 
+/// Tells whoever asked what came of it.
+fn tell(asked: Option<oneshot::Sender<Reply>>, reply: Reply) {
+    if let Some(asked) = asked {
+        let _ = asked.send(reply);
+    }
+}
+
+/// What came of a step.
+struct Stepped {
+    answer: lifecycle::Answer,
+    run: u64,
+    effects: Vec<Effect>,
+    /// Still to be written down.
+    unwritten: Option<Machine>,
+}
+
 /// One instance's task.
 pub(super) struct Actor {
     world: Arc<World>,
@@ -71,7 +92,8 @@ pub(super) struct Actor {
     outbox: mpsc::WeakUnboundedSender<Message>,
     inbox: mpsc::UnboundedReceiver<Message>,
     probe: Option<AbortHandle>,
-    timer: Option<AbortHandle>,
+    /// When it is due, and its number.
+    timer: Option<(Instant, u64)>,
     permit: Option<Turn>,
     ear: Option<Ear>,
     unsaved: bool,
@@ -98,7 +120,6 @@ impl Actor {
             };
             self.take(Message::fact(Event::Found(found))).await;
             self.handle.set_known();
-            self.handle.publish();
         }
         let mut patience = LINGER_FIRST;
         // Between two events it may end at any moment, never within one.
@@ -112,10 +133,12 @@ impl Actor {
                 (false, true) => LINGER_LIVE,
                 (false, false) => patience,
             };
+            let until = Instant::now() + linger;
+            let until = self.timer.map_or(until, |(at, _)| until.min(at));
             let message = tokio::select! {
                 biased;
                 () = retired.cancelled() => break,
-                message = tokio::time::timeout(linger, self.inbox.recv()) => message,
+                message = tokio::time::timeout_at(until, self.inbox.recv()) => message,
             };
             match message {
                 Ok(Some(message)) => {
@@ -124,6 +147,10 @@ impl Actor {
                 }
                 Ok(None) => break,
                 Err(_) => {
+                    if let Some(event) = self.due() {
+                        self.take(Message::fact(event)).await;
+                        continue;
+                    }
                     patience = (patience * 2).min(LINGER);
                     self.save_again();
                 }
@@ -169,27 +196,29 @@ impl Actor {
     }
 
     async fn take(&mut self, message: Message) {
+        self.act(message).await;
+        if self.handle.machine().phase() != Phase::Waking {
+            self.handle.withdraw();
+        }
+    }
+
+    async fn act(&mut self, message: Message) {
         self.save_again();
         if message.seen.is_some_and(|seen| seen != self.handle.snapshot()) {
             return;
         }
         let event = message.event;
-        let result = self.step(&event);
-        let effects = match result {
-            Ok((answer, run, effects)) => {
-                if let Some(reply) = message.reply {
-                    let _ = reply.send(Ok((answer, run)));
-                }
-                effects
-            }
+        let Stepped { answer, run, effects, unwritten } = match self.step(&event) {
+            Ok(stepped) => stepped,
             Err(refused) => {
                 debug!(instance = %self.handle.instance.name, ?event, ?refused, "refused");
-                if let Some(reply) = message.reply {
-                    let _ = reply.send(Err(refused));
-                }
-                return;
+                return tell(message.reply, Err(refused));
             }
         };
+        // Who wakes it has nothing to do before it is started, and would take the processor from the start.
+        let starts = effects.contains(&Effect::Spawn);
+        let (now, later) = if starts { (None, message.reply) } else { (message.reply, None) };
+        tell(now, Ok((answer, run)));
         if message.permit.is_some() {
             self.permit = message.permit;
         }
@@ -199,22 +228,30 @@ impl Actor {
         if self.handle.machine().phase() != Phase::Waking {
             self.rest_probe();
         }
+        if let Some(machine) = unwritten {
+            self.let_through().await;
+            if let Err(e) = self.persist(&machine, &machine, &effects) {
+                self.warn_unsaved(&e);
+                self.unsaved = true;
+            }
+        }
         for effect in effects {
             if !self.perform(effect).await {
                 break;
             }
         }
+        tell(later, Ok((answer, run)));
     }
 
     /// Steps the machine under its lock; what must be written down is written before anybody sees the new phase. All but that it
-    /// is ready: whoever waits for that need not wait for the disk as well, and an acc that finds a process that wakes asks anyway
+    /// is awake: whoever waits for that need not wait for the disk as well, and an acc that finds a process that wakes asks anyway
     /// whether it is ready. It is written before the gate opens.
-    fn step(&mut self, event: &Event) -> Result<(lifecycle::Answer, u64, Vec<Effect>), Refused> {
+    fn step(&mut self, event: &Event) -> Result<Stepped, Refused> {
         let limits = self.world.limits(&self.handle.launched());
         let mut machine = self.handle.machine();
         let mut step = lifecycle::step(&machine, event, self.world.now(), &limits).map_err(Refused::Denied)?;
         let persists = step.effects.contains(&Effect::Persist);
-        let afterwards = persists && matches!(event, Event::Ready { .. });
+        let afterwards = persists && machine.phase() == Phase::Waking && step.next.phase() == Phase::Awake;
         if persists
             && !afterwards
             && let Err(e) = self.persist(&machine, &step.next, &step.effects)
@@ -233,17 +270,23 @@ impl Actor {
         if machine.phase() != step.next.phase() {
             debug!(instance = %self.handle.instance.name, from = machine.phase().as_str(), to = step.next.phase().as_str(), ?event);
         }
-        let next = step.next.clone();
+        let unwritten = afterwards.then(|| step.next.clone());
         *machine = step.next;
         let ending = matches!(machine.phase(), Phase::Draining | Phase::Stopping);
         let run = machine.run() + u64::from(ending);
         drop(machine);
         self.handle.publish();
-        if afterwards && let Err(e) = self.persist(&next, &next, &step.effects) {
-            self.warn_unsaved(&e);
-            self.unsaved = true;
+        Ok(Stepped { answer: step.answer, run, effects: step.effects, unwritten })
+    }
+
+    /// It is awake, and everything else that belongs to a wake can wait: row, gate and ledger would run before those who are
+    /// let through now, and before the application itself, wherever these share a processor.
+    async fn let_through(&self) {
+        let until = Instant::now() + LET_THROUGH;
+        let unserved = || self.handle.waiting.load(Ordering::SeqCst) > 0 || self.handle.machine().tickets() > 0;
+        while unserved() && Instant::now() < until {
+            tokio::time::sleep(LET_THROUGH_LOOK).await;
         }
-        Ok((step.answer, run, step.effects))
     }
 
     fn warn_unsaved(&self, e: &crate::store::StoreError) {
@@ -270,7 +313,7 @@ impl Actor {
         let _ = point(&effect).map(|point| self.world.reached(point));
         match effect {
             Effect::Persist => {}
-            Effect::Spawn => self.spawn(run),
+            Effect::Spawn => self.spawn(run).await,
             Effect::Watch => self.watch(run),
             Effect::Probe => self.start_probe(run),
             Effect::OpenGate => self.open_gate(run).await,
@@ -296,42 +339,21 @@ impl Actor {
         }
     }
 
-    fn spawn(&self, run: u64) {
+    async fn spawn(&self, run: u64) {
         let (world, outbox) = (self.world.clone(), self.outbox.clone());
         let handle = Arc::downgrade(&self.handle);
         self.handle.stamps().begin(world.clock.micros());
-        let (hands, asked) = (self.world.hands.clone(), self.handle.take_asked().unwrap_or_else(|| self.world.now()));
-        hands.spawn(async move {
-            let permit = tokio::select! {
-                biased;
-                // Not begun: whoever has the say now begins it.
-                () = world.retired.cancelled() => return,
-                permit = world.starts.take(asked) => Some(permit),
-            };
-            let Some(known) = handle.upgrade() else { return };
-            let ground = ground::clear(&world, &known).await;
-            drop(known);
-            let mut ear = None;
-            let started = match ground {
-                Ok(Ground::Clear(program, opened)) => {
-                    ear = opened;
-                    let called = world.clock.micros();
-                    let started = ground::start(&world, &program).await.map_err(|e| chain(&e));
-                    handle.upgrade().inspect(|h| h.stamps().call(called, world.clock.micros()));
-                    started
-                }
-                Ok(Ground::Own(process)) => Ok(process),
-                Err(why) => Err(why),
-            };
-            let _ = world.reached("effect.spawned");
-            let event = match started {
-                Ok(process) => Event::Spawned { run, process },
-                Err(why) => Event::StartFailed { run, failure: Failure::NotStarted(why) },
-            };
+        let asked = self.handle.take_asked().unwrap_or_else(|| self.world.now());
+        let mut starting = Box::pin(async move {
+            let Some(Begun { event, permit, ear }) = begin::begin(&world, &handle, run, asked).await else { return };
             if let Some(outbox) = outbox.upgrade() {
                 let _ = outbox.send(Message { event, reply: None, permit, ear, seen: None });
             }
         });
+        // A start that waits for nobody is over by now, and costs no turn of another thread.
+        if futures_util::poll!(&mut starting).is_pending() {
+            self.world.hands.spawn(starting);
+        }
     }
 
     fn watch(&self, run: u64) {
@@ -348,8 +370,11 @@ impl Actor {
                 };
                 match ended {
                     Ok(exit) => {
+                        if let Some(handle) = handle.upgrade() {
+                            world.probe.tidy(&launch::question(&world, &handle.launched()));
+                        }
                         // Its output went to a supervisor that died meanwhile: that ended it. It is started again, not failed.
-                        let torn = torn(&world, &handle, since).await;
+                        let torn = begin::torn(&world, &handle, since).await;
                         return Self::send(&outbox, if torn { Event::Found(None) } else { Event::Exited { run, exit } });
                     }
                     Err(e) => {
@@ -367,8 +392,10 @@ impl Actor {
         let handle = Arc::downgrade(&self.handle);
         let who = self.handle.machine().process().zip(self.ear.take());
         let task = tokio::spawn(async move {
-            let accepted = world.probe.ready(&question, who).await;
-            handle.upgrade().inspect(|h| h.stamps().ready(world.clock.micros(), accepted));
+            let answered = world.probe.ready(&question, who).await;
+            if let Some(handle) = handle.upgrade() {
+                begin::note_answer(&world, &handle, run, answered);
+            }
             Self::send(&outbox, Event::Ready { run });
         });
         self.probe = Some(task.abort_handle());
@@ -433,17 +460,14 @@ impl Actor {
     }
 
     fn arm(&mut self, at: Timestamp, armed: u64) {
-        if let Some(timer) = self.timer.take() {
-            timer.abort();
-        }
-        let (world, outbox) = (self.world.clone(), self.outbox.clone());
-        let question = launch::question(&self.world, &self.handle.launched());
-        let task = tokio::spawn(async move {
-            tokio::time::sleep(at.since(world.now())).await;
-            let waits_for = world.probe.describe(&question);
-            Self::send(&outbox, Event::Timer { armed, waits_for });
-        });
-        self.timer = Some(task.abort_handle());
+        self.timer = Some((Instant::now() + at.since(self.world.now()), armed));
+    }
+
+    /// The timer's event, once it is due.
+    fn due(&mut self) -> Option<Event> {
+        let (_, armed) = self.timer.take_if(|(at, _)| *at <= Instant::now())?;
+        let waits_for = self.world.probe.describe(&launch::question(&self.world, &self.handle.launched()));
+        Some(Event::Timer { armed, waits_for })
     }
 
     fn rest_probe(&mut self) {
@@ -456,26 +480,6 @@ impl Actor {
 
     fn rest(&mut self) {
         self.rest_probe();
-        if let Some(timer) = self.timer.take() {
-            timer.abort();
-        }
-    }
-}
-
-/// Did a process that ended while it started die with its supervisor, since it was begun? The supervisor is brought back for
-/// the answer, which takes a while: one that is not to wake any more (it is being stopped) needs no answer, and its end is told
-/// at once.
-async fn torn(world: &Arc<World>, handle: &Weak<Handle>, since: Timestamp) -> bool {
-    let Some(mut changes) = handle.upgrade().map(|h| h.follow()) else { return false };
-    if changes.borrow().phase != Phase::Waking {
-        return false;
-    }
-    let revived = world.clone();
-    // A task of its own: it is not given up half-way.
-    let revival = tokio::spawn(async move { daemons::revive(&revived).await.is_some() });
-    tokio::select! {
-        biased;
-        revived = revival => revived.unwrap_or(false) || world.revived_since(since),
-        _ = changes.wait_for(|seen| seen.phase != Phase::Waking) => false,
+        self.timer = None;
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Being let through and being counted in flight is one act: a [`Pass`] is the count, dropping it ends the request.
 
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,6 +18,11 @@ use crate::driver::edge::Gate;
 pub trait Pass: Send + Sync {
     /// Where to.
     fn gate(&self) -> &Gate;
+
+    /// A connection to there that was made already, and on which nothing was sent; once at most.
+    fn connection(&mut self) -> Option<UnixStream> {
+        None
+    }
 }
 
 /// The answer to a knock.

@@ -3,6 +3,7 @@
 //! [`handle`] is the only way in for anything that changes something, whoever asks. It never prints and knows no HTTP.
 
 mod actor;
+mod begin;
 mod create;
 mod daemons;
 mod destroy;

@@ -3,6 +3,7 @@
 //! A handle is found under the same lock under which it is removed, so nobody ever holds one whose task has left.
 
 use std::collections::{BTreeMap, HashMap};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -79,6 +80,8 @@ pub struct Handle {
     /// When the first of the requests came that wait for the next start.
     asked: Mutex<Option<Timestamp>>,
     stamps: Mutex<Stamps>,
+    /// A connection to this run, for the first of those who wait.
+    offered: Mutex<Option<(u64, UnixStream)>>,
     machine: Mutex<Machine>,
     known: AtomicBool,
     inbox: mpsc::UnboundedSender<Message>,
@@ -118,8 +121,36 @@ impl Handle {
         self.seen.subscribe()
     }
 
+    /// Lets everybody see what is true now. A wake that begins is nothing that anybody waits for: whoever asks for one is answered,
+    /// and woken once more he would only get in its way.
     pub(super) fn publish(&self) {
-        self.seen.send_replace(self.snapshot());
+        let now = self.snapshot();
+        self.seen.send_if_modified(|before| {
+            let begins = now.phase == Phase::Waking && !before.phase.is_live();
+            let tells = *before != now && !begins;
+            *before = now;
+            tells
+        });
+    }
+
+    /// A connection that was made to this run, on which nothing was sent, for whoever waits: if nobody does it is closed.
+    pub(super) fn offer(&self, run: u64, connection: Option<UnixStream>) {
+        let waited_for = self.waiting.load(Ordering::SeqCst) > 0;
+        *self.offered() = connection.filter(|_| waited_for).map(|connection| (run, connection));
+    }
+
+    /// That connection, for one.
+    pub(super) fn take_offered(&self, run: u64) -> Option<UnixStream> {
+        self.offered().take_if(|(of, _)| *of == run).map(|(_, connection)| connection)
+    }
+
+    /// Nobody took it: it must not count as use.
+    pub(super) fn withdraw(&self) {
+        drop(self.offered().take());
+    }
+
+    fn offered(&self) -> MutexGuard<'_, Option<(u64, UnixStream)>> {
+        self.offered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Is it known what runs? Before that, a phase read from the database is hearsay.
@@ -129,6 +160,7 @@ impl Handle {
 
     pub(super) fn set_known(&self) {
         self.known.store(true, Ordering::Release);
+        self.seen.send_replace(self.snapshot());
     }
 
     /// As it is run: its port may have been changed since its task began.
@@ -278,6 +310,7 @@ impl Registry {
             last_look: Mutex::new(last_look),
             asked: Mutex::default(),
             stamps: Mutex::default(),
+            offered: Mutex::default(),
             seen: watch::Sender::new(Snapshot::of(&machine)),
             machine: Mutex::new(machine),
             known: AtomicBool::new(known),

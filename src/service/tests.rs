@@ -29,7 +29,7 @@ use crate::domain::time::WallTime;
 use crate::driver::activity::{Activity, ActivityError, Mark, Seen, Target};
 use crate::driver::edge::fake::FakeEdge;
 use crate::driver::host::clock::Clock;
-use crate::driver::probe::{Ear, Obstacle, Probe, Question};
+use crate::driver::probe::{Answered, Ear, Obstacle, Probe, Question};
 use crate::driver::supervisor::Supervisor;
 use crate::driver::supervisor::fake::Fake;
 use crate::store::{Store, Work};
@@ -80,12 +80,12 @@ impl Probe for TestProbe {
             _ => Ok(None),
         }
     }
-    async fn ready(&self, _: &Question, _: Option<(Process, Ear)>) -> Duration {
+    async fn ready(&self, _: &Question, _: Option<(Process, Ear)>) -> Answered {
         let go = self.go.notified();
         if self.hold.load(Ordering::SeqCst) {
             go.await;
         }
-        Duration::ZERO
+        Answered::default()
     }
     fn describe(&self, _: &Question) -> String {
         "an answer".into()
@@ -196,6 +196,11 @@ impl Bed {
         self.ask(Request::Create(new)).await
     }
 
+    /// The row follows a moment after those who waited were let through.
+    async fn written(&self) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+
     async fn monitor(&self) -> Vec<String> {
         match self.ask(Request::Monitor { dry_run: false, thorough: false }).await.unwrap() {
             Outcome::Monitor(pass) => pass.lines.into_iter().map(|l| format!("{} {}", l.instance, l.action)).collect(),
@@ -277,6 +282,7 @@ async fn many_first_requests_start_it_once_and_all_pass() {
     for task in tasks {
         assert_eq!(task.await.unwrap(), Ok(1));
     }
+    bed.written().await;
     assert_eq!(bed.supervisor.starts(&name("a")), 1);
     assert_eq!(bed.view("a").wakes, 1);
 }
@@ -303,6 +309,7 @@ async fn a_failed_start_reaches_every_waiter_and_is_tried_again_later() {
     bed.probe.release();
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(pass(&bed.world, "a").await.is_ok());
+    bed.written().await;
     assert_eq!(bed.view("a").failure, None);
 }
 

@@ -3,6 +3,7 @@
 //! The first who asks starts the wake, the others join; a failure reaches every one of them; whoever leaves cancels only
 //! its own wait. A request is counted in flight under the lock under which it is let through.
 
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -30,11 +31,16 @@ struct Ticket {
     handle: Arc<Handle>,
     gate: Gate,
     counts: bool,
+    connection: Option<UnixStream>,
 }
 
 impl Pass for Ticket {
     fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    fn connection(&mut self) -> Option<UnixStream> {
+        self.connection.take()
     }
 }
 
@@ -53,13 +59,13 @@ fn apply_ticket(world: &World, handle: &Handle, event: &Event) -> Option<Phase> 
 }
 
 /// Lets a request through if the instance is awake now.
-fn admit(world: &Arc<World>, handle: &Arc<Handle>, counts: bool) -> Option<Box<dyn Pass>> {
+fn admit(world: &Arc<World>, handle: &Arc<Handle>, counts: bool) -> Option<Box<Ticket>> {
     if !handle.known() {
         return None;
     }
     apply_ticket(world, handle, &Event::Admitted)?;
     let gate = handle.gate(handle.snapshot().run);
-    Some(Box::new(Ticket { world: world.clone(), handle: handle.clone(), gate, counts }))
+    Some(Box::new(Ticket { world: world.clone(), handle: handle.clone(), gate, counts, connection: None }))
 }
 
 /// A place among those who wait for an instance.
@@ -99,7 +105,8 @@ impl Waiter {
         loop {
             let handle = self.place.handle.clone();
             self.changes.borrow_and_update();
-            if let Some(pass) = admit(&self.world, &handle, self.counts) {
+            if let Some(mut pass) = admit(&self.world, &handle, self.counts) {
+                pass.connection = handle.take_offered(pass.gate.run);
                 return Ok(pass);
             }
             let now = handle.snapshot();

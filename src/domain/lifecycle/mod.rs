@@ -107,6 +107,8 @@ pub enum Event {
         run: u64,
         /// The process.
         process: Process,
+        /// It answers already: it was quicker than whoever started it.
+        answers: bool,
     },
     /// It answered on its own socket.
     Ready {

@@ -79,6 +79,17 @@ impl Machine {
         self.with([Effect::Persist, arm, Effect::Watch, Effect::Probe])
     }
 
+    /// It is awake.
+    pub(super) fn answered<const N: usize>(&self, now: Timestamp, more: [Effect; N]) -> Result {
+        let mut next = self.go(Phase::Awake, now);
+        next.quiet_since = now;
+        next.failure = None;
+        let mut effects = vec![Effect::Persist];
+        effects.extend(more);
+        effects.extend([Effect::OpenGate, Effect::Record(Note::Woke(self.cause, now.since(self.since)))]);
+        Ok(Step { next, effects, answer: Answer::Done })
+    }
+
     pub(super) fn released(&self, quiet_since: Timestamp) -> Result {
         let mut next = self.clone();
         next.tickets = next.tickets.saturating_sub(1);

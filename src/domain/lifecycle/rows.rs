@@ -79,18 +79,12 @@ fn waking(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
         Event::Wake(_) => m.stay(),
         // Not spawned yet? Then the stop waits for the word of the supervisor: a run ends by `Exited` or `StartFailed` only.
         Event::Sleep { .. } => m.go(Phase::Stopping, now).stop_now(now, l, []),
-        Event::Spawned { run, process } if *run == m.run => {
+        Event::Spawned { run, process, answers } if *run == m.run => {
             let mut next = m.clone();
             next.process = Some(*process);
-            next.since_spawn(now, l)
+            if *answers { next.answered(now, [Effect::Watch]) } else { next.since_spawn(now, l) }
         }
-        Event::Ready { run } if *run == m.run => {
-            let mut next = m.go(Phase::Awake, now);
-            next.quiet_since = now;
-            next.failure = None;
-            let took = now.since(m.since);
-            next.with([Effect::Persist, Effect::OpenGate, Effect::Record(Note::Woke(m.cause, took))])
-        }
+        Event::Ready { run } if *run == m.run => m.answered(now, []),
         Event::StartFailed { run, failure } if *run == m.run && m.process.is_none() => m.ended(failure.clone(), now),
         Event::StartFailed { run, failure } if *run == m.run => m.fail(failure, now, l),
         Event::Exited { run, exit } if *run == m.run => m.ended(Failure::ExitedAtStart(*exit), now),
@@ -249,7 +243,7 @@ fn stopping(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
         }
         Event::Exited { run, .. } if *run == m.run => m.stopped(now, l),
         Event::StartFailed { run, .. } if *run == m.run && m.process.is_none() => m.stopped(now, l),
-        Event::Spawned { run, process } if *run == m.run => {
+        Event::Spawned { run, process, .. } if *run == m.run => {
             let mut next = m.clone();
             next.process = Some(*process);
             next.stop_now(now, l, [Effect::Watch])

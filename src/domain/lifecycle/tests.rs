@@ -44,7 +44,7 @@ fn to_awake() -> Vec<(u64, Event)> {
     vec![
         (0, Event::Created),
         (0, Event::Wake(Cause::Request)),
-        (0, Event::Spawned { run: 1, process: PROCESS }),
+        (0, Event::Spawned { run: 1, process: PROCESS, answers: false }),
         (1, Event::Ready { run: 1 }),
     ]
 }
@@ -135,7 +135,7 @@ fn a_start_that_fails_backs_off_and_the_operator_may_try_at_once() {
     let mut now = 0;
     for run in 1..=11 {
         machine = step(&machine, &Event::Wake(Cause::Request), at(now), &LIMITS).unwrap().next;
-        machine = step(&machine, &Event::Spawned { run, process: PROCESS }, at(now), &LIMITS).unwrap().next;
+        machine = step(&machine, &Event::Spawned { run, process: PROCESS, answers: false }, at(now), &LIMITS).unwrap().next;
         machine = step(&machine, &Event::Exited { run, exit: Exit::Code(1) }, at(now), &LIMITS).unwrap().next;
         assert_eq!(machine.phase(), Phase::Failed);
         let Err(Denied::Failed { retry_in, .. }) = step(&machine, &Event::Wake(Cause::Request), at(now), &LIMITS) else { panic!() };
@@ -171,7 +171,7 @@ fn one_that_dies_is_woken_by_the_next_request_but_a_crash_loop_is_not() {
         died,
         &[
             (2, Event::Wake(Cause::Request)),
-            (2, Event::Spawned { run: 2, process: PROCESS }),
+            (2, Event::Spawned { run: 2, process: PROCESS, answers: false }),
             (3, Event::Ready { run: 2 }),
             (4, Event::Exited { run: 2, exit: Exit::Signal(11) }),
         ],
@@ -185,7 +185,7 @@ fn one_that_dies_is_woken_by_the_next_request_but_a_crash_loop_is_not() {
 fn a_stop_before_the_spawn_is_reported_ends_what_comes_of_it() {
     let stopped = walk(&[(0, Event::Created), (0, Event::Wake(Cause::Request)), (0, Event::Sleep { now: false })]);
     assert_eq!(stopped.next.phase(), Phase::Stopping);
-    let spawned = step(&stopped.next, &Event::Spawned { run: 1, process: PROCESS }, at(1), &LIMITS).unwrap();
+    let spawned = step(&stopped.next, &Event::Spawned { run: 1, process: PROCESS, answers: false }, at(1), &LIMITS).unwrap();
     assert!(spawned.effects.contains(&Effect::Terminate) && spawned.effects.contains(&Effect::Watch));
     let failure = Failure::NotStarted("no".into());
     let never = step(&stopped.next, &Event::StartFailed { run: 1, failure }, at(1), &LIMITS).unwrap();
@@ -260,7 +260,8 @@ fn sample_events() -> Vec<(&'static str, Event)> {
         ("retire", Event::Retire(true)),
         ("destroy", Event::Destroy),
         ("reset", Event::Reset),
-        ("spawned", Event::Spawned { run: 1, process: PROCESS }),
+        ("spawned", Event::Spawned { run: 1, process: PROCESS, answers: false }),
+        ("spawned, answers", Event::Spawned { run: 1, process: PROCESS, answers: true }),
         ("ready", Event::Ready { run: 1 }),
         ("start failed", Event::StartFailed { run: 1, failure }),
         ("exited", Event::Exited { run: 1, exit: Exit::Code(1) }),
@@ -368,7 +369,7 @@ fn is_wish(event: &Event) -> bool {
 
 fn of_run(event: Event, run: u64) -> Event {
     match event {
-        Event::Spawned { process, .. } => Event::Spawned { run, process },
+        Event::Spawned { process, answers, .. } => Event::Spawned { run, process, answers },
         Event::Ready { .. } => Event::Ready { run },
         Event::StartFailed { failure, .. } => Event::StartFailed { run, failure },
         Event::Exited { exit, .. } => Event::Exited { run, exit },

@@ -46,6 +46,10 @@ pub fn remove_leftovers(dir: &Path) -> io::Result<()> {
 
 /// Makes a folder and its parents with this mode; one that exists is left as it is.
 pub fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
+    // It exists as a rule, and a look is cheaper than a try.
+    if path.is_dir() {
+        return Ok(());
+    }
     fs::DirBuilder::new().recursive(true).mode(mode).create(path)
 }
 

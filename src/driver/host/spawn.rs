@@ -8,6 +8,7 @@ use std::fs::File;
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::{io, iter, ptr};
 
 use nix::sys::signal::{SigSet, SigmaskHow};
@@ -87,6 +88,7 @@ pub fn spawn(what: &Detached<'_>) -> io::Result<i32> {
         standard: [null.as_raw_fd(), what.log.as_raw_fd(), what.log.as_raw_fd()],
         pid_file: elsewhere.as_ref().map_or(what.pid_file.as_raw_fd(), |file| file.as_raw_fd()),
         user: what.user.map(|user| (user.uid, user.gid, user.groups.as_ptr(), user.groups.len())),
+        ignored: ignored(),
         socket: handed.as_mut(),
         at_socket: false,
         errno: 0,
@@ -168,6 +170,26 @@ impl Handed {
     }
 }
 
+/// The signals that acc ignores. They survive exec (nohup, cron): the program shall begin with none ignored. acc itself ignores
+/// none later than at its start.
+fn ignored() -> &'static [i32] {
+    static IGNORED: OnceLock<Vec<i32>> = OnceLock::new();
+    IGNORED.get_or_init(|| {
+        let is_ignored = |signal: &i32| {
+            #[expect(unsafe_code, reason = "only the kernel knows")]
+            // SAFETY: `sigaction` writes the current action to a structure on this stack, and changes nothing; one that could
+            // not be asked for stays zero, which is the default.
+            let action = unsafe {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                libc::sigaction(*signal, ptr::null(), &raw mut action);
+                action
+            };
+            action.sa_sigaction == libc::SIG_IGN
+        };
+        (1..=64).filter(is_ignored).collect()
+    })
+}
+
 /// Room for the child to run on until it is the program.
 const STACK: usize = 16 * 1024;
 
@@ -180,6 +202,7 @@ struct Birth<'a> {
     standard: [RawFd; 3],
     pid_file: RawFd,
     user: Option<(u32, u32, *const u32, usize)>,
+    ignored: &'a [i32],
     socket: Option<&'a mut Handed>,
     /// It failed at the socket.
     at_socket: bool,
@@ -188,7 +211,7 @@ struct Birth<'a> {
 
 /// Returns when the child has become the program or has failed to.
 fn borrow_memory(birth: &mut Birth<'_>) -> io::Result<i32> {
-    let mut stack = vec![0_u8; STACK];
+    let mut stack = [0_u8; STACK];
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     #[expect(unsafe_code, reason = "std can only fork when something is to be done between fork and exec")]
     // SAFETY: with CLONE_VFORK this thread stands still until the child has called execve or _exit, so the stack and everything
@@ -223,9 +246,8 @@ fn become_program(birth: &mut Birth<'_>) -> io::Result<()> {
         checked(libc::setsid())?;
         libc::umask(0o022);
         checked(libc::chdir(birth.dir))?;
-        for signal in 1..=64 {
-            // Ignored signals survive exec (nohup, cron): the program shall begin with none ignored. KILL and STOP refuse.
-            libc::signal(signal, libc::SIG_DFL);
+        for signal in birth.ignored {
+            libc::signal(*signal, libc::SIG_DFL);
         }
         for (target, source) in (0..).zip(birth.standard) {
             if source == target {

@@ -2,12 +2,11 @@
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
-use super::{Ear, Obstacle, Probe, Question};
+use super::{Answered, Ear, Obstacle, Probe, Question};
 use crate::domain::instance::{Listen, Process};
 
 #[derive(Debug, Default)]
@@ -79,14 +78,14 @@ impl Probe for FakeProbe {
         state.obstacle.clone().map_or(Ok(None), |why| Err(Obstacle::Other(why)))
     }
 
-    async fn ready(&self, question: &Question, _: Option<(Process, Ear)>) -> Duration {
+    async fn ready(&self, question: &Question, _: Option<(Process, Ear)>) -> Answered {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             // Registered before the look, so that a change in between is not missed.
             changed.as_mut().enable();
             if self.is_ready(&question.listen) {
-                return Duration::ZERO;
+                return Answered::default();
             }
             changed.await;
         }

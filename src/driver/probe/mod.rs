@@ -12,6 +12,7 @@ mod tests;
 mod wait;
 mod watch;
 
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -48,6 +49,15 @@ pub enum Obstacle {
     Other(String),
 }
 
+/// An instance that answers.
+#[derive(Debug, Default)]
+pub struct Answered {
+    /// How long ago it first accepted a connection.
+    pub ago: Duration,
+    /// The connection by which that was found out, if nothing was sent on it: the first request may go over it.
+    pub connection: Option<UnixStream>,
+}
+
 /// Waits for readiness.
 #[async_trait]
 pub trait Probe: Send + Sync {
@@ -56,10 +66,20 @@ pub trait Probe: Send + Sync {
     /// says that it is ready: with the socket on which it will be heard, to be kept until it is ready or has failed.
     async fn clear(&self, question: &Question) -> Result<Option<Ear>, Obstacle>;
 
-    /// Resolves once it answers, after it has said that it is ready if it says so; how long ago it first accepted a connection.
-    /// `who`: the process, and where it is heard. Without it (another acc began the start, and may have heard it) an answer is
+    /// One look, right after the start, at whether it answers by now. `None`: not yet, or that takes more than a look.
+    fn at_once(&self, question: &Question) -> Option<Answered> {
+        let _ = question;
+        None
+    }
+
+    /// Resolves once it answers, after it has said that it is ready if it says so. `who`: the process, and where it is heard. Without it (another acc began the start, and may have heard it) an answer is
     /// enough.
-    async fn ready(&self, question: &Question, who: Option<(Process, Ear)>) -> Duration;
+    async fn ready(&self, question: &Question, who: Option<(Process, Ear)>) -> Answered;
+
+    /// Removes what a run that has ended left where it listened, so that the next start need not.
+    fn tidy(&self, question: &Question) {
+        let _ = question;
+    }
 
     /// Looks once, for people: what it is waiting for just now, e.g. "a connection on `/run/…/app.sock`".
     fn describe(&self, question: &Question) -> String;

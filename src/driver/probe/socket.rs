@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::notify::Said;
 use super::wait::{Steps, pause};
 use super::watch::Watcher;
-use super::{Ear, Obstacle, Probe, Question, handed, health};
+use super::{Answered, Ear, Obstacle, Probe, Question, handed, health};
 use crate::domain::instance::{Listen, Process};
 use crate::driver::host::fs::{make_dir, remove_file};
 use crate::driver::host::{net, peer};
@@ -119,7 +119,23 @@ impl Probe for SocketProbe {
         heard.transpose().map_err(Obstacle::Other)
     }
 
-    async fn ready(&self, question: &Question, who: Option<(Process, Ear)>) -> Duration {
+    fn at_once(&self, question: &Question) -> Option<Answered> {
+        let Listen::Unix(path) = &question.listen else { return None };
+        if question.handed || question.notify.is_some() || question.health.is_some() {
+            return None;
+        }
+        let connection = connect(path).ok().filter(|stream| peer::check(stream, self.owner.map(|o| o.uid)).is_ok())?;
+        Some(Answered { ago: Duration::ZERO, connection: Some(connection) })
+    }
+
+    fn tidy(&self, question: &Question) {
+        if let Listen::Unix(path) = &question.listen {
+            // What cannot be removed now is in the way of the next start, which says so.
+            let _ = remove_stale(path);
+        }
+    }
+
+    async fn ready(&self, question: &Question, who: Option<(Process, Ear)>) -> Answered {
         let owner = self.owner.map(|o| o.uid);
         if let Some((process, ear)) = &who {
             ear.hear(*process).await;
@@ -127,27 +143,20 @@ impl Probe for SocketProbe {
         if let (true, None, Listen::Unix(path)) = (question.handed, &question.health, &question.listen) {
             // Its word alone is not enough: some say it before those are there who do the work (gunicorn's master).
             self.accepted(path, owner).await;
-            return Duration::ZERO;
+            return Answered::default();
         }
         let mut unwell = Steps::HEALTH;
         let mut accepted = None;
         loop {
-            let well = match &question.listen {
-                Listen::Unix(path) => {
-                    let stream = connect_unix(&self.watcher, path, owner).await;
-                    is_well(|| UnixStream::from_std(stream), &mut accepted, question).await
-                }
-                Listen::Tcp(address) => {
-                    let stream = connect_tcp(*address).await;
-                    is_well(|| Ok(stream), &mut accepted, question).await
-                }
+            let connected = match &question.listen {
+                Listen::Unix(path) => Connected::Unix(connect_unix(&self.watcher, path, owner).await),
+                Listen::Tcp(address) => Connected::Tcp(connect_tcp(*address).await),
             };
-            if well && question.handed {
-                // Connected to it was from the start.
-                return Duration::ZERO;
-            }
-            if well {
-                return accepted.map_or(Duration::ZERO, |a: Instant| a.elapsed());
+            let accepted = *accepted.get_or_insert_with(Instant::now);
+            if let Some(connection) = connected.well(question).await {
+                // Connected to one that was handed its socket it was from the start.
+                let ago = if question.handed { Duration::ZERO } else { accepted.elapsed() };
+                return Answered { ago, connection };
             }
             pause(unwell.pause()).await;
         }
@@ -172,18 +181,23 @@ impl Probe for SocketProbe {
     }
 }
 
-/// Is it well, on this connection? The first one is remembered.
-async fn is_well<S>(stream: impl FnOnce() -> io::Result<S>, accepted: &mut Option<Instant>, question: &Question) -> bool
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-{
-    accepted.get_or_insert_with(Instant::now);
-    match &question.health {
-        Some(path) => match stream() {
-            Ok(stream) => health::is_well(stream, path, &question.host).await,
-            Err(_) => false,
-        },
-        None => true,
+/// A connection that was accepted.
+enum Connected {
+    Unix(StdUnixStream),
+    Tcp(TcpStream),
+}
+
+impl Connected {
+    /// Is it well? Then with the connection, if it is one that a request can go over.
+    async fn well(self, question: &Question) -> Option<Option<StdUnixStream>> {
+        let Some(path) = &question.health else {
+            return Some(if let Self::Unix(stream) = self { Some(stream).filter(|_| !question.handed) } else { None });
+        };
+        let well = match self {
+            Self::Unix(stream) => health::is_well(UnixStream::from_std(stream).ok()?, path, &question.host).await,
+            Self::Tcp(stream) => health::is_well(stream, path, &question.host).await,
+        };
+        well.then_some(None)
     }
 }
 
@@ -239,7 +253,11 @@ fn connect(path: &Path) -> io::Result<StdUnixStream> {
 
 /// Resolves with a connection: told by the folder that the file has appeared, then by trying.
 async fn connect_unix(watcher: &Watcher, path: &Path, owner: Option<u32>) -> StdUnixStream {
-    // The watch comes first: a socket made between a look and the watch would be missed.
+    // Often it is there, and a watch costs more than a look.
+    if let Some(stream) = connect(path).ok().filter(|stream| peer::check(stream, owner).is_ok()) {
+        return stream;
+    }
+    // The watch comes before the next look: a socket made between the two would be missed.
     let mut watch = path.parent().map(|dir| watcher.watch(dir));
     let (mut steps, mut at_once) = (Steps::SOCKET, AT_ONCE);
     loop {

@@ -76,10 +76,10 @@ fn on_path(program: &Program, name: &str) -> Result<PathBuf, String> {
 
 /// A script whose interpreter is missing fails with "no such file", of a file that is there: say which one is meant.
 fn interpreter(path: &Path) -> Result<(), String> {
-    let mut first = Vec::new();
+    let mut first = [0; 256];
     // A program that may be executed but not read is none of our business.
-    let read = std::fs::File::open(path).and_then(|file| file.take(256).read_to_end(&mut first));
-    let Some(line) = first.strip_prefix(b"#!").filter(|_| read.is_ok()) else { return Ok(()) };
+    let read = std::fs::File::open(path).and_then(|mut file| file.read(&mut first)).unwrap_or(0);
+    let Some(line) = first.get(..read).and_then(|first| first.strip_prefix(b"#!")) else { return Ok(()) };
     let line = line.split(|b| *b == b'\n').next().unwrap_or_default();
     let Some(name) = line.split(|b| b.is_ascii_whitespace()).find(|word| !word.is_empty()) else { return Ok(()) };
     let name = Path::new(std::ffi::OsStr::from_bytes(name));

@@ -70,6 +70,16 @@ impl Link {
             Ok(stream) => stream?,
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
         };
+        Self::begin(stream, pool).await
+    }
+
+    /// The same over a connection that was made already.
+    pub(super) async fn over(connection: std::os::unix::net::UnixStream, pool: Option<Arc<Pool>>) -> io::Result<Box<Self>> {
+        connection.set_nonblocking(true)?;
+        Self::begin(Stream::Unix(UnixStream::from_std(connection)?), pool).await
+    }
+
+    async fn begin(stream: Stream, pool: Option<Arc<Pool>>) -> io::Result<Box<Self>> {
         let ask = Arc::new(AtomicBool::new(false));
         let io = TokioIo::new(Io { stream, ask: ask.clone() });
         let (sender, conn) = http1::Builder::new().max_buf_size(BUFFER).handshake(io).await.map_err(io::Error::other)?;

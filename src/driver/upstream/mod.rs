@@ -13,6 +13,7 @@ mod link;
 
 use std::collections::HashMap;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
@@ -149,10 +150,29 @@ impl Upstreams {
                 Err((unsent, copy)) => return Box::pin(self.over_fresh(gate, Some(pool), unsent, copy)).await,
             }
         }
-        if !req.headers().contains_key(header::UPGRADE) {
-            req.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
-        }
+        only_request(&mut req);
         Box::pin(self.over_fresh(gate, None, req, None)).await
+    }
+
+    /// The same over a connection to there that somebody else has made, and on which nothing was sent.
+    ///
+    /// # Errors
+    /// As for [`Self::request`].
+    pub async fn request_over(
+        &self,
+        connection: UnixStream,
+        gate: &Gate,
+        req: Box<Request<SendBody>>,
+    ) -> Result<Response<ReceiveBody>, UpstreamError> {
+        let mut req = req;
+        let pool = self.shared.pooling.load(Ordering::Acquire).then(|| self.pool(gate));
+        if pool.is_none() {
+            only_request(&mut req);
+        }
+        match Link::over(connection, pool).await {
+            Ok(link) => Self::over_new(link, req, None).await,
+            Err(source) => Err(UpstreamError::Connect { request: req, source }),
+        }
     }
 
     /// Tries parked connections; gives the request back when none of them took it, and a copy if one was made.
@@ -184,10 +204,13 @@ impl Upstreams {
         req: Box<Request<SendBody>>,
         copy: Spare,
     ) -> Result<Response<ReceiveBody>, UpstreamError> {
-        let link = match Link::connect(&gate.listen, self.owner_of(gate), pool).await {
-            Ok(link) => link,
-            Err(source) => return Err(UpstreamError::Connect { request: req, source }),
-        };
+        match Link::connect(&gate.listen, self.owner_of(gate), pool).await {
+            Ok(link) => Self::over_new(link, req, copy).await,
+            Err(source) => Err(UpstreamError::Connect { request: req, source }),
+        }
+    }
+
+    async fn over_new(link: Box<Link>, req: Box<Request<SendBody>>, copy: Spare) -> Result<Response<ReceiveBody>, UpstreamError> {
         let again = copy.or_else(|| spare(&req));
         match link.send(req).await {
             Ok(response) => Ok(response),
@@ -402,6 +425,13 @@ type Spare = Option<Box<Request<SendBody>>>;
 /// The method says that sending it twice does no harm, and no body is lost by it.
 fn is_repeatable(req: &Request<SendBody>) -> bool {
     matches!(*req.method(), Method::GET | Method::HEAD | Method::OPTIONS) && hyper::body::Body::is_end_stream(req.body())
+}
+
+/// Its connection is used once.
+fn only_request(req: &mut Request<SendBody>) {
+    if !req.headers().contains_key(header::UPGRADE) {
+        req.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+    }
 }
 
 /// May be sent twice to the same run without asking: it does not turn the connection into another one either.

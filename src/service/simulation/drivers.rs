@@ -3,7 +3,6 @@
 //! They hold the promises that stand in the traits, and they check what acc does with them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -14,7 +13,7 @@ use crate::domain::time::{Timestamp, WallTime};
 use crate::driver::activity::{Activity, ActivityError, Seen, Target};
 use crate::driver::edge::{Edge, EdgeError, Gate, Route};
 use crate::driver::host::clock::Clock;
-use crate::driver::probe::{Ear, Obstacle, Probe, Question};
+use crate::driver::probe::{Answered, Ear, Obstacle, Probe, Question};
 use crate::driver::supervisor::{Ensured, Program, Service, Supervisor, SupervisorError};
 
 pub(super) struct Drivers(pub(super) Arc<Host>);
@@ -343,7 +342,13 @@ impl Probe for Drivers {
         }
     }
 
-    async fn ready(&self, question: &Question, _: Option<(Process, Ear)>) -> Duration {
+    fn at_once(&self, question: &Question) -> Option<Answered> {
+        let mut s = self.0.state();
+        let now = s.now;
+        s.process(who_listens(&question.listen)).filter(|p| p.accepts(now)).map(|_| Answered::default())
+    }
+
+    async fn ready(&self, question: &Question, _: Option<(Process, Ear)>) -> Answered {
         let who = who_listens(&question.listen);
         self.0
             .until(|s| {
@@ -352,7 +357,7 @@ impl Probe for Drivers {
             })
             .await;
         self.0.done().await;
-        Duration::ZERO
+        Answered::default()
     }
 
     fn describe(&self, _: &Question) -> String {

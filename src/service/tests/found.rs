@@ -112,6 +112,7 @@ async fn a_start_whose_answer_was_lost_is_found_again() {
     let process = bed.supervisor.start(&launch::program(&bed.world, &instance)).await.unwrap();
     bed.probe.obstacle.store(true, Ordering::SeqCst);
     drop(pass(&bed.world, "a").await.unwrap());
+    bed.written().await;
     let row = find_row(&bed.world.store, "a").unwrap();
     assert_eq!((row.stored.phase, row.stored.process), (Phase::Awake, Some(process)));
 }
@@ -197,6 +198,7 @@ async fn a_start_is_no_use_and_a_request_is() {
     // The request that wakes it is use, also when nginx is the one who serves it.
     tokio::time::sleep(Duration::from_secs(1)).await;
     std::mem::forget(pass(&world, "a").await.unwrap());
+    bed.written().await;
     assert!(bed.view("a").last_active_at > before);
 }
 

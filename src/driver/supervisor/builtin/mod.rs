@@ -129,7 +129,10 @@ fn claim_pid_file(path: &Path) -> io::Result<Flock<File>> {
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)?;
     // Nobody starts it now; a reader may look for a moment.
     let file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| io::Error::from(errno))?;
-    file.set_len(0)?;
+    // Not an empty one: ext4 makes sure of what is written to a file that was cut, at its close, which takes longer than a spawn.
+    if file.metadata()?.len() > 0 {
+        file.set_len(0)?;
+    }
     Ok(file)
 }
 

@@ -1,0 +1,84 @@
+//! One start, from its turn to the word of the supervisor, and one look at whether that was enough.
+//!
+//! It never waits for an answer: who is not ready at once is probed by the instance's task.
+
+use std::sync::{Arc, Weak};
+
+use super::error::chain;
+use super::ground::{self, Ground};
+use super::registry::Handle;
+use super::turns::Turn;
+use super::world::World;
+use super::{daemons, launch};
+use crate::domain::lifecycle::{Event, Failure, Phase};
+use crate::domain::time::Timestamp;
+use crate::driver::probe::{Answered, Ear};
+
+/// What came of a start.
+pub(super) struct Begun {
+    /// For the machine.
+    pub(super) event: Event,
+    /// Kept until it answers or has failed.
+    pub(super) permit: Option<Turn>,
+    /// Where it says that it is ready.
+    pub(super) ear: Option<Ear>,
+}
+
+/// Starts run `run`, for a request that came at `asked`. `None`: nothing was begun, for somebody else has the say now.
+pub(super) async fn begin(world: &Arc<World>, handle: &Weak<Handle>, run: u64, asked: Timestamp) -> Option<Begun> {
+    let permit = tokio::select! {
+        biased;
+        // Not begun: whoever has the say now begins it.
+        () = world.retired.cancelled() => return None,
+        permit = world.starts.take(asked) => Some(permit),
+    };
+    let handle = handle.upgrade()?;
+    let mut ear = None;
+    let started = match ground::clear(world, &handle).await {
+        Ok(Ground::Clear(program, opened)) => {
+            ear = opened;
+            let called = world.clock.micros();
+            let started = ground::start(world, &program).await.map_err(|e| chain(&e));
+            handle.stamps().call(called, world.clock.micros());
+            started
+        }
+        Ok(Ground::Own(process)) => Ok(process),
+        Err(why) => Err(why),
+    };
+    let _ = world.reached("effect.spawned");
+    let event = match started {
+        Ok(process) => Event::Spawned { run, process, answers: ear.is_none() && answers_already(world, &handle, run) },
+        Err(why) => Event::StartFailed { run, failure: Failure::NotStarted(why) },
+    };
+    Some(Begun { event, permit, ear })
+}
+
+/// Does it answer as soon as it is started? Then nobody need be told that it will.
+fn answers_already(world: &World, handle: &Handle, run: u64) -> bool {
+    let answered = world.probe.at_once(&launch::question(world, &handle.launched()));
+    answered.map(|answered| note_answer(world, handle, run, answered)).is_some()
+}
+
+/// Notes when it answered, and keeps the connection for whoever waits.
+pub(super) fn note_answer(world: &World, handle: &Handle, run: u64, answered: Answered) {
+    handle.stamps().ready(world.clock.micros(), answered.ago);
+    handle.offer(run, answered.connection);
+}
+
+/// Did a process that ended while it started die with its supervisor, since it was begun? The supervisor is brought back for
+/// the answer, which takes a while: one that is not to wake any more (it is being stopped) needs no answer, and its end is told
+/// at once.
+pub(super) async fn torn(world: &Arc<World>, handle: &Weak<Handle>, since: Timestamp) -> bool {
+    let Some(mut changes) = handle.upgrade().map(|h| h.follow()) else { return false };
+    if changes.borrow().phase != Phase::Waking {
+        return false;
+    }
+    let revived = world.clone();
+    // A task of its own: it is not given up half-way.
+    let revival = tokio::spawn(async move { daemons::revive(&revived).await.is_some() });
+    tokio::select! {
+        biased;
+        revived = revival => revived.unwrap_or(false) || world.revived_since(since),
+        _ = changes.wait_for(|seen| seen.phase != Phase::Waking) => false,
+    }
+}
