@@ -120,6 +120,42 @@ fn what_makes_no_sense_is_refused_with_a_way_out() {
     assert!(!bed.instance("x1").exists());
 }
 
+/// As the shell does it: the script is read, and its function called with the words that were typed.
+#[test]
+fn bash_completes_names() {
+    if !crate::support::need::programs(&["bash"]) {
+        return;
+    }
+    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else { return };
+    for name in ["zebra", "zebu", "okapi"] {
+        bed.acc(&["create", name, "--model", "tester", "--asleep"]).ok();
+    }
+    let script = bed.dir.join("completions");
+    std::fs::write(&script, bed.acc(&["completions", "bash"]).ok().out).unwrap();
+    let completes = |typed: &str| {
+        let config = bed.config();
+        let words = format!("{} --config {} {typed}", bed.acc.display(), config.display());
+        let text = format!(
+            r#"source "$1"; IFS=' ' read -ra COMP_WORDS <<<"$2"; [[ $2 != *' ' ]] || COMP_WORDS+=("")
+            COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); cur=${{COMP_WORDS[COMP_CWORD]}}; prev=${{COMP_WORDS[COMP_CWORD-1]}}
+            _acc_named {} "$cur" "$prev"; echo "${{COMPREPLY[*]}}""#,
+            bed.acc.display()
+        );
+        let mut bash = std::process::Command::new("bash");
+        bash.env_clear().env("PATH", "/usr/bin:/bin").args(["-c", &text, "bash"]).arg(&script).arg(words);
+        crate::support::run::run(&mut bash, crate::support::bed::COMMAND).ok().out.trim_end().to_owned()
+    };
+    assert_eq!(completes("stop "), "okapi zebra zebu");
+    assert_eq!(completes("stop zeb"), "zebra zebu");
+    assert_eq!(completes("stop --now okapi zebr"), "zebra");
+    assert_eq!(completes("info o"), "okapi");
+    assert_eq!(completes("create --model hello-"), "hello-fd hello-tcp");
+    assert_eq!(completes("models py"), "python-http");
+    assert_eq!(completes("list --after okap"), "okapi");
+    assert_eq!(completes("logs -n z"), "");
+    assert!(completes("stop --n").contains("--now") && completes("list --phase awa").contains("awake"));
+}
+
 #[test]
 fn parameters_are_shown_and_secrets_are_not() {
     let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else { return };

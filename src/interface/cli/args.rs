@@ -145,6 +145,9 @@ pub enum Command {
     /// Print the completions of a shell.
     #[command(after_help = "Example:\n  acc completions bash > /etc/bash_completion.d/acc")]
     Completions(CompletionsArgs),
+    /// Print all names, for the completions of a shell.
+    #[command(name = "names", hide = true)]
+    Names(NamesArgs),
     /// Print the manual page, or write one page per command.
     #[command(after_help = "Example:\n  acc man | man -l -")]
     Man(ManArgs),
@@ -362,6 +365,14 @@ pub struct CompletionsArgs {
     /// The shell.
     #[arg(value_name = "SHELL")]
     pub shell: clap_complete::Shell,
+}
+
+/// Options of `names`.
+#[derive(Debug, Clone, Args)]
+pub struct NamesArgs {
+    /// Of models instead of instances.
+    #[arg(long)]
+    pub models: bool,
 }
 
 /// Options of `man`.

@@ -121,6 +121,7 @@ fn goes_by_what_runs(command: &Command) -> bool {
         | Command::List(_)
         | Command::Info(_)
         | Command::Models(_)
+        | Command::Names(_)
         | Command::Config(ConfigCommand::Show)
         | Command::Logs(_)
         | Command::Events(_)

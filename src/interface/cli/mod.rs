@@ -135,6 +135,7 @@ async fn dispatch(mut call: Call<'_>, command: Command) -> End {
         Command::List(args) => commands::list::run(call, &args),
         Command::Info(args) => commands::info::run(call, &args),
         Command::Models(args) => commands::models::run(call, &args),
+        Command::Names(args) => commands::names::run(call, &args),
         Command::Logs(args) => commands::logs::run(call, &args).await,
         Command::Events(args) => commands::events::run(call, &args),
         Command::Monitor(args) => commands::monitor::run(call, &args).await,

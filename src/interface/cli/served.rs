@@ -40,6 +40,7 @@ pub(super) fn matters(command: &Command) -> bool {
         | Command::Config(_)
         | Command::Doctor
         | Command::Completions(_)
+        | Command::Names(_)
         | Command::Man(_)
         | Command::DemoApp(_) => false,
     }

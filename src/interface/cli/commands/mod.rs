@@ -16,6 +16,7 @@ pub(super) mod logs;
 pub(super) mod man;
 pub(super) mod models;
 pub(super) mod monitor;
+pub(super) mod names;
 pub(super) mod prove;
 pub(super) mod purge;
 pub(super) mod reload;
