@@ -10,6 +10,7 @@ pub mod lanes;
 pub mod listen;
 pub mod memory;
 pub mod net;
+pub mod pause;
 pub mod peer;
 pub mod process;
 pub mod rotate;

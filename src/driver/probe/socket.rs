@@ -17,11 +17,12 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
 use super::notify::Said;
-use super::wait::{Steps, pause};
+use super::wait::Steps;
 use super::watch::Watcher;
 use super::{Answered, Ear, Obstacle, Probe, Question, handed, health};
 use crate::domain::instance::{Listen, Process};
 use crate::driver::host::fs::{make_dir, remove_file};
+use crate::driver::host::pause::pause;
 use crate::driver::host::{net, peer};
 
 /// Even when the folder is watched the socket is looked for this often: a watch may be lost.

@@ -209,6 +209,16 @@ impl Supervisord {
         Ok(found)
     }
 
+    /// One that runs and has left no note, or has yet to come to it.
+    fn record_started(&self, program: &Program, pid: i32, path: &std::path::Path) -> Result<Process, SupervisorError> {
+        // Living or zombie.
+        let seen = if pid == ENDED_AT_ONCE { None } else { process::stat(pid).map_err(|e| kernel(program.name.as_str(), &e))? };
+        let Some(seen) = seen else { return Ok(Process { pid, start_time: 0 }) };
+        let process = Process { pid, start_time: seen.start_time };
+        self.write_record(path, process, &program.log)?;
+        Ok(process)
+    }
+
     /// What supervisord knows of how the last run ended: an exit code, or that it was some signal.
     async fn told_exit(&self, name: &InstanceName) -> Exit {
         for _ in 0..TELL_LIMIT {
@@ -285,20 +295,15 @@ impl Supervisor for Supervisord {
             return Ok(running);
         }
         let text = self.prepare(program)?;
-        let (Launched::Already(pid) | Launched::Started(pid)) = self.group(&program.name).launch(&text).await?;
+        let (Launched::Already(pid) | Launched::Started(pid)) = self.group(&program.name).launch(&text, Some(&pid_path)).await?;
         self.note_use(&program.name);
-        // Living or zombie. Of one that is gone already the launcher has noted which it was: what it left behind is found by
-        // that number.
-        let seen = if pid == ENDED_AT_ONCE { None } else { process::stat(pid).map_err(|e| kernel(program.name.as_str(), &e))? };
-        let process = match &seen {
-            Some(seen) => Process { pid, start_time: seen.start_time },
-            None => record::process(&pid_path)?.unwrap_or(Process { pid, start_time: 0 }),
+        let process = match record::process(&pid_path)? {
+            // Noted by its launcher, also when it is gone already: what it left behind is found by that number.
+            Some(noted) if noted.pid == pid || pid == ENDED_AT_ONCE => noted,
+            _ => self.record_started(program, pid, &pid_path)?,
         };
         let held = process::hold(process).map_err(|e| kernel(program.name.as_str(), &e))?;
         self.held().insert(program.name.clone(), held);
-        if seen.is_some() {
-            self.write_record(&pid_path, process, &program.log)?;
-        }
         Ok(process)
     }
 

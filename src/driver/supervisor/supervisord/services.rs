@@ -206,7 +206,7 @@ impl Supervisord {
             Ok(_) => {}
             Err(error) => return Err(unreachable(&self.daemon.client, &error)),
         }
-        let launched = group.launch(&self.service_text(service, true)?).await?;
+        let launched = group.launch(&self.service_text(service, true)?, None).await?;
         let (Launched::Already(pid) | Launched::Started(pid)) = launched;
         if let Some(process) = process::by_pid(pid).map_err(|e| kernel(service.name, &e))? {
             self.write_record(&self.service_path(service.name), process, &service.log)?;
