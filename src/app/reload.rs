@@ -48,12 +48,12 @@ impl Reloader {
         let troubles: Vec<String> = self.tell_nginx(&new).await.err().into_iter().collect();
         let changed = differences(&old.to_toml(), &new.to_toml()).unwrap_or_default();
         let waiting = differences(&new.to_toml(), &read.to_toml()).unwrap_or_default();
-        note_in_force(&new);
-        self.world.reconfigure(new);
+        self.world.reconfigure(new.clone());
         for d in &waiting {
             warn!(key = d.key, in_force = d.one, in_the_file = d.other, "this setting waits for `acc halt` and `acc boot`");
         }
         info!(changed = changed.len(), waiting = waiting.len(), "the settings were read again");
+        note_in_force(&new);
         Ok(Reloaded { file: read.file.map(|file| file.display().to_string()), changed: told(changed), waiting: told(waiting), troubles })
     }
 
