@@ -5,12 +5,15 @@
 //! shell-like splitter). The launcher opens the log itself: an instance that wrote through a pipe of supervisord's would meet a
 //! broken one when supervisord dies.
 //!
-//! It is a program of its own (`program.rs`, see there), carried within acc and put beside the files that it reads. Here is
+//! It is a program of its own (`program.rs` and `sys.rs`, see there), carried within acc and put beside the files that it reads. Here is
 //! what acc does with it; nothing is started here.
 
 mod program;
+mod sys;
 
+use std::ffi::CString;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -18,10 +21,15 @@ use crate::driver::host::fs::{make_dir, write_atomic};
 use crate::driver::host::spawn::UserIds;
 use crate::driver::supervisor::SupervisorError;
 
-pub use program::launch;
-
 /// The program, compiled by `build.rs`.
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/launcher"));
+
+/// Becomes what the file says; see `program`.
+#[must_use]
+pub fn launch(file: &Path) -> u8 {
+    // A path that holds a zero byte names no file.
+    CString::new(file.as_os_str().as_bytes()).map_or(126, |file| program::launch(&file))
+}
 
 /// What to become. It may hold secrets: its file is for acc alone.
 #[derive(Debug)]
@@ -57,6 +65,7 @@ impl Spec<'_> {
         say("dir", &self.dir.to_string_lossy());
         say("log", &self.log.to_string_lossy());
         say("pid", &self.pid.to_string_lossy());
+        say("beside", &self.pid.with_extension("launched").to_string_lossy());
         say("boot", self.boot);
         if let Some(user) = self.user {
             let ids: Vec<String> = [user.uid, user.gid].iter().chain(&user.groups).map(u32::to_string).collect();

@@ -1,199 +1,278 @@
 //! The launcher as a program: it reads what to become from a file, and becomes it. It asks nobody anything, and keeps nothing.
 //!
 //! Compiled twice: into acc, and by `build.rs` as a small static program of its own, since a program as big as acc takes longer
-//! to begin than many instances. So it knows only the standard library.
+//! to begin than many instances. So it knows only the language's core and its own `sys`.
 //!
-//! The file is a sequence of `KEY=VALUE`, each ended by a zero byte: neither arguments nor environments can hold one. A key that
-//! is not known is an error: the launcher in place was made together with the server that writes the file.
+//! The file is a sequence of `KEY=VALUE`, each ended by a zero byte: neither arguments nor environments can hold one, and every
+//! value in it is a C string as it stands. A key that is not known is an error: the launcher in place was made together with the
+//! server that writes the file.
 
-use std::ffi::{CStr, CString, OsStr, c_char};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::fd::{AsRawFd as _, IntoRawFd as _};
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
-use std::{iter, ptr};
+use core::ffi::{CStr, c_char};
 
-/// `O_NOFOLLOW`, the same on all of Linux that Rust runs on but a few; see the C library's `fcntl.h`.
-#[cfg(not(any(target_arch = "aarch64", target_arch = "arm", target_arch = "powerpc64")))]
-const NO_FOLLOW: i32 = 0o400_000;
-#[cfg(any(target_arch = "aarch64", target_arch = "arm", target_arch = "powerpc64"))]
-const NO_FOLLOW: i32 = 0o100_000;
+use super::sys::{self, Errno, File};
 
-/// close_range(2), since Linux 5.9 with this number everywhere; and its flag.
-const CLOSE_RANGE: std::ffi::c_long = 436;
-const CLOSE_AT_EXEC: u32 = 1 << 2;
-/// Sets the flags of a descriptor, see fcntl(2).
-const SET_FLAGS: i32 = 2;
 /// The first descriptor of sd_listen_fds(3).
-const HANDED_AT: i32 = 3;
+const HANDED_AT: usize = 3;
+/// Standard error.
+const STANDARD_ERROR: File = File(2);
+/// No such file or directory.
+const ENOENT: Errno = Errno(2);
+const EINVAL: Errno = Errno(22);
 
-#[allow(unsafe_code, reason = "what the standard library leaves out; declared as the C library declares them")]
-mod c {
-    use std::ffi::c_char;
+/// A list of C strings as execve(2) takes it: in room that was made for all that can come, and zero after the last.
+struct List {
+    words: &'static mut [*const c_char],
+    used: usize,
+}
 
-    unsafe extern "C" {
-        pub(super) fn signal(number: i32, handler: usize) -> usize;
-        pub(super) fn umask(mode: u32) -> u32;
-        pub(super) fn dup2(file: i32, number: i32) -> i32;
-        pub(super) fn fcntl(file: i32, command: i32, ...) -> i32;
-        pub(super) fn syscall(number: std::ffi::c_long, ...) -> std::ffi::c_long;
-        pub(super) fn setgroups(count: usize, groups: *const u32) -> i32;
-        pub(super) fn setresgid(real: u32, effective: u32, saved: u32) -> i32;
-        pub(super) fn setresuid(real: u32, effective: u32, saved: u32) -> i32;
-        pub(super) fn execve(program: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> i32;
+impl List {
+    /// Room for `most`, and the null pointer after them.
+    fn of(most: usize) -> Result<Self, Fault<'static>> {
+        Ok(Self { words: sys::room(most + 1)?, used: 0 })
+    }
+
+    fn add(&mut self, word: &CStr) -> Result<(), Errno> {
+        if self.used + 1 >= self.words.len() {
+            return Err(EINVAL);
+        }
+        if let Some(place) = self.words.get_mut(self.used) {
+            *place = word.as_ptr();
+            self.used += 1;
+        }
+        Ok(())
+    }
+
+    /// With the null pointer.
+    fn ended(&self) -> &[*const c_char] {
+        self.words.get(..=self.used).unwrap_or_default()
     }
 }
 
 /// What to become, as far as it has been read.
-#[derive(Default)]
-struct Wanted {
-    program: CString,
-    args: Vec<CString>,
+struct Wanted<'a> {
+    program: &'a CStr,
+    argv: List,
     /// `NAME=VALUE`
-    env: Vec<CString>,
-    dir: PathBuf,
-    log: PathBuf,
+    envp: List,
+    dir: &'a CStr,
+    log: &'a CStr,
     /// User, group, all groups.
-    user: Option<(u32, u32, Vec<u32>)>,
+    user: Option<(u32, u32, &'static [u32])>,
     /// To listen there, and to hand that over.
-    socket: Option<PathBuf>,
-    /// The pid file, in the form of `driver::supervisor::record`.
-    pid: PathBuf,
+    socket: Option<&'a CStr>,
+    /// The pid file, in the form of `driver::supervisor::record`, and where it is written first.
+    pid: &'a CStr,
+    beside: &'a CStr,
     /// Which boot of this host it is.
-    boot: String,
+    boot: &'a CStr,
+}
+
+/// What went wrong.
+enum Fault<'a> {
+    /// With what, if that is not the program, and why.
+    System(&'static str, &'a [u8], Errno),
+    /// This key of the file.
+    NotUnderstood(&'a [u8]),
+    NotComplete,
+}
+
+impl From<Errno> for Fault<'_> {
+    fn from(errno: Errno) -> Self {
+        Self::System("", b"", errno)
+    }
 }
 
 /// Becomes what the file says, and returns only with the exit code of a launcher that could not: 126, or 127 when something is
 /// missing, as with shells. The reason is in the instance's log, or on standard error while that is not known.
 #[must_use]
-pub fn launch(file: &Path) -> u8 {
-    let wanted = match fs::read(file).and_then(|text| read(&text)) {
+pub fn launch(file: &CStr) -> u8 {
+    let text = match sys::open_to_read(file).and_then(sys::contents) {
+        Ok(text) => text,
+        Err(errno) => return told(STANDARD_ERROR, file, &errno.into()),
+    };
+    let mut wanted = match read(text) {
         Ok(wanted) => wanted,
-        Err(e) => return told(&mut io::stderr(), file, &e),
+        Err(fault) => return told(STANDARD_ERROR, file, &fault),
     };
-    let mut log = match OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(NO_FOLLOW).open(&wanted.log) {
-        Ok(log) => log,
-        Err(e) => return told(&mut io::stderr(), &wanted.log, &e),
-    };
-    let why = turn_into(&wanted, &log).err().unwrap_or_else(|| io::ErrorKind::Other.into());
-    told(&mut log, Path::new(OsStr::from_bytes(wanted.program.as_bytes())), &why)
+    match sys::open_log(wanted.log) {
+        Ok(log) => told(log, wanted.program, &turn_into(&mut wanted, log)),
+        Err(errno) => told(STANDARD_ERROR, wanted.log, &errno.into()),
+    }
 }
 
-fn read(text: &[u8]) -> io::Result<Wanted> {
-    // Only the key: a value may be a secret.
-    let wrong = |line: &[u8]| {
-        let key = line.split(|byte| *byte == b'=').next().unwrap_or_default();
-        io::Error::new(io::ErrorKind::InvalidData, format!("`{}` is not understood", key.escape_ascii()))
-    };
-    let mut wanted = Wanted::default();
-    let body = text.strip_suffix(&[0]).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is not complete"))?;
-    for line in body.split(|byte| *byte == 0) {
-        let (key, value) = halves(line).ok_or_else(|| wrong(line))?;
-        let (text, path) = (|| CString::new(value), || PathBuf::from(OsStr::from_bytes(value)));
-        match key {
-            b"program" => wanted.program = text()?,
-            b"arg" => wanted.args.push(text()?),
-            b"env" => wanted.env.push(text()?),
-            b"dir" => wanted.dir = path(),
-            b"log" => wanted.log = path(),
-            b"user" => wanted.user = Some(ids(value).ok_or_else(|| wrong(line))?),
-            b"socket" => wanted.socket = Some(path()),
-            b"pid" => wanted.pid = path(),
-            b"boot" => wanted.boot = String::from_utf8_lossy(value).into_owned(),
-            _ => return Err(wrong(line)),
-        }
+fn read(text: &[u8]) -> Result<Wanted<'_>, Fault<'_>> {
+    if text.last() != Some(&0) {
+        return Err(Fault::NotComplete);
     }
-    if wanted.socket.is_some() {
-        // The program will be this process.
-        let pid = format!("LISTEN_PID={}", std::process::id());
-        wanted.env.extend([c"LISTEN_FDS=1".into(), c"LISTEN_FDNAMES=acc".into(), CString::new(pid)?]);
+    let lines = text.iter().filter(|byte| **byte == 0).count();
+    // The program itself is the first argument; the variables of a socket come to those that were given.
+    let (argv, envp) = (List::of(lines + 1)?, List::of(lines + 3)?);
+    let mut wanted = Wanted { program: c"", argv, envp, dir: c"/", log: c"", user: None, socket: None, pid: c"", beside: c"", boot: c"" };
+    for line in text.split_inclusive(|byte| *byte == 0) {
+        let at = line.iter().position(|byte| *byte == b'=');
+        // Only the key is ever shown: a value may be a secret.
+        let key = line.get(..at.unwrap_or(line.len() - 1)).unwrap_or_default();
+        let value = at.and_then(|at| CStr::from_bytes_with_nul(line.get(at + 1..)?).ok()).ok_or(Fault::NotUnderstood(key))?;
+        match key {
+            b"program" => {
+                wanted.program = value;
+                wanted.argv.add(value)?;
+            }
+            b"arg" => wanted.argv.add(value)?,
+            b"env" => wanted.envp.add(value)?,
+            b"dir" => wanted.dir = value,
+            b"log" => wanted.log = value,
+            b"user" => wanted.user = Some(ids(value.to_bytes()).ok_or(Fault::NotUnderstood(key))?),
+            b"socket" => wanted.socket = Some(value),
+            b"pid" => wanted.pid = value,
+            b"beside" => wanted.beside = value,
+            b"boot" => wanted.boot = value,
+            _ => return Err(Fault::NotUnderstood(key)),
+        }
     }
     Ok(wanted)
 }
 
-/// The parts before and after the first `=`.
-fn halves(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let at = line.iter().position(|byte| *byte == b'=')?;
-    Some((&line[..at], &line[at + 1..]))
-}
-
 /// `UID GID GROUP…`
-fn ids(value: &[u8]) -> Option<(u32, u32, Vec<u32>)> {
-    let mut numbers = std::str::from_utf8(value).ok()?.split(' ').map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.collect::<Result<_, _>>().ok()?))
+fn ids(value: &[u8]) -> Option<(u32, u32, &'static [u32])> {
+    let numbers = || value.split(|byte| *byte == b' ').map(number);
+    let (uid, gid) = (numbers().next()??, numbers().nth(1)??);
+    let groups = sys::room(numbers().count() - 2).ok()?;
+    for (place, group) in groups.iter_mut().zip(numbers().skip(2)) {
+        *place = group?;
+    }
+    Some((uid, gid, groups))
 }
 
-/// Returns only with an error.
-fn turn_into(wanted: &Wanted, log: &File) -> io::Result<()> {
-    let null = File::open("/dev/null")?;
-    let pointers = |texts: &[CString]| texts.iter().map(|t| t.as_ptr()).chain([ptr::null()]).collect::<Vec<*const c_char>>();
-    let argv: Vec<_> = iter::once(CStr::as_ptr(&wanted.program)).chain(pointers(&wanted.args)).collect();
-    let envp = pointers(&wanted.env);
-    let started = started().map_err(|e| io::Error::new(e.kind(), format!("`/proc/self/stat`: {e}")))?;
-    note(wanted, &started).map_err(|e| io::Error::new(e.kind(), format!("`{}`: {e}", wanted.pid.display())))?;
-    std::env::set_current_dir(&wanted.dir)?;
-    #[allow(unsafe_code, reason = "system calls that the standard library leaves out")]
-    // SAFETY: integers, and pointers to what lives until the end of this function, lists with the length or the end that the
-    // call wants; this process has one thread and no handlers.
-    unsafe {
-        c::umask(0o022);
-        for number in 1..=64 {
-            // Python ignores SIGPIPE, and what is ignored stays so: the program shall begin with none ignored.
-            c::signal(number, 0);
-        }
-        for (number, file) in [(0, &null), (1, log), (2, log)] {
-            checked(c::dup2(file.as_raw_fd(), number))?;
-        }
-        // Python's own files close themselves; what supervisord was handed by whoever started it would not.
-        c::syscall(CLOSE_RANGE, 3_u32, u32::MAX, CLOSE_AT_EXEC);
-        if let Some((uid, gid, groups)) = &wanted.user {
-            checked(c::setgroups(groups.len(), groups.as_ptr()))?;
-            checked(c::setresgid(*gid, *gid, *gid))?;
-            checked(c::setresuid(*uid, *uid, *uid))?;
-        }
-        if let Some(path) = &wanted.socket {
-            hand_over(path).map_err(|e| io::Error::new(e.kind(), format!("its socket `{}`: {e}", path.display())))?;
-        }
-        checked(c::execve(wanted.program.as_ptr(), argv.as_ptr(), envp.as_ptr()))
+fn number(digits: &[u8]) -> Option<u32> {
+    core::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// Returns only with what went wrong.
+fn turn_into<'a>(wanted: &mut Wanted<'a>, log: File) -> Fault<'a> {
+    // The program of a socket will be this process. Here, since it must be there until the end.
+    let mut listen_pid = *b"LISTEN_PID=\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    let mut digits = Digits::default();
+    for (place, digit) in listen_pid.iter_mut().skip("LISTEN_PID=".len()).zip(digits.of(sys::getpid())) {
+        *place = *digit;
     }
+    if let Err(fault) = prepare(wanted, log, &listen_pid) {
+        return fault;
+    }
+    #[allow(unsafe_code, reason = "lists of pointers are what the call takes")]
+    // SAFETY: every pointer is to a C string in the file's text, in this frame or in this program, which all outlive the call.
+    let errno = unsafe { sys::execve(wanted.program, wanted.argv.ended(), wanted.envp.ended()) };
+    errno.into()
+}
+
+/// Everything but becoming the program.
+fn prepare<'a>(wanted: &mut Wanted<'a>, log: File, listen_pid: &[u8]) -> Result<(), Fault<'a>> {
+    let null = sys::open_to_read(c"/dev/null")?;
+    note(wanted).map_err(|errno| Fault::System("its pid file", wanted.pid.to_bytes(), errno))?;
+    sys::chdir(wanted.dir).map_err(|errno| Fault::System("its folder", wanted.dir.to_bytes(), errno))?;
+    sys::umask(0o022);
+    // Python ignores SIGPIPE, and what is ignored stays so: the program shall begin with none ignored.
+    sys::reset_signals();
+    for (number, file) in [(0, null), (1, log), (2, log)] {
+        sys::give(file, number)?;
+    }
+    // Python's own files close themselves; what supervisord was handed by whoever started it would not.
+    sys::close_at_exec(3);
+    if let Some((uid, gid, groups)) = wanted.user {
+        sys::become_user(uid, gid, groups)?;
+    }
+    if let Some(path) = wanted.socket {
+        // As the user that this process has become, so that file and listener are that user's. Never closed: it is the program's.
+        let listening = sys::listen(path).and_then(|socket| sys::give(socket, HANDED_AT));
+        listening.map_err(|errno| Fault::System("its socket", path.to_bytes(), errno))?;
+        let pid = CStr::from_bytes_until_nul(listen_pid).map_err(|_| EINVAL)?;
+        for variable in [c"LISTEN_FDS=1", c"LISTEN_FDNAMES=acc", pid] {
+            wanted.envp.add(variable)?;
+        }
+    }
+    Ok(())
 }
 
 /// Leaves the pid file, whole or not at all: from before the first instruction of the program it can be found, also when
 /// supervisord dies before it has said which process it is.
-fn note(wanted: &Wanted, started: &str) -> io::Result<()> {
-    let beside = wanted.pid.with_extension("launched");
-    fs::write(&beside, format!("{} {started} {} {}\n", std::process::id(), wanted.boot, wanted.log.display()))?;
-    fs::rename(&beside, &wanted.pid)
+fn note(wanted: &Wanted<'_>) -> Result<(), Errno> {
+    let mut stat = [0; 1024];
+    let started = started(&mut stat)?;
+    let mut digits = Digits::default();
+    let [boot, log] = [wanted.boot, wanted.log].map(CStr::to_bytes);
+    let file = sys::make(wanted.beside)?;
+    sys::write(file, &[digits.of(sys::getpid()), b" ", started, b" ", boot, b" ", log, b"\n"])?;
+    sys::close(file);
+    sys::rename(wanted.beside, wanted.pid)
 }
 
 /// When this process was started, in the kernel's ticks: what tells it from a later one of the same number (proc(5), field 22).
-fn started() -> io::Result<String> {
-    let text = fs::read_to_string("/proc/self/stat")?;
-    let after_name = text.rsplit(')').next().unwrap_or_default();
-    let field = after_name.split_ascii_whitespace().nth(19);
-    field.map(str::to_owned).ok_or_else(|| io::ErrorKind::InvalidData.into())
+fn started(buffer: &mut [u8]) -> Result<&[u8], Errno> {
+    let file = sys::open_to_read(c"/proc/self/stat")?;
+    let length = sys::read(file, buffer)?;
+    sys::close(file);
+    let text = buffer.get(..length).unwrap_or_default();
+    // The second field is the name in parentheses, which may hold anything.
+    let after_name = text.rsplit(|byte| *byte == b')').next().unwrap_or_default();
+    after_name.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty()).nth(19).ok_or(EINVAL)
 }
 
-/// Listens there, as the user that this process has become, so that file and listener are that user's.
-fn hand_over(path: &Path) -> io::Result<()> {
-    // Never closed: it is the program's.
-    let socket = UnixListener::bind(path)?.into_raw_fd();
-    #[allow(unsafe_code, reason = "as in `turn_into`")]
-    // SAFETY: integers alone.
-    unsafe {
-        // Either way it is one that exec leaves open.
-        checked(if socket == HANDED_AT { c::fcntl(socket, SET_FLAGS, 0) } else { c::dup2(socket, HANDED_AT) })
+/// A number in decimal.
+#[derive(Default)]
+struct Digits([u8; 20]);
+
+impl Digits {
+    fn of(&mut self, number: usize) -> &[u8] {
+        let (mut rest, mut first) = (number, self.0.len());
+        for place in self.0.iter_mut().rev() {
+            // A remainder of ten.
+            *place = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+            (rest, first) = (rest / 10, first - 1);
+            if rest == 0 {
+                break;
+            }
+        }
+        self.0.get(first..).unwrap_or_default()
     }
 }
 
-fn checked(result: i32) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+fn told(to: File, what: &CStr, fault: &Fault<'_>) -> u8 {
+    let mut digits = Digits::default();
+    let begin: &[&[u8]] = &[b"acc: could not start `", what.to_bytes(), b"`: "];
+    let _ = match fault {
+        Fault::NotComplete => sys::write(to, &[begin[0], begin[1], begin[2], b"it is not complete\n"]),
+        Fault::NotUnderstood(key) => sys::write(to, &[begin[0], begin[1], begin[2], b"`", key, b"` is not understood\n"]),
+        Fault::System(with, path, errno) => {
+            let (open, close): (&[u8], &[u8]) = if with.is_empty() { (b"", b"") } else { (b" `", b"`: ") };
+            let number = digits.of(usize::try_from(errno.0).unwrap_or(0));
+            let why = [meaning(*errno).as_bytes(), b" (os error ", number, b")\n"];
+            sys::write(to, &[begin[0], begin[1], begin[2], with.as_bytes(), open, path, close, why[0], why[1], why[2], why[3]])
+        }
+    };
+    if matches!(fault, Fault::System(_, _, ENOENT)) { 127 } else { 126 }
 }
 
-fn told(log: &mut impl Write, what: &Path, why: &io::Error) -> u8 {
-    let _ = writeln!(log, "acc: could not start `{}`: {why}", what.display());
-    if why.kind() == io::ErrorKind::NotFound { 127 } else { 126 }
+/// The usual words for what can go wrong here.
+fn meaning(errno: Errno) -> &'static str {
+    match errno.0 {
+        1 => "Operation not permitted",
+        2 => "No such file or directory",
+        5 => "Input/output error",
+        7 => "Argument list too long",
+        8 => "Exec format error",
+        12 => "Cannot allocate memory",
+        13 => "Permission denied",
+        20 => "Not a directory",
+        21 => "Is a directory",
+        22 => "Invalid argument",
+        23 | 24 => "Too many open files",
+        26 => "Text file busy",
+        28 => "No space left on device",
+        30 => "Read-only file system",
+        36 => "File name too long",
+        40 => "Too many levels of symbolic links",
+        98 => "Address already in use",
+        122 => "Disk quota exceeded",
+        _ => "It failed",
+    }
 }
