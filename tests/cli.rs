@@ -148,6 +148,7 @@ fn models() -> Vec<Model> {
 
 const COMMANDS: &[&str] = &[
     "boot",
+    "reload",
     "halt",
     "create",
     "start",
@@ -232,9 +233,9 @@ fn proof() -> Report {
         clients: 8,
         took_ms: 61_234,
         recorded: true,
-        tally: Tally { sent: 3000, messages: 900, right: 3000, held: 800, ..Tally::default() },
-        wake: spread(120.4),
-        wake_from_sleep: spread(30.2),
+        tally: Tally { sent: 3000, messages: 900, right: 3000, held: Some(800), doubled: Some(0), ..Tally::default() },
+        wake: Some(spread(120.4)),
+        wake_from_sleep: Some(spread(30.2)),
         ..Report::default()
     }
 }
@@ -244,8 +245,18 @@ fn broken_proof() -> Report {
     Report {
         proven: false,
         recorded: false,
-        tally: Tally { lost: 1, right: 2990, broken_by_the_crash: 6, cut_by_the_crash: 3, retried: 12, ..proof().tally },
-        wake_from_sleep: Spread::default(),
+        tally: Tally {
+            lost: 1,
+            right: 2990,
+            broken_by_the_crash: 6,
+            cut_by_the_crash: 3,
+            retried: 12,
+            held: None,
+            doubled: None,
+            ..proof().tally
+        },
+        wake: None,
+        wake_from_sleep: None,
         strikes: Some(Strikes { instance: 3, server: 2, keeper: 2, supervisor: 1, worker: 4 }),
         verbs_failed: vec!["stop: the server went away while it worked".to_owned()],
         faults: vec![Fault { id: "002a1.3.77.1".to_owned(), kind: "POST", verdict: "lost", at_s: 1.25, took_s: 0.5, what }],

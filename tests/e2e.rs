@@ -23,6 +23,7 @@ mod e2e {
     pub mod rules;
     pub mod scripts;
     pub mod server;
+    pub mod settings;
     pub mod sleepers;
     pub mod undo;
     pub mod user;
@@ -79,6 +80,11 @@ suite! {
         it_reads_its_config_again
         one_that_is_gone_is_told
     }
+    settings {
+        a_config_with_faults_stops_nothing_that_runs
+        what_waits_for_a_restart_is_not_shown_as_if_it_were_in_force
+        a_reload_says_what_is_in_force_and_what_waits
+    }
     sleepers {
         many_are_made_and_nothing_stirs
     }
@@ -86,6 +92,7 @@ suite! {
         halt_and_boot_bring_back_what_is_wanted
         boot_twice_and_halt_twice
         everything_killed_at_once_boots_again
+        a_halt_after_a_crash_says_what_it_did_and_nothing_else
         instances_start_from_a_file_system_without_programs
     }
     gone {

@@ -7,6 +7,7 @@ mod image;
 mod keeper;
 mod lock;
 mod places;
+mod reload;
 mod serve;
 
 use std::ffi::OsString;

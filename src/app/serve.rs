@@ -17,8 +17,8 @@ use tracing::{error, info, warn};
 use super::image::Image;
 use super::keeper::tether::{Tether, Word};
 use super::keeper::{Sockets, Spare};
+use super::reload::{Reloader, note_in_force};
 use super::{Drivers, lock, open_store, world, wrong_templates};
-use crate::config::reload::differences;
 use crate::config::{Booted, Config, EdgeKind, SupervisorKind};
 use crate::driver::host::lanes::Lanes;
 use crate::driver::host::memory;
@@ -83,7 +83,8 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
     let adopted = recover::adopt(&world)?;
     start_edge(&world, &drivers).await?;
 
-    let verbs = Arc::new(Verbs { world: world.clone(), line: line.clone(), image: Image::own(), at_work: watch::Sender::new(0) });
+    let reloader = Arc::new(Reloader::new(&world, &proxy, &drivers, reload));
+    let verbs = Arc::new(Verbs::new(&world, &line, &reloader));
     let (ends, decided) = (Ends::default(), CancellationToken::new());
     let control = tokio::spawn(control::serve(control, verbs.clone(), decided.clone()));
     let looking = tokio::spawn(look_around(world.clone(), decided.clone()));
@@ -92,8 +93,9 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
 
     info!(pid = std::process::id(), adopted, edge = drivers.edge.kind(), supervisor = drivers.supervisor.kind(), "acc's server is up");
     outlive_keeper();
+    note_in_force(&config);
     tether(&line).say(Word::Ready);
-    let end = until_the_end(&world, &proxy, &drivers, &reload, &mut signals, (&line, spare)).await;
+    let end = until_the_end(&world, &reloader, &mut signals, (&line, spare)).await;
     match end {
         End::Shutdown => {
             info!("ending: no new work, what is held is finished");
@@ -113,7 +115,7 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
     } else {
         report_end(serving.await);
     }
-    drop((proxy, verbs));
+    drop((proxy, verbs, reloader));
     if let Some(log) = log {
         let _ = log.await;
     }
@@ -171,10 +173,16 @@ struct Verbs {
     world: Arc<World>,
     line: Line,
     image: Image,
+    reloader: Arc<Reloader>,
     at_work: watch::Sender<usize>,
 }
 
 impl Verbs {
+    fn new(world: &Arc<World>, line: &Line, reloader: &Arc<Reloader>) -> Self {
+        let (world, line, reloader) = (world.clone(), line.clone(), reloader.clone());
+        Self { world, line, image: Image::own(), reloader, at_work: watch::Sender::new(0) }
+    }
+
     /// Waits for a moment in which no verb is at work: a verb cannot be handed over.
     async fn until_quiet(&self) {
         let mut at_work = self.at_work.subscribe();
@@ -202,7 +210,10 @@ impl control::Handler for Verbs {
             _ => {}
         }
         self.at_work.send_modify(|n| *n += 1);
-        let outcome = service::handle(&self.world, request).await;
+        let outcome = match request {
+            Request::Reload => self.reloader.run().await.map(Outcome::Reloaded),
+            request => service::handle(&self.world, request).await,
+        };
         self.at_work.send_modify(|n| *n -= 1);
         outcome
     }
@@ -328,14 +339,7 @@ fn report(outcome: Result<Outcome, ServiceError>) {
 }
 
 /// Returns when serving shall end; SIGHUP puts changed settings in force.
-async fn until_the_end(
-    world: &Arc<World>,
-    proxy: &Proxy,
-    drivers: &Drivers,
-    reload: &super::Reload,
-    signals: &mut Followed,
-    (line, mut spare): (&Line, Spare),
-) -> End {
+async fn until_the_end(world: &Arc<World>, reloader: &Reloader, signals: &mut Followed, (line, mut spare): (&Line, Spare)) -> End {
     loop {
         let tether = tether(line);
         tokio::select! {
@@ -348,9 +352,8 @@ async fn until_the_end(
                     return End::Shutdown;
                 },
             },
-            _ = signals.hup.recv() => match reload() {
-                Ok(read) => reconfigure(world, proxy, drivers, &read).await,
-                Err(e) => error!("the settings were not changed: {e}"),
+            _ = signals.hup.recv() => if let Err(e) = reloader.run().await {
+                error!("the settings were not changed: {e}");
             },
         }
     }
@@ -391,27 +394,4 @@ async fn another_keeper(world: &World, line: &Line, spare: &mut Spare) -> bool {
         Ok(None) | Err(_) => warn!(pid, "the new keeper has ended already"),
     }
     true
-}
-
-/// Takes over what can be taken over while it runs; what cannot is named, and vetoes nothing.
-async fn reconfigure(world: &Arc<World>, proxy: &Proxy, drivers: &Drivers, read: &Config) {
-    let new = world.config().taking_over(read);
-    proxy.reload(ProxySettings::new(&new));
-    if let Some(nginx) = &drivers.nginx {
-        nginx.reconfigure(Arc::new(new.clone()));
-        match recover::all_routes(world) {
-            Ok(routes) => {
-                if let Err(e) = drivers.edge.apply(&routes).await {
-                    error!("nginx keeps its former configuration: {}", chain(&e));
-                }
-            }
-            Err(e) => error!("nginx keeps its former configuration: {e}"),
-        }
-    }
-    let waiting = differences(&new.to_toml(), &read.to_toml()).unwrap_or_default();
-    world.reconfigure(new);
-    for d in &waiting {
-        warn!(key = d.key, in_force = d.one, in_the_file = d.other, "this setting waits for `acc halt` and `acc boot`");
-    }
-    info!(waiting = waiting.len(), "the settings were read again");
 }

@@ -37,7 +37,7 @@ pub fn load(explicit: Option<&Path>, env: &Env) -> Result<Config, ConfigErrors> 
 }
 
 /// The file to read and its text.
-fn find(explicit: Option<&Path>, env: &Env) -> Result<Option<(PathBuf, String)>, ConfigErrors> {
+pub(super) fn find(explicit: Option<&Path>, env: &Env) -> Result<Option<(PathBuf, String)>, ConfigErrors> {
     let named = explicit.or_else(|| env.os("ACC_CONFIG").map(Path::new));
     let users = env.xdg("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("acc/config.toml"));
     let places = match named {
@@ -177,13 +177,8 @@ impl Folder {
 fn folders(root: &Section<'_>, env: &Env, faults: &Faults<'_>) -> (PathBuf, PathBuf) {
     let home_default =
         if env.is_root() { Some("/var/lib/acc".into()) } else { env.xdg("XDG_DATA_HOME", ".local/share").map(|d| d.join("acc")) };
-    let run_default = if env.is_root() {
-        PathBuf::from("/run/acc")
-    } else {
-        env.xdg("XDG_RUNTIME_DIR", "").map_or_else(|| format!("/tmp/acc-{}", env.uid).into(), |d| d.join("acc"))
-    };
     let home = folder(root, env, faults, "home", "ACC_HOME", home_default);
-    let run = folder(root, env, faults, "run", "ACC_RUN", Some(run_default));
+    let run = run(root, env, faults);
     let length = run.as_ref().map_or(0, |run| run.path.as_os_str().len());
     if let Some(run) = run.as_ref().filter(|_| length > RUN_MAX) {
         let reason = format!("too long for the unix sockets in it: {length} bytes, cut {} to have {RUN_MAX} at most", length - RUN_MAX);
@@ -196,6 +191,20 @@ fn folders(root: &Section<'_>, env: &Env, faults: &Faults<'_>) -> (PathBuf, Path
         home.fault(faults, "must not be inside run, which is emptied at every start of the host".to_owned());
     }
     (home.path, run.path)
+}
+
+fn run(root: &Section<'_>, env: &Env, faults: &Faults<'_>) -> Option<Folder> {
+    let default = if env.is_root() {
+        PathBuf::from("/run/acc")
+    } else {
+        env.xdg("XDG_RUNTIME_DIR", "").map_or_else(|| format!("/tmp/acc-{}", env.uid).into(), |d| d.join("acc"))
+    };
+    folder(root, env, faults, "run", "ACC_RUN", Some(default))
+}
+
+/// The run folder alone. `None`: a fault was recorded.
+pub(super) fn run_folder(root: &Section<'_>, env: &Env, faults: &Faults<'_>) -> Option<PathBuf> {
+    run(root, env, faults).map(|folder| folder.path)
 }
 
 /// The environment wins over the file, the file over the default. `None`: a fault was recorded.

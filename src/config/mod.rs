@@ -6,6 +6,7 @@ pub mod env;
 mod fault;
 mod load;
 pub mod model;
+mod places;
 mod reader;
 pub mod reload;
 mod rules;
@@ -21,9 +22,10 @@ mod value;
 pub use env::Env;
 pub use fault::{ConfigErrors, Fault};
 pub use load::{RUN_MAX, load, parse};
+pub use places::run_of_faulty;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::domain::name::HostName;
@@ -177,6 +179,26 @@ impl Booted {
             Self::InForeground => "foreground",
         }
     }
+
+    /// Was what has this run folder booted? What cannot be read was not written by acc.
+    #[must_use]
+    pub fn in_run(run: &Path) -> Self {
+        match std::fs::read_to_string(booted_file(run)).as_deref().map(str::trim) {
+            Ok("background") => Self::InBackground,
+            Ok("foreground") => Self::InForeground,
+            _ => Self::No,
+        }
+    }
+}
+
+fn booted_file(run: &Path) -> PathBuf {
+    run.join("booted")
+}
+
+/// The settings in force, as the server of this run folder has written them down; not there after `halt`.
+#[must_use]
+pub fn in_force_file(run: &Path) -> PathBuf {
+    run.join("in-force.toml")
 }
 
 /// Where things are. Everything below `home` and `run` is named here and nowhere else.
@@ -234,16 +256,12 @@ impl Config {
     /// Says that acc was booted and how; not there after `halt` and after a reboot.
     #[must_use]
     pub fn booted_file(&self) -> PathBuf {
-        self.run.join("booted")
+        booted_file(&self.run)
     }
-    /// Was acc booted, and who brings its supervisor back? What cannot be read was not written by acc.
+    /// Was acc booted, and who brings its supervisor back?
     #[must_use]
     pub fn booted(&self) -> Booted {
-        match std::fs::read_to_string(self.booted_file()).as_deref().map(str::trim) {
-            Ok("background") => Booted::InBackground,
-            Ok("foreground") => Booted::InForeground,
-            _ => Booted::No,
-        }
+        Booted::in_run(&self.run)
     }
     /// Held by whoever runs verbs.
     #[must_use]

@@ -2,6 +2,8 @@
 //!
 //! Reading only; `config::shipped` installs the models that come with acc, `render::instance` makes instances of models.
 
+mod names;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
@@ -17,6 +19,8 @@ use super::value::{self, Parsed};
 use super::{template, tree};
 use crate::domain::model::{ListenKind, Model, Param, Ready};
 use crate::domain::name::is_label;
+
+use names::Names;
 
 pub use super::shipped::{SHIPPED, install_shipped};
 
@@ -136,8 +140,8 @@ pub fn load_model(dir: &Path) -> Result<Model, ModelError> {
     if !is_label(&name) {
         root.fault_here("the folder's name must be 1 to 63 of a-z, 0-9 and inner dashes");
     }
-    let model = read(&root, name.clone(), dir);
-    check_files(&dir.join("files"), &faults)?;
+    let (model, names) = read(&root, name.clone(), dir);
+    check_files(&dir.join("files"), &names, &faults)?;
     if faults.is_empty() { Ok(model) } else { Err(ModelError::Wrong { name, file, faults: faults.into_list() }) }
 }
 
@@ -155,21 +159,27 @@ pub fn open_params(dir: &Path) -> Option<BTreeSet<String>> {
     faults.is_empty().then_some(open)
 }
 
-fn read(root: &Section<'_>, name: String, dir: &Path) -> Model {
+/// The model, and the names that its templates have.
+fn read(root: &Section<'_>, name: String, dir: &Path) -> (Model, Names) {
     let timeouts = root.section("timeouts");
+    let description = root.or("description", String::new(), value::line);
+    let listen = root.optional("listen", value::one_of(LISTEN));
+    let params = root.named_sections("params").into_iter().map(|(name, section)| param(name, &section)).collect();
+    // A value of `listen` that is wrong is a fault by itself, and says nothing about templates.
+    let names = Names::new(listen.or_else(|| root.line_of("listen").is_none().then_some(ListenKind::Unix)), &params);
     let model = Model {
         name,
         dir: dir.to_owned(),
-        description: root.or("description", String::new(), value::line),
-        listen: root.or("listen", ListenKind::Unix, value::one_of(LISTEN)),
+        description,
+        listen: listen.unwrap_or(ListenKind::Unix),
         ready: root.or("ready", Ready::Socket, value::one_of(&[("socket", Ready::Socket), ("notify", Ready::Notify)])),
-        command: root.list("command", template_line).unwrap_or_default(),
+        command: root.list("command", |v| template_line(v, &names)).unwrap_or_default(),
         health: root.optional("health", health),
         stop_signal: root.or("stop_signal", Signal::SIGTERM as i32, stop_signal),
-        env: root.map("env", variable),
+        env: root.map("env", |name, v| variable(name, v, &names)),
         start_timeout: timeouts.optional("start", value::some_time),
         stop_timeout: timeouts.optional("stop", value::some_time),
-        params: root.named_sections("params").into_iter().map(|(name, section)| param(name, &section)).collect(),
+        params,
     };
     if root.line_of("command").is_none() {
         root.fault("command", "is missing: the program and its arguments, such as [\"bin/app\", \"--socket\", \"{{ socket }}\"]");
@@ -178,7 +188,7 @@ fn read(root: &Section<'_>, name: String, dir: &Path) -> Model {
     }
     timeouts.close();
     root.close();
-    model
+    (model, names)
 }
 
 fn param(name: String, section: &Section<'_>) -> (String, Param) {
@@ -210,13 +220,14 @@ fn scalar(v: &DeValue<'_>) -> Parsed<String> {
     }
 }
 
-fn template_line(v: &DeValue<'_>) -> Parsed<String> {
+fn template_line(v: &DeValue<'_>, names: &Names) -> Parsed<String> {
     let text = value::line(v)?;
     template::check(&text).map_err(|fault| format!("not a template: {}", fault.why))?;
+    names.check(&text).map_err(|missing| missing.why)?;
     Ok(text)
 }
 
-fn variable(name: &str, v: &DeValue<'_>) -> Parsed<String> {
+fn variable(name: &str, v: &DeValue<'_>, names: &Names) -> Parsed<String> {
     let first = name.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
     if !first || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
         return Err("the name of a variable must be of letters, digits and _, and not begin with a digit".to_owned());
@@ -226,6 +237,7 @@ fn variable(name: &str, v: &DeValue<'_>) -> Parsed<String> {
     }
     let text = scalar(v)?;
     template::check(&text).map_err(|fault| format!("not a template: {}", fault.why))?;
+    names.check(&text).map_err(|missing| missing.why)?;
     Ok(text)
 }
 
@@ -243,7 +255,7 @@ fn stop_signal(v: &DeValue<'_>) -> Parsed<i32> {
 }
 
 /// Reports what in `files/` cannot be used, and templates that are none.
-fn check_files(files: &Path, faults: &Faults<'_>) -> Result<(), ModelError> {
+fn check_files(files: &Path, names: &Names, faults: &Faults<'_>) -> Result<(), ModelError> {
     let unreadable = |path: PathBuf| move |source| ModelError::Read { path, source };
     let tree::Tree { entries, refused } = tree::walk(files).map_err(unreadable(files.to_owned()))?;
     let add = |below: &Path, line, reason| {
@@ -257,6 +269,8 @@ fn check_files(files: &Path, faults: &Faults<'_>) -> Result<(), ModelError> {
         let text = fs::read_to_string(&path).map_err(unreadable(path))?;
         if let Err(fault) = template::check(&text) {
             add(&entry.from, fault.line, format!("not a template: {}", fault.why));
+        } else if let Err(missing) = names.check(&text) {
+            add(&entry.from, missing.line, missing.why.to_owned());
         }
     }
     Ok(())

@@ -40,8 +40,8 @@ pub(super) struct Evidence<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Judgement {
     pub(super) tally: Tally,
-    pub(super) wake: Spread,
-    pub(super) wake_from_sleep: Spread,
+    pub(super) wake: Option<Spread>,
+    pub(super) wake_from_sleep: Option<Spread>,
     pub(super) faults: Vec<Fault>,
 }
 
@@ -58,7 +58,9 @@ enum Verdict {
 /// Judges all of them.
 pub(super) fn judge(evidence: &Evidence<'_>) -> Judgement {
     let killed: HashSet<i32> = evidence.strikes.iter().filter(|s| s.what == Struck::Instance).map(|s| s.pid).collect();
-    let mut judgement = Judgement::default();
+    // Without a record nobody knows how often something was delivered, nor whether it was before or after a start.
+    let recorded = evidence.record.map(|_| 0);
+    let mut judgement = Judgement { tally: Tally { doubled: recorded, held: recorded, ..Tally::default() }, ..Judgement::default() };
     let (mut wakes, mut from_sleep) = (Vec::new(), Vec::new());
     for shot in evidence.shots {
         let seen = evidence.record.and_then(|r| r.requests.get(&shot.id)).map_or(&[][..], Vec::as_slice);
@@ -68,7 +70,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Judgement {
         if verdict == Verdict::Right
             && let Some(wake) = wake_of(shot, seen)
         {
-            judgement.tally.held += 1;
+            judgement.tally.held = judgement.tally.held.map(|held| held + 1);
             wakes.push(wake);
             from_sleep.extend(seen.last().filter(|a| a.before_ended > 0 && a.before_ended < shot.sent).map(|_| wake));
         }
@@ -77,8 +79,8 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Judgement {
             judgement.faults.push(fault(shot, seen, verdict, doubled, evidence));
         }
     }
-    judgement.wake = Spread::of(wakes);
-    judgement.wake_from_sleep = Spread::of(from_sleep);
+    judgement.wake = evidence.record.map(|_| Spread::of(wakes));
+    judgement.wake_from_sleep = evidence.record.map(|_| Spread::of(from_sleep));
     judgement
 }
 
@@ -86,7 +88,7 @@ fn count(tally: &mut Tally, shot: &Shot, verdict: Verdict, doubled: bool) {
     tally.sent += 1;
     tally.messages += u64::from(shot.messages);
     tally.retried += u64::from(shot.tries > 1);
-    tally.doubled += u64::from(doubled);
+    tally.doubled = tally.doubled.map(|times| times + u64::from(doubled));
     let which = match verdict {
         Verdict::Right => &mut tally.right,
         Verdict::Lost => &mut tally.lost,

@@ -25,17 +25,17 @@ pub struct Report {
     pub clients: u16,
     /// How long it took, in milliseconds.
     pub took_ms: u64,
-    /// The application recorded what reached it: without, nothing can be said about `doubled`.
+    /// The application recorded what reached it: without, nothing can be said about what was doubled or held.
     pub recorded: bool,
     /// Ended before its time by Ctrl-C.
     pub interrupted: bool,
     /// The numbers that count.
     #[serde(flatten)]
     pub tally: Tally,
-    /// Requests that were sent while the instance was not awake, from sending to the answer.
-    pub wake: Spread,
+    /// Requests that were sent while the instance was not awake, from sending to the answer; `None`: not known.
+    pub wake: Option<Spread>,
     /// Those among them that were sent when the former process had ended already: nothing but a wake.
-    pub wake_from_sleep: Spread,
+    pub wake_from_sleep: Option<Spread>,
     /// What was killed; `None` without `--chaos`.
     pub strikes: Option<Strikes>,
     /// Verbs (stop, monitor) that failed; with `--chaos` some do, without it none may.
@@ -57,23 +57,23 @@ pub struct Tally {
     pub lost: u64,
     /// Answered with something else than what was expected.
     pub wrong: u64,
-    /// Delivered to the application more often than it was sent.
-    pub doubled: u64,
+    /// Delivered to the application more often than it was sent; `None`: not known.
+    pub doubled: Option<u64>,
     /// Were in the application when it was killed.
     pub broken_by_the_crash: u64,
     /// Not safe to send again, and on their way when what carried them was killed: the connection ended without an answer.
     pub cut_by_the_crash: u64,
     /// Safe ones that were sent again because they got no answer.
     pub retried: u64,
-    /// Sent while the instance was not awake, and answered.
-    pub held: u64,
+    /// Sent while the instance was not awake, and answered; `None`: not known.
+    pub held: Option<u64>,
 }
 
 impl Tally {
-    /// Nothing lost, wrong or doubled.
+    /// Nothing lost, wrong or, as far as is known, doubled.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.lost == 0 && self.wrong == 0 && self.doubled == 0
+        self.lost == 0 && self.wrong == 0 && self.doubled.unwrap_or_default() == 0
     }
 }
 

@@ -59,6 +59,9 @@ pub async fn handle(world: &Arc<World>, request: Request) -> Result<Outcome, Ser
         Request::Ping => Ok(Outcome::Pong { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned(), outdated: false }),
         Request::Settings => Ok(Outcome::Settings { toml: world.config().to_toml() }),
         Request::Upgrade => Err(ServiceError::failed("no server runs that could be upgraded", "`acc boot` starts it")),
+        Request::Reload => {
+            Err(ServiceError::failed("no server runs that could read its config again", "`acc boot` starts it, with the config as it is"))
+        }
         Request::Create(new) => create::run(world, &new).await,
         Request::Start { instance } => start::run(world, &instance).await,
         Request::Stop { instance, now } => stop::run(world, &instance, now).await,

@@ -27,6 +27,8 @@ pub enum Outcome {
     },
     /// The server is becoming what its binary is now; a ping tells when it has.
     Upgrading,
+    /// The config was read again.
+    Reloaded(Reloaded),
     /// Done, or already so.
     Instance {
         /// One word for what was done: `created`, `started`, `stopped`, `restarted`, `changed`, `reset`, `destroyed`, `purged`.
@@ -47,6 +49,30 @@ pub enum Outcome {
         /// How many were put to sleep.
         stopped: usize,
     },
+}
+
+/// What came of reading the config again.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// The file; none: there is none, and the defaults are in force.
+    pub file: Option<String>,
+    /// Settings that are in force now.
+    pub changed: Vec<Change>,
+    /// Settings that wait for a restart: `old` is in force, `new` is in the file.
+    pub waiting: Vec<Change>,
+    /// What did not work of putting them in force, a sentence each.
+    pub troubles: Vec<String>,
+}
+
+/// A setting with two values, each as in a config file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// With its section: `idle.timeout`.
+    pub key: String,
+    /// Before.
+    pub old: String,
+    /// From now on.
+    pub new: String,
 }
 
 /// What a monitor pass did, or in a dry run would do.

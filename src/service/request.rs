@@ -38,6 +38,8 @@ pub enum Request {
     Settings,
     /// Let the server become what its binary is now; answered at once.
     Upgrade,
+    /// Let the server read its config again.
+    Reload,
     /// Make an instance.
     Create(NewInstance),
     /// Wake it and wait until it answers.

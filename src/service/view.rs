@@ -46,6 +46,11 @@ impl Reader {
         Ok(of_row(&self.config, &find_row(&self.store, given)?))
     }
 
+    /// The names of all instances.
+    pub fn names(&self) -> Result<Vec<String>, ServiceError> {
+        self.store.names().map_err(super::error::store)
+    }
+
     /// Bytes of the database's log that are not written back yet.
     #[must_use]
     pub fn wal_size(&self) -> u64 {

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
@@ -11,12 +11,24 @@ use nix::sys::signal::Signal;
 use super::truth;
 use crate::support::bed::COMMAND;
 use crate::support::wait::holds;
-use crate::support::{Bed, Combination, Done, need, processes, run, wait_until};
+use crate::support::{Bed, Combination, Done, Mounted, need, processes, run, wait_until};
 
-/// A bed whose home or run folder is a small disk of its own.
+/// A bed whose home or run folder is a small disk of its own. They end in this order: the bed first, with its own checks, then the
+/// disk whatever they say, and then what the bed could not remove because of the disk.
 struct Small {
-    bed: Option<Bed>,
-    mount: PathBuf,
+    bed: Bed,
+    mount: Mounted,
+    #[expect(dead_code, reason = "it only has to be dropped last")]
+    left: Left,
+}
+
+/// A folder that is removed.
+struct Left(PathBuf);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 impl Small {
@@ -31,33 +43,28 @@ impl Small {
         fs::create_dir_all(&mount).unwrap();
         fs::rename(&mount, &kept).unwrap();
         fs::create_dir_all(&mount).unwrap();
-        run::run(Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&mount), COMMAND).ok();
-        let small = Self { bed: Some(bed), mount };
-        run::run(Command::new("cp").arg("-a").arg(format!("{}/.", kept.display())).arg(&small.mount), COMMAND).ok();
-        small.bed().acc(&["boot"]).ok();
+        let small = Self { mount: Mounted::tmpfs(&mount, options), left: Left(bed.dir.clone()), bed };
+        run::run(Command::new("cp").arg("-a").arg(format!("{}/.", kept.display())).arg(&mount), COMMAND).ok();
+        small.bed.acc(&["boot"]).ok();
         Some(small)
-    }
-
-    fn bed(&self) -> &Bed {
-        self.bed.as_ref().unwrap()
     }
 
     /// Not a byte and not a file more.
     fn fill(&self) {
-        let mut file = fs::File::create(self.mount.join("filled")).unwrap();
+        let mut file = fs::File::create(self.mount.path().join("filled")).unwrap();
         for size in [1 << 16, 1 << 12, 1] {
             let block = vec![7; size];
             while file.write_all(&block).and_then(|()| file.sync_data()).is_ok() {}
         }
         for n in 0..100_000 {
-            if fs::File::create(self.mount.join(format!("filled{n}"))).is_err() {
+            if fs::File::create(self.mount.path().join(format!("filled{n}"))).is_err() {
                 break;
             }
         }
     }
 
     fn make_room(&self) {
-        for entry in fs::read_dir(&self.mount).unwrap().flatten() {
+        for entry in fs::read_dir(self.mount.path()).unwrap().flatten() {
             if entry.file_name().to_string_lossy().starts_with("filled") {
                 fs::remove_file(entry.path()).unwrap();
             }
@@ -65,30 +72,15 @@ impl Small {
     }
 }
 
-impl Drop for Small {
-    /// The bed ends first, with its own checks; the disk goes whatever they say.
-    fn drop(&mut self) {
-        struct Gone<'a>(&'a Path);
-        impl Drop for Gone<'_> {
-            fn drop(&mut self) {
-                let _ = Command::new("umount").arg("-l").arg(self.0).status();
-                let _ = fs::remove_dir_all(self.0.parent().unwrap());
-            }
-        }
-        let _gone = Gone(&self.mount);
-        drop(self.bed.take());
-    }
-}
-
 /// It was done, or it was refused with a reason that names the disk and nothing was changed.
 #[track_caller]
 fn done_or_refused(small: &Small, arguments: &[&str], unchanged: impl Fn(&Bed) -> String) -> Done {
-    let before = unchanged(small.bed());
-    let done = small.bed().acc(arguments);
+    let before = unchanged(&small.bed);
+    let done = small.bed.acc(arguments);
     if done.code != Some(0) {
         let said = done.err.to_lowercase();
         assert!(["no space", "no room", "full"].iter().any(|w| said.contains(w)), "{done:?}");
-        assert_eq!(unchanged(small.bed()), before, "refused, and yet it changed something: {done:?}");
+        assert_eq!(unchanged(&small.bed), before, "refused, and yet it changed something: {done:?}");
     }
     done
 }
@@ -101,7 +93,7 @@ fn rows(bed: &Bed) -> String {
 
 fn home_is_full(combination: Combination) {
     let Some(small) = Small::new(combination, "home", "size=6m,mode=0755") else { return };
-    let bed = small.bed();
+    let bed = &small.bed;
     bed.create("zebra", "tester");
     bed.create("civet", "tester");
     bed.acc(&["create", "okapi", "--model", "tester-tcp", "--asleep"]).ok();
@@ -140,7 +132,7 @@ fn home_is_full(combination: Combination) {
 
 fn run_is_full(combination: Combination) {
     let Some(small) = Small::new(combination, "run", "size=1m,nr_inodes=400,mode=0755") else { return };
-    let bed = small.bed();
+    let bed = &small.bed;
     bed.create("zebra", "tester");
     for (name, model) in [("okapi", "tester-tcp"), ("civet", "tester")] {
         bed.create(name, model);

@@ -1,13 +1,10 @@
 //! Boot, halt, and everything that can happen between the two.
 
 use std::fs;
-use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use crate::support::bed::COMMAND;
-use crate::support::run;
-use crate::support::{Bed, Combination, need, processes};
+use crate::support::{Bed, Combination, Mounted, need, processes};
 
 pub fn halt_and_boot_bring_back_what_is_wanted(combination: Combination) {
     let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
@@ -121,13 +118,26 @@ fn parts_killed_one_by_one_are_repaired() {
     });
 }
 
-/// A mount that is gone on every way out.
-struct Mounted(std::path::PathBuf);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+/// What a crash has left behind is tidied without a word that would look like trouble.
+pub fn a_halt_after_a_crash_says_what_it_did_and_nothing_else(combination: Combination) {
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    bed.create("zebra", "tester");
+    let mut killed: Vec<i32> = processes::of(&bed.dir).into_iter().filter(|p| p.command.contains("nginx: master")).map(|p| p.pid).collect();
+    killed.extend(processes::find(&bed.dir, &["supervisord"]).map(|p| p.pid));
+    // Without its supervisor nobody starts the server again.
+    killed.iter().for_each(|pid| processes::signal(*pid, Signal::SIGKILL));
+    bed.kill_server();
+    let halted = bed.acc(&["halt"]).ok();
+    assert_eq!((halted.out.as_str(), halted.err.as_str()), ("", "halted: 1 instance put to sleep\n"));
+    bed.assert_nothing_runs();
+    assert_eq!(bed.told("zebra", "EXIT").len(), 1, "it was not ended in order");
+    // What outlived a supervisord that was brought back since.
+    bed.acc(&["boot"]).ok();
+    if let Some(supervisord) = processes::find(&bed.dir, &["supervisord"]) {
+        processes::signal(supervisord.pid, Signal::SIGKILL);
+        bed.acc(&["boot"]).ok();
     }
+    assert_eq!(bed.acc(&["halt"]).ok().err, "halted: no instance was awake\n");
 }
 
 /// Where no program may be run from acc's own folder, acc itself stands in for the launcher.
@@ -138,8 +148,7 @@ pub fn instances_start_from_a_file_system_without_programs(combination: Combinat
     let Some(bed) = Bed::unbooted(combination, |_| {}) else { return };
     let dir = bed.home().join("supervisor");
     fs::create_dir_all(&dir).unwrap();
-    run::run(Command::new("mount").args(["-t", "tmpfs", "-o", "noexec,mode=0700", "tmpfs"]).arg(&dir), COMMAND).ok();
-    let mounted = Mounted(dir.clone());
+    let mounted = Mounted::tmpfs(&dir, "noexec,mode=0700");
     bed.acc(&["boot"]).ok();
     bed.create("zebra", "tester");
     bed.get("zebra", "/").status(200);

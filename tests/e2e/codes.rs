@@ -26,6 +26,25 @@ fn every_exit_code_means_one_thing() {
     check.code(2).says(&["idle.timeout", "soon", "timeuot", "edge.kind", "apache"]);
 }
 
+/// A slip of the hand in the last name must not leave half of it done.
+#[test]
+fn of_several_names_all_must_exist() {
+    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else { return };
+    bed.create("zebra", "tester");
+    bed.create("okapi", "tester");
+    let (zebra, okapi) = (bed.info("zebra"), bed.info("okapi"));
+    let before = (zebra["pid"].as_i64(), okapi["pid"].as_i64());
+    for verb in ["start", "stop", "restart", "enable", "disable", "pin", "reset", "destroy", "purge"] {
+        let done = bed.acc(&[verb, "zebra", "2", "okapo", "99"]).error(3).says(&["`okapo`", "did you mean `okapi`?", "`99`"]);
+        assert_eq!(done.err.matches("nothing was done about the others").count(), 2, "{done:?}");
+        let (zebra, okapi) = (bed.info("zebra"), bed.info("okapi"));
+        assert_eq!((zebra["pid"].as_i64(), okapi["pid"].as_i64()), before, "{verb} changed something");
+        assert_eq!((&zebra["wanted"], &okapi["wanted"]), (&"auto".into(), &"auto".into()), "{verb} changed something");
+    }
+    bed.acc(&["stop", "zebra", "2"]).ok();
+    assert_eq!((bed.phase("zebra"), bed.phase("okapi")), ("asleep".to_owned(), "asleep".to_owned()));
+}
+
 #[test]
 fn a_wrong_model_is_refused_with_file_line_and_reason() {
     let Some(bed) = Bed::new(Combination::BUILTIN) else { return };
@@ -77,6 +96,15 @@ fn what_makes_no_sense_is_refused_with_a_way_out() {
     std::fs::write(files.join("app.conf.tera"), "{{ nosuch }}").unwrap();
     bed.acc(&["create", "x1", "--model", "files"]).error(2).says(&["nosuch", "hint: mend `", "models/files/files/app.conf.tera`"]);
     bed.model("wrong", "command = []\n[timeouts]\nwake = \"1s\"\n");
+    // The way it does not listen is told by `acc models` already, not by the first create.
+    for (listen, address, way) in [("fd", "port", "descriptor 3"), ("unix", "port", "`{{ socket }}`"), ("tcp", "socket", "{{ port }}")] {
+        bed.model("deaf", &format!("listen = \"{listen}\"\ncommand = [\"true\",\n\"--on={{{{ {address} }}}}\"]\n"));
+        let key = format!("models/deaf/model.toml`: command[1]: `{address}` is ");
+        let listed = bed.acc(&["models"]).ok().says(&[&key, way, "line 3", "listen = \"tcp\""]);
+        assert!(!listed.out.contains("deaf"), "{listed:?}");
+        bed.acc(&["create", "x1", "--model", "deaf"]).error(2).says(&[&key, way]);
+        assert!(bed.acc(&["doctor"]).out.contains(&key), "the doctor does not know");
+    }
     let wrong = bed.acc(&["create", "x1", "--model", "wrong"]).error(2).says(&["there are start, stop", "docs/models.md"]);
     assert_eq!(wrong.err.matches("model `wrong` is wrong").count(), 1, "{wrong:?}");
     bed.acc(&["models", "helo"]).error(3).says(&["did you mean `hello`"]);
@@ -90,6 +118,42 @@ fn what_makes_no_sense_is_refused_with_a_way_out() {
         }
     }
     assert!(!bed.instance("x1").exists());
+}
+
+/// As the shell does it: the script is read, and its function called with the words that were typed.
+#[test]
+fn bash_completes_names() {
+    if !crate::support::need::programs(&["bash"]) {
+        return;
+    }
+    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else { return };
+    for name in ["zebra", "zebu", "okapi"] {
+        bed.acc(&["create", name, "--model", "tester", "--asleep"]).ok();
+    }
+    let script = bed.dir.join("completions");
+    std::fs::write(&script, bed.acc(&["completions", "bash"]).ok().out).unwrap();
+    let completes = |typed: &str| {
+        let config = bed.config();
+        let words = format!("{} --config {} {typed}", bed.acc.display(), config.display());
+        let text = format!(
+            r#"source "$1"; IFS=' ' read -ra COMP_WORDS <<<"$2"; [[ $2 != *' ' ]] || COMP_WORDS+=("")
+            COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); cur=${{COMP_WORDS[COMP_CWORD]}}; prev=${{COMP_WORDS[COMP_CWORD-1]}}
+            _acc_named {} "$cur" "$prev"; echo "${{COMPREPLY[*]}}""#,
+            bed.acc.display()
+        );
+        let mut bash = std::process::Command::new("bash");
+        bash.env_clear().env("PATH", "/usr/bin:/bin").args(["-c", &text, "bash"]).arg(&script).arg(words);
+        crate::support::run::run(&mut bash, crate::support::bed::COMMAND).ok().out.trim_end().to_owned()
+    };
+    assert_eq!(completes("stop "), "okapi zebra zebu");
+    assert_eq!(completes("stop zeb"), "zebra zebu");
+    assert_eq!(completes("stop --now okapi zebr"), "zebra");
+    assert_eq!(completes("info o"), "okapi");
+    assert_eq!(completes("create --model hello-"), "hello-fd hello-tcp");
+    assert_eq!(completes("models py"), "python-http");
+    assert_eq!(completes("list --after okap"), "okapi");
+    assert_eq!(completes("logs -n z"), "");
+    assert!(completes("stop --n").contains("--now") && completes("list --phase awa").contains("awake"));
 }
 
 #[test]

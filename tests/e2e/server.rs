@@ -86,7 +86,7 @@ pub fn it_reads_its_config_again(combination: Combination) {
     let more =
         file.replace("domain = \"apps.localhost\"", "domain = \"other.localhost\"").replace("timeout = \"300ms\"", "timeout = \"7s\"");
     std::fs::write(bed.config(), &more).unwrap();
-    let hangs = bed.acc(&["config", "show"]).ok().says(&["`idle.timeout` is \"300ms\" in force, and \"7s\" in the file", "SIGHUP"]);
+    let hangs = bed.acc(&["config", "show"]).ok().says(&["`idle.timeout` is \"300ms\" in force, and \"7s\" in the file", "acc reload"]);
     assert!(hangs.out.contains("timeout = \"300ms\"") && !hangs.out.contains("7s"), "{hangs:?}");
     processes::signal(server, Signal::SIGHUP);
     wait_until("the other settings are in force", crate::support::bed::SOON, || {

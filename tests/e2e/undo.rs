@@ -2,11 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 use std::time::Duration;
 
-use crate::support::bed::COMMAND;
-use crate::support::{Bed, Combination, need, run};
+use crate::support::{Bed, Combination, Mounted, need};
 
 /// Nothing of `name`: no row, no file, no process, no answer.
 #[track_caller]
@@ -62,15 +60,6 @@ pub fn a_failed_create_leaves_nothing(combination: Combination) {
     assert_eq!(bed.phase("zebra"), "awake");
 }
 
-/// A mounted tmpfs that is unmounted on every way out.
-struct Tmpfs(std::path::PathBuf);
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 pub fn a_full_disk_leaves_nothing(combination: Combination) {
     if !need::root("to mount a small tmpfs") {
         return;
@@ -78,8 +67,7 @@ pub fn a_full_disk_leaves_nothing(combination: Combination) {
     let Some(bed) = Bed::with(combination, |_| {}) else { return };
     let instances = bed.home().join("instances");
     fs::create_dir_all(&instances).unwrap();
-    run::run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k,mode=0755", "tmpfs"]).arg(&instances), COMMAND).ok();
-    let mounted = Tmpfs(instances.clone());
+    let mounted = Mounted::tmpfs(&instances, "size=256k,mode=0755");
     let big = bed
         .model("big", "description = \"d\"\nlisten = \"unix\"\ncommand = [\"{{ acc }}\", \"demo-app\", \"--socket\", \"{{ socket }}\"]\n");
     fs::create_dir_all(big.join("files")).unwrap();

@@ -77,6 +77,10 @@ fn one_that_is_not_the_demo_application_is_only_asked() {
     let (report, done) = prove(&bed, &["--instance", "pony", "--cycles", "3", "--clients", "4"]);
     assert_eq!(done.code, Some(0), "{report:#}{}", done.err);
     assert_eq!((&report["recorded"], &report["messages"]), (&false.into(), &0.into()), "{report:#}");
+    // What it cannot know is not told as nought.
+    for key in ["held", "doubled", "wake", "wake_from_sleep"] {
+        assert!(report[key].is_null(), "{report:#}");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@
 pub mod bed;
 pub mod http;
 pub mod installed;
+pub mod mount;
 pub mod need;
 pub mod processes;
 pub mod run;
@@ -16,5 +17,6 @@ pub mod ws;
 
 pub use bed::{Bed, Combination, Settings};
 pub use http::Ask;
+pub use mount::Mounted;
 pub use run::Done;
 pub use wait::{now, wait_until};

@@ -119,7 +119,7 @@ fn the_reference_names_every_key_and_its_examples_are_good() {
     let text = fs::read_to_string(repository("docs/models.md")).unwrap();
     let faults = Faults::new("[params.x]\n");
     let table = faults.parse();
-    read(&Section::root(&faults, &table), "m".to_owned(), Path::new("m"));
+    let _ = read(&Section::root(&faults, &table), "m".to_owned(), Path::new("m"));
     for key in faults.asked() {
         let last = key.rsplit('.').next().unwrap();
         let written = [format!("`{last}`"), format!("[{last}]"), format!("[{last}.NAME]")];

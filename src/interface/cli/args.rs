@@ -55,12 +55,19 @@ pub struct Global {
 pub enum Command {
     /// Prepare everything, start the supervisor, the edge and the server.
     ///
-    /// Run again, it says "already running" and repairs what is missing.
+    /// Run again, it says "already running" and repairs what is missing; when the program was replaced since, it upgrades the
+    /// server, and no request is lost.
     #[command(after_help = "Example:\n  acc boot")]
     Boot(BootArgs),
     /// Put every instance to sleep, then stop server, edge and supervisor.
     #[command(after_help = "Example:\n  acc halt")]
     Halt,
+    /// Put a changed config in force, as far as that works without a restart.
+    ///
+    /// Says what is in force now and what waits for `acc halt` and `acc boot`. A file with faults changes nothing. The same as
+    /// SIGHUP to the server, which reads the file it was started with.
+    #[command(after_help = "Example:\n  acc config check && acc reload")]
+    Reload,
     /// Make an instance and wait until it answers.
     ///
     /// If any step fails, everything is undone.
@@ -69,7 +76,7 @@ pub enum Command {
     /// Wake instances and wait until they answer.
     #[command(visible_alias = "wake", after_help = "Example:\n  acc start shop")]
     Start(Names),
-    /// Put instances to sleep, after what they are working on has ended.
+    /// Put instances to sleep, after what they are working on has ended; the next request wakes them.
     #[command(visible_alias = "sleep", after_help = "Example:\n  acc stop shop")]
     Stop(StopArgs),
     /// Stop instances, then start them.
@@ -78,16 +85,16 @@ pub enum Command {
     /// Let instances sleep and wake by themselves (wanted: auto).
     #[command(alias = "unpin", after_help = "Example:\n  acc enable shop")]
     Enable(Names),
-    /// Keep instances asleep: no request wakes them (wanted: down).
+    /// Put instances to sleep and keep them so: no request wakes them (wanted: down).
     #[command(after_help = "Example:\n  acc disable shop")]
     Disable(Names),
-    /// Keep instances awake (wanted: up).
+    /// Wake instances and keep them awake (wanted: up).
     #[command(after_help = "Example:\n  acc pin shop")]
     Pin(Names),
     /// Forget the failure of instances, so that they may be woken again at once.
     #[command(after_help = "Example:\n  acc reset shop")]
     Reset(Names),
-    /// Take instances out of service for good; their files are kept.
+    /// Take instances out of service for good; their files are kept until `acc purge`.
     #[command(after_help = "Example:\n  acc destroy shop")]
     Destroy(DestroyArgs),
     /// Remove destroyed instances with everything they had.
@@ -120,9 +127,10 @@ pub enum Command {
     /// only when nothing was lost, answered wrong or delivered twice. Nothing is left behind.
     #[command(after_help = "Example:\n  acc prove --cycles 100 --clients 8")]
     Prove(ProveArgs),
-    /// Run the daemon in the foreground: SIGTERM ends it, SIGHUP reads the config again, SIGUSR2 upgrades it.
+    /// Run the daemon in the foreground (`acc boot` starts it by itself).
     ///
-    /// An upgrade puts the program in place of the running one; no request is lost.
+    /// SIGTERM ends it once what is held is finished, SIGHUP does what `acc reload` does, SIGUSR2 puts the program in place of the
+    /// running one, and no request is lost.
     #[command(visible_alias = "serve", after_help = "Example:\n  acc server -v")]
     Server(ServerArgs),
     /// The part of the server that serves, started by the part that watches it.
@@ -137,6 +145,9 @@ pub enum Command {
     /// Print the completions of a shell.
     #[command(after_help = "Example:\n  acc completions bash > /etc/bash_completion.d/acc")]
     Completions(CompletionsArgs),
+    /// Print all names, for the completions of a shell.
+    #[command(name = "names", hide = true)]
+    Names(NamesArgs),
     /// Print the manual page, or write one page per command.
     #[command(after_help = "Example:\n  acc man | man -l -")]
     Man(ManArgs),
@@ -189,7 +200,7 @@ pub struct Name {
 /// Some instances.
 #[derive(Debug, Clone, Args)]
 pub struct Names {
-    /// Names or numbers of instances; each is tried, the exit code is the worst.
+    /// Names or numbers of instances; when one does not exist nothing is done, else each is tried and the exit code is the worst.
     #[arg(value_name = "NAME", required = true)]
     pub names: Vec<String>,
 }
@@ -215,7 +226,7 @@ pub struct CreateArgs {
     /// A parameter read from a file (-: standard input): for secrets, which a process list would show.
     #[arg(long, value_name = "KEY=FILE", value_parser = key_value)]
     pub set_file: Vec<(String, String)>,
-    /// Put to sleep after this long without use [default: idle.timeout].
+    /// Put to sleep after this long without use, such as 90s or "1h 30m" [default: idle.timeout].
     #[arg(long, value_name = "DURATION", value_parser = some_time)]
     pub idle: Option<Duration>,
     /// Sleep and wake by itself, always on, or disabled [default: auto].
@@ -322,10 +333,10 @@ pub struct ProveArgs {
     /// Clients at once.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub clients: u16,
-    /// Model of the scratch instance.
+    /// Model of the scratch instance; one whose application is not acc's own demo keeps no record, and only its answers are judged.
     #[arg(long, value_name = "MODEL", default_value = "hello")]
     pub app: String,
-    /// End after this long, even if cycles are left.
+    /// End after this long, such as 60s, even if cycles are left.
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub time: Option<Duration>,
     /// Also kill the instance, the server, the supervisor and nginx's workers, at moments drawn by chance. Every other instance
@@ -354,6 +365,14 @@ pub struct CompletionsArgs {
     /// The shell.
     #[arg(value_name = "SHELL")]
     pub shell: clap_complete::Shell,
+}
+
+/// Options of `names`.
+#[derive(Debug, Clone, Args)]
+pub struct NamesArgs {
+    /// Of models instead of instances.
+    #[arg(long)]
+    pub models: bool,
 }
 
 /// Options of `man`.

@@ -1,6 +1,6 @@
 //! The command line: [`run`] turns arguments into a command, and its end into an exit code.
 //!
-//! The way of a command: `args` parses it, the config is loaded, `logging` is set up, the file in `commands/` makes a request
+//! The way of a command: `args` parses it, `in_force` finds the settings, `logging` is set up, the file in `commands/` makes a request
 //! and hands it to the [`Engine`], `show` makes text of the outcome, `output` prints it, `exit` gives the code. No file here
 //! decides anything about instances.
 
@@ -10,6 +10,7 @@ pub mod doctor;
 mod engine;
 pub mod exit;
 pub mod human;
+pub mod in_force;
 pub mod logging;
 pub mod output;
 pub mod progress;
@@ -20,16 +21,18 @@ pub mod tail;
 mod tests;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 
 use crate::config::env::Env;
+use crate::config::reload::Difference;
 use crate::config::{self, Config, ConfigErrors};
 use crate::service::error::{ErrorKind, ServiceError, chain};
 use args::{Cli, Command, ConfigCommand};
 pub use engine::{Engine, LeftToWorker, Reload};
 use exit::Exit;
+use in_force::Settings;
 use output::{End, Style, Ui};
 
 /// Runs the command that `args` (program name first) asks for and says how to exit. Nothing else is printed afterwards.
@@ -59,15 +62,14 @@ fn command(engine: &dyn Engine, cli: Cli, env: &Env, ui: &mut Ui) -> End {
         }
         _ => {}
     }
-    let config = load(file.clone(), env)?;
     match cli.command {
         Command::Server(args) => {
-            logging::server(&config.log, ui.style.verbose, ui.style.quiet);
+            let config = for_server(file.as_deref(), env, ui)?;
             // One thread: it is to be small, and its children are to die with it and not with one of its threads.
             block_on(false, commands::server::keep(engine, config, args))
         }
         Command::Worker(args) => {
-            logging::server(&config.log, ui.style.verbose, ui.style.quiet);
+            let config = for_server(file.as_deref(), env, ui)?;
             // Read anew each time: what the environment says does not change, what the file says may.
             let env = env.clone();
             let reload: Reload = Box::new(move || load(file.clone(), &env));
@@ -75,7 +77,8 @@ fn command(engine: &dyn Engine, cli: Cli, env: &Env, ui: &mut Ui) -> End {
         }
         command => {
             logging::short(ui.style.verbose, ui.style.quiet);
-            let call = Call { ui, engine, config: &config };
+            let Settings { config, waiting } = in_force::settings(&command, file, env, ui)?;
+            let call = Call { ui, engine, config: &config, waiting: waiting.as_deref() };
             block_on(false, dispatch(call, command))
         }
     }
@@ -85,7 +88,29 @@ fn command(engine: &dyn Engine, cli: Cli, env: &Env, ui: &mut Ui) -> End {
 struct Call<'a> {
     ui: &'a mut Ui,
     engine: &'a dyn Engine,
+    /// The settings to go by.
     config: &'a Config,
+    /// What the config file says otherwise by now; `None`: the settings are those of the file.
+    waiting: Option<&'a [Difference]>,
+}
+
+impl Call<'_> {
+    /// Says beside what was shown that it goes by what is in force, when the file says otherwise.
+    fn say_what_waits(&mut self) {
+        if let Some(line) = in_force::about_what_is_shown(self.config, self.waiting.unwrap_or_default()) {
+            self.ui.warn(&line);
+        }
+    }
+}
+
+/// The settings for a part of the server; its log is set up by them.
+fn for_server(file: Option<&Path>, env: &Env, ui: &Ui) -> Result<Config, ServiceError> {
+    let (config, fault) = in_force::for_server(file, env)?;
+    logging::server(&config.log, ui.style.verbose, ui.style.quiet);
+    if let Some(fault) = fault {
+        tracing::error!("it goes on by the settings of before: {fault}");
+    }
+    Ok(config)
 }
 
 async fn dispatch(mut call: Call<'_>, command: Command) -> End {
@@ -96,6 +121,7 @@ async fn dispatch(mut call: Call<'_>, command: Command) -> End {
     match command {
         Command::Boot(args) => commands::boot::run(call, args).await,
         Command::Halt => commands::halt::run(call).await,
+        Command::Reload => commands::reload::run(call).await,
         Command::Create(args) => commands::create::run(call, args).await,
         Command::Start(args) => commands::start::run(call, args).await,
         Command::Stop(args) => commands::stop::run(call, args).await,
@@ -109,6 +135,7 @@ async fn dispatch(mut call: Call<'_>, command: Command) -> End {
         Command::List(args) => commands::list::run(call, &args),
         Command::Info(args) => commands::info::run(call, &args),
         Command::Models(args) => commands::models::run(call, &args),
+        Command::Names(args) => commands::names::run(call, &args),
         Command::Logs(args) => commands::logs::run(call, &args).await,
         Command::Events(args) => commands::events::run(call, &args),
         Command::Monitor(args) => commands::monitor::run(call, &args).await,

@@ -31,6 +31,7 @@ pub(super) fn matters(command: &Command) -> bool {
         | Command::Events(_) => true,
         Command::Boot(_)
         | Command::Halt
+        | Command::Reload
         | Command::Models(_)
         | Command::Monitor(_)
         | Command::Prove(_)
@@ -39,6 +40,7 @@ pub(super) fn matters(command: &Command) -> bool {
         | Command::Config(_)
         | Command::Doctor
         | Command::Completions(_)
+        | Command::Names(_)
         | Command::Man(_)
         | Command::DemoApp(_) => false,
     }

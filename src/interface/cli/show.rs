@@ -263,7 +263,8 @@ pub fn proof(r: &Report) -> String {
         0 => NONE.to_owned(),
         _ => format!("p50 {:.0} ms, p95 {:.0} ms, p99 {:.0} ms, longest {:.0} ms", s.p50_ms, s.p95_ms, s.p99_ms, s.longest_ms),
     };
-    let doubled = if r.recorded { t.doubled.to_string() } else { "not known: the application keeps no record".to_owned() };
+    let unknown = || "not known: the application keeps no record".to_owned();
+    let number = |n: Option<u64>| n.map_or_else(unknown, |n| n.to_string());
     let mut lines = vec![
         ("instance", format!("{} ({}), edge {}, supervisor {}", clean(&r.instance), clean(&r.model), r.edge, r.supervisor)),
         ("run", format!("{} clients, {}, seed {}", r.clients, duration(Duration::from_millis(r.took_ms)), r.seed)),
@@ -272,7 +273,7 @@ pub fn proof(r: &Report) -> String {
         ("right", t.right.to_string()),
         ("lost", t.lost.to_string()),
         ("wrong", t.wrong.to_string()),
-        ("doubled", doubled),
+        ("doubled", number(t.doubled)),
     ];
     if let Some(s) = &r.strikes {
         let killed = format!(
@@ -284,9 +285,9 @@ pub fn proof(r: &Report) -> String {
         lines.push(("cut", format!("{} by the crash, on the way", t.cut_by_the_crash)));
     }
     lines.push(("sent again", t.retried.to_string()));
-    lines.push(("held", t.held.to_string()));
-    lines.push(("wake", spread(&r.wake)));
-    lines.push(("from sleep", spread(&r.wake_from_sleep)));
+    lines.push(("held", number(t.held)));
+    lines.extend(r.wake.as_ref().map(|s| ("wake", spread(s))));
+    lines.extend(r.wake_from_sleep.as_ref().map(|s| ("from sleep", spread(s))));
     let mut text: String = lines.iter().map(|(key, value)| format!("{key:<12}{value}\n")).collect();
     for fault in &r.faults {
         let (at, took) = (fault.at_s, fault.took_s);
@@ -311,6 +312,7 @@ pub fn proof(r: &Report) -> String {
 pub fn sentence(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Upgrading => "the server is being upgraded".to_owned(),
+        Outcome::Reloaded(r) => format!("read the config again: {} changed, {} waiting", r.changed.len(), r.waiting.len()),
         Outcome::Settings { toml } => toml.clone(),
         Outcome::Pong { pid, version, .. } => format!("the server answers: pid {pid}, version {version}"),
         Outcome::Instance { did, already, took_ms, instance } => instance_sentence(did, *already, *took_ms, instance),

@@ -94,15 +94,20 @@ struct Ran {
 }
 
 fn acc(engine: &Fake, words: &[&str]) -> Ran {
-    acc_in(Path::new("/"), engine, words)
+    // No database of a real installation is looked at.
+    in_surroundings(&Env::bare(0, "/").with("ACC_HOME", "/nowhere/home").with("ACC_RUN", "/nowhere/run"), engine, words)
 }
 
 fn acc_in(dir: &Path, engine: &Fake, words: &[&str]) -> Ran {
+    in_surroundings(&Env::bare(0, dir), engine, words)
+}
+
+fn in_surroundings(env: &Env, engine: &Fake, words: &[&str]) -> Ran {
     let cli = Cli::try_parse_from([&["acc"], words].concat()).unwrap();
     let global = &cli.global;
     let style = Style { json: global.json, quiet: global.quiet, verbose: global.verbose, ..Style::default() };
     let (mut ui, out, err) = ui(style);
-    let end = command(engine, cli, &Env::bare(0, dir), &mut ui);
+    let end = command(engine, cli, env, &mut ui);
     let exit = ui.end(end) as u8;
     Ran { exit, out: out.text(), err: err.text() }
 }

@@ -32,7 +32,7 @@ fn tally(shot: Shot, seen: &[Arrival], strikes: &[Strike]) -> Tally {
 }
 
 fn only(change: impl FnOnce(&mut Tally)) -> Tally {
-    let mut tally = Tally { sent: 1, ..Tally::default() };
+    let mut tally = Tally { sent: 1, doubled: Some(0), held: Some(0), ..Tally::default() };
     change(&mut tally);
     tally
 }
@@ -66,7 +66,7 @@ fn without_a_crash_nothing_is_excused() {
 #[test]
 fn a_try_is_delivered_once() {
     let twice = [arrival(1, 7), arrival(1, 8)];
-    let doubled = |t: &mut Tally| (t.right, t.doubled) = (1, 1);
+    let doubled = |t: &mut Tally| (t.right, t.doubled) = (1, Some(1));
     for kind in [Kind::Get, Kind::Post] {
         assert_eq!(tally(shot(kind, End::Right), &twice, &[]), only(doubled));
     }
@@ -131,11 +131,18 @@ fn held_is_what_was_sent_before_its_process_was_started() {
     let judged =
         |record: &Record| judge(&Evidence { shots: std::slice::from_ref(&slow), record: Some(record), strikes: &[], began: 0, tag: "t" });
     let judgement = judged(&record);
-    assert_eq!((judgement.tally.held, judgement.wake.p50_ms, judgement.wake_from_sleep.count), (1, 600.0, 1));
+    assert_eq!((judgement.tally.held, judgement.wake.unwrap().p50_ms, judgement.wake_from_sleep.unwrap().count), (Some(1), 600.0, 1));
     // Sent while the former process was still there: held, but not by a wake alone.
     record.requests.insert(ID, vec![Arrival { before_ended: 10 * SECOND + 1, ..started }]);
     let judgement = judged(&record);
-    assert_eq!((judgement.tally.held, judgement.wake_from_sleep.count), (1, 0));
+    assert_eq!((judgement.tally.held, judgement.wake_from_sleep.unwrap().count), (Some(1), 0));
+}
+
+#[test]
+fn without_a_record_nobody_knows_what_was_held_or_doubled() {
+    let judgement = judge(&Evidence { shots: &[shot(Kind::Get, End::Right)], record: None, strikes: &[], began: 0, tag: "t" });
+    assert_eq!(judgement.tally, Tally { sent: 1, right: 1, ..Tally::default() });
+    assert_eq!((judgement.tally.held, judgement.tally.doubled, judgement.wake, judgement.wake_from_sleep), (None, None, None, None));
 }
 
 #[test]
@@ -144,5 +151,5 @@ fn a_message_is_delivered_once() {
     record.messages.insert((ID, 2), 2);
     let talk = Shot { messages: 3, ..shot(Kind::Socket, End::Right) };
     let judgement = judge(&Evidence { shots: &[talk], record: Some(&record), strikes: &[], began: 0, tag: "t" });
-    assert_eq!((judgement.tally.doubled, judgement.tally.messages), (1, 3));
+    assert_eq!((judgement.tally.doubled, judgement.tally.messages), (Some(1), 3));
 }

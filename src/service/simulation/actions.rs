@@ -227,6 +227,7 @@ fn allows(request: &Request) -> &'static [Why] {
         Request::Ping
         | Request::Settings
         | Request::Upgrade
+        | Request::Reload
         | Request::Start { .. }
         | Request::Want { .. }
         | Request::Reset { .. }

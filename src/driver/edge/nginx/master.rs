@@ -64,7 +64,8 @@ pub fn end_orphans(error_log: &Path) -> io::Result<usize> {
         let Some(pid) = entry?.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
         let worker = title(pid).ok().flatten().is_some_and(|t| t.starts_with("nginx: worker process"));
         if worker && has_open(pid, &log) && !has_master(pid) && kill(Pid::from_raw(pid), Signal::SIGQUIT).is_ok() {
-            tracing::warn!(pid, "ending an nginx worker whose master is gone");
+            // Meant and harmless: whoever boots or halts after a crash has nothing to do about it.
+            tracing::info!(pid, "ending an nginx worker whose master is gone");
             ended += 1;
         }
     }

@@ -107,7 +107,8 @@ impl Supervisord {
 
     async fn end_recorded(&self, service: &Service, path: &std::path::Path) -> Result<(), SupervisorError> {
         if let Some(process) = record::living(path)? {
-            tracing::warn!(service = service.name, pid = process.pid, "ending a service that its supervisord left behind");
+            // Meant and harmless: it is ended because it was to be ended.
+            tracing::info!(service = service.name, pid = process.pid, "ending a service that its supervisord left behind");
             process::signal_one(process, service.stop_signal).map_err(|e| kernel(service.name, &e))?;
             end(service.name, process, service.stop_timeout).await?;
         }

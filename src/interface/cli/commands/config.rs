@@ -24,8 +24,15 @@ pub(in super::super) fn check(call: &mut Call<'_>) -> End {
 
 /// `acc config show`: what the server works with; where the file says something else by now, that is named.
 pub(in super::super) async fn show(call: &mut Call<'_>) -> End {
-    let read = call.config.to_toml();
-    let text = in_force(call).await.unwrap_or_else(|| read.clone());
+    let known = call.config.to_toml();
+    let (text, waiting) = match call.waiting {
+        Some(waiting) => (known, waiting.to_vec()),
+        // Without its note only the server itself can tell.
+        None => match in_force(call).await {
+            Some(text) => (text.clone(), differences(&text, &known).unwrap_or_default()),
+            None => (known, Vec::new()),
+        },
+    };
     if call.ui.style.json {
         let value: serde_json::Value = toml::from_str(&text)
             .map_err(|e| ServiceError::because("could not turn the settings into JSON", &e, "report it please; without --json it works"))?;
@@ -33,8 +40,8 @@ pub(in super::super) async fn show(call: &mut Call<'_>) -> End {
     } else {
         call.ui.data(&text)?;
     }
-    for line in waiting(&text, &read) {
-        call.ui.warn(&line);
+    for d in waiting {
+        call.ui.warn(&waits(&d.key, &d.one, &d.other));
     }
     Ok(Exit::Done)
 }
@@ -52,13 +59,8 @@ async fn in_force(call: &mut Call<'_>) -> Option<String> {
     None
 }
 
-/// A line for each setting that is not in force as the file has it.
-fn waiting(in_force: &str, read: &str) -> Vec<String> {
-    // What cannot be compared is of an acc of another version, which `acc doctor` tells.
-    let all = differences(in_force, read).unwrap_or_default();
-    let way = |key: &str| match NEED_RESTART.contains(&key) {
-        true => "`acc halt` and `acc boot` put that in force",
-        false => "the server takes that over when it gets a SIGHUP",
-    };
-    all.iter().map(|d| format!("`{}` is {} in force, and {} in the file: {}", d.key, d.one, d.other, way(&d.key))).collect()
+/// A setting that is not in force as the file has it, and what puts it in force.
+pub(super) fn waits(key: &str, in_force: &str, in_file: &str) -> String {
+    let way = if NEED_RESTART.contains(&key) { "`acc halt` and `acc boot` put" } else { "`acc reload` puts" };
+    format!("`{key}` is {in_force} in force, and {in_file} in the file: {way} that in force")
 }

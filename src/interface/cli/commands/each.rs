@@ -1,16 +1,21 @@
-//! Does the same to every instance that was named: each is tried, the exit code is the worst.
+//! Does the same to every instance that was named: all must exist, else nothing is done; then each is tried, and the exit code is
+//! the worst.
 
 use super::super::args::Names;
 use super::super::exit::Exit;
 use super::super::output::End;
 use super::super::{Call, progress, show};
-use crate::service::error::ServiceError;
+use crate::service::error::{ErrorKind, ServiceError};
 use crate::service::outcome::Outcome;
 use crate::service::request::Request;
+use crate::service::view::Reader;
 
 /// One after the other: without a server each request takes the owner lock. `waiting`: what a spinner says, for instance
 /// "waiting for `shop` to answer", made from the name.
 pub(super) async fn run(call: &mut Call<'_>, names: Names, waiting: impl Fn(&str) -> String, request: impl Fn(String) -> Request) -> End {
+    if let Some(exit) = all_exist(call, &names.names) {
+        return Ok(exit);
+    }
     let mut exit = Exit::Done;
     for name in names.names {
         let waiting = waiting(&name);
@@ -23,6 +28,19 @@ pub(super) async fn run(call: &mut Call<'_>, names: Names, waiting: impl Fn(&str
         }
     }
     Ok(exit)
+}
+
+/// Looks all names up before anything is done about the first of them; one that is not there ends the command. What cannot be
+/// looked up is left to the verb, which meets the same trouble and says it.
+fn all_exist(call: &mut Call<'_>, names: &[String]) -> Option<Exit> {
+    let [_, _, ..] = names else { return None };
+    let reader = Reader::open(call.config).ok()?;
+    let missing: Vec<ServiceError> =
+        names.iter().filter_map(|name| reader.find(name).err()).filter(|e| e.kind == ErrorKind::NotFound).collect();
+    for error in &missing {
+        call.ui.error(&ServiceError { hint: format!("{}; nothing was done about the others", error.hint), ..error.clone() });
+    }
+    (!missing.is_empty()).then_some(Exit::NotFound)
 }
 
 /// Hands in one request while a spinner turns.

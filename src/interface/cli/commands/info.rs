@@ -19,6 +19,7 @@ pub(in super::super) fn run(call: &mut Call<'_>, args: &Name) -> End {
         true => call.ui.json(&WithTail { instance: &instance, log_tail: tail })?,
         false => call.ui.data(&(show::info(&instance, call.ui.now) + &show::log_tail(tail.as_deref().unwrap_or_default())))?,
     }
+    call.say_what_waits();
     Ok(Exit::Done)
 }
 

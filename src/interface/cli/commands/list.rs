@@ -31,6 +31,7 @@ pub(in super::super) fn run(call: &mut Call<'_>, args: &ListArgs) -> End {
     if let Some(command) = next {
         ui.say(&format!("there are more: `{command}`"));
     }
+    call.say_what_waits();
     Ok(Exit::Done)
 }
 

@@ -4,6 +4,7 @@
 
 mod files;
 mod host;
+mod models;
 mod net;
 mod programs;
 
@@ -59,6 +60,7 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
     findings.push(host::user(config));
     findings.extend(programs::all(config).await);
     findings.extend(files::all(config));
+    findings.extend(models::all(config));
     findings.extend(net::all(config).await);
     findings
 }

@@ -1,0 +1,87 @@
+//! Puts a changed config in force while the server serves, for SIGHUP and for `acc reload`, and writes down what is in force, so
+//! that commands go by it.
+
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use tracing::{error, info, warn};
+
+use super::Drivers;
+use crate::config::reload::{Difference, differences};
+use crate::config::{Config, in_force_file};
+use crate::driver::edge::Edge;
+use crate::driver::edge::nginx::Nginx;
+use crate::driver::host::fs;
+use crate::interface::cli::in_force::written;
+use crate::proxy::{Proxy, ProxySettings};
+use crate::service::error::{ServiceError, chain};
+use crate::service::outcome::{Change, Reloaded};
+use crate::service::recover;
+use crate::service::world::World;
+
+/// Reads the config again, one after the other.
+pub(super) struct Reloader {
+    world: Arc<World>,
+    proxy: Arc<Proxy>,
+    edge: Arc<dyn Edge>,
+    nginx: Option<Arc<Nginx>>,
+    read: super::Reload,
+    turn: Mutex<()>,
+}
+
+impl Reloader {
+    pub(super) fn new(world: &Arc<World>, proxy: &Arc<Proxy>, drivers: &Drivers, read: super::Reload) -> Self {
+        let (world, proxy) = (world.clone(), proxy.clone());
+        Self { world, proxy, edge: drivers.edge.clone(), nginx: drivers.nginx.clone(), read, turn: Mutex::default() }
+    }
+
+    /// Takes over what can be taken over while it runs; what cannot is named, and vetoes nothing.
+    ///
+    /// # Errors
+    /// The file has faults: nothing was changed.
+    pub(super) async fn run(&self) -> Result<Reloaded, ServiceError> {
+        let _turn = self.turn.lock().await;
+        let read = (self.read)()?;
+        let old = self.world.config();
+        let new = old.taking_over(&read);
+        self.proxy.reload(ProxySettings::new(&new));
+        let troubles: Vec<String> = self.tell_nginx(&new).await.err().into_iter().collect();
+        let changed = differences(&old.to_toml(), &new.to_toml()).unwrap_or_default();
+        let waiting = differences(&new.to_toml(), &read.to_toml()).unwrap_or_default();
+        self.world.reconfigure(new.clone());
+        for d in &waiting {
+            warn!(key = d.key, in_force = d.one, in_the_file = d.other, "this setting waits for `acc halt` and `acc boot`");
+        }
+        info!(changed = changed.len(), waiting = waiting.len(), "the settings were read again");
+        note_in_force(&new);
+        Ok(Reloaded { file: read.file.map(|file| file.display().to_string()), changed: told(changed), waiting: told(waiting), troubles })
+    }
+
+    async fn tell_nginx(&self, new: &Config) -> Result<(), String> {
+        let Some(nginx) = &self.nginx else { return Ok(()) };
+        nginx.reconfigure(Arc::new(new.clone()));
+        let applied = match recover::all_routes(&self.world) {
+            Ok(routes) => self.edge.apply(&routes).await.map_err(|e| chain(&e)),
+            Err(e) => Err(e.message),
+        };
+        applied.map_err(|why| {
+            let told = format!("nginx keeps its former configuration: {why}");
+            error!("{told}");
+            told
+        })
+    }
+}
+
+fn told(differences: Vec<Difference>) -> Vec<Change> {
+    differences.into_iter().map(|d| Change { key: d.key, old: d.one, new: d.other }).collect()
+}
+
+/// Writes down what is in force. Where that does not work nothing is there rather than what is not true any more, and commands go
+/// by the config file.
+pub(super) fn note_in_force(config: &Config) {
+    let path = in_force_file(&config.run);
+    if let Err(error) = fs::write_atomic(&path, written(config).as_bytes(), 0o644) {
+        let _ = fs::remove_file(&path);
+        warn!(path = %path.display(), %error, "could not write down the settings in force: commands go by the config file");
+    }
+}

@@ -1,0 +1,22 @@
+//! `acc names`: the names of all instances or models, a line each, for the completions of a shell. Nobody else needs it: `acc list`
+//! and `acc models` say more.
+
+use super::super::Call;
+use super::super::args::NamesArgs;
+use super::super::exit::Exit;
+use super::super::output::End;
+use crate::config::model::list_models;
+use crate::service::error::{ServiceError, chain};
+use crate::service::view::Reader;
+
+pub(in super::super) fn run(call: &mut Call<'_>, args: &NamesArgs) -> End {
+    let names = match args.models {
+        false => Reader::open(call.config)?.names()?,
+        true => {
+            let all = list_models(&call.config.models()).map_err(|e| ServiceError::failed(chain(&e), "check its owner and mode"))?;
+            all.into_iter().flatten().map(|model| model.name).collect()
+        }
+    };
+    call.ui.data(&names.iter().map(|name| format!("{name}\n")).collect::<String>())?;
+    Ok(Exit::Done)
+}

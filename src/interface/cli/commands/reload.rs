@@ -1,0 +1,38 @@
+//! `acc reload`: the server reads its config again. What is in force now is the data, what waits is a warning.
+
+use super::super::Call;
+use super::super::exit::Exit;
+use super::super::output::End;
+use super::config::waits;
+use super::each;
+use crate::service::outcome::{Outcome, Reloaded};
+use crate::service::request::Request;
+
+pub(in super::super) async fn run(call: &mut Call<'_>) -> End {
+    let outcome = each::one(call, "waiting for the server to read its config", None, Request::Reload).await?;
+    if call.ui.style.json {
+        call.ui.json(&outcome)?;
+    }
+    let Outcome::Reloaded(reloaded) = outcome else { return Ok(Exit::Done) };
+    say(call, &reloaded);
+    for trouble in &reloaded.troubles {
+        call.ui.warn(trouble);
+    }
+    Ok(if reloaded.troubles.is_empty() { Exit::Done } else { Exit::Failed })
+}
+
+fn say(call: &mut Call<'_>, reloaded: &Reloaded) {
+    let file = reloaded.file.as_ref().map_or_else(|| "there is no config file any more".to_owned(), |file| format!("read `{file}`"));
+    match reloaded.changed.as_slice() {
+        [] => call.ui.say(&format!("{file}: nothing has changed in what is in force")),
+        changed => {
+            call.ui.say(&format!("{file}: now in force"));
+            for c in changed {
+                call.ui.say(&format!("- `{}` is {}, it was {}", c.key, c.new, c.old));
+            }
+        }
+    }
+    for c in &reloaded.waiting {
+        call.ui.warn(&waits(&c.key, &c.old, &c.new));
+    }
+}

@@ -1,0 +1,240 @@
+//! By which settings a command goes: by those that acc runs with, if it runs, and else by the config file.
+//!
+//! So a change of the file that waits for a restart is not taken for what is, and a file with faults stops nothing that runs.
+//! Only what begins something new (`boot`, `server`) or is about the file itself (`config check`) goes by the file. The server
+//! writes down what it runs with ([`in_force_file`]); this only reads it.
+
+use std::path::{Path, PathBuf};
+
+use super::args::{Command, ConfigCommand};
+use super::output::Ui;
+use super::wrong_config;
+use crate::config::env::Env;
+use crate::config::reload::{Difference, NEED_RESTART, differences};
+use crate::config::{self, Booted, Config, in_force_file, parse, run_of_faulty};
+use crate::driver::host::{fs, process, users};
+use crate::service::error::ServiceError;
+
+/// The first line of the file, before the id of the boot of the host it is of.
+const BOOT: &str = "# boot ";
+
+/// By what a command goes.
+pub(super) struct Settings {
+    /// The settings to go by.
+    pub(super) config: Config,
+    /// What the file says otherwise by now, nothing when it has faults; `None`: the settings are those of the file.
+    pub(super) waiting: Option<Vec<Difference>>,
+}
+
+/// The settings for this command.
+///
+/// # Errors
+/// The file is needed and has faults.
+pub(super) fn settings(command: &Command, file: Option<PathBuf>, env: &Env, ui: &mut Ui) -> Result<Settings, ServiceError> {
+    let read = config::load(file.as_deref(), env);
+    let run = match &read {
+        Ok(config) => Some(config.run.clone()),
+        Err(_) => run_of_faulty(file.as_deref(), env),
+    };
+    let running = run.filter(|_| goes_by_what_runs(command)).and_then(|run| running(&run, env));
+    match (running, read) {
+        (None, read) => read.map(|config| Settings { config, waiting: None }).map_err(|errors| wrong_config(&errors)),
+        (Some(running), Ok(read)) => {
+            let waiting = differences(&running.to_toml(), &read.to_toml()).unwrap_or_default();
+            Ok(Settings { config: Config { file: read.file, ..running }, waiting: Some(waiting) })
+        }
+        (Some(running), Err(errors)) => {
+            // The server itself tells `acc reload` what is wrong.
+            if !matches!(command, Command::Reload) {
+                let told = wrong_config(&errors).message;
+                ui.warn(&format!("{told}\nacc runs with the settings of before, and this command goes by them"));
+            }
+            Ok(Settings { config: Config { file: errors.file, ..running }, waiting: Some(Vec::new()) })
+        }
+    }
+}
+
+/// The settings for a part of the server: should its file have faults, those of before, so that what dies can come back.
+///
+/// # Errors
+/// The file has faults, and acc does not run.
+pub(super) fn for_server(file: Option<&Path>, env: &Env) -> Result<(Config, Option<ServiceError>), ServiceError> {
+    match config::load(file, env) {
+        Ok(config) => Ok((config, None)),
+        Err(errors) => {
+            let why = wrong_config(&errors);
+            let running = run_of_faulty(file, env).and_then(|run| running(&run, env));
+            running.map(|running| (Config { file: errors.file, ..running }, Some(why.clone()))).ok_or(why)
+        }
+    }
+}
+
+/// What the file of the settings in force has in it.
+#[must_use]
+pub fn written(config: &Config) -> String {
+    format!("{BOOT}{}\n{}", process::boot_id(), config.to_toml())
+}
+
+/// What acc runs with; `None`: it does not run, or it cannot be told.
+fn running(run: &Path, env: &Env) -> Option<Config> {
+    // Root may command what another user booted; for anybody else a stranger's folder is a trap.
+    if Booted::in_run(run) == Booted::No || !(users::is_root() || matches!(fs::distrust(run), Ok(None))) {
+        return None;
+    }
+    let text = std::fs::read_to_string(in_force_file(run)).ok()?;
+    let of_boot = text.lines().next()?.strip_prefix(BOOT)?;
+    // The variables of this process say nothing about the server's.
+    let config = parse(&text, None, &Env::bare(env.uid, "/")).ok()?;
+    (of_boot == process::boot_id() && config.run == run).then_some(config)
+}
+
+/// A line about what is shown, when the file says otherwise about that: not what is shown is wrong, but the file is not in force.
+pub(super) fn about_what_is_shown(config: &Config, waiting: &[Difference]) -> Option<String> {
+    let shown = |d: &&Difference| ["home", "domain", "edge.listen", "idle.timeout"].contains(&d.key.as_str());
+    let (restart, reload): (Vec<_>, Vec<_>) = waiting.iter().filter(shown).partition(|d| NEED_RESTART.contains(&d.key.as_str()));
+    let named = |all: &[&Difference], way: &str| {
+        let names: Vec<String> = all.iter().map(|d| format!("`{}`", d.key)).collect();
+        let verb = if all.len() == 1 { "waits" } else { "wait" };
+        (!all.is_empty()).then(|| format!("{} {verb} for {way}", names.join(" and ")))
+    };
+    let parts: Vec<String> =
+        [named(&restart, "a restart (`acc halt`, `acc boot`)"), named(&reload, "`acc reload`")].into_iter().flatten().collect();
+    let file = config.file.as_ref().map_or_else(|| "the config".to_owned(), |file| format!("`{}`", file.display()));
+    (!parts.is_empty()).then(|| format!("this is what is in force; of the changes in {file}, {}", parts.join(", ")))
+}
+
+/// Does it go by what acc runs with? The others begin something, or are about the file, or need no settings.
+fn goes_by_what_runs(command: &Command) -> bool {
+    match command {
+        Command::Halt
+        | Command::Reload
+        | Command::Create(_)
+        | Command::Start(_)
+        | Command::Stop(_)
+        | Command::Restart(_)
+        | Command::Enable(_)
+        | Command::Disable(_)
+        | Command::Pin(_)
+        | Command::Reset(_)
+        | Command::Destroy(_)
+        | Command::Purge(_)
+        | Command::List(_)
+        | Command::Info(_)
+        | Command::Models(_)
+        | Command::Names(_)
+        | Command::Config(ConfigCommand::Show)
+        | Command::Logs(_)
+        | Command::Events(_)
+        | Command::Monitor(_)
+        | Command::Prove(_) => true,
+        Command::Boot(_)
+        | Command::Server(_)
+        | Command::Worker(_)
+        | Command::Config(ConfigCommand::Check)
+        | Command::Doctor
+        | Command::Completions(_)
+        | Command::Man(_)
+        | Command::DemoApp(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::output::Style;
+    use super::super::output::testing::ui;
+    use super::*;
+
+    /// An installation that runs with the domain `a.localhost`.
+    struct Runs {
+        dir: tempfile::TempDir,
+        env: Env,
+    }
+
+    impl Runs {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let env = Env::bare(0, dir.path());
+            let this = Self { dir, env };
+            this.says("domain = \"a.localhost\"\n");
+            let config = config::load(None, &this.env).unwrap();
+            std::fs::create_dir(&config.run).unwrap();
+            std::fs::write(in_force_file(&config.run), written(&config)).unwrap();
+            this.booted("background");
+            this
+        }
+
+        fn says(&self, text: &str) {
+            let dir = self.dir.path().display();
+            std::fs::write(self.dir.path().join("acc.toml"), format!("home = \"{dir}/home\"\nrun = \"{dir}/run\"\n{text}")).unwrap();
+        }
+
+        fn booted(&self, word: &str) {
+            std::fs::write(self.dir.path().join("run/booted"), word).unwrap();
+        }
+
+        fn settings(&self, words: &[&str]) -> (Result<Settings, ServiceError>, String) {
+            use clap::Parser;
+            let (mut ui, _, err) = ui(Style::default());
+            let cli = super::super::args::Cli::try_parse_from([&["acc"], words].concat()).unwrap();
+            let settings = settings(&cli.command, None, &self.env, &mut ui);
+            (settings, err.text())
+        }
+    }
+
+    #[test]
+    fn what_runs_decides_and_the_file_only_where_something_begins() {
+        let runs = Runs::new();
+        runs.says("domain = \"b.localhost\"\n[idle]\ntimeout = \"7m\"\n");
+        let (found, said) = runs.settings(&["list"]);
+        let found = found.unwrap();
+        assert_eq!((found.config.domain.as_str(), said.as_str()), ("a.localhost", ""));
+        let waiting = found.waiting.unwrap();
+        let keys: Vec<&str> = waiting.iter().map(|d| d.key.as_str()).collect();
+        assert_eq!(keys, ["domain", "idle.timeout"]);
+        let line = about_what_is_shown(&found.config, &waiting).unwrap();
+        assert!(line.contains("`domain` waits for a restart") && line.ends_with("`idle.timeout` waits for `acc reload`"), "{line}");
+        assert!(line.contains("acc.toml`"), "{line}");
+        for words in [["boot"].as_slice(), &["config", "check"], &["server"]] {
+            let found = runs.settings(words).0.unwrap();
+            assert_eq!((found.config.domain.as_str(), found.waiting), ("b.localhost", None), "{words:?}");
+        }
+        runs.booted("");
+        let found = runs.settings(&["list"]).0.unwrap();
+        assert_eq!((found.config.domain.as_str(), found.waiting), ("b.localhost", None), "it was halted");
+    }
+
+    #[test]
+    fn a_file_with_faults_stops_nothing_that_runs() {
+        let runs = Runs::new();
+        runs.says("[idle]\ntimeout = \"soon\"\n");
+        for words in [["halt"].as_slice(), &["list"], &["stop", "a"], &["monitor"], &["create", "--model", "hello"]] {
+            let (found, said) = runs.settings(words);
+            assert_eq!(found.unwrap().config.domain.as_str(), "a.localhost", "{words:?}");
+            assert!(said.starts_with("warning: the settings in `") && said.contains("\n  idle.timeout: "), "{said}");
+        }
+        for words in [["boot"].as_slice(), &["config", "check"]] {
+            assert!(runs.settings(words).0.is_err_and(|e| e.message.contains("idle.timeout")), "{words:?}");
+        }
+        let (config, why) = for_server(None, &runs.env).unwrap();
+        assert!(config.domain.as_str() == "a.localhost" && why.unwrap().message.contains("idle.timeout"));
+        runs.booted("");
+        assert!(runs.settings(&["halt"]).0.is_err() && for_server(None, &runs.env).is_err(), "there is nothing to go by");
+    }
+
+    #[test]
+    fn what_was_written_elsewhere_or_before_a_reboot_is_not_in_force() {
+        let runs = Runs::new();
+        let file = in_force_file(&runs.dir.path().join("run"));
+        let good = std::fs::read_to_string(&file).unwrap();
+        runs.says("domain = \"b.localhost\"\n");
+        let domain = || runs.settings(&["list"]).0.unwrap().config.domain.as_str().to_owned();
+        assert_eq!(domain(), "a.localhost");
+        let (_, rest) = good.split_once('\n').unwrap();
+        for other in
+            [format!("# boot another\n{rest}"), rest.to_owned(), good.replace("/run\"", "/run2\""), format!("{good}x = 1\n"), String::new()]
+        {
+            std::fs::write(&file, &other).unwrap();
+            assert_eq!(domain(), "b.localhost", "{other}");
+        }
+    }
+}
