@@ -98,6 +98,10 @@ pub(super) struct Begun {
     started: Instant,
     /// It asks how a wake goes.
     follows: bool,
+    /// Once more to the next run, and no more: what another edge has tried was sent twice already.
+    repeatable: bool,
+    /// Before the next knock at an awake instance that could not be connected to.
+    pause: Duration,
     /// `None` while it is being sent.
     request: Option<Box<Request<SendBody>>>,
     flag: FaultFlag,
@@ -135,7 +139,8 @@ impl Begun {
         let body = SendBody::new(body, at.settings.max_body, at.settings.body_stall);
         let flag = body.fault();
         let request = Some(Box::new(Request::from_parts(origin_form(head), body)));
-        Ok(Self { asked, came: at.came.unwrap_or(started), started, follows, request, flag, draft, upgrade })
+        let repeatable = asked.tried == Tried::Nothing;
+        Ok(Self { asked, came: at.came.unwrap_or(started), started, follows, repeatable, pause: PAUSE_MIN, request, flag, draft, upgrade })
     }
 }
 
@@ -172,38 +177,44 @@ impl Way<'_> {
         if self.begun.follows && self.is_not_awake().await {
             return live::report(self.proxy.door.clone(), self.begun.asked.host.clone(), self.settings.wake_timeout);
         }
-        // Once more to the next run, and no more: what another edge has tried was sent twice already.
-        let mut repeatable = self.begun.asked.tried == Tried::Nothing;
-        let mut pause = PAUSE_MIN;
         loop {
             let pass = match self.enter().await {
                 Entry::Pass(pass) => pass,
                 Entry::Page(name) => return respond::waiting(&self.proxy.pages, &name),
                 Entry::No(failure) => return self.fail(&failure),
             };
-            let run = pass.gate().run;
-            match self.send(&*pass).await {
-                Sent::Answer(response) => return self.answer(response, pass),
-                Sent::Broke(Some(same)) if repeatable => {
-                    drop(pass);
-                    // Rare, here and below, and on the heap: else every request would have room for it.
-                    if !Box::pin(self.has_died(run)).await {
-                        return self.fail(&Failure::Broke);
-                    }
-                    (self.begun.request, repeatable) = (Some(same), false);
-                    continue;
+            let sent = self.send(&*pass).await;
+            if let Sent::Answer(response) = sent {
+                return self.answer(response, pass);
+            }
+            // Rare, and on the heap: else every request would have room for it.
+            if let Some(failure) = Box::pin(self.may_go_on(sent, pass)).await {
+                return self.fail(&failure);
+            }
+        }
+    }
+
+    /// Makes ready to send it once more, or says why not.
+    async fn may_go_on(&mut self, sent: Sent, pass: Box<dyn Pass>) -> Option<Failure> {
+        let run = pass.gate().run;
+        // Given back first: with the pass held, the service would take the instance for one in use.
+        drop(pass);
+        match sent {
+            Sent::Broke(Some(same)) if self.begun.repeatable && self.has_died(run).await => {
+                (self.begun.request, self.begun.repeatable) = (Some(same), false);
+                None
+            }
+            Sent::Answer(_) | Sent::Broke(_) => Some(Failure::Broke),
+            Sent::No(failure) => Some(failure),
+            Sent::Again(same) => {
+                self.begun.request = Some(same);
+                if self.begun.started.elapsed() >= self.settings.wake_timeout {
+                    return Some(Failure::Unreachable);
                 }
-                Sent::Broke(_) => return self.fail(&Failure::Broke),
-                Sent::No(failure) => return self.fail(&failure),
-                Sent::Again(same) => self.begun.request = Some(same),
+                tokio::time::sleep(self.begun.pause).await;
+                self.begun.pause = (self.begun.pause * 2).min(PAUSE_MAX);
+                None
             }
-            // Given back first: with the pass held, the service would take the instance for one in use.
-            drop(pass);
-            if self.begun.started.elapsed() >= self.settings.wake_timeout {
-                return self.fail(&Failure::Unreachable);
-            }
-            Box::pin(tokio::time::sleep(pause)).await;
-            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 

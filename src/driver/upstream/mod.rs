@@ -143,11 +143,12 @@ impl Upstreams {
         let mut req = req;
         if self.shared.pooling.load(Ordering::Acquire) {
             let pool = self.pool(gate);
-            match Self::over_parked(&pool, req).await {
+            let (unsent, copy) = match Self::over_parked(&pool, req).await {
                 Ok(done) => return done,
-                // Rare, and too large to be part of every request.
-                Err((unsent, copy)) => return Box::pin(self.over_fresh(gate, Some(pool), unsent, copy)).await,
-            }
+                Err(unsent) => unsent,
+            };
+            // Rare, and too large to be part of every request.
+            return Box::pin(self.over_fresh(gate, Some(pool), unsent, copy)).await;
         }
         if !req.headers().contains_key(header::UPGRADE) {
             req.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
