@@ -109,23 +109,9 @@ pub(super) struct Begun {
     upgrade: Option<OnUpgrade>,
 }
 
-/// Why nothing is to be sent, and what was asked.
-type Hopeless = (Failure, Option<Asked>);
-
 impl Begun {
-    /// `at`: when it came, as far as that is known; `started`: when it was begun with. An error: it can be answered before
-    /// anything is woken.
-    pub(super) fn new(
-        proxy: &Proxy,
-        at: &Arrival<'_>,
-        mut asked: Asked,
-        started: Instant,
-        mut head: Parts,
-        body: Incoming,
-    ) -> Result<Self, Hopeless> {
-        if let Some(failure) = hopeless(proxy, at.settings, &asked, &head, &body) {
-            return Err((failure, Some(asked)));
-        }
+    /// `at`: when it came, as far as that is known; `started`: when it was begun with.
+    pub(super) fn new(proxy: &Proxy, at: &Arrival<'_>, mut asked: Asked, started: Instant, mut head: Parts, body: Incoming) -> Self {
         let follows = head.uri.path() == WAKE_PATH;
         if follows {
             // Whoever follows a wake does not ask for one, nor use the application.
@@ -140,12 +126,13 @@ impl Begun {
         let flag = body.fault();
         let request = Some(Box::new(Request::from_parts(origin_form(head), body)));
         let repeatable = asked.tried == Tried::Nothing;
-        Ok(Self { asked, came: at.came.unwrap_or(started), started, follows, repeatable, pause: PAUSE_MIN, request, flag, draft, upgrade })
+        let came = at.came.unwrap_or(started);
+        Self { asked, came, started, follows, repeatable, pause: PAUSE_MIN, request, flag, draft, upgrade }
     }
 }
 
 /// What can be answered before anything is woken.
-fn hopeless(proxy: &Proxy, settings: &ProxySettings, asked: &Asked, head: &Parts, body: &Incoming) -> Option<Failure> {
+pub(super) fn hopeless(proxy: &Proxy, settings: &ProxySettings, asked: &Asked, head: &Parts, body: &Incoming) -> Option<Failure> {
     if body.size_hint().lower() > settings.max_body {
         return Some(Failure::TooLarge);
     }

@@ -155,15 +155,16 @@ impl Proxy {
     pub(in crate::proxy) fn begin(&self, at: Arrival<'_>, request: Request<Incoming>) -> Result<Begun, Box<Response<Reply>>> {
         let started = Instant::now();
         let (head, body) = request.into_parts();
-        let way = match read(at.front, at.peer, &head, at.settings) {
-            Ok(asked) => Begun::new(self, &at, asked, started, head, body),
-            Err(failure) => Err((failure, None)),
+        let (asked, failure) = match read(at.front, at.peer, &head, at.settings) {
+            Ok(asked) => match forward::hopeless(self, at.settings, &asked, &head, &body) {
+                None => return Ok(Begun::new(self, &at, asked, started, head, body)),
+                Some(failure) => (Some(asked), failure),
+            },
+            Err(failure) => (None, failure),
         };
-        way.map_err(|(failure, asked)| {
-            let host = asked.as_ref().map_or("", |asked| asked.host.as_str());
-            let reader = respond::Reader { navigation: asked.as_ref().is_some_and(|asked| asked.navigation), host };
-            Box::new(respond::failure(&self.pages, reader, &failure))
-        })
+        let host = asked.as_ref().map_or("", |asked| asked.host.as_str());
+        let reader = respond::Reader { navigation: asked.as_ref().is_some_and(|asked| asked.navigation), host };
+        Err(Box::new(respond::failure(&self.pages, reader, &failure)))
     }
 }
 

@@ -304,13 +304,18 @@ impl Server {
         Ok(None)
     }
 
-    /// What many connections needed before they rested goes back to the host. Never resolves.
+    /// What many connections needed before they rested goes back to the host, the parts of the program included that no resting
+    /// connection needs. Never resolves.
     async fn give_back<T>(&self) -> T {
         loop {
             self.tidy.notified().await;
             tokio::time::sleep(GATHER).await;
             self.rested.store(0, Ordering::Relaxed);
-            let _ = tokio::task::spawn_blocking(memory::give_back).await;
+            let give_back = || {
+                memory::give_back();
+                memory::let_go_of_program();
+            };
+            let _ = tokio::task::spawn_blocking(give_back).await;
             tokio::time::sleep(GIVE_BACK_EVERY).await;
         }
     }
