@@ -55,8 +55,8 @@ struct Texts {
     /// By instance; what counts as use, and what does not.
     files: HashMap<InstanceName, [String; 2]>,
     len: usize,
-    /// The time as it is written, and the second it is.
-    stamp: (i64, String),
+    /// When the first of them came, as it is written: the others came within [`GATHER`] and what a write takes.
+    stamp: String,
 }
 
 /// One request, complete once it is dropped: then it is handed to the writer.
@@ -138,7 +138,10 @@ impl Drop for Line {
             return;
         }
         let first = texts.len == 0;
-        texts.add(self, SystemClock.wall());
+        if first {
+            texts.stamp = stamp(SystemClock.wall());
+        }
+        texts.add(self);
         drop(texts);
         if first {
             // Told already: the writer has not looked yet.
@@ -148,16 +151,13 @@ impl Drop for Line {
 }
 
 impl Texts {
-    fn add(&mut self, line: &Line, now: WallTime) {
-        if self.stamp.0 != now.0 / 1000 || self.stamp.1.is_empty() {
-            self.stamp = (now.0 / 1000, stamp(now));
-        }
+    fn add(&mut self, line: &Line) {
         if !self.files.contains_key(&line.name) {
             self.files.insert(line.name.clone(), <[String; 2]>::default());
         }
         let Some(text) = self.files.get_mut(&line.name).map(|files| &mut files[usize::from(line.draft.counts)]) else { return };
         let before = text.len();
-        write_line(text, line, &self.stamp.1);
+        write_line(text, line, &self.stamp);
         self.len += text.len() - before;
     }
 

@@ -96,6 +96,9 @@ pub(super) struct Begun {
     asked: Asked,
     came: Instant,
     started: Instant,
+    /// How long ago it came, as long as it was not knocked with yet: nearly every request passes at the first knock, and no clock
+    /// is asked for it.
+    ago: Option<Duration>,
     /// It asks how a wake goes.
     follows: bool,
     /// Once more to the next run, and no more: what another edge has tried was sent twice already.
@@ -127,7 +130,8 @@ impl Begun {
         let request = Some(Box::new(Request::from_parts(origin_form(head), body)));
         let repeatable = asked.tried == Tried::Nothing;
         let came = at.came.unwrap_or(started);
-        Self { asked, came, started, follows, repeatable, pause: PAUSE_MIN, request, flag, draft, upgrade }
+        let ago = Some(started.saturating_duration_since(came));
+        Self { asked, came, started, ago, follows, repeatable, pause: PAUSE_MIN, request, flag, draft, upgrade }
     }
 }
 
@@ -229,13 +233,13 @@ impl Way<'_> {
     }
 
     /// Knocks, and waits if it must.
-    async fn enter(&self) -> Entry {
-        let mut waiting =
-            match self.proxy.door.knock_late(&self.begun.asked.host, self.begun.asked.verdict, self.begun.came.elapsed()).await {
-                Ok(Knock::Open(pass)) => return Entry::Pass(pass),
-                Ok(Knock::Wait(waiting)) => waiting,
-                Err(refusal) => return Entry::No(Failure::Refused(refusal)),
-            };
+    async fn enter(&mut self) -> Entry {
+        let ago = self.begun.ago.take().unwrap_or_else(|| self.begun.came.elapsed());
+        let mut waiting = match self.proxy.door.knock_late(&self.begun.asked.host, self.begun.asked.verdict, ago).await {
+            Ok(Knock::Open(pass)) => return Entry::Pass(pass),
+            Ok(Knock::Wait(waiting)) => waiting,
+            Err(refusal) => return Entry::No(Failure::Refused(refusal)),
+        };
         let page_at = self.begun.started + self.settings.page_after;
         let last = self.begun.started + self.settings.wake_timeout + MARGIN;
         let until = if self.begun.asked.navigation { page_at.min(last) } else { last };
