@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper::header::{self, HeaderValue};
@@ -21,9 +21,10 @@ use crate::domain::name::InstanceName;
 use crate::domain::time::WallTime;
 use crate::driver::host::append::AppendFile;
 use crate::driver::host::clock::{Clock, SystemClock};
+use crate::driver::host::lanes;
 
-/// Lines that wait to be written.
-const QUEUE: usize = 8192;
+/// Most text that waits to be written, for each lane.
+const QUEUE: usize = 1024 * 1024;
 /// What is gathered before it is written: waking the writer for every line would cost more than the line.
 const GATHER: Duration = Duration::from_millis(10);
 /// A file longer than this is set aside as `NAME.1`.
@@ -32,40 +33,49 @@ const FILE_MAX: u64 = 32 * 1024 * 1024;
 /// Where the lines of an instance go: its name, and whether the request counts as use.
 pub type LogPath = dyn Fn(&str, bool) -> PathBuf + Send + Sync;
 
-/// Takes lines.
+/// Takes lines. A lane writes its own, and nobody else's lines are near: what two processors write in turn is slow.
 #[derive(Clone)]
 pub struct AccessLog {
-    lines: mpsc::Sender<Entry>,
+    lanes: Arc<[Arc<Lane>]>,
     dropped: Arc<AtomicU64>,
+}
+
+/// What a lane has to say to the writer.
+#[repr(align(64))]
+struct Lane {
+    texts: Arc<Mutex<Texts>>,
+    /// Something has come where nothing was; closed when the last log, and the last line, is dropped.
+    told: mpsc::Sender<()>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// Lines that wait, by file.
+#[derive(Default)]
+struct Texts {
+    /// By instance; what counts as use, and what does not.
+    files: HashMap<InstanceName, [String; 2]>,
+    len: usize,
+    /// When the first of them came, as it is written: the others came within [`GATHER`] and what a write takes.
+    stamp: String,
 }
 
 /// One request, complete once it is dropped: then it is handed to the writer.
 pub(super) struct Line {
-    log: AccessLog,
-    started: Instant,
+    lane: Arc<Lane>,
     /// Bytes of body sent.
     pub(super) sent: u64,
-    entry: Option<Entry>,
-}
-
-/// It keeps nothing of the request itself: what that was read into is needed for the next one, and lines wait.
-struct Entry {
     name: InstanceName,
-    counts: bool,
-    client: Option<IpAddr>,
-    /// The request's line and, from `rest` on, where it came from and by which program; in quotes.
-    text: String,
-    rest: usize,
     status: StatusCode,
-    sent: u64,
-    micros: u128,
+    draft: Draft,
 }
 
-/// What a line needs of a request, taken before its headers are changed.
+/// What a line needs of a request, taken before its headers are changed. It keeps nothing of the request itself: what that was
+/// read into is needed for the next one.
 pub(super) struct Draft {
     started: Instant,
     client: Option<IpAddr>,
     counts: bool,
+    /// The request's line and, from `rest` on, where it came from and by which program; in quotes.
     text: String,
     rest: usize,
 }
@@ -73,10 +83,13 @@ pub(super) struct Draft {
 impl AccessLog {
     /// Starts the writer; it ends, with everything written, when the last `AccessLog` is dropped. The handle tells when.
     pub fn start(path: Box<LogPath>) -> (Self, tokio::task::JoinHandle<()>) {
-        let (lines, queue) = mpsc::channel(QUEUE);
+        let (told, tells) = mpsc::channel(1);
         let dropped = Arc::new(AtomicU64::new(0));
-        let log = Self { lines, dropped: dropped.clone() };
-        (log, tokio::spawn(write_all(queue, Arc::from(path), dropped)))
+        let lane = |_| Arc::new(Lane { texts: Arc::default(), told: told.clone(), dropped: dropped.clone() });
+        let lanes: Arc<[_]> = (0..=lanes::MAX).map(lane).collect();
+        let texts = lanes.iter().map(|lane: &Arc<Lane>| lane.texts.clone()).collect();
+        let writer = tokio::spawn(write_all(tells, texts, Arc::from(path), dropped.clone()));
+        (Self { lanes, dropped }, writer)
     }
 
     /// Lines lost because the disk could not keep up.
@@ -86,9 +99,7 @@ impl AccessLog {
     }
 
     pub(super) fn line(&self, draft: Draft, name: &InstanceName, status: StatusCode) -> Box<Line> {
-        let Draft { started, client, counts, text, rest } = draft;
-        let entry = Entry { name: name.clone(), counts, client, text, rest, status, sent: 0, micros: 0 };
-        Box::new(Line { log: self.clone(), started, sent: 0, entry: Some(entry) })
+        Box::new(Line { lane: self.lanes[lanes::current()].clone(), sent: 0, name: name.clone(), status, draft })
     }
 }
 
@@ -121,40 +132,64 @@ impl Draft {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let Some(mut entry) = self.entry.take() else { return };
-        entry.sent = self.sent;
-        entry.micros = self.started.elapsed().as_micros();
-        if self.log.lines.try_send(entry).is_err() {
-            self.log.dropped.fetch_add(1, Ordering::Relaxed);
+        let mut texts = lock(&self.lane.texts);
+        if texts.len >= QUEUE {
+            self.lane.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let first = texts.len == 0;
+        if first {
+            texts.stamp = stamp(SystemClock.wall());
+        }
+        texts.add(self);
+        drop(texts);
+        if first {
+            // Told already: the writer has not looked yet.
+            let _ = self.lane.told.try_send(());
         }
     }
 }
 
+impl Texts {
+    fn add(&mut self, line: &Line) {
+        if !self.files.contains_key(&line.name) {
+            self.files.insert(line.name.clone(), <[String; 2]>::default());
+        }
+        let Some(text) = self.files.get_mut(&line.name).map(|files| &mut files[usize::from(line.draft.counts)]) else { return };
+        let before = text.len();
+        write_line(text, line, &self.stamp);
+        self.len += text.len() - before;
+    }
+
+    /// Takes what waits.
+    fn take(&mut self) -> HashMap<InstanceName, [String; 2]> {
+        self.len = 0;
+        std::mem::take(&mut self.files)
+    }
+}
+
+fn lock(texts: &Mutex<Texts>) -> MutexGuard<'_, Texts> {
+    texts.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Waits for lines, lets more of them come, and writes them on a thread where the disk holds up nobody.
-async fn write_all(mut queue: mpsc::Receiver<Entry>, path: Arc<LogPath>, dropped: Arc<AtomicU64>) {
-    loop {
-        let mut batch = Vec::new();
-        if queue.recv_many(&mut batch, QUEUE).await == 0 {
-            return;
+async fn write_all(mut tells: mpsc::Receiver<()>, lanes: Vec<Arc<Mutex<Texts>>>, path: Arc<LogPath>, dropped: Arc<AtomicU64>) {
+    let mut more = true;
+    while more {
+        more = tells.recv().await.is_some();
+        if more {
+            tokio::time::sleep(GATHER).await;
         }
-        tokio::time::sleep(GATHER).await;
-        while let Ok(entry) = queue.try_recv() {
-            batch.push(entry);
-        }
+        let batch: Vec<_> = lanes.iter().map(|texts| lock(texts).take()).filter(|files| !files.is_empty()).collect();
         let (path, dropped) = (path.clone(), dropped.clone());
         let _ = tokio::task::spawn_blocking(move || write(batch, &*path, &dropped)).await;
     }
 }
 
-fn write(batch: Vec<Entry>, path: &LogPath, dropped: &AtomicU64) {
-    let time = stamp(SystemClock.wall());
-    let mut texts: HashMap<(InstanceName, bool), String> = HashMap::new();
-    for entry in batch {
-        let line = format_line(&entry, &time);
-        texts.entry((entry.name, entry.counts)).or_default().push_str(&line);
-    }
+fn write(batch: Vec<HashMap<InstanceName, [String; 2]>>, path: &LogPath, dropped: &AtomicU64) {
+    let files = batch.into_iter().flatten().flat_map(|(name, [other, counted])| [(name.clone(), false, other), (name, true, counted)]);
     // Not kept open: an instance may be purged, or its log taken away, while it is quiet.
-    for ((name, counts), text) in texts {
+    for (name, counts, text) in files.filter(|(_, _, text)| !text.is_empty()) {
         let path = path(name.as_str(), counts);
         if let Err(error) = AppendFile::open(&path).and_then(|mut file| file.append(text.as_bytes(), FILE_MAX)) {
             dropped.fetch_add(text.lines().count() as u64, Ordering::Relaxed);
@@ -168,16 +203,18 @@ fn stamp(time: WallTime) -> String {
     jiff::Timestamp::from_millisecond(time.0).map_or_else(|_| "-".to_owned(), |t| t.strftime("%d/%b/%Y:%H:%M:%S +0000").to_string())
 }
 
-fn format_line(entry: &Entry, time: &str) -> String {
-    let mut line = String::with_capacity(256);
-    match entry.client {
-        Some(ip) => _ = write!(line, "{ip}"),
-        None => line.push('-'),
+fn write_line(to: &mut String, line: &Line, time: &str) {
+    let draft = &line.draft;
+    match draft.client {
+        Some(ip) => _ = write!(to, "{ip}"),
+        None => to.push('-'),
     }
-    let (request, rest) = entry.text.split_at(entry.rest);
-    _ = write!(line, " - - [{time}] {request} {} {}{rest}", entry.status.as_u16(), entry.sent);
-    _ = writeln!(line, " {}.{:03}", entry.micros / 1_000_000, entry.micros / 1000 % 1000);
-    line
+    let (request, rest) = draft.text.split_at(draft.rest);
+    for part in [" - - [", time, "] ", request, " ", line.status.as_str()] {
+        to.push_str(part);
+    }
+    let micros = draft.started.elapsed().as_micros();
+    _ = writeln!(to, " {}{rest} {}.{:03}", line.sent, micros / 1_000_000, micros / 1000 % 1000);
 }
 
 /// As nginx does: what would end the field or the line is written as `\xNN`.
@@ -237,13 +274,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_costs_a_line_and_no_time() {
-        let (lines, queue) = mpsc::channel(1);
-        let log = AccessLog { lines, dropped: Arc::default() };
+        let (log, _) = AccessLog::start(Box::new(|_, _| PathBuf::from("/nonexistent/log")));
         let name = InstanceName::parse("shop").unwrap();
-        for _ in 0..3 {
+        lock(&log.lanes[0].texts).len = QUEUE;
+        for _ in 0..2 {
             drop(log.line(Draft::of(&head(b"x"), None, true, Instant::now()), &name, StatusCode::OK));
         }
         assert_eq!(log.dropped(), 2);
-        drop(queue);
     }
 }

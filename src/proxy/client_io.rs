@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep};
 
+use crate::driver::host::gather::Room;
 use crate::driver::upstream::Stall;
 
 /// What every HTTP/2 connection begins with (RFC 9113 section 3.4).
@@ -325,7 +326,10 @@ impl<S: Socket> AsyncWrite for ClientIo<S> {
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
+        let written = match Room::new().gather(bufs) {
+            Some(one) => Pin::new(&mut self.socket).poll_write(cx, one),
+            None => Pin::new(&mut self.socket).poll_write_vectored(cx, bufs),
+        };
         self.wrote(written, cx)
     }
 

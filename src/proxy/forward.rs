@@ -17,7 +17,7 @@ use super::access_log::Draft;
 use super::reply::Reply;
 use super::request::{Asked, Tried, is_safe};
 use super::respond::{self, Failure, WAKE_PATH};
-use super::{Front, Proxy, ProxySettings, headers, live, tunnel};
+use super::{Arrival, Front, Proxy, ProxySettings, headers, live, tunnel};
 use crate::domain::admission::Refusal;
 use crate::domain::lifecycle::Phase;
 use crate::domain::rule::Verdict;
@@ -91,108 +91,128 @@ impl Drop for Noted {
     }
 }
 
-/// One request on its way.
-pub(super) struct Way<'a> {
-    proxy: &'a Proxy,
-    settings: Arc<ProxySettings>,
-    front: Front,
+/// A request, read and made ready to be sent.
+pub(super) struct Begun {
     asked: Asked,
     came: Instant,
     started: Instant,
+    /// How long ago it came, as long as it was not knocked with yet: nearly every request passes at the first knock, and no clock
+    /// is asked for it.
+    ago: Option<Duration>,
+    /// It asks how a wake goes.
+    follows: bool,
+    /// Once more to the next run, and no more: what another edge has tried was sent twice already.
+    repeatable: bool,
+    /// Before the next knock at an awake instance that could not be connected to.
+    pause: Duration,
+    /// `None` while it is being sent.
+    request: Option<Box<Request<SendBody>>>,
+    flag: FaultFlag,
+    draft: Option<Draft>,
+    upgrade: Option<OnUpgrade>,
 }
 
-impl<'a> Way<'a> {
-    /// `times`: when it came, as far as that is known, and when it was begun with.
-    pub(super) fn new(proxy: &'a Proxy, settings: Arc<ProxySettings>, front: Front, asked: Asked, times: (Instant, Instant)) -> Self {
-        let (came, started) = times;
-        Self { proxy, settings, front, asked, came, started }
-    }
-
-    /// Serves the request, one way or another.
-    pub(super) async fn go(mut self, head: Parts, body: Incoming) -> Response<Reply> {
-        if let Some(failure) = self.hopeless(&head, &body) {
-            return self.fail(&failure);
-        }
-        if head.uri.path() == WAKE_PATH {
+impl Begun {
+    /// `at`: when it came, as far as that is known; `started`: when it was begun with.
+    pub(super) fn new(proxy: &Proxy, at: &Arrival<'_>, mut asked: Asked, started: Instant, mut head: Parts, body: Incoming) -> Self {
+        let follows = head.uri.path() == WAKE_PATH;
+        if follows {
             // Whoever follows a wake does not ask for one, nor use the application.
-            self.asked.verdict = Verdict { wake: false, counts: false };
-            if self.is_not_awake().await {
-                return live::report(self.proxy.door.clone(), self.asked.host.clone(), self.settings.wake_timeout);
-            }
+            asked.verdict = Verdict { wake: false, counts: false };
         }
-        self.through(head, body).await
-    }
-
-    /// What can be answered before anything is woken.
-    fn hopeless(&self, head: &Parts, body: &Incoming) -> Option<Failure> {
-        if body.size_hint().lower() > self.settings.max_body {
-            return Some(Failure::TooLarge);
-        }
-        if self.asked.again && !is_safe(&head.method) && self.may_have_been_sent() {
-            return Some(Failure::MaybeSeen);
-        }
-        match self.asked.tried {
-            Tried::TimedOut => Some(Failure::NoAnswer),
-            Tried::MaybeSeen if !is_safe(&head.method) => Some(Failure::MaybeSeen),
-            Tried::MaybeSeen | Tried::Nothing => None,
-        }
-    }
-
-    /// The acc that was asked before, and killed, may have sent it on.
-    fn may_have_been_sent(&self) -> bool {
-        match (&self.proxy.sent, self.asked.id) {
-            (Some(sent), Some(id)) => sent.was_noted(id),
-            _ => true,
-        }
-    }
-
-    async fn is_not_awake(&self) -> bool {
-        match self.proxy.door.peek(&self.asked.host).await {
-            Ok(Phase::Awake) | Err(_) => false,
-            Ok(_) => true,
-        }
-    }
-
-    async fn through(self, mut head: Parts, body: Incoming) -> Response<Reply> {
         // What another acc sends on is in its log already.
-        let log = self.proxy.log.as_ref().filter(|_| self.front == Front::Public);
-        let draft = log.map(|_| Draft::of(&head, self.asked.client, self.asked.verdict.counts, self.started));
-        let upgrade = if self.asked.upgrade { head.extensions.remove::<OnUpgrade>() } else { None };
-        headers::to_instance(self.front, &mut head.headers, &self.asked, self.settings.https);
-        let body = SendBody::new(body, self.settings.max_body, self.settings.body_stall);
+        let log = proxy.log.as_ref().filter(|_| at.front == Front::Public);
+        let draft = log.map(|_| Draft::of(&head, asked.client, asked.verdict.counts, started));
+        let upgrade = if asked.upgrade { head.extensions.remove::<OnUpgrade>() } else { None };
+        headers::to_instance(at.front, &mut head.headers, &asked, at.settings.https);
+        let body = SendBody::new(body, at.settings.max_body, at.settings.body_stall);
         let flag = body.fault();
-        let mut request = Box::new(Request::from_parts(origin_form(head), body));
-        // Once more to the next run, and no more: what another edge has tried was sent twice already.
-        let mut repeatable = self.asked.tried == Tried::Nothing;
-        let mut pause = PAUSE_MIN;
+        let request = Some(Box::new(Request::from_parts(origin_form(head), body)));
+        let repeatable = asked.tried == Tried::Nothing;
+        let came = at.came.unwrap_or(started);
+        let ago = Some(started.saturating_duration_since(came));
+        Self { asked, came, started, ago, follows, repeatable, pause: PAUSE_MIN, request, flag, draft, upgrade }
+    }
+}
+
+/// What can be answered before anything is woken.
+pub(super) fn hopeless(proxy: &Proxy, settings: &ProxySettings, asked: &Asked, head: &Parts, body: &Incoming) -> Option<Failure> {
+    if body.size_hint().lower() > settings.max_body {
+        return Some(Failure::TooLarge);
+    }
+    // The acc that was asked before, and killed, may have sent it on.
+    let may_have_been_sent = || match (&proxy.sent, asked.id) {
+        (Some(sent), Some(id)) => sent.was_noted(id),
+        _ => true,
+    };
+    if asked.again && !is_safe(&head.method) && may_have_been_sent() {
+        return Some(Failure::MaybeSeen);
+    }
+    match asked.tried {
+        Tried::TimedOut => Some(Failure::NoAnswer),
+        Tried::MaybeSeen if !is_safe(&head.method) => Some(Failure::MaybeSeen),
+        Tried::MaybeSeen | Tried::Nothing => None,
+    }
+}
+
+/// One request on its way.
+pub(super) struct Way<'a> {
+    pub(super) proxy: &'a Proxy,
+    pub(super) settings: &'a ProxySettings,
+    pub(super) begun: &'a mut Begun,
+}
+
+impl Way<'_> {
+    /// Serves the request, one way or another.
+    pub(super) async fn go(mut self) -> Response<Reply> {
+        if self.begun.follows && self.is_not_awake().await {
+            return live::report(self.proxy.door.clone(), self.begun.asked.host.clone(), self.settings.wake_timeout);
+        }
         loop {
             let mut pass = match self.enter().await {
                 Entry::Pass(pass) => pass,
                 Entry::Page(name) => return respond::waiting(&self.proxy.pages, &name),
                 Entry::No(failure) => return self.fail(&failure),
             };
-            let run = pass.gate().run;
-            match self.send(&mut *pass, request, &flag).await {
-                Sent::Answer(response) => return self.answer(response, pass, draft, upgrade),
-                Sent::Broke(Some(same)) if repeatable => {
-                    drop(pass);
-                    if !self.has_died(run).await {
-                        return self.fail(&Failure::Broke);
-                    }
-                    (request, repeatable) = (same, false);
-                    continue;
+            let sent = self.send(&mut *pass).await;
+            if let Sent::Answer(response) = sent {
+                return self.answer(response, pass);
+            }
+            // Rare, and on the heap: else every request would have room for it.
+            if let Some(failure) = Box::pin(self.may_go_on(sent, pass)).await {
+                return self.fail(&failure);
+            }
+        }
+    }
+
+    /// Makes ready to send it once more, or says why not.
+    async fn may_go_on(&mut self, sent: Sent, pass: Box<dyn Pass>) -> Option<Failure> {
+        let run = pass.gate().run;
+        // Given back first: with the pass held, the service would take the instance for one in use.
+        drop(pass);
+        match sent {
+            Sent::Broke(Some(same)) if self.begun.repeatable && self.has_died(run).await => {
+                (self.begun.request, self.begun.repeatable) = (Some(same), false);
+                None
+            }
+            Sent::Answer(_) | Sent::Broke(_) => Some(Failure::Broke),
+            Sent::No(failure) => Some(failure),
+            Sent::Again(same) => {
+                self.begun.request = Some(same);
+                if self.begun.started.elapsed() >= self.settings.wake_timeout {
+                    return Some(Failure::Unreachable);
                 }
-                Sent::Broke(_) => return self.fail(&Failure::Broke),
-                Sent::No(failure) => return self.fail(&failure),
-                Sent::Again(same) => request = same,
+                tokio::time::sleep(self.begun.pause).await;
+                self.begun.pause = (self.begun.pause * 2).min(PAUSE_MAX);
+                None
             }
-            // Given back first: with the pass held, the service would take the instance for one in use.
-            drop(pass);
-            if self.started.elapsed() >= self.settings.wake_timeout {
-                return self.fail(&Failure::Unreachable);
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    async fn is_not_awake(&self) -> bool {
+        match self.proxy.door.peek(&self.begun.asked.host).await {
+            Ok(Phase::Awake) | Err(_) => false,
+            Ok(_) => true,
         }
     }
 
@@ -201,7 +221,7 @@ impl<'a> Way<'a> {
         let looked = timeout(DEATH_KNOWN, async {
             // Knocking as a look would: it wakes nobody and does not count as use.
             let look = Verdict { wake: false, counts: false };
-            while let Ok(Knock::Open(pass)) = self.proxy.door.knock(&self.asked.host, look).await {
+            while let Ok(Knock::Open(pass)) = self.proxy.door.knock(&self.begun.asked.host, look).await {
                 if pass.gate().run != run {
                     return;
                 }
@@ -213,57 +233,58 @@ impl<'a> Way<'a> {
     }
 
     /// Knocks, and waits if it must.
-    async fn enter(&self) -> Entry {
-        let mut waiting = match self.proxy.door.knock_late(&self.asked.host, self.asked.verdict, self.came.elapsed()).await {
+    async fn enter(&mut self) -> Entry {
+        let ago = self.begun.ago.take().unwrap_or_else(|| self.begun.came.elapsed());
+        let mut waiting = match self.proxy.door.knock_late(&self.begun.asked.host, self.begun.asked.verdict, ago).await {
             Ok(Knock::Open(pass)) => return Entry::Pass(pass),
             Ok(Knock::Wait(waiting)) => waiting,
             Err(refusal) => return Entry::No(Failure::Refused(refusal)),
         };
-        let page_at = self.started + self.settings.page_after;
-        let last = self.started + self.settings.wake_timeout + MARGIN;
-        let until = if self.asked.navigation { page_at.min(last) } else { last };
+        let page_at = self.begun.started + self.settings.page_after;
+        let last = self.begun.started + self.settings.wake_timeout + MARGIN;
+        let until = if self.begun.asked.navigation { page_at.min(last) } else { last };
         match timeout_at(until, waiting.pass()).await {
             Ok(Ok(pass)) => Entry::Pass(pass),
             Ok(Err(refusal)) => Entry::No(Failure::Refused(refusal)),
-            Err(_) if self.asked.navigation => Entry::Page(waiting.name()),
+            Err(_) if self.begun.asked.navigation => Entry::Page(waiting.name()),
             Err(_) => Entry::No(Failure::Refused(Refusal::TooSlow)),
         }
     }
 
     /// Sends it; what must not be sent twice is noted first.
-    async fn send(&self, pass: &mut dyn Pass, request: Box<Request<SendBody>>, flag: &FaultFlag) -> Sent {
-        let noted = match (&self.proxy.sent, self.asked.id) {
+    async fn send(&mut self, pass: &mut dyn Pass) -> Sent {
+        let Some(request) = self.begun.request.take() else { return Sent::No(Failure::Broke) };
+        let noted = match (&self.proxy.sent, self.begun.asked.id) {
             (Some(sent), Some(id)) if !is_safe(request.method()) => Noted::note(sent, id),
             _ => Ok(None),
         };
-        match noted {
-            Ok(noted) => {
-                let outcome = self.send_once(pass, request, flag).await;
-                if let (Sent::Again(_), Some(noted)) = (&outcome, noted) {
-                    noted.unseen();
-                }
-                outcome
-            }
+        let noted = match noted {
+            Ok(noted) => noted,
             Err(error) => {
                 // Then it is not served rather than perhaps served twice.
                 tracing::warn!(%error, "could not note that a request is sent");
-                Sent::No(Failure::Unreachable)
+                return Sent::No(Failure::Unreachable);
             }
-        }
-    }
-
-    async fn send_once(&self, pass: &mut dyn Pass, request: Box<Request<SendBody>>, flag: &FaultFlag) -> Sent {
-        let answer = match pass.connection() {
+        };
+        let sent = match pass.connection() {
             Some(made) => Box::pin(self.proxy.upstreams.request_over(made, pass.gate(), request)).await,
             None => self.proxy.upstreams.request(pass.gate(), request).await,
         };
-        match answer {
+        let outcome = self.outcome(pass, sent);
+        if let (Sent::Again(_), Some(noted)) = (&outcome, noted) {
+            noted.unseen();
+        }
+        outcome
+    }
+
+    fn outcome(&self, pass: &dyn Pass, outcome: Result<Response<ReceiveBody>, UpstreamError>) -> Sent {
+        match outcome {
             Ok(response) => Sent::Answer(response),
             Err(UpstreamError::Connect { request, source }) => {
                 tracing::debug!(instance = %pass.gate().name, error = %source, "no connection to an awake instance");
                 Sent::Again(request)
             }
-            Err(UpstreamError::Broken { source, again, .. }) => match flag.get() {
+            Err(UpstreamError::Broken { source, again, .. }) => match self.begun.flag.get() {
                 Some(BodyFault::TooLarge) => Sent::No(Failure::TooLarge),
                 Some(BodyFault::Stalled) => Sent::No(Failure::BodyStalled),
                 Some(BodyFault::Client) => Sent::No(Failure::Malformed("the request's body is broken")),
@@ -275,30 +296,24 @@ impl<'a> Way<'a> {
         }
     }
 
-    fn answer(
-        &self,
-        response: Response<ReceiveBody>,
-        pass: Box<dyn Pass>,
-        draft: Option<Draft>,
-        upgrade: Option<OnUpgrade>,
-    ) -> Response<Reply> {
+    fn answer(&mut self, response: Response<ReceiveBody>, pass: Box<dyn Pass>) -> Response<Reply> {
         let (mut head, body) = response.into_parts();
-        let line = match (&self.proxy.log, draft) {
+        let line = match (&self.proxy.log, self.begun.draft.take()) {
             (Some(log), Some(draft)) => Some(log.line(draft, &pass.gate().name, head.status)),
             _ => None,
         };
         let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
         headers::to_client(&mut head.headers, switching);
         head.version = Version::HTTP_11;
-        match (switching, upgrade) {
+        match (switching, self.begun.upgrade.take()) {
             (false, _) => Response::from_parts(head, Reply::forwarded(body, pass, line)),
             (true, Some(client)) => {
                 let silence = self.settings.silent.map(|limit| tunnel::Silence {
                     limit,
                     door: self.proxy.door.clone(),
                     upstreams: self.proxy.upstreams.clone(),
-                    host: self.asked.host.clone(),
-                    verdict: self.asked.verdict,
+                    host: self.begun.asked.host.clone(),
+                    verdict: self.begun.asked.verdict,
                 });
                 let use_of = tunnel::Use::new(pass, silence);
                 self.proxy.tunnels.spawn(tunnel::carry(client, body, use_of, line, self.proxy.cut.clone()));
@@ -310,7 +325,7 @@ impl<'a> Way<'a> {
     }
 
     fn fail(&self, failure: &Failure) -> Response<Reply> {
-        let reader = respond::Reader { navigation: self.asked.navigation, host: self.asked.host.as_str() };
+        let reader = respond::Reader { navigation: self.begun.asked.navigation, host: self.begun.asked.host.as_str() };
         respond::failure(&self.proxy.pages, reader, failure)
     }
 }

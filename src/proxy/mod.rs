@@ -28,12 +28,12 @@ mod tests;
 mod tunnel;
 
 use std::net::IpAddr;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::{Method, Request, Response, Version};
+use hyper::{Method, Request, Response};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -45,6 +45,7 @@ use crate::render::pages::Pages;
 use crate::service::door::Door;
 
 use access_log::AccessLog;
+use forward::Begun;
 use reply::Reply;
 use request::HostFault;
 use respond::Failure;
@@ -103,6 +104,8 @@ pub struct Proxy {
     door: Arc<dyn Door>,
     upstreams: Arc<Upstreams>,
     settings: RwLock<Arc<ProxySettings>>,
+    /// How often they were replaced.
+    reloads: AtomicU64,
     pages: Pages,
     log: Option<AccessLog>,
     /// Behind nginx: what was sent on and must not be sent again.
@@ -124,6 +127,7 @@ impl Proxy {
             door,
             upstreams,
             settings,
+            reloads: AtomicU64::new(0),
             pages,
             log,
             sent: None,
@@ -143,25 +147,55 @@ impl Proxy {
     /// Puts new settings in force for the requests that come from now on.
     pub fn reload(&self, settings: ProxySettings) {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        self.reloads.fetch_add(1, Ordering::Release);
     }
 
-    fn settings(&self) -> Arc<ProxySettings> {
-        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Serves one request that came in at `front` from `peer`; `came`: when the connection that brought it did. It always
-    /// has an answer.
-    pub async fn handle(&self, front: Front, peer: Option<IpAddr>, request: Request<Incoming>, came: Option<Instant>) -> Response<Reply> {
+    /// Reads a request that came in at `front` from `peer` and makes it ready to be sent on; `came`: when the connection that
+    /// brought it did. An answer: there is nothing to send.
+    pub(in crate::proxy) fn begin(&self, at: Arrival<'_>, request: Request<Incoming>) -> Result<Begun, Box<Response<Reply>>> {
         let started = Instant::now();
-        let settings = self.settings();
         let (head, body) = request.into_parts();
-        let bodiless = head.method == Method::HEAD && head.version == Version::HTTP_2;
-        let response = match read(front, peer, &head, &settings) {
-            Ok(asked) => forward::Way::new(self, settings, front, asked, (came.unwrap_or(started), started)).go(head, body).await,
-            Err(failure) => respond::failure(&self.pages, respond::Reader { navigation: false, host: "" }, &failure),
+        let (asked, failure) = match read(at.front, at.peer, &head, at.settings) {
+            Ok(asked) => match forward::hopeless(self, at.settings, &asked, &head, &body) {
+                None => return Ok(Begun::new(self, &at, asked, started, head, body)),
+                Some(failure) => (Some(asked), failure),
+            },
+            Err(failure) => (None, failure),
         };
-        // On HTTP/1 hyper leaves the body out by itself, and keeps its length.
-        if bodiless { response.map(|_| Reply::empty()) } else { response }
+        let host = asked.as_ref().map_or("", |asked| asked.host.as_str());
+        let reader = respond::Reader { navigation: asked.as_ref().is_some_and(|asked| asked.navigation), host };
+        Err(Box::new(respond::failure(&self.pages, reader, &failure)))
+    }
+}
+
+/// How a request came in.
+pub(in crate::proxy) struct Arrival<'a> {
+    front: Front,
+    peer: Option<IpAddr>,
+    /// When the connection that brought it came, if it is the first of it.
+    came: Option<Instant>,
+    settings: &'a ProxySettings,
+}
+
+/// The settings as a connection knows them. The count of those who use them is shared by all lanes, and two processors that
+/// write the same count hold each other up: so a request does not take part in it, its connection does.
+#[derive(Clone)]
+pub(in crate::proxy) struct Known {
+    settings: Arc<ProxySettings>,
+    reloads: u64,
+}
+
+impl Known {
+    pub(in crate::proxy) fn of(proxy: &Proxy) -> Self {
+        // The number first: settings that come in between are seen as new once more.
+        let reloads = proxy.reloads.load(Ordering::Acquire);
+        let settings = proxy.settings.read().unwrap_or_else(PoisonError::into_inner).clone();
+        Self { settings, reloads }
+    }
+
+    /// Are they in force?
+    pub(in crate::proxy) fn is_current(&self, proxy: &Proxy) -> bool {
+        self.reloads == proxy.reloads.load(Ordering::Acquire)
     }
 }
 

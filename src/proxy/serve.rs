@@ -8,6 +8,7 @@
 //!
 //! It never reads a request without a time limit on its head, and it never ends by itself.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
@@ -23,7 +24,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
@@ -33,9 +34,10 @@ use tokio_util::task::TaskTracker;
 
 use super::client_io::{Busy, ClientIo, Limits, Socket, Speaks, Use};
 use super::flag::Flag;
+use super::forward::{Begun, Way};
 use super::listen::{Client, Listener};
 use super::reply::Reply;
-use super::{Front, Proxy};
+use super::{Arrival, Front, Known, Proxy};
 use crate::driver::host::lanes::Lanes;
 use crate::driver::host::memory;
 
@@ -302,13 +304,18 @@ impl Server {
         Ok(None)
     }
 
-    /// What many connections needed before they rested goes back to the host. Never resolves.
+    /// What many connections needed before they rested goes back to the host, the parts of the program included that no resting
+    /// connection needs. Never resolves.
     async fn give_back<T>(&self) -> T {
         loop {
             self.tidy.notified().await;
             tokio::time::sleep(GATHER).await;
             self.rested.store(0, Ordering::Relaxed);
-            let _ = tokio::task::spawn_blocking(memory::give_back).await;
+            let give_back = || {
+                memory::give_back();
+                memory::let_go_of_program();
+            };
+            let _ = tokio::task::spawn_blocking(give_back).await;
             tokio::time::sleep(GIVE_BACK_EVERY).await;
         }
     }
@@ -351,24 +358,31 @@ impl Server {
         used: &Arc<Use>,
         speaks: Speaks,
     ) -> impl HttpService<Incoming, ResBody = Reply, Error = Infallible, Future: Send + 'static> + use<> {
-        let (server, used) = (self.clone(), used.clone());
+        let known = Known::of(&self.proxy);
+        let carried = RefCell::new(Arc::new(Carried { server: self.clone(), who, used: used.clone(), known }));
         let first = AtomicBool::new(accepted.is_some());
         service_fn(move |request: Request<Incoming>| {
-            let busy = Busy::new(&used);
-            let server = server.clone();
+            let carried = Carried::current(&carried);
+            let busy = Busy::new(&carried.used);
             // The first request of a connection came with it.
             let came = if first.swap(false, Ordering::Relaxed) { accepted } else { None };
+            // On HTTP/1 hyper leaves the body out by itself, and keeps its length.
+            let bodiless = speaks == Speaks::Http2 && request.method() == Method::HEAD;
+            let mut begun = carried.begin(request, came);
             // On the heap: hyper moves this about several times, and keeps the space for one as long as the connection lasts.
             Box::pin(async move {
-                let mut response: Response<Reply> = server.proxy.handle(who.front, who.peer, request, came).await;
+                let mut response = match &mut begun {
+                    Ok(begun) => carried.answer(begun).await,
+                    Err(answer) => std::mem::replace(&mut **answer, Response::new(Reply::empty())),
+                };
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     busy.for_good();
                     return Ok(response);
                 }
-                if speaks == Speaks::Http1 && server.handed_over.is_raised() {
+                if speaks == Speaks::Http1 && carried.server.handed_over.is_raised() {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                Ok::<_, Infallible>(response.map(|reply| reply.keep(busy)))
+                Ok::<_, Infallible>(response.map(|reply| if bodiless { Reply::empty() } else { reply }.keep(busy)))
             })
         })
     }
@@ -394,6 +408,37 @@ impl Server {
         }
         wind_up(connection.as_mut());
         connection.await
+    }
+}
+
+/// What the requests of a connection need. One count for all of it: those of its parts are shared by all lanes, and processors
+/// that write the same count hold each other up.
+struct Carried {
+    server: Arc<Server>,
+    who: Who,
+    used: Arc<Use>,
+    known: Known,
+}
+
+impl Carried {
+    /// With the settings that are in force now.
+    fn current(carried: &RefCell<Arc<Self>>) -> Arc<Self> {
+        let mut last = carried.borrow_mut();
+        let proxy = &last.server.proxy;
+        if !last.known.is_current(proxy) {
+            let known = Known::of(proxy);
+            *last = Arc::new(Self { server: last.server.clone(), who: last.who, used: last.used.clone(), known });
+        }
+        last.clone()
+    }
+
+    fn begin(&self, request: Request<Incoming>, came: Option<Instant>) -> Result<Begun, Box<Response<Reply>>> {
+        let Who { front, peer } = self.who;
+        self.server.proxy.begin(Arrival { front, peer, came, settings: &self.known.settings }, request)
+    }
+
+    fn answer<'a>(&'a self, begun: &'a mut Begun) -> impl Future<Output = Response<Reply>> + use<'a> {
+        Way { proxy: &self.server.proxy, settings: &self.known.settings, begun }.go()
     }
 }
 

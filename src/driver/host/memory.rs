@@ -5,7 +5,7 @@
 
 /// Freed memory that is worth the look through all arenas, in bytes. Below it is kept for the next request.
 #[cfg(target_env = "gnu")]
-const WORTH: usize = 2 * 1024 * 1024;
+const WORTH: usize = 512 * 1024;
 
 /// Gives it back if there is much of it. Takes some milliseconds then, in which other threads may wait for memory.
 #[cfg(target_env = "gnu")]
@@ -23,9 +23,10 @@ pub fn give_back() {
 #[cfg(not(target_env = "gnu"))]
 pub fn give_back() {}
 
-/// Lets go of the program's code and constants. What is needed comes back by a fault, from the page cache and not from the disk,
-/// 64 KiB at a time; what was needed once (command line, settings, templates, migrations) does not, and the host may use its
-/// memory for something else. Once, after the start: it costs the next request a tenth of a millisecond.
+/// Lets go of the code and constants of the program and its libraries. What is needed comes back by a fault, from the page cache
+/// and not from the disk, 64 KiB at a time; what was needed once (command line, settings, templates, migrations) does not, and
+/// the host may use its memory for something else. After the start, and when many connections have come to rest: it costs the
+/// next request a tenth of a millisecond.
 pub fn let_go_of_program() {
     #[expect(unsafe_code, reason = "a question to the dynamic linker")]
     // SAFETY: the function given is called only within this call, and takes no pointer of ours.
@@ -34,7 +35,7 @@ pub fn let_go_of_program() {
     }
 }
 
-/// Called for each loaded object; the first is the program itself, and anything but 0 ends it.
+/// Called for each loaded object, the program itself first; anything but 0 would end it.
 #[expect(unsafe_code, reason = "called by the C library")]
 unsafe extern "C" fn let_go(object: *mut libc::dl_phdr_info, _: usize, _: *mut libc::c_void) -> libc::c_int {
     // SAFETY: the linker gives a valid object, whose table has as many entries as it says. A number is asked for.
@@ -43,7 +44,7 @@ unsafe extern "C" fn let_go(object: *mut libc::dl_phdr_info, _: usize, _: *mut l
         let segments = std::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into());
         (object.dlpi_addr, segments, libc::sysconf(libc::_SC_PAGESIZE))
     };
-    let Some(page) = u64::try_from(page).ok().filter(|page| *page > 0) else { return 1 };
+    let Some(page) = u64::try_from(page).ok().filter(|page| *page > 0) else { return 0 };
     // Never what can be written: there the pages are no longer those of the file, also where they have become read-only since.
     for segment in segments.iter().filter(|s| s.p_type == libc::PT_LOAD && s.p_flags & libc::PF_W == 0) {
         let first = (base + segment.p_vaddr) / page * page;
@@ -53,7 +54,7 @@ unsafe extern "C" fn let_go(object: *mut libc::dl_phdr_info, _: usize, _: *mut l
             libc::madvise(first as *mut libc::c_void, (end - first) as usize, libc::MADV_DONTNEED);
         }
     }
-    1
+    0
 }
 
 #[cfg(test)]

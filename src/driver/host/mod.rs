@@ -5,6 +5,7 @@ pub mod clock;
 pub mod command;
 pub mod fault;
 pub mod fs;
+pub mod gather;
 pub mod handover;
 pub mod lanes;
 pub mod listen;

@@ -51,10 +51,14 @@ impl FaultFlag {
     }
 }
 
-/// A client's body on its way to an instance: bounded in length, and in the time between two pieces.
+/// A client's body on its way to an instance: bounded in length, and in the time between two pieces. `None` when there is no
+/// body: a request is moved about several times on its way, and most have none.
 #[derive(Debug)]
-pub struct SendBody {
-    incoming: Option<Incoming>,
+pub struct SendBody(Option<Box<Sending>>);
+
+#[derive(Debug)]
+struct Sending {
+    incoming: Incoming,
     left: u64,
     stall: Stall,
     flag: FaultFlag,
@@ -64,7 +68,7 @@ impl SendBody {
     /// No body.
     #[must_use]
     pub fn empty() -> Self {
-        Self { incoming: None, left: 0, stall: Stall::new(Duration::MAX), flag: FaultFlag::default() }
+        Self(None)
     }
 
     /// The body of a client: at most `max` bytes, at most `patience` between two pieces.
@@ -74,13 +78,13 @@ impl SendBody {
             return Self::empty();
         }
         let flag = FaultFlag(Some(Arc::new(AtomicU8::new(0))));
-        Self { incoming: Some(incoming), left: max, stall: Stall::new(patience), flag }
+        Self(Some(Box::new(Sending { incoming, left: max, stall: Stall::new(patience), flag })))
     }
 
     /// Tells later why the body was cut.
     #[must_use]
     pub fn fault(&self) -> FaultFlag {
-        self.flag.clone()
+        self.0.as_ref().map(|sending| sending.flag.clone()).unwrap_or_default()
     }
 }
 
@@ -89,9 +93,8 @@ impl Body for SendBody {
     type Error = io::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        let this = &mut *self;
-        let Some(incoming) = this.incoming.as_mut() else { return Poll::Ready(None) };
-        let frame = match Pin::new(incoming).poll_frame(cx) {
+        let Some(this) = self.0.as_mut() else { return Poll::Ready(None) };
+        let frame = match Pin::new(&mut this.incoming).poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 ready!(this.stall.poll_waited(cx));
@@ -116,11 +119,11 @@ impl Body for SendBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+        self.0.as_ref().is_none_or(|sending| sending.incoming.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |sending| sending.incoming.size_hint())
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use super::{Pool, ReceiveBody, SendBody};
 use crate::domain::instance::Listen;
-use crate::driver::host::peer;
+use crate::driver::host::{gather::Room, peer};
 
 /// A connect to a socket on this host is answered at once; longer than this means a full backlog or a stopped process.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -89,23 +89,23 @@ impl Link {
     /// Sends one request and waits for the head of the answer.
     pub(super) async fn send(mut self: Box<Self>, req: Box<Request<SendBody>>) -> Result<Response<ReceiveBody>, SendFault> {
         let mut answer = pin!(self.sender.try_send_request(*req));
-        let answer = poll_fn(|cx| {
+        let (answer, ended) = poll_fn(|cx| {
             // The connection first: it does what the answer waits for.
             self.drive(cx);
-            let polled = answer.as_mut().poll(cx);
+            let mut polled = answer.as_mut().poll(cx);
             if polled.is_pending() && self.done {
                 // It had ended before hyper took the request out of its queue: only the queue's end gives it back.
                 self.conn = None;
-                return answer.as_mut().poll(cx);
+                polled = answer.as_mut().poll(cx);
             }
-            polled
+            polled.map(|answer| {
+                let ended = answer.as_ref().is_ok_and(|response| self.ended(cx, response));
+                (answer, ended)
+            })
         })
         .await;
         match answer {
-            Ok(response) => {
-                let ended = poll_fn(|cx| Poll::Ready(self.ended(cx, &response))).await;
-                Ok(self.wrap(response, ended))
-            }
+            Ok(response) => Ok(self.wrap(response, ended)),
             Err(mut fault) => Err(match fault.take_message() {
                 Some(request) => SendFault::Unsent(Box::new(request)),
                 None => SendFault::Lost(fault.into_error()),
@@ -234,6 +234,9 @@ impl AsyncWrite for Io {
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if let Some(one) = Room::new().gather(bufs) {
+            return self.poll_write(cx, one);
+        }
         match &mut self.stream {
             Stream::Unix(s) => Pin::new(s).poll_write_vectored(cx, bufs),
             Stream::Tcp(s) => Pin::new(s).poll_write_vectored(cx, bufs),

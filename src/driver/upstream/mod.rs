@@ -144,11 +144,12 @@ impl Upstreams {
         let mut req = req;
         if self.shared.pooling.load(Ordering::Acquire) {
             let pool = self.pool(gate);
-            match Self::over_parked(&pool, req).await {
+            let (unsent, copy) = match Self::over_parked(&pool, req).await {
                 Ok(done) => return done,
-                // Rare, and too large to be part of every request.
-                Err((unsent, copy)) => return Box::pin(self.over_fresh(gate, Some(pool), unsent, copy)).await,
-            }
+                Err(unsent) => unsent,
+            };
+            // Rare, and too large to be part of every request.
+            return Box::pin(self.over_fresh(gate, Some(pool), unsent, copy)).await;
         }
         only_request(&mut req);
         Box::pin(self.over_fresh(gate, None, req, None)).await
