@@ -18,9 +18,10 @@ use super::Front;
 /// A silent client is asked for a sign of life after this long.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// A socket to accept from, and who speaks there. Made inside a tokio runtime.
+/// A socket to accept from, and who speaks there. The runtime in which it is first accepted from is the one that is woken.
 pub struct Listener {
-    socket: AsyncFd<OwnedFd>,
+    socket: OwnedFd,
+    watched: Option<AsyncFd<OwnedFd>>,
     is_tcp: bool,
     pub(super) front: Front,
 }
@@ -35,30 +36,34 @@ impl Listener {
     /// A TCP listener made by `driver::host::listen::tcp` or handed over by systemd.
     ///
     /// # Errors
-    /// It cannot be made non-blocking or watched.
+    /// It cannot be made non-blocking.
     pub fn from_tcp(listener: std::net::TcpListener, front: Front) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         // Linux hands both on to every accepted connection. The second ends the streams of clients that lost their power.
         let socket = SockRef::from(&listener);
         socket.set_tcp_nodelay(true)?;
         socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4))?;
-        Ok(Self { socket: watched(listener.into())?, is_tcp: true, front })
+        Ok(Self { socket: listener.into(), watched: None, is_tcp: true, front })
     }
 
     /// A unix listener made by `driver::host::listen::unix` or handed over by systemd.
     ///
     /// # Errors
-    /// It cannot be made non-blocking or watched.
+    /// It cannot be made non-blocking.
     pub fn from_unix(listener: UnixListener, front: Front) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        Ok(Self { socket: watched(listener.into())?, is_tcp: false, front })
+        Ok(Self { socket: listener.into(), watched: None, is_tcp: false, front })
     }
 
     /// The next client. Dropping the future loses none.
-    pub(super) async fn accept(&self) -> io::Result<Client> {
+    pub(super) async fn accept(&mut self) -> io::Result<Client> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = match &mut self.watched {
+            Some(watched) => watched,
+            none => none.insert(watched(self.socket.try_clone()?)?),
+        };
         let (fd, peer) = loop {
-            let mut ready = self.socket.readable().await?;
+            let mut ready = socket.readable().await?;
             if let Ok(accepted) = ready.try_io(|socket| Ok(acceptfrom_with(socket, flags)?)) {
                 break accepted?;
             }

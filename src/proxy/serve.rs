@@ -155,7 +155,13 @@ impl Server {
     async fn serve(self: &Arc<Self>, listeners: Vec<Listener>, grace: Duration) -> ServeReport {
         let acceptors = TaskTracker::new();
         for listener in listeners {
-            acceptors.spawn(self.clone().accept_all(listener));
+            // On a lane: a client that comes alone, as the one who wakes a sleeper does, is served by the thread that its connection
+            // has woken, and no other need be woken.
+            let accepting = self.clone().accept_all(listener);
+            match self.lanes.first() {
+                Some(lane) => drop(acceptors.spawn_on(accepting, lane)),
+                None => drop(acceptors.spawn(accepting)),
+            }
         }
         acceptors.close();
         acceptors.wait().await;
@@ -181,7 +187,7 @@ impl Server {
         ServeReport { accepted: self.accepted.load(Ordering::Relaxed), cut }
     }
 
-    async fn accept_all(self: Arc<Self>, listener: Listener) {
+    async fn accept_all(self: Arc<Self>, mut listener: Listener) {
         let mut back_off = BACK_OFF.0;
         let mut late = pin!(stopped_for(&self.stop, LAST_WORD));
         loop {

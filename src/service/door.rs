@@ -47,6 +47,12 @@ pub trait Waiting: Send {
 /// Lets requests through. Implemented by the service; by a fake in the proxy's tests.
 #[async_trait]
 pub trait Door: Send + Sync {
+    /// A pass to an instance that is awake: for nearly every request, so without a future of its own. `None`: knock.
+    fn pass_now(&self, host: &HostName, verdict: Verdict) -> Option<Box<dyn Pass>> {
+        let _ = (host, verdict);
+        None
+    }
+
     /// Asks for a pass to the instance of this host; wakes it when the verdict allows.
     async fn knock(&self, host: &HostName, verdict: Verdict) -> Result<Knock, Refusal>;
 

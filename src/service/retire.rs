@@ -39,7 +39,7 @@ pub(super) fn onward(world: &World, name: InstanceName) -> Box<dyn Pass> {
 /// Gives up the say: returns when no task of an instance acts any more and what is only in memory has been written down. The
 /// owner's lock may be let go of then, and not before.
 pub async fn retire(world: &Arc<World>) {
-    world.retired.cancel();
+    world.set_retired();
     world.hands.close();
     if tokio::time::timeout(PATIENCE, world.hands.wait()).await.is_err() {
         warn!("the supervisor is slow: {} starts or stops go on while another acc takes over", world.hands.len());

@@ -68,6 +68,8 @@ pub struct World {
     pub(super) monitor: AsyncMutex<()>,
     /// Another acc has the say, see `retire`.
     pub(super) retired: CancellationToken,
+    /// The same: to ask a token takes a lock that all lanes share.
+    has_retired: AtomicBool,
     /// The tasks that act on instances.
     pub(super) hands: TaskTracker,
     /// Where tasks of instances live, whoever wakes them: a start may block for a moment, and must not hold up clients that share
@@ -103,6 +105,7 @@ impl World {
             registry: Registry::default(),
             monitor: AsyncMutex::new(()),
             retired: CancellationToken::new(),
+            has_retired: AtomicBool::new(false),
             hands: TaskTracker::new(),
             home: Handle::try_current().ok(),
             reconfigured: Notify::new(),
@@ -138,6 +141,17 @@ impl World {
     /// Resolves when other settings were put in force. For one task.
     pub async fn reconfigured(&self) {
         self.reconfigured.notified().await;
+    }
+
+    /// Another acc has the say from now on.
+    pub(super) fn set_retired(&self) {
+        self.has_retired.store(true, Ordering::SeqCst);
+        self.retired.cancel();
+    }
+
+    /// Has another acc the say?
+    pub(super) fn has_retired(&self) -> bool {
+        self.has_retired.load(Ordering::SeqCst)
     }
 
     /// No wake from now on.

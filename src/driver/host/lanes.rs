@@ -76,10 +76,17 @@ impl Lanes {
         Ok(made)
     }
 
-    /// Has the lane that carries least carry this too, to its end. `begin` is called at once, on this thread and in the runtime of
+    /// The runtime of one lane, for what brings others their work.
+    #[must_use]
+    pub fn first(&self) -> Option<&Handle> {
+        self.lanes.first().map(|lane| &lane.runtime)
+    }
+
+    /// Has the lane that carries least carry this too, to its end; of several this one, if it is one of them. `begin` is called at once, on this thread and in the runtime of
     /// the lane: sockets and timers that it makes are the lane's.
     pub fn carry<F: Future<Output = ()> + Send + 'static>(&self, begin: impl FnOnce() -> F) {
-        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        let own = current().checked_sub(1).filter(|own| *own < self.lanes.len());
+        let first = own.unwrap_or_else(|| self.next.fetch_add(1, Ordering::Relaxed));
         let all = (0..self.lanes.len()).map(|n| &self.lanes[(first + n) % self.lanes.len()]);
         let Some(lane) = all.min_by_key(|lane| lane.carried.load(Ordering::Relaxed)) else {
             return drop(tokio::spawn(begin()));
