@@ -1,4 +1,4 @@
-//! Who listens on the unix socket that was just connected to.
+//! Connecting to a unix socket, and who listens on the one that was just connected to.
 //!
 //! acc may be root and an instance's socket lies in a folder of the instance's user, who could put a link there to a socket of
 //! root's (supervisord's, acc's own): what acc sends would then be obeyed. The kernel tells who called `listen`
@@ -6,8 +6,23 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use rustix::net::sockopt::socket_peercred;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+/// Connects to a unix socket, or says at once why not: the kernel makes the connection, or a full queue refuses it (as
+/// `WouldBlock`), while this waits. The runtime would ask its reactor once more whether it is there, which costs a thread's turn.
+/// The connection is non-blocking; who listens there is for [`check`] to say.
+///
+/// # Errors
+/// Those of connect(2).
+pub fn connect(path: &Path) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(socket.into())
+}
 
 /// Fails unless the listener runs as `owner`; `None`: instances run as acc itself, and nobody has to be told apart.
 pub fn check(stream: &impl AsFd, owner: Option<u32>) -> io::Result<()> {
@@ -21,8 +36,6 @@ pub fn check(stream: &impl AsFd, owner: Option<u32>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::UnixStream;
-
     use super::*;
 
     #[tokio::test]
@@ -32,7 +45,7 @@ mod tests {
         let _listener = tokio::net::UnixListener::bind(&path).unwrap();
         let link = dir.path().join("l");
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        let stream = UnixStream::connect(&link).await.unwrap();
+        let stream = connect(&link).unwrap();
         let me = nix::unistd::geteuid().as_raw();
         assert!(check(&stream, Some(me)).is_ok() && check(&stream, None).is_ok());
         assert_eq!(check(&stream, Some(me + 1)).unwrap_err().kind(), io::ErrorKind::PermissionDenied);

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nix::unistd::{Gid, Uid, User, chown, geteuid};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
@@ -76,7 +76,7 @@ impl SocketProbe {
     async fn accepted(&self, path: &Path, owner: Option<u32>) {
         let mut steps = Steps::SOCKET;
         loop {
-            let stream = match connect(path) {
+            let stream = match peer::connect(path) {
                 Ok(stream) if peer::check(&stream, owner).is_ok() => stream,
                 _ => connect_unix(&self.watcher, path, owner).await.0,
             };
@@ -125,7 +125,7 @@ impl Probe for SocketProbe {
         if question.handed || question.notify.is_some() || question.health.is_some() {
             return None;
         }
-        let connection = connect(path).ok().filter(|stream| peer::check(stream, self.owner.map(|o| o.uid)).is_ok())?;
+        let connection = peer::connect(path).ok().filter(|stream| peer::check(stream, self.owner.map(|o| o.uid)).is_ok())?;
         Some(Answered { connection: Some(connection), ..Answered::default() })
     }
 
@@ -214,7 +214,7 @@ fn remove_stale(path: &Path) -> Result<(), String> {
         Ok(meta) if !meta.file_type().is_socket() => return Err(format!("`{shown}` is in the way: it is not a socket")),
         Ok(_) => {}
     }
-    match connect(path) {
+    match peer::connect(path) {
         Ok(_) => Err(format!("another program answers on `{shown}`")),
         // Nobody listens there: left behind.
         Err(e) if e.kind() == ErrorKind::ConnectionRefused => remove_file(path).map_err(|e| format!("`{shown}` cannot be removed: {e}")),
@@ -247,25 +247,17 @@ async fn taken(address: SocketAddr) -> String {
     format!("port {address} is taken by another program{by}")
 }
 
-/// Connects, or says at once why not: the kernel makes a connection to a unix socket, or a full queue refuses it, while this
-/// waits. The runtime would ask its reactor once more whether it is there, which costs a wake a thread's turn.
-fn connect(path: &Path) -> io::Result<StdUnixStream> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-    socket.connect(&SockAddr::unix(path)?)?;
-    Ok(socket.into())
-}
-
 /// Resolves with a connection: told by the folder that the file has appeared, then by trying. With the watch, if it took one.
 async fn connect_unix(watcher: &Watcher, path: &Path, owner: Option<u32>) -> (StdUnixStream, Option<Watch>) {
     // Often it is there, and a watch costs more than a look.
-    if let Some(stream) = connect(path).ok().filter(|stream| peer::check(stream, owner).is_ok()) {
+    if let Some(stream) = peer::connect(path).ok().filter(|stream| peer::check(stream, owner).is_ok()) {
         return (stream, None);
     }
     // The watch comes before the next look: a socket made between the two would be missed.
     let mut watch = path.parent().map(|dir| watcher.watch(dir));
     let (mut steps, mut at_once) = (Steps::SOCKET, AT_ONCE);
     loop {
-        match connect(path) {
+        match peer::connect(path) {
             Ok(stream) if peer::check(&stream, owner).is_ok() => return (stream, watch),
             Err(e) if e.kind() == ErrorKind::NotFound => {
                 (steps, at_once) = (Steps::SOCKET, AT_ONCE);

@@ -17,9 +17,10 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::local::Local;
 use super::{Pool, ReceiveBody, SendBody};
 use crate::domain::instance::Listen;
 use crate::driver::host::{gather::Room, peer};
@@ -36,7 +37,7 @@ pub struct Io {
 }
 
 enum Stream {
-    Unix(UnixStream),
+    Unix(Local),
     Tcp(TcpStream),
 }
 
@@ -75,8 +76,7 @@ impl Link {
 
     /// The same over a connection that was made already.
     pub(super) async fn over(connection: std::os::unix::net::UnixStream, pool: Option<Arc<Pool>>) -> io::Result<Box<Self>> {
-        connection.set_nonblocking(true)?;
-        Self::begin(Stream::Unix(UnixStream::from_std(connection)?), pool).await
+        Self::begin(Stream::Unix(Local::new(connection)?), pool).await
     }
 
     async fn begin(stream: Stream, pool: Option<Arc<Pool>>) -> io::Result<Box<Self>> {
@@ -172,7 +172,7 @@ async fn connect(listen: &Listen, owner: Option<u32>) -> io::Result<Stream> {
         Listen::Unix(path) => {
             let mut pause = Duration::from_millis(1);
             loop {
-                match UnixStream::connect(path).await {
+                match peer::connect(path) {
                     // On a unix socket a full backlog is an error at once, not a wait as on TCP.
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                         tokio::time::sleep(pause).await;
@@ -181,7 +181,7 @@ async fn connect(listen: &Listen, owner: Option<u32>) -> io::Result<Stream> {
                     other => {
                         let stream = other?;
                         peer::check(&stream, owner)?;
-                        return Ok(Stream::Unix(stream));
+                        return Ok(Stream::Unix(Local::new(stream)?));
                     }
                 }
             }

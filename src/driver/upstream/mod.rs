@@ -10,6 +10,7 @@
 
 mod body;
 mod link;
+mod local;
 
 use std::collections::HashMap;
 use std::io;
