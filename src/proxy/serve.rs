@@ -155,13 +155,7 @@ impl Server {
     async fn serve(self: &Arc<Self>, listeners: Vec<Listener>, grace: Duration) -> ServeReport {
         let acceptors = TaskTracker::new();
         for listener in listeners {
-            // On a lane: a client that comes alone, as the one who wakes a sleeper does, is served by the thread that its connection
-            // has woken, and no other need be woken.
-            let accepting = self.clone().accept_all(listener);
-            match self.lanes.first() {
-                Some(lane) => drop(acceptors.spawn_on(accepting, lane)),
-                None => drop(acceptors.spawn(accepting)),
-            }
+            self.lanes.bring(&acceptors, self.clone().accept_all(listener));
         }
         acceptors.close();
         acceptors.wait().await;
@@ -229,8 +223,8 @@ impl Server {
         }
     }
 
-    /// Gives a lane a connection. What lasts as long as it does is allocated here, by the thread that accepts, and what a request
-    /// needs by the lane: side by side they would keep each other's pages, a connection that rests two or three for a kilobyte.
+    /// Gives a lane a connection. What lasts as long as it does is allocated here, by the lane that accepts, and so for all other
+    /// lanes apart from what a request needs: side by side they keep each other's pages, two or three for a kilobyte that rests.
     fn take_on<S: Socket>(self: &Arc<Self>, register: impl FnOnce() -> io::Result<S>, who: Who, accepted: Instant) {
         self.lanes.carry(|| {
             let client = register().map(|socket| Box::new(ClientIo::new(socket, limits(who.front))));

@@ -62,6 +62,8 @@ struct TestProbe {
     /// Ports that another program has.
     taken: Mutex<Vec<u16>>,
     go: Notify,
+    /// Answers as soon as it was started, over this connection.
+    at_once: Mutex<Option<std::os::unix::net::UnixStream>>,
 }
 
 impl TestProbe {
@@ -79,6 +81,10 @@ impl Probe for TestProbe {
             _ if self.obstacle.load(Ordering::SeqCst) => Err(Obstacle::Other("somebody answers there".into())),
             _ => Ok(None),
         }
+    }
+    fn at_once(&self, _: &Question) -> Option<Answered> {
+        let connection = self.at_once.lock().unwrap().take()?;
+        Some(Answered { connection: Some(connection), ..Answered::default() })
     }
     async fn ready(&self, _: &Question, _: Option<(Process, Ear)>) -> Answered {
         let go = self.go.notified();

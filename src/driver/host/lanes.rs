@@ -14,6 +14,7 @@ use std::thread;
 use futures_util::FutureExt;
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// Most lanes there are.
 pub const MAX: usize = 32;
@@ -76,10 +77,13 @@ impl Lanes {
         Ok(made)
     }
 
-    /// The runtime of one lane, for what brings others their work.
-    #[must_use]
-    pub fn first(&self) -> Option<&Handle> {
-        self.lanes.first().map(|lane| &lane.runtime)
+    /// Has the first lane do what brings all of them their work, as one of `tasks`: a client that comes alone, as the one who wakes
+    /// a sleeper does, is then served by the thread that its connection has woken, and no other need be woken.
+    pub fn bring(&self, tasks: &TaskTracker, bringing: impl Future<Output = ()> + Send + 'static) {
+        match self.lanes.first() {
+            Some(lane) => drop(tasks.spawn_on(bringing, &lane.runtime)),
+            None => drop(tasks.spawn(bringing)),
+        }
     }
 
     /// Has the lane that carries least carry this too, to its end; of several this one, if it is one of them. `begin` is called at once, on this thread and in the runtime of

@@ -258,3 +258,38 @@ async fn a_handed_socket_is_ready_when_somebody_accepts() {
     drop(stream);
     timeout(Duration::from_secs(10), ready).await.unwrap();
 }
+
+#[tokio::test]
+async fn one_look_finds_who_listens_by_then_and_waits_for_nobody() {
+    let dir = dir();
+    let path = dir.path().join("s");
+    let probe = SocketProbe::default();
+    assert!(probe.at_once(&unix(path.clone(), None)).is_none());
+    let listener = UnixListener::bind(&path).unwrap();
+    let found = probe.at_once(&unix(path.clone(), None)).unwrap();
+    let (mut accepted, _) = listener.accept().await.unwrap();
+    drop(found.connection.unwrap());
+    assert_eq!(accepted.read(&mut [0]).await.unwrap(), 0, "the connection is the caller's");
+    // To each of these a connection says nothing.
+    let handed = Question { handed: true, ..unix(path.clone(), None) };
+    let notified = Question { notify: Some(dir.path().join("n")), ..unix(path.clone(), None) };
+    for question in [handed, notified, unix(path, Some("/health")), tcp(free_port().await, None)] {
+        assert!(probe.at_once(&question).is_none(), "{question:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_socket_that_was_left_behind_is_removed_and_one_that_answers_is_not() {
+    let dir = dir();
+    let path = dir.path().join("s");
+    let probe = SocketProbe::default();
+    let listener = UnixListener::bind(&path).unwrap();
+    probe.tidy(&unix(path.clone(), None));
+    assert!(path.exists());
+    drop(listener);
+    probe.tidy(&unix(path.clone(), None));
+    assert!(!path.exists());
+    std::fs::write(&path, "a file").unwrap();
+    probe.tidy(&unix(path.clone(), None));
+    assert!(path.exists(), "what is no socket is not acc's to remove");
+}
