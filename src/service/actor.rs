@@ -35,9 +35,9 @@ const LINGER_FIRST: Duration = Duration::from_millis(20);
 const LINGER: Duration = Duration::from_secs(1);
 /// The task of a live instance has nothing to do by itself.
 const LINGER_LIVE: Duration = Duration::from_secs(24 * 3600);
-/// How long what can wait gives way to those who were held, at most and between two looks: time for a quick answer.
-const LET_THROUGH: Duration = Duration::from_millis(2);
-const LET_THROUGH_LOOK: Duration = Duration::from_millis(1);
+/// How long what can wait gives way to those who were held: time for a quick answer, and too little for anybody to notice that the
+/// row is behind.
+const LET_THROUGH: Duration = Duration::from_micros(400);
 /// Longest pause between two counts of what is in flight.
 const COUNT_PAUSE_MAX: Duration = Duration::from_millis(25);
 
@@ -282,10 +282,8 @@ impl Actor {
     /// It is awake, and everything else that belongs to a wake can wait: row, gate and ledger would run before those who are
     /// let through now, and before the application itself, wherever these share a processor.
     async fn let_through(&self) {
-        let until = Instant::now() + LET_THROUGH;
-        let unserved = || self.handle.waiting.load(Ordering::SeqCst) > 0 || self.handle.machine().tickets() > 0;
-        while unserved() && Instant::now() < until {
-            tokio::time::sleep(LET_THROUGH_LOOK).await;
+        if self.handle.waiting.load(Ordering::SeqCst) > 0 || self.handle.machine().tickets() > 0 {
+            self.world.clock.pause(LET_THROUGH).await;
         }
     }
 

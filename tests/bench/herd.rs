@@ -12,8 +12,8 @@ use super::apps::{App, LIMIT, folder, ms};
 use super::round::{Round, Side};
 use super::table::{Goal, Report, Row};
 use super::{Settings, limits};
-use crate::support::wait::pause;
-use crate::support::{Bed, Combination, now};
+use crate::support::wait::{holds, pause};
+use crate::support::{Bed, Combination, now, wait_until};
 
 const GROUP: &str = "herd";
 
@@ -52,8 +52,11 @@ fn herd(bed: &Bed, count: usize, settings: &Settings) -> f64 {
         instances.insert(answer.rsplit("\r\n\r\n").next().unwrap_or_default().to_owned());
     }
     assert_eq!(instances.len(), 1, "more than one process answered: {instances:?}");
-    let after = bed.info("bench")["wakes"].as_u64();
-    assert_eq!(after, before.map(|w| w + 1), "one herd is one wake");
+    // It is written down a moment after the first of them was let through.
+    wait_until("one herd is one wake", LIMIT, || {
+        let after = bed.info("bench")["wakes"].as_u64();
+        holds(after == before.map(|w| w + 1), format!("{before:?}, then {after:?}"))
+    });
     took
 }
 
