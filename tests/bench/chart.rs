@@ -39,7 +39,9 @@ pub fn wakes(all: &[Phases], title: &str) -> String {
     let names: Vec<&str> = all.first().map_or_else(Vec::new, |p| stacked(p).map(|(n, _)| n.as_str()).collect());
     let total = |p: &Phases| stacked(p).map(|(_, ms)| ms).sum::<f64>();
     let max = all.iter().map(|p| total(p).max(p.own)).fold(0.0, f64::max).max(0.01) * 1.08;
-    let (left, right) = (270.0, WIDTH - 90.0);
+    let longest = all.iter().map(|p| p.name.chars().count()).max().unwrap_or(0);
+    #[expect(clippy::cast_precision_loss, reason = "a name")]
+    let (left, right) = ((20.0 + 7.0 * longest as f64).clamp(150.0, WIDTH / 2.0), WIDTH - 90.0);
     let x = |ms: f64| left + (right - left) * ms / max;
     #[expect(clippy::cast_precision_loss, reason = "a handful of bars")]
     let height = 110.0 + 34.0 * all.len() as f64;
