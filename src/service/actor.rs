@@ -368,7 +368,8 @@ impl Actor {
                 };
                 match ended {
                     Ok(exit) => {
-                        if let Some(handle) = handle.upgrade() {
+                        // Once another acc has the say, what is there may be the next run's, bound and not listening yet.
+                        if let Some(handle) = handle.upgrade().filter(|_| !world.has_retired()) {
                             world.probe.tidy(&launch::question(&world, &handle.launched()));
                         }
                         // Its output went to a supervisor that died meanwhile: that ended it. It is started again, not failed.

@@ -75,8 +75,8 @@ pub trait Probe: Send + Sync {
         None
     }
 
-    /// Resolves once it answers, after it has said that it is ready if it says so. `who`: the process, and where it is heard. Without it (another acc began the start, and may have heard it) an answer is
-    /// enough.
+    /// Resolves once it answers, after it has said that it is ready if it says so. `who`: the process, and where it is heard.
+    /// Without it (another acc began the start, and may have heard it) an answer is enough.
     async fn ready(&self, question: &Question, who: Option<(Process, Ear)>) -> Answered;
 
     /// Removes what a run that has ended left where it listened, so that the next start need not.
