@@ -55,9 +55,6 @@ impl Strike {
     }
 }
 
-/// A process is a zombie a moment before its last thread has closed its files.
-const LAST_THREAD: Duration = Duration::from_millis(20);
-
 /// Between two kills, in milliseconds: least, and how much more at most.
 const PAUSE: (u64, u64) = (300, 900);
 /// supervisord starts a dead server again by itself within this.
@@ -137,7 +134,6 @@ impl Chaos<'_> {
         while process::is_same(victim).unwrap_or(false) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        tokio::time::sleep(LAST_THREAD).await;
         let mut strikes = self.field.strikes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(strike) = strikes.get_mut(number) {
             strike.over = monotonic_ns();

@@ -30,10 +30,12 @@ fn all() -> Vec<Seen> {
 pub fn look(pid: i32) -> Option<Seen> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut after_name = stat.rsplit_once(") ")?.1.split(' ');
-    if after_name.next()? == "Z" {
+    let state = after_name.next()?;
+    let parent = after_name.next()?.parse().ok()?;
+    // While other threads of it are left, one that was killed still holds its files: a socket of it takes connections.
+    if state == "Z" && after_name.nth(15)?.parse::<u32>().ok()? <= 1 {
         return None;
     }
-    let parent = after_name.next()?.parse().ok()?;
     let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     Some(Seen { pid, parent, command: String::from_utf8_lossy(&command).replace('\0', " ").trim().to_owned() })
 }

@@ -22,7 +22,9 @@ const REAP_WAIT: Duration = Duration::from_millis(250);
 /// What acc reads of `/proc/PID/stat`, see proc(5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
-    /// It has ended and waits for its parent.
+    /// It has ended with all its threads and waits for its parent. One whose first thread alone has ended (by itself, or
+    /// because a kill reached that thread first) is none: the kernel shows its state as `Z` too, but it still runs and
+    /// holds its sockets.
     pub zombie: bool,
     /// Its parent.
     pub parent: i32,
@@ -62,7 +64,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
     let fields: Vec<&str> = text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace().collect();
     let field = |number: usize| fields.get(number - 3).copied();
     Some(Stat {
-        zombie: matches!(field(3)?, "Z" | "X" | "x"),
+        zombie: matches!(field(3)?, "Z" | "X" | "x") && field(20)?.parse::<u32>().ok()? <= 1,
         parent: field(4)?.parse().ok()?,
         group: field(5)?.parse().ok()?,
         session: field(6)?.parse().ok()?,
@@ -315,6 +317,8 @@ mod tests {
         let tail = "S 1 42 43 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 777 9 9";
         let seen = parse_stat(&format!("42 (a) b) (c) {tail}")).unwrap();
         assert_eq!((seen.group, seen.session, seen.start_time, seen.zombie), (42, 43, 777, false));
+        assert!(parse_stat(&format!("42 (a) {}", tail.replacen('S', "Z", 1))).unwrap().zombie);
+        assert!(!parse_stat(&format!("42 (a) {}", tail.replacen('S', "Z", 1).replace(" 1 0 777", " 2 0 777"))).unwrap().zombie);
         assert!(parse_stat("42 (a").is_none());
         assert!(parse_stat("42 (a) S 1").is_none());
     }
@@ -359,6 +363,32 @@ mod tests {
         assert!(stat(process.pid).unwrap().unwrap().zombie);
         assert!(!is_same(process).unwrap());
         child.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_process_whose_first_thread_has_ended_lives() {
+        let dir = tempfile::tempdir().unwrap();
+        let go = dir.path().join("go");
+        let script = "import ctypes, os, sys, threading, time\n\
+            def rest():\n    \
+                while not os.path.exists(sys.argv[1]): time.sleep(0.005)\n    \
+                os._exit(9)\n\
+            threading.Thread(target=rest).start()\n\
+            ctypes.CDLL(None).pthread_exit(None)\n";
+        let child = Command::new("python3").args(["-c", script]).arg(&go).stdin(Stdio::null()).process_group(0).spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let process = by_pid(pid).unwrap().unwrap();
+        for _ in 0..2000 {
+            if fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") Z ") {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") Z "));
+        assert!(is_same(process).unwrap(), "its other thread runs");
+        fs::write(&go, "").unwrap();
+        assert_eq!(ended(process).await.unwrap(), Exit::Code(9));
+        assert!(!is_same(process).unwrap());
     }
 
     #[tokio::test]
