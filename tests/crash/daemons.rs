@@ -14,8 +14,10 @@ fn kill(pid: i32) {
     wait_until("it is gone", truth::SETTLED, || holds(!processes::alive(pid), pid));
 }
 
+/// By its pid file: before it is a daemon, and whenever it forks, a second process looks like it for a moment.
 fn supervisord(bed: &Bed) -> Option<i32> {
-    processes::find(&bed.dir, &["supervisord"]).map(|p| p.pid)
+    let file = std::fs::read_to_string(bed.run().join("supervisord.pid")).ok()?;
+    file.trim().parse().ok().filter(|pid| processes::alive(*pid))
 }
 
 fn masters(bed: &Bed) -> Vec<i32> {
@@ -66,13 +68,12 @@ fn supervisord_is_killed_and_nobody_loses_a_request() {
     bed.acc(&["create", "okapi", "--model", "tester-tcp", "--asleep"]).ok();
     let (zebra, server, master) = (bed.pid("zebra"), working(&bed), masters(&bed));
     let keeper = bed.wait_server(None);
-    let mut first = 0;
+    let mut last = supervisord(&bed).unwrap();
     let (answered, lost) = under_load(&bed, || {
         for _ in 0..2 {
-            first = supervisord(&bed).unwrap();
-            kill(first);
+            kill(last);
             let _ = bed.acc(&["stop", "okapi"]).ok();
-            new_supervisord(&bed, first);
+            last = new_supervisord(&bed, last);
         }
     });
     assert!(lost.is_empty(), "{answered} answered, lost: {lost:#?}");
