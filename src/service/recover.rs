@@ -18,9 +18,10 @@ pub async fn recover(world: &Arc<World>) -> Result<(), ServiceError> {
     }
     let config = world.config();
     let supervisor = config.supervisor_dir();
-    let folders = [config.run.clone(), config.gate_dir(), config.pid_dir(), config.home.clone(), config.nginx_dir()];
-    for dir in folders.into_iter().chain([supervisor.join("programs"), supervisor.join("loaded"), supervisor.join("services"), supervisor])
-    {
+    let below = ["programs", "loaded", "services", "launch"].map(|dir| supervisor.join(dir));
+    let run = [config.run.clone(), config.gate_dir(), config.pid_dir(), config.sent_dir()];
+    let folders = run.into_iter().chain([config.home.clone(), config.nginx_dir(), supervisor]);
+    for dir in folders.chain(below) {
         if let Err(e) = fs::remove_leftovers(&dir) {
             warn!("could not tidy `{}`: {e}", dir.display());
         }

@@ -65,8 +65,10 @@ fn one_that_dies_at_start(combination: Combination) {
         }
         crate::support::wait::pause(Duration::from_millis(40));
     }
-    // At 0 s, after 1 s, 3 s and 7 s.
-    assert!((3..=4).contains(&failures(&bed)), "{tries:?}");
+    // At 0 s, after 1 s, 3 s and 7 s; on a machine that stands still for a while, after 15 s too.
+    let (seen, elapsed) = (failures(&bed), began.elapsed());
+    let most = (0..).take_while(|n| Duration::from_secs((1 << n) - 1) <= elapsed).count();
+    assert!((3..=most).contains(&seen), "{tries:?}");
     for pair in tries.windows(2).skip(1) {
         let pause = pair[1].1 - pair[0].1;
         let least = Duration::from_millis(1000 << (pair[0].0 - 1).min(8)) - Duration::from_millis(300);
@@ -169,7 +171,9 @@ command = ["{{ acc }}", "demo-app", "--socket", "{{ socket }}", "--name", "{{ na
         }
         assert!(began.elapsed() < Duration::from_secs(5), "it waited for one that was dead: {:?}", began.elapsed());
         bed.get(&name, "/").status(200);
-        assert!(bed.told(&name, "START").len() <= 2, "{:?}", bed.told(&name, "START"));
+        // Once more for each time that the pass, late, has put the new one to sleep in order.
+        let (starts, ends) = (bed.told(&name, "START"), bed.told(&name, "TERM").len());
+        assert!(starts.len() <= 2 + ends, "{starts:?}, {ends} ended in order");
         bed.acc(&["stop", &name]).ok();
     }
     truth::becomes_true(&bed, || ());

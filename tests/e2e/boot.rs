@@ -140,6 +140,29 @@ pub fn a_halt_after_a_crash_says_what_it_did_and_nothing_else(combination: Combi
     assert_eq!(bed.acc(&["halt"]).ok().err, "halted: no instance was awake\n");
 }
 
+/// A file that was being written when its writer was killed, in every folder of acc's own: new ones must be thought of.
+pub fn what_dead_writers_left_goes_at_a_boot(combination: Combination) {
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    bed.create("zebra", "tester");
+    bed.get("zebra", "/").status(200);
+    bed.acc(&["halt"]).ok();
+    // Of these only what is the instances', the operator's or nginx's own is left out.
+    let others = ["instances", "models", "log", "sock", "tmp"];
+    let mut folders = vec![bed.home(), bed.run()];
+    let mut at = 0;
+    while let Some(dir) = folders.get(at) {
+        let below = std::fs::read_dir(dir).unwrap().flatten().filter(|e| e.file_type().unwrap().is_dir());
+        let below: Vec<_> = below.filter(|e| !others.contains(&e.file_name().to_str().unwrap())).map(|e| e.path()).collect();
+        folders.extend(below);
+        at += 1;
+    }
+    let left: Vec<_> = folders.iter().map(|dir| dir.join("zebra.conf.new-2147483646")).collect();
+    left.iter().for_each(|file| std::fs::write(file, "half").unwrap());
+    bed.acc(&["boot"]).ok();
+    let still: Vec<_> = left.iter().filter(|file| file.exists()).collect();
+    assert!(still.is_empty() && folders.len() > 2, "{still:#?} of {folders:#?}");
+}
+
 /// Where no program may be run from acc's own folder, acc itself stands in for the launcher.
 pub fn instances_start_from_a_file_system_without_programs(combination: Combination) {
     if combination.supervisor != "supervisord" || !need::root("to mount a tmpfs") {

@@ -37,11 +37,17 @@ pub fn remove_leftovers(dir: &Path) -> io::Result<()> {
         let entry = entry?;
         let name = entry.file_name();
         let writer = name.to_str().and_then(|n| n.rsplit_once(".new-")).and_then(|(_, pid)| pid.parse::<i32>().ok());
-        if writer.is_some_and(|pid| !exists(Path::new(&format!("/proc/{pid}")))) {
+        if writer.is_some_and(has_ended) {
             remove_file(&entry.path())?;
         }
     }
     Ok(())
+}
+
+/// Does a process of this pid write no more? That is so for one which nobody has collected, too: not every host (a container,
+/// say) has an init that does. One that cannot be looked at may still write.
+fn has_ended(pid: i32) -> bool {
+    super::process::stat(pid).is_ok_and(|seen| seen.is_none_or(|seen| seen.zombie))
 }
 
 /// Makes a folder and its parents with this mode; one that exists is left as it is.
@@ -146,6 +152,16 @@ mod tests {
         let mut left: Vec<String> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         left.sort();
         assert_eq!(left, ["a.conf", &own, "b.new-x"]);
+        // Dead, and collected by nobody.
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        fs::write(dir.path().join(format!("d.new-{pid}")), "").unwrap();
+        while !has_ended(pid) {
+            std::thread::yield_now();
+        }
+        remove_leftovers(dir.path()).unwrap();
+        assert!(!exists(&dir.path().join(format!("d.new-{pid}"))));
+        child.wait().unwrap();
     }
 
     #[test]

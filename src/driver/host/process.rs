@@ -375,7 +375,7 @@ mod tests {
                 os._exit(9)\n\
             threading.Thread(target=rest).start()\n\
             ctypes.CDLL(None).pthread_exit(None)\n";
-        let child = Command::new("python3").args(["-c", script]).arg(&go).stdin(Stdio::null()).process_group(0).spawn().unwrap();
+        let mut child = Command::new("python3").args(["-c", script]).arg(&go).stdin(Stdio::null()).process_group(0).spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let process = by_pid(pid).unwrap().unwrap();
         for _ in 0..2000 {
@@ -389,6 +389,8 @@ mod tests {
         fs::write(&go, "").unwrap();
         assert_eq!(ended(process).await.unwrap(), Exit::Code(9));
         assert!(!is_same(process).unwrap());
+        // Reaped already.
+        let _ = child.wait();
     }
 
     #[tokio::test]
