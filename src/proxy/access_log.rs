@@ -144,8 +144,14 @@ impl Drop for Line {
         texts.add(self);
         drop(texts);
         if first {
+            let told = self.lane.told.clone();
             // Told already: the writer has not looked yet.
-            let _ = self.lane.told.try_send(());
+            let tell = move || _ = told.try_send(());
+            // Not before the answer is out, which whoever drops this is about to send: to wake another thread takes longer.
+            match tokio::runtime::Handle::try_current() {
+                Ok(here) => drop(here.spawn(async move { tell() })),
+                Err(_) => tell(),
+            }
         }
     }
 }

@@ -5,10 +5,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
-use crate::driver::host::fs::{make_dir, remove_file};
+use crate::driver::host::fs::remove_file;
 use crate::driver::host::spawn::UserIds;
 
 /// How many older logs are kept.
@@ -16,15 +16,25 @@ const KEEP: usize = 3;
 
 /// Opens a log for appending, made with mode 0640 when it is not there, after moving one that has outgrown `max` aside.
 pub fn open(log: &Path, max: u64, user: Option<&UserIds>) -> io::Result<File> {
-    if let Some(dir) = log.parent() {
-        make_dir(dir, 0o755)?;
+    let open = || {
+        let file = OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(libc::O_NOFOLLOW).open(log)?;
+        let found = file.metadata()?;
+        io::Result::Ok((file, found))
+    };
+    let mut opened = open();
+    if let (Err(e), Some(dir)) = (&opened, log.parent())
+        && e.kind() == io::ErrorKind::NotFound
+    {
+        // Its folder alone: what is above it is not a log's to make, and an instance whose folder is gone must not have an empty one.
+        fs::DirBuilder::new().mode(0o755).create(dir)?;
+        opened = open();
     }
-    if size(log)? > max {
+    let (mut file, mut found) = opened?;
+    if found.is_file() && found.len() > max {
         shift(log)?;
         fs::rename(log, older(log, 1))?;
+        (file, found) = open()?;
     }
-    let file = OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(libc::O_NOFOLLOW).open(log)?;
-    let found = file.metadata()?;
     // A second name of another file could be planted here by the user that the log is about to be given to.
     if found.is_file() && found.nlink() > 1 {
         return Err(io::Error::other("it is a hard link"));
@@ -95,6 +105,14 @@ mod tests {
 
     fn text(log: &Path, number: usize) -> String {
         fs::read_to_string(if number == 0 { log.to_owned() } else { older(log, number) }).unwrap_or_default()
+    }
+
+    #[test]
+    fn the_folder_of_the_log_is_made_and_nothing_above_it() {
+        let dir = tempfile::tempdir().unwrap();
+        open(&dir.path().join("log/app.log"), 10, None).unwrap();
+        assert!(open(&dir.path().join("gone/log/app.log"), 10, None).is_err());
+        assert!(!dir.path().join("gone").exists());
     }
 
     #[test]

@@ -16,6 +16,9 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{Gid, Pid, Uid, User, getgrouplist};
 use rustix::io::fcntl_dupfd_cloexec;
 
+use super::process;
+use crate::domain::instance::Process;
+
 /// A user to run as, looked up beforehand: the child may not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserIds {
@@ -63,11 +66,11 @@ pub struct Detached<'a> {
     pub socket: Option<&'a Path>,
 }
 
-/// Starts it and returns its pid. A failure to execute the program is an error here, not an exit of the child.
+/// Starts it and says which process it is. A failure to execute the program is an error here, not an exit of the child.
 ///
 /// As `vfork` does: the child borrows acc's memory until it has become the program, and this thread waits for that. A fork would
 /// copy the page tables of a server with many threads, and make it pay for every page that it writes afterwards.
-pub fn spawn(what: &Detached<'_>) -> io::Result<i32> {
+pub fn spawn(what: &Detached<'_>) -> io::Result<Process> {
     let text = |s: &[u8]| CString::new(s).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
     let program = text(what.program.as_os_str().as_bytes())?;
     let dir = text(what.dir.as_os_str().as_bytes())?;
@@ -77,7 +80,7 @@ pub fn spawn(what: &Detached<'_>) -> io::Result<i32> {
     let mut handed = what.socket.map(Handed::at).transpose()?;
     let told = handed.iter_mut().flat_map(Handed::variables);
     let envp: Vec<*const c_char> = env.iter().map(|s| s.as_ptr()).chain(told).chain([ptr::null()]).collect();
-    let null = File::open("/dev/null")?;
+    let null = nothing()?;
     // Not where the socket goes: as long as it is open, the file is locked.
     let elsewhere = handed.is_some().then(|| fcntl_dupfd_cloexec(what.pid_file, HANDED_AT + 1)).transpose()?;
     let mut birth = Birth {
@@ -91,15 +94,17 @@ pub fn spawn(what: &Detached<'_>) -> io::Result<i32> {
         ignored: ignored(),
         socket: handed.as_mut(),
         at_socket: false,
+        born_ns: 0,
         errno: 0,
     };
+    let before_ns = process::since_boot_ns();
     // A handler of acc's must not run in the child, which shares its memory; the child puts its own mask right.
     let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
     let pid = borrow_memory(&mut birth);
     mask.thread_set_mask()?;
     let pid = pid?;
     if birth.errno == 0 {
-        return Ok(pid);
+        return Ok(Process { pid, start_time: process::start_time_of_child(pid, before_ns, birth.born_ns) });
     }
     // It never became the program.
     let _ = waitpid(Pid::from_raw(pid), None);
@@ -107,6 +112,18 @@ pub fn spawn(what: &Detached<'_>) -> io::Result<i32> {
     match what.socket.filter(|_| birth.at_socket) {
         Some(path) => Err(io::Error::new(error.kind(), format!("its socket `{}`: {error}", path.display()))),
         None => Err(error),
+    }
+}
+
+/// What every process reads as its input. Opened once: each start needs it.
+fn nothing() -> io::Result<&'static File> {
+    static NOTHING: OnceLock<File> = OnceLock::new();
+    match NOTHING.get() {
+        Some(file) => Ok(file),
+        None => {
+            let file = File::open("/dev/null")?;
+            Ok(NOTHING.get_or_init(|| file))
+        }
     }
 }
 
@@ -206,6 +223,8 @@ struct Birth<'a> {
     socket: Option<&'a mut Handed>,
     /// It failed at the socket.
     at_socket: bool,
+    /// When it was there, see [`process::since_boot_ns`].
+    born_ns: u64,
     errno: i32,
 }
 
@@ -230,6 +249,7 @@ extern "C" fn be_born(birth: *mut c_void) -> i32 {
     // or has ended.
     unsafe {
         let birth = &mut *birth.cast::<Birth<'_>>();
+        birth.born_ns = process::since_boot_ns();
         let error = become_program(birth).err().and_then(|e| e.raw_os_error());
         birth.errno = error.unwrap_or(libc::EIO);
         libc::_exit(127)

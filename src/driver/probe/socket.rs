@@ -92,7 +92,7 @@ impl SocketProbe {
     /// Makes the folder of a socket: for the application and for nginx's workers, who are the same user, and nobody else.
     fn make_folder(&self, dir: &Path) -> Result<(), String> {
         let failed = |e: &dyn std::fmt::Display| format!("the folder `{}` cannot be made: {e}", dir.display());
-        if let Some(parent) = dir.parent() {
+        if let Some(parent) = dir.parent().filter(|_| !dir.is_dir()) {
             // To be passed through on the way, not to be read.
             make_dir(parent, 0o711).map_err(|e| failed(&e))?;
         }
@@ -125,6 +125,9 @@ impl Probe for SocketProbe {
         if question.handed || question.notify.is_some() || question.health.is_some() {
             return None;
         }
+        // It has been born on this processor, as a rule, and waits for it: it is ahead of us once more, until it waits for somebody
+        // or its turn is over.
+        std::thread::yield_now();
         let connection = peer::connect(path).ok().filter(|stream| peer::check(stream, self.owner.map(|o| o.uid)).is_ok())?;
         Some(Answered { connection: Some(connection), ..Answered::default() })
     }

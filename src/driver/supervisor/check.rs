@@ -1,4 +1,5 @@
-//! Can this program be run at all? Asked before anything is started, so that the error names what is wrong and where.
+//! Can this program be run at all? Asked before anything is started or once it could not be, so that the error names what is
+//! wrong and where.
 //!
 //! It looks only; that the answer may be outdated a moment later is caught by the start itself.
 
@@ -42,7 +43,12 @@ pub(super) fn user(program: &Program) -> Result<Option<UserIds>, SupervisorError
     }
 }
 
-fn find(program: &Program) -> Result<PathBuf, String> {
+/// The file to execute for this program, without a look at it where its command says which it is.
+pub(super) fn path(program: &Program) -> Result<PathBuf, SupervisorError> {
+    said(program).map_err(|why| SupervisorError::NotStarted { name: program.name.to_string(), why })
+}
+
+fn said(program: &Program) -> Result<PathBuf, String> {
     let name = program.argv.first().filter(|name| !name.is_empty()).ok_or("its command is empty")?;
     if let Some(bad) = program.argv.iter().chain(program.env.iter().flat_map(|(k, v)| [k, v])).find(|t| t.contains('\0')) {
         return Err(format!("{bad:?} holds a zero byte"));
@@ -50,13 +56,18 @@ fn find(program: &Program) -> Result<PathBuf, String> {
     if let Some((bad, _)) = program.env.iter().find(|(k, _)| k.is_empty() || k.contains('=')) {
         return Err(format!("{bad:?} is not a name for an environment variable"));
     }
+    if name.contains('/') { Ok(program.dir.join(name)) } else { on_path(program, name) }
+}
+
+fn find(program: &Program) -> Result<PathBuf, String> {
+    let path = said(program);
     let dir = program.dir.as_path();
     match std::fs::metadata(dir) {
         Ok(found) if found.is_dir() => {}
         Ok(_) => return Err(format!("its working directory `{}` is not a directory", dir.display())),
         Err(e) => return Err(format!("its working directory `{}`: {}", dir.display(), plain(&e))),
     }
-    let path = if name.contains('/') { dir.join(name) } else { on_path(program, name)? };
+    let path = path?;
     match std::fs::metadata(&path) {
         Ok(found) if found.is_dir() => Err(format!("its program `{}` is a directory", path.display())),
         Ok(_) if !is_executable(&path) => Err(format!("its program `{}` is not executable", path.display())),

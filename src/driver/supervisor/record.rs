@@ -84,7 +84,16 @@ pub(super) fn text(process: Process, log: &Path) -> String {
 
 /// The process of this pid file, if it lives and is the one that was meant.
 pub(super) fn living(path: &Path) -> Result<Option<Process>, SupervisorError> {
-    let Some(record) = read(path)? else { return Ok(None) };
+    living_of(read(path)?)
+}
+
+/// The same by the text of a pid file.
+pub(super) fn living_by(text: &str) -> Result<Option<Process>, SupervisorError> {
+    living_of(parse(text))
+}
+
+fn living_of(record: Option<Record>) -> Result<Option<Process>, SupervisorError> {
+    let Some(record) = record else { return Ok(None) };
     let asked = |source: io::Error| SupervisorError::Unreachable {
         what: format!("the kernel about process {}", record.pid),
         why: source.to_string(),

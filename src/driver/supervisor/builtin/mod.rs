@@ -64,7 +64,6 @@ impl Builtin {
             let path = path.to_owned();
             move |source| SupervisorError::File { deed, path, source }
         };
-        make_dir(&self.pid_dir, 0o700).map_err(file_error("write", &self.pid_dir))?;
         let log = rotate::open(start.log, self.log_max, start.user.as_ref()).map_err(file_error("open", start.log))?;
         let pid_file = claim_pid_file(&start.pid_path).map_err(file_error("write", &start.pid_path))?;
         let what = Detached {
@@ -77,13 +76,10 @@ impl Builtin {
             user: start.user.as_ref(),
             socket: start.socket,
         };
-        let pid = spawn(&what).map_err(|source| {
+        let process = spawn(&what).map_err(|source| {
             let _ = record::remove(&start.pid_path);
             SupervisorError::NotStarted { name: start.name.to_owned(), why: format!("`{}`: {source}", start.program.display()) }
         })?;
-        // Our child, living or zombie, until it is waited for: its pid is nobody else's.
-        let seen = process::stat(pid).ok().flatten();
-        let process = Process { pid, start_time: seen.map_or(0, |s| s.start_time) };
         // One write over the pid that the child wrote: a reader sees the short form or the whole.
         if let Err(source) = pid_file.write_all_at(record::text(process, start.log).as_bytes(), 0) {
             // It was not started, as far as anybody is told.
@@ -97,14 +93,17 @@ impl Builtin {
     /// child behind that has yet to write its pid.
     async fn living(what: &str, path: &Path) -> Result<Option<Process>, SupervisorError> {
         let mut waited = Duration::ZERO;
-        while is_claimed(path).map_err(|source| SupervisorError::File { deed: "lock", path: path.to_owned(), source })? {
+        loop {
+            let text = unclaimed(path).map_err(|source| SupervisorError::File { deed: "read", path: path.to_owned(), source })?;
+            if let Some(text) = text {
+                return record::living_by(&text);
+            }
             if waited >= CLAIM_LIMIT {
                 return Err(unreachable(what, "it is being started, and that does not end"));
             }
             tokio::time::sleep(CLAIM_PAUSE).await;
             waited += CLAIM_PAUSE;
         }
-        record::living(path)
     }
 
     fn pid_path(&self, name: &InstanceName) -> PathBuf {
@@ -126,7 +125,15 @@ impl Builtin {
 
 /// An empty pid file that is locked. The child of the fork holds the lock too, until it has become its program.
 fn claim_pid_file(path: &Path) -> io::Result<Flock<File>> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)?;
+    let open = || OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path);
+    let file = match open() {
+        // The first start since the host was booted.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            make_dir(path.parent().unwrap_or(Path::new("/")), 0o700)?;
+            open()?
+        }
+        other => other?,
+    };
     // Nobody starts it now; a reader may look for a moment.
     let file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| io::Error::from(errno))?;
     // Not an empty one: ext4 makes sure of what is written to a file that was cut, at its close, which takes longer than a spawn.
@@ -136,16 +143,16 @@ fn claim_pid_file(path: &Path) -> io::Result<Flock<File>> {
     Ok(file)
 }
 
-/// Is somebody at a start with this pid file?
-fn is_claimed(path: &Path) -> io::Result<bool> {
+/// What a pid file says, which is nothing when there is none; `None`: somebody is at a start with it.
+fn unclaimed(path: &Path) -> io::Result<Option<String>> {
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Some(String::new())),
         Err(e) => return Err(e),
     };
     match Flock::lock(file, FlockArg::LockSharedNonblock) {
-        Ok(_) => Ok(false),
-        Err((_, Errno::EAGAIN)) => Ok(true),
+        Ok(file) => io::read_to_string(&*file).map(Some),
+        Err((_, Errno::EAGAIN)) => Ok(None),
         Err((_, errno)) => Err(errno.into()),
     }
 }
@@ -177,7 +184,7 @@ impl Supervisor for Builtin {
         let start = Start {
             name: program.name.as_str(),
             pid_path,
-            program: check::executable(program)?,
+            program: check::path(program)?,
             args: program.argv.get(1..).unwrap_or_default(),
             env: &program.env,
             dir: &program.dir,
@@ -185,7 +192,8 @@ impl Supervisor for Builtin {
             user: check::user(program)?,
             socket: program.socket.as_deref(),
         };
-        self.spawn(&start)
+        // What is wrong with it is looked for once it could not be started: nearly all can be, and each look costs a wake time.
+        self.spawn(&start).map_err(|e| check::executable(program).err().unwrap_or(e))
     }
 
     async fn find(&self, name: &InstanceName) -> Result<Option<Process>, SupervisorError> {
