@@ -76,7 +76,9 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
     tether(&line).say(Word::Prepared);
 
     let owner = lock::take(&config).await?;
-    let world = world(&config, &drivers, open_store(&config)?)?;
+    let mut store = open_store(&config)?;
+    store.write_back_beside().map_err(crate::service::error::store)?;
+    let world = world(&config, &drivers, store)?;
     world.set_serving();
     let (proxy, log) = front(&world, &drivers, &config, pages)?;
     recover::recover(&world).await?;

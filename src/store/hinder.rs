@@ -58,6 +58,7 @@ impl Store {
     /// The same database for another acc: what a file on the disk is to the next process.
     pub(crate) fn twin(&self) -> Self {
         Self {
+            write_back: super::wal::WriteBack::default(),
             path: self.path.clone(),
             connection: self.connection.clone(),
             reader: self.reader.clone(),

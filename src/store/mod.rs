@@ -93,6 +93,8 @@ pub enum StoreError {
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
+    /// Ended before the connections are closed.
+    write_back: wal::WriteBack,
     /// For what is read on the way of a request while somebody writes, and syncs, on the other one. It reads more slowly: after a
     /// write by another connection SQLite takes nothing it knows of the pages for true.
     /// Closed first: the last one to close brings everything into the database and removes the log.
@@ -129,6 +131,7 @@ impl Store {
         let connection = Arc::new(Mutex::new(connection));
         Self {
             path: path.to_owned(),
+            write_back: wal::WriteBack::default(),
             reader: reader.map_or_else(|| connection.clone(), |reader| Arc::new(Mutex::new(reader))),
             connection,
             #[cfg(test)]
@@ -184,6 +187,7 @@ impl Store {
     fn writer(&self) -> Result<MutexGuard<'_, Connection>, StoreError> {
         #[cfg(test)]
         self.hindrance.ask(&self.path)?;
+        self.write_back.used();
         Ok(self.connection())
     }
 

@@ -323,6 +323,32 @@ fn readers_that_let_go_do_not_make_the_log_grow() {
 }
 
 #[test]
+fn a_thread_beside_writes_the_log_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("acc.db");
+    let mut store = Store::open(&path).unwrap();
+    store.write_back_beside().unwrap();
+    let by_itself: i64 = store.connection().pragma_query_value(None, "wal_autocheckpoint", |row| row.get(0)).unwrap();
+    assert_eq!(by_itself, 0, "whoever writes would do it");
+    let before = std::fs::metadata(&path).unwrap().len();
+    let detail = "x".repeat(3000);
+    // Only the log grows, until somebody writes it back.
+    let mut lines = 0;
+    while std::fs::metadata(&path).unwrap().len() < before + 400_000 {
+        store.record(WallTime(0), None, "a", "woke", &detail).unwrap();
+        lines += 1;
+        assert!(lines < 100_000, "nobody writes it back");
+    }
+    // Without an end it would be five times as much.
+    for _ in 0..20_000 {
+        store.record(WallTime(0), None, "a", "woke", &detail).unwrap();
+    }
+    assert!(store.wal_size() < 40_000_000, "{}", store.wal_size());
+    drop(store);
+    assert!(!dir.path().join("acc.db-wal").exists(), "the thread was not the last to close it");
+}
+
+#[test]
 fn a_reader_that_holds_on_makes_it_grow_only_until_it_lets_go() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("acc.db");

@@ -1,13 +1,21 @@
 //! The write-ahead log: it must not grow without end, whoever reads meanwhile.
 //!
-//! SQLite writes it back after every thousand pages, but can begin it anew only in a moment in which nobody reads what is in it.
-//! acc's own readers take what they want in one statement and let go. Readers without a gap between them, or one that holds on
-//! (a shell of `sqlite3` with an open transaction), would let it grow: then a pass waits for its moment.
+//! SQLite writes it back after every thousand pages, and waits twice for the disk while it does; in a server, where that would
+//! be in the midst of somebody's wake, a thread of its own does it ([`Store::write_back_beside`]). The log can begin anew only in
+//! a moment in which nobody reads what is in it. acc's own readers take what they want in one statement and let go. Readers
+//! without a gap between them, or one that holds on (a shell of `sqlite3` with an open transaction), would let it grow: then a
+//! pass waits for its moment.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::{BUSY, Store, StoreError};
+use rusqlite::Connection;
+use tracing::warn;
+
+use super::{BUSY, Store, StoreError, translate};
 
 /// It is cut to this many bytes whenever it begins anew.
 pub(super) const KEPT: i64 = 4 * 1024 * 1024;
@@ -21,13 +29,83 @@ pub const WAL_TOO_LARGE: u64 = 4 * LARGE;
 /// Nobody waits longer for the database because of it.
 const PATIENCE: Duration = Duration::from_millis(200);
 
+/// After so many uses of the writing connection the log is written back beside: each adds two to four pages, so that it is done
+/// about as often as SQLite would. By the size of the file it cannot be told: that stays when the log begins anew.
+const USES: u32 = 256;
+
+/// The thread that writes the log back; it ends, with what it is at, when this is dropped.
+#[derive(Debug, Default)]
+pub(super) struct WriteBack {
+    thread: Option<JoinHandle<()>>,
+    over: Arc<AtomicBool>,
+    uses: AtomicU32,
+}
+
+impl WriteBack {
+    /// The writing connection is being used.
+    pub(super) fn used(&self) {
+        let Some(thread) = &self.thread else { return };
+        if self.uses.fetch_add(1, Ordering::Relaxed) % USES == USES - 1 {
+            thread.thread().unpark();
+        }
+    }
+}
+
+impl Drop for WriteBack {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Writes back whenever it is woken. Those who write or read meanwhile are not in its way, until they write so much that it never
+/// catches up: then they wait once for what is left.
+fn write_back(path: &Path, connection: &Connection, over: &AtomicBool) {
+    loop {
+        thread::park();
+        if over.load(Ordering::Acquire) {
+            return;
+        }
+        let back = |how| connection.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |_| Ok(()));
+        let done = back("PASSIVE").and_then(|()| if size(path) < LARGE { Ok(()) } else { back("TRUNCATE") });
+        if let Err(error) = done {
+            warn!(database = %path.display(), %error, "could not write the log of the database back; it is tried again");
+        }
+    }
+}
+
+/// Bytes of the log of this database; 0 when there is none.
+fn size(database: &Path) -> u64 {
+    let mut path = database.as_os_str().to_owned();
+    path.push("-wal");
+    std::fs::metadata(PathBuf::from(path)).map_or(0, |m| m.len())
+}
+
 impl Store {
+    /// From now on nobody who writes does what SQLite would have him do after every thousand pages: for a server. Commands, which
+    /// have no time for a thread, leave it as it is.
+    ///
+    /// # Errors
+    /// The database cannot be opened once more, or no thread can be made.
+    pub fn write_back_beside(&mut self) -> Result<(), StoreError> {
+        let connection = Connection::open(&self.path).map_err(|e| self.error(&e))?;
+        connection.busy_timeout(PATIENCE).map_err(|e| self.error(&e))?;
+        let (path, over) = (self.path.clone(), self.write_back.over.clone());
+        let thread = thread::Builder::new().name("write-back".to_owned());
+        let thread = thread.spawn(move || write_back(&path, &connection, &over));
+        let no_thread = |e: std::io::Error| StoreError::Unusable { path: self.path.clone(), why: e.to_string() };
+        self.write_back.thread = Some(thread.map_err(no_thread)?);
+        let connection = self.connection();
+        connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(|e| translate(&self.path, &e))
+    }
+
     /// Bytes of the log on the disk; 0 when there is none.
     #[must_use]
     pub fn wal_size(&self) -> u64 {
-        let mut path = self.path.clone().into_os_string();
-        path.push("-wal");
-        std::fs::metadata(PathBuf::from(path)).map_or(0, |m| m.len())
+        size(&self.path)
     }
 
     /// Writes the log back and empties it when it has become large. Readers that do not let go keep it as it is until a later call.
