@@ -31,7 +31,10 @@ const PATIENCE: Duration = Duration::from_millis(200);
 
 /// After so many uses of the writing connection the log is written back beside: each adds two to four pages, so that it is done
 /// about as often as SQLite would. By the size of the file it cannot be told: that stays when the log begins anew.
-const USES: u32 = 256;
+pub(super) const USES: u32 = 256;
+
+/// With so many pages in the log whoever writes brings them back himself: the thread does not come to it.
+const MOST_PAGES: u32 = 4000;
 
 /// The thread that writes the log back; it ends, with what it is at, when this is dropped.
 #[derive(Debug, Default)]
@@ -61,17 +64,14 @@ impl Drop for WriteBack {
     }
 }
 
-/// Writes back whenever it is woken. Those who write or read meanwhile are not in its way, until they write so much that it never
-/// catches up: then they wait once for what is left.
+/// Writes back whenever it is woken. Those who write or read meanwhile are not in its way.
 fn write_back(path: &Path, connection: &Connection, over: &AtomicBool) {
     loop {
         thread::park();
         if over.load(Ordering::Acquire) {
             return;
         }
-        let back = |how| connection.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |_| Ok(()));
-        let done = back("PASSIVE").and_then(|()| if size(path) < LARGE { Ok(()) } else { back("TRUNCATE") });
-        if let Err(error) = done {
+        if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
             warn!(database = %path.display(), %error, "could not write the log of the database back; it is tried again");
         }
     }
@@ -85,8 +85,8 @@ fn size(database: &Path) -> u64 {
 }
 
 impl Store {
-    /// From now on nobody who writes does what SQLite would have him do after every thousand pages: for a server. Commands, which
-    /// have no time for a thread, leave it as it is.
+    /// From now on nobody who writes does what SQLite would have him do after every thousand pages, unless there is so much to
+    /// write that the thread never catches up: for a server. Commands, which have no time for a thread, leave it as it is.
     ///
     /// # Errors
     /// The database cannot be opened once more, or no thread can be made.
@@ -99,7 +99,7 @@ impl Store {
         let no_thread = |e: std::io::Error| StoreError::Unusable { path: self.path.clone(), why: e.to_string() };
         self.write_back.thread = Some(thread.map_err(no_thread)?);
         let connection = self.connection();
-        connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(|e| translate(&self.path, &e))
+        connection.pragma_update(None, "wal_autocheckpoint", MOST_PAGES).map_err(|e| translate(&self.path, &e))
     }
 
     /// Bytes of the log on the disk; 0 when there is none.
