@@ -30,11 +30,7 @@ fn power_cut(combination: Combination) {
     }
     let mut dice = Dice(u64::from(std::process::id()) + 1);
     let copies = while_people_work(&bed, &mut dice);
-    // All at once, as the power goes.
-    for process in processes::of(&bed.dir) {
-        processes::signal(process.pid, Signal::SIGKILL);
-    }
-    processes::end_all(&bed.dir);
+    processes::cut_power(&bed.dir);
     for copy in copies {
         eprintln!("==== from {}", copy.display());
         let _ = std::fs::remove_dir_all(bed.home());
@@ -87,16 +83,7 @@ fn while_people_work(bed: &Bed, dice: &mut Dice) -> Vec<std::path::PathBuf> {
 
 /// Stops everybody, copies, lets them go on.
 fn copy_of_home(bed: &Bed, n: usize) -> std::path::PathBuf {
-    let mut stopped: Vec<i32> = Vec::new();
-    loop {
-        // Some may have started others before they were stopped.
-        let more: Vec<i32> = processes::of(&bed.dir).iter().map(|p| p.pid).filter(|pid| !stopped.contains(pid)).collect();
-        if more.is_empty() {
-            break;
-        }
-        more.iter().for_each(|pid| processes::signal(*pid, Signal::SIGSTOP));
-        stopped.extend(more);
-    }
+    let stopped = processes::stop_all(&bed.dir);
     let copy = bed.dir.join(format!("copy{n}"));
     run::run(Command::new("cp").arg("-a").arg(bed.home()).arg(&copy), LONGEST).ok();
     let _ = std::fs::remove_file(copy.join("acc.db-shm"));

@@ -55,15 +55,7 @@ pub fn everything_killed_at_once_boots_again(combination: Combination) {
     bed.create("zebra", "tester");
     bed.create("okapi", "tester-tcp");
     bed.acc(&["pin", "okapi"]).ok();
-    // Who watches others first, so that nobody is left to see them die: as in a power cut.
-    let server = bed.wait_server(None);
-    for process in processes::find(&bed.dir, &["supervisord"]).iter().map(|p| p.pid).chain([server]) {
-        processes::signal(process, Signal::SIGKILL);
-    }
-    for process in processes::of(&bed.dir) {
-        processes::signal(process.pid, Signal::SIGKILL);
-    }
-    processes::end_all(&bed.dir);
+    processes::cut_power(&bed.dir);
     bed.acc(&["boot"]).ok();
     bed.wait_phase("okapi", "awake");
     // The row said awake and nothing ran: it counts as a death, with the pause after a first one, and then it is woken.

@@ -90,9 +90,28 @@ pub fn signal(pid: i32, signal: Signal) {
     let _ = kill(Pid::from_raw(pid), signal);
 }
 
+/// Makes all processes of the bed stand still, those too that are begun meanwhile; says which.
+pub fn stop_all(dir: &Path) -> Vec<i32> {
+    let mut stopped = Vec::new();
+    loop {
+        let more: Vec<i32> = of(dir).iter().map(|p| p.pid).filter(|pid| !stopped.contains(pid)).collect();
+        if more.is_empty() {
+            return stopped;
+        }
+        more.iter().for_each(|pid| signal(*pid, Signal::SIGSTOP));
+        stopped.extend(more);
+    }
+}
+
+/// As when the power goes: nobody sees another one die, and nobody takes its place.
+pub fn cut_power(dir: &Path) {
+    stop_all(dir).into_iter().for_each(|pid| signal(pid, Signal::SIGKILL));
+    end_all(dir);
+}
+
 /// Kills all processes of the bed, again and again until none is left (a supervisor may start new ones meanwhile).
 pub fn end_all(dir: &Path) {
-    for _ in 0..50 {
+    for _ in 0..500 {
         let left = of(dir);
         if left.is_empty() {
             return;
