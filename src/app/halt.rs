@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::dispatch::dispatch;
-use super::{Drivers, own_service, places};
+use super::{Drivers, lock, own_service, places};
 use crate::config::{Config, in_force_file};
 use crate::driver::host::fs;
 use crate::service::error::{ServiceError, chain};
@@ -40,6 +40,7 @@ pub async fn halt(config: &Config) -> Result<HaltReport, ServiceError> {
         drivers.supervisor.stop_service(service).await.map_err(failed)?;
     }
     drivers.supervisor.halt().await.map_err(failed)?;
+    ran |= lock::end_server(config, own_service(config).stop_timeout).await?;
     // Without the note of a boot nobody believes it.
     let _ = fs::remove_file(&in_force_file(&config.run));
     let _ = drivers.edge.is_up().await;

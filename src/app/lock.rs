@@ -126,8 +126,47 @@ pub(super) async fn server(config: &Config) -> Result<Option<Server>, ServiceErr
     }
 }
 
-async fn until_free<T>(path: &Path, mut try_it: impl FnMut() -> Result<Option<T>, ServiceError>) -> Result<T, ServiceError> {
-    let patience = tokio::time::sleep(PATIENCE);
+/// Ends the keeper that holds the lock although its supervisor did not know of it: whoever should have told was killed before it
+/// could. Resolves when nobody holds the lock any more; `true`: somebody did.
+pub(super) async fn end_server(config: &Config, patience: Duration) -> Result<bool, ServiceError> {
+    let path = config.server_lock();
+    if !path.exists() {
+        return Ok(false);
+    }
+    let (mut held, mut told) = (false, None);
+    let free = || {
+        if rustix::fs::flock(open(&path)?, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return Ok(Some(()));
+        }
+        held = true;
+        let keeper = serving(config).filter(|pid| told != Some(*pid) && has_open(*pid, &path));
+        if let Some(keeper) = keeper.and_then(|pid| process::by_pid(pid).ok().flatten()) {
+            told = Some(keeper.pid);
+            process::signal_one(keeper, libc::SIGTERM).map_err(|e| refused(&path, &e))?;
+        }
+        Ok(None)
+    };
+    until_free_for(&path, patience, free).await?;
+    Ok(held)
+}
+
+/// The pid may be another process's by now.
+fn has_open(pid: i32, path: &Path) -> bool {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    files.filter_map(|file| std::fs::read_link(file.path()).ok()).any(|to| to == path)
+}
+
+async fn until_free<T>(path: &Path, try_it: impl FnMut() -> Result<Option<T>, ServiceError>) -> Result<T, ServiceError> {
+    until_free_for(path, PATIENCE, try_it).await
+}
+
+async fn until_free_for<T>(
+    path: &Path,
+    patience: Duration,
+    mut try_it: impl FnMut() -> Result<Option<T>, ServiceError>,
+) -> Result<T, ServiceError> {
+    let patience = tokio::time::sleep(patience);
     tokio::pin!(patience);
     loop {
         if let Some(lock) = try_it()? {

@@ -123,7 +123,8 @@ pub async fn work(config: Config, left: &LeftToWorker, reload: Reload) -> Result
     if std::os::unix::process::parent_id() != left.keeper {
         return Err(wrong(std::io::Error::other("it has ended")));
     }
-    serve::serve(config, serve::Handed { sockets, tether, lock }, reload).await
+    let renewed = left.renewed.then_some(left.keeper);
+    serve::serve(config, serve::Handed { sockets, tether, lock, renewed }, reload).await
 }
 
 /// A template of the operator's cannot be used.

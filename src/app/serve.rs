@@ -44,6 +44,8 @@ pub(super) struct Handed {
     pub(super) sockets: Sockets,
     pub(super) tether: Tether,
     pub(super) lock: OwnedFd,
+    /// The keeper, when a worker has started it: whoever did that may not have lived to tell the supervisor.
+    pub(super) renewed: Option<u32>,
 }
 
 /// The line to the keeper; another keeper is another line.
@@ -64,7 +66,7 @@ enum End {
 /// Runs until SIGTERM or SIGINT, or until the keeper says that another worker takes over and all that is carried has ended.
 /// `reload` reads the settings again at SIGHUP.
 pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload) -> Result<(), ServiceError> {
-    let Handed { sockets, tether: line, lock } = handed;
+    let Handed { sockets, tether: line, lock, renewed } = handed;
     let spare = Spare::new(&sockets, lock)
         .map_err(|e| ServiceError::because("could not use the sockets of the keeper", &e, "is the limit of open files reached?"))?;
     let line: Line = Arc::new(Mutex::new(Arc::new(line)));
@@ -81,6 +83,9 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
     let world = world(&config, &drivers, store)?;
     world.set_serving();
     let (proxy, log) = front(&world, &drivers, &config, pages)?;
+    if let Some(keeper) = renewed {
+        note_keeper(&world, keeper).await;
+    }
     recover::recover(&world).await?;
     let adopted = recover::adopt(&world)?;
     start_edge(&world, &drivers).await?;
@@ -386,6 +391,12 @@ async fn another_keeper(world: &World, line: &Line, spare: &mut Spare) -> bool {
     };
     warn!(pid, "the keeper has died: another one takes its place");
     *line.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(tether);
+    note_keeper(world, pid).await;
+    true
+}
+
+/// Has the supervisor know this keeper, which it has not started.
+async fn note_keeper(world: &World, pid: u32) {
     let found = i32::try_from(pid).map_err(std::io::Error::other).and_then(process::by_pid);
     match found {
         Ok(Some(keeper)) => {
@@ -395,5 +406,4 @@ async fn another_keeper(world: &World, line: &Line, spare: &mut Spare) -> bool {
         }
         Ok(None) | Err(_) => warn!(pid, "the new keeper has ended already"),
     }
-    true
 }

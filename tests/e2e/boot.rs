@@ -4,7 +4,9 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 
-use crate::support::{Bed, Combination, Mounted, need, processes};
+use crate::support::bed::SOON;
+use crate::support::wait::holds;
+use crate::support::{Bed, Combination, Mounted, need, processes, wait_until};
 
 pub fn halt_and_boot_bring_back_what_is_wanted(combination: Combination) {
     let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
@@ -59,9 +61,9 @@ pub fn everything_killed_at_once_boots_again(combination: Combination) {
     bed.acc(&["boot"]).ok();
     bed.wait_phase("okapi", "awake");
     // The row said awake and nothing ran: it counts as a death, with the pause after a first one, and then it is woken.
-    crate::support::wait_until("the one that died with everything answers again", crate::support::bed::SOON, || {
+    wait_until("the one that died with everything answers again", SOON, || {
         let reply = bed.get("zebra", "/");
-        crate::support::wait::holds(reply.status == 200, reply.text())
+        holds(reply.status == 200, reply.text())
     });
     bed.get("okapi", "/").status(200);
     assert_eq!(bed.phase("zebra"), "awake");
@@ -76,9 +78,7 @@ fn parts_killed_one_by_one_are_repaired() {
     let zebra = bed.pid("zebra");
     let supervisord = processes::find(&bed.dir, &["supervisord"]).expect("supervisord runs");
     processes::signal(supervisord.pid, Signal::SIGKILL);
-    crate::support::wait_until("supervisord is gone", crate::support::bed::SOON, || {
-        crate::support::wait::holds(!processes::alive(supervisord.pid), supervisord.pid)
-    });
+    wait_until("supervisord is gone", SOON, || holds(!processes::alive(supervisord.pid), supervisord.pid));
     // It could not be asked: never "there is no such process".
     assert!(processes::alive(zebra));
     bed.acc(&["boot"]).ok();
@@ -99,14 +99,9 @@ fn parts_killed_one_by_one_are_repaired() {
     processes::signal(master, Signal::SIGKILL);
     // The workers of a killed master go on serving and hold the port: they must not keep a new nginx away for ever.
     bed.acc(&["boot"]).ok();
-    crate::support::wait_until("nginx serves again", crate::support::bed::SOON, || {
-        match bed.ask("GET", "zebra", "/").send(bed.address()) {
-            Ok(reply) => crate::support::wait::holds(
-                reply.status == 200 && !masters(&bed).is_empty() && masters(&bed)[0].pid != master,
-                reply.status,
-            ),
-            Err(e) => Err(e.to_string()),
-        }
+    wait_until("nginx serves again", SOON, || match bed.ask("GET", "zebra", "/").send(bed.address()) {
+        Ok(reply) => holds(reply.status == 200 && !masters(&bed).is_empty() && masters(&bed)[0].pid != master, reply.status),
+        Err(e) => Err(e.to_string()),
     });
 }
 
@@ -130,6 +125,38 @@ pub fn a_halt_after_a_crash_says_what_it_did_and_nothing_else(combination: Combi
         bed.acc(&["boot"]).ok();
     }
     assert_eq!(bed.acc(&["halt"]).ok().err, "halted: no instance was awake\n");
+}
+
+/// Whoever should have told its supervisor of it was killed before it could.
+pub fn a_halt_ends_a_keeper_that_nobody_knows(combination: Combination) {
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    bed.create("zebra", "tester");
+    let workers = || processes::of(&bed.dir).into_iter().filter(|p| p.command.contains(" worker --sockets ")).map(|p| p.pid);
+    let (first, worker) = (bed.keeper(), workers().next().unwrap());
+    processes::signal(first, Signal::SIGKILL);
+    // The worker starts another keeper, and then it dies too.
+    let noted = || {
+        let name = if combination.supervisor == "supervisord" { "service_server_before.pid" } else { "service_server.pid" };
+        let file = bed.run().join("pid").join(name);
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        (file, text.split(' ').next().and_then(|pid| pid.parse::<i32>().ok()))
+    };
+    let renewed = || processes::find(&bed.dir, &["server", "--resume"]).map(|p| p.pid);
+    wait_until("another keeper is on record", SOON, || {
+        let keeper = renewed().filter(|keeper| *keeper != first && noted().1 == Some(*keeper));
+        holds(keeper.is_some(), format!("{:?}, {:?}", renewed(), noted()))
+    });
+    let keeper = renewed().unwrap();
+    std::fs::remove_file(noted().0).unwrap();
+    processes::signal(worker, Signal::SIGKILL);
+    wait_until("the next worker has said whose it is", SOON, || holds(noted().1 == Some(keeper), format!("{:?}", noted())));
+    bed.wait_server(None);
+    // And once more as if nobody had.
+    std::fs::remove_file(noted().0).unwrap();
+    bed.acc(&["halt"]).ok();
+    bed.assert_nothing_runs();
+    bed.acc(&["boot"]).ok();
+    bed.get("zebra", "/").status(200);
 }
 
 /// A file that was being written when its writer was killed, in every folder of acc's own: new ones must be thought of.

@@ -101,6 +101,8 @@ struct Keeper {
     image: Image,
     lock: lock::Server,
     sockets: Sockets,
+    /// Started by a worker (`renew`), so that no supervisor knows it unless it is told.
+    renewed: bool,
     /// Has the say.
     serving: Option<Worker>,
     /// Will have it.
@@ -161,6 +163,7 @@ impl Keeper {
             image: Image::own(),
             lock,
             sockets,
+            renewed: false,
             serving: None,
             coming: None,
             leaving: Vec::new(),
@@ -234,7 +237,7 @@ impl Keeper {
     /// Starts the worker that will serve next.
     fn start(&mut self) -> Result<(), ServiceError> {
         let program = self.fall_back.clone().unwrap_or_else(|| self.image.path().to_owned());
-        match Worker::start(&program, &self.sockets, self.lock.as_fd()) {
+        match Worker::start(&program, &self.sockets, self.lock.as_fd(), self.renewed) {
             Ok(worker) => self.coming = Some(worker),
             Err(e) => {
                 error!(program = %program.display(), "could not start a worker: {e}");
@@ -250,7 +253,7 @@ impl Keeper {
         }
         self.fall_back = None;
         info!(program = %self.image.path().display(), "upgrading: starting a worker from the program in place");
-        match Worker::start(self.image.path(), &self.sockets, self.lock.as_fd()) {
+        match Worker::start(self.image.path(), &self.sockets, self.lock.as_fd(), self.renewed) {
             Ok(worker) => self.coming = Some(worker),
             Err(e) => error!("not upgraded, everything stays as it is: could not start the new program: {e}"),
         }

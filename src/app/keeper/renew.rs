@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 
+use super::resume::RENEWED;
 use super::sockets::Sockets;
 use super::tether::Tether;
 use super::worker::options;
@@ -36,7 +37,7 @@ impl Spare {
         }
         let (own, other) = Tether::pair()?;
         let (lock, tether) = (self.lock.as_raw_fd(), other.as_raw_fd());
-        let left = format!("{};lock={lock};{}={tether}", self.sockets.names(), std::process::id());
+        let left = format!("{};{RENEWED}={lock};{}={tether}", self.sockets.names(), std::process::id());
         let mut command = Command::new("/proc/self/exe");
         // A group of its own: it must not be ended with what is left of the one before.
         command.arg0(own_binary()).args(options()).arg("server").args(["--resume", &left]).process_group(0);

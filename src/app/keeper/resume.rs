@@ -18,6 +18,9 @@ use crate::config::Config;
 use crate::driver::host::handover;
 use crate::service::error::ServiceError;
 
+/// What the lock is called that is left to a keeper which a worker starts, or which was such a one.
+pub(super) const RENEWED: &str = "renewed-lock";
+
 /// Signals with a meaning to a keeper, which would end one that does not follow them yet.
 fn signals() -> SigSet {
     [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR2].into_iter().collect()
@@ -51,7 +54,8 @@ impl Keeper {
 
     /// `SOCKETS;LOCK;PID:FILE of the serving worker;PID:FILE of each that leaves`.
     fn left(&self) -> String {
-        let mut text = format!("{};lock={}", self.sockets.names(), self.lock.as_fd().as_raw_fd());
+        let lock = if self.renewed { RENEWED } else { "lock" };
+        let mut text = format!("{};{lock}={}", self.sockets.names(), self.lock.as_fd().as_raw_fd());
         for worker in self.all() {
             let _ = write!(text, ";{}={}", worker.pid, worker.tether.file().as_raw_fd());
         }
@@ -65,8 +69,9 @@ impl Keeper {
         let mut parts = left.split(';');
         let mut next = || parts.next().ok_or_else(|| wrong(io::Error::other("it is not complete")));
         let sockets = Sockets::taken(next()?).map_err(wrong)?;
-        let lock = take_all(next()?).map_err(wrong)?.pop().map(|(_, file)| lock::Server::taken(file));
-        let lock = lock.ok_or_else(|| wrong(io::Error::other("there is no lock")))?;
+        let lock = take_all(next()?).map_err(wrong)?.pop();
+        let (name, lock) = lock.ok_or_else(|| wrong(io::Error::other("there is no lock")))?;
+        let (renewed, lock) = (name == RENEWED, lock::Server::taken(lock));
         let mut workers = Vec::new();
         for part in parts {
             for (pid, file) in take_all(part).map_err(wrong)? {
@@ -76,9 +81,9 @@ impl Keeper {
         }
         let mut keeper = Self::with(config, lock, sockets);
         let mut workers = workers.into_iter();
-        (keeper.serving, keeper.served) = (workers.next(), true);
+        (keeper.serving, keeper.served, keeper.renewed) = (workers.next(), true, renewed);
         keeper.leaving = workers.collect();
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), "upgraded");
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), "took up what the keeper before has left");
         Ok(keeper)
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Starts one from this program, with the options that the keeper itself was given.
-    pub(super) fn start(program: &Path, sockets: &Sockets, lock: BorrowedFd<'_>) -> io::Result<Self> {
+    pub(super) fn start(program: &Path, sockets: &Sockets, lock: BorrowedFd<'_>, renewed: bool) -> io::Result<Self> {
         let (tether, other) = Tether::pair()?;
         let mut left = sockets.files();
         left.extend([other.as_fd(), lock]);
@@ -34,6 +34,9 @@ impl Worker {
         command.args(options()).arg("worker").args(["--sockets", &sockets.names()]);
         command.args(["--tether", &other.as_raw_fd().to_string(), "--keeper", &std::process::id().to_string()]);
         command.args(["--lock", &lock.as_raw_fd().to_string()]);
+        if renewed {
+            command.arg("--renewed");
+        }
         // systemd's words are for the keeper alone.
         for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"] {
             command.env_remove(name);

@@ -187,6 +187,9 @@ pub struct WorkerArgs {
     /// Number of the keeper's lock.
     #[arg(long)]
     pub lock: i32,
+    /// The keeper was started by a worker.
+    #[arg(long)]
+    pub renewed: bool,
 }
 
 /// One instance.

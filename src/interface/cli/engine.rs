@@ -22,6 +22,8 @@ pub struct LeftToWorker {
     pub keeper: u32,
     /// Number of the keeper's lock.
     pub lock: i32,
+    /// The keeper was started by a worker, and is not the one that its supervisor knows.
+    pub renewed: bool,
 }
 
 /// Runs what the commands ask for.

@@ -12,7 +12,7 @@ pub(in super::super) async fn keep(engine: &dyn Engine, config: Config, args: Se
 }
 
 pub(in super::super) async fn work(engine: &dyn Engine, config: Config, args: WorkerArgs, reload: Reload) -> End {
-    let WorkerArgs { sockets, tether, keeper, lock } = args;
-    engine.work(config, LeftToWorker { sockets, tether, keeper, lock }, reload).await?;
+    let WorkerArgs { sockets, tether, keeper, lock, renewed } = args;
+    engine.work(config, LeftToWorker { sockets, tether, keeper, lock, renewed }, reload).await?;
     Ok(Exit::Done)
 }
