@@ -78,14 +78,9 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
     tether(&line).say(Word::Prepared);
 
     let owner = lock::take(&config).await?;
-    let mut store = open_store(&config)?;
-    store.write_back_beside().map_err(crate::service::error::store)?;
-    let world = world(&config, &drivers, store)?;
-    world.set_serving();
+    let world = serving_world(&config, &drivers)?;
     let (proxy, log) = front(&world, &drivers, &config, pages)?;
-    if let Some(keeper) = renewed {
-        note_keeper(&world, keeper).await;
-    }
+    note_renewed(&world, renewed).await;
     recover::recover(&world).await?;
     let adopted = recover::adopt(&world)?;
     start_edge(&world, &drivers).await?;
@@ -393,6 +388,21 @@ async fn another_keeper(world: &World, line: &Line, spare: &mut Spare) -> bool {
     *line.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(tether);
     note_keeper(world, pid).await;
     true
+}
+
+/// The parts of a server.
+fn serving_world(config: &Config, drivers: &Drivers) -> Result<Arc<World>, ServiceError> {
+    let mut store = open_store(config)?;
+    store.write_back_beside().map_err(crate::service::error::store)?;
+    let world = world(config, drivers, store)?;
+    world.set_serving();
+    Ok(world)
+}
+
+async fn note_renewed(world: &World, keeper: Option<u32>) {
+    if let Some(keeper) = keeper {
+        note_keeper(world, keeper).await;
+    }
 }
 
 /// Has the supervisor know this keeper, which it has not started.

@@ -13,6 +13,7 @@ use super::{daemons, launch};
 use crate::domain::lifecycle::{Event, Failure, Phase};
 use crate::domain::time::Timestamp;
 use crate::driver::probe::{Answered, Ear};
+use crate::driver::supervisor::SupervisorError;
 
 /// What came of a start.
 pub(super) struct Begun {
@@ -38,7 +39,7 @@ pub(super) async fn begin(world: &Arc<World>, handle: &Weak<Handle>, run: u64, a
         Ok(Ground::Clear(program, opened)) => {
             ear = opened;
             let called = world.clock.micros();
-            let started = ground::start(world, &program).await.map_err(|e| chain(&e));
+            let started = ground::start(world, &program).await.map_err(reason);
             handle.stamps().call(called, world.clock.micros());
             started
         }
@@ -51,6 +52,14 @@ pub(super) async fn begin(world: &Arc<World>, handle: &Weak<Handle>, run: u64, a
         Err(why) => Event::StartFailed { run, failure: Failure::NotStarted(why) },
     };
     Some(Begun { event, permit, ear })
+}
+
+/// Without what every reader of a failure knows: which instance could not be started.
+fn reason(error: SupervisorError) -> String {
+    match error {
+        SupervisorError::NotStarted { why, .. } => why,
+        other => chain(&other),
+    }
 }
 
 /// Does it answer as soon as it is started? Then nobody need be told that it will.

@@ -398,5 +398,7 @@ pub(super) fn failed(deed: &str, name: &InstanceName, failure: &Failure) -> Serv
         Failure::NotStarted(_) => format!("mend what is named, then `acc start {name}`; `acc doctor` looks at this host"),
         _ => format!("see `acc logs {name}`"),
     };
-    ServiceError::new(kind, format!("could not {deed} `{name}`: {failure}"), hint)
+    // What failed is said by the deed.
+    let why = if let Failure::NotStarted(why) = failure { why.clone() } else { failure.to_string() };
+    ServiceError::new(kind, format!("could not {deed} `{name}`: {why}"), hint)
 }

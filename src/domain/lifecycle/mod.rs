@@ -52,6 +52,8 @@ pub enum Cause {
     Operator,
     /// acc itself, because it is wanted up.
     Pinned,
+    /// Whoever asked has asked another acc, which ended before the instance answered; it did not write down who that was.
+    Unknown,
 }
 
 /// Why it drains.
@@ -379,7 +381,7 @@ impl Machine {
             process: stored.process,
             tickets: 0,
             demand: None,
-            cause: Cause::Operator,
+            cause: Cause::Unknown,
             since: stored.since,
             quiet_since: stored.quiet_since,
             drain: Drain::Operator,

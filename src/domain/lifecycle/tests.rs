@@ -49,6 +49,15 @@ fn to_awake() -> Vec<(u64, Event)> {
     ]
 }
 
+#[test]
+fn who_asked_for_a_wake_that_another_acc_began_is_not_known() {
+    let begun = walk(&[(0, Event::Created), (0, Event::Wake(Cause::Request))]).next;
+    let found = step(&Machine::restore(begun.stored()), &Event::Found(Some(PROCESS)), at(1), &LIMITS).unwrap().next;
+    let awake = step(&found, &Event::Ready { run: found.run() }, at(2), &LIMITS).unwrap();
+    let woke = |effect: &Effect| matches!(effect, Effect::Record(Note::Woke(Cause::Unknown, _)));
+    assert!(awake.effects.iter().any(woke), "{:?}", awake.effects);
+}
+
 fn then(mut events: Vec<(u64, Event)>, more: &[(u64, Event)]) -> Vec<(u64, Event)> {
     events.extend_from_slice(more);
     events

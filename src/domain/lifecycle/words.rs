@@ -46,6 +46,7 @@ impl Cause {
             Self::Request => "a request",
             Self::Operator => "the operator",
             Self::Pinned => "wanted up",
+            Self::Unknown => "somebody who asked the acc before this one",
         }
     }
 }

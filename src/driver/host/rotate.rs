@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, chown, fchown};
 use std::path::{Path, PathBuf};
 
 use crate::driver::host::fs::remove_file;
@@ -26,7 +26,10 @@ pub fn open(log: &Path, max: u64, user: Option<&UserIds>) -> io::Result<File> {
         && e.kind() == io::ErrorKind::NotFound
     {
         // Its folder alone: what is above it is not a log's to make, and an instance whose folder is gone must not have an empty one.
-        fs::DirBuilder::new().mode(0o755).create(dir)?;
+        fs::DirBuilder::new().mode(0o750).create(dir)?;
+        if let Some(user) = user {
+            chown(dir, None, Some(user.gid))?;
+        }
         opened = open();
     }
     let (mut file, mut found) = opened?;

@@ -116,7 +116,7 @@ fn for_server(file: Option<&Path>, env: &Env, ui: &Ui) -> Result<Config, Service
 async fn dispatch(mut call: Call<'_>, command: Command) -> End {
     let call = &mut call;
     if served::matters(&command) && !served::is_served(call.config).await {
-        call.ui.warn(served::LINE);
+        call.ui.warn(served::line(call.config.edge.kind));
     }
     match command {
         Command::Boot(args) => commands::boot::run(call, args).await,

@@ -7,10 +7,15 @@ use std::io::ErrorKind;
 use tokio::net::UnixStream;
 
 use super::args::Command;
-use crate::config::{Booted, Config};
+use crate::config::{Booted, Config, EdgeKind};
 
 /// What is said.
-pub(super) const LINE: &str = "acc's server does not run, so requests to sleeping instances are not answered: `acc boot` starts it";
+pub(super) fn line(edge: EdgeKind) -> &'static str {
+    match edge {
+        EdgeKind::Nginx => "acc's server does not run, so requests to sleeping instances are not answered: `acc boot` starts it",
+        EdgeKind::Builtin => "acc's server does not run, so no request is answered: `acc boot` starts it",
+    }
+}
 
 /// Is this a command about instances? The others start or end the server, say so themselves, or have nothing to do with it.
 pub(super) fn matters(command: &Command) -> bool {
