@@ -130,16 +130,19 @@ pub(super) async fn server(config: &Config) -> Result<Option<Server>, ServiceErr
 /// could. Resolves when nobody holds the lock any more; `true`: somebody did.
 pub(super) async fn end_server(config: &Config, patience: Duration) -> Result<bool, ServiceError> {
     let path = config.server_lock();
-    if !path.exists() {
+    if !path.try_exists().map_err(|e| refused(&path, &e))? {
         return Ok(false);
     }
+    let as_opened = path.canonicalize().map_err(|e| refused(&path, &e))?;
     let (mut held, mut told) = (false, None);
     let free = || {
-        if rustix::fs::flock(open(&path)?, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok() {
-            return Ok(Some(()));
+        match rustix::fs::flock(open(&path)?, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Some(())),
+            Err(rustix::io::Errno::WOULDBLOCK) => held = true,
+            Err(e) => return Err(refused(&path, &e)),
         }
-        held = true;
-        let keeper = serving(config).filter(|pid| told != Some(*pid) && has_open(*pid, &path));
+        // The pid may be another process's by now.
+        let keeper = serving(config).filter(|pid| told != Some(*pid) && process::has_open(*pid, &as_opened));
         if let Some(keeper) = keeper.and_then(|pid| process::by_pid(pid).ok().flatten()) {
             told = Some(keeper.pid);
             process::signal_one(keeper, libc::SIGTERM).map_err(|e| refused(&path, &e))?;
@@ -148,13 +151,6 @@ pub(super) async fn end_server(config: &Config, patience: Duration) -> Result<bo
     };
     until_free_for(&path, patience, free).await?;
     Ok(held)
-}
-
-/// The pid may be another process's by now.
-fn has_open(pid: i32, path: &Path) -> bool {
-    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    files.filter_map(|file| std::fs::read_link(file.path()).ok()).any(|to| to == path)
 }
 
 async fn until_free<T>(path: &Path, try_it: impl FnMut() -> Result<Option<T>, ServiceError>) -> Result<T, ServiceError> {

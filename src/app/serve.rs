@@ -80,7 +80,9 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
     let owner = lock::take(&config).await?;
     let world = serving_world(&config, &drivers)?;
     let (proxy, log) = front(&world, &drivers, &config, pages)?;
-    note_renewed(&world, renewed).await;
+    if let Some(keeper) = renewed {
+        note_keeper(&world, keeper).await;
+    }
     recover::recover(&world).await?;
     let adopted = recover::adopt(&world)?;
     start_edge(&world, &drivers).await?;
@@ -397,12 +399,6 @@ fn serving_world(config: &Config, drivers: &Drivers) -> Result<Arc<World>, Servi
     let world = world(config, drivers, store)?;
     world.set_serving();
     Ok(world)
-}
-
-async fn note_renewed(world: &World, keeper: Option<u32>) {
-    if let Some(keeper) = keeper {
-        note_keeper(world, keeper).await;
-    }
 }
 
 /// Has the supervisor know this keeper, which it has not started.

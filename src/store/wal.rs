@@ -77,13 +77,6 @@ fn write_back(path: &Path, connection: &Connection, over: &AtomicBool) {
     }
 }
 
-/// Bytes of the log of this database; 0 when there is none.
-fn size(database: &Path) -> u64 {
-    let mut path = database.as_os_str().to_owned();
-    path.push("-wal");
-    std::fs::metadata(PathBuf::from(path)).map_or(0, |m| m.len())
-}
-
 impl Store {
     /// From now on nobody who writes does what SQLite would have him do after every thousand pages, unless there is so much to
     /// write that the thread never catches up: for a server. Commands, which have no time for a thread, leave it as it is.
@@ -92,7 +85,6 @@ impl Store {
     /// The database cannot be opened once more, or no thread can be made.
     pub fn write_back_beside(&mut self) -> Result<(), StoreError> {
         let connection = Connection::open(&self.path).map_err(|e| self.error(&e))?;
-        connection.busy_timeout(PATIENCE).map_err(|e| self.error(&e))?;
         let (path, over) = (self.path.clone(), self.write_back.over.clone());
         let thread = thread::Builder::new().name("write-back".to_owned());
         let thread = thread.spawn(move || write_back(&path, &connection, &over));
@@ -105,7 +97,9 @@ impl Store {
     /// Bytes of the log on the disk; 0 when there is none.
     #[must_use]
     pub fn wal_size(&self) -> u64 {
-        size(&self.path)
+        let mut path = self.path.clone().into_os_string();
+        path.push("-wal");
+        std::fs::metadata(PathBuf::from(path)).map_or(0, |m| m.len())
     }
 
     /// Writes the log back and empties it when it has become large. Readers that do not let go keep it as it is until a later call.

@@ -6,6 +6,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -126,6 +127,13 @@ pub fn children(parent: i32) -> Vec<i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     pids.filter(|pid| matches!(stat(*pid), Ok(Some(seen)) if seen.parent == parent && !seen.zombie)).collect()
+}
+
+/// Does it have the file of this path, as the kernel names it, open? `false` also when that cannot be seen.
+#[must_use]
+pub fn has_open(pid: i32, path: &Path) -> bool {
+    let Ok(links) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    links.flatten().any(|link| fs::read_link(link.path()).is_ok_and(|to| to == path))
 }
 
 /// Is this very process alive?

@@ -11,6 +11,8 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::driver::host::process;
+
 /// How long new workers may take: with 100,000 hosts they take a fifth of a second.
 const RELOAD_LIMIT: Duration = Duration::from_secs(20);
 
@@ -63,18 +65,13 @@ pub fn end_orphans(error_log: &Path) -> io::Result<usize> {
     for entry in fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
         let worker = title(pid).ok().flatten().is_some_and(|t| t.starts_with("nginx: worker process"));
-        if worker && has_open(pid, &log) && !has_master(pid) && kill(Pid::from_raw(pid), Signal::SIGQUIT).is_ok() {
+        if worker && process::has_open(pid, &log) && !has_master(pid) && kill(Pid::from_raw(pid), Signal::SIGQUIT).is_ok() {
             // Meant and harmless: whoever boots or halts after a crash has nothing to do about it.
             tracing::info!(pid, "ending an nginx worker whose master is gone");
             ended += 1;
         }
     }
     Ok(ended)
-}
-
-fn has_open(pid: i32, path: &Path) -> bool {
-    let Ok(links) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    links.flatten().any(|link| fs::read_link(link.path()).is_ok_and(|to| to == path))
 }
 
 fn has_master(pid: i32) -> bool {
