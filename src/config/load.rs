@@ -14,7 +14,9 @@ use super::fault::{ConfigErrors, Fault};
 use super::reader::{Faults, Section};
 use super::rules::read_rules;
 use super::value::{self, Parsed};
-use super::{Config, EdgeConfig, EdgeKind, EventsConfig, IdleConfig, LogConfig, LogFormat, StopConfig, SupervisorKind, WakeConfig};
+use super::{
+    Config, EdgeConfig, EdgeKind, EventsConfig, IdleConfig, LimitsConfig, LogConfig, LogFormat, StopConfig, SupervisorKind, WakeConfig,
+};
 use crate::domain::name::{HostName, NAME_MAX};
 use crate::domain::port::PortRange;
 
@@ -127,6 +129,7 @@ fn read(root: &Section<'_>, file: Option<PathBuf>, env: &Env, faults: &Faults<'_
         ports: ports(&root.section("ports")),
         log: log(&root.section("log")),
         events: events(&root.section("events")),
+        limits: limits(&root.section("limits")),
     };
     if let Some(own) = config.edge.listen.iter().find(|a| (config.ports.first..=config.ports.last).contains(&a.port())) {
         root.section("ports").fault("range", format!("contains the port of the edge, {own}"));
@@ -332,4 +335,17 @@ fn events(section: &Section<'_>) -> EventsConfig {
     };
     section.close();
     events
+}
+
+fn limits(section: &Section<'_>) -> LimitsConfig {
+    let count = |least| move |v: &toml::de::DeValue<'_>| value::whole(least, 1 << 30)(v).map(|count| count as u64);
+    let limits = LimitsConfig {
+        open_files: section.or("open_files", None, |v| value::or_word(v, "auto", count(64))),
+        processes: section.or("processes", Some(1024), |v| value::or_word(v, "unlimited", count(8))),
+        memory: section.or("memory", None, |v| value::or_word(v, "unlimited", value::size)),
+        file_size: section.or("file_size", None, |v| value::or_word(v, "unlimited", value::size)),
+        core: section.or("core", Some(0), |v| value::or_word(v, "unlimited", value::size_or_off)),
+    };
+    section.close();
+    limits
 }

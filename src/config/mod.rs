@@ -125,6 +125,21 @@ pub struct EventsConfig {
     pub keep_for: Duration,
 }
 
+/// `[limits]`: what one instance may use of the host. `None` in each: no limit of its own.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct LimitsConfig {
+    /// `open_files`: files that a process of it may have open at once; `None`: "auto", as many as acc was booted with.
+    pub open_files: Option<u64>,
+    /// `processes`: processes and threads at once, all of the instance together.
+    pub processes: Option<u64>,
+    /// `memory`: bytes, all of the instance together.
+    pub memory: Option<u64>,
+    /// `file_size`: bytes in a file that it writes.
+    pub file_size: Option<u64>,
+    /// `core`: bytes in the core file of a crash; 0: none is written.
+    pub core: Option<u64>,
+}
+
 /// All settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -154,6 +169,8 @@ pub struct Config {
     pub log: LogConfig,
     /// `[events]`.
     pub events: EventsConfig,
+    /// `[limits]`.
+    pub limits: LimitsConfig,
     /// `[[rules]]`, in order.
     pub rules: Vec<Rule>,
 }

@@ -52,6 +52,7 @@ impl Config {
             ports: new.ports,
             log: self.log.clone(),
             events: new.events,
+            limits: new.limits,
             rules: new.rules.clone(),
         }
     }
@@ -111,7 +112,8 @@ mod tests {
              [idle]\ntimeout = \"7m\"\nmin_awake = \"7s\"\ncheck_every = \"7s\"\nsilent_connections = \"7m\"\n\
              [wake]\ntimeout = \"7s\"\npage_after = \"7s\"\nmax_waiting = 7\nmax_at_once = 7\n\
              [stop]\ndrain = \"7s\"\ntimeout = \"7s\"\n[ports]\nrange = \"21000-21007\"\n\
-             [log]\nlevel = \"debug\"\nformat = \"json\"\n[events]\nkeep = 777\nkeep_for = \"7d\"\n[[rules]]\npath = \"/\"\ncounts = false\n",
+             [log]\nlevel = \"debug\"\nformat = \"json\"\n[events]\nkeep = 777\nkeep_for = \"7d\"\n\
+             [limits]\nopen_files = 777\nprocesses = 77\nmemory = \"7GiB\"\nfile_size = \"7GiB\"\ncore = \"7MiB\"\n[[rules]]\npath = \"/\"\ncounts = false\n",
         );
         let all = keys(&old, &new);
         assert_eq!(all.len(), flat(&old.to_toml()).unwrap().len(), "a key is the same in both: {all:?}");

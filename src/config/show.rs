@@ -24,6 +24,7 @@ impl Config {
         section(&mut out, Some("log"), &[("level", quote(&self.log.level)), ("format", quote(self.log.format.as_str()))]);
         let events = [("keep", self.events.keep.to_string()), ("keep_for", quote(&show_duration(self.events.keep_for)))];
         section(&mut out, Some("events"), &events);
+        section(&mut out, Some("limits"), &self.limits_lines());
         for rule in &self.rules {
             out.push_str("\n[[rules]]\n");
             push(&mut out, &rule_lines(rule));
@@ -60,6 +61,19 @@ impl Config {
             ("min_awake", quote(&show_duration(self.idle.min_awake))),
             ("check_every", quote(&self.idle.check_every.map_or_else(|| "off".to_owned(), show_duration))),
             ("silent_connections", quote(&self.idle.silent_connections.map_or_else(|| "never".to_owned(), show_duration))),
+        ]
+    }
+
+    fn limits_lines(&self) -> [(&'static str, String); 5] {
+        let limits = &self.limits;
+        let count = |limit: Option<u64>, word| limit.map_or_else(|| quote(word), |limit| limit.to_string());
+        let size = |limit: Option<u64>| quote(&limit.map_or_else(|| "unlimited".to_owned(), show_size));
+        [
+            ("open_files", count(limits.open_files, "auto")),
+            ("processes", count(limits.processes, "unlimited")),
+            ("memory", size(limits.memory)),
+            ("file_size", size(limits.file_size)),
+            ("core", if limits.core == Some(0) { quote("off") } else { size(limits.core) }),
         ]
     }
 

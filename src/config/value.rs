@@ -31,6 +31,14 @@ pub(super) fn or_none<T>(value: &DeValue<'_>, parse: impl FnOnce(&DeValue<'_>) -
     if value.as_str() == Some("") { Ok(None) } else { parse(value).map(Some) }
 }
 
+/// A value, or the word that stands for none.
+pub(super) fn or_word<T>(value: &DeValue<'_>, word: &'static str, parse: impl FnOnce(&DeValue<'_>) -> Parsed<T>) -> Parsed<Option<T>> {
+    if value.as_str() == Some(word) {
+        return Ok(None);
+    }
+    parse(value).map(Some).map_err(|reason| format!("{reason}, or \"{word}\""))
+}
+
 /// `true` or `false`.
 pub(super) fn boolean(value: &DeValue<'_>) -> Parsed<bool> {
     value.as_bool().ok_or_else(|| "must be true or false".to_owned())
@@ -99,6 +107,11 @@ pub(super) fn size(value: &DeValue<'_>) -> Parsed<u64> {
     let parsed = value.as_str().ok_or_else(wrong)?.parse::<bytesize::ByteSize>().map_err(|_| wrong())?.as_u64();
     // nginx reads 0 as "no limit", which is the opposite of what it says.
     if parsed == 0 { Err("must be more than zero".to_owned()) } else { Ok(parsed) }
+}
+
+/// A number of bytes, or `off` for none at all.
+pub(super) fn size_or_off(value: &DeValue<'_>) -> Parsed<u64> {
+    if value.as_str() == Some("off") { Ok(0) } else { size(value).map_err(|reason| format!("{reason}, nor \"off\"")) }
 }
 
 /// A number of bytes as it is written in a file: in the largest unit that divides it.

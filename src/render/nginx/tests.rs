@@ -28,6 +28,7 @@ fn config() -> Config {
         ports: PortRange { first: 20_000, last: 20_001 },
         log: LogConfig { level: "info".into(), format: LogFormat::Text },
         events: EventsConfig { keep: 1, keep_for: Duration::from_secs(1) },
+        limits: crate::config::LimitsConfig::default(),
         rules: Vec::new(),
     }
 }
