@@ -11,6 +11,7 @@ use acc::config::model::load_model;
 use acc::config::{self, Config};
 use acc::domain::name::{HostName, InstanceName};
 use acc::domain::rule::Rule;
+use acc::driver::host::stat::parse_stat;
 use acc::driver::supervisor::supervisord;
 use acc::proxy::Front;
 use acc::proxy::request::{X_ACC_HOST, read};
@@ -101,6 +102,16 @@ pub fn xmlrpc(data: &[u8]) {
     if let Err(e) = supervisord::read_answer(&utf8(data)) {
         assert!(!e.is_empty());
     }
+}
+
+/// `/proc/PID/stat` of a process that has chosen its own name: whatever the name is, the fields are the kernel's.
+pub fn stat(data: &[u8]) {
+    let _ = parse_stat(data);
+    // What the kernel shows of a name is 15 bytes at most, without a zero byte.
+    let name: Vec<u8> = data.iter().copied().filter(|byte| *byte != 0).take(15).collect();
+    let with = |name: &[u8]| parse_stat(&[b"42 (", name, b") S 1 43 44 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 777 9 9\n"].concat());
+    assert!(with(b"a").is_some());
+    assert_eq!(with(&name), with(b"a"), "{name:?}");
 }
 
 /// Texts from the config and from operators in nginx's configuration: each stays one word, whatever it holds.

@@ -20,6 +20,7 @@ mod e2e {
     pub mod hosts;
     pub mod life;
     pub mod longer;
+    pub mod members;
     pub mod rules;
     pub mod scripts;
     pub mod server;
@@ -96,6 +97,9 @@ suite! {
         everything_killed_at_once_boots_again
         a_halt_after_a_crash_says_what_it_did_and_nothing_else
         instances_start_from_a_file_system_without_programs
+    }
+    members {
+        its_name_may_be_any_bytes
     }
     gone {
         destroyed_and_purged_it_leaves_nothing

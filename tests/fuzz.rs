@@ -129,3 +129,8 @@ fn xmlrpc_answers() {
 fn nginx_texts() {
     drive("nginx", targets::nginx);
 }
+
+#[test]
+fn names_of_processes() {
+    drive("stat", targets::stat);
+}

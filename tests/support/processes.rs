@@ -28,7 +28,8 @@ fn all() -> Vec<Seen> {
 
 /// One process; `None` when it is gone or a zombie.
 pub fn look(pid: i32) -> Option<Seen> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Lossy: its name may be any bytes.
+    let stat = String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/stat")).ok()?).into_owned();
     let mut after_name = stat.rsplit_once(") ")?.1.split(' ');
     let state = after_name.next()?;
     let parent = after_name.next()?.parse().ok()?;

@@ -17,4 +17,5 @@ pub mod process;
 pub mod rotate;
 pub mod sent;
 pub mod spawn;
+pub mod stat;
 pub mod users;

@@ -18,62 +18,10 @@ use tokio::io::unix::AsyncFd;
 
 use crate::domain::instance::{Exit, Process};
 
+pub use super::stat::{Stat, pids, stat};
+
 /// How long a parent that is not us is given to collect its dead child, so that the kernel tells how that ended.
 const REAP_WAIT: Duration = Duration::from_millis(250);
-
-/// What acc reads of `/proc/PID/stat`, see proc(5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stat {
-    /// It has ended with all its threads and waits for its parent. One whose first thread alone has ended (by itself, or
-    /// because a kill reached that thread first) is none: the kernel shows its state as `Z` too, but it still runs and
-    /// holds its sockets.
-    pub zombie: bool,
-    /// Its parent.
-    pub parent: i32,
-    /// Process group.
-    pub group: i32,
-    /// Session.
-    pub session: i32,
-    /// Clock ticks since boot.
-    pub start_time: u64,
-    /// Wait status of a zombie; 0 otherwise, and 0 for those that may not look.
-    pub wait_status: i32,
-}
-
-/// Looks at a process, living or zombie; `None`: there is none of this pid.
-pub fn stat(pid: i32) -> io::Result<Option<Stat>> {
-    if pid <= 0 {
-        return Ok(None);
-    }
-    match fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(text) => parse_stat(&text).map(Some).ok_or_else(|| io::Error::other(format!("`/proc/{pid}/stat` is not as expected"))),
-        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(None),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => hidden_or_gone(pid),
-        Err(e) => Err(e),
-    }
-}
-
-/// `/proc` can hide the processes of others (`hidepid`): not seen is not yet gone.
-fn hidden_or_gone(pid: i32) -> io::Result<Option<Stat>> {
-    match signal::kill(nix::unistd::Pid::from_raw(pid), None) {
-        Err(Errno::EPERM) => Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("process {pid} is hidden in /proc"))),
-        _ => Ok(None),
-    }
-}
-
-fn parse_stat(text: &str) -> Option<Stat> {
-    // The name in parentheses may hold anything, parentheses and blanks included: the fields begin after the last one.
-    let fields: Vec<&str> = text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace().collect();
-    let field = |number: usize| fields.get(number - 3).copied();
-    Some(Stat {
-        zombie: matches!(field(3)?, "Z" | "X" | "x") && field(20)?.parse::<u32>().ok()? <= 1,
-        parent: field(4)?.parse().ok()?,
-        group: field(5)?.parse().ok()?,
-        session: field(6)?.parse().ok()?,
-        start_time: field(22)?.parse().ok()?,
-        wait_status: field(52).and_then(|f| f.parse().ok()).unwrap_or(0),
-    })
-}
 
 /// Start time of a living process in clock ticks since boot; `None`: no such process, or it has ended and is a zombie.
 pub fn start_time(pid: i32) -> io::Result<Option<u64>> {
@@ -124,8 +72,7 @@ pub fn by_pid(pid: i32) -> io::Result<Option<Process>> {
 /// Living children of a process, in no order; none when `/proc` cannot be read.
 #[must_use]
 pub fn children(parent: i32) -> Vec<i32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let pids = pids().into_iter().flatten();
     pids.filter(|pid| matches!(stat(*pid), Ok(Some(seen)) if seen.parent == parent && !seen.zombie)).collect()
 }
 
@@ -355,17 +302,6 @@ mod tests {
         let pid = i32::try_from(child.id()).unwrap();
         let start_time = stat(pid).unwrap().unwrap().start_time;
         (child, Process { pid, start_time })
-    }
-
-    #[test]
-    fn a_name_with_parentheses_and_blanks_does_not_confuse() {
-        let tail = "S 1 42 43 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 777 9 9";
-        let seen = parse_stat(&format!("42 (a) b) (c) {tail}")).unwrap();
-        assert_eq!((seen.group, seen.session, seen.start_time, seen.zombie), (42, 43, 777, false));
-        assert!(parse_stat(&format!("42 (a) {}", tail.replacen('S', "Z", 1))).unwrap().zombie);
-        assert!(!parse_stat(&format!("42 (a) {}", tail.replacen('S', "Z", 1).replace(" 1 0 777", " 2 0 777"))).unwrap().zombie);
-        assert!(parse_stat("42 (a").is_none());
-        assert!(parse_stat("42 (a) S 1").is_none());
     }
 
     #[test]

@@ -32,7 +32,9 @@ fn fit(may_raise: bool, hard: u64) -> (u64, u64) {
 /// Root in a container often may not: it is the capability that counts.
 fn may_raise_limits() -> bool {
     const CAP_SYS_RESOURCE: u32 = 24;
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    // As bytes: its first line is the name of the program, which anybody may choose.
+    let status = std::fs::read("/proc/self/status").unwrap_or_default();
+    let status = String::from_utf8_lossy(&status);
     let effective = status.lines().find_map(|l| l.strip_prefix("CapEff:")).and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
     effective.is_some_and(|caps| caps >> CAP_SYS_RESOURCE & 1 == 1)
 }

@@ -62,8 +62,7 @@ fn title(pid: i32) -> io::Result<Option<String>> {
 pub fn end_orphans(error_log: &Path) -> io::Result<usize> {
     let log = fs::canonicalize(error_log).unwrap_or_else(|_| error_log.to_owned());
     let mut ended = 0;
-    for entry in fs::read_dir("/proc")? {
-        let Some(pid) = entry?.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
+    for pid in process::pids()? {
         let worker = title(pid).ok().flatten().is_some_and(|t| t.starts_with("nginx: worker process"));
         if worker && process::has_open(pid, &log) && !has_master(pid) && kill(Pid::from_raw(pid), Signal::SIGQUIT).is_ok() {
             // Meant and harmless: whoever boots or halts after a crash has nothing to do about it.
@@ -75,9 +74,7 @@ pub fn end_orphans(error_log: &Path) -> io::Result<usize> {
 }
 
 fn has_master(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let parent = after_name.split_whitespace().nth(1).and_then(|p| p.parse().ok());
+    let parent = process::stat(pid).ok().flatten().map(|seen| seen.parent);
     parent.and_then(|p| title(p).ok().flatten()).is_some_and(|t| t.starts_with("nginx: master process"))
 }
 
@@ -135,17 +132,7 @@ fn children(pid: i32) -> io::Result<Vec<i32>> {
 }
 
 fn children_by_parent(parent: i32) -> io::Result<Vec<i32>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let Some(pid) = entry?.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // The name of the program stands in brackets and may hold anything, brackets too.
-        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        if after_name.split_whitespace().nth(1).and_then(|p| p.parse().ok()) == Some(parent) {
-            found.push(pid);
-        }
-    }
-    Ok(found)
+    Ok(process::pids()?.filter(|pid| matches!(process::stat(*pid), Ok(Some(seen)) if seen.parent == parent)).collect())
 }
 
 /// The first emergency that was logged after `from`.

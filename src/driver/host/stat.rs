@@ -1,0 +1,94 @@
+//! What the kernel says of a process in `/proc/PID/stat`, see proc(5).
+//!
+//! The text holds the name of the program, which is the program's own choice and may be any bytes: it is read as bytes, and a
+//! name can neither hide a process nor pass for one of the fields. It only looks.
+
+use std::fs;
+use std::io;
+
+use nix::errno::Errno;
+use nix::sys::signal;
+
+/// What acc reads of `/proc/PID/stat`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// It has ended with all its threads and waits for its parent. One whose first thread alone has ended (by itself, or
+    /// because a kill reached that thread first) is none: the kernel shows its state as `Z` too, but it still runs and
+    /// holds its sockets.
+    pub zombie: bool,
+    /// Its parent.
+    pub parent: i32,
+    /// Process group.
+    pub group: i32,
+    /// Session.
+    pub session: i32,
+    /// Clock ticks since boot.
+    pub start_time: u64,
+    /// Wait status of a zombie; 0 otherwise, and 0 for those that may not look.
+    pub wait_status: i32,
+}
+
+/// Looks at a process, living or zombie; `None`: there is none of this pid.
+pub fn stat(pid: i32) -> io::Result<Option<Stat>> {
+    if pid <= 0 {
+        return Ok(None);
+    }
+    match fs::read(format!("/proc/{pid}/stat")) {
+        Ok(text) => parse_stat(&text).map(Some).ok_or_else(|| io::Error::other(format!("`/proc/{pid}/stat` is not as expected"))),
+        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => hidden_or_gone(pid),
+        Err(e) => Err(e),
+    }
+}
+
+/// `/proc` can hide the processes of others (`hidepid`): not seen is not yet gone.
+fn hidden_or_gone(pid: i32) -> io::Result<Option<Stat>> {
+    match signal::kill(nix::unistd::Pid::from_raw(pid), None) {
+        Err(Errno::EPERM) => Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("process {pid} is hidden in /proc"))),
+        _ => Ok(None),
+    }
+}
+
+/// Reads the text of `/proc/PID/stat`; `None`: it is not of that form.
+#[must_use]
+pub fn parse_stat(text: &[u8]) -> Option<Stat> {
+    // The name in parentheses may hold anything, parentheses, blanks and line ends included: the fields begin after the last one.
+    let after_name = text.iter().rposition(|byte| *byte == b')')? + 1;
+    let fields = std::str::from_utf8(text.get(after_name..)?).ok()?;
+    let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3).copied();
+    Some(Stat {
+        zombie: matches!(field(3)?, "Z" | "X" | "x") && field(20)?.parse::<u32>().ok()? <= 1,
+        parent: field(4)?.parse().ok()?,
+        group: field(5)?.parse().ok()?,
+        session: field(6)?.parse().ok()?,
+        start_time: field(22)?.parse().ok()?,
+        wait_status: field(52).and_then(|f| f.parse().ok()).unwrap_or(0),
+    })
+}
+
+/// All pids that `/proc` shows now, in no order.
+pub fn pids() -> io::Result<impl Iterator<Item = i32>> {
+    Ok(fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_any_bytes_does_not_confuse() {
+        let tail = "S 1 42 43 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 777 9 9";
+        let with = |name: &[u8], tail: &str| parse_stat(&[b"42 (", name, b") ", tail.as_bytes()].concat());
+        for name in [&b"a"[..], b"", b"a) b) (c", b") Z (", b"x) Z 1 1 1", b"\xff\xfe", b"\n) Z 9 9 9 \n", b"\xe2\x82", b"0) \xff) ("] {
+            let seen = with(name, tail).unwrap();
+            assert_eq!((seen.parent, seen.group, seen.session, seen.start_time), (1, 42, 43, 777), "{name:?}");
+            assert!(!seen.zombie, "{name:?}");
+            assert!(with(name, &tail.replacen('S', "Z", 1)).unwrap().zombie, "{name:?}");
+        }
+        assert!(!with(b"a", &tail.replacen('S', "Z", 1).replace(" 1 0 777", " 2 0 777")).unwrap().zombie, "another thread lives");
+        for broken in [&b""[..], b"42 (a", b"42 (a) S 1", b"42 (a) \xff"] {
+            assert_eq!(parse_stat(broken), None);
+        }
+    }
+}
