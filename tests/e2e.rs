@@ -26,6 +26,7 @@ mod e2e {
     pub mod server;
     pub mod settings;
     pub mod sleepers;
+    pub mod trust;
     pub mod undo;
     pub mod user;
 }

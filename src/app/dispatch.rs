@@ -6,7 +6,6 @@ use tokio::net::UnixStream;
 
 use super::{Drivers, lock, open_store, places, world};
 use crate::config::{Config, SupervisorKind};
-use crate::driver::host::users;
 use crate::interface::control::{self, CallError, Reply};
 use crate::service::error::{ErrorKind, ServiceError, chain};
 use crate::service::outcome::Outcome;
@@ -18,10 +17,8 @@ const AGAIN: Duration = Duration::from_millis(25);
 
 /// Has a verb done.
 pub async fn dispatch(config: &Config, request: Request) -> Result<Outcome, ServiceError> {
-    // Root may command what another user booted; for anybody else a socket in a stranger's folder is a trap.
-    if !users::is_root() {
-        places::ours(config)?;
-    }
+    // A socket or a lock in a stranger's folder is a trap, also for root, who has become the owner of another user's folders by now.
+    places::ours(config)?;
     let patience = tokio::time::sleep(PATIENCE);
     tokio::pin!(patience);
     loop {

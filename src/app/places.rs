@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::config::{Config, EdgeKind};
+use crate::config::{Config, EdgeKind, trust};
 use crate::driver::host::{fs, users};
 use crate::service::error::ServiceError;
 
@@ -46,17 +46,16 @@ pub(super) fn prepare(config: &Config) -> Result<(), ServiceError> {
     Ok(())
 }
 
-/// Refuses a home or run that is somebody else's, or that others can write to; one that is not there is nobody's.
+/// Refuses a home or run that others can write to or exchange: whoever made `/tmp/acc-UID` first, or owns a folder above, would
+/// take the place of acc's sockets and configurations.
 pub(super) fn ours(config: &Config) -> Result<(), ServiceError> {
     for (word, path) in [("home", &config.home), ("run", &config.run)] {
-        match fs::distrust(path) {
+        match trust::distrust(path) {
             Ok(None) => {}
-            Ok(Some(why)) => {
-                let shown = path.display();
-                let hint = format!("run as its owner; `chmod go-w {shown}` if it is yours; or set `{word}` in the config to another place");
-                return Err(ServiceError::failed(format!("{word} `{shown}` {why}"), hint));
+            Ok(Some(found)) => {
+                let hint = format!("run as its owner; {}; or set `{word}` in the config to another place", found.way_out());
+                return Err(ServiceError::failed(format!("{word} `{}` {}", path.display(), found.of(path)), hint));
             }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(unusable(path, &e)),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The surroundings the settings depend on; a plain value, so that a test can make its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +43,17 @@ impl Env {
     pub fn with(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.vars.insert(name.into(), value.as_ref().to_owned());
         self
+    }
+
+    /// The same for another user of the host: their folders, and none of those of before.
+    #[must_use]
+    pub fn of_user(mut self, uid: u32, home: Option<&Path>) -> Self {
+        self.vars.retain(|name, _| name != "HOME" && !name.as_encoded_bytes().starts_with(b"XDG_"));
+        self.uid = uid;
+        match home {
+            Some(home) => self.with("HOME", home),
+            None => self,
+        }
     }
 
     /// A variable; one that is set to nothing counts as not set.

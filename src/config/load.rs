@@ -5,7 +5,6 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use super::env::Env;
 use super::fault::{ConfigErrors, Fault};
 use super::reader::{Faults, Section};
 use super::rules::read_rules;
+use super::trust::{self, TrustError};
 use super::value::{self, Parsed};
 use super::{
     Config, EdgeConfig, EdgeKind, EventsConfig, IdleConfig, LimitsConfig, LogConfig, LogFormat, StopConfig, SupervisorKind, WakeConfig,
@@ -27,10 +27,10 @@ const LONGEST_BELOW_RUN: usize = "/sock/".len() + NAME_MAX + "/app.sock".len() +
 pub const RUN_MAX: usize = 108 - LONGEST_BELOW_RUN;
 
 /// Reads the settings: the file named on the command line, else by `ACC_CONFIG` (one that is named must exist), else the first
-/// that exists of `./acc.toml`, `/etc/acc/config.toml` and the user's `acc/config.toml`, else the defaults alone.
+/// that exists of `./acc.toml` (not for root), `/etc/acc/config.toml` and the user's `acc/config.toml`, else the defaults alone.
 ///
 /// # Errors
-/// Every fault at once.
+/// Every fault at once; a file that others can change is not obeyed (see [`trust`]).
 pub fn load(explicit: Option<&Path>, env: &Env) -> Result<Config, ConfigErrors> {
     match find(explicit, env)? {
         Some((file, text)) => parse(&text, Some(file), env),
@@ -40,44 +40,53 @@ pub fn load(explicit: Option<&Path>, env: &Env) -> Result<Config, ConfigErrors> 
 
 /// The file to read and its text.
 pub(super) fn find(explicit: Option<&Path>, env: &Env) -> Result<Option<(PathBuf, String)>, ConfigErrors> {
-    let named = explicit.or_else(|| env.os("ACC_CONFIG").map(Path::new));
+    if let Some(path) = named(explicit, env) {
+        return match trust::read_to_string(&path) {
+            Ok(text) => Ok(Some((path, text))),
+            Err(e) => Err(unreadable(path, &e)),
+        };
+    }
+    // Whoever can write to the folder that root happens to be in must not give it settings.
+    let here = (!env.is_root()).then(|| env.cwd.join("acc.toml"));
     let users = env.xdg("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("acc/config.toml"));
-    let places = match named {
-        Some(path) => vec![env.cwd.join(path)],
-        None => [Some(env.cwd.join("acc.toml")), Some(env.host_file.clone()), users].into_iter().flatten().collect(),
-    };
-    for path in places {
-        if named.is_none() && !may_be_there(&path, env)? {
+    for path in [here.clone(), Some(env.host_file.clone()), users].into_iter().flatten() {
+        // One in a folder that may not even be searched is as good as none (the current folder of `su` is often root's own).
+        if fs::symlink_metadata(&path).is_err() {
             continue;
         }
-        match fs::read_to_string(&path) {
+        match trust::read_to_string(&path) {
             Ok(text) => return Ok(Some((path, text))),
-            Err(e) if named.is_none() && matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
-            // A file that may not be read is not a file that is not there: going on would silently use other settings.
-            Err(e) => {
-                let reason = format!("could not read `{}`: {}", path.display(), why(&e));
-                let fault = Fault { key: String::new(), line: None, reason, found: None };
-                return Err(ConfigErrors { file: Some(path), faults: vec![fault] });
+            Err(TrustError::Io(e)) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+            // The folder one happens to be in may be anybody's.
+            Err(TrustError::Distrust(found)) if here.as_ref() == Some(&path) => {
+                tracing::warn!("`{}` is passed over: {found}; name it with --config if you mean it", path.display());
             }
+            // A file that may not be read is not a file that is not there: going on would silently use other settings.
+            Err(e) => return Err(unreadable(path, &e)),
         }
     }
     Ok(None)
 }
 
-/// Is there a file of the usual places to be read? One in a folder that may not even be searched is as good as none (the
-/// current folder of `su` is often root's own). Root does not obey a file that somebody else can write: a stranger could have
-/// put it into the folder root happens to be in.
-fn may_be_there(path: &Path, env: &Env) -> Result<bool, ConfigErrors> {
-    let Ok(found) = fs::metadata(path) else { return Ok(false) };
-    if env.is_root() && (found.uid() != 0 || found.mode() & 0o022 != 0) {
-        let reason =
-            format!("`{}` can be written by others than root and is not obeyed; name it with --config if you mean it", path.display());
-        return Err(ConfigErrors {
-            file: Some(path.to_owned()),
-            faults: vec![Fault { key: String::new(), line: None, reason, found: None }],
-        });
-    }
-    Ok(true)
+/// The file that the command line or the environment names, with its whole path.
+#[must_use]
+pub fn named(explicit: Option<&Path>, env: &Env) -> Option<PathBuf> {
+    explicit.or_else(|| env.os("ACC_CONFIG").map(Path::new)).map(|path| env.cwd.join(path))
+}
+
+fn unreadable(path: PathBuf, e: &TrustError) -> ConfigErrors {
+    let reason = match e {
+        TrustError::Io(e) => format!("could not read `{}`: {}", path.display(), why(e)),
+        TrustError::Distrust(found) => {
+            let shown = path.display();
+            format!(
+                "`{shown}` {}: it is not obeyed\n  either {}, or put the file where only you can change it",
+                found.of(&path),
+                found.way_out()
+            )
+        }
+    };
+    ConfigErrors { file: Some(path), faults: vec![Fault { key: String::new(), line: None, reason, found: None }] }
 }
 
 /// The reason without "(os error 2)".
@@ -261,8 +270,13 @@ fn edge(section: &Section<'_>) -> EdgeConfig {
     }
     let max_body = section.or("max_body", 1 << 30, value::size);
     let templates = section.or("templates", None, |v| value::or_none(v, value::absolute));
-    if templates.as_ref().is_some_and(|dir| !dir.is_dir()) {
-        section.fault("templates", "not a folder that can be read");
+    if let Some(dir) = &templates {
+        match trust::distrust(dir) {
+            Ok(_) if !dir.is_dir() => section.fault("templates", "not a folder that can be read"),
+            Ok(None) => {}
+            Ok(Some(found)) => section.fault("templates", format!("{}: nothing in it is obeyed; {}", found.of(dir), found.way_out())),
+            Err(_) => section.fault("templates", "not a folder that can be read"),
+        }
     }
     section.close();
     EdgeConfig { kind, listen: listen.unwrap_or_else(|| vec![SocketAddr::from(([127, 0, 0, 1], 8080))]), max_body, templates }

@@ -17,11 +17,12 @@ pub mod template;
 #[cfg(test)]
 mod tests;
 pub mod tree;
+pub mod trust;
 mod value;
 
 pub use env::Env;
 pub use fault::{ConfigErrors, Fault};
-pub use load::{RUN_MAX, load, parse};
+pub use load::{RUN_MAX, load, named, parse};
 pub use places::run_of_faulty;
 
 use std::net::SocketAddr;

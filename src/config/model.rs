@@ -16,7 +16,7 @@ use super::fault::{Fault, lines};
 use super::reader::{Faults, Section};
 use super::suggest::{closest, did_you_mean};
 use super::value::{self, Parsed};
-use super::{template, tree};
+use super::{template, tree, trust};
 use crate::domain::model::{ListenKind, Model, Param, Ready};
 use crate::domain::name::is_label;
 
@@ -126,7 +126,7 @@ fn folders(models: &Path) -> Result<Vec<String>, ModelError> {
 pub fn load_model(dir: &Path) -> Result<Model, ModelError> {
     let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let file = dir.join(FILE);
-    let text = match fs::read_to_string(&file) {
+    let text = match trust::read_to_string(&file).map_err(io::Error::from) {
         Ok(text) => text,
         Err(e) if e.kind() == io::ErrorKind::NotFound && !dir.exists() => return Err(ModelError::Missing { name, near: String::new() }),
         Err(source) => return Err(ModelError::Read { path: file, source }),
@@ -148,7 +148,7 @@ pub fn load_model(dir: &Path) -> Result<Model, ModelError> {
 /// The parameters of the model in `dir` that are not secret; `None`: it cannot be read, or not all of it makes sense.
 #[must_use]
 pub fn open_params(dir: &Path) -> Option<BTreeSet<String>> {
-    let text = fs::read_to_string(dir.join(FILE)).ok()?;
+    let text = trust::read_to_string(&dir.join(FILE)).ok()?;
     let faults = Faults::new(&text);
     let table = faults.parse();
     let open = Section::root(&faults, &table)

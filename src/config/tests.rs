@@ -124,7 +124,7 @@ fn processors_decide_how_many_start_at_once() {
 #[test]
 fn the_first_file_that_exists_is_read() {
     let dir = tempfile::tempdir().unwrap();
-    let env = Env::bare(0, dir.path()).with("XDG_CONFIG_HOME", dir.path().join("user"));
+    let env = Env::bare(7, dir.path()).with("XDG_CONFIG_HOME", dir.path().join("user")).with("ACC_HOME", "/a");
     let domain = |explicit: Option<&str>, env: &Env| load(explicit.map(Path::new), env).map(|c| c.domain.to_string());
     let write = |path: &str, domain: &str| {
         fs::create_dir_all(dir.path().join(path).parent().unwrap()).unwrap();
@@ -135,6 +135,9 @@ fn the_first_file_that_exists_is_read() {
         write(path, name);
         assert_eq!(domain(None, &env).unwrap(), name);
     }
+    let mut root = env.clone();
+    root.uid = 0;
+    assert_eq!(domain(None, &root).unwrap(), "host", "root does not look where it happens to be");
     write("named.toml", "named");
     write("option.toml", "option");
     let env = env.with("ACC_CONFIG", "named.toml");
@@ -146,7 +149,7 @@ fn the_first_file_that_exists_is_read() {
 #[test]
 fn a_file_that_cannot_be_read_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    let env = Env::bare(0, dir.path());
+    let env = Env::bare(7, dir.path());
     let said = |explicit: Option<&str>| load(explicit.map(Path::new), &env).unwrap_err().to_string();
     let at = |name: &str| dir.path().join(name).display().to_string();
     assert_eq!(said(Some("missing.toml")), format!("could not read `{}`: no such file or directory", at("missing.toml")));

@@ -8,6 +8,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
+use super::trust;
+
 /// The ending of files that are rendered on the way; it is dropped.
 const RENDERED: &str = "tera";
 
@@ -46,14 +48,17 @@ pub struct Tree {
     pub refused: Vec<(PathBuf, String)>,
 }
 
-/// Everything below `root`. A folder that is not there is empty.
+/// Everything below `root`. A folder that is not there is empty. What others can change cannot be used: instances would run it.
 pub fn walk(root: &Path) -> io::Result<Tree> {
     let mut found = Walk { root, entries: Vec::new(), refused: Vec::new() };
     match fs::metadata(root) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Tree::default()),
         Err(e) => return Err(e),
         Ok(data) if !data.is_dir() => found.refused.push((PathBuf::new(), "must be a folder".to_owned())),
-        Ok(_) => found.folder(Path::new(""))?,
+        Ok(_) => match trust::distrust(root)? {
+            Some(why) => found.refused.push((PathBuf::new(), why.of(root))),
+            None => found.folder(Path::new(""))?,
+        },
     }
     let mut targets = BTreeMap::new();
     for entry in &found.entries {
@@ -81,6 +86,10 @@ impl Walk<'_> {
         let path = self.root.join(&from);
         let data = fs::symlink_metadata(&path)?;
         let mode = data.permissions().mode() & 0o777;
+        if let Some(why) = trust::of_entry(&data) {
+            self.refused.push((from, why));
+            return Ok(());
+        }
         let rendered = from.extension().is_some_and(|e| e == RENDERED);
         let to = if rendered && data.is_file() { from.with_extension("") } else { from.clone() };
         let kind = if data.is_dir() {

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::config::trust;
+
 /// The built-in templates, by the name they have below `templates/`.
 const BUILT_IN: &[(&str, &str)] = &[
     // A template comes after those it includes.
@@ -80,7 +82,7 @@ impl Templates {
         for (name, text) in BUILT_IN {
             let path = overrides.map(|dir| dir.join(name)).filter(|p| p.exists());
             let own = match &path {
-                Some(path) => Some(std::fs::read_to_string(path).map_err(|source| RenderError::Read { path: path.clone(), source })?),
+                Some(path) => Some(read(path)?),
                 None => None,
             };
             tera.add_raw_template(name, own.as_deref().unwrap_or(text)).map_err(|e| wrong(name, &e))?;
@@ -93,6 +95,11 @@ impl Templates {
         let context = tera::Context::from_serialize(values).map_err(|e| wrong(name, &e))?;
         self.tera.render(name, &context).map_err(|e| wrong(name, &e))
     }
+}
+
+/// nginx, whose master is root, obeys what it says: so nobody else may be able to change it.
+fn read(path: &Path) -> Result<String, RenderError> {
+    trust::read_to_string(path).map_err(|e| RenderError::Read { path: path.to_owned(), source: e.into() })
 }
 
 /// A template error as one line.

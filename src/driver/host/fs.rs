@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// Writes `bytes` to a new file beside `path`, syncs it and renames it into place: a reader sees the old text or the new
@@ -82,25 +82,6 @@ pub fn writable(dir: &Path) -> io::Result<()> {
     remove_file(&probe)
 }
 
-/// Why this folder must not be trusted, if so: anybody may make `/tmp/acc-UID` before acc does, and whoever can write there can
-/// take the place of acc's sockets. It must belong to this user or to root, and nobody else may write to it; so must a link
-/// that leads to it. What is above it does not matter: in a sticky folder such as /tmp nobody else can rename it.
-///
-/// # Errors
-/// It cannot be looked at, also when it is not there.
-pub fn distrust(dir: &Path) -> io::Result<Option<String>> {
-    let own = rustix::process::geteuid().as_raw();
-    let link = fs::symlink_metadata(dir)?;
-    let meta = fs::metadata(dir)?;
-    let foreign = [link.uid(), meta.uid()].into_iter().find(|uid| ![own, 0].contains(uid));
-    Ok(match foreign {
-        _ if !meta.is_dir() => Some("is not a folder".to_owned()),
-        Some(uid) => Some(format!("belongs to user {uid}, not to user {own}")),
-        None if meta.mode() & 0o022 != 0 => Some(format!("can be written by others (mode {:04o})", meta.mode() & 0o7777)),
-        None => None,
-    })
-}
-
 /// Is something there, be it a link to nowhere?
 #[must_use]
 pub fn exists(path: &Path) -> bool {
@@ -171,31 +152,5 @@ mod tests {
         remove_tree(&dir.path().join("a")).unwrap();
         remove_tree(&dir.path().join("a")).unwrap();
         remove_file(&dir.path().join("x")).unwrap();
-    }
-
-    #[test]
-    fn folders_of_others_are_not_trusted() {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = dir.path().join("a");
-        make_dir(&folder, 0o755).unwrap();
-        let why = |path: &Path| distrust(path).unwrap().unwrap_or_default();
-        assert_eq!(why(&folder), "");
-        for mode in [0o775, 0o757, 0o1777] {
-            fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
-            assert_eq!(why(&folder), format!("can be written by others (mode {mode:04o})"));
-        }
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
-        let link = dir.path().join("link");
-        std::os::unix::fs::symlink(&folder, &link).unwrap();
-        assert_eq!(why(&link), "");
-        assert!(distrust(&dir.path().join("missing")).is_err());
-        fs::write(dir.path().join("file"), "").unwrap();
-        assert_eq!(why(&dir.path().join("file")), "is not a folder");
-        if rustix::process::geteuid().is_root() {
-            std::os::unix::fs::lchown(&link, Some(65_534), None).unwrap();
-            assert_eq!(why(&link), "belongs to user 65534, not to user 0", "a link can be turned elsewhere");
-            std::os::unix::fs::chown(&folder, Some(65_534), None).unwrap();
-            assert_eq!(why(&folder), "belongs to user 65534, not to user 0");
-        }
     }
 }

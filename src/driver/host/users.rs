@@ -1,16 +1,38 @@
 //! Users of this host: looked up, and given files.
 
+use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, lchown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use nix::unistd::{Gid, Uid, User};
+use nix::unistd::{Gid, Uid, User, initgroups, setgroups, setresgid, setresuid};
 
 /// Is acc root?
 #[must_use]
 pub fn is_root() -> bool {
     Uid::effective().is_root()
+}
+
+/// Becomes this user for good: their groups, and nothing of root's rights. `gid` is for one whom the host has no name for.
+/// Their home folder, if they have a name.
+///
+/// # Errors
+/// This is not root, or the user would have root's group.
+pub fn become_user(uid: u32, gid: u32) -> io::Result<Option<PathBuf>> {
+    let wanted = Uid::from_raw(uid);
+    let known = User::from_uid(wanted)?;
+    let gid = known.as_ref().map_or(Gid::from_raw(gid), |user| user.gid);
+    if uid == 0 || known.is_none() && gid.as_raw() == 0 {
+        return Err(io::Error::other(format!("this host has no user {uid} in its list of users")));
+    }
+    match &known {
+        Some(user) => initgroups(&CString::new(user.name.as_str())?, gid)?,
+        None => setgroups(&[gid])?,
+    }
+    setresgid(gid, gid, gid)?;
+    setresuid(wanted, wanted, wanted)?;
+    Ok(known.map(|user| user.dir))
 }
 
 /// The ids of a user; an unknown one is an error that names it.

@@ -36,7 +36,7 @@ pub struct Cli {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Read this config file (else $ACC_CONFIG, ./acc.toml, /etc/acc/config.toml, the user's config folder).
+    /// Read this config file (else $ACC_CONFIG, ./acc.toml unless root, /etc/acc/config.toml, the user's config folder).
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Print data and errors as JSON.

@@ -11,8 +11,8 @@ use super::output::Ui;
 use super::wrong_config;
 use crate::config::env::Env;
 use crate::config::reload::{Difference, NEED_RESTART, differences};
-use crate::config::{self, Booted, Config, in_force_file, parse, run_of_faulty};
-use crate::driver::host::{fs, process, users};
+use crate::config::{self, Booted, Config, in_force_file, parse, run_of_faulty, trust};
+use crate::driver::host::process;
 use crate::service::error::ServiceError;
 
 /// The first line of the file, before the id of the boot of the host it is of.
@@ -77,11 +77,11 @@ pub fn written(config: &Config) -> String {
 
 /// What acc runs with; `None`: it does not run, or it cannot be told.
 fn running(run: &Path, env: &Env) -> Option<Config> {
-    // Root may command what another user booted; for anybody else a stranger's folder is a trap.
-    if Booted::in_run(run) == Booted::No || !(users::is_root() || matches!(fs::distrust(run), Ok(None))) {
+    // A stranger's folder is a trap.
+    if !matches!(trust::distrust(run), Ok(None)) || Booted::in_run(run) == Booted::No {
         return None;
     }
-    let text = std::fs::read_to_string(in_force_file(run)).ok()?;
+    let text = trust::read_to_string(&in_force_file(run)).ok()?;
     let of_boot = text.lines().next()?.strip_prefix(BOOT)?;
     // The variables of this process say nothing about the server's.
     let config = parse(&text, None, &Env::bare(env.uid, "/")).ok()?;
@@ -153,7 +153,7 @@ mod tests {
     impl Runs {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
-            let env = Env::bare(0, dir.path());
+            let env = Env::bare(7, dir.path());
             let this = Self { dir, env };
             this.says("domain = \"a.localhost\"\n");
             let config = config::load(None, &this.env).unwrap();

@@ -4,6 +4,7 @@
 //! and hands it to the [`Engine`], `show` makes text of the outcome, `output` prints it, `exit` gives the code. No file here
 //! decides anything about instances.
 
+mod acting;
 pub mod args;
 mod commands;
 pub mod doctor;
@@ -55,13 +56,15 @@ fn command(engine: &dyn Engine, cli: Cli, env: &Env, ui: &mut Ui) -> End {
         Command::Completions(args) => return commands::completions::run(ui, args.shell),
         Command::Man(args) => return commands::man::run(ui, args.dir.as_deref()),
         Command::DemoApp(options) => return commands::demo_app::run(options),
-        Command::Doctor => {
-            logging::short(ui.style.verbose, ui.style.quiet);
-            let config = load(file, env);
-            return block_on(false, commands::doctor::run(ui, config));
-        }
-        _ => {}
+        Command::Server(_) | Command::Worker(_) => {}
+        _ => logging::short(ui.style.verbose, ui.style.quiet),
     }
+    if matches!(cli.command, Command::Doctor) {
+        let config = load(file, env);
+        return block_on(false, commands::doctor::run(ui, config));
+    }
+    let (file, env) = acting::settle(&cli.command, file, env)?;
+    let env = &env;
     match cli.command {
         Command::Server(args) => {
             let config = for_server(file.as_deref(), env, ui)?;
@@ -76,7 +79,6 @@ fn command(engine: &dyn Engine, cli: Cli, env: &Env, ui: &mut Ui) -> End {
             block_on(true, commands::server::work(engine, config, args, reload))
         }
         command => {
-            logging::short(ui.style.verbose, ui.style.quiet);
             let Settings { config, waiting } = in_force::settings(&command, file, env, ui)?;
             let call = Call { ui, engine, config: &config, waiting: waiting.as_deref() };
             block_on(false, dispatch(call, command))

@@ -6,8 +6,7 @@ use std::path::Path;
 use rustix::fs::{Access, access, statfs, statvfs};
 
 use super::{Finding, bad, ok, warn};
-use crate::config::Config;
-use crate::driver::host::fs;
+use crate::config::{Config, trust};
 use crate::service::view::{Filter, Reader, WAL_TOO_LARGE};
 
 /// `f_type` of a tmpfs, see statfs(2).
@@ -26,28 +25,28 @@ pub(super) fn all(config: &Config) -> Vec<Finding> {
 /// There, ours, writable, and not for everybody; or it can be made.
 fn folder(word: &str, path: &Path) -> Finding {
     let shown = path.display();
+    match trust::distrust(path) {
+        Ok(None) => {}
+        Ok(Some(found)) if found.path == path && found.why == "is not a folder" => {
+            return bad(format!("{word} `{shown}` is not a folder"), format!("remove it, or set `{word}` in the config"));
+        }
+        Ok(Some(found)) => {
+            let hint = format!("run acc as its owner; {}; or set `{word}` in the config to another place", found.way_out());
+            return bad(format!("{word} `{shown}` {}: acc does not use it", found.of(path)), hint);
+        }
+        Err(e) => return bad(format!("could not look at {word} `{shown}`: {e}"), "may you read the folders above it?"),
+    }
     let meta = match std::fs::metadata(path) {
         Ok(meta) => meta,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return to_be_made(word, path),
         Err(e) => return bad(format!("could not look at {word} `{shown}`: {e}"), "may you read the folders above it?"),
     };
-    if !meta.is_dir() {
-        return bad(format!("{word} `{shown}` is not a folder"), format!("remove it, or set `{word}` in the config"));
-    }
     let own = rustix::process::geteuid().as_raw();
     if access(path, Access::WRITE_OK | Access::EXEC_OK).is_err() {
         return bad(
             format!("{word} `{shown}` of user {} is not writable for user {own}", meta.uid()),
             format!("run as root (or the user who booted acc), or set `{word}` in the config"),
         );
-    }
-    match fs::distrust(path) {
-        Ok(None) => {}
-        Ok(Some(why)) => {
-            let hint = format!("run acc as its owner; `chmod go-w {shown}` if it is yours; or set `{word}` in the config to another place");
-            return bad(format!("{word} `{shown}` {why}: acc does not use it"), hint);
-        }
-        Err(e) => return bad(format!("could not look at {word} `{shown}`: {e}"), "may you read the folders above it?"),
     }
     ok(format!("{word} `{shown}`: user {}, mode {:04o}", meta.uid(), meta.mode() & 0o7777))
 }
@@ -118,6 +117,9 @@ fn memory(run: &Path) -> Finding {
 
 fn database(config: &Config) -> Finding {
     let path = config.database();
+    if !matches!(trust::distrust(&config.home), Ok(None)) {
+        return warn(format!("the database `{}` was not opened", path.display()), "make home safe first, see above");
+    }
     match path.try_exists() {
         Ok(false) => return ok("no database yet: `acc boot` makes it"),
         Err(e) => return bad(format!("could not look at the database `{}`: {e}", path.display()), "may you read home?"),

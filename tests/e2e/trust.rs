@@ -1,0 +1,221 @@
+//! What acc obeys: files and folders that nobody else can change, and as whom root acts where another user's are.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::bed::{ACC, COMMAND, SOON};
+use crate::support::wait::wait_until;
+use crate::support::{Bed, Combination, need, processes, run};
+
+/// The conventional `nobody`.
+const NOBODY: u32 = 65_534;
+
+fn mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// Gives a tree to a user, links themselves included.
+fn give(path: &Path, user: u32) {
+    lchown(path, Some(user), Some(user)).unwrap();
+    if fs::symlink_metadata(path).unwrap().is_dir() {
+        fs::read_dir(path).unwrap().for_each(|entry| give(&entry.unwrap().path(), user));
+    }
+}
+
+/// A bed that an ordinary user has booted, with an instance that notes as whom it runs and sleeps.
+fn booted_by_another(combination: Combination) -> Option<Bed> {
+    let mut bed = Bed::unbooted(combination, |s| s.idle = "60s")?;
+    let theirs = bed.dir.join("acc");
+    fs::copy(&bed.acc, &theirs).unwrap();
+    bed.acc = theirs;
+    let (home, run) = (bed.home(), bed.run());
+    fs::create_dir_all(&run).unwrap();
+    give(&home, NOBODY);
+    give(&run, NOBODY);
+    bed.user = Some(NOBODY);
+    bed.acc(&["boot"]).ok();
+    bed.create("zebra", "tester");
+    Some(bed)
+}
+
+#[test]
+fn root_over_another_users_installation_acts_as_that_user() {
+    if !need::root("to act over another user's installation") {
+        return;
+    }
+    for combination in Combination::ALL {
+        let Some(mut bed) = booted_by_another(combination) else { continue };
+        bed.acc(&["pin", "zebra"]).ok();
+        let owner = |pid: i32| fs::metadata(format!("/proc/{pid}")).unwrap().uid();
+        bed.user = None;
+        bed.acc(&["list"]).ok().says(&["zebra"]);
+        bed.acc(&["restart", "zebra"]).ok();
+        assert_eq!(owner(bed.pid("zebra")), NOBODY);
+        // With nobody left to ask it does the work itself: the pinned instance is started again.
+        processes::end_all(&bed.dir);
+        let done = bed.acc(&["monitor"]);
+        for seen in processes::of(&bed.dir) {
+            assert_eq!(owner(seen.pid), NOBODY, "{seen:?} ({combination:?}, {done:?})");
+        }
+        if combination == Combination::BUILTIN {
+            let pid = wait_until("the pinned instance runs again", SOON, || {
+                bed.acc(&["monitor"]);
+                let info = bed.info("zebra");
+                info["pid"].as_i64().ok_or_else(|| info.to_string())
+            });
+            assert_eq!(owner(i32::try_from(pid).unwrap()), NOBODY);
+        }
+        let roots = |path: &Path| fs::symlink_metadata(path).unwrap().uid() == 0;
+        for folder in [bed.home(), bed.run()] {
+            let mut found = vec![folder];
+            while let Some(path) = found.pop() {
+                assert!(!roots(&path), "`{}` was made by root ({combination:?})", path.display());
+                if fs::symlink_metadata(&path).unwrap().is_dir() {
+                    found.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+                }
+            }
+        }
+        bed.acc(&["halt"]).ok();
+        bed.assert_nothing_runs();
+    }
+}
+
+/// Where it cannot become that user, or is to begin something of its own, root refuses.
+#[test]
+fn root_does_not_begin_anything_in_places_of_others() {
+    if !need::root("to make folders of others") {
+        return;
+    }
+    let Some(bed) = Bed::unbooted(Combination::BUILTIN, |_| {}) else { return };
+    fs::create_dir(bed.run()).unwrap();
+    give(&bed.home(), NOBODY);
+    chown(bed.run(), Some(61_234), Some(61_234)).unwrap();
+    let nothing_new = || fs::read_dir(bed.run()).unwrap().count() == 0 && !bed.home().join("acc.db").exists();
+    bed.acc(&["monitor"]).error(1).says(&["belongs to user 65534", "belongs to user 61234", "hint: "]);
+    chown(bed.run(), Some(61_234), Some(0)).unwrap();
+    give(&bed.home(), 0);
+    bed.acc(&["monitor"]).error(1).says(&["belongs to user 61234", "could not become user 61234"]);
+    for command in ["boot", "server"] {
+        bed.acc(&[command]).error(1).says(&["belongs to user 61234, not to user 0"]);
+    }
+    assert!(nothing_new());
+    give(&bed.run(), 0);
+}
+
+/// Who owns a folder above can exchange what is below.
+#[test]
+fn folders_above_count() {
+    if !need::root("to make folders of others") {
+        return;
+    }
+    let Some(bed) = Bed::unbooted(Combination::BUILTIN, |_| {}) else { return };
+    let above = bed.dir.join("above");
+    fs::create_dir(&above).unwrap();
+    fs::rename(bed.home(), above.join("home")).unwrap();
+    let text = fs::read_to_string(bed.config()).unwrap();
+    fs::write(bed.config(), text.replace(&format!("{}/home", bed.dir.display()), &format!("{}/home", above.display()))).unwrap();
+    let refused = |says: &[&str]| {
+        for command in ["boot", "list", "monitor", "halt"] {
+            bed.acc(&[command]).error(1).says(says);
+        }
+        bed.acc(&["doctor"]).code(1).says(says);
+    };
+    chown(&above, Some(NOBODY), None).unwrap();
+    refused(&["is not safe: `", "/above` belongs to user 65534, not to user 0", "`chown 0 "]);
+    chown(&above, Some(0), None).unwrap();
+    mode(&above, 0o777);
+    bed.acc(&["boot"]).error(1).says(&["/above` can be written by others (mode 0777)", "`chmod go-w "]);
+    assert!(!bed.run().exists(), "nothing was made");
+    // Where others can make, but not exchange, it is safe.
+    mode(&above, 0o1777);
+    bed.acc(&["boot"]).ok();
+}
+
+/// What a named file is worth depends on who can change it; one in the folder root happens to be in is worth nothing.
+#[test]
+fn configs_that_others_can_change_are_not_obeyed() {
+    if !need::root("to make files of others") {
+        return;
+    }
+    let Some(bed) = Bed::unbooted(Combination::BUILTIN, |_| {}) else { return };
+    let open = bed.dir.join("open");
+    fs::create_dir(&open).unwrap();
+    let acc = |config: Option<&Path>| {
+        let mut command = Command::new(ACC);
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", "/nonexistent").current_dir(&open);
+        command.args(config.map(|path| vec!["--config".as_ref(), path]).unwrap_or_default()).args(["config", "show"]);
+        run::run(&mut command, COMMAND)
+    };
+    for faulty in ["home = \"/of-a-stranger\"\n", "nonsense\n"] {
+        fs::write(open.join("acc.toml"), faulty).unwrap();
+        assert!(!acc(None).ok().out.contains("of-a-stranger"), "its own file in the current folder");
+    }
+    let named = open.join("named.toml");
+    fs::write(&named, "home = \"/of-a-stranger\"\n").unwrap();
+    let link = open.join("link.toml");
+    symlink(&named, &link).unwrap();
+    assert!(acc(Some(&link)).ok().out.contains("of-a-stranger"), "named, and nobody else can change it");
+    mode(&named, 0o664);
+    for path in [&named, &link] {
+        acc(Some(path)).error(2).says(&["named.toml` can be written by others (mode 0664)", "`chmod go-w "]);
+    }
+    mode(&named, 0o644);
+    mode(&open, 0o777);
+    for path in [&named, &link] {
+        acc(Some(path)).error(2).says(&["/open` can be written by others (mode 0777)", "who could exchange it", "`chmod go-w "]);
+    }
+    chown(&open, Some(NOBODY), None).unwrap();
+    mode(&open, 0o755);
+    acc(Some(&named)).error(2).says(&["/open` belongs to user 65534", "`chown 0 "]);
+    // A user's own file, in a folder of their own: root reads it as that user, who sees less than root.
+    give(&open, NOBODY);
+    let secret = bed.dir.join("secret");
+    fs::create_dir(&secret).unwrap();
+    mode(&secret, 0o700);
+    fs::write(secret.join("own.toml"), "home = \"/of-root\"\n").unwrap();
+    fs::remove_file(&link).unwrap();
+    symlink(secret.join("own.toml"), &link).unwrap();
+    lchown(&link, Some(NOBODY), Some(NOBODY)).unwrap();
+    assert!(!acc(Some(&link)).error(2).err.contains("of-root"));
+    // A pipe is no file and holds nobody up.
+    nix::unistd::mkfifo(&bed.dir.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    acc(Some(&bed.dir.join("pipe"))).error(2).says(&["not a regular file"]);
+}
+
+#[test]
+fn templates_and_models_that_others_can_change_are_not_used() {
+    let Some(bed) = Bed::unbooted(Combination::BUILTIN, |_| {}) else { return };
+    let templates = bed.dir.join("templates");
+    fs::create_dir_all(templates.join("pages")).unwrap();
+    fs::write(templates.join("pages/error.html"), "x").unwrap();
+    let text = fs::read_to_string(bed.config()).unwrap();
+    fs::write(bed.config(), text.replace("[edge]", &format!("[edge]\ntemplates = \"{}\"", templates.display()))).unwrap();
+    mode(&templates, 0o777);
+    bed.acc(&["boot"]).error(2).says(&["edge.templates: can be written by others (mode 0777)", "`chmod go-w "]);
+    mode(&templates, 0o755);
+    for (path, bad, good) in [(templates.join("pages"), 0o777, 0o755), (templates.join("pages/error.html"), 0o666, 0o644)] {
+        mode(&path, bad);
+        bed.acc(&["boot"]).error(1).says(&["error.html", "can be written by others", "`chmod go-w "]);
+        mode(&path, good);
+    }
+    bed.acc(&["boot"]).ok();
+
+    let model = bed.model("shop", "command = [\"./run\"]\n");
+    fs::create_dir(model.join("files")).unwrap();
+    fs::write(model.join("files/run"), "#!/bin/sh\n").unwrap();
+    mode(&model.join("files/run"), 0o755);
+    bed.acc(&["models", "shop"]).ok();
+    for path in [model.clone(), model.join("model.toml"), model.join("files"), model.join("files/run"), bed.home().join("models")] {
+        let before = fs::metadata(&path).unwrap().permissions().mode();
+        mode(&path, before | 0o020);
+        let done = bed.acc(&["create", "zebra", "--model", "shop", "--asleep"]);
+        assert!(done.code != Some(0) && done.err.contains("can be written by others"), "{}: {done:?}", path.display());
+        mode(&path, before);
+    }
+    fs::remove_file(model.join("model.toml")).unwrap();
+    nix::unistd::mkfifo(&model.join("model.toml"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    bed.acc(&["models"]).says(&["not a regular file"]);
+    bed.acc(&["create", "zebra", "--model", "shop"]).error(1).says(&["not a regular file"]);
+}
