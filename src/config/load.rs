@@ -268,7 +268,7 @@ fn edge(section: &Section<'_>) -> EdgeConfig {
     if section.is_empty_list("listen") {
         section.fault("listen", "must have at least one address");
     }
-    let max_body = section.or("max_body", 1 << 30, value::size);
+    let max_body = section.or("max_body", 64 << 20, value::size);
     let templates = section.or("templates", None, |v| value::or_none(v, value::absolute));
     if let Some(dir) = &templates {
         match trust::distrust(dir) {

@@ -3,6 +3,7 @@
 //! Pure: no I/O, no clock, no environment, no async, no serialisation. Everything a decision needs is an argument.
 
 pub mod admission;
+pub mod edge_headers;
 pub mod idle;
 pub mod instance;
 pub mod lifecycle;

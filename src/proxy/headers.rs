@@ -1,8 +1,7 @@
 //! The headers of a forwarded request and its answer: what concerns one connection only is removed, what only the edge may
 //! say is said by the edge.
 //!
-//! It never passes on what a client claims about itself: neither `X-Forwarded-*`, `Forwarded` and `X-Real-IP` nor `X-Acc-*`,
-//! in whatever spelling (many applications read `X_Real_Ip` as the same).
+//! It never passes on what only an edge may say (`domain::edge_headers`), nor a wish for another protocol than WebSocket.
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -12,19 +11,21 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::Front;
 use super::request::{Asked, X_REAL_IP, tokens};
+use crate::domain::edge_headers::{SET_BY_NGINX, is_edge_only};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// About one connection, not about the message (RFC 9110 section 7.6.1), and those that were never standard.
-const HOP_BY_HOP: [HeaderName; 8] = [
+const HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
     header::TE,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
+    HeaderName::from_static("http2-settings"),
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
 ];
@@ -81,17 +82,9 @@ fn remove_forged(front: Front, headers: &mut HeaderMap) {
     }
 }
 
+/// What nginx says stays, but not what is spelled as if it had.
 fn is_forged(front: Front, name: &str) -> bool {
-    let like = |word: &str| name.len() >= word.len() && name.bytes().zip(word.bytes()).all(|(a, b)| a == b || (a == b'_' && b == b'-'));
-    let is = |word: &str| name.len() == word.len() && like(word);
-    // The first letter settles nearly every header with one comparison.
-    match name.as_bytes().first() {
-        Some(b'x') => like("x-acc-") || ((front == Front::Public || name.contains('_')) && (like("x-forwarded-") || is("x-real-ip"))),
-        Some(b'f') => front == Front::Public && is("forwarded"),
-        // Read as HTTP_PROXY by CGI-like applications ("httpoxy").
-        Some(b'p') => is("proxy"),
-        _ => false,
-    }
+    is_edge_only(name) && (front == Front::Public || !SET_BY_NGINX.contains(&name))
 }
 
 /// HTTP/2 may split cookies over several headers, HTTP/1 may not (RFC 9113 section 8.2.3).
@@ -191,6 +184,17 @@ mod tests {
         let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "host"]);
+    }
+
+    #[test]
+    fn nothing_of_the_list_is_passed_on() {
+        for front in [Front::Public, Front::Wake] {
+            for name in crate::domain::edge_headers::EDGE_ONLY.iter().filter(|name| !SET_BY_NGINX.contains(name)) {
+                let mut headers = map(&[(name, "evil"), (&name.replace('-', "_"), "evil")]);
+                to_instance(front, &mut headers, &asked("1.1.1.1", false), false);
+                assert!(headers.values().all(|value| value != "evil"), "{headers:?}");
+            }
+        }
     }
 
     #[test]

@@ -205,8 +205,13 @@ fn read(
     head: &hyper::http::request::Parts,
     settings: &ProxySettings,
 ) -> Result<request::Asked, Failure> {
-    if head.method == Method::CONNECT {
-        return Err(Failure::Malformed("this server is not a proxy for other servers"));
+    // Neither is for an application: one asks for a tunnel, the other for a copy of what the edge has added.
+    if head.method == Method::CONNECT || head.method == Method::TRACE {
+        return Err(Failure::Method);
+    }
+    // hyper takes the chunks of `gzip, chunked` and forgets the rest: the application would get something else than was sent.
+    if !request::is_chunked_or_plain(&head.headers) {
+        return Err(Failure::Coding);
     }
     request::read(front, peer, head, &settings.rules).map_err(|fault| match fault {
         HostFault::Missing => Failure::Malformed("the request names no host"),

@@ -160,11 +160,20 @@ fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
         && !text(headers, &HeaderName::from_static("sec-purpose")).contains("prefetch")
 }
 
-/// Asks for another protocol, WebSocket above all; `h2c` is not one to pass on (RFC 9113 section 3.1 gave it up).
+/// Asks for WebSocket, and nothing else. Any other protocol, and `h2c` above all (RFC 9113 section 3.1 gave it up), would be a tunnel
+/// in which the client says what only the edge may say.
 fn wants_upgrade(head: &Parts) -> bool {
+    let mut asked = head.headers.get_all(header::UPGRADE).iter();
     head.version == Version::HTTP_11
-        && head.headers.get(header::UPGRADE).is_some_and(|to| !to.as_bytes().eq_ignore_ascii_case(b"h2c"))
+        && asked.next().is_some_and(|to| to.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket"))
+        && asked.next().is_none()
         && head.headers.get_all(header::CONNECTION).iter().any(|value| tokens(value).any(|token| token.eq_ignore_ascii_case("upgrade")))
+}
+
+/// Is the body sent as it is, or in chunks and in no other coding?
+pub(super) fn is_chunked_or_plain(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    codings.next().is_none_or(|first| first.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")) && codings.next().is_none()
 }
 
 /// The elements of a comma-separated header.
@@ -282,7 +291,11 @@ mod tests {
         assert!(is(&[("upgrade", "websocket"), ("connection", "keep-alive, Upgrade")]));
         assert!(!is(&[("upgrade", "websocket")]));
         assert!(!is(&[("connection", "upgrade")]));
-        assert!(!is(&[("upgrade", "h2c"), ("connection", "upgrade, http2-settings")]));
+        assert!(is(&[("upgrade", "WebSocket"), ("connection", "upgrade")]));
+        for other in ["h2c", "H2C", "h2c, websocket", "websocket, h2c", "TLS/1.0", "websocketx", ""] {
+            assert!(!is(&[("upgrade", other), ("connection", "upgrade, http2-settings")]), "{other}");
+        }
+        assert!(!is(&[("upgrade", "websocket"), ("upgrade", "h2c"), ("connection", "upgrade")]));
     }
 
     #[test]

@@ -20,6 +20,10 @@ pub enum Failure {
     Refused(Refusal),
     /// The request cannot be understood; what is wrong with it.
     Malformed(&'static str),
+    /// No application gets a request with this method.
+    Method,
+    /// Its body comes in a transfer coding other than chunks.
+    Coding,
     /// Its body is longer than the edge allows.
     TooLarge,
     /// Its body stopped arriving.
@@ -57,6 +61,8 @@ impl Failure {
         let (status, title, retry_after) = match self {
             Self::Refused(refusal) => return refused(refusal),
             Self::Malformed(_) => (StatusCode::BAD_REQUEST, "Bad request", None),
+            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed", None),
+            Self::Coding => (StatusCode::NOT_IMPLEMENTED, "Not implemented", None),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "Too large", None),
             Self::BodyStalled => (StatusCode::REQUEST_TIMEOUT, "Too slow", None),
             Self::Broke | Self::Unreachable | Self::MaybeSeen => (StatusCode::BAD_GATEWAY, "The application broke", None),
@@ -64,6 +70,8 @@ impl Failure {
         };
         let detail = match self {
             Self::Malformed(what) => what,
+            Self::Method => "this server does not pass on requests with this method",
+            Self::Coding => "this server knows no transfer coding but `chunked`",
             Self::TooLarge => "the request is larger than this server accepts",
             Self::BodyStalled => "the request stopped before its end",
             Self::Broke => "the application broke the connection before it answered",
@@ -115,8 +123,11 @@ pub fn failure(pages: &Pages, reader: Reader<'_>, failure: &Failure) -> Response
     if let Some(seconds) = answer.retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
+    if matches!(failure, Failure::Method) {
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    }
     // Whatever of the body was not read has no reader any more: the connection cannot be used again.
-    if matches!(failure, Failure::TooLarge | Failure::BodyStalled) {
+    if matches!(failure, Failure::TooLarge | Failure::BodyStalled | Failure::Method | Failure::Coding) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -193,6 +204,8 @@ mod tests {
             (Refused(Refusal::Halting), 503),
             (Refused(Refusal::Broken), 503),
             (Malformed("no host"), 400),
+            (Method, 405),
+            (Coding, 501),
             (TooLarge, 413),
             (BodyStalled, 408),
             (Broke, 502),

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{RenderError, Templates};
 use crate::config::Config;
+use crate::domain::edge_headers::{EDGE_ONLY, SET_BY_NGINX};
 use crate::domain::name::{HostName, InstanceName};
 use crate::domain::rule::Rule;
 
@@ -65,6 +66,8 @@ struct View {
     access_log: String,
     uncounted_log: String,
     wake_socket: String,
+    /// Headers that only an edge may say, and that nginx says to nobody.
+    dropped_headers: Vec<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -134,6 +137,7 @@ fn view(config: &Config, allowance: &Allowance, entries: &[Entry<'_>]) -> Result
         access_log: plain(&log),
         uncounted_log: plain(&config.uncounted_log(any)),
         wake_socket: plain(&config.wake_socket()),
+        dropped_headers: EDGE_ONLY.iter().copied().filter(|name| !SET_BY_NGINX.contains(name) && !name.starts_with("x-acc-")).collect(),
     })
 }
 

@@ -33,7 +33,24 @@ async fn hosts_that_are_none() {
         }
     }
     assert_eq!(status(&stage.say("GET / HTTP/1.0\n\n").await), 400);
-    assert_eq!(status(&stage.say("CONNECT app.test:80 HTTP/1.1\nHost: app.test\nConnection: close\n\n").await), 400);
+}
+
+#[tokio::test]
+async fn methods_and_codings_that_no_application_gets() {
+    let stage = Stage::new().await;
+    for head in ["CONNECT app.test:80 HTTP/1.1", "TRACE / HTTP/1.1"] {
+        let answer = stage.say(&format!("{head}\nHost: app.test\n\n")).await;
+        assert_eq!(status(&answer), 405, "{answer}");
+        assert!(answer.contains("allow: GET, ") && answer.contains("cache-control: no-store"), "{answer}");
+    }
+    for coding in ["gzip, chunked", "chunked, chunked", "identity, chunked", "gzip\nTransfer-Encoding: chunked"] {
+        let answer = stage.say(&format!("POST /echo HTTP/1.1\nHost: app.test\nTransfer-Encoding: {coding}\n\n3\nabc\n0\n\n")).await;
+        assert_eq!(status(&answer), 501, "{coding}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+    }
+    assert_eq!(stage.app.seen.requests.load(Ordering::SeqCst), 0);
+    let answer = stage.say("POST /echo HTTP/1.1\nHost: app.test\nConnection: close\nTransfer-Encoding: Chunked\n\n3\nabc\n0\n\n").await;
+    assert_eq!(status(&answer), 200, "{answer}");
 }
 
 #[tokio::test]

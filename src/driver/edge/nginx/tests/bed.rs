@@ -251,6 +251,11 @@ impl Bed {
         seen
     }
 
+    /// Carries this until the test ends.
+    pub(super) fn carry(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.push(tokio::spawn(task));
+    }
+
     /// An application on its unix socket, with its log folder; the gate is closed.
     pub(super) fn app(&mut self, who: &str) -> (Gate, Seen) {
         self.make_log_folder(who);

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod bed;
 #[cfg(test)]
+mod hostile;
 mod logs;
 #[cfg(test)]
 mod reload;
