@@ -8,6 +8,7 @@
 mod support;
 
 mod e2e {
+    pub mod access_logs;
     pub mod apps;
     pub mod body;
     pub mod boot;

@@ -9,6 +9,7 @@ use crate::config::{Booted, Config};
 use crate::driver::edge::EdgeError;
 use crate::driver::host::{fs, listen};
 use crate::driver::supervisor::{Ensured, Service};
+use crate::service::access_logs;
 use crate::service::error::{ServiceError, chain};
 use crate::service::outcome::{BootReport, Outcome};
 use crate::service::recover;
@@ -105,6 +106,7 @@ async fn prepare(config: &Config, drivers: &Drivers, report: &mut BootReport) ->
             "check space, owner and mode",
         )
     })?;
+    access_logs::make_all(config, &store.names().map_err(crate::service::error::store)?);
     if drivers.nginx.is_some() {
         let world = world(config, drivers, store)?;
         let routes = recover::all_routes(&world)?;

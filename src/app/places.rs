@@ -16,6 +16,7 @@ pub(super) fn prepare(config: &Config) -> Result<(), ServiceError> {
         (config.models(), 0o755),
         (config.home.join("instances"), 0o711),
         (config.home.join("log"), 0o755),
+        (config.access_logs(), 0o711),
         (config.nginx_dir(), 0o755),
         (config.supervisor_dir(), 0o700),
         (run.clone(), 0o755),

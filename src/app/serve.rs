@@ -39,6 +39,9 @@ use crate::service::{self, recover};
 /// How long an upgrade waits for a moment in which no verb is at work.
 const QUIET_WITHIN: Duration = Duration::from_secs(40);
 
+/// How long the end waits for the last lines of the access logs.
+const LOG_WITHIN: Duration = Duration::from_secs(5);
+
 /// What a worker is given by its keeper.
 pub(super) struct Handed {
     pub(super) sockets: Sockets,
@@ -120,10 +123,17 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
         report_end(serving.await);
     }
     drop((proxy, verbs, reloader));
-    if let Some(log) = log {
-        let _ = log.await;
-    }
+    finish_log(log).await;
     Ok(())
+}
+
+/// Lets the last lines of the access logs be written, but does not wait for a disk that takes too long.
+async fn finish_log(log: Option<JoinHandle<()>>) {
+    if let Some(log) = log
+        && tokio::time::timeout(LOG_WITHIN, log).await.is_err()
+    {
+        warn!("the last lines of the access logs could not be written: the disk takes too long");
+    }
 }
 
 /// Until it serves it dies with its keeper; from now on it makes another one.

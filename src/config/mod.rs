@@ -246,15 +246,30 @@ impl Config {
     pub fn app_log(&self, name: &str) -> PathBuf {
         self.instance_dir(name).join("log/app.log")
     }
+    /// The folders of the access logs, one for each instance.
+    #[must_use]
+    pub fn access_logs(&self) -> PathBuf {
+        self.home.join("log/access")
+    }
+    /// The access logs of an instance: for the edge alone, the instance's user has no right there.
+    #[must_use]
+    pub fn access_dir(&self, name: &str) -> PathBuf {
+        self.access_logs().join(name)
+    }
     /// Requests to an instance that count as use, a line each.
     #[must_use]
     pub fn access_log(&self, name: &str) -> PathBuf {
-        self.instance_dir(name).join("log/access/access.log")
+        self.access_dir(name).join("access.log")
     }
     /// Requests to an instance that do not count as use.
     #[must_use]
     pub fn uncounted_log(&self, name: &str) -> PathBuf {
-        self.instance_dir(name).join("log/access/uncounted.log")
+        self.access_dir(name).join("uncounted.log")
+    }
+    /// Who writes the access logs when acc is root: the user of nginx's workers; `None`: acc itself.
+    #[must_use]
+    pub fn access_logs_user(&self) -> Option<&str> {
+        self.user.as_deref().filter(|_| self.edge.kind == EdgeKind::Nginx)
     }
     /// Log of acc's own parts.
     #[must_use]

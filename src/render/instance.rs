@@ -165,7 +165,7 @@ fn check_program(path: &Path) -> Result<(), String> {
 pub fn files(model: &Model, ctx: &Context, into: &Path) -> Result<(), RenderError> {
     let values = ctx.values();
     let from = model.dir.join("files");
-    for folder in [into.to_owned(), into.join("data"), into.join("log"), into.join("log/access")] {
+    for folder in [into.to_owned(), into.join("data"), into.join("log")] {
         make_folder(&folder, FOLDER_MODE)?;
     }
     let tree = tree::walk(&from).map_err(|source| RenderError::Read { path: from.clone(), source })?;

@@ -9,7 +9,7 @@ use super::registry::Handle;
 use super::request::NewInstance;
 use super::wake::{self, Settled};
 use super::world::World;
-use super::{destroy, done, launch, purge, routes, start, want};
+use super::{access_logs, destroy, done, launch, purge, routes, start, want};
 use crate::config::model::resolve_params;
 use crate::domain::instance::Wanted;
 use crate::domain::lifecycle::{Cause, Event, Machine, Phase};
@@ -224,6 +224,8 @@ fn make_files(world: &World, plan: &Plan, row: &crate::store::Row) -> Result<(),
     let hint = "check space, owner and mode of that place, then try again";
     render::instance::files(&plan.model, &context, &dir)
         .map_err(|e| step(plan, "make its files", launch::cannot_render(&plan.model, chain(&e), &e)))?;
+    access_logs::make_new(&config, plan.name.as_str())
+        .map_err(|e| step(plan, "make the folder of its access logs", ServiceError::failed(chain(&e), hint)))?;
     world.reached("create.files").map_err(|e| step(plan, "make its files", e))?;
     if let Some(user) = &config.user {
         users::settle(&dir, user).map_err(|e| step(plan, "give its files to its user", ServiceError::failed(chain(&e), hint)))?;

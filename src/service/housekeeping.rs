@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::access_logs;
 use super::error::chain;
 use super::monitor::line;
 use super::outcome::Pass;
@@ -39,6 +40,7 @@ pub(super) async fn keep(world: &Arc<World>, pass: &mut Pass) {
         Ok(sleepers) => names.extend(sleepers),
         Err(e) => pass.lines.push(line("acc", "error", chain(&e))),
     }
+    access_logs::make_all(&config, &names);
     for log in logs(&config, &names) {
         // nginx and acc append, so the copy and the cut lose nothing but what comes between them. A log that was cut looks
         // like use at the next look, which only puts an idle stop off.

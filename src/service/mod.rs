@@ -2,6 +2,7 @@
 //!
 //! [`handle`] is the only way in for anything that changes something, whoever asks. It never prints and knows no HTTP.
 
+pub mod access_logs;
 mod actor;
 mod begin;
 mod create;

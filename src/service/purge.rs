@@ -44,7 +44,11 @@ pub(super) async fn remove(world: &Arc<World>, row: &Row) -> Result<(), ServiceE
     world.reached("remove.edge")?;
     let told = config.notify_socket(name.as_str());
     fs::remove_file(&told).map_err(|e| ServiceError::because(format!("{}: `{}`", deed(), told.display()), &e, hint))?;
-    for (dir, step) in [(config.socket_dir(name.as_str()), "remove.socket"), (config.instance_dir(name.as_str()), "remove.folder")] {
+    for (dir, step) in [
+        (config.socket_dir(name.as_str()), "remove.socket"),
+        (config.instance_dir(name.as_str()), "remove.folder"),
+        (config.access_dir(name.as_str()), "remove.logs"),
+    ] {
         fs::remove_tree(&dir).map_err(|e| ServiceError::because(format!("{}: `{}`", deed(), dir.display()), &e, hint))?;
         world.reached(step)?;
     }

@@ -136,7 +136,7 @@ fn last_used(config: &Config, row: &Row) -> Option<WallTime> {
     if !row.stored.phase.is_live() && known.is_some() && known >= row.last_wake_at {
         return known;
     }
-    let log = std::fs::metadata(config.access_log(row.name.as_str())).ok().filter(|data| data.len() > 0);
+    let log = std::fs::symlink_metadata(config.access_log(row.name.as_str())).ok().filter(|data| data.len() > 0);
     let written = log.map(|data| WallTime(data.mtime() * 1000 + data.mtime_nsec() / 1_000_000).min(SystemClock.wall()));
     known.max(written)
 }

@@ -51,6 +51,7 @@ const UNDO: &[&str] = &[
     "remove.edge",
     "remove.socket",
     "remove.folder",
+    "remove.logs",
     "remove.row",
     "remove.done",
 ];
@@ -65,8 +66,17 @@ const DESTROY: &[&str] = &[
     "destroy.edge",
     "destroy.done",
 ];
-const PURGE: &[&str] =
-    &["purge.begun", "remove.supervisor", "remove.gate", "remove.edge", "remove.socket", "remove.folder", "remove.row", "remove.done"];
+const PURGE: &[&str] = &[
+    "purge.begun",
+    "remove.supervisor",
+    "remove.gate",
+    "remove.edge",
+    "remove.socket",
+    "remove.folder",
+    "remove.logs",
+    "remove.row",
+    "remove.done",
+];
 const STOP: &[&str] = &["effect.close_gate", "effect.arm", "effect.count", "effect.terminate", "effect.kill", "effect.record"];
 
 /// A bed, who runs verbs in it, and how its faults are put in.

@@ -198,6 +198,19 @@ impl Bed {
         Some(bed)
     }
 
+    /// A booted one whose instances run as the user `nobody`, with the binary where that user may run it. As root only.
+    pub fn of_tenants(combination: Combination, change: impl FnOnce(&mut Settings)) -> Option<Self> {
+        let mut bed = Self::unbooted(combination, |settings| {
+            settings.top = "user = \"nobody\"".into();
+            change(settings);
+        })?;
+        let theirs = bed.dir.join("acc");
+        fs::copy(&bed.acc, &theirs).unwrap();
+        bed.acc = theirs;
+        bed.acc(&["boot"]).ok();
+        Some(bed)
+    }
+
     /// Writes the config.
     pub fn configure(&self, settings: &Settings) {
         let Settings {

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use super::count::{Counter, FileId};
 use super::{Activity, ActivityError, Mark, Seen, Target, netlink, procfs};
 use crate::domain::instance::Listen;
+use crate::driver::host::clock::{Clock, SystemClock};
 
 /// Looks at the kernel's socket table.
 #[derive(Debug, Clone, Copy, Default)]
@@ -30,7 +31,7 @@ fn look(targets: &[Target]) -> Result<Vec<Seen>, ActivityError> {
     // Connections first: a request that ends in between has then left its line in the log.
     let listens: Vec<&Listen> = targets.iter().map(|t| &t.listen).collect();
     let counts = count(&listens)?;
-    targets.iter().zip(counts).map(|(target, connections)| Ok(Seen { connections, mark: mark(target.log.as_deref())? })).collect()
+    Ok(targets.iter().zip(counts).map(|(target, connections)| Seen { connections, mark: mark(target.log.as_deref()) }).collect())
 }
 
 /// Counts, and where there was nothing counts again: a connection that is accepted while the table is read moves from its
@@ -74,13 +75,17 @@ fn file_of(path: &Path) -> Option<FileId> {
     Some(FileId { device: (major << 20) | minor, inode })
 }
 
-/// The state of the log. One that is not there yet is an answer; one that cannot be asked for is an error.
-fn mark(log: Option<&Path>) -> Result<Mark, ActivityError> {
-    let Some(path) = log else { return Ok(Mark::default()) };
-    match fs::metadata(path) {
-        Ok(meta) => Ok(Mark { inode: meta.ino(), size: meta.len(), modified: meta.mtime() * 1000 + meta.mtime_nsec() / 1_000_000 }),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Mark::default()),
-        Err(source) => Err(ActivityError { what: format!("access log `{}`", path.display()), source }),
+/// The state of the log. One that is not there yet is an answer; one that cannot be looked at counts as written just now: that
+/// keeps its own instance awake and no other.
+fn mark(log: Option<&Path>) -> Mark {
+    let Some(path) = log else { return Mark::default() };
+    match fs::symlink_metadata(path) {
+        Ok(meta) => Mark { inode: meta.ino(), size: meta.len(), modified: meta.mtime() * 1000 + meta.mtime_nsec() / 1_000_000 },
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Mark::default(),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "an access log cannot be looked at: its instance counts as in use");
+            Mark { inode: 0, size: 0, modified: SystemClock.wall().0 }
+        }
     }
 }
 

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 
+use super::untrusted;
+
 /// When nobody reads this process's standard error any more, sends it and standard output to the end of this file; `true`: it
 /// did.
 pub fn take_output_if_unread(path: &Path) -> io::Result<bool> {
@@ -36,10 +38,10 @@ pub struct AppendFile {
 }
 
 impl AppendFile {
-    /// Opens the file, making it with mode 0640 when it is not there.
+    /// Opens the file, making it with mode 0640 when it is not there. Anything else in its place is an error.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
-        let size = file.metadata()?.len();
+        let (file, found) = untrusted::open(path, untrusted::To::Append)?;
+        let size = u64::try_from(found.st_size).unwrap_or(0);
         Ok(Self { path: path.to_owned(), file, size })
     }
 

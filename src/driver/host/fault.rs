@@ -32,6 +32,7 @@ pub const POINTS: &[&str] = &[
     "remove.edge",
     "remove.socket",
     "remove.folder",
+    "remove.logs",
     "remove.row",
     "remove.done",
     "effect.spawn",

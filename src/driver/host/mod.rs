@@ -18,4 +18,5 @@ pub mod rotate;
 pub mod sent;
 pub mod spawn;
 pub mod stat;
+pub mod untrusted;
 pub mod users;

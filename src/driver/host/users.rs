@@ -3,10 +3,11 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{PermissionsExt, lchown};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, User, initgroups, setgroups, setresgid, setresuid};
+use rustix::fs::{AtFlags, Mode, OFlags};
 
 /// Is acc root?
 #[must_use]
@@ -44,8 +45,7 @@ pub fn ids(user: &str) -> io::Result<(Uid, Gid)> {
 }
 
 /// Hands an instance's folder over to the user it runs as: everything can be read by the user's group, and only what the
-/// application or nginx's workers write belongs to the user: `data` and `log/access`. The rest stays acc's, above all the
-/// folder itself and `log`: root writes there, and whoever owned them could put links in root's way. Links in it are not
+/// application writes belongs to the user: `data`. The rest stays acc's, above all the folder itself and `log`: root writes there, and whoever owned them could put links in root's way. Links in it are not
 /// followed. Only root can; for others, who run everything as themselves, it is a no-op.
 pub fn settle(dir: &Path, user: &str) -> io::Result<()> {
     if !is_root() {
@@ -53,8 +53,35 @@ pub fn settle(dir: &Path, user: &str) -> io::Result<()> {
     }
     let (uid, gid) = ids(user)?;
     share(dir, gid)?;
-    for own in [dir.join("data"), dir.join("log/access")] {
-        give_tree(&own, uid, gid)?;
+    give_tree(&dir.join("data"), uid, gid)
+}
+
+/// Makes a folder, in one that only acc can write, for this user alone (`None`: acc's own), or sees to it that it is: owner, mode
+/// 0700, and the owner of the files in it. Only root can make it for others; everybody else makes it as himself.
+pub fn private_folder(path: &Path, user: Option<&str>) -> io::Result<()> {
+    let (uid, gid) = match user.filter(|_| is_root()) {
+        Some(user) => ids(user)?,
+        None => (Uid::effective(), Gid::effective()),
+    };
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        _ => {}
+    }
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
+    let folder = rustix::fs::open(path, flags, Mode::empty())?;
+    let found = rustix::fs::fstat(&folder)?;
+    if found.st_mode & 0o7777 != 0o700 {
+        rustix::fs::fchmod(&folder, Mode::RWXU)?;
+    }
+    if is_root() && found.st_uid != uid.as_raw() {
+        let owner = (Some(rustix::fs::Uid::from_raw(uid.as_raw())), Some(rustix::fs::Gid::from_raw(gid.as_raw())));
+        rustix::fs::fchown(&folder, owner.0, owner.1)?;
+        for entry in rustix::fs::Dir::read_from(&folder)? {
+            let entry = entry?;
+            if ![&b"."[..], b".."].contains(&entry.file_name().to_bytes()) {
+                rustix::fs::chownat(&folder, entry.file_name(), owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?;
+            }
+        }
     }
     Ok(())
 }
@@ -110,8 +137,8 @@ mod tests {
             return;
         }
         let dir = tempfile::tempdir().unwrap();
-        for below in ["data", "log/access"] {
-            fs::create_dir_all(dir.path().join(below)).unwrap();
+        for below in ["data", "log"] {
+            fs::create_dir(dir.path().join(below)).unwrap();
         }
         fs::write(dir.path().join("secret.conf"), "x").unwrap();
         fs::set_permissions(dir.path().join("secret.conf"), fs::Permissions::from_mode(0o600)).unwrap();
@@ -125,9 +152,29 @@ mod tests {
             assert_eq!((of(acc).0, of(acc).1), (0, gid.as_raw()), "{acc}");
         }
         assert_eq!(of("secret.conf").2, 0o640);
-        for own in ["data", "log/access"] {
-            assert_eq!((of(own).0, of(own).1), (uid.as_raw(), gid.as_raw()), "{own}");
-        }
+        assert_eq!((of("data").0, of("data").1), (uid.as_raw(), gid.as_raw()));
         assert!(ids("no-such-user").unwrap_err().to_string().contains("`no-such-user`"));
+    }
+
+    #[test]
+    fn a_private_folder_follows_its_user_with_its_files_and_no_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, elsewhere) = (dir.path().join("a"), dir.path().join("secret"));
+        private_folder(&folder, None).unwrap();
+        fs::write(folder.join("x.log"), "x").unwrap();
+        fs::write(&elsewhere, "").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, folder.join("link")).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        private_folder(&folder, Some("nobody")).unwrap();
+        assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o7777, 0o700);
+        if is_root() {
+            let uid = ids("nobody").unwrap().0.as_raw();
+            let owner = |path: &Path| fs::metadata(path).unwrap().uid();
+            assert_eq!((owner(&folder), owner(&folder.join("x.log")), owner(&elsewhere)), (uid, uid, 0));
+            private_folder(&folder, None).unwrap();
+            assert_eq!((owner(&folder), owner(&folder.join("x.log"))), (0, 0));
+        }
+        std::os::unix::fs::symlink(&folder, dir.path().join("b")).unwrap();
+        assert!(private_folder(&dir.path().join("b"), None).is_err(), "a link to a folder");
     }
 }

@@ -1,15 +1,20 @@
 //! The end of a log file, and what is added to it: read from its end, followed across rotation and truncation.
 //!
-//! It never holds more than a block of the file and never writes to it.
+//! It never holds more than a block of the file and never writes to it. The file may be an instance's own: a link or a pipe in
+//! its place is refused, and a hole in it is passed over.
 
-use std::io::{self, SeekFrom};
-use std::os::unix::fs::MetadataExt;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use tokio::fs::File;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use rustix::fs::{SeekFrom, seek};
+
+use crate::driver::host::untrusted;
 
 const BLOCK: u64 = 64 * 1024;
+/// So far back the beginning of the last lines is looked for: a log of acc's is shorter.
+const BACK_MAX: u64 = 16 * 1024 * 1024;
 
 /// A log file being read.
 #[derive(Debug)]
@@ -31,12 +36,11 @@ impl Tail {
     /// Opens the log `lines` lines before its end. A log that is not there (yet) is no error: see [`Self::is_there`].
     ///
     /// # Errors
-    /// When it is there and cannot be read.
-    pub async fn open(path: &Path, lines: usize) -> io::Result<Self> {
-        let open = match Open::new(path).await? {
+    /// When it is there and cannot be read, or is not a file of its own.
+    pub fn open(path: &Path, lines: usize) -> io::Result<Self> {
+        let open = match Open::new(path)? {
             Some(mut open) => {
-                open.at = start_of_last(&mut open.file, lines).await?;
-                open.file.seek(SeekFrom::Start(open.at)).await?;
+                open.at = start_of_last(&open.file, lines)?;
                 Some(open)
             }
             None => None,
@@ -54,26 +58,26 @@ impl Tail {
     ///
     /// # Errors
     /// When the log cannot be read.
-    pub async fn read(&mut self) -> io::Result<Vec<u8>> {
+    pub fn read(&mut self) -> io::Result<Vec<u8>> {
         loop {
             if let Some(open) = &mut self.open {
-                let piece = open.read().await?;
+                let piece = open.read()?;
                 if !piece.is_empty() {
                     return Ok(piece);
                 }
             }
             // Only at the end of the old file is the new one looked for: nothing written before the rotation is missed.
-            if !self.turn_over().await? {
+            if !self.turn_over()? {
                 return Ok(Vec::new());
             }
         }
     }
 
     /// Goes on with what now stands under the path, from its beginning; `false`: it is still the same.
-    async fn turn_over(&mut self) -> io::Result<bool> {
-        let Some(next) = Open::new(&self.path).await? else { return Ok(false) };
+    fn turn_over(&mut self) -> io::Result<bool> {
+        let Some(next) = Open::new(&self.path)? else { return Ok(false) };
         if let Some(open) = &mut self.open {
-            let length = open.file.metadata().await?.len();
+            let length = open.file.metadata()?.len();
             if next.id == open.id && length >= open.at {
                 return Ok(false);
             }
@@ -89,35 +93,56 @@ impl Tail {
 
 impl Open {
     /// `None`: there is no such file.
-    async fn new(path: &Path) -> io::Result<Option<Self>> {
-        let file = match File::open(path).await {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(e),
-        };
-        let meta = file.metadata().await?;
-        Ok(Some(Self { file, at: 0, id: (meta.dev(), meta.ino()) }))
+    fn new(path: &Path) -> io::Result<Option<Self>> {
+        match untrusted::open(path, untrusted::To::Read) {
+            Ok((file, found)) => Ok(Some(Self { file, at: 0, id: (found.st_dev, found.st_ino) })),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
-    async fn read(&mut self) -> io::Result<Vec<u8>> {
-        let mut piece = Vec::new();
-        (&mut self.file).take(BLOCK).read_to_end(&mut piece).await?;
+    fn read(&mut self) -> io::Result<Vec<u8>> {
+        match seek(&self.file, SeekFrom::Data(self.at)) {
+            Ok(data) => self.at = data,
+            // No more data: what is left, if anything, is a hole.
+            Err(rustix::io::Errno::NXIO) => {
+                self.at = self.at.max(self.file.metadata()?.len());
+                return Ok(Vec::new());
+            }
+            // A file system that knows of no holes.
+            Err(_) => {}
+        }
+        let piece = block(&self.file, self.at, BLOCK)?;
         self.at += piece.len() as u64;
         Ok(piece)
     }
 }
 
-/// Where the last `lines` lines begin. Reads backwards, block by block, no further than needed.
-async fn start_of_last(file: &mut File, lines: usize) -> io::Result<u64> {
-    let length = file.metadata().await?.len();
+/// So many bytes from there on, or what there is of them.
+fn block(file: &File, from: u64, length: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match file.read_at(&mut bytes[filled..], from + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+/// Where the last `lines` lines begin. Reads backwards, block by block, no further than needed or than [`BACK_MAX`].
+fn start_of_last(file: &File, lines: usize) -> io::Result<u64> {
+    let length = file.metadata()?.len();
+    let first = length.saturating_sub(BACK_MAX);
     let mut end = length;
     let mut wanted = lines;
-    while end > 0 && lines > 0 {
-        let start = end.saturating_sub(BLOCK);
-        file.seek(SeekFrom::Start(start)).await?;
-        let mut block = Vec::new();
-        (&mut *file).take(end - start).read_to_end(&mut block).await?;
-        for (index, byte) in block.iter().enumerate().rev() {
+    while end > first && lines > 0 {
+        let start = end.saturating_sub(BLOCK).max(first);
+        for (index, byte) in block(file, start, end - start)?.iter().enumerate().rev() {
             let position = start + index as u64;
             // The newline that ends the last line begins no other.
             if *byte == b'\n' && position + 1 != length {
@@ -129,7 +154,7 @@ async fn start_of_last(file: &mut File, lines: usize) -> io::Result<u64> {
         }
         end = start;
     }
-    Ok(if lines == 0 { length } else { 0 })
+    Ok(if lines == 0 { length } else { first })
 }
 
 #[cfg(test)]
@@ -139,10 +164,10 @@ mod tests {
 
     use super::*;
 
-    async fn all(tail: &mut Tail) -> String {
+    fn all(tail: &mut Tail) -> String {
         let mut bytes = Vec::new();
         loop {
-            let piece = tail.read().await.unwrap();
+            let piece = tail.read().unwrap();
             if piece.is_empty() {
                 return String::from_utf8(bytes).unwrap();
             }
@@ -154,74 +179,95 @@ mod tests {
         fs::OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
     }
 
-    #[tokio::test]
-    async fn the_last_lines() {
+    #[test]
+    fn the_last_lines() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         append(&path, "one\ntwo\nthree\n");
         for (lines, text) in [(0, ""), (1, "three\n"), (2, "two\nthree\n"), (3, "one\ntwo\nthree\n"), (99, "one\ntwo\nthree\n")] {
-            assert_eq!(all(&mut Tail::open(&path, lines).await.unwrap()).await, text, "{lines}");
+            assert_eq!(all(&mut Tail::open(&path, lines).unwrap()), text, "{lines}");
         }
         append(&path, "unended");
-        assert_eq!(all(&mut Tail::open(&path, 2).await.unwrap()).await, "three\nunended");
+        assert_eq!(all(&mut Tail::open(&path, 2).unwrap()), "three\nunended");
     }
 
-    #[tokio::test]
-    async fn lines_longer_than_a_block_and_many_blocks() {
+    #[test]
+    fn lines_longer_than_a_block_and_many_blocks() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let long = "x".repeat(200_000);
         append(&path, &format!("first\n{long}\nlast\n"));
-        assert_eq!(all(&mut Tail::open(&path, 2).await.unwrap()).await, format!("{long}\nlast\n"));
-        assert_eq!(all(&mut Tail::open(&path, 3).await.unwrap()).await.len(), 200_012);
+        assert_eq!(all(&mut Tail::open(&path, 2).unwrap()), format!("{long}\nlast\n"));
+        assert_eq!(all(&mut Tail::open(&path, 3).unwrap()).len(), 200_012);
         // A newline exactly at the edge of a block.
         let edge = dir.path().join("edge");
         append(&edge, &format!("a\n{}\n", "y".repeat(65_535)));
-        assert_eq!(all(&mut Tail::open(&edge, 1).await.unwrap()).await.len(), 65_536);
+        assert_eq!(all(&mut Tail::open(&edge, 1).unwrap()).len(), 65_536);
     }
 
-    #[tokio::test]
-    async fn a_missing_log_may_come_later() {
+    #[test]
+    fn a_missing_log_may_come_later() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut tail = Tail::open(&path, 5).await.unwrap();
+        let mut tail = Tail::open(&path, 5).unwrap();
         assert!(!tail.is_there());
-        assert_eq!(all(&mut tail).await, "");
+        assert_eq!(all(&mut tail), "");
         append(&path, "hello\n");
-        assert_eq!(all(&mut tail).await, "hello\n");
+        assert_eq!(all(&mut tail), "hello\n");
     }
 
-    #[tokio::test]
-    async fn follows_rotation_without_a_gap_and_without_a_double() {
+    #[test]
+    fn follows_rotation_without_a_gap_and_without_a_double() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         append(&path, "one\n");
-        let mut tail = Tail::open(&path, 5).await.unwrap();
-        assert_eq!(all(&mut tail).await, "one\n");
+        let mut tail = Tail::open(&path, 5).unwrap();
+        assert_eq!(all(&mut tail), "one\n");
         append(&path, "two\n");
         fs::rename(&path, dir.path().join("log.1")).unwrap();
         append(&dir.path().join("log.1"), "three\n");
-        assert_eq!(all(&mut tail).await, "two\nthree\n");
+        assert_eq!(all(&mut tail), "two\nthree\n");
         append(&path, "four\n");
-        assert_eq!(all(&mut tail).await, "four\n");
-        assert_eq!(all(&mut tail).await, "");
+        assert_eq!(all(&mut tail), "four\n");
+        assert_eq!(all(&mut tail), "");
     }
 
-    #[tokio::test]
-    async fn follows_truncation() {
+    #[test]
+    fn follows_truncation() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         append(&path, "a long first line\n");
-        let mut tail = Tail::open(&path, 5).await.unwrap();
-        all(&mut tail).await;
+        let mut tail = Tail::open(&path, 5).unwrap();
+        all(&mut tail);
         fs::write(&path, "short\n").unwrap();
-        assert_eq!(all(&mut tail).await, "short\n");
+        assert_eq!(all(&mut tail), "short\n");
     }
 
-    #[tokio::test]
-    async fn a_folder_is_an_error() {
+    #[test]
+    fn what_is_not_a_file_of_its_own_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        let mut tail = Tail::open(dir.path(), 0).await.unwrap();
-        assert!(tail.read().await.is_err());
+        let secret = dir.path().join("secret");
+        append(&secret, "for root only\n");
+        std::os::unix::fs::symlink(&secret, dir.path().join("link")).unwrap();
+        fs::hard_link(&secret, dir.path().join("second")).unwrap();
+        assert!(Tail::open(dir.path(), 0).is_err());
+        assert!(Tail::open(&dir.path().join("link"), 9).is_err());
+        assert!(Tail::open(&dir.path().join("second"), 9).is_err());
+    }
+
+    #[test]
+    fn a_hole_is_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        append(&path, "one\n");
+        let mut tail = Tail::open(&path, 5).unwrap();
+        all(&mut tail);
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(40 << 30).unwrap();
+        assert!(all(&mut tail).len() < 64 * 1024);
+        append(&path, "two\n");
+        assert!(all(&mut tail).ends_with("two\n"));
+        let last = all(&mut Tail::open(&path, 5).unwrap());
+        assert!(last.ends_with("two\n") && last.len() <= 128 * 1024, "{}", last.len());
     }
 }

@@ -62,7 +62,7 @@ fn says_what_the_settings_say() {
         r"\default shop;",
         r"\volatile 127.0.0.1:20001;",
         r#"proxy_pass "http://unix:/run/acc/gate/$acc_instance.sock:";"#,
-        r#"access_log "/srv/acc/instances/$acc_instance/log/access/access.log" acc if=$acc_counts;"#,
+        r#"access_log "/srv/acc/log/access/$acc_instance/access.log" acc if=$acc_counts;"#,
         r#"proxy_pass "http://unix:/run/acc/wake.sock:";"#,
     ] {
         assert!(text.lines().any(|l| l.trim() == line), "{line}\n{text}");

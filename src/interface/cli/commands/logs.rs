@@ -23,14 +23,14 @@ pub(in super::super) async fn run(call: &mut Call<'_>, args: &LogsArgs) -> End {
     let name = Reader::open(call.config)?.find(&args.name.name)?.name;
     let path = if args.access { call.config.access_log(&name) } else { call.config.app_log(&name) };
     let unreadable = |e: std::io::Error| cannot_read(&path, &e);
-    let mut tail = Tail::open(&path, args.lines).await.map_err(unreadable)?;
+    let mut tail = Tail::open(&path, args.lines).map_err(unreadable)?;
     if !tail.is_there() {
         call.ui.say(if args.access { "no requests yet" } else { "no output yet" });
     }
     let mut lines = Lines::default();
     let mut looks = tokio::time::interval(LOOK_EVERY);
     loop {
-        let piece = tail.read().await.map_err(unreadable)?;
+        let piece = tail.read().map_err(unreadable)?;
         if !piece.is_empty() && call.ui.style.json {
             lines.add(&piece).iter().try_for_each(|line| call.ui.json_line(line))?;
         } else if !piece.is_empty() {
@@ -81,7 +81,11 @@ impl Lines {
 }
 
 fn cannot_read(path: &Path, error: &std::io::Error) -> ServiceError {
-    ServiceError::because(format!("could not read `{}`", path.display()), error, "run as root (or the user who booted acc)")
+    let hint = match error.kind() {
+        std::io::ErrorKind::PermissionDenied => "run as root (or the user who booted acc)",
+        _ => "look what is in its place; the next start of the instance makes a new one",
+    };
+    ServiceError::because(format!("could not read `{}`", path.display()), error, hint)
 }
 
 #[cfg(test)]
