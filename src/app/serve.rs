@@ -93,13 +93,14 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
     let reloader = Arc::new(Reloader::new(&world, &proxy, &drivers, reload));
     let verbs = Arc::new(Verbs::new(&world, &line, &reloader));
     let (ends, decided) = (Ends::default(), CancellationToken::new());
+    // Before the first connection is accepted: its death would cut it.
+    outlive_keeper();
     let control = tokio::spawn(control::serve(control, verbs.clone(), decided.clone()));
     let looking = tokio::spawn(look_around(world.clone(), decided.clone()));
     let grace = config.wake.timeout + Duration::from_secs(5);
     let serving = tokio::spawn(proxy::serve::serve(listeners, proxy.clone(), lanes()?, ends.clone(), grace));
 
     info!(pid = std::process::id(), adopted, edge = drivers.edge.kind(), supervisor = drivers.supervisor.kind(), "acc's server is up");
-    outlive_keeper();
     note_in_force(&config);
     tether(&line).say(Word::Ready);
     let end = until_the_end(&world, &reloader, &mut signals, (&line, spare)).await;

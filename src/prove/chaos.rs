@@ -1,8 +1,15 @@
 //! `--chaos`: kills what acc is made of, at moments drawn by chance, and has brought back what does not come back by itself.
 //!
-//! acc's server is two processes, and each is killed alone. It kills with SIGKILL, one process at a time, and only processes of this installation. An instance is killed once per run
-//! of it: one that dies again and again is rightly backed off from, and that is not what is to be proven.
+//! acc's server is two processes, and each is killed alone. It kills with SIGKILL, one process at a time, and only processes of
+//! this installation. An instance is killed once per run of it: one that dies again and again is rightly backed off from, and
+//! that is not what is to be proven.
+//!
+//! A process that clients are connected to is stopped first (SIGSTOP) for a look at the connections it holds: these are cut by
+//! its death, and no others. Time would not tell them apart, since on a busy host a client hears of everything later.
 
+use std::collections::HashSet;
+use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -10,10 +17,13 @@ use std::time::Duration;
 use super::client::Field;
 use super::dice::Dice;
 use super::report::Strikes;
+use super::shot::Line;
 use super::{BACK, Operator, boot_again};
 use crate::config::{Config, EdgeKind, SupervisorKind};
+use crate::domain::instance::Process;
 use crate::driver::host::clock::monotonic_ns;
 use crate::driver::host::process;
+use crate::driver::host::stopped::Stopped;
 use crate::render::nginx::pid_file;
 use crate::service::error::ServiceError;
 use crate::service::outcome::Outcome;
@@ -36,7 +46,7 @@ pub(super) enum Struck {
 }
 
 /// One kill.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Strike {
     /// What.
     pub(super) what: Struck,
@@ -44,14 +54,30 @@ pub(super) struct Strike {
     pub(super) pid: i32,
     /// When, in nanoseconds of the monotonic clock: a moment before.
     pub(super) at: u64,
-    /// When it was gone with all its sockets; until then even a new connection may be one to the dying process.
+    /// When it was gone with all its sockets.
     pub(super) over: u64,
+    /// The clients' ends of the connections that it held; `None`: it is not what clients are connected to.
+    pub(super) held: Option<HashSet<SocketAddr>>,
 }
 
 impl Strike {
-    /// Can it have cut a connection that was opened and has ended at these times?
-    pub(super) fn reaches(&self, opened: u64, ended: u64) -> bool {
-        self.at <= ended && opened <= self.over
+    /// Did the killed process hold this connection?
+    pub(super) fn cut(&self, line: &Line) -> bool {
+        line.opened <= self.at && self.held.as_ref().is_some_and(|held| held.contains(&line.from))
+    }
+
+    /// Was it killed while a request was under way that was sent and has ended at these times?
+    pub(super) fn met(&self, sent: u64, ended: u64) -> bool {
+        self.at <= ended && sent <= self.over
+    }
+
+    /// Does what was killed work on requests whose clients are connected to something else?
+    pub(super) fn is_behind(&self) -> bool {
+        match self.what {
+            Struck::Instance => true,
+            Struck::Server => self.held.is_none(),
+            Struck::Keeper | Struck::Supervisor | Struck::Worker => false,
+        }
     }
 }
 
@@ -77,8 +103,10 @@ impl Chaos<'_> {
             let pause = PAUSE.0 + self.dice.below(PAUSE.1);
             tokio::time::sleep(Duration::from_millis(pause)).await;
             let Some((what, pid)) = self.choose(&mut last_instance).await else { continue };
-            if !self.strike(what, pid).await {
-                continue;
+            match self.strike(what, pid).await {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(e) => return e,
             }
             if let Err(e) = self.mend(what, pid).await {
                 return e;
@@ -119,16 +147,22 @@ impl Chaos<'_> {
         Some(pid)
     }
 
-    /// Kills it and waits until it is gone.
-    async fn strike(&self, what: Struck, pid: i32) -> bool {
-        let Ok(Some(victim)) = process::by_pid(pid) else { return false };
-        // Written down first: what it cuts must not end before it is known.
-        let strike = Strike { what, pid, at: monotonic_ns(), over: u64::MAX };
-        let number = {
-            let mut strikes = self.field.strikes.lock().unwrap_or_else(PoisonError::into_inner);
-            strikes.push(strike);
-            strikes.len() - 1
+    /// Kills it and waits until it is gone; `false`: it was gone already.
+    async fn strike(&self, what: Struck, pid: i32) -> Result<bool, ServiceError> {
+        let Ok(Some(victim)) = process::by_pid(pid) else { return Ok(false) };
+        let (_stopped, held) = match self.faces_clients(what) {
+            false => (None, None),
+            true => match look(victim).await {
+                Ok(Some((stopped, held))) => (Some(stopped), Some(held)),
+                Ok(None) => return Ok(false),
+                Err(e) => {
+                    let message = format!("could not see which connections process {pid} holds");
+                    return Err(ServiceError::because(message, &e, "run it as root, or as the user who booted acc"));
+                }
+            },
         };
+        // Written down first: what it cuts must not end before it is known.
+        let number = self.note(Strike { what, pid, at: monotonic_ns(), over: u64::MAX, held });
         tracing::debug!(?what, pid, "killed");
         let killed = process::signal_one(victim, libc::SIGKILL).is_ok();
         while process::is_same(victim).unwrap_or(false) {
@@ -138,7 +172,21 @@ impl Chaos<'_> {
         if let Some(strike) = strikes.get_mut(number) {
             strike.over = monotonic_ns();
         }
-        killed
+        Ok(killed)
+    }
+
+    fn faces_clients(&self, what: Struck) -> bool {
+        match self.config.edge.kind {
+            EdgeKind::Builtin => what == Struck::Server,
+            EdgeKind::Nginx => what == Struck::Worker,
+        }
+    }
+
+    /// Its place among the others.
+    fn note(&self, strike: Strike) -> usize {
+        let mut strikes = self.field.strikes.lock().unwrap_or_else(PoisonError::into_inner);
+        strikes.push(strike);
+        strikes.len() - 1
     }
 
     /// Waits until everything is back, with the help of `acc boot` where nothing else does it.
@@ -168,6 +216,15 @@ impl Chaos<'_> {
             Struck::Server | Struck::Supervisor => {}
         }
         boot_again(self.operator, BACK).await
+    }
+}
+
+/// Stops it, for as long as the first value lives, and sees which connections it holds; `None`: it has ended.
+async fn look(victim: Process) -> io::Result<Option<(Stopped, HashSet<SocketAddr>)>> {
+    let Some(stopped) = Stopped::stop(victim).await? else { return Ok(None) };
+    match stopped.peers() {
+        Err(_) if !process::is_same(victim)? => Ok(None),
+        held => Ok(Some((stopped, held?))),
     }
 }
 

@@ -1,7 +1,9 @@
 //! One client: asks without a pause, in all the ways the application can be asked, and notes how each request ended.
 //!
 //! As any careful client it sends a safe request again when it got no answer: once when its connection had carried requests
-//! before and was closed, and when a crash has cut its connection. Nothing else is ever sent twice. It judges nothing.
+//! before and was closed, and when a crash has cut its connection. A connection is cut by a crash when the killed process held
+//! it, and in the middle of an answer also when what the answer came from was killed. Nothing else is ever sent twice. It judges
+//! nothing.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +15,7 @@ use tokio::sync::watch;
 use super::chaos::Strike;
 use super::dice::Dice;
 use super::plan::{self, Plan};
-use super::shot::{End, Id, Kind, Shot};
+use super::shot::{End, Id, Kind, Line, Shot};
 use super::wire::{Broken, Talk, Wire};
 use crate::driver::host::clock::monotonic_ns;
 
@@ -24,8 +26,6 @@ const AFTER_FAULT: Duration = Duration::from_millis(20);
 
 /// Most times that one request is sent.
 const TRIES: u8 = 10;
-/// How long after a crash a connection that it has cut may be taken for whole, in nanoseconds.
-pub(super) const SLACK: u64 = 50_000_000;
 
 /// What clients are to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,12 +76,9 @@ pub(super) struct Field {
 }
 
 impl Field {
-    /// Can a crash have cut a connection that was opened then, and a request on it that has ended now?
-    fn was_struck(&self, opened: u64, sent: u64) -> bool {
-        let strikes = self.strikes.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = monotonic_ns();
-        // One that was over long before the request was sent had nothing to do with it.
-        strikes.iter().any(|s| s.reaches(opened, now) && s.over.saturating_add(SLACK) >= sent)
+    /// Was there such a crash?
+    fn struck(&self, like: impl Fn(&Strike) -> bool) -> bool {
+        self.strikes.lock().unwrap_or_else(PoisonError::into_inner).iter().any(like)
     }
 }
 
@@ -96,7 +93,7 @@ pub(super) struct Client {
 
 /// A try that has ended.
 struct Try {
-    opened: u64,
+    line: Option<Line>,
     begun: u64,
     head: Option<u64>,
     messages: u8,
@@ -150,7 +147,7 @@ impl Client {
         if right { &meter.right } else { &meter.not_right }.fetch_add(1, Ordering::Relaxed);
         let head = last.head.unwrap_or(ended);
         let (own_ms, messages) = (plan.own_ms(), last.messages);
-        self.shots.push(Shot { id, kind: plan.kind, tries, opened: last.opened, sent, head, ended, own_ms, messages, end: last.end });
+        self.shots.push(Shot { id, kind: plan.kind, tries, line: last.line, sent, head, ended, own_ms, messages, end: last.end });
         if !right {
             self.wire = None;
             tokio::time::sleep(AFTER_FAULT).await;
@@ -158,9 +155,16 @@ impl Client {
     }
 
     fn may_repeat(&self, plan: &Plan, this: &Try, tries: u8) -> bool {
-        let no_answer = matches!(this.end, End::Cut(_)) && plan.kind.safe();
-        let stale = this.reused && this.head.is_none() && tries == 1;
-        no_answer && tries < TRIES && (stale || self.field.was_struck(this.opened, this.begun))
+        if !plan.kind.safe() || tries >= TRIES {
+            return false;
+        }
+        let cut = |s: &Strike| this.line.is_some_and(|line| s.cut(&line));
+        let now = monotonic_ns();
+        match this.end {
+            End::Cut(_) => (this.reused && tries == 1) || self.field.struck(cut),
+            End::Torn(_) => self.field.struck(|s| cut(s) || (s.is_behind() && s.met(this.begun, now))),
+            _ => false,
+        }
     }
 
     /// Sends it once. `sent` is set at the first time.
@@ -172,12 +176,12 @@ impl Client {
         let fresh = number > 1 || plan.fresh;
         let mut wire = match self.connection(fresh).await {
             Ok(wire) => wire,
-            Err(why) => return Try { opened: begin, begun: begin, head: None, messages: 0, reused: false, end: End::NotConnected(why) },
+            Err(why) => return Try { line: None, begun: begin, head: None, messages: 0, reused: false, end: End::NotConnected(why) },
         };
-        let (opened, reused) = (wire.opened, wire.used);
+        let (line, reused) = (Some(wire.line), wire.used);
         let text = id.text(&self.field.tag, number);
         let limit = self.field.limit + Duration::from_millis(u64::from(plan.takes_ms()));
-        let mut this = Try { opened, begun: begin, head: None, messages: 0, reused, end: End::Late };
+        let mut this = Try { line, begun: begin, head: None, messages: 0, reused, end: End::Late };
         let work = async {
             if plan.kind == Kind::Socket {
                 return converse(&self.field, &mut wire, plan, &text, &mut this).await;
@@ -226,10 +230,11 @@ impl Client {
 }
 
 fn cut(broken: Broken, this: &mut Try) -> End {
-    if !broken.before_head {
-        this.head = Some(monotonic_ns());
+    if broken.before_head {
+        return End::Cut(broken.why);
     }
-    End::Cut(broken.why)
+    this.head = Some(monotonic_ns());
+    End::Torn(broken.why)
 }
 
 /// A WebSocket: a few messages, each of which must come back before the next is sent.

@@ -6,14 +6,15 @@
 //! - **wrong**: answered 2xx with something else; or the application had it whole, lived, and the client was told otherwise.
 //! - **broken by the crash**: not right, and the process that had it was killed by us. A POST that was in the killed process's
 //!   socket and not read yet is one too: 502 says "it may have been seen", and the kill fell between sending and answer.
-//! - **cut by the crash**: not safe to send again, and what carries requests (the edge, acc's server) was killed by us while it
-//!   had this one: no answer, or the honest one that it may have been seen and is not sent twice.
-//! - **lost**: everything else. An error answer to what the application never saw is always this, with or without a crash.
+//! - **cut by the crash**: its connection was held by the process of the edge that was killed, so that nobody could answer it; or,
+//!   behind nginx, acc's server was killed while it had this one: an answer that ended in the middle, or the honest one that it
+//!   may have been seen and is not sent twice.
+//! - **lost**: everything else. An error answer to what the application never saw is always this, with or without a crash, and so
+//!   is a connection that ends although no killed process held it.
 
 use std::collections::HashSet;
 
 use super::chaos::{Strike, Struck};
-use super::client::SLACK;
 use super::record::{Arrival, Record};
 use super::report::{Fault, Spread, Tally};
 use super::shot::{End, Kind, Shot};
@@ -103,42 +104,34 @@ fn verdict(shot: &Shot, seen: &[Arrival], killed: &HashSet<i32>, evidence: &Evid
     let last: Vec<&Arrival> = seen.iter().filter(|a| a.attempt == shot.tries).collect();
     let in_killed = last.iter().any(|a| killed.contains(&a.pid));
     let repeatable = shot.kind.safe() && !matches!(shot.end, End::HungUp(_));
+    let cut = || shot.line.is_some_and(|line| evidence.strikes.iter().any(|s| s.cut(&line)));
+    let met_instance = || met(shot, evidence).any(|s| s.what == Struck::Instance);
+    let met_server = || met(shot, evidence).any(|s| s.what == Struck::Server && s.is_behind());
     match &shot.end {
         End::Right => Verdict::Right,
         _ if in_killed => Verdict::Broken,
         End::Wrong(_) => Verdict::Wrong,
-        End::Answered(502, _) if !repeatable && last.is_empty() && struck(shot, evidence, is_instance) => Verdict::Broken,
-        End::Answered(502..=504, _) if !last.is_empty() && struck(shot, evidence, is_carrier) => Verdict::Cut,
-        End::Answered(502, why) if !repeatable && why.contains(MAYBE_SEEN) && struck(shot, evidence, is_carrier) => Verdict::Cut,
+        End::Cut(_) | End::Torn(_) | End::HungUp(_) if cut() => Verdict::Cut,
+        End::Torn(_) | End::HungUp(_) if met_server() => Verdict::Cut,
+        End::Answered(502, _) if !repeatable && last.is_empty() && met_instance() => Verdict::Broken,
+        End::Answered(502..=504, _) if !last.is_empty() && met_server() => Verdict::Cut,
+        End::Answered(502, why) if !repeatable && why.contains(MAYBE_SEEN) && met_server() => Verdict::Cut,
         End::Answered(..) if !last.is_empty() => Verdict::Wrong,
-        End::Cut(_) | End::HungUp(_) if !repeatable && struck(shot, evidence, is_carrier) => Verdict::Cut,
         // Nothing else kills an application's connection: it was in its socket.
-        End::Cut(_) | End::HungUp(_) if !repeatable && last.is_empty() && struck(shot, evidence, is_instance) => Verdict::Broken,
-        End::Answered(..) | End::Cut(_) | End::HungUp(_) | End::NotConnected(_) | End::Late => Verdict::Lost,
+        End::Cut(_) | End::Torn(_) | End::HungUp(_) if !repeatable && last.is_empty() && met_instance() => Verdict::Broken,
+        End::Answered(..) | End::Cut(_) | End::Torn(_) | End::HungUp(_) | End::NotConnected(_) | End::Late => Verdict::Lost,
     }
 }
 
-fn is_instance(what: Struck) -> bool {
-    what == Struck::Instance
-}
-
-fn is_carrier(what: Struck) -> bool {
-    matches!(what, Struck::Server | Struck::Worker)
-}
-
-/// Was such a thing killed while the request was on its way, on a connection that can have been cut by it?
-fn struck(shot: &Shot, evidence: &Evidence<'_>, which: fn(Struck) -> bool) -> bool {
-    strikes(shot, evidence).any(|s| which(s.what))
-}
-
-/// What was killed while the request was on its way.
-fn strikes<'a>(shot: &Shot, evidence: &Evidence<'a>) -> impl Iterator<Item = &'a Strike> {
-    let (opened, sent, ended) = (shot.opened, shot.sent, shot.ended);
-    evidence.strikes.iter().filter(move |s| s.reaches(opened, ended) && s.over.saturating_add(SLACK) >= sent)
+/// What was killed while the request was under way.
+fn met<'a>(shot: &Shot, evidence: &Evidence<'a>) -> impl Iterator<Item = &'a Strike> {
+    let (sent, ended) = (shot.sent, shot.ended);
+    evidence.strikes.iter().filter(move |s| s.met(sent, ended))
 }
 
 fn is_doubled(shot: &Shot, seen: &[Arrival], evidence: &Evidence<'_>) -> bool {
-    let again = if shot.kind.safe() { strikes(shot, evidence).count() } else { 0 };
+    let on_its_way = |s: &&Strike| matches!(s.what, Struck::Instance | Struck::Server | Struck::Worker);
+    let again = if shot.kind.safe() { met(shot, evidence).filter(on_its_way).count() } else { 0 };
     (1..=shot.tries).any(|attempt| seen.iter().filter(|a| a.attempt == attempt).count() > 1 + again)
 }
 
@@ -157,7 +150,7 @@ fn wake_of(shot: &Shot, seen: &[Arrival]) -> Option<u64> {
 fn fault(shot: &Shot, seen: &[Arrival], verdict: Verdict, doubled: bool, evidence: &Evidence<'_>) -> Fault {
     let what = match &shot.end {
         End::Right => "answered right".to_owned(),
-        End::Wrong(why) | End::Cut(why) | End::HungUp(why) | End::NotConnected(why) => why.to_string(),
+        End::Wrong(why) | End::Cut(why) | End::Torn(why) | End::HungUp(why) | End::NotConnected(why) => why.to_string(),
         End::Answered(status, text) => format!("answered {status}: {text}"),
         End::Late => "no answer in time".to_owned(),
     };

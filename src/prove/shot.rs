@@ -1,5 +1,7 @@
 //! One request of one client: what was sent, when, and how it ended. The id that the application records is made and read here.
 
+use std::net::SocketAddr;
+
 /// What a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -45,8 +47,10 @@ pub(super) enum End {
     Wrong(Box<str>),
     /// Another status.
     Answered(u16, Box<str>),
-    /// The connection ended before the answer was complete.
+    /// The connection ended before an answer began.
     Cut(Box<str>),
+    /// The connection ended in the middle of the answer.
+    Torn(Box<str>),
     /// A conversation ended before all messages came back.
     HungUp(Box<str>),
     /// There was no connection.
@@ -80,6 +84,15 @@ impl Id {
     }
 }
 
+/// A client's connection to the edge, as it can be found again among those of another process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Line {
+    /// The client's own end.
+    pub(super) from: SocketAddr,
+    /// A moment before it was opened, in nanoseconds of the monotonic clock: an earlier connection had the same address perhaps.
+    pub(super) opened: u64,
+}
+
 /// A request that has ended. Times are nanoseconds of the monotonic clock.
 #[derive(Debug, Clone)]
 pub(super) struct Shot {
@@ -89,8 +102,8 @@ pub(super) struct Shot {
     pub(super) kind: Kind,
     /// How often it was sent.
     pub(super) tries: u8,
-    /// When the connection of the last try was opened.
-    pub(super) opened: u64,
+    /// The connection of the last try, if there was one.
+    pub(super) line: Option<Line>,
     /// When it was first sent.
     pub(super) sent: u64,
     /// When the head of the last answer came; else when it ended.

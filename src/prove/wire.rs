@@ -20,6 +20,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
+use super::shot::Line;
 use crate::driver::host::clock::monotonic_ns;
 
 /// The body of a request.
@@ -34,8 +35,8 @@ const GOODBYE: Duration = Duration::from_secs(2);
 pub(super) struct Wire {
     sender: http1::SendRequest<Body>,
     driver: JoinHandle<()>,
-    /// When it was opened, in nanoseconds of the monotonic clock.
-    pub(super) opened: u64,
+    /// Which one it is.
+    pub(super) line: Line,
     /// It has carried a request already.
     pub(super) used: bool,
 }
@@ -76,15 +77,16 @@ fn why(error: &dyn std::error::Error) -> Box<str> {
 impl Wire {
     /// Connects.
     pub(super) async fn open(to: SocketAddr) -> Result<Self, Box<str>> {
-        let stream = TcpStream::connect(to).await.map_err(|e| why(&e))?;
         let opened = monotonic_ns();
+        let stream = TcpStream::connect(to).await.map_err(|e| why(&e))?;
+        let line = Line { from: stream.local_addr().map_err(|e| why(&e))?, opened };
         stream.set_nodelay(true).map_err(|e| why(&e))?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| why(&e))?;
         let driver = tokio::spawn(async move {
             // What breaks is told to whoever waits for an answer.
             let _ = connection.with_upgrades().await;
         });
-        Ok(Self { sender, driver, opened, used: false })
+        Ok(Self { sender, driver, line, used: false })
     }
 
     /// Can it carry another request?

@@ -18,5 +18,6 @@ pub mod rotate;
 pub mod sent;
 pub mod spawn;
 pub mod stat;
+pub mod stopped;
 pub mod untrusted;
 pub mod users;

@@ -1,15 +1,19 @@
 //! Every verdict, and what decides between two of them.
 
-use super::super::shot::Id;
+use super::super::shot::{Id, Line};
 use super::*;
 
 const SECOND: u64 = 1_000_000_000;
 const ID: Id = Id { client: 1, n: 5 };
 
+/// The client's end of its connection.
+const FROM: &str = "127.0.0.1:50000";
+
 /// Sent at 10 s, ended at 11 s, on a connection opened at 9 s.
 fn shot(kind: Kind, end: End) -> Shot {
-    let (opened, sent, head, ended) = (9 * SECOND, 10 * SECOND, 11 * SECOND, 11 * SECOND);
-    Shot { id: ID, kind, tries: 1, opened, sent, head, ended, own_ms: 0, messages: 0, end }
+    let line = Some(Line { from: FROM.parse().unwrap(), opened: 9 * SECOND });
+    let (sent, head, ended) = (10 * SECOND, 11 * SECOND, 11 * SECOND);
+    Shot { id: ID, kind, tries: 1, line, sent, head, ended, own_ms: 0, messages: 0, end }
 }
 
 fn arrival(attempt: u8, pid: i32) -> Arrival {
@@ -17,7 +21,12 @@ fn arrival(attempt: u8, pid: i32) -> Arrival {
 }
 
 fn strike(what: Struck, pid: i32, at: u64) -> Strike {
-    Strike { what, pid, at, over: at + 1000 }
+    Strike { what, pid, at, over: at + 1000, held: None }
+}
+
+/// The same of a process that clients are connected to, which held this connection.
+fn holding(from: &str, strike: Strike) -> Strike {
+    Strike { held: Some([from.parse().unwrap()].into()), ..strike }
 }
 
 fn tally(shot: Shot, seen: &[Arrival], strikes: &[Strike]) -> Tally {
@@ -53,7 +62,7 @@ fn answered_right_once_is_right() {
 
 #[test]
 fn without_a_crash_nothing_is_excused() {
-    for end in [cut(), answered(502), answered(503), End::Late, End::NotConnected("refused".into())] {
+    for end in [cut(), torn(), answered(502), answered(503), End::Late, End::NotConnected("refused".into())] {
         for kind in [Kind::Get, Kind::Post, Kind::Slow, Kind::Stream, Kind::Socket] {
             assert_eq!(tally(shot(kind, end.clone()), &[], &[]), only(|t| t.lost = 1), "{kind:?} {end:?}");
         }
@@ -80,6 +89,10 @@ fn a_try_is_delivered_once() {
         let earlier = [strike(what, 7, 8 * SECOND)];
         assert_eq!(tally(shot(Kind::Get, End::Right), &twice, &earlier), only(doubled), "the kill was long before");
     }
+    for what in [Struck::Keeper, Struck::Supervisor] {
+        let kill = [strike(what, 7, 10 * SECOND)];
+        assert_eq!(tally(shot(Kind::Get, End::Right), &twice, &kill), only(doubled), "it carries no requests");
+    }
     // What the client itself sent again is not doubled.
     let again = Shot { tries: 2, ..shot(Kind::Get, End::Right) };
     assert_eq!(tally(again, &[arrival(1, 7), arrival(2, 7)], &[]), only(|t| (t.right, t.retried) = (1, 1)));
@@ -88,7 +101,7 @@ fn a_try_is_delivered_once() {
 #[test]
 fn what_a_killed_process_had_is_broken() {
     let kill = [strike(Struck::Instance, 7, 10 * SECOND + 1)];
-    for end in [cut(), answered(502), End::HungUp("closed".into())] {
+    for end in [cut(), torn(), answered(502), hung_up()] {
         assert_eq!(tally(shot(Kind::Post, end.clone()), &[arrival(1, 7)], &kill), only(|t| t.broken_by_the_crash = 1));
         assert_eq!(tally(shot(Kind::Post, end.clone()), &[], &kill), only(|t| t.broken_by_the_crash = 1), "in its socket");
         let early = [strike(Struck::Instance, 7, 2 * SECOND)];
@@ -100,25 +113,70 @@ fn what_a_killed_process_had_is_broken() {
     assert_eq!(tally(shot(Kind::Get, cut()), &[], &kill), only(|t| t.lost = 1));
 }
 
+fn torn() -> End {
+    End::Torn("broke".into())
+}
+
+fn hung_up() -> End {
+    End::HungUp("broke".into())
+}
+
+/// What the server answers that is asked again after it was killed.
+fn honest() -> End {
+    End::Answered(502, format!("{{\"detail\":\"{MAYBE_SEEN}\"}}").into())
+}
+
 #[test]
-fn what_was_on_its_way_when_the_carrier_died_is_cut() {
+fn what_the_killed_edge_held_is_cut() {
     for what in [Struck::Server, Struck::Worker] {
-        let kill = [strike(what, 3, 10 * SECOND - 1)];
-        assert_eq!(tally(shot(Kind::Post, cut()), &[], &kill), only(|t| t.cut_by_the_crash = 1));
-        assert_eq!(tally(shot(Kind::Post, cut()), &[arrival(1, 7)], &kill), only(|t| t.cut_by_the_crash = 1));
-        assert_eq!(tally(shot(Kind::Post, answered(502)), &[arrival(1, 7)], &kill), only(|t| t.cut_by_the_crash = 1));
-        assert_eq!(tally(shot(Kind::Post, answered(502)), &[], &kill), only(|t| t.lost = 1), "told an error, never delivered");
-        let honest = || End::Answered(502, format!("{{\"detail\":\"{MAYBE_SEEN}\"}}").into());
-        assert_eq!(tally(shot(Kind::Post, honest()), &[], &kill), only(|t| t.cut_by_the_crash = 1));
-        assert_eq!(tally(shot(Kind::Post, honest()), &[], &[]), only(|t| t.lost = 1));
-        assert_eq!(tally(shot(Kind::Get, honest()), &[], &kill), only(|t| t.lost = 1));
-        assert_eq!(tally(shot(Kind::Get, cut()), &[], &kill), only(|t| t.lost = 1), "it could have been sent again");
-        let earlier = [strike(what, 3, 8 * SECOND)];
+        // However late the client hears of it, and however early it has sent it.
+        for at in [9 * SECOND, 10 * SECOND - 1, 11 * SECOND] {
+            let kill = [holding(FROM, strike(what, 3, at))];
+            for (kind, end) in [(Kind::Get, cut()), (Kind::Post, cut()), (Kind::Stream, torn()), (Kind::Socket, hung_up())] {
+                assert_eq!(tally(shot(kind, end.clone()), &[], &kill), only(|t| t.cut_by_the_crash = 1), "{kind:?} {end:?}");
+                assert_eq!(tally(shot(kind, end.clone()), &[arrival(1, 7)], &kill), only(|t| t.cut_by_the_crash = 1), "{kind:?} {end:?}");
+            }
+            for end in [answered(502), answered(503), honest(), End::Late] {
+                assert_eq!(
+                    tally(shot(Kind::Get, end.clone()), &[], &kill),
+                    only(|t| t.lost = 1),
+                    "{end:?}: a dead process does not answer"
+                );
+            }
+        }
+        let kill = [holding("127.0.0.1:50001", strike(what, 3, 10 * SECOND))];
+        for (kind, end) in [(Kind::Get, cut()), (Kind::Post, cut()), (Kind::Stream, torn()), (Kind::Socket, hung_up())] {
+            assert_eq!(tally(shot(kind, end.clone()), &[], &kill), only(|t| t.lost = 1), "{kind:?} {end:?}: it held another one");
+        }
+        let earlier = [holding(FROM, strike(what, 3, 8 * SECOND))];
         assert_eq!(tally(shot(Kind::Post, cut()), &[], &earlier), only(|t| t.lost = 1), "its connection is younger than the kill");
     }
+    let unconnected = Shot { line: None, ..shot(Kind::Get, End::NotConnected("refused".into())) };
+    assert_eq!(tally(unconnected, &[], &[holding(FROM, strike(Struck::Server, 3, 10 * SECOND))]), only(|t| t.lost = 1));
+}
+
+#[test]
+fn what_the_killed_server_had_behind_nginx_is_cut() {
+    let kill = [strike(Struck::Server, 3, 10 * SECOND - 1)];
+    assert_eq!(tally(shot(Kind::Post, answered(502)), &[arrival(1, 7)], &kill), only(|t| t.cut_by_the_crash = 1));
+    assert_eq!(tally(shot(Kind::Post, honest()), &[], &kill), only(|t| t.cut_by_the_crash = 1));
+    for (kind, end) in [(Kind::Post, torn()), (Kind::Stream, torn()), (Kind::Socket, hung_up())] {
+        assert_eq!(tally(shot(kind, end.clone()), &[arrival(1, 7)], &kill), only(|t| t.cut_by_the_crash = 1), "{kind:?} {end:?}");
+    }
+    // nginx lives and answers, and asks the next server for what may be asked again.
+    for kind in [Kind::Get, Kind::Post] {
+        assert_eq!(tally(shot(kind, cut()), &[], &kill), only(|t| t.lost = 1), "{kind:?}");
+        assert_eq!(tally(shot(kind, answered(502)), &[], &kill), only(|t| t.lost = 1), "told an error, never delivered");
+        assert_eq!(tally(shot(kind, honest()), &[], &[]), only(|t| t.lost = 1), "{kind:?}");
+    }
+    assert_eq!(tally(shot(Kind::Get, honest()), &[], &kill), only(|t| t.lost = 1));
+    let earlier = [strike(Struck::Server, 3, 8 * SECOND)];
+    assert_eq!(tally(shot(Kind::Stream, torn()), &[], &earlier), only(|t| t.lost = 1), "the kill was long before");
     // Neither of these carries anything: their death is no excuse.
     for what in [Struck::Supervisor, Struck::Keeper] {
-        assert_eq!(tally(shot(Kind::Post, cut()), &[], &[strike(what, 3, 10 * SECOND)]), only(|t| t.lost = 1));
+        for end in [cut(), torn(), honest()] {
+            assert_eq!(tally(shot(Kind::Post, end.clone()), &[], &[strike(what, 3, 10 * SECOND)]), only(|t| t.lost = 1), "{end:?}");
+        }
     }
 }
 
