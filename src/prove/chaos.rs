@@ -12,6 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::client::Field;
@@ -140,7 +141,7 @@ impl Chaos<'_> {
     }
 
     fn instance(&self, last: &mut u64) -> Option<i32> {
-        let cycle = self.field.meter.cycles.load(std::sync::atomic::Ordering::Relaxed) + 1;
+        let cycle = self.field.meter.cycles.load(Ordering::Relaxed) + 1;
         let view = Reader::open(self.config).and_then(|reader| reader.find(&self.field.name)).ok()?;
         let pid = view.pid.filter(|_| view.phase == "awake" && *last != cycle)?;
         *last = cycle;
@@ -215,7 +216,24 @@ impl Chaos<'_> {
             }
             Struck::Server | Struck::Supervisor => {}
         }
-        boot_again(self.operator, BACK).await
+        boot_again(self.operator, BACK).await?;
+        if what == Struck::Supervisor {
+            self.until_answered().await;
+        }
+        Ok(())
+    }
+
+    /// Waits until a request has been answered from now on. Killed again before that, a supervisor that takes seconds to start
+    /// on a busy host would never start the instance that requests wait for, and they would be told so.
+    async fn until_answered(&self) {
+        let right = || self.field.meter.right.load(Ordering::Relaxed);
+        let before = right();
+        let answered = async {
+            while right() == before {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let _ = tokio::time::timeout(self.field.limit, answered).await;
     }
 }
 
