@@ -101,7 +101,7 @@ pub(super) struct Begun {
     ago: Option<Duration>,
     /// It asks how a wake goes.
     follows: bool,
-    /// Once more to the next run, and no more: what another edge has tried was sent twice already.
+    /// Once more to the next run, and no more: that it has died is no reason to have every run die with the same request.
     repeatable: bool,
     /// Before the next knock at an awake instance that could not be connected to.
     pause: Duration,
@@ -128,10 +128,9 @@ impl Begun {
         let body = SendBody::new(body, at.settings.max_body, at.settings.body_stall);
         let flag = body.fault();
         let request = Some(Box::new(Request::from_parts(origin_form(head), body)));
-        let repeatable = asked.tried == Tried::Nothing;
         let came = at.came.unwrap_or(started);
         let ago = Some(started.saturating_duration_since(came));
-        Self { asked, came, started, ago, follows, repeatable, pause: PAUSE_MIN, request, flag, draft, upgrade }
+        Self { asked, came, started, ago, follows, repeatable: true, pause: PAUSE_MIN, request, flag, draft, upgrade }
     }
 }
 
@@ -247,7 +246,12 @@ impl Way<'_> {
         let last = self.begun.started + self.settings.wake_timeout + MARGIN;
         let until = if self.begun.asked.navigation { page_at.min(last) } else { last };
         match timeout_at(until, waiting.pass()).await {
-            Ok(Ok(pass)) => Entry::Pass(pass),
+            Ok(Ok(pass)) => {
+                // The run that another edge has tried is gone: this is the next one, and the second to have it. Without a wait it may
+                // be the same run, which is just dying.
+                self.begun.repeatable &= self.begun.asked.tried == Tried::Nothing;
+                Entry::Pass(pass)
+            }
             Ok(Err(refusal)) => Entry::No(Failure::Refused(refusal)),
             Err(_) if self.begun.asked.navigation => Entry::Page(waiting.name()),
             Err(_) => Entry::No(Failure::Refused(Refusal::TooSlow)),

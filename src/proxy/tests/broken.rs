@@ -109,7 +109,8 @@ async fn an_application_that_breaks_off_gives_502_and_is_asked_once() {
 
 #[tokio::test]
 async fn a_safe_request_that_died_with_its_instance_is_sent_to_the_next_run_and_another_is_not() {
-    for (method, code, times) in [("GET", 200, 2), ("POST", 502, 1)] {
+    // nginx has tried the same run perhaps, in its last moment, and asks acc before its death is known.
+    for (method, tried, code, times) in [("GET", "-", 200, 2), ("GET", "0.001", 200, 2), ("POST", "-", 502, 1), ("POST", "0.001", 502, 0)] {
         let stage = Stage::new().await;
         let count = raw_app(&stage, |mut socket, nth| async move {
             read_head(&mut socket).await;
@@ -118,13 +119,15 @@ async fn a_safe_request_that_died_with_its_instance_is_sent_to_the_next_run_and_
             }
         });
         let next_run = async {
-            until("it is asked", || count.load(Ordering::SeqCst) == 1).await;
-            stage.door.set_listen(stage.door.gate().listen);
+            if times > 0 {
+                until("it is asked", || count.load(Ordering::SeqCst) == 1).await;
+                stage.door.set_listen(stage.door.gate().listen);
+            }
         };
-        let ask = format!("{method} / HTTP/1.1\nHost: app.test\nConnection: close\nContent-Length: 0\n\n");
-        let (answer, ()) = tokio::join!(stage.say(&ask), next_run);
-        assert_eq!(status(&answer), code, "{method}: {answer}");
-        assert_eq!(count.load(Ordering::SeqCst), times, "{method}");
+        let ask = format!("{method} / HTTP/1.1\nHost: app.test\nX-Acc-Connect: {tried}\nConnection: close\nContent-Length: 0\n\n");
+        let (answer, ()) = tokio::join!(stage.say_as_nginx(&ask), next_run);
+        assert_eq!(status(&answer), code, "{method} {tried}: {answer}");
+        assert_eq!(count.load(Ordering::SeqCst), times, "{method} {tried}");
         until("the pass is back", || stage.door.in_flight() == 0).await;
     }
 }
