@@ -23,7 +23,7 @@ no apt, acc's own edge and supervisor, everything under the user's data folder, 
   --binary FILE    install this program instead of building it
   --no-demo        install and boot only
   --uninstall      halt acc and remove what was installed here; data is kept
-  --purge-data     with --uninstall: also remove the data of all instances, a config you have changed, and the system user
+  --purge-data     with --uninstall: also remove the data of all instances, a config you have changed, and the system users
   --packages P...  install these Debian packages without starting or changing any service, then end (for the tests)
 TEXT
 }
@@ -362,6 +362,17 @@ make_user() {
     [ $system = yes ] || home=/nonexistent
     useradd --system --user-group --home-dir "$home" --no-create-home --shell /usr/sbin/nologin "$user"
   fi
+  make_edge_user
+}
+
+# nginx's workers run as a user of their own, so that no instance can stop them; acc finds it by its name (`edge.user`).
+edge_user=acc-edge
+make_edge_user() {
+  [ "$engine" = nginx ] && [ -n "$user" ] || return 0
+  getent passwd $edge_user >/dev/null && return
+  have useradd || { note "there is no useradd to make the system user $edge_user: \`acc doctor\` says who nginx's workers run as instead"; return; }
+  say "system user: $edge_user (nginx's workers run as this user)"
+  useradd --system --user-group --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin $edge_user
 }
 
 # Completions and manual pages, where shells and `man` look for them; with --prefix nobody would look.
@@ -622,12 +633,16 @@ uninstall() {
   if [ "$purge" = yes ] && is_home "$home_dir"; then
     remove "${home_dir:?}"
     if [ $system = yes ] && [ -n "$user" ] && getent passwd "$user" >/dev/null; then userdel "$user" 2>/dev/null || kept+=("the system user $user"); fi
+    if [ $system = yes ] && getent passwd $edge_user >/dev/null; then userdel $edge_user 2>/dev/null || kept+=("the system user $edge_user"); fi
   fi
   [ ! -d "$home_dir" ] || [ "$purge" = yes ] || kept+=("$home_dir (data of the instances; --uninstall --purge-data removes it)")
   if [ $system = yes ] && [ "$purge" = no ] && [ -n "$user" ] && getent passwd "$user" >/dev/null; then
     kept+=("the system user $user (owns that data)")
   elif [ $system = no ] && [ "$user" = acc ] && getent passwd acc >/dev/null; then
     kept+=("the system user acc (\`userdel acc\` if no other installation needs it)")
+  fi
+  if { [ $system = no ] || [ "$purge" = no ]; } && [ "$engine" = nginx ] && getent passwd $edge_user >/dev/null; then
+    kept+=("the system user $edge_user (\`userdel $edge_user\` if no other installation needs it)")
   fi
   rmdir "$(dirname "$conf")" 2>/dev/null
   [ -z "$prefix" ] || rmdir "$prefix/bin" "$prefix/etc" "$prefix" 2>/dev/null

@@ -16,6 +16,8 @@ pub struct Env {
     pub cores: usize,
     /// The host's config file.
     pub host_file: PathBuf,
+    /// The user accounts there are; `None`: the host is asked.
+    accounts: Option<Vec<String>>,
 }
 
 impl Env {
@@ -28,14 +30,32 @@ impl Env {
             cwd: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             host_file: PathBuf::from("/etc/acc/config.toml"),
+            accounts: None,
         }
     }
 
-    /// Surroundings with nothing in them, for tests: no variables, two processors, no config file of the host.
+    /// Surroundings with nothing in them, for tests: no variables, two processors, no config file of the host, no
+    /// user accounts.
     #[must_use]
     pub fn bare(uid: u32, cwd: impl Into<PathBuf>) -> Self {
         let cwd = cwd.into();
-        Self { vars: BTreeMap::new(), uid, host_file: cwd.join("etc/acc/config.toml"), cwd, cores: 2 }
+        Self { vars: BTreeMap::new(), uid, host_file: cwd.join("etc/acc/config.toml"), cwd, cores: 2, accounts: Some(Vec::new()) }
+    }
+
+    /// The same with one more user account.
+    #[must_use]
+    pub fn with_account(mut self, name: &str) -> Self {
+        self.accounts.get_or_insert_default().push(name.to_owned());
+        self
+    }
+
+    /// Is there a user account of this name? One that could not be asked for counts as there: whoever needs it says what is wrong.
+    #[must_use]
+    pub fn has_account(&self, name: &str) -> bool {
+        match &self.accounts {
+            Some(accounts) => accounts.iter().any(|account| account == name),
+            None => !matches!(nix::unistd::User::from_name(name), Ok(None)),
+        }
     }
 
     /// The same with one more variable.

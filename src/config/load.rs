@@ -20,6 +20,9 @@ use super::{
 use crate::domain::name::{HostName, NAME_MAX};
 use crate::domain::port::PortRange;
 
+/// The account that `setup.sh` makes for nginx's workers.
+pub const EDGE_ACCOUNT: &str = "acc-edge";
+
 /// What comes after `run` in the longest socket path, for the longest name, with the closing zero byte.
 const LONGEST_BELOW_RUN: usize = "/sock/".len() + NAME_MAX + "/app.sock".len() + 1;
 
@@ -123,14 +126,15 @@ pub(super) fn known_keys() -> Vec<String> {
 
 fn read(root: &Section<'_>, file: Option<PathBuf>, env: &Env, faults: &Faults<'_>) -> Config {
     let (home, run) = folders(root, env, faults);
+    let user = root.or("user", None, |v| value::or_none(v, account));
     let config = Config {
         file,
         home,
         run,
         domain: root.or("domain", HostName::default_domain(), domain),
-        user: root.or("user", None, |v| value::or_none(v, user)),
         rules: read_rules(root),
-        edge: edge(&root.section("edge")),
+        edge: edge(&root.section("edge"), || edge_account(user.as_deref(), env)),
+        user,
         supervisor: supervisor(&root.section("supervisor")),
         idle: idle(&root.section("idle")),
         wake: wake(&root.section("wake"), env),
@@ -165,11 +169,21 @@ fn domain(v: &toml::de::DeValue<'_>) -> Parsed<HostName> {
 }
 
 /// The name of a user account, as `useradd` allows it; whether there is such a user is for the host to say.
-fn user(v: &toml::de::DeValue<'_>) -> Parsed<String> {
+fn account(v: &toml::de::DeValue<'_>) -> Parsed<String> {
     let text = value::text(v)?;
     let good = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
     let first = text.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
     if first && text.len() <= 32 && text.chars().all(good) { Ok(text) } else { Err("not the name of a user".to_owned()) }
+}
+
+/// The account that is for that alone, then those that distributions have for web servers.
+const EDGE_ACCOUNTS: [&str; 4] = [EDGE_ACCOUNT, "www-data", "nginx", "nobody"];
+
+/// Who nginx's workers run as when `edge.user` does not say: somebody else than the instances, who could stop them otherwise. With
+/// instances that run as acc itself there is nobody to keep them apart from, and the workers run as acc too.
+fn edge_account(instances: Option<&str>, env: &Env) -> Option<String> {
+    let instances = instances?;
+    EDGE_ACCOUNTS.into_iter().find(|name| *name != instances && env.has_account(name)).map(str::to_owned)
 }
 
 /// One folder and where its path was said.
@@ -250,7 +264,7 @@ fn folder(
     }
 }
 
-fn edge(section: &Section<'_>) -> EdgeConfig {
+fn edge(section: &Section<'_>, default_user: impl FnOnce() -> Option<String>) -> EdgeConfig {
     let kinds = [("nginx", EdgeKind::Nginx), ("builtin", EdgeKind::Builtin)];
     let kind = section.or("kind", EdgeKind::Nginx, value::one_of(&kinds));
     let mut seen: Vec<SocketAddr> = Vec::new();
@@ -278,8 +292,9 @@ fn edge(section: &Section<'_>) -> EdgeConfig {
             Err(_) => section.fault("templates", "not a folder that can be read"),
         }
     }
+    let user = section.or("user", None, |v| value::or_none(v, account)).or_else(default_user);
     section.close();
-    EdgeConfig { kind, listen: listen.unwrap_or_else(|| vec![SocketAddr::from(([127, 0, 0, 1], 8080))]), max_body, templates }
+    EdgeConfig { kind, listen: listen.unwrap_or_else(|| vec![SocketAddr::from(([127, 0, 0, 1], 8080))]), max_body, templates, user }
 }
 
 fn supervisor(section: &Section<'_>) -> SupervisorKind {

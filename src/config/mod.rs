@@ -22,7 +22,7 @@ mod value;
 
 pub use env::Env;
 pub use fault::{ConfigErrors, Fault};
-pub use load::{RUN_MAX, load, named, parse};
+pub use load::{EDGE_ACCOUNT, RUN_MAX, load, named, parse};
 pub use places::run_of_faulty;
 
 use std::net::SocketAddr;
@@ -62,6 +62,8 @@ pub struct EdgeConfig {
     pub max_body: u64,
     /// `templates`: a folder whose files replace the built-in templates of the same name.
     pub templates: Option<PathBuf>,
+    /// `user`: who nginx's workers run as when acc is root; `None`: as acc. What was not set is chosen from the accounts of the host.
+    pub user: Option<String>,
 }
 
 /// `[idle]`.
@@ -152,7 +154,7 @@ pub struct Config {
     pub run: PathBuf,
     /// `domain`: an instance NAME answers to NAME.domain.
     pub domain: HostName,
-    /// `user`: who instances and nginx's workers run as when acc is root; `None`: as acc.
+    /// `user`: who instances run as when acc is root; `None`: as acc.
     pub user: Option<String>,
     /// `[edge]`.
     pub edge: EdgeConfig,

@@ -4,11 +4,12 @@ use super::{Config, EdgeConfig, WakeConfig};
 
 /// Keys that a running server keeps as they were: sockets, folders and processes hang on them, or they are looked at once at the
 /// start.
-pub const NEED_RESTART: [&str; 11] = [
+pub const NEED_RESTART: [&str; 12] = [
     "domain",
     "edge.kind",
     "edge.listen",
     "edge.templates",
+    "edge.user",
     "home",
     "log.format",
     "log.level",
@@ -44,6 +45,7 @@ impl Config {
                 listen: self.edge.listen.clone(),
                 max_body: new.edge.max_body,
                 templates: self.edge.templates.clone(),
+                user: self.edge.user.clone(),
             },
             supervisor: self.supervisor,
             idle: new.idle,
@@ -107,7 +109,7 @@ mod tests {
         let old = config("home = \"/a/h\"\nrun = \"/a/r\"\n");
         let new = config(
             "home = \"/b/h\"\nrun = \"/b/r\"\ndomain = \"b.localhost\"\nuser = \"nobody\"\n\
-             [edge]\nkind = \"builtin\"\nlisten = [\"127.0.0.1:81\"]\nmax_body = \"1MiB\"\ntemplates = \"/usr\"\n\
+             [edge]\nkind = \"builtin\"\nlisten = [\"127.0.0.1:81\"]\nmax_body = \"1MiB\"\ntemplates = \"/usr\"\nuser = \"www-data\"\n\
              [supervisor]\nkind = \"builtin\"\n\
              [idle]\ntimeout = \"7m\"\nmin_awake = \"7s\"\ncheck_every = \"7s\"\nsilent_connections = \"7m\"\n\
              [wake]\ntimeout = \"7s\"\npage_after = \"7s\"\nmax_waiting = 7\nmax_at_once = 7\n\

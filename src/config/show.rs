@@ -45,13 +45,14 @@ impl Config {
         lines
     }
 
-    fn edge_lines(&self) -> [(&'static str, String); 4] {
+    fn edge_lines(&self) -> [(&'static str, String); 5] {
         let listen = self.edge.listen.iter().map(|a| quote(&a.to_string())).collect::<Vec<_>>().join(", ");
         [
             ("kind", quote(self.edge.kind.as_str())),
             ("listen", format!("[{listen}]")),
             ("max_body", quote(&show_size(self.edge.max_body))),
             ("templates", self.edge.templates.as_deref().map_or_else(|| quote(""), quote_path)),
+            ("user", quote(self.edge.user.as_deref().unwrap_or_default())),
         ]
     }
 

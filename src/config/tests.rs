@@ -168,3 +168,16 @@ fn half_a_file_is_a_fault_and_not_a_crash() {
         }
     }
 }
+
+#[test]
+fn nginx_has_a_user_of_its_own_when_acc_is_root() {
+    let of = |text: &str, env: &Env| parse(text, None, env).unwrap().edge.user;
+    let host = root().with_account("nobody").with_account("www-data");
+    let user = "user = \"shop\"\n";
+    assert_eq!(of(user, &host).as_deref(), Some("www-data"));
+    assert_eq!(of(user, &host.clone().with_account("acc-edge")).as_deref(), Some("acc-edge"));
+    assert_eq!(of("user = \"www-data\"\n", &host).as_deref(), Some("nobody"), "never that of the instances");
+    assert_eq!(of("user = \"nobody\"\n", &root().with_account("nobody")), None, "there is none that could be it");
+    assert_eq!(of("user = \"shop\"\n[edge]\nuser = \"web\"\n", &host).as_deref(), Some("web"), "what is said counts");
+    assert_eq!(of("", &host), None, "instances run as acc itself");
+}

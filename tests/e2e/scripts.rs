@@ -132,6 +132,7 @@ fn setup_with_nginx_and_supervisord_in_a_prefix() {
         return;
     }
     let place = Place::new();
+    let _edge = MadeUser::of("acc-edge");
     let prefix = place.0.join("p");
     let setup = |more: &[&str]| {
         let mut command = Command::new(root().join("setup.sh"));
@@ -142,19 +143,28 @@ fn setup_with_nginx_and_supervisord_in_a_prefix() {
     assert!(!prefix.exists(), "something is left in {}", prefix.display());
 }
 
-/// The system user that a set-up as root makes; one that a test has made goes with it.
-struct MadeUser(bool);
+/// A system user that a set-up as root makes; one that a test has made goes with it.
+struct MadeUser {
+    name: &'static str,
+    was_there: bool,
+}
 
 impl MadeUser {
-    fn find() -> Option<nix::unistd::User> {
-        nix::unistd::User::from_name("acc").unwrap()
+    fn of(name: &'static str) -> Self {
+        let mut user = Self { name, was_there: true };
+        user.was_there = user.find().is_some();
+        user
+    }
+
+    fn find(&self) -> Option<nix::unistd::User> {
+        nix::unistd::User::from_name(self.name).unwrap()
     }
 }
 
 impl Drop for MadeUser {
     fn drop(&mut self) {
-        if !self.0 && Self::find().is_some() {
-            let _ = Command::new("userdel").arg("acc").output();
+        if !self.was_there && self.find().is_some() {
+            let _ = Command::new("userdel").arg(self.name).output();
         }
     }
 }
@@ -165,7 +175,7 @@ fn setup_as_root_in_a_prefix_gives_instances_a_user_of_their_own() {
     if !need::root("to run instances as another user") || !need::programs(&["useradd", "userdel"]) {
         return;
     }
-    let user = MadeUser(MadeUser::find().is_some());
+    let user = MadeUser::of("acc");
     let place = Place::new();
     let setup = |prefix: &Path, more: &[&str]| {
         let mut command = Command::new(root().join("setup.sh"));
@@ -177,11 +187,11 @@ fn setup_as_root_in_a_prefix_gives_instances_a_user_of_their_own() {
     fs::create_dir(&closed).unwrap();
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
     setup(&closed.join("p"), &[]).error(1).says(&["user `acc`", "cannot pass through `", "closed` (mode 700)", "--user root"]);
-    assert!(!closed.join("p").exists() && (user.0 || MadeUser::find().is_none()), "something was made");
+    assert!(!closed.join("p").exists() && (user.was_there || user.find().is_none()), "something was made");
 
     let prefix = place.0.join("p");
     let done = setup(&prefix, &[]).ok().says(&["user: acc", "asleep to answered in", "export ACC_CONFIG="]);
-    let uid = MadeUser::find().unwrap().uid.as_raw();
+    let uid = user.find().unwrap().uid.as_raw();
     assert_ne!(uid, 0);
     let exports: Vec<&str> = done.out.lines().map(str::trim).filter(|l| l.starts_with("export ")).collect();
     let typed = format!("{}\nacc info demo --json", exports.join("\n"));
@@ -192,7 +202,7 @@ fn setup_as_root_in_a_prefix_gives_instances_a_user_of_their_own() {
     setup(&prefix, &["--user", "nobody"]).error(1).says(&["instances run as `acc`", "edit `user`"]);
     setup(&prefix, &[]).ok().says(&["user: acc, already there"]);
     setup(&prefix, &["--uninstall", "--purge-data"]).ok().says(&["kept: the system user acc (`userdel acc`"]);
-    assert!(!prefix.exists() && MadeUser::find().is_some(), "another installation may need it");
+    assert!(!prefix.exists() && user.find().is_some(), "another installation may need it");
 
     setup(&closed.join("p"), &["--user", "root"]).ok().says(&["instances run as root", "asleep to answered in"]);
     setup(&closed.join("p"), &["--uninstall", "--purge-data"]).ok();

@@ -20,6 +20,7 @@ fn config() -> Config {
             listen: vec!["0.0.0.0:80".parse().unwrap(), "[::]:80".parse().unwrap()],
             max_body: 1 << 30,
             templates: None,
+            user: None,
         },
         supervisor: SupervisorKind::Supervisord,
         idle: IdleConfig { timeout: Duration::from_secs(1), min_awake: Duration::ZERO, check_every: None, silent_connections: None },

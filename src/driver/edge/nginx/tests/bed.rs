@@ -42,7 +42,7 @@ pub(super) fn config(dir: &Path, listen: SocketAddr) -> Config {
         run: dir.join("r"),
         domain: host("apps.localhost"),
         user: None,
-        edge: EdgeConfig { kind: EdgeKind::Nginx, listen: vec![listen], max_body: 8 << 20, templates: None },
+        edge: EdgeConfig { kind: EdgeKind::Nginx, listen: vec![listen], max_body: 8 << 20, templates: None, user: None },
         supervisor: SupervisorKind::Builtin,
         idle: IdleConfig { timeout: Duration::from_secs(1), min_awake: Duration::ZERO, check_every: None, silent_connections: None },
         wake: WakeConfig { timeout: Duration::from_secs(1), page_after: Duration::from_secs(1), max_waiting: 1, max_at_once: 1 },
