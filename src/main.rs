@@ -37,6 +37,8 @@ fn main() -> ExitCode {
     if let Some(code) = app::launch(std::env::args_os()) {
         return ExitCode::from(code);
     }
+    // What acc makes has the mode it asks for, whatever the umask of whoever called it.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     output::short_panics();
     // A panic has been reported by then; only the exit code is left to say.
     let exit = std::panic::catch_unwind(|| cli::run(&App, std::env::args_os(), &Env::from_process()));

@@ -16,6 +16,7 @@ mod e2e {
     pub mod codes;
     pub mod crowd;
     pub mod database;
+    pub mod edge;
     pub mod gone;
     pub mod handed;
     pub mod hosts;

@@ -29,9 +29,10 @@ use crate::driver::edge::Edge;
 use crate::driver::edge::builtin::BuiltinEdge;
 use crate::driver::edge::nginx::{Nginx, NginxSettings};
 use crate::driver::host;
+use crate::driver::host::accounts::Accounts;
 use crate::driver::host::clock::SystemClock;
 use crate::driver::host::fs;
-use crate::driver::probe::{Owner, SocketProbe};
+use crate::driver::probe::SocketProbe;
 use crate::driver::supervisor::builtin::Builtin;
 use crate::driver::supervisor::supervisord::{Supervisord, SupervisordSettings};
 use crate::driver::supervisor::{Service, Supervisor};
@@ -74,9 +75,9 @@ impl Drivers {
         let templates = Templates::new(config.edge.templates.as_deref()).map_err(|e| wrong_templates(&e))?;
         let templates = Arc::new(templates);
         // With nginx in front, acc carries only requests that were held: a pool would only hide who is in use.
-        let owner = owner(config)?;
+        let accounts = accounts(config)?;
         let pooling = config.edge.kind == EdgeKind::Builtin;
-        let upstreams = Arc::new(Upstreams::to_instances_of(owner.map(|o| o.uid), pooling));
+        let upstreams = Arc::new(Upstreams::to_instances_of(accounts.instances.map(|owner| owner.uid), pooling));
         upstreams.trust(config.wake_socket());
         let mut drivers = Self {
             supervisor: Arc::new(Builtin::new(config.pid_dir(), LOG_MAX)),
@@ -169,13 +170,13 @@ fn boot_id() -> String {
 
 /// The world of the service, over the database of this installation.
 fn world(config: &Config, drivers: &Drivers, store: Store) -> Result<Arc<World>, ServiceError> {
-    let owner = owner(config)?;
+    let accounts = accounts(config)?;
     Ok(World::new(Parts {
         config: config.clone(),
         store,
         supervisor: drivers.supervisor.clone(),
         edge: drivers.edge.clone(),
-        probe: Arc::new(SocketProbe::new(owner)),
+        probe: Arc::new(SocketProbe::new(accounts)),
         activity: Arc::new(KernelActivity),
         clock: Arc::new(SystemClock),
         boot: boot_id(),
@@ -185,10 +186,9 @@ fn world(config: &Config, drivers: &Drivers, store: Store) -> Result<Arc<World>,
     }))
 }
 
-/// Who instances run as, when that is not who acc runs as.
-fn owner(config: &Config) -> Result<Option<Owner>, ServiceError> {
-    let hint = "make that user, or name another in `user`";
-    Owner::of(config.user.as_deref()).map_err(|why| ServiceError::failed(format!("`user` in the config cannot be used: {why}"), hint))
+/// Whom instances and nginx's workers run as, when that is not who acc runs as.
+fn accounts(config: &Config) -> Result<Accounts, ServiceError> {
+    Accounts::of(config).map_err(|fault| ServiceError::failed(fault.message, fault.hint))
 }
 
 /// Where supervisord has its things.

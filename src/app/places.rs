@@ -3,13 +3,15 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::config::{Config, EdgeKind, trust};
+use super::accounts;
+use crate::config::{Config, trust};
 use crate::driver::host::{fs, users};
 use crate::service::error::ServiceError;
 
 /// Makes home and run and what is below them. Others may pass through, only the owner may look around.
 pub(super) fn prepare(config: &Config) -> Result<(), ServiceError> {
     ours(config)?;
+    let accounts = accounts(config)?;
     let run = &config.run;
     for (path, mode) in [
         (config.home.clone(), 0o755),
@@ -20,7 +22,7 @@ pub(super) fn prepare(config: &Config) -> Result<(), ServiceError> {
         (config.nginx_dir(), 0o755),
         (config.supervisor_dir(), 0o700),
         (run.clone(), 0o755),
-        (config.gate_dir(), 0o755),
+        (config.gate_dir(), 0o711),
         (run.join("sock"), 0o711),
         (config.pid_dir(), 0o700),
     ] {
@@ -32,17 +34,15 @@ pub(super) fn prepare(config: &Config) -> Result<(), ServiceError> {
     if users::is_root() {
         users::keep(&config.nginx_dir()).map_err(|e| unusable(&config.nginx_dir(), &e))?;
     }
+    // Made under another umask, by an earlier acc: who must pass through them could not.
+    for path in [config.home.join("instances"), config.home.join("log"), config.access_logs(), config.nginx_dir(), run.join("sock")] {
+        fs::let_through(&path).map_err(|e| unusable(&path, &e))?;
+    }
+    if let Some(edge) = accounts.edge {
+        users::share_with(&config.gate_dir(), edge.gid, 0o710).map_err(|e| unusable(&config.gate_dir(), &e))?;
+    }
     for path in [&config.home, run] {
         fs::writable(path).map_err(|e| unusable(path, &e))?;
-    }
-    if let Some(user) = &config.user {
-        users::ids(user).map_err(|e| {
-            ServiceError::because(
-                "`user` in the config cannot be used",
-                &e,
-                format!("make it with `useradd --system {user}`, or name another"),
-            )
-        })?;
     }
     Ok(())
 }
@@ -76,14 +76,6 @@ pub(super) fn may_rule(config: &Config) -> Result<(), ServiceError> {
     }
     let message = format!("acc's run folder `{}` belongs to user {owner}, and this is user {own}", config.run.display());
     Err(ServiceError::failed(message, "run as root (or the user who booted acc)"))
-}
-
-/// Lets nginx's workers, who run as `user`, reach a socket or folder of acc's.
-pub(super) fn give_to_edge(config: &Config, path: &Path) -> Result<(), ServiceError> {
-    match (&config.user, config.edge.kind) {
-        (Some(user), EdgeKind::Nginx) => users::give(path, user).map_err(|e| unusable(path, &e)),
-        _ => Ok(()),
-    }
 }
 
 fn unusable(path: &Path, e: &std::io::Error) -> ServiceError {

@@ -277,11 +277,18 @@ fn accepting(sockets: Sockets, config: &Config) -> Result<(tokio::net::UnixListe
         |e: std::io::Error| ServiceError::because("could not use the sockets of the keeper", &e, "is the limit of open files reached?");
     sockets.control.set_nonblocking(true).map_err(unusable)?;
     let control = tokio::net::UnixListener::from_std(sockets.control).map_err(unusable)?;
-    let mut listeners = vec![Listener::from_unix(sockets.wake, Front::Wake).map_err(unusable)?];
+    let wake = Listener::from_unix(sockets.wake, Front::Wake).map_err(unusable)?;
+    let mut listeners = vec![wake.only_for(speakers(config)?)];
     for listener in sockets.tcp {
         listeners.push(Listener::from_tcp(listener, Front::Public).map_err(unusable)?);
     }
     Ok((control, listeners))
+}
+
+/// Who may ask for what nginx cannot serve: its workers, and acc itself (an earlier worker, and root).
+fn speakers(config: &Config) -> Result<Vec<u32>, ServiceError> {
+    let edge = super::accounts(config)?.edge.map(|owner| owner.uid);
+    Ok(edge.into_iter().chain([0, rustix::process::geteuid().as_raw()]).collect())
 }
 
 /// nginx: the configuration as it should be now; under the builtin supervisor it is also started.
@@ -367,6 +374,8 @@ async fn until_the_end(world: &Arc<World>, reloader: &Reloader, signals: &mut Fo
                     return End::Shutdown;
                 },
             },
+            // The keeper makes them, and gives them to the next worker.
+            () = world.sockets_wanted() => tether.say(Word::Upgrade),
             _ = signals.hup.recv() => if let Err(e) = reloader.run().await {
                 error!("the settings were not changed: {e}");
             },
@@ -409,6 +418,7 @@ fn serving_world(config: &Config, drivers: &Drivers) -> Result<Arc<World>, Servi
     store.write_back_beside().map_err(crate::service::error::store)?;
     let world = world(config, drivers, store)?;
     world.set_serving();
+    world.watch_sockets(vec![config.wake_socket(), config.control_socket()]);
     Ok(world)
 }
 

@@ -271,7 +271,7 @@ impl Config {
     /// Who writes the access logs when acc is root: the user of nginx's workers; `None`: acc itself.
     #[must_use]
     pub fn access_logs_user(&self) -> Option<&str> {
-        self.user.as_deref().filter(|_| self.edge.kind == EdgeKind::Nginx)
+        self.edge.user.as_deref().filter(|_| self.edge.kind == EdgeKind::Nginx)
     }
     /// Log of acc's own parts.
     #[must_use]

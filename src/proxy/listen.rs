@@ -8,7 +8,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
-use rustix::net::{SocketFlags, acceptfrom_with};
+use rustix::net::sockopt::socket_peercred;
+use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -23,6 +24,8 @@ pub struct Listener {
     socket: OwnedFd,
     watched: Option<AsyncFd<OwnedFd>>,
     is_tcp: bool,
+    /// Users that may speak here; none: whoever can connect.
+    users: Vec<u32>,
     pub(super) front: Front,
 }
 
@@ -43,7 +46,7 @@ impl Listener {
         let socket = SockRef::from(&listener);
         socket.set_tcp_nodelay(true)?;
         socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4))?;
-        Ok(Self { socket: listener.into(), watched: None, is_tcp: true, front })
+        Ok(Self { socket: listener.into(), watched: None, is_tcp: true, users: Vec::new(), front })
     }
 
     /// A unix listener made by `driver::host::listen::unix` or handed over by systemd.
@@ -52,25 +55,47 @@ impl Listener {
     /// It cannot be made non-blocking.
     pub fn from_unix(listener: UnixListener, front: Front) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        Ok(Self { socket: listener.into(), watched: None, is_tcp: false, front })
+        Ok(Self { socket: listener.into(), watched: None, is_tcp: false, users: Vec::new(), front })
     }
 
-    /// The next client. Dropping the future loses none.
-    pub(super) async fn accept(&mut self) -> io::Result<Client> {
+    /// Only processes of these users get an answer; the connection of anybody else is closed without one.
+    #[must_use]
+    pub fn only_for(mut self, users: Vec<u32>) -> Self {
+        self.users = users;
+        self
+    }
+
+    /// Who has connected, as the kernel knows it (`SO_PEERCRED`, unix(7)), whatever the file's mode allows by now.
+    fn may_speak(&self, client: &OwnedFd) -> bool {
+        self.users.is_empty() || socket_peercred(client).is_ok_and(|peer| self.users.contains(&peer.uid.as_raw()))
+    }
+
+    async fn accept_any(&mut self) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = match &mut self.watched {
             Some(watched) => watched,
             none => none.insert(watched(self.socket.try_clone()?)?),
         };
-        let (fd, peer) = loop {
+        loop {
             let mut ready = socket.readable().await?;
             if let Ok(accepted) = ready.try_io(|socket| Ok(acceptfrom_with(socket, flags)?)) {
-                break accepted?;
+                return accepted;
             }
-        };
-        if !self.is_tcp {
-            return Ok(Client::Unix(fd.into()));
         }
+    }
+
+    /// The next client. Dropping the future loses none.
+    pub(super) async fn accept(&mut self) -> io::Result<Client> {
+        let (fd, peer) = loop {
+            let (fd, peer) = self.accept_any().await?;
+            if self.is_tcp {
+                break (fd, peer);
+            }
+            if self.may_speak(&fd) {
+                return Ok(Client::Unix(fd.into()));
+            }
+            tracing::debug!("a user who may not speak here was turned away");
+        };
         let peer = peer.map(SocketAddr::try_from).and_then(Result::ok).ok_or_else(|| io::Error::other("a client without an address"))?;
         Ok(Client::Tcp(fd.into(), peer.ip()))
     }

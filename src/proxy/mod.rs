@@ -153,6 +153,9 @@ impl Proxy {
     /// Reads a request that came in at `front` from `peer` and makes it ready to be sent on; `came`: when the connection that
     /// brought it did. An answer: there is nothing to send.
     pub(in crate::proxy) fn begin(&self, at: Arrival<'_>, request: Request<Incoming>) -> Result<Begun, Box<Response<Reply>>> {
+        if at.front == Front::Wake && request.headers().contains_key(request::X_ACC_CHECK) {
+            return Err(Box::new(respond::nothing()));
+        }
         let started = Instant::now();
         let (head, body) = request.into_parts();
         let (asked, failure) = match read(at.front, at.peer, &head, at.settings) {

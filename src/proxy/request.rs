@@ -23,6 +23,8 @@ pub const X_ACC_STATUS: HeaderName = HeaderName::from_static("x-acc-status");
 pub const X_ACC_REQUEST: HeaderName = HeaderName::from_static("x-acc-request");
 /// nginx has asked acc before, and that acc ended without an answer.
 pub const X_ACC_AGAIN: HeaderName = HeaderName::from_static("x-acc-again");
+/// Only nginx sets it, and only when acc asks itself whether nginx answers, see `driver::edge::nginx::ask`.
+pub const X_ACC_CHECK: HeaderName = HeaderName::from_static("x-acc-check");
 /// The client's address, set by the edge.
 pub const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 

@@ -175,6 +175,11 @@ pub(super) fn own(status: StatusCode, kind: &'static str, text: String) -> Respo
     response
 }
 
+/// To acc's own question whether nginx answers: the answer says nothing but that it came.
+pub(super) fn nothing() -> Response<Reply> {
+    own(StatusCode::NO_CONTENT, "text/plain", String::new())
+}
+
 /// The headers of everything acc says by itself.
 pub(super) fn mark_own(headers: &mut hyper::HeaderMap) {
     const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";

@@ -17,6 +17,11 @@ use crate::domain::rule::Rule;
 /// The template that is rendered.
 pub const TEMPLATE: &str = "nginx/nginx.conf";
 
+/// The host by which acc asks nginx whether it answers. No instance can have it in nginx: it has a server of its own there.
+pub const CHECK_HOST: &str = "edge.acc.invalid";
+/// What is asked for there.
+pub const CHECK_PATH: &str = "/.well-known/acc/edge";
+
 /// Words that have a meaning of their own as the first word of a line inside a `map`.
 const MAP_WORDS: &[&str] = &["default", "hostnames", "include", "volatile"];
 
@@ -68,6 +73,7 @@ struct View {
     wake_socket: String,
     /// Headers that only an edge may say, and that nginx says to nobody.
     dropped_headers: Vec<&'static str>,
+    check_host: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -138,6 +144,7 @@ fn view(config: &Config, allowance: &Allowance, entries: &[Entry<'_>]) -> Result
         uncounted_log: plain(&config.uncounted_log(any)),
         wake_socket: plain(&config.wake_socket()),
         dropped_headers: EDGE_ONLY.iter().copied().filter(|name| !SET_BY_NGINX.contains(name) && !name.starts_with("x-acc-")).collect(),
+        check_host: CHECK_HOST,
     })
 }
 

@@ -38,14 +38,38 @@ pub(super) async fn keep(world: &Arc<World>, thorough: bool, pass: &mut Pass) {
 async fn edge(world: &Arc<World>, thorough: bool, pass: &mut Pass) {
     match world.edge.is_up().await {
         Err(e) => pass.lines.push(line("acc", "error", chain(&e))),
-        Ok(up) if up && !thorough => {}
-        // Before it is started again, and when somebody asks for it: the texts are written anew if they are not what they should be.
-        Ok(_) => {
-            if let Err(e) = routes::apply(world).await {
+        Ok(up) => {
+            // Before it is started again, and when somebody asks for it: the texts are written anew if they are not what they should be.
+            if (thorough || !up)
+                && let Err(e) = routes::apply(world).await
+            {
                 pass.lines.push(line("acc", "error", e.message));
+            }
+            if up {
+                mend_edge(world, pass).await;
             }
         }
     }
+}
+
+/// Does what faces the network answer, as far as acc's server? What keeps it from that is mended and told.
+async fn mend_edge(world: &Arc<World>, pass: &mut Pass) {
+    if let Some(path) = world.lost_socket() {
+        world.want_sockets();
+        return told(world, "acc", format!("`{}` was gone: the server makes it anew", path.display()), pass);
+    }
+    match world.edge.mend(world.serving()).await {
+        Ok(did) => did.into_iter().for_each(|did| told(world, world.edge.kind(), did, pass)),
+        Err(e) => pass.lines.push(line(world.edge.kind(), "error", chain(&e))),
+    }
+}
+
+/// A line of the pass and of the ledger.
+fn told(world: &World, part: &str, what: String, pass: &mut Pass) {
+    if let Err(e) = world.store.record(world.clock.wall(), None, "", "repaired", &what) {
+        tracing::warn!("could not write the ledger: {}", chain(&e));
+    }
+    pass.lines.push(line(part, "repaired", what));
 }
 
 /// Brings the supervisor back if it has died and nobody else does.

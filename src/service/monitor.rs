@@ -13,7 +13,7 @@ use super::outcome::{Outcome, Pass, PassLine};
 use super::registry::{self, Handle, LastLook};
 use super::wake::{self, Settled};
 use super::world::World;
-use super::{daemons, housekeeping, recover};
+use super::{daemons, housekeeping, launch, recover};
 use crate::domain::idle::{self, Verdict};
 use crate::domain::instance::Process;
 use crate::domain::lifecycle::{Cause, Event, Phase};
@@ -289,6 +289,9 @@ async fn gates(world: &Arc<World>, open: &BTreeSet<String>, pass: &mut Pass) {
             continue;
         }
         awake.insert(name.to_owned());
+        if let Ok(true) = world.probe.let_edge_in(&launch::question(world, &handle.launched())) {
+            pass.lines.push(line(name, "repaired", "the edge could not connect to its socket"));
+        }
         if handle.known() && !open.contains(name) {
             let process = handle.machine().process();
             handle.tell_if(snapshot, Event::Found(process));

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard};
@@ -22,7 +22,7 @@ use crate::domain::time::{Timestamp, WallTime};
 use crate::driver::activity::Activity;
 use crate::driver::edge::Edge;
 use crate::driver::host::clock::Clock;
-use crate::driver::host::fault;
+use crate::driver::host::{fault, listen};
 use crate::driver::probe::Probe;
 use crate::driver::supervisor::{Service, Supervisor, SupervisorError};
 use crate::store::Store;
@@ -76,6 +76,9 @@ pub struct World {
     /// a thread.
     home: Option<Handle>,
     reconfigured: Notify,
+    /// The sockets of this server, see [`World::lost_socket`].
+    sockets: OnceLock<Vec<PathBuf>>,
+    sockets_wanted: Notify,
     halting: AtomicBool,
     serving: AtomicBool,
     revived: AtomicU64,
@@ -109,6 +112,8 @@ impl World {
             hands: TaskTracker::new(),
             home: Handle::try_current().ok(),
             reconfigured: Notify::new(),
+            sockets: OnceLock::new(),
+            sockets_wanted: Notify::new(),
             halting: AtomicBool::new(false),
             serving: AtomicBool::new(false),
             revived: AtomicU64::new(0),
@@ -141,6 +146,26 @@ impl World {
     /// Resolves when other settings were put in force. For one task.
     pub async fn reconfigured(&self) {
         self.reconfigured.notified().await;
+    }
+
+    /// This server listens on these unix sockets, whose files somebody could take away.
+    pub fn watch_sockets(&self, paths: Vec<PathBuf>) {
+        let _ = self.sockets.set(paths);
+    }
+
+    /// One of them that nobody can reach any more.
+    pub(super) fn lost_socket(&self) -> Option<PathBuf> {
+        self.sockets.get()?.iter().find(|path| listen::is_lost(path)).cloned()
+    }
+
+    /// Those that were lost shall be made anew.
+    pub(super) fn want_sockets(&self) {
+        self.sockets_wanted.notify_one();
+    }
+
+    /// Resolves when that is wanted. For one task.
+    pub async fn sockets_wanted(&self) {
+        self.sockets_wanted.notified().await;
     }
 
     /// Another acc has the say from now on.

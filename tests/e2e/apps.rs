@@ -16,13 +16,18 @@ fn found(installed: Result<PathBuf, String>) -> Option<PathBuf> {
     }
 }
 
+/// Root runs them as somebody else, as it should; they must be able to reach the folder they were installed in.
+fn user() -> String {
+    if need::is_root() { "user = \"nobody\"".to_owned() } else { String::new() }
+}
+
 #[test]
 fn a_python_application_from_pypi() {
     if !need::programs(&["nginx", "supervisord"]) {
         return;
     }
     let Some(venv) = found(installed::flask()) else { return };
-    let Some(bed) = Bed::with(Combination::REAL, |s| s.idle = "1s") else { return };
+    let Some(bed) = Bed::with(Combination::REAL, |s| (s.idle, s.top) = ("1s", user())) else { return };
     let model = format!(
         "description = \"httpbin under gunicorn\"\nlisten = \"unix\"\nhealth = \"/status/200\"\n\
          command = [\"{}/bin/gunicorn\", \"--bind\", \"unix:{{{{ socket }}}}\", \"httpbin:app\"]\n",
@@ -53,7 +58,7 @@ fn a_python_application_from_pypi() {
 fn a_python_application_on_a_socket_that_it_is_handed() {
     let Some(venv) = found(installed::flask()) else { return };
     for combination in Combination::ALL {
-        let Some(bed) = Bed::with(combination, |s| s.idle = "1s") else { continue };
+        let Some(bed) = Bed::with(combination, |s| (s.idle, s.top) = ("1s", user())) else { continue };
         for (name, ready) in [("handed", "socket"), ("says", "notify")] {
             let model = format!(
                 "listen = \"fd\"\nready = \"{ready}\"\ncommand = [\"{}/bin/gunicorn\", \"--workers\", \"2\", \"httpbin:app\"]\n",
@@ -79,7 +84,7 @@ fn a_node_application_from_npm() {
         return;
     }
     let Some(dir) = found(installed::json_server()) else { return };
-    let Some(bed) = Bed::with(Combination::REAL, |s| s.idle = "1s") else { return };
+    let Some(bed) = Bed::with(Combination::REAL, |s| (s.idle, s.top) = ("1s", user())) else { return };
     let node = need::find("node").unwrap();
     let model = format!(
         "description = \"json-server\"\nlisten = \"tcp\"\nhealth = \"/db\"\n\

@@ -251,6 +251,10 @@ impl Keeper {
         if self.ending || self.coming.is_some() || self.serving.is_none() {
             return;
         }
+        match self.sockets.renew_lost(&self.config) {
+            Ok(renewed) => renewed.iter().for_each(|path| warn!(path = %path.display(), "its file was gone: it is made anew")),
+            Err(e) => error!("could not make a socket anew: {e}"),
+        }
         self.fall_back = None;
         info!(program = %self.image.path().display(), "upgrading: starting a worker from the program in place");
         match Worker::start(self.image.path(), &self.sockets, self.lock.as_fd(), self.renewed) {

@@ -7,8 +7,9 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 
-use crate::app::places;
+use crate::app::accounts;
 use crate::config::{Config, EdgeKind};
 use crate::driver::host::{handover, listen};
 use crate::interface::control;
@@ -27,10 +28,6 @@ pub(in crate::app) struct Sockets {
 impl Sockets {
     /// Makes them. The caller is the only keeper of this installation.
     pub(super) fn open(config: &Config) -> Result<Self, ServiceError> {
-        let failed = |e: &dyn std::error::Error| {
-            let hint = "end the other program, or choose another address in `edge.listen`; below port 1024 root is needed";
-            ServiceError::failed(chain(e), hint)
-        };
         let mut tcp = Vec::new();
         if config.edge.kind == EdgeKind::Builtin {
             let mut given = listenfd::ListenFd::from_env();
@@ -39,17 +36,25 @@ impl Sockets {
             }
             if tcp.is_empty() {
                 for address in &config.edge.listen {
-                    tcp.push(listen::tcp(*address).map_err(|e| failed(&e))?);
+                    tcp.push(listen::tcp(*address).map_err(|e| taken(&e))?);
                 }
             }
         }
-        let wake = listen::unix(&config.wake_socket(), 0o600).map_err(|e| failed(&e))?;
-        places::give_to_edge(config, &config.wake_socket())?;
-        let control = control::bind(&config.control_socket()).and_then(tokio::net::UnixListener::into_std).map_err(|e| {
-            let hint = "check `run` in the config: is it short enough, writable, on a local disk?";
-            ServiceError::because(format!("could not listen on `{}`", config.control_socket().display()), &e, hint)
-        })?;
-        Ok(Self { control, wake, tcp })
+        Ok(Self { control: control(config)?, wake: wake(config)?, tcp })
+    }
+
+    /// Makes anew those whose file somebody took away: nobody can reach them any more. Says which.
+    pub(super) fn renew_lost(&mut self, config: &Config) -> Result<Vec<PathBuf>, ServiceError> {
+        let mut renewed = Vec::new();
+        if listen::is_lost(&config.wake_socket()) {
+            self.wake = wake(config)?;
+            renewed.push(config.wake_socket());
+        }
+        if listen::is_lost(&config.control_socket()) {
+            self.control = control(config)?;
+            renewed.push(config.control_socket());
+        }
+        Ok(renewed)
     }
 
     /// Those that were left to this process: the text that [`Self::names`] made.
@@ -88,6 +93,25 @@ impl Sockets {
         files.extend(self.tcp.iter().map(AsFd::as_fd));
         files
     }
+}
+
+/// Root's, and nginx's workers may connect; who may be answered is looked at once more, see `proxy::listen`.
+fn wake(config: &Config) -> Result<UnixListener, ServiceError> {
+    let edge = accounts(config)?.edge;
+    let mode = if edge.is_some() { 0o660 } else { 0o600 };
+    listen::unix(&config.wake_socket(), mode, edge.map(|owner| owner.gid)).map_err(|e| taken(&e))
+}
+
+fn control(config: &Config) -> Result<UnixListener, ServiceError> {
+    control::bind(&config.control_socket()).and_then(tokio::net::UnixListener::into_std).map_err(|e| {
+        let hint = "check `run` in the config: is it short enough, writable, on a local disk?";
+        ServiceError::because(format!("could not listen on `{}`", config.control_socket().display()), &e, hint)
+    })
+}
+
+fn taken(e: &listen::ListenError) -> ServiceError {
+    let hint = "end the other program, or choose another address in `edge.listen`; below port 1024 root is needed";
+    ServiceError::failed(chain(e), hint)
 }
 
 /// Takes all the files of a text like `control=3,wake=4`.

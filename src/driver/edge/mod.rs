@@ -80,6 +80,13 @@ pub trait Edge: Send + Sync {
         Ok(true)
     }
 
+    /// Looks after the edge's program while it is up: asks it a question the way clients do, as far as acc's server unless that is
+    /// not there to answer (`served`), and mends what keeps it from answering. Returns what was mended, a sentence each.
+    async fn mend(&self, served: bool) -> Result<Vec<String>, EdgeError> {
+        let _ = served;
+        Ok(Vec::new())
+    }
+
     /// Makes these routes the ones in force: nothing is done when they are already, otherwise checked, at most one reload
     /// a second, the old ones kept when the new ones are refused. Returns when they are in force.
     async fn apply(&self, routes: &[Route]) -> Result<(), EdgeError>;

@@ -4,13 +4,13 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, lchown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::fs;
+use super::{fs, peer};
 
 /// Connections the kernel keeps until they are accepted. With the usual 128, a client among five hundred that come at once
 /// waits a second for its second try. The kernel lowers it to `net.core.somaxconn`.
@@ -76,17 +76,21 @@ pub fn tcp(address: SocketAddr) -> Result<std::net::TcpListener, ListenError> {
     make().map_err(|error| named(&address.to_string(), error))
 }
 
-/// Listens on a unix socket with this mode. A socket that nobody answers on any more is replaced.
+/// Listens on a unix socket with this mode, and this group if one is given (which takes root). A socket that nobody answers on any
+/// more is replaced.
 ///
 /// # Errors
 /// See [`ListenError`]; each names the path.
-pub fn unix(path: &Path, mode: u32) -> Result<UnixListener, ListenError> {
+pub fn unix(path: &Path, mode: u32, group: Option<u32>) -> Result<UnixListener, ListenError> {
     let at = path.display().to_string();
     clear(path).map_err(|error| error.unwrap_or_else(|source| named(&at, source)))?;
     let make = || {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.bind(&SockAddr::unix(path)?)?;
         // Before `listen` nobody can connect, so there is no moment with other rights than these.
+        if group.is_some() {
+            lchown(path, None, group)?;
+        }
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
         socket.listen(BACKLOG)?;
         Ok(socket.into())
@@ -111,6 +115,13 @@ fn clear(path: &Path) -> Result<(), Result<ListenError, io::Error>> {
     }
 }
 
+/// Does nobody listen on this unix socket, or is it not there? A queue that is full has somebody who listens.
+#[must_use]
+pub fn is_lost(path: &Path) -> bool {
+    let lost = [io::ErrorKind::ConnectionRefused, io::ErrorKind::NotFound];
+    peer::connect(path).is_err_and(|e| lost.contains(&e.kind()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,17 +141,17 @@ mod tests {
     fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
-        let first = unix(&path, 0o600).unwrap();
+        let first = unix(&path, 0o600, None).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(matches!(unix(&path, 0o600).unwrap_err(), ListenError::Taken { .. }));
+        assert!(matches!(unix(&path, 0o600, None).unwrap_err(), ListenError::Taken { .. }));
         drop(first);
-        let second = unix(&path, 0o660).unwrap();
+        let second = unix(&path, 0o660, None).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
         UnixStream::connect(&path).unwrap();
         drop(second);
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "precious").unwrap();
-        assert!(matches!(unix(&path, 0o600).unwrap_err(), ListenError::InTheWay { .. }));
-        assert!(unix(&dir.path().join("no/such"), 0o600).unwrap_err().to_string().contains("no/such"));
+        assert!(matches!(unix(&path, 0o600, None).unwrap_err(), ListenError::InTheWay { .. }));
+        assert!(unix(&dir.path().join("no/such"), 0o600, None).unwrap_err().to_string().contains("no/such"));
     }
 }

@@ -1,5 +1,6 @@
 //! This host: its clocks, files, processes and programs. The only folder that uses `std::fs`, clocks and `Command` directly.
 
+pub mod accounts;
 pub mod append;
 pub mod clock;
 pub mod command;

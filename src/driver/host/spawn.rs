@@ -264,7 +264,8 @@ fn become_program(birth: &mut Birth<'_>) -> io::Result<()> {
     // `borrow_memory`); each result is checked where a failure matters.
     unsafe {
         checked(libc::setsid())?;
-        libc::umask(0o022);
+        // The group of a socket it makes is that of the edge, which must be able to connect.
+        libc::umask(if birth.user.is_some() { 0o007 } else { 0o022 });
         checked(libc::chdir(birth.dir))?;
         for signal in birth.ignored {
             libc::signal(*signal, libc::SIG_DFL);

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, lchown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, User, initgroups, setgroups, setresgid, setresuid};
@@ -86,6 +86,18 @@ pub fn private_folder(path: &Path, user: Option<&str>) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes a file, socket or folder root's, with this group and mode, when it is not. What is above it is acc's alone. Only root can.
+pub fn share_with(path: &Path, gid: u32, mode: u32) -> io::Result<bool> {
+    let found = fs::symlink_metadata(path)?;
+    if (found.uid(), found.gid(), found.mode() & 0o7777) == (0, gid, mode) {
+        return Ok(false);
+    }
+    // The mode last: a change of the owner may take bits away.
+    lchown(path, Some(0), Some(gid))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    Ok(true)
+}
+
 /// Takes a folder and the files directly in it for root; folders in it stay whose they are. Only root can.
 pub fn keep(dir: &Path) -> io::Result<()> {
     lchown(dir, Some(0), Some(0))?;
@@ -129,7 +141,6 @@ fn entries(path: &Path, mut each: impl FnMut(&Path) -> io::Result<()>) -> io::Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::MetadataExt;
 
     #[test]
     fn an_instance_owns_only_what_it_writes() {

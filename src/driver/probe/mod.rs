@@ -3,6 +3,7 @@
 //! It never gives up by itself: the machine's timer does, and drops the future.
 
 pub mod fake;
+mod folder;
 mod handed;
 mod health;
 mod notify;
@@ -12,6 +13,7 @@ mod tests;
 mod wait;
 mod watch;
 
+use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,9 +22,10 @@ use async_trait::async_trait;
 
 pub use self::fake::FakeProbe;
 pub use self::notify::Ear;
-pub use self::socket::{Owner, SocketProbe};
+pub use self::socket::SocketProbe;
 pub use self::watch::Watch;
 use crate::domain::instance::{Listen, Process};
+pub use crate::driver::host::accounts::Owner;
 
 /// What to wait for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +85,15 @@ pub trait Probe: Send + Sync {
     /// Removes what a run that has ended left where it listened, so that the next start need not.
     fn tidy(&self, question: &Question) {
         let _ = question;
+    }
+
+    /// Sees to it that the edge can connect to one that answers: `true`: it could not.
+    ///
+    /// # Errors
+    /// What is there is not a socket of the instance's, or could not be changed.
+    fn let_edge_in(&self, question: &Question) -> io::Result<bool> {
+        let _ = question;
+        Ok(false)
     }
 
     /// Looks once, for people: what it is waiting for just now, e.g. "a connection on `/run/…/app.sock`".

@@ -18,8 +18,8 @@ use nix::unistd::{Gid, Uid, chown};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 
-use super::socket::Owner;
 use crate::domain::instance::Process;
+use crate::driver::host::accounts::Owner;
 use crate::driver::host::fs::{make_dir, remove_file};
 use crate::driver::host::process;
 

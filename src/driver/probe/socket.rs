@@ -11,7 +11,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use nix::unistd::{Gid, Uid, User, chown, geteuid};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
@@ -19,9 +18,10 @@ use tokio::time::Instant;
 use super::notify::Said;
 use super::wait::Steps;
 use super::watch::{Watch, Watcher};
-use super::{Answered, Ear, Obstacle, Probe, Question, handed, health};
+use super::{Answered, Ear, Obstacle, Probe, Question, folder, handed, health};
 use crate::domain::instance::{Listen, Process};
-use crate::driver::host::fs::{make_dir, remove_file};
+use crate::driver::host::accounts::Accounts;
+use crate::driver::host::fs::remove_file;
 use crate::driver::host::pause::pause;
 use crate::driver::host::{net, peer};
 
@@ -35,40 +35,32 @@ const COMMAND_SHOWN: usize = 100;
 /// at once, a tenth of a millisecond in all: any pause takes longer.
 const AT_ONCE: u32 = 20;
 
-/// To whom the folder of a socket belongs, so that the application can bind there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Owner {
-    /// User.
-    pub uid: u32,
-    /// Its primary group.
-    pub gid: u32,
-}
-
-impl Owner {
-    /// The user that instances run as (`user` of the settings); `None` when they run as acc itself does.
-    pub fn of(user: Option<&str>) -> Result<Option<Self>, String> {
-        let Some(name) = user.filter(|_| geteuid().is_root()) else { return Ok(None) };
-        match User::from_name(name) {
-            Ok(Some(user)) => Ok(Some(Self { uid: user.uid.as_raw(), gid: user.gid.as_raw() })),
-            Ok(None) => Err(format!("there is no user `{name}` on this host")),
-            Err(e) => Err(format!("could not look up user `{name}`: {e}")),
-        }
-    }
-}
-
 /// The probe of real sockets.
 #[derive(Debug, Clone, Default)]
 pub struct SocketProbe {
-    owner: Option<Owner>,
+    accounts: Accounts,
     watcher: Watcher,
     said: Said,
 }
 
 impl SocketProbe {
-    /// `owner`: who instances run as, when that is not who acc runs as.
+    /// For instances and workers of nginx that run as these.
     #[must_use]
-    pub fn new(owner: Option<Owner>) -> Self {
-        Self { owner, watcher: Watcher::default(), said: Said::default() }
+    pub fn new(accounts: Accounts) -> Self {
+        Self { accounts, watcher: Watcher::default(), said: Said::default() }
+    }
+
+    /// Who must listen there.
+    fn owner(&self) -> Option<u32> {
+        self.accounts.instances.map(|owner| owner.uid)
+    }
+
+    /// Lets nginx's workers in before anybody is told that the instance answers. When that is not possible its requests go by way of
+    /// acc, which can connect.
+    fn open_to_edge(&self, question: &Question) {
+        if let Err(error) = self.let_edge_in(question) {
+            tracing::warn!(host = %question.host, %error, "nginx's workers cannot connect to its socket");
+        }
     }
 
     /// Resolves once a connection is accepted from a socket that was handed over. The file is made on the way to the start, and is
@@ -89,58 +81,9 @@ impl SocketProbe {
         }
     }
 
-    /// Makes the folder of a socket: for the application and for nginx's workers, who are the same user, and nobody else.
-    fn make_folder(&self, dir: &Path) -> Result<(), String> {
-        let failed = |e: &dyn std::fmt::Display| format!("the folder `{}` cannot be made: {e}", dir.display());
-        if let Some(parent) = dir.parent().filter(|_| !dir.is_dir()) {
-            // To be passed through on the way, not to be read.
-            make_dir(parent, 0o711).map_err(|e| failed(&e))?;
-        }
-        make_dir(dir, 0o750).map_err(|e| failed(&e))?;
-        match self.owner {
-            Some(owner) => chown(dir, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid))).map_err(|e| failed(&e)),
-            None => Ok(()),
-        }
-    }
-}
-
-#[async_trait]
-impl Probe for SocketProbe {
-    async fn clear(&self, question: &Question) -> Result<Option<Ear>, Obstacle> {
-        match &question.listen {
-            Listen::Unix(path) => {
-                if let Some(dir) = path.parent() {
-                    self.make_folder(dir).map_err(Obstacle::Other)?;
-                }
-                remove_stale(path).map_err(Obstacle::Other)?;
-            }
-            Listen::Tcp(address) => check_free(*address).await?,
-        }
-        let heard = question.notify.as_deref().map(|path| Ear::open(path, self.owner, self.said.clone()));
-        heard.transpose().map_err(Obstacle::Other)
-    }
-
-    fn at_once(&self, question: &Question) -> Option<Answered> {
-        let Listen::Unix(path) = &question.listen else { return None };
-        if question.handed || question.notify.is_some() || question.health.is_some() {
-            return None;
-        }
-        // It has been born on this processor, as a rule, and waits for it: it is ahead of us once more, until it waits for somebody
-        // or its turn is over.
-        std::thread::yield_now();
-        let connection = peer::connect(path).ok().filter(|stream| peer::check(stream, self.owner.map(|o| o.uid)).is_ok())?;
-        Some(Answered { connection: Some(connection), ..Answered::default() })
-    }
-
-    fn tidy(&self, question: &Question) {
-        if let Listen::Unix(path) = &question.listen {
-            // What cannot be removed now is in the way of the next start, which says so.
-            let _ = remove_stale(path);
-        }
-    }
-
-    async fn ready(&self, question: &Question, who: Option<(Process, Ear)>) -> Answered {
-        let owner = self.owner.map(|o| o.uid);
+    /// Resolves once it answers, whoever else can connect.
+    async fn answered(&self, question: &Question, who: Option<(Process, Ear)>) -> Answered {
+        let owner = self.owner();
         if let Some((process, ear)) = &who {
             ear.hear(*process).await;
         }
@@ -166,6 +109,57 @@ impl Probe for SocketProbe {
                 return Answered { ago, connection, watch };
             }
             pause(unwell.pause()).await;
+        }
+    }
+}
+
+#[async_trait]
+impl Probe for SocketProbe {
+    async fn clear(&self, question: &Question) -> Result<Option<Ear>, Obstacle> {
+        match &question.listen {
+            Listen::Unix(path) => {
+                if let Some(dir) = path.parent() {
+                    let made = folder::make(dir, self.accounts);
+                    made.map_err(|e| Obstacle::Other(format!("the folder `{}` cannot be made: {e}", dir.display())))?;
+                }
+                remove_stale(path).map_err(Obstacle::Other)?;
+            }
+            Listen::Tcp(address) => check_free(*address).await?,
+        }
+        let heard = question.notify.as_deref().map(|path| Ear::open(path, self.accounts.instances, self.said.clone()));
+        heard.transpose().map_err(Obstacle::Other)
+    }
+
+    fn at_once(&self, question: &Question) -> Option<Answered> {
+        let Listen::Unix(path) = &question.listen else { return None };
+        if question.handed || question.notify.is_some() || question.health.is_some() {
+            return None;
+        }
+        // It has been born on this processor, as a rule, and waits for it: it is ahead of us once more, until it waits for somebody
+        // or its turn is over.
+        std::thread::yield_now();
+        let connection = peer::connect(path).ok().filter(|stream| peer::check(stream, self.owner()).is_ok())?;
+        self.open_to_edge(question);
+        Some(Answered { connection: Some(connection), ..Answered::default() })
+    }
+
+    fn tidy(&self, question: &Question) {
+        if let Listen::Unix(path) = &question.listen {
+            // What cannot be removed now is in the way of the next start, which says so.
+            let _ = remove_stale(path);
+        }
+    }
+
+    async fn ready(&self, question: &Question, who: Option<(Process, Ear)>) -> Answered {
+        let answered = self.answered(question, who).await;
+        self.open_to_edge(question);
+        answered
+    }
+
+    fn let_edge_in(&self, question: &Question) -> io::Result<bool> {
+        match &question.listen {
+            Listen::Unix(path) => folder::let_workers_in(path, self.accounts),
+            Listen::Tcp(_) => Ok(false),
         }
     }
 

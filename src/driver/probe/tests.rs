@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::time::{Instant, timeout};
 
 use super::*;
+use crate::driver::host::accounts::Accounts;
 
 fn dir() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("acc").tempdir().unwrap()
@@ -176,7 +177,7 @@ async fn clear_gives_the_folder_to_the_instances_user() {
     };
     let dir = dir();
     let path = dir.path().join("sock/a/app.sock");
-    SocketProbe::new(Some(owner)).clear(&unix(path.clone(), None)).await.unwrap();
+    SocketProbe::new(Accounts { instances: Some(owner), edge: None }).clear(&unix(path.clone(), None)).await.unwrap();
     let meta = std::fs::metadata(path.parent().unwrap()).unwrap();
     use std::os::unix::fs::MetadataExt;
     assert_eq!((meta.uid(), meta.gid()), (owner.uid, owner.gid));

@@ -389,7 +389,7 @@ impl Stage {
         let tcp = listen::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = tcp.local_addr().unwrap();
         let wake_socket = dir.path().join("wake");
-        let unix = listen::unix(&wake_socket, 0o600).unwrap();
+        let unix = listen::unix(&wake_socket, 0o600, None).unwrap();
         let listeners = vec![Listener::from_tcp(tcp, Front::Public).unwrap(), Listener::from_unix(unix, Front::Wake).unwrap()];
         let ends = Ends::default();
         let (stop, hand_over) = (ends.shutdown.clone(), ends.hand_over.clone());

@@ -13,7 +13,7 @@ const OPEN_FILES: u64 = 65_536;
 /// Connections of one worker, both sides counted.
 const CONNECTIONS: u64 = 16_384;
 
-/// Asks the host. `user`: who the workers shall run as when acc is root.
+/// Asks the host. `user`: who the workers shall run as when acc is root; `None`: as root.
 pub fn of_host(user: Option<&str>) -> Result<Allowance, EdgeError> {
     let root = geteuid().is_root();
     let (_, hard) =

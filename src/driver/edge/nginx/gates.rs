@@ -13,11 +13,14 @@ use crate::domain::instance::Listen;
 use crate::domain::name::InstanceName;
 use crate::driver::edge::{EdgeError, Gate};
 use crate::driver::host::fs::{make_dir, remove_file, write_atomic};
+use crate::driver::host::users::share_with;
 
 /// The folder of all gates.
 #[derive(Debug, Clone)]
 pub struct Gates {
     dir: PathBuf,
+    /// The group of nginx's workers, when acc is root and they are somebody else.
+    group: Option<u32>,
 }
 
 /// Whether a gate was there that nginx checks before it connects, rather than by connecting.
@@ -30,15 +33,27 @@ pub enum Closed {
 }
 
 impl Gates {
-    /// Gates live in `dir`.
+    /// Gates live in `dir`, for workers of this group (`None`: they are the same user as acc).
     #[must_use]
-    pub fn new(dir: PathBuf) -> Self {
-        Self { dir }
+    pub fn new(dir: PathBuf, group: Option<u32>) -> Self {
+        Self { dir, group }
     }
 
     /// Makes the folder. Workers need to pass through it, not to read it.
     pub fn make(&self) -> Result<(), EdgeError> {
-        make_dir(&self.dir, 0o711).map_err(|e| failed("make", &self.dir, e))
+        if !self.dir.is_dir() {
+            make_dir(&self.dir, 0o711).map_err(|e| failed("make", &self.dir, e))?;
+            self.put_right()?;
+        }
+        Ok(())
+    }
+
+    /// Sees to it that nginx's workers, and no instance, can pass through the folder; `true`: it was not so.
+    pub fn put_right(&self) -> Result<bool, EdgeError> {
+        match self.group {
+            Some(group) => share_with(&self.dir, group, 0o710).map_err(|e| failed("give to nginx's workers", &self.dir, e)),
+            None => Ok(false),
+        }
     }
 
     fn link(&self, name: &InstanceName) -> PathBuf {
@@ -149,7 +164,7 @@ mod tests {
     #[test]
     fn opening_again_leads_to_the_new_place_and_never_to_both() {
         let dir = tempfile::tempdir().unwrap();
-        let gates = Gates::new(dir.path().join("gate"));
+        let gates = Gates::new(dir.path().join("gate"), None);
         let files = || fs::read_dir(dir.path().join("gate")).unwrap().count();
         assert!(gates.list().unwrap().is_empty());
         gates.open(&gate(Listen::Unix("/x/one".into()))).unwrap();
@@ -167,7 +182,7 @@ mod tests {
     #[test]
     fn every_gate_of_a_name_is_forgotten_and_none_of_another() {
         let dir = tempfile::tempdir().unwrap();
-        let gates = Gates::new(dir.path().to_owned());
+        let gates = Gates::new(dir.path().to_owned(), None);
         for file in ["a.127.0.0.1:9.tcp", "a.127.0.0.1:10.tcp", "a.tcp", "a.sock", "aa.127.0.0.1:9.tcp", "b.a.tcp"] {
             fs::write(dir.path().join(file), "").unwrap();
         }
@@ -180,12 +195,12 @@ mod tests {
     #[test]
     fn what_is_no_gate_is_not_listed_and_a_folder_that_cannot_be_read_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        let gates = Gates::new(dir.path().to_owned());
+        let gates = Gates::new(dir.path().to_owned(), None);
         for odd in [".a.12", "A.sock", "acc.sock", "a.txt", "-.1.tcp", "a.tcp"] {
             fs::write(dir.path().join(odd), "").unwrap();
         }
         assert!(gates.list().unwrap().is_empty());
         fs::write(dir.path().join("file"), "").unwrap();
-        assert!(Gates::new(dir.path().join("file")).list().is_err());
+        assert!(Gates::new(dir.path().join("file"), None).list().is_err());
     }
 }

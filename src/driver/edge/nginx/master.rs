@@ -103,6 +103,13 @@ impl Master {
         tokio::time::timeout(RELOAD_LIMIT, arrived).await.unwrap_or_else(|_| late())
     }
 
+    /// It and all its children.
+    pub fn processes(self) -> io::Result<Vec<i32>> {
+        let mut all = children(self.pid)?;
+        all.push(self.pid);
+        Ok(all)
+    }
+
     fn workers(self) -> io::Result<Workers> {
         let mut found = Workers::default();
         for pid in children(self.pid)? {

@@ -7,9 +7,11 @@
 //! A reload that is late or refused loses no request: what nginx does not know goes to the wake server, which does.
 
 mod allowance;
+mod ask;
 mod culprit;
 mod gates;
 mod master;
+mod mend;
 mod program;
 #[cfg(test)]
 mod tests;
@@ -24,10 +26,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
+pub use self::mend::faults;
 pub use self::program::{OLDEST, Version};
 use super::{Edge, EdgeError, Gate, Route};
 use crate::config::Config;
 use crate::domain::name::InstanceName;
+use crate::driver::host::accounts::Accounts;
 use crate::driver::host::fs::{make_dir, remove_file, write_atomic};
 use crate::driver::supervisor::Service;
 use crate::render::Templates;
@@ -82,6 +86,7 @@ pub struct Nginx {
     search: Vec<PathBuf>,
     stop_timeout: Duration,
     allowance: Allowance,
+    accounts: Accounts,
     templates: Arc<Templates>,
     gates: gates::Gates,
     wish: Mutex<Wish>,
@@ -91,11 +96,13 @@ pub struct Nginx {
 impl Nginx {
     /// Looks up the user of the workers; touches no file.
     pub fn new(settings: NginxSettings, templates: Arc<Templates>) -> Result<Self, EdgeError> {
-        let allowance = allowance::of_host(settings.config.user.as_deref())?;
-        let gates = gates::Gates::new(settings.config.gate_dir());
+        let accounts = Accounts::of(&settings.config).map_err(|fault| EdgeError::Unusable(fault.message))?;
+        let allowance = allowance::of_host(settings.config.edge.user.as_deref())?;
+        let gates = gates::Gates::new(settings.config.gate_dir(), accounts.edge.map(|owner| owner.gid));
         let NginxSettings { config, search, stop_timeout } = settings;
         let config = RwLock::new(config);
-        Ok(Self { config, search, stop_timeout, allowance, templates, gates, wish: Mutex::default(), turn: tokio::sync::Mutex::default() })
+        let (wish, turn) = (Mutex::default(), tokio::sync::Mutex::default());
+        Ok(Self { config, search, stop_timeout, allowance, accounts, templates, gates, wish, turn })
     }
 
     /// Other settings; the next [`Edge::apply`] puts them in force. Folders, user and addresses must be the same.
@@ -295,6 +302,10 @@ impl Edge for Nginx {
         let log = self.config().own_log("nginx-error");
         master::end_orphans(&log).map_err(|e| failed("look through", std::path::Path::new("/proc"), e))?;
         Ok(false)
+    }
+
+    async fn mend(&self, served: bool) -> Result<Vec<String>, EdgeError> {
+        self.look_after(served).await
     }
 
     async fn apply(&self, routes: &[Route]) -> Result<(), EdgeError> {

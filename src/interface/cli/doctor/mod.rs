@@ -2,6 +2,7 @@
 //!
 //! It looks and never changes anything; what it could not look at is a finding too, never a good one.
 
+mod edge;
 mod files;
 mod host;
 mod models;
@@ -62,6 +63,7 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
     findings.extend(files::all(config));
     findings.extend(models::all(config));
     findings.extend(net::all(config).await);
+    findings.extend(edge::all(config).await);
     findings
 }
 

@@ -422,10 +422,10 @@ async fn workers_of_another_user_reach_gates_and_write_logs() {
         assert!(std::env::vars().all(|(k, _)| k != "CI"), "root is needed in CI");
         return;
     }
-    let mut bed = Bed::start_with(|config, _| config.user = Some("nobody".into())).await;
+    let mut bed = Bed::start_with(|config, _| (config.user, config.edge.user) = (Some("nobody".into()), Some("daemon".into()))).await;
     let (gate, _) = bed.app("shop");
-    // As the probe and the service do it for an instance of this user.
-    let user = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    // As the keeper, the probe and the service do it for these users.
+    let user = nix::unistd::User::from_name("daemon").unwrap().unwrap();
     let log = bed.config.access_log("shop");
     for path in [bed.config.wake_socket(), bed.config.socket("shop"), log.parent().unwrap().to_owned()] {
         nix::unistd::chown(&path, Some(user.uid), Some(user.gid)).unwrap();

@@ -170,7 +170,8 @@ fn prepare<'a>(wanted: &mut Wanted<'a>, log: File, listen_pid: &[u8]) -> Result<
     let null = sys::open_to_read(c"/dev/null")?;
     note(wanted).map_err(|errno| Fault::System("its pid file", wanted.pid.to_bytes(), errno))?;
     sys::chdir(wanted.dir).map_err(|errno| Fault::System("its folder", wanted.dir.to_bytes(), errno))?;
-    sys::umask(0o022);
+    // The group of a socket it makes is that of the edge, which must be able to connect.
+    sys::umask(if wanted.user.is_some() { 0o007 } else { 0o022 });
     // Python ignores SIGPIPE, and what is ignored stays so: the program shall begin with none ignored.
     sys::reset_signals();
     for (number, file) in [(0, null), (1, log), (2, log)] {
