@@ -21,6 +21,7 @@ mod e2e {
     pub mod handed;
     pub mod hosts;
     pub mod life;
+    pub mod locks;
     pub mod longer;
     pub mod members;
     pub mod rules;

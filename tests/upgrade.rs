@@ -29,6 +29,7 @@ suite! {
     handover {
         an_upgrade_under_load_loses_nothing
         a_program_that_does_not_come_up_changes_nothing
+        an_upgrade_that_has_to_wait_for_its_turn_changes_nothing
         requests_held_for_another_users_instance_go_on
         a_command_at_work_is_finished_before_the_upgrade
     }

@@ -78,9 +78,11 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
     let drivers = Drivers::new(&config)?;
     let pages = Pages::new(drivers.templates.clone()).map_err(|e| wrong_templates(&e))?;
     let (control, listeners) = accepting(sockets, &config)?;
+    // The one that serves makes way at the next word: only for one that has its turn.
+    let place = lock::Place::at_head(&config).await?;
     tether(&line).say(Word::Prepared);
 
-    let owner = lock::take(&config).await?;
+    let owner = place.take(&config).await?;
     let world = serving_world(&config, &drivers)?;
     let (proxy, log) = front(&world, &drivers, &config, pages)?;
     if let Some(keeper) = renewed {

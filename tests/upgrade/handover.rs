@@ -119,6 +119,31 @@ pub fn a_program_that_does_not_come_up_changes_nothing(combination: Combination)
     bed.acc(&["boot"]).ok().says(&["upgraded the server"]);
 }
 
+/// The one that serves makes way only for one that has its turn: until then nothing changes.
+pub fn an_upgrade_that_has_to_wait_for_its_turn_changes_nothing(combination: Combination) {
+    let Some(bed) = bed(combination, |s| s.idle = "60s") else { return };
+    bed.create("zebra", "tester");
+    let (keeper, before) = (bed.wait_server(None), workers(&bed));
+    let queue = fs::OpenOptions::new().write(true).open(bed.run().join("owner.next")).unwrap();
+    let queue = nix::fcntl::Flock::lock(queue, nix::fcntl::FlockArg::LockExclusiveNonblock).map_err(|(_, e)| e).unwrap();
+    put_in_place(&bed, ACC.as_ref());
+    processes::signal(keeper, nix::sys::signal::Signal::SIGUSR2);
+    wait_until("another worker is started", SOON, || holds(workers(&bed).len() == before.len() + 1, format!("{:?}", workers(&bed))));
+    for _ in 0..5 {
+        bed.acc(&["stop", "zebra"]).ok();
+        bed.get("zebra", "/").status(200);
+    }
+    let now = workers(&bed);
+    assert!(before.iter().all(|pid| now.contains(pid)), "{before:?}, {now:?}");
+    drop(queue);
+    wait_until("the other one took over", SOON, || {
+        let now = workers(&bed);
+        holds(now.len() == 1 && !before.contains(&now[0]), format!("{before:?}, {now:?}"))
+    });
+    bed.acc(&["stop", "zebra"]).ok();
+    bed.get("zebra", "/").status(200);
+}
+
 /// What is held goes on by a socket of acc's own, although acc speaks to sockets of the instances' user only.
 pub fn requests_held_for_another_users_instance_go_on(combination: Combination) {
     if !need::root("to run instances as another user") {

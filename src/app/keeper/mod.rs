@@ -30,7 +30,7 @@ use tracing::{error, info, warn};
 use super::image::Image;
 use super::{lock, note_boot, places};
 use crate::config::{Booted, Config};
-use crate::driver::host::{fs, memory};
+use crate::driver::host::{fs, memory, process};
 use crate::service::error::ServiceError;
 pub(super) use renew::Spare;
 pub(super) use sockets::Sockets;
@@ -86,9 +86,9 @@ impl Followed {
                 _ = self.usr2.recv() => Signal::SIGUSR2,
             };
             match lock::serving(config) {
-                Some(pid) => match nix::sys::signal::kill(Pid::from_raw(pid), signal) {
-                    Ok(()) => info!(pid, "{signal} passed on to the server that serves"),
-                    Err(error) => warn!(pid, %error, "could not pass {signal} on to the server that serves"),
+                Some(keeper) => match process::signal_one(keeper, signal as i32) {
+                    Ok(()) => info!(pid = keeper.pid, "{signal} passed on to the server that serves"),
+                    Err(error) => warn!(pid = keeper.pid, %error, "could not pass {signal} on to the server that serves"),
                 },
                 None => warn!("{signal} could not be passed on: it is not known which server serves"),
             }

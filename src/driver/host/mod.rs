@@ -10,6 +10,7 @@ pub mod gather;
 pub mod handover;
 pub mod lanes;
 pub mod listen;
+pub mod lockfile;
 pub mod memory;
 pub mod net;
 pub mod pause;

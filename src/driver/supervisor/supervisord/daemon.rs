@@ -2,17 +2,14 @@
 //!
 //! A supervisord that runs but does not answer is reported and left alone: it may hold the processes of every instance.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 
 use crate::domain::instance::Process;
 use crate::domain::model::one_line;
 use crate::driver::host::command::{self, PATH};
 use crate::driver::host::fs::{make_dir, remove_file};
+use crate::driver::host::lockfile::{self, Held};
 use crate::driver::host::process;
 
 use super::super::SupervisorError;
@@ -106,19 +103,18 @@ impl Daemon {
     }
 
     /// Held while it is started: two that start it at once would remove each other's socket.
-    pub(super) async fn alone(&self) -> Result<Flock<File>, SupervisorError> {
+    pub(super) async fn alone(&self) -> Result<Held, SupervisorError> {
         let path = self.pid_file.with_extension("lock");
         let failed = |source| SupervisorError::File { deed: "lock", path: path.clone(), source };
         if let Some(dir) = path.parent() {
             make_dir(dir, 0o755).map_err(failed)?;
         }
-        let mut file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
         let mut waited = Duration::ZERO;
         loop {
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => return Ok(lock),
-                Err((back, Errno::EAGAIN)) if waited < START_LIMIT * 2 => file = back,
-                Err((_, errno)) => return Err(failed(errno.into())),
+            match lockfile::try_hold(&path).map_err(failed)? {
+                Some(lock) => return Ok(lock),
+                None if waited < START_LIMIT * 2 => {}
+                None => return Err(failed(std::io::ErrorKind::TimedOut.into())),
             }
             tokio::time::sleep(LOCK_PAUSE).await;
             waited += LOCK_PAUSE;

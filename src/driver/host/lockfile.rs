@@ -1,0 +1,292 @@
+//! Files that are locks (`flock`). Whoever can open such a file can hold it, so only acc's user may: it is made with mode 0600.
+//!
+//! One that others may have opened before (an earlier acc made it with mode 0644, or has a second name) is never relied on: as
+//! soon as no process of this user holds it, a new one takes its place. Nothing is written to a file before it has been judged.
+
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::process;
+use crate::domain::instance::Process;
+
+/// How often another process of acc's may be quicker until the lock counts as held.
+const TRIES: u32 = 10;
+
+/// A lock that is held; dropped, it is free, also where a child has inherited the file.
+#[derive(Debug)]
+pub struct Held(File);
+
+impl Held {
+    /// See [`sign`].
+    pub fn sign(&mut self) {
+        sign(&mut self.0);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+/// Takes the lock if it is free, until the value is dropped.
+///
+/// # Errors
+/// See [`try_lock`].
+pub fn try_hold(path: &Path) -> io::Result<Option<Held>> {
+    Ok(try_lock(path)?.map(Held))
+}
+
+/// Takes the lock if it is free; `None`: it is held. It is free again when the file is closed everywhere.
+///
+/// # Errors
+/// The file cannot be opened or made, or is no lock of this user's.
+pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
+    for _ in 0..TRIES {
+        let file = open(path)?;
+        let found = file.metadata()?;
+        let taken = match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => true,
+            Err(rustix::io::Errno::WOULDBLOCK) => false,
+            Err(e) => return Err(e.into()),
+        };
+        match (taken, is_exclusive(&found)) {
+            // It may have been replaced before it was locked.
+            (true, true) if is_at(&found, path)? => return Ok(Some(file)),
+            (true, true) => {}
+            (false, true) => return Ok(None),
+            (false, false) if holders(&found).next().is_some() => return Ok(None),
+            (_, false) => {
+                if let Some(new) = replace(path, &found)? {
+                    return Ok(Some(new));
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Writes down which process holds the lock, for [`signed`].
+pub fn sign(file: &mut File) {
+    let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
+}
+
+/// The process whose number is in the lock's file, if it is another one and holds the lock: anything else is not believed.
+#[must_use]
+pub fn signed(path: &Path) -> Option<Process> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).ok()?;
+    let found = judge(&file).ok()?;
+    let mut text = String::new();
+    file.take(32).read_to_string(&mut text).ok()?;
+    let pid: i32 = text.trim().parse().ok()?;
+    // Which process it is first: what is seen afterwards is then of this one.
+    let process = process::by_pid(pid).ok()??;
+    (i32::try_from(std::process::id()).ok()? != pid && holds(pid, &found)).then_some(process)
+}
+
+/// A process of this user that holds the lock.
+#[must_use]
+pub fn holder(path: &Path) -> Option<i32> {
+    holders(&fs::symlink_metadata(path).ok()?).next()
+}
+
+/// Opens the file, or makes it.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let file = options.open(path)?;
+    let found = judge(&file)?;
+    // A umask can only have taken bits away.
+    if is_exclusive(&found) && found.mode() & 0o777 != 0o600 {
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(file)
+}
+
+fn judge(file: &File) -> io::Result<Metadata> {
+    let (found, own) = (file.metadata()?, rustix::process::geteuid().as_raw());
+    if !found.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    if found.uid() != own {
+        return Err(io::Error::other(format!("it belongs to user {}, not to user {own}", found.uid())));
+    }
+    Ok(found)
+}
+
+/// Can only this user have opened it?
+fn is_exclusive(found: &Metadata) -> bool {
+    found.mode() & 0o077 == 0 && found.nlink() <= 1
+}
+
+fn is_at(found: &Metadata, path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(there) => Ok(same(&there, found)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+fn same(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+/// Puts a new file in the place of one that others may have open, and holds it; `None`: another process of acc's was quicker.
+/// The new file is locked before it is moved there, so two that do this at once do not undo each other's.
+fn replace(path: &Path, old: &Metadata) -> io::Result<Option<File>> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = Path::new(&beside);
+    let new = open(beside)?;
+    if flock(&new, FlockOperation::NonBlockingLockExclusive).is_err() || !is_at(&new.metadata()?, beside)? {
+        return Ok(None);
+    }
+    if !is_exclusive(&new.metadata()?) || !is_at(old, path)? {
+        fs::remove_file(beside)?;
+        return Ok(None);
+    }
+    fs::rename(beside, path)?;
+    tracing::warn!("`{}` could be opened by other users: a new one took its place", path.display());
+    Ok(Some(new))
+}
+
+/// The processes of this user that hold the lock of this file.
+fn holders(found: &Metadata) -> impl Iterator<Item = i32> + '_ {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|pid| holds(*pid, found))
+}
+
+/// Does this process of this user hold the lock of this file? The kernel tells of each open file which locks it has.
+fn holds(pid: i32, found: &Metadata) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    let Ok(links) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    let mut links = links.flatten();
+    fs::metadata(format!("/proc/{pid}")).is_ok_and(|process| process.uid() == own)
+        && links.any(|link| {
+            let locked = || fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", link.file_name().to_string_lossy()));
+            fs::metadata(link.path()).is_ok_and(|open| same(&open, found))
+                && locked().is_ok_and(|text| text.lines().any(|l| l.starts_with("lock:") && l.contains("FLOCK") && l.contains("WRITE")))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn one_holds_it_and_says_who_that_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.lock");
+        let mut first = try_lock(&path).unwrap().unwrap();
+        assert_eq!(mode(&path), 0o600);
+        sign(&mut first);
+        assert!(try_lock(&path).unwrap().is_none());
+        assert_eq!(holder(&path), i32::try_from(std::process::id()).ok());
+        assert_eq!(signed(&path), None, "this very process is nobody to ask");
+        drop(first);
+        assert_eq!(holder(&path), None);
+        drop(try_hold(&path).unwrap().unwrap());
+        assert!(try_hold(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_number_is_believed_of_a_holder_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.lock");
+        let lock = try_lock(&path).unwrap().unwrap();
+        let mut sleeps = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        fs::write(&path, sleeps.id().to_string()).unwrap();
+        assert_eq!(signed(&path), None, "it does not hold it");
+        sleeps.kill().unwrap();
+        sleeps.wait().unwrap();
+        // One that holds it: the file is its standard input, and closed here.
+        let mut holds = std::process::Command::new("sleep").arg("60").stdin(lock).spawn().unwrap();
+        fs::write(&path, holds.id().to_string()).unwrap();
+        assert_eq!(signed(&path).map(|process| process.pid), i32::try_from(holds.id()).ok());
+        holds.kill().unwrap();
+        holds.wait().unwrap();
+        assert_eq!(signed(&path), None);
+    }
+
+    #[test]
+    fn one_that_others_could_open_is_replaced_once_none_of_ours_holds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.lock");
+        for (loose, second_name) in [(0o644, false), (0o666, false), (0o600, true)] {
+            fs::write(&path, "123").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(loose)).unwrap();
+            let other = dir.path().join("other");
+            if second_name {
+                fs::hard_link(&path, &other).unwrap();
+            }
+            let before = File::open(&path).unwrap();
+            // Held by a stranger, with a lock of the kind that acc never takes.
+            flock(&before, FlockOperation::NonBlockingLockShared).unwrap();
+            let lock = try_lock(&path).unwrap().expect("a stranger's lock is in nobody's way");
+            assert_eq!(mode(&path), 0o600);
+            assert!(!same(&before.metadata().unwrap(), &lock.metadata().unwrap()));
+            drop(lock);
+            fs::remove_file(&path).unwrap();
+            let _ = fs::remove_file(&other);
+        }
+        fs::write(&path, "123").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let ours = File::open(&path).unwrap();
+        flock(&ours, FlockOperation::NonBlockingLockExclusive).unwrap();
+        assert!(try_lock(&path).unwrap().is_none(), "an earlier acc of this user's holds it");
+        assert_eq!((mode(&path), fs::read_to_string(&path).unwrap()), (0o644, "123".to_owned()));
+    }
+
+    #[test]
+    fn what_is_no_lock_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, target) = (dir.path().join("a.lock"), dir.path().join("target"));
+        fs::write(&target, "kept").unwrap();
+        symlink(&target, &path).unwrap();
+        assert!(try_lock(&path).is_err() && signed(&path).is_none());
+        assert_eq!(fs::read_to_string(&target).unwrap(), "kept");
+        fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(try_lock(&path).unwrap_err().to_string().contains("not a regular file"));
+        fs::remove_file(&path).unwrap();
+        if rustix::process::geteuid().is_root() {
+            fs::write(&path, "").unwrap();
+            std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
+            assert!(try_lock(&path).unwrap_err().to_string().contains("belongs to user 65534"));
+        }
+    }
+
+    /// Many at once with a loose file in place: one holds it at a time, and all have their turn.
+    #[test]
+    fn those_who_replace_it_at_once_do_not_undo_each_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.lock");
+        for _ in 0..20 {
+            let _ = fs::remove_file(&path);
+            fs::write(&path, "").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+            let inside = std::sync::atomic::AtomicU32::new(0);
+            let one = || {
+                let held = loop {
+                    match try_hold(&path).unwrap() {
+                        Some(held) => break held,
+                        None => std::thread::yield_now(),
+                    }
+                };
+                assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0, "two hold it");
+                inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                drop(held);
+            };
+            std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(one))));
+        }
+    }
+}
