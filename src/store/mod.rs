@@ -12,6 +12,7 @@ mod events;
 mod hinder;
 mod instances;
 mod journal;
+mod private;
 mod wal;
 
 use std::path::{Path, PathBuf};
@@ -112,6 +113,7 @@ impl Store {
         if path.exists() {
             Self::refuse_newer(path)?;
         }
+        private::make(path)?;
         let say = |e| translate(path, &e);
         let mut connection = Connection::open(path).map_err(say)?;
         connection.busy_timeout(BUSY).map_err(say)?;
@@ -120,7 +122,6 @@ impl Store {
         connection.pragma_update(None, "foreign_keys", true).map_err(say)?;
         connection.pragma_update(None, "journal_size_limit", wal::KEPT).map_err(say)?;
         migrate(path, &mut connection)?;
-        restrict(path);
         let reader = read_only(path)?;
         reader.pragma_update(None, "cache_size", READER_CACHE).map_err(say)?;
         Ok(Self::over(path, connection, Some(reader)))
@@ -235,12 +236,6 @@ fn read_only(path: &Path) -> Result<Connection, StoreError> {
     let connection = Connection::open_with_flags(path, flags).map_err(|e| translate(path, &e))?;
     connection.busy_timeout(BUSY).map_err(|e| translate(path, &e))?;
     Ok(connection)
-}
-
-/// The database holds parameters marked secret: nobody else may read it.
-fn restrict(path: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600));
 }
 
 /// Is there less room than SQLite needs to open a database?
