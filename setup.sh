@@ -23,7 +23,8 @@ no apt, acc's own edge and supervisor, everything under the user's data folder, 
   --binary FILE    install this program instead of building it
   --no-demo        install and boot only
   --uninstall      halt acc and remove what was installed here; data is kept
-  --purge-data     with --uninstall: also remove the data of all instances, a config you have changed, and the system users
+  --purge-data     with --uninstall: also remove the data of all instances, a config you have changed, and the system users that
+                   were made here; what acc has not made itself stays, your own models too
   --packages P...  install these Debian packages without starting or changing any service, then end (for the tests)
 TEXT
 }
@@ -134,17 +135,18 @@ install_packages() {
   [ ${#wanted[@]} -gt 0 ] || return 0
   say "installing ${wanted[*]} with apt"
   export DEBIAN_FRONTEND=noninteractive
-  local ours=no ok=yes
+  local ours=no ok=yes output
+  output=$(mktemp)
+  temporary+=("$output")
   if [ ! -e $policy ]; then
     ours=yes
     printf '#!/bin/sh\nexit 101\n' >$policy
     chmod 755 $policy
     temporary+=("$policy")
   fi
-  { apt-get -qq update && apt-get -qq -y --no-install-recommends -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 install "${wanted[@]}"; } >/tmp/acc-apt.$$ 2>&1 || ok=no
+  { apt-get -qq update && apt-get -qq -y --no-install-recommends -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 install "${wanted[@]}"; } >"$output" 2>&1 || ok=no
   [ $ours = no ] || rm -f $policy
-  [ $ok = yes ] || { tail -n 15 /tmp/acc-apt.$$ >&2; rm -f /tmp/acc-apt.$$; die "apt could not install ${wanted[*]}" "the end of its output is above"; }
-  rm -f /tmp/acc-apt.$$
+  [ $ok = yes ] || { tail -n 15 "$output" >&2; die "apt could not install ${wanted[*]}" "the end of its output is above"; }
   for p in "${wanted[@]}"; do
     case $p in nginx* | supervisor) disable_service "${p%%-*}" ;; esac
   done
@@ -246,16 +248,28 @@ configured_listen() {
   printf '%s\n' "${listen:-[\"127.0.0.1:8080\"]}"
 }
 
-# Anybody may make a folder such as /tmp/acc-UID first, and whoever can write to it can take the place of acc's sockets.
+# Anybody may make a folder such as /tmp/acc-UID first, and whoever can write to it, or can exchange a folder above it, can take
+# the place of what acc has there. So all of them must be root's or ours; above, a sticky folder such as /tmp will do. acc itself
+# looks again.
 check_owner() {
-  local owner mode path
-  [ -e "$1" ] || [ -L "$1" ] || return 0
+  local owner mode path part exchange
   for path in "$1" "$(realpath -m -- "$1")"; do
-    read -r owner mode < <(stat -c '%u %a' -- "$path")
-    [ "$owner" = 0 ] || [ "$owner" = "$(id -u)" ] ||
-      die "\`$1\` belongs to user $owner, and acc would trust what is in it" "remove it as root, or use --prefix DIR"
-    [ -L "$path" ] || ! ((8#$mode & 8#22)) ||
-      die "\`$1\` can be written by others (mode $mode), and acc would trust what is in it" "\`chmod go-w $1\` if it is yours"
+    part=$path
+    while :; do
+      if [ -e "$part" ] || [ -L "$part" ]; then
+        read -r owner mode < <(stat -c '%u %a' -- "$part")
+        exchange=''
+        [ "$part" = "$path" ] || exchange=", and who can write there could exchange \`$1\`"
+        [ "$owner" = 0 ] || [ "$owner" = "$(id -u)" ] ||
+          die "\`$part\` belongs to user $owner, and acc would trust what is in it$exchange" \
+            "remove it as root, or \`chown $(id -u) $part\`, or use another --prefix DIR"
+        if [ ! -L "$part" ] && ((8#$mode & 8#22)) && { [ "$part" = "$path" ] || ! ((8#$mode & 8#1000)); }; then
+          die "\`$part\` can be written by others (mode $mode), and acc would trust what is in it$exchange" "\`chmod go-w $part\` if it is yours"
+        fi
+      fi
+      [ "$part" != / ] || break
+      part=$(dirname -- "$part")
+    done
   done
 }
 
@@ -274,14 +288,13 @@ check_passage() {
 
 # Everything that can be refused is refused here, before anything is written or installed.
 check_first() {
-  local listen
+  local listen dir
   if [ -n "$user" ] && [ ! -e "$conf" ]; then
     check_passage "$home_dir"
     check_passage "$run_dir"
     getent passwd "$user" >/dev/null || have useradd || die "there is no user \`$user\`, and no useradd to make one" "name one with --user"
   fi
-  check_owner "$home_dir"
-  check_owner "$run_dir"
+  for dir in "$home_dir" "$run_dir" "$(dirname -- "$bin")" "$(dirname -- "$conf")"; do check_owner "$dir"; done
   if [ ! -e "$conf" ]; then
     choose_port
   elif [ $port_given = yes ]; then
@@ -404,7 +417,7 @@ setting() { acc config show | sed -n "s/^$1 = \"\\(.*\\)\"\$/\\1/p" | head -n 1;
 install_units() {
   local unit
   say "systemd: acc.service and acc-monitor.timer"
-  for unit in acc.service acc.socket acc-monitor.service acc-monitor.timer; do
+  for unit in acc.service acc.slice acc.socket acc-monitor.service acc-monitor.timer; do
     install -m 644 "$here/systemd/$unit" "/etc/systemd/system/$unit"
   done
   systemctl daemon-reload
@@ -590,14 +603,61 @@ halt_all() {
   note "$why; nothing runs, so there is nothing to halt"
 }
 
-# Has acc made this folder?
-is_home() { [ -e "$1/acc.db" ] || [ -d "$1/instances" ] || [ -d "$1/models" ]; }
-
-left=()
+left=() kept=()
 # Removes a file or folder; what cannot be removed is told at the end.
 remove() {
   local why
   why=$(rm -rf -- "$1" 2>&1) || left+=("$1 (${why##*: })")
+}
+
+# Removes a folder that is empty by now; what is in it that acc has not made stays, and is told.
+remove_empty() {
+  [ -d "$1" ] && [ ! -L "$1" ] || return 0
+  rmdir -- "$1" 2>/dev/null || kept+=("$1 (there is more in it than acc has made)")
+}
+
+# The files of the shipped models that nobody has changed: acc has noted what it wrote, as sha256sum does.
+remove_models() {
+  local model hash file
+  for model in "$1"/*/; do
+    model=${model%/}
+    if [ ! -f "$model/.shipped" ] || [ -L "$model" ]; then continue; fi
+    while IFS=' ' read -r hash file; do
+      case /$file/ in */../*) continue ;; esac
+      [ -f "$model/$file" ] && [ "$(sha256sum <"$model/$file")" = "$hash  -" ] && remove "$model/$file"
+    done <"$model/.shipped"
+    remove "$model/.shipped"
+    # Folders that are empty by now, the deepest first.
+    find "$model" -depth -type d -exec rmdir -- {} + 2>/dev/null
+  done
+  rmdir -- "$1" 2>/dev/null || [ ! -d "$1" ] || kept+=("$1 (models of your own)")
+}
+
+# What acc has made in its home, by name, and nothing else.
+remove_home() {
+  local home=${1:?} name
+  for name in "$home"/log/{server,supervisord,nginx,nginx-error}.log{,.*}; do remove "$name"; done
+  for name in nginx.conf reload.due tmp; do remove "$home/nginx/$name"; done
+  for name in supervisord.conf loaded launch programs services; do remove "$home/supervisor/$name"; done
+  for name in "$home"/nginx/*.next "$home"/*/*.new-*; do remove "$name"; done
+  for name in log/access instances acc.db-wal acc.db-shm acc.db-journal; do remove "$home/$name"; done
+  for name in log nginx supervisor; do remove_empty "$home/$name"; done
+  remove_models "$home/models"
+  # What says that this is acc's, so last.
+  remove "$home/acc.db"
+  remove_empty "$home"
+}
+
+# The same for the run folder.
+remove_run() {
+  local run=${1:?} name
+  for name in gate sock pid sent notify; do remove "$run/$name"; done
+  for name in booted in-force.toml server.lock owner.next supervisord.lock control.sock wake.sock supervisor.sock supervisord.pid nginx.pid; do
+    remove "$run/$name"
+  done
+  for name in "$run"/*.new "$run"/*.new-*; do remove "$name"; done
+  remove "$run/owner.lock"
+  remove_empty "$run"
 }
 
 remove_completions() {
@@ -614,28 +674,35 @@ remove_completions() {
 }
 
 uninstall() {
-  local kept=() unit
+  local unit
   halt_all
   # From here on nothing ends this halfway: what fails is named at the end.
   set +e
   if [ $system = yes ]; then
-    for unit in acc.service acc.socket acc-monitor.service acc-monitor.timer acc.service.d; do
+    for unit in acc.service acc.slice acc.socket acc-monitor.service acc-monitor.timer; do
       remove "/etc/systemd/system/${unit:?}"
     done
+    [ ! -d /etc/systemd/system/acc.service.d ] || kept+=("/etc/systemd/system/acc.service.d (settings of your own)")
     ! systemd_runs || systemctl daemon-reload
   fi
   remove_completions
   remove "$bin"
   if [ -e "$conf" ] && { [ "$purge" = yes ] || config_is_unchanged; }; then remove "$conf"; fi
   if [ -e "$conf" ]; then kept+=("$conf (changed since it was installed; --uninstall --purge-data removes it)"); else remove "$conf.installed"; fi
-  # Only a folder that acc has made: never a mistyped one.
-  if [ -e "$run_dir/owner.lock" ] || [ -d "$run_dir/gate" ]; then remove "${run_dir:?}"; fi
-  if [ "$purge" = yes ] && is_home "$home_dir"; then
-    remove "${home_dir:?}"
-    if [ $system = yes ] && [ -n "$user" ] && getent passwd "$user" >/dev/null; then userdel "$user" 2>/dev/null || kept+=("the system user $user"); fi
+  # Only in folders that acc has made, never in mistyped ones, and only what it has made there.
+  if [ -e "$run_dir/owner.lock" ] || [ -d "$run_dir/gate" ]; then remove_run "$run_dir"; fi
+  if [ "$purge" = no ]; then
+    [ ! -d "$home_dir" ] || kept+=("$home_dir (data of the instances; --uninstall --purge-data removes it)")
+  elif [ -f "$home_dir/acc.db" ]; then
+    remove_home "$home_dir"
+    # One that was made here has its home there.
+    if [ $system = yes ] && [ -n "$user" ] && [ "$(getent passwd "$user" | cut -d: -f6)" = "$home_dir" ]; then
+      userdel "$user" 2>/dev/null || kept+=("the system user $user")
+    fi
     if [ $system = yes ] && getent passwd $edge_user >/dev/null; then userdel $edge_user 2>/dev/null || kept+=("the system user $edge_user"); fi
+  elif [ -d "$home_dir" ]; then
+    kept+=("$home_dir (there is no acc.db in it, so it is not known to be acc's)")
   fi
-  [ ! -d "$home_dir" ] || [ "$purge" = yes ] || kept+=("$home_dir (data of the instances; --uninstall --purge-data removes it)")
   if [ $system = yes ] && [ "$purge" = no ] && [ -n "$user" ] && getent passwd "$user" >/dev/null; then
     kept+=("the system user $user (owns that data)")
   elif [ $system = no ] && [ "$user" = acc ] && getent passwd acc >/dev/null; then

@@ -282,6 +282,73 @@ fn setup_as_an_ordinary_user() {
     assert!(!home.join(".local/share/acc").exists() && !home.join(".config/acc").exists());
 }
 
+/// What is beside acc's own things, or was never acc's, stays.
+#[test]
+fn an_uninstall_removes_what_acc_has_made_and_nothing_else() {
+    let place = Place::new();
+    let prefix = place.0.join("p");
+    let setup = |more: &[&str]| {
+        let mut command = Command::new(root().join("setup.sh"));
+        command.args(["--builtin", "--no-demo", "--prefix"]).arg(&prefix).args(["--binary", ACC]).args(as_whom()).args(more);
+        run::run(&mut command, SETUP)
+    };
+    setup(&[]).ok();
+    let home = prefix.join("home");
+    let (kept, gone): (Vec<_>, Vec<_>) = (
+        ["photos/1.jpg", "models/own/model.toml", "models/hello/notes", "log/other.log", "nginx/own.conf", "acc.db.backup"]
+            .map(|path| home.join(path))
+            .into(),
+        ["acc.db", "instances", "supervisor", "log/server.log", "models/hello/.shipped", "models/hello-tcp"]
+            .map(|path| home.join(path))
+            .into(),
+    );
+    for path in &kept {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "mine").unwrap();
+    }
+    // A shipped model that was changed is not what acc has made any more.
+    fs::write(home.join("models/python-http/model.toml"), "command = [\"true\"]\n").unwrap();
+    fs::write(prefix.join("run/mine"), "").unwrap();
+    setup(&["--uninstall", "--purge-data"]).ok().says(&["removed", "kept: ", "more in it than acc has made", "models of your own"]);
+    for path in kept.iter().chain([&home.join("models/python-http/model.toml"), &prefix.join("run/mine")]) {
+        assert!(path.exists(), "`{}` was removed", path.display());
+    }
+    for path in gone {
+        assert!(!path.exists(), "`{}` is left", path.display());
+    }
+    // A folder that only looks like a home.
+    let other = place.0.join("srv");
+    for path in ["models/hello", "instances/shop", "log"] {
+        fs::create_dir_all(other.join(path)).unwrap();
+    }
+    fs::write(other.join("log/server.log"), "").unwrap();
+    fs::create_dir_all(prefix.join("etc")).unwrap();
+    fs::write(prefix.join("etc/config.toml"), format!("home = \"{}\"\nrun = \"{}\"\n", other.display(), other.join("r").display()))
+        .unwrap();
+    setup(&["--uninstall", "--purge-data"]).ok().says(&["kept: ", "there is no acc.db in it"]);
+    assert!(other.join("log/server.log").exists() && other.join("instances/shop").exists() && other.join("models/hello").exists());
+}
+
+/// Who owns a folder above could exchange what acc trusts.
+#[test]
+fn setup_refuses_places_below_a_folder_of_others() {
+    if !need::root("to make folders of others") {
+        return;
+    }
+    let place = Place::new();
+    let theirs = place.0.join("theirs");
+    fs::create_dir(&theirs).unwrap();
+    chown(&theirs, Some(65_534), None).unwrap();
+    let link = place.0.join("link");
+    std::os::unix::fs::symlink(&theirs, &link).unwrap();
+    for above in [&theirs, &link] {
+        let mut command = Command::new(root().join("setup.sh"));
+        command.args(["--builtin", "--no-demo", "--prefix"]).arg(above.join("p")).args(["--binary", ACC]).args(as_whom());
+        run::run(&mut command, SETUP).error(1).says(&["theirs` belongs to user 65534", "could exchange", "chown 0"]);
+    }
+    assert!(!theirs.join("p").exists());
+}
+
 #[test]
 fn setup_refuses_what_it_does_not_know() {
     let setup = |arguments: &[&str]| run::run(Command::new(root().join("setup.sh")).args(arguments), COMMAND);
@@ -330,7 +397,7 @@ fn systemd_accepts_the_units() {
     let place = Place::new();
     let mut command = Command::new("systemd-analyze");
     command.arg("verify");
-    for unit in ["acc.service", "acc.socket", "acc-monitor.service", "acc-monitor.timer"] {
+    for unit in ["acc.service", "acc.slice", "acc.socket", "acc-monitor.service", "acc-monitor.timer"] {
         let text = fs::read_to_string(root().join("systemd").join(unit)).unwrap();
         // A signal would reach supervisord, which ends everything at a SIGHUP and starts it again.
         assert!(unit != "acc.service" || text.contains("\nExecReload=/usr/local/bin/acc reload\n"), "{text}");
