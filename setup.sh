@@ -640,7 +640,7 @@ remove_home() {
   for name in nginx.conf reload.due tmp; do remove "$home/nginx/$name"; done
   for name in supervisord.conf loaded launch programs services; do remove "$home/supervisor/$name"; done
   for name in "$home"/nginx/*.next "$home"/*/*.new-*; do remove "$name"; done
-  for name in log/access instances acc.db-wal acc.db-shm acc.db-journal; do remove "$home/$name"; done
+  for name in log/access trash instances acc.db-wal acc.db-shm acc.db-journal; do remove "$home/$name"; done
   for name in log nginx supervisor; do remove_empty "$home/$name"; done
   remove_models "$home/models"
   # What says that this is acc's, so last.
@@ -651,8 +651,8 @@ remove_home() {
 # The same for the run folder.
 remove_run() {
   local run=${1:?} name
-  for name in gate sock pid sent notify; do remove "$run/$name"; done
-  for name in booted in-force.toml server.lock owner.next supervisord.lock control.sock wake.sock supervisor.sock supervisord.pid nginx.pid; do
+  for name in gate sock pid sent notify trash; do remove "$run/$name"; done
+  for name in booted in-force.toml server.lock owner.next supervisord.lock control.sock wake.sock supervisor.sock supervisord.pid nginx.pid open-files cgroup; do
     remove "$run/$name"
   done
   for name in "$run"/*.new "$run"/*.new-*; do remove "$name"; done

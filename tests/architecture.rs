@@ -381,6 +381,29 @@ fn the_product_does_not_unwrap() {
     none(&breaches);
 }
 
+/// Who names a log or folder of an instance opens what is there by `driver::host::untrusted`, and removes it by
+/// `driver::host::removal`.
+const INSTANCE_PATHS: &[&str] = &["app_log(", "access_log(", "uncounted_log(", "data_dir(", "instance_dir("];
+/// What goes by a name, follows a link, or goes down a tree by itself.
+const BY_NAME: &[&str] =
+    &["File::open", "OpenOptions", "fs::read(", "fs::read_to_string(", "fs::write(", "fs::metadata(", "fs::copy(", "fs::rename("];
+
+#[test]
+fn files_of_instances_are_not_opened_by_name() {
+    let mut breaches = String::new();
+    for source in sources() {
+        let named = INSTANCE_PATHS.iter().any(|path| source.code.contains(path));
+        for (n, line) in source.code.lines().enumerate() {
+            let of_kernel = source.text.lines().nth(n).is_some_and(|text| text.contains("/proc/"));
+            let by_name = named && !of_kernel && !source.path.starts_with("config") && BY_NAME.iter().any(|word| line.contains(word));
+            if by_name || line.contains("remove_dir_all") {
+                writeln!(breaches, "src/{}:{}: use driver::host::untrusted or removal", source.path.display(), n + 1).unwrap();
+            }
+        }
+    }
+    none(&breaches);
+}
+
 #[test]
 fn the_rules_can_fail() {
     let layers = |path: &str, code: &str| imports(Path::new(path), code).into_iter().map(|(_, l)| l).collect::<Vec<_>>();

@@ -29,6 +29,7 @@ mod e2e {
     pub mod server;
     pub mod settings;
     pub mod sleepers;
+    pub mod tenants_files;
     pub mod trust;
     pub mod undo;
     pub mod user;

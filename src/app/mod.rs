@@ -32,6 +32,7 @@ use crate::driver::host;
 use crate::driver::host::accounts::Accounts;
 use crate::driver::host::clock::SystemClock;
 use crate::driver::host::fs;
+use crate::driver::host::rotate::LOG_MAX;
 use crate::driver::probe::SocketProbe;
 use crate::driver::supervisor::builtin::Builtin;
 use crate::driver::supervisor::supervisord::{Supervisord, SupervisordSettings};
@@ -43,8 +44,6 @@ use crate::service::error::{ServiceError, chain};
 use crate::service::world::{Parts, World};
 use crate::store::Store;
 
-/// An application's log is rotated above this many bytes.
-const LOG_MAX: u64 = 10 * 1024 * 1024;
 /// Program sections of sleepers that supervisord keeps: a wake from one of them needs no `reloadConfig`, which costs 3 ms. More
 /// of them would cost at every turn of its loop, in which it looks at all it has.
 const SECTIONS_KEPT: usize = 64;
@@ -176,7 +175,7 @@ fn world(config: &Config, drivers: &Drivers, store: Store) -> Result<Arc<World>,
         store,
         supervisor: drivers.supervisor.clone(),
         edge: drivers.edge.clone(),
-        probe: Arc::new(SocketProbe::new(accounts)),
+        probe: Arc::new(SocketProbe::new(accounts, config.run_trash())),
         activity: Arc::new(KernelActivity),
         clock: Arc::new(SystemClock),
         boot: boot_id(),

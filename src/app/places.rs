@@ -19,12 +19,14 @@ pub(super) fn prepare(config: &Config) -> Result<(), ServiceError> {
         (config.home.join("instances"), 0o711),
         (config.home.join("log"), 0o755),
         (config.access_logs(), 0o711),
+        (config.trash(), 0o700),
         (config.nginx_dir(), 0o755),
         (config.supervisor_dir(), 0o700),
         (run.clone(), 0o755),
         (config.gate_dir(), 0o711),
         (run.join("sock"), 0o711),
         (config.pid_dir(), 0o700),
+        (config.run_trash(), 0o700),
     ] {
         fs::make_dir(&path, mode).map_err(|e| unusable(&path, &e))?;
     }

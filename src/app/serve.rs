@@ -34,10 +34,13 @@ use crate::service::outcome::Outcome;
 use crate::service::request::Request;
 use crate::service::retire::retire;
 use crate::service::world::World;
-use crate::service::{self, recover};
+use crate::service::{self, log_bound, recover};
 
 /// How long an upgrade waits for a moment in which no verb is at work.
 const QUIET_WITHIN: Duration = Duration::from_secs(40);
+
+/// How long a verb waits for what was left half-done.
+const RECOVERED_WITHIN: Duration = Duration::from_secs(20);
 
 /// How long the end waits for the last lines of the access logs.
 const LOG_WITHIN: Duration = Duration::from_secs(5);
@@ -88,17 +91,19 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
     if let Some(keeper) = renewed {
         note_keeper(&world, keeper).await;
     }
-    recover::recover(&world).await?;
+    recover::tidy(&world)?;
     let adopted = recover::adopt(&world)?;
     start_edge(&world, &drivers).await?;
 
     let reloader = Arc::new(Reloader::new(&world, &proxy, &drivers, reload));
-    let verbs = Arc::new(Verbs::new(&world, &line, &reloader));
+    let (recovering, recovered) = watch::channel(false);
+    let verbs = Arc::new(Verbs::new(&world, &line, &reloader, recovered));
     let (ends, decided) = (Ends::default(), CancellationToken::new());
     // Before the first connection is accepted: its death would cut it.
     outlive_keeper();
     let control = tokio::spawn(control::serve(control, verbs.clone(), decided.clone()));
-    let looking = tokio::spawn(look_around(world.clone(), decided.clone()));
+    let looking = tokio::spawn(look_around(world.clone(), decided.clone(), recovering));
+    let bounding = tokio::spawn(log_bound::watch(world.clone(), decided.clone()));
     let grace = config.wake.timeout + Duration::from_secs(5);
     let serving = tokio::spawn(proxy::serve::serve(listeners, proxy.clone(), lanes()?, ends.clone(), grace));
 
@@ -114,7 +119,7 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
         End::Retire => verbs.until_quiet().await,
     }
     decided.cancel();
-    let _ = tokio::join!(control, looking);
+    let _ = tokio::join!(control, looking, bounding);
     if matches!(end, End::Retire) {
         ends.hand_over.cancel();
         retire(&world).await;
@@ -192,12 +197,19 @@ struct Verbs {
     image: Image,
     reloader: Arc<Reloader>,
     at_work: watch::Sender<usize>,
+    /// What was left half-done has been taken up.
+    recovered: watch::Receiver<bool>,
 }
 
 impl Verbs {
-    fn new(world: &Arc<World>, line: &Line, reloader: &Arc<Reloader>) -> Self {
+    fn new(world: &Arc<World>, line: &Line, reloader: &Arc<Reloader>, recovered: watch::Receiver<bool>) -> Self {
         let (world, line, reloader) = (world.clone(), line.clone(), reloader.clone());
-        Self { world, line, image: Image::own(), reloader, at_work: watch::Sender::new(0) }
+        Self { world, line, image: Image::own(), reloader, at_work: watch::Sender::new(0), recovered }
+    }
+
+    /// Lets what was left half-done come to its end first, but does not wait for it for long.
+    async fn until_recovered(&self) {
+        let _ = tokio::time::timeout(RECOVERED_WITHIN, self.recovered.clone().wait_for(|done| *done)).await;
     }
 
     /// Waits for a moment in which no verb is at work: a verb cannot be handed over.
@@ -226,6 +238,7 @@ impl control::Handler for Verbs {
             }
             _ => {}
         }
+        self.until_recovered().await;
         self.at_work.send_modify(|n| *n += 1);
         let outcome = match request {
             Request::Reload => self.reloader.run().await.map(Outcome::Reloaded),
@@ -311,8 +324,15 @@ async fn start_edge(world: &Arc<World>, drivers: &Drivers) -> Result<(), Service
     started.map(drop).map_err(|e| ServiceError::because("could not start nginx", &e, "run `acc doctor`"))
 }
 
-/// The server's own monitor: one pass at once, then one every `idle.check_every`.
-async fn look_around(world: Arc<World>, shutdown: CancellationToken) {
+/// The server's own monitor: takes up what was left half-done, then one pass at once, and one every `idle.check_every`.
+async fn look_around(world: Arc<World>, shutdown: CancellationToken, recovering: watch::Sender<bool>) {
+    tokio::select! {
+        () = shutdown.cancelled() => return,
+        taken_up = recover::take_up(&world) => if let Err(e) = taken_up {
+            warn!("what was left half-done could not be taken up: {e}");
+        },
+    }
+    recovering.send_replace(true);
     let mut starting = true;
     loop {
         let pass = service::handle(&world, Request::Monitor { dry_run: false, thorough: false });

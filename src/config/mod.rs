@@ -273,6 +273,16 @@ impl Config {
     pub fn access_logs_user(&self) -> Option<&str> {
         self.edge.user.as_deref().filter(|_| self.edge.kind == EdgeKind::Nginx)
     }
+    /// What was moved out of the way to be removed, of what lies in home: for acc alone.
+    #[must_use]
+    pub fn trash(&self) -> PathBuf {
+        self.home.join("trash")
+    }
+    /// The same of what lies in run.
+    #[must_use]
+    pub fn run_trash(&self) -> PathBuf {
+        self.run.join("trash")
+    }
     /// Log of acc's own parts.
     #[must_use]
     pub fn own_log(&self, part: &str) -> PathBuf {

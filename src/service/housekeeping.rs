@@ -1,24 +1,26 @@
 //! What a monitor pass does besides instances: logs and the ledger must not fill the disk.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::access_logs;
 use super::error::chain;
 use super::monitor::line;
 use super::outcome::Pass;
 use super::world::World;
+use super::{access_logs, log_bound};
 use crate::config::Config;
 use crate::domain::name::{InstanceId, InstanceName};
 use crate::domain::time::WallTime;
-use crate::driver::host::rotate;
+use crate::driver::host::removal;
+use crate::driver::host::rotate::Trimmed;
 use crate::store::StoreError;
 
-/// A log of nginx's or acc's own is rotated above this many bytes.
-const LOG_MAX: u64 = 10 * 1024 * 1024;
+/// How long a pass may be at the removal of what was purged.
+const REMOVE_WITHIN: Duration = Duration::from_secs(5);
 
 /// A pass looks at the logs of at least so many instances.
 const LEAST_SHARE: i64 = 100;
@@ -44,8 +46,17 @@ pub(super) async fn keep(world: &Arc<World>, pass: &mut Pass) {
     for log in logs(&config, &names) {
         // nginx and acc append, so the copy and the cut lose nothing but what comes between them. A log that was cut looks
         // like use at the next look, which only puts an idle stop off.
-        if let Err(e) = rotate::trim(&log, LOG_MAX) {
-            pass.lines.push(line("acc", "error", format!("could not rotate `{}`: {e}", log.display())));
+        match log_bound::bound(&log).await {
+            Ok(Trimmed::NoRoom) => {
+                pass.lines.push(line("acc", "error", format!("`{}` was cut, and there was no room to keep its end", log.display())));
+            }
+            Ok(_) => {}
+            Err(e) => pass.lines.push(line("acc", "error", format!("could not rotate `{}`: {e}", log.display()))),
+        }
+    }
+    for trash in [config.trash(), config.run_trash()] {
+        if let Err(e) = empty(trash.clone()).await {
+            pass.lines.push(line("acc", "error", format!("could not remove all in `{}`: {e}", trash.display())));
         }
     }
     let age = i64::try_from(config.events.keep_for.as_millis()).unwrap_or(i64::MAX);
@@ -78,10 +89,19 @@ fn share(newest: InstanceId, check_every: Option<Duration>) -> u32 {
     u32::try_from(part.clamp(LEAST_SHARE, pause.saturating_mul(MOST_A_SECOND).max(LEAST_SHARE))).unwrap_or(u32::MAX)
 }
 
-/// Logs that no supervisor bounds: requests to these instances, and what acc's own parts say.
+/// All logs that are looked at: of these instances, and what acc's own parts say.
 fn logs(config: &Config, names: &BTreeSet<String>) -> Vec<PathBuf> {
-    let requests = names.iter().flat_map(|name| [config.access_log(name), config.uncounted_log(name)]);
-    requests.chain(["server", "nginx", "nginx-error"].map(|part| config.own_log(part))).collect()
+    let own = ["server", "nginx", "nginx-error", "supervisord"].map(|part| config.own_log(part));
+    names.iter().flat_map(|name| log_bound::of_instance(config, name)).chain(own).collect()
+}
+
+/// Removes what a purge had no time for.
+async fn empty(trash: PathBuf) -> io::Result<()> {
+    if !trash.is_dir() {
+        return Ok(());
+    }
+    let emptied = tokio::task::spawn_blocking(move || removal::empty(&trash, REMOVE_WITHIN));
+    emptied.await.unwrap_or_else(|e| Err(io::Error::other(e))).map(drop)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod housekeeping;
 mod kinds;
 pub(crate) mod launch;
 mod ledger;
+pub mod log_bound;
 mod monitor;
 pub mod outcome;
 pub mod phases;

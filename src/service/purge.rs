@@ -1,14 +1,18 @@
 //! `purge`: removes a destroyed instance with everything it had. Journalled: once begun it is finished, also after a crash.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::error::{ErrorKind, ServiceError};
 use super::outcome::Outcome;
 use super::world::World;
 use super::{find_row, millis, routes, view};
 use crate::domain::lifecycle::Phase;
-use crate::driver::host::fs;
+use crate::driver::host::{fs, removal};
 use crate::store::{Row, Work};
+
+/// How long it removes a folder. What is left then is out of the way already, and is removed by the next passes.
+const REMOVE_WITHIN: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(world: &Arc<World>, given: &str) -> Result<Outcome, ServiceError> {
     let since = world.now();
@@ -44,12 +48,15 @@ pub(super) async fn remove(world: &Arc<World>, row: &Row) -> Result<(), ServiceE
     world.reached("remove.edge")?;
     let told = config.notify_socket(name.as_str());
     fs::remove_file(&told).map_err(|e| ServiceError::because(format!("{}: `{}`", deed(), told.display()), &e, hint))?;
-    for (dir, step) in [
-        (config.socket_dir(name.as_str()), "remove.socket"),
-        (config.instance_dir(name.as_str()), "remove.folder"),
-        (config.access_dir(name.as_str()), "remove.logs"),
+    for (dir, trash, step) in [
+        (config.socket_dir(name.as_str()), config.run_trash(), "remove.socket"),
+        (config.instance_dir(name.as_str()), config.trash(), "remove.folder"),
+        (config.access_dir(name.as_str()), config.trash(), "remove.logs"),
     ] {
-        fs::remove_tree(&dir).map_err(|e| ServiceError::because(format!("{}: `{}`", deed(), dir.display()), &e, hint))?;
+        let shown = dir.display().to_string();
+        let removed = tokio::task::spawn_blocking(move || removal::remove(&dir, &trash, REMOVE_WITHIN));
+        let removed = removed.await.unwrap_or_else(|e| Err(std::io::Error::other(e)));
+        removed.map_err(|e| ServiceError::because(format!("{}: `{shown}`", deed()), &e, hint))?;
         world.reached(step)?;
     }
     world.store.delete(row.id).map_err(super::error::store)?;

@@ -1,4 +1,5 @@
-//! What was left half-done is finished or undone: first thing by whoever begins to run verbs, and again in each monitor pass.
+//! What was left half-done is finished or undone: first thing by whoever begins to run verbs, and again in each monitor pass. A
+//! server serves first: what was left may take long, or not be possible at all, and must keep nobody from being served.
 
 use std::sync::Arc;
 
@@ -10,8 +11,14 @@ use super::{create, destroy, purge, routes};
 use crate::driver::host::fs;
 use crate::store::Work;
 
-/// Finishes or undoes journalled work and forgets what ran in another boot. Must come before any verb.
+/// Forgets what ran in another boot, then finishes or undoes journalled work. Must come before any verb.
 pub async fn recover(world: &Arc<World>) -> Result<(), ServiceError> {
+    tidy(world)?;
+    take_up(world).await
+}
+
+/// Forgets what ran in another boot, and removes files that nobody will complete. Must come before anything is served.
+pub fn tidy(world: &World) -> Result<(), ServiceError> {
     let slept = world.store.forget_other_boots(&world.boot).map_err(super::error::store)?;
     if slept > 0 {
         info!("{slept} instances ran before this host was restarted; they are asleep now");
@@ -26,6 +33,11 @@ pub async fn recover(world: &Arc<World>) -> Result<(), ServiceError> {
             warn!("could not tidy `{}`: {e}", dir.display());
         }
     }
+    Ok(())
+}
+
+/// Finishes or undoes journalled work. What cannot be is left to the next pass.
+pub async fn take_up(world: &Arc<World>) -> Result<(), ServiceError> {
     for (name, what) in resume(world).await? {
         match what {
             Ok(done) => info!(instance = %name, "{done}"),

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::actor::{Actor, Message};
 use super::error::ServiceError;
@@ -247,6 +247,8 @@ impl Maps {
 #[derive(Default)]
 pub(super) struct Registry {
     maps: Mutex<Maps>,
+    /// Told when an instance gets a task.
+    entered: Notify,
 }
 
 impl Registry {
@@ -264,6 +266,11 @@ impl Registry {
         self.maps().by_id.values().cloned().collect()
     }
 
+    /// Resolves once an instance gets a task, or has got one since the last call. For one who waits.
+    pub(super) async fn entered(&self) {
+        self.entered.notified().await;
+    }
+
     /// How many handles have left so far: asked before a row is read for [`Self::get_read`].
     pub(super) fn departures(&self) -> u64 {
         self.maps().departures
@@ -274,7 +281,7 @@ impl Registry {
         let maps = self.maps();
         match maps.by_id.get(&row.id) {
             Some(handle) => Ok(handle.clone()),
-            None => Self::enter(maps, world, Self::read_again(world, row)?),
+            None => self.enter(maps, world, Self::read_again(world, row)?),
         }
     }
 
@@ -283,8 +290,8 @@ impl Registry {
         let maps = self.maps();
         match maps.by_id.get(&row.id) {
             Some(handle) => Ok(handle.clone()),
-            None if maps.departures == departures => Self::enter(maps, world, row),
-            None => Self::enter(maps, world, Self::read_again(world, &row)?),
+            None if maps.departures == departures => self.enter(maps, world, row),
+            None => self.enter(maps, world, Self::read_again(world, &row)?),
         }
     }
 
@@ -293,7 +300,7 @@ impl Registry {
         world.store.by_id(row.id).map_err(super::error::store)?.ok_or_else(|| super::error::no_instance(row.name.as_str()))
     }
 
-    fn enter(mut maps: MutexGuard<'_, Maps>, world: &Arc<World>, row: Row) -> Result<Arc<Handle>, ServiceError> {
+    fn enter(&self, mut maps: MutexGuard<'_, Maps>, world: &Arc<World>, row: Row) -> Result<Arc<Handle>, ServiceError> {
         let instance = launch::instance(world, &row)?;
         let last_look = LastLook {
             mark: Mark { inode: row.mark.0, size: row.mark.1, modified: row.mark.2 },
@@ -327,6 +334,7 @@ impl Registry {
         }
         maps.by_id.insert(row.id, handle.clone());
         drop(maps);
+        self.entered.notify_one();
         world.settle_in(Actor::new(world.clone(), handle.clone(), inbox.downgrade(), messages).run());
         Ok(handle)
     }

@@ -1,74 +1,145 @@
-//! Size-bounded logs: `app.log`, and up to three older ones beside it, `app.log.1` the newest of them.
+//! Size-bounded logs: `app.log`, and up to three older ones beside it, `app.log.1` the newest of them. All together take no more
+//! than four times the bound of one, whatever their writer does to the size of his file.
 //!
-//! Before a start the file is renamed; while its process runs, which holds it open for appending, it is copied and then cut
-//! to nothing. Links are never followed: the folder may belong to the user that the instance runs as.
+//! Before a start the file is renamed; while its process runs, which holds it open for appending, its end is copied and then it
+//! is cut to nothing. A copy never takes the last room of a disk: then the log is cut without one, and the caller is told.
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, chown, fchown};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, chown, fchown};
 use std::path::{Path, PathBuf};
 
-use crate::driver::host::fs::remove_file;
-use crate::driver::host::spawn::UserIds;
+use rustix::fs::{FallocateFlags, SeekFrom, Stat};
+
+use super::spawn::UserIds;
+use super::{fs::remove_file, untrusted};
+
+/// A log, and each of the older ones, has at most so many bytes when it is rotated in time.
+pub const LOG_MAX: u64 = 10 * 1024 * 1024;
 
 /// How many older logs are kept.
 const KEEP: usize = 3;
 
-/// Opens a log for appending, made with mode 0640 when it is not there, after moving one that has outgrown `max` aside.
+/// A copy is made where there is room for so many of its size.
+pub const ROOM: u64 = 4;
+
+/// What became of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trimmed {
+    /// It is within its bound.
+    Not,
+    /// Its end was copied aside.
+    Kept,
+    /// It was cut and nothing was kept, as was asked for.
+    Cut,
+    /// It was cut and nothing was kept, because the disk has no room for a copy.
+    NoRoom,
+}
+
+/// Opens a log for appending, made with mode 0640 when it is not there, after moving one that has outgrown `max` aside. Its place
+/// is acc's: what else is there is moved aside, too.
 pub fn open(log: &Path, max: u64, user: Option<&UserIds>) -> io::Result<File> {
-    let open = || {
-        let file = OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(libc::O_NOFOLLOW).open(log)?;
-        let found = file.metadata()?;
-        io::Result::Ok((file, found))
-    };
+    let owners: Vec<u32> = user.iter().map(|user| user.uid).collect();
+    let open = || untrusted::open_of(log, untrusted::To::Append, &owners);
     let mut opened = open();
     if let (Err(e), Some(dir)) = (&opened, log.parent())
         && e.kind() == io::ErrorKind::NotFound
     {
         // Its folder alone: what is above it is not a log's to make, and an instance whose folder is gone must not have an empty one.
-        fs::DirBuilder::new().mode(0o750).create(dir)?;
+        DirBuilder::new().mode(0o750).create(dir)?;
         if let Some(user) = user {
             chown(dir, None, Some(user.gid))?;
         }
         opened = open();
     }
-    let (mut file, mut found) = opened?;
-    if found.is_file() && found.len() > max {
-        shift(log)?;
-        fs::rename(log, older(log, 1))?;
-        (file, found) = open()?;
-    }
-    // A second name of another file could be planted here by the user that the log is about to be given to.
-    if found.is_file() && found.nlink() > 1 {
-        return Err(io::Error::other("it is a hard link"));
-    }
-    if let Some(user) = user.filter(|user| found.is_file() && found.uid() != user.uid) {
+    let too_long = |found: &Stat| size(found) > max;
+    let (file, found) = match opened {
+        Ok((file, found)) if !too_long(&found) => (file, found),
+        Err(e) if !untrusted::is_in_the_way(&e) => return Err(e),
+        _ => {
+            shift(log)?;
+            fs::rename(log, older(log, 1))?;
+            open()?
+        }
+    };
+    if let Some(user) = user.filter(|user| found.st_uid != user.uid) {
         fchown(&file, Some(user.uid), Some(user.gid))?;
     }
     Ok(file)
 }
 
-/// Copies a log that has outgrown `max` aside and cuts it to nothing; its writer goes on appending, at the new end.
-pub fn trim(log: &Path, max: u64) -> io::Result<bool> {
-    if size(log)? <= max {
+/// Has a log of this size to be rotated? A little before it is full, so that what is added meanwhile is kept, too.
+#[must_use]
+pub fn is_due(size: u64, max: u64) -> bool {
+    size > max - max / 4
+}
+
+/// Cuts a log that is due to nothing; its writer goes on appending, at the new end. `keep`: its last `max` bytes are copied aside
+/// before, if there is room. Something that is not a log, or not there, is left alone.
+pub fn trim(log: &Path, max: u64, keep: bool) -> io::Result<Trimmed> {
+    let (file, found) = match untrusted::open(log, untrusted::To::Cut) {
+        Ok(opened) => opened,
+        Err(e) if e.kind() == io::ErrorKind::NotFound || untrusted::is_in_the_way(&e) => return Ok(Trimmed::Not),
+        Err(e) => return Err(e),
+    };
+    if !is_due(size(&found), max) {
+        return Ok(Trimmed::Not);
+    }
+    let kept = if keep { copy_end(log, &file, &found, max) } else { Ok(false) };
+    file.set_len(0)?;
+    match kept {
+        Ok(true) => Ok(Trimmed::Kept),
+        Ok(false) if keep => Ok(Trimmed::NoRoom),
+        Ok(false) => Ok(Trimmed::Cut),
+        Err(e) if [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded].contains(&e.kind()) => {
+            remove_file(&older(log, 1))?;
+            Ok(Trimmed::NoRoom)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// Copies the last `max` bytes of a log, and what comes meanwhile while there are fewer, to `app.log.1`; holes are left out.
+/// `false`: there is no room.
+fn copy_end(log: &Path, from: &File, found: &Stat, max: u64) -> io::Result<bool> {
+    let mut at = size(found).saturating_sub(max);
+    if at > 0 {
+        // Before anything is copied: the room that it takes is given back at once. Not every file system can.
+        let _ = rustix::fs::fallocate(from, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, at);
+    }
+    shift(log)?;
+    let disk = rustix::fs::fstatvfs(from)?;
+    if disk.f_bavail.saturating_mul(disk.f_frsize) < max.saturating_mul(ROOM) {
         return Ok(false);
     }
-    let mut from = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(log)?;
-    let found = from.metadata()?;
-    shift(log)?;
-    let aside = older(log, 1);
-    let mut to = OpenOptions::new().write(true).create_new(true).mode(0o640).custom_flags(libc::O_NOFOLLOW).open(&aside)?;
-    if found.uid() != to.metadata()?.uid() {
-        fchown(&to, Some(found.uid()), Some(found.gid()))?;
+    let (mut to, made) = untrusted::open(&older(log, 1), untrusted::To::Make)?;
+    if made.st_uid != found.st_uid {
+        fchown(&to, Some(found.st_uid), Some(found.st_gid))?;
     }
-    // Once more until nothing was added meanwhile: only what comes between the last read and the cut is lost.
-    while io::copy(&mut from, &mut to)? > 0 {
-        if to.metadata()?.len() > max.saturating_mul(4) {
-            break;
+    let mut left = max;
+    let mut buffer = vec![0; 64 * 1024];
+    while left > 0 {
+        match rustix::fs::seek(from, SeekFrom::Data(at)) {
+            Ok(data) => at = data,
+            Err(rustix::io::Errno::NXIO) => break,
+            // A file system that knows of no holes.
+            Err(_) => {}
         }
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        let read = match from.read_at(&mut buffer[..most], at) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        };
+        to.write_all(&buffer[..read])?;
+        (at, left) = (at + read as u64, left - read as u64);
     }
-    from.set_len(0)?;
     Ok(true)
+}
+
+fn size(found: &Stat) -> u64 {
+    u64::try_from(found.st_size).unwrap_or(0)
 }
 
 /// `app.log` -> `app.log.N`.
@@ -80,7 +151,12 @@ fn older(log: &Path, number: usize) -> PathBuf {
 
 /// Makes `app.log.1` free; the oldest one goes.
 fn shift(log: &Path) -> io::Result<()> {
-    remove_file(&older(log, KEEP))?;
+    let oldest = older(log, KEEP);
+    match remove_file(&oldest) {
+        // A folder that was in the way of a log.
+        Err(e) if e.kind() == io::ErrorKind::IsADirectory => fs::remove_dir(&oldest)?,
+        other => other?,
+    }
     for number in (1..KEEP).rev() {
         match fs::rename(older(log, number), older(log, number + 1)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -90,21 +166,10 @@ fn shift(log: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes in a regular file; anything else is never rotated.
-fn size(log: &Path) -> io::Result<u64> {
-    match fs::symlink_metadata(log) {
-        Ok(found) if found.is_file() => Ok(found.len()),
-        Ok(_) => Ok(0),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
-        Err(e) => Err(e),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write as _;
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     fn text(log: &Path, number: usize) -> String {
         fs::read_to_string(if number == 0 { log.to_owned() } else { older(log, number) }).unwrap_or_default()
@@ -134,26 +199,66 @@ mod tests {
     fn a_log_in_use_is_copied_and_cut_and_its_writer_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("app.log");
-        let mut writer = open(&log, 10, None).unwrap();
-        assert!(!trim(&log, 10).unwrap());
+        let mut writer = open(&log, 20, None).unwrap();
+        assert_eq!(trim(&log, 20, true).unwrap(), Trimmed::Not);
         writer.write_all(b"a long first line\n").unwrap();
-        assert!(trim(&log, 10).unwrap());
+        assert_eq!(trim(&log, 20, true).unwrap(), Trimmed::Kept);
         writer.write_all(b"second\n").unwrap();
         assert_eq!((text(&log, 0).as_str(), text(&log, 1).as_str()), ("second\n", "a long first line\n"));
-        assert!(!trim(&dir.path().join("missing"), 10).unwrap());
+        assert_eq!(trim(&dir.path().join("missing"), 10, true).unwrap(), Trimmed::Not);
+        writer.write_all(b"a third line that is cut\n").unwrap();
+        assert_eq!(trim(&log, 20, false).unwrap(), Trimmed::Cut);
+        assert_eq!((text(&log, 0).as_str(), text(&log, 1).as_str()), ("", "a long first line\n"));
     }
 
     #[test]
-    fn planted_links_are_refused() {
+    fn only_the_end_of_a_long_log_is_kept_and_a_hole_costs_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let secret = dir.path().join("secret");
+        let log = dir.path().join("app.log");
+        let on_disk = || fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().blocks() * 512).sum::<u64>();
+        fs::write(&log, [vec![b'a'; 300_000], vec![b'b'; 100_000]].concat()).unwrap();
+        assert_eq!(trim(&log, 100_000, true).unwrap(), Trimmed::Kept);
+        assert_eq!(text(&log, 1), "b".repeat(100_000));
+        for _ in 0..5 {
+            let mut writer = open(&log, 100_000, None).unwrap();
+            writer.set_len(40 << 30).unwrap();
+            writer.write_all(b"end").unwrap();
+            assert_eq!(trim(&log, 100_000, true).unwrap(), Trimmed::Kept);
+            assert!(text(&log, 1).ends_with("end"));
+        }
+        assert!(on_disk() < 500_000, "{}", on_disk());
+    }
+
+    #[test]
+    fn a_link_is_not_followed_and_gives_way_to_a_new_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let (secret, log) = (dir.path().join("secret"), dir.path().join("app.log"));
         fs::write(&secret, "a long secret text").unwrap();
-        let (soft, hard) = (dir.path().join("soft.log"), dir.path().join("hard.log"));
-        std::os::unix::fs::symlink(&secret, &soft).unwrap();
-        fs::hard_link(&secret, &hard).unwrap();
-        assert!(open(&soft, 1000, None).is_err());
-        assert!(open(&hard, 1000, None).is_err());
-        assert!(!trim(&soft, 10).unwrap());
+        std::os::unix::fs::symlink(&secret, &log).unwrap();
+        assert_eq!(trim(&log, 10, true).unwrap(), Trimmed::Not);
+        open(&log, 1000, None).unwrap().write_all(b"new").unwrap();
+        assert_eq!((text(&log, 0).as_str(), fs::read_to_string(&secret).unwrap().as_str()), ("new", "a long secret text"));
+        for n in 0..5 {
+            fs::remove_file(&log).unwrap();
+            match n {
+                0 => fs::create_dir(&log).unwrap(),
+                _ => nix::unistd::mkfifo(&log, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+            }
+            open(&log, 1000, None).unwrap().write_all(b"new").unwrap();
+        }
         assert_eq!(fs::read_to_string(&secret).unwrap(), "a long secret text");
+    }
+
+    /// In a folder of acc's nobody else can have put it: its owner has made the second name elsewhere.
+    #[test]
+    fn a_log_with_a_second_name_elsewhere_is_used_and_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("app.log");
+        let mut writer = open(&log, 100, None).unwrap();
+        fs::hard_link(&log, dir.path().join("second")).unwrap();
+        writer.write_all(&[b'x'; 200]).unwrap();
+        drop(open(&log, 1000, None).unwrap());
+        assert_eq!(trim(&log, 100, true).unwrap(), Trimmed::Kept);
+        assert_eq!(fs::metadata(&log).unwrap().len(), 0);
     }
 }

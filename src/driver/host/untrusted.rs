@@ -2,7 +2,8 @@
 //!
 //! A name in there may have become anything by the time it is used: a link, a pipe that nobody reads, a second name of another
 //! file. So a file is opened from the descriptor of its folder, without following a link and without waiting for anybody, and
-//! looked at before it is used. What is not a regular file with one name is refused; nothing is removed or changed here.
+//! looked at before it is used. What is not a regular file with one name is refused; nothing is removed or changed here. In a folder
+//! that only acc can write a second name does not matter: nobody else can have put the file there.
 //!
 //! The folder itself is found by its path: what is above it, only acc can change.
 
@@ -29,10 +30,25 @@ pub enum To {
     Make,
 }
 
+/// Something else is in the place of a file, see [`is_in_the_way`].
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct InTheWay(String);
+
+fn in_the_way(what: impl Into<String>) -> io::Error {
+    io::Error::other(InTheWay(what.into()))
+}
+
+/// Does this error of [`open`] or [`open_of`] say that something is there that must not be used? Otherwise it is of the host.
+#[must_use]
+pub fn is_in_the_way(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<InTheWay>())
+}
+
 /// Opens a regular file that has no second name, and says what was found. It does not matter who owns it.
 ///
 /// # Errors
-/// It is not there, or is something else.
+/// It is not there, or something else is (see [`is_in_the_way`]).
 pub fn open(path: &Path, to: To) -> io::Result<(File, Stat)> {
     let (folder, name) = folder_of(path)?;
     let access = match to {
@@ -45,10 +61,10 @@ pub fn open(path: &Path, to: To) -> io::Result<(File, Stat)> {
     let file = rustix::fs::openat(&folder, name, flags, Mode::from_raw_mode(LOG_MODE)).map_err(refused)?;
     let found = rustix::fs::fstat(&file)?;
     if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
-        return Err(io::Error::other("it is not a regular file"));
+        return Err(in_the_way("it is not a regular file"));
     }
-    if found.st_nlink > 1 {
-        return Err(io::Error::other("it has a second name"));
+    if found.st_nlink > 1 && is_written_by_others(&rustix::fs::fstat(&folder)?) {
+        return Err(in_the_way("it has a second name"));
     }
     // An application that is given it expects what others would give it.
     rustix::fs::fcntl_setfl(&file, rustix::fs::fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
@@ -65,7 +81,13 @@ pub fn open_of(path: &Path, to: To, owners: &[u32]) -> io::Result<(File, Stat)> 
     if found.st_uid == own || owners.contains(&found.st_uid) || rustix::fs::fstat(folder_of(path)?.0)?.st_uid == found.st_uid {
         return Ok((file, found));
     }
-    Err(io::Error::other(format!("it belongs to user {}", found.st_uid)))
+    Err(in_the_way(format!("it belongs to user {}", found.st_uid)))
+}
+
+/// Can anybody but acc and root put something into this folder?
+fn is_written_by_others(folder: &Stat) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    ![own, 0].contains(&folder.st_uid) || folder.st_mode & 0o022 != 0
 }
 
 /// The folder of a file, and the file's name in it.
@@ -80,8 +102,8 @@ fn folder_of(path: &Path) -> io::Result<(OwnedFd, &std::ffi::OsStr)> {
 /// What the kernel says of a link is a riddle to whoever reads it.
 fn refused(errno: rustix::io::Errno) -> io::Error {
     match errno {
-        rustix::io::Errno::LOOP => io::Error::other("it is a link"),
-        rustix::io::Errno::NXIO => io::Error::other("it is not a regular file"),
+        rustix::io::Errno::LOOP => in_the_way("it is a link"),
+        rustix::io::Errno::NXIO | rustix::io::Errno::ISDIR => in_the_way("it is not a regular file"),
         other => other.into(),
     }
 }
@@ -108,14 +130,19 @@ mod tests {
         fs::create_dir(at("folder")).unwrap();
         nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
         for name in ["twice", "second", "link", "loop", "nowhere", "folder", "pipe", "socket"] {
             for to in ALL {
-                assert!(open(&at(name), to).is_err(), "{name} {to:?}");
+                let error = open(&at(name), to).unwrap_err();
+                assert!(is_in_the_way(&error) || error.kind() == io::ErrorKind::AlreadyExists, "{name} {to:?}: {error}");
             }
         }
         assert_eq!(fs::read_to_string(at("secret")).unwrap(), "for root only");
         assert!(!at("new").exists());
-        assert!(open(&at("link").join("x"), To::Append).is_err() && open(&at("missing"), To::Read).is_err());
+        assert!(open(&at("link").join("x"), To::Append).is_err() && !is_in_the_way(&open(&at("missing"), To::Read).unwrap_err()));
+        // In a folder of acc's own its second name is somewhere else.
+        fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        open(&at("twice"), To::Read).unwrap();
     }
 
     #[test]

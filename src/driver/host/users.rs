@@ -113,9 +113,10 @@ pub fn give(path: &Path, user: &str) -> io::Result<()> {
     give_tree(path, uid, gid)
 }
 
+/// What is in a folder before the folder itself: its new owner can put nothing in the place of what is still to be given.
 fn give_tree(path: &Path, uid: Uid, gid: Gid) -> io::Result<()> {
-    lchown(path, Some(uid.as_raw()), Some(gid.as_raw()))?;
-    entries(path, |entry| give_tree(entry, uid, gid))
+    entries(path, |entry| give_tree(entry, uid, gid))?;
+    lchown(path, Some(uid.as_raw()), Some(gid.as_raw()))
 }
 
 /// The group may read what the owner may read, and write nothing.

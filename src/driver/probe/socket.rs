@@ -1,13 +1,14 @@
 //! The probe of real sockets: clears the place before a start, and notices within a few milliseconds that somebody answers.
 //!
-//! It removes only what nobody answers on, and never ends a program that is in the way.
+//! It removes only what nobody answers on, and never ends a program that is in the way. The place of a socket is acc's: what is there
+//! and is no socket goes.
 
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,7 +24,7 @@ use crate::domain::instance::{Listen, Process};
 use crate::driver::host::accounts::Accounts;
 use crate::driver::host::fs::remove_file;
 use crate::driver::host::pause::pause;
-use crate::driver::host::{net, peer};
+use crate::driver::host::{net, peer, removal};
 
 /// Even when the folder is watched the socket is looked for this often: a watch may be lost.
 const LOOK_ANYWAY: Duration = Duration::from_millis(100);
@@ -39,15 +40,17 @@ const AT_ONCE: u32 = 20;
 #[derive(Debug, Clone, Default)]
 pub struct SocketProbe {
     accounts: Accounts,
+    /// Where a folder goes that is in the place of a socket.
+    trash: PathBuf,
     watcher: Watcher,
     said: Said,
 }
 
 impl SocketProbe {
-    /// For instances and workers of nginx that run as these.
+    /// For instances and workers of nginx that run as these. `trash`: a folder of acc's on the file system of the sockets.
     #[must_use]
-    pub fn new(accounts: Accounts) -> Self {
-        Self { accounts, watcher: Watcher::default(), said: Said::default() }
+    pub fn new(accounts: Accounts, trash: PathBuf) -> Self {
+        Self { accounts, trash, ..Self::default() }
     }
 
     /// Who must listen there.
@@ -122,7 +125,7 @@ impl Probe for SocketProbe {
                     let made = folder::make(dir, self.accounts);
                     made.map_err(|e| Obstacle::Other(format!("the folder `{}` cannot be made: {e}", dir.display())))?;
                 }
-                remove_stale(path).map_err(Obstacle::Other)?;
+                remove_stale(path, &self.trash).map_err(Obstacle::Other)?;
             }
             Listen::Tcp(address) => check_free(*address).await?,
         }
@@ -146,7 +149,7 @@ impl Probe for SocketProbe {
     fn tidy(&self, question: &Question) {
         if let Listen::Unix(path) = &question.listen {
             // What cannot be removed now is in the way of the next start, which says so.
-            let _ = remove_stale(path);
+            let _ = remove_stale(path, &self.trash);
         }
     }
 
@@ -202,13 +205,16 @@ impl Connected {
     }
 }
 
-/// Removes a socket file that nobody answers on.
-fn remove_stale(path: &Path) -> Result<(), String> {
+/// Removes a socket file that nobody answers on, and what is no socket.
+fn remove_stale(path: &Path, trash: &Path) -> Result<(), String> {
     let shown = path.display();
     match fs::symlink_metadata(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(format!("`{shown}` cannot be looked at: {e}")),
-        Ok(meta) if !meta.file_type().is_socket() => return Err(format!("`{shown}` is in the way: it is not a socket")),
+        Ok(meta) if !meta.file_type().is_socket() => {
+            let removed = if meta.is_dir() { removal::discard(path, trash).map(drop) } else { remove_file(path) };
+            return removed.map_err(|e| format!("`{shown}` is in the way and cannot be removed: {e}"));
+        }
         Ok(_) => {}
     }
     match peer::connect(path) {

@@ -126,9 +126,9 @@ async fn an_application_that_listens_and_never_answers_is_not_ready() {
 }
 
 #[tokio::test]
-async fn clear_removes_what_nobody_answers_on_and_nothing_else() {
+async fn clear_removes_what_nobody_answers_on() {
     let dir = dir();
-    let probe = SocketProbe::default();
+    let probe = SocketProbe::new(Accounts::default(), dir.path().join("trash"));
     let path = dir.path().join("sock/a/app.sock");
     let question = unix(path.clone(), None);
     probe.clear(&question).await.unwrap();
@@ -144,9 +144,22 @@ async fn clear_removes_what_nobody_answers_on_and_nothing_else() {
     assert!(!path.exists());
     probe.clear(&question).await.unwrap();
 
-    std::fs::write(&path, "precious").unwrap();
-    assert!(probe.clear(&question).await.unwrap_err().to_string().contains("not a socket"));
-    assert!(path.exists());
+    // What is no socket has no business there; what a link leads to is left alone.
+    let precious = dir.path().join("precious");
+    std::fs::write(&precious, "precious").unwrap();
+    let plant: [&dyn Fn(); 4] = [
+        &|| std::fs::write(&path, "").unwrap(),
+        &|| std::os::unix::fs::symlink(&precious, &path).unwrap(),
+        &|| nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+        &|| std::fs::create_dir_all(path.join("a/b")).unwrap(),
+    ];
+    for plant in plant {
+        plant();
+        probe.clear(&question).await.unwrap();
+        assert!(std::fs::symlink_metadata(&path).is_err());
+    }
+    assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
+    std::fs::write(&path, "").unwrap();
     let blocked = unix(path.join("b/app.sock"), None);
     assert!(probe.clear(&blocked).await.unwrap_err().to_string().contains("cannot be made"));
 }
@@ -177,7 +190,8 @@ async fn clear_gives_the_folder_to_the_instances_user() {
     };
     let dir = dir();
     let path = dir.path().join("sock/a/app.sock");
-    SocketProbe::new(Accounts { instances: Some(owner), edge: None }).clear(&unix(path.clone(), None)).await.unwrap();
+    let accounts = Accounts { instances: Some(owner), edge: None };
+    SocketProbe::new(accounts, dir.path().join("trash")).clear(&unix(path.clone(), None)).await.unwrap();
     let meta = std::fs::metadata(path.parent().unwrap()).unwrap();
     use std::os::unix::fs::MetadataExt;
     assert_eq!((meta.uid(), meta.gid()), (owner.uid, owner.gid));

@@ -131,8 +131,7 @@ pub trait Supervisor: Send + Sync {
     /// Removes every trace of the name (program section, pid file). The process has ended before.
     async fn forget(&self, name: &InstanceName) -> Result<(), SupervisorError>;
 
-    /// Housekeeping, now and then: rotates logs that have outgrown their bound, drops program sections of instances that
-    /// have slept for long; those of `live` stay.
+    /// Housekeeping, now and then: drops program sections of instances that have slept for long; those of `live` stay.
     async fn tidy(&self, live: &[InstanceName]) -> Result<(), SupervisorError>;
 
     /// Brings up the supervisor itself (supervisord: its daemon with `services` in its config; builtin: nothing to do).

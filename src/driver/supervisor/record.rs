@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 
 use crate::domain::instance::Process;
 use crate::domain::name::InstanceName;
-use crate::driver::host::{process, rotate};
+use crate::driver::host::process;
 
 use super::SupervisorError;
 
@@ -144,22 +144,6 @@ pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Superv
 pub(super) fn this_boot() -> &'static str {
     static BOOT: OnceLock<String> = OnceLock::new();
     BOOT.get_or_init(process::boot_id)
-}
-
-/// Cuts the logs of all that runs by these pid files, where they have outgrown `max`.
-pub(super) async fn trim_logs(pid_dir: &Path, max: u64) -> Result<(), SupervisorError> {
-    for path in files(pid_dir)? {
-        let Some(log) = read(&path)?.and_then(|r| r.log) else { continue };
-        let trimmed = tokio::task::spawn_blocking({
-            let log = log.clone();
-            move || rotate::trim(&log, max)
-        });
-        // One log that cannot be rotated must not keep the others from it.
-        if let Err(error) = trimmed.await.unwrap_or_else(|e| Err(io::Error::other(e))) {
-            tracing::warn!(log = %log.display(), %error, "could not rotate a log");
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

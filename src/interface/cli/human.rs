@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::escape;
 use crate::domain::time::WallTime;
 
 const MINUTE: i64 = 60;
@@ -54,13 +55,10 @@ pub fn duration(d: Duration) -> String {
     }
 }
 
-/// Text from outside on one line and without control characters: an application's last words must not drive a terminal.
+/// Text from outside on one line, see `escape`.
 #[must_use]
 pub fn clean(text: &str) -> String {
-    if !text.chars().any(char::is_control) {
-        return text.to_owned();
-    }
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    escape::line(text).into_owned()
 }
 
 #[cfg(test)]
@@ -104,11 +102,5 @@ mod tests {
         ] {
             assert_eq!(duration(Duration::from_millis(ms)), text, "{ms}");
         }
-    }
-
-    #[test]
-    fn a_terminal_is_not_driven_by_foreign_text() {
-        assert_eq!(clean("a\u{1b}[2Jb\nc"), "a\u{fffd}[2Jb\u{fffd}c");
-        assert_eq!(clean("plain é"), "plain é");
     }
 }

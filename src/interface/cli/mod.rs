@@ -9,6 +9,7 @@ pub mod args;
 mod commands;
 pub mod doctor;
 mod engine;
+mod escape;
 pub mod exit;
 pub mod human;
 pub mod in_force;

@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
+use super::escape;
 use super::exit::Exit;
 use crate::domain::time::WallTime;
 use crate::driver::host::clock::{Clock, SystemClock};
@@ -22,6 +23,8 @@ pub struct Style {
     pub verbose: u8,
     /// Colours in data: standard output is a terminal and nobody said no.
     pub colour: bool,
+    /// Standard output is a terminal: what an application printed is shown escaped.
+    pub out_to_terminal: bool,
     /// Standard error is a terminal: progress may be shown.
     pub talk_to_terminal: bool,
 }
@@ -30,8 +33,9 @@ impl Style {
     /// What the streams of this process are; `no_color`: the variable is set and not empty (<https://no-color.org>).
     #[must_use]
     pub fn of_process(json: bool, quiet: bool, verbose: u8, no_color: bool) -> Self {
-        let colour = io::stdout().is_terminal() && !no_color;
-        Self { json, quiet, verbose, colour, talk_to_terminal: io::stderr().is_terminal() }
+        let out_to_terminal = io::stdout().is_terminal();
+        let colour = out_to_terminal && !no_color;
+        Self { json, quiet, verbose, colour, out_to_terminal, talk_to_terminal: io::stderr().is_terminal() }
     }
 }
 
@@ -74,7 +78,7 @@ impl Ui {
         Self { out, err, style, now, real: false }
     }
 
-    /// Prints data as it is.
+    /// Prints text of acc's own, in which whatever is from elsewhere was escaped.
     ///
     /// # Errors
     /// When the stream cannot be written; a broken pipe means that the reader has seen enough.
@@ -110,7 +114,7 @@ impl Ui {
     /// As [`Self::data`].
     pub fn json<T: Serialize + ?Sized>(&mut self, value: &T) -> io::Result<()> {
         let text = serde_json::to_string_pretty(value)?;
-        self.data(&(text + "\n"))
+        self.data(&(escape::json(&text).into_owned() + "\n"))
     }
 
     /// Prints a value as JSON on one line: for commands that print one per instance.
@@ -119,7 +123,7 @@ impl Ui {
     /// As [`Self::data`].
     pub fn json_line<T: Serialize + ?Sized>(&mut self, value: &T) -> io::Result<()> {
         let text = serde_json::to_string(value)?;
-        self.data(&(text + "\n"))
+        self.data(&(escape::json(&text).into_owned() + "\n"))
     }
 
     /// Says what was done: a line on standard error, nothing with `-q` or `--json`.
@@ -132,7 +136,7 @@ impl Ui {
     /// Says what is wrong although the command goes on; also with `-q`.
     pub fn warn(&mut self, line: &str) {
         match self.style.json {
-            true => self.talk(&serde_json::json!({ "warning": line }).to_string()),
+            true => self.talk(&escape::json(&serde_json::json!({ "warning": line }).to_string())),
             false => self.talk(&format!("warning: {line}")),
         }
     }
@@ -140,7 +144,7 @@ impl Ui {
     /// Reports an error: two lines, or one line of JSON. Standard output stays clean either way.
     pub fn error(&mut self, error: &ServiceError) {
         if self.style.json {
-            self.talk(&serde_json::json!({ "error": error }).to_string());
+            self.talk(&escape::json(&serde_json::json!({ "error": error }).to_string()));
             return;
         }
         self.talk(&format!("error: {}", error.message));
@@ -170,9 +174,10 @@ impl Ui {
         }
     }
 
-    /// There is nowhere left to report that standard error cannot be written.
+    /// Talk may quote what an application said, so it is escaped wherever it goes. There is nowhere left to report that standard
+    /// error cannot be written.
     fn talk(&mut self, line: &str) {
-        let _ = writeln!(self.err, "{line}");
+        let _ = writeln!(self.err, "{}", escape::lines(line));
         let _ = self.err.flush();
     }
 }

@@ -240,8 +240,7 @@ impl Supervisor for Builtin {
     }
 
     async fn tidy(&self, _live: &[InstanceName]) -> Result<(), SupervisorError> {
-        // By the pid files and not by `live`: services have logs too.
-        record::trim_logs(&self.pid_dir, self.log_max).await
+        Ok(())
     }
 
     async fn boot(&self, _services: &[Service]) -> Result<Ensured, SupervisorError> {

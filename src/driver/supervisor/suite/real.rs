@@ -434,16 +434,13 @@ async fn builtin_names_a_socket_that_cannot_be_made() {
 }
 
 #[tokio::test]
-async fn builtin_rotates_logs_in_use_and_adopts_what_only_the_child_wrote() {
+async fn builtin_adopts_what_only_the_child_wrote() {
     let world = World::builtin();
-    let script = "dd if=/dev/zero bs=1024 count=1100 2>/dev/null | tr '\\0' x; : > full; read x < go-a; echo after";
+    let script = ": > full; read x < go-a; echo after";
     world.make_fifo("a");
     let a = program("a", world.dir(), &["/bin/sh", "-c", script]);
     let process = world.supervisor().start(&a).await.unwrap();
     world.wait_for_file("full").await;
-    world.supervisor().tidy(&[]).await.unwrap();
-    assert_eq!(fs::metadata(&a.log).unwrap().len(), 0);
-    assert_eq!(fs::metadata(world.dir().join("log/app.log.1")).unwrap().len(), 1100 * 1024);
     // As if acc had died between the fork and the completion of the pid file.
     fs::write(world.pid_dir().join("a.pid"), process.pid.to_string()).unwrap();
     let next = world.again();

@@ -399,7 +399,7 @@ impl Supervisor for Supervisord {
             let _held = self.locks.lock(name).await;
             self.drop_section(name).await?;
         }
-        record::trim_logs(&self.settings.pid_dir, self.settings.log_max).await
+        Ok(())
     }
 
     async fn boot(&self, services: &[Service]) -> Result<Ensured, SupervisorError> {

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::super::Call;
 use super::super::args::LogsArgs;
+use super::super::escape::Pieces;
 use super::super::exit::Exit;
 use super::super::output::End;
 use super::super::tail::Tail;
@@ -27,17 +28,22 @@ pub(in super::super) async fn run(call: &mut Call<'_>, args: &LogsArgs) -> End {
     if !tail.is_there() {
         call.ui.say(if args.access { "no requests yet" } else { "no output yet" });
     }
-    let mut lines = Lines::default();
+    let (mut lines, mut shown) = (Lines::default(), Pieces::default());
     let mut looks = tokio::time::interval(LOOK_EVERY);
     loop {
         let piece = tail.read().map_err(unreadable)?;
         if !piece.is_empty() && call.ui.style.json {
             lines.add(&piece).iter().try_for_each(|line| call.ui.json_line(line))?;
         } else if !piece.is_empty() {
-            call.ui.bytes(&piece)?;
+            match call.ui.style.out_to_terminal {
+                true => call.ui.data(&shown.add(&piece))?,
+                // Through a pipe come the bytes themselves.
+                false => call.ui.bytes(&piece)?,
+            }
         } else if !args.follow || !call.ui.is_read() {
             // A last line without its end is a line too.
             lines.rest().iter().try_for_each(|line| call.ui.json_line(line))?;
+            call.ui.data(&shown.rest())?;
             return Ok(Exit::Done);
         } else {
             looks.tick().await;

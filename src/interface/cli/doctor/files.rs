@@ -7,6 +7,7 @@ use rustix::fs::{Access, access, statfs, statvfs};
 
 use super::{Finding, bad, ok, warn};
 use crate::config::{Config, trust};
+use crate::driver::host::rotate::{LOG_MAX, ROOM};
 use crate::service::view::{Filter, Reader, WAL_TOO_LARGE};
 
 /// `f_type` of a tmpfs, see statfs(2).
@@ -76,7 +77,9 @@ fn room(home: &Path) -> Vec<Finding> {
 }
 
 fn space(free: u64, all: u64) -> Finding {
-    let text = format!("{} MiB free of {} for home", free / MIB, all / MIB);
+    // Below that a log that has grown too long is cut, and its end is not kept.
+    let cut = if free < ROOM * LOG_MAX { ": logs are cut without a copy" } else { "" };
+    let text = format!("{} MiB free of {} for home{cut}", free / MIB, all / MIB);
     let hint = "`acc purge` destroyed instances, or give it more room";
     match free {
         _ if free < 64 * MIB => bad(text, hint),
@@ -161,6 +164,7 @@ mod tests {
     #[test]
     fn room_is_judged() {
         assert_eq!(space(10 * MIB, 9999 * MIB).level, Level::Bad);
+        assert!(space(10 * MIB, 9999 * MIB).what.contains("logs are cut") && !space(100 * MIB, 9999 * MIB).what.contains("cut"));
         assert_eq!(space(100 * MIB, 9999 * MIB).level, Level::Warn);
         assert_eq!(space(5000 * MIB, 9999 * MIB).level, Level::Ok);
         assert_eq!(inodes(0, 0).level, Level::Ok);

@@ -1,0 +1,364 @@
+//! Trees are removed that somebody else has made and may still be writing in: as deep and as wide as they like.
+//!
+//! What is to be removed is first moved into a folder of acc's own, where no path leads to it any more. There it is taken apart
+//! without recursion: a folder is closed to everybody else, its files go, and the folders in it are moved up beside it. So two
+//! descriptors are enough for any depth, no path grows, and a program that goes on making files comes to its end when its folder
+//! is closed. Each call works for a limited time; what is left is for the next one. Links are never followed.
+
+use std::ffi::CStr;
+use std::fs::DirBuilder;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, Uid};
+use rustix::io::Errno;
+
+use super::clock::{Clock, SystemClock};
+use super::users::is_root;
+use crate::domain::time::Timestamp;
+
+/// So many entries are removed between two looks at the clock.
+const LOOK_AFTER: u32 = 64;
+
+/// Two that take the same tree apart would be in each other's way.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Removes what is at `path`, file or tree: moves it into the folder `trash` and empties that for at most so long. What is left
+/// there then is for [`empty`]; nothing at `path` is success. Where it cannot be moved (the trash is on another file system, or has no
+/// room) it is taken apart where it is.
+///
+/// # Errors
+/// Something could not be removed, or not within that time where it is.
+pub fn remove(path: &Path, trash: &Path, within: Duration) -> io::Result<()> {
+    match discard(path, trash) {
+        Ok(true) => empty(trash, within).map(drop),
+        Ok(false) => Ok(()),
+        Err(_) => match empty(path, within) {
+            Ok(true) => rustix::fs::unlinkat(CWD, path, AtFlags::REMOVEDIR).or_else(missing_is_fine).map_err(Into::into),
+            Ok(false) => Err(io::Error::new(io::ErrorKind::TimedOut, "it could not be removed within the time for it")),
+            Err(e) => Err(e),
+        },
+    }
+}
+
+/// Moves what is at `path` into the folder `trash`, which is made for acc alone when it is not there; `false`: there is nothing.
+pub fn discard(path: &Path, trash: &Path) -> io::Result<bool> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    };
+    match DirBuilder::new().mode(0o700).create(trash) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        _ => {}
+    }
+    let trash = open_folder(CWD, trash)?;
+    let from = match rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(from) => from,
+        Err(Errno::NOENT) => return Ok(false),
+        Err(e) => return Err(e.into()),
+    };
+    let mut number = 0_u32;
+    loop {
+        let mut to = name.to_os_string();
+        to.push(format!(".{number}"));
+        match rustix::fs::renameat(&from, name, &trash, &to) {
+            Ok(()) => return Ok(true),
+            Err(Errno::NOENT) => return Ok(false),
+            Err(e) if is_taken(e) && number < u32::MAX => number += 1,
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// Removes everything in a folder of acc's own, for at most so long; `true`: nothing is left.
+///
+/// # Errors
+/// Something in it cannot be removed; everything else was.
+pub fn empty(folder: &Path, within: Duration) -> io::Result<bool> {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let root = match open_folder(CWD, folder) {
+        Ok(root) => root,
+        Err(Errno::NOENT) => return Ok(true),
+        Err(e) => return Err(e.into()),
+    };
+    let mut work = Work { root, number: 0, until: SystemClock.now().after(within), count: 0, failed: None, removed: false };
+    loop {
+        (work.removed, work.failed) = (false, None);
+        let found = work.sweep()?;
+        match found {
+            Found::Nothing => return Ok(true),
+            Found::TooMuch => return Ok(false),
+            Found::Left if work.removed => {}
+            Found::Left => return work.failed.map_or(Ok(false), |e| Err(e.into())),
+        }
+    }
+}
+
+/// What a look at all entries came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    /// Some were there; whether they were removed the next look shows.
+    Left,
+    /// The time is over.
+    TooMuch,
+}
+
+struct Work {
+    root: OwnedFd,
+    /// Of the last folder that was moved up.
+    number: u64,
+    until: Timestamp,
+    count: u32,
+    /// The first thing that could not be removed.
+    failed: Option<Errno>,
+    removed: bool,
+}
+
+impl Work {
+    fn is_late(&mut self) -> bool {
+        self.count = self.count.wrapping_add(1);
+        self.count.is_multiple_of(LOOK_AFTER) && SystemClock.now() >= self.until
+    }
+
+    fn sweep(&mut self) -> io::Result<Found> {
+        let mut found = Found::Nothing;
+        for entry in Dir::read_from(&self.root)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if is_dots(name) {
+                continue;
+            }
+            found = Found::Left;
+            let done = match unlink(&self.root, name) {
+                Err(Errno::ISDIR) => match self.take_apart(name) {
+                    Ok(true) => rustix::fs::unlinkat(&self.root, name, AtFlags::REMOVEDIR).or_else(missing_is_fine),
+                    Ok(false) => return Ok(Found::TooMuch),
+                    Err(e) => Err(e),
+                },
+                other => other,
+            };
+            self.note(done);
+            if self.is_late() {
+                return Ok(Found::TooMuch);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes the files of a folder and moves the folders in it up; `false`: the time is over.
+    fn take_apart(&mut self, name: &CStr) -> Result<bool, Errno> {
+        let folder = open_closed(&self.root, name)?;
+        for entry in Dir::read_from(&folder)? {
+            let entry = entry?;
+            let child = entry.file_name();
+            if is_dots(child) {
+                continue;
+            }
+            let done = match unlink(&folder, child) {
+                Err(Errno::ISDIR) => self.move_up(&folder, child),
+                other => other,
+            };
+            self.note(done);
+            if self.is_late() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn move_up(&mut self, folder: &OwnedFd, child: &CStr) -> Result<(), Errno> {
+        // Nothing in it: the usual case at the end of a tree.
+        if rustix::fs::unlinkat(folder, child, AtFlags::REMOVEDIR).is_ok() {
+            return Ok(());
+        }
+        loop {
+            self.number += 1;
+            let to = format!(".{}", self.number);
+            match rustix::fs::renameat(folder, child, &self.root, to.as_str()) {
+                Err(e) if is_taken(e) => {}
+                // To turn its `..` elsewhere one must be able to write in it.
+                Err(Errno::ACCESS) if !is_root() && open_up(folder, child) => {}
+                other => return other.or_else(missing_is_fine),
+            }
+        }
+    }
+
+    fn note(&mut self, done: Result<(), Errno>) {
+        match done {
+            Ok(()) => self.removed = true,
+            // Somebody has written in it meanwhile: the next look finds that.
+            Err(Errno::NOTEMPTY) => {}
+            Err(e) => self.failed = self.failed.or(Some(e)),
+        }
+    }
+}
+
+fn is_dots(name: &CStr) -> bool {
+    [&b"."[..], b".."].contains(&name.to_bytes())
+}
+
+/// Is something in the place that a folder was to be moved to?
+fn is_taken(e: Errno) -> bool {
+    [Errno::EXIST, Errno::NOTEMPTY, Errno::NOTDIR, Errno::ISDIR].contains(&e)
+}
+
+fn missing_is_fine(e: Errno) -> Result<(), Errno> {
+    if e == Errno::NOENT { Ok(()) } else { Err(e) }
+}
+
+/// Removes what is not a folder.
+fn unlink(folder: &OwnedFd, name: &CStr) -> Result<(), Errno> {
+    rustix::fs::unlinkat(folder, name, AtFlags::empty()).or_else(missing_is_fine)
+}
+
+fn open_folder(at: impl std::os::fd::AsFd, name: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat(at, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Opens a folder, in which from then on nobody but acc makes anything.
+fn open_closed(at: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
+    let folder = match open_folder(at, name) {
+        Err(Errno::ACCESS) if !is_root() && open_up(at, name) => open_folder(at, name)?,
+        other => other?,
+    };
+    if is_root() {
+        rustix::fs::fchown(&folder, Some(Uid::ROOT), None)?;
+    }
+    rustix::fs::fchmod(&folder, Mode::RWXU)?;
+    Ok(folder)
+}
+
+/// Gives its owner, who is not root, all rights in a folder.
+fn open_up(at: &OwnedFd, name: &CStr) -> bool {
+    rustix::fs::chmodat(at, name, Mode::RWXU, AtFlags::empty()).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    struct Bed {
+        dir: tempfile::TempDir,
+    }
+
+    impl Bed {
+        fn new() -> Self {
+            let bed = Self { dir: tempfile::tempdir().unwrap() };
+            fs::create_dir(bed.tree()).unwrap();
+            bed
+        }
+
+        fn tree(&self) -> std::path::PathBuf {
+            self.dir.path().join("tree")
+        }
+
+        fn trash(&self) -> std::path::PathBuf {
+            self.dir.path().join("trash")
+        }
+
+        fn is_gone(&self) -> bool {
+            !self.tree().exists() && fs::read_dir(self.trash()).unwrap().next().is_none()
+        }
+    }
+
+    /// Folders in folders, deeper than any path can be.
+    fn dig(into: &Path, levels: usize) {
+        let mut at = open_folder(CWD, into).unwrap();
+        for _ in 0..levels {
+            rustix::fs::mkdirat(&at, "d", Mode::RWXU).unwrap();
+            at = open_folder(&at, "d").unwrap();
+        }
+        rustix::fs::openat(&at, "file", OFlags::CREATE | OFlags::WRONLY, Mode::RWXU).unwrap();
+    }
+
+    #[test]
+    fn a_tree_of_any_depth_goes_on_a_small_stack() {
+        let bed = Bed::new();
+        dig(&bed.tree(), 20_000);
+        let (tree, trash) = (bed.tree(), bed.trash());
+        let small = std::thread::Builder::new().stack_size(128 * 1024);
+        small.spawn(move || remove(&tree, &trash, LONG)).unwrap().join().unwrap().unwrap();
+        assert!(bed.is_gone());
+    }
+
+    #[test]
+    fn everything_goes_and_nothing_that_a_link_leads_to() {
+        let bed = Bed::new();
+        let kept = bed.dir.path().join("kept");
+        fs::create_dir(&kept).unwrap();
+        fs::write(kept.join("file"), "").unwrap();
+        for n in 0..30 {
+            let below = bed.tree().join(format!("a{n}/b/c"));
+            fs::create_dir_all(&below).unwrap();
+            fs::write(below.join("file"), "").unwrap();
+            symlink(&kept, below.join("link")).unwrap();
+        }
+        symlink(&kept, bed.tree().join("link")).unwrap();
+        nix::unistd::mkfifo(&bed.tree().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        fs::set_permissions(bed.tree().join("a1"), std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
+        remove(&bed.tree(), &bed.trash(), LONG).unwrap();
+        assert!(bed.is_gone() && kept.join("file").exists());
+        // Once more, of a file, and of a link to a folder.
+        remove(&bed.tree(), &bed.trash(), LONG).unwrap();
+        fs::write(bed.tree(), "").unwrap();
+        remove(&bed.tree(), &bed.trash(), LONG).unwrap();
+        symlink(&kept, bed.tree()).unwrap();
+        remove(&bed.tree(), &bed.trash(), LONG).unwrap();
+        assert!(bed.is_gone() && kept.join("file").exists());
+    }
+
+    #[test]
+    fn what_is_not_done_in_time_is_out_of_the_way_and_done_later() {
+        let bed = Bed::new();
+        dig(&bed.tree(), 500);
+        remove(&bed.tree(), &bed.trash(), Duration::ZERO).unwrap();
+        assert!(!bed.tree().exists() && !bed.is_gone());
+        // Another one of the same name comes and goes meanwhile.
+        fs::create_dir(bed.tree()).unwrap();
+        assert!(discard(&bed.tree(), &bed.trash()).unwrap());
+        assert!(empty(&bed.trash(), LONG).unwrap() && bed.is_gone());
+        assert!(empty(&bed.dir.path().join("missing"), LONG).unwrap());
+    }
+
+    #[test]
+    fn without_a_trash_it_is_taken_apart_where_it_is() {
+        let bed = Bed::new();
+        dig(&bed.tree(), 50);
+        remove(&bed.tree(), &bed.dir.path().join("no/such/trash"), LONG).unwrap();
+        assert!(!bed.tree().exists());
+    }
+
+    /// A program of the tenant's goes on making folders by the descriptor that it has.
+    #[test]
+    fn who_goes_on_writing_does_not_keep_it_from_its_end() {
+        let bed = Bed::new();
+        let over = AtomicBool::new(false);
+        let inside = open_folder(CWD, bed.tree()).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in 0_u64.. {
+                    if over.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let _ = rustix::fs::mkdirat(&inside, format!("x{n}"), Mode::RWXU);
+                }
+            });
+            let within = Duration::from_millis(500);
+            let began = SystemClock.now();
+            remove(&bed.tree(), &bed.trash(), within).unwrap();
+            assert!(SystemClock.now().since(began) < LONG / 4);
+            assert!(!bed.tree().exists());
+            over.store(true, Ordering::Relaxed);
+        });
+        assert!(empty(&bed.trash(), LONG).unwrap() && bed.is_gone());
+    }
+}
