@@ -69,15 +69,18 @@ enum End {
     Retire,
 }
 
+/// A descriptor could not be had.
+fn no_descriptor(what: &str, error: &std::io::Error) -> ServiceError {
+    ServiceError::because(what, error, "is the limit of open files reached?")
+}
+
 /// Runs until SIGTERM or SIGINT, or until the keeper says that another worker takes over and all that is carried has ended.
 /// `reload` reads the settings again at SIGHUP.
 pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload) -> Result<(), ServiceError> {
     let Handed { sockets, tether: line, lock, renewed } = handed;
-    let spare = Spare::new(&sockets, lock)
-        .map_err(|e| ServiceError::because("could not use the sockets of the keeper", &e, "is the limit of open files reached?"))?;
+    let spare = Spare::new(&sockets, lock).map_err(|e| no_descriptor("could not use the sockets of the keeper", &e))?;
     let line: Line = Arc::new(Mutex::new(Arc::new(line)));
-    let mut signals =
-        Followed::new().map_err(|e| ServiceError::because("could not follow signals", &e, "is the limit of open files reached?"))?;
+    let mut signals = Followed::new().map_err(|e| no_descriptor("could not follow signals", &e))?;
     let drivers = Drivers::new(&config)?;
     let pages = Pages::new(drivers.templates.clone()).map_err(|e| wrong_templates(&e))?;
     let (control, listeners) = accepting(sockets, &config)?;
@@ -111,12 +114,11 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
     note_in_force(&config);
     tether(&line).say(Word::Ready);
     let end = until_the_end(&world, &reloader, &mut signals, (&line, spare)).await;
-    match end {
-        End::Shutdown => {
-            info!("ending: no new work, what is held is finished");
-            ends.shutdown.cancel();
-        }
-        End::Retire => verbs.until_quiet().await,
+    if matches!(end, End::Retire) {
+        verbs.until_quiet().await;
+    } else {
+        info!("ending: no new work, what is held is finished");
+        ends.shutdown.cancel();
     }
     decided.cancel();
     let _ = tokio::join!(control, looking, bounding);

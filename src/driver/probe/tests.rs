@@ -297,7 +297,7 @@ async fn one_look_finds_who_listens_by_then_and_waits_for_nobody() {
 async fn a_socket_that_was_left_behind_is_removed_and_one_that_answers_is_not() {
     let dir = dir();
     let path = dir.path().join("s");
-    let probe = SocketProbe::default();
+    let probe = SocketProbe::new(Accounts::default(), dir.path().join("trash"));
     let listener = UnixListener::bind(&path).unwrap();
     probe.tidy(&unix(path.clone(), None));
     assert!(path.exists());
@@ -306,5 +306,5 @@ async fn a_socket_that_was_left_behind_is_removed_and_one_that_answers_is_not() 
     assert!(!path.exists());
     std::fs::write(&path, "a file").unwrap();
     probe.tidy(&unix(path.clone(), None));
-    assert!(path.exists(), "what is no socket is not acc's to remove");
+    assert!(!path.exists(), "the place of the socket is acc's, whatever lies there");
 }

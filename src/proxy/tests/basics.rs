@@ -34,7 +34,7 @@ async fn one_connection_carries_many_requests_on_both_sides() {
 #[tokio::test]
 async fn every_kind_of_answer_gives_its_connection_back() {
     let stage = Stage::new().await;
-    for path in ["/", "/empty", "/stream", "/echo", "/big"] {
+    for path in ["/", "/empty", "/stream", "/echo", "/large"] {
         assert!(status(&stage.get(path).await) < 300, "{path}");
         until("the pass is back", || stage.door.in_flight() == 0).await;
     }

@@ -253,6 +253,8 @@ async fn answer(req: Request<Incoming>, seen: Arc<Seen>) -> Result<Response<Body
             Response::new(full(""))
         }
         "/stream" => Response::new(stream(20, 1, Duration::from_millis(20), seen)),
+        // More than the buffers on the way, and read in less than a parked connection lives.
+        "/large" => Response::new(stream(32, 64 * 1024, Duration::ZERO, seen)),
         "/big" => Response::new(stream(1024, 64 * 1024, Duration::ZERO, seen)),
         "/empty" => Response::builder().status(StatusCode::NO_CONTENT).body(full("")).unwrap(),
         "/switch" => Response::builder().status(101).header("upgrade", "x").header("connection", "upgrade").body(full("")).unwrap(),

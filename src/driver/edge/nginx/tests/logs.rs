@@ -18,7 +18,7 @@ async fn requests_to_sleepers_and_unknown_hosts_leave_no_error_lines() {
     }
     assert_eq!(bed.error_log(), "");
     bed.until("900 lines", || bed.log(&bed.config.access_log("shop")).len() == 900).await;
-    assert_eq!(std::fs::read_dir(bed.config.home.join("instances")).unwrap().count(), 1, "a log for an unknown host");
+    assert_eq!(std::fs::read_dir(bed.config.home.join("log/access")).unwrap().count(), 1, "a log for an unknown host");
 }
 
 #[tokio::test]
