@@ -165,8 +165,8 @@ pub fn what_dead_writers_left_goes_at_a_boot(combination: Combination) {
     bed.create("zebra", "tester");
     bed.get("zebra", "/").status(200);
     bed.acc(&["halt"]).ok();
-    // Of these only what is the instances', the operator's or nginx's own is left out.
-    let others = ["instances", "models", "log", "sock", "tmp"];
+    // Of these only what is the instances', the operator's or nginx's own is left out, and what a pass empties.
+    let others = ["instances", "models", "log", "sock", "tmp", "trash"];
     let mut folders = vec![bed.home(), bed.run()];
     let mut at = 0;
     while let Some(dir) = folders.get(at) {

@@ -303,6 +303,9 @@ pub struct LogsArgs {
     /// The requests to it instead of what it printed.
     #[arg(long)]
     pub access: bool,
+    /// Print the bytes as they were written; otherwise control characters are shown as `\x1b`.
+    #[arg(long)]
+    pub raw: bool,
 }
 
 /// Options of `events`.

@@ -23,8 +23,6 @@ pub struct Style {
     pub verbose: u8,
     /// Colours in data: standard output is a terminal and nobody said no.
     pub colour: bool,
-    /// Standard output is a terminal: what an application printed is shown escaped.
-    pub out_to_terminal: bool,
     /// Standard error is a terminal: progress may be shown.
     pub talk_to_terminal: bool,
 }
@@ -33,9 +31,8 @@ impl Style {
     /// What the streams of this process are; `no_color`: the variable is set and not empty (<https://no-color.org>).
     #[must_use]
     pub fn of_process(json: bool, quiet: bool, verbose: u8, no_color: bool) -> Self {
-        let out_to_terminal = io::stdout().is_terminal();
-        let colour = out_to_terminal && !no_color;
-        Self { json, quiet, verbose, colour, out_to_terminal, talk_to_terminal: io::stderr().is_terminal() }
+        let colour = io::stdout().is_terminal() && !no_color;
+        Self { json, quiet, verbose, colour, talk_to_terminal: io::stderr().is_terminal() }
     }
 }
 

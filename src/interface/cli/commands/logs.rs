@@ -35,11 +35,8 @@ pub(in super::super) async fn run(call: &mut Call<'_>, args: &LogsArgs) -> End {
         if !piece.is_empty() && call.ui.style.json {
             lines.add(&piece).iter().try_for_each(|line| call.ui.json_line(line))?;
         } else if !piece.is_empty() {
-            match call.ui.style.out_to_terminal {
-                true => call.ui.data(&shown.add(&piece))?,
-                // Through a pipe come the bytes themselves.
-                false => call.ui.bytes(&piece)?,
-            }
+            // Shown also through a pipe: its other end may be a terminal (less, tee, a session that is recorded).
+            if args.raw { call.ui.bytes(&piece)? } else { call.ui.data(&shown.add(&piece))? }
         } else if !args.follow || !call.ui.is_read() {
             // A last line without its end is a line too.
             lines.rest().iter().try_for_each(|line| call.ui.json_line(line))?;
