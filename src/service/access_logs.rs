@@ -26,7 +26,7 @@ pub(super) fn make_new(config: &Config, name: &str) -> io::Result<()> {
     }
 }
 
-/// The same as [`make`] for these instances: older installations have no such folders, and the writer may be another user than
+/// The same as `make` for these instances: older installations have no such folders, and the writer may be another user than
 /// before. Without its folder an instance is served all the same, only its requests are not written down.
 pub fn make_all<'a>(config: &Config, names: impl IntoIterator<Item = &'a String>) {
     for name in names {
