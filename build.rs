@@ -1,4 +1,4 @@
-//! Compiles the launcher (`src/driver/supervisor/supervisord/launcher`), which acc carries within itself: a program of its own,
+//! Compiles the launcher (`src/driver/supervisor/launcher`), which acc carries within itself: a program of its own,
 //! small and without any library, since it is on the way of a wake. It decides nothing else about the build.
 
 #![allow(clippy::disallowed_methods, reason = "cargo speaks to it by the environment")]
@@ -7,7 +7,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const SOURCE: &str = "src/driver/supervisor/supervisord/launcher";
+const SOURCE: &str = "src/driver/supervisor/launcher";
 
 fn main() {
     println!("cargo::rerun-if-changed={SOURCE}");

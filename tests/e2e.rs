@@ -10,6 +10,7 @@ mod support;
 mod e2e {
     pub mod access_logs;
     pub mod apps;
+    pub mod begin;
     pub mod body;
     pub mod boot;
     pub mod broken;
@@ -45,6 +46,12 @@ macro_rules! suite {
 }
 
 suite! {
+    begin {
+        an_instance_begins_without_marks_and_rights
+        an_instance_of_another_user_begins_so_too
+        its_limits_are_those_of_the_config
+        a_start_that_is_stopped_fails_and_holds_up_nobody
+    }
     life {
         it_is_created_answers_sleeps_and_wakes
         a_verb_on_what_is_already_so_changes_nothing

@@ -32,6 +32,7 @@ use crate::driver::host;
 use crate::driver::host::accounts::Accounts;
 use crate::driver::host::clock::SystemClock;
 use crate::driver::host::fs;
+use crate::driver::host::limits::OpenFiles;
 use crate::driver::host::rotate::LOG_MAX;
 use crate::driver::probe::SocketProbe;
 use crate::driver::supervisor::builtin::Builtin;
@@ -56,7 +57,16 @@ const LAUNCH: &str = "launch";
 #[must_use]
 pub fn launch(mut args: impl Iterator<Item = OsString>) -> Option<u8> {
     let (_, word, file, after) = (args.next()?, args.next()?, args.next()?, args.next());
-    (word == LAUNCH && after.is_none()).then(|| crate::driver::supervisor::supervisord::launch(file.as_ref()))
+    (word == LAUNCH && after.is_none()).then(|| crate::driver::supervisor::launch(file.as_ref()))
+}
+
+/// Lets signals in that whoever started acc has blocked, as many runtimes do in their threads: else neither acc nor what it starts
+/// could be ended by one. A keeper that has just replaced itself does so by itself, once it obeys them.
+pub fn let_signals_in(mut args: impl Iterator<Item = OsString>) {
+    if !args.any(|arg| arg == "--resume") {
+        // Refused by no kernel.
+        let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
+    }
 }
 
 /// The drivers of one installation.
@@ -79,7 +89,7 @@ impl Drivers {
         let upstreams = Arc::new(Upstreams::to_instances_of(accounts.instances.map(|owner| owner.uid), pooling));
         upstreams.trust(config.wake_socket());
         let mut drivers = Self {
-            supervisor: Arc::new(Builtin::new(config.pid_dir(), LOG_MAX)),
+            supervisor: Arc::new(Builtin::new(config.pid_dir(), LOG_MAX, standin())),
             supervisord: None,
             edge: Arc::new(BuiltinEdge::new(upstreams.clone())),
             nginx: None,
@@ -142,6 +152,11 @@ fn own_binary() -> PathBuf {
     }
 }
 
+/// What stands in for the launcher where that may not be executed.
+fn standin() -> Vec<String> {
+    vec![own_binary().display().to_string(), LAUNCH.into()]
+}
+
 /// acc's own server as a service of a supervisor. Supervisors clear the environment, so what it overrode is passed on.
 fn own_service(config: &Config) -> Service {
     let file = config.file.clone().unwrap_or_else(|| PathBuf::from("/dev/null"));
@@ -200,17 +215,19 @@ fn supervisord(config: &Config, templates: Arc<Templates>) -> SupervisordSetting
         pid_dir: config.pid_dir(),
         log_max: LOG_MAX,
         keep: SECTIONS_KEPT,
-        launcher: vec![own_binary().display().to_string(), LAUNCH.into()],
+        launcher: standin(),
         program: None,
         templates,
     }
 }
 
-/// Notes how acc was booted: what dies is brought back only while it is.
+/// Notes how acc was booted: what dies is brought back only while it is. And with which limit, that instances have it too.
 fn note_boot(config: &Config, booted: Booted) -> Result<(), ServiceError> {
-    let path = config.booted_file();
-    let written = fs::write_atomic(&path, booted.as_str().as_bytes(), 0o644);
-    written.map_err(|e| ServiceError::because(format!("could not write `{}`", path.display()), &e, "check space, owner and mode"))
+    let failed =
+        |path: PathBuf| move |e| ServiceError::because(format!("could not write `{}`", path.display()), &e, "check space, owner and mode");
+    let (limits, path) = (config.open_files_file(), config.booted_file());
+    OpenFiles::own().note(&limits).map_err(failed(limits))?;
+    fs::write_atomic(&path, booted.as_str().as_bytes(), 0o644).map_err(failed(path))
 }
 
 fn open_store(config: &Config) -> Result<Store, ServiceError> {

@@ -303,6 +303,11 @@ impl Config {
     pub fn booted_file(&self) -> PathBuf {
         booted_file(&self.run)
     }
+    /// How many files acc was allowed to have open when it was booted.
+    #[must_use]
+    pub fn open_files_file(&self) -> PathBuf {
+        self.run.join("open-files")
+    }
     /// Was acc booted, and who brings its supervisor back?
     #[must_use]
     pub fn booted(&self) -> Booted {

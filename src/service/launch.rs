@@ -11,6 +11,8 @@ use crate::config::model::{ModelError, find_model};
 use crate::domain::instance::{Instance, Launch, Listen};
 use crate::domain::model::Model;
 use crate::domain::name::{HostName, InstanceId, InstanceName};
+use crate::driver::host::limits::{Limits, OpenFiles, UNLIMITED};
+use crate::driver::host::spawn::may_change_user;
 use crate::driver::probe::Question;
 use crate::driver::supervisor::Program;
 use crate::render::{self, RenderError};
@@ -166,6 +168,20 @@ pub(super) fn program(world: &World, instance: &Instance) -> Program {
             Listen::Unix(_) | Listen::Tcp(_) => None,
         },
         user: config.user.clone(),
+        // With a user of its own, what it makes is for that and its group. The group of a socket is that of the edge, which must
+        // be able to connect.
+        umask: if config.user.is_some() && may_change_user() { 0o007 } else { 0o022 },
+        limits: limits(world, &config),
+    }
+}
+
+/// What each of its processes may use.
+fn limits(world: &World, config: &Config) -> Limits {
+    let limits = &config.limits;
+    Limits {
+        open_files: Some(limits.open_files.map_or_else(|| world.open_files(), OpenFiles::exactly)),
+        file_size: limits.file_size,
+        core: Some(limits.core.unwrap_or(UNLIMITED)),
     }
 }
 

@@ -22,6 +22,7 @@ use crate::domain::time::{Timestamp, WallTime};
 use crate::driver::activity::Activity;
 use crate::driver::edge::Edge;
 use crate::driver::host::clock::Clock;
+use crate::driver::host::limits::OpenFiles;
 use crate::driver::host::{fault, listen};
 use crate::driver::probe::Probe;
 use crate::driver::supervisor::{Service, Supervisor, SupervisorError};
@@ -87,6 +88,8 @@ pub struct World {
     building: Mutex<HashMap<String, Weak<AsyncMutex<()>>>>,
     /// What keeps this server, when its supervisor did not start that.
     keeper: Mutex<Option<Process>>,
+    /// How many files acc was allowed to have open when it was booted.
+    open_files: OnceLock<OpenFiles>,
 }
 
 impl World {
@@ -120,6 +123,7 @@ impl World {
             swept: AtomicI64::new(0),
             building: Mutex::default(),
             keeper: Mutex::default(),
+            open_files: OnceLock::new(),
         })
     }
 
@@ -220,6 +224,11 @@ impl World {
     /// Was it brought back since then?
     pub(super) fn revived_since(&self, then: Timestamp) -> bool {
         self.revived.load(Ordering::SeqCst) > then.0
+    }
+
+    /// How many files acc was allowed to have open when it was booted, whatever this process was raised to since.
+    pub(super) fn open_files(&self) -> OpenFiles {
+        *self.open_files.get_or_init(|| OpenFiles::noted(&self.config().open_files_file()).unwrap_or_else(OpenFiles::own))
     }
 
     pub(super) fn serving(&self) -> bool {

@@ -80,6 +80,24 @@ pub fn point(run: &Path, name: &'static str) -> io::Result<()> {
     }
 }
 
+/// Is a launcher that is started now to be stopped right before it becomes the program, as if its user had sent it SIGSTOP? The
+/// line for it is `stop launch`, and acts once.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub fn stops_launch(_run: &Path) -> bool {
+    false
+}
+
+/// Is a launcher that is started now to be stopped right before it becomes the program, as if its user had sent it SIGSTOP? The
+/// line for it is `stop launch`, and acts once.
+#[cfg(debug_assertions)]
+pub fn stops_launch(run: &Path) -> bool {
+    let file = run.join("fault");
+    let Ok(text) = std::fs::read_to_string(&file) else { return false };
+    let (mine, rest): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| *line == "stop launch");
+    !mine.is_empty() && super::fs::write_atomic(&file, rest.join("\n").as_bytes(), 0o600).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     #[cfg(debug_assertions)]

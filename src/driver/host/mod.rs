@@ -10,6 +10,7 @@ pub mod fs;
 pub mod gather;
 pub mod handover;
 pub mod lanes;
+pub mod limits;
 pub mod listen;
 pub mod lockfile;
 pub mod memory;

@@ -16,6 +16,8 @@ pub struct Stat {
     /// because a kill reached that thread first) is none: the kernel shows its state as `Z` too, but it still runs and
     /// holds its sockets.
     pub zombie: bool,
+    /// A signal has stopped it, or a debugger.
+    pub stopped: bool,
     /// Its parent.
     pub parent: i32,
     /// Process group.
@@ -59,6 +61,7 @@ pub fn parse_stat(text: &[u8]) -> Option<Stat> {
     let field = |number: usize| fields.get(number - 3).copied();
     Some(Stat {
         zombie: matches!(field(3)?, "Z" | "X" | "x") && field(20)?.parse::<u32>().ok()? <= 1,
+        stopped: matches!(field(3)?, "T" | "t"),
         parent: field(4)?.parse().ok()?,
         group: field(5)?.parse().ok()?,
         session: field(6)?.parse().ok()?,

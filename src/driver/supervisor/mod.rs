@@ -5,6 +5,7 @@
 pub mod builtin;
 mod check;
 pub mod fake;
+mod launcher;
 mod locks;
 mod record;
 #[cfg(test)]
@@ -18,6 +19,8 @@ use async_trait::async_trait;
 
 use crate::domain::instance::{Exit, Process};
 use crate::domain::name::InstanceName;
+use crate::driver::host::limits::Limits;
+pub use launcher::launch;
 
 /// Everything a supervisor needs to run an instance once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +45,10 @@ pub struct Program {
     pub socket: Option<PathBuf>,
     /// User to run as (only when acc is root); `None`: as acc.
     pub user: Option<String>,
+    /// Permissions that files it makes do not have.
+    pub umask: u32,
+    /// What each of its processes may use.
+    pub limits: Limits,
 }
 
 /// A program that acc itself needs, next to the instances: nginx, acc's own server.

@@ -23,6 +23,8 @@ pub(super) fn program(name: &str, dir: &Path, argv: &[&str]) -> Program {
         stop_timeout: Duration::from_secs(20),
         socket: None,
         user: None,
+        umask: 0o022,
+        limits: Limits::default(),
     }
 }
 

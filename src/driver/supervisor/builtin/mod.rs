@@ -3,6 +3,8 @@
 //! Processes outlive acc: whoever comes next with the same folder of pid files finds them. It restarts nothing by itself,
 //! and while it looks it changes nothing, so that another acc may look at the same time.
 
+mod launched;
+
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -19,14 +21,17 @@ use crate::driver::host::command::PATH;
 use crate::driver::host::fs::make_dir;
 use crate::driver::host::process;
 use crate::driver::host::rotate;
-use crate::driver::host::spawn::{Detached, UserIds, spawn};
+use crate::driver::host::spawn::UserIds;
 
+use super::launcher::{Instance, Spec};
 use super::locks::Locks;
 use super::{Ensured, Program, Service, Supervisor, SupervisorError, check, record};
 
-/// How long the child of a fork may take to become its program, and the pause between two looks.
+/// How long a launcher that nobody waits for may take to become its program, and the pause between two looks.
 const CLAIM_LIMIT: Duration = Duration::from_secs(5);
 const CLAIM_PAUSE: Duration = Duration::from_millis(2);
+/// When one that has not done so is looked at: has it been stopped?
+const STOPPED_AFTER: Duration = Duration::from_secs(1);
 /// How long a killed service may take to disappear.
 const KILL_WAIT: Duration = Duration::from_secs(5);
 
@@ -35,6 +40,8 @@ const KILL_WAIT: Duration = Duration::from_secs(5);
 pub struct Builtin {
     pid_dir: PathBuf,
     log_max: u64,
+    /// What stands in for the launcher where memory may not be executed: program and first arguments.
+    standin: Vec<String>,
     locks: Locks,
 }
 
@@ -48,55 +55,64 @@ struct Start<'a> {
     dir: &'a Path,
     log: &'a Path,
     user: Option<UserIds>,
-    socket: Option<&'a Path>,
+    /// `None`: a service.
+    instance: Option<&'a Program>,
 }
 
 impl Builtin {
     /// A supervisor with its pid files in `pid_dir` (made when it is first needed); logs are rotated beyond `log_max` bytes.
+    /// `standin`: a command that calls [`super::launch`] with its last argument, where the launcher itself may not be executed.
     #[must_use]
-    pub fn new(pid_dir: PathBuf, log_max: u64) -> Self {
-        Self { pid_dir, log_max, locks: Locks::default() }
+    pub fn new(pid_dir: PathBuf, log_max: u64, standin: Vec<String>) -> Self {
+        Self { pid_dir, log_max, standin, locks: Locks::default() }
     }
 
-    /// Forks and completes the pid file. The child has written its pid into it before its first instruction.
-    fn spawn(&self, start: &Start<'_>) -> Result<Process, SupervisorError> {
+    /// Starts its launcher, completes the pid file, and waits until the launcher has become the program.
+    async fn spawn(&self, start: &Start<'_>) -> Result<Process, SupervisorError> {
         let file_error = |deed, path: &Path| {
             let path = path.to_owned();
             move |source| SupervisorError::File { deed, path, source }
         };
-        let log = rotate::open(start.log, self.log_max, start.user.as_ref()).map_err(file_error("open", start.log))?;
+        // Made and given to the user here; the launcher opens it again.
+        rotate::open(start.log, self.log_max, start.user.as_ref()).map_err(file_error("open", start.log))?;
         let pid_file = claim_pid_file(&start.pid_path).map_err(file_error("write", &start.pid_path))?;
-        let what = Detached {
+        let spec = Spec {
             program: &start.program,
             args: start.args,
             env: start.env,
             dir: start.dir,
-            log: &log,
-            pid_file: &pid_file,
-            user: start.user.as_ref(),
-            socket: start.socket,
+            log: start.log,
+            instance: start.instance.map(|program| Instance::of(program, start.user.as_ref(), self.pid_dir.parent())),
+            pid: None,
         };
-        let process = spawn(&what).map_err(|source| {
+        let not_started = |why: String| {
             let _ = record::remove(&start.pid_path);
-            SupervisorError::NotStarted { name: start.name.to_owned(), why: format!("`{}`: {source}", start.program.display()) }
-        })?;
-        // One write over the pid that the child wrote: a reader sees the short form or the whole.
+            SupervisorError::NotStarted { name: start.name.to_owned(), why }
+        };
+        let started = launched::start(&spec.text(), &pid_file, &self.standin);
+        let (process, report) = started.map_err(|source| not_started(format!("could not start its launcher: {source}")))?;
+        // Over the pid that the launcher writes first: a reader sees the short form or the whole.
         if let Err(source) = pid_file.write_all_at(record::text(process, start.log).as_bytes(), 0) {
             // It was not started, as far as anybody is told.
             let _ = process::signal_group(process, libc::SIGKILL);
             return Err(file_error("write", &start.pid_path)(source));
         }
+        // Whoever gives up waiting leaves a record that is complete, of a process that the launcher makes of itself or ends.
+        launched::became_program(process, report).await.map_err(not_started)?;
         Ok(process)
     }
 
-    /// The process of this pid file, once nobody is at its start any more: an acc that was killed right after the fork leaves a
-    /// child behind that has yet to write its pid.
+    /// The process of this pid file, once nobody is at its start any more: an acc that was killed right after the start of a launcher
+    /// leaves one behind that has yet to write its pid and to become its program. One that was stopped meanwhile is killed.
     async fn living(what: &str, path: &Path) -> Result<Option<Process>, SupervisorError> {
         let mut waited = Duration::ZERO;
         loop {
             let text = unclaimed(path).map_err(|source| SupervisorError::File { deed: "read", path: path.to_owned(), source })?;
             if let Some(text) = text {
                 return record::living_by(&text);
+            }
+            if waited == STOPPED_AFTER {
+                launched::kill_stopped(path);
             }
             if waited >= CLAIM_LIMIT {
                 return Err(unreachable(what, "it is being started, and that does not end"));
@@ -123,7 +139,7 @@ impl Builtin {
     }
 }
 
-/// An empty pid file that is locked. The child of the fork holds the lock too, until it has become its program.
+/// An empty pid file that is locked. Its launcher holds the lock too, until it has become its program.
 fn claim_pid_file(path: &Path) -> io::Result<Flock<File>> {
     let open = || OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path);
     let file = match open() {
@@ -190,10 +206,10 @@ impl Supervisor for Builtin {
             dir: &program.dir,
             log: &program.log,
             user: check::user(program)?,
-            socket: program.socket.as_deref(),
+            instance: Some(program),
         };
         // What is wrong with it is looked for once it could not be started: nearly all can be, and each look costs a wake time.
-        self.spawn(&start).map_err(|e| check::executable(program).err().unwrap_or(e))
+        self.spawn(&start).await.map_err(|e| check::executable(program).err().unwrap_or(e))
     }
 
     async fn find(&self, name: &InstanceName) -> Result<Option<Process>, SupervisorError> {
@@ -263,9 +279,9 @@ impl Supervisor for Builtin {
             dir: Path::new("/"),
             log: &service.log,
             user: None,
-            socket: None,
+            instance: None,
         };
-        self.spawn(&start).map(|_| Ensured::Started)
+        self.spawn(&start).await.map(|_| Ensured::Started)
     }
 
     async fn keep_service(&self, name: &'static str, process: Process) -> Result<(), SupervisorError> {

@@ -28,7 +28,7 @@ pub(in super::super) struct World {
 impl World {
     pub(in super::super) fn builtin() -> Self {
         let dir = tempdir();
-        let supervisor = Arc::new(Builtin::new(dir.path().join("state/pid"), LOG_MAX));
+        let supervisor = Arc::new(Builtin::new(dir.path().join("state/pid"), LOG_MAX, Vec::new()));
         Self { kind: "builtin", supervisor, fake: None, dir, open: Mutex::default() }
     }
 
@@ -67,7 +67,7 @@ impl World {
     /// Another driver on the same folders, as after a restart of acc.
     pub(in super::super) fn again(&self) -> Arc<dyn Supervisor> {
         match self.kind {
-            "builtin" => Arc::new(Builtin::new(self.pid_dir(), LOG_MAX)),
+            "builtin" => Arc::new(Builtin::new(self.pid_dir(), LOG_MAX, Vec::new())),
             "supervisord" => Arc::new(Supervisord::new(settings(self.dir.path()))),
             _ => Arc::clone(&self.supervisor),
         }

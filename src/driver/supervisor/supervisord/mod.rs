@@ -7,7 +7,6 @@
 
 mod daemon;
 mod group;
-mod launcher;
 mod loading;
 mod rpc;
 mod sections;
@@ -29,12 +28,11 @@ use crate::driver::host::{process, rotate};
 use crate::render::Templates;
 use crate::render::supervisord::{ProgramText, program as program_text};
 
+use super::launcher::{self, Instance, Spec};
 use super::locks::Locks;
 use super::{Ensured, Program, Service, Supervisor, SupervisorError, check, record};
 use daemon::Daemon;
 use group::{ENDED_AT_ONCE, Group, Info, Launched, state, unreachable};
-use launcher::Spec;
-pub use launcher::launch;
 use loading::Loading;
 use rpc::{Client, RpcError};
 use sections::{Found, Sections};
@@ -78,7 +76,7 @@ pub struct SupervisordSettings {
     /// How many sections of sleeping instances are kept: a wake from a kept one needs no reading of the configuration.
     pub keep: usize,
     /// What stands in for the launcher where none can be put: program and first arguments; the file that says what to become is
-    /// its last argument. It calls [`launch`].
+    /// its last argument. It calls [`super::launch`].
     pub launcher: Vec<String>,
     /// The program; `None`: `supervisord` on the fixed path.
     pub program: Option<PathBuf>,
@@ -155,9 +153,10 @@ impl Supervisord {
         })?;
         let args = p.argv.get(1..).unwrap_or_default();
         let name = p.name.as_str();
-        let (socket, user, boot) = (p.socket.as_deref(), user.as_ref(), record::this_boot());
+        let instance = Some(Instance::of(p, user.as_ref(), self.settings.pid_dir.parent()));
         let pid = self.pid_path(&p.name);
-        let spec = Spec { program: &program, args, env: &p.env, dir: &p.dir, log: &p.log, user, socket, pid: &pid, boot }.text();
+        let noted = Some((pid.as_path(), record::this_boot()));
+        let spec = Spec { program: &program, args, env: &p.env, dir: &p.dir, log: &p.log, instance, pid: noted }.text();
         let pid_dir = &self.settings.pid_dir;
         make_dir(pid_dir, 0o700).map_err(|source| SupervisorError::File { deed: "make", path: pid_dir.clone(), source })?;
         // Of a process that is gone: it must not be taken for this one's.
@@ -181,7 +180,7 @@ impl Supervisord {
         if let Some(known) = &*known {
             return Ok(known.clone());
         }
-        let command = launcher::ensure(self.specs.dir(), &self.settings.launcher)?;
+        let command = launcher::place::ensure(self.specs.dir(), &self.settings.launcher)?;
         Ok(known.insert(command).clone())
     }
 

@@ -1,37 +1,39 @@
-//! Between supervisord and an instance: a launcher, which reads from a file what to become, and becomes it.
+//! Between acc and an instance: a launcher, which reads what to become, and becomes it. Both supervisors start instances by it, so
+//! that what makes a process an instance (session, signals, limits, user, rights, socket, log) is in one place.
 //!
-//! supervisord is given the same command for all instances but for the file's name, so their arguments and environment are
+//! supervisord is given the same command for all instances but for a file's name, so their arguments and environment are
 //! neither in its memory, nor in its configuration, nor on a command line, and no value goes through its readers (INI, `%`, a
-//! shell-like splitter). The launcher opens the log itself: an instance that wrote through a pipe of supervisord's would meet a
-//! broken one when supervisord dies.
+//! shell-like splitter). The builtin supervisor gives it the same text in memory. The launcher opens the log itself: an instance
+//! that wrote through a pipe of supervisord's would meet a broken one when supervisord dies.
 //!
-//! It is a program of its own (`program.rs` and `sys.rs`, see there), carried within acc and put beside the files that it reads. Here is
-//! what acc does with it; nothing is started here.
+//! It is a program of its own (`program.rs`, `confine.rs` and `sys.rs`, see there), carried within acc. Here is what acc tells it;
+//! `place` says where it is. Nothing is started here.
 
+mod confine;
+pub(super) mod place;
 mod program;
 mod sys;
 
 use std::ffi::CString;
-use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::OnceLock;
 
-use crate::driver::host::fs::{make_dir, write_atomic};
+use super::Program;
+use crate::driver::host::fault;
 use crate::driver::host::spawn::UserIds;
-use crate::driver::supervisor::SupervisorError;
 
-/// The program, compiled by `build.rs`.
-const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/launcher"));
+/// How much more readily than acc an instance is killed when memory runs out (`oom_score_adj`, proc(5)).
+const KILLED_BEFORE_ACC: i32 = 200;
 
-/// Becomes what the file says; see `program`.
+/// Becomes what the file says; `-`: what standard input says. See `program`.
 #[must_use]
 pub fn launch(file: &Path) -> u8 {
     // A path that holds a zero byte names no file.
     CString::new(file.as_os_str().as_bytes()).map_or(126, |file| program::launch(&file))
 }
 
-/// What to become. It may hold secrets: its file is for acc alone.
+/// What to become. It may hold secrets: its text is for acc alone.
 #[derive(Debug)]
 pub(super) struct Spec<'a> {
     /// The program: a path.
@@ -44,14 +46,29 @@ pub(super) struct Spec<'a> {
     pub(super) dir: &'a Path,
     /// Standard output and error; it is there and belongs to the user.
     pub(super) log: &'a Path,
-    /// Whom to become; `None`: who supervisord is.
+    /// What an instance has and a service has not; `None`: a service.
+    pub(super) instance: Option<Instance<'a>>,
+    /// The pid file, which the launcher writes as the first thing, and which boot of this host it is. `None`: the launcher is
+    /// given the file itself.
+    pub(super) pid: Option<(&'a Path, &'a str)>,
+}
+
+/// What makes a process an instance.
+#[derive(Debug)]
+pub(super) struct Instance<'a> {
+    /// Limits, umask and socket.
+    pub(super) program: &'a Program,
+    /// Whom to become; `None`: who starts it.
     pub(super) user: Option<&'a UserIds>,
-    /// To be handed over, listening there; nothing is at this path.
-    pub(super) socket: Option<&'a Path>,
-    /// The pid file, which the launcher writes as the last thing but becoming the program.
-    pub(super) pid: &'a Path,
-    /// Which boot of this host it is.
-    pub(super) boot: &'a str,
+    /// A test wants the launcher to be stopped right before it becomes the program.
+    pub(super) stop: bool,
+}
+
+impl<'a> Instance<'a> {
+    /// Of this program as this user; `run`: acc's run folder, where a test can ask for a fault.
+    pub(super) fn of(program: &'a Program, user: Option<&'a UserIds>, run: Option<&Path>) -> Self {
+        Self { program, user, stop: run.is_some_and(fault::stops_launch) }
+    }
 }
 
 impl Spec<'_> {
@@ -64,67 +81,57 @@ impl Spec<'_> {
         self.env.iter().for_each(|(name, value)| say("env", &format!("{name}={value}")));
         say("dir", &self.dir.to_string_lossy());
         say("log", &self.log.to_string_lossy());
-        say("pid", &self.pid.to_string_lossy());
-        say("beside", &self.pid.with_extension("launched").to_string_lossy());
-        say("boot", self.boot);
-        if let Some(user) = self.user {
-            let ids: Vec<String> = [user.uid, user.gid].iter().chain(&user.groups).map(u32::to_string).collect();
-            say("user", &ids.join(" "));
+        if let Some((pid, boot)) = self.pid {
+            say("pid", &pid.to_string_lossy());
+            say("beside", &pid.with_extension("launched").to_string_lossy());
+            say("boot", boot);
         }
-        if let Some(path) = self.socket {
-            say("socket", &path.to_string_lossy());
+        if let Some(instance) = &self.instance {
+            instance.say(say);
         }
         text
     }
 }
 
-/// Puts the launcher into this folder, unless it is there, and returns its command without the last argument. Where no program
-/// may be run from the folder's file system: the slower way, acc's own binary.
-pub(super) fn ensure(dir: &Path, acc: &[String]) -> Result<Vec<String>, SupervisorError> {
-    let path = dir.join("launcher");
-    let failed = |deed, path: &PathBuf| {
-        let path = path.clone();
-        move |source| SupervisorError::File { deed, path, source }
-    };
-    let is_there = || {
-        let found = fs::metadata(&path).ok()?;
-        let whole = found.is_file() && found.len() == PROGRAM.len() as u64 && found.permissions().mode() & 0o777 == 0o755;
-        whole.then(|| fs::read(&path).is_ok_and(|bytes| bytes == PROGRAM))
-    };
-    if is_there() != Some(true) {
-        make_dir(dir, 0o700).map_err(failed("make", &dir.to_owned()))?;
-        write_atomic(&path, PROGRAM, 0o755).map_err(failed("write", &path))?;
+impl Instance<'_> {
+    fn say(&self, mut say: impl FnMut(&str, &str)) {
+        say("instance", oom_score_adj());
+        say("umask", &self.program.umask.to_string());
+        for (resource, soft, hard) in self.program.limits.list() {
+            say("limit", &format!("{resource} {soft} {hard}"));
+        }
+        if let Some(user) = self.user {
+            let ids: Vec<String> = [user.uid, user.gid].iter().chain(&user.groups).map(u32::to_string).collect();
+            say("user", &ids.join(" "));
+        }
+        if let Some(path) = &self.program.socket {
+            say("socket", &path.to_string_lossy());
+        }
+        if self.stop {
+            say("stop", "");
+        }
     }
-    let mount = rustix::fs::statvfs(&path).map_err(|e| failed("look at", &path)(e.into()))?;
-    if mount.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC) {
-        return Ok(acc.to_vec());
-    }
-    Ok(vec![path.to_string_lossy().into_owned()])
+}
+
+/// The number of an instance: above that of acc, whatever started acc. The highest is 1000.
+fn oom_score_adj() -> &'static str {
+    static OF_INSTANCES: OnceLock<String> = OnceLock::new();
+    OF_INSTANCES.get_or_init(|| {
+        let own = std::fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        (own + KILLED_BEFORE_ACC).min(1000).to_string()
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use super::super::suite;
+    use super::place::ensure;
     use super::*;
 
     fn spec<'a>(program: &'a Path, log: &'a Path, pid: &'a Path) -> Spec<'a> {
-        Spec { program, args: &[], env: &[], dir: Path::new("/"), log, user: None, socket: None, pid, boot: "this-boot" }
-    }
-
-    #[test]
-    fn it_is_put_in_place_once_and_again_when_it_was_changed() {
-        let dir = tempfile::tempdir().unwrap();
-        let place = dir.path().join("launch");
-        let command = ensure(&place, &[]).unwrap();
-        assert_eq!(command, [place.join("launcher").display().to_string()]);
-        let inode = |path: &str| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap());
-        let first = inode(&command[0]);
-        ensure(&place, &[]).unwrap();
-        assert_eq!(inode(&command[0]), first);
-        let mut other = PROGRAM.to_vec();
-        other[100] ^= 1;
-        fs::write(&command[0], &other).unwrap();
-        ensure(&place, &[]).unwrap();
-        assert!(fs::read(&command[0]).unwrap() == PROGRAM);
+        Spec { program, args: &[], env: &[], dir: Path::new("/"), log, instance: None, pid: Some((pid, "this-boot")) }
     }
 
     #[test]
@@ -179,7 +186,8 @@ mod tests {
         }
         fs::write(&file, spec(Path::new("/x"), &dir.path().join("none/app.log"), &pid).text()).unwrap();
         expect(127, "none/app.log`");
-        let taken = Spec { socket: Some(&file), ..spec(Path::new("/bin/true"), &log, &pid) };
+        let a = Program { socket: Some(file.clone()), ..suite::program("a", dir.path(), &["/bin/true"]) };
+        let taken = Spec { instance: Some(Instance::of(&a, None, None)), ..spec(Path::new("/bin/true"), &log, &pid) };
         fs::write(&file, taken.text()).unwrap();
         assert_eq!(launched().0, 126);
         let said = fs::read_to_string(&log).unwrap();

@@ -1,19 +1,27 @@
 //! The launcher as a program: it reads what to become from a file, and becomes it. It asks nobody anything, and keeps nothing.
 //!
 //! Compiled twice: into acc, and by `build.rs` as a small static program of its own, since a program as big as acc takes longer
-//! to begin than many instances. So it knows only the language's core and its own `sys`.
+//! to begin than many instances. So it knows only the language's core and its own `sys` and `confine`.
+//!
+//! Started by supervisord, it is given the path of the file, and notes in the pid file which process it is. Started by acc itself
+//! (`-`), its input is the file, its output the pid file, locked by acc, and its errors a pipe, which acc reads to its end: when
+//! nothing came, the process has become its program. The user is changed here and not before: while a process shares the memory of
+//! acc, whose thread waits for it, no other user may be able to stop it.
 //!
 //! The file is a sequence of `KEY=VALUE`, each ended by a zero byte: neither arguments nor environments can hold one, and every
 //! value in it is a C string as it stands. A key that is not known is an error: the launcher in place was made together with the
 //! server that writes the file.
 
 use core::ffi::{CStr, c_char};
+use core::str::FromStr;
 
+use super::confine::{self, Limit};
 use super::sys::{self, Errno, File};
 
 /// The first descriptor of sd_listen_fds(3).
 const HANDED_AT: usize = 3;
-/// Standard error.
+const STANDARD_INPUT: File = File(0);
+const STANDARD_OUTPUT: File = File(1);
 const STANDARD_ERROR: File = File(2);
 /// No such file or directory.
 const ENOENT: Errno = Errno(2);
@@ -48,6 +56,9 @@ impl List {
     }
 }
 
+/// Resources with their limits, as many as can be set.
+type Limits = [Option<(usize, Limit)>; 16];
+
 /// What to become, as far as it has been read.
 struct Wanted<'a> {
     program: &'a CStr,
@@ -60,6 +71,12 @@ struct Wanted<'a> {
     user: Option<(u32, u32, &'static [u32])>,
     /// To listen there, and to hand that over.
     socket: Option<&'a CStr>,
+    umask: usize,
+    limits: Limits,
+    /// It is an instance, without any right but its user's: how readily it is killed when memory runs out.
+    instance: Option<&'a CStr>,
+    /// A test wants it to be stopped right before it becomes the program.
+    stop: bool,
     /// The pid file, in the form of `driver::supervisor::record`, and where it is written first.
     pid: &'a CStr,
     beside: &'a CStr,
@@ -83,21 +100,39 @@ impl From<Errno> for Fault<'_> {
 }
 
 /// Becomes what the file says, and returns only with the exit code of a launcher that could not: 126, or 127 when something is
-/// missing, as with shells. The reason is in the instance's log, or on standard error while that is not known.
+/// missing, as with shells. The reason is told to acc, if that has started it; else it is in the instance's log, or on standard
+/// error while that is not known.
 #[must_use]
 pub fn launch(file: &CStr) -> u8 {
-    let text = match sys::open_to_read(file).and_then(sys::contents) {
-        Ok(text) => text,
+    sys::own_session();
+    let by_acc = file == c"-";
+    let acc = match by_acc.then(take_over).transpose() {
+        Ok(acc) => acc,
         Err(errno) => return told(STANDARD_ERROR, file, &errno.into()),
+    };
+    let early = acc.unwrap_or(STANDARD_ERROR);
+    let opened = if by_acc { Ok(STANDARD_INPUT) } else { sys::open_to_read(file) };
+    let text = match opened.and_then(sys::contents) {
+        Ok(text) => text,
+        Err(errno) => return told(early, file, &errno.into()),
     };
     let mut wanted = match read(text) {
         Ok(wanted) => wanted,
-        Err(fault) => return told(STANDARD_ERROR, file, &fault),
+        Err(fault) => return told(early, file, &fault),
     };
     match sys::open_log(wanted.log) {
-        Ok(log) => told(log, wanted.program, &turn_into(&mut wanted, log)),
-        Err(errno) => told(STANDARD_ERROR, wanted.log, &errno.into()),
+        Ok(log) => told(acc.unwrap_or(log), wanted.program, &turn_into(&mut wanted, log, by_acc)),
+        Err(errno) => told(early, wanted.log, &errno.into()),
     }
+}
+
+/// Says in the pid file which process this is, keeps the file, so that it stays locked until this has become the program, and the
+/// pipe to acc.
+fn take_over() -> Result<File, Errno> {
+    let mut digits = Digits::default();
+    sys::write(STANDARD_OUTPUT, &[digits.of(sys::getpid())])?;
+    sys::keep(STANDARD_OUTPUT)?;
+    sys::keep(STANDARD_ERROR)
 }
 
 fn read(text: &[u8]) -> Result<Wanted<'_>, Fault<'_>> {
@@ -107,7 +142,22 @@ fn read(text: &[u8]) -> Result<Wanted<'_>, Fault<'_>> {
     let lines = text.iter().filter(|byte| **byte == 0).count();
     // The program itself is the first argument; the variables of a socket come to those that were given.
     let (argv, envp) = (List::of(lines + 1)?, List::of(lines + 3)?);
-    let mut wanted = Wanted { program: c"", argv, envp, dir: c"/", log: c"", user: None, socket: None, pid: c"", beside: c"", boot: c"" };
+    let mut wanted = Wanted {
+        program: c"",
+        argv,
+        envp,
+        dir: c"/",
+        log: c"",
+        user: None,
+        socket: None,
+        umask: 0o022,
+        limits: [None; 16],
+        instance: None,
+        stop: false,
+        pid: c"",
+        beside: c"",
+        boot: c"",
+    };
     for line in text.split_inclusive(|byte| *byte == 0) {
         let at = line.iter().position(|byte| *byte == b'=');
         // Only the key is ever shown: a value may be a secret.
@@ -124,6 +174,10 @@ fn read(text: &[u8]) -> Result<Wanted<'_>, Fault<'_>> {
             b"log" => wanted.log = value,
             b"user" => wanted.user = Some(ids(value.to_bytes()).ok_or(Fault::NotUnderstood(key))?),
             b"socket" => wanted.socket = Some(value),
+            b"umask" => wanted.umask = number(value.to_bytes()).ok_or(Fault::NotUnderstood(key))?,
+            b"limit" => *free(&mut wanted.limits)? = Some(limit(value.to_bytes()).ok_or(Fault::NotUnderstood(key))?),
+            b"instance" => wanted.instance = Some(value),
+            b"stop" => wanted.stop = true,
             b"pid" => wanted.pid = value,
             b"beside" => wanted.beside = value,
             b"boot" => wanted.boot = value,
@@ -144,20 +198,34 @@ fn ids(value: &[u8]) -> Option<(u32, u32, &'static [u32])> {
     Some((uid, gid, groups))
 }
 
-fn number(digits: &[u8]) -> Option<u32> {
+/// `RESOURCE SOFT HARD`
+fn limit(value: &[u8]) -> Option<(usize, Limit)> {
+    let mut numbers = value.split(|byte| *byte == b' ');
+    let (resource, soft, hard) = (number(numbers.next()?)?, number(numbers.next()?)?, number(numbers.next()?)?);
+    Some((resource, Limit { soft, hard }))
+}
+
+fn free(limits: &mut Limits) -> Result<&mut Option<(usize, Limit)>, Errno> {
+    limits.iter_mut().find(|limit| limit.is_none()).ok_or(EINVAL)
+}
+
+fn number<T: FromStr>(digits: &[u8]) -> Option<T> {
     core::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// Returns only with what went wrong.
-fn turn_into<'a>(wanted: &mut Wanted<'a>, log: File) -> Fault<'a> {
+fn turn_into<'a>(wanted: &mut Wanted<'a>, log: File, noted: bool) -> Fault<'a> {
     // The program of a socket will be this process. Here, since it must be there until the end.
     let mut listen_pid = *b"LISTEN_PID=\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
     let mut digits = Digits::default();
     for (place, digit) in listen_pid.iter_mut().skip("LISTEN_PID=".len()).zip(digits.of(sys::getpid())) {
         *place = *digit;
     }
-    if let Err(fault) = prepare(wanted, log, &listen_pid) {
+    if let Err(fault) = prepare(wanted, log, &listen_pid, noted) {
         return fault;
+    }
+    if wanted.stop {
+        sys::stop();
     }
     #[allow(unsafe_code, reason = "lists of pointers are what the call takes")]
     // SAFETY: every pointer is to a C string in the file's text, in this frame or in this program, which all outlive the call.
@@ -166,21 +234,33 @@ fn turn_into<'a>(wanted: &mut Wanted<'a>, log: File) -> Fault<'a> {
 }
 
 /// Everything but becoming the program.
-fn prepare<'a>(wanted: &mut Wanted<'a>, log: File, listen_pid: &[u8]) -> Result<(), Fault<'a>> {
+fn prepare<'a>(wanted: &mut Wanted<'a>, log: File, listen_pid: &[u8], noted: bool) -> Result<(), Fault<'a>> {
     let null = sys::open_to_read(c"/dev/null")?;
-    note(wanted).map_err(|errno| Fault::System("its pid file", wanted.pid.to_bytes(), errno))?;
+    if !noted {
+        note(wanted).map_err(|errno| Fault::System("its pid file", wanted.pid.to_bytes(), errno))?;
+    }
     sys::chdir(wanted.dir).map_err(|errno| Fault::System("its folder", wanted.dir.to_bytes(), errno))?;
-    // The group of a socket it makes is that of the edge, which must be able to connect.
-    sys::umask(if wanted.user.is_some() { 0o007 } else { 0o022 });
-    // Python ignores SIGPIPE, and what is ignored stays so: the program shall begin with none ignored.
+    sys::umask(wanted.umask);
+    // Python ignores SIGPIPE, and others block signals in their threads. What is ignored or blocked stays so: the program shall
+    // begin with none.
     sys::reset_signals();
     for (number, file) in [(0, null), (1, log), (2, log)] {
         sys::give(file, number)?;
     }
-    // Python's own files close themselves; what supervisord was handed by whoever started it would not.
+    // Python's and acc's own files close themselves; what these were handed by whoever started them would not.
     sys::close_at_exec(3);
+    for (resource, limit) in wanted.limits.iter().flatten() {
+        confine::limit(*resource, *limit).map_err(|errno| Fault::System("its limits", b"", errno))?;
+    }
+    if let Some(oom_score_adj) = wanted.instance {
+        confine::settle(oom_score_adj);
+        confine::drop_bounding_set();
+    }
     if let Some((uid, gid, groups)) = wanted.user {
         sys::become_user(uid, gid, groups)?;
+    }
+    if wanted.instance.is_some() {
+        confine::drop_rights().map_err(|errno| Fault::System("its rights", b"", errno))?;
     }
     if let Some(path) = wanted.socket {
         // As the user that this process has become, so that file and listener are that user's. Never closed: it is the program's.
@@ -244,7 +324,11 @@ fn told(to: File, what: &CStr, fault: &Fault<'_>) -> u8 {
         Fault::NotComplete => sys::write(to, &[begin[0], begin[1], begin[2], b"it is not complete\n"]),
         Fault::NotUnderstood(key) => sys::write(to, &[begin[0], begin[1], begin[2], b"`", key, b"` is not understood\n"]),
         Fault::System(with, path, errno) => {
-            let (open, close): (&[u8], &[u8]) = if with.is_empty() { (b"", b"") } else { (b" `", b"`: ") };
+            let (open, close): (&[u8], &[u8]) = match (with.is_empty(), path.is_empty()) {
+                (true, _) => (b"", b""),
+                (false, true) => (b"", b": "),
+                (false, false) => (b" `", b"`: "),
+            };
             let number = digits.of(usize::try_from(errno.0).unwrap_or(0));
             let why = [meaning(*errno).as_bytes(), b" (os error ", number, b")\n"];
             sys::write(to, &[begin[0], begin[1], begin[2], with.as_bytes(), open, path, close, why[0], why[1], why[2], why[3]])

@@ -17,38 +17,47 @@ pub struct Errno(pub i32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct File(pub usize);
 
-type Result<T> = core::result::Result<T, Errno>;
+pub type Result<T> = core::result::Result<T, Errno>;
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
 compile_error!("the launcher knows the system calls of x86-64, 64-bit ARM and 64-bit RISC-V only");
 
 #[cfg(target_arch = "x86_64")]
-mod number {
+pub mod number {
     pub const READ: usize = 0;
     pub const LSEEK: usize = 8;
     pub const MMAP: usize = 9;
     pub const RT_SIGACTION: usize = 13;
+    pub const RT_SIGPROCMASK: usize = 14;
     pub const WRITEV: usize = 20;
     pub const GETPID: usize = 39;
     pub const SOCKET: usize = 41;
     pub const BIND: usize = 49;
     pub const LISTEN: usize = 50;
     pub const EXECVE: usize = 59;
+    pub const KILL: usize = 62;
     pub const FCNTL: usize = 72;
     pub const CHDIR: usize = 80;
     pub const UMASK: usize = 95;
+    pub const SETPGID: usize = 109;
+    pub const SETSID: usize = 112;
     pub const SETGROUPS: usize = 116;
     pub const SETRESUID: usize = 117;
     pub const SETRESGID: usize = 119;
+    pub const GETSID: usize = 124;
+    pub const CAPSET: usize = 126;
+    pub const SETPRIORITY: usize = 141;
+    pub const PRCTL: usize = 157;
     pub const OPENAT: usize = 257;
     pub const DUP3: usize = 292;
+    pub const PRLIMIT64: usize = 302;
     pub const RENAMEAT2: usize = 316;
     pub const CLOSE: usize = 3;
 }
 
 /// The table that newer architectures share (`asm-generic/unistd.h`).
 #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
-mod number {
+pub mod number {
     pub const DUP3: usize = 24;
     pub const FCNTL: usize = 25;
     pub const CHDIR: usize = 49;
@@ -57,17 +66,26 @@ mod number {
     pub const LSEEK: usize = 62;
     pub const READ: usize = 63;
     pub const WRITEV: usize = 66;
+    pub const CAPSET: usize = 91;
+    pub const KILL: usize = 129;
     pub const RT_SIGACTION: usize = 134;
+    pub const RT_SIGPROCMASK: usize = 135;
+    pub const SETPRIORITY: usize = 140;
     pub const SETRESUID: usize = 147;
     pub const SETRESGID: usize = 149;
+    pub const SETPGID: usize = 154;
+    pub const GETSID: usize = 156;
+    pub const SETSID: usize = 157;
     pub const SETGROUPS: usize = 159;
     pub const UMASK: usize = 166;
+    pub const PRCTL: usize = 167;
     pub const GETPID: usize = 172;
     pub const SOCKET: usize = 198;
     pub const BIND: usize = 200;
     pub const LISTEN: usize = 201;
     pub const EXECVE: usize = 221;
     pub const MMAP: usize = 222;
+    pub const PRLIMIT64: usize = 261;
     pub const RENAMEAT2: usize = 276;
 }
 
@@ -83,18 +101,25 @@ const O_APPEND: usize = 0o2000;
 const O_NOFOLLOW: usize = 0o400_000;
 #[cfg(target_arch = "aarch64")]
 const O_NOFOLLOW: usize = 0o100_000;
+const SEEK_SET: usize = 0;
 const SEEK_END: usize = 2;
 const PROT_READ_WRITE: usize = 0b11;
 const MAP_PRIVATE: usize = 0x2;
 const MAP_ANONYMOUS: usize = 0x20;
 const F_SETFD: usize = 2;
+const F_DUPFD_CLOEXEC: usize = 1030;
+const CLOEXEC: usize = 1;
 const CLOSE_RANGE_CLOEXEC: usize = 1 << 2;
 const AF_UNIX: u16 = 1;
 const SOCK_STREAM: usize = 1;
 const SOCK_CLOEXEC: usize = 0o2_000_000;
 const SIGNAL_MAX: usize = 64;
+const SIGSTOP: usize = 19;
 const SIGNAL_SET: usize = 8;
+const SIG_SETMASK: usize = 2;
+const EIO: i32 = 5;
 const EINVAL: i32 = 22;
+const ENAMETOOLONG: i32 = 36;
 /// Room for a crowd; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: usize = 4096;
 
@@ -102,7 +127,7 @@ const BACKLOG: usize = 4096;
 ///
 /// # Safety
 /// The words must be what the call with this number takes, and pointers among them good for what it does with them.
-unsafe fn call(number: usize, words: [usize; 6]) -> Result<usize> {
+pub unsafe fn call(number: usize, words: [usize; 6]) -> Result<usize> {
     let [a, b, c, d, e, f] = words;
     let result: isize;
     #[cfg(target_arch = "x86_64")]
@@ -140,6 +165,11 @@ pub fn open_to_read(path: &CStr) -> Result<File> {
     open(path, 0, 0)
 }
 
+/// Opens a file that is there for writing.
+pub fn open_to_write(path: &CStr) -> Result<File> {
+    open(path, O_WRONLY, 0)
+}
+
 /// Opens a log at its end, making it when it is not there. A link is not followed.
 pub fn open_log(path: &CStr) -> Result<File> {
     open(path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, 0o640)
@@ -170,7 +200,7 @@ pub fn write(file: File, parts: &[&[u8]]) -> Result<()> {
     }
     // SAFETY: each pair is the address and the length of a slice that outlives the call.
     let written = unsafe { call(number::WRITEV, [file.0, used.as_ptr() as usize, parts.len(), 0, 0, 0]) }?;
-    if written == parts.iter().map(|part| part.len()).sum::<usize>() { Ok(()) } else { Err(Errno(5)) }
+    if written == parts.iter().map(|part| part.len()).sum::<usize>() { Ok(()) } else { Err(Errno(EIO)) }
 }
 
 /// `struct iovec`
@@ -180,34 +210,37 @@ struct Part {
     length: usize,
 }
 
-fn map(length: usize, flags: usize, file: usize) -> Result<*mut u8> {
-    // SAFETY: a new mapping at a place of the kernel's choice, of this process alone.
-    unsafe { call(number::MMAP, [0, length, PROT_READ_WRITE, flags, file, 0]) }.map(|at| at as *mut u8)
-}
-
-/// The whole file, as memory that stays until the end of this process; what is written to it does not reach the file.
+/// The whole file from its beginning, copied into memory that stays until the end of this process.
 pub fn contents(file: File) -> Result<&'static mut [u8]> {
     // SAFETY: numbers.
     let length = unsafe { call(number::LSEEK, [file.0, 0, SEEK_END, 0, 0, 0]) }?;
-    if length == 0 {
-        return Ok(&mut []);
+    // SAFETY: numbers.
+    unsafe { call(number::LSEEK, [file.0, 0, SEEK_SET, 0, 0, 0]) }?;
+    let all = room(length)?;
+    let mut had = 0;
+    while let Some(rest) = all.get_mut(had..).filter(|rest| !rest.is_empty()) {
+        match read(file, rest)? {
+            // It was cut meanwhile.
+            0 => return Err(Errno(EIO)),
+            more => had += more,
+        }
     }
-    let at = map(length, MAP_PRIVATE, file.0)?;
-    // SAFETY: so many bytes are mapped there, to be read and written, by nobody else and for good; the file is renamed into its
-    // place whole, and never cut.
-    Ok(unsafe { core::slice::from_raw_parts_mut(at, length) })
+    Ok(all)
 }
 
 /// Room for so many values, all zero bytes, that stays until the end of this process.
 pub fn room<T: Copy + Zero>(count: usize) -> Result<&'static mut [T]> {
     let length = count.max(1).checked_mul(size_of::<T>()).ok_or(Errno(EINVAL))?;
-    let at = map(length, MAP_PRIVATE | MAP_ANONYMOUS, usize::MAX)?;
-    // SAFETY: as above; the kernel gives whole pages of zeros, and `Zero` says that these are values of the type.
-    Ok(unsafe { core::slice::from_raw_parts_mut(at.cast(), count) })
+    // SAFETY: a new mapping at a place of the kernel's choice, of this process alone.
+    let at = unsafe { call(number::MMAP, [0, length, PROT_READ_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, usize::MAX, 0]) }?;
+    // SAFETY: so many bytes are mapped there, to be read and written, by nobody else and for good; the kernel gives whole pages of
+    // zeros, and `Zero` says that these are values of the type.
+    Ok(unsafe { core::slice::from_raw_parts_mut(at as *mut T, count) })
 }
 
 /// Types of which zero bytes are a value.
 pub trait Zero {}
+impl Zero for u8 {}
 impl Zero for u32 {}
 impl Zero for *const c_char {}
 
@@ -231,7 +264,21 @@ pub fn getpid() -> usize {
     unsafe { call(number::GETPID, [0; 6]) }.unwrap_or(0)
 }
 
-/// Every signal does again what it does by default. KILL and STOP do in any case, and refuse.
+/// Leads a session of its own from now on, without a terminal. Whoever leads a group already (supervisord has made it one) first
+/// goes back to the group of the session's leader; where that is gone, it stays what it is.
+pub fn own_session() {
+    // SAFETY: numbers.
+    unsafe {
+        if call(number::SETSID, [0; 6]).is_err()
+            && let Ok(session) = call(number::GETSID, [0; 6])
+            && call(number::SETPGID, [0, session, 0, 0, 0, 0]).is_ok()
+        {
+            let _ = call(number::SETSID, [0; 6]);
+        }
+    }
+}
+
+/// Every signal does again what it does by default, and none is blocked. KILL and STOP do in any case, and refuse.
 pub fn reset_signals() {
     // Handler, flags, restorer and mask, or without the restorer: zeros in any order.
     let default = [0_usize; 4];
@@ -239,6 +286,15 @@ pub fn reset_signals() {
         // SAFETY: a structure of zeros, at least as long as the kernel's; no old one is asked for.
         let _ = unsafe { call(number::RT_SIGACTION, [signal, default.as_ptr() as usize, 0, SIGNAL_SET, 0, 0]) };
     }
+    let none = 0_u64;
+    // SAFETY: a set of as many bytes as are said; no old one is asked for.
+    let _ = unsafe { call(number::RT_SIGPROCMASK, [SIG_SETMASK, ptr::from_ref(&none) as usize, 0, SIGNAL_SET, 0, 0]) };
+}
+
+/// Stops this process, as whoever may send it signals could.
+pub fn stop() {
+    // SAFETY: numbers.
+    let _ = unsafe { call(number::KILL, [getpid(), SIGSTOP, 0, 0, 0, 0]) };
 }
 
 /// The file under another number too, which stays open.
@@ -250,10 +306,22 @@ pub fn give(file: File, number: usize) -> Result<()> {
     done.map(drop)
 }
 
-/// Every file from this number on is closed when the program begins. A kernel before 5.11 cannot: then they stay open.
-pub fn close_at_exec(from: usize) {
+/// The file under another number too, out of the way of all that has a place of its own; closed when the program begins.
+pub fn keep(file: File) -> Result<File> {
     // SAFETY: numbers.
-    let _ = unsafe { call(CLOSE_RANGE, [from, u32::MAX as usize, CLOSE_RANGE_CLOEXEC, 0, 0, 0]) };
+    unsafe { call(number::FCNTL, [file.0, F_DUPFD_CLOEXEC, 10, 0, 0, 0]) }.map(File)
+}
+
+/// Every file from this number on is closed when the program begins. A kernel before 5.11 has no call for all at once.
+pub fn close_at_exec(from: usize) {
+    // SAFETY: numbers; one that is not open is an error and nothing else.
+    unsafe {
+        if call(CLOSE_RANGE, [from, u32::MAX as usize, CLOSE_RANGE_CLOEXEC, 0, 0, 0]).is_err() {
+            for number in from..4096 {
+                let _ = call(number::FCNTL, [number, F_SETFD, CLOEXEC, 0, 0, 0]);
+            }
+        }
+    }
 }
 
 /// Becomes this user for good.
@@ -280,8 +348,8 @@ pub fn listen(path: &CStr) -> Result<File> {
     let mut address = UnixAddress { family: AF_UNIX, path: [0; 108] };
     let bytes = path.to_bytes();
     // One is for the closing zero.
-    if bytes.is_empty() || bytes.len() >= address.path.len() {
-        return Err(Errno(EINVAL));
+    if bytes.len() >= address.path.len() {
+        return Err(Errno(ENAMETOOLONG));
     }
     for (to, from) in address.path.iter_mut().zip(bytes) {
         *to = *from;

@@ -5,6 +5,7 @@
 #![no_std]
 #![no_main]
 
+mod confine;
 mod program;
 mod sys;
 
