@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::support::{Bed, Combination, now};
+use crate::support::wait::holds;
+use crate::support::{Bed, Combination, now, wait_until};
 
 /// Sends `count` requests at the same time and counts the answers by status.
 pub fn crowd(bed: &Bed, count: usize, target: &str) -> BTreeMap<String, usize> {
@@ -95,6 +96,11 @@ pub fn nobody_loses_a_request_to_idle_stops(combination: Combination) {
         let clients: Vec<_> = (0..2).map(|n| scope.spawn(client(n))).collect();
         let ending = crate::support::wait::Ending(&over);
         crate::support::wait::pause(Duration::from_secs(6));
+        // On a busy host an idle stop is rarer, as there is always a request under way.
+        wait_until("it slept a few times", Duration::from_secs(60), || {
+            let starts = bed.told("zebra", "START").len();
+            holds(starts > 3, starts)
+        });
         drop(ending);
         let all: Vec<_> = clients.into_iter().map(|c| c.join().unwrap()).collect();
         (all.iter().map(|(a, _)| *a).sum::<u64>(), all.into_iter().flat_map(|(_, l)| l).collect::<Vec<_>>())
@@ -102,9 +108,4 @@ pub fn nobody_loses_a_request_to_idle_stops(combination: Combination) {
     assert!(lost.is_empty(), "{answered} answered, {} lost: {:#?}", lost.len(), &lost[..lost.len().min(5)]);
     let executed = bed.told("zebra", "REQ").into_iter().filter(|l| l.contains("POST")).count() as u64;
     assert_eq!(executed, answered, "a POST was executed twice");
-    assert!(
-        bed.told("zebra", "START").len() > 3,
-        "it hardly slept, so nothing was tested: {} starts, {answered} answers",
-        bed.told("zebra", "START").len()
-    );
 }

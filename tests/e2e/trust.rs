@@ -152,8 +152,9 @@ fn configs_that_others_can_change_are_not_obeyed() {
         fs::write(open.join("acc.toml"), faulty).unwrap();
         assert!(!acc(None).ok().out.contains("of-a-stranger"), "its own file in the current folder");
     }
+    // Its run folder is the bed's: what an acc of this host has in force must not be shown.
     let named = open.join("named.toml");
-    fs::write(&named, "home = \"/of-a-stranger\"\n").unwrap();
+    fs::write(&named, format!("home = \"/of-a-stranger\"\nrun = \"{}\"\n", bed.run().display())).unwrap();
     let link = open.join("link.toml");
     symlink(&named, &link).unwrap();
     assert!(acc(Some(&link)).ok().out.contains("of-a-stranger"), "named, and nobody else can change it");
