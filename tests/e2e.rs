@@ -112,6 +112,12 @@ suite! {
     }
     members {
         its_name_may_be_any_bytes
+        what_it_has_started_ends_with_it
+        what_was_left_by_a_crash_ends_at_the_boot
+        an_inherited_socket_is_not_in_the_way
+        one_that_goes_into_the_background_is_told
+        one_that_forks_without_end_is_bounded
+        one_beside_it_finishes_its_work
     }
     gone {
         destroyed_and_purged_it_leaves_nothing

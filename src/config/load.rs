@@ -371,7 +371,7 @@ fn limits(section: &Section<'_>) -> LimitsConfig {
     let limits = LimitsConfig {
         open_files: section.or("open_files", None, |v| value::or_word(v, "auto", count(64))),
         processes: section.or("processes", Some(1024), |v| value::or_word(v, "unlimited", count(8))),
-        memory: section.or("memory", None, |v| value::or_word(v, "unlimited", value::size)),
+        memory: section.or("memory", None, |v| value::or_word(v, "unlimited", value::size_of(4 << 20))),
         file_size: section.or("file_size", None, |v| value::or_word(v, "unlimited", value::size)),
         core: section.or("core", Some(0), |v| value::or_word(v, "unlimited", value::size_or_off)),
     };

@@ -109,6 +109,13 @@ pub(super) fn size(value: &DeValue<'_>) -> Parsed<u64> {
     if parsed == 0 { Err("must be more than zero".to_owned()) } else { Ok(parsed) }
 }
 
+/// A number of bytes, at least so many.
+pub(super) fn size_of(least: u64) -> impl FnOnce(&DeValue<'_>) -> Parsed<u64> {
+    move |value| {
+        size(value).and_then(|bytes| if bytes < least { Err(format!("must be at least \"{}\"", show_size(least))) } else { Ok(bytes) })
+    }
+}
+
 /// A number of bytes, or `off` for none at all.
 pub(super) fn size_or_off(value: &DeValue<'_>) -> Parsed<u64> {
     if value.as_str() == Some("off") { Ok(0) } else { size(value).map_err(|reason| format!("{reason}, nor \"off\"")) }

@@ -19,6 +19,9 @@ use crate::driver::host::{fs, net, users};
 use crate::render;
 use crate::store::{NewRow, StoreError};
 
+/// How long one that has answered is watched: long enough to see the end of one that goes into the background.
+const STAYS: Duration = Duration::from_millis(30);
+
 /// A request that makes sense.
 struct Plan {
     name: InstanceName,
@@ -236,7 +239,10 @@ fn make_files(world: &World, plan: &Plan, row: &crate::store::Row) -> Result<(),
 async fn first_start(world: &Arc<World>, plan: &Plan, handle: &Arc<Handle>) -> Result<(), ServiceError> {
     let failed = match wake::start(world, handle, Cause::Operator).await {
         // Somebody who stops it now gets what was asked for: it is made, and sleeps.
-        Ok((_, Settled::There | Settled::Stopped)) => return Ok(()),
+        Ok((_, Settled::There | Settled::Stopped)) => match ended_at_once(world, handle).await? {
+            None => return Ok(()),
+            Some(e) => e,
+        },
         Ok((_, Settled::Failed(failure))) => wake::failed("start", &plan.name, &failure),
         Err(e) => e,
     };
@@ -244,6 +250,20 @@ async fn first_start(world: &Arc<World>, plan: &Plan, handle: &Arc<Handle>) -> R
     let said = if last.is_empty() { String::new() } else { format!(" (its last words: {})", last.join(" | ")) };
     let hint = format!("mend the model or its parameters; with --asleep it is made without being started{said}");
     Err(ServiceError { hint, ..step(plan, "start it", failed) })
+}
+
+/// It has answered: does it stay? One that goes into the background ends in this moment, and with it what it has left. `None`: it
+/// stays, or somebody has put it to sleep.
+async fn ended_at_once(world: &World, handle: &Handle) -> Result<Option<ServiceError>, ServiceError> {
+    let mut changes = handle.follow();
+    if tokio::time::timeout(STAYS, changes.wait_for(|seen| seen.phase != Phase::Awake)).await.is_err() {
+        return Ok(None);
+    }
+    handle.caught_up().await;
+    let last = world.store.events(Some(handle.instance.id), 1).map_err(super::error::store)?;
+    let ended = handle.snapshot().phase == Phase::Failed || last.first().is_some_and(|event| event.kind == "ended");
+    let message = "its first process ended by itself as soon as it had answered (if it goes into the background: it must not)";
+    Ok(ended.then(|| ServiceError::failed(message, "")))
 }
 
 /// Takes everything back; what cannot be taken back is said beside the error that was the cause.

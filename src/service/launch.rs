@@ -11,7 +11,7 @@ use crate::config::model::{ModelError, find_model};
 use crate::domain::instance::{Instance, Launch, Listen};
 use crate::domain::model::Model;
 use crate::domain::name::{HostName, InstanceId, InstanceName};
-use crate::driver::host::limits::{Limits, OpenFiles, UNLIMITED};
+use crate::driver::host::limits::{GroupLimits, Limits, OpenFiles, UNLIMITED};
 use crate::driver::host::spawn::may_change_user;
 use crate::driver::probe::Question;
 use crate::driver::supervisor::Program;
@@ -172,6 +172,7 @@ pub(super) fn program(world: &World, instance: &Instance) -> Program {
         // be able to connect.
         umask: if config.user.is_some() && may_change_user() { 0o007 } else { 0o022 },
         limits: limits(world, &config),
+        group: GroupLimits { processes: config.limits.processes, memory: config.limits.memory },
     }
 }
 

@@ -278,6 +278,21 @@ async fn reconcile(world: &Arc<World>, pass: &mut Pass) {
         }
         Err(e) => pass.lines.push(line("acc", "error", chain(&e))),
     }
+    sweep(world, pass).await;
+}
+
+/// Processes that an instance has left which does not run any more: acc died before their end.
+async fn sweep(world: &World, pass: &mut Pass) {
+    let handles = world.registry.all();
+    let live: Vec<InstanceName> = handles.iter().filter(|h| h.snapshot().phase.is_live()).map(|h| h.instance.name.clone()).collect();
+    drop(handles);
+    match world.supervisor.sweep(&live).await {
+        Ok(ended) => pass.lines.extend(ended.iter().map(|(name, count)| {
+            let processes = if *count == 1 { "process" } else { "processes" };
+            line(name.as_str(), "repaired", format!("{count} {processes} that it had left were ended"))
+        })),
+        Err(e) => pass.lines.push(line("acc", "error", chain(&e))),
+    }
 }
 
 async fn gates(world: &Arc<World>, open: &BTreeSet<String>, pass: &mut Pass) {

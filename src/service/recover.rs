@@ -44,6 +44,18 @@ pub async fn take_up(world: &Arc<World>) -> Result<(), ServiceError> {
             Err(e) => warn!(instance = %name, "half-done work could not be taken up: {e}"),
         }
     }
+    sweep(world).await?;
+    Ok(())
+}
+
+/// Ends what instances have left that do not run any more: their end came when no acc was there to see to it.
+async fn sweep(world: &Arc<World>) -> Result<(), ServiceError> {
+    let busy = world.store.busy().map_err(super::error::store)?;
+    let live: Vec<_> = busy.into_iter().filter(|row| row.stored.phase.is_live()).map(|row| row.name).collect();
+    match world.supervisor.sweep(&live).await {
+        Ok(ended) => ended.iter().for_each(|(name, count)| info!(instance = %name, "processes that it had left were ended: {count}")),
+        Err(e) => warn!("could not look for what instances have left: {e}"),
+    }
     Ok(())
 }
 

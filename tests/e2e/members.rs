@@ -56,3 +56,156 @@ pub fn its_name_may_be_any_bytes(combination: Combination) {
     }
     // And the bed is halted with all of them awake.
 }
+
+/// What it runs in a session of its own, twice forked, with nothing open: `sleep` of a length that is only this test's.
+fn away(length: &str) -> String {
+    format!(
+        "if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        os.chdir('/'); os.closerange(0, 99)\n        \
+         os.execve('/bin/sleep', ['sleep', '{length}'], {{}})\n    os._exit(0)\nos.wait()"
+    )
+}
+
+/// The processes that sleep so long.
+fn sleepers(length: &str) -> Vec<i32> {
+    let pids = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| processes::look(*pid).is_some_and(|seen| seen.command == format!("sleep {length}"))).collect()
+}
+
+/// It has become `sleep` a moment after the application answers.
+fn wait_for_one(length: &str) {
+    wait_until("what it has started runs", SOON, || holds(sleepers(length).len() == 1, "it does not"));
+}
+
+fn length() -> String {
+    format!("{}", 1_000_000_000_u64 + u64::from(std::process::id()) * 1000)
+}
+
+/// Whatever ends an instance ends all of it: a process in a session of its own, without a parent and an environment, too. Where
+/// acc may make no control groups such a one is not found (see the ordinary user below).
+pub fn what_it_has_started_ends_with_it(combination: Combination) {
+    if !need::root("to make control groups") || !need::programs(&["python3"]) {
+        return;
+    }
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let length = length();
+    model(&bed, "strays", &away(&length), "");
+    bed.create("zebra", "strays");
+    wait_for_one(&length);
+    bed.acc(&["stop", "zebra"]).ok();
+    assert_eq!(sleepers(&length), [0; 0], "after a stop");
+    bed.get("zebra", "/").status(200);
+    wait_for_one(&length);
+    bed.acc(&["stop", "--now", "zebra"]).ok();
+    assert_eq!(sleepers(&length), [0; 0], "after a stop at once");
+    // Its first process is killed.
+    bed.get("zebra", "/").status(200);
+    processes::signal(bed.pid("zebra"), nix::sys::signal::Signal::SIGKILL);
+    bed.wait_phase("zebra", "failed");
+    assert_eq!(sleepers(&length), [0; 0], "after its death");
+    bed.acc(&["start", "zebra"]).ok();
+    bed.acc(&["destroy", "--force", "zebra"]).ok();
+    assert_eq!(sleepers(&length), [0; 0], "after destroy");
+    bed.acc(&["purge", "zebra"]).ok();
+    bed.create("okapi", "strays");
+    bed.acc(&["halt"]).ok();
+    assert_eq!(sleepers(&length), [0; 0], "after halt");
+}
+
+/// All of acc is killed, and the first process too: what the instance has left ends at the next boot.
+pub fn what_was_left_by_a_crash_ends_at_the_boot(combination: Combination) {
+    if !need::root("to make control groups") || !need::programs(&["python3"]) {
+        return;
+    }
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let length = length();
+    model(&bed, "strays", &away(&length), "");
+    bed.create("zebra", "strays");
+    // It is not of the bed by anything that can be seen of it.
+    processes::cut_power(&bed.dir);
+    wait_for_one(&length);
+    bed.acc(&["boot"]).ok();
+    wait_until("it is ended", SOON, || holds(sleepers(&length).is_empty(), "it runs"));
+    bed.get("zebra", "/").status(200);
+    bed.acc(&["stop", "zebra"]).ok();
+    assert_eq!(sleepers(&length), [0; 0]);
+}
+
+/// A child that has inherited the listening socket and outlives the application does not keep it from waking.
+pub fn an_inherited_socket_is_not_in_the_way(combination: Combination) {
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    if !need::programs(&["python3"]) {
+        return;
+    }
+    model(&bed, "heirs", "", "if os.fork() == 0:\n    os.setsid()\n    while True: time.sleep(100)");
+    bed.create("zebra", "heirs");
+    for _ in 0..3 {
+        bed.acc(&["stop", "zebra"]).ok();
+        bed.get("zebra", "/").status(200);
+    }
+}
+
+/// Told at once, and nothing of it is left.
+pub fn one_that_goes_into_the_background_is_told(combination: Combination) {
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    if !need::programs(&["python3"]) {
+        return;
+    }
+    let away = "if os.fork(): os._exit(0)\nos.setsid()\nif os.fork(): os._exit(0)";
+    for (name, before, after) in [("early", "", away), ("late", away, "")] {
+        model(&bed, name, before, after);
+        let done = bed.acc(&["create", "zebra", "--model", name]).error(1).says(&["hint:"]);
+        assert!(done.err.contains("ended by itself") || done.err.contains("exited with code 0"), "{done:?}");
+        bed.acc(&["info", "zebra"]).error(3);
+        wait_until("nothing of it is left", SOON, || {
+            let left = processes::of(&bed.dir).into_iter().find(|p| p.command.contains("app.py"));
+            holds(left.is_none(), format!("{left:?}"))
+        });
+    }
+}
+
+/// An instance that forks without end has as many processes as the config says, and its neighbour wakes.
+pub fn one_that_forks_without_end_is_bounded(combination: Combination) {
+    if !need::root("to make control groups") || !need::programs(&["python3"]) {
+        return;
+    }
+    let limits = "[limits]\nprocesses = 30\n";
+    let Some(bed) = Bed::with(combination, |s| (s.rules, s.idle) = (limits.into(), "60s")) else { return };
+    if bed.acc(&["doctor"]).out.contains("without the controller") {
+        return println!("skipped: no control groups that count processes");
+    }
+    let forks = "\
+        n = 0\n\
+        try:\n    while n < 200:\n        if os.fork() == 0: os.setsid(); s.close(); time.sleep(1000000)\n        n += 1\n\
+        except BlockingIOError: pass\n\
+        open('data/forks', 'w').write(str(n))";
+    model(&bed, "forks", "", forks);
+    bed.create("zebra", "forks");
+    bed.get("zebra", "/").status(200);
+    let forks: usize = std::fs::read_to_string(bed.instance("zebra").join("data/forks")).unwrap().parse().unwrap();
+    assert!((20..30).contains(&forks), "{forks}");
+    bed.create("okapi", "hello");
+    bed.get("okapi", "/").status(200);
+    bed.acc(&["stop", "zebra"]).ok();
+    // And again: what a kill has forbidden is allowed to the next run.
+    bed.get("zebra", "/").status(200);
+    bed.acc(&["stop", "--now", "zebra"]).ok();
+    bed.get("zebra", "/").status(200);
+}
+
+/// A process beside the first that has work to finish when it is asked to end.
+pub fn one_beside_it_finishes_its_work(combination: Combination) {
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    if !need::programs(&["python3"]) {
+        return;
+    }
+    let worker = "\
+        def finish(*_):\n    time.sleep(0.3)\n    open('data/done', 'a').write('x')\n    os._exit(0)\n\
+        if os.fork() == 0:\n    s.close(); os.setsid(); signal.signal(signal.SIGTERM, finish)\n    while True: time.sleep(100)";
+    model(&bed, "workers", "", worker);
+    bed.create("zebra", "workers");
+    for times in 1..=2 {
+        bed.acc(&["stop", "zebra"]).ok();
+        assert_eq!(std::fs::read_to_string(bed.instance("zebra").join("data/done")).unwrap(), "x".repeat(times));
+        bed.get("zebra", "/").status(200);
+    }
+}

@@ -508,6 +508,18 @@ range = "{ports}"
     }
 }
 
+impl Bed {
+    /// Removes the control groups that are left when acc was not halted in order.
+    fn remove_groups(&self) {
+        let noted = fs::read(self.dir.join("run/cgroup")).unwrap_or_default();
+        for path in noted.split(|byte| *byte == 0).filter_map(|path| std::str::from_utf8(path).ok()).filter(|path| !path.is_empty()) {
+            let groups = fs::read_dir(path).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir());
+            groups.for_each(|group| drop(fs::remove_dir(group.path())));
+            let _ = fs::remove_dir(path);
+        }
+    }
+}
+
 impl Drop for Bed {
     /// Halts in order, so that every test also tests that halting leaves nothing behind.
     fn drop(&mut self) {
@@ -519,6 +531,7 @@ impl Drop for Bed {
             fault = self.halt_fault();
         }
         processes::end_all(&self.dir);
+        self.remove_groups();
         if !self.keep {
             let _ = fs::remove_dir_all(&self.dir);
         }

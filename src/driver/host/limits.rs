@@ -1,4 +1,5 @@
 //! Limits that the kernel keeps for each process (`setrlimit(2)`): those an instance begins with, and those acc was booted with.
+//! And limits of all processes of an instance together (cgroups(7)).
 //!
 //! It sets none: that is for the launcher, between acc and the program.
 
@@ -61,6 +62,15 @@ pub struct Limits {
     pub file_size: Option<u64>,
     /// Bytes in a core file.
     pub core: Option<u64>,
+}
+
+/// Limits of all processes of one instance together, which its control group keeps. `None`: no limit.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct GroupLimits {
+    /// Processes and threads at once.
+    pub processes: Option<u64>,
+    /// Bytes of memory and swap.
+    pub memory: Option<u64>,
 }
 
 impl Limits {

@@ -2,6 +2,8 @@
 
 pub mod accounts;
 pub mod append;
+pub mod census;
+pub mod cgroup;
 pub mod clock;
 pub mod command;
 pub mod fault;

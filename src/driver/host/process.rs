@@ -180,9 +180,18 @@ impl Held {
 
     /// See [`ended`].
     pub async fn ended(self) -> io::Result<Exit> {
+        self.over(kill_leftovers).await
+    }
+
+    /// The same, but what is left of its group goes on.
+    pub async fn exited(self) -> io::Result<Exit> {
+        self.over(|_| {}).await
+    }
+
+    async fn over(self, then: impl Fn(Process)) -> io::Result<Exit> {
         let process = self.process;
         let Some(pidfd) = self.pidfd else {
-            kill_leftovers(process);
+            then(process);
             return Ok(Exit::Unknown);
         };
         #[expect(unsafe_code, reason = "tokio registers descriptors only unsafely")]
@@ -190,13 +199,13 @@ impl Held {
         let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?;
         drop(pidfd.readable().await?);
         if let Some(exit) = ended_child(pidfd.get_ref().as_fd())? {
-            // Reaped only after the kill: until then the zombie holds the number of the group.
-            kill_leftovers(process);
+            // Reaped only afterwards: until then the zombie holds the number of the group.
+            then(process);
             let _ = waitid(WaitId::PidFd(pidfd.get_ref().as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
             return Ok(exit);
         }
         let seen = zombie_exit(process);
-        kill_leftovers(process);
+        then(process);
         match seen {
             Some(exit) => Ok(exit),
             None => Ok(reaped_exit(pidfd.get_ref().as_fd()).await),

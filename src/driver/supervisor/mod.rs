@@ -7,6 +7,7 @@ mod check;
 pub mod fake;
 mod launcher;
 mod locks;
+mod members;
 mod record;
 #[cfg(test)]
 mod suite;
@@ -19,7 +20,7 @@ use async_trait::async_trait;
 
 use crate::domain::instance::{Exit, Process};
 use crate::domain::name::InstanceName;
-use crate::driver::host::limits::Limits;
+use crate::driver::host::limits::{GroupLimits, Limits};
 pub use launcher::launch;
 
 /// Everything a supervisor needs to run an instance once.
@@ -49,6 +50,8 @@ pub struct Program {
     pub umask: u32,
     /// What each of its processes may use.
     pub limits: Limits,
+    /// What all of its processes together may use.
+    pub group: GroupLimits,
 }
 
 /// A program that acc itself needs, next to the instances: nginx, acc's own server.
@@ -126,16 +129,23 @@ pub trait Supervisor: Send + Sync {
     /// All processes of instances it knows to run.
     async fn running(&self) -> Result<Vec<(InstanceName, Process)>, SupervisorError>;
 
-    /// Sends the stop signal to the whole process group. An ended process is success.
+    /// Sends the stop signal to all processes of the instance. An ended one is success.
     async fn terminate(&self, program: &Program, process: Process) -> Result<(), SupervisorError>;
 
-    /// Kills the whole process group. An ended process is success.
+    /// Kills all processes of the instance. An ended one is success.
     async fn kill(&self, name: &InstanceName, process: Process) -> Result<(), SupervisorError>;
 
-    /// Resolves when the process has ended, with how; what is left of its group is killed first. Noticed at once (pidfd).
+    /// Resolves when the process has ended, with how, and nothing else of the instance is left. If [`Self::terminate`] asked for
+    /// the end, the others are waited for until [`Self::kill`]; else they are killed. Noticed at once (pidfd).
     async fn wait(&self, name: &InstanceName, process: Process) -> Result<Exit, SupervisorError>;
 
-    /// Removes every trace of the name (program section, pid file). The process has ended before.
+    /// Ends what instances have left that are not among these, which are live: processes whose first process has ended, and whose
+    /// end nobody waits for. How many of which.
+    async fn sweep(&self, _live: &[InstanceName]) -> Result<Vec<(InstanceName, usize)>, SupervisorError> {
+        Ok(Vec::new())
+    }
+
+    /// Removes every trace of the name (program section, pid file, what other processes it has left). The process has ended before.
     async fn forget(&self, name: &InstanceName) -> Result<(), SupervisorError>;
 
     /// Housekeeping, now and then: drops program sections of instances that have slept for long; those of `live` stay.

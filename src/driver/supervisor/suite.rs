@@ -1,6 +1,7 @@
 //! What every supervisor must do, run against each of them: the builtin one, a real supervisord, and the fake as far as no
 //! process is needed.
 
+mod family;
 mod real;
 mod world;
 
@@ -25,6 +26,7 @@ pub(super) fn program(name: &str, dir: &Path, argv: &[&str]) -> Program {
         user: None,
         umask: 0o022,
         limits: Limits::default(),
+        group: GroupLimits::default(),
     }
 }
 

@@ -25,6 +25,7 @@ use crate::driver::host::spawn::UserIds;
 
 use super::launcher::{Instance, Spec};
 use super::locks::Locks;
+use super::members::{Entry, FirstProcess, Members, looking};
 use super::{Ensured, Program, Service, Supervisor, SupervisorError, check, record};
 
 /// How long a launcher that nobody waits for may take to become its program, and the pause between two looks.
@@ -42,6 +43,7 @@ pub struct Builtin {
     log_max: u64,
     /// What stands in for the launcher where memory may not be executed: program and first arguments.
     standin: Vec<String>,
+    members: Members,
     locks: Locks,
 }
 
@@ -56,7 +58,7 @@ struct Start<'a> {
     log: &'a Path,
     user: Option<UserIds>,
     /// `None`: a service.
-    instance: Option<&'a Program>,
+    instance: Option<(&'a Program, &'a Entry)>,
 }
 
 impl Builtin {
@@ -64,7 +66,14 @@ impl Builtin {
     /// `standin`: a command that calls [`super::launch`] with its last argument, where the launcher itself may not be executed.
     #[must_use]
     pub fn new(pid_dir: PathBuf, log_max: u64, standin: Vec<String>) -> Self {
-        Self { pid_dir, log_max, standin, locks: Locks::default() }
+        Self { members: Members::of(&pid_dir), pid_dir, log_max, standin, locks: Locks::default() }
+    }
+
+    /// With instances' processes known in this way.
+    #[cfg(test)]
+    pub(super) fn with_members(mut self, members: Members) -> Self {
+        self.members = members;
+        self
     }
 
     /// Starts its launcher, completes the pid file, and waits until the launcher has become the program.
@@ -82,7 +91,7 @@ impl Builtin {
             env: start.env,
             dir: start.dir,
             log: start.log,
-            instance: start.instance.map(|program| Instance::of(program, start.user.as_ref(), self.pid_dir.parent())),
+            instance: start.instance.map(|(program, entry)| Instance::of(program, start.user.as_ref(), &entry.join, self.pid_dir.parent())),
             pid: None,
         };
         let not_started = |why: String| {
@@ -186,6 +195,13 @@ async fn ended(name: &str, process: Process) -> Result<Exit, SupervisorError> {
 }
 
 #[async_trait]
+impl FirstProcess for Builtin {
+    async fn runs(&self, name: &InstanceName) -> Result<bool, SupervisorError> {
+        Ok(Self::living(name.as_str(), &self.pid_path(name)).await?.is_some())
+    }
+}
+
+#[async_trait]
 impl Supervisor for Builtin {
     fn kind(&self) -> &'static str {
         "builtin"
@@ -197,16 +213,18 @@ impl Supervisor for Builtin {
         if let Some(running) = Self::living(program.name.as_str(), &pid_path).await? {
             return Ok(running);
         }
+        let entry = self.members.enter(program, self).await?;
+        let env = entry.environment(&program.env);
         let start = Start {
             name: program.name.as_str(),
             pid_path,
             program: check::path(program)?,
             args: program.argv.get(1..).unwrap_or_default(),
-            env: &program.env,
+            env: &env,
             dir: &program.dir,
             log: &program.log,
             user: check::user(program)?,
-            instance: Some(program),
+            instance: Some((program, &entry)),
         };
         // What is wrong with it is looked for once it could not be started: nearly all can be, and each look costs a wake time.
         self.spawn(&start).await.map_err(|e| check::executable(program).err().unwrap_or(e))
@@ -228,21 +246,52 @@ impl Supervisor for Builtin {
     }
 
     async fn terminate(&self, program: &Program, process: Process) -> Result<(), SupervisorError> {
-        signal(program.name.as_str(), process, program.stop_signal)
+        let name = &program.name;
+        // Its group may be the next run's by now.
+        if !process::is_same(process).map_err(|e| unreachable(name.as_str(), e))? {
+            return Ok(());
+        }
+        self.members.ask_others(name, process, program.stop_signal);
+        signal(name.as_str(), process, program.stop_signal)
     }
 
     async fn kill(&self, name: &InstanceName, process: Process) -> Result<(), SupervisorError> {
-        signal(name.as_str(), process, libc::SIGKILL)
+        signal(name.as_str(), process, libc::SIGKILL)?;
+        let _held = self.locks.lock(name.as_str()).await;
+        // Never what has been started under the name since.
+        if Self::living(name.as_str(), &self.pid_path(name)).await?.is_some_and(|now| now != process) {
+            return Ok(());
+        }
+        self.members.kill(name, Some(process)).map_err(|e| unreachable(name.as_str(), e))
     }
 
     async fn wait(&self, name: &InstanceName, process: Process) -> Result<Exit, SupervisorError> {
-        let exit = ended(name.as_str(), process).await?;
+        let asked = |e: io::Error| unreachable(name.as_str(), e);
+        let exit = process::hold(process).map_err(asked)?.exited().await.map_err(asked)?;
+        self.members.gone(name, process).await.map_err(asked)?;
         let _held = self.locks.lock(name.as_str()).await;
         let pid_path = self.pid_path(name);
         if record::is_of(&pid_path, process)? {
             record::remove(&pid_path)?;
         }
         Ok(exit)
+    }
+
+    async fn sweep(&self, live: &[InstanceName]) -> Result<Vec<(InstanceName, usize)>, SupervisorError> {
+        let mut ended = Vec::new();
+        for name in self.members.names().map_err(|e| looking(&e))? {
+            let _held = self.locks.lock(name.as_str()).await;
+            let pid_path = self.pid_path(&name);
+            // Started just now, or somebody is at its end.
+            if live.contains(&name) || self.runs(&name).await? {
+                continue;
+            }
+            let count = self.members.clear(&name, record::process(&pid_path)?).await?;
+            if count > 0 {
+                ended.push((name.clone(), count));
+            }
+        }
+        Ok(ended)
     }
 
     async fn forget(&self, name: &InstanceName) -> Result<(), SupervisorError> {
@@ -252,6 +301,7 @@ impl Supervisor for Builtin {
             // Without its pid file nobody would ever find it again.
             return Err(unreachable(name.as_str(), "it still runs"));
         }
+        self.members.clear(name, record::process(&pid_path)?).await?;
         record::remove(&pid_path)
     }
 
@@ -313,6 +363,7 @@ impl Supervisor for Builtin {
     }
 
     async fn halt(&self) -> Result<(), SupervisorError> {
+        self.members.close();
         Ok(())
     }
 }

@@ -16,7 +16,7 @@ mod sys;
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::Program;
@@ -60,14 +60,16 @@ pub(super) struct Instance<'a> {
     pub(super) program: &'a Program,
     /// Whom to become; `None`: who starts it.
     pub(super) user: Option<&'a UserIds>,
+    /// The launcher writes `0` into these files while it still may: so it joins control groups.
+    pub(super) join: &'a [PathBuf],
     /// A test wants the launcher to be stopped right before it becomes the program.
     pub(super) stop: bool,
 }
 
 impl<'a> Instance<'a> {
-    /// Of this program as this user; `run`: acc's run folder, where a test can ask for a fault.
-    pub(super) fn of(program: &'a Program, user: Option<&'a UserIds>, run: Option<&Path>) -> Self {
-        Self { program, user, stop: run.is_some_and(fault::stops_launch) }
+    /// Of this program as this user, in these control groups; `run`: acc's run folder, where a test can ask for a fault.
+    pub(super) fn of(program: &'a Program, user: Option<&'a UserIds>, join: &'a [PathBuf], run: Option<&Path>) -> Self {
+        Self { program, user, join, stop: run.is_some_and(fault::stops_launch) }
     }
 }
 
@@ -104,6 +106,7 @@ impl Instance<'_> {
             let ids: Vec<String> = [user.uid, user.gid].iter().chain(&user.groups).map(u32::to_string).collect();
             say("user", &ids.join(" "));
         }
+        self.join.iter().for_each(|path| say("join", &path.to_string_lossy()));
         if let Some(path) = &self.program.socket {
             say("socket", &path.to_string_lossy());
         }
@@ -187,7 +190,7 @@ mod tests {
         fs::write(&file, spec(Path::new("/x"), &dir.path().join("none/app.log"), &pid).text()).unwrap();
         expect(127, "none/app.log`");
         let a = Program { socket: Some(file.clone()), ..suite::program("a", dir.path(), &["/bin/true"]) };
-        let taken = Spec { instance: Some(Instance::of(&a, None, None)), ..spec(Path::new("/bin/true"), &log, &pid) };
+        let taken = Spec { instance: Some(Instance::of(&a, None, &[], None)), ..spec(Path::new("/bin/true"), &log, &pid) };
         fs::write(&file, taken.text()).unwrap();
         assert_eq!(launched().0, 126);
         let said = fs::read_to_string(&log).unwrap();

@@ -69,6 +69,8 @@ struct Wanted<'a> {
     log: &'a CStr,
     /// User, group, all groups.
     user: Option<(u32, u32, &'static [u32])>,
+    /// Files of control groups that are joined by a `0`.
+    join: [Option<&'a CStr>; 2],
     /// To listen there, and to hand that over.
     socket: Option<&'a CStr>,
     umask: usize,
@@ -149,6 +151,7 @@ fn read(text: &[u8]) -> Result<Wanted<'_>, Fault<'_>> {
         dir: c"/",
         log: c"",
         user: None,
+        join: [None; 2],
         socket: None,
         umask: 0o022,
         limits: [None; 16],
@@ -173,6 +176,7 @@ fn read(text: &[u8]) -> Result<Wanted<'_>, Fault<'_>> {
             b"dir" => wanted.dir = value,
             b"log" => wanted.log = value,
             b"user" => wanted.user = Some(ids(value.to_bytes()).ok_or(Fault::NotUnderstood(key))?),
+            b"join" => *free(&mut wanted.join)? = Some(value),
             b"socket" => wanted.socket = Some(value),
             b"umask" => wanted.umask = number(value.to_bytes()).ok_or(Fault::NotUnderstood(key))?,
             b"limit" => *free(&mut wanted.limits)? = Some(limit(value.to_bytes()).ok_or(Fault::NotUnderstood(key))?),
@@ -205,8 +209,9 @@ fn limit(value: &[u8]) -> Option<(usize, Limit)> {
     Some((resource, Limit { soft, hard }))
 }
 
-fn free(limits: &mut Limits) -> Result<&mut Option<(usize, Limit)>, Errno> {
-    limits.iter_mut().find(|limit| limit.is_none()).ok_or(EINVAL)
+/// The first place that is not taken.
+fn free<T>(places: &mut [Option<T>]) -> Result<&mut Option<T>, Errno> {
+    places.iter_mut().find(|place| place.is_none()).ok_or(EINVAL)
 }
 
 fn number<T: FromStr>(digits: &[u8]) -> Option<T> {
@@ -236,6 +241,11 @@ fn turn_into<'a>(wanted: &mut Wanted<'a>, log: File, noted: bool) -> Fault<'a> {
 /// Everything but becoming the program.
 fn prepare<'a>(wanted: &mut Wanted<'a>, log: File, listen_pid: &[u8], noted: bool) -> Result<(), Fault<'a>> {
     let null = sys::open_to_read(c"/dev/null")?;
+    for path in wanted.join.into_iter().flatten() {
+        // Before anybody else is told of this process, and before anything runs that could start another one.
+        let joined = sys::open_to_write(path).and_then(|file| sys::write(file, &[b"0"]));
+        joined.map_err(|errno| Fault::System("its control group", path.to_bytes(), errno))?;
+    }
     if !noted {
         note(wanted).map_err(|errno| Fault::System("its pid file", wanted.pid.to_bytes(), errno))?;
     }

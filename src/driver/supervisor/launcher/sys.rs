@@ -97,6 +97,7 @@ const O_WRONLY: usize = 0o1;
 const O_CREAT: usize = 0o100;
 const O_TRUNC: usize = 0o1000;
 const O_APPEND: usize = 0o2000;
+const O_CLOEXEC: usize = 0o2_000_000;
 #[cfg(not(target_arch = "aarch64"))]
 const O_NOFOLLOW: usize = 0o400_000;
 #[cfg(target_arch = "aarch64")]
@@ -165,9 +166,9 @@ pub fn open_to_read(path: &CStr) -> Result<File> {
     open(path, 0, 0)
 }
 
-/// Opens a file that is there for writing.
+/// Opens a file that is there for writing; it is closed when the program begins.
 pub fn open_to_write(path: &CStr) -> Result<File> {
-    open(path, O_WRONLY, 0)
+    open(path, O_WRONLY | O_CLOEXEC, 0)
 }
 
 /// Opens a log at its end, making it when it is not there. A link is not followed.

@@ -41,7 +41,7 @@ for_real![
     a_socket_handed_to_another_user_is_that_users,
 ];
 
-async fn read_eventually(path: PathBuf) -> Vec<u8> {
+pub(super) async fn read_eventually(path: PathBuf) -> Vec<u8> {
     let name = path.display().to_string();
     eventually(&name, async || fs::read(&path).ok().filter(|bytes| !bytes.is_empty())).await
 }
@@ -164,11 +164,11 @@ async fn output_goes_to_the_log(world: World) {
     world.supervisor().wait(&b.name, process).await.unwrap();
 }
 
-fn pid_in(bytes: &[u8]) -> i32 {
+pub(super) fn pid_in(bytes: &[u8]) -> i32 {
     String::from_utf8_lossy(bytes).trim().parse().unwrap()
 }
 
-async fn gone(pid: i32) {
+pub(super) async fn gone(pid: i32) {
     eventually("the end of a grandchild", async || process::start_time(pid).unwrap().is_none().then_some(())).await;
 }
 

@@ -7,17 +7,41 @@ use std::sync::{Arc, Mutex};
 
 use super::super::builtin::Builtin;
 use super::super::fake::Fake;
+use super::super::members::Members;
 use super::super::record;
 use super::super::supervisord::{Supervisord, SupervisordSettings};
 use super::*;
+use crate::driver::host::cgroup::{Cgroups, Kind};
 use crate::driver::host::{command, process};
 use crate::render::Templates;
 
 /// Logs beyond this are rotated by the builtin supervisor.
 const LOG_MAX: u64 = 1 << 20;
 
+/// How the processes of an instance are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Way {
+    /// As this host would have it.
+    Best,
+    Unified,
+    Census,
+}
+
+impl Way {
+    /// `None`: not possible here.
+    fn members(self, pid_dir: &Path) -> Option<Members> {
+        let run = pid_dir.parent().unwrap();
+        match self {
+            Self::Best => Some(Members::of(pid_dir)),
+            Self::Unified => Some(Members::in_groups(pid_dir, Some(Cgroups::find_of(run, &[Kind::Unified]).ok()?))),
+            Self::Census => Some(Members::in_groups(pid_dir, None)),
+        }
+    }
+}
+
 pub(in super::super) struct World {
     kind: &'static str,
+    way: Way,
     supervisor: Arc<dyn Supervisor>,
     fake: Option<Arc<Fake>>,
     dir: tempfile::TempDir,
@@ -27,15 +51,28 @@ pub(in super::super) struct World {
 
 impl World {
     pub(in super::super) fn builtin() -> Self {
+        Self::builtin_by(Way::Best).unwrap()
+    }
+
+    /// `None`: this way is not possible here.
+    pub(in super::super) fn builtin_by(way: Way) -> Option<Self> {
         let dir = tempdir();
-        let supervisor = Arc::new(Builtin::new(dir.path().join("state/pid"), LOG_MAX, Vec::new()));
-        Self { kind: "builtin", supervisor, fake: None, dir, open: Mutex::default() }
+        let pid_dir = dir.path().join("state/pid");
+        let supervisor = Arc::new(Builtin::new(pid_dir.clone(), LOG_MAX, Vec::new()).with_members(way.members(&pid_dir)?));
+        Some(Self { kind: "builtin", way, supervisor, fake: None, dir, open: Mutex::default() })
+    }
+
+    /// A real supervisord that answers, with instances' processes known in this way; `None`: not possible here.
+    pub(in super::super) async fn supervisord_by(way: Way) -> Option<Self> {
+        let world = Self::supervisord_of(tempdir(), way, |_| {})?;
+        assert_eq!(world.supervisor.boot(&[]).await.unwrap(), Ensured::Started);
+        Some(world)
     }
 
     pub(in super::super) fn fake() -> Self {
         let fake = Arc::new(Fake::new());
         let supervisor = Arc::clone(&fake) as Arc<dyn Supervisor>;
-        Self { kind: "fake", supervisor, fake: Some(fake), dir: tempdir(), open: Mutex::default() }
+        Self { kind: "fake", way: Way::Best, supervisor, fake: Some(fake), dir: tempdir(), open: Mutex::default() }
     }
 
     /// A real supervisord that answers; `None`: not installed, which is said (and a failure in CI).
@@ -51,6 +88,10 @@ impl World {
     }
 
     pub(in super::super) fn supervisord_in(dir: tempfile::TempDir, change: impl FnOnce(&mut SupervisordSettings)) -> Option<Self> {
+        Self::supervisord_of(dir, Way::Best, change)
+    }
+
+    fn supervisord_of(dir: tempfile::TempDir, way: Way, change: impl FnOnce(&mut SupervisordSettings)) -> Option<Self> {
         if command::find_program("supervisord").is_none() {
             #[expect(clippy::disallowed_methods, reason = "the one switch of the tests")]
             let ci = std::env::var_os("CI").is_some();
@@ -60,15 +101,17 @@ impl World {
         }
         let mut settings = settings(dir.path());
         change(&mut settings);
-        let supervisor = Arc::new(Supervisord::new(settings));
-        Some(Self { kind: "supervisord", supervisor, fake: None, dir, open: Mutex::default() })
+        let members = way.members(&settings.pid_dir)?;
+        let supervisor = Arc::new(Supervisord::new(settings).with_members(members));
+        Some(Self { kind: "supervisord", way, supervisor, fake: None, dir, open: Mutex::default() })
     }
 
     /// Another driver on the same folders, as after a restart of acc.
     pub(in super::super) fn again(&self) -> Arc<dyn Supervisor> {
+        let members = self.way.members(&self.pid_dir()).unwrap();
         match self.kind {
-            "builtin" => Arc::new(Builtin::new(self.pid_dir(), LOG_MAX, Vec::new())),
-            "supervisord" => Arc::new(Supervisord::new(settings(self.dir.path()))),
+            "builtin" => Arc::new(Builtin::new(self.pid_dir(), LOG_MAX, Vec::new()).with_members(members)),
+            "supervisord" => Arc::new(Supervisord::new(settings(self.dir.path())).with_members(members)),
             _ => Arc::clone(&self.supervisor),
         }
     }
@@ -217,6 +260,9 @@ impl Drop for World {
         }
         if let Some(daemon) = daemon {
             let _ = process::signal_one(daemon, libc::SIGKILL);
+        }
+        if let Some(members) = self.way.members(&self.pid_dir()) {
+            members.end_all();
         }
     }
 }

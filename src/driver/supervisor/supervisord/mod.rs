@@ -30,6 +30,7 @@ use crate::render::supervisord::{ProgramText, program as program_text};
 
 use super::launcher::{self, Instance, Spec};
 use super::locks::Locks;
+use super::members::{Entry, FirstProcess, Members, looking};
 use super::{Ensured, Program, Service, Supervisor, SupervisorError, check, record};
 use daemon::Daemon;
 use group::{ENDED_AT_ONCE, Group, Info, Launched, state, unreachable};
@@ -95,6 +96,7 @@ pub struct Supervisord {
     specs: Sections,
     launcher: Mutex<Option<Vec<String>>>,
     locks: Locks,
+    members: Members,
     /// When each name was last started, as a count of starts: which sections to drop first.
     used: Mutex<(u64, HashMap<String, u64>)>,
     /// Processes started here and not yet waited for: held, so that it is known how they ended although supervisord reaps.
@@ -119,11 +121,19 @@ impl Supervisord {
             specs: Sections::of_specs(settings.dir.join("launch")),
             launcher: Mutex::default(),
             locks: Locks::default(),
+            members: Members::of(&settings.pid_dir),
             used: Mutex::default(),
             held: Mutex::default(),
             keeper: Mutex::default(),
             settings,
         }
+    }
+
+    /// With instances' processes known in this way.
+    #[cfg(test)]
+    pub(super) fn with_members(mut self, members: Members) -> Self {
+        self.members = members;
+        self
     }
 
     fn group<'a>(&'a self, name: &'a InstanceName) -> Group<'a> {
@@ -142,7 +152,7 @@ impl Supervisord {
 
     /// Puts in place what its launcher will read, after all that can be known beforehand was found to be in order. The text of
     /// its section.
-    fn prepare(&self, p: &Program) -> Result<String, SupervisorError> {
+    fn prepare(&self, p: &Program, entry: &Entry) -> Result<String, SupervisorError> {
         let program = check::executable(p)?;
         let user = check::user(p)?;
         // Made and given to the user here: only afterwards is there somebody who writes to it.
@@ -153,10 +163,11 @@ impl Supervisord {
         })?;
         let args = p.argv.get(1..).unwrap_or_default();
         let name = p.name.as_str();
-        let instance = Some(Instance::of(p, user.as_ref(), self.settings.pid_dir.parent()));
+        let instance = Some(Instance::of(p, user.as_ref(), &entry.join, self.settings.pid_dir.parent()));
         let pid = self.pid_path(&p.name);
         let noted = Some((pid.as_path(), record::this_boot()));
-        let spec = Spec { program: &program, args, env: &p.env, dir: &p.dir, log: &p.log, instance, pid: noted }.text();
+        let env = entry.environment(&p.env);
+        let spec = Spec { program: &program, args, env: &env, dir: &p.dir, log: &p.log, instance, pid: noted }.text();
         let pid_dir = &self.settings.pid_dir;
         make_dir(pid_dir, 0o700).map_err(|source| SupervisorError::File { deed: "make", path: pid_dir.clone(), source })?;
         // Of a process that is gone: it must not be taken for this one's.
@@ -282,6 +293,19 @@ fn kernel(name: &str, why: &std::io::Error) -> SupervisorError {
 }
 
 #[async_trait]
+impl FirstProcess for Supervisord {
+    async fn runs(&self, name: &InstanceName) -> Result<bool, SupervisorError> {
+        if record::living(&self.pid_path(name))?.is_some() {
+            return Ok(true);
+        }
+        match self.group(name).info().await {
+            Ok(info) => Ok(info.is_some_and(|info| info.pid > 0)),
+            Err(error) => self.daemon.gone_after(&error).map(|()| false),
+        }
+    }
+}
+
+#[async_trait]
 impl Supervisor for Supervisord {
     fn kind(&self) -> &'static str {
         "supervisord"
@@ -293,7 +317,8 @@ impl Supervisor for Supervisord {
         if let Some(running) = record::living(&pid_path)? {
             return Ok(running);
         }
-        let text = self.prepare(program)?;
+        let entry = self.members.enter(program, self).await?;
+        let text = self.prepare(program, &entry)?;
         let (Launched::Already(pid) | Launched::Started(pid)) = self.group(&program.name).launch(&text, Some(&pid_path)).await?;
         self.note_use(&program.name);
         let process = match record::process(&pid_path)? {
@@ -336,6 +361,7 @@ impl Supervisor for Supervisord {
             return Ok(());
         }
         self.daemon.settled(process).await;
+        self.members.ask_others(&program.name, process, program.stop_signal);
         // By supervisord, so that it kills in the end even if acc does not live to. What it does not run (an orphan of an
         // earlier one), or when it cannot be asked: by ourselves.
         if self.group(&program.name).stop().await.unwrap_or(false) {
@@ -346,18 +372,25 @@ impl Supervisor for Supervisord {
 
     async fn kill(&self, name: &InstanceName, process: Process) -> Result<(), SupervisorError> {
         self.daemon.settled(process).await;
-        signal(name, process, libc::SIGKILL)
+        signal(name, process, libc::SIGKILL)?;
+        let _held = self.locks.lock(name.as_str()).await;
+        // Never what has been started under the name since.
+        if record::living(&self.pid_path(name))?.is_some_and(|now| now != process) {
+            return Ok(());
+        }
+        self.members.kill(name, Some(process)).map_err(|e| kernel(name.as_str(), &e))
     }
 
     async fn wait(&self, name: &InstanceName, process: Process) -> Result<Exit, SupervisorError> {
         // A copy is waited on: who gives up waiting must not let go of the process for the next one.
         let held = self.held().get(name).filter(|held| held.process() == process).map(process::Held::try_clone);
         let ended = match held {
-            Some(Ok(held)) => held.ended().await,
-            Some(Err(_)) | None => process::ended(process).await,
+            Some(Ok(held)) => held.exited().await,
+            Some(Err(_)) | None => process::hold(process).map_err(|e| kernel(name.as_str(), &e))?.exited().await,
         };
         self.held().retain(|held_name, held| held_name != name || held.process() != process);
         let mut exit = ended.map_err(|e| kernel(name.as_str(), &e))?;
+        self.members.gone(name, process).await.map_err(|e| kernel(name.as_str(), &e))?;
         let _held = self.locks.lock(name.as_str()).await;
         let pid_path = self.pid_path(name);
         let last = record::living(&pid_path)?.is_none();
@@ -368,6 +401,23 @@ impl Supervisor for Supervisord {
             record::remove(&pid_path)?;
         }
         Ok(exit)
+    }
+
+    async fn sweep(&self, live: &[InstanceName]) -> Result<Vec<(InstanceName, usize)>, SupervisorError> {
+        let mut ended = Vec::new();
+        for name in self.members.names().map_err(|e| looking(&e))? {
+            let _held = self.locks.lock(name.as_str()).await;
+            let pid_path = self.pid_path(&name);
+            // Started just now, or somebody is at its end.
+            if live.contains(&name) || self.runs(&name).await? {
+                continue;
+            }
+            let count = self.members.clear(&name, record::process(&pid_path)?).await?;
+            if count > 0 {
+                ended.push((name.clone(), count));
+            }
+        }
+        Ok(ended)
     }
 
     async fn forget(&self, name: &InstanceName) -> Result<(), SupervisorError> {
@@ -382,7 +432,9 @@ impl Supervisor for Supervisord {
             // What it has read of the section, secrets included, goes too. Refused or unreachable: it goes at the next one.
             let _ = self.daemon.client.call("supervisor.reloadConfig", &[]).await;
         }
-        record::remove(&self.pid_path(name))
+        let pid_path = self.pid_path(name);
+        self.members.clear(name, record::process(&pid_path)?).await?;
+        record::remove(&pid_path)
     }
 
     async fn tidy(&self, live: &[InstanceName]) -> Result<(), SupervisorError> {
@@ -430,6 +482,8 @@ impl Supervisor for Supervisord {
     }
 
     async fn halt(&self) -> Result<(), SupervisorError> {
-        self.daemon.halt().await
+        self.daemon.halt().await?;
+        self.members.close();
+        Ok(())
     }
 }

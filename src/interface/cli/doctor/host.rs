@@ -4,7 +4,9 @@ use rustix::process::{Resource, getrlimit};
 
 use super::{Finding, bad, ok, warn};
 use crate::config::Config;
+use crate::driver::host::cgroup::{Cgroups, Kind};
 use crate::driver::host::clock::{Clock, SystemClock};
+use crate::driver::host::limits::GroupLimits;
 
 /// What acc asks for when it listens: see `somaxconn`.
 const BACKLOG: u64 = 4096;
@@ -20,7 +22,6 @@ pub(super) fn all() -> Vec<Finding> {
     vec![
         root(rustix::process::geteuid().as_raw()),
         clock(SystemClock.wall().0),
-        cgroup(std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists()),
         backlog(somaxconn),
         files(getrlimit(Resource::Nofile).current),
     ]
@@ -72,12 +73,27 @@ fn clock(wall_ms: i64) -> Finding {
     }
 }
 
-fn cgroup(unified: bool) -> Finding {
-    match unified {
-        true => ok("control groups: v2"),
-        false => warn(
-            "control groups v2 are not there",
-            "acc works; limits per instance will need them (boot with `systemd.unified_cgroup_hierarchy=1`)",
+/// How all processes of an instance are known.
+pub(super) fn members(config: &Config) -> Finding {
+    let wanted = GroupLimits { processes: config.limits.processes, memory: config.limits.memory };
+    cgroup(Cgroups::find(&config.run).map(|found| (found.kind(), found.missing(&wanted))))
+}
+
+fn cgroup(found: Result<(Kind, Vec<&'static str>), String>) -> Finding {
+    match found {
+        Ok((_, missing)) if !missing.is_empty() => warn(
+            format!(
+                "control groups: one for each instance, but without the controller {}: its limits are not in force",
+                missing.join(", ")
+            ),
+            "run acc by its unit `acc.service`, in `acc.slice`, or set `limits.processes` and `limits.memory` to \"unlimited\"",
+        ),
+        Ok((Kind::Pids, _)) => ok("control groups: one for each instance, in the `pids` hierarchy of v1"),
+        Ok((Kind::Unified, _)) => ok("control groups: one for each instance, in v2"),
+        Err(why) => warn(
+            format!("no control groups can be made ({why}): processes that an instance starts are found by a census"),
+            "run acc as root, or as a service with `Delegate=yes`; until then a process that leaves session and environment outlives a stop, and \
+             `limits.processes` and `limits.memory` are not in force",
         ),
     }
 }
@@ -120,7 +136,12 @@ mod tests {
         assert_eq!(files(Some(1024)).level, Level::Warn);
         assert_eq!(clock(0).level, Level::Warn);
         assert_eq!(clock(YEAR_2025).level, Level::Ok);
-        assert_eq!(cgroup(false).level, Level::Warn);
+        assert_eq!(cgroup(Ok((Kind::Pids, Vec::new()))).level, Level::Ok);
+        assert_eq!(cgroup(Ok((Kind::Unified, Vec::new()))).level, Level::Ok);
+        let without = cgroup(Ok((Kind::Unified, vec!["memory"])));
+        assert!(without.level == Level::Warn && without.what.contains("memory"));
+        let none = cgroup(Err("`/sys/fs/cgroup`: Permission denied".to_owned()));
+        assert!(none.level == Level::Warn && none.what.contains("Permission denied"));
     }
 
     #[test]
@@ -147,6 +168,6 @@ mod tests {
 
     #[test]
     fn this_host_can_be_examined() {
-        assert_eq!(all().len(), 5);
+        assert_eq!(all().len(), 4);
     }
 }

@@ -59,6 +59,7 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
     let mut findings = vec![ok(file)];
     findings.extend(host::all());
     findings.push(host::user(config));
+    findings.push(host::members(config));
     findings.extend(programs::all(config).await);
     findings.extend(files::all(config));
     findings.extend(models::all(config));

@@ -3,11 +3,13 @@
 use std::fs;
 
 use super::*;
-use crate::driver::host::limits::{Limits, OpenFiles};
+use crate::driver::host::cgroup::Cgroups;
+use crate::driver::host::limits::{GroupLimits, Limits, OpenFiles};
 
 for_real![
     it_begins_in_a_session_of_its_own_without_rights,
     its_limits_are_those_of_the_program,
+    all_its_processes_together_have_their_limits,
     a_launcher_that_is_stopped_holds_up_nobody,
 ];
 
@@ -74,6 +76,38 @@ async fn its_limits_are_those_of_the_program(world: World) {
     let a = Program { limits: Limits { open_files: more, ..Limits::default() }, ..teller(&world) };
     let has: u64 = line(&told(&world, &a).await, "Max open files")[0].parse().unwrap();
     assert!(has >= OpenFiles::own().hard.min(1 << 20), "{has}");
+}
+
+async fn all_its_processes_together_have_their_limits(world: World) {
+    let s = world.supervisor();
+    let env = vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())];
+    let run =
+        |script: &str, group: GroupLimits| Program { env: env.clone(), group, ..program("a", world.dir(), &["/bin/sh", "-c", script]) };
+    let groups = Cgroups::find(world.pid_dir().parent().unwrap());
+    let kept = |limits: &GroupLimits| groups.as_ref().is_ok_and(|groups| groups.missing(limits).is_empty());
+    let ended = async |a: &Program| {
+        let process = s.start(a).await.unwrap();
+        s.wait(&a.name, process).await.unwrap()
+    };
+    let many = "i=0; while [ $i -lt 30 ]; do sleep 1000 & i=$((i+1)); done; exit 0";
+    let few = GroupLimits { processes: Some(10), memory: None };
+    if kept(&few) {
+        assert_eq!(ended(&run(many, few)).await, Exit::Code(2), "the shell cannot fork");
+        assert!(fs::read_to_string(world.dir().join("log/app.log")).unwrap().contains("fork"));
+    } else {
+        println!("skipped: no control groups that count processes");
+    }
+    // The next one has its own.
+    assert_eq!(ended(&run(many, GroupLimits { processes: Some(1000), memory: None })).await, Exit::Code(0));
+    // The reader keeps all of a line that does not end.
+    let hungry = "head -c 200000000 /dev/zero | tail -n 1 >/dev/null";
+    let little = GroupLimits { processes: None, memory: Some(50 << 20) };
+    if kept(&little) {
+        assert_eq!(ended(&run(hungry, little)).await, Exit::Code(137), "the kernel kills it");
+    } else {
+        println!("skipped: no control groups that limit memory");
+    }
+    assert_eq!(ended(&run(hungry, GroupLimits::default())).await, Exit::Code(0));
 }
 
 /// As its user could do it, between the change of the user and the program.

@@ -1,0 +1,133 @@
+//! Which processes belong together where no control group says it: by session and process group, by a mark in the environment,
+//! and by descent from one of these.
+//!
+//! It looks at every process of the host, which takes milliseconds: at an end, never on the way of a request. Who leaves the
+//! session and clears the environment, and whose parent has ended, is not found. It never signals.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+
+use super::stat::{Stat, pids, stat};
+use crate::domain::instance::Process;
+
+/// The environment variable that says to which instance a process belongs.
+pub const MARK: &str = "ACC_INSTANCE";
+
+/// The living processes of the session and group of `first`, which may have ended, those with this mark, and their descendants.
+/// Never this process.
+pub fn members(first: Option<Process>, mark: &str) -> io::Result<Vec<Process>> {
+    let all = all()?;
+    // The kernel gives a pid to nobody else while a session or group of that number has members: another living process of this pid
+    // means that nothing is left of them.
+    let first = first.filter(|first| first.pid > 1 && all.get(&first.pid).is_none_or(|seen| seen.start_time == first.start_time));
+    let wanted = format!("{MARK}={mark}");
+    let mut found: HashMap<i32, Stat> = HashMap::new();
+    for (pid, seen) in &all {
+        let together = first.is_some_and(|first| seen.session == first.pid || seen.group == first.pid);
+        if together || has_in_environment(*pid, wanted.as_bytes()) {
+            found.insert(*pid, *seen);
+        }
+    }
+    loop {
+        let more: Vec<(i32, Stat)> = all
+            .iter()
+            .filter(|(pid, seen)| {
+                !found.contains_key(pid) && found.get(&seen.parent).is_some_and(|parent| parent.start_time <= seen.start_time)
+            })
+            .map(|(pid, seen)| (*pid, *seen))
+            .collect();
+        if more.is_empty() {
+            break;
+        }
+        found.extend(more);
+    }
+    found.remove(&own_pid());
+    Ok(found.into_iter().filter(|(_, seen)| !seen.zombie).map(|(pid, seen)| Process { pid, start_time: seen.start_time }).collect())
+}
+
+/// All marks that begin with this and that living processes have, each once.
+pub fn marks(begin: &str) -> io::Result<Vec<String>> {
+    let wanted = format!("{MARK}={begin}");
+    let mut found: Vec<String> = all()?
+        .iter()
+        .filter(|(pid, seen)| !seen.zombie && **pid != own_pid())
+        .filter_map(|(pid, _)| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+            let line = environment.split(|byte| *byte == 0).find(|line| line.starts_with(wanted.as_bytes()))?;
+            Some(std::str::from_utf8(line).ok()?.strip_prefix(MARK)?.strip_prefix('=')?.to_owned())
+        })
+        .collect();
+    found.sort();
+    found.dedup();
+    Ok(found)
+}
+
+fn own_pid() -> i32 {
+    std::process::id().cast_signed()
+}
+
+fn all() -> io::Result<HashMap<i32, Stat>> {
+    Ok(pids()?.filter_map(|pid| Some((pid, stat(pid).ok()??))).collect())
+}
+
+/// `false` also when it cannot be seen: it is somebody else's.
+fn has_in_environment(pid: i32, line: &[u8]) -> bool {
+    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| environment.split(|byte| *byte == 0).any(|found| found == line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead as _, BufReader};
+    use std::os::unix::process::CommandExt as _;
+    use std::process::{Command, Stdio};
+
+    /// A shell that has started a process in a session of its own, whose parent has ended, and one beside it; their pids.
+    fn family(mark: &str) -> (std::process::Child, Process, Vec<i32>) {
+        let script = "(setsid sh -c 'echo $$; exec sleep 1000' &) ; sleep 1000 & echo $!; wait";
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", script])
+            .env(MARK, mark)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let pids = (0..2).map(|_| lines.next().unwrap().unwrap().parse().unwrap()).collect();
+        let first = super::super::process::by_pid(child.id().cast_signed()).unwrap().unwrap();
+        (child, first, pids)
+    }
+
+    #[test]
+    fn a_family_is_found_also_without_its_first_process() {
+        let mark = format!("test-{}/a", std::process::id());
+        let (mut child, first, pids) = family(&mark);
+        let (mut other, ..) = family(&format!("{mark}b"));
+        let found = |first, mark: &str| {
+            let mut found: Vec<i32> = members(first, mark).unwrap().iter().map(|p| p.pid).collect();
+            found.sort_unstable();
+            found
+        };
+        let mut wanted = pids.clone();
+        wanted.sort_unstable();
+        let mut whole = [wanted.clone(), vec![first.pid]].concat();
+        whole.sort_unstable();
+        assert_eq!(found(Some(first), &mark), whole);
+        assert_eq!(found(None, &mark), whole);
+        assert!(marks(&format!("test-{}/", std::process::id())).unwrap().contains(&mark));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(found(Some(first), &mark), wanted);
+        let reused = Process { pid: std::process::id().cast_signed(), start_time: 1 };
+        assert!(found(Some(reused), "no-such-mark").is_empty());
+        other.kill().unwrap();
+        other.wait().unwrap();
+        for mark in [mark.clone(), format!("{mark}b")] {
+            for process in members(None, &mark).unwrap() {
+                super::super::process::signal_one(process, libc::SIGKILL).unwrap();
+            }
+        }
+    }
+}

@@ -1,0 +1,482 @@
+//! Control groups: one for each instance that runs, so that whatever it starts is known to be its own, is bounded together, and can
+//! be ended.
+//!
+//! A process cannot leave its group unless it may write to the kernel's files, which are root's. acc makes folders below the
+//! group that it runs in itself, under a name of its own installation, and touches no other. The hierarchy of `pids` (cgroup v1,
+//! also beside a v2) is preferred: to join it costs some 50 µs, where v2 waits for a grace period of the kernel, 10 ms. It never
+//! decides when something is to end.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, Once, PoisonError};
+
+use rustix::fs::{Access, AtFlags, CWD};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::fs::{make_dir, write_atomic};
+use super::limits::GroupLimits;
+
+/// The slice of acc's own units. No process is in a slice itself, so groups below it can be given limits (cgroups(7), "no internal
+/// processes"), and they outlive the service.
+const SLICE: &str = "acc.slice";
+
+/// How a hierarchy is joined and emptied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `pids` of cgroup v1.
+    Pids,
+    /// cgroup v2.
+    Unified,
+}
+
+/// The groups of one installation.
+#[derive(Debug)]
+pub struct Cgroups {
+    kind: Kind,
+    /// Made by acc; below it is a folder for each instance.
+    dir: PathBuf,
+    /// The same in the hierarchy of `memory` of cgroup v1, where that is mounted.
+    memory: Option<PathBuf>,
+    /// Where both are remembered, so that every acc of this installation finds them, wherever that runs.
+    note: PathBuf,
+    /// Held while the folder for the groups is made: only the first starts since the boot meet here.
+    beginning: Mutex<()>,
+    /// Groups below were asked to have limits.
+    enabled: Once,
+    /// It was said that a limit cannot be set.
+    told: Once,
+}
+
+impl Cgroups {
+    /// Where the groups of the installation with this `run` folder are, or will be.
+    ///
+    /// # Errors
+    /// No group can be made; says why.
+    pub fn find(run: &Path) -> Result<Self, String> {
+        Self::find_of(run, &[Kind::Pids, Kind::Unified])
+    }
+
+    /// The same, of these kinds only.
+    ///
+    /// # Errors
+    /// See [`Self::find`].
+    pub fn find_of(run: &Path, kinds: &[Kind]) -> Result<Self, String> {
+        let note = run.join("cgroup");
+        let name = format!("acc-{:016x}", hash(run.as_os_str().as_bytes()));
+        let read = |path: &str| fs::read(path).map_err(|e| format!("`{path}` cannot be read: {e}"));
+        let hierarchies = hierarchies(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?, name.as_bytes());
+        let usable: Vec<(Kind, &Hierarchy)> =
+            hierarchies.iter().filter_map(|h| Some((h.counts?, h))).filter(|(kind, _)| kinds.contains(kind)).collect();
+        // Where they were before, as long as they are there: what runs is in them.
+        if let Ok(noted) = fs::read(&note) {
+            let mut paths = noted.split(|byte| *byte == 0).map(|path| PathBuf::from(OsString::from_vec(path.to_vec())));
+            let ours = |dir: &PathBuf| dir.file_name().is_some_and(|last| last == name.as_str()) && dir.is_dir();
+            let dir = paths.next().unwrap_or_default();
+            let kind = usable.iter().find(|(_, h)| dir.starts_with(&h.mount)).map(|(kind, _)| *kind);
+            if let Some(kind) = kind.filter(|_| ours(&dir)) {
+                return Ok(Self::of(kind, dir, paths.next().filter(ours), note));
+            }
+        }
+        let writable = |h: &Hierarchy| {
+            let may = rustix::fs::accessat(CWD, &h.parent, Access::WRITE_OK, AtFlags::EACCESS);
+            may.map_err(|e| format!("`{}`: {e}", h.parent.display()))
+        };
+        let memory = hierarchies.iter().find(|h| h.counts.is_none() && writable(h).is_ok()).map(|h| h.parent.join(&name));
+        let mut why = "no hierarchy of control groups is mounted".to_owned();
+        for (kind, hierarchy) in usable {
+            match writable(hierarchy) {
+                Ok(()) => return Ok(Self::of(kind, hierarchy.parent.join(&name), memory, note)),
+                Err(not) => why = not,
+            }
+        }
+        Err(why)
+    }
+
+    fn of(kind: Kind, dir: PathBuf, memory: Option<PathBuf>, note: PathBuf) -> Self {
+        Self { kind, dir, memory, note, beginning: Mutex::new(()), enabled: Once::new(), told: Once::new() }
+    }
+
+    /// Which hierarchy it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The folder below which all of them are.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Which of these limits cannot be kept here, by the name of the kernel's controller.
+    #[must_use]
+    pub fn missing(&self, limits: &GroupLimits) -> Vec<&'static str> {
+        let parent = self.dir.parent().unwrap_or(&self.dir);
+        let given =
+            || fs::read_to_string(self.dir.join("cgroup.controllers")).or_else(|_| fs::read_to_string(parent.join("cgroup.controllers")));
+        let has = |controller: &str| self.kind == Kind::Unified && given().is_ok_and(|all| all.split_whitespace().any(|c| c == controller));
+        let pids = limits.processes.is_some() && self.kind != Kind::Pids && !has("pids");
+        let memory = limits.memory.is_some() && self.memory.is_none() && !has("memory");
+        [(pids, "pids"), (memory, "memory")].into_iter().filter_map(|(misses, name)| misses.then_some(name)).collect()
+    }
+
+    /// The group of this name, which may not be there.
+    #[must_use]
+    pub fn group(&self, name: &str) -> Group {
+        Group { kind: self.kind, dir: self.dir.join(name), memory: self.memory.as_ref().map(|dir| dir.join(name)) }
+    }
+
+    /// Makes the group of this name, with these limits. `false`: it was there.
+    ///
+    /// A limit that cannot be set is logged, and the group goes without it: see [`Self::missing`].
+    pub fn make(&self, name: &str, limits: &GroupLimits) -> io::Result<bool> {
+        let group = self.group(name);
+        let new = match make(&group.dir) {
+            Ok(new) => new,
+            // The first one since the host was booted.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                self.begin()?;
+                make(&group.dir)?
+            }
+            Err(e) => return Err(e),
+        };
+        if !new || limits.processes.is_some() {
+            // A kill may have forbidden it to fork.
+            self.limit(&group.dir, "pids.max", limits.processes, new);
+        }
+        if let Some(bytes) = limits.memory {
+            self.limit_memory(&group, bytes);
+        }
+        Ok(new)
+    }
+
+    /// Makes the folder for the groups, and remembers where it is before.
+    fn begin(&self) -> io::Result<()> {
+        let _alone = self.beginning.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.dir.is_dir() {
+            return Ok(());
+        }
+        let memory = self.memory.as_ref().map(|dir| dir.as_os_str().as_bytes()).unwrap_or_default();
+        make_dir(self.note.parent().unwrap_or(Path::new("/")), 0o755)?;
+        write_atomic(&self.note, &[self.dir.as_os_str().as_bytes(), memory].join(&0), 0o600)?;
+        make(&self.dir).map(drop)
+    }
+
+    /// Asks that groups below can have limits (cgroup v2). The kernel refuses it for a group that has processes of its own, and it is
+    /// a matter of the host's which controllers it has: what cannot be had is seen when a limit is set.
+    fn enable(&self) {
+        for dir in [self.dir.parent(), Some(self.dir.as_path())].into_iter().flatten() {
+            for controller in ["+pids", "+memory"] {
+                let _ = write(&dir.join("cgroup.subtree_control"), controller);
+            }
+        }
+    }
+
+    fn limit(&self, dir: &Path, file: &str, wanted: Option<u64>, new: bool) {
+        let path = dir.join(file);
+        let value = wanted.map_or_else(|| "max".to_owned(), |count| count.to_string());
+        let set = match write(&path, &value) {
+            Err(e) if is_missing(&e) && self.kind == Kind::Unified && wanted.is_some() => {
+                self.enabled.call_once(|| self.enable());
+                write(&path, &value)
+            }
+            done => done,
+        };
+        if let Err(error) = set
+            && (wanted.is_some() || !new)
+        {
+            self.tell(&path, &error);
+        }
+    }
+
+    fn tell(&self, path: &Path, error: &io::Error) {
+        self.told
+            .call_once(|| tracing::warn!(path = %path.display(), %error, "instances go without a limit of `[limits]` that cannot be set"));
+    }
+
+    /// Swap counts as well: memory that is out of bounds is not to be found there.
+    fn limit_memory(&self, group: &Group, bytes: u64) {
+        if let Some(dir) = &group.memory {
+            let made = match make(dir) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    self.memory.as_deref().map_or(Err(e), |all| make(all).and_then(|_| make(dir)))
+                }
+                done => done,
+            };
+            let value = bytes.to_string();
+            let swap = dir.join("memory.memsw.limit_in_bytes");
+            // What both may be together is never less than the one alone.
+            let _ = write(&swap, "-1");
+            let set = made.and_then(|_| write(&dir.join("memory.limit_in_bytes"), &value));
+            let _ = write(&swap, &value);
+            if let Err(error) = set {
+                self.tell(dir, &error);
+            }
+        } else {
+            self.limit(&group.dir, "memory.max", Some(bytes), true);
+            let _ = write(&group.dir.join("memory.swap.max"), "0");
+        }
+    }
+
+    /// Removes the folder for the groups, when all of them are empty, with what remembers it; else all stays.
+    pub fn close(&self) {
+        for dir in [Some(&self.dir), self.memory.as_ref()].into_iter().flatten() {
+            for group in folders(dir).unwrap_or_default() {
+                let _ = fs::remove_dir(group);
+            }
+        }
+        if fs::remove_dir(&self.dir).is_ok() {
+            let _ = self.memory.as_ref().map(fs::remove_dir);
+            let _ = fs::remove_file(&self.note);
+        }
+    }
+
+    /// The names of all groups that are there.
+    pub fn names(&self) -> io::Result<Vec<String>> {
+        Ok(folders(&self.dir)?.iter().filter_map(|dir| Some(dir.file_name()?.to_str()?.to_owned())).collect())
+    }
+}
+
+/// The group of one instance.
+#[derive(Debug, Clone)]
+pub struct Group {
+    kind: Kind,
+    dir: PathBuf,
+    /// Made only for an instance whose memory is limited.
+    memory: Option<PathBuf>,
+}
+
+impl Group {
+    /// A process of one thread that writes `0` to these files joins; those that are there.
+    #[must_use]
+    pub fn join_files(&self, limits: &GroupLimits) -> Vec<PathBuf> {
+        // `tasks` moves one thread, which needs no lock of the kernel's that forks and exits take; v2 has no such file.
+        let first = self.dir.join(if self.kind == Kind::Pids { "tasks" } else { "cgroup.procs" });
+        let memory = self.memory.as_ref().filter(|dir| limits.memory.is_some() && dir.is_dir()).map(|dir| dir.join("tasks"));
+        [Some(first), memory].into_iter().flatten().collect()
+    }
+
+    /// The processes in it and in groups below it, in no order; none when it is not there.
+    pub fn processes(&self) -> io::Result<Vec<i32>> {
+        let (mut found, mut left) = (Vec::new(), vec![self.dir.clone()]);
+        while let Some(dir) = left.pop() {
+            match fs::read(dir.join("cgroup.procs")) {
+                Ok(text) => {
+                    found.extend(text.split(|b| *b == b'\n').filter_map(|line| std::str::from_utf8(line).ok()?.parse::<i32>().ok()))
+                }
+                Err(e) if is_gone(&e) => continue,
+                Err(e) => return Err(e),
+            }
+            left.extend(folders(&dir)?);
+        }
+        // 0 stands for a process of another namespace of pids.
+        found.retain(|pid| *pid > 0);
+        Ok(found)
+    }
+
+    /// Kills every process in it; who forks meanwhile does not get away. They may take a moment to end.
+    pub fn kill(&self) -> io::Result<()> {
+        if self.kind == Kind::Unified {
+            match write(&self.dir.join("cgroup.kill"), "1") {
+                Ok(()) => return Ok(()),
+                Err(e) if is_gone(&e) && !self.dir.exists() => return Ok(()),
+                // Linux before 5.14: none may run any more, then each is killed.
+                Err(_) => drop(write(&self.dir.join("cgroup.freeze"), "1")),
+            }
+        } else {
+            // None may fork any more.
+            let _ = write(&self.dir.join("pids.max"), "0");
+        }
+        let killed = self.kill_each();
+        if self.kind == Kind::Unified {
+            let _ = write(&self.dir.join("cgroup.freeze"), "0");
+        }
+        killed
+    }
+
+    fn kill_each(&self) -> io::Result<()> {
+        let held: Vec<_> = self
+            .processes()?
+            .into_iter()
+            .filter_map(|pid| Some((pid, pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?)))
+            .collect();
+        // Looked at again: who is in it now, and was held before, is meant.
+        let still = self.processes()?;
+        for (pid, held) in held {
+            if still.contains(&pid) {
+                match pidfd_send_signal(held.as_fd(), Signal::KILL) {
+                    Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                    Err(e) => return Err(e.into()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes it with the groups below it; one that is not empty stays.
+    pub fn remove(&self) -> io::Result<()> {
+        for below in folders(&self.dir)? {
+            Self { kind: self.kind, dir: below, memory: None }.remove()?;
+        }
+        for dir in [Some(&self.dir), self.memory.as_ref()].into_iter().flatten() {
+            match fs::remove_dir(dir) {
+                Err(e) if !is_gone(&e) => return Err(e),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes a folder. `false`: it was there.
+fn make(dir: &Path) -> io::Result<bool> {
+    match fs::DirBuilder::new().mode(0o755).create(dir) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// To a file of the kernel's, which is never made.
+fn write(path: &Path, value: &str) -> io::Result<()> {
+    use std::io::Write as _;
+    fs::OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
+}
+
+fn is_missing(e: &io::Error) -> bool {
+    e.kind() == io::ErrorKind::NotFound
+}
+
+fn is_gone(e: &io::Error) -> bool {
+    e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::ENODEV)
+}
+
+fn folders(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(dir) {
+        Ok(entries) => Ok(entries.flatten().filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()).collect()),
+        Err(e) if is_gone(&e) => Ok(Vec::new()),
+        Err(e) => Err(e),
+    }
+}
+
+/// FNV-1a: the same for every acc, whatever it was compiled with.
+#[must_use]
+pub fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// A hierarchy of control groups that can be used.
+#[derive(Debug, PartialEq, Eq)]
+struct Hierarchy {
+    /// How it tells the processes of a group; `None`: it only limits their memory (`memory` of cgroup v1).
+    counts: Option<Kind>,
+    mount: PathBuf,
+    /// Below this one acc makes its own.
+    parent: PathBuf,
+}
+
+/// The hierarchies that can be used, best first. acc's groups are below that of this process; of one that is in a group of ours (an
+/// instance has called acc) below the group above ours; of a service in acc's slice below the slice.
+fn hierarchies(mounts: &[u8], own: &[u8], ours: &[u8]) -> Vec<Hierarchy> {
+    let mut found: Vec<Hierarchy> = lines(mounts)
+        .filter_map(|line| {
+            let words: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
+            let (root, at) = (*words.get(3)?, *words.get(4)?);
+            let rest = words.iter().position(|word| *word == b"-")?;
+            let (kind, options) = (*words.get(rest + 1)?, *words.get(rest + 3)?);
+            let has = |controller: &[u8]| options.split(|b| *b == b',').any(|option| option == controller);
+            let (counts, controller): (_, &[u8]) = match kind {
+                b"cgroup2" => (Some(Kind::Unified), b""),
+                b"cgroup" if has(b"pids") => (Some(Kind::Pids), b"pids"),
+                b"cgroup" if has(b"memory") => (None, b"memory"),
+                _ => return None,
+            };
+            let own = own_path(own, controller)?;
+            // What of it the mount shows: a container may have another root.
+            let own = if root == b"/" { own } else { own.strip_prefix(root)? };
+            let mount = PathBuf::from(std::ffi::OsStr::from_bytes(at));
+            let mut parent = mount.clone();
+            let parts = own.split(|b| *b == b'/').take_while(|part| *part != ours).filter(|part| !part.is_empty());
+            parts.for_each(|part| parent.push(std::ffi::OsStr::from_bytes(part)));
+            if parent.parent().and_then(Path::file_name).is_some_and(|above| above == SLICE) {
+                parent.pop();
+            }
+            Some(Hierarchy { counts, mount, parent })
+        })
+        .collect();
+    found.sort_by_key(|hierarchy| hierarchy.counts == Some(Kind::Unified));
+    found
+}
+
+/// The path of this process in the hierarchy of a controller (v2: none), by `/proc/self/cgroup`.
+fn own_path<'a>(text: &'a [u8], controller: &[u8]) -> Option<&'a [u8]> {
+    lines(text).find_map(|line| {
+        let mut parts = line.splitn(3, |b| *b == b':');
+        let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
+        let meant = controllers.split(|b| *b == b',').any(|name| name == controller);
+        // A group that was removed under its processes.
+        (meant && !path.ends_with(b" (deleted)") && !path.starts_with(b"/..")).then_some(path)
+    })
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|b| *b == b'\n').filter(|line| !line.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hierarchies_and_the_own_place_in_them_are_read() {
+        let mounts = b"31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
+            35 31 0:32 /docker/1 /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+            41 31 0:38 / /sys/fs/cgroup/unified rw shared:9 - cgroup2 cgroup2 rw\n\
+            39 31 0:36 /docker/1 /sys/fs/cgroup/pids rw,nosuid shared:7 master:1 - cgroup cgroup rw,pids\n\xff\n";
+        let own = b"8:pids:/docker/1/a b\n4:memory:/docker/1\n0::/acc.slice/acc.service/acc-1/shop\n";
+        let at = |path: &str| PathBuf::from(format!("/sys/fs/cgroup/{path}"));
+        let of = |counts, mount: &str, parent: &str| Hierarchy { counts, mount: at(mount), parent: at(parent) };
+        assert_eq!(
+            hierarchies(mounts, own, b"acc-1"),
+            [
+                of(None, "memory", "memory"),
+                of(Some(Kind::Pids), "pids", "pids/a b"),
+                of(Some(Kind::Unified), "unified", "unified/acc.slice"),
+            ]
+        );
+        let other = b"0::/system.slice/other.service/acc-1/shop\n";
+        assert_eq!(hierarchies(mounts, other, b"acc-1"), [of(Some(Kind::Unified), "unified", "unified/system.slice/other.service")]);
+        assert_eq!(hierarchies(mounts, b"0::/../other\n8:pids:/elsewhere\n", b"acc-1"), []);
+        assert_eq!(hierarchies(b"", own, b"acc-1"), []);
+        assert_eq!(hash(b"/run/acc"), hash(b"/run/acc"));
+        assert_ne!(hash(b"/run/acc"), hash(b"/run/acd"));
+    }
+
+    #[test]
+    fn the_first_groups_may_be_made_at_once() {
+        let run = tempfile::tempdir().unwrap();
+        let Ok(groups) = Cgroups::find(run.path()) else { return println!("skipped: no control groups on this host") };
+        let limits = GroupLimits { processes: Some(100), memory: None };
+        std::thread::scope(|scope| {
+            let starts: Vec<_> = (0..16)
+                .map(|n: u32| {
+                    scope.spawn({
+                        let (groups, limits) = (&groups, &limits);
+                        move || groups.make(&n.to_string(), limits)
+                    })
+                })
+                .collect();
+            let made: Vec<_> = starts.into_iter().map(|start| start.join().unwrap()).collect();
+            assert!(made.iter().all(|made| matches!(made, Ok(true))), "{made:?}");
+        });
+        let again = Cgroups::find(run.path()).unwrap();
+        assert_eq!((again.dir(), again.names().unwrap().len()), (groups.dir(), 16));
+        groups.close();
+        assert!(!groups.dir().exists() && !run.path().join("cgroup").exists());
+    }
+}

@@ -1,0 +1,282 @@
+//! All processes of an instance: in a control group of its own where one can be made, else found by a census.
+//!
+//! Both supervisors hold to it: a start joins the group, the stop signal and the kill go to all, and an end is told only when
+//! nothing is left. Groups and marks carry the name of this installation: those of others are never touched.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+
+use super::{Program, SupervisorError, record};
+use crate::domain::instance::Process;
+use crate::domain::name::InstanceName;
+use crate::driver::host::cgroup::{Cgroups, Group, hash};
+use crate::driver::host::{census, process};
+
+/// How long what was killed may take to be gone, before a start or at a removal.
+const KILL_WAIT: Duration = Duration::from_secs(5);
+/// Pauses between two looks at what is left.
+const LOOK: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+/// How often a census is repeated until it finds nobody who is not stopped: who forks against it loses, or the next kill goes on.
+const CENSUSES: u32 = 20;
+
+/// What a supervisor knows of the first process of an instance.
+#[async_trait]
+pub(super) trait FirstProcess: Sync {
+    /// Does it run, also when it has yet to leave its note?
+    async fn runs(&self, name: &InstanceName) -> Result<bool, SupervisorError>;
+}
+
+/// How a process becomes one of an instance's.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// It writes `0` to these files before its program begins.
+    pub(super) join: Vec<PathBuf>,
+    /// More of its environment.
+    pub(super) env: Option<(String, String)>,
+}
+
+impl Entry {
+    /// The environment that is given, and what is added.
+    pub(super) fn environment<'a>(&self, given: &'a [(String, String)]) -> Cow<'a, [(String, String)]> {
+        match &self.env {
+            None => Cow::Borrowed(given),
+            Some(more) => given.iter().chain([more]).cloned().collect(),
+        }
+    }
+}
+
+/// The processes of the instances of one installation.
+#[derive(Debug)]
+pub(super) struct Members {
+    run: PathBuf,
+    pid_dir: PathBuf,
+    cgroups: OnceLock<Option<Cgroups>>,
+    /// Where there are no control groups: what another acc has left was looked for.
+    looked: OnceCell<()>,
+    /// First processes that were asked to end: what they leave is given time to end as well.
+    asked: Mutex<HashSet<Process>>,
+}
+
+impl Members {
+    /// Of the installation with these pid files, which are in its `run` folder.
+    pub(super) fn of(pid_dir: &Path) -> Self {
+        Self {
+            run: pid_dir.parent().unwrap_or(pid_dir).to_owned(),
+            pid_dir: pid_dir.to_owned(),
+            cgroups: OnceLock::new(),
+            looked: OnceCell::new(),
+            asked: Mutex::default(),
+        }
+    }
+
+    /// The same in this way, which may not be the one that this host would have it.
+    #[cfg(test)]
+    pub(super) fn in_groups(pid_dir: &Path, cgroups: Option<Cgroups>) -> Self {
+        Self { cgroups: OnceLock::from(cgroups), ..Self::of(pid_dir) }
+    }
+
+    /// Nothing of this installation is left: for the end of a test, however it ends.
+    #[cfg(test)]
+    #[expect(clippy::disallowed_methods, reason = "a test ends where there is no runtime to wait with")]
+    pub(super) fn end_all(&self) {
+        for name in self.names().unwrap_or_default() {
+            for _ in 0..1000 {
+                if self.kill(&name, None).is_ok() && self.all(&name, None).is_ok_and(|left| left.is_empty()) {
+                    break;
+                }
+                std::thread::sleep(LOOK.0);
+            }
+            let _ = self.group(&name).map(|group| group.remove());
+        }
+        self.close();
+    }
+
+    /// acc goes down: nothing of it stays among the kernel's control groups.
+    pub(super) fn close(&self) {
+        if let Some(cgroups) = self.cgroups() {
+            cgroups.close();
+        }
+    }
+
+    fn cgroups(&self) -> Option<&Cgroups> {
+        self.cgroups.get_or_init(|| Cgroups::find(&self.run).inspect_err(|why| tracing::info!("no control groups: {why}")).ok()).as_ref()
+    }
+
+    fn group(&self, name: &InstanceName) -> Option<Group> {
+        Some(self.cgroups()?.group(name.as_str()))
+    }
+
+    /// What stands in the environment of every process of the instance where there are no control groups.
+    fn mark(&self, name: &str) -> String {
+        format!("{:016x}/{name}", hash(self.run.as_os_str().as_encoded_bytes()))
+    }
+
+    /// Before a start: what an earlier run has left is ended, and a new process can join. `first` is asked whether the first process
+    /// of this instance runs after all, as an acc left it that died before it had taken note.
+    pub(super) async fn enter(&self, program: &Program, first: &dyn FirstProcess) -> Result<Entry, SupervisorError> {
+        let (name, limits) = (&program.name, &program.group);
+        let Some(cgroups) = self.cgroups() else {
+            // A census takes milliseconds: once. What is left later is left by a run that this acc has seen to its end.
+            self.looked.get_or_try_init(async || self.clear_unrecorded(first).await).await?;
+            return Ok(Entry { join: Vec::new(), env: Some((census::MARK.to_owned(), self.mark(name.as_str()))) });
+        };
+        let group = cgroups.group(name.as_str());
+        let failed = |source| SupervisorError::File { deed: "make", path: cgroups.dir().join(name.as_str()), source };
+        // As a rule it is not there: an end removes it.
+        if !cgroups.make(name.as_str(), limits).map_err(failed)? && !first.runs(name).await? {
+            self.clear(name, None).await?;
+            cgroups.make(name.as_str(), limits).map_err(failed)?;
+        }
+        Ok(Entry { join: group.join_files(limits), env: None })
+    }
+
+    /// All living processes of the instance whose first process this is or was.
+    pub(super) fn all(&self, name: &InstanceName, first: Option<Process>) -> io::Result<Vec<Process>> {
+        let Some(group) = self.group(name) else { return census::members(first, &self.mark(name.as_str())) };
+        // One that cannot be looked at is not gone.
+        group.processes()?.into_iter().filter_map(|pid| process::by_pid(pid).transpose()).collect()
+    }
+
+    /// Sends the stop signal to all that the signal to the first process's group does not reach.
+    pub(super) fn ask_others(&self, name: &InstanceName, first: Process, signal: i32) {
+        self.asked().insert(first);
+        let others = self.all(name, Some(first)).unwrap_or_else(|error| {
+            tracing::warn!(instance = %name, %error, "could not find out which processes it has");
+            Vec::new()
+        });
+        for other in others {
+            let elsewhere = matches!(process::stat(other.pid), Ok(Some(seen)) if seen.group != first.pid);
+            if elsewhere && let Err(error) = process::signal_one(other, signal) {
+                tracing::warn!(instance = %name, pid = other.pid, %error, "could not signal one of its processes");
+            }
+        }
+    }
+
+    /// Kills all of them, but does not wait for their end.
+    pub(super) fn kill(&self, name: &InstanceName, first: Option<Process>) -> io::Result<()> {
+        if let Some(first) = first {
+            self.asked().remove(&first);
+        }
+        match self.group(name) {
+            Some(group) => group.kill(),
+            None => self.kill_counted(name, first),
+        }
+    }
+
+    /// First none of them runs any more, then each is killed: whoever forks meanwhile is found by the next look.
+    fn kill_counted(&self, name: &InstanceName, first: Option<Process>) -> io::Result<()> {
+        let mut stopped: HashSet<Process> = HashSet::new();
+        for _ in 0..CENSUSES {
+            let found = census::members(first, &self.mark(name.as_str()))?;
+            let new: Vec<Process> = found.into_iter().filter(|process| !stopped.contains(process)).collect();
+            if new.is_empty() {
+                break;
+            }
+            for process in &new {
+                process::signal_one(*process, libc::SIGSTOP)?;
+            }
+            stopped.extend(new);
+        }
+        stopped.iter().try_for_each(|process| process::signal_one(*process, libc::SIGKILL))
+    }
+
+    /// The first process has ended: resolves when nothing is left of the instance. Unless it was asked to end, the others are
+    /// killed at once; if it was, they have as long as whoever asked gives them until the kill.
+    pub(super) async fn gone(&self, name: &InstanceName, first: Process) -> io::Result<()> {
+        let mut pause = LOOK.0;
+        loop {
+            let left = self.all(name, Some(first))?;
+            if left.is_empty() {
+                break;
+            }
+            // Not what has been started under the name since.
+            let current = record::living(&record::instance_file(&self.pid_dir, name)).ok().flatten();
+            if current.is_some_and(|current| current != first) {
+                return Ok(());
+            }
+            if !self.asked().contains(&first) {
+                if pause == LOOK.0 {
+                    tracing::info!(instance = %name, "it has ended, and {} of its processes are killed", left.len());
+                }
+                self.kill(name, Some(first))?;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOOK.1);
+        }
+        self.leave(name, first);
+        Ok(())
+    }
+
+    /// Nothing is left: a sleeper costs no group.
+    fn leave(&self, name: &InstanceName, first: Process) {
+        self.asked().remove(&first);
+        if let Some(Err(error)) = self.group(name).map(|group| group.remove()) {
+            // The next start uses it as it is.
+            tracing::debug!(instance = %name, %error, "could not remove its control group");
+        }
+    }
+
+    /// Kills what an earlier run has left and waits until it is gone; how many there were.
+    pub(super) async fn clear(&self, name: &InstanceName, first: Option<Process>) -> Result<usize, SupervisorError> {
+        let asked = |why: &dyn ToString| SupervisorError::Unreachable {
+            what: format!("the kernel about what `{name}` has left"),
+            why: why.to_string(),
+        };
+        let deadline = Instant::now() + KILL_WAIT;
+        let (mut pause, mut most) = (LOOK.0, 0);
+        loop {
+            let left = self.all(name, first).map_err(|e| asked(&e))?;
+            if left.is_empty() {
+                break;
+            }
+            most = most.max(left.len());
+            if Instant::now() >= deadline {
+                let pids: Vec<String> = left.iter().map(|p| p.pid.to_string()).collect();
+                return Err(asked(&format!("process {} does not end, not even killed", pids.join(", "))));
+            }
+            self.kill(name, first).map_err(|e| asked(&e))?;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOOK.1);
+        }
+        if let Some(Err(error)) = self.group(name).map(|group| group.remove()) {
+            tracing::debug!(instance = %name, %error, "could not remove its control group");
+        }
+        Ok(most)
+    }
+
+    async fn clear_unrecorded(&self, first: &dyn FirstProcess) -> Result<(), SupervisorError> {
+        for name in self.names().map_err(|e| looking(&e))? {
+            if !first.runs(&name).await? {
+                self.clear(&name, record::process(&record::instance_file(&self.pid_dir, &name))?).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The instances that have processes, or an empty group.
+    pub(super) fn names(&self) -> io::Result<Vec<InstanceName>> {
+        let begin = self.mark("");
+        let names = match self.cgroups() {
+            Some(cgroups) => cgroups.names()?,
+            None => census::marks(&begin)?.iter().filter_map(|mark| mark.strip_prefix(&begin).map(str::to_owned)).collect(),
+        };
+        Ok(names.iter().filter_map(|name| InstanceName::parse(name).ok()).collect())
+    }
+
+    fn asked(&self) -> MutexGuard<'_, HashSet<Process>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Could not find out which instances have processes.
+pub(super) fn looking(why: &io::Error) -> SupervisorError {
+    SupervisorError::Unreachable { what: "the kernel about what instances have left".to_owned(), why: why.to_string() }
+}

@@ -1,0 +1,176 @@
+//! All processes of an instance, in each way to know them: those in a session of their own, those that outlive the first.
+
+use std::fs;
+
+use super::real::{gone, pid_in, read_eventually};
+use super::world::Way;
+use super::*;
+use crate::driver::host::process;
+
+macro_rules! in_every_way {
+    ($($test:ident),* $(,)?) => {
+        in_every_way!(@ builtin_best, World::builtin_by(Way::Best), $($test),*);
+        in_every_way!(@ builtin_unified, World::builtin_by(Way::Unified), $($test),*);
+        in_every_way!(@ builtin_census, World::builtin_by(Way::Census), $($test),*);
+        in_every_way!(@ supervisord_best, World::supervisord_by(Way::Best).await, $($test),*);
+        in_every_way!(@ supervisord_unified, World::supervisord_by(Way::Unified).await, $($test),*);
+        in_every_way!(@ supervisord_census, World::supervisord_by(Way::Census).await, $($test),*);
+    };
+    (@ $world:ident, $make:expr, $($test:ident),*) => {
+        mod $world {
+            use super::*;
+            $(#[tokio::test] async fn $test() {
+                let Some(world) = $make else { return println!("skipped: not possible on this host") };
+                super::$test(world).await;
+            })*
+        }
+    };
+}
+
+in_every_way![
+    those_in_a_session_of_their_own_end_with_it,
+    those_that_ignore_the_signal_are_killed,
+    what_the_first_process_leaves_is_killed,
+    those_with_work_to_finish_are_given_time,
+    what_was_left_when_nobody_looked_is_ended,
+    an_earlier_run_is_ended_before_the_next_start,
+    who_forks_against_the_kill_loses,
+    a_neighbour_is_left_alone,
+];
+
+/// In a session of its own, twice forked: its parent has ended. It writes its pid into `far`.
+const FAR: &str = "(setsid sh -c 'BEFORE echo $$ > far.new; mv far.new far; DURING' &) ; while [ ! -e far ]; do sleep 0.01; done;";
+
+fn with_far(world: &World, before: &str, during: &str, then: &str) -> Program {
+    let script = format!("{} {then}", FAR.replace("BEFORE", before).replace("DURING", during));
+    Program { env: vec![("PATH".into(), "/usr/bin:/bin".into())], ..program("a", world.dir(), &["/bin/sh", "-c", &script]) }
+}
+
+async fn far(world: &World) -> i32 {
+    let pid = pid_in(&read_eventually(world.dir().join("far")).await);
+    fs::remove_file(world.dir().join("far")).unwrap();
+    pid
+}
+
+fn lives(pid: i32) -> bool {
+    process::start_time(pid).unwrap().is_some()
+}
+
+async fn those_in_a_session_of_their_own_end_with_it(world: World) {
+    let s = world.supervisor();
+    let a = with_far(&world, "", "exec sleep 1000", "exec sleep 1000");
+    for by_kill in [false, true] {
+        let process = s.start(&a).await.unwrap();
+        let far = far(&world).await;
+        assert!(lives(far));
+        if by_kill {
+            s.kill(&a.name, process).await.unwrap()
+        } else {
+            s.terminate(&a, process).await.unwrap()
+        }
+        let signal = if by_kill { libc::SIGKILL } else { libc::SIGTERM };
+        assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Signal(signal));
+        assert!(!lives(far), "its end was told while it had a process");
+    }
+    s.forget(&a.name).await.unwrap();
+}
+
+async fn those_that_ignore_the_signal_are_killed(world: World) {
+    let s = world.supervisor();
+    let a = with_far(&world, "trap \"\" TERM;", "while :; do sleep 1000; done", "exec sleep 1000");
+    let process = s.start(&a).await.unwrap();
+    let far = far(&world).await;
+    s.terminate(&a, process).await.unwrap();
+    let waited = tokio::time::timeout(Duration::from_millis(300), s.wait(&a.name, process)).await;
+    assert!(waited.is_err() && lives(far), "{waited:?}");
+    s.kill(&a.name, process).await.unwrap();
+    s.wait(&a.name, process).await.unwrap();
+    assert!(!lives(far));
+}
+
+async fn what_the_first_process_leaves_is_killed(world: World) {
+    let s = world.supervisor();
+    let a = with_far(&world, "trap \"\" TERM HUP;", "exec sleep 1000", "exit 4");
+    let process = s.start(&a).await.unwrap();
+    assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Code(4));
+    assert!(!lives(far(&world).await));
+}
+
+async fn those_with_work_to_finish_are_given_time(world: World) {
+    let s = world.supervisor();
+    let a = with_far(&world, "trap \"sleep 0.3; echo done > work; exit 0\" TERM;", "while :; do sleep 0.02; done", "exec sleep 1000");
+    let process = s.start(&a).await.unwrap();
+    let far = far(&world).await;
+    s.terminate(&a, process).await.unwrap();
+    assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Signal(libc::SIGTERM));
+    assert_eq!(fs::read_to_string(world.dir().join("work")).unwrap(), "done\n");
+    assert!(!lives(far));
+}
+
+async fn what_was_left_when_nobody_looked_is_ended(world: World) {
+    let s = world.supervisor();
+    let (a, b) = (with_far(&world, "", "exec sleep 1000", "exec sleep 1000"), obedient("b", &world, 0));
+    let first = s.start(&a).await.unwrap();
+    let beside = s.start(&b).await.unwrap();
+    let far = far(&world).await;
+    assert_eq!(s.sweep(&[a.name.clone(), b.name.clone()]).await.unwrap(), []);
+    // As when acc is killed, and then the first process.
+    process::signal_one(first, libc::SIGKILL).unwrap();
+    gone(first.pid).await;
+    assert!(lives(far));
+    let next = world.again();
+    assert_eq!(next.sweep(std::slice::from_ref(&a.name)).await.unwrap(), [], "somebody is at its end");
+    // The shell may have been killed beside a `sleep` of its own.
+    let ended = next.sweep(&[]).await.unwrap();
+    assert!(matches!(ended.as_slice(), [(name, 1 | 2)] if *name == a.name), "{ended:?}");
+    assert!(!lives(far) && world.is_alive(beside));
+    assert_eq!(next.sweep(&[]).await.unwrap(), []);
+}
+
+async fn an_earlier_run_is_ended_before_the_next_start(world: World) {
+    let s = world.supervisor();
+    let a = with_far(&world, "", "exec sleep 1000", "exec sleep 1000");
+    let first = s.start(&a).await.unwrap();
+    let before = far(&world).await;
+    process::signal_one(first, libc::SIGKILL).unwrap();
+    gone(first.pid).await;
+    let next = world.again();
+    assert_eq!(next.find(&a.name).await.unwrap(), None);
+    let second = next.start(&a).await.unwrap();
+    assert!(world.is_alive(second) && !lives(before));
+    next.kill(&a.name, second).await.unwrap();
+    next.wait(&a.name, second).await.unwrap();
+}
+
+async fn who_forks_against_the_kill_loses(world: World) {
+    let s = world.supervisor();
+    // Each generation begins the next in a session of its own and ends.
+    let script = "trap '' TERM; echo began; go() { n=$((n+1)); [ $n -gt 3000 ] || setsid sh -c \"$1\" sh \"$1\" & }; n=0; while :; do go 'sleep 0.01; setsid sh -c \"sleep 0.01; exec sleep 30\" & '; sleep 0.02; done";
+    let a = Program { env: vec![("PATH".into(), "/usr/bin:/bin".into())], ..program("a", world.dir(), &["/bin/sh", "-c", script]) };
+    let process = s.start(&a).await.unwrap();
+    assert_eq!(world.count(&a.name).await, 1);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    s.kill(&a.name, process).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(10), s.wait(&a.name, process)).await;
+    ended.expect("it went on").unwrap();
+    assert_eq!(s.sweep(&[]).await.unwrap(), []);
+}
+
+async fn a_neighbour_is_left_alone(world: World) {
+    let s = world.supervisor();
+    let (a, b) = (with_far(&world, "", "exec sleep 1000", "exec sleep 1000"), obedient("a-b", &world, 0));
+    let (first, neighbour) = (s.start(&a).await.unwrap(), s.start(&b).await.unwrap());
+    let far = far(&world).await;
+    s.kill(&a.name, first).await.unwrap();
+    s.wait(&a.name, first).await.unwrap();
+    assert!(!lives(far) && world.is_alive(neighbour));
+    // Nor does what was meant for an ended run reach the next.
+    let second = s.start(&a).await.unwrap();
+    s.kill(&a.name, first).await.unwrap();
+    s.terminate(&a, first).await.unwrap();
+    assert!(world.is_alive(second));
+    s.wait(&a.name, first).await.unwrap();
+    assert!(world.is_alive(second));
+    s.kill(&a.name, second).await.unwrap();
+    s.wait(&a.name, second).await.unwrap();
+}
