@@ -44,6 +44,9 @@ impl RpcError {
     }
 }
 
+/// From the break of its connections to the end of a process that was killed.
+const DEATH: Duration = Duration::from_millis(20);
+
 /// A client of one supervisord.
 #[derive(Debug)]
 pub(super) struct Client {
@@ -89,7 +92,8 @@ impl Client {
     }
 
     /// Sends the call and reads the answer. A kept connection may have been closed meanwhile: then once more on a new one,
-    /// which is safe because every call that acc makes may be repeated.
+    /// which is safe because every call that acc makes may be repeated. A new one breaks when supervisord dies: the next then tells
+    /// that it is gone.
     async fn exchange(&self, text: String) -> Result<String, RpcError> {
         let body = Bytes::from(text);
         let mut idle = self.idle.lock().await;
@@ -102,7 +106,15 @@ impl Client {
             return answer;
         }
         let mut fresh = self.connect().await?;
-        let answer = post(&mut fresh, body).await.map_err(|e| RpcError::Broken(chain(&e)))?;
+        let answer = match post(&mut fresh, body.clone()).await {
+            Ok(answer) => answer,
+            Err(e) if e.is_parse() => return Err(RpcError::Broken(chain(&e))),
+            Err(_) => {
+                tokio::time::sleep(DEATH).await;
+                fresh = self.connect().await?;
+                post(&mut fresh, body).await.map_err(|e| RpcError::Broken(chain(&e)))?
+            }
+        };
         *idle = Some(fresh);
         answer
     }
@@ -197,6 +209,15 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(client.call("x", &[]).await.unwrap(), Value::Bool(true));
         }
+        served.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_that_dies_while_it_is_asked_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let served = serve(&dir, vec![String::new()]);
+        let client = client(&dir, Duration::from_secs(20));
+        assert!(matches!(client.call("x", &[]).await, Err(RpcError::Absent(_))));
         served.await.unwrap();
     }
 
