@@ -7,6 +7,8 @@
 
 #[path = "../fuzz/targets.rs"]
 mod targets;
+#[path = "../fuzz/tenants.rs"]
+mod tenants;
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -133,4 +135,39 @@ fn nginx_texts() {
 #[test]
 fn names_of_processes() {
     drive("stat", targets::stat);
+}
+
+#[test]
+fn messages_of_instances() {
+    drive("notify", tenants::notify);
+}
+
+#[test]
+fn pid_files() {
+    drive("record", tenants::record);
+}
+
+#[test]
+fn lines_of_proc() {
+    drive("proc", tenants::proc);
+}
+
+#[test]
+fn what_the_launcher_is_told() {
+    drive("launch", tenants::launch);
+}
+
+#[test]
+fn fields_of_the_access_log() {
+    drive("access", tenants::access);
+}
+
+#[test]
+fn headers_both_ways() {
+    drive("header", tenants::header);
+}
+
+#[test]
+fn answers_of_instances() {
+    drive("answer", tenants::answer);
 }

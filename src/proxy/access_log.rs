@@ -224,7 +224,7 @@ fn write_line(to: &mut String, line: &Line, time: &str) {
 }
 
 /// As nginx does: what would end the field or the line is written as `\xNN`.
-fn quote(line: &mut String, bytes: &[u8]) {
+pub fn quote(line: &mut String, bytes: &[u8]) {
     let plain = |byte: &u8| !matches!(byte, b'"' | b'\\' | ..0x20 | 0x7f..);
     let mut left = bytes;
     while !left.is_empty() {

@@ -31,7 +31,7 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 ];
 
 /// Makes a client's headers those that the instance gets. `https`: clients reach the edge over TLS.
-pub(super) fn to_instance(front: Front, headers: &mut HeaderMap, asked: &Asked, https: bool) {
+pub fn to_instance(front: Front, headers: &mut HeaderMap, asked: &Asked, https: bool) {
     let upgrade = asked.upgrade.then(|| headers.get(header::UPGRADE).cloned()).flatten();
     remove_connection(headers);
     // The answer to "100-continue" is given by acc itself when the body is asked for.
@@ -49,7 +49,7 @@ pub(super) fn to_instance(front: Front, headers: &mut HeaderMap, asked: &Asked, 
 }
 
 /// Makes an instance's headers those that the client gets; an upgraded answer keeps the two that say so.
-pub(super) fn to_client(headers: &mut HeaderMap, upgraded: bool) {
+pub fn to_client(headers: &mut HeaderMap, upgraded: bool) {
     let upgrade = if upgraded { headers.get(header::UPGRADE).cloned() } else { None };
     remove_connection(headers);
     if let Some(upgrade) = upgrade {

@@ -16,8 +16,10 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 
+pub use self::count::{TcpSocket, UnixSocket};
 pub use self::fake::FakeActivity;
 pub use self::kernel::{KernelActivity, unaccepted};
+pub use self::procfs::{tcp_socket, unix_socket};
 use crate::domain::instance::Listen;
 
 /// What to look at.

@@ -33,7 +33,8 @@ pub fn count(counter: &mut Counter) -> io::Result<()> {
 
 /// A line of `/proc/net/unix`: `Num RefCount Protocol Flags Type St Inode Path`. State 02 is a connection in a backlog, 03 one
 /// that was accepted. The path may hold spaces.
-fn unix_socket(line: &[u8]) -> Option<UnixSocket<'_>> {
+#[must_use]
+pub fn unix_socket(line: &[u8]) -> Option<UnixSocket<'_>> {
     let mut rest = line;
     let mut state: &[u8] = &[];
     for column in 0..7 {
@@ -50,7 +51,8 @@ fn unix_socket(line: &[u8]) -> Option<UnixSocket<'_>> {
 }
 
 /// A line of `/proc/net/tcp`: `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode …`.
-fn tcp_socket(line: &str) -> Option<TcpSocket> {
+#[must_use]
+pub fn tcp_socket(line: &str) -> Option<TcpSocket> {
     let columns: Vec<&str> = line.split_whitespace().collect();
     let (_, port) = columns.get(1)?.split_once(':')?;
     Some(TcpSocket {

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
 use super::process;
@@ -89,7 +90,8 @@ fn stands_still(pid: i32) -> io::Result<bool> {
 }
 
 /// The state in a line of `stat`. The name before it may hold anything.
-fn state(stat: &[u8]) -> Option<u8> {
+#[must_use]
+pub fn state(stat: &[u8]) -> Option<u8> {
     let name_ends = stat.iter().rposition(|b| *b == b')')?;
     stat.get(name_ends + 2).copied()
 }
@@ -98,11 +100,15 @@ fn state(stat: &[u8]) -> Option<u8> {
 fn sockets(pid: i32) -> io::Result<HashSet<u64>> {
     let mut inodes = HashSet::new();
     for file in fs::read_dir(format!("/proc/{pid}/fd"))? {
-        let leads = fs::read_link(file?.path())?;
-        let inode: Option<u64> = leads.to_str().and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
-        inodes.extend(inode);
+        inodes.extend(socket_of_link(fs::read_link(file?.path())?.as_os_str().as_bytes()));
     }
     Ok(inodes)
+}
+
+/// The number in the link of an open file, when that is a socket.
+#[must_use]
+pub fn socket_of_link(link: &[u8]) -> Option<u64> {
+    std::str::from_utf8(link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?).ok()?.parse().ok()
 }
 
 /// The TCP sockets that the process can see: inode and other end.
@@ -110,7 +116,7 @@ fn table(pid: i32) -> io::Result<Vec<(u64, SocketAddr)>> {
     let mut all = Vec::new();
     for name in ["tcp", "tcp6"] {
         match fs::read_to_string(format!("/proc/{pid}/net/{name}")) {
-            Ok(text) => all.extend(text.lines().filter_map(line)),
+            Ok(text) => all.extend(text.lines().filter_map(peer_in_line)),
             // A kernel without IPv6.
             Err(e) if e.kind() == io::ErrorKind::NotFound && name == "tcp6" => {}
             Err(e) => return Err(e),
@@ -119,8 +125,10 @@ fn table(pid: i32) -> io::Result<Vec<(u64, SocketAddr)>> {
     Ok(all)
 }
 
-/// `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode …`.
-fn line(text: &str) -> Option<(u64, SocketAddr)> {
+/// A line of `/proc/net/tcp`, `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode …`: which socket, and its
+/// other end. `None`: it listens, or it is not of that form.
+#[must_use]
+pub fn peer_in_line(text: &str) -> Option<(u64, SocketAddr)> {
     let mut columns = text.split_ascii_whitespace();
     let (ip, port) = columns.nth(2)?.split_once(':')?;
     let listens = columns.next()? == "0A";
@@ -156,13 +164,13 @@ mod tests {
     #[test]
     fn reads_a_line() {
         let four = "   0: 0100007F:4E21 0100007F:C350 01 00000000:00000000 00:00000000 00000000     0        0 77 1 0 20";
-        assert_eq!(line(four), Some((77, "127.0.0.1:50000".parse().unwrap())));
+        assert_eq!(peer_in_line(four), Some((77, "127.0.0.1:50000".parse().unwrap())));
         let six = four.replace("0100007F:C350", "B80D0120000000000000000001000000:0050");
-        assert_eq!(line(&six), Some((77, "[2001:db8::1]:80".parse().unwrap())));
+        assert_eq!(peer_in_line(&six), Some((77, "[2001:db8::1]:80".parse().unwrap())));
         let mapped = four.replace("0100007F:C350", "0000000000000000FFFF00000100007F:0050");
-        assert_eq!(line(&mapped), Some((77, "127.0.0.1:80".parse().unwrap())));
-        assert_eq!(line(&four.replace(" 01 ", " 0A ")), None, "it listens");
-        assert_eq!(line("  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode"), None);
+        assert_eq!(peer_in_line(&mapped), Some((77, "127.0.0.1:80".parse().unwrap())));
+        assert_eq!(peer_in_line(&four.replace(" 01 ", " 0A ")), None, "it listens");
+        assert_eq!(peer_in_line("  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode"), None);
         assert_eq!((state(b"7 (a) R b) T 1 7"), state(b"7 (a")), (Some(b'T'), None));
     }
 

@@ -39,7 +39,8 @@ where
 }
 
 /// The status of a status line.
-fn status(line: &[u8]) -> Option<u16> {
+#[must_use]
+pub fn status(line: &[u8]) -> Option<u16> {
     let line = line.strip_prefix(b"HTTP/1.")?;
     let text = std::str::from_utf8(line.get(2..5)?).ok()?;
     (line.get(1) == Some(&b' ') && line.get(5).is_none_or(|b| b.is_ascii_whitespace())).then(|| text.parse().ok())?

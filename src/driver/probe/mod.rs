@@ -21,7 +21,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use self::fake::FakeProbe;
-pub use self::notify::Ear;
+pub use self::health::status as status_of;
+pub use self::notify::{Ear, Message};
 pub use self::socket::SocketProbe;
 pub use self::watch::Watch;
 use crate::domain::instance::{Listen, Process};

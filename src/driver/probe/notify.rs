@@ -57,9 +57,11 @@ pub struct Ear {
 
 /// What a message means to acc; there is more in the protocol, which is passed over.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Message {
-    ready: bool,
-    status: Option<String>,
+pub struct Message {
+    /// It is ready.
+    pub ready: bool,
+    /// What it says of its state: one line, bounded, no control character.
+    pub status: Option<String>,
 }
 
 impl Ear {
@@ -137,19 +139,23 @@ fn receive(socket: &UnixDatagram) -> io::Result<(Option<i32>, Message)> {
         _ => None,
     });
     let length = got.bytes;
-    Ok((sender, parse(&bytes[..length])))
+    Ok((sender, Message::read(&bytes[..length])))
 }
 
-fn parse(bytes: &[u8]) -> Message {
-    let mut message = Message::default();
-    for line in String::from_utf8_lossy(bytes).lines() {
-        match line.split_once('=') {
-            Some(("READY", "1")) => message.ready = true,
-            Some(("STATUS", text)) => message.status = Some(text.chars().filter(|c| !c.is_control()).take(STATUS).collect()),
-            _ => {}
+impl Message {
+    /// Reads any bytes.
+    #[must_use]
+    pub fn read(bytes: &[u8]) -> Self {
+        let mut message = Self::default();
+        for line in String::from_utf8_lossy(bytes).lines() {
+            match line.split_once('=') {
+                Some(("READY", "1")) => message.ready = true,
+                Some(("STATUS", text)) => message.status = Some(text.chars().filter(|c| !c.is_control()).take(STATUS).collect()),
+                _ => {}
+            }
         }
+        message
     }
-    message
 }
 
 /// Is this pid the process, or of its group or session? One that cannot be looked at is not.
@@ -165,14 +171,14 @@ mod tests {
 
     #[test]
     fn messages_are_read() {
-        let said = |text: &str| parse(text.as_bytes());
+        let said = |text: &str| Message::read(text.as_bytes());
         assert!(said("READY=1").ready && said("STATUS=x\nREADY=1\n").ready);
         for no in ["", "READY=0", "READY=", "READY", "XREADY=1", "ready=1", "STOPPING=1"] {
             assert!(!said(no).ready, "{no}");
         }
         assert_eq!(said("STATUS=loading=3\tof 4\nMAINPID=7").status.as_deref(), Some("loading=3of 4"));
         assert_eq!(said(&format!("STATUS={}", "é".repeat(500))).status.unwrap().chars().count(), STATUS);
-        assert_eq!(parse(&[0xff, b'\n', 0]), Message::default());
+        assert_eq!(Message::read(&[0xff, b'\n', 0]), Message::default());
     }
 
     fn me() -> Process {

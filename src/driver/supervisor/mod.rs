@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use crate::domain::instance::{Exit, Process};
 use crate::domain::name::InstanceName;
 use crate::driver::host::limits::{GroupLimits, Limits};
-pub use launcher::launch;
+pub use launcher::{Understood, launch, understand};
 
 /// Everything a supervisor needs to run an instance once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +67,15 @@ pub struct Service {
     pub stop_signal: i32,
     /// How long that may take.
     pub stop_timeout: Duration,
+}
+
+/// A pid file's pid, start time and boot, and where the output goes.
+pub type PidFile = (i32, Option<(u64, String)>, Option<PathBuf>);
+
+/// What the text of a pid file says. `None`: nothing that can be used.
+#[must_use]
+pub fn read_pid_file(text: &str) -> Option<PidFile> {
+    record::parse(text).map(|record| (record.pid, record.rest, record.log))
 }
 
 /// Whether something had to be done.

@@ -70,7 +70,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Record>, SupervisorError> {
     }
 }
 
-fn parse(text: &str) -> Option<Record> {
+pub(super) fn parse(text: &str) -> Option<Record> {
     let mut words = text.trim_end_matches('\n').splitn(4, ' ');
     let pid = words.next()?.parse().ok().filter(|pid| *pid > 1)?;
     let rest = words.next().and_then(|start| start.parse().ok()).zip(words.next().map(str::to_owned));

@@ -13,6 +13,7 @@ mod confine;
 pub(super) mod place;
 mod program;
 mod sys;
+mod understood;
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt as _;
@@ -22,6 +23,7 @@ use std::sync::OnceLock;
 use super::Program;
 use crate::driver::host::fault;
 use crate::driver::host::spawn::UserIds;
+pub use understood::{Understood, understand};
 
 /// How much more readily than acc an instance is killed when memory runs out (`oom_score_adj`, proc(5)).
 const KILLED_BEFORE_ACC: i32 = 200;

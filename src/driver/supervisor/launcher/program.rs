@@ -16,7 +16,7 @@ use core::ffi::{CStr, c_char};
 use core::str::FromStr;
 
 use super::confine::{self, Limit};
-use super::sys::{self, Errno, File};
+use super::sys::{self, Errno, File, Room};
 
 /// The first descriptor of sd_listen_fds(3).
 const HANDED_AT: usize = 3;
@@ -28,15 +28,15 @@ const ENOENT: Errno = Errno(2);
 const EINVAL: Errno = Errno(22);
 
 /// A list of C strings as execve(2) takes it: in room that was made for all that can come, and zero after the last.
-struct List {
-    words: &'static mut [*const c_char],
+pub(super) struct List {
+    words: Room<*const c_char>,
     used: usize,
 }
 
 impl List {
     /// Room for `most`, and the null pointer after them.
     fn of(most: usize) -> Result<Self, Fault<'static>> {
-        Ok(Self { words: sys::room(most + 1)?, used: 0 })
+        Ok(Self { words: Room::of(most + 1)?, used: 0 })
     }
 
     fn add(&mut self, word: &CStr) -> Result<(), Errno> {
@@ -51,43 +51,43 @@ impl List {
     }
 
     /// With the null pointer.
-    fn ended(&self) -> &[*const c_char] {
+    pub(super) fn ended(&self) -> &[*const c_char] {
         self.words.get(..=self.used).unwrap_or_default()
     }
 }
 
 /// Resources with their limits, as many as can be set.
-type Limits = [Option<(usize, Limit)>; 16];
+pub(super) type Limits = [Option<(usize, Limit)>; 16];
 
 /// What to become, as far as it has been read.
-struct Wanted<'a> {
-    program: &'a CStr,
-    argv: List,
+pub(super) struct Wanted<'a> {
+    pub(super) program: &'a CStr,
+    pub(super) argv: List,
     /// `NAME=VALUE`
-    envp: List,
-    dir: &'a CStr,
-    log: &'a CStr,
+    pub(super) envp: List,
+    pub(super) dir: &'a CStr,
+    pub(super) log: &'a CStr,
     /// User, group, all groups.
-    user: Option<(u32, u32, &'static [u32])>,
+    pub(super) user: Option<(u32, u32, Room<u32>)>,
     /// Files of control groups that are joined by a `0`.
-    join: [Option<&'a CStr>; 2],
+    pub(super) join: [Option<&'a CStr>; 2],
     /// To listen there, and to hand that over.
-    socket: Option<&'a CStr>,
-    umask: usize,
-    limits: Limits,
+    pub(super) socket: Option<&'a CStr>,
+    pub(super) umask: usize,
+    pub(super) limits: Limits,
     /// It is an instance, without any right but its user's: how readily it is killed when memory runs out.
-    instance: Option<&'a CStr>,
+    pub(super) instance: Option<&'a CStr>,
     /// A test wants it to be stopped right before it becomes the program.
     stop: bool,
     /// The pid file, in the form of `driver::supervisor::record`, and where it is written first.
-    pid: &'a CStr,
-    beside: &'a CStr,
+    pub(super) pid: &'a CStr,
+    pub(super) beside: &'a CStr,
     /// Which boot of this host it is.
-    boot: &'a CStr,
+    pub(super) boot: &'a CStr,
 }
 
 /// What went wrong.
-enum Fault<'a> {
+pub(super) enum Fault<'a> {
     /// With what, if that is not the program, and why.
     System(&'static str, &'a [u8], Errno),
     /// This key of the file.
@@ -118,7 +118,7 @@ pub fn launch(file: &CStr) -> u8 {
         Ok(text) => text,
         Err(errno) => return told(early, file, &errno.into()),
     };
-    let mut wanted = match read(text) {
+    let mut wanted = match read(&text) {
         Ok(wanted) => wanted,
         Err(fault) => return told(early, file, &fault),
     };
@@ -137,7 +137,8 @@ fn take_over() -> Result<File, Errno> {
     sys::keep(STANDARD_ERROR)
 }
 
-fn read(text: &[u8]) -> Result<Wanted<'_>, Fault<'_>> {
+/// What the text says: nothing but what stands in it, each value up to its zero byte.
+pub(super) fn read(text: &[u8]) -> Result<Wanted<'_>, Fault<'_>> {
     if text.last() != Some(&0) {
         return Err(Fault::NotComplete);
     }
@@ -192,10 +193,10 @@ fn read(text: &[u8]) -> Result<Wanted<'_>, Fault<'_>> {
 }
 
 /// `UID GID GROUP…`
-fn ids(value: &[u8]) -> Option<(u32, u32, &'static [u32])> {
+fn ids(value: &[u8]) -> Option<(u32, u32, Room<u32>)> {
     let numbers = || value.split(|byte| *byte == b' ').map(number);
     let (uid, gid) = (numbers().next()??, numbers().nth(1)??);
-    let groups = sys::room(numbers().count() - 2).ok()?;
+    let mut groups = Room::of(numbers().count() - 2).ok()?;
     for (place, group) in groups.iter_mut().zip(numbers().skip(2)) {
         *place = group?;
     }
@@ -266,8 +267,8 @@ fn prepare<'a>(wanted: &mut Wanted<'a>, log: File, listen_pid: &[u8], noted: boo
         confine::settle(oom_score_adj);
         confine::drop_bounding_set();
     }
-    if let Some((uid, gid, groups)) = wanted.user {
-        sys::become_user(uid, gid, groups)?;
+    if let Some((uid, gid, groups)) = &wanted.user {
+        sys::become_user(*uid, *gid, groups)?;
     }
     if wanted.instance.is_some() {
         confine::drop_rights().map_err(|errno| Fault::System("its rights", b"", errno))?;

@@ -7,7 +7,8 @@
 
 use core::arch::asm;
 use core::ffi::{CStr, c_char};
-use core::ptr;
+use core::ops::{Deref, DerefMut};
+use core::ptr::{self, NonNull};
 
 /// Why a call failed: a number of errno(3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,7 @@ pub mod number {
     pub const READ: usize = 0;
     pub const LSEEK: usize = 8;
     pub const MMAP: usize = 9;
+    pub const MUNMAP: usize = 11;
     pub const RT_SIGACTION: usize = 13;
     pub const RT_SIGPROCMASK: usize = 14;
     pub const WRITEV: usize = 20;
@@ -83,6 +85,7 @@ pub mod number {
     pub const SOCKET: usize = 198;
     pub const BIND: usize = 200;
     pub const LISTEN: usize = 201;
+    pub const MUNMAP: usize = 215;
     pub const EXECVE: usize = 221;
     pub const MMAP: usize = 222;
     pub const PRLIMIT64: usize = 261;
@@ -211,13 +214,13 @@ struct Part {
     length: usize,
 }
 
-/// The whole file from its beginning, copied into memory that stays until the end of this process.
-pub fn contents(file: File) -> Result<&'static mut [u8]> {
+/// The whole file from its beginning, copied into memory.
+pub fn contents(file: File) -> Result<Room<u8>> {
     // SAFETY: numbers.
     let length = unsafe { call(number::LSEEK, [file.0, 0, SEEK_END, 0, 0, 0]) }?;
     // SAFETY: numbers.
     unsafe { call(number::LSEEK, [file.0, 0, SEEK_SET, 0, 0, 0]) }?;
-    let all = room(length)?;
+    let mut all = Room::of(length)?;
     let mut had = 0;
     while let Some(rest) = all.get_mut(had..).filter(|rest| !rest.is_empty()) {
         match read(file, rest)? {
@@ -229,14 +232,44 @@ pub fn contents(file: File) -> Result<&'static mut [u8]> {
     Ok(all)
 }
 
-/// Room for so many values, all zero bytes, that stays until the end of this process.
-pub fn room<T: Copy + Zero>(count: usize) -> Result<&'static mut [T]> {
-    let length = count.max(1).checked_mul(size_of::<T>()).ok_or(Errno(EINVAL))?;
-    // SAFETY: a new mapping at a place of the kernel's choice, of this process alone.
-    let at = unsafe { call(number::MMAP, [0, length, PROT_READ_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, usize::MAX, 0]) }?;
-    // SAFETY: so many bytes are mapped there, to be read and written, by nobody else and for good; the kernel gives whole pages of
-    // zeros, and `Zero` says that these are values of the type.
-    Ok(unsafe { core::slice::from_raw_parts_mut(at as *mut T, count) })
+/// Memory for values of its own, given back when it is dropped.
+pub struct Room<T> {
+    at: NonNull<T>,
+    count: usize,
+}
+
+impl<T: Copy + Zero> Room<T> {
+    /// For so many values, all zero bytes.
+    pub fn of(count: usize) -> Result<Self> {
+        let length = count.max(1).checked_mul(size_of::<T>()).ok_or(Errno(EINVAL))?;
+        // SAFETY: a new mapping at a place of the kernel's choice, of this process alone.
+        let at = unsafe { call(number::MMAP, [0, length, PROT_READ_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, usize::MAX, 0]) }?;
+        Ok(Self { at: NonNull::new(at as *mut T).ok_or(Errno(EINVAL))?, count })
+    }
+}
+
+impl<T> Deref for Room<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: so many values are mapped there, to be read and written, by nobody else and until this is dropped; the kernel gives
+        // whole pages of zeros, and `Zero` says that these are values of the type.
+        unsafe { core::slice::from_raw_parts(self.at.as_ptr(), self.count) }
+    }
+}
+
+impl<T> DerefMut for Room<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as above.
+        unsafe { core::slice::from_raw_parts_mut(self.at.as_ptr(), self.count) }
+    }
+}
+
+impl<T> Drop for Room<T> {
+    fn drop(&mut self) {
+        // SAFETY: the whole mapping, which nothing borrows any more.
+        let _ = unsafe { call(number::MUNMAP, [self.at.as_ptr() as usize, self.count.max(1) * size_of::<T>(), 0, 0, 0, 0]) };
+    }
 }
 
 /// Types of which zero bytes are a value.
