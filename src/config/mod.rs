@@ -8,6 +8,7 @@ mod load;
 pub mod model;
 mod places;
 mod reader;
+pub mod regular;
 pub mod reload;
 mod rules;
 mod shipped;
@@ -203,7 +204,7 @@ impl Booted {
     /// Was what has this run folder booted? What cannot be read was not written by acc.
     #[must_use]
     pub fn in_run(run: &Path) -> Self {
-        match std::fs::read_to_string(booted_file(run)).as_deref().map(str::trim) {
+        match regular::read_to_string(&booted_file(run)).as_deref().map(str::trim) {
             Ok("background") => Self::InBackground,
             Ok("foreground") => Self::InForeground,
             _ => Self::No,

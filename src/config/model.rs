@@ -16,7 +16,7 @@ use super::fault::{Fault, lines};
 use super::reader::{Faults, Section};
 use super::suggest::{closest, did_you_mean};
 use super::value::{self, Parsed};
-use super::{template, tree, trust};
+use super::{regular, template, tree, trust};
 use crate::domain::model::{ListenKind, Model, Param, Ready};
 use crate::domain::name::is_label;
 
@@ -266,7 +266,7 @@ fn check_files(files: &Path, names: &Names, faults: &Faults<'_>) -> Result<(), M
     }
     for entry in entries.iter().filter(|e| e.kind == tree::Kind::Render) {
         let path = files.join(&entry.from);
-        let text = fs::read_to_string(&path).map_err(unreadable(path))?;
+        let text = regular::read_to_string(&path).map_err(unreadable(path))?;
         if let Err(fault) = template::check(&text) {
             add(&entry.from, fault.line, format!("not a template: {}", fault.why));
         } else if let Err(missing) = names.check(&text) {

@@ -8,10 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use super::regular::{read, read_to_string};
 use super::tree::put;
 
 /// Path below the models folder, and text.
@@ -38,18 +40,20 @@ fn install(models: &Path, shipped: &[(&str, &str)]) -> io::Result<()> {
     let names: BTreeSet<&str> = shipped.iter().filter_map(|(path, _)| path.split('/').next()).collect();
     for name in names {
         let dir = models.join(name);
-        fs::create_dir_all(&dir)?;
-        let old = read_record(&dir.join(RECORD))?;
+        make_dir(&dir)?;
+        let record = dir.join(RECORD);
+        let old = read_record(&record).map_err(|e| about(&record, &e))?;
         let mut new = BTreeMap::new();
         for (path, text) in shipped {
             let Some(below) = path.strip_prefix(name).and_then(|p| p.strip_prefix('/')) else { continue };
             let recorded = old.get(below).map(String::as_str);
-            if let Some(hash) = install_file(&dir.join(below), text, recorded)? {
+            let file = dir.join(below);
+            if let Some(hash) = install_file(&file, text, recorded).map_err(|e| about(&file, &e))? {
                 new.insert(below.to_owned(), hash);
             }
         }
         if new != old {
-            put(&dir.join(RECORD), show_record(&new).as_bytes(), 0o644)?;
+            put(&record, show_record(&new).as_bytes(), 0o644)?;
         }
     }
     Ok(())
@@ -58,7 +62,7 @@ fn install(models: &Path, shipped: &[(&str, &str)]) -> io::Result<()> {
 /// Writes the file if it is missing or still what an older acc wrote. The hash to remember: none for an operator's own file.
 fn install_file(path: &Path, text: &str, recorded: Option<&str>) -> io::Result<Option<String>> {
     let wanted = hash(text.as_bytes());
-    let there = match fs::read(path) {
+    let there = match read(path) {
         Ok(bytes) => Some(hash(&bytes)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => None,
         Err(e) => return Err(e),
@@ -71,14 +75,22 @@ fn install_file(path: &Path, text: &str, recorded: Option<&str>) -> io::Result<O
         return Ok(recorded.map(str::to_owned));
     }
     if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir)?;
+        make_dir(dir)?;
     }
     put(path, text.as_bytes(), 0o644)?;
     Ok(Some(wanted))
 }
 
+fn make_dir(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(path)
+}
+
+fn about(path: &Path, e: &io::Error) -> io::Error {
+    io::Error::new(e.kind(), format!("`{}`: {e}", path.display()))
+}
+
 fn read_record(path: &Path) -> io::Result<BTreeMap<String, String>> {
-    match fs::read_to_string(path) {
+    match read_to_string(path) {
         Ok(text) => Ok(text.lines().filter_map(|l| l.split_once("  ")).map(|(hash, path)| (path.to_owned(), hash.to_owned())).collect()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
         Err(e) => Err(e),
@@ -135,6 +147,21 @@ mod tests {
         let before = fs::metadata(models.join("m/.shipped")).unwrap().modified().unwrap();
         install(&models, &[("m/a", "a3"), ("m/files/b", "b2"), ("n/c", "c2")]).unwrap();
         assert_eq!(fs::metadata(models.join("m/.shipped")).unwrap().modified().unwrap(), before);
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_a_file_is_an_error_that_names_it() {
+        for (pipe, beside) in [("a", "b"), (RECORD, "a")] {
+            let dir = tempfile::tempdir().unwrap();
+            let models = dir.path().to_owned();
+            fs::create_dir(models.join("m")).unwrap();
+            nix::unistd::mkfifo(&models.join("m").join(pipe), nix::sys::stat::Mode::S_IRWXU).unwrap();
+            let (said, says) = std::sync::mpsc::channel();
+            std::thread::spawn(move || said.send(install(&models, &[("m/a", "a1"), ("m/b", "b1")])));
+            let error = says.recv_timeout(std::time::Duration::from_secs(20)).expect("it waits for the pipe").unwrap_err();
+            assert!(error.to_string().ends_with(&format!("/m/{pipe}`: it is not a regular file")), "{error}");
+            assert!(!dir.path().join("m").join(beside).exists());
+        }
     }
 
     #[test]

@@ -11,8 +11,8 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::RenderError;
-use crate::config::template;
 use crate::config::tree::{self, Entry, Kind};
+use crate::config::{regular, template};
 use crate::domain::instance::Launch;
 use crate::domain::model::{ListenKind, Model, Ready};
 
@@ -193,7 +193,7 @@ pub fn differs(model: &Model, one: &Context, other: &Context) -> Result<Option<P
 
 fn rendered(entry: &Entry, from: &Path, values: &tera::Context, model: &Model) -> Result<String, RenderError> {
     let path = from.join(&entry.from);
-    let text = fs::read_to_string(&path).map_err(|source| RenderError::Read { path, source })?;
+    let text = regular::read_to_string(&path).map_err(|source| RenderError::Read { path, source })?;
     template::render(&text, values).map_err(|fault| {
         let line = fault.line.map_or_else(String::new, |line| format!(" (line {line})"));
         RenderError::Template { name: format!("{}/files/{}", model.name, entry.from.display()), why: format!("{}{line}", fault.why) }
@@ -208,7 +208,7 @@ fn make_entry(entry: &Entry, from: &Path, into: &Path, values: &tera::Context, m
         // data/ and log/ in a model's files are the instance's own, with their own mode.
         Kind::Folder if [OsStr::new("data"), OsStr::new("log")].contains(&entry.to.as_os_str()) => Ok(()),
         Kind::Folder => make_folder(&target, entry.mode | 0o700),
-        Kind::Copy => tree::put(&target, &fs::read(&source).map_err(unreadable)?, entry.mode).map_err(unwritable),
+        Kind::Copy => tree::put(&target, &regular::read(&source).map_err(unreadable)?, entry.mode).map_err(unwritable),
         Kind::Render => {
             let text = rendered(entry, from, values, model)?;
             tree::put(&target, text.as_bytes(), entry.mode).map_err(unwritable)

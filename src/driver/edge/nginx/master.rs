@@ -11,6 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::config::regular;
 use crate::driver::host::process;
 
 /// How long new workers may take: with 100,000 hosts they take a fifth of a second.
@@ -32,7 +33,7 @@ struct Workers {
 
 /// Finds the master that runs with `config`; `None`: none runs. A pid file without a number is what `nginx -t` leaves.
 pub fn find(pid_file: &Path, config: &Path) -> io::Result<Option<Master>> {
-    let text = match fs::read_to_string(pid_file) {
+    let text = match regular::read_to_string(pid_file) {
         Ok(text) => text,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),

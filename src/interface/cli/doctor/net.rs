@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use super::{Finding, bad, ok, warn};
-use crate::config::Config;
+use crate::config::{Config, regular};
 use crate::driver::host::net::{Listener, holders, listening};
 use crate::interface::control::{Reply, call};
 use crate::render::nginx::pid_file;
@@ -141,7 +141,7 @@ fn own_pids(config: &Config, acc: Acc) -> Vec<i32> {
         Acc::Up(pid) => i32::try_from(pid).ok(),
         Acc::Down | Acc::Unknown => None,
     };
-    let master = std::fs::read_to_string(pid_file(config)).ok().and_then(|text| text.trim().parse().ok());
+    let master = regular::read_to_string(&pid_file(config)).ok().and_then(|text| text.trim().parse().ok());
     server.into_iter().chain(master).collect()
 }
 
