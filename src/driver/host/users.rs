@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, User, initgroups, setgroups, setresgid, setresuid};
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 
 /// Is acc root?
 #[must_use]
@@ -76,9 +76,11 @@ pub fn private_folder(path: &Path, user: Option<&str>) -> io::Result<()> {
     if is_root() && found.st_uid != uid.as_raw() {
         let owner = (Some(rustix::fs::Uid::from_raw(uid.as_raw())), Some(rustix::fs::Gid::from_raw(gid.as_raw())));
         rustix::fs::fchown(&folder, owner.0, owner.1)?;
+        // From here on whoever had it can put nothing into it any more; what he has put there may be a second name of anybody's file.
         for entry in rustix::fs::Dir::read_from(&folder)? {
             let entry = entry?;
-            if ![&b"."[..], b".."].contains(&entry.file_name().to_bytes()) {
+            let seen = rustix::fs::statat(&folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
+            if FileType::from_raw_mode(seen.st_mode) == FileType::RegularFile && seen.st_nlink == 1 {
                 rustix::fs::chownat(&folder, entry.file_name(), owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?;
             }
         }
@@ -176,6 +178,7 @@ mod tests {
         fs::write(folder.join("x.log"), "x").unwrap();
         fs::write(&elsewhere, "").unwrap();
         std::os::unix::fs::symlink(&elsewhere, folder.join("link")).unwrap();
+        fs::hard_link(&elsewhere, folder.join("second")).unwrap();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
         private_folder(&folder, Some("nobody")).unwrap();
         assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o7777, 0o700);
