@@ -404,6 +404,41 @@ fn files_of_instances_are_not_opened_by_name() {
     none(&breaches);
 }
 
+/// What makes something with whatever mode the umask leaves.
+const BY_UMASK: &[&str] = &[
+    "fs::write(",
+    "File::create",
+    "create_dir(",
+    "create_dir_all(",
+    "fs::copy(",
+    "UnixListener::bind(",
+    "UnixDatagram::bind(",
+    "mkfifo(",
+    "mknod(",
+];
+/// What is to say the mode in the same statement.
+const WITH_MODE: &[&str] = &["create(true)", "create_new(true)", "DirBuilder::new()"];
+
+/// Lines that make a file, folder or socket without a mode by number.
+fn made_by_umask(code: &str) -> Vec<usize> {
+    let found = |words: &'static [&'static str]| words.iter().flat_map(|word| code.match_indices(word).map(|(at, _)| at));
+    let statement = |at: usize| &code[at..code[at..].find(';').map_or(code.len(), |end| at + end)];
+    let bare = found(WITH_MODE).filter(|at| !statement(*at).contains(".mode("));
+    found(BY_UMASK).chain(bare).map(|at| line_of(code, at)).collect()
+}
+
+#[test]
+fn whatever_is_made_has_its_mode_by_number() {
+    let mut breaches = String::new();
+    for source in sources() {
+        for line in made_by_umask(&source.code) {
+            let path = source.path.display();
+            writeln!(breaches, "src/{path}:{line}: made by the umask; use driver::host::fs or listen, or say the mode").unwrap();
+        }
+    }
+    none(&breaches);
+}
+
 #[test]
 fn the_rules_can_fail() {
     let layers = |path: &str, code: &str| imports(Path::new(path), code).into_iter().map(|(_, l)| l).collect::<Vec<_>>();
@@ -415,6 +450,9 @@ fn the_rules_can_fail() {
     assert!(points_up("domain", "domain").is_none() && points_up("domain", "std").is_none());
     let long = format!("fn a() {{\n{}}}\nfn b(x: [u8; 2]) -> u8 {{ 1 }}\ntrait T {{ fn c(&self); }}\n", "x();\n".repeat(80));
     assert_eq!(long_functions(&long, 60), [(1, "a".to_owned(), 82)]);
+    let made =
+        "fs::write(a, b);\nlet o = OpenOptions::new()\n.create(true).mode(0o600)\n.open(a);\nDirBuilder::new().create(a);\n.mode(1);";
+    assert_eq!(made_by_umask(made), [1, 5]);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -16,8 +17,9 @@ pub(super) struct Log {
 impl Log {
     /// Opens `path` for appending.
     pub(super) fn open(path: Option<&Path>) -> anyhow::Result<Self> {
-        let open =
-            |p: &Path| OpenOptions::new().create(true).append(true).open(p).with_context(|| format!("could not open `{}`", p.display()));
+        let open = |p: &Path| {
+            OpenOptions::new().create(true).append(true).mode(0o640).open(p).with_context(|| format!("could not open `{}`", p.display()))
+        };
         Ok(Self { file: path.map(open).transpose()? })
     }
 

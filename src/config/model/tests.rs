@@ -69,6 +69,9 @@ fn a_model_that_is_not_there_is_told_from_one_that_cannot_be_read() {
     assert_eq!(said("helo"), "there is no model `helo`, did you mean `hello`?");
     assert_eq!(said("../hello"), "there is no model `../hello`");
     assert_eq!(said("x"), "there is no model `x`");
+    fs::create_dir(dir.path().join("pipe")).unwrap();
+    nix::unistd::mkfifo(&dir.path().join("pipe").join(FILE), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(said("pipe").contains("pipe/model.toml"), "it is not waited for");
     fs::create_dir(dir.path().join("empty")).unwrap();
     assert!(matches!(find_model(dir.path(), "empty"), Err(ModelError::Read { path, .. }) if path.ends_with("empty/model.toml")));
     assert!(list_models(&dir.path().join("nothing")).unwrap().is_empty());

@@ -15,8 +15,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     name.push(format!(".new-{}", std::process::id()));
     let beside = dir.join(name);
     let written = (|| {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside)?;
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        let mut file = make_file(&beside, mode)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&beside, path)
@@ -25,6 +24,15 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         let _ = fs::remove_file(&beside);
     }
     written
+}
+
+/// Makes a file that nobody else can have open or have put there, with this mode whatever the umask; an older one is removed.
+pub fn make_file(path: &Path, mode: u32) -> io::Result<fs::File> {
+    remove_file(path)?;
+    let file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    // A umask can only have taken bits away.
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    Ok(file)
 }
 
 /// Removes what a [`write_atomic`] (or another writer that names its file `….new-PID`) left in this folder because its process
@@ -78,7 +86,7 @@ pub fn remove_file(path: &Path) -> io::Result<()> {
 /// May files be made in this folder? Tried, not guessed from modes.
 pub fn writable(dir: &Path) -> io::Result<()> {
     let probe = dir.join(format!(".probe-{}", std::process::id()));
-    fs::OpenOptions::new().write(true).create(true).truncate(true).open(&probe)?;
+    make_file(&probe, 0o600)?;
     remove_file(&probe)
 }
 

@@ -5,7 +5,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, lchown};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -98,6 +98,18 @@ pub fn unix(path: &Path, mode: u32, group: Option<u32>) -> Result<UnixListener, 
     make().map_err(|error| named(&at, error))
 }
 
+/// Receives datagrams at a path where nothing is, with this mode from the first moment on: anybody who may write to it is heard.
+///
+/// # Errors
+/// It could not be made.
+pub fn datagrams(path: &Path, mode: u32) -> io::Result<UnixDatagram> {
+    let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
+    // The file gets the socket's mode, less the umask.
+    rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(mode))?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    Ok(socket.into())
+}
+
 /// Removes a stale socket. `Err(Ok(_))`: a fault with its words, `Err(Err(_))`: one of the system.
 fn clear(path: &Path) -> Result<(), Result<ListenError, io::Error>> {
     match std::fs::symlink_metadata(path) {
@@ -135,6 +147,17 @@ mod tests {
         assert!(error.to_string().contains(&address.to_string()));
         let nowhere = tcp("192.0.2.1:80".parse().unwrap()).unwrap_err();
         assert!(nowhere.to_string().contains("192.0.2.1:80"));
+    }
+
+    #[test]
+    fn a_socket_for_datagrams_has_its_mode_and_hears() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let socket = datagrams(&path, 0o600).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        UnixDatagram::unbound().unwrap().send_to(b"x", &path).unwrap();
+        assert_eq!(socket.recv(&mut [0; 2]).unwrap(), 1);
+        assert!(datagrams(&path, 0o600).is_err(), "it is there already");
     }
 
     #[test]

@@ -63,8 +63,8 @@ impl Sent {
             }
         }
         let path = dir.join(std::process::id().to_string());
-        let file = OpenOptions::new().create(true).append(true).open(&path)?;
-        file.set_len(0)?;
+        super::fs::make_file(&path, 0o600)?;
+        let file = OpenOptions::new().append(true).open(&path)?;
         Ok(Self { dir: dir.to_owned(), path, notes: Mutex::new(Notes { file, written: 0, open: HashSet::new() }) })
     }
 

@@ -5,10 +5,8 @@
 //! and is of the process group or session of the process that was started. `systemd-notify` waits until it was heard.
 
 use std::collections::HashMap;
-use std::fs::Permissions;
 use std::io::{self, IoSliceMut};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,7 +19,7 @@ use tokio::net::UnixDatagram;
 use crate::domain::instance::Process;
 use crate::driver::host::accounts::Owner;
 use crate::driver::host::fs::{make_dir, remove_file};
-use crate::driver::host::process;
+use crate::driver::host::{listen, process};
 
 /// Longest message that is read, and longest status that is shown.
 const MESSAGE: usize = 4096;
@@ -72,9 +70,10 @@ impl Ear {
                 make_dir(dir, 0o711)?;
             }
             remove_file(path)?;
-            let socket = UnixDatagram::bind(path)?;
+            let socket = listen::datagrams(path, 0o600)?;
+            socket.set_nonblocking(true)?;
+            let socket = UnixDatagram::from_std(socket)?;
             setsockopt(&socket, PassCred, &true)?;
-            std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
             if let Some(owner) = owner {
                 chown(path, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
             }
@@ -167,6 +166,8 @@ fn is_of(pid: i32, process: Process) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]

@@ -126,12 +126,9 @@ pub(super) fn remove(path: &Path) -> Result<(), SupervisorError> {
 /// and a sync would cost a wake several milliseconds on a disk.
 pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SupervisorError> {
     use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
     let beside = path.with_extension(format!("new-{}", std::process::id()));
     let written = (|| {
-        crate::driver::host::fs::remove_file(&beside)?;
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
-        file.write_all(bytes)?;
+        crate::driver::host::fs::make_file(&beside, mode)?.write_all(bytes)?;
         fs::rename(&beside, path)
     })();
     if written.is_err() {

@@ -3,7 +3,6 @@
 //! It never cancels a verb because its client left, and never shows more of an error than the error's own two lines.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{BODY_MAX, Handler, ROUTE};
-use crate::driver::host::fs;
+use crate::driver::host::{fs, listen};
 use crate::service::error::{ErrorKind, ServiceError};
 use crate::service::outcome::Outcome;
 use crate::service::request::Request;
@@ -42,10 +41,10 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
     // Shorter than the name itself: a socket path has 108 bytes in all.
     let beside = path.with_extension("new");
     fs::remove_file(&beside)?;
-    let listener = UnixListener::bind(&beside)?;
-    std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o600))?;
+    let listener = listen::unix(&beside, 0o600, None).map_err(io::Error::other)?;
     std::fs::rename(&beside, path)?;
-    Ok(listener)
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
 }
 
 /// Serves until `shutdown`; then accepts nothing new, finishes what it has begun (each verb to its end) and returns. The
