@@ -1,12 +1,15 @@
 //! The kernel and this process: root, control groups, limits, the clock.
 
+use std::collections::BTreeSet;
+
 use rustix::process::{Resource, getrlimit};
 
 use super::{Finding, bad, ok, warn};
-use crate::config::Config;
+use crate::config::{Config, trust};
 use crate::driver::host::cgroup::{Cgroups, Kind};
 use crate::driver::host::clock::{Clock, SystemClock};
 use crate::driver::host::limits::GroupLimits;
+use crate::service::view::{Filter, Reader};
 
 /// What acc asks for when it listens: see `somaxconn`.
 const BACKLOG: u64 = 4096;
@@ -31,6 +34,35 @@ fn root(uid: u32) -> Finding {
     match uid {
         0 => ok("runs as root: any port can be listened on"),
         uid => ok(format!("runs as user {uid}")),
+    }
+}
+
+/// What instances can do to each other; `None`: nothing can be said without a database that is trusted, or there is one instance at
+/// most.
+pub(super) fn shared(config: &Config) -> Option<Finding> {
+    if !matches!(trust::distrust(&config.home), Ok(None)) {
+        return None;
+    }
+    // Enough to see whether they are of one owner.
+    let some = Filter { limit: Some(1000), ..Filter::default() };
+    let all = Reader::open(config).and_then(|reader| reader.list(&some)).ok()?;
+    let owners: BTreeSet<Option<&str>> = all.iter().map(|instance| instance.owner.as_deref()).collect();
+    let acc = rustix::process::geteuid().as_raw();
+    let user = config.user.as_deref().filter(|_| acc == 0);
+    judge_shared(all.len(), owners.len(), user, acc == 0)
+}
+
+fn judge_shared(instances: usize, owners: usize, user: Option<&str>, root: bool) -> Option<Finding> {
+    let (whom, and) = match (user, root) {
+        (Some(user), _) => (format!("user `{user}`"), ""),
+        (None, true) => return None,
+        (None, false) => ("the user who runs acc".to_owned(), ", and acc itself"),
+    };
+    let what = format!("instances share {whom}: each can read and change the data of the others{and}, and end their processes");
+    match (instances, owners) {
+        (0 | 1, _) => None,
+        (_, 1) => Some(ok(what)),
+        _ => Some(warn(format!("{what}; they are of {owners} owners"), "give owners who do not trust each other a host each")),
     }
 }
 
@@ -125,6 +157,16 @@ fn files(limit: Option<u64>) -> Finding {
 mod tests {
     use super::super::Level;
     use super::*;
+
+    #[test]
+    fn what_instances_can_do_to_each_other_is_said() {
+        assert_eq!(judge_shared(1, 1, Some("acc"), true), None);
+        assert_eq!(judge_shared(5, 1, None, true), None, "that they are root is said already");
+        let one = judge_shared(5, 1, Some("acc"), true).unwrap();
+        assert!(one.level == Level::Ok && one.what.contains("user `acc`") && !one.what.contains("acc itself"), "{one:?}");
+        let own = judge_shared(2, 2, None, false).unwrap();
+        assert!(own.level == Level::Warn && own.what.contains("acc itself") && own.hint.contains("host each"), "{own:?}");
+    }
 
     #[test]
     fn limits_are_judged() {

@@ -62,6 +62,7 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
     findings.push(host::members(config));
     findings.extend(programs::all(config).await);
     findings.extend(files::all(config));
+    findings.extend(host::shared(config));
     findings.extend(models::all(config));
     findings.extend(net::all(config).await);
     findings.extend(edge::all(config).await);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Finding, bad, ok, warn};
-use crate::config::{Config, EdgeKind, SupervisorKind};
+use crate::config::{Config, EdgeKind, SupervisorKind, trust};
 use crate::driver::host::command;
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -36,7 +36,33 @@ pub(super) async fn all(config: &Config) -> Vec<Finding> {
         SupervisorKind::Supervisord => needed(&SUPERVISORD).await,
         SupervisorKind::Builtin => ok("supervisor: builtin, supervisord is not needed"),
     };
-    vec![nginx, supervisord, python().await]
+    let mut findings = vec![nginx, supervisord, python().await];
+    if config.edge.kind == EdgeKind::Nginx
+        && let Ok(built) = ask(NGINX.program, "-V").await
+    {
+        findings.push(interim(&built, config));
+    }
+    findings
+}
+
+/// nginx takes an answer with a status of 1xx for a whole one and passes on whatever follows it: to a proxy before it that may be the
+/// next visitor's answer.
+fn interim(built: &str, config: &Config) -> Finding {
+    if !built.contains("http_sub_module") {
+        let way_out = format!("`apt install {}`, or {} in the config", NGINX.package, NGINX.instead);
+        return bad("`nginx` was built without its sub module (`http_sub_module`), which acc's configuration uses", way_out);
+    }
+    let own = config.edge.templates.as_ref().map(|dir| dir.join("nginx/nginx.conf"));
+    match own.and_then(|file| Some((trust::read_to_string(&file).ok()?, file))) {
+        Some((text, file)) if !text.contains("sub_filter $acc_no_") => warn(
+            format!(
+                "by `{}`, an application can answer another's visitors with a status of 1xx, if a proxy is before nginx",
+                file.display()
+            ),
+            "take over the lines with `acc_no_` from acc's own template, or let nginx do TLS itself",
+        ),
+        _ => ok("nginx passes on answers with a status of 1xx: acc makes them unreadable, so none can answer another visitor"),
+    }
 }
 
 /// Only the model `python-http` needs it.
@@ -104,6 +130,22 @@ mod tests {
             assert_eq!(version(said), Some(Version { number, text: text.to_owned() }), "{said}");
         }
         assert_eq!(version("no number 7 here"), None);
+    }
+
+    #[test]
+    fn an_answer_without_an_end_is_spoken_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = crate::config::parse("", None, &crate::config::env::Env::bare(0, "/srv")).unwrap();
+        let built = "nginx version: nginx/1.22.1\nconfigure arguments: --with-http_sub_module\n";
+        assert_eq!(interim(built, &config).level, Level::Ok);
+        assert_eq!(interim("nginx version: nginx/1.22.1\nconfigure arguments:\n", &config).level, Level::Bad);
+        config.edge.templates = Some(dir.path().to_owned());
+        assert_eq!(interim(built, &config).level, Level::Ok, "acc's own template is in force");
+        std::fs::create_dir(dir.path().join("nginx")).unwrap();
+        for (text, level) in [("events {}", Level::Warn), ("sub_filter $acc_no_h \"\";", Level::Ok)] {
+            std::fs::write(dir.path().join("nginx/nginx.conf"), text).unwrap();
+            assert_eq!(interim(built, &config).level, level, "{text}");
+        }
     }
 
     #[test]
