@@ -193,10 +193,9 @@ fn read_plainly(text: &[u8]) -> Option<Understood> {
             b"socket" => read.socket = Some(word),
             b"umask" => read.umask = value.ok()?.parse().ok()?,
             b"limit" => {
-                let mut numbers = value.map(|value| value.split(' ')).ok()?;
-                let resource = numbers.next()?.parse().ok()?;
-                let mut next = || numbers.next()?.parse().ok();
-                read.limits.push((resource, next()?, next()?));
+                let numbers: Vec<u64> = value.ok()?.split(' ').map(|number| number.parse().ok()).collect::<Option<_>>()?;
+                let [resource, soft, hard] = numbers[..] else { return None };
+                read.limits.push((resource.try_into().ok()?, soft, hard));
             }
             b"instance" => read.instance = Some(word),
             b"stop" => {}

@@ -207,7 +207,7 @@ fn ids(value: &[u8]) -> Option<(u32, u32, Room<u32>)> {
 fn limit(value: &[u8]) -> Option<(usize, Limit)> {
     let mut numbers = value.split(|byte| *byte == b' ');
     let (resource, soft, hard) = (number(numbers.next()?)?, number(numbers.next()?)?, number(numbers.next()?)?);
-    Some((resource, Limit { soft, hard }))
+    numbers.next().is_none().then_some((resource, Limit { soft, hard }))
 }
 
 /// The first place that is not taken.
