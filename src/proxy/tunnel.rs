@@ -1,6 +1,8 @@
 //! An upgraded connection (WebSocket above all): bytes both ways until both sides are done, the pass held all the while, or,
 //! where `idle.silent_connections` says so, for as long as there is traffic.
 //!
+//! Once one side has ended, the other has a few seconds: else a client or an application that never closes would be use for ever.
+//!
 //! It never looks at the bytes, and it never ends a connection because it is silent.
 
 use std::io;
@@ -26,6 +28,8 @@ use crate::service::door::{Door, Knock, Pass};
 
 /// Bytes buffered per direction.
 const BUFFER: usize = 16 * 1024;
+/// When one side has ended, the other may finish within this. nginx ends both at once.
+const LINGER: Duration = Duration::from_secs(3);
 
 /// When a connection stops being use, and what it takes to become use again.
 pub(super) struct Silence {
@@ -48,6 +52,8 @@ pub(super) struct Use {
 struct Traffic {
     moves: AtomicU64,
     moved: Notify,
+    /// One side has ended, and the other knows.
+    ended: Notify,
 }
 
 impl Use {
@@ -108,9 +114,10 @@ impl Silence {
 /// Carries the connection; ends with it, or when `cut` is called.
 pub(super) async fn carry(client: OnUpgrade, instance: ReceiveBody, own: Use, line: Option<Box<Line>>, cut: CancellationToken) {
     let Use { pass, silence, traffic } = own;
-    let watched = silence.is_some().then(|| traffic.clone());
+    let (counts, ends) = (silence.is_some(), traffic.clone());
     let carried = tokio::select! {
-        carried = both_ways(client, instance, watched) => carried,
+        carried = both_ways(client, instance, &ends, counts) => carried,
+        () = lingered(&ends) => Ok((0, 0)),
         () = Use::hold(pass, silence, traffic) => Ok((0, 0)),
         () = cut.cancelled() => Ok((0, 0)),
     };
@@ -124,32 +131,40 @@ pub(super) async fn carry(client: OnUpgrade, instance: ReceiveBody, own: Use, li
     }
 }
 
-async fn both_ways(client: OnUpgrade, instance: ReceiveBody, watched: Option<Arc<Traffic>>) -> io::Result<(u64, u64)> {
+/// Resolves when one side has ended for long enough.
+async fn lingered(traffic: &Traffic) {
+    traffic.ended.notified().await;
+    tokio::time::sleep(LINGER).await;
+}
+
+async fn both_ways(client: OnUpgrade, instance: ReceiveBody, traffic: &Arc<Traffic>, counts: bool) -> io::Result<(u64, u64)> {
     let (instance, early): (Io, Bytes) = instance.upgrade().await?;
-    let mut instance = Watched { io: instance, traffic: watched };
-    let mut client = TokioIo::new(client.await.map_err(io::Error::other)?);
+    let mut instance = Watched { io: instance, traffic: traffic.clone(), counts };
+    let client = TokioIo::new(client.await.map_err(io::Error::other)?);
+    let mut client = Watched { io: client, traffic: traffic.clone(), counts: false };
     // What the instance said right behind its answer was read together with it.
     client.write_all(&early).await?;
     let (received, sent) = copy_bidirectional_with_sizes(&mut client, &mut instance, BUFFER, BUFFER).await?;
     Ok((received, sent + early.len() as u64))
 }
 
-/// The instance's side of a connection; tells of every byte in either direction.
-struct Watched {
-    io: Io,
-    traffic: Option<Arc<Traffic>>,
+/// One side of a connection; tells when the other has ended and, the instance's, of every byte in either direction.
+struct Watched<T> {
+    io: T,
+    traffic: Arc<Traffic>,
+    counts: bool,
 }
 
-impl Watched {
+impl<T> Watched<T> {
     fn told(&self, moved: bool) {
-        if let (Some(traffic), true) = (&self.traffic, moved) {
-            traffic.moves.fetch_add(1, Ordering::AcqRel);
-            traffic.moved.notify_one();
+        if self.counts && moved {
+            self.traffic.moves.fetch_add(1, Ordering::AcqRel);
+            self.traffic.moved.notify_one();
         }
     }
 }
 
-impl AsyncRead for Watched {
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.io).poll_read(cx, buf);
@@ -158,7 +173,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         // Told before it is written: an instance must not be stopped over bytes that are on their way to it.
         self.told(!buf.is_empty());
@@ -168,6 +183,7 @@ impl AsyncWrite for Watched {
         Pin::new(&mut self.io).poll_flush(cx)
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.traffic.ended.notify_one();
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

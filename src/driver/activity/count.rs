@@ -26,6 +26,8 @@ pub struct UnixSocket<'a> {
     pub file: Option<FileId>,
     /// How many connections this line of the table stands for: one, or those waiting in a listener's backlog.
     pub connections: u32,
+    /// Its number, the same in every look, when the other side has closed it.
+    pub gone: Option<u64>,
 }
 
 /// States of a TCP connection, by the kernel's numbers.
@@ -46,6 +48,8 @@ pub struct TcpSocket {
     pub state: u8,
     /// A process holds it: false for one that is still in the backlog and for one its process has closed.
     pub held: bool,
+    /// Its number, the same in every look.
+    pub id: u64,
 }
 
 /// Counts for many instances in one pass over the socket table.
@@ -58,6 +62,8 @@ pub struct Counter {
     /// For each target, the place of its number.
     places: Vec<usize>,
     counts: Vec<u32>,
+    /// Connections that only the application still holds: their places, and their numbers.
+    gone: Vec<(usize, u64)>,
 }
 
 impl Counter {
@@ -77,7 +83,7 @@ impl Counter {
             next = next.max(place + 1);
             places.push(place);
         }
-        Self { by_path, by_file, by_port, places, counts: vec![0; next] }
+        Self { by_path, by_file, by_port, places, counts: vec![0; next], gone: Vec::new() }
     }
 
     /// Is any unix socket asked for?
@@ -95,8 +101,8 @@ impl Counter {
     pub fn unix(&mut self, socket: &UnixSocket<'_>) {
         let by_file = || socket.file.and_then(|file| self.by_file.get(&file)).copied();
         let place = self.by_path.get(socket.path).copied().or_else(by_file).or_else(|| self.relative(socket));
-        if let Some(count) = place.and_then(|place| self.counts.get_mut(place)) {
-            *count = count.saturating_add(socket.connections);
+        if let Some(place) = place {
+            self.add(place, socket.connections, socket.gone);
         }
     }
 
@@ -120,16 +126,25 @@ impl Counter {
             state::FIN_WAIT1 | state::FIN_WAIT2 => socket.held,
             _ => false,
         };
-        if let (true, Some(place)) = (in_use, self.by_port.get(&socket.port))
-            && let Some(count) = self.counts.get_mut(*place)
-        {
-            *count = count.saturating_add(1);
+        if let (true, Some(place)) = (in_use, self.by_port.get(&socket.port).copied()) {
+            self.add(place, 1, (socket.state == state::CLOSE_WAIT).then_some(socket.id));
         }
     }
 
-    /// One number per target, in their order.
+    fn add(&mut self, place: usize, connections: u32, gone: Option<u64>) {
+        match (gone, self.counts.get_mut(place)) {
+            (Some(id), _) => self.gone.push((place, id)),
+            (None, Some(count)) => *count = count.saturating_add(connections),
+            (None, None) => {}
+        }
+    }
+
+    /// One number per target, in their order. `is_use`: a connection that the other side has closed still is, by its number.
     #[must_use]
-    pub fn finish(self) -> Vec<u32> {
+    pub fn finish(mut self, mut is_use: impl FnMut(u64) -> bool) -> Vec<u32> {
+        for (place, id) in std::mem::take(&mut self.gone) {
+            self.add(place, u32::from(is_use(id)), None);
+        }
         self.places.iter().map(|place| self.counts.get(*place).copied().unwrap_or(0)).collect()
     }
 }
@@ -143,7 +158,7 @@ mod tests {
     }
 
     fn socket(path: &str, file: Option<FileId>, connections: u32) -> UnixSocket<'_> {
-        UnixSocket { path: path.as_bytes(), file, connections }
+        UnixSocket { path: path.as_bytes(), file, connections, gone: None }
     }
 
     const A_FILE: FileId = FileId { device: 1, inode: 7 };
@@ -161,7 +176,7 @@ mod tests {
         c.unix(&socket("/run/b/app.sock", None, 1));
         c.unix(&socket("/run/c/app.sock", None, 9));
         c.unix(&socket("app.sock", Some(FileId { device: 1, inode: 8 }), 9));
-        assert_eq!(c.finish(), [5, 1]);
+        assert_eq!(c.finish(|_| true), [5, 1]);
     }
 
     #[test]
@@ -171,7 +186,7 @@ mod tests {
         c.unix(&socket("b/web.sock", None, 1));
         c.unix(&socket("eb.sock", None, 1));
         c.unix(&socket("", None, 1));
-        assert_eq!(c.finish(), [2]);
+        assert_eq!(c.finish(|_| true), [2]);
     }
 
     #[test]
@@ -181,18 +196,32 @@ mod tests {
         assert!(c.wants_unix());
         assert_eq!(c.ports().collect::<Vec<_>>(), [80]);
         c.unix(&socket("/x", None, 2));
-        c.tcp(&TcpSocket { port: 80, state: 1, held: true });
-        assert_eq!(c.finish(), [2, 1, 2, 0]);
-        assert!(counter(&[]).finish().is_empty());
+        c.tcp(&TcpSocket { port: 80, state: 1, held: true, id: 7 });
+        assert_eq!(c.finish(|_| true), [2, 1, 2, 0]);
+        assert!(counter(&[]).finish(|_| true).is_empty());
+    }
+
+    #[test]
+    fn what_the_other_side_has_closed_is_use_by_its_number() {
+        let tcp = Listen::Tcp("127.0.0.1:80".parse().unwrap());
+        let mut c = counter(&[unix("/x"), tcp]);
+        for id in [1, 2, 3] {
+            c.unix(&UnixSocket { gone: Some(id), ..socket("/x", None, 1) });
+        }
+        c.unix(&socket("/x", None, 1));
+        c.tcp(&TcpSocket { port: 80, state: state::CLOSE_WAIT, held: true, id: 4 });
+        c.tcp(&TcpSocket { port: 80, state: state::CLOSE_WAIT, held: true, id: 2 });
+        c.tcp(&TcpSocket { port: 80, state: state::ESTABLISHED, held: true, id: 5 });
+        assert_eq!(c.finish(|id| id == 2), [2, 2]);
     }
 
     #[test]
     fn tcp_states() {
         let count = |state, held| {
             let mut c = counter(&[Listen::Tcp("127.0.0.1:80".parse().unwrap())]);
-            c.tcp(&TcpSocket { port: 80, state, held });
-            c.tcp(&TcpSocket { port: 81, state, held });
-            c.finish()[0]
+            c.tcp(&TcpSocket { port: 80, state, held, id: 7 });
+            c.tcp(&TcpSocket { port: 81, state, held, id: 8 });
+            c.finish(|_| true)[0]
         };
         for open in [1, 3, 8] {
             assert_eq!((count(open, true), count(open, false)), (1, 1), "{open}");

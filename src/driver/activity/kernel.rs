@@ -6,55 +6,61 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use super::count::{Counter, FileId};
+use super::gone::Gone;
 use super::{Activity, ActivityError, Mark, Seen, Target, netlink, procfs};
 use crate::domain::instance::Listen;
 use crate::driver::host::clock::{Clock, SystemClock};
 
 /// Looks at the kernel's socket table.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct KernelActivity;
+#[derive(Debug, Clone, Default)]
+pub struct KernelActivity {
+    gone: Arc<Gone>,
+}
 
 #[async_trait]
 impl Activity for KernelActivity {
     async fn look(&self, targets: &[Target]) -> Result<Vec<Seen>, ActivityError> {
         let targets = targets.to_vec();
-        let looked = tokio::task::spawn_blocking(move || look(&targets)).await;
+        let gone = self.gone.clone();
+        let looked = tokio::task::spawn_blocking(move || look(&targets, &gone)).await;
         looked.map_err(|e| ActivityError { what: "the look was cut short".into(), source: io::Error::other(e) })?
     }
 }
 
-fn look(targets: &[Target]) -> Result<Vec<Seen>, ActivityError> {
+fn look(targets: &[Target], gone: &Gone) -> Result<Vec<Seen>, ActivityError> {
     // Connections first: a request that ends in between has then left its line in the log.
     let listens: Vec<&Listen> = targets.iter().map(|t| &t.listen).collect();
-    let counts = count(&listens)?;
+    let counts = count(&listens, gone)?;
     Ok(targets.iter().zip(counts).map(|(target, connections)| Seen { connections, mark: mark(target.log.as_deref()) }).collect())
 }
 
 /// Counts, and where there was nothing counts again: a connection that is accepted while the table is read moves from its
 /// listener's queue to a place that may have been read before, and would be missed. The second time it is in its place.
-fn count(listens: &[&Listen]) -> Result<Vec<u32>, ActivityError> {
-    let first = count_once(listens)?;
+fn count(listens: &[&Listen], gone: &Gone) -> Result<Vec<u32>, ActivityError> {
+    let first = count_once(listens, gone)?;
     if first.iter().all(|n| *n > 0) {
         return Ok(first);
     }
-    let second = count_once(listens)?;
+    let second = count_once(listens, gone)?;
     Ok(first.into_iter().zip(second).map(|(a, b)| a.max(b)).collect())
 }
 
-fn count_once(listens: &[&Listen]) -> Result<Vec<u32>, ActivityError> {
+fn count_once(listens: &[&Listen], gone: &Gone) -> Result<Vec<u32>, ActivityError> {
     if listens.is_empty() {
         return Ok(Vec::new());
     }
     let new = || Counter::new(listens.iter().copied(), file_of);
     let mut counter = new();
-    let Err(refused) = netlink::count(&mut counter) else { return Ok(counter.finish()) };
+    let now = SystemClock.now();
+    let Err(refused) = netlink::count(&mut counter) else { return Ok(counter.finish(|id| gone.is_use(id, now))) };
     let mut counter = new();
     match procfs::count(&mut counter) {
-        Ok(()) => Ok(counter.finish()),
+        Ok(()) => Ok(counter.finish(|id| gone.is_use(id, now))),
         Err(source) => Err(ActivityError { what: format!("netlink: {refused}, then /proc/net"), source }),
     }
 }
@@ -98,13 +104,13 @@ pub(super) mod by {
     pub(in crate::driver::activity) fn netlink(listen: &Listen) -> u32 {
         let mut counter = Counter::new([listen], file_of);
         netlink::count(&mut counter).unwrap();
-        counter.finish()[0]
+        counter.finish(|_| true)[0]
     }
 
     /// By `/proc`.
     pub(in crate::driver::activity) fn procfs(listen: &Listen) -> u32 {
         let mut counter = Counter::new([listen], file_of);
         procfs::count(&mut counter).unwrap();
-        counter.finish()[0]
+        counter.finish(|_| true)[0]
     }
 }

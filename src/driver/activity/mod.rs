@@ -6,6 +6,7 @@
 
 mod count;
 pub mod fake;
+mod gone;
 mod kernel;
 mod netlink;
 mod procfs;
@@ -45,7 +46,8 @@ pub struct Mark {
 /// What was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Seen {
-    /// Established connections to it plus those waiting in its backlog.
+    /// Established connections to it plus those waiting in its backlog; without those that the other side closed seconds ago, which
+    /// the application has only not closed.
     pub connections: u32,
     /// The access log.
     pub mark: Mark,

@@ -32,6 +32,9 @@ const LIMIT: Duration = Duration::from_secs(5);
 const NAME: u16 = 0;
 const FILE: u16 = 1;
 const QUEUE: u16 = 4;
+const SHUTDOWN: u16 = 6;
+/// Neither side can send any more: the other one has closed it.
+const BOTH_WAYS: u8 = 3;
 
 /// Shows every socket that may matter to the counter.
 pub fn count(counter: &mut Counter) -> io::Result<()> {
@@ -90,7 +93,7 @@ fn inet_request(family: u8, port: u16) -> SockDiagMessage {
 /// A line of the dump of unix sockets; `None`: not bound to a path.
 fn unix_socket(payload: &[u8]) -> Option<UnixSocket<'_>> {
     let state = *payload.get(2)?;
-    let (mut path, mut file, mut queue): (&[u8], _, _) = (&[], None, 0);
+    let (mut path, mut file, mut queue, mut is_gone): (&[u8], _, _, _) = (&[], None, 0, false);
     for attribute in NlasIterator::new(payload.get(16..)?) {
         let attribute = attribute.ok()?;
         let value = attribute_value(payload, &attribute)?;
@@ -98,11 +101,13 @@ fn unix_socket(payload: &[u8]) -> Option<UnixSocket<'_>> {
             NAME => path = value.split(|b| *b == 0).next().unwrap_or_default(),
             FILE => file = Some(FileId { inode: number(value, 0)?, device: number(value, 4)? }),
             QUEUE => queue = number(value, 0)?,
+            SHUTDOWN => is_gone = value.first() == Some(&BOTH_WAYS),
             _ => {}
         }
     }
     let connections = if state == TCP_LISTEN { queue } else { 1 };
-    (!path.is_empty()).then_some(UnixSocket { path, file, connections })
+    let gone = if is_gone && state != TCP_LISTEN { Some(cookie(payload, 8)?) } else { None };
+    (!path.is_empty()).then_some(UnixSocket { path, file, connections, gone })
 }
 
 /// The bytes of an attribute, borrowed from the payload (the crate's own accessor borrows from its short-lived wrapper).
@@ -115,7 +120,12 @@ fn attribute_value<'a>(payload: &'a [u8], attribute: &netlink_packet_core::NlaBu
 /// A line of a dump of TCP sockets: `struct inet_diag_msg`.
 fn tcp_socket(payload: &[u8]) -> Option<TcpSocket> {
     let port = u16::from_be_bytes([*payload.get(4)?, *payload.get(5)?]);
-    Some(TcpSocket { port, state: *payload.get(1)?, held: number(payload, 68)? != 0 })
+    Some(TcpSocket { port, state: *payload.get(1)?, held: number(payload, 68)? != 0, id: cookie(payload, 44)? })
+}
+
+/// The number that the kernel gives to no other socket.
+fn cookie(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from(number(bytes, at)?) | u64::from(number(bytes, at + 4)?) << 32)
 }
 
 /// The number at this place, in the machine's own order.
@@ -194,7 +204,12 @@ mod tests {
         let seen = unix_socket(&listener).unwrap();
         assert_eq!((seen.path, seen.file, seen.connections), (&b"/a/b"[..], Some(FileId { device: 9, inode: 7 }), 3));
         let accepted = line(1, &[attribute(NAME, b"/a/b\0"), queue]);
-        assert_eq!(unix_socket(&accepted).unwrap().connections, 1);
+        assert_eq!((unix_socket(&accepted).unwrap().connections, unix_socket(&accepted).unwrap().gone), (1, None));
+        let half = line(1, &[attribute(NAME, b"/a/b\0"), attribute(SHUTDOWN, &[1])]);
+        assert_eq!(unix_socket(&half).unwrap().gone, None);
+        let mut closed = line(1, &[attribute(NAME, b"/a/b\0"), attribute(SHUTDOWN, &[3])]);
+        closed[8..16].copy_from_slice(&0x0102_0304_0506_0708_u64.to_ne_bytes());
+        assert!(unix_socket(&closed).unwrap().gone.is_some_and(|id| id != 0));
     }
 
     #[test]

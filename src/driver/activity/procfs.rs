@@ -1,6 +1,7 @@
 //! The kernel's socket table as text, for hosts where `sock_diag` is forbidden or not built in.
 //!
-//! Slower than asking, and it does not tell the file of a unix socket; what counts is decided in `count`.
+//! Slower than asking, and of a unix socket it tells neither the file nor that the other side has closed; what counts is decided in
+//! `count`.
 
 use std::fs;
 use std::io;
@@ -47,7 +48,7 @@ pub fn unix_socket(line: &[u8]) -> Option<UnixSocket<'_>> {
     }
     let path = rest.strip_prefix(b" ")?;
     let bound = !path.is_empty() && !path.starts_with(b"@");
-    (bound && matches!(state, b"02" | b"03")).then_some(UnixSocket { path, file: None, connections: 1 })
+    (bound && matches!(state, b"02" | b"03")).then_some(UnixSocket { path, file: None, connections: 1, gone: None })
 }
 
 /// A line of `/proc/net/tcp`: `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode …`.
@@ -59,6 +60,7 @@ pub fn tcp_socket(line: &str) -> Option<TcpSocket> {
         port: u16::from_str_radix(port, 16).ok()?,
         state: u8::from_str_radix(columns.get(3)?, 16).ok()?,
         held: *columns.get(9)? != "0",
+        id: columns.get(9)?.parse().ok()?,
     })
 }
 

@@ -4,9 +4,11 @@ use std::io::Write;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::kernel::by;
 use super::*;
+use crate::driver::host::clock::{Clock, SystemClock};
 
 struct Bed {
     dir: tempfile::TempDir,
@@ -124,9 +126,9 @@ async fn many_targets_in_one_look_in_their_order() {
         targets.push((Target { listen: Listen::Unix(path), log: None }, listener));
     }
     let asked: Vec<Target> = targets.iter().map(|(t, _)| t.clone()).collect();
-    let counts: Vec<u32> = KernelActivity.look(&asked).await.unwrap().iter().map(|s| s.connections).collect();
+    let counts: Vec<u32> = KernelActivity::default().look(&asked).await.unwrap().iter().map(|s| s.connections).collect();
     assert_eq!(counts, (0..20).map(|n| n % 4).collect::<Vec<_>>());
-    assert!(KernelActivity.look(&[]).await.unwrap().is_empty());
+    assert!(KernelActivity::default().look(&[]).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -134,7 +136,7 @@ async fn the_mark_changes_with_every_line_and_with_a_new_file() {
     let bed = Bed::new();
     let log = bed.path("access.log");
     let target = Target { listen: Listen::Unix(bed.path("x")), log: Some(log.clone()) };
-    let mark = async || KernelActivity.look(std::slice::from_ref(&target)).await.unwrap()[0].mark;
+    let mark = async || KernelActivity::default().look(std::slice::from_ref(&target)).await.unwrap()[0].mark;
     assert_eq!(mark().await, Mark::default());
     std::fs::write(&log, "").unwrap();
     let empty = mark().await;
@@ -154,15 +156,44 @@ async fn a_log_that_cannot_be_looked_at_is_use_of_its_own_instance_alone() {
     std::os::unix::fs::symlink("loop.log", &loops).unwrap();
     let target = |log| Target { listen: Listen::Unix(bed.path("x")), log: Some(log) };
     let targets = [target(bed.path("file/access.log")), target(loops), target(bed.path("none"))];
-    let first = KernelActivity.look(&targets).await.unwrap();
+    let first = KernelActivity::default().look(&targets).await.unwrap();
     let second = loop {
-        let again = KernelActivity.look(&targets).await.unwrap();
+        let again = KernelActivity::default().look(&targets).await.unwrap();
         // It counts as written just now.
         if first[0].mark != again[0].mark {
             break again;
         }
     };
     assert_eq!((first[1].mark, first[2].mark), (second[1].mark, Mark::default()), "a link is not followed");
+}
+
+/// An application that forgets to close what its client has closed would never be idle.
+#[tokio::test]
+async fn what_the_other_side_has_closed_is_use_for_seconds_only() {
+    let bed = Bed::new();
+    let (listener, listen) = bed.listener();
+    let Listen::Unix(path) = listen.clone() else { unreachable!() };
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = tcp.local_addr().unwrap();
+    let targets = [Target { listen, log: None }, Target { listen: Listen::Tcp(address), log: None }];
+    let activity = KernelActivity::default();
+    let seen = async || {
+        let seen = activity.look(&targets).await.unwrap();
+        (seen[0].connections, seen[1].connections)
+    };
+    let half_closed = UnixStream::connect(&path).unwrap();
+    half_closed.shutdown(Shutdown::Write).unwrap();
+    let closed = (UnixStream::connect(&path).unwrap(), TcpStream::connect(address).unwrap());
+    let accepted = (listener.accept().unwrap(), listener.accept().unwrap(), tcp.accept().unwrap());
+    assert_eq!(seen().await, (2, 1));
+    drop(closed);
+    assert_eq!(seen().await, (2, 1), "the application may be at work on what it was asked");
+    let deadline = SystemClock.now().after(Duration::from_secs(20));
+    while seen().await != (1, 0) {
+        assert!(SystemClock.now() < deadline, "{:?}", seen().await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    drop((half_closed, accepted));
 }
 
 #[tokio::test]
@@ -176,7 +207,7 @@ async fn nothing_is_missed_while_connections_are_accepted() {
         let accepting = listener.try_clone().unwrap();
         let accepted = std::thread::spawn(move || accepting.accept().unwrap());
         // Twice is allowed: seen in the queue first and in its own place later in the same dump.
-        let connections = KernelActivity.look(&target).await.unwrap()[0].connections;
+        let connections = KernelActivity::default().look(&target).await.unwrap()[0].connections;
         assert!((1..=2).contains(&connections), "{connections}");
         drop((client, accepted.join().unwrap()));
     }
