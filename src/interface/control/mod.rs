@@ -5,6 +5,7 @@
 //! over the network.
 
 mod client;
+mod patient;
 mod server;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! The server's side of the control socket: who may speak, what a request looks like, and how an answer is sent.
 //!
-//! It never cancels a verb because its client left, and never shows more of an error than the error's own two lines.
+//! It never cancels a verb because its client left, never waits for a client without an end, and never shows more of an error than the
+//! error's own two lines.
 
 use std::io;
 use std::path::Path;
@@ -10,13 +11,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::patient::PatientStream;
 use super::{BODY_MAX, Handler, ROUTE};
 use crate::driver::host::{fs, listen};
 use crate::service::error::{ErrorKind, ServiceError};
@@ -26,8 +28,14 @@ use crate::service::request::Request;
 type HttpRequest = hyper::Request<Incoming>;
 type HttpResponse = hyper::Response<Full<Bytes>>;
 
-/// A client that does not get its request out within this long is let go.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client that does not get the head of its request out within this long is let go.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The same for the body, which is small.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A client that takes nothing of its answer for this long is let go.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client that was accepted just before the end gets this long to send its request.
 const LAST_WORD: Duration = Duration::from_millis(250);
@@ -90,8 +98,8 @@ async fn connection(stream: UnixStream, handler: Arc<dyn Handler>, verbs: TaskTr
         }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    let mut conn = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let mut conn = std::pin::pin!(builder.serve_connection(TokioIo::new(PatientStream::new(stream, ANSWER_TIMEOUT)), service));
     let ended = tokio::select! {
         ended = conn.as_mut() => ended,
         // A client that was accepted just now is about to send its request.
@@ -126,9 +134,15 @@ async fn answer(request: HttpRequest, handler: Arc<dyn Handler>, verbs: &TaskTra
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
         return response;
     }
-    let request = match read(request.into_body()).await {
-        Ok(request) => request,
-        Err(error) => return refuse(StatusCode::BAD_REQUEST, &error),
+    let request = match tokio::time::timeout(BODY_TIMEOUT, read(request.into_body())).await {
+        Ok(Ok(request)) => request,
+        Ok(Err(error)) => return refuse(StatusCode::BAD_REQUEST, &error),
+        Err(_) => {
+            let text = format!("the request has not come to its end within {} s", BODY_TIMEOUT.as_secs());
+            let mut response = refuse(StatusCode::REQUEST_TIMEOUT, &invalid(text));
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            return response;
+        }
     };
     // A task of its own: when the client leaves, hyper drops this future, and the verb must not end half done with it.
     match verbs.spawn(async move { handler.handle(request).await }).await {

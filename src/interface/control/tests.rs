@@ -276,3 +276,39 @@ fn every_kind_has_its_status() {
     let all = [ErrorKind::Failed, ErrorKind::Invalid, ErrorKind::NotFound, ErrorKind::Denied, ErrorKind::TimedOut];
     assert_eq!(all.map(|kind| status(kind).as_u16()), [500, 400, 404, 409, 504]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_does_not_come_to_its_end_is_let_go() {
+    let bed = Bed::new();
+    let begun = tokio::time::Instant::now();
+    assert_eq!(soon_paused(bed.raw("POST /v1/request HTTP/1.1\r\nHost: a\r\nX: ")).await, "");
+    let slow = "POST /v1/request HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{\"verb\":";
+    let chunks = "POST /v1/request HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{\"v\r\n";
+    for body in [slow, chunks] {
+        let answer = soon_paused(bed.raw(body)).await;
+        assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("within 10 s"), "{answer}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(60));
+    assert!(bed.fake.seen.lock().unwrap().is_empty());
+    bed.shutdown.cancel();
+    soon_paused(bed.served).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_no_answer_is_let_go() {
+    let bed = Bed::new();
+    let mut stream = UnixStream::connect(bed.socket()).await.unwrap();
+    let ping = serde_json::to_string(&Request::Ping).unwrap();
+    let one = format!("POST /v1/request HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{ping}", ping.len());
+    let begun = tokio::time::Instant::now();
+    // Without a limit it would never be written, as nobody reads the answers.
+    let written = soon_paused(stream.write_all(one.repeat(20_000).as_bytes())).await;
+    assert!(written.is_err() && begun.elapsed() >= server::ANSWER_TIMEOUT, "{written:?} after {:?}", begun.elapsed());
+    bed.shutdown.cancel();
+    soon_paused(bed.served).await.unwrap();
+}
+
+/// Time runs ahead whenever all wait: this is one of the things it runs to.
+async fn soon_paused<F: Future>(what: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(600), what).await.expect("within 600 s")
+}
