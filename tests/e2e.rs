@@ -14,6 +14,7 @@ mod e2e {
     pub mod body;
     pub mod boot;
     pub mod broken;
+    pub mod clients;
     pub mod codes;
     pub mod crowd;
     pub mod database;
@@ -77,6 +78,10 @@ suite! {
         a_start_that_fails_is_told_to_everybody_who_waits
         two_monitor_passes_at_once
         nobody_loses_a_request_to_idle_stops
+    }
+    clients {
+        an_application_that_closes_nothing_sleeps_all_the_same
+        a_slow_body_holds_no_application_that_serves_one_at_a_time
     }
     handed {
         a_crowd_on_a_handed_socket_makes_one_start

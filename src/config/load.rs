@@ -8,10 +8,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::env::Env;
 use super::fault::{ConfigErrors, Fault};
 use super::reader::{Faults, Section};
-use super::rules::read_rules;
+use super::rules::{network, read_rules};
 use super::trust::{self, TrustError};
 use super::value::{self, Parsed};
 use super::{
@@ -283,6 +285,8 @@ fn edge(section: &Section<'_>, default_user: impl FnOnce() -> Option<String>) ->
         section.fault("listen", "must have at least one address");
     }
     let max_body = section.or("max_body", 64 << 20, value::size);
+    let per_client = section.or("per_client", Some(1000), off_or_count);
+    let shared_addresses = section.list("shared_addresses", network).unwrap_or_else(private_networks);
     let templates = section.or("templates", None, |v| value::or_none(v, value::absolute));
     if let Some(dir) = &templates {
         match trust::distrust(dir) {
@@ -294,7 +298,23 @@ fn edge(section: &Section<'_>, default_user: impl FnOnce() -> Option<String>) ->
     }
     let user = section.or("user", None, |v| value::or_none(v, account)).or_else(default_user);
     section.close();
-    EdgeConfig { kind, listen: listen.unwrap_or_else(|| vec![SocketAddr::from(([127, 0, 0, 1], 8080))]), max_body, templates, user }
+    let listen = listen.unwrap_or_else(|| vec![SocketAddr::from(([127, 0, 0, 1], 8080))]);
+    EdgeConfig { kind, listen, max_body, per_client, shared_addresses, templates, user }
+}
+
+/// Nobody on the internet has an address in one of these: proxies and gateways of one's own do.
+fn private_networks() -> Vec<IpNet> {
+    const PRIVATE: [&str; 7] =
+        ["10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fe80::/10"];
+    PRIVATE.iter().filter_map(|net| net.parse().ok()).collect()
+}
+
+/// A number of what one client may have, or "off".
+fn off_or_count(v: &toml::de::DeValue<'_>) -> Result<Option<u32>, String> {
+    match v.as_str() {
+        Some("off") => Ok(None),
+        _ => value::whole(1, 1_000_000)(v).map(|n| u32::try_from(n).ok()).map_err(|reason| format!("{reason}, or \"off\"")),
+    }
 }
 
 fn supervisor(section: &Section<'_>) -> SupervisorKind {
@@ -326,6 +346,7 @@ fn wake(section: &Section<'_>, env: &Env) -> WakeConfig {
         page_after: section.or("page_after", Duration::from_secs(2), value::duration),
         max_waiting: section.or("max_waiting", 1000, value::whole(1, 1_000_000)),
         max_at_once: section.or("max_at_once", auto, at_once),
+        per_client: section.or("per_client", Some(60), off_or_count),
     };
     section.close();
     wake

@@ -30,6 +30,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::domain::name::HostName;
 use crate::domain::port::PortRange;
 use crate::domain::rule::Rule;
@@ -61,6 +63,10 @@ pub struct EdgeConfig {
     pub listen: Vec<SocketAddr>,
     /// `max_body`: longest request body in bytes.
     pub max_body: u64,
+    /// `per_client`: connections of one address that are served at once; `None`: "off".
+    pub per_client: Option<u32>,
+    /// `shared_addresses`: networks in which an address stands for many clients, so that no limit for one client holds for it.
+    pub shared_addresses: Vec<IpNet>,
     /// `templates`: a folder whose files replace the built-in templates of the same name.
     pub templates: Option<PathBuf>,
     /// `user`: who nginx's workers run as when acc is root; `None`: as acc. What was not set is chosen from the accounts of the host.
@@ -91,6 +97,8 @@ pub struct WakeConfig {
     pub max_waiting: usize,
     /// `max_at_once`: instances starting at once.
     pub max_at_once: usize,
+    /// `per_client`: instances that one address may wake in a minute; `None`: "off".
+    pub per_client: Option<u32>,
 }
 
 /// `[stop]`.

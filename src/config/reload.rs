@@ -44,6 +44,8 @@ impl Config {
                 kind: self.edge.kind,
                 listen: self.edge.listen.clone(),
                 max_body: new.edge.max_body,
+                per_client: new.edge.per_client,
+                shared_addresses: new.edge.shared_addresses.clone(),
                 templates: self.edge.templates.clone(),
                 user: self.edge.user.clone(),
             },
@@ -109,10 +111,10 @@ mod tests {
         let old = config("home = \"/a/h\"\nrun = \"/a/r\"\n");
         let new = config(
             "home = \"/b/h\"\nrun = \"/b/r\"\ndomain = \"b.localhost\"\nuser = \"nobody\"\n\
-             [edge]\nkind = \"builtin\"\nlisten = [\"127.0.0.1:81\"]\nmax_body = \"1MiB\"\ntemplates = \"/usr\"\nuser = \"www-data\"\n\
+             [edge]\nkind = \"builtin\"\nlisten = [\"127.0.0.1:81\"]\nmax_body = \"1MiB\"\nper_client = 7\nshared_addresses = [\"10.7.0.0/16\"]\ntemplates = \"/usr\"\nuser = \"www-data\"\n\
              [supervisor]\nkind = \"builtin\"\n\
              [idle]\ntimeout = \"7m\"\nmin_awake = \"7s\"\ncheck_every = \"7s\"\nsilent_connections = \"7m\"\n\
-             [wake]\ntimeout = \"7s\"\npage_after = \"7s\"\nmax_waiting = 7\nmax_at_once = 7\n\
+             [wake]\ntimeout = \"7s\"\npage_after = \"7s\"\nmax_waiting = 7\nmax_at_once = 7\nper_client = 7\n\
              [stop]\ndrain = \"7s\"\ntimeout = \"7s\"\n[ports]\nrange = \"21000-21007\"\n\
              [log]\nlevel = \"debug\"\nformat = \"json\"\n[events]\nkeep = 777\nkeep_for = \"7d\"\n\
              [limits]\nopen_files = 777\nprocesses = 77\nmemory = \"7GiB\"\nfile_size = \"7GiB\"\ncore = \"7MiB\"\n[[rules]]\npath = \"/\"\ncounts = false\n",

@@ -48,7 +48,8 @@ fn some_line(v: &DeValue<'_>) -> Parsed<String> {
 }
 
 /// A network, or one address.
-fn network(v: &DeValue<'_>) -> Parsed<IpNet> {
+/// An address or a network.
+pub(super) fn network(v: &DeValue<'_>) -> Parsed<IpNet> {
     let text = v.as_str().unwrap_or_default();
     let parsed = text.parse::<IpNet>().ok().or_else(|| Some(IpNet::from(text.parse::<std::net::IpAddr>().ok()?)));
     parsed.map(|net| net.trunc()).ok_or_else(|| "not a network such as \"10.0.0.0/8\" or \"2001:db8::/32\"".to_owned())

@@ -45,12 +45,15 @@ impl Config {
         lines
     }
 
-    fn edge_lines(&self) -> [(&'static str, String); 5] {
+    fn edge_lines(&self) -> [(&'static str, String); 7] {
         let listen = self.edge.listen.iter().map(|a| quote(&a.to_string())).collect::<Vec<_>>().join(", ");
+        let shared = self.edge.shared_addresses.iter().map(|net| quote(&net.to_string())).collect::<Vec<_>>().join(", ");
         [
             ("kind", quote(self.edge.kind.as_str())),
             ("listen", format!("[{listen}]")),
             ("max_body", quote(&show_size(self.edge.max_body))),
+            ("per_client", count_or_off(self.edge.per_client)),
+            ("shared_addresses", format!("[{shared}]")),
             ("templates", self.edge.templates.as_deref().map_or_else(|| quote(""), quote_path)),
             ("user", quote(self.edge.user.as_deref().unwrap_or_default())),
         ]
@@ -78,12 +81,13 @@ impl Config {
         ]
     }
 
-    fn wake_lines(&self) -> [(&'static str, String); 4] {
+    fn wake_lines(&self) -> [(&'static str, String); 5] {
         [
             ("timeout", quote(&show_duration(self.wake.timeout))),
             ("page_after", quote(&show_duration(self.wake.page_after))),
             ("max_waiting", self.wake.max_waiting.to_string()),
             ("max_at_once", self.wake.max_at_once.to_string()),
+            ("per_client", count_or_off(self.wake.per_client)),
         ]
     }
 }
@@ -106,6 +110,10 @@ fn push(out: &mut String, lines: &[(&str, String)]) {
     for (key, value) in lines {
         out.push_str(&format!("{key} = {value}\n"));
     }
+}
+
+fn count_or_off(count: Option<u32>) -> String {
+    count.map_or_else(|| quote("off"), |count| count.to_string())
 }
 
 /// A TOML text.

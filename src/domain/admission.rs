@@ -2,7 +2,10 @@
 //!
 //! It never counts or queues; `service::wake` does what is decided here.
 
+use std::time::Duration;
+
 use super::lifecycle::{Denied, Phase};
+use super::time::Timestamp;
 
 /// The answer for one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,9 +44,15 @@ pub enum Refusal {
     /// A rule says that such a request does not wake.
     #[error("this application sleeps and such a request does not wake it")]
     MayNotWake,
-    /// `wake.max_waiting` reached.
+    /// `wake.max_waiting` reached, or all of it that one client may have.
     #[error("too many requests wait for this application")]
     TooManyWaiting,
+    /// `wake.per_client` reached: this client has asked for too many instances; it may ask again in `retry_s` seconds.
+    #[error("too many applications are started for this client")]
+    TooManyWakes {
+        /// Seconds until the next.
+        retry_s: u64,
+    },
     /// `wake.timeout` passed.
     #[error("this application took too long to start")]
     TooSlow,
@@ -53,6 +62,28 @@ pub enum Refusal {
     /// acc itself could not do it (full disk, supervisor down): the reason is in acc's log.
     #[error("this server could not start the application")]
     Broken,
+}
+
+/// May a client that has `mine` of the `taken` places have another one of `max`? The last quarter is for clients that have less than
+/// a quarter of all: so one alone gets many (a herd of first requests may come through one proxy), and never all.
+#[must_use]
+pub fn may_wait(taken: usize, mine: usize, max: usize) -> bool {
+    let quarter = max / 4;
+    taken < max && (mine < quarter || taken < max - quarter)
+}
+
+/// May a client wake another instance, which may wake `per_minute` a minute and has used that up to `before`? Then up to when it has
+/// used it; else how long it has to wait.
+///
+/// # Errors
+/// It may not yet.
+pub fn may_wake(before: Timestamp, now: Timestamp, per_minute: u32) -> Result<Timestamp, Duration> {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let used = before.max(now).after(MINUTE / per_minute.max(1));
+    match used.since(now).checked_sub(MINUTE) {
+        None | Some(Duration::ZERO) => Ok(used),
+        Some(early) => Err(early),
+    }
 }
 
 /// Decides from the phase.

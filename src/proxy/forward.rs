@@ -23,7 +23,7 @@ use crate::domain::lifecycle::Phase;
 use crate::domain::rule::Verdict;
 use crate::driver::host::sent::{Id, Sent as SentNotes};
 use crate::driver::upstream::{BodyFault, FaultFlag, ReceiveBody, SendBody, UpstreamError};
-use crate::service::door::{Knock, Pass};
+use crate::service::door::{Caller, Knock, Pass};
 
 /// The service ends a wait by itself; this much later acc stops trusting it to.
 const MARGIN: Duration = Duration::from_secs(5);
@@ -31,6 +31,11 @@ const MARGIN: Duration = Duration::from_secs(5);
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// Longest such pause.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// So much of a body is taken in before an instance is asked.
+const GATHERED: usize = 64 * 1024;
+/// A body that was sent with its head has come within this.
+const HAS_COME: Duration = Duration::from_millis(5);
 
 /// Within this, what was answered has reached nginx.
 const ANSWER_ARRIVES: Duration = Duration::from_secs(10);
@@ -101,6 +106,8 @@ pub(super) struct Begun {
     ago: Option<Duration>,
     /// It asks how a wake goes.
     follows: bool,
+    /// Of its body nothing was taken in yet. nginx has done so itself, and an upgraded connection is none.
+    to_gather: bool,
     /// Once more to the next run, and no more: that it has died is no reason to have every run die with the same request.
     repeatable: bool,
     /// Before the next knock at an awake instance that could not be connected to.
@@ -127,10 +134,11 @@ impl Begun {
         headers::to_instance(at.front, &mut head.headers, &asked, at.settings.https);
         let body = SendBody::new(body, at.settings.max_body, at.settings.body_stall);
         let flag = body.fault();
+        let to_gather = at.front == Front::Public && !asked.upgrade && !body.is_end_stream();
         let request = Some(Box::new(Request::from_parts(origin_form(head), body)));
         let came = at.came.unwrap_or(started);
         let ago = Some(started.saturating_duration_since(came));
-        Self { asked, came, started, ago, follows, repeatable: true, pause: PAUSE_MIN, request, flag, draft, upgrade }
+        Self { asked, came, started, ago, follows, to_gather, repeatable: true, pause: PAUSE_MIN, request, flag, draft, upgrade }
     }
 }
 
@@ -173,6 +181,19 @@ impl Way<'_> {
                 Entry::Page(name) => return respond::waiting(&self.proxy.pages, &name),
                 Entry::No(failure) => return self.fail(&failure),
             };
+            if std::mem::take(&mut self.begun.to_gather)
+                && let Some(request) = self.begun.request.as_mut()
+            {
+                match request.body_mut().gather_at_once(GATHERED).await {
+                    Ok(true) => {}
+                    Ok(false) => match Box::pin(self.gather(pass)).await {
+                        Ok(Some(kept)) => pass = kept,
+                        Ok(None) => continue,
+                        Err(failure) => return self.fail(&failure),
+                    },
+                    Err(fault) => return self.fail(&cut(fault)),
+                }
+            }
             let sent = self.send(&mut *pass).await;
             if let Sent::Answer(response) = sent {
                 return self.answer(response, pass);
@@ -182,6 +203,22 @@ impl Way<'_> {
                 return self.fail(&failure);
             }
         }
+    }
+
+    /// Takes in the first part of the body, which is all of most. If it does not come now the pass is given back, and the instance is not
+    /// held while its client takes its time.
+    async fn gather(&mut self, pass: Box<dyn Pass>) -> Result<Option<Box<dyn Pass>>, Failure> {
+        let Some(request) = self.begun.request.as_mut() else { return Ok(Some(pass)) };
+        let body = request.body_mut();
+        if let Ok(gathered) = timeout(HAS_COME, body.gather(GATHERED)).await {
+            return gathered.map(|()| Some(pass)).map_err(cut);
+        }
+        drop(pass);
+        body.gather(GATHERED).await.map_err(cut)?;
+        // As if it had come now: how long it may be held is another matter.
+        self.begun.started = Instant::now();
+        self.begun.came = self.begun.started;
+        Ok(None)
     }
 
     /// Makes ready to send it once more, or says why not.
@@ -237,7 +274,8 @@ impl Way<'_> {
             return Entry::Pass(pass);
         }
         let ago = self.begun.ago.take().unwrap_or_else(|| self.begun.came.elapsed());
-        let mut waiting = match self.proxy.door.knock_late(&self.begun.asked.host, self.begun.asked.verdict, ago).await {
+        let caller = Caller { ago, client: self.begun.asked.client };
+        let mut waiting = match self.proxy.door.knock_for(&self.begun.asked.host, self.begun.asked.verdict, caller).await {
             Ok(Knock::Open(pass)) => return Entry::Pass(pass),
             Ok(Knock::Wait(waiting)) => waiting,
             Err(refusal) => return Entry::No(Failure::Refused(refusal)),
@@ -292,9 +330,7 @@ impl Way<'_> {
                 Sent::Again(request)
             }
             Err(UpstreamError::Broken { source, again, .. }) => match self.begun.flag.get() {
-                Some(BodyFault::TooLarge) => Sent::No(Failure::TooLarge),
-                Some(BodyFault::Stalled) => Sent::No(Failure::BodyStalled),
-                Some(BodyFault::Client) => Sent::No(Failure::Malformed("the request's body is broken")),
+                Some(fault) => Sent::No(cut(fault)),
                 None => {
                     tracing::info!(instance = %pass.gate().name, error = %source, "an instance broke a request");
                     Sent::Broke(again)
@@ -334,6 +370,15 @@ impl Way<'_> {
     fn fail(&self, failure: &Failure) -> Response<Reply> {
         let reader = respond::Reader { navigation: self.begun.asked.navigation, host: self.begun.asked.host.as_str() };
         respond::failure(&self.proxy.pages, reader, failure)
+    }
+}
+
+/// A client's body was not taken to its end.
+fn cut(fault: BodyFault) -> Failure {
+    match fault {
+        BodyFault::TooLarge => Failure::TooLarge,
+        BodyFault::Stalled => Failure::BodyStalled,
+        BodyFault::Client => Failure::Malformed("the request's body is broken"),
     }
 }
 

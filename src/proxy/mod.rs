@@ -10,19 +10,22 @@
 //! 7. `respond`: everything else, in one table; `live`: what the waiting page follows.
 //! 8. `access_log`: one line, on acc's own edge.
 //!
-//! It never decides whether an instance may sleep or wake, and it never collects a body in memory.
+//! It never decides whether an instance may sleep or wake, and of a body it takes no more into memory than the first 64 KiB.
 
 pub mod access_log;
 mod client_io;
+mod crowd;
 mod flag;
 mod forward;
 pub mod headers;
+mod http;
 pub mod listen;
 mod live;
 pub mod reply;
 pub mod request;
 pub mod respond;
 pub mod serve;
+mod takers;
 #[cfg(test)]
 mod tests;
 mod tunnel;
@@ -34,6 +37,7 @@ use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response};
+use ipnet::IpNet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -70,6 +74,10 @@ pub struct ProxySettings {
     pub page_after: Duration,
     /// `edge.max_body`: longest request body in bytes.
     pub max_body: u64,
+    /// `edge.per_client`: connections that one address may have; `None`: as many as it likes.
+    pub per_client: Option<u32>,
+    /// `edge.shared_addresses`: who has such an address is many clients.
+    pub shared_addresses: Vec<IpNet>,
     /// A request's body may stand still for this long.
     pub body_stall: Duration,
     /// `idle.silent_connections`: an upgraded connection without traffic for longer is not use any more.
@@ -88,6 +96,8 @@ impl ProxySettings {
             wake_timeout: config.wake.timeout,
             page_after: config.wake.page_after,
             max_body: config.edge.max_body,
+            per_client: config.edge.per_client,
+            shared_addresses: config.edge.shared_addresses.clone(),
             body_stall: BODY_STALL,
             silent: config.idle.silent_connections,
             rules: config.rules.clone(),
@@ -194,6 +204,10 @@ impl Known {
         let reloads = proxy.reloads.load(Ordering::Acquire);
         let settings = proxy.settings.read().unwrap_or_else(PoisonError::into_inner).clone();
         Self { settings, reloads }
+    }
+
+    pub(in crate::proxy) fn settings(&self) -> &ProxySettings {
+        &self.settings
     }
 
     /// Are they in force?

@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use tokio::sync::mpsc;
 
 use super::access_log::Line;
 use super::client_io::Busy;
+use super::takers::{Taken, Takers};
 use crate::driver::upstream::ReceiveBody;
 use crate::service::door::Pass;
 
@@ -29,6 +31,7 @@ enum Kind {
     Text(Option<Bytes>),
     Forwarded(Forwarded),
     Live(mpsc::Receiver<Bytes>),
+    Watched(Arc<Taken>),
 }
 
 struct Forwarded {
@@ -61,6 +64,14 @@ impl Reply {
         Self { kind: Kind::Live(pieces), busy: None }
     }
 
+    /// Is given up when its client does not take it.
+    pub(super) fn watched(self, takers: &Takers) -> Self {
+        if self.is_end_stream() {
+            return self;
+        }
+        Self { kind: Kind::Watched(takers.watch(self)), busy: None }
+    }
+
     /// Keeps the client's connection marked as busy for as long as this body exists.
     pub(super) fn keep(mut self, busy: Busy) -> Self {
         self.busy = Some(busy);
@@ -77,6 +88,7 @@ impl Body for Reply {
             Kind::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Kind::Live(pieces) => pieces.poll_recv(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece)))),
             Kind::Forwarded(forwarded) => forwarded.poll_frame(cx),
+            Kind::Watched(taken) => taken.poll_frame(cx),
         }
     }
 
@@ -85,6 +97,7 @@ impl Body for Reply {
             Kind::Text(text) => text.is_none(),
             Kind::Live(_) => false,
             Kind::Forwarded(forwarded) => forwarded.body.is_end_stream(),
+            Kind::Watched(taken) => taken.is_end_stream(),
         }
     }
 
@@ -93,6 +106,7 @@ impl Body for Reply {
             Kind::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Kind::Live(_) => SizeHint::default(),
             Kind::Forwarded(forwarded) => forwarded.body.size_hint(),
+            Kind::Watched(taken) => taken.size_hint(),
         }
     }
 }

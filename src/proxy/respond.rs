@@ -24,6 +24,8 @@ pub enum Failure {
     Method,
     /// Its body comes in a transfer coding other than chunks.
     Coding,
+    /// Its client has as many requests under way as one may have.
+    TooMany,
     /// Its body is longer than the edge allows.
     TooLarge,
     /// Its body stopped arriving.
@@ -47,7 +49,7 @@ pub struct Answer {
     pub title: &'static str,
     /// One sentence for this case.
     pub detail: String,
-    /// Seconds; with every 503 and 504.
+    /// Seconds; with every 429, 503 and 504.
     pub retry_after: Option<u64>,
 }
 
@@ -63,6 +65,7 @@ impl Failure {
             Self::Malformed(_) => (StatusCode::BAD_REQUEST, "Bad request", None),
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed", None),
             Self::Coding => (StatusCode::NOT_IMPLEMENTED, "Not implemented", None),
+            Self::TooMany => (StatusCode::TOO_MANY_REQUESTS, "Too many requests", Some(2)),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "Too large", None),
             Self::BodyStalled => (StatusCode::REQUEST_TIMEOUT, "Too slow", None),
             Self::Broke | Self::Unreachable | Self::MaybeSeen => (StatusCode::BAD_GATEWAY, "The application broke", None),
@@ -72,6 +75,7 @@ impl Failure {
             Self::Malformed(what) => what,
             Self::Method => "this server does not pass on requests with this method",
             Self::Coding => "this server knows no transfer coding but `chunked`",
+            Self::TooMany => "this server already serves too many requests of this client",
             Self::TooLarge => "the request is larger than this server accepts",
             Self::BodyStalled => "the request stopped before its end",
             Self::Broke => "the application broke the connection before it answered",
@@ -94,6 +98,7 @@ fn refused(refusal: &Refusal) -> Answer {
         Refusal::Failed { retry_s, .. } => (unavailable, "Not able to start", Some((*retry_s).max(1))),
         Refusal::MayNotWake => (unavailable, "Asleep", Some(60)),
         Refusal::TooManyWaiting => (unavailable, "Too many requests wait", Some(2)),
+        Refusal::TooManyWakes { retry_s } => (StatusCode::TOO_MANY_REQUESTS, "Too many requests", Some(*retry_s)),
         Refusal::TooSlow => (StatusCode::GATEWAY_TIMEOUT, "Not started in time", Some(5)),
         Refusal::Halting => (unavailable, "Stopping", Some(10)),
         Refusal::Broken => (unavailable, "Not able to start", Some(10)),
@@ -108,6 +113,11 @@ pub struct Reader<'a> {
     pub navigation: bool,
     /// The host that was asked for; empty when it cannot be told.
     pub host: &'a str,
+}
+
+impl Reader<'_> {
+    /// Of whom nothing was read.
+    pub const UNKNOWN: Reader<'static> = Reader { navigation: false, host: "" };
 }
 
 /// The answer for a failure.
@@ -205,6 +215,8 @@ mod tests {
             (Refused(Refusal::Failed { reason: "ended at start", retry_s: 7 }), 503),
             (Refused(Refusal::MayNotWake), 503),
             (Refused(Refusal::TooManyWaiting), 503),
+            (Refused(Refusal::TooManyWakes { retry_s: 2 }), 429),
+            (TooMany, 429),
             (Refused(Refusal::TooSlow), 504),
             (Refused(Refusal::Halting), 503),
             (Refused(Refusal::Broken), 503),
@@ -233,7 +245,7 @@ mod tests {
                 let (head, text) = said(failure(&pages, Reader { navigation, host: "a.org" }, &case)).await;
                 assert_eq!(head.status.as_u16(), status, "{case:?}");
                 assert_eq!(head.headers["cache-control"], "no-store", "{case:?}");
-                assert_eq!(head.headers.contains_key("retry-after"), status == 503 || status == 504, "{case:?}");
+                assert_eq!(head.headers.contains_key("retry-after"), matches!(status, 429 | 503 | 504), "{case:?}");
                 if navigation {
                     assert_eq!(head.headers["content-type"], "text/html; charset=utf-8");
                     assert!(text.contains("<!doctype html>"));

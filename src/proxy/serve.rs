@@ -22,10 +22,9 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
-use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -33,20 +32,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::client_io::{Busy, ClientIo, Limits, Socket, Speaks, Use};
+use super::crowd::{Crowd, Member};
 use super::flag::Flag;
 use super::forward::{Begun, Way};
+use super::http::{http1_settings, http2_settings};
 use super::listen::{Client, Listener};
 use super::reply::Reply;
+use super::respond::{self, Failure, Reader};
+use super::takers::Takers;
 use super::{Arrival, Front, Known, Proxy};
 use crate::driver::host::lanes::Lanes;
 use crate::driver::host::memory;
 
-/// Most bytes buffered per direction; also the longest head.
-const BUFFER: usize = 64 * 1024;
-/// Requests at once on one HTTP/2 connection.
-const STREAMS: u32 = 128;
-/// An HTTP/2 client that answers no ping within this is gone.
-const PING: Duration = Duration::from_secs(20);
 /// When the process has no descriptor left, accepting again at once would only burn time.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 /// A client that was accepted just before the shutdown gets this long to say something.
@@ -83,6 +80,7 @@ pub struct Ends {
 
 struct Server {
     proxy: Arc<Proxy>,
+    crowd: Arc<Crowd>,
     lanes: Lanes,
     connections: TaskTracker,
     stop: CancellationToken,
@@ -101,6 +99,8 @@ struct Server {
 }
 
 type Fault = Box<dyn std::error::Error + Send + Sync>;
+/// Its place among the connections of acc's own edge.
+type Joining = Option<Box<Member>>;
 
 /// Whose connection it is.
 #[derive(Clone, Copy)]
@@ -130,6 +130,7 @@ pub async fn serve(listeners: Vec<Listener>, proxy: Arc<Proxy>, lanes: Lanes, en
         stopping: Flag::default(),
         handed_over: Flag::default(),
         proxy,
+        crowd: Crowd::new(),
         connections: TaskTracker::new(),
         stop: ends.shutdown,
         hand_over: ends.hand_over,
@@ -201,10 +202,14 @@ impl Server {
                     let accepted = Instant::now();
                     match client {
                         Client::Tcp(socket, peer) => {
-                            self.take_on(|| TcpStream::from_std(socket), Who { front: listener.front, peer: Some(peer) }, accepted);
+                            let known = Known::of(&self.proxy);
+                            let (per_client, shared) = (known.settings().per_client, &known.settings().shared_addresses);
+                            let Some(member) = self.crowd.let_in(&socket, peer, per_client, shared) else { continue };
+                            let who = Who { front: listener.front, peer: Some(peer) };
+                            self.take_on(|| TcpStream::from_std(socket), who, Some(member), accepted);
                         }
                         Client::Unix(socket) => {
-                            self.take_on(|| UnixStream::from_std(socket), Who { front: listener.front, peer: None }, accepted);
+                            self.take_on(|| UnixStream::from_std(socket), Who { front: listener.front, peer: None }, None, accepted);
                         }
                     }
                 }
@@ -225,17 +230,22 @@ impl Server {
 
     /// Gives a lane a connection. What lasts as long as it does is allocated here, by the lane that accepts, and so for all other
     /// lanes apart from what a request needs: side by side they keep each other's pages, two or three for a kilobyte that rests.
-    fn take_on<S: Socket>(self: &Arc<Self>, register: impl FnOnce() -> io::Result<S>, who: Who, accepted: Instant) {
+    fn take_on<S: Socket>(self: &Arc<Self>, register: impl FnOnce() -> io::Result<S>, who: Who, member: Joining, accepted: Instant) {
         self.lanes.carry(|| {
             let client = register().map(|socket| Box::new(ClientIo::new(socket, limits(who.front))));
-            self.connections.track_future(self.clone().carry(client, who, accepted))
+            let member = member.map(|mut member| {
+                client.iter().for_each(|client| member.joins(client.used()));
+                member
+            });
+            self.connections.track_future(self.clone().carry(client, who, member, accepted))
         });
     }
 
-    async fn carry<S: Socket>(self: Arc<Self>, client: io::Result<Box<ClientIo<S>>>, who: Who, accepted: Instant) {
+    async fn carry<S: Socket>(self: Arc<Self>, client: io::Result<Box<ClientIo<S>>>, who: Who, mut member: Joining, accepted: Instant) {
         let served = tokio::select! {
             served = self.speak(client, who, accepted) => served,
             () = self.cut.wait() => Ok(()),
+            () = poll_fn(|cx| member.as_mut().map_or(Poll::Pending, |member| member.poll_unwanted(cx))) => Ok(()),
         };
         if let Err(error) = served {
             tracing::debug!(%error, "a client's connection ended");
@@ -276,7 +286,7 @@ impl Server {
         accepted: Option<Instant>,
     ) -> Result<Option<Box<ClientIo<S>>>, Fault> {
         let used = client.used();
-        let service = self.service(who, accepted, &used, Speaks::Http1);
+        let service = self.service(who, accepted, &used, None);
         let mut connection = http1_settings().serve_connection(TokioIo::new(client), service).with_upgrades();
         let mut stopping = pin!(self.stopping.wait());
         let ended = poll_fn(|cx| {
@@ -323,6 +333,7 @@ impl Server {
     /// Waits for the next request of a resting connection; `false`: there will be none.
     async fn rest<S: Socket>(&self, client: &mut ClientIo<S>) -> io::Result<bool> {
         let _resting = Resting::new(&self.proxy.resting);
+        client.used().comes_to_rest(self.crowd.now());
         if self.rested.fetch_add(1, Ordering::Relaxed) == MANY {
             self.tidy.notify_one();
         }
@@ -339,16 +350,21 @@ impl Server {
     async fn http2<S: Socket>(self: &Arc<Self>, mut client: Box<ClientIo<S>>, who: Who, accepted: Instant) -> Result<(), Fault> {
         client.lift_read_limits();
         let used = client.used();
-        let service = self.service(who, Some(accepted), &used, Speaks::Http2);
+        used.speaks_http2();
+        let takers = Arc::new(Takers::default());
+        let service = self.service(who, Some(accepted), &used, Some(takers.clone()));
         let connection = http2_settings().serve_connection(TokioIo::new(client), service);
         // The client is told which requests are still served, and sends the others elsewhere.
         let ending = async {
             tokio::select! {
-                () = unused(&used, limits(who.front).idle) => {}
+                () = used.unused(limits(who.front).idle) => {}
                 () = self.hand_over.cancelled() => {}
             }
         };
-        Ok(self.until_done(connection, |c| c.graceful_shutdown(), ending).await?)
+        tokio::select! {
+            done = self.until_done(connection, |c| c.graceful_shutdown(), ending) => Ok(done?),
+            () = takers.look_after(&used, limits(who.front)) => Ok(()),
+        }
     }
 
     fn service(
@@ -356,11 +372,12 @@ impl Server {
         who: Who,
         accepted: Option<Instant>,
         used: &Arc<Use>,
-        speaks: Speaks,
+        takers: Option<Arc<Takers>>,
     ) -> impl HttpService<Incoming, ResBody = Reply, Error = Infallible, Future: Send + 'static> + use<> {
         let known = Known::of(&self.proxy);
         let carried = RefCell::new(Arc::new(Carried { server: self.clone(), who, used: used.clone(), known }));
         let first = AtomicBool::new(accepted.is_some());
+        let speaks = if takers.is_some() { Speaks::Http2 } else { Speaks::Http1 };
         service_fn(move |request: Request<Incoming>| {
             let carried = Carried::current(&carried);
             let busy = Busy::new(&carried.used);
@@ -368,7 +385,12 @@ impl Server {
             let came = if first.swap(false, Ordering::Relaxed) { accepted } else { None };
             // On HTTP/1 hyper leaves the body out by itself, and keeps its length.
             let bodiless = speaks == Speaks::Http2 && request.method() == Method::HEAD;
-            let mut begun = carried.begin(request, came);
+            let mut begun = if carried.used.has_too_many(carried.server.crowd.most(carried.known.settings().per_client)) {
+                Err(Box::new(respond::failure(&carried.server.proxy.pages, Reader::UNKNOWN, &Failure::TooMany)))
+            } else {
+                carried.begin(request, came)
+            };
+            let takers = takers.clone();
             // On the heap: hyper moves this about several times, and keeps the space for one as long as the connection lasts.
             Box::pin(async move {
                 let mut response = match &mut begun {
@@ -382,7 +404,10 @@ impl Server {
                 if speaks == Speaks::Http1 && carried.server.handed_over.is_raised() {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                Ok::<_, Infallible>(response.map(|reply| if bodiless { Reply::empty() } else { reply }.keep(busy)))
+                Ok::<_, Infallible>(response.map(|reply| {
+                    let reply = if bodiless { Reply::empty() } else { reply }.keep(busy);
+                    takers.iter().fold(reply, |reply, takers| reply.watched(takers))
+                }))
             })
         })
     }
@@ -458,43 +483,9 @@ impl Drop for Resting<'_> {
     }
 }
 
-/// Resolves when no request was under way for the whole of the limit: HTTP/2 has none of its own between two requests.
-async fn unused(used: &Use, limit: Duration) {
-    let mut since = Instant::now();
-    loop {
-        tokio::time::sleep(limit / 8).await;
-        if used.is_busy() {
-            since = Instant::now();
-        } else if since.elapsed() >= limit {
-            return;
-        }
-    }
-}
-
 async fn stopped_for(stop: &CancellationToken, time: Duration) {
     stop.cancelled().await;
     tokio::time::sleep(time).await;
-}
-
-fn http1_settings() -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    // Without a timer hyper has no time limits of its own: `ClientIo` holds them, at less cost for each request.
-    builder.max_buf_size(BUFFER);
-    builder
-}
-
-fn http2_settings() -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
-        .max_header_list_size(BUFFER as u32)
-        .max_send_buf_size(BUFFER)
-        .initial_stream_window_size(256 * 1024)
-        .initial_connection_window_size(1024 * 1024)
-        .keep_alive_interval(PING)
-        .keep_alive_timeout(PING);
-    builder
 }
 
 #[cfg(test)]
@@ -503,7 +494,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_waits_is_small() {
-        fn size<F>(_: impl Fn(Arc<Server>, io::Result<Box<ClientIo<TcpStream>>>, Who, Instant) -> F) -> usize {
+        fn size<F>(_: impl Fn(Arc<Server>, io::Result<Box<ClientIo<TcpStream>>>, Who, Joining, Instant) -> F) -> usize {
             size_of::<F>()
         }
         let waiting = size(Server::carry);

@@ -59,6 +59,8 @@ struct View {
     map_hash_bucket_size: usize,
     temp_dir: String,
     max_body: u64,
+    per_client: Option<u32>,
+    shared_addresses: Vec<String>,
     domain_pattern: String,
     hosts: Vec<HostView>,
     tcp: Vec<TcpView>,
@@ -130,6 +132,9 @@ fn view(config: &Config, allowance: &Allowance, entries: &[Entry<'_>]) -> Result
         map_hash_bucket_size,
         temp_dir: plain(&temp_dir(config)),
         max_body: config.edge.max_body,
+        // Whatever the settings say: a request may take three connections of a worker.
+        per_client: config.edge.per_client.map(|most| most.min(u32::try_from(allowance.connections / 8).unwrap_or(u32::MAX))),
+        shared_addresses: config.edge.shared_addresses.iter().map(|net| net.trunc().to_string()).collect(),
         domain_pattern: domain_pattern(&config.domain)?,
         hosts,
         tcp,

@@ -4,7 +4,6 @@
 //! and comes back as an event of the run it belongs to. It never decides; `domain::lifecycle` does.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -282,7 +281,7 @@ impl Actor {
     /// It is awake, and everything else that belongs to a wake can wait: row, gate and ledger would run before those who are
     /// let through now, and before the application itself, wherever these share a processor.
     async fn let_through(&self) {
-        if self.handle.waiting.load(Ordering::SeqCst) > 0 || self.handle.machine().tickets() > 0 {
+        if self.handle.waiting.count() > 0 || self.handle.machine().tickets() > 0 {
             self.world.clock.pause(LET_THROUGH).await;
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Being let through and being counted in flight is one act: a [`Pass`] is the count, dropping it ends the request.
 
+use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -12,6 +13,15 @@ use crate::domain::lifecycle::Phase;
 use crate::domain::name::HostName;
 use crate::domain::rule::Verdict;
 use crate::driver::edge::Gate;
+
+/// What is known of a request beside what it asks for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Caller {
+    /// How long ago it came: of several instances that are to be started, the one whose request came first is the first.
+    pub ago: Duration,
+    /// The client's address; one client may not have all there is.
+    pub client: Option<IpAddr>,
+}
 
 /// Permission to send one request to an instance. Dropping it says that the request, its answer and any upgraded
 /// connection have ended.
@@ -56,10 +66,9 @@ pub trait Door: Send + Sync {
     /// Asks for a pass to the instance of this host; wakes it when the verdict allows.
     async fn knock(&self, host: &HostName, verdict: Verdict) -> Result<Knock, Refusal>;
 
-    /// The same for a request that came this long ago: of several instances that are to be started, the one whose request
-    /// came first is the first.
-    async fn knock_late(&self, host: &HostName, verdict: Verdict, ago: Duration) -> Result<Knock, Refusal> {
-        let _ = ago;
+    /// The same for a request of which more is known.
+    async fn knock_for(&self, host: &HostName, verdict: Verdict, caller: Caller) -> Result<Knock, Refusal> {
+        let _ = caller;
         self.knock(host, verdict).await
     }
 

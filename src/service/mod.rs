@@ -5,6 +5,7 @@
 pub mod access_logs;
 mod actor;
 mod begin;
+pub mod clients;
 mod create;
 mod daemons;
 mod destroy;

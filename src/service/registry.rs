@@ -4,13 +4,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::actor::{Actor, Message};
+use super::clients::Places;
 use super::error::ServiceError;
 use super::launch;
 use super::phases::Stamps;
@@ -76,7 +77,7 @@ pub(super) struct Who {
 pub struct Handle {
     pub(super) instance: Who,
     launched: Mutex<Arc<Instance>>,
-    pub(super) waiting: AtomicUsize,
+    pub(super) waiting: Places,
     pub(super) last_look: Mutex<LastLook>,
     /// When the first of the requests came that wait for the next start.
     asked: Mutex<Option<Timestamp>>,
@@ -136,7 +137,7 @@ impl Handle {
 
     /// By what this run was found to answer; the connection is for whoever waits, and if nobody does it is closed.
     pub(super) fn offer(&self, run: u64, mut answered: Answered) {
-        if self.waiting.load(Ordering::SeqCst) == 0 {
+        if self.waiting.count() == 0 {
             answered.connection = None;
         }
         *self.offered() = Some((run, answered));
@@ -317,7 +318,7 @@ impl Registry {
         let machine = Machine::restore(stored);
         let (inbox, messages) = mpsc::unbounded_channel();
         let handle = Arc::new(Handle {
-            waiting: AtomicUsize::new(0),
+            waiting: Places::default(),
             last_look: Mutex::new(last_look),
             asked: Mutex::default(),
             stamps: Mutex::default(),

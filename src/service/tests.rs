@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
-use super::door::{Door, Knock, Pass};
+use super::door::{Caller, Door, Knock, Pass};
 use super::error::ErrorKind;
 use super::outcome::InstanceView;
 use super::request::NewInstance;

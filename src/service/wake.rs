@@ -3,16 +3,16 @@
 //! The first who asks starts the wake, the others join; a failure reaches every one of them; whoever leaves cancels only
 //! its own wait. A request is counted in flight under the lock under which it is let through.
 
+use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::door::{Door, Knock, Pass, Waiting};
+use super::clients::limited;
+use super::door::{Caller, Door, Knock, Pass, Waiting};
 use super::error::{ErrorKind, ServiceError};
 use super::registry::{Handle, Refused, Snapshot};
 use super::retire::onward;
@@ -71,21 +71,18 @@ fn admit(world: &Arc<World>, handle: &Arc<Handle>, counts: bool) -> Option<Box<T
 /// A place among those who wait for an instance.
 struct Place {
     handle: Arc<Handle>,
+    client: Option<IpAddr>,
 }
 
 impl Place {
-    fn take(handle: &Arc<Handle>, max: usize) -> Result<Self, Refusal> {
-        if handle.waiting.fetch_add(1, Ordering::SeqCst) >= max {
-            handle.waiting.fetch_sub(1, Ordering::SeqCst);
-            return Err(Refusal::TooManyWaiting);
-        }
-        Ok(Self { handle: handle.clone() })
+    fn take(handle: &Arc<Handle>, max: usize, client: Option<IpAddr>) -> Result<Self, Refusal> {
+        if handle.waiting.take(max, client) { Ok(Self { handle: handle.clone(), client }) } else { Err(Refusal::TooManyWaiting) }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.handle.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.handle.waiting.give_back(self.client);
     }
 }
 
@@ -213,12 +210,12 @@ impl Door for Arc<World> {
     }
 
     async fn knock(&self, host: &HostName, verdict: Verdict) -> Result<Knock, Refusal> {
-        self.knock_late(host, verdict, Duration::ZERO).await
+        self.knock_for(host, verdict, Caller::default()).await
     }
 
-    async fn knock_late(&self, host: &HostName, verdict: Verdict, ago: Duration) -> Result<Knock, Refusal> {
+    async fn knock_for(&self, host: &HostName, verdict: Verdict, caller: Caller) -> Result<Knock, Refusal> {
         if !self.has_retired() {
-            let knock = knock_here(self, host, verdict, ago).await;
+            let knock = knock_here(self, host, verdict, caller).await;
             if knock.is_ok() || !self.has_retired() {
                 return knock;
             }
@@ -243,7 +240,7 @@ fn unknown(host: &HostName, error: &ServiceError) -> Refusal {
     Refusal::Broken
 }
 
-async fn knock_here(world: &Arc<World>, host: &HostName, verdict: Verdict, ago: Duration) -> Result<Knock, Refusal> {
+async fn knock_here(world: &Arc<World>, host: &HostName, verdict: Verdict, caller: Caller) -> Result<Knock, Refusal> {
     // Nearly every request: no clock is asked for it.
     if let Some(pass) = world.registry.by_host(host).and_then(|handle| admit(world, &handle, verdict.counts)) {
         return Ok(Knock::Open(pass));
@@ -264,10 +261,16 @@ async fn knock_here(world: &Arc<World>, host: &HostName, verdict: Verdict, ago: 
         Admission::Refuse(why) => return Err(why),
     }
     let config = world.config();
+    // Whoever comes while others wait wakes nothing: a page with many parts is one wake.
+    if !starting && handle.waiting.count() == 0 {
+        let client = caller.client.and_then(|client| limited(client, &config.edge.shared_addresses));
+        let counted = world.wakes.count(client, config.wake.per_client, world.now());
+        counted.map_err(|early| Refusal::TooManyWakes { retry_s: early.as_secs() + 1 })?;
+    }
     let mut waiter = Waiter {
         world: world.clone(),
         changes: handle.follow(),
-        place: Place::take(&handle, config.wake.max_waiting)?,
+        place: Place::take(&handle, config.wake.max_waiting, caller.client)?,
         counts: verdict.counts,
         deadline: world.now().after(config.wake.timeout),
         asked: None,
@@ -277,7 +280,7 @@ async fn knock_here(world: &Arc<World>, host: &HostName, verdict: Verdict, ago: 
         waiter.asked = Some(handle.snapshot().run);
     } else {
         handle.stamps().notice(noticed);
-        handle.note_asked(Timestamp(world.now().0.saturating_sub(super::millis(ago))));
+        handle.note_asked(Timestamp(world.now().0.saturating_sub(super::millis(caller.ago))));
         let (_, run) = handle.ask(Event::Wake(Cause::Request)).await.map_err(|r| refusal(&handle, &r))?;
         waiter.asked = Some(run);
     }

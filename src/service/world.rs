@@ -12,6 +12,7 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::clients::Wakes;
 use super::error::ServiceError;
 use super::registry::Registry;
 use super::turns::Turns;
@@ -66,6 +67,7 @@ pub struct World {
     pub(super) services: Vec<Service>,
     pub(super) registry: Registry,
     pub(super) starts: Arc<Turns>,
+    pub(super) wakes: Wakes,
     pub(super) monitor: AsyncMutex<()>,
     /// Another acc has the say, see `retire`.
     pub(super) retired: CancellationToken,
@@ -109,6 +111,7 @@ impl World {
             acc: parts.acc,
             services: parts.services,
             registry: Registry::default(),
+            wakes: Wakes::default(),
             monitor: AsyncMutex::new(()),
             retired: CancellationToken::new(),
             has_retired: AtomicBool::new(false),

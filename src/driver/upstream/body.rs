@@ -1,8 +1,8 @@
 //! The two bodies of a forwarded request: what the client sends (with its limits) and what the instance answers.
 //!
-//! Neither is ever collected in memory: a frame is read when the other side can take one.
+//! A frame is read when the other side can take one; only of what a client sends the first part is gathered, where it comes slowly.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,7 +14,9 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
+use super::held::Held;
 use super::link::{Io, Link};
+use super::patience::Patience;
 
 /// Why a client's body was not sent to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,12 +58,16 @@ impl FaultFlag {
 #[derive(Debug)]
 pub struct SendBody(Option<Box<Sending>>);
 
+/// A body that has come with its head is here after this many turns: one to ask for it, and one for its end.
+const TURNS: u8 = 2;
+
 #[derive(Debug)]
 struct Sending {
     incoming: Incoming,
     left: u64,
-    stall: Stall,
+    patience: Patience,
     flag: FaultFlag,
+    held: Held,
 }
 
 impl SendBody {
@@ -78,7 +84,51 @@ impl SendBody {
             return Self::empty();
         }
         let flag = FaultFlag(Some(Arc::new(AtomicU8::new(0))));
-        Self(Some(Box::new(Sending { incoming, left: max, stall: Stall::new(patience), flag })))
+        let patience = Patience::new(patience);
+        Self(Some(Box::new(Sending { incoming, left: max, patience, flag, held: Held::default() })))
+    }
+
+    /// Takes in what of the body has come already: `true` when that is all of it, or about `bytes`. Nearly always it is, and no clock
+    /// is asked.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub async fn gather_at_once(&mut self, bytes: usize) -> Result<bool, BodyFault> {
+        let mut turns = 0;
+        poll_fn(|cx| match self.poll_gather(cx, bytes, false) {
+            Poll::Pending if turns == TURNS => Poll::Ready(Ok(false)),
+            Poll::Pending => {
+                turns += 1;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Poll::Ready(done) => Poll::Ready(done.map(|()| true)),
+        })
+        .await
+    }
+
+    /// Takes in what the client sends until there is no more, or about `bytes`: an application that serves one request at a time
+    /// must not wait for a slow client. May be dropped and called again.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub async fn gather(&mut self, bytes: usize) -> Result<(), BodyFault> {
+        if let Some(this) = self.0.as_mut() {
+            this.held.count();
+        }
+        poll_fn(|cx| self.poll_gather(cx, bytes, true)).await
+    }
+
+    fn poll_gather(&mut self, cx: &mut Context<'_>, bytes: usize, timed: bool) -> Poll<Result<(), BodyFault>> {
+        let Some(this) = self.0.as_mut() else { return Poll::Ready(Ok(())) };
+        while this.held.wants(bytes) && !this.incoming.is_end_stream() {
+            match ready!(this.poll_incoming(cx, timed)) {
+                Some(Ok(frame)) => this.held.push(frame),
+                Some(Err(_)) => return Poll::Ready(Err(this.flag.get().unwrap_or(BodyFault::Client))),
+                None => break,
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Tells later why the body was cut.
@@ -94,36 +144,51 @@ impl Body for SendBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let Some(this) = self.0.as_mut() else { return Poll::Ready(None) };
-        let frame = match Pin::new(&mut this.incoming).poll_frame(cx) {
-            Poll::Ready(frame) => frame,
-            Poll::Pending => {
-                ready!(this.stall.poll_waited(cx));
-                return Poll::Ready(Some(Err(this.flag.raise(BodyFault::Stalled))));
-            }
-        };
-        this.stall.moved();
-        Poll::Ready(match frame {
-            Some(Ok(frame)) => {
-                let size = frame.data_ref().map_or(0, |data| data.len() as u64);
-                match this.left.checked_sub(size) {
-                    Some(left) => {
-                        this.left = left;
-                        Some(Ok(frame))
-                    }
-                    None => Some(Err(this.flag.raise(BodyFault::TooLarge))),
-                }
-            }
-            Some(Err(_)) => Some(Err(this.flag.raise(BodyFault::Client))),
-            None => None,
-        })
+        match this.held.pop() {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None => this.poll_incoming(cx, true),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|sending| sending.incoming.is_end_stream())
+        self.0.as_ref().is_none_or(|sending| sending.held.is_empty() && sending.incoming.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |sending| sending.incoming.size_hint())
+        let Some(this) = &self.0 else { return SizeHint::with_exact(0) };
+        let rest = this.incoming.size_hint();
+        // With trailers it is sent in chunks, so its length must not be said.
+        let exact = rest.exact().filter(|_| this.held.is_data());
+        exact.map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + this.held.bytes() as u64))
+    }
+}
+
+impl Sending {
+    /// `timed`: the client's time runs while it is waited for.
+    fn poll_incoming(&mut self, cx: &mut Context<'_>, timed: bool) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending if !timed => return Poll::Pending,
+            Poll::Pending => {
+                ready!(self.patience.poll_over(cx));
+                return Poll::Ready(Some(Err(self.flag.raise(BodyFault::Stalled))));
+            }
+        };
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
+                let size = frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.patience.moved(size);
+                match self.left.checked_sub(size) {
+                    Some(left) => {
+                        self.left = left;
+                        Some(Ok(frame))
+                    }
+                    None => Some(Err(self.flag.raise(BodyFault::TooLarge))),
+                }
+            }
+            Some(Err(_)) => Some(Err(self.flag.raise(BodyFault::Client))),
+            None => None,
+        })
     }
 }
 
@@ -209,13 +274,6 @@ impl Stall {
     #[must_use]
     pub fn new(patience: Duration) -> Self {
         Self { patience, waits: None }
-    }
-
-    /// Something moved.
-    pub fn moved(&mut self) {
-        if let Some(waits) = &mut self.waits {
-            waits.last = Instant::now();
-        }
     }
 
     /// There is nothing to wait for any more.

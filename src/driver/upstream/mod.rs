@@ -9,8 +9,10 @@
 //! the socket at once.
 
 mod body;
+mod held;
 mod link;
 mod local;
+mod patience;
 
 use std::collections::HashMap;
 use std::io;

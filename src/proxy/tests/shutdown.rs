@@ -15,11 +15,14 @@ async fn no_body_is_cut_and_nothing_new_is_accepted() {
     let mut stream = stage.connect().await;
     stream.write_all(b"GET /stream HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
     let mut upload = stage.connect().await;
-    upload.write_all(b"POST /echo HTTP/1.1\r\nHost: app.test\r\nContent-Length: 6\r\n\r\nabc").await.unwrap();
+    upload.write_all(b"POST /echo HTTP/1.1\r\nHost: app.test\r\nExpect: 100-continue\r\nContent-Length: 6\r\n\r\n").await.unwrap();
+    // Its body is being taken in; the application is asked once it is there.
+    assert_eq!(status(&read_to(&mut upload, "\r\n\r\n").await), 100);
+    upload.write_all(b"abc").await.unwrap();
     let mut idle = stage.connect().await;
     idle.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
     read_to(&mut idle, "hello").await;
-    until("both are in flight", || stage.app.seen.requests.load(Ordering::SeqCst) == 3).await;
+    until("both are in flight", || stage.app.seen.requests.load(Ordering::SeqCst) == 2).await;
     stage.stop.cancel();
     assert_eq!(read_all(&mut idle).await, "");
     assert!(read_all(&mut stream).await.ends_with("\r\nt\r\n0\r\n\r\n"));

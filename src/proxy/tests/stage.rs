@@ -259,6 +259,8 @@ async fn answer(req: Request<Incoming>, seen: Arc<Seen>) -> Result<Response<Body
         "/empty" => Response::builder().status(StatusCode::NO_CONTENT).body(full("")).unwrap(),
         "/switch" => Response::builder().status(101).header("upgrade", "x").header("connection", "upgrade").body(full("")).unwrap(),
         "/ws" => websocket(req),
+        "/ws-deaf" => websocket_that_stays(req, false),
+        "/ws-mute" => websocket_that_stays(req, true),
         _ => Response::builder().header("x-app", "yes").header("keep-alive", "timeout=5").body(full("hello")).unwrap(),
     })
 }
@@ -336,6 +338,20 @@ fn websocket(req: Request<Incoming>) -> Response<Body> {
     Response::builder().status(101).header("upgrade", "websocket").header("connection", "upgrade").body(full("")).unwrap()
 }
 
+/// Upgrades and never closes; `mute`: ends its own direction.
+fn websocket_that_stays(req: Request<Incoming>, mute: bool) -> Response<Body> {
+    tokio::spawn(async move {
+        let mut io = TokioIo::new(hyper::upgrade::on(req).await.unwrap());
+        io.write_all(b"hello ").await.unwrap();
+        if mute {
+            io.shutdown().await.unwrap();
+        }
+        std::future::pending::<()>().await;
+        drop(io);
+    });
+    Response::builder().status(101).header("upgrade", "websocket").header("connection", "upgrade").body(full("")).unwrap()
+}
+
 /// Everything together.
 pub struct Stage {
     pub dir: tempfile::TempDir,
@@ -355,6 +371,8 @@ pub fn settings() -> ProxySettings {
         wake_timeout: Duration::from_secs(10),
         page_after: Duration::from_millis(100),
         max_body: 64 * 1024 * 1024,
+        per_client: None,
+        shared_addresses: Vec::new(),
         body_stall: Duration::from_secs(10),
         silent: None,
         rules: Vec::new(),

@@ -57,6 +57,28 @@ async fn a_websocket_whose_client_vanishes_is_over() {
     until("the pass is back", || stage.door.in_flight() == 0).await;
 }
 
+/// Neither an application nor a client that never closes is use for ever.
+#[tokio::test]
+async fn a_websocket_of_which_one_side_has_ended_is_over_soon() {
+    let stage = Stage::new().await;
+    let mut clients = Vec::new();
+    for (path, by) in [("/ws-deaf", "client"), ("/ws-mute", "application"), ("/ws-deaf", "nobody")] {
+        let mut client = stage.connect().await;
+        client.write_all(UPGRADE.replace("/ws", path).replace('\n', "\r\n").as_bytes()).await.unwrap();
+        read_to(&mut client, "hello ").await;
+        if by == "client" {
+            client.shutdown().await.unwrap();
+        }
+        clients.push(client);
+    }
+    until("two are over", || stage.door.in_flight() == 1).await;
+    assert_eq!(read_all(&mut clients[0]).await, "");
+    // It is silent, and lasts.
+    let mut byte = [0];
+    assert!(tokio::time::timeout(Duration::from_millis(200), clients[2].read(&mut byte)).await.is_err());
+    assert_eq!(stage.door.in_flight(), 1);
+}
+
 #[tokio::test]
 async fn an_upgrade_nobody_asked_for_is_a_broken_application() {
     let stage = Stage::new().await;
@@ -136,11 +158,46 @@ async fn a_chunked_body_beyond_the_limit_is_cut() {
     let stage = Stage::with(ProxySettings { max_body: 10, ..settings() }, true, DEADLINE).await;
     let answer = stage.say("POST /echo HTTP/1.1\nHost: app.test\nTransfer-Encoding: chunked\n\n8\n12345678\n8\n12345678\n0\n\n").await;
     assert_eq!(status(&answer), 413);
-    until("the application noticed", || stage.app.seen.aborted.load(Ordering::SeqCst) == 1).await;
-    assert_eq!(stage.pooled(), 0);
+    assert_eq!(stage.app.seen.requests.load(Ordering::SeqCst), 0);
     let just_right =
         stage.say("POST /echo HTTP/1.1\nHost: app.test\nConnection: close\nTransfer-Encoding: chunked\n\na\n1234567890\n0\n\n").await;
     assert!(just_right.contains("body: 10 "), "{just_right}");
+}
+
+/// Beyond what is taken in first, the application is asked, and notices.
+#[tokio::test]
+async fn a_long_chunked_body_beyond_the_limit_is_cut() {
+    let stage = Stage::with(ProxySettings { max_body: 100_000, ..settings() }, true, DEADLINE).await;
+    let chunk = format!("ea60\n{}\n", "x".repeat(60_000));
+    let answer = stage.say(&format!("POST /echo HTTP/1.1\nHost: app.test\nTransfer-Encoding: chunked\n\n{chunk}{chunk}0\n\n")).await;
+    assert_eq!(status(&answer), 413);
+    until("nothing is under way", || stage.door.in_flight() == 0).await;
+    assert_eq!(stage.pooled(), 0);
+}
+
+#[tokio::test]
+async fn an_instance_is_not_held_while_a_client_sends_its_body_slowly() {
+    let stage = Stage::new().await;
+    for length in ["Content-Length: 6", "Transfer-Encoding: chunked"] {
+        let before = stage.app.seen.requests.load(Ordering::SeqCst);
+        let piece = |text: &str| if length.starts_with('C') { text.to_owned() } else { format!("3\r\n{text}\r\n") };
+        let mut client = stage.connect().await;
+        let head = format!("POST /echo HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\nExpect: 100-continue\r\n{length}\r\n\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        assert_eq!(status(&read_to(&mut client, "\r\n\r\n").await), 100);
+        client.write_all(piece("abc").as_bytes()).await.unwrap();
+        until("it holds nothing", || stage.door.in_flight() == 0).await;
+        assert_eq!(stage.app.seen.requests.load(Ordering::SeqCst), before);
+        // It may fall asleep meanwhile: then it is woken.
+        stage.door.quick.store(true, Ordering::SeqCst);
+        stage.door.set(Phase::Asleep);
+        client.write_all(piece("def").as_bytes()).await.unwrap();
+        if length.starts_with('T') {
+            client.write_all(b"0\r\n\r\n").await.unwrap();
+        }
+        let answer = read_all(&mut client).await;
+        assert!(status(&answer) == 200 && answer.contains("body: 6 "), "{answer}");
+    }
 }
 
 #[tokio::test]

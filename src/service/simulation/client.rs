@@ -149,7 +149,7 @@ impl State {
             }
             // A driver that is away is asked again only now and then.
             Refusal::Broken => self.excused(&[Why::Outage], who, ago(2_000), now),
-            Refusal::MayNotWake | Refusal::TooManyWaiting | Refusal::Halting => false,
+            Refusal::MayNotWake | Refusal::TooManyWaiting | Refusal::TooManyWakes { .. } | Refusal::Halting => false,
         };
         if request.must || !legitimate {
             self.violate(format!("request {} to {} was refused after {} ms: {refusal}", request.id, NAMES[who], now - since));

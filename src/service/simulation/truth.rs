@@ -150,8 +150,7 @@ impl Life {
             let row = rows.iter().find(|r| r.id == handle.instance.id);
             let machine = handle.machine();
             let same = row.is_some_and(|r| r.stored.phase == machine.phase() && r.stored.run == machine.run());
-            if !same || machine.tickets() > 0 || handle.waiting.load(std::sync::atomic::Ordering::SeqCst) > 0 || !machine.phase().is_live()
-            {
+            if !same || machine.tickets() > 0 || handle.waiting.count() > 0 || !machine.phase().is_live() {
                 s.violate(format!(
                     "{when}: the handle of {} says {:?}, its row {:?}",
                     handle.instance.name,

@@ -63,3 +63,41 @@ async fn the_logs_of_all_sleepers_are_seen_to_after_a_few_passes() {
     }
     assert_eq!(left, [2, 1, 0], "a hundred of them in each pass");
 }
+
+/// A page has many parts, and they come at once.
+#[tokio::test(start_paused = true)]
+async fn one_client_wakes_only_so_many_and_a_page_is_one_wake() {
+    let bed = Bed::new();
+    let most = u64::from(bed.world.config().wake.per_client.unwrap());
+    for n in 0..2 * most {
+        bed.create(&format!("s{n}"), true).await.unwrap();
+    }
+    let knock = |name: String, client: &str| {
+        let caller = Caller { client: Some(client.parse().unwrap()), ..Caller::default() };
+        let world = bed.world.clone();
+        async move { world.knock_for(&host(&name), USE, caller).await }
+    };
+    let (began, mut waits, mut woken) = (bed.clock.now(), Vec::new(), 0);
+    let refused = loop {
+        match knock(format!("s{woken}"), "192.0.2.1").await {
+            Ok(wait) => waits.push(wait),
+            Err(refused) => break refused,
+        }
+        for _ in 0..4 {
+            waits.push(knock(format!("s{woken}"), "192.0.2.1").await.unwrap());
+        }
+        woken += 1;
+    };
+    assert!(matches!(refused, Refusal::TooManyWakes { retry_s: 1..=2 }), "{refused:?}");
+    // A new one each second.
+    let passed = bed.clock.now().since(began).as_secs() + 1;
+    assert!((most..=most + passed).contains(&woken), "{woken} in {passed} s");
+    // Another client, and an address that many share.
+    let last = format!("s{woken}");
+    waits.push(knock(last.clone(), "192.0.2.2").await.unwrap());
+    waits.push(knock(format!("s{}", woken + 1), "10.0.0.1").await.unwrap());
+    // What is waking already, or awake, is for everybody.
+    waits.push(knock(last, "192.0.2.1").await.unwrap());
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(knock(format!("s{}", woken + 2), "192.0.2.1").await.is_ok());
+}

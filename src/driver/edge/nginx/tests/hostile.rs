@@ -166,3 +166,33 @@ async fn what_nginx_refuses_by_itself_is_said_as_acc_says_it() {
     }
     assert!(seen.lock().unwrap().is_empty() && bed.wake.lock().unwrap().is_empty());
 }
+
+/// Clients with many addresses cannot fill the disk. Short bodies are not on it, and are not counted.
+#[tokio::test]
+async fn long_bodies_are_bounded_in_number() {
+    if !need_nginx() {
+        return;
+    }
+    let mut bed = Bed::start_with(|config, _| config.edge.per_client = Some(512)).await;
+    let (gate, _) = bed.app("shop");
+    bed.edge.open(&gate).await.unwrap();
+    let mut held = Vec::new();
+    for _ in 0..128 {
+        let mut client = TcpStream::connect(bed.address).await.unwrap();
+        let head = b"POST / HTTP/1.1\r\nHost: shop.apps.localhost\r\nExpect: 100-continue\r\nContent-Length: 100000\r\n\r\n";
+        client.write_all(head).await.unwrap();
+        let mut said = [0; 12];
+        tokio::time::timeout(Duration::from_secs(20), client.read_exact(&mut said)).await.unwrap().unwrap();
+        assert_eq!(&said, b"HTTP/1.1 100");
+        held.push(client);
+    }
+    let long = vec![b'x'; 100_000];
+    let refused = bed.post("shop.apps.localhost", "/", &long).await;
+    assert_eq!((refused.status(), refused.header("retry-after").as_deref()), (429, Some("2")), "{refused:?}");
+    let problem: serde_json::Value = serde_json::from_slice(&refused.body).unwrap();
+    assert_eq!(problem["status"], 429);
+    assert_eq!(bed.post("shop.apps.localhost", "/", b"short").await.who(), "shop");
+    drop(held);
+    let again = async { while bed.post("shop.apps.localhost", "/", &long).await.status() != 200 {} };
+    tokio::time::timeout(Duration::from_secs(20), again).await.unwrap();
+}

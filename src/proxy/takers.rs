@@ -1,0 +1,150 @@
+//! Answers on an HTTP/2 connection whose client does not take them. Its window is the client's to open: as long as it is closed, an
+//! answer waits, and with it its connection to the instance. On HTTP/1 the socket has a limit for that (`client_io`).
+//!
+//! It never limits how long an instance may be silent: only an answer that has something to give and is not asked for it is given up.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
+
+use super::client_io::{Limits, Use};
+use super::reply::{Fault, Reply};
+
+/// Looks at which an answer was not asked for, until it is given up.
+const LOOKS: u32 = 8;
+
+/// The answers of one connection.
+#[derive(Default)]
+pub(super) struct Takers {
+    open: Mutex<Vec<Weak<Taken>>>,
+    /// Some were given up.
+    gave_up: AtomicBool,
+}
+
+/// One answer, as long as its client takes it.
+pub(super) struct Taken {
+    reply: Mutex<Option<Reply>>,
+    /// What was asked for was given, or nothing was asked for yet: it is the client's turn.
+    given: AtomicBool,
+    looks: AtomicU32,
+}
+
+impl Takers {
+    /// Watches over an answer from now on.
+    pub(super) fn watch(&self, reply: Reply) -> Arc<Taken> {
+        let taken = Arc::new(Taken { reply: Mutex::new(Some(reply)), given: AtomicBool::new(true), looks: AtomicU32::new(0) });
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.len() == open.capacity() {
+            open.retain(|one| one.strong_count() > 0);
+        }
+        open.push(Arc::downgrade(&taken));
+        taken
+    }
+
+    /// Looks `LOOKS` times within the limit of a stall. Resolves when answers were given up and nothing else is under way: the
+    /// connection is of no use any more. The same when it was told to end, having been idle for too long, and does not: the rest of an
+    /// answer, which nothing waits for any more, is still not taken.
+    pub(super) async fn look_after(&self, used: &Use, limits: Limits) {
+        let mut busy = Instant::now();
+        loop {
+            tokio::time::sleep(limits.stall / LOOKS).await;
+            self.look();
+            if used.is_busy() {
+                busy = Instant::now();
+            } else if self.gave_up.load(Ordering::Relaxed) || busy.elapsed() > limits.idle.saturating_add(limits.stall) {
+                return;
+            }
+        }
+    }
+
+    fn look(&self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|one| {
+            let Some(one) = one.upgrade() else { return false };
+            if !one.is_left_alone() {
+                return true;
+            }
+            // Its instance and its connection there are free; should it be asked for after all, it breaks off.
+            drop(one.reply().take());
+            self.gave_up.store(true, Ordering::Relaxed);
+            false
+        });
+    }
+}
+
+impl Taken {
+    fn reply(&self) -> MutexGuard<'_, Option<Reply>> {
+        self.reply.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Was it the client's turn at so many looks?
+    fn is_left_alone(&self) -> bool {
+        self.given.load(Ordering::Relaxed) && self.looks.fetch_add(1, Ordering::Relaxed) + 1 > LOOKS
+    }
+
+    pub(super) fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        let mut reply = self.reply();
+        let Some(reply) = reply.as_mut() else { return Poll::Ready(Some(Err("the client did not take the answer".into()))) };
+        let frame = Pin::new(reply).poll_frame(cx);
+        self.given.store(frame.is_ready(), Ordering::Relaxed);
+        self.looks.store(0, Ordering::Relaxed);
+        frame
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.reply().as_ref().is_some_and(Body::is_end_stream)
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.reply().as_ref().map(Body::size_hint).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    async fn poll_once(taken: &Taken) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        poll_fn(|cx| Poll::Ready(taken.poll_frame(cx))).await
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_not_asked_for_is_given_up_and_a_silent_one_is_not() {
+        let takers = Takers::default();
+        let (never, pieces) = mpsc::channel(4);
+        let not_asked_for = takers.watch(Reply::live(pieces));
+        let (half, pieces) = mpsc::channel(4);
+        let taken_in_part = takers.watch(Reply::live(pieces));
+        half.send(Bytes::from_static(b"one")).await.unwrap();
+        assert!(matches!(poll_once(&taken_in_part).await, Poll::Ready(Some(Ok(_)))));
+        let (silent, pieces) = mpsc::channel(4);
+        let of_a_silent_instance = takers.watch(Reply::live(pieces));
+        assert!(poll_once(&of_a_silent_instance).await.is_pending());
+        for _ in 0..LOOKS {
+            takers.look();
+        }
+        assert!(!never.is_closed() && !half.is_closed());
+        takers.look();
+        assert!(never.is_closed() && half.is_closed() && takers.gave_up.load(Ordering::Relaxed));
+        assert!(matches!(poll_once(&not_asked_for).await, Poll::Ready(Some(Err(_)))));
+        takers.look();
+        assert!(!silent.is_closed());
+        silent.send(Bytes::from_static(b"at last")).await.unwrap();
+        assert!(matches!(poll_once(&of_a_silent_instance).await, Poll::Ready(Some(Ok(_)))));
+        for _ in 0..LOOKS {
+            takers.look();
+            assert!(poll_once(&of_a_silent_instance).await.is_pending());
+        }
+        assert!(!silent.is_closed());
+        assert_eq!(takers.open.lock().unwrap().len(), 1);
+    }
+}
