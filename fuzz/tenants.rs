@@ -338,7 +338,7 @@ async fn ask(data: &[u8], method: Method, pooling: bool) {
     std::io::Write::write_all(&mut &theirs, data).expect("it fits");
     theirs.shutdown(std::net::Shutdown::Write).expect("its end");
     let name = InstanceName::parse("a").expect("a good name");
-    let gate = Gate { name, listen: Listen::Unix("/nonexistent".into()), run: 1 };
+    let gate = Gate { name, listen: Listen::Unix("/nonexistent".into()), run: 1, process: None };
     let upstreams = Upstreams::new(pooling);
     let Ok(response) = upstreams.request_over(own, &gate, request(&method)).await else { return };
     let (mut head, body) = response.into_parts();

@@ -26,6 +26,7 @@ mod e2e {
     pub mod locks;
     pub mod longer;
     pub mod members;
+    pub mod ports;
     pub mod rules;
     pub mod scripts;
     pub mod server;
@@ -123,6 +124,16 @@ suite! {
         one_that_goes_into_the_background_is_told
         one_that_forks_without_end_is_bounded
         one_beside_it_finishes_its_work
+    }
+    ports {
+        a_stranger_that_listens_first_is_never_asked
+        a_stranger_of_another_user_is_never_asked
+        a_port_that_an_awake_instance_has_lost_is_noticed
+        who_joins_the_port_of_an_awake_instance_is_noticed
+        one_that_stops_listening_is_started_again
+        one_whose_socket_is_gone_is_started_again
+        every_process_of_an_instance_may_listen_for_it
+        two_installations_with_one_port_keep_their_requests_apart
     }
     gone {
         destroyed_and_purged_it_leaves_nothing

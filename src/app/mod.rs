@@ -34,6 +34,7 @@ use crate::driver::host::clock::SystemClock;
 use crate::driver::host::fs;
 use crate::driver::host::limits::OpenFiles;
 use crate::driver::host::rotate::LOG_MAX;
+use crate::driver::listener::Listeners;
 use crate::driver::probe::SocketProbe;
 use crate::driver::supervisor::builtin::Builtin;
 use crate::driver::supervisor::supervisord::{Supervisord, SupervisordSettings};
@@ -76,6 +77,7 @@ struct Drivers {
     edge: Arc<dyn Edge>,
     nginx: Option<Arc<Nginx>>,
     upstreams: Arc<Upstreams>,
+    listeners: Listeners,
     templates: Arc<Templates>,
 }
 
@@ -86,7 +88,8 @@ impl Drivers {
         // With nginx in front, acc carries only requests that were held: a pool would only hide who is in use.
         let accounts = accounts(config)?;
         let pooling = config.edge.kind == EdgeKind::Builtin;
-        let upstreams = Arc::new(Upstreams::to_instances_of(accounts.instances.map(|owner| owner.uid), pooling));
+        let listeners = Listeners::of_user(accounts.instances.map(|owner| owner.uid));
+        let upstreams = Arc::new(Upstreams::to_instances_of(listeners.clone(), pooling));
         upstreams.trust(config.wake_socket());
         let mut drivers = Self {
             supervisor: Arc::new(Builtin::new(config.pid_dir(), LOG_MAX, standin())),
@@ -94,6 +97,7 @@ impl Drivers {
             edge: Arc::new(BuiltinEdge::new(upstreams.clone())),
             nginx: None,
             upstreams,
+            listeners,
             templates: templates.clone(),
         };
         if config.edge.kind == EdgeKind::Nginx {
@@ -190,7 +194,7 @@ fn world(config: &Config, drivers: &Drivers, store: Store) -> Result<Arc<World>,
         store,
         supervisor: drivers.supervisor.clone(),
         edge: drivers.edge.clone(),
-        probe: Arc::new(SocketProbe::new(accounts, config.run_trash())),
+        probe: Arc::new(SocketProbe::new(accounts, config.run_trash(), drivers.listeners.clone())),
         activity: Arc::new(KernelActivity::default()),
         clock: Arc::new(SystemClock),
         boot: boot_id(),

@@ -34,7 +34,7 @@ use crate::service::outcome::Outcome;
 use crate::service::request::Request;
 use crate::service::retire::retire;
 use crate::service::world::World;
-use crate::service::{self, log_bound, recover};
+use crate::service::{self, log_bound, ports, recover};
 
 /// How long an upgrade waits for a moment in which no verb is at work.
 const QUIET_WITHIN: Duration = Duration::from_secs(40);
@@ -107,9 +107,9 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
     let control = tokio::spawn(control::serve(control, verbs.clone(), decided.clone()));
     let looking = tokio::spawn(look_around(world.clone(), decided.clone(), recovering));
     let bounding = tokio::spawn(log_bound::watch(world.clone(), decided.clone()));
+    let keeping = tokio::spawn(ports::watch(world.clone(), decided.clone()));
     let grace = config.wake.timeout + Duration::from_secs(5);
     let serving = tokio::spawn(proxy::serve::serve(listeners, proxy.clone(), lanes()?, ends.clone(), grace));
-
     info!(pid = std::process::id(), adopted, edge = drivers.edge.kind(), supervisor = drivers.supervisor.kind(), "acc's server is up");
     note_in_force(&config);
     tether(&line).say(Word::Ready);
@@ -121,7 +121,7 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
         ends.shutdown.cancel();
     }
     decided.cancel();
-    let _ = tokio::join!(control, looking, bounding);
+    let _ = tokio::join!(control, looking, bounding, keeping);
     if matches!(end, End::Retire) {
         ends.hand_over.cancel();
         retire(&world).await;

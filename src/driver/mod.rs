@@ -6,6 +6,7 @@
 pub mod activity;
 pub mod edge;
 pub mod host;
+pub mod listener;
 pub mod probe;
 pub mod supervisor;
 pub mod upstream;

@@ -18,7 +18,7 @@ use super::registry::{Handle, Refused, Reply, Snapshot};
 use super::turns::Turn;
 use super::world::World;
 use super::{launch, ledger};
-use crate::domain::instance::Process;
+use crate::domain::instance::{Listen, Process};
 use crate::domain::lifecycle::{self, Cause, Effect, Event, Machine, Note, Phase};
 use crate::domain::time::Timestamp;
 use crate::driver::activity::Target;
@@ -367,6 +367,7 @@ impl Actor {
                 };
                 match ended {
                     Ok(exit) => {
+                        Self::close_port(&world, &handle, run).await;
                         // Once another acc has the say, what is there may be the next run's, bound and not listening yet.
                         if let Some(handle) = handle.upgrade().filter(|_| !world.has_retired()) {
                             world.probe.tidy(&launch::question(&world, &handle.launched()));
@@ -384,17 +385,30 @@ impl Actor {
         });
     }
 
+    /// Its process has ended, and its port is anybody's now: nothing comes before the gate to it. The machine closes it again.
+    async fn close_port(world: &World, handle: &std::sync::Weak<Handle>, run: u64) {
+        let Some(gate) = handle.upgrade().filter(|_| !world.has_retired()).map(|handle| handle.gate(run)) else { return };
+        if let (Listen::Tcp(_), Err(e)) = (&gate.listen, world.edge.close(&gate).await) {
+            warn!(instance = %gate.name, "could not close its gate: {}", chain(&e));
+        }
+    }
+
     fn start_probe(&mut self, run: u64) {
         let (world, outbox) = (self.world.clone(), self.outbox.clone());
         let question = launch::question(&self.world, &self.handle.launched());
         let handle = Arc::downgrade(&self.handle);
-        let who = self.handle.machine().process().zip(self.ear.take());
+        let (process, ear) = (self.handle.machine().process(), self.ear.take());
         let task = tokio::spawn(async move {
-            let answered = world.probe.ready(&question, who).await;
-            if let Some(handle) = handle.upgrade() {
-                begin::note_answer(&world, &handle, run, answered);
-            }
-            Self::send(&outbox, Event::Ready { run });
+            let event = match world.probe.ready(&question, process, ear).await {
+                Ok(answered) => {
+                    if let Some(handle) = handle.upgrade() {
+                        begin::note_answer(&world, &handle, run, answered);
+                    }
+                    Event::Ready { run }
+                }
+                Err(why) => Event::StartFailed { run, failure: lifecycle::Failure::NotStarted(why) },
+            };
+            Self::send(&outbox, event);
         });
         self.probe = Some(task.abort_handle());
     }

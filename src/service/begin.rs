@@ -10,6 +10,7 @@ use super::registry::Handle;
 use super::turns::Turn;
 use super::world::World;
 use super::{daemons, launch};
+use crate::domain::instance::Process;
 use crate::domain::lifecycle::{Event, Failure, Phase};
 use crate::domain::time::Timestamp;
 use crate::driver::probe::{Answered, Ear};
@@ -48,7 +49,7 @@ pub(super) async fn begin(world: &Arc<World>, handle: &Weak<Handle>, run: u64, a
     };
     let _ = world.reached("effect.spawned");
     let event = match started {
-        Ok(process) => Event::Spawned { run, process, answers: ear.is_none() && answers_already(world, &handle, run) },
+        Ok(process) => Event::Spawned { run, process, answers: ear.is_none() && answers_already(world, &handle, run, process) },
         Err(why) => Event::StartFailed { run, failure: Failure::NotStarted(why) },
     };
     Some(Begun { event, permit, ear })
@@ -63,8 +64,8 @@ fn reason(error: SupervisorError) -> String {
 }
 
 /// Does it answer as soon as it is started? Then nobody need be told that it will.
-fn answers_already(world: &World, handle: &Handle, run: u64) -> bool {
-    let answered = world.probe.at_once(&launch::question(world, &handle.launched()));
+fn answers_already(world: &World, handle: &Handle, run: u64, process: Process) -> bool {
+    let answered = world.probe.at_once(&launch::question(world, &handle.launched()), process);
     answered.map(|answered| note_answer(world, handle, run, answered)).is_some()
 }
 

@@ -46,6 +46,12 @@ pub(super) async fn clear(world: &Arc<World>, handle: &Handle) -> Result<Ground,
         match (world.supervisor.find(&instance.name).await, obstacle) {
             (Ok(Some(process)), _) => return Ok(Ground::Own(process)),
             (Ok(None), Obstacle::Port(_)) if tries < TRIES => tries += 1,
+            (Ok(None), Obstacle::Socket(_)) if tries < TRIES => {
+                tries += 1;
+                warn!(instance = %instance.name, "{why}, which is taken away");
+                world.probe.evict(&launch::question(world, &instance));
+                continue;
+            }
             // Whoever cannot be asked may have it running.
             _ => return Err(why),
         }

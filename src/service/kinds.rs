@@ -38,6 +38,7 @@ pub(super) fn is_asked_for(event: &Event) -> bool {
         | Event::Released { .. }
         | Event::InFlight { .. }
         | Event::DrainFailed { .. }
+        | Event::Displaced { .. }
         | Event::Timer { .. }
         | Event::Found(_) => false,
     }

@@ -31,6 +31,8 @@ fn words(note: &Note) -> (&'static str, String) {
         Note::Woke(cause, took) => ("woke", format!("for {}, after {} ms", cause.as_str(), took.as_millis())),
         Note::Slept(Drain::Idle) => ("slept", "it was idle".into()),
         Note::Slept(Drain::Operator) => ("slept", "the operator asked".into()),
+        Note::Slept(Drain::Displaced) => ("slept", "it could not be reached where it should listen".into()),
+        Note::Displaced(why) => ("displaced", why.clone()),
         Note::EndedItself => ("ended", "it ended by itself with code 0".into()),
         Note::Failed(failure) => ("failed", failure.to_string()),
         Note::CalledOff(in_flight) => ("called_off", format!("an idle stop, because {in_flight} in flight")),

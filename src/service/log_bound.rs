@@ -58,9 +58,7 @@ pub async fn watch(world: Arc<World>, end: CancellationToken) {
     loop {
         let next = async {
             // With nobody awake there is nothing to look at.
-            if world.registry.all().is_empty() {
-                world.registry.entered().await;
-            }
+            world.registry.until_any().await;
             tokio::time::sleep(watched.pause).await;
         };
         tokio::select! {

@@ -20,6 +20,7 @@ pub mod log_bound;
 mod monitor;
 pub mod outcome;
 pub mod phases;
+pub mod ports;
 mod purge;
 mod quiesce;
 pub mod recover;

@@ -13,7 +13,7 @@ use super::outcome::{Outcome, Pass, PassLine};
 use super::registry::{self, Handle, LastLook};
 use super::wake::{self, Settled};
 use super::world::World;
-use super::{daemons, housekeeping, launch, recover};
+use super::{daemons, housekeeping, launch, ports, recover};
 use crate::domain::idle::{self, Verdict};
 use crate::domain::instance::Process;
 use crate::domain::lifecycle::{Cause, Event, Phase};
@@ -41,6 +41,9 @@ pub(super) async fn run(world: &Arc<World>, dry_run: bool, thorough: bool) -> Re
     }
     let handles = live(world, &mut pass).await?;
     let awake: Vec<Arc<Handle>> = handles.into_iter().filter(|h| h.snapshot().phase == Phase::Awake).collect();
+    if !dry_run && !world.halting() {
+        ports::keep(world, &awake, &mut pass).await;
+    }
     match look(world, &awake).await {
         Ok(seen) if dry_run => {
             for (handle, seen) in awake.iter().zip(&seen) {
@@ -331,6 +334,7 @@ async fn gates(world: &Arc<World>, open: &BTreeSet<String>, pass: &mut Pass) {
             listen: super::launch::listen(&world.config(), &row.name, row.port),
             run: row.stored.run,
             name: row.name,
+            process: None,
         };
         // Should it wake just now, its requests take the way through the wake server until the next pass: slower, not lost.
         if !row.stored.phase.is_live() && world.edge.close(&gate).await.is_ok() {

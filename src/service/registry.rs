@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::net::UnixStream;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use super::error::ServiceError;
 use super::launch;
 use super::phases::Stamps;
 use super::world::World;
-use crate::domain::instance::Instance;
+use crate::domain::instance::{Instance, Listen};
 use crate::domain::lifecycle::{Answer, Denied, Event, Machine, Phase};
 use crate::domain::name::{HostName, InstanceId, InstanceName};
 use crate::domain::time::{Timestamp, WallTime};
@@ -180,7 +181,9 @@ impl Handle {
 
     /// The gate of the current run.
     pub(super) fn gate(&self, run: u64) -> Gate {
-        Gate { name: self.instance.name.clone(), listen: self.launched().listen.clone(), run }
+        let listen = self.launched().listen.clone();
+        let process = if matches!(listen, Listen::Tcp(_)) { self.machine().process() } else { None };
+        Gate { name: self.instance.name.clone(), listen, run, process }
     }
 
     /// Waits until it is known what runs; `false`: it is not known yet after this long.
@@ -267,9 +270,17 @@ impl Registry {
         self.maps().by_id.values().cloned().collect()
     }
 
-    /// Resolves once an instance gets a task, or has got one since the last call. For one who waits.
-    pub(super) async fn entered(&self) {
-        self.entered.notified().await;
+    /// Resolves once an instance has a task, at once if one has.
+    pub(super) async fn until_any(&self) {
+        loop {
+            let mut entered = pin!(self.entered.notified());
+            // Before the look: one that enters in between is heard of.
+            entered.as_mut().enable();
+            if !self.maps().by_id.is_empty() {
+                return;
+            }
+            entered.await;
+        }
     }
 
     /// How many handles have left so far: asked before a row is read for [`Self::get_read`].
@@ -335,7 +346,7 @@ impl Registry {
         }
         maps.by_id.insert(row.id, handle.clone());
         drop(maps);
-        self.entered.notify_one();
+        self.entered.notify_waiters();
         world.settle_in(Actor::new(world.clone(), handle.clone(), inbox.downgrade(), messages).run());
         Ok(handle)
     }

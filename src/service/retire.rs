@@ -33,7 +33,7 @@ impl Pass for Onward {
 
 /// A pass to whoever has taken over, for a request to this instance.
 pub(super) fn onward(world: &World, name: InstanceName) -> Box<dyn Pass> {
-    Box::new(Onward { gate: Gate { name, listen: Listen::Unix(world.config().wake_socket()), run: 0 } })
+    Box::new(Onward { gate: Gate { name, listen: Listen::Unix(world.config().wake_socket()), run: 0, process: None } })
 }
 
 /// Gives up the say: returns when no task of an instance acts any more and what is only in memory has been written down. The

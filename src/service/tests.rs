@@ -82,16 +82,16 @@ impl Probe for TestProbe {
             _ => Ok(None),
         }
     }
-    fn at_once(&self, _: &Question) -> Option<Answered> {
+    fn at_once(&self, _: &Question, _: Process) -> Option<Answered> {
         let connection = self.at_once.lock().unwrap().take()?;
         Some(Answered { connection: Some(connection), ..Answered::default() })
     }
-    async fn ready(&self, _: &Question, _: Option<(Process, Ear)>) -> Answered {
+    async fn ready(&self, _: &Question, _: Option<Process>, _: Option<Ear>) -> Result<Answered, String> {
         let go = self.go.notified();
         if self.hold.load(Ordering::SeqCst) {
             go.await;
         }
-        Answered::default()
+        Ok(Answered::default())
     }
     fn describe(&self, _: &Question) -> String {
         "an answer".into()

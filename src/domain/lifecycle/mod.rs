@@ -56,13 +56,15 @@ pub enum Cause {
     Unknown,
 }
 
-/// Why it drains.
+/// Why it is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Drain {
     /// It was idle: anything in flight calls the stop off.
     Idle,
     /// The operator asked: wait for what is in flight, up to the drain timeout.
     Operator,
+    /// It cannot be reached where it should listen: there is nothing to wait for.
+    Displaced,
 }
 
 /// Why an instance is not running although it was meant to.
@@ -154,6 +156,13 @@ pub enum Event {
         /// Still open.
         count: u32,
     },
+    /// Another program listens where it should, or nobody: it cannot be reached there.
+    Displaced {
+        /// Of this run.
+        run: u64,
+        /// Which program.
+        why: String,
+    },
     /// The gate could not be closed, or nobody could be asked what is in flight: it must not be stopped.
     DrainFailed {
         /// Of this run.
@@ -209,6 +218,8 @@ pub enum Note {
     Woke(Cause, Duration),
     /// It was put to sleep.
     Slept(Drain),
+    /// Another program listens where it should, or nobody; says which.
+    Displaced(String),
     /// It ended by itself with code 0.
     EndedItself,
     /// It failed.

@@ -105,6 +105,11 @@ impl Machine {
         next.with([Effect::Persist, Effect::CloseGate, arm, Effect::Count(0)])
     }
 
+    /// On its way to the end, without a drain.
+    pub(super) fn stopping_for(&self, why: Drain, now: Timestamp) -> Self {
+        Self { drain: why, ..self.go(Phase::Stopping, now) }
+    }
+
     pub(super) fn back_to_awake<const N: usize>(&self, more: [Effect; N]) -> Result {
         // `since` was kept while draining: it goes on counting from the wake.
         let mut next = self.go(Phase::Awake, self.since);

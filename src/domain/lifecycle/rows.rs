@@ -41,6 +41,7 @@ fn creating(m: &Machine, event: &Event, now: Timestamp) -> Result {
         | Event::Looked { .. }
         | Event::InFlight { .. }
         | Event::DrainFailed { .. }
+        | Event::Displaced { .. }
         | Event::Timer { .. }
         | Event::Found(_) => m.stay(),
     }
@@ -70,6 +71,7 @@ fn asleep(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
         | Event::Looked { .. }
         | Event::InFlight { .. }
         | Event::DrainFailed { .. }
+        | Event::Displaced { .. }
         | Event::Timer { .. } => m.stay(),
     }
 }
@@ -78,7 +80,7 @@ fn waking(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
     match event {
         Event::Wake(_) => m.stay(),
         // Not spawned yet? Then the stop waits for the word of the supervisor: a run ends by `Exited` or `StartFailed` only.
-        Event::Sleep { .. } => m.go(Phase::Stopping, now).stop_now(now, l, []),
+        Event::Sleep { .. } => m.stopping_for(Drain::Operator, now).stop_now(now, l, []),
         Event::Spawned { run, process, answers } if *run == m.run => {
             let mut next = m.clone();
             next.process = Some(*process);
@@ -115,6 +117,7 @@ fn waking(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
         | Event::Looked { .. }
         | Event::InFlight { .. }
         | Event::DrainFailed { .. }
+        | Event::Displaced { .. }
         | Event::Timer { .. } => m.stay(),
     }
 }
@@ -122,8 +125,12 @@ fn waking(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
 fn awake(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
     match event {
         Event::Wake(_) => m.stay(),
-        Event::Sleep { now: true } => m.go(Phase::Stopping, now).stop_now(now, l, [Effect::CloseGate]),
+        Event::Sleep { now: true } => m.stopping_for(Drain::Operator, now).stop_now(now, l, [Effect::CloseGate]),
         Event::Sleep { now: false } => m.drain(Drain::Operator, now, l),
+        Event::Displaced { run, why } if *run == m.run => {
+            let noted = Effect::Record(Note::Displaced(why.clone()));
+            m.stopping_for(Drain::Displaced, now).stop_now(now, l, [Effect::CloseGate, noted])
+        }
         Event::Admitted => {
             let mut next = m.clone();
             next.tickets += 1;
@@ -162,6 +169,7 @@ fn awake(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
         | Event::Looked { .. }
         | Event::InFlight { .. }
         | Event::DrainFailed { .. }
+        | Event::Displaced { .. }
         | Event::Timer { .. } => m.stay(),
     }
 }
@@ -176,7 +184,7 @@ fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
             next.demand = Some(*cause);
             next.with([])
         }
-        Event::Sleep { now: true } => m.go(Phase::Stopping, now).stop_now(now, l, []),
+        Event::Sleep { now: true } => m.stopping_for(Drain::Operator, now).stop_now(now, l, []),
         Event::Sleep { now: false } if m.drain == Drain::Operator => m.stay(),
         Event::Sleep { now: false } => {
             let mut next = m.clone();
@@ -187,7 +195,7 @@ fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
         Event::InFlight { run, count: 0 } if *run == m.run && m.tickets == 0 => m.go(Phase::Stopping, now).stop_now(now, l, []),
         Event::InFlight { run, count } if *run == m.run => match m.drain {
             Drain::Idle if m.looks + 1 >= IDLE_LOOKS => m.back_to_awake([Effect::Record(Note::CalledOff((*count).max(m.tickets)))]),
-            Drain::Idle | Drain::Operator => {
+            Drain::Idle | Drain::Operator | Drain::Displaced => {
                 let mut next = m.clone();
                 next.looks += 1;
                 let looks = next.looks;
@@ -196,7 +204,7 @@ fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
         },
         Event::DrainFailed { run } if *run == m.run => m.back_to_awake([]),
         Event::Timer { armed, .. } if *armed == m.armed => match m.drain {
-            Drain::Operator => m.go(Phase::Stopping, now).stop_now(now, l, []),
+            Drain::Operator | Drain::Displaced => m.go(Phase::Stopping, now).stop_now(now, l, []),
             Drain::Idle => m.back_to_awake([]),
         },
         Event::Released { .. } => m.released(now),
@@ -221,6 +229,7 @@ fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
         | Event::Looked { .. }
         | Event::InFlight { .. }
         | Event::DrainFailed { .. }
+        | Event::Displaced { .. }
         | Event::Timer { .. } => m.stay(),
     }
 }
@@ -274,6 +283,7 @@ fn stopping(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
         | Event::Looked { .. }
         | Event::InFlight { .. }
         | Event::DrainFailed { .. }
+        | Event::Displaced { .. }
         | Event::Timer { .. } => m.stay(),
     }
 }
@@ -314,6 +324,7 @@ fn failed(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
         | Event::Looked { .. }
         | Event::InFlight { .. }
         | Event::DrainFailed { .. }
+        | Event::Displaced { .. }
         | Event::Timer { .. } => m.stay(),
     }
 }
@@ -334,6 +345,7 @@ fn destroyed(m: &Machine, event: &Event) -> Result {
         | Event::Looked { .. }
         | Event::InFlight { .. }
         | Event::DrainFailed { .. }
+        | Event::Displaced { .. }
         | Event::Timer { .. }
         | Event::Found(_) => m.stay(),
     }

@@ -258,6 +258,30 @@ fn one_that_is_disabled_while_it_stops_ends_although_somebody_waits() {
     }
 }
 
+#[test]
+fn one_that_cannot_be_reached_is_stopped_for_that_reason_and_no_other() {
+    let why = "another program listens there".to_owned();
+    let displaced = Event::Displaced { run: 1, why: why.clone() };
+    let exited = Event::Exited { run: 1, exit: Exit::Code(0) };
+    let stopping = walk(&then(to_awake(), &[(5, Event::Admitted), (5, displaced.clone())]));
+    assert_eq!(stopping.next.phase(), Phase::Stopping);
+    let wanted = [Effect::Persist, Effect::CloseGate, Effect::Record(Note::Displaced(why)), Effect::Terminate];
+    assert_eq!(stopping.effects[..4], wanted);
+    let end = step(&stopping.next, &exited, at(6), &LIMITS).unwrap();
+    assert_eq!(end.effects, [Effect::Persist, Effect::Record(Note::Slept(Drain::Displaced))]);
+    // Who asks meanwhile waits for the next run.
+    let asked = step(&stopping.next, &Event::Wake(Cause::Request), at(6), &LIMITS).unwrap();
+    assert_eq!(step(&asked.next, &exited, at(7), &LIMITS).unwrap().next.phase(), Phase::Waking);
+    // Of another run, or one that is being stopped anyway, it is no news.
+    let next_run = Event::Displaced { run: 2, why: String::new() };
+    for (events, event) in [(to_awake(), next_run), (then(to_awake(), &[(5, Event::Sleep { now: true })]), displaced)] {
+        let before = walk(&events).next;
+        assert_eq!(step(&before, &event, at(6), &LIMITS).unwrap().next, before);
+    }
+    let slept = walk(&then(to_awake(), &[(5, Event::Sleep { now: true }), (6, exited)]));
+    assert!(slept.effects.contains(&Effect::Record(Note::Slept(Drain::Operator))));
+}
+
 fn sample_events() -> Vec<(&'static str, Event)> {
     let failure = Failure::NotStarted("x".into());
     vec![
@@ -281,6 +305,7 @@ fn sample_events() -> Vec<(&'static str, Event)> {
         ("in flight: 0", Event::InFlight { run: 1, count: 0 }),
         ("in flight: 1", Event::InFlight { run: 1, count: 1 }),
         ("drain failed", Event::DrainFailed { run: 1 }),
+        ("displaced", Event::Displaced { run: 1, why: "x".into() }),
         ("found a process", Event::Found(Some(PROCESS))),
         ("found none", Event::Found(None)),
     ]
@@ -385,6 +410,7 @@ fn of_run(event: Event, run: u64) -> Event {
         Event::Looked { in_flight, used, .. } => Event::Looked { run, in_flight, used },
         Event::InFlight { count, .. } => Event::InFlight { run, count },
         Event::DrainFailed { .. } => Event::DrainFailed { run },
+        Event::Displaced { why, .. } => Event::Displaced { run, why },
         other => other,
     }
 }

@@ -69,7 +69,24 @@ fn count_once(listens: &[&Listen], gone: &Gone) -> Result<Vec<u32>, ActivityErro
 /// say. It blocks, shortly.
 #[must_use]
 pub fn unaccepted(path: &Path) -> Option<u32> {
-    netlink::queue(path, file_of(path)).ok().flatten()
+    netlink::listener(path, file_of(path)).ok().flatten().map(|listener| listener.queue)
+}
+
+/// The number of the unix socket that listens at this path; `None`: nobody listens there. It blocks, shortly.
+///
+/// # Errors
+/// The kernel cannot be asked.
+pub fn unix_listener(path: &Path) -> io::Result<Option<u64>> {
+    Ok(netlink::listener(path, file_of(path))?.map(|listener| listener.inode.into()))
+}
+
+/// The numbers of the unix sockets that listen at each of these paths, by one look; none: nobody listens there, or the table names it
+/// otherwise. It blocks, shortly.
+///
+/// # Errors
+/// The kernel cannot be asked.
+pub fn unix_listeners(paths: &[&Path]) -> io::Result<Vec<Vec<u64>>> {
+    if paths.is_empty() { Ok(Vec::new()) } else { netlink::listeners(paths, file_of) }
 }
 
 /// The file of a socket as the kernel's table names it; `None`: not to be seen, its path must do.

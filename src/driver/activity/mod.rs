@@ -19,7 +19,7 @@ use async_trait::async_trait;
 
 pub use self::count::{TcpSocket, UnixSocket};
 pub use self::fake::FakeActivity;
-pub use self::kernel::{KernelActivity, unaccepted};
+pub use self::kernel::{KernelActivity, unaccepted, unix_listener, unix_listeners};
 pub use self::procfs::{tcp_socket, unix_socket};
 use crate::domain::instance::Listen;
 

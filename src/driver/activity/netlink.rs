@@ -5,28 +5,19 @@
 //! Seen on Linux 6: a connection that nobody has accepted yet is not in the dump of unix sockets by itself, only in its
 //! listener's queue; once accepted it is there under the listener's path, whatever became of the file. So the two add up.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::time::Duration;
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NlasIterator};
+use netlink_packet_core::NlasIterator;
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP, TCP_LISTEN};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
 use netlink_packet_sock_diag::unix::{ShowFlags, StateFlags as UnixStates, UnixRequest};
-use netlink_sys::protocols::NETLINK_SOCK_DIAG;
-use netlink_sys::{Socket, SocketAddr};
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 use super::count::{Counter, FileId, TcpSocket, UnixSocket};
-
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-/// The kernel fills at most this much at once.
-const BUFFER: usize = 64 * 1024;
-/// The kernel answers at once; this only keeps a fault from hanging the thread.
-const LIMIT: Duration = Duration::from_secs(5);
+use crate::driver::host::sock_diag::{attribute_value, dump, number};
 
 /// Attributes of a unix socket.
 const NAME: u16 = 0;
@@ -61,17 +52,45 @@ pub fn count(counter: &mut Counter) -> io::Result<()> {
     Ok(())
 }
 
-/// How many connections nobody has accepted yet wait for the listener on this path; `None`: nobody listens there.
-pub fn queue(path: &Path, file: Option<FileId>) -> io::Result<Option<u32>> {
-    let mut length = None;
+/// A unix socket that listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listener {
+    /// How many connections nobody has accepted yet.
+    pub queue: u32,
+    /// Number of the socket, as `/proc/PID/fd` names it.
+    pub inode: u32,
+}
+
+/// Who listens on this path; `None`: nobody.
+pub fn listener(path: &Path, file: Option<FileId>) -> io::Result<Option<Listener>> {
+    let mut found = None;
     dump(unix_request(UnixStates::LISTEN), |payload| {
         if let Some(socket) = unix_socket(payload)
             && (socket.file.is_some() && socket.file == file || socket.path == path.as_os_str().as_bytes())
         {
-            length = Some(socket.connections);
+            found = number(payload, 4).map(|inode| Listener { queue: socket.connections, inode });
         }
     })?;
-    Ok(length)
+    Ok(found)
+}
+
+/// Who listens on each of these paths: by its file, and where the table shows no such file by the path as it was given.
+pub fn listeners(paths: &[&Path], file_of: impl Fn(&Path) -> Option<FileId>) -> io::Result<Vec<Vec<u64>>> {
+    let mut by_file: HashMap<FileId, Vec<u64>> = HashMap::new();
+    let mut by_path: HashMap<Vec<u8>, Vec<u64>> = HashMap::new();
+    dump(unix_request(UnixStates::LISTEN), |payload| {
+        if let (Some(socket), Some(inode)) = (unix_socket(payload), number(payload, 4)) {
+            by_path.entry(socket.path.to_vec()).or_default().push(inode.into());
+            if let Some(file) = socket.file {
+                by_file.entry(file).or_default().push(inode.into());
+            }
+        }
+    })?;
+    let found = |path: &&Path| {
+        let by_file = file_of(path).and_then(|file| by_file.get(&file));
+        by_file.or_else(|| by_path.get(path.as_os_str().as_bytes())).cloned().unwrap_or_default()
+    };
+    Ok(paths.iter().map(found).collect())
 }
 
 fn unix_request(state_flags: UnixStates) -> SockDiagMessage {
@@ -110,13 +129,6 @@ fn unix_socket(payload: &[u8]) -> Option<UnixSocket<'_>> {
     (!path.is_empty()).then_some(UnixSocket { path, file, connections, gone })
 }
 
-/// The bytes of an attribute, borrowed from the payload (the crate's own accessor borrows from its short-lived wrapper).
-fn attribute_value<'a>(payload: &'a [u8], attribute: &netlink_packet_core::NlaBuffer<&[u8]>) -> Option<&'a [u8]> {
-    let value = attribute.value();
-    let start = (value.as_ptr() as usize).checked_sub(payload.as_ptr() as usize)?;
-    payload.get(start..start + value.len())
-}
-
 /// A line of a dump of TCP sockets: `struct inet_diag_msg`.
 fn tcp_socket(payload: &[u8]) -> Option<TcpSocket> {
     let port = u16::from_be_bytes([*payload.get(4)?, *payload.get(5)?]);
@@ -126,55 +138,6 @@ fn tcp_socket(payload: &[u8]) -> Option<TcpSocket> {
 /// The number that the kernel gives to no other socket.
 fn cookie(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from(number(bytes, at)?) | u64::from(number(bytes, at + 4)?) << 32)
-}
-
-/// The number at this place, in the machine's own order.
-fn number(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-}
-
-/// Asks and hands every line of the answer to `each`.
-fn dump(request: SockDiagMessage, mut each: impl FnMut(&[u8])) -> io::Result<()> {
-    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(LIMIT))?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let mut message = NetlinkMessage::new(header, request.into());
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-    let mut buffer = Vec::with_capacity(BUFFER);
-    loop {
-        buffer.clear();
-        let got = socket.recv(&mut buffer, libc::MSG_TRUNC)?;
-        if got > buffer.len() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "an answer of the kernel does not fit"));
-        }
-        if read_part(&buffer, &mut each)? {
-            return Ok(());
-        }
-    }
-}
-
-/// Reads one datagram of an answer; `true`: it was the last.
-fn read_part(mut bytes: &[u8], each: &mut impl FnMut(&[u8])) -> io::Result<bool> {
-    while !bytes.is_empty() {
-        let message = NetlinkBuffer::new_checked(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
-        match message.message_type() {
-            NLMSG_DONE => return Ok(true),
-            NLMSG_ERROR => {
-                let code = number(message.payload(), 0).map_or(0, u32::cast_signed);
-                return Err(io::Error::from_raw_os_error(-code));
-            }
-            _ => each(message.payload()),
-        }
-        let length = (message.length() as usize).next_multiple_of(4);
-        bytes = bytes.get(length..).unwrap_or_default();
-    }
-    Ok(false)
 }
 
 #[cfg(test)]
@@ -221,16 +184,6 @@ mod tests {
         for cut in 0..whole.len() {
             let _ = unix_socket(&whole[..cut]);
             let _ = tcp_socket(&whole[..cut]);
-            let _ = read_part(&whole[..cut], &mut |_| ());
         }
-    }
-
-    #[test]
-    fn an_error_of_the_kernel_is_one() {
-        let mut bytes = vec![0; 20];
-        bytes[..4].copy_from_slice(&20_u32.to_ne_bytes());
-        bytes[4..6].copy_from_slice(&NLMSG_ERROR.to_ne_bytes());
-        bytes[16..].copy_from_slice(&(-libc::EPERM).to_ne_bytes());
-        assert_eq!(read_part(&bytes, &mut |_| ()).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
     }
 }

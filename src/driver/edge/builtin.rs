@@ -108,7 +108,7 @@ mod tests {
     async fn closing_a_gate_drops_its_pool() {
         let pool = Arc::new(CountingPool::default());
         let edge = BuiltinEdge::new(pool.clone());
-        let gate = Gate { name: InstanceName::parse("a").unwrap(), listen: Listen::Unix("/x".into()), run: 7 };
+        let gate = Gate { name: InstanceName::parse("a").unwrap(), listen: Listen::Unix("/x".into()), run: 7, process: None };
         edge.open(&gate).await.unwrap();
         assert_eq!(edge.pooled(&gate), 7);
         edge.close(&gate).await.unwrap();

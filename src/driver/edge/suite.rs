@@ -22,8 +22,8 @@ fn name(text: &str) -> InstanceName {
 }
 
 async fn suite(edge: &dyn Edge, dir: &std::path::Path) {
-    let unix = Gate { name: name("a"), listen: Listen::Unix(dir.join("app.sock")), run: 1 };
-    let tcp = Gate { name: name("b"), listen: Listen::Tcp("127.0.0.1:9".parse().unwrap()), run: 2 };
+    let unix = Gate { name: name("a"), listen: Listen::Unix(dir.join("app.sock")), run: 1, process: None };
+    let tcp = Gate { name: name("b"), listen: Listen::Tcp("127.0.0.1:9".parse().unwrap()), run: 2, process: None };
     let open = async || edge.open_gates().await.unwrap();
     assert!(open().await.is_empty());
     for _ in 0..2 {
@@ -76,7 +76,7 @@ async fn fake() {
     suite(&edge, dir.path()).await;
     routes(&edge).await;
     edge.set_failing(super::fake::Method::Open, true);
-    let gate = Gate { name: name("a"), listen: Listen::Unix("/x".into()), run: 1 };
+    let gate = Gate { name: name("a"), listen: Listen::Unix("/x".into()), run: 1, process: None };
     assert!(edge.open(&gate).await.is_err() && edge.gate(&gate.name).is_none());
 }
 

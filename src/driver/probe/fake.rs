@@ -78,14 +78,14 @@ impl Probe for FakeProbe {
         state.obstacle.clone().map_or(Ok(None), |why| Err(Obstacle::Other(why)))
     }
 
-    async fn ready(&self, question: &Question, _: Option<(Process, Ear)>) -> Answered {
+    async fn ready(&self, question: &Question, _: Option<Process>, _: Option<Ear>) -> Result<Answered, String> {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             // Registered before the look, so that a change in between is not missed.
             changed.as_mut().enable();
             if self.is_ready(&question.listen) {
-                return Answered::default();
+                return Ok(Answered::default());
             }
             changed.await;
         }

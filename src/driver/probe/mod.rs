@@ -7,6 +7,7 @@ mod folder;
 mod handed;
 mod health;
 mod notify;
+mod place;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,9 @@ pub enum Obstacle {
     /// Another program has its port; says which, as far as it can be seen.
     #[error("{0}")]
     Port(String),
+    /// Another program listens on its unix socket: in the folder that acc made for it, so [`Probe::evict`] can take it away.
+    #[error("{0}")]
+    Socket(String),
     /// Anything else.
     #[error("{0}")]
     Other(String),
@@ -73,15 +77,31 @@ pub trait Probe: Send + Sync {
     /// says that it is ready: with the socket on which it will be heard, to be kept until it is ready or has failed.
     async fn clear(&self, question: &Question) -> Result<Option<Ear>, Obstacle>;
 
-    /// One look, right after the start, at whether it answers by now. `None`: not yet, or that takes more than a look.
-    fn at_once(&self, question: &Question) -> Option<Answered> {
+    /// Takes away the unix socket that another program made in the instance's place. Only when nothing of the instance runs.
+    fn evict(&self, question: &Question) {
         let _ = question;
+    }
+
+    /// One look, right after the start of this process, at whether it answers by now. `None`: not yet, or that takes more than a
+    /// look.
+    fn at_once(&self, question: &Question, process: Process) -> Option<Answered> {
+        let _ = (question, process);
         None
     }
 
-    /// Resolves once it answers, after it has said that it is ready if it says so. `who`: the process, and where it is heard.
-    /// Without it (another acc began the start, and may have heard it) an answer is enough.
-    async fn ready(&self, question: &Question, who: Option<(Process, Ear)>) -> Answered;
+    /// Resolves once it answers, after it has said that it is ready if it says so. `ear`: where it is heard; without one (another
+    /// acc began the start, and may have heard it) an answer is enough. Only an answer of this process, or of one that belongs to
+    /// it, is one; `None`: of whoever is there.
+    ///
+    /// # Errors
+    /// Another program listens in its place, so that it cannot; says which.
+    async fn ready(&self, question: &Question, process: Option<Process>, ear: Option<Ear>) -> Result<Answered, String>;
+
+    /// Looks where instances listen that are awake, all in one go. For each, in their order: what is wrong there, so that requests
+    /// reach another program or nobody; `None`: nothing is, or it could not be found out.
+    async fn misplaced(&self, awake: &[(Listen, Process)]) -> Vec<Option<String>> {
+        vec![None; awake.len()]
+    }
 
     /// Removes what a run that has ended left where it listened, so that the next start need not.
     fn tidy(&self, question: &Question) {

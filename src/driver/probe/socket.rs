@@ -19,18 +19,19 @@ use tokio::time::Instant;
 use super::notify::Said;
 use super::wait::Steps;
 use super::watch::{Watch, Watcher};
-use super::{Answered, Ear, Obstacle, Probe, Question, folder, handed, health};
+use super::{Answered, Ear, Obstacle, Probe, Question, folder, handed, health, place};
 use crate::domain::instance::{Listen, Process};
 use crate::driver::host::accounts::Accounts;
 use crate::driver::host::fs::remove_file;
 use crate::driver::host::pause::pause;
 use crate::driver::host::{net, peer, removal};
+use crate::driver::listener::{Found, Listeners, shown};
 
 /// Even when the folder is watched the socket is looked for this often: a watch may be lost.
 const LOOK_ANYWAY: Duration = Duration::from_millis(100);
 
-/// So much is shown of the command line of a program that is in the way.
-const COMMAND_SHOWN: usize = 100;
+/// A program that listens on the port of an instance for so long keeps it: the instance cannot be reached there.
+const STRANGER: Duration = Duration::from_secs(1);
 
 /// What is told is the bind of a socket, and its listen follows a few microseconds later as a rule. So often it is tried again
 /// at once, a tenth of a millisecond in all: any pause takes longer.
@@ -42,20 +43,17 @@ pub struct SocketProbe {
     accounts: Accounts,
     /// Where a folder goes that is in the place of a socket.
     trash: PathBuf,
+    listeners: Listeners,
     watcher: Watcher,
     said: Said,
 }
 
 impl SocketProbe {
-    /// For instances and workers of nginx that run as these. `trash`: a folder of acc's on the file system of the sockets.
+    /// For instances and workers of nginx that run as these. `trash`: a folder of acc's on the file system of the sockets; `listeners`:
+    /// where it is remembered what was found.
     #[must_use]
-    pub fn new(accounts: Accounts, trash: PathBuf) -> Self {
-        Self { accounts, trash, ..Self::default() }
-    }
-
-    /// Who must listen there.
-    fn owner(&self) -> Option<u32> {
-        self.accounts.instances.map(|owner| owner.uid)
+    pub fn new(accounts: Accounts, trash: PathBuf, listeners: Listeners) -> Self {
+        Self { accounts, trash, listeners, ..Self::default() }
     }
 
     /// Lets nginx's workers in before anybody is told that the instance answers. When that is not possible its requests go by way of
@@ -68,12 +66,12 @@ impl SocketProbe {
 
     /// Resolves once a connection is accepted from a socket that was handed over. The file is made on the way to the start, and is
     /// there as a rule.
-    async fn accepted(&self, path: &Path, owner: Option<u32>) {
+    async fn accepted(&self, path: &Path, process: Option<Process>) {
         let mut steps = Steps::SOCKET;
         loop {
             let stream = match peer::connect(path) {
-                Ok(stream) if peer::check(&stream, owner).is_ok() => stream,
-                _ => connect_unix(&self.watcher, path, owner).await.0,
+                Ok(stream) if self.listeners.is_own_unix(&stream, path, process, false) => stream,
+                _ => self.connect_unix(path, process).await.0,
             };
             if let Ok(stream) = UnixStream::from_std(stream)
                 && handed::is_taken(stream, path).await
@@ -84,32 +82,99 @@ impl SocketProbe {
         }
     }
 
+    /// Resolves with a connection to the instance's own: told by the folder that the file has appeared, then by trying. With the
+    /// watch, if it took one.
+    async fn connect_unix(&self, path: &Path, process: Option<Process>) -> (StdUnixStream, Option<Watch>) {
+        let own = |stream: &StdUnixStream, thorough| self.listeners.is_own_unix(stream, path, process, thorough);
+        // Often it is there, and a watch costs more than a look.
+        if let Some(stream) = peer::connect(path).ok().filter(|stream| own(stream, false)) {
+            return (stream, None);
+        }
+        // The watch comes before the next look: a socket made between the two would be missed.
+        let mut watch = path.parent().map(|dir| self.watcher.watch(dir));
+        let (mut steps, mut at_once) = (Steps::SOCKET, AT_ONCE);
+        loop {
+            match peer::connect(path) {
+                Ok(stream) if own(&stream, true) => return (stream, watch),
+                Ok(_) => pause(LOOK_ANYWAY).await,
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    (steps, at_once) = (Steps::SOCKET, AT_ONCE);
+                    match &mut watch {
+                        Some(watch) => watch.change(LOOK_ANYWAY).await,
+                        None => pause(LOOK_ANYWAY).await,
+                    }
+                }
+                Err(e) if e.kind() == ErrorKind::ConnectionRefused && at_once > 0 => {
+                    at_once -= 1;
+                    tokio::task::yield_now().await;
+                }
+                Err(_) => pause(steps.pause()).await,
+            }
+        }
+    }
+
+    /// Resolves with a connection to the instance's own, by trying. Nothing is sent to anybody before it is known whose the
+    /// listener is; an error says who has been listening there in its place for [`STRANGER`].
+    async fn connect_tcp(&self, address: SocketAddr, process: Option<Process>) -> Result<TcpStream, String> {
+        let mut steps = Steps::PORT;
+        let (mut stranger, mut examined) = (None, false);
+        loop {
+            match TcpStream::connect(address).await {
+                // With nobody there, the kernel may give the connection the very port that is asked for, and it reaches itself.
+                Ok(stream) if stream.local_addr().is_ok_and(|own| own != address) => {
+                    let Some(process) = process else { return Ok(stream) };
+                    if self.listeners.is_known(address, process) {
+                        return Ok(stream);
+                    }
+                    drop(stream);
+                    match self.listeners.examine(address, process).await {
+                        // From now on it is known, and this connection was made before.
+                        Ok(Found::Own) if !examined => {
+                            examined = true;
+                            continue;
+                        }
+                        Ok(Found::Own) => {}
+                        Ok(Found::Stranger(who)) => {
+                            if stranger.get_or_insert_with(Instant::now).elapsed() >= STRANGER {
+                                return Err(who);
+                            }
+                            steps = Steps::STRANGER;
+                        }
+                        Ok(Found::Nobody) => stranger = None,
+                        Err(error) => tracing::debug!(%address, %error, "could not find out who listens"),
+                    }
+                }
+                _ => stranger = None,
+            }
+            pause(steps.pause()).await;
+        }
+    }
+
     /// Resolves once it answers, whoever else can connect.
-    async fn answered(&self, question: &Question, who: Option<(Process, Ear)>) -> Answered {
-        let owner = self.owner();
-        if let Some((process, ear)) = &who {
-            ear.hear(*process).await;
+    async fn answered(&self, question: &Question, process: Option<Process>, ear: Option<Ear>) -> Result<Answered, String> {
+        if let (Some(process), Some(ear)) = (process, &ear) {
+            ear.hear(process).await;
         }
         if let (true, None, Listen::Unix(path)) = (question.handed, &question.health, &question.listen) {
             // Its word alone is not enough: some say it before those are there who do the work (gunicorn's master).
-            self.accepted(path, owner).await;
-            return Answered::default();
+            self.accepted(path, process).await;
+            return Ok(Answered::default());
         }
         let mut unwell = Steps::HEALTH;
         let mut accepted = None;
         loop {
             let (connected, watch) = match &question.listen {
                 Listen::Unix(path) => {
-                    let (stream, watch) = connect_unix(&self.watcher, path, owner).await;
+                    let (stream, watch) = self.connect_unix(path, process).await;
                     (Connected::Unix(stream), watch)
                 }
-                Listen::Tcp(address) => (Connected::Tcp(connect_tcp(*address).await), None),
+                Listen::Tcp(address) => (Connected::Tcp(self.connect_tcp(*address, process).await?), None),
             };
             let accepted = *accepted.get_or_insert_with(Instant::now);
             if let Some(connection) = connected.well(question).await {
                 // Connected to one that was handed its socket it was from the start.
                 let ago = if question.handed { Duration::ZERO } else { accepted.elapsed() };
-                return Answered { ago, connection, watch };
+                return Ok(Answered { ago, connection, watch });
             }
             pause(unwell.pause()).await;
         }
@@ -125,7 +190,7 @@ impl Probe for SocketProbe {
                     let made = folder::make(dir, self.accounts);
                     made.map_err(|e| Obstacle::Other(format!("the folder `{}` cannot be made: {e}", dir.display())))?;
                 }
-                remove_stale(path, &self.trash).map_err(Obstacle::Other)?;
+                remove_stale(path, &self.trash)?;
             }
             Listen::Tcp(address) => check_free(*address).await?,
         }
@@ -133,7 +198,15 @@ impl Probe for SocketProbe {
         heard.transpose().map_err(Obstacle::Other)
     }
 
-    fn at_once(&self, question: &Question) -> Option<Answered> {
+    fn evict(&self, question: &Question) {
+        if let Listen::Unix(path) = &question.listen
+            && let Err(error) = remove_file(path)
+        {
+            tracing::warn!(path = %path.display(), %error, "could not take away a socket of another program");
+        }
+    }
+
+    fn at_once(&self, question: &Question, process: Process) -> Option<Answered> {
         let Listen::Unix(path) = &question.listen else { return None };
         if question.handed || question.notify.is_some() || question.health.is_some() {
             return None;
@@ -141,7 +214,7 @@ impl Probe for SocketProbe {
         // It has been born on this processor, as a rule, and waits for it: it is ahead of us once more, until it waits for somebody
         // or its turn is over.
         std::thread::yield_now();
-        let connection = peer::connect(path).ok().filter(|stream| peer::check(stream, self.owner()).is_ok())?;
+        let connection = peer::connect(path).ok().filter(|stream| self.listeners.is_own_unix(stream, path, Some(process), false))?;
         self.open_to_edge(question);
         Some(Answered { connection: Some(connection), ..Answered::default() })
     }
@@ -153,10 +226,10 @@ impl Probe for SocketProbe {
         }
     }
 
-    async fn ready(&self, question: &Question, who: Option<(Process, Ear)>) -> Answered {
-        let answered = self.answered(question, who).await;
+    async fn ready(&self, question: &Question, process: Option<Process>, ear: Option<Ear>) -> Result<Answered, String> {
+        let answered = self.answered(question, process, ear).await?;
         self.open_to_edge(question);
-        answered
+        Ok(answered)
     }
 
     fn let_edge_in(&self, question: &Question) -> io::Result<bool> {
@@ -164,6 +237,10 @@ impl Probe for SocketProbe {
             Listen::Unix(path) => folder::let_workers_in(path, self.accounts),
             Listen::Tcp(_) => Ok(false),
         }
+    }
+
+    async fn misplaced(&self, awake: &[(Listen, Process)]) -> Vec<Option<String>> {
+        place::misplaced(&self.listeners, awake).await
     }
 
     fn describe(&self, question: &Question) -> String {
@@ -206,25 +283,27 @@ impl Connected {
 }
 
 /// Removes a socket file that nobody answers on, and what is no socket.
-fn remove_stale(path: &Path, trash: &Path) -> Result<(), String> {
+fn remove_stale(path: &Path, trash: &Path) -> Result<(), Obstacle> {
     let shown = path.display();
     match fs::symlink_metadata(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(format!("`{shown}` cannot be looked at: {e}")),
+        Err(e) => return Err(Obstacle::Other(format!("`{shown}` cannot be looked at: {e}"))),
         Ok(meta) if !meta.file_type().is_socket() => {
             let removed = if meta.is_dir() { removal::discard(path, trash).map(drop) } else { remove_file(path) };
-            return removed.map_err(|e| format!("`{shown}` is in the way and cannot be removed: {e}"));
+            return removed.map_err(|e| Obstacle::Other(format!("`{shown}` is in the way and cannot be removed: {e}")));
         }
         Ok(_) => {}
     }
     match peer::connect(path) {
-        Ok(_) => Err(format!("another program answers on `{shown}`")),
+        Ok(_) => Err(Obstacle::Socket(format!("another program answers on `{shown}`"))),
         // Nobody listens there: left behind.
-        Err(e) if e.kind() == ErrorKind::ConnectionRefused => remove_file(path).map_err(|e| format!("`{shown}` cannot be removed: {e}")),
+        Err(e) if e.kind() == ErrorKind::ConnectionRefused => {
+            remove_file(path).map_err(|e| Obstacle::Other(format!("`{shown}` cannot be removed: {e}")))
+        }
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
         // A full backlog is somebody, too.
-        Err(e) if e.kind() == ErrorKind::WouldBlock => Err(format!("another program listens on `{shown}`")),
-        Err(e) => Err(format!("`{shown}` cannot be tried: {e}")),
+        Err(e) if e.kind() == ErrorKind::WouldBlock => Err(Obstacle::Socket(format!("another program listens on `{shown}`"))),
+        Err(e) => Err(Obstacle::Other(format!("`{shown}` cannot be tried: {e}"))),
     }
 }
 
@@ -245,47 +324,6 @@ async fn check_free(address: SocketAddr) -> Result<(), Obstacle> {
 /// By whom, as far as acc may see it. All processes are looked at: beside what serves requests.
 async fn taken(address: SocketAddr) -> String {
     let holders = tokio::task::spawn_blocking(move || net::holders(&net::listening(address))).await.unwrap_or_default();
-    let shown = |command: &str| command.chars().take(COMMAND_SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
     let by = holders.first().map(|l| format!(": pid {}, `{}`", l.pid, shown(&l.command))).unwrap_or_default();
     format!("port {address} is taken by another program{by}")
-}
-
-/// Resolves with a connection: told by the folder that the file has appeared, then by trying. With the watch, if it took one.
-async fn connect_unix(watcher: &Watcher, path: &Path, owner: Option<u32>) -> (StdUnixStream, Option<Watch>) {
-    // Often it is there, and a watch costs more than a look.
-    if let Some(stream) = peer::connect(path).ok().filter(|stream| peer::check(stream, owner).is_ok()) {
-        return (stream, None);
-    }
-    // The watch comes before the next look: a socket made between the two would be missed.
-    let mut watch = path.parent().map(|dir| watcher.watch(dir));
-    let (mut steps, mut at_once) = (Steps::SOCKET, AT_ONCE);
-    loop {
-        match peer::connect(path) {
-            Ok(stream) if peer::check(&stream, owner).is_ok() => return (stream, watch),
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                (steps, at_once) = (Steps::SOCKET, AT_ONCE);
-                match &mut watch {
-                    Some(watch) => watch.change(LOOK_ANYWAY).await,
-                    None => pause(LOOK_ANYWAY).await,
-                }
-            }
-            Err(e) if e.kind() == ErrorKind::ConnectionRefused && at_once > 0 => {
-                at_once -= 1;
-                tokio::task::yield_now().await;
-            }
-            Ok(_) | Err(_) => pause(steps.pause()).await,
-        }
-    }
-}
-
-/// Resolves with a connection: by trying.
-async fn connect_tcp(address: SocketAddr) -> TcpStream {
-    let mut steps = Steps::PORT;
-    loop {
-        match TcpStream::connect(address).await {
-            // With nobody there, the kernel may give the connection the very port that is asked for, and it reaches itself.
-            Ok(stream) if stream.local_addr().is_ok_and(|own| own != address) => return stream,
-            _ => pause(steps.pause()).await,
-        }
-    }
 }

@@ -1,6 +1,7 @@
 //! The probe against real sockets.
 
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use super::*;
 use crate::driver::host::accounts::Accounts;
+use crate::driver::listener::Listeners;
 
 fn dir() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("acc").tempdir().unwrap()
@@ -30,6 +32,11 @@ fn tcp(port: u16, health: Option<&str>) -> Question {
     }
 }
 
+/// The process of this test, which may stand for an instance's.
+fn me() -> Process {
+    crate::driver::host::process::by_pid(std::process::id().cast_signed()).unwrap().unwrap()
+}
+
 async fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
 }
@@ -37,7 +44,7 @@ async fn free_port() -> u16 {
 /// The delay from `start`, which makes the application listen, to the probe's answer.
 async fn delay(question: Question, start: impl Future<Output = ()>) -> Duration {
     let waiting = tokio::spawn(async move {
-        SocketProbe::default().ready(&question, None).await;
+        SocketProbe::default().ready(&question, None, None).await.unwrap();
         Instant::now()
     });
     // Long enough for the probe to be in its steady state; nothing depends on it.
@@ -110,7 +117,7 @@ async fn asks_the_health_path_until_it_is_well() {
     let listener = UnixListener::bind(&path).unwrap();
     let answers = vec!["HTTP/1.1 503 No\r\n\r\n", "", "nonsense\r\n", "HTTP/1.1 404 No\r\n\r\n", "HTTP/1.1 302 There\r\n\r\n"];
     let served = tokio::spawn(serve(listener, answers));
-    timeout(Duration::from_secs(10), SocketProbe::default().ready(&unix(path, Some("/up?x=1")), None)).await.unwrap();
+    timeout(Duration::from_secs(10), SocketProbe::default().ready(&unix(path, Some("/up?x=1")), None, None)).await.unwrap().unwrap();
     let asked = served.await.unwrap();
     assert_eq!(asked.len(), 5);
     assert!(asked[0].starts_with("GET /up?x=1 HTTP/1.1\r\nHost: a.example\r\n"), "{}", asked[0]);
@@ -121,14 +128,14 @@ async fn an_application_that_listens_and_never_answers_is_not_ready() {
     let dir = dir();
     let path = dir.path().join("app.sock");
     let _listener = UnixListener::bind(&path).unwrap();
-    assert!(timeout(Duration::from_millis(300), SocketProbe::default().ready(&unix(path.clone(), Some("/")), None)).await.is_err());
-    timeout(Duration::from_secs(10), SocketProbe::default().ready(&unix(path, None), None)).await.unwrap();
+    assert!(timeout(Duration::from_millis(300), SocketProbe::default().ready(&unix(path.clone(), Some("/")), None, None)).await.is_err());
+    timeout(Duration::from_secs(10), SocketProbe::default().ready(&unix(path, None), None, None)).await.unwrap().unwrap();
 }
 
 #[tokio::test]
 async fn clear_removes_what_nobody_answers_on() {
     let dir = dir();
-    let probe = SocketProbe::new(Accounts::default(), dir.path().join("trash"));
+    let probe = SocketProbe::new(Accounts::default(), dir.path().join("trash"), Listeners::default());
     let path = dir.path().join("sock/a/app.sock");
     let question = unix(path.clone(), None);
     probe.clear(&question).await.unwrap();
@@ -191,7 +198,7 @@ async fn clear_gives_the_folder_to_the_instances_user() {
     let dir = dir();
     let path = dir.path().join("sock/a/app.sock");
     let accounts = Accounts { instances: Some(owner), edge: None };
-    SocketProbe::new(accounts, dir.path().join("trash")).clear(&unix(path.clone(), None)).await.unwrap();
+    SocketProbe::new(accounts, dir.path().join("trash"), Listeners::default()).clear(&unix(path.clone(), None)).await.unwrap();
     let meta = std::fs::metadata(path.parent().unwrap()).unwrap();
     use std::os::unix::fs::MetadataExt;
     assert_eq!((meta.uid(), meta.gid()), (owner.uid, owner.gid));
@@ -216,13 +223,13 @@ async fn the_fake_is_ready_when_told() {
     let question = tcp(9, None);
     let waiting = tokio::spawn({
         let (fake, question) = (fake.clone(), question.clone());
-        async move { fake.ready(&question, None).await }
+        async move { fake.ready(&question, None, None).await }
     });
     tokio::task::yield_now().await;
     assert!(!waiting.is_finished());
     fake.set_ready(&question.listen, true);
-    timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
-    FakeProbe::always().ready(&question, None).await;
+    timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap().unwrap();
+    FakeProbe::always().ready(&question, None, None).await.unwrap();
     fake.set_obstacle(Some("in the way"));
     assert_eq!(fake.clear(&question).await.unwrap_err(), Obstacle::Other("in the way".into()));
 }
@@ -233,19 +240,18 @@ async fn one_that_says_when_it_is_ready_is_not_ready_before() {
     let probe = SocketProbe::default();
     let path = dir.path().join("sock/a/app.sock");
     let question = Question { notify: Some(dir.path().join("notify/a.sock")), ..unix(path.clone(), None) };
-    let me = crate::driver::host::process::by_pid(std::process::id().cast_signed()).unwrap().unwrap();
     let ear = probe.clear(&question).await.unwrap().unwrap();
     let _listener = UnixListener::bind(&path).unwrap();
     let voice = tokio::net::UnixDatagram::unbound().unwrap();
     voice.connect(question.notify.as_ref().unwrap()).unwrap();
-    let mut ready = Box::pin(probe.ready(&question, Some((me, ear))));
+    let mut ready = Box::pin(probe.ready(&question, Some(me()), Some(ear)));
     assert!(timeout(Duration::from_millis(100), &mut ready).await.is_err());
     assert_eq!(probe.describe(&question), "it to say `READY=1` on NOTIFY_SOCKET");
     voice.send(b"STATUS=loading").await.unwrap();
     assert!(timeout(Duration::from_millis(100), &mut ready).await.is_err());
     assert_eq!(probe.describe(&question), "it to say `READY=1` on NOTIFY_SOCKET (it last said `loading`)");
     voice.send(b"READY=1").await.unwrap();
-    timeout(Duration::from_secs(10), ready).await.unwrap();
+    timeout(Duration::from_secs(10), ready).await.unwrap().unwrap();
     // For a moment somebody takes what is said, then nobody: an awake instance costs no descriptor.
     voice.send(b"STATUS=x").await.unwrap();
     let unheard = async {
@@ -255,7 +261,7 @@ async fn one_that_says_when_it_is_ready_is_not_ready_before() {
     };
     timeout(Duration::from_secs(10), unheard).await.unwrap();
     // Begun by another acc: nobody knows what was said, and an answer must do.
-    timeout(Duration::from_secs(10), probe.ready(&question, None)).await.unwrap();
+    timeout(Duration::from_secs(10), probe.ready(&question, None, None)).await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -265,13 +271,13 @@ async fn a_handed_socket_is_ready_when_somebody_accepts() {
     let question = Question { handed: true, ..unix(path.clone(), None) };
     let probe = SocketProbe::default();
     let listener = UnixListener::bind(&path).unwrap();
-    let mut ready = Box::pin(probe.ready(&question, None));
+    let mut ready = Box::pin(probe.ready(&question, None, None));
     assert!(timeout(Duration::from_millis(100), &mut ready).await.is_err());
     assert_eq!(probe.describe(&question), format!("it to accept a connection on `{}`", path.display()));
     let (mut stream, _) = listener.accept().await.unwrap();
     assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "it asks for nothing");
     drop(stream);
-    timeout(Duration::from_secs(10), ready).await.unwrap();
+    timeout(Duration::from_secs(10), ready).await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -279,9 +285,9 @@ async fn one_look_finds_who_listens_by_then_and_waits_for_nobody() {
     let dir = dir();
     let path = dir.path().join("s");
     let probe = SocketProbe::default();
-    assert!(probe.at_once(&unix(path.clone(), None)).is_none());
+    assert!(probe.at_once(&unix(path.clone(), None), me()).is_none());
     let listener = UnixListener::bind(&path).unwrap();
-    let found = probe.at_once(&unix(path.clone(), None)).unwrap();
+    let found = probe.at_once(&unix(path.clone(), None), me()).unwrap();
     let (mut accepted, _) = listener.accept().await.unwrap();
     drop(found.connection.unwrap());
     assert_eq!(accepted.read(&mut [0]).await.unwrap(), 0, "the connection is the caller's");
@@ -289,7 +295,7 @@ async fn one_look_finds_who_listens_by_then_and_waits_for_nobody() {
     let handed = Question { handed: true, ..unix(path.clone(), None) };
     let notified = Question { notify: Some(dir.path().join("n")), ..unix(path.clone(), None) };
     for question in [handed, notified, unix(path, Some("/health")), tcp(free_port().await, None)] {
-        assert!(probe.at_once(&question).is_none(), "{question:?}");
+        assert!(probe.at_once(&question, me()).is_none(), "{question:?}");
     }
 }
 
@@ -297,7 +303,7 @@ async fn one_look_finds_who_listens_by_then_and_waits_for_nobody() {
 async fn a_socket_that_was_left_behind_is_removed_and_one_that_answers_is_not() {
     let dir = dir();
     let path = dir.path().join("s");
-    let probe = SocketProbe::new(Accounts::default(), dir.path().join("trash"));
+    let probe = SocketProbe::new(Accounts::default(), dir.path().join("trash"), Listeners::default());
     let listener = UnixListener::bind(&path).unwrap();
     probe.tidy(&unix(path.clone(), None));
     assert!(path.exists());
@@ -307,4 +313,70 @@ async fn a_socket_that_was_left_behind_is_removed_and_one_that_answers_is_not() 
     std::fs::write(&path, "a file").unwrap();
     probe.tidy(&unix(path.clone(), None));
     assert!(!path.exists(), "the place of the socket is acc's, whatever lies there");
+}
+
+#[tokio::test]
+async fn a_stranger_on_the_port_is_never_asked_and_named() {
+    let port = free_port().await;
+    let probe = SocketProbe::default();
+    let mut instance = std::process::Command::new("/bin/sleep").arg("60").process_group(0).spawn().unwrap();
+    let process = crate::driver::host::process::by_pid(instance.id().cast_signed()).unwrap().unwrap();
+    // This test's own process is not of the instance that `sleep` stands for.
+    let stranger = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    let heard = tokio::spawn(async move {
+        let mut all = Vec::new();
+        while let Ok(Ok((mut stream, _))) = timeout(Duration::from_secs(2), stranger.accept()).await {
+            let _ = timeout(Duration::from_secs(2), stream.read_to_end(&mut all)).await;
+        }
+        all
+    });
+    let question = tcp(port, Some("/health"));
+    let why = timeout(Duration::from_secs(20), probe.ready(&question, Some(process), None)).await.unwrap().unwrap_err();
+    assert!(why.contains(&format!("pid {}, `", std::process::id())) && why.contains(&format!("`127.0.0.1:{port}`")), "{why}");
+    let places = [(question.listen.clone(), process), (Listen::Tcp(([127, 0, 0, 1], free_port().await).into()), process)];
+    let misplaced = probe.misplaced(&places).await;
+    assert!(misplaced[0].as_ref().is_some_and(|w| w.contains("is not part of the instance")), "{misplaced:?}");
+    assert!(misplaced[1].as_ref().is_some_and(|w| w.contains("does not listen")), "{misplaced:?}");
+    assert!(heard.await.unwrap().is_empty(), "a stranger was asked");
+    instance.kill().unwrap();
+    instance.wait().unwrap();
+}
+
+#[tokio::test]
+async fn a_stranger_on_the_unix_socket_is_not_the_instance() {
+    let dir = dir();
+    let path = dir.path().join("s");
+    let probe = SocketProbe::default();
+    let mut instance = std::process::Command::new("/bin/sleep").arg("60").process_group(0).spawn().unwrap();
+    let process = crate::driver::host::process::by_pid(instance.id().cast_signed()).unwrap().unwrap();
+    let _stranger = UnixListener::bind(&path).unwrap();
+    let question = unix(path.clone(), None);
+    assert!(probe.at_once(&question, process).is_none());
+    assert!(timeout(Duration::from_millis(300), probe.ready(&question, Some(process), None)).await.is_err());
+    timeout(Duration::from_secs(10), probe.ready(&question, Some(me()), None)).await.unwrap().unwrap();
+    // Nothing of the instance runs, and its place is acc's to clear.
+    assert!(matches!(probe.clear(&question).await.unwrap_err(), Obstacle::Socket(_)));
+    probe.evict(&question);
+    probe.clear(&question).await.unwrap();
+    assert!(!path.exists());
+    instance.kill().unwrap();
+    instance.wait().unwrap();
+}
+
+#[tokio::test]
+async fn a_parent_that_listened_and_ended_leaves_a_socket_that_is_the_instances() {
+    let dir = dir();
+    let path = dir.path().join("s");
+    let script = "import os, socket, sys, time
+s = socket.socket(socket.AF_UNIX)
+if os.fork() == 0:
+    s.bind(sys.argv[1]); s.listen(9); os._exit(0)
+os.wait(); time.sleep(60)";
+    let mut command = std::process::Command::new("python3");
+    let mut instance = command.args(["-c", script]).arg(&path).process_group(0).spawn().unwrap();
+    let process = crate::driver::host::process::by_pid(instance.id().cast_signed()).unwrap().unwrap();
+    let probe = SocketProbe::default();
+    timeout(Duration::from_secs(20), probe.ready(&unix(path.clone(), None), Some(process), None)).await.unwrap().unwrap();
+    instance.kill().unwrap();
+    instance.wait().unwrap();
 }

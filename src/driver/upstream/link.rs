@@ -4,6 +4,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +24,9 @@ use tokio::time::Instant;
 use super::local::Local;
 use super::{Pool, ReceiveBody, SendBody};
 use crate::domain::instance::Listen;
+use crate::driver::edge::Gate;
 use crate::driver::host::{gather::Room, peer};
+use crate::driver::listener::{Found, Listeners};
 
 /// A connect to a socket on this host is answered at once; longer than this means a full backlog or a stopped process.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -66,8 +69,8 @@ pub(super) struct Link {
 
 impl Link {
     /// Connects; `pool`: where to go when an answer was read to its end.
-    pub(super) async fn connect(listen: &Listen, owner: Option<u32>, pool: Option<Arc<Pool>>) -> io::Result<Box<Self>> {
-        let stream = match tokio::time::timeout(CONNECT, connect(listen, owner)).await {
+    pub(super) async fn connect(gate: &Gate, owner: Option<u32>, listeners: &Listeners, pool: Option<Arc<Pool>>) -> io::Result<Box<Self>> {
+        let stream = match tokio::time::timeout(CONNECT, connect(gate, owner, listeners)).await {
             Ok(stream) => stream?,
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
         };
@@ -167,8 +170,8 @@ impl Link {
     }
 }
 
-async fn connect(listen: &Listen, owner: Option<u32>) -> io::Result<Stream> {
-    match listen {
+async fn connect(gate: &Gate, owner: Option<u32>, listeners: &Listeners) -> io::Result<Stream> {
+    match &gate.listen {
         Listen::Unix(path) => {
             let mut pause = Duration::from_millis(1);
             loop {
@@ -187,15 +190,34 @@ async fn connect(listen: &Listen, owner: Option<u32>) -> io::Result<Stream> {
             }
         }
         Listen::Tcp(address) => {
-            let stream = TcpStream::connect(address).await?;
-            // A port nobody listens on may be connected to itself when the kernel picks it as the source port.
-            if stream.local_addr()? == stream.peer_addr()? {
-                return Err(io::ErrorKind::ConnectionRefused.into());
+            let mut stream = connect_tcp(*address).await?;
+            if let Some(process) = gate.process
+                && !listeners.is_known(*address, process)
+            {
+                match listeners.examine(*address, process).await? {
+                    Found::Own => {}
+                    Found::Nobody => return Err(io::ErrorKind::ConnectionRefused.into()),
+                    Found::Stranger(who) => return Err(io::Error::new(io::ErrorKind::PermissionDenied, who)),
+                }
+                // The other one was made before it was known whose the listener is.
+                stream = connect_tcp(*address).await?;
+                if !listeners.is_known(*address, process) {
+                    return Err(io::ErrorKind::ConnectionRefused.into());
+                }
             }
             stream.set_nodelay(true)?;
             Ok(Stream::Tcp(stream))
         }
     }
+}
+
+async fn connect_tcp(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    // A port nobody listens on may be connected to itself when the kernel picks it as the source port.
+    if stream.local_addr()? == address {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    Ok(stream)
 }
 
 impl Io {

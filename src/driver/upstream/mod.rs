@@ -29,6 +29,7 @@ use crate::domain::instance::Listen;
 use crate::domain::name::InstanceName;
 use crate::driver::edge::Gate;
 use crate::driver::host::lanes;
+use crate::driver::listener::Listeners;
 
 pub use body::{BodyFault, FaultFlag, ReceiveBody, SendBody, Stall};
 pub use link::Io;
@@ -74,7 +75,7 @@ pub struct Upstreams {
 
 struct Shared {
     pooling: AtomicBool,
-    owner: Option<u32>,
+    listeners: Listeners,
     /// A socket of acc's own, see [`Upstreams::trust`].
     own: OnceLock<PathBuf>,
     /// By lane: a connection is used again by the thread that made it, whose reactor wakes for it.
@@ -107,17 +108,17 @@ impl Upstreams {
     /// `pooling`: keep connections for the next request; without it every request has its own (`Connection: close`).
     #[must_use]
     pub fn new(pooling: bool) -> Self {
-        Self::to_instances_of(None, pooling)
+        Self::to_instances_of(Listeners::default(), pooling)
     }
 
-    /// The same, and unix sockets are believed to be an instance's only when this user listens there.
+    /// The same, and unix sockets are believed to be an instance's only when the user of these listens there.
     #[must_use]
-    pub fn to_instances_of(owner: Option<u32>, pooling: bool) -> Self {
+    pub fn to_instances_of(listeners: Listeners, pooling: bool) -> Self {
         let pooling = AtomicBool::new(pooling);
         Self {
             shared: Arc::new(Shared {
                 pooling,
-                owner,
+                listeners,
                 own: OnceLock::new(),
                 pools: (0..=lanes::MAX).map(|_| RwLock::default()).collect(),
                 silent: Mutex::default(),
@@ -135,7 +136,7 @@ impl Upstreams {
     /// Who must listen where the gate leads.
     fn owner_of(&self, gate: &Gate) -> Option<u32> {
         let is_own = matches!(&gate.listen, Listen::Unix(path) if self.shared.own.get() == Some(path));
-        if is_own { None } else { self.shared.owner }
+        if is_own { None } else { self.shared.listeners.user() }
     }
 
     /// Sends a request and returns the head of the answer; its body arrives as it is read. There is no time limit on the
@@ -208,7 +209,7 @@ impl Upstreams {
         req: Box<Request<SendBody>>,
         copy: Spare,
     ) -> Result<Response<ReceiveBody>, UpstreamError> {
-        match Link::connect(&gate.listen, self.owner_of(gate), pool).await {
+        match Link::connect(gate, self.owner_of(gate), &self.shared.listeners, pool).await {
             Ok(link) => Self::over_new(link, req, copy).await,
             Err(source) => Err(UpstreamError::Connect { request: req, source }),
         }

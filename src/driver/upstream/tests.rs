@@ -10,7 +10,7 @@ use super::*;
 use crate::domain::instance::Listen;
 
 fn gate(listen: Listen) -> Gate {
-    Gate { name: InstanceName::parse("app").unwrap(), listen, run: 1 }
+    Gate { name: InstanceName::parse("app").unwrap(), listen, run: 1, process: None }
 }
 
 fn get() -> Request<SendBody> {

@@ -401,7 +401,7 @@ impl Stage {
     async fn over(settings: ProxySettings, pooling: bool, grace: Duration, log: Option<AccessLog>, lanes: Lanes) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let app = App::start(dir.path().join("app"));
-        let gate = Gate { name: InstanceName::parse("app").unwrap(), listen: Listen::Unix(app.path.clone()), run: 1 };
+        let gate = Gate { name: InstanceName::parse("app").unwrap(), listen: Listen::Unix(app.path.clone()), run: 1, process: None };
         let door = Arc::new(FakeDoor::new(gate));
         let upstreams = Arc::new(Upstreams::new(pooling));
         let pages = Pages::new(Arc::new(Templates::new(None).unwrap())).unwrap();

@@ -342,13 +342,13 @@ impl Probe for Drivers {
         }
     }
 
-    fn at_once(&self, question: &Question) -> Option<Answered> {
+    fn at_once(&self, question: &Question, _: Process) -> Option<Answered> {
         let mut s = self.0.state();
         let now = s.now;
         s.process(who_listens(&question.listen)).filter(|p| p.accepts(now)).map(|_| Answered::default())
     }
 
-    async fn ready(&self, question: &Question, _: Option<(Process, Ear)>) -> Answered {
+    async fn ready(&self, question: &Question, _: Option<Process>, _: Option<Ear>) -> Result<Answered, String> {
         let who = who_listens(&question.listen);
         self.0
             .until(|s| {
@@ -357,7 +357,7 @@ impl Probe for Drivers {
             })
             .await;
         self.0.done().await;
-        Answered::default()
+        Ok(Answered::default())
     }
 
     fn describe(&self, _: &Question) -> String {

@@ -64,6 +64,7 @@ fn is_fact(event: &Event) -> bool {
             | Event::Looked { .. }
             | Event::InFlight { .. }
             | Event::DrainFailed { .. }
+            | Event::Displaced { .. }
             | Event::Timer { .. }
             | Event::Found(_)
             | Event::Created

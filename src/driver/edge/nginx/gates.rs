@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     fn gate(listen: Listen) -> Gate {
-        Gate { name: InstanceName::parse("a").unwrap(), listen, run: 1 }
+        Gate { name: InstanceName::parse("a").unwrap(), listen, run: 1, process: None }
     }
 
     fn tcp(port: u16) -> Gate {

@@ -275,7 +275,7 @@ impl Bed {
         self.make_log_folder(who);
         let path = self.config.socket(who);
         let seen = self.listen_unix(who, &path);
-        (Gate { name: name(who), listen: Listen::Unix(path), run: 1 }, seen)
+        (Gate { name: name(who), listen: Listen::Unix(path), run: 1, process: None }, seen)
     }
 
     /// The same on TCP, with the route it needs.
@@ -285,7 +285,7 @@ impl Bed {
         let address = listener.local_addr().unwrap();
         let (seen, who) = (Seen::default(), who.to_owned());
         let (kept, route) = (seen.clone(), Route { name: name(&who), hosts: vec![], tcp: Some(address) });
-        let gate = Gate { name: name(&who), listen: Listen::Tcp(address), run: 1 };
+        let gate = Gate { name: name(&who), listen: Listen::Tcp(address), run: 1, process: None };
         self.tasks.push(tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(answer(stream, who.clone(), kept.clone()));

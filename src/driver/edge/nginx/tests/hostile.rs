@@ -24,7 +24,7 @@ fn by_hand(bed: &mut Bed, who: &str, first: Vec<u8>, second: Vec<u8>) -> (Gate, 
             let _ = client.shutdown().await;
         }
     });
-    (Gate { name: name(who), listen: crate::domain::instance::Listen::Unix(path), run: 1 }, go_on)
+    (Gate { name: name(who), listen: crate::domain::instance::Listen::Unix(path), run: 1, process: None }, go_on)
 }
 
 /// A proxy before nginx uses its connections again: what an application adds behind its answer must not be taken for the answer to the

@@ -93,7 +93,7 @@ async fn the_wake_server_gets_the_whole_request_and_knows_that_nobody_has_seen_i
     assert!(got.all("transfer-encoding").is_empty());
 
     // An application that is gone while its gate is open: refused, so not seen either.
-    let gate = Gate { name: name("shop"), listen: crate::domain::instance::Listen::Unix(bed.config.socket("shop")), run: 1 };
+    let gate = Gate { name: name("shop"), listen: crate::domain::instance::Listen::Unix(bed.config.socket("shop")), run: 1, process: None };
     bed.edge.open(&gate).await.unwrap();
     drop(std::fs::create_dir_all(bed.config.socket_dir("shop")));
     drop(std::os::unix::net::UnixListener::bind(bed.config.socket("shop")).unwrap());

@@ -1,0 +1,63 @@
+//! Can those that are awake be reached where they listen? All of them by one look each at the kernel's tables.
+//!
+//! It says what it found, and stops nobody.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::domain::instance::{Listen, Process};
+use crate::driver::host::pause::pause;
+use crate::driver::listener::{Found, Listeners};
+
+/// One that does not listen for so long while it runs will not do so again.
+const SILENT: Duration = Duration::from_secs(1);
+
+/// What is wrong with each of these, in their order; `None`: nothing is, or it could not be found out.
+pub(super) async fn misplaced(listeners: &Listeners, awake: &[(Listen, Process)]) -> Vec<Option<String>> {
+    let mut found = look(listeners, awake).await;
+    if found.contains(&Some(Found::Nobody)) {
+        // It may be about to bind again.
+        pause(SILENT).await;
+        found = look(listeners, awake).await;
+    }
+    let why = |((listen, _), found): (&(Listen, Process), Option<Found>)| match (found?, listen) {
+        (Found::Own, _) => None,
+        (Found::Stranger(who), _) => Some(who),
+        (Found::Nobody, Listen::Tcp(address)) => Some(format!("it does not listen on `{address}` any more")),
+        (Found::Nobody, Listen::Unix(path)) => Some(format!("it cannot be reached on `{}` any more", path.display())),
+    };
+    awake.iter().zip(found).map(why).collect()
+}
+
+/// `None`: could not be found out.
+async fn look(listeners: &Listeners, awake: &[(Listen, Process)]) -> Vec<Option<Found>> {
+    let mut tcp: Vec<(SocketAddr, Process)> = Vec::new();
+    let mut unix: Vec<(PathBuf, Process)> = Vec::new();
+    for (listen, process) in awake {
+        match listen {
+            Listen::Tcp(address) => tcp.push((*address, *process)),
+            Listen::Unix(path) => unix.push((path.clone(), *process)),
+        }
+    }
+    let listeners = listeners.clone();
+    let looked = tokio::task::spawn_blocking(move || {
+        let (of_tcp, of_unix) = (tcp.len(), unix.len());
+        (known(listeners.strangers(&tcp), of_tcp), known(listeners.on_paths(&unix), of_unix))
+    });
+    let Ok((tcp, unix)) = looked.await else { return vec![None; awake.len()] };
+    let (mut tcp, mut unix) = (tcp.into_iter(), unix.into_iter());
+    let next = |(listen, _): &(Listen, Process)| if matches!(listen, Listen::Tcp(_)) { tcp.next() } else { unix.next() }.flatten();
+    awake.iter().map(next).collect()
+}
+
+fn known(looked: io::Result<Vec<io::Result<Found>>>, count: usize) -> Vec<Option<Found>> {
+    match looked {
+        Ok(found) => found.into_iter().map(Result::ok).collect(),
+        Err(error) => {
+            tracing::warn!(%error, "could not look who listens where instances should");
+            vec![None; count]
+        }
+    }
+}

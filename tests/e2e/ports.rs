@@ -1,0 +1,339 @@
+//! Who listens on the port of an instance: only the instance itself gets its requests.
+
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+
+use crate::support::bed::SOON;
+use crate::support::wait::{holds, wait_until};
+use crate::support::{Bed, Combination, need, processes};
+
+/// Says when it has started, listens half a second later, and answers `own`; asked for `/close` it stops listening and lives on. When
+/// its port is taken it takes another, as many do.
+const APP: &str = r#"description = "an application on a port"
+listen = "tcp"
+command = ["python3", "-u", "app.py", "{{ port }}", "{{ data }}", "{{ params.how }}"]
+
+[params.how]
+description = "`reuse`: it sets SO_REUSEPORT"
+default = "plain"
+
+[timeouts]
+start = "10s"
+"#;
+
+/// Listens in the process that is asked for by `how`; whichever it is ends with the first.
+const FAMILY: &str = r#"description = "an application of several processes"
+listen = "tcp"
+command = ["python3", "-u", "app.py", "{{ port }}", "{{ params.how }}"]
+
+[params.how]
+description = "which of its processes listens"
+default = "exec"
+"#;
+
+/// What [`APP`] runs.
+const APP_PY: &str = r#"import os, socket, sys, time
+open(sys.argv[2] + "/started", "w").close()
+time.sleep(0.5)
+s = socket.socket()
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+if sys.argv[3] == "reuse": s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+try: s.bind(("127.0.0.1", int(sys.argv[1])))
+except OSError: s.bind(("127.0.0.1", 0))
+s.listen(64)
+while True:
+    c, _ = s.accept(); gone = c.recv(65536).startswith(b"GET /close")
+    if gone: s.close()
+    c.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nown"); c.close()
+    if gone: time.sleep(600)
+"#;
+
+/// What [`FAMILY`] runs.
+const FAMILY_PY: &str = r#"import os, socket, sys, threading, time
+port, how = int(sys.argv[1]), sys.argv[2]
+def bound():
+    s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bind(("127.0.0.1", port)); s.listen(64); return s
+def serve(s):
+    while True:
+        c, _ = s.accept(); c.recv(65536)
+        c.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nown"); c.close()
+r, w = os.pipe()
+def wait(): time.sleep(1000)
+def leave():
+    os.close(w)
+    threading.Thread(target=lambda: (os.read(r, 1), os._exit(0)), daemon=True).start()
+if how == "exec":
+    if len(sys.argv) == 3: os.execvp("sh", ["sh", "-c", "exec \"$@\"", "sh"] + sys.orig_argv + ["again"])
+    serve(bound())
+elif how == "workers":
+    s = bound(); [os.fork() or serve(s) for _ in range(3)]; s.close(); wait()
+if os.fork(): wait()
+if how in ("session", "daemon"): os.setsid()
+if how in ("orphaned", "daemon") and os.fork(): os._exit(0)
+leave(); serve(bound())
+"#;
+
+/// A program that listens where it should not, and notes what it is sent.
+struct Thief {
+    heard: Arc<Mutex<Vec<u8>>>,
+    stop: Arc<AtomicBool>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Thief {
+    /// Bound, and not yet listening.
+    fn bound(at: SocketAddr, reuse: bool) -> Socket {
+        let socket = Socket::new(Domain::for_address(at), Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.set_reuse_port(reuse).unwrap();
+        socket.bind(&at.into()).unwrap();
+        socket
+    }
+
+    fn listening(socket: Socket) -> Self {
+        socket.listen(64).unwrap();
+        let listener = TcpListener::from(socket);
+        listener.set_nonblocking(true).unwrap();
+        let (heard, stop) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+        let task = std::thread::spawn({
+            let (heard, stop) = (heard.clone(), stop.clone());
+            move || {
+                while !stop.load(Ordering::SeqCst) {
+                    let Ok((mut client, _)) = listener.accept() else {
+                        crate::support::wait::pause(Duration::from_millis(2));
+                        continue;
+                    };
+                    client.set_nonblocking(false).unwrap();
+                    client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+                    let mut bytes = [0; 4096];
+                    if let Ok(length) = client.read(&mut bytes) {
+                        heard.lock().unwrap().extend(&bytes[..length]);
+                    }
+                    let _ =
+                        std::io::Write::write_all(&mut client, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nthief");
+                }
+            }
+        });
+        Self { heard, stop, task: Some(task) }
+    }
+
+    /// What it was sent until now.
+    fn end(mut self) -> String {
+        self.stop.store(true, Ordering::SeqCst);
+        self.task.take().unwrap().join().unwrap();
+        String::from_utf8_lossy(&self.heard.lock().unwrap()).into_owned()
+    }
+}
+
+fn address(bed: &Bed, name: &str) -> SocketAddr {
+    bed.info(name)["listen"]["tcp"].as_str().unwrap().parse().unwrap()
+}
+
+/// With the model and a sleeping instance of it.
+fn bed(combination: Combination, how: &str) -> Option<Bed> {
+    if !need::programs(&["python3"]) {
+        return None;
+    }
+    with_app(Bed::with(combination, |s| s.idle = "60s")?, how)
+}
+
+fn model(bed: &Bed, name: &str, text: &str, script: &str) {
+    let files = bed.model(name, text).join("files");
+    std::fs::create_dir_all(&files).unwrap();
+    std::fs::write(files.join("app.py"), script).unwrap();
+}
+
+fn with_app(bed: Bed, how: &str) -> Option<Bed> {
+    model(&bed, "app", APP, APP_PY);
+    bed.acc(&["create", "zebra", "--model", "app", "--set", &format!("how={how}")]).ok();
+    bed.acc(&["stop", "zebra"]).ok();
+    Some(bed)
+}
+
+/// Somebody listens first, at any address that takes its connections, after acc has looked and before the application binds.
+pub fn a_stranger_that_listens_first_is_never_asked(combination: Combination) {
+    for (ip, how) in [("127.0.0.1", "plain"), ("0.0.0.0", "plain"), ("::", "plain"), ("127.0.0.1", "reuse"), ("0.0.0.0", "reuse")] {
+        let Some(bed) = bed(combination, how) else { return };
+        let before = address(&bed, "zebra");
+        let started = bed.instance("zebra").join("data/started");
+        std::fs::remove_file(&started).unwrap();
+        let socket = Thief::bound(SocketAddr::new(ip.parse::<IpAddr>().unwrap(), before.port()), how == "reuse");
+        let (reply, heard) = std::thread::scope(|scope| {
+            let asking = scope.spawn(|| bed.get("zebra", "/first"));
+            wait_until("the application to start", SOON, || holds(started.exists(), "not yet"));
+            let thief = Thief::listening(socket);
+            (asking.join().unwrap(), thief.end())
+        });
+        assert!(reply.status == 503 && heard.is_empty(), "{ip} {how}: {reply:?}, {heard}");
+        bed.wait_phase("zebra", "failed");
+        let events = bed.acc(&["events", "zebra"]).ok();
+        events.says(&["is not part of the instance", &format!("pid {}, `", std::process::id())]);
+        bed.acc(&["reset", "zebra"]).ok();
+        assert_eq!(bed.get("zebra", "/").status(200).text(), "own", "{ip} {how}");
+    }
+}
+
+/// The same by another user than the instance's, who may not share its port: while it starts, and once it has lost its port.
+pub fn a_stranger_of_another_user_is_never_asked(combination: Combination) {
+    if !need::root("instances of another user") || !need::programs(&["python3"]) {
+        return;
+    }
+    let Some(bed) = Bed::of_tenants(combination, |s| s.idle = "60s").and_then(|bed| with_app(bed, "plain")) else { return };
+    let before = address(&bed, "zebra");
+    let started = bed.instance("zebra").join("data/started");
+    std::fs::remove_file(&started).unwrap();
+    let socket = Thief::bound(before, false);
+    let (reply, heard) = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| bed.get("zebra", "/first"));
+        wait_until("the application to start", SOON, || holds(started.exists(), "not yet"));
+        let thief = Thief::listening(socket);
+        (asking.join().unwrap(), thief.end())
+    });
+    assert!(reply.status == 503 && heard.is_empty(), "{reply:?}, {heard}");
+    bed.wait_phase("zebra", "failed");
+    bed.acc(&["events", "zebra"]).ok().says(&["a program of user 0 that is not part of the instance"]);
+    bed.acc(&["reset", "zebra"]).ok();
+    assert_eq!(bed.get("zebra", "/close").status(200).text(), "own");
+    let before = address(&bed, "zebra");
+    wait_until("it to close its port", SOON, || holds(std::net::TcpStream::connect(before).is_err(), "it is open"));
+    let thief = Thief::listening(Thief::bound(before, false));
+    wait_displaced(&bed, "zebra", "a program of user 0 that is not part of the instance");
+    assert_eq!(bed.get("zebra", "/").status(200).text(), "own");
+    assert_eq!(thief.end(), "", "somebody else was asked");
+}
+
+/// Waits until an event says that, and that nothing says the operator has asked.
+fn wait_displaced(bed: &Bed, name: &str, why: &str) {
+    wait_until("it to be displaced", SOON, || {
+        let events = bed.acc(&["events", name]).ok().out;
+        holds(events.contains("displaced") && events.contains(why) && events.contains("could not be reached"), events)
+    });
+    let events = bed.acc(&["events", name]).ok().out;
+    // The stop at the beginning of the test, and no other.
+    assert!(events.matches("the operator asked").count() <= 1, "{events}");
+}
+
+/// It stops listening while it runs, and somebody else takes the port: noticed without a pass.
+pub fn a_port_that_an_awake_instance_has_lost_is_noticed(combination: Combination) {
+    let Some(bed) = bed(combination, "plain") else { return };
+    assert_eq!(bed.get("zebra", "/close").status(200).text(), "own");
+    let before = address(&bed, "zebra");
+    wait_until("it to close its port", SOON, || holds(std::net::TcpStream::connect(before).is_err(), "it is open"));
+    let thief = Thief::listening(Thief::bound(before, false));
+    if combination.edge == "builtin" {
+        // Also before it is noticed: acc asks at every connection, and the request waits for the next run.
+        assert_eq!(bed.get("zebra", "/lost").status(200).text(), "own");
+    }
+    wait_displaced(&bed, "zebra", "is not part of the instance");
+    assert_eq!(bed.get("zebra", "/").status(200).text(), "own");
+    assert_ne!(address(&bed, "zebra"), before);
+    assert_eq!(thief.end(), "", "somebody else was asked");
+}
+
+/// It sets `SO_REUSEPORT`, and another program of its user joins it.
+pub fn who_joins_the_port_of_an_awake_instance_is_noticed(combination: Combination) {
+    let Some(bed) = bed(combination, "reuse") else { return };
+    assert_eq!(bed.get("zebra", "/").status(200).text(), "own");
+    let before = address(&bed, "zebra");
+    let thief = Thief::listening(Thief::bound(before, true));
+    wait_displaced(&bed, "zebra", "is not part of the instance");
+    assert_eq!(bed.get("zebra", "/").status(200).text(), "own");
+    assert_ne!(address(&bed, "zebra"), before);
+    assert_eq!(thief.end(), "", "somebody else was asked");
+}
+
+/// One that does not listen any more is started again, and one that does is left alone.
+pub fn one_that_stops_listening_is_started_again(combination: Combination) {
+    let Some(bed) = bed(combination, "plain") else { return };
+    assert_eq!(bed.get("zebra", "/").status(200).text(), "own");
+    let pid = bed.pid("zebra");
+    assert_eq!(bed.acc(&["monitor"]).ok().out, "");
+    bed.get("zebra", "/close").status(200);
+    assert_eq!(bed.get("zebra", "/").status(200).text(), "own");
+    wait_displaced(&bed, "zebra", "does not listen on");
+    assert_ne!(bed.pid("zebra"), pid);
+    assert!(!processes::alive(pid));
+}
+
+/// The file of its unix socket is removed under it: noticed at once. Another program puts its own there: a pass notices.
+pub fn one_whose_socket_is_gone_is_started_again(combination: Combination) {
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    bed.create("zebra", "tester");
+    let path = PathBuf::from(bed.info("zebra")["listen"]["unix"].as_str().unwrap());
+    for replaced in [false, true] {
+        bed.get("zebra", "/").status(200);
+        let pid = bed.pid("zebra");
+        assert_eq!(bed.acc(&["monitor"]).ok().out, "");
+        let thief = replaced.then(|| UnixListener::bind(path.with_extension("other")).unwrap());
+        if replaced {
+            std::fs::rename(path.with_extension("other"), &path).unwrap();
+            bed.acc(&["monitor"]).ok().says(&["zebra", "displaced", "is not part of the instance"]);
+        } else {
+            std::fs::remove_file(&path).unwrap();
+            wait_displaced(&bed, "zebra", "cannot be reached");
+        }
+        assert!(bed.get("zebra", "/").status(200).text().contains("zebra"));
+        assert_ne!(bed.pid("zebra"), pid);
+        drop(thief);
+    }
+}
+
+/// Whichever of its processes listens, and whoever of them has ended since: it is its own.
+pub fn every_process_of_an_instance_may_listen_for_it(combination: Combination) {
+    if !need::programs(&["python3"]) {
+        return;
+    }
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    model(&bed, "family", FAMILY, FAMILY_PY);
+    for how in ["exec", "child", "session", "workers", "orphaned", "daemon"] {
+        if how == "daemon" && !marked(&bed) {
+            // Its parent has ended and it has a session of its own: only a control group, or a mark, tells whose it is.
+            continue;
+        }
+        bed.acc(&["create", how, "--model", "family", "--set", &format!("how={how}")]).ok();
+        assert_eq!(bed.get(how, "/").status(200).text(), "own", "{how}");
+        let pid = bed.pid(how);
+        assert_eq!(bed.acc(&["monitor"]).ok().out, "", "{how}");
+        assert_eq!((bed.phase(how), bed.pid(how)), ("awake".to_owned(), pid), "{how}");
+        bed.acc(&["stop", how]).ok();
+    }
+}
+
+/// Do instances keep anything by which they are known wherever they go?
+fn marked(bed: &Bed) -> bool {
+    let pid = bed.create("marked", "tester")["pid"].as_i64().unwrap_or_else(|| bed.pid("marked").into());
+    let read = |file: &str| String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default()).into_owned();
+    read("environ").contains("ACC_INSTANCE=") || read("cgroup").contains("/acc-")
+}
+
+/// Two installations of one user that were given the same port, and wake at the same time.
+pub fn two_installations_with_one_port_keep_their_requests_apart(combination: Combination) {
+    let Some(one) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let first = one.first_port();
+    let ports = format!("{first}-{}", first + 3);
+    let Some(other) = Bed::with(combination, |s| (s.idle, s.ports) = ("60s", ports)) else { return };
+    for (bed, name) in [(&one, "zebra"), (&other, "okapi")] {
+        bed.acc(&["create", name, "--model", "tester-tcp", "--set", "start_delay=300ms", "--asleep"]).ok();
+    }
+    assert_eq!(address(&one, "zebra"), address(&other, "okapi"));
+    std::thread::scope(|scope| {
+        let asked = [(&one, "zebra"), (&other, "okapi")].map(|(bed, name)| (name, scope.spawn(move || bed.get(name, "/"))));
+        for (name, asking) in asked {
+            let reply = asking.join().unwrap();
+            assert!(reply.status == 503 || reply.text().contains(name), "{name}: {reply:?}");
+        }
+    });
+    for (bed, name) in [(&one, "zebra"), (&other, "okapi")] {
+        bed.acc(&["reset", name]).ok();
+        assert!(bed.get(name, "/").status(200).text().contains(name));
+    }
+    assert_ne!(address(&one, "zebra"), address(&other, "okapi"));
+}
