@@ -22,9 +22,6 @@ use crate::store::{Row, StoreError};
 /// How many ports are tried for one start: each may be taken between the look and the use.
 const TRIES: u32 = 5;
 
-/// How often a start is tried again when the supervisor cannot be asked.
-const START_TRIES: u32 = 5;
-
 /// What a start finds.
 pub(super) enum Ground {
     /// Nothing in the way of this program; where it will be heard.
@@ -122,14 +119,13 @@ async fn route(world: &Arc<World>) {
     if world.serving() { drop(world.hands.spawn(telling)) } else { telling.await }
 }
 
-/// Starts it. A supervisor that has died is brought back, and one that cannot be asked is asked again for a while: nobody who
-/// waits needs to know.
+/// Starts it. A supervisor that has died is brought back, and one that cannot be asked is asked again for as long as a request may
+/// be held (`wake.timeout`): nobody who waits needs to know.
 pub(super) async fn start(world: &Arc<World>, program: &Program) -> Result<Process, SupervisorError> {
-    let mut tries = 0;
+    let give_up = world.now().after(world.config().wake.timeout.saturating_sub(ASK_AGAIN));
     loop {
         match world.supervisor.start(program).await {
-            Err(SupervisorError::Unreachable { .. }) if tries < START_TRIES => {
-                tries += 1;
+            Err(SupervisorError::Unreachable { .. }) if world.now() < give_up => {
                 let revived = daemons::revive(world).await;
                 if let Some(line) = &revived {
                     warn!(instance = %program.name, "{}: {}", line.instance, line.why);
