@@ -88,11 +88,12 @@ impl Drivers {
         // With nginx in front, acc carries only requests that were held: a pool would only hide who is in use.
         let accounts = accounts(config)?;
         let pooling = config.edge.kind == EdgeKind::Builtin;
-        let listeners = Listeners::of_user(accounts.instances.map(|owner| owner.uid));
+        let user = accounts.instances.map(|owner| owner.uid);
+        let listeners = Listeners::of_user(user);
         let upstreams = Arc::new(Upstreams::to_instances_of(listeners.clone(), pooling));
         upstreams.trust(config.wake_socket());
         let mut drivers = Self {
-            supervisor: Arc::new(Builtin::new(config.pid_dir(), LOG_MAX, standin())),
+            supervisor: Arc::new(Builtin::new(config.pid_dir(), LOG_MAX, standin()).for_user(user)),
             supervisord: None,
             edge: Arc::new(BuiltinEdge::new(upstreams.clone())),
             nginx: None,
@@ -108,7 +109,7 @@ impl Drivers {
             drivers.nginx = Some(nginx);
         }
         if config.supervisor == SupervisorKind::Supervisord {
-            let supervisord = Arc::new(Supervisord::new(supervisord(config, templates)));
+            let supervisord = Arc::new(Supervisord::new(supervisord(config, templates)).for_user(user));
             drivers.supervisor = supervisord.clone();
             drivers.supervisord = Some(supervisord);
         }

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 
 use super::stat::{Stat, pids, stat};
 use crate::domain::instance::Process;
@@ -14,9 +15,9 @@ use crate::domain::instance::Process;
 /// The environment variable that says to which instance a process belongs.
 pub const MARK: &str = "ACC_INSTANCE";
 
-/// The living processes of the session and group of `first`, which may have ended, those with this mark, and their descendants.
-/// Never this process.
-pub fn members(first: Option<Process>, mark: &str) -> io::Result<Vec<Process>> {
+/// The living processes of the session and group of `first`, which may have ended, those of this user with this mark, and their
+/// descendants. Never this process. Anybody can give a process of his own the mark: of another user's it says nothing.
+pub fn members(first: Option<Process>, mark: &str, user: u32) -> io::Result<Vec<Process>> {
     let all = all()?;
     // The kernel gives a pid to nobody else while a session or group of that number has members: another living process of this pid
     // means that nothing is left of them.
@@ -25,7 +26,7 @@ pub fn members(first: Option<Process>, mark: &str) -> io::Result<Vec<Process>> {
     let mut found: HashMap<i32, Stat> = HashMap::new();
     for (pid, seen) in &all {
         let together = first.is_some_and(|first| seen.session == first.pid || seen.group == first.pid);
-        if together || has_in_environment(*pid, wanted.as_bytes()) {
+        if together || (is_of(*pid, user) && has_in_environment(*pid, wanted.as_bytes())) {
             found.insert(*pid, *seen);
         }
     }
@@ -46,12 +47,12 @@ pub fn members(first: Option<Process>, mark: &str) -> io::Result<Vec<Process>> {
     Ok(found.into_iter().filter(|(_, seen)| !seen.zombie).map(|(pid, seen)| Process { pid, start_time: seen.start_time }).collect())
 }
 
-/// All marks that begin with this and that living processes have, each once.
-pub fn marks(begin: &str) -> io::Result<Vec<String>> {
+/// All marks that begin with this and that living processes of this user have, each once.
+pub fn marks(begin: &str, user: u32) -> io::Result<Vec<String>> {
     let wanted = format!("{MARK}={begin}");
     let mut found: Vec<String> = all()?
         .iter()
-        .filter(|(pid, seen)| !seen.zombie && **pid != own_pid())
+        .filter(|(pid, seen)| !seen.zombie && **pid != own_pid() && is_of(**pid, user))
         .filter_map(|(pid, _)| {
             let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
             let line = environment.split(|byte| *byte == 0).find(|line| line.starts_with(wanted.as_bytes()))?;
@@ -71,6 +72,11 @@ fn all() -> io::Result<HashMap<i32, Stat>> {
     Ok(pids()?.filter_map(|pid| Some((pid, stat(pid).ok()??))).collect())
 }
 
+/// Does it run as this user? The kernel gives the files of a process that may not be looked into to root.
+fn is_of(pid: i32, user: u32) -> bool {
+    fs::metadata(format!("/proc/{pid}")).is_ok_and(|data| data.uid() == user)
+}
+
 /// `false` also when it cannot be seen: it is somebody else's.
 fn has_in_environment(pid: i32, line: &[u8]) -> bool {
     fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| environment.split(|byte| *byte == 0).any(|found| found == line))
@@ -82,6 +88,10 @@ mod tests {
     use std::io::{BufRead as _, BufReader};
     use std::os::unix::process::CommandExt as _;
     use std::process::{Command, Stdio};
+
+    fn own_user() -> u32 {
+        rustix::process::geteuid().as_raw()
+    }
 
     /// A shell that has started a process in a session of its own, whose parent has ended, and one beside it; their pids.
     fn family(mark: &str) -> (std::process::Child, Process, Vec<i32>) {
@@ -106,7 +116,7 @@ mod tests {
         let (mut child, first, pids) = family(&mark);
         let (mut other, ..) = family(&format!("{mark}b"));
         let found = |first, mark: &str| {
-            let mut found: Vec<i32> = members(first, mark).unwrap().iter().map(|p| p.pid).collect();
+            let mut found: Vec<i32> = members(first, mark, own_user()).unwrap().iter().map(|p| p.pid).collect();
             found.sort_unstable();
             found
         };
@@ -116,7 +126,8 @@ mod tests {
         whole.sort_unstable();
         assert_eq!(found(Some(first), &mark), whole);
         assert_eq!(found(None, &mark), whole);
-        assert!(marks(&format!("test-{}/", std::process::id())).unwrap().contains(&mark));
+        assert!(marks(&format!("test-{}/", std::process::id()), own_user()).unwrap().contains(&mark));
+        assert!(members(None, &mark, own_user() + 1).unwrap().is_empty(), "of another user it says nothing");
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(found(Some(first), &mark), wanted);
@@ -125,7 +136,7 @@ mod tests {
         other.kill().unwrap();
         other.wait().unwrap();
         for mark in [mark.clone(), format!("{mark}b")] {
-            for process in members(None, &mark).unwrap() {
+            for process in members(None, &mark, own_user()).unwrap() {
                 super::super::process::signal_one(process, libc::SIGKILL).unwrap();
             }
         }

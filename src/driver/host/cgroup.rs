@@ -214,6 +214,8 @@ impl Cgroups {
             let _ = write(&swap, "-1");
             let set = made.and_then(|_| write(&dir.join("memory.limit_in_bytes"), &value));
             let _ = write(&swap, &value);
+            // What waits in the buffers of TCP is memory of the host's, too.
+            let _ = write(&dir.join("memory.kmem.tcp.limit_in_bytes"), &value);
             if let Err(error) = set {
                 self.tell(dir, &error);
             }

@@ -16,6 +16,8 @@ pub struct Stat {
     /// because a kill reached that thread first) is none: the kernel shows its state as `Z` too, but it still runs and
     /// holds its sockets.
     pub zombie: bool,
+    /// Its first thread has ended.
+    first_thread_ended: bool,
     /// A signal has stopped it, or a debugger.
     pub stopped: bool,
     /// Its parent.
@@ -36,11 +38,24 @@ pub fn stat(pid: i32) -> io::Result<Option<Stat>> {
         return Ok(None);
     }
     match fs::read(format!("/proc/{pid}/stat")) {
-        Ok(text) => parse_stat(&text).map(Some).ok_or_else(|| io::Error::other(format!("`/proc/{pid}/stat` is not as expected"))),
+        Ok(text) => {
+            let mut seen = parse_stat(&text).ok_or_else(|| io::Error::other(format!("`/proc/{pid}/stat` is not as expected")))?;
+            seen.zombie = seen.zombie || seen.first_thread_ended && all_threads_ended(pid);
+            Ok(Some(seen))
+        }
         Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(None),
         Err(e) if e.kind() == io::ErrorKind::NotFound => hidden_or_gone(pid),
         Err(e) => Err(e),
     }
+}
+
+/// A thread that has ended stays in the count for as long as a debugger holds it. `false` also when it cannot be seen.
+fn all_threads_ended(pid: i32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    threads.flatten().all(|thread| {
+        let text = fs::read(thread.path().join("stat"));
+        text.is_ok_and(|text| parse_stat(&text).is_some_and(|seen| seen.first_thread_ended))
+    })
 }
 
 /// `/proc` can hide the processes of others (`hidepid`): not seen is not yet gone.
@@ -59,8 +74,10 @@ pub fn parse_stat(text: &[u8]) -> Option<Stat> {
     let fields = std::str::from_utf8(text.get(after_name..)?).ok()?;
     let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
     let field = |number: usize| fields.get(number - 3).copied();
+    let first_thread_ended = matches!(field(3)?, "Z" | "X" | "x");
     Some(Stat {
-        zombie: matches!(field(3)?, "Z" | "X" | "x") && field(20)?.parse::<u32>().ok()? <= 1,
+        zombie: first_thread_ended && field(20)?.parse::<u32>().ok()? <= 1,
+        first_thread_ended,
         stopped: matches!(field(3)?, "T" | "t"),
         parent: field(4)?.parse().ok()?,
         group: field(5)?.parse().ok()?,

@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::OnceCell;
+use tokio::sync::{Notify, OnceCell};
 use tokio::time::Instant;
 
 use super::{Program, SupervisorError, record};
@@ -24,6 +24,9 @@ use crate::driver::host::{census, process};
 const KILL_WAIT: Duration = Duration::from_secs(5);
 /// Pauses between two looks at what is left.
 const LOOK: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+/// The end of a killed process that a debugger holds is looked for this often, and so many times.
+const TRACED_PAUSE: Duration = Duration::from_millis(250);
+const TRACED_LOOKS: u32 = 40;
 /// How often a census is repeated until it finds nobody who is not stopped: who forks against it loses, or the next kill goes on.
 const CENSUSES: u32 = 20;
 
@@ -58,11 +61,15 @@ impl Entry {
 pub(super) struct Members {
     run: PathBuf,
     pid_dir: PathBuf,
+    /// Who instances run as.
+    user: u32,
     cgroups: OnceLock<Option<Cgroups>>,
     /// Where there are no control groups: what another acc has left was looked for.
     looked: OnceCell<()>,
     /// First processes that were asked to end: what they leave is given time to end as well.
     asked: Mutex<HashSet<Process>>,
+    /// Something was killed.
+    killed: Notify,
 }
 
 impl Members {
@@ -71,10 +78,17 @@ impl Members {
         Self {
             run: pid_dir.parent().unwrap_or(pid_dir).to_owned(),
             pid_dir: pid_dir.to_owned(),
+            user: rustix::process::geteuid().as_raw(),
             cgroups: OnceLock::new(),
             looked: OnceCell::new(),
             asked: Mutex::default(),
+            killed: Notify::new(),
         }
+    }
+
+    /// The same, of instances that run as this user and not as acc does.
+    pub(super) fn set_user(&mut self, user: Option<u32>) {
+        self.user = user.unwrap_or(self.user);
     }
 
     /// The same in this way, which may not be the one that this host would have it.
@@ -140,7 +154,7 @@ impl Members {
 
     /// All living processes of the instance whose first process this is or was.
     pub(super) fn all(&self, name: &InstanceName, first: Option<Process>) -> io::Result<Vec<Process>> {
-        let Some(group) = self.group(name) else { return census::members(first, &self.mark(name.as_str())) };
+        let Some(group) = self.group(name) else { return census::members(first, &self.mark(name.as_str()), self.user) };
         // One that cannot be looked at is not gone.
         group.processes()?.into_iter().filter_map(|pid| process::by_pid(pid).transpose()).collect()
     }
@@ -160,22 +174,38 @@ impl Members {
         }
     }
 
+    /// Resolves when a process that was killed has ended for all but a debugger, which keeps the kernel from telling: looked for after
+    /// each kill.
+    pub(super) async fn ended_under_a_tracer(&self, first: Process) {
+        loop {
+            self.killed.notified().await;
+            for _ in 0..TRACED_LOOKS {
+                tokio::time::sleep(TRACED_PAUSE).await;
+                if process::is_same(first).is_ok_and(|same| !same) {
+                    return;
+                }
+            }
+        }
+    }
+
     /// Kills all of them, but does not wait for their end.
     pub(super) fn kill(&self, name: &InstanceName, first: Option<Process>) -> io::Result<()> {
         if let Some(first) = first {
             self.asked().remove(&first);
         }
-        match self.group(name) {
+        let killed = match self.group(name) {
             Some(group) => group.kill(),
             None => self.kill_counted(name, first),
-        }
+        };
+        self.killed.notify_waiters();
+        killed
     }
 
     /// First none of them runs any more, then each is killed: whoever forks meanwhile is found by the next look.
     fn kill_counted(&self, name: &InstanceName, first: Option<Process>) -> io::Result<()> {
         let mut stopped: HashSet<Process> = HashSet::new();
         for _ in 0..CENSUSES {
-            let found = census::members(first, &self.mark(name.as_str()))?;
+            let found = census::members(first, &self.mark(name.as_str()), self.user)?;
             let new: Vec<Process> = found.into_iter().filter(|process| !stopped.contains(process)).collect();
             if new.is_empty() {
                 break;
@@ -254,8 +284,11 @@ impl Members {
 
     async fn clear_unrecorded(&self, first: &dyn FirstProcess) -> Result<(), SupervisorError> {
         for name in self.names().map_err(|e| looking(&e))? {
-            if !first.runs(&name).await? {
-                self.clear(&name, record::process(&record::instance_file(&self.pid_dir, &name))?).await?;
+            // One that cannot be ended is in its own way, and in that of no other.
+            if !first.runs(&name).await?
+                && let Err(error) = self.clear(&name, record::process(&record::instance_file(&self.pid_dir, &name))?).await
+            {
+                tracing::warn!(instance = %name, %error, "could not end what it had left");
             }
         }
         Ok(())
@@ -266,7 +299,7 @@ impl Members {
         let begin = self.mark("");
         let names = match self.cgroups() {
             Some(cgroups) => cgroups.names()?,
-            None => census::marks(&begin)?.iter().filter_map(|mark| mark.strip_prefix(&begin).map(str::to_owned)).collect(),
+            None => census::marks(&begin, self.user)?.iter().filter_map(|mark| mark.strip_prefix(&begin).map(str::to_owned)).collect(),
         };
         Ok(names.iter().filter_map(|name| InstanceName::parse(name).ok()).collect())
     }

@@ -69,6 +69,13 @@ impl Builtin {
         Self { members: Members::of(&pid_dir), pid_dir, log_max, standin, locks: Locks::default() }
     }
 
+    /// For instances that run as this user and not as acc does.
+    #[must_use]
+    pub fn for_user(mut self, user: Option<u32>) -> Self {
+        self.members.set_user(user);
+        self
+    }
+
     /// With instances' processes known in this way.
     #[cfg(test)]
     pub(super) fn with_members(mut self, members: Members) -> Self {
@@ -267,7 +274,11 @@ impl Supervisor for Builtin {
 
     async fn wait(&self, name: &InstanceName, process: Process) -> Result<Exit, SupervisorError> {
         let asked = |e: io::Error| unreachable(name.as_str(), e);
-        let exit = process::hold(process).map_err(asked)?.exited().await.map_err(asked)?;
+        let held = process::hold(process).map_err(asked)?;
+        let exit = tokio::select! {
+            exit = held.exited() => exit.map_err(asked)?,
+            () = self.members.ended_under_a_tracer(process) => Exit::Signal(libc::SIGKILL),
+        };
         self.members.gone(name, process).await.map_err(asked)?;
         let _held = self.locks.lock(name.as_str()).await;
         let pid_path = self.pid_path(name);

@@ -129,6 +129,13 @@ impl Supervisord {
         }
     }
 
+    /// For instances that run as this user and not as acc does.
+    #[must_use]
+    pub fn for_user(mut self, user: Option<u32>) -> Self {
+        self.members.set_user(user);
+        self
+    }
+
     /// With instances' processes known in this way.
     #[cfg(test)]
     pub(super) fn with_members(mut self, members: Members) -> Self {
@@ -384,9 +391,13 @@ impl Supervisor for Supervisord {
     async fn wait(&self, name: &InstanceName, process: Process) -> Result<Exit, SupervisorError> {
         // A copy is waited on: who gives up waiting must not let go of the process for the next one.
         let held = self.held().get(name).filter(|held| held.process() == process).map(process::Held::try_clone);
-        let ended = match held {
-            Some(Ok(held)) => held.exited().await,
-            Some(Err(_)) | None => process::hold(process).map_err(|e| kernel(name.as_str(), &e))?.exited().await,
+        let held = match held {
+            Some(Ok(held)) => held,
+            Some(Err(_)) | None => process::hold(process).map_err(|e| kernel(name.as_str(), &e))?,
+        };
+        let ended = tokio::select! {
+            ended = held.exited() => ended,
+            () = self.members.ended_under_a_tracer(process) => Ok(Exit::Signal(libc::SIGKILL)),
         };
         self.held().retain(|held_name, held| held_name != name || held.process() != process);
         let mut exit = ended.map_err(|e| kernel(name.as_str(), &e))?;
