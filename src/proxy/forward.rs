@@ -108,6 +108,8 @@ pub(super) struct Begun {
     follows: bool,
     /// Of its body nothing was taken in yet. nginx has done so itself, and an upgraded connection is none.
     to_gather: bool,
+    /// Its client sends the body when it is asked for it (`Expect: 100-continue`), which is when it can be used.
+    expects: bool,
     /// Once more to the next run, and no more: that it has died is no reason to have every run die with the same request.
     repeatable: bool,
     /// Before the next knock at an awake instance that could not be connected to.
@@ -131,6 +133,7 @@ impl Begun {
         let log = proxy.log.as_ref().filter(|_| at.front == Front::Public);
         let draft = log.map(|_| Draft::of(&head, asked.client, asked.verdict.counts, started));
         let upgrade = if asked.upgrade { head.extensions.remove::<OnUpgrade>() } else { None };
+        let expects = head.headers.contains_key(header::EXPECT);
         headers::to_instance(at.front, &mut head.headers, &asked, at.settings.https);
         let body = SendBody::new(body, at.settings.max_body, at.settings.body_stall);
         let flag = body.fault();
@@ -138,7 +141,7 @@ impl Begun {
         let request = Some(Box::new(Request::from_parts(origin_form(head), body)));
         let came = at.came.unwrap_or(started);
         let ago = Some(started.saturating_duration_since(came));
-        Self { asked, came, started, ago, follows, to_gather, repeatable: true, pause: PAUSE_MIN, request, flag, draft, upgrade }
+        Self { asked, came, started, ago, follows, to_gather, expects, repeatable: true, pause: PAUSE_MIN, request, flag, draft, upgrade }
     }
 }
 
@@ -175,23 +178,24 @@ impl Way<'_> {
         if self.begun.follows && self.is_not_awake().await {
             return live::report(self.proxy.door.clone(), self.begun.asked.host.clone(), self.settings.wake_timeout);
         }
+        if self.begun.to_gather
+            && !self.begun.expects
+            && let Err(failure) = self.take_in().await
+        {
+            return self.fail(&failure);
+        }
         loop {
             let mut pass = match self.enter().await {
                 Entry::Pass(pass) => pass,
                 Entry::Page(name) => return respond::waiting(&self.proxy.pages, &name),
                 Entry::No(failure) => return self.fail(&failure),
             };
-            if std::mem::take(&mut self.begun.to_gather)
-                && let Some(request) = self.begun.request.as_mut()
-            {
-                match request.body_mut().gather_at_once(GATHERED).await {
-                    Ok(true) => {}
-                    Ok(false) => match Box::pin(self.gather(pass)).await {
-                        Ok(Some(kept)) => pass = kept,
-                        Ok(None) => continue,
-                        Err(failure) => return self.fail(&failure),
-                    },
-                    Err(fault) => return self.fail(&cut(fault)),
+            if self.begun.to_gather {
+                // It is asked for its body now, and takes its time: the instance is not held meanwhile.
+                drop(pass);
+                match self.take_in().await {
+                    Ok(()) => continue,
+                    Err(failure) => return self.fail(&failure),
                 }
             }
             let sent = self.send(&mut *pass).await;
@@ -205,20 +209,32 @@ impl Way<'_> {
         }
     }
 
-    /// Takes in the first part of the body, which is all of most. If it does not come now the pass is given back, and the instance is not
-    /// held while its client takes its time.
-    async fn gather(&mut self, pass: Box<dyn Pass>) -> Result<Option<Box<dyn Pass>>, Failure> {
-        let Some(request) = self.begun.request.as_mut() else { return Ok(Some(pass)) };
+    /// Takes in the first part of the body, which is all of most, before the instance is asked: neither a start nor a place in the
+    /// instance is spent on a client that takes its time. Nearly always it has come already.
+    async fn take_in(&mut self) -> Result<(), Failure> {
+        self.begun.to_gather = false;
+        let Some(request) = self.begun.request.as_mut() else { return Ok(()) };
+        match request.body_mut().gather_at_once(GATHERED).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Box::pin(self.gather()).await,
+            Err(fault) => Err(cut(fault)),
+        }
+    }
+
+    /// The same for one that has to be waited for.
+    async fn gather(&mut self) -> Result<(), Failure> {
+        let Some(request) = self.begun.request.as_mut() else { return Ok(()) };
         let body = request.body_mut();
         if let Ok(gathered) = timeout(HAS_COME, body.gather(GATHERED)).await {
-            return gathered.map(|()| Some(pass)).map_err(cut);
+            return gathered.map_err(cut);
         }
-        drop(pass);
+        // What is refused in any case is refused now.
+        self.proxy.door.peek(&self.begun.asked.host).await.map_err(Failure::Refused)?;
         body.gather(GATHERED).await.map_err(cut)?;
         // As if it had come now: how long it may be held is another matter.
         self.begun.started = Instant::now();
         self.begun.came = self.begun.started;
-        Ok(None)
+        Ok(())
     }
 
     /// Makes ready to send it once more, or says why not.

@@ -67,6 +67,8 @@ pub struct Settings {
     pub wake_timeout: &'static str,
     /// `wake.page_after`.
     pub page_after: &'static str,
+    /// `wake.max_waiting`.
+    pub max_waiting: u32,
     /// `stop.drain`.
     pub drain: &'static str,
     /// `stop.timeout`.
@@ -93,6 +95,7 @@ impl Default for Settings {
             check_every: "off",
             wake_timeout: "20s",
             page_after: "2s",
+            max_waiting: 1000,
             drain: "10s",
             stop_timeout: "5s",
             max_body: "1GiB",
@@ -219,6 +222,7 @@ impl Bed {
             check_every,
             wake_timeout,
             page_after,
+            max_waiting,
             drain,
             stop_timeout,
             max_body,
@@ -251,6 +255,7 @@ check_every = "{check_every}"
 [wake]
 timeout = "{wake_timeout}"
 page_after = "{page_after}"
+max_waiting = {max_waiting}
 [stop]
 drain = "{drain}"
 timeout = "{stop_timeout}"

@@ -10,7 +10,8 @@ const STACK: usize = 128 * 1024;
 
 pub fn a_thousand_first_requests_make_one_start(combination: Combination) {
     const CLIENTS: usize = 1000;
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    // One address may have three quarters of the places.
+    let Some(bed) = Bed::with(combination, |s| (s.idle, s.max_waiting) = ("60s", 1400)) else { return };
     bed.acc(&["create", "zebra", "--model", "tester", "--set", "start_delay=300ms", "--asleep"]).ok();
     let ready = std::sync::Barrier::new(CLIENTS);
     let began = now();
