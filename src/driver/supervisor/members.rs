@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use tokio::sync::{Notify, OnceCell};
 use tokio::time::Instant;
 
+use super::locks::Locks;
 use super::{Program, SupervisorError, record};
 use crate::domain::instance::Process;
 use crate::domain::name::InstanceName;
@@ -282,6 +283,28 @@ impl Members {
         Ok(most)
     }
 
+    /// Ends what instances have left that are not live: how many processes of which.
+    pub(super) async fn sweep(
+        &self,
+        live: &[InstanceName],
+        first: &dyn FirstProcess,
+        locks: &Locks,
+    ) -> Result<Vec<(InstanceName, usize)>, SupervisorError> {
+        let mut ended = Vec::new();
+        for name in self.names().map_err(|e| looking(&e))? {
+            let _held = locks.lock(name.as_str()).await;
+            // Started just now, or somebody is at its end.
+            if live.contains(&name) || first.runs(&name).await? {
+                continue;
+            }
+            let count = self.clear(&name, record::process(&record::instance_file(&self.pid_dir, &name))?).await?;
+            if count > 0 {
+                ended.push((name.clone(), count));
+            }
+        }
+        Ok(ended)
+    }
+
     async fn clear_unrecorded(&self, first: &dyn FirstProcess) -> Result<(), SupervisorError> {
         for name in self.names().map_err(|e| looking(&e))? {
             // One that cannot be ended is in its own way, and in that of no other.
@@ -310,6 +333,6 @@ impl Members {
 }
 
 /// Could not find out which instances have processes.
-pub(super) fn looking(why: &io::Error) -> SupervisorError {
+fn looking(why: &io::Error) -> SupervisorError {
     SupervisorError::Unreachable { what: "the kernel about what instances have left".to_owned(), why: why.to_string() }
 }

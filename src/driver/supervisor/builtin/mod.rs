@@ -25,7 +25,7 @@ use crate::driver::host::spawn::UserIds;
 
 use super::launcher::{Instance, Spec};
 use super::locks::Locks;
-use super::members::{Entry, FirstProcess, Members, looking};
+use super::members::{Entry, FirstProcess, Members};
 use super::{Ensured, Program, Service, Supervisor, SupervisorError, check, record};
 
 /// How long a launcher that nobody waits for may take to become its program, and the pause between two looks.
@@ -289,20 +289,7 @@ impl Supervisor for Builtin {
     }
 
     async fn sweep(&self, live: &[InstanceName]) -> Result<Vec<(InstanceName, usize)>, SupervisorError> {
-        let mut ended = Vec::new();
-        for name in self.members.names().map_err(|e| looking(&e))? {
-            let _held = self.locks.lock(name.as_str()).await;
-            let pid_path = self.pid_path(&name);
-            // Started just now, or somebody is at its end.
-            if live.contains(&name) || self.runs(&name).await? {
-                continue;
-            }
-            let count = self.members.clear(&name, record::process(&pid_path)?).await?;
-            if count > 0 {
-                ended.push((name.clone(), count));
-            }
-        }
-        Ok(ended)
+        self.members.sweep(live, self, &self.locks).await
     }
 
     async fn forget(&self, name: &InstanceName) -> Result<(), SupervisorError> {
