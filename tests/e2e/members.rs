@@ -112,14 +112,17 @@ pub fn what_it_has_started_ends_with_it(combination: Combination) {
     assert_eq!(sleepers(&length), [0; 0], "after a stop at once");
     // Its first process is killed.
     bed.get("zebra", "/").status(200);
+    wait_for_one(&length);
     processes::signal(bed.pid("zebra"), nix::sys::signal::Signal::SIGKILL);
     bed.wait_phase("zebra", "failed");
     assert_eq!(sleepers(&length), [0; 0], "after its death");
     bed.acc(&["start", "zebra"]).ok();
+    wait_for_one(&length);
     bed.acc(&["destroy", "--force", "zebra"]).ok();
     assert_eq!(sleepers(&length), [0; 0], "after destroy");
     bed.acc(&["purge", "zebra"]).ok();
     bed.create("okapi", "strays");
+    wait_for_one(&length);
     bed.acc(&["halt"]).ok();
     assert_eq!(sleepers(&length), [0; 0], "after halt");
 }
