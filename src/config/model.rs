@@ -173,7 +173,7 @@ fn read(root: &Section<'_>, name: String, dir: &Path) -> (Model, Names) {
         description,
         listen: listen.unwrap_or(ListenKind::Unix),
         ready: root.or("ready", Ready::Socket, value::one_of(&[("socket", Ready::Socket), ("notify", Ready::Notify)])),
-        command: root.list("command", |v| template_line(v, &names)).unwrap_or_default(),
+        command: root.list("command", |v| template_text(v, &names)).unwrap_or_default(),
         health: root.optional("health", health),
         stop_signal: root.or("stop_signal", Signal::SIGTERM as i32, stop_signal),
         env: root.map("env", |name, v| variable(name, v, &names)),
@@ -209,19 +209,19 @@ fn param(name: String, section: &Section<'_>) -> (String, Param) {
     (name, param)
 }
 
-/// A text, number or truth as text, without control characters.
+/// A text, number or truth as text; a text may have several lines.
 fn scalar(v: &DeValue<'_>) -> Parsed<String> {
     match v {
         DeValue::Integer(number) => Ok(number.to_string()),
         DeValue::Float(number) => Ok(number.to_string()),
         DeValue::Boolean(truth) => Ok(truth.to_string()),
-        DeValue::String(_) => value::line(v),
+        DeValue::String(_) => value::argument(v),
         _ => Err("must be a text, a number, true or false".to_owned()),
     }
 }
 
-fn template_line(v: &DeValue<'_>, names: &Names) -> Parsed<String> {
-    let text = value::line(v)?;
+fn template_text(v: &DeValue<'_>, names: &Names) -> Parsed<String> {
+    let text = value::argument(v)?;
     template::check(&text).map_err(|fault| format!("not a template: {}", fault.why))?;
     names.check(&text).map_err(|missing| missing.why)?;
     Ok(text)
@@ -290,9 +290,9 @@ pub enum ParamFault {
         /// A known one that is much like it.
         near: Option<String>,
     },
-    /// It holds a control character, which no configuration can carry.
-    #[error("parameter `{0}` must not contain control characters")]
-    Control(String),
+    /// It holds a zero byte, which neither an argument nor a variable can carry.
+    #[error("parameter `{0}` must not contain a zero byte")]
+    ZeroByte(String),
 }
 
 fn nearest(near: Option<&str>) -> String {
@@ -314,8 +314,8 @@ pub fn resolve_params(model: &Model, given: &BTreeMap<String, String>) -> Result
         if !model.params.contains_key(name) {
             let near = closest(name, model.params.keys().map(String::as_str)).map(str::to_owned);
             faults.push(ParamFault::Unknown { name: name.clone(), near });
-        } else if value.chars().any(char::is_control) {
-            faults.push(ParamFault::Control(name.clone()));
+        } else if value.contains('\0') {
+            faults.push(ParamFault::ZeroByte(name.clone()));
         }
     }
     let mut values = BTreeMap::new();

@@ -26,6 +26,12 @@ pub(super) fn line(value: &DeValue<'_>) -> Parsed<String> {
     if text.chars().any(char::is_control) { Err("must not contain control characters".to_owned()) } else { Ok(text) }
 }
 
+/// A text that a program can be given as an argument or a variable: any that holds no zero byte.
+pub(super) fn argument(value: &DeValue<'_>) -> Parsed<String> {
+    let text = text(value)?;
+    if text.contains('\0') { Err("must not contain a zero byte".to_owned()) } else { Ok(text) }
+}
+
 /// A text; the empty one means none.
 pub(super) fn or_none<T>(value: &DeValue<'_>, parse: impl FnOnce(&DeValue<'_>) -> Parsed<T>) -> Parsed<Option<T>> {
     if value.as_str() == Some("") { Ok(None) } else { parse(value).map(Some) }

@@ -74,18 +74,18 @@ impl Context {
 /// How an instance is run: its command with the program's full path, and its whole environment.
 ///
 /// # Errors
-/// A template names what is not there, a value has a control character, or the program is missing or not executable.
+/// A template names what is not there, a value has a zero byte, or the program is missing or not executable.
 pub fn launch(model: &Model, ctx: &Context) -> Result<Launch, RenderError> {
     let values = ctx.values();
     let mut env = environment(ctx);
     for (name, text) in &model.env {
-        let value = line(text, &values, model, &format!("env.{name}"))?;
+        let value = argument(text, &values, model, &format!("env.{name}"))?;
         match env.iter_mut().find(|(known, _)| known == name) {
             Some(entry) => entry.1 = value,
             None => env.push((name.clone(), value)),
         }
     }
-    let rendered = model.command.iter().enumerate().map(|(n, text)| line(text, &values, model, &format!("command[{n}]")));
+    let rendered = model.command.iter().enumerate().map(|(n, text)| argument(text, &values, model, &format!("command[{n}]")));
     let mut argv = rendered.collect::<Result<Vec<_>, _>>()?;
     if let Some(program) = argv.first_mut() {
         let path = env.iter().find(|(name, _)| name == "PATH").map_or(PATH, |(_, value)| value);
@@ -109,10 +109,10 @@ fn environment(ctx: &Context) -> Vec<(String, String)> {
 }
 
 /// One rendered argument or variable.
-fn line(text: &str, values: &tera::Context, model: &Model, key: &str) -> Result<String, RenderError> {
+fn argument(text: &str, values: &tera::Context, model: &Model, key: &str) -> Result<String, RenderError> {
     let wrong = |why| RenderError::Template { name: format!("{}/model.toml: {key}", model.name), why };
     let rendered = template::render(text, values).map_err(|fault| wrong(fault.why))?;
-    if rendered.chars().any(char::is_control) { Err(wrong("the result has a control character".to_owned())) } else { Ok(rendered) }
+    if rendered.contains('\0') { Err(wrong("the result has a zero byte".to_owned())) } else { Ok(rendered) }
 }
 
 /// The full path of a program: a bare name is looked for in `path`, one with a slash is relative to the instance's folder (where

@@ -110,10 +110,11 @@ fn parameters_are_the_given_ones_else_the_defaults() {
     let resolve = |pairs: &[(&str, &str)]| resolve_params(&model, &given(pairs));
     assert_eq!(resolve(&[("key", "k")]).unwrap(), given(&[("key", "k"), ("size", "3"), ("note", "")]));
     assert_eq!(resolve(&[("key", "k"), ("size", "")]).unwrap()["size"], "");
-    let said = resolve(&[("siz", "1"), ("note", "a\nb")]).unwrap_err().to_string();
+    assert_eq!(resolve(&[("key", "two\n\tlines\r\n")]).unwrap()["key"], "two\n\tlines\r\n");
+    let said = resolve(&[("siz", "1"), ("note", "a\0b")]).unwrap_err().to_string();
     assert_eq!(
         said,
-        "parameter `note` must not contain control characters; no parameter `siz`, did you mean `size`?; parameter `key` is required"
+        "parameter `note` must not contain a zero byte; no parameter `siz`, did you mean `size`?; parameter `key` is required"
     );
 }
 
