@@ -17,7 +17,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional_with_sizes};
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::access_log::Line;
@@ -48,17 +48,36 @@ pub(super) struct Use {
 }
 
 /// Counts what goes through, and tells of it.
-#[derive(Default)]
 struct Traffic {
+    began: Instant,
     moves: AtomicU64,
+    /// When something went through last: ms since the beginning.
+    last: AtomicU64,
     moved: Notify,
     /// One side has ended, and the other knows.
     ended: Notify,
 }
 
+impl Traffic {
+    fn new() -> Self {
+        Self { began: Instant::now(), moves: AtomicU64::new(0), last: AtomicU64::new(0), moved: Notify::new(), ended: Notify::new() }
+    }
+
+    fn note(&self) {
+        self.last.store(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Release);
+        self.moves.fetch_add(1, Ordering::AcqRel);
+        self.moved.notify_one();
+    }
+
+    /// How long nothing has gone through.
+    fn silent_for(&self) -> Duration {
+        self.began.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Acquire)))
+    }
+}
+
 impl Use {
     pub(super) fn new(pass: Box<dyn Pass>, silence: Option<Silence>) -> Self {
-        Self { pass, silence, traffic: Arc::default() }
+        Self { pass, silence, traffic: Arc::new(Traffic::new()) }
     }
 
     /// Holds the pass; gives it back while the connection is silent. Never resolves.
@@ -68,8 +87,7 @@ impl Use {
         loop {
             match pass {
                 Some(held) => {
-                    silence.until_silent(&traffic).await;
-                    let before = traffic.moves.load(Ordering::Acquire);
+                    let before = silence.until_silent(&traffic).await;
                     // Counted as silent before the pass is given back: then it is both for a moment, which tells too much and
                     // never too little.
                     let silent = silence.upstreams.silent(held.gate());
@@ -88,16 +106,14 @@ impl Use {
 }
 
 impl Silence {
-    /// Resolves after the limit without traffic.
-    async fn until_silent(&self, traffic: &Traffic) {
-        let mut moves = traffic.moves.load(Ordering::Acquire);
+    /// Resolves after the limit without traffic, with what was counted until then.
+    async fn until_silent(&self, traffic: &Traffic) -> u64 {
         loop {
-            tokio::time::sleep(self.limit).await;
-            let now = traffic.moves.load(Ordering::Acquire);
-            if now == moves {
-                return;
+            let moves = traffic.moves.load(Ordering::Acquire);
+            match self.limit.checked_sub(traffic.silent_for()) {
+                Some(left) if !left.is_zero() => tokio::time::sleep(left).await,
+                _ => return moves,
             }
-            moves = now;
         }
     }
 
@@ -158,8 +174,7 @@ struct Watched<T> {
 impl<T> Watched<T> {
     fn told(&self, moved: bool) {
         if self.counts && moved {
-            self.traffic.moves.fetch_add(1, Ordering::AcqRel);
-            self.traffic.moved.notify_one();
+            self.traffic.note();
         }
     }
 }

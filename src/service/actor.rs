@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 use super::begin::{self, Begun};
 use super::error::{ServiceError, chain, store as store_error};
 use super::kinds::{is_asked_for, point};
-use super::registry::{Handle, Refused, Reply, Snapshot};
+use super::registry::{self, Handle, Refused, Reply, Snapshot};
 use super::turns::Turn;
 use super::world::World;
 use super::{launch, ledger};
@@ -299,7 +299,9 @@ impl Actor {
         };
         let active = used.map(|at| self.world.wall_at(at));
         let woke = woke.is_some();
-        let save = Save { stored: &stored, boot: &self.world.boot, woke_at: woke.then(|| self.world.clock.wall()), active_at: active };
+        let wall = self.world.clock.wall();
+        let clock = registry::offset(wall, self.world.now());
+        let save = Save { stored: &stored, boot: &self.world.boot, woke_at: woke.then_some(wall), active_at: active, clock };
         self.world.store.save(self.handle.instance.id, &save)
     }
 

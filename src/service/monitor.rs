@@ -20,7 +20,7 @@ use crate::domain::lifecycle::{Cause, Event, Phase};
 use crate::domain::name::InstanceName;
 use crate::domain::time::Timestamp;
 use crate::driver::activity::{Mark, Seen, Target};
-use crate::store::Row;
+use crate::store::{Look, Row};
 
 /// How long a pass waits for a supervisor that must first be asked what runs.
 const KNOW_WITHIN: Duration = Duration::from_secs(3);
@@ -208,7 +208,9 @@ fn remember(world: &World, handle: &Handle, mark: Mark) {
         (machine.quiet_since(), machine.used())
     };
     let mark = (mark.inode, mark.size, mark.modified);
-    let written = world.store.looked(handle.instance.id, mark, now, quiet, used.map(|at| world.wall_at(at)));
+    let active_at = used.map(|at| world.wall_at(at));
+    let clock = Some(registry::offset(world.clock.wall(), now));
+    let written = world.store.looked(handle.instance.id, &Look { mark, at: now, quiet_since: quiet, active_at, clock });
     if let Err(e) = written {
         tracing::warn!(instance = %handle.instance.name, "could not write down its use: {}", chain(&e));
     }

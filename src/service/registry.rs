@@ -317,9 +317,8 @@ impl Registry {
         let last_look = LastLook {
             mark: Mark { inode: row.mark.0, size: row.mark.1, modified: row.mark.2 },
             at: row.looked_at,
-            // Written together they are the same moment by both clocks. Without use since the operator's start they are not, and
-            // the clock counts as set: a line that comes into the log then counts as of the next look.
-            offset: row.last_active_at.map(|wall| offset(wall, row.stored.quiet_since)),
+            // Of another boot it says nothing: the clock counts as set, and a line that came into the log as of the next look.
+            offset: row.clock.filter(|_| row.boot == world.boot),
         };
         let mut stored = row.stored;
         let known = !stored.phase.is_live();

@@ -16,6 +16,7 @@ use super::world::World;
 use crate::domain::instance::Listen;
 use crate::domain::name::InstanceName;
 use crate::driver::edge::Gate;
+use crate::store::Look;
 
 /// How long a start that has just been given to the supervisor may take to be known.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -56,7 +57,9 @@ pub async fn retire(world: &Arc<World>) {
         let (quiet, used) = if tickets > 0 { (world.now(), Some(world.now())) } else { (quiet, used) };
         let last = *handle.last_look.lock().unwrap_or_else(PoisonError::into_inner);
         let mark = (last.mark.inode, last.mark.size, last.mark.modified);
-        if let Err(e) = world.store.looked(handle.instance.id, mark, last.at, quiet, used.map(|at| world.wall_at(at))) {
+        let active_at = used.map(|at| world.wall_at(at));
+        let look = Look { mark, at: last.at, quiet_since: quiet, active_at, clock: last.offset };
+        if let Err(e) = world.store.looked(handle.instance.id, &look) {
             warn!(instance = %handle.instance.name, "could not write down its use: {}", chain(&e));
         }
     }

@@ -174,6 +174,7 @@ mod tests {
             boot: process::boot_id(),
             mark: (0, 0, 0),
             looked_at: SystemClock.now(),
+            clock: None,
         }
     }
 

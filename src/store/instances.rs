@@ -76,6 +76,8 @@ pub struct Row {
     pub mark: (u64, u64, i64),
     /// When that was.
     pub looked_at: Timestamp,
+    /// Wall clock less boot clock when it was last written, in ms; `None`: not known.
+    pub clock: Option<i64>,
 }
 
 /// What is written at a transition.
@@ -89,6 +91,23 @@ pub struct Save<'a> {
     pub woke_at: Option<WallTime>,
     /// It was in use at this time.
     pub active_at: Option<WallTime>,
+    /// Wall clock less boot clock now, in ms.
+    pub clock: i64,
+}
+
+/// What is written after a look at the access log.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    /// The log: inode, size, mtime in ms.
+    pub mark: (u64, u64, i64),
+    /// When it was looked at.
+    pub at: Timestamp,
+    /// Since when it has not been in use.
+    pub quiet_since: Timestamp,
+    /// It was in use at this time.
+    pub active_at: Option<WallTime>,
+    /// Wall clock less boot clock at the look, in ms.
+    pub clock: Option<i64>,
 }
 
 /// Which rows.
@@ -106,7 +125,7 @@ pub struct Filter<'a> {
 
 const COLUMNS: &str = "id, name, model, port, params, launch, launch_key, owner, idle_ms, created_at, last_wake_at, \
      last_active_at, wakes, phase, wanted, run, pid, pid_start, boot, since, quiet_since, failures, failure, retry_at, mark, \
-     looked_at, (SELECT group_concat(host, ' ') FROM (SELECT host FROM hosts WHERE instance = instances.id ORDER BY place))";
+     looked_at, clock, (SELECT group_concat(host, ' ') FROM (SELECT host FROM hosts WHERE instance = instances.id ORDER BY place))";
 
 const HAS_NAME: &str = "SELECT 1 FROM instances WHERE name = ?1";
 const RELAUNCH: &str = "UPDATE instances SET launch = ?2, launch_key = ?3 WHERE id = ?1";
@@ -265,7 +284,8 @@ impl Store {
             &connection,
             "UPDATE instances SET phase = ?2, wanted = ?3, run = ?4, pid = ?5, pid_start = ?6, boot = ?7, since = ?8, quiet_since = ?9, \
                  failures = ?10, failure = ?11, retry_at = ?12, last_wake_at = coalesce(?13, last_wake_at), \
-                 wakes = wakes + (?13 IS NOT NULL), last_active_at = coalesce(?14, last_active_at) WHERE id = ?1",
+                 wakes = wakes + (?13 IS NOT NULL), last_active_at = coalesce(?14, last_active_at), clock = ?15 \
+                 WHERE id = ?1",
         )
         .and_then(|mut statement| {
             statement.execute(params![
@@ -283,6 +303,7 @@ impl Store {
                 stamp(s.retry_at),
                 save.woke_at.map(|t| t.0),
                 save.active_at.map(|t| t.0),
+                save.clock,
             ])
         })
         .map(|_| ())
@@ -290,18 +311,11 @@ impl Store {
     }
 
     /// Remembers what a look at the access log showed, and when it was last in use.
-    pub fn looked(
-        &self,
-        id: InstanceId,
-        mark: (u64, u64, i64),
-        at: Timestamp,
-        quiet_since: Timestamp,
-        active_at: Option<WallTime>,
-    ) -> Result<(), StoreError> {
-        let mark = format!("{} {} {}", mark.0, mark.1, mark.2);
-        let sql =
-            "UPDATE instances SET mark = ?2, looked_at = ?3, quiet_since = ?4, last_active_at = coalesce(?5, last_active_at) WHERE id = ?1";
-        let values = params![id.0, mark, stamp(at), stamp(quiet_since), active_at.map(|t| t.0)];
+    pub fn looked(&self, id: InstanceId, look: &Look) -> Result<(), StoreError> {
+        let mark = format!("{} {} {}", look.mark.0, look.mark.1, look.mark.2);
+        let sql = "UPDATE instances SET mark = ?2, looked_at = ?3, quiet_since = ?4, last_active_at = coalesce(?5, last_active_at), \
+             clock = coalesce(?6, clock) WHERE id = ?1";
+        let values = params![id.0, mark, stamp(look.at), stamp(look.quiet_since), look.active_at.map(|t| t.0), look.clock];
         self.change(&*self.writer()?, sql, values).map(drop)
     }
 
@@ -400,7 +414,7 @@ fn read_row(r: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
         (Some(pid), Some(start)) => Some(Process { pid, start_time: unsigned(start) }),
         _ => None,
     };
-    let hosts: Option<String> = r.get(26)?;
+    let hosts: Option<String> = r.get(27)?;
     Ok(Row {
         id: InstanceId(r.get(0)?),
         name: InstanceName::parse(&name).map_err(|_| bad("name"))?,
@@ -430,6 +444,7 @@ fn read_row(r: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
         boot: r.get(18)?,
         mark: read_mark(&r.get::<_, String>(24)?),
         looked_at: Timestamp(unsigned(r.get(25)?)),
+        clock: r.get(26)?,
     })
 }
 

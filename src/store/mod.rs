@@ -23,7 +23,7 @@ use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, Params};
 use rusqlite_migration::{M, Migrations};
 
 pub use events::EventRow;
-pub use instances::{Filter, NewRow, Row, Save};
+pub use instances::{Filter, Look, NewRow, Row, Save};
 pub use journal::Work;
 pub use wal::WAL_TOO_LARGE;
 
@@ -33,6 +33,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0002_destroy.sql")),
     M::up(include_str!("migrations/0003_many.sql")),
     M::up(include_str!("migrations/0004_phases.sql")),
+    M::up(include_str!("migrations/0005_clock.sql")),
 ];
 
 /// How long to wait for another program that writes.

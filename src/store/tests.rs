@@ -64,12 +64,13 @@ fn rows_come_back_as_they_went_in() {
         failure: Some(Failure::Died(Exit::Code(1))),
         retry_at: Timestamp(9),
     };
-    store.save(id, &Save { stored: &stored, boot: "b1", woke_at: Some(WallTime(8)), active_at: None }).unwrap();
-    store.looked(id, (1, 2, 3), Timestamp(4), Timestamp(7), Some(WallTime(11))).unwrap();
+    store.save(id, &Save { stored: &stored, boot: "b1", woke_at: Some(WallTime(8)), active_at: None, clock: 12 }).unwrap();
+    let look = Look { mark: (1, 2, 3), at: Timestamp(4), quiet_since: Timestamp(7), active_at: Some(WallTime(11)), clock: None };
+    store.looked(id, &look).unwrap();
     let row = Store::open_readonly(&path).unwrap().by_name("shop").unwrap().unwrap();
     assert_eq!(row.stored, stored);
     assert_eq!((row.wakes, row.last_wake_at, row.last_active_at), (1, Some(WallTime(8)), Some(WallTime(11))));
-    assert_eq!((row.mark, row.looked_at), ((1, 2, 3), Timestamp(4)));
+    assert_eq!((row.mark, row.looked_at, row.clock), ((1, 2, 3), Timestamp(4), Some(12)));
 }
 
 #[test]
@@ -166,7 +167,7 @@ fn another_boot_means_nothing_runs() {
     let mut stored = Machine::creating(Wanted::Auto, Timestamp(0)).stored();
     stored.phase = Phase::Awake;
     stored.process = Some(Process { pid: 1, start_time: 1 });
-    store.save(id, &Save { stored: &stored, boot: "b1", woke_at: None, active_at: None }).unwrap();
+    store.save(id, &Save { stored: &stored, boot: "b1", woke_at: None, active_at: None, clock: 12 }).unwrap();
     assert_eq!(store.forget_other_boots("b1").unwrap(), 0);
     assert_eq!(store.forget_other_boots("b2").unwrap(), 1);
     let row = store.by_id(id).unwrap().unwrap();
@@ -177,8 +178,9 @@ fn another_boot_means_nothing_runs() {
 fn use_everything(store: &Store) {
     let id = add(store, "shop", Some(20_000), &["a.example.org"]).unwrap();
     let machine = Machine::creating(Wanted::Auto, Timestamp(0)).stored();
-    store.save(id, &Save { stored: &machine, boot: "b", woke_at: None, active_at: None }).unwrap();
-    store.looked(id, (1, 2, 3), Timestamp(4), Timestamp(7), None).unwrap();
+    store.save(id, &Save { stored: &machine, boot: "b", woke_at: None, active_at: None, clock: 12 }).unwrap();
+    let look = Look { mark: (1, 2, 3), at: Timestamp(4), quiet_since: Timestamp(7), active_at: None, clock: Some(1) };
+    store.looked(id, &look).unwrap();
     store.relaunch(id, &launch(), "key").unwrap();
     store.forget_other_boots("b").unwrap();
     drop((store.by_id(id), store.by_name("shop"), store.by_host("a.example.org", None)));
@@ -272,7 +274,7 @@ fn the_busy_are_all_but_sleepers_and_the_destroyed() {
         let id = add(&store, phase.as_str(), None, &[]).unwrap();
         let mut stored = Machine::creating(Wanted::Auto, Timestamp(0)).stored();
         stored.phase = phase;
-        store.save(id, &Save { stored: &stored, boot: "b1", woke_at: None, active_at: None }).unwrap();
+        store.save(id, &Save { stored: &stored, boot: "b1", woke_at: None, active_at: None, clock: 12 }).unwrap();
     }
     let busy: Vec<Phase> = store.busy().unwrap().iter().map(|r| r.stored.phase).collect();
     assert!(Phase::ALL.iter().all(|p| busy.contains(p) != matches!(p, Phase::Asleep | Phase::Destroyed)), "{busy:?}");
