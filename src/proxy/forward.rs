@@ -345,8 +345,12 @@ impl Way<'_> {
                 tracing::debug!(instance = %pass.gate().name, error = %source, "no connection to an awake instance");
                 Sent::Again(request)
             }
-            Err(UpstreamError::Broken { source, again, .. }) => match self.begun.flag.get() {
+            Err(UpstreamError::Broken { source, again, began, .. }) => match self.begun.flag.get() {
                 Some(fault) => Sent::No(cut(fault)),
+                None if began => {
+                    tracing::info!(instance = %pass.gate().name, error = %source, "an instance's answer cannot be read");
+                    Sent::No(Failure::BadAnswer)
+                }
                 None => {
                     tracing::info!(instance = %pass.gate().name, error = %source, "an instance broke a request");
                     Sent::Broke(again)

@@ -32,6 +32,8 @@ pub enum Failure {
     BodyStalled,
     /// The instance broke the connection before its answer.
     Broke,
+    /// The instance's answer had begun, and broke off within its head or cannot be read.
+    BadAnswer,
     /// The instance is awake and cannot be connected to.
     Unreachable,
     /// The instance may have seen it already, and it must not be sent twice.
@@ -68,7 +70,7 @@ impl Failure {
             Self::TooMany => (StatusCode::TOO_MANY_REQUESTS, "Too many requests", Some(2)),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "Too large", None),
             Self::BodyStalled => (StatusCode::REQUEST_TIMEOUT, "Too slow", None),
-            Self::Broke | Self::Unreachable | Self::MaybeSeen => (StatusCode::BAD_GATEWAY, "The application broke", None),
+            Self::Broke | Self::BadAnswer | Self::Unreachable | Self::MaybeSeen => (StatusCode::BAD_GATEWAY, "The application broke", None),
             Self::NoAnswer => (StatusCode::GATEWAY_TIMEOUT, "No answer in time", Some(5)),
         };
         let detail = match self {
@@ -79,6 +81,7 @@ impl Failure {
             Self::TooLarge => "the request is larger than this server accepts",
             Self::BodyStalled => "the request stopped before its end",
             Self::Broke => "the application broke the connection before it answered",
+            Self::BadAnswer => "the answer of the application broke off, or has a head that is longer than 64 KiB or no HTTP",
             Self::Unreachable => "the application does not accept connections",
             Self::MaybeSeen => MAYBE_SEEN,
             Self::NoAnswer => "the application did not answer in time",
@@ -226,6 +229,7 @@ mod tests {
             (TooLarge, 413),
             (BodyStalled, 408),
             (Broke, 502),
+            (BadAnswer, 502),
             (Unreachable, 502),
             (MaybeSeen, 502),
             (NoAnswer, 504),

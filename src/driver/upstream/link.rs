@@ -37,6 +37,8 @@ const BUFFER: usize = 64 * 1024;
 pub struct Io {
     stream: Stream,
     ask: Arc<AtomicBool>,
+    /// Something was read.
+    heard: Arc<AtomicBool>,
 }
 
 enum Stream {
@@ -49,7 +51,12 @@ pub(super) enum SendFault {
     /// Nothing of it was written.
     Unsent(Box<Request<SendBody>>),
     /// Something of it was.
-    Lost(hyper::Error),
+    Lost {
+        /// An answer had begun.
+        began: bool,
+        /// What became of the connection.
+        source: hyper::Error,
+    },
 }
 
 type Connection = http1::Connection<TokioIo<Io>, SendBody>;
@@ -62,6 +69,7 @@ pub(super) struct Link {
     done: bool,
     sender: http1::SendRequest<SendBody>,
     ask: Arc<AtomicBool>,
+    heard: Arc<AtomicBool>,
     pool: Option<Arc<Pool>>,
     /// When it was last parked.
     pub(super) parked_at: Instant,
@@ -83,14 +91,15 @@ impl Link {
     }
 
     async fn begin(stream: Stream, pool: Option<Arc<Pool>>) -> io::Result<Box<Self>> {
-        let ask = Arc::new(AtomicBool::new(false));
-        let io = TokioIo::new(Io { stream, ask: ask.clone() });
+        let (ask, heard) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let io = TokioIo::new(Io { stream, ask: ask.clone(), heard: heard.clone() });
         let (sender, conn) = http1::Builder::new().max_buf_size(BUFFER).handshake(io).await.map_err(io::Error::other)?;
-        Ok(Box::new(Self { conn: Some(conn), done: false, sender, ask, pool, parked_at: Instant::now() }))
+        Ok(Box::new(Self { conn: Some(conn), done: false, sender, ask, heard, pool, parked_at: Instant::now() }))
     }
 
     /// Sends one request and waits for the head of the answer.
     pub(super) async fn send(mut self: Box<Self>, req: Box<Request<SendBody>>) -> Result<Response<ReceiveBody>, SendFault> {
+        self.heard.store(false, Ordering::Relaxed);
         let mut answer = pin!(self.sender.try_send_request(*req));
         let (answer, ended) = poll_fn(|cx| {
             // The connection first: it does what the answer waits for.
@@ -111,7 +120,7 @@ impl Link {
             Ok(response) => Ok(self.wrap(response, ended)),
             Err(mut fault) => Err(match fault.take_message() {
                 Some(request) => SendFault::Unsent(Box::new(request)),
-                None => SendFault::Lost(fault.into_error()),
+                None => SendFault::Lost { began: self.heard.load(Ordering::Relaxed), source: fault.into_error() },
             }),
         }
     }
@@ -240,10 +249,15 @@ impl AsyncRead for Io {
         if self.ask.load(Ordering::Relaxed) {
             return if self.is_closed() { Poll::Ready(Ok(())) } else { Poll::Pending };
         }
-        match &mut self.stream {
+        let before = buf.filled().len();
+        let read = match &mut self.stream {
             Stream::Unix(s) => Pin::new(s).poll_read(cx, buf),
             Stream::Tcp(s) => Pin::new(s).poll_read(cx, buf),
+        };
+        if buf.filled().len() > before {
+            self.heard.store(true, Ordering::Relaxed);
         }
+        read
     }
 }
 

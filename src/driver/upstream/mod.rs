@@ -59,7 +59,9 @@ pub enum UpstreamError {
     Broken {
         /// It was a pooled connection.
         reused: bool,
-        /// The same request once more, if it may be sent twice: its method says so, and it had no body.
+        /// An answer had begun, and broke off or could not be read: the request has been acted on.
+        began: bool,
+        /// The same request once more, if it may be sent twice: its method says so, it had no body, and no answer had begun.
         again: Option<Box<Request<SendBody>>>,
         /// Why.
         #[source]
@@ -193,9 +195,12 @@ impl Upstreams {
             match link.send(req).await {
                 Ok(response) => return Ok(Ok(response)),
                 Err(SendFault::Unsent(request)) => req = request,
-                Err(SendFault::Lost(source)) => match copy {
+                Err(SendFault::Lost { began: true, source }) => {
+                    return Ok(Err(UpstreamError::Broken { reused: true, began: true, again: None, source }));
+                }
+                Err(SendFault::Lost { began, source }) => match copy {
                     Some(copy) if !ask => return Err((copy, None)),
-                    again => return Ok(Err(UpstreamError::Broken { reused: true, again, source })),
+                    again => return Ok(Err(UpstreamError::Broken { reused: true, began, again, source })),
                 },
             }
         }
@@ -223,7 +228,9 @@ impl Upstreams {
                 let source = io::Error::new(io::ErrorKind::ConnectionReset, "closed before the request was written");
                 Err(UpstreamError::Connect { request, source })
             }
-            Err(SendFault::Lost(source)) => Err(UpstreamError::Broken { reused: false, again, source }),
+            Err(SendFault::Lost { began, source }) => {
+                Err(UpstreamError::Broken { reused: false, began, again: again.filter(|_| !began), source })
+            }
         }
     }
 
