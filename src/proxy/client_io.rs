@@ -8,11 +8,11 @@ use std::io;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use futures_util::task::AtomicWaker;
 use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
@@ -21,7 +21,10 @@ use tokio::time::{Instant, Sleep};
 
 use super::crowd::Share;
 use crate::driver::host::gather::Room;
-use crate::driver::upstream::Stall;
+use crate::driver::upstream::{FirstLine, RawTarget, Stall, first_line};
+
+/// A first line that is longer is hyper's to refuse.
+const LONGEST_LINE: usize = 64 * 1024;
 
 /// What every HTTP/2 connection begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -94,6 +97,11 @@ pub(super) struct Use {
     share: OnceLock<Arc<Share>>,
     /// Its requests are part of that, each.
     http2: AtomicBool,
+    /// A request has come since a head was last waited for.
+    came: AtomicBool,
+    has_target: AtomicBool,
+    /// What the first line of the head that has come names, where hyper got it escaped.
+    target: Mutex<Option<RawTarget>>,
 }
 
 impl Use {
@@ -110,6 +118,19 @@ impl Use {
     /// It carries many requests at once, and each counts.
     pub(super) fn speaks_http2(&self) {
         self.http2.store(true, Ordering::Relaxed);
+    }
+
+    /// What the request that has just come asks for, if that is not what hyper says.
+    pub(super) fn take_target(&self) -> Option<RawTarget> {
+        if !self.has_target.swap(false, Ordering::Relaxed) {
+            return None;
+        }
+        self.target.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn put_target(&self, target: RawTarget) {
+        *self.target.lock().unwrap_or_else(PoisonError::into_inner) = Some(target);
+        self.has_target.store(true, Ordering::Relaxed);
     }
 
     fn counted(&self) -> Option<&Share> {
@@ -198,6 +219,7 @@ impl Busy {
     pub(super) fn new(connection: &Arc<Use>) -> Self {
         connection.open.fetch_add(1, Ordering::AcqRel);
         connection.served.store(true, Ordering::Relaxed);
+        connection.came.store(true, Ordering::Relaxed);
         connection.idle.store(false, Ordering::Relaxed);
         connection.counted().inspect(|share| _ = share.fetch_add(1, Ordering::Relaxed));
         Self(connection.clone())
@@ -226,6 +248,22 @@ pub(super) struct ClientIo<S> {
     writing: Stall,
     /// Nothing was written since the last flush: whoever writes has no bytes left.
     flushed: bool,
+    next: Next,
+    /// The last bytes of a head were the last that were given out.
+    at_end_of_head: bool,
+}
+
+/// What the next byte that is given out belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// It begins a head, for certain.
+    Head,
+    /// A request.
+    Request,
+    /// A request, or a head whose beginning was given out: only hyper knows. It is asked, by taking it apart.
+    Unknown,
+    /// Frames of HTTP/2.
+    Frame,
 }
 
 /// What the client has time for now.
@@ -325,7 +363,8 @@ impl<S: Socket> ClientIo<S> {
     /// An accepted connection, of which nothing is read yet.
     pub(super) fn new(socket: S, limits: Limits) -> Self {
         let reading = Reading::new(Arc::default(), limits);
-        Self { socket, first: Bytes::new(), reading, writing: Stall::new(limits.stall), flushed: true }
+        let writing = Stall::new(limits.stall);
+        Self { socket, first: Bytes::new(), reading, writing, flushed: true, next: Next::Head, at_end_of_head: false }
     }
 
     /// What those who serve its requests tell it, and it them.
@@ -359,17 +398,21 @@ impl<S: Socket> ClientIo<S> {
     /// On HTTP/2 heads are frames among others, and its own limits hold.
     pub(super) fn lift_read_limits(&mut self) {
         let far = Duration::from_secs(u32::MAX.into());
+        self.next = Next::Frame;
         self.reading.limits = Limits { head: far, idle: far, rest: far, ..self.reading.limits };
         self.reading.head();
     }
 
     /// Takes back what was read from it and not used: the beginning of a head that waited behind another request.
-    pub(super) fn unread(&mut self, bytes: Bytes) {
+    /// Says whether that is all there is to do: it does not rest.
+    pub(super) fn unread(&mut self, bytes: Bytes) -> bool {
         self.reading.used.rests.store(false, Ordering::Relaxed);
+        let goes_on = std::mem::replace(&mut self.next, Next::Head) == Next::Unknown;
         if !bytes.is_empty() {
             self.first = bytes;
             self.reading.head();
         }
+        goes_on
     }
 
     /// Resolves when there is something to read. An error: the client's time is up.
@@ -401,23 +444,91 @@ impl<S: Socket> ClientIo<S> {
     }
 }
 
-impl<S: Socket> AsyncRead for ClientIo<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if !this.first.is_empty() {
-            let now = this.first.len().min(buf.remaining());
-            buf.put_slice(&this.first[..now]);
-            this.first.advance(now);
-            if this.first.is_empty() {
+impl<S: Socket> ClientIo<S> {
+    /// What was read already, else what the socket has, within the limits.
+    fn poll_bytes(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.first.is_empty() {
+            let now = self.first.len().min(buf.remaining());
+            buf.put_slice(&self.first[..now]);
+            self.first.advance(now);
+            if self.first.is_empty() {
                 // What it was part of may be large.
-                this.first = Bytes::new();
+                self.first = Bytes::new();
             }
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
-        let read = Pin::new(&mut this.socket).poll_read(cx, buf);
+        let read = Pin::new(&mut self.socket).poll_read(cx, buf);
         let got = buf.filled().len() > before;
-        if this.reading.is_late(got, this.flushed, cx) && !got { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) } else { read }
+        if self.reading.is_late(got, self.flushed, cx) && !got { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) } else { read }
+    }
+
+    /// The beginning of a head: its first line is given out when it is whole, with a target that hyper can read.
+    fn poll_head(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        // A line that was begun already is put together with what follows.
+        let mut line = BytesMut::from(std::mem::take(&mut self.first));
+        let read = self.poll_bytes(cx, buf);
+        let got = buf.filled().len() > before;
+        if !line.is_empty() {
+            line.extend_from_slice(&buf.filled()[before..]);
+            buf.set_filled(before);
+        }
+        let head = if line.is_empty() { &buf.filled()[before..] } else { &line[..] };
+        match first_line(head) {
+            FirstLine::Partial if head.len() < LONGEST_LINE && (got || read.is_pending()) => {
+                self.first = if line.is_empty() { Bytes::copy_from_slice(head) } else { line.freeze() };
+                buf.set_filled(before);
+                if got {
+                    // There may be more, and only the socket wakes this task.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                return read;
+            }
+            FirstLine::Partial | FirstLine::Plain => self.first = line.freeze(),
+            FirstLine::Escaped { line: escaped, replaces, raw } => {
+                self.reading.used.put_target(raw);
+                self.first = [&escaped[..], &head[replaces..]].concat().into();
+                buf.set_filled(before);
+            }
+        }
+        if self.first.is_empty() && !got {
+            return read;
+        }
+        self.next = Next::Request;
+        if self.first.is_empty() { read } else { self.poll_bytes(cx, buf) }
+    }
+
+    /// A request is over when another head is waited for. Where it ended is certain when it was a head and no more.
+    fn note_next(&mut self) {
+        if self.next == Next::Request && self.reading.used.came.swap(false, Ordering::Relaxed) {
+            self.next = if self.at_end_of_head { Next::Head } else { Next::Unknown };
+        }
+    }
+}
+
+impl<S: Socket> AsyncRead for ClientIo<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let busy = this.reading.used.is_busy();
+        if !busy {
+            this.note_next();
+        }
+        let before = buf.filled().len();
+        let read = match this.next {
+            Next::Head if !busy => this.poll_head(cx, buf),
+            Next::Unknown if !busy && this.flushed => {
+                this.reading.used.rests.store(true, Ordering::Relaxed);
+                return Poll::Pending;
+            }
+            _ => this.poll_bytes(cx, buf),
+        };
+        let given = &buf.filled()[before..];
+        if !given.is_empty() {
+            this.at_end_of_head = !busy && this.first.is_empty() && given.ends_with(b"\r\n\r\n");
+        }
+        read
     }
 }
 

@@ -14,10 +14,11 @@ use hyper::{Request, Response, StatusCode, Uri, Version, header};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::access_log::Draft;
+use super::client_io::Busy;
 use super::reply::Reply;
 use super::request::{Asked, Tried, is_safe};
 use super::respond::{self, Failure, WAKE_PATH};
-use super::{Arrival, Front, Proxy, ProxySettings, headers, live, tunnel};
+use super::{Arrival, Front, Proxy, ProxySettings, headers, linger, live, tunnel};
 use crate::domain::admission::Refusal;
 use crate::domain::lifecycle::Phase;
 use crate::domain::rule::Verdict;
@@ -135,7 +136,14 @@ impl Begun {
         let upgrade = if asked.upgrade { head.extensions.remove::<OnUpgrade>() } else { None };
         let expects = head.headers.contains_key(header::EXPECT);
         headers::to_instance(at.front, &mut head.headers, &asked, at.settings.https);
-        let body = SendBody::new(body, at.settings.max_body, at.settings.body_stall);
+        let mut body = SendBody::new(body, at.settings.max_body, at.settings.body_stall);
+        if head.version < Version::HTTP_2 && !asked.upgrade {
+            let used = at.used;
+            body = body.leaving(expects, || {
+                let used = used.clone();
+                Box::new(move |rest| linger::discard(rest, Busy::new(&used)))
+            });
+        }
         let flag = body.fault();
         let to_gather = at.front == Front::Public && !asked.upgrade && !body.is_end_stream();
         let request = Some(Box::new(Request::from_parts(origin_form(head), body)));
@@ -409,8 +417,8 @@ fn origin_form(mut head: Parts) -> Parts {
         head.uri = target.unwrap_or_default();
     }
     head.version = Version::HTTP_11;
-    // Extensions belong to the client's connection.
-    head.extensions.clear();
+    // It belongs to the client's connection; what the names of headers and the target look like goes with the request.
+    head.extensions.remove::<OnUpgrade>();
     // An unread length is said by the body itself, see `SendBody::size_hint`.
     if head.headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
         head.headers.remove(header::CONTENT_LENGTH);

@@ -7,6 +7,8 @@ use std::time::Duration;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use crate::driver::upstream::MAX_HEADERS;
+
 /// Most bytes buffered per direction; also the longest head.
 const BUFFER: usize = 64 * 1024;
 /// Requests at once on one HTTP/2 connection.
@@ -17,7 +19,7 @@ const PING: Duration = Duration::from_secs(20);
 pub(super) fn http1_settings() -> http1::Builder {
     let mut builder = http1::Builder::new();
     // Without a timer hyper has no time limits of its own: `ClientIo` holds them, at less cost for each request.
-    builder.max_buf_size(BUFFER);
+    builder.max_buf_size(BUFFER).max_headers(MAX_HEADERS).preserve_header_case(true).title_case_headers(true);
     builder
 }
 

@@ -19,6 +19,7 @@ mod flag;
 mod forward;
 pub mod headers;
 mod http;
+mod linger;
 pub mod listen;
 mod live;
 pub mod reply;
@@ -36,7 +37,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, Version, header};
 use ipnet::IpNet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +50,7 @@ use crate::render::pages::Pages;
 use crate::service::door::Door;
 
 use access_log::AccessLog;
+use client_io::{Busy, Use};
 use forward::Begun;
 use reply::Reply;
 use request::HostFault;
@@ -175,6 +177,10 @@ impl Proxy {
             },
             Err(failure) => (None, failure),
         };
+        // A client that waits to be asked for its body keeps it.
+        if head.version < Version::HTTP_2 && !head.headers.contains_key(header::EXPECT) {
+            linger::discard(body, Busy::new(at.used));
+        }
         let host = asked.as_ref().map_or("", |asked| asked.host.as_str());
         let reader = respond::Reader { navigation: asked.as_ref().is_some_and(|asked| asked.navigation), host };
         Err(Box::new(respond::failure(&self.pages, reader, &failure)))
@@ -187,6 +193,7 @@ pub(in crate::proxy) struct Arrival<'a> {
     peer: Option<IpAddr>,
     /// When the connection that brought it came, if it is the first of it.
     came: Option<Instant>,
+    used: &'a Arc<Use>,
     settings: &'a ProxySettings,
 }
 

@@ -12,6 +12,7 @@ use super::Front;
 use crate::domain::name::{HostName, NameFault};
 use crate::domain::rule::{Facts, Rule, Verdict, judge};
 use crate::driver::host::sent::{self, Id};
+use crate::driver::upstream::RawTarget;
 
 /// The host nginx chose; only nginx can set it.
 pub const X_ACC_HOST: HeaderName = HeaderName::from_static("x-acc-host");
@@ -87,7 +88,7 @@ pub fn read(front: Front, peer: Option<IpAddr>, head: &Parts, rules: &[Rule]) ->
     };
     let host = parse_host(routed.as_bytes())?;
     let client = client(front, peer, &head.headers);
-    let facts = Facts { path: head.uri.path(), method: head.method.as_str(), user_agent: text(&head.headers, &header::USER_AGENT), client };
+    let facts = Facts { path: path(head), method: head.method.as_str(), user_agent: text(&head.headers, &header::USER_AGENT), client };
     Ok(Asked {
         host,
         client,
@@ -99,6 +100,12 @@ pub fn read(front: Front, peer: Option<IpAddr>, head: &Parts, rules: &[Rule]) ->
         again: front == Front::Wake && !text(&head.headers, &X_ACC_AGAIN).is_empty(),
         spelled,
     })
+}
+
+/// The path as the client has sent it, which is what nginx compares with the rules.
+fn path(head: &Parts) -> &str {
+    let raw = head.extensions.get::<RawTarget>().and_then(|raw| std::str::from_utf8(raw.path_and_query()).ok());
+    raw.map_or_else(|| head.uri.path(), |raw| raw.split('?').next().unwrap_or(raw))
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {

@@ -261,9 +261,9 @@ impl Server {
             Some(Speaks::Http1) => {}
         }
         let mut accepted = Some(accepted);
-        while let Some(resting) = Box::pin(self.http1(client, who, accepted.take())).await? {
-            client = resting;
-            if !self.rest(&mut client).await? {
+        while let Some((kept, goes_on)) = Box::pin(self.http1(client, who, accepted.take())).await? {
+            client = kept;
+            if !goes_on && !self.rest(&mut client).await? {
                 break;
             }
         }
@@ -278,13 +278,14 @@ impl Server {
         }
     }
 
-    /// Serves requests until the connection ends, `None`, or rests. `accepted`: for a connection that has just come, when.
+    /// Serves requests until the connection ends, `None`, or rests, or goes on with what hyper gives back: `true`. `accepted`: for a
+    /// connection that has just come, when.
     async fn http1<S: Socket>(
         self: &Arc<Self>,
         client: Box<ClientIo<S>>,
         who: Who,
         accepted: Option<Instant>,
-    ) -> Result<Option<Box<ClientIo<S>>>, Fault> {
+    ) -> Result<Option<(Box<ClientIo<S>>, bool)>, Fault> {
         let used = client.used();
         let service = self.service(who, accepted, &used, None);
         let mut connection = http1_settings().serve_connection(TokioIo::new(client), service).with_upgrades();
@@ -303,8 +304,8 @@ impl Server {
             // What of the next head came together with the last one is kept.
             return Ok(connection.into_parts().map(|parts| {
                 let mut client = parts.io.into_inner();
-                client.unread(parts.read_buf);
-                client
+                let goes_on = client.unread(parts.read_buf);
+                (client, goes_on)
             }));
         }
         // It finishes what it has begun and no more. After a hand-over it is not told: closed at once, it would lose the request
@@ -457,9 +458,12 @@ impl Carried {
         last.clone()
     }
 
-    fn begin(&self, request: Request<Incoming>, came: Option<Instant>) -> Result<Begun, Box<Response<Reply>>> {
+    fn begin(&self, mut request: Request<Incoming>, came: Option<Instant>) -> Result<Begun, Box<Response<Reply>>> {
         let Who { front, peer } = self.who;
-        self.server.proxy.begin(Arrival { front, peer, came, settings: &self.known.settings }, request)
+        if let Some(target) = self.used.take_target() {
+            request.extensions_mut().insert(target);
+        }
+        self.server.proxy.begin(Arrival { front, peer, came, used: &self.used, settings: &self.known.settings }, request)
     }
 
     fn answer<'a>(&'a self, begun: &'a mut Begun) -> impl Future<Output = Response<Reply>> + use<'a> {

@@ -2,6 +2,7 @@
 //!
 //! A frame is read when the other side can take one; only of what a client sends the first part is gathered, where it comes slowly.
 
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
@@ -15,8 +16,9 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::held::Held;
-use super::link::{Io, Link};
+use super::link::Link;
 use super::patience::Patience;
+use super::socket::Io;
 
 /// Why a client's body was not sent to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,21 +55,34 @@ impl FaultFlag {
     }
 }
 
+/// What becomes of a body that was not read to its end.
+pub type Leftover = Box<dyn FnOnce(Incoming) + Send + Sync>;
+
 /// A client's body on its way to an instance: bounded in length, and in the time between two pieces. `None` when there is no
 /// body: a request is moved about several times on its way, and most have none.
-#[derive(Debug)]
 pub struct SendBody(Option<Box<Sending>>);
 
 /// A body that has come with its head is here after this many turns: one to ask for it, and one for its end.
 const TURNS: u8 = 2;
 
-#[derive(Debug)]
 struct Sending {
-    incoming: Incoming,
+    /// `None` only on its way out.
+    incoming: Option<Incoming>,
+    /// Nothing more will come of it.
+    ended: bool,
+    /// It was asked for, or is sent without being asked for.
+    asked: bool,
+    leftover: Option<Leftover>,
     left: u64,
     patience: Patience,
     flag: FaultFlag,
     held: Held,
+}
+
+impl fmt::Debug for SendBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SendBody").field(&self.size_hint()).finish()
+    }
 }
 
 impl SendBody {
@@ -85,7 +100,18 @@ impl SendBody {
         }
         let flag = FaultFlag(Some(Arc::new(AtomicU8::new(0))));
         let patience = Patience::new(patience);
-        Self(Some(Box::new(Sending { incoming, left: max, patience, flag, held: Held::default() })))
+        let (incoming, held) = (Some(incoming), Held::default());
+        Self(Some(Box::new(Sending { incoming, ended: false, asked: true, leftover: None, left: max, patience, flag, held })))
+    }
+
+    /// Hands the rest over when the body is dropped before its end: the instance has answered without it. `expects`: the client waits
+    /// to be asked for it, and if it never was, there is no rest.
+    #[must_use]
+    pub fn leaving(mut self, expects: bool, leftover: impl FnOnce() -> Leftover) -> Self {
+        if let Some(this) = self.0.as_mut() {
+            (this.asked, this.leftover) = (!expects, Some(leftover()));
+        }
+        self
     }
 
     /// Takes in what of the body has come already: `true` when that is all of it, or about `bytes`. Nearly always it is, and no clock
@@ -121,7 +147,7 @@ impl SendBody {
 
     fn poll_gather(&mut self, cx: &mut Context<'_>, bytes: usize, timed: bool) -> Poll<Result<(), BodyFault>> {
         let Some(this) = self.0.as_mut() else { return Poll::Ready(Ok(())) };
-        while this.held.wants(bytes) && !this.incoming.is_end_stream() {
+        while this.held.wants(bytes) && !this.is_at_end() {
             match ready!(this.poll_incoming(cx, timed)) {
                 Some(Ok(frame)) => this.held.push(frame),
                 Some(Err(_)) => return Poll::Ready(Err(this.flag.get().unwrap_or(BodyFault::Client))),
@@ -151,12 +177,12 @@ impl Body for SendBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|sending| sending.held.is_empty() && sending.incoming.is_end_stream())
+        self.0.as_ref().is_none_or(|sending| sending.held.is_empty() && sending.is_at_end())
     }
 
     fn size_hint(&self) -> SizeHint {
         let Some(this) = &self.0 else { return SizeHint::with_exact(0) };
-        let rest = this.incoming.size_hint();
+        let rest = this.incoming.as_ref().map(Incoming::size_hint).unwrap_or_default();
         // With trailers it is sent in chunks, so its length must not be said.
         let exact = rest.exact().filter(|_| this.held.is_data());
         exact.map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + this.held.bytes() as u64))
@@ -164,9 +190,15 @@ impl Body for SendBody {
 }
 
 impl Sending {
+    fn is_at_end(&self) -> bool {
+        self.ended || self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
     /// `timed`: the client's time runs while it is waited for.
     fn poll_incoming(&mut self, cx: &mut Context<'_>, timed: bool) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+        let Some(incoming) = self.incoming.as_mut() else { return Poll::Ready(None) };
+        self.asked = true;
+        let frame = match Pin::new(incoming).poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending if !timed => return Poll::Pending,
             Poll::Pending => {
@@ -186,9 +218,26 @@ impl Sending {
                     None => Some(Err(self.flag.raise(BodyFault::TooLarge))),
                 }
             }
-            Some(Err(_)) => Some(Err(self.flag.raise(BodyFault::Client))),
-            None => None,
+            Some(Err(_)) => {
+                self.ended = true;
+                Some(Err(self.flag.raise(BodyFault::Client)))
+            }
+            None => {
+                self.ended = true;
+                None
+            }
         })
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if self.asked
+            && !self.is_at_end()
+            && let (Some(incoming), Some(leftover)) = (self.incoming.take(), self.leftover.take())
+        {
+            leftover(incoming);
+        }
     }
 }
 

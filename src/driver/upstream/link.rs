@@ -5,10 +5,9 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,35 +15,23 @@ use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use rustix::net::RecvFlags;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::local::Local;
+use super::socket::{Io, Shared, Stream};
 use super::{Pool, ReceiveBody, SendBody};
 use crate::domain::instance::Listen;
 use crate::driver::edge::Gate;
-use crate::driver::host::{gather::Room, peer};
+use crate::driver::host::peer;
 use crate::driver::listener::{Found, Listeners};
 
 /// A connect to a socket on this host is answered at once; longer than this means a full backlog or a stopped process.
 const CONNECT: Duration = Duration::from_secs(1);
 /// Most bytes buffered per direction, so that a slow reader costs little memory.
 const BUFFER: usize = 64 * 1024;
-
-/// The socket, with a way to ask the kernel whether the other side has closed it.
-pub struct Io {
-    stream: Stream,
-    ask: Arc<AtomicBool>,
-    /// Something was read.
-    heard: Arc<AtomicBool>,
-}
-
-enum Stream {
-    Unix(Local),
-    Tcp(TcpStream),
-}
+/// Most headers of a message. hyper reserves 64 bytes for each with every message; nginx has no limit but their length.
+pub const MAX_HEADERS: usize = 1000;
 
 /// Why a request has no answer.
 pub(super) enum SendFault {
@@ -59,6 +46,20 @@ pub(super) enum SendFault {
     },
 }
 
+/// Headers keep their names as they were written, and nginx's leniency holds: lines that are no header are left out.
+fn settings() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .max_buf_size(BUFFER)
+        .max_headers(MAX_HEADERS)
+        .preserve_header_case(true)
+        .title_case_headers(true)
+        .allow_spaces_after_header_name_in_responses(true)
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .ignore_invalid_headers_in_responses(true);
+    builder
+}
+
 type Connection = http1::Connection<TokioIo<Io>, SendBody>;
 
 /// A connection and the two ends hyper has for it.
@@ -68,8 +69,7 @@ pub(super) struct Link {
     /// hyper is done with it. It is kept all the same: after a 101 the socket is inside.
     done: bool,
     sender: http1::SendRequest<SendBody>,
-    ask: Arc<AtomicBool>,
-    heard: Arc<AtomicBool>,
+    shared: Arc<Shared>,
     pool: Option<Arc<Pool>>,
     /// When it was last parked.
     pub(super) parked_at: Instant,
@@ -91,15 +91,15 @@ impl Link {
     }
 
     async fn begin(stream: Stream, pool: Option<Arc<Pool>>) -> io::Result<Box<Self>> {
-        let (ask, heard) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let io = TokioIo::new(Io { stream, ask: ask.clone(), heard: heard.clone() });
-        let (sender, conn) = http1::Builder::new().max_buf_size(BUFFER).handshake(io).await.map_err(io::Error::other)?;
-        Ok(Box::new(Self { conn: Some(conn), done: false, sender, ask, heard, pool, parked_at: Instant::now() }))
+        let shared = Arc::new(Shared::default());
+        let io = TokioIo::new(Io::new(stream, shared.clone()));
+        let (sender, conn) = settings().handshake(io).await.map_err(io::Error::other)?;
+        Ok(Box::new(Self { conn: Some(conn), done: false, sender, shared, pool, parked_at: Instant::now() }))
     }
 
     /// Sends one request and waits for the head of the answer.
     pub(super) async fn send(mut self: Box<Self>, req: Box<Request<SendBody>>) -> Result<Response<ReceiveBody>, SendFault> {
-        self.heard.store(false, Ordering::Relaxed);
+        self.shared.begin(req.extensions().get());
         let mut answer = pin!(self.sender.try_send_request(*req));
         let (answer, ended) = poll_fn(|cx| {
             // The connection first: it does what the answer waits for.
@@ -120,7 +120,7 @@ impl Link {
             Ok(response) => Ok(self.wrap(response, ended)),
             Err(mut fault) => Err(match fault.take_message() {
                 Some(request) => SendFault::Unsent(Box::new(request)),
-                None => SendFault::Lost { began: self.heard.load(Ordering::Relaxed), source: fault.into_error() },
+                None => SendFault::Lost { began: self.shared.was_heard(), source: fault.into_error() },
             }),
         }
     }
@@ -162,9 +162,9 @@ impl Link {
 
     /// Asks the kernel whether the other side has closed this connection, which carries no request now.
     pub(super) fn is_dead(&mut self) -> bool {
-        self.ask.store(true, Ordering::Relaxed);
+        self.shared.asks(true);
         self.drive(&mut Context::from_waker(Waker::noop()));
-        self.ask.store(false, Ordering::Relaxed);
+        self.shared.asks(false);
         self.done
     }
 
@@ -227,70 +227,4 @@ async fn connect_tcp(address: SocketAddr) -> io::Result<TcpStream> {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
     Ok(stream)
-}
-
-impl Io {
-    /// Has the other side closed, as far as the kernel knows now?
-    fn is_closed(&self) -> bool {
-        let mut byte = [0u8; 1];
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        let got = match &self.stream {
-            Stream::Unix(s) => rustix::net::recv(s, &mut byte, flags),
-            Stream::Tcp(s) => rustix::net::recv(s, &mut byte, flags),
-        };
-        // Bytes that nobody asked for make a parked connection as useless as its end.
-        !matches!(got, Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR))
-    }
-}
-
-impl AsyncRead for Io {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        // tokio hears of an end only when it next asks epoll; a parked connection is asked in between.
-        if self.ask.load(Ordering::Relaxed) {
-            return if self.is_closed() { Poll::Ready(Ok(())) } else { Poll::Pending };
-        }
-        let before = buf.filled().len();
-        let read = match &mut self.stream {
-            Stream::Unix(s) => Pin::new(s).poll_read(cx, buf),
-            Stream::Tcp(s) => Pin::new(s).poll_read(cx, buf),
-        };
-        if buf.filled().len() > before {
-            self.heard.store(true, Ordering::Relaxed);
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Io {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Unix(s) => Pin::new(s).poll_write(cx, buf),
-            Stream::Tcp(s) => Pin::new(s).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        if let Some(one) = Room::new().gather(bufs) {
-            return self.poll_write(cx, one);
-        }
-        match &mut self.stream {
-            Stream::Unix(s) => Pin::new(s).poll_write_vectored(cx, bufs),
-            Stream::Tcp(s) => Pin::new(s).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(())) // sockets have no buffer of their own to flush
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Unix(s) => Pin::new(s).poll_shutdown(cx),
-            Stream::Tcp(s) => Pin::new(s).poll_shutdown(cx),
-        }
-    }
 }

@@ -9,15 +9,19 @@
 //! the socket at once.
 
 mod body;
+mod counts;
 mod held;
 mod link;
 mod local;
 mod patience;
+mod socket;
+mod target;
 
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
@@ -32,11 +36,18 @@ use crate::driver::host::lanes;
 use crate::driver::listener::Listeners;
 
 pub use body::{BodyFault, FaultFlag, ReceiveBody, SendBody, Stall};
-pub use link::Io;
+pub use counts::Counted;
+use counts::Counts;
+pub use link::MAX_HEADERS;
 use link::{Link, SendFault};
+pub use socket::Io;
+pub use target::{FirstLine, RawTarget, first_line};
 
 /// A connection without a request is closed after this long: well before the 2 s after which common servers close theirs.
 const IDLE: Duration = Duration::from_secs(1);
+/// A request on a new connection that has no answer for so long may wait for a connection that is parked: the application may serve
+/// one after the other.
+const SLOW: Duration = Duration::from_millis(5);
 /// How often the parked connections are looked at.
 const REAP_EVERY: Duration = Duration::from_millis(250);
 /// Most parked connections of one run.
@@ -82,8 +93,10 @@ struct Shared {
     own: OnceLock<PathBuf>,
     /// By lane: a connection is used again by the thread that made it, whose reactor wakes for it.
     pools: Box<[Pools]>,
-    /// Upgraded connections that have been silent for so long that they are not use, by instance and run.
-    silent: Mutex<HashMap<(InstanceName, u64), u32>>,
+    /// Upgraded connections that have been silent for so long that they are not use.
+    silent: Arc<Counts>,
+    /// Requests on new connections that have no answer yet, see [`SLOW`].
+    slow: Arc<Counts>,
     reaping: AtomicBool,
 }
 
@@ -94,6 +107,7 @@ type Links = Vec<Box<Link>>;
 
 /// Parked connections of one run of one instance.
 struct Pool {
+    name: InstanceName,
     run: u64,
     shared: std::sync::Weak<Shared>,
     /// Newest last, so that surplus ones grow old and are closed. `None` once the gate is closed.
@@ -123,7 +137,8 @@ impl Upstreams {
                 listeners,
                 own: OnceLock::new(),
                 pools: (0..=lanes::MAX).map(|_| RwLock::default()).collect(),
-                silent: Mutex::default(),
+                silent: Arc::default(),
+                slow: Arc::default(),
                 reaping: AtomicBool::new(false),
             }),
         }
@@ -177,7 +192,7 @@ impl Upstreams {
             only_request(&mut req);
         }
         match Link::over(connection, pool).await {
-            Ok(link) => Self::over_new(link, req, None).await,
+            Ok(link) => self.over_new(gate, link, req, None).await,
             Err(source) => Err(UpstreamError::Connect { request: req, source }),
         }
     }
@@ -215,14 +230,29 @@ impl Upstreams {
         copy: Spare,
     ) -> Result<Response<ReceiveBody>, UpstreamError> {
         match Link::connect(gate, self.owner_of(gate), &self.shared.listeners, pool).await {
-            Ok(link) => Self::over_new(link, req, copy).await,
+            Ok(link) => self.over_new(gate, link, req, copy).await,
             Err(source) => Err(UpstreamError::Connect { request: req, source }),
         }
     }
 
-    async fn over_new(link: Box<Link>, req: Box<Request<SendBody>>, copy: Spare) -> Result<Response<ReceiveBody>, UpstreamError> {
+    async fn over_new(
+        &self,
+        gate: &Gate,
+        link: Box<Link>,
+        req: Box<Request<SendBody>>,
+        copy: Spare,
+    ) -> Result<Response<ReceiveBody>, UpstreamError> {
         let again = copy.or_else(|| spare(&req));
-        match link.send(req).await {
+        let mut sending = pin!(link.send(req));
+        let sent = match tokio::time::timeout(SLOW, sending.as_mut()).await {
+            Ok(sent) => sent,
+            Err(_) => {
+                let _slow = self.shared.slow.one(gate);
+                self.close_parked(gate);
+                sending.await
+            }
+        };
+        match sent {
             Ok(response) => Ok(response),
             Err(SendFault::Unsent(request)) => {
                 let source = io::Error::new(io::ErrorKind::ConnectionReset, "closed before the request was written");
@@ -251,6 +281,15 @@ impl Upstreams {
         }
     }
 
+    fn close_parked(&self, gate: &Gate) {
+        for pools in &self.shared.pools {
+            let pool = pools.read().unwrap_or_else(PoisonError::into_inner).get(&gate.name).filter(|pool| pool.run == gate.run).cloned();
+            if let Some(pool) = pool {
+                pool.drop_where(|_| true);
+            }
+        }
+    }
+
     /// Keeps no connection any more: those without a request are closed now, the others after theirs. Another acc has taken
     /// over, and to it every connection of this one is use.
     pub fn retire(&self) {
@@ -263,18 +302,15 @@ impl Upstreams {
 
     /// Counts an upgraded connection of that run among those that are not use, until the value is dropped.
     #[must_use]
-    pub fn silent(&self, gate: &Gate) -> Silent {
-        let key = (gate.name.clone(), gate.run);
-        *lock(&self.shared.silent).entry(key.clone()).or_default() += 1;
-        Silent { shared: self.shared.clone(), key }
+    pub fn silent(&self, gate: &Gate) -> Counted {
+        self.shared.silent.one(gate)
     }
 
     /// Open connections of that run that are not use: those that carry no request now, and the silent ones. Those the
     /// instance has closed meanwhile are dropped first.
     #[must_use]
     pub fn pooled(&self, gate: &Gate) -> u32 {
-        let silent = lock(&self.shared.silent).get(&(gate.name.clone(), gate.run)).copied().unwrap_or(0);
-        self.parked(gate) + silent
+        self.parked(gate) + self.shared.silent.of(&gate.name, gate.run)
     }
 
     fn parked(&self, gate: &Gate) -> u32 {
@@ -297,11 +333,11 @@ impl Upstreams {
         }
         drop(pools);
         let mut pools = mine.write().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(Pool::new(gate.run, Arc::downgrade(&self.shared)));
+        let new = || Arc::new(Pool::new(gate, Arc::downgrade(&self.shared)));
         let known = pools.entry(gate.name.clone()).or_insert_with(new);
         let old = (known.run < gate.run).then(|| std::mem::replace(known, new()));
         // A straggler of an older run has its connections to itself; they are never parked beside the new ones.
-        let pool = if known.run == gate.run { known.clone() } else { Arc::new(Pool::closed(gate.run)) };
+        let pool = if known.run == gate.run { known.clone() } else { Arc::new(Pool::closed(gate)) };
         drop(pools);
         if let Some(old) = old {
             old.close();
@@ -310,31 +346,13 @@ impl Upstreams {
     }
 }
 
-/// An upgraded connection that is not use any more.
-pub struct Silent {
-    shared: Arc<Shared>,
-    key: (InstanceName, u64),
-}
-
-impl Drop for Silent {
-    fn drop(&mut self) {
-        let mut silent = lock(&self.shared.silent);
-        if let Some(count) = silent.get_mut(&self.key) {
-            *count -= 1;
-            if *count == 0 {
-                silent.remove(&self.key);
-            }
-        }
-    }
-}
-
 impl Pool {
-    fn new(run: u64, shared: std::sync::Weak<Shared>) -> Self {
-        Self { run, shared, parked: Mutex::new(Some(Vec::new())), count: AtomicU32::new(0) }
+    fn new(gate: &Gate, shared: std::sync::Weak<Shared>) -> Self {
+        Self { name: gate.name.clone(), run: gate.run, shared, parked: Mutex::new(Some(Vec::new())), count: AtomicU32::new(0) }
     }
 
-    fn closed(run: u64) -> Self {
-        Self { run, shared: std::sync::Weak::new(), parked: Mutex::new(None), count: AtomicU32::new(0) }
+    fn closed(gate: &Gate) -> Self {
+        Self { name: gate.name.clone(), run: gate.run, shared: std::sync::Weak::new(), parked: Mutex::new(None), count: AtomicU32::new(0) }
     }
 
     /// The newest parked connection that still stands; `ask`: ask the kernel, do not trust what was last heard.
@@ -351,7 +369,13 @@ impl Pool {
     }
 
     /// Keeps a connection whose answer was read to its end, unless the gate was closed meanwhile.
+    /// An application that serves one connection after the other must not wait for one that is kept for later: while requests on
+    /// new connections wait for it, none is kept.
     fn park(&self, mut link: Box<Link>) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        if shared.slow.of(&self.name, self.run) > 0 {
+            return;
+        }
         link.parked_at = Instant::now();
         let mut parked = lock(&self.parked);
         match parked.as_mut() {
@@ -366,9 +390,7 @@ impl Pool {
             }
         }
         drop(parked);
-        if let Some(shared) = self.shared.upgrade() {
-            start_reaper(&shared);
-        }
+        start_reaper(&shared);
     }
 
     fn close(&self) {
@@ -458,6 +480,7 @@ fn spare(req: &Request<SendBody>) -> Spare {
         copy.uri_mut().clone_from(req.uri());
         *copy.version_mut() = req.version();
         copy.headers_mut().clone_from(req.headers());
+        copy.extensions_mut().clone_from(req.extensions());
         Box::new(copy)
     })
 }

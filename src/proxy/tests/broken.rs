@@ -145,7 +145,7 @@ async fn an_answer_that_breaks_off_is_not_passed_off_as_whole() {
         socket.write_all(half).await.unwrap();
     });
     let answer = stage.get("/").await;
-    assert!(answer.is_empty() || answer.contains("content-length: 10"), "{answer}");
+    assert!(answer.is_empty() || answer.contains("Content-Length: 10"), "{answer}");
     let answer = stage.get("/").await;
     assert!(!answer.contains("\r\n0\r\n"), "{answer}");
     until("the pass is back", || stage.door.in_flight() == 0).await;

@@ -123,7 +123,7 @@ async fn a_person_gets_the_waiting_page_and_nobody_else_does() {
     let stage = asleep().await;
     let page = stage.say(NAVIGATION).await;
     assert_eq!(status(&page), 503);
-    for part in ["retry-after: 1\r\n", "cache-control: no-store\r\n", "content-type: text/html", "app is starting"] {
+    for part in ["Retry-After: 1\r\n", "Cache-Control: no-store\r\n", "Content-Type: text/html", "app is starting"] {
         assert!(page.contains(part), "{part} in {page}");
     }
     until("its place is given up", || stage.door.waiting() == 0).await;
@@ -162,7 +162,7 @@ async fn the_page_follows_the_wake_and_never_causes_one() {
     let mut client = stage.connect().await;
     client.write_all(ask.replace('\n', "\r\n").as_bytes()).await.unwrap();
     let head = read_to(&mut client, "\r\n\r\n").await;
-    for part in ["200 OK", "text/event-stream", "x-acc-wake: 1", "no-store", "x-accel-buffering: no"] {
+    for part in ["200 OK", "text/event-stream", "X-Acc-Wake: 1", "no-store", "X-Accel-Buffering: no"] {
         assert!(head.contains(part), "{part} in {head}");
     }
     read_to(&mut client, "\"phase\":\"asleep\"").await;
@@ -174,7 +174,7 @@ async fn the_page_follows_the_wake_and_never_causes_one() {
     assert!(end.contains("\"phase\":\"awake\"") && end.ends_with("0\r\n\r\n"), "{end}");
     // Awake: the path is the application's own.
     let answer = stage.say(ask).await;
-    assert!(answer.ends_with("hello") && !answer.contains("x-acc-wake"), "{answer}");
+    assert!(answer.ends_with("hello") && !answer.contains("X-Acc-Wake"), "{answer}");
 }
 
 #[tokio::test]
@@ -197,7 +197,7 @@ async fn a_failed_wake_reaches_everybody_who_waits() {
     let (answers, ()) = tokio::join!(waits, fail);
     for answer in answers {
         assert_eq!(status(&answer), 503);
-        for part in ["retry-after: 3", "no-store", "application/problem+json", "ended at start"] {
+        for part in ["Retry-After: 3", "no-store", "application/problem+json", "ended at start"] {
             assert!(answer.contains(part), "{part} in {answer}");
         }
     }
@@ -213,7 +213,7 @@ async fn a_wait_that_the_service_does_not_end_is_ended() {
     let mut answer = String::new();
     client.read_to_string(&mut answer).await.unwrap();
     assert_eq!(status(&answer), 504);
-    assert!(answer.contains("retry-after: 5"), "{answer}");
+    assert!(answer.contains("Retry-After: 5"), "{answer}");
 }
 
 #[tokio::test]
@@ -236,7 +236,7 @@ async fn a_rule_keeps_a_monitor_from_waking() {
     stage.door.set(Phase::Asleep);
     let answer = stage.say("GET / HTTP/1.1\nHost: app.test\nUser-Agent: UptimeBot\nConnection: close\n\n").await;
     assert_eq!(status(&answer), 503);
-    assert!(answer.contains("retry-after"), "{answer}");
+    assert!(answer.contains("Retry-After"), "{answer}");
     assert_eq!(stage.door.wakes.load(Ordering::SeqCst), 0);
     stage.door.set(Phase::Awake);
     assert_eq!(status(&stage.say("GET / HTTP/1.1\nHost: app.test\nUser-Agent: UptimeBot\nConnection: close\n\n").await), 200);

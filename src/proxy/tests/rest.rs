@@ -157,7 +157,7 @@ async fn after_a_hand_over_it_has_one_more_answer() {
     assert_eq!(resting(&stage), 2);
     socket.write_all(GET).await.unwrap();
     let answer = read_all(&mut socket).await;
-    assert!(answer.ends_with("hello") && answer.contains("connection: close"), "{answer}");
+    assert!(answer.ends_with("hello") && answer.contains("Connection: close"), "{answer}");
     // The other one's limit ends it, and with it the serving.
     let report = tokio::time::timeout(Duration::from_secs(120), stage.served.take().unwrap()).await.unwrap().unwrap();
     assert_eq!((report.accepted, report.cut), (2, 0));
