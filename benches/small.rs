@@ -25,6 +25,7 @@ const LIMITS: Limits = Limits {
     min_awake: Duration::from_secs(30),
     start: Duration::from_secs(30),
     drain: Duration::from_secs(30),
+    drain_streams: Duration::from_secs(2),
     stop: Duration::from_secs(10),
 };
 /// How many instances there are, where that may matter.

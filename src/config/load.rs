@@ -355,6 +355,7 @@ fn wake(section: &Section<'_>, env: &Env) -> WakeConfig {
 fn stop(section: &Section<'_>) -> StopConfig {
     let stop = StopConfig {
         drain: section.or("drain", Duration::from_secs(30), value::duration),
+        drain_streams: section.or("drain_streams", Duration::from_secs(2), value::duration),
         timeout: section.or("timeout", Duration::from_secs(10), value::some_time),
     };
     section.close();

@@ -106,6 +106,8 @@ pub struct WakeConfig {
 pub struct StopConfig {
     /// `drain`: how long an operator's stop waits for what is in flight.
     pub drain: Duration,
+    /// `drain_streams`: how long it waits for WebSockets and event streams, which do not end by themselves.
+    pub drain_streams: Duration,
     /// `timeout`: from the stop signal to the kill.
     pub timeout: Duration,
 }

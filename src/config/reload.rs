@@ -115,7 +115,7 @@ mod tests {
              [supervisor]\nkind = \"builtin\"\n\
              [idle]\ntimeout = \"7m\"\nmin_awake = \"7s\"\ncheck_every = \"7s\"\nsilent_connections = \"7m\"\n\
              [wake]\ntimeout = \"7s\"\npage_after = \"7s\"\nmax_waiting = 7\nmax_at_once = 7\nper_client = 7\n\
-             [stop]\ndrain = \"7s\"\ntimeout = \"7s\"\n[ports]\nrange = \"21000-21007\"\n\
+             [stop]\ndrain = \"7s\"\ndrain_streams = \"7s\"\ntimeout = \"7s\"\n[ports]\nrange = \"21000-21007\"\n\
              [log]\nlevel = \"debug\"\nformat = \"json\"\n[events]\nkeep = 777\nkeep_for = \"7d\"\n\
              [limits]\nopen_files = 777\nprocesses = 77\nmemory = \"7GiB\"\nfile_size = \"7GiB\"\ncore = \"7MiB\"\n[[rules]]\npath = \"/\"\ncounts = false\n",
         );

@@ -18,7 +18,8 @@ impl Config {
         section(&mut out, Some("supervisor"), &[("kind", quote(self.supervisor.as_str()))]);
         section(&mut out, Some("idle"), &self.idle_lines());
         section(&mut out, Some("wake"), &self.wake_lines());
-        let stop = [("drain", quote(&show_duration(self.stop.drain))), ("timeout", quote(&show_duration(self.stop.timeout)))];
+        let stop = [("drain", self.stop.drain), ("drain_streams", self.stop.drain_streams), ("timeout", self.stop.timeout)]
+            .map(|(key, time)| (key, quote(&show_duration(time))));
         section(&mut out, Some("stop"), &stop);
         section(&mut out, Some("ports"), &[("range", quote(&format!("{}-{}", self.ports.first, self.ports.last)))]);
         section(&mut out, Some("log"), &[("level", quote(&self.log.level)), ("format", quote(self.log.format.as_str()))]);

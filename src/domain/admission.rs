@@ -56,6 +56,9 @@ pub enum Refusal {
     /// `wake.timeout` passed.
     #[error("this application took too long to start")]
     TooSlow,
+    /// It is still being stopped: requests that it serves have not ended, or its processes have not.
+    #[error("this application is being stopped, and what it still does takes too long")]
+    StillStopping,
     /// acc is being halted.
     #[error("this server is stopping")]
     Halting,

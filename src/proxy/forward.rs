@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
+use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode, Uri, Version, header};
@@ -15,7 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::access_log::Draft;
 use super::client_io::Busy;
-use super::reply::Reply;
+use super::reply::{Flow, Reply};
 use super::request::{Asked, Tried, is_safe};
 use super::respond::{self, Failure, WAKE_PATH};
 use super::{Arrival, Front, Proxy, ProxySettings, headers, linger, live, tunnel};
@@ -100,6 +101,7 @@ impl Drop for Noted {
 /// A request, read and made ready to be sent.
 pub(super) struct Begun {
     asked: Asked,
+    front: Front,
     came: Instant,
     started: Instant,
     /// How long ago it came, as long as it was not knocked with yet: nearly every request passes at the first knock, and no clock
@@ -149,7 +151,23 @@ impl Begun {
         let request = Some(Box::new(Request::from_parts(origin_form(head), body)));
         let came = at.came.unwrap_or(started);
         let ago = Some(started.saturating_duration_since(came));
-        Self { asked, came, started, ago, follows, to_gather, expects, repeatable: true, pause: PAUSE_MIN, request, flag, draft, upgrade }
+        let front = at.front;
+        Self {
+            asked,
+            front,
+            came,
+            started,
+            ago,
+            follows,
+            to_gather,
+            expects,
+            repeatable: true,
+            pause: PAUSE_MIN,
+            request,
+            flag,
+            draft,
+            upgrade,
+        }
     }
 }
 
@@ -217,14 +235,14 @@ impl Way<'_> {
         }
     }
 
-    /// Takes in the first part of the body, which is all of most, before the instance is asked: neither a start nor a place in the
-    /// instance is spent on a client that takes its time. Nearly always it has come already.
+    /// Takes in the body, as far as there is room for it, before the instance is asked: neither a start nor a place in the instance is
+    /// spent on a client that takes its time. Nearly always it is short and has come already.
     async fn take_in(&mut self) -> Result<(), Failure> {
         self.begun.to_gather = false;
         let Some(request) = self.begun.request.as_mut() else { return Ok(()) };
         match request.body_mut().gather_at_once(GATHERED).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Box::pin(self.gather()).await,
+            Ok(true) if request.body().is_gathered() => Ok(()),
+            Ok(_) => Box::pin(self.gather()).await,
             Err(fault) => Err(cut(fault)),
         }
     }
@@ -234,11 +252,15 @@ impl Way<'_> {
         let Some(request) = self.begun.request.as_mut() else { return Ok(()) };
         let body = request.body_mut();
         if let Ok(gathered) = timeout(HAS_COME, body.gather(GATHERED)).await {
-            return gathered.map_err(cut);
+            gathered.map_err(cut)?;
+            if body.is_gathered() {
+                return Ok(());
+            }
         }
         // What is refused in any case is refused now.
         self.proxy.door.peek(&self.begun.asked.host).await.map_err(Failure::Refused)?;
         body.gather(GATHERED).await.map_err(cut)?;
+        body.spool(&self.settings.spool).await.map_err(cut)?;
         // As if it had come now: how long it may be held is another matter.
         self.begun.started = Instant::now();
         self.begun.came = self.begun.started;
@@ -305,7 +327,7 @@ impl Way<'_> {
             Err(refusal) => return Entry::No(Failure::Refused(refusal)),
         };
         let page_at = self.begun.started + self.settings.page_after;
-        let last = self.begun.started + self.settings.wake_timeout + MARGIN;
+        let last = self.begun.started + self.settings.stop_limit + self.settings.wake_timeout + MARGIN;
         let until = if self.begun.asked.navigation { page_at.min(last) } else { last };
         match timeout_at(until, waiting.pass()).await {
             Ok(Ok(pass)) => {
@@ -377,7 +399,21 @@ impl Way<'_> {
         headers::to_client(&mut head.headers, switching);
         head.version = Version::HTTP_11;
         match (switching, self.begun.upgrade.take()) {
-            (false, _) => Response::from_parts(head, Reply::forwarded(body, pass, line)),
+            (false, _) => {
+                let events = headers::is_event_stream(&head.headers);
+                let gathers = self.begun.front == Front::Public && !headers::is_unbuffered(&mut head.headers);
+                if events && self.begun.front == Front::Wake {
+                    // nginx must not gather it, however it ends.
+                    head.headers.entry(headers::X_ACCEL_BUFFERING).or_insert(HeaderValue::from_static("no"));
+                }
+                let flow = match self.begun.front {
+                    _ if events => Flow::Events,
+                    Front::Public if gathers => Flow::Ahead(self.settings.spool.clone()),
+                    // nginx reads ahead by itself.
+                    Front::Public | Front::Wake => Flow::Plain,
+                };
+                Response::from_parts(head, Reply::forwarded(body, pass, line, flow))
+            }
             (true, Some(client)) => {
                 let silence = self.settings.silent.map(|limit| tunnel::Silence {
                     limit,

@@ -13,6 +13,8 @@ use super::Front;
 use super::request::{Asked, X_REAL_IP, tokens};
 use crate::domain::edge_headers::{SET_BY_NGINX, is_edge_only};
 
+/// nginx's own, and widely used by applications.
+pub const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -56,6 +58,19 @@ pub fn to_client(headers: &mut HeaderMap, upgraded: bool) {
         headers.insert(header::UPGRADE, upgrade);
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
+}
+
+/// Is an answer a stream of events (WHATWG HTML, "server-sent events"), which goes on until its client has enough?
+pub fn is_event_stream(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
+        let kind = kind.as_bytes().split(|b| *b == b';').next().unwrap_or_default();
+        kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+    })
+}
+
+/// Does an answer say that it is not to be gathered (`X-Accel-Buffering: no`)? That is for the edge alone.
+pub fn is_unbuffered(headers: &mut HeaderMap) -> bool {
+    headers.remove(X_ACCEL_BUFFERING).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"no"))
 }
 
 fn remove_connection(headers: &mut HeaderMap) {

@@ -13,10 +13,12 @@
 //! It never decides whether an instance may sleep or wake, and of a body it takes no more into memory than the first 64 KiB.
 
 pub mod access_log;
+mod ahead;
 mod client_io;
 mod crowd;
 mod flag;
 mod forward;
+mod frames;
 pub mod headers;
 mod http;
 mod linger;
@@ -32,6 +34,7 @@ mod tests;
 mod tunnel;
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -72,6 +75,8 @@ pub enum Front {
 pub struct ProxySettings {
     /// `wake.timeout`: a request is held at most this long.
     pub wake_timeout: Duration,
+    /// A stop that is under way takes at most about this long; a request waits for its end before it is held for a start.
+    pub stop_limit: Duration,
     /// `wake.page_after`: a browser's navigation gets the waiting page after this long.
     pub page_after: Duration,
     /// `edge.max_body`: longest request body in bytes.
@@ -86,6 +91,8 @@ pub struct ProxySettings {
     pub silent: Option<Duration>,
     /// `[[rules]]`, in order.
     pub rules: Vec<Rule>,
+    /// What a slow client has not taken waits in files here.
+    pub spool: PathBuf,
     /// Clients reach acc's own edge over TLS that something before it ends.
     pub https: bool,
 }
@@ -96,6 +103,7 @@ impl ProxySettings {
     pub fn new(config: &crate::config::Config) -> Self {
         Self {
             wake_timeout: config.wake.timeout,
+            stop_limit: config.stop.drain + config.stop.timeout * 3 + LONG_STOP,
             page_after: config.wake.page_after,
             max_body: config.edge.max_body,
             per_client: config.edge.per_client,
@@ -103,10 +111,14 @@ impl ProxySettings {
             body_stall: BODY_STALL,
             silent: config.idle.silent_connections,
             rules: config.rules.clone(),
+            spool: config.home.clone(),
             https: false,
         }
     }
 }
+
+/// Models may have longer stop timeouts than the settings.
+const LONG_STOP: Duration = Duration::from_secs(300);
 
 /// A client that sends nothing of its body for this long has gone; nginx's own limit is the same.
 pub const BODY_STALL: Duration = Duration::from_secs(60);

@@ -103,6 +103,7 @@ fn refused(refusal: &Refusal) -> Answer {
         Refusal::TooManyWaiting => (unavailable, "Too many requests wait", Some(2)),
         Refusal::TooManyWakes { retry_s } => (StatusCode::TOO_MANY_REQUESTS, "Too many requests", Some(*retry_s)),
         Refusal::TooSlow => (StatusCode::GATEWAY_TIMEOUT, "Not started in time", Some(5)),
+        Refusal::StillStopping => (StatusCode::GATEWAY_TIMEOUT, "Not stopped in time", Some(5)),
         Refusal::Halting => (unavailable, "Stopping", Some(10)),
         Refusal::Broken => (unavailable, "Not able to start", Some(10)),
     };
@@ -221,6 +222,7 @@ mod tests {
             (Refused(Refusal::TooManyWakes { retry_s: 2 }), 429),
             (TooMany, 429),
             (Refused(Refusal::TooSlow), 504),
+            (Refused(Refusal::StillStopping), 504),
             (Refused(Refusal::Halting), 503),
             (Refused(Refusal::Broken), 503),
             (Malformed("no host"), 400),

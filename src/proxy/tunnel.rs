@@ -3,24 +3,28 @@
 //!
 //! Once one side has ended, the other has a few seconds: else a client or an application that never closes would be use for ever.
 //!
-//! It never looks at the bytes, and it never ends a connection because it is silent.
+//! When the instance is stopped it ends the connection between two messages, and says so to both sides.
+//!
+//! It never looks into messages, and it never ends a connection because it is silent.
 
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional_with_sizes};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional_with_sizes};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::access_log::Line;
+use super::frames::{CLIENT_GOES_AWAY, Frames, GOING_AWAY};
 use crate::domain::name::HostName;
 use crate::domain::rule::Verdict;
 use crate::driver::upstream::{Io, ReceiveBody, Upstreams};
@@ -30,6 +34,8 @@ use crate::service::door::{Door, Knock, Pass};
 const BUFFER: usize = 16 * 1024;
 /// When one side has ended, the other may finish within this. nginx ends both at once.
 const LINGER: Duration = Duration::from_secs(3);
+/// A frame that is under way may come to its end within this, and a client may agree that the connection is closed.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// When a connection stops being use, and what it takes to become use again.
 pub(super) struct Silence {
@@ -127,20 +133,29 @@ impl Silence {
     }
 }
 
-/// Carries the connection; ends with it, or when `cut` is called.
+/// Carries the connection; ends with it, or when its instance is stopped, or with `cut`.
 pub(super) async fn carry(client: OnUpgrade, instance: ReceiveBody, own: Use, line: Option<Box<Line>>, cut: CancellationToken) {
     let Use { pass, silence, traffic } = own;
-    let (counts, ends) = (silence.is_some(), traffic.clone());
-    let carried = tokio::select! {
-        carried = both_ways(client, instance, &ends, counts) => carried,
-        () = lingered(&ends) => Ok((0, 0)),
-        () = Use::hold(pass, silence, traffic) => Ok((0, 0)),
-        () = cut.cancelled() => Ok((0, 0)),
+    let (counts, ends, stops) = (silence.is_some(), traffic.clone(), pass.streams_end());
+    let must_end = async {
+        tokio::select! {
+            () = stops.cancelled() => {}
+            () = cut.cancelled() => {}
+        }
     };
+    let carried = tokio::select! {
+        carried = both_ways(client, instance, &ends, counts, must_end) => carried,
+        () = lingered(&ends) => return,
+        () = Use::hold(pass, silence, traffic) => return,
+    };
+    // The pass is given back: what is left concerns the client alone.
     match carried {
-        Ok((_, sent)) => {
+        Ok(carried) => {
             if let Some(mut line) = line {
-                line.sent = sent;
+                line.sent = carried.sent;
+            }
+            if let Some(client) = carried.to_close {
+                let _ = timeout(CLOSING, client.close()).await;
             }
         }
         Err(error) => tracing::debug!(%error, "an upgraded connection broke"),
@@ -153,15 +168,112 @@ async fn lingered(traffic: &Traffic) {
     tokio::time::sleep(LINGER).await;
 }
 
-async fn both_ways(client: OnUpgrade, instance: ReceiveBody, traffic: &Arc<Traffic>, counts: bool) -> io::Result<(u64, u64)> {
+/// What came of a connection.
+struct Carried {
+    /// Bytes to the client.
+    sent: u64,
+    /// It was ended from here, and the client is to be told.
+    to_close: Option<Watched<TokioIo<Upgraded>>>,
+}
+
+async fn both_ways(
+    client: OnUpgrade,
+    instance: ReceiveBody,
+    traffic: &Arc<Traffic>,
+    counts: bool,
+    must_end: impl Future<Output = ()>,
+) -> io::Result<Carried> {
     let (instance, early): (Io, Bytes) = instance.upgrade().await?;
-    let mut instance = Watched { io: instance, traffic: traffic.clone(), counts };
+    let (up, down) = (Arc::new(Direction::default()), Arc::new(Direction::default()));
+    let mut instance = Watched { io: instance, traffic: traffic.clone(), counts, from: down.clone(), to: up.clone() };
     let client = TokioIo::new(client.await.map_err(io::Error::other)?);
-    let mut client = Watched { io: client, traffic: traffic.clone(), counts: false };
+    let mut client = Watched { io: client, traffic: traffic.clone(), counts: false, from: up.clone(), to: down.clone() };
     // What the instance said right behind its answer was read together with it.
+    down.read(&early);
     client.write_all(&early).await?;
-    let (received, sent) = copy_bidirectional_with_sizes(&mut client, &mut instance, BUFFER, BUFFER).await?;
-    Ok((received, sent + early.len() as u64))
+    let mut copying = Box::pin(copy_bidirectional_with_sizes(&mut client, &mut instance, BUFFER, BUFFER));
+    tokio::select! {
+        copied = copying.as_mut() => {
+            let (_, sent) = copied?;
+            return Ok(Carried { sent: sent + early.len() as u64, to_close: None });
+        }
+        () = must_end => {}
+    }
+    up.hold();
+    down.hold();
+    let between = poll_fn(|cx| match copying.as_mut().poll(cx) {
+        Poll::Ready(copied) => Poll::Ready(copied.map(|_| ())),
+        Poll::Pending if up.is_between() && down.is_between() => Poll::Ready(Ok(())),
+        Poll::Pending => Poll::Pending,
+    });
+    let ended = timeout(CLOSING, between).await;
+    drop(copying);
+    if let Ok(ended) = ended {
+        ended?;
+        // Nothing is in between any more. The instance may be gone already.
+        if !up.is_closed() {
+            let _ = timeout(CLOSING, instance.io.write_all(&CLIENT_GOES_AWAY)).await;
+        }
+    }
+    let to_close = (down.is_between() && !down.is_closed()).then_some(client);
+    Ok(Carried { sent: down.written(), to_close })
+}
+
+/// One direction: what was read on one side, and written on the other.
+#[derive(Debug, Default)]
+struct Direction(Mutex<Passed>);
+
+#[derive(Debug, Default)]
+struct Passed {
+    frames: Frames,
+    read: u64,
+    written: u64,
+    /// After this frame no other is read.
+    held: bool,
+}
+
+impl Direction {
+    fn passed(&self) -> MutexGuard<'_, Passed> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self, bytes: &[u8]) {
+        let mut passed = self.passed();
+        passed.frames.take(bytes);
+        passed.read += bytes.len() as u64;
+    }
+
+    fn wrote(&self, bytes: usize) {
+        self.passed().written += bytes as u64;
+    }
+
+    fn hold(&self) {
+        self.passed().held = true;
+    }
+
+    /// How much may be read now: not into the frame after this one, once it is held.
+    fn may_read(&self) -> usize {
+        let passed = self.passed();
+        match (passed.held, passed.frames.is_between()) {
+            (false, _) => usize::MAX,
+            (true, true) => 0,
+            (true, false) => usize::try_from(passed.frames.wants()).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// Have whole frames gone through, and nothing else?
+    fn is_between(&self) -> bool {
+        let passed = self.passed();
+        passed.frames.is_between() && passed.read == passed.written
+    }
+
+    fn is_closed(&self) -> bool {
+        self.passed().frames.is_closed()
+    }
+
+    fn written(&self) -> u64 {
+        self.passed().written
+    }
 }
 
 /// One side of a connection; tells when the other has ended and, the instance's, of every byte in either direction.
@@ -169,6 +281,10 @@ struct Watched<T> {
     io: T,
     traffic: Arc<Traffic>,
     counts: bool,
+    /// What it says.
+    from: Arc<Direction>,
+    /// What is said to it.
+    to: Arc<Direction>,
 }
 
 impl<T> Watched<T> {
@@ -179,10 +295,38 @@ impl<T> Watched<T> {
     }
 }
 
+impl<T: AsyncRead + AsyncWrite + Unpin> Watched<T> {
+    /// Tells a client that the server goes away, and waits until it has agreed.
+    async fn close(mut self) -> io::Result<()> {
+        self.io.write_all(&GOING_AWAY).await?;
+        let mut rest = [0; 1024];
+        while !self.from.is_closed() {
+            match self.io.read(&mut rest).await? {
+                0 => break,
+                count => self.from.read(&rest[..count]),
+            }
+        }
+        self.io.shutdown().await
+    }
+}
+
 impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let room = self.from.may_read();
+        if room == 0 {
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
-        let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        let read = if room >= buf.remaining() {
+            Pin::new(&mut self.io).poll_read(cx, buf)
+        } else {
+            let mut part = [0; 1024];
+            let mut part = ReadBuf::new(&mut part[..room.min(1024)]);
+            let read = Pin::new(&mut self.io).poll_read(cx, &mut part);
+            buf.put_slice(part.filled());
+            read
+        };
+        self.from.read(&buf.filled()[before..]);
         self.told(buf.filled().len() > before);
         read
     }
@@ -192,7 +336,11 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         // Told before it is written: an instance must not be stopped over bytes that are on their way to it.
         self.told(!buf.is_empty());
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let wrote = Pin::new(&mut self.io).poll_write(cx, buf);
+        if let Poll::Ready(Ok(count)) = wrote {
+            self.to.wrote(count);
+        }
+        wrote
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_flush(cx)

@@ -317,6 +317,7 @@ impl Actor {
             Effect::Probe => self.start_probe(run),
             Effect::OpenGate => self.open_gate(run).await,
             Effect::CloseGate => return self.close_gate(run).await,
+            Effect::EndStreams => self.handle.end_streams(run),
             Effect::Count(looks) => self.count(run, looks),
             Effect::Terminate => self.signal(false).await,
             Effect::Kill => self.signal(true).await,

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::admission::Refusal;
 use crate::domain::lifecycle::Phase;
@@ -28,6 +29,11 @@ pub struct Caller {
 pub trait Pass: Send + Sync {
     /// Where to.
     fn gate(&self) -> &Gate;
+
+    /// Cancelled when a WebSocket or an event stream must end: the instance is being stopped, and `stop.drain_streams` has passed.
+    fn streams_end(&self) -> CancellationToken {
+        CancellationToken::new()
+    }
 
     /// A connection to there that was made already, and on which nothing was sent; once at most.
     fn connection(&mut self) -> Option<UnixStream> {

@@ -11,6 +11,7 @@ pub(super) fn point(effect: &Effect) -> Option<&'static str> {
         Effect::Probe => Some("effect.probe"),
         Effect::OpenGate => Some("effect.open_gate"),
         Effect::CloseGate => Some("effect.close_gate"),
+        Effect::EndStreams => Some("effect.end_streams"),
         Effect::Count(_) => Some("effect.count"),
         Effect::Terminate => Some("effect.terminate"),
         Effect::Kill => Some("effect.kill"),

@@ -52,6 +52,7 @@ use request::Request;
 use world::World;
 
 use crate::config::suggest::closest;
+use crate::domain::lifecycle::Limits;
 use crate::domain::name::{HostName, InstanceName};
 use crate::domain::time::Timestamp;
 use crate::store::Row;
@@ -119,6 +120,11 @@ fn done(world: &World, name: &InstanceName, did: &str, already: bool, since: Tim
     let took = world.now().since(since);
     let instance = view::of_row(&world.config(), &find_row(&world.store, name.as_str())?);
     Ok(Outcome::Instance { did: did.to_owned(), already, took_ms: millis(took), instance: Box::new(instance) })
+}
+
+/// A stop that has begun is over after this long: what is in flight ends, then the process does or is killed, and is looked for again.
+fn longest_stop(limits: &Limits) -> Duration {
+    limits.drain + limits.stop * 3
 }
 
 fn millis(d: Duration) -> u64 {

@@ -188,7 +188,7 @@ async fn tell(world: &World, handle: &Arc<Handle>, seen: Seen) -> Option<PassLin
     let stopping = |p: Phase| matches!(p, Phase::Draining | Phase::Stopping);
     let limits = world.limits(&handle.launched());
     let settled = changes.wait_for(|s| !stopping(s.phase));
-    match tokio::time::timeout(limits.drain + limits.stop * 3, settled).await {
+    match tokio::time::timeout(super::longest_stop(&limits), settled).await {
         Ok(Ok(s)) if s.phase == Phase::Asleep || s.run != run => {
             let quiet = humantime::format_duration(Duration::from_secs(quiet.as_secs()));
             Some(line(name, "sleep", format!("it was idle for {quiet}")))

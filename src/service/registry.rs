@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::actor::{Actor, Message};
 use super::clients::Places;
@@ -86,6 +87,8 @@ pub struct Handle {
     /// By what this run was found to answer, for the first of those who wait.
     offered: Mutex<Option<(u64, Answered)>>,
     machine: Mutex<Machine>,
+    /// Cancelled when the streams of this run must end; made by the first of them.
+    streams: Mutex<Option<(u64, CancellationToken)>>,
     known: AtomicBool,
     inbox: mpsc::UnboundedSender<Message>,
     seen: watch::Sender<Snapshot>,
@@ -157,6 +160,19 @@ impl Handle {
 
     fn offered(&self) -> MutexGuard<'_, Option<(u64, Answered)>> {
         self.offered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Cancelled when the streams of this run must end.
+    pub(super) fn streams_end(&self, run: u64) -> CancellationToken {
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*streams {
+            Some((of, end)) if *of == run => end.clone(),
+            _ => streams.insert((run, CancellationToken::new())).1.clone(),
+        }
+    }
+
+    pub(super) fn end_streams(&self, run: u64) {
+        self.streams_end(run).cancel();
     }
 
     /// Is it known what runs? Before that, a phase read from the database is hearsay.
@@ -335,6 +351,7 @@ impl Registry {
             offered: Mutex::default(),
             seen: watch::Sender::new(Snapshot::of(&machine)),
             machine: Mutex::new(machine),
+            streams: Mutex::default(),
             known: AtomicBool::new(known),
             inbox: inbox.clone(),
             instance: Who { id: instance.id, name: instance.name.clone(), hosts: instance.hosts.clone() },

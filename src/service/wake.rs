@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::clients::limited;
@@ -37,6 +38,10 @@ struct Ticket {
 impl Pass for Ticket {
     fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    fn streams_end(&self) -> CancellationToken {
+        self.handle.streams_end(self.gate.run)
     }
 
     fn connection(&mut self) -> Option<UnixStream> {
@@ -93,6 +98,8 @@ struct Waiter {
     changes: watch::Receiver<Snapshot>,
     counts: bool,
     deadline: Timestamp,
+    /// A stop that is under way has ended by then.
+    stopped_by: Timestamp,
     asked: Option<u64>,
 }
 
@@ -122,10 +129,15 @@ impl Waiter {
                 self.asked = Some(run);
                 continue;
             }
-            let left = self.deadline.since(self.world.now());
+            // What is being stopped takes its own time for that, and the machine bounds it; the time to start begins afterwards.
+            let stopping = matches!(now.phase, Phase::Draining | Phase::Stopping);
+            let deadline = if stopping { self.stopped_by } else { self.deadline };
+            let left = deadline.since(self.world.now());
             match tokio::time::timeout(left, self.changes.changed()).await {
+                Ok(Ok(())) if stopping => self.deadline = self.world.now().after(self.world.config().wake.timeout),
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Err(Refusal::Broken),
+                Err(_) if stopping => return Err(Refusal::StillStopping),
                 Err(_) => return Err(Refusal::TooSlow),
             }
         }
@@ -273,6 +285,7 @@ async fn knock_here(world: &Arc<World>, host: &HostName, verdict: Verdict, calle
         place: Place::take(&handle, config.wake.max_waiting, caller.client)?,
         counts: verdict.counts,
         deadline: world.now().after(config.wake.timeout),
+        stopped_by: world.now().after(super::longest_stop(&world.limits(&handle.launched())).max(config.wake.timeout)),
         asked: None,
     };
     // Asked here and not at the first wait: a client that leaves at once has still woken it.
@@ -311,7 +324,7 @@ async fn until_started(world: &World, handle: &Arc<Handle>, cause: Cause) -> Res
     let already = answer == Answer::Already && handle.snapshot().phase == Phase::Awake;
     // Its turn may come late and a stop may have to end first; the machine's own timers end each of these.
     let limits = world.limits(&handle.launched());
-    let longest = limits.start * 5 + limits.drain + limits.stop * 2;
+    let longest = limits.start * 5 + super::longest_stop(&limits);
     let deadline = world.now().after(longest);
     loop {
         let now = *changes.borrow_and_update();
@@ -349,7 +362,7 @@ async fn until_stopped(world: &World, handle: &Arc<Handle>, now: bool) -> Result
         return Ok(true);
     }
     let limits = world.limits(&handle.launched());
-    let grace = if now { limits.stop * 3 } else { limits.drain + limits.stop * 3 };
+    let grace = if now { limits.stop * 3 } else { super::longest_stop(&limits) };
     let deadline = world.now().after(grace.max(std::time::Duration::from_secs(10)));
     let run = handle.snapshot().run;
     loop {

@@ -262,6 +262,7 @@ impl World {
             min_awake: config.idle.min_awake,
             start: instance.launch.start_timeout.unwrap_or(config.wake.timeout),
             drain: config.stop.drain,
+            drain_streams: config.stop.drain_streams,
             stop: instance.launch.stop_timeout.unwrap_or(config.stop.timeout),
         }
     }

@@ -196,6 +196,8 @@ pub enum Effect {
     CloseGate,
     /// Count what is in flight: answered by `InFlight` or `DrainFailed`. The number tells how many looks came before.
     Count(u32),
+    /// End WebSockets and event streams, which would go on for ever; other requests are still waited for.
+    EndStreams,
     /// Ask the process group to end.
     Terminate,
     /// End the process group.
@@ -275,14 +277,18 @@ pub struct Limits {
     pub start: Duration,
     /// How long an operator's stop waits for what is in flight.
     pub drain: Duration,
+    /// How much of that it waits for streams, before they are ended.
+    pub drain_streams: Duration,
     /// From the stop signal to the kill.
     pub stop: Duration,
 }
 
 impl Limits {
     /// For [`Event::Admitted`] and [`Event::Released`], which keep to no times.
-    pub const NONE: Self =
-        Self { idle: Duration::ZERO, min_awake: Duration::ZERO, start: Duration::ZERO, drain: Duration::ZERO, stop: Duration::ZERO };
+    pub const NONE: Self = {
+        let zero = Duration::ZERO;
+        Self { idle: zero, min_awake: zero, start: zero, drain: zero, drain_streams: zero, stop: zero }
+    };
 }
 
 /// Awake for this long means that a later death is not part of a crash loop.
@@ -308,6 +314,9 @@ pub struct Machine {
     since: Timestamp,
     quiet_since: Timestamp,
     drain: Drain,
+    /// Since when it has drained for this reason.
+    drained_since: Timestamp,
+    streams_ended: bool,
     looks: u32,
     failures: u32,
     failed_run: Option<u64>,
@@ -396,6 +405,8 @@ impl Machine {
             since: stored.since,
             quiet_since: stored.quiet_since,
             drain: Drain::Operator,
+            drained_since: Timestamp(0),
+            streams_ended: false,
             looks: 0,
             failures: stored.failures,
             failed_run: None,

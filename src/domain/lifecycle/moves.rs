@@ -99,10 +99,15 @@ impl Machine {
 
     pub(super) fn drain(&self, drain: Drain, now: Timestamp, l: &Limits) -> Result {
         let mut next = self.go(Phase::Draining, self.since);
-        next.drain = drain;
         next.looks = 0;
+        next.drains_for(drain, now);
         let arm = next.arm(now.after(l.drain));
         next.with([Effect::Persist, Effect::CloseGate, arm, Effect::Count(0)])
+    }
+
+    /// It drains for this reason from now on.
+    pub(super) fn drains_for(&mut self, drain: Drain, now: Timestamp) {
+        (self.drain, self.drained_since, self.streams_ended) = (drain, now, false);
     }
 
     /// On its way to the end, without a drain.
@@ -125,7 +130,7 @@ impl Machine {
         let arm = self.arm(now.after(l.stop));
         let mut effects = vec![Effect::Persist];
         effects.extend(first);
-        effects.extend([Effect::Terminate, arm]);
+        effects.extend([Effect::EndStreams, Effect::Terminate, arm]);
         Ok(Step { next: self, effects, answer: Answer::Done })
     }
 

@@ -188,7 +188,7 @@ fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
         Event::Sleep { now: false } if m.drain == Drain::Operator => m.stay(),
         Event::Sleep { now: false } => {
             let mut next = m.clone();
-            next.drain = Drain::Operator;
+            next.drains_for(Drain::Operator, now);
             let arm = next.arm(now.after(l.drain));
             next.with([arm])
         }
@@ -198,8 +198,12 @@ fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
             Drain::Idle | Drain::Operator | Drain::Displaced => {
                 let mut next = m.clone();
                 next.looks += 1;
-                let looks = next.looks;
-                next.with([Effect::Count(looks)])
+                let count = Effect::Count(next.looks);
+                if m.drain == Drain::Idle || m.streams_ended || now.since(m.drained_since) < l.drain_streams {
+                    return next.with([count]);
+                }
+                next.streams_ended = true;
+                next.with([Effect::EndStreams, count])
             }
         },
         Event::DrainFailed { run } if *run == m.run => m.back_to_awake([]),

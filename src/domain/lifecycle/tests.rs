@@ -12,6 +12,7 @@ const LIMITS: Limits = Limits {
     min_awake: Duration::from_secs(5),
     start: Duration::from_secs(30),
     drain: Duration::from_secs(20),
+    drain_streams: Duration::from_secs(2),
     stop: Duration::from_secs(10),
 };
 const PROCESS: Process = Process { pid: 7, start_time: 1 };

@@ -42,6 +42,7 @@ pub const POINTS: &[&str] = &[
     "effect.open_gate",
     "effect.close_gate",
     "effect.count",
+    "effect.end_streams",
     "effect.terminate",
     "effect.kill",
     "effect.arm",

@@ -27,6 +27,7 @@ pub mod rotate;
 pub mod sent;
 pub mod sock_diag;
 pub mod spawn;
+pub mod spool;
 pub mod stat;
 pub mod stopped;
 pub mod untrusted;

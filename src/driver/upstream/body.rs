@@ -5,6 +5,7 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -19,6 +20,7 @@ use super::held::Held;
 use super::link::Link;
 use super::patience::Patience;
 use super::socket::Io;
+use crate::driver::host::spool::Spool;
 
 /// Why a client's body was not sent to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +79,8 @@ struct Sending {
     patience: Patience,
     flag: FaultFlag,
     held: Held,
+    /// What comes after that.
+    spooled: Option<Spooled>,
 }
 
 impl fmt::Debug for SendBody {
@@ -101,7 +105,17 @@ impl SendBody {
         let flag = FaultFlag(Some(Arc::new(AtomicU8::new(0))));
         let patience = Patience::new(patience);
         let (incoming, held) = (Some(incoming), Held::default());
-        Self(Some(Box::new(Sending { incoming, ended: false, asked: true, leftover: None, left: max, patience, flag, held })))
+        Self(Some(Box::new(Sending {
+            incoming,
+            ended: false,
+            asked: true,
+            leftover: None,
+            left: max,
+            patience,
+            flag,
+            held,
+            spooled: None,
+        })))
     }
 
     /// Hands the rest over when the body is dropped before its end: the instance has answered without it. `expects`: the client waits
@@ -145,6 +159,36 @@ impl SendBody {
         poll_fn(|cx| self.poll_gather(cx, bytes, true)).await
     }
 
+    /// Was all of it taken in?
+    #[must_use]
+    pub fn is_gathered(&self) -> bool {
+        self.0.as_ref().is_none_or(|this| this.is_at_end())
+    }
+
+    /// Takes in what follows what was gathered, as far as there is room for it in a file below `folder`. To be called once.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub async fn spool(&mut self, folder: &Path) -> Result<(), BodyFault> {
+        let Some(this) = self.0.as_mut().filter(|this| !this.is_at_end()) else { return Ok(()) };
+        let (mut spool, mut trailers) = (Spool::new(folder.to_owned()), None);
+        while spool.has_room() && !this.is_at_end() {
+            match poll_fn(|cx| this.poll_incoming(cx, true)).await {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => spool.push(data).await,
+                    Err(frame) => {
+                        trailers = Some(frame);
+                        break;
+                    }
+                },
+                Some(Err(_)) => return Err(this.flag.get().unwrap_or(BodyFault::Client)),
+                None => break,
+            }
+        }
+        this.spooled = Some(Spooled { left: spool.len(), reading: Reading::Idle(spool), trailers });
+        Ok(())
+    }
+
     fn poll_gather(&mut self, cx: &mut Context<'_>, bytes: usize, timed: bool) -> Poll<Result<(), BodyFault>> {
         let Some(this) = self.0.as_mut() else { return Poll::Ready(Ok(())) };
         while this.held.wants(bytes) && !this.is_at_end() {
@@ -170,22 +214,68 @@ impl Body for SendBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let Some(this) = self.0.as_mut() else { return Poll::Ready(None) };
-        match this.held.pop() {
-            Some(frame) => Poll::Ready(Some(Ok(frame))),
-            None => this.poll_incoming(cx, true),
+        if let Some(frame) = this.held.pop() {
+            return Poll::Ready(Some(Ok(frame)));
         }
+        if let Some(spooled) = this.spooled.as_mut() {
+            if let Some(frame) = ready!(spooled.poll_frame(cx)) {
+                return Poll::Ready(Some(frame));
+            }
+            this.spooled = None;
+        }
+        this.poll_incoming(cx, true)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|sending| sending.held.is_empty() && sending.is_at_end())
+        self.0.as_ref().is_none_or(|sending| sending.held.is_empty() && sending.spooled.is_none() && sending.is_at_end())
     }
 
     fn size_hint(&self) -> SizeHint {
         let Some(this) = &self.0 else { return SizeHint::with_exact(0) };
         let rest = this.incoming.as_ref().map(Incoming::size_hint).unwrap_or_default();
         // With trailers it is sent in chunks, so its length must not be said.
-        let exact = rest.exact().filter(|_| this.held.is_data());
-        exact.map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + this.held.bytes() as u64))
+        let (spooled, is_data) = this.spooled.as_ref().map_or((0, true), |spooled| (spooled.left, spooled.trailers.is_none()));
+        let exact = rest.exact().filter(|_| is_data && this.held.is_data());
+        exact.map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + spooled + this.held.bytes() as u64))
+    }
+}
+
+/// The part of a body that is in a file.
+struct Spooled {
+    left: u64,
+    reading: Reading,
+    trailers: Option<Frame<Bytes>>,
+}
+
+enum Reading {
+    Idle(Spool),
+    Busy(Pin<Box<dyn Future<Output = (Spool, io::Result<Bytes>)> + Send + Sync>>),
+    Over,
+}
+
+impl Spooled {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        loop {
+            self.reading = match std::mem::replace(&mut self.reading, Reading::Over) {
+                Reading::Idle(spool) if spool.is_empty() => Reading::Over,
+                Reading::Idle(mut spool) => Reading::Busy(Box::pin(async move {
+                    let bytes = spool.pop().await;
+                    (spool, bytes)
+                })),
+                Reading::Busy(mut reading) => match reading.as_mut().poll(cx) {
+                    Poll::Pending => {
+                        self.reading = Reading::Busy(reading);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready((spool, bytes)) => {
+                        self.reading = Reading::Idle(spool);
+                        self.left -= bytes.as_ref().map_or(0, Bytes::len) as u64;
+                        return Poll::Ready(Some(bytes.map(Frame::data)));
+                    }
+                },
+                Reading::Over => return Poll::Ready(self.trailers.take().map(Ok)),
+            };
+        }
     }
 }
 

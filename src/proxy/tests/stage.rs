@@ -369,6 +369,8 @@ pub struct Stage {
 pub fn settings() -> ProxySettings {
     ProxySettings {
         wake_timeout: Duration::from_secs(10),
+        stop_limit: Duration::ZERO,
+        spool: std::env::temp_dir(),
         page_after: Duration::from_millis(100),
         max_body: 64 * 1024 * 1024,
         per_client: None,

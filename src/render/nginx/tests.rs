@@ -33,7 +33,7 @@ fn config() -> Config {
             max_at_once: 1,
             per_client: None,
         },
-        stop: StopConfig { drain: Duration::from_secs(1), timeout: Duration::from_secs(1) },
+        stop: StopConfig { drain: Duration::from_secs(1), drain_streams: Duration::from_secs(1), timeout: Duration::from_secs(1) },
         ports: PortRange { first: 20_000, last: 20_001 },
         log: LogConfig { level: "info".into(), format: LogFormat::Text },
         events: EventsConfig { keep: 1, keep_for: Duration::from_secs(1) },

@@ -140,7 +140,7 @@ impl State {
             Refusal::UnknownHost | Refusal::Destroyed | Refusal::Creating => self.excused(&[Why::Gone], who, since, now),
             Refusal::Disabled => self.excused(&[Why::Down], who, since, now),
             Refusal::Failed { .. } => self.excused(&[Why::Fault, Why::Outage], who, ago(BACK_OFF + 20_000), now),
-            Refusal::TooSlow => {
+            Refusal::TooSlow | Refusal::StillStopping => {
                 if rests_since.is_some_and(|at| at > since && now - at > 2_000) && !self.excused(&[Why::Outage], who, since, now) {
                     self.violate(format!("request {} waited for {}, which had failed long ago", request.id, NAMES[who]));
                 }

@@ -1,0 +1,83 @@
+//! Reads a long answer ahead of a client that takes its time: the instance, which may serve one request after the other, is free as
+//! soon as it has said all. What the client has not taken waits in memory, then on the disk.
+//!
+//! It never delays what the client can take, and never reads further ahead than [`Spool`] has room.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::Frame;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::reply::Fault;
+use crate::driver::host::spool::Spool;
+use crate::driver::upstream::ReceiveBody;
+use crate::service::door::Pass;
+
+/// Pieces of an answer that wait in memory; each is at most as long as the buffer of a connection to an instance, 64 KiB.
+const PIECES: usize = 8;
+
+/// A piece of an answer.
+pub(super) type Piece = Result<Frame<Bytes>, Fault>;
+
+/// The rest of an answer, read ahead. `pass` is given back with its last byte.
+pub(super) fn read(body: ReceiveBody, pass: Option<Box<dyn Pass>>, folder: PathBuf) -> mpsc::Receiver<Piece> {
+    let (pieces, taken) = mpsc::channel(PIECES);
+    tokio::spawn(run(body, pass, Spool::new(folder), pieces));
+    taken
+}
+
+async fn run(mut body: ReceiveBody, pass: Option<Box<dyn Pass>>, mut spool: Spool, pieces: mpsc::Sender<Piece>) {
+    let mut last = None;
+    loop {
+        tokio::select! {
+            permit = pieces.reserve(), if !spool.is_empty() => {
+                let Ok(permit) = permit else { return };
+                match spool.pop().await {
+                    Ok(bytes) => permit.send(Ok(Frame::data(bytes))),
+                    Err(error) => return permit.send(Err(error.into())),
+                }
+            }
+            frame = body.frame(), if spool.has_room() => match frame {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if spool.is_empty() => match pieces.try_send(Ok(Frame::data(data))) {
+                        Ok(()) => {}
+                        Err(TrySendError::Closed(_)) => return,
+                        Err(TrySendError::Full(piece)) => spool_up(&mut spool, piece).await,
+                    },
+                    Ok(data) => spool.push(data).await,
+                    Err(trailers) => {
+                        last = Some(Ok(trailers));
+                        break;
+                    }
+                },
+                Some(Err(error)) => {
+                    last = Some(Err(error.into()));
+                    break;
+                }
+                None => break,
+            },
+            // The client has left, and the instance is to notice.
+            () = pieces.closed() => return,
+        }
+    }
+    drop((body, pass));
+    while !spool.is_empty() {
+        let piece = spool.pop().await.map(Frame::data).map_err(Fault::from);
+        let broken = piece.is_err();
+        if pieces.send(piece).await.is_err() || broken {
+            return;
+        }
+    }
+    if let Some(last) = last {
+        let _ = pieces.send(last).await;
+    }
+}
+
+async fn spool_up(spool: &mut Spool, piece: Piece) {
+    if let Ok(Ok(data)) = piece.map(Frame::into_data) {
+        spool.push(data).await;
+    }
+}
