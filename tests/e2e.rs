@@ -22,6 +22,7 @@ mod e2e {
     pub mod gone;
     pub mod handed;
     pub mod hosts;
+    pub mod killers;
     pub mod life;
     pub mod locks;
     pub mod longer;
@@ -63,6 +64,10 @@ suite! {
         it_has_other_hosts_and_is_named_by_number
         the_python_model_works
         the_server_puts_it_to_sleep_by_itself
+    }
+    killers {
+        each_is_read_as_often_as_it_may_be
+        so_is_one_on_a_kept_connection
     }
     body {
         fifty_megabytes_are_posted_through_a_wake

@@ -2,7 +2,8 @@
 //! be gone before it saw anything.
 //!
 //! It never sends a request twice that the instance may have seen, safe ones apart: those `driver::upstream` sends again on
-//! a new connection, and this file to the next run when the instance has died with them.
+//! a new connection, or this file to the next run when the instance has died with them. No request is read more than [`READS`] times,
+//! the edge before acc and all runs together, nor once more when an answer has begun.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +34,9 @@ const MARGIN: Duration = Duration::from_secs(5);
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// Longest such pause.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// So often an instance may read a request that is safe.
+const READS: u8 = 2;
 
 /// So much of a body is taken in before an instance is asked.
 const GATHERED: usize = 64 * 1024;
@@ -115,6 +119,8 @@ pub(super) struct Begun {
     expects: bool,
     /// Once more to the next run, and no more: that it has died is no reason to have every run die with the same request.
     repeatable: bool,
+    /// So often an instance may have read it.
+    reads: u8,
     /// Before the next knock at an awake instance that could not be connected to.
     pause: Duration,
     /// `None` while it is being sent.
@@ -149,6 +155,7 @@ impl Begun {
         let flag = body.fault();
         let to_gather = at.front == Front::Public && !asked.upgrade && !body.is_end_stream();
         let request = Some(Box::new(Request::from_parts(origin_form(head), body)));
+        let reads = u8::from(asked.tried != Tried::Nothing);
         let came = at.came.unwrap_or(started);
         let ago = Some(started.saturating_duration_since(came));
         let front = at.front;
@@ -162,6 +169,7 @@ impl Begun {
             to_gather,
             expects,
             repeatable: true,
+            reads,
             pause: PAUSE_MIN,
             request,
             flag,
@@ -368,14 +376,15 @@ impl Way<'_> {
         outcome
     }
 
-    fn outcome(&self, pass: &dyn Pass, outcome: Result<Response<ReceiveBody>, UpstreamError>) -> Sent {
+    fn outcome(&mut self, pass: &dyn Pass, outcome: Result<Response<ReceiveBody>, UpstreamError>) -> Sent {
         match outcome {
             Ok(response) => Sent::Answer(response),
-            Err(UpstreamError::Connect { request, source }) => {
+            Err(UpstreamError::Connect { request, reads, source }) => {
+                self.begun.reads += reads;
                 tracing::debug!(instance = %pass.gate().name, error = %source, "no connection to an awake instance");
                 Sent::Again(request)
             }
-            Err(UpstreamError::Broken { source, again, began, .. }) => match self.begun.flag.get() {
+            Err(UpstreamError::Broken { source, again, began, reads, .. }) => match self.begun.flag.get() {
                 Some(fault) => Sent::No(cut(fault)),
                 None if began => {
                     tracing::info!(instance = %pass.gate().name, error = %source, "an instance's answer cannot be read");
@@ -383,7 +392,8 @@ impl Way<'_> {
                 }
                 None => {
                     tracing::info!(instance = %pass.gate().name, error = %source, "an instance broke a request");
-                    Sent::Broke(again)
+                    self.begun.reads += reads;
+                    Sent::Broke(again.filter(|_| self.begun.reads < READS))
                 }
             },
         }

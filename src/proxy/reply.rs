@@ -51,6 +51,8 @@ struct Forwarded {
     events: Option<Events>,
     pass: Option<Box<dyn Pass>>,
     line: Option<Box<Line>>,
+    /// The instance has broken off: said once what came before it has left.
+    fault: Option<Fault>,
 }
 
 impl Reply {
@@ -72,7 +74,7 @@ impl Reply {
         let events = (kind == Flow::Events && !ends).then(|| Events::new(&*pass));
         let spool = if let Flow::Ahead(folder) = kind { Some(folder) } else { None };
         let pass = (!ends).then_some(pass);
-        let forwarded = Forwarded { body: Some(body), ahead: None, spool, passed: 0, events, pass, line };
+        let forwarded = Forwarded { body: Some(body), ahead: None, spool, passed: 0, events, pass, line, fault: None };
         Self { kind: Kind::Forwarded(forwarded), busy: None }
     }
 
@@ -144,7 +146,7 @@ const SHORT: usize = 64 * 1024;
 
 impl Forwarded {
     fn is_end_stream(&self) -> bool {
-        self.ahead.is_none() && self.body.as_ref().is_none_or(Body::is_end_stream)
+        self.fault.is_none() && self.ahead.is_none() && self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
@@ -168,6 +170,9 @@ impl Forwarded {
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        if let Some(fault) = self.fault.take() {
+            return Poll::Ready(Some(Err(fault)));
+        }
         if self.events.as_mut().is_some_and(|events| events.poll_over(cx).is_ready()) {
             (self.body, self.pass, self.events) = (None, None, None);
         }
@@ -185,6 +190,13 @@ impl Forwarded {
         };
         if ended {
             self.pass = None;
+        }
+        if let Poll::Ready(Some(Err(fault))) = frame {
+            // hyper drops what it has not written yet, the head included: nginx would take the request for one without an answer, and
+            // ask again.
+            self.fault = Some(fault.into());
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         frame.map_err(Into::into)
     }

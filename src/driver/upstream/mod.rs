@@ -56,11 +56,14 @@ const PARKED_MAX: usize = 512;
 /// A request that has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
-    /// No connection: the instance never saw the request, here it is again, its body unread.
+    /// No connection: the instance never saw the request, here it is again, its body unread. (A safe one it may have seen once, on
+    /// a pooled connection.)
     #[error("could not connect to the instance")]
     Connect {
         /// The request as it was given.
         request: Box<Request<SendBody>>,
+        /// So often the instance may have read it.
+        reads: u8,
         /// Why.
         #[source]
         source: io::Error,
@@ -70,6 +73,8 @@ pub enum UpstreamError {
     Broken {
         /// It was a pooled connection.
         reused: bool,
+        /// So often the instance may have read it.
+        reads: u8,
         /// An answer had begun, and broke off or could not be read: the request has been acted on.
         began: bool,
         /// The same request once more, if it may be sent twice: its method says so, it had no body, and no answer had begun.
@@ -101,6 +106,14 @@ struct Shared {
 }
 
 type Pools = RwLock<HashMap<InstanceName, Arc<Pool>>>;
+
+/// A request that no parked connection took.
+struct Left {
+    req: Box<Request<SendBody>>,
+    copy: Spare,
+    /// So often the instance may have read it.
+    reads: u8,
+}
 
 /// Boxed, because a connection is large and changes hands with every request.
 type Links = Vec<Box<Link>>;
@@ -165,15 +178,15 @@ impl Upstreams {
         let mut req = req;
         if self.shared.pooling.load(Ordering::Acquire) {
             let pool = self.pool(gate);
-            let (unsent, copy) = match Self::over_parked(&pool, req).await {
+            let left = match Self::over_parked(&pool, req).await {
                 Ok(done) => return done,
-                Err(unsent) => unsent,
+                Err(left) => left,
             };
             // Rare, and too large to be part of every request.
-            return Box::pin(self.over_fresh(gate, Some(pool), unsent, copy)).await;
+            return Box::pin(self.over_fresh(gate, Some(pool), left)).await;
         }
         only_request(&mut req);
-        Box::pin(self.over_fresh(gate, None, req, None)).await
+        Box::pin(self.over_fresh(gate, None, Left { req, copy: None, reads: 0 })).await
     }
 
     /// The same over a connection to there that somebody else has made, and on which nothing was sent.
@@ -192,16 +205,13 @@ impl Upstreams {
             only_request(&mut req);
         }
         match Link::over(connection, pool).await {
-            Ok(link) => self.over_new(gate, link, req, None).await,
-            Err(source) => Err(UpstreamError::Connect { request: req, source }),
+            Ok(link) => self.over_new(gate, link, Left { req, copy: None, reads: 0 }).await,
+            Err(source) => Err(UpstreamError::Connect { request: req, reads: 0, source }),
         }
     }
 
     /// Tries parked connections; gives the request back when none of them took it, and a copy if one was made.
-    async fn over_parked(
-        pool: &Arc<Pool>,
-        mut req: Box<Request<SendBody>>,
-    ) -> Result<Result<Response<ReceiveBody>, UpstreamError>, (Box<Request<SendBody>>, Spare)> {
+    async fn over_parked(pool: &Arc<Pool>, mut req: Box<Request<SendBody>>) -> Result<Result<Response<ReceiveBody>, UpstreamError>, Left> {
         // What may not be sent twice asks the kernel first whether the other side has closed; what may finds out by itself.
         let ask = !is_safe(&req);
         let mut copy = None;
@@ -211,37 +221,29 @@ impl Upstreams {
                 Ok(response) => return Ok(Ok(response)),
                 Err(SendFault::Unsent(request)) => req = request,
                 Err(SendFault::Lost { began: true, source }) => {
-                    return Ok(Err(UpstreamError::Broken { reused: true, began: true, again: None, source }));
+                    return Ok(Err(UpstreamError::Broken { reused: true, reads: 1, began: true, again: None, source }));
                 }
-                Err(SendFault::Lost { began, source }) => match copy {
-                    Some(copy) if !ask => return Err((copy, None)),
-                    again => return Ok(Err(UpstreamError::Broken { reused: true, began, again, source })),
-                },
+                Err(SendFault::Lost { began, source }) => {
+                    let reads = reads(&source);
+                    match copy {
+                        Some(req) if !ask => return Err(Left { req, copy: None, reads }),
+                        again => return Ok(Err(UpstreamError::Broken { reused: true, reads, began, again, source })),
+                    }
+                }
             }
         }
-        Err((req, copy))
+        Err(Left { req, copy, reads: 0 })
     }
 
-    async fn over_fresh(
-        &self,
-        gate: &Gate,
-        pool: Option<Arc<Pool>>,
-        req: Box<Request<SendBody>>,
-        copy: Spare,
-    ) -> Result<Response<ReceiveBody>, UpstreamError> {
+    async fn over_fresh(&self, gate: &Gate, pool: Option<Arc<Pool>>, left: Left) -> Result<Response<ReceiveBody>, UpstreamError> {
         match Link::connect(gate, self.owner_of(gate), &self.shared.listeners, pool).await {
-            Ok(link) => self.over_new(gate, link, req, copy).await,
-            Err(source) => Err(UpstreamError::Connect { request: req, source }),
+            Ok(link) => self.over_new(gate, link, left).await,
+            Err(source) => Err(UpstreamError::Connect { request: left.req, reads: left.reads, source }),
         }
     }
 
-    async fn over_new(
-        &self,
-        gate: &Gate,
-        link: Box<Link>,
-        req: Box<Request<SendBody>>,
-        copy: Spare,
-    ) -> Result<Response<ReceiveBody>, UpstreamError> {
+    async fn over_new(&self, gate: &Gate, link: Box<Link>, left: Left) -> Result<Response<ReceiveBody>, UpstreamError> {
+        let Left { req, copy, reads: before } = left;
         let again = copy.or_else(|| spare(&req));
         let mut sending = pin!(link.send(req));
         let sent = match tokio::time::timeout(SLOW, sending.as_mut()).await {
@@ -256,10 +258,11 @@ impl Upstreams {
             Ok(response) => Ok(response),
             Err(SendFault::Unsent(request)) => {
                 let source = io::Error::new(io::ErrorKind::ConnectionReset, "closed before the request was written");
-                Err(UpstreamError::Connect { request, source })
+                Err(UpstreamError::Connect { request, reads: before, source })
             }
             Err(SendFault::Lost { began, source }) => {
-                Err(UpstreamError::Broken { reused: false, began, again: again.filter(|_| !began), source })
+                let reads = before + reads(&source);
+                Err(UpstreamError::Broken { reused: false, reads, began, again: again.filter(|_| !began), source })
             }
         }
     }
@@ -471,6 +474,13 @@ fn only_request(req: &mut Request<SendBody>) {
 /// May be sent twice to the same run without asking: it does not turn the connection into another one either.
 fn is_safe(req: &Request<SendBody>) -> bool {
     is_repeatable(req) && !req.headers().contains_key(header::UPGRADE)
+}
+
+/// May the instance have read a request that was lost with its connection? The kernel says that a connection was reset, or is no pipe any
+/// more, when it was closed with bytes that nobody had read.
+fn reads(lost: &hyper::Error) -> u8 {
+    let cause = std::error::Error::source(lost).and_then(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+    u8::from(!matches!(cause, Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)))
 }
 
 fn spare(req: &Request<SendBody>) -> Spare {

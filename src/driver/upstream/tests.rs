@@ -49,7 +49,7 @@ async fn what_was_never_seen_is_given_back() {
     let upstreams = Upstreams::new(true);
     let nowhere = gate(Listen::Unix("/nonexistent/socket".into()));
     match upstreams.request(&nowhere, Box::new(get())).await {
-        Err(UpstreamError::Connect { request, source }) => {
+        Err(UpstreamError::Connect { request, source, .. }) => {
             assert_eq!(request.headers()["host"], "a");
             assert_eq!(source.kind(), io::ErrorKind::NotFound);
         }
