@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use super::env::Env;
 use super::fault::{ConfigErrors, Fault};
+use super::public::{Scheme, proxies};
 use super::reader::{Faults, Section};
 use super::rules::{network, read_rules};
 use super::trust::{self, TrustError};
@@ -287,6 +288,10 @@ fn edge(section: &Section<'_>, default_user: impl FnOnce() -> Option<String>) ->
     let max_body = section.or("max_body", 64 << 20, value::size);
     let per_client = section.or("per_client", Some(1000), off_or_count);
     let shared_addresses = section.list("shared_addresses", network).unwrap_or_else(private_networks);
+    let trusted_proxies = section.list("trusted_proxies", proxies).unwrap_or_default();
+    let schemes = Scheme::ALL.map(|scheme| (scheme.as_str(), scheme));
+    let public_scheme = section.or("public_scheme", Scheme::Http, value::one_of(&schemes));
+    let public_port = section.or("public_port", None, |v| value::or_word(v, "auto", value::port));
     let templates = section.or("templates", None, |v| value::or_none(v, value::absolute));
     if let Some(dir) = &templates {
         match trust::distrust(dir) {
@@ -299,7 +304,7 @@ fn edge(section: &Section<'_>, default_user: impl FnOnce() -> Option<String>) ->
     let user = section.or("user", None, |v| value::or_none(v, account)).or_else(default_user);
     section.close();
     let listen = listen.unwrap_or_else(|| vec![SocketAddr::from(([127, 0, 0, 1], 8080))]);
-    EdgeConfig { kind, listen, max_body, per_client, shared_addresses, templates, user }
+    EdgeConfig { kind, listen, max_body, per_client, shared_addresses, trusted_proxies, public_scheme, public_port, templates, user }
 }
 
 /// Nobody on the internet has an address in one of these: proxies and gateways of one's own do.

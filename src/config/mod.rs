@@ -7,6 +7,7 @@ mod fault;
 mod load;
 pub mod model;
 mod places;
+mod public;
 mod reader;
 pub mod regular;
 pub mod reload;
@@ -25,6 +26,7 @@ pub use env::Env;
 pub use fault::{ConfigErrors, Fault};
 pub use load::{EDGE_ACCOUNT, RUN_MAX, load, named, parse};
 pub use places::run_of_faulty;
+pub use public::Scheme;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -67,6 +69,12 @@ pub struct EdgeConfig {
     pub per_client: Option<u32>,
     /// `shared_addresses`: networks in which an address stands for many clients, so that no limit for one client holds for it.
     pub shared_addresses: Vec<IpNet>,
+    /// `trusted_proxies`: whose `X-Forwarded-For`, `-Proto` and `-Port` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// `public_scheme`: how clients reach the edge, or the proxy before it.
+    pub public_scheme: Scheme,
+    /// `public_port`: the port that they name; `None`: "auto", see [`EdgeConfig::port`].
+    pub public_port: Option<u16>,
     /// `templates`: a folder whose files replace the built-in templates of the same name.
     pub templates: Option<PathBuf>,
     /// `user`: who nginx's workers run as when acc is root; `None`: as acc. What was not set is chosen from the accounts of the host.

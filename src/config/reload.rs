@@ -46,6 +46,9 @@ impl Config {
                 max_body: new.edge.max_body,
                 per_client: new.edge.per_client,
                 shared_addresses: new.edge.shared_addresses.clone(),
+                trusted_proxies: new.edge.trusted_proxies.clone(),
+                public_scheme: new.edge.public_scheme,
+                public_port: new.edge.public_port,
                 templates: self.edge.templates.clone(),
                 user: self.edge.user.clone(),
             },
@@ -111,7 +114,7 @@ mod tests {
         let old = config("home = \"/a/h\"\nrun = \"/a/r\"\n");
         let new = config(
             "home = \"/b/h\"\nrun = \"/b/r\"\ndomain = \"b.localhost\"\nuser = \"nobody\"\n\
-             [edge]\nkind = \"builtin\"\nlisten = [\"127.0.0.1:81\"]\nmax_body = \"1MiB\"\nper_client = 7\nshared_addresses = [\"10.7.0.0/16\"]\ntemplates = \"/usr\"\nuser = \"www-data\"\n\
+             [edge]\nkind = \"builtin\"\nlisten = [\"127.0.0.1:81\"]\nmax_body = \"1MiB\"\nper_client = 7\nshared_addresses = [\"10.7.0.0/16\"]\ntrusted_proxies = [\"10.7.0.1\"]\npublic_scheme = \"https\"\npublic_port = 7443\ntemplates = \"/usr\"\nuser = \"www-data\"\n\
              [supervisor]\nkind = \"builtin\"\n\
              [idle]\ntimeout = \"7m\"\nmin_awake = \"7s\"\ncheck_every = \"7s\"\nsilent_connections = \"7m\"\n\
              [wake]\ntimeout = \"7s\"\npage_after = \"7s\"\nmax_waiting = 7\nmax_at_once = 7\nper_client = 7\n\

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use ipnet::IpNet;
+
 use super::value::{show_duration, show_size};
 use super::{Config, EdgeKind, LogFormat, SupervisorKind};
 use crate::domain::rule::Rule;
@@ -46,15 +48,18 @@ impl Config {
         lines
     }
 
-    fn edge_lines(&self) -> [(&'static str, String); 7] {
+    fn edge_lines(&self) -> [(&'static str, String); 10] {
         let listen = self.edge.listen.iter().map(|a| quote(&a.to_string())).collect::<Vec<_>>().join(", ");
-        let shared = self.edge.shared_addresses.iter().map(|net| quote(&net.to_string())).collect::<Vec<_>>().join(", ");
+        let nets = |nets: &[IpNet]| format!("[{}]", nets.iter().map(|net| quote(&net.to_string())).collect::<Vec<_>>().join(", "));
         [
             ("kind", quote(self.edge.kind.as_str())),
             ("listen", format!("[{listen}]")),
             ("max_body", quote(&show_size(self.edge.max_body))),
             ("per_client", count_or_off(self.edge.per_client)),
-            ("shared_addresses", format!("[{shared}]")),
+            ("shared_addresses", nets(&self.edge.shared_addresses)),
+            ("trusted_proxies", nets(&self.edge.trusted_proxies)),
+            ("public_scheme", quote(self.edge.public_scheme.as_str())),
+            ("public_port", self.edge.public_port.map_or_else(|| quote("auto"), |port| port.to_string())),
             ("templates", self.edge.templates.as_deref().map_or_else(|| quote(""), quote_path)),
             ("user", quote(self.edge.user.as_deref().unwrap_or_default())),
         ]

@@ -141,6 +141,11 @@ pub(super) fn address(value: &DeValue<'_>) -> Parsed<SocketAddr> {
     if parsed.port() == 0 { Err("the port must be from 1 to 65535".to_owned()) } else { Ok(parsed) }
 }
 
+/// A port.
+pub(super) fn port(value: &DeValue<'_>) -> Parsed<u16> {
+    whole(1, 65_535)(value).map(|port| u16::try_from(port).unwrap_or(u16::MAX))
+}
+
 /// Two ports and a dash.
 pub(super) fn port_range(value: &DeValue<'_>) -> Parsed<PortRange> {
     let ends = value.as_str().and_then(|text| text.split_once('-'));

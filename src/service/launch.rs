@@ -40,8 +40,7 @@ pub(super) fn listen(config: &Config, name: &InstanceName, port: Option<u16>) ->
 
 /// Where a browser reaches a host.
 pub(crate) fn url(config: &Config, host: &HostName) -> String {
-    let port = config.edge.listen.first().map_or(80, SocketAddr::port);
-    if port == 80 { format!("http://{host}/") } else { format!("http://{host}:{port}/") }
+    config.edge.url(host.as_str())
 }
 
 /// What the templates of a model see.

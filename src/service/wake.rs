@@ -275,7 +275,7 @@ async fn knock_here(world: &Arc<World>, host: &HostName, verdict: Verdict, calle
     let config = world.config();
     // Whoever comes while others wait wakes nothing: a page with many parts is one wake.
     if !starting && handle.waiting.count() == 0 {
-        let client = caller.client.and_then(|client| limited(client, &config.edge.shared_addresses));
+        let client = caller.client.and_then(|client| limited(client, &config.edge.of_many()));
         let counted = world.wakes.count(client, config.wake.per_client, world.now());
         counted.map_err(|early| Refusal::TooManyWakes { retry_s: early.as_secs() + 1 })?;
     }

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use super::{Finding, bad, ok, warn};
-use crate::config::{Config, regular};
+use crate::config::{Config, Scheme, regular};
 use crate::driver::host::net::{Listener, holders, listening};
 use crate::interface::control::{Reply, call};
 use crate::render::nginx::pid_file;
@@ -22,7 +22,19 @@ pub(super) async fn all(config: &Config) -> Vec<Finding> {
     let mut findings = vec![server, lock(holder.as_ref())];
     findings.extend(config.edge.listen.iter().map(|address| port(*address, config, acc)));
     findings.push(domain(config).await);
+    findings.extend(proxies(config));
     findings
+}
+
+/// Clients come by way of a proxy that ends TLS: is it believed?
+fn proxies(config: &Config) -> Option<Finding> {
+    let (scheme, trusted) = (config.edge.public_scheme, &config.edge.trusted_proxies);
+    (scheme == Scheme::Https && trusted.is_empty()).then(|| {
+        warn(
+            "clients come by `https`, and no proxy is trusted: applications are told `http` and the address of the proxy",
+            "name the proxy that ends TLS in `edge.trusted_proxies` (`[\"127.0.0.1\"]` on this host), then `acc reload`",
+        )
+    })
 }
 
 /// What is known of acc's server.
@@ -261,6 +273,17 @@ mod tests {
         assert_eq!(resolved("a", false, at("192.0.2.1"), &config).level, Level::Ok);
         assert!(resolved("a", true, None, &config).hint.contains("curl -H 'Host: a'"));
         assert!(resolved("a", false, Some(vec![]), &config).hint.contains("DNS"));
+    }
+
+    #[test]
+    fn a_proxy_that_nobody_believes_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config(dir.path());
+        assert_eq!(proxies(&config), None);
+        config.edge.public_scheme = Scheme::Https;
+        assert_eq!(proxies(&config).map(|found| found.level), Some(Level::Warn));
+        config.edge.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+        assert_eq!(proxies(&config), None);
     }
 
     #[tokio::test]
