@@ -8,13 +8,13 @@ use std::path::Path;
 
 use acc::config::env::Env;
 use acc::config::model::load_model;
-use acc::config::{self, Config};
+use acc::config::{self, Config, Scheme};
 use acc::domain::name::{HostName, InstanceName};
 use acc::domain::rule::Rule;
 use acc::driver::host::stat::parse_stat;
 use acc::driver::supervisor::supervisord;
-use acc::proxy::Front;
 use acc::proxy::request::{X_ACC_HOST, read};
+use acc::proxy::{Front, Origin};
 use acc::render::Templates;
 use acc::render::nginx::{Allowance, Entry, text};
 use acc::service::request::Request;
@@ -46,8 +46,10 @@ pub fn host(data: &[u8]) {
     }
     let Ok(request) = builder.body(()) else { return };
     let head = request.into_parts().0;
+    let client = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let origin = Origin { client, scheme: Scheme::Http, port: 80, by_proxy: false };
     for front in [Front::Public, Front::Wake] {
-        if let Ok(asked) = read(front, Some(IpAddr::V4(Ipv4Addr::LOCALHOST)), &head, &[]) {
+        if let Ok(asked) = read(front, origin, &head, &[]) {
             assert_eq!(HostName::parse(asked.host.as_str()).as_ref(), Ok(&asked.host));
             if front == Front::Public {
                 // What only the edge may say is not believed from a client.

@@ -8,7 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use acc::domain::edge_headers::{EDGE_ONLY, SET_BY_NGINX};
+use acc::config::Scheme;
+use acc::domain::edge_headers::{EDGE_ONLY, OF_PROXIES, SET_BY_NGINX};
 use acc::domain::instance::Listen;
 use acc::domain::name::InstanceName;
 use acc::driver::activity;
@@ -20,7 +21,7 @@ use acc::driver::probe;
 use acc::driver::supervisor::{self, Program, Understood, understand};
 use acc::driver::upstream::{SendBody, UpstreamError, Upstreams};
 use acc::proxy::request::{Asked, read};
-use acc::proxy::{Front, access_log, headers};
+use acc::proxy::{Front, Origin, access_log, headers};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method};
@@ -248,6 +249,9 @@ fn message(data: &[u8]) -> (&[u8], HeaderMap) {
 const HOP_BY_HOP: [&str; 7] =
     ["proxy-authenticate", "proxy-authorization", "te", "transfer-encoding", "keep-alive", "proxy-connection", "http2-settings"];
 
+/// Where the edge listens.
+const PORT: u16 = 8080;
+
 /// Headers on their way to an instance and back: nothing of a connection, nothing that only the edge may say, and done twice it
 /// is the same as done once.
 pub fn header(data: &[u8]) {
@@ -256,13 +260,15 @@ pub fn header(data: &[u8]) {
     let mut head = request.into_parts().0;
     head.headers = given;
     for client in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
+        let scheme = if client.is_ipv6() { Scheme::Https } else { Scheme::Http };
+        let origin = Origin { client: Some(client), scheme, port: PORT, by_proxy: false };
         for front in [Front::Public, Front::Wake] {
-            let Ok(asked) = read(front, Some(client), &head, &[]) else { continue };
+            let Ok(asked) = read(front, origin, &head, &[]) else { continue };
             let mut sent = head.headers.clone();
-            headers::to_instance(front, &mut sent, &asked, client.is_ipv6());
+            headers::to_instance(front, &mut sent, &asked);
             assert_from_edge(front, client, &sent, &asked);
             let mut twice = sent.clone();
-            headers::to_instance(front, &mut twice, &asked, client.is_ipv6());
+            headers::to_instance(front, &mut twice, &asked);
             assert_eq!(twice, sent);
         }
     }
@@ -292,9 +298,10 @@ fn assert_from_edge(front: Front, client: IpAddr, sent: &HeaderMap, asked: &Aske
         let (proto, who) = if client.is_ipv6() { ("https", format!("\"[{client}]\"")) } else { ("http", client.to_string()) };
         let host = asked.spelled.to_str().expect("it was accepted");
         let own = match (front, loose.as_str()) {
-            (Front::Wake, name) => SET_BY_NGINX.contains(&name),
+            (Front::Wake, name) => SET_BY_NGINX.contains(&name) || OF_PROXIES.contains(&name),
             (_, "x-real-ip" | "x-forwarded-for") => said == [client.to_string().as_str()],
             (_, "x-forwarded-proto") => said == [proto],
+            (_, "x-forwarded-port") => said == [PORT.to_string().as_str()],
             (_, "x-forwarded-host") => said == [host],
             (_, "forwarded") => said == [format!("for={who};host=\"{host}\";proto={proto}").as_str()],
             _ => false,

@@ -24,10 +24,12 @@ mod e2e {
     pub mod hosts;
     pub mod killers;
     pub mod life;
+    pub mod lines;
     pub mod locks;
     pub mod longer;
     pub mod members;
     pub mod ports;
+    pub mod proxies;
     pub mod rules;
     pub mod scripts;
     pub mod server;
@@ -64,6 +66,14 @@ suite! {
         it_has_other_hosts_and_is_named_by_number
         the_python_model_works
         the_server_puts_it_to_sleep_by_itself
+    }
+    proxies {
+        instances_are_told_the_same_by_both_edges
+        a_reload_says_who_is_believed_and_how_clients_come
+        the_believed_client_is_the_one_that_counts
+    }
+    lines {
+        each_request_has_its_line
     }
     killers {
         each_is_read_as_often_as_it_may_be

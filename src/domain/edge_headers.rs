@@ -75,8 +75,12 @@ pub const EDGE_ONLY: &[&str] = &[
     "x-url-scheme",
 ];
 
+/// In which a network of proxies names its client: of a trusted proxy they are passed on as they are.
+pub const OF_PROXIES: &[&str] = &["cf-connecting-ip", "cf-connecting-ipv6", "fastly-client-ip", "true-client-ip"];
+
 /// What acc's nginx says in place of a client, to instances and to acc; it takes all others of [`EDGE_ONLY`] away.
-pub const SET_BY_NGINX: &[&str] = &["x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-real-ip"];
+pub const SET_BY_NGINX: &[&str] =
+    &["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-real-ip"];
 
 /// Is this header, its name in lower case, one in which only an edge speaks? In any spelling: many applications read `X_Real_Ip` as
 /// the same.
@@ -114,6 +118,6 @@ mod tests {
             assert!(!is_edge_only(name), "{name}");
         }
         assert!(EDGE_ONLY.is_sorted(), "kept in order");
-        assert!(SET_BY_NGINX.iter().all(|name| EDGE_ONLY.contains(name)));
+        assert!(SET_BY_NGINX.iter().chain(OF_PROXIES).all(|name| EDGE_ONLY.contains(name)));
     }
 }

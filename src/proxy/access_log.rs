@@ -1,22 +1,26 @@
-//! The access log of acc's own edge: a line in nginx's "combined" form plus the time taken, to a file per instance.
+//! The access log of acc's own edge: a line in nginx's "combined" form plus what became of the request, to a file per instance;
+//! the same line as nginx writes where that is the edge, see `templates/nginx/nginx.conf`.
 //!
 //! It never holds up a request: a line that finds the queue full is dropped and counted. What does not count as use goes to
-//! another file than what does, because a file that grows is a sign of use.
+//! another file than what does, because a file that grows is a sign of use. A request for no instance leaves no line anywhere.
 
 use std::collections::HashMap;
-use std::fmt::Write;
+use std::fmt::{self, Display, Formatter, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hyper::header::{self, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{StatusCode, Version};
+use hyper::{Method, StatusCode, Version};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::request::Asked;
 use crate::domain::name::InstanceName;
 use crate::domain::time::WallTime;
 use crate::driver::host::append::AppendFile;
@@ -67,6 +71,16 @@ pub(super) struct Line {
     name: InstanceName,
     status: StatusCode,
     draft: Draft,
+    course: Course,
+}
+
+/// What became of a request between its arrival and the head of its answer; as text the end of its line.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Course {
+    /// It was held for so long.
+    pub(super) held: Option<Duration>,
+    /// The application began its answer so long after it was let through, with this status.
+    pub(super) answer: Option<(Duration, StatusCode)>,
 }
 
 /// What a line needs of a request, taken before its headers are changed. It keeps nothing of the request itself: what that was
@@ -75,7 +89,11 @@ pub(super) struct Draft {
     started: Instant,
     client: Option<IpAddr>,
     counts: bool,
-    /// The request's line and, from `rest` on, where it came from and by which program; in quotes.
+    /// The answer has no body, whatever its length.
+    bodiless: bool,
+    /// Who says to be asking.
+    user: String,
+    /// The request's line and, from `rest` on, where it came from and by which program, in quotes, and its host.
     text: String,
     rest: usize,
 }
@@ -98,17 +116,18 @@ impl AccessLog {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    pub(super) fn line(&self, draft: Draft, name: &InstanceName, status: StatusCode) -> Box<Line> {
-        Box::new(Line { lane: self.lanes[lanes::current()].clone(), sent: 0, name: name.clone(), status, draft })
+    pub(super) fn line(&self, draft: Draft, name: &InstanceName, status: StatusCode, course: Course) -> Box<Line> {
+        Box::new(Line { lane: self.lanes[lanes::current()].clone(), sent: 0, name: name.clone(), status, draft, course })
     }
 }
 
 impl Draft {
-    pub(super) fn of(head: &Parts, client: Option<IpAddr>, counts: bool, started: Instant) -> Self {
+    pub(super) fn of(head: &Parts, asked: &Asked, started: Instant) -> Self {
         let said = |name| head.headers.get(name).map_or(&b"-"[..], HeaderValue::as_bytes);
         let (referer, agent) = (said(header::REFERER), said(header::USER_AGENT));
         let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-        let mut text = String::with_capacity(head.method.as_str().len() + target.len() + referer.len() + agent.len() + 20);
+        let mut text =
+            String::with_capacity(head.method.as_str().len() + target.len() + referer.len() + agent.len() + asked.host.as_str().len() + 32);
         text.push('"');
         text.push_str(head.method.as_str());
         text.push(' ');
@@ -126,7 +145,19 @@ impl Draft {
             quote(&mut text, value);
             text.push('"');
         }
-        Self { started, client, counts, text, rest }
+        text.push_str(" host=");
+        text.push_str(asked.host.as_str());
+        let user = head.headers.get(header::AUTHORIZATION).and_then(user).unwrap_or_default();
+        Self { started, client: asked.origin.client, counts: asked.verdict.counts, bodiless: head.method == Method::HEAD, user, text, rest }
+    }
+
+    pub(super) fn is_bodiless(&self) -> bool {
+        self.bodiless
+    }
+
+    /// It was answered without the application, and is no use of it.
+    pub(super) fn is_no_use(&mut self) {
+        self.counts = false;
     }
 }
 
@@ -209,6 +240,34 @@ fn stamp(time: WallTime) -> String {
     jiff::Timestamp::from_millisecond(time.0).map_or_else(|_| "-".to_owned(), |t| t.strftime("%d/%b/%Y:%H:%M:%S +0000").to_string())
 }
 
+/// Of basic authentication, as nginx reads it; ready to be written.
+fn user(said: &HeaderValue) -> Option<String> {
+    let (scheme, said) = said.as_bytes().split_at_checked(6)?;
+    let said = STANDARD.decode(said.trim_ascii()).ok().filter(|_| scheme.eq_ignore_ascii_case(b"basic "))?;
+    let end = said.iter().position(|byte| *byte == b':')?;
+    let mut user = String::new();
+    quote(&mut user, &said[..end]);
+    Some(user)
+}
+
+impl Display for Course {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("wake=")?;
+        seconds(f, self.held)?;
+        f.write_str(" answer=")?;
+        seconds(f, self.answer.map(|(time, _)| time))?;
+        f.write_str(" upstream=")?;
+        f.write_str(self.answer.as_ref().map_or("-", |(_, status)| status.as_str()))
+    }
+}
+
+fn seconds(f: &mut Formatter<'_>, time: Option<Duration>) -> fmt::Result {
+    match time {
+        Some(time) => write!(f, "{}.{:03}", time.as_secs(), time.subsec_millis()),
+        None => f.write_str("-"),
+    }
+}
+
 fn write_line(to: &mut String, line: &Line, time: &str) {
     let draft = &line.draft;
     match draft.client {
@@ -216,11 +275,11 @@ fn write_line(to: &mut String, line: &Line, time: &str) {
         None => to.push('-'),
     }
     let (request, rest) = draft.text.split_at(draft.rest);
-    for part in [" - - [", time, "] ", request, " ", line.status.as_str()] {
+    for part in [" - ", if draft.user.is_empty() { "-" } else { &draft.user }, " [", time, "] ", request, " ", line.status.as_str()] {
         to.push_str(part);
     }
-    let micros = draft.started.elapsed().as_micros();
-    _ = writeln!(to, " {}{rest} {}.{:03}", line.sent, micros / 1_000_000, micros / 1000 % 1000);
+    let time = draft.started.elapsed();
+    _ = writeln!(to, " {}{rest} time={}.{:03} {}", line.sent, time.as_secs(), time.subsec_millis(), line.course);
 }
 
 /// As nginx does: what would end the field or the line is written as `\xNN`.
@@ -246,9 +305,14 @@ pub fn quote(line: &mut String, bytes: &[u8]) {
 mod tests {
     use super::*;
 
-    fn head(agent: &[u8]) -> Parts {
-        let request = hyper::Request::builder().uri("/a?b=1").header("user-agent", HeaderValue::from_bytes(agent).unwrap());
-        request.body(()).unwrap().into_parts().0
+    fn draft(agent: &[u8], counts: bool) -> Draft {
+        let request = hyper::Request::builder().uri("/a?b=1").header("host", "shop.test").header("authorization", "Basic amFuZTp4");
+        let request = request.header("user-agent", HeaderValue::from_bytes(agent).unwrap());
+        let head = request.body(()).unwrap().into_parts().0;
+        let origin = crate::proxy::Trust::default().origin("1.2.3.4".parse().ok(), 80, &head.headers);
+        let mut asked = crate::proxy::request::read(crate::proxy::Front::Public, origin, &head, &[]).unwrap();
+        asked.verdict.counts = counts;
+        Draft::of(&head, &asked, Instant::now())
     }
 
     #[test]
@@ -266,15 +330,16 @@ mod tests {
         let (log, done) = AccessLog::start(Box::new(move |name, counts| root.join(format!("{name}-{counts}.log"))));
         let name = InstanceName::parse("shop").unwrap();
         for counts in [true, true, false] {
-            let draft = Draft::of(&head(b"x \"y"), "1.2.3.4".parse().ok(), counts, Instant::now());
-            log.line(draft, &name, StatusCode::OK).sent = 5;
+            let answer = Some((Duration::from_millis(1_234), StatusCode::CREATED));
+            log.line(draft(b"x \"y", counts), &name, StatusCode::OK, Course { held: None, answer }).sent = 5;
         }
         drop(log);
         done.await.unwrap();
         let counted = std::fs::read_to_string(dir.path().join("shop-true.log")).unwrap();
         assert_eq!(counted.lines().count(), 2);
-        assert!(counted.starts_with("1.2.3.4 - - ["), "{counted}");
-        assert!(counted.contains("\"GET /a?b=1 HTTP/1.1\" 200 5 \"-\" \"x \\x22y\" 0.0"), "{counted}");
+        assert!(counted.starts_with("1.2.3.4 - jane ["), "{counted}");
+        assert!(counted.contains("\"GET /a?b=1 HTTP/1.1\" 200 5 \"-\" \"x \\x22y\" host=shop.test time=0.0"), "{counted}");
+        assert!(counted.ends_with(" wake=- answer=1.234 upstream=201\n"), "{counted}");
         assert_eq!(std::fs::read_to_string(dir.path().join("shop-false.log")).unwrap().lines().count(), 1);
     }
 
@@ -284,7 +349,7 @@ mod tests {
         let name = InstanceName::parse("shop").unwrap();
         lock(&log.lanes[0].texts).len = QUEUE;
         for _ in 0..2 {
-            drop(log.line(Draft::of(&head(b"x"), None, true, Instant::now()), &name, StatusCode::OK));
+            drop(log.line(draft(b"x", true), &name, StatusCode::OK, Course::default()));
         }
         assert_eq!(log.dropped(), 2);
     }

@@ -1,5 +1,6 @@
 //! All clients' connections of acc's own edge: how many one client may have, and which are closed when there are too many, of one
-//! client or for the open files that acc may have. On HTTP/2 requests are counted beside their connection.
+//! client or for the open files that acc may have. On HTTP/2 requests are counted beside their connection, and those that come by
+//! way of a trusted proxy in place of it.
 //!
 //! It never closes a connection with a request under way, nor one whose answer may not have left yet: only when all are such, a new
 //! one is refused.
@@ -16,7 +17,10 @@ use ipnet::IpNet;
 use rustix::process::{Resource, getrlimit};
 
 use super::client_io::Use;
+use super::respond::Failure;
+use crate::driver::edge::Gate;
 use crate::service::clients::limited;
+use crate::service::door::Pass;
 
 /// Open files that are kept for starts, logs and connections to instances: an eighth of all, between these.
 const KEPT: (u64, u64) = (64, 1024);
@@ -59,6 +63,19 @@ pub(super) struct Member {
     used: Option<Arc<Use>>,
     /// Its task is woken when its place is needed.
     left: bool,
+}
+
+/// A request of a client whose connection is a proxy's.
+pub(super) struct Place {
+    crowd: Arc<Crowd>,
+    client: IpAddr,
+    share: Arc<Share>,
+}
+
+/// A pass, and the place for as long as it lasts.
+struct Placed {
+    pass: Box<dyn Pass>,
+    _place: Box<Place>,
 }
 
 impl Crowd {
@@ -114,6 +131,21 @@ impl Crowd {
         Some(self.member(Some((client, share.clone()))))
     }
 
+    /// A place for a request that a proxy passes on for this client; `None`: it needs none, because the address stands for many.
+    pub(super) fn place(
+        self: &Arc<Self>,
+        client: Option<IpAddr>,
+        per_client: Option<u32>,
+        shared: &[IpNet],
+    ) -> Result<Option<Box<Place>>, Failure> {
+        let limited = client.and_then(|client| limited(client, shared));
+        let Some((client, most)) = limited.zip(self.most(per_client)) else { return Ok(None) };
+        let share = self.members().clients.entry(client).or_default().share.clone();
+        let place = Box::new(Place { crowd: self.clone(), client, share });
+        // Counted before it is looked at: dropping the place counts it down again.
+        if place.share.fetch_add(1, Ordering::Relaxed) < most { Ok(Some(place)) } else { Err(Failure::TooMany) }
+    }
+
     fn member(self: &Arc<Self>, client: Option<(IpAddr, Arc<Share>)>) -> Box<Member> {
         Box::new(Member { crowd: self.clone(), client, used: None, left: false })
     }
@@ -133,6 +165,47 @@ impl Crowd {
 fn close_oldest(connections: &[Arc<Use>]) -> bool {
     let oldest = connections.iter().filter(|used| used.may_be_closed()).min_by_key(|used| used.since());
     oldest.inspect(|used| used.close()).is_some()
+}
+
+impl Members {
+    /// Forgets a client of whom there is nothing left.
+    fn forget(&mut self, address: IpAddr) {
+        if self.clients.get(&address).is_some_and(|client| client.connections.is_empty() && client.share.load(Ordering::Relaxed) == 0) {
+            self.clients.remove(&address);
+        }
+    }
+}
+
+impl Place {
+    /// Held for as long as the pass.
+    pub(super) fn with(place: Option<Box<Self>>, pass: Box<dyn Pass>) -> Box<dyn Pass> {
+        match place {
+            Some(place) => Box::new(Placed { pass, _place: place }),
+            None => pass,
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut members = self.crowd.members();
+        self.share.fetch_sub(1, Ordering::Relaxed);
+        members.forget(self.client);
+    }
+}
+
+impl Pass for Placed {
+    fn gate(&self) -> &Gate {
+        self.pass.gate()
+    }
+
+    fn streams_end(&self) -> CancellationToken {
+        self.pass.streams_end()
+    }
+
+    fn connection(&mut self) -> Option<std::os::unix::net::UnixStream> {
+        self.pass.connection()
+    }
 }
 
 impl Member {
@@ -168,9 +241,7 @@ impl Drop for Member {
         if let Some(place) = self.used.as_ref().and_then(|used| client.connections.iter().position(|one| Arc::ptr_eq(one, used))) {
             client.connections.swap_remove(place);
         }
-        if client.connections.is_empty() && client.share.load(Ordering::Relaxed) == 0 {
-            members.clients.remove(address);
-        }
+        members.forget(*address);
     }
 }
 
@@ -271,6 +342,23 @@ mod tests {
         used.speaks_http2();
         let _busy = [Busy::new(&used), Busy::new(&used), Busy::new(&used)];
         assert!(!used.has_too_many(Some(2)));
+    }
+
+    #[test]
+    fn requests_by_way_of_a_proxy_are_counted_for_their_clients() {
+        let crowd = Crowd::with(1 << 20);
+        let shared = ["192.0.2.0/24".parse().unwrap()];
+        let place = |client: &str| crowd.place(client.parse().ok(), Some(2), &shared);
+        let (one, two) = (place("10.0.0.1").unwrap(), place("::ffff:10.0.0.1").unwrap());
+        assert!(one.is_some() && place("10.0.0.1").is_err() && place("10.0.0.2").is_ok());
+        assert!(enter(&crowd, "10.0.0.1").is_err(), "a connection of its own is one too many");
+        drop(one);
+        let own = enter(&crowd, "10.0.0.1").unwrap();
+        assert!(place("10.0.0.1").is_err());
+        // The proxy itself, and a client that it does not name.
+        assert!(place("192.0.2.1").unwrap().is_none() && crowd.place(None, Some(2), &shared).unwrap().is_none());
+        drop((two, own));
+        assert!(crowd.members().clients.is_empty());
     }
 
     #[test]

@@ -15,12 +15,13 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode, Uri, Version, header};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::access_log::Draft;
+use super::access_log::{Course, Draft};
 use super::client_io::Busy;
+use super::crowd::Place;
 use super::reply::{Flow, Reply};
 use super::request::{Asked, Tried, is_safe};
 use super::respond::{self, Failure, WAKE_PATH};
-use super::{Arrival, Front, Proxy, ProxySettings, headers, linger, live, tunnel};
+use super::{Arrival, Front, Proxy, ProxySettings, headers, linger, live, own, tunnel};
 use crate::domain::admission::Refusal;
 use crate::domain::lifecycle::Phase;
 use crate::domain::rule::Verdict;
@@ -104,7 +105,7 @@ impl Drop for Noted {
 
 /// A request, read and made ready to be sent.
 pub(super) struct Begun {
-    asked: Asked,
+    pub(super) asked: Asked,
     front: Front,
     came: Instant,
     started: Instant,
@@ -126,8 +127,16 @@ pub(super) struct Begun {
     /// `None` while it is being sent.
     request: Option<Box<Request<SendBody>>>,
     flag: FaultFlag,
-    draft: Option<Draft>,
+    pub(super) draft: Option<Draft>,
     upgrade: Option<OnUpgrade>,
+    /// nginx writes the log.
+    pub(super) to_nginx: bool,
+    /// It was held for so long.
+    pub(super) held: Option<Duration>,
+    /// It was let through once, or held.
+    pub(super) entered: bool,
+    /// Its place among those of its client.
+    pub(super) place: Option<Box<Place>>,
 }
 
 impl Begun {
@@ -140,10 +149,10 @@ impl Begun {
         }
         // What another acc sends on is in its log already.
         let log = proxy.log.as_ref().filter(|_| at.front == Front::Public);
-        let draft = log.map(|_| Draft::of(&head, asked.client, asked.verdict.counts, started));
+        let draft = log.map(|_| Draft::of(&head, &asked, started));
         let upgrade = if asked.upgrade { head.extensions.remove::<OnUpgrade>() } else { None };
         let expects = head.headers.contains_key(header::EXPECT);
-        headers::to_instance(at.front, &mut head.headers, &asked, at.settings.https);
+        headers::to_instance(at.front, &mut head.headers, &asked);
         let mut body = SendBody::new(body, at.settings.max_body, at.settings.body_stall);
         if head.version < Version::HTTP_2 && !asked.upgrade {
             let used = at.used;
@@ -175,6 +184,11 @@ impl Begun {
             flag,
             draft,
             upgrade,
+            to_nginx: at.front == Front::Wake,
+            held: None,
+            // nginx has let it through before it asked acc.
+            entered: reads > 0,
+            place: None,
         }
     }
 }
@@ -325,19 +339,26 @@ impl Way<'_> {
     /// Knocks, and waits if it must.
     async fn enter(&mut self) -> Entry {
         if let Some(pass) = self.proxy.door.pass_now(&self.begun.asked.host, self.begun.asked.verdict) {
+            self.begun.entered = true;
             return Entry::Pass(pass);
         }
         let ago = self.begun.ago.take().unwrap_or_else(|| self.begun.came.elapsed());
-        let caller = Caller { ago, client: self.begun.asked.client };
+        let caller = Caller { ago, client: self.begun.asked.origin.client };
         let mut waiting = match self.proxy.door.knock_for(&self.begun.asked.host, self.begun.asked.verdict, caller).await {
-            Ok(Knock::Open(pass)) => return Entry::Pass(pass),
+            Ok(Knock::Open(pass)) => {
+                self.begun.entered = true;
+                return Entry::Pass(pass);
+            }
             Ok(Knock::Wait(waiting)) => waiting,
             Err(refusal) => return Entry::No(Failure::Refused(refusal)),
         };
+        self.begun.entered = true;
         let page_at = self.begun.started + self.settings.page_after;
         let last = self.begun.started + self.settings.stop_limit + self.settings.wake_timeout + MARGIN;
         let until = if self.begun.asked.navigation { page_at.min(last) } else { last };
-        match timeout_at(until, waiting.pass()).await {
+        let waited = timeout_at(until, waiting.pass()).await;
+        self.begun.held = Some(self.begun.started.elapsed());
+        match waited {
             Ok(Ok(pass)) => {
                 // The run that another edge has tried is gone: this is the next one, and the second to have it. Without a wait it may
                 // be the same run, which is just dying.
@@ -401,14 +422,16 @@ impl Way<'_> {
 
     fn answer(&mut self, response: Response<ReceiveBody>, pass: Box<dyn Pass>) -> Response<Reply> {
         let (mut head, body) = response.into_parts();
+        let course = self.course(head.status);
         let line = match (&self.proxy.log, self.begun.draft.take()) {
-            (Some(log), Some(draft)) => Some(log.line(draft, &pass.gate().name, head.status)),
+            (Some(log), Some(draft)) => Some(log.line(draft, &pass.gate().name, head.status, course)),
             _ => None,
         };
+        let pass = Place::with(self.begun.place.take(), pass);
         let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
         headers::to_client(&mut head.headers, switching);
         head.version = Version::HTTP_11;
-        match (switching, self.begun.upgrade.take()) {
+        let mut answer = match (switching, self.begun.upgrade.take()) {
             (false, _) => {
                 let events = headers::is_event_stream(&head.headers);
                 let gathers = self.begun.front == Front::Public && !headers::is_unbuffered(&mut head.headers);
@@ -437,8 +460,19 @@ impl Way<'_> {
                 Response::from_parts(head, Reply::empty())
             }
             // It switches although nobody asked for it.
-            (true, None) => self.fail(&Failure::Broke),
+            (true, None) => return self.fail(&Failure::Broke),
+        };
+        if self.begun.to_nginx {
+            own::tell(&mut answer, &course.to_string());
         }
+        answer
+    }
+
+    /// What is written down of it.
+    fn course(&self, status: StatusCode) -> Course {
+        let Begun { started, held, draft, to_nginx, .. } = &*self.begun;
+        let wanted = draft.is_some() || *to_nginx;
+        Course { held: *held, answer: wanted.then(|| (started.elapsed().saturating_sub(held.unwrap_or_default()), status)) }
     }
 
     fn fail(&self, failure: &Failure) -> Response<Reply> {

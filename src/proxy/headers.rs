@@ -10,13 +10,13 @@ use bytes::Bytes;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::Front;
+use super::believed::{X_FORWARDED_FOR, X_FORWARDED_PORT, X_FORWARDED_PROTO};
+use super::own::X_ACC_LOG;
 use super::request::{Asked, X_REAL_IP, tokens};
-use crate::domain::edge_headers::{SET_BY_NGINX, is_edge_only};
+use crate::domain::edge_headers::{OF_PROXIES, SET_BY_NGINX, is_edge_only};
 
 /// nginx's own, and widely used by applications.
 pub const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// About one connection, not about the message (RFC 9110 section 7.6.1), and those that were never standard.
@@ -32,17 +32,17 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// Makes a client's headers those that the instance gets. `https`: clients reach the edge over TLS.
-pub fn to_instance(front: Front, headers: &mut HeaderMap, asked: &Asked, https: bool) {
+/// Makes a client's headers those that the instance gets.
+pub fn to_instance(front: Front, headers: &mut HeaderMap, asked: &Asked) {
     let upgrade = asked.upgrade.then(|| headers.get(header::UPGRADE).cloned()).flatten();
     remove_connection(headers);
     // The answer to "100-continue" is given by acc itself when the body is asked for.
     headers.remove(header::EXPECT);
-    remove_forged(front, headers);
+    remove_forged(front, headers, asked.origin.by_proxy);
     join_cookies(headers);
     headers.insert(header::HOST, asked.spelled.clone());
     if front == Front::Public {
-        say_who(headers, asked, https);
+        say_who(headers, asked);
     }
     if let Some(upgrade) = upgrade {
         headers.insert(header::UPGRADE, upgrade);
@@ -54,6 +54,7 @@ pub fn to_instance(front: Front, headers: &mut HeaderMap, asked: &Asked, https: 
 pub fn to_client(headers: &mut HeaderMap, upgraded: bool) {
     let upgrade = if upgraded { headers.get(header::UPGRADE).cloned() } else { None };
     remove_connection(headers);
+    headers.remove(X_ACC_LOG);
     if let Some(upgrade) = upgrade {
         headers.insert(header::UPGRADE, upgrade);
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -90,16 +91,17 @@ fn remove_connection(headers: &mut HeaderMap) {
 }
 
 /// Removes what only an edge may say. nginx has already done so for what comes through it.
-fn remove_forged(front: Front, headers: &mut HeaderMap) {
-    let forged: Vec<HeaderName> = headers.keys().filter(|name| is_forged(front, name.as_str())).cloned().collect();
+fn remove_forged(front: Front, headers: &mut HeaderMap, by_proxy: bool) {
+    let forged: Vec<HeaderName> = headers.keys().filter(|name| is_forged(front, by_proxy, name.as_str())).cloned().collect();
     for name in forged {
         headers.remove(name);
     }
 }
 
-/// What nginx says stays, but not what is spelled as if it had.
-fn is_forged(front: Front, name: &str) -> bool {
-    is_edge_only(name) && (front == Front::Public || !SET_BY_NGINX.contains(&name))
+/// What nginx says stays, and what a trusted proxy may say, but not what is spelled as if they had.
+fn is_forged(front: Front, by_proxy: bool, name: &str) -> bool {
+    let by_nginx = front == Front::Wake;
+    is_edge_only(name) && !(by_nginx && SET_BY_NGINX.contains(&name)) && !((by_nginx || by_proxy) && OF_PROXIES.contains(&name))
 }
 
 /// HTTP/2 may split cookies over several headers, HTTP/1 may not (RFC 9113 section 8.2.3).
@@ -114,13 +116,14 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-fn say_who(headers: &mut HeaderMap, asked: &Asked, https: bool) {
-    let proto = if https { "https" } else { "http" };
+fn say_who(headers: &mut HeaderMap, asked: &Asked) {
+    let proto = asked.origin.scheme.as_str();
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
+    headers.insert(X_FORWARDED_PORT, HeaderValue::from(asked.origin.port));
     headers.insert(X_FORWARDED_HOST, asked.spelled.clone());
     let Some(forwarded) = forwarded(asked, proto) else { return };
     // The address is written once, and its place in the text taken for the two others.
-    let place = match asked.client {
+    let place = match asked.origin.client {
         Some(IpAddr::V4(_)) => forwarded.find(';').map(|end| (4, end)),
         Some(IpAddr::V6(_)) => forwarded.find(']').map(|end| (6, end)),
         None => None,
@@ -138,7 +141,7 @@ fn say_who(headers: &mut HeaderMap, asked: &Asked, https: bool) {
 /// RFC 7239, with the host quoted because of its port.
 fn forwarded(asked: &Asked, proto: &str) -> Option<String> {
     let mut text = String::with_capacity(96);
-    match asked.client {
+    match asked.origin.client {
         Some(IpAddr::V4(ip)) => write!(text, "for={ip};").ok()?,
         Some(IpAddr::V6(ip)) => write!(text, "for=\"[{ip}]\";").ok()?,
         None => {}
@@ -153,15 +156,17 @@ fn forwarded(asked: &Asked, proto: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Scheme;
     use crate::domain::name::HostName;
     use crate::domain::rule::Verdict;
+    use crate::proxy::believed::Origin;
     use crate::proxy::request::Tried;
 
     fn asked(client: &str, upgrade: bool) -> Asked {
         Asked {
             host: HostName::parse("a.org").unwrap(),
             spelled: HeaderValue::from_static("a.org:8080"),
-            client: client.parse().ok(),
+            origin: Origin { client: client.parse().ok(), scheme: Scheme::Http, port: 8080, by_proxy: false },
             verdict: Verdict { wake: true, counts: true },
             navigation: false,
             upgrade,
@@ -195,7 +200,7 @@ mod tests {
             ("expect", "100-continue"),
             ("accept", "*/*"),
         ]);
-        to_instance(Front::Wake, &mut headers, &asked("1.1.1.1", false), false);
+        to_instance(Front::Wake, &mut headers, &asked("1.1.1.1", false));
         let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "host"]);
@@ -204,9 +209,11 @@ mod tests {
     #[test]
     fn nothing_of_the_list_is_passed_on() {
         for front in [Front::Public, Front::Wake] {
-            for name in crate::domain::edge_headers::EDGE_ONLY.iter().filter(|name| !SET_BY_NGINX.contains(name)) {
+            for name in
+                crate::domain::edge_headers::EDGE_ONLY.iter().filter(|name| !SET_BY_NGINX.contains(name) && !OF_PROXIES.contains(name))
+            {
                 let mut headers = map(&[(name, "evil"), (&name.replace('-', "_"), "evil")]);
-                to_instance(front, &mut headers, &asked("1.1.1.1", false), false);
+                to_instance(front, &mut headers, &asked("1.1.1.1", false));
                 assert!(headers.values().all(|value| value != "evil"), "{headers:?}");
             }
         }
@@ -231,15 +238,30 @@ mod tests {
             ("x-other", "kept"),
         ];
         let mut headers = map(&forged);
-        to_instance(Front::Public, &mut headers, &asked("2001:db8::1", false), true);
+        let mut asked = asked("2001:db8::1", false);
+        (asked.origin.scheme, asked.origin.port) = (Scheme::Https, 443);
+        to_instance(Front::Public, &mut headers, &asked);
         assert_eq!(headers["x-forwarded-for"], "2001:db8::1");
         assert_eq!(headers["x-real-ip"], "2001:db8::1");
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers["x-forwarded-host"], "a.org:8080");
+        assert_eq!(headers["x-forwarded-port"], "443");
         assert_eq!(headers["forwarded"], "for=\"[2001:db8::1]\";host=\"a.org:8080\";proto=https");
         assert_eq!(headers["host"], "a.org:8080");
         assert_eq!(headers["x-other"], "kept");
-        assert_eq!(headers.len(), 7, "{headers:?}");
+        assert_eq!(headers.len(), 8, "{headers:?}");
+    }
+
+    #[test]
+    fn the_address_that_a_network_of_proxies_says_is_passed_on_of_a_trusted_one() {
+        for (front, by_proxy, passes) in [(Front::Public, false, false), (Front::Public, true, true), (Front::Wake, false, true)] {
+            let mut headers = map(&[("cf-connecting-ip", "9.9.9.9"), ("cf_connecting_ip", "6.6.6.6"), ("x-client-ip", "6.6.6.6")]);
+            let mut asked = asked("9.9.9.9", false);
+            asked.origin.by_proxy = by_proxy;
+            to_instance(front, &mut headers, &asked);
+            assert_eq!(headers.contains_key("cf-connecting-ip"), passes, "{front:?}");
+            assert!(headers.values().all(|value| value != "6.6.6.6"), "{headers:?}");
+        }
     }
 
     #[test]
@@ -252,7 +274,7 @@ mod tests {
             ("x-acc-host", "a.org"),
             ("x_real_ip", "6.6.6.6"),
         ]);
-        to_instance(Front::Wake, &mut headers, &asked("1.2.3.4", false), false);
+        to_instance(Front::Wake, &mut headers, &asked("1.2.3.4", false));
         assert_eq!(headers["x-forwarded-for"], "1.2.3.4");
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers.len(), 4, "{headers:?}");
@@ -261,7 +283,7 @@ mod tests {
     #[test]
     fn upgrades_keep_their_two_headers() {
         let mut headers = map(&[("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-key", "k")]);
-        to_instance(Front::Public, &mut headers, &asked("1.1.1.1", true), false);
+        to_instance(Front::Public, &mut headers, &asked("1.1.1.1", true));
         assert_eq!((&headers["connection"], &headers["upgrade"]), (&"upgrade".parse().unwrap(), &"websocket".parse().unwrap()));
         assert_eq!(headers["sec-websocket-key"], "k");
         let mut answer = map(&[("connection", "upgrade"), ("upgrade", "websocket")]);
@@ -274,7 +296,7 @@ mod tests {
     #[test]
     fn cookies_are_one_header() {
         let mut headers = map(&[("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")]);
-        to_instance(Front::Public, &mut headers, &asked("1.1.1.1", false), false);
+        to_instance(Front::Public, &mut headers, &asked("1.1.1.1", false));
         assert_eq!(headers.get_all("cookie").iter().count(), 1);
         assert_eq!(headers["cookie"], "a=1; b=2; c=3");
     }

@@ -27,6 +27,8 @@ pub struct Listener {
     /// Users that may speak here; none: whoever can connect.
     users: Vec<u32>,
     pub(super) front: Front,
+    /// The port, of a TCP listener.
+    pub(super) port: u16,
 }
 
 /// An accepted connection, which no runtime knows of yet: the one that will carry it takes it on.
@@ -46,7 +48,8 @@ impl Listener {
         let socket = SockRef::from(&listener);
         socket.set_tcp_nodelay(true)?;
         socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4))?;
-        Ok(Self { socket: listener.into(), watched: None, is_tcp: true, users: Vec::new(), front })
+        let port = listener.local_addr()?.port();
+        Ok(Self { socket: listener.into(), watched: None, is_tcp: true, users: Vec::new(), front, port })
     }
 
     /// A unix listener made by `driver::host::listen::unix` or handed over by systemd.
@@ -55,7 +58,7 @@ impl Listener {
     /// It cannot be made non-blocking.
     pub fn from_unix(listener: UnixListener, front: Front) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        Ok(Self { socket: listener.into(), watched: None, is_tcp: false, users: Vec::new(), front })
+        Ok(Self { socket: listener.into(), watched: None, is_tcp: false, users: Vec::new(), front, port: 0 })
     }
 
     /// Only processes of these users get an answer; the connection of anybody else is closed without one.

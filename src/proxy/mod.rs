@@ -1,19 +1,21 @@
 //! The way of a request, from a client's connection to an instance and back. The life of a request:
 //!
-//! 1. `listen`: the sockets it can come in by; `serve`: its connection is accepted, its head read within a time limit.
-//! 2. `request`: who is asked for, who asks, may this wake, is it a browser's navigation.
+//! 1. `listen`: the sockets it can come in by; `serve`: its connection is accepted, its head read within a time limit. `serving`
+//!    has it from then on.
+//! 2. `request`: who is asked for, may this wake, is it a browser's navigation; `believed`: who asks.
 //! 3. `forward`: knocks at `service::door::Door`; an awake instance lets it pass, a sleeping one is woken and the request
 //!    is held with its body unread.
 //! 4. `headers`: what the instance is told, and what it is not.
 //! 5. `driver::upstream`: a connection, pooled or new; the body streams through with back-pressure.
 //! 6. `reply`: the answer streams back; the pass is given back with its last byte. `tunnel`: upgraded connections.
 //! 7. `respond`: everything else, in one table; `live`: what the waiting page follows.
-//! 8. `access_log`: one line, on acc's own edge.
+//! 8. `access_log`: one line, on acc's own edge; `own`: also for an answer of acc's own.
 //!
 //! It never decides whether an instance may sleep or wake, and of a body it takes no more into memory than the first 64 KiB.
 
 pub mod access_log;
 mod ahead;
+mod believed;
 mod client_io;
 mod crowd;
 mod flag;
@@ -24,10 +26,12 @@ mod http;
 mod linger;
 pub mod listen;
 mod live;
+mod own;
 pub mod reply;
 pub mod request;
 pub mod respond;
 pub mod serve;
+mod serving;
 mod takers;
 #[cfg(test)]
 mod tests;
@@ -53,6 +57,7 @@ use crate::render::pages::Pages;
 use crate::service::door::Door;
 
 use access_log::AccessLog;
+pub use believed::{Origin, Trust};
 use client_io::{Busy, Use};
 use forward::Begun;
 use reply::Reply;
@@ -64,7 +69,7 @@ pub use serve::{Ends, ServeReport, serve};
 /// Who speaks at a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Front {
-    /// Clients themselves: acc is the edge. Nothing they say about themselves is believed.
+    /// Clients themselves, or proxies: acc is the edge. Nothing they say about clients is believed, except from trusted proxies.
     Public,
     /// nginx, over a socket that only it can reach: what it says about clients is believed.
     Wake,
@@ -83,7 +88,7 @@ pub struct ProxySettings {
     pub max_body: u64,
     /// `edge.per_client`: connections that one address may have; `None`: as many as it likes.
     pub per_client: Option<u32>,
-    /// `edge.shared_addresses`: who has such an address is many clients.
+    /// `edge.shared_addresses` and `edge.trusted_proxies`: who has such an address is many clients.
     pub shared_addresses: Vec<IpNet>,
     /// A request's body may stand still for this long.
     pub body_stall: Duration,
@@ -93,8 +98,8 @@ pub struct ProxySettings {
     pub rules: Vec<Rule>,
     /// What a slow client has not taken waits in files here.
     pub spool: PathBuf,
-    /// Clients reach acc's own edge over TLS that something before it ends.
-    pub https: bool,
+    /// Which proxies before acc's own edge are believed.
+    pub trust: Trust,
 }
 
 impl ProxySettings {
@@ -107,12 +112,12 @@ impl ProxySettings {
             page_after: config.wake.page_after,
             max_body: config.edge.max_body,
             per_client: config.edge.per_client,
-            shared_addresses: config.edge.shared_addresses.clone(),
+            shared_addresses: config.edge.of_many(),
             body_stall: BODY_STALL,
             silent: config.idle.silent_connections,
             rules: config.rules.clone(),
             spool: config.home.clone(),
-            https: false,
+            trust: Trust::new(&config.edge),
         }
     }
 }
@@ -182,20 +187,21 @@ impl Proxy {
         }
         let started = Instant::now();
         let (head, body) = request.into_parts();
-        let (asked, failure) = match read(at.front, at.peer, &head, at.settings) {
+        let (asked, failure) = match read(&at, &head) {
             Ok(asked) => match forward::hopeless(self, at.settings, &asked, &head, &body) {
                 None => return Ok(Begun::new(self, &at, asked, started, head, body)),
-                Some(failure) => (Some(asked), failure),
+                Some(failure) => (Box::new(asked), failure),
             },
-            Err(failure) => (None, failure),
+            Err((Some(asked), failure)) => (asked, failure),
+            Err((None, failure)) => {
+                // A client that waits to be asked for its body keeps it.
+                if head.version < Version::HTTP_2 && !head.headers.contains_key(header::EXPECT) {
+                    linger::discard(body, Busy::new(at.used));
+                }
+                return Err(Box::new(respond::failure(&self.pages, respond::Reader::UNKNOWN, &failure)));
+            }
         };
-        // A client that waits to be asked for its body keeps it.
-        if head.version < Version::HTTP_2 && !head.headers.contains_key(header::EXPECT) {
-            linger::discard(body, Busy::new(at.used));
-        }
-        let host = asked.as_ref().map_or("", |asked| asked.host.as_str());
-        let reader = respond::Reader { navigation: asked.as_ref().is_some_and(|asked| asked.navigation), host };
-        Err(Box::new(respond::failure(&self.pages, reader, &failure)))
+        Err(Box::new(Begun::new(self, &at, *asked, started, head, body).refused(self, &failure)))
     }
 }
 
@@ -203,6 +209,8 @@ impl Proxy {
 pub(in crate::proxy) struct Arrival<'a> {
     front: Front,
     peer: Option<IpAddr>,
+    /// The port that it came to.
+    port: u16,
     /// When the connection that brought it came, if it is the first of it.
     came: Option<Instant>,
     used: &'a Arc<Use>,
@@ -235,24 +243,35 @@ impl Known {
     }
 }
 
-fn read(
-    front: Front,
-    peer: Option<IpAddr>,
-    head: &hyper::http::request::Parts,
-    settings: &ProxySettings,
-) -> Result<request::Asked, Failure> {
-    // Neither is for an application: one asks for a tunnel, the other for a copy of what the edge has added.
-    if head.method == Method::CONNECT || head.method == Method::TRACE {
-        return Err(Failure::Method);
+/// What is wrong with it, and who was asked for, if that can be told.
+type Refused = (Option<Box<request::Asked>>, Failure);
+
+fn read(at: &Arrival<'_>, head: &hyper::http::request::Parts) -> Result<request::Asked, Refused> {
+    let refused = if head.method == Method::CONNECT || head.method == Method::TRACE {
+        // Neither is for an application: one asks for a tunnel, the other for a copy of what the edge has added.
+        Some(Failure::Method)
+    } else if !request::is_chunked_or_plain(&head.headers) {
+        // hyper takes the chunks of `gzip, chunked` and forgets the rest: the application would get something else than was sent.
+        Some(Failure::Coding)
+    } else {
+        None
+    };
+    let origin = match at.front {
+        Front::Public => at.settings.trust.origin(at.peer, at.port, &head.headers),
+        Front::Wake => request::said_by_nginx(&head.headers),
+    };
+    match (request::read(at.front, origin, head, &at.settings.rules), refused) {
+        (Ok(asked), None) => Ok(asked),
+        (asked, Some(failure)) => Err((asked.ok().map(Box::new), failure)),
+        (Err(fault), None) => Err((None, nobody(fault))),
     }
-    // hyper takes the chunks of `gzip, chunked` and forgets the rest: the application would get something else than was sent.
-    if !request::is_chunked_or_plain(&head.headers) {
-        return Err(Failure::Coding);
-    }
-    request::read(front, peer, head, &settings.rules).map_err(|fault| match fault {
+}
+
+fn nobody(fault: HostFault) -> Failure {
+    match fault {
         HostFault::Missing => Failure::Malformed("the request names no host"),
         HostFault::Twice => Failure::Malformed("the request names more than one host"),
         HostFault::Malformed => Failure::Malformed("the host is not a host name"),
         HostFault::Foreign => Failure::Refused(crate::domain::admission::Refusal::UnknownHost),
-    })
+    }
 }

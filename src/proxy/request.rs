@@ -1,14 +1,14 @@
-//! Reads a request: who is asked for, by whom, may it wake, is it a browser's navigation, may it be sent again.
+//! Reads a request: who is asked for, may it wake, is it a browser's navigation, may it be sent again.
 //!
 //! Pure: it looks at the head only, never at the body, and it changes nothing.
-
-use std::net::IpAddr;
 
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Version};
 
 use super::Front;
+use super::believed::Origin;
+use crate::config::Scheme;
 use crate::domain::name::{HostName, NameFault};
 use crate::domain::rule::{Facts, Rule, Verdict, judge};
 use crate::driver::host::sent::{self, Id};
@@ -58,10 +58,10 @@ pub enum Tried {
 pub struct Asked {
     /// Whose it is.
     pub host: HostName,
-    /// The host as it was spelled, with its port: what the instance is told.
+    /// The host with the port that was named: what the instance is told.
     pub spelled: HeaderValue,
-    /// The client's address, when known.
-    pub client: Option<IpAddr>,
+    /// Who asks, and how.
+    pub origin: Origin,
     /// May it wake, does it count.
     pub verdict: Verdict,
     /// A browser shows the answer to a person.
@@ -76,29 +76,33 @@ pub struct Asked {
     pub again: bool,
 }
 
-/// Reads the head of a request that came in at `front` from `peer`.
+/// Reads the head of a request that came in at `front`; `origin`: who asks.
 ///
 /// # Errors
 /// Nobody can be told from it: see [`HostFault`].
-pub fn read(front: Front, peer: Option<IpAddr>, head: &Parts, rules: &[Rule]) -> Result<Asked, HostFault> {
+pub fn read(front: Front, origin: Origin, head: &Parts, rules: &[Rule]) -> Result<Asked, HostFault> {
     let spelled = spelled_host(head)?;
     let routed = match front {
         Front::Wake => head.headers.get(X_ACC_HOST).unwrap_or(&spelled),
         Front::Public => &spelled,
     };
     let host = parse_host(routed.as_bytes())?;
-    let client = client(front, peer, &head.headers);
-    let facts = Facts { path: path(head), method: head.method.as_str(), user_agent: text(&head.headers, &header::USER_AGENT), client };
+    let facts = Facts {
+        path: path(head),
+        method: head.method.as_str(),
+        user_agent: text(&head.headers, &header::USER_AGENT),
+        client: origin.client,
+    };
     Ok(Asked {
-        host,
-        client,
+        origin,
         verdict: judge(rules, &facts),
         navigation: is_navigation(&head.method, &head.headers),
         upgrade: wants_upgrade(head),
         tried: if front == Front::Wake { tried(&head.headers) } else { Tried::Nothing },
         id: if front == Front::Wake { sent::id(text(&head.headers, &X_ACC_REQUEST)) } else { None },
         again: front == Front::Wake && !text(&head.headers, &X_ACC_AGAIN).is_empty(),
-        spelled,
+        spelled: if front == Front::Public { plain(spelled, &host) } else { spelled },
+        host,
     })
 }
 
@@ -106,6 +110,20 @@ pub fn read(front: Front, peer: Option<IpAddr>, head: &Parts, rules: &[Rule]) ->
 fn path(head: &Parts) -> &str {
     let raw = head.extensions.get::<RawTarget>().and_then(|raw| std::str::from_utf8(raw.path_and_query()).ok());
     raw.map_or_else(|| head.uri.path(), |raw| raw.split('?').next().unwrap_or(raw))
+}
+
+/// The host in lower case and without a dot at its end, and the port as it was given: as nginx tells it.
+fn plain(spelled: HeaderValue, host: &HostName) -> HeaderValue {
+    let (bytes, host) = (spelled.as_bytes(), host.as_str().as_bytes());
+    if bytes == host {
+        return spelled;
+    }
+    let port = bytes.iter().rposition(|byte| *byte == b':').map_or(&[][..], |colon| &bytes[colon..]);
+    let port = if port.len() > 1 { port } else { &[] };
+    if bytes.strip_prefix(host) == Some(port) {
+        return spelled;
+    }
+    HeaderValue::from_bytes(&[host, port].concat()).unwrap_or(spelled)
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
@@ -152,12 +170,10 @@ fn is_host(text: &str) -> bool {
     host.split('.').all(|label| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_~".contains(&b)))
 }
 
-/// Who the client is: the peer on our own edge, what nginx says behind it.
-fn client(front: Front, peer: Option<IpAddr>, headers: &HeaderMap) -> Option<IpAddr> {
-    match front {
-        Front::Public => peer.map(|ip| ip.to_canonical()),
-        Front::Wake => text(headers, &X_REAL_IP).parse::<IpAddr>().ok().map(|ip| ip.to_canonical()),
-    }
+/// Who the client is behind nginx, which has told the instance all else already.
+pub(super) fn said_by_nginx(headers: &HeaderMap) -> Origin {
+    let client = text(headers, &X_REAL_IP).parse().ok().map(|ip: std::net::IpAddr| ip.to_canonical());
+    Origin { client, scheme: Scheme::Http, port: 0, by_proxy: false }
 }
 
 /// Will a browser show the answer to a person? Only then a page is of use; a prefetch is nobody's.
@@ -206,8 +222,19 @@ pub fn is_safe(method: &Method) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
+    use crate::proxy::Trust;
     use hyper::Request;
+
+    fn read(front: Front, peer: Option<IpAddr>, head: &Parts, rules: &[Rule]) -> Result<Asked, HostFault> {
+        let origin = match front {
+            Front::Public => Trust::default().origin(peer, 80, &head.headers),
+            Front::Wake => said_by_nginx(&head.headers),
+        };
+        super::read(front, origin, head, rules)
+    }
 
     fn head(target: &str, headers: &[(&str, &str)]) -> Parts {
         let mut request = Request::builder().uri(target);
@@ -236,6 +263,22 @@ mod tests {
     }
 
     #[test]
+    fn the_host_is_told_as_nginx_tells_it() {
+        for (spelled, told) in [
+            ("a.org", "a.org"),
+            ("a.org:80", "a.org:80"),
+            ("A.Org", "a.org"),
+            ("a.org:", "a.org"),
+            ("a.org.", "a.org"),
+            ("a.org.:8080", "a.org:8080"),
+            ("A.org.:8080", "a.org:8080"),
+        ] {
+            let asked = read(Front::Public, None, &head("/", &[("host", spelled)]), &[]).unwrap();
+            assert_eq!(asked.spelled, told, "{spelled}");
+        }
+    }
+
+    #[test]
     fn malformed_is_not_the_same_as_unknown() {
         let long = format!("{}example.org", "a.".repeat(145));
         for foreign in ["a_b.org", "[::1]", "[::1]:80", &long, "-a.org", &format!("{}.org", "a".repeat(64))] {
@@ -261,10 +304,10 @@ mod tests {
         let headers = [("host", "a.org"), ("x-real-ip", "9.9.9.9"), ("x-acc-host", "b.org"), ("x-acc-connect", "0.001")];
         let peer = "::ffff:10.0.0.1".parse().ok();
         let public = read(Front::Public, peer, &head("/", &headers), &[]).unwrap();
-        assert_eq!(public.client, "10.0.0.1".parse().ok());
+        assert_eq!(public.origin.client, "10.0.0.1".parse().ok());
         assert_eq!((public.host.as_str(), public.tried), ("a.org", Tried::Nothing));
         let wake = read(Front::Wake, None, &head("/", &headers), &[]).unwrap();
-        assert_eq!(wake.client, "9.9.9.9".parse().ok());
+        assert_eq!(wake.origin.client, "9.9.9.9".parse().ok());
         assert_eq!((wake.host.as_str(), wake.tried), ("b.org", Tried::MaybeSeen));
     }
 

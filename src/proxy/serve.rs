@@ -23,7 +23,7 @@ use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::service::{HttpService, service_fn};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
@@ -34,13 +34,12 @@ use tokio_util::task::TaskTracker;
 use super::client_io::{Busy, ClientIo, Limits, Socket, Speaks, Use};
 use super::crowd::{Crowd, Member};
 use super::flag::Flag;
-use super::forward::{Begun, Way};
 use super::http::{http1_settings, http2_settings};
 use super::listen::{Client, Listener};
 use super::reply::Reply;
-use super::respond::{self, Failure, Reader};
+use super::serving::Serving;
 use super::takers::Takers;
-use super::{Arrival, Front, Known, Proxy};
+use super::{Front, Known, Proxy};
 use crate::driver::host::lanes::Lanes;
 use crate::driver::host::memory;
 
@@ -78,9 +77,9 @@ pub struct Ends {
     pub hand_over: CancellationToken,
 }
 
-struct Server {
-    proxy: Arc<Proxy>,
-    crowd: Arc<Crowd>,
+pub(super) struct Server {
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) crowd: Arc<Crowd>,
     lanes: Lanes,
     connections: TaskTracker,
     stop: CancellationToken,
@@ -88,7 +87,7 @@ struct Server {
     /// What `stop` says, for connections.
     stopping: Flag,
     /// What `hand_over` says, for requests.
-    handed_over: Flag,
+    pub(super) handed_over: Flag,
     /// The grace is over.
     cut: Flag,
     accepted: AtomicU64,
@@ -104,9 +103,11 @@ type Joining = Option<Box<Member>>;
 
 /// Whose connection it is.
 #[derive(Clone, Copy)]
-struct Who {
-    front: Front,
-    peer: Option<IpAddr>,
+pub(super) struct Who {
+    pub(super) front: Front,
+    pub(super) peer: Option<IpAddr>,
+    /// The port it came to.
+    pub(super) port: u16,
 }
 
 fn limits(front: Front) -> Limits {
@@ -205,11 +206,16 @@ impl Server {
                             let known = Known::of(&self.proxy);
                             let (per_client, shared) = (known.settings().per_client, &known.settings().shared_addresses);
                             let Some(member) = self.crowd.let_in(&socket, peer, per_client, shared) else { continue };
-                            let who = Who { front: listener.front, peer: Some(peer) };
+                            let who = Who { front: listener.front, peer: Some(peer), port: listener.port };
                             self.take_on(|| TcpStream::from_std(socket), who, Some(member), accepted);
                         }
                         Client::Unix(socket) => {
-                            self.take_on(|| UnixStream::from_std(socket), Who { front: listener.front, peer: None }, None, accepted);
+                            self.take_on(
+                                || UnixStream::from_std(socket),
+                                Who { front: listener.front, peer: None, port: 0 },
+                                None,
+                                accepted,
+                            );
                         }
                     }
                 }
@@ -386,23 +392,16 @@ impl Server {
             let came = if first.swap(false, Ordering::Relaxed) { accepted } else { None };
             // On HTTP/1 hyper leaves the body out by itself, and keeps its length.
             let bodiless = speaks == Speaks::Http2 && request.method() == Method::HEAD;
-            let mut begun = if carried.used.has_too_many(carried.server.crowd.most(carried.known.settings().per_client)) {
-                Err(Box::new(respond::failure(&carried.server.proxy.pages, Reader::UNKNOWN, &Failure::TooMany)))
-            } else {
-                carried.begin(request, came)
-            };
+            let mut serving = Serving::new(carried, request, came);
             let takers = takers.clone();
             // On the heap: hyper moves this about several times, and keeps the space for one as long as the connection lasts.
             Box::pin(async move {
-                let mut response = match &mut begun {
-                    Ok(begun) => carried.answer(begun).await,
-                    Err(answer) => std::mem::replace(&mut **answer, Response::new(Reply::empty())),
-                };
+                let mut response = serving.answer().await;
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     busy.for_good();
                     return Ok(response);
                 }
-                if speaks == Speaks::Http1 && carried.server.handed_over.is_raised() {
+                if speaks == Speaks::Http1 && serving.is_handed_over() {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok::<_, Infallible>(response.map(|reply| {
@@ -439,11 +438,11 @@ impl Server {
 
 /// What the requests of a connection need. One count for all of it: those of its parts are shared by all lanes, and processors
 /// that write the same count hold each other up.
-struct Carried {
-    server: Arc<Server>,
-    who: Who,
-    used: Arc<Use>,
-    known: Known,
+pub(super) struct Carried {
+    pub(super) server: Arc<Server>,
+    pub(super) who: Who,
+    pub(super) used: Arc<Use>,
+    pub(super) known: Known,
 }
 
 impl Carried {
@@ -456,18 +455,6 @@ impl Carried {
             *last = Arc::new(Self { server: last.server.clone(), who: last.who, used: last.used.clone(), known });
         }
         last.clone()
-    }
-
-    fn begin(&self, mut request: Request<Incoming>, came: Option<Instant>) -> Result<Begun, Box<Response<Reply>>> {
-        let Who { front, peer } = self.who;
-        if let Some(target) = self.used.take_target() {
-            request.extensions_mut().insert(target);
-        }
-        self.server.proxy.begin(Arrival { front, peer, came, used: &self.used, settings: &self.known.settings }, request)
-    }
-
-    fn answer<'a>(&'a self, begun: &'a mut Begun) -> impl Future<Output = Response<Reply>> + use<'a> {
-        Way { proxy: &self.server.proxy, settings: &self.known.settings, begun }.go()
     }
 }
 

@@ -19,6 +19,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     // A template comes after those it includes.
     ("nginx/headers.conf", include_str!("../../templates/nginx/headers.conf")),
     ("nginx/own-errors.conf", include_str!("../../templates/nginx/own-errors.conf")),
+    ("nginx/own-log.conf", include_str!("../../templates/nginx/own-log.conf")),
     ("nginx/wake.conf", include_str!("../../templates/nginx/wake.conf")),
     ("nginx/nginx.conf", include_str!("../../templates/nginx/nginx.conf")),
     ("pages/error.html", include_str!("../../templates/pages/error.html")),

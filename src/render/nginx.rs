@@ -2,15 +2,16 @@
 //!
 //! One file on purpose: a rename then swaps everything at once. It decides nothing about files, processes or reloads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 
+use ipnet::IpNet;
 use serde::Serialize;
 
 use super::{RenderError, Templates};
-use crate::config::Config;
-use crate::domain::edge_headers::{EDGE_ONLY, SET_BY_NGINX};
+use crate::config::{Config, Scheme};
+use crate::domain::edge_headers::{EDGE_ONLY, OF_PROXIES, SET_BY_NGINX};
 use crate::domain::name::{HostName, InstanceName};
 use crate::domain::rule::Rule;
 
@@ -61,6 +62,10 @@ struct View {
     max_body: u64,
     per_client: Option<u32>,
     shared_addresses: Vec<String>,
+    trusted_proxies: Vec<String>,
+    public_scheme: &'static str,
+    /// With `http` and with `https`.
+    public_ports: [u16; 2],
     domain_pattern: String,
     hosts: Vec<HostView>,
     tcp: Vec<TcpView>,
@@ -75,6 +80,8 @@ struct View {
     wake_socket: String,
     /// Headers that only an edge may say, and that nginx says to nobody.
     dropped_headers: Vec<&'static str>,
+    /// Those that are passed on of a trusted proxy.
+    headers_of_proxies: &'static [&'static str],
     check_host: &'static str,
 }
 
@@ -134,7 +141,10 @@ fn view(config: &Config, allowance: &Allowance, entries: &[Entry<'_>]) -> Result
         max_body: config.edge.max_body,
         // Whatever the settings say: a request may take three connections of a worker.
         per_client: config.edge.per_client.map(|most| most.min(u32::try_from(allowance.connections / 8).unwrap_or(u32::MAX))),
-        shared_addresses: config.edge.shared_addresses.iter().map(|net| net.trunc().to_string()).collect(),
+        shared_addresses: networks(&config.edge.of_many()),
+        trusted_proxies: networks(&config.edge.trusted_proxies),
+        public_scheme: config.edge.public_scheme.as_str(),
+        public_ports: Scheme::ALL.map(|scheme| config.edge.port(scheme)),
         domain_pattern: domain_pattern(&config.domain)?,
         hosts,
         tcp,
@@ -148,9 +158,20 @@ fn view(config: &Config, allowance: &Allowance, entries: &[Entry<'_>]) -> Result
         access_log: plain(&log),
         uncounted_log: plain(&config.uncounted_log(any)),
         wake_socket: plain(&config.wake_socket()),
-        dropped_headers: EDGE_ONLY.iter().copied().filter(|name| !SET_BY_NGINX.contains(name) && !name.starts_with("x-acc-")).collect(),
+        dropped_headers: EDGE_ONLY.iter().copied().filter(|name| is_dropped(name)).collect(),
+        headers_of_proxies: OF_PROXIES,
         check_host: CHECK_HOST,
     })
+}
+
+fn is_dropped(name: &str) -> bool {
+    !SET_BY_NGINX.contains(&name) && !OF_PROXIES.contains(&name) && !name.starts_with("x-acc-")
+}
+
+/// Each once: nginx warns of a network that it is told twice.
+fn networks(all: &[IpNet]) -> Vec<String> {
+    let each: BTreeSet<IpNet> = all.iter().map(IpNet::trunc).collect();
+    each.into_iter().map(|net| net.to_string()).collect()
 }
 
 /// Where nginx writes the pid of its master process.

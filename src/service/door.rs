@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::admission::Refusal;
 use crate::domain::lifecycle::Phase;
-use crate::domain::name::HostName;
+use crate::domain::name::{HostName, InstanceName};
 use crate::domain::rule::Verdict;
 use crate::driver::edge::Gate;
 
@@ -31,9 +31,7 @@ pub trait Pass: Send + Sync {
     fn gate(&self) -> &Gate;
 
     /// Cancelled when a WebSocket or an event stream must end: the instance is being stopped, and `stop.drain_streams` has passed.
-    fn streams_end(&self) -> CancellationToken {
-        CancellationToken::new()
-    }
+    fn streams_end(&self) -> CancellationToken;
 
     /// A connection to there that was made already, and on which nothing was sent; once at most.
     fn connection(&mut self) -> Option<UnixStream> {
@@ -77,6 +75,9 @@ pub trait Door: Send + Sync {
         let _ = caller;
         self.knock(host, verdict).await
     }
+
+    /// Whose host it is, whatever phase that is in; `None`: nobody's, or it cannot be told.
+    fn name_of(&self, host: &HostName) -> Option<InstanceName>;
 
     /// The phase of the host's instance, without waking it: for the waiting page.
     async fn peek(&self, host: &HostName) -> Result<Phase, Refusal>;

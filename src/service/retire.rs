@@ -8,6 +8,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::door::Pass;
@@ -29,6 +30,11 @@ struct Onward {
 impl Pass for Onward {
     fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    /// The other acc ends them.
+    fn streams_end(&self) -> CancellationToken {
+        CancellationToken::new()
     }
 }
 

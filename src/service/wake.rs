@@ -236,6 +236,14 @@ impl Door for Arc<World> {
         Ok(Knock::Open(onward(self, row.name)))
     }
 
+    fn name_of(&self, host: &HostName) -> Option<InstanceName> {
+        let handle = if self.has_retired() { None } else { self.registry.by_host(host) };
+        if let Some(handle) = handle {
+            return Some(handle.instance.name.clone());
+        }
+        row_of_host(self, host).map_err(|e| unknown(host, &e)).ok()?.map(|row| row.name)
+    }
+
     async fn peek(&self, host: &HostName) -> Result<Phase, Refusal> {
         // What is remembered here is not true any more once another acc has the say.
         let handle = if self.has_retired() { None } else { self.registry.by_host(host) };

@@ -42,6 +42,7 @@ const CREATE: &[&str] = &[
 const UNDO: &[&str] = &[
     "effect.close_gate",
     "effect.count",
+    "effect.end_streams",
     "effect.terminate",
     "destroy.stopped",
     "undo.stopped",
@@ -77,7 +78,7 @@ const PURGE: &[&str] = &[
     "remove.row",
     "remove.done",
 ];
-const STOP: &[&str] = &["effect.close_gate", "effect.arm", "effect.count", "effect.terminate", "effect.kill", "effect.record"];
+const STOP: &[&str] = &["effect.close_gate", "effect.arm", "effect.count", "effect.end_streams", "effect.terminate", "effect.kill", "effect.record"];
 
 /// A bed, who runs verbs in it, and how its faults are put in.
 struct Stage {

@@ -63,11 +63,17 @@ pub struct FakeDoor {
     pub in_flight: Arc<AtomicU32>,
     /// A wake succeeds at once.
     pub quick: AtomicBool,
+    /// Cancelled: streams must end.
+    pub streams_end: CancellationToken,
 }
 
-struct FakePass(Gate, Arc<AtomicU32>);
+struct FakePass(Gate, Arc<AtomicU32>, CancellationToken);
 
 impl Pass for FakePass {
+    fn streams_end(&self) -> CancellationToken {
+        self.2.clone()
+    }
+
     fn gate(&self) -> &Gate {
         &self.0
     }
@@ -84,6 +90,7 @@ struct FakeWaiting {
     phase: watch::Receiver<Phase>,
     in_flight: Arc<AtomicU32>,
     place: Arc<AtomicU32>,
+    streams_end: CancellationToken,
 }
 
 impl Drop for FakeWaiting {
@@ -100,7 +107,7 @@ impl Waiting for FakeWaiting {
             return Err(Refusal::Failed { reason: "ended at start", retry_s: 3 });
         }
         self.in_flight.fetch_add(1, Ordering::SeqCst);
-        Ok(Box::new(FakePass(self.gate.clone(), self.in_flight.clone())))
+        Ok(Box::new(FakePass(self.gate.clone(), self.in_flight.clone(), self.streams_end.clone())))
     }
 
     fn name(&self) -> String {
@@ -121,7 +128,7 @@ impl Door for FakeDoor {
         let gate = self.gate.lock().unwrap().clone();
         if *self.phase.borrow() == Phase::Awake {
             self.in_flight.fetch_add(1, Ordering::SeqCst);
-            return Ok(Knock::Open(Box::new(FakePass(gate, self.in_flight.clone()))));
+            return Ok(Knock::Open(Box::new(FakePass(gate, self.in_flight.clone(), self.streams_end.clone()))));
         }
         if !verdict.wake {
             return Err(Refusal::MayNotWake);
@@ -135,7 +142,12 @@ impl Door for FakeDoor {
             phase: self.phase.subscribe(),
             in_flight: self.in_flight.clone(),
             place: self.waiting.clone(),
+            streams_end: self.streams_end.clone(),
         })))
+    }
+
+    fn name_of(&self, host: &HostName) -> Option<InstanceName> {
+        (host.as_str() == "app.test").then(|| self.gate().name)
     }
 
     async fn peek(&self, _: &HostName) -> Result<Phase, Refusal> {
@@ -378,7 +390,7 @@ pub fn settings() -> ProxySettings {
         body_stall: Duration::from_secs(10),
         silent: None,
         rules: Vec::new(),
-        https: false,
+        trust: crate::proxy::Trust::default(),
     }
 }
 
