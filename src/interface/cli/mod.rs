@@ -14,6 +14,7 @@ pub mod exit;
 pub mod human;
 pub mod in_force;
 pub mod logging;
+mod merged;
 pub mod output;
 pub mod progress;
 mod served;

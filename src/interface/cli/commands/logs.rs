@@ -1,6 +1,5 @@
 //! `acc logs`: what an instance printed, or the requests to it.
 
-use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -9,8 +8,8 @@ use super::super::Call;
 use super::super::args::LogsArgs;
 use super::super::escape::Pieces;
 use super::super::exit::Exit;
+use super::super::merged::{Fault, Merged};
 use super::super::output::End;
-use super::super::tail::Tail;
 use crate::service::error::ServiceError;
 use crate::service::view::Reader;
 
@@ -22,9 +21,10 @@ const LONGEST: usize = 1024 * 1024;
 
 pub(in super::super) async fn run(call: &mut Call<'_>, args: &LogsArgs) -> End {
     let name = Reader::open(call.config)?.find(&args.name.name)?.name;
-    let path = if args.access { call.config.access_log(&name) } else { call.config.app_log(&name) };
-    let unreadable = |e: std::io::Error| cannot_read(&path, &e);
-    let mut tail = Tail::open(&path, args.lines).map_err(unreadable)?;
+    let config = call.config;
+    // What does not count as use is a request, too.
+    let paths = if args.access { vec![config.access_log(&name), config.uncounted_log(&name)] } else { vec![config.app_log(&name)] };
+    let mut tail = Merged::open(paths, args.lines).map_err(unreadable)?;
     if !tail.is_there() {
         call.ui.say(if args.access { "no requests yet" } else { "no output yet" });
     }
@@ -83,12 +83,12 @@ impl Lines {
     }
 }
 
-fn cannot_read(path: &Path, error: &std::io::Error) -> ServiceError {
+fn unreadable((path, error): Fault) -> ServiceError {
     let hint = match error.kind() {
         std::io::ErrorKind::PermissionDenied => "run as root (or the user who booted acc)",
         _ => "look what is in its place; the next start of the instance makes a new one",
     };
-    ServiceError::because(format!("could not read `{}`", path.display()), error, hint)
+    ServiceError::because(format!("could not read `{}`", path.display()), &error, hint)
 }
 
 #[cfg(test)]
