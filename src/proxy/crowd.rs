@@ -15,6 +15,7 @@ use std::task::{Context, Poll};
 
 use ipnet::IpNet;
 use rustix::process::{Resource, getrlimit};
+use tokio_util::sync::CancellationToken;
 
 use super::client_io::Use;
 use super::respond::Failure;
