@@ -78,7 +78,8 @@ const PURGE: &[&str] = &[
     "remove.row",
     "remove.done",
 ];
-const STOP: &[&str] = &["effect.close_gate", "effect.arm", "effect.count", "effect.end_streams", "effect.terminate", "effect.kill", "effect.record"];
+const STOP: &[&str] =
+    &["effect.close_gate", "effect.arm", "effect.count", "effect.end_streams", "effect.terminate", "effect.kill", "effect.record"];
 
 /// A bed, who runs verbs in it, and how its faults are put in.
 struct Stage {

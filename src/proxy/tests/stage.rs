@@ -166,6 +166,7 @@ impl FakeDoor {
             waiting: Arc::default(),
             in_flight: Arc::default(),
             quick: AtomicBool::default(),
+            streams_end: CancellationToken::new(),
         }
     }
 
