@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use rustix::process::{Resource, getrlimit};
 use tokio_util::sync::CancellationToken;
 
-use super::client_io::Use;
+use super::in_use::Use;
 use super::respond::Failure;
 use crate::driver::edge::Gate;
 use crate::service::clients::limited;
@@ -262,7 +262,7 @@ fn refuse(mut socket: &TcpStream, why: &[u8]) {
 mod tests {
     use std::net::TcpListener;
 
-    use super::super::client_io::Busy;
+    use super::super::in_use::Busy;
     use super::*;
 
     fn pair() -> (TcpStream, TcpStream) {

@@ -16,8 +16,8 @@ use hyper::{Request, Response, StatusCode, Uri, Version, header};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::access_log::{Course, Draft};
-use super::client_io::Busy;
 use super::crowd::Place;
+use super::in_use::Busy;
 use super::reply::{Flow, Reply};
 use super::request::{Asked, Tried, is_safe};
 use super::respond::{self, Failure, WAKE_PATH};

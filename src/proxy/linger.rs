@@ -10,7 +10,7 @@ use hyper::body::{Body, Incoming};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use super::client_io::Busy;
+use super::in_use::Busy;
 
 /// For so long in all, as nginx's `lingering_time`.
 const TIME: Duration = Duration::from_secs(30);

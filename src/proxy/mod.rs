@@ -23,6 +23,7 @@ mod forward;
 mod frames;
 pub mod headers;
 mod http;
+mod in_use;
 mod linger;
 pub mod listen;
 mod live;
@@ -58,8 +59,8 @@ use crate::service::door::Door;
 
 use access_log::AccessLog;
 pub use believed::{Origin, Trust};
-use client_io::{Busy, Use};
 use forward::Begun;
+use in_use::{Busy, Use};
 use reply::Reply;
 use request::HostFault;
 use respond::Failure;

@@ -19,7 +19,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::access_log::Line;
 use super::ahead::{self, Piece};
-use super::client_io::Busy;
+use super::in_use::Busy;
 use super::takers::{Taken, Takers};
 use crate::driver::upstream::ReceiveBody;
 use crate::service::door::Pass;

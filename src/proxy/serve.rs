@@ -31,10 +31,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::client_io::{Busy, ClientIo, Limits, Socket, Speaks, Use};
+use super::client_io::{ClientIo, Limits, Socket, Speaks};
 use super::crowd::{Crowd, Member};
 use super::flag::Flag;
 use super::http::{http1_settings, http2_settings};
+use super::in_use::{Busy, Use};
 use super::listen::{Client, Listener};
 use super::reply::Reply;
 use super::serving::Serving;

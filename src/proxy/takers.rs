@@ -12,7 +12,8 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::client_io::{Limits, Use};
+use super::client_io::Limits;
+use super::in_use::Use;
 use super::reply::{Fault, Reply};
 
 /// Looks at which an answer was not asked for, until it is given up.

@@ -11,6 +11,7 @@
 //! Facts (an exit, an answer, a timer) carry the number of the run they belong to; those of an earlier run change nothing.
 //! Effects are performed in the order given; [`Effect::Persist`] stands before whatever acts.
 
+mod limits;
 mod moves;
 mod rows;
 #[cfg(test)]
@@ -18,6 +19,8 @@ mod tests;
 mod words;
 
 use std::time::Duration;
+
+pub use limits::Limits;
 
 use super::instance::{Exit, Process, Wanted};
 use super::time::Timestamp;
@@ -264,31 +267,6 @@ pub enum Denied {
     /// Only a sleeping instance can do that.
     #[error("it is {}, not asleep", .0.as_str())]
     NotAsleep(Phase),
-}
-
-/// Times the machine keeps to, from the config and the instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Quiet for this long is idle.
-    pub idle: Duration,
-    /// Least time awake.
-    pub min_awake: Duration,
-    /// From spawn to the first answer.
-    pub start: Duration,
-    /// How long an operator's stop waits for what is in flight.
-    pub drain: Duration,
-    /// How much of that it waits for streams, before they are ended.
-    pub drain_streams: Duration,
-    /// From the stop signal to the kill.
-    pub stop: Duration,
-}
-
-impl Limits {
-    /// For [`Event::Admitted`] and [`Event::Released`], which keep to no times.
-    pub const NONE: Self = {
-        let zero = Duration::ZERO;
-        Self { idle: zero, min_awake: zero, start: zero, drain: zero, drain_streams: zero, stop: zero }
-    };
 }
 
 /// Awake for this long means that a later death is not part of a crash loop.

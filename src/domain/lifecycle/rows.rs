@@ -193,19 +193,7 @@ fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
             next.with([arm])
         }
         Event::InFlight { run, count: 0 } if *run == m.run && m.tickets == 0 => m.go(Phase::Stopping, now).stop_now(now, l, []),
-        Event::InFlight { run, count } if *run == m.run => match m.drain {
-            Drain::Idle if m.looks + 1 >= IDLE_LOOKS => m.back_to_awake([Effect::Record(Note::CalledOff((*count).max(m.tickets)))]),
-            Drain::Idle | Drain::Operator | Drain::Displaced => {
-                let mut next = m.clone();
-                next.looks += 1;
-                let count = Effect::Count(next.looks);
-                if m.drain == Drain::Idle || m.streams_ended || now.since(m.drained_since) < l.drain_streams {
-                    return next.with([count]);
-                }
-                next.streams_ended = true;
-                next.with([Effect::EndStreams, count])
-            }
-        },
+        Event::InFlight { run, count } if *run == m.run => in_flight(m, (*count).max(m.tickets), now, l),
         Event::DrainFailed { run } if *run == m.run => m.back_to_awake([]),
         Event::Timer { armed, .. } if *armed == m.armed => match m.drain {
             Drain::Operator | Drain::Displaced => m.go(Phase::Stopping, now).stop_now(now, l, []),
@@ -236,6 +224,21 @@ fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
         | Event::Displaced { .. }
         | Event::Timer { .. } => m.stay(),
     }
+}
+
+/// Something is in flight: it is waited for, streams for a shorter time.
+fn in_flight(m: &Machine, count: u32, now: Timestamp, l: &Limits) -> Result {
+    if m.drain == Drain::Idle && m.looks + 1 >= IDLE_LOOKS {
+        return m.back_to_awake([Effect::Record(Note::CalledOff(count))]);
+    }
+    let mut next = m.clone();
+    next.looks += 1;
+    let count = Effect::Count(next.looks);
+    if m.drain == Drain::Idle || m.streams_ended || now.since(m.drained_since) < l.drain_streams {
+        return next.with([count]);
+    }
+    next.streams_ended = true;
+    next.with([Effect::EndStreams, count])
 }
 
 fn stopping(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {

@@ -266,8 +266,8 @@ fn one_that_cannot_be_reached_is_stopped_for_that_reason_and_no_other() {
     let exited = Event::Exited { run: 1, exit: Exit::Code(0) };
     let stopping = walk(&then(to_awake(), &[(5, Event::Admitted), (5, displaced.clone())]));
     assert_eq!(stopping.next.phase(), Phase::Stopping);
-    let wanted = [Effect::Persist, Effect::CloseGate, Effect::Record(Note::Displaced(why)), Effect::Terminate];
-    assert_eq!(stopping.effects[..4], wanted);
+    let wanted = [Effect::Persist, Effect::CloseGate, Effect::Record(Note::Displaced(why)), Effect::EndStreams, Effect::Terminate];
+    assert_eq!(stopping.effects[..5], wanted);
     let end = step(&stopping.next, &exited, at(6), &LIMITS).unwrap();
     assert_eq!(end.effects, [Effect::Persist, Effect::Record(Note::Slept(Drain::Displaced))]);
     // Who asks meanwhile waits for the next run.

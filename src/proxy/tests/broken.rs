@@ -244,7 +244,7 @@ async fn what_nginx_tried_before_decides_what_may_be_sent_again() {
         // nginx is told what it is to write down, and the application nothing of what nginx has said.
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let upstream = if code == 200 { "upstream=200" } else { "answer=- upstream=-" };
-        assert!(head.contains("x-acc-log: wake=- answer=") && head.contains(upstream) && !body.contains("x-acc-"), "{answer}");
+        assert!(head.contains("X-Acc-Log: wake=- answer=") && head.contains(upstream) && !body.contains("x-acc-"), "{answer}");
     }
 }
 

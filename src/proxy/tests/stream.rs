@@ -99,12 +99,28 @@ async fn a_stream_arrives_piece_by_piece() {
 }
 
 #[tokio::test]
-async fn a_slow_reader_costs_little_memory() {
+async fn an_application_does_not_wait_for_a_slow_reader() {
     let stage = Stage::new().await;
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(16 * 1024).unwrap();
     let mut client = socket.connect(stage.address).await.unwrap();
     client.write_all(b"GET /big HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").await.unwrap();
+    read_to(&mut client, "\r\n\r\n").await;
+    until("the application is done", || stage.door.in_flight() == 0).await;
+    let answer = read_all(&mut client).await;
+    for (at, letter) in (b'a'..=b'z').take(26).enumerate() {
+        assert!(answer.contains(&String::from_utf8(vec![letter; 4096]).unwrap()), "piece {at}");
+    }
+    assert!(answer.len() >= 64 * 1024 * 1024 && answer.ends_with("\r\n0\r\n\r\n"));
+}
+
+#[tokio::test]
+async fn a_slow_reader_of_what_is_not_gathered_costs_little_memory() {
+    let stage = Stage::new().await;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+    let mut client = socket.connect(stage.address).await.unwrap();
+    client.write_all(b"GET /big-stream HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").await.unwrap();
     read_to(&mut client, "\r\n\r\n").await;
     // Wait until nothing moves any more, then look how far the application came.
     let produced = || stage.app.seen.produced.load(Ordering::SeqCst);

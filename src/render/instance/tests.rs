@@ -91,7 +91,9 @@ fn what_a_template_may_not_name_is_an_error_and_never_empty() {
     let port = said("command = [\"sh\", \"{% if name %}{{ port }}{% endif %}\"]");
     assert!(port.starts_with("template `m/model.toml: command[1]` is wrong: ") && port.contains("port"), "{port}");
     assert!(said("command = [\"sh\"]\n[env]\nA = \"{{ params.nothing }}\"").contains("env.A"));
-    assert!(said("command = [\"sh\", \"{{ name }}\\u0000\"]").contains("zero byte"));
+    let bed = Bed::new("command = [\"sh\", \"{{ name }}\\u0000\"]");
+    let refused = load_model(&bed.dir.path().join("m")).unwrap_err();
+    assert!(format!("{refused:?}").contains("zero byte"), "{refused:?}");
 }
 
 #[test]

@@ -147,8 +147,11 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, who: String, se
 
 /// An event every 50 ms, for a second: in chunks, or ended by the end of the connection.
 async fn stream_ticks(stream: &mut (impl AsyncWrite + Unpin), chunked: bool) {
-    let (header, event, end): (_, _, &[u8]) =
-        if chunked { ("Transfer-Encoding: chunked\r\n", "e\r\ndata: tick...\n\r\n", b"0\r\n\r\n") } else { ("", "data: tick...\n", b"") };
+    let (header, event, end): (_, _, &[u8]) = if chunked {
+        ("Transfer-Encoding: chunked\r\n", "e\r\ndata: tick...\n\r\n", b"0\r\n\r\n")
+    } else {
+        ("X-Accel-Buffering: no\r\n", "data: tick...\n", b"")
+    };
     let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{header}\r\n").as_bytes()).await;
     for _ in 0..20 {
         if stream.write_all(event.as_bytes()).await.is_err() {

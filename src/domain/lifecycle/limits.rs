@@ -1,0 +1,28 @@
+//! The times that a machine keeps to. It decides nothing.
+
+use std::time::Duration;
+
+/// Times the machine keeps to, from the config and the instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Quiet for this long is idle.
+    pub idle: Duration,
+    /// Least time awake.
+    pub min_awake: Duration,
+    /// From spawn to the first answer.
+    pub start: Duration,
+    /// How long an operator's stop waits for what is in flight.
+    pub drain: Duration,
+    /// How much of that it waits for streams, before they are ended.
+    pub drain_streams: Duration,
+    /// From the stop signal to the kill.
+    pub stop: Duration,
+}
+
+impl Limits {
+    /// For [`super::Event::Admitted`] and [`super::Event::Released`], which keep to no times.
+    pub const NONE: Self = {
+        let zero = Duration::ZERO;
+        Self { idle: zero, min_awake: zero, start: zero, drain: zero, drain_streams: zero, stop: zero }
+    };
+}
