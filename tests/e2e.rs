@@ -14,6 +14,7 @@ mod e2e {
     pub mod body;
     pub mod boot;
     pub mod broken;
+    pub mod cleaned;
     pub mod clients;
     pub mod codes;
     pub mod crowd;
@@ -28,9 +29,11 @@ mod e2e {
     pub mod locks;
     pub mod longer;
     pub mod members;
+    pub mod places;
     pub mod ports;
     pub mod proxies;
     pub mod rules;
+    pub mod says_why;
     pub mod scripts;
     pub mod server;
     pub mod settings;
@@ -130,6 +133,18 @@ suite! {
         everything_killed_at_once_boots_again
         a_halt_after_a_crash_says_what_it_did_and_nothing_else
         instances_start_from_a_file_system_without_programs
+    }
+    cleaned {
+        the_server_makes_everything_again_by_itself
+        commands_right_after_it_find_what_runs
+        a_boot_finds_what_runs_without_a_server
+    }
+    places {
+        other_places_than_before_are_refused
+    }
+    says_why {
+        where_it_listens_instead_and_what_it_said
+        why_its_program_cannot_be_run
     }
     members {
         its_name_may_be_any_bytes

@@ -2,29 +2,42 @@
 
 use std::time::Duration;
 
+use tracing::warn;
+
 use super::dispatch::ask_server;
-use super::{Drivers, lock, note_boot, open_store, own_service, places, world};
+use super::{Drivers, lock, note_boot, open_store, own_service, world};
+use crate::config::env::Env;
 use crate::config::model::install_shipped;
-use crate::config::{Booted, Config};
+use crate::config::{Booted, Config, parse};
 use crate::driver::edge::EdgeError;
-use crate::driver::host::{fs, listen};
+use crate::driver::host::{fs, listen, process};
 use crate::driver::supervisor::{Ensured, Service};
-use crate::service::access_logs;
 use crate::service::error::{ServiceError, chain};
 use crate::service::outcome::{BootReport, Outcome};
 use crate::service::recover;
 use crate::service::request::Request;
+use crate::service::{access_logs, moved, places};
+use crate::store::Store;
 
 /// How long the server may take until it answers.
 const UP_WITHIN: Duration = Duration::from_secs(60);
 /// How long it waits for another command to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(20);
+/// How long a server that has lost its socket may take until it is told so.
+const BY_ITSELF: Duration = Duration::from_secs(3);
 /// How long what a killed nginx left behind may take to let go of the ports.
 const LEFT_WITHIN: Duration = Duration::from_secs(3);
 
 /// Boots.
 pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, ServiceError> {
+    // Before anything is made: what runs has the say, where the config says otherwise by now.
+    places::ours(config)?;
+    lock::refuse_elsewhere(config)?;
+    refuse_other_home(config).await?;
+    if let Ok(store) = Store::open_readonly(&config.database()) {
+        moved::refuse_other_places(config, &store)?;
+    }
     places::prepare(config)?;
     let mut report = BootReport { listen: config.edge.listen.iter().map(ToString::to_string).collect(), ..BootReport::default() };
     let owner = owner_unless_served(config).await?;
@@ -58,7 +71,7 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
     if runs {
         repair(config, &mut report).await?;
     }
-    bring_up(&drivers, &services, &mut report).await?;
+    bring_up(config, &drivers, &services, &mut report).await?;
     let pong = wait_for_server(config, |_| true).await?;
     if let (true, Outcome::Pong { pid, outdated: true, .. }) = (runs, pong) {
         upgrade(config, pid, &mut report).await?;
@@ -68,23 +81,54 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
     Ok(report)
 }
 
+/// The server in this run folder may have been booted with another home.
+async fn refuse_other_home(config: &Config) -> Result<(), ServiceError> {
+    let Some(Ok(Outcome::Settings { toml })) = ask_server(config, &Request::Settings).await? else { return Ok(()) };
+    let bare = Env::bare(rustix::process::geteuid().as_raw(), "/");
+    let Ok(running) = parse(&toml, None, &bare) else { return Ok(()) };
+    if running.home == config.home {
+        return Ok(());
+    }
+    let (run, before, now) = (config.run.display(), running.home.display(), config.home.display());
+    let message = format!("acc runs in `{run}` with home `{before}`, and the config says home `{now}`");
+    let hint = format!("set `home = \"{before}\"` in the config; an installation of its own needs a `run` of its own, too");
+    Err(ServiceError::new(crate::service::error::ErrorKind::Denied, message, hint))
+}
+
 /// The lock, waiting for a command of somebody else to end; `None`: a server is up, or has come up meanwhile.
 async fn owner_unless_served(config: &Config) -> Result<Option<lock::Owner>, ServiceError> {
     let patience = tokio::time::sleep(PATIENCE);
     tokio::pin!(patience);
     let mut place = lock::Place::default();
+    let began = tokio::time::Instant::now();
+    let mut told = false;
     loop {
         if ask_server(config, &Request::Ping).await?.is_some() {
             return Ok(None);
         }
+        // A server whose socket was taken away makes it again by itself, unless it could not be told of that.
+        if !told && began.elapsed() > BY_ITSELF && !fs::exists(&config.control_socket()) {
+            told = tell_server(config);
+        }
         if let Some(owner) = place.try_take(config)? {
             return Ok(Some(owner));
+        }
+        // Not for long: a server that makes its socket again takes a new worker for that, which has to wait in the same queue.
+        if lock::serving(config).is_some() {
+            place = lock::Place::default();
         }
         tokio::select! {
             () = &mut patience => return Err(lock::held(config)),
             () = tokio::time::sleep(AGAIN) => {}
         }
     }
+}
+
+/// Has the server that runs make its sockets again. `true`: there is one.
+fn tell_server(config: &Config) -> bool {
+    let Some(keeper) = lock::serving(config) else { return false };
+    warn!(pid = keeper.pid, "the server has lost its control socket, and is told to make it again");
+    process::signal_one(keeper, libc::SIGUSR2).is_ok()
 }
 
 /// Is there a supervisord to be, and is it certain that it does not run?
@@ -99,6 +143,7 @@ async fn outlived(drivers: &Drivers) -> Result<bool, ServiceError> {
 async fn prepare(config: &Config, drivers: &Drivers, report: &mut BootReport) -> Result<(), ServiceError> {
     let store = open_store(config)?;
     store.check().map_err(crate::service::error::store)?;
+    moved::refuse_other_places(config, &store)?;
     install_shipped(&config.models()).map_err(|e| {
         ServiceError::because(
             format!("could not install the shipped models in `{}`", config.models().display()),
@@ -121,7 +166,8 @@ async fn prepare(config: &Config, drivers: &Drivers, report: &mut BootReport) ->
     Ok(())
 }
 
-async fn bring_up(drivers: &Drivers, services: &[Service], report: &mut BootReport) -> Result<(), ServiceError> {
+async fn bring_up(config: &Config, drivers: &Drivers, services: &[Service], report: &mut BootReport) -> Result<(), ServiceError> {
+    know_again(config, drivers).await?;
     let unusable =
         |e| ServiceError::failed(chain(&e), "run `acc doctor`; without supervisord, set `supervisor.kind = \"builtin\"` in the config");
     if drivers.supervisor.boot(services).await.map_err(unusable)? == Ensured::Started {
@@ -135,6 +181,18 @@ async fn bring_up(drivers: &Drivers, services: &[Service], report: &mut BootRepo
         if drivers.supervisor.ensure_service(service).await.map_err(unusable)? == Ensured::Started {
             report.did.push(format!("started {}", service.name));
         }
+    }
+    Ok(())
+}
+
+/// Server and nginx that run are known also when their records were taken away: who holds the lock, and who reads our configuration.
+pub(super) async fn know_again(config: &Config, drivers: &Drivers) -> Result<(), ServiceError> {
+    let failed = |e| ServiceError::failed(chain(&e), "check space, owner and mode");
+    if let Some(keeper) = lock::serving(config) {
+        drivers.supervisor.keep_record("server", keeper).await.map_err(failed)?;
+    }
+    if let Some(nginx) = drivers.edge.process().await.map_err(|e| edge_unusable(&e))? {
+        drivers.supervisor.keep_record("nginx", nginx).await.map_err(failed)?;
     }
     Ok(())
 }

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use tokio::net::UnixStream;
 
-use super::{Drivers, lock, open_store, places, world};
+use super::{Drivers, lock, open_store, world};
 use crate::config::{Config, SupervisorKind};
 use crate::interface::control::{self, CallError, Reply};
 use crate::service::error::{ErrorKind, ServiceError, chain};
 use crate::service::outcome::Outcome;
 use crate::service::request::Request;
-use crate::service::{self, recover};
+use crate::service::{self, moved, places, recover};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(25);
@@ -25,6 +25,7 @@ pub async fn dispatch(config: &Config, request: Request) -> Result<Outcome, Serv
         if let Some(answer) = ask_server(config, &request).await? {
             return answer;
         }
+        lock::refuse_elsewhere(config)?;
         if let Some(owner) = lock::try_take(config)? {
             let answer = run_here(config, request).await;
             drop(owner);
@@ -74,7 +75,9 @@ async fn refuse_while_halted(config: &Config, request: &Request) -> Result<(), S
 async fn run_here(config: &Config, request: Request) -> Result<Outcome, ServiceError> {
     refuse_while_halted(config, &request).await?;
     let drivers = Drivers::new(config)?;
-    let world = world(config, &drivers, open_store(config)?)?;
+    let store = open_store(config)?;
+    moved::refuse_other_places(config, &store)?;
+    let world = world(config, &drivers, store)?;
     recover::recover(&world).await?;
     let answer = service::handle(&world, request).await;
     service::settle::settle(&world).await;

@@ -2,13 +2,21 @@
 
 use std::path::Path;
 
+use super::boot::know_again;
 use super::dispatch::dispatch;
-use super::{Drivers, lock, own_service, places};
+use super::{Drivers, boot_id, lock, open_store, own_service};
 use crate::config::{Config, in_force_file};
 use crate::driver::host::fs;
 use crate::service::error::{ServiceError, chain};
 use crate::service::outcome::{HaltReport, Outcome};
+use crate::service::places;
 use crate::service::request::Request;
+
+/// Is there a server, or an instance that is said to run?
+fn runs_without_folder(config: &Config) -> Result<bool, ServiceError> {
+    let live = open_store(config)?.busy().map_err(crate::service::error::store)?;
+    Ok(lock::serving(config).is_some() || live.iter().any(|row| row.stored.phase.is_live() && row.boot == boot_id()))
+}
 
 const HINT: &str = "run as root (or the user who booted acc)";
 
@@ -19,11 +27,23 @@ pub async fn halt(config: &Config) -> Result<HaltReport, ServiceError> {
     let failed = |e| ServiceError::failed(chain(&e), "try again; `acc doctor` tells what runs");
     let look =
         |path: &Path| path.try_exists().map_err(|e| ServiceError::because(format!("could not look at `{}`", path.display()), &e, HINT));
-    if !look(&config.database())? || !look(&config.run)? {
+    if !look(&config.database())? {
         return Ok(HaltReport { already: true, stopped: 0 });
     }
+    lock::refuse_elsewhere(config)?;
+    if !look(&config.run)? {
+        // As after a reboot; but a cleaner of temporary folders may have taken it away under what runs.
+        if !runs_without_folder(config)? {
+            return Ok(HaltReport { already: true, stopped: 0 });
+        }
+        places::prepare(config)?;
+    }
+    know_again(config, &drivers).await?;
     let mut services = vec![own_service(config)];
     services.extend(drivers.services().unwrap_or_default());
+    if let Some(supervisord) = &drivers.supervisord {
+        supervisord.replace_deaf(&services).await.map_err(failed)?;
+    }
     let mut ran = false;
     for service in &services {
         ran |= drivers.supervisor.service(service.name).await.map_err(failed)?.is_some();

@@ -1,16 +1,23 @@
 //! Who runs verbs: whoever holds `run/owner.lock`. Who listens: the one keeper, which holds `run/server.lock` together with the
 //! worker that serves. The kernel lets go of both when the last holder dies. What is in the files is believed of their holder only.
+//!
+//! A cleaner of temporary folders may take a lock's file away while it is held, and then the next one would get a new file, and the
+//! say. So each is held twice: in `run`, where also an acc of before looks, and in `home`.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use tracing::warn;
 
 use crate::config::{Booted, Config, SupervisorKind};
 use crate::domain::instance::Process;
 use crate::driver::host::lockfile::{self, Held};
 use crate::driver::host::process;
 use crate::service::error::{ErrorKind, ServiceError};
+use crate::service::places;
 
 /// How long a command waits for another one to end.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -19,19 +26,43 @@ const AGAIN: Duration = Duration::from_millis(5);
 /// The lock; dropped, it is free.
 pub(super) struct Owner {
     _lock: Held,
+    _at_home: Held,
 }
 
 /// The keeper's lock; dropped, it is free. It is an open file, so that it can be left to the next program in this process.
 pub(super) struct Server {
     file: OwnedFd,
+    /// The one in `home`; `None`: another process had it when this one was given the file.
+    at_home: Option<File>,
 }
 
 impl Server {
     /// The lock that the keeper before this one held.
-    pub(super) fn taken(file: OwnedFd) -> Self {
-        let mut file = File::from(file);
+    pub(super) fn taken(config: &Config, file: OwnedFd) -> Self {
+        let at_home = lockfile::try_lock(&config.home_server_lock()).inspect_err(|error| warn!(%error, "could not lock in `home`"));
+        Self::signed(config, file.into(), at_home.ok().flatten())
+    }
+
+    fn signed(config: &Config, mut file: File, mut at_home: Option<File>) -> Self {
         lockfile::sign(&mut file);
-        Self { file: file.into() }
+        // For whoever has this home and looks for its server in another run folder.
+        if let Some(at_home) = &mut at_home {
+            lockfile::note(at_home, config.run.as_os_str().as_bytes());
+        }
+        Self { file: file.into(), at_home }
+    }
+
+    /// Takes a new file in the place of one that somebody has taken away; `true`: there was need.
+    pub(super) fn renew_lost(&mut self, config: &Config) -> std::io::Result<bool> {
+        if self.at_home.is_none() {
+            self.at_home = lockfile::try_lock(&config.home_server_lock())?;
+        }
+        if !lockfile::is_lost(&self.file, &config.server_lock())? {
+            return Ok(false);
+        }
+        let new = lockfile::try_lock(&config.server_lock())?.ok_or(std::io::ErrorKind::WouldBlock)?;
+        *self = Self::signed(config, new, self.at_home.take());
+        Ok(true)
     }
 }
 
@@ -51,12 +82,13 @@ impl Place {
     /// Takes the head of the queue, waiting for a command that is about to take the lock.
     pub(super) async fn at_head(config: &Config) -> Result<Self, ServiceError> {
         let path = next(config);
-        let turn = until_free(&path, || try_hold(&path)).await?;
+        let turn = until_free(&path, || make_run(config).and_then(|()| try_hold(&path))).await?;
         Ok(Self { turn: Some(turn) })
     }
 
     /// Takes the head of the queue if it is free, and then the lock if that is.
     pub(super) fn try_take(&mut self, config: &Config) -> Result<Option<Owner>, ServiceError> {
+        make_run(config)?;
         if self.turn.is_none() {
             self.turn = try_hold(&next(config))?;
         }
@@ -69,6 +101,11 @@ impl Place {
     }
 }
 
+/// A cleaner of temporary folders may come at any time: a server and a boot make the run folder again.
+fn make_run(config: &Config) -> Result<(), ServiceError> {
+    if config.run.is_dir() { Ok(()) } else { places::prepare(config) }
+}
+
 /// The head of the queue: as long as somebody has it, no command takes the lock.
 fn next(config: &Config) -> PathBuf {
     config.owner_lock().with_extension("next")
@@ -76,19 +113,29 @@ fn next(config: &Config) -> PathBuf {
 
 /// Takes the lock if it is free and nobody goes first.
 pub(super) fn try_take(config: &Config) -> Result<Option<Owner>, ServiceError> {
-    match try_hold(&next(config))? {
-        Some(_turn) => try_owner(config),
+    // Where the run folder is gone there is no queue; whoever holds this one makes it anew.
+    if try_hold(&config.home_owner_lock())?.is_none() {
+        return Ok(None);
+    }
+    match unless_made_again(config, try_hold(&next(config)))? {
+        Some(_turn) => unless_made_again(config, try_owner(config)),
         None => Ok(None),
     }
 }
 
+/// Where the run folder is gone and a server runs, that is about to make it again: its locks count as held.
+fn unless_made_again<T>(config: &Config, taken: Result<Option<T>, ServiceError>) -> Result<Option<T>, ServiceError> {
+    match taken {
+        Err(_) if !config.run.is_dir() && serving(config).is_some() => Ok(None),
+        taken => taken,
+    }
+}
+
 fn try_owner(config: &Config) -> Result<Option<Owner>, ServiceError> {
-    let path = config.owner_lock();
-    let lock = try_hold(&path)?;
-    Ok(lock.map(|mut lock| {
-        lock.sign();
-        Owner { _lock: lock }
-    }))
+    let Some(at_home) = try_hold(&config.home_owner_lock())? else { return Ok(None) };
+    let Some(mut lock) = try_hold(&config.owner_lock())? else { return Ok(None) };
+    lock.sign();
+    Ok(Some(Owner { _lock: lock, _at_home: at_home }))
 }
 
 fn try_hold(path: &Path) -> Result<Option<Held>, ServiceError> {
@@ -99,8 +146,9 @@ fn try_hold(path: &Path) -> Result<Option<Held>, ServiceError> {
 pub(super) async fn server(config: &Config) -> Result<Option<Server>, ServiceError> {
     let path = config.server_lock();
     let try_it = || {
-        let lock = lockfile::try_lock(&path).map_err(|e| refused(&path, &e))?;
-        Ok(lock.map(|file| Server::taken(file.into())))
+        let take = |path: &Path| lockfile::try_lock(path).map_err(|e| refused(path, &e));
+        let Some(file) = take(&path)? else { return Ok(None) };
+        Ok(take(&config.home_server_lock())?.map(|at_home| Server::signed(config, file, Some(at_home))))
     };
     if let Some(lock) = try_it()? {
         return Ok(Some(lock));
@@ -123,13 +171,12 @@ pub(super) async fn server(config: &Config) -> Result<Option<Server>, ServiceErr
 /// Ends the keeper that holds the lock although its supervisor did not know of it: whoever should have told was killed before it
 /// could. Resolves when nobody holds the lock any more; `true`: somebody did.
 pub(super) async fn end_server(config: &Config, patience: Duration) -> Result<bool, ServiceError> {
-    let path = config.server_lock();
-    if !path.try_exists().map_err(|e| refused(&path, &e))? {
-        return Ok(false);
-    }
+    let (path, at_home) = (config.server_lock(), config.home_server_lock());
+    let is_free =
+        |path: &Path| -> Result<bool, ServiceError> { Ok(!path.try_exists().map_err(|e| refused(path, &e))? || try_hold(path)?.is_some()) };
     let (mut held, mut told) = (false, None);
     let free = || {
-        if try_hold(&path)?.is_some() {
+        if is_free(&path)? && is_free(&at_home)? {
             return Ok(Some(()));
         }
         held = true;
@@ -165,9 +212,22 @@ async fn until_free_for<T>(
     }
 }
 
-/// The keeper that signed the server's lock last and holds it: the one that serves.
+/// Refuses to work on the home of a server that runs with another run folder: neither would know of the other's instances.
+pub(super) fn refuse_elsewhere(config: &Config) -> Result<(), ServiceError> {
+    let path = config.home_server_lock();
+    let run = std::fs::read(&path).unwrap_or_default();
+    if run.is_empty() || run == config.run.as_os_str().as_bytes() {
+        return Ok(());
+    }
+    let Some(keeper) = lockfile::holding(&path) else { return Ok(()) };
+    let (home, before, now) = (config.home.display(), String::from_utf8_lossy(&run), config.run.display());
+    let message = format!("acc runs with home `{home}` and run `{before}` (process {}), and the config says run `{now}`", keeper.pid);
+    Err(ServiceError::new(ErrorKind::Denied, message, format!("set `run = \"{before}\"` in the config, at least until `acc halt`")))
+}
+
+/// The keeper that signed the server's lock last and holds it: the one that serves. The file in `home` only the keeper holds.
 pub(super) fn serving(config: &Config) -> Option<Process> {
-    lockfile::signed(&config.server_lock())
+    lockfile::signed(&config.server_lock()).or_else(|| lockfile::holding(&config.home_server_lock()))
 }
 
 fn refused(path: &Path, e: &(dyn std::error::Error + 'static)) -> ServiceError {

@@ -6,7 +6,6 @@ mod halt;
 mod image;
 mod keeper;
 mod lock;
-mod places;
 mod reload;
 mod serve;
 
@@ -138,8 +137,8 @@ pub async fn work(config: Config, left: &LeftToWorker, reload: Reload) -> Result
     if std::os::unix::process::parent_id() != left.keeper {
         return Err(wrong(std::io::Error::other("it has ended")));
     }
-    let renewed = left.renewed.then_some(left.keeper);
-    serve::serve(config, serve::Handed { sockets, tether, lock, renewed }, reload).await
+    let keeper = if left.renewed { serve::Keeper::Renewed(left.keeper) } else { serve::Keeper::Parent(left.keeper) };
+    serve::serve(config, serve::Handed { sockets, tether, lock, keeper }, reload).await
 }
 
 /// A template of the operator's cannot be used.

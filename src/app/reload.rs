@@ -53,7 +53,7 @@ impl Reloader {
             warn!(key = d.key, in_force = d.one, in_the_file = d.other, "this setting waits for `acc halt` and `acc boot`");
         }
         info!(changed = changed.len(), waiting = waiting.len(), "the settings were read again");
-        note_in_force(&new);
+        note_in_force(&self.world, &new);
         Ok(Reloaded { file: read.file.map(|file| file.display().to_string()), changed: told(changed), waiting: told(waiting), troubles })
     }
 
@@ -78,9 +78,10 @@ fn told(differences: Vec<Difference>) -> Vec<Change> {
 
 /// Writes down what is in force. Where that does not work nothing is there rather than what is not true any more, and commands go
 /// by the config file.
-pub(super) fn note_in_force(config: &Config) {
+pub(super) fn note_in_force(world: &World, config: &Config) {
     let path = in_force_file(&config.run);
     if let Err(error) = fs::write_atomic(&path, written(config).as_bytes(), 0o644) {
+        world.forget_note(&path);
         let _ = fs::remove_file(&path);
         warn!(path = %path.display(), %error, "could not write down the settings in force: commands go by the config file");
     }

@@ -2,6 +2,7 @@
 //! it is told to end or to make way for another worker. Once it has made way it decides nothing and only carries on.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ use crate::service::outcome::Outcome;
 use crate::service::request::Request;
 use crate::service::retire::retire;
 use crate::service::world::World;
-use crate::service::{self, log_bound, ports, recover};
+use crate::service::{self, log_bound, moved, ports, recover, run_folder};
 
 /// How long an upgrade waits for a moment in which no verb is at work.
 const QUIET_WITHIN: Duration = Duration::from_secs(40);
@@ -50,8 +51,15 @@ pub(super) struct Handed {
     pub(super) sockets: Sockets,
     pub(super) tether: Tether,
     pub(super) lock: OwnedFd,
-    /// The keeper, when a worker has started it: whoever did that may not have lived to tell the supervisor.
-    pub(super) renewed: Option<u32>,
+    pub(super) keeper: Keeper,
+}
+
+/// The keeper's process, and who has started it.
+pub(super) enum Keeper {
+    /// A worker, which may not have lived to tell the supervisor.
+    Renewed(u32),
+    /// Whoever else, who knows.
+    Parent(u32),
 }
 
 /// The line to the keeper; another keeper is another line.
@@ -77,7 +85,7 @@ fn no_descriptor(what: &str, error: &std::io::Error) -> ServiceError {
 /// Runs until SIGTERM or SIGINT, or until the keeper says that another worker takes over and all that is carried has ended.
 /// `reload` reads the settings again at SIGHUP.
 pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload) -> Result<(), ServiceError> {
-    let Handed { sockets, tether: line, lock, renewed } = handed;
+    let Handed { sockets, tether: line, lock, keeper } = handed;
     let spare = Spare::new(&sockets, lock).map_err(|e| no_descriptor("could not use the sockets of the keeper", &e))?;
     let line: Line = Arc::new(Mutex::new(Arc::new(line)));
     let mut signals = Followed::new().map_err(|e| no_descriptor("could not follow signals", &e))?;
@@ -91,8 +99,10 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
     let owner = place.take(&config).await?;
     let world = serving_world(&config, &drivers)?;
     let (proxy, log) = front(&world, &drivers, &config, pages)?;
-    if let Some(keeper) = renewed {
-        note_keeper(&world, keeper).await;
+    world.mind_run_folder(vec![config.wake_socket(), config.control_socket()], held_files(&config));
+    match keeper {
+        Keeper::Renewed(pid) => note_keeper(&world, pid).await,
+        Keeper::Parent(pid) => world.set_parent(i32::try_from(pid).ok().and_then(|pid| process::by_pid(pid).ok().flatten())),
     }
     recover::tidy(&world)?;
     let adopted = recover::adopt(&world)?;
@@ -108,10 +118,11 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
     let looking = tokio::spawn(look_around(world.clone(), decided.clone(), recovering));
     let bounding = tokio::spawn(log_bound::watch(world.clone(), decided.clone()));
     let keeping = tokio::spawn(ports::watch(world.clone(), decided.clone()));
+    let minding = tokio::spawn(run_folder::watch(world.clone(), decided.clone()));
     let grace = config.wake.timeout + Duration::from_secs(5);
     let serving = tokio::spawn(proxy::serve::serve(listeners, proxy.clone(), lanes()?, ends.clone(), grace));
     info!(pid = std::process::id(), adopted, edge = drivers.edge.kind(), supervisor = drivers.supervisor.kind(), "acc's server is up");
-    note_in_force(&config);
+    note_in_force(&world, &config);
     tether(&line).say(Word::Ready);
     let end = until_the_end(&world, &reloader, &mut signals, (&line, spare)).await;
     if matches!(end, End::Retire) {
@@ -121,7 +132,7 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
         ends.shutdown.cancel();
     }
     decided.cancel();
-    let _ = tokio::join!(control, looking, bounding, keeping);
+    let _ = tokio::join!(control, looking, bounding, keeping, minding);
     if matches!(end, End::Retire) {
         ends.hand_over.cancel();
         retire(&world).await;
@@ -322,6 +333,11 @@ async fn start_edge(world: &Arc<World>, drivers: &Drivers) -> Result<(), Service
     }
     drivers.edge.prepare(&routes).await.map_err(failed)?;
     let service = nginx.service().map_err(failed)?;
+    // One that runs and whose record was taken away is not started twice.
+    if let Some(running) = drivers.edge.process().await.map_err(failed)? {
+        let kept = drivers.supervisor.keep_record("nginx", running).await;
+        kept.map_err(|e| ServiceError::because("could not write down which process nginx is", &e, "check space, owner and mode"))?;
+    }
     let started = drivers.supervisor.ensure_service(&service).await;
     started.map(drop).map_err(|e| ServiceError::because("could not start nginx", &e, "run `acc doctor`"))
 }
@@ -340,7 +356,7 @@ async fn look_around(world: Arc<World>, shutdown: CancellationToken, recovering:
         let pass = service::handle(&world, Request::Monitor { dry_run: false, thorough: false });
         tokio::select! {
             () = shutdown.cancelled() => return,
-            outcome = pass => report(outcome),
+            outcome = pass => service::report_pass(outcome),
         }
         let _ = tokio::task::spawn_blocking(memory::give_back).await;
         if std::mem::take(&mut starting) {
@@ -366,21 +382,6 @@ async fn pause(world: &World, shutdown: &CancellationToken) -> bool {
             () = world.reconfigured() => {}
             () = until => return true,
         }
-    }
-}
-
-fn report(outcome: Result<Outcome, ServiceError>) {
-    match outcome {
-        Ok(Outcome::Monitor(pass)) => {
-            for line in pass.lines {
-                match line.action.as_str() {
-                    "error" => warn!(instance = %line.instance, "{}", line.why),
-                    action => info!(instance = %line.instance, action, "{}", line.why),
-                }
-            }
-        }
-        Ok(_) => {}
-        Err(e) => warn!("a monitor pass failed: {e}"),
     }
 }
 
@@ -439,11 +440,17 @@ async fn another_keeper(world: &World, line: &Line, spare: &mut Spare) -> bool {
 /// The parts of a server.
 fn serving_world(config: &Config, drivers: &Drivers) -> Result<Arc<World>, ServiceError> {
     let mut store = open_store(config)?;
+    moved::refuse_other_places(config, &store)?;
     store.write_back_beside().map_err(crate::service::error::store)?;
     let world = world(config, drivers, store)?;
     world.set_serving();
-    world.watch_sockets(vec![config.wake_socket(), config.control_socket()]);
     Ok(world)
+}
+
+/// Files of the run folder that this worker or its keeper holds open, and that are of no use to the next one without their names.
+fn held_files(config: &Config) -> Vec<PathBuf> {
+    let notes = (config.edge.kind == EdgeKind::Nginx).then(|| Sent::file_of_this_process(&config.sent_dir()));
+    [config.owner_lock(), config.server_lock()].into_iter().chain(notes).collect()
 }
 
 /// Has the supervisor know this keeper, which it has not started.

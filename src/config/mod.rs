@@ -307,6 +307,11 @@ impl Config {
     pub fn own_log(&self, part: &str) -> PathBuf {
         self.home.join("log").join(format!("{part}.log"))
     }
+    /// Logs of instances that could not be created.
+    #[must_use]
+    pub fn failed_logs(&self) -> PathBuf {
+        self.home.join("log/failed")
+    }
     /// nginx's configuration.
     #[must_use]
     pub fn nginx_dir(&self) -> PathBuf {
@@ -341,6 +346,17 @@ impl Config {
     #[must_use]
     pub fn server_lock(&self) -> PathBuf {
         self.run.join("server.lock")
+    }
+    /// Held by whoever runs verbs, beside [`Self::owner_lock`]: no cleaner of temporary folders comes here, and two installations
+    /// with the same home meet here.
+    #[must_use]
+    pub fn home_owner_lock(&self) -> PathBuf {
+        self.home.join("owner.lock")
+    }
+    /// Held by the server's keeper beside [`Self::server_lock`].
+    #[must_use]
+    pub fn home_server_lock(&self) -> PathBuf {
+        self.home.join("server.lock")
     }
     /// The control socket of the server.
     #[must_use]

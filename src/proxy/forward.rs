@@ -5,7 +5,6 @@
 //! a new connection, or this file to the next run when the instance has died with them. No request is read more than [`READS`] times,
 //! the edge before acc and all runs together, nor once more when an answer has begun.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
@@ -18,6 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::access_log::{Course, Draft};
 use super::crowd::Place;
 use super::in_use::Busy;
+use super::noted::Noted;
 use super::reply::{Flow, Reply};
 use super::request::{Asked, Tried, is_safe};
 use super::respond::{self, Failure, WAKE_PATH};
@@ -25,7 +25,6 @@ use super::{Arrival, Front, Proxy, ProxySettings, headers, linger, live, own, tu
 use crate::domain::admission::Refusal;
 use crate::domain::lifecycle::Phase;
 use crate::domain::rule::Verdict;
-use crate::driver::host::sent::{Id, Sent as SentNotes};
 use crate::driver::upstream::{BodyFault, FaultFlag, ReceiveBody, SendBody, UpstreamError};
 use crate::service::door::{Caller, Knock, Pass};
 
@@ -44,8 +43,6 @@ const GATHERED: usize = 64 * 1024;
 /// A body that was sent with its head has come within this.
 const HAS_COME: Duration = Duration::from_millis(5);
 
-/// Within this, what was answered has reached nginx.
-const ANSWER_ARRIVES: Duration = Duration::from_secs(10);
 /// A death is noticed a moment after the connections it broke.
 const DEATH_KNOWN: Duration = Duration::from_millis(250);
 /// Between two looks whether it is known.
@@ -67,40 +64,6 @@ enum Sent {
     /// It broke the connection; with the request once more when it may be sent twice.
     Broke(Option<Box<Request<SendBody>>>),
     No(Failure),
-}
-
-/// A request that may not be sent twice is on its way to an instance; dropped when its answer is on the way back.
-struct Noted {
-    sent: Arc<SentNotes>,
-    id: Id,
-    seen: bool,
-}
-
-impl Noted {
-    fn note(sent: &Arc<SentNotes>, id: Id) -> std::io::Result<Option<Self>> {
-        sent.note(id)?;
-        Ok(Some(Self { sent: sent.clone(), id, seen: true }))
-    }
-
-    /// The instance was not reached.
-    fn unseen(mut self) {
-        self.seen = false;
-        self.sent.done(self.id);
-    }
-}
-
-impl Drop for Noted {
-    fn drop(&mut self) {
-        if !self.seen {
-            return;
-        }
-        let (sent, id) = (self.sent.clone(), self.id);
-        tokio::spawn(async move {
-            // Until nginx has the answer for certain.
-            tokio::time::sleep(ANSWER_ARRIVES).await;
-            sent.done(id);
-        });
-    }
 }
 
 /// A request, read and made ready to be sent.

@@ -27,6 +27,7 @@ mod in_use;
 mod linger;
 pub mod listen;
 mod live;
+mod noted;
 mod own;
 pub mod reply;
 pub mod request;

@@ -17,7 +17,7 @@ use super::kinds::{is_asked_for, point};
 use super::registry::{self, Handle, Refused, Reply, Snapshot};
 use super::turns::Turn;
 use super::world::World;
-use super::{launch, ledger};
+use super::{launch, ledger, run_folder};
 use crate::domain::instance::{Listen, Process};
 use crate::domain::lifecycle::{self, Cause, Effect, Event, Machine, Note, Phase};
 use crate::domain::time::Timestamp;
@@ -112,6 +112,7 @@ impl Actor {
     pub(super) async fn run(mut self) {
         let retired = self.world.retired.clone();
         if !self.handle.known() {
+            run_folder::restore_record(&self.world, &self.handle).await;
             let found = tokio::select! {
                 biased;
                 () = retired.cancelled() => return,
@@ -146,7 +147,7 @@ impl Actor {
                 }
                 Ok(None) => break,
                 Err(_) => {
-                    if let Some(event) = self.due() {
+                    if let Some(event) = self.due().await {
                         self.take(Message::fact(event)).await;
                         continue;
                     }
@@ -377,6 +378,8 @@ impl Actor {
                         }
                         // Its output went to a supervisor that died meanwhile: that ended it. It is started again, not failed.
                         let torn = begin::torn(&world, &handle, since).await;
+                        let why = begin::never_began(&world, &handle, run, exit).await.filter(|_| !torn);
+                        why.into_iter().for_each(|why| Self::send(&outbox, why));
                         return Self::send(&outbox, if torn { Event::Found(None) } else { Event::Exited { run, exit } });
                     }
                     Err(e) => {
@@ -479,18 +482,16 @@ impl Actor {
     }
 
     /// The timer's event, once it is due.
-    fn due(&mut self) -> Option<Event> {
+    async fn due(&mut self) -> Option<Event> {
         let (_, armed) = self.timer.take_if(|(at, _)| *at <= Instant::now())?;
-        let waits_for = self.world.probe.describe(&launch::question(&self.world, &self.handle.launched()));
-        Some(Event::Timer { armed, waits_for })
+        Some(Event::Timer { armed, waits_for: begin::waits_for(&self.world, &self.handle).await })
     }
 
     fn rest_probe(&mut self) {
         if let Some(probe) = self.probe.take() {
             probe.abort();
         }
-        self.permit = None;
-        self.ear = None;
+        (self.permit, self.ear) = (None, None);
     }
 
     fn rest(&mut self) {

@@ -10,11 +10,14 @@ use super::registry::Handle;
 use super::turns::Turn;
 use super::world::World;
 use super::{daemons, launch};
-use crate::domain::instance::Process;
+use crate::domain::instance::{Exit, Process};
 use crate::domain::lifecycle::{Event, Failure, Phase};
 use crate::domain::time::Timestamp;
 use crate::driver::probe::{Answered, Ear};
 use crate::driver::supervisor::SupervisorError;
+
+/// The exit codes of a launcher that could not become its program (and of a shell that did not find one).
+const NOT_BEGUN: [i32; 2] = [126, 127];
 
 /// What came of a start.
 pub(super) struct Begun {
@@ -36,6 +39,9 @@ pub(super) async fn begin(world: &Arc<World>, handle: &Weak<Handle>, run: u64, a
     };
     let handle = handle.upgrade()?;
     let mut ear = None;
+    if let Err(why) = launch::make_fit(world, &handle) {
+        return Some(Begun { event: Event::StartFailed { run, failure: Failure::NotStarted(why) }, permit, ear });
+    }
     let started = match ground::clear(world, &handle).await {
         Ok(Ground::Clear(program, opened)) => {
             ear = opened;
@@ -61,6 +67,33 @@ fn reason(error: SupervisorError) -> String {
         SupervisorError::NotStarted { why, .. } => why,
         other => chain(&other),
     }
+}
+
+/// What a start waits for that takes too long, and where it listens instead. Nothing of one that is not starting.
+pub(super) async fn waits_for(world: &World, handle: &Handle) -> String {
+    let (phase, process) = {
+        let machine = handle.machine();
+        (machine.phase(), machine.process())
+    };
+    if phase != Phase::Waking {
+        return String::new();
+    }
+    let question = launch::question(world, &handle.launched());
+    let what = world.probe.describe(&question);
+    let Some(process) = process else { return what };
+    match world.probe.elsewhere(&question, process).await {
+        Some(elsewhere) => format!("{what}; it listens on {elsewhere} instead"),
+        None => what,
+    }
+}
+
+/// A process that ended with the code of a launcher which could not become its program: why, if that can be seen. Told before the
+/// end, which alone would be a number.
+pub(super) async fn never_began(world: &Arc<World>, handle: &Weak<Handle>, run: u64, exit: Exit) -> Option<Event> {
+    let handle = handle.upgrade().filter(|handle| NOT_BEGUN.map(Exit::Code).contains(&exit) && handle.snapshot().phase == Phase::Waking)?;
+    let program = launch::program(world, &handle.launched());
+    let why = world.supervisor.explain(&program).await?;
+    Some(Event::StartFailed { run, failure: Failure::NotStarted(why) })
 }
 
 /// Does it answer as soon as it is started? Then nobody need be told that it will.

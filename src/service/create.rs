@@ -9,7 +9,7 @@ use super::registry::Handle;
 use super::request::NewInstance;
 use super::wake::{self, Settled};
 use super::world::World;
-use super::{access_logs, destroy, done, launch, purge, routes, start, want};
+use super::{access_logs, destroy, done, failed_logs, launch, purge, routes, start, want};
 use crate::config::model::resolve_params;
 use crate::domain::instance::Wanted;
 use crate::domain::lifecycle::{Cause, Event, Machine, Phase};
@@ -246,8 +246,7 @@ async fn first_start(world: &Arc<World>, plan: &Plan, handle: &Arc<Handle>) -> R
         Ok((_, Settled::Failed(failure))) => wake::failed("start", &plan.name, &failure),
         Err(e) => e,
     };
-    let last = crate::driver::host::fs::last_lines(&world.config().app_log(plan.name.as_str()), 3);
-    let said = if last.is_empty() { String::new() } else { format!(" (its last words: {})", last.join(" | ")) };
+    let said = failed_logs::keep(&world.config(), plan.name.as_str());
     let hint = format!("mend the model or its parameters; with --asleep it is made without being started{said}");
     Err(ServiceError { hint, ..step(plan, "start it", failed) })
 }

@@ -54,9 +54,9 @@ async fn edge(world: &Arc<World>, thorough: bool, pass: &mut Pass) {
 
 /// Does what faces the network answer, as far as acc's server? What keeps it from that is mended and told.
 async fn mend_edge(world: &Arc<World>, pass: &mut Pass) {
-    if let Some(path) = world.lost_socket() {
-        world.want_sockets();
-        return told(world, "acc", format!("`{}` was gone: the server makes it anew", path.display()), pass);
+    // It cannot be reached before the next worker has its sockets.
+    if world.run_folder.lost().is_some() {
+        return;
     }
     match world.edge.mend(world.serving()).await {
         Ok(did) => did.into_iter().for_each(|did| told(world, world.edge.kind(), did, pass)),
@@ -65,7 +65,7 @@ async fn mend_edge(world: &Arc<World>, pass: &mut Pass) {
 }
 
 /// A line of the pass and of the ledger.
-fn told(world: &World, part: &str, what: String, pass: &mut Pass) {
+pub(super) fn told(world: &World, part: &str, what: String, pass: &mut Pass) {
     if let Err(e) = world.store.record(world.clock.wall(), None, "", "repaired", &what) {
         tracing::warn!("could not write the ledger: {}", chain(&e));
     }

@@ -1,10 +1,12 @@
-//! From a row to what can be run: the instance, its program, what to wait for. A launch is made from the model once and kept;
-//! it is made again when acc's folders or its binary have moved.
+//! From a row to what can be run: the instance, its program, what to wait for. A launch is made from the model once and kept: it is
+//! never made again from what the model has become.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::error::{ErrorKind, ServiceError, chain};
+use super::moved;
+use super::registry::Handle;
 use super::world::World;
 use crate::config::Config;
 use crate::config::model::{ModelError, find_model};
@@ -18,7 +20,7 @@ use crate::driver::supervisor::Program;
 use crate::render::{self, RenderError};
 use crate::store::Row;
 
-/// What stands for a launch's places: another text, and the launch is made again.
+/// What stands for a launch's places, see [`moved`].
 pub(super) fn key(world: &World) -> String {
     let config = world.config();
     format!("{} {} {}", config.home.display(), config.run.display(), world.acc.display())
@@ -122,18 +124,85 @@ pub(crate) fn bad_model(name: &str, e: &ModelError) -> ServiceError {
     ServiceError::new(kind, message, hint)
 }
 
-/// The instance of a row; its launch is made again when it is missing or made for other places.
-pub(super) fn instance(world: &World, row: &Row) -> Result<Instance, ServiceError> {
-    let config = world.config();
+/// The instance of a row, as it was made. Where that is not possible (it was made for other places, or its model is gone), what the
+/// row has must do, and the reason is said: it can be stopped and removed, and [`make_fit`] is what a start begins with.
+///
+/// # Errors
+/// The database.
+pub(super) fn entered(world: &World, row: &Row) -> Result<(Instance, Option<String>), ServiceError> {
+    match launch_of(world, row)? {
+        Ok(launch) => Ok((with(world, row, launch), None)),
+        Err(why) => Ok((with(world, row, row.launch.clone().unwrap_or_else(nothing)), Some(why.message))),
+    }
+}
+
+/// Before a start: one that could not be started when its task began may be startable by now. Says why not.
+pub(super) fn make_fit(world: &World, handle: &Handle) -> Result<(), String> {
+    if handle.is_fit() {
+        return Ok(());
+    }
+    let read = |e: ServiceError| e.message;
+    let row = world.store.by_id(handle.instance.id).map_err(|e| read(super::error::store(e)))?;
+    let row = row.ok_or_else(|| read(super::error::no_instance(handle.instance.name.as_str())))?;
+    let launch = launch_of(world, &row).map_err(read)?.map_err(read)?;
+    handle.relaunch(with(world, &row, launch));
+    handle.set_fit();
+    Ok(())
+}
+
+/// How it is run. What was made at creation stays; of that only the places follow, where acc's program or an acc of before has moved.
+/// The outer error is the database's.
+fn launch_of(world: &World, row: &Row) -> Result<Result<Launch, ServiceError>, ServiceError> {
+    let key = key(world);
     let launch = match &row.launch {
-        Some(launch) if row.launch_key == key(world) => launch.clone(),
+        Some(launch) if row.launch_key == key => return Ok(Ok(launch.clone())),
+        Some(launch) if !row.launch_key.is_empty() => match moved::carried(launch, &row.launch_key, &key) {
+            Some(carried) => carried,
+            None => {
+                let why = format!("it was made for other places than these (`{}`, now `{key}`)", row.launch_key);
+                return Ok(Err(ServiceError::failed(why, "make it anew")));
+            }
+        },
+        // From an acc that kept none.
         _ => {
-            let launch = make(&model(&config, &row.model)?, &context(world, &row.name, row.id, &row.hosts, row.port, &row.params))?;
-            world.store.relaunch(row.id, &launch, &key(world)).map_err(super::error::store)?;
-            launch
+            let made = model(&world.config(), &row.model)
+                .and_then(|model| make(&model, &context(world, &row.name, row.id, &row.hosts, row.port, &row.params)));
+            match made {
+                Ok(launch) => launch,
+                Err(e) => return Ok(Err(e)),
+            }
         }
     };
-    Ok(Instance {
+    world.store.relaunch(row.id, &launch, &key).map_err(super::error::store)?;
+    if row.launch.as_ref().is_some_and(|before| *before != launch) {
+        moved::tell(world, row, &key);
+    }
+    Ok(Ok(launch))
+}
+
+/// Of one that cannot be started.
+fn nothing() -> Launch {
+    Launch {
+        argv: Vec::new(),
+        env: Vec::new(),
+        handed: false,
+        notifies: false,
+        health: None,
+        stop_signal: libc::SIGTERM,
+        start_timeout: None,
+        stop_timeout: None,
+    }
+}
+
+/// The instance of a row that can be started.
+#[cfg(test)]
+pub(super) fn instance(world: &World, row: &Row) -> Result<Instance, ServiceError> {
+    Ok(entered(world, row)?.0)
+}
+
+fn with(world: &World, row: &Row, launch: Launch) -> Instance {
+    let config = world.config();
+    Instance {
         id: row.id,
         name: row.name.clone(),
         model: row.model.clone(),
@@ -146,7 +215,7 @@ pub(super) fn instance(world: &World, row: &Row) -> Result<Instance, ServiceErro
         last_wake_at: row.last_wake_at,
         last_active_at: row.last_active_at,
         wakes: row.wakes,
-    })
+    }
 }
 
 /// What the supervisor gets.

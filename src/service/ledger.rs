@@ -7,6 +7,7 @@ use super::phases::Phases;
 use super::world::World;
 use crate::domain::instance::Instance;
 use crate::domain::lifecycle::{Drain, Note};
+use crate::domain::name::{InstanceId, InstanceName};
 use crate::store::EventRow;
 
 /// Writes one line; a ledger that cannot be written stops nothing.
@@ -19,10 +20,19 @@ pub(super) fn write(world: &World, instance: &Instance, note: &Note, phases: Opt
 pub(super) fn line(world: &World, instance: &Instance, kind: &str, detail: String, phases: Option<Phases>) {
     info!(instance = %instance.name, kind, ?phases, "{detail}");
     let phases = phases.and_then(|p| serde_json::to_string(&p).ok());
-    let row = EventRow { at: world.clock.wall(), name: instance.name.to_string(), kind: kind.to_owned(), detail, phases };
-    let written = world.store.record_row(Some(instance.id), &row);
-    if let Err(e) = written {
-        warn!(instance = %instance.name, "could not write the ledger: {}", chain(&e));
+    write_row(world, instance.id, &instance.name, kind, detail, phases);
+}
+
+/// The same for one that is only known by its row.
+pub(super) fn of(world: &World, id: InstanceId, name: &InstanceName, kind: &str, detail: String) {
+    info!(instance = %name, kind, "{detail}");
+    write_row(world, id, name, kind, detail, None);
+}
+
+fn write_row(world: &World, id: InstanceId, name: &InstanceName, kind: &str, detail: String, phases: Option<String>) {
+    let row = EventRow { at: world.clock.wall(), name: name.to_string(), kind: kind.to_owned(), detail, phases };
+    if let Err(e) = world.store.record_row(Some(id), &row) {
+        warn!(instance = %name, "could not write the ledger: {}", chain(&e));
     }
 }
 

@@ -11,6 +11,7 @@ mod daemons;
 mod destroy;
 pub mod door;
 pub mod error;
+mod failed_logs;
 mod ground;
 mod housekeeping;
 mod kinds;
@@ -18,8 +19,10 @@ pub(crate) mod launch;
 mod ledger;
 pub mod log_bound;
 mod monitor;
+pub mod moved;
 pub mod outcome;
 pub mod phases;
+pub mod places;
 pub mod ports;
 mod purge;
 mod quiesce;
@@ -29,6 +32,7 @@ pub mod request;
 mod restart;
 pub mod retire;
 mod routes;
+pub mod run_folder;
 pub mod settle;
 #[cfg(test)]
 mod simulation;
@@ -56,6 +60,22 @@ use crate::domain::lifecycle::Limits;
 use crate::domain::name::{HostName, InstanceName};
 use crate::domain::time::Timestamp;
 use crate::store::Row;
+
+/// Logs what a pass of the server's own has done.
+pub fn report_pass(outcome: Result<Outcome, ServiceError>) {
+    match outcome {
+        Ok(Outcome::Monitor(pass)) => {
+            for line in pass.lines {
+                match line.action.as_str() {
+                    "error" => tracing::warn!(instance = %line.instance, "{}", line.why),
+                    action => tracing::info!(instance = %line.instance, action, "{}", line.why),
+                }
+            }
+        }
+        Ok(_) => {}
+        Err(e) => tracing::warn!("a monitor pass failed: {e}"),
+    }
+}
 
 /// Does what is asked for.
 pub async fn handle(world: &Arc<World>, request: Request) -> Result<Outcome, ServiceError> {

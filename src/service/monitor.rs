@@ -13,7 +13,7 @@ use super::outcome::{Outcome, Pass, PassLine};
 use super::registry::{self, Handle, LastLook};
 use super::wake::{self, Settled};
 use super::world::World;
-use super::{daemons, housekeeping, launch, ports, recover};
+use super::{daemons, housekeeping, launch, ports, recover, run_folder};
 use crate::domain::idle::{self, Verdict};
 use crate::domain::instance::Process;
 use crate::domain::lifecycle::{Cause, Event, Phase};
@@ -36,7 +36,8 @@ pub(super) async fn run(world: &Arc<World>, dry_run: bool, thorough: bool) -> Re
     let Ok(_alone) = world.monitor.try_lock() else { return Ok(Outcome::Busy) };
     let mut pass = Pass::default();
     if !dry_run && !world.halting() {
-        // First: as long as the supervisor is not there nobody can tell what runs.
+        run_folder::keep(world, &mut pass).await;
+        // Then: as long as the supervisor is not there nobody can tell what runs.
         daemons::keep(world, thorough, &mut pass).await;
     }
     let handles = live(world, &mut pass).await?;

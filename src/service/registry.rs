@@ -90,6 +90,8 @@ pub struct Handle {
     /// Cancelled when the streams of this run must end; made by the first of them.
     streams: Mutex<Option<(u64, CancellationToken)>>,
     known: AtomicBool,
+    /// It is known how it is run, see `launch::entered`.
+    fit: AtomicBool,
     inbox: mpsc::UnboundedSender<Message>,
     seen: watch::Sender<Snapshot>,
 }
@@ -173,6 +175,15 @@ impl Handle {
 
     pub(super) fn end_streams(&self, run: u64) {
         self.streams_end(run).cancel();
+    }
+
+    /// Is it known how it is run?
+    pub(super) fn is_fit(&self) -> bool {
+        self.fit.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_fit(&self) {
+        self.fit.store(true, Ordering::Release);
     }
 
     /// Is it known what runs? Before that, a phase read from the database is hearsay.
@@ -329,7 +340,10 @@ impl Registry {
     }
 
     fn enter(&self, mut maps: MutexGuard<'_, Maps>, world: &Arc<World>, row: Row) -> Result<Arc<Handle>, ServiceError> {
-        let instance = launch::instance(world, &row)?;
+        let (instance, unfit) = launch::entered(world, &row)?;
+        if let Some(why) = &unfit {
+            tracing::warn!(instance = %row.name, "it cannot be started: {why}");
+        }
         let last_look = LastLook {
             mark: Mark { inode: row.mark.0, size: row.mark.1, modified: row.mark.2 },
             at: row.looked_at,
@@ -340,6 +354,7 @@ impl Registry {
         let known = !stored.phase.is_live();
         if row.boot != world.boot {
             (stored.since, stored.quiet_since, stored.retry_at) = (world.now(), world.now(), Timestamp(0));
+            stored.process = None;
         }
         let machine = Machine::restore(stored);
         let (inbox, messages) = mpsc::unbounded_channel();
@@ -353,6 +368,7 @@ impl Registry {
             machine: Mutex::new(machine),
             streams: Mutex::default(),
             known: AtomicBool::new(known),
+            fit: AtomicBool::new(unfit.is_none()),
             inbox: inbox.clone(),
             instance: Who { id: instance.id, name: instance.name.clone(), hosts: instance.hosts.clone() },
             launched: Mutex::new(Arc::new(instance)),

@@ -1,6 +1,7 @@
 //! The service over fakes, with time that only moves when everybody waits.
 
 mod clock;
+mod fit;
 mod found;
 mod ground;
 mod many;

@@ -3,7 +3,7 @@
 //! It is handed in from above and names no concrete driver.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 
@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::clients::Wakes;
 use super::error::ServiceError;
 use super::registry::Registry;
+use super::run_folder::RunFolder;
 use super::turns::Turns;
 use crate::config::Config;
 use crate::domain::instance::{Instance, Process};
@@ -23,8 +24,8 @@ use crate::domain::time::{Timestamp, WallTime};
 use crate::driver::activity::Activity;
 use crate::driver::edge::Edge;
 use crate::driver::host::clock::Clock;
+use crate::driver::host::fault;
 use crate::driver::host::limits::OpenFiles;
-use crate::driver::host::{fault, listen};
 use crate::driver::probe::Probe;
 use crate::driver::supervisor::{Service, Supervisor, SupervisorError};
 use crate::store::Store;
@@ -79,8 +80,7 @@ pub struct World {
     /// a thread.
     home: Option<Handle>,
     reconfigured: Notify,
-    /// The sockets of this server, see [`World::lost_socket`].
-    sockets: OnceLock<Vec<PathBuf>>,
+    pub(super) run_folder: RunFolder,
     sockets_wanted: Notify,
     halting: AtomicBool,
     serving: AtomicBool,
@@ -90,6 +90,8 @@ pub struct World {
     building: Mutex<HashMap<String, Weak<AsyncMutex<()>>>>,
     /// What keeps this server, when its supervisor did not start that.
     keeper: Mutex<Option<Process>>,
+    /// What keeps it else.
+    parent: OnceLock<Process>,
     /// How many files acc was allowed to have open when it was booted.
     open_files: OnceLock<OpenFiles>,
 }
@@ -118,7 +120,7 @@ impl World {
             hands: TaskTracker::new(),
             home: Handle::try_current().ok(),
             reconfigured: Notify::new(),
-            sockets: OnceLock::new(),
+            run_folder: RunFolder::default(),
             sockets_wanted: Notify::new(),
             halting: AtomicBool::new(false),
             serving: AtomicBool::new(false),
@@ -126,6 +128,7 @@ impl World {
             swept: AtomicI64::new(0),
             building: Mutex::default(),
             keeper: Mutex::default(),
+            parent: OnceLock::new(),
             open_files: OnceLock::new(),
         })
     }
@@ -155,17 +158,20 @@ impl World {
         self.reconfigured.notified().await;
     }
 
-    /// This server listens on these unix sockets, whose files somebody could take away.
-    pub fn watch_sockets(&self, paths: Vec<PathBuf>) {
-        let _ = self.sockets.set(paths);
+    /// Takes note of what is in the run folder, and that this server listens on these unix sockets there, and it or its keeper holds
+    /// these files.
+    pub fn mind_run_folder(&self, sockets: Vec<PathBuf>, files: Vec<PathBuf>) {
+        self.run_folder.set_held(sockets, files);
+        self.run_folder.learn(&self.config());
+        self.run_folder.keep_cleaners_away(&self.config(), self.now(), &[]);
     }
 
-    /// One of them that nobody can reach any more.
-    pub(super) fn lost_socket(&self) -> Option<PathBuf> {
-        self.sockets.get()?.iter().find(|path| listen::is_lost(path)).cloned()
+    /// This file of the run folder was removed by acc itself, and stays away.
+    pub fn forget_note(&self, path: &Path) {
+        self.run_folder.forget(path);
     }
 
-    /// Those that were lost shall be made anew.
+    /// The sockets that were lost shall be made anew.
     pub(super) fn want_sockets(&self) {
         self.sockets_wanted.notify_one();
     }
@@ -208,6 +214,16 @@ impl World {
     pub async fn set_keeper(&self, keeper: Process) -> Result<(), SupervisorError> {
         *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
         self.note_keeper().await
+    }
+
+    /// What keeps this server, when that is its parent.
+    pub fn set_parent(&self, keeper: Option<Process>) {
+        let _ = keeper.map(|keeper| self.parent.set(keeper));
+    }
+
+    /// What keeps this server.
+    pub(super) fn keeper(&self) -> Option<Process> {
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner).or_else(|| self.parent.get().copied())
     }
 
     /// Writes it down again: a command that found none may have started another one in between.

@@ -245,6 +245,18 @@ impl Store {
         self.column("SELECT name FROM instances ORDER BY name", [])
     }
 
+    /// The key of launches that were made for other places than those with which `here` begins, when no instance in service was made for
+    /// these.
+    pub fn made_elsewhere(&self, here: &str) -> Result<Option<String>, StoreError> {
+        let made = "phase NOT IN ('creating', 'destroyed') AND launch_key <> ''";
+        let length = i64::try_from(here.chars().count()).unwrap_or(i64::MAX);
+        let of_here = format!("SELECT launch_key FROM instances WHERE {made} AND substr(launch_key, 1, ?1) = ?2 LIMIT 1");
+        if self.column::<String>(&of_here, params![length, here])?.is_empty() {
+            return Ok(self.column(&format!("SELECT launch_key FROM instances WHERE {made} LIMIT 1"), [])?.pop());
+        }
+        Ok(None)
+    }
+
     /// Names of the next instances after this number, at most so many, with their numbers.
     pub fn names_after(&self, id: InstanceId, limit: u32) -> Result<Vec<(InstanceId, String)>, StoreError> {
         let connection = self.connection();

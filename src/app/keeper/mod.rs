@@ -28,10 +28,11 @@ use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tracing::{error, info, warn};
 
 use super::image::Image;
-use super::{lock, note_boot, places};
+use super::{lock, note_boot};
 use crate::config::{Booted, Config};
 use crate::driver::host::{fs, memory, process};
 use crate::service::error::ServiceError;
+use crate::service::places;
 pub(super) use renew::Spare;
 pub(super) use sockets::Sockets;
 use tether::Word;
@@ -151,7 +152,7 @@ impl Keeper {
             return Ok(None);
         };
         if config.booted() == Booted::No {
-            note_boot(&config, Booted::InForeground)?;
+            note_boot(&config, started_by_supervisord(&config).unwrap_or(Booted::InForeground))?;
         }
         let sockets = Sockets::open(&config)?;
         Ok(Some(Self::with(config, lock, sockets)))
@@ -250,6 +251,11 @@ impl Keeper {
     fn upgrade(&mut self) {
         if self.ending || self.coming.is_some() || self.serving.is_none() {
             return;
+        }
+        match self.lock.renew_lost(&self.config) {
+            Ok(true) => warn!("the file of its lock was gone: it is made anew"),
+            Ok(false) => {}
+            Err(e) => error!("could not make its lock anew: {e}"),
         }
         match self.sockets.renew_lost(&self.config) {
             Ok(renewed) => renewed.iter().for_each(|path| warn!(path = %path.display(), "its file was gone: it is made anew")),
@@ -355,6 +361,16 @@ impl Keeper {
         self.again = Some(tokio::time::Instant::now() + pause);
         Ok(())
     }
+}
+
+/// How acc was booted when its supervisord starts this server and the note of that is gone, taken away by a cleaner of temporary
+/// folders. `None`: somebody else has started it.
+fn started_by_supervisord(config: &Config) -> Option<Booted> {
+    let line = std::fs::read(format!("/proc/{}/cmdline", std::os::unix::process::parent_id())).ok()?;
+    let file = config.supervisor_dir().join("supervisord.conf");
+    let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+    let ours = words.contains(&file.as_os_str().as_encoded_bytes());
+    ours.then_some(if words.contains(&&b"-n"[..]) { Booted::InForeground } else { Booted::InBackground })
 }
 
 async fn sleep_until(at: Option<tokio::time::Instant>) {

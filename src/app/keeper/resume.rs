@@ -71,7 +71,7 @@ impl Keeper {
         let sockets = Sockets::taken(next()?).map_err(wrong)?;
         let lock = take_all(next()?).map_err(wrong)?.pop();
         let (name, lock) = lock.ok_or_else(|| wrong(io::Error::other("there is no lock")))?;
-        let (renewed, lock) = (name == RENEWED, lock::Server::taken(lock));
+        let (renewed, lock) = (name == RENEWED, lock::Server::taken(&config, lock));
         let mut workers = Vec::new();
         for part in parts {
             for (pid, file) in take_all(part).map_err(wrong)? {

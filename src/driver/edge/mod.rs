@@ -82,6 +82,11 @@ pub trait Edge: Send + Sync {
         Ok(true)
     }
 
+    /// The first process of the edge's program; `None`: it does not run, or the edge has none of its own.
+    async fn process(&self) -> Result<Option<Process>, EdgeError> {
+        Ok(None)
+    }
+
     /// Looks after the edge's program while it is up: asks it a question the way clients do, as far as acc's server unless that is
     /// not there to answer (`served`), and mends what keeps it from answering. Returns what was mended, a sentence each.
     async fn mend(&self, served: bool) -> Result<Vec<String>, EdgeError> {

@@ -61,11 +61,23 @@ pub fn at_port(port: u16) -> io::Result<Vec<Listening>> {
 /// # Errors
 /// As for [`at_port`].
 pub fn reached(address: SocketAddr) -> io::Result<Option<Listening>> {
+    one(SockDiagMessage::InetRequest(one_at(address)), read)
+        .or_else(|_| Ok(by_proc(address.port())?.into_iter().find(|l| l.may_answer_at(address))))
+}
+
+/// Does anybody listen there? One question to the kernel, which makes no connection; never by `/proc`.
+///
+/// # Errors
+/// The kernel does not answer such questions.
+pub fn is_heard(address: SocketAddr) -> io::Result<bool> {
+    one(SockDiagMessage::InetRequest(one_at(address)), read).map(|found| found.is_some())
+}
+
+fn one_at(address: SocketAddr) -> InetRequest {
     let mut request = request(if address.is_ipv4() { AF_INET } else { AF_INET6 }, address.port());
     request.socket_id.source_address = address.ip();
     request.socket_id.cookie = [0xff; 8];
-    one(SockDiagMessage::InetRequest(request), read)
-        .or_else(|_| Ok(by_proc(address.port())?.into_iter().find(|l| l.may_answer_at(address))))
+    request
 }
 
 fn table(port: u16) -> io::Result<Vec<Listening>> {
@@ -143,6 +155,7 @@ mod tests {
         for any in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0", "[::ffff:127.0.0.1]:0"] {
             let (socket, address) = on(any, false);
             assert!(at_port(address.port()).unwrap().is_empty() && reached(address).unwrap().is_none(), "{any}");
+            assert!(!is_heard(address).unwrap(), "{any}");
             socket.listen(8).unwrap();
             let seen = at_port(address.port()).unwrap();
             assert_eq!(seen.len(), 1, "{any}: {seen:?}");

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -72,7 +73,12 @@ pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
 
 /// Writes down which process holds the lock, for [`signed`].
 pub fn sign(file: &mut File) {
-    let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
+    note(file, std::process::id().to_string().as_bytes());
+}
+
+/// Writes something else into the lock's file.
+pub fn note(file: &mut File, text: &[u8]) {
+    let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text));
 }
 
 /// The process whose number is in the lock's file, if it is another one and holds the lock: anything else is not believed.
@@ -86,6 +92,27 @@ pub fn signed(path: &Path) -> Option<Process> {
     // Which process it is first: what is seen afterwards is then of this one.
     let process = process::by_pid(pid).ok()??;
     (i32::try_from(std::process::id()).ok()? != pid && holds(pid, &found)).then_some(process)
+}
+
+/// Another process of this user that holds the lock, whatever is in the file.
+#[must_use]
+pub fn holding(path: &Path) -> Option<Process> {
+    let found = fs::symlink_metadata(path).ok()?;
+    let process = process::by_pid(holders(&found).find(|pid| i32::try_from(std::process::id()).is_ok_and(|own| own != *pid))?).ok()??;
+    holds(process.pid, &found).then_some(process)
+}
+
+/// Is this file not at this place any more? Whoever comes next finds another one there, or none.
+///
+/// # Errors
+/// It cannot be looked at.
+pub fn is_lost(file: impl AsFd, path: &Path) -> io::Result<bool> {
+    let own = rustix::fs::fstat(file)?;
+    match fs::symlink_metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) != (own.st_dev, own.st_ino)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(e) => Err(e),
+    }
 }
 
 /// A process of this user that holds the lock.

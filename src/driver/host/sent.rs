@@ -50,6 +50,12 @@ struct Notes {
 }
 
 impl Sent {
+    /// Where this process has its notes.
+    #[must_use]
+    pub fn file_of_this_process(dir: &Path) -> PathBuf {
+        dir.join(std::process::id().to_string())
+    }
+
     /// Begins the notes of this process in `dir`, which is made; those of others that are old go.
     ///
     /// # Errors
@@ -62,7 +68,7 @@ impl Sent {
                 let _ = fs::remove_file(entry.path());
             }
         }
-        let path = dir.join(std::process::id().to_string());
+        let path = Self::file_of_this_process(dir);
         super::fs::make_file(&path, 0o600)?;
         let file = OpenOptions::new().append(true).open(&path)?;
         Ok(Self { dir: dir.to_owned(), path, notes: Mutex::new(Notes { file, written: 0, open: HashSet::new() }) })

@@ -2,25 +2,70 @@
 //!
 //! Just enough HTTP for that; it reads no body and follows no redirect.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::Question;
+use crate::driver::listener::shown;
 
 /// An application may be busy with its first start for a while; after this it is asked again on a new connection.
 const LIMIT: Duration = Duration::from_secs(10);
 /// A status line longer than this is none.
 const LONGEST_LINE: usize = 4096;
 
-/// Asks. Whatever is no answer of 2xx or 3xx is "not yet".
-pub async fn is_well<S>(stream: S, path: &str, host: &str) -> bool
+/// What instances said that are not well yet, by where they listen.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Unwell(Arc<Mutex<HashMap<String, String>>>);
+
+impl Unwell {
+    fn all(&self) -> MutexGuard<'_, HashMap<String, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn note(&self, question: &Question, said: String) {
+        self.all().insert(key(question), said);
+    }
+
+    pub(super) fn get(&self, question: &Question) -> Option<String> {
+        self.all().get(&key(question)).cloned()
+    }
+
+    pub(super) fn forget(&self, question: &Question) {
+        if question.health.is_some() {
+            self.all().remove(&key(question));
+        }
+    }
+}
+
+fn key(question: &Question) -> String {
+    format!("{:?}", question.listen)
+}
+
+/// Asks. Whatever is no answer of 2xx or 3xx is "not yet": says what it was, for people.
+pub(super) async fn ask<S>(stream: S, path: &str, host: &str) -> Result<(), String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    matches!(tokio::time::timeout(LIMIT, ask(stream, path, host)).await, Ok(Ok(Some(200..400))))
+    match tokio::time::timeout(LIMIT, first_line(stream, path, host)).await {
+        Err(_) => Err(format!("none within {} s", LIMIT.as_secs())),
+        Ok(Err(e)) => Err(format!("a broken connection: {e}")),
+        Ok(Ok(line)) => match status(&line) {
+            Some(200..400) => Ok(()),
+            Some(_) => Err(format!(
+                "`{}`",
+                shown(String::from_utf8_lossy(line.split(|b| b"\r\n".contains(b)).next().unwrap_or_default()).trim_end())
+            )),
+            None if line.is_empty() => Err("a connection that was closed without a word".to_owned()),
+            None => Err(format!("not HTTP: `{}`", shown(&String::from_utf8_lossy(&line)))),
+        },
+    }
 }
 
-/// The status of the answer; `None`: it is not HTTP.
-async fn ask<S>(mut stream: S, path: &str, host: &str) -> std::io::Result<Option<u16>>
+/// The beginning of the answer, its first line if it has one.
+async fn first_line<S>(mut stream: S, path: &str, host: &str) -> std::io::Result<Vec<u8>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -32,10 +77,9 @@ where
             break;
         }
     }
-    let status = status(&seen);
     // The rest is taken off the application's hands, or it would log a broken connection at every start.
     tokio::spawn(tokio::time::timeout(Duration::from_secs(1), async move { tokio::io::copy(&mut stream, &mut tokio::io::sink()).await }));
-    Ok(status)
+    Ok(seen)
 }
 
 /// The status of a status line.

@@ -2,6 +2,7 @@
 //!
 //! It never gives up by itself: the machine's timer does, and drops the future.
 
+mod elsewhere;
 pub mod fake;
 mod folder;
 mod handed;
@@ -115,6 +116,13 @@ pub trait Probe: Send + Sync {
     fn let_edge_in(&self, question: &Question) -> io::Result<bool> {
         let _ = question;
         Ok(false)
+    }
+
+    /// Looks once, for people: where the instance of this process listens, when that is not where it should; `None`: nowhere, or where it
+    /// should, or it cannot be seen.
+    async fn elsewhere(&self, question: &Question, process: Process) -> Option<String> {
+        let _ = (question, process);
+        None
     }
 
     /// Looks once, for people: what it is waiting for just now, e.g. "a connection on `/run/…/app.sock`".

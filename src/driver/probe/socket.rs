@@ -9,6 +9,8 @@ use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,15 +18,16 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
+use super::health::Unwell;
 use super::notify::Said;
-use super::wait::Steps;
+use super::wait::{PortSteps, Steps};
 use super::watch::{Watch, Watcher};
-use super::{Answered, Ear, Obstacle, Probe, Question, folder, handed, health, place};
+use super::{Answered, Ear, Obstacle, Probe, Question, elsewhere, folder, handed, health, place};
 use crate::domain::instance::{Listen, Process};
 use crate::driver::host::accounts::Accounts;
 use crate::driver::host::fs::remove_file;
 use crate::driver::host::pause::pause;
-use crate::driver::host::{net, peer, removal};
+use crate::driver::host::{listening, net, peer, removal};
 use crate::driver::listener::{Found, Listeners, shown};
 
 /// Even when the folder is watched the socket is looked for this often: a watch may be lost.
@@ -46,6 +49,10 @@ pub struct SocketProbe {
     listeners: Listeners,
     watcher: Watcher,
     said: Said,
+    /// What those said that answer, but not yet that they are well.
+    unwell: Unwell,
+    /// How many TCP ports are waited for.
+    waiting: Arc<AtomicU32>,
 }
 
 impl SocketProbe {
@@ -116,9 +123,16 @@ impl SocketProbe {
     /// Resolves with a connection to the instance's own, by trying. Nothing is sent to anybody before it is known whose the
     /// listener is; an error says who has been listening there in its place for [`STRANGER`].
     async fn connect_tcp(&self, address: SocketAddr, process: Option<Process>) -> Result<TcpStream, String> {
-        let mut steps = Steps::PORT;
+        let waiting = Waiting::begin(&self.waiting);
+        let (mut steps, mut strangers) = (PortSteps::default(), None);
         let (mut stranger, mut examined) = (None, false);
         loop {
+            // Asked for without a connection, as long as nobody is there.
+            if matches!(listening::is_heard(address), Ok(false)) {
+                stranger = None;
+                pause(steps.pause(waiting.count())).await;
+                continue;
+            }
             match TcpStream::connect(address).await {
                 // With nobody there, the kernel may give the connection the very port that is asked for, and it reaches itself.
                 Ok(stream) if stream.local_addr().is_ok_and(|own| own != address) => {
@@ -138,7 +152,7 @@ impl SocketProbe {
                             if stranger.get_or_insert_with(Instant::now).elapsed() >= STRANGER {
                                 return Err(who);
                             }
-                            steps = Steps::STRANGER;
+                            strangers.get_or_insert(Steps::STRANGER);
                         }
                         Ok(Found::Nobody) => stranger = None,
                         Err(error) => tracing::debug!(%address, %error, "could not find out who listens"),
@@ -146,7 +160,8 @@ impl SocketProbe {
                 }
                 _ => stranger = None,
             }
-            pause(steps.pause()).await;
+            let by = strangers.as_mut().filter(|_| stranger.is_some()).map(Steps::pause);
+            pause(by.unwrap_or_else(|| steps.pause(waiting.count()))).await;
         }
     }
 
@@ -171,7 +186,8 @@ impl SocketProbe {
                 Listen::Tcp(address) => (Connected::Tcp(self.connect_tcp(*address, process).await?), None),
             };
             let accepted = *accepted.get_or_insert_with(Instant::now);
-            if let Some(connection) = connected.well(question).await {
+            if let Some(connection) = connected.well(question, &self.unwell).await {
+                self.unwell.forget(question);
                 // Connected to one that was handed its socket it was from the start.
                 let ago = if question.handed { Duration::ZERO } else { accepted.elapsed() };
                 return Ok(Answered { ago, connection, watch });
@@ -184,6 +200,7 @@ impl SocketProbe {
 #[async_trait]
 impl Probe for SocketProbe {
     async fn clear(&self, question: &Question) -> Result<Option<Ear>, Obstacle> {
+        self.unwell.forget(question);
         match &question.listen {
             Listen::Unix(path) => {
                 if let Some(dir) = path.parent() {
@@ -243,6 +260,11 @@ impl Probe for SocketProbe {
         place::misplaced(&self.listeners, awake).await
     }
 
+    async fn elsewhere(&self, question: &Question, process: Process) -> Option<String> {
+        let listen = question.listen.clone();
+        tokio::task::spawn_blocking(move || elsewhere::of(&listen, process)).await.ok().flatten()
+    }
+
     fn describe(&self, question: &Question) -> String {
         match question.notify.as_deref().and_then(|path| self.said.get(path)) {
             Some(status) if status.is_empty() => return "it to say `READY=1` on NOTIFY_SOCKET".to_owned(),
@@ -255,10 +277,33 @@ impl Probe for SocketProbe {
             Listen::Tcp(address) => format!("`{address}`"),
         };
         match &question.health {
-            Some(path) => format!("a good answer to `{path}` on {place}"),
+            Some(path) => match self.unwell.get(question) {
+                Some(said) => format!("a good answer to `{path}` on {place} (the last was {said})"),
+                None => format!("a good answer to `{path}` on {place}"),
+            },
             None if question.handed => format!("it to accept a connection on {place}"),
             None => format!("a connection on {place}"),
         }
+    }
+}
+
+/// One more port that is waited for, until it is dropped.
+struct Waiting<'a>(&'a AtomicU32);
+
+impl<'a> Waiting<'a> {
+    fn begin(all: &'a AtomicU32) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(all)
+    }
+
+    fn count(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -270,15 +315,15 @@ enum Connected {
 
 impl Connected {
     /// Is it well? Then with the connection, if it is one that a request can go over.
-    async fn well(self, question: &Question) -> Option<Option<StdUnixStream>> {
+    async fn well(self, question: &Question, unwell: &Unwell) -> Option<Option<StdUnixStream>> {
         let Some(path) = &question.health else {
             return Some(if let Self::Unix(stream) = self { Some(stream).filter(|_| !question.handed) } else { None });
         };
-        let well = match self {
-            Self::Unix(stream) => health::is_well(UnixStream::from_std(stream).ok()?, path, &question.host).await,
-            Self::Tcp(stream) => health::is_well(stream, path, &question.host).await,
+        let said = match self {
+            Self::Unix(stream) => health::ask(UnixStream::from_std(stream).ok()?, path, &question.host).await,
+            Self::Tcp(stream) => health::ask(stream, path, &question.host).await,
         };
-        well.then_some(None)
+        said.map_err(|said| unwell.note(question, said)).ok().map(|()| None)
     }
 }
 

@@ -380,3 +380,22 @@ os.wait(); time.sleep(60)";
     instance.kill().unwrap();
     instance.wait().unwrap();
 }
+
+/// From `listen` to the notice: less than the pauses grow to later, while a start is young. The least of many tries: the host may be busy.
+#[tokio::test]
+async fn a_port_is_noticed_within_milliseconds_while_a_start_is_young() {
+    let mut least = Duration::MAX;
+    for _ in 0..20 {
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], free_port().await));
+        let probe = SocketProbe::default();
+        let question = tcp(address.port(), None);
+        let waiting = tokio::spawn(async move { probe.ready(&question, None, None).await.map(|_| Instant::now()) });
+        tokio::time::sleep(Duration::from_millis(211)).await;
+        let listener = TcpListener::bind(address).await.unwrap();
+        let listens = Instant::now();
+        let noticed = timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap().unwrap();
+        drop(listener);
+        least = least.min(noticed.saturating_duration_since(listens));
+    }
+    assert!(least < Duration::from_millis(5), "{least:?}");
+}

@@ -3,14 +3,13 @@
 //!
 //! It looks only; that the answer may be outdated a moment later is caught by the start itself.
 
-use std::io::{self, Read as _};
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 
 use crate::driver::host::command::{PATH, find_program, is_executable};
 use crate::driver::host::spawn::{self, UserIds};
 
-use super::{Program, Service, SupervisorError};
+use super::{Program, Service, SupervisorError, exec};
 
 /// The file to execute for this program, after all that can be known beforehand was found to be in order.
 pub(super) fn executable(program: &Program) -> Result<PathBuf, SupervisorError> {
@@ -59,6 +58,14 @@ fn said(program: &Program) -> Result<PathBuf, String> {
     if name.contains('/') { Ok(program.dir.join(name)) } else { on_path(program, name) }
 }
 
+/// What keeps this program from being run, once it could not be: also what is only likely.
+pub(super) fn explain(program: &Program) -> Option<String> {
+    match find(program) {
+        Err(why) => Some(why),
+        Ok(path) => exec::likely(program, &path, user(program).ok()?),
+    }
+}
+
 fn find(program: &Program) -> Result<PathBuf, String> {
     let path = said(program);
     let dir = program.dir.as_path();
@@ -71,33 +78,18 @@ fn find(program: &Program) -> Result<PathBuf, String> {
     match std::fs::metadata(&path) {
         Ok(found) if found.is_dir() => Err(format!("its program `{}` is a directory", path.display())),
         Ok(_) if !is_executable(&path) => Err(format!("its program `{}` is not executable", path.display())),
-        Ok(_) => interpreter(&path).map(|()| path),
+        Ok(_) => exec::sound(program, &path).map(|()| path),
         Err(e) => Err(format!("its program `{}`: {}", path.display(), plain(&e))),
     }
 }
 
 /// A bare name is looked for on the program's own `PATH`, else on acc's fixed one.
-fn on_path(program: &Program, name: &str) -> Result<PathBuf, String> {
+pub(super) fn on_path(program: &Program, name: &str) -> Result<PathBuf, String> {
     let path = program.env.iter().rev().find(|(k, _)| k == "PATH").map_or(PATH, |(_, v)| v.as_str());
     // An empty entry means the working directory to the C library; relative entries are meant from there too.
     let candidates: Vec<PathBuf> = path.split(':').map(|dir| program.dir.join(dir).join(name)).collect();
     let found = candidates.iter().find(|p| is_executable(p)).or_else(|| candidates.iter().find(|p| p.exists()));
     found.cloned().ok_or_else(|| format!("its program `{name}` is not in `{path}`"))
-}
-
-/// A script whose interpreter is missing fails with "no such file", of a file that is there: say which one is meant.
-fn interpreter(path: &Path) -> Result<(), String> {
-    let mut first = [0; 256];
-    // A program that may be executed but not read is none of our business.
-    let read = std::fs::File::open(path).and_then(|mut file| file.read(&mut first)).unwrap_or(0);
-    let Some(line) = first.get(..read).and_then(|first| first.strip_prefix(b"#!")) else { return Ok(()) };
-    let line = line.split(|b| *b == b'\n').next().unwrap_or_default();
-    let Some(name) = line.split(|b| b.is_ascii_whitespace()).find(|word| !word.is_empty()) else { return Ok(()) };
-    let name = Path::new(std::ffi::OsStr::from_bytes(name));
-    if name.is_absolute() && !name.exists() {
-        return Err(format!("the interpreter `{}` of its program `{}` is missing", name.display(), path.display()));
-    }
-    Ok(())
 }
 
 /// An I/O error without the number in parentheses, which says nothing to people.

@@ -4,6 +4,7 @@
 
 pub mod builtin;
 mod check;
+mod exec;
 pub mod fake;
 mod launcher;
 mod locks;
@@ -13,7 +14,7 @@ mod record;
 mod suite;
 pub mod supervisord;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -154,6 +155,11 @@ pub trait Supervisor: Send + Sync {
         Ok(Vec::new())
     }
 
+    /// Why this program cannot be run, as far as it can be seen from outside; asked for when it could not. `None`: nothing is seen.
+    async fn explain(&self, _program: &Program) -> Option<String> {
+        None
+    }
+
     /// Removes every trace of the name (program section, pid file, what other processes it has left). The process has ended before.
     async fn forget(&self, name: &InstanceName) -> Result<(), SupervisorError>;
 
@@ -176,6 +182,17 @@ pub trait Supervisor: Send + Sync {
     /// ends it with the service.
     async fn keep_service(&self, _name: &'static str, _process: Process) -> Result<(), SupervisorError> {
         Ok(())
+    }
+
+    /// Writes down again which process this instance's is, when its record was taken away under it by a cleaner of temporary
+    /// folders; `true`: it was. One that has ended is not written down.
+    async fn keep(&self, _name: &InstanceName, _process: Process, _log: &Path) -> Result<bool, SupervisorError> {
+        Ok(false)
+    }
+
+    /// The same of a service.
+    async fn keep_record(&self, _name: &'static str, _process: Process) -> Result<bool, SupervisorError> {
+        Ok(false)
     }
 
     /// Does the service run?

@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 
 use crate::domain::instance::Process;
 use crate::domain::name::InstanceName;
+use crate::driver::host::fs::make_dir;
 use crate::driver::host::process;
 
 use super::SupervisorError;
@@ -117,6 +118,20 @@ pub(super) fn is_of(path: &Path, process: Process) -> Result<bool, SupervisorErr
     Ok(read(path)?.is_some_and(|r| r.pid == process.pid && r.rest.is_none_or(|(start_time, _)| start_time == process.start_time)))
 }
 
+/// Writes the pid file of this process if it lives, and there is none or one of a process that has ended; `true`: it did. An empty one
+/// is a start's.
+pub(super) fn keep(path: &Path, process: Process, log: &Path) -> Result<bool, SupervisorError> {
+    let asked =
+        |why: io::Error| SupervisorError::Unreachable { what: format!("the kernel about process {}", process.pid), why: why.to_string() };
+    let is_start = fs::metadata(path).is_ok_and(|found| found.len() == 0);
+    if is_start || living(path)?.is_some() || !process::is_same(process).map_err(asked)? {
+        return Ok(false);
+    }
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    make_dir(dir, 0o700).map_err(|source| SupervisorError::File { deed: "make", path: dir.to_owned(), source })?;
+    replace(path, text(process, log).as_bytes(), 0o600).map(|()| true)
+}
+
 /// Removes a pid file; one that is not there is success.
 pub(super) fn remove(path: &Path) -> Result<(), SupervisorError> {
     crate::driver::host::fs::remove_file(path).map_err(|source| SupervisorError::File { deed: "remove", path: path.to_owned(), source })
@@ -200,6 +215,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("a.pid")).unwrap();
         assert!(living(&dir.path().join("a.pid")).is_err());
+    }
+
+    #[test]
+    fn a_lost_record_of_a_living_process_is_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pid/a.pid");
+        assert!(keep(&file, me(), Path::new("/log")).unwrap());
+        assert_eq!(living(&file).unwrap(), Some(me()));
+        assert!(!keep(&file, me(), Path::new("/log")).unwrap(), "there is one");
+        fs::write(&file, "2147483646 1 boot /log\n").unwrap();
+        assert!(keep(&file, me(), Path::new("/log")).unwrap(), "that one has ended");
+        fs::write(&file, "").unwrap();
+        assert!(!keep(&file, me(), Path::new("/log")).unwrap(), "somebody is at a start");
+        remove(&file).unwrap();
+        assert!(!keep(&file, Process { start_time: 1, ..me() }, Path::new("/log")).unwrap(), "it has ended");
+        assert!(!file.exists());
     }
 
     #[test]

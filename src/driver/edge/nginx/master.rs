@@ -1,10 +1,12 @@
 //! The running nginx: its master process, its workers, and whether a reload has come through.
 //!
-//! It is found by its pid file and believed only when the process is an nginx that reads our configuration.
+//! It is found by its pid file, or by a look at all processes when that is gone, and believed only when the process is an nginx
+//! that reads our configuration.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::config::regular;
+use crate::driver::host::fs::write_atomic;
 use crate::driver::host::process;
 
 /// How long new workers may take: with 100,000 hosts they take a fifth of a second.
@@ -33,13 +36,35 @@ struct Workers {
 
 /// Finds the master that runs with `config`; `None`: none runs. A pid file without a number is what `nginx -t` leaves.
 pub fn find(pid_file: &Path, config: &Path) -> io::Result<Option<Master>> {
-    let text = match regular::read_to_string(pid_file) {
-        Ok(text) => text,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e),
+    if let Some(pid) = noted(pid_file)?
+        && title(pid)?.is_some_and(|t| is_ours(&t, config))
+    {
+        return Ok(Some(Master { pid }));
+    }
+    search(config)
+}
+
+/// The number in a pid file.
+fn noted(pid_file: &Path) -> io::Result<Option<i32>> {
+    match regular::read_to_string(pid_file) {
+        Ok(text) => Ok(text.trim().parse().ok()),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Its pid file may have been taken away, or written anew by `nginx -t`: the master of this user whose title has the whole of
+/// our configuration's path in it.
+fn search(config: &Path) -> io::Result<Option<Master>> {
+    let own = rustix::process::geteuid().as_raw();
+    let wanted = format!(" -c {} ", config.display());
+    let is_it = |pid: &i32| {
+        let Ok(Some(title)) = title(*pid) else { return false };
+        title.starts_with("nginx: master process ")
+            && format!("{title} ").contains(&wanted)
+            && fs::metadata(format!("/proc/{pid}")).is_ok_and(|data| data.uid() == own)
     };
-    let Ok(pid) = text.trim().parse::<i32>() else { return Ok(None) };
-    Ok(title(pid)?.filter(|t| is_ours(t, config)).map(|_| Master { pid }))
+    Ok(process::pids()?.find(is_it).map(|pid| Master { pid }))
 }
 
 /// Is this the title of a master that was started with `-c CONFIG`? nginx cuts its title when there is no room for all of it.
@@ -80,6 +105,14 @@ fn has_master(pid: i32) -> bool {
 }
 
 impl Master {
+    /// Writes its pid file again when that does not name it; `true`: it was so.
+    pub fn note(self, pid_file: &Path) -> io::Result<bool> {
+        if noted(pid_file)? == Some(self.pid) {
+            return Ok(false);
+        }
+        write_atomic(pid_file, format!("{}\n", self.pid).as_bytes(), 0o644).map(|()| true)
+    }
+
     /// Makes it read its configuration again and resolves when all new connections are served by workers that have:
     /// the new ones run, the old ones have closed their listening sockets. `Err(why)`: it did not come through.
     pub async fn reload(self, error_log: &Path) -> Result<(), String> {

@@ -53,6 +53,10 @@ impl Nginx {
             did.push(format!("processes of nginx were stopped by a signal ({}) and go on", pids(&still)));
         }
         let config = self.config();
+        let note = pid_file(&config);
+        if master.note(&note).map_err(|e| failed("write", &note, e))? {
+            did.push(format!("`{}` did not name nginx's master process", note.display()));
+        }
         if self.gates.put_right()? {
             did.push(format!("nginx's workers could not pass through `{}`", config.gate_dir().display()));
         }

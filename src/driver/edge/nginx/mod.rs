@@ -30,9 +30,11 @@ pub use self::mend::faults;
 pub use self::program::{OLDEST, Version};
 use super::{Edge, EdgeError, Gate, Route};
 use crate::config::Config;
+use crate::domain::instance::Process;
 use crate::domain::name::InstanceName;
 use crate::driver::host::accounts::Accounts;
 use crate::driver::host::fs::{make_dir, remove_file, write_atomic};
+use crate::driver::host::process;
 use crate::driver::supervisor::Service;
 use crate::render::Templates;
 use crate::render::nginx::{Allowance, Entry, pid_file, temp_dir, text};
@@ -302,6 +304,11 @@ impl Edge for Nginx {
         let log = self.config().own_log("nginx-error");
         master::end_orphans(&log).map_err(|e| failed("look through", std::path::Path::new("/proc"), e))?;
         Ok(false)
+    }
+
+    async fn process(&self) -> Result<Option<Process>, EdgeError> {
+        let Some(master) = self.master()? else { return Ok(None) };
+        process::by_pid(master.pid).map_err(|e| failed("look through", Path::new("/proc"), e))
     }
 
     async fn mend(&self, served: bool) -> Result<Vec<String>, EdgeError> {

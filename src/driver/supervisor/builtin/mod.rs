@@ -234,7 +234,8 @@ impl Supervisor for Builtin {
             instance: Some((program, &entry)),
         };
         // What is wrong with it is looked for once it could not be started: nearly all can be, and each look costs a wake time.
-        self.spawn(&start).await.map_err(|e| check::executable(program).err().unwrap_or(e))
+        let failed = |why| SupervisorError::NotStarted { name: program.name.to_string(), why };
+        self.spawn(&start).await.map_err(|e| check::explain(program).map_or(e, failed))
     }
 
     async fn find(&self, name: &InstanceName) -> Result<Option<Process>, SupervisorError> {
@@ -292,6 +293,10 @@ impl Supervisor for Builtin {
         self.members.sweep(live, self, &self.locks).await
     }
 
+    async fn explain(&self, program: &Program) -> Option<String> {
+        check::explain(program)
+    }
+
     async fn forget(&self, name: &InstanceName) -> Result<(), SupervisorError> {
         let _held = self.locks.lock(name.as_str()).await;
         let pid_path = self.pid_path(name);
@@ -342,6 +347,16 @@ impl Supervisor for Builtin {
         let failed = |source| SupervisorError::File { deed: "write", path: pid_path.clone(), source };
         let file = claim_pid_file(&pid_path).map_err(failed)?;
         file.write_all_at(record::text(process, &log).as_bytes(), 0).map_err(failed)
+    }
+
+    async fn keep(&self, name: &InstanceName, process: Process, log: &Path) -> Result<bool, SupervisorError> {
+        let _held = self.locks.lock(name.as_str()).await;
+        record::keep(&self.pid_path(name), process, log)
+    }
+
+    async fn keep_record(&self, name: &'static str, process: Process) -> Result<bool, SupervisorError> {
+        let _held = self.locks.lock(&format!("service_{name}")).await;
+        record::keep(&record::service_file(&self.pid_dir, name), process, Path::new(""))
     }
 
     async fn service(&self, name: &str) -> Result<Option<Process>, SupervisorError> {

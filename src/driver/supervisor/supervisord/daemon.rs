@@ -1,14 +1,18 @@
 //! supervisord itself: is it there, is it new enough, bring it up, end it.
 //!
-//! A supervisord that runs but does not answer is reported and left alone: it may hold the processes of every instance.
+//! A supervisord that runs but does not answer is reported and left alone: it may hold the processes of every instance. But one whose
+//! socket was taken away can never be asked again: another one takes its place, and what it ran goes on.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::domain::instance::Process;
 use crate::domain::model::one_line;
 use crate::driver::host::command::{self, PATH};
-use crate::driver::host::fs::{make_dir, remove_file};
+use crate::driver::host::fs::{make_dir, remove_file, write_atomic};
 use crate::driver::host::lockfile::{self, Held};
 use crate::driver::host::process;
 
@@ -25,6 +29,10 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// How long its programs may take to end; it asks one after the other.
 const END_LIMIT: Duration = Duration::from_secs(180);
+/// How long it must have been without its socket to be given up: it makes it before it leaves the shell, and removes it at its end.
+const DEAF: Duration = Duration::from_millis(300);
+/// How long a killed one may take to disappear.
+const KILL_WAIT: Duration = Duration::from_secs(5);
 /// Descriptors the daemon may have open: two for each process it runs.
 const DESCRIPTORS: u64 = 65_536;
 
@@ -45,28 +53,73 @@ pub(super) enum Presence {
     Answers,
     /// It is certain that it does not run.
     Gone,
+    /// It runs, and its socket was taken away: nobody can ever ask it again.
+    Deaf(Process),
 }
 
 impl Daemon {
-    /// The process, by its pid file; a pid file of another program's pid is stale.
+    /// The process, by its pid file; a pid file of another program's pid is stale. Without the file, which a cleaner of temporary
+    /// folders may have taken away, all processes are looked at.
     pub(super) fn process(&self) -> Result<Option<Process>, SupervisorError> {
         let text = match std::fs::read_to_string(&self.pid_file) {
             Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return self.search(),
             Err(source) => return Err(SupervisorError::File { deed: "read", path: self.pid_file.clone(), source }),
         };
         let Some(pid) = text.trim().parse().ok().filter(|pid: &i32| *pid > 1) else { return Ok(None) };
-        let asked =
-            |why: std::io::Error| SupervisorError::Unreachable { what: format!("the kernel about process {pid}"), why: why.to_string() };
-        let Some(found) = process::by_pid(pid).map_err(asked)? else { return Ok(None) };
+        let Some(found) = process::by_pid(pid).map_err(|e| kernel(&pid.to_string(), &e))? else { return Ok(None) };
         Ok(self.is_ours(pid).then_some(found))
     }
 
     /// Was it started with our configuration?
     fn is_ours(&self, pid: i32) -> bool {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let config = self.config.as_os_str().as_encoded_bytes();
-        line.split(|b| *b == 0).any(|word| word == config)
+        words(pid).iter().any(|word| word == config)
+    }
+
+    /// A supervisord of this user with our configuration, and not a child of it that has yet to become its program.
+    fn search(&self) -> Result<Option<Process>, SupervisorError> {
+        let found: Vec<i32> = process::pids().map_err(|e| kernel("all processes", &e))?.filter(|pid| self.is_daemon(*pid)).collect();
+        let parent = |pid: i32| process::stat(pid).ok().flatten().map(|seen| seen.parent);
+        let first = found.iter().find(|pid| parent(**pid).is_none_or(|parent| !found.contains(&parent)));
+        first.map_or(Ok(None), |pid| process::by_pid(*pid).map_err(|e| kernel(&pid.to_string(), &e)))
+    }
+
+    fn is_daemon(&self, pid: i32) -> bool {
+        let words = words(pid);
+        let config = self.config.as_os_str().as_encoded_bytes();
+        let Some(at) = words.iter().position(|word| word == config).filter(|at| *at >= 2) else { return false };
+        let named = self.program.as_deref().and_then(Path::file_name).unwrap_or("supervisord".as_ref());
+        let own = rustix::process::geteuid().as_raw();
+        words.get(at - 1).is_some_and(|word| word == b"-c")
+            && words.iter().take(at).any(|word| Path::new(OsStr::from_bytes(word)).file_name() == Some(named))
+            && std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|data| data.uid() == own)
+    }
+
+    /// Writes its pid file again when that was taken away.
+    pub(super) fn note(&self) -> Result<(), SupervisorError> {
+        let path = || self.pid_file.clone();
+        match self.process()? {
+            Some(process) if !self.pid_file.exists() => {
+                let text = format!("{}\n", process.pid);
+                write_atomic(&self.pid_file, text.as_bytes(), 0o644).map_err(|source| SupervisorError::File {
+                    deed: "write",
+                    path: path(),
+                    source,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Kills one that nobody can ask any more: what it runs outlives it, and the next one takes that over.
+    pub(super) async fn end_deaf(&self, process: Process) -> Result<(), SupervisorError> {
+        tracing::warn!(pid = process.pid, socket = %self.client.socket().display(), "supervisord has lost its socket: another one takes its place");
+        process::signal_one(process, libc::SIGKILL).map_err(|e| kernel(&process.pid.to_string(), &e))?;
+        match tokio::time::timeout(KILL_WAIT, process::ended(process)).await {
+            Ok(ended) => ended.map(drop).map_err(|e| kernel(&process.pid.to_string(), &e)),
+            Err(_) => Err(kernel(&process.pid.to_string(), &std::io::Error::other("it does not end, not even killed"))),
+        }
     }
 
     /// Waits, a second at most, until a child that supervisord has just forked has become its program: until then it has
@@ -82,10 +135,26 @@ impl Daemon {
 
     /// Does it answer, or is it certain that it does not run? Anything between is an error.
     pub(super) async fn presence(&self) -> Result<Presence, SupervisorError> {
+        // A connection of before may still be good, but the next one is not made.
+        if let Some(process) = self.deaf().await? {
+            return Ok(Presence::Deaf(process));
+        }
         match self.client.call("supervisor.getState", &[]).await {
             Ok(_) => Ok(Presence::Answers),
             Err(error) => self.gone_after(&error).map(|()| Presence::Gone),
         }
+    }
+
+    /// One that runs without its socket, for longer than at its beginning or end. What runs in the foreground is brought back by who
+    /// sees its end, and with everything else: that is not for acc to begin.
+    async fn deaf(&self) -> Result<Option<Process>, SupervisorError> {
+        let without = || std::fs::symlink_metadata(self.client.socket()).is_err();
+        let Some(process) = (if without() { self.process()? } else { None }) else { return Ok(None) };
+        if words(process.pid).iter().any(|word| word == b"-n") {
+            return Ok(None);
+        }
+        tokio::time::sleep(DEAF).await;
+        Ok(if without() { self.process()?.filter(|now| *now == process) } else { None })
     }
 
     /// After this error: is it certain that supervisord does not run?
@@ -97,7 +166,7 @@ impl Daemon {
             None => Ok(()),
             Some(process) => Err(SupervisorError::Unreachable {
                 what: format!("supervisord on `{}`", self.client.socket().display()),
-                why: format!("process {} runs but does not listen there", process.pid),
+                why: format!("process {} runs but does not listen there; if that stays so, restart it", process.pid),
             }),
         }
     }
@@ -190,7 +259,11 @@ impl Daemon {
         match self.client.call("supervisor.shutdown", &[]).await {
             Ok(_) => {}
             Err(error) if error.code() == Some(fault::SHUTDOWN) => {}
-            Err(error) => return self.gone_after(&error),
+            Err(error) => match self.deaf().await? {
+                // It ends as when it is asked to.
+                Some(process) => process::signal_one(process, libc::SIGTERM).map_err(|e| kernel(&process.pid.to_string(), &e))?,
+                None => return self.gone_after(&error),
+            },
         }
         let Some(process) = process else { return Ok(()) };
         let ended = tokio::time::timeout(END_LIMIT, process::ended(process)).await;
@@ -214,6 +287,16 @@ impl Daemon {
         let path = format!("PATH={PATH}");
         [&text(&env), "-i", &path, "LC_ALL=C.UTF-8", &text(&program), "-n", "-c", &text(&self.config)].map(str::to_owned).to_vec()
     }
+}
+
+/// The words of a process's command line.
+fn words(pid: i32) -> Vec<Vec<u8>> {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|b| *b == 0).map(<[u8]>::to_vec).collect()
+}
+
+fn kernel(what: &str, why: &std::io::Error) -> SupervisorError {
+    SupervisorError::Unreachable { what: format!("the kernel about process {what}"), why: why.to_string() }
 }
 
 fn raise_descriptors(process: Process) -> std::io::Result<()> {

@@ -15,7 +15,7 @@ mod survivors;
 mod xmlrpc;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -37,7 +37,6 @@ use group::{ENDED_AT_ONCE, Group, Info, Launched, state, unreachable};
 use loading::Loading;
 use rpc::{Client, RpcError};
 use sections::{Found, Sections};
-
 use xmlrpc::Value;
 
 /// Reads an answer of supervisord as acc would, for whoever feeds it what no supervisord says: the value or the refusal, for
@@ -151,7 +150,7 @@ impl Supervisord {
         record::instance_file(&self.settings.pid_dir, name)
     }
 
-    fn write_record(&self, path: &std::path::Path, process: Process, log: &std::path::Path) -> Result<(), SupervisorError> {
+    fn write_record(&self, path: &Path, process: Process, log: &Path) -> Result<(), SupervisorError> {
         let dir = &self.settings.pid_dir;
         make_dir(dir, 0o700).map_err(|source| SupervisorError::File { deed: "make", path: dir.clone(), source })?;
         record::replace(path, record::text(process, log).as_bytes(), 0o600)
@@ -221,7 +220,7 @@ impl Supervisord {
         };
         let found = process::by_pid(info.pid).map_err(asked)?;
         if let Some(process) = found {
-            self.write_record(&self.pid_path(name), process, std::path::Path::new(""))?;
+            self.write_record(&self.pid_path(name), process, Path::new(""))?;
         }
         Ok(found)
     }
@@ -251,7 +250,7 @@ impl Supervisord {
         Exit::Unknown
     }
 
-    /// Names that supervisord says to run, among those that have a section.
+    /// What supervisord says to run, among those that have a section.
     async fn unrecorded(&self, recorded: &[InstanceName]) -> Result<Vec<(InstanceName, Process)>, SupervisorError> {
         let all = match self.daemon.client.call("supervisor.getAllProcessInfo", &[]).await {
             Ok(Value::Array(all)) => all,
@@ -418,6 +417,10 @@ impl Supervisor for Supervisord {
         self.members.sweep(live, self, &self.locks).await
     }
 
+    async fn explain(&self, program: &Program) -> Option<String> {
+        check::explain(program)
+    }
+
     async fn forget(&self, name: &InstanceName) -> Result<(), SupervisorError> {
         let _held = self.locks.lock(name.as_str()).await;
         self.held().remove(name);
@@ -467,6 +470,16 @@ impl Supervisor for Supervisord {
     async fn keep_service(&self, name: &'static str, process: Process) -> Result<(), SupervisorError> {
         let _held = self.locks.lock(&services::group_name(name)).await;
         self.note_survivor(name, process)
+    }
+
+    async fn keep(&self, name: &InstanceName, process: Process, log: &Path) -> Result<bool, SupervisorError> {
+        let _held = self.locks.lock(name.as_str()).await;
+        record::keep(&self.pid_path(name), process, log)
+    }
+
+    async fn keep_record(&self, name: &'static str, process: Process) -> Result<bool, SupervisorError> {
+        let _held = self.locks.lock(&services::group_name(name)).await;
+        self.keep_service_record(name, process)
     }
 
     async fn service(&self, name: &str) -> Result<Option<Process>, SupervisorError> {

@@ -104,6 +104,11 @@ impl Supervisord {
                 self.start_daemon(services).await?;
                 Ensured::Started
             }
+            Presence::Deaf(process) => {
+                self.daemon.end_deaf(process).await?;
+                self.start_daemon(services).await?;
+                Ensured::Started
+            }
         };
         for service in services {
             self.ensure(service).await?;
@@ -118,19 +123,32 @@ impl Supervisord {
         self.record_standby(&survivors).await
     }
 
-    /// Brings the daemon back after it died. One that was ended in order, and has removed its pid file, stays down.
+    /// Brings the daemon back after it died, or has lost its socket. One that was ended in order, and has removed its pid file, stays
+    /// down.
     pub(super) async fn bring_back(&self, services: &[Service]) -> Result<Ensured, SupervisorError> {
-        if !self.settings.pid_file.exists() || self.daemon.presence().await? == Presence::Answers {
-            return Ok(Ensured::Already);
+        match self.daemon.presence().await? {
+            Presence::Answers => return self.daemon.note().map(|()| Ensured::Already),
+            Presence::Gone if !self.settings.pid_file.exists() => return Ok(Ensured::Already),
+            Presence::Gone | Presence::Deaf(_) => {}
         }
         let _held = self.locks.lock("").await;
         let _alone = self.daemon.alone().await?;
         // Another one may have been at it until now.
-        if self.daemon.presence().await? == Presence::Answers {
-            return Ok(Ensured::Already);
+        match self.daemon.presence().await? {
+            Presence::Answers => return Ok(Ensured::Already),
+            Presence::Deaf(process) => self.daemon.end_deaf(process).await?,
+            Presence::Gone => {}
         }
         self.start_daemon(services).await?;
         Ok(Ensured::Started)
+    }
+
+    /// Replaces a daemon that has lost its socket; every other is left as it is.
+    pub async fn replace_deaf(&self, services: &[Service]) -> Result<(), SupervisorError> {
+        if !matches!(self.daemon.presence().await, Ok(Presence::Deaf(_))) {
+            return Ok(());
+        }
+        self.bring_back(services).await.map(drop)
     }
 
     /// Is it certain that the daemon does not run?
@@ -142,7 +160,7 @@ impl Supervisord {
     /// Refused while one runs.
     pub async fn render_config(&self, services: &[Service]) -> Result<(), SupervisorError> {
         let _held = self.locks.lock("").await;
-        if self.daemon.presence().await? == Presence::Answers {
+        if self.daemon.presence().await? != Presence::Gone {
             let socket = self.settings.socket.display();
             return Err(SupervisorError::Unusable(format!("supervisord runs already on `{socket}`")));
         }

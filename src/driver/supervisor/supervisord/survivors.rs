@@ -54,6 +54,11 @@ impl Supervisord {
         if record::is_of(&path, process)? { Ok(()) } else { self.write_record(&path, process, std::path::Path::new("")) }
     }
 
+    /// Writes the record of a service again that was taken away; one that has outlived an earlier supervisord has it elsewhere.
+    pub(super) fn keep_service_record(&self, name: &str, process: Process) -> Result<bool, SupervisorError> {
+        if self.survivor(name)?.is_some() { Ok(false) } else { record::keep(&self.service_path(name), process, std::path::Path::new("")) }
+    }
+
     /// Is it what keeps this process?
     fn is_own(&self, process: Process) -> bool {
         is_this(process.pid) || *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) == Some(process)

@@ -177,12 +177,48 @@ async fn not_to_be_asked_is_an_error() {
         assert!(matches!(s.service("nginx").await, Err(SupervisorError::Unreachable { .. })));
         assert!(matches!(s.start(&a).await, Err(SupervisorError::Unreachable { .. })));
         assert!(matches!(s.forget(&a.name).await, Err(SupervisorError::Unreachable { .. })));
-        assert!(matches!(s.boot(&[]).await, Err(SupervisorError::Unreachable { .. })), "left alone, and no second one");
-        assert!(matches!(s.halt().await, Err(SupervisorError::Unreachable { .. })));
     }
     // The connection made before is still good.
     assert_eq!(s.find(&a.name).await.unwrap(), None);
     assert!(world.daemon().is_some());
+}
+
+/// Its socket was taken away: it cannot make it again, and nobody else can ask it.
+#[tokio::test]
+async fn one_without_its_socket_is_replaced_or_ended_and_what_it_runs_goes_on() {
+    let Some(world) = World::supervisord_down() else { return };
+    let services = [service("nginx", &world, "exec sleep 1000")];
+    let s = world.supervisor();
+    s.boot(&services).await.unwrap();
+    let a = obedient("a", &world, 0);
+    let process = s.start(&a).await.unwrap();
+    let nginx = s.service("nginx").await.unwrap().unwrap();
+    for without_pid_file in [false, true] {
+        for revived in [false, true] {
+            let before = world.daemon().unwrap();
+            fs::remove_file(world.settings().socket).unwrap();
+            if without_pid_file {
+                fs::remove_file(world.settings().pid_file).unwrap();
+            }
+            // Also by one whose connection of before is still good.
+            let s = if revived { world.supervisor() } else { world.again() };
+            let came = if revived { s.revive(&services).await } else { s.boot(&services).await };
+            assert_eq!(came.unwrap(), Ensured::Started);
+            assert_ne!(world.daemon().unwrap(), before);
+            assert!(!world.is_alive(before), "there are two");
+            assert_eq!((s.find(&a.name).await.unwrap(), s.service("nginx").await.unwrap()), (Some(process), Some(nginx)));
+        }
+    }
+    // Only its pid file: written again.
+    fs::remove_file(world.settings().pid_file).unwrap();
+    assert_eq!(world.supervisor().revive(&services).await.unwrap(), Ensured::Already);
+    let last = world.daemon().unwrap();
+    s.terminate(&a, process).await.unwrap();
+    s.wait(&a.name, process).await.unwrap();
+    s.stop_service(&services[0]).await.unwrap();
+    fs::remove_file(world.settings().socket).unwrap();
+    world.again().halt().await.unwrap();
+    assert!(!world.is_alive(last) && !world.is_alive(nginx));
 }
 
 #[tokio::test]
@@ -362,7 +398,8 @@ async fn the_foreground_command_runs_what_was_rendered() {
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    eventually("supervisord", async || s.service("nginx").await.unwrap()).await;
+    // Before it has its socket it can be seen, and not be asked.
+    eventually("supervisord", async || s.service("nginx").await.ok().flatten()).await;
     eventually("its pid file", async || world.daemon()).await;
     let environ = fs::read(format!("/proc/{}/environ", s.service("nginx").await.unwrap().unwrap().pid)).unwrap();
     assert!(!String::from_utf8_lossy(&environ).contains("LEAK"));

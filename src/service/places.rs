@@ -1,19 +1,47 @@
 //! The folders of an installation: made, with the modes they need, before anything is put there.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::accounts;
+use super::error::ServiceError;
 use crate::config::{Config, trust};
+use crate::driver::host::accounts::Accounts;
 use crate::driver::host::{fs, users};
-use crate::service::error::ServiceError;
 
 /// Makes home and run and what is below them. Others may pass through, only the owner may look around.
-pub(super) fn prepare(config: &Config) -> Result<(), ServiceError> {
+///
+/// # Errors
+/// One of them cannot be used; names it and the way out.
+pub fn prepare(config: &Config) -> Result<(), ServiceError> {
     ours(config)?;
-    let accounts = accounts(config)?;
+    let accounts = Accounts::of(config).map_err(|fault| ServiceError::failed(fault.message, fault.hint))?;
+    for (path, mode) in folders(config) {
+        fs::make_dir(&path, mode).map_err(|e| unusable(&path, &e))?;
+    }
+    // Once more: somebody may have been quicker.
+    ours(config)?;
+    // nginx's master is root and reads what lies here: nobody else may own it. nginx gives its own temporary folders away.
+    if users::is_root() {
+        users::keep(&config.nginx_dir()).map_err(|e| unusable(&config.nginx_dir(), &e))?;
+    }
+    // Made under another umask, by an earlier acc: who must pass through them could not.
+    for path in [config.home.join("instances"), config.home.join("log"), config.access_logs(), config.nginx_dir(), config.run.join("sock")]
+    {
+        fs::let_through(&path).map_err(|e| unusable(&path, &e))?;
+    }
+    if let Some(edge) = accounts.edge {
+        users::share_with(&config.gate_dir(), edge.gid, 0o710).map_err(|e| unusable(&config.gate_dir(), &e))?;
+    }
+    for path in [&config.home, &config.run] {
+        fs::writable(path).map_err(|e| unusable(path, &e))?;
+    }
+    Ok(())
+}
+
+/// All of them, and their modes.
+fn folders(config: &Config) -> [(PathBuf, u32); 13] {
     let run = &config.run;
-    for (path, mode) in [
+    [
         (config.home.clone(), 0o755),
         (config.models(), 0o755),
         (config.home.join("instances"), 0o711),
@@ -27,31 +55,20 @@ pub(super) fn prepare(config: &Config) -> Result<(), ServiceError> {
         (run.join("sock"), 0o711),
         (config.pid_dir(), 0o700),
         (config.run_trash(), 0o700),
-    ] {
-        fs::make_dir(&path, mode).map_err(|e| unusable(&path, &e))?;
-    }
-    // Once more: somebody may have been quicker.
-    ours(config)?;
-    // nginx's master is root and reads what lies here: nobody else may own it. nginx gives its own temporary folders away.
-    if users::is_root() {
-        users::keep(&config.nginx_dir()).map_err(|e| unusable(&config.nginx_dir(), &e))?;
-    }
-    // Made under another umask, by an earlier acc: who must pass through them could not.
-    for path in [config.home.join("instances"), config.home.join("log"), config.access_logs(), config.nginx_dir(), run.join("sock")] {
-        fs::let_through(&path).map_err(|e| unusable(&path, &e))?;
-    }
-    if let Some(edge) = accounts.edge {
-        users::share_with(&config.gate_dir(), edge.gid, 0o710).map_err(|e| unusable(&config.gate_dir(), &e))?;
-    }
-    for path in [&config.home, run] {
-        fs::writable(path).map_err(|e| unusable(path, &e))?;
-    }
-    Ok(())
+    ]
+}
+
+/// Is one of them gone? A cleaner of temporary folders takes them away under an acc that runs.
+pub(super) fn one_is_gone(config: &Config) -> bool {
+    folders(config).iter().any(|(path, _)| !path.is_dir())
 }
 
 /// Refuses a home or run that others can write to or exchange: whoever made `/tmp/acc-UID` first, or owns a folder above, would
 /// take the place of acc's sockets and configurations.
-pub(super) fn ours(config: &Config) -> Result<(), ServiceError> {
+///
+/// # Errors
+/// It is refused, or could not be looked at.
+pub fn ours(config: &Config) -> Result<(), ServiceError> {
     for (word, path) in [("home", &config.home), ("run", &config.run)] {
         match trust::distrust(path) {
             Ok(None) => {}
@@ -66,7 +83,10 @@ pub(super) fn ours(config: &Config) -> Result<(), ServiceError> {
 }
 
 /// Refuses to go on where only the owner of `run` or root has a chance.
-pub(super) fn may_rule(config: &Config) -> Result<(), ServiceError> {
+///
+/// # Errors
+/// This user has none.
+pub fn may_rule(config: &Config) -> Result<(), ServiceError> {
     let owner = match std::fs::metadata(&config.run) {
         Ok(meta) => meta.uid(),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
