@@ -14,6 +14,7 @@ mod e2e {
     pub mod body;
     pub mod boot;
     pub mod broken;
+    pub mod careless;
     pub mod cleaned;
     pub mod clients;
     pub mod codes;
@@ -38,6 +39,7 @@ mod e2e {
     pub mod server;
     pub mod settings;
     pub mod sleepers;
+    pub mod streams;
     pub mod tenants_files;
     pub mod trust;
     pub mod undo;
@@ -77,6 +79,18 @@ suite! {
     }
     lines {
         each_request_has_its_line
+    }
+    careless {
+        a_slow_client_holds_no_application
+        one_thread_and_kept_connections_are_no_wait
+        an_answer_before_the_body_was_read_arrives
+        targets_and_headers_pass_as_they_are
+        an_answer_with_a_head_that_is_too_large_is_asked_for_once
+        odd_targets_on_a_connection_with_other_requests
+    }
+    streams {
+        a_restart_ends_them_in_order
+        a_stop_waits_for_what_ends_by_itself
     }
     killers {
         each_is_read_as_often_as_it_may_be

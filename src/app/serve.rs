@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -95,7 +96,6 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
     // The one that serves makes way at the next word: only for one that has its turn.
     let place = lock::Place::at_head(&config).await?;
     tether(&line).say(Word::Prepared);
-
     let owner = place.take(&config).await?;
     let world = serving_world(&config, &drivers)?;
     let (proxy, log) = front(&world, &drivers, &config, pages)?;
@@ -116,9 +116,7 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
     outlive_keeper();
     let control = tokio::spawn(control::serve(control, verbs.clone(), decided.clone()));
     let looking = tokio::spawn(look_around(world.clone(), decided.clone(), recovering));
-    let bounding = tokio::spawn(log_bound::watch(world.clone(), decided.clone()));
-    let keeping = tokio::spawn(ports::watch(world.clone(), decided.clone()));
-    let minding = tokio::spawn(run_folder::watch(world.clone(), decided.clone()));
+    let watching = watch_over(&world, &decided);
     let grace = config.wake.timeout + Duration::from_secs(5);
     let serving = tokio::spawn(proxy::serve::serve(listeners, proxy.clone(), lanes()?, ends.clone(), grace));
     info!(pid = std::process::id(), adopted, edge = drivers.edge.kind(), supervisor = drivers.supervisor.kind(), "acc's server is up");
@@ -132,7 +130,7 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
         ends.shutdown.cancel();
     }
     decided.cancel();
-    let _ = tokio::join!(control, looking, bounding, keeping, minding);
+    let _ = tokio::join!(control, looking, join_all(watching));
     if matches!(end, End::Retire) {
         ends.hand_over.cancel();
         retire(&world).await;
@@ -146,6 +144,15 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
     drop((proxy, verbs, reloader));
     finish_log(log).await;
     Ok(())
+}
+
+/// What is looked at all the time: logs, listeners, and what lies in the run folder.
+fn watch_over(world: &Arc<World>, until: &CancellationToken) -> [JoinHandle<()>; 3] {
+    [
+        tokio::spawn(log_bound::watch(world.clone(), until.clone())),
+        tokio::spawn(ports::watch(world.clone(), until.clone())),
+        tokio::spawn(run_folder::watch(world.clone(), until.clone())),
+    ]
 }
 
 /// Lets the last lines of the access logs be written, but does not wait for a disk that takes too long.

@@ -11,7 +11,7 @@
 //! 7. `respond`: everything else, in one table; `live`: what the waiting page follows.
 //! 8. `access_log`: one line, on acc's own edge; `own`: also for an answer of acc's own.
 //!
-//! It never decides whether an instance may sleep or wake, and of a body it takes no more into memory than the first 64 KiB.
+//! It never decides whether an instance may sleep or wake. Of a body it takes 64 KiB into memory, and the rest into a file (`host::spool`).
 
 pub mod access_log;
 mod ahead;

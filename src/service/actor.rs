@@ -1,7 +1,7 @@
 //! The task of one instance: takes events one by one, steps the machine, performs the effects in order.
 //!
-//! Only this task touches drivers and the store for its instance. What takes long (a start, a probe, a count) runs beside it
-//! and comes back as an event of the run it belongs to. It never decides; `domain::lifecycle` does.
+//! Only this task touches drivers and the store for its instance. What takes long runs beside it and comes back as an event.
+//! It never decides; `domain::lifecycle` does.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,8 +34,7 @@ const LINGER_FIRST: Duration = Duration::from_millis(20);
 const LINGER: Duration = Duration::from_secs(1);
 /// The task of a live instance has nothing to do by itself.
 const LINGER_LIVE: Duration = Duration::from_secs(24 * 3600);
-/// How long what can wait gives way to those who were held: time for a quick answer, and too little for anybody to notice that the
-/// row is behind.
+/// How long what can wait gives way to those who were held: time for a quick answer.
 const LET_THROUGH: Duration = Duration::from_micros(400);
 /// Longest pause between two counts of what is in flight.
 const COUNT_PAUSE_MAX: Duration = Duration::from_millis(25);

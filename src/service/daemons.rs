@@ -55,7 +55,7 @@ async fn edge(world: &Arc<World>, thorough: bool, pass: &mut Pass) {
 /// Does what faces the network answer, as far as acc's server? What keeps it from that is mended and told.
 async fn mend_edge(world: &Arc<World>, pass: &mut Pass) {
     // It cannot be reached before the next worker has its sockets.
-    if world.run_folder.lost().is_some() {
+    if world.run_folder.is_replaced(world.now()) {
         return;
     }
     match world.edge.mend(world.serving()).await {

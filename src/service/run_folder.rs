@@ -5,6 +5,7 @@
 //! and brings nothing back while acc halts. What is supervisord's, nginx's and an instance's own is for their parts of a pass.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -27,6 +28,7 @@ use crate::driver::host::cleaners::{Held, freshen};
 use crate::driver::host::fs::{exists, write_atomic};
 use crate::driver::host::listen;
 use crate::driver::host::taken_away::Folder;
+use crate::driver::host::untrusted::{To, open};
 use crate::driver::supervisor::SupervisorError;
 
 /// Pause between two looks while somebody is awake. With nobody awake the kernel tells.
@@ -35,6 +37,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const AT_REST: Duration = Duration::from_millis(50);
 /// Pauses after a pass that could not make everything again.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Another worker has taken over by then.
+const REPLACED_WITHIN: Duration = Duration::from_secs(10);
 /// Files are made to look fresh when they are older than this: cleaners take them after days.
 const OLD: Duration = Duration::from_secs(6 * 3600);
 /// With ten thousand sleepers there are as many folders to look at.
@@ -51,6 +55,8 @@ pub(super) struct RunFolder {
     folder: Mutex<Option<Held>>,
     /// When its files were made to look fresh.
     freshened: AtomicU64,
+    /// Until when another worker is expected to take over, with the sockets that were lost.
+    replaced_until: AtomicU64,
 }
 
 impl RunFolder {
@@ -69,6 +75,15 @@ impl RunFolder {
         sockets.iter().find(|path| listen::is_lost(path)).or_else(|| files.iter().find(|path| !exists(path))).cloned()
     }
 
+    /// Is another worker to take over, with sockets that this one does not have?
+    pub(super) fn is_replaced(&self, now: Timestamp) -> bool {
+        self.lost().is_some() || now.0 < self.replaced_until.load(Ordering::Relaxed)
+    }
+
+    fn expect_replacement(&self, now: Timestamp) {
+        self.replaced_until.store(now.after(REPLACED_WITHIN).0, Ordering::Relaxed);
+    }
+
     /// This note is not there because acc has removed it.
     pub(super) fn forget(&self, note: &Path) {
         self.notes().remove(note);
@@ -77,7 +92,8 @@ impl RunFolder {
     /// Reads the notes that are there.
     pub(super) fn learn(&self, config: &Config) {
         for path in [config.booted_file(), config.open_files_file(), in_force_file(&config.run), config.run.join("cgroup")] {
-            if let Ok(text) = std::fs::read(&path) {
+            let mut text = Vec::new();
+            if open(&path, To::Read).and_then(|(mut note, _)| note.read_to_end(&mut text)).is_ok() {
                 self.notes().insert(path, text);
             }
         }
@@ -144,6 +160,7 @@ pub(super) async fn keep(world: &Arc<World>, pass: &mut Pass) {
         Err(e) => pass.lines.push(line("acc", "error", chain(&e))),
     }
     if let Some(path) = world.run_folder.lost() {
+        world.run_folder.expect_replacement(world.now());
         world.want_sockets();
         again.extend(path.file_name().map(|name| format!("`{}`", name.to_string_lossy())));
     }

@@ -177,13 +177,14 @@ fn a_wake_socket_that_nginx_cannot_use_is_put_right() {
         }
         let worker = bed.server().unwrap();
         fs::remove_file(&socket).unwrap();
-        bed.acc(&["monitor"]).ok().says(&["wake.sock` was gone: the server makes it anew"]);
+        // The server may be there first.
+        bed.acc(&["monitor"]).ok();
         wait_until("a sleeper is woken again", SOON, || {
             let status = bed.get("zebra", "/").status;
             holds(status == 200, status)
         });
         assert_eq!((of(&socket), bed.server().unwrap().pid), (right, worker.pid), "the server's process stays");
-        bed.acc(&["events"]).ok().says(&["wake.sock` was gone", "had another owner or mode"]);
+        bed.acc(&["events"]).ok().says(&["is made again: `wake.sock`", "had another owner or mode"]);
     }
 }
 

@@ -19,4 +19,4 @@ pub use bed::{Bed, Combination, Settings};
 pub use http::Ask;
 pub use mount::Mounted;
 pub use run::Done;
-pub use wait::{now, wait_until};
+pub use wait::{holds, now, wait_until};

@@ -30,6 +30,17 @@ impl Socket {
         }
     }
 
+    /// Waits for the other side's goodbye, and says with which status; `None`: it ended without one.
+    pub fn goodbye(mut self) -> Option<u16> {
+        loop {
+            match self.0.read() {
+                Ok(Message::Close(frame)) => return frame.map(|frame| frame.code.into()),
+                Ok(_) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
     /// Says goodbye and waits for the other side.
     pub fn close(mut self) {
         let _ = self.0.close(None);

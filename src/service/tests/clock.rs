@@ -53,3 +53,23 @@ async fn a_drain_and_a_start_take_as_long_as_they_may() {
     let error = bed.ask(start("a")).await.unwrap_err();
     assert!(error.message.contains("did not answer within 30.0 s"), "{}", error.message);
 }
+
+/// Without a server each pass is another acc, which knows nothing but what the last has written down.
+#[tokio::test(start_paused = true)]
+async fn the_log_of_a_use_is_believed_when_it_says_when_that_was() {
+    let bed = Bed::new();
+    bed.create("a", false).await.unwrap();
+    bed.written().await;
+    let pass = async || match handle(&bed.another(), Request::Monitor { dry_run: false, thorough: false }).await.unwrap() {
+        Outcome::Monitor(pass) => pass.lines.into_iter().map(|l| format!("{} {}", l.instance, l.action)).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    bed.activity.touch(&bed.clock);
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    assert!(pass().await.is_empty());
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    assert!(pass().await.is_empty(), "65 s after its start, 55 s after its use");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(pass().await, ["a sleep"], "65 s after its use");
+}

@@ -11,8 +11,9 @@ fn events(bed: &Bed) -> Vec<(String, String)> {
     events.into_iter().map(|e| (e.kind, e.detail)).collect()
 }
 
-/// As an acc of other places would have written it.
-fn made_for(bed: &Bed, key: &str, argv: &[&str]) {
+/// As an acc of other places would have written it. The task of a sleeper that was used just now knows better, and leaves first.
+async fn made_for(bed: &Bed, key: &str, argv: &[&str]) {
+    tokio::time::sleep(Duration::from_secs(10)).await;
     let launch = crate::domain::instance::Launch { argv: argv.iter().map(|a| (*a).to_owned()).collect(), ..row(bed).launch.unwrap() };
     bed.world.store.relaunch(InstanceId(1), &launch, key).unwrap();
 }
@@ -22,7 +23,7 @@ async fn a_wake_that_fails_before_its_start_is_a_failure_as_any_other() {
     let bed = Bed::new();
     bed.create("a", true).await.unwrap();
     let good = row(&bed);
-    made_for(&bed, "somewhere", &["/bin/true"]);
+    made_for(&bed, "somewhere", &["/bin/true"]).await;
     assert!(pass(&bed.world, "a").await.is_err());
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(bed.phase("a"), "failed");
@@ -43,7 +44,7 @@ async fn places_follow_and_are_told_and_what_its_model_has_become_does_not_count
     bed.create("a", true).await.unwrap();
     let (home, run) = (bed.dir.path().join("h").display().to_string(), bed.dir.path().join("r").display().to_string());
     std::fs::write(bed.dir.path().join("h/models/test/model.toml"), MODEL.replace("{{ name }}", "changed")).unwrap();
-    made_for(&bed, &format!("/old/home {run} /old/acc"), &["/old/acc", "--data=/old/home/x", "kept"]);
+    made_for(&bed, &format!("/old/home {run} /old/acc"), &["/old/acc", "--data=/old/home/x", "kept"]).await;
     bed.ask(start("a")).await.unwrap();
     let after = row(&bed);
     assert_eq!(after.launch.unwrap().argv, ["/bin/true".to_owned(), format!("--data={home}/x"), "kept".to_owned()]);
@@ -60,7 +61,7 @@ async fn an_installation_whose_instances_were_all_made_elsewhere_is_refused() {
     refused().unwrap();
     bed.create("a", true).await.unwrap();
     refused().unwrap();
-    made_for(&bed, "/old/home /old/run /usr/bin/acc", &["/bin/true"]);
+    made_for(&bed, "/old/home /old/run /usr/bin/acc", &["/bin/true"]).await;
     let error = refused().unwrap_err();
     let (home, run) = (config.home.display().to_string(), config.run.display().to_string());
     for part in ["/old/home", "/old/run", &home, &run] {
