@@ -17,7 +17,7 @@ use super::kinds::{is_asked_for, point};
 use super::registry::{self, Handle, Refused, Reply, Snapshot};
 use super::turns::Turn;
 use super::world::World;
-use super::{launch, ledger, run_folder};
+use super::{daemons, launch, ledger, run_folder};
 use crate::domain::instance::{Listen, Process};
 use crate::domain::lifecycle::{self, Cause, Effect, Event, Machine, Note, Phase};
 use crate::domain::time::Timestamp;
@@ -162,7 +162,7 @@ impl Actor {
     async fn find_out(&mut self) -> Option<Process> {
         let name = self.handle.instance.name.clone();
         loop {
-            match self.world.supervisor.find(&name).await {
+            match daemons::find(&self.world, &name).await {
                 Ok(found) => return found,
                 Err(e) => {
                     warn!(instance = %name, "could not find out what runs: {}", chain(&e));

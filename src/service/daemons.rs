@@ -2,6 +2,7 @@
 //! order, or is kept by somebody else (systemd), is left alone.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::error::chain;
 use super::monitor::line;
@@ -9,8 +10,15 @@ use super::outcome::{Pass, PassLine};
 use super::routes;
 use super::world::World;
 use crate::config::{Booted, Config};
+use crate::domain::instance::Process;
+use crate::domain::name::InstanceName;
 use crate::driver::host::append;
-use crate::driver::supervisor::{Ensured, Service};
+use crate::driver::supervisor::{Ensured, Service, SupervisorError};
+
+/// A supervisor that has died is back by then, also on a busy host: Python loads it in a second or two.
+const BACK_WITHIN: Duration = Duration::from_secs(10);
+/// First and longest pause before it is asked again.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
 /// Sees to it that all of it runs; what was done, and what does not work, is a line of the pass.
 pub(super) async fn keep(world: &Arc<World>, thorough: bool, pass: &mut Pass) {
@@ -70,6 +78,23 @@ pub(super) fn told(world: &World, part: &str, what: String, pass: &mut Pass) {
         tracing::warn!("could not write the ledger: {}", chain(&e));
     }
     pass.lines.push(line(part, "repaired", what));
+}
+
+/// What runs under this name. A supervisor that has died, or lost its socket, is brought back within a few seconds: one that cannot
+/// be asked is asked again until then, and who waits for the instance need not know.
+///
+/// # Errors
+/// It still cannot be asked.
+pub(super) async fn find(world: &World, name: &InstanceName) -> Result<Option<Process>, SupervisorError> {
+    let give_up = world.now().after(BACK_WITHIN.min(world.config().wake.timeout));
+    let mut pause = PAUSE.0;
+    loop {
+        match world.supervisor.find(name).await {
+            Err(SupervisorError::Unreachable { .. }) if world.now() < give_up => tokio::time::sleep(pause).await,
+            other => return other,
+        }
+        pause = (pause * 2).min(PAUSE.1);
+    }
 }
 
 /// Brings the supervisor back if it has died and nobody else does.

@@ -40,7 +40,7 @@ pub(super) async fn clear(world: &Arc<World>, handle: &Handle) -> Result<Ground,
             Err(obstacle) => obstacle,
         };
         let why = obstacle.to_string();
-        match (world.supervisor.find(&instance.name).await, obstacle) {
+        match (daemons::find(world, &instance.name).await, obstacle) {
             (Ok(Some(process)), _) => return Ok(Ground::Own(process)),
             (Ok(None), Obstacle::Port(_)) if tries < TRIES => tries += 1,
             (Ok(None), Obstacle::Socket(_)) if tries < TRIES => {

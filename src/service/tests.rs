@@ -411,6 +411,26 @@ async fn a_start_that_is_withdrawn_ends_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_waits_does_not_hear_of_a_supervisor_that_is_brought_back() {
+    let bed = Bed::new();
+    bed.create("a", false).await.unwrap();
+    let another = bed.another();
+    bed.supervisor.make_unreachable(true);
+    let (request, verb) = (another.clone(), another.clone());
+    let held = tokio::spawn(async move { pass(&request, "a").await.map(drop) });
+    let started = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        handle(&verb, start("a")).await
+    });
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(!held.is_finished() && !started.is_finished());
+    bed.supervisor.make_unreachable(false);
+    held.await.unwrap().unwrap();
+    assert!(already(&started.await.unwrap().unwrap()));
+    assert_eq!(bed.supervisor.starts(&name("a")), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn could_not_ask_is_not_gone() {
     let bed = Bed::new();
     bed.create("a", false).await.unwrap();

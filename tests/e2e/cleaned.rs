@@ -119,11 +119,7 @@ pub fn the_server_makes_everything_again_by_itself(combination: Combination) {
         assert_eq!(bed.keeper(), keeper, "{what:?}: the server was replaced");
         // All commands as before.
         bed.acc(&["list"]).ok().says(&["zebra", "okapi", "awake"]);
-        // A supervisord that has lost its socket is started anew, and cannot be asked meanwhile.
-        wait_until("it stops", SOON, || {
-            let stopped = bed.acc(&["stop", "zebra"]);
-            holds(stopped.code == Some(0), stopped.err)
-        });
+        bed.acc(&["stop", "zebra"]).ok();
         assert_eq!(of_instance(&bed, "zebra"), [0; 0], "{what:?}");
         bed.acc(&["start", "zebra"]).ok();
         assert_eq!(of_instance(&bed, "zebra").len(), 1, "{what:?}");
