@@ -3,10 +3,10 @@
 //! The kernel has three words for all of this ("no such file", "permission denied", "exec format error"). It looks only.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{StatVfsMountFlags, statvfs};
@@ -56,10 +56,13 @@ pub(super) fn likely(program: &Program, path: &Path, user: Option<UserIds>) -> O
     barred(program, path, user).or_else(|| foreign(path, &head(path)))
 }
 
-/// Nothing of one that may be executed but not read.
+/// Nothing of one that may be executed but not read, nor of a pipe that an instance has put in its place meanwhile: that is not waited
+/// for.
 fn head(path: &Path) -> Vec<u8> {
     let mut head = Vec::with_capacity(HEAD);
-    let _ = File::open(path).and_then(|file| file.take(HEAD as u64).read_to_end(&mut head));
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+    let regular = opened.ok().filter(|file| file.metadata().is_ok_and(|found| found.is_file()));
+    let _ = regular.map(|file| file.take(HEAD as u64).read_to_end(&mut head));
     head
 }
 
@@ -262,6 +265,10 @@ mod tests {
             let said = sound(&program("a", dir.path(), &["x"]), &file(dir.path(), "x", &missing, 0o755)).unwrap_err();
             assert!(said.contains("needs the loader `/X"), "{said}");
         }
+        let pipe = tempfile::tempdir().unwrap();
+        let pipe = pipe.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(head(&pipe), b"");
         for cut in [0, 4, 6, 19, 33, 57, 64, 100] {
             let _ = (machine(&shell[..cut]), loader(&shell[..cut]));
         }
