@@ -19,13 +19,17 @@ use crate::service::door::Pass;
 /// Pieces of an answer that wait in memory; each is at most as long as the buffer of a connection to an instance, 64 KiB.
 const PIECES: usize = 8;
 
+/// Bytes of an answer that wait on the disk, about as behind nginx: an application that serves one client at a time hands out no more
+/// in one answer, and the database is on that disk.
+const MOST: u64 = 4 << 20;
+
 /// A piece of an answer.
 pub(super) type Piece = Result<Frame<Bytes>, Fault>;
 
 /// The rest of an answer, read ahead. `pass` is given back with its last byte.
 pub(super) fn read(body: ReceiveBody, pass: Option<Box<dyn Pass>>, folder: PathBuf) -> mpsc::Receiver<Piece> {
     let (pieces, taken) = mpsc::channel(PIECES);
-    tokio::spawn(run(body, pass, Spool::new(folder), pieces));
+    tokio::spawn(run(body, pass, Spool::new(folder, MOST), pieces));
     taken
 }
 

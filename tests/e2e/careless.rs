@@ -34,7 +34,7 @@ def serve(c):
             with open(os.environ["HOME"] + "/asked", "a") as f: f.write("x")
             c.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Large: " + b"x" * int(os.environ["HEAD"]) + b"\r\n\r\nok")
             return
-        if target == b"/big": body = b"x" * (8 << 20)
+        if target == b"/big": body = b"x" * (4 << 20)
         else: body = json.dumps(head.decode("latin-1")).encode()
         more = b"".join(b"Set-Cookie: c%d=v\r\n" % n for n in range(150)) if target == b"/cookies" else b""
         more += b"X-CamelCase: 1\r\n" if keeps else b"X-CamelCase: 1\r\nConnection: close\r\n"
@@ -78,7 +78,7 @@ fn contains(text: &[u8], part: &str) -> bool {
 pub fn a_slow_client_holds_no_application(combination: Combination) {
     let Some(bed) = bed(combination, "no") else { return };
     let host = bed.host("zebra");
-    // It reads nothing of eight megabytes; its window is small.
+    // It reads nothing of four megabytes; its window is small.
     let reader = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     reader.set_recv_buffer_size(8192).unwrap();
     reader.connect(&bed.address().into()).unwrap();
@@ -103,7 +103,7 @@ pub fn a_slow_client_holds_no_application(combination: Combination) {
     let mut answer = http::read_head(reader, "GET").unwrap();
     let mut body = Vec::new();
     answer.body.read_to_end(&mut body).unwrap();
-    assert!(body.len() == 8 << 20 && body.iter().all(|byte| *byte == b'x'), "{} bytes", body.len());
+    assert!(body.len() == 4 << 20 && body.iter().all(|byte| *byte == b'x'), "{} bytes", body.len());
 }
 
 /// It would wait for a connection that is kept for later, if there was one.

@@ -12,9 +12,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-/// Most bytes of one, on either edge: an application that serves one client at a time hands out no more than that in one answer,
-/// and what is longer (a download, a backup) belongs to one that serves several.
-pub const MOST: u64 = 64 << 20;
 /// Most bytes of all.
 const MOST_OF_ALL: u64 = 1 << 30;
 /// So much is read back at once.
@@ -27,6 +24,7 @@ static ALL: AtomicU64 = AtomicU64::new(0);
 #[derive(Debug)]
 pub struct Spool {
     folder: PathBuf,
+    most: u64,
     file: Option<Arc<File>>,
     read: u64,
     written: u64,
@@ -35,10 +33,10 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// An empty one, which has its file below `folder` as soon as it needs one.
+    /// An empty one for about `most` bytes, which has its file below `folder` as soon as it needs one.
     #[must_use]
-    pub fn new(folder: PathBuf) -> Self {
-        Self { folder, file: None, read: 0, written: 0, last: Bytes::new() }
+    pub fn new(folder: PathBuf, most: u64) -> Self {
+        Self { folder, most, file: None, read: 0, written: 0, last: Bytes::new() }
     }
 
     /// Bytes that wait.
@@ -56,7 +54,7 @@ impl Spool {
     /// May more be added now?
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.last.is_empty() && self.written < MOST && ALL.load(Ordering::Relaxed) < MOST_OF_ALL
+        self.last.is_empty() && self.written < self.most && ALL.load(Ordering::Relaxed) < MOST_OF_ALL
     }
 
     /// Adds to the end. What the disk does not take (it is full) waits in memory, and there is no room for more.
@@ -124,7 +122,7 @@ mod tests {
     #[tokio::test]
     async fn bytes_come_out_in_their_order_and_no_file_is_left() {
         let folder = tempfile::tempdir().unwrap();
-        let mut spool = Spool::new(folder.path().to_owned());
+        let mut spool = Spool::new(folder.path().to_owned(), 1 << 20);
         let text: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
         let mut out = Vec::new();
         for (nth, piece) in text.chunks(30_000).enumerate() {
@@ -142,7 +140,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_room_on_the_disk_one_piece_waits_in_memory() {
-        let mut spool = Spool::new("/proc/nowhere".into());
+        let mut spool = Spool::new("/proc/nowhere".into(), 1 << 20);
         spool.push(Bytes::from_static(b"one")).await;
         assert!(!spool.has_room() && spool.len() == 3);
         assert_eq!(spool.pop().await.unwrap(), "one");

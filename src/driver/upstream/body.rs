@@ -64,6 +64,8 @@ pub type Leftover = Box<dyn FnOnce(Incoming) + Send + Sync>;
 /// body: a request is moved about several times on its way, and most have none.
 pub struct SendBody(Option<Box<Sending>>);
 
+/// Bytes of a body that wait on the disk: as many as a body has by default (`edge.max_body`).
+const MOST: u64 = 64 << 20;
 /// A body that has come with its head is here after this many turns: one to ask for it, and one for its end.
 const TURNS: u8 = 2;
 
@@ -171,7 +173,7 @@ impl SendBody {
     /// What is wrong with it.
     pub async fn spool(&mut self, folder: &Path) -> Result<(), BodyFault> {
         let Some(this) = self.0.as_mut().filter(|this| !this.is_at_end()) else { return Ok(()) };
-        let (mut spool, mut trailers) = (Spool::new(folder.to_owned()), None);
+        let (mut spool, mut trailers) = (Spool::new(folder.to_owned(), MOST), None);
         while spool.has_room() && !this.is_at_end() {
             match poll_fn(|cx| this.poll_incoming(cx, true)).await {
                 Some(Ok(frame)) => match frame.into_data() {

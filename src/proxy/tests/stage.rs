@@ -268,6 +268,7 @@ async fn answer(req: Request<Incoming>, seen: Arc<Seen>) -> Result<Response<Body
         "/stream" => Response::new(stream(20, 1, Duration::from_millis(20), seen)),
         // More than the buffers on the way, and read in less than a parked connection lives.
         "/large" => Response::new(stream(32, 64 * 1024, Duration::ZERO, seen)),
+        "/four" => Response::new(stream(64, 64 * 1024, Duration::ZERO, seen)),
         "/big-stream" => {
             let builder = Response::builder().header("x-accel-buffering", "no");
             builder.body(stream(1024, 64 * 1024, Duration::ZERO, seen)).unwrap()

@@ -104,23 +104,29 @@ async fn an_application_does_not_wait_for_a_slow_reader() {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(16 * 1024).unwrap();
     let mut client = socket.connect(stage.address).await.unwrap();
-    client.write_all(b"GET /big HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").await.unwrap();
+    client.write_all(b"GET /four HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").await.unwrap();
     read_to(&mut client, "\r\n\r\n").await;
     until("the application is done", || stage.door.in_flight() == 0).await;
     let answer = read_all(&mut client).await;
     for (at, letter) in (b'a'..=b'z').take(26).enumerate() {
         assert!(answer.contains(&String::from_utf8(vec![letter; 4096]).unwrap()), "piece {at}");
     }
-    assert!(answer.len() >= 64 * 1024 * 1024 && answer.ends_with("\r\n0\r\n\r\n"));
+    assert!(answer.len() >= 4 * 1024 * 1024 && answer.ends_with("\r\n0\r\n\r\n"));
 }
 
 #[tokio::test]
-async fn a_slow_reader_of_what_is_not_gathered_costs_little_memory() {
+async fn a_slow_reader_costs_little() {
+    for path in ["/big", "/big-stream"] {
+        costs_little(path).await;
+    }
+}
+
+async fn costs_little(path: &str) {
     let stage = Stage::new().await;
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(16 * 1024).unwrap();
     let mut client = socket.connect(stage.address).await.unwrap();
-    client.write_all(b"GET /big-stream HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").await.unwrap();
+    client.write_all(format!("GET {path} HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
     read_to(&mut client, "\r\n\r\n").await;
     // Wait until nothing moves any more, then look how far the application came.
     let produced = || stage.app.seen.produced.load(Ordering::SeqCst);
