@@ -106,19 +106,27 @@ pub fn stop_all(dir: &Path) -> Vec<i32> {
 
 /// As when the power goes: nobody sees another one die, and nobody takes its place.
 pub fn cut_power(dir: &Path) {
-    stop_all(dir).into_iter().for_each(|pid| signal(pid, Signal::SIGKILL));
-    end_all(dir);
+    let stopped = stop_all(dir);
+    stopped.iter().for_each(|pid| signal(*pid, Signal::SIGKILL));
+    end(dir, stopped);
 }
 
 /// Kills all processes of the bed, again and again until none is left (a supervisor may start new ones meanwhile).
 pub fn end_all(dir: &Path) {
+    end(dir, Vec::new());
+}
+
+/// The same, where these were killed already. One that is at its end shows neither its folder nor its files, and its sockets
+/// still take connections: it is waited for by its number.
+fn end(dir: &Path, mut killed: Vec<i32>) {
     for _ in 0..500 {
-        let left = of(dir);
-        if left.is_empty() {
-            return;
-        }
-        for process in left {
+        for process in of(dir) {
             signal(process.pid, Signal::SIGKILL);
+            killed.push(process.pid);
+        }
+        killed.retain(|pid| alive(*pid));
+        if killed.is_empty() {
+            return;
         }
         super::wait::pause(std::time::Duration::from_millis(20));
     }

@@ -1,6 +1,6 @@
 //! The command line's side of the control socket: one request, and the difference between "no server" and "could not ask".
 //!
-//! It never retries a request that may have reached the server.
+//! It never retries a request that may have reached the server, unless that only asks.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use crate::service::request::Request;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const CONNECT_PAUSE: Duration = Duration::from_millis(20);
 
-/// A ping is answered within this, or the server is taken for hung.
+/// A question that needs no work is answered within this, or the server is taken for hung.
 const PING_LIMIT: Duration = Duration::from_secs(10);
 
 /// While a verb runs, the server is asked this often whether it is still there.
@@ -82,14 +82,14 @@ impl From<CallError> for ServiceError {
     }
 }
 
-/// Sends one request to the server behind `socket` and waits for its answer, as long as the server lives. A ping ends within
-/// ten seconds.
+/// Sends one request to the server behind `socket` and waits for its answer, as long as the server lives. A ping and a question
+/// for the settings end within ten seconds.
 ///
 /// # Errors
 /// When the server is there, or may be, and no answer came from it.
 pub async fn call(socket: &Path, request: &Request) -> Result<Reply, CallError> {
-    if *request == Request::Ping {
-        return ping(socket).await;
+    if matches!(request, Request::Ping | Request::Settings) {
+        return question(socket, request).await;
     }
     let answer = exchange(socket, request);
     tokio::select! {
@@ -98,11 +98,11 @@ pub async fn call(socket: &Path, request: &Request) -> Result<Reply, CallError> 
     }
 }
 
-async fn ping(socket: &Path) -> Result<Reply, CallError> {
+async fn question(socket: &Path, request: &Request) -> Result<Reply, CallError> {
     let answered = async {
         loop {
-            match exchange(socket, &Request::Ping).await {
-                // It died just now, or made way for another one: a ping may be sent again, and tells which of both.
+            match exchange(socket, request).await {
+                // It died just now, or made way for another one: a question may be sent again, and tells which of both.
                 Err(CallError::Broken(_)) => tokio::time::sleep(CONNECT_PAUSE).await,
                 reply => return reply,
             }
@@ -116,7 +116,7 @@ async fn silence(socket: &Path) {
     let mut missed = 0;
     while missed < 2 {
         tokio::time::sleep(PING_EVERY).await;
-        match ping(socket).await {
+        match question(socket, &Request::Ping).await {
             Err(CallError::Silent(_)) => missed += 1,
             _ => missed = 0,
         }

@@ -155,6 +155,22 @@ async fn a_socket_left_behind_is_replaced() {
 }
 
 #[tokio::test]
+async fn a_question_to_a_server_that_dies_is_asked_again() {
+    for request in [Request::Ping, Request::Settings] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = async {
+            drop(listener.accept().await.unwrap());
+            // It is gone: nobody listens any more.
+            drop(listener);
+        };
+        let (reply, ()) = tokio::join!(call(&path, &request), server);
+        assert!(matches!(reply, Ok(Reply::NoServer)), "{request:?}: {reply:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_dies_in_the_middle_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("c.sock");
