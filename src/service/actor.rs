@@ -18,7 +18,7 @@ use super::registry::{self, Handle, Refused, Reply, Snapshot};
 use super::turns::Turn;
 use super::world::World;
 use super::{daemons, launch, ledger, run_folder};
-use crate::domain::instance::{Listen, Process};
+use crate::domain::instance::Process;
 use crate::domain::lifecycle::{self, Cause, Effect, Event, Machine, Note, Phase};
 use crate::domain::time::Timestamp;
 use crate::driver::activity::Target;
@@ -94,6 +94,8 @@ pub(super) struct Actor {
     timer: Option<(Instant, u64)>,
     permit: Option<Turn>,
     ear: Option<Ear>,
+    /// The run and the process whose end is waited for, or was.
+    watched: Option<(u64, Process)>,
     unsaved: bool,
 }
 
@@ -104,7 +106,7 @@ impl Actor {
         outbox: mpsc::WeakUnboundedSender<Message>,
         inbox: mpsc::UnboundedReceiver<Message>,
     ) -> Self {
-        Self { world, handle, outbox, inbox, probe: None, timer: None, permit: None, ear: None, unsaved: false }
+        Self { world, handle, outbox, inbox, probe: None, timer: None, permit: None, ear: None, watched: None, unsaved: false }
     }
 
     /// Runs until the instance sleeps and nobody holds it.
@@ -356,8 +358,12 @@ impl Actor {
         }
     }
 
-    fn watch(&self, run: u64) {
+    fn watch(&mut self, run: u64) {
         let Some(process) = self.handle.machine().process() else { return };
+        // It was found again, as a pass does that finds its gate closed: one that waits for its end is enough.
+        if self.watched.replace((run, process)) == Some((run, process)) {
+            return;
+        }
         let (world, outbox, name) = (self.world.clone(), self.outbox.clone(), self.handle.instance.name.clone());
         let (handle, since) = (Arc::downgrade(&self.handle), self.world.now());
         tokio::spawn(async move {
@@ -370,7 +376,7 @@ impl Actor {
                 };
                 match ended {
                     Ok(exit) => {
-                        Self::close_port(&world, &handle, run).await;
+                        begin::close_port(&world, &handle, run).await;
                         // Once another acc has the say, what is there may be the next run's, bound and not listening yet.
                         if let Some(handle) = handle.upgrade().filter(|_| !world.has_retired()) {
                             world.probe.tidy(&launch::question(&world, &handle.launched()));
@@ -388,14 +394,6 @@ impl Actor {
                 }
             }
         });
-    }
-
-    /// Its process has ended, and its port is anybody's now: nothing comes before the gate to it. The machine closes it again.
-    async fn close_port(world: &World, handle: &std::sync::Weak<Handle>, run: u64) {
-        let Some(gate) = handle.upgrade().filter(|_| !world.has_retired()).map(|handle| handle.gate(run)) else { return };
-        if let (Listen::Tcp(_), Err(e)) = (&gate.listen, world.edge.close(&gate).await) {
-            warn!(instance = %gate.name, "could not close its gate: {}", chain(&e));
-        }
     }
 
     fn start_probe(&mut self, run: u64) {

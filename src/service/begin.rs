@@ -10,7 +10,7 @@ use super::registry::Handle;
 use super::turns::Turn;
 use super::world::World;
 use super::{daemons, launch};
-use crate::domain::instance::{Exit, Process};
+use crate::domain::instance::{Exit, Listen, Process};
 use crate::domain::lifecycle::{Event, Failure, Phase};
 use crate::domain::time::Timestamp;
 use crate::driver::probe::{Answered, Ear};
@@ -106,6 +106,14 @@ fn answers_already(world: &World, handle: &Handle, run: u64, process: Process) -
 pub(super) fn note_answer(world: &World, handle: &Handle, run: u64, answered: Answered) {
     handle.stamps().ready(world.clock.micros(), answered.ago);
     handle.offer(run, answered);
+}
+
+/// Its process has ended, and its port is anybody's now: nothing comes before the gate to it. The machine closes it again.
+pub(super) async fn close_port(world: &World, handle: &Weak<Handle>, run: u64) {
+    let Some(gate) = handle.upgrade().filter(|_| !world.has_retired()).map(|handle| handle.gate(run)) else { return };
+    if let (Listen::Tcp(_), Err(e)) = (&gate.listen, world.edge.close(&gate).await) {
+        tracing::warn!(instance = %gate.name, "could not close its gate: {}", chain(&e));
+    }
 }
 
 /// Did a process that ended while it started die with its supervisor, since it was begun? The supervisor is brought back for

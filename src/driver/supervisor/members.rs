@@ -242,14 +242,14 @@ impl Members {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LOOK.1);
         }
-        self.leave(name, first);
         Ok(())
     }
 
-    /// Nothing is left: a sleeper costs no group.
-    fn leave(&self, name: &InstanceName, first: Process) {
+    /// Nothing is left of a run: a sleeper costs no group. With the lock of the name held. `last`: no later run is recorded; of that it
+    /// would be the group, which it may have yet to join.
+    pub(super) fn leave(&self, name: &InstanceName, first: Process, last: bool) {
         self.asked().remove(&first);
-        if let Some(Err(error)) = self.group(name).map(|group| group.remove()) {
+        if let Some(Err(error)) = self.group(name).filter(|_| last).map(|group| group.remove()) {
             // The next start uses it as it is.
             tracing::debug!(instance = %name, %error, "could not remove its control group");
         }

@@ -283,6 +283,8 @@ impl Supervisor for Builtin {
         self.members.gone(name, process).await.map_err(asked)?;
         let _held = self.locks.lock(name.as_str()).await;
         let pid_path = self.pid_path(name);
+        let last = Self::living(name.as_str(), &pid_path).await?.is_none();
+        self.members.leave(name, process, last);
         if record::is_of(&pid_path, process)? {
             record::remove(&pid_path)?;
         }

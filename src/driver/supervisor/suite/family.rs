@@ -35,6 +35,7 @@ in_every_way![
     what_was_left_when_nobody_looked_is_ended,
     an_earlier_run_is_ended_before_the_next_start,
     who_forks_against_the_kill_loses,
+    who_else_waits_for_an_earlier_run_is_not_in_the_way,
     a_neighbour_is_left_alone,
 ];
 
@@ -154,6 +155,28 @@ async fn who_forks_against_the_kill_loses(world: World) {
     let ended = tokio::time::timeout(Duration::from_secs(10), s.wait(&a.name, process)).await;
     ended.expect("it went on").unwrap();
     assert_eq!(s.sweep(&[]).await.unwrap(), []);
+}
+
+async fn who_else_waits_for_an_earlier_run_is_not_in_the_way(world: World) {
+    let a = obedient("a", &world, 0);
+    let s = world.supervisor();
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let process = s.start(&a).await.unwrap();
+        for _ in 0..3 {
+            let (s, name) = (s.clone(), a.name.clone());
+            waiting.spawn(async move { s.wait(&name, process).await });
+        }
+        s.kill(&a.name, process).await.unwrap();
+        assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Signal(libc::SIGKILL));
+    }
+    let last = s.start(&a).await.unwrap();
+    while let Some(waited) = waiting.join_next().await {
+        waited.unwrap().unwrap();
+    }
+    assert!(world.is_alive(last));
+    s.kill(&a.name, last).await.unwrap();
+    s.wait(&a.name, last).await.unwrap();
 }
 
 async fn a_neighbour_is_left_alone(world: World) {

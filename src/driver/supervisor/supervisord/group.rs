@@ -23,8 +23,10 @@ const AGAIN: Duration = Duration::from_millis(4);
 const TIMES: usize = 500;
 
 /// How long the word of a launcher is waited for, several times what it takes, and how often it is looked for: not by a watch,
-/// which would wake acc on the launcher's processor, in its place.
+/// which would wake acc on the launcher's processor, in its place. The first time not so long: there may be no launcher, for
+/// supervisord says yes to the start of one that is being stopped, and does nothing.
 const NOTE_LIMIT: Duration = Duration::from_millis(100);
+const NOTE_FIRST: Duration = Duration::from_millis(6);
 const NOTE_LOOK: Duration = Duration::from_micros(400);
 
 /// supervisord's process states that matter here.
@@ -192,15 +194,19 @@ impl Group<'_> {
             Err(RpcError::Fault(refused)) => Err(refused),
             Err(other) => return Err(other),
         };
-        if let (Ok(()), Some(path)) = (&started, noted)
-            && let Some(pid) = heard(path).await
-        {
+        let noted = noted.filter(|_| started.is_ok());
+        if let Some(pid) = heard(noted, NOTE_FIRST).await {
             return Ok(Attempt::Done(Launched::Started(pid)));
         }
-        match self.info().await? {
-            Some(after) => judge(started, &after),
-            None => Ok(Attempt::Unknown),
+        let Some(mut after) = self.info().await? else { return Ok(Attempt::Unknown) };
+        if noted.is_some() && after.pid > 0 && after.state != state::STOPPING {
+            if let Some(pid) = heard(noted, NOTE_LIMIT).await {
+                return Ok(Attempt::Done(Launched::Started(pid)));
+            }
+            let Some(now) = self.info().await? else { return Ok(Attempt::Unknown) };
+            after = now;
         }
+        judge(started, &after)
     }
 
     /// An error of a call as one of the supervisor's.
@@ -219,8 +225,9 @@ impl Group<'_> {
 /// Which process its launcher says it has become. It mostly does before supervisord would have answered another question, and
 /// supervisord, one thread that reads XML, has half the work. `None`: it does not say, for supervisord did not start it (it says
 /// so of one that is being stopped), or has yet to come to it on a busy host.
-async fn heard(path: &Path) -> Option<i32> {
-    let until = Instant::now() + NOTE_LIMIT;
+async fn heard(path: Option<&Path>, limit: Duration) -> Option<i32> {
+    let path = path?;
+    let until = Instant::now() + limit;
     loop {
         if let Ok(Some(process)) = record::process(path) {
             return Some(process.pid);

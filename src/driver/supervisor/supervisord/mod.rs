@@ -174,8 +174,8 @@ impl Supervisord {
         let noted = Some((pid.as_path(), record::this_boot()));
         let env = entry.environment(&p.env);
         let spec = Spec { program: &program, args, env: &env, dir: &p.dir, log: &p.log, instance, pid: noted }.text();
-        let pid_dir = &self.settings.pid_dir;
-        make_dir(pid_dir, 0o700).map_err(|source| SupervisorError::File { deed: "make", path: pid_dir.clone(), source })?;
+        let dir = &self.settings.pid_dir;
+        make_dir(dir, 0o700).map_err(|source| SupervisorError::File { deed: "make", path: dir.clone(), source })?;
         // Of a process that is gone: it must not be taken for this one's.
         record::remove(&pid)?;
         if self.specs.look(name, &spec)? != Found::Same {
@@ -218,11 +218,9 @@ impl Supervisord {
             what: format!("the kernel about process {}", info.pid),
             why: why.to_string(),
         };
-        let found = process::by_pid(info.pid).map_err(asked)?;
-        if let Some(process) = found {
-            self.write_record(&self.pid_path(name), process, Path::new(""))?;
-        }
-        Ok(found)
+        let Some(process) = process::by_pid(info.pid).map_err(asked)? else { return Ok(None) };
+        self.write_record(&self.pid_path(name), process, Path::new(""))?;
+        Ok(Some(process))
     }
 
     /// One that runs and has left no note, or has yet to come to it.
@@ -404,6 +402,7 @@ impl Supervisor for Supervisord {
         let _held = self.locks.lock(name.as_str()).await;
         let pid_path = self.pid_path(name);
         let last = record::living(&pid_path)?.is_none();
+        self.members.leave(name, process, last);
         if exit == Exit::Unknown && last {
             exit = self.told_exit(name).await;
         }
