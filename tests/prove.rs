@@ -28,6 +28,7 @@ suite! {
         nothing_is_lost_on_a_unix_socket
         nothing_is_lost_on_a_port
         nothing_is_lost_on_a_handed_socket
+        streams_end_in_order
         nothing_is_lost_when_it_takes_long_to_end
         a_request_that_outlasts_the_drain_is_finished_by_the_application
     }

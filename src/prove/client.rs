@@ -80,6 +80,12 @@ impl Field {
     fn struck(&self, like: impl Fn(&Strike) -> bool) -> bool {
         self.strikes.lock().unwrap_or_else(PoisonError::into_inner).iter().any(like)
     }
+
+    /// Was something killed that held this connection, or that was behind it since this time?
+    pub(super) fn met_a_kill(&self, line: Option<Line>, since: u64) -> bool {
+        let now = monotonic_ns();
+        self.struck(|s| line.is_some_and(|line| s.cut(&line)) || (s.is_behind() && s.met(since, now)))
+    }
 }
 
 /// One client.

@@ -5,6 +5,7 @@
 //!
 //! 1. `subject`: a scratch instance of the demo application, or one that is there.
 //! 2. `client`, `plan`, `wire`: clients ask without a pause, each request with an id (`shot`).
+//!    `streams`: others hold streams open, which a stop has to end in order.
 //! 3. `cycles`: it is put to sleep over and over; the next request wakes it. `chaos`: things are killed meanwhile.
 //! 4. `record`: what the application itself has written down of what reached it.
 //! 5. `judge`: what was right, lost, wrong, doubled; `report`: the numbers.
@@ -20,6 +21,7 @@ mod plan;
 mod record;
 pub mod report;
 mod shot;
+mod streams;
 mod subject;
 mod wire;
 
@@ -45,6 +47,7 @@ use dice::Dice;
 use judge::Evidence;
 use record::Record;
 use shot::Shot;
+use streams::{Ended, Holder};
 use subject::Subject;
 
 pub use client::Meter;
@@ -69,6 +72,8 @@ pub struct Options {
     pub time: Option<Duration>,
     /// Clients at once.
     pub clients: u16,
+    /// So many WebSockets, and as many event streams, are open all the time.
+    pub streams: u16,
     /// Kill things meanwhile.
     pub chaos: bool,
     /// What chance is drawn from.
@@ -128,11 +133,21 @@ async fn prove(
     interrupted: &CancellationToken,
 ) -> Result<Report, ServiceError> {
     let field = Arc::new(field(config, options, subject, meter).await?);
+    if options.streams > 0 && !field.demo {
+        let message = format!("`{}` is not acc's demo application: it is not known which streams it has", subject.name);
+        return Err(ServiceError::new(ErrorKind::Denied, message, "prove it without `--streams`"));
+    }
     let scene = Scene { config, options, operator, subject, field, began: monotonic_ns() };
     let (order, orders) = watch::channel(Order::Go);
     let mut clients = JoinSet::new();
     for number in 0..options.clients {
         clients.spawn(Client::new(scene.field.clone(), number, options.seed).run(orders.clone()));
+    }
+    let mut streams = JoinSet::new();
+    for number in 0..options.streams {
+        for kind in [streams::Kind::Socket, streams::Kind::Events] {
+            streams.spawn(Holder::new(scene.field.clone(), kind, number, scene.began).run(orders.clone()));
+        }
     }
     drop(orders);
     let mut slept = Slept::default();
@@ -149,8 +164,12 @@ async fn prove(
     while let Some(done) = clients.join_next().await {
         shots.extend(done.unwrap_or_default());
     }
+    let mut held = Ended::default();
+    while let Some(done) = streams.join_next().await {
+        held.add(done.unwrap_or_default());
+    }
     ended?;
-    scene.conclude(shots, slept, interrupted.is_cancelled())
+    scene.conclude(shots, held, slept, interrupted.is_cancelled())
 }
 
 /// What the clients need to know.
@@ -189,17 +208,18 @@ impl Scene<'_> {
     }
 
     /// Judges what happened.
-    fn conclude(&self, mut shots: Vec<Shot>, slept: Slept, interrupted: bool) -> Result<Report, ServiceError> {
+    fn conclude(&self, mut shots: Vec<Shot>, held: Ended, slept: Slept, interrupted: bool) -> Result<Report, ServiceError> {
         let &Scene { config, options, subject, ref field, began, .. } = self;
         let took = Duration::from_nanos(monotonic_ns().saturating_sub(began));
         let strikes: Vec<Strike> = field.strikes.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let record = read_record(subject, field.demo, &field.tag)?;
         shots.sort_unstable_by_key(|shot| shot.sent);
         let evidence = Evidence { shots: &shots, record: record.as_ref(), strikes: &strikes, began, tag: &field.tag };
-        let judgement = judge::judge(&evidence);
+        let mut judgement = judge::judge(&evidence);
+        judgement.faults.extend(held.faults);
         let complete = !interrupted && slept.cycles > 0 && (options.chaos || slept.verbs_failed.is_empty());
         Ok(Report {
-            proven: complete && judgement.tally.is_clean() && judgement.tally.right > 0,
+            proven: complete && judgement.tally.is_clean() && judgement.tally.right > 0 && held.count.broken == 0,
             instance: subject.name.clone(),
             model: subject.model.clone(),
             edge: if config.edge.kind == EdgeKind::Nginx { "nginx" } else { "builtin" }.to_owned(),
@@ -214,6 +234,7 @@ impl Scene<'_> {
             tally: judgement.tally,
             wake: judgement.wake,
             wake_from_sleep: judgement.wake_from_sleep,
+            streams: (options.streams > 0).then_some(held.count),
             strikes: options.chaos.then(|| chaos::count(&strikes)),
             verbs_failed: slept.verbs_failed,
             faults: judgement.faults,

@@ -36,6 +36,8 @@ pub struct Report {
     pub wake: Option<Spread>,
     /// Those among them that were sent when the former process had ended already: nothing but a wake.
     pub wake_from_sleep: Option<Spread>,
+    /// What became of the streams that were open; `None` without `--streams`.
+    pub streams: Option<Streams>,
     /// What was killed; `None` without `--chaos`.
     pub strikes: Option<Strikes>,
     /// Verbs (stop, monitor) that failed; with `--chaos` some do, without it none may.
@@ -107,6 +109,19 @@ impl Spread {
 #[expect(clippy::cast_precision_loss, reason = "far below 2^53 hundredths")]
 fn millis(ns: u64) -> f64 {
     (ns / 10_000) as f64 / 100.0
+}
+
+/// WebSockets and event streams that were held open, by how they ended. Those left are the ones that the proof itself has ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Streams {
+    /// How many began.
+    pub opened: u64,
+    /// Ended by a stop: a WebSocket with 1001, an event stream after a whole event.
+    pub ended_in_order: u64,
+    /// Held by a process that was killed, or by one before that.
+    pub cut_by_the_crash: u64,
+    /// Ended otherwise, or could not begin.
+    pub broken: u64,
 }
 
 /// What was killed, and how often.

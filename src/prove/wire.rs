@@ -64,7 +64,8 @@ pub(super) struct Broken {
     pub(super) why: Box<str>,
 }
 
-fn why(error: &dyn std::error::Error) -> Box<str> {
+/// An error and what caused it.
+pub(super) fn why(error: &dyn std::error::Error) -> Box<str> {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -141,6 +142,18 @@ impl Talk {
                 Some(Ok(_)) => {}
                 Some(Err(e)) => return Err(why(&e)),
                 None => return Err("ended by the other side".into()),
+            }
+        }
+    }
+
+    /// Waits until the other side closes it; with which status, if it said one.
+    pub(super) async fn closed(&mut self) -> Result<Option<u16>, Box<str>> {
+        loop {
+            match self.0.next().await {
+                Some(Ok(Message::Close(frame))) => return Ok(frame.map(|frame| frame.code.into())),
+                Some(Ok(_)) => {}
+                Some(Err(e)) => return Err(why(&e)),
+                None => return Err("ended without a goodbye".into()),
             }
         }
     }

@@ -40,6 +40,27 @@ fn it_notices_what_is_lost() {
 }
 
 #[test]
+fn it_notices_a_stream_that_does_not_end_in_order() {
+    let Some(bed) = Bed::new(Combination::BUILTIN) else { return };
+    let (report, done) = std::thread::scope(|scope| {
+        let proof = scope.spawn(|| prove(&bed, &["--cycles", "2", "--clients", "2", "--streams", "4"]));
+        let name = scratch(&bed);
+        // The streams have no ids: those of the proof's other requests are in the record.
+        let record = bed.instance(&name).join("data/prove.log");
+        wait_until("the streams are open", SOON, || {
+            let text = std::fs::read_to_string(&record).unwrap_or_default();
+            let streams = text.lines().filter(|line| line.starts_with("REQ ") && line.ends_with(" GET -")).count();
+            holds(streams >= 8, text)
+        });
+        kill(Pid::from_raw(bed.pid(&name)), Signal::SIGKILL).unwrap();
+        proof.join().unwrap()
+    });
+    assert_eq!((done.code, &report["proven"]), (Some(1), &false.into()), "{report:#}");
+    assert!(report["streams"]["broken"].as_u64().unwrap() > 0, "{report:#}");
+    nothing_is_left(&bed);
+}
+
+#[test]
 fn interrupted_it_leaves_nothing() {
     let Some(bed) = Bed::new(Combination::BUILTIN) else { return };
     let child =

@@ -33,6 +33,16 @@ pub fn nothing_is_lost_on_a_handed_socket(combination: Combination) {
     proven(&bed, &["--cycles", "10", "--clients", "8", "--app", "hello-fd"]);
 }
 
+/// WebSockets and event streams are open through all of it: each is ended in order, and no request waits much longer for that.
+pub fn streams_end_in_order(combination: Combination) {
+    let Some(bed) = Bed::new(combination) else { return };
+    let report = proven(&bed, &["--cycles", "3", "--clients", "4", "--streams"]);
+    let of = |what: &str| report["streams"][what].as_u64().unwrap();
+    // A stop finds most of them open, and none is left when it is over.
+    assert!(of("ended_in_order") >= 3 * 10 && of("opened") >= of("ended_in_order") + 20, "{report:#}");
+    assert_eq!((of("broken"), of("cut_by_the_crash")), (0, 0), "{report:#}");
+}
+
 /// It stops accepting at once on SIGTERM (the demo application always does) and takes 3 s to end.
 pub fn nothing_is_lost_when_it_takes_long_to_end(combination: Combination) {
     let Some(bed) = Bed::new(combination) else { return };

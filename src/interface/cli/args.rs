@@ -345,6 +345,10 @@ pub struct ProveArgs {
     /// End after this long, such as 60s, even if cycles are left.
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub time: Option<Duration>,
+    /// Also hold this many WebSockets and as many event streams open [if not said: 10]: each stop must end them in order, and
+    /// other requests wait for them no longer than `stop.drain_streams`.
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "10", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub streams: Option<u16>,
     /// Also kill the instance, the server, the supervisor and nginx's workers, at moments drawn by chance. Every other instance
     /// of this installation feels it too.
     #[arg(long)]

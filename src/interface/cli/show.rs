@@ -275,6 +275,10 @@ pub fn proof(r: &Report) -> String {
         ("wrong", t.wrong.to_string()),
         ("doubled", number(t.doubled)),
     ];
+    if let Some(s) = &r.streams {
+        let cut = if r.strikes.is_some() { format!(", {} cut by the crash", s.cut_by_the_crash) } else { String::new() };
+        lines.push(("streams", format!("{} opened, {} ended in order by a stop{cut}, {} broken", s.opened, s.ended_in_order, s.broken)));
+    }
     if let Some(s) = &r.strikes {
         let killed = format!(
             "instance {}, server {}, keeper {}, supervisor {}, nginx workers {}",

@@ -45,6 +45,7 @@ pub(in super::super) async fn run(call: &mut Call<'_>, args: ProveArgs) -> End {
         cycles,
         time: args.time,
         clients: args.clients,
+        streams: args.streams.unwrap_or(0),
         chaos: args.chaos,
         seed: args.seed.unwrap_or_else(|| monotonic_ns() & 0xffff_ffff),
     };

@@ -1,0 +1,234 @@
+//! Streams that stay open until a stop ends them: WebSockets and event streams, beside the clients that ask.
+//!
+//! Each end is in order or not. In order is what browsers open again without a word to their user: a WebSocket's close frame
+//! with 1001, "going away" (RFC 6455, 7.4.1), and an event stream that ends with its body, after a whole event. Anything else
+//! is broken, unless a process that was killed held the connection or was behind it. Then another one is opened.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::{Request, Response, header};
+use tokio::sync::watch;
+
+use super::client::{Field, Order};
+use super::report::{Fault, Streams};
+use super::shot::Line;
+use super::wire::{Body, Talk, Wire, why};
+use crate::driver::host::clock::monotonic_ns;
+
+/// Pause after one that was broken, or could not be opened.
+const AFTER_FAULT: Duration = Duration::from_millis(100);
+/// Faults that are told one by one.
+const TOLD: usize = 20;
+/// "Going away" (RFC 6455, 7.4.1).
+const GOING_AWAY: u16 = 1001;
+/// Longer than any proof.
+const EVENTS: &str = "/stream?kind=sse&seconds=86400";
+
+/// What a stream is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A WebSocket.
+    Socket,
+    /// An event stream.
+    Events,
+}
+
+/// How one ended.
+enum End {
+    /// As it should at a stop.
+    InOrder,
+    /// We have ended it.
+    Ours,
+    /// Nothing was sent: nobody listened.
+    NotOpened(Box<str>),
+    /// Otherwise.
+    Broken(Box<str>),
+}
+
+/// What became of some streams.
+#[derive(Debug, Default)]
+pub(super) struct Ended {
+    pub(super) count: Streams,
+    pub(super) faults: Vec<Fault>,
+}
+
+impl Ended {
+    /// These too.
+    pub(super) fn add(&mut self, more: Self) {
+        self.count.opened += more.count.opened;
+        self.count.ended_in_order += more.count.ended_in_order;
+        self.count.cut_by_the_crash += more.count.cut_by_the_crash;
+        self.count.broken += more.count.broken;
+        self.faults.extend(more.faults);
+        self.faults.truncate(TOLD);
+    }
+}
+
+/// Keeps one stream open, and another one when it has ended.
+pub(super) struct Holder {
+    field: Arc<Field>,
+    kind: Kind,
+    /// For people.
+    id: String,
+    began: u64,
+    ended: Ended,
+}
+
+impl Holder {
+    /// The `number`th of its kind. `began`: the begin of the run, in nanoseconds of the monotonic clock.
+    pub(super) fn new(field: Arc<Field>, kind: Kind, number: u16, began: u64) -> Self {
+        let id = format!("{}.{}{number}", field.tag, if kind == Kind::Socket { "w" } else { "e" });
+        Self { field, kind, id, began, ended: Ended::default() }
+    }
+
+    /// Until it is told to end.
+    pub(super) async fn run(mut self, mut order: watch::Receiver<Order>) -> Ended {
+        loop {
+            let now = *order.borrow_and_update();
+            match now {
+                Order::Go => {
+                    let busy = &self.field.clone().meter.busy;
+                    busy.fetch_add(1, Ordering::Relaxed);
+                    self.one(&mut order).await;
+                    busy.fetch_sub(1, Ordering::Relaxed);
+                }
+                Order::Rest if order.changed().await.is_err() => return self.ended,
+                Order::Rest => {}
+                Order::End => return self.ended,
+            }
+        }
+    }
+
+    async fn one(&mut self, order: &mut watch::Receiver<Order>) {
+        let begun = monotonic_ns();
+        let mut line = None;
+        let end = match self.open(&mut line).await {
+            Ok(response) => {
+                self.ended.count.opened += 1;
+                hold(response, self.kind, order).await
+            }
+            Err(end) => end,
+        };
+        let count = &mut self.ended.count;
+        match end {
+            End::Ours => return,
+            End::InOrder => {
+                count.ended_in_order += 1;
+                return;
+            }
+            End::Broken(_) if self.field.met_a_kill(line, begun) => count.cut_by_the_crash += 1,
+            // What was killed is not back yet.
+            End::NotOpened(_) if self.field.chaos => {}
+            End::NotOpened(why) | End::Broken(why) => {
+                count.broken += 1;
+                self.tell(begun, &why);
+            }
+        }
+        tokio::time::sleep(AFTER_FAULT).await;
+    }
+
+    fn tell(&mut self, begun: u64, what: &str) {
+        if self.ended.faults.len() < TOLD {
+            let seconds = |ns: u64| Duration::from_millis(ns / 1_000_000).as_secs_f64();
+            self.ended.faults.push(Fault {
+                id: self.id.clone(),
+                kind: if self.kind == Kind::Socket { "open WebSocket" } else { "open event stream" },
+                verdict: "lost",
+                at_s: seconds(begun.saturating_sub(self.began)),
+                took_s: seconds(monotonic_ns().saturating_sub(begun)),
+                what: what.to_owned(),
+            });
+        }
+    }
+
+    /// The answer's head, of the right status.
+    async fn open(&self, line: &mut Option<Line>) -> Result<(Wire, Response<Incoming>), End> {
+        let opening = async {
+            let mut wire = Wire::open(self.field.to).await.map_err(End::NotOpened)?;
+            *line = Some(wire.line);
+            let (response, head) = wire.send(self.request()).await.map_err(|broken| End::Broken(broken.why))?;
+            let expected = if self.kind == Kind::Socket { 101 } else { 200 };
+            if response.status().as_u16() == expected {
+                return Ok((wire, response));
+            }
+            let status = response.status();
+            let answer = super::wire::whole(response, head).await.map_err(|broken| End::Broken(broken.why))?;
+            let text: String = String::from_utf8_lossy(&answer.body).chars().take(300).collect();
+            Err(End::Broken(format!("answered {status}: {}", text.replace('\n', " ").trim()).into()))
+        };
+        tokio::time::timeout(self.field.limit, opening).await.unwrap_or_else(|_| Err(End::Broken("no answer in time".into())))
+    }
+
+    fn request(&self) -> Request<Body> {
+        let mut request = Request::new(Empty::new().boxed_unsync());
+        *request.uri_mut() = hyper::Uri::from_static(if self.kind == Kind::Socket { "/ws" } else { EVENTS });
+        let mut set = |name: header::HeaderName, value: &str| {
+            if let Ok(value) = header::HeaderValue::from_str(value) {
+                request.headers_mut().insert(name, value);
+            }
+        };
+        set(header::HOST, &self.field.host);
+        set(header::USER_AGENT, "acc-prove");
+        if self.kind == Kind::Socket {
+            set(header::CONNECTION, "Upgrade");
+            set(header::UPGRADE, "websocket");
+            set(header::SEC_WEBSOCKET_VERSION, "13");
+            set(header::SEC_WEBSOCKET_KEY, "MTIzNDU2Nzg5MGFiY2RlZg==");
+        } else {
+            set(header::ACCEPT, "text/event-stream");
+        }
+        request
+    }
+}
+
+/// Keeps it until it ends, or until there is another order. The connection is held as long.
+async fn hold((wire, response): (Wire, Response<Incoming>), kind: Kind, order: &mut watch::Receiver<Order>) -> End {
+    let _wire = wire;
+    if kind == Kind::Events {
+        return tokio::select! {
+            end = listen(response) => end,
+            _ = order.changed() => End::Ours,
+        };
+    }
+    let mut talk = match Talk::begin(response).await {
+        Ok(talk) => talk,
+        Err(why) => return End::Broken(why),
+    };
+    let ended = tokio::select! {
+        code = talk.closed() => Some(code),
+        _ = order.changed() => None,
+    };
+    match ended {
+        None => {
+            talk.end().await;
+            End::Ours
+        }
+        Some(Ok(Some(GOING_AWAY))) => End::InOrder,
+        Some(Ok(code)) => End::Broken(format!("closed with {}", code.map_or_else(|| "no code".to_owned(), |c| c.to_string())).into()),
+        Some(Err(why)) => End::Broken(why),
+    }
+}
+
+/// Reads events until the body ends.
+async fn listen(response: Response<Incoming>) -> End {
+    let mut body = response.into_body();
+    let (mut next, mut rest) = (0_u64, Vec::new());
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => rest.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
+            Err(e) => return End::Broken(why(&e)),
+        }
+        while let Some(at) = rest.windows(2).position(|two| two == b"\n\n") {
+            let event: Vec<u8> = rest.drain(..at + 2).collect();
+            if event != format!("data: {next}\n\n").as_bytes() {
+                return End::Broken(format!("event {next} is `{:.100}`", String::from_utf8_lossy(&event)).into());
+            }
+            next += 1;
+        }
+    }
+    if rest.is_empty() { End::InOrder } else { End::Broken("it ended within an event".into()) }
+}
