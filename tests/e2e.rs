@@ -27,6 +27,7 @@ mod e2e {
     pub mod killers;
     pub mod life;
     pub mod lines;
+    pub mod locked;
     pub mod locks;
     pub mod longer;
     pub mod members;
@@ -71,6 +72,9 @@ suite! {
         it_has_other_hosts_and_is_named_by_number
         the_python_model_works
         the_server_puts_it_to_sleep_by_itself
+    }
+    locked {
+        requests_go_on
     }
     proxies {
         instances_are_told_the_same_by_both_edges

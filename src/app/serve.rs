@@ -38,6 +38,8 @@ use crate::service::retire::retire;
 use crate::service::world::World;
 use crate::service::{self, log_bound, moved, ports, recover, run_folder};
 
+/// How long a server that ends waits for a slow database.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
 /// How long an upgrade waits for a moment in which no verb is at work.
 const QUIET_WITHIN: Duration = Duration::from_secs(40);
 
@@ -142,7 +144,7 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
         report_end(serving.await);
     }
     drop((proxy, verbs, reloader));
-    finish_log(log).await;
+    let _ = tokio::join!(finish_log(log), tokio::time::timeout(WRITTEN_WITHIN, world.written()));
     Ok(())
 }
 
@@ -451,6 +453,9 @@ fn serving_world(config: &Config, drivers: &Drivers) -> Result<Arc<World>, Servi
     store.write_back_beside().map_err(crate::service::error::store)?;
     let world = world(config, drivers, store)?;
     world.set_serving();
+    world.write_beside().map_err(|e| {
+        ServiceError::because("could not start the thread that writes to the database", &e, "raise the limit of processes of this user")
+    })?;
     Ok(world)
 }
 

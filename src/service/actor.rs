@@ -12,18 +12,19 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::begin::{self, Begun};
-use super::error::{ServiceError, chain, store as store_error};
-use super::kinds::{is_asked_for, point};
-use super::registry::{self, Handle, Refused, Reply, Snapshot};
+use super::error::{ServiceError, chain};
+use super::kinds::point;
+use super::registry::{Handle, Refused, Reply, Snapshot};
+use super::step::Stepped;
 use super::turns::Turn;
 use super::world::World;
 use super::{daemons, launch, ledger, run_folder};
 use crate::domain::instance::Process;
-use crate::domain::lifecycle::{self, Cause, Effect, Event, Machine, Note, Phase};
+use crate::domain::lifecycle::{self, Effect, Event, Note, Phase};
 use crate::domain::time::Timestamp;
 use crate::driver::activity::Target;
 use crate::driver::probe::Ear;
-use crate::store::Save;
+use crate::store::Written;
 
 /// How long to wait before asking a supervisor again that could not be asked.
 pub(super) const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -74,19 +75,10 @@ fn tell(asked: Option<oneshot::Sender<Reply>>, reply: Reply) {
     }
 }
 
-/// What came of a step.
-struct Stepped {
-    answer: lifecycle::Answer,
-    run: u64,
-    effects: Vec<Effect>,
-    /// Still to be written down.
-    unwritten: Option<Machine>,
-}
-
 /// One instance's task.
 pub(super) struct Actor {
-    world: Arc<World>,
-    handle: Arc<Handle>,
+    pub(super) world: Arc<World>,
+    pub(super) handle: Arc<Handle>,
     outbox: mpsc::WeakUnboundedSender<Message>,
     inbox: mpsc::UnboundedReceiver<Message>,
     probe: Option<AbortHandle>,
@@ -96,7 +88,9 @@ pub(super) struct Actor {
     ear: Option<Ear>,
     /// The run and the process whose end is waited for, or was.
     watched: Option<(u64, Process)>,
-    unsaved: bool,
+    pub(super) unsaved: bool,
+    /// A write that takes so long that it was not waited for.
+    pub(super) writing: Option<Written<()>>,
 }
 
 impl Actor {
@@ -106,7 +100,19 @@ impl Actor {
         outbox: mpsc::WeakUnboundedSender<Message>,
         inbox: mpsc::UnboundedReceiver<Message>,
     ) -> Self {
-        Self { world, handle, outbox, inbox, probe: None, timer: None, permit: None, ear: None, watched: None, unsaved: false }
+        Self {
+            world,
+            handle,
+            outbox,
+            inbox,
+            probe: None,
+            timer: None,
+            permit: None,
+            ear: None,
+            watched: None,
+            unsaved: false,
+            writing: None,
+        }
     }
 
     /// Runs until the instance sleeps and nobody holds it.
@@ -126,10 +132,10 @@ impl Actor {
         // Between two events it may end at any moment, never within one.
         while !retired.is_cancelled() {
             let live = self.handle.machine().phase().is_live();
-            if !live && !self.unsaved && self.world.registry.leave(&self.handle, || self.inbox.is_empty()) {
+            if !live && !self.is_unwritten() && self.world.registry.leave(&self.handle, || self.inbox.is_empty()) {
                 break;
             }
-            let linger = match (self.unsaved, live) {
+            let linger = match (self.is_unwritten(), live) {
                 (true, _) => LINGER,
                 (false, true) => LINGER_LIVE,
                 (false, false) => patience,
@@ -153,7 +159,7 @@ impl Actor {
                         continue;
                     }
                     patience = (patience * 2).min(LINGER);
-                    self.save_again();
+                    self.save_again().await;
                 }
             }
         }
@@ -189,13 +195,6 @@ impl Actor {
         }
     }
 
-    fn save_again(&mut self) {
-        if self.unsaved {
-            let machine = self.handle.machine();
-            self.unsaved = self.persist(&machine, &machine, &[]).is_err();
-        }
-    }
-
     async fn take(&mut self, message: Message) {
         self.act(message).await;
         if self.handle.machine().phase() != Phase::Waking {
@@ -204,12 +203,12 @@ impl Actor {
     }
 
     async fn act(&mut self, message: Message) {
-        self.save_again();
+        self.save_again().await;
         if message.seen.is_some_and(|seen| seen != self.handle.snapshot()) {
             return;
         }
         let event = message.event;
-        let Stepped { answer, run, effects, unwritten } = match self.step(&event) {
+        let Stepped { answer, run, effects, unwritten } = match self.step(&event).await {
             Ok(stepped) => stepped,
             Err(refused) => {
                 debug!(instance = %self.handle.instance.name, ?event, ?refused, "refused");
@@ -231,9 +230,8 @@ impl Actor {
         }
         if let Some(machine) = unwritten {
             self.let_through().await;
-            if let Err(e) = self.persist(&machine, &machine, &effects) {
-                self.warn_unsaved(&e);
-                self.unsaved = true;
+            if let Err(e) = self.persist(&machine, &machine, &effects, false).await {
+                self.note_unsaved(&e);
             }
         }
         for effect in effects {
@@ -244,67 +242,12 @@ impl Actor {
         tell(later, Ok((answer, run)));
     }
 
-    /// Steps the machine under its lock; what must be written down is written before anybody sees the new phase. All but that it
-    /// is awake: whoever waits for that need not wait for the disk as well, and an acc that finds a process that wakes asks anyway
-    /// whether it is ready. It is written before the gate opens.
-    fn step(&mut self, event: &Event) -> Result<Stepped, Refused> {
-        let limits = self.world.limits(&self.handle.launched());
-        let mut machine = self.handle.machine();
-        let mut step = lifecycle::step(&machine, event, self.world.now(), &limits).map_err(Refused::Denied)?;
-        let persists = step.effects.contains(&Effect::Persist);
-        let afterwards = persists && machine.phase() == Phase::Waking && step.next.phase() == Phase::Awake;
-        if persists
-            && !afterwards
-            && let Err(e) = self.persist(&machine, &step.next, &step.effects)
-        {
-            if is_asked_for(event) {
-                return Err(Refused::Broken(store_error(e)));
-            }
-            // It has happened whether it can be written down or not.
-            self.warn_unsaved(&e);
-            self.unsaved = true;
-            if step.effects.contains(&Effect::Spawn) {
-                // Nothing is started that the next acc would not know of: whoever waits must ask again, and hears why not.
-                step = lifecycle::step(&machine.without_demand(), event, self.world.now(), &limits).map_err(Refused::Denied)?;
-            }
-        }
-        if machine.phase() != step.next.phase() {
-            debug!(instance = %self.handle.instance.name, from = machine.phase().as_str(), to = step.next.phase().as_str(), ?event);
-        }
-        let unwritten = afterwards.then(|| step.next.clone());
-        *machine = step.next;
-        let ending = matches!(machine.phase(), Phase::Draining | Phase::Stopping);
-        let run = machine.run() + u64::from(ending);
-        drop(machine);
-        self.handle.publish();
-        Ok(Stepped { answer: step.answer, run, effects: step.effects, unwritten })
-    }
-
     /// It is awake, and everything else that belongs to a wake can wait: row, gate and ledger would run before those who are
     /// let through now, and before the application itself, wherever these share a processor.
     async fn let_through(&self) {
         if self.handle.waiting.count() > 0 || self.handle.machine().tickets() > 0 {
             self.world.clock.pause(LET_THROUGH).await;
         }
-    }
-
-    fn warn_unsaved(&self, e: &crate::store::StoreError) {
-        warn!(instance = %self.handle.instance.name, "could not write down what happened: {}", chain(e));
-    }
-
-    fn persist(&self, before: &Machine, machine: &Machine, effects: &[Effect]) -> Result<(), crate::store::StoreError> {
-        let woke = effects.iter().find_map(|e| if let Effect::Record(Note::Woke(cause, _)) = e { Some(*cause) } else { None });
-        let stored = machine.stored();
-        let used = match woke {
-            Some(cause) => (cause == Cause::Request).then_some(stored.quiet_since),
-            None => machine.used().or(before.used()),
-        };
-        let active = used.map(|at| self.world.wall_at(at));
-        let woke = woke.is_some();
-        let wall = self.world.clock.wall();
-        let clock = registry::offset(wall, self.world.now());
-        let save = Save { stored: &stored, boot: &self.world.boot, woke_at: woke.then_some(wall), active_at: active, clock };
-        self.world.store.save(self.handle.instance.id, &save)
     }
 
     /// Performs one effect; `false`: the rest of this step must not be done.

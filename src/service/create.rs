@@ -47,7 +47,9 @@ pub(super) async fn run(world: &Arc<World>, new: &NewInstance) -> Result<Outcome
             break (plan, alone);
         }
     };
-    let id = insert(world, &plan)?;
+    let plan = Arc::new(plan);
+    let (made, new) = (world.clone(), plan.clone());
+    let id = world.aside(move || insert(&made, &new)).await?;
     match build(world, &plan, id).await {
         Ok(()) => {
             let _ = world.reached("create.done");
@@ -213,7 +215,7 @@ async fn build(world: &Arc<World>, plan: &Plan, id: InstanceId) -> Result<(), Se
         first_start(world, plan, &handle).await?;
         world.reached("create.started").map_err(|e| step(plan, "start it", e))?;
     }
-    world.store.end(id).map_err(super::error::store)
+    world.write(move |store| store.end(id)).await.map_err(super::error::store)
 }
 
 fn step(plan: &Plan, step: &str, e: ServiceError) -> ServiceError {
@@ -258,7 +260,7 @@ async fn ended_at_once(world: &World, handle: &Handle) -> Result<Option<ServiceE
     if tokio::time::timeout(STAYS, changes.wait_for(|seen| seen.phase != Phase::Awake)).await.is_err() {
         return Ok(None);
     }
-    handle.caught_up().await;
+    handle.caught_up(world).await;
     let last = world.store.events(Some(handle.instance.id), 1).map_err(super::error::store)?;
     let ended = handle.snapshot().phase == Phase::Failed || last.first().is_some_and(|event| event.kind == "ended");
     let message = "its first process ended by itself as soon as it had answered (if it goes into the background: it must not)";
@@ -284,7 +286,8 @@ pub(super) async fn take_back(world: &Arc<World>, id: InstanceId) -> Result<(), 
         destroy::stop_and_destroy(world, &handle, false).await?;
         world.reached("undo.stopped")?;
     }
-    world.store.condemn(id, world.clock.wall()).map_err(super::error::store)?;
+    let at = world.clock.wall();
+    world.write(move |store| store.condemn(id, at)).await.map_err(super::error::store)?;
     world.reached("undo.condemned")?;
     purge::remove(world, &row).await
 }

@@ -74,9 +74,11 @@ async fn mend_edge(world: &Arc<World>, pass: &mut Pass) {
 
 /// A line of the pass and of the ledger.
 pub(super) fn told(world: &World, part: &str, what: String, pass: &mut Pass) {
-    if let Err(e) = world.store.record(world.clock.wall(), None, "", "repaired", &what) {
-        tracing::warn!("could not write the ledger: {}", chain(&e));
-    }
+    let (at, detail) = (world.clock.wall(), what.clone());
+    drop(world.write(move |store| {
+        let noted = store.record(at, None, "", "repaired", &detail);
+        noted.inspect_err(|e| tracing::warn!("could not write the ledger: {}", chain(e)))
+    }));
     pass.lines.push(line(part, "repaired", what));
 }
 

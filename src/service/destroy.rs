@@ -16,12 +16,13 @@ use crate::store::{Row, Work};
 pub(super) async fn run(world: &Arc<World>, given: &str, force: bool) -> Result<Outcome, ServiceError> {
     let since = world.now();
     let handle = find(world, given)?;
-    let name = handle.instance.name.clone();
+    let (id, name) = (handle.instance.id, handle.instance.name.clone());
     let _alone = world.building(name.as_str()).await;
     // One that is half made, or half purged, keeps its entry in the journal: it is undone, or finished, by it.
     let journalled = !matches!(handle.snapshot().phase, Phase::Creating | Phase::Destroyed);
     if journalled {
-        world.store.begin(handle.instance.id, Work::Destroy, world.clock.wall()).map_err(super::error::store)?;
+        let at = world.clock.wall();
+        world.write(move |store| store.begin(id, Work::Destroy, at)).await.map_err(super::error::store)?;
         world.reached("destroy.begun")?;
     }
     let asked = match force && handle.snapshot().phase.is_live() {
@@ -32,7 +33,7 @@ pub(super) async fn run(world: &Arc<World>, given: &str, force: bool) -> Result<
         Ok(answer) => answer,
         Err(e) => {
             if journalled {
-                world.store.end(handle.instance.id).map_err(super::error::store)?;
+                world.write(move |store| store.end(id)).await.map_err(super::error::store)?;
             }
             return Err(e);
         }
@@ -40,7 +41,7 @@ pub(super) async fn run(world: &Arc<World>, given: &str, force: bool) -> Result<
     world.reached("destroy.phase")?;
     leave(world, &name, is_routed(&handle)).await?;
     if journalled {
-        world.store.end(handle.instance.id).map_err(super::error::store)?;
+        world.write(move |store| store.end(id)).await.map_err(super::error::store)?;
     }
     let _ = world.reached("destroy.done");
     done(world, &name, "destroyed", answer == Answer::Already, since)
@@ -70,7 +71,8 @@ pub(super) async fn finish(world: &Arc<World>, row: &Row) -> Result<(), ServiceE
     if row.stored.phase == Phase::Destroyed {
         leave(world, &row.name, row.port.is_some() || !row.hosts.is_empty()).await?;
     }
-    world.store.end(row.id).map_err(super::error::store)
+    let id = row.id;
+    world.write(move |store| store.end(id)).await.map_err(super::error::store)
 }
 
 /// Does the edge know more of it than its name?

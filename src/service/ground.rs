@@ -64,7 +64,7 @@ async fn relocate(world: &Arc<World>, handle: &Handle, instance: &Instance, why:
     let row = row.ok_or_else(|| super::error::no_instance(instance.name.as_str()))?;
     // A gate to the old port would lead to the program that has it now.
     world.edge.forget(&row.name).await.map_err(|e| routes::edge("could not close its gate", &e))?;
-    let Choice { port, launch, changed } = choose(world, &row)?;
+    let Choice { port, launch, changed } = choose(world, &row).await?;
     let changed = if changed { " (its model had changed since it was made, and counts from now on)" } else { "" };
     let moved = Instance { listen: launch::listen(&world.config(), &row.name, Some(port)), launch, ..instance.clone() };
     let detail = format!("from port {} to {port}, because {why}{changed}", row.port.unwrap_or(0));
@@ -83,7 +83,7 @@ struct Choice {
 }
 
 /// Finds a port and writes it down with the launch.
-fn choose(world: &World, row: &Row) -> Result<Choice, ServiceError> {
+async fn choose(world: &World, row: &Row) -> Result<Choice, ServiceError> {
     let model = launch::model(&world.config(), &row.model)?;
     if model.listen != ListenKind::Tcp {
         let message = format!("its model `{}` does not listen on a port any more", row.model);
@@ -99,7 +99,8 @@ fn choose(world: &World, row: &Row) -> Result<Choice, ServiceError> {
             return Err(ServiceError::failed(message, "give the port in `command` or `[env]` of the model instead"));
         }
         let launch = launch::make(&model, &context(Some(port)))?;
-        match world.store.relocate(row.id, port, &launch, &launch::key(world)) {
+        let (id, key, made) = (row.id, launch::key(world), launch.clone());
+        match world.write(move |store| store.relocate(id, port, &made, &key)).await {
             Ok(()) => return Ok(Choice { port, launch, changed: row.launch.as_ref() != Some(&before) }),
             // Somebody was given it just now.
             Err(StoreError::Taken(_)) => {}

@@ -61,8 +61,9 @@ pub(super) async fn keep(world: &Arc<World>, pass: &mut Pass) {
     }
     let age = i64::try_from(config.events.keep_for.as_millis()).unwrap_or(i64::MAX);
     let since = WallTime(world.clock.wall().0.saturating_sub(age));
-    let bounded = world.store.prune_events(since, config.events.keep).and_then(|()| world.store.bound_wal());
-    if let Err(e) = bounded {
+    let keep = config.events.keep;
+    let bounded = world.write(move |store| store.prune_events(since, keep).and_then(|()| store.bound_wal()));
+    if let Err(e) = bounded.await {
         pass.lines.push(line("acc", "error", chain(&e)));
     }
 }

@@ -1,6 +1,6 @@
 //! What kind an event or an effect is, for the task that takes and performs them. It decides nothing.
 
-use crate::domain::lifecycle::{Effect, Event};
+use crate::domain::lifecycle::{Cause, Effect, Event};
 
 /// The point before an effect (see `driver::host::fault`).
 pub(super) fn point(effect: &Effect) -> Option<&'static str> {
@@ -18,6 +18,12 @@ pub(super) fn point(effect: &Effect) -> Option<&'static str> {
         Effect::Arm { .. } => Some("effect.arm"),
         Effect::Record(_) => Some("effect.record"),
     }
+}
+
+/// Whoever asked for it waits until it is written down, however long that takes. A request waits for its application only, and what
+/// has happened waits for nothing.
+pub(super) fn must_be_written(event: &Event) -> bool {
+    is_asked_for(event) && !matches!(event, Event::Wake(Cause::Request))
 }
 
 /// Somebody asked for it: if it cannot be written down it is not done. Everything else has happened already.

@@ -31,9 +31,10 @@ pub(super) fn of(world: &World, id: InstanceId, name: &InstanceName, kind: &str,
 
 fn write_row(world: &World, id: InstanceId, name: &InstanceName, kind: &str, detail: String, phases: Option<String>) {
     let row = EventRow { at: world.clock.wall(), name: name.to_string(), kind: kind.to_owned(), detail, phases };
-    if let Err(e) = world.store.record_row(Some(id), &row) {
-        warn!(instance = %name, "could not write the ledger: {}", chain(&e));
-    }
+    // Not waited for: who must be sure that it is there asks `World::written`.
+    drop(world.write(move |store| {
+        store.record_row(Some(id), &row).inspect_err(|e| warn!(instance = row.name, "could not write the ledger: {}", chain(e)))
+    }));
 }
 
 fn words(note: &Note) -> (&'static str, String) {

@@ -37,6 +37,7 @@ pub mod settle;
 #[cfg(test)]
 mod simulation;
 mod start;
+mod step;
 mod stop;
 #[cfg(test)]
 mod tests;

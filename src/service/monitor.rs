@@ -211,10 +211,12 @@ fn remember(world: &World, handle: &Handle, mark: Mark) {
     let mark = (mark.inode, mark.size, mark.modified);
     let active_at = used.map(|at| world.wall_at(at));
     let clock = Some(registry::offset(world.clock.wall(), now));
-    let written = world.store.looked(handle.instance.id, &Look { mark, at: now, quiet_since: quiet, active_at, clock });
-    if let Err(e) = written {
-        tracing::warn!(instance = %handle.instance.name, "could not write down its use: {}", chain(&e));
-    }
+    let look = Look { mark, at: now, quiet_since: quiet, active_at, clock };
+    let (id, name) = (handle.instance.id, handle.instance.name.clone());
+    drop(world.write(move |store| {
+        let written = store.looked(id, &look);
+        written.inspect_err(|e| tracing::warn!(instance = %name, "could not write down its use: {}", chain(e)))
+    }));
 }
 
 /// Takes up what was begun and could not be ended.

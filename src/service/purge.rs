@@ -24,7 +24,8 @@ pub(super) async fn run(world: &Arc<World>, given: &str) -> Result<Outcome, Serv
         return Err(ServiceError::new(ErrorKind::Denied, message, format!("`acc destroy {}` first", row.name)));
     }
     let instance = Box::new(view::of_row(&world.config(), &row));
-    world.store.begin(row.id, Work::Purge, world.clock.wall()).map_err(super::error::store)?;
+    let (id, at) = (row.id, world.clock.wall());
+    world.write(move |store| store.begin(id, Work::Purge, at)).await.map_err(super::error::store)?;
     world.reached("purge.begun")?;
     remove(world, &row).await?;
     let took_ms = millis(world.now().since(since));
@@ -59,10 +60,13 @@ pub(super) async fn remove(world: &Arc<World>, row: &Row) -> Result<(), ServiceE
         removed.map_err(|e| ServiceError::because(format!("{}: `{shown}`", deed()), &e, hint))?;
         world.reached(step)?;
     }
-    world.store.delete(row.id).map_err(super::error::store)?;
+    let id = row.id;
+    world.write(move |store| store.delete(id)).await.map_err(super::error::store)?;
     world.registry.forget(row.id);
     world.reached("remove.row")?;
-    if let Err(e) = world.store.record(world.clock.wall(), Some(row.id), name.as_str(), "purged", "removed for good") {
+    let (at, purged) = (world.clock.wall(), name.clone());
+    let noted = world.write(move |store| store.record(at, Some(id), purged.as_str(), "purged", "removed for good"));
+    if let Err(e) = noted.await {
         tracing::warn!(instance = %name, "could not write the ledger: {e}");
     }
     let _ = world.reached("remove.done");

@@ -129,6 +129,11 @@ impl Handle {
         self.seen.subscribe()
     }
 
+    /// Everybody looks again, also those who have seen what was taken back.
+    pub(super) fn publish_again(&self) {
+        self.seen.send_replace(self.snapshot());
+    }
+
     /// Lets everybody see what is true now. A wake that begins is nothing that anybody waits for: whoever asks for one is answered,
     /// and woken once more he would only get in its way.
     pub(super) fn publish(&self) {
@@ -240,15 +245,64 @@ impl Handle {
     /// Waits until all is done that belongs to the phase that can be seen, the line in the ledger last. A task takes one event
     /// after the other: it answers to this one, which is of no run and changes nothing, when nothing is left of those before it.
     /// One that is held up by a driver is not waited for for long: what the verb came to is known.
-    pub(super) async fn caught_up(&self) {
-        let asked = self.ask(Event::Timer { armed: u64::MAX, waits_for: String::new() });
-        let _ = tokio::time::timeout(CATCH_UP, asked).await;
+    pub(super) async fn caught_up(&self, world: &World) {
+        let all = async {
+            let _ = self.ask(Event::Timer { armed: u64::MAX, waits_for: String::new() }).await;
+            world.written().await;
+        };
+        let _ = tokio::time::timeout(CATCH_UP, all).await;
     }
 }
 
 impl Snapshot {
     fn of(machine: &Machine) -> Self {
         Self { phase: machine.phase(), run: machine.run(), failed_run: machine.failed_run() }
+    }
+}
+
+/// An instance that is about to get a task.
+struct Entering {
+    handle: Arc<Handle>,
+    messages: mpsc::UnboundedReceiver<Message>,
+}
+
+impl Entering {
+    /// By its row.
+    fn of(world: &World, row: &Row) -> Result<Self, ServiceError> {
+        let (instance, unfit) = launch::entered(world, row)?;
+        if let Some(why) = &unfit {
+            tracing::warn!(instance = %row.name, "it cannot be started: {why}");
+        }
+        let last_look = LastLook {
+            mark: Mark { inode: row.mark.0, size: row.mark.1, modified: row.mark.2 },
+            at: row.looked_at,
+            // Of another boot it says nothing: the clock counts as set, and a line that came into the log as of the next look.
+            offset: row.clock.filter(|_| row.boot == world.boot),
+        };
+        let mut stored = row.stored.clone();
+        let known = !stored.phase.is_live();
+        if row.boot != world.boot {
+            (stored.since, stored.quiet_since, stored.retry_at) = (world.now(), world.now(), Timestamp(0));
+            stored.process = None;
+        }
+        let machine = Machine::restore(stored);
+        let (inbox, messages) = mpsc::unbounded_channel();
+        let handle = Arc::new(Handle {
+            waiting: Places::default(),
+            last_look: Mutex::new(last_look),
+            asked: Mutex::default(),
+            stamps: Mutex::default(),
+            offered: Mutex::default(),
+            seen: watch::Sender::new(Snapshot::of(&machine)),
+            machine: Mutex::new(machine),
+            streams: Mutex::default(),
+            known: AtomicBool::new(known),
+            fit: AtomicBool::new(unfit.is_none()),
+            inbox,
+            instance: Who { id: instance.id, name: instance.name.clone(), hosts: instance.hosts.clone() },
+            launched: Mutex::new(Arc::new(instance)),
+        });
+        Ok(Self { handle, messages })
     }
 }
 
@@ -317,21 +371,38 @@ impl Registry {
 
     /// The handle of a row's instance; its task is started when it has none.
     pub(super) fn get(&self, world: &Arc<World>, row: &Row) -> Result<Arc<Handle>, ServiceError> {
-        let maps = self.maps();
-        match maps.by_id.get(&row.id) {
-            Some(handle) => Ok(handle.clone()),
-            None => self.enter(maps, world, Self::read_again(world, row)?),
-        }
+        let departures = match self.by_id(row.id) {
+            Ok(handle) => return Ok(handle),
+            Err(departures) => departures,
+        };
+        self.get_read(world, Self::read_again(world, row)?, departures)
     }
 
     /// The same for a row that was read when so many handles had left: as long as there are no more it need not be read again.
-    pub(super) fn get_read(&self, world: &Arc<World>, row: Row, departures: u64) -> Result<Arc<Handle>, ServiceError> {
-        let maps = self.maps();
-        match maps.by_id.get(&row.id) {
-            Some(handle) => Ok(handle.clone()),
-            None if maps.departures == departures => self.enter(maps, world, row),
-            None => self.enter(maps, world, Self::read_again(world, &row)?),
+    /// Database and files are read without the lock, which every request takes.
+    pub(super) fn get_read(&self, world: &Arc<World>, mut row: Row, mut departures: u64) -> Result<Arc<Handle>, ServiceError> {
+        loop {
+            match self.by_id(row.id) {
+                Ok(handle) => return Ok(handle),
+                Err(now) if now != departures => departures = now,
+                Err(_) => {
+                    let entering = Entering::of(world, &row)?;
+                    let maps = self.maps();
+                    match maps.by_id.get(&row.id) {
+                        Some(handle) => return Ok(handle.clone()),
+                        None if maps.departures == departures => return Ok(self.enter(maps, world, entering)),
+                        None => departures = maps.departures,
+                    }
+                }
+            }
+            row = Self::read_again(world, &row)?;
         }
+    }
+
+    /// The handle of this instance; if it has none, how many have left.
+    fn by_id(&self, id: InstanceId) -> Result<Arc<Handle>, u64> {
+        let maps = self.maps();
+        maps.by_id.get(&id).cloned().ok_or(maps.departures)
     }
 
     /// A row that was read outside the lock may have been written since, by a task that has left.
@@ -339,48 +410,17 @@ impl Registry {
         world.store.by_id(row.id).map_err(super::error::store)?.ok_or_else(|| super::error::no_instance(row.name.as_str()))
     }
 
-    fn enter(&self, mut maps: MutexGuard<'_, Maps>, world: &Arc<World>, row: Row) -> Result<Arc<Handle>, ServiceError> {
-        let (instance, unfit) = launch::entered(world, &row)?;
-        if let Some(why) = &unfit {
-            tracing::warn!(instance = %row.name, "it cannot be started: {why}");
-        }
-        let last_look = LastLook {
-            mark: Mark { inode: row.mark.0, size: row.mark.1, modified: row.mark.2 },
-            at: row.looked_at,
-            // Of another boot it says nothing: the clock counts as set, and a line that came into the log as of the next look.
-            offset: row.clock.filter(|_| row.boot == world.boot),
-        };
-        let mut stored = row.stored;
-        let known = !stored.phase.is_live();
-        if row.boot != world.boot {
-            (stored.since, stored.quiet_since, stored.retry_at) = (world.now(), world.now(), Timestamp(0));
-            stored.process = None;
-        }
-        let machine = Machine::restore(stored);
-        let (inbox, messages) = mpsc::unbounded_channel();
-        let handle = Arc::new(Handle {
-            waiting: Places::default(),
-            last_look: Mutex::new(last_look),
-            asked: Mutex::default(),
-            stamps: Mutex::default(),
-            offered: Mutex::default(),
-            seen: watch::Sender::new(Snapshot::of(&machine)),
-            machine: Mutex::new(machine),
-            streams: Mutex::default(),
-            known: AtomicBool::new(known),
-            fit: AtomicBool::new(unfit.is_none()),
-            inbox: inbox.clone(),
-            instance: Who { id: instance.id, name: instance.name.clone(), hosts: instance.hosts.clone() },
-            launched: Mutex::new(Arc::new(instance)),
-        });
+    fn enter(&self, mut maps: MutexGuard<'_, Maps>, world: &Arc<World>, entering: Entering) -> Arc<Handle> {
+        let Entering { handle, messages } = entering;
         for host in &handle.instance.hosts {
             maps.by_host.insert(host.clone(), handle.clone());
         }
-        maps.by_id.insert(row.id, handle.clone());
+        maps.by_id.insert(handle.instance.id, handle.clone());
         drop(maps);
         self.entered.notify_waiters();
-        world.settle_in(Actor::new(world.clone(), handle.clone(), inbox.downgrade(), messages).run());
-        Ok(handle)
+        let outbox = handle.inbox.downgrade();
+        world.settle_in(Actor::new(world.clone(), handle.clone(), outbox, messages).run());
+        handle
     }
 
     /// Removes the handle if nobody but the registry and its task (which asks) holds it, and nothing is left to read.

@@ -65,8 +65,13 @@ pub async fn retire(world: &Arc<World>) {
         let mark = (last.mark.inode, last.mark.size, last.mark.modified);
         let active_at = used.map(|at| world.wall_at(at));
         let look = Look { mark, at: last.at, quiet_since: quiet, active_at, clock: last.offset };
-        if let Err(e) = world.store.looked(handle.instance.id, &look) {
-            warn!(instance = %handle.instance.name, "could not write down its use: {}", chain(&e));
-        }
+        let (id, name) = (handle.instance.id, handle.instance.name.clone());
+        drop(world.write(move |store| {
+            store.looked(id, &look).inspect_err(|e| warn!(instance = %name, "could not write down its use: {}", chain(e)))
+        }));
     }
+    if tokio::time::timeout(PATIENCE, world.written()).await.is_err() {
+        warn!("the database is slow: not all was written down before another acc took over");
+    }
+    world.write_no_more();
 }

@@ -17,7 +17,7 @@ pub async fn settle(world: &Arc<World>) {
         let moving = |phase: Phase| matches!(phase, Phase::Waking | Phase::Draining | Phase::Stopping);
         if handle.known() {
             let _ = tokio::time::timeout(longest, changes.wait_for(|s| !moving(s.phase))).await;
-            handle.caught_up().await;
+            handle.caught_up(world).await;
         }
     }
 }

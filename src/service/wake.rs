@@ -321,7 +321,7 @@ pub(super) enum Settled {
 /// Starts an instance and waits until it answers or has failed, and the ledger says so.
 pub(super) async fn start(world: &World, handle: &Arc<Handle>, cause: Cause) -> Result<(bool, Settled), ServiceError> {
     let came_to = until_started(world, handle, cause).await;
-    handle.caught_up().await;
+    handle.caught_up(world).await;
     came_to
 }
 
@@ -358,7 +358,7 @@ async fn until_started(world: &World, handle: &Arc<Handle>, cause: Cause) -> Res
 /// Puts an instance to sleep and waits until it is, and the ledger says so. `true`: it was so already.
 pub(super) async fn stop(world: &World, handle: &Arc<Handle>, now: bool) -> Result<bool, ServiceError> {
     let came_to = until_stopped(world, handle, now).await;
-    handle.caught_up().await;
+    handle.caught_up(world).await;
     came_to
 }
 

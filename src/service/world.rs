@@ -28,7 +28,7 @@ use crate::driver::host::fault;
 use crate::driver::host::limits::OpenFiles;
 use crate::driver::probe::Probe;
 use crate::driver::supervisor::{Service, Supervisor, SupervisorError};
-use crate::store::Store;
+use crate::store::{Store, StoreError, Writes, Written};
 
 /// The parts a [`World`] is made of.
 pub struct Parts {
@@ -57,7 +57,9 @@ pub struct Parts {
 /// Everything a verb may use.
 pub struct World {
     config: RwLock<Arc<Config>>,
-    pub(super) store: Store,
+    /// For reading.
+    pub(super) store: Arc<Store>,
+    writes: Writes,
     pub(super) supervisor: Arc<dyn Supervisor>,
     pub(super) edge: Arc<dyn Edge>,
     pub(super) probe: Arc<dyn Probe>,
@@ -100,10 +102,12 @@ impl World {
     /// Puts the parts together.
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
+        let store = Arc::new(parts.store);
         Arc::new(Self {
+            writes: Writes::new(store.clone()),
             starts: Turns::new(parts.config.wake.max_at_once),
             config: RwLock::new(Arc::new(parts.config)),
-            store: parts.store,
+            store,
             supervisor: parts.supervisor,
             edge: parts.edge,
             probe: parts.probe,
@@ -205,6 +209,44 @@ impl World {
     /// This is acc's server, not a command that runs a verb by itself.
     pub fn set_serving(&self) {
         self.serving.store(true, Ordering::SeqCst);
+    }
+
+    /// Has a thread of its own write to the database from now on: clients must not wait for that.
+    ///
+    /// # Errors
+    /// No thread can be made.
+    pub fn write_beside(&self) -> std::io::Result<()> {
+        self.writes.start()
+    }
+
+    /// Does work that blocks: a server lets nobody else wait for it.
+    pub(super) async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, ServiceError> + Send + 'static,
+    ) -> Result<T, ServiceError> {
+        if !self.serving() {
+            return work();
+        }
+        let done = tokio::task::spawn_blocking(work).await;
+        done.unwrap_or_else(|e| Err(ServiceError::because("acc has a fault of its own", &e, "see its log")))
+    }
+
+    /// Asks for a write to the database. It need not be waited for: later ones come after it.
+    pub(super) fn write<T: Send + Sync + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Written<T> {
+        self.writes.ask(work)
+    }
+
+    /// Resolves when all is written that was asked for.
+    pub async fn written(&self) {
+        self.writes.flush().await;
+    }
+
+    /// What is not written yet never is: another acc has the say.
+    pub(super) fn write_no_more(&self) {
+        self.writes.close();
     }
 
     /// Another keeper than the one that its supervisor started keeps this server: the record of it follows.

@@ -40,7 +40,7 @@ impl Store {
 
     /// The newest `lines` lines, oldest first, of one instance or of all.
     pub fn events(&self, instance: Option<InstanceId>, lines: usize) -> Result<Vec<EventRow>, StoreError> {
-        let connection = self.connection();
+        let connection = self.reader();
         let limit = i64::try_from(lines).unwrap_or(i64::MAX);
         let row = |r: &rusqlite::Row<'_>| {
             Ok(EventRow { at: WallTime(r.get(0)?), name: r.get(1)?, kind: r.get(2)?, detail: r.get(3)?, phases: r.get(4)? })

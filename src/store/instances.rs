@@ -197,12 +197,12 @@ impl Store {
 
     /// The row of this number.
     pub fn by_id(&self, id: InstanceId) -> Result<Option<Row>, StoreError> {
-        self.one(&self.connection(), "id = ?1", [id.0])
+        self.one(&self.reader(), "id = ?1", [id.0])
     }
 
     /// The row of this name.
     pub fn by_name(&self, name: &str) -> Result<Option<Row>, StoreError> {
-        self.one(&self.connection(), "name = ?1", [name])
+        self.one(&self.reader(), "name = ?1", [name])
     }
 
     /// The row with this host among its further ones, else the row of this name: what a host on acc's own domain begins with.
@@ -259,7 +259,7 @@ impl Store {
 
     /// Names of the next instances after this number, at most so many, with their numbers.
     pub fn names_after(&self, id: InstanceId, limit: u32) -> Result<Vec<(InstanceId, String)>, StoreError> {
-        let connection = self.connection();
+        let connection = self.reader();
         let read = || -> rusqlite::Result<Vec<_>> {
             self.prepared(&connection, "SELECT id, name FROM instances WHERE id > ?1 ORDER BY id LIMIT ?2")?
                 .query_map(params![id.0, limit], |r| Ok((InstanceId(r.get(0)?), r.get(1)?)))?
@@ -275,12 +275,12 @@ impl Store {
 
     /// Is this name taken?
     pub fn has_name(&self, name: &str) -> Result<bool, StoreError> {
-        self.is_there(&self.connection(), HAS_NAME, name)
+        self.is_there(&self.reader(), HAS_NAME, name)
     }
 
     /// Is this port given out?
     pub fn has_port(&self, port: u16) -> Result<bool, StoreError> {
-        self.is_there(&self.connection(), "SELECT 1 FROM instances WHERE port = ?1", port)
+        self.is_there(&self.reader(), "SELECT 1 FROM instances WHERE port = ?1", port)
     }
 
     /// The port given out last, of those that still are.
@@ -378,7 +378,7 @@ impl Store {
     }
 
     fn many(&self, condition: &str, values: impl rusqlite::Params) -> Result<Vec<Row>, StoreError> {
-        let connection = self.connection();
+        let connection = self.reader();
         let read = || -> rusqlite::Result<Vec<Row>> {
             let mut statement = self.prepared(&connection, &format!("SELECT {COLUMNS} FROM instances WHERE {condition}"))?;
             statement.query_map(values, read_row)?.collect()
@@ -388,7 +388,7 @@ impl Store {
 
     /// The first column of all rows.
     fn column<T: FromSql>(&self, sql: &str, values: impl rusqlite::Params) -> Result<Vec<T>, StoreError> {
-        let connection = self.connection();
+        let connection = self.reader();
         let read = || -> rusqlite::Result<Vec<T>> { self.prepared(&connection, sql)?.query_map(values, |r| r.get(0))?.collect() };
         read().map_err(|e| self.error(&e))
     }

@@ -62,7 +62,7 @@ impl Store {
 
     /// Work that was begun and has not ended.
     pub fn unfinished(&self) -> Result<Vec<(InstanceId, Work)>, StoreError> {
-        let connection = self.connection();
+        let connection = self.reader();
         let read = || -> rusqlite::Result<Vec<(InstanceId, Work)>> {
             self.prepared(&connection, "SELECT instance, work FROM journal ORDER BY instance")?
                 .query_map([], |r| {

@@ -14,6 +14,7 @@ mod instances;
 mod journal;
 mod private;
 mod wal;
+mod writes;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -26,6 +27,7 @@ pub use events::EventRow;
 pub use instances::{Filter, Look, NewRow, Row, Save};
 pub use journal::Work;
 pub use wal::WAL_TOO_LARGE;
+pub use writes::{Writes, Written};
 
 /// All migrations, oldest first; the position is the database's version. Never change or remove one, add at the end.
 const MIGRATIONS: &[M<'static>] = &[
@@ -97,7 +99,7 @@ pub struct Store {
     path: PathBuf,
     /// Ended before the connections are closed.
     write_back: wal::WriteBack,
-    /// For what is read on the way of a request while somebody writes, and syncs, on the other one. It reads more slowly: after a
+    /// For what is read while somebody writes, and syncs, on the other one. It reads more slowly: after a
     /// write by another connection SQLite takes nothing it knows of the pages for true.
     /// Closed first: the last one to close brings everything into the database and removes the log.
     reader: Arc<Mutex<Connection>>,
@@ -175,7 +177,7 @@ impl Store {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection for what must not wait for a writer.
+    /// A connection for reading, which never waits for a writer: the one that writes if it is free.
     fn reader(&self) -> MutexGuard<'_, Connection> {
         match self.connection.try_lock() {
             Ok(connection) => connection,

@@ -400,6 +400,12 @@ impl Machine {
         Self { demand: None, ..self.clone() }
     }
 
+    /// The same, with the requests of another one that has gone on meanwhile.
+    #[must_use]
+    pub fn with_requests_of(&self, other: &Self) -> Self {
+        Self { tickets: other.tickets, quiet_since: self.quiet_since.max(other.quiet_since), ..self.clone() }
+    }
+
     /// What has to be written down.
     #[must_use]
     pub fn stored(&self) -> Stored {
