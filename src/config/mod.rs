@@ -1,6 +1,6 @@
 //! The settings of one acc installation, checked: no option is left open, no default hides elsewhere.
 //!
-//! `load` reads the file and the environment and reports every fault at once. It never creates or changes anything.
+//! `load` reads the file and the environment and reports every fault at once. It never creates or changes anything, but for the models that come with acc (`shipped`).
 
 pub mod env;
 mod fault;

@@ -15,8 +15,13 @@ command = ["/bin/sh", "-c", 'case "$(cat "$1" 2>/dev/null)" in exit) echo "no lu
 "#;
 
 fn bed(combination: Combination) -> Option<Bed> {
+    bed_of(combination, "")
+}
+
+/// The same with more in its model.
+fn bed_of(combination: Combination, line: &str) -> Option<Bed> {
     let bed = Bed::with(combination, |s| (s.idle, s.wake_timeout, s.stop_timeout) = ("60s", "2s", "1s"))?;
-    bed.model("fickle", FICKLE);
+    bed.model("fickle", &format!("{FICKLE}{line}"));
     bed.acc(&["create", "zebra", "--model", "fickle", "--asleep"]).ok();
     Some(bed)
 }
@@ -93,6 +98,17 @@ fn one_that_dies_at_start(combination: Combination) {
     wait_until("it is tried again", Duration::from_secs(5), || holds(bed.get("zebra", "/").status == 200, "503"));
     assert!(again.elapsed() < Duration::from_millis(2500), "{:?}", again.elapsed());
     truth::becomes_true(&bed, || ());
+}
+
+/// A request waits as long as `wake.timeout` says, also where its application may take longer to start.
+fn one_that_takes_longer_than_a_request_waits(combination: Combination) {
+    let Some(bed) = bed_of(combination, "[timeouts]\nstart = \"60s\"\n") else { return };
+    mode(&bed, "hang");
+    bed.get("zebra", "/").status(504);
+    assert_eq!(bed.phase("zebra"), "waking");
+    bed.acc(&["stop", "--now", "zebra"]).ok();
+    mode(&bed, "");
+    bed.get("zebra", "/").status(200);
 }
 
 fn one_that_hangs(combination: Combination) {
@@ -187,6 +203,10 @@ macro_rules! on {
             #[test]
             fn dies_at_start() {
                 one_that_dies_at_start($combination);
+            }
+            #[test]
+            fn takes_longer_than_a_request_waits() {
+                one_that_takes_longer_than_a_request_waits($combination);
             }
             #[test]
             fn hangs() {
