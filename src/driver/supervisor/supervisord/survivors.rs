@@ -69,9 +69,13 @@ impl Supervisord {
         let mut found = Vec::new();
         for service in services {
             let (path, before) = (self.service_path(service.name), self.survivor_path(service.name));
-            let itself = record::living(&path)?.or(self.survivor(service.name)?).is_some_and(|p| self.is_own(p));
+            let itself = [record::living(&path)?, self.survivor(service.name)?].into_iter().flatten().any(|p| self.is_own(p));
             let unchanged = itself || self.has_section_of(service)?;
-            if unchanged && record::living(&before)?.is_some() {
+            if let Some(survivor) = record::living(&before)?.filter(|_| unchanged) {
+                // Both may be of one process, where a record that was taken away was written again before it was known which it is.
+                if record::is_of(&path, survivor)? {
+                    record::remove(&path)?;
+                }
                 // It outlives its second supervisord: what that one had started only stood by.
                 self.end_recorded(service, &path).await?;
                 found.push(service.name);
@@ -110,8 +114,9 @@ impl Supervisord {
         Ok(false)
     }
 
+    /// Never what keeps this process: nobody would be left to go on.
     async fn end_recorded(&self, service: &Service, path: &std::path::Path) -> Result<(), SupervisorError> {
-        if let Some(process) = record::living(path)? {
+        if let Some(process) = record::living(path)?.filter(|process| !self.is_own(*process)) {
             // Meant and harmless: it is ended because it was to be ended.
             tracing::info!(service = service.name, pid = process.pid, "ending a service that its supervisord left behind");
             process::signal_one(process, service.stop_signal).map_err(|e| kernel(service.name, &e))?;

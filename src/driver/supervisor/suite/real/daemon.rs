@@ -153,6 +153,25 @@ async fn a_supervisord_that_died_comes_back_beside_what_outlived_it() {
 }
 
 #[tokio::test]
+async fn what_outlived_its_supervisord_may_be_on_record_twice() {
+    let Some(world) = World::supervisord_down() else { return };
+    let s = world.supervisor();
+    let services = [service("server", &world, "exec sleep 1000")];
+    s.boot(&services).await.unwrap();
+    let server = s.service("server").await.unwrap().unwrap();
+    killed(&world).await;
+    // As the server does that finds its records taken away, before it says that supervisord has not started it.
+    s.keep_record("server", server).await.unwrap();
+    s.keep_service("server", server).await.unwrap();
+    for s in [s, world.again()] {
+        assert_eq!(s.revive(&services).await.unwrap(), Ensured::Started);
+        assert!(world.is_alive(server), "it was taken for the one that stands by");
+        killed(&world).await;
+    }
+    kill(server);
+}
+
+#[tokio::test]
 async fn what_outlived_its_supervisord_and_is_not_wanted_so_any_more_is_ended() {
     let Some(world) = World::supervisord_down() else { return };
     let s = world.supervisor();
