@@ -53,6 +53,12 @@ pub fn to_instance(front: Front, headers: &mut HeaderMap, asked: &Asked) {
 /// Makes an instance's headers those that the client gets; an upgraded answer keeps the two that say so.
 pub fn to_client(headers: &mut HeaderMap, upgraded: bool) {
     let upgrade = if upgraded { headers.get(header::UPGRADE).cloned() } else { None };
+    // The chunks tell how long it is, whatever else does (RFC 9112 section 6.3); the same length told twice is told once.
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    } else if let Some(length) = headers.get_all(header::CONTENT_LENGTH).iter().nth(1).cloned() {
+        headers.insert(header::CONTENT_LENGTH, length);
+    }
     remove_connection(headers);
     headers.remove(X_ACC_LOG);
     if let Some(upgrade) = upgrade {
@@ -299,5 +305,20 @@ mod tests {
         to_instance(Front::Public, &mut headers, &asked("1.1.1.1", false));
         assert_eq!(headers.get_all("cookie").iter().count(), 1);
         assert_eq!(headers["cookie"], "a=1; b=2; c=3");
+    }
+
+    #[test]
+    fn of_several_lengths_of_an_answer_one_is_told() {
+        let length = |all: &[(HeaderName, &str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in all {
+                headers.append(name, HeaderValue::from_str(value).unwrap());
+            }
+            to_client(&mut headers, false);
+            headers.get_all(header::CONTENT_LENGTH).iter().map(|v| v.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(length(&[(header::CONTENT_LENGTH, "5")]), ["5"]);
+        assert_eq!(length(&[(header::CONTENT_LENGTH, "5"), (header::CONTENT_LENGTH, "5")]), ["5"]);
+        assert_eq!(length(&[(header::CONTENT_LENGTH, "3"), (header::TRANSFER_ENCODING, "chunked")]), [""; 0]);
     }
 }
