@@ -8,6 +8,7 @@ use super::dispatch::ask_server;
 use super::{Drivers, lock, note_boot, open_store, own_service, world};
 use crate::config::env::Env;
 use crate::config::model::install_shipped;
+use crate::config::reload::{NEED_RESTART, differences};
 use crate::config::{Booted, Config, parse};
 use crate::driver::edge::EdgeError;
 use crate::driver::host::{fs, listen, process};
@@ -34,12 +35,15 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
     // Before anything is made: what runs has the say, where the config says otherwise by now.
     places::ours(config)?;
     lock::refuse_elsewhere(config)?;
-    refuse_other_home(config).await?;
+    let running = running(config).await?;
     if let Ok(store) = Store::open_readonly(&config.database()) {
         moved::refuse_other_places(config, &store)?;
     }
     places::prepare(config)?;
-    let mut report = BootReport { listen: config.edge.listen.iter().map(ToString::to_string).collect(), ..BootReport::default() };
+    let mut report =
+        BootReport { waiting: running.as_ref().map(|running| waiting(running, config)).unwrap_or_default(), ..BootReport::default() };
+    let listen = &running.as_ref().unwrap_or(config).edge.listen;
+    report.listen = listen.iter().map(ToString::to_string).collect();
     let owner = owner_unless_served(config).await?;
     let runs = owner.is_none();
     let drivers = Drivers::new(config)?;
@@ -81,13 +85,19 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
     Ok(report)
 }
 
-/// The server in this run folder may have been booted with another home.
-async fn refuse_other_home(config: &Config) -> Result<(), ServiceError> {
-    let Some(Ok(Outcome::Settings { toml })) = ask_server(config, &Request::Settings).await? else { return Ok(()) };
+/// Which changes of the config a server that runs with other settings takes over at a boot only.
+fn waiting(running: &Config, config: &Config) -> Vec<String> {
+    let all = differences(&running.to_toml(), &config.to_toml()).unwrap_or_default();
+    all.into_iter().map(|difference| difference.key).filter(|key| NEED_RESTART.contains(&key.as_str())).collect()
+}
+
+/// The settings of the server that runs in this run folder, which may have been booted with another home: refused.
+async fn running(config: &Config) -> Result<Option<Config>, ServiceError> {
+    let Some(Ok(Outcome::Settings { toml })) = ask_server(config, &Request::Settings).await? else { return Ok(None) };
     let bare = Env::bare(rustix::process::geteuid().as_raw(), "/");
-    let Ok(running) = parse(&toml, None, &bare) else { return Ok(()) };
+    let Ok(running) = parse(&toml, None, &bare) else { return Ok(None) };
     if running.home == config.home {
-        return Ok(());
+        return Ok(Some(running));
     }
     let (run, before, now) = (config.run.display(), running.home.display(), config.home.display());
     let message = format!("acc runs in `{run}` with home `{before}`, and the config says home `{now}`");

@@ -29,7 +29,7 @@ use crate::driver::edge::builtin::BuiltinEdge;
 use crate::driver::edge::nginx::{Nginx, NginxSettings};
 use crate::driver::host;
 use crate::driver::host::accounts::Accounts;
-use crate::driver::host::clock::SystemClock;
+use crate::driver::host::clock::{Clock as _, SystemClock};
 use crate::driver::host::fs;
 use crate::driver::host::limits::OpenFiles;
 use crate::driver::host::rotate::LOG_MAX;
@@ -43,7 +43,7 @@ use crate::interface::cli::LeftToWorker;
 use crate::render::{RenderError, Templates};
 use crate::service::error::{ServiceError, chain};
 use crate::service::world::{Parts, World};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// Program sections of sleepers that supervisord keeps: a wake from one of them needs no `reloadConfig`, which costs 3 ms. More
 /// of them would cost at every turn of its loop, in which it looks at all it has.
@@ -236,4 +236,15 @@ fn note_boot(config: &Config, booted: Booted) -> Result<(), ServiceError> {
 
 fn open_store(config: &Config) -> Result<Store, ServiceError> {
     Store::open(&config.database()).map_err(crate::service::error::store)
+}
+
+/// The same for a server, whose clients wait: one that another program has locked is waited for as long as a request may be held.
+fn open_store_patiently(config: &Config) -> Result<Store, ServiceError> {
+    let give_up = SystemClock.now().after(config.wake.timeout);
+    loop {
+        match Store::open(&config.database()) {
+            Err(e @ StoreError::Locked(_)) if SystemClock.now() < give_up => tracing::warn!("waiting for it: {e}"),
+            opened => return opened.map_err(crate::service::error::store),
+        }
+    }
 }

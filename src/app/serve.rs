@@ -20,7 +20,7 @@ use super::image::Image;
 use super::keeper::tether::{Tether, Word};
 use super::keeper::{Sockets, Spare};
 use super::reload::{Reloader, note_in_force};
-use super::{Drivers, lock, open_store, world, wrong_templates};
+use super::{Drivers, lock, open_store_patiently, world, wrong_templates};
 use crate::config::{Booted, Config, EdgeKind, SupervisorKind};
 use crate::driver::host::lanes::Lanes;
 use crate::driver::host::memory;
@@ -448,7 +448,7 @@ async fn another_keeper(world: &World, line: &Line, spare: &mut Spare) -> bool {
 
 /// The parts of a server.
 fn serving_world(config: &Config, drivers: &Drivers) -> Result<Arc<World>, ServiceError> {
-    let mut store = open_store(config)?;
+    let mut store = open_store_patiently(config)?;
     moved::refuse_other_places(config, &store)?;
     store.write_back_beside().map_err(crate::service::error::store)?;
     let world = world(config, drivers, store)?;

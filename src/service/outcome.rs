@@ -179,6 +179,8 @@ pub struct BootReport {
     pub did: Vec<String>,
     /// Addresses that face the network now.
     pub listen: Vec<String>,
+    /// Keys of the config whose new values wait until acc is halted and booted.
+    pub waiting: Vec<String>,
     /// With `--foreground`: the command that runs everything, to replace this process.
     pub exec: Option<Vec<String>>,
 }

@@ -30,6 +30,7 @@ pub fn other_places_than_before_are_refused(combination: Combination) {
     }
     with(&other_home, &run);
     bed.acc(&["boot"]).error(4).says(&[&home, &other_home, "set `home"]);
+    bed.acc(&["halt"]).error(4).says(&[&home, &other_home, "nothing was halted"]);
     with(&home, &run);
     bed.get("zebra", "/").status(200);
     bed.acc(&["halt"]).ok();

@@ -77,6 +77,10 @@ pub fn what_waits_for_a_restart_is_not_shown_as_if_it_were_in_force(combination:
         assert!(done.out.contains(url.as_str().unwrap()) && !done.out.contains("other.localhost"), "{done:?}");
     }
     assert_eq!(bed.info("zebra")["url"], url);
+    let done = bed.acc(&["boot"]).ok().says(&["listening on 127.0.0.1:", "not in force yet", "`edge.listen`"]);
+    assert!(!done.err.contains("127.0.0.2"), "{done:?}");
+    let doctor = bed.acc(&["doctor"]).says(&["`edge.listen` is [\"127.0.0.1:"]).out;
+    assert!(!doctor.contains("nothing listens on"), "{doctor}");
     bed.acc(&["create", "okapi", "--model", "tester", "--asleep"]).ok().says(&["http://okapi.apps.localhost:"]);
     bed.acc(&["reload"]).ok();
     let done = bed.acc(&["list"]).ok().says(&["wait for a restart"]);

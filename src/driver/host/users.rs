@@ -88,6 +88,16 @@ pub fn private_folder(path: &Path, user: Option<&str>) -> io::Result<()> {
     Ok(())
 }
 
+/// The folders in this one in which `data` belongs to another user than this, in order. What cannot be looked at is left out.
+#[must_use]
+pub fn of_others(dir: &Path, uid: u32) -> Vec<String> {
+    let names = fs::read_dir(dir).into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let others = names.filter(|name| fs::symlink_metadata(dir.join(name).join("data")).is_ok_and(|data| data.uid() != uid));
+    let mut others: Vec<String> = others.collect();
+    others.sort();
+    others
+}
+
 /// Makes a file, socket or folder root's, with this group and mode, when it is not. What is above it is acc's alone. Only root can.
 pub fn share_with(path: &Path, gid: u32, mode: u32) -> io::Result<bool> {
     let found = fs::symlink_metadata(path)?;

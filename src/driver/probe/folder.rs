@@ -26,7 +26,12 @@ pub(super) fn make(dir: &Path, accounts: Accounts) -> io::Result<()> {
         // To be passed through on the way, not to be read.
         make_dir(parent, 0o711)?;
     }
-    let Some(wanted) = Wanted::of(accounts) else { return make_dir(dir, 0o750) };
+    let wanted = match Wanted::of(accounts) {
+        Some(wanted) => wanted,
+        // It may be of a time when instances had a user.
+        None if rustix::process::geteuid().is_root() => Wanted { uid: 0, gid: 0, mode: 0o750 },
+        None => return make_dir(dir, 0o750),
+    };
     make_dir(dir, 0o700)?;
     let folder = open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     wanted.put_right(&folder)

@@ -13,7 +13,7 @@ use crate::config::env::Env;
 use crate::config::reload::{Difference, NEED_RESTART, differences};
 use crate::config::{self, Booted, Config, in_force_file, parse, run_of_faulty, trust};
 use crate::driver::host::process;
-use crate::service::error::ServiceError;
+use crate::service::error::{ErrorKind, ServiceError};
 
 /// The first line of the file, before the id of the boot of the host it is of.
 const BOOT: &str = "# boot ";
@@ -39,6 +39,8 @@ pub(super) fn settings(command: &Command, file: Option<PathBuf>, env: &Env, ui: 
     let running = run.filter(|_| goes_by_what_runs(command)).and_then(|run| running(&run, env));
     match (running, read) {
         (None, read) => read.map(|config| Settings { config, waiting: None }).map_err(|errors| wrong_config(&errors)),
+        // It would end the instances of another home.
+        (Some(running), Ok(read)) if matches!(command, Command::Halt) && running.home != read.home => Err(other_home(&running, &read)),
         (Some(running), Ok(read)) => {
             let waiting = differences(&running.to_toml(), &read.to_toml()).unwrap_or_default();
             Ok(Settings { config: Config { file: read.file, ..running }, waiting: Some(waiting) })
@@ -52,6 +54,12 @@ pub(super) fn settings(command: &Command, file: Option<PathBuf>, env: &Env, ui: 
             Ok(Settings { config: Config { file: errors.file, ..running }, waiting: Some(Vec::new()) })
         }
     }
+}
+
+fn other_home(running: &Config, read: &Config) -> ServiceError {
+    let (run, before, now) = (running.run.display(), running.home.display(), read.home.display());
+    let message = format!("acc runs in `{run}` with home `{before}`, and the config says home `{now}`: nothing was halted");
+    ServiceError::new(ErrorKind::Denied, message, format!("set `home = \"{before}\"` in the config to halt what runs there"))
 }
 
 /// The settings for a part of the server: should its file have faults, those of before, so that what dies can come back.
@@ -126,12 +134,12 @@ fn goes_by_what_runs(command: &Command) -> bool {
         | Command::Logs(_)
         | Command::Events(_)
         | Command::Monitor(_)
+        | Command::Doctor
         | Command::Prove(_) => true,
         Command::Boot(_)
         | Command::Server(_)
         | Command::Worker(_)
         | Command::Config(ConfigCommand::Check)
-        | Command::Doctor
         | Command::Completions(_)
         | Command::Man(_)
         | Command::DemoApp(_) => false,

@@ -62,8 +62,9 @@ fn command(engine: &dyn Engine, cli: Cli, env: &Env, ui: &mut Ui) -> End {
         _ => logging::short(ui.style.verbose, ui.style.quiet),
     }
     if matches!(cli.command, Command::Doctor) {
-        let config = load(file, env);
-        return block_on(false, commands::doctor::run(ui, config));
+        // A config with faults is a finding of its own.
+        let settings = load(file.clone(), env).and_then(|_| in_force::settings(&cli.command, file, env, ui));
+        return block_on(false, commands::doctor::run(ui, settings));
     }
     let (file, env) = acting::settle(&cli.command, file, env)?;
     let env = &env;

@@ -35,7 +35,7 @@ impl Engine for Fake {
     }
     async fn boot(&self, _: &Config, _: bool) -> Result<BootReport, ServiceError> {
         let did = if self.up { vec![] } else { vec!["started the server".to_owned()] };
-        Ok(BootReport { already: self.up, did, listen: vec!["127.0.0.1:8080".to_owned()], exec: None })
+        Ok(BootReport { already: self.up, did, listen: vec!["127.0.0.1:8080".to_owned()], ..BootReport::default() })
     }
     async fn halt(&self, _: &Config) -> Result<HaltReport, ServiceError> {
         Ok(HaltReport { already: !self.up, stopped: 2 })

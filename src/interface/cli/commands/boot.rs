@@ -29,6 +29,10 @@ fn print(call: &mut Call<'_>, report: &BootReport) -> std::io::Result<()> {
     if !report.listen.is_empty() {
         call.ui.say(&format!("listening on {}", report.listen.join(", ")));
     }
+    if !report.waiting.is_empty() {
+        let keys: Vec<String> = report.waiting.iter().map(|key| format!("`{key}`")).collect();
+        call.ui.warn(&format!("not in force yet: the new value of {} (`acc halt`, then `acc boot`)", keys.join(", ")));
+    }
     match call.ui.style.json {
         true => call.ui.json(report),
         false => Ok(()),

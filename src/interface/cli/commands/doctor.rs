@@ -2,15 +2,18 @@
 
 use super::super::doctor::{self, Level};
 use super::super::exit::Exit;
+use super::super::in_force::Settings;
 use super::super::output::{End, Ui};
 use super::super::progress;
-use crate::config::Config;
 use crate::service::error::ServiceError;
 
 /// A config with faults is the first finding, not the end of the examination.
-pub(in super::super) async fn run(ui: &mut Ui, config: Result<Config, ServiceError>) -> End {
-    let findings = match &config {
-        Ok(config) => progress::watch(ui.style, config, "looking at this host", None, doctor::examine(config)).await,
+pub(in super::super) async fn run(ui: &mut Ui, settings: Result<Settings, ServiceError>) -> End {
+    let findings = match &settings {
+        Ok(Settings { config, waiting }) => {
+            let examined = doctor::examine(config, waiting.as_deref().unwrap_or_default());
+            progress::watch(ui.style, config, "looking at this host", None, examined).await
+        }
         Err(error) => doctor::without_config(error).await,
     };
     match ui.style.json {

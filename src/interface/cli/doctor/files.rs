@@ -7,7 +7,9 @@ use rustix::fs::{Access, access, statfs, statvfs};
 
 use super::{Finding, bad, ok, warn};
 use crate::config::{Config, trust};
+use crate::driver::host::accounts::Owner;
 use crate::driver::host::rotate::{LOG_MAX, ROOM};
+use crate::driver::host::users;
 use crate::service::view::{Filter, Reader, WAL_TOO_LARGE};
 
 /// `f_type` of a tmpfs, see statfs(2).
@@ -20,7 +22,26 @@ pub(super) fn all(config: &Config) -> Vec<Finding> {
     findings.extend(room(&config.home));
     findings.push(memory(&config.run));
     findings.push(database(config));
+    findings.extend(owners(config));
     findings
+}
+
+/// Instances that were made for another user than the one they run as now: they cannot read their files or write their data.
+fn owners(config: &Config) -> Option<Finding> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let user = config.user.as_deref().unwrap_or("root");
+    let owner = Owner::of(Some(user)).ok()??;
+    let others = users::of_others(&config.home.join("instances"), owner.uid);
+    let first = others.first()?;
+    let what =
+        format!("the data of {} (`{first}` is one) is not of user `{user}`, who runs instances now", count(others.len(), "instance"));
+    Some(bad(what, "docs/operating.md, \"Run instances as another user\", says how to give it to that user"))
+}
+
+fn count(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
 /// There, ours, writable, and not for everybody; or it can be made.

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::human::clean;
 use crate::config::Config;
+use crate::config::reload::{Difference, NEED_RESTART};
 use crate::service::error::ServiceError;
 
 /// How bad it is.
@@ -50,13 +51,15 @@ fn bad(what: impl Into<String>, hint: impl Into<String>) -> Finding {
     Finding { level: Level::Bad, what: what.into(), hint: hint.into() }
 }
 
-/// Everything, in the order in which one would repair it. Takes a few seconds at most.
-pub async fn examine(config: &Config) -> Vec<Finding> {
+/// Everything, in the order in which one would repair it, by the settings in force. `waiting`: what the config file says otherwise.
+/// Takes a few seconds at most.
+pub async fn examine(config: &Config, waiting: &[Difference]) -> Vec<Finding> {
     let file = config
         .file
         .as_ref()
         .map_or_else(|| "no config file, the defaults are in force".to_owned(), |f| format!("config `{}`", f.display()));
     let mut findings = vec![ok(file)];
+    findings.extend(waiting.iter().map(waits));
     findings.extend(host::all());
     findings.push(host::user(config));
     findings.push(host::members(config));
@@ -67,6 +70,13 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
     findings.extend(net::all(config).await);
     findings.extend(edge::all(config).await);
     findings
+}
+
+/// A change of the config that is not in force.
+fn waits(change: &Difference) -> Finding {
+    let way = if NEED_RESTART.contains(&change.key.as_str()) { "`acc halt`, then `acc boot`" } else { "`acc reload`" };
+    let what = format!("`{}` is {} in force, and {} in the config", change.key, change.one, change.other);
+    warn(what, format!("{way} puts it in force; everything below is about what is in force"))
 }
 
 /// What can be said without a config.
