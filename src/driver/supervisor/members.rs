@@ -71,6 +71,8 @@ pub(super) struct Members {
     asked: Mutex<HashSet<Process>>,
     /// Something was killed.
     killed: Notify,
+    /// Without control groups: what was killed and may not have ended. At its end a process shows no mark any more.
+    dying: Mutex<Vec<(InstanceName, Process)>>,
 }
 
 impl Members {
@@ -84,6 +86,7 @@ impl Members {
             looked: OnceCell::new(),
             asked: Mutex::default(),
             killed: Notify::new(),
+            dying: Mutex::default(),
         }
     }
 
@@ -155,7 +158,14 @@ impl Members {
 
     /// All living processes of the instance whose first process this is or was.
     pub(super) fn all(&self, name: &InstanceName, first: Option<Process>) -> io::Result<Vec<Process>> {
-        let Some(group) = self.group(name) else { return census::members(first, &self.mark(name.as_str()), self.user) };
+        let Some(group) = self.group(name) else {
+            let mut all = census::members(first, &self.mark(name.as_str()), self.user)?;
+            let dying = self.dying(name);
+            all.extend(dying.into_iter().filter(|process| Some(*process) != first));
+            all.sort_unstable_by_key(|process| process.pid);
+            all.dedup();
+            return Ok(all);
+        };
         // One that cannot be looked at is not gone.
         group.processes()?.into_iter().filter_map(|pid| process::by_pid(pid).transpose()).collect()
     }
@@ -216,7 +226,17 @@ impl Members {
             }
             stopped.extend(new);
         }
+        let mut dying = self.dying.lock().unwrap_or_else(PoisonError::into_inner);
+        dying.extend(stopped.iter().map(|process| (name.clone(), *process)));
+        drop(dying);
         stopped.iter().try_for_each(|process| process::signal_one(*process, libc::SIGKILL))
+    }
+
+    /// What of this instance was killed and has not ended.
+    fn dying(&self, name: &InstanceName) -> Vec<Process> {
+        let mut dying = self.dying.lock().unwrap_or_else(PoisonError::into_inner);
+        dying.retain(|(_, process)| process::is_same(*process).unwrap_or(false));
+        dying.iter().filter(|(of, _)| of == name).map(|(_, process)| *process).collect()
     }
 
     /// The first process has ended: resolves when nothing is left of the instance. Unless it was asked to end, the others are
