@@ -238,13 +238,18 @@ fn open_store(config: &Config) -> Result<Store, ServiceError> {
     Store::open(&config.database()).map_err(crate::service::error::store)
 }
 
+/// Pause before a database is opened again that another program has locked.
+const LOCKED_PAUSE: Duration = Duration::from_millis(200);
+
 /// The same for a server, whose clients wait: one that another program has locked is waited for as long as a request may be held.
-fn open_store_patiently(config: &Config) -> Result<Store, ServiceError> {
+async fn open_store_patiently(config: &Config) -> Result<Store, ServiceError> {
     let give_up = SystemClock.now().after(config.wake.timeout);
     loop {
         match Store::open(&config.database()) {
-            Err(e @ StoreError::Locked(_)) if SystemClock.now() < give_up => tracing::warn!("waiting for it: {e}"),
+            Err(e @ StoreError::Locked(_)) if SystemClock.now() < give_up => tracing::warn!("waiting: {e}"),
             opened => return opened.map_err(crate::service::error::store),
         }
+        // SQLite itself waits for most locks, but not for all.
+        tokio::time::sleep(LOCKED_PAUSE).await;
     }
 }

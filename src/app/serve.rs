@@ -99,7 +99,7 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
     let place = lock::Place::at_head(&config).await?;
     tether(&line).say(Word::Prepared);
     let owner = place.take(&config).await?;
-    let world = serving_world(&config, &drivers)?;
+    let world = serving_world(&config, &drivers).await?;
     let (proxy, log) = front(&world, &drivers, &config, pages)?;
     world.mind_run_folder(vec![config.wake_socket(), config.control_socket()], held_files(&config));
     match keeper {
@@ -447,8 +447,8 @@ async fn another_keeper(world: &World, line: &Line, spare: &mut Spare) -> bool {
 }
 
 /// The parts of a server.
-fn serving_world(config: &Config, drivers: &Drivers) -> Result<Arc<World>, ServiceError> {
-    let mut store = open_store_patiently(config)?;
+async fn serving_world(config: &Config, drivers: &Drivers) -> Result<Arc<World>, ServiceError> {
+    let mut store = open_store_patiently(config).await?;
     moved::refuse_other_places(config, &store)?;
     store.write_back_beside().map_err(crate::service::error::store)?;
     let world = world(config, drivers, store)?;
