@@ -59,13 +59,6 @@ pub async fn halt(config: &Config) -> Result<HaltReport, ServiceError> {
     for service in &services {
         drivers.supervisor.stop_service(service).await.map_err(failed)?;
     }
-    // An nginx that was begun beside the other one, while the record of that was taken away, has waited for its port and has it now.
-    if let Ok(Some(_)) = drivers.edge.process().await {
-        know_again(config, &drivers).await?;
-        for service in services.iter().filter(|service| service.name == "nginx") {
-            drivers.supervisor.stop_service(service).await.map_err(failed)?;
-        }
-    }
     drivers.supervisor.halt().await.map_err(failed)?;
     ran |= lock::end_server(config, own_service(config).stop_timeout).await?;
     // Without the note of a boot nobody believes it.
