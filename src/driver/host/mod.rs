@@ -7,6 +7,7 @@ pub mod cgroup;
 pub mod cleaners;
 pub mod clock;
 pub mod command;
+pub mod command_line;
 pub mod fault;
 pub mod file_work;
 pub mod fs;

@@ -176,7 +176,9 @@ async fn services_are_ensured_found_and_stopped(world: World) {
     let s = world.supervisor();
     let nginx = Service {
         name: "nginx",
-        argv: ["/bin/sh", "-c", "trap 'exit 0' QUIT; sleep 1000 & wait"].map(str::to_owned).to_vec(),
+        argv: ["/bin/sh", "-c", "trap 'exit 0' QUIT; sleep 1000 & wait", &format!("nginx of {}", world.dir().display())]
+            .map(str::to_owned)
+            .to_vec(),
         log: world.dir().join("log/nginx.log"),
         stop_signal: libc::SIGQUIT,
         stop_timeout: Duration::from_secs(20),
@@ -188,6 +190,10 @@ async fn services_are_ensured_found_and_stopped(world: World) {
     let process = s.service("nginx").await.unwrap().unwrap();
     assert!(world.is_alive(process));
     assert_eq!(s.running().await.unwrap(), [], "a service is no instance");
+    // One whose record was taken away is not started twice.
+    let _ = std::fs::remove_dir_all(world.pid_dir());
+    assert_eq!(s.ensure_service(&nginx).await.unwrap(), Ensured::Already);
+    assert_eq!(s.service("nginx").await.unwrap(), Some(process));
     s.stop_service(&nginx).await.unwrap();
     assert!(!world.is_alive(process));
     assert_eq!(s.service("nginx").await.unwrap(), None);

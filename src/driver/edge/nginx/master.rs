@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::config::regular;
+use crate::driver::host::command_line::{self, of as title};
 use crate::driver::host::fs::write_atomic;
 use crate::driver::host::process;
 
@@ -56,13 +56,10 @@ fn noted(pid_file: &Path) -> io::Result<Option<i32>> {
 /// Its pid file may have been taken away, or written anew by `nginx -t`: the master of this user whose title has the whole of
 /// our configuration's path in it.
 fn search(config: &Path) -> io::Result<Option<Master>> {
-    let own = rustix::process::geteuid().as_raw();
     let wanted = format!(" -c {} ", config.display());
     let is_it = |pid: &i32| {
         let Ok(Some(title)) = title(*pid) else { return false };
-        title.starts_with("nginx: master process ")
-            && format!("{title} ").contains(&wanted)
-            && fs::metadata(format!("/proc/{pid}")).is_ok_and(|data| data.uid() == own)
+        title.starts_with("nginx: master process ") && format!("{title} ").contains(&wanted) && command_line::is_of_this_host(*pid)
     };
     Ok(process::pids()?.find(is_it).map(|pid| Master { pid }))
 }
@@ -72,15 +69,6 @@ fn is_ours(title: &str, config: &Path) -> bool {
     let Some(argv) = title.strip_prefix("nginx: master process ") else { return false };
     let config = config.to_string_lossy();
     argv.split_once(" -c ").is_some_and(|(_, rest)| !rest.is_empty() && (rest.starts_with(config.as_ref()) || config.starts_with(rest)))
-}
-
-/// A process's title; `None`: no such process.
-fn title(pid: i32) -> io::Result<Option<String>> {
-    match fs::read(format!("/proc/{pid}/cmdline")) {
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).replace('\0', " ").trim_end().to_owned())),
-        Err(e) if e.kind() == ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH) => Ok(None),
-        Err(e) => Err(e),
-    }
 }
 
 /// Ends workers whose master is gone: they go on serving what they know and hold the ports that a new master needs. They are

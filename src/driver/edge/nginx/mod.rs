@@ -33,6 +33,7 @@ use crate::config::Config;
 use crate::domain::instance::Process;
 use crate::domain::name::InstanceName;
 use crate::driver::host::accounts::Accounts;
+use crate::driver::host::command_line;
 use crate::driver::host::fs::{make_dir, remove_file, write_atomic};
 use crate::driver::host::process;
 use crate::driver::supervisor::Service;
@@ -307,8 +308,12 @@ impl Edge for Nginx {
     }
 
     async fn process(&self) -> Result<Option<Process>, EdgeError> {
-        let Some(master) = self.master()? else { return Ok(None) };
-        process::by_pid(master.pid).map_err(|e| failed("look through", Path::new("/proc"), e))
+        let found = match self.master()? {
+            Some(master) => process::by_pid(master.pid),
+            // It has no title of its own yet while it waits for its port. Without its program it was never begun.
+            None => self.service().map_or(Ok(None), |service| command_line::find(&service.argv)),
+        };
+        found.map_err(|e| failed("look through", Path::new("/proc"), e))
     }
 
     async fn mend(&self, served: bool) -> Result<Vec<String>, EdgeError> {

@@ -18,6 +18,7 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::domain::instance::{Exit, Process};
 use crate::domain::name::InstanceName;
 use crate::driver::host::command::PATH;
+use crate::driver::host::command_line;
 use crate::driver::host::fs::make_dir;
 use crate::driver::host::process;
 use crate::driver::host::rotate;
@@ -323,6 +324,10 @@ impl Supervisor for Builtin {
         let _held = self.locks.lock(&format!("service_{}", service.name)).await;
         if Self::living(service.name, &pid_path).await?.is_some() {
             return Ok(Ensured::Already);
+        }
+        // Its record was taken away: it is not started twice.
+        if let Some(process) = command_line::find(&service.argv).map_err(|e| unreachable(service.name, e))? {
+            return record::keep(&pid_path, process, &service.log).map(|_| Ensured::Already);
         }
         let env = [("PATH".to_owned(), PATH.to_owned())];
         let start = Start {
