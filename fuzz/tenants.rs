@@ -5,7 +5,6 @@
 use std::cell::OnceCell;
 use std::ffi::CString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use acc::config::Scheme;
@@ -317,6 +316,11 @@ fn assert_connectionless(answer: &HeaderMap, upgraded: bool) {
 }
 
 thread_local! {
+    /// Where the instance listens.
+    static SOCKET: std::path::PathBuf = {
+        let thread = format!("acc-fuzz-{}-{:?}.sock", std::process::id(), std::thread::current().id());
+        std::env::temp_dir().join(thread)
+    };
     static RUNTIME: OnceCell<tokio::runtime::Runtime> = const { OnceCell::new() };
 }
 
@@ -341,13 +345,21 @@ fn request(method: &Method) -> Box<hyper::Request<SendBody>> {
 }
 
 async fn ask(data: &[u8], method: Method, pooling: bool) {
-    let (own, theirs) = UnixStream::pair().expect("a pair of sockets");
-    std::io::Write::write_all(&mut &theirs, data).expect("it fits");
-    theirs.shutdown(std::net::Shutdown::Write).expect("its end");
     let name = InstanceName::parse("a").expect("a good name");
-    let gate = Gate { name, listen: Listen::Unix("/nonexistent".into()), run: 1, process: None };
+    let path = SOCKET.with(Clone::clone);
+    let gate = Gate { name, listen: Listen::Unix(path.clone()), run: 1, process: None };
     let upstreams = Upstreams::new(pooling);
-    let Ok(response) = upstreams.request_over(own, &gate, request(&method)).await else { return };
+    let _ = std::fs::remove_file(&path);
+    let listener = tokio::net::UnixListener::bind(&path).expect("a socket");
+    let instance = async move {
+        let (theirs, _) = listener.accept().await.expect("a connection");
+        let theirs = theirs.into_std().expect("the kernel's");
+        std::io::Write::write_all(&mut &theirs, data).expect("it fits");
+        theirs.shutdown(std::net::Shutdown::Write).expect("its end");
+        theirs
+    };
+    let (response, _theirs) = tokio::join!(upstreams.request(&gate, request(&method)), instance);
+    let Ok(response) = response else { return };
     let (mut head, body) = response.into_parts();
     let given = head.headers.clone();
     headers::to_client(&mut head.headers, false);

@@ -203,10 +203,6 @@ impl Pass for Placed {
     fn streams_end(&self) -> CancellationToken {
         self.pass.streams_end()
     }
-
-    fn connection(&mut self) -> Option<std::os::unix::net::UnixStream> {
-        self.pass.connection()
-    }
 }
 
 impl Member {

@@ -349,10 +349,7 @@ impl Way<'_> {
                 return Sent::No(Failure::Unreachable);
             }
         };
-        let sent = match pass.connection() {
-            Some(made) => Box::pin(self.proxy.upstreams.request_over(made, pass.gate(), request)).await,
-            None => self.proxy.upstreams.request(pass.gate(), request).await,
-        };
+        let sent = self.proxy.upstreams.request(pass.gate(), request).await;
         let outcome = self.outcome(pass, sent);
         if let (Sent::Again(_), Some(noted)) = (&outcome, noted) {
             noted.unseen();

@@ -35,8 +35,6 @@ const LINGER_FIRST: Duration = Duration::from_millis(20);
 const LINGER: Duration = Duration::from_secs(1);
 /// The task of a live instance has nothing to do by itself.
 const LINGER_LIVE: Duration = Duration::from_secs(24 * 3600);
-/// How long what can wait gives way to those who were held: time for a quick answer.
-const LET_THROUGH: Duration = Duration::from_micros(400);
 /// Longest pause between two counts of what is in flight.
 const COUNT_PAUSE_MAX: Duration = Duration::from_millis(25);
 
@@ -196,13 +194,6 @@ impl Actor {
     }
 
     async fn take(&mut self, message: Message) {
-        self.act(message).await;
-        if self.handle.machine().phase() != Phase::Waking {
-            self.handle.withdraw();
-        }
-    }
-
-    async fn act(&mut self, message: Message) {
         self.save_again().await;
         if message.seen.is_some_and(|seen| seen != self.handle.snapshot()) {
             return;
@@ -228,11 +219,10 @@ impl Actor {
         if self.handle.machine().phase() != Phase::Waking {
             self.rest_probe();
         }
-        if let Some(machine) = unwritten {
-            self.let_through().await;
-            if let Err(e) = self.persist(&machine, &machine, &effects, false).await {
-                self.note_unsaved(&e);
-            }
+        if let Some(machine) = unwritten
+            && let Err(e) = self.persist(&machine, &machine, &effects, false).await
+        {
+            self.note_unsaved(&e);
         }
         for effect in effects {
             if !self.perform(effect).await {
@@ -240,14 +230,6 @@ impl Actor {
             }
         }
         tell(later, Ok((answer, run)));
-    }
-
-    /// It is awake, and everything else that belongs to a wake can wait: row, gate and ledger would run before those who are
-    /// let through now, and before the application itself, wherever these share a processor.
-    async fn let_through(&self) {
-        if self.handle.waiting.count() > 0 || self.handle.machine().tickets() > 0 {
-            self.world.clock.pause(LET_THROUGH).await;
-        }
     }
 
     /// Performs one effect; `false`: the rest of this step must not be done.
@@ -345,16 +327,19 @@ impl Actor {
         let handle = Arc::downgrade(&self.handle);
         let (process, ear) = (self.handle.machine().process(), self.ear.take());
         let task = tokio::spawn(async move {
-            let event = match world.probe.ready(&question, process, ear).await {
+            let answered = world.probe.ready(&question, process, ear).await;
+            let event = match &answered {
                 Ok(answered) => {
                     if let Some(handle) = handle.upgrade() {
-                        begin::note_answer(&world, &handle, run, answered);
+                        begin::note_answer(&world, &handle, answered);
                     }
                     Event::Ready { run }
                 }
-                Err(why) => Event::StartFailed { run, failure: lifecycle::Failure::NotStarted(why) },
+                Err(why) => Event::StartFailed { run, failure: lifecycle::Failure::NotStarted(why.clone()) },
             };
             Self::send(&outbox, event);
+            // The watch goes last: to take it away takes the kernel a while.
+            drop(answered);
         });
         self.probe = Some(task.abort_handle());
     }

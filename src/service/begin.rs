@@ -55,7 +55,7 @@ pub(super) async fn begin(world: &Arc<World>, handle: &Weak<Handle>, run: u64, a
     };
     let _ = world.reached("effect.spawned");
     let event = match started {
-        Ok(process) => Event::Spawned { run, process, answers: ear.is_none() && answers_already(world, &handle, run, process) },
+        Ok(process) => Event::Spawned { run, process, answers: ear.is_none() && answers_already(world, &handle, process) },
         Err(why) => Event::StartFailed { run, failure: Failure::NotStarted(why) },
     };
     Some(Begun { event, permit, ear })
@@ -97,15 +97,14 @@ pub(super) async fn never_began(world: &Arc<World>, handle: &Weak<Handle>, run: 
 }
 
 /// Does it answer as soon as it is started? Then nobody need be told that it will.
-fn answers_already(world: &World, handle: &Handle, run: u64, process: Process) -> bool {
+fn answers_already(world: &World, handle: &Handle, process: Process) -> bool {
     let answered = world.probe.at_once(&launch::question(world, &handle.launched()), process);
-    answered.map(|answered| note_answer(world, handle, run, answered)).is_some()
+    answered.map(|answered| note_answer(world, handle, &answered)).is_some()
 }
 
-/// Notes when it answered, and keeps the connection for whoever waits.
-pub(super) fn note_answer(world: &World, handle: &Handle, run: u64, answered: Answered) {
+/// Notes when it answered.
+pub(super) fn note_answer(world: &World, handle: &Handle, answered: &Answered) {
     handle.stamps().ready(world.clock.micros(), answered.ago);
-    handle.offer(run, answered);
 }
 
 /// Its process has ended, and its port is anybody's now: nothing comes before the gate to it. The machine closes it again.

@@ -3,7 +3,6 @@
 //! Being let through and being counted in flight is one act: a [`Pass`] is the count, dropping it ends the request.
 
 use std::net::IpAddr;
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -32,11 +31,6 @@ pub trait Pass: Send + Sync {
 
     /// Cancelled when a WebSocket or an event stream must end: the instance is being stopped, and `stop.drain_streams` has passed.
     fn streams_end(&self) -> CancellationToken;
-
-    /// A connection to there that was made already, and on which nothing was sent; once at most.
-    fn connection(&mut self) -> Option<UnixStream> {
-        None
-    }
 }
 
 /// The answer to a knock.

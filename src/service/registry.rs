@@ -3,7 +3,6 @@
 //! A handle is found under the same lock under which it is removed, so nobody ever holds one whose task has left.
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::unix::net::UnixStream;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,7 +23,6 @@ use crate::domain::name::{HostName, InstanceId, InstanceName};
 use crate::domain::time::{Timestamp, WallTime};
 use crate::driver::activity::Mark;
 use crate::driver::edge::Gate;
-use crate::driver::probe::Answered;
 use crate::store::Row;
 
 /// How long a verb that has come to its end waits for the rest of its last step.
@@ -84,8 +82,6 @@ pub struct Handle {
     /// When the first of the requests came that wait for the next start.
     asked: Mutex<Option<Timestamp>>,
     stamps: Mutex<Stamps>,
-    /// By what this run was found to answer, for the first of those who wait.
-    offered: Mutex<Option<(u64, Answered)>>,
     machine: Mutex<Machine>,
     /// Cancelled when the streams of this run must end; made by the first of them.
     streams: Mutex<Option<(u64, CancellationToken)>>,
@@ -144,29 +140,6 @@ impl Handle {
             *before = now;
             tells
         });
-    }
-
-    /// By what this run was found to answer; the connection is for whoever waits, and if nobody does it is closed.
-    pub(super) fn offer(&self, run: u64, mut answered: Answered) {
-        if self.waiting.count() == 0 {
-            answered.connection = None;
-        }
-        *self.offered() = Some((run, answered));
-    }
-
-    /// That connection, for one.
-    pub(super) fn take_offered(&self, run: u64) -> Option<UnixStream> {
-        self.offered().as_mut().filter(|(of, _)| *of == run).and_then(|(_, answered)| answered.connection.take())
-    }
-
-    /// What is left of it: a connection that nobody took must not count as use.
-    pub(super) fn withdraw(&self) {
-        let left = self.offered().take();
-        drop(left);
-    }
-
-    fn offered(&self) -> MutexGuard<'_, Option<(u64, Answered)>> {
-        self.offered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Cancelled when the streams of this run must end.
@@ -292,7 +265,6 @@ impl Entering {
             last_look: Mutex::new(last_look),
             asked: Mutex::default(),
             stamps: Mutex::default(),
-            offered: Mutex::default(),
             seen: watch::Sender::new(Snapshot::of(&machine)),
             machine: Mutex::new(machine),
             streams: Mutex::default(),

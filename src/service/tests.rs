@@ -63,8 +63,8 @@ struct TestProbe {
     /// Ports that another program has.
     taken: Mutex<Vec<u16>>,
     go: Notify,
-    /// Answers as soon as it was started, over this connection.
-    at_once: Mutex<Option<std::os::unix::net::UnixStream>>,
+    /// It answers as soon as it was started.
+    at_once: AtomicBool,
 }
 
 impl TestProbe {
@@ -84,8 +84,7 @@ impl Probe for TestProbe {
         }
     }
     fn at_once(&self, _: &Question, _: Process) -> Option<Answered> {
-        let connection = self.at_once.lock().unwrap().take()?;
-        Some(Answered { connection: Some(connection), ..Answered::default() })
+        self.at_once.load(Ordering::SeqCst).then(Answered::default)
     }
     async fn ready(&self, _: &Question, _: Option<Process>, _: Option<Ear>) -> Result<Answered, String> {
         let go = self.go.notified();

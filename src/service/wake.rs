@@ -4,7 +4,6 @@
 //! its own wait. A request is counted in flight under the lock under which it is let through.
 
 use std::net::IpAddr;
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -32,7 +31,6 @@ struct Ticket {
     handle: Arc<Handle>,
     gate: Gate,
     counts: bool,
-    connection: Option<UnixStream>,
 }
 
 impl Pass for Ticket {
@@ -42,10 +40,6 @@ impl Pass for Ticket {
 
     fn streams_end(&self) -> CancellationToken {
         self.handle.streams_end(self.gate.run)
-    }
-
-    fn connection(&mut self) -> Option<UnixStream> {
-        self.connection.take()
     }
 }
 
@@ -70,7 +64,7 @@ fn admit(world: &Arc<World>, handle: &Arc<Handle>, counts: bool) -> Option<Box<T
     }
     apply_ticket(world, handle, &Event::Admitted)?;
     let gate = handle.gate(handle.snapshot().run);
-    Some(Box::new(Ticket { world: world.clone(), handle: handle.clone(), gate, counts, connection: None }))
+    Some(Box::new(Ticket { world: world.clone(), handle: handle.clone(), gate, counts }))
 }
 
 /// A place among those who wait for an instance.
@@ -109,8 +103,7 @@ impl Waiter {
         loop {
             let handle = self.place.handle.clone();
             self.changes.borrow_and_update();
-            if let Some(mut pass) = admit(&self.world, &handle, self.counts) {
-                pass.connection = handle.take_offered(pass.gate.run);
+            if let Some(pass) = admit(&self.world, &handle, self.counts) {
                 return Ok(pass);
             }
             let now = handle.snapshot();

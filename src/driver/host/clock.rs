@@ -1,10 +1,8 @@
 //! The two clocks, behind a trait so that tests can hold them still.
 
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::pause::pause;
 use crate::domain::time::{Timestamp, WallTime};
 
 /// Reads the time.
@@ -17,11 +15,6 @@ pub trait Clock: Send + Sync {
     }
     /// The wall clock: for records only.
     fn wall(&self) -> WallTime;
-    /// A pause in which others go first, shorter than a timer of the runtime can make one. On a clock that is made up: a turn.
-    fn pause(&self, by: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let _ = by;
-        Box::pin(tokio::task::yield_now())
-    }
 }
 
 /// The kernel's clocks.
@@ -41,10 +34,6 @@ impl Clock for SystemClock {
     fn wall(&self) -> WallTime {
         let t = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
         WallTime(t.tv_sec * 1000 + t.tv_nsec / 1_000_000)
-    }
-
-    fn pause(&self, by: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(pause(by))
     }
 }
 

@@ -16,7 +16,6 @@ mod wait;
 mod watch;
 
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -64,8 +63,6 @@ pub enum Obstacle {
 pub struct Answered {
     /// How long ago it first accepted a connection.
     pub ago: Duration,
-    /// The connection by which that was found out, if nothing was sent on it: the first request may go over it.
-    pub connection: Option<UnixStream>,
     /// To be dropped when there is time: taking a watch away takes the kernel up to 0.2 ms.
     pub watch: Option<Watch>,
 }

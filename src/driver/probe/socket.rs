@@ -186,11 +186,11 @@ impl SocketProbe {
                 Listen::Tcp(address) => (Connected::Tcp(self.connect_tcp(*address, process).await?), None),
             };
             let accepted = *accepted.get_or_insert_with(Instant::now);
-            if let Some(connection) = connected.well(question, &self.unwell).await {
+            if connected.well(question, &self.unwell).await {
                 self.unwell.forget(question);
                 // Connected to one that was handed its socket it was from the start.
                 let ago = if question.handed { Duration::ZERO } else { accepted.elapsed() };
-                return Ok(Answered { ago, connection, watch });
+                return Ok(Answered { ago, watch });
             }
             pause(unwell.pause()).await;
         }
@@ -231,9 +231,9 @@ impl Probe for SocketProbe {
         // It has been born on this processor, as a rule, and waits for it: it is ahead of us once more, until it waits for somebody
         // or its turn is over.
         std::thread::yield_now();
-        let connection = peer::connect(path).ok().filter(|stream| self.listeners.is_own_unix(stream, path, Some(process), false))?;
+        peer::connect(path).ok().filter(|stream| self.listeners.is_own_unix(stream, path, Some(process), false))?;
         self.open_to_edge(question);
-        Some(Answered { connection: Some(connection), ..Answered::default() })
+        Some(Answered::default())
     }
 
     fn tidy(&self, question: &Question) {
@@ -314,16 +314,17 @@ enum Connected {
 }
 
 impl Connected {
-    /// Is it well? Then with the connection, if it is one that a request can go over.
-    async fn well(self, question: &Question, unwell: &Unwell) -> Option<Option<StdUnixStream>> {
-        let Some(path) = &question.health else {
-            return Some(if let Self::Unix(stream) = self { Some(stream).filter(|_| !question.handed) } else { None });
-        };
+    /// Is it well?
+    async fn well(self, question: &Question, unwell: &Unwell) -> bool {
+        let Some(path) = &question.health else { return true };
         let said = match self {
-            Self::Unix(stream) => health::ask(UnixStream::from_std(stream).ok()?, path, &question.host).await,
+            Self::Unix(stream) => match UnixStream::from_std(stream) {
+                Ok(stream) => health::ask(stream, path, &question.host).await,
+                Err(e) => Err(e.to_string()),
+            },
             Self::Tcp(stream) => health::ask(stream, path, &question.host).await,
         };
-        said.map_err(|said| unwell.note(question, said)).ok().map(|()| None)
+        said.map_err(|said| unwell.note(question, said)).is_ok()
     }
 }
 

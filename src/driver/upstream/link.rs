@@ -85,11 +85,6 @@ impl Link {
         Self::begin(stream, pool).await
     }
 
-    /// The same over a connection that was made already.
-    pub(super) async fn over(connection: std::os::unix::net::UnixStream, pool: Option<Arc<Pool>>) -> io::Result<Box<Self>> {
-        Self::begin(Stream::Unix(Local::new(connection)?), pool).await
-    }
-
     async fn begin(stream: Stream, pool: Option<Arc<Pool>>) -> io::Result<Box<Self>> {
         let shared = Arc::new(Shared::default());
         let io = TokioIo::new(Io::new(stream, shared.clone()));

@@ -19,7 +19,6 @@ mod target;
 
 use std::collections::HashMap;
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -187,27 +186,6 @@ impl Upstreams {
         }
         only_request(&mut req);
         Box::pin(self.over_fresh(gate, None, Left { req, copy: None, reads: 0 })).await
-    }
-
-    /// The same over a connection to there that somebody else has made, and on which nothing was sent.
-    ///
-    /// # Errors
-    /// As for [`Self::request`].
-    pub async fn request_over(
-        &self,
-        connection: UnixStream,
-        gate: &Gate,
-        req: Box<Request<SendBody>>,
-    ) -> Result<Response<ReceiveBody>, UpstreamError> {
-        let mut req = req;
-        let pool = self.shared.pooling.load(Ordering::Acquire).then(|| self.pool(gate));
-        if pool.is_none() {
-            only_request(&mut req);
-        }
-        match Link::over(connection, pool).await {
-            Ok(link) => self.over_new(gate, link, Left { req, copy: None, reads: 0 }).await,
-            Err(source) => Err(UpstreamError::Connect { request: req, reads: 0, source }),
-        }
     }
 
     /// Tries parked connections; gives the request back when none of them took it, and a copy if one was made.

@@ -58,43 +58,22 @@ async fn what_was_never_seen_is_given_back() {
 }
 
 #[tokio::test]
-async fn a_connection_that_was_made_by_somebody_else_is_used_and_kept() {
-    let (made, other) = std::os::unix::net::UnixStream::pair().unwrap();
-    other.set_nonblocking(true).unwrap();
-    let mut app = tokio::net::UnixStream::from_std(other).unwrap();
-    let served = tokio::spawn(async move {
-        let mut buf = [0u8; 1024];
-        let mut heads = Vec::new();
-        loop {
-            let got = app.read(&mut buf).await.unwrap();
-            if got == 0 {
-                return heads;
-            }
-            heads.push(String::from_utf8_lossy(&buf[..got]).to_lowercase());
-            app.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
-        }
-    });
-    // Nobody listens there: every request goes over the one connection.
-    let gate = gate(Listen::Unix("/nonexistent/socket".into()));
-    let upstreams = Upstreams::new(true);
-    let first = upstreams.request_over(made, &gate, Box::new(get())).await.unwrap();
-    assert_eq!(first.into_body().collect().await.unwrap().to_bytes(), "ok");
-    let second = upstreams.request(&gate, Box::new(get())).await.unwrap();
-    assert_eq!(second.into_body().collect().await.unwrap().to_bytes(), "ok");
-    upstreams.close(&gate);
-    let heads = served.await.unwrap();
-    assert!(heads.len() == 2 && heads.iter().all(|head| !head.contains("connection: close")), "{heads:?}");
-    // Where no connection is kept, the application is told.
-    let (made, other) = std::os::unix::net::UnixStream::pair().unwrap();
-    other.set_nonblocking(true).unwrap();
-    let mut app = tokio::net::UnixStream::from_std(other).unwrap();
-    let told = tokio::spawn(async move {
-        let mut buf = [0u8; 1024];
-        let got = app.read(&mut buf).await.unwrap();
-        app.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await.unwrap();
-        String::from_utf8_lossy(&buf[..got]).to_lowercase()
-    });
-    let only = Upstreams::new(false).request_over(made, &gate, Box::new(get())).await.unwrap();
-    assert_eq!(only.into_body().collect().await.unwrap().to_bytes(), "ok");
-    assert!(told.await.unwrap().contains("connection: close"));
+async fn an_application_is_told_whether_its_connection_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let app = tokio::net::UnixListener::bind(&path).unwrap();
+    let gate = gate(Listen::Unix(path));
+    for (keeps, told) in [(true, false), (false, true)] {
+        let upstreams = Upstreams::new(keeps);
+        let served = async {
+            let (mut socket, _) = app.accept().await.unwrap();
+            let mut buf = [0u8; 1024];
+            let got = socket.read(&mut buf).await.unwrap();
+            socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+            (socket, String::from_utf8_lossy(&buf[..got]).to_lowercase())
+        };
+        let (answer, (_socket, head)) = tokio::join!(upstreams.request(&gate, Box::new(get())), served);
+        assert_eq!(answer.unwrap().into_body().collect().await.unwrap().to_bytes(), "ok");
+        assert_eq!(head.contains("connection: close"), told, "{head}");
+    }
 }
