@@ -5,13 +5,15 @@
 //! nothing is lost; `proxy` is the way of an HTTP
 //! request; `service` is what acc can do, one verb a file; `driver` is the world (supervisors, edges, sockets, files);
 //! `render` makes configuration texts and pages from templates; `store` is SQLite; `config` the checked settings;
-//! `domain` the words and the pure decisions.
+//! `host` the operating
+//! system; `domain` the words and the pure decisions.
 
 pub mod app;
 pub mod config;
 pub mod demo;
 pub mod domain;
 pub mod driver;
+pub mod host;
 pub mod interface;
 pub mod prove;
 pub mod proxy;

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From top to bottom; a layer may import those that come later.
-const LAYERS: &[&str] = &["app", "interface", "prove", "proxy", "service", "driver", "render", "store", "config", "domain"];
+const LAYERS: &[&str] = &["app", "interface", "prove", "proxy", "service", "driver", "render", "store", "config", "host", "domain"];
 /// Longest source file, tests beside the code not counted.
 const FILE_MAX: usize = 500;
 /// Longest function, from its first line to its closing brace.
@@ -381,8 +381,8 @@ fn the_product_does_not_unwrap() {
     none(&breaches);
 }
 
-/// Who names a log or folder of an instance opens what is there by `driver::host::untrusted`, and removes it by
-/// `driver::host::removal`.
+/// Who names a log or folder of an instance opens what is there by `host::untrusted`, and removes it by
+/// `host::removal`.
 const INSTANCE_PATHS: &[&str] = &["app_log(", "access_log(", "uncounted_log(", "data_dir(", "instance_dir("];
 /// What goes by a name, follows a link, or goes down a tree by itself.
 const BY_NAME: &[&str] =
@@ -397,7 +397,7 @@ fn files_of_instances_are_not_opened_by_name() {
             let of_kernel = source.text.lines().nth(n).is_some_and(|text| text.contains("/proc/"));
             let by_name = named && !of_kernel && !source.path.starts_with("config") && BY_NAME.iter().any(|word| line.contains(word));
             if by_name || line.contains("remove_dir_all") {
-                writeln!(breaches, "src/{}:{}: use driver::host::untrusted or removal", source.path.display(), n + 1).unwrap();
+                writeln!(breaches, "src/{}:{}: use host::untrusted or removal", source.path.display(), n + 1).unwrap();
             }
         }
     }
@@ -433,7 +433,7 @@ fn whatever_is_made_has_its_mode_by_number() {
     for source in sources() {
         for line in made_by_umask(&source.code) {
             let path = source.path.display();
-            writeln!(breaches, "src/{path}:{line}: made by the umask; use driver::host::fs or listen, or say the mode").unwrap();
+            writeln!(breaches, "src/{path}:{line}: made by the umask; use host::fs or listen, or say the mode").unwrap();
         }
     }
     none(&breaches);

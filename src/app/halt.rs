@@ -6,7 +6,7 @@ use super::boot::know_again;
 use super::dispatch::dispatch;
 use super::{Drivers, boot_id, lock, open_store, own_service};
 use crate::config::{Config, in_force_file};
-use crate::driver::host::fs;
+use crate::host::fs;
 use crate::service::error::{ServiceError, chain};
 use crate::service::outcome::{HaltReport, Outcome};
 use crate::service::places;

@@ -14,8 +14,8 @@ use tracing::warn;
 
 use crate::config::{Booted, Config, SupervisorKind};
 use crate::domain::instance::Process;
-use crate::driver::host::lockfile::{self, Held};
-use crate::driver::host::process;
+use crate::host::lockfile::{self, Held};
+use crate::host::process;
 use crate::service::error::{ErrorKind, ServiceError};
 use crate::service::places;
 

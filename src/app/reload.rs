@@ -11,7 +11,7 @@ use crate::config::reload::{Difference, differences};
 use crate::config::{Config, in_force_file};
 use crate::driver::edge::Edge;
 use crate::driver::edge::nginx::Nginx;
-use crate::driver::host::fs;
+use crate::host::fs;
 use crate::interface::cli::in_force::written;
 use crate::proxy::{Proxy, ProxySettings};
 use crate::service::error::{ServiceError, chain};

@@ -2,6 +2,7 @@
 //!
 //! `load` reads the file and the environment and reports every fault at once. It never creates or changes anything, but for the models that come with acc (`shipped`).
 
+pub mod accounts;
 pub mod env;
 mod fault;
 mod load;
@@ -368,7 +369,7 @@ impl Config {
     pub fn wake_socket(&self) -> PathBuf {
         self.run.join("wake.sock")
     }
-    /// Notes of which requests were sent on, see `driver::host::sent`.
+    /// Notes of which requests were sent on, see `host::sent`.
     #[must_use]
     pub fn sent_dir(&self) -> PathBuf {
         self.run.join("sent")

@@ -1,6 +1,6 @@
 //! Two kinds of time, kept apart by type so that nobody measures a duration with a clock that can be set.
 //!
-//! Nothing here reads a clock; `driver::host::clock` does.
+//! Nothing here reads a clock; `host::clock` does.
 
 use std::time::Duration;
 

@@ -16,9 +16,9 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use crate::domain::instance::Process;
 use crate::driver::activity::unix_listener;
-use crate::driver::host::holding::{self, Search};
-use crate::driver::host::listening::{self, Listening, SocketIdentity};
-use crate::driver::host::{net, peer};
+use crate::host::holding::{self, Search};
+use crate::host::listening::{self, Listening, SocketIdentity};
+use crate::host::{net, peer};
 
 /// So much is shown of the command line of a program that listens in an instance's place.
 const COMMAND_SHOWN: usize = 100;

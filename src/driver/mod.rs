@@ -5,7 +5,6 @@
 
 pub mod activity;
 pub mod edge;
-pub mod host;
 pub mod listener;
 pub mod probe;
 pub mod supervisor;

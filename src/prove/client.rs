@@ -17,7 +17,7 @@ use super::dice::Dice;
 use super::plan::{self, Plan};
 use super::shot::{End, Id, Kind, Line, Shot};
 use super::wire::{Broken, Talk, Wire};
-use crate::driver::host::clock::monotonic_ns;
+use crate::host::clock::monotonic_ns;
 
 /// Pause before connecting again where nobody listened.
 const CONNECT_AGAIN: Duration = Duration::from_millis(10);

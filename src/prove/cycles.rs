@@ -12,7 +12,7 @@ use super::client::{Field, Order};
 use super::dice::Dice;
 use super::subject::Subject;
 use crate::config::Config;
-use crate::driver::host::clock::monotonic_ns;
+use crate::host::clock::monotonic_ns;
 use crate::service::error::ServiceError;
 use crate::service::outcome::Outcome;
 use crate::service::request::Request;

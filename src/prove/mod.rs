@@ -36,7 +36,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, EdgeKind, SupervisorKind};
-use crate::driver::host::clock::monotonic_ns;
+use crate::host::clock::monotonic_ns;
 use crate::service::error::{ErrorKind, ServiceError};
 use crate::service::outcome::Outcome;
 use crate::service::request::Request;

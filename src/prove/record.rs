@@ -7,7 +7,7 @@ use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
 use super::shot::Id;
-use crate::driver::host::untrusted;
+use crate::host::untrusted;
 
 /// One arrival of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

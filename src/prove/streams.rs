@@ -17,7 +17,7 @@ use super::client::{Field, Order};
 use super::report::{Fault, Streams};
 use super::shot::Line;
 use super::wire::{Body, Talk, Wire, why};
-use crate::driver::host::clock::monotonic_ns;
+use crate::host::clock::monotonic_ns;
 
 /// Pause after one that was broken, or could not be opened.
 const AFTER_FAULT: Duration = Duration::from_millis(100);

@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::shot::Line;
-use crate::driver::host::clock::monotonic_ns;
+use crate::host::clock::monotonic_ns;
 
 /// The body of a request.
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;

@@ -23,9 +23,9 @@ use tokio::time::Instant;
 use super::request::Asked;
 use crate::domain::name::InstanceName;
 use crate::domain::time::WallTime;
-use crate::driver::host::append::AppendFile;
-use crate::driver::host::clock::{Clock, SystemClock};
-use crate::driver::host::lanes;
+use crate::host::append::AppendFile;
+use crate::host::clock::{Clock, SystemClock};
+use crate::host::lanes;
 
 /// Most text that waits to be written, for each lane.
 const QUEUE: usize = 1024 * 1024;

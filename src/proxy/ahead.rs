@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::reply::Fault;
-use crate::driver::host::spool::Spool;
 use crate::driver::upstream::ReceiveBody;
+use crate::host::spool::Spool;
 use crate::service::door::Pass;
 
 /// Pieces of an answer that wait in memory; each is at most as long as the buffer of a connection to an instance, 64 KiB.

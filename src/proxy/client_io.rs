@@ -19,8 +19,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep};
 
 use super::in_use::Use;
-use crate::driver::host::gather::Room;
 use crate::driver::upstream::{FirstLine, Stall, first_line};
+use crate::host::gather::Room;
 
 /// A first line that is longer is hyper's to refuse.
 const LONGEST_LINE: usize = 64 * 1024;

@@ -1,4 +1,4 @@
-//! The sockets that requests come in by: made by `driver::host::listen`, or handed over by systemd.
+//! The sockets that requests come in by: made by `host::listen`, or handed over by systemd.
 //!
 //! It never reads from a connection.
 
@@ -38,7 +38,7 @@ pub(super) enum Client {
 }
 
 impl Listener {
-    /// A TCP listener made by `driver::host::listen::tcp` or handed over by systemd.
+    /// A TCP listener made by `host::listen::tcp` or handed over by systemd.
     ///
     /// # Errors
     /// It cannot be made non-blocking.
@@ -52,7 +52,7 @@ impl Listener {
         Ok(Self { socket: listener.into(), watched: None, is_tcp: true, users: Vec::new(), front, port })
     }
 
-    /// A unix listener made by `driver::host::listen::unix` or handed over by systemd.
+    /// A unix listener made by `host::listen::unix` or handed over by systemd.
     ///
     /// # Errors
     /// It cannot be made non-blocking.

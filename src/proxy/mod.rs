@@ -53,8 +53,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::domain::rule::Rule;
-use crate::driver::host::sent::Sent;
 use crate::driver::upstream::Upstreams;
+use crate::host::sent::Sent;
 use crate::render::pages::Pages;
 use crate::service::door::Door;
 

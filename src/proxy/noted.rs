@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::driver::host::sent::{Id, Sent};
+use crate::host::sent::{Id, Sent};
 
 /// Within this, what was answered has reached nginx.
 const ANSWER_ARRIVES: Duration = Duration::from_secs(10);

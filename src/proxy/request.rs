@@ -11,8 +11,8 @@ use super::believed::Origin;
 use crate::config::Scheme;
 use crate::domain::name::{HostName, NameFault};
 use crate::domain::rule::{Facts, Rule, Verdict, judge};
-use crate::driver::host::sent::{self, Id};
 use crate::driver::upstream::RawTarget;
+use crate::host::sent::{self, Id};
 
 /// The host nginx chose; only nginx can set it.
 pub const X_ACC_HOST: HeaderName = HeaderName::from_static("x-acc-host");

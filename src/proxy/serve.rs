@@ -41,8 +41,8 @@ use super::reply::Reply;
 use super::serving::Serving;
 use super::takers::Takers;
 use super::{Front, Known, Proxy};
-use crate::driver::host::lanes::Lanes;
-use crate::driver::host::memory;
+use crate::host::lanes::Lanes;
+use crate::host::memory;
 
 /// When the process has no descriptor left, accepting again at once would only burn time.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));

@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use crate::config::Config;
-use crate::driver::host::{fs, users};
+use crate::host::{fs, users};
 
 /// Makes the folder of one instance, or sees to it that it belongs to its writer.
 pub(super) fn make(config: &Config, name: &str) -> io::Result<()> {

@@ -15,7 +15,7 @@ use crate::domain::instance::Wanted;
 use crate::domain::lifecycle::{Cause, Event, Machine, Phase};
 use crate::domain::model::{ListenKind, Model};
 use crate::domain::name::{HostName, InstanceId, InstanceName, free_name};
-use crate::driver::host::{fs, net, users};
+use crate::host::{fs, net, users};
 use crate::render;
 use crate::store::{NewRow, StoreError};
 

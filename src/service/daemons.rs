@@ -12,8 +12,8 @@ use super::world::World;
 use crate::config::{Booted, Config};
 use crate::domain::instance::Process;
 use crate::domain::name::InstanceName;
-use crate::driver::host::append;
 use crate::driver::supervisor::{Ensured, Service, SupervisorError};
+use crate::host::append;
 
 /// A supervisor that has died is back by then, also on a busy host: Python loads it in a second or two.
 const BACK_WITHIN: Duration = Duration::from_secs(10);

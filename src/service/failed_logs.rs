@@ -7,9 +7,9 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
-use crate::driver::host::fs::{last_lines, make_dir, make_file};
-use crate::driver::host::rotate::LOG_MAX;
-use crate::driver::host::untrusted;
+use crate::host::fs::{last_lines, make_dir, make_file};
+use crate::host::rotate::LOG_MAX;
+use crate::host::untrusted;
 
 /// So many logs are kept.
 const KEPT: usize = 20;

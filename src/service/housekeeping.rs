@@ -15,8 +15,8 @@ use super::{access_logs, log_bound};
 use crate::config::Config;
 use crate::domain::name::{InstanceId, InstanceName};
 use crate::domain::time::WallTime;
-use crate::driver::host::removal;
-use crate::driver::host::rotate::Trimmed;
+use crate::host::removal;
+use crate::host::rotate::Trimmed;
 use crate::store::StoreError;
 
 /// How long a pass may be at the removal of what was purged.

@@ -13,10 +13,10 @@ use crate::config::model::{ModelError, find_model};
 use crate::domain::instance::{Instance, Launch, Listen};
 use crate::domain::model::Model;
 use crate::domain::name::{HostName, InstanceId, InstanceName};
-use crate::driver::host::limits::{GroupLimits, Limits, OpenFiles, UNLIMITED};
-use crate::driver::host::spawn::may_change_user;
 use crate::driver::probe::Question;
 use crate::driver::supervisor::Program;
+use crate::host::limits::{GroupLimits, Limits, OpenFiles, UNLIMITED};
+use crate::host::spawn::may_change_user;
 use crate::render::{self, RenderError};
 use crate::store::Row;
 

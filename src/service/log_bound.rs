@@ -17,8 +17,8 @@ use super::registry::Handle;
 use super::world::World;
 use crate::config::Config;
 use crate::domain::time::Timestamp;
-use crate::driver::host::file_work::file_work;
-use crate::driver::host::rotate::{self, LOG_MAX, Trimmed};
+use crate::host::file_work::file_work;
+use crate::host::rotate::{self, LOG_MAX, Trimmed};
 
 /// Pause between two looks at the logs of those who are awake.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

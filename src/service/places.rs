@@ -4,9 +4,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::error::ServiceError;
+use crate::config::accounts::Accounts;
 use crate::config::{Config, trust};
-use crate::driver::host::accounts::Accounts;
-use crate::driver::host::{fs, users};
+use crate::host::{fs, users};
 
 /// Makes home and run and what is below them. Others may pass through, only the owner may look around.
 ///

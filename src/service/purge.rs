@@ -8,7 +8,7 @@ use super::outcome::Outcome;
 use super::world::World;
 use super::{find_row, millis, routes, view};
 use crate::domain::lifecycle::Phase;
-use crate::driver::host::{fs, removal};
+use crate::host::{fs, removal};
 use crate::store::{Row, Work};
 
 /// How long it removes a folder. What is left then is out of the way already, and is removed by the next passes.

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use super::error::ServiceError;
 use super::world::World;
 use super::{create, destroy, purge, routes};
-use crate::driver::host::fs;
+use crate::host::fs;
 use crate::store::Work;
 
 /// Forgets what ran in another boot, then finishes or undoes journalled work. Must come before any verb.

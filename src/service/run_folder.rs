@@ -24,12 +24,12 @@ use crate::config::{Booted, Config, EdgeKind, SupervisorKind, in_force_file};
 use crate::domain::instance::Process;
 use crate::domain::lifecycle::Phase;
 use crate::domain::time::Timestamp;
-use crate::driver::host::cleaners::{Held, freshen};
-use crate::driver::host::fs::{exists, write_atomic};
-use crate::driver::host::listen;
-use crate::driver::host::taken_away::Folder;
-use crate::driver::host::untrusted::{To, open};
 use crate::driver::supervisor::SupervisorError;
+use crate::host::cleaners::{Held, freshen};
+use crate::host::fs::{exists, write_atomic};
+use crate::host::listen;
+use crate::host::taken_away::Folder;
+use crate::host::untrusted::{To, open};
 
 /// Pause between two looks while somebody is awake. With nobody awake the kernel tells.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -29,10 +29,10 @@ use crate::domain::rule::Verdict;
 use crate::domain::time::WallTime;
 use crate::driver::activity::{Activity, ActivityError, Mark, Seen, Target};
 use crate::driver::edge::fake::FakeEdge;
-use crate::driver::host::clock::Clock;
 use crate::driver::probe::{Answered, Ear, Obstacle, Probe, Question};
 use crate::driver::supervisor::Supervisor;
 use crate::driver::supervisor::fake::Fake;
+use crate::host::clock::Clock;
 use crate::store::{Store, Work};
 
 const USE: Verdict = Verdict { wake: true, counts: true };

@@ -12,8 +12,8 @@ use crate::config::model::open_params;
 use crate::domain::instance::Listen;
 use crate::domain::lifecycle::Phase;
 use crate::domain::time::WallTime;
-use crate::driver::host::clock::{Clock, SystemClock};
-use crate::driver::host::process;
+use crate::host::clock::{Clock, SystemClock};
+use crate::host::process;
 use crate::store::{EventRow, Row, Store};
 
 pub use crate::store::{Filter, WAL_TOO_LARGE};

@@ -23,11 +23,11 @@ use crate::domain::lifecycle::Limits;
 use crate::domain::time::{Timestamp, WallTime};
 use crate::driver::activity::Activity;
 use crate::driver::edge::Edge;
-use crate::driver::host::clock::Clock;
-use crate::driver::host::fault;
-use crate::driver::host::limits::OpenFiles;
 use crate::driver::probe::Probe;
 use crate::driver::supervisor::{Service, Supervisor, SupervisorError};
+use crate::host::clock::Clock;
+use crate::host::fault;
+use crate::host::limits::OpenFiles;
 use crate::store::{Store, StoreError, Writes, Written};
 
 /// The parts a [`World`] is made of.
@@ -296,7 +296,7 @@ impl World {
         self.serving.load(Ordering::SeqCst)
     }
 
-    /// A step of work of several steps was just done: a test may stop acc here (see `driver::host::fault`).
+    /// A step of work of several steps was just done: a test may stop acc here (see `host::fault`).
     pub(super) fn reached(&self, step: &'static str) -> Result<(), ServiceError> {
         let failed = |e| ServiceError::because(format!("could not go on after `{step}`"), &e, "try again");
         fault::point(&self.config().run, step).map_err(failed)

@@ -30,7 +30,7 @@ use tracing::{error, info, warn};
 use super::image::Image;
 use super::{lock, note_boot};
 use crate::config::{Booted, Config};
-use crate::driver::host::{fs, memory, process};
+use crate::host::{fs, memory, process};
 use crate::service::error::ServiceError;
 use crate::service::places;
 pub(super) use renew::Spare;

@@ -13,7 +13,7 @@ use super::sockets::Sockets;
 use super::tether::Tether;
 use super::worker::options;
 use crate::app::own_binary;
-use crate::driver::host::handover;
+use crate::host::handover;
 
 /// What a worker needs for another keeper. As long as it lives, no keeper from elsewhere takes the sockets' place.
 pub(in crate::app) struct Spare {

@@ -15,7 +15,7 @@ use super::tether::Tether;
 use super::worker::{Worker, options};
 use super::{Keeper, lock};
 use crate::config::Config;
-use crate::driver::host::handover;
+use crate::host::handover;
 use crate::service::error::ServiceError;
 
 /// What the lock is called that is left to a keeper which a worker starts, or which was such a one.

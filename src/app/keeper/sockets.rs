@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use crate::app::accounts;
 use crate::config::{Config, EdgeKind};
-use crate::driver::host::{handover, listen};
+use crate::host::{handover, listen};
 use crate::interface::control;
 use crate::service::error::{ServiceError, chain};
 

@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 use super::sockets::Sockets;
 use super::tether::{Tether, Word};
-use crate::driver::host::handover;
+use crate::host::handover;
 
 /// A child of the keeper.
 pub(super) struct Worker {

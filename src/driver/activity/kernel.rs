@@ -14,7 +14,7 @@ use super::count::{Counter, FileId};
 use super::gone::Gone;
 use super::{Activity, ActivityError, Mark, Seen, Target, netlink, procfs};
 use crate::domain::instance::Listen;
-use crate::driver::host::clock::{Clock, SystemClock};
+use crate::host::clock::{Clock, SystemClock};
 
 /// Looks at the kernel's socket table.
 #[derive(Debug, Clone, Default)]

@@ -17,7 +17,7 @@ use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, Stat
 use netlink_packet_sock_diag::unix::{ShowFlags, StateFlags as UnixStates, UnixRequest};
 
 use super::count::{Counter, FileId, TcpSocket, UnixSocket};
-use crate::driver::host::sock_diag::{attribute_value, dump, number};
+use crate::host::sock_diag::{attribute_value, dump, number};
 
 /// Attributes of a unix socket.
 const NAME: u16 = 0;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::kernel::by;
 use super::*;
-use crate::driver::host::clock::{Clock, SystemClock};
+use crate::host::clock::{Clock, SystemClock};
 
 struct Bed {
     dir: tempfile::TempDir,

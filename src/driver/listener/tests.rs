@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use socket2::{Domain, Socket, Type};
 
 use super::*;
-use crate::driver::host::process;
+use crate::host::process;
 
 /// An instance: a process that does nothing, or listens.
 struct Instance(Child);

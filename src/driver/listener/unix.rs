@@ -9,8 +9,8 @@ use std::sync::PoisonError;
 use super::{Found, Listeners};
 use crate::domain::instance::Process;
 use crate::driver::activity::unix_listeners;
-use crate::driver::host::holding::{self, Search};
-use crate::driver::host::peer;
+use crate::host::holding::{self, Search};
+use crate::host::peer;
 
 /// By path: whose socket was last seen there, and its number.
 pub(super) type Seen = HashMap<PathBuf, (Process, u64)>;

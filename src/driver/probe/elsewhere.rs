@@ -7,8 +7,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use crate::domain::instance::{Listen, Process};
-use crate::driver::host::{holding, listening};
 use crate::driver::listener::shown;
+use crate::host::{holding, listening};
 
 /// So many places are named.
 const NAMED: usize = 3;
@@ -68,7 +68,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
-    use crate::driver::host::process;
+    use crate::host::process;
 
     #[test]
     fn other_addresses_ports_and_sockets_are_named_and_the_right_one_is_not() {

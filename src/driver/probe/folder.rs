@@ -12,8 +12,8 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fchmod, fchown, fstat, open, openat};
 
-use crate::driver::host::accounts::Accounts;
-use crate::driver::host::fs::make_dir;
+use crate::config::accounts::Accounts;
+use crate::host::fs::make_dir;
 
 /// The instance may do anything in it, nginx's workers pass through it, and what is made in it gets their group.
 const FOLDER: u32 = 0o2710;
@@ -103,7 +103,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
-    use crate::driver::host::accounts::Owner;
+    use crate::config::accounts::Owner;
 
     /// Instances run as 61234, workers as 61235; `None` without root.
     fn accounts() -> Option<Accounts> {

@@ -26,8 +26,8 @@ pub use self::health::status as status_of;
 pub use self::notify::{Ear, Message};
 pub use self::socket::SocketProbe;
 pub use self::watch::Watch;
+pub use crate::config::accounts::Owner;
 use crate::domain::instance::{Listen, Process};
-pub use crate::driver::host::accounts::Owner;
 
 /// What to wait for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,10 +16,10 @@ use nix::unistd::{Gid, Uid, chown};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 
+use crate::config::accounts::Owner;
 use crate::domain::instance::Process;
-use crate::driver::host::accounts::Owner;
-use crate::driver::host::fs::{make_dir, remove_file};
-use crate::driver::host::{listen, process};
+use crate::host::fs::{make_dir, remove_file};
+use crate::host::{listen, process};
 
 /// Longest message that is read, and longest status that is shown.
 const MESSAGE: usize = 4096;

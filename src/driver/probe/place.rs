@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::domain::instance::{Listen, Process};
-use crate::driver::host::pause::pause;
 use crate::driver::listener::{Found, Listeners};
+use crate::host::pause::pause;
 
 /// One that does not listen for so long while it runs will not do so again.
 const SILENT: Duration = Duration::from_secs(1);

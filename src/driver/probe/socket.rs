@@ -23,12 +23,12 @@ use super::notify::Said;
 use super::wait::{PortSteps, Steps};
 use super::watch::{Watch, Watcher};
 use super::{Answered, Ear, Obstacle, Probe, Question, elsewhere, folder, handed, health, place};
+use crate::config::accounts::Accounts;
 use crate::domain::instance::{Listen, Process};
-use crate::driver::host::accounts::Accounts;
-use crate::driver::host::fs::remove_file;
-use crate::driver::host::pause::pause;
-use crate::driver::host::{listening, net, peer, removal};
 use crate::driver::listener::{Found, Listeners, shown};
+use crate::host::fs::remove_file;
+use crate::host::pause::pause;
+use crate::host::{listening, net, peer, removal};
 
 /// Even when the folder is watched the socket is looked for this often: a watch may be lost.
 const LOOK_ANYWAY: Duration = Duration::from_millis(100);

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::time::{Instant, timeout};
 
 use super::*;
-use crate::driver::host::accounts::Accounts;
+use crate::config::accounts::Accounts;
 use crate::driver::listener::Listeners;
 
 fn dir() -> tempfile::TempDir {
@@ -34,7 +34,7 @@ fn tcp(port: u16, health: Option<&str>) -> Question {
 
 /// The process of this test, which may stand for an instance's.
 fn me() -> Process {
-    crate::driver::host::process::by_pid(std::process::id().cast_signed()).unwrap().unwrap()
+    crate::host::process::by_pid(std::process::id().cast_signed()).unwrap().unwrap()
 }
 
 async fn free_port() -> u16 {
@@ -319,7 +319,7 @@ async fn a_stranger_on_the_port_is_never_asked_and_named() {
     let port = free_port().await;
     let probe = SocketProbe::default();
     let mut instance = std::process::Command::new("/bin/sleep").arg("60").process_group(0).spawn().unwrap();
-    let process = crate::driver::host::process::by_pid(instance.id().cast_signed()).unwrap().unwrap();
+    let process = crate::host::process::by_pid(instance.id().cast_signed()).unwrap().unwrap();
     // This test's own process is not of the instance that `sleep` stands for.
     let stranger = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     let heard = tokio::spawn(async move {
@@ -347,7 +347,7 @@ async fn a_stranger_on_the_unix_socket_is_not_the_instance() {
     let path = dir.path().join("s");
     let probe = SocketProbe::default();
     let mut instance = std::process::Command::new("/bin/sleep").arg("60").process_group(0).spawn().unwrap();
-    let process = crate::driver::host::process::by_pid(instance.id().cast_signed()).unwrap().unwrap();
+    let process = crate::host::process::by_pid(instance.id().cast_signed()).unwrap().unwrap();
     let _stranger = UnixListener::bind(&path).unwrap();
     let question = unix(path.clone(), None);
     assert!(probe.at_once(&question, process).is_none());
@@ -373,7 +373,7 @@ if os.fork() == 0:
 os.wait(); time.sleep(60)";
     let mut command = std::process::Command::new("python3");
     let mut instance = command.args(["-c", script]).arg(&path).process_group(0).spawn().unwrap();
-    let process = crate::driver::host::process::by_pid(instance.id().cast_signed()).unwrap().unwrap();
+    let process = crate::host::process::by_pid(instance.id().cast_signed()).unwrap().unwrap();
     let probe = SocketProbe::default();
     timeout(Duration::from_secs(20), probe.ready(&unix(path.clone(), None), Some(process), None)).await.unwrap().unwrap();
     instance.kill().unwrap();

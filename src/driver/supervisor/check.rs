@@ -6,8 +6,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::driver::host::command::{PATH, find_program, is_executable};
-use crate::driver::host::spawn::{self, UserIds};
+use crate::host::command::{PATH, find_program, is_executable};
+use crate::host::spawn::{self, UserIds};
 
 use super::{Program, Service, SupervisorError, exec};
 

@@ -13,8 +13,8 @@ use rustix::fs::{StatVfsMountFlags, statvfs};
 
 use super::Program;
 use super::check::on_path;
-use crate::driver::host::command::is_executable;
-use crate::driver::host::spawn::UserIds;
+use crate::host::command::is_executable;
+use crate::host::spawn::UserIds;
 
 /// So much of a file is read: a first line, or the headers of a program.
 const HEAD: usize = 4096;

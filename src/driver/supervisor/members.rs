@@ -18,8 +18,8 @@ use super::locks::Locks;
 use super::{Program, SupervisorError, record};
 use crate::domain::instance::Process;
 use crate::domain::name::InstanceName;
-use crate::driver::host::cgroup::{Cgroups, Group, hash};
-use crate::driver::host::{census, process};
+use crate::host::cgroup::{Cgroups, Group, hash};
+use crate::host::{census, process};
 
 /// How long what was killed may take to be gone, before a start or at a removal.
 const KILL_WAIT: Duration = Duration::from_secs(5);

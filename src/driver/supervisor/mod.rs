@@ -21,7 +21,7 @@ use async_trait::async_trait;
 
 use crate::domain::instance::{Exit, Process};
 use crate::domain::name::InstanceName;
-use crate::driver::host::limits::{GroupLimits, Limits};
+use crate::host::limits::{GroupLimits, Limits};
 pub use launcher::{Understood, launch, understand};
 
 /// Everything a supervisor needs to run an instance once.

@@ -11,8 +11,8 @@ use std::sync::OnceLock;
 
 use crate::domain::instance::Process;
 use crate::domain::name::InstanceName;
-use crate::driver::host::fs::make_dir;
-use crate::driver::host::process;
+use crate::host::fs::make_dir;
+use crate::host::process;
 
 use super::SupervisorError;
 
@@ -134,7 +134,7 @@ pub(super) fn keep(path: &Path, process: Process, log: &Path) -> Result<bool, Su
 
 /// Removes a pid file; one that is not there is success.
 pub(super) fn remove(path: &Path) -> Result<(), SupervisorError> {
-    crate::driver::host::fs::remove_file(path).map_err(|source| SupervisorError::File { deed: "remove", path: path.to_owned(), source })
+    crate::host::fs::remove_file(path).map_err(|source| SupervisorError::File { deed: "remove", path: path.to_owned(), source })
 }
 
 /// Writes a file beside and renames it, without syncing: a cache or a record of this boot need not survive a power cut,
@@ -143,7 +143,7 @@ pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Superv
     use std::io::Write as _;
     let beside = path.with_extension(format!("new-{}", std::process::id()));
     let written = (|| {
-        crate::driver::host::fs::make_file(&beside, mode)?.write_all(bytes)?;
+        crate::host::fs::make_file(&beside, mode)?.write_all(bytes)?;
         fs::rename(&beside, path)
     })();
     if written.is_err() {

@@ -20,7 +20,7 @@ use super::held::Held;
 use super::link::Link;
 use super::patience::Patience;
 use super::socket::Io;
-use crate::driver::host::spool::Spool;
+use crate::host::spool::Spool;
 
 /// Why a client's body was not sent to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -23,8 +23,8 @@ use super::socket::{Io, Shared, Stream};
 use super::{Pool, ReceiveBody, SendBody};
 use crate::domain::instance::Listen;
 use crate::driver::edge::Gate;
-use crate::driver::host::peer;
 use crate::driver::listener::{Found, Listeners};
+use crate::host::peer;
 
 /// A connect to a socket on this host is answered at once; longer than this means a full backlog or a stopped process.
 const CONNECT: Duration = Duration::from_secs(1);

@@ -31,8 +31,8 @@ use tokio::time::Instant;
 use crate::domain::instance::Listen;
 use crate::domain::name::InstanceName;
 use crate::driver::edge::Gate;
-use crate::driver::host::lanes;
 use crate::driver::listener::Listeners;
+use crate::host::lanes;
 
 pub use body::{BodyFault, FaultFlag, ReceiveBody, SendBody, Stall};
 pub use counts::Counted;

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 
 use super::local::Local;
 use super::target::RawTarget;
-use crate::driver::host::gather::Room;
+use crate::host::gather::Room;
 
 /// The socket.
 pub struct Io {

@@ -11,7 +11,7 @@ use super::args::Command;
 use crate::config::env::Env;
 use crate::config::trust::{Distrust, stranger};
 use crate::config::{self, named, run_of_faulty};
-use crate::driver::host::users;
+use crate::host::users;
 use crate::service::error::ServiceError;
 
 /// What stands for "no config file".

@@ -12,7 +12,7 @@ use super::wrong_config;
 use crate::config::env::Env;
 use crate::config::reload::{Difference, NEED_RESTART, differences};
 use crate::config::{self, Booted, Config, in_force_file, parse, run_of_faulty, trust};
-use crate::driver::host::process;
+use crate::host::process;
 use crate::service::error::{ErrorKind, ServiceError};
 
 /// The first line of the file, before the id of the boot of the host it is of.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::escape;
 use super::exit::Exit;
 use crate::domain::time::WallTime;
-use crate::driver::host::clock::{Clock, SystemClock};
+use crate::host::clock::{Clock, SystemClock};
 use crate::service::error::ServiceError;
 
 /// How much and in which form to print.

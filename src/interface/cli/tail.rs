@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{SeekFrom, seek};
 
-use crate::driver::host::untrusted;
+use crate::host::untrusted;
 
 const BLOCK: u64 = 64 * 1024;
 /// So far back the beginning of the last lines is looked for: a log of acc's is shorter.

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::patient::PatientStream;
 use super::{BODY_MAX, Handler, ROUTE};
-use crate::driver::host::{fs, listen};
+use crate::host::{fs, listen};
 use crate::service::error::{ErrorKind, ServiceError};
 use crate::service::outcome::Outcome;
 use crate::service::request::Request;

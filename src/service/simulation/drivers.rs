@@ -12,9 +12,9 @@ use crate::domain::name::InstanceName;
 use crate::domain::time::{Timestamp, WallTime};
 use crate::driver::activity::{Activity, ActivityError, Seen, Target};
 use crate::driver::edge::{Edge, EdgeError, Gate, Route};
-use crate::driver::host::clock::Clock;
 use crate::driver::probe::{Answered, Ear, Obstacle, Probe, Question};
 use crate::driver::supervisor::{Ensured, Program, Service, Supervisor, SupervisorError};
+use crate::host::clock::Clock;
 
 pub(super) struct Drivers(pub(super) Arc<Host>);
 

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use crate::domain::instance::Listen;
 use crate::domain::name::InstanceName;
 use crate::driver::edge::{EdgeError, Gate};
-use crate::driver::host::fs::{make_dir, remove_file, write_atomic};
-use crate::driver::host::users::share_with;
+use crate::host::fs::{make_dir, remove_file, write_atomic};
+use crate::host::users::share_with;
 
 /// The folder of all gates.
 #[derive(Debug, Clone)]

@@ -13,9 +13,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::config::regular;
-use crate::driver::host::command_line::{self, of as title};
-use crate::driver::host::fs::write_atomic;
-use crate::driver::host::process;
+use crate::host::command_line::{self, of as title};
+use crate::host::fs::write_atomic;
+use crate::host::process;
 
 /// How long new workers may take: with 100,000 hosts they take a fifth of a second.
 const RELOAD_LIMIT: Duration = Duration::from_secs(20);

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{EdgeError, Nginx, ask, failed, master};
 use crate::config::Config;
-use crate::driver::host::users::share_with;
+use crate::host::users::share_with;
 use crate::render::nginx::pid_file;
 
 /// The mode of `wake.sock` when nginx's workers are the same user as acc.

@@ -30,13 +30,13 @@ pub use self::mend::faults;
 pub use self::program::{OLDEST, Version};
 use super::{Edge, EdgeError, Gate, Route};
 use crate::config::Config;
+use crate::config::accounts::Accounts;
 use crate::domain::instance::Process;
 use crate::domain::name::InstanceName;
-use crate::driver::host::accounts::Accounts;
-use crate::driver::host::command_line;
-use crate::driver::host::fs::{make_dir, remove_file, write_atomic};
-use crate::driver::host::process;
 use crate::driver::supervisor::Service;
+use crate::host::command_line;
+use crate::host::fs::{make_dir, remove_file, write_atomic};
+use crate::host::process;
 use crate::render::Templates;
 use crate::render::nginx::{Allowance, Entry, pid_file, temp_dir, text};
 

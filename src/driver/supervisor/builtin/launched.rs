@@ -18,7 +18,7 @@ use tokio::net::unix::pipe::Receiver;
 use super::super::launcher::place;
 use super::super::record;
 use crate::domain::instance::Process;
-use crate::driver::host::{process, spawn};
+use crate::host::{process, spawn};
 
 /// How often a launcher that has not become its program yet is looked at. It takes less than a millisecond.
 const LOOK: Duration = Duration::from_secs(2);

@@ -17,12 +17,12 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::domain::instance::{Exit, Process};
 use crate::domain::name::InstanceName;
-use crate::driver::host::command::PATH;
-use crate::driver::host::command_line;
-use crate::driver::host::fs::make_dir;
-use crate::driver::host::process;
-use crate::driver::host::rotate;
-use crate::driver::host::spawn::UserIds;
+use crate::host::command::PATH;
+use crate::host::command_line;
+use crate::host::fs::make_dir;
+use crate::host::process;
+use crate::host::rotate;
+use crate::host::spawn::UserIds;
 
 use super::launcher::{Instance, Spec};
 use super::locks::Locks;

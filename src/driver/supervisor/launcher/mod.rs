@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::Program;
-use crate::driver::host::fault;
-use crate::driver::host::spawn::UserIds;
+use crate::host::fault;
+use crate::host::spawn::UserIds;
 pub use understood::{Understood, understand};
 
 /// How much more readily than acc an instance is killed when memory runs out (`oom_score_adj`, proc(5)).

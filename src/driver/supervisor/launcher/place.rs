@@ -12,8 +12,8 @@ use std::sync::OnceLock;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use crate::driver::host::fs::{make_dir, write_atomic};
 use crate::driver::supervisor::SupervisorError;
+use crate::host::fs::{make_dir, write_atomic};
 
 /// The program, compiled by `build.rs`.
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/launcher"));

@@ -9,7 +9,7 @@ use std::path::Path;
 use super::super::{Program, check};
 use super::program::{self, List, Wanted};
 use super::{Instance, Spec};
-use crate::driver::host::spawn::UserIds;
+use crate::host::spawn::UserIds;
 
 /// All that the launcher goes by.
 #[derive(Debug, Clone, PartialEq, Eq)]

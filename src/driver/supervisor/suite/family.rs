@@ -5,7 +5,7 @@ use std::fs;
 use super::real::{gone, pid_in, read_eventually};
 use super::world::Way;
 use super::*;
-use crate::driver::host::process;
+use crate::host::process;
 
 macro_rules! in_every_way {
     ($($test:ident),* $(,)?) => {

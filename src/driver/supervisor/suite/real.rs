@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 
 use super::*;
-use crate::driver::host::process;
+use crate::host::process;
 
 macro_rules! for_real {
     ($($test:ident),* $(,)?) => {
@@ -227,7 +227,7 @@ async fn a_program_that_cannot_run_is_named(world: World) {
         (program("a", world.dir(), &["./data"]), "data` is not executable"),
         (nowhere, "gone`: no such file or directory"),
     ];
-    if crate::driver::host::spawn::may_change_user() {
+    if crate::host::spawn::may_change_user() {
         bad.push((nobody, "there is no user `no-such-user-of-acc`"));
     }
     for (a, expected) in bad {
@@ -261,11 +261,11 @@ async fn a_new_driver_finds_what_an_earlier_one_started(world: World) {
 }
 
 async fn a_process_that_runs_as_another_user_is_only_that(world: World) {
-    if !crate::driver::host::spawn::may_change_user() {
+    if !crate::host::spawn::may_change_user() {
         println!("skipped: only root can start a process as somebody else");
         return;
     }
-    let nobody = crate::driver::host::spawn::user_ids("nobody").unwrap().unwrap();
+    let nobody = crate::host::spawn::user_ids("nobody").unwrap().unwrap();
     let a = Program {
         user: Some("nobody".to_owned()),
         ..program("a", world.dir(), &["/bin/sh", "-c", "grep -E '^(Uid|Gid|Groups):' /proc/self/status"])
@@ -366,11 +366,11 @@ async fn a_socket_is_handed_over_and_ends_with_the_program(world: World) {
 async fn a_socket_handed_to_another_user_is_that_users(world: World) {
     use std::os::unix::fs::MetadataExt as _;
     use std::os::unix::net::UnixStream;
-    if !crate::driver::host::spawn::may_change_user() {
+    if !crate::host::spawn::may_change_user() {
         println!("skipped: only root can start a process as somebody else");
         return;
     }
-    let nobody = crate::driver::host::spawn::user_ids("nobody").unwrap().unwrap();
+    let nobody = crate::host::spawn::user_ids("nobody").unwrap().unwrap();
     let folder = world.dir().join("theirs");
     fs::create_dir(&folder).unwrap();
     std::os::unix::fs::chown(&folder, Some(nobody.uid), Some(nobody.gid)).unwrap();

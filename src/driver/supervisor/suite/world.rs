@@ -11,8 +11,8 @@ use super::super::members::Members;
 use super::super::record;
 use super::super::supervisord::{Supervisord, SupervisordSettings};
 use super::*;
-use crate::driver::host::cgroup::{Cgroups, Kind};
-use crate::driver::host::{command, process};
+use crate::host::cgroup::{Cgroups, Kind};
+use crate::host::{command, process};
 use crate::render::Templates;
 
 /// Logs beyond this are rotated by the builtin supervisor.

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use crate::domain::instance::Process;
 use crate::domain::model::one_line;
-use crate::driver::host::command::{self, PATH};
-use crate::driver::host::fs::{make_dir, remove_file, write_atomic};
-use crate::driver::host::lockfile::{self, Held};
-use crate::driver::host::process;
+use crate::host::command::{self, PATH};
+use crate::host::fs::{make_dir, remove_file, write_atomic};
+use crate::host::lockfile::{self, Held};
+use crate::host::process;
 
 use super::super::SupervisorError;
 use super::group::unreachable;

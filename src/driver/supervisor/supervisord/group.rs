@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::driver::host::pause::pause;
-use crate::driver::host::process;
+use crate::host::pause::pause;
+use crate::host::process;
 
 use super::super::{SupervisorError, record};
 use super::loading::{Added, Loading};

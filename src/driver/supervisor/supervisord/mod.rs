@@ -23,8 +23,8 @@ use async_trait::async_trait;
 
 use crate::domain::instance::{Exit, Process};
 use crate::domain::name::InstanceName;
-use crate::driver::host::fs::make_dir;
-use crate::driver::host::{process, rotate};
+use crate::host::fs::make_dir;
+use crate::host::{process, rotate};
 use crate::render::Templates;
 use crate::render::supervisord::{ProgramText, program as program_text};
 

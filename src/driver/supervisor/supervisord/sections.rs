@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::SupervisorError;
 use super::super::record::{remove, replace};
-use crate::driver::host::fs::make_dir;
+use crate::host::fs::make_dir;
 
 /// One folder of sections, or of what launchers read.
 #[derive(Debug)]
@@ -123,7 +123,7 @@ pub(super) fn write_if_other(path: &Path, text: &str) -> Result<bool, Supervisor
     if fs::read(path).is_ok_and(|found| found == text.as_bytes()) {
         return Ok(false);
     }
-    crate::driver::host::fs::write_atomic(path, text.as_bytes(), 0o600).map_err(|source| SupervisorError::File {
+    crate::host::fs::write_atomic(path, text.as_bytes(), 0o600).map_err(|source| SupervisorError::File {
         deed: "write",
         path: path.to_owned(),
         source,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::domain::instance::Process;
-use crate::driver::host::{fs::make_dir, process};
+use crate::host::{fs::make_dir, process};
 use crate::render::supervisord::{self as texts, DaemonText, SectionError, ServiceText};
 
 use super::super::{Ensured, Service, SupervisorError, check, record};
@@ -73,7 +73,7 @@ impl Supervisord {
             socket: &settings.socket,
             pid_file: &settings.pid_file,
             log: &settings.log,
-            root: crate::driver::host::spawn::may_change_user(),
+            root: crate::host::spawn::may_change_user(),
         };
         let text = texts::daemon(&settings.templates, &text).map_err(|e| SupervisorError::Unusable(e.to_string()))?;
         write_if_other(&self.daemon.config, &text)?;

@@ -13,7 +13,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use crate::domain::instance::Process;
-use crate::driver::host::process;
+use crate::host::process;
 
 use super::super::{Service, SupervisorError, record};
 use super::sections::Found;

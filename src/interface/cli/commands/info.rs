@@ -5,7 +5,7 @@ use super::super::exit::Exit;
 use super::super::output::End;
 use super::super::{Call, show};
 use crate::config::Config;
-use crate::driver::host::fs;
+use crate::host::fs;
 use crate::service::outcome::InstanceView;
 use crate::service::view::Reader;
 

@@ -7,7 +7,7 @@ use clap::CommandFactory;
 use super::super::args::Cli;
 use super::super::exit::Exit;
 use super::super::output::{End, Ui};
-use crate::driver::host::fs;
+use crate::host::fs;
 use crate::service::error::ServiceError;
 
 pub(in super::super) fn run(ui: &mut Ui, dir: Option<&Path>) -> End {

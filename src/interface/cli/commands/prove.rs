@@ -12,7 +12,7 @@ use super::super::exit::Exit;
 use super::super::output::End;
 use super::super::{Call, progress, show};
 use crate::config::Config;
-use crate::driver::host::clock::monotonic_ns;
+use crate::host::clock::monotonic_ns;
 use crate::prove::{self, Meter, Operator, Options};
 use crate::service::error::ServiceError;
 use crate::service::outcome::Outcome;

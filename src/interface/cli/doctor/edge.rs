@@ -4,11 +4,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{Finding, bad, ok, warn};
+use crate::config::accounts::{Accounts, MAKE};
 use crate::config::{Config, EDGE_ACCOUNT, EdgeKind};
 use crate::driver::edge::nginx;
-use crate::driver::host::accounts::{Accounts, MAKE};
-use crate::driver::host::spawn::{UserIds, user_ids};
-use crate::driver::host::users;
+use crate::host::spawn::{UserIds, user_ids};
+use crate::host::users;
 
 /// Accounts that other programs of the host may run as, too.
 const COMMON: [&str; 4] = ["www-data", "nginx", "nobody", "daemon"];

@@ -6,10 +6,10 @@ use std::path::Path;
 use rustix::fs::{Access, access, statfs, statvfs};
 
 use super::{Finding, bad, ok, warn};
+use crate::config::accounts::Owner;
 use crate::config::{Config, trust};
-use crate::driver::host::accounts::Owner;
-use crate::driver::host::rotate::{LOG_MAX, ROOM};
-use crate::driver::host::users;
+use crate::host::rotate::{LOG_MAX, ROOM};
+use crate::host::users;
 use crate::service::view::{Filter, Reader, WAL_TOO_LARGE};
 
 /// `f_type` of a tmpfs, see statfs(2).

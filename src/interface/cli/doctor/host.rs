@@ -6,9 +6,9 @@ use rustix::process::{Resource, getrlimit};
 
 use super::{Finding, bad, ok, warn};
 use crate::config::{Config, trust};
-use crate::driver::host::cgroup::{Cgroups, Kind};
-use crate::driver::host::clock::{Clock, SystemClock};
-use crate::driver::host::limits::GroupLimits;
+use crate::host::cgroup::{Cgroups, Kind};
+use crate::host::clock::{Clock, SystemClock};
+use crate::host::limits::GroupLimits;
 use crate::service::view::{Filter, Reader};
 
 /// What acc asks for when it listens: see `somaxconn`.

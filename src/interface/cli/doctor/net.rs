@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Finding, bad, ok, warn};
 use crate::config::{Config, Scheme, regular};
-use crate::driver::host::net::{Listener, holders, listening};
+use crate::host::net::{Listener, holders, listening};
 use crate::interface::control::{Reply, call};
 use crate::render::nginx::pid_file;
 use crate::service::error::{ServiceError, chain};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Finding, bad, ok, warn};
 use crate::config::{Config, EdgeKind, SupervisorKind, trust};
-use crate::driver::host::command;
+use crate::host::command;
 
 const LIMIT: Duration = Duration::from_secs(5);
 

@@ -3,8 +3,8 @@
 use std::fs;
 
 use super::*;
-use crate::driver::host::cgroup::Cgroups;
-use crate::driver::host::limits::{GroupLimits, Limits, OpenFiles};
+use crate::host::cgroup::Cgroups;
+use crate::host::limits::{GroupLimits, Limits, OpenFiles};
 
 for_real![
     it_begins_in_a_session_of_its_own_without_rights,
@@ -39,7 +39,7 @@ fn line<'a>(text: &'a str, begin: &str) -> Vec<&'a str> {
 
 async fn it_begins_in_a_session_of_its_own_without_rights(world: World) {
     let mut users = vec![None];
-    if crate::driver::host::spawn::may_change_user() {
+    if crate::host::spawn::may_change_user() {
         users.push(Some("nobody".to_owned()));
     }
     let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim().parse::<i32>().unwrap();
@@ -50,7 +50,7 @@ async fn it_begins_in_a_session_of_its_own_without_rights(world: World) {
             assert_eq!(line(&text, key), [value], "{key} of {text}");
         }
         let mut sets = vec!["CapInh:", "CapPrm:", "CapEff:", "CapAmb:", "SigBlk:", "SigIgn:"];
-        if crate::driver::host::spawn::may_change_user() {
+        if crate::host::spawn::may_change_user() {
             sets.push("CapBnd:");
         }
         for set in sets {

@@ -33,7 +33,7 @@ async fn finely(by: Duration) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::host::clock::{Clock as _, SystemClock};
+    use crate::host::clock::{Clock as _, SystemClock};
 
     #[tokio::test]
     async fn a_short_pause_is_one() {

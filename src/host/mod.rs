@@ -1,6 +1,5 @@
-//! This host: its clocks, files, processes and programs. The only folder that uses `std::fs`, clocks and `Command` directly.
+//! This host: its clocks, files, processes, programs and sockets. A ground floor for all layers above it: no policy of acc is here.
 
-pub mod accounts;
 pub mod append;
 pub mod census;
 pub mod cgroup;
