@@ -49,7 +49,7 @@ fn folders_that_are_missing_are_made_by_a_boot_and_by_a_pass() {
         let log = folder(&bed, "zebra").join("access.log");
         let gone = || fs::remove_dir_all(folder(&bed, "zebra")).unwrap();
         gone();
-        bed.acc(&["monitor"]).ok();
+        bed.monitor();
         wait_until("a line is in the new folder", SOON, || {
             bed.get("zebra", "/").status(200);
             holds(lines(&log) > 0, "no line")

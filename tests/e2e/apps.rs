@@ -44,7 +44,7 @@ fn a_python_application_from_pypi() {
     let slow = std::thread::scope(|scope| {
         let slow = scope.spawn(|| bed.get("bin", "/drip?duration=2&numbytes=20&delay=0"));
         while !slow.is_finished() {
-            bed.acc(&["monitor"]).ok();
+            bed.monitor();
         }
         slow.join().unwrap().status(200)
     });

@@ -92,7 +92,7 @@ pub fn a_slow_upload_is_not_cut_by_the_idle_timeout(combination: Combination) {
     // handed on, so the instance may sleep meanwhile.
     for part in body.chunks(1 << 20) {
         stream.write_all(part).unwrap();
-        bed.acc(&["monitor"]).ok();
+        bed.monitor();
         pause(Duration::from_millis(60));
     }
     let mut open = http::read_head(stream, "POST").unwrap();

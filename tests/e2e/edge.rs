@@ -139,18 +139,18 @@ fn workers_that_were_stopped_go_on_after_a_pass() {
         let Some(bed) = bed(combination) else { continue };
         bed.acc(&["boot"]).ok();
         bed.create("zebra", "tester");
-        bed.acc(&["monitor"]).ok();
+        bed.monitor();
         let all = workers(&bed);
         // One alone leaves requests without an answer now and then, all of them each request.
         for stopped in [&all[..1], &all[..]] {
             stopped.iter().for_each(|pid| processes::signal(*pid, Signal::SIGSTOP));
             bed.acc(&["doctor"]).says(&["processes of nginx were stopped by a signal", "`acc monitor` mends it"]);
-            bed.acc(&["monitor"]).ok().says(&["nginx", "were stopped by a signal"]);
+            bed.monitor().says(&["nginx", "were stopped by a signal"]);
             bed.get("zebra", "/").status(200);
         }
         bed.acc(&["events"]).ok().says(&["repaired", "were stopped by a signal"]);
         assert_eq!(workers(&bed), all, "they are the same");
-        let quiet = bed.acc(&["monitor"]).ok();
+        let quiet = bed.monitor();
         assert_eq!(quiet.out, "", "nothing more is to be done");
         all.iter().for_each(|pid| processes::signal(*pid, Signal::SIGSTOP));
         bed.acc(&["boot"]).ok().says(&["were stopped by a signal"]);
@@ -170,7 +170,7 @@ fn a_wake_socket_that_nginx_cannot_use_is_put_right() {
             chown(&socket, Some(owner), Some(owner)).unwrap();
             fs::set_permissions(&socket, fs::Permissions::from_mode(mode)).unwrap();
             bed.get("zebra", "/").status(502);
-            bed.acc(&["monitor"]).ok().says(&["wake.sock` had another owner or mode"]);
+            bed.monitor().says(&["wake.sock` had another owner or mode"]);
             assert_eq!(of(&socket), right);
             bed.get("zebra", "/").status(200);
             bed.acc(&["stop", "zebra"]).ok();
@@ -178,7 +178,7 @@ fn a_wake_socket_that_nginx_cannot_use_is_put_right() {
         let worker = bed.server().unwrap();
         fs::remove_file(&socket).unwrap();
         // The server may be there first.
-        bed.acc(&["monitor"]).ok();
+        bed.monitor();
         wait_until("a sleeper is woken again", SOON, || {
             let status = bed.get("zebra", "/").status;
             holds(status == 200, status)
@@ -216,7 +216,7 @@ fn the_edge_reaches_a_socket_whatever_the_application_did_to_it() {
             bed.get(name, "/").status(200);
             // Later on, too: a pass notices.
             fs::set_permissions(folder.join("app.sock"), fs::Permissions::from_mode(0o600)).unwrap();
-            bed.acc(&["monitor"]).ok().says(&["the edge could not connect to its socket"]);
+            bed.monitor().says(&["the edge could not connect to its socket"]);
             assert_eq!(seen(), ((NOBODY, gid, 0o2710), (NOBODY, gid, 0o660)), "{name} ({combination:?})");
         }
     }

@@ -39,7 +39,7 @@ pub fn it_is_created_answers_sleeps_and_wakes(combination: Combination) {
     assert_ne!(bed.pid("zebra"), first);
     assert_eq!(bed.told("zebra", "START").len(), 2);
     // The wake just now counts as use: a pass right after it changes nothing.
-    bed.acc(&["monitor"]).ok();
+    bed.monitor();
     let kinds: Vec<String> = bed.json(&["events", "zebra"]).as_array().unwrap().iter().map(|e| e["kind"].to_string()).collect();
     for kind in ["created", "woke", "slept"] {
         assert!(kinds.iter().any(|k| k.contains(kind)), "no `{kind}` in {kinds:?}");
@@ -87,7 +87,7 @@ pub fn disabled_it_never_wakes_and_pinned_it_never_sleeps(combination: Combinati
     // Much longer than the idle timeout, seen by the monitor again and again.
     let began = crate::support::now();
     while began.elapsed() < Duration::from_millis(1200) {
-        bed.acc(&["monitor"]).ok();
+        bed.monitor();
     }
     assert_eq!(bed.pid("zebra"), pid);
     bed.acc(&["enable", "zebra"]).ok();

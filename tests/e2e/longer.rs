@@ -15,7 +15,7 @@ pub fn a_web_socket_opens_through_a_wake_and_keeps_it_awake(combination: Combina
     // Silent, but open, for several idle timeouts.
     let began = now();
     while began.elapsed() < Duration::from_millis(1500) {
-        bed.acc(&["monitor"]).ok();
+        bed.monitor();
     }
     assert_eq!(bed.pid("zebra"), pid);
     assert_eq!(socket.echo("two").unwrap(), "two");
@@ -40,7 +40,7 @@ pub fn a_stream_longer_than_the_idle_timeout_is_not_cut(combination: Combination
                 open.body.read_to_end(&mut rest).map(|_| rest.len())
             });
             while !reader.is_finished() {
-                bed.acc(&["monitor"]).ok();
+                bed.monitor();
             }
             reader.join().unwrap()
         });

@@ -43,7 +43,7 @@ pub fn its_name_may_be_any_bytes(combination: Combination) {
         bed.create(&instance, &instance);
         let pid = bed.pid(&instance);
         bed.get(&instance, "/").status(200);
-        let pass = bed.acc(&["monitor"]).ok();
+        let pass = bed.monitor();
         assert!(pass.out.is_empty(), "a pass has something to say: {}", pass.out);
         bed.acc(&["stop", "--now", &instance]).ok();
         assert!(!processes::alive(pid));

@@ -255,7 +255,7 @@ pub fn one_that_stops_listening_is_started_again(combination: Combination) {
     let Some(bed) = bed(combination, "plain") else { return };
     assert_eq!(bed.get("zebra", "/").status(200).text(), "own");
     let pid = bed.pid("zebra");
-    assert_eq!(bed.acc(&["monitor"]).ok().out, "");
+    assert_eq!(bed.monitor().out, "");
     bed.get("zebra", "/close").status(200);
     assert_eq!(bed.get("zebra", "/").status(200).text(), "own");
     wait_displaced(&bed, "zebra", "does not listen on");
@@ -271,11 +271,11 @@ pub fn one_whose_socket_is_gone_is_started_again(combination: Combination) {
     for replaced in [false, true] {
         bed.get("zebra", "/").status(200);
         let pid = bed.pid("zebra");
-        assert_eq!(bed.acc(&["monitor"]).ok().out, "");
+        assert_eq!(bed.monitor().out, "");
         let thief = replaced.then(|| UnixListener::bind(path.with_extension("other")).unwrap());
         if replaced {
             std::fs::rename(path.with_extension("other"), &path).unwrap();
-            bed.acc(&["monitor"]).ok().says(&["zebra", "displaced", "is not part of the instance"]);
+            bed.monitor().says(&["zebra", "displaced", "is not part of the instance"]);
         } else {
             std::fs::remove_file(&path).unwrap();
             wait_displaced(&bed, "zebra", "cannot be reached");
@@ -301,7 +301,7 @@ pub fn every_process_of_an_instance_may_listen_for_it(combination: Combination) 
         bed.acc(&["create", how, "--model", "family", "--set", &format!("how={how}")]).ok();
         assert_eq!(bed.get(how, "/").status(200).text(), "own", "{how}");
         let pid = bed.pid(how);
-        assert_eq!(bed.acc(&["monitor"]).ok().out, "", "{how}");
+        assert_eq!(bed.monitor().out, "", "{how}");
         assert_eq!((bed.phase(how), bed.pid(how)), ("awake".to_owned(), pid), "{how}");
         bed.acc(&["stop", how]).ok();
     }

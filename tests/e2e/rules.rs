@@ -40,7 +40,7 @@ pub fn what_does_not_count_does_not_keep_it_awake(combination: Combination) {
     while bed.phase("zebra") == "awake" {
         assert!(began.elapsed() < Duration::from_secs(15), "requests that do not count keep it awake");
         let _ = bed.get("zebra", "/health");
-        bed.acc(&["monitor"]).ok();
+        bed.monitor();
     }
     // Asked by people it stays.
     bed.get("zebra", "/").status(200);
@@ -48,7 +48,7 @@ pub fn what_does_not_count_does_not_keep_it_awake(combination: Combination) {
     let began = now();
     while began.elapsed() < Duration::from_secs(3) {
         bed.get("zebra", "/").status(200);
-        bed.acc(&["monitor"]).ok();
+        bed.monitor();
     }
     assert_eq!(bed.pid("zebra"), pid);
 }

@@ -72,7 +72,7 @@ fn who_writes_without_end_does_not_fill_the_disk() {
         bed.acc(&["stop", "--now", "zebra"]).ok();
         // A pass may come while the server is still about its own last cut: then the next one bounds it.
         wait_until("a pass bounds it", SOON, || {
-            bed.acc(&["monitor"]).ok();
+            bed.monitor();
             let used = on_disk(&logs(&bed));
             holds(used < LOGS_MAX, format!("{} MiB {combination:?}", used / MIB))
         });
@@ -121,7 +121,7 @@ fn folders_of_any_depth_are_purged_by_the_server_that_goes_on() {
         bed.get("okapi", "/").status(200);
         // A slow disk takes its time for 18,000 folders.
         wait_until("nothing is left", SOON * 6, || {
-            bed.acc(&["monitor"]).ok();
+            bed.monitor();
             let left: usize = [bed.home(), bed.run()].iter().map(|d| fs::read_dir(d.join("trash")).unwrap().count()).sum();
             holds(left == 0, left)
         });

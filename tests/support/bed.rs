@@ -344,6 +344,15 @@ range = "{ports}"
         self.json(&["info", name])
     }
 
+    /// `acc monitor`, once more while the server's own pass is under way.
+    #[track_caller]
+    pub fn monitor(&self) -> super::run::Done {
+        wait_until("a monitor pass", SOON, || {
+            let done = self.acc(&["monitor"]).ok();
+            if done.err.contains("is under way") { Err(done.err) } else { Ok(done) }
+        })
+    }
+
     /// The phase.
     #[track_caller]
     pub fn phase(&self, name: &str) -> String {
