@@ -1,7 +1,7 @@
 //! acc runs hundreds or thousands of mostly idle web applications on one host: asleep until the next request.
 //!
 //! The layers, from top to bottom; each uses only those below it (a test reads the sources and holds this):
-//! `app` wires everything; `interface` turns text into requests and outcomes into text; `prove` shows from outside that
+//! `app` wires everything; `interface` turns text into requests and outcomes into text; `control` hands requests to the running server; `prove` shows from outside that
 //! nothing is lost; `proxy` is the way of an HTTP
 //! request; `service` is what acc can do, one verb a file; `driver` is the world (supervisors, edges, sockets, files);
 //! `render` makes configuration texts and pages from templates; `store` is SQLite; `config` the checked settings;
@@ -10,6 +10,7 @@
 
 pub mod app;
 pub mod config;
+pub mod control;
 pub mod demo;
 pub mod domain;
 pub mod driver;

@@ -6,7 +6,7 @@ use tokio::net::UnixStream;
 
 use super::{Drivers, lock, open_store, world};
 use crate::config::{Config, SupervisorKind};
-use crate::interface::control::{self, CallError, Reply};
+use crate::control::{self, CallError, Reply};
 use crate::service::error::{ErrorKind, ServiceError, chain};
 use crate::service::outcome::Outcome;
 use crate::service::request::Request;

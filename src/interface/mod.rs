@@ -1,4 +1,3 @@
 //! Text in, requests out; outcomes in, text out. No decisions.
 
 pub mod cli;
-pub mod control;

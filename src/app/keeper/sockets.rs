@@ -11,8 +11,8 @@ use std::path::PathBuf;
 
 use crate::app::accounts;
 use crate::config::{Config, EdgeKind};
+use crate::control;
 use crate::host::{handover, listen};
-use crate::interface::control;
 use crate::service::error::{ServiceError, chain};
 
 /// All of them.

@@ -4,7 +4,7 @@ use super::super::Call;
 use super::super::exit::Exit;
 use super::super::output::End;
 use crate::config::reload::{NEED_RESTART, differences};
-use crate::interface::control::{self, Reply};
+use crate::control::{self, Reply};
 use crate::service::error::{ServiceError, chain};
 use crate::service::outcome::Outcome;
 use crate::service::request::Request;

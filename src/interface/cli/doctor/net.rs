@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::{Finding, bad, ok, warn};
 use crate::config::{Config, Scheme, regular};
+use crate::control::{Reply, call};
 use crate::host::net::{Listener, holders, listening};
-use crate::interface::control::{Reply, call};
 use crate::render::nginx::pid_file;
 use crate::service::error::{ServiceError, chain};
 use crate::service::outcome::Outcome;
