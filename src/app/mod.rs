@@ -41,8 +41,9 @@ use crate::host::limits::OpenFiles;
 use crate::host::rotate::LOG_MAX;
 use crate::interface::cli::LeftToWorker;
 use crate::render::{RenderError, Templates};
+use crate::service::context::Parts;
 use crate::service::error::{ServiceError, chain};
-use crate::service::world::{Parts, World};
+use crate::service::world::World;
 use crate::store::{Store, StoreError};
 
 /// Program sections of sleepers that supervisord keeps: a wake from one of them needs no `reloadConfig`, which costs 3 ms. More

@@ -36,7 +36,7 @@ use crate::service::outcome::Outcome;
 use crate::service::request::Request;
 use crate::service::retire::retire;
 use crate::service::world::World;
-use crate::service::{self, log_bound, moved, ports, recover, run_folder};
+use crate::service::{self, log_bound, monitor, moved, ports, recover, run_watch};
 
 /// How long a server that ends waits for a slow database.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
@@ -153,7 +153,7 @@ fn watch_over(world: &Arc<World>, until: &CancellationToken) -> [JoinHandle<()>;
     [
         tokio::spawn(log_bound::watch(world.clone(), until.clone())),
         tokio::spawn(ports::watch(world.clone(), until.clone())),
-        tokio::spawn(run_folder::watch(world.clone(), until.clone())),
+        tokio::spawn(run_watch::watch(world.clone(), until.clone())),
     ]
 }
 
@@ -365,7 +365,7 @@ async fn look_around(world: Arc<World>, shutdown: CancellationToken, recovering:
         let pass = service::handle(&world, Request::Monitor { dry_run: false, thorough: false });
         tokio::select! {
             () = shutdown.cancelled() => return,
-            outcome = pass => service::report_pass(outcome),
+            outcome = pass => monitor::report(outcome),
         }
         let _ = tokio::task::spawn_blocking(memory::give_back).await;
         if std::mem::take(&mut starting) {

@@ -23,6 +23,12 @@ impl Timestamp {
     }
 }
 
+/// Whole milliseconds.
+#[must_use]
+pub fn millis(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Wall-clock time in milliseconds since 1970-01-01 UTC: for people and records, never for measuring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
 pub struct WallTime(pub i64);

@@ -7,27 +7,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::begin::{self, Begun};
 use super::error::{ServiceError, chain};
+use super::handle::{Handle, Message, Refused, Reply};
 use super::kinds::point;
-use super::registry::{Handle, Refused, Reply, Snapshot};
-use super::step::Stepped;
-use super::turns::Turn;
-use super::world::World;
-use super::{daemons, launch, ledger, run_folder};
+use super::revive::ASK_AGAIN;
+use super::step::{Actor, Stepped};
+use super::{launch, ledger, revive};
 use crate::domain::instance::Process;
 use crate::domain::lifecycle::{self, Effect, Event, Note, Phase};
 use crate::domain::time::Timestamp;
 use crate::driver::activity::Target;
-use crate::driver::probe::Ear;
-use crate::store::Written;
 
-/// How long to wait before asking a supervisor again that could not be asked.
-pub(super) const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How long the task of a sleeper waits for whoever still holds it: at first, for who made it lets go in a moment, and a script that
 /// makes a thousand of them a second must not keep a thousand tasks; then ever longer, up to this. Also how long a task with
 /// something unsaved waits until it tries again.
@@ -38,34 +32,6 @@ const LINGER_LIVE: Duration = Duration::from_secs(24 * 3600);
 /// Longest pause between two counts of what is in flight.
 const COUNT_PAUSE_MAX: Duration = Duration::from_millis(25);
 
-/// What the task reads.
-pub(super) struct Message {
-    event: Event,
-    reply: Option<oneshot::Sender<Reply>>,
-    permit: Option<Turn>,
-    /// Where the process that was started says that it is ready.
-    ear: Option<Ear>,
-    /// Only true as long as this is.
-    seen: Option<Snapshot>,
-}
-
-impl Message {
-    /// Something that has happened; nobody waits.
-    pub(super) fn fact(event: Event) -> Self {
-        Self { event, reply: None, permit: None, ear: None, seen: None }
-    }
-
-    /// Something that was found out while the instance was as `seen`: if it has moved on, nobody knows any more.
-    pub(super) fn found(event: Event, seen: Snapshot) -> Self {
-        Self { event, reply: None, permit: None, ear: None, seen: Some(seen) }
-    }
-
-    /// Something asked for.
-    pub(super) fn request(event: Event, reply: oneshot::Sender<Reply>) -> Self {
-        Self { event, reply: Some(reply), permit: None, ear: None, seen: None }
-    }
-}
-
 /// Tells whoever asked what came of it.
 fn tell(asked: Option<oneshot::Sender<Reply>>, reply: Reply) {
     if let Some(asked) = asked {
@@ -73,51 +39,12 @@ fn tell(asked: Option<oneshot::Sender<Reply>>, reply: Reply) {
     }
 }
 
-/// One instance's task.
-pub(super) struct Actor {
-    pub(super) world: Arc<World>,
-    pub(super) handle: Arc<Handle>,
-    outbox: mpsc::WeakUnboundedSender<Message>,
-    inbox: mpsc::UnboundedReceiver<Message>,
-    probe: Option<AbortHandle>,
-    /// When it is due, and its number.
-    timer: Option<(Instant, u64)>,
-    permit: Option<Turn>,
-    ear: Option<Ear>,
-    /// The run and the process whose end is waited for, or was.
-    watched: Option<(u64, Process)>,
-    pub(super) unsaved: bool,
-    /// A write that takes so long that it was not waited for.
-    pub(super) writing: Option<Written<()>>,
-}
-
 impl Actor {
-    pub(super) fn new(
-        world: Arc<World>,
-        handle: Arc<Handle>,
-        outbox: mpsc::WeakUnboundedSender<Message>,
-        inbox: mpsc::UnboundedReceiver<Message>,
-    ) -> Self {
-        Self {
-            world,
-            handle,
-            outbox,
-            inbox,
-            probe: None,
-            timer: None,
-            permit: None,
-            ear: None,
-            watched: None,
-            unsaved: false,
-            writing: None,
-        }
-    }
-
-    /// Runs until the instance sleeps and nobody holds it.
-    pub(super) async fn run(mut self) {
-        let retired = self.world.retired.clone();
+    /// Runs until the instance sleeps and only the registry holds it, which says whether it may `leave`.
+    pub(super) async fn run(mut self, leave: impl Fn(&Arc<Handle>, &dyn Fn() -> bool) -> bool) {
+        let retired = self.ctx.retired.clone();
         if !self.handle.known() {
-            run_folder::restore_record(&self.world, &self.handle).await;
+            revive::restore_record(&self.ctx, &self.handle).await;
             let found = tokio::select! {
                 biased;
                 () = retired.cancelled() => return,
@@ -130,7 +57,7 @@ impl Actor {
         // Between two events it may end at any moment, never within one.
         while !retired.is_cancelled() {
             let live = self.handle.machine().phase().is_live();
-            if !live && !self.is_unwritten() && self.world.registry.leave(&self.handle, || self.inbox.is_empty()) {
+            if !live && !self.is_unwritten() && leave(&self.handle, &|| self.inbox.is_empty()) {
                 break;
             }
             let linger = match (self.is_unwritten(), live) {
@@ -168,7 +95,7 @@ impl Actor {
     async fn find_out(&mut self) -> Option<Process> {
         let name = self.handle.instance.name.clone();
         loop {
-            match daemons::find(&self.world, &name).await {
+            match revive::find(&self.ctx, &name).await {
                 Ok(found) => return found,
                 Err(e) => {
                     warn!(instance = %name, "could not find out what runs: {}", chain(&e));
@@ -236,7 +163,7 @@ impl Actor {
     async fn perform(&mut self, effect: Effect) -> bool {
         let run = self.handle.snapshot().run;
         // For a test to stop acc between two effects; an error has nowhere to go here.
-        let _ = point(&effect).map(|point| self.world.reached(point));
+        let _ = point(&effect).map(|point| self.ctx.reached(point));
         match effect {
             Effect::Persist => {}
             Effect::Spawn => self.spawn(run).await,
@@ -254,7 +181,7 @@ impl Actor {
                 tokio::task::yield_now().await;
                 let woke = matches!(note, Note::Woke(..));
                 let phases = if woke { self.handle.stamps().account() } else { None };
-                ledger::write(&self.world, &self.handle.launched(), &note, phases);
+                ledger::write(&self.ctx, &self.handle.launched(), &note, phases);
             }
         }
         true
@@ -267,19 +194,19 @@ impl Actor {
     }
 
     async fn spawn(&self, run: u64) {
-        let (world, outbox) = (self.world.clone(), self.outbox.clone());
+        let (ctx, outbox) = (self.ctx.clone(), self.outbox.clone());
         let handle = Arc::downgrade(&self.handle);
-        self.handle.stamps().begin(world.clock.micros());
-        let asked = self.handle.take_asked().unwrap_or_else(|| self.world.now());
+        self.handle.stamps().begin(ctx.clock.micros());
+        let asked = self.handle.take_asked().unwrap_or_else(|| self.ctx.now());
         let mut starting = Box::pin(async move {
-            let Some(Begun { event, permit, ear }) = begin::begin(&world, &handle, run, asked).await else { return };
+            let Some(Begun { event, permit, ear }) = begin::begin(&ctx, &handle, run, asked).await else { return };
             if let Some(outbox) = outbox.upgrade() {
                 let _ = outbox.send(Message { event, reply: None, permit, ear, seen: None });
             }
         });
         // A start that waits for nobody is over by now, and costs no turn of another thread.
         if futures_util::poll!(&mut starting).is_pending() {
-            self.world.hands.spawn(starting);
+            self.ctx.hands.spawn(starting);
         }
     }
 
@@ -289,26 +216,26 @@ impl Actor {
         if self.watched.replace((run, process)) == Some((run, process)) {
             return;
         }
-        let (world, outbox, name) = (self.world.clone(), self.outbox.clone(), self.handle.instance.name.clone());
-        let (handle, since) = (Arc::downgrade(&self.handle), self.world.now());
+        let (ctx, outbox, name) = (self.ctx.clone(), self.outbox.clone(), self.handle.instance.name.clone());
+        let (handle, since) = (Arc::downgrade(&self.handle), self.ctx.now());
         tokio::spawn(async move {
             loop {
                 let ended = tokio::select! {
                     biased;
                     // Its pid file is no longer ours to remove.
-                    () = world.retired.cancelled() => return,
-                    ended = world.supervisor.wait(&name, process) => ended,
+                    () = ctx.retired.cancelled() => return,
+                    ended = ctx.supervisor.wait(&name, process) => ended,
                 };
                 match ended {
                     Ok(exit) => {
-                        begin::close_port(&world, &handle, run).await;
+                        begin::close_port(&ctx, &handle, run).await;
                         // Once another acc has the say, what is there may be the next run's, bound and not listening yet.
-                        if let Some(handle) = handle.upgrade().filter(|_| !world.has_retired()) {
-                            world.probe.tidy(&launch::question(&world, &handle.launched()));
+                        if let Some(handle) = handle.upgrade().filter(|_| !ctx.has_retired()) {
+                            ctx.probe.tidy(&launch::question(&ctx, &handle.launched()));
                         }
                         // Its output went to a supervisor that died meanwhile: that ended it. It is started again, not failed.
-                        let torn = begin::torn(&world, &handle, since).await;
-                        let why = begin::never_began(&world, &handle, run, exit).await.filter(|_| !torn);
+                        let torn = begin::torn(&ctx, &handle, since).await;
+                        let why = begin::never_began(&ctx, &handle, run, exit).await.filter(|_| !torn);
                         why.into_iter().for_each(|why| Self::send(&outbox, why));
                         return Self::send(&outbox, if torn { Event::Found(None) } else { Event::Exited { run, exit } });
                     }
@@ -322,16 +249,16 @@ impl Actor {
     }
 
     fn start_probe(&mut self, run: u64) {
-        let (world, outbox) = (self.world.clone(), self.outbox.clone());
-        let question = launch::question(&self.world, &self.handle.launched());
+        let (ctx, outbox) = (self.ctx.clone(), self.outbox.clone());
+        let question = launch::question(&self.ctx, &self.handle.launched());
         let handle = Arc::downgrade(&self.handle);
         let (process, ear) = (self.handle.machine().process(), self.ear.take());
         let task = tokio::spawn(async move {
-            let answered = world.probe.ready(&question, process, ear).await;
+            let answered = ctx.probe.ready(&question, process, ear).await;
             let event = match &answered {
                 Ok(answered) => {
                     if let Some(handle) = handle.upgrade() {
-                        begin::note_answer(&world, &handle, answered);
+                        begin::note_answer(&ctx, &handle, answered);
                     }
                     Event::Ready { run }
                 }
@@ -345,7 +272,7 @@ impl Actor {
     }
 
     async fn open_gate(&self, run: u64) {
-        if let Err(e) = self.world.edge.open(&self.handle.gate(run)).await {
+        if let Err(e) = self.ctx.edge.open(&self.handle.gate(run)).await {
             // It answers, and the wake server reaches it without a gate: slower, but nothing is lost, and nobody whose request
             // is under way is cut off. The next pass opens what is missing.
             warn!(instance = %self.handle.instance.name, "could not open its gate, requests go by way of acc: {}", chain(&e));
@@ -353,7 +280,7 @@ impl Actor {
     }
 
     async fn close_gate(&self, run: u64) -> bool {
-        let Err(e) = self.world.edge.close(&self.handle.gate(run)).await else { return true };
+        let Err(e) = self.ctx.edge.close(&self.handle.gate(run)).await else { return true };
         warn!(instance = %self.handle.instance.name, "could not close its gate: {}", chain(&e));
         // While draining nothing may be stopped behind an open gate; else the process is gone, or the operator does not wait.
         let draining = self.handle.snapshot().phase == Phase::Draining;
@@ -364,7 +291,7 @@ impl Actor {
     }
 
     fn count(&self, run: u64, looks: u32) {
-        let (world, outbox) = (self.world.clone(), self.outbox.clone());
+        let (ctx, outbox) = (self.ctx.clone(), self.outbox.clone());
         let gate = self.handle.gate(run);
         let handle = Arc::downgrade(&self.handle);
         tokio::spawn(async move {
@@ -372,14 +299,14 @@ impl Actor {
                 let pause = Duration::from_millis(1 << looks.min(10)).min(COUNT_PAUSE_MAX);
                 tokio::time::sleep(pause).await;
             }
-            let pooled = world.edge.pooled(&gate);
+            let pooled = ctx.edge.pooled(&gate);
             let target = Target { listen: gate.listen.clone(), log: None };
-            let event = match world.activity.look(&[target]).await {
+            let event = match ctx.activity.look(&[target]).await {
                 Ok(seen) => {
                     let open = seen.first().map_or(0, |s| s.connections);
                     let tickets = handle.upgrade().map_or(0, |h| h.machine().tickets());
                     // Pooled connections may close between the two looks: the larger number of them is the true one.
-                    Event::InFlight { run, count: open.saturating_sub(pooled.max(world.edge.pooled(&gate))).max(tickets) }
+                    Event::InFlight { run, count: open.saturating_sub(pooled.max(ctx.edge.pooled(&gate))).max(tickets) }
                 }
                 Err(e) => {
                     warn!(instance = %gate.name, "{}", chain(&e));
@@ -392,10 +319,10 @@ impl Actor {
 
     async fn signal(&self, kill: bool) {
         let Some(process) = self.handle.machine().process() else { return };
-        let program = launch::program(&self.world, &self.handle.launched());
+        let program = launch::program(&self.ctx, &self.handle.launched());
         let done = match kill {
-            false => self.world.supervisor.terminate(&program, process).await,
-            true => self.world.supervisor.kill(&program.name, process).await,
+            false => self.ctx.supervisor.terminate(&program, process).await,
+            true => self.ctx.supervisor.kill(&program.name, process).await,
         };
         if let Err(e) = done {
             warn!(instance = %program.name, "could not signal its process: {}", chain(&e));
@@ -403,13 +330,13 @@ impl Actor {
     }
 
     fn arm(&mut self, at: Timestamp, armed: u64) {
-        self.timer = Some((Instant::now() + at.since(self.world.now()), armed));
+        self.timer = Some((Instant::now() + at.since(self.ctx.now()), armed));
     }
 
     /// The timer's event, once it is due.
     async fn due(&mut self) -> Option<Event> {
         let (_, armed) = self.timer.take_if(|(at, _)| *at <= Instant::now())?;
-        Some(Event::Timer { armed, waits_for: begin::waits_for(&self.world, &self.handle).await })
+        Some(Event::Timer { armed, waits_for: begin::waits_for(&self.ctx, &self.handle).await })
     }
 
     fn rest_probe(&mut self) {

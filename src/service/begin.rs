@@ -4,12 +4,12 @@
 
 use std::sync::{Arc, Weak};
 
+use super::context::Context;
 use super::error::chain;
 use super::ground::{self, Ground};
-use super::registry::Handle;
+use super::handle::Handle;
 use super::turns::Turn;
-use super::world::World;
-use super::{daemons, launch};
+use super::{launch, revive};
 use crate::domain::instance::{Exit, Listen, Process};
 use crate::domain::lifecycle::{Event, Failure, Phase};
 use crate::domain::time::Timestamp;
@@ -30,32 +30,32 @@ pub(super) struct Begun {
 }
 
 /// Starts run `run`, for a request that came at `asked`. `None`: nothing was begun, for somebody else has the say now.
-pub(super) async fn begin(world: &Arc<World>, handle: &Weak<Handle>, run: u64, asked: Timestamp) -> Option<Begun> {
+pub(super) async fn begin(ctx: &Arc<Context>, handle: &Weak<Handle>, run: u64, asked: Timestamp) -> Option<Begun> {
     let permit = tokio::select! {
         biased;
         // Not begun: whoever has the say now begins it.
-        () = world.retired.cancelled() => return None,
-        permit = world.starts.take(asked) => Some(permit),
+        () = ctx.retired.cancelled() => return None,
+        permit = ctx.starts.take(asked) => Some(permit),
     };
     let handle = handle.upgrade()?;
     let mut ear = None;
-    if let Err(why) = launch::make_fit(world, &handle) {
+    if let Err(why) = launch::make_fit(ctx, &handle) {
         return Some(Begun { event: Event::StartFailed { run, failure: Failure::NotStarted(why) }, permit, ear });
     }
-    let started = match ground::clear(world, &handle).await {
+    let started = match ground::clear(ctx, &handle).await {
         Ok(Ground::Clear(program, opened)) => {
             ear = opened;
-            let called = world.clock.micros();
-            let started = ground::start(world, &program).await.map_err(reason);
-            handle.stamps().call(called, world.clock.micros());
+            let called = ctx.clock.micros();
+            let started = ground::start(ctx, &program).await.map_err(reason);
+            handle.stamps().call(called, ctx.clock.micros());
             started
         }
         Ok(Ground::Own(process)) => Ok(process),
         Err(why) => Err(why),
     };
-    let _ = world.reached("effect.spawned");
+    let _ = ctx.reached("effect.spawned");
     let event = match started {
-        Ok(process) => Event::Spawned { run, process, answers: ear.is_none() && answers_already(world, &handle, process) },
+        Ok(process) => Event::Spawned { run, process, answers: ear.is_none() && answers_already(ctx, &handle, process) },
         Err(why) => Event::StartFailed { run, failure: Failure::NotStarted(why) },
     };
     Some(Begun { event, permit, ear })
@@ -70,7 +70,7 @@ fn reason(error: SupervisorError) -> String {
 }
 
 /// What a start waits for that takes too long, and where it listens instead. Nothing of one that is not starting.
-pub(super) async fn waits_for(world: &World, handle: &Handle) -> String {
+pub(super) async fn waits_for(ctx: &Context, handle: &Handle) -> String {
     let (phase, process) = {
         let machine = handle.machine();
         (machine.phase(), machine.process())
@@ -78,10 +78,10 @@ pub(super) async fn waits_for(world: &World, handle: &Handle) -> String {
     if phase != Phase::Waking {
         return String::new();
     }
-    let question = launch::question(world, &handle.launched());
-    let what = world.probe.describe(&question);
+    let question = launch::question(ctx, &handle.launched());
+    let what = ctx.probe.describe(&question);
     let Some(process) = process else { return what };
-    match world.probe.elsewhere(&question, process).await {
+    match ctx.probe.elsewhere(&question, process).await {
         Some(elsewhere) => format!("{what}; it listens on {elsewhere} instead"),
         None => what,
     }
@@ -89,28 +89,28 @@ pub(super) async fn waits_for(world: &World, handle: &Handle) -> String {
 
 /// A process that ended with the code of a launcher which could not become its program: why, if that can be seen. Told before the
 /// end, which alone would be a number.
-pub(super) async fn never_began(world: &Arc<World>, handle: &Weak<Handle>, run: u64, exit: Exit) -> Option<Event> {
+pub(super) async fn never_began(ctx: &Arc<Context>, handle: &Weak<Handle>, run: u64, exit: Exit) -> Option<Event> {
     let handle = handle.upgrade().filter(|handle| NOT_BEGUN.map(Exit::Code).contains(&exit) && handle.snapshot().phase == Phase::Waking)?;
-    let program = launch::program(world, &handle.launched());
-    let why = world.supervisor.explain(&program).await?;
+    let program = launch::program(ctx, &handle.launched());
+    let why = ctx.supervisor.explain(&program).await?;
     Some(Event::StartFailed { run, failure: Failure::NotStarted(why) })
 }
 
 /// Does it answer as soon as it is started? Then nobody need be told that it will.
-fn answers_already(world: &World, handle: &Handle, process: Process) -> bool {
-    let answered = world.probe.at_once(&launch::question(world, &handle.launched()), process);
-    answered.map(|answered| note_answer(world, handle, &answered)).is_some()
+fn answers_already(ctx: &Context, handle: &Handle, process: Process) -> bool {
+    let answered = ctx.probe.at_once(&launch::question(ctx, &handle.launched()), process);
+    answered.map(|answered| note_answer(ctx, handle, &answered)).is_some()
 }
 
 /// Notes when it answered.
-pub(super) fn note_answer(world: &World, handle: &Handle, answered: &Answered) {
-    handle.stamps().ready(world.clock.micros(), answered.ago);
+pub(super) fn note_answer(ctx: &Context, handle: &Handle, answered: &Answered) {
+    handle.stamps().ready(ctx.clock.micros(), answered.ago);
 }
 
 /// Its process has ended, and its port is anybody's now: nothing comes before the gate to it. The machine closes it again.
-pub(super) async fn close_port(world: &World, handle: &Weak<Handle>, run: u64) {
-    let Some(gate) = handle.upgrade().filter(|_| !world.has_retired()).map(|handle| handle.gate(run)) else { return };
-    if let (Listen::Tcp(_), Err(e)) = (&gate.listen, world.edge.close(&gate).await) {
+pub(super) async fn close_port(ctx: &Context, handle: &Weak<Handle>, run: u64) {
+    let Some(gate) = handle.upgrade().filter(|_| !ctx.has_retired()).map(|handle| handle.gate(run)) else { return };
+    if let (Listen::Tcp(_), Err(e)) = (&gate.listen, ctx.edge.close(&gate).await) {
         tracing::warn!(instance = %gate.name, "could not close its gate: {}", chain(&e));
     }
 }
@@ -118,17 +118,17 @@ pub(super) async fn close_port(world: &World, handle: &Weak<Handle>, run: u64) {
 /// Did a process that ended while it started die with its supervisor, since it was begun? The supervisor is brought back for
 /// the answer, which takes a while: one that is not to wake any more (it is being stopped) needs no answer, and its end is told
 /// at once.
-pub(super) async fn torn(world: &Arc<World>, handle: &Weak<Handle>, since: Timestamp) -> bool {
+pub(super) async fn torn(ctx: &Arc<Context>, handle: &Weak<Handle>, since: Timestamp) -> bool {
     let Some(mut changes) = handle.upgrade().map(|h| h.follow()) else { return false };
     if changes.borrow().phase != Phase::Waking {
         return false;
     }
-    let revived = world.clone();
+    let revived = ctx.clone();
     // A task of its own: it is not given up half-way.
-    let revival = tokio::spawn(async move { daemons::revive(&revived).await.is_some() });
+    let revival = tokio::spawn(async move { revive::revive(&revived).await.is_some() });
     tokio::select! {
         biased;
-        revived = revival => revived.unwrap_or(false) || world.revived_since(since),
+        revived = revival => revived.unwrap_or(false) || ctx.revived_since(since),
         _ = changes.wait_for(|seen| seen.phase != Phase::Waking) => false,
     }
 }

@@ -4,18 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{ErrorKind, ServiceError, chain};
+use super::handle::Handle;
 use super::outcome::Outcome;
-use super::registry::Handle;
 use super::request::NewInstance;
-use super::wake::{self, Settled};
+use super::transition::{self, Settled};
+use super::view::done;
 use super::world::World;
-use super::{access_logs, destroy, done, failed_logs, launch, purge, routes, start, want};
+use super::{access_logs, destroy, failed_logs, free_port, launch, lookup, purge, routes, start, want};
 use crate::config::model::resolve_params;
 use crate::domain::instance::Wanted;
 use crate::domain::lifecycle::{Cause, Event, Machine, Phase};
 use crate::domain::model::{ListenKind, Model};
 use crate::domain::name::{HostName, InstanceId, InstanceName, free_name};
-use crate::host::{fs, net, users};
+use crate::host::{fs, users};
 use crate::render;
 use crate::store::{NewRow, StoreError};
 
@@ -106,7 +107,7 @@ fn plan(world: &World, new: &NewInstance) -> Result<Plan, ServiceError> {
 fn hosts_are_free(world: &World, name: &InstanceName, hosts: &[HostName]) -> Result<(), ServiceError> {
     let config = world.config();
     for host in launch::hosts(&config, name, hosts) {
-        if let Some(row) = wake::row_of_host(world, &host)?
+        if let Some(row) = lookup::row_of_host(world, &host)?
             && row.name != *name
         {
             let message = format!("the host `{host}` belongs to instance `{}`", row.name);
@@ -125,7 +126,7 @@ fn insert(world: &World, plan: &Plan) -> Result<InstanceId, ServiceError> {
     for _ in 0..10 {
         let port = match plan.model.listen {
             ListenKind::Unix | ListenKind::Fd => None,
-            ListenKind::Tcp => Some(free_port(world)?),
+            ListenKind::Tcp => Some(free_port::find(world)?),
         };
         let row = NewRow {
             name: &plan.name,
@@ -160,7 +161,7 @@ fn insert(world: &World, plan: &Plan) -> Result<InstanceId, ServiceError> {
             Err(Insert::Service(e)) => return Err(e),
         }
     }
-    Err(no_port(&config))
+    Err(free_port::none_left(&config))
 }
 
 /// The way out when something of a new instance is taken: often by a destroyed one that is not purged yet.
@@ -182,23 +183,6 @@ impl From<StoreError> for Insert {
     }
 }
 
-/// A port that is neither given out nor taken by another program.
-pub(super) fn free_port(world: &World) -> Result<u16, ServiceError> {
-    let config = world.config();
-    let newest = world.store.newest_port().map_err(super::error::store)?;
-    for port in config.ports.candidates(newest) {
-        if !world.store.has_port(port).map_err(super::error::store)? && net::port_is_free(port) {
-            return Ok(port);
-        }
-    }
-    Err(no_port(&config))
-}
-
-fn no_port(config: &crate::config::Config) -> ServiceError {
-    let message = format!("no port is free in `ports.range` {}-{}", config.ports.first, config.ports.last);
-    ServiceError::failed(message, "widen the range in the config, or purge instances that are not needed")
-}
-
 /// Makes everything else; every step names itself in its error.
 async fn build(world: &Arc<World>, plan: &Plan, id: InstanceId) -> Result<(), ServiceError> {
     let row = world.store.by_id(id).map_err(super::error::store)?.ok_or_else(|| super::error::no_instance(plan.name.as_str()))?;
@@ -208,8 +192,8 @@ async fn build(world: &Arc<World>, plan: &Plan, id: InstanceId) -> Result<(), Se
         routes::apply(world).await.map_err(|e| step(plan, "tell the edge", e))?;
     }
     world.reached("create.edge").map_err(|e| step(plan, "tell the edge", e))?;
-    let handle = world.registry.get(world, &row)?;
-    handle.ask(Event::Created).await.map_err(|r| wake::refused("create", &plan.name, r))?;
+    let handle = world.handle(&row)?;
+    handle.ask(Event::Created).await.map_err(|r| transition::refused("create", &plan.name, r))?;
     world.reached("create.made").map_err(|e| step(plan, "put it in service", e))?;
     if !plan.asleep {
         first_start(world, plan, &handle).await?;
@@ -239,13 +223,13 @@ fn make_files(world: &World, plan: &Plan, row: &crate::store::Row) -> Result<(),
 }
 
 async fn first_start(world: &Arc<World>, plan: &Plan, handle: &Arc<Handle>) -> Result<(), ServiceError> {
-    let failed = match wake::start(world, handle, Cause::Operator).await {
+    let failed = match transition::start(world, handle, Cause::Operator).await {
         // Somebody who stops it now gets what was asked for: it is made, and sleeps.
         Ok((_, Settled::There | Settled::Stopped)) => match ended_at_once(world, handle).await? {
             None => return Ok(()),
             Some(e) => e,
         },
-        Ok((_, Settled::Failed(failure))) => wake::failed("start", &plan.name, &failure),
+        Ok((_, Settled::Failed(failure))) => transition::failed("start", &plan.name, &failure),
         Err(e) => e,
     };
     let said = failed_logs::keep(&world.config(), plan.name.as_str());
@@ -282,7 +266,7 @@ async fn undo(world: &Arc<World>, id: InstanceId, cause: ServiceError) -> Servic
 pub(super) async fn take_back(world: &Arc<World>, id: InstanceId) -> Result<(), ServiceError> {
     let Some(row) = world.store.by_id(id).map_err(super::error::store)? else { return Ok(()) };
     if !matches!(row.stored.phase, Phase::Creating | Phase::Destroyed) {
-        let handle = world.registry.get(world, &row)?;
+        let handle = world.handle(&row)?;
         destroy::stop_and_destroy(world, &handle, false).await?;
         world.reached("undo.stopped")?;
     }

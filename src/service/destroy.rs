@@ -4,10 +4,12 @@
 use std::sync::Arc;
 
 use super::error::ServiceError;
+use super::handle::Handle;
+use super::lookup::find;
 use super::outcome::Outcome;
-use super::registry::Handle;
+use super::view::done;
 use super::world::World;
-use super::{done, find, routes, wake};
+use super::{routes, transition};
 use crate::domain::instance::Listen;
 use crate::domain::lifecycle::{Answer, Event, Phase};
 use crate::domain::name::InstanceName;
@@ -27,7 +29,7 @@ pub(super) async fn run(world: &Arc<World>, given: &str, force: bool) -> Result<
     }
     let asked = match force && handle.snapshot().phase.is_live() {
         true => stop_and_destroy(world, &handle, true).await,
-        false => handle.ask(Event::Destroy).await.map(|(answer, _)| answer).map_err(|r| wake::refused("destroy", &name, r)),
+        false => handle.ask(Event::Destroy).await.map(|(answer, _)| answer).map_err(|r| transition::refused("destroy", &name, r)),
     };
     let answer = match asked {
         Ok(answer) => answer,
@@ -49,9 +51,9 @@ pub(super) async fn run(world: &Arc<World>, given: &str, force: bool) -> Result<
 
 /// Ends it and takes it out of service. Whoever waits for it is turned away: else they would wake it again on its way out.
 pub(super) async fn stop_and_destroy(world: &Arc<World>, handle: &Arc<Handle>, now: bool) -> Result<Answer, ServiceError> {
-    let ask = async |event| handle.ask(event).await.map_err(|r| wake::refused("destroy", &handle.instance.name, r));
+    let ask = async |event| handle.ask(event).await.map_err(|r| transition::refused("destroy", &handle.instance.name, r));
     ask(Event::Retire(true)).await?;
-    let stopped = match wake::stop(world, handle, now).await {
+    let stopped = match transition::stop(world, handle, now).await {
         Ok(_) => world.reached("destroy.stopped"),
         Err(e) => Err(e),
     };

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use super::actor::ASK_AGAIN;
+use super::context::Context;
 use super::error::{ServiceError, chain, store as store_error};
-use super::registry::Handle;
-use super::world::World;
-use super::{create, daemons, launch, ledger, routes};
+use super::handle::Handle;
+use super::revive::ASK_AGAIN;
+use super::{free_port, launch, ledger, revive, routes};
 use crate::domain::instance::{Instance, Launch, Process};
 use crate::domain::model::ListenKind;
 use crate::driver::probe::{Ear, Obstacle};
@@ -31,46 +31,46 @@ pub(super) enum Ground {
 }
 
 /// Clears the way for a start. An error says what is in the way, and why nothing can be done about it.
-pub(super) async fn clear(world: &Arc<World>, handle: &Handle) -> Result<Ground, String> {
+pub(super) async fn clear(ctx: &Arc<Context>, handle: &Handle) -> Result<Ground, String> {
     let mut tries = 0;
     loop {
         let instance = handle.launched();
-        let obstacle = match world.probe.clear(&launch::question(world, &instance)).await {
-            Ok(ear) => return Ok(Ground::Clear(Box::new(launch::program(world, &instance)), ear)),
+        let obstacle = match ctx.probe.clear(&launch::question(ctx, &instance)).await {
+            Ok(ear) => return Ok(Ground::Clear(Box::new(launch::program(ctx, &instance)), ear)),
             Err(obstacle) => obstacle,
         };
         let why = obstacle.to_string();
-        match (daemons::find(world, &instance.name).await, obstacle) {
+        match (revive::find(ctx, &instance.name).await, obstacle) {
             (Ok(Some(process)), _) => return Ok(Ground::Own(process)),
             (Ok(None), Obstacle::Port(_)) if tries < TRIES => tries += 1,
             (Ok(None), Obstacle::Socket(_)) if tries < TRIES => {
                 tries += 1;
                 warn!(instance = %instance.name, "{why}, which is taken away");
-                world.probe.evict(&launch::question(world, &instance));
+                ctx.probe.evict(&launch::question(ctx, &instance));
                 continue;
             }
             // Whoever cannot be asked may have it running.
             _ => return Err(why),
         }
-        if let Err(e) = relocate(world, handle, &instance, &why).await {
+        if let Err(e) = relocate(ctx, handle, &instance, &why).await {
             return Err(format!("{why}; it cannot get another: {}", e.message));
         }
     }
 }
 
 /// Gives it another port.
-async fn relocate(world: &Arc<World>, handle: &Handle, instance: &Instance, why: &str) -> Result<(), ServiceError> {
-    let row = world.store.by_id(instance.id).map_err(store_error)?;
+async fn relocate(ctx: &Arc<Context>, handle: &Handle, instance: &Instance, why: &str) -> Result<(), ServiceError> {
+    let row = ctx.store.by_id(instance.id).map_err(store_error)?;
     let row = row.ok_or_else(|| super::error::no_instance(instance.name.as_str()))?;
     // A gate to the old port would lead to the program that has it now.
-    world.edge.forget(&row.name).await.map_err(|e| routes::edge("could not close its gate", &e))?;
-    let Choice { port, launch, changed } = choose(world, &row).await?;
+    ctx.edge.forget(&row.name).await.map_err(|e| routes::edge("could not close its gate", &e))?;
+    let Choice { port, launch, changed } = choose(ctx, &row).await?;
     let changed = if changed { " (its model had changed since it was made, and counts from now on)" } else { "" };
-    let moved = Instance { listen: launch::listen(&world.config(), &row.name, Some(port)), launch, ..instance.clone() };
+    let moved = Instance { listen: launch::listen(&ctx.config(), &row.name, Some(port)), launch, ..instance.clone() };
     let detail = format!("from port {} to {port}, because {why}{changed}", row.port.unwrap_or(0));
     handle.relaunch(moved);
-    ledger::line(world, instance, "moved", detail, None);
-    route(world).await;
+    ledger::line(ctx, instance, "moved", detail, None);
+    route(ctx).await;
     Ok(())
 }
 
@@ -83,24 +83,24 @@ struct Choice {
 }
 
 /// Finds a port and writes it down with the launch.
-async fn choose(world: &World, row: &Row) -> Result<Choice, ServiceError> {
-    let model = launch::model(&world.config(), &row.model)?;
+async fn choose(ctx: &Context, row: &Row) -> Result<Choice, ServiceError> {
+    let model = launch::model(&ctx.config(), &row.model)?;
     if model.listen != ListenKind::Tcp {
         let message = format!("its model `{}` does not listen on a port any more", row.model);
         return Err(ServiceError::failed(message, "make the instance anew"));
     }
-    let context = |port| launch::context(world, &row.name, row.id, &row.hosts, port, &row.params);
+    let context = |port| launch::context(ctx, &row.name, row.id, &row.hosts, port, &row.params);
     let before = launch::make(&model, &context(row.port))?;
     loop {
-        let port = create::free_port(world)?;
+        let port = free_port::find(ctx)?;
         let named = render::instance::differs(&model, &context(row.port), &context(Some(port)));
         if let Some(file) = named.map_err(|e| launch::cannot_render(&model, chain(&e), &e))? {
             let message = format!("its file `{}` names the port, and may have been changed since it was made", file.display());
             return Err(ServiceError::failed(message, "give the port in `command` or `[env]` of the model instead"));
         }
         let launch = launch::make(&model, &context(Some(port)))?;
-        let (id, key, made) = (row.id, launch::key(world), launch.clone());
-        match world.write(move |store| store.relocate(id, port, &made, &key)).await {
+        let (id, key, made) = (row.id, launch::key(ctx), launch.clone());
+        match ctx.write(move |store| store.relocate(id, port, &made, &key)).await {
             Ok(()) => return Ok(Choice { port, launch, changed: row.launch.as_ref() != Some(&before) }),
             // Somebody was given it just now.
             Err(StoreError::Taken(_)) => {}
@@ -110,24 +110,24 @@ async fn choose(world: &World, row: &Row) -> Result<Choice, ServiceError> {
 }
 
 /// Tells the edge. Nobody needs to wait for that where requests can come by way of the wake server meanwhile, which knows.
-async fn route(world: &Arc<World>) {
-    let told = world.clone();
+async fn route(ctx: &Arc<Context>) {
+    let told = ctx.clone();
     let telling = async move {
         if let Err(e) = routes::apply(&told).await {
             warn!("could not tell the edge of another port, requests go by way of acc: {}", e.message);
         }
     };
-    if world.serving() { drop(world.hands.spawn(telling)) } else { telling.await }
+    if ctx.serving() { drop(ctx.hands.spawn(telling)) } else { telling.await }
 }
 
 /// Starts it. A supervisor that has died is brought back, and one that cannot be asked is asked again for as long as a request may
 /// be held (`wake.timeout`): nobody who waits needs to know.
-pub(super) async fn start(world: &Arc<World>, program: &Program) -> Result<Process, SupervisorError> {
-    let give_up = world.now().after(world.config().wake.timeout.saturating_sub(ASK_AGAIN));
+pub(super) async fn start(ctx: &Arc<Context>, program: &Program) -> Result<Process, SupervisorError> {
+    let give_up = ctx.now().after(ctx.config().wake.timeout.saturating_sub(ASK_AGAIN));
     loop {
-        match world.supervisor.start(program).await {
-            Err(SupervisorError::Unreachable { .. }) if world.now() < give_up => {
-                let revived = daemons::revive(world).await;
+        match ctx.supervisor.start(program).await {
+            Err(SupervisorError::Unreachable { .. }) if ctx.now() < give_up => {
+                let revived = revive::revive(ctx).await;
                 if let Some(line) = &revived {
                     warn!(instance = %program.name, "{}: {}", line.instance, line.why);
                 }

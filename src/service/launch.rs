@@ -4,10 +4,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use super::context::Context;
 use super::error::{ErrorKind, ServiceError, chain};
+use super::handle::Handle;
 use super::moved;
-use super::registry::Handle;
-use super::world::World;
 use crate::config::Config;
 use crate::config::model::{ModelError, find_model};
 use crate::domain::instance::{Instance, Launch, Listen};
@@ -21,9 +21,9 @@ use crate::render::{self, RenderError};
 use crate::store::Row;
 
 /// What stands for a launch's places, see [`moved`].
-pub(super) fn key(world: &World) -> String {
-    let config = world.config();
-    format!("{} {} {}", config.home.display(), config.run.display(), world.acc.display())
+pub(super) fn key(ctx: &Context) -> String {
+    let config = ctx.config();
+    format!("{} {} {}", config.home.display(), config.run.display(), ctx.acc.display())
 }
 
 /// All hosts of an instance: the further ones first, as given, then NAME.domain.
@@ -47,14 +47,14 @@ pub(crate) fn url(config: &Config, host: &HostName) -> String {
 
 /// What the templates of a model see.
 pub(super) fn context(
-    world: &World,
+    ctx: &Context,
     name: &InstanceName,
     id: InstanceId,
     further: &[HostName],
     port: Option<u16>,
     params: &std::collections::BTreeMap<String, String>,
 ) -> render::instance::Context {
-    let config = world.config();
+    let config = ctx.config();
     let hosts = hosts(&config, name, further);
     let text = |path: std::path::PathBuf| path.display().to_string();
     render::instance::Context {
@@ -68,7 +68,7 @@ pub(super) fn context(
         dir: text(config.instance_dir(name.as_str())),
         data: text(config.data_dir(name.as_str())),
         params: params.clone(),
-        acc: text(world.acc.clone()),
+        acc: text(ctx.acc.clone()),
     }
 }
 
@@ -129,31 +129,31 @@ pub(crate) fn bad_model(name: &str, e: &ModelError) -> ServiceError {
 ///
 /// # Errors
 /// The database.
-pub(super) fn entered(world: &World, row: &Row) -> Result<(Instance, Option<String>), ServiceError> {
-    match launch_of(world, row)? {
-        Ok(launch) => Ok((with(world, row, launch), None)),
-        Err(why) => Ok((with(world, row, row.launch.clone().unwrap_or_else(nothing)), Some(why.message))),
+pub(super) fn entered(ctx: &Context, row: &Row) -> Result<(Instance, Option<String>), ServiceError> {
+    match launch_of(ctx, row)? {
+        Ok(launch) => Ok((with(ctx, row, launch), None)),
+        Err(why) => Ok((with(ctx, row, row.launch.clone().unwrap_or_else(nothing)), Some(why.message))),
     }
 }
 
 /// Before a start: one that could not be started when its task began may be startable by now. Says why not.
-pub(super) fn make_fit(world: &World, handle: &Handle) -> Result<(), String> {
+pub(super) fn make_fit(ctx: &Context, handle: &Handle) -> Result<(), String> {
     if handle.is_fit() {
         return Ok(());
     }
     let read = |e: ServiceError| e.message;
-    let row = world.store.by_id(handle.instance.id).map_err(|e| read(super::error::store(e)))?;
+    let row = ctx.store.by_id(handle.instance.id).map_err(|e| read(super::error::store(e)))?;
     let row = row.ok_or_else(|| read(super::error::no_instance(handle.instance.name.as_str())))?;
-    let launch = launch_of(world, &row).map_err(read)?.map_err(read)?;
-    handle.relaunch(with(world, &row, launch));
+    let launch = launch_of(ctx, &row).map_err(read)?.map_err(read)?;
+    handle.relaunch(with(ctx, &row, launch));
     handle.set_fit();
     Ok(())
 }
 
 /// How it is run. What was made at creation stays; of that only the places follow, where acc's program or an acc of before has moved.
 /// The outer error is the database's.
-fn launch_of(world: &World, row: &Row) -> Result<Result<Launch, ServiceError>, ServiceError> {
-    let key = key(world);
+fn launch_of(ctx: &Context, row: &Row) -> Result<Result<Launch, ServiceError>, ServiceError> {
+    let key = key(ctx);
     let launch = match &row.launch {
         Some(launch) if row.launch_key == key => return Ok(Ok(launch.clone())),
         Some(launch) if !row.launch_key.is_empty() => match moved::carried(launch, &row.launch_key, &key) {
@@ -165,17 +165,17 @@ fn launch_of(world: &World, row: &Row) -> Result<Result<Launch, ServiceError>, S
         },
         // From an acc that kept none.
         _ => {
-            let made = model(&world.config(), &row.model)
-                .and_then(|model| make(&model, &context(world, &row.name, row.id, &row.hosts, row.port, &row.params)));
+            let made = model(&ctx.config(), &row.model)
+                .and_then(|model| make(&model, &context(ctx, &row.name, row.id, &row.hosts, row.port, &row.params)));
             match made {
                 Ok(launch) => launch,
                 Err(e) => return Ok(Err(e)),
             }
         }
     };
-    world.store.relaunch(row.id, &launch, &key).map_err(super::error::store)?;
+    ctx.store.relaunch(row.id, &launch, &key).map_err(super::error::store)?;
     if row.launch.as_ref().is_some_and(|before| *before != launch) {
-        moved::tell(world, row, &key);
+        moved::tell(ctx, row, &key);
     }
     Ok(Ok(launch))
 }
@@ -196,12 +196,12 @@ fn nothing() -> Launch {
 
 /// The instance of a row that can be started.
 #[cfg(test)]
-pub(super) fn instance(world: &World, row: &Row) -> Result<Instance, ServiceError> {
-    Ok(entered(world, row)?.0)
+pub(super) fn instance(ctx: &Context, row: &Row) -> Result<Instance, ServiceError> {
+    Ok(entered(ctx, row)?.0)
 }
 
-fn with(world: &World, row: &Row, launch: Launch) -> Instance {
-    let config = world.config();
+fn with(ctx: &Context, row: &Row, launch: Launch) -> Instance {
+    let config = ctx.config();
     Instance {
         id: row.id,
         name: row.name.clone(),
@@ -219,8 +219,8 @@ fn with(world: &World, row: &Row, launch: Launch) -> Instance {
 }
 
 /// What the supervisor gets.
-pub(super) fn program(world: &World, instance: &Instance) -> Program {
-    let config = world.config();
+pub(super) fn program(ctx: &Context, instance: &Instance) -> Program {
+    let config = ctx.config();
     let name = instance.name.as_str();
     Program {
         name: instance.name.clone(),
@@ -230,7 +230,7 @@ pub(super) fn program(world: &World, instance: &Instance) -> Program {
         log: config.app_log(name),
         stop_signal: instance.launch.stop_signal,
         // acc kills by itself, a little earlier; this is for a supervisor that is left alone.
-        stop_timeout: world.limits(instance).stop + Duration::from_secs(5),
+        stop_timeout: ctx.limits(instance).stop + Duration::from_secs(5),
         socket: match &instance.listen {
             Listen::Unix(path) if instance.launch.handed => Some(path.clone()),
             Listen::Unix(_) | Listen::Tcp(_) => None,
@@ -239,16 +239,16 @@ pub(super) fn program(world: &World, instance: &Instance) -> Program {
         // With a user of its own, what it makes is for that and its group. The group of a socket is that of the edge, which must
         // be able to connect.
         umask: if config.user.is_some() && may_change_user() { 0o007 } else { 0o022 },
-        limits: limits(world, &config),
+        limits: limits(ctx, &config),
         group: GroupLimits { processes: config.limits.processes, memory: config.limits.memory },
     }
 }
 
 /// What each of its processes may use.
-fn limits(world: &World, config: &Config) -> Limits {
+fn limits(ctx: &Context, config: &Config) -> Limits {
     let limits = &config.limits;
     Limits {
-        open_files: Some(limits.open_files.map_or_else(|| world.open_files(), OpenFiles::exactly)),
+        open_files: Some(limits.open_files.map_or_else(|| ctx.open_files(), OpenFiles::exactly)),
         file_size: limits.file_size,
         core: Some(limits.core.unwrap_or(UNLIMITED)),
     }
@@ -264,11 +264,11 @@ fn env(config: &Config, instance: &Instance) -> Vec<(String, String)> {
 }
 
 /// What the probe waits for.
-pub(super) fn question(world: &World, instance: &Instance) -> Question {
+pub(super) fn question(ctx: &Context, instance: &Instance) -> Question {
     Question {
         listen: instance.listen.clone(),
         handed: instance.launch.handed,
-        notify: instance.launch.notifies.then(|| world.config().notify_socket(instance.name.as_str())),
+        notify: instance.launch.notifies.then(|| ctx.config().notify_socket(instance.name.as_str())),
         health: instance.launch.health.clone(),
         host: instance.hosts.first().map(ToString::to_string).unwrap_or_default(),
     }

@@ -2,37 +2,37 @@
 
 use tracing::{info, warn};
 
+use super::context::Context;
 use super::error::chain;
 use super::phases::Phases;
-use super::world::World;
 use crate::domain::instance::Instance;
 use crate::domain::lifecycle::{Drain, Note};
 use crate::domain::name::{InstanceId, InstanceName};
 use crate::store::EventRow;
 
 /// Writes one line; a ledger that cannot be written stops nothing.
-pub(super) fn write(world: &World, instance: &Instance, note: &Note, phases: Option<Phases>) {
+pub(super) fn write(ctx: &Context, instance: &Instance, note: &Note, phases: Option<Phases>) {
     let (kind, detail) = words(note);
-    line(world, instance, kind, detail, phases);
+    line(ctx, instance, kind, detail, phases);
 }
 
 /// The same for what is no matter of the machine's.
-pub(super) fn line(world: &World, instance: &Instance, kind: &str, detail: String, phases: Option<Phases>) {
+pub(super) fn line(ctx: &Context, instance: &Instance, kind: &str, detail: String, phases: Option<Phases>) {
     info!(instance = %instance.name, kind, ?phases, "{detail}");
     let phases = phases.and_then(|p| serde_json::to_string(&p).ok());
-    write_row(world, instance.id, &instance.name, kind, detail, phases);
+    write_row(ctx, instance.id, &instance.name, kind, detail, phases);
 }
 
 /// The same for one that is only known by its row.
-pub(super) fn of(world: &World, id: InstanceId, name: &InstanceName, kind: &str, detail: String) {
+pub(super) fn of(ctx: &Context, id: InstanceId, name: &InstanceName, kind: &str, detail: String) {
     info!(instance = %name, kind, "{detail}");
-    write_row(world, id, name, kind, detail, None);
+    write_row(ctx, id, name, kind, detail, None);
 }
 
-fn write_row(world: &World, id: InstanceId, name: &InstanceName, kind: &str, detail: String, phases: Option<String>) {
-    let row = EventRow { at: world.clock.wall(), name: name.to_string(), kind: kind.to_owned(), detail, phases };
-    // Not waited for: who must be sure that it is there asks `World::written`.
-    drop(world.write(move |store| {
+fn write_row(ctx: &Context, id: InstanceId, name: &InstanceName, kind: &str, detail: String, phases: Option<String>) {
+    let row = EventRow { at: ctx.clock.wall(), name: name.to_string(), kind: kind.to_owned(), detail, phases };
+    // Not waited for: who must be sure that it is there asks `Context::written`.
+    drop(ctx.write(move |store| {
         store.record_row(Some(id), &row).inspect_err(|e| warn!(instance = row.name, "could not write the ledger: {}", chain(e)))
     }));
 }

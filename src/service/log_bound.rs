@@ -12,8 +12,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::handle::Handle;
 use super::ledger;
-use super::registry::Handle;
 use super::world::World;
 use crate::config::Config;
 use crate::domain::time::Timestamp;

@@ -6,19 +6,23 @@ pub mod access_logs;
 mod actor;
 mod begin;
 pub mod clients;
+pub mod context;
 mod create;
 mod daemons;
 mod destroy;
 pub mod door;
 pub mod error;
 mod failed_logs;
+mod free_port;
 mod ground;
+mod handle;
 mod housekeeping;
 mod kinds;
 pub(crate) mod launch;
 mod ledger;
 pub mod log_bound;
-mod monitor;
+pub(crate) mod lookup;
+pub mod monitor;
 pub mod moved;
 pub mod outcome;
 pub mod phases;
@@ -31,8 +35,11 @@ mod registry;
 pub mod request;
 mod restart;
 pub mod retire;
+mod revive;
 mod routes;
-pub mod run_folder;
+mod run_folder;
+mod run_notes;
+pub mod run_watch;
 pub mod settle;
 #[cfg(test)]
 mod simulation;
@@ -41,6 +48,7 @@ mod step;
 mod stop;
 #[cfg(test)]
 mod tests;
+mod transition;
 mod turns;
 pub mod view;
 mod wake;
@@ -48,35 +56,11 @@ mod want;
 pub mod world;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use error::ServiceError;
 use outcome::Outcome;
-use registry::Handle;
 use request::Request;
 use world::World;
-
-use crate::config::suggest::closest;
-use crate::domain::lifecycle::Limits;
-use crate::domain::name::{HostName, InstanceName};
-use crate::domain::time::Timestamp;
-use crate::store::Row;
-
-/// Logs what a pass of the server's own has done.
-pub fn report_pass(outcome: Result<Outcome, ServiceError>) {
-    match outcome {
-        Ok(Outcome::Monitor(pass)) => {
-            for line in pass.lines {
-                match line.action.as_str() {
-                    "error" => tracing::warn!(instance = %line.instance, "{}", line.why),
-                    action => tracing::info!(instance = %line.instance, action, "{}", line.why),
-                }
-            }
-        }
-        Ok(_) => {}
-        Err(e) => tracing::warn!("a monitor pass failed: {e}"),
-    }
-}
 
 /// Does what is asked for.
 pub async fn handle(world: &Arc<World>, request: Request) -> Result<Outcome, ServiceError> {
@@ -99,55 +83,4 @@ pub async fn handle(world: &Arc<World>, request: Request) -> Result<Outcome, Ser
         Request::Monitor { dry_run, thorough } => monitor::run(world, dry_run, thorough).await,
         Request::Quiesce => quiesce::run(world).await,
     }
-}
-
-/// The row of an instance given by name or number.
-pub(crate) fn find_row(store: &crate::store::Store, given: &str) -> Result<Row, ServiceError> {
-    let row = match given.parse::<i64>() {
-        Ok(number) => store.by_id(crate::domain::name::InstanceId(number)),
-        Err(_) => store.by_name(given),
-    };
-    if let Some(row) = row.map_err(error::store)? {
-        return Ok(row);
-    }
-    let mut missing = error::no_instance(given);
-    if let Some(near) = meant(store, given)? {
-        missing.hint = format!("did you mean `{near}`? `acc list` shows what there is");
-    }
-    Err(missing)
-}
-
-/// The instance that was most likely meant: one that answers to this host, else the one with the nearest name.
-fn meant(store: &crate::store::Store, given: &str) -> Result<Option<String>, ServiceError> {
-    if let Ok(host) = HostName::parse(given) {
-        let label = host.as_str().split('.').next();
-        let row = store.by_host(host.as_str(), label.filter(|label| *label != given)).map_err(error::store)?;
-        if let Some(row) = row {
-            return Ok(Some(row.name.to_string()));
-        }
-    }
-    let names = store.names().map_err(error::store)?;
-    Ok(closest(given, names.iter().map(String::as_str)).map(str::to_owned))
-}
-
-/// The handle of an instance given by name or number.
-fn find(world: &Arc<World>, given: &str) -> Result<Arc<Handle>, ServiceError> {
-    let row = find_row(&world.store, given)?;
-    world.registry.get(world, &row)
-}
-
-/// The outcome of a verb on one instance.
-fn done(world: &World, name: &InstanceName, did: &str, already: bool, since: Timestamp) -> Result<Outcome, ServiceError> {
-    let took = world.now().since(since);
-    let instance = view::of_row(&world.config(), &find_row(&world.store, name.as_str())?);
-    Ok(Outcome::Instance { did: did.to_owned(), already, took_ms: millis(took), instance: Box::new(instance) })
-}
-
-/// A stop that has begun is over after this long: what is in flight ends, then the process does or is killed, and is looked for again.
-fn longest_stop(limits: &Limits) -> Duration {
-    limits.drain + limits.stop * 3
-}
-
-fn millis(d: Duration) -> u64 {
-    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::error::{ServiceError, chain};
+use super::handle::{Handle, LastLook, offset};
 use super::outcome::{Outcome, Pass, PassLine};
-use super::registry::{self, Handle, LastLook};
-use super::wake::{self, Settled};
+use super::transition::{self, Settled};
 use super::world::World;
 use super::{daemons, housekeeping, launch, ports, recover, run_folder};
 use crate::domain::idle::{self, Verdict};
@@ -53,7 +53,7 @@ pub(super) async fn run(world: &Arc<World>, dry_run: bool, thorough: bool) -> Re
         }
         Ok(seen) => sleep_idle(world, &awake, &seen, &mut pass).await,
         // Who is in use is not known: nobody is put to sleep.
-        Err(e) => pass.lines.push(line("acc", "error", e.message)),
+        Err(e) => pass.lines.push(PassLine::new("acc", "error", e.message)),
     }
     drop(awake);
     if !dry_run && !world.halting() {
@@ -65,8 +65,20 @@ pub(super) async fn run(world: &Arc<World>, dry_run: bool, thorough: bool) -> Re
     Ok(Outcome::Monitor(pass))
 }
 
-pub(super) fn line(instance: &str, action: &str, why: impl Into<String>) -> PassLine {
-    PassLine { instance: instance.to_owned(), action: action.to_owned(), why: why.into() }
+/// Logs what a pass of the server's own has done.
+pub fn report(outcome: Result<Outcome, ServiceError>) {
+    match outcome {
+        Ok(Outcome::Monitor(pass)) => {
+            for line in pass.lines {
+                match line.action.as_str() {
+                    "error" => tracing::warn!(instance = %line.instance, "{}", line.why),
+                    action => tracing::info!(instance = %line.instance, action, "{}", line.why),
+                }
+            }
+        }
+        Ok(_) => {}
+        Err(e) => tracing::warn!("a monitor pass failed: {e}"),
+    }
 }
 
 /// Handles of all instances that are said to run, once it is known what does.
@@ -74,9 +86,9 @@ async fn live(world: &Arc<World>, pass: &mut Pass) -> Result<Vec<Arc<Handle>>, S
     let mut handles: Vec<(Phase, Arc<Handle>)> = Vec::new();
     for row in world.store.busy().map_err(super::error::store)? {
         if row.stored.phase.is_live() {
-            match world.registry.get(world, &row) {
+            match world.handle(&row) {
                 Ok(handle) => handles.push((row.stored.phase, handle)),
-                Err(e) => pass.lines.push(line(row.name.as_str(), "error", e.message)),
+                Err(e) => pass.lines.push(PassLine::new(row.name.as_str(), "error", e.message)),
             }
         }
     }
@@ -85,12 +97,12 @@ async fn live(world: &Arc<World>, pass: &mut Pass) -> Result<Vec<Arc<Handle>>, S
     for (before, handle) in handles {
         let name = handle.instance.name.as_str().to_owned();
         if !handle.until_known(deadline.since(world.now())).await {
-            pass.lines.push(line(&name, "error", "its supervisor could not be asked whether it runs"));
+            pass.lines.push(PassLine::new(&name, "error", "its supervisor could not be asked whether it runs"));
             continue;
         }
         if before == Phase::Awake && handle.snapshot().phase == Phase::Failed {
             let why = handle.machine().failure().map_or_else(String::new, ToString::to_string);
-            pass.lines.push(line(&name, "died", why));
+            pass.lines.push(PassLine::new(&name, "died", why));
         }
         known.push(handle);
     }
@@ -125,7 +137,7 @@ fn usage(world: &World, handle: &Handle, seen: Seen) -> Use {
         (machine.run(), machine.since())
     };
     let pooled = world.edge.pooled(&handle.gate(run));
-    let now_offset = registry::offset(world.clock.wall(), world.now());
+    let now_offset = offset(world.clock.wall(), world.now());
     let clock_was_set = last.offset.is_none_or(|then| now_offset.abs_diff(then) > CLOCK_DRIFT);
     let used = (seen.mark != last.mark).then(|| {
         // The log grew between the last look and now. If the wall clock was set in between, its time says nothing: then it was
@@ -153,12 +165,12 @@ fn would(world: &World, handle: &Handle, seen: Seen) -> PassLine {
     let short = |d: Duration| humantime::format_duration(Duration::from_secs(d.as_secs())).to_string();
     let name = handle.instance.name.as_str();
     match idle::verdict(&look, now) {
-        Verdict::Sleep => line(name, "sleep", format!("quiet for {}, its idle timeout is {}", short(quiet), short(look.timeout))),
-        Verdict::Pinned => line(name, "keep", "it is wanted up"),
-        Verdict::InUse(1) => line(name, "keep", "1 request or connection is open"),
-        Verdict::InUse(n) => line(name, "keep", format!("{n} requests or connections are open")),
-        Verdict::JustWoken(left) => line(name, "keep", format!("just woken, kept awake for {} more", short(left))),
-        Verdict::NotYet(left) => line(name, "keep", format!("quiet for {}, idle in {}", short(quiet), short(left))),
+        Verdict::Sleep => PassLine::new(name, "sleep", format!("quiet for {}, its idle timeout is {}", short(quiet), short(look.timeout))),
+        Verdict::Pinned => PassLine::new(name, "keep", "it is wanted up"),
+        Verdict::InUse(1) => PassLine::new(name, "keep", "1 request or connection is open"),
+        Verdict::InUse(n) => PassLine::new(name, "keep", format!("{n} requests or connections are open")),
+        Verdict::JustWoken(left) => PassLine::new(name, "keep", format!("just woken, kept awake for {} more", short(left))),
+        Verdict::NotYet(left) => PassLine::new(name, "keep", format!("quiet for {}, idle in {}", short(quiet), short(left))),
     }
 }
 
@@ -182,20 +194,20 @@ async fn tell(world: &World, handle: &Arc<Handle>, seen: Seen) -> Option<PassLin
     let quiet = world.now().since(handle.machine().quiet_since());
     let event = Event::Looked { run, in_flight: usage.in_flight, used: usage.used };
     if let Err(refused) = handle.ask(event).await {
-        return Some(line(name, "error", wake::refused("look at", &handle.instance.name, refused).message));
+        return Some(PassLine::new(name, "error", transition::refused("look at", &handle.instance.name, refused).message));
     }
     remember(world, handle, usage.mark);
     let mut changes = handle.follow();
     let stopping = |p: Phase| matches!(p, Phase::Draining | Phase::Stopping);
     let limits = world.limits(&handle.launched());
     let settled = changes.wait_for(|s| !stopping(s.phase));
-    match tokio::time::timeout(super::longest_stop(&limits), settled).await {
+    match tokio::time::timeout(limits.longest_stop(), settled).await {
         Ok(Ok(s)) if s.phase == Phase::Asleep || s.run != run => {
             let quiet = humantime::format_duration(Duration::from_secs(quiet.as_secs()));
-            Some(line(name, "sleep", format!("it was idle for {quiet}")))
+            Some(PassLine::new(name, "sleep", format!("it was idle for {quiet}")))
         }
         Ok(_) => None,
-        Err(_) => Some(line(name, "error", format!("it is still {}", handle.snapshot().phase.as_str()))),
+        Err(_) => Some(PassLine::new(name, "error", format!("it is still {}", handle.snapshot().phase.as_str()))),
     }
 }
 
@@ -203,14 +215,14 @@ async fn tell(world: &World, handle: &Arc<Handle>, seen: Seen) -> Option<PassLin
 fn remember(world: &World, handle: &Handle, mark: Mark) {
     let now = world.now();
     *handle.last_look.lock().unwrap_or_else(PoisonError::into_inner) =
-        LastLook { mark, at: now, offset: Some(registry::offset(world.clock.wall(), now)) };
+        LastLook { mark, at: now, offset: Some(offset(world.clock.wall(), now)) };
     let (quiet, used) = {
         let machine = handle.machine();
         (machine.quiet_since(), machine.used())
     };
     let mark = (mark.inode, mark.size, mark.modified);
     let active_at = used.map(|at| world.wall_at(at));
-    let clock = Some(registry::offset(world.clock.wall(), now));
+    let clock = Some(offset(world.clock.wall(), now));
     let look = Look { mark, at: now, quiet_since: quiet, active_at, clock };
     let (id, name) = (handle.instance.id, handle.instance.name.clone());
     drop(world.write(move |store| {
@@ -223,10 +235,10 @@ fn remember(world: &World, handle: &Handle, mark: Mark) {
 async fn resume(world: &Arc<World>, pass: &mut Pass) {
     match recover::resume(world).await {
         Ok(all) => pass.lines.extend(all.into_iter().map(|(name, done)| match done {
-            Ok(done) => line(&name, "repaired", done),
-            Err(e) => line(&name, "error", e.message),
+            Ok(done) => PassLine::new(&name, "repaired", done),
+            Err(e) => PassLine::new(&name, "error", e.message),
         })),
-        Err(e) => pass.lines.push(line("acc", "error", e.message)),
+        Err(e) => pass.lines.push(PassLine::new("acc", "error", e.message)),
     }
 }
 
@@ -234,7 +246,7 @@ async fn resume(world: &Arc<World>, pass: &mut Pass) {
 async fn bring_up(world: &Arc<World>, pass: &mut Pass) {
     let rows = match world.store.wanted_up() {
         Ok(rows) => rows,
-        Err(e) => return pass.lines.push(line("acc", "error", chain(&e))),
+        Err(e) => return pass.lines.push(PassLine::new("acc", "error", chain(&e))),
     };
     let mut starts = JoinSet::new();
     for row in rows.into_iter().filter(|r| !r.stored.phase.is_live()) {
@@ -248,9 +260,9 @@ async fn bring_up(world: &Arc<World>, pass: &mut Pass) {
 
 async fn start_pinned(world: &Arc<World>, row: &Row) -> Option<PassLine> {
     let name = row.name.as_str();
-    let handle = match world.registry.get(world, row) {
+    let handle = match world.handle(row) {
         Ok(handle) => handle,
-        Err(e) => return Some(line(name, "error", e.message)),
+        Err(e) => return Some(PassLine::new(name, "error", e.message)),
     };
     let (phase, retry_at) = {
         let machine = handle.machine();
@@ -260,12 +272,12 @@ async fn start_pinned(world: &Arc<World>, row: &Row) -> Option<PassLine> {
     if phase == Phase::Failed && world.now() < retry_at {
         return None;
     }
-    match wake::start(world, &handle, Cause::Pinned).await {
+    match transition::start(world, &handle, Cause::Pinned).await {
         Ok((true, _)) => None,
-        Ok((false, Settled::There)) => Some(line(name, "started", "it is wanted up")),
+        Ok((false, Settled::There)) => Some(PassLine::new(name, "started", "it is wanted up")),
         Ok((_, Settled::Stopped)) => None,
-        Ok((false, Settled::Failed(failure))) => Some(line(name, "error", failure.to_string())),
-        Err(e) => Some(line(name, "error", e.message)),
+        Ok((false, Settled::Failed(failure))) => Some(PassLine::new(name, "error", failure.to_string())),
+        Err(e) => Some(PassLine::new(name, "error", e.message)),
     }
 }
 
@@ -276,7 +288,7 @@ async fn reconcile(world: &Arc<World>, pass: &mut Pass) {
             let open: BTreeSet<String> = open.iter().map(ToString::to_string).collect();
             gates(world, &open, pass).await;
         }
-        Err(e) => pass.lines.push(line("acc", "error", chain(&e))),
+        Err(e) => pass.lines.push(PassLine::new("acc", "error", chain(&e))),
     }
     match world.supervisor.running().await {
         Ok(running) => {
@@ -284,7 +296,7 @@ async fn reconcile(world: &Arc<World>, pass: &mut Pass) {
                 strays(world, &name, process, pass).await;
             }
         }
-        Err(e) => pass.lines.push(line("acc", "error", chain(&e))),
+        Err(e) => pass.lines.push(PassLine::new("acc", "error", chain(&e))),
     }
     sweep(world, pass).await;
 }
@@ -297,9 +309,9 @@ async fn sweep(world: &World, pass: &mut Pass) {
     match world.supervisor.sweep(&live).await {
         Ok(ended) => pass.lines.extend(ended.iter().map(|(name, count)| {
             let processes = if *count == 1 { "process" } else { "processes" };
-            line(name.as_str(), "repaired", format!("{count} {processes} that it had left were ended"))
+            PassLine::new(name.as_str(), "repaired", format!("{count} {processes} that it had left were ended"))
         })),
-        Err(e) => pass.lines.push(line("acc", "error", chain(&e))),
+        Err(e) => pass.lines.push(PassLine::new("acc", "error", chain(&e))),
     }
 }
 
@@ -313,12 +325,12 @@ async fn gates(world: &Arc<World>, open: &BTreeSet<String>, pass: &mut Pass) {
         }
         awake.insert(name.to_owned());
         if let Ok(true) = world.probe.let_edge_in(&launch::question(world, &handle.launched())) {
-            pass.lines.push(line(name, "repaired", "the edge could not connect to its socket"));
+            pass.lines.push(PassLine::new(name, "repaired", "the edge could not connect to its socket"));
         }
         if handle.known() && !open.contains(name) {
             let process = handle.machine().process();
             handle.tell_if(snapshot, Event::Found(process));
-            pass.lines.push(line(name, "repaired", "its gate was missing"));
+            pass.lines.push(PassLine::new(name, "repaired", "its gate was missing"));
         }
     }
     for name in open.difference(&awake) {
@@ -327,7 +339,7 @@ async fn gates(world: &Arc<World>, open: &BTreeSet<String>, pass: &mut Pass) {
             if let Ok(name) = InstanceName::parse(name)
                 && world.edge.forget(&name).await.is_ok()
             {
-                pass.lines.push(line(name.as_str(), "repaired", "a gate without an instance was removed"));
+                pass.lines.push(PassLine::new(name.as_str(), "repaired", "a gate without an instance was removed"));
             }
             continue;
         };
@@ -343,7 +355,7 @@ async fn gates(world: &Arc<World>, open: &BTreeSet<String>, pass: &mut Pass) {
         };
         // Should it wake just now, its requests take the way through the wake server until the next pass: slower, not lost.
         if !row.stored.phase.is_live() && world.edge.close(&gate).await.is_ok() {
-            pass.lines.push(line(name, "repaired", "the gate of one that does not run was open"));
+            pass.lines.push(PassLine::new(name, "repaired", "the gate of one that does not run was open"));
         }
     }
 }
@@ -353,20 +365,20 @@ async fn strays(world: &Arc<World>, name: &InstanceName, process: Process, pass:
     // Made, or removed, just now: then this is no stray.
     let Some(_alone) = world.building_unless_busy(name.as_str()) else { return };
     match world.store.by_name(name.as_str()) {
-        Err(e) => pass.lines.push(line(name.as_str(), "error", chain(&e))),
+        Err(e) => pass.lines.push(PassLine::new(name.as_str(), "error", chain(&e))),
         Ok(None) => end_stray(world, name, process, "a process without an instance was ended", pass).await,
         // Started by an acc that died before it heard of it, then destroyed.
         Ok(Some(row)) if row.stored.phase == Phase::Destroyed => {
             end_stray(world, name, process, "a process of a destroyed instance was ended", pass).await;
         }
         Ok(Some(row)) => {
-            let Ok(handle) = world.registry.get(world, &row) else { return };
+            let Ok(handle) = world.handle(&row) else { return };
             let seen = handle.snapshot();
             // Asked again: it may have ended, and another come, since all were listed.
             let still = matches!(world.supervisor.find(name).await, Ok(Some(found)) if found == process);
             if !seen.phase.is_live() && still {
                 handle.tell_if(seen, Event::Found(Some(process)));
-                pass.lines.push(line(name.as_str(), "repaired", "it ran although it should not"));
+                pass.lines.push(PassLine::new(name.as_str(), "repaired", "it ran although it should not"));
             }
         }
     }
@@ -376,6 +388,6 @@ async fn end_stray(world: &World, name: &InstanceName, process: Process, what: &
     let killed = world.supervisor.kill(name, process).await.is_ok();
     let _ = tokio::time::timeout(END_WITHIN, world.supervisor.wait(name, process)).await;
     if killed && world.supervisor.forget(name).await.is_ok() {
-        pass.lines.push(line(name.as_str(), "repaired", what));
+        pass.lines.push(PassLine::new(name.as_str(), "repaired", what));
     }
 }

@@ -3,9 +3,9 @@
 //!
 //! Never is anything made again from what a model has become.
 
+use super::context::Context;
 use super::error::{ErrorKind, ServiceError};
 use super::ledger;
-use super::world::World;
 use crate::config::Config;
 use crate::domain::instance::Launch;
 use crate::store::{Row, Store};
@@ -87,9 +87,9 @@ fn replaced(text: &str, pairs: &[(&str, &str)]) -> String {
 }
 
 /// A line of the ledger: what follows, and what does not.
-pub(super) fn tell(world: &World, row: &Row, key: &str) {
+pub(super) fn tell(ctx: &Context, row: &Row, key: &str) {
     let detail = format!("from `{}` to `{key}`: its command and environment follow, its files are as they were", row.launch_key);
-    ledger::of(world, row.id, &row.name, "moved", detail);
+    ledger::of(ctx, row.id, &row.name, "moved", detail);
 }
 
 #[cfg(test)]

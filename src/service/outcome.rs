@@ -93,6 +93,13 @@ pub struct PassLine {
     pub why: String,
 }
 
+impl PassLine {
+    /// A line.
+    pub(super) fn new(instance: &str, action: &str, why: impl Into<String>) -> Self {
+        Self { instance: instance.to_owned(), action: action.to_owned(), why: why.into() }
+    }
+}
+
 /// Where an instance listens: `{"unix": PATH}` or `{"tcp": "127.0.0.1:PORT"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::monitor::line;
-use super::outcome::Pass;
-use super::registry::{Handle, Snapshot};
+use super::handle::{Handle, Snapshot};
+use super::outcome::{Pass, PassLine};
 use super::world::World;
 use crate::domain::instance::Listen;
 use crate::domain::lifecycle::{Event, Phase};
@@ -27,7 +26,7 @@ pub(super) async fn keep(world: &Arc<World>, awake: &[Arc<Handle>], pass: &mut P
         let limits = world.limits(&handle.launched());
         let left = changes.wait_for(|s| s.run != seen.run || !s.phase.is_live());
         let _ = tokio::time::timeout(limits.stop * 3, left).await;
-        pass.lines.push(line(handle.instance.name.as_str(), "displaced", why));
+        pass.lines.push(PassLine::new(handle.instance.name.as_str(), "displaced", why));
     }
 }
 

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{ErrorKind, ServiceError};
+use super::lookup::find_row;
 use super::outcome::Outcome;
 use super::world::World;
-use super::{find_row, millis, routes, view};
+use super::{routes, view};
 use crate::domain::lifecycle::Phase;
+use crate::domain::time::millis;
 use crate::host::{fs, removal};
 use crate::store::{Row, Work};
 

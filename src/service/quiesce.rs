@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::error::ServiceError;
 use super::outcome::Outcome;
-use super::wake;
+use super::transition;
 use super::world::World;
 
 pub(super) async fn run(world: &Arc<World>) -> Result<Outcome, ServiceError> {
@@ -24,8 +24,8 @@ async fn all(world: &Arc<World>) -> Result<usize, ServiceError> {
         if !row.stored.phase.is_live() {
             continue;
         }
-        let (world, handle) = (world.clone(), world.registry.get(world, &row)?);
-        stops.spawn(async move { wake::stop(&world, &handle, false).await });
+        let (world, handle) = (world.clone(), world.handle(&row)?);
+        stops.spawn(async move { transition::stop(&world, &handle, false).await });
     }
     let mut stopped = 0;
     let mut first = None;

@@ -84,7 +84,7 @@ pub fn adopt(world: &Arc<World>) -> Result<usize, ServiceError> {
     let mut adopted = 0;
     for row in world.store.busy().map_err(super::error::store)? {
         if row.stored.phase.is_live() {
-            match world.registry.get(world, &row) {
+            match world.handle(&row) {
                 Ok(_) => adopted += 1,
                 Err(e) => warn!(instance = %row.name, "could not take charge of it: {e}"),
             }

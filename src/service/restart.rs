@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use super::error::ServiceError;
+use super::lookup::find;
 use super::outcome::Outcome;
-use super::wake::{self, Settled};
+use super::start;
+use super::transition::{self, Settled};
+use super::view::done;
 use super::world::World;
-use super::{done, find, start};
 use crate::domain::lifecycle::Cause;
 
 pub(super) async fn run(world: &Arc<World>, given: &str) -> Result<Outcome, ServiceError> {
@@ -16,10 +18,10 @@ pub(super) async fn run(world: &Arc<World>, given: &str) -> Result<Outcome, Serv
     if world.halting() {
         return Err(start::halting("restart", name.as_str()));
     }
-    wake::stop(world, &handle, false).await?;
-    match wake::start(world, &handle, Cause::Operator).await? {
+    transition::stop(world, &handle, false).await?;
+    match transition::start(world, &handle, Cause::Operator).await? {
         (_, Settled::There) => done(world, &name, "restarted", false, since),
-        (_, Settled::Failed(failure)) => Err(wake::failed("restart", &name, &failure)),
-        (_, Settled::Stopped) => Err(wake::stopped("restart", &name)),
+        (_, Settled::Failed(failure)) => Err(transition::failed("restart", &name, &failure)),
+        (_, Settled::Stopped) => Err(transition::stopped("restart", &name)),
     }
 }

@@ -1,15 +1,15 @@
 //! What the edge has to know beyond names, read from the database and put in force.
 
+use super::context::Context;
 use super::error::{ServiceError, chain};
 use super::launch;
-use super::world::World;
 use crate::domain::instance::Listen;
 use crate::driver::edge::{EdgeError, Route};
 
 /// All routes, those of destroyed instances left out.
-pub(super) fn all(world: &World) -> Result<Vec<Route>, ServiceError> {
-    let config = world.config();
-    let rows = world.store.routed().map_err(super::error::store)?;
+pub(super) fn all(ctx: &Context) -> Result<Vec<Route>, ServiceError> {
+    let config = ctx.config();
+    let rows = ctx.store.routed().map_err(super::error::store)?;
     Ok(rows
         .into_iter()
         .map(|row| Route {
@@ -24,9 +24,9 @@ pub(super) fn all(world: &World) -> Result<Vec<Route>, ServiceError> {
 }
 
 /// Puts them in force.
-pub(super) async fn apply(world: &World) -> Result<(), ServiceError> {
-    let routes = all(world)?;
-    world.edge.apply(&routes).await.map_err(|e| edge("could not change the edge", &e))
+pub(super) async fn apply(ctx: &Context) -> Result<(), ServiceError> {
+    let routes = all(ctx)?;
+    ctx.edge.apply(&routes).await.map_err(|e| edge("could not change the edge", &e))
 }
 
 /// An error of the edge, with its way out.

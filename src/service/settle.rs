@@ -12,7 +12,7 @@ use crate::domain::lifecycle::Phase;
 pub async fn settle(world: &Arc<World>) {
     for handle in world.registry.all() {
         let limits = world.limits(&handle.launched());
-        let longest = limits.start + super::longest_stop(&limits);
+        let longest = limits.start + limits.longest_stop();
         let mut changes = handle.follow();
         let moving = |phase: Phase| matches!(phase, Phase::Waking | Phase::Draining | Phase::Stopping);
         if handle.known() {

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::error::{ErrorKind, ServiceError};
+use super::lookup::find;
 use super::outcome::Outcome;
-use super::wake::{self, Settled};
+use super::transition::{self, Settled};
+use super::view::done;
 use super::world::World;
-use super::{done, find};
 use crate::domain::lifecycle::Cause;
 
 pub(super) async fn run(world: &Arc<World>, given: &str) -> Result<Outcome, ServiceError> {
@@ -16,10 +17,10 @@ pub(super) async fn run(world: &Arc<World>, given: &str) -> Result<Outcome, Serv
     if world.halting() {
         return Err(halting("start", name.as_str()));
     }
-    match wake::start(world, &handle, Cause::Operator).await? {
+    match transition::start(world, &handle, Cause::Operator).await? {
         (already, Settled::There) => done(world, &name, "started", already, since),
-        (_, Settled::Failed(failure)) => Err(wake::failed("start", &name, &failure)),
-        (_, Settled::Stopped) => Err(wake::stopped("start", &name)),
+        (_, Settled::Failed(failure)) => Err(transition::failed("start", &name, &failure)),
+        (_, Settled::Stopped) => Err(transition::stopped("start", &name)),
     }
 }
 

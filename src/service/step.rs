@@ -3,20 +3,63 @@
 //! The task of the instance alone steps it, but for the requests that are let through. It is the lock of the machine that those
 //! take: nothing is written, and nothing is waited for, while it is held.
 
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::actor::Actor;
+use super::context::Context;
 use super::error::{chain, store as store_error};
+use super::handle::{Handle, Message, Refused, offset};
 use super::kinds::{is_asked_for, must_be_written};
-use super::registry::{self, Refused};
+use super::turns::Turn;
+use crate::domain::instance::Process;
 use crate::domain::lifecycle::{self, Answer, Cause, Effect, Event, Limits, Machine, Note, Phase, Step};
-use crate::store::{Save, StoreError};
+use crate::driver::probe::Ear;
+use crate::store::{Save, StoreError, Written};
 
 /// What is written within this is waited for also by what need not: so that, as a rule, it is on the disk before anything is done.
 const WRITTEN_SOON: Duration = Duration::from_millis(20);
+
+/// One instance's task.
+pub(super) struct Actor {
+    pub(super) ctx: Arc<Context>,
+    pub(super) handle: Arc<Handle>,
+    pub(super) outbox: mpsc::WeakUnboundedSender<Message>,
+    pub(super) inbox: mpsc::UnboundedReceiver<Message>,
+    pub(super) probe: Option<AbortHandle>,
+    /// When it is due, and its number.
+    pub(super) timer: Option<(Instant, u64)>,
+    pub(super) permit: Option<Turn>,
+    pub(super) ear: Option<Ear>,
+    /// The run and the process whose end is waited for, or was.
+    pub(super) watched: Option<(u64, Process)>,
+    pub(super) unsaved: bool,
+    /// A write that takes so long that it was not waited for.
+    pub(super) writing: Option<Written<()>>,
+}
+
+impl Actor {
+    pub(super) fn new(ctx: Arc<Context>, handle: Arc<Handle>, inbox: mpsc::UnboundedReceiver<Message>) -> Self {
+        Self {
+            outbox: handle.outbox(),
+            ctx,
+            handle,
+            inbox,
+            probe: None,
+            timer: None,
+            permit: None,
+            ear: None,
+            watched: None,
+            unsaved: false,
+            writing: None,
+        }
+    }
+}
 
 /// What came of a step.
 pub(super) struct Stepped {
@@ -34,7 +77,7 @@ impl Actor {
     ///
     /// No lock is held while it is written: requests take that of the machine.
     pub(super) async fn step(&mut self, event: &Event) -> Result<Stepped, Refused> {
-        let limits = self.world.limits(&self.handle.launched());
+        let limits = self.ctx.limits(&self.handle.launched());
         let (before, mut step) = self.move_on(event, &limits, |machine| machine)?;
         let persists = step.effects.contains(&Effect::Persist);
         let afterwards = persists && before.phase() == Phase::Waking && step.next.phase() == Phase::Awake;
@@ -68,7 +111,7 @@ impl Actor {
     fn move_on(&self, event: &Event, limits: &Limits, from: impl Fn(Machine) -> Machine) -> Result<(Machine, Step), Refused> {
         let mut machine = self.handle.machine();
         let before = from(machine.clone());
-        let step = lifecycle::step(&before, event, self.world.now(), limits).map_err(Refused::Denied)?;
+        let step = lifecycle::step(&before, event, self.ctx.now(), limits).map_err(Refused::Denied)?;
         *machine = step.next.clone();
         Ok((before, step))
     }
@@ -96,12 +139,12 @@ impl Actor {
             Some(cause) => (cause == Cause::Request).then_some(stored.quiet_since),
             None => machine.used().or(before.used()),
         };
-        let active_at = used.map(|at| self.world.wall_at(at));
-        let wall = self.world.clock.wall();
-        let clock = registry::offset(wall, self.world.now());
-        let (world, id, woke_at) = (self.world.clone(), self.handle.instance.id, woke.is_some().then_some(wall));
+        let active_at = used.map(|at| self.ctx.wall_at(at));
+        let wall = self.ctx.clock.wall();
+        let clock = offset(wall, self.ctx.now());
+        let (ctx, id, woke_at) = (self.ctx.clone(), self.handle.instance.id, woke.is_some().then_some(wall));
         let mut written =
-            self.world.write(move |store| store.save(id, &Save { stored: &stored, boot: &world.boot, woke_at, active_at, clock }));
+            self.ctx.write(move |store| store.save(id, &Save { stored: &stored, boot: &ctx.boot, woke_at, active_at, clock }));
         if must {
             return written.await;
         }

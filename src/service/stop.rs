@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use super::error::ServiceError;
+use super::lookup::find;
 use super::outcome::Outcome;
+use super::transition;
+use super::view::done;
 use super::world::World;
-use super::{done, find, wake};
 
 pub(super) async fn run(world: &Arc<World>, given: &str, now: bool) -> Result<Outcome, ServiceError> {
     let since = world.now();
     let handle = find(world, given)?;
-    let already = wake::stop(world, &handle, now).await?;
+    let already = transition::stop(world, &handle, now).await?;
     done(world, &handle.instance.name, "stopped", already, since)
 }

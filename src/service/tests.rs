@@ -8,25 +8,28 @@ mod many;
 mod registry;
 
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
+use super::context::Parts;
 use super::door::{Caller, Door, Knock, Pass};
-use super::error::ErrorKind;
-use super::outcome::InstanceView;
-use super::request::NewInstance;
-use super::world::Parts;
+use super::error::{ErrorKind, ServiceError};
+use super::lookup::{find, find_row};
+use super::outcome::{InstanceView, Outcome};
+use super::request::{NewInstance, Request};
+use super::world::World;
 use super::*;
 use crate::config::env::Env;
 use crate::config::{self, Config};
 use crate::domain::admission::Refusal;
 use crate::domain::instance::{Exit, Listen, Process};
-use crate::domain::name::{HostName, InstanceId};
+use crate::domain::name::{HostName, InstanceId, InstanceName};
 use crate::domain::rule::Verdict;
-use crate::domain::time::WallTime;
+use crate::domain::time::{Timestamp, WallTime, millis};
 use crate::driver::activity::{Activity, ActivityError, Mark, Seen, Target};
 use crate::driver::edge::fake::FakeEdge;
 use crate::driver::probe::{Answered, Ear, Obstacle, Probe, Question};

@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 
+use super::context::Context;
 use super::error::ServiceError;
-use super::find_row;
 use super::launch;
-use super::outcome::{EventView, InstanceView, ListenView};
+use super::lookup::find_row;
+use super::outcome::{EventView, InstanceView, ListenView, Outcome};
 use crate::config::Config;
 use crate::config::model::open_params;
 use crate::domain::instance::Listen;
 use crate::domain::lifecycle::Phase;
-use crate::domain::time::WallTime;
+use crate::domain::name::InstanceName;
+use crate::domain::time::{Timestamp, WallTime, millis};
 use crate::host::clock::{Clock, SystemClock};
 use crate::host::process;
 use crate::store::{EventRow, Row, Store};
@@ -144,6 +146,13 @@ fn last_used(config: &Config, row: &Row) -> Option<WallTime> {
 /// RFC 3339 in UTC, to the millisecond.
 fn rfc3339(at: WallTime) -> String {
     jiff::Timestamp::from_millisecond(at.0).map(|t| format!("{t:.3}")).unwrap_or_default()
+}
+
+/// The outcome of a verb on one instance.
+pub(super) fn done(ctx: &Context, name: &InstanceName, did: &str, already: bool, since: Timestamp) -> Result<Outcome, ServiceError> {
+    let took = ctx.now().since(since);
+    let instance = of_row(&ctx.config(), &find_row(&ctx.store, name.as_str())?);
+    Ok(Outcome::Instance { did: did.to_owned(), already, took_ms: millis(took), instance: Box::new(instance) })
 }
 
 #[cfg(test)]

@@ -13,17 +13,17 @@ use tracing::warn;
 
 use super::clients::limited;
 use super::door::{Caller, Door, Knock, Pass, Waiting};
-use super::error::{ErrorKind, ServiceError};
-use super::registry::{Handle, Refused, Snapshot};
+use super::error::ServiceError;
+use super::handle::{Handle, Refused, Snapshot};
+use super::lookup::row_of_host;
 use super::retire::onward;
 use super::world::World;
 use crate::domain::admission::{self, Admission, Refusal};
-use crate::domain::lifecycle::{self, Answer, Cause, Denied, Event, Failure, Limits, Phase};
+use crate::domain::lifecycle::{self, Cause, Event, Failure, Limits, Phase};
 use crate::domain::name::{HostName, InstanceName};
 use crate::domain::rule::Verdict;
-use crate::domain::time::Timestamp;
+use crate::domain::time::{Timestamp, millis};
 use crate::driver::edge::Gate;
-use crate::store::Row;
 
 /// One request on its way through an instance.
 struct Ticket {
@@ -179,14 +179,6 @@ impl Waiting for Waiter {
     }
 }
 
-/// The row of a host, also of the default domain.
-pub(super) fn row_of_host(world: &World, host: &HostName) -> Result<Option<Row>, ServiceError> {
-    let config = world.config();
-    let label = host.as_str().strip_suffix(config.domain.as_str()).and_then(|l| l.strip_suffix('.'));
-    let name = label.and_then(|l| InstanceName::parse(l).ok());
-    world.store.by_host(host.as_str(), name.as_ref().map(InstanceName::as_str)).map_err(super::error::store)
-}
-
 fn handle_of_host(world: &Arc<World>, host: &HostName) -> Result<Arc<Handle>, Refusal> {
     if let Some(handle) = world.registry.by_host(host) {
         return Ok(handle);
@@ -199,7 +191,7 @@ fn handle_of_host(world: &Arc<World>, host: &HostName) -> Result<Arc<Handle>, Re
         Phase::Destroyed => Err(Refusal::Destroyed),
         Phase::Creating => Err(Refusal::Creating),
         Phase::Asleep | Phase::Waking | Phase::Awake | Phase::Draining | Phase::Stopping | Phase::Failed => {
-            world.registry.get_read(world, row, before).map_err(broken)
+            world.registry.get_read(&world.context, row, before).map_err(broken)
         }
     }
 }
@@ -286,7 +278,7 @@ async fn knock_here(world: &Arc<World>, host: &HostName, verdict: Verdict, calle
         place: Place::take(&handle, config.wake.max_waiting, caller.client)?,
         counts: verdict.counts,
         deadline: world.now().after(config.wake.timeout),
-        stopped_by: world.now().after(super::longest_stop(&world.limits(&handle.launched())).max(config.wake.timeout)),
+        stopped_by: world.now().after(world.limits(&handle.launched()).longest_stop().max(config.wake.timeout)),
         asked: None,
     };
     // Asked here and not at the first wait: a client that leaves at once has still woken it.
@@ -294,128 +286,9 @@ async fn knock_here(world: &Arc<World>, host: &HostName, verdict: Verdict, calle
         waiter.asked = Some(handle.snapshot().run);
     } else {
         handle.stamps().notice(noticed);
-        handle.note_asked(Timestamp(world.now().0.saturating_sub(super::millis(caller.ago))));
+        handle.note_asked(Timestamp(world.now().0.saturating_sub(millis(caller.ago))));
         let (_, run) = handle.ask(Event::Wake(Cause::Request)).await.map_err(|r| refusal(&handle, &r))?;
         waiter.asked = Some(run);
     }
     Ok(Knock::Wait(Box::new(waiter)))
-}
-
-/// What came of a verb's wait.
-pub(super) enum Settled {
-    /// The wanted phase was reached.
-    There,
-    /// It failed instead.
-    Failed(Failure),
-    /// Somebody put it to sleep meanwhile.
-    Stopped,
-}
-
-/// Starts an instance and waits until it answers or has failed, and the ledger says so.
-pub(super) async fn start(world: &World, handle: &Arc<Handle>, cause: Cause) -> Result<(bool, Settled), ServiceError> {
-    let came_to = until_started(world, handle, cause).await;
-    handle.caught_up(world).await;
-    came_to
-}
-
-async fn until_started(world: &World, handle: &Arc<Handle>, cause: Cause) -> Result<(bool, Settled), ServiceError> {
-    let name = &handle.instance.name;
-    let mut changes = handle.follow();
-    let (answer, run) = handle.ask(Event::Wake(cause)).await.map_err(|r| refused("start", name, r))?;
-    let already = answer == Answer::Already && handle.snapshot().phase == Phase::Awake;
-    // Its turn may come late and a stop may have to end first; the machine's own timers end each of these.
-    let limits = world.limits(&handle.launched());
-    let longest = limits.start * 5 + super::longest_stop(&limits);
-    let deadline = world.now().after(longest);
-    loop {
-        let now = *changes.borrow_and_update();
-        if now.phase == Phase::Awake {
-            return Ok((already, Settled::There));
-        }
-        if now.failed_run.is_some_and(|failed| failed >= run) && now.phase != Phase::Waking {
-            let failure = handle.machine().failure().cloned();
-            return Ok((false, Settled::Failed(failure.unwrap_or(Failure::NotStarted("it failed".into())))));
-        }
-        // It was on its way when the machine had answered; a stop that came later, also one during a stop, took that back.
-        if !now.phase.is_live() {
-            return Ok((false, Settled::Stopped));
-        }
-        let left = deadline.since(world.now());
-        if tokio::time::timeout(left, changes.changed()).await.is_err() {
-            let message = format!("`{name}` is still {} after {:.0} s", handle.snapshot().phase.as_str(), longest.as_secs_f64());
-            return Err(ServiceError::new(ErrorKind::TimedOut, message, format!("see `acc logs {name}`")));
-        }
-    }
-}
-
-/// Puts an instance to sleep and waits until it is, and the ledger says so. `true`: it was so already.
-pub(super) async fn stop(world: &World, handle: &Arc<Handle>, now: bool) -> Result<bool, ServiceError> {
-    let came_to = until_stopped(world, handle, now).await;
-    handle.caught_up(world).await;
-    came_to
-}
-
-async fn until_stopped(world: &World, handle: &Arc<Handle>, now: bool) -> Result<bool, ServiceError> {
-    let name = &handle.instance.name;
-    let mut changes = handle.follow();
-    let (answer, _) = handle.ask(Event::Sleep { now }).await.map_err(|r| refused("stop", name, r))?;
-    if answer == Answer::Already && !handle.snapshot().phase.is_live() {
-        return Ok(true);
-    }
-    let limits = world.limits(&handle.launched());
-    let grace = if now { limits.stop * 3 } else { super::longest_stop(&limits) };
-    let deadline = world.now().after(grace.max(std::time::Duration::from_secs(10)));
-    let run = handle.snapshot().run;
-    loop {
-        let seen = *changes.borrow_and_update();
-        // Another run: it slept, and somebody who waited woke it again at once.
-        if !seen.phase.is_live() || seen.run != run {
-            return Ok(false);
-        }
-        if seen.phase == Phase::Awake {
-            let message = format!("`{name}` was not stopped: what is in flight could not be counted, or somebody started it again");
-            return Err(ServiceError::failed(message, format!("see `acc events {name}`, or use `acc stop --now {name}`")));
-        }
-        let left = deadline.since(world.now());
-        if tokio::time::timeout(left, changes.changed()).await.is_err() {
-            let message = format!("`{name}` is still {}", handle.snapshot().phase.as_str());
-            return Err(ServiceError::new(ErrorKind::TimedOut, message, format!("see `acc info {name}` and `acc logs {name}`")));
-        }
-    }
-}
-
-/// A machine's refusal for the operator.
-pub(super) fn refused(deed: &str, name: &InstanceName, refused: Refused) -> ServiceError {
-    let denied = match refused {
-        Refused::Broken(e) => return ServiceError { message: format!("could not {deed} `{name}`: {}", e.message), ..e },
-        Refused::Denied(denied) => denied,
-    };
-    let hint = match &denied {
-        Denied::Disabled => format!("`acc enable {name}` first"),
-        Denied::Destroyed => format!("`acc purge {name}` removes it, then it can be created again"),
-        Denied::Creating => "wait until it is made".to_owned(),
-        Denied::Failed { .. } => format!("see `acc logs {name}`; `acc start {name}` tries at once"),
-        Denied::NotAsleep(_) => format!("`acc stop {name}` first, or use --force"),
-        Denied::NotAwake(_) => format!("`acc start {name}` first"),
-    };
-    ServiceError::new(ErrorKind::Denied, format!("could not {deed} `{name}`: {denied}"), hint)
-}
-
-/// Somebody else's stop, for the operator.
-pub(super) fn stopped(deed: &str, name: &InstanceName) -> ServiceError {
-    let message = format!("could not {deed} `{name}`: it was put to sleep meanwhile");
-    ServiceError::failed(message, format!("see `acc events {name}`"))
-}
-
-/// A failure for the operator.
-pub(super) fn failed(deed: &str, name: &InstanceName, failure: &Failure) -> ServiceError {
-    let kind = if matches!(failure, Failure::NotReady { .. }) { ErrorKind::TimedOut } else { ErrorKind::Failed };
-    let hint = match failure {
-        // It never ran: its log knows nothing of it.
-        Failure::NotStarted(_) => format!("mend what is named, then `acc start {name}`; `acc doctor` looks at this host"),
-        _ => format!("see `acc logs {name}`"),
-    };
-    // What failed is said by the deed.
-    let why = if let Failure::NotStarted(why) = failure { why.clone() } else { failure.to_string() };
-    ServiceError::new(kind, format!("could not {deed} `{name}`: {why}"), hint)
 }

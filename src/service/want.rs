@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::error::{ErrorKind, ServiceError};
+use super::lookup::find;
 use super::outcome::Outcome;
-use super::wake::{self, Settled};
+use super::transition::{self, Settled};
+use super::view::done;
 use super::world::World;
-use super::{done, find};
 use crate::domain::instance::Wanted;
 use crate::domain::lifecycle::{Answer, Cause, Event, Phase};
 
@@ -21,14 +22,14 @@ pub(super) async fn run(world: &Arc<World>, given: &str, wanted: &str) -> Result
     let wanted = parse(wanted)?;
     let handle = find(world, given)?;
     let name = handle.instance.name.clone();
-    let (answer, _) = handle.ask(Event::Want(wanted)).await.map_err(|r| wake::refused("change", &name, r))?;
+    let (answer, _) = handle.ask(Event::Want(wanted)).await.map_err(|r| transition::refused("change", &name, r))?;
     let phase = handle.snapshot().phase;
     match wanted {
-        Wanted::Down if phase.is_live() => drop(wake::stop(world, &handle, false).await?),
-        Wanted::Up if phase != Phase::Awake && !world.halting() => match wake::start(world, &handle, Cause::Operator).await?.1 {
+        Wanted::Down if phase.is_live() => drop(transition::stop(world, &handle, false).await?),
+        Wanted::Up if phase != Phase::Awake && !world.halting() => match transition::start(world, &handle, Cause::Operator).await?.1 {
             Settled::There => {}
-            Settled::Failed(failure) => return Err(wake::failed("start", &name, &failure)),
-            Settled::Stopped => return Err(wake::stopped("start", &name)),
+            Settled::Failed(failure) => return Err(transition::failed("start", &name, &failure)),
+            Settled::Stopped => return Err(transition::stopped("start", &name)),
         },
         Wanted::Auto | Wanted::Up | Wanted::Down => {}
     }
@@ -40,6 +41,6 @@ pub(super) async fn reset(world: &Arc<World>, given: &str) -> Result<Outcome, Se
     let since = world.now();
     let handle = find(world, given)?;
     let name = &handle.instance.name;
-    let (answer, _) = handle.ask(Event::Reset).await.map_err(|r| wake::refused("reset", name, r))?;
+    let (answer, _) = handle.ask(Event::Reset).await.map_err(|r| transition::refused("reset", name, r))?;
     done(world, name, "reset", answer == Answer::Already, since)
 }

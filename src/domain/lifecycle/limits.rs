@@ -25,4 +25,11 @@ impl Limits {
         let zero = Duration::ZERO;
         Self { idle: zero, min_awake: zero, start: zero, drain: zero, drain_streams: zero, stop: zero }
     };
+
+    /// A stop that has begun is over after this long: what is in flight ends, then the process does or is killed, and is looked for
+    /// again.
+    #[must_use]
+    pub fn longest_stop(&self) -> Duration {
+        self.drain + self.stop * 3
+    }
 }

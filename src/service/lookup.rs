@@ -1,0 +1,54 @@
+//! Finds an instance by what a person or a client calls it: name, number or host.
+
+use std::sync::Arc;
+
+use super::context::Context;
+use super::error::{self, ServiceError};
+use super::handle::Handle;
+use super::world::World;
+use crate::config::suggest::closest;
+use crate::domain::name::{HostName, InstanceId, InstanceName};
+use crate::store::{Row, Store};
+
+/// The row of an instance given by name or number.
+pub(crate) fn find_row(store: &Store, given: &str) -> Result<Row, ServiceError> {
+    let row = match given.parse::<i64>() {
+        Ok(number) => store.by_id(InstanceId(number)),
+        Err(_) => store.by_name(given),
+    };
+    if let Some(row) = row.map_err(error::store)? {
+        return Ok(row);
+    }
+    let mut missing = error::no_instance(given);
+    if let Some(near) = meant(store, given)? {
+        missing.hint = format!("did you mean `{near}`? `acc list` shows what there is");
+    }
+    Err(missing)
+}
+
+/// The instance that was most likely meant: one that answers to this host, else the one with the nearest name.
+fn meant(store: &Store, given: &str) -> Result<Option<String>, ServiceError> {
+    if let Ok(host) = HostName::parse(given) {
+        let label = host.as_str().split('.').next();
+        let row = store.by_host(host.as_str(), label.filter(|label| *label != given)).map_err(error::store)?;
+        if let Some(row) = row {
+            return Ok(Some(row.name.to_string()));
+        }
+    }
+    let names = store.names().map_err(error::store)?;
+    Ok(closest(given, names.iter().map(String::as_str)).map(str::to_owned))
+}
+
+/// The handle of an instance given by name or number.
+pub(super) fn find(world: &Arc<World>, given: &str) -> Result<Arc<Handle>, ServiceError> {
+    let row = find_row(&world.store, given)?;
+    world.handle(&row)
+}
+
+/// The row of a host, also of the default domain.
+pub(super) fn row_of_host(ctx: &Context, host: &HostName) -> Result<Option<Row>, ServiceError> {
+    let config = ctx.config();
+    let label = host.as_str().strip_suffix(config.domain.as_str()).and_then(|l| l.strip_suffix('.'));
+    let name = label.and_then(|l| InstanceName::parse(l).ok());
+    ctx.store.by_host(host.as_str(), name.as_ref().map(InstanceName::as_str)).map_err(error::store)
+}
