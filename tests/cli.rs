@@ -13,7 +13,7 @@ use acc::domain::time::WallTime;
 use acc::interface::cli::show;
 use acc::prove::report::{Fault, Report, Spread, Streams, Strikes, Tally};
 use acc::service::outcome::{EventView, InstanceView, ListenView, Outcome, Pass, PassLine};
-use acc::service::phases::Phases;
+use acc::service::wake_timing::Phases;
 
 /// 2026-01-02T03:04:05Z.
 const NOW: WallTime = WallTime(1_767_323_045_000);

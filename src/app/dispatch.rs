@@ -80,6 +80,6 @@ async fn run_here(config: &Config, request: Request) -> Result<Outcome, ServiceE
     let world = world(config, &drivers, store)?;
     recover::recover(&world).await?;
     let answer = service::handle(&world, request).await;
-    service::settle::settle(&world).await;
+    service::wait_settled::settle(&world).await;
     answer
 }

@@ -32,9 +32,9 @@ use crate::proxy::listen::Listener;
 use crate::proxy::{self, Ends, Front, Proxy, ProxySettings, ServeReport};
 use crate::render::pages::Pages;
 use crate::service::error::{ServiceError, chain};
+use crate::service::handover::retire;
 use crate::service::outcome::Outcome;
 use crate::service::request::Request;
-use crate::service::retire::retire;
 use crate::service::world::World;
 use crate::service::{self, log_bound, monitor, moved, ports, recover, run_watch};
 

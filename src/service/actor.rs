@@ -16,7 +16,7 @@ use super::handle::{Handle, Message, Refused, Reply};
 use super::kinds::point;
 use super::revive::ASK_AGAIN;
 use super::step::{Actor, Stepped};
-use super::{launch, ledger, revive};
+use super::{events, launch_spec, revive};
 use crate::domain::instance::Process;
 use crate::domain::lifecycle::{self, Effect, Event, Note, Phase};
 use crate::domain::time::Timestamp;
@@ -177,11 +177,11 @@ impl Actor {
             Effect::Kill => self.signal(true).await,
             Effect::Arm { at, armed } => self.arm(at, armed),
             Effect::Record(note) => {
-                // Who has waited for this step goes first: the ledger can wait.
+                // Who has waited for this step goes first: the event can wait.
                 tokio::task::yield_now().await;
                 let woke = matches!(note, Note::Woke(..));
                 let phases = if woke { self.handle.stamps().account() } else { None };
-                ledger::write(&self.ctx, &self.handle.launched(), &note, phases);
+                events::write(&self.ctx, &self.handle.launched(), &note, phases);
             }
         }
         true
@@ -231,7 +231,7 @@ impl Actor {
                         begin::close_port(&ctx, &handle, run).await;
                         // Once another acc has the say, what is there may be the next run's, bound and not listening yet.
                         if let Some(handle) = handle.upgrade().filter(|_| !ctx.has_retired()) {
-                            ctx.probe.tidy(&launch::question(&ctx, &handle.launched()));
+                            ctx.probe.tidy(&launch_spec::question(&ctx, &handle.launched()));
                         }
                         // Its output went to a supervisor that died meanwhile: that ended it. It is started again, not failed.
                         let torn = begin::torn(&ctx, &handle, since).await;
@@ -250,7 +250,7 @@ impl Actor {
 
     fn start_probe(&mut self, run: u64) {
         let (ctx, outbox) = (self.ctx.clone(), self.outbox.clone());
-        let question = launch::question(&self.ctx, &self.handle.launched());
+        let question = launch_spec::question(&self.ctx, &self.handle.launched());
         let handle = Arc::downgrade(&self.handle);
         let (process, ear) = (self.handle.machine().process(), self.ear.take());
         let task = tokio::spawn(async move {
@@ -319,7 +319,7 @@ impl Actor {
 
     async fn signal(&self, kill: bool) {
         let Some(process) = self.handle.machine().process() else { return };
-        let program = launch::program(&self.ctx, &self.handle.launched());
+        let program = launch_spec::program(&self.ctx, &self.handle.launched());
         let done = match kill {
             false => self.ctx.supervisor.terminate(&program, process).await,
             true => self.ctx.supervisor.kill(&program.name, process).await,

@@ -8,8 +8,8 @@ use super::context::Context;
 use super::error::chain;
 use super::ground::{self, Ground};
 use super::handle::Handle;
-use super::turns::Turn;
-use super::{launch, revive};
+use super::start_queue::StartPermit;
+use super::{launch_spec, revive};
 use crate::domain::instance::{Exit, Listen, Process};
 use crate::domain::lifecycle::{Event, Failure, Phase};
 use crate::domain::time::Timestamp;
@@ -24,7 +24,7 @@ pub(super) struct Begun {
     /// For the machine.
     pub(super) event: Event,
     /// Kept until it answers or has failed.
-    pub(super) permit: Option<Turn>,
+    pub(super) permit: Option<StartPermit>,
     /// Where it says that it is ready.
     pub(super) ear: Option<Ear>,
 }
@@ -39,7 +39,7 @@ pub(super) async fn begin(ctx: &Arc<Context>, handle: &Weak<Handle>, run: u64, a
     };
     let handle = handle.upgrade()?;
     let mut ear = None;
-    if let Err(why) = launch::make_fit(ctx, &handle) {
+    if let Err(why) = launch_spec::make_fit(ctx, &handle) {
         return Some(Begun { event: Event::StartFailed { run, failure: Failure::NotStarted(why) }, permit, ear });
     }
     let started = match ground::clear(ctx, &handle).await {
@@ -78,7 +78,7 @@ pub(super) async fn waits_for(ctx: &Context, handle: &Handle) -> String {
     if phase != Phase::Waking {
         return String::new();
     }
-    let question = launch::question(ctx, &handle.launched());
+    let question = launch_spec::question(ctx, &handle.launched());
     let what = ctx.probe.describe(&question);
     let Some(process) = process else { return what };
     match ctx.probe.elsewhere(&question, process).await {
@@ -91,14 +91,14 @@ pub(super) async fn waits_for(ctx: &Context, handle: &Handle) -> String {
 /// end, which alone would be a number.
 pub(super) async fn never_began(ctx: &Arc<Context>, handle: &Weak<Handle>, run: u64, exit: Exit) -> Option<Event> {
     let handle = handle.upgrade().filter(|handle| NOT_BEGUN.map(Exit::Code).contains(&exit) && handle.snapshot().phase == Phase::Waking)?;
-    let program = launch::program(ctx, &handle.launched());
+    let program = launch_spec::program(ctx, &handle.launched());
     let why = ctx.supervisor.explain(&program).await?;
     Some(Event::StartFailed { run, failure: Failure::NotStarted(why) })
 }
 
 /// Does it answer as soon as it is started? Then nobody need be told that it will.
 fn answers_already(ctx: &Context, handle: &Handle, process: Process) -> bool {
-    let answered = ctx.probe.at_once(&launch::question(ctx, &handle.launched()), process);
+    let answered = ctx.probe.at_once(&launch_spec::question(ctx, &handle.launched()), process);
     answered.map(|answered| note_answer(ctx, handle, &answered)).is_some()
 }
 

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::clients::Wakes;
 use super::error::ServiceError;
 use super::run_notes::RunFolder;
-use super::turns::Turns;
+use super::start_queue::StartQueue;
 use crate::config::Config;
 use crate::domain::instance::{Instance, Process};
 use crate::domain::lifecycle::Limits;
@@ -67,7 +67,7 @@ pub struct Context {
     pub(super) boot: String,
     pub(super) acc: PathBuf,
     pub(super) services: Vec<Service>,
-    pub(super) starts: Arc<Turns>,
+    pub(super) starts: Arc<StartQueue>,
     pub(super) wakes: Wakes,
     pub(super) monitor: AsyncMutex<()>,
     /// Another acc has the say, see `retire`.
@@ -103,7 +103,7 @@ impl Context {
         let store = Arc::new(parts.store);
         Arc::new(Self {
             writes: Writes::new(store.clone()),
-            starts: Turns::new(parts.config.wake.max_at_once),
+            starts: StartQueue::new(parts.config.wake.max_at_once),
             config: RwLock::new(Arc::new(parts.config)),
             store,
             supervisor: parts.supervisor,

@@ -10,7 +10,7 @@ use super::request::NewInstance;
 use super::transition::{self, Settled};
 use super::view::done;
 use super::world::World;
-use super::{access_logs, destroy, failed_logs, free_port, launch, lookup, purge, routes, start, want};
+use super::{access_logs, desired, destroy, failed_logs, free_port, launch_spec, lookup, purge, routes, start};
 use crate::config::model::resolve_params;
 use crate::domain::instance::Wanted;
 use crate::domain::lifecycle::{Cause, Event, Machine, Phase};
@@ -64,7 +64,7 @@ pub(super) async fn run(world: &Arc<World>, new: &NewInstance) -> Result<Outcome
 fn plan(world: &World, new: &NewInstance) -> Result<Plan, ServiceError> {
     let config = world.config();
     let invalid = |message: String, hint: &str| ServiceError::new(ErrorKind::Invalid, message, hint);
-    let model = launch::model(&config, &new.model)?;
+    let model = launch_spec::model(&config, &new.model)?;
     let params = resolve_params(&model, &new.set).map_err(|e| {
         invalid(
             format!("could not create from model `{}`: {}", model.name, chain(&e)),
@@ -90,7 +90,7 @@ fn plan(world: &World, new: &NewInstance) -> Result<Plan, ServiceError> {
             hosts.push(host);
         }
     }
-    let wanted = new.wanted.as_deref().map_or(Ok(Wanted::Auto), want::parse)?;
+    let wanted = new.wanted.as_deref().map_or(Ok(Wanted::Auto), desired::parse)?;
     let owner = new.owner.clone();
     if let Some(owner) = owner.as_deref().filter(|o| !o.contains('@') || o.contains(char::is_whitespace) || o.contains(char::is_control)) {
         return Err(invalid(format!("`{owner}` is not an e-mail address"), "give one such as jane@example.org"));
@@ -106,7 +106,7 @@ fn plan(world: &World, new: &NewInstance) -> Result<Plan, ServiceError> {
 /// No host may lead to two instances, also not by way of the default domain.
 fn hosts_are_free(world: &World, name: &InstanceName, hosts: &[HostName]) -> Result<(), ServiceError> {
     let config = world.config();
-    for host in launch::hosts(&config, name, hosts) {
+    for host in launch_spec::hosts(&config, name, hosts) {
         if let Some(row) = lookup::row_of_host(world, &host)?
             && row.name != *name
         {
@@ -145,8 +145,8 @@ fn insert(world: &World, plan: &Plan) -> Result<InstanceId, ServiceError> {
                 let message = format!("could not create `{}`: its folder `{}` is there already", plan.name, dir.display());
                 return Err(Insert::Service(ServiceError::failed(message, "move it away, or choose another name")));
             }
-            let context = launch::context(world, &plan.name, id, &plan.hosts, port, &plan.params);
-            Ok((launch::make(&plan.model, &context).map_err(Insert::Service)?, launch::key(world)))
+            let context = launch_spec::context(world, &plan.name, id, &plan.hosts, port, &plan.params);
+            Ok((launch_spec::make(&plan.model, &context).map_err(Insert::Service)?, launch_spec::key(world)))
         });
         match inserted {
             Ok(id) => return Ok(id),
@@ -208,11 +208,11 @@ fn step(plan: &Plan, step: &str, e: ServiceError) -> ServiceError {
 
 fn make_files(world: &World, plan: &Plan, row: &crate::store::Row) -> Result<(), ServiceError> {
     let config = world.config();
-    let context = launch::context(world, &plan.name, row.id, &plan.hosts, row.port, &plan.params);
+    let context = launch_spec::context(world, &plan.name, row.id, &plan.hosts, row.port, &plan.params);
     let dir = config.instance_dir(plan.name.as_str());
     let hint = "check space, owner and mode of that place, then try again";
     render::instance::files(&plan.model, &context, &dir)
-        .map_err(|e| step(plan, "make its files", launch::cannot_render(&plan.model, chain(&e), &e)))?;
+        .map_err(|e| step(plan, "make its files", launch_spec::cannot_render(&plan.model, chain(&e), &e)))?;
     access_logs::make_new(&config, plan.name.as_str())
         .map_err(|e| step(plan, "make the folder of its access logs", ServiceError::failed(chain(&e), hint)))?;
     world.reached("create.files").map_err(|e| step(plan, "make its files", e))?;

@@ -63,12 +63,12 @@ async fn mend_edge(world: &Arc<World>, pass: &mut Pass) {
     }
 }
 
-/// A line of the pass and of the ledger.
+/// A line of the pass, and an event.
 pub(super) fn told(world: &World, part: &str, what: String, pass: &mut Pass) {
     let (at, detail) = (world.clock.wall(), what.clone());
     drop(world.write(move |store| {
         let noted = store.record(at, None, "", "repaired", &detail);
-        noted.inspect_err(|e| tracing::warn!("could not write the ledger: {}", chain(e)))
+        noted.inspect_err(|e| tracing::warn!("could not write an event: {}", chain(e)))
     }));
     pass.lines.push(PassLine::new(part, "repaired", what));
 }

@@ -11,7 +11,7 @@ use super::context::Context;
 use super::error::{ServiceError, chain, store as store_error};
 use super::handle::Handle;
 use super::revive::ASK_AGAIN;
-use super::{free_port, launch, ledger, revive, routes};
+use super::{events, free_port, launch_spec, revive, routes};
 use crate::domain::instance::{Instance, Launch, Process};
 use crate::domain::model::ListenKind;
 use crate::driver::probe::{Ear, Obstacle};
@@ -35,8 +35,8 @@ pub(super) async fn clear(ctx: &Arc<Context>, handle: &Handle) -> Result<Ground,
     let mut tries = 0;
     loop {
         let instance = handle.launched();
-        let obstacle = match ctx.probe.clear(&launch::question(ctx, &instance)).await {
-            Ok(ear) => return Ok(Ground::Clear(Box::new(launch::program(ctx, &instance)), ear)),
+        let obstacle = match ctx.probe.clear(&launch_spec::question(ctx, &instance)).await {
+            Ok(ear) => return Ok(Ground::Clear(Box::new(launch_spec::program(ctx, &instance)), ear)),
             Err(obstacle) => obstacle,
         };
         let why = obstacle.to_string();
@@ -46,7 +46,7 @@ pub(super) async fn clear(ctx: &Arc<Context>, handle: &Handle) -> Result<Ground,
             (Ok(None), Obstacle::Socket(_)) if tries < TRIES => {
                 tries += 1;
                 warn!(instance = %instance.name, "{why}, which is taken away");
-                ctx.probe.evict(&launch::question(ctx, &instance));
+                ctx.probe.evict(&launch_spec::question(ctx, &instance));
                 continue;
             }
             // Whoever cannot be asked may have it running.
@@ -66,10 +66,10 @@ async fn relocate(ctx: &Arc<Context>, handle: &Handle, instance: &Instance, why:
     ctx.edge.forget(&row.name).await.map_err(|e| routes::edge("could not close its gate", &e))?;
     let Choice { port, launch, changed } = choose(ctx, &row).await?;
     let changed = if changed { " (its model had changed since it was made, and counts from now on)" } else { "" };
-    let moved = Instance { listen: launch::listen(&ctx.config(), &row.name, Some(port)), launch, ..instance.clone() };
+    let moved = Instance { listen: launch_spec::listen(&ctx.config(), &row.name, Some(port)), launch, ..instance.clone() };
     let detail = format!("from port {} to {port}, because {why}{changed}", row.port.unwrap_or(0));
     handle.relaunch(moved);
-    ledger::line(ctx, instance, "moved", detail, None);
+    events::line(ctx, instance, "moved", detail, None);
     route(ctx).await;
     Ok(())
 }
@@ -84,22 +84,22 @@ struct Choice {
 
 /// Finds a port and writes it down with the launch.
 async fn choose(ctx: &Context, row: &Row) -> Result<Choice, ServiceError> {
-    let model = launch::model(&ctx.config(), &row.model)?;
+    let model = launch_spec::model(&ctx.config(), &row.model)?;
     if model.listen != ListenKind::Tcp {
         let message = format!("its model `{}` does not listen on a port any more", row.model);
         return Err(ServiceError::failed(message, "make the instance anew"));
     }
-    let context = |port| launch::context(ctx, &row.name, row.id, &row.hosts, port, &row.params);
-    let before = launch::make(&model, &context(row.port))?;
+    let context = |port| launch_spec::context(ctx, &row.name, row.id, &row.hosts, port, &row.params);
+    let before = launch_spec::make(&model, &context(row.port))?;
     loop {
         let port = free_port::find(ctx)?;
         let named = render::instance::differs(&model, &context(row.port), &context(Some(port)));
-        if let Some(file) = named.map_err(|e| launch::cannot_render(&model, chain(&e), &e))? {
+        if let Some(file) = named.map_err(|e| launch_spec::cannot_render(&model, chain(&e), &e))? {
             let message = format!("its file `{}` names the port, and may have been changed since it was made", file.display());
             return Err(ServiceError::failed(message, "give the port in `command` or `[env]` of the model instead"));
         }
-        let launch = launch::make(&model, &context(Some(port)))?;
-        let (id, key, made) = (row.id, launch::key(ctx), launch.clone());
+        let launch = launch_spec::make(&model, &context(Some(port)))?;
+        let (id, key, made) = (row.id, launch_spec::key(ctx), launch.clone());
         match ctx.write(move |store| store.relocate(id, port, &made, &key)).await {
             Ok(()) => return Ok(Choice { port, launch, changed: row.launch.as_ref() != Some(&before) }),
             // Somebody was given it just now.

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::clients::Places;
 use super::context::Context;
 use super::error::ServiceError;
-use super::phases::Stamps;
-use super::turns::Turn;
+use super::start_queue::StartPermit;
+use super::wake_timing::Stamps;
 use crate::domain::instance::{Instance, Listen};
 use crate::domain::lifecycle::{Answer, Denied, Event, Machine, Phase};
 use crate::domain::name::{HostName, InstanceId, InstanceName};
@@ -83,7 +83,7 @@ pub struct Handle {
     /// Cancelled when the streams of this run must end; made by the first of them.
     streams: Mutex<Option<(u64, CancellationToken)>>,
     known: AtomicBool,
-    /// It is known how it is run, see `launch::entered`.
+    /// It is known how it is run, see `launch_spec::entered`.
     fit: AtomicBool,
     inbox: mpsc::UnboundedSender<Message>,
     seen: watch::Sender<Snapshot>,
@@ -242,7 +242,7 @@ impl Handle {
         answer.await.unwrap_or_else(|_| Err(gone()))
     }
 
-    /// Waits until all is done that belongs to the phase that can be seen, the line in the ledger last. A task takes one event
+    /// Waits until all is done that belongs to the phase that can be seen, its event last. A task takes one event
     /// after the other: it answers to this one, which is of no run and changes nothing, when nothing is left of those before it.
     /// One that is held up by a driver is not waited for for long: what the verb came to is known.
     pub(super) async fn caught_up(&self, ctx: &Context) {
@@ -264,7 +264,7 @@ impl Snapshot {
 pub(super) struct Message {
     pub(super) event: Event,
     pub(super) reply: Option<oneshot::Sender<Reply>>,
-    pub(super) permit: Option<Turn>,
+    pub(super) permit: Option<StartPermit>,
     /// Where the process that was started says that it is ready.
     pub(super) ear: Option<Ear>,
     /// Only true as long as this is.

@@ -1,4 +1,4 @@
-//! What a monitor pass does besides instances: logs and the ledger must not fill the disk.
+//! What a monitor pass does besides instances: logs and events must not fill the disk.
 
 use std::collections::BTreeSet;
 use std::io;

@@ -12,8 +12,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::events;
 use super::handle::Handle;
-use super::ledger;
 use super::world::World;
 use crate::config::Config;
 use crate::domain::time::Timestamp;
@@ -129,7 +129,7 @@ impl Watched {
         if known.said.is_none_or(|at| now.since(at) >= SAY_EVERY) {
             known.said = Some(now);
             let name = log.file_name().unwrap_or_default().to_string_lossy();
-            ledger::line(world, &handle.launched(), "log_cut", format!("{name} was cut and is not all kept: {why}"), None);
+            events::line(world, &handle.launched(), "log_cut", format!("{name} was cut and is not all kept: {why}"), None);
         }
     }
 }

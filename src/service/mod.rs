@@ -9,50 +9,50 @@ pub mod clients;
 pub mod context;
 mod create;
 mod daemons;
+mod desired;
 mod destroy;
 pub mod door;
 pub mod error;
+mod events;
 mod failed_logs;
 mod free_port;
 mod ground;
 mod handle;
+pub mod handover;
 mod housekeeping;
 mod kinds;
-pub(crate) mod launch;
-mod ledger;
+pub(crate) mod launch_spec;
 pub mod log_bound;
 pub(crate) mod lookup;
 pub mod monitor;
 pub mod moved;
 pub mod outcome;
-pub mod phases;
 pub mod places;
 pub mod ports;
 mod purge;
-mod quiesce;
 pub mod recover;
 mod registry;
 pub mod request;
 mod restart;
-pub mod retire;
 mod revive;
 mod routes;
 mod run_folder;
 mod run_notes;
 pub mod run_watch;
-pub mod settle;
 #[cfg(test)]
 mod simulation;
 mod start;
+mod start_queue;
 mod step;
 mod stop;
+mod stop_all;
 #[cfg(test)]
 mod tests;
 mod transition;
-mod turns;
 pub mod view;
+pub mod wait_settled;
 mod wake;
-mod want;
+pub mod wake_timing;
 pub mod world;
 
 use std::sync::Arc;
@@ -76,11 +76,11 @@ pub async fn handle(world: &Arc<World>, request: Request) -> Result<Outcome, Ser
         Request::Start { instance } => start::run(world, &instance).await,
         Request::Stop { instance, now } => stop::run(world, &instance, now).await,
         Request::Restart { instance } => restart::run(world, &instance).await,
-        Request::Want { instance, wanted } => want::run(world, &instance, &wanted).await,
-        Request::Reset { instance } => want::reset(world, &instance).await,
+        Request::Want { instance, wanted } => desired::run(world, &instance, &wanted).await,
+        Request::Reset { instance } => desired::reset(world, &instance).await,
         Request::Destroy { instance, force } => destroy::run(world, &instance, force).await,
         Request::Purge { instance } => purge::run(world, &instance).await,
         Request::Monitor { dry_run, thorough } => monitor::run(world, dry_run, thorough).await,
-        Request::Quiesce => quiesce::run(world).await,
+        Request::Quiesce => stop_all::run(world).await,
     }
 }

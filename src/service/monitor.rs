@@ -13,7 +13,7 @@ use super::handle::{Handle, LastLook, offset};
 use super::outcome::{Outcome, Pass, PassLine};
 use super::transition::{self, Settled};
 use super::world::World;
-use super::{daemons, housekeeping, launch, ports, recover, run_folder};
+use super::{daemons, housekeeping, launch_spec, ports, recover, run_folder};
 use crate::domain::idle::{self, Verdict};
 use crate::domain::instance::Process;
 use crate::domain::lifecycle::{Cause, Event, Phase};
@@ -324,7 +324,7 @@ async fn gates(world: &Arc<World>, open: &BTreeSet<String>, pass: &mut Pass) {
             continue;
         }
         awake.insert(name.to_owned());
-        if let Ok(true) = world.probe.let_edge_in(&launch::question(world, &handle.launched())) {
+        if let Ok(true) = world.probe.let_edge_in(&launch_spec::question(world, &handle.launched())) {
             pass.lines.push(PassLine::new(name, "repaired", "the edge could not connect to its socket"));
         }
         if handle.known() && !open.contains(name) {
@@ -348,7 +348,7 @@ async fn gates(world: &Arc<World>, open: &BTreeSet<String>, pass: &mut Pass) {
             continue;
         }
         let gate = crate::driver::edge::Gate {
-            listen: super::launch::listen(&world.config(), &row.name, row.port),
+            listen: super::launch_spec::listen(&world.config(), &row.name, row.port),
             run: row.stored.run,
             name: row.name,
             process: None,

@@ -5,7 +5,7 @@
 
 use super::context::Context;
 use super::error::{ErrorKind, ServiceError};
-use super::ledger;
+use super::events;
 use crate::config::Config;
 use crate::domain::instance::Launch;
 use crate::store::{Row, Store};
@@ -86,10 +86,10 @@ fn replaced(text: &str, pairs: &[(&str, &str)]) -> String {
     out
 }
 
-/// A line of the ledger: what follows, and what does not.
+/// An event: what follows, and what does not.
 pub(super) fn tell(ctx: &Context, row: &Row, key: &str) {
     let detail = format!("from `{}` to `{key}`: its command and environment follow, its files are as they were", row.launch_key);
-    ledger::of(ctx, row.id, &row.name, "moved", detail);
+    events::of(ctx, row.id, &row.name, "moved", detail);
 }
 
 #[cfg(test)]

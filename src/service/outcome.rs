@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::phases::Phases;
+use super::wake_timing::Phases;
 
 /// The end of a request that succeeded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -161,7 +161,7 @@ pub struct InstanceView {
     pub dir: String,
 }
 
-/// A line of the ledger.
+/// An event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventView {
     /// When, RFC 3339.

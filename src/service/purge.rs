@@ -69,7 +69,7 @@ pub(super) async fn remove(world: &Arc<World>, row: &Row) -> Result<(), ServiceE
     let (at, purged) = (world.clock.wall(), name.clone());
     let noted = world.write(move |store| store.record(at, Some(id), purged.as_str(), "purged", "removed for good"));
     if let Err(e) = noted.await {
-        tracing::warn!(instance = %name, "could not write the ledger: {e}");
+        tracing::warn!(instance = %name, "could not write an event: {e}");
     }
     let _ = world.reached("remove.done");
     Ok(())

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc};
 use super::context::Context;
 use super::error::ServiceError;
 use super::handle::{Handle, LastLook, Message};
-use super::launch;
+use super::launch_spec;
 use super::step::Actor;
 use crate::domain::lifecycle::Machine;
 use crate::domain::name::{HostName, InstanceId};
@@ -28,7 +28,7 @@ struct Entering {
 impl Entering {
     /// By its row.
     fn of(ctx: &Context, row: &Row) -> Result<Self, ServiceError> {
-        let (instance, unfit) = launch::entered(ctx, row)?;
+        let (instance, unfit) = launch_spec::entered(ctx, row)?;
         if let Some(why) = &unfit {
             tracing::warn!(instance = %row.name, "it cannot be started: {why}");
         }

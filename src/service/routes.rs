@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::error::{ServiceError, chain};
-use super::launch;
+use super::launch_spec;
 use crate::domain::instance::Listen;
 use crate::driver::edge::{EdgeError, Route};
 
@@ -13,7 +13,7 @@ pub(super) fn all(ctx: &Context) -> Result<Vec<Route>, ServiceError> {
     Ok(rows
         .into_iter()
         .map(|row| Route {
-            tcp: match launch::listen(&config, &row.name, row.port) {
+            tcp: match launch_spec::listen(&config, &row.name, row.port) {
                 Listen::Tcp(address) => Some(address),
                 Listen::Unix(_) => None,
             },

@@ -16,7 +16,7 @@ use super::context::Context;
 use super::error::{chain, store as store_error};
 use super::handle::{Handle, Message, Refused, offset};
 use super::kinds::{is_asked_for, must_be_written};
-use super::turns::Turn;
+use super::start_queue::StartPermit;
 use crate::domain::instance::Process;
 use crate::domain::lifecycle::{self, Answer, Cause, Effect, Event, Limits, Machine, Note, Phase, Step};
 use crate::driver::probe::Ear;
@@ -34,7 +34,7 @@ pub(super) struct Actor {
     pub(super) probe: Option<AbortHandle>,
     /// When it is due, and its number.
     pub(super) timer: Option<(Instant, u64)>,
-    pub(super) permit: Option<Turn>,
+    pub(super) permit: Option<StartPermit>,
     pub(super) ear: Option<Ear>,
     /// The run and the process whose end is waited for, or was.
     pub(super) watched: Option<(u64, Process)>,

@@ -522,7 +522,7 @@ async fn what_runs_without_need_is_ended_by_a_pass() {
     bed.create("a", false).await.unwrap();
     bed.create("b", true).await.unwrap();
     // The row of `a` vanishes, and somebody starts `b` behind acc's back.
-    let program = launch::program(&bed.world, &launch::instance(&bed.world, &find_row(&bed.world.store, "b").unwrap()).unwrap());
+    let program = launch_spec::program(&bed.world, &launch_spec::instance(&bed.world, &find_row(&bed.world.store, "b").unwrap()).unwrap());
     bed.supervisor.start(&program).await.unwrap();
     bed.world.store.delete(InstanceId(1)).unwrap();
     bed.world.registry.forget(InstanceId(1));

@@ -19,7 +19,7 @@ pub(super) enum Settled {
     Stopped,
 }
 
-/// Starts an instance and waits until it answers or has failed, and the ledger says so.
+/// Starts an instance and waits until it answers or has failed, and its event is written.
 pub(super) async fn start(ctx: &Context, handle: &Arc<Handle>, cause: Cause) -> Result<(bool, Settled), ServiceError> {
     let came_to = until_started(ctx, handle, cause).await;
     handle.caught_up(ctx).await;
@@ -56,7 +56,7 @@ async fn until_started(ctx: &Context, handle: &Arc<Handle>, cause: Cause) -> Res
     }
 }
 
-/// Puts an instance to sleep and waits until it is, and the ledger says so. `true`: it was so already.
+/// Puts an instance to sleep and waits until it is, and its event is written. `true`: it was so already.
 pub(super) async fn stop(ctx: &Context, handle: &Arc<Handle>, now: bool) -> Result<bool, ServiceError> {
     let came_to = until_stopped(ctx, handle, now).await;
     handle.caught_up(ctx).await;

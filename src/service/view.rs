@@ -1,11 +1,11 @@
-//! Looking: instances and the ledger as everybody sees them, read from the database without a lock.
+//! Looking: instances and events as everybody sees them, read from the database without a lock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 
 use super::context::Context;
 use super::error::ServiceError;
-use super::launch;
+use super::launch_spec;
 use super::lookup::find_row;
 use super::outcome::{EventView, InstanceView, ListenView, Outcome};
 use crate::config::Config;
@@ -59,7 +59,7 @@ impl Reader {
         self.store.wal_size()
     }
 
-    /// The newest `lines` lines of the ledger, oldest first.
+    /// The newest `lines` events, oldest first.
     pub fn events(&self, given: Option<&str>, lines: usize) -> Result<Vec<EventView>, ServiceError> {
         let id = given.map(|g| find_row(&self.store, g)).transpose()?.map(|row| row.id);
         let rows = self.store.events(id, lines).map_err(super::error::store)?;
@@ -101,7 +101,7 @@ pub(super) fn of_row(config: &Config, row: &Row) -> InstanceView {
 }
 
 fn view(config: &Config, row: &Row, masks: &mut Masks) -> InstanceView {
-    let hosts = launch::hosts(config, &row.name, &row.hosts);
+    let hosts = launch_spec::hosts(config, &row.name, &row.hosts);
     let name = row.name.as_str();
     InstanceView {
         id: row.id.0,
@@ -109,9 +109,9 @@ fn view(config: &Config, row: &Row, masks: &mut Masks) -> InstanceView {
         model: row.model.clone(),
         phase: row.stored.phase.as_str().to_owned(),
         wanted: row.stored.wanted.as_str().to_owned(),
-        url: hosts.first().map(|h| launch::url(config, h)).unwrap_or_default(),
+        url: hosts.first().map(|h| launch_spec::url(config, h)).unwrap_or_default(),
         hosts: hosts.iter().map(ToString::to_string).collect(),
-        listen: match launch::listen(config, &row.name, row.port) {
+        listen: match launch_spec::listen(config, &row.name, row.port) {
             Listen::Unix(path) => ListenView::Unix(path.display().to_string()),
             Listen::Tcp(address) => ListenView::Tcp(address.to_string()),
         },

@@ -365,7 +365,7 @@ impl Store {
         })
     }
 
-    /// Removes the row and all that hangs on it but the ledger.
+    /// Removes the row and all that hangs on it but its events.
     pub fn delete(&self, id: InstanceId) -> Result<(), StoreError> {
         self.durably(|tx| self.change(tx, "DELETE FROM instances WHERE id = ?1", [id.0]).map(drop))
     }

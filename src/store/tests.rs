@@ -281,7 +281,7 @@ fn the_busy_are_all_but_sleepers_and_the_destroyed() {
 }
 
 #[test]
-fn the_ledger_is_bounded_by_age_and_by_count() {
+fn the_events_are_bounded_by_age_and_by_count() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("acc.db")).unwrap();
     let day = 24 * 3600 * 1000;

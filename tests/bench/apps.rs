@@ -146,7 +146,7 @@ impl Asked {
     }
 }
 
-/// The boot clock, as acc's ledger uses it, in microseconds.
+/// The boot clock, as acc's events use it, in microseconds.
 pub fn clock_us() -> f64 {
     let t = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).unwrap();
     #[expect(clippy::cast_precision_loss, reason = "2^52 microseconds are 142 years")]

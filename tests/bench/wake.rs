@@ -46,7 +46,7 @@ fn wake(bed: &Bed, settings: &Settings) -> Woken {
     Woken { took: asked.took(), phases: phases(bed, &asked).unwrap_or_default() }
 }
 
-/// The phases of the wake that just was: acc's ledger has when it noticed the request and how long each step took, the client
+/// The phases of the wake that just was: acc's events tell when it noticed the request and how long each step took, the client
 /// knows when it sent it and when the first byte came.
 fn phases(bed: &Bed, asked: &Asked) -> Option<Vec<(String, f64)>> {
     let events = bed.json(&["events", "bench", "--lines", "3"]);

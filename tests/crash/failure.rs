@@ -30,7 +30,7 @@ fn mode(bed: &Bed, mode: &str) {
     std::fs::write(bed.instance("zebra").join("data/mode"), mode).unwrap();
 }
 
-/// How often it was started, by the ledger.
+/// How often it was started, by its events.
 fn failures(bed: &Bed) -> usize {
     let events = bed.json(&["events", "zebra"]);
     events.as_array().unwrap().iter().filter(|e| e["kind"] == "failed").count()

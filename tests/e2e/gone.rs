@@ -1,4 +1,4 @@
-//! Destroyed and purged: out of service at once, and in the end nothing is left but the ledger.
+//! Destroyed and purged: out of service at once, and in the end nothing is left but its events.
 
 use crate::support::wait::holds;
 use crate::support::{Ask, Bed, Combination, processes, wait_until};

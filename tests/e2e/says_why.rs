@@ -1,4 +1,4 @@
-//! A start that fails says why: in the message, in the ledger, and with the end of the log, which is kept.
+//! A start that fails says why: in the message, in the events, and with the end of the log, which is kept.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

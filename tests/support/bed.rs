@@ -588,7 +588,7 @@ fn search(dir: &Path, name: &str, traces: &mut Vec<String>) {
             traces.push(path.display().to_string());
         }
         let Ok(kind) = entry.file_type() else { continue };
-        // The database keeps the ledger, and acc's own logs may tell what happened.
+        // The database keeps the events, and acc's own logs may tell what happened.
         if own.starts_with("acc.db") || own == "log" || own == "models" || own.ends_with(".log") {
             continue;
         }

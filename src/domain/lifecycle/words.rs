@@ -39,7 +39,7 @@ impl Phase {
 }
 
 impl Cause {
-    /// The word in the ledger.
+    /// The name of the event.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -112,7 +112,7 @@ pub enum Command {
     /// Show what an instance has printed.
     #[command(after_help = "Example:\n  acc logs shop -f")]
     Logs(LogsArgs),
-    /// Show the ledger: wakes, sleeps, failures and what the operator did.
+    /// Show what has happened: wakes, sleeps, failures and what the operator did.
     #[command(after_help = "Example:\n  acc events shop --lines 20")]
     Events(EventsArgs),
     /// One pass over all instances: put idle ones to sleep, notice dead ones, repair.

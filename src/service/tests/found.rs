@@ -80,9 +80,9 @@ async fn one_that_is_always_wanted_can_be_destroyed() {
 async fn a_process_of_a_destroyed_instance_is_ended_by_a_pass() {
     let bed = Bed::new();
     bed.create("a", true).await.unwrap();
-    let instance = launch::instance(&bed.world, &find_row(&bed.world.store, "a").unwrap()).unwrap();
+    let instance = launch_spec::instance(&bed.world, &find_row(&bed.world.store, "a").unwrap()).unwrap();
     bed.ask(force("a")).await.unwrap();
-    bed.supervisor.start(&launch::program(&bed.world, &instance)).await.unwrap();
+    bed.supervisor.start(&launch_spec::program(&bed.world, &instance)).await.unwrap();
     assert_eq!(bed.monitor().await, ["a repaired"]);
     assert!(bed.supervisor.running().await.unwrap().is_empty());
 }
@@ -108,8 +108,8 @@ async fn half_done_work_is_taken_up_by_the_next_pass_too() {
 async fn a_start_whose_answer_was_lost_is_found_again() {
     let bed = Bed::new();
     bed.create("a", true).await.unwrap();
-    let instance = launch::instance(&bed.world, &find_row(&bed.world.store, "a").unwrap()).unwrap();
-    let process = bed.supervisor.start(&launch::program(&bed.world, &instance)).await.unwrap();
+    let instance = launch_spec::instance(&bed.world, &find_row(&bed.world.store, "a").unwrap()).unwrap();
+    let process = bed.supervisor.start(&launch_spec::program(&bed.world, &instance)).await.unwrap();
     bed.probe.obstacle.store(true, Ordering::SeqCst);
     drop(pass(&bed.world, "a").await.unwrap());
     bed.written().await;
@@ -183,7 +183,7 @@ async fn a_start_is_no_use_and_a_request_is() {
     bed.monitor().await;
     bed.ask(stop("a")).await.unwrap();
     bed.ask(Request::Restart { instance: "a".into() }).await.unwrap();
-    retire::retire(&bed.world).await;
+    handover::retire(&bed.world).await;
     assert!(!used(&bed), "only the operator has started it");
     let world = bed.another();
     tokio::time::sleep(Duration::from_secs(1)).await;

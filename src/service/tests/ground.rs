@@ -90,8 +90,8 @@ async fn a_changed_model_counts_from_then_on_and_that_is_said() {
 #[tokio::test(start_paused = true)]
 async fn its_own_process_is_no_thief_and_not_knowing_moves_nothing() {
     let (bed, before) = robbed(TCP, None).await;
-    let instance = launch::instance(&bed.world, &row(&bed)).unwrap();
-    let process = bed.supervisor.start(&launch::program(&bed.world, &instance)).await.unwrap();
+    let instance = launch_spec::instance(&bed.world, &row(&bed)).unwrap();
+    let process = bed.supervisor.start(&launch_spec::program(&bed.world, &instance)).await.unwrap();
     bed.ask(start("a")).await.unwrap();
     assert_eq!((row(&bed).port, row(&bed).stored.process), (Some(before), Some(process)));
     let (bed, before) = robbed(TCP, None).await;

@@ -1,4 +1,4 @@
-//! `acc events`: the ledger.
+//! `acc events`: what has happened.
 
 use super::super::args::EventsArgs;
 use super::super::exit::Exit;

@@ -9,7 +9,7 @@ use super::super::{Call, show};
 use crate::config::model::{find_model, list_models};
 use crate::domain::model::{Model, Param};
 use crate::service::error::{ServiceError, chain};
-use crate::service::launch::bad_model;
+use crate::service::launch_spec::bad_model;
 
 pub(in super::super) fn run(call: &mut Call<'_>, args: &ModelsArgs) -> End {
     match &args.name {

@@ -6,7 +6,7 @@ use super::{Finding, ok, warn};
 use crate::config::Config;
 use crate::config::model::{ModelError, list_models};
 use crate::service::error::chain;
-use crate::service::launch::bad_model;
+use crate::service::launch_spec::bad_model;
 
 /// One finding for each model that is wrong, else one for all of them.
 pub(super) fn all(config: &Config) -> Vec<Finding> {

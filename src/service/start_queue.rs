@@ -12,7 +12,7 @@ use crate::domain::time::Timestamp;
 
 /// The starts under way and those that wait.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(super) struct StartQueue {
     state: Mutex<State>,
 }
 
@@ -21,16 +21,16 @@ struct State {
     free: usize,
     number: u64,
     /// By when they were asked for; those of the same moment in the order in which they got here.
-    waiting: BTreeMap<(Timestamp, u64), oneshot::Sender<Turn>>,
+    waiting: BTreeMap<(Timestamp, u64), oneshot::Sender<StartPermit>>,
 }
 
 /// A start that is under way; dropped, the next one's turn has come.
 #[derive(Debug)]
-pub(super) struct Turn {
-    turns: Option<Arc<Turns>>,
+pub(super) struct StartPermit {
+    turns: Option<Arc<StartQueue>>,
 }
 
-impl Turns {
+impl StartQueue {
     pub(super) fn new(at_once: usize) -> Arc<Self> {
         Arc::new(Self { state: Mutex::new(State { free: at_once, number: 0, waiting: BTreeMap::new() }) })
     }
@@ -40,12 +40,12 @@ impl Turns {
     }
 
     /// Waits for the turn of a start that was asked for at this time. Dropped, it gives up its place.
-    pub(super) async fn take(self: &Arc<Self>, asked: Timestamp) -> Turn {
+    pub(super) async fn take(self: &Arc<Self>, asked: Timestamp) -> StartPermit {
         let come = {
             let mut state = self.state();
             if state.free > 0 {
                 state.free -= 1;
-                return Turn { turns: Some(self.clone()) };
+                return StartPermit { turns: Some(self.clone()) };
             }
             let (turn, come) = oneshot::channel();
             state.number += 1;
@@ -54,7 +54,7 @@ impl Turns {
             come
         };
         // Never dropped unsent while these turns exist; a start without a turn is merely not counted.
-        come.await.unwrap_or(Turn { turns: None })
+        come.await.unwrap_or(StartPermit { turns: None })
     }
 
     fn next(self: Arc<Self>) {
@@ -65,7 +65,7 @@ impl Turns {
                 return;
             };
             drop(state);
-            match waiting.send(Turn { turns: Some(self.clone()) }) {
+            match waiting.send(StartPermit { turns: Some(self.clone()) }) {
                 Ok(()) => return,
                 // It has given up its place. Its turn must not end here as well: that would come back to this line.
                 Err(mut turn) => turn.turns = None,
@@ -74,7 +74,7 @@ impl Turns {
     }
 }
 
-impl Drop for Turn {
+impl Drop for StartPermit {
     fn drop(&mut self) {
         if let Some(turns) = self.turns.take() {
             turns.next();
@@ -88,7 +88,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_asked_is_the_first_served_whoever_gets_here_first() {
-        let turns = Turns::new(1);
+        let turns = StartQueue::new(1);
         let first = turns.take(Timestamp(9)).await;
         let served = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = Vec::new();
@@ -112,7 +112,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_more_than_so_many_at_once() {
-        let turns = Turns::new(2);
+        let turns = StartQueue::new(2);
         let (one, _two) = (turns.take(Timestamp(1)).await, turns.take(Timestamp(1)).await);
         let third = tokio::spawn({
             let turns = turns.clone();

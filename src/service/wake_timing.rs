@@ -1,4 +1,4 @@
-//! Where the time of a wake went: stamps taken on its way, and what the ledger keeps of them.
+//! Where the time of a wake went: stamps taken on its way, and what its event keeps of them.
 //!
 //! It decides nothing: a stamp that was not taken costs a figure, never a wake.
 

@@ -1,16 +1,16 @@
-//! What the machine wants remembered, as lines of the ledger.
+//! What the machine wants remembered, as events.
 
 use tracing::{info, warn};
 
 use super::context::Context;
 use super::error::chain;
-use super::phases::Phases;
+use super::wake_timing::Phases;
 use crate::domain::instance::Instance;
 use crate::domain::lifecycle::{Drain, Note};
 use crate::domain::name::{InstanceId, InstanceName};
 use crate::store::EventRow;
 
-/// Writes one line; a ledger that cannot be written stops nothing.
+/// Writes one line; an event that cannot be written stops nothing.
 pub(super) fn write(ctx: &Context, instance: &Instance, note: &Note, phases: Option<Phases>) {
     let (kind, detail) = words(note);
     line(ctx, instance, kind, detail, phases);
@@ -33,7 +33,7 @@ fn write_row(ctx: &Context, id: InstanceId, name: &InstanceName, kind: &str, det
     let row = EventRow { at: ctx.clock.wall(), name: name.to_string(), kind: kind.to_owned(), detail, phases };
     // Not waited for: who must be sure that it is there asks `Context::written`.
     drop(ctx.write(move |store| {
-        store.record_row(Some(id), &row).inspect_err(|e| warn!(instance = row.name, "could not write the ledger: {}", chain(e)))
+        store.record_row(Some(id), &row).inspect_err(|e| warn!(instance = row.name, "could not write an event: {}", chain(e)))
     }));
 }
 
