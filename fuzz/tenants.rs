@@ -19,7 +19,7 @@ use acc::driver::upstream::{SendBody, UpstreamError, Upstreams};
 use acc::host::limits::{GroupLimits, Limits, OpenFiles};
 use acc::host::spawn::UserIds;
 use acc::host::stopped;
-use acc::proxy::request::{Asked, read};
+use acc::proxy::request::{ParsedRequest, read};
 use acc::proxy::{Front, Origin, access_log, headers};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::header::{HeaderName, HeaderValue};
@@ -281,7 +281,7 @@ pub fn header(data: &[u8]) {
     }
 }
 
-fn assert_from_edge(front: Front, client: IpAddr, sent: &HeaderMap, asked: &Asked) {
+fn assert_from_edge(front: Front, client: IpAddr, sent: &HeaderMap, asked: &ParsedRequest) {
     assert_eq!(sent.get_all("host").iter().collect::<Vec<_>>(), [&asked.spelled]);
     assert!(sent.get_all("cookie").iter().count() <= 1);
     for name in sent.keys() {

@@ -28,8 +28,8 @@ use crate::host::memory;
 use crate::host::sent::Sent;
 use crate::host::{append, process};
 use crate::proxy::access_log::AccessLog;
-use crate::proxy::listen::Listener;
-use crate::proxy::{self, Ends, Front, Proxy, ProxySettings, ServeReport};
+use crate::proxy::listen::ProxyListener;
+use crate::proxy::{self, Front, Proxy, ProxySettings, ServeReport, ShutdownSignals};
 use crate::render::pages::Pages;
 use crate::service::error::{ServiceError, chain};
 use crate::service::handover::retire;
@@ -113,7 +113,7 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
     let reloader = Arc::new(Reloader::new(&world, &proxy, &drivers, reload));
     let (recovering, recovered) = watch::channel(false);
     let verbs = Arc::new(Verbs::new(&world, &line, &reloader, recovered));
-    let (ends, decided) = (Ends::default(), CancellationToken::new());
+    let (ends, decided) = (ShutdownSignals::default(), CancellationToken::new());
     // Before the first connection is accepted: its death would cut it.
     outlive_keeper();
     let control = tokio::spawn(control::serve(control, verbs.clone(), decided.clone()));
@@ -174,7 +174,7 @@ fn outlive_keeper() {
 }
 
 /// Carries to its end what was there when another worker took over, and collects the instances this one had started.
-async fn finish(mut serving: JoinHandle<ServeReport>, ends: &Ends, signals: &mut Followed, tether: &Tether) {
+async fn finish(mut serving: JoinHandle<ServeReport>, ends: &ShutdownSignals, signals: &mut Followed, tether: &Tether) {
     loop {
         tokio::select! {
             report = &mut serving => return report_end(report),
@@ -305,7 +305,7 @@ fn front(
 }
 
 /// The sockets, ready to accept from.
-fn accepting(sockets: Sockets, config: &Config) -> Result<(tokio::net::UnixListener, Vec<Listener>), ServiceError> {
+fn accepting(sockets: Sockets, config: &Config) -> Result<(tokio::net::UnixListener, Vec<ProxyListener>), ServiceError> {
     if config.edge.kind == EdgeKind::Builtin && sockets.tcp.is_empty() {
         let hint = "`acc halt`, then `acc boot`";
         return Err(ServiceError::failed("the kind of the edge was changed while acc ran", hint));
@@ -314,10 +314,10 @@ fn accepting(sockets: Sockets, config: &Config) -> Result<(tokio::net::UnixListe
         |e: std::io::Error| ServiceError::because("could not use the sockets of the keeper", &e, "is the limit of open files reached?");
     sockets.control.set_nonblocking(true).map_err(unusable)?;
     let control = tokio::net::UnixListener::from_std(sockets.control).map_err(unusable)?;
-    let wake = Listener::from_unix(sockets.wake, Front::Wake).map_err(unusable)?;
+    let wake = ProxyListener::from_unix(sockets.wake, Front::Wake).map_err(unusable)?;
     let mut listeners = vec![wake.only_for(speakers(config)?)];
     for listener in sockets.tcp {
-        listeners.push(Listener::from_tcp(listener, Front::Public).map_err(unusable)?);
+        listeners.push(ProxyListener::from_tcp(listener, Front::Public).map_err(unusable)?);
     }
     Ok((control, listeners))
 }

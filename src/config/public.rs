@@ -1,6 +1,6 @@
 //! How clients reach the edge, as far as the edge cannot know it by itself: a proxy before it may end TLS and have another port.
 //!
-//! It believes nobody: what a request says of this is for `proxy::believed` and for nginx.
+//! It believes nobody: what a request says of this is for `proxy::trusted_proxies` and for nginx.
 
 use std::net::SocketAddr;
 

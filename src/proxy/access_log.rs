@@ -20,7 +20,7 @@ use hyper::{Method, StatusCode, Version};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::request::Asked;
+use super::request::ParsedRequest;
 use crate::domain::name::InstanceName;
 use crate::domain::time::WallTime;
 use crate::host::append::AppendFile;
@@ -40,14 +40,14 @@ pub type LogPath = dyn Fn(&str, bool) -> PathBuf + Send + Sync;
 /// Takes lines. A lane writes its own, and nobody else's lines are near: what two processors write in turn is slow.
 #[derive(Clone)]
 pub struct AccessLog {
-    lanes: Arc<[Arc<Lane>]>,
+    lanes: Arc<[Arc<LineQueue>]>,
     dropped: Arc<AtomicU64>,
 }
 
 /// What a lane has to say to the writer.
 #[repr(align(64))]
-struct Lane {
-    texts: Arc<Mutex<Texts>>,
+struct LineQueue {
+    texts: Arc<Mutex<PendingLines>>,
     /// Something has come where nothing was; closed when the last log, and the last line, is dropped.
     told: mpsc::Sender<()>,
     dropped: Arc<AtomicU64>,
@@ -55,7 +55,7 @@ struct Lane {
 
 /// Lines that wait, by file.
 #[derive(Default)]
-struct Texts {
+struct PendingLines {
     /// By instance; what counts as use, and what does not.
     files: HashMap<InstanceName, [String; 2]>,
     len: usize,
@@ -64,8 +64,8 @@ struct Texts {
 }
 
 /// One request, complete once it is dropped: then it is handed to the writer.
-pub(super) struct Line {
-    lane: Arc<Lane>,
+pub(super) struct AccessLine {
+    lane: Arc<LineQueue>,
     /// Bytes of body sent.
     pub(super) sent: u64,
     name: InstanceName,
@@ -103,9 +103,9 @@ impl AccessLog {
     pub fn start(path: Box<LogPath>) -> (Self, tokio::task::JoinHandle<()>) {
         let (told, tells) = mpsc::channel(1);
         let dropped = Arc::new(AtomicU64::new(0));
-        let lane = |_| Arc::new(Lane { texts: Arc::default(), told: told.clone(), dropped: dropped.clone() });
+        let lane = |_| Arc::new(LineQueue { texts: Arc::default(), told: told.clone(), dropped: dropped.clone() });
         let lanes: Arc<[_]> = (0..=lanes::MAX).map(lane).collect();
-        let texts = lanes.iter().map(|lane: &Arc<Lane>| lane.texts.clone()).collect();
+        let texts = lanes.iter().map(|lane: &Arc<LineQueue>| lane.texts.clone()).collect();
         let writer = tokio::spawn(write_all(tells, texts, Arc::from(path), dropped.clone()));
         (Self { lanes, dropped }, writer)
     }
@@ -116,13 +116,13 @@ impl AccessLog {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    pub(super) fn line(&self, draft: Draft, name: &InstanceName, status: StatusCode, course: Course) -> Box<Line> {
-        Box::new(Line { lane: self.lanes[lanes::current()].clone(), sent: 0, name: name.clone(), status, draft, course })
+    pub(super) fn line(&self, draft: Draft, name: &InstanceName, status: StatusCode, course: Course) -> Box<AccessLine> {
+        Box::new(AccessLine { lane: self.lanes[lanes::current()].clone(), sent: 0, name: name.clone(), status, draft, course })
     }
 }
 
 impl Draft {
-    pub(super) fn of(head: &Parts, asked: &Asked, started: Instant) -> Self {
+    pub(super) fn of(head: &Parts, asked: &ParsedRequest, started: Instant) -> Self {
         let said = |name| head.headers.get(name).map_or(&b"-"[..], HeaderValue::as_bytes);
         let (referer, agent) = (said(header::REFERER), said(header::USER_AGENT));
         let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
@@ -161,7 +161,7 @@ impl Draft {
     }
 }
 
-impl Drop for Line {
+impl Drop for AccessLine {
     fn drop(&mut self) {
         let mut texts = lock(&self.lane.texts);
         if texts.len >= QUEUE {
@@ -187,8 +187,8 @@ impl Drop for Line {
     }
 }
 
-impl Texts {
-    fn add(&mut self, line: &Line) {
+impl PendingLines {
+    fn add(&mut self, line: &AccessLine) {
         if !self.files.contains_key(&line.name) {
             self.files.insert(line.name.clone(), <[String; 2]>::default());
         }
@@ -205,12 +205,12 @@ impl Texts {
     }
 }
 
-fn lock(texts: &Mutex<Texts>) -> MutexGuard<'_, Texts> {
+fn lock(texts: &Mutex<PendingLines>) -> MutexGuard<'_, PendingLines> {
     texts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits for lines, lets more of them come, and writes them on a thread where the disk holds up nobody.
-async fn write_all(mut tells: mpsc::Receiver<()>, lanes: Vec<Arc<Mutex<Texts>>>, path: Arc<LogPath>, dropped: Arc<AtomicU64>) {
+async fn write_all(mut tells: mpsc::Receiver<()>, lanes: Vec<Arc<Mutex<PendingLines>>>, path: Arc<LogPath>, dropped: Arc<AtomicU64>) {
     let mut more = true;
     while more {
         more = tells.recv().await.is_some();
@@ -268,7 +268,7 @@ fn seconds(f: &mut Formatter<'_>, time: Option<Duration>) -> fmt::Result {
     }
 }
 
-fn write_line(to: &mut String, line: &Line, time: &str) {
+fn write_line(to: &mut String, line: &AccessLine, time: &str) {
     let draft = &line.draft;
     match draft.client {
         Some(ip) => _ = write!(to, "{ip}"),

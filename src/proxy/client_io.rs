@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep};
 
-use super::in_use::Use;
+use super::connection_state::ConnectionState;
 use crate::driver::upstream::{FirstLine, Stall, first_line};
 use crate::host::gather::Room;
 
@@ -30,7 +30,7 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The time limits of a client's connection.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct ConnectionTimeouts {
     /// From the first byte of a head to its last.
     pub(super) head: Duration,
     /// Between two requests on one connection.
@@ -42,7 +42,7 @@ pub(super) struct Limits {
 }
 
 /// A socket that can tell that it has something to read without reading it.
-pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+pub(super) trait ClientSocket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Ready with bytes, the end or a fault; what has arrived since the last read that found nothing counts as well.
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
@@ -50,7 +50,7 @@ pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     fn has_arrived(&self) -> bool;
 }
 
-impl Socket for TcpStream {
+impl ClientSocket for TcpStream {
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_read_ready(cx)
     }
@@ -60,7 +60,7 @@ impl Socket for TcpStream {
     }
 }
 
-impl Socket for UnixStream {
+impl ClientSocket for UnixStream {
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_read_ready(cx)
     }
@@ -80,7 +80,7 @@ pub(super) struct ClientIo<S> {
     socket: S,
     /// Read already, and given out before anything else.
     first: Bytes,
-    reading: Reading,
+    reading: ReadClock,
     writing: Stall,
     /// Nothing was written since the last flush: whoever writes has no bytes left.
     flushed: bool,
@@ -104,9 +104,9 @@ enum Next {
 
 /// What the client has time for now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum ReadPhase {
     /// A request is under way: no limit.
-    Busy,
+    BusyGuard,
     /// Between two requests.
     Idle,
     /// A head has begun.
@@ -115,10 +115,10 @@ enum Phase {
 
 /// The clock of heads and of idle connections. One timer serves a connection for its whole life: it is set again only when
 /// it fires, or when it would fire too late, so that a busy connection does not touch it.
-struct Reading {
-    used: Arc<Use>,
-    limits: Limits,
-    phase: Phase,
+struct ReadClock {
+    used: Arc<ConnectionState>,
+    limits: ConnectionTimeouts,
+    phase: ReadPhase,
     /// A head has begun, and its time has not.
     unclocked: bool,
     /// When its time is up.
@@ -126,44 +126,44 @@ struct Reading {
     timer: Pin<Box<Sleep>>,
 }
 
-impl Reading {
-    fn new(used: Arc<Use>, limits: Limits) -> Self {
+impl ReadClock {
+    fn new(used: Arc<ConnectionState>, limits: ConnectionTimeouts) -> Self {
         let due = Instant::now() + limits.head;
-        Self { used, limits, phase: Phase::Head, unclocked: false, due, timer: Box::pin(tokio::time::sleep_until(due)) }
+        Self { used, limits, phase: ReadPhase::Head, unclocked: false, due, timer: Box::pin(tokio::time::sleep_until(due)) }
     }
 
     fn head(&mut self) {
-        (self.phase, self.unclocked) = (Phase::Head, false);
+        (self.phase, self.unclocked) = (ReadPhase::Head, false);
         self.due = Instant::now() + self.limits.head;
     }
 
     /// After a look at the socket: `got` something or nothing. Says whether the client's time is up.
     fn is_late(&mut self, got: bool, flushed: bool, cx: &mut Context<'_>) -> bool {
         let phase = match (self.used.is_busy(), self.phase) {
-            (true, _) => Phase::Busy,
-            (false, Phase::Head) => Phase::Head,
-            (false, _) if got => Phase::Head,
-            (false, _) => Phase::Idle,
+            (true, _) => ReadPhase::BusyGuard,
+            (false, ReadPhase::Head) => ReadPhase::Head,
+            (false, _) if got => ReadPhase::Head,
+            (false, _) => ReadPhase::Idle,
         };
-        if got && phase != Phase::Busy {
+        if got && phase != ReadPhase::BusyGuard {
             // Most heads come whole: then this is the last look before the request is under way, and the clock is not asked.
-            self.unclocked |= self.phase != Phase::Head;
+            self.unclocked |= self.phase != ReadPhase::Head;
             self.phase = phase;
             return false;
         }
         if phase != self.phase || self.unclocked {
             self.phase = phase;
             match phase {
-                Phase::Busy => {}
-                Phase::Idle => self.due = Instant::now() + self.limits.idle,
-                Phase::Head => self.head(),
+                ReadPhase::BusyGuard => {}
+                ReadPhase::Idle => self.due = Instant::now() + self.limits.idle,
+                ReadPhase::Head => self.head(),
             }
             self.unclocked = false;
         }
         match phase {
-            Phase::Busy => false,
-            Phase::Head => self.is_over(self.due, cx),
-            Phase::Idle => {
+            ReadPhase::BusyGuard => false,
+            ReadPhase::Head => self.is_over(self.due, cx),
+            ReadPhase::Idle => {
                 // The first part of the limit comes first: after it the connection rests, and waits for the other by itself.
                 let rest = self.due - self.limits.idle.saturating_sub(self.limits.rest);
                 let rests = flushed && self.is_over(rest, cx);
@@ -190,27 +190,27 @@ impl Reading {
 
 /// Which protocol the client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Speaks {
+pub(super) enum Protocol {
     Http1,
     Http2,
 }
 
-impl<S: Socket> ClientIo<S> {
+impl<S: ClientSocket> ClientIo<S> {
     /// An accepted connection, of which nothing is read yet.
-    pub(super) fn new(socket: S, limits: Limits) -> Self {
-        let reading = Reading::new(Arc::default(), limits);
+    pub(super) fn new(socket: S, limits: ConnectionTimeouts) -> Self {
+        let reading = ReadClock::new(Arc::default(), limits);
         let writing = Stall::new(limits.stall);
         Self { socket, first: Bytes::new(), reading, writing, flushed: true, next: Next::Head, at_end_of_head: false }
     }
 
     /// What those who serve its requests tell it, and it them.
-    pub(super) fn used(&self) -> Arc<Use> {
+    pub(super) fn used(&self) -> Arc<ConnectionState> {
         self.reading.used.clone()
     }
 
     /// Reads the first bytes, as many as it takes to tell HTTP/2 from HTTP/1; they are given out again. `None`: it closed
     /// without a word.
-    pub(super) async fn begin(&mut self) -> io::Result<Option<Speaks>> {
+    pub(super) async fn begin(&mut self) -> io::Result<Option<Protocol>> {
         let mut first = [0; PREFACE.len()];
         let mut len = 0;
         let speaks = loop {
@@ -220,10 +220,10 @@ impl<S: Socket> ClientIo<S> {
             }
             len += got;
             if first[..len] != PREFACE[..len] {
-                break Speaks::Http1;
+                break Protocol::Http1;
             }
             if len == PREFACE.len() {
-                break Speaks::Http2;
+                break Protocol::Http2;
             }
         };
         self.first = Bytes::copy_from_slice(&first[..len]);
@@ -235,7 +235,7 @@ impl<S: Socket> ClientIo<S> {
     pub(super) fn lift_read_limits(&mut self) {
         let far = Duration::from_secs(u32::MAX.into());
         self.next = Next::Frame;
-        self.reading.limits = Limits { head: far, idle: far, rest: far, ..self.reading.limits };
+        self.reading.limits = ConnectionTimeouts { head: far, idle: far, rest: far, ..self.reading.limits };
         self.reading.head();
     }
 
@@ -280,7 +280,7 @@ impl<S: Socket> ClientIo<S> {
     }
 }
 
-impl<S: Socket> ClientIo<S> {
+impl<S: ClientSocket> ClientIo<S> {
     /// What was read already, else what the socket has, within the limits.
     fn poll_bytes(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.first.is_empty() {
@@ -344,7 +344,7 @@ impl<S: Socket> ClientIo<S> {
     }
 }
 
-impl<S: Socket> AsyncRead for ClientIo<S> {
+impl<S: ClientSocket> AsyncRead for ClientIo<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let busy = this.reading.used.is_busy();
@@ -368,7 +368,7 @@ impl<S: Socket> AsyncRead for ClientIo<S> {
     }
 }
 
-impl<S: Socket> AsyncWrite for ClientIo<S> {
+impl<S: ClientSocket> AsyncWrite for ClientIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.socket).poll_write(cx, buf);
         self.wrote(written, cx)

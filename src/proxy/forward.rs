@@ -15,13 +15,13 @@ use hyper::{Request, Response, StatusCode, Uri, Version, header};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::access_log::{Course, Draft};
-use super::crowd::Place;
-use super::in_use::Busy;
-use super::noted::Noted;
-use super::reply::{Flow, Reply};
-use super::request::{Asked, Tried, is_safe};
-use super::respond::{self, Failure, WAKE_PATH};
-use super::{Arrival, Front, Proxy, ProxySettings, headers, linger, live, own, tunnel};
+use super::connection_limits::RequestSlot;
+use super::connection_state::BusyGuard;
+use super::noted::ReplayNote;
+use super::request::{ParsedRequest, Tried, is_safe};
+use super::respond::{self, ProxyFailure, WAKE_PATH};
+use super::response_body::{Flow, ResponseBody};
+use super::{Front, Proxy, ProxySettings, RequestArrival, headers, linger, own_answers, upgrade, wake_events};
 use crate::domain::admission::Refusal;
 use crate::domain::lifecycle::Phase;
 use crate::domain::rule::Verdict;
@@ -49,26 +49,26 @@ const DEATH_KNOWN: Duration = Duration::from_millis(250);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// What became of a knock.
-enum Entry {
+enum EntryOutcome {
     Pass(Box<dyn Pass>),
     /// A person has waited long enough without seeing anything; the instance's name.
     Page(String),
-    No(Failure),
+    No(ProxyFailure),
 }
 
 /// What became of sending.
-enum Sent {
+enum SendOutcome {
     Answer(Response<ReceiveBody>),
     /// The instance never saw it.
     Again(Box<Request<SendBody>>),
     /// It broke the connection; with the request once more when it may be sent twice.
     Broke(Option<Box<Request<SendBody>>>),
-    No(Failure),
+    No(ProxyFailure),
 }
 
 /// A request, read and made ready to be sent.
-pub(super) struct Begun {
-    pub(super) asked: Asked,
+pub(super) struct PendingRequest {
+    pub(super) asked: ParsedRequest,
     front: Front,
     came: Instant,
     started: Instant,
@@ -99,12 +99,19 @@ pub(super) struct Begun {
     /// It was let through once, or held.
     pub(super) entered: bool,
     /// Its place among those of its client.
-    pub(super) place: Option<Box<Place>>,
+    pub(super) place: Option<Box<RequestSlot>>,
 }
 
-impl Begun {
+impl PendingRequest {
     /// `at`: when it came, as far as that is known; `started`: when it was begun with.
-    pub(super) fn new(proxy: &Proxy, at: &Arrival<'_>, mut asked: Asked, started: Instant, mut head: Parts, body: Incoming) -> Self {
+    pub(super) fn new(
+        proxy: &Proxy,
+        at: &RequestArrival<'_>,
+        mut asked: ParsedRequest,
+        started: Instant,
+        mut head: Parts,
+        body: Incoming,
+    ) -> Self {
         let follows = head.uri.path() == WAKE_PATH;
         if follows {
             // Whoever follows a wake does not ask for one, nor use the application.
@@ -121,7 +128,7 @@ impl Begun {
             let used = at.used;
             body = body.leaving(expects, || {
                 let used = used.clone();
-                Box::new(move |rest| linger::discard(rest, Busy::new(&used)))
+                Box::new(move |rest| linger::discard(rest, BusyGuard::new(&used)))
             });
         }
         let flag = body.fault();
@@ -157,9 +164,15 @@ impl Begun {
 }
 
 /// What can be answered before anything is woken.
-pub(super) fn hopeless(proxy: &Proxy, settings: &ProxySettings, asked: &Asked, head: &Parts, body: &Incoming) -> Option<Failure> {
+pub(super) fn hopeless(
+    proxy: &Proxy,
+    settings: &ProxySettings,
+    asked: &ParsedRequest,
+    head: &Parts,
+    body: &Incoming,
+) -> Option<ProxyFailure> {
     if body.size_hint().lower() > settings.max_body {
-        return Some(Failure::TooLarge);
+        return Some(ProxyFailure::TooLarge);
     }
     // The acc that was asked before, and killed, may have sent it on.
     let may_have_been_sent = || match (&proxy.sent, asked.id) {
@@ -167,27 +180,27 @@ pub(super) fn hopeless(proxy: &Proxy, settings: &ProxySettings, asked: &Asked, h
         _ => true,
     };
     if asked.again && !is_safe(&head.method) && may_have_been_sent() {
-        return Some(Failure::MaybeSeen);
+        return Some(ProxyFailure::MaybeSeen);
     }
     match asked.tried {
-        Tried::TimedOut => Some(Failure::NoAnswer),
-        Tried::MaybeSeen if !is_safe(&head.method) => Some(Failure::MaybeSeen),
+        Tried::TimedOut => Some(ProxyFailure::NoAnswer),
+        Tried::MaybeSeen if !is_safe(&head.method) => Some(ProxyFailure::MaybeSeen),
         Tried::MaybeSeen | Tried::Nothing => None,
     }
 }
 
 /// One request on its way.
-pub(super) struct Way<'a> {
+pub(super) struct Forwarding<'a> {
     pub(super) proxy: &'a Proxy,
     pub(super) settings: &'a ProxySettings,
-    pub(super) begun: &'a mut Begun,
+    pub(super) begun: &'a mut PendingRequest,
 }
 
-impl Way<'_> {
+impl Forwarding<'_> {
     /// Serves the request, one way or another.
-    pub(super) async fn go(mut self) -> Response<Reply> {
+    pub(super) async fn go(mut self) -> Response<ResponseBody> {
         if self.begun.follows && self.is_not_awake().await {
-            return live::report(self.proxy.door.clone(), self.begun.asked.host.clone(), self.settings.wake_timeout);
+            return wake_events::report(self.proxy.door.clone(), self.begun.asked.host.clone(), self.settings.wake_timeout);
         }
         if self.begun.to_gather
             && !self.begun.expects
@@ -197,9 +210,9 @@ impl Way<'_> {
         }
         loop {
             let mut pass = match self.enter().await {
-                Entry::Pass(pass) => pass,
-                Entry::Page(name) => return respond::waiting(&self.proxy.pages, &name),
-                Entry::No(failure) => return self.fail(&failure),
+                EntryOutcome::Pass(pass) => pass,
+                EntryOutcome::Page(name) => return respond::waiting(&self.proxy.pages, &name),
+                EntryOutcome::No(failure) => return self.fail(&failure),
             };
             if self.begun.to_gather {
                 // It is asked for its body now, and takes its time: the instance is not held meanwhile.
@@ -210,7 +223,7 @@ impl Way<'_> {
                 }
             }
             let sent = self.send(&mut *pass).await;
-            if let Sent::Answer(response) = sent {
+            if let SendOutcome::Answer(response) = sent {
                 return self.answer(response, pass);
             }
             // Rare, and on the heap: else every request would have room for it.
@@ -222,7 +235,7 @@ impl Way<'_> {
 
     /// Takes in the body, as far as there is room for it, before the instance is asked: neither a start nor a place in the instance is
     /// spent on a client that takes its time. Nearly always it is short and has come already.
-    async fn take_in(&mut self) -> Result<(), Failure> {
+    async fn take_in(&mut self) -> Result<(), ProxyFailure> {
         self.begun.to_gather = false;
         let Some(request) = self.begun.request.as_mut() else { return Ok(()) };
         match request.body_mut().gather_at_once(GATHERED).await {
@@ -233,7 +246,7 @@ impl Way<'_> {
     }
 
     /// The same for one that has to be waited for.
-    async fn gather(&mut self) -> Result<(), Failure> {
+    async fn gather(&mut self) -> Result<(), ProxyFailure> {
         let Some(request) = self.begun.request.as_mut() else { return Ok(()) };
         let body = request.body_mut();
         if let Ok(gathered) = timeout(HAS_COME, body.gather(GATHERED)).await {
@@ -243,7 +256,7 @@ impl Way<'_> {
             }
         }
         // What is refused in any case is refused now.
-        self.proxy.door.peek(&self.begun.asked.host).await.map_err(Failure::Refused)?;
+        self.proxy.door.peek(&self.begun.asked.host).await.map_err(ProxyFailure::Refused)?;
         body.gather(GATHERED).await.map_err(cut)?;
         body.spool(&self.settings.spool).await.map_err(cut)?;
         // As if it had come now: how long it may be held is another matter.
@@ -253,21 +266,21 @@ impl Way<'_> {
     }
 
     /// Makes ready to send it once more, or says why not.
-    async fn may_go_on(&mut self, sent: Sent, pass: Box<dyn Pass>) -> Option<Failure> {
+    async fn may_go_on(&mut self, sent: SendOutcome, pass: Box<dyn Pass>) -> Option<ProxyFailure> {
         let run = pass.gate().run;
         // Given back first: with the pass held, the service would take the instance for one in use.
         drop(pass);
         match sent {
-            Sent::Broke(Some(same)) if self.begun.repeatable && self.has_died(run).await => {
+            SendOutcome::Broke(Some(same)) if self.begun.repeatable && self.has_died(run).await => {
                 (self.begun.request, self.begun.repeatable) = (Some(same), false);
                 None
             }
-            Sent::Answer(_) | Sent::Broke(_) => Some(Failure::Broke),
-            Sent::No(failure) => Some(failure),
-            Sent::Again(same) => {
+            SendOutcome::Answer(_) | SendOutcome::Broke(_) => Some(ProxyFailure::Broke),
+            SendOutcome::No(failure) => Some(failure),
+            SendOutcome::Again(same) => {
                 self.begun.request = Some(same);
                 if self.begun.started.elapsed() >= self.settings.wake_timeout {
-                    return Some(Failure::Unreachable);
+                    return Some(ProxyFailure::Unreachable);
                 }
                 tokio::time::sleep(self.begun.pause).await;
                 self.begun.pause = (self.begun.pause * 2).min(PAUSE_MAX);
@@ -300,20 +313,20 @@ impl Way<'_> {
     }
 
     /// Knocks, and waits if it must.
-    async fn enter(&mut self) -> Entry {
+    async fn enter(&mut self) -> EntryOutcome {
         if let Some(pass) = self.proxy.door.pass_now(&self.begun.asked.host, self.begun.asked.verdict) {
             self.begun.entered = true;
-            return Entry::Pass(pass);
+            return EntryOutcome::Pass(pass);
         }
         let ago = self.begun.ago.take().unwrap_or_else(|| self.begun.came.elapsed());
         let caller = Caller { ago, client: self.begun.asked.origin.client };
         let mut waiting = match self.proxy.door.knock_for(&self.begun.asked.host, self.begun.asked.verdict, caller).await {
             Ok(Knock::Open(pass)) => {
                 self.begun.entered = true;
-                return Entry::Pass(pass);
+                return EntryOutcome::Pass(pass);
             }
             Ok(Knock::Wait(waiting)) => waiting,
-            Err(refusal) => return Entry::No(Failure::Refused(refusal)),
+            Err(refusal) => return EntryOutcome::No(ProxyFailure::Refused(refusal)),
         };
         self.begun.entered = true;
         let page_at = self.begun.started + self.settings.page_after;
@@ -326,19 +339,19 @@ impl Way<'_> {
                 // The run that another edge has tried is gone: this is the next one, and the second to have it. Without a wait it may
                 // be the same run, which is just dying.
                 self.begun.repeatable &= self.begun.asked.tried == Tried::Nothing;
-                Entry::Pass(pass)
+                EntryOutcome::Pass(pass)
             }
-            Ok(Err(refusal)) => Entry::No(Failure::Refused(refusal)),
-            Err(_) if self.begun.asked.navigation => Entry::Page(waiting.name()),
-            Err(_) => Entry::No(Failure::Refused(Refusal::TooSlow)),
+            Ok(Err(refusal)) => EntryOutcome::No(ProxyFailure::Refused(refusal)),
+            Err(_) if self.begun.asked.navigation => EntryOutcome::Page(waiting.name()),
+            Err(_) => EntryOutcome::No(ProxyFailure::Refused(Refusal::TooSlow)),
         }
     }
 
     /// Sends it; what must not be sent twice is noted first.
-    async fn send(&mut self, pass: &mut dyn Pass) -> Sent {
-        let Some(request) = self.begun.request.take() else { return Sent::No(Failure::Broke) };
+    async fn send(&mut self, pass: &mut dyn Pass) -> SendOutcome {
+        let Some(request) = self.begun.request.take() else { return SendOutcome::No(ProxyFailure::Broke) };
         let noted = match (&self.proxy.sent, self.begun.asked.id) {
-            (Some(sent), Some(id)) if !is_safe(request.method()) => Noted::note(sent, id),
+            (Some(sent), Some(id)) if !is_safe(request.method()) => ReplayNote::note(sent, id),
             _ => Ok(None),
         };
         let noted = match noted {
@@ -346,48 +359,48 @@ impl Way<'_> {
             Err(error) => {
                 // Then it is not served rather than perhaps served twice.
                 tracing::warn!(%error, "could not note that a request is sent");
-                return Sent::No(Failure::Unreachable);
+                return SendOutcome::No(ProxyFailure::Unreachable);
             }
         };
         let sent = self.proxy.upstreams.request(pass.gate(), request).await;
         let outcome = self.outcome(pass, sent);
-        if let (Sent::Again(_), Some(noted)) = (&outcome, noted) {
+        if let (SendOutcome::Again(_), Some(noted)) = (&outcome, noted) {
             noted.unseen();
         }
         outcome
     }
 
-    fn outcome(&mut self, pass: &dyn Pass, outcome: Result<Response<ReceiveBody>, UpstreamError>) -> Sent {
+    fn outcome(&mut self, pass: &dyn Pass, outcome: Result<Response<ReceiveBody>, UpstreamError>) -> SendOutcome {
         match outcome {
-            Ok(response) => Sent::Answer(response),
+            Ok(response) => SendOutcome::Answer(response),
             Err(UpstreamError::Connect { request, reads, source }) => {
                 self.begun.reads += reads;
                 tracing::debug!(instance = %pass.gate().name, error = %source, "no connection to an awake instance");
-                Sent::Again(request)
+                SendOutcome::Again(request)
             }
             Err(UpstreamError::Broken { source, again, began, reads, .. }) => match self.begun.flag.get() {
-                Some(fault) => Sent::No(cut(fault)),
+                Some(fault) => SendOutcome::No(cut(fault)),
                 None if began => {
                     tracing::info!(instance = %pass.gate().name, error = %source, "an instance's answer cannot be read");
-                    Sent::No(Failure::BadAnswer)
+                    SendOutcome::No(ProxyFailure::BadAnswer)
                 }
                 None => {
                     tracing::info!(instance = %pass.gate().name, error = %source, "an instance broke a request");
                     self.begun.reads += reads;
-                    Sent::Broke(again.filter(|_| self.begun.reads < READS))
+                    SendOutcome::Broke(again.filter(|_| self.begun.reads < READS))
                 }
             },
         }
     }
 
-    fn answer(&mut self, response: Response<ReceiveBody>, pass: Box<dyn Pass>) -> Response<Reply> {
+    fn answer(&mut self, response: Response<ReceiveBody>, pass: Box<dyn Pass>) -> Response<ResponseBody> {
         let (mut head, body) = response.into_parts();
         let course = self.course(head.status);
         let line = match (&self.proxy.log, self.begun.draft.take()) {
             (Some(log), Some(draft)) => Some(log.line(draft, &pass.gate().name, head.status, course)),
             _ => None,
         };
-        let pass = Place::with(self.begun.place.take(), pass);
+        let pass = RequestSlot::with(self.begun.place.take(), pass);
         let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
         headers::to_client(&mut head.headers, switching);
         head.version = Version::HTTP_11;
@@ -405,48 +418,48 @@ impl Way<'_> {
                     // nginx reads ahead by itself.
                     Front::Public | Front::Wake => Flow::Plain,
                 };
-                Response::from_parts(head, Reply::forwarded(body, pass, line, flow))
+                Response::from_parts(head, ResponseBody::forwarded(body, pass, line, flow))
             }
             (true, Some(client)) => {
-                let silence = self.settings.silent.map(|limit| tunnel::Silence {
+                let silence = self.settings.silent.map(|limit| upgrade::Silence {
                     limit,
                     door: self.proxy.door.clone(),
                     upstreams: self.proxy.upstreams.clone(),
                     host: self.begun.asked.host.clone(),
                     verdict: self.begun.asked.verdict,
                 });
-                let use_of = tunnel::Use::new(pass, silence);
-                self.proxy.tunnels.spawn(tunnel::carry(client, body, use_of, line, self.proxy.cut.clone()));
-                Response::from_parts(head, Reply::empty())
+                let use_of = upgrade::InstanceUse::new(pass, silence);
+                self.proxy.tunnels.spawn(upgrade::carry(client, body, use_of, line, self.proxy.cut.clone()));
+                Response::from_parts(head, ResponseBody::empty())
             }
             // It switches although nobody asked for it.
-            (true, None) => return self.fail(&Failure::Broke),
+            (true, None) => return self.fail(&ProxyFailure::Broke),
         };
         if self.begun.to_nginx {
-            own::tell(&mut answer, &course.to_string());
+            own_answers::tell(&mut answer, &course.to_string());
         }
         answer
     }
 
     /// What is written down of it.
     fn course(&self, status: StatusCode) -> Course {
-        let Begun { started, held, draft, to_nginx, .. } = &*self.begun;
+        let PendingRequest { started, held, draft, to_nginx, .. } = &*self.begun;
         let wanted = draft.is_some() || *to_nginx;
         Course { held: *held, answer: wanted.then(|| (started.elapsed().saturating_sub(held.unwrap_or_default()), status)) }
     }
 
-    fn fail(&self, failure: &Failure) -> Response<Reply> {
-        let reader = respond::Reader { navigation: self.begun.asked.navigation, host: self.begun.asked.host.as_str() };
+    fn fail(&self, failure: &ProxyFailure) -> Response<ResponseBody> {
+        let reader = respond::Audience { navigation: self.begun.asked.navigation, host: self.begun.asked.host.as_str() };
         respond::failure(&self.proxy.pages, reader, failure)
     }
 }
 
 /// A client's body was not taken to its end.
-fn cut(fault: BodyFault) -> Failure {
+fn cut(fault: BodyFault) -> ProxyFailure {
     match fault {
-        BodyFault::TooLarge => Failure::TooLarge,
-        BodyFault::Stalled => Failure::BodyStalled,
-        BodyFault::Client => Failure::Malformed("the request's body is broken"),
+        BodyFault::TooLarge => ProxyFailure::TooLarge,
+        BodyFault::Stalled => ProxyFailure::BodyStalled,
+        BodyFault::Client => ProxyFailure::Malformed("the request's body is broken"),
     }
 }
 

@@ -10,9 +10,9 @@ use bytes::Bytes;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::Front;
-use super::believed::{X_FORWARDED_FOR, X_FORWARDED_PORT, X_FORWARDED_PROTO};
-use super::own::X_ACC_LOG;
-use super::request::{Asked, X_REAL_IP, tokens};
+use super::own_answers::X_ACC_LOG;
+use super::request::{ParsedRequest, X_REAL_IP, tokens};
+use super::trusted_proxies::{X_FORWARDED_FOR, X_FORWARDED_PORT, X_FORWARDED_PROTO};
 use crate::domain::edge_headers::{OF_PROXIES, SET_BY_NGINX, is_edge_only};
 
 /// nginx's own, and widely used by applications.
@@ -33,7 +33,7 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 ];
 
 /// Makes a client's headers those that the instance gets.
-pub fn to_instance(front: Front, headers: &mut HeaderMap, asked: &Asked) {
+pub fn to_instance(front: Front, headers: &mut HeaderMap, asked: &ParsedRequest) {
     let upgrade = asked.upgrade.then(|| headers.get(header::UPGRADE).cloned()).flatten();
     remove_connection(headers);
     // The answer to "100-continue" is given by acc itself when the body is asked for.
@@ -122,7 +122,7 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-fn say_who(headers: &mut HeaderMap, asked: &Asked) {
+fn say_who(headers: &mut HeaderMap, asked: &ParsedRequest) {
     let proto = asked.origin.scheme.as_str();
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
     headers.insert(X_FORWARDED_PORT, HeaderValue::from(asked.origin.port));
@@ -145,7 +145,7 @@ fn say_who(headers: &mut HeaderMap, asked: &Asked) {
 }
 
 /// RFC 7239, with the host quoted because of its port.
-fn forwarded(asked: &Asked, proto: &str) -> Option<String> {
+fn forwarded(asked: &ParsedRequest, proto: &str) -> Option<String> {
     let mut text = String::with_capacity(96);
     match asked.origin.client {
         Some(IpAddr::V4(ip)) => write!(text, "for={ip};").ok()?,
@@ -165,11 +165,11 @@ mod tests {
     use crate::config::Scheme;
     use crate::domain::name::HostName;
     use crate::domain::rule::Verdict;
-    use crate::proxy::believed::Origin;
     use crate::proxy::request::Tried;
+    use crate::proxy::trusted_proxies::Origin;
 
-    fn asked(client: &str, upgrade: bool) -> Asked {
-        Asked {
+    fn asked(client: &str, upgrade: bool) -> ParsedRequest {
+        ParsedRequest {
             host: HostName::parse("a.org").unwrap(),
             spelled: HeaderValue::from_static("a.org:8080"),
             origin: Origin { client: client.parse().ok(), scheme: Scheme::Http, port: 8080, by_proxy: false },

@@ -10,7 +10,7 @@ use hyper::body::{Body, Incoming};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use super::in_use::Busy;
+use super::connection_state::BusyGuard;
 
 /// For so long in all, as nginx's `lingering_time`.
 const TIME: Duration = Duration::from_secs(30);
@@ -18,7 +18,7 @@ const TIME: Duration = Duration::from_secs(30);
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// Reads the rest of a body and drops it. `busy`: what keeps the connection from counting as idle meanwhile.
-pub(super) fn discard(mut body: Incoming, busy: Busy) {
+pub(super) fn discard(mut body: Incoming, busy: BusyGuard) {
     if body.is_end_stream() {
         return;
     }

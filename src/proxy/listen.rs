@@ -20,7 +20,7 @@ use super::Front;
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// A socket to accept from, and who speaks there. The runtime in which it is first accepted from is the one that is woken.
-pub struct Listener {
+pub struct ProxyListener {
     socket: OwnedFd,
     watched: Option<AsyncFd<OwnedFd>>,
     is_tcp: bool,
@@ -32,12 +32,12 @@ pub struct Listener {
 }
 
 /// An accepted connection, which no runtime knows of yet: the one that will carry it takes it on.
-pub(super) enum Client {
+pub(super) enum AcceptedClient {
     Tcp(std::net::TcpStream, IpAddr),
     Unix(std::os::unix::net::UnixStream),
 }
 
-impl Listener {
+impl ProxyListener {
     /// A TCP listener made by `host::listen::tcp` or handed over by systemd.
     ///
     /// # Errors
@@ -88,19 +88,19 @@ impl Listener {
     }
 
     /// The next client. Dropping the future loses none.
-    pub(super) async fn accept(&mut self) -> io::Result<Client> {
+    pub(super) async fn accept(&mut self) -> io::Result<AcceptedClient> {
         let (fd, peer) = loop {
             let (fd, peer) = self.accept_any().await?;
             if self.is_tcp {
                 break (fd, peer);
             }
             if self.may_speak(&fd) {
-                return Ok(Client::Unix(fd.into()));
+                return Ok(AcceptedClient::Unix(fd.into()));
             }
             tracing::debug!("a user who may not speak here was turned away");
         };
         let peer = peer.map(SocketAddr::try_from).and_then(Result::ok).ok_or_else(|| io::Error::other("a client without an address"))?;
-        Ok(Client::Tcp(fd.into(), peer.ip()))
+        Ok(AcceptedClient::Tcp(fd.into(), peer.ip()))
     }
 }
 

@@ -1,43 +1,43 @@
 //! The way of a request, from a client's connection to an instance and back. The life of a request:
 //!
-//! 1. `listen`: the sockets it can come in by; `serve`: its connection is accepted, its head read within a time limit. `serving`
+//! 1. `listen`: the sockets it can come in by; `serve`: its connection is accepted, its head read within a time limit. `exchange`
 //!    has it from then on.
-//! 2. `request`: who is asked for, may this wake, is it a browser's navigation; `believed`: who asks.
+//! 2. `request`: who is asked for, may this wake, is it a browser's navigation; `trusted_proxies`: who asks.
 //! 3. `forward`: knocks at `service::door::Door`; an awake instance lets it pass, a sleeping one is woken and the request
 //!    is held with its body unread.
 //! 4. `headers`: what the instance is told, and what it is not.
 //! 5. `driver::upstream`: a connection, pooled or new; the body streams through with back-pressure.
-//! 6. `reply`: the answer streams back; the pass is given back with its last byte. `tunnel`: upgraded connections.
-//! 7. `respond`: everything else, in one table; `live`: what the waiting page follows.
-//! 8. `access_log`: one line, on acc's own edge; `own`: also for an answer of acc's own.
+//! 6. `reply`: the answer streams back; the pass is given back with its last byte. `upgrade`: upgraded connections.
+//! 7. `respond`: everything else, in one table; `wake_events`: what the waiting page follows.
+//! 8. `access_log`: one line, on acc's own edge; `own_answers`: also for an answer of acc's own.
 //!
 //! It never decides whether an instance may sleep or wake. Of a body it takes 64 KiB into memory, and the rest into a file (`host::spool`).
 
 pub mod access_log;
-mod ahead;
-mod believed;
 mod client_io;
-mod crowd;
-mod flag;
+mod connection_limits;
+mod connection_state;
+mod exchange;
 mod forward;
-mod frames;
 pub mod headers;
-mod http;
-mod in_use;
+mod hyper_settings;
+mod latch;
 mod linger;
 pub mod listen;
-mod live;
 mod noted;
-mod own;
-pub mod reply;
+mod own_answers;
+mod read_ahead;
 pub mod request;
 pub mod respond;
+pub mod response_body;
 pub mod serve;
-mod serving;
-mod takers;
+mod stalled_responses;
 #[cfg(test)]
 mod tests;
-mod tunnel;
+mod trusted_proxies;
+mod upgrade;
+mod wake_events;
+mod websocket_frames;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -59,14 +59,14 @@ use crate::render::pages::Pages;
 use crate::service::door::Door;
 
 use access_log::AccessLog;
-pub use believed::{Origin, Trust};
-use forward::Begun;
-use in_use::{Busy, Use};
-use reply::Reply;
+use connection_state::{BusyGuard, ConnectionState};
+use forward::PendingRequest;
 use request::HostFault;
-use respond::Failure;
+use respond::ProxyFailure;
+use response_body::ResponseBody;
+pub use trusted_proxies::{Origin, Trust};
 
-pub use serve::{Ends, ServeReport, serve};
+pub use serve::{ServeReport, ShutdownSignals, serve};
 
 /// Who speaks at a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,7 +183,11 @@ impl Proxy {
 
     /// Reads a request that came in at `front` from `peer` and makes it ready to be sent on; `came`: when the connection that
     /// brought it did. An answer: there is nothing to send.
-    pub(in crate::proxy) fn begin(&self, at: Arrival<'_>, request: Request<Incoming>) -> Result<Begun, Box<Response<Reply>>> {
+    pub(in crate::proxy) fn begin(
+        &self,
+        at: RequestArrival<'_>,
+        request: Request<Incoming>,
+    ) -> Result<PendingRequest, Box<Response<ResponseBody>>> {
         if at.front == Front::Wake && request.headers().contains_key(request::X_ACC_CHECK) {
             return Err(Box::new(respond::nothing()));
         }
@@ -191,43 +195,43 @@ impl Proxy {
         let (head, body) = request.into_parts();
         let (asked, failure) = match read(&at, &head) {
             Ok(asked) => match forward::hopeless(self, at.settings, &asked, &head, &body) {
-                None => return Ok(Begun::new(self, &at, asked, started, head, body)),
+                None => return Ok(PendingRequest::new(self, &at, asked, started, head, body)),
                 Some(failure) => (Box::new(asked), failure),
             },
             Err((Some(asked), failure)) => (asked, failure),
             Err((None, failure)) => {
                 // A client that waits to be asked for its body keeps it.
                 if head.version < Version::HTTP_2 && !head.headers.contains_key(header::EXPECT) {
-                    linger::discard(body, Busy::new(at.used));
+                    linger::discard(body, BusyGuard::new(at.used));
                 }
-                return Err(Box::new(respond::failure(&self.pages, respond::Reader::UNKNOWN, &failure)));
+                return Err(Box::new(respond::failure(&self.pages, respond::Audience::UNKNOWN, &failure)));
             }
         };
-        Err(Box::new(Begun::new(self, &at, *asked, started, head, body).refused(self, &failure)))
+        Err(Box::new(PendingRequest::new(self, &at, *asked, started, head, body).refused(self, &failure)))
     }
 }
 
 /// How a request came in.
-pub(in crate::proxy) struct Arrival<'a> {
+pub(in crate::proxy) struct RequestArrival<'a> {
     front: Front,
     peer: Option<IpAddr>,
     /// The port that it came to.
     port: u16,
     /// When the connection that brought it came, if it is the first of it.
     came: Option<Instant>,
-    used: &'a Arc<Use>,
+    used: &'a Arc<ConnectionState>,
     settings: &'a ProxySettings,
 }
 
 /// The settings as a connection knows them. The count of those who use them is shared by all lanes, and two processors that
 /// write the same count hold each other up: so a request does not take part in it, its connection does.
 #[derive(Clone)]
-pub(in crate::proxy) struct Known {
+pub(in crate::proxy) struct SettingsSnapshot {
     settings: Arc<ProxySettings>,
     reloads: u64,
 }
 
-impl Known {
+impl SettingsSnapshot {
     pub(in crate::proxy) fn of(proxy: &Proxy) -> Self {
         // The number first: settings that come in between are seen as new once more.
         let reloads = proxy.reloads.load(Ordering::Acquire);
@@ -246,15 +250,15 @@ impl Known {
 }
 
 /// What is wrong with it, and who was asked for, if that can be told.
-type Refused = (Option<Box<request::Asked>>, Failure);
+type Refused = (Option<Box<request::ParsedRequest>>, ProxyFailure);
 
-fn read(at: &Arrival<'_>, head: &hyper::http::request::Parts) -> Result<request::Asked, Refused> {
+fn read(at: &RequestArrival<'_>, head: &hyper::http::request::Parts) -> Result<request::ParsedRequest, Refused> {
     let refused = if head.method == Method::CONNECT || head.method == Method::TRACE {
         // Neither is for an application: one asks for a tunnel, the other for a copy of what the edge has added.
-        Some(Failure::Method)
+        Some(ProxyFailure::Method)
     } else if !request::is_chunked_or_plain(&head.headers) {
         // hyper takes the chunks of `gzip, chunked` and forgets the rest: the application would get something else than was sent.
-        Some(Failure::Coding)
+        Some(ProxyFailure::Coding)
     } else {
         None
     };
@@ -269,11 +273,11 @@ fn read(at: &Arrival<'_>, head: &hyper::http::request::Parts) -> Result<request:
     }
 }
 
-fn nobody(fault: HostFault) -> Failure {
+fn nobody(fault: HostFault) -> ProxyFailure {
     match fault {
-        HostFault::Missing => Failure::Malformed("the request names no host"),
-        HostFault::Twice => Failure::Malformed("the request names more than one host"),
-        HostFault::Malformed => Failure::Malformed("the host is not a host name"),
-        HostFault::Foreign => Failure::Refused(crate::domain::admission::Refusal::UnknownHost),
+        HostFault::Missing => ProxyFailure::Malformed("the request names no host"),
+        HostFault::Twice => ProxyFailure::Malformed("the request names more than one host"),
+        HostFault::Malformed => ProxyFailure::Malformed("the host is not a host name"),
+        HostFault::Foreign => ProxyFailure::Refused(crate::domain::admission::Refusal::UnknownHost),
     }
 }

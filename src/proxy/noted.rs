@@ -11,13 +11,13 @@ use crate::host::sent::{Id, Sent};
 const ANSWER_ARRIVES: Duration = Duration::from_secs(10);
 
 /// A request that may not be sent twice is on its way to an instance; dropped when its answer is on the way back.
-pub(super) struct Noted {
+pub(super) struct ReplayNote {
     sent: Arc<Sent>,
     id: Id,
     seen: bool,
 }
 
-impl Noted {
+impl ReplayNote {
     /// Notes it.
     ///
     /// # Errors
@@ -34,7 +34,7 @@ impl Noted {
     }
 }
 
-impl Drop for Noted {
+impl Drop for ReplayNote {
     fn drop(&mut self) {
         if !self.seen {
             return;

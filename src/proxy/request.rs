@@ -7,7 +7,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Version};
 
 use super::Front;
-use super::believed::Origin;
+use super::trusted_proxies::Origin;
 use crate::config::Scheme;
 use crate::domain::name::{HostName, NameFault};
 use crate::domain::rule::{Facts, Rule, Verdict, judge};
@@ -55,7 +55,7 @@ pub enum Tried {
 
 /// A request, read.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct ParsedRequest {
     /// Whose it is.
     pub host: HostName,
     /// The host with the port that was named: what the instance is told.
@@ -80,7 +80,7 @@ pub struct Asked {
 ///
 /// # Errors
 /// Nobody can be told from it: see [`HostFault`].
-pub fn read(front: Front, origin: Origin, head: &Parts, rules: &[Rule]) -> Result<Asked, HostFault> {
+pub fn read(front: Front, origin: Origin, head: &Parts, rules: &[Rule]) -> Result<ParsedRequest, HostFault> {
     let spelled = spelled_host(head)?;
     let routed = match front {
         Front::Wake => head.headers.get(X_ACC_HOST).unwrap_or(&spelled),
@@ -93,7 +93,7 @@ pub fn read(front: Front, origin: Origin, head: &Parts, rules: &[Rule]) -> Resul
         user_agent: text(&head.headers, &header::USER_AGENT),
         client: origin.client,
     };
-    Ok(Asked {
+    Ok(ParsedRequest {
         origin,
         verdict: judge(rules, &facts),
         navigation: is_navigation(&head.method, &head.headers),
@@ -228,7 +228,7 @@ mod tests {
     use crate::proxy::Trust;
     use hyper::Request;
 
-    fn read(front: Front, peer: Option<IpAddr>, head: &Parts, rules: &[Rule]) -> Result<Asked, HostFault> {
+    fn read(front: Front, peer: Option<IpAddr>, head: &Parts, rules: &[Rule]) -> Result<ParsedRequest, HostFault> {
         let origin = match front {
             Front::Public => Trust::default().origin(peer, 80, &head.headers),
             Front::Wake => said_by_nginx(&head.headers),

@@ -6,7 +6,7 @@
 use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 
-use super::reply::Reply;
+use super::response_body::ResponseBody;
 use crate::domain::admission::Refusal;
 use crate::render::pages::{ErrorPage, Pages, WaitingPage};
 
@@ -15,7 +15,7 @@ pub const WAKE_PATH: &str = "/.well-known/acc/wake";
 
 /// Why a request gets an answer from acc instead of the instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Failure {
+pub enum ProxyFailure {
     /// The service does not let it through.
     Refused(Refusal),
     /// The request cannot be understood; what is wrong with it.
@@ -44,7 +44,7 @@ pub enum Failure {
 
 /// One row of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct FailureAnswer {
     /// HTTP status.
     pub status: StatusCode,
     /// Short and the same for every case of its kind.
@@ -58,10 +58,10 @@ pub struct Answer {
 /// What a client is told whose request may have been seen and may not be sent twice: `acc prove` knows it by these words.
 pub const MAYBE_SEEN: &str = "the application broke off, and this request may not be sent to it twice";
 
-impl Failure {
+impl ProxyFailure {
     /// The table.
     #[must_use]
-    pub fn answer(&self) -> Answer {
+    pub fn answer(&self) -> FailureAnswer {
         let (status, title, retry_after) = match self {
             Self::Refused(refusal) => return refused(refusal),
             Self::Malformed(_) => (StatusCode::BAD_REQUEST, "Bad request", None),
@@ -87,11 +87,11 @@ impl Failure {
             Self::NoAnswer => "the application did not answer in time",
             Self::Refused(_) => "",
         };
-        Answer { status, title, detail: detail.to_owned(), retry_after }
+        FailureAnswer { status, title, detail: detail.to_owned(), retry_after }
     }
 }
 
-fn refused(refusal: &Refusal) -> Answer {
+fn refused(refusal: &Refusal) -> FailureAnswer {
     let unavailable = StatusCode::SERVICE_UNAVAILABLE;
     let (status, title, retry_after) = match refusal {
         Refusal::UnknownHost => (StatusCode::NOT_FOUND, "Not found", None),
@@ -107,26 +107,26 @@ fn refused(refusal: &Refusal) -> Answer {
         Refusal::Halting => (unavailable, "Stopping", Some(10)),
         Refusal::Broken => (unavailable, "Not able to start", Some(10)),
     };
-    Answer { status, title, detail: refusal.to_string(), retry_after }
+    FailureAnswer { status, title, detail: refusal.to_string(), retry_after }
 }
 
 /// Who is to read an answer.
 #[derive(Debug, Clone, Copy)]
-pub struct Reader<'a> {
+pub struct Audience<'a> {
     /// A person in front of a browser.
     pub navigation: bool,
     /// The host that was asked for; empty when it cannot be told.
     pub host: &'a str,
 }
 
-impl Reader<'_> {
+impl Audience<'_> {
     /// Of whom nothing was read.
-    pub const UNKNOWN: Reader<'static> = Reader { navigation: false, host: "" };
+    pub const UNKNOWN: Audience<'static> = Audience { navigation: false, host: "" };
 }
 
 /// The answer for a failure.
 #[must_use]
-pub fn failure(pages: &Pages, reader: Reader<'_>, failure: &Failure) -> Response<Reply> {
+pub fn failure(pages: &Pages, reader: Audience<'_>, failure: &ProxyFailure) -> Response<ResponseBody> {
     let answer = failure.answer();
     let (kind, text) = if reader.navigation {
         ("text/html; charset=utf-8", html(pages, reader, &answer))
@@ -137,11 +137,11 @@ pub fn failure(pages: &Pages, reader: Reader<'_>, failure: &Failure) -> Response
     if let Some(seconds) = answer.retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
-    if matches!(failure, Failure::Method) {
+    if matches!(failure, ProxyFailure::Method) {
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     }
     // Whatever of the body was not read has no reader any more: the connection cannot be used again.
-    if matches!(failure, Failure::TooLarge | Failure::BodyStalled | Failure::Method | Failure::Coding) {
+    if matches!(failure, ProxyFailure::TooLarge | ProxyFailure::BodyStalled | ProxyFailure::Method | ProxyFailure::Coding) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -149,14 +149,14 @@ pub fn failure(pages: &Pages, reader: Reader<'_>, failure: &Failure) -> Response
 
 /// The page of an instance that is being woken: 503 so that no cache and no crawler takes it for the application's own.
 #[must_use]
-pub fn waiting(pages: &Pages, name: &str) -> Response<Reply> {
+pub fn waiting(pages: &Pages, name: &str) -> Response<ResponseBody> {
     let text = pages.waiting(&WaitingPage { name, wake_path: WAKE_PATH });
     let mut response = own(StatusCode::SERVICE_UNAVAILABLE, "text/html; charset=utf-8", text);
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
 
-fn html(pages: &Pages, reader: Reader<'_>, answer: &Answer) -> String {
+fn html(pages: &Pages, reader: Audience<'_>, answer: &FailureAnswer) -> String {
     pages.error(&ErrorPage {
         status: answer.status.as_u16(),
         title: answer.title,
@@ -166,7 +166,7 @@ fn html(pages: &Pages, reader: Reader<'_>, answer: &Answer) -> String {
     })
 }
 
-fn problem(reader: Reader<'_>, answer: &Answer) -> String {
+fn problem(reader: Audience<'_>, answer: &FailureAnswer) -> String {
     let mut body = serde_json::json!({
         "type": "about:blank",
         "title": answer.title,
@@ -180,8 +180,8 @@ fn problem(reader: Reader<'_>, answer: &Answer) -> String {
 }
 
 /// Anything acc says by itself: never kept by a cache, never taken for another type.
-pub(super) fn own(status: StatusCode, kind: &'static str, text: String) -> Response<Reply> {
-    let mut response = Response::new(Reply::text(text));
+pub(super) fn own(status: StatusCode, kind: &'static str, text: String) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::text(text));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -190,7 +190,7 @@ pub(super) fn own(status: StatusCode, kind: &'static str, text: String) -> Respo
 }
 
 /// To acc's own question whether nginx answers: the answer says nothing but that it came.
-pub(super) fn nothing() -> Response<Reply> {
+pub(super) fn nothing() -> Response<ResponseBody> {
     own(StatusCode::NO_CONTENT, "text/plain", String::new())
 }
 
@@ -209,8 +209,8 @@ mod tests {
     use http_body_util::BodyExt;
     use std::sync::Arc;
 
-    fn all() -> Vec<(Failure, u16)> {
-        use Failure::*;
+    fn all() -> Vec<(ProxyFailure, u16)> {
+        use ProxyFailure::*;
         vec![
             (Refused(Refusal::UnknownHost), 404),
             (Refused(Refusal::Destroyed), 410),
@@ -238,7 +238,7 @@ mod tests {
         ]
     }
 
-    async fn said(response: Response<Reply>) -> (hyper::http::response::Parts, String) {
+    async fn said(response: Response<ResponseBody>) -> (hyper::http::response::Parts, String) {
         let (head, body) = response.into_parts();
         (head, String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap())
     }
@@ -248,7 +248,7 @@ mod tests {
         let pages = Pages::new(Arc::new(Templates::new(None).unwrap())).unwrap();
         for (case, status) in all() {
             for navigation in [false, true] {
-                let (head, text) = said(failure(&pages, Reader { navigation, host: "a.org" }, &case)).await;
+                let (head, text) = said(failure(&pages, Audience { navigation, host: "a.org" }, &case)).await;
                 assert_eq!(head.status.as_u16(), status, "{case:?}");
                 assert_eq!(head.headers["cache-control"], "no-store", "{case:?}");
                 assert_eq!(head.headers.contains_key("retry-after"), matches!(status, 429 | 503 | 504), "{case:?}");
@@ -270,8 +270,8 @@ mod tests {
     #[tokio::test]
     async fn a_failure_gives_its_reasons_name_and_time() {
         let pages = Pages::new(Arc::new(Templates::new(None).unwrap())).unwrap();
-        let case = Failure::Refused(Refusal::Failed { reason: "ended at start", retry_s: 7 });
-        let (head, text) = said(failure(&pages, Reader { navigation: false, host: "" }, &case)).await;
+        let case = ProxyFailure::Refused(Refusal::Failed { reason: "ended at start", retry_s: 7 });
+        let (head, text) = said(failure(&pages, Audience { navigation: false, host: "" }, &case)).await;
         assert_eq!(head.headers["retry-after"], "7");
         assert!(text.contains("ended at start"), "{text}");
         assert!(!text.contains("instance"), "{text}");

@@ -31,16 +31,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::client_io::{ClientIo, Limits, Socket, Speaks};
-use super::crowd::{Crowd, Member};
-use super::flag::Flag;
-use super::http::{http1_settings, http2_settings};
-use super::in_use::{Busy, Use};
-use super::listen::{Client, Listener};
-use super::reply::Reply;
-use super::serving::Serving;
-use super::takers::Takers;
-use super::{Front, Known, Proxy};
+use super::client_io::{ClientIo, ClientSocket, ConnectionTimeouts, Protocol};
+use super::connection_limits::{ConnectionLimits, LimitedConnection};
+use super::connection_state::{BusyGuard, ConnectionState};
+use super::exchange::Exchange;
+use super::hyper_settings::{http1_settings, http2_settings};
+use super::latch::Latch;
+use super::listen::{AcceptedClient, ProxyListener};
+use super::response_body::ResponseBody;
+use super::stalled_responses::StallWatch;
+use super::{Front, Proxy, SettingsSnapshot};
 use crate::host::lanes::Lanes;
 use crate::host::memory;
 
@@ -70,7 +70,7 @@ pub struct ServeReport {
 
 /// The two ways in which serving ends.
 #[derive(Debug, Clone, Default)]
-pub struct Ends {
+pub struct ShutdownSignals {
     /// Nobody comes after this acc: what has reached the kernel's queue is served, the rest is finished within the grace.
     pub shutdown: CancellationToken,
     /// Another acc accepts from the same sockets: nothing more is taken from the queue, and nothing is cut. A client's
@@ -78,19 +78,19 @@ pub struct Ends {
     pub hand_over: CancellationToken,
 }
 
-pub(super) struct Server {
+pub(super) struct ProxyServer {
     pub(super) proxy: Arc<Proxy>,
-    pub(super) crowd: Arc<Crowd>,
+    pub(super) crowd: Arc<ConnectionLimits>,
     lanes: Lanes,
     connections: TaskTracker,
     stop: CancellationToken,
     hand_over: CancellationToken,
     /// What `stop` says, for connections.
-    stopping: Flag,
+    stopping: Latch,
     /// What `hand_over` says, for requests.
-    pub(super) handed_over: Flag,
+    pub(super) handed_over: Latch,
     /// The grace is over.
-    cut: Flag,
+    cut: Latch,
     accepted: AtomicU64,
     /// Connections that came to rest since memory was last given back.
     rested: AtomicUsize,
@@ -98,26 +98,28 @@ pub(super) struct Server {
     tidy: Notify,
 }
 
-type Fault = Box<dyn std::error::Error + Send + Sync>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Its place among the connections of acc's own edge.
-type Joining = Option<Box<Member>>;
+type MaybeLimited = Option<Box<LimitedConnection>>;
 
 /// Whose connection it is.
 #[derive(Clone, Copy)]
-pub(super) struct Who {
+pub(super) struct ConnectionSource {
     pub(super) front: Front,
     pub(super) peer: Option<IpAddr>,
     /// The port it came to.
     pub(super) port: u16,
 }
 
-fn limits(front: Front) -> Limits {
+fn limits(front: Front) -> ConnectionTimeouts {
     match front {
         Front::Public => {
-            Limits { head: Duration::from_secs(10), idle: Duration::from_secs(60), rest: REST, stall: Duration::from_secs(60) }
+            ConnectionTimeouts { head: Duration::from_secs(10), idle: Duration::from_secs(60), rest: REST, stall: Duration::from_secs(60) }
         }
         // nginx keeps these limits towards clients, and reads as fast as they do.
-        Front::Wake => Limits { head: Duration::from_secs(60), idle: Duration::from_secs(60), rest: REST, stall: Duration::MAX },
+        Front::Wake => {
+            ConnectionTimeouts { head: Duration::from_secs(60), idle: Duration::from_secs(60), rest: REST, stall: Duration::MAX }
+        }
     }
 }
 
@@ -125,14 +127,14 @@ fn limits(front: Front) -> Limits {
 /// hand-over, but from the shutdown on for up to `grace`, after which the rest is cut. Sockets are closed when it returns; the
 /// files of unix sockets stay. Connections are carried by `lanes`. Once in the life of a [`Proxy`], with all its listeners: the cut at the end reaches every
 /// upgraded connection of it.
-pub async fn serve(listeners: Vec<Listener>, proxy: Arc<Proxy>, lanes: Lanes, ends: Ends, grace: Duration) -> ServeReport {
-    let server = Arc::new(Server {
+pub async fn serve(listeners: Vec<ProxyListener>, proxy: Arc<Proxy>, lanes: Lanes, ends: ShutdownSignals, grace: Duration) -> ServeReport {
+    let server = Arc::new(ProxyServer {
         lanes,
-        cut: Flag::default(),
-        stopping: Flag::default(),
-        handed_over: Flag::default(),
+        cut: Latch::default(),
+        stopping: Latch::default(),
+        handed_over: Latch::default(),
         proxy,
-        crowd: Crowd::new(),
+        crowd: ConnectionLimits::new(),
         connections: TaskTracker::new(),
         stop: ends.shutdown,
         hand_over: ends.hand_over,
@@ -154,8 +156,8 @@ pub async fn serve(listeners: Vec<Listener>, proxy: Arc<Proxy>, lanes: Lanes, en
     }
 }
 
-impl Server {
-    async fn serve(self: &Arc<Self>, listeners: Vec<Listener>, grace: Duration) -> ServeReport {
+impl ProxyServer {
+    async fn serve(self: &Arc<Self>, listeners: Vec<ProxyListener>, grace: Duration) -> ServeReport {
         let acceptors = TaskTracker::new();
         for listener in listeners {
             self.lanes.bring(&acceptors, self.clone().accept_all(listener));
@@ -184,7 +186,7 @@ impl Server {
         ServeReport { accepted: self.accepted.load(Ordering::Relaxed), cut }
     }
 
-    async fn accept_all(self: Arc<Self>, mut listener: Listener) {
+    async fn accept_all(self: Arc<Self>, mut listener: ProxyListener) {
         let mut back_off = BACK_OFF.0;
         let mut late = pin!(stopped_for(&self.stop, LAST_WORD));
         loop {
@@ -203,17 +205,17 @@ impl Server {
                     self.accepted.fetch_add(1, Ordering::Relaxed);
                     let accepted = Instant::now();
                     match client {
-                        Client::Tcp(socket, peer) => {
-                            let known = Known::of(&self.proxy);
+                        AcceptedClient::Tcp(socket, peer) => {
+                            let known = SettingsSnapshot::of(&self.proxy);
                             let (per_client, shared) = (known.settings().per_client, &known.settings().shared_addresses);
                             let Some(member) = self.crowd.let_in(&socket, peer, per_client, shared) else { continue };
-                            let who = Who { front: listener.front, peer: Some(peer), port: listener.port };
+                            let who = ConnectionSource { front: listener.front, peer: Some(peer), port: listener.port };
                             self.take_on(|| TcpStream::from_std(socket), who, Some(member), accepted);
                         }
-                        Client::Unix(socket) => {
+                        AcceptedClient::Unix(socket) => {
                             self.take_on(
                                 || UnixStream::from_std(socket),
-                                Who { front: listener.front, peer: None, port: 0 },
+                                ConnectionSource { front: listener.front, peer: None, port: 0 },
                                 None,
                                 accepted,
                             );
@@ -237,7 +239,13 @@ impl Server {
 
     /// Gives a lane a connection. What lasts as long as it does is allocated here, by the lane that accepts, and so for all other
     /// lanes apart from what a request needs: side by side they keep each other's pages, two or three for a kilobyte that rests.
-    fn take_on<S: Socket>(self: &Arc<Self>, register: impl FnOnce() -> io::Result<S>, who: Who, member: Joining, accepted: Instant) {
+    fn take_on<S: ClientSocket>(
+        self: &Arc<Self>,
+        register: impl FnOnce() -> io::Result<S>,
+        who: ConnectionSource,
+        member: MaybeLimited,
+        accepted: Instant,
+    ) {
         self.lanes.carry(|| {
             let client = register().map(|socket| Box::new(ClientIo::new(socket, limits(who.front))));
             let member = member.map(|mut member| {
@@ -248,7 +256,13 @@ impl Server {
         });
     }
 
-    async fn carry<S: Socket>(self: Arc<Self>, client: io::Result<Box<ClientIo<S>>>, who: Who, mut member: Joining, accepted: Instant) {
+    async fn carry<S: ClientSocket>(
+        self: Arc<Self>,
+        client: io::Result<Box<ClientIo<S>>>,
+        who: ConnectionSource,
+        mut member: MaybeLimited,
+        accepted: Instant,
+    ) {
         let served = tokio::select! {
             served = self.speak(client, who, accepted) => served,
             () = self.cut.wait() => Ok(()),
@@ -260,12 +274,17 @@ impl Server {
     }
 
     /// What is needed only at times is on the heap only then: this future lives as long as the connection.
-    async fn speak<S: Socket>(self: &Arc<Self>, client: io::Result<Box<ClientIo<S>>>, who: Who, accepted: Instant) -> Result<(), Fault> {
+    async fn speak<S: ClientSocket>(
+        self: &Arc<Self>,
+        client: io::Result<Box<ClientIo<S>>>,
+        who: ConnectionSource,
+        accepted: Instant,
+    ) -> Result<(), BoxError> {
         let mut client = client?;
         match Box::pin(self.begin(&mut client, limits(who.front))).await? {
             None => return Ok(()),
-            Some(Speaks::Http2) => return Box::pin(self.http2(client, who, accepted)).await,
-            Some(Speaks::Http1) => {}
+            Some(Protocol::Http2) => return Box::pin(self.http2(client, who, accepted)).await,
+            Some(Protocol::Http1) => {}
         }
         let mut accepted = Some(accepted);
         while let Some((kept, goes_on)) = Box::pin(self.http1(client, who, accepted.take())).await? {
@@ -278,7 +297,7 @@ impl Server {
     }
 
     /// The first bytes of a client: `None` when it leaves without any, or says nothing before the end.
-    async fn begin<S: Socket>(&self, client: &mut ClientIo<S>, limits: Limits) -> Result<Option<Speaks>, Fault> {
+    async fn begin<S: ClientSocket>(&self, client: &mut ClientIo<S>, limits: ConnectionTimeouts) -> Result<Option<Protocol>, BoxError> {
         tokio::select! {
             begun = tokio::time::timeout(limits.head, client.begin()) => Ok(begun??),
             () = stopped_for(&self.stop, LAST_WORD) => Ok(None),
@@ -287,12 +306,12 @@ impl Server {
 
     /// Serves requests until the connection ends, `None`, or rests, or goes on with what hyper gives back: `true`. `accepted`: for a
     /// connection that has just come, when.
-    async fn http1<S: Socket>(
+    async fn http1<S: ClientSocket>(
         self: &Arc<Self>,
         client: Box<ClientIo<S>>,
-        who: Who,
+        who: ConnectionSource,
         accepted: Option<Instant>,
-    ) -> Result<Option<(Box<ClientIo<S>>, bool)>, Fault> {
+    ) -> Result<Option<(Box<ClientIo<S>>, bool)>, BoxError> {
         let used = client.used();
         let service = self.service(who, accepted, &used, None);
         let mut connection = http1_settings().serve_connection(TokioIo::new(client), service).with_upgrades();
@@ -339,7 +358,7 @@ impl Server {
     }
 
     /// Waits for the next request of a resting connection; `false`: there will be none.
-    async fn rest<S: Socket>(&self, client: &mut ClientIo<S>) -> io::Result<bool> {
+    async fn rest<S: ClientSocket>(&self, client: &mut ClientIo<S>) -> io::Result<bool> {
         let _resting = Resting::new(&self.proxy.resting);
         client.used().comes_to_rest(self.crowd.now());
         if self.rested.fetch_add(1, Ordering::Relaxed) == MANY {
@@ -355,11 +374,16 @@ impl Server {
         .await
     }
 
-    async fn http2<S: Socket>(self: &Arc<Self>, mut client: Box<ClientIo<S>>, who: Who, accepted: Instant) -> Result<(), Fault> {
+    async fn http2<S: ClientSocket>(
+        self: &Arc<Self>,
+        mut client: Box<ClientIo<S>>,
+        who: ConnectionSource,
+        accepted: Instant,
+    ) -> Result<(), BoxError> {
         client.lift_read_limits();
         let used = client.used();
         used.speaks_http2();
-        let takers = Arc::new(Takers::default());
+        let takers = Arc::new(StallWatch::default());
         let service = self.service(who, Some(accepted), &used, Some(takers.clone()));
         let connection = http2_settings().serve_connection(TokioIo::new(client), service);
         // The client is told which requests are still served, and sends the others elsewhere.
@@ -377,23 +401,23 @@ impl Server {
 
     fn service(
         self: &Arc<Self>,
-        who: Who,
+        who: ConnectionSource,
         accepted: Option<Instant>,
-        used: &Arc<Use>,
-        takers: Option<Arc<Takers>>,
-    ) -> impl HttpService<Incoming, ResBody = Reply, Error = Infallible, Future: Send + 'static> + use<> {
-        let known = Known::of(&self.proxy);
-        let carried = RefCell::new(Arc::new(Carried { server: self.clone(), who, used: used.clone(), known }));
+        used: &Arc<ConnectionState>,
+        takers: Option<Arc<StallWatch>>,
+    ) -> impl HttpService<Incoming, ResBody = ResponseBody, Error = Infallible, Future: Send + 'static> + use<> {
+        let known = SettingsSnapshot::of(&self.proxy);
+        let carried = RefCell::new(Arc::new(ConnectionContext { server: self.clone(), who, used: used.clone(), known }));
         let first = AtomicBool::new(accepted.is_some());
-        let speaks = if takers.is_some() { Speaks::Http2 } else { Speaks::Http1 };
+        let speaks = if takers.is_some() { Protocol::Http2 } else { Protocol::Http1 };
         service_fn(move |request: Request<Incoming>| {
-            let carried = Carried::current(&carried);
-            let busy = Busy::new(&carried.used);
+            let carried = ConnectionContext::current(&carried);
+            let busy = BusyGuard::new(&carried.used);
             // The first request of a connection came with it.
             let came = if first.swap(false, Ordering::Relaxed) { accepted } else { None };
             // On HTTP/1 hyper leaves the body out by itself, and keeps its length.
-            let bodiless = speaks == Speaks::Http2 && request.method() == Method::HEAD;
-            let mut serving = Serving::new(carried, request, came);
+            let bodiless = speaks == Protocol::Http2 && request.method() == Method::HEAD;
+            let mut serving = Exchange::new(carried, request, came);
             let takers = takers.clone();
             // On the heap: hyper moves this about several times, and keeps the space for one as long as the connection lasts.
             Box::pin(async move {
@@ -402,11 +426,11 @@ impl Server {
                     busy.for_good();
                     return Ok(response);
                 }
-                if speaks == Speaks::Http1 && serving.is_handed_over() {
+                if speaks == Protocol::Http1 && serving.is_handed_over() {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok::<_, Infallible>(response.map(|reply| {
-                    let reply = if bodiless { Reply::empty() } else { reply }.keep(busy);
+                    let reply = if bodiless { ResponseBody::empty() } else { reply }.keep(busy);
                     takers.iter().fold(reply, |reply, takers| reply.watched(takers))
                 }))
             })
@@ -439,20 +463,20 @@ impl Server {
 
 /// What the requests of a connection need. One count for all of it: those of its parts are shared by all lanes, and processors
 /// that write the same count hold each other up.
-pub(super) struct Carried {
-    pub(super) server: Arc<Server>,
-    pub(super) who: Who,
-    pub(super) used: Arc<Use>,
-    pub(super) known: Known,
+pub(super) struct ConnectionContext {
+    pub(super) server: Arc<ProxyServer>,
+    pub(super) who: ConnectionSource,
+    pub(super) used: Arc<ConnectionState>,
+    pub(super) known: SettingsSnapshot,
 }
 
-impl Carried {
+impl ConnectionContext {
     /// With the settings that are in force now.
     fn current(carried: &RefCell<Arc<Self>>) -> Arc<Self> {
         let mut last = carried.borrow_mut();
         let proxy = &last.server.proxy;
         if !last.known.is_current(proxy) {
-            let known = Known::of(proxy);
+            let known = SettingsSnapshot::of(proxy);
             *last = Arc::new(Self { server: last.server.clone(), who: last.who, used: last.used.clone(), known });
         }
         last.clone()
@@ -486,10 +510,12 @@ mod tests {
 
     #[test]
     fn a_connection_that_waits_is_small() {
-        fn size<F>(_: impl Fn(Arc<Server>, io::Result<Box<ClientIo<TcpStream>>>, Who, Joining, Instant) -> F) -> usize {
+        fn size<F>(
+            _: impl Fn(Arc<ProxyServer>, io::Result<Box<ClientIo<TcpStream>>>, ConnectionSource, MaybeLimited, Instant) -> F,
+        ) -> usize {
             size_of::<F>()
         }
-        let waiting = size(Server::carry);
+        let waiting = size(ProxyServer::carry);
         assert!(waiting <= 576, "{waiting} bytes");
         let io = size_of::<ClientIo<TcpStream>>();
         assert!(io <= 256, "{io} bytes");

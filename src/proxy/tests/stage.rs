@@ -32,8 +32,8 @@ use crate::driver::upstream::Upstreams;
 use crate::host::lanes::Lanes;
 use crate::host::listen;
 use crate::proxy::access_log::AccessLog;
-use crate::proxy::listen::Listener;
-use crate::proxy::{Ends, Front, Proxy, ProxySettings, ServeReport, serve};
+use crate::proxy::listen::ProxyListener;
+use crate::proxy::{Front, Proxy, ProxySettings, ServeReport, ShutdownSignals, serve};
 use crate::render::Templates;
 use crate::render::pages::Pages;
 use crate::service::door::{Door, Knock, Pass, Waiting};
@@ -430,8 +430,8 @@ impl Stage {
         let address = tcp.local_addr().unwrap();
         let wake_socket = dir.path().join("wake");
         let unix = listen::unix(&wake_socket, 0o600, None).unwrap();
-        let listeners = vec![Listener::from_tcp(tcp, Front::Public).unwrap(), Listener::from_unix(unix, Front::Wake).unwrap()];
-        let ends = Ends::default();
+        let listeners = vec![ProxyListener::from_tcp(tcp, Front::Public).unwrap(), ProxyListener::from_unix(unix, Front::Wake).unwrap()];
+        let ends = ShutdownSignals::default();
         let (stop, hand_over) = (ends.shutdown.clone(), ends.hand_over.clone());
         let served = Some(tokio::spawn(serve(listeners, proxy.clone(), lanes, ends, grace)));
         Self { dir, app, door, upstreams, proxy, address, wake_socket, stop, hand_over, served }

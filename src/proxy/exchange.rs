@@ -9,33 +9,33 @@ use tokio::time::Instant;
 
 use std::sync::Arc;
 
-use super::Arrival;
-use super::forward::{Begun, Way};
-use super::reply::Reply;
-use super::respond::Failure;
-use super::serve::{Carried, Who};
+use super::RequestArrival;
+use super::forward::{Forwarding, PendingRequest};
+use super::respond::ProxyFailure;
+use super::response_body::ResponseBody;
+use super::serve::{ConnectionContext, ConnectionSource};
 
 /// A request that is being served.
-pub(super) struct Serving {
+pub(super) struct Exchange {
     /// Or the answer, if it is not let in.
-    begun: Result<Begun, Box<Response<Reply>>>,
-    carried: Arc<Carried>,
+    begun: Result<PendingRequest, Box<Response<ResponseBody>>>,
+    carried: Arc<ConnectionContext>,
 }
 
-impl Serving {
+impl Exchange {
     /// `came`: when its connection did, if it is the first of it.
-    pub(super) fn new(carried: Arc<Carried>, request: Request<Incoming>, came: Option<Instant>) -> Self {
+    pub(super) fn new(carried: Arc<ConnectionContext>, request: Request<Incoming>, came: Option<Instant>) -> Self {
         Self { begun: carried.begin(request, came), carried }
     }
 
     /// Serves it; to be called once.
-    pub(super) async fn answer(&mut self) -> Response<Reply> {
+    pub(super) async fn answer(&mut self) -> Response<ResponseBody> {
         let begun = match &mut self.begun {
             Ok(begun) => begun,
-            Err(answer) => return std::mem::replace(&mut **answer, Response::new(Reply::empty())),
+            Err(answer) => return std::mem::replace(&mut **answer, Response::new(ResponseBody::empty())),
         };
         let (proxy, settings) = (&self.carried.server.proxy, self.carried.known.settings());
-        let mut response = Way { proxy, settings, begun }.go().await;
+        let mut response = Forwarding { proxy, settings, begun }.go().await;
         begun.note(proxy, &mut response);
         response
     }
@@ -46,7 +46,7 @@ impl Serving {
     }
 }
 
-impl Drop for Serving {
+impl Drop for Exchange {
     fn drop(&mut self) {
         if let Ok(begun) = &mut self.begun {
             begun.ended(&self.carried.server.proxy);
@@ -54,17 +54,17 @@ impl Drop for Serving {
     }
 }
 
-impl Carried {
-    fn begin(&self, mut request: Request<Incoming>, came: Option<Instant>) -> Result<Begun, Box<Response<Reply>>> {
-        let Who { front, peer, port } = self.who;
+impl ConnectionContext {
+    fn begin(&self, mut request: Request<Incoming>, came: Option<Instant>) -> Result<PendingRequest, Box<Response<ResponseBody>>> {
+        let ConnectionSource { front, peer, port } = self.who;
         let (proxy, crowd, settings) = (&self.server.proxy, &self.server.crowd, self.known.settings());
         if let Some(target) = self.used.take_target() {
             request.extensions_mut().insert(target);
         }
-        let mut begun = proxy.begin(Arrival { front, peer, port, came, used: &self.used, settings }, request)?;
+        let mut begun = proxy.begin(RequestArrival { front, peer, port, came, used: &self.used, settings }, request)?;
         let origin = begun.asked.origin;
         let place = if self.used.has_too_many(crowd.most(settings.per_client)) {
-            Err(Failure::TooMany)
+            Err(ProxyFailure::TooMany)
         } else if origin.by_proxy {
             crowd.place(origin.client, settings.per_client, &settings.shared_addresses)
         } else {

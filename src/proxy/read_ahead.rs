@@ -11,7 +11,7 @@ use hyper::body::Frame;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::reply::Fault;
+use super::response_body::BoxError;
 use crate::driver::upstream::ReceiveBody;
 use crate::host::spool::Spool;
 use crate::service::door::Pass;
@@ -24,7 +24,7 @@ const PIECES: usize = 8;
 const MOST: u64 = 4 << 20;
 
 /// A piece of an answer.
-pub(super) type Piece = Result<Frame<Bytes>, Fault>;
+pub(super) type Piece = Result<Frame<Bytes>, BoxError>;
 
 /// The rest of an answer, read ahead. `pass` is given back with its last byte.
 pub(super) fn read(body: ReceiveBody, pass: Option<Box<dyn Pass>>, folder: PathBuf) -> mpsc::Receiver<Piece> {
@@ -69,7 +69,7 @@ async fn run(mut body: ReceiveBody, pass: Option<Box<dyn Pass>>, mut spool: Spoo
     }
     drop((body, pass));
     while !spool.is_empty() {
-        let piece = spool.pop().await.map(Frame::data).map_err(Fault::from);
+        let piece = spool.pop().await.map(Frame::data).map_err(BoxError::from);
         let broken = piece.is_err();
         if pieces.send(piece).await.is_err() || broken {
             return;

@@ -12,12 +12,12 @@ use tokio::sync::Notify;
 
 /// Down, until it is raised.
 #[derive(Default)]
-pub(super) struct Flag {
+pub(super) struct Latch {
     raised: AtomicBool,
     tell: Notify,
 }
 
-impl Flag {
+impl Latch {
     /// Raises it and tells all that wait.
     pub(super) fn raise(&self) {
         self.raised.store(true, Ordering::Release);
@@ -58,7 +58,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn whoever_waits_is_told_and_whoever_comes_late_sees_it() {
         for _ in 0..200 {
-            let flag = Arc::new(Flag::default());
+            let flag = Arc::new(Latch::default());
             let waiting: Vec<_> = (0..8)
                 .map(|_| {
                     let flag = flag.clone();

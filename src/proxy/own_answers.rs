@@ -10,9 +10,9 @@ use hyper::{Response, StatusCode};
 
 use super::Proxy;
 use super::access_log::{Course, Draft};
-use super::forward::Begun;
-use super::reply::Reply;
-use super::respond::{self, Failure, Reader};
+use super::forward::PendingRequest;
+use super::respond::{self, Audience, ProxyFailure};
+use super::response_body::ResponseBody;
 use crate::domain::name::HostName;
 
 /// What became of a request, for nginx's log alone.
@@ -23,17 +23,17 @@ fn client_left() -> StatusCode {
     StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT)
 }
 
-impl Begun {
+impl PendingRequest {
     /// The answer to a request that is not let in at all.
-    pub(super) fn refused(mut self, proxy: &Proxy, failure: &Failure) -> Response<Reply> {
-        let reader = Reader { navigation: self.asked.navigation, host: self.asked.host.as_str() };
+    pub(super) fn refused(mut self, proxy: &Proxy, failure: &ProxyFailure) -> Response<ResponseBody> {
+        let reader = Audience { navigation: self.asked.navigation, host: self.asked.host.as_str() };
         let mut response = respond::failure(&proxy.pages, reader, failure);
         self.note(proxy, &mut response);
         response
     }
 
     /// Writes an answer down, or tells nginx of it, if that was not done with the application's.
-    pub(super) fn note(&mut self, proxy: &Proxy, response: &mut Response<Reply>) {
+    pub(super) fn note(&mut self, proxy: &Proxy, response: &mut Response<ResponseBody>) {
         let course = Course { held: self.held, answer: None };
         if self.to_nginx && !response.headers().contains_key(X_ACC_LOG) {
             // nginx leaves the word out, and goes by it.
@@ -66,12 +66,12 @@ impl Proxy {
 }
 
 /// Tells nginx what is to be written down.
-pub(super) fn tell(response: &mut Response<Reply>, course: &str) {
+pub(super) fn tell(response: &mut Response<ResponseBody>, course: &str) {
     if let Ok(value) = HeaderValue::try_from(course) {
         response.headers_mut().insert(X_ACC_LOG, value);
     }
 }
 
-fn length(response: &Response<Reply>) -> u64 {
+fn length(response: &Response<ResponseBody>) -> u64 {
     response.body().size_hint().exact().unwrap_or(0)
 }

@@ -11,14 +11,14 @@ use std::time::Duration;
 use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 
-use super::crowd::Share;
+use super::connection_limits::ClientLoad;
 use crate::driver::upstream::RawTarget;
 
 /// What a client's connection and those who serve its requests know of each other.
 #[derive(Debug, Default)]
 // One cache line each, here and in `client_io`: connections of two lanes are allocated side by side.
 #[repr(align(64))]
-pub(super) struct Use {
+pub(super) struct ConnectionState {
     /// Requests under way.
     open: AtomicU32,
     /// Nothing is under way, nothing is left to write, and nothing has come for a while.
@@ -33,7 +33,7 @@ pub(super) struct Use {
     since: AtomicU64,
     task: AtomicWaker,
     /// What its client has, if it is limited.
-    share: OnceLock<Arc<Share>>,
+    share: OnceLock<Arc<ClientLoad>>,
     /// Its requests are part of that, each.
     http2: AtomicBool,
     /// A request has come since a head was last waited for.
@@ -43,14 +43,14 @@ pub(super) struct Use {
     target: Mutex<Option<RawTarget>>,
 }
 
-impl Use {
+impl ConnectionState {
     /// Is a request under way?
     pub(super) fn is_busy(&self) -> bool {
         self.open.load(Ordering::Acquire) > 0
     }
 
     /// Its client has this share.
-    pub(super) fn belongs_to(&self, share: &Arc<Share>) {
+    pub(super) fn belongs_to(&self, share: &Arc<ClientLoad>) {
         let _ = self.share.set(share.clone());
     }
 
@@ -72,7 +72,7 @@ impl Use {
         self.has_target.store(true, Ordering::Relaxed);
     }
 
-    fn counted(&self) -> Option<&Share> {
+    fn counted(&self) -> Option<&ClientLoad> {
         if self.http2.load(Ordering::Relaxed) { self.share.get().map(|share| &**share) } else { None }
     }
 
@@ -152,10 +152,10 @@ impl Use {
 }
 
 /// A request that its client's connection is busy with.
-pub(super) struct Busy(Arc<Use>);
+pub(super) struct BusyGuard(Arc<ConnectionState>);
 
-impl Busy {
-    pub(super) fn new(connection: &Arc<Use>) -> Self {
+impl BusyGuard {
+    pub(super) fn new(connection: &Arc<ConnectionState>) -> Self {
         connection.open.fetch_add(1, Ordering::AcqRel);
         connection.served.store(true, Ordering::Relaxed);
         connection.came.store(true, Ordering::Relaxed);
@@ -170,7 +170,7 @@ impl Busy {
     }
 }
 
-impl Drop for Busy {
+impl Drop for BusyGuard {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::AcqRel);
         self.0.counted().inspect(|share| _ = share.fetch_sub(1, Ordering::Relaxed));

@@ -11,8 +11,8 @@ use hyper::{Response, StatusCode};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::reply::Reply;
 use super::respond;
+use super::response_body::ResponseBody;
 use crate::domain::lifecycle::Phase;
 use crate::domain::name::HostName;
 use crate::service::door::Door;
@@ -25,10 +25,10 @@ const TELL_EVERY: Duration = Duration::from_millis(500);
 const NOBODY_WAKES: Duration = Duration::from_secs(2);
 
 /// The report for a host, at most for as long as a request would be held.
-pub(super) fn report(door: Arc<dyn Door>, host: HostName, limit: Duration) -> Response<Reply> {
+pub(super) fn report(door: Arc<dyn Door>, host: HostName, limit: Duration) -> Response<ResponseBody> {
     let (pieces, body) = mpsc::channel(4);
     tokio::spawn(tell(door, host, limit, pieces));
-    let mut response = Response::new(Reply::live(body));
+    let mut response = Response::new(ResponseBody::live(body));
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

@@ -23,8 +23,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::access_log::Line;
-use super::frames::{CLIENT_GOES_AWAY, Frames, GOING_AWAY};
+use super::access_log::AccessLine;
+use super::websocket_frames::{CLIENT_GOES_AWAY, Frames, GOING_AWAY};
 use crate::domain::name::HostName;
 use crate::domain::rule::Verdict;
 use crate::driver::upstream::{Io, ReceiveBody, Upstreams};
@@ -47,7 +47,7 @@ pub(super) struct Silence {
 }
 
 /// The use that a connection is of its instance.
-pub(super) struct Use {
+pub(super) struct InstanceUse {
     pass: Box<dyn Pass>,
     silence: Option<Silence>,
     traffic: Arc<Traffic>,
@@ -81,7 +81,7 @@ impl Traffic {
     }
 }
 
-impl Use {
+impl InstanceUse {
     pub(super) fn new(pass: Box<dyn Pass>, silence: Option<Silence>) -> Self {
         Self { pass, silence, traffic: Arc::new(Traffic::new()) }
     }
@@ -134,8 +134,14 @@ impl Silence {
 }
 
 /// Carries the connection; ends with it, or when its instance is stopped, or with `cut`.
-pub(super) async fn carry(client: OnUpgrade, instance: ReceiveBody, own: Use, line: Option<Box<Line>>, cut: CancellationToken) {
-    let Use { pass, silence, traffic } = own;
+pub(super) async fn carry(
+    client: OnUpgrade,
+    instance: ReceiveBody,
+    own: InstanceUse,
+    line: Option<Box<AccessLine>>,
+    cut: CancellationToken,
+) {
+    let InstanceUse { pass, silence, traffic } = own;
     let (counts, ends, stops) = (silence.is_some(), traffic.clone(), pass.streams_end());
     let must_end = async {
         tokio::select! {
@@ -146,7 +152,7 @@ pub(super) async fn carry(client: OnUpgrade, instance: ReceiveBody, own: Use, li
     let carried = tokio::select! {
         carried = both_ways(client, instance, &ends, counts, must_end) => carried,
         () = lingered(&ends) => return,
-        () = Use::hold(pass, silence, traffic) => return,
+        () = InstanceUse::hold(pass, silence, traffic) => return,
     };
     // The pass is given back: what is left concerns the client alone.
     match carried {
@@ -169,11 +175,11 @@ async fn lingered(traffic: &Traffic) {
 }
 
 /// What came of a connection.
-struct Carried {
+struct UpgradeResult {
     /// Bytes to the client.
     sent: u64,
     /// It was ended from here, and the client is to be told.
-    to_close: Option<Watched<TokioIo<Upgraded>>>,
+    to_close: Option<TrackedIo<TokioIo<Upgraded>>>,
 }
 
 async fn both_ways(
@@ -182,12 +188,12 @@ async fn both_ways(
     traffic: &Arc<Traffic>,
     counts: bool,
     must_end: impl Future<Output = ()>,
-) -> io::Result<Carried> {
+) -> io::Result<UpgradeResult> {
     let (instance, early): (Io, Bytes) = instance.upgrade().await?;
     let (up, down) = (Arc::new(Direction::default()), Arc::new(Direction::default()));
-    let mut instance = Watched { io: instance, traffic: traffic.clone(), counts, from: down.clone(), to: up.clone() };
+    let mut instance = TrackedIo { io: instance, traffic: traffic.clone(), counts, from: down.clone(), to: up.clone() };
     let client = TokioIo::new(client.await.map_err(io::Error::other)?);
-    let mut client = Watched { io: client, traffic: traffic.clone(), counts: false, from: up.clone(), to: down.clone() };
+    let mut client = TrackedIo { io: client, traffic: traffic.clone(), counts: false, from: up.clone(), to: down.clone() };
     // What the instance said right behind its answer was read together with it.
     down.read(&early);
     client.write_all(&early).await?;
@@ -195,7 +201,7 @@ async fn both_ways(
     tokio::select! {
         copied = copying.as_mut() => {
             let (_, sent) = copied?;
-            return Ok(Carried { sent: sent + early.len() as u64, to_close: None });
+            return Ok(UpgradeResult { sent: sent + early.len() as u64, to_close: None });
         }
         () = must_end => {}
     }
@@ -216,7 +222,7 @@ async fn both_ways(
         }
     }
     let to_close = (down.is_between() && !down.is_closed()).then_some(client);
-    Ok(Carried { sent: down.written(), to_close })
+    Ok(UpgradeResult { sent: down.written(), to_close })
 }
 
 /// One direction: what was read on one side, and written on the other.
@@ -277,7 +283,7 @@ impl Direction {
 }
 
 /// One side of a connection; tells when the other has ended and, the instance's, of every byte in either direction.
-struct Watched<T> {
+struct TrackedIo<T> {
     io: T,
     traffic: Arc<Traffic>,
     counts: bool,
@@ -287,7 +293,7 @@ struct Watched<T> {
     to: Arc<Direction>,
 }
 
-impl<T> Watched<T> {
+impl<T> TrackedIo<T> {
     fn told(&self, moved: bool) {
         if self.counts && moved {
             self.traffic.note();
@@ -295,7 +301,7 @@ impl<T> Watched<T> {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Watched<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> TrackedIo<T> {
     /// Tells a client that the server goes away, and waits until it has agreed.
     async fn close(mut self) -> io::Result<()> {
         self.io.write_all(&GOING_AWAY).await?;
@@ -310,7 +316,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Watched<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for TrackedIo<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let room = self.from.may_read();
         if room == 0 {
@@ -332,7 +338,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for TrackedIo<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         // Told before it is written: an instance must not be stopped over bytes that are on their way to it.
         self.told(!buf.is_empty());

@@ -1,7 +1,7 @@
 //! The body of an answer to a client: acc's own text, what an instance sends, or a live report of a wake.
 //!
 //! While it exists the request counts as in flight: the pass of a forwarded request is dropped with it, or sooner, when the
-//! instance has said its last byte. It never holds more of a body than one frame; `ahead` does.
+//! instance has said its last byte. It never holds more of a body than one frame; `read_ahead` does.
 
 use std::error::Error;
 use std::future::Future;
@@ -17,27 +17,27 @@ use tokio::sync::mpsc;
 use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::access_log::Line;
-use super::ahead::{self, Piece};
-use super::in_use::Busy;
-use super::takers::{Taken, Takers};
+use super::access_log::AccessLine;
+use super::connection_state::BusyGuard;
+use super::read_ahead::{self, Piece};
+use super::stalled_responses::{StallWatch, WatchedBody};
 use crate::driver::upstream::ReceiveBody;
 use crate::service::door::Pass;
 
 /// Why a body breaks off.
-pub type Fault = Box<dyn Error + Send + Sync>;
+pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Any answer's body.
-pub struct Reply {
-    kind: Kind,
-    busy: Option<Busy>,
+pub struct ResponseBody {
+    kind: BodyKind,
+    busy: Option<BusyGuard>,
 }
 
-enum Kind {
+enum BodyKind {
     Text(Option<Bytes>),
     Forwarded(Forwarded),
     Live(mpsc::Receiver<Bytes>),
-    Watched(Arc<Taken>),
+    Watched(Arc<WatchedBody>),
 }
 
 struct Forwarded {
@@ -50,16 +50,16 @@ struct Forwarded {
     passed: usize,
     events: Option<Events>,
     pass: Option<Box<dyn Pass>>,
-    line: Option<Box<Line>>,
+    line: Option<Box<AccessLine>>,
     /// The instance has broken off: said once what came before it has left.
-    fault: Option<Fault>,
+    fault: Option<BoxError>,
 }
 
-impl Reply {
+impl ResponseBody {
     /// A text of acc's own.
     #[must_use]
     pub fn text(text: String) -> Self {
-        Self { kind: Kind::Text((!text.is_empty()).then(|| text.into())), busy: None }
+        Self { kind: BodyKind::Text((!text.is_empty()).then(|| text.into())), busy: None }
     }
 
     /// No body.
@@ -69,63 +69,63 @@ impl Reply {
     }
 
     /// What an instance sends. `pass` is given back at its end; `line` is written to the access log then.
-    pub(super) fn forwarded(body: ReceiveBody, pass: Box<dyn Pass>, line: Option<Box<Line>>, kind: Flow) -> Self {
+    pub(super) fn forwarded(body: ReceiveBody, pass: Box<dyn Pass>, line: Option<Box<AccessLine>>, kind: Flow) -> Self {
         let ends = body.is_end_stream();
         let events = (kind == Flow::Events && !ends).then(|| Events::new(&*pass));
         let spool = if let Flow::Ahead(folder) = kind { Some(folder) } else { None };
         let pass = (!ends).then_some(pass);
         let forwarded = Forwarded { body: Some(body), ahead: None, spool, passed: 0, events, pass, line, fault: None };
-        Self { kind: Kind::Forwarded(forwarded), busy: None }
+        Self { kind: BodyKind::Forwarded(forwarded), busy: None }
     }
 
     /// Pieces as they come.
     pub(super) fn live(pieces: mpsc::Receiver<Bytes>) -> Self {
-        Self { kind: Kind::Live(pieces), busy: None }
+        Self { kind: BodyKind::Live(pieces), busy: None }
     }
 
     /// Is given up when its client does not take it.
-    pub(super) fn watched(self, takers: &Takers) -> Self {
+    pub(super) fn watched(self, takers: &StallWatch) -> Self {
         if self.is_end_stream() {
             return self;
         }
-        Self { kind: Kind::Watched(takers.watch(self)), busy: None }
+        Self { kind: BodyKind::Watched(takers.watch(self)), busy: None }
     }
 
     /// Keeps the client's connection marked as busy for as long as this body exists.
-    pub(super) fn keep(mut self, busy: Busy) -> Self {
+    pub(super) fn keep(mut self, busy: BusyGuard) -> Self {
         self.busy = Some(busy);
         self
     }
 }
 
-impl Body for Reply {
+impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = Fault;
+    type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut self.kind {
-            Kind::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
-            Kind::Live(pieces) => pieces.poll_recv(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece)))),
-            Kind::Forwarded(forwarded) => forwarded.poll_frame(cx),
-            Kind::Watched(taken) => taken.poll_frame(cx),
+            BodyKind::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            BodyKind::Live(pieces) => pieces.poll_recv(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece)))),
+            BodyKind::Forwarded(forwarded) => forwarded.poll_frame(cx),
+            BodyKind::Watched(taken) => taken.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Text(text) => text.is_none(),
-            Kind::Live(_) => false,
-            Kind::Forwarded(forwarded) => forwarded.is_end_stream(),
-            Kind::Watched(taken) => taken.is_end_stream(),
+            BodyKind::Text(text) => text.is_none(),
+            BodyKind::Live(_) => false,
+            BodyKind::Forwarded(forwarded) => forwarded.is_end_stream(),
+            BodyKind::Watched(taken) => taken.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
-            Kind::Live(_) => SizeHint::default(),
-            Kind::Forwarded(forwarded) => forwarded.body.as_ref().map(Body::size_hint).unwrap_or_default(),
-            Kind::Watched(taken) => taken.size_hint(),
+            BodyKind::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            BodyKind::Live(_) => SizeHint::default(),
+            BodyKind::Forwarded(forwarded) => forwarded.body.as_ref().map(Body::size_hint).unwrap_or_default(),
+            BodyKind::Watched(taken) => taken.size_hint(),
         }
     }
 }
@@ -149,7 +149,7 @@ impl Forwarded {
         self.fault.is_none() && self.ahead.is_none() && self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = match &mut self.ahead {
             Some(ahead) => ahead.poll_recv(cx),
             None => self.poll_body(cx),
@@ -163,13 +163,13 @@ impl Forwarded {
                 && let Some(folder) = self.spool.take()
                 && let Some(body) = self.body.take_if(|body| !body.is_end_stream())
             {
-                self.ahead = Some(ahead::read(body, self.pass.take(), folder));
+                self.ahead = Some(read_ahead::read(body, self.pass.take(), folder));
             }
         }
         frame
     }
 
-    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if let Some(fault) = self.fault.take() {
             return Poll::Ready(Some(Err(fault)));
         }

@@ -17,8 +17,8 @@ use ipnet::IpNet;
 use rustix::process::{Resource, getrlimit};
 use tokio_util::sync::CancellationToken;
 
-use super::in_use::Use;
-use super::respond::Failure;
+use super::connection_state::ConnectionState;
+use super::respond::ProxyFailure;
 use crate::driver::edge::Gate;
 use crate::service::clients::limited;
 use crate::service::door::Pass;
@@ -30,8 +30,8 @@ const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: applic
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\ncache-control: no-store\r\nretry-after: 2\r\nconnection: close\r\ncontent-length: 111\r\n\r\n{\"type\":\"about:blank\",\"title\":\"Too many connections\",\"status\":503,\"detail\":\"this server has too many clients\"}\n";
 
 /// The connections.
-pub(super) struct Crowd {
-    members: Mutex<Members>,
+pub(super) struct ConnectionLimits {
+    members: Mutex<OpenConnections>,
     /// Grows with each connection that comes, or comes to rest.
     now: AtomicU64,
     /// From this descriptor on idle connections are closed for new ones.
@@ -43,43 +43,43 @@ pub(super) struct Crowd {
 }
 
 #[derive(Default)]
-struct Members {
-    clients: HashMap<IpAddr, Client>,
-    all: HashMap<usize, Arc<Use>>,
+struct OpenConnections {
+    clients: HashMap<IpAddr, ClientConnections>,
+    all: HashMap<usize, Arc<ConnectionState>>,
 }
 
 /// Connections of one client, and its requests on HTTP/2.
-pub(super) type Share = AtomicU32;
+pub(super) type ClientLoad = AtomicU32;
 
 #[derive(Default)]
-struct Client {
-    share: Arc<Share>,
-    connections: Vec<Arc<Use>>,
+struct ClientConnections {
+    share: Arc<ClientLoad>,
+    connections: Vec<Arc<ConnectionState>>,
 }
 
 /// One connection, as long as it lasts.
-pub(super) struct Member {
-    crowd: Arc<Crowd>,
-    client: Option<(IpAddr, Arc<Share>)>,
-    used: Option<Arc<Use>>,
+pub(super) struct LimitedConnection {
+    crowd: Arc<ConnectionLimits>,
+    client: Option<(IpAddr, Arc<ClientLoad>)>,
+    used: Option<Arc<ConnectionState>>,
     /// Its task is woken when its place is needed.
     left: bool,
 }
 
 /// A request of a client whose connection is a proxy's.
-pub(super) struct Place {
-    crowd: Arc<Crowd>,
+pub(super) struct RequestSlot {
+    crowd: Arc<ConnectionLimits>,
     client: IpAddr,
-    share: Arc<Share>,
+    share: Arc<ClientLoad>,
 }
 
 /// A pass, and the place for as long as it lasts.
-struct Placed {
+struct PassWithSlot {
     pass: Box<dyn Pass>,
-    _place: Box<Place>,
+    _place: Box<RequestSlot>,
 }
 
-impl Crowd {
+impl ConnectionLimits {
     /// With as many open files as this process may have.
     pub(super) fn new() -> Arc<Self> {
         Self::with(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
@@ -97,7 +97,7 @@ impl Crowd {
         per_client.map(|most| most.min(self.share_max))
     }
 
-    fn members(&self) -> MutexGuard<'_, Members> {
+    fn members(&self) -> MutexGuard<'_, OpenConnections> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -113,7 +113,7 @@ impl Crowd {
         address: IpAddr,
         per_client: Option<u32>,
         shared: &[IpNet],
-    ) -> Option<Box<Member>> {
+    ) -> Option<Box<LimitedConnection>> {
         // The kernel gives out the lowest number that is free: so it says how many there are.
         let descriptor = u64::try_from(socket.as_raw_fd()).unwrap_or(0);
         if descriptor >= self.many && self.close_idle(descriptor - self.many + 1) == 0 && descriptor >= self.full {
@@ -122,7 +122,7 @@ impl Crowd {
         }
         let Some((client, most)) = limited(address, shared).zip(self.most(per_client)) else { return Some(self.member(None)) };
         let mut members = self.members();
-        let Client { share, connections } = members.clients.entry(client).or_default();
+        let ClientConnections { share, connections } = members.clients.entry(client).or_default();
         if share.load(Ordering::Relaxed) >= most && !close_oldest(connections) {
             drop(members);
             refuse(socket, TOO_MANY);
@@ -138,22 +138,22 @@ impl Crowd {
         client: Option<IpAddr>,
         per_client: Option<u32>,
         shared: &[IpNet],
-    ) -> Result<Option<Box<Place>>, Failure> {
+    ) -> Result<Option<Box<RequestSlot>>, ProxyFailure> {
         let limited = client.and_then(|client| limited(client, shared));
         let Some((client, most)) = limited.zip(self.most(per_client)) else { return Ok(None) };
         let share = self.members().clients.entry(client).or_default().share.clone();
-        let place = Box::new(Place { crowd: self.clone(), client, share });
+        let place = Box::new(RequestSlot { crowd: self.clone(), client, share });
         // Counted before it is looked at: dropping the place counts it down again.
-        if place.share.fetch_add(1, Ordering::Relaxed) < most { Ok(Some(place)) } else { Err(Failure::TooMany) }
+        if place.share.fetch_add(1, Ordering::Relaxed) < most { Ok(Some(place)) } else { Err(ProxyFailure::TooMany) }
     }
 
-    fn member(self: &Arc<Self>, client: Option<(IpAddr, Arc<Share>)>) -> Box<Member> {
-        Box::new(Member { crowd: self.clone(), client, used: None, left: false })
+    fn member(self: &Arc<Self>, client: Option<(IpAddr, Arc<ClientLoad>)>) -> Box<LimitedConnection> {
+        Box::new(LimitedConnection { crowd: self.clone(), client, used: None, left: false })
     }
 
     /// Closes so many of those that have been idle for longest, or have not said anything yet. Says how many.
     fn close_idle(&self, count: u64) -> usize {
-        let mut idle: Vec<Arc<Use>> = self.members().all.values().filter(|used| used.may_be_closed()).cloned().collect();
+        let mut idle: Vec<Arc<ConnectionState>> = self.members().all.values().filter(|used| used.may_be_closed()).cloned().collect();
         idle.sort_unstable_by_key(|used| used.since());
         // A few at once: the next clients are at the door.
         idle.truncate(usize::try_from(count).unwrap_or(usize::MAX).max(idle.len() / 16));
@@ -163,12 +163,12 @@ impl Crowd {
 }
 
 /// Closes the connection of a client that has been idle for longest, or has not said anything yet; `false`: there is none.
-fn close_oldest(connections: &[Arc<Use>]) -> bool {
+fn close_oldest(connections: &[Arc<ConnectionState>]) -> bool {
     let oldest = connections.iter().filter(|used| used.may_be_closed()).min_by_key(|used| used.since());
     oldest.inspect(|used| used.close()).is_some()
 }
 
-impl Members {
+impl OpenConnections {
     /// Forgets a client of whom there is nothing left.
     fn forget(&mut self, address: IpAddr) {
         if self.clients.get(&address).is_some_and(|client| client.connections.is_empty() && client.share.load(Ordering::Relaxed) == 0) {
@@ -177,17 +177,17 @@ impl Members {
     }
 }
 
-impl Place {
+impl RequestSlot {
     /// Held for as long as the pass.
     pub(super) fn with(place: Option<Box<Self>>, pass: Box<dyn Pass>) -> Box<dyn Pass> {
         match place {
-            Some(place) => Box::new(Placed { pass, _place: place }),
+            Some(place) => Box::new(PassWithSlot { pass, _place: place }),
             None => pass,
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for RequestSlot {
     fn drop(&mut self) {
         let mut members = self.crowd.members();
         self.share.fetch_sub(1, Ordering::Relaxed);
@@ -195,7 +195,7 @@ impl Drop for Place {
     }
 }
 
-impl Pass for Placed {
+impl Pass for PassWithSlot {
     fn gate(&self) -> &Gate {
         self.pass.gate()
     }
@@ -205,9 +205,9 @@ impl Pass for Placed {
     }
 }
 
-impl Member {
+impl LimitedConnection {
     /// What is known of its connection; it may be closed while it is idle.
-    pub(super) fn joins(&mut self, used: Arc<Use>) {
+    pub(super) fn joins(&mut self, used: Arc<ConnectionState>) {
         used.note_since(self.crowd.now());
         let mut members = self.crowd.members();
         members.all.insert(key(&used), used.clone());
@@ -226,7 +226,7 @@ impl Member {
     }
 }
 
-impl Drop for Member {
+impl Drop for LimitedConnection {
     fn drop(&mut self) {
         let mut members = self.crowd.members();
         if let Some(used) = &self.used {
@@ -242,7 +242,7 @@ impl Drop for Member {
     }
 }
 
-fn key(used: &Arc<Use>) -> usize {
+fn key(used: &Arc<ConnectionState>) -> usize {
     Arc::as_ptr(used).addr()
 }
 
@@ -258,7 +258,7 @@ fn refuse(mut socket: &TcpStream, why: &[u8]) {
 mod tests {
     use std::net::TcpListener;
 
-    use super::super::in_use::Busy;
+    use super::super::connection_state::BusyGuard;
     use super::*;
 
     fn pair() -> (TcpStream, TcpStream) {
@@ -271,11 +271,11 @@ mod tests {
     }
 
     /// Its connection, or what it was told.
-    fn enter(crowd: &Arc<Crowd>, client: &str) -> Result<(Box<Member>, Arc<Use>), String> {
+    fn enter(crowd: &Arc<ConnectionLimits>, client: &str) -> Result<(Box<LimitedConnection>, Arc<ConnectionState>), String> {
         let (mut asks, socket) = pair();
         let shared = ["172.16.0.0/12".parse().unwrap()];
         if let Some(mut member) = crowd.let_in(&socket, client.parse().unwrap(), Some(2), &shared) {
-            let used = Arc::new(Use::default());
+            let used = Arc::new(ConnectionState::default());
             member.joins(used.clone());
             return Ok((member, used));
         }
@@ -289,8 +289,8 @@ mod tests {
 
     #[test]
     fn one_client_has_so_many_requests_and_others_have_theirs() {
-        let crowd = Crowd::with(1 << 20);
-        let busy = |client: &str| enter(&crowd, client).map(|(member, used)| (member, Busy::new(&used)));
+        let crowd = ConnectionLimits::with(1 << 20);
+        let busy = |client: &str| enter(&crowd, client).map(|(member, used)| (member, BusyGuard::new(&used)));
         let (one, two) = (busy("10.0.0.1").unwrap(), busy("10.0.0.1").unwrap());
         assert!(busy("10.0.0.1").err().unwrap().starts_with("HTTP/1.1 429 "));
         let other = busy("10.0.0.2").unwrap();
@@ -309,12 +309,12 @@ mod tests {
 
     #[test]
     fn a_new_connection_takes_the_place_of_an_idle_one_of_its_client() {
-        let crowd = Crowd::with(1 << 20);
+        let crowd = ConnectionLimits::with(1 << 20);
         let (one, two) = (enter(&crowd, "10.0.0.1").unwrap(), enter(&crowd, "10.0.0.1").unwrap());
-        let busy = Busy::new(&one.1);
+        let busy = BusyGuard::new(&one.1);
         let three = enter(&crowd, "10.0.0.1").unwrap();
         assert!(!two.1.may_be_closed() && three.1.may_be_closed());
-        let also_busy = Busy::new(&three.1);
+        let also_busy = BusyGuard::new(&three.1);
         assert!(enter(&crowd, "10.0.0.1").is_err());
         drop((busy, also_busy, one, two, three));
         assert!(crowd.members().clients.is_empty() && crowd.members().all.is_empty());
@@ -322,12 +322,12 @@ mod tests {
 
     #[test]
     fn requests_on_http2_are_counted_beside_their_connections() {
-        let crowd = Crowd::with(1 << 20);
+        let crowd = ConnectionLimits::with(1 << 20);
         let (one, used) = enter(&crowd, "10.0.0.1").unwrap();
         used.speaks_http2();
-        let first = Busy::new(&used);
+        let first = BusyGuard::new(&used);
         assert!(!used.has_too_many(Some(2)) && used.has_too_many(Some(1)) && !used.has_too_many(None));
-        let second = Busy::new(&used);
+        let second = BusyGuard::new(&used);
         assert!(used.has_too_many(Some(2)));
         assert!(enter(&crowd, "10.0.0.1").is_err());
         drop((first, second));
@@ -337,13 +337,13 @@ mod tests {
         // Of an address that many share nothing is counted.
         let (_member, used) = enter(&crowd, "127.0.0.1").unwrap();
         used.speaks_http2();
-        let _busy = [Busy::new(&used), Busy::new(&used), Busy::new(&used)];
+        let _busy = [BusyGuard::new(&used), BusyGuard::new(&used), BusyGuard::new(&used)];
         assert!(!used.has_too_many(Some(2)));
     }
 
     #[test]
     fn requests_by_way_of_a_proxy_are_counted_for_their_clients() {
-        let crowd = Crowd::with(1 << 20);
+        let crowd = ConnectionLimits::with(1 << 20);
         let shared = ["192.0.2.0/24".parse().unwrap()];
         let place = |client: &str| crowd.place(client.parse().ok(), Some(2), &shared);
         let (one, two) = (place("10.0.0.1").unwrap(), place("::ffff:10.0.0.1").unwrap());
@@ -366,17 +366,18 @@ mod tests {
 
     #[test]
     fn the_oldest_idle_ones_are_closed_and_never_one_in_use() {
-        let crowd = Crowd::with(0);
+        let crowd = ConnectionLimits::with(0);
         let (_client, socket) = pair();
         let address = "127.0.0.1".parse().unwrap();
         // Nobody can be closed: refused.
         assert!(crowd.let_in(&socket, address, None, &[]).is_none());
-        let crowd = Crowd::with(1 << 20);
-        let mut members: Vec<_> = (0..4).map(|_| (crowd.let_in(&socket, address, None, &[]).unwrap(), Arc::new(Use::default()))).collect();
+        let crowd = ConnectionLimits::with(1 << 20);
+        let mut members: Vec<_> =
+            (0..4).map(|_| (crowd.let_in(&socket, address, None, &[]).unwrap(), Arc::new(ConnectionState::default()))).collect();
         for (member, used) in &mut members {
             member.joins(used.clone());
         }
-        let busy = Busy::new(&members[0].1);
+        let busy = BusyGuard::new(&members[0].1);
         assert_eq!(crowd.close_idle(2), 2);
         assert!(!members[0].1.may_be_closed());
         assert_eq!(crowd.close_idle(9), 1, "two are on their way out");

@@ -12,33 +12,33 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::client_io::Limits;
-use super::in_use::Use;
-use super::reply::{Fault, Reply};
+use super::client_io::ConnectionTimeouts;
+use super::connection_state::ConnectionState;
+use super::response_body::{BoxError, ResponseBody};
 
 /// Looks at which an answer was not asked for, until it is given up.
 const LOOKS: u32 = 8;
 
 /// The answers of one connection.
 #[derive(Default)]
-pub(super) struct Takers {
-    open: Mutex<Vec<Weak<Taken>>>,
+pub(super) struct StallWatch {
+    open: Mutex<Vec<Weak<WatchedBody>>>,
     /// Some were given up.
     gave_up: AtomicBool,
 }
 
 /// One answer, as long as its client takes it.
-pub(super) struct Taken {
-    reply: Mutex<Option<Reply>>,
+pub(super) struct WatchedBody {
+    reply: Mutex<Option<ResponseBody>>,
     /// What was asked for was given, or nothing was asked for yet: it is the client's turn.
     given: AtomicBool,
     looks: AtomicU32,
 }
 
-impl Takers {
+impl StallWatch {
     /// Watches over an answer from now on.
-    pub(super) fn watch(&self, reply: Reply) -> Arc<Taken> {
-        let taken = Arc::new(Taken { reply: Mutex::new(Some(reply)), given: AtomicBool::new(true), looks: AtomicU32::new(0) });
+    pub(super) fn watch(&self, reply: ResponseBody) -> Arc<WatchedBody> {
+        let taken = Arc::new(WatchedBody { reply: Mutex::new(Some(reply)), given: AtomicBool::new(true), looks: AtomicU32::new(0) });
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.len() == open.capacity() {
             open.retain(|one| one.strong_count() > 0);
@@ -50,7 +50,7 @@ impl Takers {
     /// Looks `LOOKS` times within the limit of a stall. Resolves when answers were given up and nothing else is under way: the
     /// connection is of no use any more. The same when it was told to end, having been idle for too long, and does not: the rest of an
     /// answer, which nothing waits for any more, is still not taken.
-    pub(super) async fn look_after(&self, used: &Use, limits: Limits) {
+    pub(super) async fn look_after(&self, used: &ConnectionState, limits: ConnectionTimeouts) {
         let mut busy = Instant::now();
         loop {
             tokio::time::sleep(limits.stall / LOOKS).await;
@@ -78,8 +78,8 @@ impl Takers {
     }
 }
 
-impl Taken {
-    fn reply(&self) -> MutexGuard<'_, Option<Reply>> {
+impl WatchedBody {
+    fn reply(&self) -> MutexGuard<'_, Option<ResponseBody>> {
         self.reply.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -88,7 +88,7 @@ impl Taken {
         self.given.load(Ordering::Relaxed) && self.looks.fetch_add(1, Ordering::Relaxed) + 1 > LOOKS
     }
 
-    pub(super) fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+    pub(super) fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut reply = self.reply();
         let Some(reply) = reply.as_mut() else { return Poll::Ready(Some(Err("the client did not take the answer".into()))) };
         let frame = Pin::new(reply).poll_frame(cx);
@@ -114,21 +114,21 @@ mod tests {
 
     use super::*;
 
-    async fn poll_once(taken: &Taken) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+    async fn poll_once(taken: &WatchedBody) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         poll_fn(|cx| Poll::Ready(taken.poll_frame(cx))).await
     }
 
     #[tokio::test]
     async fn an_answer_that_is_not_asked_for_is_given_up_and_a_silent_one_is_not() {
-        let takers = Takers::default();
+        let takers = StallWatch::default();
         let (never, pieces) = mpsc::channel(4);
-        let not_asked_for = takers.watch(Reply::live(pieces));
+        let not_asked_for = takers.watch(ResponseBody::live(pieces));
         let (half, pieces) = mpsc::channel(4);
-        let taken_in_part = takers.watch(Reply::live(pieces));
+        let taken_in_part = takers.watch(ResponseBody::live(pieces));
         half.send(Bytes::from_static(b"one")).await.unwrap();
         assert!(matches!(poll_once(&taken_in_part).await, Poll::Ready(Some(Ok(_)))));
         let (silent, pieces) = mpsc::channel(4);
-        let of_a_silent_instance = takers.watch(Reply::live(pieces));
+        let of_a_silent_instance = takers.watch(ResponseBody::live(pieces));
         assert!(poll_once(&of_a_silent_instance).await.is_pending());
         for _ in 0..LOOKS {
             takers.look();
