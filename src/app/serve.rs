@@ -25,10 +25,10 @@ use crate::config::{Booted, Config, EdgeKind, SupervisorKind};
 use crate::control;
 use crate::host::lanes::Lanes;
 use crate::host::memory;
-use crate::host::sent::Sent;
 use crate::host::{append, process};
 use crate::proxy::access_log::AccessLog;
 use crate::proxy::listen::ProxyListener;
+use crate::proxy::replay_notes::ReplayNotes;
 use crate::proxy::{self, Front, Proxy, ProxySettings, ServeReport, ShutdownSignals};
 use crate::render::pages::Pages;
 use crate::service::error::{ServiceError, chain};
@@ -296,7 +296,7 @@ fn front(
     let proxy = Proxy::new(door, drivers.upstreams.clone(), ProxySettings::new(config), pages, log);
     let proxy = match config.edge.kind {
         // nginx asks again when this process is killed; acc's own clients are gone with it.
-        EdgeKind::Nginx => proxy.noting(Sent::begin(&config.sent_dir()).map_err(|e| {
+        EdgeKind::Nginx => proxy.noting(ReplayNotes::begin(&config.sent_dir()).map_err(|e| {
             ServiceError::because(format!("could not use `{}`", config.sent_dir().display()), &e, "check space, owner and mode")
         })?),
         EdgeKind::Builtin => proxy,
@@ -461,7 +461,7 @@ async fn serving_world(config: &Config, drivers: &Drivers) -> Result<Arc<World>,
 
 /// Files of the run folder that this worker or its keeper holds open, and that are of no use to the next one without their names.
 fn held_files(config: &Config) -> Vec<PathBuf> {
-    let notes = (config.edge.kind == EdgeKind::Nginx).then(|| Sent::file_of_this_process(&config.sent_dir()));
+    let notes = (config.edge.kind == EdgeKind::Nginx).then(|| ReplayNotes::file_of_this_process(&config.sent_dir()));
     [config.owner_lock(), config.server_lock()].into_iter().chain(notes).collect()
 }
 

@@ -369,7 +369,7 @@ impl Config {
     pub fn wake_socket(&self) -> PathBuf {
         self.run.join("wake.sock")
     }
-    /// Notes of which requests were sent on, see `host::sent`.
+    /// Notes of which requests were sent on, see `proxy::replay_notes`.
     #[must_use]
     pub fn sent_dir(&self) -> PathBuf {
         self.run.join("sent")

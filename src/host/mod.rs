@@ -25,7 +25,6 @@ pub mod peer;
 pub mod process;
 pub mod removal;
 pub mod rotate;
-pub mod sent;
 pub mod sock_diag;
 pub mod spawn;
 pub mod spool;

@@ -18,7 +18,7 @@ use super::chaos::{Strike, Struck};
 use super::record::{Arrival, Record};
 use super::report::{Fault, Spread, Tally};
 use super::shot::{End, Kind, Shot};
-use crate::proxy::respond::MAYBE_SEEN;
+use crate::proxy::failure::MAYBE_SEEN;
 
 /// Faults that are told one by one.
 const TOLD: usize = 20;

@@ -19,6 +19,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep};
 
 use super::connection_state::ConnectionState;
+use super::timeouts::ConnectionTimeouts;
 use crate::driver::upstream::{FirstLine, Stall, first_line};
 use crate::host::gather::Room;
 
@@ -27,19 +28,6 @@ const LONGEST_LINE: usize = 64 * 1024;
 
 /// What every HTTP/2 connection begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// The time limits of a client's connection.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ConnectionTimeouts {
-    /// From the first byte of a head to its last.
-    pub(super) head: Duration,
-    /// Between two requests on one connection.
-    pub(super) idle: Duration,
-    /// Between two requests, until the connection rests.
-    pub(super) rest: Duration,
-    /// A client may stop reading for this long.
-    pub(super) stall: Duration,
-}
 
 /// A socket that can tell that it has something to read without reading it.
 pub(super) trait ClientSocket: AsyncRead + AsyncWrite + Unpin + Send + 'static {

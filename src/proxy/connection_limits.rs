@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -17,8 +17,8 @@ use ipnet::IpNet;
 use rustix::process::{Resource, getrlimit};
 use tokio_util::sync::CancellationToken;
 
-use super::connection_state::ConnectionState;
-use super::respond::ProxyFailure;
+use super::connection_state::{ClientLoad, ConnectionState};
+use super::failure::ProxyFailure;
 use crate::driver::edge::Gate;
 use crate::service::clients::limited;
 use crate::service::door::Pass;
@@ -47,9 +47,6 @@ struct OpenConnections {
     clients: HashMap<IpAddr, ClientConnections>,
     all: HashMap<usize, Arc<ConnectionState>>,
 }
-
-/// Connections of one client, and its requests on HTTP/2.
-pub(super) type ClientLoad = AtomicU32;
 
 #[derive(Default)]
 struct ClientConnections {

@@ -11,8 +11,10 @@ use std::time::Duration;
 use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 
-use super::connection_limits::ClientLoad;
 use crate::driver::upstream::RawTarget;
+
+/// How many connections one client has, and requests on HTTP/2.
+pub(super) type ClientLoad = AtomicU32;
 
 /// What a client's connection and those who serve its requests know of each other.
 #[derive(Debug, Default)]

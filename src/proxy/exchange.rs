@@ -9,71 +9,75 @@ use tokio::time::Instant;
 
 use std::sync::Arc;
 
-use super::RequestArrival;
-use super::forward::{Forwarding, PendingRequest};
-use super::respond::ProxyFailure;
+use super::failure::ProxyFailure;
+use super::forward::Forwarding;
+use super::pending::{PendingRequest, RequestArrival};
 use super::response_body::ResponseBody;
-use super::serve::{ConnectionContext, ConnectionSource};
+use super::server::{ConnectionContext, ConnectionSource};
 
 /// A request that is being served.
 pub(super) struct Exchange {
     /// Or the answer, if it is not let in.
-    begun: Result<PendingRequest, Box<Response<ResponseBody>>>,
-    carried: Arc<ConnectionContext>,
+    pending: Result<PendingRequest, Box<Response<ResponseBody>>>,
+    context: Arc<ConnectionContext>,
 }
 
 impl Exchange {
     /// `came`: when its connection did, if it is the first of it.
-    pub(super) fn new(carried: Arc<ConnectionContext>, request: Request<Incoming>, came: Option<Instant>) -> Self {
-        Self { begun: carried.begin(request, came), carried }
+    pub(super) fn new(context: Arc<ConnectionContext>, request: Request<Incoming>, came: Option<Instant>) -> Self {
+        Self { pending: begin(&context, request, came), context }
     }
 
     /// Serves it; to be called once.
     pub(super) async fn answer(&mut self) -> Response<ResponseBody> {
-        let begun = match &mut self.begun {
-            Ok(begun) => begun,
+        let pending = match &mut self.pending {
+            Ok(pending) => pending,
             Err(answer) => return std::mem::replace(&mut **answer, Response::new(ResponseBody::empty())),
         };
-        let (proxy, settings) = (&self.carried.server.proxy, self.carried.known.settings());
-        let mut response = Forwarding { proxy, settings, begun }.go().await;
-        begun.note(proxy, &mut response);
+        let (proxy, settings) = (&self.context.server.proxy, self.context.settings.get());
+        let mut response = Forwarding { proxy, settings, pending }.go().await;
+        pending.note(proxy, &mut response);
         response
     }
 
     /// Is another acc accepting clients?
     pub(super) fn is_handed_over(&self) -> bool {
-        self.carried.server.handed_over.is_raised()
+        self.context.server.handed_over.is_raised()
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if let Ok(begun) = &mut self.begun {
-            begun.ended(&self.carried.server.proxy);
+        if let Ok(pending) = &mut self.pending {
+            pending.ended(&self.context.server.proxy);
         }
     }
 }
 
-impl ConnectionContext {
-    fn begin(&self, mut request: Request<Incoming>, came: Option<Instant>) -> Result<PendingRequest, Box<Response<ResponseBody>>> {
-        let ConnectionSource { front, peer, port } = self.who;
-        let (proxy, crowd, settings) = (&self.server.proxy, &self.server.crowd, self.known.settings());
-        if let Some(target) = self.used.take_target() {
-            request.extensions_mut().insert(target);
-        }
-        let mut begun = proxy.begin(RequestArrival { front, peer, port, came, used: &self.used, settings }, request)?;
-        let origin = begun.asked.origin;
-        let place = if self.used.has_too_many(crowd.most(settings.per_client)) {
-            Err(ProxyFailure::TooMany)
-        } else if origin.by_proxy {
-            crowd.place(origin.client, settings.per_client, &settings.shared_addresses)
-        } else {
-            return Ok(begun);
-        };
-        match place {
-            Ok(place) => begun.place = place,
-            Err(failure) => return Err(Box::new(begun.refused(proxy, &failure))),
-        }
-        Ok(begun)
+/// Reads the request, and finds it a place among those of its client.
+fn begin(
+    context: &ConnectionContext,
+    mut request: Request<Incoming>,
+    came: Option<Instant>,
+) -> Result<PendingRequest, Box<Response<ResponseBody>>> {
+    let ConnectionSource { front, peer, port } = context.source;
+    let (proxy, limits, settings) = (&context.server.proxy, &context.server.limits, context.settings.get());
+    let connection = &context.connection;
+    if let Some(target) = connection.take_target() {
+        request.extensions_mut().insert(target);
     }
+    let mut pending = proxy.receive(RequestArrival { front, peer, port, came, connection, settings }, request)?;
+    let origin = pending.asked.origin;
+    let slot = if connection.has_too_many(limits.most(settings.per_client)) {
+        Err(ProxyFailure::TooMany)
+    } else if origin.by_proxy {
+        limits.place(origin.client, settings.per_client, &settings.shared_addresses)
+    } else {
+        return Ok(pending);
+    };
+    match slot {
+        Ok(slot) => pending.place = slot,
+        Err(failure) => return Err(Box::new(pending.refused(proxy, &failure))),
+    }
+    Ok(pending)
 }

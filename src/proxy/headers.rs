@@ -9,9 +9,9 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::Front;
-use super::own_answers::X_ACC_LOG;
-use super::request::{ParsedRequest, X_REAL_IP, tokens};
+use super::front::Front;
+use super::nginx_headers::{X_ACC_LOG, X_REAL_IP};
+use super::request::{ParsedRequest, tokens};
 use super::trusted_proxies::{X_FORWARDED_FOR, X_FORWARDED_PORT, X_FORWARDED_PROTO};
 use crate::domain::edge_headers::{OF_PROXIES, SET_BY_NGINX, is_edge_only};
 

@@ -14,7 +14,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::Front;
+use super::front::Front;
 
 /// A silent client is asked for a sign of life after this long.
 const KEEPALIVE: Duration = Duration::from_secs(60);

@@ -5,18 +5,17 @@
 //! request had been let through to it, or held for it.
 
 use hyper::body::Body;
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::HeaderValue;
 use hyper::{Response, StatusCode};
 
-use super::Proxy;
 use super::access_log::{Course, Draft};
-use super::forward::PendingRequest;
-use super::respond::{self, Audience, ProxyFailure};
+use super::context::Proxy;
+use super::failure::ProxyFailure;
+use super::nginx_headers::X_ACC_LOG;
+use super::pending::PendingRequest;
+use super::respond::{self, Audience};
 use super::response_body::ResponseBody;
 use crate::domain::name::HostName;
-
-/// What became of a request, for nginx's log alone.
-pub(super) const X_ACC_LOG: HeaderName = HeaderName::from_static("x-acc-log");
 
 /// The client left before there was an answer: nginx's own status for it.
 fn client_left() -> StatusCode {

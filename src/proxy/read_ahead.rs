@@ -11,7 +11,7 @@ use hyper::body::Frame;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::response_body::BoxError;
+use super::error::BoxError;
 use crate::driver::upstream::ReceiveBody;
 use crate::host::spool::Spool;
 use crate::service::door::Pass;

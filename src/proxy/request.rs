@@ -6,28 +6,14 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Version};
 
-use super::Front;
+use super::front::Front;
+use super::nginx_headers::{X_ACC_AGAIN, X_ACC_CONNECT, X_ACC_HOST, X_ACC_REQUEST, X_ACC_STATUS, X_REAL_IP};
+use super::replay_notes::{RequestId, request_id};
 use super::trusted_proxies::Origin;
 use crate::config::Scheme;
 use crate::domain::name::{HostName, NameFault};
 use crate::domain::rule::{Facts, Rule, Verdict, judge};
 use crate::driver::upstream::RawTarget;
-use crate::host::sent::{self, Id};
-
-/// The host nginx chose; only nginx can set it.
-pub const X_ACC_HOST: HeaderName = HeaderName::from_static("x-acc-host");
-/// nginx's `$upstream_connect_time`: a number means the instance may have seen the request.
-pub const X_ACC_CONNECT: HeaderName = HeaderName::from_static("x-acc-connect");
-/// nginx's `$upstream_status` of what it tried before.
-pub const X_ACC_STATUS: HeaderName = HeaderName::from_static("x-acc-status");
-/// nginx's own number of the request, the same however often it asks.
-pub const X_ACC_REQUEST: HeaderName = HeaderName::from_static("x-acc-request");
-/// nginx has asked acc before, and that acc ended without an answer.
-pub const X_ACC_AGAIN: HeaderName = HeaderName::from_static("x-acc-again");
-/// Only nginx sets it, and only when acc asks itself whether nginx answers, see `driver::edge::nginx::ask`.
-pub const X_ACC_CHECK: HeaderName = HeaderName::from_static("x-acc-check");
-/// The client's address, set by the edge.
-pub const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Why nobody can be told from a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +57,7 @@ pub struct ParsedRequest {
     /// What was tried before.
     pub tried: Tried,
     /// The number that nginx has given it.
-    pub id: Option<Id>,
+    pub id: Option<RequestId>,
     /// Another acc was asked before, and ended without an answer.
     pub again: bool,
 }
@@ -99,7 +85,7 @@ pub fn read(front: Front, origin: Origin, head: &Parts, rules: &[Rule]) -> Resul
         navigation: is_navigation(&head.method, &head.headers),
         upgrade: wants_upgrade(head),
         tried: if front == Front::Wake { tried(&head.headers) } else { Tried::Nothing },
-        id: if front == Front::Wake { sent::id(text(&head.headers, &X_ACC_REQUEST)) } else { None },
+        id: if front == Front::Wake { request_id(text(&head.headers, &X_ACC_REQUEST)) } else { None },
         again: front == Front::Wake && !text(&head.headers, &X_ACC_AGAIN).is_empty(),
         spelled: if front == Front::Public { plain(spelled, &host) } else { spelled },
         host,

@@ -1,114 +1,16 @@
-//! Failures as answers: one table from what went wrong to status, words and headers.
+//! Answers that acc gives instead of an instance: failures, the waiting page, and what all of them have in common.
 //!
-//! Nothing that acc answers by itself may be kept by a cache, and nothing of it shows a path, an output or an address of
-//! this host. A browser's navigation gets a small page, everybody else `application/problem+json` (RFC 9457).
+//! No cache may ever keep one. A browser's navigation gets a small page, everybody else `application/problem+json` (RFC 9457).
 
 use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 
+use super::failure::{FailureAnswer, ProxyFailure};
 use super::response_body::ResponseBody;
-use crate::domain::admission::Refusal;
 use crate::render::pages::{ErrorPage, Pages, WaitingPage};
 
 /// Where the waiting page asks how the wake goes.
 pub const WAKE_PATH: &str = "/.well-known/acc/wake";
-
-/// Why a request gets an answer from acc instead of the instance.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ProxyFailure {
-    /// The service does not let it through.
-    Refused(Refusal),
-    /// The request cannot be understood; what is wrong with it.
-    Malformed(&'static str),
-    /// No application gets a request with this method.
-    Method,
-    /// Its body comes in a transfer coding other than chunks.
-    Coding,
-    /// Its client has as many requests under way as one may have.
-    TooMany,
-    /// Its body is longer than the edge allows.
-    TooLarge,
-    /// Its body stopped arriving.
-    BodyStalled,
-    /// The instance broke the connection before its answer.
-    Broke,
-    /// The instance's answer had begun, and broke off within its head or cannot be read.
-    BadAnswer,
-    /// The instance is awake and cannot be connected to.
-    Unreachable,
-    /// The instance may have seen it already, and it must not be sent twice.
-    MaybeSeen,
-    /// The instance had it and did not answer in time.
-    NoAnswer,
-}
-
-/// One row of the table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FailureAnswer {
-    /// HTTP status.
-    pub status: StatusCode,
-    /// Short and the same for every case of its kind.
-    pub title: &'static str,
-    /// One sentence for this case.
-    pub detail: String,
-    /// Seconds; with every 429, 503 and 504.
-    pub retry_after: Option<u64>,
-}
-
-/// What a client is told whose request may have been seen and may not be sent twice: `acc prove` knows it by these words.
-pub const MAYBE_SEEN: &str = "the application broke off, and this request may not be sent to it twice";
-
-impl ProxyFailure {
-    /// The table.
-    #[must_use]
-    pub fn answer(&self) -> FailureAnswer {
-        let (status, title, retry_after) = match self {
-            Self::Refused(refusal) => return refused(refusal),
-            Self::Malformed(_) => (StatusCode::BAD_REQUEST, "Bad request", None),
-            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed", None),
-            Self::Coding => (StatusCode::NOT_IMPLEMENTED, "Not implemented", None),
-            Self::TooMany => (StatusCode::TOO_MANY_REQUESTS, "Too many requests", Some(2)),
-            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "Too large", None),
-            Self::BodyStalled => (StatusCode::REQUEST_TIMEOUT, "Too slow", None),
-            Self::Broke | Self::BadAnswer | Self::Unreachable | Self::MaybeSeen => (StatusCode::BAD_GATEWAY, "The application broke", None),
-            Self::NoAnswer => (StatusCode::GATEWAY_TIMEOUT, "No answer in time", Some(5)),
-        };
-        let detail = match self {
-            Self::Malformed(what) => what,
-            Self::Method => "this server does not pass on requests with this method",
-            Self::Coding => "this server knows no transfer coding but `chunked`",
-            Self::TooMany => "this server already serves too many requests of this client",
-            Self::TooLarge => "the request is larger than this server accepts",
-            Self::BodyStalled => "the request stopped before its end",
-            Self::Broke => "the application broke the connection before it answered",
-            Self::BadAnswer => "the answer of the application broke off, or has a head that is longer than 64 KiB or no HTTP",
-            Self::Unreachable => "the application does not accept connections",
-            Self::MaybeSeen => MAYBE_SEEN,
-            Self::NoAnswer => "the application did not answer in time",
-            Self::Refused(_) => "",
-        };
-        FailureAnswer { status, title, detail: detail.to_owned(), retry_after }
-    }
-}
-
-fn refused(refusal: &Refusal) -> FailureAnswer {
-    let unavailable = StatusCode::SERVICE_UNAVAILABLE;
-    let (status, title, retry_after) = match refusal {
-        Refusal::UnknownHost => (StatusCode::NOT_FOUND, "Not found", None),
-        Refusal::Destroyed => (StatusCode::GONE, "Gone", None),
-        Refusal::Disabled => (unavailable, "Disabled", Some(3600)),
-        Refusal::Creating => (unavailable, "Not ready yet", Some(2)),
-        Refusal::Failed { retry_s, .. } => (unavailable, "Not able to start", Some((*retry_s).max(1))),
-        Refusal::MayNotWake => (unavailable, "Asleep", Some(60)),
-        Refusal::TooManyWaiting => (unavailable, "Too many requests wait", Some(2)),
-        Refusal::TooManyWakes { retry_s } => (StatusCode::TOO_MANY_REQUESTS, "Too many requests", Some(*retry_s)),
-        Refusal::TooSlow => (StatusCode::GATEWAY_TIMEOUT, "Not started in time", Some(5)),
-        Refusal::StillStopping => (StatusCode::GATEWAY_TIMEOUT, "Not stopped in time", Some(5)),
-        Refusal::Halting => (unavailable, "Stopping", Some(10)),
-        Refusal::Broken => (unavailable, "Not able to start", Some(10)),
-    };
-    FailureAnswer { status, title, detail: refusal.to_string(), retry_after }
-}
 
 /// Who is to read an answer.
 #[derive(Debug, Clone, Copy)]
@@ -205,6 +107,7 @@ pub(super) fn mark_own(headers: &mut hyper::HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::admission::Refusal;
     use crate::render::Templates;
     use http_body_util::BodyExt;
     use std::sync::Arc;

@@ -3,7 +3,6 @@
 //! While it exists the request counts as in flight: the pass of a forwarded request is dropped with it, or sooner, when the
 //! instance has said its last byte. It never holds more of a body than one frame; `read_ahead` does.
 
-use std::error::Error;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -19,13 +18,11 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::access_log::AccessLine;
 use super::connection_state::BusyGuard;
+use super::error::BoxError;
 use super::read_ahead::{self, Piece};
 use super::stalled_responses::{StallWatch, WatchedBody};
 use crate::driver::upstream::ReceiveBody;
 use crate::service::door::Pass;
-
-/// Why a body breaks off.
-pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Any answer's body.
 pub struct ResponseBody {
@@ -37,7 +34,7 @@ enum BodyKind {
     Text(Option<Bytes>),
     Forwarded(Forwarded),
     Live(mpsc::Receiver<Bytes>),
-    Watched(Arc<WatchedBody>),
+    Watched(Arc<WatchedBody<ResponseBody>>),
 }
 
 struct Forwarded {
@@ -84,11 +81,11 @@ impl ResponseBody {
     }
 
     /// Is given up when its client does not take it.
-    pub(super) fn watched(self, takers: &StallWatch) -> Self {
+    pub(super) fn watched(self, watch: &StallWatch<Self>) -> Self {
         if self.is_end_stream() {
             return self;
         }
-        Self { kind: BodyKind::Watched(takers.watch(self)), busy: None }
+        Self { kind: BodyKind::Watched(watch.watch(self)), busy: None }
     }
 
     /// Keeps the client's connection marked as busy for as long as this body exists.

@@ -12,33 +12,38 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::client_io::ConnectionTimeouts;
 use super::connection_state::ConnectionState;
-use super::response_body::{BoxError, ResponseBody};
+use super::error::BoxError;
+use super::timeouts::ConnectionTimeouts;
 
 /// Looks at which an answer was not asked for, until it is given up.
 const LOOKS: u32 = 8;
 
-/// The answers of one connection.
-#[derive(Default)]
-pub(super) struct StallWatch {
-    open: Mutex<Vec<Weak<WatchedBody>>>,
+/// The answers of one connection, whose bodies are `B`.
+pub(super) struct StallWatch<B> {
+    open: Mutex<Vec<Weak<WatchedBody<B>>>>,
     /// Some were given up.
     gave_up: AtomicBool,
 }
 
 /// One answer, as long as its client takes it.
-pub(super) struct WatchedBody {
-    reply: Mutex<Option<ResponseBody>>,
+pub(super) struct WatchedBody<B> {
+    body: Mutex<Option<B>>,
     /// What was asked for was given, or nothing was asked for yet: it is the client's turn.
     given: AtomicBool,
     looks: AtomicU32,
 }
 
-impl StallWatch {
+impl<B> Default for StallWatch<B> {
+    fn default() -> Self {
+        Self { open: Mutex::default(), gave_up: AtomicBool::new(false) }
+    }
+}
+
+impl<B> StallWatch<B> {
     /// Watches over an answer from now on.
-    pub(super) fn watch(&self, reply: ResponseBody) -> Arc<WatchedBody> {
-        let taken = Arc::new(WatchedBody { reply: Mutex::new(Some(reply)), given: AtomicBool::new(true), looks: AtomicU32::new(0) });
+    pub(super) fn watch(&self, body: B) -> Arc<WatchedBody<B>> {
+        let taken = Arc::new(WatchedBody { body: Mutex::new(Some(body)), given: AtomicBool::new(true), looks: AtomicU32::new(0) });
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.len() == open.capacity() {
             open.retain(|one| one.strong_count() > 0);
@@ -71,38 +76,40 @@ impl StallWatch {
                 return true;
             }
             // Its instance and its connection there are free; should it be asked for after all, it breaks off.
-            drop(one.reply().take());
+            drop(one.body().take());
             self.gave_up.store(true, Ordering::Relaxed);
             false
         });
     }
 }
 
-impl WatchedBody {
-    fn reply(&self) -> MutexGuard<'_, Option<ResponseBody>> {
-        self.reply.lock().unwrap_or_else(PoisonError::into_inner)
+impl<B> WatchedBody<B> {
+    fn body(&self) -> MutexGuard<'_, Option<B>> {
+        self.body.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Was it the client's turn at so many looks?
     fn is_left_alone(&self) -> bool {
         self.given.load(Ordering::Relaxed) && self.looks.fetch_add(1, Ordering::Relaxed) + 1 > LOOKS
     }
+}
 
+impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> WatchedBody<B> {
     pub(super) fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let mut reply = self.reply();
-        let Some(reply) = reply.as_mut() else { return Poll::Ready(Some(Err("the client did not take the answer".into()))) };
-        let frame = Pin::new(reply).poll_frame(cx);
+        let mut body = self.body();
+        let Some(body) = body.as_mut() else { return Poll::Ready(Some(Err("the client did not take the answer".into()))) };
+        let frame = Pin::new(body).poll_frame(cx);
         self.given.store(frame.is_ready(), Ordering::Relaxed);
         self.looks.store(0, Ordering::Relaxed);
         frame
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
-        self.reply().as_ref().is_some_and(Body::is_end_stream)
+        self.body().as_ref().is_some_and(Body::is_end_stream)
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
-        self.reply().as_ref().map(Body::size_hint).unwrap_or_default()
+        self.body().as_ref().map(Body::size_hint).unwrap_or_default()
     }
 }
 
@@ -112,9 +119,10 @@ mod tests {
 
     use tokio::sync::mpsc;
 
+    use super::super::response_body::ResponseBody;
     use super::*;
 
-    async fn poll_once(taken: &WatchedBody) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    async fn poll_once(taken: &WatchedBody<ResponseBody>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         poll_fn(|cx| Poll::Ready(taken.poll_frame(cx))).await
     }
 

@@ -1,15 +1,17 @@
-//! Which requests have been sent on to an application, in a file that outlives the process: when it is killed, whoever is
-//! asked again about one of them knows whether the application may have seen it.
+//! Behind nginx: which requests have been sent on to an application, in a file that outlives the process. When this process is
+//! killed, nginx asks the next one about them, and that knows whether the application may have seen them.
 //!
 //! Only what may not be sent twice is noted, before its first byte is sent. It is written for the death of the process, not of
-//! the host: a power cut ends the applications too.
+//! the host: a power cut ends the applications too. It decides nothing: `receive` does, by the notes of others.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use crate::host::fs as host_fs;
 
 /// Bytes of an id.
 const ID: usize = 16;
@@ -18,12 +20,15 @@ const NOTES_MAX: usize = 4096;
 /// Nobody asks again about requests as old as this.
 const OLD: Duration = Duration::from_secs(2 * 3600);
 
-/// A request's id, as the edge made it.
-pub type Id = [u8; ID];
+/// Within this, what was answered has reached nginx.
+const ANSWER_ARRIVES: Duration = Duration::from_secs(10);
+
+/// A request's id, as nginx made it.
+pub type RequestId = [u8; ID];
 
 /// Reads an id of 32 hexadecimal digits.
 #[must_use]
-pub fn id(text: &str) -> Option<Id> {
+pub fn request_id(text: &str) -> Option<RequestId> {
     if text.len() != ID * 2 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
     }
@@ -36,20 +41,20 @@ pub fn id(text: &str) -> Option<Id> {
 
 /// The notes of this process, and the way to those of others.
 #[derive(Debug)]
-pub struct Sent {
+pub struct ReplayNotes {
     dir: PathBuf,
     path: PathBuf,
-    notes: Mutex<Notes>,
+    notes: Mutex<NotesFile>,
 }
 
 #[derive(Debug)]
-struct Notes {
+struct NotesFile {
     file: File,
     written: usize,
-    open: HashSet<Id>,
+    open: HashSet<RequestId>,
 }
 
-impl Sent {
+impl ReplayNotes {
     /// Where this process has its notes.
     #[must_use]
     pub fn file_of_this_process(dir: &Path) -> PathBuf {
@@ -61,7 +66,7 @@ impl Sent {
     /// # Errors
     /// The folder or the file cannot be written.
     pub fn begin(dir: &Path) -> io::Result<Self> {
-        super::fs::make_dir(dir, 0o700)?;
+        host_fs::make_dir(dir, 0o700)?;
         for entry in fs::read_dir(dir)?.flatten() {
             let age = entry.metadata().and_then(|m| m.modified()).map(|at| at.elapsed().unwrap_or_default());
             if age.is_ok_and(|age| age > OLD) {
@@ -69,20 +74,20 @@ impl Sent {
             }
         }
         let path = Self::file_of_this_process(dir);
-        super::fs::make_file(&path, 0o600)?;
+        host_fs::make_file(&path, 0o600)?;
         let file = OpenOptions::new().append(true).open(&path)?;
-        Ok(Self { dir: dir.to_owned(), path, notes: Mutex::new(Notes { file, written: 0, open: HashSet::new() }) })
+        Ok(Self { dir: dir.to_owned(), path, notes: Mutex::new(NotesFile { file, written: 0, open: HashSet::new() }) })
     }
 
     /// Notes that this request is about to be sent.
     ///
     /// # Errors
     /// It could not be written down.
-    pub fn note(&self, id: Id) -> io::Result<()> {
+    pub fn note(&self, id: RequestId) -> io::Result<()> {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         if notes.written >= NOTES_MAX && notes.open.len() < NOTES_MAX / 2 {
             let left: Vec<u8> = notes.open.iter().flatten().copied().collect();
-            super::fs::write_atomic(&self.path, &left, 0o600)?;
+            host_fs::write_atomic(&self.path, &left, 0o600)?;
             notes.file = OpenOptions::new().append(true).open(&self.path)?;
             notes.written = notes.open.len();
         }
@@ -92,7 +97,7 @@ impl Sent {
     }
 
     /// The request was not seen, or is answered: nobody needs to know any more.
-    pub fn done(&self, id: Id) {
+    pub fn done(&self, id: RequestId) {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         notes.open.remove(&id);
         if notes.open.is_empty() && notes.file.set_len(0).is_ok() {
@@ -102,7 +107,7 @@ impl Sent {
 
     /// Was it noted, by this process or by one that has been killed since? What cannot be read may hold it.
     #[must_use]
-    pub fn was_noted(&self, id: Id) -> bool {
+    pub fn was_noted(&self, id: RequestId) -> bool {
         let Ok(entries) = fs::read_dir(&self.dir) else { return true };
         entries.flatten().any(|entry| match fs::read(entry.path()) {
             Ok(notes) => notes.chunks_exact(ID).any(|note| note == id),
@@ -111,10 +116,48 @@ impl Sent {
     }
 }
 
-impl Drop for Sent {
+impl Drop for ReplayNotes {
     /// An orderly end: everything noted is answered.
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// A request that may not be sent twice is on its way to an instance; dropped when its answer is on the way back.
+pub(super) struct ReplayNote {
+    notes: Arc<ReplayNotes>,
+    id: RequestId,
+    seen: bool,
+}
+
+impl ReplayNote {
+    /// Notes it.
+    ///
+    /// # Errors
+    /// It could not be noted, so it must not be sent.
+    pub(super) fn note(notes: &Arc<ReplayNotes>, id: RequestId) -> io::Result<Option<Self>> {
+        notes.note(id)?;
+        Ok(Some(Self { notes: notes.clone(), id, seen: true }))
+    }
+
+    /// The instance was not reached.
+    pub(super) fn unseen(mut self) {
+        self.seen = false;
+        self.notes.done(self.id);
+    }
+}
+
+impl Drop for ReplayNote {
+    fn drop(&mut self) {
+        if !self.seen {
+            return;
+        }
+        let (notes, id) = (self.notes.clone(), self.id);
+        tokio::spawn(async move {
+            // Until nginx has the answer for certain.
+            tokio::time::sleep(ANSWER_ARRIVES).await;
+            notes.done(id);
+        });
     }
 }
 
@@ -124,44 +167,44 @@ mod tests {
 
     #[test]
     fn ids_are_read_whole_or_not_at_all() {
-        assert_eq!(id("00ff000000000000000000000000000a").unwrap()[..2], [0, 255]);
+        assert_eq!(request_id("00ff000000000000000000000000000a").unwrap()[..2], [0, 255]);
         for wrong in ["", "00ff", "00ff00000000000000000000000000zz", "+0ff000000000000000000000000000a", "é0ff00000000000000000000000000a"]
         {
-            assert_eq!(id(wrong), None, "{wrong}");
+            assert_eq!(request_id(wrong), None, "{wrong}");
         }
     }
 
     #[test]
     fn notes_are_there_until_done_and_those_of_others_are_found() {
         let dir = tempfile::tempdir().unwrap();
-        let sent = Sent::begin(dir.path()).unwrap();
+        let notes = ReplayNotes::begin(dir.path()).unwrap();
         let (one, two) = ([1; 16], [2; 16]);
-        assert!(!sent.was_noted(one));
-        sent.note(one).unwrap();
-        assert!(sent.was_noted(one) && !sent.was_noted(two));
+        assert!(!notes.was_noted(one));
+        notes.note(one).unwrap();
+        assert!(notes.was_noted(one) && !notes.was_noted(two));
         fs::write(dir.path().join("1"), [[3_u8; 16], two].concat()).unwrap();
-        assert!(sent.was_noted(two));
-        sent.done(one);
-        assert!(!sent.was_noted(one));
-        drop(sent);
+        assert!(notes.was_noted(two));
+        notes.done(one);
+        assert!(!notes.was_noted(one));
+        drop(notes);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]
     fn the_file_does_not_grow_for_ever() {
         let dir = tempfile::tempdir().unwrap();
-        let sent = Sent::begin(dir.path()).unwrap();
+        let notes = ReplayNotes::begin(dir.path()).unwrap();
         let id = |n: u32| {
             let mut id = [0; 16];
             id[..4].copy_from_slice(&n.to_ne_bytes());
             id
         };
-        sent.note(id(u32::MAX)).unwrap();
+        notes.note(id(u32::MAX)).unwrap();
         for n in 0..10_000 {
-            sent.note(id(n)).unwrap();
-            sent.done(id(n));
+            notes.note(id(n)).unwrap();
+            notes.done(id(n));
         }
-        assert!(fs::metadata(&sent.path).unwrap().len() <= (NOTES_MAX * ID + ID) as u64);
-        assert!(sent.was_noted(id(u32::MAX)) && !sent.was_noted(id(0)));
+        assert!(fs::metadata(&notes.path).unwrap().len() <= (NOTES_MAX * ID + ID) as u64);
+        assert!(notes.was_noted(id(u32::MAX)) && !notes.was_noted(id(0)));
     }
 }

@@ -1,0 +1,63 @@
+//! What all requests share: the door to the service, connections to instances, settings, pages and logs.
+//!
+//! It never reads or sends a request: `receive` and `forward` do.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::access_log::AccessLog;
+use super::replay_notes::ReplayNotes;
+use super::settings::{ProxySettings, SharedSettings};
+use crate::driver::upstream::Upstreams;
+use crate::render::pages::Pages;
+use crate::service::door::Door;
+
+/// Serves requests, whatever listener they came in by.
+pub struct Proxy {
+    pub(super) door: Arc<dyn Door>,
+    pub(super) upstreams: Arc<Upstreams>,
+    pub(super) settings: SharedSettings,
+    pub(super) pages: Pages,
+    pub(super) log: Option<AccessLog>,
+    /// Behind nginx: which requests were sent on and must not be sent again.
+    pub(super) replay_notes: Option<Arc<ReplayNotes>>,
+    /// Upgraded connections, which outlive the requests they began as.
+    pub(super) upgraded: TaskTracker,
+    /// Ends those that outlast the grace of a shutdown.
+    pub(super) cut: CancellationToken,
+    /// Clients' connections that wait for their next request and hold nothing meanwhile.
+    pub(super) resting: AtomicUsize,
+}
+
+impl Proxy {
+    /// `log`: only for acc's own edge; nginx writes its own.
+    #[must_use]
+    pub fn new(door: Arc<dyn Door>, upstreams: Arc<Upstreams>, settings: ProxySettings, pages: Pages, log: Option<AccessLog>) -> Self {
+        Self {
+            door,
+            upstreams,
+            settings: SharedSettings::new(settings),
+            pages,
+            log,
+            replay_notes: None,
+            upgraded: TaskTracker::new(),
+            cut: CancellationToken::new(),
+            resting: AtomicUsize::new(0),
+        }
+    }
+
+    /// Notes what is sent on, so that another acc can tell after this one was killed.
+    #[must_use]
+    pub fn noting(mut self, notes: ReplayNotes) -> Self {
+        self.replay_notes = Some(Arc::new(notes));
+        self
+    }
+
+    /// Puts new settings in force for the requests that come from now on.
+    pub fn reload(&self, settings: ProxySettings) {
+        self.settings.replace(settings);
+    }
+}

@@ -1,0 +1,101 @@
+//! The first step: reads the head of a request, and answers at once what no instance need be asked for.
+//!
+//! It never wakes anything and never reads a body, but to drop it.
+
+use hyper::body::{Body, Incoming};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, Version, header};
+use tokio::time::Instant;
+
+use super::connection_state::BusyGuard;
+use super::context::Proxy;
+use super::failure::ProxyFailure;
+use super::front::Front;
+use super::nginx_headers::X_ACC_CHECK;
+use super::pending::{PendingRequest, RequestArrival};
+use super::request::{self, HostFault, ParsedRequest, Tried, is_safe};
+use super::response_body::ResponseBody;
+use super::settings::ProxySettings;
+use super::{linger, respond};
+use crate::domain::admission::Refusal;
+
+impl Proxy {
+    /// Reads a request that has arrived and makes it ready to be sent on. An answer: there is nothing to send.
+    pub(super) fn receive(
+        &self,
+        at: RequestArrival<'_>,
+        request: Request<Incoming>,
+    ) -> Result<PendingRequest, Box<Response<ResponseBody>>> {
+        if at.front == Front::Wake && request.headers().contains_key(X_ACC_CHECK) {
+            return Err(Box::new(respond::nothing()));
+        }
+        let started = Instant::now();
+        let (head, body) = request.into_parts();
+        let (asked, failure) = match read(&at, &head) {
+            Ok(asked) => match early_failure(self, at.settings, &asked, &head, &body) {
+                None => return Ok(PendingRequest::new(self, &at, asked, started, head, body)),
+                Some(failure) => (Box::new(asked), failure),
+            },
+            Err((Some(asked), failure)) => (asked, failure),
+            Err((None, failure)) => {
+                // A client that waits to be asked for its body keeps it.
+                if head.version < Version::HTTP_2 && !head.headers.contains_key(header::EXPECT) {
+                    linger::discard(body, BusyGuard::new(at.connection));
+                }
+                return Err(Box::new(respond::failure(&self.pages, respond::Audience::UNKNOWN, &failure)));
+            }
+        };
+        Err(Box::new(PendingRequest::new(self, &at, *asked, started, head, body).refused(self, &failure)))
+    }
+}
+
+/// What can be answered before anything is woken.
+fn early_failure(proxy: &Proxy, settings: &ProxySettings, asked: &ParsedRequest, head: &Parts, body: &Incoming) -> Option<ProxyFailure> {
+    if body.size_hint().lower() > settings.max_body {
+        return Some(ProxyFailure::TooLarge);
+    }
+    // The acc that was asked before, and killed, may have sent it on.
+    let may_have_been_sent = || match (&proxy.replay_notes, asked.id) {
+        (Some(notes), Some(id)) => notes.was_noted(id),
+        _ => true,
+    };
+    if asked.again && !is_safe(&head.method) && may_have_been_sent() {
+        return Some(ProxyFailure::MaybeSeen);
+    }
+    match asked.tried {
+        Tried::TimedOut => Some(ProxyFailure::NoAnswer),
+        Tried::MaybeSeen if !is_safe(&head.method) => Some(ProxyFailure::MaybeSeen),
+        Tried::MaybeSeen | Tried::Nothing => None,
+    }
+}
+
+/// On failure: which host was asked for, if that can be told.
+fn read(at: &RequestArrival<'_>, head: &Parts) -> Result<ParsedRequest, (Option<Box<ParsedRequest>>, ProxyFailure)> {
+    let refused = if head.method == Method::CONNECT || head.method == Method::TRACE {
+        // Neither is for an application: one asks for a tunnel, the other for a copy of what the edge has added.
+        Some(ProxyFailure::Method)
+    } else if !request::is_chunked_or_plain(&head.headers) {
+        // hyper takes the chunks of `gzip, chunked` and forgets the rest: the application would get something else than was sent.
+        Some(ProxyFailure::Coding)
+    } else {
+        None
+    };
+    let origin = match at.front {
+        Front::Public => at.settings.trust.origin(at.peer, at.port, &head.headers),
+        Front::Wake => request::said_by_nginx(&head.headers),
+    };
+    match (request::read(at.front, origin, head, &at.settings.rules), refused) {
+        (Ok(asked), None) => Ok(asked),
+        (asked, Some(failure)) => Err((asked.ok().map(Box::new), failure)),
+        (Err(fault), None) => Err((None, host_failure(fault))),
+    }
+}
+
+fn host_failure(fault: HostFault) -> ProxyFailure {
+    match fault {
+        HostFault::Missing => ProxyFailure::Malformed("the request names no host"),
+        HostFault::Twice => ProxyFailure::Malformed("the request names more than one host"),
+        HostFault::Malformed => ProxyFailure::Malformed("the host is not a host name"),
+        HostFault::Foreign => ProxyFailure::Refused(Refusal::UnknownHost),
+    }
+}

@@ -1,0 +1,51 @@
+//! Gives memory back to the host once many connections have come to rest.
+//!
+//! It never does so for a few connections, nor more often than every few seconds.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::host::memory;
+
+/// So many connections that came to rest have left memory worth giving back to the host,
+const MANY: usize = 64;
+/// others will follow within this,
+const GATHER: Duration = Duration::from_secs(1);
+/// and it is done at most this often.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(10);
+
+/// Counts connections that come to rest, and waits for many of them.
+#[derive(Default)]
+pub(super) struct MemoryReclaim {
+    /// Connections that came to rest since memory was last given back.
+    rested: AtomicUsize,
+    /// So many did that it is time to.
+    due: Notify,
+}
+
+impl MemoryReclaim {
+    /// A connection has come to rest.
+    pub(super) fn note_rest(&self) {
+        if self.rested.fetch_add(1, Ordering::Relaxed) == MANY {
+            self.due.notify_one();
+        }
+    }
+
+    /// What many connections needed before they rested goes back to the host, the parts of the program included that no resting
+    /// connection needs. Never resolves.
+    pub(super) async fn run<T>(&self) -> T {
+        loop {
+            self.due.notified().await;
+            tokio::time::sleep(GATHER).await;
+            self.rested.store(0, Ordering::Relaxed);
+            let give_back = || {
+                memory::give_back();
+                memory::let_go_of_program();
+            };
+            let _ = tokio::task::spawn_blocking(give_back).await;
+            tokio::time::sleep(GIVE_BACK_EVERY).await;
+        }
+    }
+}

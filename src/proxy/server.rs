@@ -1,0 +1,89 @@
+//! What the accepting tasks, the connections and the requests of one server share, and what the requests of one connection share.
+//!
+//! It never accepts, reads or answers: `serve`, `connection` and `exchange` do.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::connection_limits::ConnectionLimits;
+use super::connection_state::ConnectionState;
+use super::context::Proxy;
+use super::front::Front;
+use super::latch::Latch;
+use super::reclaim::MemoryReclaim;
+use super::settings::SettingsSnapshot;
+use crate::host::lanes::Lanes;
+
+/// A client that was accepted just before the shutdown gets this long to say something.
+pub(super) const LAST_WORD: Duration = Duration::from_millis(250);
+
+/// The two ways in which serving ends.
+#[derive(Debug, Clone, Default)]
+pub struct ShutdownSignals {
+    /// Nobody comes after this acc: what has reached the kernel's queue is served, the rest is finished within the grace.
+    pub shutdown: CancellationToken,
+    /// Another acc accepts from the same sockets: nothing more is taken from the queue, and nothing is cut. A client's
+    /// HTTP/1 connection stays open for the request that may be on its way to it, and is closed with the answer.
+    pub hand_over: CancellationToken,
+}
+
+/// Accepts from all listeners of a proxy, and carries its connections.
+pub(super) struct ProxyServer {
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) limits: Arc<ConnectionLimits>,
+    pub(super) lanes: Lanes,
+    pub(super) connections: TaskTracker,
+    pub(super) stop: CancellationToken,
+    pub(super) hand_over: CancellationToken,
+    /// What `stop` says, for connections.
+    pub(super) stopping: Latch,
+    /// What `hand_over` says, for requests.
+    pub(super) handed_over: Latch,
+    /// The grace is over.
+    pub(super) cut: Latch,
+    pub(super) accepted: AtomicU64,
+    pub(super) reclaim: MemoryReclaim,
+}
+
+/// Whose connection it is.
+#[derive(Clone, Copy)]
+pub(super) struct ConnectionSource {
+    pub(super) front: Front,
+    pub(super) peer: Option<IpAddr>,
+    /// The port it came to.
+    pub(super) port: u16,
+}
+
+/// What the requests of a connection need. One count for all of it: those of its parts are shared by all lanes, and processors
+/// that write the same count hold each other up.
+pub(super) struct ConnectionContext {
+    pub(super) server: Arc<ProxyServer>,
+    pub(super) source: ConnectionSource,
+    pub(super) connection: Arc<ConnectionState>,
+    pub(super) settings: SettingsSnapshot,
+}
+
+impl ConnectionContext {
+    /// With the settings that are in force now.
+    pub(super) fn current(context: &RefCell<Arc<Self>>) -> Arc<Self> {
+        let mut last = context.borrow_mut();
+        let shared = &last.server.proxy.settings;
+        if !last.settings.is_current(shared) {
+            let settings = SettingsSnapshot::of(shared);
+            *last = Arc::new(Self { server: last.server.clone(), source: last.source, connection: last.connection.clone(), settings });
+        }
+        last.clone()
+    }
+}
+
+/// Resolves this long after the shutdown has begun.
+pub(super) async fn stopped_for(stop: &CancellationToken, time: Duration) {
+    stop.cancelled().await;
+    tokio::time::sleep(time).await;
+}

@@ -1,0 +1,112 @@
+//! What the way of a request depends on, and how a connection sees that it was replaced.
+//!
+//! It never reads the configuration file, and never changes what a request under way goes by.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::trusted_proxies::Trust;
+use crate::config::Config;
+use crate::domain::rule::Rule;
+
+/// What the way of a request depends on; replaced as a whole when the configuration is read again.
+#[derive(Debug, Clone)]
+pub struct ProxySettings {
+    /// `wake.timeout`: a request is held at most this long.
+    pub wake_timeout: Duration,
+    /// A stop that is under way takes at most about this long; a request waits for its end before it is held for a start.
+    pub stop_limit: Duration,
+    /// `wake.page_after`: a browser's navigation gets the waiting page after this long.
+    pub page_after: Duration,
+    /// `edge.max_body`: longest request body in bytes.
+    pub max_body: u64,
+    /// `edge.per_client`: connections that one address may have; `None`: as many as it likes.
+    pub per_client: Option<u32>,
+    /// `edge.shared_addresses` and `edge.trusted_proxies`: who has such an address is many clients.
+    pub shared_addresses: Vec<IpNet>,
+    /// A request's body may stand still for this long.
+    pub body_stall: Duration,
+    /// `idle.silent_connections`: an upgraded connection without traffic for longer is not use any more.
+    pub silent: Option<Duration>,
+    /// `[[rules]]`, in order.
+    pub rules: Vec<Rule>,
+    /// What a slow client has not taken waits in files here.
+    pub spool: PathBuf,
+    /// Which proxies before acc's own edge are believed.
+    pub trust: Trust,
+}
+
+impl ProxySettings {
+    /// The settings as the configuration has them.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self {
+            wake_timeout: config.wake.timeout,
+            stop_limit: config.stop.drain + config.stop.timeout * 3 + LONG_STOP,
+            page_after: config.wake.page_after,
+            max_body: config.edge.max_body,
+            per_client: config.edge.per_client,
+            shared_addresses: config.edge.of_many(),
+            body_stall: BODY_STALL,
+            silent: config.idle.silent_connections,
+            rules: config.rules.clone(),
+            spool: config.home.clone(),
+            trust: Trust::new(&config.edge),
+        }
+    }
+}
+
+/// Models may have longer stop timeouts than the settings.
+const LONG_STOP: Duration = Duration::from_secs(300);
+
+/// A client that sends nothing of its body for this long has gone; nginx's own limit is the same.
+pub const BODY_STALL: Duration = Duration::from_secs(60);
+
+/// The settings in force, replaced as a whole.
+pub(super) struct SharedSettings {
+    settings: RwLock<Arc<ProxySettings>>,
+    /// How often they were replaced.
+    reloads: AtomicU64,
+}
+
+impl SharedSettings {
+    pub(super) fn new(settings: ProxySettings) -> Self {
+        Self { settings: RwLock::new(Arc::new(settings)), reloads: AtomicU64::new(0) }
+    }
+
+    /// Puts new settings in force.
+    pub(super) fn replace(&self, settings: ProxySettings) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        self.reloads.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// The settings as a connection has read them. The count of those who use them is shared by all I/O threads, and two processors that
+/// write the same count slow each other down: so a request does not take part in it, its connection does.
+#[derive(Clone)]
+pub(super) struct SettingsSnapshot {
+    settings: Arc<ProxySettings>,
+    reloads: u64,
+}
+
+impl SettingsSnapshot {
+    pub(super) fn of(shared: &SharedSettings) -> Self {
+        // The number first: settings that come in between are seen as new once more.
+        let reloads = shared.reloads.load(Ordering::Acquire);
+        let settings = shared.settings.read().unwrap_or_else(PoisonError::into_inner).clone();
+        Self { settings, reloads }
+    }
+
+    pub(super) fn get(&self) -> &ProxySettings {
+        &self.settings
+    }
+
+    /// Are they in force?
+    pub(super) fn is_current(&self, shared: &SharedSettings) -> bool {
+        self.reloads == shared.reloads.load(Ordering::Acquire)
+    }
+}
