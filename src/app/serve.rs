@@ -23,7 +23,7 @@ use super::reload::{Reloader, note_in_force};
 use super::{Drivers, lock, open_store_patiently, world, wrong_templates};
 use crate::config::{Booted, Config, EdgeKind, SupervisorKind};
 use crate::control;
-use crate::host::lanes::Lanes;
+use crate::host::io_threads::IoThreads;
 use crate::host::memory;
 use crate::host::{append, process};
 use crate::proxy::access_log::AccessLog;
@@ -120,7 +120,7 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload)
     let looking = tokio::spawn(look_around(world.clone(), decided.clone(), recovering));
     let watching = watch_over(&world, &decided);
     let grace = config.wake.timeout + Duration::from_secs(5);
-    let serving = tokio::spawn(proxy::serve::serve(listeners, proxy.clone(), lanes()?, ends.clone(), grace));
+    let serving = tokio::spawn(proxy::serve::serve(listeners, proxy.clone(), io_threads()?, ends.clone(), grace));
     info!(pid = std::process::id(), adopted, edge = drivers.edge.kind(), supervisor = drivers.supervisor.kind(), "acc's server is up");
     note_in_force(&world, &config);
     tether(&line).say(Word::Ready);
@@ -271,9 +271,10 @@ impl control::Handler for Verbs {
     }
 }
 
-/// The threads that carry clients.
-fn lanes() -> Result<Lanes, ServiceError> {
-    Lanes::start().map_err(|e| ServiceError::because("could not start the threads of the edge", &e, "is the limit of processes reached?"))
+/// The threads that serve clients.
+fn io_threads() -> Result<IoThreads, ServiceError> {
+    IoThreads::start()
+        .map_err(|e| ServiceError::because("could not start the threads of the edge", &e, "is the limit of processes reached?"))
 }
 
 /// The proxy and, where acc itself is the edge, the task that writes access logs.

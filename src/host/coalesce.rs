@@ -1,16 +1,16 @@
-//! Several small pieces as one: a plain `send` of a copied head and body costs the kernel less than a `writev` of the two.
+//! Coalesces several small pieces into one: a plain `send` of a copied head and body costs the kernel less than a `writev` of the two.
 //!
 //! It never copies what is large, and never allocates.
 
 use std::io::IoSlice;
 
-/// Longest text that is copied: a head and a small body. Copying it takes less than what the kernel does for each vector.
+/// Longest text that is copied: a head and a small body. Copying it takes less than the kernel needs for each vector.
 const SMALL: usize = 1024;
 
-/// Room for what is gathered.
-pub struct Room([u8; SMALL]);
+/// Room for the copies of small pieces.
+pub struct CoalesceBuffer([u8; SMALL]);
 
-impl Room {
+impl CoalesceBuffer {
     /// Empty.
     #[must_use]
     pub fn new() -> Self {
@@ -18,7 +18,7 @@ impl Room {
     }
 
     /// The pieces as one: the only one there is, or a copy of all when they are small. `None`: they are written as they are.
-    pub fn gather<'a>(&'a mut self, pieces: &'a [IoSlice<'_>]) -> Option<&'a [u8]> {
+    pub fn coalesce<'a>(&'a mut self, pieces: &'a [IoSlice<'_>]) -> Option<&'a [u8]> {
         if let [piece] = pieces {
             return Some(piece);
         }
@@ -31,7 +31,7 @@ impl Room {
     }
 }
 
-impl Default for Room {
+impl Default for CoalesceBuffer {
     fn default() -> Self {
         Self::new()
     }
@@ -46,7 +46,7 @@ mod tests {
         let large = [7; SMALL];
         let all = |pieces: &[&[u8]]| {
             let pieces: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-            Room::new().gather(&pieces).map(<[u8]>::to_vec)
+            CoalesceBuffer::new().coalesce(&pieces).map(<[u8]>::to_vec)
         };
         assert_eq!(all(&[b"head", b"", b"body"]), Some(b"headbody".to_vec()));
         assert_eq!(all(&[&large]), Some(large.to_vec()));

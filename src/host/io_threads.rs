@@ -1,8 +1,8 @@
-//! Threads that each carry their own connections from beginning to end: client, instance and everything between them.
+//! I/O threads, each with a runtime of its own, that serve connections from beginning to end: client, instance and everything between.
 //!
 //! A runtime that moves tasks between its threads wakes another thread for nearly every request, which costs as much as the
-//! request itself; here nothing moves. It never decides what is carried, and it moves nothing that has begun. What blocks must
-//! not run here: it would hold up everybody else on that thread.
+//! request itself; here nothing moves. It never decides what is served, and it moves no task that has begun. What blocks must
+//! not run here: it would delay every other connection of that thread.
 
 use std::cell::Cell;
 use std::io;
@@ -16,97 +16,98 @@ use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Most lanes there are.
+/// Most I/O threads there are.
 pub const MAX: usize = 32;
 
 thread_local! {
     static CURRENT: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The lane of this thread, from 1; 0 on every other thread.
+/// The number of this I/O thread, from 1; 0 on every other thread.
 #[must_use]
 pub fn current() -> usize {
     CURRENT.get()
 }
 
-struct Lane {
+struct IoThread {
     runtime: Handle,
-    carried: Arc<AtomicUsize>,
+    /// Tasks that it has.
+    load: Arc<AtomicUsize>,
 }
 
-/// Some lanes, or none. They end, with what they still carry, when this is dropped.
+/// Some I/O threads, or none. They end, and drop the tasks they still have, when this is dropped.
 #[derive(Default)]
-pub struct Lanes {
-    lanes: Vec<Lane>,
+pub struct IoThreads {
+    threads: Vec<IoThread>,
     next: AtomicUsize,
     end: CancellationToken,
 }
 
-impl Lanes {
-    /// No lanes: everything is carried by the runtime of whoever brings it.
+impl IoThreads {
+    /// No I/O threads: every task runs on the runtime that spawns it.
     #[must_use]
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// A lane for each processor that acc may use.
+    /// An I/O thread for each processor that acc may use.
     ///
     /// # Errors
     /// A thread or its runtime cannot be made.
     pub fn start() -> io::Result<Self> {
         let mut made = Self::none();
         for index in 1..=thread::available_parallelism().map_or(1, usize::from).min(MAX) {
-            let (told, made_there) = mpsc::channel();
+            let (report, reported) = mpsc::channel();
             let end = made.end.clone();
             // The runtime is made where it is used and dropped: elsewhere that could block a task.
-            thread::Builder::new().name(format!("lane-{index}")).spawn(move || {
+            thread::Builder::new().name(format!("io-{index}")).spawn(move || {
                 CURRENT.set(index);
                 match Builder::new_current_thread().enable_all().build() {
                     Ok(runtime) => {
-                        let _ = told.send(Ok(runtime.handle().clone()));
+                        let _ = report.send(Ok(runtime.handle().clone()));
                         runtime.block_on(end.cancelled());
-                        // A name lookup may still be under way on a thread of its own; nobody waits for it any more.
+                        // A name lookup may still be under way on a thread of its own; no task waits for it any more.
                         runtime.shutdown_background();
                     }
-                    Err(e) => drop(told.send(Err(e))),
+                    Err(e) => drop(report.send(Err(e))),
                 }
             })?;
-            let runtime = made_there.recv().map_err(io::Error::other)??;
-            made.lanes.push(Lane { runtime, carried: Arc::default() });
+            let runtime = reported.recv().map_err(io::Error::other)??;
+            made.threads.push(IoThread { runtime, load: Arc::default() });
         }
         Ok(made)
     }
 
-    /// Has the first lane do what brings all of them their work, as one of `tasks`: a client that comes alone, as the one who wakes
-    /// a sleeper does, is then served by the thread that its connection has woken, and no other need be woken.
-    pub fn bring(&self, tasks: &TaskTracker, bringing: impl Future<Output = ()> + Send + 'static) {
-        match self.lanes.first() {
-            Some(lane) => drop(tasks.spawn_on(bringing, &lane.runtime)),
-            None => drop(tasks.spawn(bringing)),
+    /// Runs a task that accepts for all threads on the first one, as one of `tasks`: a single client, such as the one that wakes
+    /// an instance, is then served by the thread that its connection has woken, and no other need be woken.
+    pub fn spawn_on_first(&self, tasks: &TaskTracker, task: impl Future<Output = ()> + Send + 'static) {
+        match self.threads.first() {
+            Some(thread) => drop(tasks.spawn_on(task, &thread.runtime)),
+            None => drop(tasks.spawn(task)),
         }
     }
 
-    /// Has the lane that carries least carry this too, to its end; of several this one, if it is one of them. `begin` is called at once, on this thread and in the runtime of
-    /// the lane: sockets and timers that it makes are the lane's.
-    pub fn carry<F: Future<Output = ()> + Send + 'static>(&self, begin: impl FnOnce() -> F) {
-        let own = current().checked_sub(1).filter(|own| *own < self.lanes.len());
+    /// Runs a task to its end on the thread that has the fewest; of several on this one, if it is one of them. `begin` is called at
+    /// once, on this thread and in the runtime of the other: sockets and timers that it makes belong to that one.
+    pub fn spawn_on_least_loaded<F: Future<Output = ()> + Send + 'static>(&self, begin: impl FnOnce() -> F) {
+        let own = current().checked_sub(1).filter(|own| *own < self.threads.len());
         let first = own.unwrap_or_else(|| self.next.fetch_add(1, Ordering::Relaxed));
-        let all = (0..self.lanes.len()).map(|n| &self.lanes[(first + n) % self.lanes.len()]);
-        let Some(lane) = all.min_by_key(|lane| lane.carried.load(Ordering::Relaxed)) else {
+        let all = (0..self.threads.len()).map(|n| &self.threads[(first + n) % self.threads.len()]);
+        let Some(thread) = all.min_by_key(|thread| thread.load.load(Ordering::Relaxed)) else {
             return drop(tokio::spawn(begin()));
         };
-        let load = Load(lane.carried.clone());
+        let load = Load(thread.load.clone());
         load.0.fetch_add(1, Ordering::Relaxed);
         let work = {
-            let _there = lane.runtime.enter();
+            let _there = thread.runtime.enter();
             begin()
         };
         // Not an `async` block: it would hold `work` twice, as what it was given and as what it waits for.
-        lane.runtime.spawn(work.map(move |()| drop(load)));
+        thread.runtime.spawn(work.map(move |()| drop(load)));
     }
 }
 
-impl Drop for Lanes {
+impl Drop for IoThreads {
     fn drop(&mut self) {
         self.end.cancel();
     }
@@ -125,14 +126,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_carried_is_spread_and_stays_where_it_began() {
-        let lanes = Lanes::start().unwrap();
-        let count = lanes.lanes.len();
+    async fn tasks_are_spread_and_stay_where_they_began() {
+        let threads = IoThreads::start().unwrap();
+        let count = threads.threads.len();
         let (told, mut seen) = tokio::sync::mpsc::unbounded_channel();
         let go = CancellationToken::new();
         for _ in 0..count * 3 {
             let (told, go) = (told.clone(), go.clone());
-            lanes.carry(|| async move {
+            threads.spawn_on_least_loaded(|| async move {
                 let began = current();
                 go.cancelled().await;
                 tokio::task::yield_now().await;
@@ -143,8 +144,8 @@ mod tests {
         drop(told);
         go.cancel();
         let mut shares = vec![0; count + 1];
-        while let Some(lane) = seen.recv().await {
-            shares[lane] += 1;
+        while let Some(thread) = seen.recv().await {
+            shares[thread] += 1;
         }
         assert_eq!(shares[0], 0);
         assert!(shares[1..].iter().all(|share| *share == 3), "{shares:?}");
@@ -152,9 +153,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_lanes_it_is_carried_here() {
+    async fn without_io_threads_a_task_runs_here() {
         let (told, seen) = tokio::sync::oneshot::channel();
-        Lanes::none().carry(|| async move { told.send(current()).unwrap() });
+        IoThreads::none().spawn_on_least_loaded(|| async move { told.send(current()).unwrap() });
         assert_eq!(seen.await, Ok(0));
     }
 }

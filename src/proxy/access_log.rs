@@ -25,9 +25,9 @@ use crate::domain::name::InstanceName;
 use crate::domain::time::WallTime;
 use crate::host::append::AppendFile;
 use crate::host::clock::{Clock, SystemClock};
-use crate::host::lanes;
+use crate::host::io_threads;
 
-/// Most text that waits to be written, for each lane.
+/// Most text that waits to be written, for each I/O thread.
 const QUEUE: usize = 1024 * 1024;
 /// What is gathered before it is written: waking the writer for every line would cost more than the line.
 const GATHER: Duration = Duration::from_millis(10);
@@ -37,14 +37,14 @@ const FILE_MAX: u64 = 32 * 1024 * 1024;
 /// Where the lines of an instance go: its name, and whether the request counts as use.
 pub type LogPath = dyn Fn(&str, bool) -> PathBuf + Send + Sync;
 
-/// Takes lines. A lane writes its own, and nobody else's lines are near: what two processors write in turn is slow.
+/// Takes lines. Each I/O thread has a queue of its own, apart from all others in memory: what two processors write in turn is slow.
 #[derive(Clone)]
 pub struct AccessLog {
-    lanes: Arc<[Arc<LineQueue>]>,
+    queues: Arc<[Arc<LineQueue>]>,
     dropped: Arc<AtomicU64>,
 }
 
-/// What a lane has to say to the writer.
+/// The lines of one I/O thread, on their way to the writer.
 #[repr(align(64))]
 struct LineQueue {
     texts: Arc<Mutex<PendingLines>>,
@@ -65,7 +65,7 @@ struct PendingLines {
 
 /// One request, complete once it is dropped: then it is handed to the writer.
 pub(super) struct AccessLine {
-    lane: Arc<LineQueue>,
+    queue: Arc<LineQueue>,
     /// Bytes of body sent.
     pub(super) sent: u64,
     name: InstanceName,
@@ -103,11 +103,11 @@ impl AccessLog {
     pub fn start(path: Box<LogPath>) -> (Self, tokio::task::JoinHandle<()>) {
         let (told, tells) = mpsc::channel(1);
         let dropped = Arc::new(AtomicU64::new(0));
-        let lane = |_| Arc::new(LineQueue { texts: Arc::default(), told: told.clone(), dropped: dropped.clone() });
-        let lanes: Arc<[_]> = (0..=lanes::MAX).map(lane).collect();
-        let texts = lanes.iter().map(|lane: &Arc<LineQueue>| lane.texts.clone()).collect();
+        let queue = |_| Arc::new(LineQueue { texts: Arc::default(), told: told.clone(), dropped: dropped.clone() });
+        let queues: Arc<[_]> = (0..=io_threads::MAX).map(queue).collect();
+        let texts = queues.iter().map(|queue: &Arc<LineQueue>| queue.texts.clone()).collect();
         let writer = tokio::spawn(write_all(tells, texts, Arc::from(path), dropped.clone()));
-        (Self { lanes, dropped }, writer)
+        (Self { queues, dropped }, writer)
     }
 
     /// Lines lost because the disk could not keep up.
@@ -117,7 +117,7 @@ impl AccessLog {
     }
 
     pub(super) fn line(&self, draft: Draft, name: &InstanceName, status: StatusCode, course: Course) -> Box<AccessLine> {
-        Box::new(AccessLine { lane: self.lanes[lanes::current()].clone(), sent: 0, name: name.clone(), status, draft, course })
+        Box::new(AccessLine { queue: self.queues[io_threads::current()].clone(), sent: 0, name: name.clone(), status, draft, course })
     }
 }
 
@@ -163,9 +163,9 @@ impl Draft {
 
 impl Drop for AccessLine {
     fn drop(&mut self) {
-        let mut texts = lock(&self.lane.texts);
+        let mut texts = lock(&self.queue.texts);
         if texts.len >= QUEUE {
-            self.lane.dropped.fetch_add(1, Ordering::Relaxed);
+            self.queue.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let first = texts.len == 0;
@@ -175,7 +175,7 @@ impl Drop for AccessLine {
         texts.add(self);
         drop(texts);
         if first {
-            let told = self.lane.told.clone();
+            let told = self.queue.told.clone();
             // Told already: the writer has not looked yet.
             let tell = move || _ = told.try_send(());
             // Not before the answer is out, which whoever drops this is about to send: to wake another thread takes longer.
@@ -210,14 +210,14 @@ fn lock(texts: &Mutex<PendingLines>) -> MutexGuard<'_, PendingLines> {
 }
 
 /// Waits for lines, lets more of them come, and writes them on a thread where the disk holds up nobody.
-async fn write_all(mut tells: mpsc::Receiver<()>, lanes: Vec<Arc<Mutex<PendingLines>>>, path: Arc<LogPath>, dropped: Arc<AtomicU64>) {
+async fn write_all(mut tells: mpsc::Receiver<()>, queues: Vec<Arc<Mutex<PendingLines>>>, path: Arc<LogPath>, dropped: Arc<AtomicU64>) {
     let mut more = true;
     while more {
         more = tells.recv().await.is_some();
         if more {
             tokio::time::sleep(GATHER).await;
         }
-        let batch: Vec<_> = lanes.iter().map(|texts| lock(texts).take()).filter(|files| !files.is_empty()).collect();
+        let batch: Vec<_> = queues.iter().map(|texts| lock(texts).take()).filter(|files| !files.is_empty()).collect();
         let (path, dropped) = (path.clone(), dropped.clone());
         let _ = tokio::task::spawn_blocking(move || write(batch, &*path, &dropped)).await;
     }
@@ -347,7 +347,7 @@ mod tests {
     async fn a_full_queue_costs_a_line_and_no_time() {
         let (log, _) = AccessLog::start(Box::new(|_, _| PathBuf::from("/nonexistent/log")));
         let name = InstanceName::parse("shop").unwrap();
-        lock(&log.lanes[0].texts).len = QUEUE;
+        lock(&log.queues[0].texts).len = QUEUE;
         for _ in 0..2 {
             drop(log.line(draft(b"x", true), &name, StatusCode::OK, Course::default()));
         }

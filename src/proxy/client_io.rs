@@ -21,7 +21,7 @@ use tokio::time::{Instant, Sleep};
 use super::connection_state::ConnectionState;
 use super::timeouts::ConnectionTimeouts;
 use crate::driver::upstream::{FirstLine, Stall, first_line};
-use crate::host::gather::Room;
+use crate::host::coalesce::CoalesceBuffer;
 
 /// A first line that is longer is hyper's to refuse.
 const LONGEST_LINE: usize = 64 * 1024;
@@ -363,7 +363,7 @@ impl<S: ClientSocket> AsyncWrite for ClientIo<S> {
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let written = match Room::new().gather(bufs) {
+        let written = match CoalesceBuffer::new().coalesce(bufs) {
             Some(one) => Pin::new(&mut self.socket).poll_write(cx, one),
             None => Pin::new(&mut self.socket).poll_write_vectored(cx, bufs),
         };

@@ -18,7 +18,7 @@ pub(super) type ClientLoad = AtomicU32;
 
 /// What a client's connection and those who serve its requests know of each other.
 #[derive(Debug, Default)]
-// One cache line each, here and in `client_io`: connections of two lanes are allocated side by side.
+// One cache line each, here and in `client_io`: connections of two I/O threads are allocated side by side.
 #[repr(align(64))]
 pub(super) struct ConnectionState {
     /// Requests under way.

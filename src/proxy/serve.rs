@@ -24,7 +24,7 @@ use super::reclaim::MemoryReclaim;
 use super::server::{ConnectionSource, LAST_WORD, ProxyServer, ShutdownSignals, stopped_for};
 use super::settings::SettingsSnapshot;
 use super::timeouts::ConnectionTimeouts;
-use crate::host::lanes::Lanes;
+use crate::host::io_threads::IoThreads;
 
 /// When the process has no descriptor left, accepting again at once would only burn time.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
@@ -40,11 +40,17 @@ pub struct ServeReport {
 
 /// Serves until one of `ends`; then accepts nothing more and finishes what is held or in flight: without a limit after a
 /// hand-over, but from the shutdown on for up to `grace`, after which the rest is cut. Sockets are closed when it returns; the
-/// files of unix sockets stay. Connections are carried by `lanes`. Once in the life of a [`Proxy`], with all its listeners: the cut
+/// files of unix sockets stay. Connections are served on `io_threads`. Once in the life of a [`Proxy`], with all its listeners: the cut
 /// at the end reaches every upgraded connection of it.
-pub async fn serve(listeners: Vec<ProxyListener>, proxy: Arc<Proxy>, lanes: Lanes, ends: ShutdownSignals, grace: Duration) -> ServeReport {
+pub async fn serve(
+    listeners: Vec<ProxyListener>,
+    proxy: Arc<Proxy>,
+    io_threads: IoThreads,
+    ends: ShutdownSignals,
+    grace: Duration,
+) -> ServeReport {
     let server = Arc::new(ProxyServer {
-        lanes,
+        io_threads,
         cut: Latch::default(),
         stopping: Latch::default(),
         handed_over: Latch::default(),
@@ -74,7 +80,7 @@ impl ProxyServer {
     async fn serve(self: &Arc<Self>, listeners: Vec<ProxyListener>, grace: Duration) -> ServeReport {
         let acceptors = TaskTracker::new();
         for listener in listeners {
-            self.lanes.bring(&acceptors, self.clone().accept_all(listener));
+            self.io_threads.spawn_on_first(&acceptors, self.clone().accept_all(listener));
         }
         acceptors.close();
         acceptors.wait().await;
@@ -152,8 +158,8 @@ impl ProxyServer {
         }
     }
 
-    /// Gives a lane a connection. What lasts as long as it does is allocated here, by the lane that accepts, and so for all other
-    /// lanes apart from what a request needs: side by side they keep each other's pages, two or three for a kilobyte that rests.
+    /// Gives an I/O thread a connection. What lasts as long as the connection is allocated here, by the thread that accepts, and so for
+    /// all other threads apart from what a request needs: side by side they keep each other's pages, two or three for a resting kilobyte.
     fn take_on<S: ClientSocket>(
         self: &Arc<Self>,
         register: impl FnOnce() -> io::Result<S>,
@@ -161,7 +167,7 @@ impl ProxyServer {
         limited: MaybeLimited,
         accepted: Instant,
     ) {
-        self.lanes.carry(|| {
+        self.io_threads.spawn_on_least_loaded(|| {
             let client = register().map(|socket| Box::new(ClientIo::new(socket, ConnectionTimeouts::of(source.front))));
             let limited = limited.map(|mut limited| {
                 client.iter().for_each(|client| limited.joins(client.used()));

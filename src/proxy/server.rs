@@ -18,7 +18,7 @@ use super::front::Front;
 use super::latch::Latch;
 use super::reclaim::MemoryReclaim;
 use super::settings::SettingsSnapshot;
-use crate::host::lanes::Lanes;
+use crate::host::io_threads::IoThreads;
 
 /// A client that was accepted just before the shutdown gets this long to say something.
 pub(super) const LAST_WORD: Duration = Duration::from_millis(250);
@@ -37,7 +37,7 @@ pub struct ShutdownSignals {
 pub(super) struct ProxyServer {
     pub(super) proxy: Arc<Proxy>,
     pub(super) limits: Arc<ConnectionLimits>,
-    pub(super) lanes: Lanes,
+    pub(super) io_threads: IoThreads,
     pub(super) connections: TaskTracker,
     pub(super) stop: CancellationToken,
     pub(super) hand_over: CancellationToken,
@@ -60,8 +60,8 @@ pub(super) struct ConnectionSource {
     pub(super) port: u16,
 }
 
-/// What the requests of a connection need. One count for all of it: those of its parts are shared by all lanes, and processors
-/// that write the same count hold each other up.
+/// What the requests of a connection need. One count for all of it: those of its parts are shared by all I/O threads, and
+/// processors that write the same count slow each other down.
 pub(super) struct ConnectionContext {
     pub(super) server: Arc<ProxyServer>,
     pub(super) source: ConnectionSource,

@@ -72,7 +72,7 @@ pub struct Context {
     pub(super) monitor: AsyncMutex<()>,
     /// Another acc has the say, see `retire`.
     pub(super) retired: CancellationToken,
-    /// The same: to ask a token takes a lock that all lanes share.
+    /// The same: to ask a token takes a lock that all I/O threads share.
     has_retired: AtomicBool,
     /// The tasks that act on instances.
     pub(super) hands: TaskTracker,

@@ -32,7 +32,7 @@ use crate::domain::instance::Listen;
 use crate::domain::name::InstanceName;
 use crate::driver::edge::Gate;
 use crate::driver::listener::Listeners;
-use crate::host::lanes;
+use crate::host::io_threads;
 
 pub use body::{BodyFault, FaultFlag, ReceiveBody, SendBody, Stall};
 pub use counts::Counted;
@@ -95,7 +95,7 @@ struct Shared {
     listeners: Listeners,
     /// A socket of acc's own, see [`Upstreams::trust`].
     own: OnceLock<PathBuf>,
-    /// By lane: a connection is used again by the thread that made it, whose reactor wakes for it.
+    /// By I/O thread: a connection is used again by the thread that made it, whose reactor wakes for it.
     pools: Box<[Pools]>,
     /// Upgraded connections that have been silent for so long that they are not use.
     silent: Arc<Counts>,
@@ -148,7 +148,7 @@ impl Upstreams {
                 pooling,
                 listeners,
                 own: OnceLock::new(),
-                pools: (0..=lanes::MAX).map(|_| RwLock::default()).collect(),
+                pools: (0..=io_threads::MAX).map(|_| RwLock::default()).collect(),
                 silent: Arc::default(),
                 slow: Arc::default(),
                 reaping: AtomicBool::new(false),
@@ -307,7 +307,7 @@ impl Upstreams {
     }
 
     fn pool(&self, gate: &Gate) -> Arc<Pool> {
-        let mine = &self.shared.pools[lanes::current()];
+        let mine = &self.shared.pools[io_threads::current()];
         let pools = mine.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(pool) = pools.get(&gate.name).filter(|pool| pool.run == gate.run) {
             return pool.clone();

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 
 use super::local::Local;
 use super::target::RawTarget;
-use crate::host::gather::Room;
+use crate::host::coalesce::CoalesceBuffer;
 
 /// The socket.
 pub struct Io {
@@ -181,7 +181,7 @@ impl AsyncWrite for Io {
         if self.closed {
             return Poll::Ready(Ok(all));
         }
-        let sent = match Room::new().gather(bufs) {
+        let sent = match CoalesceBuffer::new().coalesce(bufs) {
             Some(one) => self.poll_send(cx, one),
             None => match &mut self.stream {
                 Stream::Unix(s) => Pin::new(s).poll_write_vectored(cx, bufs),

@@ -47,7 +47,7 @@ async fn a_connection_closed_between_requests_is_nobodys_error() {
     closed_between_requests(Stage::new().await).await;
     // Here hyper may know of the end before the next request is put into its queue, and leaves it there.
     for _ in 0..10 {
-        closed_between_requests(Stage::in_lanes().await).await;
+        closed_between_requests(Stage::on_io_threads().await).await;
     }
 }
 

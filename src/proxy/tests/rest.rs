@@ -175,7 +175,7 @@ async fn a_client_that_leaves_is_forgotten() {
 /// Without the still clock, in threads of their own: requests that come in the very moment in which a connection comes to rest.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_in_the_very_moment_is_served() {
-    let stage = Stage::in_lanes().await;
+    let stage = Stage::on_io_threads().await;
     let one = |i: u64| {
         let address = stage.address;
         async move {

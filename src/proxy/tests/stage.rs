@@ -29,7 +29,7 @@ use crate::domain::name::{HostName, InstanceName};
 use crate::domain::rule::Verdict;
 use crate::driver::edge::Gate;
 use crate::driver::upstream::Upstreams;
-use crate::host::lanes::Lanes;
+use crate::host::io_threads::IoThreads;
 use crate::host::listen;
 use crate::proxy::access_log::AccessLog;
 use crate::proxy::listen::ProxyListener;
@@ -410,15 +410,15 @@ impl Stage {
     }
 
     pub async fn logging(settings: ProxySettings, pooling: bool, grace: Duration, log: Option<AccessLog>) -> Self {
-        Self::over(settings, pooling, grace, log, Lanes::none()).await
+        Self::over(settings, pooling, grace, log, IoThreads::none()).await
     }
 
     /// With threads of their own for the connections, as acc has them.
-    pub async fn in_lanes() -> Self {
-        Self::over(settings(), true, DEADLINE, None, Lanes::start().unwrap()).await
+    pub async fn on_io_threads() -> Self {
+        Self::over(settings(), true, DEADLINE, None, IoThreads::start().unwrap()).await
     }
 
-    async fn over(settings: ProxySettings, pooling: bool, grace: Duration, log: Option<AccessLog>, lanes: Lanes) -> Self {
+    async fn over(settings: ProxySettings, pooling: bool, grace: Duration, log: Option<AccessLog>, io_threads: IoThreads) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let app = App::start(dir.path().join("app"));
         let gate = Gate { name: InstanceName::parse("app").unwrap(), listen: Listen::Unix(app.path.clone()), run: 1, process: None };
@@ -433,7 +433,7 @@ impl Stage {
         let listeners = vec![ProxyListener::from_tcp(tcp, Front::Public).unwrap(), ProxyListener::from_unix(unix, Front::Wake).unwrap()];
         let ends = ShutdownSignals::default();
         let (stop, hand_over) = (ends.shutdown.clone(), ends.hand_over.clone());
-        let served = Some(tokio::spawn(serve(listeners, proxy.clone(), lanes, ends, grace)));
+        let served = Some(tokio::spawn(serve(listeners, proxy.clone(), io_threads, ends, grace)));
         Self { dir, app, door, upstreams, proxy, address, wake_socket, stop, hand_over, served }
     }
 
