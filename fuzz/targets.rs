@@ -50,12 +50,12 @@ pub fn host(data: &[u8]) {
     let client = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let origin = Origin { client, scheme: Scheme::Http, port: 80, by_proxy: false };
     for front in [Front::Public, Front::Wake] {
-        if let Ok(asked) = read(front, origin, &head, &[]) {
-            assert_eq!(HostName::parse(asked.host.as_str()).as_ref(), Ok(&asked.host));
+        if let Ok(parsed) = read(front, origin, &head, &[]) {
+            assert_eq!(HostName::parse(parsed.host.as_str()).as_ref(), Ok(&parsed.host));
             if front == Front::Public {
                 // What only the edge may say is not believed from a client.
-                let spelled = asked.spelled.to_str().unwrap_or_default();
-                assert_eq!(HostName::parse(spelled).as_ref(), Ok(&asked.host));
+                let host_header = parsed.host_header.to_str().unwrap_or_default();
+                assert_eq!(HostName::parse(host_header).as_ref(), Ok(&parsed.host));
             }
         }
     }

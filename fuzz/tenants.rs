@@ -262,12 +262,12 @@ pub fn header(data: &[u8]) {
         let scheme = if client.is_ipv6() { Scheme::Https } else { Scheme::Http };
         let origin = Origin { client: Some(client), scheme, port: PORT, by_proxy: false };
         for front in [Front::Public, Front::Wake] {
-            let Ok(asked) = read(front, origin, &head, &[]) else { continue };
+            let Ok(parsed) = read(front, origin, &head, &[]) else { continue };
             let mut sent = head.headers.clone();
-            headers::to_instance(front, &mut sent, &asked);
-            assert_from_edge(front, client, &sent, &asked);
+            headers::to_instance(front, &mut sent, &parsed);
+            assert_from_edge(front, client, &sent, &parsed);
             let mut twice = sent.clone();
-            headers::to_instance(front, &mut twice, &asked);
+            headers::to_instance(front, &mut twice, &parsed);
             assert_eq!(twice, sent);
         }
     }
@@ -281,21 +281,21 @@ pub fn header(data: &[u8]) {
     }
 }
 
-fn assert_from_edge(front: Front, client: IpAddr, sent: &HeaderMap, asked: &ParsedRequest) {
-    assert_eq!(sent.get_all("host").iter().collect::<Vec<_>>(), [&asked.spelled]);
+fn assert_from_edge(front: Front, client: IpAddr, sent: &HeaderMap, parsed: &ParsedRequest) {
+    assert_eq!(sent.get_all("host").iter().collect::<Vec<_>>(), [&parsed.host_header]);
     assert!(sent.get_all("cookie").iter().count() <= 1);
     for name in sent.keys() {
         // As an application may read it.
         let loose = name.as_str().replace('_', "-");
         assert!(!HOP_BY_HOP.contains(&name.as_str()) && !loose.starts_with("x-acc-"), "{name}");
-        assert!(asked.upgrade || !["connection", "upgrade"].contains(&name.as_str()), "{name}");
+        assert!(parsed.upgrade || !["connection", "upgrade"].contains(&name.as_str()), "{name}");
         if !loose.starts_with("x-forwarded-") && !EDGE_ONLY.contains(&loose.as_str()) {
             continue;
         }
         assert_eq!(*name, *loose, "it is read as what only the edge may say");
         let said = sent.get_all(name).iter().collect::<Vec<_>>();
         let (proto, who) = if client.is_ipv6() { ("https", format!("\"[{client}]\"")) } else { ("http", client.to_string()) };
-        let host = asked.spelled.to_str().expect("it was accepted");
+        let host = parsed.host_header.to_str().expect("it was accepted");
         let own = match (front, loose.as_str()) {
             (Front::Wake, name) => SET_BY_NGINX.contains(&name) || OF_PROXIES.contains(&name),
             (_, "x-real-ip" | "x-forwarded-for") => said == [client.to_string().as_str()],

@@ -29,8 +29,8 @@ use crate::host::io_threads;
 
 /// Most text that waits to be written, for each I/O thread.
 const QUEUE: usize = 1024 * 1024;
-/// What is gathered before it is written: waking the writer for every line would cost more than the line.
-const GATHER: Duration = Duration::from_millis(10);
+/// Lines are buffered this long before they are written: waking the writer for every line would cost more than the line.
+const WRITE_EVERY: Duration = Duration::from_millis(10);
 /// A file longer than this is set aside as `NAME.1`.
 const FILE_MAX: u64 = 32 * 1024 * 1024;
 
@@ -47,9 +47,9 @@ pub struct AccessLog {
 /// The lines of one I/O thread, on their way to the writer.
 #[repr(align(64))]
 struct LineQueue {
-    texts: Arc<Mutex<PendingLines>>,
-    /// Something has come where nothing was; closed when the last log, and the last line, is dropped.
-    told: mpsc::Sender<()>,
+    pending: Arc<Mutex<PendingLines>>,
+    /// Sent when the first line waits; closed when the last log, and the last line, is dropped.
+    wake: mpsc::Sender<()>,
     dropped: Arc<AtomicU64>,
 }
 
@@ -59,54 +59,54 @@ struct PendingLines {
     /// By instance; what counts as use, and what does not.
     files: HashMap<InstanceName, [String; 2]>,
     len: usize,
-    /// When the first of them came, as it is written: the others came within [`GATHER`] and what a write takes.
-    stamp: String,
+    /// When the first of them came, as it is written: the others came within [`WRITE_EVERY`] and the time of a write.
+    timestamp: String,
 }
 
 /// One request, complete once it is dropped: then it is handed to the writer.
 pub(super) struct AccessLine {
     queue: Arc<LineQueue>,
-    /// Bytes of body sent.
+    /// Bytes of the body that were sent.
     pub(super) sent: u64,
     name: InstanceName,
     status: StatusCode,
-    draft: Draft,
-    course: Course,
+    draft: LineDraft,
+    timings: Timings,
 }
 
-/// What became of a request between its arrival and the head of its answer; as text the end of its line.
+/// How long a request took up to the head of its answer, and for what; as text the end of its line.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Course {
-    /// It was held for so long.
+pub(super) struct Timings {
+    /// How long it was held.
     pub(super) held: Option<Duration>,
-    /// The application began its answer so long after it was let through, with this status.
+    /// How long after it was let through the application began its answer, and with which status.
     pub(super) answer: Option<(Duration, StatusCode)>,
 }
 
-/// What a line needs of a request, taken before its headers are changed. It keeps nothing of the request itself: what that was
-/// read into is needed for the next one.
-pub(super) struct Draft {
+/// What a line needs of a request, copied before its headers are changed. It keeps nothing of the request itself, whose buffer is
+/// needed for the next one.
+pub(super) struct LineDraft {
     started: Instant,
     client: Option<IpAddr>,
     counts: bool,
     /// The answer has no body, whatever its length.
     bodiless: bool,
-    /// Who says to be asking.
-    user: String,
-    /// The request's line and, from `rest` on, where it came from and by which program, in quotes, and its host.
+    /// The user name of basic authentication.
+    basic_user: String,
+    /// The request line and, from `rest` on, referer and user agent, in quotes, and the host.
     text: String,
     rest: usize,
 }
 
 impl AccessLog {
-    /// Starts the writer; it ends, with everything written, when the last `AccessLog` is dropped. The handle tells when.
+    /// Starts the writer; it ends, with everything written, when the last `AccessLog` is dropped. The handle resolves then.
     pub fn start(path: Box<LogPath>) -> (Self, tokio::task::JoinHandle<()>) {
-        let (told, tells) = mpsc::channel(1);
+        let (wake, woken) = mpsc::channel(1);
         let dropped = Arc::new(AtomicU64::new(0));
-        let queue = |_| Arc::new(LineQueue { texts: Arc::default(), told: told.clone(), dropped: dropped.clone() });
+        let queue = |_| Arc::new(LineQueue { pending: Arc::default(), wake: wake.clone(), dropped: dropped.clone() });
         let queues: Arc<[_]> = (0..=io_threads::MAX).map(queue).collect();
-        let texts = queues.iter().map(|queue: &Arc<LineQueue>| queue.texts.clone()).collect();
-        let writer = tokio::spawn(write_all(tells, texts, Arc::from(path), dropped.clone()));
+        let pending = queues.iter().map(|queue: &Arc<LineQueue>| queue.pending.clone()).collect();
+        let writer = tokio::spawn(write_all(woken, pending, Arc::from(path), dropped.clone()));
         (Self { queues, dropped }, writer)
     }
 
@@ -116,18 +116,19 @@ impl AccessLog {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    pub(super) fn line(&self, draft: Draft, name: &InstanceName, status: StatusCode, course: Course) -> Box<AccessLine> {
-        Box::new(AccessLine { queue: self.queues[io_threads::current()].clone(), sent: 0, name: name.clone(), status, draft, course })
+    pub(super) fn line(&self, draft: LineDraft, name: &InstanceName, status: StatusCode, timings: Timings) -> Box<AccessLine> {
+        Box::new(AccessLine { queue: self.queues[io_threads::current()].clone(), sent: 0, name: name.clone(), status, draft, timings })
     }
 }
 
-impl Draft {
-    pub(super) fn of(head: &Parts, asked: &ParsedRequest, started: Instant) -> Self {
-        let said = |name| head.headers.get(name).map_or(&b"-"[..], HeaderValue::as_bytes);
-        let (referer, agent) = (said(header::REFERER), said(header::USER_AGENT));
+impl LineDraft {
+    pub(super) fn of(head: &Parts, parsed: &ParsedRequest, started: Instant) -> Self {
+        let value = |name| head.headers.get(name).map_or(&b"-"[..], HeaderValue::as_bytes);
+        let (referer, agent) = (value(header::REFERER), value(header::USER_AGENT));
         let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-        let mut text =
-            String::with_capacity(head.method.as_str().len() + target.len() + referer.len() + agent.len() + asked.host.as_str().len() + 32);
+        let mut text = String::with_capacity(
+            head.method.as_str().len() + target.len() + referer.len() + agent.len() + parsed.host.as_str().len() + 32,
+        );
         text.push('"');
         text.push_str(head.method.as_str());
         text.push(' ');
@@ -146,42 +147,50 @@ impl Draft {
             text.push('"');
         }
         text.push_str(" host=");
-        text.push_str(asked.host.as_str());
-        let user = head.headers.get(header::AUTHORIZATION).and_then(user).unwrap_or_default();
-        Self { started, client: asked.origin.client, counts: asked.verdict.counts, bodiless: head.method == Method::HEAD, user, text, rest }
+        text.push_str(parsed.host.as_str());
+        let basic_user = head.headers.get(header::AUTHORIZATION).and_then(basic_user).unwrap_or_default();
+        Self {
+            started,
+            client: parsed.origin.client,
+            counts: parsed.verdict.counts,
+            bodiless: head.method == Method::HEAD,
+            basic_user,
+            text,
+            rest,
+        }
     }
 
     pub(super) fn is_bodiless(&self) -> bool {
         self.bodiless
     }
 
-    /// It was answered without the application, and is no use of it.
-    pub(super) fn is_no_use(&mut self) {
+    /// It was answered without the application, and does not count as use.
+    pub(super) fn does_not_count(&mut self) {
         self.counts = false;
     }
 }
 
 impl Drop for AccessLine {
     fn drop(&mut self) {
-        let mut texts = lock(&self.queue.texts);
-        if texts.len >= QUEUE {
+        let mut pending = lock(&self.queue.pending);
+        if pending.len >= QUEUE {
             self.queue.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let first = texts.len == 0;
+        let first = pending.len == 0;
         if first {
-            texts.stamp = stamp(SystemClock.wall());
+            pending.timestamp = timestamp(SystemClock.wall());
         }
-        texts.add(self);
-        drop(texts);
+        pending.add(self);
+        drop(pending);
         if first {
-            let told = self.queue.told.clone();
-            // Told already: the writer has not looked yet.
-            let tell = move || _ = told.try_send(());
-            // Not before the answer is out, which whoever drops this is about to send: to wake another thread takes longer.
+            let wake = self.queue.wake.clone();
+            // Full: the writer is woken already.
+            let wake_writer = move || _ = wake.try_send(());
+            // Not before the answer is sent, which the task that drops this does next: to wake another thread takes longer.
             match tokio::runtime::Handle::try_current() {
-                Ok(here) => drop(here.spawn(async move { tell() })),
-                Err(_) => tell(),
+                Ok(here) => drop(here.spawn(async move { wake_writer() })),
+                Err(_) => wake_writer(),
             }
         }
     }
@@ -194,30 +203,30 @@ impl PendingLines {
         }
         let Some(text) = self.files.get_mut(&line.name).map(|files| &mut files[usize::from(line.draft.counts)]) else { return };
         let before = text.len();
-        write_line(text, line, &self.stamp);
+        write_line(text, line, &self.timestamp);
         self.len += text.len() - before;
     }
 
-    /// Takes what waits.
+    /// Takes the lines that wait.
     fn take(&mut self) -> HashMap<InstanceName, [String; 2]> {
         self.len = 0;
         std::mem::take(&mut self.files)
     }
 }
 
-fn lock(texts: &Mutex<PendingLines>) -> MutexGuard<'_, PendingLines> {
-    texts.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(pending: &Mutex<PendingLines>) -> MutexGuard<'_, PendingLines> {
+    pending.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits for lines, lets more of them come, and writes them on a thread where the disk holds up nobody.
-async fn write_all(mut tells: mpsc::Receiver<()>, queues: Vec<Arc<Mutex<PendingLines>>>, path: Arc<LogPath>, dropped: Arc<AtomicU64>) {
+/// Waits for lines, lets more of them come, and writes them on a thread that may wait for the disk.
+async fn write_all(mut woken: mpsc::Receiver<()>, queues: Vec<Arc<Mutex<PendingLines>>>, path: Arc<LogPath>, dropped: Arc<AtomicU64>) {
     let mut more = true;
     while more {
-        more = tells.recv().await.is_some();
+        more = woken.recv().await.is_some();
         if more {
-            tokio::time::sleep(GATHER).await;
+            tokio::time::sleep(WRITE_EVERY).await;
         }
-        let batch: Vec<_> = queues.iter().map(|texts| lock(texts).take()).filter(|files| !files.is_empty()).collect();
+        let batch: Vec<_> = queues.iter().map(|pending| lock(pending).take()).filter(|files| !files.is_empty()).collect();
         let (path, dropped) = (path.clone(), dropped.clone());
         let _ = tokio::task::spawn_blocking(move || write(batch, &*path, &dropped)).await;
     }
@@ -236,32 +245,32 @@ fn write(batch: Vec<HashMap<InstanceName, [String; 2]>>, path: &LogPath, dropped
 }
 
 /// `10/Oct/2000:13:55:36 +0000`
-fn stamp(time: WallTime) -> String {
+fn timestamp(time: WallTime) -> String {
     jiff::Timestamp::from_millisecond(time.0).map_or_else(|_| "-".to_owned(), |t| t.strftime("%d/%b/%Y:%H:%M:%S +0000").to_string())
 }
 
-/// Of basic authentication, as nginx reads it; ready to be written.
-fn user(said: &HeaderValue) -> Option<String> {
-    let (scheme, said) = said.as_bytes().split_at_checked(6)?;
-    let said = STANDARD.decode(said.trim_ascii()).ok().filter(|_| scheme.eq_ignore_ascii_case(b"basic "))?;
-    let end = said.iter().position(|byte| *byte == b':')?;
-    let mut user = String::new();
-    quote(&mut user, &said[..end]);
-    Some(user)
+/// The user name of basic authentication, as nginx reads it, quoted.
+fn basic_user(value: &HeaderValue) -> Option<String> {
+    let (scheme, value) = value.as_bytes().split_at_checked(6)?;
+    let value = STANDARD.decode(value.trim_ascii()).ok().filter(|_| scheme.eq_ignore_ascii_case(b"basic "))?;
+    let end = value.iter().position(|byte| *byte == b':')?;
+    let mut basic_user = String::new();
+    quote(&mut basic_user, &value[..end]);
+    Some(basic_user)
 }
 
-impl Display for Course {
+impl Display for Timings {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str("wake=")?;
-        seconds(f, self.held)?;
+        write_seconds(f, self.held)?;
         f.write_str(" answer=")?;
-        seconds(f, self.answer.map(|(time, _)| time))?;
+        write_seconds(f, self.answer.map(|(time, _)| time))?;
         f.write_str(" upstream=")?;
         f.write_str(self.answer.as_ref().map_or("-", |(_, status)| status.as_str()))
     }
 }
 
-fn seconds(f: &mut Formatter<'_>, time: Option<Duration>) -> fmt::Result {
+fn write_seconds(f: &mut Formatter<'_>, time: Option<Duration>) -> fmt::Result {
     match time {
         Some(time) => write!(f, "{}.{:03}", time.as_secs(), time.subsec_millis()),
         None => f.write_str("-"),
@@ -275,11 +284,13 @@ fn write_line(to: &mut String, line: &AccessLine, time: &str) {
         None => to.push('-'),
     }
     let (request, rest) = draft.text.split_at(draft.rest);
-    for part in [" - ", if draft.user.is_empty() { "-" } else { &draft.user }, " [", time, "] ", request, " ", line.status.as_str()] {
+    for part in
+        [" - ", if draft.basic_user.is_empty() { "-" } else { &draft.basic_user }, " [", time, "] ", request, " ", line.status.as_str()]
+    {
         to.push_str(part);
     }
     let time = draft.started.elapsed();
-    _ = writeln!(to, " {}{rest} time={}.{:03} {}", line.sent, time.as_secs(), time.subsec_millis(), line.course);
+    _ = writeln!(to, " {}{rest} time={}.{:03} {}", line.sent, time.as_secs(), time.subsec_millis(), line.timings);
 }
 
 /// As nginx does: what would end the field or the line is written as `\xNN`.
@@ -305,14 +316,14 @@ pub fn quote(line: &mut String, bytes: &[u8]) {
 mod tests {
     use super::*;
 
-    fn draft(agent: &[u8], counts: bool) -> Draft {
+    fn draft(agent: &[u8], counts: bool) -> LineDraft {
         let request = hyper::Request::builder().uri("/a?b=1").header("host", "shop.test").header("authorization", "Basic amFuZTp4");
         let request = request.header("user-agent", HeaderValue::from_bytes(agent).unwrap());
         let head = request.body(()).unwrap().into_parts().0;
         let origin = crate::proxy::Trust::default().origin("1.2.3.4".parse().ok(), 80, &head.headers);
-        let mut asked = crate::proxy::request::read(crate::proxy::Front::Public, origin, &head, &[]).unwrap();
-        asked.verdict.counts = counts;
-        Draft::of(&head, &asked, Instant::now())
+        let mut parsed = crate::proxy::request::read(crate::proxy::Front::Public, origin, &head, &[]).unwrap();
+        parsed.verdict.counts = counts;
+        LineDraft::of(&head, &parsed, Instant::now())
     }
 
     #[test]
@@ -320,7 +331,7 @@ mod tests {
         let mut text = String::new();
         quote(&mut text, b"a\"b\\c\nd\xc3\xa9\x7f");
         assert_eq!(text, r"a\x22b\x5Cc\x0Ad\xC3\xA9\x7F");
-        assert_eq!(stamp(WallTime(971_186_136_000)), "10/Oct/2000:13:55:36 +0000");
+        assert_eq!(timestamp(WallTime(971_186_136_000)), "10/Oct/2000:13:55:36 +0000");
     }
 
     #[tokio::test]
@@ -331,7 +342,7 @@ mod tests {
         let name = InstanceName::parse("shop").unwrap();
         for counts in [true, true, false] {
             let answer = Some((Duration::from_millis(1_234), StatusCode::CREATED));
-            log.line(draft(b"x \"y", counts), &name, StatusCode::OK, Course { held: None, answer }).sent = 5;
+            log.line(draft(b"x \"y", counts), &name, StatusCode::OK, Timings { held: None, answer }).sent = 5;
         }
         drop(log);
         done.await.unwrap();
@@ -347,9 +358,9 @@ mod tests {
     async fn a_full_queue_costs_a_line_and_no_time() {
         let (log, _) = AccessLog::start(Box::new(|_, _| PathBuf::from("/nonexistent/log")));
         let name = InstanceName::parse("shop").unwrap();
-        lock(&log.queues[0].texts).len = QUEUE;
+        lock(&log.queues[0].pending).len = QUEUE;
         for _ in 0..2 {
-            drop(log.line(draft(b"x", true), &name, StatusCode::OK, Course::default()));
+            drop(log.line(draft(b"x", true), &name, StatusCode::OK, Timings::default()));
         }
         assert_eq!(log.dropped(), 2);
     }

@@ -1,6 +1,6 @@
-//! A client's socket with the limits that HTTP libraries leave out: the first bytes already read are given out first, a
-//! head that trickles in is cut, and so is a client that has stopped reading. It says when a connection rests: then
-//! whoever serves it can do without everything but this.
+//! A client's socket with the limits that HTTP libraries leave out: bytes that were read already are given out first, a head that
+//! trickles in ends the connection, and so does a client that has stopped reading. It finds out when a connection rests: then
+//! nothing of the connection is needed but this.
 //!
 //! It never limits how long a request may take, nor an upgraded connection.
 
@@ -23,19 +23,19 @@ use super::timeouts::ConnectionTimeouts;
 use crate::driver::upstream::{FirstLine, Stall, first_line};
 use crate::host::coalesce::CoalesceBuffer;
 
-/// A first line that is longer is hyper's to refuse.
+/// A longer first line is left to hyper, which refuses it.
 const LONGEST_LINE: usize = 64 * 1024;
 
 /// What every HTTP/2 connection begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A socket that can tell that it has something to read without reading it.
+/// A socket that can be asked for unread bytes without reading them.
 pub(super) trait ClientSocket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Ready with bytes, the end or a fault; what has arrived since the last read that found nothing counts as well.
+    /// Ready with bytes, the end or an error; also with what has arrived since the last read that found nothing.
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Asks the kernel: are there bytes?
-    fn has_arrived(&self) -> bool;
+    /// Asks the kernel for unread bytes.
+    fn has_unread_bytes(&self) -> bool;
 }
 
 impl ClientSocket for TcpStream {
@@ -43,8 +43,8 @@ impl ClientSocket for TcpStream {
         self.poll_read_ready(cx)
     }
 
-    fn has_arrived(&self) -> bool {
-        holds_bytes(self)
+    fn has_unread_bytes(&self) -> bool {
+        has_bytes(self)
     }
 }
 
@@ -53,12 +53,12 @@ impl ClientSocket for UnixStream {
         self.poll_read_ready(cx)
     }
 
-    fn has_arrived(&self) -> bool {
-        holds_bytes(self)
+    fn has_unread_bytes(&self) -> bool {
+        has_bytes(self)
     }
 }
 
-fn holds_bytes(socket: impl AsFd) -> bool {
+fn has_bytes(socket: impl AsFd) -> bool {
     recv(socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT).is_ok_and(|(count, _)| count > 0)
 }
 
@@ -70,27 +70,27 @@ pub(super) struct ClientIo<S> {
     first: Bytes,
     reading: ReadClock,
     writing: Stall,
-    /// Nothing was written since the last flush: whoever writes has no bytes left.
+    /// Nothing was written since the last flush: hyper has no bytes left to write.
     flushed: bool,
-    next: Next,
+    expected: Expected,
     /// The last bytes of a head were the last that were given out.
     at_end_of_head: bool,
 }
 
 /// What the next byte that is given out belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
-    /// It begins a head, for certain.
+enum Expected {
+    /// The beginning of a head, for certain.
     Head,
     /// A request.
     Request,
-    /// A request, or a head whose beginning was given out: only hyper knows. It is asked, by taking it apart.
+    /// A request, or a head whose beginning was given out: only hyper knows which, and its connection is taken apart to find out.
     Unknown,
     /// Frames of HTTP/2.
     Frame,
 }
 
-/// What the client has time for now.
+/// What the time limits are for now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReadPhase {
     /// A request is under way: no limit.
@@ -104,64 +104,64 @@ enum ReadPhase {
 /// The clock of heads and of idle connections. One timer serves a connection for its whole life: it is set again only when
 /// it fires, or when it would fire too late, so that a busy connection does not touch it.
 struct ReadClock {
-    used: Arc<ConnectionState>,
+    state: Arc<ConnectionState>,
     limits: ConnectionTimeouts,
     phase: ReadPhase,
-    /// A head has begun, and its time has not.
-    unclocked: bool,
-    /// When its time is up.
+    /// A head has begun, and its time is not measured yet.
+    clock_not_set: bool,
+    /// When the time is up.
     due: Instant,
     timer: Pin<Box<Sleep>>,
 }
 
 impl ReadClock {
-    fn new(used: Arc<ConnectionState>, limits: ConnectionTimeouts) -> Self {
+    fn new(state: Arc<ConnectionState>, limits: ConnectionTimeouts) -> Self {
         let due = Instant::now() + limits.head;
-        Self { used, limits, phase: ReadPhase::Head, unclocked: false, due, timer: Box::pin(tokio::time::sleep_until(due)) }
+        Self { state, limits, phase: ReadPhase::Head, clock_not_set: false, due, timer: Box::pin(tokio::time::sleep_until(due)) }
     }
 
     fn head(&mut self) {
-        (self.phase, self.unclocked) = (ReadPhase::Head, false);
+        (self.phase, self.clock_not_set) = (ReadPhase::Head, false);
         self.due = Instant::now() + self.limits.head;
     }
 
-    /// After a look at the socket: `got` something or nothing. Says whether the client's time is up.
+    /// After the socket was read: `got` something or nothing. Is the client's time up?
     fn is_late(&mut self, got: bool, flushed: bool, cx: &mut Context<'_>) -> bool {
-        let phase = match (self.used.is_busy(), self.phase) {
+        let phase = match (self.state.is_busy(), self.phase) {
             (true, _) => ReadPhase::BusyGuard,
             (false, ReadPhase::Head) => ReadPhase::Head,
             (false, _) if got => ReadPhase::Head,
             (false, _) => ReadPhase::Idle,
         };
         if got && phase != ReadPhase::BusyGuard {
-            // Most heads come whole: then this is the last look before the request is under way, and the clock is not asked.
-            self.unclocked |= self.phase != ReadPhase::Head;
+            // Most heads arrive whole: then this is the last read before the request is under way, and the clock is not read.
+            self.clock_not_set |= self.phase != ReadPhase::Head;
             self.phase = phase;
             return false;
         }
-        if phase != self.phase || self.unclocked {
+        if phase != self.phase || self.clock_not_set {
             self.phase = phase;
             match phase {
                 ReadPhase::BusyGuard => {}
                 ReadPhase::Idle => self.due = Instant::now() + self.limits.idle,
                 ReadPhase::Head => self.head(),
             }
-            self.unclocked = false;
+            self.clock_not_set = false;
         }
         match phase {
             ReadPhase::BusyGuard => false,
             ReadPhase::Head => self.is_over(self.due, cx),
             ReadPhase::Idle => {
-                // The first part of the limit comes first: after it the connection rests, and waits for the other by itself.
+                // The first part of the limit first: after it the connection rests, and `poll_next_request` waits for the other part.
                 let rest = self.due - self.limits.idle.saturating_sub(self.limits.rest);
                 let rests = flushed && self.is_over(rest, cx);
-                self.used.rests.store(rests, Ordering::Relaxed);
+                self.state.rests.store(rests, Ordering::Relaxed);
                 (rests || !flushed) && self.is_over(self.due, cx)
             }
         }
     }
 
-    /// Has this moment come? If not the task is woken when it has.
+    /// Is it this late? If not, the task is woken when it is.
     fn is_over(&mut self, due: Instant, cx: &mut Context<'_>) -> bool {
         if self.timer.deadline() > due {
             self.timer.as_mut().reset(due);
@@ -188,20 +188,20 @@ impl<S: ClientSocket> ClientIo<S> {
     pub(super) fn new(socket: S, limits: ConnectionTimeouts) -> Self {
         let reading = ReadClock::new(Arc::default(), limits);
         let writing = Stall::new(limits.stall);
-        Self { socket, first: Bytes::new(), reading, writing, flushed: true, next: Next::Head, at_end_of_head: false }
+        Self { socket, first: Bytes::new(), reading, writing, flushed: true, expected: Expected::Head, at_end_of_head: false }
     }
 
-    /// What those who serve its requests tell it, and it them.
-    pub(super) fn used(&self) -> Arc<ConnectionState> {
-        self.reading.used.clone()
+    /// The state that it shares with the code that serves its requests.
+    pub(super) fn state(&self) -> Arc<ConnectionState> {
+        self.reading.state.clone()
     }
 
-    /// Reads the first bytes, as many as it takes to tell HTTP/2 from HTTP/1; they are given out again. `None`: it closed
-    /// without a word.
-    pub(super) async fn begin(&mut self) -> io::Result<Option<Protocol>> {
+    /// Reads the first bytes, as many as it takes to tell HTTP/2 from HTTP/1; they are given out again. `None`: the client closed
+    /// without sending any.
+    pub(super) async fn detect_protocol(&mut self) -> io::Result<Option<Protocol>> {
         let mut first = [0; PREFACE.len()];
         let mut len = 0;
-        let speaks = loop {
+        let protocol = loop {
             let got = self.socket.read(&mut first[len..]).await?;
             if got == 0 {
                 return Ok(None);
@@ -216,22 +216,22 @@ impl<S: ClientSocket> ClientIo<S> {
         };
         self.first = Bytes::copy_from_slice(&first[..len]);
         self.reading.head();
-        Ok(Some(speaks))
+        Ok(Some(protocol))
     }
 
-    /// On HTTP/2 heads are frames among others, and its own limits hold.
+    /// On HTTP/2 heads are frames among others, and other limits hold.
     pub(super) fn lift_read_limits(&mut self) {
         let far = Duration::from_secs(u32::MAX.into());
-        self.next = Next::Frame;
+        self.expected = Expected::Frame;
         self.reading.limits = ConnectionTimeouts { head: far, idle: far, rest: far, ..self.reading.limits };
         self.reading.head();
     }
 
-    /// Takes back what was read from it and not used: the beginning of a head that waited behind another request.
-    /// Says whether that is all there is to do: it does not rest.
+    /// Takes back what was read and not used: the beginning of a head that waited behind another request. `true`: the connection was
+    /// only taken apart to learn that, and goes on; it does not rest.
     pub(super) fn unread(&mut self, bytes: Bytes) -> bool {
-        self.reading.used.rests.store(false, Ordering::Relaxed);
-        let goes_on = std::mem::replace(&mut self.next, Next::Head) == Next::Unknown;
+        self.reading.state.rests.store(false, Ordering::Relaxed);
+        let goes_on = std::mem::replace(&mut self.expected, Expected::Head) == Expected::Unknown;
         if !bytes.is_empty() {
             self.first = bytes;
             self.reading.head();
@@ -239,8 +239,8 @@ impl<S: ClientSocket> ClientIo<S> {
         goes_on
     }
 
-    /// Resolves when there is something to read. An error: the client's time is up.
-    pub(super) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Resolves when a resting connection has something to read. An error: the client's time is up.
+    pub(super) fn poll_next_request(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.first.is_empty() {
             return Poll::Ready(Ok(()));
         }
@@ -250,12 +250,12 @@ impl<S: ClientSocket> ClientIo<S> {
         }
     }
 
-    /// Has something to read come, whether or not the reactor has told of it?
-    pub(super) fn has_arrived(&self) -> bool {
-        self.socket.has_arrived()
+    /// Are there unread bytes, whether or not the reactor has reported them?
+    pub(super) fn has_unread_bytes(&self) -> bool {
+        self.socket.has_unread_bytes()
     }
 
-    fn wrote<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+    fn after_write<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         self.flushed = false;
         if written.is_ready() {
             self.writing.rest();
@@ -276,7 +276,7 @@ impl<S: ClientSocket> ClientIo<S> {
             buf.put_slice(&self.first[..now]);
             self.first.advance(now);
             if self.first.is_empty() {
-                // What it was part of may be large.
+                // The buffer that it was part of may be large.
                 self.first = Bytes::new();
             }
             return Poll::Ready(Ok(()));
@@ -287,10 +287,10 @@ impl<S: ClientSocket> ClientIo<S> {
         if self.reading.is_late(got, self.flushed, cx) && !got { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) } else { read }
     }
 
-    /// The beginning of a head: its first line is given out when it is whole, with a target that hyper can read.
+    /// The beginning of a head: its first line is given out when it is complete, with a target that hyper can read.
     fn poll_head(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        // A line that was begun already is put together with what follows.
+        // A line of which the beginning has arrived already is joined with what follows.
         let mut line = BytesMut::from(std::mem::take(&mut self.first));
         let read = self.poll_bytes(cx, buf);
         let got = buf.filled().len() > before;
@@ -304,7 +304,7 @@ impl<S: ClientSocket> ClientIo<S> {
                 self.first = if line.is_empty() { Bytes::copy_from_slice(head) } else { line.freeze() };
                 buf.set_filled(before);
                 if got {
-                    // There may be more, and only the socket wakes this task.
+                    // There may be more to read, and only the socket wakes this task.
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
@@ -312,7 +312,7 @@ impl<S: ClientSocket> ClientIo<S> {
             }
             FirstLine::Partial | FirstLine::Plain => self.first = line.freeze(),
             FirstLine::Escaped { line: escaped, replaces, raw } => {
-                self.reading.used.put_target(raw);
+                self.reading.state.put_target(raw);
                 self.first = [&escaped[..], &head[replaces..]].concat().into();
                 buf.set_filled(before);
             }
@@ -320,14 +320,14 @@ impl<S: ClientSocket> ClientIo<S> {
         if self.first.is_empty() && !got {
             return read;
         }
-        self.next = Next::Request;
+        self.expected = Expected::Request;
         if self.first.is_empty() { read } else { self.poll_bytes(cx, buf) }
     }
 
-    /// A request is over when another head is waited for. Where it ended is certain when it was a head and no more.
-    fn note_next(&mut self) {
-        if self.next == Next::Request && self.reading.used.came.swap(false, Ordering::Relaxed) {
-            self.next = if self.at_end_of_head { Next::Head } else { Next::Unknown };
+    /// A request has ended when another head is waited for. Where it ended is certain if it was a head and no more.
+    fn note_request_end(&mut self) {
+        if self.expected == Expected::Request && self.reading.state.request_began.swap(false, Ordering::Relaxed) {
+            self.expected = if self.at_end_of_head { Expected::Head } else { Expected::Unknown };
         }
     }
 }
@@ -335,15 +335,15 @@ impl<S: ClientSocket> ClientIo<S> {
 impl<S: ClientSocket> AsyncRead for ClientIo<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let busy = this.reading.used.is_busy();
+        let busy = this.reading.state.is_busy();
         if !busy {
-            this.note_next();
+            this.note_request_end();
         }
         let before = buf.filled().len();
-        let read = match this.next {
-            Next::Head if !busy => this.poll_head(cx, buf),
-            Next::Unknown if !busy && this.flushed => {
-                this.reading.used.rests.store(true, Ordering::Relaxed);
+        let read = match this.expected {
+            Expected::Head if !busy => this.poll_head(cx, buf),
+            Expected::Unknown if !busy && this.flushed => {
+                this.reading.state.rests.store(true, Ordering::Relaxed);
                 return Poll::Pending;
             }
             _ => this.poll_bytes(cx, buf),
@@ -359,7 +359,7 @@ impl<S: ClientSocket> AsyncRead for ClientIo<S> {
 impl<S: ClientSocket> AsyncWrite for ClientIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.socket).poll_write(cx, buf);
-        self.wrote(written, cx)
+        self.after_write(written, cx)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
@@ -367,7 +367,7 @@ impl<S: ClientSocket> AsyncWrite for ClientIo<S> {
             Some(one) => Pin::new(&mut self.socket).poll_write(cx, one),
             None => Pin::new(&mut self.socket).poll_write_vectored(cx, bufs),
         };
-        self.wrote(written, cx)
+        self.after_write(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,5 +1,5 @@
-//! What a client's connection and those who serve its requests know of each other: is a request under way, does it rest, may it be
-//! closed for another.
+//! The state that a client's connection shares with the code that serves its requests: is a request under way, does the connection
+//! rest, may it be closed in favour of another.
 //!
 //! It decides nothing by itself, and does no I/O.
 
@@ -16,32 +16,32 @@ use crate::driver::upstream::RawTarget;
 /// How many connections one client has, and requests on HTTP/2.
 pub(super) type ClientLoad = AtomicU32;
 
-/// What a client's connection and those who serve its requests know of each other.
+/// What a client's connection and the code that serves its requests know of each other.
 #[derive(Debug, Default)]
 // One cache line each, here and in `client_io`: connections of two I/O threads are allocated side by side.
 #[repr(align(64))]
 pub(super) struct ConnectionState {
     /// Requests under way.
     open: AtomicU32,
-    /// Nothing is under way, nothing is left to write, and nothing has come for a while.
+    /// No request is under way, nothing is left to write, and nothing has arrived for a while.
     pub(super) rests: AtomicBool,
-    /// A request has come.
+    /// A request has arrived.
     served: AtomicBool,
     /// It rests, and its last answer has left.
     idle: AtomicBool,
-    /// Its place is needed.
-    unwanted: AtomicBool,
-    /// When it came, or came to rest last, as the crowd counts.
-    since: AtomicU64,
-    task: AtomicWaker,
-    /// What its client has, if it is limited.
-    share: OnceLock<Arc<ClientLoad>>,
-    /// Its requests are part of that, each.
+    /// It is to be closed in favour of another.
+    evict: AtomicBool,
+    /// When it was opened, or came to rest last, in ticks of `ConnectionLimits`.
+    last_used: AtomicU64,
+    waker: AtomicWaker,
+    /// The count of its client, if that is limited.
+    client_load: OnceLock<Arc<ClientLoad>>,
+    /// Each of its requests is counted there too.
     http2: AtomicBool,
-    /// A request has come since a head was last waited for.
-    pub(super) came: AtomicBool,
+    /// A request has begun since a head was last waited for.
+    pub(super) request_began: AtomicBool,
     has_target: AtomicBool,
-    /// What the first line of the head that has come names, where hyper got it escaped.
+    /// The target in the first line of the head that has arrived, where hyper got it escaped.
     target: Mutex<Option<RawTarget>>,
 }
 
@@ -51,17 +51,17 @@ impl ConnectionState {
         self.open.load(Ordering::Acquire) > 0
     }
 
-    /// Its client has this share.
-    pub(super) fn belongs_to(&self, share: &Arc<ClientLoad>) {
-        let _ = self.share.set(share.clone());
+    /// Its client is limited, and counted here.
+    pub(super) fn count_towards(&self, client_load: &Arc<ClientLoad>) {
+        let _ = self.client_load.set(client_load.clone());
     }
 
-    /// It carries many requests at once, and each counts.
-    pub(super) fn speaks_http2(&self) {
+    /// It has many requests at once, and each is counted.
+    pub(super) fn use_http2(&self) {
         self.http2.store(true, Ordering::Relaxed);
     }
 
-    /// What the request that has just come asks for, if that is not what hyper says.
+    /// The target of the request that has just begun, if hyper has another.
     pub(super) fn take_target(&self) -> Option<RawTarget> {
         if !self.has_target.swap(false, Ordering::Relaxed) {
             return None;
@@ -74,66 +74,66 @@ impl ConnectionState {
         self.has_target.store(true, Ordering::Relaxed);
     }
 
-    fn counted(&self) -> Option<&ClientLoad> {
-        if self.http2.load(Ordering::Relaxed) { self.share.get().map(|share| &**share) } else { None }
+    fn request_load(&self) -> Option<&ClientLoad> {
+        if self.http2.load(Ordering::Relaxed) { self.client_load.get().map(|client_load| &**client_load) } else { None }
     }
 
-    /// Has its client more requests and connections than one may have?
-    pub(super) fn has_too_many(&self, per_client: Option<u32>) -> bool {
-        self.counted().zip(per_client).is_some_and(|(share, most)| share.load(Ordering::Relaxed) > most)
+    /// Has its client more requests and connections than this?
+    pub(super) fn exceeds(&self, per_client: Option<u32>) -> bool {
+        self.request_load().zip(per_client).is_some_and(|(client_load, max)| client_load.load(Ordering::Relaxed) > max)
     }
 
-    /// It waits for its next request from now on.
-    pub(super) fn comes_to_rest(&self, now: u64) {
-        self.note_since(now);
+    /// From now on it rests: it waits for its next request.
+    pub(super) fn note_rest(&self, now: u64) {
+        self.note_last_used(now);
         self.idle.store(true, Ordering::Release);
     }
 
-    /// When it came.
-    pub(super) fn note_since(&self, now: u64) {
-        self.since.store(now, Ordering::Relaxed);
+    /// It was opened, or came to rest, at this tick.
+    pub(super) fn note_last_used(&self, now: u64) {
+        self.last_used.store(now, Ordering::Relaxed);
     }
 
-    /// The moment noted last.
-    pub(super) fn since(&self) -> u64 {
-        self.since.load(Ordering::Relaxed)
+    /// The tick noted last.
+    pub(super) fn last_used(&self) -> u64 {
+        self.last_used.load(Ordering::Relaxed)
     }
 
-    /// Would nothing be lost with it? It has not said a word, or has its last answer; and is not on its way out already.
-    pub(super) fn may_be_closed(&self) -> bool {
-        self.is_idle() && !self.unwanted.load(Ordering::Acquire)
+    /// Would nothing be lost by closing it? It has not sent anything yet, or its last answer has left; and it is not being closed already.
+    pub(super) fn may_be_evicted(&self) -> bool {
+        self.is_idle() && !self.evict.load(Ordering::Acquire)
     }
 
     fn is_idle(&self) -> bool {
         !self.is_busy() && (self.idle.load(Ordering::Acquire) || !self.served.load(Ordering::Acquire))
     }
 
-    /// Its place is needed.
-    pub(super) fn close(&self) {
-        self.unwanted.store(true, Ordering::Release);
-        self.task.wake();
+    /// Has it closed once it is idle.
+    pub(super) fn evict(&self) {
+        self.evict.store(true, Ordering::Release);
+        self.waker.wake();
     }
 
-    /// Resolves when its place is needed and it is idle. To be polled by one task only, which is always woken by the same waker: so it
-    /// is left once, `left`.
-    pub(super) fn poll_unwanted(&self, left: &mut bool, cx: &Context<'_>) -> Poll<()> {
-        if !*left {
-            *left = true;
-            self.task.register(cx.waker());
+    /// Resolves when it is to be closed and is idle. To be polled by one task only, which is always woken by the same waker: so the
+    /// waker is registered once, see `waker_set`.
+    pub(super) fn poll_evicted(&self, waker_set: &mut bool, cx: &Context<'_>) -> Poll<()> {
+        if !*waker_set {
+            *waker_set = true;
+            self.waker.register(cx.waker());
         }
-        if !self.unwanted.load(Ordering::Acquire) {
+        if !self.evict.load(Ordering::Acquire) {
             return Poll::Pending;
         }
         if self.is_idle() {
             return Poll::Ready(());
         }
-        // A request has come in between.
-        self.unwanted.store(false, Ordering::Release);
+        // A request has arrived in between.
+        self.evict.store(false, Ordering::Release);
         Poll::Pending
     }
 
     /// Resolves when no request was under way for the whole of the limit: HTTP/2 has none of its own between two requests.
-    pub(super) async fn unused(&self, limit: Duration) {
+    pub(super) async fn until_unused(&self, limit: Duration) {
         let mut since = Instant::now();
         loop {
             tokio::time::sleep(limit / 8).await;
@@ -147,27 +147,27 @@ impl ConnectionState {
         }
     }
 
-    /// As the socket last saw it.
+    /// Does it rest, as `client_io` last saw it?
     pub(super) fn rests(&self) -> bool {
         self.rests.load(Ordering::Relaxed)
     }
 }
 
-/// A request that its client's connection is busy with.
+/// Marks the connection as busy with a request, for as long as this lasts.
 pub(super) struct BusyGuard(Arc<ConnectionState>);
 
 impl BusyGuard {
     pub(super) fn new(connection: &Arc<ConnectionState>) -> Self {
         connection.open.fetch_add(1, Ordering::AcqRel);
         connection.served.store(true, Ordering::Relaxed);
-        connection.came.store(true, Ordering::Relaxed);
+        connection.request_began.store(true, Ordering::Relaxed);
         connection.idle.store(false, Ordering::Relaxed);
-        connection.counted().inspect(|share| _ = share.fetch_add(1, Ordering::Relaxed));
+        connection.request_load().inspect(|client_load| _ = client_load.fetch_add(1, Ordering::Relaxed));
         Self(connection.clone())
     }
 
-    /// It became something else than a request, and lasts as long as the connection.
-    pub(super) fn for_good(self) {
+    /// The request was upgraded: the connection is busy to its end.
+    pub(super) fn keep_busy(self) {
         self.0.open.fetch_add(1, Ordering::AcqRel);
     }
 }
@@ -175,6 +175,6 @@ impl BusyGuard {
 impl Drop for BusyGuard {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::AcqRel);
-        self.0.counted().inspect(|share| _ = share.fetch_sub(1, Ordering::Relaxed));
+        self.0.request_load().inspect(|client_load| _ = client_load.fetch_sub(1, Ordering::Relaxed));
     }
 }

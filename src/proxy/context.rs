@@ -49,7 +49,7 @@ impl Proxy {
         }
     }
 
-    /// Notes what is sent on, so that another acc can tell after this one was killed.
+    /// Notes which requests are sent on, for the next worker, should this one be killed.
     #[must_use]
     pub fn noting(mut self, notes: ReplayNotes) -> Self {
         self.replay_notes = Some(Arc::new(notes));

@@ -1,7 +1,7 @@
-//! One request from the moment in which its head was read until the head of its answer is there: let in as one of its client's,
-//! served, and written down, also when its client leaves before.
+//! One request and its answer, from the moment in which hyper has read the head until the head of the answer is there: counted for its
+//! client, forwarded, and logged, also when its client closes before.
 //!
-//! It never looks at a body.
+//! It never reads a body.
 
 use hyper::body::Incoming;
 use hyper::{Request, Response};
@@ -17,15 +17,15 @@ use super::server::{ConnectionContext, ConnectionSource};
 
 /// A request that is being served.
 pub(super) struct Exchange {
-    /// Or the answer, if it is not let in.
+    /// Or the answer, if it is refused at once.
     pending: Result<PendingRequest, Box<Response<ResponseBody>>>,
     context: Arc<ConnectionContext>,
 }
 
 impl Exchange {
-    /// `came`: when its connection did, if it is the first of it.
-    pub(super) fn new(context: Arc<ConnectionContext>, request: Request<Incoming>, came: Option<Instant>) -> Self {
-        Self { pending: begin(&context, request, came), context }
+    /// `arrived`: when its connection was accepted, if it is the first request of it.
+    pub(super) fn new(context: Arc<ConnectionContext>, request: Request<Incoming>, arrived: Option<Instant>) -> Self {
+        Self { pending: begin(&context, request, arrived), context }
     }
 
     /// Serves it; to be called once.
@@ -35,12 +35,12 @@ impl Exchange {
             Err(answer) => return std::mem::replace(&mut **answer, Response::new(ResponseBody::empty())),
         };
         let (proxy, settings) = (&self.context.server.proxy, self.context.settings.get());
-        let mut response = Forwarding { proxy, settings, pending }.go().await;
-        pending.note(proxy, &mut response);
+        let mut response = Forwarding { proxy, settings, pending }.run().await;
+        pending.log_answer(proxy, &mut response);
         response
     }
 
-    /// Is another acc accepting clients?
+    /// Does another worker accept the clients?
     pub(super) fn is_handed_over(&self) -> bool {
         self.context.server.handed_over.is_raised()
     }
@@ -49,16 +49,16 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         if let Ok(pending) = &mut self.pending {
-            pending.ended(&self.context.server.proxy);
+            pending.log_without_answer(&self.context.server.proxy);
         }
     }
 }
 
-/// Reads the request, and finds it a place among those of its client.
+/// Reads the request, and counts it for its client.
 fn begin(
     context: &ConnectionContext,
     mut request: Request<Incoming>,
-    came: Option<Instant>,
+    arrived: Option<Instant>,
 ) -> Result<PendingRequest, Box<Response<ResponseBody>>> {
     let ConnectionSource { front, peer, port } = context.source;
     let (proxy, limits, settings) = (&context.server.proxy, &context.server.limits, context.settings.get());
@@ -66,17 +66,17 @@ fn begin(
     if let Some(target) = connection.take_target() {
         request.extensions_mut().insert(target);
     }
-    let mut pending = proxy.receive(RequestArrival { front, peer, port, came, connection, settings }, request)?;
-    let origin = pending.asked.origin;
-    let slot = if connection.has_too_many(limits.most(settings.per_client)) {
+    let mut pending = proxy.receive(RequestArrival { front, peer, port, arrived, connection, settings }, request)?;
+    let origin = pending.parsed.origin;
+    let slot = if connection.exceeds(limits.max_requests(settings.per_client)) {
         Err(ProxyFailure::TooMany)
     } else if origin.by_proxy {
-        limits.place(origin.client, settings.per_client, &settings.shared_addresses)
+        limits.reserve_slot(origin.client, settings.per_client, &settings.shared_addresses)
     } else {
         return Ok(pending);
     };
     match slot {
-        Ok(slot) => pending.place = slot,
+        Ok(slot) => pending.slot = slot,
         Err(failure) => return Err(Box::new(pending.refused(proxy, &failure))),
     }
     Ok(pending)

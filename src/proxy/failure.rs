@@ -1,6 +1,6 @@
-//! Why a request gets no answer of its instance, and what is said instead: one table from what went wrong to status and words.
+//! Why a request gets no answer of its instance, and what it gets instead: one table from what went wrong to status and words.
 //!
-//! Pure: `respond` makes answers of it. Nothing in it shows a path, an output or an address of this host.
+//! Pure: `respond` makes an answer of a row. Nothing in it shows a path, an output or an address of this host.
 
 use hyper::StatusCode;
 
@@ -11,9 +11,9 @@ use crate::domain::admission::Refusal;
 pub enum ProxyFailure {
     /// The service does not let it through.
     Refused(Refusal),
-    /// The request cannot be understood; what is wrong with it.
+    /// The request is malformed; how.
     Malformed(&'static str),
-    /// No application gets a request with this method.
+    /// Requests with this method are not passed on.
     Method,
     /// Its body comes in a transfer coding other than chunks.
     Coding,
@@ -31,7 +31,7 @@ pub enum ProxyFailure {
     Unreachable,
     /// The instance may have seen it already, and it must not be sent twice.
     MaybeSeen,
-    /// The instance had it and did not answer in time.
+    /// The instance got it and did not answer in time.
     NoAnswer,
 }
 
@@ -48,7 +48,7 @@ pub struct FailureAnswer {
     pub retry_after: Option<u64>,
 }
 
-/// What a client is told whose request may have been seen and may not be sent twice: `acc prove` knows it by these words.
+/// The detail for a request that the application may have seen and that may not be sent twice: `acc prove` recognises these words.
 pub const MAYBE_SEEN: &str = "the application broke off, and this request may not be sent to it twice";
 
 impl ProxyFailure {

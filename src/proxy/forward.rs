@@ -1,9 +1,9 @@
-//! From the door to the instance and back: knock, wait with the body unread, send, and go on when the instance turns out to
-//! be gone before it saw anything.
+//! Forwards a request: asks the service for a pass, waits with the body unread, sends, and tries again if the instance turns out to have
+//! ended before it read anything.
 //!
-//! It never sends a request twice that the instance may have seen, safe ones apart: those `driver::upstream` sends again on
-//! a new connection, or this file to the next run when the instance has died with them. No request is read more than [`READS`] times,
-//! the edge before acc and all runs together, nor once more when an answer has pending.
+//! It never sends a request twice that the instance may have seen, safe ones apart: `driver::upstream` sends those again on a new
+//! connection, and this file sends them to the next run if the instance has died with them. Instances read no request more than
+//! [`MAX_READS`] times, tries of the edge before acc and all runs together, and never again once an answer has begun.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use hyper::header::HeaderValue;
 use hyper::{Request, Response, StatusCode, Version};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::access_log::Course;
+use super::access_log::Timings;
 use super::connection_limits::RequestSlot;
 use super::context::Proxy;
 use super::failure::ProxyFailure;
@@ -19,52 +19,52 @@ use super::front::Front;
 use super::pending::PendingRequest;
 use super::replay_notes::ReplayNote;
 use super::request::{Tried, is_safe};
-use super::response_body::{Flow, ResponseBody};
+use super::response_body::{Delivery, ResponseBody};
 use super::settings::ProxySettings;
-use super::{headers, own_answers, respond, upgrade, wake_events};
+use super::{answer_log, headers, respond, upgrade, wake_events};
 use crate::domain::admission::Refusal;
 use crate::domain::lifecycle::Phase;
 use crate::domain::rule::Verdict;
 use crate::driver::upstream::{BodyFault, ReceiveBody, SendBody, UpstreamError};
 use crate::service::door::{Caller, Knock, Pass};
 
-/// The service ends a wait by itself; this much later acc stops trusting it to.
+/// The service ends a wait by itself; this much later the proxy does.
 const MARGIN: Duration = Duration::from_secs(5);
 /// Longest pause before another try when an awake instance could not be connected to.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 
-/// So often an instance may read a request that is safe.
-const READS: u8 = 2;
+/// How often instances may read a request that is safe.
+const MAX_READS: u8 = 2;
 
-/// So much of a body is taken in before an instance is asked.
-const GATHERED: usize = 64 * 1024;
-/// A body that was sent with its head has come within this.
-const HAS_COME: Duration = Duration::from_millis(5);
+/// This much of a body is read into memory before an instance is asked.
+const BODY_IN_MEMORY: usize = 64 * 1024;
+/// A body that was sent together with its head arrives within this.
+const BODY_COMES_WITH_HEAD: Duration = Duration::from_millis(5);
 
 /// A death is noticed a moment after the connections it broke.
-const DEATH_KNOWN: Duration = Duration::from_millis(250);
-/// Between two looks whether it is known.
-const LOOK: Duration = Duration::from_millis(5);
+const DEATH_NOTICED_WITHIN: Duration = Duration::from_millis(250);
+/// Between two checks whether it is noticed.
+const CHECK_EVERY: Duration = Duration::from_millis(5);
 
-/// What became of a knock.
+/// What became of asking for a pass.
 enum EntryOutcome {
     Pass(Box<dyn Pass>),
     /// A person has waited long enough without seeing anything; the instance's name.
     Page(String),
-    No(ProxyFailure),
+    Failure(ProxyFailure),
 }
 
 /// What became of sending.
 enum SendOutcome {
     Answer(Response<ReceiveBody>),
     /// The instance never saw it.
-    Again(Box<Request<SendBody>>),
+    NotSeen(Box<Request<SendBody>>),
     /// It broke the connection; with the request once more when it may be sent twice.
     Broke(Option<Box<Request<SendBody>>>),
-    No(ProxyFailure),
+    Failure(ProxyFailure),
 }
 
-/// One request on its way.
+/// One request that is being forwarded.
 pub(super) struct Forwarding<'a> {
     pub(super) proxy: &'a Proxy,
     pub(super) settings: &'a ProxySettings,
@@ -72,265 +72,271 @@ pub(super) struct Forwarding<'a> {
 }
 
 impl Forwarding<'_> {
-    /// Serves the request, one way or another.
-    pub(super) async fn go(mut self) -> Response<ResponseBody> {
-        if self.pending.follows && self.is_not_awake().await {
-            return wake_events::report(self.proxy.door.clone(), self.pending.asked.host.clone(), self.settings.wake_timeout);
+    /// Forwards the request and gives its answer, or acc's own.
+    pub(super) async fn run(mut self) -> Response<ResponseBody> {
+        if self.pending.follows_wake && self.is_not_awake().await {
+            return wake_events::stream(self.proxy.door.clone(), self.pending.parsed.host.clone(), self.settings.wake_timeout);
         }
-        if self.pending.to_gather
-            && !self.pending.expects
-            && let Err(failure) = self.take_in().await
+        if self.pending.body_unread
+            && !self.pending.expects_continue
+            && let Err(failure) = self.read_body().await
         {
             return self.fail(&failure);
         }
         loop {
-            let mut pass = match self.enter().await {
+            let mut pass = match self.pass_or_wait().await {
                 EntryOutcome::Pass(pass) => pass,
                 EntryOutcome::Page(name) => return respond::waiting(&self.proxy.pages, &name),
-                EntryOutcome::No(failure) => return self.fail(&failure),
+                EntryOutcome::Failure(failure) => return self.fail(&failure),
             };
-            if self.pending.to_gather {
-                // It is asked for its body now, and takes its time: the instance is not held meanwhile.
+            if self.pending.body_unread {
+                // Its client sends the body only now, in its own time: the pass is not held meanwhile.
                 drop(pass);
-                match self.take_in().await {
+                match self.read_body().await {
                     Ok(()) => continue,
                     Err(failure) => return self.fail(&failure),
                 }
             }
             let sent = self.send(&mut *pass).await;
             if let SendOutcome::Answer(response) = sent {
-                return self.answer(response, pass);
+                return self.respond_with(response, pass);
             }
-            // Rare, and on the heap: else every request would have room for it.
-            if let Some(failure) = Box::pin(self.may_go_on(sent, pass)).await {
+            // Rare, and on the heap: else the future of every request would have room for it.
+            if let Some(failure) = Box::pin(self.prepare_retry(sent, pass)).await {
                 return self.fail(&failure);
             }
         }
     }
 
-    /// Takes in the body, as far as there is room for it, before the instance is asked: neither a start nor a place in the instance is
-    /// spent on a client that takes its time. Nearly always it is short and has come already.
-    async fn take_in(&mut self) -> Result<(), ProxyFailure> {
-        self.pending.to_gather = false;
+    /// Reads the body before the instance is asked, as far as there is room for it: neither a start nor a pass is spent on a slow client.
+    /// Nearly always the body is short and has arrived already.
+    async fn read_body(&mut self) -> Result<(), ProxyFailure> {
+        self.pending.body_unread = false;
         let Some(request) = self.pending.request.as_mut() else { return Ok(()) };
-        match request.body_mut().gather_at_once(GATHERED).await {
+        match request.body_mut().gather_at_once(BODY_IN_MEMORY).await {
             Ok(true) if request.body().is_gathered() => Ok(()),
-            Ok(_) => Box::pin(self.gather()).await,
-            Err(fault) => Err(cut(fault)),
+            Ok(_) => Box::pin(self.wait_for_body()).await,
+            Err(fault) => Err(body_failure(fault)),
         }
     }
 
-    /// The same for one that has to be waited for.
-    async fn gather(&mut self) -> Result<(), ProxyFailure> {
+    /// The same for a body that has not arrived yet.
+    async fn wait_for_body(&mut self) -> Result<(), ProxyFailure> {
         let Some(request) = self.pending.request.as_mut() else { return Ok(()) };
         let body = request.body_mut();
-        if let Ok(gathered) = timeout(HAS_COME, body.gather(GATHERED)).await {
-            gathered.map_err(cut)?;
+        if let Ok(gathered) = timeout(BODY_COMES_WITH_HEAD, body.gather(BODY_IN_MEMORY)).await {
+            gathered.map_err(body_failure)?;
             if body.is_gathered() {
                 return Ok(());
             }
         }
-        // What is refused in any case is refused now.
-        self.proxy.door.peek(&self.pending.asked.host).await.map_err(ProxyFailure::Refused)?;
-        body.gather(GATHERED).await.map_err(cut)?;
-        body.spool(&self.settings.spool).await.map_err(cut)?;
-        // As if it had come now: how long it may be held is another matter.
+        // A request that is refused in any case is refused now.
+        self.proxy.door.peek(&self.pending.parsed.host).await.map_err(ProxyFailure::Refused)?;
+        body.gather(BODY_IN_MEMORY).await.map_err(body_failure)?;
+        body.spool(&self.settings.spool).await.map_err(body_failure)?;
+        // As if it had arrived now: how long it may be held does not depend on its client.
         self.pending.started = Instant::now();
-        self.pending.came = self.pending.started;
+        self.pending.arrived = self.pending.started;
         Ok(())
     }
 
-    /// Makes ready to send it once more, or says why not.
-    async fn may_go_on(&mut self, sent: SendOutcome, pass: Box<dyn Pass>) -> Option<ProxyFailure> {
+    /// Prepares to send the request once more. A failure: it is not sent again.
+    async fn prepare_retry(&mut self, sent: SendOutcome, pass: Box<dyn Pass>) -> Option<ProxyFailure> {
         let run = pass.gate().run;
         // Given back first: with the pass held, the service would take the instance for one in use.
         drop(pass);
         match sent {
-            SendOutcome::Broke(Some(same)) if self.pending.repeatable && self.has_died(run).await => {
-                (self.pending.request, self.pending.repeatable) = (Some(same), false);
+            SendOutcome::Broke(Some(same)) if self.pending.retryable && self.has_died(run).await => {
+                (self.pending.request, self.pending.retryable) = (Some(same), false);
                 None
             }
             SendOutcome::Answer(_) | SendOutcome::Broke(_) => Some(ProxyFailure::Broke),
-            SendOutcome::No(failure) => Some(failure),
-            SendOutcome::Again(same) => {
+            SendOutcome::Failure(failure) => Some(failure),
+            SendOutcome::NotSeen(same) => {
                 self.pending.request = Some(same);
                 if self.pending.started.elapsed() >= self.settings.wake_timeout {
                     return Some(ProxyFailure::Unreachable);
                 }
-                tokio::time::sleep(self.pending.pause).await;
-                self.pending.pause = (self.pending.pause * 2).min(PAUSE_MAX);
+                tokio::time::sleep(self.pending.retry_pause).await;
+                self.pending.retry_pause = (self.pending.retry_pause * 2).min(PAUSE_MAX);
                 None
             }
         }
     }
 
     async fn is_not_awake(&self) -> bool {
-        match self.proxy.door.peek(&self.pending.asked.host).await {
+        match self.proxy.door.peek(&self.pending.parsed.host).await {
             Ok(Phase::Awake) | Err(_) => false,
             Ok(_) => true,
         }
     }
 
-    /// Has this run died? An instance that lives and breaks a connection has answered in its way.
+    /// Has this run died? An instance that lives and breaks a connection is not asked again.
     async fn has_died(&self, run: u64) -> bool {
-        let looked = timeout(DEATH_KNOWN, async {
-            // Knocking as a look would: it wakes nobody and does not count as use.
-            let look = Verdict { wake: false, counts: false };
-            while let Ok(Knock::Open(pass)) = self.proxy.door.knock(&self.pending.asked.host, look).await {
+        let died = timeout(DEATH_NOTICED_WITHIN, async {
+            // Such a request wakes no instance and does not count as use.
+            let check = Verdict { wake: false, counts: false };
+            while let Ok(Knock::Open(pass)) = self.proxy.door.knock(&self.pending.parsed.host, check).await {
                 if pass.gate().run != run {
                     return;
                 }
                 drop(pass);
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(CHECK_EVERY).await;
             }
         });
-        looked.await.is_ok()
+        died.await.is_ok()
     }
 
-    /// Knocks, and waits if it must.
-    async fn enter(&mut self) -> EntryOutcome {
-        if let Some(pass) = self.proxy.door.pass_now(&self.pending.asked.host, self.pending.asked.verdict) {
-            self.pending.entered = true;
+    /// Asks for a pass, and waits for it if it must.
+    async fn pass_or_wait(&mut self) -> EntryOutcome {
+        if let Some(pass) = self.proxy.door.pass_now(&self.pending.parsed.host, self.pending.parsed.verdict) {
+            self.pending.admitted = true;
             return EntryOutcome::Pass(pass);
         }
-        let ago = self.pending.ago.take().unwrap_or_else(|| self.pending.came.elapsed());
-        let caller = Caller { ago, client: self.pending.asked.origin.client };
-        let mut waiting = match self.proxy.door.knock_for(&self.pending.asked.host, self.pending.asked.verdict, caller).await {
+        let age = self.pending.age.take().unwrap_or_else(|| self.pending.arrived.elapsed());
+        let caller = Caller { ago: age, client: self.pending.parsed.origin.client };
+        let mut waiting = match self.proxy.door.knock_for(&self.pending.parsed.host, self.pending.parsed.verdict, caller).await {
             Ok(Knock::Open(pass)) => {
-                self.pending.entered = true;
+                self.pending.admitted = true;
                 return EntryOutcome::Pass(pass);
             }
             Ok(Knock::Wait(waiting)) => waiting,
-            Err(refusal) => return EntryOutcome::No(ProxyFailure::Refused(refusal)),
+            Err(refusal) => return EntryOutcome::Failure(ProxyFailure::Refused(refusal)),
         };
-        self.pending.entered = true;
+        self.pending.admitted = true;
         let page_at = self.pending.started + self.settings.page_after;
         let last = self.pending.started + self.settings.stop_limit + self.settings.wake_timeout + MARGIN;
-        let until = if self.pending.asked.navigation { page_at.min(last) } else { last };
+        let until = if self.pending.parsed.navigation { page_at.min(last) } else { last };
         let waited = timeout_at(until, waiting.pass()).await;
         self.pending.held = Some(self.pending.started.elapsed());
         match waited {
             Ok(Ok(pass)) => {
-                // The run that another edge has tried is gone: this is the next one, and the second to have it. Without a wait it may
-                // be the same run, which is just dying.
-                self.pending.repeatable &= self.pending.asked.tried == Tried::Nothing;
+                // The run that the edge has tried has ended: this is the next one, and the second to get the request. Without a wait it
+                // may be the same run, which is just dying.
+                self.pending.retryable &= self.pending.parsed.tried == Tried::Nothing;
                 EntryOutcome::Pass(pass)
             }
-            Ok(Err(refusal)) => EntryOutcome::No(ProxyFailure::Refused(refusal)),
-            Err(_) if self.pending.asked.navigation => EntryOutcome::Page(waiting.name()),
-            Err(_) => EntryOutcome::No(ProxyFailure::Refused(Refusal::TooSlow)),
+            Ok(Err(refusal)) => EntryOutcome::Failure(ProxyFailure::Refused(refusal)),
+            Err(_) if self.pending.parsed.navigation => EntryOutcome::Page(waiting.name()),
+            Err(_) => EntryOutcome::Failure(ProxyFailure::Refused(Refusal::TooSlow)),
         }
     }
 
-    /// Sends it; what must not be sent twice is noted first.
+    /// Sends the request; one that must not be sent twice is noted first.
     async fn send(&mut self, pass: &mut dyn Pass) -> SendOutcome {
-        let Some(request) = self.pending.request.take() else { return SendOutcome::No(ProxyFailure::Broke) };
-        let noted = match (&self.proxy.replay_notes, self.pending.asked.id) {
+        let Some(request) = self.pending.request.take() else { return SendOutcome::Failure(ProxyFailure::Broke) };
+        let noted = match (&self.proxy.replay_notes, self.pending.parsed.id) {
             (Some(notes), Some(id)) if !is_safe(request.method()) => ReplayNote::note(notes, id),
             _ => Ok(None),
         };
         let noted = match noted {
             Ok(noted) => noted,
             Err(error) => {
-                // Then it is not served rather than perhaps served twice.
+                // Better not served than perhaps served twice.
                 tracing::warn!(%error, "could not note that a request is sent");
-                return SendOutcome::No(ProxyFailure::Unreachable);
+                return SendOutcome::Failure(ProxyFailure::Unreachable);
             }
         };
         let sent = self.proxy.upstreams.request(pass.gate(), request).await;
         let outcome = self.outcome(pass, sent);
-        if let (SendOutcome::Again(_), Some(noted)) = (&outcome, noted) {
+        if let (SendOutcome::NotSeen(_), Some(noted)) = (&outcome, noted) {
             noted.unseen();
         }
         outcome
     }
 
+    /// What the result of sending means for the request.
     fn outcome(&mut self, pass: &dyn Pass, outcome: Result<Response<ReceiveBody>, UpstreamError>) -> SendOutcome {
         match outcome {
             Ok(response) => SendOutcome::Answer(response),
             Err(UpstreamError::Connect { request, reads, source }) => {
                 self.pending.reads += reads;
                 tracing::debug!(instance = %pass.gate().name, error = %source, "no connection to an awake instance");
-                SendOutcome::Again(request)
+                SendOutcome::NotSeen(request)
             }
-            Err(UpstreamError::Broken { source, again, began, reads, .. }) => match self.pending.flag.get() {
-                Some(fault) => SendOutcome::No(cut(fault)),
+            Err(UpstreamError::Broken { source, again, began, reads, .. }) => match self.pending.body_fault.get() {
+                Some(fault) => SendOutcome::Failure(body_failure(fault)),
                 None if began => {
                     tracing::info!(instance = %pass.gate().name, error = %source, "an instance's answer cannot be read");
-                    SendOutcome::No(ProxyFailure::BadAnswer)
+                    SendOutcome::Failure(ProxyFailure::BadAnswer)
                 }
                 None => {
                     tracing::info!(instance = %pass.gate().name, error = %source, "an instance broke a request");
                     self.pending.reads += reads;
-                    SendOutcome::Broke(again.filter(|_| self.pending.reads < READS))
+                    SendOutcome::Broke(again.filter(|_| self.pending.reads < MAX_READS))
                 }
             },
         }
     }
 
-    fn answer(&mut self, response: Response<ReceiveBody>, pass: Box<dyn Pass>) -> Response<ResponseBody> {
+    /// The answer of the instance, as its client gets it.
+    fn respond_with(&mut self, response: Response<ReceiveBody>, pass: Box<dyn Pass>) -> Response<ResponseBody> {
         let (mut head, body) = response.into_parts();
-        let course = self.course(head.status);
-        let line = match (&self.proxy.log, self.pending.draft.take()) {
-            (Some(log), Some(draft)) => Some(log.line(draft, &pass.gate().name, head.status, course)),
+        let timings = self.timings(head.status);
+        let line = match (&self.proxy.log, self.pending.log_draft.take()) {
+            (Some(log), Some(log_draft)) => Some(log.line(log_draft, &pass.gate().name, head.status, timings)),
             _ => None,
         };
-        let pass = RequestSlot::with(self.pending.place.take(), pass);
+        let pass = RequestSlot::with(self.pending.slot.take(), pass);
         let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
         headers::to_client(&mut head.headers, switching);
         head.version = Version::HTTP_11;
         let mut answer = match (switching, self.pending.upgrade.take()) {
             (false, _) => {
                 let events = headers::is_event_stream(&head.headers);
-                let gathers = self.pending.front == Front::Public && !headers::is_unbuffered(&mut head.headers);
+                let reads_ahead = self.pending.front == Front::Public && !headers::is_unbuffered(&mut head.headers);
                 if events && self.pending.front == Front::Wake {
-                    // nginx must not gather it, however it ends.
+                    // nginx must not buffer it, however it ends.
                     head.headers.entry(headers::X_ACCEL_BUFFERING).or_insert(HeaderValue::from_static("no"));
                 }
-                let flow = match self.pending.front {
-                    _ if events => Flow::Events,
-                    Front::Public if gathers => Flow::Ahead(self.settings.spool.clone()),
+                let delivery = match self.pending.front {
+                    _ if events => Delivery::EventStream,
+                    Front::Public if reads_ahead => Delivery::ReadAhead(self.settings.spool.clone()),
                     // nginx reads ahead by itself.
-                    Front::Public | Front::Wake => Flow::Plain,
+                    Front::Public | Front::Wake => Delivery::AsRead,
                 };
-                Response::from_parts(head, ResponseBody::forwarded(body, pass, line, flow))
+                Response::from_parts(head, ResponseBody::forwarded(body, pass, line, delivery))
             }
             (true, Some(client)) => {
-                let silence = self.settings.silent.map(|limit| upgrade::Silence {
-                    limit,
-                    door: self.proxy.door.clone(),
-                    upstreams: self.proxy.upstreams.clone(),
-                    host: self.pending.asked.host.clone(),
-                    verdict: self.pending.asked.verdict,
-                });
-                let use_of = upgrade::InstanceUse::new(pass, silence);
-                self.proxy.upgraded.spawn(upgrade::carry(client, body, use_of, line, self.proxy.cut.clone()));
+                let instance_use = upgrade::InstanceUse::new(pass, self.silence_limit());
+                self.proxy.upgraded.spawn(upgrade::run(client, body, instance_use, line, self.proxy.cut.clone()));
                 Response::from_parts(head, ResponseBody::empty())
             }
-            // It switches although nobody asked for it.
+            // The instance switches protocols although the client did not ask for it.
             (true, None) => return self.fail(&ProxyFailure::Broke),
         };
         if self.pending.to_nginx {
-            own_answers::tell(&mut answer, &course.to_string());
+            answer_log::report_to_nginx(&mut answer, &timings.to_string());
         }
         answer
     }
 
-    /// What is written down of it.
-    fn course(&self, status: StatusCode) -> Course {
-        let PendingRequest { started, held, draft, to_nginx, .. } = &*self.pending;
-        let wanted = draft.is_some() || *to_nginx;
-        Course { held: *held, answer: wanted.then(|| (started.elapsed().saturating_sub(held.unwrap_or_default()), status)) }
+    /// When its connection, once upgraded, is too silent to count as use.
+    fn silence_limit(&self) -> Option<upgrade::SilenceLimit> {
+        self.settings.silent.map(|limit| upgrade::SilenceLimit {
+            limit,
+            door: self.proxy.door.clone(),
+            upstreams: self.proxy.upstreams.clone(),
+            host: self.pending.parsed.host.clone(),
+            verdict: self.pending.parsed.verdict,
+        })
+    }
+
+    /// For the end of its line in the access log.
+    fn timings(&self, status: StatusCode) -> Timings {
+        let PendingRequest { started, held, log_draft, to_nginx, .. } = &*self.pending;
+        let logged = log_draft.is_some() || *to_nginx;
+        Timings { held: *held, answer: logged.then(|| (started.elapsed().saturating_sub(held.unwrap_or_default()), status)) }
     }
 
     fn fail(&self, failure: &ProxyFailure) -> Response<ResponseBody> {
-        let reader = respond::Audience { navigation: self.pending.asked.navigation, host: self.pending.asked.host.as_str() };
-        respond::failure(&self.proxy.pages, reader, failure)
+        let audience = respond::Audience { navigation: self.pending.parsed.navigation, host: self.pending.parsed.host.as_str() };
+        respond::failure(&self.proxy.pages, audience, failure)
     }
 }
 
-/// A client's body was not taken to its end.
-fn cut(fault: BodyFault) -> ProxyFailure {
+/// A body that could not be read to its end.
+fn body_failure(fault: BodyFault) -> ProxyFailure {
     match fault {
         BodyFault::TooLarge => ProxyFailure::TooLarge,
         BodyFault::Stalled => ProxyFailure::BodyStalled,

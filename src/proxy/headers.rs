@@ -1,7 +1,8 @@
-//! The headers of a forwarded request and its answer: what concerns one connection only is removed, what only the edge may
-//! say is said by the edge.
+//! The headers of a forwarded request and its answer: removes those that concern one connection only, and sets those that only the edge
+//! may set.
 //!
-//! It never passes on what only an edge may say (`domain::edge_headers`), nor a wish for another protocol than WebSocket.
+//! It never passes on a client's header that only an edge may set (`domain::edge_headers`), nor an upgrade to another protocol than
+//! WebSocket.
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -32,17 +33,17 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// Makes a client's headers those that the instance gets.
-pub fn to_instance(front: Front, headers: &mut HeaderMap, asked: &ParsedRequest) {
-    let upgrade = asked.upgrade.then(|| headers.get(header::UPGRADE).cloned()).flatten();
+/// Turns the headers of a client into those that the instance gets.
+pub fn to_instance(front: Front, headers: &mut HeaderMap, parsed: &ParsedRequest) {
+    let upgrade = parsed.upgrade.then(|| headers.get(header::UPGRADE).cloned()).flatten();
     remove_connection(headers);
-    // The answer to "100-continue" is given by acc itself when the body is asked for.
+    // acc itself answers "100-continue" when the body is asked for.
     headers.remove(header::EXPECT);
-    remove_forged(front, headers, asked.origin.by_proxy);
+    remove_forged(front, headers, parsed.origin.by_proxy);
     join_cookies(headers);
-    headers.insert(header::HOST, asked.spelled.clone());
+    headers.insert(header::HOST, parsed.host_header.clone());
     if front == Front::Public {
-        say_who(headers, asked);
+        set_forwarded(headers, parsed);
     }
     if let Some(upgrade) = upgrade {
         headers.insert(header::UPGRADE, upgrade);
@@ -50,10 +51,10 @@ pub fn to_instance(front: Front, headers: &mut HeaderMap, asked: &ParsedRequest)
     }
 }
 
-/// Makes an instance's headers those that the client gets; an upgraded answer keeps the two that say so.
+/// Turns the headers of an instance into those that the client gets; an upgraded answer keeps the two that say so.
 pub fn to_client(headers: &mut HeaderMap, upgraded: bool) {
     let upgrade = if upgraded { headers.get(header::UPGRADE).cloned() } else { None };
-    // The chunks tell how long it is, whatever else does (RFC 9112 section 6.3); the same length told twice is told once.
+    // Chunks take precedence over a length (RFC 9112 section 6.3); a length that is given twice is passed on once.
     if headers.contains_key(header::TRANSFER_ENCODING) {
         headers.remove(header::CONTENT_LENGTH);
     } else if let Some(length) = headers.get_all(header::CONTENT_LENGTH).iter().nth(1).cloned() {
@@ -67,7 +68,7 @@ pub fn to_client(headers: &mut HeaderMap, upgraded: bool) {
     }
 }
 
-/// Is an answer a stream of events (WHATWG HTML, "server-sent events"), which goes on until its client has enough?
+/// Is an answer a stream of events (WHATWG HTML, "server-sent events"), which has no end of its own?
 pub fn is_event_stream(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
         let kind = kind.as_bytes().split(|b| *b == b';').next().unwrap_or_default();
@@ -75,7 +76,7 @@ pub fn is_event_stream(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Does an answer say that it is not to be gathered (`X-Accel-Buffering: no`)? That is for the edge alone.
+/// Does an answer ask not to be buffered (`X-Accel-Buffering: no`)? That header is for the edge alone.
 pub fn is_unbuffered(headers: &mut HeaderMap) -> bool {
     headers.remove(X_ACCEL_BUFFERING).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"no"))
 }
@@ -88,7 +89,7 @@ fn remove_connection(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    // Most messages have none: seeing so is cheaper than asking for each of them.
+    // Most messages have none of them: one pass over the names is cheaper than nine look-ups.
     if headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
         for name in &HOP_BY_HOP {
             headers.remove(name);
@@ -96,7 +97,7 @@ fn remove_connection(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes what only an edge may say. nginx has already done so for what comes through it.
+/// Removes the headers that only an edge may set. nginx has already done so for what it passes on.
 fn remove_forged(front: Front, headers: &mut HeaderMap, by_proxy: bool) {
     let forged: Vec<HeaderName> = headers.keys().filter(|name| is_forged(front, by_proxy, name.as_str())).cloned().collect();
     for name in forged {
@@ -104,7 +105,7 @@ fn remove_forged(front: Front, headers: &mut HeaderMap, by_proxy: bool) {
     }
 }
 
-/// What nginx says stays, and what a trusted proxy may say, but not what is spelled as if they had.
+/// Headers that nginx or a trusted proxy may set stay, but not other spellings of their names.
 fn is_forged(front: Front, by_proxy: bool, name: &str) -> bool {
     let by_nginx = front == Front::Wake;
     is_edge_only(name) && !(by_nginx && SET_BY_NGINX.contains(&name)) && !((by_nginx || by_proxy) && OF_PROXIES.contains(&name))
@@ -122,14 +123,14 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-fn say_who(headers: &mut HeaderMap, asked: &ParsedRequest) {
-    let proto = asked.origin.scheme.as_str();
+fn set_forwarded(headers: &mut HeaderMap, parsed: &ParsedRequest) {
+    let proto = parsed.origin.scheme.as_str();
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
-    headers.insert(X_FORWARDED_PORT, HeaderValue::from(asked.origin.port));
-    headers.insert(X_FORWARDED_HOST, asked.spelled.clone());
-    let Some(forwarded) = forwarded(asked, proto) else { return };
+    headers.insert(X_FORWARDED_PORT, HeaderValue::from(parsed.origin.port));
+    headers.insert(X_FORWARDED_HOST, parsed.host_header.clone());
+    let Some(forwarded) = forwarded(parsed, proto) else { return };
     // The address is written once, and its place in the text taken for the two others.
-    let place = match asked.origin.client {
+    let place = match parsed.origin.client {
         Some(IpAddr::V4(_)) => forwarded.find(';').map(|end| (4, end)),
         Some(IpAddr::V6(_)) => forwarded.find(']').map(|end| (6, end)),
         None => None,
@@ -145,15 +146,15 @@ fn say_who(headers: &mut HeaderMap, asked: &ParsedRequest) {
 }
 
 /// RFC 7239, with the host quoted because of its port.
-fn forwarded(asked: &ParsedRequest, proto: &str) -> Option<String> {
+fn forwarded(parsed: &ParsedRequest, proto: &str) -> Option<String> {
     let mut text = String::with_capacity(96);
-    match asked.origin.client {
+    match parsed.origin.client {
         Some(IpAddr::V4(ip)) => write!(text, "for={ip};").ok()?,
         Some(IpAddr::V6(ip)) => write!(text, "for=\"[{ip}]\";").ok()?,
         None => {}
     }
     // A host that was accepted holds no quote and no backslash.
-    for part in ["host=\"", asked.spelled.to_str().ok()?, "\";proto=", proto] {
+    for part in ["host=\"", parsed.host_header.to_str().ok()?, "\";proto=", proto] {
         text.push_str(part);
     }
     Some(text)
@@ -168,10 +169,10 @@ mod tests {
     use crate::proxy::request::Tried;
     use crate::proxy::trusted_proxies::Origin;
 
-    fn asked(client: &str, upgrade: bool) -> ParsedRequest {
+    fn parsed(client: &str, upgrade: bool) -> ParsedRequest {
         ParsedRequest {
             host: HostName::parse("a.org").unwrap(),
-            spelled: HeaderValue::from_static("a.org:8080"),
+            host_header: HeaderValue::from_static("a.org:8080"),
             origin: Origin { client: client.parse().ok(), scheme: Scheme::Http, port: 8080, by_proxy: false },
             verdict: Verdict { wake: true, counts: true },
             navigation: false,
@@ -206,7 +207,7 @@ mod tests {
             ("expect", "100-continue"),
             ("accept", "*/*"),
         ]);
-        to_instance(Front::Wake, &mut headers, &asked("1.1.1.1", false));
+        to_instance(Front::Wake, &mut headers, &parsed("1.1.1.1", false));
         let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "host"]);
@@ -219,7 +220,7 @@ mod tests {
                 crate::domain::edge_headers::EDGE_ONLY.iter().filter(|name| !SET_BY_NGINX.contains(name) && !OF_PROXIES.contains(name))
             {
                 let mut headers = map(&[(name, "evil"), (&name.replace('-', "_"), "evil")]);
-                to_instance(front, &mut headers, &asked("1.1.1.1", false));
+                to_instance(front, &mut headers, &parsed("1.1.1.1", false));
                 assert!(headers.values().all(|value| value != "evil"), "{headers:?}");
             }
         }
@@ -244,9 +245,9 @@ mod tests {
             ("x-other", "kept"),
         ];
         let mut headers = map(&forged);
-        let mut asked = asked("2001:db8::1", false);
-        (asked.origin.scheme, asked.origin.port) = (Scheme::Https, 443);
-        to_instance(Front::Public, &mut headers, &asked);
+        let mut parsed = parsed("2001:db8::1", false);
+        (parsed.origin.scheme, parsed.origin.port) = (Scheme::Https, 443);
+        to_instance(Front::Public, &mut headers, &parsed);
         assert_eq!(headers["x-forwarded-for"], "2001:db8::1");
         assert_eq!(headers["x-real-ip"], "2001:db8::1");
         assert_eq!(headers["x-forwarded-proto"], "https");
@@ -262,9 +263,9 @@ mod tests {
     fn the_address_that_a_network_of_proxies_says_is_passed_on_of_a_trusted_one() {
         for (front, by_proxy, passes) in [(Front::Public, false, false), (Front::Public, true, true), (Front::Wake, false, true)] {
             let mut headers = map(&[("cf-connecting-ip", "9.9.9.9"), ("cf_connecting_ip", "6.6.6.6"), ("x-client-ip", "6.6.6.6")]);
-            let mut asked = asked("9.9.9.9", false);
-            asked.origin.by_proxy = by_proxy;
-            to_instance(front, &mut headers, &asked);
+            let mut parsed = parsed("9.9.9.9", false);
+            parsed.origin.by_proxy = by_proxy;
+            to_instance(front, &mut headers, &parsed);
             assert_eq!(headers.contains_key("cf-connecting-ip"), passes, "{front:?}");
             assert!(headers.values().all(|value| value != "6.6.6.6"), "{headers:?}");
         }
@@ -280,7 +281,7 @@ mod tests {
             ("x-acc-host", "a.org"),
             ("x_real_ip", "6.6.6.6"),
         ]);
-        to_instance(Front::Wake, &mut headers, &asked("1.2.3.4", false));
+        to_instance(Front::Wake, &mut headers, &parsed("1.2.3.4", false));
         assert_eq!(headers["x-forwarded-for"], "1.2.3.4");
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers.len(), 4, "{headers:?}");
@@ -289,7 +290,7 @@ mod tests {
     #[test]
     fn upgrades_keep_their_two_headers() {
         let mut headers = map(&[("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-key", "k")]);
-        to_instance(Front::Public, &mut headers, &asked("1.1.1.1", true));
+        to_instance(Front::Public, &mut headers, &parsed("1.1.1.1", true));
         assert_eq!((&headers["connection"], &headers["upgrade"]), (&"upgrade".parse().unwrap(), &"websocket".parse().unwrap()));
         assert_eq!(headers["sec-websocket-key"], "k");
         let mut answer = map(&[("connection", "upgrade"), ("upgrade", "websocket")]);
@@ -302,7 +303,7 @@ mod tests {
     #[test]
     fn cookies_are_one_header() {
         let mut headers = map(&[("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")]);
-        to_instance(Front::Public, &mut headers, &asked("1.1.1.1", false));
+        to_instance(Front::Public, &mut headers, &parsed("1.1.1.1", false));
         assert_eq!(headers.get_all("cookie").iter().count(), 1);
         assert_eq!(headers["cookie"], "a=1; b=2; c=3");
     }

@@ -1,4 +1,4 @@
-//! How hyper is set for clients' connections: sizes, and the limits that it keeps itself.
+//! The settings of hyper for clients' connections: sizes, and the limits that hyper itself keeps.
 //!
 //! It never limits time on HTTP/1: `ClientIo` does.
 

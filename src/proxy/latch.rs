@@ -1,7 +1,7 @@
-//! A flag that very many connections wait for and that almost never comes: asking it again costs one load from memory. A
-//! cancellation token takes two locks, which all connections share, each time a connection is looked at.
+//! A flag that very many connections wait for and that is almost never raised: reading it costs one load from memory. A cancellation
+//! token takes two locks, which all connections share, each time a connection is polled.
 //!
-//! It never goes down again.
+//! It is never lowered again.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -14,36 +14,36 @@ use tokio::sync::Notify;
 #[derive(Default)]
 pub(super) struct Latch {
     raised: AtomicBool,
-    tell: Notify,
+    notify: Notify,
 }
 
 impl Latch {
-    /// Raises it and tells all that wait.
+    /// Raises it and wakes all that wait.
     pub(super) fn raise(&self) {
         self.raised.store(true, Ordering::Release);
-        self.tell.notify_waiters();
+        self.notify.notify_waiters();
     }
 
-    /// Is it up?
+    /// Is it raised?
     pub(super) fn is_raised(&self) -> bool {
         self.raised.load(Ordering::Acquire)
     }
 
     /// Resolves when it is raised. To be polled by one task only: a task is always woken by the same waker, so that it is
-    /// enough to leave it once.
+    /// enough to register it once.
     pub(super) async fn wait(&self) {
-        let mut told = pin!(self.tell.notified());
-        let mut listens = false;
+        let mut notified = pin!(self.notify.notified());
+        let mut registered = false;
         poll_fn(|cx| {
             if self.is_raised() {
                 return Poll::Ready(());
             }
-            if listens {
+            if registered {
                 return Poll::Pending;
             }
-            listens = true;
-            // Raised between the look above and now: this says so.
-            told.as_mut().poll(cx)
+            registered = true;
+            // If it was raised since it was read above, this is ready.
+            notified.as_mut().poll(cx)
         })
         .await;
     }
@@ -56,18 +56,18 @@ mod tests {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn whoever_waits_is_told_and_whoever_comes_late_sees_it() {
+    async fn waiting_tasks_are_woken_and_late_ones_see_it() {
         for _ in 0..200 {
-            let flag = Arc::new(Latch::default());
+            let latch = Arc::new(Latch::default());
             let waiting: Vec<_> = (0..8)
                 .map(|_| {
-                    let flag = flag.clone();
-                    tokio::spawn(async move { flag.wait().await })
+                    let latch = latch.clone();
+                    tokio::spawn(async move { latch.wait().await })
                 })
                 .collect();
-            assert!(!flag.is_raised());
-            flag.raise();
-            flag.wait().await;
+            assert!(!latch.is_raised());
+            latch.raise();
+            latch.wait().await;
             for task in waiting {
                 task.await.unwrap();
             }

@@ -1,5 +1,5 @@
-//! The rest of a request's body that the answer did not wait for: it is read and dropped. Closing the connection instead would reset
-//! it, and a client that is still sending would lose the answer; nginx calls this lingering.
+//! Reads and drops the rest of a request body that the answer did not wait for. Closing the connection instead would reset it, and a
+//! client that is still sending would lose the answer; nginx calls this lingering.
 //!
 //! It never reads for longer than its limits, and never keeps what it reads.
 

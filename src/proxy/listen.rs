@@ -16,22 +16,22 @@ use tokio::io::unix::AsyncFd;
 
 use super::front::Front;
 
-/// A silent client is asked for a sign of life after this long.
+/// TCP keepalive: a silent client is probed after this long.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// A socket to accept from, and who speaks there. The runtime in which it is first accepted from is the one that is woken.
+/// A socket to accept from, and who speaks there. The runtime that first accepts from it is the one that it wakes.
 pub struct ProxyListener {
     socket: OwnedFd,
-    watched: Option<AsyncFd<OwnedFd>>,
+    registered: Option<AsyncFd<OwnedFd>>,
     is_tcp: bool,
-    /// Users that may speak here; none: whoever can connect.
+    /// Users that may connect; empty: all that can.
     users: Vec<u32>,
     pub(super) front: Front,
     /// The port, of a TCP listener.
     pub(super) port: u16,
 }
 
-/// An accepted connection, which no runtime knows of yet: the one that will carry it takes it on.
+/// An accepted connection, registered with no runtime yet: the one that will serve it does so.
 pub(super) enum AcceptedClient {
     Tcp(std::net::TcpStream, IpAddr),
     Unix(std::os::unix::net::UnixStream),
@@ -44,12 +44,12 @@ impl ProxyListener {
     /// It cannot be made non-blocking.
     pub fn from_tcp(listener: std::net::TcpListener, front: Front) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        // Linux hands both on to every accepted connection. The second ends the streams of clients that lost their power.
+        // Accepted connections inherit both. The second ends the streams of clients that lost their power.
         let socket = SockRef::from(&listener);
         socket.set_tcp_nodelay(true)?;
         socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4))?;
         let port = listener.local_addr()?.port();
-        Ok(Self { socket: listener.into(), watched: None, is_tcp: true, users: Vec::new(), front, port })
+        Ok(Self { socket: listener.into(), registered: None, is_tcp: true, users: Vec::new(), front, port })
     }
 
     /// A unix listener made by `host::listen::unix` or handed over by systemd.
@@ -58,26 +58,26 @@ impl ProxyListener {
     /// It cannot be made non-blocking.
     pub fn from_unix(listener: UnixListener, front: Front) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        Ok(Self { socket: listener.into(), watched: None, is_tcp: false, users: Vec::new(), front, port: 0 })
+        Ok(Self { socket: listener.into(), registered: None, is_tcp: false, users: Vec::new(), front, port: 0 })
     }
 
-    /// Only processes of these users get an answer; the connection of anybody else is closed without one.
+    /// Only processes of these users get an answer; the connection of any other is closed without one.
     #[must_use]
     pub fn only_for(mut self, users: Vec<u32>) -> Self {
         self.users = users;
         self
     }
 
-    /// Who has connected, as the kernel knows it (`SO_PEERCRED`, unix(7)), whatever the file's mode allows by now.
-    fn may_speak(&self, client: &OwnedFd) -> bool {
+    /// May the process that has connected, as the kernel knows it, do so (`SO_PEERCRED`, unix(7)), whatever the file's mode allows by now.
+    fn may_connect(&self, client: &OwnedFd) -> bool {
         self.users.is_empty() || socket_peercred(client).is_ok_and(|peer| self.users.contains(&peer.uid.as_raw()))
     }
 
     async fn accept_any(&mut self) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let socket = match &mut self.watched {
-            Some(watched) => watched,
-            none => none.insert(watched(self.socket.try_clone()?)?),
+        let socket = match &mut self.registered {
+            Some(registered) => registered,
+            none => none.insert(registered(self.socket.try_clone()?)?),
         };
         loop {
             let mut ready = socket.readable().await?;
@@ -94,7 +94,7 @@ impl ProxyListener {
             if self.is_tcp {
                 break (fd, peer);
             }
-            if self.may_speak(&fd) {
+            if self.may_connect(&fd) {
                 return Ok(AcceptedClient::Unix(fd.into()));
             }
             tracing::debug!("a user who may not speak here was turned away");
@@ -104,7 +104,7 @@ impl ProxyListener {
     }
 }
 
-fn watched(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+fn registered(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     #[expect(unsafe_code, reason = "tokio registers descriptors only unsafely")]
     // SAFETY: `OwnedFd` returns the same descriptor every time and keeps it open until the `AsyncFd` that owns it is dropped.
     Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)

@@ -1,19 +1,31 @@
-//! The way of a request, from a client's connection to an instance and back. The life of a request:
+//! The way of a request, from a client's connection to an instance and back. The steps, and the files that do them:
 //!
-//! 1. `listen`: the sockets it can come in by; `serve`: its connection is accepted, its head read within a time limit. `exchange`
-//!    has it from then on.
-//! 2. `request`: who is asked for, may this wake, is it a browser's navigation; `trusted_proxies`: who asks.
-//! 3. `forward`: knocks at `service::door::Door`; an awake instance lets it pass, a sleeping one is woken and the request
-//!    is held with its body unread.
-//! 4. `headers`: what the instance is told, and what it is not.
-//! 5. `driver::upstream`: a connection, pooled or new; the body streams through with back-pressure.
-//! 6. `reply`: the answer streams back; the pass is given back with its last byte. `upgrade`: upgraded connections.
-//! 7. `respond`: everything else, in one table; `wake_events`: what the waiting page follows.
-//! 8. `access_log`: one line, on acc's own edge; `own_answers`: also for an answer of acc's own.
+//! 1. `listen`: the sockets to accept from, each with its `front` (who speaks there). `serve`: accepts; `connection_limits`: refuses or
+//!    closes connections when a client or the process has too many.
+//! 2. `connection`: serves one connection. `client_io`: its socket, with time limits (`timeouts`); `hyper_settings`: HTTP itself;
+//!    `connection_state`: is a request under way; `stalled_responses`: clients that do not read on HTTP/2; `reclaim`: memory of
+//!    connections at rest.
+//! 3. `exchange`: one request and its answer. `receive`: reads the head. `request`: which host, may this wake, is it a browser's
+//!    navigation; `trusted_proxies`: the client; `nginx_headers`: what nginx and acc say to each other.
+//! 4. `forward`: asks `service::door::Door` for a pass; an awake instance gets the request at once, a sleeping one is woken and the
+//!    request is held with its body unread. `pending`: what is known of the request meanwhile; `replay_notes`: what nginx may not
+//!    send again.
+//! 5. `headers`: which headers the instance and the client get. `driver::upstream`: a connection, pooled or new; the body is streamed
+//!    with back-pressure. `linger`: the rest of a body that the answer did not wait for.
+//! 6. `response_body`: the answer is streamed back; the pass is given back with its last byte. `read_ahead`: for slow clients;
+//!    `upgrade`: WebSockets, by their frames (`websocket_frames`).
+//! 7. `failure`: why there is no answer of the instance, in one table; `respond`: the answer that acc gives instead; `wake_events`: what
+//!    the waiting page follows.
+//! 8. `access_log`: one line for each request, on acc's own edge; `answer_log`: also for answers of acc's own.
 //!
-//! It never decides whether an instance may sleep or wake. Of a body it takes 64 KiB into memory, and the rest into a file (`host::spool`).
+//! All of them share `context` (with `settings`), and those of one server `server`; `latch` is the flag that tells connections to end,
+//! `error` the error of bodies and connections.
+//!
+//! It never decides whether an instance may sleep or wake. It keeps at most 64 KiB of a body in memory, and the rest in a file
+//! (`host::spool`).
 
 pub mod access_log;
+mod answer_log;
 mod client_io;
 mod connection;
 mod connection_limits;
@@ -30,7 +42,6 @@ mod latch;
 mod linger;
 pub mod listen;
 pub mod nginx_headers;
-mod own_answers;
 mod pending;
 mod read_ahead;
 mod receive;

@@ -12,7 +12,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Uri, Version, header};
 use tokio::time::Instant;
 
-use super::access_log::Draft;
+use super::access_log::LineDraft;
 use super::connection_limits::RequestSlot;
 use super::connection_state::{BusyGuard, ConnectionState};
 use super::context::Proxy;
@@ -27,111 +27,111 @@ use crate::driver::upstream::{FaultFlag, SendBody};
 /// First pause before another try when an awake instance could not be connected to.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 
-/// How a request came in.
+/// How a request arrived.
 pub(super) struct RequestArrival<'a> {
     pub(super) front: Front,
     pub(super) peer: Option<IpAddr>,
-    /// The port that it came to.
+    /// The local port.
     pub(super) port: u16,
-    /// When the connection that brought it came, if it is the first of it.
-    pub(super) came: Option<Instant>,
+    /// When its connection was accepted, if it is the first request of it.
+    pub(super) arrived: Option<Instant>,
     pub(super) connection: &'a Arc<ConnectionState>,
     pub(super) settings: &'a ProxySettings,
 }
 
 /// A request, read and made ready to be sent.
 pub(super) struct PendingRequest {
-    pub(super) asked: ParsedRequest,
+    pub(super) parsed: ParsedRequest,
     pub(super) front: Front,
-    pub(super) came: Instant,
+    pub(super) arrived: Instant,
     pub(super) started: Instant,
-    /// How long ago it came, as long as it was not knocked with yet: nearly every request passes at the first knock, and no clock
-    /// is asked for it.
-    pub(super) ago: Option<Duration>,
-    /// It asks how a wake goes.
-    pub(super) follows: bool,
-    /// Of its body nothing was taken in yet. nginx has done so itself, and an upgraded connection is none.
-    pub(super) to_gather: bool,
-    /// Its client sends the body when it is asked for it (`Expect: 100-continue`), which is when it can be used.
-    pub(super) expects: bool,
-    /// Once more to the next run, and no more: that it has died is no reason to have every run die with the same request.
-    pub(super) repeatable: bool,
-    /// So often an instance may have read it.
+    /// How long ago it arrived, until the service was asked to wait: nearly every request is let through at once, and no clock is
+    /// read for it.
+    pub(super) age: Option<Duration>,
+    /// It is the waiting page's, for the events of a wake.
+    pub(super) follows_wake: bool,
+    /// Its body is to be read before the instance is asked, and was not yet. nginx has done so itself, and an upgraded connection has none.
+    pub(super) body_unread: bool,
+    /// Its client sends the body only when asked for it (`Expect: 100-continue`): acc asks once the body can be used.
+    pub(super) expects_continue: bool,
+    /// It may be sent to the next run, once: one run that died with it is no reason to have every run die with the same request.
+    pub(super) retryable: bool,
+    /// How often instances may have read it.
     pub(super) reads: u8,
-    /// Before the next knock at an awake instance that could not be connected to.
-    pub(super) pause: Duration,
+    /// Before the next try at an awake instance that could not be connected to.
+    pub(super) retry_pause: Duration,
     /// `None` while it is being sent.
     pub(super) request: Option<Box<Request<SendBody>>>,
-    pub(super) flag: FaultFlag,
-    pub(super) draft: Option<Draft>,
+    pub(super) body_fault: FaultFlag,
+    pub(super) log_draft: Option<LineDraft>,
     pub(super) upgrade: Option<OnUpgrade>,
     /// nginx writes the log.
     pub(super) to_nginx: bool,
-    /// It was held for so long.
+    /// How long it was held.
     pub(super) held: Option<Duration>,
-    /// It was let through once, or held.
-    pub(super) entered: bool,
-    /// Its place among those of its client.
-    pub(super) place: Option<Box<RequestSlot>>,
+    /// It was let through once, or held for an instance.
+    pub(super) admitted: bool,
+    /// Its slot among the requests of its client.
+    pub(super) slot: Option<Box<RequestSlot>>,
 }
 
 impl PendingRequest {
-    /// `at`: when it came, as far as that is known; `started`: when it was begun with.
+    /// `started`: when acc began to read it.
     pub(super) fn new(
         proxy: &Proxy,
         at: &RequestArrival<'_>,
-        mut asked: ParsedRequest,
+        mut parsed: ParsedRequest,
         started: Instant,
         mut head: Parts,
         body: Incoming,
     ) -> Self {
-        let follows = head.uri.path() == WAKE_PATH;
-        if follows {
-            // Whoever follows a wake does not ask for one, nor use the application.
-            asked.verdict = Verdict { wake: false, counts: false };
+        let follows_wake = head.uri.path() == WAKE_PATH;
+        if follows_wake {
+            // To follow a wake neither causes one nor uses the application.
+            parsed.verdict = Verdict { wake: false, counts: false };
         }
-        // What another acc sends on is in its log already.
+        // Behind nginx, and for an earlier worker, the line is in a log already.
         let log = proxy.log.as_ref().filter(|_| at.front == Front::Public);
-        let draft = log.map(|_| Draft::of(&head, &asked, started));
-        let upgrade = if asked.upgrade { head.extensions.remove::<OnUpgrade>() } else { None };
-        let expects = head.headers.contains_key(header::EXPECT);
-        headers::to_instance(at.front, &mut head.headers, &asked);
+        let log_draft = log.map(|_| LineDraft::of(&head, &parsed, started));
+        let upgrade = if parsed.upgrade { head.extensions.remove::<OnUpgrade>() } else { None };
+        let expects_continue = head.headers.contains_key(header::EXPECT);
+        headers::to_instance(at.front, &mut head.headers, &parsed);
         let mut body = SendBody::new(body, at.settings.max_body, at.settings.body_stall);
-        if head.version < Version::HTTP_2 && !asked.upgrade {
+        if head.version < Version::HTTP_2 && !parsed.upgrade {
             let connection = at.connection;
-            body = body.leaving(expects, || {
+            body = body.leaving(expects_continue, || {
                 let connection = connection.clone();
                 Box::new(move |rest| linger::discard(rest, BusyGuard::new(&connection)))
             });
         }
-        let flag = body.fault();
-        let to_gather = at.front == Front::Public && !asked.upgrade && !body.is_end_stream();
+        let body_fault = body.fault();
+        let body_unread = at.front == Front::Public && !parsed.upgrade && !body.is_end_stream();
         let request = Some(Box::new(Request::from_parts(origin_form(head), body)));
-        let reads = u8::from(asked.tried != Tried::Nothing);
-        let came = at.came.unwrap_or(started);
-        let ago = Some(started.saturating_duration_since(came));
+        let reads = u8::from(parsed.tried != Tried::Nothing);
+        let arrived = at.arrived.unwrap_or(started);
+        let age = Some(started.saturating_duration_since(arrived));
         let front = at.front;
         Self {
-            asked,
+            parsed,
             front,
-            came,
+            arrived,
             started,
-            ago,
-            follows,
-            to_gather,
-            expects,
-            repeatable: true,
+            age,
+            follows_wake,
+            body_unread,
+            expects_continue,
+            retryable: true,
             reads,
-            pause: PAUSE_MIN,
+            retry_pause: PAUSE_MIN,
             request,
-            flag,
-            draft,
+            body_fault,
+            log_draft,
             upgrade,
             to_nginx: at.front == Front::Wake,
             held: None,
             // nginx has let it through before it asked acc.
-            entered: reads > 0,
-            place: None,
+            admitted: reads > 0,
+            slot: None,
         }
     }
 }
@@ -143,9 +143,9 @@ fn origin_form(mut head: Parts) -> Parts {
         head.uri = target.unwrap_or_default();
     }
     head.version = Version::HTTP_11;
-    // It belongs to the client's connection; what the names of headers and the target look like goes with the request.
+    // The upgrade belongs to the client's connection; the spelling of header names and of the target is kept with the request.
     head.extensions.remove::<OnUpgrade>();
-    // An unread length is said by the body itself, see `SendBody::size_hint`.
+    // The body itself knows an unread length, see `SendBody::size_hint`.
     if head.headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
         head.headers.remove(header::CONTENT_LENGTH);
     }

@@ -1,7 +1,7 @@
-//! Reads a long answer ahead of a client that takes its time: the instance, which may serve one request after the other, is free as
-//! soon as it has said all. What the client has not taken waits in memory, then on the disk.
+//! Reads a long answer ahead of a slow client: the instance, which may serve one request after the other, is free as soon as it has
+//! sent all of it. What the client has not read waits in memory, then on the disk.
 //!
-//! It never delays what the client can take, and never reads further ahead than [`Spool`] has room.
+//! It never delays what the client can read, and never reads further ahead than [`Spool`] has room.
 
 use std::path::PathBuf;
 
@@ -28,9 +28,9 @@ pub(super) type Piece = Result<Frame<Bytes>, BoxError>;
 
 /// The rest of an answer, read ahead. `pass` is given back with its last byte.
 pub(super) fn read(body: ReceiveBody, pass: Option<Box<dyn Pass>>, folder: PathBuf) -> mpsc::Receiver<Piece> {
-    let (pieces, taken) = mpsc::channel(PIECES);
+    let (pieces, received) = mpsc::channel(PIECES);
     tokio::spawn(run(body, pass, Spool::new(folder, MOST), pieces));
-    taken
+    received
 }
 
 async fn run(mut body: ReceiveBody, pass: Option<Box<dyn Pass>>, mut spool: Spool, pieces: mpsc::Sender<Piece>) {

@@ -1,6 +1,6 @@
-//! The first step: reads the head of a request, and answers at once what no instance need be asked for.
+//! The first step: reads the head of a request, and answers at once if no instance needs to be asked.
 //!
-//! It never wakes anything and never reads a body, but to drop it.
+//! It never wakes anything and never reads a body, except to drop it.
 
 use hyper::body::{Body, Incoming};
 use hyper::http::request::Parts;
@@ -27,49 +27,49 @@ impl Proxy {
         request: Request<Incoming>,
     ) -> Result<PendingRequest, Box<Response<ResponseBody>>> {
         if at.front == Front::Wake && request.headers().contains_key(X_ACC_CHECK) {
-            return Err(Box::new(respond::nothing()));
+            return Err(Box::new(respond::empty()));
         }
         let started = Instant::now();
         let (head, body) = request.into_parts();
-        let (asked, failure) = match read(&at, &head) {
-            Ok(asked) => match early_failure(self, at.settings, &asked, &head, &body) {
-                None => return Ok(PendingRequest::new(self, &at, asked, started, head, body)),
-                Some(failure) => (Box::new(asked), failure),
+        let (parsed, failure) = match read(&at, &head) {
+            Ok(parsed) => match early_failure(self, at.settings, &parsed, &head, &body) {
+                None => return Ok(PendingRequest::new(self, &at, parsed, started, head, body)),
+                Some(failure) => (Box::new(parsed), failure),
             },
-            Err((Some(asked), failure)) => (asked, failure),
+            Err((Some(parsed), failure)) => (parsed, failure),
             Err((None, failure)) => {
-                // A client that waits to be asked for its body keeps it.
+                // A client that waits to be asked for its body does not send it.
                 if head.version < Version::HTTP_2 && !head.headers.contains_key(header::EXPECT) {
                     linger::discard(body, BusyGuard::new(at.connection));
                 }
                 return Err(Box::new(respond::failure(&self.pages, respond::Audience::UNKNOWN, &failure)));
             }
         };
-        Err(Box::new(PendingRequest::new(self, &at, *asked, started, head, body).refused(self, &failure)))
+        Err(Box::new(PendingRequest::new(self, &at, *parsed, started, head, body).refused(self, &failure)))
     }
 }
 
-/// What can be answered before anything is woken.
-fn early_failure(proxy: &Proxy, settings: &ProxySettings, asked: &ParsedRequest, head: &Parts, body: &Incoming) -> Option<ProxyFailure> {
+/// The failure of a request that no instance needs to be asked for.
+fn early_failure(proxy: &Proxy, settings: &ProxySettings, parsed: &ParsedRequest, head: &Parts, body: &Incoming) -> Option<ProxyFailure> {
     if body.size_hint().lower() > settings.max_body {
         return Some(ProxyFailure::TooLarge);
     }
-    // The acc that was asked before, and killed, may have sent it on.
-    let may_have_been_sent = || match (&proxy.replay_notes, asked.id) {
+    // The worker that was asked before, and killed, may have sent it on.
+    let may_have_been_sent = || match (&proxy.replay_notes, parsed.id) {
         (Some(notes), Some(id)) => notes.was_noted(id),
         _ => true,
     };
-    if asked.again && !is_safe(&head.method) && may_have_been_sent() {
+    if parsed.again && !is_safe(&head.method) && may_have_been_sent() {
         return Some(ProxyFailure::MaybeSeen);
     }
-    match asked.tried {
+    match parsed.tried {
         Tried::TimedOut => Some(ProxyFailure::NoAnswer),
         Tried::MaybeSeen if !is_safe(&head.method) => Some(ProxyFailure::MaybeSeen),
         Tried::MaybeSeen | Tried::Nothing => None,
     }
 }
 
-/// On failure: which host was asked for, if that can be told.
+/// Reads the head. On failure: the request as well, if its host is known.
 fn read(at: &RequestArrival<'_>, head: &Parts) -> Result<ParsedRequest, (Option<Box<ParsedRequest>>, ProxyFailure)> {
     let refused = if head.method == Method::CONNECT || head.method == Method::TRACE {
         // Neither is for an application: one asks for a tunnel, the other for a copy of what the edge has added.
@@ -82,11 +82,11 @@ fn read(at: &RequestArrival<'_>, head: &Parts) -> Result<ParsedRequest, (Option<
     };
     let origin = match at.front {
         Front::Public => at.settings.trust.origin(at.peer, at.port, &head.headers),
-        Front::Wake => request::said_by_nginx(&head.headers),
+        Front::Wake => request::origin_from_nginx(&head.headers),
     };
     match (request::read(at.front, origin, head, &at.settings.rules), refused) {
-        (Ok(asked), None) => Ok(asked),
-        (asked, Some(failure)) => Err((asked.ok().map(Box::new), failure)),
+        (Ok(parsed), None) => Ok(parsed),
+        (parsed, Some(failure)) => Err((parsed.ok().map(Box::new), failure)),
         (Err(fault), None) => Err((None, host_failure(fault))),
     }
 }

@@ -9,10 +9,10 @@ use tokio::sync::Notify;
 
 use crate::host::memory;
 
-/// So many connections that came to rest have left memory worth giving back to the host,
+/// When this many connections have come to rest, the memory they leave is worth giving back to the host;
 const MANY: usize = 64;
-/// others will follow within this,
-const GATHER: Duration = Duration::from_secs(1);
+/// others are waited for this long,
+const WAIT_FOR_MORE: Duration = Duration::from_secs(1);
 /// and it is done at most this often.
 const GIVE_BACK_EVERY: Duration = Duration::from_secs(10);
 
@@ -21,7 +21,7 @@ const GIVE_BACK_EVERY: Duration = Duration::from_secs(10);
 pub(super) struct MemoryReclaim {
     /// Connections that came to rest since memory was last given back.
     rested: AtomicUsize,
-    /// So many did that it is time to.
+    /// Enough have.
     due: Notify,
 }
 
@@ -33,12 +33,12 @@ impl MemoryReclaim {
         }
     }
 
-    /// What many connections needed before they rested goes back to the host, the parts of the program included that no resting
-    /// connection needs. Never resolves.
+    /// Gives back, each time it is due, the memory that connections needed before they rested, and the pages of the program that no
+    /// resting connection needs. Never resolves.
     pub(super) async fn run<T>(&self) -> T {
         loop {
             self.due.notified().await;
-            tokio::time::sleep(GATHER).await;
+            tokio::time::sleep(WAIT_FOR_MORE).await;
             self.rested.store(0, Ordering::Relaxed);
             let give_back = || {
                 memory::give_back();

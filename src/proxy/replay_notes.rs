@@ -15,12 +15,12 @@ use crate::host::fs as host_fs;
 
 /// Bytes of an id.
 const ID: usize = 16;
-/// A file that has grown to so many notes is written anew with those that still count.
+/// A file that has grown to this many notes is written anew with those that still count.
 const NOTES_MAX: usize = 4096;
-/// Nobody asks again about requests as old as this.
+/// nginx no longer asks about requests as old as this.
 const OLD: Duration = Duration::from_secs(2 * 3600);
 
-/// Within this, what was answered has reached nginx.
+/// Within this, an answer has reached nginx.
 const ANSWER_ARRIVES: Duration = Duration::from_secs(10);
 
 /// A request's id, as nginx made it.
@@ -39,7 +39,7 @@ pub fn request_id(text: &str) -> Option<RequestId> {
     Some(id)
 }
 
-/// The notes of this process, and the way to those of others.
+/// The notes of this process, and the folder with those of others.
 #[derive(Debug)]
 pub struct ReplayNotes {
     dir: PathBuf,
@@ -96,7 +96,7 @@ impl ReplayNotes {
         notes.file.write_all(&id)
     }
 
-    /// The request was not seen, or is answered: nobody needs to know any more.
+    /// The request was not seen, or is answered: its note is not needed any more.
     pub fn done(&self, id: RequestId) {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         notes.open.remove(&id);
@@ -105,7 +105,7 @@ impl ReplayNotes {
         }
     }
 
-    /// Was it noted, by this process or by one that has been killed since? What cannot be read may hold it.
+    /// Was it noted, by this process or by one that has been killed since? A file that cannot be read may hold it.
     #[must_use]
     pub fn was_noted(&self, id: RequestId) -> bool {
         let Ok(entries) = fs::read_dir(&self.dir) else { return true };
@@ -131,7 +131,7 @@ pub(super) struct ReplayNote {
 }
 
 impl ReplayNote {
-    /// Notes it.
+    /// Notes the request.
     ///
     /// # Errors
     /// It could not be noted, so it must not be sent.
@@ -154,7 +154,7 @@ impl Drop for ReplayNote {
         }
         let (notes, id) = (self.notes.clone(), self.id);
         tokio::spawn(async move {
-            // Until nginx has the answer for certain.
+            // Not before nginx has the answer for certain.
             tokio::time::sleep(ANSWER_ARRIVES).await;
             notes.done(id);
         });

@@ -1,4 +1,4 @@
-//! Reads a request: who is asked for, may it wake, is it a browser's navigation, may it be sent again.
+//! Reads the head of a request: which host it is for, may it wake, is it a browser's navigation, may it be sent again.
 //!
 //! Pure: it looks at the head only, never at the body, and it changes nothing.
 
@@ -15,7 +15,7 @@ use crate::domain::name::{HostName, NameFault};
 use crate::domain::rule::{Facts, Rule, Verdict, judge};
 use crate::driver::upstream::RawTarget;
 
-/// Why nobody can be told from a request.
+/// Why a request is for no instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostFault {
     /// It names no host.
@@ -24,7 +24,7 @@ pub enum HostFault {
     Twice,
     /// What it names is not a host.
     Malformed,
-    /// It is a host, but none an application can have (an address, `_`, longer than DNS allows): nobody has it.
+    /// It is a host, but none that an application can have (an address, `_`, longer than DNS allows).
     Foreign,
 }
 
@@ -39,16 +39,16 @@ pub enum Tried {
     TimedOut,
 }
 
-/// A request, read.
+/// What the head of a request says.
 #[derive(Debug, Clone)]
 pub struct ParsedRequest {
-    /// Whose it is.
+    /// The host that it is for.
     pub host: HostName,
-    /// The host with the port that was named: what the instance is told.
-    pub spelled: HeaderValue,
-    /// Who asks, and how.
+    /// The host with the port, as the instance gets it.
+    pub host_header: HeaderValue,
+    /// The client, and how it reached the edge.
     pub origin: Origin,
-    /// May it wake, does it count.
+    /// May it wake an instance, and does it count as use.
     pub verdict: Verdict,
     /// A browser shows the answer to a person.
     pub navigation: bool,
@@ -56,21 +56,21 @@ pub struct ParsedRequest {
     pub upgrade: bool,
     /// What was tried before.
     pub tried: Tried,
-    /// The number that nginx has given it.
+    /// The number that nginx gave it.
     pub id: Option<RequestId>,
-    /// Another acc was asked before, and ended without an answer.
+    /// nginx has asked another worker before, which ended without an answer.
     pub again: bool,
 }
 
-/// Reads the head of a request that came in at `front`; `origin`: who asks.
+/// Reads the head of a request that arrived at `front`; `origin`: its client.
 ///
 /// # Errors
-/// Nobody can be told from it: see [`HostFault`].
+/// It is for no instance: see [`HostFault`].
 pub fn read(front: Front, origin: Origin, head: &Parts, rules: &[Rule]) -> Result<ParsedRequest, HostFault> {
-    let spelled = spelled_host(head)?;
+    let host_header = named_host(head)?;
     let routed = match front {
-        Front::Wake => head.headers.get(X_ACC_HOST).unwrap_or(&spelled),
-        Front::Public => &spelled,
+        Front::Wake => head.headers.get(X_ACC_HOST).unwrap_or(&host_header),
+        Front::Public => &host_header,
     };
     let host = parse_host(routed.as_bytes())?;
     let facts = Facts {
@@ -83,11 +83,11 @@ pub fn read(front: Front, origin: Origin, head: &Parts, rules: &[Rule]) -> Resul
         origin,
         verdict: judge(rules, &facts),
         navigation: is_navigation(&head.method, &head.headers),
-        upgrade: wants_upgrade(head),
+        upgrade: asks_for_websocket(head),
         tried: if front == Front::Wake { tried(&head.headers) } else { Tried::Nothing },
         id: if front == Front::Wake { request_id(text(&head.headers, &X_ACC_REQUEST)) } else { None },
         again: front == Front::Wake && !text(&head.headers, &X_ACC_AGAIN).is_empty(),
-        spelled: if front == Front::Public { plain(spelled, &host) } else { spelled },
+        host_header: if front == Front::Public { normalized(host_header, &host) } else { host_header },
         host,
     })
 }
@@ -98,18 +98,18 @@ fn path(head: &Parts) -> &str {
     raw.map_or_else(|| head.uri.path(), |raw| raw.split('?').next().unwrap_or(raw))
 }
 
-/// The host in lower case and without a dot at its end, and the port as it was given: as nginx tells it.
-fn plain(spelled: HeaderValue, host: &HostName) -> HeaderValue {
-    let (bytes, host) = (spelled.as_bytes(), host.as_str().as_bytes());
+/// The host in lower case and without a dot at its end, and the port as it was given: as nginx passes it on.
+fn normalized(host_header: HeaderValue, host: &HostName) -> HeaderValue {
+    let (bytes, host) = (host_header.as_bytes(), host.as_str().as_bytes());
     if bytes == host {
-        return spelled;
+        return host_header;
     }
     let port = bytes.iter().rposition(|byte| *byte == b':').map_or(&[][..], |colon| &bytes[colon..]);
     let port = if port.len() > 1 { port } else { &[] };
     if bytes.strip_prefix(host) == Some(port) {
-        return spelled;
+        return host_header;
     }
-    HeaderValue::from_bytes(&[host, port].concat()).unwrap_or(spelled)
+    HeaderValue::from_bytes(&[host, port].concat()).unwrap_or(host_header)
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
@@ -117,7 +117,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
 }
 
 /// The one host a request names: `:authority` or an absolute target before the `Host` header (RFC 9112 section 3.2).
-fn spelled_host(head: &Parts) -> Result<HeaderValue, HostFault> {
+fn named_host(head: &Parts) -> Result<HeaderValue, HostFault> {
     let mut hosts = head.headers.get_all(header::HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
@@ -134,8 +134,8 @@ fn spelled_host(head: &Parts) -> Result<HeaderValue, HostFault> {
     HeaderValue::from_str(authority.as_str()).map_err(|_| HostFault::Malformed)
 }
 
-fn parse_host(spelled: &[u8]) -> Result<HostName, HostFault> {
-    let text = std::str::from_utf8(spelled).ok().filter(|text| text.is_ascii()).ok_or(HostFault::Malformed)?;
+fn parse_host(host_header: &[u8]) -> Result<HostName, HostFault> {
+    let text = std::str::from_utf8(host_header).ok().filter(|text| text.is_ascii()).ok_or(HostFault::Malformed)?;
     HostName::parse(text).map_err(|fault| match fault {
         NameFault::Empty if text.is_empty() => HostFault::Missing,
         NameFault::TooLong(..) if is_host(text) => HostFault::Foreign,
@@ -144,7 +144,7 @@ fn parse_host(spelled: &[u8]) -> Result<HostName, HostFault> {
     })
 }
 
-/// Has it the form of a host (RFC 3986 section 3.2.2) although no application can have it?
+/// Does it have the form of a host (RFC 3986 section 3.2.2) although no application can have it?
 fn is_host(text: &str) -> bool {
     if let Some(rest) = text.strip_prefix('[') {
         let Some((address, port)) = rest.split_once(']') else { return false };
@@ -156,13 +156,13 @@ fn is_host(text: &str) -> bool {
     host.split('.').all(|label| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_~".contains(&b)))
 }
 
-/// Who the client is behind nginx, which has told the instance all else already.
-pub(super) fn said_by_nginx(headers: &HeaderMap) -> Origin {
+/// The client of a request from nginx, which sets all other headers for the instance itself.
+pub(super) fn origin_from_nginx(headers: &HeaderMap) -> Origin {
     let client = text(headers, &X_REAL_IP).parse().ok().map(|ip: std::net::IpAddr| ip.to_canonical());
     Origin { client, scheme: Scheme::Http, port: 0, by_proxy: false }
 }
 
-/// Will a browser show the answer to a person? Only then a page is of use; a prefetch is nobody's.
+/// Will a browser show the answer to a person? Only then a page is useful; a prefetch is not shown.
 fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
     let dest = text(headers, &HeaderName::from_static("sec-fetch-dest"));
     *method == Method::GET
@@ -172,12 +172,12 @@ fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
 }
 
 /// Asks for WebSocket, and nothing else. Any other protocol, and `h2c` above all (RFC 9113 section 3.1 gave it up), would be a tunnel
-/// in which the client says what only the edge may say.
-fn wants_upgrade(head: &Parts) -> bool {
-    let mut asked = head.headers.get_all(header::UPGRADE).iter();
+/// in which the client could set headers that only the edge may set.
+fn asks_for_websocket(head: &Parts) -> bool {
+    let mut parsed = head.headers.get_all(header::UPGRADE).iter();
     head.version == Version::HTTP_11
-        && asked.next().is_some_and(|to| to.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket"))
-        && asked.next().is_none()
+        && parsed.next().is_some_and(|to| to.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket"))
+        && parsed.next().is_none()
         && head.headers.get_all(header::CONNECTION).iter().any(|value| tokens(value).any(|token| token.eq_ignore_ascii_case("upgrade")))
 }
 
@@ -217,7 +217,7 @@ mod tests {
     fn read(front: Front, peer: Option<IpAddr>, head: &Parts, rules: &[Rule]) -> Result<ParsedRequest, HostFault> {
         let origin = match front {
             Front::Public => Trust::default().origin(peer, 80, &head.headers),
-            Front::Wake => said_by_nginx(&head.headers),
+            Front::Wake => origin_from_nginx(&head.headers),
         };
         super::read(front, origin, head, rules)
     }
@@ -232,7 +232,7 @@ mod tests {
 
     fn host_of(target: &str, hosts: &[&str]) -> Result<String, HostFault> {
         let headers: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
-        read(Front::Public, None, &head(target, &headers), &[]).map(|asked| asked.host.as_str().to_owned())
+        read(Front::Public, None, &head(target, &headers), &[]).map(|parsed| parsed.host.as_str().to_owned())
     }
 
     #[test]
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn the_host_is_told_as_nginx_tells_it() {
-        for (spelled, told) in [
+        for (host_header, expected) in [
             ("a.org", "a.org"),
             ("a.org:80", "a.org:80"),
             ("A.Org", "a.org"),
@@ -259,8 +259,8 @@ mod tests {
             ("a.org.:8080", "a.org:8080"),
             ("A.org.:8080", "a.org:8080"),
         ] {
-            let asked = read(Front::Public, None, &head("/", &[("host", spelled)]), &[]).unwrap();
-            assert_eq!(asked.spelled, told, "{spelled}");
+            let parsed = read(Front::Public, None, &head("/", &[("host", host_header)]), &[]).unwrap();
+            assert_eq!(parsed.host_header, expected, "{host_header}");
         }
     }
 
@@ -325,7 +325,7 @@ mod tests {
 
     #[test]
     fn upgrades_need_both_headers() {
-        let is = |headers: &[(&str, &str)]| wants_upgrade(&head("/", headers));
+        let is = |headers: &[(&str, &str)]| asks_for_websocket(&head("/", headers));
         assert!(is(&[("upgrade", "websocket"), ("connection", "keep-alive, Upgrade")]));
         assert!(!is(&[("upgrade", "websocket")]));
         assert!(!is(&[("connection", "upgrade")]));

@@ -9,31 +9,31 @@ use super::failure::{FailureAnswer, ProxyFailure};
 use super::response_body::ResponseBody;
 use crate::render::pages::{ErrorPage, Pages, WaitingPage};
 
-/// Where the waiting page asks how the wake goes.
+/// Where the waiting page gets the events of the wake.
 pub const WAKE_PATH: &str = "/.well-known/acc/wake";
 
-/// Who is to read an answer.
+/// Who will read an answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Audience<'a> {
     /// A person in front of a browser.
     pub navigation: bool,
-    /// The host that was asked for; empty when it cannot be told.
+    /// The host that was asked for; empty when it is not known.
     pub host: &'a str,
 }
 
 impl Audience<'_> {
-    /// Of whom nothing was read.
+    /// Of a request that cannot be read.
     pub const UNKNOWN: Audience<'static> = Audience { navigation: false, host: "" };
 }
 
 /// The answer for a failure.
 #[must_use]
-pub fn failure(pages: &Pages, reader: Audience<'_>, failure: &ProxyFailure) -> Response<ResponseBody> {
+pub fn failure(pages: &Pages, audience: Audience<'_>, failure: &ProxyFailure) -> Response<ResponseBody> {
     let answer = failure.answer();
-    let (kind, text) = if reader.navigation {
-        ("text/html; charset=utf-8", html(pages, reader, &answer))
+    let (kind, text) = if audience.navigation {
+        ("text/html; charset=utf-8", html(pages, audience, &answer))
     } else {
-        ("application/problem+json", problem(reader, &answer))
+        ("application/problem+json", problem(audience, &answer))
     };
     let mut response = own(answer.status, kind, text);
     if let Some(seconds) = answer.retry_after {
@@ -42,7 +42,7 @@ pub fn failure(pages: &Pages, reader: Audience<'_>, failure: &ProxyFailure) -> R
     if matches!(failure, ProxyFailure::Method) {
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     }
-    // Whatever of the body was not read has no reader any more: the connection cannot be used again.
+    // The rest of the body will not be read: the connection cannot be used again.
     if matches!(failure, ProxyFailure::TooLarge | ProxyFailure::BodyStalled | ProxyFailure::Method | ProxyFailure::Coding) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -58,30 +58,30 @@ pub fn waiting(pages: &Pages, name: &str) -> Response<ResponseBody> {
     response
 }
 
-fn html(pages: &Pages, reader: Audience<'_>, answer: &FailureAnswer) -> String {
+fn html(pages: &Pages, audience: Audience<'_>, answer: &FailureAnswer) -> String {
     pages.error(&ErrorPage {
         status: answer.status.as_u16(),
         title: answer.title,
         detail: &answer.detail,
-        host: reader.host,
+        host: audience.host,
         retry_after: answer.retry_after,
     })
 }
 
-fn problem(reader: Audience<'_>, answer: &FailureAnswer) -> String {
+fn problem(audience: Audience<'_>, answer: &FailureAnswer) -> String {
     let mut body = serde_json::json!({
         "type": "about:blank",
         "title": answer.title,
         "status": answer.status.as_u16(),
         "detail": answer.detail,
     });
-    if !reader.host.is_empty() {
-        body["instance"] = reader.host.into();
+    if !audience.host.is_empty() {
+        body["instance"] = audience.host.into();
     }
     body.to_string()
 }
 
-/// Anything acc says by itself: never kept by a cache, never taken for another type.
+/// Any answer of acc's own: never cached, and never taken for another type.
 pub(super) fn own(status: StatusCode, kind: &'static str, text: String) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::text(text));
     *response.status_mut() = status;
@@ -91,12 +91,12 @@ pub(super) fn own(status: StatusCode, kind: &'static str, text: String) -> Respo
     response
 }
 
-/// To acc's own question whether nginx answers: the answer says nothing but that it came.
-pub(super) fn nothing() -> Response<ResponseBody> {
+/// The answer to acc's own check whether nginx answers: it is empty.
+pub(super) fn empty() -> Response<ResponseBody> {
     own(StatusCode::NO_CONTENT, "text/plain", String::new())
 }
 
-/// The headers of everything acc says by itself.
+/// The headers of every answer of acc's own.
 pub(super) fn mark_own(headers: &mut hyper::HeaderMap) {
     const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -141,7 +141,7 @@ mod tests {
         ]
     }
 
-    async fn said(response: Response<ResponseBody>) -> (hyper::http::response::Parts, String) {
+    async fn read(response: Response<ResponseBody>) -> (hyper::http::response::Parts, String) {
         let (head, body) = response.into_parts();
         (head, String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap())
     }
@@ -151,7 +151,7 @@ mod tests {
         let pages = Pages::new(Arc::new(Templates::new(None).unwrap())).unwrap();
         for (case, status) in all() {
             for navigation in [false, true] {
-                let (head, text) = said(failure(&pages, Audience { navigation, host: "a.org" }, &case)).await;
+                let (head, text) = read(failure(&pages, Audience { navigation, host: "a.org" }, &case)).await;
                 assert_eq!(head.status.as_u16(), status, "{case:?}");
                 assert_eq!(head.headers["cache-control"], "no-store", "{case:?}");
                 assert_eq!(head.headers.contains_key("retry-after"), matches!(status, 429 | 503 | 504), "{case:?}");
@@ -174,7 +174,7 @@ mod tests {
     async fn a_failure_gives_its_reasons_name_and_time() {
         let pages = Pages::new(Arc::new(Templates::new(None).unwrap())).unwrap();
         let case = ProxyFailure::Refused(Refusal::Failed { reason: "ended at start", retry_s: 7 });
-        let (head, text) = said(failure(&pages, Audience { navigation: false, host: "" }, &case)).await;
+        let (head, text) = read(failure(&pages, Audience { navigation: false, host: "" }, &case)).await;
         assert_eq!(head.headers["retry-after"], "7");
         assert!(text.contains("ended at start"), "{text}");
         assert!(!text.contains("instance"), "{text}");

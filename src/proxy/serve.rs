@@ -1,5 +1,5 @@
-//! Accepts clients and gives their connections to I/O threads until told to stop; then finishes what is under way: for a while when
-//! everything ends, for as long as it takes when another acc has taken the sockets over.
+//! Accepts clients and gives their connections to I/O threads until it is to stop; then finishes what is under way: for a while when
+//! everything ends, for as long as it takes when another worker has taken the sockets over.
 //!
 //! It never reads from a connection, and it never ends by itself.
 
@@ -26,10 +26,10 @@ use super::settings::SettingsSnapshot;
 use super::timeouts::ConnectionTimeouts;
 use crate::host::io_threads::IoThreads;
 
-/// When the process has no descriptor left, accepting again at once would only burn time.
+/// Pauses after an error: when the process has no descriptor left, accepting again at once would only use processor time.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
-/// What became of everything that was served.
+/// What was served, and what was cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ServeReport {
     /// Connections accepted.
@@ -38,7 +38,7 @@ pub struct ServeReport {
     pub cut: usize,
 }
 
-/// Serves until one of `ends`; then accepts nothing more and finishes what is held or in flight: without a limit after a
+/// Serves until one of `signals`; then accepts no more connections and finishes what is held or in flight: without a limit after a
 /// hand-over, but from the shutdown on for up to `grace`, after which the rest is cut. Sockets are closed when it returns; the
 /// files of unix sockets stay. Connections are served on `io_threads`. Once in the life of a [`Proxy`], with all its listeners: the cut
 /// at the end reaches every upgraded connection of it.
@@ -46,7 +46,7 @@ pub async fn serve(
     listeners: Vec<ProxyListener>,
     proxy: Arc<Proxy>,
     io_threads: IoThreads,
-    ends: ShutdownSignals,
+    signals: ShutdownSignals,
     grace: Duration,
 ) -> ServeReport {
     let server = Arc::new(ProxyServer {
@@ -57,12 +57,12 @@ pub async fn serve(
         proxy,
         limits: ConnectionLimits::new(),
         connections: TaskTracker::new(),
-        stop: ends.shutdown,
-        hand_over: ends.hand_over,
+        stop: signals.shutdown,
+        hand_over: signals.hand_over,
         accepted: AtomicU64::new(0),
         reclaim: MemoryReclaim::default(),
     });
-    let raised = async {
+    let raise = async {
         tokio::join!(
             server.stop.cancelled().map(|()| server.stopping.raise()),
             server.hand_over.cancelled().map(|()| server.handed_over.raise())
@@ -71,19 +71,19 @@ pub async fn serve(
     };
     tokio::select! {
         report = server.serve(listeners, grace) => report,
-        report = raised => report,
+        report = raise => report,
         report = server.reclaim.run() => report,
     }
 }
 
 impl ProxyServer {
     async fn serve(self: &Arc<Self>, listeners: Vec<ProxyListener>, grace: Duration) -> ServeReport {
-        let acceptors = TaskTracker::new();
+        let accepting = TaskTracker::new();
         for listener in listeners {
-            self.io_threads.spawn_on_first(&acceptors, self.clone().accept_all(listener));
+            self.io_threads.spawn_on_first(&accepting, self.clone().accept_all(listener));
         }
-        acceptors.close();
-        acceptors.wait().await;
+        accepting.close();
+        accepting.wait().await;
         let (connections, upgraded) = (&self.connections, &self.proxy.upgraded);
         connections.close();
         upgraded.close();
@@ -112,9 +112,9 @@ impl ProxyServer {
         loop {
             let accepted = tokio::select! {
                 biased;
-                // The queue belongs to the next acc.
+                // The queue belongs to the next worker.
                 () = self.hand_over.cancelled() => return,
-                // First the queue: what the kernel has accepted already is not thrown away, unless it never ends.
+                // First the queue: what the kernel has accepted already is served, unless new connections never stop.
                 () = late.as_mut() => return,
                 accepted = listener.accept() => accepted,
                 () = self.stop.cancelled() => return,
@@ -122,7 +122,7 @@ impl ProxyServer {
             match accepted {
                 Ok(client) => {
                     back_off = BACK_OFF.0;
-                    self.take_client(&listener, client);
+                    self.serve_client(&listener, client);
                 }
                 // The client left before it was accepted.
                 Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
@@ -139,28 +139,28 @@ impl ProxyServer {
         }
     }
 
-    /// Has an accepted client served, unless it or all clients have too many connections.
-    fn take_client(self: &Arc<Self>, listener: &ProxyListener, client: AcceptedClient) {
+    /// Serves an accepted client, unless it or all clients together have too many connections.
+    fn serve_client(self: &Arc<Self>, listener: &ProxyListener, client: AcceptedClient) {
         self.accepted.fetch_add(1, Ordering::Relaxed);
         let accepted = Instant::now();
         match client {
             AcceptedClient::Tcp(socket, peer) => {
                 let settings = SettingsSnapshot::of(&self.proxy.settings);
                 let (per_client, shared) = (settings.get().per_client, &settings.get().shared_addresses);
-                let Some(limited) = self.limits.let_in(&socket, peer, per_client, shared) else { return };
+                let Some(limited) = self.limits.try_open(&socket, peer, per_client, shared) else { return };
                 let source = ConnectionSource { front: listener.front, peer: Some(peer), port: listener.port };
-                self.take_on(|| TcpStream::from_std(socket), source, Some(limited), accepted);
+                self.start_connection(|| TcpStream::from_std(socket), source, Some(limited), accepted);
             }
             AcceptedClient::Unix(socket) => {
                 let source = ConnectionSource { front: listener.front, peer: None, port: 0 };
-                self.take_on(|| UnixStream::from_std(socket), source, None, accepted);
+                self.start_connection(|| UnixStream::from_std(socket), source, None, accepted);
             }
         }
     }
 
     /// Gives an I/O thread a connection. What lasts as long as the connection is allocated here, by the thread that accepts, and so for
     /// all other threads apart from what a request needs: side by side they keep each other's pages, two or three for a resting kilobyte.
-    fn take_on<S: ClientSocket>(
+    fn start_connection<S: ClientSocket>(
         self: &Arc<Self>,
         register: impl FnOnce() -> io::Result<S>,
         source: ConnectionSource,
@@ -170,10 +170,10 @@ impl ProxyServer {
         self.io_threads.spawn_on_least_loaded(|| {
             let client = register().map(|socket| Box::new(ClientIo::new(socket, ConnectionTimeouts::of(source.front))));
             let limited = limited.map(|mut limited| {
-                client.iter().for_each(|client| limited.joins(client.used()));
+                client.iter().for_each(|client| limited.register(client.state()));
                 limited
             });
-            self.connections.track_future(self.clone().carry(client, source, limited, accepted))
+            self.connections.track_future(self.clone().run_connection(client, source, limited, accepted))
         });
     }
 }

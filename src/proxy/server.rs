@@ -20,20 +20,20 @@ use super::reclaim::MemoryReclaim;
 use super::settings::SettingsSnapshot;
 use crate::host::io_threads::IoThreads;
 
-/// A client that was accepted just before the shutdown gets this long to say something.
+/// A client that was accepted just before the shutdown has this long to send its first bytes.
 pub(super) const LAST_WORD: Duration = Duration::from_millis(250);
 
-/// The two ways in which serving ends.
+/// The two signals that end serving.
 #[derive(Debug, Clone, Default)]
 pub struct ShutdownSignals {
-    /// Nobody comes after this acc: what has reached the kernel's queue is served, the rest is finished within the grace.
+    /// No other worker follows: what has reached the kernel's queue is served, and all requests are finished within the grace.
     pub shutdown: CancellationToken,
-    /// Another acc accepts from the same sockets: nothing more is taken from the queue, and nothing is cut. A client's
+    /// Another worker accepts from the same sockets: no more connections are accepted, and none is cut. A client's
     /// HTTP/1 connection stays open for the request that may be on its way to it, and is closed with the answer.
     pub hand_over: CancellationToken,
 }
 
-/// Accepts from all listeners of a proxy, and carries its connections.
+/// Accepts from all listeners of a proxy, and serves its connections.
 pub(super) struct ProxyServer {
     pub(super) proxy: Arc<Proxy>,
     pub(super) limits: Arc<ConnectionLimits>,
@@ -41,9 +41,9 @@ pub(super) struct ProxyServer {
     pub(super) connections: TaskTracker,
     pub(super) stop: CancellationToken,
     pub(super) hand_over: CancellationToken,
-    /// What `stop` says, for connections.
+    /// The same as `stop`, for connections.
     pub(super) stopping: Latch,
-    /// What `hand_over` says, for requests.
+    /// The same as `hand_over`, for requests.
     pub(super) handed_over: Latch,
     /// The grace is over.
     pub(super) cut: Latch,
@@ -51,16 +51,16 @@ pub(super) struct ProxyServer {
     pub(super) reclaim: MemoryReclaim,
 }
 
-/// Whose connection it is.
+/// Where a connection came from.
 #[derive(Clone, Copy)]
 pub(super) struct ConnectionSource {
     pub(super) front: Front,
     pub(super) peer: Option<IpAddr>,
-    /// The port it came to.
+    /// The local port.
     pub(super) port: u16,
 }
 
-/// What the requests of a connection need. One count for all of it: those of its parts are shared by all I/O threads, and
+/// What the requests of one connection share. One count for all of it: those of its parts are shared by all I/O threads, and
 /// processors that write the same count slow each other down.
 pub(super) struct ConnectionContext {
     pub(super) server: Arc<ProxyServer>,

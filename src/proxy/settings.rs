@@ -1,6 +1,6 @@
-//! What the way of a request depends on, and how a connection sees that it was replaced.
+//! The settings of the proxy, and how a connection finds out that they were replaced.
 //!
-//! It never reads the configuration file, and never changes what a request under way goes by.
+//! It never reads the configuration file, and never changes the settings of a request under way.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use super::trusted_proxies::Trust;
 use crate::config::Config;
 use crate::domain::rule::Rule;
 
-/// What the way of a request depends on; replaced as a whole when the configuration is read again.
+/// The settings that the way of a request depends on; replaced as a whole when the configuration is read again.
 #[derive(Debug, Clone)]
 pub struct ProxySettings {
     /// `wake.timeout`: a request is held at most this long.
@@ -26,15 +26,15 @@ pub struct ProxySettings {
     pub max_body: u64,
     /// `edge.per_client`: connections that one address may have; `None`: as many as it likes.
     pub per_client: Option<u32>,
-    /// `edge.shared_addresses` and `edge.trusted_proxies`: who has such an address is many clients.
+    /// `edge.shared_addresses` and `edge.trusted_proxies`: such an address stands for many clients.
     pub shared_addresses: Vec<IpNet>,
-    /// A request's body may stand still for this long.
+    /// A request body may stall for this long.
     pub body_stall: Duration,
-    /// `idle.silent_connections`: an upgraded connection without traffic for longer is not use any more.
+    /// `idle.silent_connections`: an upgraded connection without traffic for longer does not count as use.
     pub silent: Option<Duration>,
     /// `[[rules]]`, in order.
     pub rules: Vec<Rule>,
-    /// What a slow client has not taken waits in files here.
+    /// What a slow client has not read waits in files here.
     pub spool: PathBuf,
     /// Which proxies before acc's own edge are believed.
     pub trust: Trust,

@@ -1,7 +1,7 @@
-//! Answers on an HTTP/2 connection whose client does not take them. Its window is the client's to open: as long as it is closed, an
-//! answer waits, and with it its connection to the instance. On HTTP/1 the socket has a limit for that (`client_io`).
+//! Gives up answers on an HTTP/2 connection that its client does not read. The client opens the window of a stream: as long as that is
+//! closed, the answer waits, and with it its connection to the instance. On HTTP/1 the socket has a limit for that (`client_io`).
 //!
-//! It never limits how long an instance may be silent: only an answer that has something to give and is not asked for it is given up.
+//! It never limits how long an instance may be silent: only an answer that has bytes to send and may not send them is given up.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -16,66 +16,67 @@ use super::connection_state::ConnectionState;
 use super::error::BoxError;
 use super::timeouts::ConnectionTimeouts;
 
-/// Looks at which an answer was not asked for, until it is given up.
-const LOOKS: u32 = 8;
+/// An answer is given up after this many checks at which hyper had not asked for more of it.
+const CHECKS: u32 = 8;
 
 /// The answers of one connection, whose bodies are `B`.
 pub(super) struct StallWatch<B> {
-    open: Mutex<Vec<Weak<WatchedBody<B>>>>,
-    /// Some were given up.
+    watched_bodies: Mutex<Vec<Weak<WatchedBody<B>>>>,
+    /// Some answers were given up.
     gave_up: AtomicBool,
 }
 
-/// One answer, as long as its client takes it.
+/// The body of one answer, until it is given up.
 pub(super) struct WatchedBody<B> {
     body: Mutex<Option<B>>,
-    /// What was asked for was given, or nothing was asked for yet: it is the client's turn.
-    given: AtomicBool,
-    looks: AtomicU32,
+    /// hyper has got what it asked for, or has not asked yet: the client has to open its window.
+    clients_turn: AtomicBool,
+    checks: AtomicU32,
 }
 
 impl<B> Default for StallWatch<B> {
     fn default() -> Self {
-        Self { open: Mutex::default(), gave_up: AtomicBool::new(false) }
+        Self { watched_bodies: Mutex::default(), gave_up: AtomicBool::new(false) }
     }
 }
 
 impl<B> StallWatch<B> {
-    /// Watches over an answer from now on.
+    /// Watches an answer from now on.
     pub(super) fn watch(&self, body: B) -> Arc<WatchedBody<B>> {
-        let taken = Arc::new(WatchedBody { body: Mutex::new(Some(body)), given: AtomicBool::new(true), looks: AtomicU32::new(0) });
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.len() == open.capacity() {
-            open.retain(|one| one.strong_count() > 0);
+        let watched =
+            Arc::new(WatchedBody { body: Mutex::new(Some(body)), clients_turn: AtomicBool::new(true), checks: AtomicU32::new(0) });
+        let mut watched_bodies = self.watched_bodies.lock().unwrap_or_else(PoisonError::into_inner);
+        if watched_bodies.len() == watched_bodies.capacity() {
+            watched_bodies.retain(|one| one.strong_count() > 0);
         }
-        open.push(Arc::downgrade(&taken));
-        taken
+        watched_bodies.push(Arc::downgrade(&watched));
+        watched
     }
 
-    /// Looks `LOOKS` times within the limit of a stall. Resolves when answers were given up and nothing else is under way: the
-    /// connection is of no use any more. The same when it was told to end, having been idle for too long, and does not: the rest of an
-    /// answer, which nothing waits for any more, is still not taken.
-    pub(super) async fn look_after(&self, used: &ConnectionState, limits: ConnectionTimeouts) {
-        let mut busy = Instant::now();
+    /// Checks `CHECKS` times within the limit of a stall. Resolves when answers were given up and no request is under way: the
+    /// connection is to be closed. The same when it was shut down after too long an idle time, and does not end: its client still does
+    /// not read the rest of an answer.
+    pub(super) async fn run(&self, connection: &ConnectionState, timeouts: ConnectionTimeouts) {
+        let mut last_busy = Instant::now();
         loop {
-            tokio::time::sleep(limits.stall / LOOKS).await;
-            self.look();
-            if used.is_busy() {
-                busy = Instant::now();
-            } else if self.gave_up.load(Ordering::Relaxed) || busy.elapsed() > limits.idle.saturating_add(limits.stall) {
+            tokio::time::sleep(timeouts.stall / CHECKS).await;
+            self.check();
+            if connection.is_busy() {
+                last_busy = Instant::now();
+            } else if self.gave_up.load(Ordering::Relaxed) || last_busy.elapsed() > timeouts.idle.saturating_add(timeouts.stall) {
                 return;
             }
         }
     }
 
-    fn look(&self) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|one| {
+    fn check(&self) {
+        let mut watched_bodies = self.watched_bodies.lock().unwrap_or_else(PoisonError::into_inner);
+        watched_bodies.retain(|one| {
             let Some(one) = one.upgrade() else { return false };
-            if !one.is_left_alone() {
+            if !one.is_stalled() {
                 return true;
             }
-            // Its instance and its connection there are free; should it be asked for after all, it breaks off.
+            // Frees the instance and the connection to it; should the client read on after all, the answer breaks off.
             drop(one.body().take());
             self.gave_up.store(true, Ordering::Relaxed);
             false
@@ -88,9 +89,9 @@ impl<B> WatchedBody<B> {
         self.body.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Was it the client's turn at so many looks?
-    fn is_left_alone(&self) -> bool {
-        self.given.load(Ordering::Relaxed) && self.looks.fetch_add(1, Ordering::Relaxed) + 1 > LOOKS
+    /// Was it the client's turn at more checks than allowed?
+    fn is_stalled(&self) -> bool {
+        self.clients_turn.load(Ordering::Relaxed) && self.checks.fetch_add(1, Ordering::Relaxed) + 1 > CHECKS
     }
 }
 
@@ -99,8 +100,8 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> WatchedBody<B> {
         let mut body = self.body();
         let Some(body) = body.as_mut() else { return Poll::Ready(Some(Err("the client did not take the answer".into()))) };
         let frame = Pin::new(body).poll_frame(cx);
-        self.given.store(frame.is_ready(), Ordering::Relaxed);
-        self.looks.store(0, Ordering::Relaxed);
+        self.clients_turn.store(frame.is_ready(), Ordering::Relaxed);
+        self.checks.store(0, Ordering::Relaxed);
         frame
     }
 
@@ -122,38 +123,38 @@ mod tests {
     use super::super::response_body::ResponseBody;
     use super::*;
 
-    async fn poll_once(taken: &WatchedBody<ResponseBody>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        poll_fn(|cx| Poll::Ready(taken.poll_frame(cx))).await
+    async fn poll_once(watched: &WatchedBody<ResponseBody>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        poll_fn(|cx| Poll::Ready(watched.poll_frame(cx))).await
     }
 
     #[tokio::test]
     async fn an_answer_that_is_not_asked_for_is_given_up_and_a_silent_one_is_not() {
-        let takers = StallWatch::default();
+        let watch = StallWatch::default();
         let (never, pieces) = mpsc::channel(4);
-        let not_asked_for = takers.watch(ResponseBody::live(pieces));
+        let not_asked_for = watch.watch(ResponseBody::stream(pieces));
         let (half, pieces) = mpsc::channel(4);
-        let taken_in_part = takers.watch(ResponseBody::live(pieces));
+        let taken_in_part = watch.watch(ResponseBody::stream(pieces));
         half.send(Bytes::from_static(b"one")).await.unwrap();
         assert!(matches!(poll_once(&taken_in_part).await, Poll::Ready(Some(Ok(_)))));
         let (silent, pieces) = mpsc::channel(4);
-        let of_a_silent_instance = takers.watch(ResponseBody::live(pieces));
+        let of_a_silent_instance = watch.watch(ResponseBody::stream(pieces));
         assert!(poll_once(&of_a_silent_instance).await.is_pending());
-        for _ in 0..LOOKS {
-            takers.look();
+        for _ in 0..CHECKS {
+            watch.check();
         }
         assert!(!never.is_closed() && !half.is_closed());
-        takers.look();
-        assert!(never.is_closed() && half.is_closed() && takers.gave_up.load(Ordering::Relaxed));
+        watch.check();
+        assert!(never.is_closed() && half.is_closed() && watch.gave_up.load(Ordering::Relaxed));
         assert!(matches!(poll_once(&not_asked_for).await, Poll::Ready(Some(Err(_)))));
-        takers.look();
+        watch.check();
         assert!(!silent.is_closed());
         silent.send(Bytes::from_static(b"at last")).await.unwrap();
         assert!(matches!(poll_once(&of_a_silent_instance).await, Poll::Ready(Some(Ok(_)))));
-        for _ in 0..LOOKS {
-            takers.look();
+        for _ in 0..CHECKS {
+            watch.check();
             assert!(poll_once(&of_a_silent_instance).await.is_pending());
         }
         assert!(!silent.is_closed());
-        assert_eq!(takers.open.lock().unwrap().len(), 1);
+        assert_eq!(watch.watched_bodies.lock().unwrap().len(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! How long a client's connection may take for what it does, by the listener that it came in by.
+//! The time limits of clients' connections, by listener.
 //!
 //! It never measures time: `client_io` and `stalled_responses` do.
 
@@ -23,7 +23,7 @@ pub(super) struct ConnectionTimeouts {
 }
 
 impl ConnectionTimeouts {
-    /// Those of connections to this listener.
+    /// The limits of connections to this listener.
     pub(super) fn of(front: Front) -> Self {
         match front {
             Front::Public => {

@@ -1,7 +1,8 @@
-//! Who asks, and how it reached the edge: what the connection says, and what a trusted proxy says of its client.
+//! The client of a request and how it reached the edge: from the connection, and from what a trusted proxy says of its client.
 //!
-//! It reads headers exactly as nginx does (`real_ip_header X-Forwarded-For`, `real_ip_recursive on`), so that an instance is told the
-//! same by either edge. It believes nobody but the proxies of the settings, and of those no host: a request belongs to its `Host`.
+//! It reads headers exactly as nginx does (`real_ip_header X-Forwarded-For`, `real_ip_recursive on`), so that an instance gets the same
+//! from either edge. It never believes another client than the proxies of the settings, nor a host that they name: a request belongs to
+//! its `Host`.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -14,25 +15,25 @@ pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwar
 pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(super) const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 
-/// Which proxies are believed, and what is said where they say nothing.
+/// Which proxies are believed, and the defaults for what they do not say.
 #[derive(Debug, Clone)]
 pub struct Trust {
     /// `edge.trusted_proxies`.
     proxies: Vec<IpNet>,
     /// `edge.public_scheme`.
     scheme: Scheme,
-    /// The ports that clients name with `http` and with `https`.
+    /// The public ports of `http` and `https`.
     ports: [u16; 2],
 }
 
-/// Who asks, and how.
+/// The client, and how it reached the edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin {
     /// The client's address, when known.
     pub client: Option<IpAddr>,
     /// How the client reached the edge, or the trusted proxy before it.
     pub scheme: Scheme,
-    /// The port it named.
+    /// The port that it used there.
     pub port: u16,
     /// The connection is a trusted proxy's.
     pub by_proxy: bool,
@@ -57,7 +58,7 @@ impl Trust {
         self.proxies.iter().any(|net| net.contains(&address))
     }
 
-    /// Of a request that `peer` has sent to `port`.
+    /// The origin of a request that `peer` has sent to `port`.
     pub(super) fn origin(&self, peer: Option<IpAddr>, port: u16, headers: &HeaderMap) -> Origin {
         let peer = peer.map(|ip| ip.to_canonical());
         let Some(proxy) = peer.filter(|_| !self.proxies.is_empty()).filter(|ip| self.includes(*ip)) else {
@@ -68,7 +69,7 @@ impl Trust {
         Origin { client: Some(self.client(proxy, headers)), scheme, port, by_proxy: true }
     }
 
-    /// The last address of the chain that is no trusted proxy's; where the chain ends or cannot be read, the one before.
+    /// The last address of the chain that is no trusted proxy's; where the chain ends or cannot be read, the address before.
     fn client(&self, proxy: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = proxy;
         for value in headers.get_all(X_FORWARDED_FOR).iter().rev() {
@@ -95,20 +96,20 @@ fn address(entry: &[u8]) -> Option<IpAddr> {
     text.parse::<IpAddr>().ok().or_else(with_port).map(|ip| ip.to_canonical())
 }
 
-/// The one value of a header; several say nothing.
+/// The only value of a header; several count as none.
 fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
     let mut all = headers.get_all(name).iter();
     all.next().filter(|_| all.next().is_none())
 }
 
 fn scheme(headers: &HeaderMap) -> Option<Scheme> {
-    let said = one(headers, &X_FORWARDED_PROTO)?.as_bytes();
-    Scheme::ALL.into_iter().find(|scheme| said.eq_ignore_ascii_case(scheme.as_str().as_bytes()))
+    let value = one(headers, &X_FORWARDED_PROTO)?.as_bytes();
+    Scheme::ALL.into_iter().find(|scheme| value.eq_ignore_ascii_case(scheme.as_str().as_bytes()))
 }
 
 fn port(headers: &HeaderMap) -> Option<u16> {
-    let said = one(headers, &X_FORWARDED_PORT)?.to_str().ok()?;
-    said.parse().ok().filter(|_| said.starts_with(|first: char| ('1'..='9').contains(&first)))
+    let value = one(headers, &X_FORWARDED_PORT)?.to_str().ok()?;
+    value.parse().ok().filter(|_| value.starts_with(|first: char| ('1'..='9').contains(&first)))
 }
 
 #[cfg(test)]
@@ -162,7 +163,7 @@ mod tests {
 
     #[test]
     fn scheme_and_port_are_believed_of_a_proxy_alone() {
-        let said = |trust: &Trust, peer: &str, all: &[(HeaderName, &str)]| {
+        let value = |trust: &Trust, peer: &str, all: &[(HeaderName, &str)]| {
             let Origin { scheme, port, .. } = trust.origin(peer.parse().ok(), 8081, &headers(all));
             (scheme.as_str(), port)
         };
@@ -178,9 +179,9 @@ mod tests {
             (&[(port.clone(), "+65")], ("http", 8080), ("https", 8443)),
             (&[(port.clone(), "65536")], ("http", 8080), ("https", 8443)),
         ] {
-            assert_eq!(said(&usual, "127.0.0.1", all), first, "{all:?}");
-            assert_eq!(said(&https, "127.0.0.1", all), second, "{all:?}");
-            assert_eq!(said(&https, "192.0.2.1", all), ("http", 8081), "{all:?}, of a stranger");
+            assert_eq!(value(&usual, "127.0.0.1", all), first, "{all:?}");
+            assert_eq!(value(&https, "127.0.0.1", all), second, "{all:?}");
+            assert_eq!(value(&https, "192.0.2.1", all), ("http", 8081), "{all:?}, of a stranger");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! An upgraded connection (WebSocket above all): bytes both ways until both sides are done, the pass held all the while, or,
-//! where `idle.silent_connections` says so, for as long as there is traffic.
+//! An upgraded connection (WebSocket above all): copies bytes both ways until both sides have ended. It holds the pass all the while,
+//! or, with `idle.silent_connections`, for as long as there is traffic.
 //!
-//! Once one side has ended, the other has a few seconds: else a client or an application that never closes would be use for ever.
+//! Once one side has ended, the other has a few seconds: else a client or an application that never closes would count as use for ever.
 //!
-//! When the instance is stopped it ends the connection between two messages, and says so to both sides.
+//! When the instance is stopped, the connection is ended between two messages, and both sides get a close frame.
 //!
 //! It never looks into messages, and it never ends a connection because it is silent.
 
@@ -34,11 +34,11 @@ use crate::service::door::{Door, Knock, Pass};
 const BUFFER: usize = 16 * 1024;
 /// When one side has ended, the other may finish within this. nginx ends both at once.
 const LINGER: Duration = Duration::from_secs(3);
-/// A frame that is under way may come to its end within this, and a client may agree that the connection is closed.
+/// A frame that is under way is finished within this, and a client answers the close frame within this.
 const CLOSING: Duration = Duration::from_secs(1);
 
-/// When a connection stops being use, and what it takes to become use again.
-pub(super) struct Silence {
+/// When a connection stops counting as use, and what it takes to count again.
+pub(super) struct SilenceLimit {
     pub(super) limit: Duration,
     pub(super) door: Arc<dyn Door>,
     pub(super) upstreams: Arc<Upstreams>,
@@ -46,21 +46,21 @@ pub(super) struct Silence {
     pub(super) verdict: Verdict,
 }
 
-/// The use that a connection is of its instance.
+/// How a connection counts as use of its instance.
 pub(super) struct InstanceUse {
     pass: Box<dyn Pass>,
-    silence: Option<Silence>,
+    silence: Option<SilenceLimit>,
     traffic: Arc<Traffic>,
 }
 
-/// Counts what goes through, and tells of it.
+/// Counts reads and writes, and notifies of them.
 struct Traffic {
     began: Instant,
     moves: AtomicU64,
-    /// When something went through last: ms since the beginning.
+    /// When bytes were last copied: ms since the beginning.
     last: AtomicU64,
     moved: Notify,
-    /// One side has ended, and the other knows.
+    /// One side has ended, and the other was shut down.
     ended: Notify,
 }
 
@@ -75,43 +75,43 @@ impl Traffic {
         self.moved.notify_one();
     }
 
-    /// How long nothing has gone through.
+    /// For how long no bytes were copied.
     fn silent_for(&self) -> Duration {
         self.began.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Acquire)))
     }
 }
 
 impl InstanceUse {
-    pub(super) fn new(pass: Box<dyn Pass>, silence: Option<Silence>) -> Self {
+    pub(super) fn new(pass: Box<dyn Pass>, silence: Option<SilenceLimit>) -> Self {
         Self { pass, silence, traffic: Arc::new(Traffic::new()) }
     }
 
     /// Holds the pass; gives it back while the connection is silent. Never resolves.
-    async fn hold(pass: Box<dyn Pass>, silence: Option<Silence>, traffic: Arc<Traffic>) {
+    async fn hold(pass: Box<dyn Pass>, silence: Option<SilenceLimit>, traffic: Arc<Traffic>) {
         let Some(silence) = silence else { return std::future::pending().await };
         let mut pass = Some(pass);
         loop {
             match pass {
                 Some(held) => {
                     let before = silence.until_silent(&traffic).await;
-                    // Counted as silent before the pass is given back: then it is both for a moment, which tells too much and
+                    // Counted as silent before the pass is given back: for a moment it is both, which counts too much and
                     // never too little.
-                    let silent = silence.upstreams.silent(held.gate());
+                    let counted_as_silent = silence.upstreams.silent(held.gate());
                     drop(held);
                     while traffic.moves.load(Ordering::Acquire) == before {
                         traffic.moved.notified().await;
                     }
-                    drop(silent);
+                    drop(counted_as_silent);
                 }
-                // The instance is on its way down; in the kernel's count this connection is use again all the same.
+                // The instance is being stopped; in the kernel's count this connection is use again all the same.
                 None => traffic.moved.notified().await,
             }
-            pass = silence.again().await;
+            pass = silence.pass_again().await;
         }
     }
 }
 
-impl Silence {
+impl SilenceLimit {
     /// Resolves after the limit without traffic, with what was counted until then.
     async fn until_silent(&self, traffic: &Traffic) -> u64 {
         loop {
@@ -124,7 +124,7 @@ impl Silence {
     }
 
     /// Another pass to the same instance.
-    async fn again(&self) -> Option<Box<dyn Pass>> {
+    async fn pass_again(&self) -> Option<Box<dyn Pass>> {
         match self.door.knock(&self.host, self.verdict).await {
             Ok(Knock::Open(pass)) => Some(pass),
             Ok(Knock::Wait(mut waiting)) => timeout(self.limit, waiting.pass()).await.ok()?.ok(),
@@ -133,15 +133,15 @@ impl Silence {
     }
 }
 
-/// Carries the connection; ends with it, or when its instance is stopped, or with `cut`.
-pub(super) async fn carry(
+/// Copies until the connection ends, or when its instance is stopped, or with `cut`.
+pub(super) async fn run(
     client: OnUpgrade,
     instance: ReceiveBody,
-    own: InstanceUse,
+    instance_use: InstanceUse,
     line: Option<Box<AccessLine>>,
     cut: CancellationToken,
 ) {
-    let InstanceUse { pass, silence, traffic } = own;
+    let InstanceUse { pass, silence, traffic } = instance_use;
     let (counts, ends, stops) = (silence.is_some(), traffic.clone(), pass.streams_end());
     let must_end = async {
         tokio::select! {
@@ -149,18 +149,18 @@ pub(super) async fn carry(
             () = cut.cancelled() => {}
         }
     };
-    let carried = tokio::select! {
-        carried = both_ways(client, instance, &ends, counts, must_end) => carried,
-        () = lingered(&ends) => return,
+    let copied = tokio::select! {
+        copied = copy_both_ways(client, instance, &ends, counts, must_end) => copied,
+        () = until_lingered(&ends) => return,
         () = InstanceUse::hold(pass, silence, traffic) => return,
     };
-    // The pass is given back: what is left concerns the client alone.
-    match carried {
-        Ok(carried) => {
+    // The pass has been given back: the rest concerns the client alone.
+    match copied {
+        Ok(copied) => {
             if let Some(mut line) = line {
-                line.sent = carried.sent;
+                line.sent = copied.sent;
             }
-            if let Some(client) = carried.to_close {
+            if let Some(client) = copied.to_close {
                 let _ = timeout(CLOSING, client.close()).await;
             }
         }
@@ -169,39 +169,39 @@ pub(super) async fn carry(
 }
 
 /// Resolves when one side has ended for long enough.
-async fn lingered(traffic: &Traffic) {
+async fn until_lingered(traffic: &Traffic) {
     traffic.ended.notified().await;
     tokio::time::sleep(LINGER).await;
 }
 
-/// What came of a connection.
-struct UpgradeResult {
+/// How copying ended.
+struct CopyResult {
     /// Bytes to the client.
     sent: u64,
-    /// It was ended from here, and the client is to be told.
+    /// acc ends the connection, and the client is still to get a close frame.
     to_close: Option<TrackedIo<TokioIo<Upgraded>>>,
 }
 
-async fn both_ways(
+async fn copy_both_ways(
     client: OnUpgrade,
     instance: ReceiveBody,
     traffic: &Arc<Traffic>,
     counts: bool,
     must_end: impl Future<Output = ()>,
-) -> io::Result<UpgradeResult> {
+) -> io::Result<CopyResult> {
     let (instance, early): (Io, Bytes) = instance.upgrade().await?;
     let (up, down) = (Arc::new(Direction::default()), Arc::new(Direction::default()));
     let mut instance = TrackedIo { io: instance, traffic: traffic.clone(), counts, from: down.clone(), to: up.clone() };
     let client = TokioIo::new(client.await.map_err(io::Error::other)?);
     let mut client = TrackedIo { io: client, traffic: traffic.clone(), counts: false, from: up.clone(), to: down.clone() };
-    // What the instance said right behind its answer was read together with it.
+    // What the instance sent right behind its answer was read together with it.
     down.read(&early);
     client.write_all(&early).await?;
     let mut copying = Box::pin(copy_bidirectional_with_sizes(&mut client, &mut instance, BUFFER, BUFFER));
     tokio::select! {
         copied = copying.as_mut() => {
             let (_, sent) = copied?;
-            return Ok(UpgradeResult { sent: sent + early.len() as u64, to_close: None });
+            return Ok(CopyResult { sent: sent + early.len() as u64, to_close: None });
         }
         () = must_end => {}
     }
@@ -216,13 +216,13 @@ async fn both_ways(
     drop(copying);
     if let Ok(ended) = ended {
         ended?;
-        // Nothing is in between any more. The instance may be gone already.
+        // No frame is under way any more. The instance may have ended already.
         if !up.is_closed() {
             let _ = timeout(CLOSING, instance.io.write_all(&CLIENT_GOES_AWAY)).await;
         }
     }
     let to_close = (down.is_between() && !down.is_closed()).then_some(client);
-    Ok(UpgradeResult { sent: down.written(), to_close })
+    Ok(CopyResult { sent: down.written(), to_close })
 }
 
 /// One direction: what was read on one side, and written on the other.
@@ -234,7 +234,7 @@ struct Passed {
     frames: Frames,
     read: u64,
     written: u64,
-    /// After this frame no other is read.
+    /// No frame is read after this one.
     held: bool,
 }
 
@@ -257,17 +257,17 @@ impl Direction {
         self.passed().held = true;
     }
 
-    /// How much may be read now: not into the frame after this one, once it is held.
+    /// How much may be read now: once held, not into the next frame.
     fn may_read(&self) -> usize {
         let passed = self.passed();
         match (passed.held, passed.frames.is_between()) {
             (false, _) => usize::MAX,
             (true, true) => 0,
-            (true, false) => usize::try_from(passed.frames.wants()).unwrap_or(usize::MAX),
+            (true, false) => usize::try_from(passed.frames.belongs_to_frame()).unwrap_or(usize::MAX),
         }
     }
 
-    /// Have whole frames gone through, and nothing else?
+    /// Have whole frames been copied, and no part of another?
     fn is_between(&self) -> bool {
         let passed = self.passed();
         passed.frames.is_between() && passed.read == passed.written
@@ -282,19 +282,19 @@ impl Direction {
     }
 }
 
-/// One side of a connection; tells when the other has ended and, the instance's, of every byte in either direction.
+/// One side of a connection; notes when it is shut down and, the instance's side, all traffic in either direction.
 struct TrackedIo<T> {
     io: T,
     traffic: Arc<Traffic>,
     counts: bool,
-    /// What it says.
+    /// What it sends.
     from: Arc<Direction>,
-    /// What is said to it.
+    /// What is sent to it.
     to: Arc<Direction>,
 }
 
 impl<T> TrackedIo<T> {
-    fn told(&self, moved: bool) {
+    fn note_traffic(&self, moved: bool) {
         if self.counts && moved {
             self.traffic.note();
         }
@@ -302,7 +302,7 @@ impl<T> TrackedIo<T> {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> TrackedIo<T> {
-    /// Tells a client that the server goes away, and waits until it has agreed.
+    /// Sends a client the close frame, and waits for its own.
     async fn close(mut self) -> io::Result<()> {
         self.io.write_all(&GOING_AWAY).await?;
         let mut rest = [0; 1024];
@@ -333,15 +333,15 @@ impl<T: AsyncRead + Unpin> AsyncRead for TrackedIo<T> {
             read
         };
         self.from.read(&buf.filled()[before..]);
-        self.told(buf.filled().len() > before);
+        self.note_traffic(buf.filled().len() > before);
         read
     }
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for TrackedIo<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        // Told before it is written: an instance must not be stopped over bytes that are on their way to it.
-        self.told(!buf.is_empty());
+        // Noted before it is written: an instance must not be stopped while bytes are on their way to it.
+        self.note_traffic(!buf.is_empty());
         let wrote = Pin::new(&mut self.io).poll_write(cx, buf);
         if let Poll::Ready(Ok(count)) = wrote {
             self.to.wrote(count);

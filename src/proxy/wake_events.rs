@@ -1,6 +1,6 @@
-//! The live report that the waiting page follows: one small event every half second, until the wake is over.
+//! The events that the waiting page follows: the phase of the instance every half second, until the wake is over.
 //!
-//! It looks and never wakes; it ends by itself, and with the client's connection.
+//! It never wakes an instance; it ends by itself, and with the client's connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,37 +17,37 @@ use crate::domain::lifecycle::Phase;
 use crate::domain::name::HostName;
 use crate::service::door::Door;
 
-/// How often the phase is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How often an event is sent although nothing changed.
-const TELL_EVERY: Duration = Duration::from_millis(500);
-/// Asleep for this long means that nobody is waking it: the page asks again, and that wakes it.
-const NOBODY_WAKES: Duration = Duration::from_secs(2);
+/// How often the phase is checked.
+const CHECK_EVERY: Duration = Duration::from_millis(100);
+/// How often an event is sent although the phase has not changed.
+const REPEAT_EVERY: Duration = Duration::from_millis(500);
+/// An instance that is asleep for this long is not being woken: the page loads again, and that wakes it.
+const NOT_WAKING_AFTER: Duration = Duration::from_secs(2);
 
-/// The report for a host, at most for as long as a request would be held.
-pub(super) fn report(door: Arc<dyn Door>, host: HostName, limit: Duration) -> Response<ResponseBody> {
+/// The events for a host, at most for as long as a request would be held.
+pub(super) fn stream(door: Arc<dyn Door>, host: HostName, limit: Duration) -> Response<ResponseBody> {
     let (pieces, body) = mpsc::channel(4);
-    tokio::spawn(tell(door, host, limit, pieces));
-    let mut response = Response::new(ResponseBody::live(body));
+    tokio::spawn(send_events(door, host, limit, pieces));
+    let mut response = Response::new(ResponseBody::stream(body));
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     respond::mark_own(headers);
     headers.insert(HeaderName::from_static("x-acc-wake"), HeaderValue::from_static("1"));
-    // nginx would collect the events before it passes them on.
+    // Else nginx would buffer the events.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     response
 }
 
-async fn tell(door: Arc<dyn Door>, host: HostName, limit: Duration, pieces: mpsc::Sender<Bytes>) {
+async fn send_events(door: Arc<dyn Door>, host: HostName, limit: Duration, pieces: mpsc::Sender<Bytes>) {
     let started = Instant::now();
-    let mut told: Option<(Phase, Instant)> = None;
+    let mut last_sent: Option<(Phase, Instant)> = None;
     let mut asleep_since = None;
     loop {
-        // A host that is gone, or that cannot be looked at, ends the report; the page's next request says why.
+        // A host that is gone, or whose phase cannot be read, ends the events; the next request of the page gets the reason.
         let Ok(phase) = door.peek(&host).await else { return };
         let now = Instant::now();
-        if told.is_none_or(|(last, at)| last != phase || now.duration_since(at) >= TELL_EVERY) {
+        if last_sent.is_none_or(|(last, sent_at)| last != phase || now.duration_since(sent_at) >= REPEAT_EVERY) {
             let event = format!(
                 "event: phase\ndata: {{\"phase\":\"{}\",\"elapsed_ms\":{}}}\n\n",
                 phase.as_str(),
@@ -56,21 +56,24 @@ async fn tell(door: Arc<dyn Door>, host: HostName, limit: Duration, pieces: mpsc
             if pieces.send(event.into()).await.is_err() {
                 return;
             }
-            told = Some((phase, now));
+            last_sent = Some((phase, now));
         }
         let asleep = if phase == Phase::Asleep { Some(*asleep_since.get_or_insert(now)) } else { None };
         asleep_since = asleep;
-        if is_over(phase) || asleep.is_some_and(|since| now.duration_since(since) >= NOBODY_WAKES) || now.duration_since(started) >= limit {
+        if is_over(phase)
+            || asleep.is_some_and(|since| now.duration_since(since) >= NOT_WAKING_AFTER)
+            || now.duration_since(started) >= limit
+        {
             return;
         }
         tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = tokio::time::sleep(CHECK_EVERY) => {}
             () = pieces.closed() => return,
         }
     }
 }
 
-/// Nothing more will come of this wake.
+/// Has this wake ended?
 fn is_over(phase: Phase) -> bool {
     match phase {
         Phase::Awake | Phase::Failed | Phase::Destroyed | Phase::Creating => true,

@@ -1,4 +1,4 @@
-//! Where a WebSocket connection can be ended: between two frames (RFC 6455 section 5.2), so that what is said last is understood.
+//! Where a WebSocket connection can be ended: between two frames (RFC 6455 section 5.2), so that the close frame is understood.
 //!
 //! It never looks into a message. Pure.
 
@@ -16,15 +16,15 @@ pub(super) const CLIENT_GOES_AWAY: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xE9
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     head: [u8; LONGEST],
-    /// Bytes of a head that have come.
+    /// Bytes of a head that have arrived.
     have: usize,
-    /// Bytes of the payload that have not.
+    /// Bytes of the payload that have not arrived.
     left: u64,
     closed: bool,
 }
 
 impl Frames {
-    /// So many bytes went by.
+    /// These bytes were copied.
     pub(super) fn take(&mut self, mut bytes: &[u8]) {
         while let [first, rest @ ..] = bytes {
             if self.left > 0 {
@@ -44,7 +44,7 @@ impl Frames {
         }
     }
 
-    /// Has a whole frame gone by, and nothing of the next?
+    /// Has a whole frame been copied, and no byte of the next?
     pub(super) fn is_between(&self) -> bool {
         self.left == 0 && self.have == 0
     }
@@ -54,12 +54,12 @@ impl Frames {
         self.closed && self.is_between()
     }
 
-    /// So many bytes may be taken without more of the next frame than is known to belong to this one; at least one.
-    pub(super) fn wants(&self) -> u64 {
+    /// How many bytes may be copied that are known to belong to this frame; at least one.
+    pub(super) fn belongs_to_frame(&self) -> u64 {
         if self.left > 0 { self.left } else { (self.head_length() - self.have) as u64 }
     }
 
-    /// As far as it can be told yet.
+    /// As far as it is known yet.
     fn head_length(&self) -> usize {
         if self.have < 2 {
             return 2;
@@ -128,7 +128,7 @@ mod tests {
         let stream = [frame(1, 5, true), frame(0x88, 2, false), frame(2, 70_000, true)].concat();
         let (mut frames, mut at, mut ends) = (Frames::default(), 0, Vec::new());
         while at < stream.len() {
-            let now = usize::try_from(frames.wants()).unwrap();
+            let now = usize::try_from(frames.belongs_to_frame()).unwrap();
             assert!(now > 0);
             frames.take(&stream[at..at + now]);
             at += now;

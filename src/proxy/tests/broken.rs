@@ -53,14 +53,14 @@ async fn a_connection_closed_between_requests_is_nobodys_error() {
 
 async fn closed_between_requests(stage: Stage) {
     let closed = Arc::new(AtomicUsize::new(0));
-    let told = closed.clone();
+    let counter = closed.clone();
     let count = raw_app(&stage, move |mut socket, _| {
-        let told = told.clone();
+        let counter = counter.clone();
         async move {
             read_head(&mut socket).await;
             socket.write_all(OK).await.unwrap();
             drop(socket); // without saying so beforehand
-            told.fetch_add(1, Ordering::SeqCst);
+            counter.fetch_add(1, Ordering::SeqCst);
         }
     });
     for (at, method) in ["GET", "POST", "POST", "DELETE", "GET"].into_iter().enumerate() {
@@ -241,7 +241,7 @@ async fn what_nginx_tried_before_decides_what_may_be_sent_again() {
         let answer = stage.say_as_nginx(&ask(method, header)).await;
         assert_eq!(status(&answer), code, "{method} {header}");
         assert!(code != 200 || method == "HEAD" || answer.contains("x-forwarded-for: 1.2.3.4\n"), "{answer}");
-        // nginx is told what it is to write down, and the application nothing of what nginx has said.
+        // nginx gets what it is to log, and the application none of the headers between nginx and acc.
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let upstream = if code == 200 { "upstream=200" } else { "answer=- upstream=-" };
         assert!(head.contains("X-Acc-Log: wake=- answer=") && head.contains(upstream) && !body.contains("x-acc-"), "{answer}");
@@ -259,7 +259,7 @@ async fn a_full_backlog_is_waited_for() {
     stage.door.set_listen(Listen::Unix(path));
     let all = futures_util::future::join_all((0..30).map(|_| stage.get("/")));
     let serve = async {
-        // Nobody accepts until the backlog has been full for a while.
+        // No connection is accepted until the backlog has been full for a while.
         until("they are in flight", || stage.door.in_flight() == 30).await;
         let listener = UnixListener::from_std(socket.into()).unwrap();
         tokio::spawn(async move {

@@ -51,7 +51,7 @@ async fn a_chunked_post_survives_the_wake() {
         .write_all(b"PUT /echo HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
         .await
         .unwrap();
-    // Its end is waited for first: it wakes nobody before.
+    // The end of the stop is waited for first: no instance is woken before.
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(stage.door.waiting(), 0);
     client.write_all(b"2\r\nde\r\n0\r\n\r\n").await.unwrap();

@@ -1,4 +1,4 @@
-//! Requests that nobody should send: ambiguous, forged, slow.
+//! Requests that no client should send: ambiguous, forged, slow.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The way of a request, in process, over real sockets: a real front, a real application, a door that does as it is told.
+//! The way of a request, in process, over real sockets: a real proxy, a real application, a fake of the service.
 
 mod basics;
 mod broken;

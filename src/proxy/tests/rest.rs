@@ -109,7 +109,7 @@ async fn what_is_under_way_does_not_rest() {
     assert_eq!(resting(&stage), 0);
     stage.door.set(crate::domain::lifecycle::Phase::Awake);
     read_to(&mut held, "hello").await;
-    // A body that stands still, and one that nobody reads.
+    // A body that stands still, and an answer that its client does not read.
     let mut upload = stage.connect().await;
     upload.write_all(b"POST /echo HTTP/1.1\r\nHost: app.test\r\nContent-Length: 6\r\n\r\nabc").await.unwrap();
     let mut unread = stage.connect().await;

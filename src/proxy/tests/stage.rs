@@ -1,4 +1,4 @@
-//! What the tests stand on: [`Stage`] (front, door and application, each on its own sockets) and small clients.
+//! What the tests stand on: [`Stage`] (proxy, fake service and application, each on its own sockets) and small clients.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

@@ -128,7 +128,7 @@ async fn costs_little(path: &str) {
     let mut client = socket.connect(stage.address).await.unwrap();
     client.write_all(format!("GET {path} HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
     read_to(&mut client, "\r\n\r\n").await;
-    // Wait until nothing moves any more, then look how far the application came.
+    // Wait until nothing moves any more, then check how far the application came.
     let produced = || stage.app.seen.produced.load(Ordering::SeqCst);
     let mut last = produced();
     loop {
