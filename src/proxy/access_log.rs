@@ -320,7 +320,7 @@ mod tests {
         let request = hyper::Request::builder().uri("/a?b=1").header("host", "shop.test").header("authorization", "Basic amFuZTp4");
         let request = request.header("user-agent", HeaderValue::from_bytes(agent).unwrap());
         let head = request.body(()).unwrap().into_parts().0;
-        let origin = crate::proxy::Trust::default().origin("1.2.3.4".parse().ok(), 80, &head.headers);
+        let origin = crate::proxy::TrustedProxies::default().origin("1.2.3.4".parse().ok(), 80, &head.headers);
         let mut parsed = crate::proxy::request::read(crate::proxy::Front::Public, origin, &head, &[]).unwrap();
         parsed.verdict.counts = counts;
         LineDraft::of(&head, &parsed, Instant::now())

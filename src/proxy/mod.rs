@@ -67,4 +67,4 @@ pub use front::Front;
 pub use serve::{ServeReport, serve};
 pub use server::ShutdownSignals;
 pub use settings::{BODY_STALL, ProxySettings};
-pub use trusted_proxies::{Origin, Trust};
+pub use trusted_proxies::{Origin, TrustedProxies};

@@ -96,27 +96,19 @@ impl PendingRequest {
         let upgrade = if parsed.upgrade { head.extensions.remove::<OnUpgrade>() } else { None };
         let expects_continue = head.headers.contains_key(header::EXPECT);
         headers::to_instance(at.front, &mut head.headers, &parsed);
-        let mut body = SendBody::new(body, at.settings.max_body, at.settings.body_stall);
-        if head.version < Version::HTTP_2 && !parsed.upgrade {
-            let connection = at.connection;
-            body = body.leaving(expects_continue, || {
-                let connection = connection.clone();
-                Box::new(move |rest| linger::discard(rest, BusyGuard::new(&connection)))
-            });
-        }
+        let lingers = head.version < Version::HTTP_2 && !parsed.upgrade;
+        let body = send_body(at, body, lingers.then_some(expects_continue));
         let body_fault = body.fault();
         let body_unread = at.front == Front::Public && !parsed.upgrade && !body.is_end_stream();
         let request = Some(Box::new(Request::from_parts(origin_form(head), body)));
         let reads = u8::from(parsed.tried != Tried::Nothing);
         let arrived = at.arrived.unwrap_or(started);
-        let age = Some(started.saturating_duration_since(arrived));
-        let front = at.front;
         Self {
             parsed,
-            front,
+            front: at.front,
             arrived,
             started,
-            age,
+            age: Some(started.saturating_duration_since(arrived)),
             follows_wake,
             body_unread,
             expects_continue,
@@ -134,6 +126,17 @@ impl PendingRequest {
             slot: None,
         }
     }
+}
+
+/// The body as it is sent on. With `lingers` the rest that the answer does not wait for is read and dropped; the value says whether the
+/// client sends the body only when asked for it.
+fn send_body(at: &RequestArrival<'_>, body: Incoming, lingers: Option<bool>) -> SendBody {
+    let body = SendBody::new(body, at.settings.max_body, at.settings.body_stall);
+    let Some(expects_continue) = lingers else { return body };
+    body.leaving(expects_continue, || {
+        let connection = at.connection.clone();
+        Box::new(move |rest| linger::discard(rest, BusyGuard::new(&connection)))
+    })
 }
 
 /// What an HTTP/1.1 server expects: path and query only.

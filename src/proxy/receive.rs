@@ -81,7 +81,7 @@ fn read(at: &RequestArrival<'_>, head: &Parts) -> Result<ParsedRequest, (Option<
         None
     };
     let origin = match at.front {
-        Front::Public => at.settings.trust.origin(at.peer, at.port, &head.headers),
+        Front::Public => at.settings.trusted_proxies.origin(at.peer, at.port, &head.headers),
         Front::Wake => request::origin_from_nginx(&head.headers),
     };
     match (request::read(at.front, origin, head, &at.settings.rules), refused) {

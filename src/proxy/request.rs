@@ -211,12 +211,12 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-    use crate::proxy::Trust;
+    use crate::proxy::TrustedProxies;
     use hyper::Request;
 
     fn read(front: Front, peer: Option<IpAddr>, head: &Parts, rules: &[Rule]) -> Result<ParsedRequest, HostFault> {
         let origin = match front {
-            Front::Public => Trust::default().origin(peer, 80, &head.headers),
+            Front::Public => TrustedProxies::default().origin(peer, 80, &head.headers),
             Front::Wake => origin_from_nginx(&head.headers),
         };
         super::read(front, origin, head, rules)

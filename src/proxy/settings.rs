@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::trusted_proxies::Trust;
+use super::trusted_proxies::TrustedProxies;
 use crate::config::Config;
 use crate::domain::rule::Rule;
 
@@ -37,7 +37,7 @@ pub struct ProxySettings {
     /// What a slow client has not read waits in files here.
     pub spool: PathBuf,
     /// Which proxies before acc's own edge are believed.
-    pub trust: Trust,
+    pub trusted_proxies: TrustedProxies,
 }
 
 impl ProxySettings {
@@ -55,7 +55,7 @@ impl ProxySettings {
             silent: config.idle.silent_connections,
             rules: config.rules.clone(),
             spool: config.home.clone(),
-            trust: Trust::new(&config.edge),
+            trusted_proxies: TrustedProxies::new(&config.edge),
         }
     }
 }

@@ -17,7 +17,7 @@ pub(super) const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwa
 
 /// Which proxies are believed, and the defaults for what they do not say.
 #[derive(Debug, Clone)]
-pub struct Trust {
+pub struct TrustedProxies {
     /// `edge.trusted_proxies`.
     proxies: Vec<IpNet>,
     /// `edge.public_scheme`.
@@ -39,14 +39,14 @@ pub struct Origin {
     pub by_proxy: bool,
 }
 
-impl Default for Trust {
+impl Default for TrustedProxies {
     /// No proxy is believed.
     fn default() -> Self {
         Self { proxies: Vec::new(), scheme: Scheme::Http, ports: Scheme::ALL.map(Scheme::default_port) }
     }
 }
 
-impl Trust {
+impl TrustedProxies {
     /// As the configuration says.
     #[must_use]
     pub fn new(edge: &EdgeConfig) -> Self {
@@ -118,10 +118,10 @@ mod tests {
 
     const PROXIES: [&str; 3] = ["127.0.0.1", "10.0.0.0/8", "2001:db8:7::/48"];
 
-    fn trust(more: &str) -> Trust {
+    fn trust(more: &str) -> TrustedProxies {
         let text = format!("[edge]\nlisten = [\"127.0.0.1:8080\"]\ntrusted_proxies = {PROXIES:?}\n{more}");
         let config = crate::config::parse(&text, None, &crate::config::Env::bare(0, "/nowhere"));
-        Trust::new(&config.unwrap_or_else(|e| panic!("{e}")).edge)
+        TrustedProxies::new(&config.unwrap_or_else(|e| panic!("{e}")).edge)
     }
 
     fn headers(all: &[(HeaderName, &str)]) -> HeaderMap {
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn scheme_and_port_are_believed_of_a_proxy_alone() {
-        let value = |trust: &Trust, peer: &str, all: &[(HeaderName, &str)]| {
+        let value = |trust: &TrustedProxies, peer: &str, all: &[(HeaderName, &str)]| {
             let Origin { scheme, port, .. } = trust.origin(peer.parse().ok(), 8081, &headers(all));
             (scheme.as_str(), port)
         };

@@ -396,7 +396,7 @@ pub fn settings() -> ProxySettings {
         body_stall: Duration::from_secs(10),
         silent: None,
         rules: Vec::new(),
-        trust: crate::proxy::Trust::default(),
+        trusted_proxies: crate::proxy::TrustedProxies::default(),
     }
 }
 
