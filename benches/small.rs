@@ -10,12 +10,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use acc::config::env::Env;
-use acc::config::model::load_model;
 use acc::domain::instance::{Launch, Process, Wanted};
 use acc::domain::lifecycle::{Cause, Event, Limits, Machine, step};
 use acc::domain::name::{HostName, InstanceName};
 use acc::domain::rule::{Facts, Rule, judge};
 use acc::domain::time::{Timestamp, WallTime};
+use acc::models::load_model;
 use acc::render::{Templates, instance, nginx};
 use acc::store::{NewRow, Store, StoreError};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};

@@ -7,12 +7,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use acc::config::env::Env;
-use acc::config::model::load_model;
 use acc::config::{self, Config, Scheme};
 use acc::domain::name::{HostName, InstanceName};
 use acc::domain::rule::Rule;
 use acc::driver::supervisor::supervisord;
 use acc::host::stat::parse_stat;
+use acc::models::load_model;
 use acc::proxy::nginx_headers::X_ACC_HOST;
 use acc::proxy::request::read;
 use acc::proxy::{Front, Origin};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct ConfigFault {
     /// The key with its tables (`idle.timeout`), or the environment variable; empty when the fault is not about one key.
     pub key: String,
     /// Line in the file, from 1; none when the value is not from the file.
@@ -16,7 +16,7 @@ pub struct Fault {
     pub found: Option<String>,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ConfigFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.key.is_empty() {
             write!(f, "{}: ", self.key)?;
@@ -38,7 +38,7 @@ pub struct ConfigErrors {
     /// The file, if there is one.
     pub file: Option<PathBuf>,
     /// In the order of the file; never empty.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<ConfigFault>,
 }
 
 impl ConfigErrors {
@@ -53,6 +53,6 @@ impl ConfigErrors {
 }
 
 /// The faults as text.
-pub(super) fn lines(faults: &[Fault], between: &str) -> String {
+pub(crate) fn lines(faults: &[ConfigFault], between: &str) -> String {
     faults.iter().map(ToString::to_string).collect::<Vec<_>>().join(between)
 }

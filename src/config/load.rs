@@ -11,7 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::env::Env;
-use super::fault::{ConfigErrors, Fault};
+use super::fault::{ConfigErrors, ConfigFault};
 use super::public::{Scheme, proxies};
 use super::reader::{Faults, Section};
 use super::rules::{network, read_rules};
@@ -92,7 +92,7 @@ fn unreadable(path: PathBuf, e: &TrustError) -> ConfigErrors {
             )
         }
     };
-    ConfigErrors { file: Some(path), faults: vec![Fault { key: String::new(), line: None, reason, found: None }] }
+    ConfigErrors { file: Some(path), faults: vec![ConfigFault { key: String::new(), line: None, reason, found: None }] }
 }
 
 /// The reason without "(os error 2)".
@@ -199,7 +199,7 @@ struct Folder {
 impl Folder {
     fn fault(&self, faults: &Faults<'_>, reason: String) {
         let found = Some(format!("\"{}\"", self.path.display()));
-        faults.add(Fault { key: self.key.to_owned(), line: self.line, reason, found });
+        faults.add(ConfigFault { key: self.key.to_owned(), line: self.line, reason, found });
     }
 }
 

@@ -1,30 +1,26 @@
 //! The settings of one acc installation, checked: no option is left open, no default hides elsewhere.
 //!
-//! `load` reads the file and the environment and reports every fault at once. It never creates or changes anything, but for the models that come with acc (`shipped`).
+//! `load` reads the file and the environment and reports every fault at once. It never creates or changes anything.
 
 pub mod accounts;
 pub mod env;
-mod fault;
+pub(crate) mod fault;
 mod load;
-pub mod model;
 mod places;
 mod public;
-mod reader;
+pub(crate) mod reader;
 pub mod regular;
 pub mod reload;
 mod rules;
-mod shipped;
 mod show;
 pub mod suggest;
-pub mod template;
 #[cfg(test)]
 mod tests;
-pub mod tree;
 pub mod trust;
-mod value;
+pub(crate) mod value;
 
 pub use env::Env;
-pub use fault::{ConfigErrors, Fault};
+pub use fault::{ConfigErrors, ConfigFault};
 pub use load::{EDGE_ACCOUNT, RUN_MAX, load, named, parse};
 pub use places::run_of_faulty;
 pub use public::Scheme;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::fault::Fault;
+use super::fault::ConfigFault;
 use super::suggest::did_you_mean;
 use crate::domain::model::one_line;
 
@@ -17,41 +17,41 @@ const FOUND_MAX: usize = 60;
 
 /// The faults of one document, and the keys that were asked for.
 #[derive(Debug)]
-pub(super) struct Faults<'t> {
+pub(crate) struct Faults<'t> {
     text: &'t str,
-    list: RefCell<Vec<Fault>>,
+    list: RefCell<Vec<ConfigFault>>,
     asked: RefCell<Vec<String>>,
 }
 
 impl<'t> Faults<'t> {
-    pub(super) fn new(text: &'t str) -> Self {
+    pub(crate) fn new(text: &'t str) -> Self {
         Self { text, list: RefCell::default(), asked: RefCell::default() }
     }
 
     /// Parses the document. With a broken syntax nothing can be said of what follows: the first fault is recorded (others are
     /// mostly its consequences) and an empty table is returned.
-    pub(super) fn parse(&self) -> DeTable<'t> {
+    pub(crate) fn parse(&self) -> DeTable<'t> {
         match DeTable::parse(self.text) {
             Ok(table) => table.into_inner(),
             Err(error) => {
                 let at = error.span().map_or(self.text.len(), |s| s.start);
                 let reason = format!("not TOML: {} (line {}, column {})", one_line(error.message()), self.line(at), self.column(at));
-                self.add(Fault { key: String::new(), line: None, reason, found: None });
+                self.add(ConfigFault { key: String::new(), line: None, reason, found: None });
                 DeTable::new()
             }
         }
     }
 
-    pub(super) fn add(&self, fault: Fault) {
+    pub(crate) fn add(&self, fault: ConfigFault) {
         self.list.borrow_mut().push(fault);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.list.borrow().is_empty()
     }
 
     /// All faults, in the order of the file; those without a line come last.
-    pub(super) fn into_list(self) -> Vec<Fault> {
+    pub(crate) fn into_list(self) -> Vec<ConfigFault> {
         let mut list = self.list.into_inner();
         list.sort_by_key(|f| f.line.unwrap_or(usize::MAX));
         list
@@ -59,7 +59,7 @@ impl<'t> Faults<'t> {
 
     /// Every key that was asked for, with its tables.
     #[cfg(test)]
-    pub(super) fn asked(&self) -> Vec<String> {
+    pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.borrow().clone()
     }
 
@@ -77,7 +77,7 @@ impl<'t> Faults<'t> {
             DeValue::Table(_) => "a table".to_owned(),
             _ => shorten(self.text.get(value.span()).unwrap_or_default()),
         };
-        self.add(Fault { key, line: Some(self.line(value.span().start)), reason, found: Some(found) });
+        self.add(ConfigFault { key, line: Some(self.line(value.span().start)), reason, found: Some(found) });
     }
 }
 
@@ -92,7 +92,7 @@ fn shorten(text: &str) -> String {
 
 /// One table of the document; a table that is not there reads as empty.
 #[derive(Debug)]
-pub(super) struct Section<'a> {
+pub(crate) struct Section<'a> {
     faults: &'a Faults<'a>,
     path: String,
     table: Option<&'a DeTable<'a>>,
@@ -103,7 +103,7 @@ pub(super) struct Section<'a> {
 
 impl<'a> Section<'a> {
     /// The whole document.
-    pub(super) fn root(faults: &'a Faults<'a>, table: &'a DeTable<'a>) -> Self {
+    pub(crate) fn root(faults: &'a Faults<'a>, table: &'a DeTable<'a>) -> Self {
         Self { faults, path: String::new(), table: Some(table), begin: None, asked: RefCell::default() }
     }
 
@@ -131,18 +131,18 @@ impl<'a> Section<'a> {
     }
 
     /// The value of `key` if it is there and good; if it is there and bad, a fault.
-    pub(super) fn optional<T>(&self, key: &str, parse: impl FnOnce(&DeValue<'_>) -> Result<T, String>) -> Option<T> {
+    pub(crate) fn optional<T>(&self, key: &str, parse: impl FnOnce(&DeValue<'_>) -> Result<T, String>) -> Option<T> {
         let value = self.get(key)?;
         parse(value.get_ref()).map_err(|reason| self.faults.about(self.key(key), value, reason)).ok()
     }
 
     /// The same with a default for a missing key. A bad value is a fault and reads as the default, so that reading can go on.
-    pub(super) fn or<T>(&self, key: &str, default: T, parse: impl FnOnce(&DeValue<'_>) -> Result<T, String>) -> T {
+    pub(crate) fn or<T>(&self, key: &str, default: T, parse: impl FnOnce(&DeValue<'_>) -> Result<T, String>) -> T {
         self.optional(key, parse).unwrap_or(default)
     }
 
     /// An array, each element read by itself and named `key[n]` in a fault; bad elements are left out.
-    pub(super) fn list<T>(&self, key: &str, mut parse: impl FnMut(&DeValue<'_>) -> Result<T, String>) -> Option<Vec<T>> {
+    pub(crate) fn list<T>(&self, key: &str, mut parse: impl FnMut(&DeValue<'_>) -> Result<T, String>) -> Option<Vec<T>> {
         let value = self.get(key)?;
         let Some(items) = value.get_ref().as_array() else {
             self.faults.about(self.key(key), value, "must be an array".to_owned());
@@ -159,12 +159,12 @@ impl<'a> Section<'a> {
     }
 
     /// The table below `key`.
-    pub(super) fn section(&self, key: &str) -> Section<'a> {
+    pub(crate) fn section(&self, key: &str) -> Section<'a> {
         Self::at(self.faults, self.key(key), self.get(key))
     }
 
     /// The tables of an array of tables, named `key[n]`.
-    pub(super) fn sections(&self, key: &str) -> Vec<Section<'a>> {
+    pub(crate) fn sections(&self, key: &str) -> Vec<Section<'a>> {
         let Some(value) = self.get(key) else { return Vec::new() };
         let Some(items) = value.get_ref().as_array() else {
             self.faults.about(self.key(key), value, format!("must be an array of tables, each written `[[{key}]]`"));
@@ -174,14 +174,14 @@ impl<'a> Section<'a> {
     }
 
     /// The tables in the table below `key`, by the names the file gives them.
-    pub(super) fn named_sections(&self, key: &str) -> Vec<(String, Section<'a>)> {
+    pub(crate) fn named_sections(&self, key: &str) -> Vec<(String, Section<'a>)> {
         let below = self.section(key);
         let names = below.names();
         names.into_iter().map(|name| (name.clone(), below.section(&name))).collect()
     }
 
     /// Every value of the table below `key`, by the names the file gives them; bad ones are left out.
-    pub(super) fn map<T>(&self, key: &str, parse: impl Fn(&str, &DeValue<'_>) -> Result<T, String>) -> BTreeMap<String, T> {
+    pub(crate) fn map<T>(&self, key: &str, parse: impl Fn(&str, &DeValue<'_>) -> Result<T, String>) -> BTreeMap<String, T> {
         let below = self.section(key);
         let names = below.names();
         names.into_iter().filter_map(|name| Some((name.clone(), below.optional(&name, |v| parse(&name, v))?))).collect()
@@ -192,16 +192,16 @@ impl<'a> Section<'a> {
     }
 
     /// Reports a fault that shows only beside other values: about `key` if it is there, else about the section.
-    pub(super) fn fault(&self, key: &str, reason: impl Into<String>) {
+    pub(crate) fn fault(&self, key: &str, reason: impl Into<String>) {
         match self.peek(key) {
             Some(value) => self.faults.about(self.key(key), value, reason.into()),
-            None => self.faults.add(Fault { key: self.key(key), line: self.first_line(), reason: reason.into(), found: None }),
+            None => self.faults.add(ConfigFault { key: self.key(key), line: self.first_line(), reason: reason.into(), found: None }),
         }
     }
 
     /// Reports a fault of the section itself.
-    pub(super) fn fault_here(&self, reason: impl Into<String>) {
-        self.faults.add(Fault { key: self.path.clone(), line: self.first_line(), reason: reason.into(), found: None });
+    pub(crate) fn fault_here(&self, reason: impl Into<String>) {
+        self.faults.add(ConfigFault { key: self.path.clone(), line: self.first_line(), reason: reason.into(), found: None });
     }
 
     fn first_line(&self) -> Option<usize> {
@@ -209,22 +209,22 @@ impl<'a> Section<'a> {
     }
 
     /// Is `key` true, or missing where that means true? A value of another type is neither: it has its own fault.
-    pub(super) fn reads_as_true(&self, key: &str) -> bool {
+    pub(crate) fn reads_as_true(&self, key: &str) -> bool {
         self.peek(key).is_none_or(|v| v.get_ref().as_bool() == Some(true))
     }
 
     /// Is `key` there and an array without elements?
-    pub(super) fn is_empty_list(&self, key: &str) -> bool {
+    pub(crate) fn is_empty_list(&self, key: &str) -> bool {
         self.peek(key).and_then(|v| v.get_ref().as_array()).is_some_and(|items| items.is_empty())
     }
 
     /// The line `key` stands on; none when it is not there.
-    pub(super) fn line_of(&self, key: &str) -> Option<usize> {
+    pub(crate) fn line_of(&self, key: &str) -> Option<usize> {
         Some(self.faults.line(self.peek(key)?.span().start))
     }
 
     /// Ends the reading: every key nobody asked for is unknown.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         let asked = self.asked.borrow();
         for key in self.table.into_iter().flat_map(|t| t.keys()) {
             let name: &str = key.get_ref();
@@ -233,7 +233,7 @@ impl<'a> Section<'a> {
                 let known = if near.is_empty() { format!("; there are {}", asked.join(", ")) } else { near };
                 let reason = format!("unknown key{known}");
                 let line = Some(self.faults.line(key.span().start));
-                self.faults.add(Fault { key: self.key(name), line, reason, found: None });
+                self.faults.add(ConfigFault { key: self.key(name), line, reason, found: None });
             }
         }
     }

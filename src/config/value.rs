@@ -13,32 +13,32 @@ use crate::domain::port::PortRange;
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A value or why it is wrong.
-pub(super) type Parsed<T> = Result<T, String>;
+pub(crate) type Parsed<T> = Result<T, String>;
 
 /// A text.
-pub(super) fn text(value: &DeValue<'_>) -> Parsed<String> {
+pub(crate) fn text(value: &DeValue<'_>) -> Parsed<String> {
     value.as_str().map(str::to_owned).ok_or_else(|| "must be a text in quotes".to_owned())
 }
 
 /// A text that is there, without control characters.
-pub(super) fn line(value: &DeValue<'_>) -> Parsed<String> {
+pub(crate) fn line(value: &DeValue<'_>) -> Parsed<String> {
     let text = text(value)?;
     if text.chars().any(char::is_control) { Err("must not contain control characters".to_owned()) } else { Ok(text) }
 }
 
 /// A text that a program can be given as an argument or a variable: any that holds no zero byte.
-pub(super) fn argument(value: &DeValue<'_>) -> Parsed<String> {
+pub(crate) fn argument(value: &DeValue<'_>) -> Parsed<String> {
     let text = text(value)?;
     if text.contains('\0') { Err("must not contain a zero byte".to_owned()) } else { Ok(text) }
 }
 
 /// A text; the empty one means none.
-pub(super) fn or_none<T>(value: &DeValue<'_>, parse: impl FnOnce(&DeValue<'_>) -> Parsed<T>) -> Parsed<Option<T>> {
+pub(crate) fn or_none<T>(value: &DeValue<'_>, parse: impl FnOnce(&DeValue<'_>) -> Parsed<T>) -> Parsed<Option<T>> {
     if value.as_str() == Some("") { Ok(None) } else { parse(value).map(Some) }
 }
 
 /// A value, or the word that stands for none.
-pub(super) fn or_word<T>(value: &DeValue<'_>, word: &'static str, parse: impl FnOnce(&DeValue<'_>) -> Parsed<T>) -> Parsed<Option<T>> {
+pub(crate) fn or_word<T>(value: &DeValue<'_>, word: &'static str, parse: impl FnOnce(&DeValue<'_>) -> Parsed<T>) -> Parsed<Option<T>> {
     if value.as_str() == Some(word) {
         return Ok(None);
     }
@@ -46,12 +46,12 @@ pub(super) fn or_word<T>(value: &DeValue<'_>, word: &'static str, parse: impl Fn
 }
 
 /// `true` or `false`.
-pub(super) fn boolean(value: &DeValue<'_>) -> Parsed<bool> {
+pub(crate) fn boolean(value: &DeValue<'_>) -> Parsed<bool> {
     value.as_bool().ok_or_else(|| "must be true or false".to_owned())
 }
 
 /// A whole number between two others.
-pub(super) fn whole(least: usize, most: usize) -> impl FnOnce(&DeValue<'_>) -> Parsed<usize> {
+pub(crate) fn whole(least: usize, most: usize) -> impl FnOnce(&DeValue<'_>) -> Parsed<usize> {
     move |value| {
         let number = value.as_integer().and_then(|i| usize::from_str_radix(i.as_str(), i.radix()).ok());
         number.filter(|n| (least..=most).contains(n)).ok_or_else(|| format!("must be a whole number from {least} to {most}"))
@@ -59,7 +59,7 @@ pub(super) fn whole(least: usize, most: usize) -> impl FnOnce(&DeValue<'_>) -> P
 }
 
 /// One word of a list.
-pub(super) fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(&DeValue<'_>) -> Parsed<T> {
+pub(crate) fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(&DeValue<'_>) -> Parsed<T> {
     move |value| {
         let found = value.as_str().and_then(|text| words.iter().find(|(word, _)| *word == text));
         let all = || words.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
@@ -68,20 +68,20 @@ pub(super) fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(&DeValue<'_>) -> P
 }
 
 /// A duration such as `15m` or `1h 30m`.
-pub(super) fn duration(value: &DeValue<'_>) -> Parsed<Duration> {
+pub(crate) fn duration(value: &DeValue<'_>) -> Parsed<Duration> {
     let wrong = || "not a duration such as \"15m\", \"30s\", \"1h 30m\" or \"500ms\"".to_owned();
     let parsed = humantime::parse_duration(value.as_str().ok_or_else(wrong)?).map_err(|_| wrong())?;
     if parsed > LONGEST { Err("must be at most 365 days".to_owned()) } else { Ok(parsed) }
 }
 
 /// A duration that is not zero.
-pub(super) fn some_time(value: &DeValue<'_>) -> Parsed<Duration> {
+pub(crate) fn some_time(value: &DeValue<'_>) -> Parsed<Duration> {
     let parsed = duration(value)?;
     if parsed.is_zero() { Err("must be longer than zero".to_owned()) } else { Ok(parsed) }
 }
 
 /// A time after which something ends, or `never`.
-pub(super) fn never(value: &DeValue<'_>) -> Parsed<Option<Duration>> {
+pub(crate) fn never(value: &DeValue<'_>) -> Parsed<Option<Duration>> {
     if value.as_str() == Some("never") {
         return Ok(None);
     }
@@ -89,7 +89,7 @@ pub(super) fn never(value: &DeValue<'_>) -> Parsed<Option<Duration>> {
 }
 
 /// A pause, or `off`.
-pub(super) fn pause(value: &DeValue<'_>) -> Parsed<Option<Duration>> {
+pub(crate) fn pause(value: &DeValue<'_>) -> Parsed<Option<Duration>> {
     if value.as_str() == Some("off") {
         return Ok(None);
     }
@@ -98,7 +98,7 @@ pub(super) fn pause(value: &DeValue<'_>) -> Parsed<Option<Duration>> {
 }
 
 /// A duration as it is written in a file: many days as days, for a month of 30.44 of them is never what was meant.
-pub(super) fn show_duration(duration: Duration) -> String {
+pub(crate) fn show_duration(duration: Duration) -> String {
     const DAY: Duration = Duration::from_secs(24 * 3600);
     let days = duration.as_secs() / DAY.as_secs();
     if days >= 30 && DAY.saturating_mul(u32::try_from(days).unwrap_or(u32::MAX)) == duration {
@@ -108,7 +108,7 @@ pub(super) fn show_duration(duration: Duration) -> String {
 }
 
 /// A number of bytes such as `1GiB` or `20 MB`.
-pub(super) fn size(value: &DeValue<'_>) -> Parsed<u64> {
+pub(crate) fn size(value: &DeValue<'_>) -> Parsed<u64> {
     let wrong = || "not a size such as \"1GiB\", \"20MB\" or \"65536B\"".to_owned();
     let parsed = value.as_str().ok_or_else(wrong)?.parse::<bytesize::ByteSize>().map_err(|_| wrong())?.as_u64();
     // nginx reads 0 as "no limit", which is the opposite of what it says.
@@ -116,38 +116,38 @@ pub(super) fn size(value: &DeValue<'_>) -> Parsed<u64> {
 }
 
 /// A number of bytes, at least so many.
-pub(super) fn size_of(least: u64) -> impl FnOnce(&DeValue<'_>) -> Parsed<u64> {
+pub(crate) fn size_of(least: u64) -> impl FnOnce(&DeValue<'_>) -> Parsed<u64> {
     move |value| {
         size(value).and_then(|bytes| if bytes < least { Err(format!("must be at least \"{}\"", show_size(least))) } else { Ok(bytes) })
     }
 }
 
 /// A number of bytes, or `off` for none at all.
-pub(super) fn size_or_off(value: &DeValue<'_>) -> Parsed<u64> {
+pub(crate) fn size_or_off(value: &DeValue<'_>) -> Parsed<u64> {
     if value.as_str() == Some("off") { Ok(0) } else { size(value).map_err(|reason| format!("{reason}, nor \"off\"")) }
 }
 
 /// A number of bytes as it is written in a file: in the largest unit that divides it.
-pub(super) fn show_size(bytes: u64) -> String {
+pub(crate) fn show_size(bytes: u64) -> String {
     let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
     let unit = units.into_iter().find(|(_, bits)| bytes.trailing_zeros() >= *bits);
     unit.map_or_else(|| format!("{bytes}B"), |(name, bits)| format!("{}{name}", bytes >> bits))
 }
 
 /// An address with a port.
-pub(super) fn address(value: &DeValue<'_>) -> Parsed<SocketAddr> {
+pub(crate) fn address(value: &DeValue<'_>) -> Parsed<SocketAddr> {
     let parsed = value.as_str().and_then(|text| text.parse::<SocketAddr>().ok());
     let parsed = parsed.ok_or_else(|| "not an address with a port such as \"127.0.0.1:8080\" or \"[::]:80\"".to_owned())?;
     if parsed.port() == 0 { Err("the port must be from 1 to 65535".to_owned()) } else { Ok(parsed) }
 }
 
 /// A port.
-pub(super) fn port(value: &DeValue<'_>) -> Parsed<u16> {
+pub(crate) fn port(value: &DeValue<'_>) -> Parsed<u16> {
     whole(1, 65_535)(value).map(|port| u16::try_from(port).unwrap_or(u16::MAX))
 }
 
 /// Two ports and a dash.
-pub(super) fn port_range(value: &DeValue<'_>) -> Parsed<PortRange> {
+pub(crate) fn port_range(value: &DeValue<'_>) -> Parsed<PortRange> {
     let ends = value.as_str().and_then(|text| text.split_once('-'));
     let ends = ends.and_then(|(a, b)| Some((a.trim().parse::<u16>().ok()?, b.trim().parse::<u16>().ok()?)));
     let (first, last) = ends.ok_or_else(|| "not a range of ports such as \"20000-29999\"".to_owned())?;
@@ -161,14 +161,14 @@ pub(super) fn port_range(value: &DeValue<'_>) -> Parsed<PortRange> {
 }
 
 /// An absolute path that every configuration acc writes can hold without quoting.
-pub(super) fn absolute(value: &DeValue<'_>) -> Parsed<PathBuf> {
+pub(crate) fn absolute(value: &DeValue<'_>) -> Parsed<PathBuf> {
     let path = PathBuf::from(text(value)?);
     check_path(&path).map(|()| path)
 }
 
 /// Why a folder cannot be used, if so. nginx has no way to write a `$` in a path and ends a socket's path at a colon,
 /// supervisord gives `%` and ` ;` a meaning: such paths are refused rather than half supported.
-pub(super) fn check_path(path: &Path) -> Parsed<()> {
+pub(crate) fn check_path(path: &Path) -> Parsed<()> {
     let plain = |c: char| c.is_alphanumeric() || "/._-+@=~".contains(c);
     if !path.is_absolute() {
         Err("must be an absolute path".to_owned())

@@ -1,4 +1,4 @@
-//! A model: what an application needs to become an instance. Parsed by `config::model`, rendered by `service::launch_spec`.
+//! A model: what an application needs to become an instance. Read by `models`, rendered by `service::launch_spec`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -8,7 +8,7 @@ use super::Operator;
 use super::dice::Dice;
 use super::wire::Wire;
 use crate::config::Config;
-use crate::config::model::list_models;
+use crate::models::list_models;
 use crate::service::error::{ErrorKind, ServiceError};
 use crate::service::outcome::{InstanceView, Outcome};
 use crate::service::request::{NewInstance, Request};

@@ -11,10 +11,11 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::RenderError;
-use crate::config::tree::{self, Entry, Kind};
-use crate::config::{regular, template};
+use crate::config::regular;
 use crate::domain::instance::Launch;
 use crate::domain::model::{ListenKind, Model, Ready};
+use crate::models::files::{self as model_files, FileEntry, FileKind};
+use crate::models::template;
 
 /// Where programs are looked for: the usual places, whatever acc itself was started with.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -168,7 +169,7 @@ pub fn files(model: &Model, ctx: &Context, into: &Path) -> Result<(), RenderErro
     for folder in [into.to_owned(), into.join("data"), into.join("log")] {
         make_folder(&folder, FOLDER_MODE)?;
     }
-    let tree = tree::walk(&from).map_err(|source| RenderError::Read { path: from.clone(), source })?;
+    let tree = model_files::walk(&from).map_err(|source| RenderError::Read { path: from.clone(), source })?;
     if let Some((path, reason)) = tree.refused.into_iter().next() {
         return Err(RenderError::Template { name: format!("{}/files/{}", model.name, path.display()), why: reason });
     }
@@ -182,8 +183,8 @@ pub fn files(model: &Model, ctx: &Context, into: &Path) -> Result<(), RenderErro
 pub fn differs(model: &Model, one: &Context, other: &Context) -> Result<Option<PathBuf>, RenderError> {
     let (one, other) = (one.values(), other.values());
     let from = model.dir.join("files");
-    let tree = tree::walk(&from).map_err(|source| RenderError::Read { path: from.clone(), source })?;
-    for entry in tree.entries.iter().filter(|entry| entry.kind == Kind::Render) {
+    let tree = model_files::walk(&from).map_err(|source| RenderError::Read { path: from.clone(), source })?;
+    for entry in tree.entries.iter().filter(|entry| entry.kind == FileKind::Render) {
         if rendered(entry, &from, &one, model)? != rendered(entry, &from, &other, model)? {
             return Ok(Some(entry.to.clone()));
         }
@@ -191,7 +192,7 @@ pub fn differs(model: &Model, one: &Context, other: &Context) -> Result<Option<P
     Ok(None)
 }
 
-fn rendered(entry: &Entry, from: &Path, values: &tera::Context, model: &Model) -> Result<String, RenderError> {
+fn rendered(entry: &FileEntry, from: &Path, values: &tera::Context, model: &Model) -> Result<String, RenderError> {
     let path = from.join(&entry.from);
     let text = regular::read_to_string(&path).map_err(|source| RenderError::Read { path, source })?;
     template::render(&text, values).map_err(|fault| {
@@ -200,20 +201,20 @@ fn rendered(entry: &Entry, from: &Path, values: &tera::Context, model: &Model) -
     })
 }
 
-fn make_entry(entry: &Entry, from: &Path, into: &Path, values: &tera::Context, model: &Model) -> Result<(), RenderError> {
+fn make_entry(entry: &FileEntry, from: &Path, into: &Path, values: &tera::Context, model: &Model) -> Result<(), RenderError> {
     let (source, target) = (from.join(&entry.from), into.join(&entry.to));
     let unreadable = |e| RenderError::Read { path: source.clone(), source: e };
     let unwritable = |e| RenderError::Write { path: target.clone(), source: e };
     match &entry.kind {
         // data/ and log/ in a model's files are the instance's own, with their own mode.
-        Kind::Folder if [OsStr::new("data"), OsStr::new("log")].contains(&entry.to.as_os_str()) => Ok(()),
-        Kind::Folder => make_folder(&target, entry.mode | 0o700),
-        Kind::Copy => tree::put(&target, &regular::read(&source).map_err(unreadable)?, entry.mode).map_err(unwritable),
-        Kind::Render => {
+        FileKind::Folder if [OsStr::new("data"), OsStr::new("log")].contains(&entry.to.as_os_str()) => Ok(()),
+        FileKind::Folder => make_folder(&target, entry.mode | 0o700),
+        FileKind::Copy => model_files::put(&target, &regular::read(&source).map_err(unreadable)?, entry.mode).map_err(unwritable),
+        FileKind::Render => {
             let text = rendered(entry, from, values, model)?;
-            tree::put(&target, text.as_bytes(), entry.mode).map_err(unwritable)
+            model_files::put(&target, text.as_bytes(), entry.mode).map_err(unwritable)
         }
-        Kind::Link(to) => match fs::symlink_metadata(&target) {
+        FileKind::Link(to) => match fs::symlink_metadata(&target) {
             Ok(there) if there.is_symlink() && fs::read_link(&target).is_ok_and(|old| old == *to) => Ok(()),
             Ok(there) if there.is_dir() => Err(unwritable(io::Error::other("a folder is in its place"))),
             Ok(_) => fs::remove_file(&target).and_then(|()| symlink(to, &target)).map_err(unwritable),

@@ -11,12 +11,12 @@ use super::transition::{self, Settled};
 use super::view::done;
 use super::world::World;
 use super::{access_logs, desired, destroy, failed_logs, free_port, launch_spec, lookup, purge, routes, start};
-use crate::config::model::resolve_params;
 use crate::domain::instance::Wanted;
 use crate::domain::lifecycle::{Cause, Event, Machine, Phase};
 use crate::domain::model::{ListenKind, Model};
 use crate::domain::name::{HostName, InstanceId, InstanceName, free_name};
 use crate::host::{fs, users};
+use crate::models::resolve_params;
 use crate::render;
 use crate::store::{NewRow, StoreError};
 

@@ -9,7 +9,6 @@ use super::error::{ErrorKind, ServiceError, chain};
 use super::handle::Handle;
 use super::moved;
 use crate::config::Config;
-use crate::config::model::{ModelError, find_model};
 use crate::domain::instance::{Instance, Launch, Listen};
 use crate::domain::model::Model;
 use crate::domain::name::{HostName, InstanceId, InstanceName};
@@ -17,6 +16,7 @@ use crate::driver::probe::Question;
 use crate::driver::supervisor::Program;
 use crate::host::limits::{GroupLimits, Limits, OpenFiles, UNLIMITED};
 use crate::host::spawn::may_change_user;
+use crate::models::{ModelError, find_model};
 use crate::render::{self, RenderError};
 use crate::store::Row;
 

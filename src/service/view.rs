@@ -9,13 +9,13 @@ use super::launch_spec;
 use super::lookup::find_row;
 use super::outcome::{EventView, InstanceView, ListenView, Outcome};
 use crate::config::Config;
-use crate::config::model::open_params;
 use crate::domain::instance::Listen;
 use crate::domain::lifecycle::Phase;
 use crate::domain::name::InstanceName;
 use crate::domain::time::{Timestamp, WallTime, millis};
 use crate::host::clock::{Clock, SystemClock};
 use crate::host::process;
+use crate::models::open_params;
 use crate::store::{EventRow, Row, Store};
 
 pub use crate::store::{Filter, WAL_TOO_LARGE};

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::*;
-use crate::config::model::{install_shipped, load_model, resolve_params};
+use crate::models::{install_shipped, load_model, resolve_params};
 
 /// A model folder and the folder of an instance to be.
 struct Bed {

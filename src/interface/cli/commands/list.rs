@@ -5,7 +5,7 @@ use super::super::exit::Exit;
 use super::super::output::End;
 use super::super::{Call, show};
 use crate::config::Config;
-use crate::config::model::{ModelError, find_model};
+use crate::models::{ModelError, find_model};
 use crate::service::outcome::InstanceView;
 use crate::service::view::{Filter, Reader};
 

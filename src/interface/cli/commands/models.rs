@@ -6,8 +6,8 @@ use super::super::args::ModelsArgs;
 use super::super::exit::Exit;
 use super::super::output::End;
 use super::super::{Call, show};
-use crate::config::model::{find_model, list_models};
 use crate::domain::model::{Model, Param};
+use crate::models::{find_model, list_models};
 use crate::service::error::{ServiceError, chain};
 use crate::service::launch_spec::bad_model;
 

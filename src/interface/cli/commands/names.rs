@@ -5,7 +5,7 @@ use super::super::Call;
 use super::super::args::NamesArgs;
 use super::super::exit::Exit;
 use super::super::output::End;
-use crate::config::model::list_models;
+use crate::models::list_models;
 use crate::service::error::{ServiceError, chain};
 use crate::service::view::Reader;
 

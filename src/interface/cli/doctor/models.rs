@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Finding, ok, warn};
 use crate::config::Config;
-use crate::config::model::{ModelError, list_models};
+use crate::models::{ModelError, list_models};
 use crate::service::error::chain;
 use crate::service::launch_spec::bad_model;
 

@@ -1,5 +1,8 @@
 //! Models against the folders below `tests/models`, and the parameters they take.
 
+use std::collections::BTreeMap;
+
+use super::super::params::{ParamFault, resolve_params};
 use super::super::shipped::install_shipped;
 use super::*;
 

@@ -13,8 +13,8 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::regular::{read, read_to_string};
-use super::tree::put;
+use super::files::put;
+use crate::config::regular::{read, read_to_string};
 
 /// Path below the models folder, and text.
 pub const SHIPPED: &[(&str, &str)] = &[

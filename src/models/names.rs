@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 
 use tera::Context;
 
-use super::super::template;
+use super::template;
 use crate::domain::model::{ListenKind, Param};
 
 /// The names of templates, as far as they depend on the model.
-pub(super) struct Names {
+pub(super) struct TemplateNames {
     /// `None`: how instances listen is not known, and nothing is said.
     listen: Option<ListenKind>,
     with: Context,
@@ -29,7 +29,7 @@ pub(super) struct Missing {
     pub(super) why: &'static str,
 }
 
-impl Names {
+impl TemplateNames {
     pub(super) fn new(listen: Option<ListenKind>, params: &BTreeMap<String, Param>) -> Self {
         let without = made_up(params);
         let mut with = without.clone();
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn only_what_is_certain_is_said() {
         let params = BTreeMap::from([("tls".to_owned(), Param::default())]);
-        let says = |listen, text: &str| Names::new(Some(listen), &params).check(text).err().map(|m| m.line);
+        let says = |listen, text: &str| TemplateNames::new(Some(listen), &params).check(text).err().map(|m| m.line);
         for text in ["{{ port }}", "--port={{ port }}", "{{ name }}:{{port}}", "{{ params.tls }}{{ port + 1 }}"] {
             assert_eq!(says(ListenKind::Unix, text), Some(Some(1)), "{text}");
             assert_eq!(says(ListenKind::Fd, text), Some(Some(1)), "{text}");
@@ -107,6 +107,6 @@ mod tests {
                 assert_eq!(says(listen, text), None, "{text}");
             }
         }
-        assert_eq!(Names::new(None, &params).check("{{ port }}{{ socket }}"), Ok(()));
+        assert_eq!(TemplateNames::new(None, &params).check("{{ port }}{{ socket }}"), Ok(()));
     }
 }

@@ -8,14 +8,14 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
-use super::trust;
+use crate::config::trust;
 
 /// The ending of files that are rendered on the way; it is dropped.
 const RENDERED: &str = "tera";
 
 /// What an entry becomes in the folder of an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
+pub enum FileKind {
     /// A folder.
     Folder,
     /// A file, copied as it is.
@@ -28,13 +28,13 @@ pub enum Kind {
 
 /// One entry, parents before what is in them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct FileEntry {
     /// Path below `files/`.
     pub from: PathBuf,
     /// Path below the instance's folder.
     pub to: PathBuf,
     /// What it becomes.
-    pub kind: Kind,
+    pub kind: FileKind,
     /// Permission bits, without set-user-id and the like.
     pub mode: u32,
 }
@@ -43,7 +43,7 @@ pub struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tree {
     /// What can be used.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<FileEntry>,
     /// Each path that cannot, with the reason.
     pub refused: Vec<(PathBuf, String)>,
 }
@@ -71,7 +71,7 @@ pub fn walk(root: &Path) -> io::Result<Tree> {
 
 struct Walk<'r> {
     root: &'r Path,
-    entries: Vec<Entry>,
+    entries: Vec<FileEntry>,
     refused: Vec<(PathBuf, String)>,
 }
 
@@ -93,24 +93,24 @@ impl Walk<'_> {
         let rendered = from.extension().is_some_and(|e| e == RENDERED);
         let to = if rendered && data.is_file() { from.with_extension("") } else { from.clone() };
         let kind = if data.is_dir() {
-            Kind::Folder
+            FileKind::Folder
         } else if data.is_file() && rendered {
-            Kind::Render
+            FileKind::Render
         } else if data.is_file() {
-            Kind::Copy
+            FileKind::Copy
         } else if data.is_symlink() {
             let target = fs::read_link(&path)?;
             if !stays_inside(&from, &target) {
                 self.refused.push((from, format!("is a link out of the folder, to `{}`", target.display())));
                 return Ok(());
             }
-            Kind::Link(target)
+            FileKind::Link(target)
         } else {
             self.refused.push((from, "is neither a file, a folder nor a link".to_owned()));
             return Ok(());
         };
-        let inside = (kind == Kind::Folder).then(|| from.clone());
-        self.entries.push(Entry { from, to, kind, mode });
+        let inside = (kind == FileKind::Folder).then(|| from.clone());
+        self.entries.push(FileEntry { from, to, kind, mode });
         inside.map_or(Ok(()), |folder| self.folder(&folder))
     }
 }
@@ -164,17 +164,17 @@ mod tests {
         nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRUSR).unwrap();
         let Tree { entries, refused } = walk(dir.path()).unwrap();
         let seen: Vec<_> = entries.iter().map(|e| (e.to.to_str().unwrap(), &e.kind)).collect();
-        let link = Kind::Link("../run".into());
+        let link = FileKind::Link("../run".into());
         assert_eq!(
             seen,
             [
-                ("a", &Kind::Folder),
-                ("a/b", &Kind::Folder),
-                ("a/b/x.conf", &Kind::Render),
+                ("a", &FileKind::Folder),
+                ("a/b", &FileKind::Folder),
+                ("a/b/x.conf", &FileKind::Render),
                 ("a/in", &link),
-                ("run", &Kind::Copy),
-                ("same", &Kind::Copy),
-                ("same", &Kind::Render)
+                ("run", &FileKind::Copy),
+                ("same", &FileKind::Copy),
+                ("same", &FileKind::Render)
             ]
         );
         let names: Vec<_> = refused.iter().map(|(path, _)| path.to_str().unwrap()).collect();

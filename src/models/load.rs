@@ -1,10 +1,8 @@
-//! Models: `model.toml` and the folder around it, checked as a whole before anything is made from it.
+//! Reads a model: `model.toml` and the folder around it, checked as a whole before anything is made from it.
 //!
-//! Reading only; `config::shipped` installs the models that come with acc, `render::instance` makes instances of models.
+//! Every fault is reported at once. It never writes.
 
-mod names;
-
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,17 +10,16 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::Signal;
 use toml::de::DeValue;
 
-use super::fault::{Fault, lines};
-use super::reader::{Faults, Section};
-use super::suggest::{closest, did_you_mean};
-use super::value::{self, Parsed};
-use super::{regular, template, tree, trust};
+use super::files::{self, FileKind, Tree};
+use super::names::TemplateNames;
+use super::template;
+use crate::config::fault::{ConfigFault, lines};
+use crate::config::reader::{Faults, Section};
+use crate::config::suggest::did_you_mean;
+use crate::config::value::{self, Parsed};
+use crate::config::{regular, trust};
 use crate::domain::model::{ListenKind, Model, Param, Ready};
 use crate::domain::name::is_label;
-
-use names::Names;
-
-pub use super::shipped::{SHIPPED, install_shipped};
 
 /// The file that makes a folder a model.
 const FILE: &str = "model.toml";
@@ -73,7 +70,7 @@ pub enum ModelError {
         /// Its `model.toml`.
         file: PathBuf,
         /// All its faults, in the order of the file.
-        faults: Vec<Fault>,
+        faults: Vec<ConfigFault>,
     },
 }
 
@@ -160,13 +157,13 @@ pub fn open_params(dir: &Path) -> Option<BTreeSet<String>> {
 }
 
 /// The model, and the names that its templates have.
-fn read(root: &Section<'_>, name: String, dir: &Path) -> (Model, Names) {
+fn read(root: &Section<'_>, name: String, dir: &Path) -> (Model, TemplateNames) {
     let timeouts = root.section("timeouts");
     let description = root.or("description", String::new(), value::line);
     let listen = root.optional("listen", value::one_of(LISTEN));
     let params = root.named_sections("params").into_iter().map(|(name, section)| param(name, &section)).collect();
     // A value of `listen` that is wrong is a fault by itself, and says nothing about templates.
-    let names = Names::new(listen.or_else(|| root.line_of("listen").is_none().then_some(ListenKind::Unix)), &params);
+    let names = TemplateNames::new(listen.or_else(|| root.line_of("listen").is_none().then_some(ListenKind::Unix)), &params);
     let model = Model {
         name,
         dir: dir.to_owned(),
@@ -220,14 +217,14 @@ fn scalar(v: &DeValue<'_>) -> Parsed<String> {
     }
 }
 
-fn template_text(v: &DeValue<'_>, names: &Names) -> Parsed<String> {
+fn template_text(v: &DeValue<'_>, names: &TemplateNames) -> Parsed<String> {
     let text = value::argument(v)?;
     template::check(&text).map_err(|fault| format!("not a template: {}", fault.why))?;
     names.check(&text).map_err(|missing| missing.why)?;
     Ok(text)
 }
 
-fn variable(name: &str, v: &DeValue<'_>, names: &Names) -> Parsed<String> {
+fn variable(name: &str, v: &DeValue<'_>, names: &TemplateNames) -> Parsed<String> {
     let first = name.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
     if !first || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
         return Err("the name of a variable must be of letters, digits and _, and not begin with a digit".to_owned());
@@ -255,17 +252,17 @@ fn stop_signal(v: &DeValue<'_>) -> Parsed<i32> {
 }
 
 /// Reports what in `files/` cannot be used, and templates that are none.
-fn check_files(files: &Path, names: &Names, faults: &Faults<'_>) -> Result<(), ModelError> {
+fn check_files(folder: &Path, names: &TemplateNames, faults: &Faults<'_>) -> Result<(), ModelError> {
     let unreadable = |path: PathBuf| move |source| ModelError::Read { path, source };
-    let tree::Tree { entries, refused } = tree::walk(files).map_err(unreadable(files.to_owned()))?;
+    let Tree { entries, refused } = files::walk(folder).map_err(unreadable(folder.to_owned()))?;
     let add = |below: &Path, line, reason| {
-        faults.add(Fault { key: Path::new("files").join(below).display().to_string(), line, reason, found: None })
+        faults.add(ConfigFault { key: Path::new("files").join(below).display().to_string(), line, reason, found: None })
     };
     for (path, reason) in refused {
         add(&path, None, reason);
     }
-    for entry in entries.iter().filter(|e| e.kind == tree::Kind::Render) {
-        let path = files.join(&entry.from);
+    for entry in entries.iter().filter(|e| e.kind == FileKind::Render) {
+        let path = folder.join(&entry.from);
         let text = regular::read_to_string(&path).map_err(unreadable(path))?;
         if let Err(fault) = template::check(&text) {
             add(&entry.from, fault.line, format!("not a template: {}", fault.why));
@@ -274,59 +271,6 @@ fn check_files(files: &Path, names: &Names, faults: &Faults<'_>) -> Result<(), M
         }
     }
     Ok(())
-}
-
-/// Why the parameters given for a model are not the ones it takes.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ParamFault {
-    /// A required one was not given.
-    #[error("parameter `{0}` is required")]
-    Missing(String),
-    /// The model has no such parameter.
-    #[error("no parameter `{name}`{}", nearest(.near.as_deref()))]
-    Unknown {
-        /// What was given.
-        name: String,
-        /// A known one that is much like it.
-        near: Option<String>,
-    },
-    /// It holds a zero byte, which neither an argument nor a variable can carry.
-    #[error("parameter `{0}` must not contain a zero byte")]
-    ZeroByte(String),
-}
-
-fn nearest(near: Option<&str>) -> String {
-    near.map_or_else(String::new, |n| format!(", did you mean `{n}`?"))
-}
-
-/// All that is wrong with the parameters given for a model.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-pub struct ParamFaults(pub Vec<ParamFault>);
-
-/// The value of every parameter of the model: the one given, else the default, else nothing.
-///
-/// # Errors
-/// Every fault at once.
-pub fn resolve_params(model: &Model, given: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, ParamFaults> {
-    let mut faults = Vec::new();
-    for (name, value) in given {
-        if !model.params.contains_key(name) {
-            let near = closest(name, model.params.keys().map(String::as_str)).map(str::to_owned);
-            faults.push(ParamFault::Unknown { name: name.clone(), near });
-        } else if value.contains('\0') {
-            faults.push(ParamFault::ZeroByte(name.clone()));
-        }
-    }
-    let mut values = BTreeMap::new();
-    for (name, param) in &model.params {
-        let value = given.get(name).or(param.default.as_ref());
-        if value.is_none() && param.required {
-            faults.push(ParamFault::Missing(name.clone()));
-        }
-        values.insert(name.clone(), value.cloned().unwrap_or_default());
-    }
-    if faults.is_empty() { Ok(values) } else { Err(ParamFaults(faults)) }
 }
 
 #[cfg(test)]
