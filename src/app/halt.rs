@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::boot::know_again;
 use super::dispatch::dispatch;
-use super::{Drivers, boot_id, lock, open_store, own_service};
-use crate::config::{Config, in_force_file};
-use crate::host::fs;
+use super::{Drivers, lock, open_store, own_service};
+use crate::config::{Config, in_force};
+use crate::host::{fs, process};
 use crate::service::error::{ServiceError, chain};
 use crate::service::outcome::{HaltReport, Outcome};
 use crate::service::places;
@@ -15,7 +15,7 @@ use crate::service::request::Request;
 /// Is there a server, or an instance that is said to run?
 fn runs_without_folder(config: &Config) -> Result<bool, ServiceError> {
     let live = open_store(config)?.busy().map_err(crate::service::error::store)?;
-    Ok(lock::serving(config).is_some() || live.iter().any(|row| row.stored.phase.is_live() && row.boot == boot_id()))
+    Ok(lock::serving(config).is_some() || live.iter().any(|row| row.stored.phase.is_live() && row.boot == process::boot_id()))
 }
 
 const HINT: &str = "run as root (or the user who booted acc)";
@@ -62,7 +62,7 @@ pub async fn halt(config: &Config) -> Result<HaltReport, ServiceError> {
     drivers.supervisor.halt().await.map_err(failed)?;
     ran |= lock::end_server(config, own_service(config).stop_timeout).await?;
     // Without the note of a boot nobody believes it.
-    let _ = fs::remove_file(&in_force_file(&config.run));
+    let _ = fs::remove_file(&in_force::file(&config.run));
     let _ = drivers.edge.is_up().await;
     Ok(HaltReport { already: !ran && stopped == 0, stopped })
 }

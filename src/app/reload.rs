@@ -8,11 +8,10 @@ use tracing::{error, info, warn};
 
 use super::Drivers;
 use crate::config::reload::{Difference, differences};
-use crate::config::{Config, in_force_file};
+use crate::config::{Config, in_force};
 use crate::driver::edge::Edge;
 use crate::driver::edge::nginx::Nginx;
 use crate::host::fs;
-use crate::interface::cli::in_force::written;
 use crate::proxy::{Proxy, ProxySettings};
 use crate::service::error::{ServiceError, chain};
 use crate::service::outcome::{Change, Reloaded};
@@ -79,8 +78,8 @@ fn told(differences: Vec<Difference>) -> Vec<Change> {
 /// Writes down what is in force. Where that does not work nothing is there rather than what is not true any more, and commands go
 /// by the config file.
 pub(super) fn note_in_force(world: &World, config: &Config) {
-    let path = in_force_file(&config.run);
-    if let Err(error) = fs::write_atomic(&path, written(config).as_bytes(), 0o644) {
+    let path = in_force::file(&config.run);
+    if let Err(error) = fs::write_atomic(&path, in_force::written(config).as_bytes(), 0o644) {
         world.forget_note(&path);
         let _ = fs::remove_file(&path);
         warn!(path = %path.display(), %error, "could not write down the settings in force: commands go by the config file");

@@ -12,9 +12,10 @@ use ipnet::IpNet;
 
 use super::env::Env;
 use super::fault::{ConfigErrors, ConfigFault};
-use super::public::{Scheme, proxies};
+use super::public::proxies;
 use super::reader::{Faults, Section};
 use super::rules::{network, read_rules};
+use super::scheme::Scheme;
 use super::trust::{self, TrustError};
 use super::value::{self, Parsed};
 use super::{
@@ -190,13 +191,13 @@ fn edge_account(instances: Option<&str>, env: &Env) -> Option<String> {
 }
 
 /// One folder and where its path was said.
-struct Folder {
+struct ChosenFolder {
     path: PathBuf,
     key: &'static str,
     line: Option<usize>,
 }
 
-impl Folder {
+impl ChosenFolder {
     fn fault(&self, faults: &Faults<'_>, reason: String) {
         let found = Some(format!("\"{}\"", self.path.display()));
         faults.add(ConfigFault { key: self.key.to_owned(), line: self.line, reason, found });
@@ -222,7 +223,7 @@ fn folders(root: &Section<'_>, env: &Env, faults: &Faults<'_>) -> (PathBuf, Path
     (home.path, run.path)
 }
 
-fn run(root: &Section<'_>, env: &Env, faults: &Faults<'_>) -> Option<Folder> {
+fn run(root: &Section<'_>, env: &Env, faults: &Faults<'_>) -> Option<ChosenFolder> {
     let default = if env.is_root() {
         PathBuf::from("/run/acc")
     } else {
@@ -244,16 +245,16 @@ fn folder(
     key: &'static str,
     variable: &'static str,
     default: Option<PathBuf>,
-) -> Option<Folder> {
+) -> Option<ChosenFolder> {
     let in_file = root.optional(key, value::absolute);
     let chosen = if let Some(path) = env.os(variable) {
-        Folder { path: path.into(), key: variable, line: None }
+        ChosenFolder { path: path.into(), key: variable, line: None }
     } else if let Some(path) = in_file {
-        Folder { path, key, line: root.line_of(key) }
+        ChosenFolder { path, key, line: root.line_of(key) }
     } else if root.line_of(key).is_some() {
         return None;
     } else if let Some(path) = default {
-        Folder { path, key, line: None }
+        ChosenFolder { path, key, line: None }
     } else {
         root.fault(key, format!("must be given here or in `{variable}`: there is no `HOME` to put it in"));
         return None;

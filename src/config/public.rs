@@ -9,39 +9,8 @@ use toml::de::DeValue;
 
 use super::EdgeConfig;
 use super::rules::network;
+use super::scheme::Scheme;
 use super::value::Parsed;
-
-/// What a URL begins with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scheme {
-    /// Without TLS.
-    Http,
-    /// With it.
-    Https,
-}
-
-impl Scheme {
-    /// Both, the default first.
-    pub const ALL: [Self; 2] = [Self::Http, Self::Https];
-
-    /// As in a URL.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        }
-    }
-
-    /// The port that a URL need not name.
-    #[must_use]
-    pub fn default_port(self) -> u16 {
-        match self {
-            Self::Http => 80,
-            Self::Https => 443,
-        }
-    }
-}
 
 impl EdgeConfig {
     /// The port that a client names who reaches the edge by `scheme`: with the public scheme the public port. What was not set is the

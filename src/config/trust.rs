@@ -73,7 +73,7 @@ impl From<TrustError> for io::Error {
 }
 
 /// What is at the end of a path: where it really is, without links on the way, and what it is; `None`: it is not there.
-type Found = Option<(PathBuf, Metadata)>;
+type PathEnd = Option<(PathBuf, Metadata)>;
 
 /// Why this folder must not be used, if so. Also of one that is not there yet: then for what is above it.
 ///
@@ -128,7 +128,7 @@ fn open(path: &Path) -> Result<File, TrustError> {
 }
 
 /// Goes along a path from the root, links included.
-fn walk(path: &Path) -> Result<Found, TrustError> {
+fn walk(path: &Path) -> Result<PathEnd, TrustError> {
     let mut left: VecDeque<OsString> = parts(path);
     let (mut at, mut links) = (PathBuf::from("/"), 0);
     let mut meta = fs::symlink_metadata(&at)?;

@@ -2,21 +2,17 @@
 //!
 //! So a change of the file that waits for a restart is not taken for what is, and a file with faults stops nothing that runs.
 //! Only what begins something new (`boot`, `server`) or is about the file itself (`config check`) goes by the file. The server
-//! writes down what it runs with ([`in_force_file`]); this only reads it.
+//! writes down what it runs with ([`config::in_force`]); this only reads it.
 
 use std::path::{Path, PathBuf};
 
 use super::args::{Command, ConfigCommand};
-use super::output::Ui;
 use super::wrong_config;
+use super::output::Ui;
 use crate::config::env::Env;
 use crate::config::reload::{Difference, NEED_RESTART, differences};
-use crate::config::{self, Booted, Config, in_force_file, parse, run_of_faulty, trust};
-use crate::host::process;
+use crate::config::{self, Config, in_force, run_of_faulty};
 use crate::service::error::{ErrorKind, ServiceError};
-
-/// The first line of the file, before the id of the boot of the host it is of.
-const BOOT: &str = "# boot ";
 
 /// By what a command goes.
 pub(super) struct Settings {
@@ -36,7 +32,7 @@ pub(super) fn settings(command: &Command, file: Option<PathBuf>, env: &Env, ui: 
         Ok(config) => Some(config.run.clone()),
         Err(_) => run_of_faulty(file.as_deref(), env),
     };
-    let running = run.filter(|_| goes_by_what_runs(command)).and_then(|run| running(&run, env));
+    let running = run.filter(|_| goes_by_what_runs(command)).and_then(|run| in_force::read(&run, env));
     match (running, read) {
         (None, read) => read.map(|config| Settings { config, waiting: None }).map_err(|errors| wrong_config(&errors)),
         // It would end the instances of another home.
@@ -71,29 +67,10 @@ pub(super) fn for_server(file: Option<&Path>, env: &Env) -> Result<(Config, Opti
         Ok(config) => Ok((config, None)),
         Err(errors) => {
             let why = wrong_config(&errors);
-            let running = run_of_faulty(file, env).and_then(|run| running(&run, env));
+            let running = run_of_faulty(file, env).and_then(|run| in_force::read(&run, env));
             running.map(|running| (Config { file: errors.file, ..running }, Some(why.clone()))).ok_or(why)
         }
     }
-}
-
-/// What the file of the settings in force has in it.
-#[must_use]
-pub fn written(config: &Config) -> String {
-    format!("{BOOT}{}\n{}", process::boot_id(), config.to_toml())
-}
-
-/// What acc runs with; `None`: it does not run, or it cannot be told.
-fn running(run: &Path, env: &Env) -> Option<Config> {
-    // A stranger's folder is a trap.
-    if !matches!(trust::distrust(run), Ok(None)) || Booted::in_run(run) == Booted::No {
-        return None;
-    }
-    let text = trust::read_to_string(&in_force_file(run)).ok()?;
-    let of_boot = text.lines().next()?.strip_prefix(BOOT)?;
-    // The variables of this process say nothing about the server's.
-    let config = parse(&text, None, &Env::bare(env.uid, "/")).ok()?;
-    (of_boot == process::boot_id() && config.run == run).then_some(config)
 }
 
 /// A line about what is shown, when the file says otherwise about that: not what is shown is wrong, but the file is not in force.
@@ -166,7 +143,7 @@ mod tests {
             this.says("domain = \"a.localhost\"\n");
             let config = config::load(None, &this.env).unwrap();
             std::fs::create_dir(&config.run).unwrap();
-            std::fs::write(in_force_file(&config.run), written(&config)).unwrap();
+            std::fs::write(in_force::file(&config.run), in_force::written(&config)).unwrap();
             this.booted("background");
             this
         }
@@ -232,7 +209,7 @@ mod tests {
     #[test]
     fn what_was_written_elsewhere_or_before_a_reboot_is_not_in_force() {
         let runs = Runs::new();
-        let file = in_force_file(&runs.dir.path().join("run"));
+        let file = in_force::file(&runs.dir.path().join("run"));
         let good = std::fs::read_to_string(&file).unwrap();
         runs.says("domain = \"b.localhost\"\n");
         let domain = || runs.settings(&["list"]).0.unwrap().config.domain.as_str().to_owned();

@@ -1,0 +1,45 @@
+//! The note in the run folder that says that acc was booted, and how.
+//!
+//! It is read here; `app` writes and removes it.
+
+use std::path::{Path, PathBuf};
+
+use super::regular;
+
+/// Whether acc was booted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Booted {
+    /// No, or it was halted.
+    No,
+    /// By `acc boot`: acc itself brings back what dies.
+    InBackground,
+    /// By `acc boot --foreground`, or its server was started by hand: whoever did that (systemd) brings the first process back.
+    InForeground,
+}
+
+impl Booted {
+    /// The text of the file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::No => "",
+            Self::InBackground => "background",
+            Self::InForeground => "foreground",
+        }
+    }
+
+    /// Was what has this run folder booted? What cannot be read was not written by acc.
+    #[must_use]
+    pub fn in_run(run: &Path) -> Self {
+        match regular::read_to_string(&booted_file(run)).as_deref().map(str::trim) {
+            Ok("background") => Self::InBackground,
+            Ok("foreground") => Self::InForeground,
+            _ => Self::No,
+        }
+    }
+}
+
+/// Where the note is.
+pub(super) fn booted_file(run: &Path) -> PathBuf {
+    run.join("booted")
+}

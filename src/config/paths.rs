@@ -1,0 +1,249 @@
+//! Where the things of an installation are, and which run folder a config file with faults still names: there lies what tells which
+//! settings are in force.
+//!
+//! It creates nothing and guesses nothing: a file that may name another folder further down than it can be read names none.
+
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+
+use super::booted::{Booted, booted_file};
+use super::env::Env;
+use super::load::{find, run_folder};
+use super::reader::{Faults, Section};
+use super::settings::{Config, EdgeKind};
+
+/// Where things are. Everything below `home` and `run` is named here and nowhere else.
+impl Config {
+    /// The database.
+    #[must_use]
+    pub fn database(&self) -> PathBuf {
+        self.home.join("acc.db")
+    }
+    /// Models.
+    #[must_use]
+    pub fn models(&self) -> PathBuf {
+        self.home.join("models")
+    }
+    /// An instance's folder.
+    #[must_use]
+    pub fn instance_dir(&self, name: &str) -> PathBuf {
+        self.home.join("instances").join(name)
+    }
+    /// An instance's lasting data.
+    #[must_use]
+    pub fn data_dir(&self, name: &str) -> PathBuf {
+        self.instance_dir(name).join("data")
+    }
+    /// Standard output and error of an instance.
+    #[must_use]
+    pub fn app_log(&self, name: &str) -> PathBuf {
+        self.instance_dir(name).join("log/app.log")
+    }
+    /// The folders of the access logs, one for each instance.
+    #[must_use]
+    pub fn access_logs(&self) -> PathBuf {
+        self.home.join("log/access")
+    }
+    /// The access logs of an instance: for the edge alone, the instance's user has no right there.
+    #[must_use]
+    pub fn access_dir(&self, name: &str) -> PathBuf {
+        self.access_logs().join(name)
+    }
+    /// Requests to an instance that count as use, a line each.
+    #[must_use]
+    pub fn access_log(&self, name: &str) -> PathBuf {
+        self.access_dir(name).join("access.log")
+    }
+    /// Requests to an instance that do not count as use.
+    #[must_use]
+    pub fn uncounted_log(&self, name: &str) -> PathBuf {
+        self.access_dir(name).join("uncounted.log")
+    }
+    /// Who writes the access logs when acc is root: the user of nginx's workers; `None`: acc itself.
+    #[must_use]
+    pub fn access_logs_user(&self) -> Option<&str> {
+        self.edge.user.as_deref().filter(|_| self.edge.kind == EdgeKind::Nginx)
+    }
+    /// What was moved out of the way to be removed, of what lies in home: for acc alone.
+    #[must_use]
+    pub fn trash(&self) -> PathBuf {
+        self.home.join("trash")
+    }
+    /// The same of what lies in run.
+    #[must_use]
+    pub fn run_trash(&self) -> PathBuf {
+        self.run.join("trash")
+    }
+    /// Log of acc's own parts.
+    #[must_use]
+    pub fn own_log(&self, part: &str) -> PathBuf {
+        self.home.join("log").join(format!("{part}.log"))
+    }
+    /// Logs of instances that could not be created.
+    #[must_use]
+    pub fn failed_logs(&self) -> PathBuf {
+        self.home.join("log/failed")
+    }
+    /// nginx's configuration.
+    #[must_use]
+    pub fn nginx_dir(&self) -> PathBuf {
+        self.home.join("nginx")
+    }
+    /// supervisord's configuration.
+    #[must_use]
+    pub fn supervisor_dir(&self) -> PathBuf {
+        self.home.join("supervisor")
+    }
+    /// Says that acc was booted and how; not there after `halt` and after a reboot.
+    #[must_use]
+    pub fn booted_file(&self) -> PathBuf {
+        booted_file(&self.run)
+    }
+    /// How many files acc was allowed to have open when it was booted.
+    #[must_use]
+    pub fn open_files_file(&self) -> PathBuf {
+        self.run.join("open-files")
+    }
+    /// Was acc booted, and who brings its supervisor back?
+    #[must_use]
+    pub fn booted(&self) -> Booted {
+        Booted::in_run(&self.run)
+    }
+    /// Held by whoever runs verbs.
+    #[must_use]
+    pub fn owner_lock(&self) -> PathBuf {
+        self.run.join("owner.lock")
+    }
+    /// Held by the server's keeper.
+    #[must_use]
+    pub fn server_lock(&self) -> PathBuf {
+        self.run.join("server.lock")
+    }
+    /// Held by whoever runs verbs, beside [`Self::owner_lock`]: no cleaner of temporary folders comes here, and two installations
+    /// with the same home meet here.
+    #[must_use]
+    pub fn home_owner_lock(&self) -> PathBuf {
+        self.home.join("owner.lock")
+    }
+    /// Held by the server's keeper beside [`Self::server_lock`].
+    #[must_use]
+    pub fn home_server_lock(&self) -> PathBuf {
+        self.home.join("server.lock")
+    }
+    /// The control socket of the server.
+    #[must_use]
+    pub fn control_socket(&self) -> PathBuf {
+        self.run.join("control.sock")
+    }
+    /// Where nginx sends what it cannot serve.
+    #[must_use]
+    pub fn wake_socket(&self) -> PathBuf {
+        self.run.join("wake.sock")
+    }
+    /// Notes of which requests were sent on, see `host::sent`.
+    #[must_use]
+    pub fn sent_dir(&self) -> PathBuf {
+        self.run.join("sent")
+    }
+    /// supervisord's XML-RPC socket.
+    #[must_use]
+    pub fn supervisor_socket(&self) -> PathBuf {
+        self.run.join("supervisor.sock")
+    }
+    /// supervisord's pid file.
+    #[must_use]
+    pub fn supervisord_pid(&self) -> PathBuf {
+        self.run.join("supervisord.pid")
+    }
+    /// Gates.
+    #[must_use]
+    pub fn gate_dir(&self) -> PathBuf {
+        self.run.join("gate")
+    }
+    /// The folder of an instance's own socket.
+    #[must_use]
+    pub fn socket_dir(&self, name: &str) -> PathBuf {
+        self.run.join("sock").join(name)
+    }
+    /// An instance's own socket.
+    #[must_use]
+    pub fn socket(&self, name: &str) -> PathBuf {
+        self.socket_dir(name).join("app.sock")
+    }
+    /// Where an instance says that it is ready, if it says so.
+    #[must_use]
+    pub fn notify_socket(&self, name: &str) -> PathBuf {
+        self.run.join("notify").join(format!("{name}.sock"))
+    }
+    /// Pid files of the builtin supervisor.
+    #[must_use]
+    pub fn pid_dir(&self) -> PathBuf {
+        self.run.join("pid")
+    }
+}
+
+/// The run folder, whatever else is wrong with the file; `None`: it cannot be told.
+#[must_use]
+pub fn run_of_faulty(explicit: Option<&Path>, env: &Env) -> Option<PathBuf> {
+    let text = find(explicit, env).ok()?.map(|(_, text)| text).unwrap_or_default();
+    let head = readable(&text);
+    let table = DeTable::parse(head).ok()?.into_inner();
+    let faults = Faults::new(head);
+    let root = Section::root(&faults, &table);
+    let said = env.os("ACC_RUN").is_some() || root.line_of("run").is_some();
+    if !said && text.get(head.len()..)?.lines().any(may_name_run) {
+        return None;
+    }
+    run_folder(&root, env, &faults).filter(|_| faults.is_empty())
+}
+
+/// The lines before the first that is not TOML.
+fn readable(text: &str) -> &str {
+    let mut head = text;
+    while let Err(e) = DeTable::parse(head) {
+        let at = e.span().map_or(head.len(), |span| span.start).min(head.len().saturating_sub(1));
+        let end = head.get(..at).and_then(|before| before.rfind('\n')).map_or(0, |newline| newline + 1);
+        head = head.get(..end).unwrap_or_default();
+    }
+    head
+}
+
+fn may_name_run(line: &str) -> bool {
+    let line = line.trim_start().trim_start_matches(['"', '\'']);
+    line.strip_prefix("run").is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_told_is_told_and_nothing_is_guessed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("acc.toml");
+        let run = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            run_of_faulty(Some(&file), &Env::bare(0, dir.path()))
+        };
+        for text in [
+            "run = \"/a/run\"\n[idle]\ntimeout = \"soon\"\n",
+            "run = \"/a/run\"\nhome = \"relative\"\nnonsense = 1\n",
+            "run = \"/a/run\"\n[idle\ntimeout = \"5m\"\n",
+            "run = \"/a/run\"\n[idle]\ntimeout = \"5m\nrun = \"/b\"\n",
+            "home = \"/a/home\"\nrun = \"/a/run\"\n[idle]\nrunning = 1\ntimeout = 5m\n[edge]\nx = '''\n",
+        ] {
+            assert_eq!(run(text), Some("/a/run".into()), "{text}");
+        }
+        for text in ["[idle]\ntimeout = soon\n", "home = \"/a\nrunning = 3\n", "", "=", "= \"\n\n"] {
+            assert_eq!(run(text), Some("/run/acc".into()), "{text}");
+        }
+        for text in ["run = \"/a/run\n", "home = \"/a\nrun = \"/a/run\"\n", "x = \n \"run\" = \"/a\"", "run = 5\n", "run = \"relative\"\n"]
+        {
+            assert_eq!(run(text), None, "{text}");
+        }
+        std::fs::write(&file, "home = \"/a\nrun = \"/a/run\"\n").unwrap();
+        assert_eq!(run_of_faulty(Some(&file), &Env::bare(0, dir.path()).with("ACC_RUN", "/b/run")), Some("/b/run".into()));
+        assert_eq!(run_of_faulty(Some(&dir.path().join("missing")), &Env::bare(0, dir.path())), None);
+    }
+}
