@@ -5,17 +5,17 @@ use std::process::ExitCode;
 use acc::app;
 use acc::config::Config;
 use acc::config::env::Env;
-use acc::interface::cli::exit::Exit;
+use acc::interface::cli::exit::CommandExit;
 use acc::interface::cli::{self, Engine, LeftToWorker, Reload, output};
 use acc::service::error::ServiceError;
 use acc::service::outcome::{BootReport, HaltReport, Outcome};
 use acc::service::request::Request;
 
 /// The whole program behind the command line.
-struct App;
+struct AppEngine;
 
 #[async_trait::async_trait(?Send)]
-impl Engine for App {
+impl Engine for AppEngine {
     async fn dispatch(&self, config: &Config, request: Request) -> Result<Outcome, ServiceError> {
         app::dispatch(config, request).await
     }
@@ -45,6 +45,6 @@ fn main() -> ExitCode {
     app::let_signals_in(std::env::args_os());
     output::short_panics();
     // A panic has been reported by then; only the exit code is left to say.
-    let exit = std::panic::catch_unwind(|| cli::run(&App, std::env::args_os(), &Env::from_process()));
-    exit.unwrap_or(Exit::Failed).into()
+    let exit = std::panic::catch_unwind(|| cli::run(&AppEngine, std::env::args_os(), &Env::from_process()));
+    exit.unwrap_or(CommandExit::Failed).into()
 }

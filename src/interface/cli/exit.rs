@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use crate::service::error::ErrorKind;
 
-/// How the program ends. Ordered from best to worst for [`Exit::worst`] by the number itself.
+/// How the program ends. Ordered from best to worst for [`CommandExit::worst`] by the number itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
-pub enum Exit {
+pub enum CommandExit {
     /// Done, or already so.
     Done = 0,
     /// It did not work.
@@ -22,7 +22,7 @@ pub enum Exit {
     TimedOut = 5,
 }
 
-impl Exit {
+impl CommandExit {
     /// The exit code of an error.
     #[must_use]
     pub fn of(kind: ErrorKind) -> Self {
@@ -42,8 +42,8 @@ impl Exit {
     }
 }
 
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
+impl From<CommandExit> for ExitCode {
+    fn from(exit: CommandExit) -> Self {
         Self::from(exit as u8)
     }
 }
@@ -55,14 +55,14 @@ mod tests {
     #[test]
     fn every_kind_has_its_code() {
         let all = [ErrorKind::Failed, ErrorKind::Invalid, ErrorKind::NotFound, ErrorKind::Denied, ErrorKind::TimedOut];
-        assert_eq!(all.map(|kind| Exit::of(kind) as u8), [1, 2, 3, 4, 5]);
-        assert_eq!(Exit::Done as u8, 0);
+        assert_eq!(all.map(|kind| CommandExit::of(kind) as u8), [1, 2, 3, 4, 5]);
+        assert_eq!(CommandExit::Done as u8, 0);
     }
 
     #[test]
     fn the_worst_of_several_decides() {
-        assert_eq!(Exit::Done.worst(Exit::Failed), Exit::Failed);
-        assert_eq!(Exit::TimedOut.worst(Exit::NotFound), Exit::TimedOut);
-        assert_eq!(Exit::Done.worst(Exit::Done), Exit::Done);
+        assert_eq!(CommandExit::Done.worst(CommandExit::Failed), CommandExit::Failed);
+        assert_eq!(CommandExit::TimedOut.worst(CommandExit::NotFound), CommandExit::TimedOut);
+        assert_eq!(CommandExit::Done.worst(CommandExit::Done), CommandExit::Done);
     }
 }

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use super::args::{Command, ConfigCommand};
-use super::wrong_config;
+use super::config_file::wrong_config;
 use super::output::Ui;
 use crate::config::env::Env;
 use crate::config::reload::{Difference, NEED_RESTART, differences};

@@ -8,18 +8,18 @@ use std::path::PathBuf;
 use super::tail::Tail;
 
 /// What a log cannot be read for.
-pub type Fault = (PathBuf, io::Error);
+pub type LogFault = (PathBuf, io::Error);
 
 /// One log, or several.
 #[derive(Debug)]
 pub struct Merged {
-    parts: Vec<Part>,
+    parts: Vec<LogPart>,
     /// So many lines are shown of what was there at the beginning.
     first: Option<usize>,
 }
 
 #[derive(Debug)]
-struct Part {
+struct LogPart {
     path: PathBuf,
     tail: Tail,
     /// A line that has not ended yet.
@@ -31,9 +31,9 @@ impl Merged {
     ///
     /// # Errors
     /// One is there and cannot be read.
-    pub fn open(paths: Vec<PathBuf>, lines: usize) -> Result<Self, Fault> {
+    pub fn open(paths: Vec<PathBuf>, lines: usize) -> Result<Self, LogFault> {
         let open = |path: PathBuf| match Tail::open(&path, lines) {
-            Ok(tail) => Ok(Part { path, tail, begun: Vec::new() }),
+            Ok(tail) => Ok(LogPart { path, tail, begun: Vec::new() }),
             Err(error) => Err((path, error)),
         };
         Ok(Self { parts: paths.into_iter().map(open).collect::<Result<_, _>>()?, first: Some(lines) })
@@ -49,7 +49,7 @@ impl Merged {
     ///
     /// # Errors
     /// One cannot be read.
-    pub fn read(&mut self) -> Result<Vec<u8>, Fault> {
+    pub fn read(&mut self) -> Result<Vec<u8>, LogFault> {
         if let [only] = &mut self.parts[..] {
             return only.piece();
         }
@@ -64,13 +64,13 @@ impl Merged {
     }
 }
 
-impl Part {
-    fn piece(&mut self) -> Result<Vec<u8>, Fault> {
+impl LogPart {
+    fn piece(&mut self) -> Result<Vec<u8>, LogFault> {
         self.tail.read().map_err(|error| (self.path.clone(), error))
     }
 
     /// All lines that are there and whole, each with its time.
-    fn lines(&mut self, into: &mut Vec<(i64, Vec<u8>)>) -> Result<(), Fault> {
+    fn lines(&mut self, into: &mut Vec<(i64, Vec<u8>)>) -> Result<(), LogFault> {
         let mut last = 0;
         loop {
             let piece = self.piece()?;

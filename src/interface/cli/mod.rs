@@ -7,6 +7,8 @@
 mod acting;
 pub mod args;
 mod commands;
+mod config_file;
+mod context;
 pub mod doctor;
 mod engine;
 mod escape;
@@ -17,29 +19,30 @@ pub mod logging;
 mod merged;
 pub mod output;
 pub mod progress;
-mod served;
+mod server_check;
 pub mod show;
 pub mod tail;
 #[cfg(test)]
 mod tests;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Parser;
 
+use crate::config::Config;
 use crate::config::env::Env;
-use crate::config::reload::Difference;
-use crate::config::{self, Config, ConfigErrors};
-use crate::service::error::{ErrorKind, ServiceError, chain};
+use crate::service::error::{ServiceError, chain};
 use args::{Cli, Command, ConfigCommand};
+use config_file::load;
+use context::CommandContext;
 pub use engine::{Engine, LeftToWorker, Reload};
-use exit::Exit;
+use exit::CommandExit;
 use in_force::Settings;
-use output::{End, Style, Ui};
+use output::{CommandEnd, Style, Ui};
 
 /// Runs the command that `args` (program name first) asks for and says how to exit. Nothing else is printed afterwards.
-pub fn run(engine: &dyn Engine, args: impl IntoIterator<Item = OsString>, env: &Env) -> Exit {
+pub fn run(engine: &dyn Engine, args: impl IntoIterator<Item = OsString>, env: &Env) -> CommandExit {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => return output::usage(&error),
@@ -52,7 +55,7 @@ pub fn run(engine: &dyn Engine, args: impl IntoIterator<Item = OsString>, env: &
 }
 
 /// First the commands that need no config, then those that need it.
-fn command(engine: &dyn Engine, cli: Cli, env: &Env, ui: &mut Ui) -> End {
+fn command(engine: &dyn Engine, cli: Cli, env: &Env, ui: &mut Ui) -> CommandEnd {
     let file = cli.global.config;
     match cli.command {
         Command::Completions(args) => return commands::completions::run(ui, args.shell),
@@ -83,27 +86,8 @@ fn command(engine: &dyn Engine, cli: Cli, env: &Env, ui: &mut Ui) -> End {
         }
         command => {
             let Settings { config, waiting } = in_force::settings(&command, file, env, ui)?;
-            let call = Call { ui, engine, config: &config, waiting: waiting.as_deref() };
+            let call = CommandContext { ui, engine, config: &config, waiting: waiting.as_deref() };
             block_on(false, dispatch(call, command))
-        }
-    }
-}
-
-/// What every command is given.
-struct Call<'a> {
-    ui: &'a mut Ui,
-    engine: &'a dyn Engine,
-    /// The settings to go by.
-    config: &'a Config,
-    /// What the config file says otherwise by now; `None`: the settings are those of the file.
-    waiting: Option<&'a [Difference]>,
-}
-
-impl Call<'_> {
-    /// Says beside what was shown that it goes by what is in force, when the file says otherwise.
-    fn say_what_waits(&mut self) {
-        if let Some(line) = in_force::about_what_is_shown(self.config, self.waiting.unwrap_or_default()) {
-            self.ui.warn(&line);
         }
     }
 }
@@ -118,10 +102,10 @@ fn for_server(file: Option<&Path>, env: &Env, ui: &Ui) -> Result<Config, Service
     Ok(config)
 }
 
-async fn dispatch(mut call: Call<'_>, command: Command) -> End {
+async fn dispatch(mut call: CommandContext<'_>, command: Command) -> CommandEnd {
     let call = &mut call;
-    if served::matters(&command) && !served::is_served(call.config).await {
-        call.ui.warn(served::line(call.config.edge.kind));
+    if server_check::matters(&command) && !server_check::is_served(call.config).await {
+        call.ui.warn(server_check::line(call.config.edge.kind));
     }
     match command {
         Command::Boot(args) => commands::boot::run(call, args).await,
@@ -149,31 +133,13 @@ async fn dispatch(mut call: Call<'_>, command: Command) -> End {
         Command::Config(ConfigCommand::Show) => commands::config::show(call).await,
         // Answered before there was a config.
         Command::Server(_) | Command::Worker(_) | Command::Doctor | Command::Completions(_) | Command::Man(_) | Command::DemoApp(_) => {
-            Ok(Exit::Done)
+            Ok(CommandExit::Done)
         }
     }
 }
 
-fn load(file: Option<PathBuf>, env: &Env) -> Result<Config, ServiceError> {
-    config::load(file.as_deref(), env).map_err(|errors| wrong_config(&errors))
-}
-
-/// All faults in one error, a line each below its title.
-fn wrong_config(errors: &ConfigErrors) -> ServiceError {
-    let mut message = errors.title();
-    for line in errors.to_string().lines() {
-        message.push_str("\n  ");
-        message.push_str(line);
-    }
-    ServiceError::new(
-        ErrorKind::Invalid,
-        message,
-        "every key, its default and its unit are in config.example.toml; `acc config check` looks again",
-    )
-}
-
 /// One thread is enough for a command and starts sooner; the server takes them all.
-fn block_on(server: bool, work: impl Future<Output = End>) -> End {
+fn block_on(server: bool, work: impl Future<Output = CommandEnd>) -> CommandEnd {
     let mut builder = match server {
         true => tokio::runtime::Builder::new_multi_thread(),
         false => tokio::runtime::Builder::new_current_thread(),

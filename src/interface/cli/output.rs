@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal, Write};
 use serde::Serialize;
 
 use super::escape;
-use super::exit::Exit;
+use super::exit::CommandExit;
 use crate::domain::time::WallTime;
 use crate::host::clock::{Clock, SystemClock};
 use crate::service::error::ServiceError;
@@ -48,7 +48,7 @@ pub enum Stop {
 }
 
 /// What a command comes to.
-pub type End = Result<Exit, Stop>;
+pub type CommandEnd = Result<CommandExit, Stop>;
 
 /// Where a command prints.
 pub struct Ui {
@@ -149,24 +149,24 @@ impl Ui {
             self.talk(&format!("hint: {}", error.hint));
         }
         if self.style.verbose > 0 {
-            let exit = Exit::of(error.kind);
+            let exit = CommandExit::of(error.kind);
             self.talk(&format!("detail: {exit:?}, exit code {}", exit as u8));
         }
     }
 
     /// Ends a command: prints its error, if any, and says how to exit.
-    pub fn end(&mut self, end: End) -> Exit {
+    pub fn end(&mut self, end: CommandEnd) -> CommandExit {
         match end {
             Ok(exit) => exit,
             Err(Stop::Error(error)) => {
                 self.error(&error);
-                Exit::of(error.kind)
+                CommandExit::of(error.kind)
             }
             // The reader (`| head`) has seen enough: that is not a failure.
-            Err(Stop::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
+            Err(Stop::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => CommandExit::Done,
             Err(Stop::Output(error)) => {
                 self.error(&ServiceError::because("could not write the output", &error, "is the disk full?"));
-                Exit::Failed
+                CommandExit::Failed
             }
         }
     }
@@ -180,12 +180,12 @@ impl Ui {
 }
 
 /// Prints what the parser of the command line has to say: help and version to standard output, faults to standard error.
-pub fn usage(error: &clap::Error) -> Exit {
+pub fn usage(error: &clap::Error) -> CommandExit {
     // A reader that left is no failure, and there is nobody left to tell.
     let _ = error.print();
     match error.exit_code() {
-        0 => Exit::Done,
-        _ => Exit::Usage,
+        0 => CommandExit::Done,
+        _ => CommandExit::Usage,
     }
 }
 
@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn errors_are_two_lines() {
         let (mut ui, out, err) = ui(Style::default());
-        assert_eq!(ui.end(Err(denied().into())), Exit::Denied);
+        assert_eq!(ui.end(Err(denied().into())), CommandExit::Denied);
         assert_eq!(err.text(), "error: `shop` is waking\nhint: wait for it: `acc info shop`\n");
         assert_eq!(out.text(), "");
     }
@@ -289,9 +289,9 @@ mod tests {
     #[test]
     fn a_reader_that_left_is_success_and_a_full_disk_is_not() {
         let (mut ui, _, err) = ui(Style::default());
-        assert_eq!(ui.end(Err(io::Error::from(io::ErrorKind::BrokenPipe).into())), Exit::Done);
+        assert_eq!(ui.end(Err(io::Error::from(io::ErrorKind::BrokenPipe).into())), CommandExit::Done);
         assert_eq!(err.text(), "");
-        assert_eq!(ui.end(Err(io::Error::from(io::ErrorKind::StorageFull).into())), Exit::Failed);
+        assert_eq!(ui.end(Err(io::Error::from(io::ErrorKind::StorageFull).into())), CommandExit::Failed);
         assert!(err.text().starts_with("error: could not write the output: "));
     }
 }

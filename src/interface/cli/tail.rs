@@ -20,11 +20,11 @@ const BACK_MAX: u64 = 16 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Tail {
     path: PathBuf,
-    open: Option<Open>,
+    open: Option<OpenLog>,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenLog {
     file: File,
     /// Up to here it has been handed out.
     at: u64,
@@ -38,7 +38,7 @@ impl Tail {
     /// # Errors
     /// When it is there and cannot be read, or is not a file of its own.
     pub fn open(path: &Path, lines: usize) -> io::Result<Self> {
-        let open = match Open::new(path)? {
+        let open = match OpenLog::new(path)? {
             Some(mut open) => {
                 open.at = start_of_last(&open.file, lines)?;
                 Some(open)
@@ -75,7 +75,7 @@ impl Tail {
 
     /// Goes on with what now stands under the path, from its beginning; `false`: it is still the same.
     fn turn_over(&mut self) -> io::Result<bool> {
-        let Some(next) = Open::new(&self.path)? else { return Ok(false) };
+        let Some(next) = OpenLog::new(&self.path)? else { return Ok(false) };
         if let Some(open) = &mut self.open {
             let length = open.file.metadata()?.len();
             if next.id == open.id && length >= open.at {
@@ -91,7 +91,7 @@ impl Tail {
     }
 }
 
-impl Open {
+impl OpenLog {
     /// `None`: there is no such file.
     fn new(path: &Path) -> io::Result<Option<Self>> {
         match untrusted::open(path, untrusted::To::Read) {

@@ -3,23 +3,24 @@
 use std::os::unix::process::CommandExt;
 
 use super::super::args::BootArgs;
-use super::super::exit::Exit;
-use super::super::output::End;
-use super::super::{Call, progress};
+use super::super::context::CommandContext;
+use super::super::exit::CommandExit;
+use super::super::output::CommandEnd;
+use super::super::progress;
 use crate::service::error::ServiceError;
 use crate::service::outcome::BootReport;
 
-pub(in super::super) async fn run(call: &mut Call<'_>, args: BootArgs) -> End {
+pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: BootArgs) -> CommandEnd {
     let boot = call.engine.boot(call.config, args.foreground);
     let report = progress::watch(call.ui.style, call.config, "starting", None, boot).await?;
     print(call, &report)?;
     match report.exec {
         Some(argv) => Err(become_program(&argv).into()),
-        None => Ok(Exit::Done),
+        None => Ok(CommandExit::Done),
     }
 }
 
-fn print(call: &mut Call<'_>, report: &BootReport) -> std::io::Result<()> {
+fn print(call: &mut CommandContext<'_>, report: &BootReport) -> std::io::Result<()> {
     if report.already {
         call.ui.say("already running");
     }

@@ -5,13 +5,13 @@ use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 
 use super::super::args::Cli;
-use super::super::exit::Exit;
-use super::super::output::{End, Ui};
+use super::super::exit::CommandExit;
+use super::super::output::{CommandEnd, Ui};
 
 /// What is added for bash.
 const BASH: &str = include_str!("completions.bash");
 
-pub(in super::super) fn run(ui: &mut Ui, shell: Shell) -> End {
+pub(in super::super) fn run(ui: &mut Ui, shell: Shell) -> CommandEnd {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut for_people(), "acc", &mut text);
     if shell == Shell::Bash {
@@ -19,7 +19,7 @@ pub(in super::super) fn run(ui: &mut Ui, shell: Shell) -> End {
         text.extend_from_slice(BASH.as_bytes());
     }
     ui.bytes(&text)?;
-    Ok(Exit::Done)
+    Ok(CommandExit::Done)
 }
 
 /// The command line without the commands that acc and shells call.

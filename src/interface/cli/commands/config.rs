@@ -1,8 +1,8 @@
 //! `acc config`: a config with faults does not get here, so `check` has only good news.
 
-use super::super::Call;
-use super::super::exit::Exit;
-use super::super::output::End;
+use super::super::context::CommandContext;
+use super::super::exit::CommandExit;
+use super::super::output::CommandEnd;
 use crate::config::reload::{NEED_RESTART, differences};
 use crate::control::{self, Reply};
 use crate::service::error::{ServiceError, chain};
@@ -10,7 +10,7 @@ use crate::service::outcome::Outcome;
 use crate::service::request::Request;
 
 /// `acc config check`.
-pub(in super::super) fn check(call: &mut Call<'_>) -> End {
+pub(in super::super) fn check(call: &mut CommandContext<'_>) -> CommandEnd {
     let file = call.config.file.as_ref().map(|file| file.display().to_string());
     match &file {
         Some(file) => call.ui.say(&format!("`{file}` is good")),
@@ -19,11 +19,11 @@ pub(in super::super) fn check(call: &mut Call<'_>) -> End {
     if call.ui.style.json {
         call.ui.json(&serde_json::json!({ "good": true, "file": file }))?;
     }
-    Ok(Exit::Done)
+    Ok(CommandExit::Done)
 }
 
 /// `acc config show`: what the server works with; where the file says something else by now, that is named.
-pub(in super::super) async fn show(call: &mut Call<'_>) -> End {
+pub(in super::super) async fn show(call: &mut CommandContext<'_>) -> CommandEnd {
     let known = call.config.to_toml();
     let (text, waiting) = match call.waiting {
         Some(waiting) => (known, waiting.to_vec()),
@@ -43,11 +43,11 @@ pub(in super::super) async fn show(call: &mut Call<'_>) -> End {
     for d in waiting {
         call.ui.warn(&waits(&d.key, &d.one, &d.other));
     }
-    Ok(Exit::Done)
+    Ok(CommandExit::Done)
 }
 
 /// What the server works with; `None`: there is no server, and the next one will work with what the file says.
-async fn in_force(call: &mut Call<'_>) -> Option<String> {
+async fn in_force(call: &mut CommandContext<'_>) -> Option<String> {
     let why = match control::call(&call.config.control_socket(), &Request::Settings).await {
         Ok(Reply::NoServer) => return None,
         Ok(Reply::Answered(Ok(Outcome::Settings { toml }))) => return Some(toml),

@@ -3,25 +3,25 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use super::super::Call;
 use super::super::args::CreateArgs;
-use super::super::exit::Exit;
-use super::super::output::End;
-use super::each;
+use super::super::context::CommandContext;
+use super::super::exit::CommandExit;
+use super::super::output::CommandEnd;
+use super::for_each;
 use crate::service::error::{ErrorKind, ServiceError};
 use crate::service::outcome::Outcome;
 use crate::service::request::{NewInstance, Request};
 
-pub(in super::super) async fn run(call: &mut Call<'_>, args: CreateArgs) -> End {
+pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: CreateArgs) -> CommandEnd {
     let name = args.name.clone();
     let shown = name.clone().unwrap_or_else(|| args.model.clone());
     let request = Request::Create(new_instance(args)?);
-    let outcome = each::one(call, &format!("creating `{shown}`"), name.as_deref(), request).await?;
-    each::print(call, &outcome)?;
+    let outcome = for_each::one(call, &format!("creating `{shown}`"), name.as_deref(), request).await?;
+    for_each::print(call, &outcome)?;
     if let (Outcome::Instance { instance, .. }, false) = (&outcome, call.ui.style.json) {
         call.ui.data(&format!("{}\n", instance.url))?;
     }
-    Ok(Exit::Done)
+    Ok(CommandExit::Done)
 }
 
 fn new_instance(args: CreateArgs) -> Result<NewInstance, ServiceError> {

@@ -1,13 +1,13 @@
 //! `acc demo-app`: the application behind the model `hello`. It is handed over whole, with a runtime of its own.
 
-use super::super::exit::Exit;
-use super::super::output::End;
+use super::super::exit::CommandExit;
+use super::super::output::CommandEnd;
 use crate::demo;
 use crate::service::error::ServiceError;
 
-pub(in super::super) fn run(options: demo::Options) -> End {
+pub(in super::super) fn run(options: demo::Options) -> CommandEnd {
     match demo::start(options) {
-        Ok(()) => Ok(Exit::Done),
+        Ok(()) => Ok(CommandExit::Done),
         Err(error) => Err(ServiceError::failed(format!("the demo application: {error:#}"), "").into()),
     }
 }

@@ -1,13 +1,13 @@
 //! `acc destroy`: takes instances out of service for good.
 
-use super::super::Call;
 use super::super::args::DestroyArgs;
-use super::super::output::End;
-use super::each;
+use super::super::context::CommandContext;
+use super::super::output::CommandEnd;
+use super::for_each;
 use crate::service::request::Request;
 
-pub(in super::super) async fn run(call: &mut Call<'_>, args: DestroyArgs) -> End {
-    each::run(
+pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: DestroyArgs) -> CommandEnd {
+    for_each::run(
         call,
         args.names,
         |name| format!("taking `{name}` out of service"),

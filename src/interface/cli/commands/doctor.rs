@@ -1,14 +1,14 @@
 //! `acc doctor`: what this host can and cannot do.
 
 use super::super::doctor::{self, Level};
-use super::super::exit::Exit;
+use super::super::exit::CommandExit;
 use super::super::in_force::Settings;
-use super::super::output::{End, Ui};
+use super::super::output::{CommandEnd, Ui};
 use super::super::progress;
 use crate::service::error::ServiceError;
 
 /// A config with faults is the first finding, not the end of the examination.
-pub(in super::super) async fn run(ui: &mut Ui, settings: Result<Settings, ServiceError>) -> End {
+pub(in super::super) async fn run(ui: &mut Ui, settings: Result<Settings, ServiceError>) -> CommandEnd {
     let findings = match &settings {
         Ok(Settings { config, waiting }) => {
             let examined = doctor::examine(config, waiting.as_deref().unwrap_or_default());
@@ -21,5 +21,5 @@ pub(in super::super) async fn run(ui: &mut Ui, settings: Result<Settings, Servic
         false => ui.data(&doctor::text(&findings, ui.style.colour))?,
     }
     let bad = findings.iter().any(|finding| finding.level == Level::Bad);
-    Ok(if bad { Exit::Failed } else { Exit::Done })
+    Ok(if bad { CommandExit::Failed } else { CommandExit::Done })
 }

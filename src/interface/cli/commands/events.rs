@@ -1,12 +1,13 @@
 //! `acc events`: what has happened.
 
 use super::super::args::EventsArgs;
-use super::super::exit::Exit;
-use super::super::output::End;
-use super::super::{Call, show};
+use super::super::context::CommandContext;
+use super::super::exit::CommandExit;
+use super::super::output::CommandEnd;
+use super::super::show;
 use crate::service::view::Reader;
 
-pub(in super::super) fn run(call: &mut Call<'_>, args: &EventsArgs) -> End {
+pub(in super::super) fn run(call: &mut CommandContext<'_>, args: &EventsArgs) -> CommandEnd {
     let events = Reader::open(call.config)?.events(args.name.as_deref(), args.lines)?;
     let ui = &mut *call.ui;
     if ui.style.json {
@@ -16,5 +17,5 @@ pub(in super::super) fn run(call: &mut Call<'_>, args: &EventsArgs) -> End {
     } else {
         ui.data(&show::events(&events, ui.now, ui.style.colour))?;
     }
-    Ok(Exit::Done)
+    Ok(CommandExit::Done)
 }

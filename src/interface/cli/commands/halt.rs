@@ -1,10 +1,11 @@
 //! `acc halt`: everything to sleep, then nothing of acc runs any more.
 
-use super::super::exit::Exit;
-use super::super::output::End;
-use super::super::{Call, progress};
+use super::super::context::CommandContext;
+use super::super::exit::CommandExit;
+use super::super::output::CommandEnd;
+use super::super::progress;
 
-pub(in super::super) async fn run(call: &mut Call<'_>) -> End {
+pub(in super::super) async fn run(call: &mut CommandContext<'_>) -> CommandEnd {
     let halt = call.engine.halt(call.config);
     let report = progress::watch(call.ui.style, call.config, "waiting for all instances to finish their work and end", None, halt).await?;
     match (report.already, report.stopped) {
@@ -16,5 +17,5 @@ pub(in super::super) async fn run(call: &mut Call<'_>) -> End {
     if call.ui.style.json {
         call.ui.json(&report)?;
     }
-    Ok(Exit::Done)
+    Ok(CommandExit::Done)
 }

@@ -1,9 +1,10 @@
 //! `acc info`: everything about one instance; of one that failed also what it said last.
 
 use super::super::args::Name;
-use super::super::exit::Exit;
-use super::super::output::End;
-use super::super::{Call, show};
+use super::super::context::CommandContext;
+use super::super::exit::CommandExit;
+use super::super::output::CommandEnd;
+use super::super::show;
 use crate::config::Config;
 use crate::host::fs;
 use crate::service::outcome::InstanceView;
@@ -12,7 +13,7 @@ use crate::service::view::Reader;
 /// How many of its last lines.
 const LINES: usize = 10;
 
-pub(in super::super) fn run(call: &mut Call<'_>, args: &Name) -> End {
+pub(in super::super) fn run(call: &mut CommandContext<'_>, args: &Name) -> CommandEnd {
     let instance = Reader::open(call.config)?.find(&args.name)?;
     let tail = tail(call.config, &instance);
     match call.ui.style.json {
@@ -20,7 +21,7 @@ pub(in super::super) fn run(call: &mut Call<'_>, args: &Name) -> End {
         false => call.ui.data(&(show::info(&instance, call.ui.now) + &show::log_tail(tail.as_deref().unwrap_or_default())))?,
     }
     call.say_what_waits();
-    Ok(Exit::Done)
+    Ok(CommandExit::Done)
 }
 
 /// In JSON the lines are one more key, only there when it failed.

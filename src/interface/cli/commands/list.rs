@@ -1,15 +1,16 @@
 //! `acc list`: the instances, in a table; of a page also how to get the next one.
 
 use super::super::args::ListArgs;
-use super::super::exit::Exit;
-use super::super::output::End;
-use super::super::{Call, show};
+use super::super::context::CommandContext;
+use super::super::exit::CommandExit;
+use super::super::output::CommandEnd;
+use super::super::show;
 use crate::config::Config;
 use crate::models::{ModelError, find_model};
 use crate::service::outcome::InstanceView;
 use crate::service::view::{Filter, Reader};
 
-pub(in super::super) fn run(call: &mut Call<'_>, args: &ListArgs) -> End {
+pub(in super::super) fn run(call: &mut CommandContext<'_>, args: &ListArgs) -> CommandEnd {
     // One more than is shown tells whether there are more.
     let limit = args.limit.map(|limit| limit.saturating_add(1));
     let filter = Filter { phase: args.phase.as_deref(), model: args.model.as_deref(), after: args.after.as_deref(), limit };
@@ -32,7 +33,7 @@ pub(in super::super) fn run(call: &mut Call<'_>, args: &ListArgs) -> End {
         ui.say(&format!("there are more: `{command}`"));
     }
     call.say_what_waits();
-    Ok(Exit::Done)
+    Ok(CommandExit::Done)
 }
 
 /// Nothing was found because there is no such model; a slip of the hand is named. Instances may outlive their model, so it is no

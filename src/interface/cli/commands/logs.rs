@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::super::Call;
 use super::super::args::LogsArgs;
+use super::super::context::CommandContext;
 use super::super::escape::Pieces;
-use super::super::exit::Exit;
-use super::super::merged::{Fault, Merged};
-use super::super::output::End;
+use super::super::exit::CommandExit;
+use super::super::merged::{LogFault, Merged};
+use super::super::output::CommandEnd;
 use crate::service::error::ServiceError;
 use crate::service::view::Reader;
 
@@ -19,7 +19,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// A line longer than this is cut into several objects.
 const LONGEST: usize = 1024 * 1024;
 
-pub(in super::super) async fn run(call: &mut Call<'_>, args: &LogsArgs) -> End {
+pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: &LogsArgs) -> CommandEnd {
     let name = Reader::open(call.config)?.find(&args.name.name)?.name;
     let config = call.config;
     // What does not count as use is a request, too.
@@ -41,7 +41,7 @@ pub(in super::super) async fn run(call: &mut Call<'_>, args: &LogsArgs) -> End {
             // A last line without its end is a line too.
             lines.rest().iter().try_for_each(|line| call.ui.json_line(line))?;
             call.ui.data(&shown.rest())?;
-            return Ok(Exit::Done);
+            return Ok(CommandExit::Done);
         } else {
             looks.tick().await;
         }
@@ -50,7 +50,7 @@ pub(in super::super) async fn run(call: &mut Call<'_>, args: &LogsArgs) -> End {
 
 /// With `--json`: a line of the log as one object.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-struct Line {
+struct LogLine {
     line: String,
 }
 
@@ -59,7 +59,7 @@ struct Line {
 struct Lines(Vec<u8>);
 
 impl Lines {
-    fn add(&mut self, piece: &[u8]) -> Vec<Line> {
+    fn add(&mut self, piece: &[u8]) -> Vec<LogLine> {
         self.0.extend_from_slice(piece);
         let (mut lines, mut start) = (Vec::new(), 0);
         loop {
@@ -70,20 +70,20 @@ impl Lines {
                 None if left.len() > LONGEST => (LONGEST, LONGEST),
                 None => break,
             };
-            lines.push(Line { line: String::from_utf8_lossy(&left[..end]).into_owned() });
+            lines.push(LogLine { line: String::from_utf8_lossy(&left[..end]).into_owned() });
             start += next;
         }
         self.0.drain(..start);
         lines
     }
 
-    fn rest(&mut self) -> Option<Line> {
+    fn rest(&mut self) -> Option<LogLine> {
         let rest = std::mem::take(&mut self.0);
-        (!rest.is_empty()).then(|| Line { line: String::from_utf8_lossy(&rest).into_owned() })
+        (!rest.is_empty()).then(|| LogLine { line: String::from_utf8_lossy(&rest).into_owned() })
     }
 }
 
-fn unreadable((path, error): Fault) -> ServiceError {
+fn unreadable((path, error): LogFault) -> ServiceError {
     let hint = match error.kind() {
         std::io::ErrorKind::PermissionDenied => "run as root (or the user who booted acc)",
         _ => "look what is in its place; the next start of the instance makes a new one",
@@ -98,10 +98,10 @@ mod tests {
     #[test]
     fn pieces_are_cut_into_lines() {
         let mut lines = Lines::default();
-        let texts = |lines: Vec<Line>| lines.into_iter().map(|l| l.line).collect::<Vec<_>>();
+        let texts = |lines: Vec<LogLine>| lines.into_iter().map(|l| l.line).collect::<Vec<_>>();
         assert_eq!(texts(lines.add(b"one\ntw")), ["one"]);
         assert_eq!(texts(lines.add(b"o\n\n\xff\nend")), ["two", "", "\u{fffd}"]);
-        assert_eq!(lines.rest(), Some(Line { line: "end".to_owned() }));
+        assert_eq!(lines.rest(), Some(LogLine { line: "end".to_owned() }));
         assert_eq!(lines.rest(), None);
         let cut = texts(lines.add(&vec![b'x'; LONGEST + 1]));
         assert_eq!((cut.len(), cut[0].len()), (1, LONGEST));

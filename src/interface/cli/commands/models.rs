@@ -3,31 +3,32 @@
 use serde_json::{Value, json};
 
 use super::super::args::ModelsArgs;
-use super::super::exit::Exit;
-use super::super::output::End;
-use super::super::{Call, show};
+use super::super::context::CommandContext;
+use super::super::exit::CommandExit;
+use super::super::output::CommandEnd;
+use super::super::show;
 use crate::domain::model::{Model, Param};
 use crate::models::{find_model, list_models};
 use crate::service::error::{ServiceError, chain};
 use crate::service::launch_spec::bad_model;
 
-pub(in super::super) fn run(call: &mut Call<'_>, args: &ModelsArgs) -> End {
+pub(in super::super) fn run(call: &mut CommandContext<'_>, args: &ModelsArgs) -> CommandEnd {
     match &args.name {
         Some(name) => one(call, name),
         None => all(call),
     }
 }
 
-fn one(call: &mut Call<'_>, name: &str) -> End {
+fn one(call: &mut CommandContext<'_>, name: &str) -> CommandEnd {
     let model = find_model(&call.config.models(), name).map_err(|e| bad_model(name, &e))?;
     match call.ui.style.json {
         true => call.ui.json(&as_json(&model))?,
         false => call.ui.data(&show::model(&model, call.ui.style.colour))?,
     }
-    Ok(Exit::Done)
+    Ok(CommandExit::Done)
 }
 
-fn all(call: &mut Call<'_>) -> End {
+fn all(call: &mut CommandContext<'_>) -> CommandEnd {
     let folder = call.config.models();
     let all = list_models(&folder).map_err(|e| {
         ServiceError::because(format!("could not read the models in `{}`", folder.display()), &e, "`acc boot` installs the shipped ones")
@@ -51,7 +52,7 @@ fn all(call: &mut Call<'_>) -> End {
         }
         ui.say(&format!("each is a folder in {}; docs/models.md says how to make one", folder.display()));
     }
-    Ok(Exit::Done)
+    Ok(CommandExit::Done)
 }
 
 fn as_json(model: &Model) -> Value {

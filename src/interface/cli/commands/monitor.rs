@@ -1,22 +1,24 @@
 //! `acc monitor`: one pass over all instances. Prints nothing when nothing happened: cron mails what is printed.
 
 use super::super::args::MonitorArgs;
-use super::super::exit::Exit;
-use super::super::output::End;
-use super::super::{Call, show};
-use super::each;
+use super::super::context::CommandContext;
+use super::super::exit::CommandExit;
+use super::super::output::CommandEnd;
+use super::super::show;
+use super::for_each;
 use crate::service::outcome::Outcome;
 use crate::service::request::Request;
 
-pub(in super::super) async fn run(call: &mut Call<'_>, args: &MonitorArgs) -> End {
-    let outcome = each::one(call, "looking at all instances", None, Request::Monitor { dry_run: args.dry_run, thorough: false }).await?;
+pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: &MonitorArgs) -> CommandEnd {
+    let outcome =
+        for_each::one(call, "looking at all instances", None, Request::Monitor { dry_run: args.dry_run, thorough: false }).await?;
     let ui = &mut *call.ui;
     if ui.style.json {
         ui.json_line(&outcome)?;
     }
     let Outcome::Monitor(pass) = &outcome else {
         ui.say(&show::sentence(&outcome));
-        return Ok(Exit::Done);
+        return Ok(CommandExit::Done);
     };
     if !ui.style.json {
         ui.data(&show::pass(&pass.lines, ui.style.colour))?;
@@ -25,5 +27,5 @@ pub(in super::super) async fn run(call: &mut Call<'_>, args: &MonitorArgs) -> En
         ui.say("no instance is awake");
     }
     let failed = pass.lines.iter().any(|line| line.action == "error");
-    Ok(if failed { Exit::Failed } else { Exit::Done })
+    Ok(if failed { CommandExit::Failed } else { CommandExit::Done })
 }

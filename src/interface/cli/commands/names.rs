@@ -1,15 +1,15 @@
 //! `acc names`: the names of all instances or models, a line each, for the completions of a shell. Nobody else needs it: `acc list`
 //! and `acc models` say more.
 
-use super::super::Call;
 use super::super::args::NamesArgs;
-use super::super::exit::Exit;
-use super::super::output::End;
+use super::super::context::CommandContext;
+use super::super::exit::CommandExit;
+use super::super::output::CommandEnd;
 use crate::models::list_models;
 use crate::service::error::{ServiceError, chain};
 use crate::service::view::Reader;
 
-pub(in super::super) fn run(call: &mut Call<'_>, args: &NamesArgs) -> End {
+pub(in super::super) fn run(call: &mut CommandContext<'_>, args: &NamesArgs) -> CommandEnd {
     let names = match args.models {
         false => Reader::open(call.config)?.names()?,
         true => {
@@ -18,5 +18,5 @@ pub(in super::super) fn run(call: &mut Call<'_>, args: &NamesArgs) -> End {
         }
     };
     call.ui.data(&names.iter().map(|name| format!("{name}\n")).collect::<String>())?;
-    Ok(Exit::Done)
+    Ok(CommandExit::Done)
 }

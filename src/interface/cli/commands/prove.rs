@@ -7,10 +7,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::super::args::ProveArgs;
+use super::super::context::CommandContext;
 use super::super::engine::Engine;
-use super::super::exit::Exit;
-use super::super::output::End;
-use super::super::{Call, progress, show};
+use super::super::exit::CommandExit;
+use super::super::output::CommandEnd;
+use super::super::{progress, show};
 use crate::config::Config;
 use crate::host::clock::monotonic_ns;
 use crate::prove::{self, Meter, Operator, Options};
@@ -21,14 +22,14 @@ use crate::service::request::Request;
 /// Cycles when neither their number nor a time is given.
 const CYCLES: u32 = 100;
 
-/// Verbs as every command has them done.
-struct Verbs<'a> {
+/// EngineOperator as every command has them done.
+struct EngineOperator<'a> {
     engine: &'a dyn Engine,
     config: &'a Config,
 }
 
 #[async_trait(?Send)]
-impl Operator for Verbs<'_> {
+impl Operator for EngineOperator<'_> {
     async fn ask(&self, request: Request) -> Result<Outcome, ServiceError> {
         self.engine.dispatch(self.config, request).await
     }
@@ -37,7 +38,7 @@ impl Operator for Verbs<'_> {
     }
 }
 
-pub(in super::super) async fn run(call: &mut Call<'_>, args: ProveArgs) -> End {
+pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: ProveArgs) -> CommandEnd {
     let cycles = args.cycles.or(if args.time.is_some() { None } else { Some(CYCLES) });
     let options = Options {
         instance: args.instance,
@@ -49,7 +50,7 @@ pub(in super::super) async fn run(call: &mut Call<'_>, args: ProveArgs) -> End {
         chaos: args.chaos,
         seed: args.seed.unwrap_or_else(|| monotonic_ns() & 0xffff_ffff),
     };
-    let operator = Verbs { engine: call.engine, config: call.config };
+    let operator = EngineOperator { engine: call.engine, config: call.config };
     let meter = Arc::new(Meter::default());
     let line = || shown(&meter, cycles, args.time);
     let report = progress::follow(call.ui.style, line, prove::run(call.config, &options, &operator, &meter)).await?;
@@ -57,7 +58,7 @@ pub(in super::super) async fn run(call: &mut Call<'_>, args: ProveArgs) -> End {
         true => call.ui.json(&report)?,
         false => call.ui.data(&show::proof(&report))?,
     }
-    Ok(if report.proven { Exit::Done } else { Exit::Failed })
+    Ok(if report.proven { CommandExit::Done } else { CommandExit::Failed })
 }
 
 /// How far it is.

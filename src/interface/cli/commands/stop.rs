@@ -1,13 +1,13 @@
 //! `acc stop`: puts instances to sleep.
 
-use super::super::Call;
 use super::super::args::StopArgs;
-use super::super::output::End;
-use super::each;
+use super::super::context::CommandContext;
+use super::super::output::CommandEnd;
+use super::for_each;
 use crate::service::request::Request;
 
-pub(in super::super) async fn run(call: &mut Call<'_>, args: StopArgs) -> End {
-    each::run(
+pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: StopArgs) -> CommandEnd {
+    for_each::run(
         call,
         args.names,
         |name| format!("waiting for `{name}` to finish its work and end"),

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{Finding, bad, ok, warn};
+use super::finding::{Finding, bad, ok, warn};
 use crate::config::accounts::{Accounts, MAKE};
 use crate::config::{Config, EDGE_ACCOUNT, EdgeKind};
 use crate::driver::edge::nginx;
@@ -108,7 +108,7 @@ async fn answers(config: &Config) -> Vec<Finding> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use super::super::Level;
+    use super::super::finding::Level;
     use super::*;
 
     #[test]

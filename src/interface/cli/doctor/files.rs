@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustix::fs::{Access, access, statfs, statvfs};
 
-use super::{Finding, bad, ok, warn};
+use super::finding::{Finding, bad, ok, warn};
 use crate::config::accounts::Owner;
 use crate::config::{Config, trust};
 use crate::host::rotate::{LOG_MAX, ROOM};
@@ -165,7 +165,7 @@ fn database(config: &Config) -> Finding {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use super::super::Level;
+    use super::super::finding::Level;
     use super::*;
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rustix::process::{Resource, getrlimit};
 
-use super::{Finding, bad, ok, warn};
+use super::finding::{Finding, bad, ok, warn};
 use crate::config::{Config, trust};
 use crate::host::cgroup::{Cgroups, Kind};
 use crate::host::clock::{Clock, SystemClock};
@@ -155,7 +155,7 @@ fn files(limit: Option<u64>) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Level;
+    use super::super::finding::Level;
     use super::*;
 
     #[test]

@@ -4,52 +4,18 @@
 
 mod edge;
 mod files;
+mod finding;
 mod host;
 mod models;
 mod net;
 mod programs;
 
-use serde::Serialize;
-
 use super::human::clean;
 use crate::config::Config;
 use crate::config::reload::{Difference, NEED_RESTART};
 use crate::service::error::ServiceError;
-
-/// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Level {
-    /// As it should be.
-    Ok,
-    /// acc works, with less.
-    Warn,
-    /// acc does not work like this.
-    Bad,
-}
-
-/// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// How bad it is.
-    pub level: Level,
-    /// What was found, with the object in backquotes.
-    pub what: String,
-    /// The way out; empty when nothing is wrong.
-    pub hint: String,
-}
-
-fn ok(what: impl Into<String>) -> Finding {
-    Finding { level: Level::Ok, what: what.into(), hint: String::new() }
-}
-
-fn warn(what: impl Into<String>, hint: impl Into<String>) -> Finding {
-    Finding { level: Level::Warn, what: what.into(), hint: hint.into() }
-}
-
-fn bad(what: impl Into<String>, hint: impl Into<String>) -> Finding {
-    Finding { level: Level::Bad, what: what.into(), hint: hint.into() }
-}
+pub use finding::{Finding, Level};
+use finding::{bad, ok, warn};
 
 /// Everything, in the order in which one would repair it, by the settings in force. `waiting`: what the config file says otherwise.
 /// Takes a few seconds at most.

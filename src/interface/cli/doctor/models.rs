@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Finding, ok, warn};
+use super::finding::{Finding, ok, warn};
 use crate::config::Config;
 use crate::models::{ModelError, list_models};
 use crate::service::error::chain;
@@ -43,7 +43,7 @@ fn name_of(error: &ModelError) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Level;
+    use super::super::finding::Level;
     use super::*;
     use crate::config::env::Env;
 

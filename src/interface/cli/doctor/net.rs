@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use super::{Finding, bad, ok, warn};
+use super::finding::{Finding, bad, ok, warn};
 use crate::config::{Config, Scheme, regular};
 use crate::control::{Reply, call};
 use crate::host::net::{Listener, holders, listening};
@@ -75,27 +75,27 @@ async fn server(config: &Config) -> (Finding, Acc) {
 
 /// Who holds the owner lock. Read from the kernel's list: taking the lock to find out could make somebody else fail.
 #[derive(Debug, PartialEq, Eq)]
-enum Holder {
+enum LockHolder {
     Nobody,
     Process(Option<i32>),
 }
 
-fn lock_holder(config: &Config) -> Result<Holder, String> {
+fn lock_holder(config: &Config) -> Result<LockHolder, String> {
     let meta = match std::fs::metadata(config.owner_lock()) {
         Ok(meta) => meta,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Holder::Nobody),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(LockHolder::Nobody),
         Err(e) => return Err(e.to_string()),
     };
     let locks = procfs::locks().map_err(|e| chain(&e))?;
     let ours = |l: &procfs::Lock| (rustix::fs::makedev(l.devmaj, l.devmin), l.inode) == (meta.dev(), meta.ino());
-    Ok(locks.iter().find(|l| ours(l)).map_or(Holder::Nobody, |l| Holder::Process(l.pid)))
+    Ok(locks.iter().find(|l| ours(l)).map_or(LockHolder::Nobody, |l| LockHolder::Process(l.pid)))
 }
 
-fn lock(holder: Result<&Holder, &String>) -> Finding {
+fn lock(holder: Result<&LockHolder, &String>) -> Finding {
     match holder {
-        Ok(Holder::Nobody) => ok("the owner lock is free"),
-        Ok(Holder::Process(Some(pid))) => ok(format!("the owner lock is held by pid {pid}")),
-        Ok(Holder::Process(None)) => ok("the owner lock is held"),
+        Ok(LockHolder::Nobody) => ok("the owner lock is free"),
+        Ok(LockHolder::Process(Some(pid))) => ok(format!("the owner lock is held by pid {pid}")),
+        Ok(LockHolder::Process(None)) => ok("the owner lock is held"),
         Err(why) => warn(format!("could not ask who holds the owner lock: {why}"), "is /proc mounted?"),
     }
 }
@@ -192,7 +192,7 @@ fn resolved(name: &str, local: bool, addresses: Option<Vec<IpAddr>>, config: &Co
 
 #[cfg(test)]
 mod tests {
-    use super::super::Level;
+    use super::super::finding::Level;
     use super::*;
     use crate::config::env::Env;
 
@@ -206,12 +206,12 @@ mod tests {
     fn a_lock_is_seen_without_taking_it() {
         let dir = tempfile::tempdir().unwrap();
         let config = config(dir.path());
-        assert_eq!(lock_holder(&config), Ok(Holder::Nobody));
+        assert_eq!(lock_holder(&config), Ok(LockHolder::Nobody));
         let file = std::fs::File::create(config.owner_lock()).unwrap();
-        assert_eq!(lock_holder(&config), Ok(Holder::Nobody));
+        assert_eq!(lock_holder(&config), Ok(LockHolder::Nobody));
         rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
-        assert!(matches!(lock_holder(&config), Ok(Holder::Process(_))));
-        assert!(lock(Ok(&Holder::Process(Some(7)))).what.contains("pid 7"));
+        assert!(matches!(lock_holder(&config), Ok(LockHolder::Process(_))));
+        assert!(lock(Ok(&LockHolder::Process(Some(7)))).what.contains("pid 7"));
         assert_eq!(lock(Err(&"no".to_owned())).level, Level::Warn);
     }
 

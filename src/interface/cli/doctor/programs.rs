@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Finding, bad, ok, warn};
+use super::finding::{Finding, bad, ok, warn};
 use crate::config::{Config, EdgeKind, SupervisorKind, trust};
 use crate::host::command;
 
@@ -100,23 +100,23 @@ fn judge(n: &Needed, said: Result<String, String>) -> Finding {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Version {
+struct ProgramVersion {
     number: (u32, u32),
     text: String,
 }
 
 /// The first thing in the text that looks like "1.22.1".
-fn version(said: &str) -> Option<Version> {
+fn version(said: &str) -> Option<ProgramVersion> {
     said.split(|c: char| !c.is_ascii_digit() && c != '.').find_map(|word| {
         let mut parts = word.split('.');
         let number = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-        Some(Version { number, text: word.trim_end_matches('.').to_owned() })
+        Some(ProgramVersion { number, text: word.trim_end_matches('.').to_owned() })
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Level;
+    use super::super::finding::Level;
     use super::*;
 
     #[test]
@@ -127,7 +127,7 @@ mod tests {
             ("Python 3.11.2", (3, 11), "3.11.2"),
             ("nginx version: openresty/1.25.3.1 (Ubuntu)", (1, 25), "1.25.3.1"),
         ] {
-            assert_eq!(version(said), Some(Version { number, text: text.to_owned() }), "{said}");
+            assert_eq!(version(said), Some(ProgramVersion { number, text: text.to_owned() }), "{said}");
         }
         assert_eq!(version("no number 7 here"), None);
     }
