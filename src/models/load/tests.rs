@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::params::{ParamFault, resolve_params};
+use super::super::params::resolve_params;
 use super::super::shipped::install_shipped;
 use super::*;
 
@@ -46,7 +46,7 @@ fn every_fault_of_a_bad_model_is_reported() {
         };
         let got = lines(&faults, "\n") + "\n";
         let beside = root.join(&name).join("expected");
-        if super::super::Env::from_process().get("ACC_BLESS").is_some() {
+        if crate::config::Env::from_process().get("ACC_BLESS").is_some() {
             fs::write(&beside, &got).unwrap();
         }
         assert_eq!(got, fs::read_to_string(&beside).unwrap_or_default(), "{name}");
