@@ -112,7 +112,7 @@ fn populate(pair: &Pair, table: &mut Table) {
 fn memory(pair: &Pair, when: &str, table: &mut Table) {
     let server = |bed: &Bed| Standing::of(bed).server.iter().map(|pid| procs::pss(*pid)).sum::<f64>();
     table.once(
-        format!("server's memory (keeper and worker, PSS), {when}"),
+        format!("server's memory (master and worker, PSS), {when}"),
         "MiB",
         Some(server(&pair.few)),
         server(&pair.many),

@@ -25,11 +25,11 @@ impl Engine for AppEngine {
     async fn halt(&self, config: &Config) -> Result<HaltReport, ServiceError> {
         app::halt(config).await
     }
-    async fn keep(&self, config: Config, resume: Option<String>) -> Result<(), ServiceError> {
-        app::keep(config, resume).await
+    async fn run_master(&self, config: Config, resume: Option<String>) -> Result<(), ServiceError> {
+        app::run_master(config, resume).await
     }
-    async fn work(&self, config: Config, left: LeftToWorker, reload: Reload) -> Result<(), ServiceError> {
-        app::work(config, &left, reload).await
+    async fn run_worker(&self, config: Config, left: LeftToWorker, reload: Reload) -> Result<(), ServiceError> {
+        app::run_worker(config, &left, reload).await
     }
 }
 

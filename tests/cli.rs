@@ -258,7 +258,7 @@ fn broken_proof() -> Report {
         wake: None,
         wake_from_sleep: None,
         streams: Some(Streams { opened: 120, ended_in_order: 90, cut_by_the_crash: 9, broken: 1 }),
-        strikes: Some(Strikes { instance: 3, server: 2, keeper: 2, supervisor: 1, worker: 4 }),
+        strikes: Some(Strikes { instance: 3, server: 2, master: 2, supervisor: 1, worker: 4 }),
         verbs_failed: vec!["stop: the server went away while it worked".to_owned()],
         faults: vec![Fault { id: "002a1.3.77.1".to_owned(), kind: "POST", verdict: "lost", at_s: 1.25, took_s: 0.5, what }],
         ..proof()

@@ -146,7 +146,7 @@ suite! {
     boot {
         halt_and_boot_bring_back_what_is_wanted
         boot_twice_and_halt_twice
-        a_halt_ends_a_keeper_that_nobody_knows
+        a_halt_ends_a_master_that_nobody_knows
         what_dead_writers_left_goes_at_a_boot
         everything_killed_at_once_boots_again
         a_halt_after_a_crash_says_what_it_did_and_nothing_else

@@ -35,7 +35,7 @@ suite! {
     }
     killed {
         a_killed_worker_is_replaced_and_nobody_is_refused
-        a_killed_keeper_costs_nothing
+        a_killed_master_costs_nothing
         held_requests_outlive_the_worker
         a_post_that_was_sent_on_is_never_sent_twice
     }

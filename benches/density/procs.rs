@@ -7,7 +7,7 @@ use crate::support::{Bed, processes};
 
 /// The processes of one bed that are there whether anybody is awake or not.
 pub struct Standing {
-    /// acc's keeper and worker.
+    /// acc's master and worker.
     pub server: Vec<i32>,
     /// nginx's master and workers; none with the builtin edge.
     pub nginx: Vec<i32>,

@@ -5,7 +5,10 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::dispatch::ask_server;
-use super::{Drivers, lock, note_boot, open_store, own_service, world};
+use super::drivers::{Drivers, own_service};
+use super::installation::{note_boot, open_store};
+use super::lock;
+use super::world::world;
 use crate::config::env::Env;
 use crate::config::reload::{NEED_RESTART, differences};
 use crate::config::{Booted, Config, parse};
@@ -40,10 +43,7 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
         moved::refuse_other_places(config, &store)?;
     }
     places::prepare(config)?;
-    let mut report =
-        BootReport { waiting: running.as_ref().map(|running| waiting(running, config)).unwrap_or_default(), ..BootReport::default() };
-    let listen = &running.as_ref().unwrap_or(config).edge.listen;
-    report.listen = listen.iter().map(ToString::to_string).collect();
+    let mut report = first_report(running.as_ref(), config);
     let owner = owner_unless_served(config).await?;
     let runs = owner.is_none();
     let drivers = Drivers::new(config)?;
@@ -85,6 +85,13 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
     Ok(report)
 }
 
+/// Where clients are served, and what waits for the next boot; nothing is done yet.
+fn first_report(running: Option<&Config>, config: &Config) -> BootReport {
+    let waiting = running.map(|running| waiting(running, config)).unwrap_or_default();
+    let listen = running.unwrap_or(config).edge.listen.iter().map(ToString::to_string).collect();
+    BootReport { waiting, listen, ..BootReport::default() }
+}
+
 /// Which changes of the config a server that runs with other settings takes over at a boot only.
 fn waiting(running: &Config, config: &Config) -> Vec<String> {
     let all = differences(&running.to_toml(), &config.to_toml()).unwrap_or_default();
@@ -106,10 +113,10 @@ async fn running(config: &Config) -> Result<Option<Config>, ServiceError> {
 }
 
 /// The lock, waiting for a command of somebody else to end; `None`: a server is up, or has come up meanwhile.
-async fn owner_unless_served(config: &Config) -> Result<Option<lock::Owner>, ServiceError> {
+async fn owner_unless_served(config: &Config) -> Result<Option<lock::OwnerLock>, ServiceError> {
     let patience = tokio::time::sleep(PATIENCE);
     tokio::pin!(patience);
-    let mut place = lock::Place::default();
+    let mut place = lock::OwnerLockQueue::default();
     let began = tokio::time::Instant::now();
     let mut told = false;
     loop {
@@ -125,7 +132,7 @@ async fn owner_unless_served(config: &Config) -> Result<Option<lock::Owner>, Ser
         }
         // Not for long: a server that makes its socket again takes a new worker for that, which has to wait in the same queue.
         if lock::serving(config).is_some() {
-            place = lock::Place::default();
+            place = lock::OwnerLockQueue::default();
         }
         tokio::select! {
             () = &mut patience => return Err(lock::held(config)),
@@ -136,9 +143,9 @@ async fn owner_unless_served(config: &Config) -> Result<Option<lock::Owner>, Ser
 
 /// Has the server that runs make its sockets again. `true`: there is one.
 fn tell_server(config: &Config) -> bool {
-    let Some(keeper) = lock::serving(config) else { return false };
-    warn!(pid = keeper.pid, "the server has lost its control socket, and is told to make it again");
-    process::signal_one(keeper, libc::SIGUSR2).is_ok()
+    let Some(master) = lock::serving(config) else { return false };
+    warn!(pid = master.pid, "the server has lost its control socket, and is told to make it again");
+    process::signal_one(master, libc::SIGUSR2).is_ok()
 }
 
 /// Is there a supervisord to be, and is it certain that it does not run?
@@ -198,8 +205,8 @@ async fn bring_up(config: &Config, drivers: &Drivers, services: &[Service], repo
 /// Server and nginx that run are known also when their records were taken away: who holds the lock, and who reads our configuration.
 pub(super) async fn know_again(config: &Config, drivers: &Drivers) -> Result<(), ServiceError> {
     let failed = |e| ServiceError::failed(chain(&e), "check space, owner and mode");
-    if let Some(keeper) = lock::serving(config) {
-        drivers.supervisor.keep_record("server", keeper).await.map_err(failed)?;
+    if let Some(master) = lock::serving(config) {
+        drivers.supervisor.keep_record("server", master).await.map_err(failed)?;
     }
     if let Some(nginx) = drivers.edge.process().await.map_err(|e| edge_unusable(&e))? {
         drivers.supervisor.keep_record("nginx", nginx).await.map_err(failed)?;

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use tokio::net::UnixStream;
 
-use super::{Drivers, lock, open_store, world};
+use super::drivers::Drivers;
+use super::installation::open_store;
+use super::lock;
+use super::world::world;
 use crate::config::{Config, SupervisorKind};
 use crate::control::{self, CallError, Reply};
 use crate::service::error::{ErrorKind, ServiceError, chain};

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use super::boot::know_again;
 use super::dispatch::dispatch;
-use super::{Drivers, lock, open_store, own_service};
+use super::drivers::{Drivers, own_service};
+use super::installation::open_store;
+use super::lock;
 use crate::config::{Config, in_force};
 use crate::host::{fs, process};
 use crate::service::error::{ServiceError, chain};

@@ -1,4 +1,4 @@
-//! Who runs verbs: whoever holds `run/owner.lock`. Who listens: the one keeper, which holds `run/server.lock` together with the
+//! Who runs verbs: whoever holds `run/owner.lock`. Who listens: the one master, which holds `run/server.lock` together with the
 //! worker that serves. The kernel lets go of both when the last holder dies. What is in the files is believed of their holder only.
 //!
 //! A cleaner of temporary folders may take a lock's file away while it is held, and then the next one would get a new file, and the
@@ -24,20 +24,20 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(5);
 
 /// The lock; dropped, it is free.
-pub(super) struct Owner {
+pub(super) struct OwnerLock {
     _lock: Held,
     _at_home: Held,
 }
 
-/// The keeper's lock; dropped, it is free. It is an open file, so that it can be left to the next program in this process.
-pub(super) struct Server {
+/// The master's lock; dropped, it is free. It is an open file, so that it can be left to the next program in this process.
+pub(super) struct ServerLock {
     file: OwnedFd,
     /// The one in `home`; `None`: another process had it when this one was given the file.
     at_home: Option<File>,
 }
 
-impl Server {
-    /// The lock that the keeper before this one held.
+impl ServerLock {
+    /// The lock that the master before this one held.
     pub(super) fn taken(config: &Config, file: OwnedFd) -> Self {
         let at_home = lockfile::try_lock(&config.home_server_lock()).inspect_err(|error| warn!(%error, "could not lock in `home`"));
         Self::signed(config, file.into(), at_home.ok().flatten())
@@ -66,7 +66,7 @@ impl Server {
     }
 }
 
-impl AsFd for Server {
+impl AsFd for ServerLock {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
@@ -74,11 +74,11 @@ impl AsFd for Server {
 
 /// A place in the queue for the owner's lock that goes before all commands: a server and a boot are not kept waiting by a crowd.
 #[derive(Default)]
-pub(super) struct Place {
+pub(super) struct OwnerLockQueue {
     turn: Option<Held>,
 }
 
-impl Place {
+impl OwnerLockQueue {
     /// Takes the head of the queue, waiting for a command that is about to take the lock.
     pub(super) async fn at_head(config: &Config) -> Result<Self, ServiceError> {
         let path = next(config);
@@ -87,7 +87,7 @@ impl Place {
     }
 
     /// Takes the head of the queue if it is free, and then the lock if that is.
-    pub(super) fn try_take(&mut self, config: &Config) -> Result<Option<Owner>, ServiceError> {
+    pub(super) fn try_take(&mut self, config: &Config) -> Result<Option<OwnerLock>, ServiceError> {
         make_run(config)?;
         if self.turn.is_none() {
             self.turn = try_hold(&next(config))?;
@@ -96,7 +96,7 @@ impl Place {
     }
 
     /// Takes the lock, waiting for a command of somebody else, or for the server before this one, to let go of it.
-    pub(super) async fn take(mut self, config: &Config) -> Result<Owner, ServiceError> {
+    pub(super) async fn take(mut self, config: &Config) -> Result<OwnerLock, ServiceError> {
         until_free(&config.owner_lock(), || self.try_take(config)).await
     }
 }
@@ -112,7 +112,7 @@ fn next(config: &Config) -> PathBuf {
 }
 
 /// Takes the lock if it is free and nobody goes first.
-pub(super) fn try_take(config: &Config) -> Result<Option<Owner>, ServiceError> {
+pub(super) fn try_take(config: &Config) -> Result<Option<OwnerLock>, ServiceError> {
     // Where the run folder is gone there is no queue; whoever holds this one makes it anew.
     if try_hold(&config.home_owner_lock())?.is_none() {
         return Ok(None);
@@ -131,24 +131,24 @@ fn unless_made_again<T>(config: &Config, taken: Result<Option<T>, ServiceError>)
     }
 }
 
-fn try_owner(config: &Config) -> Result<Option<Owner>, ServiceError> {
+fn try_owner(config: &Config) -> Result<Option<OwnerLock>, ServiceError> {
     let Some(at_home) = try_hold(&config.home_owner_lock())? else { return Ok(None) };
     let Some(mut lock) = try_hold(&config.owner_lock())? else { return Ok(None) };
     lock.sign();
-    Ok(Some(Owner { _lock: lock, _at_home: at_home }))
+    Ok(Some(OwnerLock { _lock: lock, _at_home: at_home }))
 }
 
 fn try_hold(path: &Path) -> Result<Option<Held>, ServiceError> {
     lockfile::try_hold(path).map_err(|e| refused(path, &e))
 }
 
-/// Takes the keeper's lock, waiting for one that is about to end. `None`: acc was halted while it waited.
-pub(super) async fn server(config: &Config) -> Result<Option<Server>, ServiceError> {
+/// Takes the master's lock, waiting for one that is about to end. `None`: acc was halted while it waited.
+pub(super) async fn server(config: &Config) -> Result<Option<ServerLock>, ServiceError> {
     let path = config.server_lock();
     let try_it = || {
         let take = |path: &Path| lockfile::try_lock(path).map_err(|e| refused(path, &e));
         let Some(file) = take(&path)? else { return Ok(None) };
-        Ok(take(&config.home_server_lock())?.map(|at_home| Server::signed(config, file, Some(at_home))))
+        Ok(take(&config.home_server_lock())?.map(|at_home| ServerLock::signed(config, file, Some(at_home))))
     };
     if let Some(lock) = try_it()? {
         return Ok(Some(lock));
@@ -168,7 +168,7 @@ pub(super) async fn server(config: &Config) -> Result<Option<Server>, ServiceErr
     }
 }
 
-/// Ends the keeper that holds the lock although its supervisor did not know of it: whoever should have told was killed before it
+/// Ends the master that holds the lock although its supervisor did not know of it: whoever should have told was killed before it
 /// could. Resolves when nobody holds the lock any more; `true`: somebody did.
 pub(super) async fn end_server(config: &Config, patience: Duration) -> Result<bool, ServiceError> {
     let (path, at_home) = (config.server_lock(), config.home_server_lock());
@@ -180,9 +180,9 @@ pub(super) async fn end_server(config: &Config, patience: Duration) -> Result<bo
             return Ok(Some(()));
         }
         held = true;
-        if let Some(keeper) = serving(config).filter(|keeper| told != Some(*keeper)) {
-            told = Some(keeper);
-            process::signal_one(keeper, libc::SIGTERM).map_err(|e| refused(&path, &e))?;
+        if let Some(master) = serving(config).filter(|master| told != Some(*master)) {
+            told = Some(master);
+            process::signal_one(master, libc::SIGTERM).map_err(|e| refused(&path, &e))?;
         }
         Ok(None)
     };
@@ -219,13 +219,13 @@ pub(super) fn refuse_elsewhere(config: &Config) -> Result<(), ServiceError> {
     if run.is_empty() || run == config.run.as_os_str().as_bytes() {
         return Ok(());
     }
-    let Some(keeper) = lockfile::holding(&path) else { return Ok(()) };
+    let Some(master) = lockfile::holding(&path) else { return Ok(()) };
     let (home, before, now) = (config.home.display(), String::from_utf8_lossy(&run), config.run.display());
-    let message = format!("acc runs with home `{home}` and run `{before}` (process {}), and the config says run `{now}`", keeper.pid);
+    let message = format!("acc runs with home `{home}` and run `{before}` (process {}), and the config says run `{now}`", master.pid);
     Err(ServiceError::new(ErrorKind::Denied, message, format!("set `run = \"{before}\"` in the config, at least until `acc halt`")))
 }
 
-/// The keeper that signed the server's lock last and holds it: the one that serves. The file in `home` only the keeper holds.
+/// The master that signed the server's lock last and holds it: the one that serves. The file in `home` only the master holds.
 pub(super) fn serving(config: &Config) -> Option<Process> {
     lockfile::signed(&config.server_lock()).or_else(|| lockfile::holding(&config.home_server_lock()))
 }

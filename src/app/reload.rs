@@ -6,12 +6,13 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use tracing::{error, info, warn};
 
-use super::Drivers;
+use super::drivers::Drivers;
 use crate::config::reload::{Difference, differences};
 use crate::config::{Config, in_force};
 use crate::driver::edge::Edge;
 use crate::driver::edge::nginx::Nginx;
 use crate::host::fs;
+use crate::interface::cli::Reload;
 use crate::proxy::{Proxy, ProxySettings};
 use crate::service::error::{ServiceError, chain};
 use crate::service::outcome::{Change, Reloaded};
@@ -24,12 +25,12 @@ pub(super) struct Reloader {
     proxy: Arc<Proxy>,
     edge: Arc<dyn Edge>,
     nginx: Option<Arc<Nginx>>,
-    read: super::Reload,
+    read: Reload,
     turn: Mutex<()>,
 }
 
 impl Reloader {
-    pub(super) fn new(world: &Arc<World>, proxy: &Arc<Proxy>, drivers: &Drivers, read: super::Reload) -> Self {
+    pub(super) fn new(world: &Arc<World>, proxy: &Arc<Proxy>, drivers: &Drivers, read: Reload) -> Self {
         let (world, proxy) = (world.clone(), proxy.clone());
         Self { world, proxy, edge: drivers.edge.clone(), nginx: drivers.nginx.clone(), read, turn: Mutex::default() }
     }

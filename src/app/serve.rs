@@ -1,4 +1,4 @@
-//! The worker behind `keeper`: takes the owner's lock, takes charge of what runs, accepts, and looks around now and then, until
+//! The worker behind `master`: takes the owner's lock, takes charge of what runs, accepts, and looks around now and then, until
 //! it is told to end or to make way for another worker. Once it has made way it decides nothing and only carries on.
 
 use std::os::fd::OwnedFd;
@@ -6,26 +6,28 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures_util::future::join_all;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::image::Image;
-use super::keeper::tether::{Tether, Word};
-use super::keeper::{Sockets, Spare};
+use super::drivers::{Drivers, wrong_templates};
+use super::installation::{accounts, open_store_patiently};
+use super::lock::{self, OwnerLock};
+use super::master::{Channel, MasterChannel, Sockets, SpareMaster, Word, current};
 use super::reload::{Reloader, note_in_force};
-use super::{Drivers, lock, open_store_patiently, world, wrong_templates};
+use super::signals::WorkerSignals;
+use super::verbs::ControlVerbs;
+use super::world::world;
 use crate::config::{Booted, Config, EdgeKind, SupervisorKind};
 use crate::control;
 use crate::host::io_threads::IoThreads;
 use crate::host::memory;
 use crate::host::{append, process};
+use crate::interface::cli::Reload;
 use crate::proxy::access_log::AccessLog;
 use crate::proxy::listen::ProxyListener;
 use crate::proxy::replay_notes::ReplayNotes;
@@ -33,47 +35,37 @@ use crate::proxy::{self, Front, Proxy, ProxySettings, ServeReport, ShutdownSigna
 use crate::render::pages::Pages;
 use crate::service::error::{ServiceError, chain};
 use crate::service::handover::retire;
-use crate::service::outcome::Outcome;
 use crate::service::request::Request;
 use crate::service::world::World;
 use crate::service::{self, log_bound, monitor, moved, ports, recover, run_watch};
 
 /// How long a server that ends waits for a slow database.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
-/// How long an upgrade waits for a moment in which no verb is at work.
-const QUIET_WITHIN: Duration = Duration::from_secs(40);
 
-/// How long a verb waits for what was left half-done.
-const RECOVERED_WITHIN: Duration = Duration::from_secs(20);
+/// What a shutdown has for the clients beyond the longest wait of a request.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// How long the end waits for the last lines of the access logs.
 const LOG_WITHIN: Duration = Duration::from_secs(5);
 
-/// What a worker is given by its keeper.
+/// What a worker is given by its master.
 pub(super) struct Handed {
     pub(super) sockets: Sockets,
-    pub(super) tether: Tether,
+    pub(super) channel: Channel,
     pub(super) lock: OwnedFd,
-    pub(super) keeper: Keeper,
+    pub(super) master: MasterProcess,
 }
 
-/// The keeper's process, and who has started it.
-pub(super) enum Keeper {
+/// The master's process, and who has started it.
+pub(super) enum MasterProcess {
     /// A worker, which may not have lived to tell the supervisor.
-    Renewed(u32),
+    Respawned(u32),
     /// Whoever else, who knows.
     Parent(u32),
 }
 
-/// The line to the keeper; another keeper is another line.
-type Line = Arc<Mutex<Arc<Tether>>>;
-
-fn tether(line: &Line) -> Arc<Tether> {
-    line.lock().unwrap_or_else(PoisonError::into_inner).clone()
-}
-
 /// Why serving ends.
-enum End {
+enum ServeEnd {
     /// The host, the operator or the supervisor wants it.
     Shutdown,
     /// Another worker takes over.
@@ -85,67 +77,86 @@ fn no_descriptor(what: &str, error: &std::io::Error) -> ServiceError {
     ServiceError::because(what, error, "is the limit of open files reached?")
 }
 
-/// Runs until SIGTERM or SIGINT, or until the keeper says that another worker takes over and all that is carried has ended.
+/// Runs until SIGTERM or SIGINT, or until the master says that another worker takes over and all that is carried has ended.
 /// `reload` reads the settings again at SIGHUP.
-pub(super) async fn serve(config: Config, handed: Handed, reload: super::Reload) -> Result<(), ServiceError> {
-    let Handed { sockets, tether: line, lock, keeper } = handed;
-    let spare = Spare::new(&sockets, lock).map_err(|e| no_descriptor("could not use the sockets of the keeper", &e))?;
-    let line: Line = Arc::new(Mutex::new(Arc::new(line)));
-    let mut signals = Followed::new().map_err(|e| no_descriptor("could not follow signals", &e))?;
+pub(super) async fn serve(config: Config, handed: Handed, reload: Reload) -> Result<(), ServiceError> {
+    let Handed { sockets, channel, lock, master } = handed;
+    let spare = SpareMaster::new(&sockets, lock).map_err(|e| no_descriptor("could not use the sockets of the master", &e))?;
+    let channel: MasterChannel = Arc::new(Mutex::new(Arc::new(channel)));
+    let mut signals = WorkerSignals::new().map_err(|e| no_descriptor("could not follow signals", &e))?;
     let drivers = Drivers::new(&config)?;
     let pages = Pages::new(drivers.templates.clone()).map_err(|e| wrong_templates(&e))?;
     let (control, listeners) = accepting(sockets, &config)?;
-    // The one that serves makes way at the next word: only for one that has its turn.
-    let place = lock::Place::at_head(&config).await?;
-    tether(&line).say(Word::Prepared);
-    let owner = place.take(&config).await?;
+    let owner = take_over(&config, &channel).await?;
     let world = serving_world(&config, &drivers).await?;
     let (proxy, log) = front(&world, &drivers, &config, pages)?;
     world.mind_run_folder(vec![config.wake_socket(), config.control_socket()], held_files(&config));
-    match keeper {
-        Keeper::Renewed(pid) => note_keeper(&world, pid).await,
-        Keeper::Parent(pid) => world.set_parent(i32::try_from(pid).ok().and_then(|pid| process::by_pid(pid).ok().flatten())),
-    }
+    know_master(&world, master).await;
     recover::tidy(&world)?;
     let adopted = recover::adopt(&world)?;
     start_edge(&world, &drivers).await?;
 
     let reloader = Arc::new(Reloader::new(&world, &proxy, &drivers, reload));
     let (recovering, recovered) = watch::channel(false);
-    let verbs = Arc::new(Verbs::new(&world, &line, &reloader, recovered));
+    let verbs = Arc::new(ControlVerbs::new(&world, &channel, &reloader, recovered));
     let (ends, decided) = (ShutdownSignals::default(), CancellationToken::new());
     // Before the first connection is accepted: its death would cut it.
-    outlive_keeper();
+    outlive_master();
     let control = tokio::spawn(control::serve(control, verbs.clone(), decided.clone()));
     let looking = tokio::spawn(look_around(world.clone(), decided.clone(), recovering));
     let watching = watch_over(&world, &decided);
-    let grace = config.wake.timeout + Duration::from_secs(5);
-    let serving = tokio::spawn(proxy::serve::serve(listeners, proxy.clone(), io_threads()?, ends.clone(), grace));
+    let serving = tokio::spawn(proxy::serve::serve(listeners, proxy.clone(), io_threads()?, ends.clone(), config.wake.timeout + GRACE));
     info!(pid = std::process::id(), adopted, edge = drivers.edge.kind(), supervisor = drivers.supervisor.kind(), "acc's server is up");
     note_in_force(&world, &config);
-    tether(&line).say(Word::Ready);
-    let end = until_the_end(&world, &reloader, &mut signals, (&line, spare)).await;
-    if matches!(end, End::Retire) {
+    current(&channel).say(Word::Ready);
+    let end = until_the_end(&world, &reloader, &mut signals, (&channel, spare)).await;
+    if matches!(end, ServeEnd::Retire) {
         verbs.until_quiet().await;
     } else {
-        info!("ending: no new work, what is held is finished");
-        ends.shutdown.cancel();
+        shut_down(&ends);
     }
     decided.cancel();
     let _ = tokio::join!(control, looking, join_all(watching));
-    if matches!(end, End::Retire) {
+    if matches!(end, ServeEnd::Retire) {
         ends.hand_over.cancel();
-        retire(&world).await;
-        drivers.upstreams.retire();
-        info!("another worker takes over: what is carried is finished");
-        drop(owner);
-        finish(serving, &ends, &mut signals, &tether(&line)).await;
+        hand_over(&world, &drivers, owner).await;
+        finish(serving, &ends, &mut signals, &current(&channel)).await;
     } else {
         report_end(serving.await);
     }
     drop((proxy, verbs, reloader));
     let _ = tokio::join!(finish_log(log), tokio::time::timeout(WRITTEN_WITHIN, world.written()));
     Ok(())
+}
+
+/// No new work from now on.
+fn shut_down(ends: &ShutdownSignals) {
+    info!("ending: no new work, what is held is finished");
+    ends.shutdown.cancel();
+}
+
+/// Takes the owner's lock once the worker before this one, if there is one, has let go of it.
+async fn take_over(config: &Config, channel: &MasterChannel) -> Result<OwnerLock, ServiceError> {
+    // The one that serves makes way at the next word: only for one that has its turn.
+    let queue = lock::OwnerLockQueue::at_head(config).await?;
+    current(channel).say(Word::Prepared);
+    queue.take(config).await
+}
+
+/// Another worker takes over: this one decides nothing any more.
+async fn hand_over(world: &Arc<World>, drivers: &Drivers, owner: OwnerLock) {
+    retire(world).await;
+    drivers.upstreams.retire();
+    info!("another worker takes over: what is carried is finished");
+    drop(owner);
+}
+
+/// Has the service know which process its master is, and the supervisor too, unless it has started it.
+async fn know_master(world: &World, master: MasterProcess) {
+    match master {
+        MasterProcess::Respawned(pid) => note_master(world, pid).await,
+        MasterProcess::Parent(pid) => world.set_parent(i32::try_from(pid).ok().and_then(|pid| process::by_pid(pid).ok().flatten())),
+    }
 }
 
 /// What is looked at all the time: logs, listeners, and what lies in the run folder.
@@ -166,22 +177,22 @@ async fn finish_log(log: Option<JoinHandle<()>>) {
     }
 }
 
-/// Until it serves it dies with its keeper; from now on it makes another one.
-fn outlive_keeper() {
+/// Until it serves it dies with its master; from now on it makes another one.
+fn outlive_master() {
     if let Err(error) = rustix::process::set_parent_process_death_signal(None) {
-        warn!(%error, "it dies with its keeper");
+        warn!(%error, "it dies with its master");
     }
 }
 
 /// Carries to its end what was there when another worker took over, and collects the instances this one had started.
-async fn finish(mut serving: JoinHandle<ServeReport>, ends: &ShutdownSignals, signals: &mut Followed, tether: &Tether) {
+async fn finish(mut serving: JoinHandle<ServeReport>, ends: &ShutdownSignals, signals: &mut WorkerSignals, channel: &Channel) {
     loop {
         tokio::select! {
             report = &mut serving => return report_end(report),
             _ = signals.term.recv() => ends.shutdown.cancel(),
             _ = signals.int.recv() => ends.shutdown.cancel(),
             _ = signals.child.recv() => while waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)).is_ok_and(|s| s != WaitStatus::StillAlive) {},
-            None = tether.hear(), if !ends.shutdown.is_cancelled() => ends.shutdown.cancel(),
+            None = channel.hear(), if !ends.shutdown.is_cancelled() => ends.shutdown.cancel(),
         }
     }
 }
@@ -190,84 +201,6 @@ fn report_end(report: Result<ServeReport, tokio::task::JoinError>) {
     match report {
         Ok(report) => info!(accepted = report.accepted, cut = report.cut, "the edge ended"),
         Err(error) => error!(%error, "the edge ended by a fault"),
-    }
-}
-
-/// The signals it follows.
-struct Followed {
-    term: Signal,
-    int: Signal,
-    hup: Signal,
-    child: Signal,
-}
-
-impl Followed {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-            hup: signal(SignalKind::hangup())?,
-            child: signal(SignalKind::child())?,
-        })
-    }
-}
-
-/// Verbs that come over the control socket.
-struct Verbs {
-    world: Arc<World>,
-    line: Line,
-    image: Image,
-    reloader: Arc<Reloader>,
-    at_work: watch::Sender<usize>,
-    /// What was left half-done has been taken up.
-    recovered: watch::Receiver<bool>,
-}
-
-impl Verbs {
-    fn new(world: &Arc<World>, line: &Line, reloader: &Arc<Reloader>, recovered: watch::Receiver<bool>) -> Self {
-        let (world, line, reloader) = (world.clone(), line.clone(), reloader.clone());
-        Self { world, line, image: Image::own(), reloader, at_work: watch::Sender::new(0), recovered }
-    }
-
-    /// Lets what was left half-done come to its end first, but does not wait for it for long.
-    async fn until_recovered(&self) {
-        let _ = tokio::time::timeout(RECOVERED_WITHIN, self.recovered.clone().wait_for(|done| *done)).await;
-    }
-
-    /// Waits for a moment in which no verb is at work: a verb cannot be handed over.
-    async fn until_quiet(&self) {
-        let mut at_work = self.at_work.subscribe();
-        let quiet = tokio::time::timeout(QUIET_WITHIN, at_work.wait_for(|n| *n == 0)).await;
-        if quiet.is_err() {
-            warn!("commands are still at work: new ones wait until they have ended and the upgrade is done");
-        }
-    }
-}
-
-#[async_trait]
-impl control::Handler for Verbs {
-    async fn handle(&self, request: Request) -> Result<Outcome, ServiceError> {
-        match request {
-            Request::Upgrade => {
-                tether(&self.line).say(Word::Upgrade);
-                return Ok(Outcome::Upgrading);
-            }
-            Request::Ping => {
-                return Ok(match service::handle(&self.world, request).await? {
-                    Outcome::Pong { pid, version, .. } => Outcome::Pong { pid, version, outdated: self.image.is_outdated() },
-                    other => other,
-                });
-            }
-            _ => {}
-        }
-        self.until_recovered().await;
-        self.at_work.send_modify(|n| *n += 1);
-        let outcome = match request {
-            Request::Reload => self.reloader.run().await.map(Outcome::Reloaded),
-            request => service::handle(&self.world, request).await,
-        };
-        self.at_work.send_modify(|n| *n -= 1);
-        outcome
     }
 }
 
@@ -312,7 +245,7 @@ fn accepting(sockets: Sockets, config: &Config) -> Result<(tokio::net::UnixListe
         return Err(ServiceError::failed("the kind of the edge was changed while acc ran", hint));
     }
     let unusable =
-        |e: std::io::Error| ServiceError::because("could not use the sockets of the keeper", &e, "is the limit of open files reached?");
+        |e: std::io::Error| ServiceError::because("could not use the sockets of the master", &e, "is the limit of open files reached?");
     sockets.control.set_nonblocking(true).map_err(unusable)?;
     let control = tokio::net::UnixListener::from_std(sockets.control).map_err(unusable)?;
     let wake = ProxyListener::from_unix(sockets.wake, Front::Wake).map_err(unusable)?;
@@ -325,7 +258,7 @@ fn accepting(sockets: Sockets, config: &Config) -> Result<(tokio::net::UnixListe
 
 /// Who may ask for what nginx cannot serve: its workers, and acc itself (an earlier worker, and root).
 fn speakers(config: &Config) -> Result<Vec<u32>, ServiceError> {
-    let edge = super::accounts(config)?.edge.map(|owner| owner.uid);
+    let edge = accounts(config)?.edge.map(|owner| owner.uid);
     Ok(edge.into_iter().chain([0, rustix::process::geteuid().as_raw()]).collect())
 }
 
@@ -396,21 +329,26 @@ async fn pause(world: &World, shutdown: &CancellationToken) -> bool {
 }
 
 /// Returns when serving shall end; SIGHUP puts changed settings in force.
-async fn until_the_end(world: &Arc<World>, reloader: &Reloader, signals: &mut Followed, (line, mut spare): (&Line, Spare)) -> End {
+async fn until_the_end(
+    world: &Arc<World>,
+    reloader: &Reloader,
+    signals: &mut WorkerSignals,
+    (channel, mut spare): (&MasterChannel, SpareMaster),
+) -> ServeEnd {
     loop {
-        let tether = tether(line);
+        let current = current(channel);
         tokio::select! {
-            _ = signals.term.recv() => return End::Shutdown,
-            _ = signals.int.recv() => return End::Shutdown,
-            word = tether.hear() => match word {
-                Some(Word::Retire) => return End::Retire,
+            _ = signals.term.recv() => return ServeEnd::Shutdown,
+            _ = signals.int.recv() => return ServeEnd::Shutdown,
+            word = current.hear() => match word {
+                Some(Word::Retire) => return ServeEnd::Retire,
                 Some(_) => {}
-                None => if !another_keeper(world, line, &mut spare).await {
-                    return End::Shutdown;
+                None => if !another_master(world, channel, &mut spare).await {
+                    return ServeEnd::Shutdown;
                 },
             },
-            // The keeper makes them, and gives them to the next worker.
-            () = world.sockets_wanted() => tether.say(Word::Upgrade),
+            // The master makes them, and gives them to the next worker.
+            () = world.sockets_wanted() => current.say(Word::Upgrade),
             _ = signals.hup.recv() => if let Err(e) = reloader.run().await {
                 error!("the settings were not changed: {e}");
             },
@@ -418,9 +356,9 @@ async fn until_the_end(world: &Arc<World>, reloader: &Reloader, signals: &mut Fo
     }
 }
 
-/// The keeper has died: another one takes its place, and nobody is refused meanwhile. `false`: there shall be none, because acc
-/// was halted, or because the keeper was run by somebody who sees it die and decides.
-async fn another_keeper(world: &World, line: &Line, spare: &mut Spare) -> bool {
+/// The master has died: another one takes its place, and nobody is refused meanwhile. `false`: there shall be none, because acc
+/// was halted, or because the master was run by somebody who sees it die and decides.
+async fn another_master(world: &World, channel: &MasterChannel, spare: &mut SpareMaster) -> bool {
     let config = world.config();
     let wanted = match config.booted() {
         Booted::No => false,
@@ -434,16 +372,16 @@ async fn another_keeper(world: &World, line: &Line, spare: &mut Spare) -> bool {
     if let Err(error) = append::take_output(&config.own_log("server")) {
         warn!(%error, "could not open its own log");
     }
-    let (tether, pid) = match spare.start() {
+    let (new, pid) = match spare.start() {
         Ok(started) => started,
         Err(error) => {
-            error!(%error, "the keeper has died, and another one could not be started: ending");
+            error!(%error, "the master has died, and another one could not be started: ending");
             return false;
         }
     };
-    warn!(pid, "the keeper has died: another one takes its place");
-    *line.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(tether);
-    note_keeper(world, pid).await;
+    warn!(pid, "the master has died: another one takes its place");
+    *channel.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+    note_master(world, pid).await;
     true
 }
 
@@ -460,21 +398,21 @@ async fn serving_world(config: &Config, drivers: &Drivers) -> Result<Arc<World>,
     Ok(world)
 }
 
-/// Files of the run folder that this worker or its keeper holds open, and that are of no use to the next one without their names.
+/// Files of the run folder that this worker or its master holds open, and that are of no use to the next one without their names.
 fn held_files(config: &Config) -> Vec<PathBuf> {
     let notes = (config.edge.kind == EdgeKind::Nginx).then(|| ReplayNotes::file_of_this_process(&config.sent_dir()));
     [config.owner_lock(), config.server_lock()].into_iter().chain(notes).collect()
 }
 
-/// Has the supervisor know this keeper, which it has not started.
-async fn note_keeper(world: &World, pid: u32) {
+/// Has the supervisor know this master, which it has not started.
+async fn note_master(world: &World, pid: u32) {
     let found = i32::try_from(pid).map_err(std::io::Error::other).and_then(process::by_pid);
     match found {
-        Ok(Some(keeper)) => {
-            if let Err(e) = world.set_keeper(keeper).await {
-                warn!("could not write down which process keeps this server: {}", chain(&e));
+        Ok(Some(master)) => {
+            if let Err(e) = world.set_master(master).await {
+                warn!("could not write down which process is the master of this server: {}", chain(&e));
             }
         }
-        Ok(None) | Err(_) => warn!(pid, "the new keeper has ended already"),
+        Ok(None) | Err(_) => warn!(pid, "the new master has ended already"),
     }
 }

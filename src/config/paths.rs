@@ -115,7 +115,7 @@ impl Config {
     pub fn owner_lock(&self) -> PathBuf {
         self.run.join("owner.lock")
     }
-    /// Held by the server's keeper.
+    /// Held by the server's master.
     #[must_use]
     pub fn server_lock(&self) -> PathBuf {
         self.run.join("server.lock")
@@ -126,7 +126,7 @@ impl Config {
     pub fn home_owner_lock(&self) -> PathBuf {
         self.home.join("owner.lock")
     }
-    /// Held by the server's keeper beside [`Self::server_lock`].
+    /// Held by the server's master beside [`Self::server_lock`].
     #[must_use]
     pub fn home_server_lock(&self) -> PathBuf {
         self.home.join("server.lock")

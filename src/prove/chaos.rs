@@ -39,7 +39,7 @@ pub(super) enum Struck {
     /// The part of acc's server that serves.
     Server,
     /// The part of it that keeps the other running.
-    Keeper,
+    Master,
     /// supervisord.
     Supervisor,
     /// A worker of nginx.
@@ -77,7 +77,7 @@ impl Strike {
         match self.what {
             Struck::Instance => true,
             Struck::Server => self.held.is_none(),
-            Struck::Keeper | Struck::Supervisor | Struck::Worker => false,
+            Struck::Master | Struck::Supervisor | Struck::Worker => false,
         }
     }
 }
@@ -117,7 +117,7 @@ impl Chaos<'_> {
 
     /// Draws what to kill; `None`: it is not there, or must not be killed now.
     async fn choose(&mut self, last_instance: &mut u64) -> Option<(Struck, i32)> {
-        let mut all = vec![Struck::Instance, Struck::Server, Struck::Keeper];
+        let mut all = vec![Struck::Instance, Struck::Server, Struck::Master];
         if self.config.supervisor == SupervisorKind::Supervisord {
             all.push(Struck::Supervisor);
         }
@@ -129,7 +129,7 @@ impl Chaos<'_> {
         let pid = match what {
             Struck::Instance => self.instance(last_instance)?,
             Struck::Server => server(self.operator).await?,
-            Struck::Keeper => number_in(&self.config.server_lock())?,
+            Struck::Master => number_in(&self.config.server_lock())?,
             Struck::Supervisor => number_in(&self.config.supervisord_pid())?,
             Struck::Worker => {
                 let workers = process::children(number_in(&pid_file(self.config))?);
@@ -194,7 +194,7 @@ impl Chaos<'_> {
     async fn mend(&self, what: Struck, pid: i32) -> Result<(), ServiceError> {
         match what {
             Struck::Instance | Struck::Worker => return Ok(()),
-            Struck::Keeper => {
+            Struck::Master => {
                 let back = async {
                     while number_in(&self.config.server_lock()).is_none_or(|new| new == pid) {
                         tokio::time::sleep(LOOK).await;
@@ -264,7 +264,7 @@ pub(super) fn count(strikes: &[Strike]) -> Strikes {
     Strikes {
         instance: of(Struck::Instance),
         server: of(Struck::Server),
-        keeper: of(Struck::Keeper),
+        master: of(Struck::Master),
         supervisor: of(Struck::Supervisor),
         worker: of(Struck::Worker),
     }

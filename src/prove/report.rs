@@ -132,7 +132,7 @@ pub struct Strikes {
     /// The part of acc's server that serves.
     pub server: u32,
     /// The part of acc's server that keeps the other running.
-    pub keeper: u32,
+    pub master: u32,
     /// supervisord.
     pub supervisor: u32,
     /// A worker of nginx.

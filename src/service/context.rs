@@ -89,7 +89,7 @@ pub struct Context {
     pub(super) swept: AtomicI64,
     building: Mutex<HashMap<String, Weak<AsyncMutex<()>>>>,
     /// What keeps this server, when its supervisor did not start that.
-    keeper: Mutex<Option<Process>>,
+    master: Mutex<Option<Process>>,
     /// What keeps it else.
     parent: OnceLock<Process>,
     /// How many files acc was allowed to have open when it was booted.
@@ -128,7 +128,7 @@ impl Context {
             revived: AtomicU64::new(0),
             swept: AtomicI64::new(0),
             building: Mutex::default(),
-            keeper: Mutex::default(),
+            master: Mutex::default(),
             parent: OnceLock::new(),
             open_files: OnceLock::new(),
         })
@@ -159,7 +159,7 @@ impl Context {
         self.reconfigured.notified().await;
     }
 
-    /// Takes note of what is in the run folder, and that this server listens on these unix sockets there, and it or its keeper holds
+    /// Takes note of what is in the run folder, and that this server listens on these unix sockets there, and it or its master holds
     /// these files.
     pub fn mind_run_folder(&self, sockets: Vec<PathBuf>, files: Vec<PathBuf>) {
         self.run_folder.set_held(sockets, files);
@@ -246,30 +246,30 @@ impl Context {
         self.writes.close();
     }
 
-    /// Another keeper than the one that its supervisor started keeps this server: the record of it follows.
+    /// Another master than the one that its supervisor started keeps this server: the record of it follows.
     ///
     /// # Errors
     /// It could not be written down; the next pass tries again.
-    pub async fn set_keeper(&self, keeper: Process) -> Result<(), SupervisorError> {
-        *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
-        self.note_keeper().await
+    pub async fn set_master(&self, master: Process) -> Result<(), SupervisorError> {
+        *self.master.lock().unwrap_or_else(PoisonError::into_inner) = Some(master);
+        self.note_master().await
     }
 
     /// What keeps this server, when that is its parent.
-    pub fn set_parent(&self, keeper: Option<Process>) {
-        let _ = keeper.map(|keeper| self.parent.set(keeper));
+    pub fn set_parent(&self, master: Option<Process>) {
+        let _ = master.map(|master| self.parent.set(master));
     }
 
     /// What keeps this server.
-    pub(super) fn keeper(&self) -> Option<Process> {
-        self.keeper.lock().unwrap_or_else(PoisonError::into_inner).or_else(|| self.parent.get().copied())
+    pub(super) fn master(&self) -> Option<Process> {
+        self.master.lock().unwrap_or_else(PoisonError::into_inner).or_else(|| self.parent.get().copied())
     }
 
     /// Writes it down again: a command that found none may have started another one in between.
-    pub(super) async fn note_keeper(&self) -> Result<(), SupervisorError> {
-        let keeper = *self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
-        match keeper {
-            Some(keeper) => self.supervisor.keep_service("server", keeper).await,
+    pub(super) async fn note_master(&self) -> Result<(), SupervisorError> {
+        let master = *self.master.lock().unwrap_or_else(PoisonError::into_inner);
+        match master {
+            Some(master) => self.supervisor.keep_service("server", master).await,
             None => Ok(()),
         }
     }

@@ -26,7 +26,7 @@ pub(super) async fn keep(world: &Arc<World>, thorough: bool, pass: &mut Pass) {
         } else if world.serving() {
             // Whoever comes after a supervisor that died finds this server by its record, which is renewed by asking.
             let _ = world.supervisor.service(service.name).await;
-            let _ = world.note_keeper().await;
+            let _ = world.note_master().await;
             reopen_log(&config);
         } else if booted == Booted::InBackground {
             pass.lines.extend(ensure(world, service).await);

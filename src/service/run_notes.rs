@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use crate::config::{Config, in_force_file};
+use crate::config::{Config, in_force};
 use crate::domain::name::InstanceName;
 use crate::domain::time::Timestamp;
 use crate::host::cleaners::{Held, freshen};
@@ -29,7 +29,7 @@ const FRESHEN_EVERY: Duration = Duration::from_secs(3600);
 pub(super) struct RunFolder {
     /// Small files that say how acc was booted, as they were when they were last there.
     notes: Mutex<BTreeMap<PathBuf, Vec<u8>>>,
-    /// Sockets on which this server listens, and files that it or its keeper holds.
+    /// Sockets on which this server listens, and files that it or its master holds.
     pub(super) held: OnceLock<(Vec<PathBuf>, Vec<PathBuf>)>,
     /// The folder itself, against cleaners that respect that.
     folder: Mutex<Option<Held>>,
@@ -44,7 +44,7 @@ impl RunFolder {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// This server listens on these unix sockets, and it or its keeper holds these files open.
+    /// This server listens on these unix sockets, and it or its master holds these files open.
     pub(super) fn set_held(&self, sockets: Vec<PathBuf>, files: Vec<PathBuf>) {
         let _ = self.held.set((sockets, files));
     }
@@ -71,7 +71,7 @@ impl RunFolder {
 
     /// Reads the notes that are there.
     pub(super) fn learn(&self, config: &Config) {
-        for path in [config.booted_file(), config.open_files_file(), in_force_file(&config.run), config.run.join("cgroup")] {
+        for path in [config.booted_file(), config.open_files_file(), in_force::file(&config.run), config.run.join("cgroup")] {
             let mut text = Vec::new();
             if open(&path, To::Read).and_then(|(mut note, _)| note.read_to_end(&mut text)).is_ok() {
                 self.notes().insert(path, text);

@@ -17,7 +17,7 @@ const GROUP: &str = "density";
 const COUNTS: [&str; 2] = ["1000", "10000"];
 /// What is drawn: the beginning of a row's name, and what the line is called.
 const LINES: &[(&str, &str)] = &[
-    ("server's memory (keeper and worker, PSS), after", "memory of the server, MiB"),
+    ("server's memory (master and worker, PSS), after", "memory of the server, MiB"),
     ("nginx's largest process (PSS), after", "memory of nginx's largest process, MiB"),
     ("create no.", "create, ms"),
     ("wake, others asleep", "wake, ms"),

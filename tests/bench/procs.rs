@@ -28,7 +28,7 @@ pub fn family(pid: i32) -> Vec<i32> {
     all
 }
 
-/// acc's own processes in this bed: keeper and worker.
+/// acc's own processes in this bed: master and worker.
 pub fn servers(bed: &Bed) -> Vec<i32> {
     let acc = bed.acc.display().to_string();
     let found = processes::of(&bed.dir).into_iter().filter(|p| p.command.starts_with(&acc) && !p.command.contains("demo-app"));

@@ -110,7 +110,7 @@ fn crowd(combination: Combination, kill_server: bool) {
         let began = now();
         while began.elapsed() < length {
             pause(Duration::from_millis(1200));
-            // In turn the process that works, which its keeper replaces, and the keeper itself.
+            // In turn the process that works, which its master replaces, and the master itself.
             let victim = if kills.load(Ordering::Relaxed) % 2 == 0 { truth::working(&bed) } else { bed.server().map(|s| s.pid) };
             if kill_server && let Some(server) = victim {
                 processes::signal(server, Signal::SIGKILL);

@@ -66,8 +66,8 @@ fn supervisord_is_killed_and_nobody_loses_a_request() {
     let Some(bed) = Bed::with(Combination::REAL, |s| (s.idle, s.check_every) = ("60s", "300ms")) else { return };
     bed.create("zebra", "tester");
     bed.acc(&["create", "okapi", "--model", "tester-tcp", "--asleep"]).ok();
-    let (zebra, server, master) = (bed.pid("zebra"), working(&bed), masters(&bed));
-    let keeper = bed.wait_server(None);
+    let (zebra, server, nginx) = (bed.pid("zebra"), working(&bed), masters(&bed));
+    let master = bed.wait_server(None);
     let mut last = supervisord(&bed).unwrap();
     let (answered, lost) = under_load(&bed, || {
         for _ in 0..2 {
@@ -78,13 +78,13 @@ fn supervisord_is_killed_and_nobody_loses_a_request() {
     });
     assert!(lost.is_empty(), "{answered} answered, lost: {lost:#?}");
     assert!(answered > 4, "{answered}");
-    assert_eq!((bed.pid("zebra"), masters(&bed), working(&bed)), (zebra, master.clone(), server), "what outlived it was replaced");
+    assert_eq!((bed.pid("zebra"), masters(&bed), working(&bed)), (zebra, nginx.clone(), server), "what outlived it was replaced");
     assert_eq!(bed.told("zebra", "START").len(), 1);
     // One works, one at most stands by.
     wait_until("one server stands by", truth::SETTLED, || holds(servers(&bed).len() == 2, format!("{:?}", servers(&bed))));
     truth::becomes_true(&bed, || ());
     // It passes on what is meant for the one that works: whoever watches it knows no other.
-    let by = servers(&bed).into_iter().find(|pid| *pid != keeper).unwrap();
+    let by = servers(&bed).into_iter().find(|pid| *pid != master).unwrap();
     processes::signal(by, nix::sys::signal::Signal::SIGHUP);
     wait_until("the settings were read again", truth::SETTLED, || {
         let log = std::fs::read_to_string(bed.home().join("log/server.log")).unwrap();
@@ -94,9 +94,9 @@ fn supervisord_is_killed_and_nobody_loses_a_request() {
     let log = std::fs::read_to_string(bed.home().join("log/server.log")).unwrap();
     assert!(log.contains("the supervisor that kept this log has died"), "{log}");
     // The one that stands by takes over at once, and its supervisord keeps it.
-    assert_eq!(bed.kill_server(), keeper);
+    assert_eq!(bed.kill_server(), master);
     wait_until("the other one works", truth::SETTLED, || holds(working(&bed).is_some_and(|w| Some(w) != server), "the same"));
-    let next = bed.wait_server(Some(keeper));
+    let next = bed.wait_server(Some(master));
     bed.get("okapi", "/").status(200);
     assert_eq!(bed.pid("zebra"), zebra);
     assert_eq!(bed.kill_server(), next);
@@ -104,7 +104,7 @@ fn supervisord_is_killed_and_nobody_loses_a_request() {
     // nginx, which nobody watches since, is brought back by the server.
     kill(masters(&bed)[0]);
     wait_until("nginx is back", truth::SETTLED, || match bed.ask("GET", "zebra", "/").send(bed.address()) {
-        Ok(reply) => holds(reply.status == 200 && masters(&bed).len() == 1 && masters(&bed) != master, reply.status),
+        Ok(reply) => holds(reply.status == 200 && masters(&bed).len() == 1 && masters(&bed) != nginx, reply.status),
         Err(e) => Err(e.to_string()),
     });
     truth::becomes_true(&bed, || ());

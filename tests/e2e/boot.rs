@@ -128,28 +128,28 @@ pub fn a_halt_after_a_crash_says_what_it_did_and_nothing_else(combination: Combi
 }
 
 /// Whoever should have told its supervisor of it was killed before it could.
-pub fn a_halt_ends_a_keeper_that_nobody_knows(combination: Combination) {
+pub fn a_halt_ends_a_master_that_nobody_knows(combination: Combination) {
     let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
     bed.create("zebra", "tester");
     let workers = || processes::of(&bed.dir).into_iter().filter(|p| p.command.contains(" worker --sockets ")).map(|p| p.pid);
-    let (first, worker) = (bed.keeper(), workers().next().unwrap());
+    let (first, worker) = (bed.master(), workers().next().unwrap());
     processes::signal(first, Signal::SIGKILL);
-    // The worker starts another keeper, and then it dies too.
+    // The worker starts another master, and then it dies too.
     let noted = || {
         let name = if combination.supervisor == "supervisord" { "service_server_before.pid" } else { "service_server.pid" };
         let file = bed.run().join("pid").join(name);
         let text = std::fs::read_to_string(&file).unwrap_or_default();
         (file, text.split(' ').next().and_then(|pid| pid.parse::<i32>().ok()))
     };
-    let renewed = || processes::find(&bed.dir, &["server", "--resume"]).map(|p| p.pid);
-    wait_until("another keeper is on record", SOON, || {
-        let keeper = renewed().filter(|keeper| *keeper != first && noted().1 == Some(*keeper));
-        holds(keeper.is_some(), format!("{:?}, {:?}", renewed(), noted()))
+    let respawned = || processes::find(&bed.dir, &["server", "--resume"]).map(|p| p.pid);
+    wait_until("another master is on record", SOON, || {
+        let master = respawned().filter(|master| *master != first && noted().1 == Some(*master));
+        holds(master.is_some(), format!("{:?}, {:?}", respawned(), noted()))
     });
-    let keeper = renewed().unwrap();
+    let master = respawned().unwrap();
     std::fs::remove_file(noted().0).unwrap();
     processes::signal(worker, Signal::SIGKILL);
-    wait_until("the next worker has said whose it is", SOON, || holds(noted().1 == Some(keeper), format!("{:?}", noted())));
+    wait_until("the next worker has said whose it is", SOON, || holds(noted().1 == Some(master), format!("{:?}", noted())));
     bed.wait_server(None);
     // And once more as if nobody had.
     std::fs::remove_file(noted().0).unwrap();

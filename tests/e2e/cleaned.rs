@@ -105,7 +105,7 @@ pub fn the_server_makes_everything_again_by_itself(combination: Combination) {
     bed.create("okapi", "tester-tcp");
     for what in [Taken::Files, Taken::Links, Taken::Sockets, Taken::Folders, Taken::All, Taken::Folder] {
         ["zebra", "okapi"].iter().for_each(|name| answers(&bed, name));
-        let (zebra, okapi, keeper) = (bed.pid("zebra"), bed.pid("okapi"), bed.keeper());
+        let (zebra, okapi, master) = (bed.pid("zebra"), bed.pid("okapi"), bed.master());
         never_two(&bed, || {
             clean(&bed.run(), what);
             answers(&bed, "okapi");
@@ -116,7 +116,7 @@ pub fn the_server_makes_everything_again_by_itself(combination: Combination) {
         if matches!(what, Taken::Files | Taken::Links) {
             assert_eq!(bed.pid("zebra"), zebra, "{what:?}: one that could be reached was started again");
         }
-        assert_eq!(bed.keeper(), keeper, "{what:?}: the server was replaced");
+        assert_eq!(bed.master(), master, "{what:?}: the server was replaced");
         // All commands as before.
         bed.acc(&["list"]).ok().says(&["zebra", "okapi", "awake"]);
         bed.acc(&["stop", "zebra"]).ok();

@@ -189,7 +189,7 @@ pub fn the_server_is_upgraded_while_it_wakes(combination: Combination) {
             bed.wait_phase(name, "waking");
             wait_until("it runs", SOON, || holds(!bed.told(name, "START").is_empty(), "not yet"));
             let before: Vec<i32> = workers().collect();
-            processes::signal(bed.keeper(), Signal::SIGUSR2);
+            processes::signal(bed.master(), Signal::SIGUSR2);
             wait_until("another worker serves", SOON, || holds(workers().any(|pid| !before.contains(&pid)), "not yet"));
             for held in held {
                 held.join().unwrap().status(200);

@@ -5,7 +5,7 @@ use crate::support::{Bed, Combination};
 
 pub fn everything_is_killed_and_nothing_is_lost(combination: Combination) {
     let Some(bed) = Bed::new(combination) else { return };
-    let mut kinds = vec!["server", "keeper"];
+    let mut kinds = vec!["server", "master"];
     if combination.supervisor == "supervisord" {
         kinds.push("supervisor");
     }

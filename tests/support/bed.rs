@@ -432,29 +432,29 @@ range = "{ports}"
         found.into_iter().find(|p| p.command.split(' ').any(|w| w == "server" || w == "serve"))
     }
 
-    /// The process id of the keeper of the server that works: it writes it into its lock.
+    /// The process id of the master of the server that works: it writes it into its lock.
     #[track_caller]
-    pub fn keeper(&self) -> i32 {
-        wait_until("the keeper's lock is signed", SOON, || {
+    pub fn master(&self) -> i32 {
+        wait_until("the master's lock is signed", SOON, || {
             let text = fs::read_to_string(self.run().join("server.lock")).unwrap_or_default();
             text.trim().parse().map_err(|_| text)
         })
     }
 
-    /// Kills the server that works: the keeper together with its workers, each of which would bring back the other.
+    /// Kills the server that works: the master together with its workers, each of which would bring back the other.
     #[track_caller]
     pub fn kill_server(&self) -> i32 {
         use nix::sys::signal::Signal;
-        let keeper = self.keeper();
-        processes::signal(keeper, Signal::SIGSTOP);
+        let master = self.master();
+        processes::signal(master, Signal::SIGSTOP);
         let workers: Vec<_> = processes::of(&self.dir).into_iter().filter(|p| p.command.contains(" worker --sockets ")).collect();
         // A child of one that has yet to become the program of an instance looks like its parent, and is not meant.
         let meant = workers.iter().filter(|p| !workers.iter().any(|parent| parent.pid == p.parent));
         let mut all: Vec<i32> = meant.map(|p| p.pid).collect();
-        all.push(keeper);
+        all.push(master);
         all.iter().for_each(|pid| processes::signal(*pid, Signal::SIGKILL));
         wait_until("the server is dead", SOON, || holds(!all.iter().any(|pid| processes::alive(*pid)), format!("{all:?}")));
-        keeper
+        master
     }
 
     /// Waits for the server to be up again, with another process id than `before`, and to answer.

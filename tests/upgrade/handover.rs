@@ -41,7 +41,7 @@ pub fn an_upgrade_under_load_loses_nothing(combination: Combination) {
     bed.create("okapi", "tester-tcp");
     bed.acc(&["create", "tapir", "--model", "tester", "--set", "start_delay=1500ms", "--asleep"]).ok();
     bed.acc(&["create", "gnu", "--model", "tester", "--asleep"]).ok();
-    let (zebra, okapi, keeper) = (bed.pid("zebra"), bed.pid("okapi"), bed.wait_server(None));
+    let (zebra, okapi, master) = (bed.pid("zebra"), bed.pid("okapi"), bed.wait_server(None));
     // One that goes past acc where nginx is the edge, and one that goes through it everywhere, because it woke the instance.
     let (mut socket, mut woke) = (bed.web_socket("zebra"), bed.web_socket("gnu"));
     let load = Load::start(&bed, &["zebra", "okapi"]);
@@ -66,7 +66,7 @@ pub fn an_upgrade_under_load_loses_nothing(combination: Combination) {
             put_in_place(&bed, ACC.as_ref());
             bed.acc(&["boot"]).ok().says(&["upgraded the server"]);
             assert!(workers(&bed).iter().any(|pid| !before.contains(pid)), "upgrade {n}: {before:?}");
-            assert_eq!(bed.wait_server(None), keeper, "the process that is watched has changed");
+            assert_eq!(bed.wait_server(None), master, "the process that is watched has changed");
             assert_eq!(socket.echo("still").unwrap(), "still");
             assert_eq!(woke.echo("still").unwrap(), "still");
             load.wait_for(100);
@@ -99,20 +99,20 @@ pub fn an_upgrade_under_load_loses_nothing(combination: Combination) {
 pub fn a_program_that_does_not_come_up_changes_nothing(combination: Combination) {
     let Some(bed) = bed(combination, |s| s.idle = "60s") else { return };
     bed.create("zebra", "tester");
-    let (keeper, before) = (bed.wait_server(None), workers(&bed));
+    let (master, before) = (bed.wait_server(None), workers(&bed));
     let load = Load::start(&bed, &["zebra"]);
     load.wait_for(20);
     let broken = bed.dir.join("broken");
     for text in ["#!/bin/sh\nexit 7\n", "not a program"] {
         fs::write(&broken, text).unwrap();
         put_in_place(&bed, &broken);
-        processes::signal(keeper, nix::sys::signal::Signal::SIGUSR2);
+        processes::signal(master, nix::sys::signal::Signal::SIGUSR2);
         wait_until("it says so", SOON, || {
             let log = fs::read_to_string(bed.home().join("log/server.log")).unwrap_or_default();
             holds(log.contains("not upgraded, everything stays as it is"), log)
         });
         load.wait_for(50);
-        assert_eq!((bed.wait_server(None), workers(&bed)), (keeper, before.clone()));
+        assert_eq!((bed.wait_server(None), workers(&bed)), (master, before.clone()));
     }
     put_in_place(&bed, ACC.as_ref());
     load.stop().assert_nothing_lost(&bed, &["zebra"]);
@@ -123,11 +123,11 @@ pub fn a_program_that_does_not_come_up_changes_nothing(combination: Combination)
 pub fn an_upgrade_that_has_to_wait_for_its_turn_changes_nothing(combination: Combination) {
     let Some(bed) = bed(combination, |s| s.idle = "60s") else { return };
     bed.create("zebra", "tester");
-    let (keeper, before) = (bed.wait_server(None), workers(&bed));
+    let (master, before) = (bed.wait_server(None), workers(&bed));
     let queue = fs::OpenOptions::new().write(true).open(bed.run().join("owner.next")).unwrap();
     let queue = nix::fcntl::Flock::lock(queue, nix::fcntl::FlockArg::LockExclusiveNonblock).map_err(|(_, e)| e).unwrap();
     put_in_place(&bed, ACC.as_ref());
-    processes::signal(keeper, nix::sys::signal::Signal::SIGUSR2);
+    processes::signal(master, nix::sys::signal::Signal::SIGUSR2);
     wait_until("another worker is started", SOON, || holds(workers(&bed).len() == before.len() + 1, format!("{:?}", workers(&bed))));
     for _ in 0..5 {
         bed.acc(&["stop", "zebra"]).ok();

@@ -26,7 +26,7 @@ pub fn a_killed_worker_is_replaced_and_nobody_is_refused(combination: Combinatio
     let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
     bed.create("zebra", "tester");
     bed.create("okapi", "tester-tcp");
-    let (zebra, keeper) = (bed.pid("zebra"), bed.wait_server(None));
+    let (zebra, master) = (bed.pid("zebra"), bed.wait_server(None));
     let load = Load::start(&bed, &["zebra", "okapi"]);
     for _ in 0..5 {
         load.wait_for(40);
@@ -43,21 +43,21 @@ pub fn a_killed_worker_is_replaced_and_nobody_is_refused(combination: Combinatio
         assert!(count.lost.len() <= 5 * 4, "{:#?}", count.lost);
         assert!(count.lost.iter().all(|why| !why.contains("refused")), "{:#?}", count.lost);
     }
-    assert_eq!((bed.pid("zebra"), bed.wait_server(None)), (zebra, keeper));
+    assert_eq!((bed.pid("zebra"), bed.wait_server(None)), (zebra, master));
     assert_eq!(bed.told("zebra", "START").len(), 1);
 }
 
-/// Kills the keeper and waits for the next one, which takes the worker that there is.
-fn kill_keeper(bed: &Bed) {
-    let before = bed.keeper();
+/// Kills the master and waits for the next one, which takes the worker that there is.
+fn kill_master(bed: &Bed) {
+    let before = bed.master();
     processes::signal(before, Signal::SIGKILL);
-    wait_until("another keeper is there", SOON, || {
-        let now = bed.keeper();
+    wait_until("another master is there", SOON, || {
+        let now = bed.master();
         holds(now != before && processes::alive(now) && !processes::alive(before), format!("{before}, then {now}"))
     });
 }
 
-pub fn a_killed_keeper_costs_nothing(combination: Combination) {
+pub fn a_killed_master_costs_nothing(combination: Combination) {
     let Some(bed) = super::handover::bed(combination, |s| (s.idle, s.check_every) = ("60s", "200ms")) else { return };
     bed.create("zebra", "tester");
     bed.create("okapi", "tester-tcp");
@@ -72,13 +72,13 @@ pub fn a_killed_keeper_costs_nothing(combination: Combination) {
         let worker = workers(&bed);
         for _ in 0..3 {
             load.wait_for(40);
-            kill_keeper(&bed);
+            kill_master(&bed);
             assert_eq!(workers(&bed), worker, "the worker was replaced");
             assert_eq!(socket.echo("still").unwrap(), "still");
         }
         held.join().unwrap().status(200);
     });
-    // The keeper that it made does what keepers do: it upgrades,
+    // The master that it made does what masters do: it upgrades,
     let before = workers(&bed);
     super::handover::put_in_place(&bed, crate::support::bed::ACC.as_ref());
     bed.acc(&["boot"]).ok().says(&["upgraded the server"]);
@@ -93,7 +93,7 @@ pub fn a_killed_keeper_costs_nothing(combination: Combination) {
         holds(now.len() == 1 && !before.contains(&now[0]), format!("{now:?}"))
     });
     // replaces a worker that dies, also the one that had started it,
-    kill_keeper(&bed);
+    kill_master(&bed);
     kill_worker(&bed);
     bed.get("zebra", "/").status(200);
     assert_eq!((bed.pid("zebra"), bed.told("zebra", "START").len()), (zebra, 1));

@@ -6,7 +6,7 @@ use crate::support::bed::SOON;
 use crate::support::wait::holds;
 use crate::support::{Bed, Combination, processes, wait_until};
 
-/// Kills keeper and worker and boots again.
+/// Kills master and worker and boots again.
 fn killed(bed: &Bed) {
     bed.wait_server(None);
     let before = bed.kill_server();

@@ -1,9 +1,10 @@
-//! What a keeper and its worker say to each other: one byte each, over a pair of sockets that ends with either of them.
+//! What a master and its worker say to each other: one byte each, over a pair of sockets that ends with either of them.
 //!
-//! It never blocks the keeper: a worker that does not listen loses only its own word.
+//! It never blocks the master: a worker that does not listen loses only its own word.
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::net::{SendFlags, send};
 use tokio::net::UnixStream;
@@ -17,7 +18,7 @@ pub(in crate::app) enum Word {
     Ready,
     /// The worker: somebody asks for an upgrade.
     Upgrade,
-    /// The keeper: give up the say, and finish what you carry.
+    /// The master: give up the say, and finish what you carry.
     Retire,
 }
 
@@ -37,11 +38,11 @@ impl Word {
 }
 
 /// One end.
-pub(in crate::app) struct Tether {
+pub(in crate::app) struct Channel {
     stream: UnixStream,
 }
 
-impl Tether {
+impl Channel {
     /// Both ends; the second is for the worker.
     pub(super) fn pair() -> io::Result<(Self, OwnedFd)> {
         let (own, other) = std::os::unix::net::UnixStream::pair()?;
@@ -86,21 +87,29 @@ impl Tether {
     }
 }
 
+/// The channel to the master; another master is another channel.
+pub(in crate::app) type MasterChannel = Arc<Mutex<Arc<Channel>>>;
+
+/// The channel to the master that there is now.
+pub(in crate::app) fn current(channel: &MasterChannel) -> Arc<Channel> {
+    channel.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[tokio::test]
     async fn words_arrive_in_order_and_the_end_is_heard() {
-        let (keeper, worker) = Tether::pair().unwrap();
-        let worker = Tether::of(worker).unwrap();
+        let (master, worker) = Channel::pair().unwrap();
+        let worker = Channel::of(worker).unwrap();
         worker.say(Word::Prepared);
         worker.say(Word::Ready);
-        assert_eq!((keeper.hear().await, keeper.hear().await), (Some(Word::Prepared), Some(Word::Ready)));
-        keeper.say(Word::Retire);
+        assert_eq!((master.hear().await, master.hear().await), (Some(Word::Prepared), Some(Word::Ready)));
+        master.say(Word::Retire);
         assert_eq!(worker.hear().await, Some(Word::Retire));
         drop(worker);
-        assert_eq!(keeper.hear().await, None);
-        keeper.say(Word::Retire);
+        assert_eq!(master.hear().await, None);
+        master.say(Word::Retire);
     }
 }

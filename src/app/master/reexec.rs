@@ -1,4 +1,4 @@
-//! A keeper that becomes a newer program in the same process: what it leaves, and how it is taken up again.
+//! A master that becomes a newer program in the same process: what it leaves, and how it is taken up again.
 //!
 //! Signals that come in between wait. Nothing is started or ended here.
 
@@ -8,41 +8,29 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use nix::sys::signal::{SigSet, Signal};
-
+use super::channel::Channel;
+use super::signals::{let_signals_in, signals};
 use super::sockets::{Sockets, take_all};
-use super::tether::Tether;
+use super::state::Master;
 use super::worker::{Worker, options};
-use super::{Keeper, lock};
+use crate::app::lock::ServerLock;
 use crate::config::Config;
 use crate::host::handover;
 use crate::service::error::ServiceError;
 
-/// What the lock is called that is left to a keeper which a worker starts, or which was such a one.
-pub(super) const RENEWED: &str = "renewed-lock";
+/// What the lock is called that is left to a master which a worker starts, or which was such a one.
+pub(super) const RESPAWNED: &str = "respawned-lock";
 
-/// Signals with a meaning to a keeper, which would end one that does not follow them yet.
-fn signals() -> SigSet {
-    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR2].into_iter().collect()
-}
-
-/// Lets them in again; they were kept waiting while the program was replaced.
-pub(super) fn let_signals_in() {
-    if let Err(error) = signals().thread_unblock() {
-        tracing::warn!(%error, "could not let signals in");
-    }
-}
-
-impl Keeper {
+impl Master {
     /// Becomes the program in place. Returns only when that did not work, with the reason.
     pub(super) fn become_new(&self) -> io::Error {
         let mut left = self.sockets.files();
         left.push(self.lock.as_fd());
-        left.extend(self.all().map(|w| w.tether.file().as_fd()));
+        left.extend(self.all().map(|w| w.channel.file().as_fd()));
         if let Err(e) = handover::pass(&left, true).and_then(|()| signals().thread_block().map_err(io::Error::from)) {
             return e;
         }
-        let mut command = Command::new(self.image.path());
+        let mut command = Command::new(self.binary.path());
         command.args(options()).arg("server").args(["--resume", &self.left()]);
         let error = command.exec();
         let_signals_in();
@@ -54,10 +42,10 @@ impl Keeper {
 
     /// `SOCKETS;LOCK;PID:FILE of the serving worker;PID:FILE of each that leaves`.
     fn left(&self) -> String {
-        let lock = if self.renewed { RENEWED } else { "lock" };
+        let lock = if self.respawned { RESPAWNED } else { "lock" };
         let mut text = format!("{};{lock}={}", self.sockets.names(), self.lock.as_fd().as_raw_fd());
         for worker in self.all() {
-            let _ = write!(text, ";{}={}", worker.pid, worker.tether.file().as_raw_fd());
+            let _ = write!(text, ";{}={}", worker.pid, worker.channel.file().as_raw_fd());
         }
         text
     }
@@ -65,25 +53,25 @@ impl Keeper {
     /// Takes up what the program before this one has left.
     pub(super) fn resumed(config: Config, left: &str) -> Result<Self, ServiceError> {
         let wrong =
-            |e: io::Error| ServiceError::because("could not take up what the keeper before has left", &e, "this option is not for people");
+            |e: io::Error| ServiceError::because("could not take up what the master before has left", &e, "this option is not for people");
         let mut parts = left.split(';');
         let mut next = || parts.next().ok_or_else(|| wrong(io::Error::other("it is not complete")));
         let sockets = Sockets::taken(next()?).map_err(wrong)?;
         let lock = take_all(next()?).map_err(wrong)?.pop();
         let (name, lock) = lock.ok_or_else(|| wrong(io::Error::other("there is no lock")))?;
-        let (renewed, lock) = (name == RENEWED, lock::Server::taken(&config, lock));
+        let (respawned, lock) = (name == RESPAWNED, ServerLock::taken(&config, lock));
         let mut workers = Vec::new();
         for part in parts {
             for (pid, file) in take_all(part).map_err(wrong)? {
                 let pid = pid.parse().map_err(|_| wrong(io::Error::other("a worker has no number")))?;
-                workers.push(Worker::of(pid, Tether::of(file).map_err(wrong)?));
+                workers.push(Worker::of(pid, Channel::of(file).map_err(wrong)?));
             }
         }
-        let mut keeper = Self::with(config, lock, sockets);
+        let mut master = Self::with(config, lock, sockets);
         let mut workers = workers.into_iter();
-        (keeper.serving, keeper.served, keeper.renewed) = (workers.next(), true, renewed);
-        keeper.leaving = workers.collect();
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), "took up what the keeper before has left");
-        Ok(keeper)
+        (master.serving, master.served, master.respawned) = (workers.next(), true, respawned);
+        master.leaving = workers.collect();
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), "took up what the master before has left");
+        Ok(master)
     }
 }

@@ -1,46 +1,30 @@
-//! `acc server` as others see it: one small process whose pid never changes, which holds the listening sockets and keeps one
-//! worker (`app::serve`) running behind them.
-//!
-//! A worker that dies is replaced at once; connections made meanwhile wait in the kernel's queue. An upgrade is a second
-//! worker from the new binary: once it is prepared the first gives up the say and only finishes what it carries, however long
-//! that takes; once the second serves, the keeper becomes the new binary itself, with the same pid and the same sockets. A
-//! new binary that does not come up changes nothing.
-//!
-//! When the keeper itself is killed, the worker that serves starts another one around itself (`renew`).
-//!
-//! It never reads a request, never touches an instance or the database.
-
-mod renew;
-mod resume;
-mod sockets;
-pub(super) mod tether;
-mod worker;
+//! The life of a master: what can happen to it and its workers, and what it does then.
 
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tracing::{error, info, warn};
 
-use super::image::Image;
-use super::{lock, note_boot};
+use super::channel::Word;
+use super::signals::{MasterSignals, let_signals_in};
+use super::sockets::Sockets;
+use super::state::Master;
+use super::worker::{self, Worker};
+use crate::app::installation::note_boot;
+use crate::app::lock;
 use crate::config::{Booted, Config};
-use crate::host::{fs, memory, process};
+use crate::host::{fs, memory};
 use crate::service::error::ServiceError;
 use crate::service::places;
-pub(super) use renew::Spare;
-pub(super) use sockets::Sockets;
-use tether::Word;
-use worker::Worker;
 
 /// First and longest pause before a worker that keeps dying is replaced.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-/// So many workers in a row that did not come up, and the keeper ends too: whoever watches it decides, and without a socket
+/// So many workers in a row that did not come up, and the master ends too: whoever watches it decides, and without a socket
 /// commands do their work by themselves.
 const TRIES: u32 = 5;
 
@@ -52,96 +36,32 @@ enum Happened {
     Child,
     FromServing(Option<Word>),
     FromComing(Option<Word>),
-    /// The line to one that leaves has ended.
+    /// The channel to one that leaves has ended.
     Parted(i32),
     Again,
 }
 
-/// The signals it follows.
-struct Followed {
-    term: Signals,
-    int: Signals,
-    hup: Signals,
-    usr2: Signals,
-    child: Signals,
-}
-
-impl Followed {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-            hup: signal(SignalKind::hangup())?,
-            usr2: signal(SignalKind::user_defined2())?,
-            child: signal(SignalKind::child())?,
-        })
-    }
-
-    /// Resolves when this server, which stands by, is told to end. What else it is told is meant for the one that serves.
-    async fn told_to_end(&mut self, config: &Config) {
-        loop {
-            let signal = tokio::select! {
-                _ = self.term.recv() => return,
-                _ = self.int.recv() => return,
-                _ = self.hup.recv() => Signal::SIGHUP,
-                _ = self.usr2.recv() => Signal::SIGUSR2,
-            };
-            match lock::serving(config) {
-                Some(keeper) => match process::signal_one(keeper, signal as i32) {
-                    Ok(()) => info!(pid = keeper.pid, "{signal} passed on to the server that serves"),
-                    Err(error) => warn!(pid = keeper.pid, %error, "could not pass {signal} on to the server that serves"),
-                },
-                None => warn!("{signal} could not be passed on: it is not known which server serves"),
-            }
-        }
-    }
-}
-
-struct Keeper {
-    config: Config,
-    image: Image,
-    lock: lock::Server,
-    sockets: Sockets,
-    /// Started by a worker (`renew`), so that no supervisor knows it unless it is told.
-    renewed: bool,
-    /// Has the say.
-    serving: Option<Worker>,
-    /// Will have it.
-    coming: Option<Worker>,
-    /// Had it, and finish what they carry.
-    leaving: Vec<Worker>,
-    /// Workers in a row that did not come up.
-    failed: u32,
-    /// A worker has served since this keeper was started.
-    served: bool,
-    /// When to try again after a failure.
-    again: Option<tokio::time::Instant>,
-    /// What the next worker is started from when the binary in place has just failed to come up.
-    fall_back: Option<PathBuf>,
-    ending: bool,
-}
-
-/// Runs until SIGTERM or SIGINT. SIGHUP reads the settings again, SIGUSR2 upgrades. `resume`: what the keeper before this one,
+/// Runs until SIGTERM or SIGINT. SIGHUP reads the settings again, SIGUSR2 upgrades. `resume`: what the master before this one,
 /// in this same process, has left.
-pub async fn keep(config: Config, resume: Option<String>) -> Result<(), ServiceError> {
+pub async fn run_master(config: Config, resume: Option<String>) -> Result<(), ServiceError> {
     let mut followed =
-        Followed::new().map_err(|e| ServiceError::because("could not follow signals", &e, "is the limit of open files reached?"))?;
-    let mut keeper = match resume {
-        Some(text) => Keeper::resumed(config, &text)?,
-        None => match Keeper::fresh(config, &mut followed).await? {
-            Some(keeper) => keeper,
+        MasterSignals::new().map_err(|e| ServiceError::because("could not follow signals", &e, "is the limit of open files reached?"))?;
+    let mut master = match resume {
+        Some(text) => Master::resumed(config, &text)?,
+        None => match Master::fresh(config, &mut followed).await? {
+            Some(master) => master,
             None => return Ok(()),
         },
     };
-    resume::let_signals_in();
-    let end = keeper.run(followed).await;
-    let _ = fs::remove_file(&keeper.config.control_socket());
+    let_signals_in();
+    let end = master.run(followed).await;
+    let _ = fs::remove_file(&master.config.control_socket());
     end
 }
 
-impl Keeper {
+impl Master {
     /// `None`: acc was halted, or this one was told to end, while it stood by.
-    async fn fresh(config: Config, followed: &mut Followed) -> Result<Option<Self>, ServiceError> {
+    async fn fresh(config: Config, followed: &mut MasterSignals) -> Result<Option<Self>, ServiceError> {
         places::prepare(&config)?;
         let lock = tokio::select! {
             lock = lock::server(&config) => lock?,
@@ -158,25 +78,7 @@ impl Keeper {
         Ok(Some(Self::with(config, lock, sockets)))
     }
 
-    fn with(config: Config, lock: lock::Server, sockets: Sockets) -> Self {
-        Self {
-            config,
-            image: Image::own(),
-            lock,
-            sockets,
-            renewed: false,
-            serving: None,
-            coming: None,
-            leaving: Vec::new(),
-            failed: 0,
-            served: false,
-            again: None,
-            fall_back: None,
-            ending: false,
-        }
-    }
-
-    async fn run(&mut self, mut followed: Followed) -> Result<(), ServiceError> {
+    async fn run(&mut self, mut followed: MasterSignals) -> Result<(), ServiceError> {
         // Children may have ended before their signal was followed.
         self.reap()?;
         if self.serving.is_none() {
@@ -205,7 +107,7 @@ impl Keeper {
         }
     }
 
-    async fn next(&mut self, followed: &mut Followed) -> Happened {
+    async fn next(&mut self, followed: &mut MasterSignals) -> Happened {
         let again = self.again;
         tokio::select! {
             _ = followed.term.recv() => Happened::End,
@@ -220,14 +122,6 @@ impl Keeper {
         }
     }
 
-    fn nobody_left(&self) -> bool {
-        self.serving.is_none() && self.coming.is_none() && self.leaving.is_empty()
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Worker> {
-        self.serving.iter().chain(&self.coming).chain(&self.leaving)
-    }
-
     /// Told to end: so are all workers, each finishes what it holds.
     fn end(&mut self) {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
@@ -237,8 +131,8 @@ impl Keeper {
 
     /// Starts the worker that will serve next.
     fn start(&mut self) -> Result<(), ServiceError> {
-        let program = self.fall_back.clone().unwrap_or_else(|| self.image.path().to_owned());
-        match Worker::start(&program, &self.sockets, self.lock.as_fd(), self.renewed) {
+        let program = self.fall_back.clone().unwrap_or_else(|| self.binary.path().to_owned());
+        match Worker::start(&program, &self.sockets, self.lock.as_fd(), self.respawned) {
             Ok(worker) => self.coming = Some(worker),
             Err(e) => {
                 error!(program = %program.display(), "could not start a worker: {e}");
@@ -262,8 +156,8 @@ impl Keeper {
             Err(e) => error!("could not make a socket anew: {e}"),
         }
         self.fall_back = None;
-        info!(program = %self.image.path().display(), "upgrading: starting a worker from the program in place");
-        match Worker::start(self.image.path(), &self.sockets, self.lock.as_fd(), self.renewed) {
+        info!(program = %self.binary.path().display(), "upgrading: starting a worker from the program in place");
+        match Worker::start(self.binary.path(), &self.sockets, self.lock.as_fd(), self.respawned) {
             Ok(worker) => self.coming = Some(worker),
             Err(e) => error!("not upgraded, everything stays as it is: could not start the new program: {e}"),
         }
@@ -272,7 +166,7 @@ impl Keeper {
     /// The new worker is usable: the old one gives up the say.
     fn make_way(&mut self) {
         if let Some(old) = self.serving.take() {
-            old.tether.say(Word::Retire);
+            old.channel.say(Word::Retire);
             self.leaving.push(old);
         }
     }
@@ -282,10 +176,10 @@ impl Keeper {
         info!(pid = worker.pid, "serving");
         (self.serving, self.failed, self.served) = (Some(worker), 0, true);
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        if self.fall_back.is_none() && self.image.is_outdated() && !self.ending {
+        if self.fall_back.is_none() && self.binary.is_outdated() && !self.ending {
             // The new program has just shown that it comes up.
             let why = self.become_new();
-            error!("the keeper itself stays what it was: {why}");
+            error!("the master itself stays what it was: {why}");
         }
         // From now on it waits, for weeks.
         memory::let_go_of_program();
@@ -306,7 +200,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// The line to a worker has ended. That of a child says nothing new; for one that this keeper was started by it is the only
+    /// The channel to a worker has ended. That of a child says nothing new; for one that this master was started by it is the only
     /// sign that it has died.
     fn parted(&mut self, pid: i32) -> Result<(), ServiceError> {
         match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
@@ -348,12 +242,12 @@ impl Keeper {
 
     fn did_not_come_up(&mut self) -> Result<(), ServiceError> {
         self.failed += 1;
-        // Those that still carry something die with the keeper, so it goes on trying as long as there are any.
+        // Those that still carry something die with the master, so it goes on trying as long as there are any.
         if !self.served || (self.failed >= TRIES && self.leaving.is_empty()) {
             self.all().for_each(|w| w.signal(Signal::SIGTERM));
             return Err(ServiceError::failed("the server does not come up", "the lines before this one say why; look with `acc doctor`"));
         }
-        if self.image.is_outdated() {
+        if self.binary.is_outdated() {
             warn!("the program in place does not come up: going on with the one that ran before");
             self.fall_back = Some(Path::new("/proc/self/exe").to_owned());
         }

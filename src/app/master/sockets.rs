@@ -1,4 +1,4 @@
-//! The listening sockets: made once by the keeper, used by one worker after the other, never closed in between.
+//! The listening sockets: made once by the master, used by one worker after the other, never closed in between.
 //!
 //! A connection made while no worker accepts waits in the kernel's queue and is not refused. Nobody reads from one here.
 
@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
-use crate::app::accounts;
+use crate::app::installation::accounts;
 use crate::config::{Config, EdgeKind};
 use crate::control;
 use crate::host::{handover, listen};
@@ -26,7 +26,7 @@ pub(in crate::app) struct Sockets {
 }
 
 impl Sockets {
-    /// Makes them. The caller is the only keeper of this installation.
+    /// Makes them. The caller is the only master of this installation.
     pub(super) fn open(config: &Config) -> Result<Self, ServiceError> {
         let mut tcp = Vec::new();
         if config.edge.kind == EdgeKind::Builtin {

@@ -1,6 +1,6 @@
-//! One worker, from the keeper's side: started with the sockets, told things, listened to.
+//! One worker, from the master's side: started with the sockets, told things, listened to.
 //!
-//! It never waits for one: the keeper collects all its children in one place.
+//! It never waits for one: the master collects all its children in one place.
 
 use std::ffi::OsString;
 use std::io;
@@ -12,32 +12,32 @@ use futures_util::future::select_all;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::channel::{Channel, Word};
 use super::sockets::Sockets;
-use super::tether::{Tether, Word};
 use crate::host::handover;
 
-/// A child of the keeper.
+/// A child of the master.
 pub(super) struct Worker {
     pub(super) pid: i32,
-    pub(super) tether: Tether,
+    pub(super) channel: Channel,
     /// It has closed its end.
     silent: bool,
 }
 
 impl Worker {
-    /// Starts one from this program, with the options that the keeper itself was given.
-    pub(super) fn start(program: &Path, sockets: &Sockets, lock: BorrowedFd<'_>, renewed: bool) -> io::Result<Self> {
-        let (tether, other) = Tether::pair()?;
+    /// Starts one from this program, with the options that the master itself was given.
+    pub(super) fn start(program: &Path, sockets: &Sockets, lock: BorrowedFd<'_>, respawned: bool) -> io::Result<Self> {
+        let (channel, other) = Channel::pair()?;
         let mut left = sockets.files();
         left.extend([other.as_fd(), lock]);
         let mut command = Command::new(program);
         command.args(options()).arg("worker").args(["--sockets", &sockets.names()]);
-        command.args(["--tether", &other.as_raw_fd().to_string(), "--keeper", &std::process::id().to_string()]);
+        command.args(["--channel", &other.as_raw_fd().to_string(), "--master", &std::process::id().to_string()]);
         command.args(["--lock", &lock.as_raw_fd().to_string()]);
-        if renewed {
-            command.arg("--renewed");
+        if respawned {
+            command.arg("--respawned");
         }
-        // systemd's words are for the keeper alone.
+        // systemd's words are for the master alone.
         for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"] {
             command.env_remove(name);
         }
@@ -46,11 +46,11 @@ impl Worker {
         let child = command.spawn();
         handover::pass(&left, false)?;
         let pid = i32::try_from(child?.id()).map_err(io::Error::other)?;
-        Ok(Self::of(pid, tether))
+        Ok(Self::of(pid, channel))
     }
 
-    pub(super) fn of(pid: i32, tether: Tether) -> Self {
-        Self { pid, tether, silent: false }
+    pub(super) fn of(pid: i32, channel: Channel) -> Self {
+        Self { pid, channel, silent: false }
     }
 
     /// It has not been waited for, so the pid is nobody else's.
@@ -65,7 +65,7 @@ impl Worker {
 pub(super) async fn hear(worker: &mut Option<Worker>) -> Option<Word> {
     match worker {
         Some(worker) if !worker.silent => {
-            let word = worker.tether.hear().await;
+            let word = worker.channel.hear().await;
             worker.silent = word.is_none();
             word
         }
@@ -73,14 +73,14 @@ pub(super) async fn hear(worker: &mut Option<Worker>) -> Option<Word> {
     }
 }
 
-/// Waits for the end of its line.
+/// Waits for the end of its channel.
 async fn end(worker: &mut Worker) -> i32 {
-    while worker.tether.hear().await.is_some() {}
+    while worker.channel.hear().await.is_some() {}
     worker.silent = true;
     worker.pid
 }
 
-/// The process id of the next of those that leave whose line has ended.
+/// The process id of the next of those that leave whose channel has ended.
 pub(super) async fn parted(leaving: &mut [Worker]) -> i32 {
     let all: Vec<_> = leaving.iter_mut().filter(|w| !w.silent).map(|w| Box::pin(end(w))).collect();
     match all.is_empty() {
@@ -89,7 +89,7 @@ pub(super) async fn parted(leaving: &mut [Worker]) -> i32 {
     }
 }
 
-/// The options that this process was given, without its own word and what was left to it: keepers and workers share them.
+/// The options that this process was given, without its own word and what was left to it: masters and workers share them.
 pub(super) fn options() -> Vec<OsString> {
     let mut given: Vec<OsString> = std::env::args_os().skip(1).collect();
     if let Some(place) = given.iter().position(|word| word == "--resume") {

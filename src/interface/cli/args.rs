@@ -178,18 +178,18 @@ pub struct WorkerArgs {
     /// Names and numbers of the listening sockets.
     #[arg(long)]
     pub sockets: String,
-    /// Number of the socket to the keeper.
+    /// Number of the socket to the master.
     #[arg(long)]
-    pub tether: i32,
-    /// Process id of the keeper.
+    pub channel: i32,
+    /// Process id of the master.
     #[arg(long)]
-    pub keeper: u32,
-    /// Number of the keeper's lock.
+    pub master: u32,
+    /// Number of the master's lock.
     #[arg(long)]
     pub lock: i32,
-    /// The keeper was started by a worker.
+    /// The master was started by a worker.
     #[arg(long)]
-    pub renewed: bool,
+    pub respawned: bool,
 }
 
 /// One instance.

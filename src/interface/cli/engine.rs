@@ -11,19 +11,19 @@ use crate::service::request::Request;
 /// Reads the config again; called on SIGHUP.
 pub type Reload = Box<dyn Fn() -> Result<Config, ServiceError> + Send + Sync>;
 
-/// What a keeper leaves to its worker: open files, by number.
+/// What a master leaves to its worker: open files, by number.
 #[derive(Debug, Clone)]
 pub struct LeftToWorker {
     /// Names and numbers of the listening sockets.
     pub sockets: String,
-    /// Number of the socket to the keeper.
-    pub tether: i32,
-    /// Process id of the keeper.
-    pub keeper: u32,
-    /// Number of the keeper's lock.
+    /// Number of the socket to the master.
+    pub channel: i32,
+    /// Process id of the master.
+    pub master: u32,
+    /// Number of the master's lock.
     pub lock: i32,
-    /// The keeper was started by a worker, and is not the one that its supervisor knows.
-    pub renewed: bool,
+    /// The master was started by a worker, and is not the one that its supervisor knows.
+    pub respawned: bool,
 }
 
 /// Runs what the commands ask for.
@@ -38,9 +38,9 @@ pub trait Engine {
     /// Puts everything to sleep and ends it.
     async fn halt(&self, config: &Config) -> Result<HaltReport, ServiceError>;
 
-    /// Keeps the server running until it is told to end; `resume`: what the program before this one has left.
-    async fn keep(&self, config: Config, resume: Option<String>) -> Result<(), ServiceError>;
+    /// Runs the server's master until it is told to end; `resume`: what the program before this one has left.
+    async fn run_master(&self, config: Config, resume: Option<String>) -> Result<(), ServiceError>;
 
-    /// Serves behind a keeper.
-    async fn work(&self, config: Config, left: LeftToWorker, reload: Reload) -> Result<(), ServiceError>;
+    /// Serves behind a master.
+    async fn run_worker(&self, config: Config, left: LeftToWorker, reload: Reload) -> Result<(), ServiceError>;
 }

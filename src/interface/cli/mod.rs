@@ -75,14 +75,14 @@ fn command(engine: &dyn Engine, cli: Cli, env: &Env, ui: &mut Ui) -> CommandEnd 
         Command::Server(args) => {
             let config = for_server(file.as_deref(), env, ui)?;
             // One thread: it is to be small, and its children are to die with it and not with one of its threads.
-            block_on(false, commands::server::keep(engine, config, args))
+            block_on(false, commands::server::run_master(engine, config, args))
         }
         Command::Worker(args) => {
             let config = for_server(file.as_deref(), env, ui)?;
             // Read anew each time: what the environment says does not change, what the file says may.
             let env = env.clone();
             let reload: Reload = Box::new(move || load(file.clone(), &env));
-            block_on(true, commands::server::work(engine, config, args, reload))
+            block_on(true, commands::server::run_worker(engine, config, args, reload))
         }
         command => {
             let Settings { config, waiting } = in_force::settings(&command, file, env, ui)?;

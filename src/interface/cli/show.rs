@@ -281,8 +281,8 @@ pub fn proof(r: &Report) -> String {
     }
     if let Some(s) = &r.strikes {
         let killed = format!(
-            "instance {}, server {}, keeper {}, supervisor {}, nginx workers {}",
-            s.instance, s.server, s.keeper, s.supervisor, s.worker
+            "instance {}, server {}, master {}, supervisor {}, nginx workers {}",
+            s.instance, s.server, s.master, s.supervisor, s.worker
         );
         lines.push(("killed", killed));
         lines.push(("broken", format!("{} by the crash, in the application", t.broken_by_the_crash)));
@@ -300,15 +300,19 @@ pub fn proof(r: &Report) -> String {
     for verb in &r.verbs_failed {
         let _ = writeln!(text, "{:<12}{}", "verb failed", clean(verb));
     }
-    let verdict = match (r.proven, r.interrupted) {
+    let _ = writeln!(text, "{:<12}{}", "verdict", verdict(r));
+    text
+}
+
+/// What a report comes to.
+fn verdict(r: &Report) -> &'static str {
+    match (r.proven, r.interrupted) {
         (true, _) if r.recorded => "nothing was lost, wrong or doubled",
         (true, _) => "nothing was lost or wrong; whether anything was doubled only an application that keeps a record can tell",
-        (false, true) if t.is_clean() => "nothing was lost, wrong or doubled until it was interrupted",
-        (false, _) if t.is_clean() => "not proven: it did not run as it should",
+        (false, true) if r.tally.is_clean() => "nothing was lost, wrong or doubled until it was interrupted",
+        (false, _) if r.tally.is_clean() => "not proven: it did not run as it should",
         (false, _) => "not proven",
-    };
-    let _ = writeln!(text, "{:<12}{verdict}", "verdict");
-    text
+    }
 }
 
 /// What a verb came to, as a sentence.

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use super::output::testing::ui;
 use super::*;
+use crate::service::error::ErrorKind;
 use crate::service::outcome::{BootReport, HaltReport, InstanceView, ListenView, Outcome, Pass, PassLine};
 use crate::service::request::Request;
 
@@ -40,10 +41,10 @@ impl Engine for Fake {
     async fn halt(&self, _: &Config) -> Result<HaltReport, ServiceError> {
         Ok(HaltReport { already: !self.up, stopped: 2 })
     }
-    async fn keep(&self, _: Config, _: Option<String>) -> Result<(), ServiceError> {
+    async fn run_master(&self, _: Config, _: Option<String>) -> Result<(), ServiceError> {
         Ok(())
     }
-    async fn work(&self, _: Config, _: LeftToWorker, reload: Reload) -> Result<(), ServiceError> {
+    async fn run_worker(&self, _: Config, _: LeftToWorker, reload: Reload) -> Result<(), ServiceError> {
         reload().map(|_| ())
     }
 }

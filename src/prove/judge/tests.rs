@@ -89,7 +89,7 @@ fn a_try_is_delivered_once() {
         let earlier = [strike(what, 7, 8 * SECOND)];
         assert_eq!(tally(shot(Kind::Get, End::Right), &twice, &earlier), only(doubled), "the kill was long before");
     }
-    for what in [Struck::Keeper, Struck::Supervisor] {
+    for what in [Struck::Master, Struck::Supervisor] {
         let kill = [strike(what, 7, 10 * SECOND)];
         assert_eq!(tally(shot(Kind::Get, End::Right), &twice, &kill), only(doubled), "it carries no requests");
     }
@@ -173,7 +173,7 @@ fn what_the_killed_server_had_behind_nginx_is_cut() {
     let earlier = [strike(Struck::Server, 3, 8 * SECOND)];
     assert_eq!(tally(shot(Kind::Stream, torn()), &[], &earlier), only(|t| t.lost = 1), "the kill was long before");
     // Neither of these carries anything: their death is no excuse.
-    for what in [Struck::Supervisor, Struck::Keeper] {
+    for what in [Struck::Supervisor, Struck::Master] {
         for end in [cut(), torn(), honest()] {
             assert_eq!(tally(shot(Kind::Post, end.clone()), &[], &[strike(what, 3, 10 * SECOND)]), only(|t| t.lost = 1), "{end:?}");
         }

@@ -101,7 +101,7 @@ pub struct Supervisord {
     /// Processes started here and not yet waited for: held, so that it is known how they ended although supervisord reaps.
     held: Mutex<HashMap<InstanceName, process::Held>>,
     /// What keeps this process, when supervisord did not start it.
-    keeper: Mutex<Option<Process>>,
+    master: Mutex<Option<Process>>,
 }
 
 impl Supervisord {
@@ -123,7 +123,7 @@ impl Supervisord {
             members: Members::of(&settings.pid_dir),
             used: Mutex::default(),
             held: Mutex::default(),
-            keeper: Mutex::default(),
+            master: Mutex::default(),
             settings,
         }
     }

@@ -32,7 +32,7 @@ pub(super) fn starts_beside(service: &Service, survivors: &[&str]) -> bool {
     service.name == STANDS_BY || !survivors.contains(&service.name)
 }
 
-/// This process, or the keeper above it?
+/// This process, or the master above it?
 fn is_this(pid: i32) -> bool {
     pid.cast_unsigned() == std::process::id() || rustix::process::getppid().is_some_and(|p| p.as_raw_nonzero().get() == pid)
 }
@@ -50,7 +50,7 @@ impl Supervisord {
     /// Takes note of a process that supervisord did not start: the one it started has died, and this one is in its place.
     pub(super) fn note_survivor(&self, name: &str, process: Process) -> Result<(), SupervisorError> {
         let path = self.survivor_path(name);
-        *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
+        *self.master.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
         if record::is_of(&path, process)? { Ok(()) } else { self.write_record(&path, process, std::path::Path::new("")) }
     }
 
@@ -61,7 +61,7 @@ impl Supervisord {
 
     /// Is it what keeps this process?
     fn is_own(&self, process: Process) -> bool {
-        is_this(process.pid) || *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) == Some(process)
+        is_this(process.pid) || *self.master.lock().unwrap_or_else(PoisonError::into_inner) == Some(process)
     }
 
     /// The services that have outlived the supervisord that is gone and are as they should be; all others are ended.

@@ -40,7 +40,7 @@ mod tests {
             clap_complete::generate(shell, &mut for_people(), "acc", &mut text);
             let text = String::from_utf8(text).unwrap();
             assert!(text.contains("doctor") && text.contains("quiet") && text.contains("version"), "{shell}");
-            assert!(!text.contains("demo-app") && !text.contains("tether"), "{shell}");
+            assert!(!text.contains("demo-app") && !text.contains("channel"), "{shell}");
         }
     }
 

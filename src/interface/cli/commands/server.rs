@@ -6,13 +6,13 @@ use super::super::output::CommandEnd;
 use super::super::{Engine, LeftToWorker, Reload};
 use crate::config::Config;
 
-pub(in super::super) async fn keep(engine: &dyn Engine, config: Config, args: ServerArgs) -> CommandEnd {
-    engine.keep(config, args.resume).await?;
+pub(in super::super) async fn run_master(engine: &dyn Engine, config: Config, args: ServerArgs) -> CommandEnd {
+    engine.run_master(config, args.resume).await?;
     Ok(CommandExit::Done)
 }
 
-pub(in super::super) async fn work(engine: &dyn Engine, config: Config, args: WorkerArgs, reload: Reload) -> CommandEnd {
-    let WorkerArgs { sockets, tether, keeper, lock, renewed } = args;
-    engine.work(config, LeftToWorker { sockets, tether, keeper, lock, renewed }, reload).await?;
+pub(in super::super) async fn run_worker(engine: &dyn Engine, config: Config, args: WorkerArgs, reload: Reload) -> CommandEnd {
+    let WorkerArgs { sockets, channel, master, lock, respawned } = args;
+    engine.run_worker(config, LeftToWorker { sockets, channel, master, lock, respawned }, reload).await?;
     Ok(CommandExit::Done)
 }

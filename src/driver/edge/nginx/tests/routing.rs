@@ -417,7 +417,7 @@ async fn workers_of_another_user_reach_gates_and_write_logs() {
     }
     let mut bed = Bed::start_with(|config, _| (config.user, config.edge.user) = (Some("nobody".into()), Some("daemon".into()))).await;
     let (gate, _) = bed.app("shop");
-    // As the keeper, the probe and the service do it for these users.
+    // As acc's master, the probe and the service do it for these users.
     let user = nix::unistd::User::from_name("daemon").unwrap().unwrap();
     let log = bed.config.access_log("shop");
     for path in [bed.config.wake_socket(), bed.config.socket("shop"), log.parent().unwrap().to_owned()] {

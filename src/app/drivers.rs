@@ -1,0 +1,126 @@
+//! From the settings to the drivers of one installation, and to the services that its supervisor runs.
+//!
+//! Making them starts nothing.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::binary::own_binary;
+use super::installation::accounts;
+use super::launch::standin;
+use crate::config::{Config, EdgeKind, SupervisorKind};
+use crate::driver::edge::Edge;
+use crate::driver::edge::builtin::BuiltinEdge;
+use crate::driver::edge::nginx::{Nginx, NginxSettings};
+use crate::driver::listener::Listeners;
+use crate::driver::supervisor::builtin::Builtin;
+use crate::driver::supervisor::supervisord::{Supervisord, SupervisordSettings};
+use crate::driver::supervisor::{Service, Supervisor};
+use crate::driver::upstream::Upstreams;
+use crate::host::rotate::LOG_MAX;
+use crate::render::{RenderError, Templates};
+use crate::service::error::{ServiceError, chain};
+
+/// Program sections of sleepers that supervisord keeps: a wake from one of them needs no `reloadConfig`, which costs 3 ms. More
+/// of them would cost at every turn of its loop, in which it looks at all it has.
+const SECTIONS_KEPT: usize = 64;
+
+/// The drivers of one installation.
+pub(super) struct Drivers {
+    pub(super) supervisor: Arc<dyn Supervisor>,
+    pub(super) supervisord: Option<Arc<Supervisord>>,
+    pub(super) edge: Arc<dyn Edge>,
+    pub(super) nginx: Option<Arc<Nginx>>,
+    pub(super) upstreams: Arc<Upstreams>,
+    pub(super) listeners: Listeners,
+    pub(super) templates: Arc<Templates>,
+}
+
+impl Drivers {
+    /// The drivers of these settings.
+    ///
+    /// # Errors
+    /// Templates, accounts or nginx cannot be used.
+    pub(super) fn new(config: &Config) -> Result<Self, ServiceError> {
+        let templates = Templates::new(config.edge.templates.as_deref()).map_err(|e| wrong_templates(&e))?;
+        let templates = Arc::new(templates);
+        // With nginx in front, acc carries only requests that were held: a pool would only hide who is in use.
+        let accounts = accounts(config)?;
+        let pooling = config.edge.kind == EdgeKind::Builtin;
+        let user = accounts.instances.map(|owner| owner.uid);
+        let listeners = Listeners::of_user(user);
+        let upstreams = Arc::new(Upstreams::to_instances_of(listeners.clone(), pooling));
+        upstreams.trust(config.wake_socket());
+        let mut drivers = Self {
+            supervisor: Arc::new(Builtin::new(config.pid_dir(), LOG_MAX, standin()).for_user(user)),
+            supervisord: None,
+            edge: Arc::new(BuiltinEdge::new(upstreams.clone())),
+            nginx: None,
+            upstreams,
+            listeners,
+            templates: templates.clone(),
+        };
+        if config.edge.kind == EdgeKind::Nginx {
+            let nginx = Nginx::new(NginxSettings::new(Arc::new(config.clone())), templates.clone())
+                .map_err(|e| ServiceError::failed(chain(&e), "run `acc doctor`"))?;
+            let nginx = Arc::new(nginx);
+            drivers.edge = nginx.clone();
+            drivers.nginx = Some(nginx);
+        }
+        if config.supervisor == SupervisorKind::Supervisord {
+            let supervisord = Arc::new(Supervisord::new(supervisord(config, templates)).for_user(user));
+            drivers.supervisor = supervisord.clone();
+            drivers.supervisord = Some(supervisord);
+        }
+        Ok(drivers)
+    }
+
+    /// What acc needs to keep running beside the instances, its own server not counted.
+    pub(super) fn services(&self) -> Result<Vec<Service>, ServiceError> {
+        let hint = "install nginx, or set `edge.kind = \"builtin\"` in the config";
+        let service = |nginx: &Arc<Nginx>| nginx.service().map_err(|e| ServiceError::failed(chain(&e), hint));
+        self.nginx.iter().map(service).collect()
+    }
+}
+
+/// A template of the operator's cannot be used.
+pub(super) fn wrong_templates(e: &RenderError) -> ServiceError {
+    ServiceError::because("could not use the templates", e, "mend the file, or remove `edge.templates` from the config")
+}
+
+/// acc's own server as a service of a supervisor. Supervisors clear the environment, so what it overrode is passed on.
+pub(super) fn own_service(config: &Config) -> Service {
+    let file = config.file.clone().unwrap_or_else(|| PathBuf::from("/dev/null"));
+    Service {
+        name: "server",
+        argv: vec![
+            "/usr/bin/env".into(),
+            format!("ACC_HOME={}", config.home.display()),
+            format!("ACC_RUN={}", config.run.display()),
+            own_binary().display().to_string(),
+            "--config".into(),
+            file.display().to_string(),
+            "server".into(),
+        ],
+        log: config.own_log("server"),
+        stop_signal: 15,
+        stop_timeout: config.wake.timeout + Duration::from_secs(10),
+    }
+}
+
+/// Where supervisord has its things.
+fn supervisord(config: &Config, templates: Arc<Templates>) -> SupervisordSettings {
+    SupervisordSettings {
+        dir: config.supervisor_dir(),
+        socket: config.supervisor_socket(),
+        pid_file: config.supervisord_pid(),
+        log: config.own_log("supervisord"),
+        pid_dir: config.pid_dir(),
+        log_max: LOG_MAX,
+        keep: SECTIONS_KEPT,
+        launcher: standin(),
+        program: None,
+        templates,
+    }
+}

@@ -1,0 +1,49 @@
+//! One installation: its accounts, its database, and the note of how it was booted.
+//!
+//! It starts nothing and ends nothing.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::accounts::Accounts;
+use crate::config::{Booted, Config};
+use crate::host::clock::{Clock as _, SystemClock};
+use crate::host::fs;
+use crate::host::limits::OpenFiles;
+use crate::service::error::ServiceError;
+use crate::store::{Store, StoreError};
+
+/// Whom instances and nginx's workers run as, when that is not who acc runs as.
+pub(super) fn accounts(config: &Config) -> Result<Accounts, ServiceError> {
+    Accounts::of(config).map_err(|fault| ServiceError::failed(fault.message, fault.hint))
+}
+
+/// Notes how acc was booted: what dies is brought back only while it is. And with which limit, that instances have it too.
+pub(super) fn note_boot(config: &Config, booted: Booted) -> Result<(), ServiceError> {
+    let failed =
+        |path: PathBuf| move |e| ServiceError::because(format!("could not write `{}`", path.display()), &e, "check space, owner and mode");
+    let (limits, path) = (config.open_files_file(), config.booted_file());
+    OpenFiles::own().note(&limits).map_err(failed(limits))?;
+    fs::write_atomic(&path, booted.as_str().as_bytes(), 0o644).map_err(failed(path))
+}
+
+/// The database of this installation.
+pub(super) fn open_store(config: &Config) -> Result<Store, ServiceError> {
+    Store::open(&config.database()).map_err(crate::service::error::store)
+}
+
+/// Pause before a database is opened again that another program has locked.
+const LOCKED_PAUSE: Duration = Duration::from_millis(200);
+
+/// The same for a server, whose clients wait: one that another program has locked is waited for as long as a request may be held.
+pub(super) async fn open_store_patiently(config: &Config) -> Result<Store, ServiceError> {
+    let give_up = SystemClock.now().after(config.wake.timeout);
+    loop {
+        match Store::open(&config.database()) {
+            Err(e @ StoreError::Locked(_)) if SystemClock.now() < give_up => tracing::warn!("waiting: {e}"),
+            opened => return opened.map_err(crate::service::error::store),
+        }
+        // SQLite itself waits for most locks, but not for all.
+        tokio::time::sleep(LOCKED_PAUSE).await;
+    }
+}

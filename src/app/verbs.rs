@@ -1,0 +1,84 @@
+//! The verbs that come over the control socket of a server, done by its worker.
+//!
+//! What the worker itself is asked for (its version, an upgrade, other settings) is answered here; everything else is the service's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::binary::Binary;
+use super::master::{MasterChannel, Word, current};
+use super::reload::Reloader;
+use crate::control;
+use crate::service;
+use crate::service::error::ServiceError;
+use crate::service::outcome::Outcome;
+use crate::service::request::Request;
+use crate::service::world::World;
+
+/// How long an upgrade waits for a moment in which no verb is at work.
+const QUIET_WITHIN: Duration = Duration::from_secs(40);
+/// How long a verb waits for what was left half-done.
+const RECOVERED_WITHIN: Duration = Duration::from_secs(20);
+
+/// ControlVerbs that come over the control socket.
+pub(super) struct ControlVerbs {
+    world: Arc<World>,
+    channel: MasterChannel,
+    binary: Binary,
+    reloader: Arc<Reloader>,
+    at_work: watch::Sender<usize>,
+    /// What was left half-done has been taken up.
+    recovered: watch::Receiver<bool>,
+}
+
+impl ControlVerbs {
+    pub(super) fn new(world: &Arc<World>, channel: &MasterChannel, reloader: &Arc<Reloader>, recovered: watch::Receiver<bool>) -> Self {
+        let (world, channel, reloader) = (world.clone(), channel.clone(), reloader.clone());
+        Self { world, channel, binary: Binary::own(), reloader, at_work: watch::Sender::new(0), recovered }
+    }
+
+    /// Lets what was left half-done come to its end first, but does not wait for it for long.
+    async fn until_recovered(&self) {
+        let _ = tokio::time::timeout(RECOVERED_WITHIN, self.recovered.clone().wait_for(|done| *done)).await;
+    }
+
+    /// Waits for a moment in which no verb is at work: a verb cannot be handed over.
+    pub(super) async fn until_quiet(&self) {
+        let mut at_work = self.at_work.subscribe();
+        let quiet = tokio::time::timeout(QUIET_WITHIN, at_work.wait_for(|n| *n == 0)).await;
+        if quiet.is_err() {
+            warn!("commands are still at work: new ones wait until they have ended and the upgrade is done");
+        }
+    }
+}
+
+#[async_trait]
+impl control::Handler for ControlVerbs {
+    async fn handle(&self, request: Request) -> Result<Outcome, ServiceError> {
+        match request {
+            Request::Upgrade => {
+                current(&self.channel).say(Word::Upgrade);
+                return Ok(Outcome::Upgrading);
+            }
+            Request::Ping => {
+                return Ok(match service::handle(&self.world, request).await? {
+                    Outcome::Pong { pid, version, .. } => Outcome::Pong { pid, version, outdated: self.binary.is_outdated() },
+                    other => other,
+                });
+            }
+            _ => {}
+        }
+        self.until_recovered().await;
+        self.at_work.send_modify(|n| *n += 1);
+        let outcome = match request {
+            Request::Reload => self.reloader.run().await.map(Outcome::Reloaded),
+            request => service::handle(&self.world, request).await,
+        };
+        self.at_work.send_modify(|n| *n -= 1);
+        outcome
+    }
+}

@@ -1,0 +1,34 @@
+//! The world of the service: drivers, clocks and the database put together.
+
+use std::sync::Arc;
+
+use super::binary::own_binary;
+use super::drivers::{Drivers, own_service};
+use super::installation::accounts;
+use crate::config::Config;
+use crate::driver::activity::KernelActivity;
+use crate::driver::probe::SocketProbe;
+use crate::host::clock::SystemClock;
+use crate::host::process;
+use crate::service::context::Parts;
+use crate::service::error::ServiceError;
+use crate::service::world::World;
+use crate::store::Store;
+
+/// The world of the service, over the database of this installation.
+pub(super) fn world(config: &Config, drivers: &Drivers, store: Store) -> Result<Arc<World>, ServiceError> {
+    let accounts = accounts(config)?;
+    Ok(World::new(Parts {
+        config: config.clone(),
+        store,
+        supervisor: drivers.supervisor.clone(),
+        edge: drivers.edge.clone(),
+        probe: Arc::new(SocketProbe::new(accounts, config.run_trash(), drivers.listeners.clone())),
+        activity: Arc::new(KernelActivity::default()),
+        clock: Arc::new(SystemClock),
+        boot: process::boot_id(),
+        acc: own_binary(),
+        // A missing nginx is said by whoever needs it; it must not keep anybody from looking or stopping.
+        services: drivers.services().unwrap_or_default().into_iter().chain([own_service(config)]).collect(),
+    }))
+}
