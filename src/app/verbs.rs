@@ -24,7 +24,7 @@ const QUIET_WITHIN: Duration = Duration::from_secs(40);
 /// How long a verb waits for what was left half-done.
 const RECOVERED_WITHIN: Duration = Duration::from_secs(20);
 
-/// ControlVerbs that come over the control socket.
+/// Verbs that come over the control socket.
 pub(super) struct ControlVerbs {
     world: Arc<World>,
     channel: MasterChannel,

@@ -85,7 +85,7 @@ impl Master {
             self.start()?;
         }
         loop {
-            if self.ending && self.nobody_left() {
+            if self.ending && self.has_no_worker() {
                 return Ok(());
             }
             match self.next(&mut followed).await {

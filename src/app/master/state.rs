@@ -55,8 +55,8 @@ impl Master {
         }
     }
 
-    /// Has every worker ended?
-    pub(super) fn nobody_left(&self) -> bool {
+    /// Is there no worker, in whatever state?
+    pub(super) fn has_no_worker(&self) -> bool {
         self.serving.is_none() && self.coming.is_none() && self.leaving.is_empty()
     }
 

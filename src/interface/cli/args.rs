@@ -19,7 +19,7 @@ use crate::domain::lifecycle::Phase;
     arg_required_else_help = true,
     max_term_width = 100,
     after_help = "An instance is named by its name or its number.\n\
-        CommandExit codes: 0 done or already so, 1 failed, 2 usage or config, 3 no such instance or model,\n\
+        Exit codes: 0 done or already so, 1 failed, 2 usage or config, 3 no such instance or model,\n\
         4 refused in this phase, 5 timed out.\n\n\
         Example:\n  acc create shop --model hello && acc info shop"
 )]

@@ -22,7 +22,7 @@ use crate::service::request::Request;
 /// Cycles when neither their number nor a time is given.
 const CYCLES: u32 = 100;
 
-/// EngineOperator as every command has them done.
+/// Verbs, done as every command has them done.
 struct EngineOperator<'a> {
     engine: &'a dyn Engine,
     config: &'a Config,
