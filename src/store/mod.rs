@@ -7,22 +7,26 @@
 //! No query reads more rows than it returns, however many instances sleep; a test looks at the plan of every one of them.
 
 mod encode;
+mod error;
 mod events;
-#[cfg(test)]
-mod hinder;
 mod instances;
 mod journal;
 mod private;
+#[cfg(test)]
+mod test_faults;
 mod wal;
+mod write_back;
 mod writes;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
-use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, Params};
+use rusqlite::{CachedStatement, Connection, OpenFlags, Params};
 use rusqlite_migration::{M, Migrations};
 
+pub use error::StoreError;
+use error::translate;
 pub use events::EventRow;
 pub use instances::{Filter, Look, NewRow, Row, Save};
 pub use journal::Work;
@@ -47,67 +51,21 @@ const READER_CACHE: i64 = -512;
 /// More than there are statements: none is ever prepared twice.
 const STATEMENTS: usize = 64;
 
-/// What can be wrong with the database.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// It does not exist yet.
-    #[error("there is no database `{0}`")]
-    Missing(PathBuf),
-    /// Written by a newer acc.
-    #[error("database `{path}` has version {found}, this acc knows versions up to {known}")]
-    Newer {
-        /// Which file.
-        path: PathBuf,
-        /// Its version.
-        found: i64,
-        /// Ours.
-        known: usize,
-    },
-    /// Not a database, or damaged.
-    #[error("database `{path}` is damaged: {why}")]
-    Corrupt {
-        /// Which file.
-        path: PathBuf,
-        /// SQLite's words.
-        why: String,
-    },
-    /// Another program holds it.
-    #[error("database `{0}` is locked by another program")]
-    Locked(PathBuf),
-    /// No room.
-    #[error("there is no room on the disk of database `{0}`")]
-    Full(PathBuf),
-    /// It cannot be opened or written.
-    #[error("database `{path}` cannot be used: {why}")]
-    Unusable {
-        /// Which file.
-        path: PathBuf,
-        /// SQLite's words.
-        why: String,
-    },
-    /// This user may not read or write it.
-    #[error("no permission to use database `{0}`")]
-    Forbidden(PathBuf),
-    /// Something unique is there already: what.
-    #[error("{0} is taken")]
-    Taken(String),
-}
-
 /// The open database. Calls are short and may be made from any thread.
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
     /// Ended before the connections are closed.
-    write_back: wal::WriteBack,
+    write_back: write_back::WriteBack,
     /// For what is read while somebody writes, and syncs, on the other one. It reads more slowly: after a
     /// write by another connection SQLite takes nothing it knows of the pages for true.
     /// Closed first: the last one to close brings everything into the database and removes the log.
     reader: Arc<Mutex<Connection>>,
     connection: Arc<Mutex<Connection>>,
     #[cfg(test)]
-    hindrance: hinder::Hindrance,
+    faults: test_faults::WriteFaults,
     #[cfg(test)]
-    heard: hinder::Heard,
+    statements: test_faults::Statements,
 }
 
 impl Store {
@@ -123,7 +81,7 @@ impl Store {
         connection.pragma_update(None, "journal_mode", "WAL").map_err(say)?;
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(say)?;
         connection.pragma_update(None, "foreign_keys", true).map_err(say)?;
-        connection.pragma_update(None, "journal_size_limit", wal::KEPT).map_err(say)?;
+        connection.pragma_update(None, "journal_size_limit", write_back::KEPT).map_err(say)?;
         migrate(path, &mut connection)?;
         let reader = read_only(path)?;
         reader.pragma_update(None, "cache_size", READER_CACHE).map_err(say)?;
@@ -135,13 +93,13 @@ impl Store {
         let connection = Arc::new(Mutex::new(connection));
         Self {
             path: path.to_owned(),
-            write_back: wal::WriteBack::default(),
+            write_back: write_back::WriteBack::default(),
             reader: reader.map_or_else(|| connection.clone(), |reader| Arc::new(Mutex::new(reader))),
             connection,
             #[cfg(test)]
-            hindrance: hinder::Hindrance::default(),
+            faults: test_faults::WriteFaults::default(),
             #[cfg(test)]
-            heard: hinder::Heard::default(),
+            statements: test_faults::Statements::default(),
         }
     }
 
@@ -190,7 +148,7 @@ impl Store {
     #[cfg_attr(not(test), expect(clippy::unnecessary_wraps, reason = "tests can make any write fail here"))]
     fn writer(&self) -> Result<MutexGuard<'_, Connection>, StoreError> {
         #[cfg(test)]
-        self.hindrance.ask(&self.path)?;
+        self.faults.ask(&self.path)?;
         self.write_back.used();
         Ok(self.connection())
     }
@@ -200,10 +158,10 @@ impl Store {
     }
 
     /// A statement, prepared once. Every one comes by here, so that a test can look at its plan.
-    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "tests hear every statement here"))]
+    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "tests collect every statement here"))]
     fn prepared<'c>(&self, connection: &'c Connection, sql: &str) -> rusqlite::Result<CachedStatement<'c>> {
         #[cfg(test)]
-        self.heard.note(sql);
+        self.statements.note(sql);
         connection.prepare_cached(sql)
     }
 
@@ -239,33 +197,6 @@ fn read_only(path: &Path) -> Result<Connection, StoreError> {
     let connection = Connection::open_with_flags(path, flags).map_err(|e| translate(path, &e))?;
     connection.busy_timeout(BUSY).map_err(|e| translate(path, &e))?;
     Ok(connection)
-}
-
-/// Is there less room than SQLite needs to open a database?
-fn no_room(path: &Path) -> bool {
-    let Some(dir) = path.parent() else { return false };
-    rustix::fs::statvfs(dir).is_ok_and(|at| at.f_bavail.saturating_mul(at.f_frsize) < 64 * 1024)
-}
-
-/// SQLite's error in acc's words.
-fn translate(path: &Path, e: &rusqlite::Error) -> StoreError {
-    let path = path.to_owned();
-    match e.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Locked(path),
-        Some(ErrorCode::DiskFull) => StoreError::Full(path),
-        // Some of its files cannot even be made; SQLite calls that a fault of the disk.
-        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if no_room(&path) => StoreError::Full(path),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt { path, why: e.to_string() },
-        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) if forbidden(&path) => StoreError::Forbidden(path),
-        _ => StoreError::Unusable { path, why: e.to_string() },
-    }
-}
-
-/// Is this user kept out? SQLite does not tell. Asked without opening the file: closing it would drop the locks of this process.
-fn forbidden(path: &Path) -> bool {
-    use rustix::fs::{Access, access};
-    let kept_out = |path: &Path, wanted| access(path, wanted) == Err(rustix::io::Errno::ACCESS);
-    kept_out(path, Access::READ_OK | Access::WRITE_OK) || path.parent().is_some_and(|dir| kept_out(dir, Access::WRITE_OK | Access::EXEC_OK))
 }
 
 #[cfg(test)]

@@ -207,7 +207,7 @@ fn use_everything(store: &Store) {
 fn bad_plans(store: &Store) -> Vec<String> {
     let connection = store.connection();
     let mut bad = Vec::new();
-    for sql in store.heard.all() {
+    for sql in store.statements.all() {
         let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
         let plan: Vec<String> = statement.raw_query().mapped(|r| r.get(3)).map(Result::unwrap).collect();
         // What is in a subquery has lines of its own.
@@ -230,7 +230,7 @@ fn no_query_reads_all_instances_or_sorts_them() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("acc.db")).unwrap();
     use_everything(&store);
-    assert!(store.heard.all().len() > 35, "{:#?}", store.heard.all());
+    assert!(store.statements.all().len() > 35, "{:#?}", store.statements.all());
     assert_eq!(bad_plans(&store), [""; 0]);
     for (index, needed_by) in [("instances_phase", 2), ("instances_model", 2), ("instances_up", 1), ("hosts_of", 5), ("events_of", 1)] {
         store.connection().execute_batch(&format!("DROP INDEX {index}")).unwrap();
@@ -238,7 +238,7 @@ fn no_query_reads_all_instances_or_sorts_them() {
     }
 }
 
-/// A statement that is prepared in another way is not heard by the test above.
+/// A statement that is prepared in another way is not seen by the test above.
 #[test]
 fn every_statement_is_prepared_in_one_place() {
     for text in [include_str!("instances.rs"), include_str!("journal.rs"), include_str!("events.rs")] {
@@ -332,7 +332,7 @@ async fn a_thread_beside_writes_the_log_back() {
     store.write_back_beside().unwrap();
     let before = std::fs::metadata(&path).unwrap().len();
     let detail = "x".repeat(3000);
-    for _ in 0..wal::USES {
+    for _ in 0..write_back::USES {
         store.record(WallTime(0), None, "a", "woke", &detail).unwrap();
     }
     // Only the log grows, until somebody writes it back: it was too little for whoever writes to do it.

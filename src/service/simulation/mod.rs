@@ -104,7 +104,7 @@ fn run(seed: u64, bench: &Bench) -> Run {
     let host = Host::new(profile(seed), rng.fork());
     let store = Store::in_memory().unwrap();
     let writes = Arc::downgrade(&host);
-    store.hinder(move || writes.upgrade().is_some_and(|host| host.point() || host.state().out.disk));
+    store.fail_writes_when(move || writes.upgrade().is_some_and(|host| host.point() || host.state().out.disk));
     for who in 0..NAMES.len() {
         host.state().begin_excuse(Why::Gone, Some(who));
     }

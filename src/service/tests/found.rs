@@ -157,7 +157,7 @@ async fn nothing_is_started_that_cannot_be_written_down() {
     bed.supervisor.make_stubborn(&name("a"), true);
     let full = Arc::new(AtomicBool::new(false));
     let told = full.clone();
-    bed.world.store.hinder(move || told.load(Ordering::SeqCst));
+    bed.world.store.fail_writes_when(move || told.load(Ordering::SeqCst));
     let world = bed.world.clone();
     let stopping = tokio::spawn(async move { handle(&world, Request::Stop { instance: "a".into(), now: true }).await });
     tokio::time::sleep(Duration::from_secs(1)).await;

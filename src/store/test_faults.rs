@@ -10,15 +10,15 @@ type Full = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// Is asked before each write.
 #[derive(Clone, Default)]
-pub(super) struct Hindrance(Arc<Mutex<Option<Full>>>);
+pub(super) struct WriteFaults(Arc<Mutex<Option<Full>>>);
 
-impl std::fmt::Debug for Hindrance {
+impl std::fmt::Debug for WriteFaults {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Hindrance")
+        f.write_str("WriteFaults")
     }
 }
 
-impl Hindrance {
+impl WriteFaults {
     pub(super) fn ask(&self, path: &Path) -> Result<(), StoreError> {
         let full = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match full {
@@ -30,9 +30,9 @@ impl Hindrance {
 
 /// The text of every statement that was used.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Heard(Arc<Mutex<BTreeSet<String>>>);
+pub(super) struct Statements(Arc<Mutex<BTreeSet<String>>>);
 
-impl Heard {
+impl Statements {
     pub(super) fn note(&self, sql: &str) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !all.contains(sql) {
@@ -58,12 +58,12 @@ impl Store {
     /// The same database for another acc: what a file on the disk is to the next process.
     pub(crate) fn twin(&self) -> Self {
         Self {
-            write_back: super::wal::WriteBack::default(),
+            write_back: super::write_back::WriteBack::default(),
             path: self.path.clone(),
             connection: self.connection.clone(),
             reader: self.reader.clone(),
-            hindrance: self.hindrance.clone(),
-            heard: self.heard.clone(),
+            faults: self.faults.clone(),
+            statements: self.statements.clone(),
         }
     }
 
@@ -75,7 +75,7 @@ impl Store {
     }
 
     /// From now on a write fails as on a full disk whenever `full` says so.
-    pub(crate) fn hinder(&self, full: impl Fn() -> bool + Send + Sync + 'static) {
-        *self.hindrance.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(full));
+    pub(crate) fn fail_writes_when(&self, full: impl Fn() -> bool + Send + Sync + 'static) {
+        *self.faults.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(full));
     }
 }

@@ -1,0 +1,80 @@
+//! What can be wrong with the database, and SQLite's errors in acc's words.
+//!
+//! It looks at the file's folder where SQLite does not say enough (permissions, room), and never opens the database.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::ErrorCode;
+
+/// What can be wrong with the database.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It does not exist yet.
+    #[error("there is no database `{0}`")]
+    Missing(PathBuf),
+    /// Written by a newer acc.
+    #[error("database `{path}` has version {found}, this acc knows versions up to {known}")]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// Ours.
+        known: usize,
+    },
+    /// Not a database, or damaged.
+    #[error("database `{path}` is damaged: {why}")]
+    Corrupt {
+        /// Which file.
+        path: PathBuf,
+        /// SQLite's words.
+        why: String,
+    },
+    /// Another program holds it.
+    #[error("database `{0}` is locked by another program")]
+    Locked(PathBuf),
+    /// No room.
+    #[error("there is no room on the disk of database `{0}`")]
+    Full(PathBuf),
+    /// It cannot be opened or written.
+    #[error("database `{path}` cannot be used: {why}")]
+    Unusable {
+        /// Which file.
+        path: PathBuf,
+        /// SQLite's words.
+        why: String,
+    },
+    /// This user may not read or write it.
+    #[error("no permission to use database `{0}`")]
+    Forbidden(PathBuf),
+    /// Something unique is there already: what.
+    #[error("{0} is taken")]
+    Taken(String),
+}
+
+/// Is there less room than SQLite needs to open a database?
+fn no_room(path: &Path) -> bool {
+    let Some(dir) = path.parent() else { return false };
+    rustix::fs::statvfs(dir).is_ok_and(|at| at.f_bavail.saturating_mul(at.f_frsize) < 64 * 1024)
+}
+
+/// SQLite's error in acc's words.
+pub(super) fn translate(path: &Path, e: &rusqlite::Error) -> StoreError {
+    let path = path.to_owned();
+    match e.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Locked(path),
+        Some(ErrorCode::DiskFull) => StoreError::Full(path),
+        // Some of its files cannot even be made; SQLite calls that a fault of the disk.
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if no_room(&path) => StoreError::Full(path),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt { path, why: e.to_string() },
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) if forbidden(&path) => StoreError::Forbidden(path),
+        _ => StoreError::Unusable { path, why: e.to_string() },
+    }
+}
+
+/// Is this user kept out? SQLite does not tell. Asked without opening the file: closing it would drop the locks of this process.
+fn forbidden(path: &Path) -> bool {
+    use rustix::fs::{Access, access};
+    let kept_out = |path: &Path, wanted| access(path, wanted) == Err(rustix::io::Errno::ACCESS);
+    kept_out(path, Access::READ_OK | Access::WRITE_OK) || path.parent().is_some_and(|dir| kept_out(dir, Access::WRITE_OK | Access::EXEC_OK))
+}

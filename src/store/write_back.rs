@@ -1,0 +1,68 @@
+//! The thread that writes the write-ahead log back into the database, so that no writer has to wait for the disk.
+//!
+//! It never decides how large the log may become (`wal.rs` does) and never empties it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::{self, JoinHandle};
+
+use rusqlite::Connection;
+use tracing::warn;
+
+/// It is cut to this many bytes whenever it begins anew.
+pub(super) const KEPT: i64 = 4 * 1024 * 1024;
+
+/// After so many uses of the writing connection the log is written back beside: each adds two to four pages, so that it is done
+/// about as often as SQLite would. By the size of the file it cannot be told: that stays when the log begins anew.
+pub(super) const USES: u32 = 256;
+
+/// The thread that writes the log back; it ends, with what it is at, when this is dropped.
+#[derive(Debug, Default)]
+pub(super) struct WriteBack {
+    thread: Option<JoinHandle<()>>,
+    over: Arc<AtomicBool>,
+    uses: AtomicU32,
+}
+
+impl WriteBack {
+    /// Starts the thread, which writes back over this connection.
+    pub(super) fn start(&mut self, path: PathBuf, connection: Connection) -> io::Result<()> {
+        let over = self.over.clone();
+        let thread = thread::Builder::new().name("write-back".to_owned());
+        self.thread = Some(thread.spawn(move || write_back(&path, &connection, &over))?);
+        Ok(())
+    }
+
+    /// The writing connection is being used.
+    pub(super) fn used(&self) {
+        let Some(thread) = &self.thread else { return };
+        if self.uses.fetch_add(1, Ordering::Relaxed) % USES == USES - 1 {
+            thread.thread().unpark();
+        }
+    }
+}
+
+impl Drop for WriteBack {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Writes back whenever it is woken. Those who write or read meanwhile are not in its way.
+fn write_back(path: &Path, connection: &Connection, over: &AtomicBool) {
+    loop {
+        thread::park();
+        if over.load(Ordering::Acquire) {
+            return;
+        }
+        if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+            warn!(database = %path.display(), %error, "could not write the log of the database back; it is tried again");
+        }
+    }
+}
