@@ -10,7 +10,7 @@ use super::time::Timestamp;
 
 /// What the rule looks at.
 #[derive(Debug, Clone, Copy)]
-pub struct Look {
+pub struct IdleSample {
     /// What the operator asked for.
     pub wanted: Wanted,
     /// Requests and connections it is working on.
@@ -27,7 +27,7 @@ pub struct Look {
 
 /// The answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum IdleVerdict {
     /// It is idle.
     Sleep,
     /// Pinned up by the operator.
@@ -42,31 +42,31 @@ pub enum Verdict {
 
 /// Decides.
 #[must_use]
-pub fn verdict(look: &Look, now: Timestamp) -> Verdict {
+pub fn verdict(look: &IdleSample, now: Timestamp) -> IdleVerdict {
     if look.wanted == Wanted::Up {
-        return Verdict::Pinned;
+        return IdleVerdict::Pinned;
     }
     if look.in_flight > 0 {
-        return Verdict::InUse(look.in_flight);
+        return IdleVerdict::InUse(look.in_flight);
     }
     let awake = now.since(look.awake_since);
     if awake < look.min_awake {
-        return Verdict::JustWoken(look.min_awake.saturating_sub(awake));
+        return IdleVerdict::JustWoken(look.min_awake.saturating_sub(awake));
     }
     // The clock starts again with every wake: an old quiet time must not put a fresh instance to sleep.
     let quiet = now.since(look.quiet_since.max(look.awake_since));
     if quiet < look.timeout {
-        return Verdict::NotYet(look.timeout.saturating_sub(quiet));
+        return IdleVerdict::NotYet(look.timeout.saturating_sub(quiet));
     }
-    Verdict::Sleep
+    IdleVerdict::Sleep
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn look() -> Look {
-        Look {
+    fn look() -> IdleSample {
+        IdleSample {
             wanted: Wanted::Auto,
             in_flight: 0,
             quiet_since: Timestamp(10_000),
@@ -78,21 +78,21 @@ mod tests {
 
     #[test]
     fn sleeps_only_when_quiet_for_the_whole_timeout() {
-        assert_eq!(verdict(&look(), Timestamp(70_000)), Verdict::Sleep);
-        assert_eq!(verdict(&look(), Timestamp(69_999)), Verdict::NotYet(Duration::from_millis(1)));
-        assert_eq!(verdict(&Look { in_flight: 2, ..look() }, Timestamp(900_000)), Verdict::InUse(2));
-        assert_eq!(verdict(&Look { wanted: Wanted::Up, ..look() }, Timestamp(900_000)), Verdict::Pinned);
+        assert_eq!(verdict(&look(), Timestamp(70_000)), IdleVerdict::Sleep);
+        assert_eq!(verdict(&look(), Timestamp(69_999)), IdleVerdict::NotYet(Duration::from_millis(1)));
+        assert_eq!(verdict(&IdleSample { in_flight: 2, ..look() }, Timestamp(900_000)), IdleVerdict::InUse(2));
+        assert_eq!(verdict(&IdleSample { wanted: Wanted::Up, ..look() }, Timestamp(900_000)), IdleVerdict::Pinned);
     }
 
     #[test]
     fn a_wake_resets_the_idle_clock() {
-        let woken_late = Look { awake_since: Timestamp(900_000), quiet_since: Timestamp(1), ..look() };
-        assert_eq!(verdict(&woken_late, Timestamp(901_000)), Verdict::JustWoken(Duration::from_secs(29)));
-        assert_eq!(verdict(&woken_late, Timestamp(930_000)), Verdict::NotYet(Duration::from_secs(30)));
+        let woken_late = IdleSample { awake_since: Timestamp(900_000), quiet_since: Timestamp(1), ..look() };
+        assert_eq!(verdict(&woken_late, Timestamp(901_000)), IdleVerdict::JustWoken(Duration::from_secs(29)));
+        assert_eq!(verdict(&woken_late, Timestamp(930_000)), IdleVerdict::NotYet(Duration::from_secs(30)));
     }
 
     #[test]
     fn disabled_instances_may_sleep_too() {
-        assert_eq!(verdict(&Look { wanted: Wanted::Down, ..look() }, Timestamp(70_000)), Verdict::Sleep);
+        assert_eq!(verdict(&IdleSample { wanted: Wanted::Down, ..look() }, Timestamp(70_000)), IdleVerdict::Sleep);
     }
 }

@@ -14,12 +14,12 @@ use super::outcome::{Outcome, Pass, PassLine};
 use super::transition::{self, Settled};
 use super::world::World;
 use super::{daemons, housekeeping, launch_spec, ports, recover, run_folder};
-use crate::domain::idle::{self, Verdict};
+use crate::domain::idle::{self, IdleVerdict};
 use crate::domain::instance::Process;
 use crate::domain::lifecycle::{Cause, Event, Phase};
 use crate::domain::name::InstanceName;
 use crate::domain::time::Timestamp;
-use crate::driver::activity::{Mark, Seen, Target};
+use crate::driver::activity::{LogMark, Seen, Target};
 use crate::store::{Look, Row};
 
 /// How long a pass waits for a supervisor that must first be asked what runs.
@@ -127,7 +127,7 @@ async fn look(world: &World, handles: &[Arc<Handle>]) -> Result<Vec<Seen>, Servi
 struct Use {
     in_flight: u32,
     used: Option<Timestamp>,
-    mark: Mark,
+    mark: LogMark,
 }
 
 fn usage(world: &World, handle: &Handle, seen: Seen) -> Use {
@@ -165,12 +165,12 @@ fn would(world: &World, handle: &Handle, seen: Seen) -> PassLine {
     let short = |d: Duration| humantime::format_duration(Duration::from_secs(d.as_secs())).to_string();
     let name = handle.instance.name.as_str();
     match idle::verdict(&look, now) {
-        Verdict::Sleep => PassLine::new(name, "sleep", format!("quiet for {}, its idle timeout is {}", short(quiet), short(look.timeout))),
-        Verdict::Pinned => PassLine::new(name, "keep", "it is wanted up"),
-        Verdict::InUse(1) => PassLine::new(name, "keep", "1 request or connection is open"),
-        Verdict::InUse(n) => PassLine::new(name, "keep", format!("{n} requests or connections are open")),
-        Verdict::JustWoken(left) => PassLine::new(name, "keep", format!("just woken, kept awake for {} more", short(left))),
-        Verdict::NotYet(left) => PassLine::new(name, "keep", format!("quiet for {}, idle in {}", short(quiet), short(left))),
+        IdleVerdict::Sleep => PassLine::new(name, "sleep", format!("quiet for {}, its idle timeout is {}", short(quiet), short(look.timeout))),
+        IdleVerdict::Pinned => PassLine::new(name, "keep", "it is wanted up"),
+        IdleVerdict::InUse(1) => PassLine::new(name, "keep", "1 request or connection is open"),
+        IdleVerdict::InUse(n) => PassLine::new(name, "keep", format!("{n} requests or connections are open")),
+        IdleVerdict::JustWoken(left) => PassLine::new(name, "keep", format!("just woken, kept awake for {} more", short(left))),
+        IdleVerdict::NotYet(left) => PassLine::new(name, "keep", format!("quiet for {}, idle in {}", short(quiet), short(left))),
     }
 }
 
@@ -212,7 +212,7 @@ async fn tell(world: &World, handle: &Arc<Handle>, seen: Seen) -> Option<PassLin
 }
 
 /// Writes down what was seen, so that the next look, maybe of another process, knows what is new.
-fn remember(world: &World, handle: &Handle, mark: Mark) {
+fn remember(world: &World, handle: &Handle, mark: LogMark) {
     let now = world.now();
     *handle.last_look.lock().unwrap_or_else(PoisonError::into_inner) =
         LastLook { mark, at: now, offset: Some(offset(world.clock.wall(), now)) };

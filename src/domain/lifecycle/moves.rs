@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
-use super::{Answer, BACK_OFF, Cause, Denied, Drain, Effect, Failure, Limits, Machine, Note, Phase, STABLE, Step};
+use super::effect::{Effect, Note};
+use super::limits::Limits;
+use super::machine::{Answer, BACK_OFF, Machine, STABLE, Step};
+use super::phase::{Cause, Denied, Drain, Failure, Phase};
 use crate::domain::instance::{Exit, Wanted};
 use crate::domain::time::Timestamp;
 
-type Result = std::result::Result<Step, Denied>;
-
 impl Machine {
-    pub(super) fn stay(&self) -> Result {
+    pub(super) fn stay(&self) -> Result<Step, Denied> {
         Ok(Step { next: self.clone(), effects: Vec::new(), answer: Answer::Already })
     }
 
-    pub(super) fn with<const N: usize>(self, effects: [Effect; N]) -> Result {
+    pub(super) fn with<const N: usize>(self, effects: [Effect; N]) -> Result<Step, Denied> {
         Ok(Step { next: self, effects: effects.into(), answer: Answer::Done })
     }
 
@@ -26,7 +27,7 @@ impl Machine {
         Effect::Arm { at, armed: self.armed }
     }
 
-    pub(super) fn may_wake(&self) -> std::result::Result<(), Denied> {
+    pub(super) fn may_wake(&self) -> Result<(), Denied> {
         match self.wanted {
             _ if self.retiring => Err(Denied::Destroyed),
             Wanted::Down => Err(Denied::Disabled),
@@ -34,7 +35,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn want(&self, wanted: Wanted) -> Result {
+    pub(super) fn want(&self, wanted: Wanted) -> Result<Step, Denied> {
         if self.phase == Phase::Destroyed {
             return Err(Denied::Destroyed);
         }
@@ -51,7 +52,7 @@ impl Machine {
 
     /// It is about to be destroyed: whoever waits for it is told so, and nobody wakes it on its way out. Only remembered here,
     /// not written down: should acc die before the end, it is as it was.
-    pub(super) fn retire(&self, retiring: bool) -> Result {
+    pub(super) fn retire(&self, retiring: bool) -> Result<Step, Denied> {
         let mut next = self.clone();
         next.retiring = retiring;
         if retiring {
@@ -60,7 +61,7 @@ impl Machine {
         next.with([])
     }
 
-    pub(super) fn start(&self, cause: Cause, now: Timestamp, l: &Limits) -> Result {
+    pub(super) fn start(&self, cause: Cause, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
         self.may_wake()?;
         let mut next = self.go(Phase::Waking, now);
         next.run += 1;
@@ -74,13 +75,13 @@ impl Machine {
     }
 
     /// The process is there: from now on it has the start timeout to answer.
-    pub(super) fn since_spawn(mut self, now: Timestamp, l: &Limits) -> Result {
+    pub(super) fn since_spawn(mut self, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
         let arm = self.arm(now.after(l.start));
         self.with([Effect::Persist, arm, Effect::Watch, Effect::Probe])
     }
 
     /// It is awake.
-    pub(super) fn answered<const N: usize>(&self, now: Timestamp, more: [Effect; N]) -> Result {
+    pub(super) fn answered<const N: usize>(&self, now: Timestamp, more: [Effect; N]) -> Result<Step, Denied> {
         let mut next = self.go(Phase::Awake, now);
         next.quiet_since = now;
         next.failure = None;
@@ -90,14 +91,14 @@ impl Machine {
         Ok(Step { next, effects, answer: Answer::Done })
     }
 
-    pub(super) fn released(&self, quiet_since: Timestamp) -> Result {
+    pub(super) fn released(&self, quiet_since: Timestamp) -> Result<Step, Denied> {
         let mut next = self.clone();
         next.tickets = next.tickets.saturating_sub(1);
         next.quiet_since = next.quiet_since.max(quiet_since);
         next.with([])
     }
 
-    pub(super) fn drain(&self, drain: Drain, now: Timestamp, l: &Limits) -> Result {
+    pub(super) fn drain(&self, drain: Drain, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
         let mut next = self.go(Phase::Draining, self.since);
         next.looks = 0;
         next.drains_for(drain, now);
@@ -115,7 +116,7 @@ impl Machine {
         Self { drain: why, ..self.go(Phase::Stopping, now) }
     }
 
-    pub(super) fn back_to_awake<const N: usize>(&self, more: [Effect; N]) -> Result {
+    pub(super) fn back_to_awake<const N: usize>(&self, more: [Effect; N]) -> Result<Step, Denied> {
         // `since` was kept while draining: it goes on counting from the wake.
         let mut next = self.go(Phase::Awake, self.since);
         next.demand = None;
@@ -126,7 +127,7 @@ impl Machine {
     }
 
     /// The machine is in `Stopping`: write it down and ask the process to end.
-    pub(super) fn stop_now<const N: usize>(mut self, now: Timestamp, l: &Limits, first: [Effect; N]) -> Result {
+    pub(super) fn stop_now<const N: usize>(mut self, now: Timestamp, l: &Limits, first: [Effect; N]) -> Result<Step, Denied> {
         let arm = self.arm(now.after(l.stop));
         let mut effects = vec![Effect::Persist];
         effects.extend(first);
@@ -135,14 +136,14 @@ impl Machine {
     }
 
     /// A start failed while something may run: end it, tell the waiters at once.
-    pub(super) fn fail(&self, failure: &Failure, now: Timestamp, l: &Limits) -> Result {
+    pub(super) fn fail(&self, failure: &Failure, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
         let mut next = self.failing(failure.clone(), now, self.failures + 1);
         next.phase = Phase::Stopping;
         next.stop_now(now, l, [Effect::CloseGate, Effect::Record(Note::Failed(failure.clone()))])
     }
 
     /// The process is gone although it should run.
-    pub(super) fn ended(&self, failure: Failure, now: Timestamp) -> Result {
+    pub(super) fn ended(&self, failure: Failure, now: Timestamp) -> Result<Step, Denied> {
         let served = matches!(self.phase, Phase::Awake | Phase::Draining);
         if served && failure == Failure::Died(Exit::Code(0)) {
             let mut next = self.go(Phase::Asleep, now);
@@ -176,7 +177,7 @@ impl Machine {
     }
 
     /// The process of a stop has ended.
-    pub(super) fn stopped(&self, now: Timestamp, l: &Limits) -> Result {
+    pub(super) fn stopped(&self, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
         let mut next = self.go(Phase::Asleep, now);
         next.process = None;
         if self.failed_run == Some(self.run) {
@@ -198,7 +199,7 @@ impl Machine {
         next.with([Effect::Persist, slept])
     }
 
-    pub(super) fn destroy(&self, now: Timestamp) -> Result {
+    pub(super) fn destroy(&self, now: Timestamp) -> Result<Step, Denied> {
         self.go(Phase::Destroyed, now).with([Effect::Persist, Effect::CloseGate, Effect::Record(Note::Destroyed)])
     }
 }

@@ -1,14 +1,16 @@
 //! The table: one function per phase, every event named in each. See the module above for what the words mean.
 
-use super::{Cause, Denied, Drain, Effect, Event, Failure, IDLE_LOOKS, KILL_AGAIN, Limits, Machine, Note, Phase, Step};
+use super::effect::{Effect, Note};
+use super::event::Event;
+use super::limits::Limits;
+use super::machine::{IDLE_LOOKS, KILL_AGAIN, Machine, Step};
+use super::phase::{Cause, Denied, Drain, Failure, Phase};
 use crate::domain::idle;
 use crate::domain::instance::Exit;
 use crate::domain::time::Timestamp;
 
-type Result = std::result::Result<Step, Denied>;
-
 /// Picks the row.
-pub(super) fn apply(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
+pub(super) fn apply(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
     match event {
         Event::Want(wanted) => return m.want(*wanted),
         Event::Retire(retiring) => return m.retire(*retiring),
@@ -26,7 +28,7 @@ pub(super) fn apply(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> R
     }
 }
 
-fn creating(m: &Machine, event: &Event, now: Timestamp) -> Result {
+fn creating(m: &Machine, event: &Event, now: Timestamp) -> Result<Step, Denied> {
     match event {
         Event::Created => m.go(Phase::Asleep, now).with([Effect::Persist, Effect::Record(Note::Created)]),
         Event::Wake(_) | Event::Sleep { .. } | Event::Destroy | Event::Reset => Err(Denied::Creating),
@@ -47,7 +49,7 @@ fn creating(m: &Machine, event: &Event, now: Timestamp) -> Result {
     }
 }
 
-fn asleep(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
+fn asleep(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
     match event {
         Event::Wake(cause) => m.start(*cause, now, l),
         Event::Destroy => m.destroy(now),
@@ -76,7 +78,7 @@ fn asleep(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
     }
 }
 
-fn waking(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
+fn waking(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
     match event {
         Event::Wake(_) => m.stay(),
         // Not spawned yet? Then the stop waits for the word of the supervisor: a run ends by `Exited` or `StartFailed` only.
@@ -122,7 +124,7 @@ fn waking(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
     }
 }
 
-fn awake(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
+fn awake(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
     match event {
         Event::Wake(_) => m.stay(),
         Event::Sleep { now: true } => m.stopping_for(Drain::Operator, now).stop_now(now, l, [Effect::CloseGate]),
@@ -146,8 +148,11 @@ fn awake(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
                 next.quiet_since = next.quiet_since.max(*used);
             }
             match idle::verdict(&next.look(*in_flight, l), now) {
-                idle::Verdict::Sleep => next.drain(Drain::Idle, now, l),
-                idle::Verdict::Pinned | idle::Verdict::InUse(_) | idle::Verdict::JustWoken(_) | idle::Verdict::NotYet(_) => next.with([]),
+                idle::IdleVerdict::Sleep => next.drain(Drain::Idle, now, l),
+                idle::IdleVerdict::Pinned
+                | idle::IdleVerdict::InUse(_)
+                | idle::IdleVerdict::JustWoken(_)
+                | idle::IdleVerdict::NotYet(_) => next.with([]),
             }
         }
         Event::Exited { run, exit } if *run == m.run => m.ended(Failure::Died(*exit), now),
@@ -174,7 +179,7 @@ fn awake(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
     }
 }
 
-fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
+fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
     match event {
         // An idle stop gives way to anybody; an operator's stop only to the operator, requests wait until it is over.
         Event::Wake(cause) if m.drain == Drain::Idle || *cause == Cause::Operator => m.may_wake().and_then(|()| m.back_to_awake([])),
@@ -227,7 +232,7 @@ fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
 }
 
 /// Something is in flight: it is waited for, streams for a shorter time.
-fn in_flight(m: &Machine, count: u32, now: Timestamp, l: &Limits) -> Result {
+fn in_flight(m: &Machine, count: u32, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
     if m.drain == Drain::Idle && m.looks + 1 >= IDLE_LOOKS {
         return m.back_to_awake([Effect::Record(Note::CalledOff(count))]);
     }
@@ -241,7 +246,7 @@ fn in_flight(m: &Machine, count: u32, now: Timestamp, l: &Limits) -> Result {
     next.with([Effect::EndStreams, count])
 }
 
-fn stopping(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
+fn stopping(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
     match event {
         Event::Wake(cause) => {
             if *cause == Cause::Request && m.failed_run == Some(m.run) {
@@ -295,7 +300,7 @@ fn stopping(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
     }
 }
 
-fn failed(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
+fn failed(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
     match event {
         Event::Wake(cause) => {
             m.may_wake()?;
@@ -336,7 +341,7 @@ fn failed(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result {
     }
 }
 
-fn destroyed(m: &Machine, event: &Event) -> Result {
+fn destroyed(m: &Machine, event: &Event) -> Result<Step, Denied> {
     match event {
         Event::Wake(_) | Event::Reset | Event::Admitted => Err(Denied::Destroyed),
         Event::Destroy | Event::Sleep { .. } => m.stay(),

@@ -2,6 +2,8 @@
 
 mod model;
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Cause, Failure, Phase};
+use super::phase::{Cause, Failure, Phase};
 use crate::domain::instance::Exit;
 
 impl Phase {

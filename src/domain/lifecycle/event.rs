@@ -1,0 +1,99 @@
+//! What can happen to an instance: the input of [`super::step`]. It decides nothing.
+
+use super::phase::{Cause, Failure};
+use crate::domain::instance::{Exit, Process, Wanted};
+use crate::domain::time::Timestamp;
+
+/// What can happen to an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// Its files and rows are complete.
+    Created,
+    /// Somebody needs it.
+    Wake(Cause),
+    /// The operator wants it asleep; `now`: without waiting for what is in flight.
+    Sleep {
+        /// Do not drain.
+        now: bool,
+    },
+    /// The operator's wish changes.
+    Want(Wanted),
+    /// It is about to be destroyed, or no longer: meanwhile nobody wakes it.
+    Retire(bool),
+    /// Take it out of service for good.
+    Destroy,
+    /// Forget a failure.
+    Reset,
+    /// The supervisor started it.
+    Spawned {
+        /// Of this run.
+        run: u64,
+        /// The process.
+        process: Process,
+        /// It answers already: it was quicker than whoever started it.
+        answers: bool,
+    },
+    /// It answered on its own socket.
+    Ready {
+        /// Of this run.
+        run: u64,
+    },
+    /// It could not be started.
+    StartFailed {
+        /// Of this run.
+        run: u64,
+        /// Why.
+        failure: Failure,
+    },
+    /// Its process ended.
+    Exited {
+        /// Of this run.
+        run: u64,
+        /// How.
+        exit: Exit,
+    },
+    /// A request was let through by acc itself.
+    Admitted,
+    /// That request ended. `counts`: it was use.
+    Released {
+        /// By the rules.
+        counts: bool,
+    },
+    /// Somebody looked from outside: connections open now and, when something was used since the last look, when.
+    Looked {
+        /// Of this run.
+        run: u64,
+        /// Requests and connections open.
+        in_flight: u32,
+        /// The newest use seen.
+        used: Option<Timestamp>,
+    },
+    /// Answer to [`Effect::Count`], taken after the gate was closed.
+    InFlight {
+        /// Of this run.
+        run: u64,
+        /// Still open.
+        count: u32,
+    },
+    /// Another program listens where it should, or nobody: it cannot be reached there.
+    Displaced {
+        /// Of this run.
+        run: u64,
+        /// Which program.
+        why: String,
+    },
+    /// The gate could not be closed, or nobody could be asked what is in flight: it must not be stopped.
+    DrainFailed {
+        /// Of this run.
+        run: u64,
+    },
+    /// The armed time came.
+    Timer {
+        /// The number given by [`Effect::Arm`].
+        armed: u64,
+        /// What a start still waits for, for the failure: "a connection on …".
+        waits_for: String,
+    },
+    /// After a restart of acc: what the supervisor says runs. "Could not ask" is not an event.
+    Found(Option<Process>),
+}

@@ -1,0 +1,234 @@
+//! One instance's state as a value, its part that is kept in the database, and what a step returns.
+//!
+//! It changes nothing: the files beside it make the next machine, and nothing outside of this folder can.
+
+use std::time::Duration;
+
+use super::effect::Effect;
+use super::limits::Limits;
+use super::phase::{Cause, Drain, Failure, Phase};
+use crate::domain::idle;
+use crate::domain::instance::{Process, Wanted};
+use crate::domain::time::Timestamp;
+
+/// Awake for this long means that a later death is not part of a crash loop.
+pub const STABLE: Duration = Duration::from_secs(10);
+
+/// First and longest pause after a failed start; it doubles in between.
+pub const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+
+/// How often an idle stop looks again before it is called off: a pooled connection may be closing just now.
+pub const IDLE_LOOKS: u32 = 5;
+
+/// After a kill, how long until it is killed again.
+pub(super) const KILL_AGAIN: Duration = Duration::from_secs(5);
+
+/// One instance's state. Everything but the phase may be read; only [`super::step`] makes a new one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Machine {
+    pub(super) phase: Phase,
+    pub(super) wanted: Wanted,
+    pub(super) retiring: bool,
+    pub(super) run: u64,
+    pub(super) process: Option<Process>,
+    pub(super) tickets: u32,
+    pub(super) demand: Option<Cause>,
+    pub(super) cause: Cause,
+    pub(super) since: Timestamp,
+    pub(super) quiet_since: Timestamp,
+    pub(super) drain: Drain,
+    /// Since when it has drained for this reason.
+    pub(super) drained_since: Timestamp,
+    pub(super) streams_ended: bool,
+    pub(super) looks: u32,
+    pub(super) failures: u32,
+    pub(super) failed_run: Option<u64>,
+    pub(super) failure: Option<Failure>,
+    pub(super) retry_at: Timestamp,
+    pub(super) armed: u64,
+}
+
+/// The part of a machine that is kept in the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Phase.
+    pub phase: Phase,
+    /// The operator's wish.
+    pub wanted: Wanted,
+    /// Number of the current or last run.
+    pub run: u64,
+    /// Its process.
+    pub process: Option<Process>,
+    /// When the phase began.
+    pub since: Timestamp,
+    /// When it was last in use.
+    pub quiet_since: Timestamp,
+    /// Failures in a row.
+    pub failures: u32,
+    /// The last failure.
+    pub failure: Option<Failure>,
+    /// No request starts it before this time.
+    pub retry_at: Timestamp,
+}
+
+/// Whether the step did something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// It is being done.
+    Done,
+    /// It was so already.
+    Already,
+}
+
+/// The result of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// The machine from now on.
+    pub next: Machine,
+    /// To be performed in this order.
+    pub effects: Vec<Effect>,
+    /// Done, or already so.
+    pub answer: Answer,
+}
+
+impl Machine {
+    /// A machine for an instance that is being made.
+    #[must_use]
+    pub fn creating(wanted: Wanted, now: Timestamp) -> Self {
+        Self::restore(Stored {
+            phase: Phase::Creating,
+            wanted,
+            run: 0,
+            process: None,
+            since: now,
+            quiet_since: now,
+            failures: 0,
+            failure: None,
+            retry_at: Timestamp(0),
+        })
+    }
+
+    /// The machine as it was written down; a live phase must then be told what was [`super::Event::Found`].
+    #[must_use]
+    pub fn restore(stored: Stored) -> Self {
+        Self {
+            phase: stored.phase,
+            wanted: stored.wanted,
+            retiring: false,
+            run: stored.run,
+            process: stored.process,
+            tickets: 0,
+            demand: None,
+            cause: Cause::Unknown,
+            since: stored.since,
+            quiet_since: stored.quiet_since,
+            drain: Drain::Operator,
+            drained_since: Timestamp(0),
+            streams_ended: false,
+            looks: 0,
+            failures: stored.failures,
+            failed_run: None,
+            failure: stored.failure,
+            retry_at: stored.retry_at,
+            armed: 0,
+        }
+    }
+
+    /// The same, but nobody waits for its next start.
+    #[must_use]
+    pub fn without_demand(&self) -> Self {
+        Self { demand: None, ..self.clone() }
+    }
+
+    /// The same, with the requests of another one that has gone on meanwhile.
+    #[must_use]
+    pub fn with_requests_of(&self, other: &Self) -> Self {
+        Self { tickets: other.tickets, quiet_since: self.quiet_since.max(other.quiet_since), ..self.clone() }
+    }
+
+    /// What has to be written down.
+    #[must_use]
+    pub fn stored(&self) -> Stored {
+        Stored {
+            phase: self.phase,
+            wanted: self.wanted,
+            run: self.run,
+            process: self.process,
+            since: self.since,
+            quiet_since: self.quiet_since,
+            failures: self.failures,
+            failure: self.failure.clone(),
+            retry_at: self.retry_at,
+        }
+    }
+
+    /// Phase.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+    /// The operator's wish.
+    #[must_use]
+    pub fn wanted(&self) -> Wanted {
+        self.wanted
+    }
+    /// Number of the current or last run; counts starts.
+    #[must_use]
+    pub fn run(&self) -> u64 {
+        self.run
+    }
+    /// The process of this run, once known.
+    #[must_use]
+    pub fn process(&self) -> Option<Process> {
+        self.process
+    }
+    /// Requests acc itself has let through and that have not ended.
+    #[must_use]
+    pub fn tickets(&self) -> u32 {
+        self.tickets
+    }
+    /// When the phase began.
+    #[must_use]
+    pub fn since(&self) -> Timestamp {
+        self.since
+    }
+    /// When it was last in use.
+    #[must_use]
+    pub fn quiet_since(&self) -> Timestamp {
+        self.quiet_since
+    }
+    /// When it was last in use during this run; `None`: since its start it never was, and is quiet since then. The start itself is
+    /// use only when a request was its cause, which is known at the start.
+    #[must_use]
+    pub fn used(&self) -> Option<Timestamp> {
+        let serves = matches!(self.phase, Phase::Awake | Phase::Draining);
+        (serves && self.quiet_since > self.since).then_some(self.quiet_since)
+    }
+    /// The last failure.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
+    }
+    /// The run that failed last, in this process's memory: waiters of that run get the failure.
+    #[must_use]
+    pub fn failed_run(&self) -> Option<u64> {
+        self.failed_run
+    }
+    /// Until when requests do not start it.
+    #[must_use]
+    pub fn retry_at(&self) -> Timestamp {
+        self.retry_at
+    }
+    /// What the idle rule looks at.
+    #[must_use]
+    pub fn look(&self, in_flight: u32, limits: &Limits) -> idle::IdleSample {
+        idle::IdleSample {
+            wanted: self.wanted,
+            in_flight: in_flight.max(self.tickets),
+            quiet_since: self.quiet_since,
+            awake_since: self.since,
+            timeout: limits.idle,
+            min_awake: limits.min_awake,
+        }
+    }
+}

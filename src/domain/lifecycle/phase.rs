@@ -1,0 +1,96 @@
+//! What an instance is doing, why it was started or stopped, and why it is not running: plain values. It decides nothing.
+
+use std::time::Duration;
+
+use crate::domain::instance::Exit;
+
+/// What an instance is doing now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Phase {
+    /// Files and rows are being made.
+    Creating,
+    /// Nothing runs.
+    Asleep,
+    /// Started, has not answered yet.
+    Waking,
+    /// Answers; the gate is open.
+    Awake,
+    /// The gate is closed, what is in flight goes on.
+    Draining,
+    /// Told to stop.
+    Stopping,
+    /// Did not start or died; may be tried again later.
+    Failed,
+    /// Out of service for good, files kept until purge.
+    Destroyed,
+}
+
+/// Who or what asks for a wake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// A request to its host.
+    Request,
+    /// The operator.
+    Operator,
+    /// acc itself, because it is wanted up.
+    Pinned,
+    /// Whoever asked has asked another acc, which ended before the instance answered; it did not write down who that was.
+    Unknown,
+}
+
+/// Why it is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Drain {
+    /// It was idle: anything in flight calls the stop off.
+    Idle,
+    /// The operator asked: wait for what is in flight, up to the drain timeout.
+    Operator,
+    /// It cannot be reached where it should listen: there is nothing to wait for.
+    Displaced,
+}
+
+/// Why an instance is not running although it was meant to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// It could not be started at all.
+    NotStarted(String),
+    /// It ended before its first answer.
+    ExitedAtStart(Exit),
+    /// It did not answer in time; what was waited for.
+    NotReady {
+        /// For how long.
+        within: Duration,
+        /// For what, for instance "a connection on `/run/acc/sock/a/app.sock`".
+        what: String,
+    },
+    /// It died while it served.
+    Died(Exit),
+}
+
+/// Why a request to the machine is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Denied {
+    /// `wanted` is down.
+    #[error("it is disabled")]
+    Disabled,
+    /// It was destroyed.
+    #[error("it is destroyed")]
+    Destroyed,
+    /// It is being made.
+    #[error("it is still being created")]
+    Creating,
+    /// It failed a moment ago.
+    #[error("it failed ({name}), the next try is in {} s", .retry_in.as_secs().max(1))]
+    Failed {
+        /// The failure's name.
+        name: &'static str,
+        /// Until the next try.
+        retry_in: Duration,
+    },
+    /// Only an awake instance can do that.
+    #[error("it is {}, not awake", .0.as_str())]
+    NotAwake(Phase),
+    /// Only a sleeping instance can do that.
+    #[error("it is {}, not asleep", .0.as_str())]
+    NotAsleep(Phase),
+}
