@@ -11,33 +11,31 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::header::HeaderMap;
 use hyper::{Request, Response, StatusCode};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::body::{DemoBody, json_answer, status_only, text, with_type};
+use super::leave::leave;
 use super::log::Log;
 use super::websocket;
-
-/// The body of an answer.
-pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Time between two chunks of `/stream`.
 const CHUNK_EVERY: Duration = Duration::from_millis(100);
 
 /// What all connections share.
-pub(super) struct App {
+pub(super) struct DemoApp {
     name: String,
     started: jiff::Timestamp,
     requests: AtomicU64,
-    pub(super) log: Arc<Log>,
-    pub(super) stopping: CancellationToken,
-    pub(super) tasks: TaskTracker,
+    log: Arc<Log>,
+    stopping: CancellationToken,
+    tasks: TaskTracker,
 }
 
 /// A request body that has come in whole.
@@ -46,13 +44,13 @@ struct Received {
     sha256: String,
 }
 
-impl App {
+impl DemoApp {
     pub(super) fn new(name: String, log: Arc<Log>, stopping: CancellationToken, tasks: TaskTracker) -> Self {
         Self { name, started: jiff::Timestamp::now(), requests: AtomicU64::new(0), log, stopping, tasks }
     }
 
     /// Answers one request. A body that breaks off is answered 400, which nobody is there to read.
-    pub(super) async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    pub(super) async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Result<Response<DemoBody>, Infallible> {
         let upgrade = (request.uri().path() == "/ws").then(|| hyper::upgrade::on(&mut request));
         let (head, body) = request.into_parts();
         let Ok(received) = receive(body).await else { return Ok(text(StatusCode::BAD_REQUEST, "the body broke off\n")) };
@@ -72,10 +70,10 @@ impl App {
             }
             "/stream" => chunks(number(query, "seconds").unwrap_or(1.0), field(query, "kind") == Some("sse")),
             "/ws" => match upgrade {
-                Some(upgrade) => websocket::accept(&self, &head.headers, upgrade),
+                Some(upgrade) => websocket::accept(&head.headers, upgrade, &self.log, &self.stopping, &self.tasks),
                 None => text(StatusCode::BAD_REQUEST, "not an upgrade\n"),
             },
-            "/crash" => super::leave(3),
+            "/crash" => leave(3),
             _ => text(StatusCode::NOT_FOUND, "no such page\n"),
         })
     }
@@ -120,7 +118,7 @@ fn headers_as_json(headers: &HeaderMap) -> Map<String, Value> {
 }
 
 /// A chunk at once and then every 100 ms, for `seconds`.
-fn chunks(seconds: f64, events: bool) -> Response<Body> {
+fn chunks(seconds: f64, events: bool) -> Response<DemoBody> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`number` gives 0 to 86,400,000")]
     let total = ((seconds * 10.0) as u64).max(1);
     let stream = stream::unfold(0, move |n| async move {
@@ -145,28 +143,4 @@ fn field<'q>(query: Option<&'q str>, key: &str) -> Option<&'q str> {
 /// A number of the query string, held to what no duration overflows on.
 fn number(query: Option<&str>, key: &str) -> Option<f64> {
     field(query, key)?.parse::<f64>().ok().filter(|n| n.is_finite()).map(|n| n.clamp(0.0, 86_400_000.0))
-}
-
-/// A short text.
-pub(super) fn text(status: StatusCode, text: &str) -> Response<Body> {
-    let mut answer = Response::new(Full::new(Bytes::from(text.to_owned())).boxed_unsync());
-    *answer.status_mut() = status;
-    with_type(answer, "text/plain; charset=utf-8")
-}
-
-/// No body.
-pub(super) fn status_only(status: StatusCode) -> Response<Body> {
-    let mut answer = Response::new(http_body_util::Empty::new().boxed_unsync());
-    *answer.status_mut() = status;
-    answer
-}
-
-fn json_answer(value: &Value) -> Response<Body> {
-    with_type(Response::new(Full::new(Bytes::from(format!("{value}\n"))).boxed_unsync()), "application/json")
-}
-
-fn with_type(mut answer: Response<Body>, kind: &'static str) -> Response<Body> {
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    answer
 }

@@ -15,18 +15,18 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::either::Either;
 
 /// A connection of either kind.
-pub(super) type Stream = Either<UnixStream, TcpStream>;
+pub(super) type DemoStream = Either<UnixStream, TcpStream>;
 
 /// Connections the kernel keeps for us until they are accepted: hundreds of first requests may come within one millisecond.
 const BACKLOG: i32 = 4096;
 
 /// A listening socket of either kind.
-pub(super) enum Listener {
+pub(super) enum DemoListener {
     Unix(UnixListener, PathBuf),
     Tcp(TcpListener),
 }
 
-impl Listener {
+impl DemoListener {
     /// Binds and listens.
     pub(super) fn bind(socket: Option<&Path>, port: Option<u16>) -> anyhow::Result<Self> {
         match (socket, port) {
@@ -38,7 +38,7 @@ impl Listener {
     }
 
     /// The next connection.
-    pub(super) async fn accept(&self) -> io::Result<Stream> {
+    pub(super) async fn accept(&self) -> io::Result<DemoStream> {
         match self {
             Self::Unix(listener, _) => Ok(Either::Left(listener.accept().await?.0)),
             Self::Tcp(listener) => {
@@ -58,7 +58,7 @@ impl Listener {
     }
 }
 
-fn unix(path: &Path) -> anyhow::Result<Listener> {
+fn unix(path: &Path) -> anyhow::Result<DemoListener> {
     remove_stale(path)?;
     let bind = || -> io::Result<UnixListener> {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -70,26 +70,26 @@ fn unix(path: &Path) -> anyhow::Result<Listener> {
         UnixListener::from_std(socket.into())
     };
     let listener = bind().with_context(|| format!("could not listen on `{}`", path.display()))?;
-    Ok(Listener::Unix(listener, path.to_owned()))
+    Ok(DemoListener::Unix(listener, path.to_owned()))
 }
 
 /// The first socket of those that whoever started this process hands over.
-fn handed() -> anyhow::Result<Listener> {
+fn handed() -> anyhow::Result<DemoListener> {
     let mut given = listenfd::ListenFd::from_env();
     let listener = given.take_unix_listener(0).context("the socket that was handed over cannot be used")?;
     let Some(listener) = listener else { bail!("`--socket` or `--port` is needed when no socket is handed over") };
     let address = listener.local_addr().ok().and_then(|a| a.as_pathname().map(Path::to_owned)).unwrap_or_default();
     listener.set_nonblocking(true)?;
-    Ok(Listener::Unix(UnixListener::from_std(listener)?, address))
+    Ok(DemoListener::Unix(UnixListener::from_std(listener)?, address))
 }
 
-fn tcp(port: u16) -> io::Result<Listener> {
+fn tcp(port: u16) -> io::Result<DemoListener> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
-    Ok(Listener::Tcp(TcpListener::from_std(socket.into())?))
+    Ok(DemoListener::Tcp(TcpListener::from_std(socket.into())?))
 }
 
 fn remove_stale(path: &Path) -> anyhow::Result<()> {

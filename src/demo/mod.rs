@@ -6,6 +6,8 @@
 //! rest of acc on purpose: an application must not share code with what is to keep it running.
 
 mod answer;
+mod body;
+mod leave;
 mod listen;
 mod log;
 mod websocket;
@@ -22,8 +24,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use answer::App;
-use listen::{Listener, Stream};
+use answer::DemoApp;
+use listen::{DemoListener, DemoStream};
 use log::Log;
 
 /// From SIGTERM to the exit at the latest, whatever is still in flight.
@@ -31,7 +33,7 @@ const FINISH_LIMIT: Duration = Duration::from_secs(10);
 
 /// What the demo application is told on its command line. With neither `socket` nor `port` it must be handed a socket.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub struct Options {
+pub struct DemoOptions {
     /// Listen on this unix socket; a socket left there by an earlier run is replaced.
     #[arg(long, value_name = "PATH", conflicts_with = "port")]
     pub socket: Option<PathBuf>,
@@ -74,7 +76,7 @@ pub struct Options {
 ///
 /// # Errors
 /// As [`run`], or when the runtime cannot be made.
-pub fn start(options: Options) -> anyhow::Result<()> {
+pub fn start(options: DemoOptions) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("could not start the runtime")?.block_on(run(options))
 }
 
@@ -82,14 +84,14 @@ pub fn start(options: Options) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// The log cannot be opened, or the address cannot be bound.
-pub async fn run(options: Options) -> anyhow::Result<()> {
+pub async fn run(options: DemoOptions) -> anyhow::Result<()> {
     // Handlers first: a stop during the start delay must not be lost.
-    let mut end = End::new(options.ignore_term)?;
+    let mut end = StopSignals::new(options.ignore_term)?;
     let log = Arc::new(Log::open(options.log.as_deref().filter(|path| !path.as_os_str().is_empty()))?);
     log.write("START", "");
     if let Some(code) = options.exit_at_start {
         log.write("EXIT", "");
-        leave(code);
+        leave::leave(code);
     }
     let stopped_early = tokio::select! {
         () = tokio::time::sleep(options.start_delay) => false,
@@ -101,7 +103,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         end.wait().await;
         log.write("TERM", "");
     } else {
-        let listener = Listener::bind(options.socket.as_deref(), options.port)?;
+        let listener = DemoListener::bind(options.socket.as_deref(), options.port)?;
         greet(&options.name, &listener);
         let _ready = options.notify_socket.is_some().then(|| AbortOnDrop(tokio::spawn(say_ready(options.ready_delay, Arc::clone(&log)))));
         serve(listener, &options, &log, &mut end).await;
@@ -131,10 +133,10 @@ async fn say_ready(delay: Duration, log: Arc<Log>) {
 }
 
 /// Accepts until told to end; then nothing more is accepted and what was accepted is finished.
-async fn serve(listener: Listener, options: &Options, log: &Arc<Log>, end: &mut End) {
+async fn serve(listener: DemoListener, options: &DemoOptions, log: &Arc<Log>, end: &mut StopSignals) {
     let stopping = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let app = Arc::new(App::new(options.name.clone(), Arc::clone(log), stopping.clone(), tasks.clone()));
+    let app = Arc::new(DemoApp::new(options.name.clone(), Arc::clone(log), stopping.clone(), tasks.clone()));
     loop {
         let stream = tokio::select! {
             stream = listener.accept() => stream,
@@ -155,7 +157,7 @@ async fn serve(listener: Listener, options: &Options, log: &Arc<Log>, end: &mut 
 }
 
 /// One connection, from the first request to the last.
-async fn connection(stream: Stream, app: Arc<App>, stopping: CancellationToken) {
+async fn connection(stream: DemoStream, app: Arc<DemoApp>, stopping: CancellationToken) {
     let service = service_fn(move |request| {
         let app = Arc::clone(&app);
         async move { app.answer(request).await }
@@ -170,19 +172,19 @@ async fn connection(stream: Stream, app: Arc<App>, stopping: CancellationToken) 
 }
 
 /// Holds a connection open and says nothing, until the end.
-async fn keep_silent(stream: Stream, stopping: CancellationToken) {
+async fn keep_silent(stream: DemoStream, stopping: CancellationToken) {
     stopping.cancelled().await;
     drop(stream);
 }
 
 /// The signals that ask it to end; caught and dropped when it is to ignore them.
-struct End {
+struct StopSignals {
     term: Signal,
     int: Signal,
     ignore: bool,
 }
 
-impl End {
+impl StopSignals {
     fn new(ignore: bool) -> anyhow::Result<Self> {
         let catch = |kind| signal(kind).context("could not catch a signal");
         Ok(Self { term: catch(SignalKind::terminate())?, int: catch(SignalKind::interrupt())?, ignore })
@@ -201,15 +203,9 @@ impl End {
     }
 }
 
-/// Ends the process at once: that is what `/crash` and `--exit-at-start` are for.
-#[expect(clippy::disallowed_methods, reason = "the demo application must be able to die without unwinding")]
-fn leave(code: i32) -> ! {
-    std::process::exit(code)
-}
-
 /// The one line on standard output.
 #[expect(clippy::print_stdout, reason = "an application writes to its standard output; acc keeps it in the instance's log")]
-fn greet(name: &str, listener: &Listener) {
+fn greet(name: &str, listener: &DemoListener) {
     println!("demo {name} listening on {}, pid {}", listener.address(), std::process::id());
 }
 

@@ -20,7 +20,7 @@ const ARGS: &str = "ACC_TEST_DEMO_ARGS";
 #[derive(clap::Parser)]
 struct Cli {
     #[command(flatten)]
-    options: super::Options,
+    options: super::DemoOptions,
 }
 
 #[test]
@@ -249,8 +249,8 @@ fn a_stale_socket_is_replaced_and_nothing_else() {
     Demo::start(dir, &["--socket", &socket]).ready();
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("s"), "precious").unwrap();
-    let options = super::Options { socket: Some(dir.path().join("s")), ..Default::default() };
+    let options = super::DemoOptions { socket: Some(dir.path().join("s")), ..Default::default() };
     let error = super::start(options).unwrap_err().to_string();
     assert!(error.ends_with("exists and is not a socket"), "{error}");
-    assert!(super::start(super::Options::default()).is_err());
+    assert!(super::start(super::DemoOptions::default()).is_err());
 }

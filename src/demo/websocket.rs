@@ -16,12 +16,19 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use super::answer::{App, Body, status_only, text};
+use super::body::{DemoBody, status_only, text};
 use super::log::Log;
 
 /// Answers the handshake; the conversation goes on in a task of its own once the 101 has been sent.
-pub(super) fn accept(app: &Arc<App>, headers: &HeaderMap, upgrade: OnUpgrade) -> Response<Body> {
+pub(super) fn accept(
+    headers: &HeaderMap,
+    upgrade: OnUpgrade,
+    log: &Arc<Log>,
+    stopping: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Response<DemoBody> {
     let wanted = headers.get(UPGRADE).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"websocket"));
     let Some(key) = headers.get("sec-websocket-key").filter(|_| wanted) else {
         return text(StatusCode::UPGRADE_REQUIRED, "a WebSocket handshake is needed\n");
@@ -29,8 +36,8 @@ pub(super) fn accept(app: &Arc<App>, headers: &HeaderMap, upgrade: OnUpgrade) ->
     let Ok(accepted) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) else {
         return text(StatusCode::BAD_REQUEST, "a wrong key\n");
     };
-    let (stopping, log) = (app.stopping.clone(), Arc::clone(&app.log));
-    app.tasks.spawn(async move {
+    let (stopping, log) = (stopping.clone(), Arc::clone(log));
+    tasks.spawn(async move {
         if let Ok(stream) = upgrade.await {
             let socket = WebSocketStream::from_raw_socket(TokioIo::new(stream), Role::Server, None).await;
             converse(socket, &log, stopping).await;

@@ -153,7 +153,7 @@ pub enum Command {
     Man(ManArgs),
     /// The small HTTP application behind the model `hello`.
     #[command(name = "demo-app", hide = true)]
-    DemoApp(crate::demo::Options),
+    DemoApp(crate::demo::DemoOptions),
 }
 
 /// Options of `boot`.

@@ -5,7 +5,7 @@ use super::super::output::CommandEnd;
 use crate::demo;
 use crate::service::error::ServiceError;
 
-pub(in super::super) fn run(options: demo::Options) -> CommandEnd {
+pub(in super::super) fn run(options: demo::DemoOptions) -> CommandEnd {
     match demo::start(options) {
         Ok(()) => Ok(CommandExit::Done),
         Err(error) => Err(ServiceError::failed(format!("the demo application: {error:#}"), "").into()),
