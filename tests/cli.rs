@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use acc::domain::model::{ListenKind, Model, Param, Ready};
 use acc::domain::time::WallTime;
 use acc::interface::cli::show;
-use acc::prove::report::{Fault, Report, Spread, Streams, Strikes, Tally};
+use acc::prove::report::{Report, RequestFault, Spread, Streams, Strikes, Tally};
 use acc::service::outcome::{EventView, InstanceView, ListenView, Outcome, Pass, PassLine};
 use acc::service::wake_timing::Phases;
 
@@ -260,7 +260,7 @@ fn broken_proof() -> Report {
         streams: Some(Streams { opened: 120, ended_in_order: 90, cut_by_the_crash: 9, broken: 1 }),
         strikes: Some(Strikes { instance: 3, server: 2, master: 2, supervisor: 1, worker: 4 }),
         verbs_failed: vec!["stop: the server went away while it worked".to_owned()],
-        faults: vec![Fault { id: "002a1.3.77.1".to_owned(), kind: "POST", verdict: "lost", at_s: 1.25, took_s: 0.5, what }],
+        faults: vec![RequestFault { id: "002a1.3.77.1".to_owned(), kind: "POST", verdict: "lost", at_s: 1.25, took_s: 0.5, what }],
         ..proof()
     }
 }

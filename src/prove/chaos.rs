@@ -15,11 +15,10 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::client::Field;
-use super::dice::Dice;
-use super::report::Strikes;
-use super::shot::Line;
-use super::{BACK, Operator, boot_again};
+use super::context::ProveContext;
+use super::operator::{BACK, Operator, boot_again, server};
+use super::rng::Rng;
+use super::strike::{Strike, Struck};
 use crate::config::{Config, EdgeKind, SupervisorKind};
 use crate::domain::instance::Process;
 use crate::host::clock::monotonic_ns;
@@ -27,60 +26,7 @@ use crate::host::process;
 use crate::host::stopped::Stopped;
 use crate::render::nginx::pid_file;
 use crate::service::error::ServiceError;
-use crate::service::outcome::Outcome;
-use crate::service::request::Request;
 use crate::service::view::Reader;
-
-/// What was killed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Struck {
-    /// The instance.
-    Instance,
-    /// The part of acc's server that serves.
-    Server,
-    /// The part of it that keeps the other running.
-    Master,
-    /// supervisord.
-    Supervisor,
-    /// A worker of nginx.
-    Worker,
-}
-
-/// One kill.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Strike {
-    /// What.
-    pub(super) what: Struck,
-    /// Its process id.
-    pub(super) pid: i32,
-    /// When, in nanoseconds of the monotonic clock: a moment before.
-    pub(super) at: u64,
-    /// When it was gone with all its sockets.
-    pub(super) over: u64,
-    /// The clients' ends of the connections that it held; `None`: it is not what clients are connected to.
-    pub(super) held: Option<HashSet<SocketAddr>>,
-}
-
-impl Strike {
-    /// Did the killed process hold this connection?
-    pub(super) fn cut(&self, line: &Line) -> bool {
-        line.opened <= self.at && self.held.as_ref().is_some_and(|held| held.contains(&line.from))
-    }
-
-    /// Was it killed while a request was under way that was sent and has ended at these times?
-    pub(super) fn met(&self, sent: u64, ended: u64) -> bool {
-        self.at <= ended && sent <= self.over
-    }
-
-    /// Does what was killed work on requests whose clients are connected to something else?
-    pub(super) fn is_behind(&self) -> bool {
-        match self.what {
-            Struck::Instance => true,
-            Struck::Server => self.held.is_none(),
-            Struck::Master | Struck::Supervisor | Struck::Worker => false,
-        }
-    }
-}
 
 /// Between two kills, in milliseconds: least, and how much more at most.
 const PAUSE: (u64, u64) = (300, 900);
@@ -92,8 +38,8 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(super) struct Chaos<'a> {
     pub(super) config: &'a Config,
     pub(super) operator: &'a dyn Operator,
-    pub(super) field: &'a Field,
-    pub(super) dice: Dice,
+    pub(super) context: &'a ProveContext,
+    pub(super) rng: Rng,
 }
 
 impl Chaos<'_> {
@@ -101,7 +47,7 @@ impl Chaos<'_> {
     pub(super) async fn run(mut self) -> ServiceError {
         let mut last_instance = 0;
         loop {
-            let pause = PAUSE.0 + self.dice.below(PAUSE.1);
+            let pause = PAUSE.0 + self.rng.below(PAUSE.1);
             tokio::time::sleep(Duration::from_millis(pause)).await;
             let Some((what, pid)) = self.choose(&mut last_instance).await else { continue };
             match self.strike(what, pid).await {
@@ -124,7 +70,7 @@ impl Chaos<'_> {
         if self.config.edge.kind == EdgeKind::Nginx {
             all.push(Struck::Worker);
         }
-        let n = usize::try_from(self.dice.below(all.len() as u64)).unwrap_or(0);
+        let n = usize::try_from(self.rng.below(all.len() as u64)).unwrap_or(0);
         let what = *all.get(n)?;
         let pid = match what {
             Struck::Instance => self.instance(last_instance)?,
@@ -133,7 +79,7 @@ impl Chaos<'_> {
             Struck::Supervisor => number_in(&self.config.supervisord_pid())?,
             Struck::Worker => {
                 let workers = process::children(number_in(&pid_file(self.config))?);
-                let n = usize::try_from(self.dice.below(workers.len() as u64)).unwrap_or(0);
+                let n = usize::try_from(self.rng.below(workers.len() as u64)).unwrap_or(0);
                 *workers.get(n)?
             }
         };
@@ -141,8 +87,8 @@ impl Chaos<'_> {
     }
 
     fn instance(&self, last: &mut u64) -> Option<i32> {
-        let cycle = self.field.meter.cycles.load(Ordering::Relaxed) + 1;
-        let view = Reader::open(self.config).and_then(|reader| reader.find(&self.field.name)).ok()?;
+        let cycle = self.context.meter.cycles.load(Ordering::Relaxed) + 1;
+        let view = Reader::open(self.config).and_then(|reader| reader.find(&self.context.name)).ok()?;
         let pid = view.pid.filter(|_| view.phase == "awake" && *last != cycle)?;
         *last = cycle;
         Some(pid)
@@ -169,7 +115,7 @@ impl Chaos<'_> {
         while process::is_same(victim).unwrap_or(false) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let mut strikes = self.field.strikes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut strikes = self.context.strikes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(strike) = strikes.get_mut(number) {
             strike.over = monotonic_ns();
         }
@@ -185,7 +131,7 @@ impl Chaos<'_> {
 
     /// Its place among the others.
     fn note(&self, strike: Strike) -> usize {
-        let mut strikes = self.field.strikes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut strikes = self.context.strikes.lock().unwrap_or_else(PoisonError::into_inner);
         strikes.push(strike);
         strikes.len() - 1
     }
@@ -226,14 +172,14 @@ impl Chaos<'_> {
     /// Waits until a request has been answered from now on. Killed again before that, a supervisor that takes seconds to start
     /// on a busy host would never start the instance that requests wait for, and they would be told so.
     async fn until_answered(&self) {
-        let right = || self.field.meter.right.load(Ordering::Relaxed);
+        let right = || self.context.meter.right.load(Ordering::Relaxed);
         let before = right();
         let answered = async {
             while right() == before {
                 tokio::time::sleep(LOOK).await;
             }
         };
-        let _ = tokio::time::timeout(self.field.limit, answered).await;
+        let _ = tokio::time::timeout(self.context.limit, answered).await;
     }
 }
 
@@ -246,26 +192,6 @@ async fn look(victim: Process) -> io::Result<Option<(Stopped, HashSet<SocketAddr
     }
 }
 
-/// The pid of the server. Without one this process answers itself, and that is `None`.
-pub(super) async fn server(operator: &dyn Operator) -> Option<i32> {
-    match operator.ask(Request::Ping).await {
-        Ok(Outcome::Pong { pid, .. }) if pid != std::process::id() => i32::try_from(pid).ok(),
-        _ => None,
-    }
-}
-
 fn number_in(file: &Path) -> Option<i32> {
     std::fs::read_to_string(file).ok()?.trim().parse().ok().filter(|pid| *pid > 1)
-}
-
-/// How often each was killed.
-pub(super) fn count(strikes: &[Strike]) -> Strikes {
-    let of = |what| u32::try_from(strikes.iter().filter(|s| s.what == what).count()).unwrap_or(u32::MAX);
-    Strikes {
-        instance: of(Struck::Instance),
-        server: of(Struck::Server),
-        master: of(Struck::Master),
-        supervisor: of(Struck::Supervisor),
-        worker: of(Struck::Worker),
-    }
 }

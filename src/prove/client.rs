@@ -5,17 +5,17 @@
 //! it, and in the middle of an answer also when what the answer came from was killed. Nothing else is ever sent twice. It judges
 //! nothing.
 
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::chaos::Strike;
-use super::dice::Dice;
-use super::plan::{self, Plan};
-use super::shot::{End, Id, Kind, Line, Shot};
+use super::context::{Order, ProveContext};
+use super::plan::{self, RequestPlan};
+use super::rng::Rng;
+use super::sample::{ClientConnection, RequestEnd, RequestId, RequestKind, Sample};
+use super::strike::Strike;
 use super::wire::{Broken, Talk, Wire};
 use crate::host::clock::monotonic_ns;
 
@@ -27,93 +27,32 @@ const AFTER_FAULT: Duration = Duration::from_millis(20);
 /// Most times that one request is sent.
 const TRIES: u8 = 10;
 
-/// What clients are to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Order {
-    /// Ask.
-    Go,
-    /// Finish what is under way, and wait.
-    Rest,
-    /// Finish what is under way, and end.
-    End,
-}
-
-/// Counts that are shown while it runs.
-#[derive(Debug, Default)]
-pub struct Meter {
-    /// Requests that have ended.
-    pub sent: AtomicU64,
-    /// Answered as expected.
-    pub right: AtomicU64,
-    /// Not so; what that means is judged at the end.
-    pub not_right: AtomicU64,
-    /// Times it was put to sleep.
-    pub cycles: AtomicU64,
-    /// Requests under way.
-    pub(super) busy: AtomicU64,
-}
-
-/// What all clients share.
-pub(super) struct Field {
-    /// The edge.
-    pub(super) to: SocketAddr,
-    /// The instance's host, with port.
-    pub(super) host: String,
-    /// The instance's name, which the demo application shows.
-    pub(super) name: String,
-    /// It is the demo application: answers can be checked.
-    pub(super) demo: bool,
-    /// Longest wait for an answer.
-    pub(super) limit: Duration,
-    /// Tag of the ids of this run.
-    pub(super) tag: String,
-    /// Things are being killed.
-    pub(super) chaos: bool,
-    /// What was killed so far.
-    pub(super) strikes: Mutex<Vec<Strike>>,
-    /// For the display.
-    pub(super) meter: Arc<Meter>,
-}
-
-impl Field {
-    /// Was there such a crash?
-    fn struck(&self, like: impl Fn(&Strike) -> bool) -> bool {
-        self.strikes.lock().unwrap_or_else(PoisonError::into_inner).iter().any(like)
-    }
-
-    /// Was something killed that held this connection, or that was behind it since this time?
-    pub(super) fn met_a_kill(&self, line: Option<Line>, since: u64) -> bool {
-        let now = monotonic_ns();
-        self.struck(|s| line.is_some_and(|line| s.cut(&line)) || (s.is_behind() && s.met(since, now)))
-    }
-}
-
 /// One client.
-pub(super) struct Client {
-    field: Arc<Field>,
+pub(super) struct ProveClient {
+    context: Arc<ProveContext>,
     number: u16,
-    dice: Dice,
+    rng: Rng,
     wire: Option<Wire>,
-    shots: Vec<Shot>,
+    samples: Vec<Sample>,
 }
 
 /// A try that has ended.
 struct Try {
-    line: Option<Line>,
+    line: Option<ClientConnection>,
     begun: u64,
     head: Option<u64>,
     messages: u8,
     reused: bool,
-    end: End,
+    end: RequestEnd,
 }
 
-impl Client {
-    pub(super) fn new(field: Arc<Field>, number: u16, seed: u64) -> Self {
-        Self { dice: Dice::new(seed, u64::from(number) + 1), field, number, wire: None, shots: Vec::new() }
+impl ProveClient {
+    pub(super) fn new(context: Arc<ProveContext>, number: u16, seed: u64) -> Self {
+        Self { rng: Rng::new(seed, u64::from(number) + 1), context, number, wire: None, samples: Vec::new() }
     }
 
     /// Asks until it is told to end; everything it asked.
-    pub(super) async fn run(mut self, mut order: watch::Receiver<Order>) -> Vec<Shot> {
+    pub(super) async fn run(mut self, mut order: watch::Receiver<Order>) -> Vec<Sample> {
         loop {
             let now = *order.borrow_and_update();
             match now {
@@ -122,20 +61,20 @@ impl Client {
                     // An idle instance has no connections either.
                     self.wire = None;
                     if order.changed().await.is_err() {
-                        return self.shots;
+                        return self.samples;
                     }
                 }
-                Order::End => return self.shots,
+                Order::End => return self.samples,
             }
         }
     }
 
     /// One request, sent as often as it may be.
     async fn one(&mut self) {
-        let n = u32::try_from(self.shots.len()).unwrap_or(u32::MAX);
-        let id = Id { client: self.number, n };
-        let plan = Plan::draw(&mut self.dice, self.field.demo);
-        self.field.meter.busy.fetch_add(1, Ordering::Relaxed);
+        let n = u32::try_from(self.samples.len()).unwrap_or(u32::MAX);
+        let id = RequestId { client: self.number, n };
+        let plan = RequestPlan::draw(&mut self.rng, self.context.demo);
+        self.context.meter.busy.fetch_add(1, Ordering::Relaxed);
         let mut sent = 0;
         let mut tries = 0;
         let last = loop {
@@ -146,35 +85,35 @@ impl Client {
             }
         };
         let ended = monotonic_ns();
-        let right = last.end == End::Right;
-        let meter = &self.field.meter;
+        let right = last.end == RequestEnd::Right;
+        let meter = &self.context.meter;
         meter.busy.fetch_sub(1, Ordering::Relaxed);
         meter.sent.fetch_add(1, Ordering::Relaxed);
         if right { &meter.right } else { &meter.not_right }.fetch_add(1, Ordering::Relaxed);
         let head = last.head.unwrap_or(ended);
         let (own_ms, messages) = (plan.own_ms(), last.messages);
-        self.shots.push(Shot { id, kind: plan.kind, tries, line: last.line, sent, head, ended, own_ms, messages, end: last.end });
+        self.samples.push(Sample { id, kind: plan.kind, tries, line: last.line, sent, head, ended, own_ms, messages, end: last.end });
         if !right {
             self.wire = None;
             tokio::time::sleep(AFTER_FAULT).await;
         }
     }
 
-    fn may_repeat(&self, plan: &Plan, this: &Try, tries: u8) -> bool {
+    fn may_repeat(&self, plan: &RequestPlan, this: &Try, tries: u8) -> bool {
         if !plan.kind.safe() || tries >= TRIES {
             return false;
         }
         let cut = |s: &Strike| this.line.is_some_and(|line| s.cut(&line));
         let now = monotonic_ns();
         match this.end {
-            End::Cut(_) => (this.reused && tries == 1) || self.field.struck(cut),
-            End::Torn(_) => self.field.struck(|s| cut(s) || (s.is_behind() && s.met(this.begun, now))),
+            RequestEnd::Cut(_) => (this.reused && tries == 1) || self.context.struck(cut),
+            RequestEnd::Torn(_) => self.context.struck(|s| cut(s) || (s.is_behind() && s.met(this.begun, now))),
             _ => false,
         }
     }
 
     /// Sends it once. `sent` is set at the first time.
-    async fn attempt(&mut self, plan: &Plan, id: Id, number: u8, sent: &mut u64) -> Try {
+    async fn attempt(&mut self, plan: &RequestPlan, id: RequestId, number: u8, sent: &mut u64) -> Try {
         let begin = monotonic_ns();
         if *sent == 0 {
             *sent = begin;
@@ -182,27 +121,29 @@ impl Client {
         let fresh = number > 1 || plan.fresh;
         let mut wire = match self.connection(fresh).await {
             Ok(wire) => wire,
-            Err(why) => return Try { line: None, begun: begin, head: None, messages: 0, reused: false, end: End::NotConnected(why) },
+            Err(why) => {
+                return Try { line: None, begun: begin, head: None, messages: 0, reused: false, end: RequestEnd::NotConnected(why) };
+            }
         };
         let (line, reused) = (Some(wire.line), wire.used);
-        let text = id.text(&self.field.tag, number);
-        let limit = self.field.limit + Duration::from_millis(u64::from(plan.takes_ms()));
-        let mut this = Try { line, begun: begin, head: None, messages: 0, reused, end: End::Late };
+        let text = id.text(&self.context.tag, number);
+        let limit = self.context.limit + Duration::from_millis(u64::from(plan.takes_ms()));
+        let mut this = Try { line, begun: begin, head: None, messages: 0, reused, end: RequestEnd::Late };
         let work = async {
-            if plan.kind == Kind::Socket {
-                return converse(&self.field, &mut wire, plan, &text, &mut this).await;
+            if plan.kind == RequestKind::Socket {
+                return converse(&self.context, &mut wire, plan, &text, &mut this).await;
             }
-            match wire.ask(plan.request(&self.field, &text)).await {
+            match wire.ask(plan.request(&self.context, &text)).await {
                 Ok(answer) => {
                     this.head = Some(answer.head);
-                    plan::check(plan, &self.field, &text, &answer)
+                    plan::check(plan, &self.context, &text, &answer)
                 }
                 Err(broken) => cut(broken, &mut this),
             }
         };
         // A request that is late is not waited for: its connection goes with it.
         if let Ok(end) = tokio::time::timeout(limit, work).await {
-            let keep = end == End::Right && plan.kind != Kind::Socket && !plan.close;
+            let keep = end == RequestEnd::Right && plan.kind != RequestKind::Socket && !plan.close;
             this.end = end;
             if keep {
                 self.wire = Some(wire);
@@ -221,13 +162,13 @@ impl Client {
         }
         let began = monotonic_ns();
         loop {
-            let failed = match tokio::time::timeout(self.field.limit, Wire::open(self.field.to)).await {
+            let failed = match tokio::time::timeout(self.context.limit, Wire::open(self.context.to)).await {
                 Ok(Ok(wire)) => return Ok(wire),
                 Ok(Err(why)) => why,
                 Err(_) => "no connection in time".into(),
             };
             let waited = Duration::from_nanos(monotonic_ns().saturating_sub(began));
-            if !self.field.chaos || waited >= self.field.limit {
+            if !self.context.chaos || waited >= self.context.limit {
                 return Err(failed);
             }
             tokio::time::sleep(CONNECT_AGAIN).await;
@@ -235,17 +176,17 @@ impl Client {
     }
 }
 
-fn cut(broken: Broken, this: &mut Try) -> End {
+fn cut(broken: Broken, this: &mut Try) -> RequestEnd {
     if broken.before_head {
-        return End::Cut(broken.why);
+        return RequestEnd::Cut(broken.why);
     }
     this.head = Some(monotonic_ns());
-    End::Torn(broken.why)
+    RequestEnd::Torn(broken.why)
 }
 
 /// A WebSocket: a few messages, each of which must come back before the next is sent.
-async fn converse(field: &Field, wire: &mut Wire, plan: &Plan, text: &str, this: &mut Try) -> End {
-    let (response, head) = match wire.send(plan.request(field, text)).await {
+async fn converse(context: &ProveContext, wire: &mut Wire, plan: &RequestPlan, text: &str, this: &mut Try) -> RequestEnd {
+    let (response, head) = match wire.send(plan.request(context, text)).await {
         Ok(answered) => answered,
         Err(broken) => return cut(broken, this),
     };
@@ -258,17 +199,17 @@ async fn converse(field: &Field, wire: &mut Wire, plan: &Plan, text: &str, this:
     }
     let mut talk = match Talk::begin(response).await {
         Ok(talk) => talk,
-        Err(why) => return End::HungUp(why),
+        Err(why) => return RequestEnd::HungUp(why),
     };
     for n in 0..plan.messages {
         this.messages = n + 1;
         let message = format!("{text}#{n}");
         match talk.echo(&message).await {
             Ok(back) if back == message => {}
-            Ok(back) => return End::Wrong(format!("sent `{message}`, got `{back:.100}` back").into()),
-            Err(why) => return End::HungUp(why),
+            Ok(back) => return RequestEnd::Wrong(format!("sent `{message}`, got `{back:.100}` back").into()),
+            Err(why) => return RequestEnd::HungUp(why),
         }
     }
     talk.end().await;
-    End::Right
+    RequestEnd::Right
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::Operator;
-use super::client::{Field, Order};
-use super::dice::Dice;
-use super::subject::Subject;
+use super::context::{Order, ProveContext};
+use super::operator::Operator;
+use super::rng::Rng;
+use super::target::ProofTarget;
 use crate::config::Config;
 use crate::host::clock::monotonic_ns;
 use crate::service::error::ServiceError;
@@ -38,10 +38,10 @@ pub(super) struct Slept {
 pub(super) struct Cycles<'a> {
     pub(super) config: &'a Config,
     pub(super) operator: &'a dyn Operator,
-    pub(super) field: &'a Field,
-    pub(super) subject: &'a Subject,
+    pub(super) context: &'a ProveContext,
+    pub(super) target: &'a ProofTarget,
     pub(super) order: &'a watch::Sender<Order>,
-    pub(super) dice: Dice,
+    pub(super) rng: Rng,
     /// How many; `None`: until the time is over.
     pub(super) most: Option<u32>,
     /// How long at most.
@@ -60,22 +60,22 @@ impl Cycles<'_> {
                 return;
             }
             n += 1;
-            let pause = self.dice.below(30);
+            let pause = self.rng.below(30);
             tokio::time::sleep(Duration::from_millis(pause)).await;
             let idle = n % IDLE_EVERY == 0 && self.idle_is_possible() && self.idle_stop(slept).await;
             if idle || self.stop(slept).await {
                 slept.cycles += 1;
                 slept.idle_stops += u32::from(idle);
-                self.field.meter.cycles.store(u64::from(slept.cycles), Ordering::Relaxed);
+                self.context.meter.cycles.store(u64::from(slept.cycles), Ordering::Relaxed);
             }
         }
     }
 
     /// Waits until as many requests were answered as there are clients: so it is awake and in use.
     async fn until_used(&self) -> bool {
-        let meter = &self.field.meter;
+        let meter = &self.context.meter;
         let enough = meter.right.load(Ordering::Relaxed) + 8;
-        let patience = (self.field.limit + self.config.stop.drain + self.config.stop.timeout) * 2;
+        let patience = (self.context.limit + self.config.stop.drain + self.config.stop.timeout) * 2;
         let used = async {
             while meter.right.load(Ordering::Relaxed) < enough {
                 tokio::time::sleep(LOOK).await;
@@ -85,7 +85,7 @@ impl Cycles<'_> {
     }
 
     async fn stop(&self, slept: &mut Slept) -> bool {
-        match self.operator.ask(Request::Stop { instance: self.subject.name.clone(), now: false }).await {
+        match self.operator.ask(Request::Stop { instance: self.target.name.clone(), now: false }).await {
             Ok(Outcome::Instance { already, .. }) => !already,
             Ok(other) => {
                 note(slept, format!("stop: {other:?}"));
@@ -99,27 +99,27 @@ impl Cycles<'_> {
     }
 
     fn idle_is_possible(&self) -> bool {
-        self.config.idle.min_awake <= IDLE_WITHIN && self.subject.idle <= IDLE_WITHIN
+        self.config.idle.min_awake <= IDLE_WITHIN && self.target.idle <= IDLE_WITHIN
     }
 
     /// Clients rest until it is idle; then a monitor pass, and they come back while it is under way.
     async fn idle_stop(&mut self, slept: &mut Slept) -> bool {
         self.order.send_replace(Order::Rest);
-        while self.field.meter.busy.load(Ordering::Relaxed) > 0 {
+        while self.context.meter.busy.load(Ordering::Relaxed) > 0 {
             tokio::time::sleep(LOOK).await;
         }
-        let rest = self.subject.idle.max(self.config.idle.min_awake) + Duration::from_millis(20);
+        let rest = self.target.idle.max(self.config.idle.min_awake) + Duration::from_millis(20);
         tokio::time::sleep(rest).await;
         let already = self.is_asleep();
         // Mostly while acc looks and closes the gate, and now and then later: a look at many TCP connections takes a while.
-        let moment = Duration::from_micros(self.dice.below(20_000) * if self.dice.one_in(3) { 10 } else { 1 });
+        let moment = Duration::from_micros(self.rng.below(20_000) * if self.rng.one_in(3) { 10 } else { 1 });
         let come_back = async {
             tokio::time::sleep(moment).await;
             self.order.send_replace(Order::Go);
         };
         let (pass, ()) = tokio::join!(self.operator.ask(Request::Monitor { dry_run: false, thorough: false }), come_back);
         match pass {
-            Ok(Outcome::Monitor(pass)) => already || pass.lines.iter().any(|l| l.instance == self.subject.name && l.action == "sleep"),
+            Ok(Outcome::Monitor(pass)) => already || pass.lines.iter().any(|l| l.instance == self.target.name && l.action == "sleep"),
             Ok(_) => already,
             Err(e) => {
                 note(slept, format!("monitor: {e}"));
@@ -129,7 +129,7 @@ impl Cycles<'_> {
     }
 
     fn is_asleep(&self) -> bool {
-        let view: Result<_, ServiceError> = Reader::open(self.config).and_then(|reader| reader.find(&self.subject.name));
+        let view: Result<_, ServiceError> = Reader::open(self.config).and_then(|reader| reader.find(&self.target.name));
         view.is_ok_and(|view| view.phase == "asleep")
     }
 }

@@ -14,10 +14,10 @@
 
 use std::collections::HashSet;
 
-use super::chaos::{Strike, Struck};
-use super::record::{Arrival, Record};
-use super::report::{Fault, Spread, Tally};
-use super::shot::{End, Kind, Shot};
+use super::record::{AppRecord, RecordedArrival};
+use super::report::{RequestFault, Spread, Tally};
+use super::sample::{RequestEnd, RequestKind, Sample};
+use super::strike::{Strike, Struck};
 use crate::proxy::failure::MAYBE_SEEN;
 
 /// Faults that are told one by one.
@@ -26,9 +26,9 @@ const TOLD: usize = 20;
 /// What a run is judged by.
 pub(super) struct Evidence<'a> {
     /// All requests.
-    pub(super) shots: &'a [Shot],
+    pub(super) samples: &'a [Sample],
     /// The application's record; `None`: it keeps none.
-    pub(super) record: Option<&'a Record>,
+    pub(super) record: Option<&'a AppRecord>,
     /// What was killed.
     pub(super) strikes: &'a [Strike],
     /// The begin of the run, in nanoseconds of the monotonic clock.
@@ -43,12 +43,12 @@ pub(super) struct Judgement {
     pub(super) tally: Tally,
     pub(super) wake: Option<Spread>,
     pub(super) wake_from_sleep: Option<Spread>,
-    pub(super) faults: Vec<Fault>,
+    pub(super) faults: Vec<RequestFault>,
 }
 
 /// What became of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum SampleVerdict {
     Right,
     Lost,
     Wrong,
@@ -63,21 +63,21 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Judgement {
     let recorded = evidence.record.map(|_| 0);
     let mut judgement = Judgement { tally: Tally { doubled: recorded, held: recorded, ..Tally::default() }, ..Judgement::default() };
     let (mut wakes, mut from_sleep) = (Vec::new(), Vec::new());
-    for shot in evidence.shots {
-        let seen = evidence.record.and_then(|r| r.requests.get(&shot.id)).map_or(&[][..], Vec::as_slice);
-        let verdict = verdict(shot, seen, &killed, evidence);
-        let doubled = is_doubled(shot, seen, evidence) || messages_doubled(shot, evidence.record);
-        count(&mut judgement.tally, shot, verdict, doubled);
-        if verdict == Verdict::Right
-            && let Some(wake) = wake_of(shot, seen)
+    for sample in evidence.samples {
+        let seen = evidence.record.and_then(|r| r.requests.get(&sample.id)).map_or(&[][..], Vec::as_slice);
+        let verdict = verdict(sample, seen, &killed, evidence);
+        let doubled = is_doubled(sample, seen, evidence) || messages_doubled(sample, evidence.record);
+        count(&mut judgement.tally, sample, verdict, doubled);
+        if verdict == SampleVerdict::Right
+            && let Some(wake) = wake_of(sample, seen)
         {
             judgement.tally.held = judgement.tally.held.map(|held| held + 1);
             wakes.push(wake);
-            from_sleep.extend(seen.last().filter(|a| a.before_ended > 0 && a.before_ended < shot.sent).map(|_| wake));
+            from_sleep.extend(seen.last().filter(|a| a.before_ended > 0 && a.before_ended < sample.sent).map(|_| wake));
         }
-        let bad = matches!(verdict, Verdict::Lost | Verdict::Wrong) || doubled;
+        let bad = matches!(verdict, SampleVerdict::Lost | SampleVerdict::Wrong) || doubled;
         if bad && judgement.faults.len() < TOLD {
-            judgement.faults.push(fault(shot, seen, verdict, doubled, evidence));
+            judgement.faults.push(fault(sample, seen, verdict, doubled, evidence));
         }
     }
     judgement.wake = evidence.record.map(|_| Spread::of(wakes));
@@ -85,74 +85,83 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Judgement {
     judgement
 }
 
-fn count(tally: &mut Tally, shot: &Shot, verdict: Verdict, doubled: bool) {
+fn count(tally: &mut Tally, sample: &Sample, verdict: SampleVerdict, doubled: bool) {
     tally.sent += 1;
-    tally.messages += u64::from(shot.messages);
-    tally.retried += u64::from(shot.tries > 1);
+    tally.messages += u64::from(sample.messages);
+    tally.retried += u64::from(sample.tries > 1);
     tally.doubled = tally.doubled.map(|times| times + u64::from(doubled));
     let which = match verdict {
-        Verdict::Right => &mut tally.right,
-        Verdict::Lost => &mut tally.lost,
-        Verdict::Wrong => &mut tally.wrong,
-        Verdict::Broken => &mut tally.broken_by_the_crash,
-        Verdict::Cut => &mut tally.cut_by_the_crash,
+        SampleVerdict::Right => &mut tally.right,
+        SampleVerdict::Lost => &mut tally.lost,
+        SampleVerdict::Wrong => &mut tally.wrong,
+        SampleVerdict::Broken => &mut tally.broken_by_the_crash,
+        SampleVerdict::Cut => &mut tally.cut_by_the_crash,
     };
     *which += 1;
 }
 
-fn verdict(shot: &Shot, seen: &[Arrival], killed: &HashSet<i32>, evidence: &Evidence<'_>) -> Verdict {
-    let last: Vec<&Arrival> = seen.iter().filter(|a| a.attempt == shot.tries).collect();
+fn verdict(sample: &Sample, seen: &[RecordedArrival], killed: &HashSet<i32>, evidence: &Evidence<'_>) -> SampleVerdict {
+    let last: Vec<&RecordedArrival> = seen.iter().filter(|a| a.attempt == sample.tries).collect();
     let in_killed = last.iter().any(|a| killed.contains(&a.pid));
-    let repeatable = shot.kind.safe() && !matches!(shot.end, End::HungUp(_));
-    let cut = || shot.line.is_some_and(|line| evidence.strikes.iter().any(|s| s.cut(&line)));
-    let met_instance = || met(shot, evidence).any(|s| s.what == Struck::Instance);
-    let met_server = || met(shot, evidence).any(|s| s.what == Struck::Server && s.is_behind());
-    match &shot.end {
-        End::Right => Verdict::Right,
-        _ if in_killed => Verdict::Broken,
-        End::Wrong(_) => Verdict::Wrong,
-        End::Cut(_) | End::Torn(_) | End::HungUp(_) if cut() => Verdict::Cut,
-        End::Torn(_) | End::HungUp(_) if met_server() => Verdict::Cut,
-        End::Answered(502, _) if !repeatable && last.is_empty() && met_instance() => Verdict::Broken,
-        End::Answered(502..=504, _) if !last.is_empty() && met_server() => Verdict::Cut,
-        End::Answered(502, why) if !repeatable && why.contains(MAYBE_SEEN) && met_server() => Verdict::Cut,
-        End::Answered(..) if !last.is_empty() => Verdict::Wrong,
+    let repeatable = sample.kind.safe() && !matches!(sample.end, RequestEnd::HungUp(_));
+    let cut = || sample.line.is_some_and(|line| evidence.strikes.iter().any(|s| s.cut(&line)));
+    let met_instance = || met(sample, evidence).any(|s| s.what == Struck::Instance);
+    let met_server = || met(sample, evidence).any(|s| s.what == Struck::Server && s.is_behind());
+    match &sample.end {
+        RequestEnd::Right => SampleVerdict::Right,
+        _ if in_killed => SampleVerdict::Broken,
+        RequestEnd::Wrong(_) => SampleVerdict::Wrong,
+        RequestEnd::Cut(_) | RequestEnd::Torn(_) | RequestEnd::HungUp(_) if cut() => SampleVerdict::Cut,
+        RequestEnd::Torn(_) | RequestEnd::HungUp(_) if met_server() => SampleVerdict::Cut,
+        RequestEnd::Answered(502, _) if !repeatable && last.is_empty() && met_instance() => SampleVerdict::Broken,
+        RequestEnd::Answered(502..=504, _) if !last.is_empty() && met_server() => SampleVerdict::Cut,
+        RequestEnd::Answered(502, why) if !repeatable && why.contains(MAYBE_SEEN) && met_server() => SampleVerdict::Cut,
+        RequestEnd::Answered(..) if !last.is_empty() => SampleVerdict::Wrong,
         // Nothing else kills an application's connection: it was in its socket.
-        End::Cut(_) | End::Torn(_) | End::HungUp(_) if !repeatable && last.is_empty() && met_instance() => Verdict::Broken,
-        End::Answered(..) | End::Cut(_) | End::Torn(_) | End::HungUp(_) | End::NotConnected(_) | End::Late => Verdict::Lost,
+        RequestEnd::Cut(_) | RequestEnd::Torn(_) | RequestEnd::HungUp(_) if !repeatable && last.is_empty() && met_instance() => {
+            SampleVerdict::Broken
+        }
+        RequestEnd::Answered(..)
+        | RequestEnd::Cut(_)
+        | RequestEnd::Torn(_)
+        | RequestEnd::HungUp(_)
+        | RequestEnd::NotConnected(_)
+        | RequestEnd::Late => SampleVerdict::Lost,
     }
 }
 
 /// What was killed while the request was under way.
-fn met<'a>(shot: &Shot, evidence: &Evidence<'a>) -> impl Iterator<Item = &'a Strike> {
-    let (sent, ended) = (shot.sent, shot.ended);
+fn met<'a>(sample: &Sample, evidence: &Evidence<'a>) -> impl Iterator<Item = &'a Strike> {
+    let (sent, ended) = (sample.sent, sample.ended);
     evidence.strikes.iter().filter(move |s| s.met(sent, ended))
 }
 
-fn is_doubled(shot: &Shot, seen: &[Arrival], evidence: &Evidence<'_>) -> bool {
+fn is_doubled(sample: &Sample, seen: &[RecordedArrival], evidence: &Evidence<'_>) -> bool {
     let on_its_way = |s: &&Strike| matches!(s.what, Struck::Instance | Struck::Server | Struck::Worker);
-    let again = if shot.kind.safe() { met(shot, evidence).filter(on_its_way).count() } else { 0 };
-    (1..=shot.tries).any(|attempt| seen.iter().filter(|a| a.attempt == attempt).count() > 1 + again)
+    let again = if sample.kind.safe() { met(sample, evidence).filter(on_its_way).count() } else { 0 };
+    (1..=sample.tries).any(|attempt| seen.iter().filter(|a| a.attempt == attempt).count() > 1 + again)
 }
 
-fn messages_doubled(shot: &Shot, record: Option<&Record>) -> bool {
-    let Some(record) = record.filter(|_| shot.kind == Kind::Socket) else { return false };
-    (0..u32::from(shot.messages)).any(|n| record.messages.get(&(shot.id, n)).is_some_and(|times| *times > 1))
+fn messages_doubled(sample: &Sample, record: Option<&AppRecord>) -> bool {
+    let Some(record) = record.filter(|_| sample.kind == RequestKind::Socket) else { return false };
+    (0..u32::from(sample.messages)).any(|n| record.messages.get(&(sample.id, n)).is_some_and(|times| *times > 1))
 }
 
 /// From sending to the answer, for one that was sent before its process was started; what the application itself was asked
 /// to take is not counted.
-fn wake_of(shot: &Shot, seen: &[Arrival]) -> Option<u64> {
+fn wake_of(sample: &Sample, seen: &[RecordedArrival]) -> Option<u64> {
     let started = seen.last()?.started;
-    (started > shot.sent).then(|| shot.head.saturating_sub(shot.sent).saturating_sub(u64::from(shot.own_ms) * 1_000_000))
+    (started > sample.sent).then(|| sample.head.saturating_sub(sample.sent).saturating_sub(u64::from(sample.own_ms) * 1_000_000))
 }
 
-fn fault(shot: &Shot, seen: &[Arrival], verdict: Verdict, doubled: bool, evidence: &Evidence<'_>) -> Fault {
-    let what = match &shot.end {
-        End::Right => "answered right".to_owned(),
-        End::Wrong(why) | End::Cut(why) | End::Torn(why) | End::HungUp(why) | End::NotConnected(why) => why.to_string(),
-        End::Answered(status, text) => format!("answered {status}: {text}"),
-        End::Late => "no answer in time".to_owned(),
+fn fault(sample: &Sample, seen: &[RecordedArrival], verdict: SampleVerdict, doubled: bool, evidence: &Evidence<'_>) -> RequestFault {
+    let what = match &sample.end {
+        RequestEnd::Right => "answered right".to_owned(),
+        RequestEnd::Wrong(why) | RequestEnd::Cut(why) | RequestEnd::Torn(why) | RequestEnd::HungUp(why) | RequestEnd::NotConnected(why) => {
+            why.to_string()
+        }
+        RequestEnd::Answered(status, text) => format!("answered {status}: {text}"),
+        RequestEnd::Late => "no answer in time".to_owned(),
     };
     let pids: Vec<String> = seen.iter().map(|a| format!("{} (try {})", a.pid, a.attempt)).collect();
     let delivered = match (evidence.record, pids.is_empty()) {
@@ -160,17 +169,17 @@ fn fault(shot: &Shot, seen: &[Arrival], verdict: Verdict, doubled: bool, evidenc
         (Some(_), true) => "; the application never saw it".to_owned(),
         (Some(_), false) => format!("; delivered to {}", pids.join(", ")),
     };
-    Fault {
-        id: shot.id.text(evidence.tag, shot.tries),
-        kind: shot.kind.as_str(),
+    RequestFault {
+        id: sample.id.text(evidence.tag, sample.tries),
+        kind: sample.kind.as_str(),
         verdict: match verdict {
-            Verdict::Lost => "lost",
-            Verdict::Wrong => "wrong",
+            SampleVerdict::Lost => "lost",
+            SampleVerdict::Wrong => "wrong",
             _ if doubled => "doubled",
-            Verdict::Right | Verdict::Broken | Verdict::Cut => "right",
+            SampleVerdict::Right | SampleVerdict::Broken | SampleVerdict::Cut => "right",
         },
-        at_s: seconds(shot.sent.saturating_sub(evidence.began)),
-        took_s: seconds(shot.ended.saturating_sub(shot.sent)),
+        at_s: seconds(sample.sent.saturating_sub(evidence.began)),
+        took_s: seconds(sample.ended.saturating_sub(sample.sent)),
         what: what + &delivered,
     }
 }

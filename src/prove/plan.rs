@@ -10,10 +10,10 @@ use hyper::body::Frame;
 use hyper::{Method, Request, header};
 use sha2::{Digest, Sha256};
 
-use super::client::Field;
-use super::dice::Dice;
-use super::shot::{End, Kind};
-use super::wire::{Answer, Body};
+use super::context::ProveContext;
+use super::rng::Rng;
+use super::sample::{RequestEnd, RequestKind};
+use super::wire::{RequestBody, WireAnswer};
 
 /// Largest body of a POST: 2 to the power of this many bytes.
 const BODY_BITS: u64 = 20;
@@ -24,9 +24,9 @@ const CHUNK_MS: u16 = 100;
 
 /// One request.
 #[derive(Debug, Clone)]
-pub(super) struct Plan {
+pub(super) struct RequestPlan {
     /// What it is.
-    pub(super) kind: Kind,
+    pub(super) kind: RequestKind,
     /// On a connection of its own.
     pub(super) fresh: bool,
     /// The connection ends with it, and the server is told so.
@@ -42,59 +42,59 @@ pub(super) struct Plan {
     chunks: u16,
 }
 
-impl Plan {
+impl RequestPlan {
     /// Draws one. Half are small GETs: they are what most sites get.
-    pub(super) fn draw(dice: &mut Dice, demo: bool) -> Self {
-        let kind = match dice.below(20) {
-            _ if !demo => Kind::Get,
-            0..10 => Kind::Get,
-            10..15 => Kind::Post,
-            15..17 => Kind::Slow,
-            17 => Kind::Stream,
-            _ => Kind::Socket,
+    pub(super) fn draw(rng: &mut Rng, demo: bool) -> Self {
+        let kind = match rng.below(20) {
+            _ if !demo => RequestKind::Get,
+            0..10 => RequestKind::Get,
+            10..15 => RequestKind::Post,
+            15..17 => RequestKind::Slow,
+            17 => RequestKind::Stream,
+            _ => RequestKind::Socket,
         };
-        let (fresh, close) = (dice.one_in(3), dice.one_in(4));
-        let body = if kind == Kind::Post { body(dice) } else { Bytes::new() };
-        let chunked = dice.one_in(3);
+        let (fresh, close) = (rng.one_in(3), rng.one_in(4));
+        let body = if kind == RequestKind::Post { body(rng) } else { Bytes::new() };
+        let chunked = rng.one_in(3);
         #[expect(clippy::cast_possible_truncation, reason = "small by their bounds")]
-        let (slow_ms, chunks, messages) = ((1 + dice.below(400)) as u16, (1 + dice.below(4)) as u16, (1 + dice.below(8)) as u8);
+        let (slow_ms, chunks, messages) = ((1 + rng.below(400)) as u16, (1 + rng.below(4)) as u16, (1 + rng.below(8)) as u8);
         Self { kind, fresh, close, messages, demo, body, chunked, slow_ms, chunks }
     }
 
     /// How long the application is asked to take until it answers, in milliseconds.
     pub(super) fn own_ms(&self) -> u16 {
-        if self.kind == Kind::Slow { self.slow_ms } else { 0 }
+        if self.kind == RequestKind::Slow { self.slow_ms } else { 0 }
     }
 
     /// How long it is asked to take until it has answered, in milliseconds.
     pub(super) fn takes_ms(&self) -> u16 {
-        if self.kind == Kind::Stream { self.chunks * CHUNK_MS } else { self.own_ms() }
+        if self.kind == RequestKind::Stream { self.chunks * CHUNK_MS } else { self.own_ms() }
     }
 
     fn target(&self, id: &str) -> String {
         match self.kind {
             _ if !self.demo => "/".to_owned(),
-            Kind::Get | Kind::Post => format!("/echo?{id}"),
-            Kind::Slow => format!("/slow?ms={}", self.slow_ms),
-            Kind::Stream => format!("/stream?seconds={}.{}", self.chunks / 10, self.chunks % 10),
-            Kind::Socket => "/ws".to_owned(),
+            RequestKind::Get | RequestKind::Post => format!("/echo?{id}"),
+            RequestKind::Slow => format!("/slow?ms={}", self.slow_ms),
+            RequestKind::Stream => format!("/stream?seconds={}.{}", self.chunks / 10, self.chunks % 10),
+            RequestKind::Socket => "/ws".to_owned(),
         }
     }
 
     /// The request as it is sent, with this id.
-    pub(super) fn request(&self, field: &Field, id: &str) -> Request<Body> {
+    pub(super) fn request(&self, context: &ProveContext, id: &str) -> Request<RequestBody> {
         let mut request = Request::new(self.body());
-        *request.method_mut() = if self.kind == Kind::Post { Method::POST } else { Method::GET };
+        *request.method_mut() = if self.kind == RequestKind::Post { Method::POST } else { Method::GET };
         *request.uri_mut() = self.target(id).parse().unwrap_or_default();
         let mut set = |name: &'static str, value: &str| {
             if let Ok(value) = header::HeaderValue::from_str(value) {
                 request.headers_mut().insert(name, value);
             }
         };
-        set("host", &field.host);
+        set("host", &context.host);
         set("x-id", id);
         set("user-agent", "acc-prove");
-        if self.kind == Kind::Socket {
+        if self.kind == RequestKind::Socket {
             set("connection", "Upgrade");
             set("upgrade", "websocket");
             set("sec-websocket-version", "13");
@@ -105,8 +105,8 @@ impl Plan {
         request
     }
 
-    fn body(&self) -> Body {
-        if self.kind != Kind::Post {
+    fn body(&self) -> RequestBody {
+        if self.kind != RequestKind::Post {
             return Empty::new().boxed_unsync();
         }
         if !self.chunked {
@@ -119,14 +119,14 @@ impl Plan {
 }
 
 /// 1 byte to 1 MiB, each order of magnitude as often as any other.
-fn body(dice: &mut Dice) -> Bytes {
-    let most = 1_u64 << dice.below(BODY_BITS + 1);
-    let length = usize::try_from(most / 2 + dice.below(most / 2 + 1)).unwrap_or(1).max(1);
-    dice.bytes(length).into()
+fn body(rng: &mut Rng) -> Bytes {
+    let most = 1_u64 << rng.below(BODY_BITS + 1);
+    let length = usize::try_from(most / 2 + rng.below(most / 2 + 1)).unwrap_or(1).max(1);
+    rng.bytes(length).into()
 }
 
 /// The request by which the demo application is known.
-pub(super) fn probe(host: &str) -> Request<Body> {
+pub(super) fn probe(host: &str) -> Request<RequestBody> {
     let mut request = Request::new(Empty::new().boxed_unsync());
     *request.uri_mut() = hyper::Uri::from_static("/echo?prove");
     if let Ok(host) = header::HeaderValue::from_str(host) {
@@ -141,36 +141,36 @@ pub(super) fn is_echo(body: &[u8]) -> bool {
 }
 
 /// An answer of another status than was hoped for.
-pub(super) fn refused(answer: &Answer) -> End {
+pub(super) fn refused(answer: &WireAnswer) -> RequestEnd {
     let text: String = String::from_utf8_lossy(&answer.body).chars().take(300).collect();
-    End::Answered(answer.status.as_u16(), text.replace('\n', " ").trim().into())
+    RequestEnd::Answered(answer.status.as_u16(), text.replace('\n', " ").trim().into())
 }
 
 /// Is it what was asked for?
-pub(super) fn check(plan: &Plan, field: &Field, id: &str, answer: &Answer) -> End {
+pub(super) fn check(plan: &RequestPlan, context: &ProveContext, id: &str, answer: &WireAnswer) -> RequestEnd {
     if !answer.status.is_success() {
         return refused(answer);
     }
     if !plan.demo {
-        return End::Right;
+        return RequestEnd::Right;
     }
     let text = String::from_utf8_lossy(&answer.body);
     let fault = match plan.kind {
-        Kind::Get | Kind::Post => echo_fault(plan, id, &answer.body),
-        Kind::Slow => (!text.starts_with(&format!("name: {}\n", field.name))).then_some("the application has another name"),
-        Kind::Stream => {
+        RequestKind::Get | RequestKind::Post => echo_fault(plan, id, &answer.body),
+        RequestKind::Slow => (!text.starts_with(&format!("name: {}\n", context.name))).then_some("the application has another name"),
+        RequestKind::Stream => {
             let expected: String = (0..plan.chunks).fold(String::new(), |mut all, n| {
                 let _ = writeln!(all, "chunk {n}");
                 all
             });
             (text != expected).then_some("the stream is not what was asked for")
         }
-        Kind::Socket => None,
+        RequestKind::Socket => None,
     };
-    fault.map_or(End::Right, |fault| End::Wrong(format!("{fault}: {text:.200}").into()))
+    fault.map_or(RequestEnd::Right, |fault| RequestEnd::Wrong(format!("{fault}: {text:.200}").into()))
 }
 
-fn echo_fault(plan: &Plan, id: &str, body: &[u8]) -> Option<&'static str> {
+fn echo_fault(plan: &RequestPlan, id: &str, body: &[u8]) -> Option<&'static str> {
     let Ok(echo) = serde_json::from_slice::<serde_json::Value>(body) else { return Some("not what `/echo` answers") };
     if echo["headers"]["x-id"] != id || echo["query"] != id {
         return Some("the answer belongs to another request");
@@ -179,7 +179,7 @@ fn echo_fault(plan: &Plan, id: &str, body: &[u8]) -> Option<&'static str> {
         let _ = write!(text, "{byte:02x}");
         text
     });
-    let method = if plan.kind == Kind::Post { "POST" } else { "GET" };
+    let method = if plan.kind == RequestKind::Post { "POST" } else { "GET" };
     if echo["method"] != method || echo["length"] != plan.body.len() || echo["sha256"] != sha256 {
         return Some("the body did not arrive as it was sent");
     }
@@ -192,28 +192,29 @@ mod tests {
 
     #[test]
     fn bodies_are_of_all_sizes() {
-        let mut dice = Dice::new(1, 1);
-        let lengths: Vec<usize> = (0..500).map(|_| body(&mut dice).len()).collect();
+        let mut rng = Rng::new(1, 1);
+        let lengths: Vec<usize> = (0..500).map(|_| body(&mut rng).len()).collect();
         assert!(lengths.iter().all(|n| (1..=1 << 20).contains(n)));
         assert!(lengths.contains(&1) && lengths.iter().any(|n| *n > 500_000));
     }
 
     #[test]
     fn a_stranger_gets_nothing_but_small_gets() {
-        let mut dice = Dice::new(1, 1);
+        let mut rng = Rng::new(1, 1);
         for _ in 0..100 {
-            let plan = Plan::draw(&mut dice, false);
-            assert_eq!((plan.kind, plan.target("x").as_str()), (Kind::Get, "/"));
+            let plan = RequestPlan::draw(&mut rng, false);
+            assert_eq!((plan.kind, plan.target("x").as_str()), (RequestKind::Get, "/"));
         }
-        let kinds: Vec<Kind> = (0..200).map(|_| Plan::draw(&mut dice, true).kind).collect();
-        for kind in [Kind::Get, Kind::Post, Kind::Slow, Kind::Stream, Kind::Socket] {
+        let kinds: Vec<RequestKind> = (0..200).map(|_| RequestPlan::draw(&mut rng, true).kind).collect();
+        for kind in [RequestKind::Get, RequestKind::Post, RequestKind::Slow, RequestKind::Stream, RequestKind::Socket] {
             assert!(kinds.contains(&kind), "{kind:?}");
         }
     }
 
     #[test]
     fn an_echo_is_compared_in_all_it_says() {
-        let plan = Plan { kind: Kind::Post, body: Bytes::from_static(b"abc"), ..Plan::draw(&mut Dice::new(1, 1), true) };
+        let plan =
+            RequestPlan { kind: RequestKind::Post, body: Bytes::from_static(b"abc"), ..RequestPlan::draw(&mut Rng::new(1, 1), true) };
         let sha = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         let echo = |id: &str, method: &str, length: u32, sha: &str| {
             serde_json::json!({ "method": method, "query": id, "length": length, "sha256": sha, "headers": { "x-id": id } }).to_string()

@@ -6,12 +6,12 @@ use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
-use super::shot::Id;
+use super::sample::RequestId;
 use crate::host::untrusted;
 
 /// One arrival of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Arrival {
+pub(super) struct RecordedArrival {
     /// Which try of it.
     pub(super) attempt: u8,
     /// The process that had it.
@@ -24,18 +24,18 @@ pub(super) struct Arrival {
 
 /// All of it.
 #[derive(Debug, Default)]
-pub(super) struct Record {
+pub(super) struct AppRecord {
     /// Requests by id.
-    pub(super) requests: HashMap<Id, Vec<Arrival>>,
+    pub(super) requests: HashMap<RequestId, Vec<RecordedArrival>>,
     /// Messages by id and number, with how often each came.
-    pub(super) messages: HashMap<(Id, u32), u32>,
+    pub(super) messages: HashMap<(RequestId, u32), u32>,
     /// Starts of the application.
     pub(super) starts: usize,
     current: HashMap<i32, (u64, u64)>,
     last_end: u64,
 }
 
-impl Record {
+impl AppRecord {
     /// Reads the record of the run with this tag. No file yet is an empty record.
     pub(super) fn read(path: &Path, tag: &str) -> io::Result<Self> {
         let mut record = Self::default();
@@ -62,13 +62,13 @@ impl Record {
             }
             "EXIT" => self.last_end = ns,
             "REQ" => {
-                let Some((id, attempt)) = words.nth(1).and_then(|id| Id::read(id, tag)) else { return };
+                let Some((id, attempt)) = words.nth(1).and_then(|id| RequestId::read(id, tag)) else { return };
                 let (started, before_ended) = self.current.get(&pid).copied().unwrap_or_default();
-                self.requests.entry(id).or_default().push(Arrival { attempt, pid, started, before_ended });
+                self.requests.entry(id).or_default().push(RecordedArrival { attempt, pid, started, before_ended });
             }
             "MSG" => {
                 let Some((id, number)) = words.next().and_then(|text| text.split_once('#')) else { return };
-                if let (Some((id, _)), Ok(number)) = (Id::read(id, tag), number.parse()) {
+                if let (Some((id, _)), Ok(number)) = (RequestId::read(id, tag), number.parse()) {
                     *self.messages.entry((id, number)).or_default() += 1;
                 }
             }
@@ -88,13 +88,13 @@ mod tests {
         let text = "START 10 7\nREQ 20 7 GET t.0.1.1\nREQ 21 7 GET -\nMSG 22 7 t.0.2.1#0\nMSG 23 7 t.0.2.1#0\nTERM 29 7\nEXIT 30 7\n\
             START 40 8\nREQ 50 8 POST t.0.1.2\nREQ 51 8 POST other.0.1.2\nnonsense\nREQ x y z\n";
         std::fs::write(&path, text).unwrap();
-        let record = Record::read(&path, "t").unwrap();
-        let id = Id { client: 0, n: 1 };
-        let first = Arrival { attempt: 1, pid: 7, started: 10, before_ended: 0 };
-        let second = Arrival { attempt: 2, pid: 8, started: 40, before_ended: 30 };
+        let record = AppRecord::read(&path, "t").unwrap();
+        let id = RequestId { client: 0, n: 1 };
+        let first = RecordedArrival { attempt: 1, pid: 7, started: 10, before_ended: 0 };
+        let second = RecordedArrival { attempt: 2, pid: 8, started: 40, before_ended: 30 };
         assert_eq!(record.requests[&id], [first, second]);
         assert_eq!((record.requests.len(), record.starts), (1, 2));
-        assert_eq!(record.messages[&(Id { client: 0, n: 2 }, 0)], 2);
-        assert!(Record::read(&dir.path().join("none"), "t").unwrap().requests.is_empty());
+        assert_eq!(record.messages[&(RequestId { client: 0, n: 2 }, 0)], 2);
+        assert!(AppRecord::read(&dir.path().join("none"), "t").unwrap().requests.is_empty());
     }
 }

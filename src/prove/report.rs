@@ -43,7 +43,7 @@ pub struct Report {
     /// Verbs (stop, monitor) that failed; with `--chaos` some do, without it none may.
     pub verbs_failed: Vec<String>,
     /// The first of those that were lost, wrong or doubled.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<RequestFault>,
 }
 
 /// Requests by what became of them.
@@ -141,7 +141,7 @@ pub struct Strikes {
 
 /// One request that ended badly.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Fault {
+pub struct RequestFault {
     /// Its id.
     pub id: String,
     /// GET, POST, stream, …

@@ -13,10 +13,10 @@ use hyper::body::Incoming;
 use hyper::{Request, Response, header};
 use tokio::sync::watch;
 
-use super::client::{Field, Order};
-use super::report::{Fault, Streams};
-use super::shot::Line;
-use super::wire::{Body, Talk, Wire, why};
+use super::context::{Order, ProveContext};
+use super::report::{RequestFault, Streams};
+use super::sample::ClientConnection;
+use super::wire::{RequestBody, Talk, Wire, why};
 use crate::host::clock::monotonic_ns;
 
 /// Pause after one that was broken, or could not be opened.
@@ -30,7 +30,7 @@ const EVENTS: &str = "/stream?kind=sse&seconds=86400";
 
 /// What a stream is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum StreamKind {
     /// A WebSocket.
     Socket,
     /// An event stream.
@@ -38,7 +38,7 @@ pub(super) enum Kind {
 }
 
 /// How one ended.
-enum End {
+enum StreamEnd {
     /// As it should at a stop.
     InOrder,
     /// We have ended it.
@@ -51,12 +51,12 @@ enum End {
 
 /// What became of some streams.
 #[derive(Debug, Default)]
-pub(super) struct Ended {
+pub(super) struct EndedStreams {
     pub(super) count: Streams,
-    pub(super) faults: Vec<Fault>,
+    pub(super) faults: Vec<RequestFault>,
 }
 
-impl Ended {
+impl EndedStreams {
     /// These too.
     pub(super) fn add(&mut self, more: Self) {
         self.count.opened += more.count.opened;
@@ -69,29 +69,29 @@ impl Ended {
 }
 
 /// Keeps one stream open, and another one when it has ended.
-pub(super) struct Holder {
-    field: Arc<Field>,
-    kind: Kind,
+pub(super) struct StreamHolder {
+    context: Arc<ProveContext>,
+    kind: StreamKind,
     /// For people.
     id: String,
     began: u64,
-    ended: Ended,
+    ended: EndedStreams,
 }
 
-impl Holder {
+impl StreamHolder {
     /// The `number`th of its kind. `began`: the begin of the run, in nanoseconds of the monotonic clock.
-    pub(super) fn new(field: Arc<Field>, kind: Kind, number: u16, began: u64) -> Self {
-        let id = format!("{}.{}{number}", field.tag, if kind == Kind::Socket { "w" } else { "e" });
-        Self { field, kind, id, began, ended: Ended::default() }
+    pub(super) fn new(context: Arc<ProveContext>, kind: StreamKind, number: u16, began: u64) -> Self {
+        let id = format!("{}.{}{number}", context.tag, if kind == StreamKind::Socket { "w" } else { "e" });
+        Self { context, kind, id, began, ended: EndedStreams::default() }
     }
 
     /// Until it is told to end.
-    pub(super) async fn run(mut self, mut order: watch::Receiver<Order>) -> Ended {
+    pub(super) async fn run(mut self, mut order: watch::Receiver<Order>) -> EndedStreams {
         loop {
             let now = *order.borrow_and_update();
             match now {
                 Order::Go => {
-                    let busy = &self.field.clone().meter.busy;
+                    let busy = &self.context.clone().meter.busy;
                     busy.fetch_add(1, Ordering::Relaxed);
                     self.one(&mut order).await;
                     busy.fetch_sub(1, Ordering::Relaxed);
@@ -115,15 +115,15 @@ impl Holder {
         };
         let count = &mut self.ended.count;
         match end {
-            End::Ours => return,
-            End::InOrder => {
+            StreamEnd::Ours => return,
+            StreamEnd::InOrder => {
                 count.ended_in_order += 1;
                 return;
             }
-            End::Broken(_) if self.field.met_a_kill(line, begun) => count.cut_by_the_crash += 1,
+            StreamEnd::Broken(_) if self.context.met_a_kill(line, begun) => count.cut_by_the_crash += 1,
             // What was killed is not back yet.
-            End::NotOpened(_) if self.field.chaos => {}
-            End::NotOpened(why) | End::Broken(why) => {
+            StreamEnd::NotOpened(_) if self.context.chaos => {}
+            StreamEnd::NotOpened(why) | StreamEnd::Broken(why) => {
                 count.broken += 1;
                 self.tell(begun, &why);
             }
@@ -134,9 +134,9 @@ impl Holder {
     fn tell(&mut self, begun: u64, what: &str) {
         if self.ended.faults.len() < TOLD {
             let seconds = |ns: u64| Duration::from_millis(ns / 1_000_000).as_secs_f64();
-            self.ended.faults.push(Fault {
+            self.ended.faults.push(RequestFault {
                 id: self.id.clone(),
-                kind: if self.kind == Kind::Socket { "open WebSocket" } else { "open event stream" },
+                kind: if self.kind == StreamKind::Socket { "open WebSocket" } else { "open event stream" },
                 verdict: "lost",
                 at_s: seconds(begun.saturating_sub(self.began)),
                 took_s: seconds(monotonic_ns().saturating_sub(begun)),
@@ -146,34 +146,34 @@ impl Holder {
     }
 
     /// The answer's head, of the right status.
-    async fn open(&self, line: &mut Option<Line>) -> Result<(Wire, Response<Incoming>), End> {
+    async fn open(&self, line: &mut Option<ClientConnection>) -> Result<(Wire, Response<Incoming>), StreamEnd> {
         let opening = async {
-            let mut wire = Wire::open(self.field.to).await.map_err(End::NotOpened)?;
+            let mut wire = Wire::open(self.context.to).await.map_err(StreamEnd::NotOpened)?;
             *line = Some(wire.line);
-            let (response, head) = wire.send(self.request()).await.map_err(|broken| End::Broken(broken.why))?;
-            let expected = if self.kind == Kind::Socket { 101 } else { 200 };
+            let (response, head) = wire.send(self.request()).await.map_err(|broken| StreamEnd::Broken(broken.why))?;
+            let expected = if self.kind == StreamKind::Socket { 101 } else { 200 };
             if response.status().as_u16() == expected {
                 return Ok((wire, response));
             }
             let status = response.status();
-            let answer = super::wire::whole(response, head).await.map_err(|broken| End::Broken(broken.why))?;
+            let answer = super::wire::whole(response, head).await.map_err(|broken| StreamEnd::Broken(broken.why))?;
             let text: String = String::from_utf8_lossy(&answer.body).chars().take(300).collect();
-            Err(End::Broken(format!("answered {status}: {}", text.replace('\n', " ").trim()).into()))
+            Err(StreamEnd::Broken(format!("answered {status}: {}", text.replace('\n', " ").trim()).into()))
         };
-        tokio::time::timeout(self.field.limit, opening).await.unwrap_or_else(|_| Err(End::Broken("no answer in time".into())))
+        tokio::time::timeout(self.context.limit, opening).await.unwrap_or_else(|_| Err(StreamEnd::Broken("no answer in time".into())))
     }
 
-    fn request(&self) -> Request<Body> {
+    fn request(&self) -> Request<RequestBody> {
         let mut request = Request::new(Empty::new().boxed_unsync());
-        *request.uri_mut() = hyper::Uri::from_static(if self.kind == Kind::Socket { "/ws" } else { EVENTS });
+        *request.uri_mut() = hyper::Uri::from_static(if self.kind == StreamKind::Socket { "/ws" } else { EVENTS });
         let mut set = |name: header::HeaderName, value: &str| {
             if let Ok(value) = header::HeaderValue::from_str(value) {
                 request.headers_mut().insert(name, value);
             }
         };
-        set(header::HOST, &self.field.host);
+        set(header::HOST, &self.context.host);
         set(header::USER_AGENT, "acc-prove");
-        if self.kind == Kind::Socket {
+        if self.kind == StreamKind::Socket {
             set(header::CONNECTION, "Upgrade");
             set(header::UPGRADE, "websocket");
             set(header::SEC_WEBSOCKET_VERSION, "13");
@@ -186,17 +186,17 @@ impl Holder {
 }
 
 /// Keeps it until it ends, or until there is another order. The connection is held as long.
-async fn hold((wire, response): (Wire, Response<Incoming>), kind: Kind, order: &mut watch::Receiver<Order>) -> End {
+async fn hold((wire, response): (Wire, Response<Incoming>), kind: StreamKind, order: &mut watch::Receiver<Order>) -> StreamEnd {
     let _wire = wire;
-    if kind == Kind::Events {
+    if kind == StreamKind::Events {
         return tokio::select! {
             end = listen(response) => end,
-            _ = order.changed() => End::Ours,
+            _ = order.changed() => StreamEnd::Ours,
         };
     }
     let mut talk = match Talk::begin(response).await {
         Ok(talk) => talk,
-        Err(why) => return End::Broken(why),
+        Err(why) => return StreamEnd::Broken(why),
     };
     let ended = tokio::select! {
         code = talk.closed() => Some(code),
@@ -205,30 +205,30 @@ async fn hold((wire, response): (Wire, Response<Incoming>), kind: Kind, order: &
     match ended {
         None => {
             talk.end().await;
-            End::Ours
+            StreamEnd::Ours
         }
-        Some(Ok(Some(GOING_AWAY))) => End::InOrder,
-        Some(Ok(code)) => End::Broken(format!("closed with {}", code.map_or_else(|| "no code".to_owned(), |c| c.to_string())).into()),
-        Some(Err(why)) => End::Broken(why),
+        Some(Ok(Some(GOING_AWAY))) => StreamEnd::InOrder,
+        Some(Ok(code)) => StreamEnd::Broken(format!("closed with {}", code.map_or_else(|| "no code".to_owned(), |c| c.to_string())).into()),
+        Some(Err(why)) => StreamEnd::Broken(why),
     }
 }
 
 /// Reads events until the body ends.
-async fn listen(response: Response<Incoming>) -> End {
+async fn listen(response: Response<Incoming>) -> StreamEnd {
     let mut body = response.into_body();
     let (mut next, mut rest) = (0_u64, Vec::new());
     while let Some(frame) = body.frame().await {
         match frame {
             Ok(frame) => rest.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
-            Err(e) => return End::Broken(why(&e)),
+            Err(e) => return StreamEnd::Broken(why(&e)),
         }
         while let Some(at) = rest.windows(2).position(|two| two == b"\n\n") {
             let event: Vec<u8> = rest.drain(..at + 2).collect();
             if event != format!("data: {next}\n\n").as_bytes() {
-                return End::Broken(format!("event {next} is `{:.100}`", String::from_utf8_lossy(&event)).into());
+                return StreamEnd::Broken(format!("event {next} is `{:.100}`", String::from_utf8_lossy(&event)).into());
             }
             next += 1;
         }
     }
-    if rest.is_empty() { End::InOrder } else { End::Broken("it ended within an event".into()) }
+    if rest.is_empty() { StreamEnd::InOrder } else { StreamEnd::Broken("it ended within an event".into()) }
 }

@@ -20,11 +20,11 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use super::shot::Line;
+use super::sample::ClientConnection;
 use crate::host::clock::monotonic_ns;
 
 /// The body of a request.
-pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub(super) type RequestBody = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Longest answer that is kept, in bytes.
 const ANSWER_MAX: usize = 4 * 1024 * 1024;
@@ -33,10 +33,10 @@ const GOODBYE: Duration = Duration::from_secs(2);
 
 /// An open connection.
 pub(super) struct Wire {
-    sender: http1::SendRequest<Body>,
+    sender: http1::SendRequest<RequestBody>,
     driver: JoinHandle<()>,
     /// Which one it is.
-    pub(super) line: Line,
+    pub(super) line: ClientConnection,
     /// It has carried a request already.
     pub(super) used: bool,
 }
@@ -49,7 +49,7 @@ impl Drop for Wire {
 }
 
 /// An answer that came whole.
-pub(super) struct Answer {
+pub(super) struct WireAnswer {
     pub(super) status: StatusCode,
     pub(super) body: Bytes,
     /// When its head came.
@@ -80,7 +80,7 @@ impl Wire {
     pub(super) async fn open(to: SocketAddr) -> Result<Self, Box<str>> {
         let opened = monotonic_ns();
         let stream = TcpStream::connect(to).await.map_err(|e| why(&e))?;
-        let line = Line { from: stream.local_addr().map_err(|e| why(&e))?, opened };
+        let line = ClientConnection { from: stream.local_addr().map_err(|e| why(&e))?, opened };
         stream.set_nodelay(true).map_err(|e| why(&e))?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| why(&e))?;
         let driver = tokio::spawn(async move {
@@ -98,7 +98,7 @@ impl Wire {
     }
 
     /// Sends a request; the head of its answer.
-    pub(super) async fn send(&mut self, request: Request<Body>) -> Result<(Response<Incoming>, u64), Broken> {
+    pub(super) async fn send(&mut self, request: Request<RequestBody>) -> Result<(Response<Incoming>, u64), Broken> {
         self.used = true;
         match self.sender.send_request(request).await {
             Ok(response) => Ok((response, monotonic_ns())),
@@ -107,17 +107,17 @@ impl Wire {
     }
 
     /// Sends a request and reads the whole answer.
-    pub(super) async fn ask(&mut self, request: Request<Body>) -> Result<Answer, Broken> {
+    pub(super) async fn ask(&mut self, request: Request<RequestBody>) -> Result<WireAnswer, Broken> {
         let (response, head) = self.send(request).await?;
         whole(response, head).await
     }
 }
 
 /// Reads the rest of an answer.
-pub(super) async fn whole(response: Response<Incoming>, head: u64) -> Result<Answer, Broken> {
+pub(super) async fn whole(response: Response<Incoming>, head: u64) -> Result<WireAnswer, Broken> {
     let status = response.status();
     match Limited::new(response.into_body(), ANSWER_MAX).collect().await {
-        Ok(body) => Ok(Answer { status, body: body.to_bytes(), head }),
+        Ok(body) => Ok(WireAnswer { status, body: body.to_bytes(), head }),
         Err(e) => Err(Broken { before_head: false, why: why(e.as_ref()) }),
     }
 }

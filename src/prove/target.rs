@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Operator;
-use super::dice::Dice;
+use super::operator::Operator;
+use super::rng::Rng;
 use super::wire::Wire;
 use crate::config::Config;
 use crate::models::list_models;
@@ -22,7 +22,7 @@ const AGAIN: Duration = Duration::from_millis(200);
 
 /// The instance.
 #[derive(Debug, Clone)]
-pub(super) struct Subject {
+pub(super) struct ProofTarget {
     pub(super) name: String,
     pub(super) model: String,
     /// Host with port, as clients ask for it.
@@ -37,13 +37,13 @@ pub(super) struct Subject {
     was_awake: bool,
 }
 
-impl Subject {
+impl ProofTarget {
     /// Makes a scratch instance of this model. What fails is undone by `create` itself.
     pub(super) async fn scratch(config: &Config, model: &str, seed: u64, operator: &dyn Operator) -> Result<Self, ServiceError> {
-        let mut dice = Dice::new(seed, u64::from(std::process::id()));
+        let mut rng = Rng::new(seed, u64::from(std::process::id()));
         let reader = Reader::open(config)?;
         let name = loop {
-            let name = format!("prove-{:04x}", dice.below(0x1_0000));
+            let name = format!("prove-{:04x}", rng.below(0x1_0000));
             if reader.find(&name).is_err_and(|e| e.kind == ErrorKind::NotFound) {
                 break name;
             }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 /// What a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum RequestKind {
     /// A small GET.
     Get,
     /// A POST with a body.
@@ -17,7 +17,7 @@ pub(super) enum Kind {
     Socket,
 }
 
-impl Kind {
+impl RequestKind {
     /// For people.
     pub(super) fn as_str(self) -> &'static str {
         match self {
@@ -40,7 +40,7 @@ impl Kind {
 
 /// How the last try of a request ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum RequestEnd {
     /// 2xx (101 for a WebSocket), and all of what was expected.
     Right,
     /// 2xx, but not what was expected.
@@ -61,14 +61,14 @@ pub(super) enum End {
 
 /// Which request: the client's number, and the how manyth of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Id {
+pub(super) struct RequestId {
     /// Number of the client.
     pub(super) client: u16,
     /// Number of its request.
     pub(super) n: u32,
 }
 
-impl Id {
+impl RequestId {
     /// The text of one try, as the application records it.
     pub(super) fn text(self, tag: &str, attempt: u8) -> String {
         format!("{tag}.{}.{}.{attempt}", self.client, self.n)
@@ -86,7 +86,7 @@ impl Id {
 
 /// A client's connection to the edge, as it can be found again among those of another process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Line {
+pub(super) struct ClientConnection {
     /// The client's own end.
     pub(super) from: SocketAddr,
     /// A moment before it was opened, in nanoseconds of the monotonic clock: an earlier connection had the same address perhaps.
@@ -95,15 +95,15 @@ pub(super) struct Line {
 
 /// A request that has ended. Times are nanoseconds of the monotonic clock.
 #[derive(Debug, Clone)]
-pub(super) struct Shot {
+pub(super) struct Sample {
     /// Which.
-    pub(super) id: Id,
+    pub(super) id: RequestId,
     /// What.
-    pub(super) kind: Kind,
+    pub(super) kind: RequestKind,
     /// How often it was sent.
     pub(super) tries: u8,
     /// The connection of the last try, if there was one.
-    pub(super) line: Option<Line>,
+    pub(super) line: Option<ClientConnection>,
     /// When it was first sent.
     pub(super) sent: u64,
     /// When the head of the last answer came; else when it ended.
@@ -115,7 +115,7 @@ pub(super) struct Shot {
     /// Messages of a conversation.
     pub(super) messages: u8,
     /// How.
-    pub(super) end: End,
+    pub(super) end: RequestEnd,
 }
 
 #[cfg(test)]
@@ -124,10 +124,10 @@ mod tests {
 
     #[test]
     fn an_id_is_read_as_it_was_written() {
-        let id = Id { client: 3, n: 70_000 };
-        assert_eq!(Id::read(&id.text("ab12", 2), "ab12"), Some((id, 2)));
+        let id = RequestId { client: 3, n: 70_000 };
+        assert_eq!(RequestId::read(&id.text("ab12", 2), "ab12"), Some((id, 2)));
         for other in ["-", "ab12", "ab12.3.4", "ab1.3.4.1", "ab12.3.4.1.9", "ab12.x.4.1", "ab123.3.4.1"] {
-            assert_eq!(Id::read(other, "ab12"), None, "{other}");
+            assert_eq!(RequestId::read(other, "ab12"), None, "{other}");
         }
     }
 }
