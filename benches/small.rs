@@ -133,7 +133,7 @@ fn render(c: &mut Criterion) {
     for count in COUNTS {
         let names = names(count);
         let hosts: Vec<[HostName; 1]> = names.iter().map(|n| [HostName::parse(&format!("{n}.example.org")).unwrap()]).collect();
-        let entries: Vec<_> = names.iter().zip(&hosts).map(|(name, hosts)| nginx::Entry { name, hosts, tcp: None }).collect();
+        let entries: Vec<_> = names.iter().zip(&hosts).map(|(name, hosts)| nginx::NginxEntry { name, hosts, tcp: None }).collect();
         group.bench_with_input(BenchmarkId::new("nginx.conf, hosts", count), &entries, |b, entries| {
             b.iter(|| nginx::text(&templates, &config, &allowance, black_box(entries)).unwrap());
         });

@@ -17,7 +17,7 @@ use acc::proxy::nginx_headers::X_ACC_HOST;
 use acc::proxy::request::read;
 use acc::proxy::{Front, Origin};
 use acc::render::Templates;
-use acc::render::nginx::{Allowance, Entry, text};
+use acc::render::nginx::{Allowance, NginxEntry, text};
 use acc::service::request::Request;
 
 fn utf8(data: &[u8]) -> String {
@@ -139,7 +139,7 @@ fn render(rule: Rule, host: Option<HostName>) -> Option<String> {
     config.rules = vec![rule];
     let name = InstanceName::parse("a").expect("a good name");
     let hosts: Vec<HostName> = host.into_iter().collect();
-    let entries = [Entry { name: &name, hosts: &hosts, tcp: None }];
+    let entries = [NginxEntry { name: &name, hosts: &hosts, tcp: None }];
     let allowance = Allowance { run_as: None, open_files: None, connections: 64 };
     TEMPLATES.with(|templates| text(templates, &config, &allowance, &entries).ok())
 }

@@ -16,7 +16,7 @@ use acc::driver::edge::Gate;
 use acc::driver::probe;
 use acc::driver::supervisor::{self, Program, Understood, understand};
 use acc::driver::upstream::{SendBody, UpstreamError, Upstreams};
-use acc::host::limits::{GroupLimits, Limits, OpenFiles};
+use acc::host::limits::{GroupLimits, OpenFiles, ProcessLimits};
 use acc::host::spawn::UserIds;
 use acc::host::stopped;
 use acc::proxy::request::{ParsedRequest, read};
@@ -149,7 +149,7 @@ fn described(data: &[u8]) -> (Program, Option<UserIds>) {
         socket: None,
         user: None,
         umask: number.unwrap_or(0o022),
-        limits: Limits { open_files: number.map(|n| OpenFiles::exactly(n.into())), ..Limits::default() },
+        limits: ProcessLimits { open_files: number.map(|n| OpenFiles::exactly(n.into())), ..ProcessLimits::default() },
         group: GroupLimits::default(),
     };
     (program, number.map(|uid| UserIds { uid, gid: uid / 2, groups: vec![uid / 2; uid as usize % 70] }))

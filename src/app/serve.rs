@@ -25,7 +25,7 @@ use super::world::world;
 use crate::config::{Booted, Config, EdgeKind, SupervisorKind};
 use crate::control;
 use crate::host::io_threads::IoThreads;
-use crate::host::memory;
+use crate::host::reclaim;
 use crate::host::{append, process};
 use crate::interface::cli::Reload;
 use crate::proxy::access_log::AccessLog;
@@ -301,9 +301,9 @@ async fn look_around(world: Arc<World>, shutdown: CancellationToken, recovering:
             () = shutdown.cancelled() => return,
             outcome = pass => monitor::report(outcome),
         }
-        let _ = tokio::task::spawn_blocking(memory::give_back).await;
+        let _ = tokio::task::spawn_blocking(reclaim::give_back).await;
         if std::mem::take(&mut starting) {
-            memory::let_go_of_program();
+            reclaim::let_go_of_program();
         }
         if !pause(&world, &shutdown).await {
             return;

@@ -5,7 +5,7 @@
 use super::master::{Channel, Sockets};
 use super::serve::{Handed, MasterProcess, serve};
 use crate::config::Config;
-use crate::host::handover;
+use crate::host::fd_passing;
 use crate::interface::cli::{LeftToWorker, Reload};
 use crate::service::error::ServiceError;
 
@@ -16,8 +16,8 @@ use crate::service::error::ServiceError;
 pub async fn run_worker(config: Config, left: &LeftToWorker, reload: Reload) -> Result<(), ServiceError> {
     let wrong = |e: std::io::Error| ServiceError::because("could not take over from the master", &e, "run `acc server`");
     let sockets = Sockets::taken(&left.sockets).map_err(wrong)?;
-    let channel = handover::take(left.channel).and_then(Channel::of).map_err(wrong)?;
-    let lock = handover::take(left.lock).map_err(wrong)?;
+    let channel = fd_passing::take(left.channel).and_then(Channel::of).map_err(wrong)?;
+    let lock = fd_passing::take(left.lock).map_err(wrong)?;
     // Until it serves it does not outlive its master: nobody would watch it.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(|e| wrong(e.into()))?;
     if std::os::unix::process::parent_id() != left.master {

@@ -4,6 +4,7 @@
 
 pub mod admission;
 pub mod edge_headers;
+pub mod gate;
 pub mod idle;
 pub mod instance;
 pub mod lifecycle;

@@ -5,11 +5,14 @@
 //! socket: as long as that one listens, nobody else can at this address, but for another of the same user where the application
 //! has set `SO_REUSEPORT` itself. A pass finds that one ([`Listeners::strangers`]). It ends nobody.
 
+mod owner;
+mod unix;
+
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
@@ -18,21 +21,11 @@ use crate::domain::instance::Process;
 use crate::driver::activity::unix_listener;
 use crate::host::holding::{self, Search};
 use crate::host::listening::{self, Listening, SocketIdentity};
-use crate::host::{net, peer};
+use crate::host::{net, unix_connect};
+pub use owner::ListenerOwner;
 
 /// So much is shown of the command line of a program that listens in an instance's place.
 const COMMAND_SHOWN: usize = 100;
-
-/// Who listens where an instance should.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
-    /// Only its own processes.
-    Own,
-    /// Nobody.
-    Nobody,
-    /// Somebody else, too; says who, for people.
-    Stranger(String),
-}
 
 /// The listeners of instances that were found to be their own.
 #[derive(Debug, Clone)]
@@ -41,17 +34,17 @@ pub struct Listeners {
     user: Option<u32>,
     /// Whose every socket of theirs is. `None`: they begin as root and may become anybody, so what their processes hold must do.
     expected: Option<u32>,
-    known: Arc<RwLock<HashMap<SocketAddr, Known>>>,
-    on_paths: Arc<RwLock<unix::Seen>>,
+    known: Arc<RwLock<HashMap<SocketAddr, KnownListener>>>,
+    on_paths: Arc<unix::PathListeners>,
 }
 
 #[derive(Debug, Clone)]
-struct Known {
+struct KnownListener {
     process: Process,
     sockets: Vec<SocketIdentity>,
 }
 
-impl Known {
+impl KnownListener {
     /// Where `/proc` had to do there is no cookie, and the number must do.
     fn has(&self, id: SocketIdentity) -> bool {
         self.sockets.iter().any(|s| s.inode == id.inode && (s.cookie == id.cookie || s.cookie == 0 || id.cookie == 0))
@@ -91,7 +84,7 @@ impl Listeners {
     ///
     /// # Errors
     /// It could not be found out.
-    pub fn examine_now(&self, address: SocketAddr, process: Process) -> io::Result<Found> {
+    pub fn examine_now(&self, address: SocketAddr, process: Process) -> io::Result<ListenerOwner> {
         let mut there = listening::at_port(address.port())?;
         there.retain(|l| l.may_answer_at(address));
         self.judge(address, process, &there)
@@ -101,17 +94,17 @@ impl Listeners {
     ///
     /// # Errors
     /// As for [`Self::examine_now`].
-    pub async fn examine(&self, address: SocketAddr, process: Process) -> io::Result<Found> {
+    pub async fn examine(&self, address: SocketAddr, process: Process) -> io::Result<ListenerOwner> {
         let this = self.clone();
         tokio::task::spawn_blocking(move || this.examine_now(address, process)).await.map_err(io::Error::other)?
     }
 
-    /// [`Found`] for each of these instances, in their order: one look at the kernel's table for all, and a closer one at those
+    /// [`ListenerOwner`] for each of these instances, in their order: one look at the kernel's table for all, and a closer one at those
     /// whose sockets have changed. It blocks.
     ///
     /// # Errors
     /// The table cannot be read.
-    pub fn strangers(&self, instances: &[(SocketAddr, Process)]) -> io::Result<Vec<io::Result<Found>>> {
+    pub fn strangers(&self, instances: &[(SocketAddr, Process)]) -> io::Result<Vec<io::Result<ListenerOwner>>> {
         let mut by_port: HashMap<u16, Vec<Listening>> = HashMap::new();
         if !instances.is_empty() {
             listening::at_port(0)?.into_iter().for_each(|l| by_port.entry(l.address.port()).or_default().push(l));
@@ -120,11 +113,11 @@ impl Listeners {
             let all = by_port.get(&address.port()).map_or(&[][..], Vec::as_slice);
             let there: Vec<Listening> = all.iter().filter(|l| l.may_answer_at(*address)).copied().collect();
             if self.are_known(*address, *process, &there) {
-                return Ok(Found::Own);
+                return Ok(ListenerOwner::Own);
             }
             match self.judge(*address, *process, &there)? {
                 // It may have gone since the table was read, and then nobody is seen to hold it.
-                Found::Stranger(_) => self.examine_now(*address, *process),
+                ListenerOwner::Stranger(_) => self.examine_now(*address, *process),
                 found => Ok(found),
             }
         };
@@ -133,41 +126,50 @@ impl Listeners {
 
     fn are_known(&self, address: SocketAddr, process: Process, there: &[Listening]) -> bool {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let all_in = |known: &Known| known.process == process && there.iter().all(|l| known.has(l.id));
+        let all_in = |known: &KnownListener| known.process == process && there.iter().all(|l| known.has(l.id));
         !there.is_empty() && known.get(&address).is_some_and(all_in)
     }
 
-    fn judge(&self, address: SocketAddr, process: Process, there: &[Listening]) -> io::Result<Found> {
+    fn judge(&self, address: SocketAddr, process: Process, there: &[Listening]) -> io::Result<ListenerOwner> {
         if there.is_empty() {
-            return Ok(Found::Nobody);
+            return Ok(ListenerOwner::Nobody);
         }
         let found = self.whose(process, there)?;
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         match found {
-            Found::Own => drop(known.insert(address, Known { process, sockets: there.iter().map(|l| l.id).collect() })),
-            Found::Nobody | Found::Stranger(_) => drop(known.remove(&address)),
+            ListenerOwner::Own => drop(known.insert(address, KnownListener { process, sockets: there.iter().map(|l| l.id).collect() })),
+            ListenerOwner::Nobody | ListenerOwner::Stranger(_) => drop(known.remove(&address)),
         }
         Ok(found)
     }
 
-    fn whose(&self, process: Process, there: &[Listening]) -> io::Result<Found> {
+    fn whose(&self, process: Process, there: &[Listening]) -> io::Result<ListenerOwner> {
         if let Some(other) = there.iter().find(|l| self.expected.is_some_and(|user| user != l.uid)) {
-            return Ok(Found::Stranger(described(other)));
+            return Ok(ListenerOwner::Stranger(described(other)));
         }
         let Search { left, hidden } = holding::search(process, there.iter().map(|l| l.id.inode))?;
         let mut others = there.iter().filter(|l| left.contains(&l.id.inode));
-        let Some(other) = others.next() else { return Ok(Found::Own) };
+        let Some(other) = others.next() else { return Ok(ListenerOwner::Own) };
         // The open files of an instance's process may be closed to acc, by the process itself or because acc has no right to look.
         // Then the user has to do, unless somebody else is seen to hold the socket.
         let may_be_own = |l: &Listening| hidden.contains(&l.uid) && net::holders(&[l.id.inode]).is_empty();
-        if may_be_own(other) && others.all(may_be_own) { Ok(Found::Own) } else { Ok(Found::Stranger(described(other))) }
+        if may_be_own(other) && others.all(may_be_own) { Ok(ListenerOwner::Own) } else { Ok(ListenerOwner::Stranger(described(other))) }
+    }
+
+    /// [`ListenerOwner`] for each of these instances, which are all that are awake and listen on a unix socket, in their order. It
+    /// blocks.
+    ///
+    /// # Errors
+    /// The table cannot be read.
+    pub fn on_paths(&self, instances: &[(PathBuf, Process)]) -> io::Result<Vec<io::Result<ListenerOwner>>> {
+        self.on_paths.examine(instances)
     }
 
     /// Does the instance of this process itself listen on the unix socket that this connection was made to? `path`: by which it was.
     /// `thorough`: also one for which a process has called `listen` that has ended since is found, which takes longer.
     #[must_use]
     pub fn is_own_unix(&self, stream: &UnixStream, path: &Path, process: Option<Process>, thorough: bool) -> bool {
-        if peer::check(stream, self.user).is_err() {
+        if unix_connect::check(stream, self.user).is_err() {
             return false;
         }
         let Some(process) = process else { return true };
@@ -196,4 +198,3 @@ pub fn shown(command: &str) -> String {
 
 #[cfg(test)]
 mod tests;
-mod unix;

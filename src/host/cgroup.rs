@@ -27,7 +27,7 @@ const SLICE: &str = "acc.slice";
 
 /// How a hierarchy is joined and emptied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum CgroupKind {
     /// `pids` of cgroup v1.
     Pids,
     /// cgroup v2.
@@ -37,7 +37,7 @@ pub enum Kind {
 /// The groups of one installation.
 #[derive(Debug)]
 pub struct Cgroups {
-    kind: Kind,
+    kind: CgroupKind,
     /// Made by acc; below it is a folder for each instance.
     dir: PathBuf,
     /// The same in the hierarchy of `memory` of cgroup v1, where that is mounted.
@@ -58,19 +58,19 @@ impl Cgroups {
     /// # Errors
     /// No group can be made; says why.
     pub fn find(run: &Path) -> Result<Self, String> {
-        Self::find_of(run, &[Kind::Pids, Kind::Unified])
+        Self::find_of(run, &[CgroupKind::Pids, CgroupKind::Unified])
     }
 
     /// The same, of these kinds only.
     ///
     /// # Errors
     /// See [`Self::find`].
-    pub fn find_of(run: &Path, kinds: &[Kind]) -> Result<Self, String> {
+    pub fn find_of(run: &Path, kinds: &[CgroupKind]) -> Result<Self, String> {
         let note = run.join("cgroup");
         let name = format!("acc-{:016x}", hash(run.as_os_str().as_bytes()));
         let read = |path: &str| fs::read(path).map_err(|e| format!("`{path}` cannot be read: {e}"));
         let hierarchies = hierarchies(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?, name.as_bytes());
-        let usable: Vec<(Kind, &Hierarchy)> =
+        let usable: Vec<(CgroupKind, &Hierarchy)> =
             hierarchies.iter().filter_map(|h| Some((h.counts?, h))).filter(|(kind, _)| kinds.contains(kind)).collect();
         // Where they were before, as long as they are there: what runs is in them.
         if let Ok(noted) = fs::read(&note) {
@@ -97,13 +97,13 @@ impl Cgroups {
         Err(why)
     }
 
-    fn of(kind: Kind, dir: PathBuf, memory: Option<PathBuf>, note: PathBuf) -> Self {
+    fn of(kind: CgroupKind, dir: PathBuf, memory: Option<PathBuf>, note: PathBuf) -> Self {
         Self { kind, dir, memory, note, beginning: Mutex::new(()), enabled: Once::new(), told: Once::new() }
     }
 
     /// Which hierarchy it is.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> CgroupKind {
         self.kind
     }
 
@@ -119,8 +119,9 @@ impl Cgroups {
         let parent = self.dir.parent().unwrap_or(&self.dir);
         let given =
             || fs::read_to_string(self.dir.join("cgroup.controllers")).or_else(|_| fs::read_to_string(parent.join("cgroup.controllers")));
-        let has = |controller: &str| self.kind == Kind::Unified && given().is_ok_and(|all| all.split_whitespace().any(|c| c == controller));
-        let pids = limits.processes.is_some() && self.kind != Kind::Pids && !has("pids");
+        let has =
+            |controller: &str| self.kind == CgroupKind::Unified && given().is_ok_and(|all| all.split_whitespace().any(|c| c == controller));
+        let pids = limits.processes.is_some() && self.kind != CgroupKind::Pids && !has("pids");
         let memory = limits.memory.is_some() && self.memory.is_none() && !has("memory");
         [(pids, "pids"), (memory, "memory")].into_iter().filter_map(|(misses, name)| misses.then_some(name)).collect()
     }
@@ -181,7 +182,7 @@ impl Cgroups {
         let path = dir.join(file);
         let value = wanted.map_or_else(|| "max".to_owned(), |count| count.to_string());
         let set = match write(&path, &value) {
-            Err(e) if is_missing(&e) && self.kind == Kind::Unified && wanted.is_some() => {
+            Err(e) if is_missing(&e) && self.kind == CgroupKind::Unified && wanted.is_some() => {
                 self.enabled.call_once(|| self.enable());
                 write(&path, &value)
             }
@@ -247,7 +248,7 @@ impl Cgroups {
 /// The group of one instance.
 #[derive(Debug, Clone)]
 pub struct Group {
-    kind: Kind,
+    kind: CgroupKind,
     dir: PathBuf,
     /// Made only for an instance whose memory is limited.
     memory: Option<PathBuf>,
@@ -258,7 +259,7 @@ impl Group {
     #[must_use]
     pub fn join_files(&self, limits: &GroupLimits) -> Vec<PathBuf> {
         // `tasks` moves one thread, which needs no lock of the kernel's that forks and exits take; v2 has no such file.
-        let first = self.dir.join(if self.kind == Kind::Pids { "tasks" } else { "cgroup.procs" });
+        let first = self.dir.join(if self.kind == CgroupKind::Pids { "tasks" } else { "cgroup.procs" });
         let memory = self.memory.as_ref().filter(|dir| limits.memory.is_some() && dir.is_dir()).map(|dir| dir.join("tasks"));
         [Some(first), memory].into_iter().flatten().collect()
     }
@@ -283,7 +284,7 @@ impl Group {
 
     /// Kills every process in it; who forks meanwhile does not get away. They may take a moment to end.
     pub fn kill(&self) -> io::Result<()> {
-        if self.kind == Kind::Unified {
+        if self.kind == CgroupKind::Unified {
             match write(&self.dir.join("cgroup.kill"), "1") {
                 Ok(()) => return Ok(()),
                 Err(e) if is_gone(&e) && !self.dir.exists() => return Ok(()),
@@ -295,7 +296,7 @@ impl Group {
             let _ = write(&self.dir.join("pids.max"), "0");
         }
         let killed = self.kill_each();
-        if self.kind == Kind::Unified {
+        if self.kind == CgroupKind::Unified {
             let _ = write(&self.dir.join("cgroup.freeze"), "0");
         }
         killed
@@ -376,7 +377,7 @@ pub fn hash(bytes: &[u8]) -> u64 {
 #[derive(Debug, PartialEq, Eq)]
 struct Hierarchy {
     /// How it tells the processes of a group; `None`: it only limits their memory (`memory` of cgroup v1).
-    counts: Option<Kind>,
+    counts: Option<CgroupKind>,
     mount: PathBuf,
     /// Below this one acc makes its own.
     parent: PathBuf,
@@ -393,8 +394,8 @@ fn hierarchies(mounts: &[u8], own: &[u8], ours: &[u8]) -> Vec<Hierarchy> {
             let (kind, options) = (*words.get(rest + 1)?, *words.get(rest + 3)?);
             let has = |controller: &[u8]| options.split(|b| *b == b',').any(|option| option == controller);
             let (counts, controller): (_, &[u8]) = match kind {
-                b"cgroup2" => (Some(Kind::Unified), b""),
-                b"cgroup" if has(b"pids") => (Some(Kind::Pids), b"pids"),
+                b"cgroup2" => (Some(CgroupKind::Unified), b""),
+                b"cgroup" if has(b"pids") => (Some(CgroupKind::Pids), b"pids"),
                 b"cgroup" if has(b"memory") => (None, b"memory"),
                 _ => return None,
             };
@@ -411,7 +412,7 @@ fn hierarchies(mounts: &[u8], own: &[u8], ours: &[u8]) -> Vec<Hierarchy> {
             Some(Hierarchy { counts, mount, parent })
         })
         .collect();
-    found.sort_by_key(|hierarchy| hierarchy.counts == Some(Kind::Unified));
+    found.sort_by_key(|hierarchy| hierarchy.counts == Some(CgroupKind::Unified));
     found
 }
 
@@ -447,12 +448,12 @@ mod tests {
             hierarchies(mounts, own, b"acc-1"),
             [
                 of(None, "memory", "memory"),
-                of(Some(Kind::Pids), "pids", "pids/a b"),
-                of(Some(Kind::Unified), "unified", "unified/acc.slice"),
+                of(Some(CgroupKind::Pids), "pids", "pids/a b"),
+                of(Some(CgroupKind::Unified), "unified", "unified/acc.slice"),
             ]
         );
         let other = b"0::/system.slice/other.service/acc-1/shop\n";
-        assert_eq!(hierarchies(mounts, other, b"acc-1"), [of(Some(Kind::Unified), "unified", "unified/system.slice/other.service")]);
+        assert_eq!(hierarchies(mounts, other, b"acc-1"), [of(Some(CgroupKind::Unified), "unified", "unified/system.slice/other.service")]);
         assert_eq!(hierarchies(mounts, b"0::/../other\n8:pids:/elsewhere\n", b"acc-1"), []);
         assert_eq!(hierarchies(b"", own, b"acc-1"), []);
         assert_eq!(hash(b"/run/acc"), hash(b"/run/acc"));

@@ -13,9 +13,9 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Timespec, Timestamps, UTIME_NOW, 
 
 /// A folder that is held; dropped, it is let go.
 #[derive(Debug)]
-pub struct Held(File);
+pub struct HeldFolder(File);
 
-impl Held {
+impl HeldFolder {
     /// Holds this folder, together with whoever else does.
     ///
     /// # Errors
@@ -57,15 +57,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run");
         fs::create_dir(&path).unwrap();
-        let held = Held::take(&path).unwrap();
-        let _other = Held::take(&path).unwrap();
+        let held = HeldFolder::take(&path).unwrap();
+        let _other = HeldFolder::take(&path).unwrap();
         let cleaner = File::open(&path).unwrap();
         assert!(flock(&cleaner, FlockOperation::NonBlockingLockExclusive).is_err());
         assert!(held.is_at(&path));
         fs::remove_dir(&path).unwrap();
         assert!(!held.is_at(&path));
         fs::create_dir(&path).unwrap();
-        assert!(!held.is_at(&path) && Held::take(&path).unwrap().is_at(&path));
+        assert!(!held.is_at(&path) && HeldFolder::take(&path).unwrap().is_at(&path));
     }
 
     #[test]

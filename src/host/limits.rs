@@ -55,7 +55,7 @@ impl OpenFiles {
 
 /// Limits of one instance. `None`: as whoever starts it.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct ProcessLimits {
     /// Open files, of each process.
     pub open_files: Option<OpenFiles>,
     /// Bytes in a file that it writes.
@@ -73,7 +73,7 @@ pub struct GroupLimits {
     pub memory: Option<u64>,
 }
 
-impl Limits {
+impl ProcessLimits {
     /// Each as the kernel takes it: the number of the resource, the limit in force, and the most that the process may set.
     #[must_use]
     pub fn list(&self) -> Vec<(u32, u64, u64)> {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{fs, peer};
+use super::{fs, unix_connect};
 
 /// Connections the kernel keeps until they are accepted. With the usual 128, a client among five hundred that come at once
 /// waits a second for its second try. The kernel lowers it to `net.core.somaxconn`.
@@ -131,7 +131,7 @@ fn clear(path: &Path) -> Result<(), Result<ListenError, io::Error>> {
 #[must_use]
 pub fn is_lost(path: &Path) -> bool {
     let lost = [io::ErrorKind::ConnectionRefused, io::ErrorKind::NotFound];
-    peer::connect(path).is_err_and(|e| lost.contains(&e.kind()))
+    unix_connect::connect(path).is_err_and(|e| lost.contains(&e.kind()))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ pub fn port_is_free(port: u16) -> bool {
 
 /// A process that listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listener {
+pub struct ListeningProcess {
     /// Its pid.
     pub pid: i32,
     /// The pid of its parent; 0: not known.
@@ -34,7 +34,7 @@ pub fn listening(address: SocketAddr) -> Vec<u64> {
 
 /// Who holds these sockets, as far as this user may see it, lowest pid first. Looks at every process: not for the way of a request.
 #[must_use]
-pub fn holders(sockets: &[u64]) -> Vec<Listener> {
+pub fn holders(sockets: &[u64]) -> Vec<ListeningProcess> {
     if sockets.is_empty() {
         return Vec::new();
     }
@@ -42,12 +42,12 @@ pub fn holders(sockets: &[u64]) -> Vec<Listener> {
         let Ok(mut fds) = process.fd() else { return false };
         fds.any(|fd| fd.is_ok_and(|fd| matches!(fd.target, FDTarget::Socket(inode) if sockets.contains(&inode))))
     };
-    let mut listeners: Vec<Listener> = all_processes()
+    let mut listeners: Vec<ListeningProcess> = all_processes()
         .into_iter()
         .flatten()
         .flatten()
         .filter(holds)
-        .map(|process| Listener {
+        .map(|process| ListeningProcess {
             pid: process.pid,
             parent: process.stat().map_or(0, |stat| stat.ppid),
             command: process.cmdline().unwrap_or_default().join(" "),

@@ -147,15 +147,15 @@ pub async fn ended(process: Process) -> io::Result<Exit> {
 /// A process, living or not, that is held on to: the kernel can then tell how it ended also after its parent has reaped it
 /// (Linux 6.15).
 #[derive(Debug)]
-pub struct Held {
+pub struct HeldProcess {
     process: Process,
     pidfd: Option<OwnedFd>,
 }
 
 /// Takes hold of a process; one that is gone is held too, and has ended.
-pub fn hold(process: Process) -> io::Result<Held> {
+pub fn hold(process: Process) -> io::Result<HeldProcess> {
     let Some(pid) = rustix::process::Pid::from_raw(process.pid).filter(|_| process.pid > 0) else {
-        return Ok(Held { process, pidfd: None });
+        return Ok(HeldProcess { process, pidfd: None });
     };
     let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
         // The pidfd first, then the look: what is seen now is what the pidfd holds, or has ended since.
@@ -163,10 +163,10 @@ pub fn hold(process: Process) -> io::Result<Held> {
         Err(rustix::io::Errno::SRCH) => None,
         Err(e) => return Err(e.into()),
     };
-    Ok(Held { process, pidfd })
+    Ok(HeldProcess { process, pidfd })
 }
 
-impl Held {
+impl HeldProcess {
     /// Which process it is.
     #[must_use]
     pub fn process(&self) -> Process {

@@ -84,22 +84,22 @@ pub fn empty(folder: &Path, within: Duration) -> io::Result<bool> {
         Err(Errno::NOENT) => return Ok(true),
         Err(e) => return Err(e.into()),
     };
-    let mut work = Work { root, number: 0, until: SystemClock.now().after(within), count: 0, failed: None, removed: false };
+    let mut work = RemovalJob { root, number: 0, until: SystemClock.now().after(within), count: 0, failed: None, removed: false };
     loop {
         (work.removed, work.failed) = (false, None);
         let found = work.sweep()?;
         match found {
-            Found::Nothing => return Ok(true),
-            Found::TooMuch => return Ok(false),
-            Found::Left if work.removed => {}
-            Found::Left => return work.failed.map_or(Ok(false), |e| Err(e.into())),
+            Swept::Nothing => return Ok(true),
+            Swept::TooMuch => return Ok(false),
+            Swept::Left if work.removed => {}
+            Swept::Left => return work.failed.map_or(Ok(false), |e| Err(e.into())),
         }
     }
 }
 
 /// What a look at all entries came to.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Found {
+enum Swept {
     Nothing,
     /// Some were there; whether they were removed the next look shows.
     Left,
@@ -107,7 +107,7 @@ enum Found {
     TooMuch,
 }
 
-struct Work {
+struct RemovalJob {
     root: OwnedFd,
     /// Of the last folder that was moved up.
     number: u64,
@@ -118,32 +118,32 @@ struct Work {
     removed: bool,
 }
 
-impl Work {
+impl RemovalJob {
     fn is_late(&mut self) -> bool {
         self.count = self.count.wrapping_add(1);
         self.count.is_multiple_of(LOOK_AFTER) && SystemClock.now() >= self.until
     }
 
-    fn sweep(&mut self) -> io::Result<Found> {
-        let mut found = Found::Nothing;
+    fn sweep(&mut self) -> io::Result<Swept> {
+        let mut found = Swept::Nothing;
         for entry in Dir::read_from(&self.root)? {
             let entry = entry?;
             let name = entry.file_name();
             if is_dots(name) {
                 continue;
             }
-            found = Found::Left;
+            found = Swept::Left;
             let done = match unlink(&self.root, name) {
                 Err(Errno::ISDIR) => match self.take_apart(name) {
                     Ok(true) => rustix::fs::unlinkat(&self.root, name, AtFlags::REMOVEDIR).or_else(missing_is_fine),
-                    Ok(false) => return Ok(Found::TooMuch),
+                    Ok(false) => return Ok(Swept::TooMuch),
                     Err(e) => Err(e),
                 },
                 other => other,
             };
             self.note(done);
             if self.is_late() {
-                return Ok(Found::TooMuch);
+                return Ok(Swept::TooMuch);
             }
         }
         Ok(found)

@@ -10,12 +10,12 @@ use inotify::{EventStream, Inotify, WatchMask};
 
 /// A folder that is watched.
 #[derive(Debug)]
-pub struct Folder {
+pub struct WatchedFolder {
     path: PathBuf,
     events: Option<EventStream<[u8; 4096]>>,
 }
 
-impl Folder {
+impl WatchedFolder {
     /// Watches it from now on.
     #[must_use]
     pub fn watch(path: &Path) -> Self {
@@ -73,7 +73,7 @@ mod tests {
         for name in ["a", "b", "c.new-7", ".probe-7"] {
             fs::write(path.join(name), "").unwrap();
         }
-        let mut folder = Folder::watch(&path);
+        let mut folder = WatchedFolder::watch(&path);
         fs::rename(path.join("c.new-7"), path.join("c")).unwrap();
         fs::remove_file(path.join(".probe-7")).unwrap();
         assert!(futures_util::FutureExt::now_or_never(folder.change()).is_none());

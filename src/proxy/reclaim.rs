@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::host::memory;
+use crate::host::reclaim;
 
 /// When this many connections have come to rest, the memory they leave is worth giving back to the host;
 const MANY: usize = 64;
@@ -41,8 +41,8 @@ impl MemoryReclaim {
             tokio::time::sleep(WAIT_FOR_MORE).await;
             self.rested.store(0, Ordering::Relaxed);
             let give_back = || {
-                memory::give_back();
-                memory::let_go_of_program();
+                reclaim::give_back();
+                reclaim::let_go_of_program();
             };
             let _ = tokio::task::spawn_blocking(give_back).await;
             tokio::time::sleep(GIVE_BACK_EVERY).await;

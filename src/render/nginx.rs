@@ -28,7 +28,7 @@ const MAP_WORDS: &[&str] = &["default", "hostnames", "include", "volatile"];
 
 /// What of an instance stands in the configuration.
 #[derive(Debug, Clone, Copy)]
-pub struct Entry<'a> {
+pub struct NginxEntry<'a> {
     /// The instance.
     pub name: &'a InstanceName,
     /// Hosts other than `NAME.domain`.
@@ -112,11 +112,11 @@ struct RuleView {
 }
 
 /// The whole configuration.
-pub fn text(templates: &Templates, config: &Config, allowance: &Allowance, entries: &[Entry<'_>]) -> Result<String, RenderError> {
+pub fn text(templates: &Templates, config: &Config, allowance: &Allowance, entries: &[NginxEntry<'_>]) -> Result<String, RenderError> {
     templates.render(TEMPLATE, &view(config, allowance, entries)?)
 }
 
-fn view(config: &Config, allowance: &Allowance, entries: &[Entry<'_>]) -> Result<View, RenderError> {
+fn view(config: &Config, allowance: &Allowance, entries: &[NginxEntry<'_>]) -> Result<View, RenderError> {
     // `Config` says where things are; the name of an instance is only known to nginx, so its variable takes the name's place.
     let any = "$acc_instance";
     let hosts = hosts(entries);
@@ -187,7 +187,7 @@ pub fn temp_dir(config: &Config) -> std::path::PathBuf {
 }
 
 /// The lines of the host map. A host stands in it once, whatever is asked for: a second one would refuse everything.
-fn hosts(entries: &[Entry<'_>]) -> Vec<HostView> {
+fn hosts(entries: &[NginxEntry<'_>]) -> Vec<HostView> {
     let mut lines = BTreeMap::new();
     for entry in entries {
         for host in entry.hosts {
@@ -198,7 +198,7 @@ fn hosts(entries: &[Entry<'_>]) -> Vec<HostView> {
 }
 
 /// The lines of the TCP map, likewise.
-fn tcp(entries: &[Entry<'_>]) -> Vec<TcpView> {
+fn tcp(entries: &[NginxEntry<'_>]) -> Vec<TcpView> {
     let lines: BTreeMap<&str, SocketAddr> = entries.iter().filter_map(|e| Some((e.name.as_str(), e.tcp?))).collect();
     lines.into_iter().map(|(name, address)| TcpView { key: map_key(name), address: address.to_string() }).collect()
 }

@@ -83,7 +83,7 @@ pub struct ServiceText<'a> {
 /// `supervisord.conf`.
 pub fn daemon(templates: &Templates, text: &DaemonText<'_>) -> Result<String, SectionError> {
     #[derive(Serialize)]
-    struct Values {
+    struct DaemonValues {
         dir: String,
         socket: String,
         pid_file: String,
@@ -93,7 +93,7 @@ pub fn daemon(templates: &Templates, text: &DaemonText<'_>) -> Result<String, Se
     if path_text("its folder", text.dir)?.contains(['*', '?', '[']) {
         return Err(unfit("its folder", "it includes files by pattern, and one of `*?[` is in the name"));
     }
-    let values = Values {
+    let values = DaemonValues {
         dir: plain("its folder", path_text("its folder", text.dir)?)?,
         socket: plain("its socket", path_text("its socket", text.socket)?)?,
         pid_file: plain("its pid file", path_text("its pid file", text.pid_file)?)?,
@@ -106,7 +106,7 @@ pub fn daemon(templates: &Templates, text: &DaemonText<'_>) -> Result<String, Se
 /// `programs/NAME.conf`.
 pub fn program(templates: &Templates, text: &ProgramText<'_>) -> Result<String, SectionError> {
     #[derive(Serialize)]
-    struct Values<'a> {
+    struct ProgramValues<'a> {
         name: &'a str,
         command: String,
         stop_signal: i32,
@@ -118,14 +118,14 @@ pub fn program(templates: &Templates, text: &ProgramText<'_>) -> Result<String, 
         command.push(' ');
     }
     command.push_str(&word("its launcher's file", path_text("its launcher's file", text.spec)?)?);
-    let values = Values { name: text.name, command, stop_signal: text.stop_signal, stop_wait: text.stop_wait };
+    let values = ProgramValues { name: text.name, command, stop_signal: text.stop_signal, stop_wait: text.stop_wait };
     Ok(templates.render("supervisord/program.conf", &values)?)
 }
 
 /// `services/NAME.conf`.
 pub fn service(templates: &Templates, text: &ServiceText<'_>) -> Result<String, SectionError> {
     #[derive(Serialize)]
-    struct Values<'a> {
+    struct ServiceValues<'a> {
         name: &'a str,
         command: String,
         stop_signal: i32,
@@ -138,7 +138,7 @@ pub fn service(templates: &Templates, text: &ServiceText<'_>) -> Result<String, 
         command.push(' ');
         command.push_str(&word(&format!("argument {}", number + 1), arg)?);
     }
-    let values = Values {
+    let values = ServiceValues {
         name: text.name,
         command,
         stop_signal: text.stop_signal,

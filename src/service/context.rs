@@ -25,7 +25,7 @@ use crate::driver::edge::Edge;
 use crate::driver::probe::Probe;
 use crate::driver::supervisor::{Service, Supervisor, SupervisorError};
 use crate::host::clock::Clock;
-use crate::host::fault;
+use crate::host::failpoint;
 use crate::host::limits::OpenFiles;
 use crate::store::{Store, StoreError, Writes, Written};
 
@@ -293,10 +293,10 @@ impl Context {
         self.serving.load(Ordering::SeqCst)
     }
 
-    /// A step of work of several steps was just done: a test may stop acc here (see `host::fault`).
+    /// A step of work of several steps was just done: a test may stop acc here (see `host::failpoint`).
     pub(super) fn reached(&self, step: &'static str) -> Result<(), ServiceError> {
         let failed = |e| ServiceError::because(format!("could not go on after `{step}`"), &e, "try again");
-        fault::point(&self.config().run, step).map_err(failed)
+        failpoint::point(&self.config().run, step).map_err(failed)
     }
 
     pub(super) fn now(&self) -> Timestamp {

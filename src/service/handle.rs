@@ -18,7 +18,7 @@ use crate::domain::instance::{Instance, Listen};
 use crate::domain::lifecycle::{Answer, Denied, Event, Machine, Phase};
 use crate::domain::name::{HostName, InstanceId, InstanceName};
 use crate::domain::time::{Timestamp, WallTime};
-use crate::driver::activity::Mark;
+use crate::driver::activity::LogMark;
 use crate::driver::edge::Gate;
 use crate::driver::probe::Ear;
 
@@ -51,7 +51,7 @@ pub type Reply = Result<(Answer, u64), Refused>;
 /// What the last look at the access log showed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LastLook {
-    pub(super) mark: Mark,
+    pub(super) mark: LogMark,
     pub(super) at: Timestamp,
     /// Wall clock less boot clock at that time, in ms: when it has changed, the wall clock was set.
     pub(super) offset: Option<i64>,

@@ -2,7 +2,7 @@
 
 use crate::domain::lifecycle::{Cause, Effect, Event};
 
-/// The point before an effect (see `host::fault`).
+/// The point before an effect (see `host::failpoint`).
 pub(super) fn point(effect: &Effect) -> Option<&'static str> {
     match effect {
         Effect::Persist => None,

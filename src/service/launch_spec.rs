@@ -14,7 +14,7 @@ use crate::domain::model::Model;
 use crate::domain::name::{HostName, InstanceId, InstanceName};
 use crate::driver::probe::Question;
 use crate::driver::supervisor::Program;
-use crate::host::limits::{GroupLimits, Limits, OpenFiles, UNLIMITED};
+use crate::host::limits::{GroupLimits, OpenFiles, ProcessLimits, UNLIMITED};
 use crate::host::spawn::may_change_user;
 use crate::models::{ModelError, find_model};
 use crate::render::{self, RenderError};
@@ -245,9 +245,9 @@ pub(super) fn program(ctx: &Context, instance: &Instance) -> Program {
 }
 
 /// What each of its processes may use.
-fn limits(ctx: &Context, config: &Config) -> Limits {
+fn limits(ctx: &Context, config: &Config) -> ProcessLimits {
     let limits = &config.limits;
-    Limits {
+    ProcessLimits {
         open_files: Some(limits.open_files.map_or_else(|| ctx.open_files(), OpenFiles::exactly)),
         file_size: limits.file_size,
         core: Some(limits.core.unwrap_or(UNLIMITED)),

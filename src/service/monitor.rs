@@ -165,7 +165,9 @@ fn would(world: &World, handle: &Handle, seen: Seen) -> PassLine {
     let short = |d: Duration| humantime::format_duration(Duration::from_secs(d.as_secs())).to_string();
     let name = handle.instance.name.as_str();
     match idle::verdict(&look, now) {
-        IdleVerdict::Sleep => PassLine::new(name, "sleep", format!("quiet for {}, its idle timeout is {}", short(quiet), short(look.timeout))),
+        IdleVerdict::Sleep => {
+            PassLine::new(name, "sleep", format!("quiet for {}, its idle timeout is {}", short(quiet), short(look.timeout)))
+        }
         IdleVerdict::Pinned => PassLine::new(name, "keep", "it is wanted up"),
         IdleVerdict::InUse(1) => PassLine::new(name, "keep", "1 request or connection is open"),
         IdleVerdict::InUse(n) => PassLine::new(name, "keep", format!("{n} requests or connections are open")),

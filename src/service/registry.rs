@@ -16,7 +16,7 @@ use super::step::Actor;
 use crate::domain::lifecycle::Machine;
 use crate::domain::name::{HostName, InstanceId};
 use crate::domain::time::Timestamp;
-use crate::driver::activity::Mark;
+use crate::driver::activity::LogMark;
 use crate::store::Row;
 
 /// An instance that is about to get a task.
@@ -33,7 +33,7 @@ impl Entering {
             tracing::warn!(instance = %row.name, "it cannot be started: {why}");
         }
         let last_look = LastLook {
-            mark: Mark { inode: row.mark.0, size: row.mark.1, modified: row.mark.2 },
+            mark: LogMark { inode: row.mark.0, size: row.mark.1, modified: row.mark.2 },
             at: row.looked_at,
             // Of another boot it says nothing: the clock counts as set, and a line that came into the log as of the next look.
             offset: row.clock.filter(|_| row.boot == ctx.boot),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::config::{Config, in_force};
 use crate::domain::name::InstanceName;
 use crate::domain::time::Timestamp;
-use crate::host::cleaners::{Held, freshen};
+use crate::host::cleaners::{HeldFolder, freshen};
 use crate::host::fs::{exists, write_atomic};
 use crate::host::listen;
 use crate::host::untrusted::{To, open};
@@ -32,7 +32,7 @@ pub(super) struct RunFolder {
     /// Sockets on which this server listens, and files that it or its master holds.
     pub(super) held: OnceLock<(Vec<PathBuf>, Vec<PathBuf>)>,
     /// The folder itself, against cleaners that respect that.
-    folder: Mutex<Option<Held>>,
+    folder: Mutex<Option<HeldFolder>>,
     /// When its files were made to look fresh.
     freshened: AtomicU64,
     /// Until when another worker is expected to take over, with the sockets that were lost.
@@ -95,7 +95,7 @@ impl RunFolder {
     pub(super) fn keep_cleaners_away(&self, config: &Config, now: Timestamp, awake: &[InstanceName]) {
         let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
         if !folder.as_ref().is_some_and(|held| held.is_at(&config.run)) {
-            *folder = Held::take(&config.run).inspect_err(|error| tracing::debug!(%error, "could not hold the run folder")).ok();
+            *folder = HeldFolder::take(&config.run).inspect_err(|error| tracing::debug!(%error, "could not hold the run folder")).ok();
         }
         drop(folder);
         let last = Timestamp(self.freshened.load(Ordering::Relaxed));

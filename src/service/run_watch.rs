@@ -14,7 +14,7 @@ use super::{monitor, places};
 use crate::config::{Booted, EdgeKind, SupervisorKind};
 use crate::domain::lifecycle::Phase;
 use crate::host::fs::exists;
-use crate::host::taken_away::Folder;
+use crate::host::taken_away::WatchedFolder;
 
 /// Pause between two looks while somebody is awake. With nobody awake the kernel tells.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -41,7 +41,7 @@ fn is_whole(world: &World) -> bool {
 
 /// Sees to it that everything is there, until `end`: a pass mends what is not.
 pub async fn watch(world: Arc<World>, end: CancellationToken) {
-    let mut folder = Folder::watch(&world.config().run);
+    let mut folder = WatchedFolder::watch(&world.config().run);
     // Once at the beginning: what was taken away before the folder was watched is told by nobody.
     let mut again = Some(AGAIN.0);
     loop {

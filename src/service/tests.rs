@@ -30,7 +30,7 @@ use crate::domain::instance::{Exit, Listen, Process};
 use crate::domain::name::{HostName, InstanceId, InstanceName};
 use crate::domain::rule::Verdict;
 use crate::domain::time::{Timestamp, WallTime, millis};
-use crate::driver::activity::{Activity, ActivityError, Mark, Seen, Target};
+use crate::driver::activity::{Activity, ActivityError, LogMark, Seen, Target};
 use crate::driver::edge::fake::FakeEdge;
 use crate::driver::probe::{Answered, Ear, Obstacle, Probe, Question};
 use crate::driver::supervisor::Supervisor;
@@ -106,7 +106,7 @@ impl Probe for TestProbe {
 struct TestActivity {
     connections: AtomicU32,
     blind: AtomicBool,
-    mark: Mutex<Mark>,
+    mark: Mutex<LogMark>,
     /// What was looked at last.
     asked: Mutex<Vec<Target>>,
 }
@@ -115,7 +115,7 @@ impl TestActivity {
     /// A line in the access log, now.
     fn touch(&self, clock: &TokioClock) {
         let mut mark = self.mark.lock().unwrap();
-        *mark = Mark { inode: 1, size: mark.size + 1, modified: clock.wall().0 };
+        *mark = LogMark { inode: 1, size: mark.size + 1, modified: clock.wall().0 };
     }
 }
 

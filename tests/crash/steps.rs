@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use acc::host::fault::POINTS;
+use acc::host::failpoint::POINTS;
 
 use super::truth;
 use crate::support::wait::holds;

@@ -15,7 +15,7 @@ use super::state::Master;
 use super::worker::{Worker, options};
 use crate::app::lock::ServerLock;
 use crate::config::Config;
-use crate::host::handover;
+use crate::host::fd_passing;
 use crate::service::error::ServiceError;
 
 /// What the lock is called that is left to a master which a worker starts, or which was such a one.
@@ -27,14 +27,14 @@ impl Master {
         let mut left = self.sockets.files();
         left.push(self.lock.as_fd());
         left.extend(self.all().map(|w| w.channel.file().as_fd()));
-        if let Err(e) = handover::pass(&left, true).and_then(|()| signals().thread_block().map_err(io::Error::from)) {
+        if let Err(e) = fd_passing::pass(&left, true).and_then(|()| signals().thread_block().map_err(io::Error::from)) {
             return e;
         }
         let mut command = Command::new(self.binary.path());
         command.args(options()).arg("server").args(["--resume", &self.left()]);
         let error = command.exec();
         let_signals_in();
-        match handover::pass(&left, false) {
+        match fd_passing::pass(&left, false) {
             Ok(()) => error,
             Err(e) => e,
         }

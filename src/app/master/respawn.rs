@@ -13,7 +13,7 @@ use super::reexec::RESPAWNED;
 use super::sockets::Sockets;
 use super::worker::options;
 use crate::app::binary::own_binary;
-use crate::host::handover;
+use crate::host::fd_passing;
 
 /// What a worker needs for another master. As long as it lives, no master from elsewhere takes the sockets' place.
 pub(in crate::app) struct SpareMaster {
@@ -43,7 +43,7 @@ impl SpareMaster {
         command.arg0(own_binary()).args(options()).arg("server").args(["--resume", &left]).process_group(0);
         let mut files = self.sockets.files();
         files.extend([self.lock.as_fd(), other.as_fd()]);
-        handover::leave(&mut command, &files);
+        fd_passing::leave(&mut command, &files);
         let child = command.spawn()?;
         let pid = child.id();
         self.master = Some(child);

@@ -18,7 +18,7 @@ use super::worker::{self, Worker};
 use crate::app::installation::note_boot;
 use crate::app::lock;
 use crate::config::{Booted, Config};
-use crate::host::{fs, memory};
+use crate::host::{fs, reclaim};
 use crate::service::error::ServiceError;
 use crate::service::places;
 
@@ -182,7 +182,7 @@ impl Master {
             error!("the master itself stays what it was: {why}");
         }
         // From now on it waits, for weeks.
-        memory::let_go_of_program();
+        reclaim::let_go_of_program();
     }
 
     /// Collects every child that has ended, those of workers that are gone included: as the first process of a container this

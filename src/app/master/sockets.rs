@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use crate::app::installation::accounts;
 use crate::config::{Config, EdgeKind};
 use crate::control;
-use crate::host::{handover, listen};
+use crate::host::{fd_passing, listen};
 use crate::service::error::{ServiceError, chain};
 
 /// All of them.
@@ -120,7 +120,7 @@ pub(super) fn take_all(names: &str) -> io::Result<Vec<(&str, OwnedFd)>> {
     let mut taken = Vec::new();
     for part in names.split(',') {
         let (name, number) = part.split_once('=').ok_or_else(wrong)?;
-        taken.push((name, handover::take(number.parse().map_err(|_| wrong())?)?));
+        taken.push((name, fd_passing::take(number.parse().map_err(|_| wrong())?)?));
     }
     Ok(taken)
 }

@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 use super::channel::{Channel, Word};
 use super::sockets::Sockets;
-use crate::host::handover;
+use crate::host::fd_passing;
 
 /// A child of the master.
 pub(super) struct Worker {
@@ -42,9 +42,9 @@ impl Worker {
             command.env_remove(name);
         }
         // This process has one thread and starts nothing else meanwhile, so they reach this child only.
-        handover::pass(&left, true)?;
+        fd_passing::pass(&left, true)?;
         let child = command.spawn();
-        handover::pass(&left, false)?;
+        fd_passing::pass(&left, false)?;
         let pid = i32::try_from(child?.id()).map_err(io::Error::other)?;
         Ok(Self::of(pid, channel))
     }

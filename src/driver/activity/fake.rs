@@ -7,13 +7,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Activity, ActivityError, Mark, Seen, Target};
+use super::{Activity, ActivityError, LogMark, Seen, Target};
 use crate::domain::instance::Listen;
 
 #[derive(Debug, Default)]
-struct State {
+struct FakeActivityState {
     connections: HashMap<Listen, u32>,
-    marks: HashMap<PathBuf, Mark>,
+    marks: HashMap<PathBuf, LogMark>,
     failing: bool,
     looks: usize,
 }
@@ -21,7 +21,7 @@ struct State {
 /// The fake activity: nobody uses anything until it is told otherwise.
 #[derive(Debug, Default)]
 pub struct FakeActivity {
-    state: Mutex<State>,
+    state: Mutex<FakeActivityState>,
 }
 
 impl FakeActivity {
@@ -31,7 +31,7 @@ impl FakeActivity {
         Self::default()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, FakeActivityState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -43,7 +43,7 @@ impl FakeActivity {
     /// One more line in this log.
     pub fn touch(&self, log: impl Into<PathBuf>) {
         let mut state = self.state();
-        let mark = state.marks.entry(log.into()).or_insert(Mark { inode: 1, size: 0, modified: 0 });
+        let mark = state.marks.entry(log.into()).or_insert(LogMark { inode: 1, size: 0, modified: 0 });
         mark.size += 1;
         mark.modified += 1;
     }

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 
 use super::count::{Counter, FileId};
 use super::gone::Gone;
-use super::{Activity, ActivityError, Mark, Seen, Target, netlink, procfs};
+use super::{Activity, ActivityError, LogMark, Seen, Target, netlink, procfs};
 use crate::domain::instance::Listen;
 use crate::host::clock::{Clock, SystemClock};
 
@@ -100,14 +100,14 @@ fn file_of(path: &Path) -> Option<FileId> {
 
 /// The state of the log. One that is not there yet is an answer; one that cannot be looked at counts as written just now: that
 /// keeps its own instance awake and no other.
-fn mark(log: Option<&Path>) -> Mark {
-    let Some(path) = log else { return Mark::default() };
+fn mark(log: Option<&Path>) -> LogMark {
+    let Some(path) = log else { return LogMark::default() };
     match fs::symlink_metadata(path) {
-        Ok(meta) => Mark { inode: meta.ino(), size: meta.len(), modified: meta.mtime() * 1000 + meta.mtime_nsec() / 1_000_000 },
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Mark::default(),
+        Ok(meta) => LogMark { inode: meta.ino(), size: meta.len(), modified: meta.mtime() * 1000 + meta.mtime_nsec() / 1_000_000 },
+        Err(e) if e.kind() == io::ErrorKind::NotFound => LogMark::default(),
         Err(error) => {
             tracing::warn!(path = %path.display(), %error, "an access log cannot be looked at: its instance counts as in use");
-            Mark { inode: 0, size: 0, modified: SystemClock.wall().0 }
+            LogMark { inode: 0, size: 0, modified: SystemClock.wall().0 }
         }
     }
 }

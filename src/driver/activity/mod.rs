@@ -34,7 +34,7 @@ pub struct Target {
 
 /// A fingerprint of the access log: when it differs from an earlier one, there was use in between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
-pub struct Mark {
+pub struct LogMark {
     /// Inode (0: no file).
     pub inode: u64,
     /// Bytes.
@@ -50,7 +50,7 @@ pub struct Seen {
     /// the application has only not closed.
     pub connections: u32,
     /// The access log.
-    pub mark: Mark,
+    pub mark: LogMark,
 }
 
 /// Could not look.

@@ -54,7 +54,7 @@ pub fn count(counter: &mut Counter) -> io::Result<()> {
 
 /// A unix socket that listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listener {
+pub struct ListenQueue {
     /// How many connections nobody has accepted yet.
     pub queue: u32,
     /// Number of the socket, as `/proc/PID/fd` names it.
@@ -62,13 +62,13 @@ pub struct Listener {
 }
 
 /// Who listens on this path; `None`: nobody.
-pub fn listener(path: &Path, file: Option<FileId>) -> io::Result<Option<Listener>> {
+pub fn listener(path: &Path, file: Option<FileId>) -> io::Result<Option<ListenQueue>> {
     let mut found = None;
     dump(unix_request(UnixStates::LISTEN), |payload| {
         if let Some(socket) = unix_socket(payload)
             && (socket.file.is_some() && socket.file == file || socket.path == path.as_os_str().as_bytes())
         {
-            found = number(payload, 4).map(|inode| Listener { queue: socket.connections, inode });
+            found = number(payload, 4).map(|inode| ListenQueue { queue: socket.connections, inode });
         }
     })?;
     Ok(found)

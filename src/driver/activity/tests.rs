@@ -137,12 +137,12 @@ async fn the_mark_changes_with_every_line_and_with_a_new_file() {
     let log = bed.path("access.log");
     let target = Target { listen: Listen::Unix(bed.path("x")), log: Some(log.clone()) };
     let mark = async || KernelActivity::default().look(std::slice::from_ref(&target)).await.unwrap()[0].mark;
-    assert_eq!(mark().await, Mark::default());
+    assert_eq!(mark().await, LogMark::default());
     std::fs::write(&log, "").unwrap();
     let empty = mark().await;
     std::fs::write(&log, "a line").unwrap();
     let one = mark().await;
-    assert!(empty != Mark::default() && one != empty);
+    assert!(empty != LogMark::default() && one != empty);
     std::fs::rename(&log, bed.path("access.log.1")).unwrap();
     std::fs::write(&log, "a line").unwrap();
     assert_ne!(mark().await.inode, one.inode);
@@ -164,7 +164,7 @@ async fn a_log_that_cannot_be_looked_at_is_use_of_its_own_instance_alone() {
             break again;
         }
     };
-    assert_eq!((first[1].mark, first[2].mark), (second[1].mark, Mark::default()), "a link is not followed");
+    assert_eq!((first[1].mark, first[2].mark), (second[1].mark, LogMark::default()), "a link is not followed");
 }
 
 /// An application that forgets to close what its client has closed would never be idle.

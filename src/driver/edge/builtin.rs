@@ -11,14 +11,14 @@ use super::{Edge, EdgeError, Gate, Route};
 use crate::domain::name::InstanceName;
 
 /// The connections that acc keeps to instances.
-pub trait Pool: Send + Sync {
+pub trait ConnectionPool: Send + Sync {
     /// Drops those of this run that carry no request; the others end with their request and are not kept.
     fn close(&self, gate: &Gate);
     /// How many of this run are open and carry no request.
     fn pooled(&self, gate: &Gate) -> u32;
 }
 
-impl Pool for crate::driver::upstream::Upstreams {
+impl ConnectionPool for crate::driver::upstream::Upstreams {
     fn close(&self, gate: &Gate) {
         Self::close(self, gate);
     }
@@ -29,14 +29,14 @@ impl Pool for crate::driver::upstream::Upstreams {
 
 /// The builtin edge.
 pub struct BuiltinEdge {
-    pool: Arc<dyn Pool>,
+    pool: Arc<dyn ConnectionPool>,
     open: Mutex<BTreeSet<InstanceName>>,
 }
 
 impl BuiltinEdge {
     /// All gates closed; `pool`: the connections that requests go through.
     #[must_use]
-    pub fn new(pool: Arc<dyn Pool>) -> Self {
+    pub fn new(pool: Arc<dyn ConnectionPool>) -> Self {
         Self { pool, open: Mutex::default() }
     }
 
@@ -95,7 +95,7 @@ mod tests {
     #[derive(Default)]
     struct CountingPool(AtomicU32);
 
-    impl Pool for CountingPool {
+    impl ConnectionPool for CountingPool {
         fn close(&self, _: &Gate) {
             self.0.fetch_add(1, Ordering::SeqCst);
         }

@@ -12,7 +12,7 @@ use crate::domain::name::InstanceName;
 
 /// A call that the fake was told of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Call {
+pub enum EdgeCall {
     /// `prepare` with routes of these instances.
     Prepare(Vec<InstanceName>),
     /// `apply` likewise.
@@ -43,8 +43,8 @@ pub enum Method {
 }
 
 #[derive(Debug, Default)]
-struct State {
-    calls: Vec<Call>,
+struct FakeEdgeState {
+    calls: Vec<EdgeCall>,
     open: BTreeMap<InstanceName, Gate>,
     routes: Vec<Route>,
     pooled: u32,
@@ -54,7 +54,7 @@ struct State {
 /// The fake edge.
 #[derive(Debug, Default)]
 pub struct FakeEdge {
-    state: Mutex<State>,
+    state: Mutex<FakeEdgeState>,
 }
 
 impl FakeEdge {
@@ -64,7 +64,7 @@ impl FakeEdge {
         Self::default()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, FakeEdgeState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -84,7 +84,7 @@ impl FakeEdge {
 
     /// Every call so far that did not fail, in order.
     #[must_use]
-    pub fn calls(&self) -> Vec<Call> {
+    pub fn calls(&self) -> Vec<EdgeCall> {
         self.state().calls.clone()
     }
 
@@ -101,7 +101,7 @@ impl FakeEdge {
     }
 
     /// The state, unless the method was told to fail.
-    fn begin(&self, method: Method) -> Result<MutexGuard<'_, State>, EdgeError> {
+    fn begin(&self, method: Method) -> Result<MutexGuard<'_, FakeEdgeState>, EdgeError> {
         let state = self.state();
         if state.failing.contains(&method) { Err(EdgeError::Unusable(format!("{method:?} was told to fail"))) } else { Ok(state) }
     }
@@ -120,28 +120,28 @@ impl Edge for FakeEdge {
     async fn prepare(&self, routes: &[Route]) -> Result<(), EdgeError> {
         let mut state = self.begin(Method::Prepare)?;
         state.routes = routes.to_vec();
-        state.calls.push(Call::Prepare(names(routes)));
+        state.calls.push(EdgeCall::Prepare(names(routes)));
         Ok(())
     }
 
     async fn apply(&self, routes: &[Route]) -> Result<(), EdgeError> {
         let mut state = self.begin(Method::Apply)?;
         state.routes = routes.to_vec();
-        state.calls.push(Call::Apply(names(routes)));
+        state.calls.push(EdgeCall::Apply(names(routes)));
         Ok(())
     }
 
     async fn open(&self, gate: &Gate) -> Result<(), EdgeError> {
         let mut state = self.begin(Method::Open)?;
         state.open.insert(gate.name.clone(), gate.clone());
-        state.calls.push(Call::Open(gate.clone()));
+        state.calls.push(EdgeCall::Open(gate.clone()));
         Ok(())
     }
 
     async fn close(&self, gate: &Gate) -> Result<(), EdgeError> {
         let mut state = self.begin(Method::Close)?;
         state.open.remove(&gate.name);
-        state.calls.push(Call::Close(gate.clone()));
+        state.calls.push(EdgeCall::Close(gate.clone()));
         Ok(())
     }
 
@@ -156,7 +156,7 @@ impl Edge for FakeEdge {
     async fn forget(&self, name: &InstanceName) -> Result<(), EdgeError> {
         let mut state = self.begin(Method::Forget)?;
         state.open.remove(name);
-        state.calls.push(Call::Forget(name.clone()));
+        state.calls.push(EdgeCall::Forget(name.clone()));
         Ok(())
     }
 }

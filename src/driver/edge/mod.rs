@@ -13,21 +13,9 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 
-use crate::domain::instance::{Listen, Process};
+pub use crate::domain::gate::Gate;
+use crate::domain::instance::Process;
 use crate::domain::name::{HostName, InstanceName};
-
-/// One way in: an instance and where it listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Gate {
-    /// The instance.
-    pub name: InstanceName,
-    /// Where it listens.
-    pub listen: Listen,
-    /// Number of its run, so that connections of an older one are never reused.
-    pub run: u64,
-    /// Its process, when it listens on a port: who listens there must belong to it. `None`: not looked at.
-    pub process: Option<Process>,
-}
 
 /// What the edge must know of an instance beyond its name: other hosts, and the port of a TCP instance.
 #[derive(Debug, Clone, PartialEq, Eq)]

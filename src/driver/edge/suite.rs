@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::builtin::{BuiltinEdge, Pool};
+use super::builtin::{BuiltinEdge, ConnectionPool};
 use super::fake::FakeEdge;
 use super::{Edge, Gate, Route};
 use crate::domain::instance::Listen;
@@ -10,7 +10,7 @@ use crate::domain::name::{HostName, InstanceName};
 
 struct NoPool;
 
-impl Pool for NoPool {
+impl ConnectionPool for NoPool {
     fn close(&self, _: &Gate) {}
     fn pooled(&self, _: &Gate) -> u32 {
         0

@@ -48,9 +48,9 @@ fn free() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-fn stranger(found: io::Result<Found>) -> String {
+fn stranger(found: io::Result<ListenerOwner>) -> String {
     match found {
-        Ok(Found::Stranger(who)) => who,
+        Ok(ListenerOwner::Stranger(who)) => who,
         other => panic!("{other:?}"),
     }
 }
@@ -63,10 +63,10 @@ fn only_its_own_listener_is_believed_wherever_it_is_bound() {
         let instance = Instance::listening(SocketAddr::new(ip.parse().unwrap(), address.port()), false);
         let (own, other) = (instance.process(), Instance::idle());
         assert!(!listeners.is_known(address, own), "{ip}");
-        assert_eq!(listeners.examine_now(address, own).unwrap(), Found::Own, "{ip}");
+        assert_eq!(listeners.examine_now(address, own).unwrap(), ListenerOwner::Own, "{ip}");
         assert!(listeners.is_known(address, own) && !listeners.is_known(address, other.process()), "{ip}");
         let all = listeners.strangers(&[(address, own), (address, other.process()), (free(), own)]).unwrap();
-        assert!(matches!(all[..], [Ok(Found::Own), Ok(Found::Stranger(_)), Ok(Found::Nobody)]), "{ip}: {all:?}");
+        assert!(matches!(all[..], [Ok(ListenerOwner::Own), Ok(ListenerOwner::Stranger(_)), Ok(ListenerOwner::Nobody)]), "{ip}: {all:?}");
         let who = stranger(listeners.examine_now(address, other.process()));
         assert!(who.contains(&format!("pid {}, `", own.pid)) && who.contains("-c import socket"), "{who}");
         drop(instance);
@@ -81,7 +81,7 @@ fn a_listener_of_another_user_is_nobodys_instance() {
     let me = nix::unistd::geteuid().as_raw();
     let who = stranger(Listeners::of_user(Some(me + 1)).examine_now(address, instance.process()));
     assert!(who.contains(&format!("user {me} ")), "{who}");
-    assert_eq!(Listeners::of_user(Some(me)).examine_now(address, instance.process()).unwrap(), Found::Own);
+    assert_eq!(Listeners::of_user(Some(me)).examine_now(address, instance.process()).unwrap(), ListenerOwner::Own);
 }
 
 #[test]
@@ -89,16 +89,16 @@ fn who_joins_the_same_port_is_found() {
     let (address, listeners) = (free(), Listeners::default());
     let instance = Instance::listening(address, true);
     let own = [(address, instance.process())];
-    assert_eq!(listeners.examine_now(address, own[0].1).unwrap(), Found::Own);
+    assert_eq!(listeners.examine_now(address, own[0].1).unwrap(), ListenerOwner::Own);
     let thief = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     thief.set_reuse_port(true).unwrap();
     thief.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())).into()).unwrap();
-    assert!(matches!(listeners.strangers(&own).unwrap()[..], [Ok(Found::Own)]));
+    assert!(matches!(listeners.strangers(&own).unwrap()[..], [Ok(ListenerOwner::Own)]));
     thief.listen(9).unwrap();
-    assert!(matches!(listeners.strangers(&own).unwrap()[..], [Ok(Found::Stranger(_))]));
+    assert!(matches!(listeners.strangers(&own).unwrap()[..], [Ok(ListenerOwner::Stranger(_))]));
     stranger(listeners.examine_now(address, own[0].1));
     drop(thief);
-    assert!(matches!(listeners.strangers(&own).unwrap()[..], [Ok(Found::Own)]));
+    assert!(matches!(listeners.strangers(&own).unwrap()[..], [Ok(ListenerOwner::Own)]));
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn a_port_that_changes_hands_is_not_known_any_more() {
     let (address, listeners) = (free(), Listeners::default());
     let instance = Instance::listening(address, false);
     let own = instance.process();
-    assert_eq!(listeners.examine_now(address, own).unwrap(), Found::Own);
+    assert_eq!(listeners.examine_now(address, own).unwrap(), ListenerOwner::Own);
     drop(instance);
     let _thief = TcpListener::bind(address).unwrap();
     assert!(!listeners.is_known(address, own));

@@ -4,39 +4,40 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
+use std::sync::{PoisonError, RwLock};
 
-use super::{Found, Listeners};
+use super::owner::ListenerOwner;
 use crate::domain::instance::Process;
 use crate::driver::activity::unix_listeners;
 use crate::host::holding::{self, Search};
-use crate::host::peer;
+use crate::host::unix_connect;
 
 /// By path: whose socket was last seen there, and its number.
-pub(super) type Seen = HashMap<PathBuf, (Process, u64)>;
+type SeenSockets = HashMap<PathBuf, (Process, u64)>;
 
-impl Listeners {
-    /// [`Found`] for each of these instances, which are all that are awake, in their order: one look at the kernel's table for all,
-    /// and a closer one at those whose sockets have changed. It blocks.
-    ///
-    /// # Errors
-    /// The table cannot be read.
-    pub fn on_paths(&self, instances: &[(PathBuf, Process)]) -> io::Result<Vec<io::Result<Found>>> {
+/// The sockets of instances that were found to be their own.
+#[derive(Debug, Default)]
+pub(super) struct PathListeners(RwLock<SeenSockets>);
+
+impl PathListeners {
+    /// [`ListenerOwner`] for each of these instances, which are all that are awake, in their order: the kernel's table is read once
+    /// for all, and those whose sockets have changed are examined more closely. It blocks.
+    pub(super) fn examine(&self, instances: &[(PathBuf, Process)]) -> io::Result<Vec<io::Result<ListenerOwner>>> {
         let paths: Vec<&Path> = instances.iter().map(|(path, _)| path.as_path()).collect();
         let there = unix_listeners(&paths)?;
-        let before = self.on_paths.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let (mut now, mut all) = (Seen::new(), Vec::new());
+        let before = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let (mut now, mut all) = (SeenSockets::new(), Vec::new());
         for ((path, process), sockets) in instances.iter().zip(there) {
             let same = before.get(path).filter(|(whose, number)| whose == process && sockets.contains(number) && path.exists());
             all.push(match same {
-                Some(_) => Ok(Found::Own),
+                Some(_) => Ok(ListenerOwner::Own),
                 None => whose(path, *process, &sockets),
             });
-            if let (Some(Ok(Found::Own)), Some(number)) = (all.last(), same.map(|(_, number)| *number).or(only(&sockets))) {
+            if let (Some(Ok(ListenerOwner::Own)), Some(number)) = (all.last(), same.map(|(_, number)| *number).or(only(&sockets))) {
                 now.insert(path.clone(), (*process, number));
             }
         }
-        *self.on_paths.write().unwrap_or_else(PoisonError::into_inner) = now;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = now;
         Ok(all)
     }
 }
@@ -45,9 +46,9 @@ fn only(sockets: &[u64]) -> Option<u64> {
     if let [one] = sockets { Some(*one) } else { None }
 }
 
-fn whose(path: &Path, process: Process, sockets: &[u64]) -> io::Result<Found> {
+fn whose(path: &Path, process: Process, sockets: &[u64]) -> io::Result<ListenerOwner> {
     let gone = |e: io::Error| match e.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(Found::Nobody),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(ListenerOwner::Nobody),
         _ => Err(e),
     };
     if let Err(e) = fs::metadata(path) {
@@ -55,14 +56,14 @@ fn whose(path: &Path, process: Process, sockets: &[u64]) -> io::Result<Found> {
     }
     if sockets.is_empty() {
         // The table may name it otherwise: bound by a relative path, on a file system of layers.
-        return peer::connect(path).map_or_else(gone, |_| Ok(Found::Own));
+        return unix_connect::connect(path).map_or_else(gone, |_| Ok(ListenerOwner::Own));
     }
     let Search { left, hidden } = holding::search(process, sockets.iter().copied())?;
     // One that is its own will do: the table may show a former one of the same path, too.
     let none_is_own = left.len() == sockets.len();
     Ok(if none_is_own && hidden.is_empty() {
-        Found::Stranger(format!("a program that is not part of the instance listens on `{}`", path.display()))
+        ListenerOwner::Stranger(format!("a program that is not part of the instance listens on `{}`", path.display()))
     } else {
-        Found::Own
+        ListenerOwner::Own
     })
 }

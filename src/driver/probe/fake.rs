@@ -10,7 +10,7 @@ use super::{Answered, Ear, Obstacle, Probe, Question};
 use crate::domain::instance::{Listen, Process};
 
 #[derive(Debug, Default)]
-struct State {
+struct FakeProbeState {
     always: bool,
     ready: HashSet<Listen>,
     obstacle: Option<String>,
@@ -20,7 +20,7 @@ struct State {
 /// The fake probe.
 #[derive(Debug, Default)]
 pub struct FakeProbe {
-    state: Mutex<State>,
+    state: Mutex<FakeProbeState>,
     changed: Notify,
 }
 
@@ -39,7 +39,7 @@ impl FakeProbe {
         probe
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, FakeProbeState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

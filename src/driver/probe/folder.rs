@@ -26,10 +26,10 @@ pub(super) fn make(dir: &Path, accounts: Accounts) -> io::Result<()> {
         // To be passed through on the way, not to be read.
         make_dir(parent, 0o711)?;
     }
-    let wanted = match Wanted::of(accounts) {
+    let wanted = match FolderAccess::of(accounts) {
         Some(wanted) => wanted,
         // It may be of a time when instances had a user.
-        None if rustix::process::geteuid().is_root() => Wanted { uid: 0, gid: 0, mode: 0o750 },
+        None if rustix::process::geteuid().is_root() => FolderAccess { uid: 0, gid: 0, mode: 0o750 },
         None => return make_dir(dir, 0o750),
     };
     make_dir(dir, 0o700)?;
@@ -42,7 +42,7 @@ pub(super) fn make(dir: &Path, accounts: Accounts) -> io::Result<()> {
 /// # Errors
 /// What is there is not a socket of the instance's user, or could not be changed.
 pub(super) fn let_workers_in(path: &Path, accounts: Accounts) -> io::Result<bool> {
-    let (Some(edge), Some(wanted)) = (accounts.edge, Wanted::of(accounts)) else { return Ok(false) };
+    let (Some(edge), Some(wanted)) = (accounts.edge, FolderAccess::of(accounts)) else { return Ok(false) };
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Ok(false) };
     let folder = open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     let closed = !wanted.is_right(&fstat(&folder)?);
@@ -69,13 +69,13 @@ fn set_mode(file: &OwnedFd, mode: u32) -> io::Result<()> {
 }
 
 /// What the folder of a socket shall be.
-struct Wanted {
+struct FolderAccess {
     uid: u32,
     gid: u32,
     mode: u32,
 }
 
-impl Wanted {
+impl FolderAccess {
     /// `None`: everything runs as acc itself, and nobody has to be let in.
     fn of(accounts: Accounts) -> Option<Self> {
         let (instances, edge) = (accounts.instances, accounts.edge);

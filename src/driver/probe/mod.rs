@@ -2,18 +2,18 @@
 //!
 //! It never gives up by itself: the machine's timer does, and drops the future.
 
+mod accepted;
+mod backoff;
 mod elsewhere;
 pub mod fake;
 mod folder;
-mod handed;
 mod health;
+mod inotify;
 mod notify;
 mod place;
 mod socket;
 #[cfg(test)]
 mod tests;
-mod wait;
-mod watch;
 
 use std::io;
 use std::path::PathBuf;
@@ -23,9 +23,9 @@ use async_trait::async_trait;
 
 pub use self::fake::FakeProbe;
 pub use self::health::status as status_of;
-pub use self::notify::{Ear, Message};
+pub use self::inotify::Watch;
+pub use self::notify::{Ear, NotifyMessage};
 pub use self::socket::SocketProbe;
-pub use self::watch::Watch;
 pub use crate::config::accounts::Owner;
 use crate::domain::instance::{Listen, Process};
 

@@ -55,7 +55,7 @@ pub struct Ear {
 
 /// What a message means to acc; there is more in the protocol, which is passed over.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Message {
+pub struct NotifyMessage {
     /// It is ready.
     pub ready: bool,
     /// What it says of its state: one line, bounded, no control character.
@@ -125,7 +125,7 @@ async fn linger(socket: Arc<UnixDatagram>) {
 }
 
 /// One message and the pid of its sender.
-fn receive(socket: &UnixDatagram) -> io::Result<(Option<i32>, Message)> {
+fn receive(socket: &UnixDatagram) -> io::Result<(Option<i32>, NotifyMessage)> {
     let mut bytes = [0; MESSAGE];
     let mut parts = [IoSliceMut::new(&mut bytes)];
     // No room for descriptors: the kernel closes them, which is what a sender of `BARRIER=1` waits for, and says so. Such a
@@ -138,10 +138,10 @@ fn receive(socket: &UnixDatagram) -> io::Result<(Option<i32>, Message)> {
         _ => None,
     });
     let length = got.bytes;
-    Ok((sender, Message::read(&bytes[..length])))
+    Ok((sender, NotifyMessage::read(&bytes[..length])))
 }
 
-impl Message {
+impl NotifyMessage {
     /// Reads any bytes.
     #[must_use]
     pub fn read(bytes: &[u8]) -> Self {
@@ -172,14 +172,14 @@ mod tests {
 
     #[test]
     fn messages_are_read() {
-        let said = |text: &str| Message::read(text.as_bytes());
+        let said = |text: &str| NotifyMessage::read(text.as_bytes());
         assert!(said("READY=1").ready && said("STATUS=x\nREADY=1\n").ready);
         for no in ["", "READY=0", "READY=", "READY", "XREADY=1", "ready=1", "STOPPING=1"] {
             assert!(!said(no).ready, "{no}");
         }
         assert_eq!(said("STATUS=loading=3\tof 4\nMAINPID=7").status.as_deref(), Some("loading=3of 4"));
         assert_eq!(said(&format!("STATUS={}", "é".repeat(500))).status.unwrap().chars().count(), STATUS);
-        assert_eq!(Message::read(&[0xff, b'\n', 0]), Message::default());
+        assert_eq!(NotifyMessage::read(&[0xff, b'\n', 0]), NotifyMessage::default());
     }
 
     fn me() -> Process {

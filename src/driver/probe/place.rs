@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::domain::instance::{Listen, Process};
-use crate::driver::listener::{Found, Listeners};
-use crate::host::pause::pause;
+use crate::driver::listener::{ListenerOwner, Listeners};
+use crate::host::short_sleep::short_sleep;
 
 /// One that does not listen for so long while it runs will not do so again.
 const SILENT: Duration = Duration::from_secs(1);
@@ -17,22 +17,22 @@ const SILENT: Duration = Duration::from_secs(1);
 /// What is wrong with each of these, in their order; `None`: nothing is, or it could not be found out.
 pub(super) async fn misplaced(listeners: &Listeners, awake: &[(Listen, Process)]) -> Vec<Option<String>> {
     let mut found = look(listeners, awake).await;
-    if found.contains(&Some(Found::Nobody)) {
+    if found.contains(&Some(ListenerOwner::Nobody)) {
         // It may be about to bind again.
-        pause(SILENT).await;
+        short_sleep(SILENT).await;
         found = look(listeners, awake).await;
     }
-    let why = |((listen, _), found): (&(Listen, Process), Option<Found>)| match (found?, listen) {
-        (Found::Own, _) => None,
-        (Found::Stranger(who), _) => Some(who),
-        (Found::Nobody, Listen::Tcp(address)) => Some(format!("it does not listen on `{address}` any more")),
-        (Found::Nobody, Listen::Unix(path)) => Some(format!("it cannot be reached on `{}` any more", path.display())),
+    let why = |((listen, _), found): (&(Listen, Process), Option<ListenerOwner>)| match (found?, listen) {
+        (ListenerOwner::Own, _) => None,
+        (ListenerOwner::Stranger(who), _) => Some(who),
+        (ListenerOwner::Nobody, Listen::Tcp(address)) => Some(format!("it does not listen on `{address}` any more")),
+        (ListenerOwner::Nobody, Listen::Unix(path)) => Some(format!("it cannot be reached on `{}` any more", path.display())),
     };
     awake.iter().zip(found).map(why).collect()
 }
 
 /// `None`: could not be found out.
-async fn look(listeners: &Listeners, awake: &[(Listen, Process)]) -> Vec<Option<Found>> {
+async fn look(listeners: &Listeners, awake: &[(Listen, Process)]) -> Vec<Option<ListenerOwner>> {
     let mut tcp: Vec<(SocketAddr, Process)> = Vec::new();
     let mut unix: Vec<(PathBuf, Process)> = Vec::new();
     for (listen, process) in awake {
@@ -52,7 +52,7 @@ async fn look(listeners: &Listeners, awake: &[(Listen, Process)]) -> Vec<Option<
     awake.iter().map(next).collect()
 }
 
-fn known(looked: io::Result<Vec<io::Result<Found>>>, count: usize) -> Vec<Option<Found>> {
+fn known(looked: io::Result<Vec<io::Result<ListenerOwner>>>, count: usize) -> Vec<Option<ListenerOwner>> {
     match looked {
         Ok(found) => found.into_iter().map(Result::ok).collect(),
         Err(error) => {

@@ -18,17 +18,17 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
+use super::backoff::{PortSteps, Steps};
 use super::health::Unwell;
+use super::inotify::{Watch, Watcher};
 use super::notify::Said;
-use super::wait::{PortSteps, Steps};
-use super::watch::{Watch, Watcher};
-use super::{Answered, Ear, Obstacle, Probe, Question, elsewhere, folder, handed, health, place};
+use super::{Answered, Ear, Obstacle, Probe, Question, accepted, elsewhere, folder, health, place};
 use crate::config::accounts::Accounts;
 use crate::domain::instance::{Listen, Process};
-use crate::driver::listener::{Found, Listeners, shown};
+use crate::driver::listener::{ListenerOwner, Listeners, shown};
 use crate::host::fs::remove_file;
-use crate::host::pause::pause;
-use crate::host::{listening, net, peer, removal};
+use crate::host::short_sleep::short_sleep;
+use crate::host::{listening, net, removal, unix_connect};
 
 /// Even when the folder is watched the socket is looked for this often: a watch may be lost.
 const LOOK_ANYWAY: Duration = Duration::from_millis(100);
@@ -76,16 +76,16 @@ impl SocketProbe {
     async fn accepted(&self, path: &Path, process: Option<Process>) {
         let mut steps = Steps::SOCKET;
         loop {
-            let stream = match peer::connect(path) {
+            let stream = match unix_connect::connect(path) {
                 Ok(stream) if self.listeners.is_own_unix(&stream, path, process, false) => stream,
                 _ => self.connect_unix(path, process).await.0,
             };
             if let Ok(stream) = UnixStream::from_std(stream)
-                && handed::is_taken(stream, path).await
+                && accepted::is_taken(stream, path).await
             {
                 return;
             }
-            pause(steps.pause()).await;
+            short_sleep(steps.pause()).await;
         }
     }
 
@@ -94,28 +94,28 @@ impl SocketProbe {
     async fn connect_unix(&self, path: &Path, process: Option<Process>) -> (StdUnixStream, Option<Watch>) {
         let own = |stream: &StdUnixStream, thorough| self.listeners.is_own_unix(stream, path, process, thorough);
         // Often it is there, and a watch costs more than a look.
-        if let Some(stream) = peer::connect(path).ok().filter(|stream| own(stream, false)) {
+        if let Some(stream) = unix_connect::connect(path).ok().filter(|stream| own(stream, false)) {
             return (stream, None);
         }
         // The watch comes before the next look: a socket made between the two would be missed.
         let mut watch = path.parent().map(|dir| self.watcher.watch(dir));
         let (mut steps, mut at_once) = (Steps::SOCKET, AT_ONCE);
         loop {
-            match peer::connect(path) {
+            match unix_connect::connect(path) {
                 Ok(stream) if own(&stream, true) => return (stream, watch),
-                Ok(_) => pause(LOOK_ANYWAY).await,
+                Ok(_) => short_sleep(LOOK_ANYWAY).await,
                 Err(e) if e.kind() == ErrorKind::NotFound => {
                     (steps, at_once) = (Steps::SOCKET, AT_ONCE);
                     match &mut watch {
                         Some(watch) => watch.change(LOOK_ANYWAY).await,
-                        None => pause(LOOK_ANYWAY).await,
+                        None => short_sleep(LOOK_ANYWAY).await,
                     }
                 }
                 Err(e) if e.kind() == ErrorKind::ConnectionRefused && at_once > 0 => {
                     at_once -= 1;
                     tokio::task::yield_now().await;
                 }
-                Err(_) => pause(steps.pause()).await,
+                Err(_) => short_sleep(steps.pause()).await,
             }
         }
     }
@@ -123,14 +123,14 @@ impl SocketProbe {
     /// Resolves with a connection to the instance's own, by trying. Nothing is sent to anybody before it is known whose the
     /// listener is; an error says who has been listening there in its place for [`STRANGER`].
     async fn connect_tcp(&self, address: SocketAddr, process: Option<Process>) -> Result<TcpStream, String> {
-        let waiting = Waiting::begin(&self.waiting);
+        let waiting = WaitingCount::begin(&self.waiting);
         let (mut steps, mut strangers) = (PortSteps::default(), None);
         let (mut stranger, mut examined) = (None, false);
         loop {
             // Asked for without a connection, as long as nobody is there.
             if matches!(listening::is_heard(address), Ok(false)) {
                 stranger = None;
-                pause(steps.pause(waiting.count())).await;
+                short_sleep(steps.pause(waiting.count())).await;
                 continue;
             }
             match TcpStream::connect(address).await {
@@ -143,25 +143,25 @@ impl SocketProbe {
                     drop(stream);
                     match self.listeners.examine(address, process).await {
                         // From now on it is known, and this connection was made before.
-                        Ok(Found::Own) if !examined => {
+                        Ok(ListenerOwner::Own) if !examined => {
                             examined = true;
                             continue;
                         }
-                        Ok(Found::Own) => {}
-                        Ok(Found::Stranger(who)) => {
+                        Ok(ListenerOwner::Own) => {}
+                        Ok(ListenerOwner::Stranger(who)) => {
                             if stranger.get_or_insert_with(Instant::now).elapsed() >= STRANGER {
                                 return Err(who);
                             }
                             strangers.get_or_insert(Steps::STRANGER);
                         }
-                        Ok(Found::Nobody) => stranger = None,
+                        Ok(ListenerOwner::Nobody) => stranger = None,
                         Err(error) => tracing::debug!(%address, %error, "could not find out who listens"),
                     }
                 }
                 _ => stranger = None,
             }
             let by = strangers.as_mut().filter(|_| stranger.is_some()).map(Steps::pause);
-            pause(by.unwrap_or_else(|| steps.pause(waiting.count()))).await;
+            short_sleep(by.unwrap_or_else(|| steps.pause(waiting.count()))).await;
         }
     }
 
@@ -192,7 +192,7 @@ impl SocketProbe {
                 let ago = if question.handed { Duration::ZERO } else { accepted.elapsed() };
                 return Ok(Answered { ago, watch });
             }
-            pause(unwell.pause()).await;
+            short_sleep(unwell.pause()).await;
         }
     }
 }
@@ -231,7 +231,7 @@ impl Probe for SocketProbe {
         // It has been born on this processor, as a rule, and waits for it: it is ahead of us once more, until it waits for somebody
         // or its turn is over.
         std::thread::yield_now();
-        peer::connect(path).ok().filter(|stream| self.listeners.is_own_unix(stream, path, Some(process), false))?;
+        unix_connect::connect(path).ok().filter(|stream| self.listeners.is_own_unix(stream, path, Some(process), false))?;
         self.open_to_edge(question);
         Some(Answered::default())
     }
@@ -288,9 +288,9 @@ impl Probe for SocketProbe {
 }
 
 /// One more port that is waited for, until it is dropped.
-struct Waiting<'a>(&'a AtomicU32);
+struct WaitingCount<'a>(&'a AtomicU32);
 
-impl<'a> Waiting<'a> {
+impl<'a> WaitingCount<'a> {
     fn begin(all: &'a AtomicU32) -> Self {
         all.fetch_add(1, Ordering::Relaxed);
         Self(all)
@@ -301,7 +301,7 @@ impl<'a> Waiting<'a> {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingCount<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -340,7 +340,7 @@ fn remove_stale(path: &Path, trash: &Path) -> Result<(), Obstacle> {
         }
         Ok(_) => {}
     }
-    match peer::connect(path) {
+    match unix_connect::connect(path) {
         Ok(_) => Err(Obstacle::Socket(format!("another program answers on `{shown}`"))),
         // Nobody listens there: left behind.
         Err(e) if e.kind() == ErrorKind::ConnectionRefused => {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{StatVfsMountFlags, statvfs};
 
 use super::Program;
-use super::check::on_path;
+use super::program_path::on_path;
 use crate::host::command::is_executable;
 use crate::host::spawn::UserIds;
 

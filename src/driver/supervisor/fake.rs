@@ -24,12 +24,12 @@ type Hook = Box<dyn Fn(&Program, Process) + Send + Sync>;
 /// The fake supervisor.
 #[derive(Default)]
 pub struct Fake {
-    state: Mutex<State>,
+    state: Mutex<FakeProcesses>,
     locks: Locks,
 }
 
 #[derive(Default)]
-struct State {
+struct FakeProcesses {
     calls: Vec<String>,
     running: BTreeMap<InstanceName, Process>,
     services: BTreeMap<String, Process>,
@@ -108,7 +108,7 @@ impl Fake {
         self.state().calls.iter().filter(|call| **call == start).count()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, FakeProcesses> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -135,7 +135,7 @@ impl Fake {
     }
 }
 
-impl State {
+impl FakeProcesses {
     fn make_process(&mut self) -> Process {
         self.made += 1;
         let process = Process { pid: FIRST_PID + self.made, start_time: u64::from(self.made.unsigned_abs()) };

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, OnceCell};
 use tokio::time::Instant;
 
 use super::locks::Locks;
-use super::{Program, SupervisorError, record};
+use super::{Program, SupervisorError, pid_file};
 use crate::domain::instance::Process;
 use crate::domain::name::InstanceName;
 use crate::host::cgroup::{Cgroups, Group, hash};
@@ -40,14 +40,14 @@ pub(super) trait FirstProcess: Sync {
 
 /// How a process becomes one of an instance's.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct Membership {
     /// It writes `0` to these files before its program begins.
     pub(super) join: Vec<PathBuf>,
     /// More of its environment.
     pub(super) env: Option<(String, String)>,
 }
 
-impl Entry {
+impl Membership {
     /// The environment that is given, and what is added.
     pub(super) fn environment<'a>(&self, given: &'a [(String, String)]) -> Cow<'a, [(String, String)]> {
         match &self.env {
@@ -59,7 +59,7 @@ impl Entry {
 
 /// The processes of the instances of one installation.
 #[derive(Debug)]
-pub(super) struct Members {
+pub(super) struct InstanceMembers {
     run: PathBuf,
     pid_dir: PathBuf,
     /// Who instances run as.
@@ -75,7 +75,7 @@ pub(super) struct Members {
     dying: Mutex<Vec<(InstanceName, Process)>>,
 }
 
-impl Members {
+impl InstanceMembers {
     /// Of the installation with these pid files, which are in its `run` folder.
     pub(super) fn of(pid_dir: &Path) -> Self {
         Self {
@@ -139,12 +139,12 @@ impl Members {
 
     /// Before a start: what an earlier run has left is ended, and a new process can join. `first` is asked whether the first process
     /// of this instance runs after all, as an acc left it that died before it had taken note.
-    pub(super) async fn enter(&self, program: &Program, first: &dyn FirstProcess) -> Result<Entry, SupervisorError> {
+    pub(super) async fn enter(&self, program: &Program, first: &dyn FirstProcess) -> Result<Membership, SupervisorError> {
         let (name, limits) = (&program.name, &program.group);
         let Some(cgroups) = self.cgroups() else {
             // A census takes milliseconds: once. What is left later is left by a run that this acc has seen to its end.
             self.looked.get_or_try_init(async || self.clear_unrecorded(first).await).await?;
-            return Ok(Entry { join: Vec::new(), env: Some((census::MARK.to_owned(), self.mark(name.as_str()))) });
+            return Ok(Membership { join: Vec::new(), env: Some((census::MARK.to_owned(), self.mark(name.as_str()))) });
         };
         let group = cgroups.group(name.as_str());
         let failed = |source| SupervisorError::File { deed: "make", path: cgroups.dir().join(name.as_str()), source };
@@ -153,7 +153,7 @@ impl Members {
             self.clear(name, None).await?;
             cgroups.make(name.as_str(), limits).map_err(failed)?;
         }
-        Ok(Entry { join: group.join_files(limits), env: None })
+        Ok(Membership { join: group.join_files(limits), env: None })
     }
 
     /// All living processes of the instance whose first process this is or was.
@@ -249,7 +249,7 @@ impl Members {
                 break;
             }
             // Not what has been started under the name since.
-            let current = record::living(&record::instance_file(&self.pid_dir, name)).ok().flatten();
+            let current = pid_file::living(&pid_file::instance_file(&self.pid_dir, name)).ok().flatten();
             if current.is_some_and(|current| current != first) {
                 return Ok(());
             }
@@ -317,7 +317,7 @@ impl Members {
             if live.contains(&name) || first.runs(&name).await? {
                 continue;
             }
-            let count = self.clear(&name, record::process(&record::instance_file(&self.pid_dir, &name))?).await?;
+            let count = self.clear(&name, pid_file::process(&pid_file::instance_file(&self.pid_dir, &name))?).await?;
             if count > 0 {
                 ended.push((name.clone(), count));
             }
@@ -329,7 +329,7 @@ impl Members {
         for name in self.names().map_err(|e| looking(&e))? {
             // One that cannot be ended is in its own way, and in that of no other.
             if !first.runs(&name).await?
-                && let Err(error) = self.clear(&name, record::process(&record::instance_file(&self.pid_dir, &name))?).await
+                && let Err(error) = self.clear(&name, pid_file::process(&pid_file::instance_file(&self.pid_dir, &name))?).await
             {
                 tracing::warn!(instance = %name, %error, "could not end what it had left");
             }

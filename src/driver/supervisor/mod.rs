@@ -3,13 +3,15 @@
 //! A supervisor starts, signals and reports; when to restart is acc's decision, never the supervisor's.
 
 pub mod builtin;
-mod check;
+mod error;
 mod exec;
 pub mod fake;
 mod launcher;
 mod locks;
 mod members;
-mod record;
+mod pid_file;
+mod preflight;
+mod program_path;
 #[cfg(test)]
 mod suite;
 pub mod supervisord;
@@ -21,7 +23,8 @@ use async_trait::async_trait;
 
 use crate::domain::instance::{Exit, Process};
 use crate::domain::name::InstanceName;
-use crate::host::limits::{GroupLimits, Limits};
+use crate::host::limits::{GroupLimits, ProcessLimits};
+pub use error::SupervisorError;
 pub use launcher::{Understood, launch, understand};
 
 /// Everything a supervisor needs to run an instance once.
@@ -50,7 +53,7 @@ pub struct Program {
     /// Permissions that files it makes do not have.
     pub umask: u32,
     /// What each of its processes may use.
-    pub limits: Limits,
+    pub limits: ProcessLimits,
     /// What all of its processes together may use.
     pub group: GroupLimits,
 }
@@ -76,7 +79,7 @@ pub type PidFile = (i32, Option<(u64, String)>, Option<PathBuf>);
 /// What the text of a pid file says. `None`: nothing that can be used.
 #[must_use]
 pub fn read_pid_file(text: &str) -> Option<PidFile> {
-    record::parse(text).map(|record| (record.pid, record.rest, record.log))
+    pid_file::parse(text).map(|record| (record.pid, record.rest, record.log))
 }
 
 /// Whether something had to be done.
@@ -86,41 +89,6 @@ pub enum Ensured {
     Already,
     /// It was started.
     Started,
-}
-
-/// What went wrong with a supervisor.
-#[derive(Debug, thiserror::Error)]
-pub enum SupervisorError {
-    /// It could not be asked: what is true of its processes is not known.
-    #[error("could not ask {what}: {why}")]
-    Unreachable {
-        /// Which supervisor, where.
-        what: String,
-        /// The reason.
-        why: String,
-    },
-    /// It was asked and refused, or the program cannot be run.
-    #[error("could not start `{name}`: {why}")]
-    NotStarted {
-        /// The program.
-        name: String,
-        /// The reason: missing, not executable, refused.
-        why: String,
-    },
-    /// A file of its own could not be written or read.
-    #[error("could not {deed} `{path}`")]
-    File {
-        /// "write", "read", "remove".
-        deed: &'static str,
-        /// Which.
-        path: PathBuf,
-        /// The reason.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The program of the supervisor itself is missing, too old or does not start.
-    #[error("{0}")]
-    Unusable(String),
 }
 
 /// Runs the processes of instances. Every call may be repeated and ends in bounded time (but for [`Self::wait`]).

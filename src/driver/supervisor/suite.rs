@@ -25,7 +25,7 @@ pub(super) fn program(name: &str, dir: &Path, argv: &[&str]) -> Program {
         socket: None,
         user: None,
         umask: 0o022,
-        limits: Limits::default(),
+        limits: ProcessLimits::default(),
         group: GroupLimits::default(),
     }
 }

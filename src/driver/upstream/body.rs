@@ -1,4 +1,4 @@
-//! The two bodies of a forwarded request: what the client sends (with its limits) and what the instance answers.
+//! The body of a forwarded request, with its limits: what the client sends.
 //!
 //! A frame is read when the other side can take one; only of what a client sends the first part is gathered, where it comes slowly.
 
@@ -16,10 +16,8 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use super::held::Held;
-use super::link::Link;
+use super::held::HeldBody;
 use super::patience::Patience;
-use super::socket::Io;
 use crate::host::spool::Spool;
 
 /// Why a client's body was not sent to its end.
@@ -80,7 +78,7 @@ struct Sending {
     left: u64,
     patience: Patience,
     flag: FaultFlag,
-    held: Held,
+    held: HeldBody,
     /// What comes after that.
     spooled: Option<Spooled>,
 }
@@ -106,7 +104,7 @@ impl SendBody {
         }
         let flag = FaultFlag(Some(Arc::new(AtomicU8::new(0))));
         let patience = Patience::new(patience);
-        let (incoming, held) = (Some(incoming), Held::default());
+        let (incoming, held) = (Some(incoming), HeldBody::default());
         Self(Some(Box::new(Sending {
             incoming,
             ended: false,
@@ -187,7 +185,7 @@ impl SendBody {
                 None => break,
             }
         }
-        this.spooled = Some(Spooled { left: spool.len(), reading: Reading::Idle(spool), trailers });
+        this.spooled = Some(Spooled { left: spool.len(), reading: SpoolRead::Idle(spool), trailers });
         Ok(())
     }
 
@@ -245,11 +243,11 @@ impl Body for SendBody {
 /// The part of a body that is in a file.
 struct Spooled {
     left: u64,
-    reading: Reading,
+    reading: SpoolRead,
     trailers: Option<Frame<Bytes>>,
 }
 
-enum Reading {
+enum SpoolRead {
     Idle(Spool),
     Busy(Pin<Box<dyn Future<Output = (Spool, io::Result<Bytes>)> + Send + Sync>>),
     Over,
@@ -258,24 +256,24 @@ enum Reading {
 impl Spooled {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         loop {
-            self.reading = match std::mem::replace(&mut self.reading, Reading::Over) {
-                Reading::Idle(spool) if spool.is_empty() => Reading::Over,
-                Reading::Idle(mut spool) => Reading::Busy(Box::pin(async move {
+            self.reading = match std::mem::replace(&mut self.reading, SpoolRead::Over) {
+                SpoolRead::Idle(spool) if spool.is_empty() => SpoolRead::Over,
+                SpoolRead::Idle(mut spool) => SpoolRead::Busy(Box::pin(async move {
                     let bytes = spool.pop().await;
                     (spool, bytes)
                 })),
-                Reading::Busy(mut reading) => match reading.as_mut().poll(cx) {
+                SpoolRead::Busy(mut reading) => match reading.as_mut().poll(cx) {
                     Poll::Pending => {
-                        self.reading = Reading::Busy(reading);
+                        self.reading = SpoolRead::Busy(reading);
                         return Poll::Pending;
                     }
                     Poll::Ready((spool, bytes)) => {
-                        self.reading = Reading::Idle(spool);
+                        self.reading = SpoolRead::Idle(spool);
                         self.left -= bytes.as_ref().map_or(0, Bytes::len) as u64;
                         return Poll::Ready(Some(bytes.map(Frame::data)));
                     }
                 },
-                Reading::Over => return Poll::Ready(self.trailers.take().map(Ok)),
+                SpoolRead::Over => return Poll::Ready(self.trailers.take().map(Ok)),
             };
         }
     }
@@ -330,68 +328,6 @@ impl Drop for Sending {
         {
             leftover(incoming);
         }
-    }
-}
-
-/// The body of an answer. Reading it drives the connection; at its end the connection goes back to its pool. Dropped before
-/// its end, the connection is closed and the instance notices.
-pub struct ReceiveBody {
-    body: Incoming,
-    link: Option<Box<Link>>,
-}
-
-impl ReceiveBody {
-    pub(super) fn new(body: Incoming, link: Option<Box<Link>>) -> Self {
-        Self { body, link }
-    }
-
-    /// After a 101: the socket to the instance and what was read from it already.
-    ///
-    /// # Errors
-    /// The connection ended meanwhile.
-    pub async fn upgrade(self) -> io::Result<(Io, Bytes)> {
-        match self.link {
-            Some(link) => link.into_io().await,
-            None => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
-    }
-
-    fn end(&mut self, cx: &mut Context<'_>) {
-        if let Some(mut link) = self.link.take() {
-            link.drive(cx);
-            link.settle();
-        }
-    }
-}
-
-impl Body for ReceiveBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let this = &mut *self;
-        let mut frame = Pin::new(&mut this.body).poll_frame(cx);
-        if frame.is_pending()
-            && let Some(link) = this.link.as_mut()
-        {
-            link.drive(cx);
-            frame = Pin::new(&mut this.body).poll_frame(cx);
-        }
-        match &frame {
-            Poll::Ready(Some(Ok(_))) if !this.body.is_end_stream() => {}
-            Poll::Ready(Some(Ok(_)) | None) => this.end(cx),
-            Poll::Ready(Some(Err(_))) => this.link = None,
-            Poll::Pending => {}
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

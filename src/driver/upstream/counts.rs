@@ -4,11 +4,10 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::lock;
+use crate::domain::gate::Gate;
 use crate::domain::name::InstanceName;
-use crate::driver::edge::Gate;
 
 /// How many there are of something, by instance and run.
 #[derive(Debug, Default)]
@@ -19,19 +18,23 @@ pub(super) struct Counts {
 }
 
 impl Counts {
+    fn by_run(&self) -> MutexGuard<'_, HashMap<(InstanceName, u64), u32>> {
+        self.by_run.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How many there are of this run.
     pub(super) fn of(&self, name: &InstanceName, run: u64) -> u32 {
         if self.total.load(Ordering::Acquire) == 0 {
             return 0;
         }
-        lock(&self.by_run).get(&(name.clone(), run)).copied().unwrap_or(0)
+        self.by_run().get(&(name.clone(), run)).copied().unwrap_or(0)
     }
 
     /// One more, until the value is dropped.
     pub(super) fn one(self: &Arc<Self>, gate: &Gate) -> Counted {
         let key = (gate.name.clone(), gate.run);
         self.total.fetch_add(1, Ordering::AcqRel);
-        *lock(&self.by_run).entry(key.clone()).or_default() += 1;
+        *self.by_run().entry(key.clone()).or_default() += 1;
         Counted { counts: self.clone(), key }
     }
 }
@@ -44,7 +47,7 @@ pub struct Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let mut by_run = lock(&self.counts.by_run);
+        let mut by_run = self.counts.by_run();
         if let Some(count) = by_run.get_mut(&self.key) {
             *count -= 1;
             if *count == 0 {

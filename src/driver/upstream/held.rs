@@ -15,7 +15,7 @@ const MOST: usize = 64 << 20;
 
 /// The frames, in their order. Most bodies are one.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct HeldBody {
     first: Option<Frame<Bytes>>,
     more: VecDeque<Frame<Bytes>>,
     bytes: usize,
@@ -23,7 +23,7 @@ pub(super) struct Held {
     counted: bool,
 }
 
-impl Held {
+impl HeldBody {
     /// From now on it is held for longer.
     pub(super) fn count(&mut self) {
         if !self.counted {
@@ -76,7 +76,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldBody {
     fn drop(&mut self) {
         self.give_back(self.bytes);
     }
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn frames_come_out_in_their_order() {
-        let mut held = Held::default();
+        let mut held = HeldBody::default();
         for n in 0..3_u8 {
             held.push(Frame::data(vec![n; 10].into()));
             if n == 1 {

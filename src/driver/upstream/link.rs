@@ -1,30 +1,30 @@
-//! One connection to an instance: made, asked, driven while its answer is read, and given back to its pool.
+//! One connection to an instance: made, asked, driven while the body of its answer is read, and given back to its pool.
 //!
 //! It never decides to send a request again.
 
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::body::SendBody;
 use super::local::Local;
-use super::socket::{Io, Shared, Stream};
-use super::{Pool, ReceiveBody, SendBody};
+use super::socket::{InstanceStream, Io, SocketState};
+use crate::domain::gate::Gate;
 use crate::domain::instance::Listen;
-use crate::driver::edge::Gate;
-use crate::driver::listener::{Found, Listeners};
-use crate::host::peer;
+use crate::driver::listener::{ListenerOwner, Listeners};
+use crate::host::unix_connect;
 
 /// A connect to a socket on this host is answered at once; longer than this means a full backlog or a stopped process.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -62,6 +62,12 @@ fn settings() -> http1::Builder {
 
 type Connection = http1::Connection<TokioIo<Io>, SendBody>;
 
+/// Where a connection goes when its answer was read to its end.
+pub(super) trait Park: Send + Sync {
+    /// Keeps the connection for a later request, or closes it.
+    fn park(&self, link: Box<Link>);
+}
+
 /// A connection and the two ends hyper has for it.
 pub(super) struct Link {
     /// `None` once it has ended without an answer.
@@ -69,15 +75,20 @@ pub(super) struct Link {
     /// hyper is done with it. It is kept all the same: after a 101 the socket is inside.
     done: bool,
     sender: http1::SendRequest<SendBody>,
-    shared: Arc<Shared>,
-    pool: Option<Arc<Pool>>,
+    shared: Arc<SocketState>,
+    pool: Option<Arc<dyn Park>>,
     /// When it was last parked.
     pub(super) parked_at: Instant,
 }
 
 impl Link {
     /// Connects; `pool`: where to go when an answer was read to its end.
-    pub(super) async fn connect(gate: &Gate, owner: Option<u32>, listeners: &Listeners, pool: Option<Arc<Pool>>) -> io::Result<Box<Self>> {
+    pub(super) async fn connect(
+        gate: &Gate,
+        owner: Option<u32>,
+        listeners: &Listeners,
+        pool: Option<Arc<dyn Park>>,
+    ) -> io::Result<Box<Self>> {
         let stream = match tokio::time::timeout(CONNECT, connect(gate, owner, listeners)).await {
             Ok(stream) => stream?,
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
@@ -85,8 +96,8 @@ impl Link {
         Self::begin(stream, pool).await
     }
 
-    async fn begin(stream: Stream, pool: Option<Arc<Pool>>) -> io::Result<Box<Self>> {
-        let shared = Arc::new(Shared::default());
+    async fn begin(stream: InstanceStream, pool: Option<Arc<dyn Park>>) -> io::Result<Box<Self>> {
+        let shared = Arc::new(SocketState::default());
         let io = TokioIo::new(Io::new(stream, shared.clone()));
         let (sender, conn) = settings().handshake(io).await.map_err(io::Error::other)?;
         Ok(Box::new(Self { conn: Some(conn), done: false, sender, shared, pool, parked_at: Instant::now() }))
@@ -174,12 +185,74 @@ impl Link {
     }
 }
 
-async fn connect(gate: &Gate, owner: Option<u32>, listeners: &Listeners) -> io::Result<Stream> {
+/// The body of an answer. Reading it drives the connection; at its end the connection goes back to its pool. Dropped before
+/// its end, the connection is closed and the instance notices.
+pub struct ReceiveBody {
+    body: Incoming,
+    link: Option<Box<Link>>,
+}
+
+impl ReceiveBody {
+    fn new(body: Incoming, link: Option<Box<Link>>) -> Self {
+        Self { body, link }
+    }
+
+    /// After a 101: the socket to the instance and what was read from it already.
+    ///
+    /// # Errors
+    /// The connection ended meanwhile.
+    pub async fn upgrade(self) -> io::Result<(Io, Bytes)> {
+        match self.link {
+            Some(link) => link.into_io().await,
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    fn end(&mut self, cx: &mut Context<'_>) {
+        if let Some(mut link) = self.link.take() {
+            link.drive(cx);
+            link.settle();
+        }
+    }
+}
+
+impl Body for ReceiveBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = &mut *self;
+        let mut frame = Pin::new(&mut this.body).poll_frame(cx);
+        if frame.is_pending()
+            && let Some(link) = this.link.as_mut()
+        {
+            link.drive(cx);
+            frame = Pin::new(&mut this.body).poll_frame(cx);
+        }
+        match &frame {
+            Poll::Ready(Some(Ok(_))) if !this.body.is_end_stream() => {}
+            Poll::Ready(Some(Ok(_)) | None) => this.end(cx),
+            Poll::Ready(Some(Err(_))) => this.link = None,
+            Poll::Pending => {}
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+async fn connect(gate: &Gate, owner: Option<u32>, listeners: &Listeners) -> io::Result<InstanceStream> {
     match &gate.listen {
         Listen::Unix(path) => {
             let mut pause = Duration::from_millis(1);
             loop {
-                match peer::connect(path) {
+                match unix_connect::connect(path) {
                     // On a unix socket a full backlog is an error at once, not a wait as on TCP.
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                         tokio::time::sleep(pause).await;
@@ -187,8 +260,8 @@ async fn connect(gate: &Gate, owner: Option<u32>, listeners: &Listeners) -> io::
                     }
                     other => {
                         let stream = other?;
-                        peer::check(&stream, owner)?;
-                        return Ok(Stream::Unix(Local::new(stream)?));
+                        unix_connect::check(&stream, owner)?;
+                        return Ok(InstanceStream::Unix(Local::new(stream)?));
                     }
                 }
             }
@@ -199,9 +272,9 @@ async fn connect(gate: &Gate, owner: Option<u32>, listeners: &Listeners) -> io::
                 && !listeners.is_known(*address, process)
             {
                 match listeners.examine(*address, process).await? {
-                    Found::Own => {}
-                    Found::Nobody => return Err(io::ErrorKind::ConnectionRefused.into()),
-                    Found::Stranger(who) => return Err(io::Error::new(io::ErrorKind::PermissionDenied, who)),
+                    ListenerOwner::Own => {}
+                    ListenerOwner::Nobody => return Err(io::ErrorKind::ConnectionRefused.into()),
+                    ListenerOwner::Stranger(who) => return Err(io::Error::new(io::ErrorKind::PermissionDenied, who)),
                 }
                 // The other one was made before it was known whose the listener is.
                 stream = connect_tcp(*address).await?;
@@ -210,7 +283,7 @@ async fn connect(gate: &Gate, owner: Option<u32>, listeners: &Listeners) -> io::
                 }
             }
             stream.set_nodelay(true)?;
-            Ok(Stream::Tcp(stream))
+            Ok(InstanceStream::Tcp(stream))
         }
     }
 }

@@ -18,14 +18,14 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 /// The connection.
 pub(super) struct Local {
-    reading: AsyncFd<Socket>,
+    reading: AsyncFd<LocalSocket>,
     /// The same socket again, once a write had to wait.
     writing: Option<AsyncFd<OwnedFd>>,
 }
 
-struct Socket(UnixStream);
+struct LocalSocket(UnixStream);
 
-impl AsRawFd for Socket {
+impl AsRawFd for LocalSocket {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
@@ -40,7 +40,7 @@ impl Local {
         stream.set_nonblocking(true)?;
         #[expect(unsafe_code, reason = "tokio registers descriptors only unsafely")]
         // SAFETY: the stream returns the same descriptor every time and keeps it open until the `AsyncFd` that owns it is dropped.
-        let reading = unsafe { AsyncFd::register_with_interest(Socket(stream), Interest::READABLE) }?;
+        let reading = unsafe { AsyncFd::register_with_interest(LocalSocket(stream), Interest::READABLE) }?;
         Ok(Self { reading, writing: None })
     }
 

@@ -20,22 +20,22 @@ use crate::host::coalesce::CoalesceBuffer;
 
 /// The socket.
 pub struct Io {
-    stream: Stream,
-    shared: Arc<Shared>,
+    stream: InstanceStream,
+    shared: Arc<SocketState>,
     /// The first line of a request, rewritten, as far as it is not written yet.
-    line: Option<Line>,
+    line: Option<LineRewrite>,
     /// The instance has closed its side: what is written to it from now on is dropped.
     closed: bool,
 }
 
-pub(super) enum Stream {
+pub(super) enum InstanceStream {
     Unix(Local),
     Tcp(TcpStream),
 }
 
 /// What the owner of a connection and its socket tell each other.
 #[derive(Default)]
-pub(super) struct Shared {
+pub(super) struct SocketState {
     /// Ask the kernel whether the other side has closed, do not read.
     ask: AtomicBool,
     /// Something was read.
@@ -44,13 +44,13 @@ pub(super) struct Shared {
     target: Mutex<Option<RawTarget>>,
 }
 
-struct Line {
+struct LineRewrite {
     left: Bytes,
     /// So many bytes hyper has for it.
     replaces: usize,
 }
 
-impl Shared {
+impl SocketState {
     /// A request begins; `target`: what its first line names, if hyper cannot write it.
     pub(super) fn begin(&self, target: Option<&RawTarget>) {
         self.heard.store(false, Ordering::Relaxed);
@@ -72,7 +72,7 @@ impl Shared {
 }
 
 impl Io {
-    pub(super) fn new(stream: Stream, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(stream: InstanceStream, shared: Arc<SocketState>) -> Self {
         Self { stream, shared, line: None, closed: false }
     }
 
@@ -81,8 +81,8 @@ impl Io {
         let mut byte = [0u8; 1];
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         let got = match &self.stream {
-            Stream::Unix(s) => rustix::net::recv(s, &mut byte, flags),
-            Stream::Tcp(s) => rustix::net::recv(s, &mut byte, flags),
+            InstanceStream::Unix(s) => rustix::net::recv(s, &mut byte, flags),
+            InstanceStream::Tcp(s) => rustix::net::recv(s, &mut byte, flags),
         };
         // Bytes that no request asked for make a parked connection as useless as its end.
         !matches!(got, Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR))
@@ -90,8 +90,8 @@ impl Io {
 
     fn poll_send(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.stream {
-            Stream::Unix(s) => Pin::new(s).poll_write(cx, buf),
-            Stream::Tcp(s) => Pin::new(s).poll_write(cx, buf),
+            InstanceStream::Unix(s) => Pin::new(s).poll_write(cx, buf),
+            InstanceStream::Tcp(s) => Pin::new(s).poll_write(cx, buf),
         }
     }
 
@@ -114,7 +114,7 @@ impl Io {
             let Some((left, replaces)) = target.and_then(|target| target.in_line(buf)) else {
                 return Poll::Ready(Err(io::Error::other("the first line of a request is not whole")));
             };
-            self.line = Some(Line { left, replaces });
+            self.line = Some(LineRewrite { left, replaces });
         }
         while let Some(mut line) = self.line.take() {
             if line.left.is_empty() {
@@ -145,8 +145,8 @@ impl AsyncRead for Io {
         }
         let before = buf.filled().len();
         let read = match &mut self.stream {
-            Stream::Unix(s) => Pin::new(s).poll_read(cx, buf),
-            Stream::Tcp(s) => Pin::new(s).poll_read(cx, buf),
+            InstanceStream::Unix(s) => Pin::new(s).poll_read(cx, buf),
+            InstanceStream::Tcp(s) => Pin::new(s).poll_read(cx, buf),
         };
         if buf.filled().len() > before {
             self.shared.heard.store(true, Ordering::Relaxed);
@@ -184,8 +184,8 @@ impl AsyncWrite for Io {
         let sent = match CoalesceBuffer::new().coalesce(bufs) {
             Some(one) => self.poll_send(cx, one),
             None => match &mut self.stream {
-                Stream::Unix(s) => Pin::new(s).poll_write_vectored(cx, bufs),
-                Stream::Tcp(s) => Pin::new(s).poll_write_vectored(cx, bufs),
+                InstanceStream::Unix(s) => Pin::new(s).poll_write_vectored(cx, bufs),
+                InstanceStream::Tcp(s) => Pin::new(s).poll_write_vectored(cx, bufs),
             },
         };
         self.sent(sent, all)
@@ -201,8 +201,8 @@ impl AsyncWrite for Io {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.stream {
-            Stream::Unix(s) => Pin::new(s).poll_shutdown(cx),
-            Stream::Tcp(s) => Pin::new(s).poll_shutdown(cx),
+            InstanceStream::Unix(s) => Pin::new(s).poll_shutdown(cx),
+            InstanceStream::Tcp(s) => Pin::new(s).poll_shutdown(cx),
         }
     }
 }

@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::domain::instance::Listen;
+use crate::domain::name::InstanceName;
 
 fn gate(listen: Listen) -> Gate {
     Gate { name: InstanceName::parse("app").unwrap(), listen, run: 1, process: None }

@@ -49,7 +49,7 @@ fn allowance() -> Allowance {
     Allowance { run_as: Some(("www-data".into(), "www-data".into())), open_files: Some(65_536), connections: 16_384 }
 }
 
-fn rendered(config: &Config, entries: &[Entry<'_>]) -> String {
+fn rendered(config: &Config, entries: &[NginxEntry<'_>]) -> String {
     text(&Templates::new(None).unwrap(), config, &allowance(), entries).unwrap()
 }
 
@@ -59,7 +59,8 @@ fn says_what_the_settings_say() {
     let port = InstanceName::parse("volatile").unwrap();
     let hosts = ["b.example", "a.example", "default"].map(|h| HostName::parse(h).unwrap());
     let address: SocketAddr = "127.0.0.1:20001".parse().unwrap();
-    let entries = [Entry { name: &shop, hosts: &hosts, tcp: None }, Entry { name: &port, hosts: &hosts[..1], tcp: Some(address) }];
+    let entries =
+        [NginxEntry { name: &shop, hosts: &hosts, tcp: None }, NginxEntry { name: &port, hosts: &hosts[..1], tcp: Some(address) }];
     let text = rendered(&config(), &entries);
     for line in [
         r#"user "www-data" "www-data";"#,
@@ -96,7 +97,7 @@ fn an_ordinary_user_cannot_change_users() {
 fn the_order_of_instances_does_not_matter() {
     let names = ["a", "b"].map(|n| InstanceName::parse(n).unwrap());
     let hosts = ["a.example", "b.example"].map(|h| HostName::parse(h).unwrap());
-    let entry = |n: usize| Entry { name: &names[n], hosts: std::slice::from_ref(&hosts[n]), tcp: Some(([127, 0, 0, 1], 9).into()) };
+    let entry = |n: usize| NginxEntry { name: &names[n], hosts: std::slice::from_ref(&hosts[n]), tcp: Some(([127, 0, 0, 1], 9).into()) };
     assert_eq!(rendered(&config(), &[entry(0), entry(1)]), rendered(&config(), &[entry(1), entry(0)]));
 }
 

@@ -324,7 +324,7 @@ impl Edge for Drivers {
         let mut s = self.0.state();
         let who = who(name.as_str());
         s.gates.remove(&who);
-        s.logs[who] = crate::driver::activity::Mark::default();
+        s.logs[who] = crate::driver::activity::LogMark::default();
         Ok(())
     }
 }

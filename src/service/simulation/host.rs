@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::rng::Rng;
 use crate::domain::instance::Exit;
-use crate::driver::activity::Mark;
+use crate::driver::activity::LogMark;
 use crate::service::request::Request;
 
 /// The names that instances may have; everything counts them by number.
@@ -155,7 +155,7 @@ pub(super) struct State {
     pub(super) transit: [u32; NAMES.len()],
     pub(super) flights: BTreeMap<u64, Flight>,
     pub(super) fates: BTreeMap<u64, bool>,
-    pub(super) logs: [Mark; NAMES.len()],
+    pub(super) logs: [LogMark; NAMES.len()],
     pub(super) wall_offset: i64,
     pub(super) out: Outages,
     pub(super) asked: BTreeMap<u64, Asked>,
@@ -196,7 +196,7 @@ impl Host {
             transit: [0; NAMES.len()],
             flights: BTreeMap::new(),
             fates: BTreeMap::new(),
-            logs: [Mark::default(); NAMES.len()],
+            logs: [LogMark::default(); NAMES.len()],
             wall_offset: 0,
             out: Outages::default(),
             asked: BTreeMap::new(),
@@ -409,7 +409,7 @@ impl State {
         self.busy(who, at);
         let modified = self.wall(at);
         let mark = &mut self.logs[who];
-        *mark = Mark { inode: 1, size: mark.size + 1, modified };
+        *mark = LogMark { inode: 1, size: mark.size + 1, modified };
     }
 
     pub(super) fn busy(&mut self, who: usize, at: u64) {

@@ -9,9 +9,10 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::domain::gate::Gate;
 use crate::domain::instance::Listen;
 use crate::domain::name::InstanceName;
-use crate::driver::edge::{EdgeError, Gate};
+use crate::driver::edge::EdgeError;
 use crate::host::fs::{make_dir, remove_file, write_atomic};
 use crate::host::users::share_with;
 

@@ -6,10 +6,10 @@
 //!
 //! A reload that is late or refused loses no request: what nginx does not know goes to the wake server, which does.
 
-mod allowance;
 mod ask;
-mod culprit;
+mod bisect;
 mod gates;
+mod limits;
 mod master;
 mod mend;
 mod program;
@@ -27,7 +27,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 pub use self::mend::faults;
-pub use self::program::{OLDEST, Version};
+pub use self::program::{NginxVersion, OLDEST};
 use super::{Edge, EdgeError, Gate, Route};
 use crate::config::Config;
 use crate::config::accounts::Accounts;
@@ -38,7 +38,7 @@ use crate::host::command_line;
 use crate::host::fs::{make_dir, remove_file, write_atomic};
 use crate::host::process;
 use crate::render::Templates;
-use crate::render::nginx::{Allowance, Entry, pid_file, temp_dir, text};
+use crate::render::nginx::{Allowance, NginxEntry, pid_file, temp_dir, text};
 
 /// Least time between two reloads: each leaves a generation of workers behind until their connections end.
 const BETWEEN_RELOADS: Duration = Duration::from_secs(1);
@@ -75,7 +75,7 @@ struct Wish {
 
 /// What only one caller at a time may do.
 #[derive(Debug, Default)]
-struct Turn {
+struct AppliedConfig {
     /// The newest wish that is in force.
     done: u64,
     /// When the last reload began.
@@ -93,14 +93,14 @@ pub struct Nginx {
     templates: Arc<Templates>,
     gates: gates::Gates,
     wish: Mutex<Wish>,
-    turn: tokio::sync::Mutex<Turn>,
+    turn: tokio::sync::Mutex<AppliedConfig>,
 }
 
 impl Nginx {
     /// Looks up the user of the workers; touches no file.
     pub fn new(settings: NginxSettings, templates: Arc<Templates>) -> Result<Self, EdgeError> {
         let accounts = Accounts::of(&settings.config).map_err(|fault| EdgeError::Unusable(fault.message))?;
-        let allowance = allowance::of_host(settings.config.edge.user.as_deref())?;
+        let allowance = limits::of_host(settings.config.edge.user.as_deref())?;
         let gates = gates::Gates::new(settings.config.gate_dir(), accounts.edge.map(|owner| owner.gid));
         let NginxSettings { config, search, stop_timeout } = settings;
         let config = RwLock::new(config);
@@ -114,7 +114,7 @@ impl Nginx {
     }
 
     /// The version of the program that would be run.
-    pub async fn version(&self) -> Result<Version, EdgeError> {
+    pub async fn version(&self) -> Result<NginxVersion, EdgeError> {
         program::version(&self.program()?).await
     }
 
@@ -165,7 +165,7 @@ impl Nginx {
     }
 
     fn render(&self, routes: &[Route]) -> Result<String, EdgeError> {
-        let entries: Vec<Entry<'_>> = routes.iter().map(|r| Entry { name: &r.name, hosts: &r.hosts, tcp: r.tcp }).collect();
+        let entries: Vec<NginxEntry<'_>> = routes.iter().map(|r| NginxEntry { name: &r.name, hosts: &r.hosts, tcp: r.tcp }).collect();
         text(&self.templates, &self.config(), &self.allowance, &entries).map_err(|e| EdgeError::Unusable(with_source(&e)))
     }
 
@@ -200,7 +200,7 @@ impl Nginx {
 
     /// The name of the first route with which the configuration is refused.
     async fn culprit(&self, program: &Path, routes: &[Route]) -> Result<Option<String>, EdgeError> {
-        let mut search = culprit::Search::new(routes.len());
+        let mut search = bisect::Bisection::new(routes.len());
         while let Some(count) = search.next() {
             let refused = self.read_beside(program, &self.render(&routes[..count])?).await?.is_err();
             search.answer(count, refused);
@@ -250,7 +250,7 @@ impl Nginx {
     }
 
     /// Checks the text, puts it in place and reloads; when the reload does not come through, puts the old text back.
-    async fn change(&self, routes: &[Route], turn: &mut Turn) -> Result<(), EdgeError> {
+    async fn change(&self, routes: &[Route], turn: &mut AppliedConfig) -> Result<(), EdgeError> {
         let text = self.render(routes)?;
         let before = self.present()?;
         self.make_folders()?;

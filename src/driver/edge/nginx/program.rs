@@ -14,7 +14,7 @@ use crate::driver::edge::EdgeError;
 pub const SEARCH: &[&str] = &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/nginx/sbin"];
 
 /// Oldest version that the configuration was made for.
-pub const OLDEST: Version = Version(1, 18, 0);
+pub const OLDEST: NginxVersion = NginxVersion(1, 18, 0);
 
 /// A configuration with 100,000 hosts is read in a fifth of a second; a minute allows for a busy host.
 const CHECK_LIMIT: Duration = Duration::from_secs(60);
@@ -22,9 +22,9 @@ const VERSION_LIMIT: Duration = Duration::from_secs(10);
 
 /// A version of nginx.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version(pub u32, pub u32, pub u32);
+pub struct NginxVersion(pub u32, pub u32, pub u32);
 
-impl std::fmt::Display for Version {
+impl std::fmt::Display for NginxVersion {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}.{}.{}", self.0, self.1, self.2)
     }
@@ -46,14 +46,14 @@ pub fn find(search: &[PathBuf]) -> Result<PathBuf, EdgeError> {
 }
 
 /// Asks the program for its version.
-pub async fn version(program: &Path) -> Result<Version, EdgeError> {
+pub async fn version(program: &Path) -> Result<NginxVersion, EdgeError> {
     let ended = run(program, &["-v"], VERSION_LIMIT).await?;
     parse_version(&ended.said)
         .ok_or_else(|| EdgeError::Unusable(format!("`{}` does not tell its version: {}", program.display(), first_line(&ended.said))))
 }
 
 /// Refuses a version that is too old.
-pub async fn require(program: &Path) -> Result<Version, EdgeError> {
+pub async fn require(program: &Path) -> Result<NginxVersion, EdgeError> {
     let found = version(program).await?;
     if found < OLDEST {
         return Err(EdgeError::Unusable(format!(
@@ -84,11 +84,11 @@ fn complaint(said: &str, file: &Path) -> String {
     }
 }
 
-fn parse_version(said: &str) -> Option<Version> {
+fn parse_version(said: &str) -> Option<NginxVersion> {
     let text = said.lines().find_map(|l| l.split_once("version: ")?.1.split_once('/'))?.1;
     let mut parts = text.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     let mut part = || parts.next()?.ok();
-    Some(Version(part()?, part()?, part()?))
+    Some(NginxVersion(part()?, part()?, part()?))
 }
 
 fn first_line(text: &str) -> &str {
@@ -121,12 +121,12 @@ mod tests {
 
     #[test]
     fn reads_versions() {
-        assert_eq!(parse_version("nginx version: nginx/1.22.1\n"), Some(Version(1, 22, 1)));
-        assert_eq!(parse_version("nginx version: nginx/1.18.0 (Ubuntu)"), Some(Version(1, 18, 0)));
-        assert_eq!(parse_version("nginx version: openresty/1.21.4.1"), Some(Version(1, 21, 4)));
+        assert_eq!(parse_version("nginx version: nginx/1.22.1\n"), Some(NginxVersion(1, 22, 1)));
+        assert_eq!(parse_version("nginx version: nginx/1.18.0 (Ubuntu)"), Some(NginxVersion(1, 18, 0)));
+        assert_eq!(parse_version("nginx version: openresty/1.21.4.1"), Some(NginxVersion(1, 21, 4)));
         assert_eq!(parse_version("no such thing"), None);
         assert_eq!(parse_version("nginx version: nginx/x"), None);
-        assert!(Version(1, 9, 15) < OLDEST && Version(1, 18, 0) >= OLDEST && Version(2, 0, 0) > OLDEST);
+        assert!(NginxVersion(1, 9, 15) < OLDEST && NginxVersion(1, 18, 0) >= OLDEST && NginxVersion(2, 0, 0) > OLDEST);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe::Receiver;
 
 use super::super::launcher::place;
-use super::super::record;
+use super::super::pid_file;
 use crate::domain::instance::Process;
 use crate::host::{process, spawn};
 
@@ -89,7 +89,7 @@ pub(super) async fn became_program(process: Process, report: Receiver) -> Result
 
 /// Kills the launcher of this pid file if it was stopped before it had become its program, which it then holds open.
 pub(super) fn kill_stopped(pid_file: &Path) {
-    let Ok(Some(process)) = record::living(pid_file) else { return };
+    let Ok(Some(process)) = pid_file::living(pid_file) else { return };
     // As the kernel names it.
     let Ok(pid_file) = std::fs::canonicalize(pid_file) else { return };
     if is_stopped(process.pid) && process::has_open(process.pid, &pid_file) {

@@ -24,10 +24,10 @@ use crate::host::process;
 use crate::host::rotate;
 use crate::host::spawn::UserIds;
 
-use super::launcher::{Instance, Spec};
+use super::launcher::{InstanceSpec, Spec};
 use super::locks::Locks;
-use super::members::{Entry, FirstProcess, Members};
-use super::{Ensured, Program, Service, Supervisor, SupervisorError, check, record};
+use super::members::{FirstProcess, InstanceMembers, Membership};
+use super::{Ensured, Program, Service, Supervisor, SupervisorError, pid_file, preflight, program_path};
 
 /// How long a launcher that nobody waits for may take to become its program, and the pause between two looks.
 const CLAIM_LIMIT: Duration = Duration::from_secs(5);
@@ -44,7 +44,7 @@ pub struct Builtin {
     log_max: u64,
     /// What stands in for the launcher where memory may not be executed: program and first arguments.
     standin: Vec<String>,
-    members: Members,
+    members: InstanceMembers,
     locks: Locks,
 }
 
@@ -59,7 +59,7 @@ struct Start<'a> {
     log: &'a Path,
     user: Option<UserIds>,
     /// `None`: a service.
-    instance: Option<(&'a Program, &'a Entry)>,
+    instance: Option<(&'a Program, &'a Membership)>,
 }
 
 impl Builtin {
@@ -67,7 +67,7 @@ impl Builtin {
     /// `standin`: a command that calls [`super::launch`] with its last argument, where the launcher itself may not be executed.
     #[must_use]
     pub fn new(pid_dir: PathBuf, log_max: u64, standin: Vec<String>) -> Self {
-        Self { members: Members::of(&pid_dir), pid_dir, log_max, standin, locks: Locks::default() }
+        Self { members: InstanceMembers::of(&pid_dir), pid_dir, log_max, standin, locks: Locks::default() }
     }
 
     /// For instances that run as this user and not as acc does.
@@ -79,7 +79,7 @@ impl Builtin {
 
     /// With instances' processes known in this way.
     #[cfg(test)]
-    pub(super) fn with_members(mut self, members: Members) -> Self {
+    pub(super) fn with_members(mut self, members: InstanceMembers) -> Self {
         self.members = members;
         self
     }
@@ -99,17 +99,19 @@ impl Builtin {
             env: start.env,
             dir: start.dir,
             log: start.log,
-            instance: start.instance.map(|(program, entry)| Instance::of(program, start.user.as_ref(), &entry.join, self.pid_dir.parent())),
+            instance: start
+                .instance
+                .map(|(program, entry)| InstanceSpec::of(program, start.user.as_ref(), &entry.join, self.pid_dir.parent())),
             pid: None,
         };
         let not_started = |why: String| {
-            let _ = record::remove(&start.pid_path);
+            let _ = pid_file::remove(&start.pid_path);
             SupervisorError::NotStarted { name: start.name.to_owned(), why }
         };
         let started = launched::start(&spec.text(), &pid_file, &self.standin);
         let (process, report) = started.map_err(|source| not_started(format!("could not start its launcher: {source}")))?;
         // Over the pid that the launcher writes first: a reader sees the short form or the whole.
-        if let Err(source) = pid_file.write_all_at(record::text(process, start.log).as_bytes(), 0) {
+        if let Err(source) = pid_file.write_all_at(pid_file::text(process, start.log).as_bytes(), 0) {
             // It was not started, as far as anybody is told.
             let _ = process::signal_group(process, libc::SIGKILL);
             return Err(file_error("write", &start.pid_path)(source));
@@ -126,7 +128,7 @@ impl Builtin {
         loop {
             let text = unclaimed(path).map_err(|source| SupervisorError::File { deed: "read", path: path.to_owned(), source })?;
             if let Some(text) = text {
-                return record::living_by(&text);
+                return pid_file::living_by(&text);
             }
             if waited == STOPPED_AFTER {
                 launched::kill_stopped(path);
@@ -140,7 +142,7 @@ impl Builtin {
     }
 
     fn pid_path(&self, name: &InstanceName) -> PathBuf {
-        record::instance_file(&self.pid_dir, name)
+        pid_file::instance_file(&self.pid_dir, name)
     }
 
     /// Waits for the end, which is expected soon, and kills what does not come to it.
@@ -226,17 +228,17 @@ impl Supervisor for Builtin {
         let start = Start {
             name: program.name.as_str(),
             pid_path,
-            program: check::path(program)?,
+            program: program_path::path(program)?,
             args: program.argv.get(1..).unwrap_or_default(),
             env: &env,
             dir: &program.dir,
             log: &program.log,
-            user: check::user(program)?,
+            user: preflight::user(program)?,
             instance: Some((program, &entry)),
         };
         // What is wrong with it is looked for once it could not be started: nearly all can be, and each look costs a wake time.
         let failed = |why| SupervisorError::NotStarted { name: program.name.to_string(), why };
-        self.spawn(&start).await.map_err(|e| check::explain(program).map_or(e, failed))
+        self.spawn(&start).await.map_err(|e| preflight::explain(program).map_or(e, failed))
     }
 
     async fn find(&self, name: &InstanceName) -> Result<Option<Process>, SupervisorError> {
@@ -246,7 +248,7 @@ impl Supervisor for Builtin {
 
     async fn running(&self) -> Result<Vec<(InstanceName, Process)>, SupervisorError> {
         let mut found = Vec::new();
-        for name in record::instances(&self.pid_dir)? {
+        for name in pid_file::instances(&self.pid_dir)? {
             if let Some(process) = self.find(&name).await? {
                 found.push((name, process));
             }
@@ -286,8 +288,8 @@ impl Supervisor for Builtin {
         let pid_path = self.pid_path(name);
         let last = Self::living(name.as_str(), &pid_path).await?.is_none();
         self.members.leave(name, process, last);
-        if record::is_of(&pid_path, process)? {
-            record::remove(&pid_path)?;
+        if pid_file::is_of(&pid_path, process)? {
+            pid_file::remove(&pid_path)?;
         }
         Ok(exit)
     }
@@ -297,7 +299,7 @@ impl Supervisor for Builtin {
     }
 
     async fn explain(&self, program: &Program) -> Option<String> {
-        check::explain(program)
+        preflight::explain(program)
     }
 
     async fn forget(&self, name: &InstanceName) -> Result<(), SupervisorError> {
@@ -307,8 +309,8 @@ impl Supervisor for Builtin {
             // Without its pid file nobody would ever find it again.
             return Err(unreachable(name.as_str(), "it still runs"));
         }
-        self.members.clear(name, record::process(&pid_path)?).await?;
-        record::remove(&pid_path)
+        self.members.clear(name, pid_file::process(&pid_path)?).await?;
+        pid_file::remove(&pid_path)
     }
 
     async fn tidy(&self, _live: &[InstanceName]) -> Result<(), SupervisorError> {
@@ -320,20 +322,20 @@ impl Supervisor for Builtin {
     }
 
     async fn ensure_service(&self, service: &Service) -> Result<Ensured, SupervisorError> {
-        let pid_path = record::service_file(&self.pid_dir, service.name);
+        let pid_path = pid_file::service_file(&self.pid_dir, service.name);
         let _held = self.locks.lock(&format!("service_{}", service.name)).await;
         if Self::living(service.name, &pid_path).await?.is_some() {
             return Ok(Ensured::Already);
         }
         // Its record was taken away: it is not started twice.
         if let Some(process) = command_line::find(&service.argv).map_err(|e| unreachable(service.name, e))? {
-            return record::keep(&pid_path, process, &service.log).map(|_| Ensured::Already);
+            return pid_file::keep(&pid_path, process, &service.log).map(|_| Ensured::Already);
         }
         let env = [("PATH".to_owned(), PATH.to_owned())];
         let start = Start {
             name: service.name,
             pid_path,
-            program: check::service(service)?,
+            program: preflight::service(service)?,
             args: service.argv.get(1..).unwrap_or_default(),
             env: &env,
             dir: Path::new("/"),
@@ -345,41 +347,41 @@ impl Supervisor for Builtin {
     }
 
     async fn keep_service(&self, name: &'static str, process: Process) -> Result<(), SupervisorError> {
-        let pid_path = record::service_file(&self.pid_dir, name);
+        let pid_path = pid_file::service_file(&self.pid_dir, name);
         let _held = self.locks.lock(&format!("service_{name}")).await;
-        if record::is_of(&pid_path, process)? {
+        if pid_file::is_of(&pid_path, process)? {
             return Ok(());
         }
-        let log = record::read(&pid_path)?.and_then(|r| r.log).unwrap_or_default();
+        let log = pid_file::read(&pid_path)?.and_then(|r| r.log).unwrap_or_default();
         let failed = |source| SupervisorError::File { deed: "write", path: pid_path.clone(), source };
         let file = claim_pid_file(&pid_path).map_err(failed)?;
-        file.write_all_at(record::text(process, &log).as_bytes(), 0).map_err(failed)
+        file.write_all_at(pid_file::text(process, &log).as_bytes(), 0).map_err(failed)
     }
 
     async fn keep(&self, name: &InstanceName, process: Process, log: &Path) -> Result<bool, SupervisorError> {
         let _held = self.locks.lock(name.as_str()).await;
-        record::keep(&self.pid_path(name), process, log)
+        pid_file::keep(&self.pid_path(name), process, log)
     }
 
     async fn keep_record(&self, name: &'static str, process: Process) -> Result<bool, SupervisorError> {
         let _held = self.locks.lock(&format!("service_{name}")).await;
-        record::keep(&record::service_file(&self.pid_dir, name), process, Path::new(""))
+        pid_file::keep(&pid_file::service_file(&self.pid_dir, name), process, Path::new(""))
     }
 
     async fn service(&self, name: &str) -> Result<Option<Process>, SupervisorError> {
         let _held = self.locks.lock(&format!("service_{name}")).await;
-        Self::living(name, &record::service_file(&self.pid_dir, name)).await
+        Self::living(name, &pid_file::service_file(&self.pid_dir, name)).await
     }
 
     async fn stop_service(&self, service: &Service) -> Result<(), SupervisorError> {
         let _held = self.locks.lock(&format!("service_{}", service.name)).await;
-        let pid_path = record::service_file(&self.pid_dir, service.name);
+        let pid_path = pid_file::service_file(&self.pid_dir, service.name);
         if let Some(process) = Self::living(service.name, &pid_path).await? {
             // To the leader alone: it knows how to end its own helpers in order.
             process::signal_one(process, service.stop_signal).map_err(|e| unreachable(service.name, e))?;
             Self::end(service.name, process, service.stop_timeout).await?;
         }
-        record::remove(&pid_path)
+        pid_file::remove(&pid_path)
     }
 
     async fn halt(&self) -> Result<(), SupervisorError> {

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::Program;
-use crate::host::fault;
+use crate::host::failpoint;
 use crate::host::spawn::UserIds;
 pub use understood::{Understood, understand};
 
@@ -49,7 +49,7 @@ pub(super) struct Spec<'a> {
     /// Standard output and error; it is there and belongs to the user.
     pub(super) log: &'a Path,
     /// What an instance has and a service has not; `None`: a service.
-    pub(super) instance: Option<Instance<'a>>,
+    pub(super) instance: Option<InstanceSpec<'a>>,
     /// The pid file, which the launcher writes as the first thing, and which boot of this host it is. `None`: the launcher is
     /// given the file itself.
     pub(super) pid: Option<(&'a Path, &'a str)>,
@@ -57,7 +57,7 @@ pub(super) struct Spec<'a> {
 
 /// What makes a process an instance.
 #[derive(Debug)]
-pub(super) struct Instance<'a> {
+pub(super) struct InstanceSpec<'a> {
     /// Limits, umask and socket.
     pub(super) program: &'a Program,
     /// Whom to become; `None`: who starts it.
@@ -68,10 +68,10 @@ pub(super) struct Instance<'a> {
     pub(super) stop: bool,
 }
 
-impl<'a> Instance<'a> {
+impl<'a> InstanceSpec<'a> {
     /// Of this program as this user, in these control groups; `run`: acc's run folder, where a test can ask for a fault.
     pub(super) fn of(program: &'a Program, user: Option<&'a UserIds>, join: &'a [PathBuf], run: Option<&Path>) -> Self {
-        Self { program, user, join, stop: run.is_some_and(fault::stops_launch) }
+        Self { program, user, join, stop: run.is_some_and(failpoint::stops_launch) }
     }
 }
 
@@ -97,7 +97,7 @@ impl Spec<'_> {
     }
 }
 
-impl Instance<'_> {
+impl InstanceSpec<'_> {
     fn say(&self, mut say: impl FnMut(&str, &str)) {
         say("instance", oom_score_adj());
         say("umask", &self.program.umask.to_string());
@@ -192,7 +192,7 @@ mod tests {
         fs::write(&file, spec(Path::new("/x"), &dir.path().join("none/app.log"), &pid).text()).unwrap();
         expect(127, "none/app.log`");
         let a = Program { socket: Some(file.clone()), ..suite::program("a", dir.path(), &["/bin/true"]) };
-        let taken = Spec { instance: Some(Instance::of(&a, None, &[], None)), ..spec(Path::new("/bin/true"), &log, &pid) };
+        let taken = Spec { instance: Some(InstanceSpec::of(&a, None, &[], None)), ..spec(Path::new("/bin/true"), &log, &pid) };
         fs::write(&file, taken.text()).unwrap();
         assert_eq!(launched().0, 126);
         let said = fs::read_to_string(&log).unwrap();

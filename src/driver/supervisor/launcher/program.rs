@@ -16,7 +16,7 @@ use core::ffi::{CStr, c_char};
 use core::str::FromStr;
 
 use super::confine::{self, Limit};
-use super::sys::{self, Errno, File, Room};
+use super::sys::{self, Allocation, Errno, File};
 
 /// The first descriptor of sd_listen_fds(3).
 const HANDED_AT: usize = 3;
@@ -29,14 +29,14 @@ const EINVAL: Errno = Errno(22);
 
 /// A list of C strings as execve(2) takes it: in room that was made for all that can come, and zero after the last.
 pub(super) struct List {
-    words: Room<*const c_char>,
+    words: Allocation<*const c_char>,
     used: usize,
 }
 
 impl List {
     /// Room for `most`, and the null pointer after them.
-    fn of(most: usize) -> Result<Self, Fault<'static>> {
-        Ok(Self { words: Room::of(most + 1)?, used: 0 })
+    fn of(most: usize) -> Result<Self, LaunchFault<'static>> {
+        Ok(Self { words: Allocation::of(most + 1)?, used: 0 })
     }
 
     fn add(&mut self, word: &CStr) -> Result<(), Errno> {
@@ -57,10 +57,10 @@ impl List {
 }
 
 /// Resources with their limits, as many as can be set.
-pub(super) type Limits = [Option<(usize, Limit)>; 16];
+pub(super) type LimitList = [Option<(usize, Limit)>; 16];
 
 /// What to become, as far as it has been read.
-pub(super) struct Wanted<'a> {
+pub(super) struct LaunchRequest<'a> {
     pub(super) program: &'a CStr,
     pub(super) argv: List,
     /// `NAME=VALUE`
@@ -68,13 +68,13 @@ pub(super) struct Wanted<'a> {
     pub(super) dir: &'a CStr,
     pub(super) log: &'a CStr,
     /// User, group, all groups.
-    pub(super) user: Option<(u32, u32, Room<u32>)>,
+    pub(super) user: Option<(u32, u32, Allocation<u32>)>,
     /// Files of control groups that are joined by a `0`.
     pub(super) join: [Option<&'a CStr>; 2],
     /// To listen there, and to hand that over.
     pub(super) socket: Option<&'a CStr>,
     pub(super) umask: usize,
-    pub(super) limits: Limits,
+    pub(super) limits: LimitList,
     /// It is an instance, without any right but its user's: how readily it is killed when memory runs out.
     pub(super) instance: Option<&'a CStr>,
     /// A test wants it to be stopped right before it becomes the program.
@@ -87,7 +87,7 @@ pub(super) struct Wanted<'a> {
 }
 
 /// What went wrong.
-pub(super) enum Fault<'a> {
+pub(super) enum LaunchFault<'a> {
     /// With what, if that is not the program, and why.
     System(&'static str, &'a [u8], Errno),
     /// This key of the file.
@@ -95,7 +95,7 @@ pub(super) enum Fault<'a> {
     NotComplete,
 }
 
-impl From<Errno> for Fault<'_> {
+impl From<Errno> for LaunchFault<'_> {
     fn from(errno: Errno) -> Self {
         Self::System("", b"", errno)
     }
@@ -138,14 +138,14 @@ fn take_over() -> Result<File, Errno> {
 }
 
 /// What the text says: nothing but what stands in it, each value up to its zero byte.
-pub(super) fn read(text: &[u8]) -> Result<Wanted<'_>, Fault<'_>> {
+pub(super) fn read(text: &[u8]) -> Result<LaunchRequest<'_>, LaunchFault<'_>> {
     if text.last() != Some(&0) {
-        return Err(Fault::NotComplete);
+        return Err(LaunchFault::NotComplete);
     }
     let lines = text.iter().filter(|byte| **byte == 0).count();
     // The program itself is the first argument; the variables of a socket come to those that were given.
     let (argv, envp) = (List::of(lines + 1)?, List::of(lines + 3)?);
-    let mut wanted = Wanted {
+    let mut wanted = LaunchRequest {
         program: c"",
         argv,
         envp,
@@ -166,7 +166,7 @@ pub(super) fn read(text: &[u8]) -> Result<Wanted<'_>, Fault<'_>> {
         let at = line.iter().position(|byte| *byte == b'=');
         // Only the key is ever shown: a value may be a secret.
         let key = line.get(..at.unwrap_or(line.len() - 1)).unwrap_or_default();
-        let value = at.and_then(|at| CStr::from_bytes_with_nul(line.get(at + 1..)?).ok()).ok_or(Fault::NotUnderstood(key))?;
+        let value = at.and_then(|at| CStr::from_bytes_with_nul(line.get(at + 1..)?).ok()).ok_or(LaunchFault::NotUnderstood(key))?;
         match key {
             b"program" => {
                 wanted.program = value;
@@ -176,27 +176,27 @@ pub(super) fn read(text: &[u8]) -> Result<Wanted<'_>, Fault<'_>> {
             b"env" => wanted.envp.add(value)?,
             b"dir" => wanted.dir = value,
             b"log" => wanted.log = value,
-            b"user" => wanted.user = Some(ids(value.to_bytes()).ok_or(Fault::NotUnderstood(key))?),
+            b"user" => wanted.user = Some(ids(value.to_bytes()).ok_or(LaunchFault::NotUnderstood(key))?),
             b"join" => *free(&mut wanted.join)? = Some(value),
             b"socket" => wanted.socket = Some(value),
-            b"umask" => wanted.umask = number(value.to_bytes()).ok_or(Fault::NotUnderstood(key))?,
-            b"limit" => *free(&mut wanted.limits)? = Some(limit(value.to_bytes()).ok_or(Fault::NotUnderstood(key))?),
+            b"umask" => wanted.umask = number(value.to_bytes()).ok_or(LaunchFault::NotUnderstood(key))?,
+            b"limit" => *free(&mut wanted.limits)? = Some(limit(value.to_bytes()).ok_or(LaunchFault::NotUnderstood(key))?),
             b"instance" => wanted.instance = Some(value),
             b"stop" => wanted.stop = true,
             b"pid" => wanted.pid = value,
             b"beside" => wanted.beside = value,
             b"boot" => wanted.boot = value,
-            _ => return Err(Fault::NotUnderstood(key)),
+            _ => return Err(LaunchFault::NotUnderstood(key)),
         }
     }
     Ok(wanted)
 }
 
 /// `UID GID GROUP…`
-fn ids(value: &[u8]) -> Option<(u32, u32, Room<u32>)> {
+fn ids(value: &[u8]) -> Option<(u32, u32, Allocation<u32>)> {
     let numbers = || value.split(|byte| *byte == b' ').map(number);
     let (uid, gid) = (numbers().next()??, numbers().nth(1)??);
-    let mut groups = Room::of(numbers().count() - 2).ok()?;
+    let mut groups = Allocation::of(numbers().count() - 2).ok()?;
     for (place, group) in groups.iter_mut().zip(numbers().skip(2)) {
         *place = group?;
     }
@@ -220,7 +220,7 @@ fn number<T: FromStr>(digits: &[u8]) -> Option<T> {
 }
 
 /// Returns only with what went wrong.
-fn turn_into<'a>(wanted: &mut Wanted<'a>, log: File, noted: bool) -> Fault<'a> {
+fn turn_into<'a>(wanted: &mut LaunchRequest<'a>, log: File, noted: bool) -> LaunchFault<'a> {
     // The program of a socket will be this process. Here, since it must be there until the end.
     let mut listen_pid = *b"LISTEN_PID=\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
     let mut digits = Digits::default();
@@ -240,17 +240,17 @@ fn turn_into<'a>(wanted: &mut Wanted<'a>, log: File, noted: bool) -> Fault<'a> {
 }
 
 /// Everything but becoming the program.
-fn prepare<'a>(wanted: &mut Wanted<'a>, log: File, listen_pid: &[u8], noted: bool) -> Result<(), Fault<'a>> {
+fn prepare<'a>(wanted: &mut LaunchRequest<'a>, log: File, listen_pid: &[u8], noted: bool) -> Result<(), LaunchFault<'a>> {
     let null = sys::open_to_read(c"/dev/null")?;
     for path in wanted.join.into_iter().flatten() {
         // Before anybody else is told of this process, and before anything runs that could start another one.
         let joined = sys::open_to_write(path).and_then(|file| sys::write(file, &[b"0"]));
-        joined.map_err(|errno| Fault::System("its control group", path.to_bytes(), errno))?;
+        joined.map_err(|errno| LaunchFault::System("its control group", path.to_bytes(), errno))?;
     }
     if !noted {
-        note(wanted).map_err(|errno| Fault::System("its pid file", wanted.pid.to_bytes(), errno))?;
+        note(wanted).map_err(|errno| LaunchFault::System("its pid file", wanted.pid.to_bytes(), errno))?;
     }
-    sys::chdir(wanted.dir).map_err(|errno| Fault::System("its folder", wanted.dir.to_bytes(), errno))?;
+    sys::chdir(wanted.dir).map_err(|errno| LaunchFault::System("its folder", wanted.dir.to_bytes(), errno))?;
     sys::umask(wanted.umask);
     // Python ignores SIGPIPE, and others block signals in their threads. What is ignored or blocked stays so: the program shall
     // begin with none.
@@ -261,7 +261,7 @@ fn prepare<'a>(wanted: &mut Wanted<'a>, log: File, listen_pid: &[u8], noted: boo
     // Python's and acc's own files close themselves; what these were handed by whoever started them would not.
     sys::close_at_exec(3);
     for (resource, limit) in wanted.limits.iter().flatten() {
-        confine::limit(*resource, *limit).map_err(|errno| Fault::System("its limits", b"", errno))?;
+        confine::limit(*resource, *limit).map_err(|errno| LaunchFault::System("its limits", b"", errno))?;
     }
     if let Some(oom_score_adj) = wanted.instance {
         confine::settle(oom_score_adj);
@@ -271,12 +271,12 @@ fn prepare<'a>(wanted: &mut Wanted<'a>, log: File, listen_pid: &[u8], noted: boo
         sys::become_user(*uid, *gid, groups)?;
     }
     if wanted.instance.is_some() {
-        confine::drop_rights().map_err(|errno| Fault::System("its rights", b"", errno))?;
+        confine::drop_rights().map_err(|errno| LaunchFault::System("its rights", b"", errno))?;
     }
     if let Some(path) = wanted.socket {
         // As the user that this process has become, so that file and listener are that user's. Never closed: it is the program's.
         let listening = sys::listen(path).and_then(|socket| sys::give(socket, HANDED_AT));
-        listening.map_err(|errno| Fault::System("its socket", path.to_bytes(), errno))?;
+        listening.map_err(|errno| LaunchFault::System("its socket", path.to_bytes(), errno))?;
         let pid = CStr::from_bytes_until_nul(listen_pid).map_err(|_| EINVAL)?;
         for variable in [c"LISTEN_FDS=1", c"LISTEN_FDNAMES=acc", pid] {
             wanted.envp.add(variable)?;
@@ -287,7 +287,7 @@ fn prepare<'a>(wanted: &mut Wanted<'a>, log: File, listen_pid: &[u8], noted: boo
 
 /// Leaves the pid file, whole or not at all: from before the first instruction of the program it can be found, also when
 /// supervisord dies before it has said which process it is.
-fn note(wanted: &Wanted<'_>) -> Result<(), Errno> {
+fn note(wanted: &LaunchRequest<'_>) -> Result<(), Errno> {
     let mut stat = [0; 1024];
     let started = started(&mut stat)?;
     let mut digits = Digits::default();
@@ -328,13 +328,13 @@ impl Digits {
     }
 }
 
-fn told(to: File, what: &CStr, fault: &Fault<'_>) -> u8 {
+fn told(to: File, what: &CStr, fault: &LaunchFault<'_>) -> u8 {
     let mut digits = Digits::default();
     let begin: &[&[u8]] = &[b"acc: could not start `", what.to_bytes(), b"`: "];
     let _ = match fault {
-        Fault::NotComplete => sys::write(to, &[begin[0], begin[1], begin[2], b"it is not complete\n"]),
-        Fault::NotUnderstood(key) => sys::write(to, &[begin[0], begin[1], begin[2], b"`", key, b"` is not understood\n"]),
-        Fault::System(with, path, errno) => {
+        LaunchFault::NotComplete => sys::write(to, &[begin[0], begin[1], begin[2], b"it is not complete\n"]),
+        LaunchFault::NotUnderstood(key) => sys::write(to, &[begin[0], begin[1], begin[2], b"`", key, b"` is not understood\n"]),
+        LaunchFault::System(with, path, errno) => {
             let (open, close): (&[u8], &[u8]) = match (with.is_empty(), path.is_empty()) {
                 (true, _) => (b"", b""),
                 (false, true) => (b"", b": "),
@@ -345,7 +345,7 @@ fn told(to: File, what: &CStr, fault: &Fault<'_>) -> u8 {
             sys::write(to, &[begin[0], begin[1], begin[2], with.as_bytes(), open, path, close, why[0], why[1], why[2], why[3]])
         }
     };
-    if matches!(fault, Fault::System(_, _, ENOENT)) { 127 } else { 126 }
+    if matches!(fault, LaunchFault::System(_, _, ENOENT)) { 127 } else { 126 }
 }
 
 /// The usual words for what can go wrong here.

@@ -197,10 +197,10 @@ pub fn read(file: File, buffer: &mut [u8]) -> Result<usize> {
 
 /// All parts one after the other. Fewer than all of them written is an error too (EIO).
 pub fn write(file: File, parts: &[&[u8]]) -> Result<()> {
-    let mut vector = [const { Part { at: ptr::null(), length: 0 } }; 16];
+    let mut vector = [const { IoVec { at: ptr::null(), length: 0 } }; 16];
     let used = vector.get_mut(..parts.len()).ok_or(Errno(EINVAL))?;
     for (to, part) in used.iter_mut().zip(parts) {
-        *to = Part { at: part.as_ptr(), length: part.len() };
+        *to = IoVec { at: part.as_ptr(), length: part.len() };
     }
     // SAFETY: each pair is the address and the length of a slice that outlives the call.
     let written = unsafe { call(number::WRITEV, [file.0, used.as_ptr() as usize, parts.len(), 0, 0, 0]) }?;
@@ -209,18 +209,18 @@ pub fn write(file: File, parts: &[&[u8]]) -> Result<()> {
 
 /// `struct iovec`
 #[repr(C)]
-struct Part {
+struct IoVec {
     at: *const u8,
     length: usize,
 }
 
 /// The whole file from its beginning, copied into memory.
-pub fn contents(file: File) -> Result<Room<u8>> {
+pub fn contents(file: File) -> Result<Allocation<u8>> {
     // SAFETY: numbers.
     let length = unsafe { call(number::LSEEK, [file.0, 0, SEEK_END, 0, 0, 0]) }?;
     // SAFETY: numbers.
     unsafe { call(number::LSEEK, [file.0, 0, SEEK_SET, 0, 0, 0]) }?;
-    let mut all = Room::of(length)?;
+    let mut all = Allocation::of(length)?;
     let mut had = 0;
     while let Some(rest) = all.get_mut(had..).filter(|rest| !rest.is_empty()) {
         match read(file, rest)? {
@@ -233,12 +233,12 @@ pub fn contents(file: File) -> Result<Room<u8>> {
 }
 
 /// Memory for values of its own, given back when it is dropped.
-pub struct Room<T> {
+pub struct Allocation<T> {
     at: NonNull<T>,
     count: usize,
 }
 
-impl<T: Copy + Zero> Room<T> {
+impl<T: Copy + Zero> Allocation<T> {
     /// For so many values, all zero bytes.
     pub fn of(count: usize) -> Result<Self> {
         let length = count.max(1).checked_mul(size_of::<T>()).ok_or(Errno(EINVAL))?;
@@ -248,7 +248,7 @@ impl<T: Copy + Zero> Room<T> {
     }
 }
 
-impl<T> Deref for Room<T> {
+impl<T> Deref for Allocation<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
@@ -258,14 +258,14 @@ impl<T> Deref for Room<T> {
     }
 }
 
-impl<T> DerefMut for Room<T> {
+impl<T> DerefMut for Allocation<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as above.
         unsafe { core::slice::from_raw_parts_mut(self.at.as_ptr(), self.count) }
     }
 }
 
-impl<T> Drop for Room<T> {
+impl<T> Drop for Allocation<T> {
     fn drop(&mut self) {
         // SAFETY: the whole mapping, which nothing borrows any more.
         let _ = unsafe { call(number::MUNMAP, [self.at.as_ptr() as usize, self.count.max(1) * size_of::<T>(), 0, 0, 0, 0]) };

@@ -6,9 +6,9 @@
 use std::ffi::{CStr, CString};
 use std::path::Path;
 
-use super::super::{Program, check};
-use super::program::{self, List, Wanted};
-use super::{Instance, Spec};
+use super::super::{Program, program_path};
+use super::program::{self, LaunchRequest, List};
+use super::{InstanceSpec, Spec};
 use crate::host::spawn::UserIds;
 
 /// All that the launcher goes by.
@@ -61,7 +61,7 @@ pub fn understand(text: &[u8]) -> Option<Understood> {
 }
 
 /// The list as execve(2) reads it: up to the null pointer.
-fn words<'a>(wanted: &'a Wanted<'a>, list: impl FnOnce(&'a Wanted<'a>) -> &'a List) -> Vec<CString> {
+fn words<'a>(wanted: &'a LaunchRequest<'a>, list: impl FnOnce(&'a LaunchRequest<'a>) -> &'a List) -> Vec<CString> {
     let pointers = list(wanted).ended().iter().take_while(|pointer| !pointer.is_null());
     #[expect(unsafe_code, reason = "lists of pointers are what the launcher makes")]
     // SAFETY: each is of a C string in the text, which the value borrows.
@@ -72,9 +72,9 @@ impl Program {
     /// The text that the launcher is given for this program; `None`: it is refused before.
     #[must_use]
     pub fn launch_text(&self, user: Option<&UserIds>) -> Option<String> {
-        let program = check::path(self).ok()?;
+        let program = program_path::path(self).ok()?;
         let (args, log) = (self.argv.get(1..)?, self.log.as_path());
-        let instance = Some(Instance { program: self, user, join: &[], stop: false });
+        let instance = Some(InstanceSpec { program: self, user, join: &[], stop: false });
         Some(
             Spec { program: &program, args, env: &self.env, dir: &self.dir, log, instance, pid: Some((Path::new("/a.pid"), "boot")) }
                 .text(),

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 
 use super::super::builtin::Builtin;
 use super::super::fake::Fake;
-use super::super::members::Members;
-use super::super::record;
+use super::super::members::InstanceMembers;
+use super::super::pid_file;
 use super::super::supervisord::{Supervisord, SupervisordSettings};
 use super::*;
-use crate::host::cgroup::{Cgroups, Kind};
+use crate::host::cgroup::{CgroupKind, Cgroups};
 use crate::host::{command, process};
 use crate::render::Templates;
 
@@ -29,12 +29,12 @@ pub(in super::super) enum Way {
 
 impl Way {
     /// `None`: not possible here.
-    fn members(self, pid_dir: &Path) -> Option<Members> {
+    fn members(self, pid_dir: &Path) -> Option<InstanceMembers> {
         let run = pid_dir.parent().unwrap();
         match self {
-            Self::Best => Some(Members::of(pid_dir)),
-            Self::Unified => Some(Members::in_groups(pid_dir, Some(Cgroups::find_of(run, &[Kind::Unified]).ok()?))),
-            Self::Census => Some(Members::in_groups(pid_dir, None)),
+            Self::Best => Some(InstanceMembers::of(pid_dir)),
+            Self::Unified => Some(InstanceMembers::in_groups(pid_dir, Some(Cgroups::find_of(run, &[CgroupKind::Unified]).ok()?))),
+            Self::Census => Some(InstanceMembers::in_groups(pid_dir, None)),
         }
     }
 }
@@ -254,7 +254,7 @@ impl Drop for World {
             let _ = process::signal_one(daemon, libc::SIGSTOP);
             all.extend(children(daemon.pid).into_iter().filter_map(|pid| process::by_pid(pid).ok()?));
         }
-        all.extend(record::files(&self.pid_dir()).unwrap().iter().filter_map(|file| record::living(file).ok()?));
+        all.extend(pid_file::files(&self.pid_dir()).unwrap().iter().filter_map(|file| pid_file::living(file).ok()?));
         for process in all {
             let _ = process::signal_group(process, libc::SIGKILL);
         }

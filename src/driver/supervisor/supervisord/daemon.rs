@@ -18,7 +18,7 @@ use crate::host::process;
 
 use super::super::SupervisorError;
 use super::group::unreachable;
-use super::rpc::{Client, RpcError};
+use super::rpc::{RpcClient, RpcError};
 use super::xmlrpc::fault;
 
 /// The oldest major version that acc works with: the first on Python 3.
@@ -41,7 +41,7 @@ const DESCRIPTORS: u64 = 65_536;
 pub(super) struct Daemon {
     pub(super) config: PathBuf,
     pub(super) pid_file: PathBuf,
-    pub(super) client: Client,
+    pub(super) client: RpcClient,
     /// The program; `None`: looked for.
     pub(super) program: Option<PathBuf>,
 }

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::host::pause::pause;
 use crate::host::process;
+use crate::host::short_sleep::short_sleep;
 
-use super::super::{SupervisorError, record};
-use super::loading::{Added, Loading};
-use super::rpc::{Client, RpcError};
-use super::sections::Found;
-use super::xmlrpc::{Fault, Value, fault};
+use super::super::{SupervisorError, pid_file};
+use super::reread::{Added, Loading};
+use super::rpc::{RpcClient, RpcError};
+use super::sections::SectionMatch;
+use super::xmlrpc::{Value, XmlRpcFault, fault};
 
 /// Pause before supervisord is asked again, because it has not noticed an end yet.
 const AGAIN: Duration = Duration::from_millis(4);
@@ -75,8 +75,8 @@ enum Attempt {
 
 /// One program and where its section is.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Group<'a> {
-    pub(super) client: &'a Client,
+pub(super) struct ProgramGroup<'a> {
+    pub(super) client: &'a RpcClient,
     pub(super) sections: &'a Loading,
     /// Name of the section, the group and the process: all the same.
     pub(super) name: &'a str,
@@ -97,7 +97,7 @@ impl Info {
     }
 }
 
-impl Group<'_> {
+impl ProgramGroup<'_> {
     fn param(&self) -> Value {
         Value::text(self.name)
     }
@@ -145,7 +145,7 @@ impl Group<'_> {
     pub(super) async fn launch(&self, text: &str, noted: Option<&Path>) -> Result<Launched, SupervisorError> {
         let mut renew = false;
         for turn in 0..TIMES {
-            let attempt = if renew || self.sections.kept.look(self.name, text)? != Found::Same {
+            let attempt = if renew || self.sections.kept.look(self.name, text)? != SectionMatch::Same {
                 self.renew(text, renew, noted).await
             } else {
                 self.attempt(noted).await
@@ -229,24 +229,24 @@ async fn heard(path: Option<&Path>, limit: Duration) -> Option<i32> {
     let path = path?;
     let until = Instant::now() + limit;
     loop {
-        if let Ok(Some(process)) = record::process(path) {
+        if let Ok(Some(process)) = pid_file::process(path) {
             return Some(process.pid);
         }
         if Instant::now() >= until {
             return None;
         }
-        pause(NOTE_LOOK).await;
+        short_sleep(NOTE_LOOK).await;
     }
 }
 
 /// What the answer to a start, and what is true afterwards, say together.
-fn judge(started: Result<(), Fault>, after: &Info) -> Result<Attempt, RpcError> {
+fn judge(started: Result<(), XmlRpcFault>, after: &Info) -> Result<Attempt, RpcError> {
     let runs = || Ok(if alive(after.pid) { Attempt::Done(Launched::Already(after.pid)) } else { Attempt::NotYet });
     // supervisord looks for ended children all the time: on a busy machine it may have found this one.
     let ran = after.pid == 0 && after.ran && after.state == state::EXITED;
     if after.state == state::BACKOFF && !after.spawn_error.is_empty() {
         // A service: it has ended meanwhile, too soon, and is about to be tried again.
-        return Err(RpcError::Fault(Fault { code: fault::SPAWN_ERROR, text: after.spawn_error.clone() }));
+        return Err(RpcError::Fault(XmlRpcFault { code: fault::SPAWN_ERROR, text: after.spawn_error.clone() }));
     }
     match started {
         // It says yes to the start of one that is being stopped, and does nothing. Had that ended, it knows by now.
@@ -267,7 +267,7 @@ fn judge(started: Result<(), Fault>, after: &Info) -> Result<Attempt, RpcError> 
 }
 
 /// "Could not ask supervisord".
-pub(super) fn unreachable(client: &Client, why: &RpcError) -> SupervisorError {
+pub(super) fn unreachable(client: &RpcClient, why: &RpcError) -> SupervisorError {
     let why = match why {
         RpcError::Fault(refused) if refused.code == fault::SHUTDOWN => "it is shutting down".to_owned(),
         other => other.to_string(),
@@ -288,8 +288,8 @@ mod tests {
         Info { pid, state, exit_status: 0, ran: true, spawn_error: String::new() }
     }
 
-    fn refused(code: i64) -> Result<(), Fault> {
-        Err(Fault { code, text: "no".to_owned() })
+    fn refused(code: i64) -> Result<(), XmlRpcFault> {
+        Err(XmlRpcFault { code, text: "no".to_owned() })
     }
 
     #[test]

@@ -7,16 +7,16 @@
 
 mod daemon;
 mod group;
-mod loading;
+mod handle;
+mod orphans;
+mod reread;
 mod rpc;
 mod sections;
 mod services;
-mod survivors;
 mod xmlrpc;
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,18 +25,16 @@ use crate::domain::instance::{Exit, Process};
 use crate::domain::name::InstanceName;
 use crate::host::fs::make_dir;
 use crate::host::{process, rotate};
-use crate::render::Templates;
 use crate::render::supervisord::{ProgramText, program as program_text};
 
-use super::launcher::{self, Instance, Spec};
-use super::locks::Locks;
-use super::members::{Entry, FirstProcess, Members};
-use super::{Ensured, Program, Service, Supervisor, SupervisorError, check, record};
-use daemon::Daemon;
-use group::{ENDED_AT_ONCE, Group, Info, Launched, state, unreachable};
-use loading::Loading;
-use rpc::{Client, RpcError};
-use sections::{Found, Sections};
+use super::launcher::{InstanceSpec, Spec};
+use super::members::{FirstProcess, Membership};
+use super::{Ensured, Program, Service, Supervisor, SupervisorError, pid_file, preflight};
+use group::{ENDED_AT_ONCE, Info, Launched, ProgramGroup, state, unreachable};
+pub use handle::{Supervisord, SupervisordSettings};
+use handle::{kernel, whole_seconds};
+use rpc::RpcError;
+use sections::{SectionMatch, group_name};
 use xmlrpc::Value;
 
 /// Reads an answer of supervisord as acc would, for whoever feeds it what no supervisord says: the value or the refusal, for
@@ -52,115 +50,15 @@ pub fn read_answer(text: &str) -> Result<String, String> {
     }
 }
 
-/// How long supervisord may take to answer a call.
-const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// How long after an end supervisord is asked how it was, when the kernel does not know.
 const TELL_LIMIT: usize = 100;
 
-/// Where a supervisord of acc has its files.
-#[derive(Debug, Clone)]
-pub struct SupervisordSettings {
-    /// Its configuration: `supervisord.conf`, `services/`, `programs/` (what it is about to read), `loaded/` (what it has read),
-    /// and `launch/`, what launchers read.
-    pub dir: PathBuf,
-    /// Its XML-RPC socket.
-    pub socket: PathBuf,
-    /// Its pid file.
-    pub pid_file: PathBuf,
-    /// Its own log.
-    pub log: PathBuf,
-    /// acc's pid files of what it runs.
-    pub pid_dir: PathBuf,
-    /// Logs of instances are rotated beyond this many bytes.
-    pub log_max: u64,
-    /// How many sections of sleeping instances are kept: a wake from a kept one needs no reading of the configuration.
-    pub keep: usize,
-    /// What stands in for the launcher where none can be put: program and first arguments; the file that says what to become is
-    /// its last argument. It calls [`super::launch`].
-    pub launcher: Vec<String>,
-    /// The program; `None`: `supervisord` on the fixed path.
-    pub program: Option<PathBuf>,
-    /// Templates of its configuration.
-    pub templates: Arc<Templates>,
-}
-
-/// supervisord.
-#[derive(Debug)]
-pub struct Supervisord {
-    settings: SupervisordSettings,
-    daemon: Daemon,
-    programs: Loading,
-    services: Loading,
-    /// What the launcher of each instance reads.
-    specs: Sections,
-    launcher: Mutex<Option<Vec<String>>>,
-    locks: Locks,
-    members: Members,
-    /// When each name was last started, as a count of starts: which sections to drop first.
-    used: Mutex<(u64, HashMap<String, u64>)>,
-    /// Processes started here and not yet waited for: held, so that it is known how they ended although supervisord reaps.
-    held: Mutex<HashMap<InstanceName, process::Held>>,
-    /// What keeps this process, when supervisord did not start it.
-    master: Mutex<Option<Process>>,
-}
-
 impl Supervisord {
-    /// A supervisor with these settings; nothing is asked or written yet.
-    #[must_use]
-    pub fn new(settings: SupervisordSettings) -> Self {
-        Self {
-            daemon: Daemon {
-                config: settings.dir.join("supervisord.conf"),
-                pid_file: settings.pid_file.clone(),
-                client: Client::new(settings.socket.clone(), CALL_LIMIT),
-                program: settings.program.clone(),
-            },
-            programs: Loading::once(settings.dir.join("loaded"), settings.dir.join("programs")),
-            services: Loading::lasting(settings.dir.join("services")),
-            specs: Sections::of_specs(settings.dir.join("launch")),
-            launcher: Mutex::default(),
-            locks: Locks::default(),
-            members: Members::of(&settings.pid_dir),
-            used: Mutex::default(),
-            held: Mutex::default(),
-            master: Mutex::default(),
-            settings,
-        }
-    }
-
-    /// For instances that run as this user and not as acc does.
-    #[must_use]
-    pub fn for_user(mut self, user: Option<u32>) -> Self {
-        self.members.set_user(user);
-        self
-    }
-
-    /// With instances' processes known in this way.
-    #[cfg(test)]
-    pub(super) fn with_members(mut self, members: Members) -> Self {
-        self.members = members;
-        self
-    }
-
-    fn group<'a>(&'a self, name: &'a InstanceName) -> Group<'a> {
-        Group { client: &self.daemon.client, sections: &self.programs, name: name.as_str(), shown: name.as_str() }
-    }
-
-    fn pid_path(&self, name: &InstanceName) -> PathBuf {
-        record::instance_file(&self.settings.pid_dir, name)
-    }
-
-    fn write_record(&self, path: &Path, process: Process, log: &Path) -> Result<(), SupervisorError> {
-        let dir = &self.settings.pid_dir;
-        make_dir(dir, 0o700).map_err(|source| SupervisorError::File { deed: "make", path: dir.clone(), source })?;
-        record::replace(path, record::text(process, log).as_bytes(), 0o600)
-    }
-
     /// Puts in place what its launcher will read, after all that can be known beforehand was found to be in order. The text of
     /// its section.
-    fn prepare(&self, p: &Program, entry: &Entry) -> Result<String, SupervisorError> {
-        let program = check::executable(p)?;
-        let user = check::user(p)?;
+    fn prepare(&self, p: &Program, entry: &Membership) -> Result<String, SupervisorError> {
+        let program = preflight::executable(p)?;
+        let user = preflight::user(p)?;
         // Made and given to the user here: only afterwards is there somebody who writes to it.
         rotate::open(&p.log, self.settings.log_max, user.as_ref()).map_err(|source| SupervisorError::File {
             deed: "open",
@@ -169,16 +67,16 @@ impl Supervisord {
         })?;
         let args = p.argv.get(1..).unwrap_or_default();
         let name = p.name.as_str();
-        let instance = Some(Instance::of(p, user.as_ref(), &entry.join, self.settings.pid_dir.parent()));
+        let instance = Some(InstanceSpec::of(p, user.as_ref(), &entry.join, self.settings.pid_dir.parent()));
         let pid = self.pid_path(&p.name);
-        let noted = Some((pid.as_path(), record::this_boot()));
+        let noted = Some((pid.as_path(), pid_file::this_boot()));
         let env = entry.environment(&p.env);
         let spec = Spec { program: &program, args, env: &env, dir: &p.dir, log: &p.log, instance, pid: noted }.text();
         let dir = &self.settings.pid_dir;
         make_dir(dir, 0o700).map_err(|source| SupervisorError::File { deed: "make", path: dir.clone(), source })?;
         // Of a process that is gone: it must not be taken for this one's.
-        record::remove(&pid)?;
-        if self.specs.look(name, &spec)? != Found::Same {
+        pid_file::remove(&pid)?;
+        if self.specs.look(name, &spec)? != SectionMatch::Same {
             self.specs.write(name, &spec)?;
         }
         let text = ProgramText {
@@ -191,25 +89,11 @@ impl Supervisord {
         program_text(&self.settings.templates, &text).map_err(|e| SupervisorError::NotStarted { name: name.to_owned(), why: e.to_string() })
     }
 
-    /// The launcher's command. It is put in place at a boot, or by the first start after an upgrade.
-    fn launcher(&self) -> Result<Vec<String>, SupervisorError> {
-        let mut known = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = &*known {
-            return Ok(known.clone());
-        }
-        let command = launcher::place::ensure(self.specs.dir(), &self.settings.launcher)?;
-        Ok(known.insert(command).clone())
-    }
-
     fn note_use(&self, name: &InstanceName) {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         used.0 += 1;
         let count = used.0;
         used.1.insert(name.to_string(), count);
-    }
-
-    fn held(&self) -> MutexGuard<'_, HashMap<InstanceName, process::Held>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The process supervisord runs under this name, which acc has no record of: it was started just before a crash.
@@ -271,7 +155,7 @@ impl Supervisord {
 
     /// Removes the section of an instance, in supervisord and on disk; false: it runs, and stays.
     async fn drop_section(&self, name: &str) -> Result<bool, SupervisorError> {
-        let group = Group { client: &self.daemon.client, sections: &self.programs, name, shown: name };
+        let group = ProgramGroup { client: &self.daemon.client, sections: &self.programs, name, shown: name };
         match group.take_out().await {
             Ok(true) => {}
             Ok(false) => return Ok(false),
@@ -284,22 +168,14 @@ impl Supervisord {
     }
 }
 
-fn whole_seconds(duration: Duration) -> u64 {
-    (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
-}
-
 fn signal(name: &InstanceName, process: Process, signal: i32) -> Result<(), SupervisorError> {
     process::signal_group(process, signal).map_err(|e| kernel(name.as_str(), &e))
-}
-
-fn kernel(name: &str, why: &std::io::Error) -> SupervisorError {
-    SupervisorError::Unreachable { what: format!("the kernel about `{name}`"), why: why.to_string() }
 }
 
 #[async_trait]
 impl FirstProcess for Supervisord {
     async fn runs(&self, name: &InstanceName) -> Result<bool, SupervisorError> {
-        if record::living(&self.pid_path(name))?.is_some() {
+        if pid_file::living(&self.pid_path(name))?.is_some() {
             return Ok(true);
         }
         match self.group(name).info().await {
@@ -318,14 +194,14 @@ impl Supervisor for Supervisord {
     async fn start(&self, program: &Program) -> Result<Process, SupervisorError> {
         let _held = self.locks.lock(program.name.as_str()).await;
         let pid_path = self.pid_path(&program.name);
-        if let Some(running) = record::living(&pid_path)? {
+        if let Some(running) = pid_file::living(&pid_path)? {
             return Ok(running);
         }
         let entry = self.members.enter(program, self).await?;
         let text = self.prepare(program, &entry)?;
         let (Launched::Already(pid) | Launched::Started(pid)) = self.group(&program.name).launch(&text, Some(&pid_path)).await?;
         self.note_use(&program.name);
-        let process = match record::process(&pid_path)? {
+        let process = match pid_file::process(&pid_path)? {
             // Noted by its launcher, also when it is gone already: what it left behind is found by that number.
             Some(noted) if noted.pid == pid || pid == ENDED_AT_ONCE => noted,
             _ => self.record_started(program, pid, &pid_path)?,
@@ -337,7 +213,7 @@ impl Supervisor for Supervisord {
 
     async fn find(&self, name: &InstanceName) -> Result<Option<Process>, SupervisorError> {
         let _held = self.locks.lock(name.as_str()).await;
-        if let Some(running) = record::living(&self.pid_path(name))? {
+        if let Some(running) = pid_file::living(&self.pid_path(name))? {
             return Ok(Some(running));
         }
         match self.group(name).info().await {
@@ -349,8 +225,8 @@ impl Supervisor for Supervisord {
 
     async fn running(&self) -> Result<Vec<(InstanceName, Process)>, SupervisorError> {
         let mut found = Vec::new();
-        for name in record::instances(&self.settings.pid_dir)? {
-            if let Some(process) = record::living(&self.pid_path(&name))? {
+        for name in pid_file::instances(&self.settings.pid_dir)? {
+            if let Some(process) = pid_file::living(&self.pid_path(&name))? {
                 found.push((name, process));
             }
         }
@@ -379,7 +255,7 @@ impl Supervisor for Supervisord {
         signal(name, process, libc::SIGKILL)?;
         let _held = self.locks.lock(name.as_str()).await;
         // Never what has been started under the name since.
-        if record::living(&self.pid_path(name))?.is_some_and(|now| now != process) {
+        if pid_file::living(&self.pid_path(name))?.is_some_and(|now| now != process) {
             return Ok(());
         }
         self.members.kill(name, Some(process)).map_err(|e| kernel(name.as_str(), &e))
@@ -387,7 +263,7 @@ impl Supervisor for Supervisord {
 
     async fn wait(&self, name: &InstanceName, process: Process) -> Result<Exit, SupervisorError> {
         // A copy is waited on: who gives up waiting must not let go of the process for the next one.
-        let held = self.held().get(name).filter(|held| held.process() == process).map(process::Held::try_clone);
+        let held = self.held().get(name).filter(|held| held.process() == process).map(process::HeldProcess::try_clone);
         let held = match held {
             Some(Ok(held)) => held,
             Some(Err(_)) | None => process::hold(process).map_err(|e| kernel(name.as_str(), &e))?,
@@ -401,13 +277,13 @@ impl Supervisor for Supervisord {
         self.members.gone(name, process).await.map_err(|e| kernel(name.as_str(), &e))?;
         let _held = self.locks.lock(name.as_str()).await;
         let pid_path = self.pid_path(name);
-        let last = record::living(&pid_path)?.is_none();
+        let last = pid_file::living(&pid_path)?.is_none();
         self.members.leave(name, process, last);
         if exit == Exit::Unknown && last {
             exit = self.told_exit(name).await;
         }
-        if last && record::is_of(&pid_path, process)? {
-            record::remove(&pid_path)?;
+        if last && pid_file::is_of(&pid_path, process)? {
+            pid_file::remove(&pid_path)?;
         }
         Ok(exit)
     }
@@ -417,7 +293,7 @@ impl Supervisor for Supervisord {
     }
 
     async fn explain(&self, program: &Program) -> Option<String> {
-        check::explain(program)
+        preflight::explain(program)
     }
 
     async fn forget(&self, name: &InstanceName) -> Result<(), SupervisorError> {
@@ -433,8 +309,8 @@ impl Supervisor for Supervisord {
             let _ = self.daemon.client.call("supervisor.reloadConfig", &[]).await;
         }
         let pid_path = self.pid_path(name);
-        self.members.clear(name, record::process(&pid_path)?).await?;
-        record::remove(&pid_path)
+        self.members.clear(name, pid_file::process(&pid_path)?).await?;
+        pid_file::remove(&pid_path)
     }
 
     async fn tidy(&self, live: &[InstanceName]) -> Result<(), SupervisorError> {
@@ -462,32 +338,32 @@ impl Supervisor for Supervisord {
     }
 
     async fn ensure_service(&self, service: &Service) -> Result<Ensured, SupervisorError> {
-        let _held = self.locks.lock(&services::group_name(service.name)).await;
+        let _held = self.locks.lock(&group_name(service.name)).await;
         self.ensure(service).await
     }
 
     async fn keep_service(&self, name: &'static str, process: Process) -> Result<(), SupervisorError> {
-        let _held = self.locks.lock(&services::group_name(name)).await;
+        let _held = self.locks.lock(&group_name(name)).await;
         self.note_survivor(name, process)
     }
 
     async fn keep(&self, name: &InstanceName, process: Process, log: &Path) -> Result<bool, SupervisorError> {
         let _held = self.locks.lock(name.as_str()).await;
-        record::keep(&self.pid_path(name), process, log)
+        pid_file::keep(&self.pid_path(name), process, log)
     }
 
     async fn keep_record(&self, name: &'static str, process: Process) -> Result<bool, SupervisorError> {
-        let _held = self.locks.lock(&services::group_name(name)).await;
+        let _held = self.locks.lock(&group_name(name)).await;
         self.keep_service_record(name, process)
     }
 
     async fn service(&self, name: &str) -> Result<Option<Process>, SupervisorError> {
-        let _held = self.locks.lock(&services::group_name(name)).await;
+        let _held = self.locks.lock(&group_name(name)).await;
         self.find_service(name).await
     }
 
     async fn stop_service(&self, service: &Service) -> Result<(), SupervisorError> {
-        let _held = self.locks.lock(&services::group_name(service.name)).await;
+        let _held = self.locks.lock(&group_name(service.name)).await;
         self.end_service(service).await
     }
 

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 
-use super::xmlrpc::{self, Fault, Value};
+use super::xmlrpc::{self, Value, XmlRpcFault};
 
 /// Longest answer that is read: that to `getAllProcessInfo` for some ten thousand processes.
 const MAX_ANSWER: usize = 16 << 20;
@@ -31,7 +31,7 @@ pub(super) enum RpcError {
     Broken(String),
     /// It was asked and refused.
     #[error(transparent)]
-    Fault(#[from] Fault),
+    Fault(#[from] XmlRpcFault),
 }
 
 impl RpcError {
@@ -49,14 +49,14 @@ const DEATH: Duration = Duration::from_millis(20);
 
 /// A client of one supervisord.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct RpcClient {
     socket: PathBuf,
     limit: Duration,
     /// The open connection, while nobody uses it.
     idle: Mutex<Option<SendRequest<Full<Bytes>>>>,
 }
 
-impl Client {
+impl RpcClient {
     /// For the supervisord on this socket; nothing is connected yet. Every call ends within `limit`.
     pub(super) fn new(socket: PathBuf, limit: Duration) -> Self {
         Self { socket, limit, idle: Mutex::new(None) }
@@ -84,7 +84,7 @@ impl Client {
     }
 
     /// Several calls one after the other, in which nothing else comes in between; as many results as calls.
-    pub(super) async fn multicall(&self, calls: &[(&str, Vec<Value>)]) -> Result<Vec<Result<Value, Fault>>, RpcError> {
+    pub(super) async fn multicall(&self, calls: &[(&str, Vec<Value>)]) -> Result<Vec<Result<Value, XmlRpcFault>>, RpcError> {
         match self.call("system.multicall", &[xmlrpc::multicall(calls)]).await? {
             Value::Array(results) if results.len() == calls.len() => Ok(results.into_iter().map(Value::into_result).collect()),
             other => Err(RpcError::Broken(format!("{} results expected, got {other:?}", calls.len()))),
@@ -162,8 +162,8 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::UnixListener;
 
-    fn client(dir: &tempfile::TempDir, limit: Duration) -> Client {
-        Client::new(dir.path().join("s"), limit)
+    fn client(dir: &tempfile::TempDir, limit: Duration) -> RpcClient {
+        RpcClient::new(dir.path().join("s"), limit)
     }
 
     /// Serves one canned answer for each connection, then closes it.

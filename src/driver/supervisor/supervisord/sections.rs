@@ -1,12 +1,12 @@
 //! Folders of sections: one file for each service, and one for each instance that is or lately was awake, beside what its
-//! launcher reads. Files only: what supervisord knows of them, and in which order they change, is in `loading`.
+//! launcher reads. Files only: what supervisord knows of them, and in which order they change, is in `reread`.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::super::SupervisorError;
-use super::super::record::{remove, replace};
+use super::super::pid_file::{remove, replace};
 use crate::host::fs::make_dir;
 
 /// One folder of sections, or of what launchers read.
@@ -18,7 +18,7 @@ pub(super) struct Sections {
 
 /// What the text on disk is, compared with the one wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum SectionMatch {
     /// The same.
     Same,
     /// Another.
@@ -47,12 +47,12 @@ impl Sections {
     }
 
     /// Compares the file with the text.
-    pub(super) fn look(&self, name: &str, text: &str) -> Result<Found, SupervisorError> {
+    pub(super) fn look(&self, name: &str, text: &str) -> Result<SectionMatch, SupervisorError> {
         let path = self.path(name);
         match fs::read(&path) {
-            Ok(found) if found == text.as_bytes() => Ok(Found::Same),
-            Ok(_) => Ok(Found::Other),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Found::Missing),
+            Ok(found) if found == text.as_bytes() => Ok(SectionMatch::Same),
+            Ok(_) => Ok(SectionMatch::Other),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(SectionMatch::Missing),
             Err(source) => Err(SupervisorError::File { deed: "read", path, source }),
         }
     }
@@ -118,6 +118,11 @@ impl Sections {
     }
 }
 
+/// The name of a service's section: no instance can have an underscore in its name.
+pub(super) fn group_name(service: &str) -> String {
+    format!("acc_{service}")
+}
+
 /// Writes a file of the daemon itself when its text differs; true: it did.
 pub(super) fn write_if_other(path: &Path, text: &str) -> Result<bool, SupervisorError> {
     if fs::read(path).is_ok_and(|found| found == text.as_bytes()) {
@@ -140,11 +145,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let sections = Sections::new(dir.path().join("programs"));
         assert_eq!(sections.names().unwrap(), Vec::<String>::new());
-        assert_eq!(sections.look("a", "x").unwrap(), Found::Missing);
+        assert_eq!(sections.look("a", "x").unwrap(), SectionMatch::Missing);
         sections.write("a", "x").unwrap();
         sections.write("b", "y").unwrap();
-        assert_eq!(sections.look("a", "x").unwrap(), Found::Same);
-        assert_eq!(sections.look("a", "z").unwrap(), Found::Other);
+        assert_eq!(sections.look("a", "x").unwrap(), SectionMatch::Same);
+        assert_eq!(sections.look("a", "z").unwrap(), SectionMatch::Other);
         assert_eq!(sections.names().unwrap(), ["a", "b"]);
         let message =
             format!("CANT_REREAD: Invalid user name x in section 'program:b' (file: '{}')", dir.path().join("programs/b.conf").display());
@@ -155,7 +160,7 @@ mod tests {
         sections.remove("a").unwrap();
         let other = Sections::new(dir.path().join("other"));
         sections.move_to("b", &other).unwrap();
-        assert!(!sections.has("b") && other.look("b", "y").unwrap() == Found::Same);
+        assert!(!sections.has("b") && other.look("b", "y").unwrap() == SectionMatch::Same);
         assert!(sections.move_to("b", &other).is_err());
     }
 }

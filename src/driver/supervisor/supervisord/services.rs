@@ -1,7 +1,7 @@
 //! The services under supervisord (nginx, acc's server), and bringing up supervisord with them.
 //!
 //! supervisord starts a service again when it ends by itself. Only a boot changes the command of one that runs. What becomes of
-//! services whose supervisord died is in `survivors`.
+//! services whose supervisord died is in `orphans`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,35 +10,27 @@ use crate::domain::instance::Process;
 use crate::host::{fs::make_dir, process};
 use crate::render::supervisord::{self as texts, DaemonText, SectionError, ServiceText};
 
-use super::super::{Ensured, Service, SupervisorError, check, record};
+use super::super::{Ensured, Service, SupervisorError, pid_file, preflight};
 use super::daemon::Presence;
-use super::group::{Group, Launched, state, unreachable};
-use super::sections::{Found, write_if_other};
-use super::survivors::starts_beside;
-use super::{Supervisord, kernel, whole_seconds};
-
-/// How long a killed service may take to disappear.
-const KILL_WAIT: Duration = Duration::from_secs(5);
-
-/// The name of a service's section: no instance can have an underscore in its name.
-pub(super) fn group_name(service: &str) -> String {
-    format!("acc_{service}")
-}
+use super::group::{Launched, ProgramGroup, state, unreachable};
+use super::handle::{Supervisord, end, kernel, whole_seconds};
+use super::orphans::starts_beside;
+use super::sections::{SectionMatch, group_name, write_if_other};
 
 impl Supervisord {
     pub(super) fn service_path(&self, name: &str) -> PathBuf {
-        record::service_file(&self.settings.pid_dir, name)
+        pid_file::service_file(&self.settings.pid_dir, name)
     }
 
-    fn service_group<'a>(&'a self, group: &'a str, service: &'a str) -> Group<'a> {
-        Group { client: &self.daemon.client, sections: &self.services, name: group, shown: service }
+    fn service_group<'a>(&'a self, group: &'a str, service: &'a str) -> ProgramGroup<'a> {
+        ProgramGroup { client: &self.daemon.client, sections: &self.services, name: group, shown: service }
     }
 
     /// The section of a service; without `autostart` it is started only when it is asked for.
     pub(super) fn service_text(&self, service: &Service, autostart: bool) -> Result<String, SupervisorError> {
         let text = ServiceText {
             name: &group_name(service.name),
-            program: &check::service(service)?,
+            program: &preflight::service(service)?,
             args: service.argv.get(1..).unwrap_or_default(),
             log: &service.log,
             stop_signal: service.stop_signal,
@@ -205,8 +197,8 @@ impl Supervisord {
 
     fn is_as_wanted(&self, section: &str, service: &Service) -> Result<bool, SupervisorError> {
         let survivor = self.survivor(service.name)?.is_some();
-        Ok(self.services.kept.look(section, &self.service_text(service, true)?)? == Found::Same
-            || survivor && self.services.kept.look(section, &self.service_text(service, false)?)? == Found::Same)
+        Ok(self.services.kept.look(section, &self.service_text(service, true)?)? == SectionMatch::Same
+            || survivor && self.services.kept.look(section, &self.service_text(service, false)?)? == SectionMatch::Same)
     }
 
     /// Sees to it that the service runs; one that runs keeps its command.
@@ -241,12 +233,12 @@ impl Supervisord {
             Ok(info) => info.map_or(0, |info| info.pid),
             Err(error) => {
                 self.daemon.gone_after(&error)?;
-                return Ok(record::living(&path)?.or(survivor));
+                return Ok(pid_file::living(&path)?.or(survivor));
             }
         };
         let found = process::by_pid(pid).map_err(|e| kernel(name, &e))?;
         if let Some(process) = found
-            && record::living(&path)? != found
+            && pid_file::living(&path)? != found
         {
             self.write_record(&path, process, std::path::Path::new(""))?;
         }
@@ -270,19 +262,7 @@ impl Supervisord {
             }
             end(service.name, process, service.stop_timeout).await?;
         }
-        record::remove(&self.service_path(service.name))?;
+        pid_file::remove(&self.service_path(service.name))?;
         self.end_survivor(service).await
-    }
-}
-
-/// Waits for an end that is expected soon, and kills what does not come to it.
-pub(super) async fn end(name: &str, process: Process, patience: Duration) -> Result<(), SupervisorError> {
-    if tokio::time::timeout(patience, process::ended(process)).await.is_ok_and(|r| r.is_ok()) {
-        return Ok(());
-    }
-    process::signal_group(process, libc::SIGKILL).map_err(|e| kernel(name, &e))?;
-    match tokio::time::timeout(KILL_WAIT, process::ended(process)).await {
-        Ok(result) => result.map(drop).map_err(|e| kernel(name, &e)),
-        Err(_) => Err(kernel(name, &std::io::Error::other("it does not end, not even killed"))),
     }
 }

@@ -27,7 +27,7 @@ pub(super) enum Value {
 /// supervisord's answer to a call that it refuses.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text} (fault {code})")]
-pub(super) struct Fault {
+pub(super) struct XmlRpcFault {
     pub(super) code: i64,
     pub(super) text: String,
 }
@@ -80,9 +80,9 @@ impl Value {
     }
 
     /// One result within the answer to `system.multicall`, where a fault is a struct like any other.
-    pub(super) fn into_result(self) -> Result<Self, Fault> {
+    pub(super) fn into_result(self) -> Result<Self, XmlRpcFault> {
         match (self.int("faultCode"), self.str("faultString")) {
-            (Some(code), Some(text)) => Err(Fault { code, text: text.to_owned() }),
+            (Some(code), Some(text)) => Err(XmlRpcFault { code, text: text.to_owned() }),
             _ => Ok(self),
         }
     }
@@ -135,7 +135,7 @@ pub(super) fn multicall(calls: &[(&str, Vec<Value>)]) -> Value {
 }
 
 /// Reads an answer: a value or a fault.
-pub(super) fn response(text: &str) -> Result<Result<Value, Fault>, Malformed> {
+pub(super) fn response(text: &str) -> Result<Result<Value, XmlRpcFault>, Malformed> {
     let mut tokens = tokens(text)?.into_iter().peekable();
     let mut parser = Parser { tokens: &mut tokens };
     parser.open("methodResponse")?;
@@ -339,7 +339,7 @@ mod tests {
         let fault = "<value><struct><member><name>faultCode</name><value><int>10</int></value></member>\
                      <member><name>faultString</name><value><string>BAD_NAME: a</string></value></member></struct></value>";
         let text = format!("<methodResponse><fault>{fault}</fault></methodResponse>");
-        let expected = Fault { code: 10, text: "BAD_NAME: a".to_owned() };
+        let expected = XmlRpcFault { code: 10, text: "BAD_NAME: a".to_owned() };
         assert_eq!(response(&text).unwrap(), Err(expected.clone()));
         let text = answer(&format!("<value><array><data><value><boolean>1</boolean></value>{fault}</data></array></value>"));
         let Value::Array(results) = response(&text).unwrap().unwrap() else { panic!() };

@@ -6,7 +6,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::finding::{Finding, bad, ok, warn};
 use crate::config::{Config, trust};
-use crate::host::cgroup::{Cgroups, Kind};
+use crate::host::cgroup::{CgroupKind, Cgroups};
 use crate::host::clock::{Clock, SystemClock};
 use crate::host::limits::GroupLimits;
 use crate::service::view::{Filter, Reader};
@@ -111,7 +111,7 @@ pub(super) fn members(config: &Config) -> Finding {
     cgroup(Cgroups::find(&config.run).map(|found| (found.kind(), found.missing(&wanted))))
 }
 
-fn cgroup(found: Result<(Kind, Vec<&'static str>), String>) -> Finding {
+fn cgroup(found: Result<(CgroupKind, Vec<&'static str>), String>) -> Finding {
     match found {
         Ok((_, missing)) if !missing.is_empty() => warn(
             format!(
@@ -120,8 +120,8 @@ fn cgroup(found: Result<(Kind, Vec<&'static str>), String>) -> Finding {
             ),
             "run acc by its unit `acc.service`, in `acc.slice`, or set `limits.processes` and `limits.memory` to \"unlimited\"",
         ),
-        Ok((Kind::Pids, _)) => ok("control groups: one for each instance, in the `pids` hierarchy of v1"),
-        Ok((Kind::Unified, _)) => ok("control groups: one for each instance, in v2"),
+        Ok((CgroupKind::Pids, _)) => ok("control groups: one for each instance, in the `pids` hierarchy of v1"),
+        Ok((CgroupKind::Unified, _)) => ok("control groups: one for each instance, in v2"),
         Err(why) => warn(
             format!("no control groups can be made ({why}): processes that an instance starts are found by a census"),
             "run acc as root, or as a service with `Delegate=yes`; until then a process that leaves session and environment outlives a stop, and \
@@ -178,9 +178,9 @@ mod tests {
         assert_eq!(files(Some(1024)).level, Level::Warn);
         assert_eq!(clock(0).level, Level::Warn);
         assert_eq!(clock(YEAR_2025).level, Level::Ok);
-        assert_eq!(cgroup(Ok((Kind::Pids, Vec::new()))).level, Level::Ok);
-        assert_eq!(cgroup(Ok((Kind::Unified, Vec::new()))).level, Level::Ok);
-        let without = cgroup(Ok((Kind::Unified, vec!["memory"])));
+        assert_eq!(cgroup(Ok((CgroupKind::Pids, Vec::new()))).level, Level::Ok);
+        assert_eq!(cgroup(Ok((CgroupKind::Unified, Vec::new()))).level, Level::Ok);
+        let without = cgroup(Ok((CgroupKind::Unified, vec!["memory"])));
         assert!(without.level == Level::Warn && without.what.contains("memory"));
         let none = cgroup(Err("`/sys/fs/cgroup`: Permission denied".to_owned()));
         assert!(none.level == Level::Warn && none.what.contains("Permission denied"));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::finding::{Finding, bad, ok, warn};
 use crate::config::{Config, Scheme, regular};
 use crate::control::{Reply, call};
-use crate::host::net::{Listener, holders, listening};
+use crate::host::net::{ListeningProcess, holders, listening};
 use crate::render::nginx::pid_file;
 use crate::service::error::{ServiceError, chain};
 use crate::service::outcome::Outcome;
@@ -129,7 +129,7 @@ fn port(address: SocketAddr, config: &Config, acc: Acc) -> Finding {
     }
 }
 
-fn taken(address: SocketAddr, holders: &[Listener], config: &Config, acc: Acc) -> Finding {
+fn taken(address: SocketAddr, holders: &[ListeningProcess], config: &Config, acc: Acc) -> Finding {
     let hint =
         format!("`ss -ltnp` shows who; stop it, or set `edge.listen` in the config, for instance to port {}", other_port(address.port()));
     let own = own_pids(config, acc);
@@ -158,7 +158,7 @@ fn own_pids(config: &Config, acc: Acc) -> Vec<i32> {
 }
 
 /// One of these, a child of one (nginx's workers hold the socket too), or an nginx that was given our configuration.
-fn is_ours(l: &Listener, config: &Config, own: &[i32]) -> bool {
+fn is_ours(l: &ListeningProcess, config: &Config, own: &[i32]) -> bool {
     own.contains(&l.pid) || own.contains(&l.parent) || l.command.contains(&*config.home.to_string_lossy())
 }
 
@@ -248,9 +248,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = config(dir.path());
         let address: SocketAddr = "127.0.0.1:80".parse().unwrap();
-        let holder = |pid, parent, command: &str| Listener { pid, parent, command: command.to_owned() };
+        let holder = |pid, parent, command: &str| ListeningProcess { pid, parent, command: command.to_owned() };
         let worker = || holder(7, 900, "nginx: worker process");
-        let judged = |holders: &[Listener], acc| taken(address, holders, &config, acc).level;
+        let judged = |holders: &[ListeningProcess], acc| taken(address, holders, &config, acc).level;
         assert_eq!(judged(&[worker()], Acc::Down), Level::Bad);
         let title = format!("nginx: master process nginx -c {}/nginx/nginx.conf", config.home.display());
         assert_eq!(judged(&[worker(), holder(900, 1, &title)], Acc::Down), Level::Ok);

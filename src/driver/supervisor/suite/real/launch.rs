@@ -4,7 +4,7 @@ use std::fs;
 
 use super::*;
 use crate::host::cgroup::Cgroups;
-use crate::host::limits::{GroupLimits, Limits, OpenFiles};
+use crate::host::limits::{GroupLimits, OpenFiles, ProcessLimits};
 
 for_real![
     it_begins_in_a_session_of_its_own_without_rights,
@@ -66,14 +66,14 @@ async fn it_begins_in_a_session_of_its_own_without_rights(world: World) {
 
 async fn its_limits_are_those_of_the_program(world: World) {
     let open_files = Some(OpenFiles { soft: 321, hard: 654 });
-    let a = Program { limits: Limits { open_files, file_size: Some(1 << 20), core: Some(0) }, ..teller(&world) };
+    let a = Program { limits: ProcessLimits { open_files, file_size: Some(1 << 20), core: Some(0) }, ..teller(&world) };
     let text = told(&world, &a).await;
     assert_eq!(line(&text, "Max open files")[..2], ["321", "654"]);
     assert_eq!(line(&text, "Max file size")[..2], ["1048576", "1048576"]);
     assert_eq!(line(&text, "Max core file size")[..2], ["0", "0"]);
     // More than this process may have is as much as it may have; root may have any.
     let more = Some(OpenFiles::exactly(OpenFiles::own().hard.saturating_add(1).min(1 << 20)));
-    let a = Program { limits: Limits { open_files: more, ..Limits::default() }, ..teller(&world) };
+    let a = Program { limits: ProcessLimits { open_files: more, ..ProcessLimits::default() }, ..teller(&world) };
     let has: u64 = line(&told(&world, &a).await, "Max open files")[0].parse().unwrap();
     assert!(has >= OpenFiles::own().hard.min(1 << 20), "{has}");
 }
@@ -132,7 +132,7 @@ async fn a_launcher_that_is_stopped_holds_up_nobody(world: World) {
             async move { s.start(&a).await }
         });
         let pid_file = world.pid_dir().join("a.pid");
-        let process = eventually("a record of the launcher", async || record::living(&pid_file).unwrap()).await;
+        let process = eventually("a record of the launcher", async || pid_file::living(&pid_file).unwrap()).await;
         eventually("the launcher to be stopped", async || stopped(process).then_some(())).await;
         s.start(&obedient("b", &world, 0)).await.unwrap();
         let error = starting.await.unwrap().unwrap_err().to_string();

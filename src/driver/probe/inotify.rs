@@ -15,29 +15,29 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 /// Tells those who wait for a folder that something has changed.
-type Watched = HashMap<WatchDescriptor, watch::Sender<()>>;
+type WatchSenders = HashMap<WatchDescriptor, watch::Sender<()>>;
 
 #[derive(Debug)]
-struct Open {
+struct OpenInotify {
     watches: Watches,
     reader: AbortHandle,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct InotifyState {
     /// Opened at the first wait; not when nothing is left of the host's inotify instances, then it is tried again.
-    open: Option<Open>,
-    watched: Watched,
+    open: Option<OpenInotify>,
+    watched: WatchSenders,
 }
 
 /// The watcher of all folders.
 #[derive(Debug, Clone, Default)]
 pub struct Watcher {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<InotifyState>>,
 }
 
 impl Watcher {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, InotifyState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -66,7 +66,7 @@ impl Watcher {
         Ok((at, changes))
     }
 
-    fn open(&self) -> io::Result<Open> {
+    fn open(&self) -> io::Result<OpenInotify> {
         let inotify = Inotify::init()?;
         let watches = inotify.watches();
         let events = inotify.into_event_stream([0; 4096])?;
@@ -81,7 +81,7 @@ impl Watcher {
             };
             read(events, tell).await;
         });
-        Ok(Open { watches, reader: reader.abort_handle() })
+        Ok(OpenInotify { watches, reader: reader.abort_handle() })
     }
 }
 
@@ -92,7 +92,7 @@ async fn read(mut events: EventStream<[u8; 4096]>, tell: impl Fn(&WatchDescripto
     }
 }
 
-impl Drop for State {
+impl Drop for InotifyState {
     fn drop(&mut self) {
         if let Some(open) = &self.open {
             open.reader.abort();

@@ -3,14 +3,14 @@
 /// The search for the first of `n` routes with which the configuration is refused, given that all of them are refused together.
 /// Ends after about log2(n) answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Search {
+pub struct Bisection {
     /// Accepted with this many; `None`: not even asked with none.
     good: Option<usize>,
     /// Refused with this many.
     bad: usize,
 }
 
-impl Search {
+impl Bisection {
     /// Among this many routes.
     #[must_use]
     pub fn new(n: usize) -> Self {
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     fn search(n: usize, refused: impl Fn(usize) -> bool) -> (Option<usize>, usize) {
-        let (mut search, mut asked) = (Search::new(n), 0);
+        let (mut search, mut asked) = (Bisection::new(n), 0);
         while let Some(count) = search.next() {
             search.answer(count, refused(count));
             asked += 1;

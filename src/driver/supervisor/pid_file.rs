@@ -18,7 +18,7 @@ use super::SupervisorError;
 
 /// One pid file, as far as it is complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Record {
+pub(super) struct PidRecord {
     pub(super) pid: i32,
     /// Start time and boot; `None`: the parent did not live to write them.
     pub(super) rest: Option<(u64, String)>,
@@ -63,7 +63,7 @@ pub(super) fn files(pid_dir: &Path) -> Result<Vec<PathBuf>, SupervisorError> {
 }
 
 /// Reads a pid file; `None`: there is none, or nothing was written into it yet.
-pub(super) fn read(path: &Path) -> Result<Option<Record>, SupervisorError> {
+pub(super) fn read(path: &Path) -> Result<Option<PidRecord>, SupervisorError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(parse(&text)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -71,11 +71,11 @@ pub(super) fn read(path: &Path) -> Result<Option<Record>, SupervisorError> {
     }
 }
 
-pub(super) fn parse(text: &str) -> Option<Record> {
+pub(super) fn parse(text: &str) -> Option<PidRecord> {
     let mut words = text.trim_end_matches('\n').splitn(4, ' ');
     let pid = words.next()?.parse().ok().filter(|pid| *pid > 1)?;
     let rest = words.next().and_then(|start| start.parse().ok()).zip(words.next().map(str::to_owned));
-    Some(Record { pid, rest, log: words.next().filter(|log| !log.is_empty()).map(PathBuf::from) })
+    Some(PidRecord { pid, rest, log: words.next().filter(|log| !log.is_empty()).map(PathBuf::from) })
 }
 
 /// The text of a pid file for this process, which belongs to the boot that runs now.
@@ -93,7 +93,7 @@ pub(super) fn living_by(text: &str) -> Result<Option<Process>, SupervisorError> 
     living_of(parse(text))
 }
 
-fn living_of(record: Option<Record>) -> Result<Option<Process>, SupervisorError> {
+fn living_of(record: Option<PidRecord>) -> Result<Option<Process>, SupervisorError> {
     let Some(record) = record else { return Ok(None) };
     let asked = |source: io::Error| SupervisorError::Unreachable {
         what: format!("the kernel about process {}", record.pid),
@@ -172,7 +172,7 @@ mod tests {
         let record = parse(&text(me(), log)).unwrap();
         assert_eq!((record.pid, record.log.as_deref()), (me().pid, Some(log)));
         assert_eq!(record.rest.unwrap().0, me().start_time);
-        assert_eq!(parse("123"), Some(Record { pid: 123, rest: None, log: None }));
+        assert_eq!(parse("123"), Some(PidRecord { pid: 123, rest: None, log: None }));
         for nothing in ["", "\n", "x", "-1", "0", "1 5 boot /log", "12x 3"] {
             assert_eq!(parse(nothing), None, "{nothing:?}");
         }

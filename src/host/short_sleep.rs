@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 const RUNTIME_TICKS: Duration = Duration::from_millis(10);
 
 /// Waits. The runtime's own timer counts in milliseconds, which is much in a wake: a short pause is the kernel's.
-pub async fn pause(by: Duration) {
+pub async fn short_sleep(by: Duration) {
     if by >= RUNTIME_TICKS || finely(by).await.is_err() {
         tokio::time::sleep(by).await;
     }
@@ -39,7 +39,7 @@ mod tests {
     async fn a_short_pause_is_one() {
         let clock = SystemClock;
         let began = clock.now();
-        pause(Duration::from_micros(1_500)).await;
+        short_sleep(Duration::from_micros(1_500)).await;
         assert!(clock.now().since(began) >= Duration::from_millis(1));
     }
 }

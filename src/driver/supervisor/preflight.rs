@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use crate::host::command::{PATH, find_program, is_executable};
 use crate::host::spawn::{self, UserIds};
 
-use super::{Program, Service, SupervisorError, exec};
+use super::{Program, Service, SupervisorError, exec, program_path};
 
 /// The file to execute for this program, after all that can be known beforehand was found to be in order.
 pub(super) fn executable(program: &Program) -> Result<PathBuf, SupervisorError> {
@@ -42,22 +42,6 @@ pub(super) fn user(program: &Program) -> Result<Option<UserIds>, SupervisorError
     }
 }
 
-/// The file to execute for this program, without a look at it where its command says which it is.
-pub(super) fn path(program: &Program) -> Result<PathBuf, SupervisorError> {
-    said(program).map_err(|why| SupervisorError::NotStarted { name: program.name.to_string(), why })
-}
-
-fn said(program: &Program) -> Result<PathBuf, String> {
-    let name = program.argv.first().filter(|name| !name.is_empty()).ok_or("its command is empty")?;
-    if let Some(bad) = program.argv.iter().chain(program.env.iter().flat_map(|(k, v)| [k, v])).find(|t| t.contains('\0')) {
-        return Err(format!("{bad:?} holds a zero byte"));
-    }
-    if let Some((bad, _)) = program.env.iter().find(|(k, _)| k.is_empty() || k.contains('=')) {
-        return Err(format!("{bad:?} is not a name for an environment variable"));
-    }
-    if name.contains('/') { Ok(program.dir.join(name)) } else { on_path(program, name) }
-}
-
 /// What keeps this program from being run, once it could not be: also what is only likely.
 pub(super) fn explain(program: &Program) -> Option<String> {
     match find(program) {
@@ -67,7 +51,7 @@ pub(super) fn explain(program: &Program) -> Option<String> {
 }
 
 fn find(program: &Program) -> Result<PathBuf, String> {
-    let path = said(program);
+    let path = program_path::named(program);
     let dir = program.dir.as_path();
     match std::fs::metadata(dir) {
         Ok(found) if found.is_dir() => {}
@@ -81,15 +65,6 @@ fn find(program: &Program) -> Result<PathBuf, String> {
         Ok(_) => exec::sound(program, &path).map(|()| path),
         Err(e) => Err(format!("its program `{}`: {}", path.display(), plain(&e))),
     }
-}
-
-/// A bare name is looked for on the program's own `PATH`, else on acc's fixed one.
-pub(super) fn on_path(program: &Program, name: &str) -> Result<PathBuf, String> {
-    let path = program.env.iter().rev().find(|(k, _)| k == "PATH").map_or(PATH, |(_, v)| v.as_str());
-    // An empty entry means the working directory to the C library; relative entries are meant from there too.
-    let candidates: Vec<PathBuf> = path.split(':').map(|dir| program.dir.join(dir).join(name)).collect();
-    let found = candidates.iter().find(|p| is_executable(p)).or_else(|| candidates.iter().find(|p| p.exists()));
-    found.cloned().ok_or_else(|| format!("its program `{name}` is not in `{path}`"))
 }
 
 /// An I/O error without the number in parentheses, which says nothing to people.

@@ -15,14 +15,15 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
-use super::rpc::{Client, RpcError};
+use super::super::SupervisorError;
+use super::rpc::{RpcClient, RpcError};
 use super::sections::Sections;
-use super::xmlrpc::{Fault, Value, fault};
+use super::xmlrpc::{Value, XmlRpcFault, fault};
 
 /// Most sections that are added at once: whoever wants to start one of them waits for all.
 const MOST: usize = 64;
 
-type Answer = oneshot::Receiver<Result<Added, RpcError>>;
+type AddedReply = oneshot::Receiver<Result<Added, RpcError>>;
 
 /// Sections, and those that are about to be.
 #[derive(Debug)]
@@ -31,13 +32,13 @@ pub(super) struct Loading {
     pub(super) kept: Sections,
     /// What it reads when it is told to. `None`: it reads `kept`.
     adding: Option<Sections>,
-    queue: Mutex<VecDeque<Wanted>>,
+    queue: Mutex<VecDeque<QueuedSection>>,
     /// Held by whoever adds what is in the queue.
     turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
-struct Wanted {
+struct QueuedSection {
     name: String,
     text: String,
     reply: oneshot::Sender<Result<Added, RpcError>>,
@@ -69,16 +70,16 @@ impl Loading {
     }
 
     /// Removes the section on disk; supervisord does not have it any more.
-    pub(super) fn remove(&self, name: &str) -> Result<(), super::SupervisorError> {
+    pub(super) fn remove(&self, name: &str) -> Result<(), SupervisorError> {
         self.kept.remove(name)?;
         self.adding.as_ref().map_or(Ok(()), |adding| adding.remove(name))
     }
 
     /// Makes the section known to supervisord, which has no group of this name.
-    pub(super) async fn add(&self, client: &Client, name: &str, text: &str) -> Result<Added, RpcError> {
+    pub(super) async fn add(&self, client: &RpcClient, name: &str, text: &str) -> Result<Added, RpcError> {
         loop {
             let (reply, mut answer) = oneshot::channel();
-            self.queue().push_back(Wanted { name: name.to_owned(), text: text.to_owned(), reply });
+            self.queue().push_back(QueuedSection { name: name.to_owned(), text: text.to_owned(), reply });
             let answered = tokio::select! {
                 biased;
                 answered = &mut answer => answered.ok(),
@@ -92,7 +93,7 @@ impl Loading {
     }
 
     /// Works until this one is answered; there may be others before it.
-    async fn work_for(&self, client: &Client, answer: &mut Answer) -> Option<Result<Added, RpcError>> {
+    async fn work_for(&self, client: &RpcClient, answer: &mut AddedReply) -> Option<Result<Added, RpcError>> {
         loop {
             match answer.try_recv() {
                 Err(TryRecvError::Empty) => self.work(client).await,
@@ -102,13 +103,13 @@ impl Loading {
         }
     }
 
-    fn queue(&self) -> std::sync::MutexGuard<'_, VecDeque<Wanted>> {
+    fn queue(&self) -> std::sync::MutexGuard<'_, VecDeque<QueuedSection>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds what is in the queue; everybody in it is answered.
-    async fn work(&self, client: &Client) {
-        let mut batch: Vec<Wanted> = {
+    async fn work(&self, client: &RpcClient) {
+        let mut batch: Vec<QueuedSection> = {
             let mut queue = self.queue();
             let most = queue.len().min(MOST);
             queue.drain(..most).filter(|wanted| !wanted.reply.is_closed()).collect()
@@ -122,7 +123,7 @@ impl Loading {
                         let _ = wanted.reply.send(result);
                     }
                 }
-                Err(Refused { why, culprit }) => {
+                Err(BatchRefused { why, culprit }) => {
                     batch.iter().for_each(|wanted| drop(self.read().remove(&wanted.name)));
                     match culprit.as_ref().map(|name| (name, batch.iter().position(|wanted| wanted.name == *name))) {
                         Some((_, Some(at))) => drop(batch.remove(at).reply.send(Err(why))),
@@ -140,23 +141,23 @@ impl Loading {
     }
 
     /// Writes the sections, has them read and added. One result each; or why none was added, and because of which section.
-    async fn exchange(&self, client: &Client, batch: &[Wanted]) -> Result<Vec<Result<Value, Fault>>, Refused> {
-        self.write(batch).map_err(|e| Refused { why: RpcError::Broken(e.to_string()), culprit: None })?;
-        let name = |wanted: &Wanted| vec![Value::text(&wanted.name)];
+    async fn exchange(&self, client: &RpcClient, batch: &[QueuedSection]) -> Result<Vec<Result<Value, XmlRpcFault>>, BatchRefused> {
+        self.write(batch).map_err(|e| BatchRefused { why: RpcError::Broken(e.to_string()), culprit: None })?;
+        let name = |wanted: &QueuedSection| vec![Value::text(&wanted.name)];
         let mut calls = vec![("supervisor.reloadConfig", vec![])];
         calls.extend(batch.iter().map(|wanted| ("supervisor.addProcessGroup", name(wanted))));
-        let mut results = client.multicall(&calls).await.map_err(|why| Refused { why, culprit: None })?;
+        let mut results = client.multicall(&calls).await.map_err(|why| BatchRefused { why, culprit: None })?;
         let Err(refused) = results.remove(0) else { return Ok(results) };
         // What it had read before is still in its mind, and it may have made groups of that.
         let back: Vec<_> = batch.iter().map(|wanted| ("supervisor.removeProcessGroup", name(wanted))).collect();
         let culprit = if refused.code == fault::CANT_REREAD { self.read().culprit(&refused.text) } else { None };
         match client.multicall(&back).await {
-            Ok(_) => Err(Refused { why: refused.into(), culprit }),
-            Err(why) => Err(Refused { why, culprit: None }),
+            Ok(_) => Err(BatchRefused { why: refused.into(), culprit }),
+            Err(why) => Err(BatchRefused { why, culprit: None }),
         }
     }
 
-    fn write(&self, batch: &[Wanted]) -> Result<(), super::SupervisorError> {
+    fn write(&self, batch: &[QueuedSection]) -> Result<(), SupervisorError> {
         if let Some(adding) = &self.adding {
             // Left behind by an acc that was killed.
             let names: Vec<String> = batch.iter().map(|wanted| wanted.name.clone()).collect();
@@ -167,8 +168,8 @@ impl Loading {
     }
 
     /// The file of a section that was added is kept; any other is not.
-    fn settle(&self, name: &str, result: Result<Value, Fault>) -> Result<Added, RpcError> {
-        let broken = |e: super::SupervisorError| RpcError::Broken(e.to_string());
+    fn settle(&self, name: &str, result: Result<Value, XmlRpcFault>) -> Result<Added, RpcError> {
+        let broken = |e: SupervisorError| RpcError::Broken(e.to_string());
         match result {
             Ok(_) => match &self.adding {
                 Some(adding) => adding.move_to(name, &self.kept).map_err(broken).map(|()| Added::Now),
@@ -183,13 +184,13 @@ impl Loading {
 }
 
 /// Why none of a batch was added.
-struct Refused {
+struct BatchRefused {
     why: RpcError,
     /// The section supervisord complains about.
     culprit: Option<String>,
 }
 
-fn fail(batch: impl Iterator<Item = Wanted>, why: &RpcError) {
+fn fail(batch: impl Iterator<Item = QueuedSection>, why: &RpcError) {
     batch.for_each(|wanted| drop(wanted.reply.send(Err(why.clone()))));
 }
 
@@ -231,7 +232,7 @@ mod tests {
         exchanges
     }
 
-    fn add(loading: &Arc<Loading>, client: &Arc<Client>, name: String) -> tokio::task::JoinHandle<Result<Added, RpcError>> {
+    fn add(loading: &Arc<Loading>, client: &Arc<RpcClient>, name: String) -> tokio::task::JoinHandle<Result<Added, RpcError>> {
         let (loading, client) = (loading.clone(), client.clone());
         tokio::spawn(async move { loading.add(&client, &name, "text").await })
     }
@@ -241,7 +242,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let allowed = Arc::new(tokio::sync::Semaphore::new(0));
         let mut exchanges = serve(dir.path(), allowed.clone());
-        let client = Arc::new(Client::new(dir.path().join("s"), Duration::from_secs(20)));
+        let client = Arc::new(RpcClient::new(dir.path().join("s"), Duration::from_secs(20)));
         let loading = Arc::new(Loading::once(dir.path().join("loaded"), dir.path().join("programs")));
         let first = add(&loading, &client, "first".to_owned());
         assert_eq!(exchanges.recv().await, Some(1));
@@ -268,7 +269,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let allowed = Arc::new(tokio::sync::Semaphore::new(0));
         let mut exchanges = serve(dir.path(), allowed.clone());
-        let client = Arc::new(Client::new(dir.path().join("s"), Duration::from_secs(20)));
+        let client = Arc::new(RpcClient::new(dir.path().join("s"), Duration::from_secs(20)));
         let loading = Arc::new(Loading::once(dir.path().join("loaded"), dir.path().join("programs")));
         let first = add(&loading, &client, "first".to_owned());
         assert_eq!(exchanges.recv().await, Some(1));

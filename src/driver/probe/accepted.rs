@@ -11,7 +11,7 @@ use std::path::Path;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 
-use super::wait::Steps;
+use super::backoff::Steps;
 use crate::driver::activity::unaccepted;
 
 /// Waits until this connection is accepted; `false`: the listener was closed before.

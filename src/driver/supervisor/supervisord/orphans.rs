@@ -15,10 +15,9 @@ use std::time::Duration;
 use crate::domain::instance::Process;
 use crate::host::process;
 
-use super::super::{Service, SupervisorError, record};
-use super::sections::Found;
-use super::services::{end, group_name};
-use super::{Supervisord, kernel};
+use super::super::{Service, SupervisorError, pid_file};
+use super::handle::{Supervisord, end, kernel};
+use super::sections::{SectionMatch, group_name};
 
 /// The service that may be started while another of it runs.
 const STANDS_BY: &str = "server";
@@ -39,24 +38,24 @@ fn is_this(pid: i32) -> bool {
 
 impl Supervisord {
     fn survivor_path(&self, name: &str) -> PathBuf {
-        record::service_file(&self.settings.pid_dir, &format!("{name}_before"))
+        pid_file::service_file(&self.settings.pid_dir, &format!("{name}_before"))
     }
 
     /// The process of a service that has outlived an earlier supervisord.
     pub(super) fn survivor(&self, name: &str) -> Result<Option<Process>, SupervisorError> {
-        record::living(&self.survivor_path(name))
+        pid_file::living(&self.survivor_path(name))
     }
 
     /// Takes note of a process that supervisord did not start: the one it started has died, and this one is in its place.
     pub(super) fn note_survivor(&self, name: &str, process: Process) -> Result<(), SupervisorError> {
         let path = self.survivor_path(name);
         *self.master.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
-        if record::is_of(&path, process)? { Ok(()) } else { self.write_record(&path, process, std::path::Path::new("")) }
+        if pid_file::is_of(&path, process)? { Ok(()) } else { self.write_record(&path, process, std::path::Path::new("")) }
     }
 
     /// Writes the record of a service again that was taken away; one that has outlived an earlier supervisord has it elsewhere.
     pub(super) fn keep_service_record(&self, name: &str, process: Process) -> Result<bool, SupervisorError> {
-        if self.survivor(name)?.is_some() { Ok(false) } else { record::keep(&self.service_path(name), process, std::path::Path::new("")) }
+        if self.survivor(name)?.is_some() { Ok(false) } else { pid_file::keep(&self.service_path(name), process, std::path::Path::new("")) }
     }
 
     /// Is it what keeps this process?
@@ -69,17 +68,17 @@ impl Supervisord {
         let mut found = Vec::new();
         for service in services {
             let (path, before) = (self.service_path(service.name), self.survivor_path(service.name));
-            let itself = [record::living(&path)?, self.survivor(service.name)?].into_iter().flatten().any(|p| self.is_own(p));
+            let itself = [pid_file::living(&path)?, self.survivor(service.name)?].into_iter().flatten().any(|p| self.is_own(p));
             let unchanged = itself || self.has_section_of(service)?;
-            if let Some(survivor) = record::living(&before)?.filter(|_| unchanged) {
+            if let Some(survivor) = pid_file::living(&before)?.filter(|_| unchanged) {
                 // Both may be of one process, where a record that was taken away was written again before it was known which it is.
-                if record::is_of(&path, survivor)? {
-                    record::remove(&path)?;
+                if pid_file::is_of(&path, survivor)? {
+                    pid_file::remove(&path)?;
                 }
                 // It outlives its second supervisord: what that one had started only stood by.
                 self.end_recorded(service, &path).await?;
                 found.push(service.name);
-            } else if unchanged && let Some(process) = record::living(&path)? {
+            } else if unchanged && let Some(process) = pid_file::living(&path)? {
                 tracing::info!(service = service.name, pid = process.pid, "it has outlived its supervisord and goes on");
                 std::fs::rename(&path, &before).map_err(|source| SupervisorError::File { deed: "rename", path, source })?;
                 found.push(service.name);
@@ -107,7 +106,7 @@ impl Supervisord {
     /// Was the service run by the command that is wanted now?
     fn has_section_of(&self, service: &Service) -> Result<bool, SupervisorError> {
         for autostart in [true, false] {
-            if self.services.kept.look(&group_name(service.name), &self.service_text(service, autostart)?)? == Found::Same {
+            if self.services.kept.look(&group_name(service.name), &self.service_text(service, autostart)?)? == SectionMatch::Same {
                 return Ok(true);
             }
         }
@@ -116,13 +115,13 @@ impl Supervisord {
 
     /// Never what keeps this process: nobody would be left to go on.
     async fn end_recorded(&self, service: &Service, path: &std::path::Path) -> Result<(), SupervisorError> {
-        if let Some(process) = record::living(path)?.filter(|process| !self.is_own(*process)) {
+        if let Some(process) = pid_file::living(path)?.filter(|process| !self.is_own(*process)) {
             // Meant and harmless: it is ended because it was to be ended.
             tracing::info!(service = service.name, pid = process.pid, "ending a service that its supervisord left behind");
             process::signal_one(process, service.stop_signal).map_err(|e| kernel(service.name, &e))?;
             end(service.name, process, service.stop_timeout).await?;
         }
-        record::remove(path)
+        pid_file::remove(path)
     }
 
     /// Ends one that has outlived an earlier supervisord, if there is one.
