@@ -8,6 +8,7 @@ pub mod clock;
 pub mod coalesce;
 pub mod command;
 pub mod command_line;
+pub mod error_chain;
 pub mod failpoint;
 pub mod fd_passing;
 pub mod file_work;

@@ -69,11 +69,21 @@ pub fn by_pid(pid: i32) -> io::Result<Option<Process>> {
     Ok(start_time(pid)?.map(|start_time| Process { pid, start_time }))
 }
 
-/// Living children of a process, in no order; none when `/proc` cannot be read.
-#[must_use]
-pub fn children(parent: i32) -> Vec<i32> {
-    let pids = pids().into_iter().flatten();
-    pids.filter(|pid| matches!(stat(*pid), Ok(Some(seen)) if seen.parent == parent && !seen.zombie)).collect()
+/// Pids of the children of a process with one thread, zombies included: from the kernel's list, or by asking every process for its
+/// parent.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn children(pid: i32) -> io::Result<Vec<i32>> {
+    match fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")) {
+        Ok(text) => Ok(text.split_whitespace().filter_map(|p| p.parse().ok()).collect()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => children_by_parent(pid),
+        Err(e) => Err(e),
+    }
+}
+
+fn children_by_parent(parent: i32) -> io::Result<Vec<i32>> {
+    Ok(pids()?.filter(|pid| matches!(stat(*pid), Ok(Some(seen)) if seen.parent == parent)).collect())
 }
 
 /// Does it have the file of this path, as the kernel names it, open? `false` also when that cannot be seen.
@@ -446,5 +456,15 @@ mod tests {
             assert_eq!(ended(middle).await.unwrap(), Exit::Signal(9));
             assert_eq!(told, exit);
         }
+    }
+
+    #[test]
+    fn children_are_found_either_way() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let me = i32::try_from(std::process::id()).unwrap();
+        let by_parent = children_by_parent(me).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(by_parent.contains(&i32::try_from(child.id()).unwrap()));
     }
 }

@@ -1,10 +1,10 @@
 //! The `files/` folder of a model: what is in it, and what may not be.
 //!
-//! It only looks, but for [`put`], which replaces one file as a whole.
+//! It only looks.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -129,18 +129,6 @@ fn stays_inside(from: &Path, target: &Path) -> bool {
         }
     }
     true
-}
-
-/// Writes a file beside and renames it into place: a reader sees the old text or the new one, and a link of that name is
-/// replaced and not followed.
-pub fn put(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(dir)?;
-    file.write_all(bytes)?;
-    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
 }
 
 #[cfg(test)]

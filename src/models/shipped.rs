@@ -13,8 +13,8 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::files::put;
 use crate::config::regular::{read, read_to_string};
+use crate::host::fs::write_atomic;
 
 /// Path below the models folder, and text.
 pub const SHIPPED: &[(&str, &str)] = &[
@@ -53,7 +53,7 @@ fn install(models: &Path, shipped: &[(&str, &str)]) -> io::Result<()> {
             }
         }
         if new != old {
-            put(&record, show_record(&new).as_bytes(), 0o644)?;
+            write_atomic(&record, show_record(&new).as_bytes(), 0o644)?;
         }
     }
     Ok(())
@@ -77,7 +77,7 @@ fn install_file(path: &Path, text: &str, recorded: Option<&str>) -> io::Result<O
     if let Some(dir) = path.parent() {
         make_dir(dir)?;
     }
-    put(path, text.as_bytes(), 0o644)?;
+    write_atomic(path, text.as_bytes(), 0o644)?;
     Ok(Some(wanted))
 }
 

@@ -78,7 +78,7 @@ impl Chaos<'_> {
             Struck::Master => number_in(&self.config.server_lock())?,
             Struck::Supervisor => number_in(&self.config.supervisord_pid())?,
             Struck::Worker => {
-                let workers = process::children(number_in(&pid_file(self.config))?);
+                let workers = process::children(number_in(&pid_file(self.config))?).unwrap_or_default();
                 let n = usize::try_from(self.rng.below(workers.len() as u64)).unwrap_or(0);
                 *workers.get(n)?
             }

@@ -16,8 +16,9 @@ use tokio::sync::watch;
 use super::context::{Order, ProveContext};
 use super::report::{RequestFault, Streams};
 use super::sample::ClientConnection;
-use super::wire::{RequestBody, Talk, Wire, why};
+use super::wire::{RequestBody, Talk, Wire};
 use crate::host::clock::monotonic_ns;
+use crate::host::error_chain::chain;
 
 /// Pause after one that was broken, or could not be opened.
 const AFTER_FAULT: Duration = Duration::from_millis(100);
@@ -220,7 +221,7 @@ async fn listen(response: Response<Incoming>) -> StreamEnd {
     while let Some(frame) = body.frame().await {
         match frame {
             Ok(frame) => rest.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
-            Err(e) => return StreamEnd::Broken(why(&e)),
+            Err(e) => return StreamEnd::Broken(chain(&e).into()),
         }
         while let Some(at) = rest.windows(2).position(|two| two == b"\n\n") {
             let event: Vec<u8> = rest.drain(..at + 2).collect();

@@ -22,6 +22,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::sample::ClientConnection;
 use crate::host::clock::monotonic_ns;
+use crate::host::error_chain::chain;
 
 /// The body of a request.
 pub(super) type RequestBody = UnsyncBoxBody<Bytes, Infallible>;
@@ -64,25 +65,14 @@ pub(super) struct Broken {
     pub(super) why: Box<str>,
 }
 
-/// An error and what caused it.
-pub(super) fn why(error: &dyn std::error::Error) -> Box<str> {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text.into()
-}
-
 impl Wire {
     /// Connects.
     pub(super) async fn open(to: SocketAddr) -> Result<Self, Box<str>> {
         let opened = monotonic_ns();
-        let stream = TcpStream::connect(to).await.map_err(|e| why(&e))?;
-        let line = ClientConnection { from: stream.local_addr().map_err(|e| why(&e))?, opened };
-        stream.set_nodelay(true).map_err(|e| why(&e))?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| why(&e))?;
+        let stream = TcpStream::connect(to).await.map_err(|e| chain(&e))?;
+        let line = ClientConnection { from: stream.local_addr().map_err(|e| chain(&e))?, opened };
+        stream.set_nodelay(true).map_err(|e| chain(&e))?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| chain(&e))?;
         let driver = tokio::spawn(async move {
             // What breaks is told to whoever waits for an answer.
             let _ = connection.with_upgrades().await;
@@ -102,7 +92,7 @@ impl Wire {
         self.used = true;
         match self.sender.send_request(request).await {
             Ok(response) => Ok((response, monotonic_ns())),
-            Err(e) => Err(Broken { before_head: true, why: why(&e) }),
+            Err(e) => Err(Broken { before_head: true, why: chain(&e).into() }),
         }
     }
 
@@ -118,7 +108,7 @@ pub(super) async fn whole(response: Response<Incoming>, head: u64) -> Result<Wir
     let status = response.status();
     match Limited::new(response.into_body(), ANSWER_MAX).collect().await {
         Ok(body) => Ok(WireAnswer { status, body: body.to_bytes(), head }),
-        Err(e) => Err(Broken { before_head: false, why: why(e.as_ref()) }),
+        Err(e) => Err(Broken { before_head: false, why: chain(e.as_ref()).into() }),
     }
 }
 
@@ -128,19 +118,19 @@ pub(super) struct Talk(WebSocketStream<TokioIo<Upgraded>>);
 impl Talk {
     /// Of an answer 101.
     pub(super) async fn begin(response: Response<Incoming>) -> Result<Self, Box<str>> {
-        let upgraded = hyper::upgrade::on(response).await.map_err(|e| why(&e))?;
+        let upgraded = hyper::upgrade::on(response).await.map_err(|e| chain(&e))?;
         Ok(Self(WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, None).await))
     }
 
     /// Sends a text and returns the next one that comes.
     pub(super) async fn echo(&mut self, text: &str) -> Result<String, Box<str>> {
-        self.0.send(Message::text(text)).await.map_err(|e| why(&e))?;
+        self.0.send(Message::text(text)).await.map_err(|e| chain(&e))?;
         loop {
             match self.0.next().await {
                 Some(Ok(Message::Text(back))) => return Ok(back.to_string()),
                 Some(Ok(Message::Close(bye))) => return Err(format!("closed by the other side: {bye:?}").into()),
                 Some(Ok(_)) => {}
-                Some(Err(e)) => return Err(why(&e)),
+                Some(Err(e)) => return Err(chain(&e).into()),
                 None => return Err("ended by the other side".into()),
             }
         }
@@ -152,7 +142,7 @@ impl Talk {
             match self.0.next().await {
                 Some(Ok(Message::Close(frame))) => return Ok(frame.map(|frame| frame.code.into())),
                 Some(Ok(_)) => {}
-                Some(Err(e)) => return Err(why(&e)),
+                Some(Err(e)) => return Err(chain(&e).into()),
                 None => return Err("ended without a goodbye".into()),
             }
         }

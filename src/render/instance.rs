@@ -14,6 +14,7 @@ use super::RenderError;
 use crate::config::regular;
 use crate::domain::instance::Launch;
 use crate::domain::model::{ListenKind, Model, Ready};
+use crate::host::fs::write_atomic;
 use crate::models::files::{self as model_files, FileEntry, FileKind};
 use crate::models::template;
 
@@ -209,10 +210,10 @@ fn make_entry(entry: &FileEntry, from: &Path, into: &Path, values: &tera::Contex
         // data/ and log/ in a model's files are the instance's own, with their own mode.
         FileKind::Folder if [OsStr::new("data"), OsStr::new("log")].contains(&entry.to.as_os_str()) => Ok(()),
         FileKind::Folder => make_folder(&target, entry.mode | 0o700),
-        FileKind::Copy => model_files::put(&target, &regular::read(&source).map_err(unreadable)?, entry.mode).map_err(unwritable),
+        FileKind::Copy => write_atomic(&target, &regular::read(&source).map_err(unreadable)?, entry.mode).map_err(unwritable),
         FileKind::Render => {
             let text = rendered(entry, from, values, model)?;
-            model_files::put(&target, text.as_bytes(), entry.mode).map_err(unwritable)
+            write_atomic(&target, text.as_bytes(), entry.mode).map_err(unwritable)
         }
         FileKind::Link(to) => match fs::symlink_metadata(&target) {
             Ok(there) if there.is_symlink() && fs::read_link(&target).is_ok_and(|old| old == *to) => Ok(()),

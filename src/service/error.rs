@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::host::error_chain::chain;
+
 /// The kind of an error decides the exit code (see `interface::cli::exit`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -45,19 +47,6 @@ impl ServiceError {
     pub fn because(deed: impl std::fmt::Display, error: &dyn std::error::Error, hint: impl Into<String>) -> Self {
         Self::failed(format!("{deed}: {}", chain(error)), hint)
     }
-}
-
-/// An error and all its sources on one line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// An error of the database, with its way out.

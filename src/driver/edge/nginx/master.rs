@@ -127,14 +127,14 @@ impl Master {
 
     /// It and all its children.
     pub fn processes(self) -> io::Result<Vec<i32>> {
-        let mut all = children(self.pid)?;
+        let mut all = process::children(self.pid)?;
         all.push(self.pid);
         Ok(all)
     }
 
     fn workers(self) -> io::Result<Workers> {
         let mut found = Workers::default();
-        for pid in children(self.pid)? {
+        for pid in process::children(self.pid)? {
             match title(pid)? {
                 // A child that has not set its title yet shows its master's.
                 Some(t) if t.starts_with("nginx: worker process is") => found.leaving.insert(pid),
@@ -149,19 +149,6 @@ impl Master {
 /// New workers serve and no old one does.
 fn took_over(before: &Workers, now: &Workers) -> bool {
     now.serving.iter().any(|pid| !before.serving.contains(pid)) && now.serving.is_disjoint(&before.serving)
-}
-
-/// Pids of a process's children: from the kernel's list, or by asking every process for its parent.
-fn children(pid: i32) -> io::Result<Vec<i32>> {
-    match fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")) {
-        Ok(text) => Ok(text.split_whitespace().filter_map(|p| p.parse().ok()).collect()),
-        Err(e) if e.kind() == ErrorKind::NotFound => children_by_parent(pid),
-        Err(e) => Err(e),
-    }
-}
-
-fn children_by_parent(parent: i32) -> io::Result<Vec<i32>> {
-    Ok(process::pids()?.filter(|pid| matches!(process::stat(*pid), Ok(Some(seen)) if seen.parent == parent)).collect())
 }
 
 /// The first emergency that was logged after `from`.
@@ -214,15 +201,5 @@ mod tests {
             fs::write(&file, text).unwrap();
             assert_eq!(find(&file, conf).unwrap(), None, "{text}");
         }
-    }
-
-    #[test]
-    fn children_are_found_either_way() {
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let me = i32::try_from(std::process::id()).unwrap();
-        let by_parent = children_by_parent(me).unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(by_parent.contains(&i32::try_from(child.id()).unwrap()));
     }
 }

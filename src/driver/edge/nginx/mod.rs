@@ -35,6 +35,7 @@ use crate::domain::instance::Process;
 use crate::domain::name::InstanceName;
 use crate::driver::supervisor::Service;
 use crate::host::command_line;
+use crate::host::error_chain::chain;
 use crate::host::fs::{make_dir, remove_file, write_atomic};
 use crate::host::process;
 use crate::render::Templates;
@@ -62,7 +63,7 @@ impl NginxSettings {
     #[must_use]
     pub fn new(config: Arc<Config>) -> Self {
         let stop_timeout = config.stop.drain;
-        Self { config, search: program::SEARCH.iter().map(PathBuf::from).collect(), stop_timeout }
+        Self { config, search: program::search_path(), stop_timeout }
     }
 }
 
@@ -166,7 +167,7 @@ impl Nginx {
 
     fn render(&self, routes: &[Route]) -> Result<String, EdgeError> {
         let entries: Vec<NginxEntry<'_>> = routes.iter().map(|r| NginxEntry { name: &r.name, hosts: &r.hosts, tcp: r.tcp }).collect();
-        text(&self.templates, &self.config(), &self.allowance, &entries).map_err(|e| EdgeError::Unusable(with_source(&e)))
+        text(&self.templates, &self.config(), &self.allowance, &entries).map_err(|e| EdgeError::Unusable(chain(&e)))
     }
 
     /// The text in force; `None`: there is none yet.
@@ -369,15 +370,4 @@ impl Edge for Nginx {
 
 fn failed(deed: &'static str, path: &Path, source: io::Error) -> EdgeError {
     EdgeError::File { deed, path: path.to_owned(), source }
-}
-
-/// An error with its reasons, on one line.
-fn with_source(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(reason) = source {
-        text = format!("{text}: {reason}");
-        source = reason.source();
-    }
-    text
 }

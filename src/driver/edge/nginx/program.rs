@@ -2,16 +2,12 @@
 //!
 //! It runs helpers to their end, in bounded time, without a shell; it never starts the nginx that serves.
 
-use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use crate::driver::edge::EdgeError;
-
-/// Where programs are looked for: fixed, so that cron, systemd and a shell find the same one.
-pub const SEARCH: &[&str] = &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/nginx/sbin"];
+use crate::host::command::{self, Output, PATH, is_executable};
+use crate::host::error_chain::chain;
 
 /// Oldest version that the configuration was made for.
 pub const OLDEST: NginxVersion = NginxVersion(1, 18, 0);
@@ -30,17 +26,14 @@ impl std::fmt::Display for NginxVersion {
     }
 }
 
-/// How a helper ended.
-struct Ended {
-    success: bool,
-    /// Standard error: nginx says everything there.
-    said: String,
+/// Folders in which the program is looked for: fixed, so that cron, systemd and a shell find the same one.
+pub fn search_path() -> Vec<PathBuf> {
+    PATH.split(':').chain(["/usr/local/nginx/sbin"]).map(PathBuf::from).collect()
 }
 
 /// The first executable `nginx` of these folders.
 pub fn find(search: &[PathBuf]) -> Result<PathBuf, EdgeError> {
-    let executable = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
-    search.iter().map(|dir| dir.join("nginx")).find(executable).ok_or_else(|| {
+    search.iter().map(|dir| dir.join("nginx")).find(|path| is_executable(path)).ok_or_else(|| {
         EdgeError::Unusable("`nginx` is not installed: install it (Debian: apt install nginx) or set edge.kind to \"builtin\"".into())
     })
 }
@@ -48,8 +41,8 @@ pub fn find(search: &[PathBuf]) -> Result<PathBuf, EdgeError> {
 /// Asks the program for its version.
 pub async fn version(program: &Path) -> Result<NginxVersion, EdgeError> {
     let ended = run(program, &["-v"], VERSION_LIMIT).await?;
-    parse_version(&ended.said)
-        .ok_or_else(|| EdgeError::Unusable(format!("`{}` does not tell its version: {}", program.display(), first_line(&ended.said))))
+    parse_version(&ended.stderr)
+        .ok_or_else(|| EdgeError::Unusable(format!("`{}` does not tell its version: {}", program.display(), first_line(&ended.stderr))))
 }
 
 /// Refuses a version that is too old.
@@ -68,7 +61,7 @@ pub async fn require(program: &Path) -> Result<NginxVersion, EdgeError> {
 pub async fn check(program: &Path, file: &Path) -> Result<Result<(), String>, EdgeError> {
     let path = file.to_string_lossy();
     let ended = run(program, &["-t", "-q", "-c", &path], CHECK_LIMIT).await?;
-    if ended.success { Ok(Ok(())) } else { Ok(Err(complaint(&ended.said, file))) }
+    if ended.success() { Ok(Ok(())) } else { Ok(Err(complaint(&ended.stderr, file))) }
 }
 
 /// What nginx complains about, with the text of the line it names.
@@ -91,28 +84,14 @@ fn parse_version(said: &str) -> Option<NginxVersion> {
     Some(NginxVersion(part()?, part()?, part()?))
 }
 
-fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or("nothing")
+/// Runs the program to its end. nginx says everything on standard error.
+async fn run(program: &Path, args: &[&str], limit: Duration) -> Result<Output, EdgeError> {
+    let argv: Vec<String> = [program.to_string_lossy().as_ref()].iter().chain(args).map(|word| (*word).to_owned()).collect();
+    command::run(&argv, limit).await.map_err(|e| EdgeError::Unusable(chain(&e)))
 }
 
-/// Runs a helper: the one place that starts a process here.
-async fn run(program: &Path, args: &[&str], limit: Duration) -> Result<Ended, EdgeError> {
-    let failed = |e: &io::Error| EdgeError::Unusable(format!("could not run `{}`: {e}", program.display()));
-    let child = tokio::process::Command::new(program)
-        .args(args)
-        .env_clear()
-        .env("PATH", SEARCH.join(":"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|e| failed(&e))?;
-    match tokio::time::timeout(limit, child.wait_with_output()).await {
-        Ok(Ok(out)) => Ok(Ended { success: out.status.success(), said: String::from_utf8_lossy(&out.stderr).into_owned() }),
-        Ok(Err(e)) => Err(failed(&e)),
-        Err(_) => Err(EdgeError::Unusable(format!("`{}` did not end within {} s", program.display(), limit.as_secs()))),
-    }
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or("nothing")
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::domain::instance::Process;
 use crate::domain::model::one_line;
 use crate::host::command::{self, PATH};
+use crate::host::error_chain::chain;
 use crate::host::fs::{make_dir, remove_file, write_atomic};
 use crate::host::lockfile::{self, Held};
 use crate::host::process;
@@ -195,8 +196,7 @@ impl Daemon {
         let program = self.program().await?;
         self.clear()?;
         let argv = [program.display().to_string(), "-c".to_owned(), self.config.display().to_string()];
-        let output =
-            command::run(&argv, START_LIMIT).await.map_err(|e| unusable(&format!("supervisord does not start: {}", with_source(&e))))?;
+        let output = command::run(&argv, START_LIMIT).await.map_err(|e| unusable(&format!("supervisord does not start: {}", chain(&e))))?;
         if !output.success() {
             let said = one_line(&format!("{} {}", output.stderr, output.stdout));
             return Err(unusable(&format!("supervisord does not start: {said}")));
@@ -233,7 +233,7 @@ impl Daemon {
             unusable("supervisord is not installed: install the package `supervisor`, or set `kind = \"builtin\"` under `[supervisor]`")
         })?;
         let argv = [program.display().to_string(), "--version".to_owned()];
-        let output = command::run(&argv, START_LIMIT).await.map_err(|e| unusable(&with_source(&e)))?;
+        let output = command::run(&argv, START_LIMIT).await.map_err(|e| unusable(&chain(&e)))?;
         let version = one_line(&output.stdout);
         match major(&version) {
             Some(major) if major >= OLDEST => Ok(program),
@@ -310,13 +310,6 @@ fn raise_descriptors(process: Process) -> std::io::Result<()> {
 
 fn unusable(text: &str) -> SupervisorError {
     SupervisorError::Unusable(text.to_owned())
-}
-
-fn with_source(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }
 
 /// `4.2.5` -> 4.

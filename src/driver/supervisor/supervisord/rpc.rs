@@ -15,6 +15,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 
+use crate::host::error_chain::chain;
+
 use super::xmlrpc::{self, Value, XmlRpcFault};
 
 /// Longest answer that is read: that to `getAllProcessInfo` for some ten thousand processes.
@@ -146,14 +148,6 @@ async fn post(sender: &mut SendRequest<Full<Bytes>>, body: Bytes) -> Result<Resu
         return Ok(Err(RpcError::Broken(format!("it answered with HTTP status {}", status.as_u16()))));
     }
     Ok(String::from_utf8(body.into()).map_err(|_| RpcError::Broken("its answer is not UTF-8".to_owned())))
-}
-
-/// An error of hyper with its reason, which its own text leaves out.
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }
 
 #[cfg(test)]

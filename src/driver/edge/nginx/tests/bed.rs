@@ -18,7 +18,7 @@ use crate::domain::rule::Rule;
 
 /// Is the program there? Without it a test says so, and fails in CI.
 pub(super) fn need_nginx() -> bool {
-    let found = program::find(&program::SEARCH.iter().map(PathBuf::from).collect::<Vec<_>>()).is_ok();
+    let found = program::find(&program::search_path()).is_ok();
     if !found {
         println!("skipped: nginx is not installed");
         assert!(std::env::vars().all(|(k, _)| k != "CI"), "nginx is needed in CI");
