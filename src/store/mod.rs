@@ -12,6 +12,7 @@ mod events;
 mod instances;
 mod journal;
 mod private;
+mod row;
 #[cfg(test)]
 mod test_faults;
 mod wal;
@@ -28,8 +29,8 @@ use rusqlite_migration::{M, Migrations};
 pub use error::StoreError;
 use error::translate;
 pub use events::EventRow;
-pub use instances::{Filter, Look, NewRow, Row, Save};
 pub use journal::Work;
+pub use row::{Filter, Look, NewRow, Row, Save};
 pub use wal::WAL_TOO_LARGE;
 pub use writes::{Writes, Written};
 

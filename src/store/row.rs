@@ -1,0 +1,121 @@
+//! What is known of one instance in the database: a new row, a row as it stands, and what is written of it later. It reads and writes
+//! nothing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::domain::instance::Launch;
+use crate::domain::lifecycle::Stored;
+use crate::domain::name::{HostName, InstanceId, InstanceName};
+use crate::domain::time::{Timestamp, WallTime};
+
+/// A new instance.
+#[derive(Debug, Clone)]
+pub struct NewRow<'a> {
+    /// Name.
+    pub name: &'a InstanceName,
+    /// Model.
+    pub model: &'a str,
+    /// TCP port; `None`: unix socket.
+    pub port: Option<u16>,
+    /// Parameters.
+    pub params: &'a BTreeMap<String, String>,
+    /// Owner.
+    pub owner: Option<&'a str>,
+    /// Own idle timeout.
+    pub idle: Option<Duration>,
+    /// Hosts besides NAME.domain.
+    pub hosts: &'a [HostName],
+    /// When.
+    pub created_at: WallTime,
+    /// The state of its machine.
+    pub stored: &'a Stored,
+    /// The boot its timestamps belong to.
+    pub boot: &'a str,
+}
+
+/// A row as it stands.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Number.
+    pub id: InstanceId,
+    /// Name.
+    pub name: InstanceName,
+    /// Model.
+    pub model: String,
+    /// TCP port; `None`: unix socket.
+    pub port: Option<u16>,
+    /// Parameters.
+    pub params: BTreeMap<String, String>,
+    /// How it is run; `None`: to be made from the model again.
+    pub launch: Option<Launch>,
+    /// The places `launch` was made for.
+    pub launch_key: String,
+    /// Owner.
+    pub owner: Option<String>,
+    /// Own idle timeout.
+    pub idle: Option<Duration>,
+    /// Hosts besides NAME.domain.
+    pub hosts: Vec<HostName>,
+    /// When it was made.
+    pub created_at: WallTime,
+    /// When it last became awake.
+    pub last_wake_at: Option<WallTime>,
+    /// When it was last seen in use.
+    pub last_active_at: Option<WallTime>,
+    /// How often it was woken.
+    pub wakes: u64,
+    /// The state of its machine.
+    pub stored: Stored,
+    /// The boot its timestamps belong to.
+    pub boot: String,
+    /// The access log when it was last looked at: inode, size, mtime in ms.
+    pub mark: (u64, u64, i64),
+    /// When that was.
+    pub looked_at: Timestamp,
+    /// Wall clock less boot clock when it was last written, in ms; `None`: not known.
+    pub clock: Option<i64>,
+}
+
+/// What is written at a transition.
+#[derive(Debug, Clone, Copy)]
+pub struct Save<'a> {
+    /// The state of the machine.
+    pub stored: &'a Stored,
+    /// The boot its timestamps belong to.
+    pub boot: &'a str,
+    /// It became awake just now.
+    pub woke_at: Option<WallTime>,
+    /// It was in use at this time.
+    pub active_at: Option<WallTime>,
+    /// Wall clock less boot clock now, in ms.
+    pub clock: i64,
+}
+
+/// What is written after a look at the access log.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    /// The log: inode, size, mtime in ms.
+    pub mark: (u64, u64, i64),
+    /// When it was looked at.
+    pub at: Timestamp,
+    /// Since when it has not been in use.
+    pub quiet_since: Timestamp,
+    /// It was in use at this time.
+    pub active_at: Option<WallTime>,
+    /// Wall clock less boot clock at the look, in ms.
+    pub clock: Option<i64>,
+}
+
+/// Which rows.
+#[derive(Debug, Clone, Default)]
+pub struct Filter<'a> {
+    /// Only of this phase.
+    pub phase: Option<&'a str>,
+    /// Only of this model.
+    pub model: Option<&'a str>,
+    /// Only those whose names come after this one.
+    pub after: Option<&'a str>,
+    /// At most this many.
+    pub limit: Option<usize>,
+}
