@@ -140,21 +140,7 @@ fn awake(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step,
         }
         Event::Released { counts: true } => m.released(now),
         Event::Released { counts: false } => m.released(m.quiet_since),
-        Event::Looked { run, in_flight, used } if *run == m.run => {
-            let mut next = m.clone();
-            if *in_flight > 0 {
-                next.quiet_since = now;
-            } else if let Some(used) = used {
-                next.quiet_since = next.quiet_since.max(*used);
-            }
-            match idle::verdict(&next.look(*in_flight, l), now) {
-                idle::IdleVerdict::Sleep => next.drain(Drain::Idle, now, l),
-                idle::IdleVerdict::Pinned
-                | idle::IdleVerdict::InUse(_)
-                | idle::IdleVerdict::JustWoken(_)
-                | idle::IdleVerdict::NotYet(_) => next.with([]),
-            }
-        }
+        Event::Looked { run, in_flight, used } if *run == m.run => looked(m, *in_flight, *used, now, l),
         Event::Exited { run, exit } if *run == m.run => m.ended(Failure::Died(*exit), now),
         Event::Found(Some(process)) => {
             let mut next = m.clone();
@@ -179,16 +165,27 @@ fn awake(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step,
     }
 }
 
+/// It was seen from outside: put to sleep if it is idle.
+fn looked(m: &Machine, in_flight: u32, used: Option<Timestamp>, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
+    let mut next = m.clone();
+    if in_flight > 0 {
+        next.quiet_since = now;
+    } else if let Some(used) = used {
+        next.quiet_since = next.quiet_since.max(used);
+    }
+    match idle::verdict(&next.look(in_flight, l), now) {
+        idle::IdleVerdict::Sleep => next.drain(Drain::Idle, now, l),
+        idle::IdleVerdict::Pinned | idle::IdleVerdict::InUse(_) | idle::IdleVerdict::JustWoken(_) | idle::IdleVerdict::NotYet(_) => {
+            next.with([])
+        }
+    }
+}
+
 fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
     match event {
         // An idle stop gives way to anybody; an operator's stop only to the operator, requests wait until it is over.
         Event::Wake(cause) if m.drain == Drain::Idle || *cause == Cause::Operator => m.may_wake().and_then(|()| m.back_to_awake([])),
-        Event::Wake(cause) => {
-            m.may_wake()?;
-            let mut next = m.clone();
-            next.demand = Some(*cause);
-            next.with([])
-        }
+        Event::Wake(cause) => wake_afterwards(m, *cause),
         Event::Sleep { now: true } => m.stopping_for(Drain::Operator, now).stop_now(now, l, []),
         Event::Sleep { now: false } if m.drain == Drain::Operator => m.stay(),
         Event::Sleep { now: false } => {
@@ -246,16 +243,21 @@ fn in_flight(m: &Machine, count: u32, now: Timestamp, l: &Limits) -> Result<Step
     next.with([Effect::EndStreams, count])
 }
 
+/// It is started again, for this reason, once the stop is over.
+fn wake_afterwards(m: &Machine, cause: Cause) -> Result<Step, Denied> {
+    m.may_wake()?;
+    let mut next = m.clone();
+    next.demand = Some(cause);
+    next.with([])
+}
+
 fn stopping(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
     match event {
         Event::Wake(cause) => {
             if *cause == Cause::Request && m.failed_run == Some(m.run) {
                 return Err(m.failed_denial(now));
             }
-            m.may_wake()?;
-            let mut next = m.clone();
-            next.demand = Some(m.demand.unwrap_or(*cause));
-            next.with([])
+            wake_afterwards(m, m.demand.unwrap_or(*cause))
         }
         Event::Sleep { .. } => {
             let mut next = m.clone();
