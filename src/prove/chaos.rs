@@ -55,7 +55,7 @@ impl Chaos<'_> {
                 Ok(false) => continue,
                 Err(e) => return e,
             }
-            if let Err(e) = self.mend(what, pid).await {
+            if let Err(e) = self.restore(what, pid).await {
                 return e;
             }
         }
@@ -137,7 +137,7 @@ impl Chaos<'_> {
     }
 
     /// Waits until everything is back, with the help of `acc boot` where nothing else does it.
-    async fn mend(&self, what: Struck, pid: i32) -> Result<(), ServiceError> {
+    async fn restore(&self, what: Struck, pid: i32) -> Result<(), ServiceError> {
         match what {
             Struck::Instance | Struck::Worker => return Ok(()),
             Struck::Master => {

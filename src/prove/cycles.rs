@@ -23,8 +23,8 @@ const IDLE_EVERY: u32 = 5;
 /// An idle stop is only tried when acc allows it this soon after a wake.
 const IDLE_WITHIN: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(2);
-/// Failed verbs that are told one by one.
-const TOLD: usize = 20;
+/// Failed verbs that are reported one by one.
+const REPORTED_MAX: usize = 20;
 
 /// What came of it.
 #[derive(Debug, Default)]
@@ -135,7 +135,7 @@ impl Cycles<'_> {
 }
 
 fn note(slept: &mut Slept, what: String) {
-    if slept.verbs_failed.len() < TOLD {
+    if slept.verbs_failed.len() < REPORTED_MAX {
         slept.verbs_failed.push(what);
     }
 }

@@ -20,8 +20,8 @@ use super::sample::{RequestEnd, RequestKind, Sample};
 use super::strike::{Strike, Struck};
 use crate::proxy::failure::MAYBE_SEEN;
 
-/// Faults that are told one by one.
-const TOLD: usize = 20;
+/// Faults that are reported one by one.
+const REPORTED_MAX: usize = 20;
 
 /// What a run is judged by.
 pub(super) struct Evidence<'a> {
@@ -76,7 +76,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Judgement {
             from_sleep.extend(seen.last().filter(|a| a.before_ended > 0 && a.before_ended < sample.sent).map(|_| wake));
         }
         let bad = matches!(verdict, SampleVerdict::Lost | SampleVerdict::Wrong) || doubled;
-        if bad && judgement.faults.len() < TOLD {
+        if bad && judgement.faults.len() < REPORTED_MAX {
             judgement.faults.push(fault(sample, seen, verdict, doubled, evidence));
         }
     }

@@ -17,7 +17,7 @@ use super::wire::{RequestBody, WireAnswer};
 
 /// Largest body of a POST: 2 to the power of this many bytes.
 const BODY_BITS: u64 = 20;
-/// Pieces of a body whose length is not told.
+/// Pieces of a body whose length is not announced.
 const PIECE: usize = 16 * 1024;
 /// Pieces of a stream come at this pace, in milliseconds.
 const CHUNK_MS: u16 = 100;
@@ -36,7 +36,7 @@ pub(super) struct RequestPlan {
     /// It is the demo application.
     demo: bool,
     body: Bytes,
-    /// The length of the body is not told.
+    /// The length of the body is not announced.
     chunked: bool,
     slow_ms: u16,
     chunks: u16,

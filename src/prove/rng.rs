@@ -1,6 +1,6 @@
-//! Chance that can be repeated: the same seed gives the same draws.
+//! Random numbers that can be repeated: the same seed gives the same sequence. Not for secrets.
 
-/// A sequence of draws (splitmix64).
+/// A sequence of random numbers (splitmix64).
 #[derive(Debug, Clone)]
 pub(super) struct Rng(u64);
 
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_can_be_repeated_and_throwers_differ() {
+    fn a_seed_can_be_repeated_and_streams_differ() {
         let draws = |seed, stream| {
             let mut rng = Rng::new(seed, stream);
             (0..4).map(|_| rng.draw()).collect::<Vec<_>>()
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn throws_stay_within_their_bounds() {
+    fn numbers_stay_within_their_bounds() {
         let mut rng = Rng::new(7, 0);
         assert!((0..1000).all(|_| rng.below(3) < 3));
         assert_eq!(rng.below(0), 0);

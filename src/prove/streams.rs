@@ -22,8 +22,8 @@ use crate::host::error_chain::chain;
 
 /// Pause after one that was broken, or could not be opened.
 const AFTER_FAULT: Duration = Duration::from_millis(100);
-/// Faults that are told one by one.
-const TOLD: usize = 20;
+/// Faults that are reported one by one.
+const REPORTED_MAX: usize = 20;
 /// "Going away" (RFC 6455, 7.4.1).
 const GOING_AWAY: u16 = 1001;
 /// Longer than any proof.
@@ -65,7 +65,7 @@ impl EndedStreams {
         self.count.cut_by_the_crash += more.count.cut_by_the_crash;
         self.count.broken += more.count.broken;
         self.faults.extend(more.faults);
-        self.faults.truncate(TOLD);
+        self.faults.truncate(REPORTED_MAX);
     }
 }
 
@@ -133,7 +133,7 @@ impl StreamHolder {
     }
 
     fn tell(&mut self, begun: u64, what: &str) {
-        if self.ended.faults.len() < TOLD {
+        if self.ended.faults.len() < REPORTED_MAX {
             let seconds = |ns: u64| Duration::from_millis(ns / 1_000_000).as_secs_f64();
             self.ended.faults.push(RequestFault {
                 id: self.id.clone(),

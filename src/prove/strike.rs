@@ -63,7 +63,7 @@ pub(super) fn count(strikes: &[Strike]) -> Strikes {
     Strikes {
         instance: of(Struck::Instance),
         server: of(Struck::Server),
-        master: of(Struck::Master),
+        keeper: of(Struck::Master),
         supervisor: of(Struck::Supervisor),
         worker: of(Struck::Worker),
     }

@@ -133,14 +133,14 @@ fn records(config: &Config, model: &str) -> bool {
     models.into_iter().flatten().any(|m| m.name == model && m.params.contains_key("log"))
 }
 
-/// Where a running demo application writes its record: it was told so in its environment or on its command line.
+/// Where a running demo application writes its record: its environment or its command line says so.
 fn record_of(pid: i32) -> Option<PathBuf> {
     let read = |file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
     let words = |bytes: Vec<u8>| -> Vec<String> { bytes.split(|b| *b == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect() };
-    let told = words(read("environ")).into_iter().find_map(|w| w.strip_prefix("APP_LOG=").map(str::to_owned));
+    let from_env = words(read("environ")).into_iter().find_map(|w| w.strip_prefix("APP_LOG=").map(str::to_owned));
     let line = words(read("cmdline"));
     let flag = line.iter().position(|w| w == "--log").and_then(|n| line.get(n + 1)).cloned();
-    told.filter(|path| !path.is_empty()).or(flag).map(PathBuf::from).filter(|path| Path::is_absolute(path))
+    from_env.filter(|path| !path.is_empty()).or(flag).map(PathBuf::from).filter(|path| Path::is_absolute(path))
 }
 
 /// Is it the demo application? It answers `/echo` with what it was sent.

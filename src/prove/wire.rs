@@ -74,7 +74,7 @@ impl Wire {
         stream.set_nodelay(true).map_err(|e| chain(&e))?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| chain(&e))?;
         let driver = tokio::spawn(async move {
-            // What breaks is told to whoever waits for an answer.
+            // What breaks is reported to the caller that waits for an answer.
             let _ = connection.with_upgrades().await;
         });
         Ok(Self { sender, driver, line, used: false })

@@ -1,4 +1,4 @@
-//! Events: who was woken by what, put to sleep, failed. Bounded by age and count.
+//! The events: which instance was woken by what, put to sleep, failed. Bounded by age and count.
 
 use rusqlite::params;
 
@@ -9,7 +9,7 @@ use crate::domain::time::WallTime;
 /// At most this many lines go at once: nobody waits long for the database, and the rest goes with the next calls.
 const AT_ONCE: i64 = 5_000;
 
-/// An event.
+/// One event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventRow {
     /// When.
@@ -76,7 +76,7 @@ impl Store {
             self.prepared(&connection, sql).and_then(|mut s| s.query_row([since.0], row)).map_err(|e| self.error(&e))?;
         let (Some(oldest), Some(newest), young) = found else { return Ok(()) };
         let too_many = newest.saturating_sub(i64::try_from(keep).unwrap_or(i64::MAX));
-        // Events are in the order of time, whatever the wall clock said: what comes after a young line is young.
+        // The events are in the order of time, whatever the wall clock said: what comes after a young line is young.
         let too_old = young.map_or(newest, |young| young - 1);
         let last = too_many.max(too_old).min(oldest + AT_ONCE - 1);
         if last < oldest {

@@ -36,11 +36,11 @@ pub enum Effect {
         /// Its number.
         armed: u64,
     },
-    /// Write to the ledger.
+    /// Write an event.
     Record(Note),
 }
 
-/// What the ledger is told.
+/// What is written among the events.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Note {
     /// It answers, after this long.

@@ -39,7 +39,7 @@ impl Phase {
 }
 
 impl Cause {
-    /// The name of the event.
+    /// The word among the events.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -68,7 +68,7 @@ const MOST: u64 = 64 << 20;
 const TURNS: u8 = 2;
 
 struct Sending {
-    /// `None` only on its way out.
+    /// `None` only while it is dropped.
     incoming: Option<Incoming>,
     /// Nothing more will come of it.
     ended: bool,

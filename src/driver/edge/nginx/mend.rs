@@ -76,8 +76,8 @@ impl Nginx {
     }
 
     async fn replace_workers(&self, master: master::Master, why: &str) -> Result<(), EdgeError> {
-        let mut turn = self.turn.lock().await;
-        turn.reloaded = Some(Instant::now());
+        let mut applied = self.applied.lock().await;
+        applied.reloaded = Some(Instant::now());
         let reloaded = master.reload(&self.config().own_log("nginx-error")).await;
         reloaded.map_err(|e| EdgeError::Unusable(format!("nginx does not answer ({why}), and it has no new workers: {e}")))
     }

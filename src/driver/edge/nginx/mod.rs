@@ -67,9 +67,9 @@ impl NginxSettings {
     }
 }
 
-/// The newest routes asked for, and the number of that wish.
+/// The newest routes asked for, numbered by request.
 #[derive(Debug, Default)]
-struct Wish {
+struct DesiredRoutes {
     number: u64,
     routes: Vec<Route>,
 }
@@ -77,7 +77,7 @@ struct Wish {
 /// What only one caller at a time may do.
 #[derive(Debug, Default)]
 struct AppliedConfig {
-    /// The newest wish that is in force.
+    /// The number of the newest routes that are in force.
     done: u64,
     /// When the last reload began.
     reloaded: Option<Instant>,
@@ -93,8 +93,8 @@ pub struct Nginx {
     accounts: Accounts,
     templates: Arc<Templates>,
     gates: gates::Gates,
-    wish: Mutex<Wish>,
-    turn: tokio::sync::Mutex<AppliedConfig>,
+    desired: Mutex<DesiredRoutes>,
+    applied: tokio::sync::Mutex<AppliedConfig>,
 }
 
 impl Nginx {
@@ -105,8 +105,8 @@ impl Nginx {
         let gates = gates::Gates::new(settings.config.gate_dir(), accounts.edge.map(|owner| owner.gid));
         let NginxSettings { config, search, stop_timeout } = settings;
         let config = RwLock::new(config);
-        let (wish, turn) = (Mutex::default(), tokio::sync::Mutex::default());
-        Ok(Self { config, search, stop_timeout, allowance, accounts, templates, gates, wish, turn })
+        let (desired, applied) = (Mutex::default(), tokio::sync::Mutex::default());
+        Ok(Self { config, search, stop_timeout, allowance, accounts, templates, gates, desired, applied })
     }
 
     /// Other settings; the next [`Edge::apply`] puts them in force. Folders, user and addresses must be the same.
@@ -232,17 +232,17 @@ impl Nginx {
         remove_file(&due).map_err(|e| failed("remove", &due, e))
     }
 
-    /// Replaces the wish by this one and returns its number.
-    fn wish_for(&self, routes: &[Route]) -> u64 {
-        let mut wish = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
-        wish.number += 1;
-        wish.routes = routes.to_vec();
-        wish.number
+    /// Replaces the desired routes by these and returns their number.
+    fn desire(&self, routes: &[Route]) -> u64 {
+        let mut desired = self.desired.lock().unwrap_or_else(PoisonError::into_inner);
+        desired.number += 1;
+        desired.routes = routes.to_vec();
+        desired.number
     }
 
-    fn newest_wish(&self) -> (u64, Vec<Route>) {
-        let wish = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
-        (wish.number, wish.routes.clone())
+    fn newest_desired(&self) -> (u64, Vec<Route>) {
+        let desired = self.desired.lock().unwrap_or_else(PoisonError::into_inner);
+        (desired.number, desired.routes.clone())
     }
 
     /// Is anything to be done for these routes?
@@ -251,7 +251,7 @@ impl Nginx {
     }
 
     /// Checks the text, puts it in place and reloads; when the reload does not come through, puts the old text back.
-    async fn change(&self, routes: &[Route], turn: &mut AppliedConfig) -> Result<(), EdgeError> {
+    async fn change(&self, routes: &[Route], applied: &mut AppliedConfig) -> Result<(), EdgeError> {
         let text = self.render(routes)?;
         let before = self.present()?;
         self.make_folders()?;
@@ -263,7 +263,7 @@ impl Nginx {
         };
         self.mark_due()?;
         self.put_in_place()?;
-        turn.reloaded = Some(Instant::now());
+        applied.reloaded = Some(Instant::now());
         if let Err(why) = master.reload(&self.config().own_log("nginx-error")).await {
             if let Some(before) = before {
                 let file = self.file();
@@ -284,7 +284,7 @@ impl Edge for Nginx {
     }
 
     async fn prepare(&self, routes: &[Route]) -> Result<(), EdgeError> {
-        let _turn = self.turn.lock().await;
+        let _turn = self.applied.lock().await;
         program::require(&self.program()?).await?;
         self.make_folders()?;
         let text = self.render(routes)?;
@@ -322,24 +322,24 @@ impl Edge for Nginx {
     }
 
     async fn apply(&self, routes: &[Route]) -> Result<(), EdgeError> {
-        let mine = self.wish_for(routes);
-        let mut turn = self.turn.lock().await;
-        if turn.done >= mine {
+        let mine = self.desire(routes);
+        let mut applied = self.applied.lock().await;
+        if applied.done >= mine {
             // Another caller's reload had the newest routes, which include these.
             return Ok(());
         }
-        let (mut number, mut newest) = self.newest_wish();
+        let (mut number, mut newest) = self.newest_desired();
         if !self.in_force(&newest)? {
-            let soonest = turn.reloaded.map(|at| at + BETWEEN_RELOADS).filter(|at| *at > Instant::now());
+            let soonest = applied.reloaded.map(|at| at + BETWEEN_RELOADS).filter(|at| *at > Instant::now());
             if let Some(soonest) = soonest {
                 tokio::time::sleep_until(soonest).await;
-                (number, newest) = self.newest_wish();
+                (number, newest) = self.newest_desired();
             }
             if !self.in_force(&newest)? {
-                self.change(&newest, &mut turn).await?;
+                self.change(&newest, &mut applied).await?;
             }
         }
-        turn.done = number;
+        applied.done = number;
         Ok(())
     }
 

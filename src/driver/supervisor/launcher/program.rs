@@ -110,21 +110,21 @@ pub fn launch(file: &CStr) -> u8 {
     let by_acc = file == c"-";
     let acc = match by_acc.then(take_over).transpose() {
         Ok(acc) => acc,
-        Err(errno) => return told(STANDARD_ERROR, file, &errno.into()),
+        Err(errno) => return report(STANDARD_ERROR, file, &errno.into()),
     };
     let early = acc.unwrap_or(STANDARD_ERROR);
     let opened = if by_acc { Ok(STANDARD_INPUT) } else { sys::open_to_read(file) };
     let text = match opened.and_then(sys::contents) {
         Ok(text) => text,
-        Err(errno) => return told(early, file, &errno.into()),
+        Err(errno) => return report(early, file, &errno.into()),
     };
     let mut wanted = match read(&text) {
         Ok(wanted) => wanted,
-        Err(fault) => return told(early, file, &fault),
+        Err(fault) => return report(early, file, &fault),
     };
     match sys::open_log(wanted.log) {
-        Ok(log) => told(acc.unwrap_or(log), wanted.program, &turn_into(&mut wanted, log, by_acc)),
-        Err(errno) => told(early, wanted.log, &errno.into()),
+        Ok(log) => report(acc.unwrap_or(log), wanted.program, &become_program(&mut wanted, log, by_acc)),
+        Err(errno) => report(early, wanted.log, &errno.into()),
     }
 }
 
@@ -137,6 +137,29 @@ fn take_over() -> Result<File, Errno> {
     sys::keep(STANDARD_ERROR)
 }
 
+impl LaunchRequest<'_> {
+    /// Before anything was read.
+    fn empty(argv: List, envp: List) -> Self {
+        Self {
+            program: c"",
+            argv,
+            envp,
+            dir: c"/",
+            log: c"",
+            user: None,
+            join: [None; 2],
+            socket: None,
+            umask: 0o022,
+            limits: [None; 16],
+            instance: None,
+            stop: false,
+            pid: c"",
+            beside: c"",
+            boot: c"",
+        }
+    }
+}
+
 /// What the text says: nothing but what stands in it, each value up to its zero byte.
 pub(super) fn read(text: &[u8]) -> Result<LaunchRequest<'_>, LaunchFault<'_>> {
     if text.last() != Some(&0) {
@@ -145,23 +168,7 @@ pub(super) fn read(text: &[u8]) -> Result<LaunchRequest<'_>, LaunchFault<'_>> {
     let lines = text.iter().filter(|byte| **byte == 0).count();
     // The program itself is the first argument; the variables of a socket come to those that were given.
     let (argv, envp) = (List::of(lines + 1)?, List::of(lines + 3)?);
-    let mut wanted = LaunchRequest {
-        program: c"",
-        argv,
-        envp,
-        dir: c"/",
-        log: c"",
-        user: None,
-        join: [None; 2],
-        socket: None,
-        umask: 0o022,
-        limits: [None; 16],
-        instance: None,
-        stop: false,
-        pid: c"",
-        beside: c"",
-        boot: c"",
-    };
+    let mut wanted = LaunchRequest::empty(argv, envp);
     for line in text.split_inclusive(|byte| *byte == 0) {
         let at = line.iter().position(|byte| *byte == b'=');
         // Only the key is ever shown: a value may be a secret.
@@ -220,7 +227,7 @@ fn number<T: FromStr>(digits: &[u8]) -> Option<T> {
 }
 
 /// Returns only with what went wrong.
-fn turn_into<'a>(wanted: &mut LaunchRequest<'a>, log: File, noted: bool) -> LaunchFault<'a> {
+fn become_program<'a>(wanted: &mut LaunchRequest<'a>, log: File, noted: bool) -> LaunchFault<'a> {
     // The program of a socket will be this process. Here, since it must be there until the end.
     let mut listen_pid = *b"LISTEN_PID=\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
     let mut digits = Digits::default();
@@ -328,7 +335,7 @@ impl Digits {
     }
 }
 
-fn told(to: File, what: &CStr, fault: &LaunchFault<'_>) -> u8 {
+fn report(to: File, what: &CStr, fault: &LaunchFault<'_>) -> u8 {
     let mut digits = Digits::default();
     let begin: &[&[u8]] = &[b"acc: could not start `", what.to_bytes(), b"`: "];
     let _ = match fault {

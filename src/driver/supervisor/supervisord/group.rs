@@ -12,7 +12,7 @@ use crate::host::process;
 use crate::host::short_sleep::short_sleep;
 
 use super::super::{SupervisorError, pid_file};
-use super::reread::{Added, Loading};
+use super::reread::{Rereads, SectionAdded};
 use super::rpc::{RpcClient, RpcError};
 use super::sections::SectionMatch;
 use super::xmlrpc::{Value, XmlRpcFault, fault};
@@ -77,7 +77,7 @@ enum Attempt {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ProgramGroup<'a> {
     pub(super) client: &'a RpcClient,
-    pub(super) sections: &'a Loading,
+    pub(super) sections: &'a Rereads,
     /// Name of the section, the group and the process: all the same.
     pub(super) name: &'a str,
     /// Its name for people.
@@ -173,14 +173,14 @@ impl ProgramGroup<'_> {
                 };
             }
             match self.sections.add(self.client, self.name, text).await? {
-                Added::Now => {
+                SectionAdded::Now => {
                     return Ok(match self.attempt(noted).await? {
                         // supervisord has started it by itself, for it was just added: a service does.
                         Attempt::Done(Launched::Already(pid)) => Attempt::Done(Launched::Started(pid)),
                         other => other,
                     });
                 }
-                Added::WasThere => take_out = true,
+                SectionAdded::WasThere => take_out = true,
             }
         }
     }

@@ -13,7 +13,7 @@ use super::super::members::InstanceMembers;
 use super::super::{SupervisorError, pid_file};
 use super::daemon::Daemon;
 use super::group::ProgramGroup;
-use super::reread::Loading;
+use super::reread::Rereads;
 use super::rpc::RpcClient;
 use super::sections::Sections;
 use crate::domain::instance::Process;
@@ -59,8 +59,8 @@ pub struct SupervisordSettings {
 pub struct Supervisord {
     pub(super) settings: SupervisordSettings,
     pub(super) daemon: Daemon,
-    pub(super) programs: Loading,
-    pub(super) services: Loading,
+    pub(super) programs: Rereads,
+    pub(super) services: Rereads,
     /// What the launcher of each instance reads.
     pub(super) specs: Sections,
     pub(super) launcher: Mutex<Option<Vec<String>>>,
@@ -70,7 +70,7 @@ pub struct Supervisord {
     pub(super) used: Mutex<(u64, HashMap<String, u64>)>,
     /// Processes started here and not yet waited for: held, so that it is known how they ended although supervisord reaps.
     pub(super) held: Mutex<HashMap<InstanceName, process::HeldProcess>>,
-    /// What keeps this process, when supervisord did not start it.
+    /// The master of acc's own server, when supervisord did not start it.
     pub(super) master: Mutex<Option<Process>>,
 }
 
@@ -85,8 +85,8 @@ impl Supervisord {
                 client: RpcClient::new(settings.socket.clone(), CALL_LIMIT),
                 program: settings.program.clone(),
             },
-            programs: Loading::once(settings.dir.join("loaded"), settings.dir.join("programs")),
-            services: Loading::lasting(settings.dir.join("services")),
+            programs: Rereads::once(settings.dir.join("loaded"), settings.dir.join("programs")),
+            services: Rereads::lasting(settings.dir.join("services")),
             specs: Sections::of_specs(settings.dir.join("launch")),
             launcher: Mutex::default(),
             locks: Locks::default(),

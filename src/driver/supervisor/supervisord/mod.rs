@@ -51,7 +51,7 @@ pub fn read_answer(text: &str) -> Result<String, String> {
 }
 
 /// How long after an end supervisord is asked how it was, when the kernel does not know.
-const TELL_LIMIT: usize = 100;
+const REPORT_LIMIT: usize = 100;
 
 impl Supervisord {
     /// Puts in place what its launcher will read, after all that can be known beforehand was found to be in order. The text of
@@ -118,8 +118,8 @@ impl Supervisord {
     }
 
     /// What supervisord knows of how the last run ended: an exit code, or that it was some signal.
-    async fn told_exit(&self, name: &InstanceName) -> Exit {
-        for _ in 0..TELL_LIMIT {
+    async fn reported_exit(&self, name: &InstanceName) -> Exit {
+        for _ in 0..REPORT_LIMIT {
             match self.group(name).info().await {
                 // Not noticed yet; being asked makes it look.
                 Ok(Some(info)) if info.pid > 0 => tokio::time::sleep(Duration::from_millis(5)).await,
@@ -280,7 +280,7 @@ impl Supervisor for Supervisord {
         let last = pid_file::living(&pid_path)?.is_none();
         self.members.leave(name, process, last);
         if exit == Exit::Unknown && last {
-            exit = self.told_exit(name).await;
+            exit = self.reported_exit(name).await;
         }
         if last && pid_file::is_of(&pid_path, process)? {
             pid_file::remove(&pid_path)?;

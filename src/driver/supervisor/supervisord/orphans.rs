@@ -31,7 +31,7 @@ pub(super) fn starts_beside(service: &Service, survivors: &[&str]) -> bool {
     service.name == STANDS_BY || !survivors.contains(&service.name)
 }
 
-/// This process, or the master above it?
+/// This process, or acc's master above it?
 fn is_this(pid: i32) -> bool {
     pid.cast_unsigned() == std::process::id() || rustix::process::getppid().is_some_and(|p| p.as_raw_nonzero().get() == pid)
 }
@@ -58,7 +58,7 @@ impl Supervisord {
         if self.survivor(name)?.is_some() { Ok(false) } else { pid_file::keep(&self.service_path(name), process, std::path::Path::new("")) }
     }
 
-    /// Is it what keeps this process?
+    /// Is it this process, or acc's master above it?
     fn is_own(&self, process: Process) -> bool {
         is_this(process.pid) || *self.master.lock().unwrap_or_else(PoisonError::into_inner) == Some(process)
     }

@@ -23,11 +23,11 @@ use super::xmlrpc::{Value, XmlRpcFault, fault};
 /// Most sections that are added at once: whoever wants to start one of them waits for all.
 const MOST: usize = 64;
 
-type AddedReply = oneshot::Receiver<Result<Added, RpcError>>;
+type AddedReply = oneshot::Receiver<Result<SectionAdded, RpcError>>;
 
 /// Sections, and those that are about to be.
 #[derive(Debug)]
-pub(super) struct Loading {
+pub(super) struct Rereads {
     /// What supervisord has, or is to find when it comes up.
     pub(super) kept: Sections,
     /// What it reads when it is told to. `None`: it reads `kept`.
@@ -41,19 +41,19 @@ pub(super) struct Loading {
 struct QueuedSection {
     name: String,
     text: String,
-    reply: oneshot::Sender<Result<Added, RpcError>>,
+    reply: oneshot::Sender<Result<SectionAdded, RpcError>>,
 }
 
 /// What came of a section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Added {
+pub(super) enum SectionAdded {
     /// supervisord has it.
     Now,
     /// supervisord has a group of this name, of a text that nobody knows.
     WasThere,
 }
 
-impl Loading {
+impl Rereads {
     /// Sections that supervisord reads whenever it reads anything.
     pub(super) fn lasting(dir: PathBuf) -> Self {
         Self { kept: Sections::new(dir), adding: None, queue: Mutex::default(), turn: tokio::sync::Mutex::default() }
@@ -76,7 +76,7 @@ impl Loading {
     }
 
     /// Makes the section known to supervisord, which has no group of this name.
-    pub(super) async fn add(&self, client: &RpcClient, name: &str, text: &str) -> Result<Added, RpcError> {
+    pub(super) async fn add(&self, client: &RpcClient, name: &str, text: &str) -> Result<SectionAdded, RpcError> {
         loop {
             let (reply, mut answer) = oneshot::channel();
             self.queue().push_back(QueuedSection { name: name.to_owned(), text: text.to_owned(), reply });
@@ -93,7 +93,7 @@ impl Loading {
     }
 
     /// Works until this one is answered; there may be others before it.
-    async fn work_for(&self, client: &RpcClient, answer: &mut AddedReply) -> Option<Result<Added, RpcError>> {
+    async fn work_for(&self, client: &RpcClient, answer: &mut AddedReply) -> Option<Result<SectionAdded, RpcError>> {
         loop {
             match answer.try_recv() {
                 Err(TryRecvError::Empty) => self.work(client).await,
@@ -148,7 +148,7 @@ impl Loading {
         calls.extend(batch.iter().map(|wanted| ("supervisor.addProcessGroup", name(wanted))));
         let mut results = client.multicall(&calls).await.map_err(|why| BatchRefused { why, culprit: None })?;
         let Err(refused) = results.remove(0) else { return Ok(results) };
-        // What it had read before is still in its mind, and it may have made groups of that.
+        // supervisord caches the configuration it read before, and may have made groups of it.
         let back: Vec<_> = batch.iter().map(|wanted| ("supervisor.removeProcessGroup", name(wanted))).collect();
         let culprit = if refused.code == fault::CANT_REREAD { self.read().culprit(&refused.text) } else { None };
         match client.multicall(&back).await {
@@ -168,16 +168,16 @@ impl Loading {
     }
 
     /// The file of a section that was added is kept; any other is not.
-    fn settle(&self, name: &str, result: Result<Value, XmlRpcFault>) -> Result<Added, RpcError> {
+    fn settle(&self, name: &str, result: Result<Value, XmlRpcFault>) -> Result<SectionAdded, RpcError> {
         let broken = |e: SupervisorError| RpcError::Broken(e.to_string());
         match result {
             Ok(_) => match &self.adding {
-                Some(adding) => adding.move_to(name, &self.kept).map_err(broken).map(|()| Added::Now),
-                None => Ok(Added::Now),
+                Some(adding) => adding.move_to(name, &self.kept).map_err(broken).map(|()| SectionAdded::Now),
+                None => Ok(SectionAdded::Now),
             },
             Err(refused) => {
                 self.read().remove(name).map_err(broken)?;
-                if refused.code == fault::ALREADY_ADDED { Ok(Added::WasThere) } else { Err(refused.into()) }
+                if refused.code == fault::ALREADY_ADDED { Ok(SectionAdded::WasThere) } else { Err(refused.into()) }
             }
         }
     }
@@ -232,9 +232,9 @@ mod tests {
         exchanges
     }
 
-    fn add(loading: &Arc<Loading>, client: &Arc<RpcClient>, name: String) -> tokio::task::JoinHandle<Result<Added, RpcError>> {
-        let (loading, client) = (loading.clone(), client.clone());
-        tokio::spawn(async move { loading.add(&client, &name, "text").await })
+    fn add(rereads: &Arc<Rereads>, client: &Arc<RpcClient>, name: String) -> tokio::task::JoinHandle<Result<SectionAdded, RpcError>> {
+        let (rereads, client) = (rereads.clone(), client.clone());
+        tokio::spawn(async move { rereads.add(&client, &name, "text").await })
     }
 
     #[tokio::test]
@@ -243,25 +243,25 @@ mod tests {
         let allowed = Arc::new(tokio::sync::Semaphore::new(0));
         let mut exchanges = serve(dir.path(), allowed.clone());
         let client = Arc::new(RpcClient::new(dir.path().join("s"), Duration::from_secs(20)));
-        let loading = Arc::new(Loading::once(dir.path().join("loaded"), dir.path().join("programs")));
-        let first = add(&loading, &client, "first".to_owned());
+        let rereads = Arc::new(Rereads::once(dir.path().join("loaded"), dir.path().join("programs")));
+        let first = add(&rereads, &client, "first".to_owned());
         assert_eq!(exchanges.recv().await, Some(1));
-        let mut others: Vec<_> = (0..MOST + 10).map(|n| add(&loading, &client, format!("a{n}"))).collect();
+        let mut others: Vec<_> = (0..MOST + 10).map(|n| add(&rereads, &client, format!("a{n}"))).collect();
         // One of them gives up: it is not added for nobody.
         let gone = others.remove(3);
-        while loading.queue().len() < MOST + 10 {
+        while rereads.queue().len() < MOST + 10 {
             tokio::task::yield_now().await;
         }
         gone.abort();
         assert!(gone.await.unwrap_err().is_cancelled());
         allowed.add_permits(3);
-        assert_eq!(first.await.unwrap().unwrap(), Added::Now);
+        assert_eq!(first.await.unwrap().unwrap(), SectionAdded::Now);
         for other in others {
-            assert_eq!(other.await.unwrap().unwrap(), Added::Now);
+            assert_eq!(other.await.unwrap().unwrap(), SectionAdded::Now);
         }
         assert_eq!((exchanges.recv().await, exchanges.recv().await), (Some(MOST - 1), Some(10)));
-        assert_eq!(loading.kept.names().unwrap().len(), MOST + 10);
-        assert!(loading.read().names().unwrap().is_empty());
+        assert_eq!(rereads.kept.names().unwrap().len(), MOST + 10);
+        assert!(rereads.read().names().unwrap().is_empty());
     }
 
     #[tokio::test]
@@ -270,11 +270,11 @@ mod tests {
         let allowed = Arc::new(tokio::sync::Semaphore::new(0));
         let mut exchanges = serve(dir.path(), allowed.clone());
         let client = Arc::new(RpcClient::new(dir.path().join("s"), Duration::from_secs(20)));
-        let loading = Arc::new(Loading::once(dir.path().join("loaded"), dir.path().join("programs")));
-        let first = add(&loading, &client, "first".to_owned());
+        let rereads = Arc::new(Rereads::once(dir.path().join("loaded"), dir.path().join("programs")));
+        let first = add(&rereads, &client, "first".to_owned());
         assert_eq!(exchanges.recv().await, Some(1));
-        let second = add(&loading, &client, "second".to_owned());
-        while loading.queue().is_empty() {
+        let second = add(&rereads, &client, "second".to_owned());
+        while rereads.queue().is_empty() {
             tokio::task::yield_now().await;
         }
         first.abort();
@@ -284,8 +284,8 @@ mod tests {
         let mut exchanges = serve(dir.path(), allowed.clone());
         allowed.add_permits(9);
         let _ = second.await.unwrap();
-        assert_eq!(add(&loading, &client, "third".to_owned()).await.unwrap().unwrap(), Added::Now);
+        assert_eq!(add(&rereads, &client, "third".to_owned()).await.unwrap().unwrap(), SectionAdded::Now);
         assert!(exchanges.recv().await.is_some());
-        assert!(!loading.read().has("first") && !loading.kept.has("first"));
+        assert!(!rereads.read().has("first") && !rereads.kept.has("first"));
     }
 }

@@ -89,7 +89,7 @@ impl Supervisord {
         let ensured = match self.daemon.presence().await? {
             Presence::Answers => {
                 self.write_config(services, true, &[])?;
-                self.retire(services).await?;
+                self.prune(services).await?;
                 Ensured::Already
             }
             Presence::Gone => {
@@ -170,7 +170,7 @@ impl Supervisord {
     }
 
     /// Ends services whose section has changed, or is not wanted any more, and takes them out.
-    async fn retire(&self, services: &[Service]) -> Result<(), SupervisorError> {
+    async fn prune(&self, services: &[Service]) -> Result<(), SupervisorError> {
         for name in self.services.kept.names()? {
             let wanted = services.iter().find(|service| group_name(service.name) == name);
             if let Some(service) = wanted

@@ -133,7 +133,7 @@ async fn an_application_that_breaks_off_is_told_from_one_that_was_not_there() {
             }
             let ids: std::collections::BTreeSet<_> = told.iter().map(|told| told.one("x-acc-request").unwrap()).collect();
             assert_eq!(ids.len(), 1);
-            assert!(ids.iter().all(|id| crate::proxy::replay_notes::request_id(id).is_some()), "{ids:?}");
+            assert!(ids.iter().all(|id| crate::host::sent::id(id).is_some()), "{ids:?}");
         }
     }
 }
@@ -417,7 +417,7 @@ async fn workers_of_another_user_reach_gates_and_write_logs() {
     }
     let mut bed = Bed::start_with(|config, _| (config.user, config.edge.user) = (Some("nobody".into()), Some("daemon".into()))).await;
     let (gate, _) = bed.app("shop");
-    // As acc's master, the probe and the service do it for these users.
+    // As the master, the probe and the service do it for these users.
     let user = nix::unistd::User::from_name("daemon").unwrap().unwrap();
     let log = bed.config.access_log("shop");
     for path in [bed.config.wake_socket(), bed.config.socket("shop"), log.parent().unwrap().to_owned()] {
