@@ -30,7 +30,7 @@ const AT_ONCE: Duration = Duration::from_secs(10);
 
 /// A message of `sd_notify(3)`: ready by a line that says so and by nothing else, and a status that can be shown on one line.
 pub fn notify(data: &[u8]) {
-    let message = probe::Message::read(data);
+    let message = probe::NotifyMessage::read(data);
     let mut lines: Vec<&[u8]> = data.split(|b| *b == b'\n').collect();
     // What follows the last line end is no line that could have ended with CR LF.
     let last = lines.pop();

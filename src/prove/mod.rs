@@ -10,6 +10,8 @@
 //! 4. `record`: what the application itself has written down of what reached it.
 //! 5. `judge`: what was right, lost, wrong, doubled; `report`: the numbers.
 //!
+//! `context`, `strike`, `operator` and `rng` are what these have in common.
+//!
 //! It never changes another instance, and it leaves nothing behind: neither when it fails nor on Ctrl-C.
 
 mod chaos;

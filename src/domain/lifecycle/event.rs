@@ -68,7 +68,7 @@ pub enum Event {
         /// The newest use seen.
         used: Option<Timestamp>,
     },
-    /// Answer to [`Effect::Count`], taken after the gate was closed.
+    /// Answer to [`super::Effect::Count`], taken after the gate was closed.
     InFlight {
         /// Of this run.
         run: u64,
@@ -89,7 +89,7 @@ pub enum Event {
     },
     /// The armed time came.
     Timer {
-        /// The number given by [`Effect::Arm`].
+        /// The number given by [`super::Effect::Arm`].
         armed: u64,
         /// What a start still waits for, for the failure: "a connection on …".
         waits_for: String,
