@@ -18,14 +18,14 @@ struct FakeActivityState {
     looks: usize,
 }
 
-/// The fake activity: nobody uses anything until it is told otherwise.
+/// The fake activity: nothing is in use until a test says otherwise.
 #[derive(Debug, Default)]
 pub struct FakeActivity {
     state: Mutex<FakeActivityState>,
 }
 
 impl FakeActivity {
-    /// Nobody uses anything.
+    /// Nothing is in use.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

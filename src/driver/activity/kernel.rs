@@ -65,14 +65,14 @@ fn count_once(listens: &[&Listen], gone: &Gone) -> Result<Vec<u32>, ActivityErro
     }
 }
 
-/// How many connections nobody has accepted yet wait at this unix socket; `None`: nobody listens there, or the kernel does not
+/// How many connections wait at this unix socket to be accepted; `None`: no process listens there, or the kernel does not
 /// say. It blocks, shortly.
 #[must_use]
 pub fn unaccepted(path: &Path) -> Option<u32> {
     netlink::listener(path, file_of(path)).ok().flatten().map(|listener| listener.queue)
 }
 
-/// The number of the unix socket that listens at this path; `None`: nobody listens there. It blocks, shortly.
+/// The number of the unix socket that listens at this path; `None`: there is none. It blocks, shortly.
 ///
 /// # Errors
 /// The kernel cannot be asked.

@@ -2,7 +2,7 @@
 //!
 //! It reads and reports; what counts is decided in `count`.
 //!
-//! Seen on Linux 6: a connection that nobody has accepted yet is not in the dump of unix sockets by itself, only in its
+//! Seen on Linux 6: a connection that is not accepted yet is not in the dump of unix sockets by itself, only in its
 //! listener's queue; once accepted it is there under the listener's path, whatever became of the file. So the two add up.
 
 use std::collections::HashMap;
@@ -55,13 +55,13 @@ pub fn count(counter: &mut Counter) -> io::Result<()> {
 /// A unix socket that listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListenQueue {
-    /// How many connections nobody has accepted yet.
+    /// How many connections are not accepted yet.
     pub queue: u32,
     /// Number of the socket, as `/proc/PID/fd` names it.
     pub inode: u32,
 }
 
-/// Who listens on this path; `None`: nobody.
+/// The socket that listens on this path; `None`: there is none.
 pub fn listener(path: &Path, file: Option<FileId>) -> io::Result<Option<ListenQueue>> {
     let mut found = None;
     dump(unix_request(UnixStates::LISTEN), |payload| {

@@ -1,4 +1,4 @@
-//! The edge `builtin`: acc's own listener. A gate is a name in memory, since whoever forwards asks the service first anyway.
+//! The edge `builtin`: acc's own listener. A gate is a name in memory, since the proxy asks the service before it forwards anyway.
 //!
 //! It listens on nothing and forwards nothing; `proxy` does.
 

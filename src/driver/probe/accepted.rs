@@ -28,13 +28,13 @@ pub async fn is_taken(mut stream: UnixStream, path: &Path) -> bool {
         match stream.try_read(&mut [0]) {
             Ok(_) => return true,
             Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-            // The kernel resets what nobody accepted.
+            // The kernel resets what was not accepted.
             Err(_) => return false,
         }
     }
 }
 
-/// Nobody else connects before the instance is ready: an empty queue means that this connection was taken from it.
+/// No other client connects before the instance is ready: an empty queue means that this connection was taken from it.
 async fn nothing_waits(path: &Path) -> bool {
     let path = path.to_owned();
     matches!(tokio::task::spawn_blocking(move || unaccepted(&path)).await, Ok(Some(0)))

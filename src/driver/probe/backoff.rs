@@ -18,7 +18,7 @@ impl Steps {
     pub const SOCKET: Self = Self { next: Duration::from_micros(100), factor: 15, most: Duration::from_millis(10) };
     /// For a connection in a queue, whose end is told by itself as a rule.
     pub const QUEUE: Self = Self { next: Duration::from_millis(20), factor: 15, most: Duration::from_millis(250) };
-    /// Where somebody else listens, who may let go.
+    /// Where another program listens, which may let go.
     pub const STRANGER: Self = Self { next: Duration::from_millis(50), factor: 15, most: Duration::from_millis(200) };
     /// For an application that answers, but not yet that it is well.
     pub const HEALTH: Self = Self { next: Duration::from_millis(1), factor: 15, most: Duration::from_millis(100) };

@@ -20,7 +20,7 @@ const FOLDER: u32 = 0o2710;
 /// The instance listens, nginx's workers connect.
 const SOCKET: u32 = 0o660;
 
-/// Makes the folder of a socket, or puts it right: for the application and for nginx's workers, and for nobody else.
+/// Makes the folder of a socket, or puts it right: for the application and for nginx's workers, and for no other user.
 pub(super) fn make(dir: &Path, accounts: Accounts) -> io::Result<()> {
     if let Some(parent) = dir.parent().filter(|_| !dir.is_dir()) {
         // To be passed through on the way, not to be read.
@@ -76,7 +76,7 @@ struct FolderAccess {
 }
 
 impl FolderAccess {
-    /// `None`: everything runs as acc itself, and nobody has to be let in.
+    /// `None`: everything runs as acc itself, and no other user has to be let in.
     fn of(accounts: Accounts) -> Option<Self> {
         let (instances, edge) = (accounts.instances, accounts.edge);
         let gid = edge.or(instances)?.gid;

@@ -1,7 +1,7 @@
 //! Tells when something appears in a folder: one inotify instance for all wakes.
 //!
 //! One, because closing an inotify instance waits for the kernel's grace period, 4 to 20 ms in which a thread of the runtime
-//! can do nothing else; taking a single watch away does not. It decides nothing: whoever is told looks for himself.
+//! can do nothing else; taking a single watch away does not. It decides nothing: a task that is notified checks for itself.
 
 use std::collections::HashMap;
 use std::io;
@@ -53,7 +53,7 @@ impl Watcher {
 
     fn add(&self, dir: &Path) -> io::Result<(WatchDescriptor, watch::Receiver<()>)> {
         let mut state = self.state();
-        // A reader that has ended (its runtime has) tells nobody anything any more.
+        // A reader that has ended (its runtime has) notifies no task any more.
         let mut open = match state.open.take().filter(|open| !open.reader.is_finished()) {
             Some(open) => open,
             None => self.open()?,

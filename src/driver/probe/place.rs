@@ -1,6 +1,6 @@
 //! Can those that are awake be reached where they listen? All of them by one look each at the kernel's tables.
 //!
-//! It says what it found, and stops nobody.
+//! It says what it found, and stops no process.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,6 +1,6 @@
-//! The probe of real sockets: clears the place before a start, and notices within a few milliseconds that somebody answers.
+//! The probe of real sockets: clears the place before a start, and notices within a few milliseconds that the instance answers.
 //!
-//! It removes only what nobody answers on, and never ends a program that is in the way. The place of a socket is acc's: what is there
+//! It removes only what no program answers on, and never ends a program that is in the way. The place of a socket is acc's: what is there
 //! and is no socket goes.
 
 use std::fs;
@@ -127,14 +127,14 @@ impl SocketProbe {
         let (mut steps, mut strangers) = (PortSteps::default(), None);
         let (mut stranger, mut examined) = (None, false);
         loop {
-            // Asked for without a connection, as long as nobody is there.
+            // Asked for without a connection, as long as there is no listener.
             if matches!(listening::is_heard(address), Ok(false)) {
                 stranger = None;
                 short_sleep(steps.pause(waiting.count())).await;
                 continue;
             }
             match TcpStream::connect(address).await {
-                // With nobody there, the kernel may give the connection the very port that is asked for, and it reaches itself.
+                // Without a listener, the kernel may give the connection the very port that is asked for, and it reaches itself.
                 Ok(stream) if stream.local_addr().is_ok_and(|own| own != address) => {
                     let Some(process) = process else { return Ok(stream) };
                     if self.listeners.is_known(address, process) {
@@ -165,7 +165,7 @@ impl SocketProbe {
         }
     }
 
-    /// Resolves once it answers, whoever else can connect.
+    /// Resolves once it answers, also when other clients can connect.
     async fn answered(&self, question: &Question, process: Option<Process>, ear: Option<Ear>) -> Result<Answered, String> {
         if let (Some(process), Some(ear)) = (process, &ear) {
             ear.hear(process).await;
@@ -228,8 +228,7 @@ impl Probe for SocketProbe {
         if question.handed || question.notify.is_some() || question.health.is_some() {
             return None;
         }
-        // It has been born on this processor, as a rule, and waits for it: it is ahead of us once more, until it waits for somebody
-        // or its turn is over.
+        // The child usually starts on this processor: yield once, so that it can bind before it is looked for.
         std::thread::yield_now();
         unix_connect::connect(path).ok().filter(|stream| self.listeners.is_own_unix(stream, path, Some(process), false))?;
         self.open_to_edge(question);
@@ -328,7 +327,7 @@ impl Connected {
     }
 }
 
-/// Removes a socket file that nobody answers on, and what is no socket.
+/// Removes a socket file that no program answers on, and what is no socket.
 fn remove_stale(path: &Path, trash: &Path) -> Result<(), Obstacle> {
     let shown = path.display();
     match fs::symlink_metadata(path) {
@@ -342,18 +341,18 @@ fn remove_stale(path: &Path, trash: &Path) -> Result<(), Obstacle> {
     }
     match unix_connect::connect(path) {
         Ok(_) => Err(Obstacle::Socket(format!("another program answers on `{shown}`"))),
-        // Nobody listens there: left behind.
+        // No program listens there: left behind.
         Err(e) if e.kind() == ErrorKind::ConnectionRefused => {
             remove_file(path).map_err(|e| Obstacle::Other(format!("`{shown}` cannot be removed: {e}")))
         }
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-        // A full backlog is somebody, too.
+        // A full backlog is a listener, too.
         Err(e) if e.kind() == ErrorKind::WouldBlock => Err(Obstacle::Socket(format!("another program listens on `{shown}`"))),
         Err(e) => Err(Obstacle::Other(format!("`{shown}` cannot be tried: {e}"))),
     }
 }
 
-/// Tries the port as a server would, without listening: nobody can connect meanwhile.
+/// Tries the port as a server would, without listening: no client can connect meanwhile.
 async fn check_free(address: SocketAddr) -> Result<(), Obstacle> {
     let bind = || -> io::Result<()> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;

@@ -16,7 +16,7 @@ use crate::domain::name::InstanceName;
 use super::locks::Locks;
 use super::{Ensured, Program, Service, Supervisor, SupervisorError};
 
-/// Made-up pids begin above the highest a kernel gives, so that a mistake signals nobody.
+/// Made-up pids begin above the highest a kernel gives, so that a mistake signals no process.
 const FIRST_PID: i32 = 100_000_000;
 
 type Hook = Box<dyn Fn(&Program, Process) + Send + Sync>;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
 
-/// Locks by name; a name nobody holds or waits for takes no memory.
+/// Locks by name; a name that is neither held nor waited for takes no memory.
 #[derive(Debug, Default)]
 pub(super) struct Locks {
     names: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
@@ -19,7 +19,7 @@ impl Locks {
         let lock = {
             let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
             if names.len() > 256 {
-                // Whoever holds or awaits one has a second reference to it.
+                // A task that holds or awaits one has a second reference to it.
                 names.retain(|_, lock| Arc::strong_count(lock) > 1);
             }
             Arc::clone(names.entry(name.to_owned()).or_default())

@@ -28,7 +28,7 @@ const LOOK: (Duration, Duration) = (Duration::from_millis(1), Duration::from_mil
 /// The end of a killed process that a debugger holds is looked for this often, and so many times.
 const TRACED_PAUSE: Duration = Duration::from_millis(250);
 const TRACED_LOOKS: u32 = 40;
-/// How often a census is repeated until it finds nobody who is not stopped: who forks against it loses, or the next kill goes on.
+/// How often a census is repeated until all processes it finds are stopped: a process that keeps forking loses, or the next kill goes on.
 const CENSUSES: u32 = 20;
 
 /// What a supervisor knows of the first process of an instance.
@@ -212,7 +212,7 @@ impl InstanceMembers {
         killed
     }
 
-    /// First none of them runs any more, then each is killed: whoever forks meanwhile is found by the next look.
+    /// All of them are stopped first, then each is killed: what was forked meanwhile is found by the next census.
     fn kill_counted(&self, name: &InstanceName, first: Option<Process>) -> io::Result<()> {
         let mut stopped: HashSet<Process> = HashSet::new();
         for _ in 0..CENSUSES {
@@ -240,7 +240,7 @@ impl InstanceMembers {
     }
 
     /// The first process has ended: resolves when nothing is left of the instance. Unless it was asked to end, the others are
-    /// killed at once; if it was, they have as long as whoever asked gives them until the kill.
+    /// killed at once; if it was, they have as long as the caller gives them until the kill.
     pub(super) async fn gone(&self, name: &InstanceName, first: Process) -> io::Result<()> {
         let mut pause = LOOK.0;
         loop {
@@ -313,7 +313,7 @@ impl InstanceMembers {
         let mut ended = Vec::new();
         for name in self.names().map_err(|e| looking(&e))? {
             let _held = locks.lock(name.as_str()).await;
-            // Started just now, or somebody is at its end.
+            // Started just now, or another task is at its end.
             if live.contains(&name) || first.runs(&name).await? {
                 continue;
             }

@@ -45,7 +45,7 @@ pub struct Program {
     /// How long after the signal the supervisor may kill by itself (acc does so too).
     pub stop_timeout: Duration,
     /// A unix socket to hand over: it listens there before the program runs, which has it as descriptor 3 and is told by
-    /// `LISTEN_FDS`, `LISTEN_PID` and `LISTEN_FDNAMES=acc` (`sd_listen_fds(3)`). Nobody else has it: it refuses connections
+    /// `LISTEN_FDS`, `LISTEN_PID` and `LISTEN_FDNAMES=acc` (`sd_listen_fds(3)`). No other process has it: it refuses connections
     /// as soon as the program has ended. Nothing is at this path at the start.
     pub socket: Option<PathBuf>,
     /// User to run as (only when acc is root); `None`: as acc.
@@ -118,7 +118,7 @@ pub trait Supervisor: Send + Sync {
     async fn wait(&self, name: &InstanceName, process: Process) -> Result<Exit, SupervisorError>;
 
     /// Ends what instances have left that are not among these, which are live: processes whose first process has ended, and whose
-    /// end nobody waits for. How many of which.
+    /// end no task waits for. Returns how many of which.
     async fn sweep(&self, _live: &[InstanceName]) -> Result<Vec<(InstanceName, usize)>, SupervisorError> {
         Ok(Vec::new())
     }

@@ -1,5 +1,5 @@
 //! Pid files: which process runs under a name, with its start time and the boot it belongs to, so that it is found again by
-//! another acc and never taken for somebody else's.
+//! another acc and never taken for another program's.
 //!
 //! Form: `PID START_TIME BOOT_ID LOG`. A file that holds a pid only was written by the child itself before its first
 //! instruction, and its parent did not live to complete it. Nothing is removed while looking: another acc may be writing.

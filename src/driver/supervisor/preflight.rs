@@ -29,7 +29,7 @@ pub(super) fn service(service: &Service) -> Result<PathBuf, SupervisorError> {
     }
 }
 
-/// Whom to run as: nobody else unless acc is root.
+/// The user to run as: acc's own unless acc is root.
 pub(super) fn user(program: &Program) -> Result<Option<UserIds>, SupervisorError> {
     let failed = |why: String| SupervisorError::NotStarted { name: program.name.to_string(), why };
     match &program.user {

@@ -35,7 +35,7 @@ impl BodyFault {
     const ALL: [Self; 3] = [Self::TooLarge, Self::Stalled, Self::Client];
 }
 
-/// Set at most once by the body, read by whoever waits for the answer.
+/// Set at most once by the body, read by the task that waits for the answer.
 #[derive(Debug, Clone, Default)]
 pub struct FaultFlag(Option<Arc<AtomicU8>>);
 

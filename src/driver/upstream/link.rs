@@ -131,7 +131,7 @@ impl Link {
         }
     }
 
-    /// An answer without a body is over with its head: nobody will read it, so the connection is settled now.
+    /// An answer without a body is over with its head: no body will be read, so the connection is settled now.
     fn ended(&mut self, cx: &mut Context<'_>, response: &Response<Incoming>) -> bool {
         let ended = response.body().is_end_stream() && response.status() != StatusCode::SWITCHING_PROTOCOLS;
         if ended {
@@ -290,7 +290,7 @@ async fn connect(gate: &Gate, owner: Option<u32>, listeners: &Listeners) -> io::
 
 async fn connect_tcp(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
-    // A port nobody listens on may be connected to itself when the kernel picks it as the source port.
+    // A port without a listener may be connected to itself when the kernel picks it as the source port.
     if stream.local_addr()? == address {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }

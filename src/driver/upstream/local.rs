@@ -32,7 +32,7 @@ impl AsRawFd for LocalSocket {
 }
 
 impl Local {
-    /// Takes a connection on, in the runtime of whoever calls.
+    /// Takes a connection on, in the runtime of the caller.
     ///
     /// # Errors
     /// It cannot be made non-blocking or watched.

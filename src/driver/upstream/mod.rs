@@ -4,7 +4,7 @@
 //! there. By itself it sends a request a second time in two cases only: the pooled connection was closed before one byte
 //! of it was written, or the request is safe (GET, HEAD, OPTIONS without a body) and the connection was a pooled one.
 //!
-//! A connection has no task of its own: whoever waits for the answer, and then whoever reads its body, drives it. That
+//! A connection has no task of its own: the task that waits for the answer, and then reads its body, drives it. That
 //! saves two task switches a request, and makes the pool exact: what is parked here is a plain value, dropping it closes
 //! the socket at once.
 
@@ -251,7 +251,7 @@ fn is_safe(req: &Request<SendBody>) -> bool {
 }
 
 /// May the instance have read a request that was lost with its connection? The kernel says that a connection was reset, or is no pipe any
-/// more, when it was closed with bytes that nobody had read.
+/// more, when it was closed with unread bytes.
 fn reads(lost: &hyper::Error) -> u8 {
     let cause = std::error::Error::source(lost).and_then(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
     u8::from(!matches!(cause, Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)))

@@ -1,7 +1,7 @@
 //! Asks nginx a question the way a client does, from its listener through a worker to acc's wake server and back, and lets
 //! its processes go on that were made to stand still.
 //!
-//! The question names no instance: it wakes nobody, counts as nobody's use, and its answer tells nothing.
+//! The question names no instance: it wakes no instance, counts as use of none, and its answer holds nothing.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -1,4 +1,4 @@
-//! Whose text makes a configuration wrong: found by halving. Pure: whoever asks nginx tells it the answers.
+//! Whose text makes a configuration wrong: found by halving. Pure: the caller asks nginx and passes its answers on.
 
 /// The search for the first of `n` routes with which the configuration is refused, given that all of them are refused together.
 /// Ends after about log2(n) answers.

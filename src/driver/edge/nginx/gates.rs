@@ -27,7 +27,7 @@ pub struct Gates {
 /// Whether a gate was there that nginx checks before it connects, rather than by connecting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Closed {
-    /// From now on nobody comes in.
+    /// From now on no connection comes in.
     AtOnce,
     /// A worker may have made the check already and be about to connect.
     AfterAMoment,

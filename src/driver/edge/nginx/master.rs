@@ -79,7 +79,7 @@ pub fn end_orphans(error_log: &Path) -> io::Result<usize> {
     for pid in process::pids()? {
         let worker = title(pid).ok().flatten().is_some_and(|t| t.starts_with("nginx: worker process"));
         if worker && process::has_open(pid, &log) && !has_master(pid) && kill(Pid::from_raw(pid), Signal::SIGQUIT).is_ok() {
-            // Meant and harmless: whoever boots or halts after a crash has nothing to do about it.
+            // Meant and harmless: there is nothing to do about it after a crash.
             tracing::info!(pid, "ending an nginx worker whose master is gone");
             ended += 1;
         }

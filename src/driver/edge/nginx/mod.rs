@@ -257,7 +257,7 @@ impl Nginx {
         self.make_folders()?;
         self.check(&text, routes).await?;
         let Some(master) = self.master()? else {
-            // Whoever starts nginx starts it with this text.
+            // nginx is started with this text, by any supervisor.
             self.put_in_place()?;
             return self.unmark_due();
         };

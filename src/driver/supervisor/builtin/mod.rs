@@ -1,6 +1,6 @@
 //! acc itself as the supervisor: each process in its own session, logging to a file, found again by its pid file.
 //!
-//! Processes outlive acc: whoever comes next with the same folder of pid files finds them. It restarts nothing by itself,
+//! Processes outlive acc: the next acc with the same folder of pid files finds them. It restarts nothing by itself,
 //! and while it looks it changes nothing, so that another acc may look at the same time.
 
 mod launched;
@@ -29,7 +29,7 @@ use super::locks::Locks;
 use super::members::{FirstProcess, InstanceMembers, Membership};
 use super::{Ensured, Program, Service, Supervisor, SupervisorError, pid_file, preflight, program_path};
 
-/// How long a launcher that nobody waits for may take to become its program, and the pause between two looks.
+/// How long a launcher that no task waits for may take to become its program, and the pause between two looks.
 const CLAIM_LIMIT: Duration = Duration::from_secs(5);
 const CLAIM_PAUSE: Duration = Duration::from_millis(2);
 /// When one that has not done so is looked at: has it been stopped?
@@ -116,12 +116,12 @@ impl Builtin {
             let _ = process::signal_group(process, libc::SIGKILL);
             return Err(file_error("write", &start.pid_path)(source));
         }
-        // Whoever gives up waiting leaves a record that is complete, of a process that the launcher makes of itself or ends.
+        // A caller that gives up waiting leaves a record that is complete, of a process that the launcher makes of itself or ends.
         launched::became_program(process, report).await.map_err(not_started)?;
         Ok(process)
     }
 
-    /// The process of this pid file, once nobody is at its start any more: an acc that was killed right after the start of a launcher
+    /// The process of this pid file, once no start is under way any more: an acc that was killed right after the start of a launcher
     /// leaves one behind that has yet to write its pid and to become its program. One that was stopped meanwhile is killed.
     async fn living(what: &str, path: &Path) -> Result<Option<Process>, SupervisorError> {
         let mut waited = Duration::ZERO;
@@ -169,7 +169,7 @@ fn claim_pid_file(path: &Path) -> io::Result<Flock<File>> {
         }
         other => other?,
     };
-    // Nobody starts it now; a reader may look for a moment.
+    // No start is under way; a reader may look for a moment.
     let file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| io::Error::from(errno))?;
     // Not an empty one: ext4 makes sure of what is written to a file that was cut, at its close, which takes longer than a spawn.
     if file.metadata()?.len() > 0 {
@@ -178,7 +178,7 @@ fn claim_pid_file(path: &Path) -> io::Result<Flock<File>> {
     Ok(file)
 }
 
-/// What a pid file says, which is nothing when there is none; `None`: somebody is at a start with it.
+/// What a pid file says, which is nothing when there is none; `None`: a start with it is under way.
 fn unclaimed(path: &Path) -> io::Result<Option<String>> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -306,7 +306,7 @@ impl Supervisor for Builtin {
         let _held = self.locks.lock(name.as_str()).await;
         let pid_path = self.pid_path(name);
         if Self::living(name.as_str(), &pid_path).await?.is_some() {
-            // Without its pid file nobody would ever find it again.
+            // Without its pid file no acc would ever find it again.
             return Err(unreachable(name.as_str(), "it still runs"));
         }
         self.members.clear(name, pid_file::process(&pid_path)?).await?;

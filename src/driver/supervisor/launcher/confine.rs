@@ -1,7 +1,7 @@
 //! What holds an instance within its bounds, as system calls: limits of resources, who is killed first, no capability, and no way
 //! to more rights than it has.
 //!
-//! Each function decides nothing but whether a refusal matters: whoever may not raise a limit is left with the one it has.
+//! Each function decides nothing but whether a refusal matters: a process that may not raise a limit is left with the one it has.
 
 #![allow(unsafe_code, reason = "there is no safe way to make a system call without a library")]
 
@@ -57,7 +57,7 @@ pub fn settle(oom_score_adj: &CStr) {
     }
 }
 
-/// No program that it executes can have a capability. Only root can; nobody else has one to give away.
+/// No program that it executes can have a capability. Only root can; no other user has one to give away.
 pub fn drop_bounding_set() {
     for capability in 0..CAPABILITIES {
         // SAFETY: numbers.

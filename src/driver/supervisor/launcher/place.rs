@@ -1,4 +1,4 @@
-//! Where the launcher is, for whoever is to execute it: a file for supervisord, memory for acc itself. Where that may not be
+//! Where the launcher is, for the program that is to execute it: a file for supervisord, memory for acc itself. Where that may not be
 //! executed, acc's own binary stands in: it does the same, more slowly.
 //!
 //! It starts nothing.

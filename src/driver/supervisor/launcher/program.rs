@@ -1,4 +1,4 @@
-//! The launcher as a program: it reads what to become from a file, and becomes it. It asks nobody anything, and keeps nothing.
+//! The launcher as a program: it reads what to become from a file, and becomes it. It asks no other process, and keeps nothing.
 //!
 //! Compiled twice: into acc, and by `build.rs` as a small static program of its own, since a program as big as acc takes longer
 //! to begin than many instances. So it knows only the language's core and its own `sys` and `confine`.
@@ -265,7 +265,7 @@ fn prepare<'a>(wanted: &mut LaunchRequest<'a>, log: File, listen_pid: &[u8], not
     for (number, file) in [(0, null), (1, log), (2, log)] {
         sys::give(file, number)?;
     }
-    // Python's and acc's own files close themselves; what these were handed by whoever started them would not.
+    // Python's and acc's own files close themselves; what their parent handed to them would not.
     sys::close_at_exec(3);
     for (resource, limit) in wanted.limits.iter().flatten() {
         confine::limit(*resource, *limit).map_err(|errno| LaunchFault::System("its limits", b"", errno))?;

@@ -298,7 +298,7 @@ pub fn getpid() -> usize {
     unsafe { call(number::GETPID, [0; 6]) }.unwrap_or(0)
 }
 
-/// Leads a session of its own from now on, without a terminal. Whoever leads a group already (supervisord has made it one) first
+/// Leads a session of its own from now on, without a terminal. A process that leads a group already (supervisord has made it one) first
 /// goes back to the group of the session's leader; where that is gone, it stays what it is.
 pub fn own_session() {
     // SAFETY: numbers.
@@ -325,7 +325,7 @@ pub fn reset_signals() {
     let _ = unsafe { call(number::RT_SIGPROCMASK, [SIG_SETMASK, ptr::from_ref(&none) as usize, 0, SIGNAL_SET, 0, 0]) };
 }
 
-/// Stops this process, as whoever may send it signals could.
+/// Stops this process, as a process that may signal it could.
 pub fn stop() {
     // SAFETY: numbers.
     let _ = unsafe { call(number::KILL, [getpid(), SIGSTOP, 0, 0, 0, 0]) };

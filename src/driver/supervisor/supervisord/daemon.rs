@@ -26,7 +26,7 @@ use super::xmlrpc::fault;
 const OLDEST: u32 = 4;
 /// How long Python may take to load it.
 const START_LIMIT: Duration = Duration::from_secs(30);
-/// Pause between two looks at a lock that somebody else holds.
+/// Pause between two checks of a lock that another process holds.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// How long its programs may take to end; it asks one after the other.
 const END_LIMIT: Duration = Duration::from_secs(180);
@@ -54,7 +54,7 @@ pub(super) enum Presence {
     Answers,
     /// It is certain that it does not run.
     Gone,
-    /// It runs, and its socket was taken away: nobody can ever ask it again.
+    /// It runs, and its socket was removed: it can never be asked again.
     Deaf(Process),
 }
 
@@ -113,7 +113,7 @@ impl Daemon {
         }
     }
 
-    /// Kills one that nobody can ask any more: what it runs outlives it, and the next one takes that over.
+    /// Kills one that cannot be asked any more: what it runs outlives it, and the next one takes that over.
     pub(super) async fn end_deaf(&self, process: Process) -> Result<(), SupervisorError> {
         tracing::warn!(pid = process.pid, socket = %self.client.socket().display(), "supervisord has lost its socket: another one takes its place");
         process::signal_one(process, libc::SIGKILL).map_err(|e| kernel(&process.pid.to_string(), &e))?;

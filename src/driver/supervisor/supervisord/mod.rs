@@ -59,7 +59,7 @@ impl Supervisord {
     fn prepare(&self, p: &Program, entry: &Membership) -> Result<String, SupervisorError> {
         let program = preflight::executable(p)?;
         let user = preflight::user(p)?;
-        // Made and given to the user here: only afterwards is there somebody who writes to it.
+        // Made and given to the user here: only afterwards does a process write to it.
         rotate::open(&p.log, self.settings.log_max, user.as_ref()).map_err(|source| SupervisorError::File {
             deed: "open",
             path: p.log.clone(),

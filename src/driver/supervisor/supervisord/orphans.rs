@@ -113,7 +113,7 @@ impl Supervisord {
         Ok(false)
     }
 
-    /// Never what keeps this process: nobody would be left to go on.
+    /// Never this process or acc's master above it: no server would be left to go on.
     async fn end_recorded(&self, service: &Service, path: &std::path::Path) -> Result<(), SupervisorError> {
         if let Some(process) = pid_file::living(path)?.filter(|process| !self.is_own(*process)) {
             // Meant and harmless: it is ended because it was to be ended.

@@ -20,7 +20,7 @@ use super::rpc::{RpcClient, RpcError};
 use super::sections::Sections;
 use super::xmlrpc::{Value, XmlRpcFault, fault};
 
-/// Most sections that are added at once: whoever wants to start one of them waits for all.
+/// Most sections that are added at once: the start of one of them waits for all.
 const MOST: usize = 64;
 
 type AddedReply = oneshot::Receiver<Result<SectionAdded, RpcError>>;
@@ -33,7 +33,7 @@ pub(super) struct Rereads {
     /// What it reads when it is told to. `None`: it reads `kept`.
     adding: Option<Sections>,
     queue: Mutex<VecDeque<QueuedSection>>,
-    /// Held by whoever adds what is in the queue.
+    /// Held by the task that adds what is in the queue.
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -49,7 +49,7 @@ struct QueuedSection {
 pub(super) enum SectionAdded {
     /// supervisord has it.
     Now,
-    /// supervisord has a group of this name, of a text that nobody knows.
+    /// supervisord has a group of this name, made from an unknown text.
     WasThere,
 }
 
@@ -88,7 +88,7 @@ impl Rereads {
             if let Some(added) = answered {
                 return added;
             }
-            // Whoever was at it was dropped half-way: from the beginning.
+            // The task that added it was dropped half-way: start again.
         }
     }
 

@@ -25,10 +25,10 @@ const MAX_ANSWER: usize = 16 << 20;
 /// Why a call brought no value.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum RpcError {
-    /// Nobody listens on the socket, or there is none.
+    /// No process listens on the socket, or there is none.
     #[error("nobody listens on `{}`", .0.display())]
     Absent(PathBuf),
-    /// Somebody may be there, but gave no answer that is understood.
+    /// A process may listen, but gave no answer that is understood.
     #[error("{0}")]
     Broken(String),
     /// It was asked and refused.
@@ -54,7 +54,7 @@ const DEATH: Duration = Duration::from_millis(20);
 pub(super) struct RpcClient {
     socket: PathBuf,
     limit: Duration,
-    /// The open connection, while nobody uses it.
+    /// The open connection, while it is idle.
     idle: Mutex<Option<SendRequest<Full<Bytes>>>>,
 }
 
