@@ -113,7 +113,7 @@ pub struct LogConfig {
     pub format: LogFormat,
 }
 
-/// `[events]`: how long the ledger is.
+/// `[events]`: how many events are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventsConfig {
     /// `keep`: at most this many lines.

@@ -63,7 +63,7 @@ pub(super) fn count(strikes: &[Strike]) -> Strikes {
     Strikes {
         instance: of(Struck::Instance),
         server: of(Struck::Server),
-        keeper: of(Struck::Master),
+        master: of(Struck::Master),
         supervisor: of(Struck::Supervisor),
         worker: of(Struck::Worker),
     }

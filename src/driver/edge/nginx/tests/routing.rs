@@ -133,7 +133,7 @@ async fn an_application_that_breaks_off_is_told_from_one_that_was_not_there() {
             }
             let ids: std::collections::BTreeSet<_> = told.iter().map(|told| told.one("x-acc-request").unwrap()).collect();
             assert_eq!(ids.len(), 1);
-            assert!(ids.iter().all(|id| crate::host::sent::id(id).is_some()), "{ids:?}");
+            assert!(ids.iter().all(|id| crate::proxy::replay_notes::request_id(id).is_some()), "{ids:?}");
         }
     }
 }
