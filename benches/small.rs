@@ -139,7 +139,7 @@ fn render(c: &mut Criterion) {
         });
     }
     let model = load_model(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/hello")).unwrap();
-    let context = instance::Context {
+    let context = instance::InstanceVariables {
         name: "shop".into(),
         id: 1,
         host: "shop.apps.localhost".into(),

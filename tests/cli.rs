@@ -12,7 +12,7 @@ use acc::domain::model::{ListenKind, Model, Param, Ready};
 use acc::domain::time::WallTime;
 use acc::interface::cli::show;
 use acc::prove::report::{Report, RequestFault, Spread, Streams, Strikes, Tally};
-use acc::service::outcome::{EventView, InstanceView, ListenView, Outcome, Pass, PassLine};
+use acc::service::outcome::{EventView, InstanceView, ListenView, MonitorLine, MonitorRun, Outcome};
 use acc::service::wake_timing::Phases;
 
 /// 2026-01-02T03:04:05Z.
@@ -209,7 +209,7 @@ fn tables() {
     snapshot("models.txt", &show::models(&models(), false));
     let each: Vec<String> = models().iter().map(|m| show::model(m, false)).collect();
     snapshot("model.txt", &each.join("\n"));
-    let line = |instance: &str, action: &str, why: &str| PassLine {
+    let line = |instance: &str, action: &str, why: &str| MonitorLine {
         instance: instance.to_owned(),
         action: action.to_owned(),
         why: why.to_owned(),
@@ -291,7 +291,7 @@ fn sentences() {
     }
     for outcome in [
         Outcome::Pong { pid: 7, version: "0.1.0".to_owned(), outdated: false },
-        Outcome::Monitor(Pass::default()),
+        Outcome::Monitor(MonitorRun::default()),
         Outcome::Busy,
         Outcome::Quiesced { stopped: 3 },
     ] {

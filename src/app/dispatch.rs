@@ -9,7 +9,7 @@ use super::installation::open_store;
 use super::lock;
 use super::world::world;
 use crate::config::{Config, SupervisorKind};
-use crate::control::{self, CallError, Reply};
+use crate::control::{self, CallError, ControlReply};
 use crate::service::error::{ErrorKind, ServiceError, chain};
 use crate::service::outcome::Outcome;
 use crate::service::request::Request;
@@ -48,8 +48,8 @@ pub async fn dispatch(config: &Config, request: Request) -> Result<Outcome, Serv
 /// The server's answer; `None`: there is no server.
 pub(super) async fn ask_server(config: &Config, request: &Request) -> Result<Option<Result<Outcome, ServiceError>>, ServiceError> {
     match control::call(&config.control_socket(), request).await {
-        Ok(Reply::Answered(answer)) => Ok(Some(answer)),
-        Ok(Reply::NoServer) => Ok(None),
+        Ok(ControlReply::Answered(answer)) => Ok(Some(answer)),
+        Ok(ControlReply::NoServer) => Ok(None),
         Err(e) => {
             let hint = match e {
                 CallError::Unreachable { .. } => "run as root (or the user who booted acc)",

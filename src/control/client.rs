@@ -30,7 +30,7 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 
 /// What became of a call.
 #[derive(Debug)]
-pub enum Reply {
+pub enum ControlReply {
     /// Nobody listens: there is no socket, or the one that is there was left behind.
     NoServer,
     /// The server ran the request and this is its answer.
@@ -87,7 +87,7 @@ impl From<CallError> for ServiceError {
 ///
 /// # Errors
 /// When the server is there, or may be, and no answer came from it.
-pub async fn call(socket: &Path, request: &Request) -> Result<Reply, CallError> {
+pub async fn call(socket: &Path, request: &Request) -> Result<ControlReply, CallError> {
     if matches!(request, Request::Ping | Request::Settings) {
         return question(socket, request).await;
     }
@@ -98,7 +98,7 @@ pub async fn call(socket: &Path, request: &Request) -> Result<Reply, CallError> 
     }
 }
 
-async fn question(socket: &Path, request: &Request) -> Result<Reply, CallError> {
+async fn question(socket: &Path, request: &Request) -> Result<ControlReply, CallError> {
     let answered = async {
         loop {
             match exchange(socket, request).await {
@@ -123,10 +123,10 @@ async fn silence(socket: &Path) {
     }
 }
 
-async fn exchange(socket: &Path, request: &Request) -> Result<Reply, CallError> {
+async fn exchange(socket: &Path, request: &Request) -> Result<ControlReply, CallError> {
     let garbled = |status: StatusCode, why: String| CallError::Garbled { path: socket.to_owned(), status: status.as_u16(), why };
     let Some(stream) = connect(socket).await.map_err(|source| CallError::Unreachable { path: socket.to_owned(), source })? else {
-        return Ok(Reply::NoServer);
+        return Ok(ControlReply::NoServer);
     };
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(CallError::Broken)?;
     let request = http(request).map_err(|why| garbled(StatusCode::OK, why))?;
@@ -152,10 +152,10 @@ async fn exchange(socket: &Path, request: &Request) -> Result<Reply, CallError> 
     };
     if status == StatusCode::OK {
         let outcome = serde_json::from_slice(&body).map_err(|e| garbled(status, e.to_string()))?;
-        return Ok(Reply::Answered(Ok(outcome)));
+        return Ok(ControlReply::Answered(Ok(outcome)));
     }
     let error = serde_json::from_slice(&body).map_err(|e| garbled(status, e.to_string()))?;
-    Ok(Reply::Answered(Err(error)))
+    Ok(ControlReply::Answered(Err(error)))
 }
 
 fn http(request: &Request) -> Result<hyper::Request<Full<Bytes>>, String> {

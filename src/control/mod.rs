@@ -16,7 +16,7 @@ use crate::service::error::ServiceError;
 use crate::service::outcome::Outcome;
 use crate::service::request::Request;
 
-pub use client::{CallError, Reply, call};
+pub use client::{CallError, ControlReply, call};
 pub use server::{bind, serve, status};
 
 /// The path of the one route.

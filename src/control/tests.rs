@@ -84,10 +84,10 @@ async fn soon<F: Future>(what: F) -> F::Output {
 async fn a_request_gets_the_answer_of_the_handler() {
     let bed = Bed::new();
     let reply = call(&bed.socket(), &Request::Ping).await.unwrap();
-    assert!(matches!(reply, Reply::Answered(Ok(Outcome::Pong { pid: 7, .. }))), "{reply:?}");
+    assert!(matches!(reply, ControlReply::Answered(Ok(Outcome::Pong { pid: 7, .. }))), "{reply:?}");
     let stop = Request::Stop { instance: "a".to_owned(), now: true };
     let reply = call(&bed.socket(), &stop).await.unwrap();
-    let Reply::Answered(Err(error)) = reply else { panic!("{reply:?}") };
+    let ControlReply::Answered(Err(error)) = reply else { panic!("{reply:?}") };
     assert_eq!((error.kind, error.message.as_str(), error.hint.as_str()), (ErrorKind::Denied, "`a` is waking", "wait for it"));
     assert_eq!(*bed.fake.seen.lock().unwrap(), vec![Request::Ping, stop]);
 }
@@ -133,10 +133,10 @@ async fn another_user_is_refused_even_by_an_open_socket() {
 async fn no_server_is_told_from_could_not_ask() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("c.sock");
-    assert!(matches!(call(&path, &Request::Ping).await, Ok(Reply::NoServer)));
+    assert!(matches!(call(&path, &Request::Ping).await, Ok(ControlReply::NoServer)));
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists());
-    assert!(matches!(call(&path, &Request::Ping).await, Ok(Reply::NoServer)), "a socket left behind");
+    assert!(matches!(call(&path, &Request::Ping).await, Ok(ControlReply::NoServer)), "a socket left behind");
     let below_a_file = dir.path().join("file/c.sock");
     std::fs::write(dir.path().join("file"), "").unwrap();
     let error = call(&below_a_file, &Request::Ping).await.unwrap_err();
@@ -166,7 +166,7 @@ async fn a_question_to_a_server_that_dies_is_asked_again() {
             drop(listener);
         };
         let (reply, ()) = tokio::join!(call(&path, &request), server);
-        assert!(matches!(reply, Ok(Reply::NoServer)), "{request:?}: {reply:?}");
+        assert!(matches!(reply, Ok(ControlReply::NoServer)), "{request:?}: {reply:?}");
     }
 }
 
@@ -201,7 +201,7 @@ async fn a_ping_to_a_dying_server_finds_that_there_is_none() {
         drop(listener);
     };
     let (reply, ()) = tokio::join!(call(&path, &Request::Ping), server);
-    assert!(matches!(reply, Ok(Reply::NoServer)), "{reply:?}");
+    assert!(matches!(reply, Ok(ControlReply::NoServer)), "{reply:?}");
 }
 
 #[tokio::test]
@@ -254,17 +254,17 @@ async fn shutdown_finishes_what_was_begun() {
     bed.shutdown.cancel();
     bed.fake.go.notify_one();
     let reply = soon(client).await.unwrap().unwrap();
-    assert!(matches!(reply, Reply::Answered(Ok(Outcome::Busy))), "{reply:?}");
+    assert!(matches!(reply, ControlReply::Answered(Ok(Outcome::Busy))), "{reply:?}");
     soon(bed.served).await.unwrap();
-    assert!(matches!(call(&bed.dir.path().join("c.sock"), &Request::Ping).await, Ok(Reply::NoServer)));
+    assert!(matches!(call(&bed.dir.path().join("c.sock"), &Request::Ping).await, Ok(ControlReply::NoServer)));
 }
 
 #[tokio::test]
 async fn a_fault_in_the_handler_is_an_answer() {
     let bed = Bed::new();
     let reply = call(&bed.socket(), &Request::Purge { instance: "a".to_owned() }).await.unwrap();
-    assert!(matches!(&reply, Reply::Answered(Err(e)) if e.kind == ErrorKind::Failed), "{reply:?}");
-    assert!(matches!(call(&bed.socket(), &Request::Ping).await, Ok(Reply::Answered(Ok(_)))));
+    assert!(matches!(&reply, ControlReply::Answered(Err(e)) if e.kind == ErrorKind::Failed), "{reply:?}");
+    assert!(matches!(call(&bed.socket(), &Request::Ping).await, Ok(ControlReply::Answered(Ok(_)))));
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use super::time::Timestamp;
 
 /// The answer for one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Admission {
+pub enum AdmissionDecision {
     /// The instance answers now.
     Forward,
     /// Wait for it.
@@ -91,19 +91,19 @@ pub fn may_wake(before: Timestamp, now: Timestamp, per_minute: u32) -> Result<Ti
 
 /// Decides from the phase.
 #[must_use]
-pub fn admit(phase: Phase, may_wake: bool) -> Admission {
+pub fn admit(phase: Phase, may_wake: bool) -> AdmissionDecision {
     match phase {
-        Phase::Awake => Admission::Forward,
-        Phase::Waking => Admission::Hold,
+        Phase::Awake => AdmissionDecision::Forward,
+        Phase::Waking => AdmissionDecision::Hold,
         Phase::Asleep | Phase::Draining | Phase::Stopping | Phase::Failed => {
             if may_wake {
-                Admission::Hold
+                AdmissionDecision::Hold
             } else {
-                Admission::Refuse(Refusal::MayNotWake)
+                AdmissionDecision::Refuse(Refusal::MayNotWake)
             }
         }
-        Phase::Creating => Admission::Refuse(Refusal::Creating),
-        Phase::Destroyed => Admission::Refuse(Refusal::Destroyed),
+        Phase::Creating => AdmissionDecision::Refuse(Refusal::Creating),
+        Phase::Destroyed => AdmissionDecision::Refuse(Refusal::Destroyed),
     }
 }
 
@@ -125,13 +125,13 @@ mod tests {
 
     #[test]
     fn every_phase_has_an_answer() {
-        assert_eq!(admit(Phase::Awake, false), Admission::Forward);
-        assert_eq!(admit(Phase::Waking, false), Admission::Hold);
+        assert_eq!(admit(Phase::Awake, false), AdmissionDecision::Forward);
+        assert_eq!(admit(Phase::Waking, false), AdmissionDecision::Hold);
         for phase in [Phase::Asleep, Phase::Draining, Phase::Stopping, Phase::Failed] {
-            assert_eq!(admit(phase, true), Admission::Hold, "{phase:?}");
-            assert_eq!(admit(phase, false), Admission::Refuse(Refusal::MayNotWake), "{phase:?}");
+            assert_eq!(admit(phase, true), AdmissionDecision::Hold, "{phase:?}");
+            assert_eq!(admit(phase, false), AdmissionDecision::Refuse(Refusal::MayNotWake), "{phase:?}");
         }
-        assert_eq!(admit(Phase::Creating, true), Admission::Refuse(Refusal::Creating));
-        assert_eq!(admit(Phase::Destroyed, true), Admission::Refuse(Refusal::Destroyed));
+        assert_eq!(admit(Phase::Creating, true), AdmissionDecision::Refuse(Refusal::Creating));
+        assert_eq!(admit(Phase::Destroyed, true), AdmissionDecision::Refuse(Refusal::Destroyed));
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::context::{Order, ProveContext};
 use super::plan::{self, RequestPlan};
 use super::rng::Rng;
-use super::sample::{ClientConnection, RequestEnd, RequestId, RequestKind, Sample};
+use super::sample::{ClientConnection, ProofRequestId, RequestEnd, RequestKind, Sample};
 use super::strike::Strike;
 use super::wire::{Broken, Talk, Wire};
 use crate::host::clock::monotonic_ns;
@@ -72,7 +72,7 @@ impl ProveClient {
     /// One request, sent as often as it may be.
     async fn one(&mut self) {
         let n = u32::try_from(self.samples.len()).unwrap_or(u32::MAX);
-        let id = RequestId { client: self.number, n };
+        let id = ProofRequestId { client: self.number, n };
         let plan = RequestPlan::draw(&mut self.rng, self.context.demo);
         self.context.meter.busy.fetch_add(1, Ordering::Relaxed);
         let mut sent = 0;
@@ -113,7 +113,7 @@ impl ProveClient {
     }
 
     /// Sends it once. `sent` is set at the first time.
-    async fn attempt(&mut self, plan: &RequestPlan, id: RequestId, number: u8, sent: &mut u64) -> Try {
+    async fn attempt(&mut self, plan: &RequestPlan, id: ProofRequestId, number: u8, sent: &mut u64) -> Try {
         let begin = monotonic_ns();
         if *sent == 0 {
             *sent = begin;

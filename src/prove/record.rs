@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
-use super::sample::RequestId;
+use super::sample::ProofRequestId;
 use crate::host::untrusted;
 
 /// One arrival of a request.
@@ -26,9 +26,9 @@ pub(super) struct RecordedArrival {
 #[derive(Debug, Default)]
 pub(super) struct AppRecord {
     /// Requests by id.
-    pub(super) requests: HashMap<RequestId, Vec<RecordedArrival>>,
+    pub(super) requests: HashMap<ProofRequestId, Vec<RecordedArrival>>,
     /// Messages by id and number, with how often each came.
-    pub(super) messages: HashMap<(RequestId, u32), u32>,
+    pub(super) messages: HashMap<(ProofRequestId, u32), u32>,
     /// Starts of the application.
     pub(super) starts: usize,
     current: HashMap<i32, (u64, u64)>,
@@ -62,13 +62,13 @@ impl AppRecord {
             }
             "EXIT" => self.last_end = ns,
             "REQ" => {
-                let Some((id, attempt)) = words.nth(1).and_then(|id| RequestId::read(id, tag)) else { return };
+                let Some((id, attempt)) = words.nth(1).and_then(|id| ProofRequestId::read(id, tag)) else { return };
                 let (started, before_ended) = self.current.get(&pid).copied().unwrap_or_default();
                 self.requests.entry(id).or_default().push(RecordedArrival { attempt, pid, started, before_ended });
             }
             "MSG" => {
                 let Some((id, number)) = words.next().and_then(|text| text.split_once('#')) else { return };
-                if let (Some((id, _)), Ok(number)) = (RequestId::read(id, tag), number.parse()) {
+                if let (Some((id, _)), Ok(number)) = (ProofRequestId::read(id, tag), number.parse()) {
                     *self.messages.entry((id, number)).or_default() += 1;
                 }
             }
@@ -89,12 +89,12 @@ mod tests {
             START 40 8\nREQ 50 8 POST t.0.1.2\nREQ 51 8 POST other.0.1.2\nnonsense\nREQ x y z\n";
         std::fs::write(&path, text).unwrap();
         let record = AppRecord::read(&path, "t").unwrap();
-        let id = RequestId { client: 0, n: 1 };
+        let id = ProofRequestId { client: 0, n: 1 };
         let first = RecordedArrival { attempt: 1, pid: 7, started: 10, before_ended: 0 };
         let second = RecordedArrival { attempt: 2, pid: 8, started: 40, before_ended: 30 };
         assert_eq!(record.requests[&id], [first, second]);
         assert_eq!((record.requests.len(), record.starts), (1, 2));
-        assert_eq!(record.messages[&(RequestId { client: 0, n: 2 }, 0)], 2);
+        assert_eq!(record.messages[&(ProofRequestId { client: 0, n: 2 }, 0)], 2);
         assert!(AppRecord::read(&dir.path().join("none"), "t").unwrap().requests.is_empty());
     }
 }

@@ -61,14 +61,14 @@ pub(super) enum RequestEnd {
 
 /// Which request: the client's number, and the how manyth of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct RequestId {
+pub(super) struct ProofRequestId {
     /// Number of the client.
     pub(super) client: u16,
     /// Number of its request.
     pub(super) n: u32,
 }
 
-impl RequestId {
+impl ProofRequestId {
     /// The text of one try, as the application records it.
     pub(super) fn text(self, tag: &str, attempt: u8) -> String {
         format!("{tag}.{}.{}.{attempt}", self.client, self.n)
@@ -97,7 +97,7 @@ pub(super) struct ClientConnection {
 #[derive(Debug, Clone)]
 pub(super) struct Sample {
     /// Which.
-    pub(super) id: RequestId,
+    pub(super) id: ProofRequestId,
     /// What.
     pub(super) kind: RequestKind,
     /// How often it was sent.
@@ -124,10 +124,10 @@ mod tests {
 
     #[test]
     fn an_id_is_read_as_it_was_written() {
-        let id = RequestId { client: 3, n: 70_000 };
-        assert_eq!(RequestId::read(&id.text("ab12", 2), "ab12"), Some((id, 2)));
+        let id = ProofRequestId { client: 3, n: 70_000 };
+        assert_eq!(ProofRequestId::read(&id.text("ab12", 2), "ab12"), Some((id, 2)));
         for other in ["-", "ab12", "ab12.3.4", "ab1.3.4.1", "ab12.3.4.1.9", "ab12.x.4.1", "ab123.3.4.1"] {
-            assert_eq!(RequestId::read(other, "ab12"), None, "{other}");
+            assert_eq!(ProofRequestId::read(other, "ab12"), None, "{other}");
         }
     }
 }

@@ -58,7 +58,7 @@ impl PendingRequest {
 impl Proxy {
     /// Logs a request that the application has not answered; `sent`: bytes of the body, which an answer to HEAD does not have.
     pub(super) fn log_own_answer(&self, log_draft: LineDraft, host: &HostName, status: StatusCode, timings: Timings, sent: u64) {
-        let Some((log, name)) = self.log.as_ref().and_then(|log| Some((log, self.door.name_of(host)?))) else { return };
+        let Some((log, name)) = self.log.as_ref().and_then(|log| Some((log, self.admission.name_of(host)?))) else { return };
         let sent = if log_draft.is_bodiless() { 0 } else { sent };
         log.line(log_draft, &name, status, timings).sent = sent;
     }

@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use super::connection_state::{ClientLoad, ConnectionState};
 use super::failure::ProxyFailure;
 use crate::driver::edge::Gate;
+use crate::service::admission::Ticket;
 use crate::service::clients::limited;
-use crate::service::door::Pass;
 
 /// Open files that are reserved for starts, logs and connections to instances: an eighth of all, between these.
 const RESERVED_FILES: (u64, u64) = (64, 1024);
@@ -70,9 +70,9 @@ pub(super) struct RequestSlot {
     count: Arc<ClientLoad>,
 }
 
-/// A pass, and the slot of its request for as long as the pass lasts.
-struct PassWithSlot {
-    pass: Box<dyn Pass>,
+/// A ticket, and the slot of its request for as long as the ticket lasts.
+struct TicketWithSlot {
+    ticket: Box<dyn Ticket>,
     _slot: Box<RequestSlot>,
 }
 
@@ -178,11 +178,11 @@ impl OpenConnections {
 }
 
 impl RequestSlot {
-    /// The pass, which from now on keeps the slot as well.
-    pub(super) fn with(slot: Option<Box<Self>>, pass: Box<dyn Pass>) -> Box<dyn Pass> {
+    /// The ticket, which from now on keeps the slot as well.
+    pub(super) fn with(slot: Option<Box<Self>>, ticket: Box<dyn Ticket>) -> Box<dyn Ticket> {
         match slot {
-            Some(slot) => Box::new(PassWithSlot { pass, _slot: slot }),
-            None => pass,
+            Some(slot) => Box::new(TicketWithSlot { ticket, _slot: slot }),
+            None => ticket,
         }
     }
 }
@@ -195,13 +195,13 @@ impl Drop for RequestSlot {
     }
 }
 
-impl Pass for PassWithSlot {
+impl Ticket for TicketWithSlot {
     fn gate(&self) -> &Gate {
-        self.pass.gate()
+        self.ticket.gate()
     }
 
     fn streams_end(&self) -> CancellationToken {
-        self.pass.streams_end()
+        self.ticket.streams_end()
     }
 }
 

@@ -13,11 +13,11 @@ use super::replay_notes::ReplayNotes;
 use super::settings::{ProxySettings, SharedSettings};
 use crate::driver::upstream::Upstreams;
 use crate::render::pages::Pages;
-use crate::service::door::Door;
+use crate::service::admission::Admission;
 
 /// Serves requests, whatever listener they came in by.
 pub struct Proxy {
-    pub(super) door: Arc<dyn Door>,
+    pub(super) admission: Arc<dyn Admission>,
     pub(super) upstreams: Arc<Upstreams>,
     pub(super) settings: SharedSettings,
     pub(super) pages: Pages,
@@ -35,9 +35,15 @@ pub struct Proxy {
 impl Proxy {
     /// `log`: only for acc's own edge; nginx writes its own.
     #[must_use]
-    pub fn new(door: Arc<dyn Door>, upstreams: Arc<Upstreams>, settings: ProxySettings, pages: Pages, log: Option<AccessLog>) -> Self {
+    pub fn new(
+        admission: Arc<dyn Admission>,
+        upstreams: Arc<Upstreams>,
+        settings: ProxySettings,
+        pages: Pages,
+        log: Option<AccessLog>,
+    ) -> Self {
         Self {
-            door,
+            admission,
             upstreams,
             settings: SharedSettings::new(settings),
             pages,

@@ -1,4 +1,4 @@
-//! Forwards a request: asks the service for a pass, waits with the body unread, sends, and tries again if the instance turns out to have
+//! Forwards a request: asks the service for a ticket, waits with the body unread, sends, and tries again if the instance turns out to have
 //! ended before it read anything.
 //!
 //! It never sends a request twice that the instance may have seen, safe ones apart: `driver::upstream` sends those again on a new
@@ -26,7 +26,7 @@ use crate::domain::admission::Refusal;
 use crate::domain::lifecycle::Phase;
 use crate::domain::rule::Verdict;
 use crate::driver::upstream::{BodyFault, ReceiveBody, SendBody, UpstreamError};
-use crate::service::door::{Caller, Knock, Pass};
+use crate::service::admission::{Admitted, Caller, Ticket};
 
 /// The service ends a wait by itself; this much later the proxy does.
 const MARGIN: Duration = Duration::from_secs(5);
@@ -46,9 +46,9 @@ const DEATH_NOTICED_WITHIN: Duration = Duration::from_millis(250);
 /// Between two checks whether it is noticed.
 const CHECK_EVERY: Duration = Duration::from_millis(5);
 
-/// What became of asking for a pass.
+/// What became of asking for a ticket.
 enum EntryOutcome {
-    Pass(Box<dyn Pass>),
+    Admitted(Box<dyn Ticket>),
     /// A person has waited long enough without seeing anything; the instance's name.
     Page(String),
     Failure(ProxyFailure),
@@ -75,7 +75,7 @@ impl Forwarding<'_> {
     /// Forwards the request and gives its answer, or acc's own.
     pub(super) async fn run(mut self) -> Response<ResponseBody> {
         if self.pending.follows_wake && self.is_not_awake().await {
-            return wake_events::stream(self.proxy.door.clone(), self.pending.parsed.host.clone(), self.settings.wake_timeout);
+            return wake_events::stream(self.proxy.admission.clone(), self.pending.parsed.host.clone(), self.settings.wake_timeout);
         }
         if self.pending.body_unread
             && !self.pending.expects_continue
@@ -84,31 +84,31 @@ impl Forwarding<'_> {
             return self.fail(&failure);
         }
         loop {
-            let mut pass = match self.pass_or_wait().await {
-                EntryOutcome::Pass(pass) => pass,
+            let mut ticket = match self.admit_or_wait().await {
+                EntryOutcome::Admitted(ticket) => ticket,
                 EntryOutcome::Page(name) => return respond::waiting(&self.proxy.pages, &name),
                 EntryOutcome::Failure(failure) => return self.fail(&failure),
             };
             if self.pending.body_unread {
-                // Its client sends the body only now, in its own time: the pass is not held meanwhile.
-                drop(pass);
+                // Its client sends the body only now, in its own time: the ticket is not held meanwhile.
+                drop(ticket);
                 match self.read_body().await {
                     Ok(()) => continue,
                     Err(failure) => return self.fail(&failure),
                 }
             }
-            let sent = self.send(&mut *pass).await;
+            let sent = self.send(&mut *ticket).await;
             if let SendOutcome::Answer(response) = sent {
-                return self.respond_with(response, pass);
+                return self.respond_with(response, ticket);
             }
             // Rare, and on the heap: else the future of every request would have room for it.
-            if let Some(failure) = Box::pin(self.prepare_retry(sent, pass)).await {
+            if let Some(failure) = Box::pin(self.prepare_retry(sent, ticket)).await {
                 return self.fail(&failure);
             }
         }
     }
 
-    /// Reads the body before the instance is asked, as far as there is room for it: neither a start nor a pass is spent on a slow client.
+    /// Reads the body before the instance is asked, as far as there is room for it: neither a start nor a ticket is spent on a slow client.
     /// Nearly always the body is short and has arrived already.
     async fn read_body(&mut self) -> Result<(), ProxyFailure> {
         self.pending.body_unread = false;
@@ -131,7 +131,7 @@ impl Forwarding<'_> {
             }
         }
         // A request that is refused in any case is refused now.
-        self.proxy.door.peek(&self.pending.parsed.host).await.map_err(ProxyFailure::Refused)?;
+        self.proxy.admission.peek(&self.pending.parsed.host).await.map_err(ProxyFailure::Refused)?;
         body.gather(BODY_IN_MEMORY).await.map_err(body_failure)?;
         body.spool(&self.settings.spool).await.map_err(body_failure)?;
         // As if it had arrived now: how long it may be held does not depend on its client.
@@ -141,10 +141,10 @@ impl Forwarding<'_> {
     }
 
     /// Prepares to send the request once more. A failure: it is not sent again.
-    async fn prepare_retry(&mut self, sent: SendOutcome, pass: Box<dyn Pass>) -> Option<ProxyFailure> {
-        let run = pass.gate().run;
-        // Given back first: with the pass held, the service would take the instance for one in use.
-        drop(pass);
+    async fn prepare_retry(&mut self, sent: SendOutcome, ticket: Box<dyn Ticket>) -> Option<ProxyFailure> {
+        let run = ticket.gate().run;
+        // Given back first: with the ticket held, the service would take the instance for one in use.
+        drop(ticket);
         match sent {
             SendOutcome::Broke(Some(same)) if self.pending.retryable && self.has_died(run).await => {
                 (self.pending.request, self.pending.retryable) = (Some(same), false);
@@ -165,7 +165,7 @@ impl Forwarding<'_> {
     }
 
     async fn is_not_awake(&self) -> bool {
-        match self.proxy.door.peek(&self.pending.parsed.host).await {
+        match self.proxy.admission.peek(&self.pending.parsed.host).await {
             Ok(Phase::Awake) | Err(_) => false,
             Ok(_) => true,
         }
@@ -176,45 +176,45 @@ impl Forwarding<'_> {
         let died = timeout(DEATH_NOTICED_WITHIN, async {
             // Such a request wakes no instance and does not count as use.
             let check = Verdict { wake: false, counts: false };
-            while let Ok(Knock::Open(pass)) = self.proxy.door.knock(&self.pending.parsed.host, check).await {
-                if pass.gate().run != run {
+            while let Ok(Admitted::Open(ticket)) = self.proxy.admission.admit(&self.pending.parsed.host, check).await {
+                if ticket.gate().run != run {
                     return;
                 }
-                drop(pass);
+                drop(ticket);
                 tokio::time::sleep(CHECK_EVERY).await;
             }
         });
         died.await.is_ok()
     }
 
-    /// Asks for a pass, and waits for it if it must.
-    async fn pass_or_wait(&mut self) -> EntryOutcome {
-        if let Some(pass) = self.proxy.door.pass_now(&self.pending.parsed.host, self.pending.parsed.verdict) {
+    /// Asks for a ticket, and waits for it if it must.
+    async fn admit_or_wait(&mut self) -> EntryOutcome {
+        if let Some(ticket) = self.proxy.admission.admit_now(&self.pending.parsed.host, self.pending.parsed.verdict) {
             self.pending.admitted = true;
-            return EntryOutcome::Pass(pass);
+            return EntryOutcome::Admitted(ticket);
         }
         let age = self.pending.age.take().unwrap_or_else(|| self.pending.arrived.elapsed());
         let caller = Caller { ago: age, client: self.pending.parsed.origin.client };
-        let mut waiting = match self.proxy.door.knock_for(&self.pending.parsed.host, self.pending.parsed.verdict, caller).await {
-            Ok(Knock::Open(pass)) => {
+        let mut waiting = match self.proxy.admission.admit_for(&self.pending.parsed.host, self.pending.parsed.verdict, caller).await {
+            Ok(Admitted::Open(ticket)) => {
                 self.pending.admitted = true;
-                return EntryOutcome::Pass(pass);
+                return EntryOutcome::Admitted(ticket);
             }
-            Ok(Knock::Wait(waiting)) => waiting,
+            Ok(Admitted::Wait(waiting)) => waiting,
             Err(refusal) => return EntryOutcome::Failure(ProxyFailure::Refused(refusal)),
         };
         self.pending.admitted = true;
         let page_at = self.pending.started + self.settings.page_after;
         let last = self.pending.started + self.settings.stop_limit + self.settings.wake_timeout + MARGIN;
         let until = if self.pending.parsed.navigation { page_at.min(last) } else { last };
-        let waited = timeout_at(until, waiting.pass()).await;
+        let waited = timeout_at(until, waiting.admitted()).await;
         self.pending.held = Some(self.pending.started.elapsed());
         match waited {
-            Ok(Ok(pass)) => {
+            Ok(Ok(ticket)) => {
                 // The run that the edge has tried has ended: this is the next one, and the second to get the request. Without a wait it
                 // may be the same run, which is just dying.
                 self.pending.retryable &= self.pending.parsed.tried == Tried::Nothing;
-                EntryOutcome::Pass(pass)
+                EntryOutcome::Admitted(ticket)
             }
             Ok(Err(refusal)) => EntryOutcome::Failure(ProxyFailure::Refused(refusal)),
             Err(_) if self.pending.parsed.navigation => EntryOutcome::Page(waiting.name()),
@@ -223,7 +223,7 @@ impl Forwarding<'_> {
     }
 
     /// Sends the request; one that must not be sent twice is noted first.
-    async fn send(&mut self, pass: &mut dyn Pass) -> SendOutcome {
+    async fn send(&mut self, ticket: &mut dyn Ticket) -> SendOutcome {
         let Some(request) = self.pending.request.take() else { return SendOutcome::Failure(ProxyFailure::Broke) };
         let noted = match (&self.proxy.replay_notes, self.pending.parsed.id) {
             (Some(notes), Some(id)) if !is_safe(request.method()) => ReplayNote::note(notes, id),
@@ -237,8 +237,8 @@ impl Forwarding<'_> {
                 return SendOutcome::Failure(ProxyFailure::Unreachable);
             }
         };
-        let sent = self.proxy.upstreams.request(pass.gate(), request).await;
-        let outcome = self.outcome(pass, sent);
+        let sent = self.proxy.upstreams.request(ticket.gate(), request).await;
+        let outcome = self.outcome(ticket, sent);
         if let (SendOutcome::NotSeen(_), Some(noted)) = (&outcome, noted) {
             noted.unseen();
         }
@@ -246,22 +246,22 @@ impl Forwarding<'_> {
     }
 
     /// What the result of sending means for the request.
-    fn outcome(&mut self, pass: &dyn Pass, outcome: Result<Response<ReceiveBody>, UpstreamError>) -> SendOutcome {
+    fn outcome(&mut self, ticket: &dyn Ticket, outcome: Result<Response<ReceiveBody>, UpstreamError>) -> SendOutcome {
         match outcome {
             Ok(response) => SendOutcome::Answer(response),
             Err(UpstreamError::Connect { request, reads, source }) => {
                 self.pending.reads += reads;
-                tracing::debug!(instance = %pass.gate().name, error = %source, "no connection to an awake instance");
+                tracing::debug!(instance = %ticket.gate().name, error = %source, "no connection to an awake instance");
                 SendOutcome::NotSeen(request)
             }
             Err(UpstreamError::Broken { source, again, began, reads, .. }) => match self.pending.body_fault.get() {
                 Some(fault) => SendOutcome::Failure(body_failure(fault)),
                 None if began => {
-                    tracing::info!(instance = %pass.gate().name, error = %source, "an instance's answer cannot be read");
+                    tracing::info!(instance = %ticket.gate().name, error = %source, "an instance's answer cannot be read");
                     SendOutcome::Failure(ProxyFailure::BadAnswer)
                 }
                 None => {
-                    tracing::info!(instance = %pass.gate().name, error = %source, "an instance broke a request");
+                    tracing::info!(instance = %ticket.gate().name, error = %source, "an instance broke a request");
                     self.pending.reads += reads;
                     SendOutcome::Broke(again.filter(|_| self.pending.reads < MAX_READS))
                 }
@@ -270,14 +270,14 @@ impl Forwarding<'_> {
     }
 
     /// The answer of the instance, as its client gets it.
-    fn respond_with(&mut self, response: Response<ReceiveBody>, pass: Box<dyn Pass>) -> Response<ResponseBody> {
+    fn respond_with(&mut self, response: Response<ReceiveBody>, ticket: Box<dyn Ticket>) -> Response<ResponseBody> {
         let (mut head, body) = response.into_parts();
         let timings = self.timings(head.status);
         let line = match (&self.proxy.log, self.pending.log_draft.take()) {
-            (Some(log), Some(log_draft)) => Some(log.line(log_draft, &pass.gate().name, head.status, timings)),
+            (Some(log), Some(log_draft)) => Some(log.line(log_draft, &ticket.gate().name, head.status, timings)),
             _ => None,
         };
-        let pass = RequestSlot::with(self.pending.slot.take(), pass);
+        let ticket = RequestSlot::with(self.pending.slot.take(), ticket);
         let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
         headers::to_client(&mut head.headers, switching);
         head.version = Version::HTTP_11;
@@ -295,10 +295,10 @@ impl Forwarding<'_> {
                     // nginx reads ahead by itself.
                     Front::Public | Front::Wake => Delivery::AsRead,
                 };
-                Response::from_parts(head, ResponseBody::forwarded(body, pass, line, delivery))
+                Response::from_parts(head, ResponseBody::forwarded(body, ticket, line, delivery))
             }
             (true, Some(client)) => {
-                let instance_use = upgrade::InstanceUse::new(pass, self.silence_limit());
+                let instance_use = upgrade::InstanceUse::new(ticket, self.silence_limit());
                 self.proxy.upgraded.spawn(upgrade::run(client, body, instance_use, line, self.proxy.cut.clone()));
                 Response::from_parts(head, ResponseBody::empty())
             }
@@ -315,7 +315,7 @@ impl Forwarding<'_> {
     fn silence_limit(&self) -> Option<upgrade::SilenceLimit> {
         self.settings.silent.map(|limit| upgrade::SilenceLimit {
             limit,
-            door: self.proxy.door.clone(),
+            admission: self.proxy.admission.clone(),
             upstreams: self.proxy.upstreams.clone(),
             host: self.pending.parsed.host.clone(),
             verdict: self.pending.parsed.verdict,

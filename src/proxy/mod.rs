@@ -7,7 +7,7 @@
 //!    connections at rest.
 //! 3. `exchange`: one request and its answer. `receive`: reads the head. `request`: which host, may this wake, is it a browser's
 //!    navigation; `trusted_proxies`: the client; `nginx_headers`: what nginx and acc say to each other.
-//! 4. `forward`: asks `service::door::Door` for a pass; an awake instance gets the request at once, a sleeping one is woken and the
+//! 4. `forward`: asks `service::admission::Admission` for a ticket; an awake instance gets the request at once, a sleeping one is woken and the
 //!    request is held with its body unread. `pending`: what is known of the request meanwhile; `replay_notes`: what nginx may not
 //!    send again.
 //! 5. `headers`: which headers the instance and the client get. `driver::upstream`: a connection, pooled or new; the body is streamed

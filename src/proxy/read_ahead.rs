@@ -14,7 +14,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use super::error::BoxError;
 use crate::driver::upstream::ReceiveBody;
 use crate::host::spool::Spool;
-use crate::service::door::Pass;
+use crate::service::admission::Ticket;
 
 /// Pieces of an answer that wait in memory; each is at most as long as the buffer of a connection to an instance, 64 KiB.
 const PIECES: usize = 8;
@@ -27,13 +27,13 @@ const MOST: u64 = 4 << 20;
 pub(super) type Piece = Result<Frame<Bytes>, BoxError>;
 
 /// The rest of an answer, read ahead. `pass` is given back with its last byte.
-pub(super) fn read(body: ReceiveBody, pass: Option<Box<dyn Pass>>, folder: PathBuf) -> mpsc::Receiver<Piece> {
+pub(super) fn read(body: ReceiveBody, ticket: Option<Box<dyn Ticket>>, folder: PathBuf) -> mpsc::Receiver<Piece> {
     let (pieces, received) = mpsc::channel(PIECES);
-    tokio::spawn(run(body, pass, Spool::new(folder, MOST), pieces));
+    tokio::spawn(run(body, ticket, Spool::new(folder, MOST), pieces));
     received
 }
 
-async fn run(mut body: ReceiveBody, pass: Option<Box<dyn Pass>>, mut spool: Spool, pieces: mpsc::Sender<Piece>) {
+async fn run(mut body: ReceiveBody, ticket: Option<Box<dyn Ticket>>, mut spool: Spool, pieces: mpsc::Sender<Piece>) {
     let mut last = None;
     loop {
         tokio::select! {
@@ -67,7 +67,7 @@ async fn run(mut body: ReceiveBody, pass: Option<Box<dyn Pass>>, mut spool: Spoo
             () = pieces.closed() => return,
         }
     }
-    drop((body, pass));
+    drop((body, ticket));
     while !spool.is_empty() {
         let piece = spool.pop().await.map(Frame::data).map_err(BoxError::from);
         let broken = piece.is_err();

@@ -1,6 +1,6 @@
 //! The body of an answer to a client: a text of acc's own, what an instance sends, or the events of a wake.
 //!
-//! While it exists the request counts as in flight: the pass of a forwarded request is dropped with it, or sooner, when the
+//! While it exists the request counts as in flight: the ticket of a forwarded request is dropped with it, or sooner, when the
 //! instance has sent its last byte. It never holds more of a body than one frame; `read_ahead` does.
 
 use std::future::Future;
@@ -22,7 +22,7 @@ use super::error::BoxError;
 use super::read_ahead::{self, Piece};
 use super::stalled_responses::{StallWatch, WatchedBody};
 use crate::driver::upstream::ReceiveBody;
-use crate::service::door::Pass;
+use crate::service::admission::Ticket;
 
 /// The body of any answer.
 pub struct ResponseBody {
@@ -46,7 +46,7 @@ struct Forwarded {
     spool: Option<PathBuf>,
     forwarded_bytes: usize,
     events: Option<EventStream>,
-    pass: Option<Box<dyn Pass>>,
+    ticket: Option<Box<dyn Ticket>>,
     line: Option<Box<AccessLine>>,
     /// The instance broke the connection: reported once what came before has left.
     fault: Option<BoxError>,
@@ -66,12 +66,12 @@ impl ResponseBody {
     }
 
     /// What an instance sends. `pass` is given back at its end; `line` is written to the access log then.
-    pub(super) fn forwarded(body: ReceiveBody, pass: Box<dyn Pass>, line: Option<Box<AccessLine>>, kind: Delivery) -> Self {
+    pub(super) fn forwarded(body: ReceiveBody, ticket: Box<dyn Ticket>, line: Option<Box<AccessLine>>, kind: Delivery) -> Self {
         let ends = body.is_end_stream();
-        let events = (kind == Delivery::EventStream && !ends).then(|| EventStream::new(&*pass));
+        let events = (kind == Delivery::EventStream && !ends).then(|| EventStream::new(&*ticket));
         let spool = if let Delivery::ReadAhead(folder) = kind { Some(folder) } else { None };
-        let pass = (!ends).then_some(pass);
-        let forwarded = Forwarded { body: Some(body), rest: None, spool, forwarded_bytes: 0, events, pass, line, fault: None };
+        let ticket = (!ends).then_some(ticket);
+        let forwarded = Forwarded { body: Some(body), rest: None, spool, forwarded_bytes: 0, events, ticket, line, fault: None };
         Self { kind: BodyKind::Forwarded(forwarded), busy: None }
     }
 
@@ -160,7 +160,7 @@ impl Forwarded {
                 && let Some(folder) = self.spool.take()
                 && let Some(body) = self.body.take_if(|body| !body.is_end_stream())
             {
-                self.rest = Some(read_ahead::read(body, self.pass.take(), folder));
+                self.rest = Some(read_ahead::read(body, self.ticket.take(), folder));
             }
         }
         frame
@@ -171,7 +171,7 @@ impl Forwarded {
             return Poll::Ready(Some(Err(fault)));
         }
         if self.events.as_mut().is_some_and(|events| events.poll_ended(cx).is_ready()) {
-            (self.body, self.pass, self.events) = (None, None, None);
+            (self.body, self.ticket, self.events) = (None, None, None);
         }
         let Some(body) = self.body.as_mut() else { return Poll::Ready(None) };
         let frame = Pin::new(&mut *body).poll_frame(cx);
@@ -188,7 +188,7 @@ impl Forwarded {
             }
         };
         if ended {
-            self.pass = None;
+            self.ticket = None;
         }
         if let Poll::Ready(Some(Err(fault))) = frame {
             // On an error hyper drops what it has not written yet, the head included: nginx would take the request for one without an
@@ -214,8 +214,8 @@ struct EventStream {
 const LAST_EVENT: Duration = Duration::from_secs(1);
 
 impl EventStream {
-    fn new(pass: &dyn Pass) -> Self {
-        Self { must_end: Box::pin(pass.streams_end().cancelled_owned()), cut_after: None, event_complete: true }
+    fn new(ticket: &dyn Ticket) -> Self {
+        Self { must_end: Box::pin(ticket.streams_end().cancelled_owned()), cut_after: None, event_complete: true }
     }
 
     /// Ready when it must end and no event would be cut, or its time is up.

@@ -1,4 +1,4 @@
-//! An upgraded connection (WebSocket above all): copies bytes both ways until both sides have ended. It holds the pass all the while,
+//! An upgraded connection (WebSocket above all): copies bytes both ways until both sides have ended. It holds the ticket all the while,
 //! or, with `idle.silent_connections`, for as long as there is traffic.
 //!
 //! Once one side has ended, the other has a few seconds: else a client or an application that never closes would count as use for ever.
@@ -28,7 +28,7 @@ use super::websocket_frames::{CLIENT_GOES_AWAY, Frames, GOING_AWAY};
 use crate::domain::name::HostName;
 use crate::domain::rule::Verdict;
 use crate::driver::upstream::{Io, ReceiveBody, Upstreams};
-use crate::service::door::{Door, Knock, Pass};
+use crate::service::admission::{Admission, Admitted, Ticket};
 
 /// Bytes buffered per direction.
 const BUFFER: usize = 16 * 1024;
@@ -40,7 +40,7 @@ const CLOSING: Duration = Duration::from_secs(1);
 /// When a connection stops counting as use, and what it takes to count again.
 pub(super) struct SilenceLimit {
     pub(super) limit: Duration,
-    pub(super) door: Arc<dyn Door>,
+    pub(super) admission: Arc<dyn Admission>,
     pub(super) upstreams: Arc<Upstreams>,
     pub(super) host: HostName,
     pub(super) verdict: Verdict,
@@ -48,7 +48,7 @@ pub(super) struct SilenceLimit {
 
 /// How a connection counts as use of its instance.
 pub(super) struct InstanceUse {
-    pass: Box<dyn Pass>,
+    ticket: Box<dyn Ticket>,
     silence: Option<SilenceLimit>,
     traffic: Arc<Traffic>,
 }
@@ -82,19 +82,19 @@ impl Traffic {
 }
 
 impl InstanceUse {
-    pub(super) fn new(pass: Box<dyn Pass>, silence: Option<SilenceLimit>) -> Self {
-        Self { pass, silence, traffic: Arc::new(Traffic::new()) }
+    pub(super) fn new(ticket: Box<dyn Ticket>, silence: Option<SilenceLimit>) -> Self {
+        Self { ticket, silence, traffic: Arc::new(Traffic::new()) }
     }
 
-    /// Holds the pass; gives it back while the connection is silent. Never resolves.
-    async fn hold(pass: Box<dyn Pass>, silence: Option<SilenceLimit>, traffic: Arc<Traffic>) {
+    /// Holds the ticket; gives it back while the connection is silent. Never resolves.
+    async fn hold(ticket: Box<dyn Ticket>, silence: Option<SilenceLimit>, traffic: Arc<Traffic>) {
         let Some(silence) = silence else { return std::future::pending().await };
-        let mut pass = Some(pass);
+        let mut ticket = Some(ticket);
         loop {
-            match pass {
+            match ticket {
                 Some(held) => {
                     let before = silence.until_silent(&traffic).await;
-                    // Counted as silent before the pass is given back: for a moment it is both, which counts too much and
+                    // Counted as silent before the ticket is given back: for a moment it is both, which counts too much and
                     // never too little.
                     let counted_as_silent = silence.upstreams.silent(held.gate());
                     drop(held);
@@ -106,7 +106,7 @@ impl InstanceUse {
                 // The instance is being stopped; in the kernel's count this connection is use again all the same.
                 None => traffic.moved.notified().await,
             }
-            pass = silence.pass_again().await;
+            ticket = silence.admit_again().await;
         }
     }
 }
@@ -123,11 +123,11 @@ impl SilenceLimit {
         }
     }
 
-    /// Another pass to the same instance.
-    async fn pass_again(&self) -> Option<Box<dyn Pass>> {
-        match self.door.knock(&self.host, self.verdict).await {
-            Ok(Knock::Open(pass)) => Some(pass),
-            Ok(Knock::Wait(mut waiting)) => timeout(self.limit, waiting.pass()).await.ok()?.ok(),
+    /// Another ticket to the same instance.
+    async fn admit_again(&self) -> Option<Box<dyn Ticket>> {
+        match self.admission.admit(&self.host, self.verdict).await {
+            Ok(Admitted::Open(ticket)) => Some(ticket),
+            Ok(Admitted::Wait(mut waiting)) => timeout(self.limit, waiting.admitted()).await.ok()?.ok(),
             Err(_) => None,
         }
     }
@@ -141,8 +141,8 @@ pub(super) async fn run(
     line: Option<Box<AccessLine>>,
     cut: CancellationToken,
 ) {
-    let InstanceUse { pass, silence, traffic } = instance_use;
-    let (counts, ends, stops) = (silence.is_some(), traffic.clone(), pass.streams_end());
+    let InstanceUse { ticket, silence, traffic } = instance_use;
+    let (counts, ends, stops) = (silence.is_some(), traffic.clone(), ticket.streams_end());
     let must_end = async {
         tokio::select! {
             () = stops.cancelled() => {}
@@ -152,9 +152,9 @@ pub(super) async fn run(
     let copied = tokio::select! {
         copied = copy_both_ways(client, instance, &ends, counts, must_end) => copied,
         () = until_lingered(&ends) => return,
-        () = InstanceUse::hold(pass, silence, traffic) => return,
+        () = InstanceUse::hold(ticket, silence, traffic) => return,
     };
-    // The pass has been given back: the rest concerns the client alone.
+    // The ticket has been given back: the rest concerns the client alone.
     match copied {
         Ok(copied) => {
             if let Some(mut line) = line {

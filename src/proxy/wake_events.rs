@@ -15,7 +15,7 @@ use super::respond;
 use super::response_body::ResponseBody;
 use crate::domain::lifecycle::Phase;
 use crate::domain::name::HostName;
-use crate::service::door::Door;
+use crate::service::admission::Admission;
 
 /// How often the phase is checked.
 const CHECK_EVERY: Duration = Duration::from_millis(100);
@@ -25,9 +25,9 @@ const REPEAT_EVERY: Duration = Duration::from_millis(500);
 const NOT_WAKING_AFTER: Duration = Duration::from_secs(2);
 
 /// The events for a host, at most for as long as a request would be held.
-pub(super) fn stream(door: Arc<dyn Door>, host: HostName, limit: Duration) -> Response<ResponseBody> {
+pub(super) fn stream(admission: Arc<dyn Admission>, host: HostName, limit: Duration) -> Response<ResponseBody> {
     let (pieces, body) = mpsc::channel(4);
-    tokio::spawn(send_events(door, host, limit, pieces));
+    tokio::spawn(send_events(admission, host, limit, pieces));
     let mut response = Response::new(ResponseBody::stream(body));
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
@@ -39,13 +39,13 @@ pub(super) fn stream(door: Arc<dyn Door>, host: HostName, limit: Duration) -> Re
     response
 }
 
-async fn send_events(door: Arc<dyn Door>, host: HostName, limit: Duration, pieces: mpsc::Sender<Bytes>) {
+async fn send_events(admission: Arc<dyn Admission>, host: HostName, limit: Duration, pieces: mpsc::Sender<Bytes>) {
     let started = Instant::now();
     let mut last_sent: Option<(Phase, Instant)> = None;
     let mut asleep_since = None;
     loop {
         // A host that is gone, or whose phase cannot be read, ends the events; the next request of the page gets the reason.
-        let Ok(phase) = door.peek(&host).await else { return };
+        let Ok(phase) = admission.peek(&host).await else { return };
         let now = Instant::now();
         if last_sent.is_none_or(|(last, sent_at)| last != phase || now.duration_since(sent_at) >= REPEAT_EVERY) {
             let event = format!(

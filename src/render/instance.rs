@@ -26,7 +26,7 @@ const FOLDER_MODE: u32 = 0o750;
 
 /// What templates may name.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Context {
+pub struct InstanceVariables {
     /// Name of the instance.
     pub name: String,
     /// Its number.
@@ -51,7 +51,7 @@ pub struct Context {
     pub acc: String,
 }
 
-impl Context {
+impl InstanceVariables {
     fn values(&self) -> tera::Context {
         let mut values = tera::Context::new();
         let texts =
@@ -77,7 +77,7 @@ impl Context {
 ///
 /// # Errors
 /// A template names what is not there, a value has a zero byte, or the program is missing or not executable.
-pub fn launch(model: &Model, ctx: &Context) -> Result<Launch, RenderError> {
+pub fn launch(model: &Model, ctx: &InstanceVariables) -> Result<Launch, RenderError> {
     let values = ctx.values();
     let mut env = environment(ctx);
     for (name, text) in &model.env {
@@ -106,7 +106,7 @@ pub fn launch(model: &Model, ctx: &Context) -> Result<Launch, RenderError> {
 }
 
 /// What every instance gets; nothing of acc's own environment.
-fn environment(ctx: &Context) -> Vec<(String, String)> {
+fn environment(ctx: &InstanceVariables) -> Vec<(String, String)> {
     [("PATH", PATH), ("HOME", &ctx.data), ("LANG", "C.UTF-8")].map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
 }
 
@@ -119,7 +119,7 @@ fn argument(text: &str, values: &tera::Context, model: &Model, key: &str) -> Res
 
 /// The full path of a program: a bare name is looked for in `path`, one with a slash is relative to the instance's folder (where
 /// it may come from the model's files).
-fn find_program(program: &str, path: &str, model: &Model, ctx: &Context) -> Result<String, RenderError> {
+fn find_program(program: &str, path: &str, model: &Model, ctx: &InstanceVariables) -> Result<String, RenderError> {
     let refuse = |why: String| RenderError::Command { command: program.to_owned(), model: model.name.clone(), why };
     if program.is_empty() {
         return Err(refuse("is empty".to_owned()));
@@ -164,7 +164,7 @@ fn check_program(path: &Path) -> Result<(), String> {
 ///
 /// # Errors
 /// A file cannot be read, rendered or written. What was written before stays: the caller removes the folder.
-pub fn files(model: &Model, ctx: &Context, into: &Path) -> Result<(), RenderError> {
+pub fn files(model: &Model, ctx: &InstanceVariables, into: &Path) -> Result<(), RenderError> {
     let values = ctx.values();
     let from = model.dir.join("files");
     for folder in [into.to_owned(), into.join("data"), into.join("log")] {
@@ -181,7 +181,7 @@ pub fn files(model: &Model, ctx: &Context, into: &Path) -> Result<(), RenderErro
 ///
 /// # Errors
 /// A file cannot be read or rendered.
-pub fn differs(model: &Model, one: &Context, other: &Context) -> Result<Option<PathBuf>, RenderError> {
+pub fn differs(model: &Model, one: &InstanceVariables, other: &InstanceVariables) -> Result<Option<PathBuf>, RenderError> {
     let (one, other) = (one.values(), other.values());
     let from = model.dir.join("files");
     let tree = model_files::walk(&from).map_err(|source| RenderError::Read { path: from.clone(), source })?;

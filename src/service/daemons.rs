@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::error::chain;
-use super::outcome::{Pass, PassLine};
+use super::outcome::{MonitorLine, MonitorRun};
 use super::world::World;
 use super::{revive, routes};
 use crate::config::{Booted, Config};
@@ -12,7 +12,7 @@ use crate::driver::supervisor::{Ensured, Service};
 use crate::host::append;
 
 /// Sees to it that all of it runs; what was done, and what does not work, is a line of the pass.
-pub(super) async fn keep(world: &Arc<World>, thorough: bool, pass: &mut Pass) {
+pub(super) async fn keep(world: &Arc<World>, thorough: bool, pass: &mut MonitorRun) {
     edge(world, thorough, pass).await;
     let config = world.config();
     let booted = config.booted();
@@ -34,15 +34,15 @@ pub(super) async fn keep(world: &Arc<World>, thorough: bool, pass: &mut Pass) {
     }
 }
 
-async fn edge(world: &Arc<World>, thorough: bool, pass: &mut Pass) {
+async fn edge(world: &Arc<World>, thorough: bool, pass: &mut MonitorRun) {
     match world.edge.is_up().await {
-        Err(e) => pass.lines.push(PassLine::new("acc", "error", chain(&e))),
+        Err(e) => pass.lines.push(MonitorLine::new("acc", "error", chain(&e))),
         Ok(up) => {
             // Before it is started again, and when somebody asks for it: the texts are written anew if they are not what they should be.
             if (thorough || !up)
                 && let Err(e) = routes::apply(world).await
             {
-                pass.lines.push(PassLine::new("acc", "error", e.message));
+                pass.lines.push(MonitorLine::new("acc", "error", e.message));
             }
             if up {
                 mend_edge(world, pass).await;
@@ -52,32 +52,32 @@ async fn edge(world: &Arc<World>, thorough: bool, pass: &mut Pass) {
 }
 
 /// Does what faces the network answer, as far as acc's server? What keeps it from that is mended and told.
-async fn mend_edge(world: &Arc<World>, pass: &mut Pass) {
+async fn mend_edge(world: &Arc<World>, pass: &mut MonitorRun) {
     // It cannot be reached before the next worker has its sockets.
     if world.run_folder.is_replaced(world.now()) {
         return;
     }
     match world.edge.mend(world.serving()).await {
         Ok(did) => did.into_iter().for_each(|did| told(world, world.edge.kind(), did, pass)),
-        Err(e) => pass.lines.push(PassLine::new(world.edge.kind(), "error", chain(&e))),
+        Err(e) => pass.lines.push(MonitorLine::new(world.edge.kind(), "error", chain(&e))),
     }
 }
 
 /// A line of the pass, and an event.
-pub(super) fn told(world: &World, part: &str, what: String, pass: &mut Pass) {
+pub(super) fn told(world: &World, part: &str, what: String, pass: &mut MonitorRun) {
     let (at, detail) = (world.clock.wall(), what.clone());
     drop(world.write(move |store| {
         let noted = store.record(at, None, "", "repaired", &detail);
         noted.inspect_err(|e| tracing::warn!("could not write an event: {}", chain(e)))
     }));
-    pass.lines.push(PassLine::new(part, "repaired", what));
+    pass.lines.push(MonitorLine::new(part, "repaired", what));
 }
 
-async fn ensure(world: &Arc<World>, service: &Service) -> Option<PassLine> {
+async fn ensure(world: &Arc<World>, service: &Service) -> Option<MonitorLine> {
     match world.supervisor.ensure_service(service).await {
-        Ok(Ensured::Started) => Some(PassLine::new(service.name, "repaired", "it did not run and was started")),
+        Ok(Ensured::Started) => Some(MonitorLine::new(service.name, "repaired", "it did not run and was started")),
         Ok(Ensured::Already) => None,
-        Err(e) => Some(PassLine::new(service.name, "error", chain(&e))),
+        Err(e) => Some(MonitorLine::new(service.name, "error", chain(&e))),
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::door::Pass;
+use super::admission::Ticket;
 use super::error::chain;
 use super::world::World;
 use crate::domain::instance::Listen;
@@ -27,7 +27,7 @@ struct Onward {
     gate: Gate,
 }
 
-impl Pass for Onward {
+impl Ticket for Onward {
     fn gate(&self) -> &Gate {
         &self.gate
     }
@@ -39,7 +39,7 @@ impl Pass for Onward {
 }
 
 /// A pass to whoever has taken over, for a request to this instance.
-pub(super) fn onward(world: &World, name: InstanceName) -> Box<dyn Pass> {
+pub(super) fn onward(world: &World, name: InstanceName) -> Box<dyn Ticket> {
     Box::new(Onward { gate: Gate { name, listen: Listen::Unix(world.config().wake_socket()), run: 0, process: None } })
 }
 

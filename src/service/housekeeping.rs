@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::error::chain;
-use super::outcome::{Pass, PassLine};
+use super::outcome::{MonitorLine, MonitorRun};
 use super::world::World;
 use super::{access_logs, log_bound};
 use crate::config::Config;
@@ -28,18 +28,18 @@ const LEAST_SHARE: i64 = 100;
 const MOST_A_SECOND: i64 = 15;
 
 /// Does it all; what does not work is a line of the pass.
-pub(super) async fn keep(world: &Arc<World>, pass: &mut Pass) {
+pub(super) async fn keep(world: &Arc<World>, pass: &mut MonitorRun) {
     let handles = world.registry.all();
     let live: Vec<InstanceName> = handles.iter().filter(|h| h.snapshot().phase.is_live()).map(|h| h.instance.name.clone()).collect();
     drop(handles);
     if let Err(e) = world.supervisor.tidy(&live).await {
-        pass.lines.push(PassLine::new("acc", "error", chain(&e)));
+        pass.lines.push(MonitorLine::new("acc", "error", chain(&e)));
     }
     let config = world.config();
     let mut names: BTreeSet<String> = live.iter().map(ToString::to_string).collect();
     match next_sleepers(world, config.idle.check_every) {
         Ok(sleepers) => names.extend(sleepers),
-        Err(e) => pass.lines.push(PassLine::new("acc", "error", chain(&e))),
+        Err(e) => pass.lines.push(MonitorLine::new("acc", "error", chain(&e))),
     }
     access_logs::make_all(&config, &names);
     for log in logs(&config, &names) {
@@ -47,19 +47,19 @@ pub(super) async fn keep(world: &Arc<World>, pass: &mut Pass) {
         // like use at the next look, which only puts an idle stop off.
         match log_bound::bound(&log).await {
             Ok(Trimmed::NoRoom) => {
-                pass.lines.push(PassLine::new(
+                pass.lines.push(MonitorLine::new(
                     "acc",
                     "error",
                     format!("`{}` was cut, and there was no room to keep its end", log.display()),
                 ));
             }
             Ok(_) => {}
-            Err(e) => pass.lines.push(PassLine::new("acc", "error", format!("could not rotate `{}`: {e}", log.display()))),
+            Err(e) => pass.lines.push(MonitorLine::new("acc", "error", format!("could not rotate `{}`: {e}", log.display()))),
         }
     }
     for trash in [config.trash(), config.run_trash()] {
         if let Err(e) = empty(trash.clone()).await {
-            pass.lines.push(PassLine::new("acc", "error", format!("could not remove all in `{}`: {e}", trash.display())));
+            pass.lines.push(MonitorLine::new("acc", "error", format!("could not remove all in `{}`: {e}", trash.display())));
         }
     }
     let age = i64::try_from(config.events.keep_for.as_millis()).unwrap_or(i64::MAX);
@@ -67,7 +67,7 @@ pub(super) async fn keep(world: &Arc<World>, pass: &mut Pass) {
     let keep = config.events.keep;
     let bounded = world.write(move |store| store.prune_events(since, keep).and_then(|()| store.bound_wal()));
     if let Err(e) = bounded.await {
-        pass.lines.push(PassLine::new("acc", "error", chain(&e)));
+        pass.lines.push(MonitorLine::new("acc", "error", chain(&e)));
     }
 }
 

@@ -53,11 +53,11 @@ pub(super) fn context(
     further: &[HostName],
     port: Option<u16>,
     params: &std::collections::BTreeMap<String, String>,
-) -> render::instance::Context {
+) -> render::instance::InstanceVariables {
     let config = ctx.config();
     let hosts = hosts(&config, name, further);
     let text = |path: std::path::PathBuf| path.display().to_string();
-    render::instance::Context {
+    render::instance::InstanceVariables {
         name: name.to_string(),
         id: id.0,
         host: hosts.first().map(ToString::to_string).unwrap_or_default(),
@@ -73,7 +73,7 @@ pub(super) fn context(
 }
 
 /// Renders a launch.
-pub(super) fn make(model: &Model, context: &render::instance::Context) -> Result<Launch, ServiceError> {
+pub(super) fn make(model: &Model, context: &render::instance::InstanceVariables) -> Result<Launch, ServiceError> {
     let said = |e: &RenderError| format!("could not use model `{}`: {}", model.name, chain(e));
     render::instance::launch(model, context).map_err(|e| cannot_render(model, said(&e), &e))
 }

@@ -4,6 +4,7 @@
 
 pub mod access_logs;
 mod actor;
+pub mod admission;
 mod begin;
 pub mod clients;
 pub mod context;
@@ -11,7 +12,6 @@ mod create;
 mod daemons;
 mod desired;
 mod destroy;
-pub mod door;
 pub mod error;
 mod events;
 mod failed_logs;

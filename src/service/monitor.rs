@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::error::{ServiceError, chain};
 use super::handle::{Handle, LastLook, offset};
-use super::outcome::{Outcome, Pass, PassLine};
+use super::outcome::{MonitorLine, MonitorRun, Outcome};
 use super::transition::{self, Settled};
 use super::world::World;
 use super::{daemons, housekeeping, launch_spec, ports, recover, run_folder};
@@ -34,7 +34,7 @@ const CLOCK_DRIFT: u64 = 1_000;
 /// One pass, unless another one is under way.
 pub(super) async fn run(world: &Arc<World>, dry_run: bool, thorough: bool) -> Result<Outcome, ServiceError> {
     let Ok(_alone) = world.monitor.try_lock() else { return Ok(Outcome::Busy) };
-    let mut pass = Pass::default();
+    let mut pass = MonitorRun::default();
     if !dry_run && !world.halting() {
         run_folder::keep(world, &mut pass).await;
         // Then: as long as the supervisor is not there nobody can tell what runs.
@@ -53,7 +53,7 @@ pub(super) async fn run(world: &Arc<World>, dry_run: bool, thorough: bool) -> Re
         }
         Ok(seen) => sleep_idle(world, &awake, &seen, &mut pass).await,
         // Who is in use is not known: nobody is put to sleep.
-        Err(e) => pass.lines.push(PassLine::new("acc", "error", e.message)),
+        Err(e) => pass.lines.push(MonitorLine::new("acc", "error", e.message)),
     }
     drop(awake);
     if !dry_run && !world.halting() {
@@ -82,13 +82,13 @@ pub fn report(outcome: Result<Outcome, ServiceError>) {
 }
 
 /// Handles of all instances that are said to run, once it is known what does.
-async fn live(world: &Arc<World>, pass: &mut Pass) -> Result<Vec<Arc<Handle>>, ServiceError> {
+async fn live(world: &Arc<World>, pass: &mut MonitorRun) -> Result<Vec<Arc<Handle>>, ServiceError> {
     let mut handles: Vec<(Phase, Arc<Handle>)> = Vec::new();
     for row in world.store.busy().map_err(super::error::store)? {
         if row.stored.phase.is_live() {
             match world.handle(&row) {
                 Ok(handle) => handles.push((row.stored.phase, handle)),
-                Err(e) => pass.lines.push(PassLine::new(row.name.as_str(), "error", e.message)),
+                Err(e) => pass.lines.push(MonitorLine::new(row.name.as_str(), "error", e.message)),
             }
         }
     }
@@ -97,12 +97,12 @@ async fn live(world: &Arc<World>, pass: &mut Pass) -> Result<Vec<Arc<Handle>>, S
     for (before, handle) in handles {
         let name = handle.instance.name.as_str().to_owned();
         if !handle.until_known(deadline.since(world.now())).await {
-            pass.lines.push(PassLine::new(&name, "error", "its supervisor could not be asked whether it runs"));
+            pass.lines.push(MonitorLine::new(&name, "error", "its supervisor could not be asked whether it runs"));
             continue;
         }
         if before == Phase::Awake && handle.snapshot().phase == Phase::Failed {
             let why = handle.machine().failure().map_or_else(String::new, ToString::to_string);
-            pass.lines.push(PassLine::new(&name, "died", why));
+            pass.lines.push(MonitorLine::new(&name, "died", why));
         }
         known.push(handle);
     }
@@ -153,7 +153,7 @@ fn usage(world: &World, handle: &Handle, seen: Seen) -> Use {
 }
 
 /// What a pass would do about it.
-fn would(world: &World, handle: &Handle, seen: Seen) -> PassLine {
+fn would(world: &World, handle: &Handle, seen: Seen) -> MonitorLine {
     let now = world.now();
     let usage = usage(world, handle, seen);
     let limits = world.limits(&handle.launched());
@@ -166,17 +166,17 @@ fn would(world: &World, handle: &Handle, seen: Seen) -> PassLine {
     let name = handle.instance.name.as_str();
     match idle::verdict(&look, now) {
         IdleVerdict::Sleep => {
-            PassLine::new(name, "sleep", format!("quiet for {}, its idle timeout is {}", short(quiet), short(look.timeout)))
+            MonitorLine::new(name, "sleep", format!("quiet for {}, its idle timeout is {}", short(quiet), short(look.timeout)))
         }
-        IdleVerdict::Pinned => PassLine::new(name, "keep", "it is wanted up"),
-        IdleVerdict::InUse(1) => PassLine::new(name, "keep", "1 request or connection is open"),
-        IdleVerdict::InUse(n) => PassLine::new(name, "keep", format!("{n} requests or connections are open")),
-        IdleVerdict::JustWoken(left) => PassLine::new(name, "keep", format!("just woken, kept awake for {} more", short(left))),
-        IdleVerdict::NotYet(left) => PassLine::new(name, "keep", format!("quiet for {}, idle in {}", short(quiet), short(left))),
+        IdleVerdict::Pinned => MonitorLine::new(name, "keep", "it is wanted up"),
+        IdleVerdict::InUse(1) => MonitorLine::new(name, "keep", "1 request or connection is open"),
+        IdleVerdict::InUse(n) => MonitorLine::new(name, "keep", format!("{n} requests or connections are open")),
+        IdleVerdict::JustWoken(left) => MonitorLine::new(name, "keep", format!("just woken, kept awake for {} more", short(left))),
+        IdleVerdict::NotYet(left) => MonitorLine::new(name, "keep", format!("quiet for {}, idle in {}", short(quiet), short(left))),
     }
 }
 
-async fn sleep_idle(world: &Arc<World>, awake: &[Arc<Handle>], seen: &[Seen], pass: &mut Pass) {
+async fn sleep_idle(world: &Arc<World>, awake: &[Arc<Handle>], seen: &[Seen], pass: &mut MonitorRun) {
     let mut asked = JoinSet::new();
     for (handle, seen) in awake.iter().zip(seen) {
         let (world, handle, seen) = (world.clone(), handle.clone(), *seen);
@@ -189,14 +189,14 @@ async fn sleep_idle(world: &Arc<World>, awake: &[Arc<Handle>], seen: &[Seen], pa
 }
 
 /// Tells the machine what was seen; when that puts it to sleep, waits until it is.
-async fn tell(world: &World, handle: &Arc<Handle>, seen: Seen) -> Option<PassLine> {
+async fn tell(world: &World, handle: &Arc<Handle>, seen: Seen) -> Option<MonitorLine> {
     let name = handle.instance.name.as_str();
     let run = handle.snapshot().run;
     let usage = usage(world, handle, seen);
     let quiet = world.now().since(handle.machine().quiet_since());
     let event = Event::Looked { run, in_flight: usage.in_flight, used: usage.used };
     if let Err(refused) = handle.ask(event).await {
-        return Some(PassLine::new(name, "error", transition::refused("look at", &handle.instance.name, refused).message));
+        return Some(MonitorLine::new(name, "error", transition::refused("look at", &handle.instance.name, refused).message));
     }
     remember(world, handle, usage.mark);
     let mut changes = handle.follow();
@@ -206,10 +206,10 @@ async fn tell(world: &World, handle: &Arc<Handle>, seen: Seen) -> Option<PassLin
     match tokio::time::timeout(limits.longest_stop(), settled).await {
         Ok(Ok(s)) if s.phase == Phase::Asleep || s.run != run => {
             let quiet = humantime::format_duration(Duration::from_secs(quiet.as_secs()));
-            Some(PassLine::new(name, "sleep", format!("it was idle for {quiet}")))
+            Some(MonitorLine::new(name, "sleep", format!("it was idle for {quiet}")))
         }
         Ok(_) => None,
-        Err(_) => Some(PassLine::new(name, "error", format!("it is still {}", handle.snapshot().phase.as_str()))),
+        Err(_) => Some(MonitorLine::new(name, "error", format!("it is still {}", handle.snapshot().phase.as_str()))),
     }
 }
 
@@ -234,21 +234,21 @@ fn remember(world: &World, handle: &Handle, mark: LogMark) {
 }
 
 /// Takes up what was begun and could not be ended.
-async fn resume(world: &Arc<World>, pass: &mut Pass) {
+async fn resume(world: &Arc<World>, pass: &mut MonitorRun) {
     match recover::resume(world).await {
         Ok(all) => pass.lines.extend(all.into_iter().map(|(name, done)| match done {
-            Ok(done) => PassLine::new(&name, "repaired", done),
-            Err(e) => PassLine::new(&name, "error", e.message),
+            Ok(done) => MonitorLine::new(&name, "repaired", done),
+            Err(e) => MonitorLine::new(&name, "error", e.message),
         })),
-        Err(e) => pass.lines.push(PassLine::new("acc", "error", e.message)),
+        Err(e) => pass.lines.push(MonitorLine::new("acc", "error", e.message)),
     }
 }
 
 /// Starts what is wanted up and is not.
-async fn bring_up(world: &Arc<World>, pass: &mut Pass) {
+async fn bring_up(world: &Arc<World>, pass: &mut MonitorRun) {
     let rows = match world.store.wanted_up() {
         Ok(rows) => rows,
-        Err(e) => return pass.lines.push(PassLine::new("acc", "error", chain(&e))),
+        Err(e) => return pass.lines.push(MonitorLine::new("acc", "error", chain(&e))),
     };
     let mut starts = JoinSet::new();
     for row in rows.into_iter().filter(|r| !r.stored.phase.is_live()) {
@@ -260,11 +260,11 @@ async fn bring_up(world: &Arc<World>, pass: &mut Pass) {
     }
 }
 
-async fn start_pinned(world: &Arc<World>, row: &Row) -> Option<PassLine> {
+async fn start_pinned(world: &Arc<World>, row: &Row) -> Option<MonitorLine> {
     let name = row.name.as_str();
     let handle = match world.handle(row) {
         Ok(handle) => handle,
-        Err(e) => return Some(PassLine::new(name, "error", e.message)),
+        Err(e) => return Some(MonitorLine::new(name, "error", e.message)),
     };
     let (phase, retry_at) = {
         let machine = handle.machine();
@@ -276,21 +276,21 @@ async fn start_pinned(world: &Arc<World>, row: &Row) -> Option<PassLine> {
     }
     match transition::start(world, &handle, Cause::Pinned).await {
         Ok((true, _)) => None,
-        Ok((false, Settled::There)) => Some(PassLine::new(name, "started", "it is wanted up")),
+        Ok((false, Settled::There)) => Some(MonitorLine::new(name, "started", "it is wanted up")),
         Ok((_, Settled::Stopped)) => None,
-        Ok((false, Settled::Failed(failure))) => Some(PassLine::new(name, "error", failure.to_string())),
-        Err(e) => Some(PassLine::new(name, "error", e.message)),
+        Ok((false, Settled::Failed(failure))) => Some(MonitorLine::new(name, "error", failure.to_string())),
+        Err(e) => Some(MonitorLine::new(name, "error", e.message)),
     }
 }
 
 /// Makes gates and processes what the phases say. "Could not ask" changes nothing.
-async fn reconcile(world: &Arc<World>, pass: &mut Pass) {
+async fn reconcile(world: &Arc<World>, pass: &mut MonitorRun) {
     match world.edge.open_gates().await {
         Ok(open) => {
             let open: BTreeSet<String> = open.iter().map(ToString::to_string).collect();
             gates(world, &open, pass).await;
         }
-        Err(e) => pass.lines.push(PassLine::new("acc", "error", chain(&e))),
+        Err(e) => pass.lines.push(MonitorLine::new("acc", "error", chain(&e))),
     }
     match world.supervisor.running().await {
         Ok(running) => {
@@ -298,26 +298,26 @@ async fn reconcile(world: &Arc<World>, pass: &mut Pass) {
                 strays(world, &name, process, pass).await;
             }
         }
-        Err(e) => pass.lines.push(PassLine::new("acc", "error", chain(&e))),
+        Err(e) => pass.lines.push(MonitorLine::new("acc", "error", chain(&e))),
     }
     sweep(world, pass).await;
 }
 
 /// Processes that an instance has left which does not run any more: acc died before their end.
-async fn sweep(world: &World, pass: &mut Pass) {
+async fn sweep(world: &World, pass: &mut MonitorRun) {
     let handles = world.registry.all();
     let live: Vec<InstanceName> = handles.iter().filter(|h| h.snapshot().phase.is_live()).map(|h| h.instance.name.clone()).collect();
     drop(handles);
     match world.supervisor.sweep(&live).await {
         Ok(ended) => pass.lines.extend(ended.iter().map(|(name, count)| {
             let processes = if *count == 1 { "process" } else { "processes" };
-            PassLine::new(name.as_str(), "repaired", format!("{count} {processes} that it had left were ended"))
+            MonitorLine::new(name.as_str(), "repaired", format!("{count} {processes} that it had left were ended"))
         })),
-        Err(e) => pass.lines.push(PassLine::new("acc", "error", chain(&e))),
+        Err(e) => pass.lines.push(MonitorLine::new("acc", "error", chain(&e))),
     }
 }
 
-async fn gates(world: &Arc<World>, open: &BTreeSet<String>, pass: &mut Pass) {
+async fn gates(world: &Arc<World>, open: &BTreeSet<String>, pass: &mut MonitorRun) {
     let mut awake = BTreeSet::new();
     for handle in world.registry.all() {
         let snapshot = handle.snapshot();
@@ -327,12 +327,12 @@ async fn gates(world: &Arc<World>, open: &BTreeSet<String>, pass: &mut Pass) {
         }
         awake.insert(name.to_owned());
         if let Ok(true) = world.probe.let_edge_in(&launch_spec::question(world, &handle.launched())) {
-            pass.lines.push(PassLine::new(name, "repaired", "the edge could not connect to its socket"));
+            pass.lines.push(MonitorLine::new(name, "repaired", "the edge could not connect to its socket"));
         }
         if handle.known() && !open.contains(name) {
             let process = handle.machine().process();
             handle.tell_if(snapshot, Event::Found(process));
-            pass.lines.push(PassLine::new(name, "repaired", "its gate was missing"));
+            pass.lines.push(MonitorLine::new(name, "repaired", "its gate was missing"));
         }
     }
     for name in open.difference(&awake) {
@@ -341,7 +341,7 @@ async fn gates(world: &Arc<World>, open: &BTreeSet<String>, pass: &mut Pass) {
             if let Ok(name) = InstanceName::parse(name)
                 && world.edge.forget(&name).await.is_ok()
             {
-                pass.lines.push(PassLine::new(name.as_str(), "repaired", "a gate without an instance was removed"));
+                pass.lines.push(MonitorLine::new(name.as_str(), "repaired", "a gate without an instance was removed"));
             }
             continue;
         };
@@ -357,17 +357,17 @@ async fn gates(world: &Arc<World>, open: &BTreeSet<String>, pass: &mut Pass) {
         };
         // Should it wake just now, its requests take the way through the wake server until the next pass: slower, not lost.
         if !row.stored.phase.is_live() && world.edge.close(&gate).await.is_ok() {
-            pass.lines.push(PassLine::new(name, "repaired", "the gate of one that does not run was open"));
+            pass.lines.push(MonitorLine::new(name, "repaired", "the gate of one that does not run was open"));
         }
     }
 }
 
 /// A process of an instance that should not run, or of none at all.
-async fn strays(world: &Arc<World>, name: &InstanceName, process: Process, pass: &mut Pass) {
+async fn strays(world: &Arc<World>, name: &InstanceName, process: Process, pass: &mut MonitorRun) {
     // Made, or removed, just now: then this is no stray.
     let Some(_alone) = world.building_unless_busy(name.as_str()) else { return };
     match world.store.by_name(name.as_str()) {
-        Err(e) => pass.lines.push(PassLine::new(name.as_str(), "error", chain(&e))),
+        Err(e) => pass.lines.push(MonitorLine::new(name.as_str(), "error", chain(&e))),
         Ok(None) => end_stray(world, name, process, "a process without an instance was ended", pass).await,
         // Started by an acc that died before it heard of it, then destroyed.
         Ok(Some(row)) if row.stored.phase == Phase::Destroyed => {
@@ -380,16 +380,16 @@ async fn strays(world: &Arc<World>, name: &InstanceName, process: Process, pass:
             let still = matches!(world.supervisor.find(name).await, Ok(Some(found)) if found == process);
             if !seen.phase.is_live() && still {
                 handle.tell_if(seen, Event::Found(Some(process)));
-                pass.lines.push(PassLine::new(name.as_str(), "repaired", "it ran although it should not"));
+                pass.lines.push(MonitorLine::new(name.as_str(), "repaired", "it ran although it should not"));
             }
         }
     }
 }
 
-async fn end_stray(world: &World, name: &InstanceName, process: Process, what: &str, pass: &mut Pass) {
+async fn end_stray(world: &World, name: &InstanceName, process: Process, what: &str, pass: &mut MonitorRun) {
     let killed = world.supervisor.kill(name, process).await.is_ok();
     let _ = tokio::time::timeout(END_WITHIN, world.supervisor.wait(name, process)).await;
     if killed && world.supervisor.forget(name).await.is_ok() {
-        pass.lines.push(PassLine::new(name.as_str(), "repaired", what));
+        pass.lines.push(MonitorLine::new(name.as_str(), "repaired", what));
     }
 }

@@ -41,7 +41,7 @@ pub enum Outcome {
         instance: Box<InstanceView>,
     },
     /// A monitor pass.
-    Monitor(Pass),
+    Monitor(MonitorRun),
     /// Another monitor pass is under way.
     Busy,
     /// All asleep.
@@ -77,14 +77,14 @@ pub struct Change {
 
 /// What a monitor pass did, or in a dry run would do.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Pass {
+pub struct MonitorRun {
     /// One entry per awake instance (dry run), or per instance that something was done about.
-    pub lines: Vec<PassLine>,
+    pub lines: Vec<MonitorLine>,
 }
 
 /// One instance in a monitor pass.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PassLine {
+pub struct MonitorLine {
     /// Its name.
     pub instance: String,
     /// `sleep`, `keep`, `started`, `died`, `repaired`, `error`.
@@ -93,7 +93,7 @@ pub struct PassLine {
     pub why: String,
 }
 
-impl PassLine {
+impl MonitorLine {
     /// A line.
     pub(super) fn new(instance: &str, action: &str, why: impl Into<String>) -> Self {
         Self { instance: instance.to_owned(), action: action.to_owned(), why: why.into() }

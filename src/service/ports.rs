@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::handle::{Handle, Snapshot};
-use super::outcome::{Pass, PassLine};
+use super::outcome::{MonitorLine, MonitorRun};
 use super::world::World;
 use crate::domain::instance::Listen;
 use crate::domain::lifecycle::{Event, Phase};
@@ -19,14 +19,14 @@ use crate::domain::lifecycle::{Event, Phase};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Looks at all of these at once, and waits until those that are stopped are so.
-pub(super) async fn keep(world: &Arc<World>, awake: &[Arc<Handle>], pass: &mut Pass) {
+pub(super) async fn keep(world: &Arc<World>, awake: &[Arc<Handle>], pass: &mut MonitorRun) {
     let stopped = stop_displaced(world, awake).await;
     for (handle, seen, why) in stopped {
         let mut changes = handle.follow();
         let limits = world.limits(&handle.launched());
         let left = changes.wait_for(|s| s.run != seen.run || !s.phase.is_live());
         let _ = tokio::time::timeout(limits.stop * 3, left).await;
-        pass.lines.push(PassLine::new(handle.instance.name.as_str(), "displaced", why));
+        pass.lines.push(MonitorLine::new(handle.instance.name.as_str(), "displaced", why));
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::context::Context;
 use super::error::chain;
 use super::handle::Handle;
-use super::outcome::PassLine;
+use super::outcome::MonitorLine;
 use crate::config::Booted;
 use crate::domain::instance::Process;
 use crate::domain::name::InstanceName;
@@ -36,7 +36,7 @@ pub(super) async fn find(ctx: &Context, name: &InstanceName) -> Result<Option<Pr
 }
 
 /// Brings the supervisor back if it has died and nobody else does.
-pub(super) async fn revive(ctx: &Context) -> Option<PassLine> {
+pub(super) async fn revive(ctx: &Context) -> Option<MonitorLine> {
     if ctx.config().booted() != Booted::InBackground {
         return None;
     }
@@ -44,10 +44,10 @@ pub(super) async fn revive(ctx: &Context) -> Option<PassLine> {
     match ctx.supervisor.revive(&ctx.services).await {
         Ok(Ensured::Started) => {
             ctx.note_revival();
-            Some(PassLine::new(kind, "repaired", "it had died and was started again"))
+            Some(MonitorLine::new(kind, "repaired", "it had died and was started again"))
         }
         Ok(Ensured::Already) => None,
-        Err(e) => Some(PassLine::new(kind, "error", chain(&e))),
+        Err(e) => Some(MonitorLine::new(kind, "error", chain(&e))),
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::daemons::told;
 use super::error::chain;
 use super::handle::Handle;
-use super::outcome::{Pass, PassLine};
+use super::outcome::{MonitorLine, MonitorRun};
 use super::places;
 use super::world::World;
 use crate::config::Config;
@@ -24,7 +24,7 @@ pub(super) fn running(world: &World) -> Vec<(Arc<Handle>, Process)> {
 }
 
 /// Makes again what is gone; what was done is a line of the pass.
-pub(super) async fn keep(world: &Arc<World>, pass: &mut Pass) {
+pub(super) async fn keep(world: &Arc<World>, pass: &mut MonitorRun) {
     if !world.serving() {
         return;
     }
@@ -33,18 +33,18 @@ pub(super) async fn keep(world: &Arc<World>, pass: &mut Pass) {
     if places::one_is_gone(&config) {
         match places::prepare(&config) {
             Ok(()) => again.push("folders".to_owned()),
-            Err(e) => return pass.lines.push(PassLine::new("acc", "error", e.message)),
+            Err(e) => return pass.lines.push(MonitorLine::new("acc", "error", e.message)),
         }
     }
     world.run_folder.learn(&config);
     match world.run_folder.write_lost() {
         Ok(notes) => again.extend(notes),
-        Err(e) => pass.lines.push(PassLine::new("acc", "error", format!("could not write a note in `{}`: {e}", config.run.display()))),
+        Err(e) => pass.lines.push(MonitorLine::new("acc", "error", format!("could not write a note in `{}`: {e}", config.run.display()))),
     }
     match records(world, &config).await {
         Ok(0) => {}
         Ok(count) => again.push(format!("the records of {count} processes")),
-        Err(e) => pass.lines.push(PassLine::new("acc", "error", chain(&e))),
+        Err(e) => pass.lines.push(MonitorLine::new("acc", "error", chain(&e))),
     }
     if let Some(path) = world.run_folder.lost() {
         world.run_folder.expect_replacement(world.now());

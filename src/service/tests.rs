@@ -15,8 +15,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
+use super::admission::{Admission, Admitted, Caller, Ticket};
 use super::context::Parts;
-use super::door::{Caller, Door, Knock, Pass};
 use super::error::{ErrorKind, ServiceError};
 use super::lookup::{find, find_row};
 use super::outcome::{InstanceView, Outcome};
@@ -234,10 +234,10 @@ fn host(text: &str) -> HostName {
     HostName::parse(&format!("{text}.apps.localhost")).unwrap()
 }
 
-async fn pass(world: &Arc<World>, text: &str) -> Result<Box<dyn Pass>, Refusal> {
-    match world.knock(&host(text), USE).await? {
-        Knock::Open(pass) => Ok(pass),
-        Knock::Wait(mut waiting) => waiting.pass().await,
+async fn pass(world: &Arc<World>, text: &str) -> Result<Box<dyn Ticket>, Refusal> {
+    match world.admit(&host(text), USE).await? {
+        Admitted::Open(pass) => Ok(pass),
+        Admitted::Wait(mut waiting) => waiting.admitted().await,
     }
 }
 
@@ -327,7 +327,7 @@ async fn a_client_that_leaves_cancels_its_wait_and_not_the_wake() {
     let bed = Bed::new();
     bed.create("a", true).await.unwrap();
     bed.probe.hold.store(true, Ordering::SeqCst);
-    drop(bed.world.knock(&host("a"), USE).await.unwrap());
+    drop(bed.world.admit(&host("a"), USE).await.unwrap());
     bed.probe.release();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(bed.phase("a"), "awake");

@@ -11,14 +11,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::admission::{Admission, Admitted, Caller, Ticket, Waiting};
 use super::clients::limited;
-use super::door::{Caller, Door, Knock, Pass, Waiting};
 use super::error::ServiceError;
 use super::handle::{Handle, Refused, Snapshot};
 use super::handover::onward;
 use super::lookup::row_of_host;
 use super::world::World;
-use crate::domain::admission::{self, Admission, Refusal};
+use crate::domain::admission::{self, AdmissionDecision, Refusal};
 use crate::domain::lifecycle::{self, Cause, Event, Failure, Limits, Phase};
 use crate::domain::name::{HostName, InstanceName};
 use crate::domain::rule::Verdict;
@@ -26,14 +26,14 @@ use crate::domain::time::{Timestamp, millis};
 use crate::driver::edge::Gate;
 
 /// One request on its way through an instance.
-struct Ticket {
+struct InstanceTicket {
     world: Arc<World>,
     handle: Arc<Handle>,
     gate: Gate,
     counts: bool,
 }
 
-impl Pass for Ticket {
+impl Ticket for InstanceTicket {
     fn gate(&self) -> &Gate {
         &self.gate
     }
@@ -43,7 +43,7 @@ impl Pass for Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for InstanceTicket {
     fn drop(&mut self) {
         apply_ticket(&self.world, &self.handle, &Event::Released { counts: self.counts });
     }
@@ -58,13 +58,13 @@ fn apply_ticket(world: &World, handle: &Handle, event: &Event) -> Option<Phase> 
 }
 
 /// Lets a request through if the instance is awake now.
-fn admit(world: &Arc<World>, handle: &Arc<Handle>, counts: bool) -> Option<Box<Ticket>> {
+fn admit(world: &Arc<World>, handle: &Arc<Handle>, counts: bool) -> Option<Box<InstanceTicket>> {
     if !handle.known() {
         return None;
     }
     apply_ticket(world, handle, &Event::Admitted)?;
     let gate = handle.gate(handle.snapshot().run);
-    Some(Box::new(Ticket { world: world.clone(), handle: handle.clone(), gate, counts }))
+    Some(Box::new(InstanceTicket { world: world.clone(), handle: handle.clone(), gate, counts }))
 }
 
 /// A place among those who wait for an instance.
@@ -99,7 +99,7 @@ struct Waiter {
 
 impl Waiter {
     /// Asks for the wake once per time it is found asleep, then waits for a change.
-    async fn wait(&mut self) -> Result<Box<dyn Pass>, Refusal> {
+    async fn wait(&mut self) -> Result<Box<dyn Ticket>, Refusal> {
         loop {
             let handle = self.place.handle.clone();
             self.changes.borrow_and_update();
@@ -160,7 +160,7 @@ fn refusal(handle: &Handle, refused: &Refused) -> Refusal {
 
 #[async_trait]
 impl Waiting for Waiter {
-    async fn pass(&mut self) -> Result<Box<dyn Pass>, Refusal> {
+    async fn admitted(&mut self) -> Result<Box<dyn Ticket>, Refusal> {
         let (world, name) = (self.world.clone(), self.place.handle.instance.name.clone());
         let refused = tokio::select! {
             biased;
@@ -197,8 +197,8 @@ fn handle_of_host(world: &Arc<World>, host: &HostName) -> Result<Arc<Handle>, Re
 }
 
 #[async_trait]
-impl Door for Arc<World> {
-    fn pass_now(&self, host: &HostName, verdict: Verdict) -> Option<Box<dyn Pass>> {
+impl Admission for Arc<World> {
+    fn admit_now(&self, host: &HostName, verdict: Verdict) -> Option<Box<dyn Ticket>> {
         if self.has_retired() {
             return None;
         }
@@ -206,19 +206,19 @@ impl Door for Arc<World> {
         Some(pass)
     }
 
-    async fn knock(&self, host: &HostName, verdict: Verdict) -> Result<Knock, Refusal> {
-        self.knock_for(host, verdict, Caller::default()).await
+    async fn admit(&self, host: &HostName, verdict: Verdict) -> Result<Admitted, Refusal> {
+        self.admit_for(host, verdict, Caller::default()).await
     }
 
-    async fn knock_for(&self, host: &HostName, verdict: Verdict, caller: Caller) -> Result<Knock, Refusal> {
+    async fn admit_for(&self, host: &HostName, verdict: Verdict, caller: Caller) -> Result<Admitted, Refusal> {
         if !self.has_retired() {
-            let knock = knock_here(self, host, verdict, caller).await;
+            let knock = admit_here(self, host, verdict, caller).await;
             if knock.is_ok() || !self.has_retired() {
                 return knock;
             }
         }
         let row = row_of_host(self, host).map_err(|e| unknown(host, &e))?.ok_or(Refusal::UnknownHost)?;
-        Ok(Knock::Open(onward(self, row.name)))
+        Ok(Admitted::Open(onward(self, row.name)))
     }
 
     fn name_of(&self, host: &HostName) -> Option<InstanceName> {
@@ -245,15 +245,15 @@ fn unknown(host: &HostName, error: &ServiceError) -> Refusal {
     Refusal::Broken
 }
 
-async fn knock_here(world: &Arc<World>, host: &HostName, verdict: Verdict, caller: Caller) -> Result<Knock, Refusal> {
+async fn admit_here(world: &Arc<World>, host: &HostName, verdict: Verdict, caller: Caller) -> Result<Admitted, Refusal> {
     // Nearly every request: no clock is asked for it.
     if let Some(pass) = world.registry.by_host(host).and_then(|handle| admit(world, &handle, verdict.counts)) {
-        return Ok(Knock::Open(pass));
+        return Ok(Admitted::Open(pass));
     }
     let noticed = world.clock.micros();
     let handle = handle_of_host(world, host)?;
     if let Some(pass) = admit(world, &handle, verdict.counts) {
-        return Ok(Knock::Open(pass));
+        return Ok(Admitted::Open(pass));
     }
     if world.halting() {
         return Err(Refusal::Halting);
@@ -262,8 +262,8 @@ async fn knock_here(world: &Arc<World>, host: &HostName, verdict: Verdict, calle
     // What the database says of one that nobody has looked at is hearsay: it is asked for, and waits until it is known.
     let starting = handle.known() && phase == Phase::Waking;
     match admission::admit(phase, verdict.wake) {
-        Admission::Forward | Admission::Hold => {}
-        Admission::Refuse(why) => return Err(why),
+        AdmissionDecision::Forward | AdmissionDecision::Hold => {}
+        AdmissionDecision::Refuse(why) => return Err(why),
     }
     let config = world.config();
     // Whoever comes while others wait wakes nothing: a page with many parts is one wake.
@@ -290,5 +290,5 @@ async fn knock_here(world: &Arc<World>, host: &HostName, verdict: Verdict, calle
         let (_, run) = handle.ask(Event::Wake(Cause::Request)).await.map_err(|r| refusal(&handle, &r))?;
         waiter.asked = Some(run);
     }
-    Ok(Knock::Wait(Box::new(waiter)))
+    Ok(Admitted::Wait(Box::new(waiter)))
 }

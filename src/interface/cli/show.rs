@@ -9,7 +9,7 @@ use super::human::{NEVER, NONE, ago, clean, duration, maybe_ago};
 use crate::domain::model::{ListenKind, Model, Param, Ready};
 use crate::domain::time::WallTime;
 use crate::prove::report::{Report, Spread};
-use crate::service::outcome::{EventView, InstanceView, ListenView, Outcome, PassLine};
+use crate::service::outcome::{EventView, InstanceView, ListenView, MonitorLine, Outcome};
 
 /// An empty table: no lines, columns set apart by two spaces.
 fn table(colour: bool, header: &[&str]) -> Table {
@@ -244,7 +244,7 @@ pub fn model(m: &Model, colour: bool) -> String {
 
 /// A monitor pass.
 #[must_use]
-pub fn pass(lines: &[PassLine], colour: bool) -> String {
+pub fn pass(lines: &[MonitorLine], colour: bool) -> String {
     if lines.is_empty() {
         return String::new();
     }

@@ -8,14 +8,14 @@ use async_trait::async_trait;
 use super::output::testing::ui;
 use super::*;
 use crate::service::error::ErrorKind;
-use crate::service::outcome::{BootReport, HaltReport, InstanceView, ListenView, Outcome, Pass, PassLine};
+use crate::service::outcome::{BootReport, HaltReport, InstanceView, ListenView, MonitorLine, MonitorRun, Outcome};
 use crate::service::request::Request;
 
 /// Answers `Start` of `denied`, `slow`, `gone`, `wrong` and `broken` with the error of that name, everything else well.
 #[derive(Default)]
 struct Fake {
     seen: Mutex<Vec<Request>>,
-    pass: Vec<PassLine>,
+    pass: Vec<MonitorLine>,
     busy: bool,
     up: bool,
 }
@@ -29,7 +29,7 @@ impl Engine for Fake {
             Request::Create(new) => Ok(done("created", false, new.name.as_deref().unwrap_or("hello"))),
             Request::Want { instance, .. } => Ok(done("changed", false, &instance)),
             Request::Monitor { .. } if self.busy => Ok(Outcome::Busy),
-            Request::Monitor { .. } => Ok(Outcome::Monitor(Pass { lines: self.pass.clone() })),
+            Request::Monitor { .. } => Ok(Outcome::Monitor(MonitorRun { lines: self.pass.clone() })),
             Request::Stop { instance, .. } => Ok(done("stopped", true, &instance)),
             other => panic!("{other:?}"),
         }
@@ -192,7 +192,7 @@ fn monitor_is_quiet_when_nothing_happened() {
     let ran = acc(&Fake { busy: true, ..Fake::default() }, &["monitor"]);
     assert_eq!((ran.exit, ran.out.as_str()), (0, ""));
     assert!(ran.err.contains("another monitor pass is under way"));
-    let line = |action: &str| PassLine { instance: "a".to_owned(), action: action.to_owned(), why: "quiet for 15 min".to_owned() };
+    let line = |action: &str| MonitorLine { instance: "a".to_owned(), action: action.to_owned(), why: "quiet for 15 min".to_owned() };
     let ran = acc(&Fake { pass: vec![line("sleep")], ..Fake::default() }, &["monitor"]);
     assert_eq!((ran.exit, ran.out.as_str()), (0, "INSTANCE  ACTION  WHY\na         sleep   quiet for 15 min\n"));
     let ran = acc(&Fake { pass: vec![line("sleep"), line("error")], ..Fake::default() }, &["monitor"]);

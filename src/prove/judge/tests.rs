@@ -1,10 +1,10 @@
 //! Every verdict, and what decides between two of them.
 
-use super::super::sample::{ClientConnection, RequestId};
+use super::super::sample::{ClientConnection, ProofRequestId};
 use super::*;
 
 const SECOND: u64 = 1_000_000_000;
-const ID: RequestId = RequestId { client: 1, n: 5 };
+const ID: ProofRequestId = ProofRequestId { client: 1, n: 5 };
 
 /// The client's end of its connection.
 const FROM: &str = "127.0.0.1:50000";

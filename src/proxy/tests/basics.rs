@@ -24,9 +24,9 @@ async fn one_connection_carries_many_requests_on_both_sides() {
         assert_eq!(read_to(&mut client, "hello").await, "hello");
     }
     assert_eq!(stage.app.seen.connections.load(Ordering::SeqCst), 1);
-    until("the pass is back", || stage.door.in_flight() == 0).await;
+    until("the pass is back", || stage.admission.in_flight() == 0).await;
     assert_eq!(stage.pooled(), 1);
-    stage.upstreams.close(&stage.door.gate());
+    stage.upstreams.close(&stage.admission.gate());
     assert_eq!(stage.pooled(), 0);
     until("the instance sees it closed", || stage.app.seen.open.load(Ordering::SeqCst) == 0).await;
 }
@@ -36,7 +36,7 @@ async fn every_kind_of_answer_gives_its_connection_back() {
     let stage = Stage::new().await;
     for path in ["/", "/empty", "/stream", "/echo", "/large"] {
         assert!(status(&stage.get(path).await) < 300, "{path}");
-        until("the pass is back", || stage.door.in_flight() == 0).await;
+        until("the pass is back", || stage.admission.in_flight() == 0).await;
     }
     let head = stage.say("HEAD / HTTP/1.1\nHost: app.test\nConnection: close\n\n").await;
     assert!(head.ends_with("\r\n\r\n") && head.contains("content-length: 5"), "{head}");
@@ -104,7 +104,7 @@ async fn http2_without_tls() {
     }
     let unknown = Request::head("http://nobody.test/").body(Full::new(Bytes::new())).unwrap();
     assert_eq!(send.send_request(unknown).await.unwrap().status(), 404);
-    until("the pass is back", || stage.door.in_flight() == 0).await;
+    until("the pass is back", || stage.admission.in_flight() == 0).await;
     driven.abort();
 }
 
@@ -130,7 +130,7 @@ async fn many_requests_at_once_all_get_their_own_answer() {
         task.await.unwrap();
     }
     assert_eq!(stage.app.seen.requests.load(Ordering::SeqCst), 640);
-    assert_eq!(stage.door.in_flight(), 0);
+    assert_eq!(stage.admission.in_flight(), 0);
 }
 
 #[tokio::test]
@@ -188,6 +188,6 @@ async fn http2_carries_large_bodies_both_ways_at_once() {
     while let Some(done) = streams.join_next().await {
         done.unwrap();
     }
-    until("the passes are back", || stage.door.in_flight() == 0).await;
+    until("the passes are back", || stage.admission.in_flight() == 0).await;
     driven.abort();
 }

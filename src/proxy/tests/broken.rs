@@ -17,7 +17,7 @@ where
 {
     let path = stage.dir.path().join("raw");
     let listener = UnixListener::bind(&path).unwrap();
-    stage.door.set_listen(Listen::Unix(path));
+    stage.admission.set_listen(Listen::Unix(path));
     let count = Arc::new(AtomicUsize::new(0));
     let counted = count.clone();
     tokio::spawn(async move {
@@ -90,7 +90,7 @@ async fn a_safe_request_on_a_broken_pooled_connection_is_sent_again_and_another_
         until("it is parked", || stage.pooled() == 1).await;
         let answer = stage.say(&format!("{method} / HTTP/1.1\nHost: app.test\nConnection: close\nContent-Length: 0\n\n")).await;
         assert_eq!(status(&answer), code, "{method}");
-        until("the pass is back", || stage.door.in_flight() == 0).await;
+        until("the pass is back", || stage.admission.in_flight() == 0).await;
     }
 }
 
@@ -131,14 +131,14 @@ async fn a_safe_request_that_died_with_its_instance_is_sent_to_the_next_run_and_
         let next_run = async {
             if times > 0 {
                 until("it is asked", || count.load(Ordering::SeqCst) == 1).await;
-                stage.door.set_listen(stage.door.gate().listen);
+                stage.admission.set_listen(stage.admission.gate().listen);
             }
         };
         let ask = format!("{method} / HTTP/1.1\nHost: app.test\nX-Acc-Connect: {tried}\nConnection: close\nContent-Length: 0\n\n");
         let (answer, ()) = tokio::join!(stage.say_as_nginx(&ask), next_run);
         assert_eq!(status(&answer), code, "{method} {tried} {reads}: {answer}");
         assert_eq!(count.load(Ordering::SeqCst), times, "{method} {tried} {reads}");
-        until("the pass is back", || stage.door.in_flight() == 0).await;
+        until("the pass is back", || stage.admission.in_flight() == 0).await;
     }
 }
 
@@ -158,16 +158,16 @@ async fn an_answer_that_breaks_off_is_not_passed_off_as_whole() {
     assert!(answer.is_empty() || answer.contains("Content-Length: 10"), "{answer}");
     let answer = stage.get("/").await;
     assert!(!answer.contains("\r\n0\r\n"), "{answer}");
-    until("the pass is back", || stage.door.in_flight() == 0).await;
+    until("the pass is back", || stage.admission.in_flight() == 0).await;
 }
 
 #[tokio::test]
 async fn an_instance_that_was_gone_for_a_moment_is_knocked_at_again() {
     let stage = Stage::new().await;
     let later = stage.dir.path().join("later");
-    stage.door.set_listen(Listen::Unix(later.clone()));
+    stage.admission.set_listen(Listen::Unix(later.clone()));
     let appear = async {
-        until("it was knocked at twice", || stage.door.knocks.load(Ordering::SeqCst) >= 2).await;
+        until("it was knocked at twice", || stage.admission.asked.load(Ordering::SeqCst) >= 2).await;
         App::start(later)
     };
     let ask = "POST /echo HTTP/1.1\nHost: app.test\nConnection: close\nContent-Length: 3\n\nabc";
@@ -181,13 +181,13 @@ async fn an_instance_that_was_gone_for_a_moment_is_knocked_at_again() {
 async fn an_instance_that_stays_gone_gives_502() {
     let settings = crate::proxy::ProxySettings { wake_timeout: std::time::Duration::from_millis(200), ..settings() };
     let stage = Stage::with(settings, true, DEADLINE).await;
-    stage.door.set_listen(Listen::Unix(stage.dir.path().join("nowhere")));
+    stage.admission.set_listen(Listen::Unix(stage.dir.path().join("nowhere")));
     let answer = stage.get("/").await;
     assert_eq!(status(&answer), 502);
     assert!(!answer.contains("nowhere"), "{answer}");
-    assert_eq!(stage.door.in_flight(), 0);
+    assert_eq!(stage.admission.in_flight(), 0);
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    stage.door.set_listen(Listen::Tcp(port));
+    stage.admission.set_listen(Listen::Tcp(port));
     assert_eq!(status(&stage.get("/").await), 502);
 }
 
@@ -195,9 +195,9 @@ async fn an_instance_that_stays_gone_gives_502() {
 async fn a_new_run_never_uses_the_connections_of_the_old_one() {
     let stage = Stage::new().await;
     stage.get("/").await;
-    let old = stage.door.gate();
+    let old = stage.admission.gate();
     assert_eq!(stage.upstreams.pooled(&old), 1);
-    stage.door.set_listen(old.listen.clone());
+    stage.admission.set_listen(old.listen.clone());
     stage.get("/").await;
     assert_eq!(stage.app.seen.connections.load(Ordering::SeqCst), 2);
     assert_eq!(stage.upstreams.pooled(&old), 0);
@@ -211,7 +211,7 @@ async fn closing_leaves_what_is_in_flight_alone() {
     let stage = Stage::new().await;
     let close = async {
         until("it is in flight", || stage.app.seen.requests.load(Ordering::SeqCst) == 1).await;
-        stage.upstreams.close(&stage.door.gate());
+        stage.upstreams.close(&stage.admission.gate());
     };
     let (answer, ()) = tokio::join!(stage.get("/slow"), close);
     assert!(answer.ends_with("slow"), "{answer}");
@@ -256,11 +256,11 @@ async fn a_full_backlog_is_waited_for() {
     socket.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
     socket.listen(1).unwrap();
     socket.set_nonblocking(true).unwrap();
-    stage.door.set_listen(Listen::Unix(path));
+    stage.admission.set_listen(Listen::Unix(path));
     let all = futures_util::future::join_all((0..30).map(|_| stage.get("/")));
     let serve = async {
         // No connection is accepted until the backlog has been full for a while.
-        until("they are in flight", || stage.door.in_flight() == 30).await;
+        until("they are in flight", || stage.admission.in_flight() == 30).await;
         let listener = UnixListener::from_std(socket.into()).unwrap();
         tokio::spawn(async move {
             while let Ok((mut socket, _)) = listener.accept().await {

@@ -15,7 +15,7 @@ const NAVIGATION: &str = "GET / HTTP/1.1\nHost: app.test\nAccept: text/html\nCon
 
 async fn asleep() -> Stage {
     let stage = Stage::new().await;
-    stage.door.set(Phase::Asleep);
+    stage.admission.set(Phase::Asleep);
     stage
 }
 
@@ -33,9 +33,9 @@ async fn a_large_post_survives_the_wake_byte_for_byte() {
         to.write_all(&body).await.unwrap();
     };
     let wake = async {
-        until("it is held", || stage.door.waiting() == 1).await;
+        until("it is held", || stage.admission.waiting() == 1).await;
         assert_eq!(stage.app.seen.requests.load(Ordering::SeqCst), 0);
-        stage.door.set(Phase::Awake);
+        stage.admission.set(Phase::Awake);
     };
     let ((), (), answer) = tokio::join!(send, wake, read_all(&mut from));
     assert_eq!(status(&answer), 200);
@@ -53,10 +53,10 @@ async fn a_chunked_post_survives_the_wake() {
         .unwrap();
     // The end of the stop is waited for first: no instance is woken before.
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(stage.door.waiting(), 0);
+    assert_eq!(stage.admission.waiting(), 0);
     client.write_all(b"2\r\nde\r\n0\r\n\r\n").await.unwrap();
-    until("it is held", || stage.door.waiting() == 1).await;
-    stage.door.set(Phase::Awake);
+    until("it is held", || stage.admission.waiting() == 1).await;
+    stage.admission.set(Phase::Awake);
     let answer = read_all(&mut client).await;
     assert!(answer.contains(&format!("body: 5 {}", hex(&Sha256::digest(b"abcde")))), "{answer}");
     assert!(answer.contains("transfer-encoding: chunked"), "{answer}");
@@ -68,10 +68,10 @@ async fn a_body_is_asked_for_only_when_it_can_be_used() {
     let mut client = stage.connect().await;
     let head = b"POST /echo HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
     client.write_all(head).await.unwrap();
-    until("it is held", || stage.door.waiting() == 1).await;
+    until("it is held", || stage.admission.waiting() == 1).await;
     let mut byte = [0u8; 1];
     assert_eq!(client.try_read(&mut byte).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
-    stage.door.set(Phase::Awake);
+    stage.admission.set(Phase::Awake);
     assert_eq!(status(&read_to(&mut client, "\r\n\r\n").await), 100);
     client.write_all(b"abc").await.unwrap();
     let answer = read_all(&mut client).await;
@@ -93,13 +93,13 @@ async fn a_thousand_first_requests_are_held_and_all_answered() {
             status(&answer) == 200 && answer.contains(&format!("GET /echo?n={i}\n"))
         });
     }
-    until("all are held", || stage.door.waiting() == 1000).await;
-    stage.door.set(Phase::Awake);
+    until("all are held", || stage.admission.waiting() == 1000).await;
+    stage.admission.set(Phase::Awake);
     while let Some(good) = clients.join_next().await {
         assert!(good.unwrap());
     }
     assert_eq!(stage.app.seen.requests.load(Ordering::SeqCst), 1000);
-    until("all passes are back", || stage.door.in_flight() == 0).await;
+    until("all passes are back", || stage.admission.in_flight() == 0).await;
 }
 
 #[tokio::test]
@@ -110,10 +110,10 @@ async fn a_client_that_leaves_gives_up_its_own_place_only() {
     stays.write_all(ask).await.unwrap();
     let mut leaves = stage.connect().await;
     leaves.write_all(ask).await.unwrap();
-    until("both are held", || stage.door.waiting() == 2).await;
+    until("both are held", || stage.admission.waiting() == 2).await;
     drop(leaves);
-    until("one has left", || stage.door.waiting() == 1).await;
-    stage.door.set(Phase::Awake);
+    until("one has left", || stage.admission.waiting() == 1).await;
+    stage.admission.set(Phase::Awake);
     assert_eq!(status(&read_all(&mut stays).await), 200);
     assert_eq!(stage.app.seen.requests.load(Ordering::SeqCst), 1);
 }
@@ -126,7 +126,7 @@ async fn a_person_gets_the_waiting_page_and_nobody_else_does() {
     for part in ["Retry-After: 1\r\n", "Cache-Control: no-store\r\n", "Content-Type: text/html", "app is starting"] {
         assert!(page.contains(part), "{part} in {page}");
     }
-    until("its place is given up", || stage.door.waiting() == 0).await;
+    until("its place is given up", || stage.admission.waiting() == 0).await;
     let mut held = Vec::new();
     for other in [
         "GET / HTTP/1.1\nHost: app.test\nConnection: close\n\n",
@@ -137,10 +137,10 @@ async fn a_person_gets_the_waiting_page_and_nobody_else_does() {
         client.write_all(other.replace('\n', "\r\n").as_bytes()).await.unwrap();
         held.push(client);
     }
-    until("they are held", || stage.door.waiting() == 3).await;
+    until("they are held", || stage.admission.waiting() == 3).await;
     tokio::time::sleep(Duration::from_millis(200)).await; // longer than `page_after`: nothing may come
-    assert_eq!(stage.door.waiting(), 3);
-    stage.door.set(Phase::Awake);
+    assert_eq!(stage.admission.waiting(), 3);
+    stage.admission.set(Phase::Awake);
     for mut client in held {
         assert_eq!(status(&read_all(&mut client).await), 200);
     }
@@ -149,7 +149,7 @@ async fn a_person_gets_the_waiting_page_and_nobody_else_does() {
 #[tokio::test]
 async fn a_wake_quicker_than_the_page_shows_no_page() {
     let stage = asleep().await;
-    stage.door.quick.store(true, Ordering::SeqCst);
+    stage.admission.quick.store(true, Ordering::SeqCst);
     let answer = stage.say(NAVIGATION).await;
     assert_eq!(status(&answer), 200);
     assert!(answer.ends_with("hello"));
@@ -166,10 +166,10 @@ async fn the_page_follows_the_wake_and_never_causes_one() {
         assert!(head.contains(part), "{part} in {head}");
     }
     read_to(&mut client, "\"phase\":\"asleep\"").await;
-    assert_eq!((stage.door.knocks.load(Ordering::SeqCst), stage.door.wakes.load(Ordering::SeqCst)), (0, 0));
-    stage.door.set(Phase::Waking);
+    assert_eq!((stage.admission.asked.load(Ordering::SeqCst), stage.admission.wakes.load(Ordering::SeqCst)), (0, 0));
+    stage.admission.set(Phase::Waking);
     read_to(&mut client, "\"phase\":\"waking\",\"elapsed_ms\":").await;
-    stage.door.set(Phase::Awake);
+    stage.admission.set(Phase::Awake);
     let end = read_all(&mut client).await;
     assert!(end.contains("\"phase\":\"awake\"") && end.ends_with("0\r\n\r\n"), "{end}");
     // Awake: the path is the application's own.
@@ -182,7 +182,7 @@ async fn the_live_report_ends_when_nobody_wakes_the_instance() {
     let stage = asleep().await;
     let answer = stage.say("GET /.well-known/acc/wake HTTP/1.1\nHost: app.test\nConnection: close\n\n").await;
     assert!(answer.matches("asleep").count() >= 3 && answer.ends_with("0\r\n\r\n"), "{answer}");
-    assert_eq!(stage.door.wakes.load(Ordering::SeqCst), 0);
+    assert_eq!(stage.admission.wakes.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]
@@ -191,8 +191,8 @@ async fn a_failed_wake_reaches_everybody_who_waits() {
     let ask = "GET / HTTP/1.1\nHost: app.test\nConnection: close\n\n";
     let waits = futures_util::future::join_all((0..20).map(|_| stage.say(ask)));
     let fail = async {
-        until("all are held", || stage.door.waiting() == 20).await;
-        stage.door.set(Phase::Failed);
+        until("all are held", || stage.admission.waiting() == 20).await;
+        stage.admission.set(Phase::Failed);
     };
     let (answers, ()) = tokio::join!(waits, fail);
     for answer in answers {
@@ -207,7 +207,7 @@ async fn a_failed_wake_reaches_everybody_who_waits() {
 async fn a_wait_that_the_service_does_not_end_is_ended() {
     let stage = Stage::with(crate::proxy::ProxySettings { wake_timeout: Duration::ZERO, ..settings() }, true, DEADLINE).await;
     tokio::time::pause(); // the margin of five seconds passes at once; nothing else moves
-    stage.door.set(Phase::Asleep);
+    stage.admission.set(Phase::Asleep);
     let mut client = stage.connect().await;
     client.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut answer = String::new();
@@ -220,7 +220,7 @@ async fn a_wait_that_the_service_does_not_end_is_ended() {
 async fn refusals_have_their_status() {
     let stage = asleep().await;
     for (refusal, code) in [(Refusal::Destroyed, 410), (Refusal::Disabled, 503), (Refusal::Halting, 503), (Refusal::TooManyWaiting, 503)] {
-        stage.door.refuse(Some(refusal));
+        stage.admission.refuse(Some(refusal));
         let answer = stage.get("/").await;
         assert_eq!(status(&answer), code);
         assert!(answer.contains("no-store"), "{answer}");
@@ -233,11 +233,11 @@ async fn refusals_have_their_status() {
 async fn a_rule_keeps_a_monitor_from_waking() {
     let rules = vec![Rule { user_agent: Some("bot".into()), wake: false, counts: false, ..Rule::default() }];
     let stage = Stage::with(crate::proxy::ProxySettings { rules, ..settings() }, true, DEADLINE).await;
-    stage.door.set(Phase::Asleep);
+    stage.admission.set(Phase::Asleep);
     let answer = stage.say("GET / HTTP/1.1\nHost: app.test\nUser-Agent: UptimeBot\nConnection: close\n\n").await;
     assert_eq!(status(&answer), 503);
     assert!(answer.contains("Retry-After"), "{answer}");
-    assert_eq!(stage.door.wakes.load(Ordering::SeqCst), 0);
-    stage.door.set(Phase::Awake);
+    assert_eq!(stage.admission.wakes.load(Ordering::SeqCst), 0);
+    stage.admission.set(Phase::Awake);
     assert_eq!(status(&stage.say("GET / HTTP/1.1\nHost: app.test\nUser-Agent: UptimeBot\nConnection: close\n\n").await), 200);
 }

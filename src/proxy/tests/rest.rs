@@ -102,12 +102,12 @@ async fn what_is_under_way_does_not_rest() {
     let stage = Stage::new().await;
     // Held by its door.
     let mut held = stage.connect().await;
-    stage.door.set(crate::domain::lifecycle::Phase::Asleep);
+    stage.admission.set(crate::domain::lifecycle::Phase::Asleep);
     held.write_all(GET).await.unwrap();
-    until("it is held", || stage.door.waiting() == 1).await;
+    until("it is held", || stage.admission.waiting() == 1).await;
     sleep(Duration::from_secs(5)).await;
     assert_eq!(resting(&stage), 0);
-    stage.door.set(crate::domain::lifecycle::Phase::Awake);
+    stage.admission.set(crate::domain::lifecycle::Phase::Awake);
     read_to(&mut held, "hello").await;
     // A body that stands still, and an answer that its client does not read.
     let mut upload = stage.connect().await;
@@ -133,7 +133,7 @@ async fn an_upgrade_after_a_rest_has_no_limits() {
         advance(Duration::from_secs(200)).await;
         tokio::task::yield_now().await;
     }
-    assert_eq!((resting(&stage), stage.door.in_flight()), (0, 1));
+    assert_eq!((resting(&stage), stage.admission.in_flight()), (0, 1));
 }
 
 #[tokio::test(start_paused = true)]

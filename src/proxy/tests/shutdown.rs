@@ -37,10 +37,10 @@ async fn no_body_is_cut_and_nothing_new_is_accepted() {
 #[tokio::test]
 async fn held_requests_are_finished() {
     let mut stage = Stage::new().await;
-    stage.door.set(Phase::Asleep);
+    stage.admission.set(Phase::Asleep);
     let mut held = stage.connect().await;
     held.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
-    until("it is held", || stage.door.waiting() == 1).await;
+    until("it is held", || stage.admission.waiting() == 1).await;
     stage.stop.cancel();
     let refused = async {
         while TcpStream::connect(stage.address).await.is_ok() {
@@ -48,7 +48,7 @@ async fn held_requests_are_finished() {
         }
     };
     tokio::time::timeout(DEADLINE, refused).await.unwrap();
-    stage.door.set(Phase::Awake);
+    stage.admission.set(Phase::Awake);
     let answer = read_all(&mut held).await;
     assert!(answer.ends_with("hello"), "{answer}");
     assert_eq!(stage.finish().await.cut, 0);
@@ -62,9 +62,9 @@ async fn what_outlasts_the_grace_is_cut_and_counted() {
     let mut socket = stage.connect().await;
     socket.write_all(b"GET /ws HTTP/1.1\r\nHost: app.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n").await.unwrap();
     read_to(&mut socket, "hello ").await;
-    until("both are in flight", || stage.door.in_flight() == 2).await;
+    until("both are in flight", || stage.admission.in_flight() == 2).await;
     let report = stage.finish().await;
     assert_eq!((report.accepted, report.cut), (2, 2));
-    assert_eq!(stage.door.in_flight(), 0);
+    assert_eq!(stage.admission.in_flight(), 0);
     assert_eq!(read_all(&mut socket).await, "");
 }

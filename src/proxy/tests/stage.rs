@@ -36,7 +36,7 @@ use crate::proxy::listen::ProxyListener;
 use crate::proxy::{Front, Proxy, ProxySettings, ServeReport, ShutdownSignals, serve};
 use crate::render::Templates;
 use crate::render::pages::Pages;
-use crate::service::door::{Door, Knock, Pass, Waiting};
+use crate::service::admission::{Admission, Admitted, Ticket, Waiting};
 
 /// No test waits longer than this for anything.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -57,7 +57,7 @@ pub struct FakeDoor {
     gate: Mutex<Gate>,
     phase: watch::Sender<Phase>,
     refusal: Mutex<Option<Refusal>>,
-    pub knocks: AtomicUsize,
+    pub asked: AtomicUsize,
     pub wakes: AtomicUsize,
     pub waiting: Arc<AtomicU32>,
     pub in_flight: Arc<AtomicU32>,
@@ -67,9 +67,9 @@ pub struct FakeDoor {
     pub streams_end: CancellationToken,
 }
 
-struct FakePass(Gate, Arc<AtomicU32>, CancellationToken);
+struct FakeTicket(Gate, Arc<AtomicU32>, CancellationToken);
 
-impl Pass for FakePass {
+impl Ticket for FakeTicket {
     fn streams_end(&self) -> CancellationToken {
         self.2.clone()
     }
@@ -79,7 +79,7 @@ impl Pass for FakePass {
     }
 }
 
-impl Drop for FakePass {
+impl Drop for FakeTicket {
     fn drop(&mut self) {
         self.1.fetch_sub(1, Ordering::SeqCst);
     }
@@ -101,13 +101,13 @@ impl Drop for FakeWaiting {
 
 #[async_trait]
 impl Waiting for FakeWaiting {
-    async fn pass(&mut self) -> Result<Box<dyn Pass>, Refusal> {
+    async fn admitted(&mut self) -> Result<Box<dyn Ticket>, Refusal> {
         let phase = *self.phase.wait_for(|p| matches!(p, Phase::Awake | Phase::Failed)).await.map_err(|_| Refusal::Halting)?;
         if phase == Phase::Failed {
             return Err(Refusal::Failed { reason: "ended at start", retry_s: 3 });
         }
         self.in_flight.fetch_add(1, Ordering::SeqCst);
-        Ok(Box::new(FakePass(self.gate.clone(), self.in_flight.clone(), self.streams_end.clone())))
+        Ok(Box::new(FakeTicket(self.gate.clone(), self.in_flight.clone(), self.streams_end.clone())))
     }
 
     fn name(&self) -> String {
@@ -116,9 +116,9 @@ impl Waiting for FakeWaiting {
 }
 
 #[async_trait]
-impl Door for FakeDoor {
-    async fn knock(&self, host: &HostName, verdict: Verdict) -> Result<Knock, Refusal> {
-        self.knocks.fetch_add(1, Ordering::SeqCst);
+impl Admission for FakeDoor {
+    async fn admit(&self, host: &HostName, verdict: Verdict) -> Result<Admitted, Refusal> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
         if host.as_str() != "app.test" {
             return Err(Refusal::UnknownHost);
         }
@@ -128,7 +128,7 @@ impl Door for FakeDoor {
         let gate = self.gate.lock().unwrap().clone();
         if *self.phase.borrow() == Phase::Awake {
             self.in_flight.fetch_add(1, Ordering::SeqCst);
-            return Ok(Knock::Open(Box::new(FakePass(gate, self.in_flight.clone(), self.streams_end.clone()))));
+            return Ok(Admitted::Open(Box::new(FakeTicket(gate, self.in_flight.clone(), self.streams_end.clone()))));
         }
         if !verdict.wake {
             return Err(Refusal::MayNotWake);
@@ -137,7 +137,7 @@ impl Door for FakeDoor {
         let next = if self.quick.load(Ordering::SeqCst) { Phase::Awake } else { Phase::Waking };
         self.phase.send_replace(next);
         self.waiting.fetch_add(1, Ordering::SeqCst);
-        Ok(Knock::Wait(Box::new(FakeWaiting {
+        Ok(Admitted::Wait(Box::new(FakeWaiting {
             gate,
             phase: self.phase.subscribe(),
             in_flight: self.in_flight.clone(),
@@ -161,7 +161,7 @@ impl FakeDoor {
             gate: Mutex::new(gate),
             phase: watch::channel(Phase::Awake).0,
             refusal: Mutex::default(),
-            knocks: AtomicUsize::default(),
+            asked: AtomicUsize::default(),
             wakes: AtomicUsize::default(),
             waiting: Arc::default(),
             in_flight: Arc::default(),
@@ -374,7 +374,7 @@ fn websocket_that_stays(req: Request<Incoming>, mute: bool) -> Response<Body> {
 pub struct Stage {
     pub dir: tempfile::TempDir,
     pub app: App,
-    pub door: Arc<FakeDoor>,
+    pub admission: Arc<FakeDoor>,
     pub upstreams: Arc<Upstreams>,
     pub proxy: Arc<Proxy>,
     pub address: SocketAddr,
@@ -434,7 +434,7 @@ impl Stage {
         let ends = ShutdownSignals::default();
         let (stop, hand_over) = (ends.shutdown.clone(), ends.hand_over.clone());
         let served = Some(tokio::spawn(serve(listeners, proxy.clone(), io_threads, ends, grace)));
-        Self { dir, app, door, upstreams, proxy, address, wake_socket, stop, hand_over, served }
+        Self { dir, app, admission: door, upstreams, proxy, address, wake_socket, stop, hand_over, served }
     }
 
     pub async fn connect(&self) -> TcpStream {
@@ -460,7 +460,7 @@ impl Stage {
     }
 
     pub fn pooled(&self) -> u32 {
-        self.upstreams.pooled(&self.door.gate())
+        self.upstreams.pooled(&self.admission.gate())
     }
 
     pub async fn finish(&mut self) -> ServeReport {

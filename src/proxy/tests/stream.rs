@@ -15,11 +15,11 @@ const UPGRADE: &str = "GET /ws HTTP/1.1\nHost: app.test\nConnection: Upgrade\nUp
 async fn a_websocket_goes_through_a_wake_and_counts_as_use() {
     for pooling in [true, false] {
         let stage = Stage::with(settings(), pooling, DEADLINE).await;
-        stage.door.set(Phase::Asleep);
+        stage.admission.set(Phase::Asleep);
         let mut client = stage.connect().await;
         client.write_all(UPGRADE.replace('\n', "\r\n").as_bytes()).await.unwrap();
-        until("it is held", || stage.door.waiting() == 1).await;
-        stage.door.set(Phase::Awake);
+        until("it is held", || stage.admission.waiting() == 1).await;
+        stage.admission.set(Phase::Awake);
         let head = read_to(&mut client, "\r\n\r\n").await;
         assert_eq!(status(&head), 101);
         assert!(head.contains("upgrade: websocket") && head.contains("connection: upgrade"), "{head}");
@@ -28,11 +28,11 @@ async fn a_websocket_goes_through_a_wake_and_counts_as_use() {
             client.write_all(format!("ping {i};").as_bytes()).await.unwrap();
             read_to(&mut client, &format!("ping {i};")).await;
         }
-        assert_eq!(stage.door.in_flight(), 1);
+        assert_eq!(stage.admission.in_flight(), 1);
         assert_eq!(stage.pooled(), 0);
         client.shutdown().await.unwrap();
         assert_eq!(read_all(&mut client).await, "");
-        until("the pass is back", || stage.door.in_flight() == 0).await;
+        until("the pass is back", || stage.admission.in_flight() == 0).await;
         until("the connection is closed", || stage.app.seen.open.load(Ordering::SeqCst) == 0).await;
     }
 }
@@ -54,7 +54,7 @@ async fn a_websocket_whose_client_vanishes_is_over() {
     client.write_all(UPGRADE.replace('\n', "\r\n").as_bytes()).await.unwrap();
     read_to(&mut client, "hello ").await;
     drop(client);
-    until("the pass is back", || stage.door.in_flight() == 0).await;
+    until("the pass is back", || stage.admission.in_flight() == 0).await;
 }
 
 /// Neither an application nor a client that never closes is use for ever.
@@ -71,19 +71,19 @@ async fn a_websocket_of_which_one_side_has_ended_is_over_soon() {
         }
         clients.push(client);
     }
-    until("two are over", || stage.door.in_flight() == 1).await;
+    until("two are over", || stage.admission.in_flight() == 1).await;
     assert_eq!(read_all(&mut clients[0]).await, "");
     // It is silent, and lasts.
     let mut byte = [0];
     assert!(tokio::time::timeout(Duration::from_millis(200), clients[2].read(&mut byte)).await.is_err());
-    assert_eq!(stage.door.in_flight(), 1);
+    assert_eq!(stage.admission.in_flight(), 1);
 }
 
 #[tokio::test]
 async fn an_upgrade_nobody_asked_for_is_a_broken_application() {
     let stage = Stage::new().await;
     assert_eq!(status(&stage.get("/switch").await), 502);
-    until("the pass is back", || stage.door.in_flight() == 0).await;
+    until("the pass is back", || stage.admission.in_flight() == 0).await;
 }
 
 #[tokio::test]
@@ -93,9 +93,9 @@ async fn a_stream_arrives_piece_by_piece() {
     client.write_all(b"GET /stream HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").await.unwrap();
     read_to(&mut client, "\r\na\r\n").await;
     assert!(stage.app.seen.produced.load(Ordering::SeqCst) < 20, "the first piece came with the last");
-    assert_eq!(stage.door.in_flight(), 1);
+    assert_eq!(stage.admission.in_flight(), 1);
     assert!(read_all(&mut client).await.ends_with("\r\nt\r\n0\r\n\r\n"));
-    until("the pass is back", || stage.door.in_flight() == 0).await;
+    until("the pass is back", || stage.admission.in_flight() == 0).await;
 }
 
 #[tokio::test]
@@ -106,7 +106,7 @@ async fn an_application_does_not_wait_for_a_slow_reader() {
     let mut client = socket.connect(stage.address).await.unwrap();
     client.write_all(b"GET /four HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").await.unwrap();
     read_to(&mut client, "\r\n\r\n").await;
-    until("the application is done", || stage.door.in_flight() == 0).await;
+    until("the application is done", || stage.admission.in_flight() == 0).await;
     let answer = read_all(&mut client).await;
     for (at, letter) in (b'a'..=b'z').take(26).enumerate() {
         assert!(answer.contains(&String::from_utf8(vec![letter; 4096]).unwrap()), "piece {at}");
@@ -140,11 +140,11 @@ async fn costs_little(path: &str) {
     }
     // 64 MiB were to be sent; what is on the way lies in kernel buffers and at most a few of ours.
     assert!(last < 16 * 1024 * 1024, "{last} bytes were taken from the application");
-    assert_eq!(stage.door.in_flight(), 1);
+    assert_eq!(stage.admission.in_flight(), 1);
     let mut rest = Vec::new();
     client.read_to_end(&mut rest).await.unwrap();
     assert!(rest.len() >= 64 * 1024 * 1024);
-    until("the pass is back", || stage.door.in_flight() == 0).await;
+    until("the pass is back", || stage.admission.in_flight() == 0).await;
 }
 
 #[tokio::test]
@@ -154,25 +154,25 @@ async fn a_client_that_leaves_ends_the_work_for_it() {
     client.write_all(b"GET /never HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
     until("it is in flight", || stage.app.seen.requests.load(Ordering::SeqCst) == 1).await;
     drop(client);
-    until("the pass is back", || stage.door.in_flight() == 0).await;
+    until("the pass is back", || stage.admission.in_flight() == 0).await;
     until("the application noticed", || stage.app.seen.aborted.load(Ordering::SeqCst) == 1).await;
 
     let mut client = stage.connect().await;
     client.write_all(b"GET /big HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
     read_to(&mut client, "\r\n\r\n").await;
     drop(client);
-    until("the pass is back", || stage.door.in_flight() == 0).await;
+    until("the pass is back", || stage.admission.in_flight() == 0).await;
     until("the application noticed", || stage.app.seen.aborted.load(Ordering::SeqCst) == 2).await;
 }
 
 #[tokio::test]
 async fn too_large_is_said_before_anything_is_woken() {
     let stage = Stage::with(ProxySettings { max_body: 10, ..settings() }, true, DEADLINE).await;
-    stage.door.set(Phase::Asleep);
+    stage.admission.set(Phase::Asleep);
     let answer = stage.say("POST /echo HTTP/1.1\nHost: app.test\nContent-Length: 11\n\n").await;
     assert_eq!(status(&answer), 413);
     assert!(answer.contains("no-store"), "{answer}");
-    assert_eq!(stage.door.knocks.load(Ordering::SeqCst), 0);
+    assert_eq!(stage.admission.asked.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]
@@ -193,7 +193,7 @@ async fn a_long_chunked_body_beyond_the_limit_is_cut() {
     let chunk = format!("ea60\n{}\n", "x".repeat(60_000));
     let answer = stage.say(&format!("POST /echo HTTP/1.1\nHost: app.test\nTransfer-Encoding: chunked\n\n{chunk}{chunk}0\n\n")).await;
     assert_eq!(status(&answer), 413);
-    until("nothing is under way", || stage.door.in_flight() == 0).await;
+    until("nothing is under way", || stage.admission.in_flight() == 0).await;
     assert_eq!(stage.pooled(), 0);
 }
 
@@ -208,11 +208,11 @@ async fn an_instance_is_not_held_while_a_client_sends_its_body_slowly() {
         client.write_all(head.as_bytes()).await.unwrap();
         assert_eq!(status(&read_to(&mut client, "\r\n\r\n").await), 100);
         client.write_all(piece("abc").as_bytes()).await.unwrap();
-        until("it holds nothing", || stage.door.in_flight() == 0).await;
+        until("it holds nothing", || stage.admission.in_flight() == 0).await;
         assert_eq!(stage.app.seen.requests.load(Ordering::SeqCst), before);
         // It may fall asleep meanwhile: then it is woken.
-        stage.door.quick.store(true, Ordering::SeqCst);
-        stage.door.set(Phase::Asleep);
+        stage.admission.quick.store(true, Ordering::SeqCst);
+        stage.admission.set(Phase::Asleep);
         client.write_all(piece("def").as_bytes()).await.unwrap();
         if length.starts_with('T') {
             client.write_all(b"0\r\n\r\n").await.unwrap();
@@ -227,7 +227,7 @@ async fn a_body_that_stops_arriving_is_cut() {
     let stage = Stage::with(ProxySettings { body_stall: Duration::from_millis(100), ..settings() }, true, DEADLINE).await;
     let answer = stage.say("POST /echo HTTP/1.1\nHost: app.test\nContent-Length: 10\n\nabc").await;
     assert_eq!(status(&answer), 408);
-    until("the pass is back", || stage.door.in_flight() == 0).await;
+    until("the pass is back", || stage.admission.in_flight() == 0).await;
 }
 
 #[tokio::test]
@@ -238,11 +238,11 @@ async fn a_silent_web_socket_is_use_only_while_there_is_traffic() {
     client.write_all(UPGRADE.replace('\n', "\r\n").as_bytes()).await.unwrap();
     read_to(&mut client, "hello ").await;
     for _ in 0..2 {
-        until("it is silent", || stage.door.in_flight() == 0).await;
+        until("it is silent", || stage.admission.in_flight() == 0).await;
         client.write_all(b"x").await.unwrap();
-        until("it is use again", || stage.door.in_flight() == 1).await;
+        until("it is use again", || stage.admission.in_flight() == 1).await;
         read_to(&mut client, "x").await;
     }
     drop(client);
-    until("it has ended", || stage.door.in_flight() == 0).await;
+    until("it has ended", || stage.admission.in_flight() == 0).await;
 }

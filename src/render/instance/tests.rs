@@ -35,8 +35,8 @@ impl Bed {
         self.dir.path().join("i")
     }
 
-    fn context(&self) -> Context {
-        Context {
+    fn context(&self) -> InstanceVariables {
+        InstanceVariables {
             name: "shop".into(),
             id: 7,
             host: "shop.apps.localhost".into(),
@@ -188,7 +188,7 @@ fn the_shipped_models_render() {
         let model = load_model(&models.join(name)).unwrap();
         let params = resolve_params(&model, &BTreeMap::new()).unwrap();
         let socket = port.is_none().then(|| "/run/x.sock".to_owned());
-        launch(&model, &Context { params, port, socket, ..bed.context() }).unwrap_or_else(|e| panic!("{name}: {e}"));
+        launch(&model, &InstanceVariables { params, port, socket, ..bed.context() }).unwrap_or_else(|e| panic!("{name}: {e}"));
     }
 }
 
@@ -208,7 +208,7 @@ fn python(bed: &Bed) -> (Running, PathBuf) {
     install_shipped(&models).unwrap();
     let model = load_model(&models.join("python-http")).unwrap();
     let socket = bed.dir.path().join("s");
-    let ctx = Context { socket: Some(socket.display().to_string()), ..bed.context() };
+    let ctx = InstanceVariables { socket: Some(socket.display().to_string()), ..bed.context() };
     let launch = launch(&model, &ctx).unwrap();
     files(&model, &ctx, &bed.home()).unwrap();
     let mut command = Command::new(&launch.argv[0]);

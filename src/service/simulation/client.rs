@@ -8,7 +8,7 @@ use super::host::{Asked, BACK_OFF, Flight, Host, NAMES, State, WAKE, Why};
 use crate::domain::admission::Refusal;
 use crate::domain::name::HostName;
 use crate::domain::rule::Verdict;
-use crate::service::door::{Door, Knock, Pass};
+use crate::service::admission::{Admission, Admitted, Ticket};
 use crate::service::world::World;
 
 /// A request that will be made.
@@ -84,15 +84,15 @@ async fn through_acc(host: &Arc<Host>, world: &Arc<World>, request: Request) -> 
     }
 }
 
-async fn enter(world: &Arc<World>, name: &HostName) -> Result<Box<dyn Pass>, Refusal> {
-    match world.knock(name, Verdict { wake: true, counts: true }).await? {
-        Knock::Open(pass) => Ok(pass),
-        Knock::Wait(mut waiting) => waiting.pass().await,
+async fn enter(world: &Arc<World>, name: &HostName) -> Result<Box<dyn Ticket>, Refusal> {
+    match world.admit(name, Verdict { wake: true, counts: true }).await? {
+        Admitted::Open(pass) => Ok(pass),
+        Admitted::Wait(mut waiting) => waiting.admitted().await,
     }
 }
 
 /// Sends it with the pass; `None`: the application never saw it.
-async fn send(host: &Arc<Host>, request: Request, pass: Box<dyn Pass>) -> Option<bool> {
+async fn send(host: &Arc<Host>, request: Request, pass: Box<dyn Ticket>) -> Option<bool> {
     assert_eq!(number(pass.gate().name.as_str()), request.who);
     // A connection takes a moment, and nobody but acc knows of it yet.
     let pause = request.id % 5;

@@ -206,14 +206,14 @@ async fn a_start_is_no_use_and_a_request_is() {
 async fn who_waited_for_one_that_died_awake_is_not_told_of_its_death() {
     let bed = Bed::new();
     bed.create("a", true).await.unwrap();
-    let Knock::Wait(mut waiting) = bed.world.knock(&host("a"), USE).await.unwrap() else { panic!("it sleeps") };
+    let Admitted::Wait(mut waiting) = bed.world.admit(&host("a"), USE).await.unwrap() else { panic!("it sleeps") };
     // It comes up and is killed before this request has had its turn.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(bed.phase("a"), "awake");
     bed.supervisor.exit(&name("a"), Exit::Signal(9));
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(bed.phase("a"), "failed");
-    assert_eq!(waiting.pass().await.map(|p| p.gate().run), Ok(2));
+    assert_eq!(waiting.admitted().await.map(|p| p.gate().run), Ok(2));
 }
 
 #[tokio::test(start_paused = true)]

@@ -22,7 +22,7 @@ const RELOAD_LIMIT: Duration = Duration::from_secs(20);
 
 /// The master process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Master {
+pub struct NginxMaster {
     /// Its pid.
     pub pid: i32,
 }
@@ -35,11 +35,11 @@ struct Workers {
 }
 
 /// Finds the master that runs with `config`; `None`: none runs. A pid file without a number is what `nginx -t` leaves.
-pub fn find(pid_file: &Path, config: &Path) -> io::Result<Option<Master>> {
+pub fn find(pid_file: &Path, config: &Path) -> io::Result<Option<NginxMaster>> {
     if let Some(pid) = noted(pid_file)?
         && title(pid)?.is_some_and(|t| is_ours(&t, config))
     {
-        return Ok(Some(Master { pid }));
+        return Ok(Some(NginxMaster { pid }));
     }
     search(config)
 }
@@ -55,13 +55,13 @@ fn noted(pid_file: &Path) -> io::Result<Option<i32>> {
 
 /// Its pid file may have been taken away, or written anew by `nginx -t`: the master of this user whose title has the whole of
 /// our configuration's path in it.
-fn search(config: &Path) -> io::Result<Option<Master>> {
+fn search(config: &Path) -> io::Result<Option<NginxMaster>> {
     let wanted = format!(" -c {} ", config.display());
     let is_it = |pid: &i32| {
         let Ok(Some(title)) = title(*pid) else { return false };
         title.starts_with("nginx: master process ") && format!("{title} ").contains(&wanted) && command_line::is_of_this_host(*pid)
     };
-    Ok(process::pids()?.find(is_it).map(|pid| Master { pid }))
+    Ok(process::pids()?.find(is_it).map(|pid| NginxMaster { pid }))
 }
 
 /// Is this the title of a master that was started with `-c CONFIG`? nginx cuts its title when there is no room for all of it.
@@ -92,7 +92,7 @@ fn has_master(pid: i32) -> bool {
     parent.and_then(|p| title(p).ok().flatten()).is_some_and(|t| t.starts_with("nginx: master process"))
 }
 
-impl Master {
+impl NginxMaster {
     /// Writes its pid file again when that does not name it; `true`: it was so.
     pub fn note(self, pid_file: &Path) -> io::Result<bool> {
         if noted(pid_file)? == Some(self.pid) {

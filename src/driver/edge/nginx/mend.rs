@@ -75,7 +75,7 @@ impl Nginx {
         Ok(did)
     }
 
-    async fn replace_workers(&self, master: master::Master, why: &str) -> Result<(), EdgeError> {
+    async fn replace_workers(&self, master: master::NginxMaster, why: &str) -> Result<(), EdgeError> {
         let mut applied = self.applied.lock().await;
         applied.reloaded = Some(Instant::now());
         let reloaded = master.reload(&self.config().own_log("nginx-error")).await;

@@ -160,7 +160,7 @@ impl Nginx {
         self.config().nginx_dir().join("reload.due")
     }
 
-    fn master(&self) -> Result<Option<master::Master>, EdgeError> {
+    fn master(&self) -> Result<Option<master::NginxMaster>, EdgeError> {
         let path = pid_file(&self.config());
         master::find(&path, &self.file()).map_err(|e| failed("read", &path, e))
     }

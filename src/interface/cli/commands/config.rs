@@ -4,7 +4,7 @@ use super::super::context::CommandContext;
 use super::super::exit::CommandExit;
 use super::super::output::CommandEnd;
 use crate::config::reload::{NEED_RESTART, differences};
-use crate::control::{self, Reply};
+use crate::control::{self, ControlReply};
 use crate::service::error::{ServiceError, chain};
 use crate::service::outcome::Outcome;
 use crate::service::request::Request;
@@ -49,10 +49,10 @@ pub(in super::super) async fn show(call: &mut CommandContext<'_>) -> CommandEnd 
 /// What the server works with; `None`: there is no server, and the next one will work with what the file says.
 async fn in_force(call: &mut CommandContext<'_>) -> Option<String> {
     let why = match control::call(&call.config.control_socket(), &Request::Settings).await {
-        Ok(Reply::NoServer) => return None,
-        Ok(Reply::Answered(Ok(Outcome::Settings { toml }))) => return Some(toml),
-        Ok(Reply::Answered(Ok(other))) => format!("it answered {other:?}"),
-        Ok(Reply::Answered(Err(e))) => e.message,
+        Ok(ControlReply::NoServer) => return None,
+        Ok(ControlReply::Answered(Ok(Outcome::Settings { toml }))) => return Some(toml),
+        Ok(ControlReply::Answered(Ok(other))) => format!("it answered {other:?}"),
+        Ok(ControlReply::Answered(Err(e))) => e.message,
         Err(e) => chain(&e),
     };
     call.ui.warn(&format!("this is what the file says; the server could not be asked what is in force: {why}"));

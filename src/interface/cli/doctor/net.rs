@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::finding::{Finding, bad, ok, warn};
 use crate::config::{Config, Scheme, regular};
-use crate::control::{Reply, call};
+use crate::control::{ControlReply, call};
 use crate::host::net::{ListeningProcess, holders, listening};
 use crate::render::nginx::pid_file;
 use crate::service::error::{ServiceError, chain};
@@ -51,8 +51,8 @@ enum Acc {
 /// Is it up?
 async fn server(config: &Config) -> (Finding, Acc) {
     match call(&config.control_socket(), &Request::Ping).await {
-        Ok(Reply::NoServer) => (warn("the server is not running", "`acc boot` starts everything"), Acc::Down),
-        Ok(Reply::Answered(Ok(Outcome::Pong { pid, version, outdated }))) => {
+        Ok(ControlReply::NoServer) => (warn("the server is not running", "`acc boot` starts everything"), Acc::Down),
+        Ok(ControlReply::Answered(Ok(Outcome::Pong { pid, version, outdated }))) => {
             let own = env!("CARGO_PKG_VERSION");
             let what = format!("the server answers: pid {pid}, version {version}");
             let upgrade = "`acc boot` upgrades it; no request is lost";
@@ -62,10 +62,10 @@ async fn server(config: &Config) -> (Finding, Acc) {
                 (false, false) => (warn(format!("{what}; this command is {own}"), "run the `acc` that is installed"), Acc::Up(pid)),
             }
         }
-        Ok(Reply::Answered(Ok(other))) => {
+        Ok(ControlReply::Answered(Ok(other))) => {
             (bad(format!("the server answers a ping with {other:?}"), "restart it: `acc halt`, then `acc boot`"), Acc::Unknown)
         }
-        Ok(Reply::Answered(Err(error))) => (bad(error.message, error.hint), Acc::Unknown),
+        Ok(ControlReply::Answered(Err(error))) => (bad(error.message, error.hint), Acc::Unknown),
         Err(error) => {
             let error = ServiceError::from(error);
             (bad(error.message, error.hint), Acc::Unknown)

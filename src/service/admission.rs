@@ -1,6 +1,6 @@
 //! What the proxy asks of the service: may this request pass, and if the instance sleeps, wait for it.
 //!
-//! Being let through and being counted in flight is one act: a [`Pass`] is the count, dropping it ends the request.
+//! Being let through and being counted in flight is one act: a [`Ticket`] is the count, dropping it ends the request.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub struct Caller {
 
 /// Permission to send one request to an instance. Dropping it says that the request, its answer and any upgraded
 /// connection have ended.
-pub trait Pass: Send + Sync {
+pub trait Ticket: Send + Sync {
     /// Where to.
     fn gate(&self) -> &Gate;
 
@@ -33,10 +33,10 @@ pub trait Pass: Send + Sync {
     fn streams_end(&self) -> CancellationToken;
 }
 
-/// The answer to a knock.
-pub enum Knock {
+/// The answer to a request for a ticket.
+pub enum Admitted {
     /// Go ahead.
-    Open(Box<dyn Pass>),
+    Open(Box<dyn Ticket>),
     /// The instance is being woken; wait for it.
     Wait(Box<dyn Waiting>),
 }
@@ -44,9 +44,9 @@ pub enum Knock {
 /// One request's place in the queue of an instance. Dropping it gives up the place, never the wake.
 #[async_trait]
 pub trait Waiting: Send {
-    /// Resolves with the pass or the reason why there is none. Bounded by `wake.timeout` from the knock. May be dropped and
+    /// Resolves with the ticket or the reason why there is none. Bounded by `wake.timeout` from that request. May be dropped and
     /// called again without losing the place.
-    async fn pass(&mut self) -> Result<Box<dyn Pass>, Refusal>;
+    async fn admitted(&mut self) -> Result<Box<dyn Ticket>, Refusal>;
 
     /// The instance's name, for the waiting page.
     fn name(&self) -> String;
@@ -54,20 +54,20 @@ pub trait Waiting: Send {
 
 /// Lets requests through. Implemented by the service; by a fake in the proxy's tests.
 #[async_trait]
-pub trait Door: Send + Sync {
-    /// A pass to an instance that is awake: for nearly every request, so without a future of its own. `None`: knock.
-    fn pass_now(&self, host: &HostName, verdict: Verdict) -> Option<Box<dyn Pass>> {
+pub trait Admission: Send + Sync {
+    /// A pass to an instance that is awake: for nearly every request, so without a future of its own. `None`: ask by [`Self::admit`].
+    fn admit_now(&self, host: &HostName, verdict: Verdict) -> Option<Box<dyn Ticket>> {
         let _ = (host, verdict);
         None
     }
 
-    /// Asks for a pass to the instance of this host; wakes it when the verdict allows.
-    async fn knock(&self, host: &HostName, verdict: Verdict) -> Result<Knock, Refusal>;
+    /// Asks for a ticket to the instance of this host; wakes it when the verdict allows.
+    async fn admit(&self, host: &HostName, verdict: Verdict) -> Result<Admitted, Refusal>;
 
     /// The same for a request of which more is known.
-    async fn knock_for(&self, host: &HostName, verdict: Verdict, caller: Caller) -> Result<Knock, Refusal> {
+    async fn admit_for(&self, host: &HostName, verdict: Verdict, caller: Caller) -> Result<Admitted, Refusal> {
         let _ = caller;
-        self.knock(host, verdict).await
+        self.admit(host, verdict).await
     }
 
     /// Whose host it is, whatever phase that is in; `None`: nobody's, or it cannot be told.
