@@ -1,13 +1,20 @@
-//! Rules of the source that no lint holds: imports point down, every file says what it is for, nothing grows too big.
+//! Rules of the source that no lint holds: imports point down and never in a circle, no type name means two things, every file says
+//! what it is for, nothing grows too big.
 //!
 //! It reads `src/` as text (comments and strings blanked out first) and never builds or runs anything. Each rule reports all
 //! its breaches at once, and each has a test that shows it can fail.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+#[path = "architecture/graph.rs"]
+mod graph;
+
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use graph::Graph;
 
 /// From top to bottom; a layer may import those that come later.
 const LAYERS: &[&str] =
@@ -336,6 +343,24 @@ fn imports_point_down() {
 }
 
 #[test]
+fn no_files_import_each_other_in_a_circle() {
+    let sources = sources();
+    none(&Graph::new(&sources).circles().iter().map(|circle| circle.join(" <-> ")).collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
+fn no_type_name_means_two_things() {
+    let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for source in sources() {
+        for (name, line) in graph::types(&source.code) {
+            all.entry(name).or_default().push(format!("src/{}:{line}", source.path.display()));
+        }
+    }
+    let twice = all.into_iter().filter(|(_, places)| places.len() > 1).map(|(name, places)| format!("{name}: {}", places.join(", ")));
+    none(&twice.collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
 fn every_file_is_in_a_layer() {
     let known = |layer: &str| LAYERS.contains(&layer) || ["main", "lib", "demo"].contains(&layer);
     let stray: Vec<String> = sources().iter().filter(|s| !known(&layer_of(&s.path))).map(|s| s.path.display().to_string()).collect();
@@ -454,6 +479,23 @@ fn the_rules_can_fail() {
     let made =
         "fs::write(a, b);\nlet o = OpenOptions::new()\n.create(true).mode(0o600)\n.open(a);\nDirBuilder::new().create(a);\n.mode(1);";
     assert_eq!(made_by_umask(made), [1, 5]);
+}
+
+#[test]
+fn circles_and_types_are_seen() {
+    let source = |path: &str, code: &str| Source { path: path.into(), text: String::new(), code: code.to_owned() };
+    let circles = |files: &[(&str, &str)]| {
+        let sources: Vec<Source> = files.iter().map(|(path, code)| source(path, code)).collect();
+        Graph::new(&sources).circles()
+    };
+    let mod_rs = ("a/mod.rs", "mod b;\nmod c;\npub use b::Thing;\n");
+    let c = ("a/c.rs", "use super::Thing;\n");
+    assert_eq!(circles(&[mod_rs, ("a/b.rs", "struct Thing;\n"), c]), Vec::<Vec<String>>::new());
+    assert_eq!(circles(&[mod_rs, ("a/b.rs", "fn f() { super::c::go() }\n"), c]), [["a/b.rs", "a/c.rs"]]);
+    assert_eq!(circles(&[("a/mod.rs", "fn f() { b::go() }\n"), ("a/b.rs", "use crate::a::{f, g};\n")]), [["a/b.rs", "a/mod.rs"]]);
+    assert_eq!(circles(&[("x.rs", "use crate::y::{Z as W};\n"), ("y.rs", "use super::x::{self};\n")]), [["x.rs", "y.rs"]]);
+    let named = graph::types("pub struct A;\n    type B = u8;\npub(super) enum C {}\ntype D = u8;\n");
+    assert_eq!(named, [("A".to_owned(), 1), ("C".to_owned(), 3), ("D".to_owned(), 4)]);
 }
 
 #[test]
