@@ -62,7 +62,7 @@ pub enum Command {
     /// Put every instance to sleep, then stop server, edge and supervisor.
     #[command(after_help = "Example:\n  acc halt")]
     Halt,
-    /// Put a changed config in force, as far as that works without a restart.
+    /// Apply a changed config as far as possible without a restart.
     ///
     /// Says what is in force now and what waits for `acc halt` and `acc boot`. A file with faults changes nothing. The same as
     /// SIGHUP to the server, which reads the file it was started with.
@@ -76,7 +76,7 @@ pub enum Command {
     /// Wake instances and wait until they answer.
     #[command(visible_alias = "wake", after_help = "Example:\n  acc start shop")]
     Start(Names),
-    /// Put instances to sleep, after what they are working on has ended; the next request wakes them.
+    /// Stop instances after their requests have finished; the next request wakes them.
     #[command(visible_alias = "sleep", after_help = "Example:\n  acc stop shop")]
     Stop(StopArgs),
     /// Stop instances, then start them.
@@ -112,25 +112,25 @@ pub enum Command {
     /// Show what an instance has printed.
     #[command(after_help = "Example:\n  acc logs shop -f")]
     Logs(LogsArgs),
-    /// Show what has happened: wakes, sleeps, failures and what the operator did.
+    /// Show events: wakes, sleeps, failures and operator actions.
     #[command(after_help = "Example:\n  acc events shop --lines 20")]
     Events(EventsArgs),
-    /// One pass over all instances: put idle ones to sleep, notice dead ones, repair.
+    /// Check all instances once: put idle ones to sleep, detect dead ones, repair.
     ///
-    /// Quiet when nothing happened, so it fits into a crontab.
+    /// Prints nothing if nothing happened, so it can run from cron.
     #[command(after_help = "Example:\n  acc monitor --dry-run")]
     Monitor(MonitorArgs),
     /// Prove on this host that no request is lost when an instance is stopped and woken.
     ///
     /// Clients ask a scratch instance without a pause (GET, POST, slow answers, streams, WebSockets) while it is put to sleep
-    /// and woken over and over. What each of them got is held against what the application itself has recorded. Exit code 0
-    /// only when nothing was lost, answered wrong or delivered twice. Nothing is left behind.
+    /// and woken over and over. Compares every answer with the application's own record. Exit code 0 only if no request was lost,
+    /// answered wrongly or delivered twice. The scratch instance is removed.
     #[command(after_help = "Example:\n  acc prove --cycles 100 --clients 8")]
     Prove(ProveArgs),
     /// Run the daemon in the foreground (`acc boot` starts it by itself).
     ///
-    /// SIGTERM ends it once what is held is finished, SIGHUP does what `acc reload` does, SIGUSR2 puts the program in place of the
-    /// running one, and no request is lost.
+    /// SIGTERM ends it once held requests are finished, SIGHUP does what `acc reload` does, SIGUSR2 upgrades to the program on disk
+    /// without losing a request.
     #[command(visible_alias = "serve", after_help = "Example:\n  acc server -v")]
     Server(ServerArgs),
     /// The part of the server that serves, started by the part that watches it.
@@ -139,7 +139,7 @@ pub enum Command {
     /// Check or show the config.
     #[command(subcommand, after_help = "Example:\n  acc config check")]
     Config(ConfigCommand),
-    /// What this host can and cannot do, and the way out of each problem.
+    /// Check this host and suggest fixes.
     #[command(after_help = "Example:\n  acc doctor")]
     Doctor,
     /// Print the completions of a shell.
@@ -203,7 +203,7 @@ pub struct Name {
 /// Some instances.
 #[derive(Debug, Clone, Args)]
 pub struct Names {
-    /// Names or numbers of instances; when one does not exist nothing is done, else each is tried and the exit code is the worst.
+    /// Names or numbers of instances. If any does not exist, nothing is done. Otherwise all are tried; the highest exit code is returned.
     #[arg(value_name = "NAME", required = true)]
     pub names: Vec<String>,
 }
@@ -214,13 +214,13 @@ pub struct CreateArgs {
     /// Name: a-z, 0-9 and inner dashes; left out, a free one is made from the model's name.
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
-    /// What to make it from: see `acc models`.
+    /// Model to create it from; `acc models` lists them.
     #[arg(long, short, value_name = "MODEL")]
     pub model: String,
     /// A host name besides NAME.DOMAIN; may be repeated.
     #[arg(long = "host", value_name = "HOST")]
     pub hosts: Vec<String>,
-    /// Whom to write to about it.
+    /// Contact e-mail of the owner.
     #[arg(long, value_name = "EMAIL")]
     pub owner: Option<String>,
     /// A parameter of the model; may be repeated.
@@ -274,8 +274,7 @@ pub struct ListArgs {
     /// At most this many, in the order of their names.
     #[arg(long, value_name = "N", value_parser = some_lines())]
     pub limit: Option<usize>,
-    /// Only those whose names come after this one, whether or not there is one of this name: the next page after the last
-    /// name of a page.
+    /// List only names after this one. For the next page, give the last name of the previous page. The name need not exist.
     #[arg(long, value_name = "NAME")]
     pub after: Option<String>,
 }
@@ -294,13 +293,13 @@ pub struct LogsArgs {
     /// Which.
     #[command(flatten)]
     pub name: Name,
-    /// Go on as it grows, across rotations, until Ctrl-C.
+    /// Follow the log across rotations until Ctrl-C.
     #[arg(long, short)]
     pub follow: bool,
     /// Begin this many lines before the end.
     #[arg(long, short = 'n', value_name = "N", default_value_t = 100)]
     pub lines: usize,
-    /// The requests to it instead of what it printed.
+    /// Show the access log instead of stdout and stderr.
     #[arg(long)]
     pub access: bool,
     /// Print the bytes as they were written; otherwise control characters are shown as `\x1b`.
@@ -353,7 +352,7 @@ pub struct ProveArgs {
     /// of this installation feels it too.
     #[arg(long)]
     pub chaos: bool,
-    /// Repeat the chance of an earlier run.
+    /// Random seed, to repeat an earlier run.
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
 }
@@ -364,7 +363,7 @@ pub enum ConfigCommand {
     /// Report every fault at once.
     #[command(after_help = "Example:\n  acc config check --config new.toml")]
     Check,
-    /// Print every setting in force: the server's, and what the file says otherwise by now.
+    /// Print the settings in force and pending changes.
     #[command(after_help = "Example:\n  acc config show")]
     Show,
 }
