@@ -1,6 +1,6 @@
 //! What acc can do: one verb a file, and behind them the actor, the registry and the journal.
 //!
-//! [`handle`] is the only way in for anything that changes something, whoever asks. It never prints and knows no HTTP.
+//! [`handle()`] is the only way in for anything that changes something, whoever asks. It never prints and knows no HTTP.
 
 pub mod access_logs;
 mod actor;
