@@ -1,5 +1,5 @@
 //! From a row to what can be run: the instance, its program, what to wait for. A launch is made from the model once and kept: it is
-//! never made again from what the model has become.
+//! never made again from what the model has become, but for a change of its port (`ground`).
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;

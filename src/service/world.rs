@@ -21,9 +21,7 @@ impl World {
     pub fn new(parts: Parts) -> Arc<Self> {
         Arc::new(Self { context: Context::new(parts), registry: Registry::default() })
     }
-}
 
-impl World {
     /// The handle of a row's instance; its task is started when it has none.
     ///
     /// # Errors

@@ -327,7 +327,7 @@ impl Supervisor for Builtin {
         if Self::living(service.name, &pid_path).await?.is_some() {
             return Ok(Ensured::Already);
         }
-        // Its record was taken away: it is not started twice.
+        // Its record was taken away: it is not started twice. (acc's own server, begun by `env`, is known by its lock instead.)
         if let Some(process) = command_line::find(&service.argv).map_err(|e| unreachable(service.name, e))? {
             return pid_file::keep(&pid_path, process, &service.log).map(|_| Ensured::Already);
         }
