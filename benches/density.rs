@@ -1,10 +1,17 @@
 //! What sleepers cost: one installation with ten of them beside one with thousands, in one run.
 //!
-//! `cargo bench --bench density [-- --count N] [--awake N] [--rounds N] [--edge builtin] [--supervisor builtin] [--json]`.
-//! What is compared is measured in turns, so that whatever else the machine does meets both alike. The populations are made as a
-//! script would make them: one request after the other over the control socket.
+//! `cargo bench --bench density [-- --count N] [--awake N] [--rounds N] [--edge builtin]
+//! [--supervisor builtin] [--json]`. What is compared is measured in turns, so that whatever else
+//! the machine does meets both alike. The populations are made as a script would make them: one
+//! request after the other over the control socket.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark may panic and print")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a benchmark may panic and print"
+)]
 
 #[path = "density/client.rs"]
 mod client;
@@ -44,15 +51,34 @@ struct Options {
 impl Options {
     fn read() -> Self {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
-        let after = |flag: &str| arguments.iter().position(|a| a == flag).and_then(|n| arguments.get(n + 1)).cloned();
-        let number =
-            |flag: &str, usual: usize| after(flag).map_or(usual, |n| n.parse().unwrap_or_else(|_| panic!("{flag} takes a number")));
-        let kind = |flag: &str, usual: &'static str| if after(flag).as_deref() == Some("builtin") { "builtin" } else { usual };
+        let after = |flag: &str| {
+            arguments
+                .iter()
+                .position(|a| a == flag)
+                .and_then(|n| arguments.get(n + 1))
+                .cloned()
+        };
+        let number = |flag: &str, usual: usize| {
+            after(flag).map_or(usual, |n| {
+                n.parse()
+                    .unwrap_or_else(|_| panic!("{flag} takes a number"))
+            })
+        };
+        let kind = |flag: &str, usual: &'static str| {
+            if after(flag).as_deref() == Some("builtin") {
+                "builtin"
+            } else {
+                usual
+            }
+        };
         Self {
             count: number("--count", 2_000),
             awake: number("--awake", 100),
             rounds: number("--rounds", 30),
-            combination: Combination { edge: kind("--edge", "nginx"), supervisor: kind("--supervisor", "supervisord") },
+            combination: Combination {
+                edge: kind("--edge", "nginx"),
+                supervisor: kind("--supervisor", "supervisord"),
+            },
             json: arguments.iter().any(|a| a == "--json"),
         }
     }
@@ -74,7 +100,10 @@ impl Pair {
         for round in 0..=self.rounds {
             let pair = [measure(&self.few, round), measure(&self.many, round)];
             if round > 0 {
-                samples.iter_mut().zip(pair).for_each(|(all, one)| all.push(one));
+                samples
+                    .iter_mut()
+                    .zip(pair)
+                    .for_each(|(all, one)| all.push(one));
             }
         }
         samples
@@ -88,20 +117,51 @@ fn populate(pair: &Pair, table: &mut Table) {
     }
     let reloads = Standing::of(&pair.many).nginx;
     let began = now();
-    let samples: Vec<f64> = (0..pair.count).map(|n| create(&pair.many, &format!("s{n}"), "hello")).collect();
+    let samples: Vec<f64> = (0..pair.count)
+        .map(|n| create(&pair.many, &format!("s{n}"), "hello"))
+        .collect();
     let took = began.elapsed();
-    table.once(format!("{} created one after the other", pair.count), "s", None, took.as_secs_f64(), Goal::AtMost(60.0));
-    let (first, last) = (&samples[..samples.len().min(200)], &samples[samples.len().saturating_sub(200)..]);
-    table.repeated("create, the last 200 against the first 200", "ms", first, last, Goal::None);
+    table.once(
+        format!("{} created one after the other", pair.count),
+        "s",
+        None,
+        took.as_secs_f64(),
+        Goal::AtMost(60.0),
+    );
+    let (first, last) = (
+        &samples[..samples.len().min(200)],
+        &samples[samples.len().saturating_sub(200)..],
+    );
+    table.repeated(
+        "create, the last 200 against the first 200",
+        "ms",
+        first,
+        last,
+        Goal::None,
+    );
     let same = reloads == Standing::of(&pair.many).nginx;
-    table.once("reloads of nginx meanwhile (0: same workers)", "", None, if same { 0.0 } else { 1.0 }, Goal::AtMost(0.0));
+    table.once(
+        "reloads of nginx meanwhile (0: same workers)",
+        "",
+        None,
+        if same { 0.0 } else { 1.0 },
+        Goal::AtMost(0.0),
+    );
     let [few, many] = pair.turns(|bed, n| create(bed, &format!("t{n}"), "hello"));
-    table.repeated(format!("create no. {} against no. {FEW}", pair.count), "ms", &few, &many, Goal::Times(1.2));
+    table.repeated(
+        format!("create no. {} against no. {FEW}", pair.count),
+        "ms",
+        &few,
+        &many,
+        Goal::Times(1.2),
+    );
     table.repeated("the same", "ms", &[], &many, Goal::AtMost(7.0));
     let [few, many] = pair.turns(|bed, n| {
         let name = format!("t{n}");
-        verb(bed, &json!({ "verb": "destroy", "instance": name, "force": false }))
-            + verb(bed, &json!({ "verb": "purge", "instance": name }))
+        verb(
+            bed,
+            &json!({ "verb": "destroy", "instance": name, "force": false }),
+        ) + verb(bed, &json!({ "verb": "purge", "instance": name }))
     });
     table.repeated("destroy and purge", "ms", &few, &many, Goal::None);
     let [few, many] = pair.turns(|bed, n| create(bed, &format!("p{n}"), "hello-tcp"));
@@ -110,7 +170,13 @@ fn populate(pair: &Pair, table: &mut Table) {
 
 /// Memory now.
 fn memory(pair: &Pair, when: &str, table: &mut Table) {
-    let server = |bed: &Bed| Standing::of(bed).server.iter().map(|pid| procs::pss(*pid)).sum::<f64>();
+    let server = |bed: &Bed| {
+        Standing::of(bed)
+            .server
+            .iter()
+            .map(|pid| procs::pss(*pid))
+            .sum::<f64>()
+    };
     table.once(
         format!("server's memory (master and worker, PSS), {when}"),
         "MiB",
@@ -118,8 +184,20 @@ fn memory(pair: &Pair, when: &str, table: &mut Table) {
         server(&pair.many),
         Goal::AtMost(if pair.count >= 100_000 { 60.0 } else { 20.0 }),
     );
-    let nginx = |bed: &Bed| Standing::of(bed).nginx.iter().map(|pid| procs::pss(*pid)).fold(0.0, f64::max);
-    table.once(format!("nginx's largest process (PSS), {when}"), "MiB", Some(nginx(&pair.few)), nginx(&pair.many), Goal::AtMost(20.0));
+    let nginx = |bed: &Bed| {
+        Standing::of(bed)
+            .nginx
+            .iter()
+            .map(|pid| procs::pss(*pid))
+            .fold(0.0, f64::max)
+    };
+    table.once(
+        format!("nginx's largest process (PSS), {when}"),
+        "MiB",
+        Some(nginx(&pair.few)),
+        nginx(&pair.many),
+        Goal::AtMost(20.0),
+    );
 }
 
 /// What happens when nobody asks for anything.
@@ -127,23 +205,47 @@ fn rest(pair: &Pair, table: &mut Table) {
     let [few, many] = [Standing::of(&pair.few), Standing::of(&pair.many)];
     // What was asked for a moment ago still has its timers, and threads that wait for more.
     wait_until("the servers are quiet", Duration::from_secs(60), || {
-        let count = || [&few, &many].map(|s| s.server.iter().map(|p| procs::switches(*p)).sum::<u64>());
+        let count =
+            || [&few, &many].map(|s| s.server.iter().map(|p| procs::switches(*p)).sum::<u64>());
         let before = count();
         pause(Duration::from_secs(2));
         holds(before == count(), "they are busy")
     });
     let groups = [&few.server, &many.server, &few.nginx, &many.nginx];
-    let look =
-        || groups.map(|pids| pids.iter().map(|p| (procs::switches(*p), procs::busy(*p))).fold((0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1)));
+    let look = || {
+        groups.map(|pids| {
+            pids.iter()
+                .map(|p| (procs::switches(*p), procs::busy(*p)))
+                .fold((0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1))
+        })
+    };
     let before = look();
     pause(REST);
     let after = look();
     #[expect(clippy::cast_precision_loss, reason = "small enough")]
     let rate = |n: usize| (after[n].0 - before[n].0) as f64 / REST.as_secs_f64();
     let share = |n: usize| (after[n].1 - before[n].1) / ms(REST) * 100.0;
-    table.once("at rest: wake-ups of the server's threads, a second", "", Some(rate(0)), rate(1), Goal::AtMost(1.0));
-    table.once("at rest: processor time of the server", "%", Some(share(0)), share(1), Goal::AtMost(0.049));
-    table.once("at rest: wake-ups of nginx, a second", "", Some(rate(2)), rate(3), Goal::AtMost(1.0));
+    table.once(
+        "at rest: wake-ups of the server's threads, a second",
+        "",
+        Some(rate(0)),
+        rate(1),
+        Goal::AtMost(1.0),
+    );
+    table.once(
+        "at rest: processor time of the server",
+        "%",
+        Some(share(0)),
+        share(1),
+        Goal::AtMost(0.049),
+    );
+    table.once(
+        "at rest: wake-ups of nginx, a second",
+        "",
+        Some(rate(2)),
+        rate(3),
+        Goal::AtMost(1.0),
+    );
 }
 
 /// Whole commands that only read, against `true`.
@@ -157,7 +259,11 @@ fn reading(pair: &Pair, table: &mut Table) {
         ("acc --version", &["--version"], 5.0),
         ("acc info NAME", &["info", "s5"], 10.0),
         ("acc list --limit 50", &["list", "--limit", "50"], 10.0),
-        ("acc list --phase awake --limit 50", &["list", "--phase", "awake", "--limit", "50"], 10.0),
+        (
+            "acc list --phase awake --limit 50",
+            &["list", "--phase", "awake", "--limit", "50"],
+            10.0,
+        ),
         ("acc events --lines 20", &["events", "--lines", "20"], 10.0),
     ];
     for (what, arguments, goal) in several {
@@ -167,8 +273,20 @@ fn reading(pair: &Pair, table: &mut Table) {
             samples[1].push(command(pair.few.command(arguments)));
             samples[2].push(command(pair.many.command(arguments)));
         }
-        table.repeated(format!("`{what}` above `true`"), "ms", &samples[0], &samples[2], Goal::Above(goal));
-        table.repeated(format!("`{what}` against the same with few"), "ms", &samples[1], &samples[2], Goal::None);
+        table.repeated(
+            format!("`{what}` above `true`"),
+            "ms",
+            &samples[0],
+            &samples[2],
+            Goal::Above(goal),
+        );
+        table.repeated(
+            format!("`{what}` against the same with few"),
+            "ms",
+            &samples[1],
+            &samples[2],
+            Goal::None,
+        );
     }
 }
 
@@ -188,30 +306,50 @@ fn acting(pair: &Pair, awake: usize, table: &mut Table) {
     table.repeated(what.clone(), "ms", &few, &many, Goal::Times(1.2));
     table.repeated(what, "ms", &[], &many, Goal::AtMost(50.0));
     let [few, many] = pair.turns(|bed, _| wake(bed, "s5"));
-    table.repeated(format!("wake, {awake} awake besides"), "ms", &few, &many, Goal::None);
+    table.repeated(
+        format!("wake, {awake} awake besides"),
+        "ms",
+        &few,
+        &many,
+        Goal::None,
+    );
 }
 
 /// What comes once: a new worker, a doctor's look, a whole boot.
 fn rarely(pair: &Pair, table: &mut Table) {
     let both = |measure: &dyn Fn(&Bed) -> f64| (measure(&pair.few), measure(&pair.many));
     let (few, many) = both(&|bed| {
-        let worker = processes::find(&bed.dir, &["acc", "worker"]).expect("a worker").pid;
+        let worker = processes::find(&bed.dir, &["acc", "worker"])
+            .expect("a worker")
+            .pid;
         let began = now();
         processes::signal(worker, Signal::SIGKILL);
         wait_until("the next worker answers", Duration::from_secs(60), || {
-            let next = processes::find(&bed.dir, &["acc", "worker"]).is_some_and(|p| p.pid != worker);
+            let next =
+                processes::find(&bed.dir, &["acc", "worker"]).is_some_and(|p| p.pid != worker);
             holds(next && client::pings(bed), "no answer")
         });
         ms(began.elapsed())
     });
-    table.once("worker killed until the next one answers", "ms", Some(few), many, Goal::None);
+    table.once(
+        "worker killed until the next one answers",
+        "ms",
+        Some(few),
+        many,
+        Goal::None,
+    );
     let (few, many) = both(&|bed| {
         let began = now();
         let _ = bed.acc(&["doctor"]);
         ms(began.elapsed())
     });
     table.once("`acc doctor`", "ms", Some(few), many, Goal::None);
-    let (few, many) = both(&|bed| verb(bed, &json!({ "verb": "monitor", "dry_run": false, "thorough": true })));
+    let (few, many) = both(&|bed| {
+        verb(
+            bed,
+            &json!({ "verb": "monitor", "dry_run": false, "thorough": true }),
+        )
+    });
     table.once("a thorough pass", "ms", Some(few), many, Goal::None);
     for deed in ["halt", "boot"] {
         let (few, many) = both(&|bed| command(bed.command(&[deed])));
@@ -222,8 +360,17 @@ fn rarely(pair: &Pair, table: &mut Table) {
 /// Its size without what is only there for debuggers and profilers.
 fn binary(bed: &Bed, table: &mut Table) {
     let stripped = bed.dir.join("stripped");
-    let copied = Command::new("strip").arg("-o").arg(&stripped).arg(ACC).status().is_ok_and(|s| s.success());
-    let (what, path) = if copied { ("the binary, stripped", stripped.as_path()) } else { ("the binary, as built", ACC.as_ref()) };
+    let copied = Command::new("strip")
+        .arg("-o")
+        .arg(&stripped)
+        .arg(ACC)
+        .status()
+        .is_ok_and(|s| s.success());
+    let (what, path) = if copied {
+        ("the binary, stripped", stripped.as_path())
+    } else {
+        ("the binary, as built", ACC.as_ref())
+    };
     #[expect(clippy::cast_precision_loss, reason = "small enough")]
     let size = std::fs::metadata(path).unwrap().len() as f64 / 1e6;
     table.once(what, "MB", None, size, Goal::AtMost(15.0));
@@ -238,8 +385,15 @@ fn main() {
             s.ports = "30000-32000".to_owned();
         })
     };
-    let (Some(few), Some(many)) = (bed(), bed()) else { return };
-    let pair = Pair { few, many, count: options.count, rounds: options.rounds };
+    let (Some(few), Some(many)) = (bed(), bed()) else {
+        return;
+    };
+    let pair = Pair {
+        few,
+        many,
+        count: options.count,
+        rounds: options.rounds,
+    };
     let mut table = Table::default();
     binary(&pair.many, &mut table);
     populate(&pair, &mut table);
@@ -255,7 +409,10 @@ fn main() {
             "edge": edge, "supervisor": supervisor, "figures": table.json() });
         println!("{head}");
     } else {
-        println!("{} sleepers beside {FEW}, {edge} and {supervisor}, medians of {} rounds in turns", options.count, options.rounds);
+        println!(
+            "{} sleepers beside {FEW}, {edge} and {supervisor}, medians of {} rounds in turns",
+            options.count, options.rounds
+        );
         table.print();
     }
 }

@@ -1,8 +1,14 @@
 //! The small: what is done for every event, request, reload and create, each alone and in memory.
 //!
-//! `cargo bench --bench small`; a word after `--` names the ones to run. The whole system is measured by `tests/bench/run`.
+//! `cargo bench --bench small`; a word after `--` names the ones to run. The whole system is
+//! measured by `tests/bench/run`.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a benchmark may panic, and criterion's macros write functions")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    missing_docs,
+    reason = "a benchmark may panic, and criterion's macros write functions"
+)]
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -35,7 +41,9 @@ const COUNTS: [usize; 3] = [10, 1_000, 10_000];
 fn after(events: &[Event]) -> Machine {
     let mut machine = Machine::creating(Wanted::Auto, Timestamp(0));
     for event in events {
-        machine = step(&machine, event, Timestamp(1_000), &LIMITS).unwrap().next;
+        machine = step(&machine, event, Timestamp(1_000), &LIMITS)
+            .unwrap()
+            .next;
     }
     machine
 }
@@ -44,29 +52,56 @@ fn lifecycle(c: &mut Criterion) {
     let wake = [
         Event::Created,
         Event::Wake(Cause::Request),
-        Event::Spawned { run: 1, process: Process { pid: 7, start_time: 1 }, answers: false },
+        Event::Spawned {
+            run: 1,
+            process: Process {
+                pid: 7,
+                start_time: 1,
+            },
+            answers: false,
+        },
         Event::Ready { run: 1 },
     ];
     let mut group = c.benchmark_group("lifecycle step");
     let awake = after(&wake);
     group.bench_function("a request is admitted", |b| {
-        b.iter(|| step(black_box(&awake), &Event::Admitted, Timestamp(2_000), &LIMITS).unwrap());
+        b.iter(|| {
+            step(
+                black_box(&awake),
+                &Event::Admitted,
+                Timestamp(2_000),
+                &LIMITS,
+            )
+            .unwrap()
+        });
     });
     group.bench_function("a whole wake", |b| b.iter(|| after(black_box(&wake))));
     group.finish();
 }
 
 fn names(count: usize) -> Vec<InstanceName> {
-    (0..count).map(|n| InstanceName::parse(&format!("instance-{n:05}")).unwrap()).collect()
+    (0..count)
+        .map(|n| InstanceName::parse(&format!("instance-{n:05}")).unwrap())
+        .collect()
 }
 
-/// A database with so many instances, each with one host of its own; in memory where the system has a place for that.
+/// A database with so many instances, each with one host of its own; in memory where the system has
+/// a place for that.
 fn database(count: usize) -> (tempfile::TempDir, Store) {
     let memory = Path::new("/dev/shm");
-    let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+    let dir = if memory.is_dir() {
+        tempfile::tempdir_in(memory)
+    } else {
+        tempfile::tempdir()
+    }
+    .unwrap();
     let store = Store::open(&dir.path().join("acc.db")).unwrap();
     let launch = Launch {
-        argv: vec!["/usr/bin/app".into(), "--socket".into(), "/run/acc/sock/app.sock".into()],
+        argv: vec![
+            "/usr/bin/app".into(),
+            "--socket".into(),
+            "/run/acc/sock/app.sock".into(),
+        ],
         env: vec![("LANG".into(), "C.UTF-8".into())],
         handed: false,
         notifies: false,
@@ -89,7 +124,9 @@ fn database(count: usize) -> (tempfile::TempDir, Store) {
             stored: &after(&[Event::Created]).stored(),
             boot: "boot",
         };
-        store.insert::<StoreError>(&new, |_| Ok((launch.clone(), "key".into()))).unwrap();
+        store
+            .insert::<StoreError>(&new, |_| Ok((launch.clone(), "key".into())))
+            .unwrap();
     }
     (dir, store)
 }
@@ -107,7 +144,11 @@ fn store(c: &mut Criterion) {
             b.iter(|| store.by_host(black_box(host), None).unwrap().unwrap());
         });
         group.bench_with_input(BenchmarkId::new("no such host", count), &(), |b, ()| {
-            b.iter(|| store.by_host(black_box("nobody.example.org"), None).unwrap());
+            b.iter(|| {
+                store
+                    .by_host(black_box("nobody.example.org"), None)
+                    .unwrap()
+            });
         });
     }
     group.finish();
@@ -115,12 +156,33 @@ fn store(c: &mut Criterion) {
 
 fn request(c: &mut Criterion) {
     let mut group = c.benchmark_group("request");
-    group.bench_function("host is read", |b| b.iter(|| HostName::parse(black_box("shop.apps.example.org")).unwrap()));
-    let rule = |path: &str| Rule { path: Some(path.into()), user_agent: Some("bot".into()), wake: false, ..Rule::default() };
-    let rules: Vec<Rule> = ["/favicon.ico", "/robots.txt", "/health", "/metrics", "/.well-known/"].map(rule).into();
-    let facts =
-        Facts { path: "/cart?item=1", method: "GET", user_agent: "Mozilla/5.0 (X11; Linux x86_64)", client: "10.0.0.1".parse().ok() };
-    group.bench_function("five rules", |b| b.iter(|| judge(black_box(&rules), black_box(&facts))));
+    group.bench_function("host is read", |b| {
+        b.iter(|| HostName::parse(black_box("shop.apps.example.org")).unwrap())
+    });
+    let rule = |path: &str| Rule {
+        path: Some(path.into()),
+        user_agent: Some("bot".into()),
+        wake: false,
+        ..Rule::default()
+    };
+    let rules: Vec<Rule> = [
+        "/favicon.ico",
+        "/robots.txt",
+        "/health",
+        "/metrics",
+        "/.well-known/",
+    ]
+    .map(rule)
+    .into();
+    let facts = Facts {
+        path: "/cart?item=1",
+        method: "GET",
+        user_agent: "Mozilla/5.0 (X11; Linux x86_64)",
+        client: "10.0.0.1".parse().ok(),
+    };
+    group.bench_function("five rules", |b| {
+        b.iter(|| judge(black_box(&rules), black_box(&facts)))
+    });
     group.finish();
 }
 
@@ -128,15 +190,36 @@ fn render(c: &mut Criterion) {
     let dir = tempfile::tempdir().unwrap();
     let templates = Templates::new(None).unwrap();
     let config = acc::config::load(None, &Env::bare(0, dir.path())).unwrap();
-    let allowance = nginx::Allowance { run_as: None, open_files: None, connections: 16_384 };
+    let allowance = nginx::Allowance {
+        run_as: None,
+        open_files: None,
+        connections: 16_384,
+    };
     let mut group = c.benchmark_group("render");
     for count in COUNTS {
         let names = names(count);
-        let hosts: Vec<[HostName; 1]> = names.iter().map(|n| [HostName::parse(&format!("{n}.example.org")).unwrap()]).collect();
-        let entries: Vec<_> = names.iter().zip(&hosts).map(|(name, hosts)| nginx::NginxEntry { name, hosts, tcp: None }).collect();
-        group.bench_with_input(BenchmarkId::new("nginx.conf, hosts", count), &entries, |b, entries| {
-            b.iter(|| nginx::text(&templates, &config, &allowance, black_box(entries)).unwrap());
-        });
+        let hosts: Vec<[HostName; 1]> = names
+            .iter()
+            .map(|n| [HostName::parse(&format!("{n}.example.org")).unwrap()])
+            .collect();
+        let entries: Vec<_> = names
+            .iter()
+            .zip(&hosts)
+            .map(|(name, hosts)| nginx::NginxEntry {
+                name,
+                hosts,
+                tcp: None,
+            })
+            .collect();
+        group.bench_with_input(
+            BenchmarkId::new("nginx.conf, hosts", count),
+            &entries,
+            |b, entries| {
+                b.iter(|| {
+                    nginx::text(&templates, &config, &allowance, black_box(entries)).unwrap()
+                });
+            },
+        );
     }
     let model = load_model(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/hello")).unwrap();
     let context = instance::InstanceVariables {
@@ -149,10 +232,14 @@ fn render(c: &mut Criterion) {
         port: None,
         dir: "/var/lib/acc/instances/shop".into(),
         data: "/var/lib/acc/instances/shop/data".into(),
-        params: [("start_delay", "0ms"), ("log", "")].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        params: [("start_delay", "0ms"), ("log", "")]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .into(),
         acc: "/bin/true".into(),
     };
-    group.bench_function("launch of an instance", |b| b.iter(|| instance::launch(black_box(&model), &context).unwrap()));
+    group.bench_function("launch of an instance", |b| {
+        b.iter(|| instance::launch(black_box(&model), &context).unwrap())
+    });
     group.finish();
 }
 

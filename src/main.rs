@@ -28,7 +28,12 @@ impl Engine for AppEngine {
     async fn run_master(&self, config: Config, resume: Option<String>) -> Result<(), ServiceError> {
         app::run_master(config, resume).await
     }
-    async fn run_worker(&self, config: Config, left: LeftToWorker, reload: Reload) -> Result<(), ServiceError> {
+    async fn run_worker(
+        &self,
+        config: Config,
+        left: LeftToWorker,
+        reload: Reload,
+    ) -> Result<(), ServiceError> {
         app::run_worker(config, &left, reload).await
     }
 }
@@ -37,14 +42,19 @@ fn main() -> ExitCode {
     if let Some(code) = app::launch(std::env::args_os()) {
         return ExitCode::from(code);
     }
-    // What acc makes has the mode it asks for, whatever the umask of whoever called it. The demo application is an instance: its
-    // umask was decided by its launcher.
-    if std::env::args_os().nth(1).is_none_or(|command| command != "demo-app") {
+    // What acc makes has the mode it asks for, whatever the umask of whoever called it. The demo
+    // application is an instance: its umask was decided by its launcher.
+    if std::env::args_os()
+        .nth(1)
+        .is_none_or(|command| command != "demo-app")
+    {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     }
     app::let_signals_in(std::env::args_os());
     output::short_panics();
     // A panic has been reported by then; only the exit code is left to say.
-    let exit = std::panic::catch_unwind(|| cli::run(&AppEngine, std::env::args_os(), &Env::from_process()));
+    let exit = std::panic::catch_unwind(|| {
+        cli::run(&AppEngine, std::env::args_os(), &Env::from_process())
+    });
     exit.unwrap_or(CommandExit::Failed).into()
 }

@@ -1,8 +1,9 @@
-//! Rules of the source that no lint holds: imports point down and never in a circle, no type name means two things, every file says
-//! what it is for, nothing grows too big.
+//! Rules of the source that no lint holds: imports point down and never in a circle, no type name
+//! means two things, every file says what it is for, nothing grows too big.
 //!
-//! It reads `src/` as text (comments and strings blanked out first) and never builds or runs anything. Each rule reports all
-//! its breaches at once, and each has a test that shows it can fail.
+//! It reads `src/` as text (comments and strings blanked out first) and never builds or runs
+//! anything. Each rule reports all its breaches at once, and each has a test that shows it can
+//! fail.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
@@ -17,8 +18,21 @@ use std::path::{Path, PathBuf};
 use graph::Graph;
 
 /// From top to bottom; a layer may import those that come later.
-const LAYERS: &[&str] =
-    &["app", "interface", "prove", "proxy", "control", "service", "driver", "render", "store", "models", "config", "host", "domain"];
+const LAYERS: &[&str] = &[
+    "app",
+    "interface",
+    "prove",
+    "proxy",
+    "control",
+    "service",
+    "driver",
+    "render",
+    "store",
+    "models",
+    "config",
+    "host",
+    "domain",
+];
 /// Longest source file, tests beside the code not counted.
 const FILE_MAX: usize = 500;
 /// Longest function, from its first line to its closing brace.
@@ -69,7 +83,10 @@ fn is_word(bytes: &[u8], i: usize) -> bool {
 }
 
 fn line_end(bytes: &[u8], from: usize) -> usize {
-    bytes[from..].iter().position(|b| *b == b'\n').map_or(bytes.len(), |n| from + n)
+    bytes[from..]
+        .iter()
+        .position(|b| *b == b'\n')
+        .map_or(bytes.len(), |n| from + n)
 }
 
 fn block_end(bytes: &[u8], from: usize) -> usize {
@@ -104,16 +121,24 @@ fn raw_string_end(bytes: &[u8], from: usize) -> Option<usize> {
         return None;
     }
     let close = format!("\"{}", "#".repeat(hashes));
-    let found = bytes[open + 1..].windows(close.len()).position(|w| w == close.as_bytes());
+    let found = bytes[open + 1..]
+        .windows(close.len())
+        .position(|w| w == close.as_bytes());
     Some(found.map_or(bytes.len(), |n| open + 1 + n + close.len()))
 }
 
 /// The end of a character literal; `None` for a lifetime.
 fn char_end(bytes: &[u8], from: usize) -> Option<usize> {
     if bytes.get(from + 1) == Some(&b'\\') {
-        return bytes[from + 3..].iter().position(|b| *b == b'\'').map(|n| from + 3 + n + 1);
+        return bytes[from + 3..]
+            .iter()
+            .position(|b| *b == b'\'')
+            .map(|n| from + 3 + n + 1);
     }
-    (2..=5).find(|n| bytes.get(from + n) == Some(&b'\'')).filter(|n| *n == 2 || bytes[from + 1] >= 0x80).map(|n| from + n + 1)
+    (2..=5)
+        .find(|n| bytes.get(from + n) == Some(&b'\''))
+        .filter(|n| *n == 2 || bytes[from + 1] >= 0x80)
+        .map(|n| from + n + 1)
 }
 
 /// The code without the test modules written into it.
@@ -123,7 +148,10 @@ fn without_tests(code: &str) -> String {
     let mut n = 0;
     while n < lines.len() {
         let next = lines.get(n + 1).map_or("", |l| l.trim());
-        if lines[n].trim() == "#[cfg(test)]" && next.ends_with('{') && (next.starts_with("mod ") || next.contains(" mod ")) {
+        if lines[n].trim() == "#[cfg(test)]"
+            && next.ends_with('{')
+            && (next.starts_with("mod ") || next.contains(" mod "))
+        {
             let mut depth = 0;
             n += 1;
             while n < lines.len() {
@@ -150,7 +178,10 @@ fn test_files(root: &Path, sources: &[(PathBuf, String)]) -> Vec<PathBuf> {
         let code = scrub(text);
         let lines: Vec<&str> = code.lines().map(str::trim).collect();
         for pair in lines.windows(2) {
-            let name = pair[1].trim_start_matches("pub ").strip_prefix("mod ").and_then(|m| m.strip_suffix(';'));
+            let name = pair[1]
+                .trim_start_matches("pub ")
+                .strip_prefix("mod ")
+                .and_then(|m| m.strip_suffix(';'));
             if let (true, Some(name)) = (pair[0] == "#[cfg(test)]", name) {
                 let dir = match path.file_stem().and_then(|s| s.to_str()) {
                     Some("mod" | "lib" | "main") => path.parent().unwrap().to_owned(),
@@ -167,7 +198,11 @@ fn test_files(root: &Path, sources: &[(PathBuf, String)]) -> Vec<PathBuf> {
 
 /// The folder of a file's inner modules.
 fn subtree(file: &Path) -> PathBuf {
-    if file.ends_with("mod.rs") { file.parent().unwrap().to_owned() } else { file.with_extension("") }
+    if file.ends_with("mod.rs") {
+        file.parent().unwrap().to_owned()
+    } else {
+        file.with_extension("")
+    }
 }
 
 /// All `.rs` files below `dir`, sorted.
@@ -188,31 +223,64 @@ fn walk(dir: &Path) -> Vec<PathBuf> {
 /// The product's sources, without the files that only tests use.
 fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let read = |p: PathBuf| (p.strip_prefix(&root).unwrap().to_owned(), fs::read_to_string(&p).unwrap());
+    let read = |p: PathBuf| {
+        (
+            p.strip_prefix(&root).unwrap().to_owned(),
+            fs::read_to_string(&p).unwrap(),
+        )
+    };
     let all: Vec<(PathBuf, String)> = walk(&root).into_iter().map(read).collect();
     let tests = test_files(&root, &all);
-    let product = all.into_iter().filter(|(path, _)| !tests.iter().any(|t| path == t || path.starts_with(subtree(t))));
-    product.map(|(path, text)| Source { code: without_tests(&scrub(&text)), path, text }).collect()
+    let product = all.into_iter().filter(|(path, _)| {
+        !tests
+            .iter()
+            .any(|t| path == t || path.starts_with(subtree(t)))
+    });
+    product
+        .map(|(path, text)| Source {
+            code: without_tests(&scrub(&text)),
+            path,
+            text,
+        })
+        .collect()
 }
 
 /// The layer a file belongs to: its first folder, or its own name at the top.
 fn layer_of(path: &Path) -> String {
-    path.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned()
+    path.iter()
+        .next()
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .trim_end_matches(".rs")
+        .to_owned()
 }
 
 /// The modules between the crate and a file: `driver/edge/nginx.rs` is `[driver, edge, nginx]`.
 fn module_path(path: &Path) -> Vec<String> {
-    let mut parts: Vec<String> = path.with_extension("").iter().map(|p| p.to_string_lossy().into_owned()).collect();
-    if parts.last().is_some_and(|l| ["mod", "lib", "main"].contains(&l.as_str())) {
+    let mut parts: Vec<String> = path
+        .with_extension("")
+        .iter()
+        .map(|p| p.to_string_lossy().into_owned())
+        .collect();
+    if parts
+        .last()
+        .is_some_and(|l| ["mod", "lib", "main"].contains(&l.as_str()))
+    {
         parts.pop();
     }
     parts
 }
 
-/// Every layer named in this code, with the line: `crate::x`, `acc::x`, `use crate::{x, y::z}` and chains of `super::`.
+/// Every layer named in this code, with the line: `crate::x`, `acc::x`, `use crate::{x, y::z}` and
+/// chains of `super::`.
 fn imports(path: &Path, code: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
-    let prefixes: &[&str] = if path == Path::new("main.rs") { &["crate::", "acc::"] } else { &["crate::"] };
+    let prefixes: &[&str] = if path == Path::new("main.rs") {
+        &["crate::", "acc::"]
+    } else {
+        &["crate::"]
+    };
     for prefix in prefixes {
         for (at, _) in code.match_indices(prefix) {
             if !is_word(code.as_bytes(), at) {
@@ -231,7 +299,11 @@ fn imports(path: &Path, code: &str) -> Vec<(usize, String)> {
             (rest, ups) = (r, ups + 1);
         }
         if ups >= home.len() {
-            found.extend(first_segments(rest).into_iter().map(|name| (line_of(code, start), name)));
+            found.extend(
+                first_segments(rest)
+                    .into_iter()
+                    .map(|name| (line_of(code, start), name)),
+            );
         }
         at = code.len() - rest.len();
     }
@@ -244,8 +316,15 @@ fn line_of(code: &str, at: usize) -> usize {
 
 /// `a::b` gives `a`; `{a::b, c::{d, e}}` gives `a` and `c`.
 fn first_segments(text: &str) -> Vec<String> {
-    let word = |s: &str| s.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
-    let Some(group) = text.strip_prefix('{') else { return vec![word(text)] };
+    let word = |s: &str| {
+        s.trim_start()
+            .chars()
+            .take_while(|c| c.is_alphanumeric() || *c == '_')
+            .collect::<String>()
+    };
+    let Some(group) = text.strip_prefix('{') else {
+        return vec![word(text)];
+    };
     let (mut depth, mut start, mut names) = (1, 0, Vec::new());
     for (i, c) in group.char_indices() {
         match c {
@@ -269,11 +348,16 @@ fn first_segments(text: &str) -> Vec<String> {
 fn points_up(from: &str, to: &str) -> Option<String> {
     let rank = |name: &str| LAYERS.iter().position(|l| *l == name);
     if from == "demo" {
-        return (rank(to).is_some()).then(|| format!("demo stands apart, it may not import `{to}`"));
+        return (rank(to).is_some())
+            .then(|| format!("demo stands apart, it may not import `{to}`"));
     }
     match (rank(from), rank(to)) {
-        (Some(from_rank), Some(to_rank)) if to_rank < from_rank => Some(format!("`{from}` is below `{to}` and may not import it")),
-        (Some(from_rank), None) if to == "demo" && from_rank > 1 => Some(format!("`{from}` may not import `demo`")),
+        (Some(from_rank), Some(to_rank)) if to_rank < from_rank => {
+            Some(format!("`{from}` is below `{to}` and may not import it"))
+        }
+        (Some(from_rank), None) if to == "demo" && from_rank > 1 => {
+            Some(format!("`{from}` may not import `demo`"))
+        }
         _ => None,
     }
 }
@@ -285,8 +369,13 @@ fn long_functions(code: &str, max: usize) -> Vec<(usize, String, usize)> {
         if is_word(code.as_bytes(), at) {
             continue;
         }
-        let name: String = code[at + 3..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-        let Some(open) = body_start(&code[at..]) else { continue };
+        let name: String = code[at + 3..]
+            .chars()
+            .take_while(|c| c.is_alphanumeric() || *c == '_')
+            .collect();
+        let Some(open) = body_start(&code[at..]) else {
+            continue;
+        };
         let mut depth = 0;
         for (i, c) in code[at + open..].char_indices() {
             match c {
@@ -345,7 +434,14 @@ fn imports_point_down() {
 #[test]
 fn no_files_import_each_other_in_a_circle() {
     let sources = sources();
-    none(&Graph::new(&sources).circles().iter().map(|circle| circle.join(" <-> ")).collect::<Vec<_>>().join("\n"));
+    none(
+        &Graph::new(&sources)
+            .circles()
+            .iter()
+            .map(|circle| circle.join(" <-> "))
+            .collect::<Vec<_>>()
+            .join("\n"),
+    );
 }
 
 #[test]
@@ -353,30 +449,50 @@ fn no_type_name_means_two_things() {
     let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for source in sources() {
         for (name, line) in graph::types(&source.code) {
-            all.entry(name).or_default().push(format!("src/{}:{line}", source.path.display()));
+            all.entry(name)
+                .or_default()
+                .push(format!("src/{}:{line}", source.path.display()));
         }
     }
-    let twice = all.into_iter().filter(|(_, places)| places.len() > 1).map(|(name, places)| format!("{name}: {}", places.join(", ")));
+    let twice = all
+        .into_iter()
+        .filter(|(_, places)| places.len() > 1)
+        .map(|(name, places)| format!("{name}: {}", places.join(", ")));
     none(&twice.collect::<Vec<_>>().join("\n"));
 }
 
 #[test]
 fn every_file_is_in_a_layer() {
     let known = |layer: &str| LAYERS.contains(&layer) || ["main", "lib", "demo"].contains(&layer);
-    let stray: Vec<String> = sources().iter().filter(|s| !known(&layer_of(&s.path))).map(|s| s.path.display().to_string()).collect();
+    let stray: Vec<String> = sources()
+        .iter()
+        .filter(|s| !known(&layer_of(&s.path)))
+        .map(|s| s.path.display().to_string())
+        .collect();
     none(&stray.join("\n"));
 }
 
 #[test]
 fn every_file_says_what_it_is_for() {
-    let silent: Vec<String> = sources().iter().filter(|s| !s.text.starts_with("//! ")).map(|s| s.path.display().to_string()).collect();
+    let silent: Vec<String> = sources()
+        .iter()
+        .filter(|s| !s.text.starts_with("//! "))
+        .map(|s| s.path.display().to_string())
+        .collect();
     none(&silent.join("\n"));
 }
 
 #[test]
 fn no_file_is_a_placeholder() {
-    let unwritten = sources().into_iter().filter(|s| s.text.to_lowercase().starts_with("//! placeholder"));
-    none(&unwritten.map(|s| s.path.display().to_string()).collect::<Vec<_>>().join("\n"));
+    let unwritten = sources()
+        .into_iter()
+        .filter(|s| s.text.to_lowercase().starts_with("//! placeholder"));
+    none(
+        &unwritten
+            .map(|s| s.path.display().to_string())
+            .collect::<Vec<_>>()
+            .join("\n"),
+    );
 }
 
 #[test]
@@ -385,10 +501,20 @@ fn no_file_and_no_function_is_too_long() {
     for source in sources() {
         let lines = source.code.lines().count();
         if lines > FILE_MAX {
-            writeln!(breaches, "src/{}: {lines} lines before its tests, the most is {FILE_MAX}", source.path.display()).unwrap();
+            writeln!(
+                breaches,
+                "src/{}: {lines} lines before its tests, the most is {FILE_MAX}",
+                source.path.display()
+            )
+            .unwrap();
         }
         for (line, name, length) in long_functions(&source.code, FUNCTION_MAX) {
-            writeln!(breaches, "src/{}:{line}: `{name}` has {length} lines, the most is {FUNCTION_MAX}", source.path.display()).unwrap();
+            writeln!(
+                breaches,
+                "src/{}:{line}: `{name}` has {length} lines, the most is {FUNCTION_MAX}",
+                source.path.display()
+            )
+            .unwrap();
         }
     }
     none(&breaches);
@@ -400,19 +526,39 @@ fn the_product_does_not_unwrap() {
     for source in sources() {
         for (n, line) in source.code.lines().enumerate() {
             if line.contains(".unwrap()") || line.contains(".expect(") {
-                writeln!(breaches, "src/{}:{}: unwrap or expect", source.path.display(), n + 1).unwrap();
+                writeln!(
+                    breaches,
+                    "src/{}:{}: unwrap or expect",
+                    source.path.display(),
+                    n + 1
+                )
+                .unwrap();
             }
         }
     }
     none(&breaches);
 }
 
-/// Who names a log or folder of an instance opens what is there by `host::untrusted`, and removes it by
-/// `host::removal`.
-const INSTANCE_PATHS: &[&str] = &["app_log(", "access_log(", "uncounted_log(", "data_dir(", "instance_dir("];
+/// Who names a log or folder of an instance opens what is there by `host::untrusted`, and removes
+/// it by `host::removal`.
+const INSTANCE_PATHS: &[&str] = &[
+    "app_log(",
+    "access_log(",
+    "uncounted_log(",
+    "data_dir(",
+    "instance_dir(",
+];
 /// What goes by a name, follows a link, or goes down a tree by itself.
-const BY_NAME: &[&str] =
-    &["File::open", "OpenOptions", "fs::read(", "fs::read_to_string(", "fs::write(", "fs::metadata(", "fs::copy(", "fs::rename("];
+const BY_NAME: &[&str] = &[
+    "File::open",
+    "OpenOptions",
+    "fs::read(",
+    "fs::read_to_string(",
+    "fs::write(",
+    "fs::metadata(",
+    "fs::copy(",
+    "fs::rename(",
+];
 
 #[test]
 fn files_of_instances_are_not_opened_by_name() {
@@ -420,10 +566,23 @@ fn files_of_instances_are_not_opened_by_name() {
     for source in sources() {
         let named = INSTANCE_PATHS.iter().any(|path| source.code.contains(path));
         for (n, line) in source.code.lines().enumerate() {
-            let of_kernel = source.text.lines().nth(n).is_some_and(|text| text.contains("/proc/"));
-            let by_name = named && !of_kernel && !source.path.starts_with("config") && BY_NAME.iter().any(|word| line.contains(word));
+            let of_kernel = source
+                .text
+                .lines()
+                .nth(n)
+                .is_some_and(|text| text.contains("/proc/"));
+            let by_name = named
+                && !of_kernel
+                && !source.path.starts_with("config")
+                && BY_NAME.iter().any(|word| line.contains(word));
             if by_name || line.contains("remove_dir_all") {
-                writeln!(breaches, "src/{}:{}: use host::untrusted or removal", source.path.display(), n + 1).unwrap();
+                writeln!(
+                    breaches,
+                    "src/{}:{}: use host::untrusted or removal",
+                    source.path.display(),
+                    n + 1
+                )
+                .unwrap();
             }
         }
     }
@@ -447,10 +606,17 @@ const WITH_MODE: &[&str] = &["create(true)", "create_new(true)", "DirBuilder::ne
 
 /// Lines that make a file, folder or socket without a mode by number.
 fn made_by_umask(code: &str) -> Vec<usize> {
-    let found = |words: &'static [&'static str]| words.iter().flat_map(|word| code.match_indices(word).map(|(at, _)| at));
+    let found = |words: &'static [&'static str]| {
+        words
+            .iter()
+            .flat_map(|word| code.match_indices(word).map(|(at, _)| at))
+    };
     let statement = |at: usize| &code[at..code[at..].find(';').map_or(code.len(), |end| at + end)];
     let bare = found(WITH_MODE).filter(|at| !statement(*at).contains(".mode("));
-    found(BY_UMASK).chain(bare).map(|at| line_of(code, at)).collect()
+    found(BY_UMASK)
+        .chain(bare)
+        .map(|at| line_of(code, at))
+        .collect()
 }
 
 #[test]
@@ -459,7 +625,11 @@ fn whatever_is_made_has_its_mode_by_number() {
     for source in sources() {
         for line in made_by_umask(&source.code) {
             let path = source.path.display();
-            writeln!(breaches, "src/{path}:{line}: made by the umask; use host::fs or listen, or say the mode").unwrap();
+            writeln!(
+                breaches,
+                "src/{path}:{line}: made by the umask; use host::fs or listen, or say the mode"
+            )
+            .unwrap();
         }
     }
     none(&breaches);
@@ -467,35 +637,91 @@ fn whatever_is_made_has_its_mode_by_number() {
 
 #[test]
 fn the_rules_can_fail() {
-    let layers = |path: &str, code: &str| imports(Path::new(path), code).into_iter().map(|(_, l)| l).collect::<Vec<_>>();
-    assert_eq!(layers("store/mod.rs", "use crate::{service::x, domain::{a, b}};"), ["service", "domain"]);
-    assert_eq!(layers("driver/edge/nginx.rs", "use super::super::super::service::Door; use super::Gate;"), ["service"]);
-    assert_eq!(layers("driver/mod.rs", "use super::config::Config;"), ["config"]);
+    let layers = |path: &str, code: &str| {
+        imports(Path::new(path), code)
+            .into_iter()
+            .map(|(_, l)| l)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        layers("store/mod.rs", "use crate::{service::x, domain::{a, b}};"),
+        ["service", "domain"]
+    );
+    assert_eq!(
+        layers(
+            "driver/edge/nginx.rs",
+            "use super::super::super::service::Door; use super::Gate;"
+        ),
+        ["service"]
+    );
+    assert_eq!(
+        layers("driver/mod.rs", "use super::config::Config;"),
+        ["config"]
+    );
     assert!(points_up("store", "service").is_some() && points_up("service", "store").is_none());
-    assert!(points_up("demo", "domain").is_some() && points_up("proxy", "demo").is_some() && points_up("interface", "demo").is_none());
+    assert!(
+        points_up("demo", "domain").is_some()
+            && points_up("proxy", "demo").is_some()
+            && points_up("interface", "demo").is_none()
+    );
     assert!(points_up("domain", "domain").is_none() && points_up("domain", "std").is_none());
-    let long = format!("fn a() {{\n{}}}\nfn b(x: [u8; 2]) -> u8 {{ 1 }}\ntrait T {{ fn c(&self); }}\n", "x();\n".repeat(80));
+    let long = format!(
+        "fn a() {{\n{}}}\nfn b(x: [u8; 2]) -> u8 {{ 1 }}\ntrait T {{ fn c(&self); }}\n",
+        "x();\n".repeat(80)
+    );
     assert_eq!(long_functions(&long, 60), [(1, "a".to_owned(), 82)]);
-    let made =
-        "fs::write(a, b);\nlet o = OpenOptions::new()\n.create(true).mode(0o600)\n.open(a);\nDirBuilder::new().create(a);\n.mode(1);";
+    let made = "fs::write(a, b);\nlet o = OpenOptions::new()\n.create(true).mode(0o600)\n.open(a);\nDirBuilder::new().create(a);\n.mode(1);";
     assert_eq!(made_by_umask(made), [1, 5]);
 }
 
 #[test]
 fn circles_and_types_are_seen() {
-    let source = |path: &str, code: &str| Source { path: path.into(), text: String::new(), code: code.to_owned() };
+    let source = |path: &str, code: &str| Source {
+        path: path.into(),
+        text: String::new(),
+        code: code.to_owned(),
+    };
     let circles = |files: &[(&str, &str)]| {
-        let sources: Vec<Source> = files.iter().map(|(path, code)| source(path, code)).collect();
+        let sources: Vec<Source> = files
+            .iter()
+            .map(|(path, code)| source(path, code))
+            .collect();
         Graph::new(&sources).circles()
     };
     let mod_rs = ("a/mod.rs", "mod b;\nmod c;\npub use b::Thing;\n");
     let c = ("a/c.rs", "use super::Thing;\n");
-    assert_eq!(circles(&[mod_rs, ("a/b.rs", "struct Thing;\n"), c]), Vec::<Vec<String>>::new());
-    assert_eq!(circles(&[mod_rs, ("a/b.rs", "fn f() { super::c::go() }\n"), c]), [["a/b.rs", "a/c.rs"]]);
-    assert_eq!(circles(&[("a/mod.rs", "fn f() { b::go() }\n"), ("a/b.rs", "use crate::a::{f, g};\n")]), [["a/b.rs", "a/mod.rs"]]);
-    assert_eq!(circles(&[("x.rs", "use crate::y::{Z as W};\n"), ("y.rs", "use super::x::{self};\n")]), [["x.rs", "y.rs"]]);
-    let named = graph::types("pub struct A;\n    type B = u8;\npub(super) enum C {}\ntype D = u8;\n");
-    assert_eq!(named, [("A".to_owned(), 1), ("C".to_owned(), 3), ("D".to_owned(), 4)]);
+    assert_eq!(
+        circles(&[mod_rs, ("a/b.rs", "struct Thing;\n"), c]),
+        Vec::<Vec<String>>::new()
+    );
+    assert_eq!(
+        circles(&[mod_rs, ("a/b.rs", "fn f() { super::c::go() }\n"), c]),
+        [["a/b.rs", "a/c.rs"]]
+    );
+    assert_eq!(
+        circles(&[
+            ("a/mod.rs", "fn f() { b::go() }\n"),
+            ("a/b.rs", "use crate::a::{f, g};\n")
+        ]),
+        [["a/b.rs", "a/mod.rs"]]
+    );
+    assert_eq!(
+        circles(&[
+            ("x.rs", "use crate::y::{Z as W};\n"),
+            ("y.rs", "use super::x::{self};\n")
+        ]),
+        [["x.rs", "y.rs"]]
+    );
+    let named =
+        graph::types("pub struct A;\n    type B = u8;\npub(super) enum C {}\ntype D = u8;\n");
+    assert_eq!(
+        named,
+        [
+            ("A".to_owned(), 1),
+            ("C".to_owned(), 3),
+            ("D".to_owned(), 4)
+        ]
+    );
 }
 
 #[test]
@@ -505,7 +731,16 @@ fn comments_strings_and_tests_are_not_code() {
     assert_eq!(code.matches('{').count(), 1, "{code}");
     assert_eq!(code.lines().count(), 3);
     assert!(!code.contains("crate::app"));
-    assert_eq!(without_tests("a\n#[cfg(test)]\nmod tests {\n b\n}\n"), "a\n");
-    assert_eq!(without_tests("a\n#[cfg(test)]\npub(super) mod t {\n b {\n}\n}\nc\n"), "a\nc\n");
-    assert_eq!(without_tests("a\n#[cfg(test)]\nmod suite;\nb\n"), "a\n#[cfg(test)]\nmod suite;\nb\n");
+    assert_eq!(
+        without_tests("a\n#[cfg(test)]\nmod tests {\n b\n}\n"),
+        "a\n"
+    );
+    assert_eq!(
+        without_tests("a\n#[cfg(test)]\npub(super) mod t {\n b {\n}\n}\nc\n"),
+        "a\nc\n"
+    );
+    assert_eq!(
+        without_tests("a\n#[cfg(test)]\nmod suite;\nb\n"),
+        "a\n#[cfg(test)]\nmod suite;\nb\n"
+    );
 }

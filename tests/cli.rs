@@ -1,8 +1,13 @@
-//! The command line from outside: its help, its tables and its JSON as snapshots, and how the real binary ends.
+//! The command line from outside: its help, its tables and its JSON as snapshots, and how the real
+//! binary ends.
 //!
 //! `UPDATE_SNAPSHOTS=1 cargo nextest run --test cli` rewrites the snapshots in `tests/cli/`.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic, also in its helpers")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may panic, also in its helpers"
+)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,27 +17,41 @@ use acc::domain::model::{ListenKind, Model, Param, Ready};
 use acc::domain::time::WallTime;
 use acc::interface::cli::show;
 use acc::prove::report::{Report, RequestFault, Spread, Streams, Strikes, Tally};
-use acc::service::outcome::{EventView, InstanceView, ListenView, MonitorLine, MonitorRun, Outcome};
+use acc::service::outcome::{
+    EventView, InstanceView, ListenView, MonitorLine, MonitorRun, Outcome,
+};
 use acc::service::wake_timing::Phases;
 
 /// 2026-01-02T03:04:05Z.
 const NOW: WallTime = WallTime(1_767_323_045_000);
 
 fn snapshot(name: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/cli")
+        .join(name);
     if std::env::vars_os().any(|(key, _)| key == "UPDATE_SNAPSHOTS") {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, text).unwrap();
         return;
     }
-    let expected = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("`{}`: {e}; UPDATE_SNAPSHOTS=1 writes it", path.display()));
-    assert_eq!(text, expected, "`{}` differs; UPDATE_SNAPSHOTS=1 rewrites it", path.display());
+    let expected = std::fs::read_to_string(&path)
+        .unwrap_or_else(|e| panic!("`{}`: {e}; UPDATE_SNAPSHOTS=1 writes it", path.display()));
+    assert_eq!(
+        text,
+        expected,
+        "`{}` differs; UPDATE_SNAPSHOTS=1 rewrites it",
+        path.display()
+    );
 }
 
 /// The real binary with nothing of the caller's surroundings, in a folder of its own.
 fn acc(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_acc"));
-    command.env_clear().env("COLUMNS", "100").env("ACC_HOME", dir.join("home")).env("ACC_RUN", dir.join("run"));
+    command
+        .env_clear()
+        .env("COLUMNS", "100")
+        .env("ACC_HOME", dir.join("home"))
+        .env("ACC_RUN", dir.join("run"));
     command.current_dir(dir).stdin(Stdio::null());
     command
 }
@@ -53,7 +72,10 @@ fn instances() -> Vec<InstanceView> {
         model: "hello".to_owned(),
         phase: "awake".to_owned(),
         wanted: "auto".to_owned(),
-        hosts: vec!["shop.apps.localhost".to_owned(), "shop.example.org".to_owned()],
+        hosts: vec![
+            "shop.apps.localhost".to_owned(),
+            "shop.example.org".to_owned(),
+        ],
         url: "http://shop.apps.localhost:8080/".to_owned(),
         listen: ListenView::Unix("/run/acc/sock/shop/app.sock".to_owned()),
         handed: true,
@@ -67,7 +89,10 @@ fn instances() -> Vec<InstanceView> {
         wakes: 117,
         failure: None,
         retry_at: None,
-        params: BTreeMap::from([("greeting", "hello"), ("password", "****")].map(|(k, v)| (k.to_owned(), v.to_owned()))),
+        params: BTreeMap::from(
+            [("greeting", "hello"), ("password", "****")]
+                .map(|(k, v)| (k.to_owned(), v.to_owned())),
+        ),
         dir: "/var/lib/acc/instances/shop".to_owned(),
     };
     let wiki = InstanceView {
@@ -88,7 +113,9 @@ fn instances() -> Vec<InstanceView> {
         last_wake_at: None,
         last_active_at: None,
         wakes: 0,
-        failure: Some("exited with code 3 before its first answer: \u{1b}[31mno\nmodule".to_owned()),
+        failure: Some(
+            "exited with code 3 before its first answer: \u{1b}[31mno\nmodule".to_owned(),
+        ),
         retry_at: Some("2026-01-02T03:04:25Z".to_owned()),
         params: BTreeMap::new(),
         dir: "/var/lib/acc/instances/wiki-of-the-whole-department".to_owned(),
@@ -112,7 +139,12 @@ fn events() -> Vec<EventView> {
     };
     vec![
         event("2025-12-30T10:00:00Z", "shop", "created", "from `hello`"),
-        event("2026-01-02T03:00:00Z", "shop", "woke", "a request, after 52 ms"),
+        event(
+            "2026-01-02T03:00:00Z",
+            "shop",
+            "woke",
+            "a request, after 52 ms",
+        ),
         event("2026-01-02T03:04:00Z", "", "booted", "acc 0.1.0"),
     ]
 }
@@ -126,7 +158,10 @@ fn models() -> Vec<Model> {
     };
     let params = BTreeMap::from([
         ("greeting".to_owned(), param(Some("hello"), false, false)),
-        ("password".to_owned(), param(Some("never shown"), false, true)),
+        (
+            "password".to_owned(),
+            param(Some("never shown"), false, true),
+        ),
         ("title".to_owned(), param(None, true, false)),
     ]);
     let model = |name: &str, listen: ListenKind, params: BTreeMap<String, Param>| Model {
@@ -143,7 +178,10 @@ fn models() -> Vec<Model> {
         stop_timeout: None,
         params,
     };
-    vec![model("hello", ListenKind::Unix, BTreeMap::new()), model("wiki", ListenKind::Tcp, params)]
+    vec![
+        model("hello", ListenKind::Unix, BTreeMap::new()),
+        model("wiki", ListenKind::Tcp, params),
+    ]
 }
 
 const COMMANDS: &[&str] = &[
@@ -184,9 +222,19 @@ fn help_of_every_command() {
     for command in COMMANDS {
         let words: Vec<&str> = command.split(' ').chain(["--help"]).collect();
         let help = run(&words);
-        assert_eq!((help.status.code(), text(&help.stderr)), (Some(0), ""), "{command}");
-        assert!(text(&help.stdout).contains("\nExample:\n  acc "), "{command} has no example");
-        snapshot(&format!("help/{}.txt", command.replace(' ', "-")), text(&help.stdout));
+        assert_eq!(
+            (help.status.code(), text(&help.stderr)),
+            (Some(0), ""),
+            "{command}"
+        );
+        assert!(
+            text(&help.stdout).contains("\nExample:\n  acc "),
+            "{command} has no example"
+        );
+        snapshot(
+            &format!("help/{}.txt", command.replace(' ', "-")),
+            text(&help.stdout),
+        );
     }
 }
 
@@ -214,13 +262,29 @@ fn tables() {
         action: action.to_owned(),
         why: why.to_owned(),
     };
-    let pass = [line("shop", "keep", "2 requests in flight"), line("wiki", "sleep", "quiet for 16 min")];
+    let pass = [
+        line("shop", "keep", "2 requests in flight"),
+        line("wiki", "sleep", "quiet for 16 min"),
+    ];
     snapshot("monitor.txt", &show::pass(&pass, false));
-    snapshot("prove.txt", &format!("{}\n{}", show::proof(&proof()), show::proof(&broken_proof())));
+    snapshot(
+        "prove.txt",
+        &format!(
+            "{}\n{}",
+            show::proof(&proof()),
+            show::proof(&broken_proof())
+        ),
+    );
 }
 
 fn proof() -> Report {
-    let spread = |ms: f64| Spread { count: 800, p50_ms: ms, p95_ms: ms * 2.0, p99_ms: ms * 3.0, longest_ms: ms * 4.0 };
+    let spread = |ms: f64| Spread {
+        count: 800,
+        p50_ms: ms,
+        p95_ms: ms * 2.0,
+        p99_ms: ms * 3.0,
+        longest_ms: ms * 4.0,
+    };
     Report {
         proven: true,
         instance: "prove-1a2b".to_owned(),
@@ -233,7 +297,14 @@ fn proof() -> Report {
         clients: 8,
         took_ms: 61_234,
         recorded: true,
-        tally: Tally { sent: 3000, messages: 900, right: 3000, held: Some(800), doubled: Some(0), ..Tally::default() },
+        tally: Tally {
+            sent: 3000,
+            messages: 900,
+            right: 3000,
+            held: Some(800),
+            doubled: Some(0),
+            ..Tally::default()
+        },
         wake: Some(spread(120.4)),
         wake_from_sleep: Some(spread(30.2)),
         ..Report::default()
@@ -257,10 +328,28 @@ fn broken_proof() -> Report {
         },
         wake: None,
         wake_from_sleep: None,
-        streams: Some(Streams { opened: 120, ended_in_order: 90, cut_by_the_crash: 9, broken: 1 }),
-        strikes: Some(Strikes { instance: 3, server: 2, master: 2, supervisor: 1, worker: 4 }),
+        streams: Some(Streams {
+            opened: 120,
+            ended_in_order: 90,
+            cut_by_the_crash: 9,
+            broken: 1,
+        }),
+        strikes: Some(Strikes {
+            instance: 3,
+            server: 2,
+            master: 2,
+            supervisor: 1,
+            worker: 4,
+        }),
         verbs_failed: vec!["stop: the server went away while it worked".to_owned()],
-        faults: vec![RequestFault { id: "002a1.3.77.1".to_owned(), kind: "POST", verdict: "lost", at_s: 1.25, took_s: 0.5, what }],
+        faults: vec![RequestFault {
+            id: "002a1.3.77.1".to_owned(),
+            kind: "POST",
+            verdict: "lost",
+            at_s: 1.25,
+            took_s: 0.5,
+            what,
+        }],
         ..proof()
     }
 }
@@ -269,28 +358,54 @@ fn broken_proof() -> Report {
 #[test]
 fn a_table_of_ten_thousand() {
     let shop = instances().remove(0);
-    let many: Vec<InstanceView> = (0..10_000).map(|id| InstanceView { id, ..shop.clone() }).collect();
+    let many: Vec<InstanceView> = (0..10_000)
+        .map(|id| InstanceView { id, ..shop.clone() })
+        .collect();
     assert_eq!(show::list(&many, NOW, true).lines().count(), 10_001);
 }
 
 #[test]
 fn json_of_instances_and_events() {
-    snapshot("list.json", &(serde_json::to_string_pretty(&instances()).unwrap() + "\n"));
-    snapshot("events.json", &(serde_json::to_string_pretty(&events()).unwrap() + "\n"));
+    snapshot(
+        "list.json",
+        &(serde_json::to_string_pretty(&instances()).unwrap() + "\n"),
+    );
+    snapshot(
+        "events.json",
+        &(serde_json::to_string_pretty(&events()).unwrap() + "\n"),
+    );
 }
 
 #[test]
 fn sentences() {
     let mut text = String::new();
-    for did in ["created", "started", "stopped", "restarted", "changed", "reset", "destroyed", "purged"] {
+    for did in [
+        "created",
+        "started",
+        "stopped",
+        "restarted",
+        "changed",
+        "reset",
+        "destroyed",
+        "purged",
+    ] {
         for already in [false, true] {
             let instance = Box::new(instances().remove(0));
-            let outcome = Outcome::Instance { did: did.to_owned(), already, took_ms: 1234, instance };
+            let outcome = Outcome::Instance {
+                did: did.to_owned(),
+                already,
+                took_ms: 1234,
+                instance,
+            };
             text.push_str(&format!("{}\n", show::sentence(&outcome)));
         }
     }
     for outcome in [
-        Outcome::Pong { pid: 7, version: "0.1.0".to_owned(), outdated: false },
+        Outcome::Pong {
+            pid: 7,
+            version: "0.1.0".to_owned(),
+            outdated: false,
+        },
         Outcome::Monitor(MonitorRun::default()),
         Outcome::Busy,
         Outcome::Quiesced { stopped: 3 },
@@ -330,7 +445,10 @@ fn wrong_usage_is_exit_2_and_says_so_on_standard_error() {
 #[test]
 fn the_version_is_data() {
     let ran = run(&["-V"]);
-    assert_eq!(text(&ran.stdout), format!("acc {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        text(&ran.stdout),
+        format!("acc {}\n", env!("CARGO_PKG_VERSION"))
+    );
     assert_eq!(ran.status.code(), Some(0));
 }
 
@@ -338,41 +456,87 @@ fn the_version_is_data() {
 fn a_config_that_is_not_there_is_exit_2() {
     let ran = run(&["list", "--config", "no-such-file.toml"]);
     assert_eq!((ran.status.code(), text(&ran.stdout)), (Some(2), ""));
-    assert!(text(&ran.stderr).starts_with("error: ") && text(&ran.stderr).contains("\nhint: "), "{}", text(&ran.stderr));
+    assert!(
+        text(&ran.stderr).starts_with("error: ") && text(&ran.stderr).contains("\nhint: "),
+        "{}",
+        text(&ran.stderr)
+    );
     let ran = run(&["list", "--json", "--config", "no-such-file.toml"]);
     let error: serde_json::Value = serde_json::from_slice(&ran.stderr).unwrap();
-    assert_eq!((&error["error"]["kind"], ran.stdout.len()), (&serde_json::json!("invalid"), 0));
+    assert_eq!(
+        (&error["error"]["kind"], ran.stdout.len()),
+        (&serde_json::json!("invalid"), 0)
+    );
 }
 
 #[test]
 fn a_reader_that_left_is_no_failure() {
     let dir = tempfile::tempdir().unwrap();
-    for words in [&["man"] as &[&str], &["completions", "bash"], &["--help"], &["config", "show"]] {
+    for words in [
+        &["man"] as &[&str],
+        &["completions", "bash"],
+        &["--help"],
+        &["config", "show"],
+    ] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        let ran = acc(dir.path()).args(words).stdout(writer).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
-        assert_eq!((ran.status.code(), text(&ran.stderr)), (Some(0), ""), "{words:?}");
+        let ran = acc(dir.path())
+            .args(words)
+            .stdout(writer)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+            .wait_with_output()
+            .unwrap();
+        assert_eq!(
+            (ran.status.code(), text(&ran.stderr)),
+            (Some(0), ""),
+            "{words:?}"
+        );
     }
 }
 
 #[test]
 fn a_full_disk_is_a_failure() {
     let dir = tempfile::tempdir().unwrap();
-    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let ran = acc(dir.path()).arg("man").stdout(full).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+    let full = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let ran = acc(dir.path())
+        .arg("man")
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+        .wait_with_output()
+        .unwrap();
     assert_eq!(ran.status.code(), Some(1));
-    assert!(text(&ran.stderr).starts_with("error: could not write the output: "), "{}", text(&ran.stderr));
+    assert!(
+        text(&ran.stderr).starts_with("error: could not write the output: "),
+        "{}",
+        text(&ran.stderr)
+    );
 }
 
 #[test]
 fn the_doctor_looks_and_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let ran = acc(dir.path()).args(["doctor", "--json"]).output().unwrap();
-    assert!(matches!(ran.status.code(), Some(0 | 1)), "{}", text(&ran.stderr));
+    assert!(
+        matches!(ran.status.code(), Some(0 | 1)),
+        "{}",
+        text(&ran.stderr)
+    );
     let findings: Vec<serde_json::Value> = serde_json::from_slice(&ran.stdout).unwrap();
     let bad = findings.iter().any(|f| f["level"] == "bad");
     assert_eq!(ran.status.code() == Some(1), bad);
     assert!(findings.len() > 10, "{findings:?}");
-    assert!(findings.iter().all(|f| f["level"] == "ok" || f["hint"] != ""), "each problem has its way out: {findings:?}");
+    assert!(
+        findings
+            .iter()
+            .all(|f| f["level"] == "ok" || f["hint"] != ""),
+        "each problem has its way out: {findings:?}"
+    );
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }

@@ -1,9 +1,16 @@
-//! What happens when something breaks: acc stopped after every single step, power cuts, full disks, clocks that jump, processes
-//! killed, and many commands at once, against the real binary.
+//! What happens when something breaks: acc stopped after every single step, power cuts, full disks,
+//! clocks that jump, processes killed, and many commands at once, against the real binary.
 //!
-//! Each test ends with the same question (`crash::truth`): is every phase true, is nothing left over, does it all still work?
+//! Each test ends with the same question (`crash::truth`): is every phase true, is nothing left
+//! over, does it all still work?
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs, reason = "a test may panic and print")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test may panic and print"
+)]
 
 mod support;
 

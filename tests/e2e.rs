@@ -1,9 +1,17 @@
-//! The whole of acc from outside: the real binary, real sockets, and nginx and supervisord where a combination has them.
+//! The whole of acc from outside: the real binary, real sockets, and nginx and supervisord where a
+//! combination has them.
 //!
-//! The cases under `suite!` run on all four combinations of edge and supervisor; those at the end are about one of them, about
-//! a broken host, or about the scripts. Each test has a bed of its own (`support::Bed`) and leaves nothing behind.
+//! The cases under `suite!` run on all four combinations of edge and supervisor; those at the end
+//! are about one of them, about a broken host, or about the scripts. Each test has a bed of its own
+//! (`support::Bed`) and leaves nothing behind.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs, reason = "a test may panic and print")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test may panic and print"
+)]
 
 mod support;
 

@@ -1,7 +1,9 @@
-//! A short run of every fuzz target: the seeds of its corpus, changed in random ways, for a bounded number of times.
+//! A short run of every fuzz target: the seeds of its corpus, changed in random ways, for a bounded
+//! number of times.
 //!
-//! The same functions run under cargo-fuzz (`fuzz/run`), which finds its way by coverage; here they are only held to their
-//! promises. `ACC_FUZZ=N` runs N inputs each, `ACC_FUZZ_SEED=N` begins elsewhere.
+//! The same functions run under cargo-fuzz (`fuzz/run`), which finds its way by coverage; here they
+//! are only held to their promises. `ACC_FUZZ=N` runs N inputs each, `ACC_FUZZ_SEED=N` begins
+//! elsewhere.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
@@ -34,17 +36,25 @@ impl Rng {
 }
 
 fn number(name: &str) -> Option<u64> {
-    std::env::vars().find(|(k, _)| k == name).and_then(|(_, v)| v.parse().ok())
+    std::env::vars()
+        .find(|(k, _)| k == name)
+        .and_then(|(_, v)| v.parse().ok())
 }
 
 fn corpus(target: &str) -> Vec<Vec<u8>> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-    let mut paths: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/corpus")
+        .join(target);
+    let mut paths: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     paths.sort();
     paths.iter().map(|path| fs::read(path).unwrap()).collect()
 }
 
-/// One or several small changes: another byte, a bit, a piece gone, doubled, or taken from another seed, an interesting one.
+/// One or several small changes: another byte, a bit, a piece gone, doubled, or taken from another
+/// seed, an interesting one.
 fn mutate(rng: &mut Rng, seeds: &[Vec<u8>]) -> Vec<u8> {
     const PIECES: &[&[u8]] = &[
         b"\"",
@@ -98,7 +108,11 @@ fn drive(name: &str, target: fn(&[u8])) {
         let data = mutate(&mut rng, &seeds);
         // What went wrong has been printed by then; here it is said what did it.
         let held = catch_unwind(AssertUnwindSafe(|| target(&data))).is_ok();
-        assert!(held, "target `{name}`, input {n}: {:?}", String::from_utf8_lossy(&data));
+        assert!(
+            held,
+            "target `{name}`, input {n}: {:?}",
+            String::from_utf8_lossy(&data)
+        );
     }
 }
 

@@ -1,6 +1,13 @@
-//! `acc prove` against the real binary, on all four combinations: that nothing is lost, and that it would be noticed if it were.
+//! `acc prove` against the real binary, on all four combinations: that nothing is lost, and that it
+//! would be noticed if it were.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs, reason = "a test may panic and print")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test may panic and print"
+)]
 
 mod support;
 

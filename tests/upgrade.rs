@@ -1,8 +1,15 @@
-//! The server dies, is replaced and is upgraded while clients go on asking: nothing may be lost that could be kept.
+//! The server dies, is replaced and is upgraded while clients go on asking: nothing may be lost
+//! that could be kept.
 //!
 //! Real binary, real nginx and supervisord, on a bed per test.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs, reason = "a test may panic and print")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test may panic and print"
+)]
 
 mod support;
 

@@ -1,4 +1,5 @@
-//! What a script would do: verbs over the control socket, one connection each, and whole commands. Only says how long it took.
+//! What a script would do: verbs over the control socket, one connection each, and whole commands.
+//! Only says how long it took.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -18,10 +19,12 @@ pub fn ms(d: Duration) -> f64 {
     d.as_secs_f64() * 1000.0
 }
 
-/// Sends one request to the server of this bed and waits for its answer; how long that took, in milliseconds.
+/// Sends one request to the server of this bed and waits for its answer; how long that took, in
+/// milliseconds.
 pub fn verb(bed: &Bed, request: &Value) -> f64 {
     let began = now();
-    let answer = exchange(&bed.run().join("control.sock"), request).unwrap_or_else(|e| panic!("no answer to {request}: {e}"));
+    let answer = exchange(&bed.run().join("control.sock"), request)
+        .unwrap_or_else(|e| panic!("no answer to {request}: {e}"));
     let took = ms(began.elapsed());
     assert!(answer.starts_with("HTTP/1.1 200"), "{request}: {answer}");
     took
@@ -29,7 +32,8 @@ pub fn verb(bed: &Bed, request: &Value) -> f64 {
 
 /// Is somebody there?
 pub fn pings(bed: &Bed) -> bool {
-    exchange(&bed.run().join("control.sock"), &json!({ "verb": "ping" })).is_ok_and(|a| a.starts_with("HTTP/1.1 200"))
+    exchange(&bed.run().join("control.sock"), &json!({ "verb": "ping" }))
+        .is_ok_and(|a| a.starts_with("HTTP/1.1 200"))
 }
 
 fn exchange(socket: &Path, request: &Value) -> std::io::Result<String> {
@@ -65,9 +69,13 @@ pub fn start_all(bed: &Bed, names: &[String]) {
     });
 }
 
-/// Puts the instance to sleep, then asks it on a fresh connection; from the connect to the whole answer.
+/// Puts the instance to sleep, then asks it on a fresh connection; from the connect to the whole
+/// answer.
 pub fn wake(bed: &Bed, name: &str) -> f64 {
-    verb(bed, &json!({ "verb": "stop", "instance": name, "now": false }));
+    verb(
+        bed,
+        &json!({ "verb": "stop", "instance": name, "now": false }),
+    );
     let ask = bed.ask("GET", name, "/");
     let began = now();
     let reply = ask.send(bed.address()).unwrap();
@@ -78,7 +86,10 @@ pub fn wake(bed: &Bed, name: &str) -> f64 {
 
 /// Runs a whole command to its end.
 pub fn command(mut command: Command) -> f64 {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let began = now();
     let status = command.status().unwrap();
     let took = ms(began.elapsed());

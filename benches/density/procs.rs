@@ -16,9 +16,17 @@ pub struct Standing {
 impl Standing {
     pub fn of(bed: &Bed) -> Self {
         let found = processes::of(&bed.dir);
-        let pids = |holds: &dyn Fn(&str) -> bool| found.iter().filter(|p| holds(&p.command)).map(|p| p.pid).collect();
+        let pids = |holds: &dyn Fn(&str) -> bool| {
+            found
+                .iter()
+                .filter(|p| holds(&p.command))
+                .map(|p| p.pid)
+                .collect()
+        };
         Self {
-            server: pids(&|c| c.split(' ').any(|w| w == "server" || w == "worker") && !c.starts_with("nginx:")),
+            server: pids(&|c| {
+                c.split(' ').any(|w| w == "server" || w == "worker") && !c.starts_with("nginx:")
+            }),
             nginx: pids(&|c| c.starts_with("nginx: ")),
         }
     }
@@ -27,16 +35,31 @@ impl Standing {
 /// Proportional share of memory, in MiB.
 pub fn pss(pid: i32) -> f64 {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let line = text.lines().find_map(|l| l.strip_prefix("Pss:")).unwrap_or("0 kB");
-    line.trim().trim_end_matches(" kB").trim().parse::<f64>().unwrap_or(0.0) / 1024.0
+    let line = text
+        .lines()
+        .find_map(|l| l.strip_prefix("Pss:"))
+        .unwrap_or("0 kB");
+    line.trim()
+        .trim_end_matches(" kB")
+        .trim()
+        .parse::<f64>()
+        .unwrap_or(0.0)
+        / 1024.0
 }
 
-/// How often its threads have gone to sleep by themselves: each is a wake-up of the processor later.
+/// How often its threads have gone to sleep by themselves: each is a wake-up of the processor
+/// later.
 pub fn switches(pid: i32) -> u64 {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
     let of = |path: &Path| {
         let text = fs::read_to_string(path).unwrap_or_default();
-        let line = text.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:")).unwrap_or("0");
+        let line = text
+            .lines()
+            .find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"))
+            .unwrap_or("0");
         line.trim().parse::<u64>().unwrap_or(0)
     };
     tasks.map(|t| of(&t.path().join("status"))).sum()
@@ -44,7 +67,20 @@ pub fn switches(pid: i32) -> u64 {
 
 /// Time on a processor, in milliseconds.
 pub fn busy(pid: i32) -> f64 {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let of = |path: &Path| fs::read_to_string(path).ok()?.split(' ').next()?.parse::<f64>().ok();
-    tasks.filter_map(|t| of(&t.path().join("schedstat"))).sum::<f64>() / 1e6
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let of = |path: &Path| {
+        fs::read_to_string(path)
+            .ok()?
+            .split(' ')
+            .next()?
+            .parse::<f64>()
+            .ok()
+    };
+    tasks
+        .filter_map(|t| of(&t.path().join("schedstat")))
+        .sum::<f64>()
+        / 1e6
 }

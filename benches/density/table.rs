@@ -53,7 +53,9 @@ impl Figure {
 
     fn compared(&self) -> String {
         match (self.goal, self.reference) {
-            (Goal::Times(_) | Goal::None | Goal::AtMost(_), Some(r)) if r > 0.0 => format!("{:.2} times", self.value / r),
+            (Goal::Times(_) | Goal::None | Goal::AtMost(_), Some(r)) if r > 0.0 => {
+                format!("{:.2} times", self.value / r)
+            }
             (Goal::Above(_), Some(r)) => format!("+ {:.2}", self.value - r),
             _ => String::new(),
         }
@@ -68,9 +70,17 @@ pub fn median(samples: &[f64]) -> f64 {
 fn quantile(samples: &[f64], share: f64) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a rank")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a rank"
+    )]
     let rank = (share * sorted.len() as f64).ceil() as usize;
-    sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied().unwrap_or(f64::NAN)
+    sorted
+        .get(rank.clamp(1, sorted.len().max(1)) - 1)
+        .copied()
+        .unwrap_or(f64::NAN)
 }
 
 /// All rows of a run.
@@ -79,15 +89,43 @@ pub struct Table(Vec<Figure>);
 
 impl Table {
     /// A single measurement.
-    pub fn once(&mut self, what: impl Into<String>, unit: &'static str, reference: Option<f64>, value: f64, goal: Goal) {
-        self.0.push(Figure { what: what.into(), unit, reference, value, spread: None, goal });
+    pub fn once(
+        &mut self,
+        what: impl Into<String>,
+        unit: &'static str,
+        reference: Option<f64>,
+        value: f64,
+        goal: Goal,
+    ) {
+        self.0.push(Figure {
+            what: what.into(),
+            unit,
+            reference,
+            value,
+            spread: None,
+            goal,
+        });
     }
 
     /// The medians of repetitions.
-    pub fn repeated(&mut self, what: impl Into<String>, unit: &'static str, reference: &[f64], samples: &[f64], goal: Goal) {
+    pub fn repeated(
+        &mut self,
+        what: impl Into<String>,
+        unit: &'static str,
+        reference: &[f64],
+        samples: &[f64],
+        goal: Goal,
+    ) {
         let spread = Some([quantile(samples, 0.25), quantile(samples, 0.75)]);
         let reference = (!reference.is_empty()).then(|| median(reference));
-        self.0.push(Figure { what: what.into(), unit, reference, value: median(samples), spread, goal });
+        self.0.push(Figure {
+            what: what.into(),
+            unit,
+            reference,
+            value: median(samples),
+            spread,
+            goal,
+        });
     }
 
     /// For people.
@@ -98,8 +136,12 @@ impl Table {
         );
         for f in &self.0 {
             let reference = f.reference.map_or_else(String::new, |r| format!("{r:.2}"));
-            let spread = f.spread.map_or_else(String::new, |[low, high]| format!("{low:.2}-{high:.2}"));
-            let verdict = f.passes().map_or("", |passes| if passes { "pass" } else { "FAIL" });
+            let spread = f
+                .spread
+                .map_or_else(String::new, |[low, high]| format!("{low:.2}-{high:.2}"));
+            let verdict = f
+                .passes()
+                .map_or("", |passes| if passes { "pass" } else { "FAIL" });
             println!(
                 "{:<58} {:>5} {reference:>10} {:>9.2} {spread:>15} {:>12} {:>10}  {verdict}",
                 f.what,

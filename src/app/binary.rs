@@ -16,7 +16,12 @@ struct FileStamp {
 
 fn stamp(path: &Path) -> Option<FileStamp> {
     let meta = std::fs::metadata(path).ok()?;
-    Some(FileStamp { device: meta.dev(), inode: meta.ino(), size: meta.len(), modified: (meta.mtime(), meta.mtime_nsec()) })
+    Some(FileStamp {
+        device: meta.dev(),
+        inode: meta.ino(),
+        size: meta.len(),
+        modified: (meta.mtime(), meta.mtime_nsec()),
+    })
 }
 
 /// The program of this process.
@@ -30,7 +35,10 @@ impl Binary {
     /// Looks at it; at the start of the process.
     pub(super) fn own() -> Self {
         // The link leads to the very file that runs, also when it has been removed or replaced.
-        Self { path: own_binary(), running: stamp(Path::new("/proc/self/exe")) }
+        Self {
+            path: own_binary(),
+            running: stamp(Path::new("/proc/self/exe")),
+        }
     }
 
     /// Where it was started from, and where its successor is.
@@ -38,7 +46,8 @@ impl Binary {
         &self.path
     }
 
-    /// Another program is in its place now. A missing one is not another one: it may be about to be replaced.
+    /// Another program is in its place now. A missing one is not another one: it may be about to be
+    /// replaced.
     pub(super) fn is_outdated(&self) -> bool {
         match (self.running, stamp(&self.path)) {
             (Some(running), Some(present)) => running != present,
@@ -67,7 +76,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("acc");
         std::fs::write(&path, "one").unwrap();
-        let binary = Binary { running: stamp(&path), path: path.clone() };
+        let binary = Binary {
+            running: stamp(&path),
+            path: path.clone(),
+        };
         assert!(!binary.is_outdated());
         std::fs::write(dir.path().join("new"), "one").unwrap();
         std::fs::rename(dir.path().join("new"), &path).unwrap();

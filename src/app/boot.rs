@@ -1,4 +1,5 @@
-//! `boot`: places, database, configurations, supervisor, server. Run again, it repairs what is missing.
+//! `boot`: places, database, configurations, supervisor, server. Run again, it repairs what is
+//! missing.
 
 use std::time::Duration;
 
@@ -50,7 +51,11 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
     // A server that has outlived its supervisord does not keep the next one away.
     if foreground && runs && !outlived(&drivers).await? {
         let hint = "`acc halt` ends what runs";
-        return Err(ServiceError::new(crate::service::error::ErrorKind::Denied, "acc is already running, in the background", hint));
+        return Err(ServiceError::new(
+            crate::service::error::ErrorKind::Denied,
+            "acc is already running, in the background",
+            hint,
+        ));
     }
     let mut services = drivers.services()?;
     services.push(own_service(config));
@@ -59,14 +64,22 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
         prepare(config, &drivers, &mut report).await?;
         drop(owner);
     }
-    // In the foreground the builtin edge may be given its sockets, which are then not free: it tells by itself.
+    // In the foreground the builtin edge may be given its sockets, which are then not free: it
+    // tells by itself.
     let told_by_server = foreground && drivers.nginx.is_none();
     if !(listens || told_by_server || foreground && runs) {
         addresses_are_free(config, &drivers).await?;
     }
     // One that is run by systemd stays so when `acc boot` only repairs it.
     if foreground || !runs || config.booted() == Booted::No {
-        note_boot(config, if foreground { Booted::InForeground } else { Booted::InBackground })?;
+        note_boot(
+            config,
+            if foreground {
+                Booted::InForeground
+            } else {
+                Booted::InBackground
+            },
+        )?;
     }
     if foreground {
         report.exec = Some(foreground_argv(config, &drivers, &services).await?);
@@ -77,7 +90,15 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
     }
     bring_up(config, &drivers, &services, &mut report).await?;
     let pong = wait_for_server(config, |_| true).await?;
-    if let (true, Outcome::Pong { pid, outdated: true, .. }) = (runs, pong) {
+    if let (
+        true,
+        Outcome::Pong {
+            pid,
+            outdated: true,
+            ..
+        },
+    ) = (runs, pong)
+    {
         upgrade(config, pid, &mut report).await?;
     }
     wait_for_edge(config, &drivers).await?;
@@ -87,32 +108,64 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
 
 /// Where clients are served, and what waits for the next boot; nothing is done yet.
 fn first_report(running: Option<&Config>, config: &Config) -> BootReport {
-    let waiting = running.map(|running| waiting(running, config)).unwrap_or_default();
-    let listen = running.unwrap_or(config).edge.listen.iter().map(ToString::to_string).collect();
-    BootReport { waiting, listen, ..BootReport::default() }
+    let waiting = running
+        .map(|running| waiting(running, config))
+        .unwrap_or_default();
+    let listen = running
+        .unwrap_or(config)
+        .edge
+        .listen
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    BootReport {
+        waiting,
+        listen,
+        ..BootReport::default()
+    }
 }
 
 /// Which changes of the config a server that runs with other settings takes over at a boot only.
 fn waiting(running: &Config, config: &Config) -> Vec<String> {
     let all = differences(&running.to_toml(), &config.to_toml()).unwrap_or_default();
-    all.into_iter().map(|difference| difference.key).filter(|key| NEED_RESTART.contains(&key.as_str())).collect()
+    all.into_iter()
+        .map(|difference| difference.key)
+        .filter(|key| NEED_RESTART.contains(&key.as_str()))
+        .collect()
 }
 
-/// The settings of the server that runs in this run folder, which may have been booted with another home: refused.
+/// The settings of the server that runs in this run folder, which may have been booted with another
+/// home: refused.
 async fn running(config: &Config) -> Result<Option<Config>, ServiceError> {
-    let Some(Ok(Outcome::Settings { toml })) = ask_server(config, &Request::Settings).await? else { return Ok(None) };
+    let Some(Ok(Outcome::Settings { toml })) = ask_server(config, &Request::Settings).await? else {
+        return Ok(None);
+    };
     let bare = Env::bare(rustix::process::geteuid().as_raw(), "/");
-    let Ok(running) = parse(&toml, None, &bare) else { return Ok(None) };
+    let Ok(running) = parse(&toml, None, &bare) else {
+        return Ok(None);
+    };
     if running.home == config.home {
         return Ok(Some(running));
     }
-    let (run, before, now) = (config.run.display(), running.home.display(), config.home.display());
-    let message = format!("acc runs in `{run}` with home `{before}`, and the config says home `{now}`");
-    let hint = format!("set `home = \"{before}\"` in the config; an installation of its own needs a `run` of its own, too");
-    Err(ServiceError::new(crate::service::error::ErrorKind::Denied, message, hint))
+    let (run, before, now) = (
+        config.run.display(),
+        running.home.display(),
+        config.home.display(),
+    );
+    let message =
+        format!("acc runs in `{run}` with home `{before}`, and the config says home `{now}`");
+    let hint = format!(
+        "set `home = \"{before}\"` in the config; an installation of its own needs a `run` of its own, too"
+    );
+    Err(ServiceError::new(
+        crate::service::error::ErrorKind::Denied,
+        message,
+        hint,
+    ))
 }
 
-/// The lock, waiting for a command of somebody else to end; `None`: a server is up, or has come up meanwhile.
+/// The lock, waiting for a command of somebody else to end; `None`: a server is up, or has come up
+/// meanwhile.
 async fn owner_unless_served(config: &Config) -> Result<Option<lock::OwnerLock>, ServiceError> {
     let patience = tokio::time::sleep(PATIENCE);
     tokio::pin!(patience);
@@ -123,14 +176,16 @@ async fn owner_unless_served(config: &Config) -> Result<Option<lock::OwnerLock>,
         if ask_server(config, &Request::Ping).await?.is_some() {
             return Ok(None);
         }
-        // A server whose socket was taken away makes it again by itself, unless it could not be told of that.
+        // A server whose socket was taken away makes it again by itself, unless it could not be
+        // told of that.
         if !told && began.elapsed() > BY_ITSELF && !fs::exists(&config.control_socket()) {
             told = tell_server(config);
         }
         if let Some(owner) = place.try_take(config)? {
             return Ok(Some(owner));
         }
-        // Not for long: a server that makes its socket again takes a new worker for that, which has to wait in the same queue.
+        // Not for long: a server that makes its socket again takes a new worker for that, which has
+        // to wait in the same queue.
         if lock::serving(config).is_some() {
             place = lock::OwnerLockQueue::default();
         }
@@ -143,32 +198,50 @@ async fn owner_unless_served(config: &Config) -> Result<Option<lock::OwnerLock>,
 
 /// Has the server that runs make its sockets again. `true`: there is one.
 fn tell_server(config: &Config) -> bool {
-    let Some(master) = lock::serving(config) else { return false };
-    warn!(pid = master.pid, "the server has lost its control socket, and is told to make it again");
+    let Some(master) = lock::serving(config) else {
+        return false;
+    };
+    warn!(
+        pid = master.pid,
+        "the server has lost its control socket, and is told to make it again"
+    );
     process::signal_one(master, libc::SIGUSR2).is_ok()
 }
 
 /// Is there a supervisord to be, and is it certain that it does not run?
 async fn outlived(drivers: &Drivers) -> Result<bool, ServiceError> {
     match &drivers.supervisord {
-        Some(supervisord) => supervisord.is_gone().await.map_err(|e| ServiceError::failed(chain(&e), "run `acc doctor`")),
+        Some(supervisord) => supervisord
+            .is_gone()
+            .await
+            .map_err(|e| ServiceError::failed(chain(&e), "run `acc doctor`")),
         None => Ok(false),
     }
 }
 
 /// Everything that must be true before the first process is started. The owner's lock is held.
-async fn prepare(config: &Config, drivers: &Drivers, report: &mut BootReport) -> Result<(), ServiceError> {
+async fn prepare(
+    config: &Config,
+    drivers: &Drivers,
+    report: &mut BootReport,
+) -> Result<(), ServiceError> {
     let store = open_store(config)?;
     store.check().map_err(crate::service::error::store)?;
     moved::refuse_other_places(config, &store)?;
     install_shipped(&config.models()).map_err(|e| {
         ServiceError::because(
-            format!("could not install the shipped models in `{}`", config.models().display()),
+            format!(
+                "could not install the shipped models in `{}`",
+                config.models().display()
+            ),
             &e,
             "check space, owner and mode",
         )
     })?;
-    access_logs::make_all(config, &store.names().map_err(crate::service::error::store)?);
+    access_logs::make_all(
+        config,
+        &store.names().map_err(crate::service::error::store)?,
+    );
     if drivers.nginx.is_some() {
         let world = world(config, drivers, store)?;
         let routes = recover::all_routes(&world)?;
@@ -179,37 +252,73 @@ async fn prepare(config: &Config, drivers: &Drivers, report: &mut BootReport) ->
             )
         })?;
     }
-    report.did.push(format!("prepared {} and {}", config.home.display(), config.run.display()));
+    report.did.push(format!(
+        "prepared {} and {}",
+        config.home.display(),
+        config.run.display()
+    ));
     Ok(())
 }
 
-async fn bring_up(config: &Config, drivers: &Drivers, services: &[Service], report: &mut BootReport) -> Result<(), ServiceError> {
+async fn bring_up(
+    config: &Config,
+    drivers: &Drivers,
+    services: &[Service],
+    report: &mut BootReport,
+) -> Result<(), ServiceError> {
     know_again(config, drivers).await?;
-    let unusable =
-        |e| ServiceError::failed(chain(&e), "run `acc doctor`; without supervisord, set `supervisor.kind = \"builtin\"` in the config");
+    let unusable = |e| {
+        ServiceError::failed(
+            chain(&e),
+            "run `acc doctor`; without supervisord, set `supervisor.kind = \"builtin\"` in the config",
+        )
+    };
     if drivers.supervisor.boot(services).await.map_err(unusable)? == Ensured::Started {
-        report.did.push(format!("started {}", drivers.supervisor.kind()));
+        report
+            .did
+            .push(format!("started {}", drivers.supervisor.kind()));
     }
     for service in services {
-        // Under the builtin supervisor the server itself starts the others, so that it can watch them.
+        // Under the builtin supervisor the server itself starts the others, so that it can watch
+        // them.
         if drivers.supervisord.is_none() && service.name != "server" {
             continue;
         }
-        if drivers.supervisor.ensure_service(service).await.map_err(unusable)? == Ensured::Started {
+        if drivers
+            .supervisor
+            .ensure_service(service)
+            .await
+            .map_err(unusable)?
+            == Ensured::Started
+        {
             report.did.push(format!("started {}", service.name));
         }
     }
     Ok(())
 }
 
-/// Server and nginx that run are known also when their records were taken away: who holds the lock, and who reads our configuration.
+/// Server and nginx that run are known also when their records were taken away: who holds the lock,
+/// and who reads our configuration.
 pub(super) async fn know_again(config: &Config, drivers: &Drivers) -> Result<(), ServiceError> {
     let failed = |e| ServiceError::failed(chain(&e), "check space, owner and mode");
     if let Some(master) = lock::serving(config) {
-        drivers.supervisor.keep_record("server", master).await.map_err(failed)?;
+        drivers
+            .supervisor
+            .keep_record("server", master)
+            .await
+            .map_err(failed)?;
     }
-    if let Some(nginx) = drivers.edge.process().await.map_err(|e| edge_unusable(&e))? {
-        drivers.supervisor.keep_record("nginx", nginx).await.map_err(failed)?;
+    if let Some(nginx) = drivers
+        .edge
+        .process()
+        .await
+        .map_err(|e| edge_unusable(&e))?
+    {
+        drivers
+            .supervisor
+            .keep_record("nginx", nginx)
+            .await
+            .map_err(failed)?;
     }
     Ok(())
 }
@@ -221,12 +330,18 @@ async fn upgrade(config: &Config, old: u32, report: &mut BootReport) -> Result<(
         None => return Ok(()),
     }
     let other = |pong: &Outcome| matches!(pong, Outcome::Pong { pid, .. } if *pid != old);
-    let pong = wait_for_server(config, other).await.map_err(|e| ServiceError {
-        message: "the server was not upgraded and goes on as it was: the new program did not come up".to_owned(),
-        ..e
-    })?;
+    let pong = wait_for_server(config, other)
+        .await
+        .map_err(|e| ServiceError {
+            message:
+                "the server was not upgraded and goes on as it was: the new program did not come up"
+                    .to_owned(),
+            ..e
+        })?;
     if let Outcome::Pong { version, .. } = pong {
-        report.did.push(format!("upgraded the server to version {version}"));
+        report
+            .did
+            .push(format!("upgraded the server to version {version}"));
     }
     Ok(())
 }
@@ -235,12 +350,16 @@ fn edge_unusable(e: &EdgeError) -> ServiceError {
     ServiceError::failed(chain(e), "run `acc doctor`")
 }
 
-/// Said before anything is started: afterwards it would be a line in some log. What a killed nginx or a killed
-/// server left behind gets a moment to leave.
+/// Said before anything is started: afterwards it would be a line in some log. What a killed nginx
+/// or a killed server left behind gets a moment to leave.
 async fn addresses_are_free(config: &Config, drivers: &Drivers) -> Result<(), ServiceError> {
     let deadline = tokio::time::Instant::now() + LEFT_WITHIN;
     while !drivers.edge.is_up().await.map_err(|e| edge_unusable(&e))? || drivers.nginx.is_none() {
-        let taken = config.edge.listen.iter().find_map(|address| listen::tcp(*address).err());
+        let taken = config
+            .edge
+            .listen
+            .iter()
+            .find_map(|address| listen::tcp(*address).err());
         match taken {
             None => break,
             // Its supervisor has started our own server again meanwhile.
@@ -263,7 +382,11 @@ async fn wait_for_edge(config: &Config, drivers: &Drivers) -> Result<(), Service
             let last = fs::last_lines(&log, 1).join("");
             let message = format!("nginx did not come up within {} s", UP_WITHIN.as_secs());
             let hint = format!("see `{}`; its last words: {last}", log.display());
-            return Err(ServiceError::new(crate::service::error::ErrorKind::TimedOut, message, hint));
+            return Err(ServiceError::new(
+                crate::service::error::ErrorKind::TimedOut,
+                message,
+                hint,
+            ));
         }
         tokio::time::sleep(AGAIN).await;
     }
@@ -271,7 +394,10 @@ async fn wait_for_edge(config: &Config, drivers: &Drivers) -> Result<(), Service
 }
 
 /// Waits for an answer of the server that will do.
-async fn wait_for_server(config: &Config, will_do: impl Fn(&Outcome) -> bool) -> Result<Outcome, ServiceError> {
+async fn wait_for_server(
+    config: &Config,
+    will_do: impl Fn(&Outcome) -> bool,
+) -> Result<Outcome, ServiceError> {
     let deadline = tokio::time::sleep(UP_WITHIN);
     tokio::pin!(deadline);
     loop {
@@ -287,27 +413,58 @@ async fn wait_for_server(config: &Config, will_do: impl Fn(&Outcome) -> bool) ->
     }
     let log = config.own_log("server");
     let last = fs::last_lines(&log, 3).join(" | ");
-    let hint = format!("see `{}`{}", log.display(), if last.is_empty() { String::new() } else { format!("; its last words: {last}") });
+    let hint = format!(
+        "see `{}`{}",
+        log.display(),
+        if last.is_empty() {
+            String::new()
+        } else {
+            format!("; its last words: {last}")
+        }
+    );
     Err(ServiceError::new(
         crate::service::error::ErrorKind::TimedOut,
-        format!("acc's server did not answer within {} s", UP_WITHIN.as_secs()),
+        format!(
+            "acc's server did not answer within {} s",
+            UP_WITHIN.as_secs()
+        ),
         hint,
     ))
 }
 
 /// It ran already: one pass mends what is not as it should be.
 async fn repair(config: &Config, report: &mut BootReport) -> Result<(), ServiceError> {
-    if let Some(Ok(Outcome::Monitor(pass))) = ask_server(config, &Request::Monitor { dry_run: false, thorough: true }).await? {
-        report.did.extend(pass.lines.iter().filter(|l| l.action != "sleep").map(|l| format!("{}: {}", l.instance, l.why)));
+    if let Some(Ok(Outcome::Monitor(pass))) = ask_server(
+        config,
+        &Request::Monitor {
+            dry_run: false,
+            thorough: true,
+        },
+    )
+    .await?
+    {
+        report.did.extend(
+            pass.lines
+                .iter()
+                .filter(|l| l.action != "sleep")
+                .map(|l| format!("{}: {}", l.instance, l.why)),
+        );
     }
     Ok(())
 }
 
-async fn foreground_argv(config: &Config, drivers: &Drivers, services: &[Service]) -> Result<Vec<String>, ServiceError> {
+async fn foreground_argv(
+    config: &Config,
+    drivers: &Drivers,
+    services: &[Service],
+) -> Result<Vec<String>, ServiceError> {
     match &drivers.supervisord {
         None => Ok(own_service(config).argv),
         Some(supervisord) => {
-            supervisord.render_config(services).await.map_err(|e| ServiceError::failed(chain(&e), "check space, owner and mode"))?;
+            supervisord
+                .render_config(services)
+                .await
+                .map_err(|e| ServiceError::failed(chain(&e), "check space, owner and mode"))?;
             Ok(supervisord.foreground_argv())
         }
     }

@@ -1,4 +1,5 @@
-//! Where a verb runs: in the server when it is up, else here, under the owner's lock. The same code either way.
+//! Where a verb runs: in the server when it is up, else here, under the owner's lock. The same code
+//! either way.
 
 use std::time::Duration;
 
@@ -20,7 +21,8 @@ const AGAIN: Duration = Duration::from_millis(25);
 
 /// Has a verb done.
 pub async fn dispatch(config: &Config, request: Request) -> Result<Outcome, ServiceError> {
-    // A socket or a lock in a stranger's folder is a trap, also for root, who has become the owner of another user's folders by now.
+    // A socket or a lock in a stranger's folder is a trap, also for root, who has become the owner
+    // of another user's folders by now.
     places::ours(config)?;
     let patience = tokio::time::sleep(PATIENCE);
     tokio::pin!(patience);
@@ -46,21 +48,27 @@ pub async fn dispatch(config: &Config, request: Request) -> Result<Outcome, Serv
 }
 
 /// The server's answer; `None`: there is no server.
-pub(super) async fn ask_server(config: &Config, request: &Request) -> Result<Option<Result<Outcome, ServiceError>>, ServiceError> {
+pub(super) async fn ask_server(
+    config: &Config,
+    request: &Request,
+) -> Result<Option<Result<Outcome, ServiceError>>, ServiceError> {
     match control::call(&config.control_socket(), request).await {
         Ok(ControlReply::Answered(answer)) => Ok(Some(answer)),
         Ok(ControlReply::NoServer) => Ok(None),
         Err(e) => {
             let hint = match e {
                 CallError::Unreachable { .. } => "run as root (or the user who booted acc)",
-                _ => "what it had begun is finished or undone by the next one; look with `acc list` and try again",
+                _ => {
+                    "what it had begun is finished or undone by the next one; look with `acc list` and try again"
+                }
             };
             Err(ServiceError::failed(chain(&e), hint))
         }
     }
 }
 
-/// A start needs supervisord: without it the start would fail, and look like the instance's own failure.
+/// A start needs supervisord: without it the start would fail, and look like the instance's own
+/// failure.
 async fn refuse_while_halted(config: &Config, request: &Request) -> Result<(), ServiceError> {
     let starts = match request {
         Request::Create(new) => !new.asleep,
@@ -69,10 +77,19 @@ async fn refuse_while_halted(config: &Config, request: &Request) -> Result<(), S
         _ => false,
     };
     let supervised = config.supervisor == SupervisorKind::Supervisord;
-    if !starts || !supervised || UnixStream::connect(config.supervisor_socket()).await.is_ok() {
+    if !starts
+        || !supervised
+        || UnixStream::connect(config.supervisor_socket())
+            .await
+            .is_ok()
+    {
         return Ok(());
     }
-    Err(ServiceError::new(ErrorKind::Denied, "acc does not run on this host: nothing was changed", "`acc boot` starts it"))
+    Err(ServiceError::new(
+        ErrorKind::Denied,
+        "acc does not run on this host: nothing was changed",
+        "`acc boot` starts it",
+    ))
 }
 
 async fn run_here(config: &Config, request: Request) -> Result<Outcome, ServiceError> {

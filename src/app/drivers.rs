@@ -1,4 +1,5 @@
-//! From the settings to the drivers of one installation, and to the services that its supervisor runs.
+//! From the settings to the drivers of one installation, and to the services that its supervisor
+//! runs.
 //!
 //! Making them starts nothing.
 
@@ -22,8 +23,9 @@ use crate::host::rotate::LOG_MAX;
 use crate::render::{RenderError, Templates};
 use crate::service::error::{ServiceError, chain};
 
-/// Program sections of sleepers that supervisord keeps: a wake from one of them needs no `reloadConfig`, which costs 3 ms. More
-/// of them would cost at every turn of its loop, in which it looks at all it has.
+/// Program sections of sleepers that supervisord keeps: a wake from one of them needs no
+/// `reloadConfig`, which costs 3 ms. More of them would cost at every turn of its loop, in which it
+/// looks at all it has.
 const SECTIONS_KEPT: usize = 64;
 
 /// The drivers of one installation.
@@ -43,9 +45,11 @@ impl Drivers {
     /// # Errors
     /// Templates, accounts or nginx cannot be used.
     pub(super) fn new(config: &Config) -> Result<Self, ServiceError> {
-        let templates = Templates::new(config.edge.templates.as_deref()).map_err(|e| wrong_templates(&e))?;
+        let templates =
+            Templates::new(config.edge.templates.as_deref()).map_err(|e| wrong_templates(&e))?;
         let templates = Arc::new(templates);
-        // With nginx in front, acc carries only requests that were held: a pool would only hide who is in use.
+        // With nginx in front, acc carries only requests that were held: a pool would only hide who
+        // is in use.
         let accounts = accounts(config)?;
         let pooling = config.edge.kind == EdgeKind::Builtin;
         let user = accounts.instances.map(|owner| owner.uid);
@@ -62,14 +66,18 @@ impl Drivers {
             templates: templates.clone(),
         };
         if config.edge.kind == EdgeKind::Nginx {
-            let nginx = Nginx::new(NginxSettings::new(Arc::new(config.clone())), templates.clone())
-                .map_err(|e| ServiceError::failed(chain(&e), "run `acc doctor`"))?;
+            let nginx = Nginx::new(
+                NginxSettings::new(Arc::new(config.clone())),
+                templates.clone(),
+            )
+            .map_err(|e| ServiceError::failed(chain(&e), "run `acc doctor`"))?;
             let nginx = Arc::new(nginx);
             drivers.edge = nginx.clone();
             drivers.nginx = Some(nginx);
         }
         if config.supervisor == SupervisorKind::Supervisord {
-            let supervisord = Arc::new(Supervisord::new(supervisord(config, templates)).for_user(user));
+            let supervisord =
+                Arc::new(Supervisord::new(supervisord(config, templates)).for_user(user));
             drivers.supervisor = supervisord.clone();
             drivers.supervisord = Some(supervisord);
         }
@@ -79,19 +87,31 @@ impl Drivers {
     /// What acc needs to keep running beside the instances, its own server not counted.
     pub(super) fn services(&self) -> Result<Vec<Service>, ServiceError> {
         let hint = "install nginx, or set `edge.kind = \"builtin\"` in the config";
-        let service = |nginx: &Arc<Nginx>| nginx.service().map_err(|e| ServiceError::failed(chain(&e), hint));
+        let service = |nginx: &Arc<Nginx>| {
+            nginx
+                .service()
+                .map_err(|e| ServiceError::failed(chain(&e), hint))
+        };
         self.nginx.iter().map(service).collect()
     }
 }
 
 /// A template of the operator's cannot be used.
 pub(super) fn wrong_templates(e: &RenderError) -> ServiceError {
-    ServiceError::because("could not use the templates", e, "mend the file, or remove `edge.templates` from the config")
+    ServiceError::because(
+        "could not use the templates",
+        e,
+        "mend the file, or remove `edge.templates` from the config",
+    )
 }
 
-/// acc's own server as a service of a supervisor. Supervisors clear the environment, so what it overrode is passed on.
+/// acc's own server as a service of a supervisor. Supervisors clear the environment, so what it
+/// overrode is passed on.
 pub(super) fn own_service(config: &Config) -> Service {
-    let file = config.file.clone().unwrap_or_else(|| PathBuf::from("/dev/null"));
+    let file = config
+        .file
+        .clone()
+        .unwrap_or_else(|| PathBuf::from("/dev/null"));
     Service {
         name: "server",
         argv: vec![

@@ -1,4 +1,5 @@
-//! `halt`: every instance to sleep in order, then server, nginx and supervisord. What is wanted stays written down.
+//! `halt`: every instance to sleep in order, then server, nginx and supervisord. What is wanted
+//! stays written down.
 
 use std::path::Path;
 
@@ -16,8 +17,13 @@ use crate::service::request::Request;
 
 /// Is there a server, or an instance that is said to run?
 fn runs_without_folder(config: &Config) -> Result<bool, ServiceError> {
-    let live = open_store(config)?.busy().map_err(crate::service::error::store)?;
-    Ok(lock::serving(config).is_some() || live.iter().any(|row| row.stored.phase.is_live() && row.boot == process::boot_id()))
+    let live = open_store(config)?
+        .busy()
+        .map_err(crate::service::error::store)?;
+    Ok(lock::serving(config).is_some()
+        || live
+            .iter()
+            .any(|row| row.stored.phase.is_live() && row.boot == process::boot_id()))
 }
 
 const HINT: &str = "run as root (or the user who booted acc)";
@@ -27,16 +33,26 @@ pub async fn halt(config: &Config) -> Result<HaltReport, ServiceError> {
     places::may_rule(config)?;
     let drivers = Drivers::new(config)?;
     let failed = |e| ServiceError::failed(chain(&e), "try again; `acc doctor` tells what runs");
-    let look =
-        |path: &Path| path.try_exists().map_err(|e| ServiceError::because(format!("could not look at `{}`", path.display()), &e, HINT));
+    let look = |path: &Path| {
+        path.try_exists().map_err(|e| {
+            ServiceError::because(format!("could not look at `{}`", path.display()), &e, HINT)
+        })
+    };
     if !look(&config.database())? {
-        return Ok(HaltReport { already: true, stopped: 0 });
+        return Ok(HaltReport {
+            already: true,
+            stopped: 0,
+        });
     }
     lock::refuse_elsewhere(config)?;
     if !look(&config.run)? {
-        // As after a reboot; but a cleaner of temporary folders may have taken it away under what runs.
+        // As after a reboot; but a cleaner of temporary folders may have taken it away under what
+        // runs.
         if !runs_without_folder(config)? {
-            return Ok(HaltReport { already: true, stopped: 0 });
+            return Ok(HaltReport {
+                already: true,
+                stopped: 0,
+            });
         }
         places::prepare(config)?;
     }
@@ -48,23 +64,40 @@ pub async fn halt(config: &Config) -> Result<HaltReport, ServiceError> {
     }
     let mut ran = false;
     for service in &services {
-        ran |= drivers.supervisor.service(service.name).await.map_err(failed)?.is_some();
+        ran |= drivers
+            .supervisor
+            .service(service.name)
+            .await
+            .map_err(failed)?
+            .is_some();
     }
     let stopped = match dispatch(config, Request::Quiesce).await? {
         Outcome::Quiesced { stopped } => stopped,
         _ => 0,
     };
     // From now on nobody brings back what ends.
-    fs::remove_file(&config.booted_file())
-        .map_err(|e| ServiceError::because(format!("could not remove `{}`", config.booted_file().display()), &e, "check owner and mode"))?;
+    fs::remove_file(&config.booted_file()).map_err(|e| {
+        ServiceError::because(
+            format!("could not remove `{}`", config.booted_file().display()),
+            &e,
+            "check owner and mode",
+        )
+    })?;
     // The server first: it watches the others and would start them again.
     for service in &services {
-        drivers.supervisor.stop_service(service).await.map_err(failed)?;
+        drivers
+            .supervisor
+            .stop_service(service)
+            .await
+            .map_err(failed)?;
     }
     drivers.supervisor.halt().await.map_err(failed)?;
     ran |= lock::end_server(config, own_service(config).stop_timeout).await?;
     // Without the note of a boot nobody believes it.
     let _ = fs::remove_file(&in_force::file(&config.run));
     let _ = drivers.edge.is_up().await;
-    Ok(HaltReport { already: !ran && stopped == 0, stopped })
+    Ok(HaltReport {
+        already: !ran && stopped == 0,
+        stopped,
+    })
 }

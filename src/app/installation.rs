@@ -18,10 +18,18 @@ pub(super) fn accounts(config: &Config) -> Result<Accounts, ServiceError> {
     Accounts::of(config).map_err(|fault| ServiceError::failed(fault.message, fault.hint))
 }
 
-/// Notes how acc was booted: what dies is brought back only while it is. And with which limit, that instances have it too.
+/// Notes how acc was booted: what dies is brought back only while it is. And with which limit, that
+/// instances have it too.
 pub(super) fn note_boot(config: &Config, booted: Booted) -> Result<(), ServiceError> {
-    let failed =
-        |path: PathBuf| move |e| ServiceError::because(format!("could not write `{}`", path.display()), &e, "check space, owner and mode");
+    let failed = |path: PathBuf| {
+        move |e| {
+            ServiceError::because(
+                format!("could not write `{}`", path.display()),
+                &e,
+                "check space, owner and mode",
+            )
+        }
+    };
     let (limits, path) = (config.open_files_file(), config.booted_file());
     OpenFiles::own().note(&limits).map_err(failed(limits))?;
     fs::write_atomic(&path, booted.as_str().as_bytes(), 0o644).map_err(failed(path))
@@ -35,12 +43,15 @@ pub(super) fn open_store(config: &Config) -> Result<Store, ServiceError> {
 /// Pause before a database is opened again that another program has locked.
 const LOCKED_PAUSE: Duration = Duration::from_millis(200);
 
-/// The same for a server, whose clients wait: one that another program has locked is waited for as long as a request may be held.
+/// The same for a server, whose clients wait: one that another program has locked is waited for as
+/// long as a request may be held.
 pub(super) async fn open_store_patiently(config: &Config) -> Result<Store, ServiceError> {
     let give_up = SystemClock.now().after(config.wake.timeout);
     loop {
         match Store::open(&config.database()) {
-            Err(e @ StoreError::Locked(_)) if SystemClock.now() < give_up => tracing::warn!("waiting: {e}"),
+            Err(e @ StoreError::Locked(_)) if SystemClock.now() < give_up => {
+                tracing::warn!("waiting: {e}")
+            }
             opened => return opened.map_err(crate::service::error::store),
         }
         // SQLite itself waits for most locks, but not for all.

@@ -1,8 +1,10 @@
-//! Who runs verbs: whoever holds `run/owner.lock`. Who listens: the one master, which holds `run/server.lock` together with the
-//! worker that serves. The kernel lets go of both when the last holder dies. What is in the files is believed of their holder only.
+//! Who runs verbs: whoever holds `run/owner.lock`. Who listens: the one master, which holds
+//! `run/server.lock` together with the worker that serves. The kernel lets go of both when the last
+//! holder dies. What is in the files is believed of their holder only.
 //!
-//! A cleaner of temporary folders may take a lock's file away while it is held, and then the next one would get a new file, and the
-//! say. So each is held twice: in `run`, where also an acc of before looks, and in `home`.
+//! A cleaner of temporary folders may take a lock's file away while it is held, and then the next
+//! one would get a new file, and the say. So each is held twice: in `run`, where also an acc of
+//! before looks, and in `home`.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,7 +31,8 @@ pub(super) struct OwnerLock {
     _at_home: Held,
 }
 
-/// The master's lock; dropped, it is free. It is an open file, so that it can be left to the next program in this process.
+/// The master's lock; dropped, it is free. It is an open file, so that it can be left to the next
+/// program in this process.
 pub(super) struct ServerLock {
     file: OwnedFd,
     /// The one in `home`; `None`: another process had it when this one was given the file.
@@ -39,7 +42,8 @@ pub(super) struct ServerLock {
 impl ServerLock {
     /// The lock that the master before this one held.
     pub(super) fn taken(config: &Config, file: OwnedFd) -> Self {
-        let at_home = lockfile::try_lock(&config.home_server_lock()).inspect_err(|error| warn!(%error, "could not lock in `home`"));
+        let at_home = lockfile::try_lock(&config.home_server_lock())
+            .inspect_err(|error| warn!(%error, "could not lock in `home`"));
         Self::signed(config, file.into(), at_home.ok().flatten())
     }
 
@@ -49,7 +53,10 @@ impl ServerLock {
         if let Some(at_home) = &mut at_home {
             lockfile::note(at_home, config.run.as_os_str().as_bytes());
         }
-        Self { file: file.into(), at_home }
+        Self {
+            file: file.into(),
+            at_home,
+        }
     }
 
     /// Takes a new file in the place of one that somebody has taken away; `true`: there was need.
@@ -60,7 +67,8 @@ impl ServerLock {
         if !lockfile::is_lost(&self.file, &config.server_lock())? {
             return Ok(false);
         }
-        let new = lockfile::try_lock(&config.server_lock())?.ok_or(std::io::ErrorKind::WouldBlock)?;
+        let new =
+            lockfile::try_lock(&config.server_lock())?.ok_or(std::io::ErrorKind::WouldBlock)?;
         *self = Self::signed(config, new, self.at_home.take());
         Ok(true)
     }
@@ -72,7 +80,8 @@ impl AsFd for ServerLock {
     }
 }
 
-/// A place in the queue for the owner's lock that goes before all commands: a server and a boot are not kept waiting by a crowd.
+/// A place in the queue for the owner's lock that goes before all commands: a server and a boot are
+/// not kept waiting by a crowd.
 #[derive(Default)]
 pub(super) struct OwnerLockQueue {
     turn: Option<Held>,
@@ -92,18 +101,28 @@ impl OwnerLockQueue {
         if self.turn.is_none() {
             self.turn = try_hold(&next(config))?;
         }
-        if self.turn.is_some() { try_owner(config) } else { Ok(None) }
+        if self.turn.is_some() {
+            try_owner(config)
+        } else {
+            Ok(None)
+        }
     }
 
-    /// Takes the lock, waiting for a command of somebody else, or for the server before this one, to let go of it.
+    /// Takes the lock, waiting for a command of somebody else, or for the server before this one,
+    /// to let go of it.
     pub(super) async fn take(mut self, config: &Config) -> Result<OwnerLock, ServiceError> {
         until_free(&config.owner_lock(), || self.try_take(config)).await
     }
 }
 
-/// A cleaner of temporary folders may come at any time: a server and a boot make the run folder again.
+/// A cleaner of temporary folders may come at any time: a server and a boot make the run folder
+/// again.
 fn make_run(config: &Config) -> Result<(), ServiceError> {
-    if config.run.is_dir() { Ok(()) } else { places::prepare(config) }
+    if config.run.is_dir() {
+        Ok(())
+    } else {
+        places::prepare(config)
+    }
 }
 
 /// The head of the queue: as long as somebody has it, no command takes the lock.
@@ -123,8 +142,12 @@ pub(super) fn try_take(config: &Config) -> Result<Option<OwnerLock>, ServiceErro
     }
 }
 
-/// Where the run folder is gone and a server runs, that is about to make it again: its locks count as held.
-fn unless_made_again<T>(config: &Config, taken: Result<Option<T>, ServiceError>) -> Result<Option<T>, ServiceError> {
+/// Where the run folder is gone and a server runs, that is about to make it again: its locks count
+/// as held.
+fn unless_made_again<T>(
+    config: &Config,
+    taken: Result<Option<T>, ServiceError>,
+) -> Result<Option<T>, ServiceError> {
     match taken {
         Err(_) if !config.run.is_dir() && serving(config).is_some() => Ok(None),
         taken => taken,
@@ -132,28 +155,40 @@ fn unless_made_again<T>(config: &Config, taken: Result<Option<T>, ServiceError>)
 }
 
 fn try_owner(config: &Config) -> Result<Option<OwnerLock>, ServiceError> {
-    let Some(at_home) = try_hold(&config.home_owner_lock())? else { return Ok(None) };
-    let Some(mut lock) = try_hold(&config.owner_lock())? else { return Ok(None) };
+    let Some(at_home) = try_hold(&config.home_owner_lock())? else {
+        return Ok(None);
+    };
+    let Some(mut lock) = try_hold(&config.owner_lock())? else {
+        return Ok(None);
+    };
     lock.sign();
-    Ok(Some(OwnerLock { _lock: lock, _at_home: at_home }))
+    Ok(Some(OwnerLock {
+        _lock: lock,
+        _at_home: at_home,
+    }))
 }
 
 fn try_hold(path: &Path) -> Result<Option<Held>, ServiceError> {
     lockfile::try_hold(path).map_err(|e| refused(path, &e))
 }
 
-/// Takes the master's lock, waiting for one that is about to end. `None`: acc was halted while it waited.
+/// Takes the master's lock, waiting for one that is about to end. `None`: acc was halted while it
+/// waited.
 pub(super) async fn server(config: &Config) -> Result<Option<ServerLock>, ServiceError> {
     let path = config.server_lock();
     let try_it = || {
         let take = |path: &Path| lockfile::try_lock(path).map_err(|e| refused(path, &e));
-        let Some(file) = take(&path)? else { return Ok(None) };
-        Ok(take(&config.home_server_lock())?.map(|at_home| ServerLock::signed(config, file, Some(at_home))))
+        let Some(file) = take(&path)? else {
+            return Ok(None);
+        };
+        Ok(take(&config.home_server_lock())?
+            .map(|at_home| ServerLock::signed(config, file, Some(at_home))))
     };
     if let Some(lock) = try_it()? {
         return Ok(Some(lock));
     }
-    // Another server may have outlived its supervisor: this one stands by for as long as that takes.
+    // Another server may have outlived its supervisor: this one stands by for as long as that
+    // takes.
     let stands_by = || match config.booted() {
         Booted::No => false,
         Booted::InBackground => true,
@@ -168,12 +203,14 @@ pub(super) async fn server(config: &Config) -> Result<Option<ServerLock>, Servic
     }
 }
 
-/// Ends the master that holds the lock although its supervisor did not know of it: whoever should have told was killed before it
-/// could. Resolves when nobody holds the lock any more; `true`: somebody did.
+/// Ends the master that holds the lock although its supervisor did not know of it: whoever should
+/// have told was killed before it could. Resolves when nobody holds the lock any more; `true`:
+/// somebody did.
 pub(super) async fn end_server(config: &Config, patience: Duration) -> Result<bool, ServiceError> {
     let (path, at_home) = (config.server_lock(), config.home_server_lock());
-    let is_free =
-        |path: &Path| -> Result<bool, ServiceError> { Ok(!path.try_exists().map_err(|e| refused(path, &e))? || try_hold(path)?.is_some()) };
+    let is_free = |path: &Path| -> Result<bool, ServiceError> {
+        Ok(!path.try_exists().map_err(|e| refused(path, &e))? || try_hold(path)?.is_some())
+    };
     let (mut held, mut told) = (false, None);
     let free = || {
         if is_free(&path)? && is_free(&at_home)? {
@@ -190,7 +227,10 @@ pub(super) async fn end_server(config: &Config, patience: Duration) -> Result<bo
     Ok(held)
 }
 
-async fn until_free<T>(path: &Path, try_it: impl FnMut() -> Result<Option<T>, ServiceError>) -> Result<T, ServiceError> {
+async fn until_free<T>(
+    path: &Path,
+    try_it: impl FnMut() -> Result<Option<T>, ServiceError>,
+) -> Result<T, ServiceError> {
     until_free_for(path, PATIENCE, try_it).await
 }
 
@@ -212,22 +252,38 @@ async fn until_free_for<T>(
     }
 }
 
-/// Refuses to work on the home of a server that runs with another run folder: neither would know of the other's instances.
+/// Refuses to work on the home of a server that runs with another run folder: neither would know of
+/// the other's instances.
 pub(super) fn refuse_elsewhere(config: &Config) -> Result<(), ServiceError> {
     let path = config.home_server_lock();
     let run = std::fs::read(&path).unwrap_or_default();
     if run.is_empty() || run == config.run.as_os_str().as_bytes() {
         return Ok(());
     }
-    let Some(master) = lockfile::holding(&path) else { return Ok(()) };
-    let (home, before, now) = (config.home.display(), String::from_utf8_lossy(&run), config.run.display());
-    let message = format!("acc runs with home `{home}` and run `{before}` (process {}), and the config says run `{now}`", master.pid);
-    Err(ServiceError::new(ErrorKind::Denied, message, format!("set `run = \"{before}\"` in the config, at least until `acc halt`")))
+    let Some(master) = lockfile::holding(&path) else {
+        return Ok(());
+    };
+    let (home, before, now) = (
+        config.home.display(),
+        String::from_utf8_lossy(&run),
+        config.run.display(),
+    );
+    let message = format!(
+        "acc runs with home `{home}` and run `{before}` (process {}), and the config says run `{now}`",
+        master.pid
+    );
+    Err(ServiceError::new(
+        ErrorKind::Denied,
+        message,
+        format!("set `run = \"{before}\"` in the config, at least until `acc halt`"),
+    ))
 }
 
-/// The master that signed the server's lock last and holds it: the one that serves. The file in `home` only the master holds.
+/// The master that signed the server's lock last and holds it: the one that serves. The file in
+/// `home` only the master holds.
 pub(super) fn serving(config: &Config) -> Option<Process> {
-    lockfile::signed(&config.server_lock()).or_else(|| lockfile::holding(&config.home_server_lock()))
+    lockfile::signed(&config.server_lock())
+        .or_else(|| lockfile::holding(&config.home_server_lock()))
 }
 
 fn refused(path: &Path, e: &(dyn std::error::Error + 'static)) -> ServiceError {
@@ -249,7 +305,10 @@ fn held_by(path: &Path) -> ServiceError {
     let holder = lockfile::holder(path).map_or_else(String::new, |pid| format!(" (process {pid})"));
     ServiceError::new(
         ErrorKind::TimedOut,
-        format!("another acc{holder} is at work and holds `{}`", path.display()),
+        format!(
+            "another acc{holder} is at work and holds `{}`",
+            path.display()
+        ),
         "wait until it is done, or look at it with `ps`",
     )
 }

@@ -1,4 +1,5 @@
-//! Wiring: settings to drivers, drivers to services, services to tasks. The only folder that names concrete drivers.
+//! Wiring: settings to drivers, drivers to services, services to tasks. The only folder that names
+//! concrete drivers.
 
 mod binary;
 mod boot;

@@ -1,5 +1,5 @@
-//! Puts a changed config in force while the server serves, for SIGHUP and for `acc reload`, and writes down what is in force, so
-//! that commands go by it.
+//! Puts a changed config in force while the server serves, for SIGHUP and for `acc reload`, and
+//! writes down what is in force, so that commands go by it.
 
 use std::sync::Arc;
 
@@ -30,9 +30,21 @@ pub(super) struct Reloader {
 }
 
 impl Reloader {
-    pub(super) fn new(world: &Arc<World>, proxy: &Arc<Proxy>, drivers: &Drivers, read: Reload) -> Self {
+    pub(super) fn new(
+        world: &Arc<World>,
+        proxy: &Arc<Proxy>,
+        drivers: &Drivers,
+        read: Reload,
+    ) -> Self {
         let (world, proxy) = (world.clone(), proxy.clone());
-        Self { world, proxy, edge: drivers.edge.clone(), nginx: drivers.nginx.clone(), read, turn: Mutex::default() }
+        Self {
+            world,
+            proxy,
+            edge: drivers.edge.clone(),
+            nginx: drivers.nginx.clone(),
+            read,
+            turn: Mutex::default(),
+        }
     }
 
     /// Takes over what can be taken over while it runs; what cannot is named, and vetoes nothing.
@@ -50,15 +62,31 @@ impl Reloader {
         let waiting = differences(&new.to_toml(), &read.to_toml()).unwrap_or_default();
         self.world.reconfigure(new.clone());
         for d in &waiting {
-            warn!(key = d.key, in_force = d.one, in_the_file = d.other, "this setting waits for `acc halt` and `acc boot`");
+            warn!(
+                key = d.key,
+                in_force = d.one,
+                in_the_file = d.other,
+                "this setting waits for `acc halt` and `acc boot`"
+            );
         }
-        info!(changed = changed.len(), waiting = waiting.len(), "the settings were read again");
+        info!(
+            changed = changed.len(),
+            waiting = waiting.len(),
+            "the settings were read again"
+        );
         note_in_force(&self.world, &new);
-        Ok(Reloaded { file: read.file.map(|file| file.display().to_string()), changed: told(changed), waiting: told(waiting), troubles })
+        Ok(Reloaded {
+            file: read.file.map(|file| file.display().to_string()),
+            changed: told(changed),
+            waiting: told(waiting),
+            troubles,
+        })
     }
 
     async fn tell_nginx(&self, new: &Config) -> Result<(), String> {
-        let Some(nginx) = &self.nginx else { return Ok(()) };
+        let Some(nginx) = &self.nginx else {
+            return Ok(());
+        };
         nginx.reconfigure(Arc::new(new.clone()));
         let applied = match recover::all_routes(&self.world) {
             Ok(routes) => self.edge.apply(&routes).await.map_err(|e| chain(&e)),
@@ -73,11 +101,18 @@ impl Reloader {
 }
 
 fn told(differences: Vec<Difference>) -> Vec<Change> {
-    differences.into_iter().map(|d| Change { key: d.key, old: d.one, new: d.other }).collect()
+    differences
+        .into_iter()
+        .map(|d| Change {
+            key: d.key,
+            old: d.one,
+            new: d.other,
+        })
+        .collect()
 }
 
-/// Writes down what is in force. Where that does not work nothing is there rather than what is not true any more, and commands go
-/// by the config file.
+/// Writes down what is in force. Where that does not work nothing is there rather than what is not
+/// true any more, and commands go by the config file.
 pub(super) fn note_in_force(world: &World, config: &Config) {
     let path = in_force::file(&config.run);
     if let Err(error) = fs::write_atomic(&path, in_force::written(config).as_bytes(), 0o644) {

@@ -1,5 +1,6 @@
-//! The worker behind `master`: takes the owner's lock, takes charge of what runs, accepts, and looks around now and then, until
-//! it is told to end or to make way for another worker. Once it has made way it decides nothing and only carries on.
+//! The worker behind `master`: takes the owner's lock, takes charge of what runs, accepts, and
+//! looks around now and then, until it is told to end or to make way for another worker. Once it
+//! has made way it decides nothing and only carries on.
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -77,20 +78,34 @@ fn no_descriptor(what: &str, error: &std::io::Error) -> ServiceError {
     ServiceError::because(what, error, "is the limit of open files reached?")
 }
 
-/// Runs until SIGTERM or SIGINT, or until the master says that another worker takes over and all that is carried has ended.
-/// `reload` reads the settings again at SIGHUP.
-pub(super) async fn serve(config: Config, handed: Handed, reload: Reload) -> Result<(), ServiceError> {
-    let Handed { sockets, channel, lock, master } = handed;
-    let spare = SpareMaster::new(&sockets, lock).map_err(|e| no_descriptor("could not use the sockets of the master", &e))?;
+/// Runs until SIGTERM or SIGINT, or until the master says that another worker takes over and all
+/// that is carried has ended. `reload` reads the settings again at SIGHUP.
+pub(super) async fn serve(
+    config: Config,
+    handed: Handed,
+    reload: Reload,
+) -> Result<(), ServiceError> {
+    let Handed {
+        sockets,
+        channel,
+        lock,
+        master,
+    } = handed;
+    let spare = SpareMaster::new(&sockets, lock)
+        .map_err(|e| no_descriptor("could not use the sockets of the master", &e))?;
     let channel: MasterChannel = Arc::new(Mutex::new(Arc::new(channel)));
-    let mut signals = WorkerSignals::new().map_err(|e| no_descriptor("could not follow signals", &e))?;
+    let mut signals =
+        WorkerSignals::new().map_err(|e| no_descriptor("could not follow signals", &e))?;
     let drivers = Drivers::new(&config)?;
     let pages = Pages::new(drivers.templates.clone()).map_err(|e| wrong_templates(&e))?;
     let (control, listeners) = accepting(sockets, &config)?;
     let owner = take_over(&config, &channel).await?;
     let world = serving_world(&config, &drivers).await?;
     let (proxy, log) = front(&world, &drivers, &config, pages)?;
-    world.mind_run_folder(vec![config.wake_socket(), config.control_socket()], held_files(&config));
+    world.mind_run_folder(
+        vec![config.wake_socket(), config.control_socket()],
+        held_files(&config),
+    );
     know_master(&world, master).await;
     recover::tidy(&world)?;
     let adopted = recover::adopt(&world)?;
@@ -105,8 +120,20 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: Reload) -> Res
     let control = tokio::spawn(control::serve(control, verbs.clone(), decided.clone()));
     let looking = tokio::spawn(look_around(world.clone(), decided.clone(), recovering));
     let watching = watch_over(&world, &decided);
-    let serving = tokio::spawn(proxy::serve::serve(listeners, proxy.clone(), io_threads()?, ends.clone(), config.wake.timeout + GRACE));
-    info!(pid = std::process::id(), adopted, edge = drivers.edge.kind(), supervisor = drivers.supervisor.kind(), "acc's server is up");
+    let serving = tokio::spawn(proxy::serve::serve(
+        listeners,
+        proxy.clone(),
+        io_threads()?,
+        ends.clone(),
+        config.wake.timeout + GRACE,
+    ));
+    info!(
+        pid = std::process::id(),
+        adopted,
+        edge = drivers.edge.kind(),
+        supervisor = drivers.supervisor.kind(),
+        "acc's server is up"
+    );
     note_in_force(&world, &config);
     current(&channel).say(Word::Ready);
     let end = until_the_end(&world, &reloader, &mut signals, (&channel, spare)).await;
@@ -125,7 +152,10 @@ pub(super) async fn serve(config: Config, handed: Handed, reload: Reload) -> Res
         report_end(serving.await);
     }
     drop((proxy, verbs, reloader));
-    let _ = tokio::join!(finish_log(log), tokio::time::timeout(WRITTEN_WITHIN, world.written()));
+    let _ = tokio::join!(
+        finish_log(log),
+        tokio::time::timeout(WRITTEN_WITHIN, world.written())
+    );
     Ok(())
 }
 
@@ -151,11 +181,16 @@ async fn hand_over(world: &Arc<World>, drivers: &Drivers, owner: OwnerLock) {
     drop(owner);
 }
 
-/// Has the service know which process its master is, and the supervisor too, unless it has started it.
+/// Has the service know which process its master is, and the supervisor too, unless it has started
+/// it.
 async fn know_master(world: &World, master: MasterProcess) {
     match master {
         MasterProcess::Respawned(pid) => note_master(world, pid).await,
-        MasterProcess::Parent(pid) => world.set_parent(i32::try_from(pid).ok().and_then(|pid| process::by_pid(pid).ok().flatten())),
+        MasterProcess::Parent(pid) => world.set_parent(
+            i32::try_from(pid)
+                .ok()
+                .and_then(|pid| process::by_pid(pid).ok().flatten()),
+        ),
     }
 }
 
@@ -168,7 +203,8 @@ fn watch_over(world: &Arc<World>, until: &CancellationToken) -> [JoinHandle<()>;
     ]
 }
 
-/// Lets the last lines of the access logs be written, but does not wait for a disk that takes too long.
+/// Lets the last lines of the access logs be written, but does not wait for a disk that takes too
+/// long.
 async fn finish_log(log: Option<JoinHandle<()>>) {
     if let Some(log) = log
         && tokio::time::timeout(LOG_WITHIN, log).await.is_err()
@@ -184,8 +220,14 @@ fn outlive_master() {
     }
 }
 
-/// Carries to its end what was there when another worker took over, and collects the instances this one had started.
-async fn finish(mut serving: JoinHandle<ServeReport>, ends: &ShutdownSignals, signals: &mut WorkerSignals, channel: &Channel) {
+/// Carries to its end what was there when another worker took over, and collects the instances this
+/// one had started.
+async fn finish(
+    mut serving: JoinHandle<ServeReport>,
+    ends: &ShutdownSignals,
+    signals: &mut WorkerSignals,
+    channel: &Channel,
+) {
     loop {
         tokio::select! {
             report = &mut serving => return report_end(report),
@@ -199,15 +241,24 @@ async fn finish(mut serving: JoinHandle<ServeReport>, ends: &ShutdownSignals, si
 
 fn report_end(report: Result<ServeReport, tokio::task::JoinError>) {
     match report {
-        Ok(report) => info!(accepted = report.accepted, cut = report.cut, "the edge ended"),
+        Ok(report) => info!(
+            accepted = report.accepted,
+            cut = report.cut,
+            "the edge ended"
+        ),
         Err(error) => error!(%error, "the edge ended by a fault"),
     }
 }
 
 /// The threads that serve clients.
 fn io_threads() -> Result<IoThreads, ServiceError> {
-    IoThreads::start()
-        .map_err(|e| ServiceError::because("could not start the threads of the edge", &e, "is the limit of processes reached?"))
+    IoThreads::start().map_err(|e| {
+        ServiceError::because(
+            "could not start the threads of the edge",
+            &e,
+            "is the limit of processes reached?",
+        )
+    })
 }
 
 /// The proxy and, where acc itself is the edge, the task that writes access logs.
@@ -221,17 +272,33 @@ fn front(
         EdgeKind::Nginx => (None, None),
         EdgeKind::Builtin => {
             let places = config.clone();
-            let path = move |name: &str, counts| if counts { places.access_log(name) } else { places.uncounted_log(name) };
+            let path = move |name: &str, counts| {
+                if counts {
+                    places.access_log(name)
+                } else {
+                    places.uncounted_log(name)
+                }
+            };
             let (log, task) = AccessLog::start(Box::new(path));
             (Some(log), Some(task))
         }
     };
     let door = Arc::new(world.clone());
-    let proxy = Proxy::new(door, drivers.upstreams.clone(), ProxySettings::new(config), pages, log);
+    let proxy = Proxy::new(
+        door,
+        drivers.upstreams.clone(),
+        ProxySettings::new(config),
+        pages,
+        log,
+    );
     let proxy = match config.edge.kind {
         // nginx asks again when this process is killed; acc's own clients are gone with it.
         EdgeKind::Nginx => proxy.noting(ReplayNotes::begin(&config.sent_dir()).map_err(|e| {
-            ServiceError::because(format!("could not use `{}`", config.sent_dir().display()), &e, "check space, owner and mode")
+            ServiceError::because(
+                format!("could not use `{}`", config.sent_dir().display()),
+                &e,
+                "check space, owner and mode",
+            )
         })?),
         EdgeKind::Builtin => proxy,
     };
@@ -239,13 +306,24 @@ fn front(
 }
 
 /// The sockets, ready to accept from.
-fn accepting(sockets: Sockets, config: &Config) -> Result<(tokio::net::UnixListener, Vec<ProxyListener>), ServiceError> {
+fn accepting(
+    sockets: Sockets,
+    config: &Config,
+) -> Result<(tokio::net::UnixListener, Vec<ProxyListener>), ServiceError> {
     if config.edge.kind == EdgeKind::Builtin && sockets.tcp.is_empty() {
         let hint = "`acc halt`, then `acc boot`";
-        return Err(ServiceError::failed("the kind of the edge was changed while acc ran", hint));
+        return Err(ServiceError::failed(
+            "the kind of the edge was changed while acc ran",
+            hint,
+        ));
     }
-    let unusable =
-        |e: std::io::Error| ServiceError::because("could not use the sockets of the master", &e, "is the limit of open files reached?");
+    let unusable = |e: std::io::Error| {
+        ServiceError::because(
+            "could not use the sockets of the master",
+            &e,
+            "is the limit of open files reached?",
+        )
+    };
     sockets.control.set_nonblocking(true).map_err(unusable)?;
     let control = tokio::net::UnixListener::from_std(sockets.control).map_err(unusable)?;
     let wake = ProxyListener::from_unix(sockets.wake, Front::Wake).map_err(unusable)?;
@@ -256,21 +334,36 @@ fn accepting(sockets: Sockets, config: &Config) -> Result<(tokio::net::UnixListe
     Ok((control, listeners))
 }
 
-/// Who may ask for what nginx cannot serve: its workers, and acc itself (an earlier worker, and root).
+/// Who may ask for what nginx cannot serve: its workers, and acc itself (an earlier worker, and
+/// root).
 fn speakers(config: &Config) -> Result<Vec<u32>, ServiceError> {
     let edge = accounts(config)?.edge.map(|owner| owner.uid);
-    Ok(edge.into_iter().chain([0, rustix::process::geteuid().as_raw()]).collect())
+    Ok(edge
+        .into_iter()
+        .chain([0, rustix::process::geteuid().as_raw()])
+        .collect())
 }
 
 /// nginx: the configuration as it should be now; under the builtin supervisor it is also started.
 async fn start_edge(world: &Arc<World>, drivers: &Drivers) -> Result<(), ServiceError> {
-    let Some(nginx) = &drivers.nginx else { return Ok(()) };
+    let Some(nginx) = &drivers.nginx else {
+        return Ok(());
+    };
     let routes = recover::all_routes(world)?;
-    let failed = |e| ServiceError::failed(format!("could not prepare nginx: {}", chain(&e)), "run `acc doctor`");
+    let failed = |e| {
+        ServiceError::failed(
+            format!("could not prepare nginx: {}", chain(&e)),
+            "run `acc doctor`",
+        )
+    };
     if drivers.supervisord.is_some() {
-        // A refused configuration must not keep the wake server down: the former one is still in force.
+        // A refused configuration must not keep the wake server down: the former one is still in
+        // force.
         if let Err(e) = drivers.edge.apply(&routes).await {
-            error!("could not bring nginx's configuration up to date: {}", chain(&e));
+            error!(
+                "could not bring nginx's configuration up to date: {}",
+                chain(&e)
+            );
         }
         return Ok(());
     }
@@ -279,14 +372,27 @@ async fn start_edge(world: &Arc<World>, drivers: &Drivers) -> Result<(), Service
     // One that runs and whose record was taken away is not started twice.
     if let Some(running) = drivers.edge.process().await.map_err(failed)? {
         let kept = drivers.supervisor.keep_record("nginx", running).await;
-        kept.map_err(|e| ServiceError::because("could not write down which process nginx is", &e, "check space, owner and mode"))?;
+        kept.map_err(|e| {
+            ServiceError::because(
+                "could not write down which process nginx is",
+                &e,
+                "check space, owner and mode",
+            )
+        })?;
     }
     let started = drivers.supervisor.ensure_service(&service).await;
-    started.map(drop).map_err(|e| ServiceError::because("could not start nginx", &e, "run `acc doctor`"))
+    started
+        .map(drop)
+        .map_err(|e| ServiceError::because("could not start nginx", &e, "run `acc doctor`"))
 }
 
-/// The server's own monitor: takes up what was left half-done, then one pass at once, and one every `idle.check_every`.
-async fn look_around(world: Arc<World>, shutdown: CancellationToken, recovering: watch::Sender<bool>) {
+/// The server's own monitor: takes up what was left half-done, then one pass at once, and one every
+/// `idle.check_every`.
+async fn look_around(
+    world: Arc<World>,
+    shutdown: CancellationToken,
+    recovering: watch::Sender<bool>,
+) {
     tokio::select! {
         () = shutdown.cancelled() => return,
         taken_up = recover::take_up(&world) => if let Err(e) = taken_up {
@@ -296,7 +402,13 @@ async fn look_around(world: Arc<World>, shutdown: CancellationToken, recovering:
     recovering.send_replace(true);
     let mut starting = true;
     loop {
-        let pass = service::handle(&world, Request::Monitor { dry_run: false, thorough: false });
+        let pass = service::handle(
+            &world,
+            Request::Monitor {
+                dry_run: false,
+                thorough: false,
+            },
+        );
         tokio::select! {
             () = shutdown.cancelled() => return,
             outcome = pass => monitor::report(outcome),
@@ -311,7 +423,8 @@ async fn look_around(world: Arc<World>, shutdown: CancellationToken, recovering:
     }
 }
 
-/// The pause between two passes: as the settings say now, and for ever when they say "off". `false`: the server ends.
+/// The pause between two passes: as the settings say now, and for ever when they say "off".
+/// `false`: the server ends.
 async fn pause(world: &World, shutdown: &CancellationToken) -> bool {
     loop {
         let until = async {
@@ -356,8 +469,9 @@ async fn until_the_end(
     }
 }
 
-/// The master has died: another one takes its place, and nobody is refused meanwhile. `false`: there shall be none, because acc
-/// was halted, or because the master was run by somebody who sees it die and decides.
+/// The master has died: another one takes its place, and nobody is refused meanwhile. `false`:
+/// there shall be none, because acc was halted, or because the master was run by somebody who sees
+/// it die and decides.
 async fn another_master(world: &World, channel: &MasterChannel, spare: &mut SpareMaster) -> bool {
     let config = world.config();
     let wanted = match config.booted() {
@@ -389,28 +503,44 @@ async fn another_master(world: &World, channel: &MasterChannel, spare: &mut Spar
 async fn serving_world(config: &Config, drivers: &Drivers) -> Result<Arc<World>, ServiceError> {
     let mut store = open_store_patiently(config).await?;
     moved::refuse_other_places(config, &store)?;
-    store.write_back_beside().map_err(crate::service::error::store)?;
+    store
+        .write_back_beside()
+        .map_err(crate::service::error::store)?;
     let world = world(config, drivers, store)?;
     world.set_serving();
     world.write_beside().map_err(|e| {
-        ServiceError::because("could not start the thread that writes to the database", &e, "raise the limit of processes of this user")
+        ServiceError::because(
+            "could not start the thread that writes to the database",
+            &e,
+            "raise the limit of processes of this user",
+        )
     })?;
     Ok(world)
 }
 
-/// Files of the run folder that this worker or its master holds open, and that are of no use to the next one without their names.
+/// Files of the run folder that this worker or its master holds open, and that are of no use to the
+/// next one without their names.
 fn held_files(config: &Config) -> Vec<PathBuf> {
-    let notes = (config.edge.kind == EdgeKind::Nginx).then(|| ReplayNotes::file_of_this_process(&config.sent_dir()));
-    [config.owner_lock(), config.server_lock()].into_iter().chain(notes).collect()
+    let notes = (config.edge.kind == EdgeKind::Nginx)
+        .then(|| ReplayNotes::file_of_this_process(&config.sent_dir()));
+    [config.owner_lock(), config.server_lock()]
+        .into_iter()
+        .chain(notes)
+        .collect()
 }
 
 /// Has the supervisor know this master, which it has not started.
 async fn note_master(world: &World, pid: u32) {
-    let found = i32::try_from(pid).map_err(std::io::Error::other).and_then(process::by_pid);
+    let found = i32::try_from(pid)
+        .map_err(std::io::Error::other)
+        .and_then(process::by_pid);
     match found {
         Ok(Some(master)) => {
             if let Err(e) = world.set_master(master).await {
-                warn!("could not write down which process is the master of this server: {}", chain(&e));
+                warn!(
+                    "could not write down which process is the master of this server: {}",
+                    chain(&e)
+                );
             }
         }
         Ok(None) | Err(_) => warn!(pid, "the new master has ended already"),

@@ -1,6 +1,7 @@
 //! The verbs that come over the control socket of a server, done by its worker.
 //!
-//! What the worker itself is asked for (its version, an upgrade, other settings) is answered here; everything else is the service's.
+//! What the worker itself is asked for (its version, an upgrade, other settings) is answered here;
+//! everything else is the service's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,14 +37,30 @@ pub(super) struct ControlVerbs {
 }
 
 impl ControlVerbs {
-    pub(super) fn new(world: &Arc<World>, channel: &MasterChannel, reloader: &Arc<Reloader>, recovered: watch::Receiver<bool>) -> Self {
+    pub(super) fn new(
+        world: &Arc<World>,
+        channel: &MasterChannel,
+        reloader: &Arc<Reloader>,
+        recovered: watch::Receiver<bool>,
+    ) -> Self {
         let (world, channel, reloader) = (world.clone(), channel.clone(), reloader.clone());
-        Self { world, channel, binary: Binary::own(), reloader, at_work: watch::Sender::new(0), recovered }
+        Self {
+            world,
+            channel,
+            binary: Binary::own(),
+            reloader,
+            at_work: watch::Sender::new(0),
+            recovered,
+        }
     }
 
     /// Lets what was left half-done come to its end first, but does not wait for it for long.
     async fn until_recovered(&self) {
-        let _ = tokio::time::timeout(RECOVERED_WITHIN, self.recovered.clone().wait_for(|done| *done)).await;
+        let _ = tokio::time::timeout(
+            RECOVERED_WITHIN,
+            self.recovered.clone().wait_for(|done| *done),
+        )
+        .await;
     }
 
     /// Waits for a moment in which no verb is at work: a verb cannot be handed over.
@@ -51,7 +68,9 @@ impl ControlVerbs {
         let mut at_work = self.at_work.subscribe();
         let quiet = tokio::time::timeout(QUIET_WITHIN, at_work.wait_for(|n| *n == 0)).await;
         if quiet.is_err() {
-            warn!("commands are still at work: new ones wait until they have ended and the upgrade is done");
+            warn!(
+                "commands are still at work: new ones wait until they have ended and the upgrade is done"
+            );
         }
     }
 }
@@ -66,7 +85,11 @@ impl control::Handler for ControlVerbs {
             }
             Request::Ping => {
                 return Ok(match service::handle(&self.world, request).await? {
-                    Outcome::Pong { pid, version, .. } => Outcome::Pong { pid, version, outdated: self.binary.is_outdated() },
+                    Outcome::Pong { pid, version, .. } => Outcome::Pong {
+                        pid,
+                        version,
+                        outdated: self.binary.is_outdated(),
+                    },
                     other => other,
                 });
             }

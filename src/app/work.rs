@@ -1,4 +1,5 @@
-//! The start of a worker: it takes the sockets, the lock and the channel that its master has left to it, and serves.
+//! The start of a worker: it takes the sockets, the lock and the channel that its master has left
+//! to it, and serves.
 //!
 //! It begins nothing when it is not its master's child.
 
@@ -12,17 +13,45 @@ use crate::service::error::ServiceError;
 /// Serves, as a child of the master `master`, by the open files of these numbers.
 ///
 /// # Errors
-/// As everything below; a worker that is not its master's child, or was given other files, does not begin.
-pub async fn run_worker(config: Config, left: &LeftToWorker, reload: Reload) -> Result<(), ServiceError> {
-    let wrong = |e: std::io::Error| ServiceError::because("could not take over from the master", &e, "run `acc server`");
+/// As everything below; a worker that is not its master's child, or was given other files, does not
+/// begin.
+pub async fn run_worker(
+    config: Config,
+    left: &LeftToWorker,
+    reload: Reload,
+) -> Result<(), ServiceError> {
+    let wrong = |e: std::io::Error| {
+        ServiceError::because(
+            "could not take over from the master",
+            &e,
+            "run `acc server`",
+        )
+    };
     let sockets = Sockets::taken(&left.sockets).map_err(wrong)?;
-    let channel = fd_passing::take(left.channel).and_then(Channel::of).map_err(wrong)?;
+    let channel = fd_passing::take(left.channel)
+        .and_then(Channel::of)
+        .map_err(wrong)?;
     let lock = fd_passing::take(left.lock).map_err(wrong)?;
     // Until it serves it does not outlive its master: nobody would watch it.
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(|e| wrong(e.into()))?;
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .map_err(|e| wrong(e.into()))?;
     if std::os::unix::process::parent_id() != left.master {
         return Err(wrong(std::io::Error::other("it has ended")));
     }
-    let master = if left.respawned { MasterProcess::Respawned(left.master) } else { MasterProcess::Parent(left.master) };
-    serve(config, Handed { sockets, channel, lock, master }, reload).await
+    let master = if left.respawned {
+        MasterProcess::Respawned(left.master)
+    } else {
+        MasterProcess::Parent(left.master)
+    };
+    serve(
+        config,
+        Handed {
+            sockets,
+            channel,
+            lock,
+            master,
+        },
+        reload,
+    )
+    .await
 }

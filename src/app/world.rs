@@ -16,19 +16,33 @@ use crate::service::world::World;
 use crate::store::Store;
 
 /// The world of the service, over the database of this installation.
-pub(super) fn world(config: &Config, drivers: &Drivers, store: Store) -> Result<Arc<World>, ServiceError> {
+pub(super) fn world(
+    config: &Config,
+    drivers: &Drivers,
+    store: Store,
+) -> Result<Arc<World>, ServiceError> {
     let accounts = accounts(config)?;
     Ok(World::new(Parts {
         config: config.clone(),
         store,
         supervisor: drivers.supervisor.clone(),
         edge: drivers.edge.clone(),
-        probe: Arc::new(SocketProbe::new(accounts, config.run_trash(), drivers.listeners.clone())),
+        probe: Arc::new(SocketProbe::new(
+            accounts,
+            config.run_trash(),
+            drivers.listeners.clone(),
+        )),
         activity: Arc::new(KernelActivity::default()),
         clock: Arc::new(SystemClock),
         boot: process::boot_id(),
         acc: own_binary(),
-        // A missing nginx is said by whoever needs it; it must not keep anybody from looking or stopping.
-        services: drivers.services().unwrap_or_default().into_iter().chain([own_service(config)]).collect(),
+        // A missing nginx is said by whoever needs it; it must not keep anybody from looking or
+        // stopping.
+        services: drivers
+            .services()
+            .unwrap_or_default()
+            .into_iter()
+            .chain([own_service(config)])
+            .collect(),
     }))
 }

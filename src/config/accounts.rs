@@ -1,4 +1,5 @@
-//! The accounts of an installation whose acc is root: whom instances run as, and whom nginx's workers run as.
+//! The accounts of an installation whose acc is root: whom instances run as, and whom nginx's
+//! workers run as.
 //!
 //! It asks the host for them and changes nothing.
 
@@ -16,14 +17,20 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// The account of this name; `None`: none was named, or acc is not root and runs everything as itself.
+    /// The account of this name; `None`: none was named, or acc is not root and runs everything as
+    /// itself.
     ///
     /// # Errors
     /// There is none, or it could not be asked for.
     pub fn of(user: Option<&str>) -> Result<Option<Self>, String> {
-        let Some(name) = user.filter(|_| geteuid().is_root()) else { return Ok(None) };
+        let Some(name) = user.filter(|_| geteuid().is_root()) else {
+            return Ok(None);
+        };
         match User::from_name(name) {
-            Ok(Some(user)) => Ok(Some(Self { uid: user.uid.as_raw(), gid: user.gid.as_raw() })),
+            Ok(Some(user)) => Ok(Some(Self {
+                uid: user.uid.as_raw(),
+                gid: user.gid.as_raw(),
+            })),
             Ok(None) => Err(format!("there is no user `{name}` on this host")),
             Err(e) => Err(format!("could not look up user `{name}`: {e}")),
         }
@@ -53,7 +60,8 @@ impl Accounts {
     /// The accounts of these settings.
     ///
     /// # Errors
-    /// One does not exist or could not be asked for, or nginx's workers would be at the mercy of the instances.
+    /// One does not exist or could not be asked for, or nginx's workers would be at the mercy of
+    /// the instances.
     pub fn of(config: &Config) -> Result<Self, AccountFault> {
         if !geteuid().is_root() {
             return Ok(Self::default());
@@ -61,7 +69,10 @@ impl Accounts {
         let look_up = |key: &str, name: Option<&str>| {
             Owner::of(name).map_err(|why| AccountFault {
                 message: format!("`{key}` in the config cannot be used: {why}"),
-                hint: format!("make it with `useradd --system {}`, or name another", name.unwrap_or_default()),
+                hint: format!(
+                    "make it with `useradd --system {}`, or name another",
+                    name.unwrap_or_default()
+                ),
             })
         };
         let instances = look_up("user", config.user.as_deref())?;
@@ -70,16 +81,25 @@ impl Accounts {
             return Err(shared(edge.unwrap_or_default()));
         }
         if config.edge.kind != EdgeKind::Nginx {
-            return Ok(Self { instances, edge: None });
+            return Ok(Self {
+                instances,
+                edge: None,
+            });
         }
-        let accounts = Self { instances, edge: look_up("edge.user", edge)? };
+        let accounts = Self {
+            instances,
+            edge: look_up("edge.user", edge)?,
+        };
         accounts.apart(edge)?;
         Ok(accounts)
     }
 
-    /// Refuses workers that instances could stop, and workers that could be led to what is root's alone.
+    /// Refuses workers that instances could stop, and workers that could be led to what is root's
+    /// alone.
     fn apart(self, edge: Option<&str>) -> Result<(), AccountFault> {
-        let Some(instances) = self.instances.filter(|owner| owner.uid != 0) else { return Ok(()) };
+        let Some(instances) = self.instances.filter(|owner| owner.uid != 0) else {
+            return Ok(());
+        };
         let name = edge.unwrap_or_default();
         match self.edge {
             None => Err(AccountFault {
@@ -101,7 +121,8 @@ impl Accounts {
 }
 
 /// Makes the account that acc chooses by itself.
-pub const MAKE: &str = "useradd --system --user-group --no-create-home --shell /usr/sbin/nologin acc-edge";
+pub const MAKE: &str =
+    "useradd --system --user-group --no-create-home --shell /usr/sbin/nologin acc-edge";
 
 fn shared(name: &str) -> AccountFault {
     AccountFault {
@@ -125,23 +146,53 @@ mod tests {
     #[test]
     fn workers_that_instances_could_stop_are_refused() {
         if !geteuid().is_root() {
-            assert_eq!(of("user = \"no-such-user\"\n"), Ok(Accounts::default()), "an ordinary user runs everything as himself");
+            assert_eq!(
+                of("user = \"no-such-user\"\n"),
+                Ok(Accounts::default()),
+                "an ordinary user runs everything as himself"
+            );
             return;
         }
         for (text, why) in [
-            ("user = \"no-such-user\"\n", "there is no user `no-such-user`"),
-            ("user = \"nobody\"\n", "there is no user whom nginx's workers could run as"),
-            ("user = \"nobody\"\n[edge]\nuser = \"no-such-user\"\n", "`edge.user` in the config cannot be used"),
-            ("user = \"nobody\"\n[edge]\nuser = \"nobody\"\n", "instances run as the same user"),
-            ("user = \"nobody\"\n[edge]\nkind = \"builtin\"\nuser = \"nobody\"\n", "instances run as the same user"),
-            ("user = \"nobody\"\n[edge]\nuser = \"root\"\n", "which is root"),
+            (
+                "user = \"no-such-user\"\n",
+                "there is no user `no-such-user`",
+            ),
+            (
+                "user = \"nobody\"\n",
+                "there is no user whom nginx's workers could run as",
+            ),
+            (
+                "user = \"nobody\"\n[edge]\nuser = \"no-such-user\"\n",
+                "`edge.user` in the config cannot be used",
+            ),
+            (
+                "user = \"nobody\"\n[edge]\nuser = \"nobody\"\n",
+                "instances run as the same user",
+            ),
+            (
+                "user = \"nobody\"\n[edge]\nkind = \"builtin\"\nuser = \"nobody\"\n",
+                "instances run as the same user",
+            ),
+            (
+                "user = \"nobody\"\n[edge]\nuser = \"root\"\n",
+                "which is root",
+            ),
         ] {
             let fault = of(text).unwrap_err();
-            assert!(fault.message.contains(why) && !fault.hint.is_empty(), "{text}: {fault:?}");
+            assert!(
+                fault.message.contains(why) && !fault.hint.is_empty(),
+                "{text}: {fault:?}"
+            );
         }
         let apart = of("user = \"nobody\"\n[edge]\nuser = \"daemon\"\n").unwrap();
         assert_ne!(apart.edge.unwrap().uid, apart.instances.unwrap().uid);
-        assert_eq!(of("user = \"nobody\"\n[edge]\nkind = \"builtin\"\n").unwrap().edge, None);
+        assert_eq!(
+            of("user = \"nobody\"\n[edge]\nkind = \"builtin\"\n")
+                .unwrap()
+                .edge,
+            None
+        );
         assert_eq!(of("").unwrap(), Accounts::default());
         assert!(of("[edge]\nuser = \"daemon\"\n").unwrap().edge.is_some());
     }

@@ -13,7 +13,8 @@ pub enum Booted {
     No,
     /// By `acc boot`: acc itself brings back what dies.
     InBackground,
-    /// By `acc boot --foreground`, or its server was started by hand: whoever did that (systemd) brings the first process back.
+    /// By `acc boot --foreground`, or its server was started by hand: whoever did that (systemd)
+    /// brings the first process back.
     InForeground,
 }
 
@@ -31,7 +32,10 @@ impl Booted {
     /// Was what has this run folder booted? What cannot be read was not written by acc.
     #[must_use]
     pub fn in_run(run: &Path) -> Self {
-        match regular::read_to_string(&booted_file(run)).as_deref().map(str::trim) {
+        match regular::read_to_string(&booted_file(run))
+            .as_deref()
+            .map(str::trim)
+        {
             Ok("background") => Self::InBackground,
             Ok("foreground") => Self::InForeground,
             _ => Self::No,

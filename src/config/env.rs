@@ -1,4 +1,5 @@
-//! What the process was given by its surroundings. The only place in acc that reads the environment.
+//! What the process was given by its surroundings. The only place in acc that reads the
+//! environment.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -10,7 +11,8 @@ pub struct Env {
     vars: BTreeMap<OsString, OsString>,
     /// The effective user id: root has other default folders.
     pub uid: u32,
-    /// The working directory: where `./acc.toml` is looked for and what relative paths on the command line begin at.
+    /// The working directory: where `./acc.toml` is looked for and what relative paths on the
+    /// command line begin at.
     pub cwd: PathBuf,
     /// Processors this process may use.
     pub cores: usize,
@@ -34,12 +36,19 @@ impl Env {
         }
     }
 
-    /// Surroundings with nothing in them, for tests: no variables, two processors, no config file of the host, no
-    /// user accounts.
+    /// Surroundings with nothing in them, for tests: no variables, two processors, no config file
+    /// of the host, no user accounts.
     #[must_use]
     pub fn bare(uid: u32, cwd: impl Into<PathBuf>) -> Self {
         let cwd = cwd.into();
-        Self { vars: BTreeMap::new(), uid, host_file: cwd.join("etc/acc/config.toml"), cwd, cores: 2, accounts: Some(Vec::new()) }
+        Self {
+            vars: BTreeMap::new(),
+            uid,
+            host_file: cwd.join("etc/acc/config.toml"),
+            cwd,
+            cores: 2,
+            accounts: Some(Vec::new()),
+        }
     }
 
     /// The same with one more user account.
@@ -49,7 +58,8 @@ impl Env {
         self
     }
 
-    /// Is there a user account of this name? One that could not be asked for counts as there: whoever needs it says what is wrong.
+    /// Is there a user account of this name? One that could not be asked for counts as there:
+    /// whoever needs it says what is wrong.
     #[must_use]
     pub fn has_account(&self, name: &str) -> bool {
         match &self.accounts {
@@ -68,7 +78,8 @@ impl Env {
     /// The same for another user of the host: their folders, and none of those of before.
     #[must_use]
     pub fn of_user(mut self, uid: u32, home: Option<&Path>) -> Self {
-        self.vars.retain(|name, _| name != "HOME" && !name.as_encoded_bytes().starts_with(b"XDG_"));
+        self.vars
+            .retain(|name, _| name != "HOME" && !name.as_encoded_bytes().starts_with(b"XDG_"));
         self.uid = uid;
         match home {
             Some(home) => self.with("HOME", home),
@@ -79,7 +90,10 @@ impl Env {
     /// A variable; one that is set to nothing counts as not set.
     #[must_use]
     pub fn os(&self, name: &str) -> Option<&OsStr> {
-        self.vars.get(OsStr::new(name)).map(OsString::as_os_str).filter(|v| !v.is_empty())
+        self.vars
+            .get(OsStr::new(name))
+            .map(OsString::as_os_str)
+            .filter(|v| !v.is_empty())
     }
 
     /// The same as text; one that is not UTF-8 counts as not set, so use [`Self::os`] for paths.
@@ -94,10 +108,15 @@ impl Env {
         self.uid == 0
     }
 
-    /// A folder of the XDG base directory specification: the variable if it is absolute, else `below` the user's home folder.
+    /// A folder of the XDG base directory specification: the variable if it is absolute, else
+    /// `below` the user's home folder.
     #[must_use]
     pub fn xdg(&self, variable: &str, below: &str) -> Option<PathBuf> {
         let absolute = |name| self.os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-        absolute(variable).or_else(|| absolute("HOME").filter(|_| !below.is_empty()).map(|home| home.join(below)))
+        absolute(variable).or_else(|| {
+            absolute("HOME")
+                .filter(|_| !below.is_empty())
+                .map(|home| home.join(below))
+        })
     }
 }

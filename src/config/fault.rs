@@ -6,7 +6,8 @@ use std::path::PathBuf;
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigFault {
-    /// The key with its tables (`idle.timeout`), or the environment variable; empty when the fault is not about one key.
+    /// The key with its tables (`idle.timeout`), or the environment variable; empty when the fault
+    /// is not about one key.
     pub key: String,
     /// Line in the file, from 1; none when the value is not from the file.
     pub line: Option<usize>,
@@ -54,5 +55,9 @@ impl ConfigErrors {
 
 /// The faults as text.
 pub(crate) fn lines(faults: &[ConfigFault], between: &str) -> String {
-    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join(between)
+    faults
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(between)
 }

@@ -1,7 +1,7 @@
 //! The file of the settings in force: the server writes it into its run folder, commands go by it.
 //!
-//! Its first line names the boot of the host it is of; what follows is a config file. Here is its format, both ways; whether a command
-//! goes by it is not decided here.
+//! Its first line names the boot of the host it is of; what follows is a config file. Here is its
+//! format, both ways; whether a command goes by it is not decided here.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,8 @@ use crate::host::process;
 /// The first line of the file, before the id of the boot of the host it is of.
 const BOOT: &str = "# boot ";
 
-/// The settings in force, as the server of this run folder has written them down; not there after `halt`.
+/// The settings in force, as the server of this run folder has written them down; not there after
+/// `halt`.
 #[must_use]
 pub fn file(run: &Path) -> PathBuf {
     run.join("in-force.toml")

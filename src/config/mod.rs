@@ -1,6 +1,8 @@
-//! The settings of one acc installation, checked: no option is left open, no default hides elsewhere.
+//! The settings of one acc installation, checked: no option is left open, no default hides
+//! elsewhere.
 //!
-//! `load` reads the file and the environment and reports every fault at once. It never creates or changes anything.
+//! `load` reads the file and the environment and reports every fault at once. It never creates or
+//! changes anything.
 
 pub mod accounts;
 mod booted;
@@ -30,5 +32,6 @@ pub use load::{EDGE_ACCOUNT, RUN_MAX, load, named, parse};
 pub use paths::run_of_faulty;
 pub use scheme::Scheme;
 pub use settings::{
-    Config, EdgeConfig, EdgeKind, EventsConfig, IdleConfig, LimitsConfig, LogConfig, LogFormat, StopConfig, SupervisorKind, WakeConfig,
+    Config, EdgeConfig, EdgeKind, EventsConfig, IdleConfig, LimitsConfig, LogConfig, LogFormat,
+    StopConfig, SupervisorKind, WakeConfig,
 };

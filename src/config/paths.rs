@@ -1,7 +1,8 @@
-//! Where the things of an installation are, and which run folder a config file with faults still names: there lies what tells which
-//! settings are in force.
+//! Where the things of an installation are, and which run folder a config file with faults still
+//! names: there lies what tells which settings are in force.
 //!
-//! It creates nothing and guesses nothing: a file that may name another folder further down than it can be read names none.
+//! It creates nothing and guesses nothing: a file that may name another folder further down than it
+//! can be read names none.
 
 use std::path::{Path, PathBuf};
 
@@ -60,10 +61,14 @@ impl Config {
     pub fn uncounted_log(&self, name: &str) -> PathBuf {
         self.access_dir(name).join("uncounted.log")
     }
-    /// Who writes the access logs when acc is root: the user of nginx's workers; `None`: acc itself.
+    /// Who writes the access logs when acc is root: the user of nginx's workers; `None`: acc
+    /// itself.
     #[must_use]
     pub fn access_logs_user(&self) -> Option<&str> {
-        self.edge.user.as_deref().filter(|_| self.edge.kind == EdgeKind::Nginx)
+        self.edge
+            .user
+            .as_deref()
+            .filter(|_| self.edge.kind == EdgeKind::Nginx)
     }
     /// What was moved out of the way to be removed, of what lies in home: for acc alone.
     #[must_use]
@@ -120,8 +125,8 @@ impl Config {
     pub fn server_lock(&self) -> PathBuf {
         self.run.join("server.lock")
     }
-    /// Held by whoever runs verbs, beside [`Self::owner_lock`]: no cleaner of temporary folders comes here, and two installations
-    /// with the same home meet here.
+    /// Held by whoever runs verbs, beside [`Self::owner_lock`]: no cleaner of temporary folders
+    /// comes here, and two installations with the same home meet here.
     #[must_use]
     pub fn home_owner_lock(&self) -> PathBuf {
         self.home.join("owner.lock")
@@ -186,7 +191,10 @@ impl Config {
 /// The run folder, whatever else is wrong with the file; `None`: it cannot be told.
 #[must_use]
 pub fn run_of_faulty(explicit: Option<&Path>, env: &Env) -> Option<PathBuf> {
-    let text = find(explicit, env).ok()?.map(|(_, text)| text).unwrap_or_default();
+    let text = find(explicit, env)
+        .ok()?
+        .map(|(_, text)| text)
+        .unwrap_or_default();
     let head = readable(&text);
     let table = DeTable::parse(head).ok()?.into_inner();
     let faults = Faults::new(head);
@@ -202,8 +210,14 @@ pub fn run_of_faulty(explicit: Option<&Path>, env: &Env) -> Option<PathBuf> {
 fn readable(text: &str) -> &str {
     let mut head = text;
     while let Err(e) = DeTable::parse(head) {
-        let at = e.span().map_or(head.len(), |span| span.start).min(head.len().saturating_sub(1));
-        let end = head.get(..at).and_then(|before| before.rfind('\n')).map_or(0, |newline| newline + 1);
+        let at = e
+            .span()
+            .map_or(head.len(), |span| span.start)
+            .min(head.len().saturating_sub(1));
+        let end = head
+            .get(..at)
+            .and_then(|before| before.rfind('\n'))
+            .map_or(0, |newline| newline + 1);
         head = head.get(..end).unwrap_or_default();
     }
     head
@@ -211,7 +225,9 @@ fn readable(text: &str) -> &str {
 
 fn may_name_run(line: &str) -> bool {
     let line = line.trim_start().trim_start_matches(['"', '\'']);
-    line.strip_prefix("run").is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-'))
+    line.strip_prefix("run").is_some_and(|rest| {
+        !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+    })
 }
 
 #[cfg(test)]
@@ -235,15 +251,35 @@ mod tests {
         ] {
             assert_eq!(run(text), Some("/a/run".into()), "{text}");
         }
-        for text in ["[idle]\ntimeout = soon\n", "home = \"/a\nrunning = 3\n", "", "=", "= \"\n\n"] {
+        for text in [
+            "[idle]\ntimeout = soon\n",
+            "home = \"/a\nrunning = 3\n",
+            "",
+            "=",
+            "= \"\n\n",
+        ] {
             assert_eq!(run(text), Some("/run/acc".into()), "{text}");
         }
-        for text in ["run = \"/a/run\n", "home = \"/a\nrun = \"/a/run\"\n", "x = \n \"run\" = \"/a\"", "run = 5\n", "run = \"relative\"\n"]
-        {
+        for text in [
+            "run = \"/a/run\n",
+            "home = \"/a\nrun = \"/a/run\"\n",
+            "x = \n \"run\" = \"/a\"",
+            "run = 5\n",
+            "run = \"relative\"\n",
+        ] {
             assert_eq!(run(text), None, "{text}");
         }
         std::fs::write(&file, "home = \"/a\nrun = \"/a/run\"\n").unwrap();
-        assert_eq!(run_of_faulty(Some(&file), &Env::bare(0, dir.path()).with("ACC_RUN", "/b/run")), Some("/b/run".into()));
-        assert_eq!(run_of_faulty(Some(&dir.path().join("missing")), &Env::bare(0, dir.path())), None);
+        assert_eq!(
+            run_of_faulty(
+                Some(&file),
+                &Env::bare(0, dir.path()).with("ACC_RUN", "/b/run")
+            ),
+            Some("/b/run".into())
+        );
+        assert_eq!(
+            run_of_faulty(Some(&dir.path().join("missing")), &Env::bare(0, dir.path())),
+            None
+        );
     }
 }

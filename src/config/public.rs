@@ -1,4 +1,5 @@
-//! How clients reach the edge, as far as the edge cannot know it by itself: a proxy before it may end TLS and have another port.
+//! How clients reach the edge, as far as the edge cannot know it by itself: a proxy before it may
+//! end TLS and have another port.
 //!
 //! It believes nobody: what a request says of this is for `proxy::trusted_proxies` and for nginx.
 
@@ -13,8 +14,9 @@ use super::scheme::Scheme;
 use super::value::Parsed;
 
 impl EdgeConfig {
-    /// The port that a client names who reaches the edge by `scheme`: with the public scheme the public port. What was not set is the
-    /// usual port of `https`, and for `http` the first that the edge listens on.
+    /// The port that a client names who reaches the edge by `scheme`: with the public scheme the
+    /// public port. What was not set is the usual port of `https`, and for `http` the first that
+    /// the edge listens on.
     #[must_use]
     pub fn port(&self, scheme: Scheme) -> u16 {
         let own = match scheme {
@@ -32,20 +34,32 @@ impl EdgeConfig {
     #[must_use]
     pub fn url(&self, host: &str) -> String {
         let (scheme, port) = (self.public_scheme.as_str(), self.port(self.public_scheme));
-        if port == self.public_scheme.default_port() { format!("{scheme}://{host}/") } else { format!("{scheme}://{host}:{port}/") }
+        if port == self.public_scheme.default_port() {
+            format!("{scheme}://{host}/")
+        } else {
+            format!("{scheme}://{host}:{port}/")
+        }
     }
 
-    /// Addresses that stand for many clients: a proxy that is believed does, also when it does not say for whom it asks.
+    /// Addresses that stand for many clients: a proxy that is believed does, also when it does not
+    /// say for whom it asks.
     #[must_use]
     pub fn of_many(&self) -> Vec<IpNet> {
-        self.shared_addresses.iter().chain(&self.trusted_proxies).copied().collect()
+        self.shared_addresses
+            .iter()
+            .chain(&self.trusted_proxies)
+            .copied()
+            .collect()
     }
 }
 
-/// A network of proxies, or the address of one. Clients with IPv4 addresses are known by these, however they have come.
+/// A network of proxies, or the address of one. Clients with IPv4 addresses are known by these,
+/// however they have come.
 pub(super) fn proxies(value: &DeValue<'_>) -> Parsed<IpNet> {
     match network(value)? {
-        IpNet::V6(net) if net.addr().to_ipv4_mapped().is_some() => Err("must be written as an IPv4 address".to_owned()),
+        IpNet::V6(net) if net.addr().to_ipv4_mapped().is_some() => {
+            Err("must be written as an IPv4 address".to_owned())
+        }
         net => Ok(net),
     }
 }
@@ -58,15 +72,28 @@ mod tests {
     #[test]
     fn urls_are_those_that_clients_use() {
         let url = |edge: &str| {
-            let config = parse(&format!("[edge]\n{edge}"), None, &Env::bare(0, "/nowhere")).unwrap_or_else(|e| panic!("{e}"));
+            let config = parse(&format!("[edge]\n{edge}"), None, &Env::bare(0, "/nowhere"))
+                .unwrap_or_else(|e| panic!("{e}"));
             config.edge.url("a.org")
         };
-        let (usual, odd) = ("listen = [\"127.0.0.1:80\"]\n", "listen = [\"127.0.0.1:8080\", \"127.0.0.1:80\"]\n");
-        assert_eq!((url(usual), url(odd)), ("http://a.org/".into(), "http://a.org:8080/".into()));
+        let (usual, odd) = (
+            "listen = [\"127.0.0.1:80\"]\n",
+            "listen = [\"127.0.0.1:8080\", \"127.0.0.1:80\"]\n",
+        );
+        assert_eq!(
+            (url(usual), url(odd)),
+            ("http://a.org/".into(), "http://a.org:8080/".into())
+        );
         let https = "public_scheme = \"https\"\n";
         assert_eq!(url(&format!("{odd}{https}")), "https://a.org/");
-        assert_eq!(url(&format!("{odd}{https}public_port = 8443")), "https://a.org:8443/");
+        assert_eq!(
+            url(&format!("{odd}{https}public_port = 8443")),
+            "https://a.org:8443/"
+        );
         assert_eq!(url(&format!("{odd}public_port = 80")), "http://a.org/");
-        assert_eq!(url(&format!("{usual}public_port = 443")), "http://a.org:443/");
+        assert_eq!(
+            url(&format!("{usual}public_port = 443")),
+            "http://a.org:443/"
+        );
     }
 }

@@ -1,6 +1,8 @@
-//! Reads typed values out of a TOML document and collects every fault with its line instead of stopping at the first.
+//! Reads typed values out of a TOML document and collects every fault with its line instead of
+//! stopping at the first.
 //!
-//! A key that was never asked for is unknown: `Section::close` reports it. It knows nothing of what the keys mean.
+//! A key that was never asked for is unknown: `Section::close` reports it. It knows nothing of what
+//! the keys mean.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -25,18 +27,32 @@ pub(crate) struct Faults<'t> {
 
 impl<'t> Faults<'t> {
     pub(crate) fn new(text: &'t str) -> Self {
-        Self { text, list: RefCell::default(), asked: RefCell::default() }
+        Self {
+            text,
+            list: RefCell::default(),
+            asked: RefCell::default(),
+        }
     }
 
-    /// Parses the document. With a broken syntax nothing can be said of what follows: the first fault is recorded (others are
-    /// mostly its consequences) and an empty table is returned.
+    /// Parses the document. With a broken syntax nothing can be said of what follows: the first
+    /// fault is recorded (others are mostly its consequences) and an empty table is returned.
     pub(crate) fn parse(&self) -> DeTable<'t> {
         match DeTable::parse(self.text) {
             Ok(table) => table.into_inner(),
             Err(error) => {
                 let at = error.span().map_or(self.text.len(), |s| s.start);
-                let reason = format!("not TOML: {} (line {}, column {})", one_line(error.message()), self.line(at), self.column(at));
-                self.add(ConfigFault { key: String::new(), line: None, reason, found: None });
+                let reason = format!(
+                    "not TOML: {} (line {}, column {})",
+                    one_line(error.message()),
+                    self.line(at),
+                    self.column(at)
+                );
+                self.add(ConfigFault {
+                    key: String::new(),
+                    line: None,
+                    reason,
+                    found: None,
+                });
                 DeTable::new()
             }
         }
@@ -64,12 +80,24 @@ impl<'t> Faults<'t> {
     }
 
     fn line(&self, at: usize) -> usize {
-        self.text.as_bytes().iter().take(at).filter(|b| **b == b'\n').count() + 1
+        self.text
+            .as_bytes()
+            .iter()
+            .take(at)
+            .filter(|b| **b == b'\n')
+            .count()
+            + 1
     }
 
     fn column(&self, at: usize) -> usize {
         let before = self.text.get(..at).unwrap_or(self.text);
-        before.rsplit('\n').next().unwrap_or_default().chars().count() + 1
+        before
+            .rsplit('\n')
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .count()
+            + 1
     }
 
     fn about(&self, key: String, value: &Spanned<DeValue<'_>>, reason: String) {
@@ -77,7 +105,12 @@ impl<'t> Faults<'t> {
             DeValue::Table(_) => "a table".to_owned(),
             _ => shorten(self.text.get(value.span()).unwrap_or_default()),
         };
-        self.add(ConfigFault { key, line: Some(self.line(value.span().start)), reason, found: Some(found) });
+        self.add(ConfigFault {
+            key,
+            line: Some(self.line(value.span().start)),
+            reason,
+            found: Some(found),
+        });
     }
 }
 
@@ -104,7 +137,13 @@ pub(crate) struct Section<'a> {
 impl<'a> Section<'a> {
     /// The whole document.
     pub(crate) fn root(faults: &'a Faults<'a>, table: &'a DeTable<'a>) -> Self {
-        Self { faults, path: String::new(), table: Some(table), begin: None, asked: RefCell::default() }
+        Self {
+            faults,
+            path: String::new(),
+            table: Some(table),
+            begin: None,
+            asked: RefCell::default(),
+        }
     }
 
     /// The table `value` is, or an empty one and a fault.
@@ -113,11 +152,21 @@ impl<'a> Section<'a> {
         if let (Some(value), None) = (value, table) {
             faults.about(path.clone(), value, "must be a table".to_owned());
         }
-        Self { faults, path, table, begin: value.map(|v| v.span().start), asked: RefCell::default() }
+        Self {
+            faults,
+            path,
+            table,
+            begin: value.map(|v| v.span().start),
+            asked: RefCell::default(),
+        }
     }
 
     fn key(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        }
     }
 
     fn get(&self, key: &str) -> Option<&'a Spanned<DeValue<'a>>> {
@@ -131,28 +180,48 @@ impl<'a> Section<'a> {
     }
 
     /// The value of `key` if it is there and good; if it is there and bad, a fault.
-    pub(crate) fn optional<T>(&self, key: &str, parse: impl FnOnce(&DeValue<'_>) -> Result<T, String>) -> Option<T> {
+    pub(crate) fn optional<T>(
+        &self,
+        key: &str,
+        parse: impl FnOnce(&DeValue<'_>) -> Result<T, String>,
+    ) -> Option<T> {
         let value = self.get(key)?;
-        parse(value.get_ref()).map_err(|reason| self.faults.about(self.key(key), value, reason)).ok()
+        parse(value.get_ref())
+            .map_err(|reason| self.faults.about(self.key(key), value, reason))
+            .ok()
     }
 
-    /// The same with a default for a missing key. A bad value is a fault and reads as the default, so that reading can go on.
-    pub(crate) fn or<T>(&self, key: &str, default: T, parse: impl FnOnce(&DeValue<'_>) -> Result<T, String>) -> T {
+    /// The same with a default for a missing key. A bad value is a fault and reads as the default,
+    /// so that reading can go on.
+    pub(crate) fn or<T>(
+        &self,
+        key: &str,
+        default: T,
+        parse: impl FnOnce(&DeValue<'_>) -> Result<T, String>,
+    ) -> T {
         self.optional(key, parse).unwrap_or(default)
     }
 
-    /// An array, each element read by itself and named `key[n]` in a fault; bad elements are left out.
-    pub(crate) fn list<T>(&self, key: &str, mut parse: impl FnMut(&DeValue<'_>) -> Result<T, String>) -> Option<Vec<T>> {
+    /// An array, each element read by itself and named `key[n]` in a fault; bad elements are left
+    /// out.
+    pub(crate) fn list<T>(
+        &self,
+        key: &str,
+        mut parse: impl FnMut(&DeValue<'_>) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
         let value = self.get(key)?;
         let Some(items) = value.get_ref().as_array() else {
-            self.faults.about(self.key(key), value, "must be an array".to_owned());
+            self.faults
+                .about(self.key(key), value, "must be an array".to_owned());
             return None;
         };
         let mut good = Vec::new();
         for (n, item) in items.iter().enumerate() {
             match parse(item.get_ref()) {
                 Ok(one) => good.push(one),
-                Err(reason) => self.faults.about(format!("{}[{n}]", self.key(key)), item, reason),
+                Err(reason) => self
+                    .faults
+                    .about(format!("{}[{n}]", self.key(key)), item, reason),
             }
         }
         Some(good)
@@ -165,57 +234,95 @@ impl<'a> Section<'a> {
 
     /// The tables of an array of tables, named `key[n]`.
     pub(crate) fn sections(&self, key: &str) -> Vec<Section<'a>> {
-        let Some(value) = self.get(key) else { return Vec::new() };
-        let Some(items) = value.get_ref().as_array() else {
-            self.faults.about(self.key(key), value, format!("must be an array of tables, each written `[[{key}]]`"));
+        let Some(value) = self.get(key) else {
             return Vec::new();
         };
-        items.iter().enumerate().map(|(n, item)| Self::at(self.faults, format!("{}[{n}]", self.key(key)), Some(item))).collect()
+        let Some(items) = value.get_ref().as_array() else {
+            self.faults.about(
+                self.key(key),
+                value,
+                format!("must be an array of tables, each written `[[{key}]]`"),
+            );
+            return Vec::new();
+        };
+        items
+            .iter()
+            .enumerate()
+            .map(|(n, item)| Self::at(self.faults, format!("{}[{n}]", self.key(key)), Some(item)))
+            .collect()
     }
 
     /// The tables in the table below `key`, by the names the file gives them.
     pub(crate) fn named_sections(&self, key: &str) -> Vec<(String, Section<'a>)> {
         let below = self.section(key);
         let names = below.names();
-        names.into_iter().map(|name| (name.clone(), below.section(&name))).collect()
+        names
+            .into_iter()
+            .map(|name| (name.clone(), below.section(&name)))
+            .collect()
     }
 
-    /// Every value of the table below `key`, by the names the file gives them; bad ones are left out.
-    pub(crate) fn map<T>(&self, key: &str, parse: impl Fn(&str, &DeValue<'_>) -> Result<T, String>) -> BTreeMap<String, T> {
+    /// Every value of the table below `key`, by the names the file gives them; bad ones are left
+    /// out.
+    pub(crate) fn map<T>(
+        &self,
+        key: &str,
+        parse: impl Fn(&str, &DeValue<'_>) -> Result<T, String>,
+    ) -> BTreeMap<String, T> {
         let below = self.section(key);
         let names = below.names();
-        names.into_iter().filter_map(|name| Some((name.clone(), below.optional(&name, |v| parse(&name, v))?))).collect()
+        names
+            .into_iter()
+            .filter_map(|name| Some((name.clone(), below.optional(&name, |v| parse(&name, v))?)))
+            .collect()
     }
 
     fn names(&self) -> Vec<String> {
-        self.table.map(|t| t.keys().map(|k| k.get_ref().to_string()).collect()).unwrap_or_default()
+        self.table
+            .map(|t| t.keys().map(|k| k.get_ref().to_string()).collect())
+            .unwrap_or_default()
     }
 
-    /// Reports a fault that shows only beside other values: about `key` if it is there, else about the section.
+    /// Reports a fault that shows only beside other values: about `key` if it is there, else about
+    /// the section.
     pub(crate) fn fault(&self, key: &str, reason: impl Into<String>) {
         match self.peek(key) {
             Some(value) => self.faults.about(self.key(key), value, reason.into()),
-            None => self.faults.add(ConfigFault { key: self.key(key), line: self.first_line(), reason: reason.into(), found: None }),
+            None => self.faults.add(ConfigFault {
+                key: self.key(key),
+                line: self.first_line(),
+                reason: reason.into(),
+                found: None,
+            }),
         }
     }
 
     /// Reports a fault of the section itself.
     pub(crate) fn fault_here(&self, reason: impl Into<String>) {
-        self.faults.add(ConfigFault { key: self.path.clone(), line: self.first_line(), reason: reason.into(), found: None });
+        self.faults.add(ConfigFault {
+            key: self.path.clone(),
+            line: self.first_line(),
+            reason: reason.into(),
+            found: None,
+        });
     }
 
     fn first_line(&self) -> Option<usize> {
         self.begin.map(|at| self.faults.line(at))
     }
 
-    /// Is `key` true, or missing where that means true? A value of another type is neither: it has its own fault.
+    /// Is `key` true, or missing where that means true? A value of another type is neither: it has
+    /// its own fault.
     pub(crate) fn reads_as_true(&self, key: &str) -> bool {
-        self.peek(key).is_none_or(|v| v.get_ref().as_bool() == Some(true))
+        self.peek(key)
+            .is_none_or(|v| v.get_ref().as_bool() == Some(true))
     }
 
     /// Is `key` there and an array without elements?
     pub(crate) fn is_empty_list(&self, key: &str) -> bool {
-        self.peek(key).and_then(|v| v.get_ref().as_array()).is_some_and(|items| items.is_empty())
+        self.peek(key)
+            .and_then(|v| v.get_ref().as_array())
+            .is_some_and(|items| items.is_empty())
     }
 
     /// The line `key` stands on; none when it is not there.
@@ -230,10 +337,19 @@ impl<'a> Section<'a> {
             let name: &str = key.get_ref();
             if !asked.iter().any(|a| a == name) {
                 let near = did_you_mean(name, asked.iter().map(String::as_str));
-                let known = if near.is_empty() { format!("; there are {}", asked.join(", ")) } else { near };
+                let known = if near.is_empty() {
+                    format!("; there are {}", asked.join(", "))
+                } else {
+                    near
+                };
                 let reason = format!("unknown key{known}");
                 let line = Some(self.faults.line(key.span().start));
-                self.faults.add(ConfigFault { key: self.key(name), line, reason, found: None });
+                self.faults.add(ConfigFault {
+                    key: self.key(name),
+                    line,
+                    reason,
+                    found: None,
+                });
             }
         }
     }

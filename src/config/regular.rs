@@ -1,4 +1,5 @@
-//! Regular files, read without waiting for anybody: a pipe or a device in the place of one is an error.
+//! Regular files, read without waiting for anybody: a pipe or a device in the place of one is an
+//! error.
 //!
 //! It does not ask who may change them; `trust` does.
 
@@ -12,7 +13,10 @@ use std::path::Path;
 /// # Errors
 /// It is not a regular file, or cannot be read.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let mut file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
     let found = file.metadata()?;
     match () {
         () if found.is_file() => {}
@@ -29,7 +33,8 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// # Errors
 /// As [`read`], or it is not UTF-8.
 pub fn read_to_string(path: &Path) -> io::Result<String> {
-    String::from_utf8(read(path)?).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))
+    String::from_utf8(read(path)?)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))
 }
 
 #[cfg(test)]
@@ -39,17 +44,36 @@ mod tests {
     #[test]
     fn nothing_but_a_regular_file_is_read() {
         let dir = tempfile::tempdir().unwrap();
-        let (file, pipe, link) = (dir.path().join("file"), dir.path().join("pipe"), dir.path().join("link"));
+        let (file, pipe, link) = (
+            dir.path().join("file"),
+            dir.path().join("pipe"),
+            dir.path().join("link"),
+        );
         fs::write(&file, "text").unwrap();
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
         std::os::unix::fs::symlink(&file, &link).unwrap();
-        assert_eq!((read(&file).unwrap(), read_to_string(&link).unwrap()), (b"text".to_vec(), "text".to_owned()));
+        assert_eq!(
+            (read(&file).unwrap(), read_to_string(&link).unwrap()),
+            (b"text".to_vec(), "text".to_owned())
+        );
         for other in [pipe.as_path(), Path::new("/dev/zero")] {
-            assert_eq!(read(other).unwrap_err().to_string(), "it is not a regular file");
+            assert_eq!(
+                read(other).unwrap_err().to_string(),
+                "it is not a regular file"
+            );
         }
-        assert_eq!(read(dir.path()).unwrap_err().kind(), io::ErrorKind::IsADirectory);
-        assert_eq!(read(&dir.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(
+            read(dir.path()).unwrap_err().kind(),
+            io::ErrorKind::IsADirectory
+        );
+        assert_eq!(
+            read(&dir.path().join("none")).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
         fs::write(&file, b"\xff").unwrap();
-        assert_eq!(read_to_string(&file).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(
+            read_to_string(&file).unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
     }
 }

@@ -1,9 +1,10 @@
-//! Which settings a running server can take over, and in which keys two settings differ. It takes over nothing by itself.
+//! Which settings a running server can take over, and in which keys two settings differ. It takes
+//! over nothing by itself.
 
 use super::{Config, EdgeConfig, WakeConfig};
 
-/// Keys that a running server keeps as they were: sockets, folders and processes hang on them, or they are looked at once at the
-/// start.
+/// Keys that a running server keeps as they were: sockets, folders and processes hang on them, or
+/// they are looked at once at the start.
 pub const NEED_RESTART: [&str; 12] = [
     "domain",
     "edge.kind",
@@ -54,7 +55,10 @@ impl Config {
             },
             supervisor: self.supervisor,
             idle: new.idle,
-            wake: WakeConfig { max_at_once: self.wake.max_at_once, ..new.wake },
+            wake: WakeConfig {
+                max_at_once: self.wake.max_at_once,
+                ..new.wake
+            },
             stop: new.stop,
             ports: new.ports,
             log: self.log.clone(),
@@ -73,12 +77,20 @@ pub fn differences(one: &str, other: &str) -> Result<Vec<Difference>, toml::de::
     let (one, other) = (flat(one)?, flat(other)?);
     let keys: std::collections::BTreeSet<&String> = one.keys().chain(other.keys()).collect();
     // A key that another version does not have.
-    let value = |table: &toml::Table, key: &str| table.get(key).map_or_else(|| "nothing".to_owned(), ToString::to_string);
+    let value = |table: &toml::Table, key: &str| {
+        table
+            .get(key)
+            .map_or_else(|| "nothing".to_owned(), ToString::to_string)
+    };
     let differs = |key: &&String| one.get(*key) != other.get(*key);
     Ok(keys
         .into_iter()
         .filter(differs)
-        .map(|key| Difference { key: key.clone(), one: value(&one, key), other: value(&other, key) })
+        .map(|key| Difference {
+            key: key.clone(),
+            one: value(&one, key),
+            other: value(&other, key),
+        })
         .collect())
 }
 
@@ -87,7 +99,11 @@ fn flat(text: &str) -> Result<toml::Table, toml::de::Error> {
     let mut flat = toml::Table::new();
     for (name, value) in text.parse::<toml::Table>()? {
         match value {
-            toml::Value::Table(section) => flat.extend(section.into_iter().map(|(key, value)| (format!("{name}.{key}"), value))),
+            toml::Value::Table(section) => flat.extend(
+                section
+                    .into_iter()
+                    .map(|(key, value)| (format!("{name}.{key}"), value)),
+            ),
             value => drop(flat.insert(name, value)),
         }
     }
@@ -105,7 +121,11 @@ mod tests {
     }
 
     fn keys(one: &Config, other: &Config) -> Vec<String> {
-        differences(&one.to_toml(), &other.to_toml()).unwrap().into_iter().map(|d| d.key).collect()
+        differences(&one.to_toml(), &other.to_toml())
+            .unwrap()
+            .into_iter()
+            .map(|d| d.key)
+            .collect()
     }
 
     /// Every setting different: what is not taken over is what is said to need a restart.
@@ -123,7 +143,11 @@ mod tests {
              [limits]\nopen_files = 777\nprocesses = 77\nmemory = \"7GiB\"\nfile_size = \"7GiB\"\ncore = \"7MiB\"\n[[rules]]\npath = \"/\"\ncounts = false\n",
         );
         let all = keys(&old, &new);
-        assert_eq!(all.len(), flat(&old.to_toml()).unwrap().len(), "a key is the same in both: {all:?}");
+        assert_eq!(
+            all.len(),
+            flat(&old.to_toml()).unwrap().len(),
+            "a key is the same in both: {all:?}"
+        );
         let taken = old.taking_over(&new);
         assert_eq!(keys(&taken, &new), NEED_RESTART);
         assert_eq!(keys(&old, &taken).len(), all.len() - NEED_RESTART.len());
@@ -132,9 +156,22 @@ mod tests {
 
     #[test]
     fn both_values_are_shown_as_in_a_file() {
-        let found = differences("[edge]\nlisten = [\"a:1\"]\n", "[edge]\nlisten = [\"a:2\"]\nmore = 1\n").unwrap();
-        let texts: Vec<_> = found.iter().map(|d| (d.key.as_str(), d.one.as_str(), d.other.as_str())).collect();
-        assert_eq!(texts, [("edge.listen", "[\"a:1\"]", "[\"a:2\"]"), ("edge.more", "nothing", "1")]);
+        let found = differences(
+            "[edge]\nlisten = [\"a:1\"]\n",
+            "[edge]\nlisten = [\"a:2\"]\nmore = 1\n",
+        )
+        .unwrap();
+        let texts: Vec<_> = found
+            .iter()
+            .map(|d| (d.key.as_str(), d.one.as_str(), d.other.as_str()))
+            .collect();
+        assert_eq!(
+            texts,
+            [
+                ("edge.listen", "[\"a:1\"]", "[\"a:2\"]"),
+                ("edge.more", "nothing", "1")
+            ]
+        );
         assert!(differences("=", "").is_err());
     }
 }

@@ -42,7 +42,8 @@ pub struct EdgeConfig {
     pub max_body: u64,
     /// `per_client`: connections of one address that are served at once; `None`: "off".
     pub per_client: Option<u32>,
-    /// `shared_addresses`: networks in which an address stands for many clients, so that no limit for one client holds for it.
+    /// `shared_addresses`: networks in which an address stands for many clients, so that no limit
+    /// for one client holds for it.
     pub shared_addresses: Vec<IpNet>,
     /// `trusted_proxies`: whose `X-Forwarded-For`, `-Proto` and `-Port` are believed.
     pub trusted_proxies: Vec<IpNet>,
@@ -52,7 +53,8 @@ pub struct EdgeConfig {
     pub public_port: Option<u16>,
     /// `templates`: a folder whose files replace the built-in templates of the same name.
     pub templates: Option<PathBuf>,
-    /// `user`: who nginx's workers run as when acc is root; `None`: as acc. What was not set is chosen from the accounts of the host.
+    /// `user`: who nginx's workers run as when acc is root; `None`: as acc. What was not set is
+    /// chosen from the accounts of the host.
     pub user: Option<String>,
 }
 
@@ -65,7 +67,8 @@ pub struct IdleConfig {
     pub min_awake: Duration,
     /// `check_every`: pause between two passes of the server's own monitor; `None`: "off".
     pub check_every: Option<Duration>,
-    /// `silent_connections`: a WebSocket without traffic for longer is not use any more; `None`: "never".
+    /// `silent_connections`: a WebSocket without traffic for longer is not use any more; `None`:
+    /// "never".
     pub silent_connections: Option<Duration>,
 }
 
@@ -89,7 +92,8 @@ pub struct WakeConfig {
 pub struct StopConfig {
     /// `drain`: how long an operator's stop waits for what is in flight.
     pub drain: Duration,
-    /// `drain_streams`: how long it waits for WebSockets and event streams, which do not end by themselves.
+    /// `drain_streams`: how long it waits for WebSockets and event streams, which do not end by
+    /// themselves.
     pub drain_streams: Duration,
     /// `timeout`: from the stop signal to the kill.
     pub timeout: Duration,
@@ -125,7 +129,8 @@ pub struct EventsConfig {
 /// `[limits]`: what one instance may use of the host. `None` in each: no limit of its own.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct LimitsConfig {
-    /// `open_files`: files that a process of it may have open at once; `None`: "auto", as many as acc was booted with.
+    /// `open_files`: files that a process of it may have open at once; `None`: "auto", as many as
+    /// acc was booted with.
     pub open_files: Option<u64>,
     /// `processes`: processes and threads at once, all of the instance together.
     pub processes: Option<u64>,

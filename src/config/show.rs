@@ -9,23 +9,52 @@ use super::{Config, EdgeKind, LogFormat, SupervisorKind};
 use crate::domain::rule::Rule;
 
 impl Config {
-    /// Every key with its value in force. Read again, it gives the same settings; an optional value that is not set is `""`.
+    /// Every key with its value in force. Read again, it gives the same settings; an optional value
+    /// that is not set is `""`.
     #[must_use]
     pub fn to_toml(&self) -> String {
         let mut out = String::new();
-        let from = self.file.as_ref().map_or_else(|| "defaults only, there is no config file".to_owned(), |f| f.display().to_string());
+        let from = self.file.as_ref().map_or_else(
+            || "defaults only, there is no config file".to_owned(),
+            |f| f.display().to_string(),
+        );
         out.push_str(&format!("# from: {from}\n"));
         section(&mut out, None, &self.top());
         section(&mut out, Some("edge"), &self.edge_lines());
-        section(&mut out, Some("supervisor"), &[("kind", quote(self.supervisor.as_str()))]);
+        section(
+            &mut out,
+            Some("supervisor"),
+            &[("kind", quote(self.supervisor.as_str()))],
+        );
         section(&mut out, Some("idle"), &self.idle_lines());
         section(&mut out, Some("wake"), &self.wake_lines());
-        let stop = [("drain", self.stop.drain), ("drain_streams", self.stop.drain_streams), ("timeout", self.stop.timeout)]
-            .map(|(key, time)| (key, quote(&show_duration(time))));
+        let stop = [
+            ("drain", self.stop.drain),
+            ("drain_streams", self.stop.drain_streams),
+            ("timeout", self.stop.timeout),
+        ]
+        .map(|(key, time)| (key, quote(&show_duration(time))));
         section(&mut out, Some("stop"), &stop);
-        section(&mut out, Some("ports"), &[("range", quote(&format!("{}-{}", self.ports.first, self.ports.last)))]);
-        section(&mut out, Some("log"), &[("level", quote(&self.log.level)), ("format", quote(self.log.format.as_str()))]);
-        let events = [("keep", self.events.keep.to_string()), ("keep_for", quote(&show_duration(self.events.keep_for)))];
+        section(
+            &mut out,
+            Some("ports"),
+            &[(
+                "range",
+                quote(&format!("{}-{}", self.ports.first, self.ports.last)),
+            )],
+        );
+        section(
+            &mut out,
+            Some("log"),
+            &[
+                ("level", quote(&self.log.level)),
+                ("format", quote(self.log.format.as_str())),
+            ],
+        );
+        let events = [
+            ("keep", self.events.keep.to_string()),
+            ("keep_for", quote(&show_duration(self.events.keep_for))),
+        ];
         section(&mut out, Some("events"), &events);
         section(&mut out, Some("limits"), &self.limits_lines());
         for rule in &self.rules {
@@ -49,8 +78,22 @@ impl Config {
     }
 
     fn edge_lines(&self) -> [(&'static str, String); 10] {
-        let listen = self.edge.listen.iter().map(|a| quote(&a.to_string())).collect::<Vec<_>>().join(", ");
-        let nets = |nets: &[IpNet]| format!("[{}]", nets.iter().map(|net| quote(&net.to_string())).collect::<Vec<_>>().join(", "));
+        let listen = self
+            .edge
+            .listen
+            .iter()
+            .map(|a| quote(&a.to_string()))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let nets = |nets: &[IpNet]| {
+            format!(
+                "[{}]",
+                nets.iter()
+                    .map(|net| quote(&net.to_string()))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            )
+        };
         [
             ("kind", quote(self.edge.kind.as_str())),
             ("listen", format!("[{listen}]")),
@@ -59,8 +102,19 @@ impl Config {
             ("shared_addresses", nets(&self.edge.shared_addresses)),
             ("trusted_proxies", nets(&self.edge.trusted_proxies)),
             ("public_scheme", quote(self.edge.public_scheme.as_str())),
-            ("public_port", self.edge.public_port.map_or_else(|| quote("auto"), |port| port.to_string())),
-            ("templates", self.edge.templates.as_deref().map_or_else(|| quote(""), quote_path)),
+            (
+                "public_port",
+                self.edge
+                    .public_port
+                    .map_or_else(|| quote("auto"), |port| port.to_string()),
+            ),
+            (
+                "templates",
+                self.edge
+                    .templates
+                    .as_deref()
+                    .map_or_else(|| quote(""), quote_path),
+            ),
             ("user", quote(self.edge.user.as_deref().unwrap_or_default())),
         ]
     }
@@ -69,21 +123,46 @@ impl Config {
         [
             ("timeout", quote(&show_duration(self.idle.timeout))),
             ("min_awake", quote(&show_duration(self.idle.min_awake))),
-            ("check_every", quote(&self.idle.check_every.map_or_else(|| "off".to_owned(), show_duration))),
-            ("silent_connections", quote(&self.idle.silent_connections.map_or_else(|| "never".to_owned(), show_duration))),
+            (
+                "check_every",
+                quote(
+                    &self
+                        .idle
+                        .check_every
+                        .map_or_else(|| "off".to_owned(), show_duration),
+                ),
+            ),
+            (
+                "silent_connections",
+                quote(
+                    &self
+                        .idle
+                        .silent_connections
+                        .map_or_else(|| "never".to_owned(), show_duration),
+                ),
+            ),
         ]
     }
 
     fn limits_lines(&self) -> [(&'static str, String); 5] {
         let limits = &self.limits;
-        let count = |limit: Option<u64>, word| limit.map_or_else(|| quote(word), |limit| limit.to_string());
-        let size = |limit: Option<u64>| quote(&limit.map_or_else(|| "unlimited".to_owned(), show_size));
+        let count =
+            |limit: Option<u64>, word| limit.map_or_else(|| quote(word), |limit| limit.to_string());
+        let size =
+            |limit: Option<u64>| quote(&limit.map_or_else(|| "unlimited".to_owned(), show_size));
         [
             ("open_files", count(limits.open_files, "auto")),
             ("processes", count(limits.processes, "unlimited")),
             ("memory", size(limits.memory)),
             ("file_size", size(limits.file_size)),
-            ("core", if limits.core == Some(0) { quote("off") } else { size(limits.core) }),
+            (
+                "core",
+                if limits.core == Some(0) {
+                    quote("off")
+                } else {
+                    size(limits.core)
+                },
+            ),
         ]
     }
 
@@ -100,9 +179,21 @@ impl Config {
 
 fn rule_lines(rule: &Rule) -> Vec<(&'static str, String)> {
     let client = rule.client.map(|net| net.to_string());
-    let conditions = [("path", &rule.path), ("method", &rule.method), ("user_agent", &rule.user_agent), ("client", &client)];
-    let given = conditions.into_iter().filter_map(|(key, value)| Some((key, quote(value.as_deref()?))));
-    given.chain([("wake", rule.wake.to_string()), ("counts", rule.counts.to_string())]).collect()
+    let conditions = [
+        ("path", &rule.path),
+        ("method", &rule.method),
+        ("user_agent", &rule.user_agent),
+        ("client", &client),
+    ];
+    let given = conditions
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, quote(value.as_deref()?))));
+    given
+        .chain([
+            ("wake", rule.wake.to_string()),
+            ("counts", rule.counts.to_string()),
+        ])
+        .collect()
 }
 
 fn section(out: &mut String, name: Option<&str>, lines: &[(&str, String)]) {

@@ -4,7 +4,10 @@
 #[must_use]
 pub fn closest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let allowed = (word.chars().count() / 3).max(1);
-    let near = known.into_iter().map(|k| (strsim::damerau_levenshtein(word, k), k)).filter(|(distance, _)| *distance <= allowed);
+    let near = known
+        .into_iter()
+        .map(|k| (strsim::damerau_levenshtein(word, k), k))
+        .filter(|(distance, _)| *distance <= allowed);
     near.min_by_key(|(distance, _)| *distance).map(|(_, k)| k)
 }
 
@@ -24,6 +27,10 @@ mod tests {
         assert_eq!(closest("min-awake", known), Some("min_awake"));
         assert_eq!(closest("colour", known), None);
         assert_eq!(did_you_mean("x", known), "");
-        assert_eq!(closest("shpo", ["shop", "blog"]), Some("shop"), "two letters in the wrong order are one slip");
+        assert_eq!(
+            closest("shpo", ["shop", "blog"]),
+            Some("shop"),
+            "two letters in the wrong order are one slip"
+        );
     }
 }

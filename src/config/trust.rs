@@ -1,8 +1,10 @@
-//! May what lies at a path be obeyed? Who can write to it, or can exchange a folder above it, decides what is read there.
+//! May what lies at a path be obeyed? Who can write to it, or can exchange a folder above it,
+//! decides what is read there.
 //!
-//! A path is trusted when every folder, link and file on it belongs to this user or to root, and nobody else may write to it;
-//! a sticky folder such as `/tmp` may be above, since there nobody can exchange what is somebody else's. Each part is judged
-//! before the next is looked at, so no part can be exchanged by others between the look and the use. Looks only, changes nothing.
+//! A path is trusted when every folder, link and file on it belongs to this user or to root, and
+//! nobody else may write to it; a sticky folder such as `/tmp` may be above, since there nobody can
+//! exchange what is somebody else's. Each part is judged before the next is looked at, so no part
+//! can be exchanged by others between the look and the use. Looks only, changes nothing.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -30,7 +32,11 @@ impl Distrust {
     /// The reason for somebody who meant `path`: the part is named where it is another one.
     #[must_use]
     pub fn of(&self, path: &Path) -> String {
-        if self.path == path { self.why.clone() } else { format!("is not safe: {self}, who could exchange it") }
+        if self.path == path {
+            self.why.clone()
+        } else {
+            format!("is not safe: {self}, who could exchange it")
+        }
     }
 
     fn told(&self) -> String {
@@ -41,8 +47,15 @@ impl Distrust {
     #[must_use]
     pub fn way_out(&self) -> String {
         let own = rustix::process::geteuid().as_raw();
-        let verb = if self.owner.is_some() { format!("chown {own}") } else { "chmod go-w".to_owned() };
-        format!("`{verb} {}` if nobody else is to change it", self.path.display())
+        let verb = if self.owner.is_some() {
+            format!("chown {own}")
+        } else {
+            "chmod go-w".to_owned()
+        };
+        format!(
+            "`{verb} {}` if nobody else is to change it",
+            self.path.display()
+        )
     }
 }
 
@@ -72,15 +85,23 @@ impl From<TrustError> for io::Error {
     }
 }
 
-/// What is at the end of a path: where it really is, without links on the way, and what it is; `None`: it is not there.
+/// What is at the end of a path: where it really is, without links on the way, and what it is;
+/// `None`: it is not there.
 type PathEnd = Option<(PathBuf, Metadata)>;
 
-/// Why this folder must not be used, if so. Also of one that is not there yet: then for what is above it.
+/// Why this folder must not be used, if so. Also of one that is not there yet: then for what is
+/// above it.
 ///
 /// # Errors
 /// It cannot be looked at.
 pub fn distrust(dir: &Path) -> io::Result<Option<Distrust>> {
-    let wrong = |path: PathBuf, why: String| Ok(Some(Distrust { path, why, owner: None }));
+    let wrong = |path: PathBuf, why: String| {
+        Ok(Some(Distrust {
+            path,
+            why,
+            owner: None,
+        }))
+    };
     match walk(dir) {
         Ok(None) => Ok(None),
         Ok(Some((path, meta))) if !meta.is_dir() => wrong(path, "is not a folder".to_owned()),
@@ -92,7 +113,8 @@ pub fn distrust(dir: &Path) -> io::Result<Option<Distrust>> {
     }
 }
 
-/// The first part of a path that belongs to neither this user nor root. What cannot be looked at has none.
+/// The first part of a path that belongs to neither this user nor root. What cannot be looked at
+/// has none.
 #[must_use]
 pub fn stranger(path: &Path) -> Option<Distrust> {
     match walk(path) {
@@ -101,7 +123,8 @@ pub fn stranger(path: &Path) -> Option<Distrust> {
     }
 }
 
-/// The text of a file that is trusted. A pipe or a device is no such file; `/dev/null` is an empty one.
+/// The text of a file that is trusted. A pipe or a device is no such file; `/dev/null` is an empty
+/// one.
 ///
 /// # Errors
 /// It is not trusted, or it cannot be read.
@@ -115,8 +138,13 @@ pub fn read_to_string(path: &Path) -> Result<String, TrustError> {
 
 /// Opens a file that is trusted, for reading.
 fn open(path: &Path) -> Result<File, TrustError> {
-    let Some((real, _)) = walk(path)? else { return Err(io::Error::from_raw_os_error(libc::ENOENT).into()) };
-    let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&real)?;
+    let Some((real, _)) = walk(path)? else {
+        return Err(io::Error::from_raw_os_error(libc::ENOENT).into());
+    };
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(&real)?;
     // What counts is what was opened.
     let meta = file.metadata()?;
     judge(&real, &meta, false)?;
@@ -137,7 +165,11 @@ fn walk(path: &Path) -> Result<PathEnd, TrustError> {
         if !meta.is_dir() {
             return Err(io::Error::from_raw_os_error(libc::ENOTDIR).into());
         }
-        let next = if name == ".." { at.parent().unwrap_or(&at).to_owned() } else { at.join(&name) };
+        let next = if name == ".." {
+            at.parent().unwrap_or(&at).to_owned()
+        } else {
+            at.join(&name)
+        };
         meta = match fs::symlink_metadata(&next) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             found => found?,
@@ -152,7 +184,10 @@ fn walk(path: &Path) -> Result<PathEnd, TrustError> {
             if target.is_absolute() {
                 at = PathBuf::from("/");
             }
-            parts(&target).into_iter().rev().for_each(|part| left.push_front(part));
+            parts(&target)
+                .into_iter()
+                .rev()
+                .for_each(|part| left.push_front(part));
             meta = fs::symlink_metadata(&at)?;
         } else {
             at = next;
@@ -162,7 +197,9 @@ fn walk(path: &Path) -> Result<PathEnd, TrustError> {
 }
 
 fn parts(path: &Path) -> VecDeque<OsString> {
-    let named = path.components().filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
+    let named = path
+        .components()
+        .filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
     named.map(|part| part.as_os_str().to_owned()).collect()
 }
 
@@ -171,18 +208,32 @@ fn judge(path: &Path, meta: &Metadata, sticky_will_do: bool) -> Result<(), Trust
     let mut owner = None;
     let why = if !trusted_owner(meta.uid())? {
         owner = Some((meta.uid(), meta.gid()));
-        format!("belongs to user {}, not to user {}", meta.uid(), rustix::process::geteuid().as_raw())
-    } else if meta.is_symlink() || meta.mode() & 0o022 == 0 || sticky_will_do && meta.is_dir() && meta.mode() & 0o1000 != 0 {
+        format!(
+            "belongs to user {}, not to user {}",
+            meta.uid(),
+            rustix::process::geteuid().as_raw()
+        )
+    } else if meta.is_symlink()
+        || meta.mode() & 0o022 == 0
+        || sticky_will_do && meta.is_dir() && meta.mode() & 0o1000 != 0
+    {
         return Ok(());
     } else {
         open_to_others(meta)
     };
-    Err(TrustError::Distrust(Distrust { path: path.to_owned(), why, owner }))
+    Err(TrustError::Distrust(Distrust {
+        path: path.to_owned(),
+        why,
+        owner,
+    }))
 }
 
-/// This user, root, and who owns `/`: everything is theirs (in a user namespace without root, `/` belongs to nobody).
+/// This user, root, and who owns `/`: everything is theirs (in a user namespace without root, `/`
+/// belongs to nobody).
 fn trusted_owner(uid: u32) -> io::Result<bool> {
-    Ok(uid == 0 || uid == rustix::process::geteuid().as_raw() || uid == fs::symlink_metadata("/")?.uid())
+    Ok(uid == 0
+        || uid == rustix::process::geteuid().as_raw()
+        || uid == fs::symlink_metadata("/")?.uid())
 }
 
 /// Why, if so, this entry of a trusted folder can be changed by others.
@@ -196,7 +247,10 @@ pub fn of_entry(meta: &Metadata) -> Option<String> {
 }
 
 fn open_to_others(meta: &Metadata) -> String {
-    format!("can be written by others (mode {:04o})", meta.mode() & 0o7777)
+    format!(
+        "can be written by others (mode {:04o})",
+        meta.mode() & 0o7777
+    )
 }
 
 #[cfg(test)]
@@ -209,7 +263,10 @@ mod tests {
     }
 
     fn why(path: &Path) -> String {
-        distrust(path).unwrap().map(|found| found.to_string()).unwrap_or_default()
+        distrust(path)
+            .unwrap()
+            .map(|found| found.to_string())
+            .unwrap_or_default()
     }
 
     #[test]
@@ -219,20 +276,43 @@ mod tests {
         let folder = above.join("folder");
         fs::create_dir_all(&folder).unwrap();
         symlink("above/./../above/folder", &link).unwrap();
-        let (shown, shown_above) = (format!("`{}`", folder.display()), format!("`{}`", above.display()));
+        let (shown, shown_above) = (
+            format!("`{}`", folder.display()),
+            format!("`{}`", above.display()),
+        );
         for (of_above, of_folder, expected) in [
             (0o755, 0o755, String::new()),
-            (0o755, 0o775, format!("{shown} can be written by others (mode 0775)")),
-            (0o755, 0o1777, format!("{shown} can be written by others (mode 1777)")),
-            (0o777, 0o755, format!("{shown_above} can be written by others (mode 0777)")),
+            (
+                0o755,
+                0o775,
+                format!("{shown} can be written by others (mode 0775)"),
+            ),
+            (
+                0o755,
+                0o1777,
+                format!("{shown} can be written by others (mode 1777)"),
+            ),
+            (
+                0o777,
+                0o755,
+                format!("{shown_above} can be written by others (mode 0777)"),
+            ),
             (0o1777, 0o755, String::new()),
         ] {
             mode(&above, of_above);
             mode(&folder, of_folder);
             assert_eq!(why(&folder), expected, "{of_above:o} {of_folder:o}");
             assert_eq!(why(&link), expected, "{of_above:o} {of_folder:o} by a link");
-            let below = if of_above == 0o777 { expected } else { String::new() };
-            assert_eq!(why(&above.join("not/there")), below, "{of_above:o}, not there");
+            let below = if of_above == 0o777 {
+                expected
+            } else {
+                String::new()
+            };
+            assert_eq!(
+                why(&above.join("not/there")),
+                below,
+                "{of_above:o}, not there"
+            );
         }
         fs::write(dir.path().join("file"), "").unwrap();
         assert!(why(&dir.path().join("file")).ends_with("is not a folder"));
@@ -242,27 +322,44 @@ mod tests {
             return;
         }
         lchown(&link, Some(65_534), None).unwrap();
-        assert_eq!(why(&link), format!("`{}` belongs to user 65534, not to user 0", link.display()));
+        assert_eq!(
+            why(&link),
+            format!("`{}` belongs to user 65534, not to user 0", link.display())
+        );
         chown(&above, Some(65_534), None).unwrap();
-        assert_eq!(why(&folder), format!("{shown_above} belongs to user 65534, not to user 0"));
+        assert_eq!(
+            why(&folder),
+            format!("{shown_above} belongs to user 65534, not to user 0")
+        );
     }
 
     #[test]
     fn only_regular_files_that_nobody_else_can_change_are_read() {
         let dir = tempfile::tempdir().unwrap();
-        let (file, link, pipe) = (dir.path().join("file"), dir.path().join("link"), dir.path().join("pipe"));
+        let (file, link, pipe) = (
+            dir.path().join("file"),
+            dir.path().join("link"),
+            dir.path().join("pipe"),
+        );
         fs::write(&file, "text").unwrap();
         symlink(&file, &link).unwrap();
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
         let read = |path: &Path| read_to_string(path).map_err(|e| e.to_string());
-        assert_eq!((read(&file), read(&link)), (Ok("text".to_owned()), Ok("text".to_owned())));
+        assert_eq!(
+            (read(&file), read(&link)),
+            (Ok("text".to_owned()), Ok("text".to_owned()))
+        );
         assert_eq!(read(Path::new("/dev/null")), Ok(String::new()));
         assert_eq!(read(&pipe), Err("it is not a regular file".to_owned()));
         assert!(read(dir.path()).unwrap_err().contains("directory"));
         mode(&file, 0o666);
         for path in [&file, &link] {
             let said = read(path).unwrap_err();
-            assert!(said.contains("can be written by others (mode 0666)") && said.contains("`chmod go-w "), "{said}");
+            assert!(
+                said.contains("can be written by others (mode 0666)")
+                    && said.contains("`chmod go-w "),
+                "{said}"
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The command line's side of the control socket: one request, and the difference between "no server" and "could not ask".
+//! The command line's side of the control socket: one request, and the difference between "no
+//! server" and "could not ask".
 //!
 //! It never retries a request that may have reached the server, unless that only asks.
 
@@ -37,7 +38,8 @@ pub enum ControlReply {
     Answered(Result<Outcome, ServiceError>),
 }
 
-/// The server could not be asked, or did not get to its answer. Never means that there is no server.
+/// The server could not be asked, or did not get to its answer. Never means that there is no
+/// server.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// No connection for another reason than that nobody listens: no permission, queue full.
@@ -70,20 +72,34 @@ pub enum CallError {
 impl From<CallError> for ServiceError {
     fn from(error: CallError) -> Self {
         let (kind, hint) = match &error {
-            CallError::Unreachable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                (ErrorKind::Failed, "run acc as the user who runs its server, or as root")
+            CallError::Unreachable { source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                (
+                    ErrorKind::Failed,
+                    "run acc as the user who runs its server, or as root",
+                )
             }
             CallError::Unreachable { .. } => (ErrorKind::Failed, "see `acc doctor`"),
-            CallError::Broken(_) => (ErrorKind::Failed, "what it was doing may be half done or done: see `acc info`, and the server's log"),
-            CallError::Silent(_) => (ErrorKind::TimedOut, "it may be hung: see its log and `acc doctor`"),
-            CallError::Garbled { .. } => (ErrorKind::Failed, "are the command line and the server of the same version? see `acc doctor`"),
+            CallError::Broken(_) => (
+                ErrorKind::Failed,
+                "what it was doing may be half done or done: see `acc info`, and the server's log",
+            ),
+            CallError::Silent(_) => (
+                ErrorKind::TimedOut,
+                "it may be hung: see its log and `acc doctor`",
+            ),
+            CallError::Garbled { .. } => (
+                ErrorKind::Failed,
+                "are the command line and the server of the same version? see `acc doctor`",
+            ),
         };
         Self::new(kind, crate::service::error::chain(&error), hint)
     }
 }
 
-/// Sends one request to the server behind `socket` and waits for its answer, as long as the server lives. A ping and a question
-/// for the settings end within ten seconds.
+/// Sends one request to the server behind `socket` and waits for its answer, as long as the server
+/// lives. A ping and a question for the settings end within ten seconds.
 ///
 /// # Errors
 /// When the server is there, or may be, and no answer came from it.
@@ -102,16 +118,20 @@ async fn question(socket: &Path, request: &Request) -> Result<ControlReply, Call
     let answered = async {
         loop {
             match exchange(socket, request).await {
-                // It died just now, or made way for another one: a question may be sent again, and tells which of both.
+                // It died just now, or made way for another one: a question may be sent again, and
+                // tells which of both.
                 Err(CallError::Broken(_)) => tokio::time::sleep(CONNECT_PAUSE).await,
                 reply => return reply,
             }
         }
     };
-    tokio::time::timeout(PING_LIMIT, answered).await.unwrap_or_else(|_| Err(CallError::Silent(socket.to_owned())))
+    tokio::time::timeout(PING_LIMIT, answered)
+        .await
+        .unwrap_or_else(|_| Err(CallError::Silent(socket.to_owned())))
 }
 
-/// Resolves when two pings in a row stay without any answer. A server that is gone is noticed by the call itself.
+/// Resolves when two pings in a row stay without any answer. A server that is gone is noticed by
+/// the call itself.
 async fn silence(socket: &Path) {
     let mut missed = 0;
     while missed < 2 {
@@ -124,17 +144,34 @@ async fn silence(socket: &Path) {
 }
 
 async fn exchange(socket: &Path, request: &Request) -> Result<ControlReply, CallError> {
-    let garbled = |status: StatusCode, why: String| CallError::Garbled { path: socket.to_owned(), status: status.as_u16(), why };
-    let Some(stream) = connect(socket).await.map_err(|source| CallError::Unreachable { path: socket.to_owned(), source })? else {
+    let garbled = |status: StatusCode, why: String| CallError::Garbled {
+        path: socket.to_owned(),
+        status: status.as_u16(),
+        why,
+    };
+    let Some(stream) = connect(socket)
+        .await
+        .map_err(|source| CallError::Unreachable {
+            path: socket.to_owned(),
+            source,
+        })?
+    else {
         return Ok(ControlReply::NoServer);
     };
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(CallError::Broken)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(CallError::Broken)?;
     let request = http(request).map_err(|why| garbled(StatusCode::OK, why))?;
     // The connection is driven here rather than on a task: dropping this future closes it.
     let exchange = async {
-        let response = sender.send_request(request).await.map_err(CallError::Broken)?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(CallError::Broken)?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), BODY_MAX * 16).collect().await;
+        let body = Limited::new(response.into_body(), BODY_MAX * 16)
+            .collect()
+            .await;
         match body {
             Ok(body) => Ok((status, body.to_bytes())),
             Err(error) => match error.downcast::<hyper::Error>() {
@@ -175,14 +212,28 @@ async fn connect(socket: &Path) -> io::Result<Option<UnixStream>> {
         loop {
             match UnixStream::connect(socket).await {
                 Ok(stream) => return Ok(Some(stream)),
-                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => return Ok(None),
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                    ) =>
+                {
+                    return Ok(None);
+                }
                 // On a unix socket a full queue is told at once instead of being waited for.
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(CONNECT_PAUSE).await,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    tokio::time::sleep(CONNECT_PAUSE).await
+                }
                 Err(e) => return Err(e),
             }
         }
     };
     tokio::time::timeout(CONNECT_LIMIT, attempts)
         .await
-        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "its queue of connections stays full")))
+        .unwrap_or_else(|_| {
+            Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "its queue of connections stays full",
+            ))
+        })
 }

@@ -1,7 +1,8 @@
-//! The server's side of the control socket: who may speak, what a request looks like, and how an answer is sent.
+//! The server's side of the control socket: who may speak, what a request looks like, and how an
+//! answer is sent.
 //!
-//! It never cancels a verb because its client left, never waits for a client without an end, and never shows more of an error than the
-//! error's own two lines.
+//! It never cancels a verb because its client left, never waits for a client without an end, and
+//! never shows more of an error than the error's own two lines.
 
 use std::io;
 use std::path::Path;
@@ -43,8 +44,9 @@ const LAST_WORD: Duration = Duration::from_millis(250);
 /// Pause after a failed accept (no file descriptors left): the loop must not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Makes the socket with mode 0600. One left by a server that died is replaced: the caller holds the owner lock, so nobody
-/// else can be listening on it. It is bound beside and renamed, so that it is never open to others, not for a moment.
+/// Makes the socket with mode 0600. One left by a server that died is replaced: the caller holds
+/// the owner lock, so nobody else can be listening on it. It is bound beside and renamed, so that
+/// it is never open to others, not for a moment.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
     // Shorter than the name itself: a socket path has 108 bytes in all.
     let beside = path.with_extension("new");
@@ -55,8 +57,8 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
     UnixListener::from_std(listener)
 }
 
-/// Serves until `shutdown`; then accepts nothing new, finishes what it has begun (each verb to its end) and returns. The
-/// caller bounds how long that may take.
+/// Serves until `shutdown`; then accepts nothing new, finishes what it has begun (each verb to its
+/// end) and returns. The caller bounds how long that may take.
 pub async fn serve(listener: UnixListener, handler: Arc<dyn Handler>, shutdown: CancellationToken) {
     let tasks = TaskTracker::new();
     loop {
@@ -66,7 +68,8 @@ pub async fn serve(listener: UnixListener, handler: Arc<dyn Handler>, shutdown: 
         };
         match accepted {
             Ok((stream, _)) => {
-                let (handler, verbs, shutdown) = (Arc::clone(&handler), tasks.clone(), shutdown.clone());
+                let (handler, verbs, shutdown) =
+                    (Arc::clone(&handler), tasks.clone(), shutdown.clone());
                 tasks.spawn(connection(stream, handler, verbs, shutdown));
             }
             Err(error) => {
@@ -80,7 +83,12 @@ pub async fn serve(listener: UnixListener, handler: Arc<dyn Handler>, shutdown: 
     tasks.wait().await;
 }
 
-async fn connection(stream: UnixStream, handler: Arc<dyn Handler>, verbs: TaskTracker, shutdown: CancellationToken) {
+async fn connection(
+    stream: UnixStream,
+    handler: Arc<dyn Handler>,
+    verbs: TaskTracker,
+    shutdown: CancellationToken,
+) {
     let allowed = may_speak(&stream);
     let service = hyper::service::service_fn(move |request: HttpRequest| {
         let (handler, verbs) = (Arc::clone(&handler), verbs.clone());
@@ -98,8 +106,13 @@ async fn connection(stream: UnixStream, handler: Arc<dyn Handler>, verbs: TaskTr
         }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    let mut conn = std::pin::pin!(builder.serve_connection(TokioIo::new(PatientStream::new(stream, ANSWER_TIMEOUT)), service));
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT);
+    let mut conn = std::pin::pin!(builder.serve_connection(
+        TokioIo::new(PatientStream::new(stream, ANSWER_TIMEOUT)),
+        service
+    ));
     let ended = tokio::select! {
         ended = conn.as_mut() => ended,
         // A client that was accepted just now is about to send its request.
@@ -121,48 +134,79 @@ async fn stopped_for(stop: &CancellationToken, time: Duration) {
 /// The mode of the socket says the same; this also holds when somebody changes the mode.
 fn may_speak(stream: &UnixStream) -> bool {
     let own = rustix::process::geteuid().as_raw();
-    stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own)
+    stream
+        .peer_cred()
+        .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own)
 }
 
-async fn answer(request: HttpRequest, handler: Arc<dyn Handler>, verbs: &TaskTracker) -> HttpResponse {
+async fn answer(
+    request: HttpRequest,
+    handler: Arc<dyn Handler>,
+    verbs: &TaskTracker,
+) -> HttpResponse {
     if request.uri().path() != ROUTE {
         let text = format!("the control socket has no `{}`", request.uri().path());
         return refuse(StatusCode::NOT_FOUND, &invalid(text));
     }
     if request.method() != Method::POST {
-        let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, &invalid(format!("`{ROUTE}` takes POST only")));
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+        let mut response = refuse(
+            StatusCode::METHOD_NOT_ALLOWED,
+            &invalid(format!("`{ROUTE}` takes POST only")),
+        );
+        response
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static("POST"));
         return response;
     }
     let request = match tokio::time::timeout(BODY_TIMEOUT, read(request.into_body())).await {
         Ok(Ok(request)) => request,
         Ok(Err(error)) => return refuse(StatusCode::BAD_REQUEST, &error),
         Err(_) => {
-            let text = format!("the request has not come to its end within {} s", BODY_TIMEOUT.as_secs());
+            let text = format!(
+                "the request has not come to its end within {} s",
+                BODY_TIMEOUT.as_secs()
+            );
             let mut response = refuse(StatusCode::REQUEST_TIMEOUT, &invalid(text));
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            response
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
             return response;
         }
     };
-    // A task of its own: when the client leaves, hyper drops this future, and the verb must not end half done with it.
-    match verbs.spawn(async move { handler.handle(request).await }).await {
+    // A task of its own: when the client leaves, hyper drops this future, and the verb must not end
+    // half done with it.
+    match verbs
+        .spawn(async move { handler.handle(request).await })
+        .await
+    {
         Ok(Ok(outcome)) => done(&outcome),
         Ok(Err(error)) => refuse(status(error.kind), &error),
         Err(error) => {
             tracing::error!(%error, "a request ended by a fault in acc");
-            let error = ServiceError::failed("acc's server has a fault of its own", "see its log, and report this please");
+            let error = ServiceError::failed(
+                "acc's server has a fault of its own",
+                "see its log, and report this please",
+            );
             refuse(StatusCode::INTERNAL_SERVER_ERROR, &error)
         }
     }
 }
 
 async fn read(body: Incoming) -> Result<Request, ServiceError> {
-    let bytes = Limited::new(body, BODY_MAX).collect().await.map_err(|e| invalid(format!("could not read the request: {e}")))?.to_bytes();
+    let bytes = Limited::new(body, BODY_MAX)
+        .collect()
+        .await
+        .map_err(|e| invalid(format!("could not read the request: {e}")))?
+        .to_bytes();
     serde_json::from_slice(&bytes).map_err(|e| invalid(format!("not a request: {e}")))
 }
 
 fn invalid(message: String) -> ServiceError {
-    ServiceError::new(ErrorKind::Invalid, message, "are the command line and the server of the same version? see `acc doctor`")
+    ServiceError::new(
+        ErrorKind::Invalid,
+        message,
+        "are the command line and the server of the same version? see `acc doctor`",
+    )
 }
 
 /// The HTTP status of each kind of error.
@@ -195,7 +239,11 @@ fn json(status: StatusCode, body: serde_json::Result<Vec<u8>>) -> HttpResponse {
     };
     let mut response = hyper::Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

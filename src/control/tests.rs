@@ -33,9 +33,17 @@ impl Handler for Fake {
                 self.ended.notify_one();
                 Ok(Outcome::Busy)
             }
-            Request::Stop { .. } => Err(ServiceError::new(ErrorKind::Denied, "`a` is waking", "wait for it")),
+            Request::Stop { .. } => Err(ServiceError::new(
+                ErrorKind::Denied,
+                "`a` is waking",
+                "wait for it",
+            )),
             Request::Purge { .. } => panic!("on purpose"),
-            _ => Ok(Outcome::Pong { pid: 7, version: "1".to_owned(), outdated: false }),
+            _ => Ok(Outcome::Pong {
+                pid: 7,
+                version: "1".to_owned(),
+                outdated: false,
+            }),
         }
     }
 }
@@ -55,7 +63,12 @@ impl Bed {
         let handler: Arc<dyn Handler> = Arc::clone(&fake) as _;
         let listener = bind(&dir.path().join("c.sock")).unwrap();
         let served = tokio::spawn(serve(listener, handler, shutdown.clone()));
-        Self { dir, fake, shutdown, served }
+        Self {
+            dir,
+            fake,
+            shutdown,
+            served,
+        }
     }
 
     fn socket(&self) -> PathBuf {
@@ -73,22 +86,40 @@ impl Bed {
 }
 
 fn start() -> Request {
-    Request::Start { instance: "a".to_owned() }
+    Request::Start {
+        instance: "a".to_owned(),
+    }
 }
 
 async fn soon<F: Future>(what: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(20), what).await.expect("within 20 s")
+    tokio::time::timeout(Duration::from_secs(20), what)
+        .await
+        .expect("within 20 s")
 }
 
 #[tokio::test]
 async fn a_request_gets_the_answer_of_the_handler() {
     let bed = Bed::new();
     let reply = call(&bed.socket(), &Request::Ping).await.unwrap();
-    assert!(matches!(reply, ControlReply::Answered(Ok(Outcome::Pong { pid: 7, .. }))), "{reply:?}");
-    let stop = Request::Stop { instance: "a".to_owned(), now: true };
+    assert!(
+        matches!(
+            reply,
+            ControlReply::Answered(Ok(Outcome::Pong { pid: 7, .. }))
+        ),
+        "{reply:?}"
+    );
+    let stop = Request::Stop {
+        instance: "a".to_owned(),
+        now: true,
+    };
     let reply = call(&bed.socket(), &stop).await.unwrap();
-    let ControlReply::Answered(Err(error)) = reply else { panic!("{reply:?}") };
-    assert_eq!((error.kind, error.message.as_str(), error.hint.as_str()), (ErrorKind::Denied, "`a` is waking", "wait for it"));
+    let ControlReply::Answered(Err(error)) = reply else {
+        panic!("{reply:?}")
+    };
+    assert_eq!(
+        (error.kind, error.message.as_str(), error.hint.as_str()),
+        (ErrorKind::Denied, "`a` is waking", "wait for it")
+    );
     assert_eq!(*bed.fake.seen.lock().unwrap(), vec![Request::Ping, stop]);
 }
 
@@ -96,7 +127,14 @@ async fn a_request_gets_the_answer_of_the_handler() {
 async fn the_socket_is_for_its_owner() {
     use std::os::unix::fs::PermissionsExt;
     let bed = Bed::new();
-    assert_eq!(std::fs::metadata(bed.socket()).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        std::fs::metadata(bed.socket())
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777,
+        0o600
+    );
 }
 
 /// The mode alone would do; this holds when somebody has opened it.
@@ -118,12 +156,21 @@ async fn another_user_is_refused_even_by_an_open_socket() {
         print(s.recv(4096).decode())";
     let asked = |uid: u32| {
         let mut command = tokio::process::Command::new("/usr/bin/python3");
-        command.args(["-c", script]).arg(bed.socket()).uid(uid).gid(uid).current_dir("/").kill_on_drop(true);
+        command
+            .args(["-c", script])
+            .arg(bed.socket())
+            .uid(uid)
+            .gid(uid)
+            .current_dir("/")
+            .kill_on_drop(true);
         command
     };
     let answer = soon(asked(65_534).output()).await.unwrap();
     let answer = String::from_utf8_lossy(&answer.stdout).into_owned();
-    assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("for its owner only"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 403 ") && answer.contains("for its owner only"),
+        "{answer}"
+    );
     assert!(bed.fake.seen.lock().unwrap().is_empty());
     let answer = soon(asked(0).output()).await.unwrap();
     assert!(answer.stdout.starts_with(b"HTTP/1.1 200 "), "{answer:?}");
@@ -133,10 +180,19 @@ async fn another_user_is_refused_even_by_an_open_socket() {
 async fn no_server_is_told_from_could_not_ask() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("c.sock");
-    assert!(matches!(call(&path, &Request::Ping).await, Ok(ControlReply::NoServer)));
+    assert!(matches!(
+        call(&path, &Request::Ping).await,
+        Ok(ControlReply::NoServer)
+    ));
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists());
-    assert!(matches!(call(&path, &Request::Ping).await, Ok(ControlReply::NoServer)), "a socket left behind");
+    assert!(
+        matches!(
+            call(&path, &Request::Ping).await,
+            Ok(ControlReply::NoServer)
+        ),
+        "a socket left behind"
+    );
     let below_a_file = dir.path().join("file/c.sock");
     std::fs::write(dir.path().join("file"), "").unwrap();
     let error = call(&below_a_file, &Request::Ping).await.unwrap_err();
@@ -166,7 +222,10 @@ async fn a_question_to_a_server_that_dies_is_asked_again() {
             drop(listener);
         };
         let (reply, ()) = tokio::join!(call(&path, &request), server);
-        assert!(matches!(reply, Ok(ControlReply::NoServer)), "{request:?}: {reply:?}");
+        assert!(
+            matches!(reply, Ok(ControlReply::NoServer)),
+            "{request:?}: {reply:?}"
+        );
     }
 }
 
@@ -184,7 +243,12 @@ async fn a_server_that_dies_in_the_middle_is_told() {
     let error = reply.unwrap_err();
     assert!(matches!(error, CallError::Broken(_)), "{error:?}");
     let error = ServiceError::from(error);
-    assert!(error.message.starts_with("the server went away while it worked"), "{error:?}");
+    assert!(
+        error
+            .message
+            .starts_with("the server went away while it worked"),
+        "{error:?}"
+    );
     assert!(error.hint.contains("`acc info`"));
 }
 
@@ -213,10 +277,16 @@ async fn something_that_is_not_an_answer_is_told() {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut some = [0; 64];
         stream.read_exact(&mut some).await.unwrap();
-        stream.write_all(b"HTTP/1.1 502 Bad\r\ncontent-length: 2\r\n\r\nhi").await.unwrap();
+        stream
+            .write_all(b"HTTP/1.1 502 Bad\r\ncontent-length: 2\r\n\r\nhi")
+            .await
+            .unwrap();
     };
     let (reply, ()) = tokio::join!(call(&path, &Request::Quiesce), server);
-    assert!(matches!(reply, Err(CallError::Garbled { status: 502, .. })), "{reply:?}");
+    assert!(
+        matches!(reply, Err(CallError::Garbled { status: 502, .. })),
+        "{reply:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -225,7 +295,10 @@ async fn a_server_that_hangs_is_told() {
     let path = dir.path().join("c.sock");
     // Connections are taken by the kernel and nobody ever answers.
     let _listener = UnixListener::bind(&path).unwrap();
-    assert!(matches!(call(&path, &Request::Ping).await, Err(CallError::Silent(_))));
+    assert!(matches!(
+        call(&path, &Request::Ping).await,
+        Err(CallError::Silent(_))
+    ));
     let error = call(&path, &Request::Quiesce).await.unwrap_err();
     assert!(matches!(error, CallError::Silent(_)), "{error:?}");
     assert_eq!(ServiceError::from(error).kind, ErrorKind::TimedOut);
@@ -254,34 +327,67 @@ async fn shutdown_finishes_what_was_begun() {
     bed.shutdown.cancel();
     bed.fake.go.notify_one();
     let reply = soon(client).await.unwrap().unwrap();
-    assert!(matches!(reply, ControlReply::Answered(Ok(Outcome::Busy))), "{reply:?}");
+    assert!(
+        matches!(reply, ControlReply::Answered(Ok(Outcome::Busy))),
+        "{reply:?}"
+    );
     soon(bed.served).await.unwrap();
-    assert!(matches!(call(&bed.dir.path().join("c.sock"), &Request::Ping).await, Ok(ControlReply::NoServer)));
+    assert!(matches!(
+        call(&bed.dir.path().join("c.sock"), &Request::Ping).await,
+        Ok(ControlReply::NoServer)
+    ));
 }
 
 #[tokio::test]
 async fn a_fault_in_the_handler_is_an_answer() {
     let bed = Bed::new();
-    let reply = call(&bed.socket(), &Request::Purge { instance: "a".to_owned() }).await.unwrap();
-    assert!(matches!(&reply, ControlReply::Answered(Err(e)) if e.kind == ErrorKind::Failed), "{reply:?}");
-    assert!(matches!(call(&bed.socket(), &Request::Ping).await, Ok(ControlReply::Answered(Ok(_)))));
+    let reply = call(
+        &bed.socket(),
+        &Request::Purge {
+            instance: "a".to_owned(),
+        },
+    )
+    .await
+    .unwrap();
+    assert!(
+        matches!(&reply, ControlReply::Answered(Err(e)) if e.kind == ErrorKind::Failed),
+        "{reply:?}"
+    );
+    assert!(matches!(
+        call(&bed.socket(), &Request::Ping).await,
+        Ok(ControlReply::Answered(Ok(_)))
+    ));
 }
 
 #[tokio::test]
 async fn malformed_requests_are_refused() {
     let bed = Bed::new();
-    let post =
-        |body: &str| format!("POST /v1/request HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let post = |body: &str| {
+        format!(
+            "POST /v1/request HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
     for (text, status) in [
         (post("{"), "400"),
         (post("{\"verb\":\"no_such\"}"), "400"),
         (post("{\"verb\":\"start\"}"), "400"),
-        ("GET /v1/request HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".to_owned(), "405"),
-        ("POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".to_owned(), "404"),
+        (
+            "GET /v1/request HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".to_owned(),
+            "405",
+        ),
+        (
+            "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+                .to_owned(),
+            "404",
+        ),
         (post(&format!("\"{}\"", "x".repeat(BODY_MAX))), "400"),
     ] {
         let answer = soon(bed.raw(&text)).await;
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
         assert!(answer.contains("\"kind\":\"invalid\""), "{answer}");
     }
     assert!(bed.fake.seen.lock().unwrap().is_empty());
@@ -289,20 +395,36 @@ async fn malformed_requests_are_refused() {
 
 #[test]
 fn every_kind_has_its_status() {
-    let all = [ErrorKind::Failed, ErrorKind::Invalid, ErrorKind::NotFound, ErrorKind::Denied, ErrorKind::TimedOut];
-    assert_eq!(all.map(|kind| status(kind).as_u16()), [500, 400, 404, 409, 504]);
+    let all = [
+        ErrorKind::Failed,
+        ErrorKind::Invalid,
+        ErrorKind::NotFound,
+        ErrorKind::Denied,
+        ErrorKind::TimedOut,
+    ];
+    assert_eq!(
+        all.map(|kind| status(kind).as_u16()),
+        [500, 400, 404, 409, 504]
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_does_not_come_to_its_end_is_let_go() {
     let bed = Bed::new();
     let begun = tokio::time::Instant::now();
-    assert_eq!(soon_paused(bed.raw("POST /v1/request HTTP/1.1\r\nHost: a\r\nX: ")).await, "");
+    assert_eq!(
+        soon_paused(bed.raw("POST /v1/request HTTP/1.1\r\nHost: a\r\nX: ")).await,
+        ""
+    );
     let slow = "POST /v1/request HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{\"verb\":";
-    let chunks = "POST /v1/request HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{\"v\r\n";
+    let chunks =
+        "POST /v1/request HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{\"v\r\n";
     for body in [slow, chunks] {
         let answer = soon_paused(bed.raw(body)).await;
-        assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("within 10 s"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 408 ") && answer.contains("within 10 s"),
+            "{answer}"
+        );
     }
     assert!(begun.elapsed() < Duration::from_secs(60));
     assert!(bed.fake.seen.lock().unwrap().is_empty());
@@ -315,16 +437,25 @@ async fn a_client_that_takes_no_answer_is_let_go() {
     let bed = Bed::new();
     let mut stream = UnixStream::connect(bed.socket()).await.unwrap();
     let ping = serde_json::to_string(&Request::Ping).unwrap();
-    let one = format!("POST /v1/request HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{ping}", ping.len());
+    let one = format!(
+        "POST /v1/request HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{ping}",
+        ping.len()
+    );
     let begun = tokio::time::Instant::now();
     // Without a limit it would never be written, as nobody reads the answers.
     let written = soon_paused(stream.write_all(one.repeat(20_000).as_bytes())).await;
-    assert!(written.is_err() && begun.elapsed() >= server::ANSWER_TIMEOUT, "{written:?} after {:?}", begun.elapsed());
+    assert!(
+        written.is_err() && begun.elapsed() >= server::ANSWER_TIMEOUT,
+        "{written:?} after {:?}",
+        begun.elapsed()
+    );
     bed.shutdown.cancel();
     soon_paused(bed.served).await.unwrap();
 }
 
 /// Time runs ahead whenever all wait: this is one of the things it runs to.
 async fn soon_paused<F: Future>(what: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(600), what).await.expect("within 600 s")
+    tokio::time::timeout(Duration::from_secs(600), what)
+        .await
+        .expect("within 600 s")
 }

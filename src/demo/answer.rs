@@ -1,7 +1,7 @@
 //! What the demo application answers, a function for each path.
 //!
-//! Every request is received whole before it is answered, piece by piece: a body of any length is counted and hashed and never
-//! held.
+//! Every request is received whole before it is answered, piece by piece: a body of any length is
+//! counted and hashed and never held.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -45,16 +45,37 @@ struct Received {
 }
 
 impl DemoApp {
-    pub(super) fn new(name: String, log: Arc<Log>, stopping: CancellationToken, tasks: TaskTracker) -> Self {
-        Self { name, started: jiff::Timestamp::now(), requests: AtomicU64::new(0), log, stopping, tasks }
+    pub(super) fn new(
+        name: String,
+        log: Arc<Log>,
+        stopping: CancellationToken,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self {
+            name,
+            started: jiff::Timestamp::now(),
+            requests: AtomicU64::new(0),
+            log,
+            stopping,
+            tasks,
+        }
     }
 
     /// Answers one request. A body that breaks off is answered 400, which nobody is there to read.
-    pub(super) async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Result<Response<DemoBody>, Infallible> {
+    pub(super) async fn answer(
+        self: Arc<Self>,
+        mut request: Request<Incoming>,
+    ) -> Result<Response<DemoBody>, Infallible> {
         let upgrade = (request.uri().path() == "/ws").then(|| hyper::upgrade::on(&mut request));
         let (head, body) = request.into_parts();
-        let Ok(received) = receive(body).await else { return Ok(text(StatusCode::BAD_REQUEST, "the body broke off\n")) };
-        let id = head.headers.get("x-id").and_then(|v| v.to_str().ok()).unwrap_or("-");
+        let Ok(received) = receive(body).await else {
+            return Ok(text(StatusCode::BAD_REQUEST, "the body broke off\n"));
+        };
+        let id = head
+            .headers
+            .get("x-id")
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or("-");
         self.log.write("REQ", &format!("{} {id}", head.method));
         let count = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
         let query = head.uri.query();
@@ -68,9 +89,18 @@ impl DemoApp {
                 tokio::time::sleep(Duration::from_secs_f64(wait / 1000.0)).await;
                 text(StatusCode::OK, &self.greeting(count))
             }
-            "/stream" => chunks(number(query, "seconds").unwrap_or(1.0), field(query, "kind") == Some("sse")),
+            "/stream" => chunks(
+                number(query, "seconds").unwrap_or(1.0),
+                field(query, "kind") == Some("sse"),
+            ),
             "/ws" => match upgrade {
-                Some(upgrade) => websocket::accept(&head.headers, upgrade, &self.log, &self.stopping, &self.tasks),
+                Some(upgrade) => websocket::accept(
+                    &head.headers,
+                    upgrade,
+                    &self.log,
+                    &self.stopping,
+                    &self.tasks,
+                ),
                 None => text(StatusCode::BAD_REQUEST, "not an upgrade\n"),
             },
             "/crash" => leave(3),
@@ -79,7 +109,12 @@ impl DemoApp {
     }
 
     fn greeting(&self, count: u64) -> String {
-        format!("name: {}\npid: {}\nstarted: {}\nrequests: {count}\n", self.name, std::process::id(), self.started)
+        format!(
+            "name: {}\npid: {}\nstarted: {}\nrequests: {count}\n",
+            self.name,
+            std::process::id(),
+            self.started
+        )
     }
 }
 
@@ -113,13 +148,27 @@ fn echo(head: &hyper::http::request::Parts, received: &Received) -> Value {
 
 /// Each name once; several values of one name are joined with ", ", as HTTP allows.
 fn headers_as_json(headers: &HeaderMap) -> Map<String, Value> {
-    let joined = |name| headers.get_all(name).iter().map(|v| String::from_utf8_lossy(v.as_bytes())).collect::<Vec<_>>().join(", ");
-    headers.keys().map(|name| (name.to_string(), Value::String(joined(name)))).collect()
+    let joined = |name| {
+        headers
+            .get_all(name)
+            .iter()
+            .map(|v| String::from_utf8_lossy(v.as_bytes()))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    headers
+        .keys()
+        .map(|name| (name.to_string(), Value::String(joined(name))))
+        .collect()
 }
 
 /// A chunk at once and then every 100 ms, for `seconds`.
 fn chunks(seconds: f64, events: bool) -> Response<DemoBody> {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`number` gives 0 to 86,400,000")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "`number` gives 0 to 86,400,000"
+    )]
     let total = ((seconds * 10.0) as u64).max(1);
     let stream = stream::unfold(0, move |n| async move {
         if n == total {
@@ -128,19 +177,35 @@ fn chunks(seconds: f64, events: bool) -> Response<DemoBody> {
         if n > 0 {
             tokio::time::sleep(CHUNK_EVERY).await;
         }
-        let line = if events { format!("data: {n}\n\n") } else { format!("chunk {n}\n") };
+        let line = if events {
+            format!("data: {n}\n\n")
+        } else {
+            format!("chunk {n}\n")
+        };
         Some((Ok(Frame::data(Bytes::from(line))), n + 1))
     });
-    let kind = if events { "text/event-stream" } else { "text/plain; charset=utf-8" };
+    let kind = if events {
+        "text/event-stream"
+    } else {
+        "text/plain; charset=utf-8"
+    };
     with_type(Response::new(StreamBody::new(stream).boxed_unsync()), kind)
 }
 
 /// The value of `key` in a query string, as it stands there.
 fn field<'q>(query: Option<&'q str>, key: &str) -> Option<&'q str> {
-    query?.split('&').filter_map(|pair| pair.split_once('=')).find(|(k, _)| *k == key).map(|(_, v)| v)
+    query?
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(k, _)| *k == key)
+        .map(|(_, v)| v)
 }
 
 /// A number of the query string, held to what no duration overflows on.
 fn number(query: Option<&str>, key: &str) -> Option<f64> {
-    field(query, key)?.parse::<f64>().ok().filter(|n| n.is_finite()).map(|n| n.clamp(0.0, 86_400_000.0))
+    field(query, key)?
+        .parse::<f64>()
+        .ok()
+        .filter(|n| n.is_finite())
+        .map(|n| n.clamp(0.0, 86_400_000.0))
 }

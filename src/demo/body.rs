@@ -28,12 +28,19 @@ pub(super) fn status_only(status: StatusCode) -> Response<DemoBody> {
 
 /// A JSON value and a newline.
 pub(super) fn json_answer(value: &Value) -> Response<DemoBody> {
-    with_type(Response::new(Full::new(Bytes::from(format!("{value}\n"))).boxed_unsync()), "application/json")
+    with_type(
+        Response::new(Full::new(Bytes::from(format!("{value}\n"))).boxed_unsync()),
+        "application/json",
+    )
 }
 
 /// Names the type of the content, and says that nobody may keep it.
 pub(super) fn with_type(mut answer: Response<DemoBody>, kind: &'static str) -> Response<DemoBody> {
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
 }

@@ -1,7 +1,11 @@
-//! The one place at which the demo application ends its process without unwinding. It decides nothing.
+//! The one place at which the demo application ends its process without unwinding. It decides
+//! nothing.
 
 /// Ends the process at once: that is what `/crash` and `--exit-at-start` are for.
-#[expect(clippy::disallowed_methods, reason = "the demo application must be able to die without unwinding")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the demo application must be able to die without unwinding"
+)]
 pub(super) fn leave(code: i32) -> ! {
     std::process::exit(code)
 }

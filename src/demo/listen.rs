@@ -1,7 +1,8 @@
-//! Where the demo application listens: a unix socket or a loopback port, both with a long backlog, or a socket it is handed.
+//! Where the demo application listens: a unix socket or a loopback port, both with a long backlog,
+//! or a socket it is handed.
 //!
-//! It removes a socket left by an earlier run and nothing else; it never removes its own at the end (whoever stopped it may
-//! already have started the next one there).
+//! It removes a socket left by an earlier run and nothing else; it never removes its own at the end
+//! (whoever stopped it may already have started the next one there).
 
 use std::fs;
 use std::io;
@@ -17,7 +18,8 @@ use tokio_util::either::Either;
 /// A connection of either kind.
 pub(super) type DemoStream = Either<UnixStream, TcpStream>;
 
-/// Connections the kernel keeps for us until they are accepted: hundreds of first requests may come within one millisecond.
+/// Connections the kernel keeps for us until they are accepted: hundreds of first requests may come
+/// within one millisecond.
 const BACKLOG: i32 = 4096;
 
 /// A listening socket of either kind.
@@ -32,7 +34,9 @@ impl DemoListener {
         match (socket, port) {
             (Some(path), None) => unix(path),
             (None, None) => handed(),
-            (None, Some(port)) => tcp(port).with_context(|| format!("could not listen on port `{port}`")),
+            (None, Some(port)) => {
+                tcp(port).with_context(|| format!("could not listen on port `{port}`"))
+            }
             (Some(_), Some(_)) => bail!("only one of `--socket` and `--port` can be had"),
         }
     }
@@ -53,7 +57,9 @@ impl DemoListener {
     pub(super) fn address(&self) -> String {
         match self {
             Self::Unix(_, path) => path.display().to_string(),
-            Self::Tcp(listener) => listener.local_addr().map_or_else(|_| "an unknown address".to_owned(), |a| a.to_string()),
+            Self::Tcp(listener) => listener
+                .local_addr()
+                .map_or_else(|_| "an unknown address".to_owned(), |a| a.to_string()),
         }
     }
 }
@@ -76,11 +82,22 @@ fn unix(path: &Path) -> anyhow::Result<DemoListener> {
 /// The first socket of those that whoever started this process hands over.
 fn handed() -> anyhow::Result<DemoListener> {
     let mut given = listenfd::ListenFd::from_env();
-    let listener = given.take_unix_listener(0).context("the socket that was handed over cannot be used")?;
-    let Some(listener) = listener else { bail!("`--socket` or `--port` is needed when no socket is handed over") };
-    let address = listener.local_addr().ok().and_then(|a| a.as_pathname().map(Path::to_owned)).unwrap_or_default();
+    let listener = given
+        .take_unix_listener(0)
+        .context("the socket that was handed over cannot be used")?;
+    let Some(listener) = listener else {
+        bail!("`--socket` or `--port` is needed when no socket is handed over")
+    };
+    let address = listener
+        .local_addr()
+        .ok()
+        .and_then(|a| a.as_pathname().map(Path::to_owned))
+        .unwrap_or_default();
     listener.set_nonblocking(true)?;
-    Ok(DemoListener::Unix(UnixListener::from_std(listener)?, address))
+    Ok(DemoListener::Unix(
+        UnixListener::from_std(listener)?,
+        address,
+    ))
 }
 
 fn tcp(port: u16) -> io::Result<DemoListener> {
@@ -94,9 +111,8 @@ fn tcp(port: u16) -> io::Result<DemoListener> {
 
 fn remove_stale(path: &Path) -> anyhow::Result<()> {
     match fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => {
-            fs::remove_file(path).with_context(|| format!("could not remove the old socket `{}`", path.display()))
-        }
+        Ok(found) if found.file_type().is_socket() => fs::remove_file(path)
+            .with_context(|| format!("could not remove the old socket `{}`", path.display())),
         Ok(_) => bail!("`{}` exists and is not a socket", path.display()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(e).with_context(|| format!("could not look at `{}`", path.display())),

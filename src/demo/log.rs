@@ -1,6 +1,8 @@
-//! What the demo application did and when, a line each: `WORD ns pid …`, with ns of the monotonic clock.
+//! What the demo application did and when, a line each: `WORD ns pid …`, with ns of the monotonic
+//! clock.
 //!
-//! Each line is one `write` to a file opened for appending, so several runs can share a file without mixing lines.
+//! Each line is one `write` to a file opened for appending, so several runs can share a file
+//! without mixing lines.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -18,17 +20,28 @@ impl Log {
     /// Opens `path` for appending.
     pub(super) fn open(path: Option<&Path>) -> anyhow::Result<Self> {
         let open = |p: &Path| {
-            OpenOptions::new().create(true).append(true).mode(0o640).open(p).with_context(|| format!("could not open `{}`", p.display()))
+            OpenOptions::new()
+                .create(true)
+                .append(true)
+                .mode(0o640)
+                .open(p)
+                .with_context(|| format!("could not open `{}`", p.display()))
         };
-        Ok(Self { file: path.map(open).transpose()? })
+        Ok(Self {
+            file: path.map(open).transpose()?,
+        })
     }
 
-    /// Appends one line. A failure is not the request's: it is dropped, and a test that counts will notice.
+    /// Appends one line. A failure is not the request's: it is dropped, and a test that counts will
+    /// notice.
     pub(super) fn write(&self, word: &str, rest: &str) {
-        let Some(mut file) = self.file.as_ref() else { return };
+        let Some(mut file) = self.file.as_ref() else {
+            return;
+        };
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let ns = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec);
         let gap = if rest.is_empty() { "" } else { " " };
-        let _ = file.write_all(format!("{word} {ns} {}{gap}{rest}\n", std::process::id()).as_bytes());
+        let _ =
+            file.write_all(format!("{word} {ns} {}{gap}{rest}\n", std::process::id()).as_bytes());
     }
 }

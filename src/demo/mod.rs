@@ -1,8 +1,9 @@
 //! `acc demo-app`: the small HTTP application behind the model `hello`, for the demo and for tests.
 //!
-//! It answers on a unix socket or a loopback port, or on the socket it is handed (`sd_listen_fds(3)`), says when it is ready to
-//! whoever asks for that (`sd_notify(3)`), can be told to misbehave, ends gracefully on SIGTERM, and can write down
-//! every start, stop and request with its time, so that a test can count what was lost or done twice. It stands apart from the
+//! It answers on a unix socket or a loopback port, or on the socket it is handed
+//! (`sd_listen_fds(3)`), says when it is ready to whoever asks for that (`sd_notify(3)`), can be
+//! told to misbehave, ends gracefully on SIGTERM, and can write down every start, stop and request
+//! with its time, so that a test can count what was lost or done twice. It stands apart from the
 //! rest of acc on purpose: an application must not share code with what is to keep it running.
 
 mod answer;
@@ -31,13 +32,15 @@ use log::Log;
 /// From SIGTERM to the exit at the latest, whatever is still in flight.
 const FINISH_LIMIT: Duration = Duration::from_secs(10);
 
-/// What the demo application is told on its command line. With neither `socket` nor `port` it must be handed a socket.
+/// What the demo application is told on its command line. With neither `socket` nor `port` it must
+/// be handed a socket.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct DemoOptions {
     /// Listen on this unix socket; a socket left there by an earlier run is replaced.
     #[arg(long, value_name = "PATH", conflicts_with = "port")]
     pub socket: Option<PathBuf>,
-    /// Listen on this port of 127.0.0.1; 0: the kernel chooses, and the line on standard output says which.
+    /// Listen on this port of 127.0.0.1; 0: the kernel chooses, and the line on standard output
+    /// says which.
     #[arg(long)]
     pub port: Option<u16>,
     /// The name it shows.
@@ -49,7 +52,8 @@ pub struct DemoOptions {
     /// Wait this long before exiting, after all that was in flight has ended.
     #[arg(long, value_parser = humantime::parse_duration, default_value = "0s", value_name = "DURATION")]
     pub finish_delay: Duration,
-    /// Say that it is ready (when `NOTIFY_SOCKET` is there) this long after it began to listen; it answers meanwhile.
+    /// Say that it is ready (when `NOTIFY_SOCKET` is there) this long after it began to listen; it
+    /// answers meanwhile.
     #[arg(long, value_parser = humantime::parse_duration, default_value = "0s", value_name = "DURATION")]
     pub ready_delay: Duration,
     /// Whom to tell that it is ready; nobody as a rule.
@@ -72,12 +76,17 @@ pub struct DemoOptions {
     pub exit_at_start: Option<i32>,
 }
 
-/// Runs the demo application on a runtime of its own, with one thread: it is ready sooner than with a pool.
+/// Runs the demo application on a runtime of its own, with one thread: it is ready sooner than with
+/// a pool.
 ///
 /// # Errors
 /// As [`run`], or when the runtime cannot be made.
 pub fn start(options: DemoOptions) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("could not start the runtime")?.block_on(run(options))
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("could not start the runtime")?
+        .block_on(run(options))
 }
 
 /// Runs until SIGTERM or SIGINT, then finishes what is in flight (10 s at most) and returns.
@@ -87,7 +96,12 @@ pub fn start(options: DemoOptions) -> anyhow::Result<()> {
 pub async fn run(options: DemoOptions) -> anyhow::Result<()> {
     // Handlers first: a stop during the start delay must not be lost.
     let mut end = StopSignals::new(options.ignore_term)?;
-    let log = Arc::new(Log::open(options.log.as_deref().filter(|path| !path.as_os_str().is_empty()))?);
+    let log = Arc::new(Log::open(
+        options
+            .log
+            .as_deref()
+            .filter(|path| !path.as_os_str().is_empty()),
+    )?);
     log.write("START", "");
     if let Some(code) = options.exit_at_start {
         log.write("EXIT", "");
@@ -105,7 +119,12 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<()> {
     } else {
         let listener = DemoListener::bind(options.socket.as_deref(), options.port)?;
         greet(&options.name, &listener);
-        let _ready = options.notify_socket.is_some().then(|| AbortOnDrop(tokio::spawn(say_ready(options.ready_delay, Arc::clone(&log)))));
+        let _ready = options.notify_socket.is_some().then(|| {
+            AbortOnDrop(tokio::spawn(say_ready(
+                options.ready_delay,
+                Arc::clone(&log),
+            )))
+        });
         serve(listener, &options, &log, &mut end).await;
         tokio::time::sleep(options.finish_delay).await;
     }
@@ -133,17 +152,29 @@ async fn say_ready(delay: Duration, log: Arc<Log>) {
 }
 
 /// Accepts until told to end; then nothing more is accepted and what was accepted is finished.
-async fn serve(listener: DemoListener, options: &DemoOptions, log: &Arc<Log>, end: &mut StopSignals) {
+async fn serve(
+    listener: DemoListener,
+    options: &DemoOptions,
+    log: &Arc<Log>,
+    end: &mut StopSignals,
+) {
     let stopping = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let app = Arc::new(DemoApp::new(options.name.clone(), Arc::clone(log), stopping.clone(), tasks.clone()));
+    let app = Arc::new(DemoApp::new(
+        options.name.clone(),
+        Arc::clone(log),
+        stopping.clone(),
+        tasks.clone(),
+    ));
     loop {
         let stream = tokio::select! {
             stream = listener.accept() => stream,
             () = end.wait() => break,
         };
         match stream {
-            Ok(stream) if options.never_answer => drop(tasks.spawn(keep_silent(stream, stopping.clone()))),
+            Ok(stream) if options.never_answer => {
+                drop(tasks.spawn(keep_silent(stream, stopping.clone())))
+            }
             Ok(stream) => drop(tasks.spawn(connection(stream, Arc::clone(&app), stopping.clone()))),
             // Out of descriptors: the listener stays readable, and without a pause this would spin.
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
@@ -162,7 +193,9 @@ async fn connection(stream: DemoStream, app: Arc<DemoApp>, stopping: Cancellatio
         let app = Arc::clone(&app);
         async move { app.answer(request).await }
     });
-    let served = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let served = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     tokio::pin!(served);
     tokio::select! {
         _ = served.as_mut() => return,
@@ -187,7 +220,11 @@ struct StopSignals {
 impl StopSignals {
     fn new(ignore: bool) -> anyhow::Result<Self> {
         let catch = |kind| signal(kind).context("could not catch a signal");
-        Ok(Self { term: catch(SignalKind::terminate())?, int: catch(SignalKind::interrupt())?, ignore })
+        Ok(Self {
+            term: catch(SignalKind::terminate())?,
+            int: catch(SignalKind::interrupt())?,
+            ignore,
+        })
     }
 
     async fn wait(&mut self) {
@@ -204,9 +241,16 @@ impl StopSignals {
 }
 
 /// The one line on standard output.
-#[expect(clippy::print_stdout, reason = "an application writes to its standard output; acc keeps it in the instance's log")]
+#[expect(
+    clippy::print_stdout,
+    reason = "an application writes to its standard output; acc keeps it in the instance's log"
+)]
 fn greet(name: &str, listener: &DemoListener) {
-    println!("demo {name} listening on {}, pid {}", listener.address(), std::process::id());
+    println!(
+        "demo {name} listening on {}, pid {}",
+        listener.address(),
+        std::process::id()
+    );
 }
 
 #[cfg(test)]

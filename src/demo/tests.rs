@@ -1,4 +1,5 @@
-//! The demo application as a process of its own: this test binary starts itself again and runs only `child`.
+//! The demo application as a process of its own: this test binary starts itself again and runs only
+//! `child`.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -25,9 +26,14 @@ struct Cli {
 
 #[test]
 #[ignore = "the other side of the tests below"]
-#[expect(clippy::disallowed_methods, reason = "a test binary that starts itself has no command line of its own")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test binary that starts itself has no command line of its own"
+)]
 fn child() {
-    let Ok(args) = std::env::var(ARGS) else { return };
+    let Ok(args) = std::env::var(ARGS) else {
+        return;
+    };
     super::start(Cli::parse_from(std::iter::once("demo").chain(args.lines())).options).unwrap();
 }
 
@@ -50,7 +56,13 @@ impl Demo {
         let log = dir.path().join("log").display().to_string();
         let args = [args, &["--log", &log]].concat().join("\n");
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["demo::tests::child", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
+            .args([
+                "demo::tests::child",
+                "--exact",
+                "--ignored",
+                "--nocapture",
+                "--test-threads=1",
+            ])
             .env(ARGS, args)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -94,11 +106,16 @@ impl Demo {
     }
 
     fn get(&self, path: &str) -> String {
-        self.raw(format!("GET {path} HTTP/1.1\r\nHost: a\r\nX-Id: 7\r\nConnection: close\r\n\r\n").as_bytes())
+        self.raw(
+            format!("GET {path} HTTP/1.1\r\nHost: a\r\nX-Id: 7\r\nConnection: close\r\n\r\n")
+                .as_bytes(),
+        )
     }
 
     fn wait_for_log(&self, what: &str) {
-        poll(&format!("`{what}` in the log"), || self.log().contains(what));
+        poll(&format!("`{what}` in the log"), || {
+            self.log().contains(what)
+        });
     }
 }
 
@@ -117,7 +134,10 @@ fn talk(mut stream: impl Read + Write, request: &[u8]) -> String {
 }
 
 fn poll(what: &str, mut done: impl FnMut() -> bool) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         for _ in 0..2000 {
             if done() {
@@ -138,19 +158,36 @@ fn it_answers_every_path() {
     let mut demo = Demo::unix(&["--name", "shop"]);
     assert_eq!(Path::new(&demo.ready()), demo.socket());
     let home = demo.get("/");
-    assert!(body(&home).starts_with(&format!("name: shop\npid: {}\nstarted: 2", demo.child.id())), "{home}");
+    assert!(
+        body(&home).starts_with(&format!("name: shop\npid: {}\nstarted: 2", demo.child.id())),
+        "{home}"
+    );
     assert!(body(&home).ends_with("requests: 1\n"), "{home}");
     assert!(demo.get("/health").starts_with("HTTP/1.1 204 "));
     assert!(demo.get("/nowhere").starts_with("HTTP/1.1 404 "));
     assert!(demo.get("/ws").starts_with("HTTP/1.1 426 "));
     assert!(demo.get("/slow?ms=20").starts_with("HTTP/1.1 200 "));
-    let headers: serde_json::Value =
-        serde_json::from_str(body(&demo.raw(b"GET /headers HTTP/1.1\r\nHost: a\r\nA: 1\r\nA: 2\r\nConnection: close\r\n\r\n"))).unwrap();
+    let headers: serde_json::Value = serde_json::from_str(body(
+        &demo.raw(b"GET /headers HTTP/1.1\r\nHost: a\r\nA: 1\r\nA: 2\r\nConnection: close\r\n\r\n"),
+    ))
+    .unwrap();
     assert_eq!(headers["a"], "1, 2");
     let stream = demo.get("/stream?seconds=0.3&kind=sse");
-    assert!(stream.contains("text/event-stream") && stream.contains("data: 0\n\n") && stream.contains("data: 2\n\n"), "{stream}");
+    assert!(
+        stream.contains("text/event-stream")
+            && stream.contains("data: 0\n\n")
+            && stream.contains("data: 2\n\n"),
+        "{stream}"
+    );
     assert!(demo.log().contains(" GET 7\n"));
-    assert_eq!(std::fs::metadata(demo.socket()).unwrap().permissions().mode() & 0o777, 0o666);
+    assert_eq!(
+        std::fs::metadata(demo.socket())
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777,
+        0o666
+    );
 }
 
 #[test]
@@ -161,20 +198,38 @@ fn echo_says_what_was_sent_however_it_was_sent() {
         demo.raw(b"PUT /echo?a=b%20c HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
     let told: serde_json::Value = serde_json::from_str(body(&chunked)).unwrap();
     assert_eq!(
-        (&told["method"], &told["path"], &told["query"], &told["length"]),
+        (
+            &told["method"],
+            &told["path"],
+            &told["query"],
+            &told["length"]
+        ),
         (&"PUT".into(), &"/echo".into(), &"a=b%20c".into(), &3.into())
     );
-    assert_eq!(told["sha256"], "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-    let long =
-        [b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\nConnection: close\r\n\r\n".as_slice(), &[b'x'; 3_000_000]].concat();
-    assert_eq!(serde_json::from_str::<serde_json::Value>(body(&demo.raw(&long))).unwrap()["length"], 3_000_000);
+    assert_eq!(
+        told["sha256"],
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    );
+    let long = [
+        b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\nConnection: close\r\n\r\n"
+            .as_slice(),
+        &[b'x'; 3_000_000],
+    ]
+    .concat();
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(body(&demo.raw(&long))).unwrap()["length"],
+        3_000_000
+    );
 }
 
 #[test]
 fn a_port_of_the_kernels_choice() {
     let mut demo = Demo::start(tempfile::tempdir().unwrap(), &["--port", "0"]);
     let address = demo.ready();
-    let answer = talk(TcpStream::connect(&address).unwrap(), b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let answer = talk(
+        TcpStream::connect(&address).unwrap(),
+        b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    );
     assert!(answer.starts_with("HTTP/1.1 204 "), "{answer}");
 }
 
@@ -183,27 +238,40 @@ fn the_end_waits_for_what_is_in_flight() {
     let mut demo = Demo::unix(&["--finish-delay", "50ms"]);
     demo.ready();
     let idle = UnixStream::connect(demo.socket()).unwrap();
-    let (mut ws, _) = tungstenite::client("ws://a/ws", UnixStream::connect(demo.socket()).unwrap()).unwrap();
+    let (mut ws, _) =
+        tungstenite::client("ws://a/ws", UnixStream::connect(demo.socket()).unwrap()).unwrap();
     ws.send(Message::Ping("p".into())).unwrap();
     assert_eq!(ws.read().unwrap(), Message::Pong("p".into()));
     ws.send(Message::Binary(vec![1, 2].into())).unwrap();
     assert_eq!(ws.read().unwrap(), Message::Binary(vec![1, 2].into()));
     let mut slow = UnixStream::connect(demo.socket()).unwrap();
-    slow.write_all(b"POST /slow?ms=300 HTTP/1.1\r\nHost: a\r\nX-Id: slow\r\nContent-Length: 0\r\n\r\n").unwrap();
+    slow.write_all(
+        b"POST /slow?ms=300 HTTP/1.1\r\nHost: a\r\nX-Id: slow\r\nContent-Length: 0\r\n\r\n",
+    )
+    .unwrap();
     demo.wait_for_log("POST slow");
     ws.send(Message::Text("last words".into())).unwrap();
     demo.signal(Signal::SIGTERM);
     assert_eq!(ws.read().unwrap(), Message::Text("last words".into()));
-    assert!(matches!(ws.read().unwrap(), Message::Close(Some(frame)) if u16::from(frame.code) == 1001));
+    assert!(
+        matches!(ws.read().unwrap(), Message::Close(Some(frame)) if u16::from(frame.code) == 1001)
+    );
     let _ = ws.read();
     let mut answer = String::new();
     slow.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("name: demo"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && answer.contains("name: demo"),
+        "{answer}"
+    );
     assert!(demo.wait().success());
     drop(idle);
     assert!(demo.socket().exists(), "it removes nothing");
     assert!(UnixStream::connect(demo.socket()).is_err());
-    let words: Vec<String> = demo.log().lines().map(|l| l.split(' ').next().unwrap().to_owned()).collect();
+    let words: Vec<String> = demo
+        .log()
+        .lines()
+        .map(|l| l.split(' ').next().unwrap().to_owned())
+        .collect();
     assert_eq!(words, ["START", "REQ", "REQ", "TERM", "EXIT"]);
 }
 
@@ -213,7 +281,9 @@ fn it_can_die_in_several_ways() {
     demo.ready();
     // Kept open: a client that leaves at once is not always served.
     let mut stream = UnixStream::connect(demo.socket()).unwrap();
-    stream.write_all(b"GET /crash HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    stream
+        .write_all(b"GET /crash HTTP/1.1\r\nHost: a\r\n\r\n")
+        .unwrap();
     assert_eq!(demo.wait().code(), Some(3));
     assert_eq!(Demo::unix(&["--exit-at-start", "5"]).wait().code(), Some(5));
 }
@@ -234,10 +304,17 @@ fn it_can_be_deaf_and_dumb() {
     let mut demo = Demo::unix(&["--ignore-term", "--never-answer"]);
     demo.ready();
     let mut stream = UnixStream::connect(demo.socket()).unwrap();
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        .unwrap();
     demo.signal(Signal::SIGTERM);
-    stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-    assert!(stream.read(&mut [0; 1]).is_err(), "neither an answer nor an end");
+    stream
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
+    assert!(
+        stream.read(&mut [0; 1]).is_err(),
+        "neither an answer nor an end"
+    );
     assert!(demo.child.try_wait().unwrap().is_none());
 }
 
@@ -249,7 +326,10 @@ fn a_stale_socket_is_replaced_and_nothing_else() {
     Demo::start(dir, &["--socket", &socket]).ready();
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("s"), "precious").unwrap();
-    let options = super::DemoOptions { socket: Some(dir.path().join("s")), ..Default::default() };
+    let options = super::DemoOptions {
+        socket: Some(dir.path().join("s")),
+        ..Default::default()
+    };
     let error = super::start(options).unwrap_err().to_string();
     assert!(error.ends_with("exists and is not a socket"), "{error}");
     assert!(super::start(super::DemoOptions::default()).is_err());

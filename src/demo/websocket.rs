@@ -1,7 +1,8 @@
 //! `/ws`: sends back every text and binary message it gets, and answers pings.
 //!
-//! When the application is told to end, the messages that have arrived are echoed first, then it says goodbye with a close
-//! frame and waits for the other side's (the application's own time limit ends the wait).
+//! When the application is told to end, the messages that have arrived are echoed first, then it
+//! says goodbye with a close frame and waits for the other side's (the application's own time limit
+//! ends the wait).
 
 use std::sync::Arc;
 
@@ -29,9 +30,14 @@ pub(super) fn accept(
     stopping: &CancellationToken,
     tasks: &TaskTracker,
 ) -> Response<DemoBody> {
-    let wanted = headers.get(UPGRADE).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let wanted = headers
+        .get(UPGRADE)
+        .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"websocket"));
     let Some(key) = headers.get("sec-websocket-key").filter(|_| wanted) else {
-        return text(StatusCode::UPGRADE_REQUIRED, "a WebSocket handshake is needed\n");
+        return text(
+            StatusCode::UPGRADE_REQUIRED,
+            "a WebSocket handshake is needed\n",
+        );
     };
     let Ok(accepted) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) else {
         return text(StatusCode::BAD_REQUEST, "a wrong key\n");
@@ -39,14 +45,21 @@ pub(super) fn accept(
     let (stopping, log) = (stopping.clone(), Arc::clone(log));
     tasks.spawn(async move {
         if let Ok(stream) = upgrade.await {
-            let socket = WebSocketStream::from_raw_socket(TokioIo::new(stream), Role::Server, None).await;
+            let socket =
+                WebSocketStream::from_raw_socket(TokioIo::new(stream), Role::Server, None).await;
             converse(socket, &log, stopping).await;
         }
     });
     let mut answer = status_only(StatusCode::SWITCHING_PROTOCOLS);
-    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    answer.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
-    answer.headers_mut().insert("sec-websocket-accept", accepted);
+    answer
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    answer
+        .headers_mut()
+        .insert(UPGRADE, HeaderValue::from_static("websocket"));
+    answer
+        .headers_mut()
+        .insert("sec-websocket-accept", accepted);
     answer
 }
 
@@ -60,7 +73,11 @@ fn record(log: &Log, message: &Message) {
     }
 }
 
-async fn converse(mut socket: WebSocketStream<TokioIo<Upgraded>>, log: &Log, stopping: CancellationToken) {
+async fn converse(
+    mut socket: WebSocketStream<TokioIo<Upgraded>>,
+    log: &Log,
+    stopping: CancellationToken,
+) {
     loop {
         let message = tokio::select! {
             biased;
@@ -79,7 +96,8 @@ async fn converse(mut socket: WebSocketStream<TokioIo<Upgraded>>, log: &Log, sto
                     return;
                 }
             }
-            // tungstenite answers pings and closes by itself; its answer goes out with the next read.
+            // tungstenite answers pings and closes by itself; its answer goes out with the next
+            // read.
             Some(Ok(_)) => {}
             Some(Err(_)) | None => return,
         }

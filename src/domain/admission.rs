@@ -1,4 +1,5 @@
-//! What to do with a request, given the phase of its instance and the rules: forward, hold, or refuse and why.
+//! What to do with a request, given the phase of its instance and the rules: forward, hold, or
+//! refuse and why.
 //!
 //! It never counts or queues; `service::wake` does what is decided here.
 
@@ -33,7 +34,8 @@ pub enum Refusal {
     /// It is still being made.
     #[error("this application is being made")]
     Creating,
-    /// It failed and may be tried again in `retry_s` seconds; `reason` is the failure's name, never its output.
+    /// It failed and may be tried again in `retry_s` seconds; `reason` is the failure's name, never
+    /// its output.
     #[error("this application failed: {reason}")]
     Failed {
         /// [`super::lifecycle::Failure::name`].
@@ -47,7 +49,8 @@ pub enum Refusal {
     /// `wake.max_waiting` reached, or all of it that one client may have.
     #[error("too many requests wait for this application")]
     TooManyWaiting,
-    /// `wake.per_client` reached: this client has asked for too many instances; it may ask again in `retry_s` seconds.
+    /// `wake.per_client` reached: this client has asked for too many instances; it may ask again in
+    /// `retry_s` seconds.
     #[error("too many applications are started for this client")]
     TooManyWakes {
         /// Seconds until the next.
@@ -56,7 +59,8 @@ pub enum Refusal {
     /// `wake.timeout` passed.
     #[error("this application took too long to start")]
     TooSlow,
-    /// It is still being stopped: requests that it serves have not ended, or its processes have not.
+    /// It is still being stopped: requests that it serves have not ended, or its processes have
+    /// not.
     #[error("this application is being stopped, and what it still does takes too long")]
     StillStopping,
     /// acc is being halted.
@@ -67,16 +71,17 @@ pub enum Refusal {
     Broken,
 }
 
-/// May a client that has `mine` of the `taken` places have another one of `max`? The last quarter is for clients that have less than
-/// a quarter of all: so one alone gets many (a herd of first requests may come through one proxy), and never all.
+/// May a client that has `mine` of the `taken` places have another one of `max`? The last quarter
+/// is for clients that have less than a quarter of all: so one alone gets many (a herd of first
+/// requests may come through one proxy), and never all.
 #[must_use]
 pub fn may_wait(taken: usize, mine: usize, max: usize) -> bool {
     let quarter = max / 4;
     taken < max && (mine < quarter || taken < max - quarter)
 }
 
-/// May a client wake another instance, which may wake `per_minute` a minute and has used that up to `before`? Then up to when it has
-/// used it; else how long it has to wait.
+/// May a client wake another instance, which may wake `per_minute` a minute and has used that up to
+/// `before`? Then up to when it has used it; else how long it has to wait.
 ///
 /// # Errors
 /// It may not yet.
@@ -113,7 +118,10 @@ impl From<&Denied> for Refusal {
             Denied::Disabled => Self::Disabled,
             Denied::Destroyed => Self::Destroyed,
             Denied::Creating => Self::Creating,
-            Denied::Failed { name, retry_in } => Self::Failed { reason: name, retry_s: retry_in.as_secs().max(1) },
+            Denied::Failed { name, retry_in } => Self::Failed {
+                reason: name,
+                retry_s: retry_in.as_secs().max(1),
+            },
             Denied::NotAwake(_) | Denied::NotAsleep(_) => Self::Broken,
         }
     }
@@ -127,11 +135,26 @@ mod tests {
     fn every_phase_has_an_answer() {
         assert_eq!(admit(Phase::Awake, false), AdmissionDecision::Forward);
         assert_eq!(admit(Phase::Waking, false), AdmissionDecision::Hold);
-        for phase in [Phase::Asleep, Phase::Draining, Phase::Stopping, Phase::Failed] {
+        for phase in [
+            Phase::Asleep,
+            Phase::Draining,
+            Phase::Stopping,
+            Phase::Failed,
+        ] {
             assert_eq!(admit(phase, true), AdmissionDecision::Hold, "{phase:?}");
-            assert_eq!(admit(phase, false), AdmissionDecision::Refuse(Refusal::MayNotWake), "{phase:?}");
+            assert_eq!(
+                admit(phase, false),
+                AdmissionDecision::Refuse(Refusal::MayNotWake),
+                "{phase:?}"
+            );
         }
-        assert_eq!(admit(Phase::Creating, true), AdmissionDecision::Refuse(Refusal::Creating));
-        assert_eq!(admit(Phase::Destroyed, true), AdmissionDecision::Refuse(Refusal::Destroyed));
+        assert_eq!(
+            admit(Phase::Creating, true),
+            AdmissionDecision::Refuse(Refusal::Creating)
+        );
+        assert_eq!(
+            admit(Phase::Destroyed, true),
+            AdmissionDecision::Refuse(Refusal::Destroyed)
+        );
     }
 }

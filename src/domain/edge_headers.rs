@@ -1,10 +1,12 @@
-//! The request headers in which only an edge speaks: who the client is, and what it asked for before anything was rewritten.
-//! One list, for both edges.
+//! The request headers in which only an edge speaks: who the client is, and what it asked for
+//! before anything was rewritten. One list, for both edges.
 //!
-//! It never names what clients say of themselves with good reason (`X-HTTP-Method-Override`, say), nor what an edge sets.
+//! It never names what clients say of themselves with good reason (`X-HTTP-Method-Override`, say),
+//! nor what an edge sets.
 
-/// Names in lower case that frameworks, or servers behind a proxy, are known to believe. acc's own edge takes away everything that
-/// begins with `x-acc-` or `x-forwarded-` as well; nginx can only be told names, so those in use stand here.
+/// Names in lower case that frameworks, or servers behind a proxy, are known to believe. acc's own
+/// edge takes away everything that begins with `x-acc-` or `x-forwarded-` as well; nginx can only
+/// be told names, so those in use stand here.
 pub const EDGE_ONLY: &[&str] = &[
     "cf-connecting-ip",
     "cf-connecting-ipv6",
@@ -87,23 +89,43 @@ pub const EDGE_ONLY: &[&str] = &[
     "x-url-scheme",
 ];
 
-/// In which a network of proxies names its client: of a trusted proxy they are passed on as they are.
-pub const OF_PROXIES: &[&str] = &["cf-connecting-ip", "cf-connecting-ipv6", "fastly-client-ip", "true-client-ip"];
+/// In which a network of proxies names its client: of a trusted proxy they are passed on as they
+/// are.
+pub const OF_PROXIES: &[&str] = &[
+    "cf-connecting-ip",
+    "cf-connecting-ipv6",
+    "fastly-client-ip",
+    "true-client-ip",
+];
 
-/// What acc's nginx says in place of a client, to instances and to acc; it takes all others of [`EDGE_ONLY`] away.
-pub const SET_BY_NGINX: &[&str] =
-    &["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-real-ip"];
+/// What acc's nginx says in place of a client, to instances and to acc; it takes all others of
+/// [`EDGE_ONLY`] away.
+pub const SET_BY_NGINX: &[&str] = &[
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-real-ip",
+];
 
-/// Is this header, its name in lower case, one in which only an edge speaks? In any spelling: many applications read `X_Real_Ip` as
-/// the same.
+/// Is this header, its name in lower case, one in which only an edge speaks? In any spelling: many
+/// applications read `X_Real_Ip` as the same.
 #[must_use]
 pub fn is_edge_only(name: &str) -> bool {
-    let begins = |word: &str| name.len() >= word.len() && name.bytes().zip(word.bytes()).all(|(a, b)| same(a, b));
+    let begins = |word: &str| {
+        name.len() >= word.len() && name.bytes().zip(word.bytes()).all(|(a, b)| same(a, b))
+    };
     let is = |word: &&str| name.len() == word.len() && begins(word);
     // The first letters settle nearly every header with a comparison or two.
     match name.as_bytes() {
-        [b'x', b'-' | b'_', ..] => begins("x-acc-") || begins("x-forwarded-") || EDGE_ONLY.iter().any(is),
-        [b'c' | b'f' | b'h' | b'p' | b't' | b'w', ..] => EDGE_ONLY.iter().take_while(|word| !word.starts_with("x-")).any(is),
+        [b'x', b'-' | b'_', ..] => {
+            begins("x-acc-") || begins("x-forwarded-") || EDGE_ONLY.iter().any(is)
+        }
+        [b'c' | b'f' | b'h' | b'p' | b't' | b'w', ..] => EDGE_ONLY
+            .iter()
+            .take_while(|word| !word.starts_with("x-"))
+            .any(is),
         _ => false,
     }
 }
@@ -119,17 +141,34 @@ mod tests {
     #[test]
     fn names_are_known_in_any_spelling_and_others_are_not() {
         for name in EDGE_ONLY {
-            assert!(is_edge_only(name) && is_edge_only(&name.replace('-', "_")), "{name}");
+            assert!(
+                is_edge_only(name) && is_edge_only(&name.replace('-', "_")),
+                "{name}"
+            );
             assert_eq!(*name, name.to_ascii_lowercase());
         }
         for name in ["x-acc-anything", "x-forwarded-anything", "x_forwarded-for"] {
             assert!(is_edge_only(name), "{name}");
         }
-        for name in ["x-requested-with", "x-request-id", "x-http-method-override", "x-accept", "host", "cookie", "cache-control", "via", ""]
-        {
+        for name in [
+            "x-requested-with",
+            "x-request-id",
+            "x-http-method-override",
+            "x-accept",
+            "host",
+            "cookie",
+            "cache-control",
+            "via",
+            "",
+        ] {
             assert!(!is_edge_only(name), "{name}");
         }
         assert!(EDGE_ONLY.is_sorted(), "kept in order");
-        assert!(SET_BY_NGINX.iter().chain(OF_PROXIES).all(|name| EDGE_ONLY.contains(name)));
+        assert!(
+            SET_BY_NGINX
+                .iter()
+                .chain(OF_PROXIES)
+                .all(|name| EDGE_ONLY.contains(name))
+        );
     }
 }

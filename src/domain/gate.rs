@@ -1,4 +1,5 @@
-//! The way in to one run of an instance: what an edge opens and closes, and what connections are made through. It decides nothing.
+//! The way in to one run of an instance: what an edge opens and closes, and what connections are
+//! made through. It decides nothing.
 
 use super::instance::{Listen, Process};
 use super::name::InstanceName;
@@ -12,6 +13,7 @@ pub struct Gate {
     pub listen: Listen,
     /// Number of its run, so that connections of an older one are never reused.
     pub run: u64,
-    /// Its process, when it listens on a port: who listens there must belong to it. `None`: not looked at.
+    /// Its process, when it listens on a port: who listens there must belong to it. `None`: not
+    /// looked at.
     pub process: Option<Process>,
 }

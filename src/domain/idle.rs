@@ -1,7 +1,7 @@
 //! The idle rule: may this awake instance be put to sleep now, and if not, why.
 //!
-//! Idle means: nothing in flight, and quiet for longer than the timeout. The same function answers the timer, `acc monitor`
-//! and `acc monitor --dry-run`.
+//! Idle means: nothing in flight, and quiet for longer than the timeout. The same function answers
+//! the timer, `acc monitor` and `acc monitor --dry-run`.
 
 use std::time::Duration;
 
@@ -53,7 +53,8 @@ pub fn verdict(look: &IdleSample, now: Timestamp) -> IdleVerdict {
     if awake < look.min_awake {
         return IdleVerdict::JustWoken(look.min_awake.saturating_sub(awake));
     }
-    // The clock starts again with every wake: an old quiet time must not put a fresh instance to sleep.
+    // The clock starts again with every wake: an old quiet time must not put a fresh instance to
+    // sleep.
     let quiet = now.since(look.quiet_since.max(look.awake_since));
     if quiet < look.timeout {
         return IdleVerdict::NotYet(look.timeout.saturating_sub(quiet));
@@ -79,20 +80,60 @@ mod tests {
     #[test]
     fn sleeps_only_when_quiet_for_the_whole_timeout() {
         assert_eq!(verdict(&look(), Timestamp(70_000)), IdleVerdict::Sleep);
-        assert_eq!(verdict(&look(), Timestamp(69_999)), IdleVerdict::NotYet(Duration::from_millis(1)));
-        assert_eq!(verdict(&IdleSample { in_flight: 2, ..look() }, Timestamp(900_000)), IdleVerdict::InUse(2));
-        assert_eq!(verdict(&IdleSample { wanted: Wanted::Up, ..look() }, Timestamp(900_000)), IdleVerdict::Pinned);
+        assert_eq!(
+            verdict(&look(), Timestamp(69_999)),
+            IdleVerdict::NotYet(Duration::from_millis(1))
+        );
+        assert_eq!(
+            verdict(
+                &IdleSample {
+                    in_flight: 2,
+                    ..look()
+                },
+                Timestamp(900_000)
+            ),
+            IdleVerdict::InUse(2)
+        );
+        assert_eq!(
+            verdict(
+                &IdleSample {
+                    wanted: Wanted::Up,
+                    ..look()
+                },
+                Timestamp(900_000)
+            ),
+            IdleVerdict::Pinned
+        );
     }
 
     #[test]
     fn a_wake_resets_the_idle_clock() {
-        let woken_late = IdleSample { awake_since: Timestamp(900_000), quiet_since: Timestamp(1), ..look() };
-        assert_eq!(verdict(&woken_late, Timestamp(901_000)), IdleVerdict::JustWoken(Duration::from_secs(29)));
-        assert_eq!(verdict(&woken_late, Timestamp(930_000)), IdleVerdict::NotYet(Duration::from_secs(30)));
+        let woken_late = IdleSample {
+            awake_since: Timestamp(900_000),
+            quiet_since: Timestamp(1),
+            ..look()
+        };
+        assert_eq!(
+            verdict(&woken_late, Timestamp(901_000)),
+            IdleVerdict::JustWoken(Duration::from_secs(29))
+        );
+        assert_eq!(
+            verdict(&woken_late, Timestamp(930_000)),
+            IdleVerdict::NotYet(Duration::from_secs(30))
+        );
     }
 
     #[test]
     fn disabled_instances_may_sleep_too() {
-        assert_eq!(verdict(&IdleSample { wanted: Wanted::Down, ..look() }, Timestamp(70_000)), IdleVerdict::Sleep);
+        assert_eq!(
+            verdict(
+                &IdleSample {
+                    wanted: Wanted::Down,
+                    ..look()
+                },
+                Timestamp(70_000)
+            ),
+            IdleVerdict::Sleep
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! What acc knows of one instance that does not change with its phase, and what it records of its runs.
+//! What acc knows of one instance that does not change with its phase, and what it records of its
+//! runs.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -32,7 +33,9 @@ impl Wanted {
     /// The reverse of [`Self::as_str`].
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Auto, Self::Up, Self::Down].into_iter().find(|w| w.as_str() == text)
+        [Self::Auto, Self::Up, Self::Down]
+            .into_iter()
+            .find(|w| w.as_str() == text)
     }
 }
 
@@ -65,7 +68,8 @@ pub enum Exit {
     Unknown,
 }
 
-/// How an instance is run: rendered once when it is made, so that a wake needs neither the model nor a template.
+/// How an instance is run: rendered once when it is made, so that a wake needs neither the model
+/// nor a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launch {
     /// Program and arguments.

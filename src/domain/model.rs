@@ -1,4 +1,5 @@
-//! A model: what an application needs to become an instance. Read by `models`, rendered by `service::launch_spec`.
+//! A model: what an application needs to become an instance. Read by `models`, rendered by
+//! `service::launch_spec`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,7 +12,8 @@ pub enum ListenKind {
     Unix,
     /// A loopback TCP port that acc chooses.
     Tcp,
-    /// The unix socket too, but handed over: bound and listening, as descriptor 3 (`LISTEN_FDS`, `sd_listen_fds(3)`).
+    /// The unix socket too, but handed over: bound and listening, as descriptor 3 (`LISTEN_FDS`,
+    /// `sd_listen_fds(3)`).
     Fd,
 }
 

@@ -1,6 +1,7 @@
 //! Names of instances and hosts: what is allowed, and one normal form for each.
 //!
-//! A value of these types is valid by construction; everything that reads one from outside goes through `parse`.
+//! A value of these types is valid by construction; everything that reads one from outside goes
+//! through `parse`.
 
 use std::fmt;
 
@@ -10,7 +11,8 @@ pub const NAME_MAX: usize = 63;
 /// Names that would be confused with acc's own parts.
 const RESERVED: &[&str] = &["acc", "nginx", "server", "supervisord", "localhost"];
 
-/// An instance's name: a DNS label in lower case, not reserved, not all digits (those are numbers of instances).
+/// An instance's name: a DNS label in lower case, not reserved, not all digits (those are numbers
+/// of instances).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceName(String);
 
@@ -47,13 +49,15 @@ pub enum NameFault {
 pub fn is_label(s: &str) -> bool {
     !s.is_empty()
         && s.len() <= NAME_MAX
-        && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && s.bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !s.starts_with('-')
         && !s.ends_with('-')
 }
 
 impl InstanceName {
-    /// Checks `text`; upper case is refused rather than folded, so that a name is spelled one way only.
+    /// Checks `text`; upper case is refused rather than folded, so that a name is spelled one way
+    /// only.
     pub fn parse(text: &str) -> Result<Self, NameFault> {
         if text.is_empty() {
             return Err(NameFault::Empty);
@@ -80,13 +84,17 @@ impl InstanceName {
     }
 }
 
-/// A name for an instance of `model` that is not taken: `hello`, `hello-2`, `hello-3` …, cut so that it stays a label.
-/// A model whose own name no instance may have gives `app`. It asks a few times only, however many there are: with gaps in the
-/// row the name need not be the first free one.
+/// A name for an instance of `model` that is not taken: `hello`, `hello-2`, `hello-3` …, cut so
+/// that it stays a label. A model whose own name no instance may have gives `app`. It asks a few
+/// times only, however many there are: with gaps in the row the name need not be the first free
+/// one.
 ///
 /// # Errors
 /// As `taken`, which is asked.
-pub fn free_name<E>(model: &str, taken: impl Fn(&str) -> Result<bool, E>) -> Result<InstanceName, E> {
+pub fn free_name<E>(
+    model: &str,
+    taken: impl Fn(&str) -> Result<bool, E>,
+) -> Result<InstanceName, E> {
     let base = InstanceName::parse(model).unwrap_or_else(|_| InstanceName("app".to_owned()));
     if !taken(&base.0)? {
         return Ok(base);
@@ -96,23 +104,31 @@ pub fn free_name<E>(model: &str, taken: impl Fn(&str) -> Result<bool, E>) -> Res
         let kept = base.0.get(..NAME_MAX - ending.len()).unwrap_or(&base.0);
         format!("{}{ending}", kept.trim_end_matches('-'))
     };
-    // `below` is taken (the first has no number), `free` is not: the one after `below` is the name once they are neighbours.
+    // `below` is taken (the first has no number), `free` is not: the one after `below` is the name
+    // once they are neighbours.
     let (mut below, mut free) = (1, 2);
     while taken(&numbered(free))? {
         (below, free) = (free, free * 2);
     }
     while free - below > 1 {
         let middle = below + (free - below) / 2;
-        if taken(&numbered(middle))? { below = middle } else { free = middle }
+        if taken(&numbered(middle))? {
+            below = middle
+        } else {
+            free = middle
+        }
     }
     Ok(InstanceName(numbered(free)))
 }
 
 impl HostName {
-    /// Reads a host as it stands in a `Host` header or on a command line: folds case, drops a port and one trailing dot.
+    /// Reads a host as it stands in a `Host` header or on a command line: folds case, drops a port
+    /// and one trailing dot.
     pub fn parse(text: &str) -> Result<Self, NameFault> {
         let host = match text.rsplit_once(':') {
-            Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => host,
+            Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => {
+                host
+            }
             Some((host, "")) => host,
             _ => text,
         };
@@ -130,7 +146,8 @@ impl HostName {
         Ok(Self(host))
     }
 
-    /// The domain instances are below when the operator names none: it reaches this host without any DNS.
+    /// The domain instances are below when the operator names none: it reaches this host without
+    /// any DNS.
     #[must_use]
     pub fn default_domain() -> Self {
         Self("apps.localhost".to_owned())
@@ -176,14 +193,32 @@ mod tests {
         for good in ["a", "shop", "a-1", "0x", &"a".repeat(63)] {
             assert!(InstanceName::parse(good).is_ok(), "{good}");
         }
-        for bad in ["", "-a", "a-", "A", "a_b", "a.b", "é", "12", "acc", "nginx", &"a".repeat(64), "a b", "../a"] {
+        for bad in [
+            "",
+            "-a",
+            "a-",
+            "A",
+            "a_b",
+            "a.b",
+            "é",
+            "12",
+            "acc",
+            "nginx",
+            &"a".repeat(64),
+            "a b",
+            "../a",
+        ] {
             assert!(InstanceName::parse(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn a_free_name_is_always_a_name() {
-        let free = |model: &str, taken: &[&str]| free_name(model, |n| Ok::<_, ()>(taken.contains(&n))).unwrap().0;
+        let free = |model: &str, taken: &[&str]| {
+            free_name(model, |n| Ok::<_, ()>(taken.contains(&n)))
+                .unwrap()
+                .0
+        };
         assert_eq!(free("hello", &[]), "hello");
         assert_eq!(free("hello", &["hello", "hello-2"]), "hello-3");
         assert_eq!(free("nginx", &[]), "app");
@@ -199,7 +234,9 @@ mod tests {
         let asked = std::cell::Cell::new(0);
         let taken = |n: &str| {
             asked.set(asked.get() + 1);
-            Ok::<_, ()>(n == "hello" || n.strip_prefix("hello-").unwrap().parse::<u64>().unwrap() < 10_000)
+            Ok::<_, ()>(
+                n == "hello" || n.strip_prefix("hello-").unwrap().parse::<u64>().unwrap() < 10_000,
+            )
         };
         assert_eq!(free_name("hello", taken).unwrap().0, "hello-10000");
         assert!(asked.get() < 40, "{}", asked.get());
@@ -207,16 +244,41 @@ mod tests {
 
     #[test]
     fn the_default_domain_is_a_host() {
-        assert_eq!(HostName::parse("apps.localhost"), Ok(HostName::default_domain()));
+        assert_eq!(
+            HostName::parse("apps.localhost"),
+            Ok(HostName::default_domain())
+        );
     }
 
     #[test]
     fn hosts_have_one_normal_form() {
-        for spelling in ["Shop.Example.org", "shop.example.org.", "shop.example.org:8080", "SHOP.example.org.:80"] {
-            assert_eq!(HostName::parse(spelling).unwrap().as_str(), "shop.example.org");
+        for spelling in [
+            "Shop.Example.org",
+            "shop.example.org.",
+            "shop.example.org:8080",
+            "SHOP.example.org.:80",
+        ] {
+            assert_eq!(
+                HostName::parse(spelling).unwrap().as_str(),
+                "shop.example.org"
+            );
         }
         let long = format!("{}.org", "a.".repeat(150));
-        for bad in ["", ".", "a..b", "a_b.org", "-a.org", "ä.org", "a b", "[::1]", "a/b", "..", &long, "a.org:80:90", "a.org:x"] {
+        for bad in [
+            "",
+            ".",
+            "a..b",
+            "a_b.org",
+            "-a.org",
+            "ä.org",
+            "a b",
+            "[::1]",
+            "a/b",
+            "..",
+            &long,
+            "a.org:80:90",
+            "a.org:x",
+        ] {
             assert!(HostName::parse(bad).is_err(), "{bad}");
         }
     }

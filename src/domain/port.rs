@@ -10,10 +10,12 @@ pub struct PortRange {
 }
 
 impl PortRange {
-    /// Candidates in the order to try them: those after `newest` first, so that a freed port rests as long as possible
-    /// before another instance gets it.
+    /// Candidates in the order to try them: those after `newest` first, so that a freed port rests
+    /// as long as possible before another instance gets it.
     pub fn candidates(self, newest: Option<u16>) -> impl Iterator<Item = u16> {
-        let start = newest.filter(|p| *p >= self.first && *p < self.last).map_or(self.first, |p| p + 1);
+        let start = newest
+            .filter(|p| *p >= self.first && *p < self.last)
+            .map_or(self.first, |p| p + 1);
         (start..=self.last).chain(self.first..start)
     }
 }
@@ -24,9 +26,18 @@ mod tests {
 
     #[test]
     fn a_freed_port_is_used_last() {
-        let range = PortRange { first: 10, last: 13 };
-        assert_eq!(range.candidates(Some(12)).collect::<Vec<_>>(), [13, 10, 11, 12]);
-        assert_eq!(range.candidates(Some(13)).collect::<Vec<_>>(), [10, 11, 12, 13]);
+        let range = PortRange {
+            first: 10,
+            last: 13,
+        };
+        assert_eq!(
+            range.candidates(Some(12)).collect::<Vec<_>>(),
+            [13, 10, 11, 12]
+        );
+        assert_eq!(
+            range.candidates(Some(13)).collect::<Vec<_>>(),
+            [10, 11, 12, 13]
+        );
         assert_eq!(range.candidates(None).collect::<Vec<_>>(), [10, 11, 12, 13]);
     }
 }

@@ -1,4 +1,5 @@
-//! Rules about requests: which may not wake an instance and which do not count as use. The first that matches decides.
+//! Rules about requests: which may not wake an instance and which do not count as use. The first
+//! that matches decides.
 
 use std::net::IpAddr;
 
@@ -45,17 +46,34 @@ pub struct Verdict {
 
 impl Rule {
     fn matches(&self, f: &Facts<'_>) -> bool {
-        self.path.as_ref().is_none_or(|p| f.path.starts_with(p.as_str()))
+        self.path
+            .as_ref()
+            .is_none_or(|p| f.path.starts_with(p.as_str()))
             && self.method.as_ref().is_none_or(|m| m == f.method)
-            && self.user_agent.as_ref().is_none_or(|u| f.user_agent.to_ascii_lowercase().contains(&u.to_ascii_lowercase()))
-            && self.client.is_none_or(|net| f.client.is_some_and(|ip| net.contains(&ip.to_canonical())))
+            && self.user_agent.as_ref().is_none_or(|u| {
+                f.user_agent
+                    .to_ascii_lowercase()
+                    .contains(&u.to_ascii_lowercase())
+            })
+            && self
+                .client
+                .is_none_or(|net| f.client.is_some_and(|ip| net.contains(&ip.to_canonical())))
     }
 }
 
 /// What the first matching rule says; without one a request wakes and counts.
 #[must_use]
 pub fn judge(rules: &[Rule], facts: &Facts<'_>) -> Verdict {
-    rules.iter().find(|r| r.matches(facts)).map_or(Verdict { wake: true, counts: true }, |r| Verdict { wake: r.wake, counts: r.counts })
+    rules.iter().find(|r| r.matches(facts)).map_or(
+        Verdict {
+            wake: true,
+            counts: true,
+        },
+        |r| Verdict {
+            wake: r.wake,
+            counts: r.counts,
+        },
+    )
 }
 
 #[cfg(test)]
@@ -65,16 +83,78 @@ mod tests {
     #[test]
     fn the_first_match_decides() {
         let rules = [
-            Rule { path: Some("/health".into()), method: Some("GET".into()), wake: false, counts: false, ..Rule::default() },
-            Rule { user_agent: Some("UptimeBot".into()), wake: true, counts: false, ..Rule::default() },
-            Rule { client: "10.0.0.0/8".parse().ok(), wake: false, counts: true, ..Rule::default() },
+            Rule {
+                path: Some("/health".into()),
+                method: Some("GET".into()),
+                wake: false,
+                counts: false,
+                ..Rule::default()
+            },
+            Rule {
+                user_agent: Some("UptimeBot".into()),
+                wake: true,
+                counts: false,
+                ..Rule::default()
+            },
+            Rule {
+                client: "10.0.0.0/8".parse().ok(),
+                wake: false,
+                counts: true,
+                ..Rule::default()
+            },
         ];
-        let facts = |path, method, user_agent, ip: &str| judge(&rules, &Facts { path, method, user_agent, client: ip.parse().ok() });
-        assert_eq!(facts("/healthz", "GET", "", "1.1.1.1"), Verdict { wake: false, counts: false });
-        assert_eq!(facts("/healthz", "POST", "", "1.1.1.1"), Verdict { wake: true, counts: true });
-        assert_eq!(facts("/", "GET", "x uptimebot/2", "1.1.1.1"), Verdict { wake: true, counts: false });
-        assert_eq!(facts("/", "GET", "", "10.2.3.4"), Verdict { wake: false, counts: true });
-        assert_eq!(facts("/", "GET", "", "::ffff:10.2.3.4"), Verdict { wake: false, counts: true });
-        assert_eq!(facts("/", "GET", "", "nobody"), Verdict { wake: true, counts: true });
+        let facts = |path, method, user_agent, ip: &str| {
+            judge(
+                &rules,
+                &Facts {
+                    path,
+                    method,
+                    user_agent,
+                    client: ip.parse().ok(),
+                },
+            )
+        };
+        assert_eq!(
+            facts("/healthz", "GET", "", "1.1.1.1"),
+            Verdict {
+                wake: false,
+                counts: false
+            }
+        );
+        assert_eq!(
+            facts("/healthz", "POST", "", "1.1.1.1"),
+            Verdict {
+                wake: true,
+                counts: true
+            }
+        );
+        assert_eq!(
+            facts("/", "GET", "x uptimebot/2", "1.1.1.1"),
+            Verdict {
+                wake: true,
+                counts: false
+            }
+        );
+        assert_eq!(
+            facts("/", "GET", "", "10.2.3.4"),
+            Verdict {
+                wake: false,
+                counts: true
+            }
+        );
+        assert_eq!(
+            facts("/", "GET", "", "::ffff:10.2.3.4"),
+            Verdict {
+                wake: false,
+                counts: true
+            }
+        );
+        assert_eq!(
+            facts("/", "GET", "", "nobody"),
+            Verdict {
+                wake: true,
+                counts: true
+            }
+        );
     }
 }

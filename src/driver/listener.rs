@@ -1,8 +1,10 @@
-//! Whose is the socket that listens where an instance should? Believed is only one that the instance's own processes hold.
+//! Whose is the socket that listens where an instance should? Believed is only one that the
+//! instance's own processes hold.
 //!
-//! A port of this host is anybody's: whoever listens there first is connected to. So the listener is looked at before anything is
-//! sent to it, once thoroughly ([`Listeners::examine`]), and from then on by its number alone, which the kernel gives to no other
-//! socket: as long as that one listens, nobody else can at this address, but for another of the same user where the application
+//! A port of this host is anybody's: whoever listens there first is connected to. So the listener
+//! is looked at before anything is sent to it, once thoroughly ([`Listeners::examine`]), and from
+//! then on by its number alone, which the kernel gives to no other socket: as long as that one
+//! listens, nobody else can at this address, but for another of the same user where the application
 //! has set `SO_REUSEPORT` itself. A pass finds that one ([`Listeners::strangers`]). It ends nobody.
 
 mod owner;
@@ -32,7 +34,8 @@ const COMMAND_SHOWN: usize = 100;
 pub struct Listeners {
     /// Who instances run as, when that is not who acc runs as.
     user: Option<u32>,
-    /// Whose every socket of theirs is. `None`: they begin as root and may become anybody, so what their processes hold must do.
+    /// Whose every socket of theirs is. `None`: they begin as root and may become anybody, so what
+    /// their processes hold must do.
     expected: Option<u32>,
     known: Arc<RwLock<HashMap<SocketAddr, KnownListener>>>,
     on_paths: Arc<unix::PathListeners>,
@@ -47,7 +50,9 @@ struct KnownListener {
 impl KnownListener {
     /// Where `/proc` had to do there is no cookie, and the number must do.
     fn has(&self, id: SocketIdentity) -> bool {
-        self.sockets.iter().any(|s| s.inode == id.inode && (s.cookie == id.cookie || s.cookie == 0 || id.cookie == 0))
+        self.sockets.iter().any(|s| {
+            s.inode == id.inode && (s.cookie == id.cookie || s.cookie == 0 || id.cookie == 0)
+        })
     }
 }
 
@@ -62,7 +67,12 @@ impl Listeners {
     #[must_use]
     pub fn of_user(user: Option<u32>) -> Self {
         let own = nix::unistd::geteuid();
-        Self { user, expected: user.or_else(|| (!own.is_root()).then_some(own.as_raw())), known: Arc::default(), on_paths: Arc::default() }
+        Self {
+            user,
+            expected: user.or_else(|| (!own.is_root()).then_some(own.as_raw())),
+            known: Arc::default(),
+            on_paths: Arc::default(),
+        }
     }
 
     /// Who instances run as, when that is not who acc runs as.
@@ -71,16 +81,22 @@ impl Listeners {
         self.user
     }
 
-    /// Is who listens there now one that was examined and found to be this process's own? One question to the kernel.
+    /// Is who listens there now one that was examined and found to be this process's own? One
+    /// question to the kernel.
     #[must_use]
     pub fn is_known(&self, address: SocketAddr, process: Process) -> bool {
-        let Ok(Some(now)) = listening::reached(address) else { return false };
+        let Ok(Some(now)) = listening::reached(address) else {
+            return false;
+        };
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.get(&address).is_some_and(|known| known.process == process && known.has(now.id))
+        known
+            .get(&address)
+            .is_some_and(|known| known.process == process && known.has(now.id))
     }
 
-    /// Looks whose the sockets are that may answer at this address, and remembers them when all are this process's own. Reads the
-    /// open files of the instance's processes: it blocks, for a fraction of a millisecond as a rule.
+    /// Looks whose the sockets are that may answer at this address, and remembers them when all are
+    /// this process's own. Reads the open files of the instance's processes: it blocks, for a
+    /// fraction of a millisecond as a rule.
     ///
     /// # Errors
     /// It could not be found out.
@@ -94,24 +110,39 @@ impl Listeners {
     ///
     /// # Errors
     /// As for [`Self::examine_now`].
-    pub async fn examine(&self, address: SocketAddr, process: Process) -> io::Result<ListenerOwner> {
+    pub async fn examine(
+        &self,
+        address: SocketAddr,
+        process: Process,
+    ) -> io::Result<ListenerOwner> {
         let this = self.clone();
-        tokio::task::spawn_blocking(move || this.examine_now(address, process)).await.map_err(io::Error::other)?
+        tokio::task::spawn_blocking(move || this.examine_now(address, process))
+            .await
+            .map_err(io::Error::other)?
     }
 
-    /// [`ListenerOwner`] for each of these instances, in their order: one look at the kernel's table for all, and a closer one at those
-    /// whose sockets have changed. It blocks.
+    /// [`ListenerOwner`] for each of these instances, in their order: one look at the kernel's
+    /// table for all, and a closer one at those whose sockets have changed. It blocks.
     ///
     /// # Errors
     /// The table cannot be read.
-    pub fn strangers(&self, instances: &[(SocketAddr, Process)]) -> io::Result<Vec<io::Result<ListenerOwner>>> {
+    pub fn strangers(
+        &self,
+        instances: &[(SocketAddr, Process)],
+    ) -> io::Result<Vec<io::Result<ListenerOwner>>> {
         let mut by_port: HashMap<u16, Vec<Listening>> = HashMap::new();
         if !instances.is_empty() {
-            listening::at_port(0)?.into_iter().for_each(|l| by_port.entry(l.address.port()).or_default().push(l));
+            listening::at_port(0)?
+                .into_iter()
+                .for_each(|l| by_port.entry(l.address.port()).or_default().push(l));
         }
         let look = |(address, process): &(SocketAddr, Process)| {
             let all = by_port.get(&address.port()).map_or(&[][..], Vec::as_slice);
-            let there: Vec<Listening> = all.iter().filter(|l| l.may_answer_at(*address)).copied().collect();
+            let there: Vec<Listening> = all
+                .iter()
+                .filter(|l| l.may_answer_at(*address))
+                .copied()
+                .collect();
             if self.are_known(*address, *process, &there) {
                 return Ok(ListenerOwner::Own);
             }
@@ -126,49 +157,83 @@ impl Listeners {
 
     fn are_known(&self, address: SocketAddr, process: Process, there: &[Listening]) -> bool {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let all_in = |known: &KnownListener| known.process == process && there.iter().all(|l| known.has(l.id));
+        let all_in = |known: &KnownListener| {
+            known.process == process && there.iter().all(|l| known.has(l.id))
+        };
         !there.is_empty() && known.get(&address).is_some_and(all_in)
     }
 
-    fn judge(&self, address: SocketAddr, process: Process, there: &[Listening]) -> io::Result<ListenerOwner> {
+    fn judge(
+        &self,
+        address: SocketAddr,
+        process: Process,
+        there: &[Listening],
+    ) -> io::Result<ListenerOwner> {
         if there.is_empty() {
             return Ok(ListenerOwner::Nobody);
         }
         let found = self.whose(process, there)?;
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         match found {
-            ListenerOwner::Own => drop(known.insert(address, KnownListener { process, sockets: there.iter().map(|l| l.id).collect() })),
+            ListenerOwner::Own => drop(known.insert(
+                address,
+                KnownListener {
+                    process,
+                    sockets: there.iter().map(|l| l.id).collect(),
+                },
+            )),
             ListenerOwner::Nobody | ListenerOwner::Stranger(_) => drop(known.remove(&address)),
         }
         Ok(found)
     }
 
     fn whose(&self, process: Process, there: &[Listening]) -> io::Result<ListenerOwner> {
-        if let Some(other) = there.iter().find(|l| self.expected.is_some_and(|user| user != l.uid)) {
+        if let Some(other) = there
+            .iter()
+            .find(|l| self.expected.is_some_and(|user| user != l.uid))
+        {
             return Ok(ListenerOwner::Stranger(described(other)));
         }
         let Search { left, hidden } = holding::search(process, there.iter().map(|l| l.id.inode))?;
         let mut others = there.iter().filter(|l| left.contains(&l.id.inode));
-        let Some(other) = others.next() else { return Ok(ListenerOwner::Own) };
-        // The open files of an instance's process may be closed to acc, by the process itself or because acc has no right to look.
-        // Then the user has to do, unless somebody else is seen to hold the socket.
-        let may_be_own = |l: &Listening| hidden.contains(&l.uid) && net::holders(&[l.id.inode]).is_empty();
-        if may_be_own(other) && others.all(may_be_own) { Ok(ListenerOwner::Own) } else { Ok(ListenerOwner::Stranger(described(other))) }
+        let Some(other) = others.next() else {
+            return Ok(ListenerOwner::Own);
+        };
+        // The open files of an instance's process may be closed to acc, by the process itself or
+        // because acc has no right to look. Then the user has to do, unless somebody else is seen
+        // to hold the socket.
+        let may_be_own =
+            |l: &Listening| hidden.contains(&l.uid) && net::holders(&[l.id.inode]).is_empty();
+        if may_be_own(other) && others.all(may_be_own) {
+            Ok(ListenerOwner::Own)
+        } else {
+            Ok(ListenerOwner::Stranger(described(other)))
+        }
     }
 
-    /// [`ListenerOwner`] for each of these instances, which are all that are awake and listen on a unix socket, in their order. It
-    /// blocks.
+    /// [`ListenerOwner`] for each of these instances, which are all that are awake and listen on a
+    /// unix socket, in their order. It blocks.
     ///
     /// # Errors
     /// The table cannot be read.
-    pub fn on_paths(&self, instances: &[(PathBuf, Process)]) -> io::Result<Vec<io::Result<ListenerOwner>>> {
+    pub fn on_paths(
+        &self,
+        instances: &[(PathBuf, Process)],
+    ) -> io::Result<Vec<io::Result<ListenerOwner>>> {
         self.on_paths.examine(instances)
     }
 
-    /// Does the instance of this process itself listen on the unix socket that this connection was made to? `path`: by which it was.
-    /// `thorough`: also one for which a process has called `listen` that has ended since is found, which takes longer.
+    /// Does the instance of this process itself listen on the unix socket that this connection was
+    /// made to? `path`: by which it was. `thorough`: also one for which a process has called
+    /// `listen` that has ended since is found, which takes longer.
     #[must_use]
-    pub fn is_own_unix(&self, stream: &UnixStream, path: &Path, process: Option<Process>, thorough: bool) -> bool {
+    pub fn is_own_unix(
+        &self,
+        stream: &UnixStream,
+        path: &Path,
+        process: Option<Process>,
+        thorough: bool,
+    ) -> bool {
         if unix_connect::check(stream, self.user).is_err() {
             return false;
         }
@@ -177,7 +242,12 @@ impl Listeners {
         if listener.is_ok_and(|pid| pid == process.pid || holding::belongs(pid, process)) {
             return true;
         }
-        let Some(inode) = Some(path).filter(|_| thorough).and_then(|path| unix_listener(path).ok().flatten()) else { return false };
+        let Some(inode) = Some(path)
+            .filter(|_| thorough)
+            .and_then(|path| unix_listener(path).ok().flatten())
+        else {
+            return false;
+        };
         holding::search(process, [inode]).is_ok_and(|found| found.left.is_empty())
     }
 }
@@ -185,14 +255,26 @@ impl Listeners {
 /// Who it is, for people: what a program calls itself is shown without control characters.
 fn described(listening: &Listening) -> String {
     let holders = net::holders(&[listening.id.inode]);
-    let who = holders.first().map(|l| format!(": pid {}, `{}`", l.pid, shown(&l.command))).unwrap_or_default();
-    format!("a program of user {} that is not part of the instance listens on `{}`{who}", listening.uid, listening.address)
+    let who = holders
+        .first()
+        .map(|l| format!(": pid {}, `{}`", l.pid, shown(&l.command)))
+        .unwrap_or_default();
+    format!(
+        "a program of user {} that is not part of the instance listens on `{}`{who}",
+        listening.uid, listening.address
+    )
 }
 
 /// The command line of a stranger: bounded, and nothing in it acts on a terminal.
 #[must_use]
 pub fn shown(command: &str) -> String {
-    let escaped = |c: char| if matches!(c, '"' | '\'') { c.to_string() } else { c.escape_debug().to_string() };
+    let escaped = |c: char| {
+        if matches!(c, '"' | '\'') {
+            c.to_string()
+        } else {
+            c.escape_debug().to_string()
+        }
+    };
     command.chars().take(COMMAND_SHOWN).map(escaped).collect()
 }
 

@@ -1,7 +1,7 @@
 //! The world outside acc: supervisors, edges, sockets, processes, files.
 //!
-//! A driver does what it is told, in bounded time, and may be told twice. It never decides, and it never takes
-//! "I could not ask" for "there is none": the first is an error, the second an answer.
+//! A driver does what it is told, in bounded time, and may be told twice. It never decides, and it
+//! never takes "I could not ask" for "there is none": the first is an error, the second an answer.
 
 pub mod activity;
 pub mod edge;

@@ -1,4 +1,5 @@
-//! Files that grow by a line at a time, and are set aside when they are long; and this process's own output, when nobody reads it.
+//! Files that grow by a line at a time, and are set aside when they are long; and this process's
+//! own output, when nobody reads it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -9,12 +10,18 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::untrusted;
 
-/// When nobody reads this process's standard error any more, sends it and standard output to the end of this file; `true`: it
-/// did.
+/// When nobody reads this process's standard error any more, sends it and standard output to the
+/// end of this file; `true`: it did.
 pub fn take_output_if_unread(path: &Path) -> io::Result<bool> {
     let stderr = rustix::stdio::stderr();
     let mut ask = [PollFd::new(&stderr, PollFlags::empty())];
-    rustix::event::poll(&mut ask, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+    rustix::event::poll(
+        &mut ask,
+        Some(&Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        }),
+    )?;
     if !ask[0].revents().contains(PollFlags::ERR) {
         return Ok(false);
     }
@@ -23,7 +30,11 @@ pub fn take_output_if_unread(path: &Path) -> io::Result<bool> {
 
 /// Sends this process's standard error and standard output to the end of this file.
 pub fn take_output(path: &Path) -> io::Result<()> {
-    let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .open(path)?;
     rustix::stdio::dup2_stderr(&file)?;
     rustix::stdio::dup2_stdout(&file)?;
     Ok(())
@@ -38,14 +49,20 @@ pub struct AppendFile {
 }
 
 impl AppendFile {
-    /// Opens the file, making it with mode 0640 when it is not there. Anything else in its place is an error.
+    /// Opens the file, making it with mode 0640 when it is not there. Anything else in its place is
+    /// an error.
     pub fn open(path: &Path) -> io::Result<Self> {
         let (file, found) = untrusted::open(path, untrusted::To::Append)?;
         let size = u64::try_from(found.st_size).unwrap_or(0);
-        Ok(Self { path: path.to_owned(), file, size })
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            size,
+        })
     }
 
-    /// Appends; a file that has grown beyond `max` bytes becomes `NAME.1`, in place of the one before it.
+    /// Appends; a file that has grown beyond `max` bytes becomes `NAME.1`, in place of the one
+    /// before it.
     pub fn append(&mut self, text: &[u8], max: u64) -> io::Result<()> {
         if self.size > 0 && self.size.saturating_add(text.len() as u64) > max {
             let mut aside = self.path.clone().into_os_string();
@@ -72,7 +89,10 @@ mod tests {
             file.append(line.as_bytes(), 8).unwrap();
         }
         assert_eq!(fs::read_to_string(&path).unwrap(), "four\n");
-        assert_eq!(fs::read_to_string(dir.path().join("a.log.1")).unwrap(), "three\n");
+        assert_eq!(
+            fs::read_to_string(dir.path().join("a.log.1")).unwrap(),
+            "three\n"
+        );
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
         assert_eq!(AppendFile::open(&path).unwrap().size, 5);
     }

@@ -1,8 +1,9 @@
-//! Which processes belong together where no control group says it: by session and process group, by a mark in the environment,
-//! and by descent from one of these.
+//! Which processes belong together where no control group says it: by session and process group, by
+//! a mark in the environment, and by descent from one of these.
 //!
-//! It looks at every process of the host, which takes milliseconds: at an end, never on the way of a request. Who leaves the
-//! session and clears the environment, and whose parent has ended, is not found. It never signals.
+//! It looks at every process of the host, which takes milliseconds: at an end, never on the way of
+//! a request. Who leaves the session and clears the environment, and whose parent has ended, is not
+//! found. It never signals.
 
 use std::collections::HashMap;
 use std::fs;
@@ -15,17 +16,24 @@ use crate::domain::instance::Process;
 /// The environment variable that says to which instance a process belongs.
 pub const MARK: &str = "ACC_INSTANCE";
 
-/// The living processes of the session and group of `first`, which may have ended, those of this user with this mark, and their
-/// descendants. Never this process. Anybody can give a process of his own the mark: of another user's it says nothing.
+/// The living processes of the session and group of `first`, which may have ended, those of this
+/// user with this mark, and their descendants. Never this process. Anybody can give a process of
+/// his own the mark: of another user's it says nothing.
 pub fn members(first: Option<Process>, mark: &str, user: u32) -> io::Result<Vec<Process>> {
     let all = all()?;
-    // The kernel gives a pid to nobody else while a session or group of that number has members: another living process of this pid
-    // means that nothing is left of them.
-    let first = first.filter(|first| first.pid > 1 && all.get(&first.pid).is_none_or(|seen| seen.start_time == first.start_time));
+    // The kernel gives a pid to nobody else while a session or group of that number has members:
+    // another living process of this pid means that nothing is left of them.
+    let first = first.filter(|first| {
+        first.pid > 1
+            && all
+                .get(&first.pid)
+                .is_none_or(|seen| seen.start_time == first.start_time)
+    });
     let wanted = format!("{MARK}={mark}");
     let mut found: HashMap<i32, Stat> = HashMap::new();
     for (pid, seen) in &all {
-        let together = first.is_some_and(|first| seen.session == first.pid || seen.group == first.pid);
+        let together =
+            first.is_some_and(|first| seen.session == first.pid || seen.group == first.pid);
         if together || (is_of(*pid, user) && has_in_environment(*pid, wanted.as_bytes())) {
             found.insert(*pid, *seen);
         }
@@ -34,7 +42,10 @@ pub fn members(first: Option<Process>, mark: &str, user: u32) -> io::Result<Vec<
         let more: Vec<(i32, Stat)> = all
             .iter()
             .filter(|(pid, seen)| {
-                !found.contains_key(pid) && found.get(&seen.parent).is_some_and(|parent| parent.start_time <= seen.start_time)
+                !found.contains_key(pid)
+                    && found
+                        .get(&seen.parent)
+                        .is_some_and(|parent| parent.start_time <= seen.start_time)
             })
             .map(|(pid, seen)| (*pid, *seen))
             .collect();
@@ -44,7 +55,14 @@ pub fn members(first: Option<Process>, mark: &str, user: u32) -> io::Result<Vec<
         found.extend(more);
     }
     found.remove(&own_pid());
-    Ok(found.into_iter().filter(|(_, seen)| !seen.zombie).map(|(pid, seen)| Process { pid, start_time: seen.start_time }).collect())
+    Ok(found
+        .into_iter()
+        .filter(|(_, seen)| !seen.zombie)
+        .map(|(pid, seen)| Process {
+            pid,
+            start_time: seen.start_time,
+        })
+        .collect())
 }
 
 /// All marks that begin with this and that living processes of this user have, each once.
@@ -55,8 +73,16 @@ pub fn marks(begin: &str, user: u32) -> io::Result<Vec<String>> {
         .filter(|(pid, seen)| !seen.zombie && **pid != own_pid() && is_of(**pid, user))
         .filter_map(|(pid, _)| {
             let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-            let line = environment.split(|byte| *byte == 0).find(|line| line.starts_with(wanted.as_bytes()))?;
-            Some(std::str::from_utf8(line).ok()?.strip_prefix(MARK)?.strip_prefix('=')?.to_owned())
+            let line = environment
+                .split(|byte| *byte == 0)
+                .find(|line| line.starts_with(wanted.as_bytes()))?;
+            Some(
+                std::str::from_utf8(line)
+                    .ok()?
+                    .strip_prefix(MARK)?
+                    .strip_prefix('=')?
+                    .to_owned(),
+            )
         })
         .collect();
     found.sort();
@@ -69,17 +95,24 @@ fn own_pid() -> i32 {
 }
 
 fn all() -> io::Result<HashMap<i32, Stat>> {
-    Ok(pids()?.filter_map(|pid| Some((pid, stat(pid).ok()??))).collect())
+    Ok(pids()?
+        .filter_map(|pid| Some((pid, stat(pid).ok()??)))
+        .collect())
 }
 
-/// Does it run as this user? The kernel gives the files of a process that may not be looked into to root.
+/// Does it run as this user? The kernel gives the files of a process that may not be looked into to
+/// root.
 fn is_of(pid: i32, user: u32) -> bool {
     fs::metadata(format!("/proc/{pid}")).is_ok_and(|data| data.uid() == user)
 }
 
 /// `false` also when it cannot be seen: it is somebody else's.
 fn has_in_environment(pid: i32, line: &[u8]) -> bool {
-    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| environment.split(|byte| *byte == 0).any(|found| found == line))
+    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| {
+        environment
+            .split(|byte| *byte == 0)
+            .any(|found| found == line)
+    })
 }
 
 #[cfg(test)]
@@ -93,7 +126,8 @@ mod tests {
         rustix::process::geteuid().as_raw()
     }
 
-    /// A shell that has started a process in a session of its own, whose parent has ended, and one beside it; their pids.
+    /// A shell that has started a process in a session of its own, whose parent has ended, and one
+    /// beside it; their pids.
     fn family(mark: &str) -> (std::process::Child, Process, Vec<i32>) {
         let script = "(setsid sh -c 'echo $$; exec sleep 1000' &) ; sleep 1000 & echo $!; wait";
         let mut child = Command::new("/bin/sh")
@@ -105,8 +139,12 @@ mod tests {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let pids = (0..2).map(|_| lines.next().unwrap().unwrap().parse().unwrap()).collect();
-        let first = super::super::process::by_pid(child.id().cast_signed()).unwrap().unwrap();
+        let pids = (0..2)
+            .map(|_| lines.next().unwrap().unwrap().parse().unwrap())
+            .collect();
+        let first = super::super::process::by_pid(child.id().cast_signed())
+            .unwrap()
+            .unwrap();
         (child, first, pids)
     }
 
@@ -116,7 +154,11 @@ mod tests {
         let (mut child, first, pids) = family(&mark);
         let (mut other, ..) = family(&format!("{mark}b"));
         let found = |first, mark: &str| {
-            let mut found: Vec<i32> = members(first, mark, own_user()).unwrap().iter().map(|p| p.pid).collect();
+            let mut found: Vec<i32> = members(first, mark, own_user())
+                .unwrap()
+                .iter()
+                .map(|p| p.pid)
+                .collect();
             found.sort_unstable();
             found
         };
@@ -126,12 +168,22 @@ mod tests {
         whole.sort_unstable();
         assert_eq!(found(Some(first), &mark), whole);
         assert_eq!(found(None, &mark), whole);
-        assert!(marks(&format!("test-{}/", std::process::id()), own_user()).unwrap().contains(&mark));
-        assert!(members(None, &mark, own_user() + 1).unwrap().is_empty(), "of another user it says nothing");
+        assert!(
+            marks(&format!("test-{}/", std::process::id()), own_user())
+                .unwrap()
+                .contains(&mark)
+        );
+        assert!(
+            members(None, &mark, own_user() + 1).unwrap().is_empty(),
+            "of another user it says nothing"
+        );
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(found(Some(first), &mark), wanted);
-        let reused = Process { pid: std::process::id().cast_signed(), start_time: 1 };
+        let reused = Process {
+            pid: std::process::id().cast_signed(),
+            start_time: 1,
+        };
         assert!(found(Some(reused), "no-such-mark").is_empty());
         other.kill().unwrap();
         other.wait().unwrap();

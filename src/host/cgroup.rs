@@ -1,9 +1,10 @@
-//! Control groups: one for each instance that runs, so that whatever it starts is known to be its own, is bounded together, and can
-//! be ended.
+//! Control groups: one for each instance that runs, so that whatever it starts is known to be its
+//! own, is bounded together, and can be ended.
 //!
-//! A process cannot leave its group unless it may write to the kernel's files, which are root's. acc makes folders below the
-//! group that it runs in itself, under a name of its own installation, and touches no other. The hierarchy of `pids` (cgroup v1,
-//! also beside a v2) is preferred: to join it costs some 50 µs, where v2 waits for a grace period of the kernel, 10 ms. It never
+//! A process cannot leave its group unless it may write to the kernel's files, which are root's.
+//! acc makes folders below the group that it runs in itself, under a name of its own installation,
+//! and touches no other. The hierarchy of `pids` (cgroup v1, also beside a v2) is preferred: to
+//! join it costs some 50 µs, where v2 waits for a grace period of the kernel, 10 ms. It never
 //! decides when something is to end.
 
 use std::ffi::OsString;
@@ -21,8 +22,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::fs::{make_dir, write_atomic};
 use super::limits::GroupLimits;
 
-/// The slice of acc's own units. No process is in a slice itself, so groups below it can be given limits (cgroups(7), "no internal
-/// processes"), and they outlive the service.
+/// The slice of acc's own units. No process is in a slice itself, so groups below it can be given
+/// limits (cgroups(7), "no internal processes"), and they outlive the service.
 const SLICE: &str = "acc.slice";
 
 /// How a hierarchy is joined and emptied.
@@ -42,9 +43,11 @@ pub struct Cgroups {
     dir: PathBuf,
     /// The same in the hierarchy of `memory` of cgroup v1, where that is mounted.
     memory: Option<PathBuf>,
-    /// Where both are remembered, so that every acc of this installation finds them, wherever that runs.
+    /// Where both are remembered, so that every acc of this installation finds them, wherever that
+    /// runs.
     note: PathBuf,
-    /// Held while the folder for the groups is made: only the first starts since the boot meet here.
+    /// Held while the folder for the groups is made: only the first starts since the boot meet
+    /// here.
     beginning: Mutex<()>,
     /// Groups below were asked to have limits.
     enabled: Once,
@@ -69,15 +72,29 @@ impl Cgroups {
         let note = run.join("cgroup");
         let name = format!("acc-{:016x}", hash(run.as_os_str().as_bytes()));
         let read = |path: &str| fs::read(path).map_err(|e| format!("`{path}` cannot be read: {e}"));
-        let hierarchies = hierarchies(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?, name.as_bytes());
-        let usable: Vec<(CgroupKind, &Hierarchy)> =
-            hierarchies.iter().filter_map(|h| Some((h.counts?, h))).filter(|(kind, _)| kinds.contains(kind)).collect();
+        let hierarchies = hierarchies(
+            &read("/proc/self/mountinfo")?,
+            &read("/proc/self/cgroup")?,
+            name.as_bytes(),
+        );
+        let usable: Vec<(CgroupKind, &Hierarchy)> = hierarchies
+            .iter()
+            .filter_map(|h| Some((h.counts?, h)))
+            .filter(|(kind, _)| kinds.contains(kind))
+            .collect();
         // Where they were before, as long as they are there: what runs is in them.
         if let Ok(noted) = fs::read(&note) {
-            let mut paths = noted.split(|byte| *byte == 0).map(|path| PathBuf::from(OsString::from_vec(path.to_vec())));
-            let ours = |dir: &PathBuf| dir.file_name().is_some_and(|last| last == name.as_str()) && dir.is_dir();
+            let mut paths = noted
+                .split(|byte| *byte == 0)
+                .map(|path| PathBuf::from(OsString::from_vec(path.to_vec())));
+            let ours = |dir: &PathBuf| {
+                dir.file_name().is_some_and(|last| last == name.as_str()) && dir.is_dir()
+            };
             let dir = paths.next().unwrap_or_default();
-            let kind = usable.iter().find(|(_, h)| dir.starts_with(&h.mount)).map(|(kind, _)| *kind);
+            let kind = usable
+                .iter()
+                .find(|(_, h)| dir.starts_with(&h.mount))
+                .map(|(kind, _)| *kind);
             if let Some(kind) = kind.filter(|_| ours(&dir)) {
                 return Ok(Self::of(kind, dir, paths.next().filter(ours), note));
             }
@@ -86,7 +103,10 @@ impl Cgroups {
             let may = rustix::fs::accessat(CWD, &h.parent, Access::WRITE_OK, AtFlags::EACCESS);
             may.map_err(|e| format!("`{}`: {e}", h.parent.display()))
         };
-        let memory = hierarchies.iter().find(|h| h.counts.is_none() && writable(h).is_ok()).map(|h| h.parent.join(&name));
+        let memory = hierarchies
+            .iter()
+            .find(|h| h.counts.is_none() && writable(h).is_ok())
+            .map(|h| h.parent.join(&name));
         let mut why = "no hierarchy of control groups is mounted".to_owned();
         for (kind, hierarchy) in usable {
             match writable(hierarchy) {
@@ -98,7 +118,15 @@ impl Cgroups {
     }
 
     fn of(kind: CgroupKind, dir: PathBuf, memory: Option<PathBuf>, note: PathBuf) -> Self {
-        Self { kind, dir, memory, note, beginning: Mutex::new(()), enabled: Once::new(), told: Once::new() }
+        Self {
+            kind,
+            dir,
+            memory,
+            note,
+            beginning: Mutex::new(()),
+            enabled: Once::new(),
+            told: Once::new(),
+        }
     }
 
     /// Which hierarchy it is.
@@ -117,19 +145,30 @@ impl Cgroups {
     #[must_use]
     pub fn missing(&self, limits: &GroupLimits) -> Vec<&'static str> {
         let parent = self.dir.parent().unwrap_or(&self.dir);
-        let given =
-            || fs::read_to_string(self.dir.join("cgroup.controllers")).or_else(|_| fs::read_to_string(parent.join("cgroup.controllers")));
-        let has =
-            |controller: &str| self.kind == CgroupKind::Unified && given().is_ok_and(|all| all.split_whitespace().any(|c| c == controller));
+        let given = || {
+            fs::read_to_string(self.dir.join("cgroup.controllers"))
+                .or_else(|_| fs::read_to_string(parent.join("cgroup.controllers")))
+        };
+        let has = |controller: &str| {
+            self.kind == CgroupKind::Unified
+                && given().is_ok_and(|all| all.split_whitespace().any(|c| c == controller))
+        };
         let pids = limits.processes.is_some() && self.kind != CgroupKind::Pids && !has("pids");
         let memory = limits.memory.is_some() && self.memory.is_none() && !has("memory");
-        [(pids, "pids"), (memory, "memory")].into_iter().filter_map(|(misses, name)| misses.then_some(name)).collect()
+        [(pids, "pids"), (memory, "memory")]
+            .into_iter()
+            .filter_map(|(misses, name)| misses.then_some(name))
+            .collect()
     }
 
     /// The group of this name, which may not be there.
     #[must_use]
     pub fn group(&self, name: &str) -> Group {
-        Group { kind: self.kind, dir: self.dir.join(name), memory: self.memory.as_ref().map(|dir| dir.join(name)) }
+        Group {
+            kind: self.kind,
+            dir: self.dir.join(name),
+            memory: self.memory.as_ref().map(|dir| dir.join(name)),
+        }
     }
 
     /// Makes the group of this name, with these limits. `false`: it was there.
@@ -158,20 +197,35 @@ impl Cgroups {
 
     /// Makes the folder for the groups, and remembers where it is before.
     fn begin(&self) -> io::Result<()> {
-        let _alone = self.beginning.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self
+            .beginning
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if self.dir.is_dir() {
             return Ok(());
         }
-        let memory = self.memory.as_ref().map(|dir| dir.as_os_str().as_bytes()).unwrap_or_default();
+        let memory = self
+            .memory
+            .as_ref()
+            .map(|dir| dir.as_os_str().as_bytes())
+            .unwrap_or_default();
         make_dir(self.note.parent().unwrap_or(Path::new("/")), 0o755)?;
-        write_atomic(&self.note, &[self.dir.as_os_str().as_bytes(), memory].join(&0), 0o600)?;
+        write_atomic(
+            &self.note,
+            &[self.dir.as_os_str().as_bytes(), memory].join(&0),
+            0o600,
+        )?;
         make(&self.dir).map(drop)
     }
 
-    /// Asks that groups below can have limits (cgroup v2). The kernel refuses it for a group that has processes of its own, and it is
-    /// a matter of the host's which controllers it has: what cannot be had is seen when a limit is set.
+    /// Asks that groups below can have limits (cgroup v2). The kernel refuses it for a group that
+    /// has processes of its own, and it is a matter of the host's which controllers it has: what
+    /// cannot be had is seen when a limit is set.
     fn enable(&self) {
-        for dir in [self.dir.parent(), Some(self.dir.as_path())].into_iter().flatten() {
+        for dir in [self.dir.parent(), Some(self.dir.as_path())]
+            .into_iter()
+            .flatten()
+        {
             for controller in ["+pids", "+memory"] {
                 let _ = write(&dir.join("cgroup.subtree_control"), controller);
             }
@@ -204,9 +258,10 @@ impl Cgroups {
     fn limit_memory(&self, group: &Group, bytes: u64) {
         if let Some(dir) = &group.memory {
             let made = match make(dir) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    self.memory.as_deref().map_or(Err(e), |all| make(all).and_then(|_| make(dir)))
-                }
+                Err(e) if e.kind() == io::ErrorKind::NotFound => self
+                    .memory
+                    .as_deref()
+                    .map_or(Err(e), |all| make(all).and_then(|_| make(dir))),
                 done => done,
             };
             let value = bytes.to_string();
@@ -226,9 +281,13 @@ impl Cgroups {
         }
     }
 
-    /// Removes the folder for the groups, when all of them are empty, with what remembers it; else all stays.
+    /// Removes the folder for the groups, when all of them are empty, with what remembers it; else
+    /// all stays.
     pub fn close(&self) {
-        for dir in [Some(&self.dir), self.memory.as_ref()].into_iter().flatten() {
+        for dir in [Some(&self.dir), self.memory.as_ref()]
+            .into_iter()
+            .flatten()
+        {
             for group in folders(dir).unwrap_or_default() {
                 let _ = fs::remove_dir(group);
             }
@@ -241,7 +300,10 @@ impl Cgroups {
 
     /// The names of all groups that are there.
     pub fn names(&self) -> io::Result<Vec<String>> {
-        Ok(folders(&self.dir)?.iter().filter_map(|dir| Some(dir.file_name()?.to_str()?.to_owned())).collect())
+        Ok(folders(&self.dir)?
+            .iter()
+            .filter_map(|dir| Some(dir.file_name()?.to_str()?.to_owned()))
+            .collect())
     }
 }
 
@@ -258,9 +320,18 @@ impl Group {
     /// A process of one thread that writes `0` to these files joins; those that are there.
     #[must_use]
     pub fn join_files(&self, limits: &GroupLimits) -> Vec<PathBuf> {
-        // `tasks` moves one thread, which needs no lock of the kernel's that forks and exits take; v2 has no such file.
-        let first = self.dir.join(if self.kind == CgroupKind::Pids { "tasks" } else { "cgroup.procs" });
-        let memory = self.memory.as_ref().filter(|dir| limits.memory.is_some() && dir.is_dir()).map(|dir| dir.join("tasks"));
+        // `tasks` moves one thread, which needs no lock of the kernel's that forks and exits take;
+        // v2 has no such file.
+        let first = self.dir.join(if self.kind == CgroupKind::Pids {
+            "tasks"
+        } else {
+            "cgroup.procs"
+        });
+        let memory = self
+            .memory
+            .as_ref()
+            .filter(|dir| limits.memory.is_some() && dir.is_dir())
+            .map(|dir| dir.join("tasks"));
         [Some(first), memory].into_iter().flatten().collect()
     }
 
@@ -269,9 +340,10 @@ impl Group {
         let (mut found, mut left) = (Vec::new(), vec![self.dir.clone()]);
         while let Some(dir) = left.pop() {
             match fs::read(dir.join("cgroup.procs")) {
-                Ok(text) => {
-                    found.extend(text.split(|b| *b == b'\n').filter_map(|line| std::str::from_utf8(line).ok()?.parse::<i32>().ok()))
-                }
+                Ok(text) => found.extend(
+                    text.split(|b| *b == b'\n')
+                        .filter_map(|line| std::str::from_utf8(line).ok()?.parse::<i32>().ok()),
+                ),
                 Err(e) if is_gone(&e) => continue,
                 Err(e) => return Err(e),
             }
@@ -282,7 +354,8 @@ impl Group {
         Ok(found)
     }
 
-    /// Kills every process in it; who forks meanwhile does not get away. They may take a moment to end.
+    /// Kills every process in it; who forks meanwhile does not get away. They may take a moment to
+    /// end.
     pub fn kill(&self) -> io::Result<()> {
         if self.kind == CgroupKind::Unified {
             match write(&self.dir.join("cgroup.kill"), "1") {
@@ -306,7 +379,12 @@ impl Group {
         let held: Vec<_> = self
             .processes()?
             .into_iter()
-            .filter_map(|pid| Some((pid, pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?)))
+            .filter_map(|pid| {
+                Some((
+                    pid,
+                    pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?,
+                ))
+            })
             .collect();
         // Looked at again: who is in it now, and was held before, is meant.
         let still = self.processes()?;
@@ -324,9 +402,17 @@ impl Group {
     /// Removes it with the groups below it; one that is not empty stays.
     pub fn remove(&self) -> io::Result<()> {
         for below in folders(&self.dir)? {
-            Self { kind: self.kind, dir: below, memory: None }.remove()?;
+            Self {
+                kind: self.kind,
+                dir: below,
+                memory: None,
+            }
+            .remove()?;
         }
-        for dir in [Some(&self.dir), self.memory.as_ref()].into_iter().flatten() {
+        for dir in [Some(&self.dir), self.memory.as_ref()]
+            .into_iter()
+            .flatten()
+        {
             match fs::remove_dir(dir) {
                 Err(e) if !is_gone(&e) => return Err(e),
                 _ => {}
@@ -348,7 +434,10 @@ fn make(dir: &Path) -> io::Result<bool> {
 /// To a file of the kernel's, which is never made.
 fn write(path: &Path, value: &str) -> io::Result<()> {
     use std::io::Write as _;
-    fs::OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
+    fs::OpenOptions::new()
+        .write(true)
+        .open(path)?
+        .write_all(value.as_bytes())
 }
 
 fn is_missing(e: &io::Error) -> bool {
@@ -361,7 +450,11 @@ fn is_gone(e: &io::Error) -> bool {
 
 fn folders(dir: &Path) -> io::Result<Vec<PathBuf>> {
     match fs::read_dir(dir) {
-        Ok(entries) => Ok(entries.flatten().filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()).collect()),
+        Ok(entries) => Ok(entries
+            .flatten()
+            .filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir()))
+            .map(|e| e.path())
+            .collect()),
         Err(e) if is_gone(&e) => Ok(Vec::new()),
         Err(e) => Err(e),
     }
@@ -370,21 +463,25 @@ fn folders(dir: &Path) -> io::Result<Vec<PathBuf>> {
 /// FNV-1a: the same for every acc, whatever it was compiled with.
 #[must_use]
 pub fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// A hierarchy of control groups that can be used.
 #[derive(Debug, PartialEq, Eq)]
 struct Hierarchy {
-    /// How it tells the processes of a group; `None`: it only limits their memory (`memory` of cgroup v1).
+    /// How it tells the processes of a group; `None`: it only limits their memory (`memory` of
+    /// cgroup v1).
     counts: Option<CgroupKind>,
     mount: PathBuf,
     /// Below this one acc makes its own.
     parent: PathBuf,
 }
 
-/// The hierarchies that can be used, best first. acc's groups are below that of this process; of one that is in a group of ours (an
-/// instance has called acc) below the group above ours; of a service in acc's slice below the slice.
+/// The hierarchies that can be used, best first. acc's groups are below that of this process; of
+/// one that is in a group of ours (an instance has called acc) below the group above ours; of a
+/// service in acc's slice below the slice.
 fn hierarchies(mounts: &[u8], own: &[u8], ours: &[u8]) -> Vec<Hierarchy> {
     let mut found: Vec<Hierarchy> = lines(mounts)
         .filter_map(|line| {
@@ -392,7 +489,11 @@ fn hierarchies(mounts: &[u8], own: &[u8], ours: &[u8]) -> Vec<Hierarchy> {
             let (root, at) = (*words.get(3)?, *words.get(4)?);
             let rest = words.iter().position(|word| *word == b"-")?;
             let (kind, options) = (*words.get(rest + 1)?, *words.get(rest + 3)?);
-            let has = |controller: &[u8]| options.split(|b| *b == b',').any(|option| option == controller);
+            let has = |controller: &[u8]| {
+                options
+                    .split(|b| *b == b',')
+                    .any(|option| option == controller)
+            };
             let (counts, controller): (_, &[u8]) = match kind {
                 b"cgroup2" => (Some(CgroupKind::Unified), b""),
                 b"cgroup" if has(b"pids") => (Some(CgroupKind::Pids), b"pids"),
@@ -401,15 +502,30 @@ fn hierarchies(mounts: &[u8], own: &[u8], ours: &[u8]) -> Vec<Hierarchy> {
             };
             let own = own_path(own, controller)?;
             // What of it the mount shows: a container may have another root.
-            let own = if root == b"/" { own } else { own.strip_prefix(root)? };
+            let own = if root == b"/" {
+                own
+            } else {
+                own.strip_prefix(root)?
+            };
             let mount = PathBuf::from(std::ffi::OsStr::from_bytes(at));
             let mut parent = mount.clone();
-            let parts = own.split(|b| *b == b'/').take_while(|part| *part != ours).filter(|part| !part.is_empty());
+            let parts = own
+                .split(|b| *b == b'/')
+                .take_while(|part| *part != ours)
+                .filter(|part| !part.is_empty());
             parts.for_each(|part| parent.push(std::ffi::OsStr::from_bytes(part)));
-            if parent.parent().and_then(Path::file_name).is_some_and(|above| above == SLICE) {
+            if parent
+                .parent()
+                .and_then(Path::file_name)
+                .is_some_and(|above| above == SLICE)
+            {
                 parent.pop();
             }
-            Some(Hierarchy { counts, mount, parent })
+            Some(Hierarchy {
+                counts,
+                mount,
+                parent,
+            })
         })
         .collect();
     found.sort_by_key(|hierarchy| hierarchy.counts == Some(CgroupKind::Unified));
@@ -421,7 +537,9 @@ fn own_path<'a>(text: &'a [u8], controller: &[u8]) -> Option<&'a [u8]> {
     lines(text).find_map(|line| {
         let mut parts = line.splitn(3, |b| *b == b':');
         let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
-        let meant = controllers.split(|b| *b == b',').any(|name| name == controller);
+        let meant = controllers
+            .split(|b| *b == b',')
+            .any(|name| name == controller);
         // A group that was removed under its processes.
         (meant && !path.ends_with(b" (deleted)") && !path.starts_with(b"/..")).then_some(path)
     })
@@ -441,9 +559,14 @@ mod tests {
             35 31 0:32 /docker/1 /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
             41 31 0:38 / /sys/fs/cgroup/unified rw shared:9 - cgroup2 cgroup2 rw\n\
             39 31 0:36 /docker/1 /sys/fs/cgroup/pids rw,nosuid shared:7 master:1 - cgroup cgroup rw,pids\n\xff\n";
-        let own = b"8:pids:/docker/1/a b\n4:memory:/docker/1\n0::/acc.slice/acc.service/acc-1/shop\n";
+        let own =
+            b"8:pids:/docker/1/a b\n4:memory:/docker/1\n0::/acc.slice/acc.service/acc-1/shop\n";
         let at = |path: &str| PathBuf::from(format!("/sys/fs/cgroup/{path}"));
-        let of = |counts, mount: &str, parent: &str| Hierarchy { counts, mount: at(mount), parent: at(parent) };
+        let of = |counts, mount: &str, parent: &str| Hierarchy {
+            counts,
+            mount: at(mount),
+            parent: at(parent),
+        };
         assert_eq!(
             hierarchies(mounts, own, b"acc-1"),
             [
@@ -453,8 +576,18 @@ mod tests {
             ]
         );
         let other = b"0::/system.slice/other.service/acc-1/shop\n";
-        assert_eq!(hierarchies(mounts, other, b"acc-1"), [of(Some(CgroupKind::Unified), "unified", "unified/system.slice/other.service")]);
-        assert_eq!(hierarchies(mounts, b"0::/../other\n8:pids:/elsewhere\n", b"acc-1"), []);
+        assert_eq!(
+            hierarchies(mounts, other, b"acc-1"),
+            [of(
+                Some(CgroupKind::Unified),
+                "unified",
+                "unified/system.slice/other.service"
+            )]
+        );
+        assert_eq!(
+            hierarchies(mounts, b"0::/../other\n8:pids:/elsewhere\n", b"acc-1"),
+            []
+        );
         assert_eq!(hierarchies(b"", own, b"acc-1"), []);
         assert_eq!(hash(b"/run/acc"), hash(b"/run/acc"));
         assert_ne!(hash(b"/run/acc"), hash(b"/run/acd"));
@@ -463,8 +596,13 @@ mod tests {
     #[test]
     fn the_first_groups_may_be_made_at_once() {
         let run = tempfile::tempdir().unwrap();
-        let Ok(groups) = Cgroups::find(run.path()) else { return println!("skipped: no control groups on this host") };
-        let limits = GroupLimits { processes: Some(100), memory: None };
+        let Ok(groups) = Cgroups::find(run.path()) else {
+            return println!("skipped: no control groups on this host");
+        };
+        let limits = GroupLimits {
+            processes: Some(100),
+            memory: None,
+        };
         std::thread::scope(|scope| {
             let starts: Vec<_> = (0..16)
                 .map(|n: u32| {
@@ -474,11 +612,17 @@ mod tests {
                     })
                 })
                 .collect();
-            let made: Vec<_> = starts.into_iter().map(|start| start.join().unwrap()).collect();
+            let made: Vec<_> = starts
+                .into_iter()
+                .map(|start| start.join().unwrap())
+                .collect();
             assert!(made.iter().all(|made| matches!(made, Ok(true))), "{made:?}");
         });
         let again = Cgroups::find(run.path()).unwrap();
-        assert_eq!((again.dir(), again.names().unwrap().len()), (groups.dir(), 16));
+        assert_eq!(
+            (again.dir(), again.names().unwrap().len()),
+            (groups.dir(), 16)
+        );
         groups.close();
         assert!(!groups.dir().exists() && !run.path().join("cgroup").exists());
     }

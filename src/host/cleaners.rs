@@ -1,5 +1,5 @@
-//! Keeps cleaners of temporary folders away: `systemd-tmpfiles` passes over a folder that is locked (BSD lock, tmpfiles.d(5)); others
-//! (tmpreaper, tmpwatch, `find -mtime`) go by the times of files.
+//! Keeps cleaners of temporary folders away: `systemd-tmpfiles` passes over a folder that is locked
+//! (BSD lock, tmpfiles.d(5)); others (tmpreaper, tmpwatch, `find -mtime`) go by the times of files.
 //!
 //! It makes and removes nothing.
 
@@ -29,16 +29,29 @@ impl HeldFolder {
     /// Is this the folder at that path?
     #[must_use]
     pub fn is_at(&self, dir: &Path) -> bool {
-        let same = |one: &fs::Metadata, other: &fs::Metadata| (one.dev(), one.ino()) == (other.dev(), other.ino());
+        let same = |one: &fs::Metadata, other: &fs::Metadata| {
+            (one.dev(), one.ino()) == (other.dev(), other.ino())
+        };
         matches!((self.0.metadata(), fs::symlink_metadata(dir)), (Ok(one), Ok(other)) if same(&one, &other))
     }
 }
 
-/// Gives a folder, and what is in it (not below), the time of now, where that is older than this. What cannot be changed stays.
+/// Gives a folder, and what is in it (not below), the time of now, where that is older than this.
+/// What cannot be changed stays.
 pub fn freshen(dir: &Path, older: Duration) {
-    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
-    let times = Timestamps { last_access: now, last_modification: now };
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: UTIME_NOW,
+    };
+    let times = Timestamps {
+        last_access: now,
+        last_modification: now,
+    };
+    let entries = fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
     for path in std::iter::once(dir.to_owned()).chain(entries) {
         let modified = fs::symlink_metadata(&path).and_then(|found| found.modified());
         if modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > older)) {
@@ -76,10 +89,23 @@ mod tests {
         let old = fs::metadata(&inside).unwrap().modified().unwrap() - Duration::from_secs(100_000);
         for path in [inside.join("old"), outside.clone()] {
             fs::write(&path, "").unwrap();
-            File::options().write(true).open(&path).unwrap().set_modified(old).unwrap();
+            File::options()
+                .write(true)
+                .open(&path)
+                .unwrap()
+                .set_modified(old)
+                .unwrap();
         }
         std::os::unix::fs::symlink(&outside, inside.join("link")).unwrap();
-        let age = |path: &Path| fs::metadata(path).unwrap().modified().unwrap().elapsed().unwrap().as_secs();
+        let age = |path: &Path| {
+            fs::metadata(path)
+                .unwrap()
+                .modified()
+                .unwrap()
+                .elapsed()
+                .unwrap()
+                .as_secs()
+        };
         freshen(&inside, Duration::from_secs(200_000));
         assert!(age(&inside.join("old")) >= 100_000, "it was not old enough");
         freshen(&inside, Duration::ZERO);

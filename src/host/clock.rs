@@ -28,7 +28,8 @@ impl Clock for SystemClock {
 
     fn micros(&self) -> u64 {
         let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        u64::try_from(t.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(t.tv_nsec).unwrap_or(0) / 1000
+        u64::try_from(t.tv_sec).unwrap_or(0) * 1_000_000
+            + u64::try_from(t.tv_nsec).unwrap_or(0) / 1000
     }
 
     fn wall(&self) -> WallTime {
@@ -37,7 +38,8 @@ impl Clock for SystemClock {
     }
 }
 
-/// Nanoseconds of the monotonic clock: what the demo application writes its record with, so that the two can be compared.
+/// Nanoseconds of the monotonic clock: what the demo application writes its record with, so that
+/// the two can be compared.
 #[must_use]
 pub fn monotonic_ns() -> u64 {
     let t = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
@@ -53,7 +55,8 @@ pub struct ManualClock {
 impl ManualClock {
     /// Moves both clocks on.
     pub fn advance(&self, by: Duration) {
-        self.boot_ms.fetch_add(u64::try_from(by.as_millis()).unwrap_or(0), Ordering::SeqCst);
+        self.boot_ms
+            .fetch_add(u64::try_from(by.as_millis()).unwrap_or(0), Ordering::SeqCst);
     }
 }
 
@@ -63,6 +66,8 @@ impl Clock for ManualClock {
     }
 
     fn wall(&self) -> WallTime {
-        WallTime(1_700_000_000_000 + i64::try_from(self.boot_ms.load(Ordering::SeqCst)).unwrap_or(0))
+        WallTime(
+            1_700_000_000_000 + i64::try_from(self.boot_ms.load(Ordering::SeqCst)).unwrap_or(0),
+        )
     }
 }

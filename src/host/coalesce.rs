@@ -1,10 +1,12 @@
-//! Coalesces several small pieces into one: a plain `send` of a copied head and body costs the kernel less than a `writev` of the two.
+//! Coalesces several small pieces into one: a plain `send` of a copied head and body costs the
+//! kernel less than a `writev` of the two.
 //!
 //! It never copies what is large, and never allocates.
 
 use std::io::IoSlice;
 
-/// Longest text that is copied: a head and a small body. Copying it takes less than the kernel needs for each vector.
+/// Longest text that is copied: a head and a small body. Copying it takes less than the kernel
+/// needs for each vector.
 const SMALL: usize = 1024;
 
 /// Room for the copies of small pieces.
@@ -17,14 +19,17 @@ impl CoalesceBuffer {
         Self([0; SMALL])
     }
 
-    /// The pieces as one: the only one there is, or a copy of all when they are small. `None`: they are written as they are.
+    /// The pieces as one: the only one there is, or a copy of all when they are small. `None`: they
+    /// are written as they are.
     pub fn coalesce<'a>(&'a mut self, pieces: &'a [IoSlice<'_>]) -> Option<&'a [u8]> {
         if let [piece] = pieces {
             return Some(piece);
         }
         let mut end = 0;
         for piece in pieces {
-            self.0.get_mut(end..end + piece.len())?.copy_from_slice(piece);
+            self.0
+                .get_mut(end..end + piece.len())?
+                .copy_from_slice(piece);
             end += piece.len();
         }
         self.0.get(..end)

@@ -24,6 +24,9 @@ mod tests {
     #[test]
     fn every_reason_is_on_the_line() {
         assert_eq!(chain(&std::io::Error::other("alone")), "alone");
-        assert_eq!(chain(&Outer(std::io::Error::other("inner"))), "outer: inner");
+        assert_eq!(
+            chain(&Outer(std::io::Error::other("inner"))),
+            "outer: inner"
+        );
     }
 }

@@ -1,15 +1,17 @@
-//! Points at which a test may stop acc or make a step fail, to see that half-done work is finished or undone.
+//! Points at which a test may stop acc or make a step fail, to see that half-done work is finished
+//! or undone.
 //!
-//! Only in builds with debug assertions: in a release build [`point`] is empty, there is nothing to switch on. In a debug build
-//! it takes a file `fault` in the run folder (which only acc's own user can write) with lines `kill NAME` or `error NAME`; a line
-//! is removed before it acts, so each acts once, whichever process comes to the point first. No environment variable: the
-//! server's is made by its supervisor.
+//! Only in builds with debug assertions: in a release build [`point`] is empty, there is nothing to
+//! switch on. In a debug build it takes a file `fault` in the run folder (which only acc's own user
+//! can write) with lines `kill NAME` or `error NAME`; a line is removed before it acts, so each
+//! acts once, whichever process comes to the point first. No environment variable: the server's is
+//! made by its supervisor.
 
 use std::io;
 use std::path::Path;
 
-/// Every point, in the order in which the verbs come to them. A verb that gets a new step gets a new point here, and
-/// `tests/crash` walks through all of them.
+/// Every point, in the order in which the verbs come to them. A verb that gets a new step gets a
+/// new point here, and `tests/crash` walks through all of them.
 pub const POINTS: &[&str] = &[
     "create.row",
     "create.files",
@@ -68,34 +70,46 @@ pub fn point(run: &Path, name: &'static str) -> io::Result<()> {
     debug_assert!(POINTS.contains(&name), "`{name}` is not in POINTS");
     let file = run.join("fault");
     // Nobody asked for anything: the usual case.
-    let Ok(text) = std::fs::read_to_string(&file) else { return Ok(()) };
-    let (mine, rest): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.split_once(' ').is_some_and(|(_, at)| at == name));
-    let Some((word, _)) = mine.first().and_then(|line| line.split_once(' ')) else { return Ok(()) };
+    let Ok(text) = std::fs::read_to_string(&file) else {
+        return Ok(());
+    };
+    let (mine, rest): (Vec<&str>, Vec<&str>) = text
+        .lines()
+        .partition(|line| line.split_once(' ').is_some_and(|(_, at)| at == name));
+    let Some((word, _)) = mine.first().and_then(|line| line.split_once(' ')) else {
+        return Ok(());
+    };
     super::fs::write_atomic(&file, rest.join("\n").as_bytes(), 0o600)?;
     match word {
         "kill" => {
-            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+            let _ = rustix::process::kill_process(
+                rustix::process::getpid(),
+                rustix::process::Signal::KILL,
+            );
             Err(io::Error::other("killed"))
         }
         _ => Err(io::Error::other(format!("a fault put in at `{name}`"))),
     }
 }
 
-/// Is a launcher that is started now to be stopped right before it becomes the program, as if its user had sent it SIGSTOP? The
-/// line for it is `stop launch`, and acts once.
+/// Is a launcher that is started now to be stopped right before it becomes the program, as if its
+/// user had sent it SIGSTOP? The line for it is `stop launch`, and acts once.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub fn stops_launch(_run: &Path) -> bool {
     false
 }
 
-/// Is a launcher that is started now to be stopped right before it becomes the program, as if its user had sent it SIGSTOP? The
-/// line for it is `stop launch`, and acts once.
+/// Is a launcher that is started now to be stopped right before it becomes the program, as if its
+/// user had sent it SIGSTOP? The line for it is `stop launch`, and acts once.
 #[cfg(debug_assertions)]
 pub fn stops_launch(run: &Path) -> bool {
     let file = run.join("fault");
-    let Ok(text) = std::fs::read_to_string(&file) else { return false };
-    let (mine, rest): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| *line == "stop launch");
+    let Ok(text) = std::fs::read_to_string(&file) else {
+        return false;
+    };
+    let (mine, rest): (Vec<&str>, Vec<&str>) =
+        text.lines().partition(|line| *line == "stop launch");
     !mine.is_empty() && super::fs::write_atomic(&file, rest.join("\n").as_bytes(), 0o600).is_ok()
 }
 
@@ -108,9 +122,18 @@ mod tests {
 
         let dir = tempfile::tempdir().unwrap();
         point(dir.path(), "create.row").unwrap();
-        std::fs::write(dir.path().join("fault"), "error create.row\nerror create.files\n").unwrap();
+        std::fs::write(
+            dir.path().join("fault"),
+            "error create.row\nerror create.files\n",
+        )
+        .unwrap();
         point(dir.path(), "create.edge").unwrap();
-        assert!(point(dir.path(), "create.row").unwrap_err().to_string().contains("create.row"));
+        assert!(
+            point(dir.path(), "create.row")
+                .unwrap_err()
+                .to_string()
+                .contains("create.row")
+        );
         point(dir.path(), "create.row").unwrap();
         point(dir.path(), "create.files").unwrap_err();
         point(dir.path(), "create.files").unwrap();

@@ -1,6 +1,7 @@
 //! Open files that a process leaves to its successor or to a child: by number, over `exec`.
 //!
-//! It decides nothing about what they are; whoever takes one says what it expects, and is refused anything else.
+//! It decides nothing about what they are; whoever takes one says what it expects, and is refused
+//! anything else.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -9,18 +10,26 @@ use std::process::Command;
 
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 
-/// Takes charge of an open file that was left to this process under this number. It is closed at the next `exec`.
+/// Takes charge of an open file that was left to this process under this number. It is closed at
+/// the next `exec`.
 ///
 /// # Errors
 /// There is no such open file, or it is one of the three that every process has.
 pub fn take(number: RawFd) -> io::Result<OwnedFd> {
     if number <= 2 {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{number} is not a file that can be left to somebody")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{number} is not a file that can be left to somebody"),
+        ));
     }
-    #[expect(unsafe_code, reason = "a number from the command line becomes an open file again")]
-    // SAFETY: the numbers come from the process that started this one, which left these files open for it and for nothing else;
-    // each is taken once, before anything else is opened. A number that is not open is refused by the next line, and the value
-    // is then forgotten without closing anything.
+    #[expect(
+        unsafe_code,
+        reason = "a number from the command line becomes an open file again"
+    )]
+    // SAFETY: the numbers come from the process that started this one, which left these files open
+    // for it and for nothing else; each is taken once, before anything else is opened. A number
+    // that is not open is refused by the next line, and the value is then forgotten without closing
+    // anything.
     let file = unsafe { OwnedFd::from_raw_fd(number) };
     match fcntl_setfd(&file, FdFlags::CLOEXEC) {
         Ok(()) => Ok(file),
@@ -44,14 +53,14 @@ pub fn pass<F: AsFd>(files: &[F], pass: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets these files pass to the child of this command, and to no other that is started meanwhile. They must be open when the
-/// command is started.
+/// Lets these files pass to the child of this command, and to no other that is started meanwhile.
+/// They must be open when the command is started.
 pub fn leave(command: &mut Command, files: &[BorrowedFd<'_>]) {
     let numbers: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
     let pass = move || {
         for number in &numbers {
-            // SAFETY: a number that is not open any more is refused by the kernel; nothing is taken charge of.
-            #[expect(unsafe_code, reason = "between fork and exec only calls of the kernel are allowed")]
+            #[expect(unsafe_code, reason = "only system calls are allowed before exec")]
+            // SAFETY: the kernel refuses a number that is not open; no descriptor is owned here.
             let done = unsafe { libc::fcntl(*number, libc::F_SETFD, 0) };
             if done < 0 {
                 return Err(io::Error::last_os_error());
@@ -59,8 +68,11 @@ pub fn leave(command: &mut Command, files: &[BorrowedFd<'_>]) {
         }
         Ok(())
     };
-    // SAFETY: what runs in the child is one kind of system call, which allocates nothing and takes no lock.
-    #[expect(unsafe_code, reason = "in a process of several threads nobody else may inherit them")]
+    #[expect(
+        unsafe_code,
+        reason = "other children of this process must not inherit them"
+    )]
+    // SAFETY: the child makes one kind of system call, which allocates nothing and takes no lock.
     unsafe {
         command.pre_exec(pass);
     }

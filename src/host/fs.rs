@@ -7,8 +7,8 @@ use std::path::Path;
 
 use super::untrusted;
 
-/// Writes `bytes` to a new file beside `path`, syncs it and renames it into place: a reader sees the old text or the new
-/// one, also after a power cut.
+/// Writes `bytes` to a new file beside `path`, syncs it and renames it into place: a reader sees
+/// the old text or the new one, also after a power cut.
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let mut name = path.file_name().unwrap_or_default().to_os_string();
@@ -26,17 +26,22 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     written
 }
 
-/// Makes a file that nobody else can have open or have put there, with this mode whatever the umask; an older one is removed.
+/// Makes a file that nobody else can have open or have put there, with this mode whatever the
+/// umask; an older one is removed.
 pub fn make_file(path: &Path, mode: u32) -> io::Result<fs::File> {
     remove_file(path)?;
-    let file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)?;
     // A umask can only have taken bits away.
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     Ok(file)
 }
 
-/// Removes what a [`write_atomic`] (or another writer that names its file `….new-PID`) left in this folder because its process
-/// was killed. A folder that is not there has none.
+/// Removes what a [`write_atomic`] (or another writer that names its file `….new-PID`) left in this
+/// folder because its process was killed. A folder that is not there has none.
 pub fn remove_leftovers(dir: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -46,7 +51,10 @@ pub fn remove_leftovers(dir: &Path) -> io::Result<()> {
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name();
-        let writer = name.to_str().and_then(|n| n.rsplit_once(".new-")).and_then(|(_, pid)| pid.parse::<i32>().ok());
+        let writer = name
+            .to_str()
+            .and_then(|n| n.rsplit_once(".new-"))
+            .and_then(|(_, pid)| pid.parse::<i32>().ok());
         if writer.is_some_and(has_ended) {
             remove_file(&entry.path())?;
         }
@@ -54,8 +62,9 @@ pub fn remove_leftovers(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Does a process of this pid write no more? That is so for one which nobody has collected, too: not every host (a container,
-/// say) has an init that does. One that cannot be looked at may still write.
+/// Does a process of this pid write no more? That is so for one which nobody has collected, too:
+/// not every host (a container, say) has an init that does. One that cannot be looked at may still
+/// write.
 fn has_ended(pid: i32) -> bool {
     super::process::stat(pid).is_ok_and(|seen| seen.is_none_or(|seen| seen.zombie))
 }
@@ -66,13 +75,20 @@ pub fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    fs::DirBuilder::new().recursive(true).mode(mode).create(path)
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
 }
 
 /// Lets everybody pass through a folder of acc's, and look into it no more than before.
 pub fn let_through(dir: &Path) -> io::Result<()> {
     let mode = fs::metadata(dir)?.permissions().mode() & 0o7777;
-    if mode & 0o111 == 0o111 { Ok(()) } else { fs::set_permissions(dir, fs::Permissions::from_mode(mode | 0o111)) }
+    if mode & 0o111 == 0o111 {
+        Ok(())
+    } else {
+        fs::set_permissions(dir, fs::Permissions::from_mode(mode | 0o111))
+    }
 }
 
 /// Removes a file or link; one that is not there is success.
@@ -102,7 +118,9 @@ pub fn last_lines(path: &Path, lines: usize) -> Vec<String> {
     const TAIL: u64 = 16 * 1024;
     let read = || -> io::Result<String> {
         let (mut file, found) = untrusted::open(path, untrusted::To::Read)?;
-        let start = u64::try_from(found.st_size).unwrap_or(0).saturating_sub(TAIL);
+        let start = u64::try_from(found.st_size)
+            .unwrap_or(0)
+            .saturating_sub(TAIL);
         file.seek(io::SeekFrom::Start(start))?;
         let mut bytes = Vec::new();
         // Its writer may be quicker than this.
@@ -111,7 +129,10 @@ pub fn last_lines(path: &Path, lines: usize) -> Vec<String> {
     };
     let text = read().unwrap_or_default();
     let all: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
-    all[all.len().saturating_sub(lines)..].iter().map(|l| (*l).to_owned()).collect()
+    all[all.len().saturating_sub(lines)..]
+        .iter()
+        .map(|l| (*l).to_owned())
+        .collect()
 }
 
 #[cfg(test)]
@@ -126,7 +147,10 @@ mod tests {
         assert!(write_atomic(&dir.path().join("missing/a"), b"new", 0o600).is_err());
         write_atomic(&path, b"new", 0o640).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o640
+        );
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
@@ -134,12 +158,21 @@ mod tests {
     fn only_what_dead_writers_left_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let own = format!("a.conf.new-{}", std::process::id());
-        for name in ["a.conf", "a.conf.new-2147483646", "b.new-x", ".c.new-2147483646", own.as_str()] {
+        for name in [
+            "a.conf",
+            "a.conf.new-2147483646",
+            "b.new-x",
+            ".c.new-2147483646",
+            own.as_str(),
+        ] {
             fs::write(dir.path().join(name), "").unwrap();
         }
         remove_leftovers(dir.path()).unwrap();
         remove_leftovers(&dir.path().join("missing")).unwrap();
-        let mut left: Vec<String> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut left: Vec<String> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         left.sort();
         assert_eq!(left, ["a.conf", &own, "b.new-x"]);
         // Dead, and collected by nobody.

@@ -1,8 +1,10 @@
-//! I/O threads, each with a runtime of its own, that serve connections from beginning to end: client, instance and everything between.
+//! I/O threads, each with a runtime of its own, that serve connections from beginning to end:
+//! client, instance and everything between.
 //!
-//! A runtime that moves tasks between its threads wakes another thread for nearly every request, which costs as much as the
-//! request itself; here nothing moves. It never decides what is served, and it moves no task that has begun. What blocks must
-//! not run here: it would delay every other connection of that thread.
+//! A runtime that moves tasks between its threads wakes another thread for nearly every request,
+//! which costs as much as the request itself; here nothing moves. It never decides what is served,
+//! and it moves no task that has begun. What blocks must not run here: it would delay every other
+//! connection of that thread.
 
 use std::cell::Cell;
 use std::io;
@@ -56,41 +58,61 @@ impl IoThreads {
     /// A thread or its runtime cannot be made.
     pub fn start() -> io::Result<Self> {
         let mut made = Self::none();
-        for index in 1..=thread::available_parallelism().map_or(1, usize::from).min(MAX) {
+        for index in 1..=thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(MAX)
+        {
             let (report, reported) = mpsc::channel();
             let end = made.end.clone();
             // The runtime is made where it is used and dropped: elsewhere that could block a task.
-            thread::Builder::new().name(format!("io-{index}")).spawn(move || {
-                CURRENT.set(index);
-                match Builder::new_current_thread().enable_all().build() {
-                    Ok(runtime) => {
-                        let _ = report.send(Ok(runtime.handle().clone()));
-                        runtime.block_on(end.cancelled());
-                        // A name lookup may still be under way on a thread of its own; no task waits for it any more.
-                        runtime.shutdown_background();
+            thread::Builder::new()
+                .name(format!("io-{index}"))
+                .spawn(move || {
+                    CURRENT.set(index);
+                    match Builder::new_current_thread().enable_all().build() {
+                        Ok(runtime) => {
+                            let _ = report.send(Ok(runtime.handle().clone()));
+                            runtime.block_on(end.cancelled());
+                            // A name lookup may still be under way on a thread of its own; no task
+                            // waits for it any more.
+                            runtime.shutdown_background();
+                        }
+                        Err(e) => drop(report.send(Err(e))),
                     }
-                    Err(e) => drop(report.send(Err(e))),
-                }
-            })?;
+                })?;
             let runtime = reported.recv().map_err(io::Error::other)??;
-            made.threads.push(IoThread { runtime, load: Arc::default() });
+            made.threads.push(IoThread {
+                runtime,
+                load: Arc::default(),
+            });
         }
         Ok(made)
     }
 
-    /// Runs a task that accepts for all threads on the first one, as one of `tasks`: a single client, such as the one that wakes
-    /// an instance, is then served by the thread that its connection has woken, and no other need be woken.
-    pub fn spawn_on_first(&self, tasks: &TaskTracker, task: impl Future<Output = ()> + Send + 'static) {
+    /// Runs a task that accepts for all threads on the first one, as one of `tasks`: a single
+    /// client, such as the one that wakes an instance, is then served by the thread that its
+    /// connection has woken, and no other need be woken.
+    pub fn spawn_on_first(
+        &self,
+        tasks: &TaskTracker,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
         match self.threads.first() {
             Some(thread) => drop(tasks.spawn_on(task, &thread.runtime)),
             None => drop(tasks.spawn(task)),
         }
     }
 
-    /// Runs a task to its end on the thread that has the fewest; of several on this one, if it is one of them. `begin` is called at
-    /// once, on this thread and in the runtime of the other: sockets and timers that it makes belong to that one.
-    pub fn spawn_on_least_loaded<F: Future<Output = ()> + Send + 'static>(&self, begin: impl FnOnce() -> F) {
-        let own = current().checked_sub(1).filter(|own| *own < self.threads.len());
+    /// Runs a task to its end on the thread that has the fewest; of several on this one, if it is
+    /// one of them. `begin` is called at once, on this thread and in the runtime of the other:
+    /// sockets and timers that it makes belong to that one.
+    pub fn spawn_on_least_loaded<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        begin: impl FnOnce() -> F,
+    ) {
+        let own = current()
+            .checked_sub(1)
+            .filter(|own| *own < self.threads.len());
         let first = own.unwrap_or_else(|| self.next.fetch_add(1, Ordering::Relaxed));
         let all = (0..self.threads.len()).map(|n| &self.threads[(first + n) % self.threads.len()]);
         let Some(thread) = all.min_by_key(|thread| thread.load.load(Ordering::Relaxed)) else {
@@ -102,7 +124,8 @@ impl IoThreads {
             let _there = thread.runtime.enter();
             begin()
         };
-        // Not an `async` block: it would hold `work` twice, as what it was given and as what it waits for.
+        // Not an `async` block: it would hold `work` twice, as what it was given and as what it
+        // waits for.
         thread.runtime.spawn(work.map(move |()| drop(load)));
     }
 }

@@ -1,5 +1,5 @@
-//! Limits that the kernel keeps for each process (`setrlimit(2)`): those an instance begins with, and those acc was booted with.
-//! And limits of all processes of an instance together (cgroups(7)).
+//! Limits that the kernel keeps for each process (`setrlimit(2)`): those an instance begins with,
+//! and those acc was booted with. And limits of all processes of an instance together (cgroups(7)).
 //!
 //! It sets none: that is for the launcher, between acc and the program.
 
@@ -13,7 +13,8 @@ use super::fs::write_atomic;
 /// Without a limit, as the kernel writes it.
 pub const UNLIMITED: u64 = libc::RLIM_INFINITY;
 
-/// How many files a process may have open: what it begins with, and how far it may raise that by itself.
+/// How many files a process may have open: what it begins with, and how far it may raise that by
+/// itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpenFiles {
     /// In force.
@@ -27,21 +28,32 @@ impl OpenFiles {
     #[must_use]
     pub fn own() -> Self {
         let own = getrlimit(Resource::Nofile);
-        Self { soft: own.current.unwrap_or(UNLIMITED), hard: own.maximum.unwrap_or(UNLIMITED) }
+        Self {
+            soft: own.current.unwrap_or(UNLIMITED),
+            hard: own.maximum.unwrap_or(UNLIMITED),
+        }
     }
 
     /// So many and no more.
     #[must_use]
     pub fn exactly(count: u64) -> Self {
-        Self { soft: count, hard: count }
+        Self {
+            soft: count,
+            hard: count,
+        }
     }
 
-    /// Writes them down, for those that are started later by a process whose own limit was raised (supervisord's is).
+    /// Writes them down, for those that are started later by a process whose own limit was raised
+    /// (supervisord's is).
     ///
     /// # Errors
     /// The file could not be written.
     pub fn note(self, file: &Path) -> io::Result<()> {
-        write_atomic(file, format!("{} {}\n", self.soft, self.hard).as_bytes(), 0o644)
+        write_atomic(
+            file,
+            format!("{} {}\n", self.soft, self.hard).as_bytes(),
+            0o644,
+        )
     }
 
     /// What was written down; `None`: nothing was.
@@ -49,7 +61,10 @@ impl OpenFiles {
     pub fn noted(file: &Path) -> Option<Self> {
         let text = std::fs::read_to_string(file).ok()?;
         let (soft, hard) = text.trim_end().split_once(' ')?;
-        Some(Self { soft: soft.parse().ok()?, hard: hard.parse().ok()? })
+        Some(Self {
+            soft: soft.parse().ok()?,
+            hard: hard.parse().ok()?,
+        })
     }
 }
 
@@ -64,7 +79,8 @@ pub struct ProcessLimits {
     pub core: Option<u64>,
 }
 
-/// Limits of all processes of one instance together, which its control group keeps. `None`: no limit.
+/// Limits of all processes of one instance together, which its control group keeps. `None`: no
+/// limit.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct GroupLimits {
     /// Processes and threads at once.
@@ -74,13 +90,21 @@ pub struct GroupLimits {
 }
 
 impl ProcessLimits {
-    /// Each as the kernel takes it: the number of the resource, the limit in force, and the most that the process may set.
+    /// Each as the kernel takes it: the number of the resource, the limit in force, and the most
+    /// that the process may set.
     #[must_use]
     pub fn list(&self) -> Vec<(u32, u64, u64)> {
-        let open_files = self.open_files.map(|limit| (libc::RLIMIT_NOFILE, limit.soft, limit.hard));
-        let file_size = self.file_size.map(|bytes| (libc::RLIMIT_FSIZE, bytes, bytes));
+        let open_files = self
+            .open_files
+            .map(|limit| (libc::RLIMIT_NOFILE, limit.soft, limit.hard));
+        let file_size = self
+            .file_size
+            .map(|bytes| (libc::RLIMIT_FSIZE, bytes, bytes));
         let core = self.core.map(|bytes| (libc::RLIMIT_CORE, bytes, bytes));
-        [open_files, file_size, core].into_iter().flatten().collect()
+        [open_files, file_size, core]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 }
 
@@ -93,7 +117,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("open-files");
         assert_eq!(OpenFiles::noted(&file), None);
-        for limit in [OpenFiles { soft: 1000, hard: 4096 }, OpenFiles::exactly(UNLIMITED), OpenFiles::own()] {
+        for limit in [
+            OpenFiles {
+                soft: 1000,
+                hard: 4096,
+            },
+            OpenFiles::exactly(UNLIMITED),
+            OpenFiles::own(),
+        ] {
             limit.note(&file).unwrap();
             assert_eq!(OpenFiles::noted(&file), Some(limit));
         }

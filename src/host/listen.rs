@@ -1,4 +1,5 @@
-//! Sockets that listen: TCP and unix, with room for a crowd, and every fault with the address it concerns.
+//! Sockets that listen: TCP and unix, with room for a crowd, and every fault with the address it
+//! concerns.
 //!
 //! It never takes a socket away from somebody who still answers on it.
 
@@ -12,8 +13,9 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{fs, unix_connect};
 
-/// Connections the kernel keeps until they are accepted. With the usual 128, a client among five hundred that come at once
-/// waits a second for its second try. The kernel lowers it to `net.core.somaxconn`.
+/// Connections the kernel keeps until they are accepted. With the usual 128, a client among five
+/// hundred that come at once waits a second for its second try. The kernel lowers it to
+/// `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
 /// A listener could not be made.
@@ -76,8 +78,8 @@ pub fn tcp(address: SocketAddr) -> Result<std::net::TcpListener, ListenError> {
     make().map_err(|error| named(&address.to_string(), error))
 }
 
-/// Listens on a unix socket with this mode, and this group if one is given (which takes root). A socket that nobody answers on any
-/// more is replaced.
+/// Listens on a unix socket with this mode, and this group if one is given (which takes root). A
+/// socket that nobody answers on any more is replaced.
 ///
 /// # Errors
 /// See [`ListenError`]; each names the path.
@@ -98,7 +100,8 @@ pub fn unix(path: &Path, mode: u32, group: Option<u32>) -> Result<UnixListener, 
     make().map_err(|error| named(&at, error))
 }
 
-/// Receives datagrams at a path where nothing is, with this mode from the first moment on: anybody who may write to it is heard.
+/// Receives datagrams at a path where nothing is, with this mode from the first moment on: anybody
+/// who may write to it is heard.
 ///
 /// # Errors
 /// It could not be made.
@@ -115,19 +118,28 @@ fn clear(path: &Path) -> Result<(), Result<ListenError, io::Error>> {
     match std::fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(Err(e)),
-        Ok(found) if !found.file_type().is_socket() => return Err(Ok(ListenError::InTheWay { path: path.to_owned() })),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(Ok(ListenError::InTheWay {
+                path: path.to_owned(),
+            }));
+        }
         Ok(_) => {}
     }
     match UnixStream::connect(path) {
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(Err),
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(Err)
+        }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Err(Err(e)),
         // It answers, or has no room for one more client: somebody is there.
-        Ok(_) | Err(_) => Err(Ok(ListenError::Taken { at: path.display().to_string() })),
+        Ok(_) | Err(_) => Err(Ok(ListenError::Taken {
+            at: path.display().to_string(),
+        })),
     }
 }
 
-/// Does nobody listen on this unix socket, or is it not there? A queue that is full has somebody who listens.
+/// Does nobody listen on this unix socket, or is it not there? A queue that is full has somebody
+/// who listens.
 #[must_use]
 pub fn is_lost(path: &Path) -> bool {
     let lost = [io::ErrorKind::ConnectionRefused, io::ErrorKind::NotFound];
@@ -154,8 +166,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let socket = datagrams(&path, 0o600).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        UnixDatagram::unbound().unwrap().send_to(b"x", &path).unwrap();
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        UnixDatagram::unbound()
+            .unwrap()
+            .send_to(b"x", &path)
+            .unwrap();
         assert_eq!(socket.recv(&mut [0; 2]).unwrap(), 1);
         assert!(datagrams(&path, 0o600).is_err(), "it is there already");
     }
@@ -165,16 +183,33 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let first = unix(&path, 0o600, None).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(matches!(unix(&path, 0o600, None).unwrap_err(), ListenError::Taken { .. }));
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert!(matches!(
+            unix(&path, 0o600, None).unwrap_err(),
+            ListenError::Taken { .. }
+        ));
         drop(first);
         let second = unix(&path, 0o660, None).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o660
+        );
         UnixStream::connect(&path).unwrap();
         drop(second);
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "precious").unwrap();
-        assert!(matches!(unix(&path, 0o600, None).unwrap_err(), ListenError::InTheWay { .. }));
-        assert!(unix(&dir.path().join("no/such"), 0o600, None).unwrap_err().to_string().contains("no/such"));
+        assert!(matches!(
+            unix(&path, 0o600, None).unwrap_err(),
+            ListenError::InTheWay { .. }
+        ));
+        assert!(
+            unix(&dir.path().join("no/such"), 0o600, None)
+                .unwrap_err()
+                .to_string()
+                .contains("no/such")
+        );
     }
 }

@@ -1,6 +1,8 @@
-//! TCP sockets that listen, as the kernel's table shows them: at a port, at all ports, and the one that a connection would reach.
+//! TCP sockets that listen, as the kernel's table shows them: at a port, at all ports, and the one
+//! that a connection would reach.
 //!
-//! It asks by netlink, and by `/proc` when that is refused. It never says "nobody" when it could not look.
+//! It asks by netlink, and by `/proc` when that is refused. It never says "nobody" when it could
+//! not look.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -61,11 +63,15 @@ pub fn at_port(port: u16) -> io::Result<Vec<Listening>> {
 /// # Errors
 /// As for [`at_port`].
 pub fn reached(address: SocketAddr) -> io::Result<Option<Listening>> {
-    one(SockDiagMessage::InetRequest(one_at(address)), read)
-        .or_else(|_| Ok(by_proc(address.port())?.into_iter().find(|l| l.may_answer_at(address))))
+    one(SockDiagMessage::InetRequest(one_at(address)), read).or_else(|_| {
+        Ok(by_proc(address.port())?
+            .into_iter()
+            .find(|l| l.may_answer_at(address)))
+    })
 }
 
-/// Does anybody listen there? One question to the kernel, which makes no connection; never by `/proc`.
+/// Does anybody listen there? One question to the kernel, which makes no connection; never by
+/// `/proc`.
 ///
 /// # Errors
 /// The kernel does not answer such questions.
@@ -74,7 +80,10 @@ pub fn is_heard(address: SocketAddr) -> io::Result<bool> {
 }
 
 fn one_at(address: SocketAddr) -> InetRequest {
-    let mut request = request(if address.is_ipv4() { AF_INET } else { AF_INET6 }, address.port());
+    let mut request = request(
+        if address.is_ipv4() { AF_INET } else { AF_INET6 },
+        address.port(),
+    );
     request.socket_id.source_address = address.ip();
     request.socket_id.cookie = [0xff; 8];
     request
@@ -83,26 +92,43 @@ fn one_at(address: SocketAddr) -> InetRequest {
 fn table(port: u16) -> io::Result<Vec<Listening>> {
     let mut found = Vec::new();
     for family in [AF_INET, AF_INET6] {
-        dump(SockDiagMessage::InetRequest(request(family, port)), |payload| {
-            // The kernel filters by port; a line that is not as expected is passed over.
-            found.extend(read(payload).filter(|l| port == 0 || l.address.port() == port));
-        })?;
+        dump(
+            SockDiagMessage::InetRequest(request(family, port)),
+            |payload| {
+                // The kernel filters by port; a line that is not as expected is passed over.
+                found.extend(read(payload).filter(|l| port == 0 || l.address.port() == port));
+            },
+        )?;
     }
     Ok(found)
 }
 
 fn request(family: u8, port: u16) -> InetRequest {
-    let mut socket_id = if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
+    let mut socket_id = if family == AF_INET {
+        SocketId::new_v4()
+    } else {
+        SocketId::new_v6()
+    };
     socket_id.source_port = port;
-    InetRequest { family, protocol: IPPROTO_TCP, extensions: ExtensionFlags::empty(), states: StateFlags::LISTEN, socket_id }
+    InetRequest {
+        family,
+        protocol: IPPROTO_TCP,
+        extensions: ExtensionFlags::empty(),
+        states: StateFlags::LISTEN,
+        socket_id,
+    }
 }
 
 /// A line: `struct inet_diag_msg`, then attributes.
 fn read(payload: &[u8]) -> Option<Listening> {
     let port = u16::from_be_bytes([*payload.get(4)?, *payload.get(5)?]);
     let ip = match *payload.first()? {
-        AF_INET => IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(payload.get(8..12)?).ok()?)),
-        AF_INET6 => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(payload.get(8..24)?).ok()?)),
+        AF_INET => IpAddr::V4(Ipv4Addr::from(
+            <[u8; 4]>::try_from(payload.get(8..12)?).ok()?,
+        )),
+        AF_INET6 => IpAddr::V6(Ipv6Addr::from(
+            <[u8; 16]>::try_from(payload.get(8..24)?).ok()?,
+        )),
         _ => return None,
     };
     let cookie = u64::from(number(payload, 44)?) | u64::from(number(payload, 48)?) << 32;
@@ -114,7 +140,15 @@ fn read(payload: &[u8]) -> Option<Listening> {
             v6_only = attribute_value(payload, &attribute)?.first() == Some(&1);
         }
     }
-    Some(Listening { id: SocketIdentity { inode: inode.into(), cookie }, address: SocketAddr::new(ip, port), v6_only, uid })
+    Some(Listening {
+        id: SocketIdentity {
+            inode: inode.into(),
+            cookie,
+        },
+        address: SocketAddr::new(ip, port),
+        v6_only,
+        uid,
+    })
 }
 
 /// The same by `/proc`, which does not tell who takes no IPv4 connections: rather one too many.
@@ -122,14 +156,24 @@ fn by_proc(port: u16) -> io::Result<Vec<Listening>> {
     let v4 = procfs::net::tcp().map_err(io::Error::other)?;
     // A kernel without IPv6 has no such table.
     let v6 = procfs::net::tcp6().unwrap_or_default();
-    let listening = |e: &procfs::net::TcpNetEntry| e.state == TcpState::Listen && (port == 0 || e.local_address.port() == port);
+    let listening = |e: &procfs::net::TcpNetEntry| {
+        e.state == TcpState::Listen && (port == 0 || e.local_address.port() == port)
+    };
     let line = |e: procfs::net::TcpNetEntry| Listening {
-        id: SocketIdentity { inode: e.inode, cookie: 0 },
+        id: SocketIdentity {
+            inode: e.inode,
+            cookie: 0,
+        },
         address: e.local_address,
         v6_only: false,
         uid: e.uid,
     };
-    Ok(v4.into_iter().chain(v6).filter(listening).map(line).collect())
+    Ok(v4
+        .into_iter()
+        .chain(v6)
+        .filter(listening)
+        .map(line)
+        .collect())
 }
 
 #[cfg(test)]
@@ -154,15 +198,29 @@ mod tests {
     fn who_listens_is_found_by_every_way_of_asking() {
         for any in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0", "[::ffff:127.0.0.1]:0"] {
             let (socket, address) = on(any, false);
-            assert!(at_port(address.port()).unwrap().is_empty() && reached(address).unwrap().is_none(), "{any}");
+            assert!(
+                at_port(address.port()).unwrap().is_empty() && reached(address).unwrap().is_none(),
+                "{any}"
+            );
             assert!(!is_heard(address).unwrap(), "{any}");
             socket.listen(8).unwrap();
             let seen = at_port(address.port()).unwrap();
             assert_eq!(seen.len(), 1, "{any}: {seen:?}");
-            assert!(seen[0].may_answer_at(address) && seen[0].uid == nix::unistd::geteuid().as_raw(), "{any}: {seen:?}");
-            assert_eq!(reached(address).unwrap().map(|l| l.id), Some(seen[0].id), "{any}");
+            assert!(
+                seen[0].may_answer_at(address) && seen[0].uid == nix::unistd::geteuid().as_raw(),
+                "{any}: {seen:?}"
+            );
+            assert_eq!(
+                reached(address).unwrap().map(|l| l.id),
+                Some(seen[0].id),
+                "{any}"
+            );
             let text = by_proc(address.port()).unwrap();
-            assert_eq!((text[0].id.inode, text[0].uid), (seen[0].id.inode, seen[0].uid), "{any}");
+            assert_eq!(
+                (text[0].id.inode, text[0].uid),
+                (seen[0].id.inode, seen[0].uid),
+                "{any}"
+            );
             assert!(at_port(0).unwrap().iter().any(|l| l.id == seen[0].id));
             drop(socket);
             assert!(reached(address).unwrap().is_none(), "{any}");
@@ -174,11 +232,19 @@ mod tests {
         let (socket, address) = on("[::]:0", true);
         socket.listen(8).unwrap();
         let seen = at_port(address.port()).unwrap();
-        assert!(seen.len() == 1 && seen[0].v6_only && !seen[0].may_answer_at(address), "{seen:?}");
+        assert!(
+            seen.len() == 1 && seen[0].v6_only && !seen[0].may_answer_at(address),
+            "{seen:?}"
+        );
         assert!(seen[0].may_answer_at(SocketAddr::from((Ipv6Addr::LOCALHOST, address.port()))));
         let other = TcpListener::bind("127.0.0.2:0").unwrap();
         let port = other.local_addr().unwrap().port();
-        assert!(!at_port(port).unwrap().iter().any(|l| l.may_answer_at(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))));
+        assert!(
+            !at_port(port)
+                .unwrap()
+                .iter()
+                .any(|l| l.may_answer_at(SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
+        );
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! Files that are locks (`flock`). Whoever can open such a file can hold it, so only acc's user may: it is made with mode 0600.
+//! Files that are locks (`flock`). Whoever can open such a file can hold it, so only acc's user
+//! may: it is made with mode 0600.
 //!
-//! One that others may have opened before (an earlier acc made it with mode 0644, or has a second name) is never relied on: as
-//! soon as no process of this user holds it, a new one takes its place. Nothing is written to a file before it has been judged.
+//! One that others may have opened before (an earlier acc made it with mode 0644, or has a second
+//! name) is never relied on: as soon as no process of this user holds it, a new one takes its
+//! place. Nothing is written to a file before it has been judged.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -42,7 +44,8 @@ pub fn try_hold(path: &Path) -> io::Result<Option<Held>> {
     Ok(try_lock(path)?.map(Held))
 }
 
-/// Takes the lock if it is free; `None`: it is held. It is free again when the file is closed everywhere.
+/// Takes the lock if it is free; `None`: it is held. It is free again when the file is closed
+/// everywhere.
 ///
 /// # Errors
 /// The file cannot be opened or made, or is no lock of this user's.
@@ -78,13 +81,21 @@ pub fn sign(file: &mut File) {
 
 /// Writes something else into the lock's file.
 pub fn note(file: &mut File, text: &[u8]) {
-    let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text));
+    let _ = file
+        .set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| file.write_all(text));
 }
 
-/// The process whose number is in the lock's file, if it is another one and holds the lock: anything else is not believed.
+/// The process whose number is in the lock's file, if it is another one and holds the lock:
+/// anything else is not believed.
 #[must_use]
 pub fn signed(path: &Path) -> Option<Process> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).ok()?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+        .ok()?;
     let found = judge(&file).ok()?;
     let mut text = String::new();
     file.take(32).read_to_string(&mut text).ok()?;
@@ -98,7 +109,11 @@ pub fn signed(path: &Path) -> Option<Process> {
 #[must_use]
 pub fn holding(path: &Path) -> Option<Process> {
     let found = fs::symlink_metadata(path).ok()?;
-    let process = process::by_pid(holders(&found).find(|pid| i32::try_from(std::process::id()).is_ok_and(|own| own != *pid))?).ok()??;
+    let process = process::by_pid(
+        holders(&found)
+            .find(|pid| i32::try_from(std::process::id()).is_ok_and(|own| own != *pid))?,
+    )
+    .ok()??;
     holds(process.pid, &found).then_some(process)
 }
 
@@ -124,7 +139,13 @@ pub fn holder(path: &Path) -> Option<i32> {
 /// Opens the file, or makes it.
 fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     let file = options.open(path)?;
     let found = judge(&file)?;
     // A umask can only have taken bits away.
@@ -140,7 +161,10 @@ fn judge(file: &File) -> io::Result<Metadata> {
         return Err(io::Error::other("it is not a regular file"));
     }
     if found.uid() != own {
-        return Err(io::Error::other(format!("it belongs to user {}, not to user {own}", found.uid())));
+        return Err(io::Error::other(format!(
+            "it belongs to user {}, not to user {own}",
+            found.uid()
+        )));
     }
     Ok(found)
 }
@@ -162,14 +186,17 @@ fn same(one: &Metadata, other: &Metadata) -> bool {
     (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
-/// Puts a new file in the place of one that others may have open, and holds it; `None`: another process of acc's was quicker.
-/// The new file is locked before it is moved there, so two that do this at once do not undo each other's.
+/// Puts a new file in the place of one that others may have open, and holds it; `None`: another
+/// process of acc's was quicker. The new file is locked before it is moved there, so two that do
+/// this at once do not undo each other's.
 fn replace(path: &Path, old: &Metadata) -> io::Result<Option<File>> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = Path::new(&beside);
     let new = open(beside)?;
-    if flock(&new, FlockOperation::NonBlockingLockExclusive).is_err() || !is_at(&new.metadata()?, beside)? {
+    if flock(&new, FlockOperation::NonBlockingLockExclusive).is_err()
+        || !is_at(&new.metadata()?, beside)?
+    {
         return Ok(None);
     }
     if !is_exclusive(&new.metadata()?) || !is_at(old, path)? {
@@ -177,26 +204,43 @@ fn replace(path: &Path, old: &Metadata) -> io::Result<Option<File>> {
         return Ok(None);
     }
     fs::rename(beside, path)?;
-    tracing::warn!("`{}` could be opened by other users: a new one took its place", path.display());
+    tracing::warn!(
+        "`{}` could be opened by other users: a new one took its place",
+        path.display()
+    );
     Ok(Some(new))
 }
 
 /// The processes of this user that hold the lock of this file.
 fn holders(found: &Metadata) -> impl Iterator<Item = i32> + '_ {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|pid| holds(*pid, found))
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| holds(*pid, found))
 }
 
-/// Does this process of this user hold the lock of this file? The kernel tells of each open file which locks it has.
+/// Does this process of this user hold the lock of this file? The kernel tells of each open file
+/// which locks it has.
 fn holds(pid: i32, found: &Metadata) -> bool {
     let own = rustix::process::geteuid().as_raw();
-    let Ok(links) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    let Ok(links) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return false;
+    };
     let mut links = links.flatten();
     fs::metadata(format!("/proc/{pid}")).is_ok_and(|process| process.uid() == own)
         && links.any(|link| {
-            let locked = || fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", link.file_name().to_string_lossy()));
+            let locked = || {
+                fs::read_to_string(format!(
+                    "/proc/{pid}/fdinfo/{}",
+                    link.file_name().to_string_lossy()
+                ))
+            };
             fs::metadata(link.path()).is_ok_and(|open| same(&open, found))
-                && locked().is_ok_and(|text| text.lines().any(|l| l.starts_with("lock:") && l.contains("FLOCK") && l.contains("WRITE")))
+                && locked().is_ok_and(|text| {
+                    text.lines().any(|l| {
+                        l.starts_with("lock:") && l.contains("FLOCK") && l.contains("WRITE")
+                    })
+                })
         })
 }
 
@@ -230,15 +274,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.lock");
         let lock = try_lock(&path).unwrap().unwrap();
-        let mut sleeps = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let mut sleeps = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
         fs::write(&path, sleeps.id().to_string()).unwrap();
         assert_eq!(signed(&path), None, "it does not hold it");
         sleeps.kill().unwrap();
         sleeps.wait().unwrap();
         // One that holds it: the file is its standard input, and closed here.
-        let mut holds = std::process::Command::new("sleep").arg("60").stdin(lock).spawn().unwrap();
+        let mut holds = std::process::Command::new("sleep")
+            .arg("60")
+            .stdin(lock)
+            .spawn()
+            .unwrap();
         fs::write(&path, holds.id().to_string()).unwrap();
-        assert_eq!(signed(&path).map(|process| process.pid), i32::try_from(holds.id()).ok());
+        assert_eq!(
+            signed(&path).map(|process| process.pid),
+            i32::try_from(holds.id()).ok()
+        );
         holds.kill().unwrap();
         holds.wait().unwrap();
         assert_eq!(signed(&path), None);
@@ -258,9 +312,14 @@ mod tests {
             let before = File::open(&path).unwrap();
             // Held by a stranger, with a lock of the kind that acc never takes.
             flock(&before, FlockOperation::NonBlockingLockShared).unwrap();
-            let lock = try_lock(&path).unwrap().expect("a stranger's lock is in nobody's way");
+            let lock = try_lock(&path)
+                .unwrap()
+                .expect("a stranger's lock is in nobody's way");
             assert_eq!(mode(&path), 0o600);
-            assert!(!same(&before.metadata().unwrap(), &lock.metadata().unwrap()));
+            assert!(!same(
+                &before.metadata().unwrap(),
+                &lock.metadata().unwrap()
+            ));
             drop(lock);
             fs::remove_file(&path).unwrap();
             let _ = fs::remove_file(&other);
@@ -269,8 +328,14 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         let ours = File::open(&path).unwrap();
         flock(&ours, FlockOperation::NonBlockingLockExclusive).unwrap();
-        assert!(try_lock(&path).unwrap().is_none(), "an earlier acc of this user's holds it");
-        assert_eq!((mode(&path), fs::read_to_string(&path).unwrap()), (0o644, "123".to_owned()));
+        assert!(
+            try_lock(&path).unwrap().is_none(),
+            "an earlier acc of this user's holds it"
+        );
+        assert_eq!(
+            (mode(&path), fs::read_to_string(&path).unwrap()),
+            (0o644, "123".to_owned())
+        );
     }
 
     #[test]
@@ -283,12 +348,22 @@ mod tests {
         assert_eq!(fs::read_to_string(&target).unwrap(), "kept");
         fs::remove_file(&path).unwrap();
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert!(try_lock(&path).unwrap_err().to_string().contains("not a regular file"));
+        assert!(
+            try_lock(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("not a regular file")
+        );
         fs::remove_file(&path).unwrap();
         if rustix::process::geteuid().is_root() {
             fs::write(&path, "").unwrap();
             std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
-            assert!(try_lock(&path).unwrap_err().to_string().contains("belongs to user 65534"));
+            assert!(
+                try_lock(&path)
+                    .unwrap_err()
+                    .to_string()
+                    .contains("belongs to user 65534")
+            );
         }
     }
 
@@ -309,7 +384,11 @@ mod tests {
                         None => std::thread::yield_now(),
                     }
                 };
-                assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0, "two hold it");
+                assert_eq!(
+                    inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst),
+                    0,
+                    "two hold it"
+                );
                 inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
                 drop(held);
             };

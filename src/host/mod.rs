@@ -1,4 +1,5 @@
-//! This host: its clocks, files, processes, programs and sockets. A ground floor for all layers above it: no policy of acc is here.
+//! This host: its clocks, files, processes, programs and sockets. A ground floor for all layers
+//! above it: no policy of acc is here.
 
 pub mod append;
 pub mod census;

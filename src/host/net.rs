@@ -5,7 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use procfs::net::TcpState;
 use procfs::process::{FDTarget, Process, all_processes};
 
-/// Can a server bind this loopback port now? The look binds and lets go again, so it is a hint, not a reservation.
+/// Can a server bind this loopback port now? The look binds and lets go again, so it is a hint, not
+/// a reservation.
 #[must_use]
 pub fn port_is_free(port: u16) -> bool {
     TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).is_ok()
@@ -25,22 +26,37 @@ pub struct ListeningProcess {
 /// The listening sockets that stand in the way of this address, by inode; anybody may see these.
 #[must_use]
 pub fn listening(address: SocketAddr) -> Vec<u64> {
-    let tcp = procfs::net::tcp().unwrap_or_default().into_iter().chain(procfs::net::tcp6().unwrap_or_default());
+    let tcp = procfs::net::tcp()
+        .unwrap_or_default()
+        .into_iter()
+        .chain(procfs::net::tcp6().unwrap_or_default());
     let in_the_way = |at: SocketAddr| {
-        at.port() == address.port() && (at.ip() == address.ip() || at.ip().is_unspecified() || address.ip().is_unspecified())
+        at.port() == address.port()
+            && (at.ip() == address.ip()
+                || at.ip().is_unspecified()
+                || address.ip().is_unspecified())
     };
-    tcp.filter(|e| e.state == TcpState::Listen && in_the_way(e.local_address)).map(|e| e.inode).collect()
+    tcp.filter(|e| e.state == TcpState::Listen && in_the_way(e.local_address))
+        .map(|e| e.inode)
+        .collect()
 }
 
-/// Who holds these sockets, as far as this user may see it, lowest pid first. Looks at every process: not for the way of a request.
+/// Who holds these sockets, as far as this user may see it, lowest pid first. Looks at every
+/// process: not for the way of a request.
 #[must_use]
 pub fn holders(sockets: &[u64]) -> Vec<ListeningProcess> {
     if sockets.is_empty() {
         return Vec::new();
     }
     let holds = |process: &Process| {
-        let Ok(mut fds) = process.fd() else { return false };
-        fds.any(|fd| fd.is_ok_and(|fd| matches!(fd.target, FDTarget::Socket(inode) if sockets.contains(&inode))))
+        let Ok(mut fds) = process.fd() else {
+            return false;
+        };
+        fds.any(|fd| {
+            fd.is_ok_and(
+                |fd| matches!(fd.target, FDTarget::Socket(inode) if sockets.contains(&inode)),
+            )
+        })
     };
     let mut listeners: Vec<ListeningProcess> = all_processes()
         .into_iter()
@@ -68,7 +84,12 @@ mod tests {
             let port = listener.local_addr().unwrap().port();
             assert!(!port_is_free(port), "{any}");
             let found = holders(&listening(SocketAddr::from((Ipv4Addr::LOCALHOST, port))));
-            assert!(found.iter().any(|l| l.pid.unsigned_abs() == std::process::id() && !l.command.is_empty()), "{any}: {found:?}");
+            assert!(
+                found
+                    .iter()
+                    .any(|l| l.pid.unsigned_abs() == std::process::id() && !l.command.is_empty()),
+                "{any}: {found:?}"
+            );
         }
         assert!(holders(&[]).is_empty());
     }

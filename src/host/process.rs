@@ -1,7 +1,8 @@
 //! Processes: is it still the same one, how did it end, and signals to its whole group.
 //!
-//! A process is a pid and a start time ([`Process`]), held by a pidfd while it is waited for, so that a pid which the kernel
-//! gave to somebody else is never waited for and never signalled. It never starts a process: that is `spawn`.
+//! A process is a pid and a start time ([`Process`]), held by a pidfd while it is waited for, so
+//! that a pid which the kernel gave to somebody else is never waited for and never signalled. It
+//! never starts a process: that is `spawn`.
 
 use std::fs;
 use std::io;
@@ -20,10 +21,12 @@ use crate::domain::instance::{Exit, Process};
 
 pub use super::stat::{Stat, pids, stat};
 
-/// How long a parent that is not us is given to collect its dead child, so that the kernel tells how that ended.
+/// How long a parent that is not us is given to collect its dead child, so that the kernel tells
+/// how that ended.
 const REAP_WAIT: Duration = Duration::from_millis(250);
 
-/// Start time of a living process in clock ticks since boot; `None`: no such process, or it has ended and is a zombie.
+/// Start time of a living process in clock ticks since boot; `None`: no such process, or it has
+/// ended and is a zombie.
 pub fn start_time(pid: i32) -> io::Result<Option<u64>> {
     Ok(stat(pid)?.filter(|s| !s.zombie).map(|s| s.start_time))
 }
@@ -40,15 +43,17 @@ pub fn since_boot_ns() -> u64 {
     now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
 }
 
-/// The start time in clock ticks of what was started between these times; `None`: a tick ended meanwhile.
+/// The start time in clock ticks of what was started between these times; `None`: a tick ended
+/// meanwhile.
 fn reckoned(before_ns: u64, after_ns: u64) -> Option<u64> {
     let first = before_ns.saturating_sub(CLOCK_MARGIN_NS) / TICK_NS;
     (first == (after_ns + CLOCK_MARGIN_NS) / TICK_NS).then_some(first)
 }
 
-/// The start time of a child that was forked between these times and is not yet waited for. `/proc` is asked only when the
-/// clock does not tell: to open the folder of a new process takes as long as to fork one. Whether the clock tells is seen at
-/// the first child, for which both are asked: not everything that says it is Linux reckons like Linux.
+/// The start time of a child that was forked between these times and is not yet waited for. `/proc`
+/// is asked only when the clock does not tell: to open the folder of a new process takes as long as
+/// to fork one. Whether the clock tells is seen at the first child, for which both are asked: not
+/// everything that says it is Linux reckons like Linux.
 #[must_use]
 pub fn start_time_of_child(pid: i32, before_ns: u64, after_ns: u64) -> u64 {
     static CLOCK_TELLS: OnceLock<bool> = OnceLock::new();
@@ -69,28 +74,38 @@ pub fn by_pid(pid: i32) -> io::Result<Option<Process>> {
     Ok(start_time(pid)?.map(|start_time| Process { pid, start_time }))
 }
 
-/// Pids of the children of a process with one thread, zombies included: from the kernel's list, or by asking every process for its
-/// parent.
+/// Pids of the children of a process with one thread, zombies included: from the kernel's list, or
+/// by asking every process for its parent.
 ///
 /// # Errors
 /// `/proc` cannot be read.
 pub fn children(pid: i32) -> io::Result<Vec<i32>> {
     match fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")) {
-        Ok(text) => Ok(text.split_whitespace().filter_map(|p| p.parse().ok()).collect()),
+        Ok(text) => Ok(text
+            .split_whitespace()
+            .filter_map(|p| p.parse().ok())
+            .collect()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => children_by_parent(pid),
         Err(e) => Err(e),
     }
 }
 
 fn children_by_parent(parent: i32) -> io::Result<Vec<i32>> {
-    Ok(pids()?.filter(|pid| matches!(stat(*pid), Ok(Some(seen)) if seen.parent == parent)).collect())
+    Ok(pids()?
+        .filter(|pid| matches!(stat(*pid), Ok(Some(seen)) if seen.parent == parent))
+        .collect())
 }
 
-/// Does it have the file of this path, as the kernel names it, open? `false` also when that cannot be seen.
+/// Does it have the file of this path, as the kernel names it, open? `false` also when that cannot
+/// be seen.
 #[must_use]
 pub fn has_open(pid: i32, path: &Path) -> bool {
-    let Ok(links) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    links.flatten().any(|link| fs::read_link(link.path()).is_ok_and(|to| to == path))
+    let Ok(links) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return false;
+    };
+    links
+        .flatten()
+        .any(|link| fs::read_link(link.path()).is_ok_and(|to| to == path))
 }
 
 /// Is this very process alive?
@@ -98,18 +113,24 @@ pub fn is_same(process: Process) -> io::Result<bool> {
     Ok(start_time(process.pid)? == Some(process.start_time))
 }
 
-/// The id the kernel gave to this boot: start times of another boot mean nothing. Empty when it cannot be read.
+/// The id the kernel gave to this boot: start times of another boot mean nothing. Empty when it
+/// cannot be read.
 #[must_use]
 pub fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|id| id.trim().to_owned())
+        .unwrap_or_default()
 }
 
-/// Sends the signal to the process group that this process leads. A process that is gone is success; a zombie's group is
-/// still signalled, since its members may live. One that leads no group (it was forked a moment ago) is signalled alone:
-/// to the kernel its group does not exist, and the signal would be lost without an error.
+/// Sends the signal to the process group that this process leads. A process that is gone is
+/// success; a zombie's group is still signalled, since its members may live. One that leads no
+/// group (it was forked a moment ago) is signalled alone: to the kernel its group does not exist,
+/// and the signal would be lost without an error.
 pub fn signal_group(process: Process, signal: i32) -> io::Result<()> {
     match stat(process.pid)? {
-        Some(seen) if seen.start_time == process.start_time && seen.group != process.pid => signal_one(process, signal),
+        Some(seen) if seen.start_time == process.start_time && seen.group != process.pid => {
+            signal_one(process, signal)
+        }
         Some(seen) if seen.start_time == process.start_time => signal_members(process.pid, signal),
         _ => Ok(()),
     }
@@ -139,23 +160,25 @@ fn signal_members(group: i32, signal: i32) -> io::Result<()> {
     }
 }
 
-/// Kills what a dead leader left behind. The kernel gives a pid to nobody else while a group of that number has members, so
-/// a living process of this pid with another start time means that nothing is left.
+/// Kills what a dead leader left behind. The kernel gives a pid to nobody else while a group of
+/// that number has members, so a living process of this pid with another start time means that
+/// nothing is left.
 fn kill_leftovers(process: Process) {
-    let reused = matches!(stat(process.pid), Ok(Some(seen)) if seen.start_time != process.start_time);
+    let reused =
+        matches!(stat(process.pid), Ok(Some(seen)) if seen.start_time != process.start_time);
     if !reused && let Err(error) = signal_members(process.pid, libc::SIGKILL) {
         tracing::warn!(pid = process.pid, %error, "could not kill what is left of a process group");
     }
 }
 
-/// Resolves when the process has ended, at once when it has already. What is left of its group is killed; a child of ours
-/// is reaped. [`Exit::Unknown`] when the kernel cannot tell any more.
+/// Resolves when the process has ended, at once when it has already. What is left of its group is
+/// killed; a child of ours is reaped. [`Exit::Unknown`] when the kernel cannot tell any more.
 pub async fn ended(process: Process) -> io::Result<Exit> {
     hold(process)?.ended().await
 }
 
-/// A process, living or not, that is held on to: the kernel can then tell how it ended also after its parent has reaped it
-/// (Linux 6.15).
+/// A process, living or not, that is held on to: the kernel can then tell how it ended also after
+/// its parent has reaped it (Linux 6.15).
 #[derive(Debug)]
 pub struct HeldProcess {
     process: Process,
@@ -165,11 +188,17 @@ pub struct HeldProcess {
 /// Takes hold of a process; one that is gone is held too, and has ended.
 pub fn hold(process: Process) -> io::Result<HeldProcess> {
     let Some(pid) = rustix::process::Pid::from_raw(process.pid).filter(|_| process.pid > 0) else {
-        return Ok(HeldProcess { process, pidfd: None });
+        return Ok(HeldProcess {
+            process,
+            pidfd: None,
+        });
     };
     let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
-        // The pidfd first, then the look: what is seen now is what the pidfd holds, or has ended since.
-        Ok(pidfd) => stat(process.pid)?.filter(|seen| seen.start_time == process.start_time).map(|_| pidfd),
+        // The pidfd first, then the look: what is seen now is what the pidfd holds, or has ended
+        // since.
+        Ok(pidfd) => stat(process.pid)?
+            .filter(|seen| seen.start_time == process.start_time)
+            .map(|_| pidfd),
         Err(rustix::io::Errno::SRCH) => None,
         Err(e) => return Err(e.into()),
     };
@@ -185,7 +214,10 @@ impl HeldProcess {
 
     /// Holds it twice.
     pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { process: self.process, pidfd: self.pidfd.as_ref().map(OwnedFd::try_clone).transpose()? })
+        Ok(Self {
+            process: self.process,
+            pidfd: self.pidfd.as_ref().map(OwnedFd::try_clone).transpose()?,
+        })
     }
 
     /// See [`ended`].
@@ -205,13 +237,17 @@ impl HeldProcess {
             return Ok(Exit::Unknown);
         };
         #[expect(unsafe_code, reason = "tokio registers descriptors only unsafely")]
-        // SAFETY: `OwnedFd` returns the same descriptor every time and keeps it open until the `AsyncFd` that owns it is dropped.
+        // SAFETY: `OwnedFd` returns the same descriptor every time and keeps it open until the
+        // `AsyncFd` that owns it is dropped.
         let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?;
         drop(pidfd.readable().await?);
         if let Some(exit) = ended_child(pidfd.get_ref().as_fd())? {
             // Reaped only afterwards: until then the zombie holds the number of the group.
             then(process);
-            let _ = waitid(WaitId::PidFd(pidfd.get_ref().as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+            let _ = waitid(
+                WaitId::PidFd(pidfd.get_ref().as_fd()),
+                WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+            );
             return Ok(exit);
         }
         let seen = zombie_exit(process);
@@ -227,22 +263,26 @@ impl HeldProcess {
 fn ended_child(pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     match waitid(WaitId::PidFd(pidfd), options) {
-        Ok(Some(status)) => Ok(Some(match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => Exit::Code(code),
-            (None, Some(signal)) => Exit::Signal(signal),
-            (None, None) => Exit::Unknown,
-        })),
+        Ok(Some(status)) => Ok(Some(
+            match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => Exit::Code(code),
+                (None, Some(signal)) => Exit::Signal(signal),
+                (None, None) => Exit::Unknown,
+            },
+        )),
         Ok(None) => Ok(Some(Exit::Unknown)),
         Err(rustix::io::Errno::CHILD) => Ok(None),
         Err(e) => Err(e.into()),
     }
 }
 
-/// Somebody else's zombie, not yet reaped, still shows its wait status in `/proc` (to root and to its own user).
+/// Somebody else's zombie, not yet reaped, still shows its wait status in `/proc` (to root and to
+/// its own user).
 fn zombie_exit(process: Process) -> Option<Exit> {
     let seen = stat(process.pid).ok()??;
     let may_look = seen.wait_status != 0 || rustix::process::geteuid().is_root();
-    (seen.zombie && seen.start_time == process.start_time && may_look).then(|| decode(seen.wait_status))
+    (seen.zombie && seen.start_time == process.start_time && may_look)
+        .then(|| decode(seen.wait_status))
 }
 
 /// A wait status as an exit.
@@ -274,7 +314,8 @@ async fn reaped_exit(pidfd: BorrowedFd<'_>) -> Exit {
     }
 }
 
-/// `struct pidfd_info` of `<linux/pidfd.h>` in its first published size, of which only the ends matter here.
+/// `struct pidfd_info` of `<linux/pidfd.h>` in its first published size, of which only the ends
+/// matter here.
 #[repr(C)]
 #[derive(Default)]
 struct PidfdInfo {
@@ -294,16 +335,22 @@ mod raw {
         get_info, 0xFF, 11, PidfdInfo);
 }
 
-/// How the process ended; `None`: its parent has not reaped it yet. An error: this kernel does not tell.
+/// How the process ended; `None`: its parent has not reaped it yet. An error: this kernel does not
+/// tell.
 fn pidfd_exit(pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
-    let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
+    let mut info = PidfdInfo {
+        mask: PIDFD_INFO_EXIT,
+        ..PidfdInfo::default()
+    };
     #[expect(unsafe_code, reason = "the ioctl has no safe wrapper")]
-    // SAFETY: `info` is a live, exclusively borrowed struct of exactly the size that the request number carries; the kernel
-    // writes no more than that size, and every bit pattern is a valid value of its integers.
+    // SAFETY: `info` is a live, exclusively borrowed struct of exactly the size that the request
+    // number carries; the kernel writes no more than that size, and every bit pattern is a valid
+    // value of its integers.
     let answer = unsafe { raw::get_info(pidfd.as_raw_fd(), &raw mut info) };
     match answer {
         Ok(_) if info.mask & PIDFD_INFO_EXIT != 0 => Ok(Some(decode(info.exit_code))),
-        // A kernel that knows the request but not the exit answers without it, for ever: the caller's patience ends that.
+        // A kernel that knows the request but not the exit answers without it, for ever: the
+        // caller's patience ends that.
         Ok(_) => Ok(None),
         // ESRCH: reaped already, and this kernel did not keep how it ended.
         Err(e) => Err(e.into()),
@@ -317,7 +364,12 @@ mod tests {
     use std::process::{Command, Stdio};
 
     fn spawn(script: &str) -> (std::process::Child, Process) {
-        let child = Command::new("/bin/sh").args(["-c", script]).stdin(Stdio::null()).process_group(0).spawn().unwrap();
+        let child = Command::new("/bin/sh")
+            .args(["-c", script])
+            .stdin(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let start_time = stat(pid).unwrap().unwrap().start_time;
         (child, Process { pid, start_time })
@@ -327,8 +379,20 @@ mod tests {
     fn our_own_process_is_alive_and_nobody_is_not() {
         let me = i32::try_from(std::process::id()).unwrap();
         let start = start_time(me).unwrap().unwrap();
-        assert!(is_same(Process { pid: me, start_time: start }).unwrap());
-        assert!(!is_same(Process { pid: me, start_time: start + 1 }).unwrap());
+        assert!(
+            is_same(Process {
+                pid: me,
+                start_time: start
+            })
+            .unwrap()
+        );
+        assert!(
+            !is_same(Process {
+                pid: me,
+                start_time: start + 1
+            })
+            .unwrap()
+        );
         for pid in [i32::MAX, 0, -1] {
             assert_eq!(start_time(pid).unwrap(), None, "{pid}");
         }
@@ -342,7 +406,10 @@ mod tests {
             let before = since_boot_ns();
             let (mut child, process) = spawn("exit 0");
             let after = since_boot_ns();
-            assert_eq!(start_time_of_child(process.pid, before, after), process.start_time);
+            assert_eq!(
+                start_time_of_child(process.pid, before, after),
+                process.start_time
+            );
             if let Some(start_time) = reckoned(before, after) {
                 assert_eq!(start_time, process.start_time);
                 told += 1;
@@ -358,8 +425,22 @@ mod tests {
     #[test]
     fn nobody_is_signalled_under_a_wrong_start_time() {
         let me = i32::try_from(std::process::id()).unwrap();
-        signal_group(Process { pid: me, start_time: 1 }, libc::SIGKILL).unwrap();
-        signal_group(Process { pid: 1, start_time: 999_999_999 }, libc::SIGKILL).unwrap();
+        signal_group(
+            Process {
+                pid: me,
+                start_time: 1,
+            },
+            libc::SIGKILL,
+        )
+        .unwrap();
+        signal_group(
+            Process {
+                pid: 1,
+                start_time: 999_999_999,
+            },
+            libc::SIGKILL,
+        )
+        .unwrap();
         signal_members(0, libc::SIGKILL).unwrap();
         signal_members(1, libc::SIGKILL).unwrap();
     }
@@ -395,16 +476,29 @@ mod tests {
                 os._exit(9)\n\
             threading.Thread(target=rest).start()\n\
             ctypes.CDLL(None).pthread_exit(None)\n";
-        let mut child = Command::new("python3").args(["-c", script]).arg(&go).stdin(Stdio::null()).process_group(0).spawn().unwrap();
+        let mut child = Command::new("python3")
+            .args(["-c", script])
+            .arg(&go)
+            .stdin(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let process = by_pid(pid).unwrap().unwrap();
         for _ in 0..2000 {
-            if fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") Z ") {
+            if fs::read_to_string(format!("/proc/{pid}/stat"))
+                .unwrap()
+                .contains(") Z ")
+            {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        assert!(fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") Z "));
+        assert!(
+            fs::read_to_string(format!("/proc/{pid}/stat"))
+                .unwrap()
+                .contains(") Z ")
+        );
         assert!(is_same(process).unwrap(), "its other thread runs");
         fs::write(&go, "").unwrap();
         assert_eq!(ended(process).await.unwrap(), Exit::Code(9));
@@ -417,7 +511,10 @@ mod tests {
     async fn leftovers_of_the_group_are_killed() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("pid");
-        let (_child, process) = spawn(&format!("sleep 1000 & echo $! > {}; exit 3", file.display()));
+        let (_child, process) = spawn(&format!(
+            "sleep 1000 & echo $! > {}; exit 3",
+            file.display()
+        ));
         assert_eq!(ended(process).await.unwrap(), Exit::Code(3));
         let left: i32 = fs::read_to_string(&file).unwrap().trim().parse().unwrap();
         for _ in 0..2000 {
@@ -431,7 +528,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_process_that_is_not_our_child_tells_too() {
-        for (end, exit) in [("exit 5", Exit::Code(5)), ("kill -TERM $$", Exit::Signal(15))] {
+        for (end, exit) in [
+            ("exit 5", Exit::Code(5)),
+            ("kill -TERM $$", Exit::Signal(15)),
+        ] {
             let dir = tempfile::tempdir().unwrap();
             let (file, go) = (dir.path().join("pid"), dir.path().join("go"));
             // The shell in the middle stays its parent and reaps it.
@@ -442,7 +542,10 @@ mod tests {
             );
             let (_child, middle) = spawn(&script);
             let pid = loop {
-                if let Some(pid) = fs::read_to_string(&file).ok().and_then(|t| t.trim().parse().ok()) {
+                if let Some(pid) = fs::read_to_string(&file)
+                    .ok()
+                    .and_then(|t| t.trim().parse().ok())
+                {
                     break pid;
                 }
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -460,7 +563,10 @@ mod tests {
 
     #[test]
     fn children_are_found_either_way() {
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
         let me = i32::try_from(std::process::id()).unwrap();
         let by_parent = children_by_parent(me).unwrap();
         child.kill().unwrap();

@@ -1,9 +1,12 @@
-//! Trees are removed that somebody else has made and may still be writing in: as deep and as wide as they like.
+//! Trees are removed that somebody else has made and may still be writing in: as deep and as wide
+//! as they like.
 //!
-//! What is to be removed is first moved into a folder of acc's own, where no path leads to it any more. There it is taken apart
-//! without recursion: a folder is closed to everybody else, its files go, and the folders in it are moved up beside it. So two
-//! descriptors are enough for any depth, no path grows, and a program that goes on making files comes to its end when its folder
-//! is closed. Each call works for a limited time; what is left is for the next one. Links are never followed.
+//! What is to be removed is first moved into a folder of acc's own, where no path leads to it any
+//! more. There it is taken apart without recursion: a folder is closed to everybody else, its files
+//! go, and the folders in it are moved up beside it. So two descriptors are enough for any depth,
+//! no path grows, and a program that goes on making files comes to its end when its folder is
+//! closed. Each call works for a limited time; what is left is for the next one. Links are never
+//! followed.
 
 use std::ffi::CStr;
 use std::fs::DirBuilder;
@@ -27,9 +30,10 @@ const LOOK_AFTER: u32 = 64;
 /// Two that take the same tree apart would be in each other's way.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Removes what is at `path`, file or tree: moves it into the folder `trash` and empties that for at most so long. What is left
-/// there then is for [`empty`]; nothing at `path` is success. Where it cannot be moved (the trash is on another file system, or has no
-/// room) it is taken apart where it is.
+/// Removes what is at `path`, file or tree: moves it into the folder `trash` and empties that for
+/// at most so long. What is left there then is for [`empty`]; nothing at `path` is success. Where
+/// it cannot be moved (the trash is on another file system, or has no room) it is taken apart where
+/// it is.
 ///
 /// # Errors
 /// Something could not be removed, or not within that time where it is.
@@ -38,14 +42,20 @@ pub fn remove(path: &Path, trash: &Path, within: Duration) -> io::Result<()> {
         Ok(true) => empty(trash, within).map(drop),
         Ok(false) => Ok(()),
         Err(_) => match empty(path, within) {
-            Ok(true) => rustix::fs::unlinkat(CWD, path, AtFlags::REMOVEDIR).or_else(missing_is_fine).map_err(Into::into),
-            Ok(false) => Err(io::Error::new(io::ErrorKind::TimedOut, "it could not be removed within the time for it")),
+            Ok(true) => rustix::fs::unlinkat(CWD, path, AtFlags::REMOVEDIR)
+                .or_else(missing_is_fine)
+                .map_err(Into::into),
+            Ok(false) => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "it could not be removed within the time for it",
+            )),
             Err(e) => Err(e),
         },
     }
 }
 
-/// Moves what is at `path` into the folder `trash`, which is made for acc alone when it is not there; `false`: there is nothing.
+/// Moves what is at `path` into the folder `trash`, which is made for acc alone when it is not
+/// there; `false`: there is nothing.
 pub fn discard(path: &Path, trash: &Path) -> io::Result<bool> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
@@ -55,7 +65,11 @@ pub fn discard(path: &Path, trash: &Path) -> io::Result<bool> {
         _ => {}
     }
     let trash = open_folder(CWD, trash)?;
-    let from = match rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+    let from = match rustix::fs::open(
+        folder,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    ) {
         Ok(from) => from,
         Err(Errno::NOENT) => return Ok(false),
         Err(e) => return Err(e.into()),
@@ -84,7 +98,14 @@ pub fn empty(folder: &Path, within: Duration) -> io::Result<bool> {
         Err(Errno::NOENT) => return Ok(true),
         Err(e) => return Err(e.into()),
     };
-    let mut work = RemovalJob { root, number: 0, until: SystemClock.now().after(within), count: 0, failed: None, removed: false };
+    let mut work = RemovalJob {
+        root,
+        number: 0,
+        until: SystemClock.now().after(within),
+        count: 0,
+        failed: None,
+        removed: false,
+    };
     loop {
         (work.removed, work.failed) = (false, None);
         let found = work.sweep()?;
@@ -135,7 +156,8 @@ impl RemovalJob {
             found = Swept::Left;
             let done = match unlink(&self.root, name) {
                 Err(Errno::ISDIR) => match self.take_apart(name) {
-                    Ok(true) => rustix::fs::unlinkat(&self.root, name, AtFlags::REMOVEDIR).or_else(missing_is_fine),
+                    Ok(true) => rustix::fs::unlinkat(&self.root, name, AtFlags::REMOVEDIR)
+                        .or_else(missing_is_fine),
                     Ok(false) => return Ok(Swept::TooMuch),
                     Err(e) => Err(e),
                 },
@@ -216,7 +238,12 @@ fn unlink(folder: &OwnedFd, name: &CStr) -> Result<(), Errno> {
 }
 
 fn open_folder(at: impl std::os::fd::AsFd, name: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
-    rustix::fs::openat(at, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+    rustix::fs::openat(
+        at,
+        name,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
 }
 
 /// Opens a folder, in which from then on nobody but acc makes anything.
@@ -252,7 +279,9 @@ mod tests {
 
     impl Bed {
         fn new() -> Self {
-            let bed = Self { dir: tempfile::tempdir().unwrap() };
+            let bed = Self {
+                dir: tempfile::tempdir().unwrap(),
+            };
             fs::create_dir(bed.tree()).unwrap();
             bed
         }
@@ -286,7 +315,12 @@ mod tests {
         dig(&bed.tree(), 20_000);
         let (tree, trash) = (bed.tree(), bed.trash());
         let small = std::thread::Builder::new().stack_size(128 * 1024);
-        small.spawn(move || remove(&tree, &trash, LONG)).unwrap().join().unwrap().unwrap();
+        small
+            .spawn(move || remove(&tree, &trash, LONG))
+            .unwrap()
+            .join()
+            .unwrap()
+            .unwrap();
         assert!(bed.is_gone());
     }
 
@@ -304,7 +338,11 @@ mod tests {
         }
         symlink(&kept, bed.tree().join("link")).unwrap();
         nix::unistd::mkfifo(&bed.tree().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        fs::set_permissions(bed.tree().join("a1"), std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
+        fs::set_permissions(
+            bed.tree().join("a1"),
+            std::os::unix::fs::PermissionsExt::from_mode(0o000),
+        )
+        .unwrap();
         remove(&bed.tree(), &bed.trash(), LONG).unwrap();
         assert!(bed.is_gone() && kept.join("file").exists());
         // Once more, of a file, and of a link to a folder.

@@ -1,8 +1,10 @@
-//! Size-bounded logs: `app.log`, and up to three older ones beside it, `app.log.1` the newest of them. All together take no more
-//! than four times the bound of one, whatever their writer does to the size of his file.
+//! Size-bounded logs: `app.log`, and up to three older ones beside it, `app.log.1` the newest of
+//! them. All together take no more than four times the bound of one, whatever their writer does to
+//! the size of his file.
 //!
-//! Before a start the file is renamed; while its process runs, which holds it open for appending, its end is copied and then it
-//! is cut to nothing. A copy never takes the last room of a disk: then the log is cut without one, and the caller is told.
+//! Before a start the file is renamed; while its process runs, which holds it open for appending,
+//! its end is copied and then it is cut to nothing. A copy never takes the last room of a disk:
+//! then the log is cut without one, and the caller is told.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
@@ -36,8 +38,8 @@ pub enum Trimmed {
     NoRoom,
 }
 
-/// Opens a log for appending, made with mode 0640 when it is not there, after moving one that has outgrown `max` aside. Its place
-/// is acc's: what else is there is moved aside, too.
+/// Opens a log for appending, made with mode 0640 when it is not there, after moving one that has
+/// outgrown `max` aside. Its place is acc's: what else is there is moved aside, too.
 pub fn open(log: &Path, max: u64, user: Option<&UserIds>) -> io::Result<File> {
     let owners: Vec<u32> = user.iter().map(|user| user.uid).collect();
     let open = || untrusted::open_of(log, untrusted::To::Append, &owners);
@@ -45,7 +47,8 @@ pub fn open(log: &Path, max: u64, user: Option<&UserIds>) -> io::Result<File> {
     if let (Err(e), Some(dir)) = (&opened, log.parent())
         && e.kind() == io::ErrorKind::NotFound
     {
-        // Its folder alone: what is above it is not a log's to make, and an instance whose folder is gone must not have an empty one.
+        // Its folder alone: what is above it is not a log's to make, and an instance whose folder
+        // is gone must not have an empty one.
         DirBuilder::new().mode(0o750).create(dir)?;
         if let Some(user) = user {
             chown(dir, None, Some(user.gid))?;
@@ -68,30 +71,40 @@ pub fn open(log: &Path, max: u64, user: Option<&UserIds>) -> io::Result<File> {
     Ok(file)
 }
 
-/// Has a log of this size to be rotated? A little before it is full, so that what is added meanwhile is kept, too.
+/// Has a log of this size to be rotated? A little before it is full, so that what is added
+/// meanwhile is kept, too.
 #[must_use]
 pub fn is_due(size: u64, max: u64) -> bool {
     size > max - max / 4
 }
 
-/// Cuts a log that is due to nothing; its writer goes on appending, at the new end. `keep`: its last `max` bytes are copied aside
-/// before, if there is room. Something that is not a log, or not there, is left alone.
+/// Cuts a log that is due to nothing; its writer goes on appending, at the new end. `keep`: its
+/// last `max` bytes are copied aside before, if there is room. Something that is not a log, or not
+/// there, is left alone.
 pub fn trim(log: &Path, max: u64, keep: bool) -> io::Result<Trimmed> {
     let (file, found) = match untrusted::open(log, untrusted::To::Cut) {
         Ok(opened) => opened,
-        Err(e) if e.kind() == io::ErrorKind::NotFound || untrusted::is_in_the_way(&e) => return Ok(Trimmed::Not),
+        Err(e) if e.kind() == io::ErrorKind::NotFound || untrusted::is_in_the_way(&e) => {
+            return Ok(Trimmed::Not);
+        }
         Err(e) => return Err(e),
     };
     if !is_due(size(&found), max) {
         return Ok(Trimmed::Not);
     }
-    let kept = if keep { copy_end(log, &file, &found, max) } else { Ok(false) };
+    let kept = if keep {
+        copy_end(log, &file, &found, max)
+    } else {
+        Ok(false)
+    };
     file.set_len(0)?;
     match kept {
         Ok(true) => Ok(Trimmed::Kept),
         Ok(false) if keep => Ok(Trimmed::NoRoom),
         Ok(false) => Ok(Trimmed::Cut),
-        Err(e) if [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded].contains(&e.kind()) => {
+        Err(e)
+            if [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded].contains(&e.kind()) =>
+        {
             remove_file(&older(log, 1))?;
             Ok(Trimmed::NoRoom)
         }
@@ -99,13 +112,19 @@ pub fn trim(log: &Path, max: u64, keep: bool) -> io::Result<Trimmed> {
     }
 }
 
-/// Copies the last `max` bytes of a log, and what comes meanwhile while there are fewer, to `app.log.1`; holes are left out.
-/// `false`: there is no room.
+/// Copies the last `max` bytes of a log, and what comes meanwhile while there are fewer, to
+/// `app.log.1`; holes are left out. `false`: there is no room.
 fn copy_end(log: &Path, from: &File, found: &Stat, max: u64) -> io::Result<bool> {
     let mut at = size(found).saturating_sub(max);
     if at > 0 {
-        // Before anything is copied: the room that it takes is given back at once. Not every file system can.
-        let _ = rustix::fs::fallocate(from, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, at);
+        // Before anything is copied: the room that it takes is given back at once. Not every file
+        // system can.
+        let _ = rustix::fs::fallocate(
+            from,
+            FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+            0,
+            at,
+        );
     }
     shift(log)?;
     let disk = rustix::fs::fstatvfs(from)?;
@@ -125,7 +144,9 @@ fn copy_end(log: &Path, from: &File, found: &Stat, max: u64) -> io::Result<bool>
             // A file system that knows of no holes.
             Err(_) => {}
         }
-        let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        let most = usize::try_from(left)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
         let read = match from.read_at(&mut buffer[..most], at) {
             Ok(0) => break,
             Ok(read) => read,
@@ -172,7 +193,12 @@ mod tests {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     fn text(log: &Path, number: usize) -> String {
-        fs::read_to_string(if number == 0 { log.to_owned() } else { older(log, number) }).unwrap_or_default()
+        fs::read_to_string(if number == 0 {
+            log.to_owned()
+        } else {
+            older(log, number)
+        })
+        .unwrap_or_default()
     }
 
     #[test]
@@ -188,10 +214,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log/app.log");
         for n in 0..6 {
-            open(&log, 10, None).unwrap().write_all(format!("number {n} of six\n").as_bytes()).unwrap();
+            open(&log, 10, None)
+                .unwrap()
+                .write_all(format!("number {n} of six\n").as_bytes())
+                .unwrap();
         }
-        assert_eq!(fs::metadata(&log).unwrap().permissions().mode() & 0o777, 0o640);
-        assert_eq!([0, 1, 2, 3].map(|n| text(&log, n).chars().nth(7).unwrap()), ['5', '4', '3', '2']);
+        assert_eq!(
+            fs::metadata(&log).unwrap().permissions().mode() & 0o777,
+            0o640
+        );
+        assert_eq!(
+            [0, 1, 2, 3].map(|n| text(&log, n).chars().nth(7).unwrap()),
+            ['5', '4', '3', '2']
+        );
         assert!(!older(&log, 4).exists());
     }
 
@@ -204,18 +239,32 @@ mod tests {
         writer.write_all(b"a long first line\n").unwrap();
         assert_eq!(trim(&log, 20, true).unwrap(), Trimmed::Kept);
         writer.write_all(b"second\n").unwrap();
-        assert_eq!((text(&log, 0).as_str(), text(&log, 1).as_str()), ("second\n", "a long first line\n"));
-        assert_eq!(trim(&dir.path().join("missing"), 10, true).unwrap(), Trimmed::Not);
+        assert_eq!(
+            (text(&log, 0).as_str(), text(&log, 1).as_str()),
+            ("second\n", "a long first line\n")
+        );
+        assert_eq!(
+            trim(&dir.path().join("missing"), 10, true).unwrap(),
+            Trimmed::Not
+        );
         writer.write_all(b"a third line that is cut\n").unwrap();
         assert_eq!(trim(&log, 20, false).unwrap(), Trimmed::Cut);
-        assert_eq!((text(&log, 0).as_str(), text(&log, 1).as_str()), ("", "a long first line\n"));
+        assert_eq!(
+            (text(&log, 0).as_str(), text(&log, 1).as_str()),
+            ("", "a long first line\n")
+        );
     }
 
     #[test]
     fn only_the_end_of_a_long_log_is_kept_and_a_hole_costs_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("app.log");
-        let on_disk = || fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().blocks() * 512).sum::<u64>();
+        let on_disk = || {
+            fs::read_dir(dir.path())
+                .unwrap()
+                .map(|e| e.unwrap().metadata().unwrap().blocks() * 512)
+                .sum::<u64>()
+        };
         fs::write(&log, [vec![b'a'; 300_000], vec![b'b'; 100_000]].concat()).unwrap();
         assert_eq!(trim(&log, 100_000, true).unwrap(), Trimmed::Kept);
         assert_eq!(text(&log, 1), "b".repeat(100_000));
@@ -237,7 +286,13 @@ mod tests {
         std::os::unix::fs::symlink(&secret, &log).unwrap();
         assert_eq!(trim(&log, 10, true).unwrap(), Trimmed::Not);
         open(&log, 1000, None).unwrap().write_all(b"new").unwrap();
-        assert_eq!((text(&log, 0).as_str(), fs::read_to_string(&secret).unwrap().as_str()), ("new", "a long secret text"));
+        assert_eq!(
+            (
+                text(&log, 0).as_str(),
+                fs::read_to_string(&secret).unwrap().as_str()
+            ),
+            ("new", "a long secret text")
+        );
         for n in 0..5 {
             fs::remove_file(&log).unwrap();
             match n {
@@ -249,7 +304,8 @@ mod tests {
         assert_eq!(fs::read_to_string(&secret).unwrap(), "a long secret text");
     }
 
-    /// In a folder of acc's nobody else can have put it: its owner has made the second name elsewhere.
+    /// In a folder of acc's nobody else can have put it: its owner has made the second name
+    /// elsewhere.
     #[test]
     fn a_log_with_a_second_name_elsewhere_is_used_and_bounded() {
         let dir = tempfile::tempdir().unwrap();

@@ -6,7 +6,9 @@ use std::cell::Cell;
 use std::io;
 use std::time::Duration;
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage};
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage,
+};
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr};
@@ -41,12 +43,16 @@ thread_local! {
 ///
 /// # Errors
 /// As for [`dump`].
-pub fn one<T>(request: SockDiagMessage, read: impl Fn(&[u8]) -> Option<T>) -> io::Result<Option<T>> {
+pub fn one<T>(
+    request: SockDiagMessage,
+    read: impl Fn(&[u8]) -> Option<T>,
+) -> io::Result<Option<T>> {
     let socket = KEPT.take().map_or_else(new, Ok)?;
     send(&socket, request, NLM_F_REQUEST)?;
     let mut buffer = Vec::with_capacity(ONE);
     let answer = receive(&socket, &mut buffer)?;
-    // Not after an error above: then its answer may still come, and would be taken for that of the next question.
+    // Not after an error above: then its answer may still come, and would be taken for that of the
+    // next question.
     KEPT.set(Some(socket));
     let mut found = None;
     match read_part(answer, &mut |payload| found = read(payload)) {
@@ -84,7 +90,10 @@ fn receive<'a>(socket: &Socket, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]>
     buffer.clear();
     let got = socket.recv(buffer, libc::MSG_TRUNC)?;
     if got > buffer.len() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "an answer of the kernel does not fit"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "an answer of the kernel does not fit",
+        ));
     }
     Ok(buffer)
 }
@@ -92,7 +101,8 @@ fn receive<'a>(socket: &Socket, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]>
 /// Reads one datagram of an answer; `true`: it was the last.
 fn read_part(mut bytes: &[u8], each: &mut impl FnMut(&[u8])) -> io::Result<bool> {
     while !bytes.is_empty() {
-        let message = NetlinkBuffer::new_checked(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
+        let message = NetlinkBuffer::new_checked(bytes)
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
         match message.message_type() {
             NLMSG_DONE => return Ok(true),
             NLMSG_ERROR => {
@@ -107,9 +117,13 @@ fn read_part(mut bytes: &[u8], each: &mut impl FnMut(&[u8])) -> io::Result<bool>
     Ok(false)
 }
 
-/// The bytes of an attribute, borrowed from the payload (the crate's own accessor borrows from its short-lived wrapper).
+/// The bytes of an attribute, borrowed from the payload (the crate's own accessor borrows from its
+/// short-lived wrapper).
 #[must_use]
-pub fn attribute_value<'a>(payload: &'a [u8], attribute: &netlink_packet_core::NlaBuffer<&[u8]>) -> Option<&'a [u8]> {
+pub fn attribute_value<'a>(
+    payload: &'a [u8],
+    attribute: &netlink_packet_core::NlaBuffer<&[u8]>,
+) -> Option<&'a [u8]> {
     let value = attribute.value();
     let start = (value.as_ptr() as usize).checked_sub(payload.as_ptr() as usize)?;
     payload.get(start..start + value.len())
@@ -118,7 +132,9 @@ pub fn attribute_value<'a>(payload: &'a [u8], attribute: &netlink_packet_core::N
 /// The number at this place, in the machine's own order.
 #[must_use]
 pub fn number(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
+    Some(u32::from_ne_bytes(
+        bytes.get(at..at.checked_add(4)?)?.try_into().ok()?,
+    ))
 }
 
 #[cfg(test)]
@@ -131,7 +147,10 @@ mod tests {
         bytes[..4].copy_from_slice(&20_u32.to_ne_bytes());
         bytes[4..6].copy_from_slice(&NLMSG_ERROR.to_ne_bytes());
         bytes[16..].copy_from_slice(&(-libc::EPERM).to_ne_bytes());
-        assert_eq!(read_part(&bytes, &mut |_| ()).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(
+            read_part(&bytes, &mut |_| ()).unwrap_err().kind(),
+            io::ErrorKind::PermissionDenied
+        );
         for cut in 0..bytes.len() {
             let _ = read_part(&bytes[..cut], &mut |_| ());
         }

@@ -1,7 +1,9 @@
-//! Starts a process that outlives acc, with three open files and nothing else of acc's; and who it may run as.
+//! Starts a process that outlives acc, with three open files and nothing else of acc's; and who it
+//! may run as.
 //!
-//! It does not wait for the process and does not remember it: that is for the caller. What the process makes of itself (session,
-//! user, limits) is its own doing, see `driver::supervisor::launcher`.
+//! It does not wait for the process and does not remember it: that is for the caller. What the
+//! process makes of itself (session, user, limits) is its own doing, see
+//! `driver::supervisor::launcher`.
 
 use std::ffi::CString;
 use std::io;
@@ -25,10 +27,16 @@ pub struct UserIds {
 
 /// Looks up a user and its groups; `None`: there is no such user.
 pub fn user_ids(name: &str) -> io::Result<Option<UserIds>> {
-    let Some(user) = User::from_name(name).map_err(io::Error::from)? else { return Ok(None) };
+    let Some(user) = User::from_name(name).map_err(io::Error::from)? else {
+        return Ok(None);
+    };
     let name = CString::new(name).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let groups = getgrouplist(&name, user.gid).map_err(io::Error::from)?;
-    Ok(Some(UserIds { uid: user.uid.as_raw(), gid: user.gid.as_raw(), groups: groups.into_iter().map(Gid::as_raw).collect() }))
+    Ok(Some(UserIds {
+        uid: user.uid.as_raw(),
+        gid: user.gid.as_raw(),
+        groups: groups.into_iter().map(Gid::as_raw).collect(),
+    }))
 }
 
 /// Only root can start a process as somebody else.
@@ -37,23 +45,33 @@ pub fn may_change_user() -> bool {
     Uid::effective().is_root()
 }
 
-/// Starts this program, with an empty environment and these as standard input, output and error, and says which process it is.
+/// Starts this program, with an empty environment and these as standard input, output and error,
+/// and says which process it is.
 ///
-/// The standard library does as `vfork` does: the child borrows acc's memory until it has become the program, and this thread waits
-/// for that. A fork would copy the page tables of a server with many threads, and make it pay for every page that it writes
-/// afterwards. As it waits, the child must be out of the reach of other users' signals: it stays the user that acc is.
+/// The standard library does as `vfork` does: the child borrows acc's memory until it has become
+/// the program, and this thread waits for that. A fork would copy the page tables of a server with
+/// many threads, and make it pay for every page that it writes afterwards. As it waits, the child
+/// must be out of the reach of other users' signals: it stays the user that acc is.
 ///
 /// # Errors
 /// The program could not be executed.
 pub fn spawn(program: &str, args: &[String], files: [Stdio; 3]) -> io::Result<Process> {
     let [input, output, errors] = files;
     let mut command = Command::new(program);
-    command.args(args).env_clear().stdin(input).stdout(output).stderr(errors);
+    command
+        .args(args)
+        .env_clear()
+        .stdin(input)
+        .stdout(output)
+        .stderr(errors);
     let before_ns = process::since_boot_ns();
     let child = command.spawn()?;
     let after_ns = process::since_boot_ns();
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
-    Ok(Process { pid, start_time: process::start_time_of_child(pid, before_ns, after_ns) })
+    Ok(Process {
+        pid,
+        start_time: process::start_time_of_child(pid, before_ns, after_ns),
+    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
-//! Bytes that wait on the disk, first in, first out: what a slow client has not taken, or has sent so far.
+//! Bytes that wait on the disk, first in, first out: what a slow client has not taken, or has sent
+//! so far.
 //!
-//! It has a bound for one and a bound for all. It never waits for the disk on the thread that asks, and never leaves a file behind:
-//! the file has no name.
+//! It has a bound for one and a bound for all. It never waits for the disk on the thread that asks,
+//! and never leaves a file behind: the file has no name.
 
 use std::fs::File;
 use std::io;
@@ -33,10 +34,18 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// An empty one for about `most` bytes, which has its file below `folder` as soon as it needs one.
+    /// An empty one for about `most` bytes, which has its file below `folder` as soon as it needs
+    /// one.
     #[must_use]
     pub fn new(folder: PathBuf, most: u64) -> Self {
-        Self { folder, most, file: None, read: 0, written: 0, last: Bytes::new() }
+        Self {
+            folder,
+            most,
+            file: None,
+            read: 0,
+            written: 0,
+            last: Bytes::new(),
+        }
     }
 
     /// Bytes that wait.
@@ -54,10 +63,13 @@ impl Spool {
     /// May more be added now?
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.last.is_empty() && self.written < self.most && ALL.load(Ordering::Relaxed) < MOST_OF_ALL
+        self.last.is_empty()
+            && self.written < self.most
+            && ALL.load(Ordering::Relaxed) < MOST_OF_ALL
     }
 
-    /// Adds to the end. What the disk does not take (it is full) waits in memory, and there is no room for more.
+    /// Adds to the end. What the disk does not take (it is full) waits in memory, and there is no
+    /// room for more.
     pub async fn push(&mut self, bytes: Bytes) {
         match self.write(bytes.clone()).await {
             Ok(()) => {
@@ -91,7 +103,9 @@ impl Spool {
     /// The disk does not give back what it took.
     pub async fn pop(&mut self) -> io::Result<Bytes> {
         let count = (self.written - self.read).min(PIECE);
-        let Some(file) = self.file.clone().filter(|_| count > 0) else { return Ok(std::mem::take(&mut self.last)) };
+        let Some(file) = self.file.clone().filter(|_| count > 0) else {
+            return Ok(std::mem::take(&mut self.last));
+        };
         let at = self.read;
         let piece = tokio::task::spawn_blocking(move || {
             let mut piece = vec![0; usize::try_from(count).unwrap_or(0)];

@@ -1,7 +1,8 @@
 //! What the kernel says of a process in `/proc/PID/stat`, see proc(5).
 //!
-//! The text holds the name of the program, which is the program's own choice and may be any bytes: it is read as bytes, and a
-//! name can neither hide a process nor pass for one of the fields. It only looks.
+//! The text holds the name of the program, which is the program's own choice and may be any bytes:
+//! it is read as bytes, and a name can neither hide a process nor pass for one of the fields. It
+//! only looks.
 
 use std::fs;
 use std::io;
@@ -12,9 +13,9 @@ use nix::sys::signal;
 /// What acc reads of `/proc/PID/stat`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
-    /// It has ended with all its threads and waits for its parent. One whose first thread alone has ended (by itself, or
-    /// because a kill reached that thread first) is none: the kernel shows its state as `Z` too, but it still runs and
-    /// holds its sockets.
+    /// It has ended with all its threads and waits for its parent. One whose first thread alone has
+    /// ended (by itself, or because a kill reached that thread first) is none: the kernel shows its
+    /// state as `Z` too, but it still runs and holds its sockets.
     pub zombie: bool,
     /// Its first thread has ended.
     first_thread_ended: bool,
@@ -39,7 +40,9 @@ pub fn stat(pid: i32) -> io::Result<Option<Stat>> {
     }
     match fs::read(format!("/proc/{pid}/stat")) {
         Ok(text) => {
-            let mut seen = parse_stat(&text).ok_or_else(|| io::Error::other(format!("`/proc/{pid}/stat` is not as expected")))?;
+            let mut seen = parse_stat(&text).ok_or_else(|| {
+                io::Error::other(format!("`/proc/{pid}/stat` is not as expected"))
+            })?;
             seen.zombie = seen.zombie || seen.first_thread_ended && all_threads_ended(pid);
             Ok(Some(seen))
         }
@@ -49,9 +52,12 @@ pub fn stat(pid: i32) -> io::Result<Option<Stat>> {
     }
 }
 
-/// A thread that has ended stays in the count for as long as a debugger holds it. `false` also when it cannot be seen.
+/// A thread that has ended stays in the count for as long as a debugger holds it. `false` also when
+/// it cannot be seen.
 fn all_threads_ended(pid: i32) -> bool {
-    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return false;
+    };
     threads.flatten().all(|thread| {
         let text = fs::read(thread.path().join("stat"));
         text.is_ok_and(|text| parse_stat(&text).is_some_and(|seen| seen.first_thread_ended))
@@ -61,7 +67,10 @@ fn all_threads_ended(pid: i32) -> bool {
 /// `/proc` can hide the processes of others (`hidepid`): not seen is not yet gone.
 fn hidden_or_gone(pid: i32) -> io::Result<Option<Stat>> {
     match signal::kill(nix::unistd::Pid::from_raw(pid), None) {
-        Err(Errno::EPERM) => Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("process {pid} is hidden in /proc"))),
+        Err(Errno::EPERM) => Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("process {pid} is hidden in /proc"),
+        )),
         _ => Ok(None),
     }
 }
@@ -69,7 +78,8 @@ fn hidden_or_gone(pid: i32) -> io::Result<Option<Stat>> {
 /// Reads the text of `/proc/PID/stat`; `None`: it is not of that form.
 #[must_use]
 pub fn parse_stat(text: &[u8]) -> Option<Stat> {
-    // The name in parentheses may hold anything, parentheses, blanks and line ends included: the fields begin after the last one.
+    // The name in parentheses may hold anything, parentheses, blanks and line ends included: the
+    // fields begin after the last one.
     let after_name = text.iter().rposition(|byte| *byte == b')')? + 1;
     let fields = std::str::from_utf8(text.get(after_name..)?).ok()?;
     let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
@@ -89,7 +99,9 @@ pub fn parse_stat(text: &[u8]) -> Option<Stat> {
 
 /// All pids that `/proc` shows now, in no order.
 pub fn pids() -> io::Result<impl Iterator<Item = i32>> {
-    Ok(fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
+    Ok(fs::read_dir("/proc")?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
 }
 
 #[cfg(test)]
@@ -99,14 +111,40 @@ mod tests {
     #[test]
     fn a_name_of_any_bytes_does_not_confuse() {
         let tail = "S 1 42 43 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 777 9 9";
-        let with = |name: &[u8], tail: &str| parse_stat(&[b"42 (", name, b") ", tail.as_bytes()].concat());
-        for name in [&b"a"[..], b"", b"a) b) (c", b") Z (", b"x) Z 1 1 1", b"\xff\xfe", b"\n) Z 9 9 9 \n", b"\xe2\x82", b"0) \xff) ("] {
+        let with =
+            |name: &[u8], tail: &str| parse_stat(&[b"42 (", name, b") ", tail.as_bytes()].concat());
+        for name in [
+            &b"a"[..],
+            b"",
+            b"a) b) (c",
+            b") Z (",
+            b"x) Z 1 1 1",
+            b"\xff\xfe",
+            b"\n) Z 9 9 9 \n",
+            b"\xe2\x82",
+            b"0) \xff) (",
+        ] {
             let seen = with(name, tail).unwrap();
-            assert_eq!((seen.parent, seen.group, seen.session, seen.start_time), (1, 42, 43, 777), "{name:?}");
+            assert_eq!(
+                (seen.parent, seen.group, seen.session, seen.start_time),
+                (1, 42, 43, 777),
+                "{name:?}"
+            );
             assert!(!seen.zombie, "{name:?}");
-            assert!(with(name, &tail.replacen('S', "Z", 1)).unwrap().zombie, "{name:?}");
+            assert!(
+                with(name, &tail.replacen('S', "Z", 1)).unwrap().zombie,
+                "{name:?}"
+            );
         }
-        assert!(!with(b"a", &tail.replacen('S', "Z", 1).replace(" 1 0 777", " 2 0 777")).unwrap().zombie, "another thread lives");
+        assert!(
+            !with(
+                b"a",
+                &tail.replacen('S', "Z", 1).replace(" 1 0 777", " 2 0 777")
+            )
+            .unwrap()
+            .zombie,
+            "another thread lives"
+        );
         for broken in [&b""[..], b"42 (a", b"42 (a) S 1", b"42 (a) \xff"] {
             assert_eq!(parse_stat(broken), None);
         }

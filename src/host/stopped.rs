@@ -12,7 +12,8 @@ use std::time::Duration;
 use super::process;
 use crate::domain::instance::Process;
 
-/// A thread stops as soon as it is out of the kernel; one that takes longer than this waits for a disk.
+/// A thread stops as soon as it is out of the kernel; one that takes longer than this waits for a
+/// disk.
 const PATIENCE: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -42,7 +43,9 @@ impl Stopped {
                 tokio::time::sleep(LOOK).await;
             }
         };
-        let stopped = tokio::time::timeout(PATIENCE, all).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        let stopped = tokio::time::timeout(PATIENCE, all)
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         Ok(stopped.map(|()| this))
     }
 
@@ -53,7 +56,8 @@ impl Stopped {
     pub fn peers(&self) -> io::Result<HashSet<SocketAddr>> {
         let held = sockets(self.0.pid)?;
         let mut peers = HashSet::new();
-        // The kernel tells the table in pieces. A line at the end of a piece can be passed over when its neighbour ends meanwhile.
+        // The kernel tells the table in pieces. A line at the end of a piece can be passed over
+        // when its neighbour ends meanwhile.
         for _ in 0..2 {
             for (inode, peer) in table(self.0.pid)? {
                 if held.contains(&inode) {
@@ -100,7 +104,9 @@ pub fn state(stat: &[u8]) -> Option<u8> {
 fn sockets(pid: i32) -> io::Result<HashSet<u64>> {
     let mut inodes = HashSet::new();
     for file in fs::read_dir(format!("/proc/{pid}/fd"))? {
-        inodes.extend(socket_of_link(fs::read_link(file?.path())?.as_os_str().as_bytes()));
+        inodes.extend(socket_of_link(
+            fs::read_link(file?.path())?.as_os_str().as_bytes(),
+        ));
     }
     Ok(inodes)
 }
@@ -108,7 +114,10 @@ fn sockets(pid: i32) -> io::Result<HashSet<u64>> {
 /// The number in the link of an open file, when that is a socket.
 #[must_use]
 pub fn socket_of_link(link: &[u8]) -> Option<u64> {
-    std::str::from_utf8(link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?).ok()?.parse().ok()
+    std::str::from_utf8(link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?)
+        .ok()?
+        .parse()
+        .ok()
 }
 
 /// The TCP sockets that the process can see: inode and other end.
@@ -125,20 +134,29 @@ fn table(pid: i32) -> io::Result<Vec<(u64, SocketAddr)>> {
     Ok(all)
 }
 
-/// A line of `/proc/net/tcp`, `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode …`: which socket, and its
-/// other end. `None`: it listens, or it is not of that form.
+/// A line of `/proc/net/tcp`, `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout
+/// inode …`: which socket, and its other end. `None`: it listens, or it is not of that form.
 #[must_use]
 pub fn peer_in_line(text: &str) -> Option<(u64, SocketAddr)> {
     let mut columns = text.split_ascii_whitespace();
     let (ip, port) = columns.nth(2)?.split_once(':')?;
     let listens = columns.next()? == "0A";
     let inode = columns.nth(5).filter(|_| !listens)?.parse().ok()?;
-    Some((inode, SocketAddr::new(address(ip)?, u16::from_str_radix(port, 16).ok()?)))
+    Some((
+        inode,
+        SocketAddr::new(address(ip)?, u16::from_str_radix(port, 16).ok()?),
+    ))
 }
 
 /// Words of the machine's own order, whose bytes are those of the address.
 fn address(text: &str) -> Option<IpAddr> {
-    let word = |at: usize| Some(u32::from_str_radix(text.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
+    let word = |at: usize| {
+        Some(
+            u32::from_str_radix(text.get(at..at + 8)?, 16)
+                .ok()?
+                .to_ne_bytes(),
+        )
+    };
     match text.len() {
         8 => Some(Ipv4Addr::from(word(0)?).into()),
         32 => {
@@ -164,14 +182,35 @@ mod tests {
     #[test]
     fn reads_a_line() {
         let four = "   0: 0100007F:4E21 0100007F:C350 01 00000000:00000000 00:00000000 00000000     0        0 77 1 0 20";
-        assert_eq!(peer_in_line(four), Some((77, "127.0.0.1:50000".parse().unwrap())));
+        assert_eq!(
+            peer_in_line(four),
+            Some((77, "127.0.0.1:50000".parse().unwrap()))
+        );
         let six = four.replace("0100007F:C350", "B80D0120000000000000000001000000:0050");
-        assert_eq!(peer_in_line(&six), Some((77, "[2001:db8::1]:80".parse().unwrap())));
+        assert_eq!(
+            peer_in_line(&six),
+            Some((77, "[2001:db8::1]:80".parse().unwrap()))
+        );
         let mapped = four.replace("0100007F:C350", "0000000000000000FFFF00000100007F:0050");
-        assert_eq!(peer_in_line(&mapped), Some((77, "127.0.0.1:80".parse().unwrap())));
-        assert_eq!(peer_in_line(&four.replace(" 01 ", " 0A ")), None, "it listens");
-        assert_eq!(peer_in_line("  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode"), None);
-        assert_eq!((state(b"7 (a) R b) T 1 7"), state(b"7 (a")), (Some(b'T'), None));
+        assert_eq!(
+            peer_in_line(&mapped),
+            Some((77, "127.0.0.1:80".parse().unwrap()))
+        );
+        assert_eq!(
+            peer_in_line(&four.replace(" 01 ", " 0A ")),
+            None,
+            "it listens"
+        );
+        assert_eq!(
+            peer_in_line(
+                "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode"
+            ),
+            None
+        );
+        assert_eq!(
+            (state(b"7 (a) R b) T 1 7"), state(b"7 (a")),
+            (Some(b'T'), None)
+        );
     }
 
     #[tokio::test]
@@ -180,13 +219,20 @@ mod tests {
         let connect = || TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (client, waiting) = (connect(), connect());
         let (accepted, _) = listener.accept().unwrap();
-        let mut child =
-            Command::new("cat").stdin(OwnedFd::from(accepted)).stdout(Stdio::null()).stderr(OwnedFd::from(listener)).spawn().unwrap();
+        let mut child = Command::new("cat")
+            .stdin(OwnedFd::from(accepted))
+            .stdout(Stdio::null())
+            .stderr(OwnedFd::from(listener))
+            .spawn()
+            .unwrap();
         let process = process::by_pid(child.id().cast_signed()).unwrap().unwrap();
         let stopped = Stopped::stop(process).await.unwrap().unwrap();
         assert!(stands_still(process.pid).unwrap());
         // It has the listener as well, but nobody has accepted the second connection.
-        assert_eq!(stopped.peers().unwrap(), HashSet::from([client.local_addr().unwrap()]));
+        assert_eq!(
+            stopped.peers().unwrap(),
+            HashSet::from([client.local_addr().unwrap()])
+        );
         drop(stopped);
         drop((client, waiting));
         let ended = async {
@@ -194,7 +240,9 @@ mod tests {
                 tokio::time::sleep(LOOK).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), ended).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(20), ended)
+            .await
+            .unwrap();
         assert!(Stopped::stop(process).await.unwrap().is_none());
     }
 }

@@ -1,6 +1,8 @@
-//! Tells when something is taken out of a folder, or the folder itself is: by inotify, so that nobody has to look meanwhile.
+//! Tells when something is taken out of a folder, or the folder itself is: by inotify, so that
+//! nobody has to look meanwhile.
 //!
-//! It does not say what: whoever is told looks for himself. Where nothing can be watched it never tells.
+//! It does not say what: whoever is told looks for himself. Where nothing can be watched it never
+//! tells.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,16 +21,27 @@ impl WatchedFolder {
     /// Watches it from now on.
     #[must_use]
     pub fn watch(path: &Path) -> Self {
-        let open = || -> io::Result<EventStream<[u8; 4096]>> { Inotify::init()?.into_event_stream([0; 4096]) };
-        let events = open().inspect_err(|error| tracing::debug!(%error, "cannot watch a folder")).ok();
-        let folder = Self { path: path.to_owned(), events };
+        let open = || -> io::Result<EventStream<[u8; 4096]>> {
+            Inotify::init()?.into_event_stream([0; 4096])
+        };
+        let events = open()
+            .inspect_err(|error| tracing::debug!(%error, "cannot watch a folder"))
+            .ok();
+        let folder = Self {
+            path: path.to_owned(),
+            events,
+        };
         folder.renew();
         folder
     }
 
     /// Watches what is at its path now, which may be another folder than before.
     pub fn renew(&self) {
-        let mask = WatchMask::DELETE | WatchMask::DELETE_SELF | WatchMask::MOVED_FROM | WatchMask::MOVE_SELF | WatchMask::ONLYDIR;
+        let mask = WatchMask::DELETE
+            | WatchMask::DELETE_SELF
+            | WatchMask::MOVED_FROM
+            | WatchMask::MOVE_SELF
+            | WatchMask::ONLYDIR;
         if let Some(events) = &self.events
             && let Err(error) = events.watches().add(&self.path, mask)
         {
@@ -36,11 +49,18 @@ impl WatchedFolder {
         }
     }
 
-    /// Resolves when something was taken away since the last time. What acc itself writes beside a file, to rename it, is nothing.
+    /// Resolves when something was taken away since the last time. What acc itself writes beside a
+    /// file, to rename it, is nothing.
     pub async fn change(&mut self) {
-        let Some(events) = &mut self.events else { return std::future::pending().await };
+        let Some(events) = &mut self.events else {
+            return std::future::pending().await;
+        };
         while let Some(event) = events.next().await {
-            let own = |name: &std::ffi::OsStr| [".new-", ".probe-"].iter().any(|part| name.to_string_lossy().contains(part));
+            let own = |name: &std::ffi::OsStr| {
+                [".new-", ".probe-"]
+                    .iter()
+                    .any(|part| name.to_string_lossy().contains(part))
+            };
             match event {
                 Ok(event) if event.name.as_deref().is_some_and(own) => {}
                 Ok(_) => return,

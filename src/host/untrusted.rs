@@ -1,8 +1,9 @@
 //! Files in folders that somebody else can write: the user of an instance, or nginx's workers.
 //!
-//! A name in there may have become anything by the time it is used: a link, a pipe that nobody reads, a second name of another
-//! file. So a file is opened from the descriptor of its folder, without following a link and without waiting for anybody, and
-//! looked at before it is used. What is not a regular file with one name is refused; nothing is removed or changed here. In a folder
+//! A name in there may have become anything by the time it is used: a link, a pipe that nobody
+//! reads, a second name of another file. So a file is opened from the descriptor of its folder,
+//! without following a link and without waiting for anybody, and looked at before it is used. What
+//! is not a regular file with one name is refused; nothing is removed or changed here. In a folder
 //! that only acc can write a second name does not matter: nobody else can have put the file there.
 //!
 //! The folder itself is found by its path: what is above it, only acc can change.
@@ -39,13 +40,15 @@ fn in_the_way(what: impl Into<String>) -> io::Error {
     io::Error::other(InTheWay(what.into()))
 }
 
-/// Does this error of [`open`] or [`open_of`] say that something is there that must not be used? Otherwise it is of the host.
+/// Does this error of [`open`] or [`open_of`] say that something is there that must not be used?
+/// Otherwise it is of the host.
 #[must_use]
 pub fn is_in_the_way(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<InTheWay>())
 }
 
-/// Opens a regular file that has no second name, and says what was found. It does not matter who owns it.
+/// Opens a regular file that has no second name, and says what was found. It does not matter who
+/// owns it.
 ///
 /// # Errors
 /// It is not there, or something else is (see [`is_in_the_way`]).
@@ -58,7 +61,8 @@ pub fn open(path: &Path, to: To) -> io::Result<(File, Stat)> {
         To::Make => OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL,
     };
     let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(&folder, name, flags, Mode::from_raw_mode(LOG_MODE)).map_err(refused)?;
+    let file =
+        rustix::fs::openat(&folder, name, flags, Mode::from_raw_mode(LOG_MODE)).map_err(refused)?;
     let found = rustix::fs::fstat(&file)?;
     if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
         return Err(in_the_way("it is not a regular file"));
@@ -71,14 +75,18 @@ pub fn open(path: &Path, to: To) -> io::Result<(File, Stat)> {
     Ok((File::from(file), found))
 }
 
-/// The same for a file that must belong to acc, to the owner of its folder or to one of these users.
+/// The same for a file that must belong to acc, to the owner of its folder or to one of these
+/// users.
 ///
 /// # Errors
 /// As [`open`], or it belongs to somebody else.
 pub fn open_of(path: &Path, to: To, owners: &[u32]) -> io::Result<(File, Stat)> {
     let (file, found) = open(path, to)?;
     let own = rustix::process::geteuid().as_raw();
-    if found.st_uid == own || owners.contains(&found.st_uid) || rustix::fs::fstat(folder_of(path)?.0)?.st_uid == found.st_uid {
+    if found.st_uid == own
+        || owners.contains(&found.st_uid)
+        || rustix::fs::fstat(folder_of(path)?.0)?.st_uid == found.st_uid
+    {
         return Ok((file, found));
     }
     Err(in_the_way(format!("it belongs to user {}", found.st_uid)))
@@ -103,7 +111,9 @@ fn folder_of(path: &Path) -> io::Result<(OwnedFd, &std::ffi::OsStr)> {
 fn refused(errno: rustix::io::Errno) -> io::Error {
     match errno {
         rustix::io::Errno::LOOP => in_the_way("it is a link"),
-        rustix::io::Errno::NXIO | rustix::io::Errno::ISDIR => in_the_way("it is not a regular file"),
+        rustix::io::Errno::NXIO | rustix::io::Errno::ISDIR => {
+            in_the_way("it is not a regular file")
+        }
         other => other.into(),
     }
 }
@@ -130,18 +140,34 @@ mod tests {
         fs::create_dir(at("folder")).unwrap();
         nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
-        fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-        for name in ["twice", "second", "link", "loop", "nowhere", "folder", "pipe", "socket"] {
+        fs::set_permissions(
+            dir.path(),
+            std::os::unix::fs::PermissionsExt::from_mode(0o777),
+        )
+        .unwrap();
+        for name in [
+            "twice", "second", "link", "loop", "nowhere", "folder", "pipe", "socket",
+        ] {
             for to in ALL {
                 let error = open(&at(name), to).unwrap_err();
-                assert!(is_in_the_way(&error) || error.kind() == io::ErrorKind::AlreadyExists, "{name} {to:?}: {error}");
+                assert!(
+                    is_in_the_way(&error) || error.kind() == io::ErrorKind::AlreadyExists,
+                    "{name} {to:?}: {error}"
+                );
             }
         }
         assert_eq!(fs::read_to_string(at("secret")).unwrap(), "for root only");
         assert!(!at("new").exists());
-        assert!(open(&at("link").join("x"), To::Append).is_err() && !is_in_the_way(&open(&at("missing"), To::Read).unwrap_err()));
+        assert!(
+            open(&at("link").join("x"), To::Append).is_err()
+                && !is_in_the_way(&open(&at("missing"), To::Read).unwrap_err())
+        );
         // In a folder of acc's own its second name is somewhere else.
-        fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        fs::set_permissions(
+            dir.path(),
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )
+        .unwrap();
         open(&at("twice"), To::Read).unwrap();
     }
 
@@ -152,9 +178,17 @@ mod tests {
         let (mut file, _) = open(&path, To::Append).unwrap();
         file.write_all(b"text").unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o137, 0);
-        assert!(!rustix::fs::fcntl_getfl(&file).unwrap().contains(OFlags::NONBLOCK));
+        assert!(
+            !rustix::fs::fcntl_getfl(&file)
+                .unwrap()
+                .contains(OFlags::NONBLOCK)
+        );
         let mut text = String::new();
-        open(&path, To::Cut).unwrap().0.read_to_string(&mut text).unwrap();
+        open(&path, To::Cut)
+            .unwrap()
+            .0
+            .read_to_string(&mut text)
+            .unwrap();
         assert_eq!(text, "text");
         assert!(open(&path, To::Make).is_err());
     }

@@ -15,8 +15,8 @@ pub fn is_root() -> bool {
     Uid::effective().is_root()
 }
 
-/// Becomes this user for good: their groups, and nothing of root's rights. `gid` is for one whom the host has no name for.
-/// Their home folder, if they have a name.
+/// Becomes this user for good: their groups, and nothing of root's rights. `gid` is for one whom
+/// the host has no name for. Their home folder, if they have a name.
 ///
 /// # Errors
 /// This is not root, or the user would have root's group.
@@ -25,7 +25,9 @@ pub fn become_user(uid: u32, gid: u32) -> io::Result<Option<PathBuf>> {
     let known = User::from_uid(wanted)?;
     let gid = known.as_ref().map_or(Gid::from_raw(gid), |user| user.gid);
     if uid == 0 || known.is_none() && gid.as_raw() == 0 {
-        return Err(io::Error::other(format!("this host has no user {uid} in its list of users")));
+        return Err(io::Error::other(format!(
+            "this host has no user {uid} in its list of users"
+        )));
     }
     match &known {
         Some(user) => initgroups(&CString::new(user.name.as_str())?, gid)?,
@@ -40,13 +42,18 @@ pub fn become_user(uid: u32, gid: u32) -> io::Result<Option<PathBuf>> {
 pub fn ids(user: &str) -> io::Result<(Uid, Gid)> {
     match User::from_name(user)? {
         Some(found) => Ok((found.uid, found.gid)),
-        None => Err(io::Error::new(io::ErrorKind::NotFound, format!("there is no user `{user}`"))),
+        None => Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("there is no user `{user}`"),
+        )),
     }
 }
 
-/// Hands an instance's folder over to the user it runs as: everything can be read by the user's group, and only what the
-/// application writes belongs to the user: `data`. The rest stays acc's, above all the folder itself and `log`: root writes there, and whoever owned them could put links in root's way. Links in it are not
-/// followed. Only root can; for others, who run everything as themselves, it is a no-op.
+/// Hands an instance's folder over to the user it runs as: everything can be read by the user's
+/// group, and only what the application writes belongs to the user: `data`. The rest stays acc's,
+/// above all the folder itself and `log`: root writes there, and whoever owned them could put links
+/// in root's way. Links in it are not followed. Only root can; for others, who run everything as
+/// themselves, it is a no-op.
 pub fn settle(dir: &Path, user: &str) -> io::Result<()> {
     if !is_root() {
         return Ok(());
@@ -56,8 +63,9 @@ pub fn settle(dir: &Path, user: &str) -> io::Result<()> {
     give_tree(&dir.join("data"), uid, gid)
 }
 
-/// Makes a folder, in one that only acc can write, for this user alone (`None`: acc's own), or sees to it that it is: owner, mode
-/// 0700, and the owner of the files in it. Only root can make it for others; everybody else makes it as himself.
+/// Makes a folder, in one that only acc can write, for this user alone (`None`: acc's own), or sees
+/// to it that it is: owner, mode 0700, and the owner of the files in it. Only root can make it for
+/// others; everybody else makes it as himself.
 pub fn private_folder(path: &Path, user: Option<&str>) -> io::Result<()> {
     let (uid, gid) = match user.filter(|_| is_root()) {
         Some(user) => ids(user)?,
@@ -74,31 +82,50 @@ pub fn private_folder(path: &Path, user: Option<&str>) -> io::Result<()> {
         rustix::fs::fchmod(&folder, Mode::RWXU)?;
     }
     if is_root() && found.st_uid != uid.as_raw() {
-        let owner = (Some(rustix::fs::Uid::from_raw(uid.as_raw())), Some(rustix::fs::Gid::from_raw(gid.as_raw())));
+        let owner = (
+            Some(rustix::fs::Uid::from_raw(uid.as_raw())),
+            Some(rustix::fs::Gid::from_raw(gid.as_raw())),
+        );
         rustix::fs::fchown(&folder, owner.0, owner.1)?;
-        // From here on whoever had it can put nothing into it any more; what he has put there may be a second name of anybody's file.
+        // From here on whoever had it can put nothing into it any more; what he has put there may
+        // be a second name of anybody's file.
         for entry in rustix::fs::Dir::read_from(&folder)? {
             let entry = entry?;
             let seen = rustix::fs::statat(&folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
-            if FileType::from_raw_mode(seen.st_mode) == FileType::RegularFile && seen.st_nlink == 1 {
-                rustix::fs::chownat(&folder, entry.file_name(), owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?;
+            if FileType::from_raw_mode(seen.st_mode) == FileType::RegularFile && seen.st_nlink == 1
+            {
+                rustix::fs::chownat(
+                    &folder,
+                    entry.file_name(),
+                    owner.0,
+                    owner.1,
+                    AtFlags::SYMLINK_NOFOLLOW,
+                )?;
             }
         }
     }
     Ok(())
 }
 
-/// The folders in this one in which `data` belongs to another user than this, in order. What cannot be looked at is left out.
+/// The folders in this one in which `data` belongs to another user than this, in order. What cannot
+/// be looked at is left out.
 #[must_use]
 pub fn of_others(dir: &Path, uid: u32) -> Vec<String> {
-    let names = fs::read_dir(dir).into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let others = names.filter(|name| fs::symlink_metadata(dir.join(name).join("data")).is_ok_and(|data| data.uid() != uid));
+    let names = fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok());
+    let others = names.filter(|name| {
+        fs::symlink_metadata(dir.join(name).join("data")).is_ok_and(|data| data.uid() != uid)
+    });
     let mut others: Vec<String> = others.collect();
     others.sort();
     others
 }
 
-/// Makes a file, socket or folder root's, with this group and mode, when it is not. What is above it is acc's alone. Only root can.
+/// Makes a file, socket or folder root's, with this group and mode, when it is not. What is above
+/// it is acc's alone. Only root can.
 pub fn share_with(path: &Path, gid: u32, mode: u32) -> io::Result<bool> {
     let found = fs::symlink_metadata(path)?;
     if (found.uid(), found.gid(), found.mode() & 0o7777) == (0, gid, mode) {
@@ -110,13 +137,21 @@ pub fn share_with(path: &Path, gid: u32, mode: u32) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Takes a folder and the files directly in it for root; folders in it stay whose they are. Only root can.
+/// Takes a folder and the files directly in it for root; folders in it stay whose they are. Only
+/// root can.
 pub fn keep(dir: &Path) -> io::Result<()> {
     lchown(dir, Some(0), Some(0))?;
-    entries(dir, |entry| if fs::symlink_metadata(entry)?.is_dir() { Ok(()) } else { lchown(entry, Some(0), Some(0)) })
+    entries(dir, |entry| {
+        if fs::symlink_metadata(entry)?.is_dir() {
+            Ok(())
+        } else {
+            lchown(entry, Some(0), Some(0))
+        }
+    })
 }
 
-/// Gives a file, socket or folder with all in it to a user. Only root can; for others it is a no-op.
+/// Gives a file, socket or folder with all in it to a user. Only root can; for others it is a
+/// no-op.
 pub fn give(path: &Path, user: &str) -> io::Result<()> {
     if !is_root() {
         return Ok(());
@@ -125,7 +160,8 @@ pub fn give(path: &Path, user: &str) -> io::Result<()> {
     give_tree(path, uid, gid)
 }
 
-/// What is in a folder before the folder itself: its new owner can put nothing in the place of what is still to be given.
+/// What is in a folder before the folder itself: its new owner can put nothing in the place of what
+/// is still to be given.
 fn give_tree(path: &Path, uid: Uid, gid: Gid) -> io::Result<()> {
     entries(path, |entry| give_tree(entry, uid, gid))?;
     lchown(path, Some(uid.as_raw()), Some(gid.as_raw()))
@@ -137,7 +173,10 @@ fn share(path: &Path, gid: Gid) -> io::Result<()> {
     let found = fs::symlink_metadata(path)?;
     if !found.is_symlink() {
         let mode = found.permissions().mode() & 0o7777;
-        fs::set_permissions(path, fs::Permissions::from_mode((mode & !0o070) | ((mode & 0o500) >> 3)))?;
+        fs::set_permissions(
+            path,
+            fs::Permissions::from_mode((mode & !0o070) | ((mode & 0o500) >> 3)),
+        )?;
     }
     entries(path, |entry| share(entry, gid))
 }
@@ -165,7 +204,11 @@ mod tests {
             fs::create_dir(dir.path().join(below)).unwrap();
         }
         fs::write(dir.path().join("secret.conf"), "x").unwrap();
-        fs::set_permissions(dir.path().join("secret.conf"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::set_permissions(
+            dir.path().join("secret.conf"),
+            fs::Permissions::from_mode(0o600),
+        )
+        .unwrap();
         settle(dir.path(), "nobody").unwrap();
         let (uid, gid) = ids("nobody").unwrap();
         let of = |below: &str| {
@@ -177,7 +220,12 @@ mod tests {
         }
         assert_eq!(of("secret.conf").2, 0o640);
         assert_eq!((of("data").0, of("data").1), (uid.as_raw(), gid.as_raw()));
-        assert!(ids("no-such-user").unwrap_err().to_string().contains("`no-such-user`"));
+        assert!(
+            ids("no-such-user")
+                .unwrap_err()
+                .to_string()
+                .contains("`no-such-user`")
+        );
     }
 
     #[test]
@@ -195,11 +243,21 @@ mod tests {
         if is_root() {
             let uid = ids("nobody").unwrap().0.as_raw();
             let owner = |path: &Path| fs::metadata(path).unwrap().uid();
-            assert_eq!((owner(&folder), owner(&folder.join("x.log")), owner(&elsewhere)), (uid, uid, 0));
+            assert_eq!(
+                (
+                    owner(&folder),
+                    owner(&folder.join("x.log")),
+                    owner(&elsewhere)
+                ),
+                (uid, uid, 0)
+            );
             private_folder(&folder, None).unwrap();
             assert_eq!((owner(&folder), owner(&folder.join("x.log"))), (0, 0));
         }
         std::os::unix::fs::symlink(&folder, dir.path().join("b")).unwrap();
-        assert!(private_folder(&dir.path().join("b"), None).is_err(), "a link to a folder");
+        assert!(
+            private_folder(&dir.path().join("b"), None).is_err(),
+            "a link to a folder"
+        );
     }
 }

@@ -48,13 +48,20 @@ pub struct Tree {
     pub refused: Vec<(PathBuf, String)>,
 }
 
-/// Everything below `root`. A folder that is not there is empty. What others can change cannot be used: instances would run it.
+/// Everything below `root`. A folder that is not there is empty. What others can change cannot be
+/// used: instances would run it.
 pub fn walk(root: &Path) -> io::Result<Tree> {
-    let mut found = Walk { root, entries: Vec::new(), refused: Vec::new() };
+    let mut found = Walk {
+        root,
+        entries: Vec::new(),
+        refused: Vec::new(),
+    };
     match fs::metadata(root) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Tree::default()),
         Err(e) => return Err(e),
-        Ok(data) if !data.is_dir() => found.refused.push((PathBuf::new(), "must be a folder".to_owned())),
+        Ok(data) if !data.is_dir() => found
+            .refused
+            .push((PathBuf::new(), "must be a folder".to_owned())),
         Ok(_) => match trust::distrust(root)? {
             Some(why) => found.refused.push((PathBuf::new(), why.of(root))),
             None => found.folder(Path::new(""))?,
@@ -63,10 +70,16 @@ pub fn walk(root: &Path) -> io::Result<Tree> {
     let mut targets = BTreeMap::new();
     for entry in &found.entries {
         if let Some(other) = targets.insert(entry.to.clone(), &entry.from) {
-            found.refused.push((entry.from.clone(), format!("becomes the same file as `{}`", other.display())));
+            found.refused.push((
+                entry.from.clone(),
+                format!("becomes the same file as `{}`", other.display()),
+            ));
         }
     }
-    Ok(Tree { entries: found.entries, refused: found.refused })
+    Ok(Tree {
+        entries: found.entries,
+        refused: found.refused,
+    })
 }
 
 struct Walk<'r> {
@@ -77,9 +90,13 @@ struct Walk<'r> {
 
 impl Walk<'_> {
     fn folder(&mut self, below: &Path) -> io::Result<()> {
-        let mut names = fs::read_dir(self.root.join(below))?.map(|e| Ok(e?.file_name())).collect::<io::Result<Vec<_>>>()?;
+        let mut names = fs::read_dir(self.root.join(below))?
+            .map(|e| Ok(e?.file_name()))
+            .collect::<io::Result<Vec<_>>>()?;
         names.sort();
-        names.into_iter().try_for_each(|name| self.entry(below.join(name)))
+        names
+            .into_iter()
+            .try_for_each(|name| self.entry(below.join(name)))
     }
 
     fn entry(&mut self, from: PathBuf) -> io::Result<()> {
@@ -91,7 +108,11 @@ impl Walk<'_> {
             return Ok(());
         }
         let rendered = from.extension().is_some_and(|e| e == RENDERED);
-        let to = if rendered && data.is_file() { from.with_extension("") } else { from.clone() };
+        let to = if rendered && data.is_file() {
+            from.with_extension("")
+        } else {
+            from.clone()
+        };
         let kind = if data.is_dir() {
             FileKind::Folder
         } else if data.is_file() && rendered {
@@ -101,22 +122,32 @@ impl Walk<'_> {
         } else if data.is_symlink() {
             let target = fs::read_link(&path)?;
             if !stays_inside(&from, &target) {
-                self.refused.push((from, format!("is a link out of the folder, to `{}`", target.display())));
+                self.refused.push((
+                    from,
+                    format!("is a link out of the folder, to `{}`", target.display()),
+                ));
                 return Ok(());
             }
             FileKind::Link(target)
         } else {
-            self.refused.push((from, "is neither a file, a folder nor a link".to_owned()));
+            self.refused
+                .push((from, "is neither a file, a folder nor a link".to_owned()));
             return Ok(());
         };
         let inside = (kind == FileKind::Folder).then(|| from.clone());
-        self.entries.push(FileEntry { from, to, kind, mode });
+        self.entries.push(FileEntry {
+            from,
+            to,
+            kind,
+            mode,
+        });
         inside.map_or(Ok(()), |folder| self.folder(&folder))
     }
 }
 
-/// Does a link at `from` with this target stay below the folder? It may climb only at its beginning: from there on it can pass
-/// other links, and climbing from where they lead could end anywhere.
+/// Does a link at `from` with this target stay below the folder? It may climb only at its
+/// beginning: from there on it can pass other links, and climbing from where they lead could end
+/// anywhere.
 fn stays_inside(from: &Path, target: &Path) -> bool {
     let mut room = from.components().count().saturating_sub(1);
     let mut may_climb = true;
@@ -151,7 +182,10 @@ mod tests {
         symlink("a/in/../../run", at("round")).unwrap();
         nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRUSR).unwrap();
         let Tree { entries, refused } = walk(dir.path()).unwrap();
-        let seen: Vec<_> = entries.iter().map(|e| (e.to.to_str().unwrap(), &e.kind)).collect();
+        let seen: Vec<_> = entries
+            .iter()
+            .map(|e| (e.to.to_str().unwrap(), &e.kind))
+            .collect();
         let link = FileKind::Link("../run".into());
         assert_eq!(
             seen,
@@ -165,7 +199,10 @@ mod tests {
                 ("same", &FileKind::Render)
             ]
         );
-        let names: Vec<_> = refused.iter().map(|(path, _)| path.to_str().unwrap()).collect();
+        let names: Vec<_> = refused
+            .iter()
+            .map(|(path, _)| path.to_str().unwrap())
+            .collect();
         assert_eq!(names, ["a/out", "abs", "fifo", "round", "same.tera"]);
         assert_eq!(walk(&at("nothing")).unwrap(), Tree::default());
         assert_eq!(walk(&at("run")).unwrap().refused.len(), 1);

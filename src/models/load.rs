@@ -1,4 +1,5 @@
-//! Reads a model: `model.toml` and the folder around it, checked as a whole before anything is made from it.
+//! Reads a model: `model.toml` and the folder around it, checked as a whole before anything is made
+//! from it.
 //!
 //! Every fault is reported at once. It never writes.
 
@@ -25,10 +26,19 @@ use crate::domain::name::is_label;
 const FILE: &str = "model.toml";
 
 /// How instances can listen.
-const LISTEN: &[(&str, ListenKind)] = &[("unix", ListenKind::Unix), ("tcp", ListenKind::Tcp), ("fd", ListenKind::Fd)];
+const LISTEN: &[(&str, ListenKind)] = &[
+    ("unix", ListenKind::Unix),
+    ("tcp", ListenKind::Tcp),
+    ("fd", ListenKind::Fd),
+];
 
 /// Variables that acc sets itself, at each start.
-const OURS: &[&str] = &["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET"];
+const OURS: &[&str] = &[
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "NOTIFY_SOCKET",
+];
 
 /// Signals an application may want as its stop signal.
 const STOP_SIGNALS: &[Signal] = &[
@@ -74,26 +84,38 @@ pub enum ModelError {
     },
 }
 
-/// Loads the model of this name below `models`. A text that cannot be a model's name is a missing model: nothing outside the
-/// folder is looked at.
+/// Loads the model of this name below `models`. A text that cannot be a model's name is a missing
+/// model: nothing outside the folder is looked at.
 ///
 /// # Errors
 /// Missing (with the nearest name), unreadable, or wrong.
 pub fn find_model(models: &Path, name: &str) -> Result<Model, ModelError> {
     let dir = models.join(name);
-    if is_label(name) && dir.try_exists().map_err(|source| ModelError::Read { path: dir.clone(), source })? {
+    if is_label(name)
+        && dir.try_exists().map_err(|source| ModelError::Read {
+            path: dir.clone(),
+            source,
+        })?
+    {
         return load_model(&dir);
     }
     let known = folders(models)?;
-    Err(ModelError::Missing { name: name.to_owned(), near: did_you_mean(name, known.iter().map(String::as_str)) })
+    Err(ModelError::Missing {
+        name: name.to_owned(),
+        near: did_you_mean(name, known.iter().map(String::as_str)),
+    })
 }
 
-/// Every model below `models`, by name, the wrong ones too. A folder that is not there has no models.
+/// Every model below `models`, by name, the wrong ones too. A folder that is not there has no
+/// models.
 ///
 /// # Errors
 /// The folder itself cannot be read.
 pub fn list_models(models: &Path) -> Result<Vec<Result<Model, ModelError>>, ModelError> {
-    Ok(folders(models)?.iter().map(|name| load_model(&models.join(name))).collect())
+    Ok(folders(models)?
+        .iter()
+        .map(|name| load_model(&models.join(name)))
+        .collect())
 }
 
 /// The names of the folders below `models`, in order; hidden ones are left out.
@@ -112,26 +134,43 @@ fn folders(models: &Path) -> Result<Vec<String>, ModelError> {
     };
     match read() {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        other => other.map_err(|source| ModelError::Read { path: models.to_owned(), source }),
+        other => other.map_err(|source| ModelError::Read {
+            path: models.to_owned(),
+            source,
+        }),
     }
 }
 
-/// Loads and checks the model in `dir`: its `model.toml`, the templates in it, and the folder `files/`.
+/// Loads and checks the model in `dir`: its `model.toml`, the templates in it, and the folder
+/// `files/`.
 ///
 /// # Errors
 /// Missing, unreadable, or wrong with every fault.
 pub fn load_model(dir: &Path) -> Result<Model, ModelError> {
-    let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = dir
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     let file = dir.join(FILE);
     let text = match trust::read_to_string(&file).map_err(io::Error::from) {
         Ok(text) => text,
-        Err(e) if e.kind() == io::ErrorKind::NotFound && !dir.exists() => return Err(ModelError::Missing { name, near: String::new() }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !dir.exists() => {
+            return Err(ModelError::Missing {
+                name,
+                near: String::new(),
+            });
+        }
         Err(source) => return Err(ModelError::Read { path: file, source }),
     };
     let faults = Faults::new(&text);
     let table = faults.parse();
     if !faults.is_empty() {
-        return Err(ModelError::Wrong { name, file, faults: faults.into_list() });
+        return Err(ModelError::Wrong {
+            name,
+            file,
+            faults: faults.into_list(),
+        });
     }
     let root = Section::root(&faults, &table);
     if !is_label(&name) {
@@ -139,10 +178,19 @@ pub fn load_model(dir: &Path) -> Result<Model, ModelError> {
     }
     let (model, names) = read(&root, name.clone(), dir);
     check_files(&dir.join("files"), &names, &faults)?;
-    if faults.is_empty() { Ok(model) } else { Err(ModelError::Wrong { name, file, faults: faults.into_list() }) }
+    if faults.is_empty() {
+        Ok(model)
+    } else {
+        Err(ModelError::Wrong {
+            name,
+            file,
+            faults: faults.into_list(),
+        })
+    }
 }
 
-/// The parameters of the model in `dir` that are not secret; `None`: it cannot be read, or not all of it makes sense.
+/// The parameters of the model in `dir` that are not secret; `None`: it cannot be read, or not all
+/// of it makes sense.
 #[must_use]
 pub fn open_params(dir: &Path) -> Option<BTreeSet<String>> {
     let text = trust::read_to_string(&dir.join(FILE)).ok()?;
@@ -151,7 +199,9 @@ pub fn open_params(dir: &Path) -> Option<BTreeSet<String>> {
     let open = Section::root(&faults, &table)
         .named_sections("params")
         .into_iter()
-        .filter_map(|(name, section)| (!section.or("secret", false, value::boolean)).then_some(name))
+        .filter_map(|(name, section)| {
+            (!section.or("secret", false, value::boolean)).then_some(name)
+        })
         .collect();
     faults.is_empty().then_some(open)
 }
@@ -161,16 +211,29 @@ fn read(root: &Section<'_>, name: String, dir: &Path) -> (Model, TemplateNames) 
     let timeouts = root.section("timeouts");
     let description = root.or("description", String::new(), value::line);
     let listen = root.optional("listen", value::one_of(LISTEN));
-    let params = root.named_sections("params").into_iter().map(|(name, section)| param(name, &section)).collect();
+    let params = root
+        .named_sections("params")
+        .into_iter()
+        .map(|(name, section)| param(name, &section))
+        .collect();
     // A value of `listen` that is wrong is a fault by itself, and says nothing about templates.
-    let names = TemplateNames::new(listen.or_else(|| root.line_of("listen").is_none().then_some(ListenKind::Unix)), &params);
+    let names = TemplateNames::new(
+        listen.or_else(|| root.line_of("listen").is_none().then_some(ListenKind::Unix)),
+        &params,
+    );
     let model = Model {
         name,
         dir: dir.to_owned(),
         description,
         listen: listen.unwrap_or(ListenKind::Unix),
-        ready: root.or("ready", Ready::Socket, value::one_of(&[("socket", Ready::Socket), ("notify", Ready::Notify)])),
-        command: root.list("command", |v| template_text(v, &names)).unwrap_or_default(),
+        ready: root.or(
+            "ready",
+            Ready::Socket,
+            value::one_of(&[("socket", Ready::Socket), ("notify", Ready::Notify)]),
+        ),
+        command: root
+            .list("command", |v| template_text(v, &names))
+            .unwrap_or_default(),
         health: root.optional("health", health),
         stop_signal: root.or("stop_signal", Signal::SIGTERM as i32, stop_signal),
         env: root.map("env", |name, v| variable(name, v, &names)),
@@ -195,8 +258,15 @@ fn param(name: String, section: &Section<'_>) -> (String, Param) {
         required: section.or("required", false, value::boolean),
         secret: section.or("secret", false, value::boolean),
     };
-    let first = name.chars().next().is_some_and(|c| c.is_ascii_lowercase() || c == '_');
-    if !first || !name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+    let first = name
+        .chars()
+        .next()
+        .is_some_and(|c| c.is_ascii_lowercase() || c == '_');
+    if !first
+        || !name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    {
         section.fault_here("the name must be of a-z, 0-9 and _, and not begin with a digit");
     }
     if param.required && param.default.is_some() {
@@ -225,9 +295,15 @@ fn template_text(v: &DeValue<'_>, names: &TemplateNames) -> Parsed<String> {
 }
 
 fn variable(name: &str, v: &DeValue<'_>, names: &TemplateNames) -> Parsed<String> {
-    let first = name.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+    let first = name
+        .chars()
+        .next()
+        .is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
     if !first || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-        return Err("the name of a variable must be of letters, digits and _, and not begin with a digit".to_owned());
+        return Err(
+            "the name of a variable must be of letters, digits and _, and not begin with a digit"
+                .to_owned(),
+        );
     }
     if OURS.contains(&name) {
         return Err("is set by acc: see `listen = \"fd\"` and `ready = \"notify\"`".to_owned());
@@ -241,22 +317,42 @@ fn variable(name: &str, v: &DeValue<'_>, names: &TemplateNames) -> Parsed<String
 fn health(v: &DeValue<'_>) -> Parsed<String> {
     let path = value::text(v)?;
     let good = path.starts_with('/') && path.chars().all(|c| c.is_ascii_graphic());
-    if good { Ok(path) } else { Err("must be a path that begins with /, without spaces, such as \"/health\"".to_owned()) }
+    if good {
+        Ok(path)
+    } else {
+        Err("must be a path that begins with /, without spaces, such as \"/health\"".to_owned())
+    }
 }
 
 fn stop_signal(v: &DeValue<'_>) -> Parsed<i32> {
     let text = v.as_str().unwrap_or_default();
     let bare = |signal: &Signal| signal.as_str().trim_start_matches("SIG").to_owned();
-    let found = STOP_SIGNALS.iter().find(|s| s.as_str() == text || bare(s) == text);
-    found.map(|s| *s as i32).ok_or_else(|| format!("must be one of {}", STOP_SIGNALS.iter().map(bare).collect::<Vec<_>>().join(", ")))
+    let found = STOP_SIGNALS
+        .iter()
+        .find(|s| s.as_str() == text || bare(s) == text);
+    found.map(|s| *s as i32).ok_or_else(|| {
+        format!(
+            "must be one of {}",
+            STOP_SIGNALS.iter().map(bare).collect::<Vec<_>>().join(", ")
+        )
+    })
 }
 
 /// Reports what in `files/` cannot be used, and templates that are none.
-fn check_files(folder: &Path, names: &TemplateNames, faults: &Faults<'_>) -> Result<(), ModelError> {
+fn check_files(
+    folder: &Path,
+    names: &TemplateNames,
+    faults: &Faults<'_>,
+) -> Result<(), ModelError> {
     let unreadable = |path: PathBuf| move |source| ModelError::Read { path, source };
     let Tree { entries, refused } = files::walk(folder).map_err(unreadable(folder.to_owned()))?;
     let add = |below: &Path, line, reason| {
-        faults.add(ConfigFault { key: Path::new("files").join(below).display().to_string(), line, reason, found: None })
+        faults.add(ConfigFault {
+            key: Path::new("files").join(below).display().to_string(),
+            line,
+            reason,
+            found: None,
+        })
     };
     for (path, reason) in refused {
         add(&path, None, reason);
@@ -265,7 +361,11 @@ fn check_files(folder: &Path, names: &TemplateNames, faults: &Faults<'_>) -> Res
         let path = folder.join(&entry.from);
         let text = regular::read_to_string(&path).map_err(unreadable(path))?;
         if let Err(fault) = template::check(&text) {
-            add(&entry.from, fault.line, format!("not a template: {}", fault.why));
+            add(
+                &entry.from,
+                fault.line,
+                format!("not a template: {}", fault.why),
+            );
         } else if let Err(missing) = names.check(&text) {
             add(&entry.from, missing.line, missing.why.to_owned());
         }

@@ -1,9 +1,10 @@
-//! Does a template of a model ask for the way its instances do not listen, `port` or `socket`? Said when the model is read, for it
-//! would fail at every create.
+//! Does a template of a model ask for the way its instances do not listen, `port` or `socket`? Said
+//! when the model is read, for it would fail at every create.
 //!
-//! Only what is certain is said: the template is rendered with made-up values, once with the name that will be missing and once
-//! without. One that fails with it has another fault; one that works without it (`{{ port | default(value=1) }}`) is good; and of
-//! one with an `if` only the real values can tell.
+//! Only what is certain is said: the template is rendered with made-up values, once with the name
+//! that will be missing and once without. One that fails with it has another fault; one that works
+//! without it (`{{ port | default(value=1) }}`) is good; and of one with an `if` only the real
+//! values can tell.
 
 use std::collections::BTreeMap;
 
@@ -35,10 +36,16 @@ impl TemplateNames {
         let mut with = without.clone();
         with.insert("socket", "/run/a/app.sock");
         with.insert("port", &20_000);
-        let mut names = Self { listen, with, without };
+        let mut names = Self {
+            listen,
+            with,
+            without,
+        };
         match listen {
             Some(ListenKind::Tcp) => names.without.insert("port", &20_000),
-            Some(ListenKind::Unix | ListenKind::Fd) => names.without.insert("socket", "/run/a/app.sock"),
+            Some(ListenKind::Unix | ListenKind::Fd) => {
+                names.without.insert("socket", "/run/a/app.sock")
+            }
             None => {}
         }
         names
@@ -46,21 +53,32 @@ impl TemplateNames {
 
     /// Says which name a text, which is a template, will miss.
     pub(super) fn check(&self, text: &str) -> Result<(), Missing> {
-        let Some(listen) = self.listen else { return Ok(()) };
+        let Some(listen) = self.listen else {
+            return Ok(());
+        };
         let (name, why) = way_out(listen);
-        if !text.contains(name) || text.contains("if ") || template::render(text, &self.with).is_err() {
+        if !text.contains(name)
+            || text.contains("if ")
+            || template::render(text, &self.with).is_err()
+        {
             return Ok(());
         }
-        template::render(text, &self.without).map(drop).map_err(|fault| Missing { line: fault.line, why })
+        template::render(text, &self.without)
+            .map(drop)
+            .map_err(|fault| Missing {
+                line: fault.line,
+                why,
+            })
     }
 }
 
 /// The name that is not there, and what to do about it.
 fn way_out(listen: ListenKind) -> (&'static str, &'static str) {
     match listen {
-        ListenKind::Unix => {
-            ("port", "`port` is only there with `listen = \"tcp\"`: set that, or let the program listen on the unix socket `{{ socket }}`")
-        }
+        ListenKind::Unix => (
+            "port",
+            "`port` is only there with `listen = \"tcp\"`: set that, or let the program listen on the unix socket `{{ socket }}`",
+        ),
         ListenKind::Fd => (
             "port",
             "`port` is only there with `listen = \"tcp\"`: set that, or let the program take the socket it is handed, descriptor 3",
@@ -80,7 +98,10 @@ fn made_up(params: &BTreeMap<String, Param>) -> Context {
     }
     values.insert("id", &1);
     values.insert("hosts", &["a"]);
-    let params: BTreeMap<&str, &str> = params.iter().map(|(name, p)| (name.as_str(), p.default.as_deref().unwrap_or("1"))).collect();
+    let params: BTreeMap<&str, &str> = params
+        .iter()
+        .map(|(name, p)| (name.as_str(), p.default.as_deref().unwrap_or("1")))
+        .collect();
     values.insert("params", &params);
     values
 }
@@ -92,21 +113,47 @@ mod tests {
     #[test]
     fn only_what_is_certain_is_said() {
         let params = BTreeMap::from([("tls".to_owned(), Param::default())]);
-        let says = |listen, text: &str| TemplateNames::new(Some(listen), &params).check(text).err().map(|m| m.line);
-        for text in ["{{ port }}", "--port={{ port }}", "{{ name }}:{{port}}", "{{ params.tls }}{{ port + 1 }}"] {
+        let says = |listen, text: &str| {
+            TemplateNames::new(Some(listen), &params)
+                .check(text)
+                .err()
+                .map(|m| m.line)
+        };
+        for text in [
+            "{{ port }}",
+            "--port={{ port }}",
+            "{{ name }}:{{port}}",
+            "{{ params.tls }}{{ port + 1 }}",
+        ] {
             assert_eq!(says(ListenKind::Unix, text), Some(Some(1)), "{text}");
             assert_eq!(says(ListenKind::Fd, text), Some(Some(1)), "{text}");
             assert_eq!(says(ListenKind::Tcp, text), None, "{text}");
         }
-        assert_eq!(says(ListenKind::Tcp, "\n\nunix:{{ socket }}"), Some(Some(3)));
+        assert_eq!(
+            says(ListenKind::Tcp, "\n\nunix:{{ socket }}"),
+            Some(Some(3))
+        );
         for listen in [ListenKind::Unix, ListenKind::Fd] {
             assert_eq!(says(listen, "unix:{{ socket }}"), None);
-            let conditional = ["{% if params.tls == 'x' %}-{% else %}{{ port }}{% endif %}", "{% if port %}{{ port }}{% endif %}"];
-            for text in ["port", "{{ params.port }}", "{{ port | default(value=1) }}", "{{ port }}{{ nosuch }}"].iter().chain(&conditional)
+            let conditional = [
+                "{% if params.tls == 'x' %}-{% else %}{{ port }}{% endif %}",
+                "{% if port %}{{ port }}{% endif %}",
+            ];
+            for text in [
+                "port",
+                "{{ params.port }}",
+                "{{ port | default(value=1) }}",
+                "{{ port }}{{ nosuch }}",
+            ]
+            .iter()
+            .chain(&conditional)
             {
                 assert_eq!(says(listen, text), None, "{text}");
             }
         }
-        assert_eq!(TemplateNames::new(None, &params).check("{{ port }}{{ socket }}"), Ok(()));
+        assert_eq!(
+            TemplateNames::new(None, &params).check("{{ port }}{{ socket }}"),
+            Ok(())
+        );
     }
 }

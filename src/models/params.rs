@@ -39,12 +39,18 @@ pub struct ParamFaults(pub Vec<ParamFault>);
 ///
 /// # Errors
 /// Every fault at once.
-pub fn resolve_params(model: &Model, given: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, ParamFaults> {
+pub fn resolve_params(
+    model: &Model,
+    given: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, ParamFaults> {
     let mut faults = Vec::new();
     for (name, value) in given {
         if !model.params.contains_key(name) {
             let near = closest(name, model.params.keys().map(String::as_str)).map(str::to_owned);
-            faults.push(ParamFault::Unknown { name: name.clone(), near });
+            faults.push(ParamFault::Unknown {
+                name: name.clone(),
+                near,
+            });
         } else if value.contains('\0') {
             faults.push(ParamFault::ZeroByte(name.clone()));
         }
@@ -57,5 +63,9 @@ pub fn resolve_params(model: &Model, given: &BTreeMap<String, String>) -> Result
         }
         values.insert(name.clone(), value.cloned().unwrap_or_default());
     }
-    if faults.is_empty() { Ok(values) } else { Err(ParamFaults(faults)) }
+    if faults.is_empty() {
+        Ok(values)
+    } else {
+        Err(ParamFaults(faults))
+    }
 }

@@ -1,8 +1,8 @@
-//! The models that come with acc: compiled in, installed below `home/models`, and renewed there unless the operator changed
-//! them.
+//! The models that come with acc: compiled in, installed below `home/models`, and renewed there
+//! unless the operator changed them.
 //!
-//! Beside each file's text its hash is remembered (in `.shipped`). A file that still has the hash of an older acc is replaced;
-//! any other is the operator's and left alone.
+//! Beside each file's text its hash is remembered (in `.shipped`). A file that still has the hash
+//! of an older acc is replaced; any other is the operator's and left alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -18,17 +18,33 @@ use crate::host::fs::write_atomic;
 
 /// Path below the models folder, and text.
 pub const SHIPPED: &[(&str, &str)] = &[
-    ("hello/model.toml", include_str!("../../models/hello/model.toml")),
-    ("hello-fd/model.toml", include_str!("../../models/hello-fd/model.toml")),
-    ("hello-tcp/model.toml", include_str!("../../models/hello-tcp/model.toml")),
-    ("python-http/model.toml", include_str!("../../models/python-http/model.toml")),
-    ("python-http/files/app.py", include_str!("../../models/python-http/files/app.py")),
+    (
+        "hello/model.toml",
+        include_str!("../../models/hello/model.toml"),
+    ),
+    (
+        "hello-fd/model.toml",
+        include_str!("../../models/hello-fd/model.toml"),
+    ),
+    (
+        "hello-tcp/model.toml",
+        include_str!("../../models/hello-tcp/model.toml"),
+    ),
+    (
+        "python-http/model.toml",
+        include_str!("../../models/python-http/model.toml"),
+    ),
+    (
+        "python-http/files/app.py",
+        include_str!("../../models/python-http/files/app.py"),
+    ),
 ];
 
 /// Where the hashes of a model's files are.
 const RECORD: &str = ".shipped";
 
-/// Installs or renews the shipped models below `models`, which is made if it is missing. Run again, it changes nothing.
+/// Installs or renews the shipped models below `models`, which is made if it is missing. Run again,
+/// it changes nothing.
 ///
 /// # Errors
 /// The first file that cannot be read or written; those before it are done.
@@ -37,7 +53,10 @@ pub fn install_shipped(models: &Path) -> io::Result<()> {
 }
 
 fn install(models: &Path, shipped: &[(&str, &str)]) -> io::Result<()> {
-    let names: BTreeSet<&str> = shipped.iter().filter_map(|(path, _)| path.split('/').next()).collect();
+    let names: BTreeSet<&str> = shipped
+        .iter()
+        .filter_map(|(path, _)| path.split('/').next())
+        .collect();
     for name in names {
         let dir = models.join(name);
         make_dir(&dir)?;
@@ -45,7 +64,9 @@ fn install(models: &Path, shipped: &[(&str, &str)]) -> io::Result<()> {
         let old = read_record(&record).map_err(|e| about(&record, &e))?;
         let mut new = BTreeMap::new();
         for (path, text) in shipped {
-            let Some(below) = path.strip_prefix(name).and_then(|p| p.strip_prefix('/')) else { continue };
+            let Some(below) = path.strip_prefix(name).and_then(|p| p.strip_prefix('/')) else {
+                continue;
+            };
             let recorded = old.get(below).map(String::as_str);
             let file = dir.join(below);
             if let Some(hash) = install_file(&file, text, recorded).map_err(|e| about(&file, &e))? {
@@ -59,7 +80,8 @@ fn install(models: &Path, shipped: &[(&str, &str)]) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes the file if it is missing or still what an older acc wrote. The hash to remember: none for an operator's own file.
+/// Writes the file if it is missing or still what an older acc wrote. The hash to remember: none
+/// for an operator's own file.
 fn install_file(path: &Path, text: &str, recorded: Option<&str>) -> io::Result<Option<String>> {
     let wanted = hash(text.as_bytes());
     let there = match read(path) {
@@ -82,7 +104,10 @@ fn install_file(path: &Path, text: &str, recorded: Option<&str>) -> io::Result<O
 }
 
 fn make_dir(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(path)
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(path)
 }
 
 fn about(path: &Path, e: &io::Error) -> io::Error {
@@ -91,7 +116,11 @@ fn about(path: &Path, e: &io::Error) -> io::Error {
 
 fn read_record(path: &Path) -> io::Result<BTreeMap<String, String>> {
     match read_to_string(path) {
-        Ok(text) => Ok(text.lines().filter_map(|l| l.split_once("  ")).map(|(hash, path)| (path.to_owned(), hash.to_owned())).collect()),
+        Ok(text) => Ok(text
+            .lines()
+            .filter_map(|l| l.split_once("  "))
+            .map(|(hash, path)| (path.to_owned(), hash.to_owned()))
+            .collect()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
         Err(e) => Err(e),
     }
@@ -99,14 +128,19 @@ fn read_record(path: &Path) -> io::Result<BTreeMap<String, String>> {
 
 /// As `sha256sum` writes it.
 fn show_record(record: &BTreeMap<String, String>) -> String {
-    record.iter().map(|(path, hash)| format!("{hash}  {path}\n")).collect()
+    record
+        .iter()
+        .map(|(path, hash)| format!("{hash}  {path}\n"))
+        .collect()
 }
 
 fn hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    Sha256::digest(bytes)
+        .iter()
+        .fold(String::with_capacity(64), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 #[cfg(test)]
@@ -121,7 +155,11 @@ mod tests {
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(folder).unwrap() {
                 let path = entry.unwrap().path();
-                if path.is_dir() { folders.push(path) } else { files.push(path.strip_prefix(&root).unwrap().display().to_string()) }
+                if path.is_dir() {
+                    folders.push(path)
+                } else {
+                    files.push(path.strip_prefix(&root).unwrap().display().to_string())
+                }
             }
         }
         files.sort();
@@ -135,18 +173,53 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let models = dir.path().join("models");
         let read = |path: &str| fs::read_to_string(models.join(path)).unwrap();
-        install(&models, &[("m/a", "a1"), ("m/files/b", "b1"), ("n/c", "c1")]).unwrap();
-        assert_eq!((read("m/a"), read("m/files/b"), read("n/c")), ("a1".into(), "b1".into(), "c1".into()));
+        install(
+            &models,
+            &[("m/a", "a1"), ("m/files/b", "b1"), ("n/c", "c1")],
+        )
+        .unwrap();
+        assert_eq!(
+            (read("m/a"), read("m/files/b"), read("n/c")),
+            ("a1".into(), "b1".into(), "c1".into())
+        );
         fs::write(models.join("m/a"), "mine").unwrap();
-        install(&models, &[("m/a", "a2"), ("m/files/b", "b2"), ("n/c", "c2")]).unwrap();
-        assert_eq!((read("m/a"), read("m/files/b"), read("n/c")), ("mine".into(), "b2".into(), "c2".into()));
+        install(
+            &models,
+            &[("m/a", "a2"), ("m/files/b", "b2"), ("n/c", "c2")],
+        )
+        .unwrap();
+        assert_eq!(
+            (read("m/a"), read("m/files/b"), read("n/c")),
+            ("mine".into(), "b2".into(), "c2".into())
+        );
         fs::remove_file(models.join("n/c")).unwrap();
         fs::write(models.join("m/a"), "a1").unwrap();
-        install(&models, &[("m/a", "a3"), ("m/files/b", "b2"), ("n/c", "c2")]).unwrap();
-        assert_eq!((read("m/a"), read("n/c")), ("a3".into(), "c2".into()), "the old text put back is renewed, a missing file written");
-        let before = fs::metadata(models.join("m/.shipped")).unwrap().modified().unwrap();
-        install(&models, &[("m/a", "a3"), ("m/files/b", "b2"), ("n/c", "c2")]).unwrap();
-        assert_eq!(fs::metadata(models.join("m/.shipped")).unwrap().modified().unwrap(), before);
+        install(
+            &models,
+            &[("m/a", "a3"), ("m/files/b", "b2"), ("n/c", "c2")],
+        )
+        .unwrap();
+        assert_eq!(
+            (read("m/a"), read("n/c")),
+            ("a3".into(), "c2".into()),
+            "the old text put back is renewed, a missing file written"
+        );
+        let before = fs::metadata(models.join("m/.shipped"))
+            .unwrap()
+            .modified()
+            .unwrap();
+        install(
+            &models,
+            &[("m/a", "a3"), ("m/files/b", "b2"), ("n/c", "c2")],
+        )
+        .unwrap();
+        assert_eq!(
+            fs::metadata(models.join("m/.shipped"))
+                .unwrap()
+                .modified()
+                .unwrap(),
+            before
+        );
     }
 
     #[test]
@@ -155,11 +228,22 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let models = dir.path().to_owned();
             fs::create_dir(models.join("m")).unwrap();
-            nix::unistd::mkfifo(&models.join("m").join(pipe), nix::sys::stat::Mode::S_IRWXU).unwrap();
+            nix::unistd::mkfifo(&models.join("m").join(pipe), nix::sys::stat::Mode::S_IRWXU)
+                .unwrap();
             let (said, says) = std::sync::mpsc::channel();
-            std::thread::spawn(move || said.send(install(&models, &[("m/a", "a1"), ("m/b", "b1")])));
-            let error = says.recv_timeout(std::time::Duration::from_secs(20)).expect("it waits for the pipe").unwrap_err();
-            assert!(error.to_string().ends_with(&format!("/m/{pipe}`: it is not a regular file")), "{error}");
+            std::thread::spawn(move || {
+                said.send(install(&models, &[("m/a", "a1"), ("m/b", "b1")]))
+            });
+            let error = says
+                .recv_timeout(std::time::Duration::from_secs(20))
+                .expect("it waits for the pipe")
+                .unwrap_err();
+            assert!(
+                error
+                    .to_string()
+                    .ends_with(&format!("/m/{pipe}`: it is not a regular file")),
+                "{error}"
+            );
             assert!(!dir.path().join("m").join(beside).exists());
         }
     }

@@ -1,7 +1,7 @@
 //! Small templates inside a model: is it one, and what does it say with these values?
 //!
-//! Unknown names are errors, nothing is escaped (these are arguments and plain files, not HTML), and no template can include
-//! another.
+//! Unknown names are errors, nothing is escaped (these are arguments and plain files, not HTML),
+//! and no template can include another.
 
 use tera::{Context, ErrorKind, Tera};
 
@@ -18,7 +18,9 @@ pub struct TemplateFault {
 
 /// Checks the syntax only.
 pub fn check(text: &str) -> Result<(), TemplateFault> {
-    Tera::default().add_raw_template("it", text).map_err(|e| fault(&e))
+    Tera::default()
+        .add_raw_template("it", text)
+        .map_err(|e| fault(&e))
 }
 
 /// Renders; a name that is not in `values` is an error.
@@ -28,13 +30,27 @@ pub fn render(text: &str, values: &Context) -> Result<String, TemplateFault> {
 
 fn fault(error: &tera::Error) -> TemplateFault {
     let (line, why) = match error.kind() {
-        ErrorKind::SyntaxError(report) | ErrorKind::RenderingError(report) => (Some(report.span().start_line), report.message().to_owned()),
+        ErrorKind::SyntaxError(report) | ErrorKind::RenderingError(report) => {
+            (Some(report.span().start_line), report.message().to_owned())
+        }
         // Some kinds are a drawn report of several lines; the first says it.
-        other => (None, other.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()),
+        other => (
+            None,
+            other
+                .to_string()
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .trim_start_matches("error: ")
+                .to_owned(),
+        ),
     };
     let why = one_line(&why);
     let (first, rest) = why.split_at(why.chars().next().map_or(0, char::len_utf8));
-    TemplateFault { line, why: first.to_lowercase() + rest }
+    TemplateFault {
+        line,
+        why: first.to_lowercase() + rest,
+    }
 }
 
 #[cfg(test)]
@@ -46,12 +62,30 @@ mod tests {
         let mut values = Context::new();
         values.insert("name", "a<b");
         values.insert("params", &std::collections::BTreeMap::from([("x", "1")]));
-        assert_eq!(render("{{ name }} {{ params.x }}{% if port %}no{% endif %}", &values), Ok("a<b 1".to_owned()));
-        for (text, line, word) in [("\n{{ nam }}", 2, "nam"), ("{{ params.y }}", 1, "y"), ("{{ port }}", 1, "port")] {
+        assert_eq!(
+            render(
+                "{{ name }} {{ params.x }}{% if port %}no{% endif %}",
+                &values
+            ),
+            Ok("a<b 1".to_owned())
+        );
+        for (text, line, word) in [
+            ("\n{{ nam }}", 2, "nam"),
+            ("{{ params.y }}", 1, "y"),
+            ("{{ port }}", 1, "port"),
+        ] {
             let fault = render(text, &values).unwrap_err();
-            assert!(fault.line == Some(line) && fault.why.contains(word), "{text}: {fault:?}");
+            assert!(
+                fault.line == Some(line) && fault.why.contains(word),
+                "{text}: {fault:?}"
+            );
         }
-        for text in ["{{ name", "{% if %}", "{{ name | nosuch }}", "{% include \"/etc/passwd\" %}"] {
+        for text in [
+            "{{ name",
+            "{% if %}",
+            "{{ name | nosuch }}",
+            "{% include \"/etc/passwd\" %}",
+        ] {
             assert!(check(text).is_err(), "{text}");
         }
         assert_eq!(check("{{ anything.at_all }}"), Ok(()));

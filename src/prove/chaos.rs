@@ -1,11 +1,13 @@
-//! `--chaos`: kills what acc is made of, at moments drawn by chance, and has brought back what does not come back by itself.
+//! `--chaos`: kills what acc is made of, at moments drawn by chance, and has brought back what does
+//! not come back by itself.
 //!
-//! acc's server is two processes, and each is killed alone. It kills with SIGKILL, one process at a time, and only processes of
-//! this installation. An instance is killed once per run of it: one that dies again and again is rightly backed off from, and
-//! that is not what is to be proven.
+//! acc's server is two processes, and each is killed alone. It kills with SIGKILL, one process at a
+//! time, and only processes of this installation. An instance is killed once per run of it: one
+//! that dies again and again is rightly backed off from, and that is not what is to be proven.
 //!
-//! A process that clients are connected to is stopped first (SIGSTOP) for a look at the connections it holds: these are cut by
-//! its death, and no others. Time would not tell them apart, since on a busy host a client hears of everything later.
+//! A process that clients are connected to is stopped first (SIGSTOP) for a look at the connections
+//! it holds: these are cut by its death, and no others. Time would not tell them apart, since on a
+//! busy host a client hears of everything later.
 
 use std::collections::HashSet;
 use std::io;
@@ -43,13 +45,16 @@ pub(super) struct Chaos<'a> {
 }
 
 impl Chaos<'_> {
-    /// Goes on until something could not be brought back; dropped, it ends between two kills or while it waits.
+    /// Goes on until something could not be brought back; dropped, it ends between two kills or
+    /// while it waits.
     pub(super) async fn run(mut self) -> ServiceError {
         let mut last_instance = 0;
         loop {
             let pause = PAUSE.0 + self.rng.below(PAUSE.1);
             tokio::time::sleep(Duration::from_millis(pause)).await;
-            let Some((what, pid)) = self.choose(&mut last_instance).await else { continue };
+            let Some((what, pid)) = self.choose(&mut last_instance).await else {
+                continue;
+            };
             match self.strike(what, pid).await {
                 Ok(true) => {}
                 Ok(false) => continue,
@@ -78,7 +83,8 @@ impl Chaos<'_> {
             Struck::Master => number_in(&self.config.server_lock())?,
             Struck::Supervisor => number_in(&self.config.supervisord_pid())?,
             Struck::Worker => {
-                let workers = process::children(number_in(&pid_file(self.config))?).unwrap_or_default();
+                let workers =
+                    process::children(number_in(&pid_file(self.config))?).unwrap_or_default();
                 let n = usize::try_from(self.rng.below(workers.len() as u64)).unwrap_or(0);
                 *workers.get(n)?
             }
@@ -88,15 +94,21 @@ impl Chaos<'_> {
 
     fn instance(&self, last: &mut u64) -> Option<i32> {
         let cycle = self.context.meter.cycles.load(Ordering::Relaxed) + 1;
-        let view = Reader::open(self.config).and_then(|reader| reader.find(&self.context.name)).ok()?;
-        let pid = view.pid.filter(|_| view.phase == "awake" && *last != cycle)?;
+        let view = Reader::open(self.config)
+            .and_then(|reader| reader.find(&self.context.name))
+            .ok()?;
+        let pid = view
+            .pid
+            .filter(|_| view.phase == "awake" && *last != cycle)?;
         *last = cycle;
         Some(pid)
     }
 
     /// Kills it and waits until it is gone; `false`: it was gone already.
     async fn strike(&self, what: Struck, pid: i32) -> Result<bool, ServiceError> {
-        let Ok(Some(victim)) = process::by_pid(pid) else { return Ok(false) };
+        let Ok(Some(victim)) = process::by_pid(pid) else {
+            return Ok(false);
+        };
         let (_stopped, held) = match self.faces_clients(what) {
             false => (None, None),
             true => match look(victim).await {
@@ -104,18 +116,32 @@ impl Chaos<'_> {
                 Ok(None) => return Ok(false),
                 Err(e) => {
                     let message = format!("could not see which connections process {pid} holds");
-                    return Err(ServiceError::because(message, &e, "run it as root, or as the user who booted acc"));
+                    return Err(ServiceError::because(
+                        message,
+                        &e,
+                        "run it as root, or as the user who booted acc",
+                    ));
                 }
             },
         };
         // Written down first: what it cuts must not end before it is known.
-        let number = self.note(Strike { what, pid, at: monotonic_ns(), over: u64::MAX, held });
+        let number = self.note(Strike {
+            what,
+            pid,
+            at: monotonic_ns(),
+            over: u64::MAX,
+            held,
+        });
         tracing::debug!(?what, pid, "killed");
         let killed = process::signal_one(victim, libc::SIGKILL).is_ok();
         while process::is_same(victim).unwrap_or(false) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let mut strikes = self.context.strikes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut strikes = self
+            .context
+            .strikes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(strike) = strikes.get_mut(number) {
             strike.over = monotonic_ns();
         }
@@ -131,7 +157,11 @@ impl Chaos<'_> {
 
     /// Its place among the others.
     fn note(&self, strike: Strike) -> usize {
-        let mut strikes = self.context.strikes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut strikes = self
+            .context
+            .strikes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         strikes.push(strike);
         strikes.len() - 1
     }
@@ -169,8 +199,9 @@ impl Chaos<'_> {
         Ok(())
     }
 
-    /// Waits until a request has been answered from now on. Killed again before that, a supervisor that takes seconds to start
-    /// on a busy host would never start the instance that requests wait for, and they would be told so.
+    /// Waits until a request has been answered from now on. Killed again before that, a supervisor
+    /// that takes seconds to start on a busy host would never start the instance that requests wait
+    /// for, and they would be told so.
     async fn until_answered(&self) {
         let right = || self.context.meter.right.load(Ordering::Relaxed);
         let before = right();
@@ -183,9 +214,12 @@ impl Chaos<'_> {
     }
 }
 
-/// Stops it, for as long as the first value lives, and sees which connections it holds; `None`: it has ended.
+/// Stops it, for as long as the first value lives, and sees which connections it holds; `None`: it
+/// has ended.
 async fn look(victim: Process) -> io::Result<Option<(Stopped, HashSet<SocketAddr>)>> {
-    let Some(stopped) = Stopped::stop(victim).await? else { return Ok(None) };
+    let Some(stopped) = Stopped::stop(victim).await? else {
+        return Ok(None);
+    };
     match stopped.peers() {
         Err(_) if !process::is_same(victim)? => Ok(None),
         held => Ok(Some((stopped, held?))),
@@ -193,5 +227,10 @@ async fn look(victim: Process) -> io::Result<Option<(Stopped, HashSet<SocketAddr
 }
 
 fn number_in(file: &Path) -> Option<i32> {
-    std::fs::read_to_string(file).ok()?.trim().parse().ok().filter(|pid| *pid > 1)
+    std::fs::read_to_string(file)
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+        .filter(|pid| *pid > 1)
 }

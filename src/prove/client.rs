@@ -1,8 +1,10 @@
-//! One client: asks without a pause, in all the ways the application can be asked, and notes how each request ended.
+//! One client: asks without a pause, in all the ways the application can be asked, and notes how
+//! each request ended.
 //!
-//! As any careful client it sends a safe request again when it got no answer: once when its connection had carried requests
-//! before and was closed, and when a crash has cut its connection. A connection is cut by a crash when the killed process held
-//! it, and in the middle of an answer also when what the answer came from was killed. Nothing else is ever sent twice. It judges
+//! As any careful client it sends a safe request again when it got no answer: once when its
+//! connection had carried requests before and was closed, and when a crash has cut its connection.
+//! A connection is cut by a crash when the killed process held it, and in the middle of an answer
+//! also when what the answer came from was killed. Nothing else is ever sent twice. It judges
 //! nothing.
 
 use std::sync::Arc;
@@ -48,7 +50,13 @@ struct Try {
 
 impl ProveClient {
     pub(super) fn new(context: Arc<ProveContext>, number: u16, seed: u64) -> Self {
-        Self { rng: Rng::new(seed, u64::from(number) + 1), context, number, wire: None, samples: Vec::new() }
+        Self {
+            rng: Rng::new(seed, u64::from(number) + 1),
+            context,
+            number,
+            wire: None,
+            samples: Vec::new(),
+        }
     }
 
     /// Asks until it is told to end; everything it asked.
@@ -72,7 +80,10 @@ impl ProveClient {
     /// One request, sent as often as it may be.
     async fn one(&mut self) {
         let n = u32::try_from(self.samples.len()).unwrap_or(u32::MAX);
-        let id = ProofRequestId { client: self.number, n };
+        let id = ProofRequestId {
+            client: self.number,
+            n,
+        };
         let plan = RequestPlan::draw(&mut self.rng, self.context.demo);
         self.context.meter.busy.fetch_add(1, Ordering::Relaxed);
         let mut sent = 0;
@@ -89,10 +100,26 @@ impl ProveClient {
         let meter = &self.context.meter;
         meter.busy.fetch_sub(1, Ordering::Relaxed);
         meter.sent.fetch_add(1, Ordering::Relaxed);
-        if right { &meter.right } else { &meter.not_right }.fetch_add(1, Ordering::Relaxed);
+        if right {
+            &meter.right
+        } else {
+            &meter.not_right
+        }
+        .fetch_add(1, Ordering::Relaxed);
         let head = last.head.unwrap_or(ended);
         let (own_ms, messages) = (plan.own_ms(), last.messages);
-        self.samples.push(Sample { id, kind: plan.kind, tries, line: last.line, sent, head, ended, own_ms, messages, end: last.end });
+        self.samples.push(Sample {
+            id,
+            kind: plan.kind,
+            tries,
+            line: last.line,
+            sent,
+            head,
+            ended,
+            own_ms,
+            messages,
+            end: last.end,
+        });
         if !right {
             self.wire = None;
             tokio::time::sleep(AFTER_FAULT).await;
@@ -107,13 +134,21 @@ impl ProveClient {
         let now = monotonic_ns();
         match this.end {
             RequestEnd::Cut(_) => (this.reused && tries == 1) || self.context.struck(cut),
-            RequestEnd::Torn(_) => self.context.struck(|s| cut(s) || (s.is_behind() && s.met(this.begun, now))),
+            RequestEnd::Torn(_) => self
+                .context
+                .struck(|s| cut(s) || (s.is_behind() && s.met(this.begun, now))),
             _ => false,
         }
     }
 
     /// Sends it once. `sent` is set at the first time.
-    async fn attempt(&mut self, plan: &RequestPlan, id: ProofRequestId, number: u8, sent: &mut u64) -> Try {
+    async fn attempt(
+        &mut self,
+        plan: &RequestPlan,
+        id: ProofRequestId,
+        number: u8,
+        sent: &mut u64,
+    ) -> Try {
         let begin = monotonic_ns();
         if *sent == 0 {
             *sent = begin;
@@ -122,13 +157,27 @@ impl ProveClient {
         let mut wire = match self.connection(fresh).await {
             Ok(wire) => wire,
             Err(why) => {
-                return Try { line: None, begun: begin, head: None, messages: 0, reused: false, end: RequestEnd::NotConnected(why) };
+                return Try {
+                    line: None,
+                    begun: begin,
+                    head: None,
+                    messages: 0,
+                    reused: false,
+                    end: RequestEnd::NotConnected(why),
+                };
             }
         };
         let (line, reused) = (Some(wire.line), wire.used);
         let text = id.text(&self.context.tag, number);
         let limit = self.context.limit + Duration::from_millis(u64::from(plan.takes_ms()));
-        let mut this = Try { line, begun: begin, head: None, messages: 0, reused, end: RequestEnd::Late };
+        let mut this = Try {
+            line,
+            begun: begin,
+            head: None,
+            messages: 0,
+            reused,
+            end: RequestEnd::Late,
+        };
         let work = async {
             if plan.kind == RequestKind::Socket {
                 return converse(&self.context, &mut wire, plan, &text, &mut this).await;
@@ -152,8 +201,8 @@ impl ProveClient {
         this
     }
 
-    /// The connection of the request before, or a new one. While things are being killed nobody may listen for a while:
-    /// nothing has been sent then, so any client can wait and connect again.
+    /// The connection of the request before, or a new one. While things are being killed nobody may
+    /// listen for a while: nothing has been sent then, so any client can wait and connect again.
     async fn connection(&mut self, fresh: bool) -> Result<Wire, Box<str>> {
         if let Some(mut wire) = self.wire.take().filter(|_| !fresh)
             && wire.is_ready().await
@@ -162,11 +211,12 @@ impl ProveClient {
         }
         let began = monotonic_ns();
         loop {
-            let failed = match tokio::time::timeout(self.context.limit, Wire::open(self.context.to)).await {
-                Ok(Ok(wire)) => return Ok(wire),
-                Ok(Err(why)) => why,
-                Err(_) => "no connection in time".into(),
-            };
+            let failed =
+                match tokio::time::timeout(self.context.limit, Wire::open(self.context.to)).await {
+                    Ok(Ok(wire)) => return Ok(wire),
+                    Ok(Err(why)) => why,
+                    Err(_) => "no connection in time".into(),
+                };
             let waited = Duration::from_nanos(monotonic_ns().saturating_sub(began));
             if !self.context.chaos || waited >= self.context.limit {
                 return Err(failed);
@@ -185,7 +235,13 @@ fn cut(broken: Broken, this: &mut Try) -> RequestEnd {
 }
 
 /// A WebSocket: a few messages, each of which must come back before the next is sent.
-async fn converse(context: &ProveContext, wire: &mut Wire, plan: &RequestPlan, text: &str, this: &mut Try) -> RequestEnd {
+async fn converse(
+    context: &ProveContext,
+    wire: &mut Wire,
+    plan: &RequestPlan,
+    text: &str,
+    this: &mut Try,
+) -> RequestEnd {
     let (response, head) = match wire.send(plan.request(context, text)).await {
         Ok(answered) => answered,
         Err(broken) => return cut(broken, this),
@@ -206,7 +262,11 @@ async fn converse(context: &ProveContext, wire: &mut Wire, plan: &RequestPlan, t
         let message = format!("{text}#{n}");
         match talk.echo(&message).await {
             Ok(back) if back == message => {}
-            Ok(back) => return RequestEnd::Wrong(format!("sent `{message}`, got `{back:.100}` back").into()),
+            Ok(back) => {
+                return RequestEnd::Wrong(
+                    format!("sent `{message}`, got `{back:.100}` back").into(),
+                );
+            }
             Err(why) => return RequestEnd::HungUp(why),
         }
     }

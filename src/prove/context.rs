@@ -1,4 +1,5 @@
-//! What everything of one proof shares: where the edge is, what was killed so far, the counts that are shown. It decides nothing.
+//! What everything of one proof shares: where the edge is, what was killed so far, the counts that
+//! are shown. It decides nothing.
 
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
@@ -60,12 +61,18 @@ pub(super) struct ProveContext {
 impl ProveContext {
     /// Was there such a crash?
     pub(super) fn struck(&self, like: impl Fn(&Strike) -> bool) -> bool {
-        self.strikes.lock().unwrap_or_else(PoisonError::into_inner).iter().any(like)
+        self.strikes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .any(like)
     }
 
     /// Was something killed that held this connection, or that was behind it since this time?
     pub(super) fn met_a_kill(&self, line: Option<ClientConnection>, since: u64) -> bool {
         let now = monotonic_ns();
-        self.struck(|s| line.is_some_and(|line| s.cut(&line)) || (s.is_behind() && s.met(since, now)))
+        self.struck(|s| {
+            line.is_some_and(|line| s.cut(&line)) || (s.is_behind() && s.met(since, now))
+        })
     }
 }

@@ -1,6 +1,7 @@
 //! Puts the instance to sleep over and over while it is used; the next request wakes it.
 //!
-//! Most stops are an operator's, which drain; every fifth is an idle stop, at a moment at which the clients come back.
+//! Most stops are an operator's, which drain; every fifth is an idle stop, at a moment at which the
+//! clients come back.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -52,21 +53,29 @@ impl Cycles<'_> {
     /// Runs them all. `slept` is filled as it goes, so that it is there when this is dropped.
     pub(super) async fn run(mut self, slept: &mut Slept) {
         let began = monotonic_ns();
-        let over = |time: Duration| Duration::from_nanos(monotonic_ns().saturating_sub(began)) >= time;
+        let over =
+            |time: Duration| Duration::from_nanos(monotonic_ns().saturating_sub(began)) >= time;
         let mut n = 0;
         while self.most.is_none_or(|most| slept.cycles < most) && !self.time.is_some_and(over) {
             if !self.until_used().await {
-                note(slept, "no request was answered for a long time: gave up".to_owned());
+                note(
+                    slept,
+                    "no request was answered for a long time: gave up".to_owned(),
+                );
                 return;
             }
             n += 1;
             let pause = self.rng.below(30);
             tokio::time::sleep(Duration::from_millis(pause)).await;
-            let idle = n % IDLE_EVERY == 0 && self.idle_is_possible() && self.idle_stop(slept).await;
+            let idle =
+                n % IDLE_EVERY == 0 && self.idle_is_possible() && self.idle_stop(slept).await;
             if idle || self.stop(slept).await {
                 slept.cycles += 1;
                 slept.idle_stops += u32::from(idle);
-                self.context.meter.cycles.store(u64::from(slept.cycles), Ordering::Relaxed);
+                self.context
+                    .meter
+                    .cycles
+                    .store(u64::from(slept.cycles), Ordering::Relaxed);
             }
         }
     }
@@ -85,7 +94,14 @@ impl Cycles<'_> {
     }
 
     async fn stop(&self, slept: &mut Slept) -> bool {
-        match self.operator.ask(Request::Stop { instance: self.target.name.clone(), now: false }).await {
+        match self
+            .operator
+            .ask(Request::Stop {
+                instance: self.target.name.clone(),
+                now: false,
+            })
+            .await
+        {
             Ok(Outcome::Instance { already, .. }) => !already,
             Ok(other) => {
                 note(slept, format!("stop: {other:?}"));
@@ -102,7 +118,8 @@ impl Cycles<'_> {
         self.config.idle.min_awake <= IDLE_WITHIN && self.target.idle <= IDLE_WITHIN
     }
 
-    /// Clients rest until it is idle; then a monitor pass, and they come back while it is under way.
+    /// Clients rest until it is idle; then a monitor pass, and they come back while it is under
+    /// way.
     async fn idle_stop(&mut self, slept: &mut Slept) -> bool {
         self.order.send_replace(Order::Rest);
         while self.context.meter.busy.load(Ordering::Relaxed) > 0 {
@@ -111,15 +128,29 @@ impl Cycles<'_> {
         let rest = self.target.idle.max(self.config.idle.min_awake) + Duration::from_millis(20);
         tokio::time::sleep(rest).await;
         let already = self.is_asleep();
-        // Mostly while acc looks and closes the gate, and now and then later: a look at many TCP connections takes a while.
-        let moment = Duration::from_micros(self.rng.below(20_000) * if self.rng.one_in(3) { 10 } else { 1 });
+        // Mostly while acc looks and closes the gate, and now and then later: a look at many TCP
+        // connections takes a while.
+        let moment =
+            Duration::from_micros(self.rng.below(20_000) * if self.rng.one_in(3) { 10 } else { 1 });
         let come_back = async {
             tokio::time::sleep(moment).await;
             self.order.send_replace(Order::Go);
         };
-        let (pass, ()) = tokio::join!(self.operator.ask(Request::Monitor { dry_run: false, thorough: false }), come_back);
+        let (pass, ()) = tokio::join!(
+            self.operator.ask(Request::Monitor {
+                dry_run: false,
+                thorough: false
+            }),
+            come_back
+        );
         match pass {
-            Ok(Outcome::Monitor(pass)) => already || pass.lines.iter().any(|l| l.instance == self.target.name && l.action == "sleep"),
+            Ok(Outcome::Monitor(pass)) => {
+                already
+                    || pass
+                        .lines
+                        .iter()
+                        .any(|l| l.instance == self.target.name && l.action == "sleep")
+            }
             Ok(_) => already,
             Err(e) => {
                 note(slept, format!("monitor: {e}"));
@@ -129,7 +160,8 @@ impl Cycles<'_> {
     }
 
     fn is_asleep(&self) -> bool {
-        let view: Result<_, ServiceError> = Reader::open(self.config).and_then(|reader| reader.find(&self.target.name));
+        let view: Result<_, ServiceError> =
+            Reader::open(self.config).and_then(|reader| reader.find(&self.target.name));
         view.is_ok_and(|view| view.phase == "asleep")
     }
 }

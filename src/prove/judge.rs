@@ -1,16 +1,20 @@
-//! Judges a run: what the clients saw, held against what the application recorded and what was killed when. Pure.
+//! Judges a run: what the clients saw, held against what the application recorded and what was
+//! killed when. Pure.
 //!
-//! - **doubled**: the application has one try of a request more than once. Of a safe one acc may send the same try again, once
-//!   for each kill that fell on its way; of a POST never.
+//! - **doubled**: the application has one try of a request more than once. Of a safe one acc may
+//!   send the same try again, once for each kill that fell on its way; of a POST never.
 //! - **right**: answered 2xx, and all of what was expected.
-//! - **wrong**: answered 2xx with something else; or the application had it whole, lived, and the client was told otherwise.
-//! - **broken by the crash**: not right, and the process that had it was killed by us. A POST that was in the killed process's
-//!   socket and not read yet is one too: 502 says "it may have been seen", and the kill fell between sending and answer.
-//! - **cut by the crash**: its connection was held by the process of the edge that was killed, so that nobody could answer it; or,
-//!   behind nginx, acc's server was killed while it had this one: an answer that ended in the middle, or the honest one that it
-//!   may have been seen and is not sent twice.
-//! - **lost**: everything else. An error answer to what the application never saw is always this, with or without a crash, and so
-//!   is a connection that ends although no killed process held it.
+//! - **wrong**: answered 2xx with something else; or the application had it whole, lived, and the
+//!   client was told otherwise.
+//! - **broken by the crash**: not right, and the process that had it was killed by us. A POST that
+//!   was in the killed process's socket and not read yet is one too: 502 says "it may have been
+//!   seen", and the kill fell between sending and answer.
+//! - **cut by the crash**: its connection was held by the process of the edge that was killed, so
+//!   that nobody could answer it; or, behind nginx, acc's server was killed while it had this one:
+//!   an answer that ended in the middle, or the honest one that it may have been seen and is not
+//!   sent twice.
+//! - **lost**: everything else. An error answer to what the application never saw is always this,
+//!   with or without a crash, and so is a connection that ends although no killed process held it.
 
 use std::collections::HashSet;
 
@@ -58,26 +62,49 @@ enum SampleVerdict {
 
 /// Judges all of them.
 pub(super) fn judge(evidence: &Evidence<'_>) -> Judgement {
-    let killed: HashSet<i32> = evidence.strikes.iter().filter(|s| s.what == Struck::Instance).map(|s| s.pid).collect();
-    // Without a record nobody knows how often something was delivered, nor whether it was before or after a start.
+    let killed: HashSet<i32> = evidence
+        .strikes
+        .iter()
+        .filter(|s| s.what == Struck::Instance)
+        .map(|s| s.pid)
+        .collect();
+    // Without a record nobody knows how often something was delivered, nor whether it was before or
+    // after a start.
     let recorded = evidence.record.map(|_| 0);
-    let mut judgement = Judgement { tally: Tally { doubled: recorded, held: recorded, ..Tally::default() }, ..Judgement::default() };
+    let mut judgement = Judgement {
+        tally: Tally {
+            doubled: recorded,
+            held: recorded,
+            ..Tally::default()
+        },
+        ..Judgement::default()
+    };
     let (mut wakes, mut from_sleep) = (Vec::new(), Vec::new());
     for sample in evidence.samples {
-        let seen = evidence.record.and_then(|r| r.requests.get(&sample.id)).map_or(&[][..], Vec::as_slice);
+        let seen = evidence
+            .record
+            .and_then(|r| r.requests.get(&sample.id))
+            .map_or(&[][..], Vec::as_slice);
         let verdict = verdict(sample, seen, &killed, evidence);
-        let doubled = is_doubled(sample, seen, evidence) || messages_doubled(sample, evidence.record);
+        let doubled =
+            is_doubled(sample, seen, evidence) || messages_doubled(sample, evidence.record);
         count(&mut judgement.tally, sample, verdict, doubled);
         if verdict == SampleVerdict::Right
             && let Some(wake) = wake_of(sample, seen)
         {
             judgement.tally.held = judgement.tally.held.map(|held| held + 1);
             wakes.push(wake);
-            from_sleep.extend(seen.last().filter(|a| a.before_ended > 0 && a.before_ended < sample.sent).map(|_| wake));
+            from_sleep.extend(
+                seen.last()
+                    .filter(|a| a.before_ended > 0 && a.before_ended < sample.sent)
+                    .map(|_| wake),
+            );
         }
         let bad = matches!(verdict, SampleVerdict::Lost | SampleVerdict::Wrong) || doubled;
         if bad && judgement.faults.len() < REPORTED_MAX {
-            judgement.faults.push(fault(sample, seen, verdict, doubled, evidence));
+            judgement
+                .faults
+                .push(fault(sample, seen, verdict, doubled, evidence));
         }
     }
     judgement.wake = evidence.record.map(|_| Spread::of(wakes));
@@ -100,25 +127,46 @@ fn count(tally: &mut Tally, sample: &Sample, verdict: SampleVerdict, doubled: bo
     *which += 1;
 }
 
-fn verdict(sample: &Sample, seen: &[RecordedArrival], killed: &HashSet<i32>, evidence: &Evidence<'_>) -> SampleVerdict {
+fn verdict(
+    sample: &Sample,
+    seen: &[RecordedArrival],
+    killed: &HashSet<i32>,
+    evidence: &Evidence<'_>,
+) -> SampleVerdict {
     let last: Vec<&RecordedArrival> = seen.iter().filter(|a| a.attempt == sample.tries).collect();
     let in_killed = last.iter().any(|a| killed.contains(&a.pid));
     let repeatable = sample.kind.safe() && !matches!(sample.end, RequestEnd::HungUp(_));
-    let cut = || sample.line.is_some_and(|line| evidence.strikes.iter().any(|s| s.cut(&line)));
+    let cut = || {
+        sample
+            .line
+            .is_some_and(|line| evidence.strikes.iter().any(|s| s.cut(&line)))
+    };
     let met_instance = || met(sample, evidence).any(|s| s.what == Struck::Instance);
     let met_server = || met(sample, evidence).any(|s| s.what == Struck::Server && s.is_behind());
     match &sample.end {
         RequestEnd::Right => SampleVerdict::Right,
         _ if in_killed => SampleVerdict::Broken,
         RequestEnd::Wrong(_) => SampleVerdict::Wrong,
-        RequestEnd::Cut(_) | RequestEnd::Torn(_) | RequestEnd::HungUp(_) if cut() => SampleVerdict::Cut,
+        RequestEnd::Cut(_) | RequestEnd::Torn(_) | RequestEnd::HungUp(_) if cut() => {
+            SampleVerdict::Cut
+        }
         RequestEnd::Torn(_) | RequestEnd::HungUp(_) if met_server() => SampleVerdict::Cut,
-        RequestEnd::Answered(502, _) if !repeatable && last.is_empty() && met_instance() => SampleVerdict::Broken,
-        RequestEnd::Answered(502..=504, _) if !last.is_empty() && met_server() => SampleVerdict::Cut,
-        RequestEnd::Answered(502, why) if !repeatable && why.contains(MAYBE_SEEN) && met_server() => SampleVerdict::Cut,
+        RequestEnd::Answered(502, _) if !repeatable && last.is_empty() && met_instance() => {
+            SampleVerdict::Broken
+        }
+        RequestEnd::Answered(502..=504, _) if !last.is_empty() && met_server() => {
+            SampleVerdict::Cut
+        }
+        RequestEnd::Answered(502, why)
+            if !repeatable && why.contains(MAYBE_SEEN) && met_server() =>
+        {
+            SampleVerdict::Cut
+        }
         RequestEnd::Answered(..) if !last.is_empty() => SampleVerdict::Wrong,
         // Nothing else kills an application's connection: it was in its socket.
-        RequestEnd::Cut(_) | RequestEnd::Torn(_) | RequestEnd::HungUp(_) if !repeatable && last.is_empty() && met_instance() => {
+        RequestEnd::Cut(_) | RequestEnd::Torn(_) | RequestEnd::HungUp(_)
+            if !repeatable && last.is_empty() && met_instance() =>
+        {
             SampleVerdict::Broken
         }
         RequestEnd::Answered(..)
@@ -137,33 +185,62 @@ fn met<'a>(sample: &Sample, evidence: &Evidence<'a>) -> impl Iterator<Item = &'a
 }
 
 fn is_doubled(sample: &Sample, seen: &[RecordedArrival], evidence: &Evidence<'_>) -> bool {
-    let on_its_way = |s: &&Strike| matches!(s.what, Struck::Instance | Struck::Server | Struck::Worker);
-    let again = if sample.kind.safe() { met(sample, evidence).filter(on_its_way).count() } else { 0 };
-    (1..=sample.tries).any(|attempt| seen.iter().filter(|a| a.attempt == attempt).count() > 1 + again)
+    let on_its_way =
+        |s: &&Strike| matches!(s.what, Struck::Instance | Struck::Server | Struck::Worker);
+    let again = if sample.kind.safe() {
+        met(sample, evidence).filter(on_its_way).count()
+    } else {
+        0
+    };
+    (1..=sample.tries)
+        .any(|attempt| seen.iter().filter(|a| a.attempt == attempt).count() > 1 + again)
 }
 
 fn messages_doubled(sample: &Sample, record: Option<&AppRecord>) -> bool {
-    let Some(record) = record.filter(|_| sample.kind == RequestKind::Socket) else { return false };
-    (0..u32::from(sample.messages)).any(|n| record.messages.get(&(sample.id, n)).is_some_and(|times| *times > 1))
+    let Some(record) = record.filter(|_| sample.kind == RequestKind::Socket) else {
+        return false;
+    };
+    (0..u32::from(sample.messages)).any(|n| {
+        record
+            .messages
+            .get(&(sample.id, n))
+            .is_some_and(|times| *times > 1)
+    })
 }
 
-/// From sending to the answer, for one that was sent before its process was started; what the application itself was asked
-/// to take is not counted.
+/// From sending to the answer, for one that was sent before its process was started; what the
+/// application itself was asked to take is not counted.
 fn wake_of(sample: &Sample, seen: &[RecordedArrival]) -> Option<u64> {
     let started = seen.last()?.started;
-    (started > sample.sent).then(|| sample.head.saturating_sub(sample.sent).saturating_sub(u64::from(sample.own_ms) * 1_000_000))
+    (started > sample.sent).then(|| {
+        sample
+            .head
+            .saturating_sub(sample.sent)
+            .saturating_sub(u64::from(sample.own_ms) * 1_000_000)
+    })
 }
 
-fn fault(sample: &Sample, seen: &[RecordedArrival], verdict: SampleVerdict, doubled: bool, evidence: &Evidence<'_>) -> RequestFault {
+fn fault(
+    sample: &Sample,
+    seen: &[RecordedArrival],
+    verdict: SampleVerdict,
+    doubled: bool,
+    evidence: &Evidence<'_>,
+) -> RequestFault {
     let what = match &sample.end {
         RequestEnd::Right => "answered right".to_owned(),
-        RequestEnd::Wrong(why) | RequestEnd::Cut(why) | RequestEnd::Torn(why) | RequestEnd::HungUp(why) | RequestEnd::NotConnected(why) => {
-            why.to_string()
-        }
+        RequestEnd::Wrong(why)
+        | RequestEnd::Cut(why)
+        | RequestEnd::Torn(why)
+        | RequestEnd::HungUp(why)
+        | RequestEnd::NotConnected(why) => why.to_string(),
         RequestEnd::Answered(status, text) => format!("answered {status}: {text}"),
         RequestEnd::Late => "no answer in time".to_owned(),
     };
-    let pids: Vec<String> = seen.iter().map(|a| format!("{} (try {})", a.pid, a.attempt)).collect();
+    let pids: Vec<String> = seen
+        .iter()
+        .map(|a| format!("{} (try {})", a.pid, a.attempt))
+        .collect();
     let delivered = match (evidence.record, pids.is_empty()) {
         (None, _) => String::new(),
         (Some(_), true) => "; the application never saw it".to_owned(),

@@ -1,18 +1,21 @@
-//! `acc prove`: shows on this very host that nothing is lost when an instance is stopped, woken, and with `--chaos` killed.
+//! `acc prove`: shows on this very host that nothing is lost when an instance is stopped, woken,
+//! and with `--chaos` killed.
 //!
-//! It stands beside the interface and uses acc as anybody does: clients speak HTTP to the edge, verbs go the way all verbs go
-//! (handed in as [`Operator`]). The run:
+//! It stands beside the interface and uses acc as anybody does: clients speak HTTP to the edge,
+//! verbs go the way all verbs go (handed in as [`Operator`]). The run:
 //!
 //! 1. `target`: a scratch instance of the demo application, or one that is there.
 //! 2. `client`, `plan`, `wire`: clients ask without a pause, each request with an id (`sample`).
 //!    `streams`: others hold streams open, which a stop has to end in order.
-//! 3. `cycles`: it is put to sleep over and over; the next request wakes it. `chaos`: things are killed meanwhile.
+//! 3. `cycles`: it is put to sleep over and over; the next request wakes it. `chaos`: things are
+//!    killed meanwhile.
 //! 4. `record`: what the application itself has written down of what reached it.
 //! 5. `judge`: what was right, lost, wrong, doubled; `report`: the numbers.
 //!
 //! `context`, `strike`, `operator` and `rng` are what these have in common.
 //!
-//! It never changes another instance, and it leaves nothing behind: neither when it fails nor on Ctrl-C.
+//! It never changes another instance, and it leaves nothing behind: neither when it fails nor on
+//! Ctrl-C.
 
 mod chaos;
 mod client;
@@ -83,14 +86,23 @@ pub struct Options {
     pub seed: u64,
 }
 
-/// Runs a proof to its end and leaves the installation as it found it. What is lost is in the report and no error.
+/// Runs a proof to its end and leaves the installation as it found it. What is lost is in the
+/// report and no error.
 ///
 /// # Errors
-/// There is no server; the instance cannot be made, found or started; it could not be removed or put back afterwards; with
-/// `chaos`, what was killed could not be brought back.
-pub async fn run(config: &Config, options: &Options, operator: &dyn Operator, meter: &Arc<Meter>) -> Result<Report, ServiceError> {
+/// There is no server; the instance cannot be made, found or started; it could not be removed or
+/// put back afterwards; with `chaos`, what was killed could not be brought back.
+pub async fn run(
+    config: &Config,
+    options: &Options,
+    operator: &dyn Operator,
+    meter: &Arc<Meter>,
+) -> Result<Report, ServiceError> {
     if server(operator).await.is_none() {
-        return Err(ServiceError::failed("acc does not run: there is nobody to prove anything of", "run `acc boot` first"));
+        return Err(ServiceError::failed(
+            "acc does not run: there is nobody to prove anything of",
+            "run `acc boot` first",
+        ));
     }
     let interrupts = Interrupts::follow();
     let target = match &options.instance {
@@ -128,19 +140,38 @@ async fn prove(
 ) -> Result<Report, ServiceError> {
     let context = Arc::new(context(config, options, target, meter).await?);
     if options.streams > 0 && !context.demo {
-        let message = format!("`{}` is not acc's demo application: it is not known which streams it has", target.name);
-        return Err(ServiceError::new(ErrorKind::Denied, message, "prove it without `--streams`"));
+        let message = format!(
+            "`{}` is not acc's demo application: it is not known which streams it has",
+            target.name
+        );
+        return Err(ServiceError::new(
+            ErrorKind::Denied,
+            message,
+            "prove it without `--streams`",
+        ));
     }
-    let scene = Proof { config, options, operator, target, context, began: monotonic_ns() };
+    let scene = Proof {
+        config,
+        options,
+        operator,
+        target,
+        context,
+        began: monotonic_ns(),
+    };
     let (order, orders) = watch::channel(Order::Go);
     let mut clients = JoinSet::new();
     for number in 0..options.clients {
-        clients.spawn(ProveClient::new(scene.context.clone(), number, options.seed).run(orders.clone()));
+        clients.spawn(
+            ProveClient::new(scene.context.clone(), number, options.seed).run(orders.clone()),
+        );
     }
     let mut streams = JoinSet::new();
     for number in 0..options.streams {
         for kind in [streams::StreamKind::Socket, streams::StreamKind::Events] {
-            streams.spawn(StreamHolder::new(scene.context.clone(), kind, number, scene.began).run(orders.clone()));
+            streams.spawn(
+                StreamHolder::new(scene.context.clone(), kind, number, scene.began)
+                    .run(orders.clone()),
+            );
         }
     }
     drop(orders);
@@ -167,7 +198,12 @@ async fn prove(
 }
 
 /// What the clients need to know.
-async fn context(config: &Config, options: &Options, target: &ProofTarget, meter: &Arc<Meter>) -> Result<ProveContext, ServiceError> {
+async fn context(
+    config: &Config,
+    options: &Options,
+    target: &ProofTarget,
+    meter: &Arc<Meter>,
+) -> Result<ProveContext, ServiceError> {
     let to = reachable(config)?;
     let limit = config.wake.timeout + MARGIN;
     Ok(ProveContext {
@@ -176,7 +212,11 @@ async fn context(config: &Config, options: &Options, target: &ProofTarget, meter
         name: target.name.clone(),
         demo: target::is_demo(to, &target.host, limit).await?,
         limit,
-        tag: format!("{:04x}{:x}", options.seed & 0xffff, monotonic_ns() / 1_000_000),
+        tag: format!(
+            "{:04x}{:x}",
+            options.seed & 0xffff,
+            monotonic_ns() / 1_000_000
+        ),
         chaos: options.chaos,
         strikes: Mutex::default(),
         meter: meter.clone(),
@@ -185,13 +225,42 @@ async fn context(config: &Config, options: &Options, target: &ProofTarget, meter
 
 impl Proof<'_> {
     /// Cycles, and chaos beside them, until they are done or the time is over.
-    async fn drive(&self, order: &watch::Sender<Order>, slept: &mut Slept) -> Result<(), ServiceError> {
-        let &Proof { config, options, operator, target, ref context, .. } = self;
+    async fn drive(
+        &self,
+        order: &watch::Sender<Order>,
+        slept: &mut Slept,
+    ) -> Result<(), ServiceError> {
+        let &Proof {
+            config,
+            options,
+            operator,
+            target,
+            ref context,
+            ..
+        } = self;
         let rng = Rng::new(options.seed, 1 << 32);
-        let cycles = Cycles { config, operator, context, target, order, rng, most: options.cycles, time: options.time };
+        let cycles = Cycles {
+            config,
+            operator,
+            context,
+            target,
+            order,
+            rng,
+            most: options.cycles,
+            time: options.time,
+        };
         let chaos = async {
             match options.chaos {
-                true => Chaos { config, operator, context, rng: Rng::new(options.seed, 1 << 33) }.run().await,
+                true => {
+                    Chaos {
+                        config,
+                        operator,
+                        context,
+                        rng: Rng::new(options.seed, 1 << 33),
+                    }
+                    .run()
+                    .await
+                }
                 false => std::future::pending().await,
             }
         };
@@ -202,22 +271,59 @@ impl Proof<'_> {
     }
 
     /// Judges what happened.
-    fn conclude(&self, mut samples: Vec<Sample>, held: EndedStreams, slept: Slept, interrupted: bool) -> Result<Report, ServiceError> {
-        let &Proof { config, options, target, ref context, began, .. } = self;
+    fn conclude(
+        &self,
+        mut samples: Vec<Sample>,
+        held: EndedStreams,
+        slept: Slept,
+        interrupted: bool,
+    ) -> Result<Report, ServiceError> {
+        let &Proof {
+            config,
+            options,
+            target,
+            ref context,
+            began,
+            ..
+        } = self;
         let took = Duration::from_nanos(monotonic_ns().saturating_sub(began));
-        let strikes: Vec<Strike> = context.strikes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let strikes: Vec<Strike> = context
+            .strikes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let record = read_record(target, context.demo, &context.tag)?;
         samples.sort_unstable_by_key(|sample| sample.sent);
-        let evidence = Evidence { samples: &samples, record: record.as_ref(), strikes: &strikes, began, tag: &context.tag };
+        let evidence = Evidence {
+            samples: &samples,
+            record: record.as_ref(),
+            strikes: &strikes,
+            began,
+            tag: &context.tag,
+        };
         let mut judgement = judge::judge(&evidence);
         judgement.faults.extend(held.faults);
-        let complete = !interrupted && slept.cycles > 0 && (options.chaos || slept.verbs_failed.is_empty());
+        let complete =
+            !interrupted && slept.cycles > 0 && (options.chaos || slept.verbs_failed.is_empty());
         Ok(Report {
-            proven: complete && judgement.tally.is_clean() && judgement.tally.right > 0 && held.count.broken == 0,
+            proven: complete
+                && judgement.tally.is_clean()
+                && judgement.tally.right > 0
+                && held.count.broken == 0,
             instance: target.name.clone(),
             model: target.model.clone(),
-            edge: if config.edge.kind == EdgeKind::Nginx { "nginx" } else { "builtin" }.to_owned(),
-            supervisor: if config.supervisor == SupervisorKind::Supervisord { "supervisord" } else { "builtin" }.to_owned(),
+            edge: if config.edge.kind == EdgeKind::Nginx {
+                "nginx"
+            } else {
+                "builtin"
+            }
+            .to_owned(),
+            supervisor: if config.supervisor == SupervisorKind::Supervisord {
+                "supervisord"
+            } else {
+                "builtin"
+            }
+            .to_owned(),
             seed: options.seed,
             cycles: slept.cycles,
             idle_stops: slept.idle_stops,
@@ -236,13 +342,23 @@ impl Proof<'_> {
     }
 }
 
-/// What the demo application has written down. A record that cannot be read is no record of nothing.
-fn read_record(target: &ProofTarget, demo: bool, tag: &str) -> Result<Option<AppRecord>, ServiceError> {
-    let Some(path) = target.record.as_ref().filter(|_| demo) else { return Ok(None) };
+/// What the demo application has written down. A record that cannot be read is no record of
+/// nothing.
+fn read_record(
+    target: &ProofTarget,
+    demo: bool,
+    tag: &str,
+) -> Result<Option<AppRecord>, ServiceError> {
+    let Some(path) = target.record.as_ref().filter(|_| demo) else {
+        return Ok(None);
+    };
     let read = AppRecord::read(path, tag);
     read.map(Some).map_err(|e| {
         ServiceError::because(
-            format!("could not read what the application recorded in `{}`", path.display()),
+            format!(
+                "could not read what the application recorded in `{}`",
+                path.display()
+            ),
             &e,
             "run it as the user who booted acc",
         )
@@ -252,10 +368,17 @@ fn read_record(target: &ProofTarget, demo: bool, tag: &str) -> Result<Option<App
 /// The edge's first address, as a client on this host reaches it.
 fn reachable(config: &Config) -> Result<SocketAddr, ServiceError> {
     let Some(mut to) = config.edge.listen.first().copied() else {
-        return Err(ServiceError::failed("the edge listens nowhere", "set `edge.listen` in the config"));
+        return Err(ServiceError::failed(
+            "the edge listens nowhere",
+            "set `edge.listen` in the config",
+        ));
     };
     if to.ip().is_unspecified() {
-        to.set_ip(if to.is_ipv4() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::LOCALHOST) });
+        to.set_ip(if to.is_ipv4() {
+            IpAddr::V4(Ipv4Addr::LOCALHOST)
+        } else {
+            IpAddr::V6(Ipv6Addr::LOCALHOST)
+        });
     }
     Ok(to)
 }
@@ -273,7 +396,12 @@ impl Interrupts {
         let this = Self::default();
         let (run, clean_up) = (this.run.clone(), this.clean_up.clone());
         tokio::spawn(async move {
-            let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else { return };
+            let (Ok(mut int), Ok(mut term)) = (
+                signal(SignalKind::interrupt()),
+                signal(SignalKind::terminate()),
+            ) else {
+                return;
+            };
             for token in [run, clean_up] {
                 tokio::select! {
                     _ = int.recv() => {}

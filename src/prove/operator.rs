@@ -1,4 +1,5 @@
-//! How a proof uses acc: verbs as any other command, and booting what was killed. It decides nothing.
+//! How a proof uses acc: verbs as any other command, and booting what was killed. It decides
+//! nothing.
 
 use std::time::Duration;
 
@@ -24,8 +25,15 @@ pub trait Operator {
 }
 
 /// Boots until the server answers.
-pub(super) async fn boot_again(operator: &dyn Operator, limit: Duration) -> Result<(), ServiceError> {
-    let mut last = ServiceError::new(ErrorKind::TimedOut, "acc did not come back", "run `acc boot`");
+pub(super) async fn boot_again(
+    operator: &dyn Operator,
+    limit: Duration,
+) -> Result<(), ServiceError> {
+    let mut last = ServiceError::new(
+        ErrorKind::TimedOut,
+        "acc did not come back",
+        "run `acc boot`",
+    );
     let back = async {
         loop {
             match operator.boot().await {
@@ -38,7 +46,10 @@ pub(super) async fn boot_again(operator: &dyn Operator, limit: Duration) -> Resu
     };
     match tokio::time::timeout(limit, back).await {
         Ok(()) => Ok(()),
-        Err(_) => Err(ServiceError { message: format!("what was killed did not come back: {}", last.message), ..last }),
+        Err(_) => Err(ServiceError {
+            message: format!("what was killed did not come back: {}", last.message),
+            ..last
+        }),
     }
 }
 

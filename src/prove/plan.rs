@@ -1,4 +1,5 @@
-//! What a client asks next, and whether the answer is the right one. Drawn by chance; nothing here sends anything.
+//! What a client asks next, and whether the answer is the right one. Drawn by chance; nothing here
+//! sends anything.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -54,21 +55,47 @@ impl RequestPlan {
             _ => RequestKind::Socket,
         };
         let (fresh, close) = (rng.one_in(3), rng.one_in(4));
-        let body = if kind == RequestKind::Post { body(rng) } else { Bytes::new() };
+        let body = if kind == RequestKind::Post {
+            body(rng)
+        } else {
+            Bytes::new()
+        };
         let chunked = rng.one_in(3);
         #[expect(clippy::cast_possible_truncation, reason = "small by their bounds")]
-        let (slow_ms, chunks, messages) = ((1 + rng.below(400)) as u16, (1 + rng.below(4)) as u16, (1 + rng.below(8)) as u8);
-        Self { kind, fresh, close, messages, demo, body, chunked, slow_ms, chunks }
+        let (slow_ms, chunks, messages) = (
+            (1 + rng.below(400)) as u16,
+            (1 + rng.below(4)) as u16,
+            (1 + rng.below(8)) as u8,
+        );
+        Self {
+            kind,
+            fresh,
+            close,
+            messages,
+            demo,
+            body,
+            chunked,
+            slow_ms,
+            chunks,
+        }
     }
 
     /// How long the application is asked to take until it answers, in milliseconds.
     pub(super) fn own_ms(&self) -> u16 {
-        if self.kind == RequestKind::Slow { self.slow_ms } else { 0 }
+        if self.kind == RequestKind::Slow {
+            self.slow_ms
+        } else {
+            0
+        }
     }
 
     /// How long it is asked to take until it has answered, in milliseconds.
     pub(super) fn takes_ms(&self) -> u16 {
-        if self.kind == RequestKind::Stream { self.chunks * CHUNK_MS } else { self.own_ms() }
+        if self.kind == RequestKind::Stream {
+            self.chunks * CHUNK_MS
+        } else {
+            self.own_ms()
+        }
     }
 
     fn target(&self, id: &str) -> String {
@@ -76,7 +103,9 @@ impl RequestPlan {
             _ if !self.demo => "/".to_owned(),
             RequestKind::Get | RequestKind::Post => format!("/echo?{id}"),
             RequestKind::Slow => format!("/slow?ms={}", self.slow_ms),
-            RequestKind::Stream => format!("/stream?seconds={}.{}", self.chunks / 10, self.chunks % 10),
+            RequestKind::Stream => {
+                format!("/stream?seconds={}.{}", self.chunks / 10, self.chunks % 10)
+            }
             RequestKind::Socket => "/ws".to_owned(),
         }
     }
@@ -84,7 +113,11 @@ impl RequestPlan {
     /// The request as it is sent, with this id.
     pub(super) fn request(&self, context: &ProveContext, id: &str) -> Request<RequestBody> {
         let mut request = Request::new(self.body());
-        *request.method_mut() = if self.kind == RequestKind::Post { Method::POST } else { Method::GET };
+        *request.method_mut() = if self.kind == RequestKind::Post {
+            Method::POST
+        } else {
+            Method::GET
+        };
         *request.uri_mut() = self.target(id).parse().unwrap_or_default();
         let mut set = |name: &'static str, value: &str| {
             if let Ok(value) = header::HeaderValue::from_str(value) {
@@ -112,8 +145,11 @@ impl RequestPlan {
         if !self.chunked {
             return Full::new(self.body.clone()).boxed_unsync();
         }
-        let pieces: Vec<Result<Frame<Bytes>, Infallible>> =
-            self.body.chunks(PIECE).map(|piece| Ok(Frame::data(self.body.slice_ref(piece)))).collect();
+        let pieces: Vec<Result<Frame<Bytes>, Infallible>> = self
+            .body
+            .chunks(PIECE)
+            .map(|piece| Ok(Frame::data(self.body.slice_ref(piece))))
+            .collect();
         StreamBody::new(stream::iter(pieces)).boxed_unsync()
     }
 }
@@ -121,7 +157,9 @@ impl RequestPlan {
 /// 1 byte to 1 MiB, each order of magnitude as often as any other.
 fn body(rng: &mut Rng) -> Bytes {
     let most = 1_u64 << rng.below(BODY_BITS + 1);
-    let length = usize::try_from(most / 2 + rng.below(most / 2 + 1)).unwrap_or(1).max(1);
+    let length = usize::try_from(most / 2 + rng.below(most / 2 + 1))
+        .unwrap_or(1)
+        .max(1);
     rng.bytes(length).into()
 }
 
@@ -137,17 +175,29 @@ pub(super) fn probe(host: &str) -> Request<RequestBody> {
 
 /// Is this what only the demo application answers to [`probe`]?
 pub(super) fn is_echo(body: &[u8]) -> bool {
-    serde_json::from_slice::<serde_json::Value>(body).is_ok_and(|echo| echo["query"] == "prove" && echo["sha256"].is_string())
+    serde_json::from_slice::<serde_json::Value>(body)
+        .is_ok_and(|echo| echo["query"] == "prove" && echo["sha256"].is_string())
 }
 
 /// An answer of another status than was hoped for.
 pub(super) fn refused(answer: &WireAnswer) -> RequestEnd {
-    let text: String = String::from_utf8_lossy(&answer.body).chars().take(300).collect();
-    RequestEnd::Answered(answer.status.as_u16(), text.replace('\n', " ").trim().into())
+    let text: String = String::from_utf8_lossy(&answer.body)
+        .chars()
+        .take(300)
+        .collect();
+    RequestEnd::Answered(
+        answer.status.as_u16(),
+        text.replace('\n', " ").trim().into(),
+    )
 }
 
 /// Is it what was asked for?
-pub(super) fn check(plan: &RequestPlan, context: &ProveContext, id: &str, answer: &WireAnswer) -> RequestEnd {
+pub(super) fn check(
+    plan: &RequestPlan,
+    context: &ProveContext,
+    id: &str,
+    answer: &WireAnswer,
+) -> RequestEnd {
     if !answer.status.is_success() {
         return refused(answer);
     }
@@ -157,7 +207,8 @@ pub(super) fn check(plan: &RequestPlan, context: &ProveContext, id: &str, answer
     let text = String::from_utf8_lossy(&answer.body);
     let fault = match plan.kind {
         RequestKind::Get | RequestKind::Post => echo_fault(plan, id, &answer.body),
-        RequestKind::Slow => (!text.starts_with(&format!("name: {}\n", context.name))).then_some("the application has another name"),
+        RequestKind::Slow => (!text.starts_with(&format!("name: {}\n", context.name)))
+            .then_some("the application has another name"),
         RequestKind::Stream => {
             let expected: String = (0..plan.chunks).fold(String::new(), |mut all, n| {
                 let _ = writeln!(all, "chunk {n}");
@@ -167,19 +218,29 @@ pub(super) fn check(plan: &RequestPlan, context: &ProveContext, id: &str, answer
         }
         RequestKind::Socket => None,
     };
-    fault.map_or(RequestEnd::Right, |fault| RequestEnd::Wrong(format!("{fault}: {text:.200}").into()))
+    fault.map_or(RequestEnd::Right, |fault| {
+        RequestEnd::Wrong(format!("{fault}: {text:.200}").into())
+    })
 }
 
 fn echo_fault(plan: &RequestPlan, id: &str, body: &[u8]) -> Option<&'static str> {
-    let Ok(echo) = serde_json::from_slice::<serde_json::Value>(body) else { return Some("not what `/echo` answers") };
+    let Ok(echo) = serde_json::from_slice::<serde_json::Value>(body) else {
+        return Some("not what `/echo` answers");
+    };
     if echo["headers"]["x-id"] != id || echo["query"] != id {
         return Some("the answer belongs to another request");
     }
-    let sha256 = Sha256::digest(&plan.body).iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    });
-    let method = if plan.kind == RequestKind::Post { "POST" } else { "GET" };
+    let sha256 = Sha256::digest(&plan.body)
+        .iter()
+        .fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        });
+    let method = if plan.kind == RequestKind::Post {
+        "POST"
+    } else {
+        "GET"
+    };
     if echo["method"] != method || echo["length"] != plan.body.len() || echo["sha256"] != sha256 {
         return Some("the body did not arrive as it was sent");
     }
@@ -203,23 +264,40 @@ mod tests {
         let mut rng = Rng::new(1, 1);
         for _ in 0..100 {
             let plan = RequestPlan::draw(&mut rng, false);
-            assert_eq!((plan.kind, plan.target("x").as_str()), (RequestKind::Get, "/"));
+            assert_eq!(
+                (plan.kind, plan.target("x").as_str()),
+                (RequestKind::Get, "/")
+            );
         }
-        let kinds: Vec<RequestKind> = (0..200).map(|_| RequestPlan::draw(&mut rng, true).kind).collect();
-        for kind in [RequestKind::Get, RequestKind::Post, RequestKind::Slow, RequestKind::Stream, RequestKind::Socket] {
+        let kinds: Vec<RequestKind> = (0..200)
+            .map(|_| RequestPlan::draw(&mut rng, true).kind)
+            .collect();
+        for kind in [
+            RequestKind::Get,
+            RequestKind::Post,
+            RequestKind::Slow,
+            RequestKind::Stream,
+            RequestKind::Socket,
+        ] {
             assert!(kinds.contains(&kind), "{kind:?}");
         }
     }
 
     #[test]
     fn an_echo_is_compared_in_all_it_says() {
-        let plan =
-            RequestPlan { kind: RequestKind::Post, body: Bytes::from_static(b"abc"), ..RequestPlan::draw(&mut Rng::new(1, 1), true) };
+        let plan = RequestPlan {
+            kind: RequestKind::Post,
+            body: Bytes::from_static(b"abc"),
+            ..RequestPlan::draw(&mut Rng::new(1, 1), true)
+        };
         let sha = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         let echo = |id: &str, method: &str, length: u32, sha: &str| {
             serde_json::json!({ "method": method, "query": id, "length": length, "sha256": sha, "headers": { "x-id": id } }).to_string()
         };
-        assert_eq!(echo_fault(&plan, "t.1.1.1", echo("t.1.1.1", "POST", 3, sha).as_bytes()), None);
+        assert_eq!(
+            echo_fault(&plan, "t.1.1.1", echo("t.1.1.1", "POST", 3, sha).as_bytes()),
+            None
+        );
         for wrong in [
             echo("t.1.1.2", "POST", 3, sha),
             echo("t.1.1.1", "GET", 3, sha),
@@ -228,7 +306,10 @@ mod tests {
             "{}".to_owned(),
             "hello".to_owned(),
         ] {
-            assert!(echo_fault(&plan, "t.1.1.1", wrong.as_bytes()).is_some(), "{wrong}");
+            assert!(
+                echo_fault(&plan, "t.1.1.1", wrong.as_bytes()).is_some(),
+                "{wrong}"
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The application's own record of what reached it: the only witness of what was delivered, and how often.
+//! The application's own record of what reached it: the only witness of what was delivered, and how
+//! often.
 //!
 //! It reads what `acc demo-app --log` writes and judges nothing.
 
@@ -53,8 +54,12 @@ impl AppRecord {
     /// `WORD ns pid …`; what is not understood is somebody else's.
     fn line(&mut self, line: &str, tag: &str) {
         let mut words = line.split(' ');
-        let (Some(word), Some(ns), Some(pid)) = (words.next(), words.next(), words.next()) else { return };
-        let (Ok(ns), Ok(pid)) = (ns.parse::<u64>(), pid.parse::<i32>()) else { return };
+        let (Some(word), Some(ns), Some(pid)) = (words.next(), words.next(), words.next()) else {
+            return;
+        };
+        let (Ok(ns), Ok(pid)) = (ns.parse::<u64>(), pid.parse::<i32>()) else {
+            return;
+        };
         match word {
             "START" => {
                 self.starts += 1;
@@ -62,13 +67,24 @@ impl AppRecord {
             }
             "EXIT" => self.last_end = ns,
             "REQ" => {
-                let Some((id, attempt)) = words.nth(1).and_then(|id| ProofRequestId::read(id, tag)) else { return };
+                let Some((id, attempt)) = words.nth(1).and_then(|id| ProofRequestId::read(id, tag))
+                else {
+                    return;
+                };
                 let (started, before_ended) = self.current.get(&pid).copied().unwrap_or_default();
-                self.requests.entry(id).or_default().push(RecordedArrival { attempt, pid, started, before_ended });
+                self.requests.entry(id).or_default().push(RecordedArrival {
+                    attempt,
+                    pid,
+                    started,
+                    before_ended,
+                });
             }
             "MSG" => {
-                let Some((id, number)) = words.next().and_then(|text| text.split_once('#')) else { return };
-                if let (Some((id, _)), Ok(number)) = (ProofRequestId::read(id, tag), number.parse()) {
+                let Some((id, number)) = words.next().and_then(|text| text.split_once('#')) else {
+                    return;
+                };
+                if let (Some((id, _)), Ok(number)) = (ProofRequestId::read(id, tag), number.parse())
+                {
                     *self.messages.entry((id, number)).or_default() += 1;
                 }
             }
@@ -90,11 +106,26 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         let record = AppRecord::read(&path, "t").unwrap();
         let id = ProofRequestId { client: 0, n: 1 };
-        let first = RecordedArrival { attempt: 1, pid: 7, started: 10, before_ended: 0 };
-        let second = RecordedArrival { attempt: 2, pid: 8, started: 40, before_ended: 30 };
+        let first = RecordedArrival {
+            attempt: 1,
+            pid: 7,
+            started: 10,
+            before_ended: 0,
+        };
+        let second = RecordedArrival {
+            attempt: 2,
+            pid: 8,
+            started: 40,
+            before_ended: 30,
+        };
         assert_eq!(record.requests[&id], [first, second]);
         assert_eq!((record.requests.len(), record.starts), (1, 2));
         assert_eq!(record.messages[&(ProofRequestId { client: 0, n: 2 }, 0)], 2);
-        assert!(AppRecord::read(&dir.path().join("none"), "t").unwrap().requests.is_empty());
+        assert!(
+            AppRecord::read(&dir.path().join("none"), "t")
+                .unwrap()
+                .requests
+                .is_empty()
+        );
     }
 }

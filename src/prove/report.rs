@@ -25,16 +25,19 @@ pub struct Report {
     pub clients: u16,
     /// How long it took, in milliseconds.
     pub took_ms: u64,
-    /// The application recorded what reached it: without, nothing can be said about what was doubled or held.
+    /// The application recorded what reached it: without, nothing can be said about what was
+    /// doubled or held.
     pub recorded: bool,
     /// Ended before its time by Ctrl-C.
     pub interrupted: bool,
     /// The numbers that count.
     #[serde(flatten)]
     pub tally: Tally,
-    /// Requests that were sent while the instance was not awake, from sending to the answer; `None`: not known.
+    /// Requests that were sent while the instance was not awake, from sending to the answer;
+    /// `None`: not known.
     pub wake: Option<Spread>,
-    /// Those among them that were sent when the former process had ended already: nothing but a wake.
+    /// Those among them that were sent when the former process had ended already: nothing but a
+    /// wake.
     pub wake_from_sleep: Option<Spread>,
     /// What became of the streams that were open; `None` without `--streams`.
     pub streams: Option<Streams>,
@@ -55,7 +58,8 @@ pub struct Tally {
     pub messages: u64,
     /// Answered 2xx with what was expected.
     pub right: u64,
-    /// Not answered 2xx although it could have been: the application never saw it, or it was safe to send again.
+    /// Not answered 2xx although it could have been: the application never saw it, or it was safe
+    /// to send again.
     pub lost: u64,
     /// Answered with something else than what was expected.
     pub wrong: u64,
@@ -63,8 +67,9 @@ pub struct Tally {
     pub doubled: Option<u64>,
     /// Were in the application when it was killed.
     pub broken_by_the_crash: u64,
-    /// On a connection that the killed process of the edge held, so that nobody could answer; or, behind nginx, not safe to send
-    /// again and in the server when it was killed. Safe ones are sent again, and are among these only when that did not help.
+    /// On a connection that the killed process of the edge held, so that nobody could answer; or,
+    /// behind nginx, not safe to send again and in the server when it was killed. Safe ones are
+    /// sent again, and are among these only when that did not help.
     pub cut_by_the_crash: u64,
     /// Safe ones that were sent again because they got no answer.
     pub retried: u64,
@@ -100,8 +105,17 @@ impl Spread {
     #[must_use]
     pub fn of(mut ns: Vec<u64>) -> Self {
         ns.sort_unstable();
-        let at = |percent: usize| ns.get((ns.len() * percent).div_ceil(100).saturating_sub(1)).map_or(0.0, |n| millis(*n));
-        Self { count: ns.len() as u64, p50_ms: at(50), p95_ms: at(95), p99_ms: at(99), longest_ms: at(100) }
+        let at = |percent: usize| {
+            ns.get((ns.len() * percent).div_ceil(100).saturating_sub(1))
+                .map_or(0.0, |n| millis(*n))
+        };
+        Self {
+            count: ns.len() as u64,
+            p50_ms: at(50),
+            p95_ms: at(95),
+            p99_ms: at(99),
+            longest_ms: at(100),
+        }
     }
 }
 
@@ -111,7 +125,8 @@ fn millis(ns: u64) -> f64 {
     (ns / 10_000) as f64 / 100.0
 }
 
-/// WebSockets and event streams that were held open, by how they ended. Those left are the ones that the proof itself has ended.
+/// WebSockets and event streams that were held open, by how they ended. Those left are the ones
+/// that the proof itself has ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Streams {
     /// How many began.
@@ -163,8 +178,25 @@ mod tests {
     #[test]
     fn percentiles_are_of_the_values_themselves() {
         let spread = Spread::of((1..=200).rev().map(|ms| ms * 1_000_000).collect());
-        assert_eq!((spread.p50_ms, spread.p95_ms, spread.p99_ms, spread.longest_ms), (100.0, 190.0, 198.0, 200.0));
-        assert_eq!(Spread::of(vec![5_000_000]), Spread { count: 1, p50_ms: 5.0, p95_ms: 5.0, p99_ms: 5.0, longest_ms: 5.0 });
+        assert_eq!(
+            (
+                spread.p50_ms,
+                spread.p95_ms,
+                spread.p99_ms,
+                spread.longest_ms
+            ),
+            (100.0, 190.0, 198.0, 200.0)
+        );
+        assert_eq!(
+            Spread::of(vec![5_000_000]),
+            Spread {
+                count: 1,
+                p50_ms: 5.0,
+                p95_ms: 5.0,
+                p99_ms: 5.0,
+                longest_ms: 5.0
+            }
+        );
         assert_eq!(Spread::of(vec![]), Spread::default());
     }
 }

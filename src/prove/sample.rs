@@ -1,4 +1,5 @@
-//! One request of one client: what was sent, when, and how it ended. The id that the application records is made and read here.
+//! One request of one client: what was sent, when, and how it ended. The id that the application
+//! records is made and read here.
 
 use std::net::SocketAddr;
 
@@ -29,7 +30,8 @@ impl RequestKind {
         }
     }
 
-    /// May a client send it again when it got no answer? A conversation that has begun is judged apart.
+    /// May a client send it again when it got no answer? A conversation that has begun is judged
+    /// apart.
     pub(super) fn safe(self) -> bool {
         match self {
             Self::Get | Self::Slow | Self::Stream | Self::Socket => true,
@@ -78,7 +80,10 @@ impl ProofRequestId {
     pub(super) fn read(text: &str, tag: &str) -> Option<(Self, u8)> {
         let mut parts = text.strip_prefix(tag)?.strip_prefix('.')?.split('.');
         let mut part = || parts.next();
-        let id = Self { client: part()?.parse().ok()?, n: part()?.parse().ok()? };
+        let id = Self {
+            client: part()?.parse().ok()?,
+            n: part()?.parse().ok()?,
+        };
         let attempt = part()?.parse().ok()?;
         parts.next().is_none().then_some((id, attempt))
     }
@@ -89,7 +94,8 @@ impl ProofRequestId {
 pub(super) struct ClientConnection {
     /// The client's own end.
     pub(super) from: SocketAddr,
-    /// A moment before it was opened, in nanoseconds of the monotonic clock: an earlier connection had the same address perhaps.
+    /// A moment before it was opened, in nanoseconds of the monotonic clock: an earlier connection
+    /// had the same address perhaps.
     pub(super) opened: u64,
 }
 
@@ -124,9 +130,23 @@ mod tests {
 
     #[test]
     fn an_id_is_read_as_it_was_written() {
-        let id = ProofRequestId { client: 3, n: 70_000 };
-        assert_eq!(ProofRequestId::read(&id.text("ab12", 2), "ab12"), Some((id, 2)));
-        for other in ["-", "ab12", "ab12.3.4", "ab1.3.4.1", "ab12.3.4.1.9", "ab12.x.4.1", "ab123.3.4.1"] {
+        let id = ProofRequestId {
+            client: 3,
+            n: 70_000,
+        };
+        assert_eq!(
+            ProofRequestId::read(&id.text("ab12", 2), "ab12"),
+            Some((id, 2))
+        );
+        for other in [
+            "-",
+            "ab12",
+            "ab12.3.4",
+            "ab1.3.4.1",
+            "ab12.3.4.1.9",
+            "ab12.x.4.1",
+            "ab123.3.4.1",
+        ] {
             assert_eq!(ProofRequestId::read(other, "ab12"), None, "{other}");
         }
     }

@@ -1,8 +1,10 @@
-//! Streams that stay open until a stop ends them: WebSockets and event streams, beside the clients that ask.
+//! Streams that stay open until a stop ends them: WebSockets and event streams, beside the clients
+//! that ask.
 //!
-//! Each end is in order or not. In order is what browsers open again without a word to their user: a WebSocket's close frame
-//! with 1001, "going away" (RFC 6455, 7.4.1), and an event stream that ends with its body, after a whole event. Anything else
-//! is broken, unless a process that was killed held the connection or was behind it. Then another one is opened.
+//! Each end is in order or not. In order is what browsers open again without a word to their user:
+//! a WebSocket's close frame with 1001, "going away" (RFC 6455, 7.4.1), and an event stream that
+//! ends with its body, after a whole event. Anything else is broken, unless a process that was
+//! killed held the connection or was behind it. Then another one is opened.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -80,10 +82,26 @@ pub(super) struct StreamHolder {
 }
 
 impl StreamHolder {
-    /// The `number`th of its kind. `began`: the begin of the run, in nanoseconds of the monotonic clock.
-    pub(super) fn new(context: Arc<ProveContext>, kind: StreamKind, number: u16, began: u64) -> Self {
-        let id = format!("{}.{}{number}", context.tag, if kind == StreamKind::Socket { "w" } else { "e" });
-        Self { context, kind, id, began, ended: EndedStreams::default() }
+    /// The `number`th of its kind. `began`: the begin of the run, in nanoseconds of the monotonic
+    /// clock.
+    pub(super) fn new(
+        context: Arc<ProveContext>,
+        kind: StreamKind,
+        number: u16,
+        began: u64,
+    ) -> Self {
+        let id = format!(
+            "{}.{}{number}",
+            context.tag,
+            if kind == StreamKind::Socket { "w" } else { "e" }
+        );
+        Self {
+            context,
+            kind,
+            id,
+            began,
+            ended: EndedStreams::default(),
+        }
     }
 
     /// Until it is told to end.
@@ -121,7 +139,9 @@ impl StreamHolder {
                 count.ended_in_order += 1;
                 return;
             }
-            StreamEnd::Broken(_) if self.context.met_a_kill(line, begun) => count.cut_by_the_crash += 1,
+            StreamEnd::Broken(_) if self.context.met_a_kill(line, begun) => {
+                count.cut_by_the_crash += 1
+            }
             // What was killed is not back yet.
             StreamEnd::NotOpened(_) if self.context.chaos => {}
             StreamEnd::NotOpened(why) | StreamEnd::Broken(why) => {
@@ -137,7 +157,11 @@ impl StreamHolder {
             let seconds = |ns: u64| Duration::from_millis(ns / 1_000_000).as_secs_f64();
             self.ended.faults.push(RequestFault {
                 id: self.id.clone(),
-                kind: if self.kind == StreamKind::Socket { "open WebSocket" } else { "open event stream" },
+                kind: if self.kind == StreamKind::Socket {
+                    "open WebSocket"
+                } else {
+                    "open event stream"
+                },
                 verdict: "lost",
                 at_s: seconds(begun.saturating_sub(self.began)),
                 took_s: seconds(monotonic_ns().saturating_sub(begun)),
@@ -147,26 +171,51 @@ impl StreamHolder {
     }
 
     /// The answer's head, of the right status.
-    async fn open(&self, line: &mut Option<ClientConnection>) -> Result<(Wire, Response<Incoming>), StreamEnd> {
+    async fn open(
+        &self,
+        line: &mut Option<ClientConnection>,
+    ) -> Result<(Wire, Response<Incoming>), StreamEnd> {
         let opening = async {
-            let mut wire = Wire::open(self.context.to).await.map_err(StreamEnd::NotOpened)?;
+            let mut wire = Wire::open(self.context.to)
+                .await
+                .map_err(StreamEnd::NotOpened)?;
             *line = Some(wire.line);
-            let (response, head) = wire.send(self.request()).await.map_err(|broken| StreamEnd::Broken(broken.why))?;
-            let expected = if self.kind == StreamKind::Socket { 101 } else { 200 };
+            let (response, head) = wire
+                .send(self.request())
+                .await
+                .map_err(|broken| StreamEnd::Broken(broken.why))?;
+            let expected = if self.kind == StreamKind::Socket {
+                101
+            } else {
+                200
+            };
             if response.status().as_u16() == expected {
                 return Ok((wire, response));
             }
             let status = response.status();
-            let answer = super::wire::whole(response, head).await.map_err(|broken| StreamEnd::Broken(broken.why))?;
-            let text: String = String::from_utf8_lossy(&answer.body).chars().take(300).collect();
-            Err(StreamEnd::Broken(format!("answered {status}: {}", text.replace('\n', " ").trim()).into()))
+            let answer = super::wire::whole(response, head)
+                .await
+                .map_err(|broken| StreamEnd::Broken(broken.why))?;
+            let text: String = String::from_utf8_lossy(&answer.body)
+                .chars()
+                .take(300)
+                .collect();
+            Err(StreamEnd::Broken(
+                format!("answered {status}: {}", text.replace('\n', " ").trim()).into(),
+            ))
         };
-        tokio::time::timeout(self.context.limit, opening).await.unwrap_or_else(|_| Err(StreamEnd::Broken("no answer in time".into())))
+        tokio::time::timeout(self.context.limit, opening)
+            .await
+            .unwrap_or_else(|_| Err(StreamEnd::Broken("no answer in time".into())))
     }
 
     fn request(&self) -> Request<RequestBody> {
         let mut request = Request::new(Empty::new().boxed_unsync());
-        *request.uri_mut() = hyper::Uri::from_static(if self.kind == StreamKind::Socket { "/ws" } else { EVENTS });
+        *request.uri_mut() = hyper::Uri::from_static(if self.kind == StreamKind::Socket {
+            "/ws"
+        } else {
+            EVENTS
+        });
         let mut set = |name: header::HeaderName, value: &str| {
             if let Ok(value) = header::HeaderValue::from_str(value) {
                 request.headers_mut().insert(name, value);
@@ -187,7 +236,11 @@ impl StreamHolder {
 }
 
 /// Keeps it until it ends, or until there is another order. The connection is held as long.
-async fn hold((wire, response): (Wire, Response<Incoming>), kind: StreamKind, order: &mut watch::Receiver<Order>) -> StreamEnd {
+async fn hold(
+    (wire, response): (Wire, Response<Incoming>),
+    kind: StreamKind,
+    order: &mut watch::Receiver<Order>,
+) -> StreamEnd {
     let _wire = wire;
     if kind == StreamKind::Events {
         return tokio::select! {
@@ -209,7 +262,13 @@ async fn hold((wire, response): (Wire, Response<Incoming>), kind: StreamKind, or
             StreamEnd::Ours
         }
         Some(Ok(Some(GOING_AWAY))) => StreamEnd::InOrder,
-        Some(Ok(code)) => StreamEnd::Broken(format!("closed with {}", code.map_or_else(|| "no code".to_owned(), |c| c.to_string())).into()),
+        Some(Ok(code)) => StreamEnd::Broken(
+            format!(
+                "closed with {}",
+                code.map_or_else(|| "no code".to_owned(), |c| c.to_string())
+            )
+            .into(),
+        ),
         Some(Err(why)) => StreamEnd::Broken(why),
     }
 }
@@ -226,10 +285,16 @@ async fn listen(response: Response<Incoming>) -> StreamEnd {
         while let Some(at) = rest.windows(2).position(|two| two == b"\n\n") {
             let event: Vec<u8> = rest.drain(..at + 2).collect();
             if event != format!("data: {next}\n\n").as_bytes() {
-                return StreamEnd::Broken(format!("event {next} is `{:.100}`", String::from_utf8_lossy(&event)).into());
+                return StreamEnd::Broken(
+                    format!("event {next} is `{:.100}`", String::from_utf8_lossy(&event)).into(),
+                );
             }
             next += 1;
         }
     }
-    if rest.is_empty() { StreamEnd::InOrder } else { StreamEnd::Broken("it ended within an event".into()) }
+    if rest.is_empty() {
+        StreamEnd::InOrder
+    } else {
+        StreamEnd::Broken("it ended within an event".into())
+    }
 }

@@ -32,14 +32,19 @@ pub(super) struct Strike {
     pub(super) at: u64,
     /// When it was gone with all its sockets.
     pub(super) over: u64,
-    /// The clients' ends of the connections that it held; `None`: it is not what clients are connected to.
+    /// The clients' ends of the connections that it held; `None`: it is not what clients are
+    /// connected to.
     pub(super) held: Option<HashSet<SocketAddr>>,
 }
 
 impl Strike {
     /// Did the killed process hold this connection?
     pub(super) fn cut(&self, line: &ClientConnection) -> bool {
-        line.opened <= self.at && self.held.as_ref().is_some_and(|held| held.contains(&line.from))
+        line.opened <= self.at
+            && self
+                .held
+                .as_ref()
+                .is_some_and(|held| held.contains(&line.from))
     }
 
     /// Was it killed while a request was under way that was sent and has ended at these times?
@@ -59,7 +64,8 @@ impl Strike {
 
 /// How often each was killed.
 pub(super) fn count(strikes: &[Strike]) -> Strikes {
-    let of = |what| u32::try_from(strikes.iter().filter(|s| s.what == what).count()).unwrap_or(u32::MAX);
+    let of =
+        |what| u32::try_from(strikes.iter().filter(|s| s.what == what).count()).unwrap_or(u32::MAX);
     Strikes {
         instance: of(Struck::Instance),
         server: of(Struck::Server),

@@ -1,4 +1,5 @@
-//! The instance a proof is made on: a scratch one that is removed afterwards, or one that is left as it was found.
+//! The instance a proof is made on: a scratch one that is removed afterwards, or one that is left
+//! as it was found.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -39,17 +40,28 @@ pub(super) struct ProofTarget {
 
 impl ProofTarget {
     /// Makes a scratch instance of this model. What fails is undone by `create` itself.
-    pub(super) async fn scratch(config: &Config, model: &str, seed: u64, operator: &dyn Operator) -> Result<Self, ServiceError> {
+    pub(super) async fn scratch(
+        config: &Config,
+        model: &str,
+        seed: u64,
+        operator: &dyn Operator,
+    ) -> Result<Self, ServiceError> {
         let mut rng = Rng::new(seed, u64::from(std::process::id()));
         let reader = Reader::open(config)?;
         let name = loop {
             let name = format!("prove-{:04x}", rng.below(0x1_0000));
-            if reader.find(&name).is_err_and(|e| e.kind == ErrorKind::NotFound) {
+            if reader
+                .find(&name)
+                .is_err_and(|e| e.kind == ErrorKind::NotFound)
+            {
                 break name;
             }
         };
         let record = records(config, model).then(|| config.data_dir(&name).join("prove.log"));
-        let set: BTreeMap<String, String> = record.iter().map(|path| ("log".to_owned(), path.display().to_string())).collect();
+        let set: BTreeMap<String, String> = record
+            .iter()
+            .map(|path| ("log".to_owned(), path.display().to_string()))
+            .collect();
         let new = NewInstance {
             name: Some(name.clone()),
             model: model.to_owned(),
@@ -58,23 +70,49 @@ impl ProofTarget {
             ..NewInstance::default()
         };
         match operator.ask(Request::Create(new)).await? {
-            Outcome::Instance { instance, .. } => Ok(Self { record, scratch: true, ..Self::of(&instance) }),
-            other => Err(ServiceError::failed(format!("could not create `{name}`: {other:?}"), "")),
+            Outcome::Instance { instance, .. } => Ok(Self {
+                record,
+                scratch: true,
+                ..Self::of(&instance)
+            }),
+            other => Err(ServiceError::failed(
+                format!("could not create `{name}`: {other:?}"),
+                "",
+            )),
         }
     }
 
     /// Takes an instance that is there, and wakes it.
-    pub(super) async fn existing(config: &Config, given: &str, operator: &dyn Operator) -> Result<Self, ServiceError> {
+    pub(super) async fn existing(
+        config: &Config,
+        given: &str,
+        operator: &dyn Operator,
+    ) -> Result<Self, ServiceError> {
         let found = Reader::open(config)?.find(given)?;
         let was_awake = matches!(found.phase.as_str(), "awake" | "waking");
-        match operator.ask(Request::Start { instance: found.name.clone() }).await? {
-            Outcome::Instance { instance, .. } => Ok(Self { record: instance.pid.and_then(record_of), was_awake, ..Self::of(&instance) }),
-            other => Err(ServiceError::failed(format!("could not start `{given}`: {other:?}"), "")),
+        match operator
+            .ask(Request::Start {
+                instance: found.name.clone(),
+            })
+            .await?
+        {
+            Outcome::Instance { instance, .. } => Ok(Self {
+                record: instance.pid.and_then(record_of),
+                was_awake,
+                ..Self::of(&instance)
+            }),
+            other => Err(ServiceError::failed(
+                format!("could not start `{given}`: {other:?}"),
+                "",
+            )),
         }
     }
 
     fn of(view: &InstanceView) -> Self {
-        let host = view.url.split_once("://").map_or(view.url.as_str(), |(_, rest)| rest);
+        let host = view
+            .url
+            .split_once("://")
+            .map_or(view.url.as_str(), |(_, rest)| rest);
         Self {
             name: view.name.clone(),
             model: view.model.clone(),
@@ -86,7 +124,8 @@ impl ProofTarget {
         }
     }
 
-    /// Removes it, or puts it back to what it was. Tried again for a while: acc may be just coming back from a crash.
+    /// Removes it, or puts it back to what it was. Tried again for a while: acc may be just coming
+    /// back from a crash.
     pub(super) async fn leave(&self, operator: &dyn Operator) -> Result<(), ServiceError> {
         let all = async {
             loop {
@@ -105,23 +144,43 @@ impl ProofTarget {
         }
         // Once more, for the reason.
         let hint = if self.scratch {
-            format!("remove it: `acc destroy --force {0}`, then `acc purge {0}`", self.name)
+            format!(
+                "remove it: `acc destroy --force {0}`, then `acc purge {0}`",
+                self.name
+            )
         } else {
             format!("look at it: `acc info {}`", self.name)
         };
         let left = self.leave_once(operator).await;
-        left.map_err(|e| ServiceError { message: format!("could not leave `{}` as it should be: {}", self.name, e.message), hint, ..e })
+        left.map_err(|e| ServiceError {
+            message: format!(
+                "could not leave `{}` as it should be: {}",
+                self.name, e.message
+            ),
+            hint,
+            ..e
+        })
     }
 
     async fn leave_once(&self, operator: &dyn Operator) -> Result<(), ServiceError> {
         let instance = self.name.clone();
         if self.scratch {
-            operator.ask(Request::Destroy { instance: instance.clone(), force: true }).await?;
+            operator
+                .ask(Request::Destroy {
+                    instance: instance.clone(),
+                    force: true,
+                })
+                .await?;
             operator.ask(Request::Purge { instance }).await?;
         } else if self.was_awake {
             operator.ask(Request::Start { instance }).await?;
         } else {
-            operator.ask(Request::Stop { instance, now: false }).await?;
+            operator
+                .ask(Request::Stop {
+                    instance,
+                    now: false,
+                })
+                .await?;
         }
         Ok(())
     }
@@ -130,28 +189,58 @@ impl ProofTarget {
 /// Does this model take the name of a file to record requests in?
 fn records(config: &Config, model: &str) -> bool {
     let models = list_models(&config.models()).unwrap_or_default();
-    models.into_iter().flatten().any(|m| m.name == model && m.params.contains_key("log"))
+    models
+        .into_iter()
+        .flatten()
+        .any(|m| m.name == model && m.params.contains_key("log"))
 }
 
 /// Where a running demo application writes its record: its environment or its command line says so.
 fn record_of(pid: i32) -> Option<PathBuf> {
     let read = |file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-    let words = |bytes: Vec<u8>| -> Vec<String> { bytes.split(|b| *b == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect() };
-    let from_env = words(read("environ")).into_iter().find_map(|w| w.strip_prefix("APP_LOG=").map(str::to_owned));
+    let words = |bytes: Vec<u8>| -> Vec<String> {
+        bytes
+            .split(|b| *b == 0)
+            .map(|w| String::from_utf8_lossy(w).into_owned())
+            .collect()
+    };
+    let from_env = words(read("environ"))
+        .into_iter()
+        .find_map(|w| w.strip_prefix("APP_LOG=").map(str::to_owned));
     let line = words(read("cmdline"));
-    let flag = line.iter().position(|w| w == "--log").and_then(|n| line.get(n + 1)).cloned();
-    from_env.filter(|path| !path.is_empty()).or(flag).map(PathBuf::from).filter(|path| Path::is_absolute(path))
+    let flag = line
+        .iter()
+        .position(|w| w == "--log")
+        .and_then(|n| line.get(n + 1))
+        .cloned();
+    from_env
+        .filter(|path| !path.is_empty())
+        .or(flag)
+        .map(PathBuf::from)
+        .filter(|path| Path::is_absolute(path))
 }
 
 /// Is it the demo application? It answers `/echo` with what it was sent.
-pub(super) async fn is_demo(to: std::net::SocketAddr, host: &str, limit: Duration) -> Result<bool, ServiceError> {
+pub(super) async fn is_demo(
+    to: std::net::SocketAddr,
+    host: &str,
+    limit: Duration,
+) -> Result<bool, ServiceError> {
     let failed = |why: &str| {
-        ServiceError::failed(format!("could not ask `{host}` on {to}: {why}"), "does the edge run? `acc doctor` looks; `acc boot` repairs")
+        ServiceError::failed(
+            format!("could not ask `{host}` on {to}: {why}"),
+            "does the edge run? `acc doctor` looks; `acc boot` repairs",
+        )
     };
     let ask = async {
         let mut wire = Wire::open(to).await.map_err(|why| failed(&why))?;
-        let answer = wire.ask(super::plan::probe(host)).await.map_err(|broken| failed(&broken.why))?;
+        let answer = wire
+            .ask(super::plan::probe(host))
+            .await
+            .map_err(|broken| failed(&broken.why))?;
         Ok(answer.status.is_success() && super::plan::is_echo(&answer.body))
     };
-    tokio::time::timeout(limit, ask).await.unwrap_or_else(|_| Err(failed("no answer in time")))
+    tokio::time::timeout(limit, ask)
+        .await
+        .unwrap_or_else(|_| Err(failed("no answer in time")))
 }

@@ -70,14 +70,24 @@ impl Wire {
     pub(super) async fn open(to: SocketAddr) -> Result<Self, Box<str>> {
         let opened = monotonic_ns();
         let stream = TcpStream::connect(to).await.map_err(|e| chain(&e))?;
-        let line = ClientConnection { from: stream.local_addr().map_err(|e| chain(&e))?, opened };
+        let line = ClientConnection {
+            from: stream.local_addr().map_err(|e| chain(&e))?,
+            opened,
+        };
         stream.set_nodelay(true).map_err(|e| chain(&e))?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| chain(&e))?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| chain(&e))?;
         let driver = tokio::spawn(async move {
             // What breaks is reported to the caller that waits for an answer.
             let _ = connection.with_upgrades().await;
         });
-        Ok(Self { sender, driver, line, used: false })
+        Ok(Self {
+            sender,
+            driver,
+            line,
+            used: false,
+        })
     }
 
     /// Can it carry another request?
@@ -88,16 +98,25 @@ impl Wire {
     }
 
     /// Sends a request; the head of its answer.
-    pub(super) async fn send(&mut self, request: Request<RequestBody>) -> Result<(Response<Incoming>, u64), Broken> {
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<(Response<Incoming>, u64), Broken> {
         self.used = true;
         match self.sender.send_request(request).await {
             Ok(response) => Ok((response, monotonic_ns())),
-            Err(e) => Err(Broken { before_head: true, why: chain(&e).into() }),
+            Err(e) => Err(Broken {
+                before_head: true,
+                why: chain(&e).into(),
+            }),
         }
     }
 
     /// Sends a request and reads the whole answer.
-    pub(super) async fn ask(&mut self, request: Request<RequestBody>) -> Result<WireAnswer, Broken> {
+    pub(super) async fn ask(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<WireAnswer, Broken> {
         let (response, head) = self.send(request).await?;
         whole(response, head).await
     }
@@ -106,9 +125,19 @@ impl Wire {
 /// Reads the rest of an answer.
 pub(super) async fn whole(response: Response<Incoming>, head: u64) -> Result<WireAnswer, Broken> {
     let status = response.status();
-    match Limited::new(response.into_body(), ANSWER_MAX).collect().await {
-        Ok(body) => Ok(WireAnswer { status, body: body.to_bytes(), head }),
-        Err(e) => Err(Broken { before_head: false, why: chain(e.as_ref()).into() }),
+    match Limited::new(response.into_body(), ANSWER_MAX)
+        .collect()
+        .await
+    {
+        Ok(body) => Ok(WireAnswer {
+            status,
+            body: body.to_bytes(),
+            head,
+        }),
+        Err(e) => Err(Broken {
+            before_head: false,
+            why: chain(e.as_ref()).into(),
+        }),
     }
 }
 
@@ -119,16 +148,23 @@ impl Talk {
     /// Of an answer 101.
     pub(super) async fn begin(response: Response<Incoming>) -> Result<Self, Box<str>> {
         let upgraded = hyper::upgrade::on(response).await.map_err(|e| chain(&e))?;
-        Ok(Self(WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, None).await))
+        Ok(Self(
+            WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, None).await,
+        ))
     }
 
     /// Sends a text and returns the next one that comes.
     pub(super) async fn echo(&mut self, text: &str) -> Result<String, Box<str>> {
-        self.0.send(Message::text(text)).await.map_err(|e| chain(&e))?;
+        self.0
+            .send(Message::text(text))
+            .await
+            .map_err(|e| chain(&e))?;
         loop {
             match self.0.next().await {
                 Some(Ok(Message::Text(back))) => return Ok(back.to_string()),
-                Some(Ok(Message::Close(bye))) => return Err(format!("closed by the other side: {bye:?}").into()),
+                Some(Ok(Message::Close(bye))) => {
+                    return Err(format!("closed by the other side: {bye:?}").into());
+                }
                 Some(Ok(_)) => {}
                 Some(Err(e)) => return Err(chain(&e).into()),
                 None => return Err("ended by the other side".into()),

@@ -1,8 +1,10 @@
-//! The access log of acc's own edge: a line in nginx's "combined" form plus what became of the request, to a file per instance;
-//! the same line as nginx writes where that is the edge, see `templates/nginx/nginx.conf`.
+//! The access log of acc's own edge: a line in nginx's "combined" form plus what became of the
+//! request, to a file per instance; the same line as nginx writes where that is the edge, see
+//! `templates/nginx/nginx.conf`.
 //!
-//! It never holds up a request: a line that finds the queue full is dropped and counted. What does not count as use goes to
-//! another file than what does, because a file that grows is a sign of use. A request for no instance leaves no line anywhere.
+//! It never holds up a request: a line that finds the queue full is dropped and counted. What does
+//! not count as use goes to another file than what does, because a file that grows is a sign of
+//! use. A request for no instance leaves no line anywhere.
 
 use std::collections::HashMap;
 use std::fmt::{self, Display, Formatter, Write};
@@ -29,7 +31,8 @@ use crate::host::io_threads;
 
 /// Most text that waits to be written, for each I/O thread.
 const QUEUE: usize = 1024 * 1024;
-/// Lines are buffered this long before they are written: waking the writer for every line would cost more than the line.
+/// Lines are buffered this long before they are written: waking the writer for every line would
+/// cost more than the line.
 const WRITE_EVERY: Duration = Duration::from_millis(10);
 /// A file longer than this is set aside as `NAME.1`.
 const FILE_MAX: u64 = 32 * 1024 * 1024;
@@ -37,7 +40,8 @@ const FILE_MAX: u64 = 32 * 1024 * 1024;
 /// Where the lines of an instance go: its name, and whether the request counts as use.
 pub type LogPath = dyn Fn(&str, bool) -> PathBuf + Send + Sync;
 
-/// Takes lines. Each I/O thread has a queue of its own, apart from all others in memory: what two processors write in turn is slow.
+/// Takes lines. Each I/O thread has a queue of its own, apart from all others in memory: what two
+/// processors write in turn is slow.
 #[derive(Clone)]
 pub struct AccessLog {
     queues: Arc<[Arc<LineQueue>]>,
@@ -59,7 +63,8 @@ struct PendingLines {
     /// By instance; what counts as use, and what does not.
     files: HashMap<InstanceName, [String; 2]>,
     len: usize,
-    /// When the first of them came, as it is written: the others came within [`WRITE_EVERY`] and the time of a write.
+    /// When the first of them came, as it is written: the others came within [`WRITE_EVERY`] and
+    /// the time of a write.
     timestamp: String,
 }
 
@@ -83,8 +88,8 @@ pub(super) struct Timings {
     pub(super) answer: Option<(Duration, StatusCode)>,
 }
 
-/// What a line needs of a request, copied before its headers are changed. It keeps nothing of the request itself, whose buffer is
-/// needed for the next one.
+/// What a line needs of a request, copied before its headers are changed. It keeps nothing of the
+/// request itself, whose buffer is needed for the next one.
 pub(super) struct LineDraft {
     started: Instant,
     client: Option<IpAddr>,
@@ -99,13 +104,23 @@ pub(super) struct LineDraft {
 }
 
 impl AccessLog {
-    /// Starts the writer; it ends, with everything written, when the last `AccessLog` is dropped. The handle resolves then.
+    /// Starts the writer; it ends, with everything written, when the last `AccessLog` is dropped.
+    /// The handle resolves then.
     pub fn start(path: Box<LogPath>) -> (Self, tokio::task::JoinHandle<()>) {
         let (wake, woken) = mpsc::channel(1);
         let dropped = Arc::new(AtomicU64::new(0));
-        let queue = |_| Arc::new(LineQueue { pending: Arc::default(), wake: wake.clone(), dropped: dropped.clone() });
+        let queue = |_| {
+            Arc::new(LineQueue {
+                pending: Arc::default(),
+                wake: wake.clone(),
+                dropped: dropped.clone(),
+            })
+        };
         let queues: Arc<[_]> = (0..=io_threads::MAX).map(queue).collect();
-        let pending = queues.iter().map(|queue: &Arc<LineQueue>| queue.pending.clone()).collect();
+        let pending = queues
+            .iter()
+            .map(|queue: &Arc<LineQueue>| queue.pending.clone())
+            .collect();
         let writer = tokio::spawn(write_all(woken, pending, Arc::from(path), dropped.clone()));
         (Self { queues, dropped }, writer)
     }
@@ -116,18 +131,43 @@ impl AccessLog {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    pub(super) fn line(&self, draft: LineDraft, name: &InstanceName, status: StatusCode, timings: Timings) -> Box<AccessLine> {
-        Box::new(AccessLine { queue: self.queues[io_threads::current()].clone(), sent: 0, name: name.clone(), status, draft, timings })
+    pub(super) fn line(
+        &self,
+        draft: LineDraft,
+        name: &InstanceName,
+        status: StatusCode,
+        timings: Timings,
+    ) -> Box<AccessLine> {
+        Box::new(AccessLine {
+            queue: self.queues[io_threads::current()].clone(),
+            sent: 0,
+            name: name.clone(),
+            status,
+            draft,
+            timings,
+        })
     }
 }
 
 impl LineDraft {
     pub(super) fn of(head: &Parts, parsed: &ParsedRequest, started: Instant) -> Self {
-        let value = |name| head.headers.get(name).map_or(&b"-"[..], HeaderValue::as_bytes);
+        let value = |name| {
+            head.headers
+                .get(name)
+                .map_or(&b"-"[..], HeaderValue::as_bytes)
+        };
         let (referer, agent) = (value(header::REFERER), value(header::USER_AGENT));
-        let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+        let target = head
+            .uri
+            .path_and_query()
+            .map_or("/", |target| target.as_str());
         let mut text = String::with_capacity(
-            head.method.as_str().len() + target.len() + referer.len() + agent.len() + parsed.host.as_str().len() + 32,
+            head.method.as_str().len()
+                + target.len()
+                + referer.len()
+                + agent.len()
+                + parsed.host.as_str().len()
+                + 32,
         );
         text.push('"');
         text.push_str(head.method.as_str());
@@ -148,7 +188,11 @@ impl LineDraft {
         }
         text.push_str(" host=");
         text.push_str(parsed.host.as_str());
-        let basic_user = head.headers.get(header::AUTHORIZATION).and_then(basic_user).unwrap_or_default();
+        let basic_user = head
+            .headers
+            .get(header::AUTHORIZATION)
+            .and_then(basic_user)
+            .unwrap_or_default();
         Self {
             started,
             client: parsed.origin.client,
@@ -187,7 +231,8 @@ impl Drop for AccessLine {
             let wake = self.queue.wake.clone();
             // Full: the writer is woken already.
             let wake_writer = move || _ = wake.try_send(());
-            // Not before the answer is sent, which the task that drops this does next: to wake another thread takes longer.
+            // Not before the answer is sent, which the task that drops this does next: to wake
+            // another thread takes longer.
             match tokio::runtime::Handle::try_current() {
                 Ok(here) => drop(here.spawn(async move { wake_writer() })),
                 Err(_) => wake_writer(),
@@ -199,9 +244,16 @@ impl Drop for AccessLine {
 impl PendingLines {
     fn add(&mut self, line: &AccessLine) {
         if !self.files.contains_key(&line.name) {
-            self.files.insert(line.name.clone(), <[String; 2]>::default());
+            self.files
+                .insert(line.name.clone(), <[String; 2]>::default());
         }
-        let Some(text) = self.files.get_mut(&line.name).map(|files| &mut files[usize::from(line.draft.counts)]) else { return };
+        let Some(text) = self
+            .files
+            .get_mut(&line.name)
+            .map(|files| &mut files[usize::from(line.draft.counts)])
+        else {
+            return;
+        };
         let before = text.len();
         write_line(text, line, &self.timestamp);
         self.len += text.len() - before;
@@ -219,25 +271,39 @@ fn lock(pending: &Mutex<PendingLines>) -> MutexGuard<'_, PendingLines> {
 }
 
 /// Waits for lines, lets more of them come, and writes them on a thread that may wait for the disk.
-async fn write_all(mut woken: mpsc::Receiver<()>, queues: Vec<Arc<Mutex<PendingLines>>>, path: Arc<LogPath>, dropped: Arc<AtomicU64>) {
+async fn write_all(
+    mut woken: mpsc::Receiver<()>,
+    queues: Vec<Arc<Mutex<PendingLines>>>,
+    path: Arc<LogPath>,
+    dropped: Arc<AtomicU64>,
+) {
     let mut more = true;
     while more {
         more = woken.recv().await.is_some();
         if more {
             tokio::time::sleep(WRITE_EVERY).await;
         }
-        let batch: Vec<_> = queues.iter().map(|pending| lock(pending).take()).filter(|files| !files.is_empty()).collect();
+        let batch: Vec<_> = queues
+            .iter()
+            .map(|pending| lock(pending).take())
+            .filter(|files| !files.is_empty())
+            .collect();
         let (path, dropped) = (path.clone(), dropped.clone());
         let _ = tokio::task::spawn_blocking(move || write(batch, &*path, &dropped)).await;
     }
 }
 
 fn write(batch: Vec<HashMap<InstanceName, [String; 2]>>, path: &LogPath, dropped: &AtomicU64) {
-    let files = batch.into_iter().flatten().flat_map(|(name, [other, counted])| [(name.clone(), false, other), (name, true, counted)]);
+    let files = batch
+        .into_iter()
+        .flatten()
+        .flat_map(|(name, [other, counted])| [(name.clone(), false, other), (name, true, counted)]);
     // Not kept open: an instance may be purged, or its log taken away, while it is quiet.
     for (name, counts, text) in files.filter(|(_, _, text)| !text.is_empty()) {
         let path = path(name.as_str(), counts);
-        if let Err(error) = AppendFile::open(&path).and_then(|mut file| file.append(text.as_bytes(), FILE_MAX)) {
+        if let Err(error) =
+            AppendFile::open(&path).and_then(|mut file| file.append(text.as_bytes(), FILE_MAX))
+        {
             dropped.fetch_add(text.lines().count() as u64, Ordering::Relaxed);
             tracing::warn!(path = %path.display(), %error, "could not write the access log");
         }
@@ -246,13 +312,19 @@ fn write(batch: Vec<HashMap<InstanceName, [String; 2]>>, path: &LogPath, dropped
 
 /// `10/Oct/2000:13:55:36 +0000`
 fn timestamp(time: WallTime) -> String {
-    jiff::Timestamp::from_millisecond(time.0).map_or_else(|_| "-".to_owned(), |t| t.strftime("%d/%b/%Y:%H:%M:%S +0000").to_string())
+    jiff::Timestamp::from_millisecond(time.0).map_or_else(
+        |_| "-".to_owned(),
+        |t| t.strftime("%d/%b/%Y:%H:%M:%S +0000").to_string(),
+    )
 }
 
 /// The user name of basic authentication, as nginx reads it, quoted.
 fn basic_user(value: &HeaderValue) -> Option<String> {
     let (scheme, value) = value.as_bytes().split_at_checked(6)?;
-    let value = STANDARD.decode(value.trim_ascii()).ok().filter(|_| scheme.eq_ignore_ascii_case(b"basic "))?;
+    let value = STANDARD
+        .decode(value.trim_ascii())
+        .ok()
+        .filter(|_| scheme.eq_ignore_ascii_case(b"basic "))?;
     let end = value.iter().position(|byte| *byte == b':')?;
     let mut basic_user = String::new();
     quote(&mut basic_user, &value[..end]);
@@ -266,7 +338,11 @@ impl Display for Timings {
         f.write_str(" answer=")?;
         write_seconds(f, self.answer.map(|(time, _)| time))?;
         f.write_str(" upstream=")?;
-        f.write_str(self.answer.as_ref().map_or("-", |(_, status)| status.as_str()))
+        f.write_str(
+            self.answer
+                .as_ref()
+                .map_or("-", |(_, status)| status.as_str()),
+        )
     }
 }
 
@@ -284,13 +360,31 @@ fn write_line(to: &mut String, line: &AccessLine, time: &str) {
         None => to.push('-'),
     }
     let (request, rest) = draft.text.split_at(draft.rest);
-    for part in
-        [" - ", if draft.basic_user.is_empty() { "-" } else { &draft.basic_user }, " [", time, "] ", request, " ", line.status.as_str()]
-    {
+    for part in [
+        " - ",
+        if draft.basic_user.is_empty() {
+            "-"
+        } else {
+            &draft.basic_user
+        },
+        " [",
+        time,
+        "] ",
+        request,
+        " ",
+        line.status.as_str(),
+    ] {
         to.push_str(part);
     }
     let time = draft.started.elapsed();
-    _ = writeln!(to, " {}{rest} time={}.{:03} {}", line.sent, time.as_secs(), time.subsec_millis(), line.timings);
+    _ = writeln!(
+        to,
+        " {}{rest} time={}.{:03} {}",
+        line.sent,
+        time.as_secs(),
+        time.subsec_millis(),
+        line.timings
+    );
 }
 
 /// As nginx does: what would end the field or the line is written as `\xNN`.
@@ -298,7 +392,10 @@ pub fn quote(line: &mut String, bytes: &[u8]) {
     let plain = |byte: &u8| !matches!(byte, b'"' | b'\\' | ..0x20 | 0x7f..);
     let mut left = bytes;
     while !left.is_empty() {
-        let end = left.iter().position(|byte| !plain(byte)).unwrap_or(left.len());
+        let end = left
+            .iter()
+            .position(|byte| !plain(byte))
+            .unwrap_or(left.len());
         let (now, others) = left.split_at(end);
         // Nothing beyond ASCII is plain.
         line.push_str(std::str::from_utf8(now).unwrap_or_default());
@@ -317,11 +414,19 @@ mod tests {
     use super::*;
 
     fn draft(agent: &[u8], counts: bool) -> LineDraft {
-        let request = hyper::Request::builder().uri("/a?b=1").header("host", "shop.test").header("authorization", "Basic amFuZTp4");
+        let request = hyper::Request::builder()
+            .uri("/a?b=1")
+            .header("host", "shop.test")
+            .header("authorization", "Basic amFuZTp4");
         let request = request.header("user-agent", HeaderValue::from_bytes(agent).unwrap());
         let head = request.body(()).unwrap().into_parts().0;
-        let origin = crate::proxy::TrustedProxies::default().origin("1.2.3.4".parse().ok(), 80, &head.headers);
-        let mut parsed = crate::proxy::request::read(crate::proxy::Front::Public, origin, &head, &[]).unwrap();
+        let origin = crate::proxy::TrustedProxies::default().origin(
+            "1.2.3.4".parse().ok(),
+            80,
+            &head.headers,
+        );
+        let mut parsed =
+            crate::proxy::request::read(crate::proxy::Front::Public, origin, &head, &[]).unwrap();
         parsed.verdict.counts = counts;
         LineDraft::of(&head, &parsed, Instant::now())
     }
@@ -331,27 +436,52 @@ mod tests {
         let mut text = String::new();
         quote(&mut text, b"a\"b\\c\nd\xc3\xa9\x7f");
         assert_eq!(text, r"a\x22b\x5Cc\x0Ad\xC3\xA9\x7F");
-        assert_eq!(timestamp(WallTime(971_186_136_000)), "10/Oct/2000:13:55:36 +0000");
+        assert_eq!(
+            timestamp(WallTime(971_186_136_000)),
+            "10/Oct/2000:13:55:36 +0000"
+        );
     }
 
     #[tokio::test]
     async fn lines_go_to_the_file_of_their_kind_and_all_are_written_at_the_end() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().to_owned();
-        let (log, done) = AccessLog::start(Box::new(move |name, counts| root.join(format!("{name}-{counts}.log"))));
+        let (log, done) = AccessLog::start(Box::new(move |name, counts| {
+            root.join(format!("{name}-{counts}.log"))
+        }));
         let name = InstanceName::parse("shop").unwrap();
         for counts in [true, true, false] {
             let answer = Some((Duration::from_millis(1_234), StatusCode::CREATED));
-            log.line(draft(b"x \"y", counts), &name, StatusCode::OK, Timings { held: None, answer }).sent = 5;
+            log.line(
+                draft(b"x \"y", counts),
+                &name,
+                StatusCode::OK,
+                Timings { held: None, answer },
+            )
+            .sent = 5;
         }
         drop(log);
         done.await.unwrap();
         let counted = std::fs::read_to_string(dir.path().join("shop-true.log")).unwrap();
         assert_eq!(counted.lines().count(), 2);
         assert!(counted.starts_with("1.2.3.4 - jane ["), "{counted}");
-        assert!(counted.contains("\"GET /a?b=1 HTTP/1.1\" 200 5 \"-\" \"x \\x22y\" host=shop.test time=0.0"), "{counted}");
-        assert!(counted.ends_with(" wake=- answer=1.234 upstream=201\n"), "{counted}");
-        assert_eq!(std::fs::read_to_string(dir.path().join("shop-false.log")).unwrap().lines().count(), 1);
+        assert!(
+            counted.contains(
+                "\"GET /a?b=1 HTTP/1.1\" 200 5 \"-\" \"x \\x22y\" host=shop.test time=0.0"
+            ),
+            "{counted}"
+        );
+        assert!(
+            counted.ends_with(" wake=- answer=1.234 upstream=201\n"),
+            "{counted}"
+        );
+        assert_eq!(
+            std::fs::read_to_string(dir.path().join("shop-false.log"))
+                .unwrap()
+                .lines()
+                .count(),
+            1
+        );
     }
 
     #[tokio::test]

@@ -1,8 +1,8 @@
-//! Logs the answers that acc gives by itself: each has its line in the log of the instance that was asked for. Where nginx writes the
-//! log, acc reports to it what nginx cannot know.
+//! Logs the answers that acc gives by itself: each has its line in the log of the instance that was
+//! asked for. Where nginx writes the log, acc reports to it what nginx cannot know.
 //!
-//! It never logs a request for no instance, and never counts an answer of acc's own as use of the application, unless the request was
-//! let through to it, or held for it.
+//! It never logs a request for no instance, and never counts an answer of acc's own as use of the
+//! application, unless the request was let through to it, or held for it.
 
 use hyper::body::Body;
 use hyper::header::HeaderValue;
@@ -24,16 +24,27 @@ fn client_left() -> StatusCode {
 
 impl PendingRequest {
     /// Refuses a request at once: the answer, logged.
-    pub(super) fn refused(mut self, proxy: &Proxy, failure: &ProxyFailure) -> Response<ResponseBody> {
-        let audience = Audience { navigation: self.parsed.navigation, host: self.parsed.host.as_str() };
+    pub(super) fn refused(
+        mut self,
+        proxy: &Proxy,
+        failure: &ProxyFailure,
+    ) -> Response<ResponseBody> {
+        let audience = Audience {
+            navigation: self.parsed.navigation,
+            host: self.parsed.host.as_str(),
+        };
         let mut response = respond::failure(&proxy.pages, audience, failure);
         self.log_answer(proxy, &mut response);
         response
     }
 
-    /// Logs an answer, or reports it to nginx, unless it is the application's, which was logged before.
+    /// Logs an answer, or reports it to nginx, unless it is the application's, which was logged
+    /// before.
     pub(super) fn log_answer(&mut self, proxy: &Proxy, response: &mut Response<ResponseBody>) {
-        let timings = Timings { held: self.held, answer: None };
+        let timings = Timings {
+            held: self.held,
+            answer: None,
+        };
         if self.to_nginx && !response.headers().contains_key(X_ACC_LOG) {
             // nginx takes the word out again, and does not count such a request.
             let refused = if self.admitted { "" } else { " refused" };
@@ -43,22 +54,51 @@ impl PendingRequest {
             if !self.admitted {
                 log_draft.does_not_count();
             }
-            proxy.log_own_answer(log_draft, &self.parsed.host, response.status(), timings, length(response));
+            proxy.log_own_answer(
+                log_draft,
+                &self.parsed.host,
+                response.status(),
+                timings,
+                length(response),
+            );
         }
     }
 
     /// At the end of a request: if no answer was logged, its client has closed.
     pub(super) fn log_without_answer(&mut self, proxy: &Proxy) {
         if let Some(log_draft) = self.log_draft.take() {
-            proxy.log_own_answer(log_draft, &self.parsed.host, client_left(), Timings { held: self.held, answer: None }, 0);
+            proxy.log_own_answer(
+                log_draft,
+                &self.parsed.host,
+                client_left(),
+                Timings {
+                    held: self.held,
+                    answer: None,
+                },
+                0,
+            );
         }
     }
 }
 
 impl Proxy {
-    /// Logs a request that the application has not answered; `sent`: bytes of the body, which an answer to HEAD does not have.
-    pub(super) fn log_own_answer(&self, log_draft: LineDraft, host: &HostName, status: StatusCode, timings: Timings, sent: u64) {
-        let Some((log, name)) = self.log.as_ref().and_then(|log| Some((log, self.admission.name_of(host)?))) else { return };
+    /// Logs a request that the application has not answered; `sent`: bytes of the body, which an
+    /// answer to HEAD does not have.
+    pub(super) fn log_own_answer(
+        &self,
+        log_draft: LineDraft,
+        host: &HostName,
+        status: StatusCode,
+        timings: Timings,
+        sent: u64,
+    ) {
+        let Some((log, name)) = self
+            .log
+            .as_ref()
+            .and_then(|log| Some((log, self.admission.name_of(host)?)))
+        else {
+            return;
+        };
         let sent = if log_draft.is_bodiless() { 0 } else { sent };
         log.line(log_draft, &name, status, timings).sent = sent;
     }

@@ -1,6 +1,7 @@
-//! A client's socket with the limits that HTTP libraries leave out: bytes that were read already are given out first, a head that
-//! trickles in ends the connection, and so does a client that has stopped reading. It finds out when a connection rests: then
-//! nothing of the connection is needed but this.
+//! A client's socket with the limits that HTTP libraries leave out: bytes that were read already
+//! are given out first, a head that trickles in ends the connection, and so does a client that has
+//! stopped reading. It finds out when a connection rests: then nothing of the connection is needed
+//! but this.
 //!
 //! It never limits how long a request may take, nor an upgraded connection.
 
@@ -31,7 +32,8 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A socket that can be asked for unread bytes without reading them.
 pub(super) trait ClientSocket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Ready with bytes, the end or an error; also with what has arrived since the last read that found nothing.
+    /// Ready with bytes, the end or an error; also with what has arrived since the last read that
+    /// found nothing.
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Asks the kernel for unread bytes.
@@ -59,7 +61,8 @@ impl ClientSocket for UnixStream {
 }
 
 fn has_bytes(socket: impl AsFd) -> bool {
-    recv(socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT).is_ok_and(|(count, _)| count > 0)
+    recv(socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT)
+        .is_ok_and(|(count, _)| count > 0)
 }
 
 /// A socket of a client.
@@ -84,7 +87,8 @@ enum Expected {
     Head,
     /// A request.
     Request,
-    /// A request, or a head whose beginning was given out: only hyper knows which, and its connection is taken apart to find out.
+    /// A request, or a head whose beginning was given out: only hyper knows which, and its
+    /// connection is taken apart to find out.
     Unknown,
     /// Frames of HTTP/2.
     Frame,
@@ -101,8 +105,9 @@ enum ReadPhase {
     Head,
 }
 
-/// The clock of heads and of idle connections. One timer serves a connection for its whole life: it is set again only when
-/// it fires, or when it would fire too late, so that a busy connection does not touch it.
+/// The clock of heads and of idle connections. One timer serves a connection for its whole life: it
+/// is set again only when it fires, or when it would fire too late, so that a busy connection does
+/// not touch it.
 struct ReadClock {
     state: Arc<ConnectionState>,
     limits: ConnectionTimeouts,
@@ -117,7 +122,14 @@ struct ReadClock {
 impl ReadClock {
     fn new(state: Arc<ConnectionState>, limits: ConnectionTimeouts) -> Self {
         let due = Instant::now() + limits.head;
-        Self { state, limits, phase: ReadPhase::Head, clock_not_set: false, due, timer: Box::pin(tokio::time::sleep_until(due)) }
+        Self {
+            state,
+            limits,
+            phase: ReadPhase::Head,
+            clock_not_set: false,
+            due,
+            timer: Box::pin(tokio::time::sleep_until(due)),
+        }
     }
 
     fn head(&mut self) {
@@ -134,7 +146,8 @@ impl ReadClock {
             (false, _) => ReadPhase::Idle,
         };
         if got && phase != ReadPhase::BusyGuard {
-            // Most heads arrive whole: then this is the last read before the request is under way, and the clock is not read.
+            // Most heads arrive whole: then this is the last read before the request is under way,
+            // and the clock is not read.
             self.clock_not_set |= self.phase != ReadPhase::Head;
             self.phase = phase;
             return false;
@@ -152,7 +165,8 @@ impl ReadClock {
             ReadPhase::BusyGuard => false,
             ReadPhase::Head => self.is_over(self.due, cx),
             ReadPhase::Idle => {
-                // The first part of the limit first: after it the connection rests, and `poll_next_request` waits for the other part.
+                // The first part of the limit first: after it the connection rests, and
+                // `poll_next_request` waits for the other part.
                 let rest = self.due - self.limits.idle.saturating_sub(self.limits.rest);
                 let rests = flushed && self.is_over(rest, cx);
                 self.state.rests.store(rests, Ordering::Relaxed);
@@ -188,7 +202,15 @@ impl<S: ClientSocket> ClientIo<S> {
     pub(super) fn new(socket: S, limits: ConnectionTimeouts) -> Self {
         let reading = ReadClock::new(Arc::default(), limits);
         let writing = Stall::new(limits.stall);
-        Self { socket, first: Bytes::new(), reading, writing, flushed: true, expected: Expected::Head, at_end_of_head: false }
+        Self {
+            socket,
+            first: Bytes::new(),
+            reading,
+            writing,
+            flushed: true,
+            expected: Expected::Head,
+            at_end_of_head: false,
+        }
     }
 
     /// The state that it shares with the code that serves its requests.
@@ -196,8 +218,8 @@ impl<S: ClientSocket> ClientIo<S> {
         self.reading.state.clone()
     }
 
-    /// Reads the first bytes, as many as it takes to tell HTTP/2 from HTTP/1; they are given out again. `None`: the client closed
-    /// without sending any.
+    /// Reads the first bytes, as many as it takes to tell HTTP/2 from HTTP/1; they are given out
+    /// again. `None`: the client closed without sending any.
     pub(super) async fn detect_protocol(&mut self) -> io::Result<Option<Protocol>> {
         let mut first = [0; PREFACE.len()];
         let mut len = 0;
@@ -223,12 +245,18 @@ impl<S: ClientSocket> ClientIo<S> {
     pub(super) fn lift_read_limits(&mut self) {
         let far = Duration::from_secs(u32::MAX.into());
         self.expected = Expected::Frame;
-        self.reading.limits = ConnectionTimeouts { head: far, idle: far, rest: far, ..self.reading.limits };
+        self.reading.limits = ConnectionTimeouts {
+            head: far,
+            idle: far,
+            rest: far,
+            ..self.reading.limits
+        };
         self.reading.head();
     }
 
-    /// Takes back what was read and not used: the beginning of a head that waited behind another request. `true`: the connection was
-    /// only taken apart to learn that, and goes on; it does not rest.
+    /// Takes back what was read and not used: the beginning of a head that waited behind another
+    /// request. `true`: the connection was only taken apart to learn that, and goes on; it does not
+    /// rest.
     pub(super) fn unread(&mut self, bytes: Bytes) -> bool {
         self.reading.state.rests.store(false, Ordering::Relaxed);
         let goes_on = std::mem::replace(&mut self.expected, Expected::Head) == Expected::Unknown;
@@ -245,7 +273,9 @@ impl<S: ClientSocket> ClientIo<S> {
             return Poll::Ready(Ok(()));
         }
         match self.socket.poll_readable(cx) {
-            Poll::Pending if self.reading.is_over(self.reading.due, cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending if self.reading.is_over(self.reading.due, cx) => {
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
             readable => readable,
         }
     }
@@ -255,7 +285,11 @@ impl<S: ClientSocket> ClientIo<S> {
         self.socket.has_unread_bytes()
     }
 
-    fn after_write<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+    fn after_write<T>(
+        &mut self,
+        written: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
         self.flushed = false;
         if written.is_ready() {
             self.writing.rest();
@@ -284,10 +318,15 @@ impl<S: ClientSocket> ClientIo<S> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.socket).poll_read(cx, buf);
         let got = buf.filled().len() > before;
-        if self.reading.is_late(got, self.flushed, cx) && !got { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) } else { read }
+        if self.reading.is_late(got, self.flushed, cx) && !got {
+            Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        } else {
+            read
+        }
     }
 
-    /// The beginning of a head: its first line is given out when it is complete, with a target that hyper can read.
+    /// The beginning of a head: its first line is given out when it is complete, with a target that
+    /// hyper can read.
     fn poll_head(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         // A line of which the beginning has arrived already is joined with what follows.
@@ -298,10 +337,18 @@ impl<S: ClientSocket> ClientIo<S> {
             line.extend_from_slice(&buf.filled()[before..]);
             buf.set_filled(before);
         }
-        let head = if line.is_empty() { &buf.filled()[before..] } else { &line[..] };
+        let head = if line.is_empty() {
+            &buf.filled()[before..]
+        } else {
+            &line[..]
+        };
         match first_line(head) {
             FirstLine::Partial if head.len() < LONGEST_LINE && (got || read.is_pending()) => {
-                self.first = if line.is_empty() { Bytes::copy_from_slice(head) } else { line.freeze() };
+                self.first = if line.is_empty() {
+                    Bytes::copy_from_slice(head)
+                } else {
+                    line.freeze()
+                };
                 buf.set_filled(before);
                 if got {
                     // There may be more to read, and only the socket wakes this task.
@@ -311,7 +358,11 @@ impl<S: ClientSocket> ClientIo<S> {
                 return read;
             }
             FirstLine::Partial | FirstLine::Plain => self.first = line.freeze(),
-            FirstLine::Escaped { line: escaped, replaces, raw } => {
+            FirstLine::Escaped {
+                line: escaped,
+                replaces,
+                raw,
+            } => {
                 self.reading.state.put_target(raw);
                 self.first = [&escaped[..], &head[replaces..]].concat().into();
                 buf.set_filled(before);
@@ -321,19 +372,38 @@ impl<S: ClientSocket> ClientIo<S> {
             return read;
         }
         self.expected = Expected::Request;
-        if self.first.is_empty() { read } else { self.poll_bytes(cx, buf) }
+        if self.first.is_empty() {
+            read
+        } else {
+            self.poll_bytes(cx, buf)
+        }
     }
 
-    /// A request has ended when another head is waited for. Where it ended is certain if it was a head and no more.
+    /// A request has ended when another head is waited for. Where it ended is certain if it was a
+    /// head and no more.
     fn note_request_end(&mut self) {
-        if self.expected == Expected::Request && self.reading.state.request_began.swap(false, Ordering::Relaxed) {
-            self.expected = if self.at_end_of_head { Expected::Head } else { Expected::Unknown };
+        if self.expected == Expected::Request
+            && self
+                .reading
+                .state
+                .request_began
+                .swap(false, Ordering::Relaxed)
+        {
+            self.expected = if self.at_end_of_head {
+                Expected::Head
+            } else {
+                Expected::Unknown
+            };
         }
     }
 }
 
 impl<S: ClientSocket> AsyncRead for ClientIo<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let busy = this.reading.state.is_busy();
         if !busy {
@@ -357,12 +427,20 @@ impl<S: ClientSocket> AsyncRead for ClientIo<S> {
 }
 
 impl<S: ClientSocket> AsyncWrite for ClientIo<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.socket).poll_write(cx, buf);
         self.after_write(written, cx)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let written = match CoalesceBuffer::new().coalesce(bufs) {
             Some(one) => Pin::new(&mut self.socket).poll_write(cx, one),
             None => Pin::new(&mut self.socket).poll_write_vectored(cx, bufs),

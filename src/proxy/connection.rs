@@ -1,9 +1,11 @@
-//! One client's connection, from its first byte to its end: its protocol, its requests one after the other, and its rest.
+//! One client's connection, from its first byte to its end: its protocol, its requests one after
+//! the other, and its rest.
 //!
-//! An HTTP/1 connection that has been idle for a while rests: everything that serves requests on it (hyper, its buffers, the
-//! future of a request) is dropped, and a small future waits for the next byte. Most connections of most clients are idle, and
-//! a resting one takes a thirtieth of the memory. HTTP/2 connections do not rest: they have a state (windows, header tables)
-//! that cannot be taken apart, and a browser has one where it had six.
+//! An HTTP/1 connection that has been idle for a while rests: everything that serves requests on it
+//! (hyper, its buffers, the future of a request) is dropped, and a small future waits for the next
+//! byte. Most connections of most clients are idle, and a resting one takes a thirtieth of the
+//! memory. HTTP/2 connections do not rest: they have a state (windows, header tables) that cannot
+//! be taken apart, and a browser has one where it had six.
 //!
 //! It never reads a request without a time limit on its head.
 
@@ -57,7 +59,8 @@ impl ProxyServer {
         }
     }
 
-    /// Futures that are needed only at times are on the heap only then: this one lives as long as the connection.
+    /// Futures that are needed only at times are on the heap only then: this one lives as long as
+    /// the connection.
     async fn run_protocol<S: ClientSocket>(
         self: &Arc<Self>,
         client: io::Result<Box<ClientIo<S>>>,
@@ -65,13 +68,19 @@ impl ProxyServer {
         accepted: Instant,
     ) -> Result<(), BoxError> {
         let mut client = client?;
-        match Box::pin(self.detect_protocol(&mut client, ConnectionTimeouts::of(source.front))).await? {
+        match Box::pin(self.detect_protocol(&mut client, ConnectionTimeouts::of(source.front)))
+            .await?
+        {
             None => return Ok(()),
-            Some(Protocol::Http2) => return Box::pin(self.serve_http2(client, source, accepted)).await,
+            Some(Protocol::Http2) => {
+                return Box::pin(self.serve_http2(client, source, accepted)).await;
+            }
             Some(Protocol::Http1) => {}
         }
         let mut accepted = Some(accepted);
-        while let Some((same, goes_on)) = Box::pin(self.serve_http1(client, source, accepted.take())).await? {
+        while let Some((same, goes_on)) =
+            Box::pin(self.serve_http1(client, source, accepted.take())).await?
+        {
             client = same;
             if !goes_on && !self.wait_for_request(&mut client).await? {
                 break;
@@ -80,7 +89,8 @@ impl ProxyServer {
         Ok(())
     }
 
-    /// Waits for the first bytes of a client. `None`: it closed without any, or sent none before the shutdown.
+    /// Waits for the first bytes of a client. `None`: it closed without any, or sent none before
+    /// the shutdown.
     async fn detect_protocol<S: ClientSocket>(
         &self,
         client: &mut ClientIo<S>,
@@ -92,8 +102,8 @@ impl ProxyServer {
         }
     }
 
-    /// Serves requests until the connection ends (`None`), rests (`false`), or goes on with what hyper gives back (`true`). `accepted`:
-    /// when, for a new connection.
+    /// Serves requests until the connection ends (`None`), rests (`false`), or goes on with what
+    /// hyper gives back (`true`). `accepted`: when, for a new connection.
     async fn serve_http1<S: ClientSocket>(
         self: &Arc<Self>,
         client: Box<ClientIo<S>>,
@@ -102,14 +112,21 @@ impl ProxyServer {
     ) -> Result<Option<(Box<ClientIo<S>>, bool)>, BoxError> {
         let state = client.state();
         let service = self.service(source, accepted, &state, None);
-        let mut connection = http1_settings().serve_connection(TokioIo::new(client), service).with_upgrades();
+        let mut connection = http1_settings()
+            .serve_connection(TokioIo::new(client), service)
+            .with_upgrades();
         let mut stopping = pin!(self.stopping.wait());
         let ended = poll_fn(|cx| {
-            // First the connection: a request that has arrived is served, also in the moment of the shutdown.
+            // First the connection: a request that has arrived is served, also in the moment of the
+            // shutdown.
             if let Poll::Ready(done) = Pin::new(&mut connection).poll(cx) {
                 return Poll::Ready(Some(done));
             }
-            if state.rests() { Poll::Ready(None) } else { stopping.as_mut().poll(cx).map(|()| None) }
+            if state.rests() {
+                Poll::Ready(None)
+            } else {
+                stopping.as_mut().poll(cx).map(|()| None)
+            }
         });
         if let Some(done) = ended.await {
             return Ok(done.map(|()| None)?);
@@ -122,22 +139,28 @@ impl ProxyServer {
                 (client, goes_on)
             }));
         }
-        // hyper finishes what is under way and no more. Not after a hand-over: closed at once, the connection would lose a request that
-        // is already on its way to it.
+        // hyper finishes what is under way and no more. Not after a hand-over: closed at once, the
+        // connection would lose a request that is already on its way to it.
         Pin::new(&mut connection).graceful_shutdown();
         connection.await?;
         Ok(None)
     }
 
     /// Waits for the next request of a resting connection; `false`: there will be none.
-    async fn wait_for_request<S: ClientSocket>(&self, client: &mut ClientIo<S>) -> io::Result<bool> {
+    async fn wait_for_request<S: ClientSocket>(
+        &self,
+        client: &mut ClientIo<S>,
+    ) -> io::Result<bool> {
         let _resting = RestingCount::new(&self.proxy.resting);
         client.state().note_rest(self.limits.tick());
         self.reclaim.note_rest();
         let mut stopping = pin!(self.stopping.wait());
         poll_fn(|cx| match client.poll_next_request(cx) {
-            // First the client, as above; the reactor may not have reported yet what has just arrived.
-            Poll::Pending if self.stopping.is_raised() && client.has_unread_bytes() => Poll::Pending,
+            // First the client, as above; the reactor may not have reported yet what has just
+            // arrived.
+            Poll::Pending if self.stopping.is_raised() && client.has_unread_bytes() => {
+                Poll::Pending
+            }
             Poll::Pending => stopping.as_mut().poll(cx).map(|()| Ok(false)),
             readable => readable.map_ok(|()| true),
         })
@@ -156,7 +179,8 @@ impl ProxyServer {
         let stalls = Arc::new(StallWatch::default());
         let service = self.service(source, Some(accepted), &state, Some(stalls.clone()));
         let connection = http2_settings().serve_connection(TokioIo::new(client), service);
-        // HTTP/2 tells the client which requests are still served, and the client sends the others elsewhere.
+        // HTTP/2 tells the client which requests are still served, and the client sends the others
+        // elsewhere.
         let ending = async {
             tokio::select! {
                 () = state.until_unused(ConnectionTimeouts::of(source.front).idle) => {}
@@ -176,22 +200,41 @@ impl ProxyServer {
         accepted: Option<Instant>,
         connection: &Arc<ConnectionState>,
         stalls: Option<Arc<StallWatch<ResponseBody>>>,
-    ) -> impl HttpService<Incoming, ResBody = ResponseBody, Error = Infallible, Future: Send + 'static> + use<> {
+    ) -> impl HttpService<
+        Incoming,
+        ResBody = ResponseBody,
+        Error = Infallible,
+        Future: Send + 'static,
+    > + use<> {
         let settings = SettingsSnapshot::of(&self.proxy.settings);
-        let context = ConnectionContext { server: self.clone(), source, connection: connection.clone(), settings };
+        let context = ConnectionContext {
+            server: self.clone(),
+            source,
+            connection: connection.clone(),
+            settings,
+        };
         let context = RefCell::new(Arc::new(context));
         let first = AtomicBool::new(accepted.is_some());
-        let protocol = if stalls.is_some() { Protocol::Http2 } else { Protocol::Http1 };
+        let protocol = if stalls.is_some() {
+            Protocol::Http2
+        } else {
+            Protocol::Http1
+        };
         service_fn(move |request: Request<Incoming>| {
             let context = ConnectionContext::current(&context);
             let busy = BusyGuard::new(&context.connection);
             // The first request of a connection arrived with it.
-            let arrived = if first.swap(false, Ordering::Relaxed) { accepted } else { None };
+            let arrived = if first.swap(false, Ordering::Relaxed) {
+                accepted
+            } else {
+                None
+            };
             // On HTTP/1 hyper itself leaves the body out, and keeps its length.
             let bodiless = protocol == Protocol::Http2 && request.method() == Method::HEAD;
             let mut exchange = Exchange::new(context, request, arrived);
             let stalls = stalls.clone();
-            // On the heap: hyper moves this future several times, and keeps space for one as long as the connection lasts.
+            // On the heap: hyper moves this future several times, and keeps space for one as long
+            // as the connection lasts.
             Box::pin(async move {
                 let mut response = exchange.answer().await;
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -199,18 +242,33 @@ impl ProxyServer {
                     return Ok(response);
                 }
                 if protocol == Protocol::Http1 && exchange.is_handed_over() {
-                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                    response
+                        .headers_mut()
+                        .insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok::<_, Infallible>(response.map(|body| {
-                    let body = if bodiless { ResponseBody::empty() } else { body }.keep_busy(busy);
-                    stalls.iter().fold(body, |body, stalls| body.watched(stalls))
+                    let body = if bodiless {
+                        ResponseBody::empty()
+                    } else {
+                        body
+                    }
+                    .keep_busy(busy);
+                    stalls
+                        .iter()
+                        .fold(body, |body, stalls| body.watched(stalls))
                 }))
             })
         })
     }
 
-    /// Drives a connection; at the shutdown, or with `ending`, `shut_down` makes it finish what it has begun and no more.
-    async fn run_until_done<C, W>(&self, connection: C, shut_down: W, ending: impl Future<Output = ()>) -> hyper::Result<()>
+    /// Drives a connection; at the shutdown, or with `ending`, `shut_down` makes it finish what it
+    /// has begun and no more.
+    async fn run_until_done<C, W>(
+        &self,
+        connection: C,
+        shut_down: W,
+        ending: impl Future<Output = ()>,
+    ) -> hyper::Result<()>
     where
         C: Future<Output = hyper::Result<()>>,
         W: FnOnce(Pin<&mut C>),
@@ -223,7 +281,8 @@ impl ProxyServer {
             }
         };
         tokio::select! {
-            // First the connection: a request that has arrived is served, also in the moment of the shutdown.
+            // First the connection: a request that has arrived is served, also in the moment of the
+            // shutdown.
             biased;
             done = connection.as_mut() => return done,
             () = ending => {}
@@ -258,7 +317,13 @@ mod tests {
     #[test]
     fn a_connection_that_waits_is_small() {
         fn size<F>(
-            _: impl Fn(Arc<ProxyServer>, io::Result<Box<ClientIo<TcpStream>>>, ConnectionSource, MaybeLimited, Instant) -> F,
+            _: impl Fn(
+                Arc<ProxyServer>,
+                io::Result<Box<ClientIo<TcpStream>>>,
+                ConnectionSource,
+                MaybeLimited,
+                Instant,
+            ) -> F,
         ) -> usize {
             size_of::<F>()
         }

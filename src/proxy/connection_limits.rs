@@ -1,9 +1,10 @@
-//! Limits the connections of acc's own edge: how many one client may have, and which idle ones are closed (evicted) when one client
-//! or all of them have too many for the open files that acc may have. On HTTP/2 requests are counted beside their connection;
-//! requests that come through a trusted proxy are counted instead of its connection.
+//! Limits the connections of acc's own edge: how many one client may have, and which idle ones are
+//! closed (evicted) when one client or all of them have too many for the open files that acc may
+//! have. On HTTP/2 requests are counted beside their connection; requests that come through a
+//! trusted proxy are counted instead of its connection.
 //!
-//! It never closes a connection with a request under way, nor one whose answer may not have left yet: if there are no others, the
-//! new connection is refused.
+//! It never closes a connection with a request under way, nor one whose answer may not have left
+//! yet: if there are no others, the new connection is refused.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -23,7 +24,8 @@ use crate::driver::edge::Gate;
 use crate::service::admission::Ticket;
 use crate::service::clients::limited;
 
-/// Open files that are reserved for starts, logs and connections to instances: an eighth of all, between these.
+/// Open files that are reserved for starts, logs and connections to instances: an eighth of all,
+/// between these.
 const RESERVED_FILES: (u64, u64) = (64, 1024);
 
 const TOO_MANY_OF_CLIENT: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/problem+json\r\ncache-control: no-store\r\nretry-after: 2\r\nconnection: close\r\ncontent-length: 135\r\n\r\n{\"type\":\"about:blank\",\"title\":\"Too many requests\",\"status\":429,\"detail\":\"this server already has too many connections of this client\"}\n";
@@ -38,7 +40,8 @@ pub(super) struct ConnectionLimits {
     evict_from: u64,
     /// From this descriptor on a new connection is refused if no other can be closed.
     refuse_from: u64,
-    /// No client may have more than this, whatever the settings say: a quarter of the open files, as a request may take two.
+    /// No client may have more than this, whatever the settings say: a quarter of the open files,
+    /// as a request may take two.
     load_max: u32,
 }
 
@@ -84,9 +87,16 @@ impl ConnectionLimits {
 
     fn with(files: u64) -> Arc<Self> {
         let kept = (files / 8).clamp(RESERVED_FILES.0, RESERVED_FILES.1);
-        let (evict_from, refuse_from) = (files.saturating_sub(kept), files.saturating_sub(kept / 2));
+        let (evict_from, refuse_from) =
+            (files.saturating_sub(kept), files.saturating_sub(kept / 2));
         let load_max = u32::try_from(files / 8).unwrap_or(u32::MAX).max(16);
-        Arc::new(Self { open: Mutex::default(), tick: AtomicU64::new(0), evict_from, refuse_from, load_max })
+        Arc::new(Self {
+            open: Mutex::default(),
+            tick: AtomicU64::new(0),
+            evict_from,
+            refuse_from,
+            load_max,
+        })
     }
 
     /// How many requests one client may have at once. `per_client`: `edge.per_client`.
@@ -103,8 +113,8 @@ impl ConnectionLimits {
         self.tick.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Counts a new connection, or refuses it and answers why. `per_client`: how many one client may have; an address in `shared` stands
-    /// for many clients and is not limited.
+    /// Counts a new connection, or refuses it and answers why. `per_client`: how many one client
+    /// may have; an address in `shared` stands for many clients and is not limited.
     pub(super) fn try_open(
         self: &Arc<Self>,
         socket: &TcpStream,
@@ -112,13 +122,19 @@ impl ConnectionLimits {
         per_client: Option<u32>,
         shared: &[IpNet],
     ) -> Option<Box<LimitedConnection>> {
-        // The kernel gives out the lowest free descriptor: so its number says how many files are open.
+        // The kernel gives out the lowest free descriptor: so its number says how many files are
+        // open.
         let descriptor = u64::try_from(socket.as_raw_fd()).unwrap_or(0);
-        if descriptor >= self.evict_from && self.evict_idle(descriptor - self.evict_from + 1) == 0 && descriptor >= self.refuse_from {
+        if descriptor >= self.evict_from
+            && self.evict_idle(descriptor - self.evict_from + 1) == 0
+            && descriptor >= self.refuse_from
+        {
             refuse(socket, TOO_MANY_IN_ALL);
             return None;
         }
-        let Some((client, max_requests)) = limited(address, shared).zip(self.max_requests(per_client)) else {
+        let Some((client, max_requests)) =
+            limited(address, shared).zip(self.max_requests(per_client))
+        else {
             return Some(self.limited_connection(None));
         };
         let mut open = self.lock();
@@ -132,7 +148,8 @@ impl ConnectionLimits {
         Some(self.limited_connection(Some((client, count.clone()))))
     }
 
-    /// A slot for a request that a proxy passes on for this client; `None`: it needs none, because the address stands for many clients.
+    /// A slot for a request that a proxy passes on for this client; `None`: it needs none, because
+    /// the address stands for many clients.
     pub(super) fn reserve_slot(
         self: &Arc<Self>,
         client: Option<IpAddr>,
@@ -140,38 +157,73 @@ impl ConnectionLimits {
         shared: &[IpNet],
     ) -> Result<Option<Box<RequestSlot>>, ProxyFailure> {
         let limited = client.and_then(|client| limited(client, shared));
-        let Some((client, max_requests)) = limited.zip(self.max_requests(per_client)) else { return Ok(None) };
+        let Some((client, max_requests)) = limited.zip(self.max_requests(per_client)) else {
+            return Ok(None);
+        };
         let count = self.lock().clients.entry(client).or_default().count.clone();
-        let slot = Box::new(RequestSlot { limits: self.clone(), client, count });
+        let slot = Box::new(RequestSlot {
+            limits: self.clone(),
+            client,
+            count,
+        });
         // Counted before it is compared: dropping the slot counts it down again.
-        if slot.count.fetch_add(1, Ordering::Relaxed) < max_requests { Ok(Some(slot)) } else { Err(ProxyFailure::TooMany) }
+        if slot.count.fetch_add(1, Ordering::Relaxed) < max_requests {
+            Ok(Some(slot))
+        } else {
+            Err(ProxyFailure::TooMany)
+        }
     }
 
-    fn limited_connection(self: &Arc<Self>, client: Option<(IpAddr, Arc<ClientLoad>)>) -> Box<LimitedConnection> {
-        Box::new(LimitedConnection { limits: self.clone(), client, state: None, waker_set: false })
+    fn limited_connection(
+        self: &Arc<Self>,
+        client: Option<(IpAddr, Arc<ClientLoad>)>,
+    ) -> Box<LimitedConnection> {
+        Box::new(LimitedConnection {
+            limits: self.clone(),
+            client,
+            state: None,
+            waker_set: false,
+        })
     }
 
-    /// Closes `count` of the connections that have been idle for longest, or have not sent anything yet. Returns how many were closed.
+    /// Closes `count` of the connections that have been idle for longest, or have not sent anything
+    /// yet. Returns how many were closed.
     fn evict_idle(&self, count: u64) -> usize {
-        let mut idle: Vec<Arc<ConnectionState>> = self.lock().all.values().filter(|state| state.may_be_evicted()).cloned().collect();
+        let mut idle: Vec<Arc<ConnectionState>> = self
+            .lock()
+            .all
+            .values()
+            .filter(|state| state.may_be_evicted())
+            .cloned()
+            .collect();
         idle.sort_unstable_by_key(|state| state.last_used());
         // A few more at once: other clients will follow.
-        idle.truncate(usize::try_from(count).unwrap_or(usize::MAX).max(idle.len() / 16));
+        idle.truncate(
+            usize::try_from(count)
+                .unwrap_or(usize::MAX)
+                .max(idle.len() / 16),
+        );
         idle.iter().for_each(|state| state.evict());
         idle.len()
     }
 }
 
-/// Closes the connection that has been idle for longest, or has not sent anything yet; `false`: there is none.
+/// Closes the connection that has been idle for longest, or has not sent anything yet; `false`:
+/// there is none.
 fn evict_oldest(connections: &[Arc<ConnectionState>]) -> bool {
-    let oldest = connections.iter().filter(|state| state.may_be_evicted()).min_by_key(|state| state.last_used());
+    let oldest = connections
+        .iter()
+        .filter(|state| state.may_be_evicted())
+        .min_by_key(|state| state.last_used());
     oldest.inspect(|state| state.evict()).is_some()
 }
 
 impl OpenConnections {
     /// Forgets a client that has neither connections nor requests.
     fn forget(&mut self, address: IpAddr) {
-        if self.clients.get(&address).is_some_and(|client| client.connections.is_empty() && client.count.load(Ordering::Relaxed) == 0) {
+        if self.clients.get(&address).is_some_and(|client| {
+            client.connections.is_empty() && client.count.load(Ordering::Relaxed) == 0
+        }) {
             self.clients.remove(&address);
         }
     }
@@ -181,7 +233,10 @@ impl RequestSlot {
     /// The ticket, which from now on keeps the slot as well.
     pub(super) fn with(slot: Option<Box<Self>>, ticket: Box<dyn Ticket>) -> Box<dyn Ticket> {
         match slot {
-            Some(slot) => Box::new(TicketWithSlot { ticket, _slot: slot }),
+            Some(slot) => Box::new(TicketWithSlot {
+                ticket,
+                _slot: slot,
+            }),
             None => ticket,
         }
     }
@@ -213,7 +268,11 @@ impl LimitedConnection {
         open.all.insert(key(&state), state.clone());
         if let Some((client, count)) = &self.client {
             state.count_towards(count);
-            open.clients.entry(*client).or_default().connections.push(state.clone());
+            open.clients
+                .entry(*client)
+                .or_default()
+                .connections
+                .push(state.clone());
         }
         drop(open);
         self.state = Some(state);
@@ -221,8 +280,12 @@ impl LimitedConnection {
 
     /// Resolves when the connection is to be closed and is idle. To be polled by one task only.
     pub(super) fn poll_evicted(&mut self, cx: &Context<'_>) -> Poll<()> {
-        let Self { state, waker_set, .. } = self;
-        state.as_ref().map_or(Poll::Pending, |state| state.poll_evicted(waker_set, cx))
+        let Self {
+            state, waker_set, ..
+        } = self;
+        state
+            .as_ref()
+            .map_or(Poll::Pending, |state| state.poll_evicted(waker_set, cx))
     }
 }
 
@@ -232,10 +295,19 @@ impl Drop for LimitedConnection {
         if let Some(state) = &self.state {
             open.all.remove(&key(state));
         }
-        let Some((address, count)) = &self.client else { return };
+        let Some((address, count)) = &self.client else {
+            return;
+        };
         count.fetch_sub(1, Ordering::Relaxed);
-        let Some(client) = open.clients.get_mut(address) else { return };
-        if let Some(position) = self.state.as_ref().and_then(|state| client.connections.iter().position(|one| Arc::ptr_eq(one, state))) {
+        let Some(client) = open.clients.get_mut(address) else {
+            return;
+        };
+        if let Some(position) = self.state.as_ref().and_then(|state| {
+            client
+                .connections
+                .iter()
+                .position(|one| Arc::ptr_eq(one, state))
+        }) {
             client.connections.swap_remove(position);
         }
         open.forget(*address);
@@ -246,11 +318,13 @@ fn key(state: &Arc<ConnectionState>) -> usize {
     Arc::as_ptr(state).addr()
 }
 
-/// Answers a client that is refused, as far as the socket takes the answer at once: it never blocks.
+/// Answers a client that is refused, as far as the socket takes the answer at once: it never
+/// blocks.
 fn refuse(mut socket: &TcpStream, why: &[u8]) {
     let _ = socket.write(why);
     let _ = socket.shutdown(Shutdown::Write);
-    // Closing a socket with unread bytes resets the connection, and the client would lose the answer.
+    // Closing a socket with unread bytes resets the connection, and the client would lose the
+    // answer.
     let _ = socket.read(&mut [0; 16 * 1024]);
 }
 
@@ -271,10 +345,15 @@ mod tests {
     }
 
     /// Its connection, or the answer that refuses it.
-    fn open(limits: &Arc<ConnectionLimits>, client: &str) -> Result<(Box<LimitedConnection>, Arc<ConnectionState>), String> {
+    fn open(
+        limits: &Arc<ConnectionLimits>,
+        client: &str,
+    ) -> Result<(Box<LimitedConnection>, Arc<ConnectionState>), String> {
         let (mut client_end, socket) = pair();
         let shared = ["172.16.0.0/12".parse().unwrap()];
-        if let Some(mut connection) = limits.try_open(&socket, client.parse().unwrap(), Some(2), &shared) {
+        if let Some(mut connection) =
+            limits.try_open(&socket, client.parse().unwrap(), Some(2), &shared)
+        {
             let state = Arc::new(ConnectionState::default());
             connection.register(state.clone());
             return Ok((connection, state));
@@ -283,14 +362,19 @@ mod tests {
         drop(socket);
         client_end.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.ends_with(&format!("content-length: {}", body.len())), "{answer}");
+        assert!(
+            head.ends_with(&format!("content-length: {}", body.len())),
+            "{answer}"
+        );
         Err(answer)
     }
 
     #[test]
     fn one_client_has_so_many_requests_and_others_have_theirs() {
         let limits = ConnectionLimits::with(1 << 20);
-        let busy = |client: &str| open(&limits, client).map(|(connection, state)| (connection, BusyGuard::new(&state)));
+        let busy = |client: &str| {
+            open(&limits, client).map(|(connection, state)| (connection, BusyGuard::new(&state)))
+        };
         let (one, two) = (busy("10.0.0.1").unwrap(), busy("10.0.0.1").unwrap());
         assert!(busy("10.0.0.1").err().unwrap().starts_with("HTTP/1.1 429 "));
         let other = busy("10.0.0.2").unwrap();
@@ -310,7 +394,10 @@ mod tests {
     #[test]
     fn a_new_connection_takes_the_place_of_an_idle_one_of_its_client() {
         let limits = ConnectionLimits::with(1 << 20);
-        let (one, two) = (open(&limits, "10.0.0.1").unwrap(), open(&limits, "10.0.0.1").unwrap());
+        let (one, two) = (
+            open(&limits, "10.0.0.1").unwrap(),
+            open(&limits, "10.0.0.1").unwrap(),
+        );
         let busy = BusyGuard::new(&one.1);
         let three = open(&limits, "10.0.0.1").unwrap();
         assert!(!two.1.may_be_evicted() && three.1.may_be_evicted());
@@ -337,7 +424,11 @@ mod tests {
         // Of an address that many share nothing is counted.
         let (_member, state) = open(&limits, "127.0.0.1").unwrap();
         state.use_http2();
-        let _busy = [BusyGuard::new(&state), BusyGuard::new(&state), BusyGuard::new(&state)];
+        let _busy = [
+            BusyGuard::new(&state),
+            BusyGuard::new(&state),
+            BusyGuard::new(&state),
+        ];
         assert!(!state.exceeds(Some(2)));
     }
 
@@ -346,22 +437,40 @@ mod tests {
         let limits = ConnectionLimits::with(1 << 20);
         let shared = ["192.0.2.0/24".parse().unwrap()];
         let reserve = |client: &str| limits.reserve_slot(client.parse().ok(), Some(2), &shared);
-        let (one, two) = (reserve("10.0.0.1").unwrap(), reserve("::ffff:10.0.0.1").unwrap());
+        let (one, two) = (
+            reserve("10.0.0.1").unwrap(),
+            reserve("::ffff:10.0.0.1").unwrap(),
+        );
         assert!(one.is_some() && reserve("10.0.0.1").is_err() && reserve("10.0.0.2").is_ok());
-        assert!(open(&limits, "10.0.0.1").is_err(), "a connection of its own is one too many");
+        assert!(
+            open(&limits, "10.0.0.1").is_err(),
+            "a connection of its own is one too many"
+        );
         drop(one);
         let own = open(&limits, "10.0.0.1").unwrap();
         assert!(reserve("10.0.0.1").is_err());
         // The proxy itself, and a client that it does not name.
-        assert!(reserve("192.0.2.1").unwrap().is_none() && limits.reserve_slot(None, Some(2), &shared).unwrap().is_none());
+        assert!(
+            reserve("192.0.2.1").unwrap().is_none()
+                && limits
+                    .reserve_slot(None, Some(2), &shared)
+                    .unwrap()
+                    .is_none()
+        );
         drop((two, own));
         assert!(limits.lock().clients.is_empty());
     }
 
     #[test]
     fn the_answer_to_one_too_many_is_whole() {
-        let (head, body) = std::str::from_utf8(TOO_MANY_IN_ALL).unwrap().split_once("\r\n\r\n").unwrap();
-        assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");
+        let (head, body) = std::str::from_utf8(TOO_MANY_IN_ALL)
+            .unwrap()
+            .split_once("\r\n\r\n")
+            .unwrap();
+        assert!(
+            head.ends_with(&format!("content-length: {}", body.len())),
+            "{head}"
+        );
     }
 
     #[test]
@@ -372,8 +481,14 @@ mod tests {
         // No other can be closed: refused.
         assert!(limits.try_open(&socket, address, None, &[]).is_none());
         let limits = ConnectionLimits::with(1 << 20);
-        let mut all: Vec<_> =
-            (0..4).map(|_| (limits.try_open(&socket, address, None, &[]).unwrap(), Arc::new(ConnectionState::default()))).collect();
+        let mut all: Vec<_> = (0..4)
+            .map(|_| {
+                (
+                    limits.try_open(&socket, address, None, &[]).unwrap(),
+                    Arc::new(ConnectionState::default()),
+                )
+            })
+            .collect();
         for (connection, state) in &mut all {
             connection.register(state.clone());
         }

@@ -1,5 +1,5 @@
-//! The state that a client's connection shares with the code that serves its requests: is a request under way, does the connection
-//! rest, may it be closed in favour of another.
+//! The state that a client's connection shares with the code that serves its requests: is a request
+//! under way, does the connection rest, may it be closed in favour of another.
 //!
 //! It decides nothing by itself, and does no I/O.
 
@@ -18,7 +18,8 @@ pub(super) type ClientLoad = AtomicU32;
 
 /// What a client's connection and the code that serves its requests know of each other.
 #[derive(Debug, Default)]
-// One cache line each, here and in `client_io`: connections of two I/O threads are allocated side by side.
+// One cache line each, here and in `client_io`: connections of two I/O threads are allocated side
+// by side.
 #[repr(align(64))]
 pub(super) struct ConnectionState {
     /// Requests under way.
@@ -66,7 +67,10 @@ impl ConnectionState {
         if !self.has_target.swap(false, Ordering::Relaxed) {
             return None;
         }
-        self.target.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.target
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     pub(super) fn put_target(&self, target: RawTarget) {
@@ -75,12 +79,18 @@ impl ConnectionState {
     }
 
     fn request_load(&self) -> Option<&ClientLoad> {
-        if self.http2.load(Ordering::Relaxed) { self.client_load.get().map(|client_load| &**client_load) } else { None }
+        if self.http2.load(Ordering::Relaxed) {
+            self.client_load.get().map(|client_load| &**client_load)
+        } else {
+            None
+        }
     }
 
     /// Has its client more requests and connections than this?
     pub(super) fn exceeds(&self, per_client: Option<u32>) -> bool {
-        self.request_load().zip(per_client).is_some_and(|(client_load, max)| client_load.load(Ordering::Relaxed) > max)
+        self.request_load()
+            .zip(per_client)
+            .is_some_and(|(client_load, max)| client_load.load(Ordering::Relaxed) > max)
     }
 
     /// From now on it rests: it waits for its next request.
@@ -99,13 +109,15 @@ impl ConnectionState {
         self.last_used.load(Ordering::Relaxed)
     }
 
-    /// Would nothing be lost by closing it? It has not sent anything yet, or its last answer has left; and it is not being closed already.
+    /// Would nothing be lost by closing it? It has not sent anything yet, or its last answer has
+    /// left; and it is not being closed already.
     pub(super) fn may_be_evicted(&self) -> bool {
         self.is_idle() && !self.evict.load(Ordering::Acquire)
     }
 
     fn is_idle(&self) -> bool {
-        !self.is_busy() && (self.idle.load(Ordering::Acquire) || !self.served.load(Ordering::Acquire))
+        !self.is_busy()
+            && (self.idle.load(Ordering::Acquire) || !self.served.load(Ordering::Acquire))
     }
 
     /// Has it closed once it is idle.
@@ -114,8 +126,8 @@ impl ConnectionState {
         self.waker.wake();
     }
 
-    /// Resolves when it is to be closed and is idle. To be polled by one task only, which is always woken by the same waker: so the
-    /// waker is registered once, see `waker_set`.
+    /// Resolves when it is to be closed and is idle. To be polled by one task only, which is always
+    /// woken by the same waker: so the waker is registered once, see `waker_set`.
     pub(super) fn poll_evicted(&self, waker_set: &mut bool, cx: &Context<'_>) -> Poll<()> {
         if !*waker_set {
             *waker_set = true;
@@ -132,7 +144,8 @@ impl ConnectionState {
         Poll::Pending
     }
 
-    /// Resolves when no request was under way for the whole of the limit: HTTP/2 has none of its own between two requests.
+    /// Resolves when no request was under way for the whole of the limit: HTTP/2 has none of its
+    /// own between two requests.
     pub(super) async fn until_unused(&self, limit: Duration) {
         let mut since = Instant::now();
         loop {
@@ -162,7 +175,9 @@ impl BusyGuard {
         connection.served.store(true, Ordering::Relaxed);
         connection.request_began.store(true, Ordering::Relaxed);
         connection.idle.store(false, Ordering::Relaxed);
-        connection.request_load().inspect(|client_load| _ = client_load.fetch_add(1, Ordering::Relaxed));
+        connection
+            .request_load()
+            .inspect(|client_load| _ = client_load.fetch_add(1, Ordering::Relaxed));
         Self(connection.clone())
     }
 
@@ -175,6 +190,8 @@ impl BusyGuard {
 impl Drop for BusyGuard {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::AcqRel);
-        self.0.request_load().inspect(|client_load| _ = client_load.fetch_sub(1, Ordering::Relaxed));
+        self.0
+            .request_load()
+            .inspect(|client_load| _ = client_load.fetch_sub(1, Ordering::Relaxed));
     }
 }

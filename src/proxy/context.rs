@@ -1,4 +1,5 @@
-//! What all requests share: the door to the service, connections to instances, settings, pages and logs.
+//! What all requests share: the door to the service, connections to instances, settings, pages and
+//! logs.
 //!
 //! It never reads or sends a request: `receive` and `forward` do.
 

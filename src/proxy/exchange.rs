@@ -1,5 +1,6 @@
-//! One request and its answer, from the moment in which hyper has read the head until the head of the answer is there: counted for its
-//! client, forwarded, and logged, also when its client closes before.
+//! One request and its answer, from the moment in which hyper has read the head until the head of
+//! the answer is there: counted for its client, forwarded, and logged, also when its client closes
+//! before.
 //!
 //! It never reads a body.
 
@@ -24,18 +25,33 @@ pub(super) struct Exchange {
 
 impl Exchange {
     /// `arrived`: when its connection was accepted, if it is the first request of it.
-    pub(super) fn new(context: Arc<ConnectionContext>, request: Request<Incoming>, arrived: Option<Instant>) -> Self {
-        Self { pending: begin(&context, request, arrived), context }
+    pub(super) fn new(
+        context: Arc<ConnectionContext>,
+        request: Request<Incoming>,
+        arrived: Option<Instant>,
+    ) -> Self {
+        Self {
+            pending: begin(&context, request, arrived),
+            context,
+        }
     }
 
     /// Serves it; to be called once.
     pub(super) async fn answer(&mut self) -> Response<ResponseBody> {
         let pending = match &mut self.pending {
             Ok(pending) => pending,
-            Err(answer) => return std::mem::replace(&mut **answer, Response::new(ResponseBody::empty())),
+            Err(answer) => {
+                return std::mem::replace(&mut **answer, Response::new(ResponseBody::empty()));
+            }
         };
         let (proxy, settings) = (&self.context.server.proxy, self.context.settings.get());
-        let mut response = Forwarding { proxy, settings, pending }.run().await;
+        let mut response = Forwarding {
+            proxy,
+            settings,
+            pending,
+        }
+        .run()
+        .await;
         pending.log_answer(proxy, &mut response);
         response
     }
@@ -61,17 +77,35 @@ fn begin(
     arrived: Option<Instant>,
 ) -> Result<PendingRequest, Box<Response<ResponseBody>>> {
     let ConnectionSource { front, peer, port } = context.source;
-    let (proxy, limits, settings) = (&context.server.proxy, &context.server.limits, context.settings.get());
+    let (proxy, limits, settings) = (
+        &context.server.proxy,
+        &context.server.limits,
+        context.settings.get(),
+    );
     let connection = &context.connection;
     if let Some(target) = connection.take_target() {
         request.extensions_mut().insert(target);
     }
-    let mut pending = proxy.receive(RequestArrival { front, peer, port, arrived, connection, settings }, request)?;
+    let mut pending = proxy.receive(
+        RequestArrival {
+            front,
+            peer,
+            port,
+            arrived,
+            connection,
+            settings,
+        },
+        request,
+    )?;
     let origin = pending.parsed.origin;
     let slot = if connection.exceeds(limits.max_requests(settings.per_client)) {
         Err(ProxyFailure::TooMany)
     } else if origin.by_proxy {
-        limits.reserve_slot(origin.client, settings.per_client, &settings.shared_addresses)
+        limits.reserve_slot(
+            origin.client,
+            settings.per_client,
+            &settings.shared_addresses,
+        )
     } else {
         return Ok(pending);
     };

@@ -1,6 +1,8 @@
-//! Why a request gets no answer of its instance, and what it gets instead: one table from what went wrong to status and words.
+//! Why a request gets no answer of its instance, and what it gets instead: one table from what went
+//! wrong to status and words.
 //!
-//! Pure: `respond` makes an answer of a row. Nothing in it shows a path, an output or an address of this host.
+//! Pure: `respond` makes an answer of a row. Nothing in it shows a path, an output or an address of
+//! this host.
 
 use hyper::StatusCode;
 
@@ -48,8 +50,10 @@ pub struct FailureAnswer {
     pub retry_after: Option<u64>,
 }
 
-/// The detail for a request that the application may have seen and that may not be sent twice: `acc prove` recognises these words.
-pub const MAYBE_SEEN: &str = "the application broke off, and this request may not be sent to it twice";
+/// The detail for a request that the application may have seen and that may not be sent twice: `acc
+/// prove` recognises these words.
+pub const MAYBE_SEEN: &str =
+    "the application broke off, and this request may not be sent to it twice";
 
 impl ProxyFailure {
     /// The table.
@@ -63,7 +67,9 @@ impl ProxyFailure {
             Self::TooMany => (StatusCode::TOO_MANY_REQUESTS, "Too many requests", Some(2)),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "Too large", None),
             Self::BodyStalled => (StatusCode::REQUEST_TIMEOUT, "Too slow", None),
-            Self::Broke | Self::BadAnswer | Self::Unreachable | Self::MaybeSeen => (StatusCode::BAD_GATEWAY, "The application broke", None),
+            Self::Broke | Self::BadAnswer | Self::Unreachable | Self::MaybeSeen => {
+                (StatusCode::BAD_GATEWAY, "The application broke", None)
+            }
             Self::NoAnswer => (StatusCode::GATEWAY_TIMEOUT, "No answer in time", Some(5)),
         };
         let detail = match self {
@@ -74,13 +80,20 @@ impl ProxyFailure {
             Self::TooLarge => "the request is larger than this server accepts",
             Self::BodyStalled => "the request stopped before its end",
             Self::Broke => "the application broke the connection before it answered",
-            Self::BadAnswer => "the answer of the application broke off, or has a head that is longer than 64 KiB or no HTTP",
+            Self::BadAnswer => {
+                "the answer of the application broke off, or has a head that is longer than 64 KiB or no HTTP"
+            }
             Self::Unreachable => "the application does not accept connections",
             Self::MaybeSeen => MAYBE_SEEN,
             Self::NoAnswer => "the application did not answer in time",
             Self::Refused(_) => "",
         };
-        FailureAnswer { status, title, detail: detail.to_owned(), retry_after }
+        FailureAnswer {
+            status,
+            title,
+            detail: detail.to_owned(),
+            retry_after,
+        }
     }
 }
 
@@ -91,14 +104,25 @@ fn refused(refusal: &Refusal) -> FailureAnswer {
         Refusal::Destroyed => (StatusCode::GONE, "Gone", None),
         Refusal::Disabled => (unavailable, "Disabled", Some(3600)),
         Refusal::Creating => (unavailable, "Not ready yet", Some(2)),
-        Refusal::Failed { retry_s, .. } => (unavailable, "Not able to start", Some((*retry_s).max(1))),
+        Refusal::Failed { retry_s, .. } => {
+            (unavailable, "Not able to start", Some((*retry_s).max(1)))
+        }
         Refusal::MayNotWake => (unavailable, "Asleep", Some(60)),
         Refusal::TooManyWaiting => (unavailable, "Too many requests wait", Some(2)),
-        Refusal::TooManyWakes { retry_s } => (StatusCode::TOO_MANY_REQUESTS, "Too many requests", Some(*retry_s)),
+        Refusal::TooManyWakes { retry_s } => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "Too many requests",
+            Some(*retry_s),
+        ),
         Refusal::TooSlow => (StatusCode::GATEWAY_TIMEOUT, "Not started in time", Some(5)),
         Refusal::StillStopping => (StatusCode::GATEWAY_TIMEOUT, "Not stopped in time", Some(5)),
         Refusal::Halting => (unavailable, "Stopping", Some(10)),
         Refusal::Broken => (unavailable, "Not able to start", Some(10)),
     };
-    FailureAnswer { status, title, detail: refusal.to_string(), retry_after }
+    FailureAnswer {
+        status,
+        title,
+        detail: refusal.to_string(),
+        retry_after,
+    }
 }

@@ -1,9 +1,10 @@
-//! Forwards a request: asks the service for a ticket, waits with the body unread, sends, and tries again if the instance turns out to have
-//! ended before it read anything.
+//! Forwards a request: asks the service for a ticket, waits with the body unread, sends, and tries
+//! again if the instance turns out to have ended before it read anything.
 //!
-//! It never sends a request twice that the instance may have seen, safe ones apart: `driver::upstream` sends those again on a new
-//! connection, and this file sends them to the next run if the instance has died with them. Instances read no request more than
-//! [`MAX_READS`] times, tries of the edge before acc and all runs together, and never again once an answer has begun.
+//! It never sends a request twice that the instance may have seen, safe ones apart:
+//! `driver::upstream` sends those again on a new connection, and this file sends them to the next
+//! run if the instance has died with them. Instances read no request more than [`MAX_READS`] times,
+//! tries of the edge before acc and all runs together, and never again once an answer has begun.
 
 use std::time::Duration;
 
@@ -75,7 +76,11 @@ impl Forwarding<'_> {
     /// Forwards the request and gives its answer, or acc's own.
     pub(super) async fn run(mut self) -> Response<ResponseBody> {
         if self.pending.follows_wake && self.is_not_awake().await {
-            return wake_events::stream(self.proxy.admission.clone(), self.pending.parsed.host.clone(), self.settings.wake_timeout);
+            return wake_events::stream(
+                self.proxy.admission.clone(),
+                self.pending.parsed.host.clone(),
+                self.settings.wake_timeout,
+            );
         }
         if self.pending.body_unread
             && !self.pending.expects_continue
@@ -90,7 +95,8 @@ impl Forwarding<'_> {
                 EntryOutcome::Failure(failure) => return self.fail(&failure),
             };
             if self.pending.body_unread {
-                // Its client sends the body only now, in its own time: the ticket is not held meanwhile.
+                // Its client sends the body only now, in its own time: the ticket is not held
+                // meanwhile.
                 drop(ticket);
                 match self.read_body().await {
                     Ok(()) => continue,
@@ -108,11 +114,14 @@ impl Forwarding<'_> {
         }
     }
 
-    /// Reads the body before the instance is asked, as far as there is room for it: neither a start nor a ticket is spent on a slow client.
-    /// Nearly always the body is short and has arrived already.
+    /// Reads the body before the instance is asked, as far as there is room for it: neither a start
+    /// nor a ticket is spent on a slow client. Nearly always the body is short and has arrived
+    /// already.
     async fn read_body(&mut self) -> Result<(), ProxyFailure> {
         self.pending.body_unread = false;
-        let Some(request) = self.pending.request.as_mut() else { return Ok(()) };
+        let Some(request) = self.pending.request.as_mut() else {
+            return Ok(());
+        };
         match request.body_mut().gather_at_once(BODY_IN_MEMORY).await {
             Ok(true) if request.body().is_gathered() => Ok(()),
             Ok(_) => Box::pin(self.wait_for_body()).await,
@@ -122,7 +131,9 @@ impl Forwarding<'_> {
 
     /// The same for a body that has not arrived yet.
     async fn wait_for_body(&mut self) -> Result<(), ProxyFailure> {
-        let Some(request) = self.pending.request.as_mut() else { return Ok(()) };
+        let Some(request) = self.pending.request.as_mut() else {
+            return Ok(());
+        };
         let body = request.body_mut();
         if let Ok(gathered) = timeout(BODY_COMES_WITH_HEAD, body.gather(BODY_IN_MEMORY)).await {
             gathered.map_err(body_failure)?;
@@ -131,9 +142,15 @@ impl Forwarding<'_> {
             }
         }
         // A request that is refused in any case is refused now.
-        self.proxy.admission.peek(&self.pending.parsed.host).await.map_err(ProxyFailure::Refused)?;
+        self.proxy
+            .admission
+            .peek(&self.pending.parsed.host)
+            .await
+            .map_err(ProxyFailure::Refused)?;
         body.gather(BODY_IN_MEMORY).await.map_err(body_failure)?;
-        body.spool(&self.settings.spool).await.map_err(body_failure)?;
+        body.spool(&self.settings.spool)
+            .await
+            .map_err(body_failure)?;
         // As if it had arrived now: how long it may be held does not depend on its client.
         self.pending.started = Instant::now();
         self.pending.arrived = self.pending.started;
@@ -141,12 +158,19 @@ impl Forwarding<'_> {
     }
 
     /// Prepares to send the request once more. A failure: it is not sent again.
-    async fn prepare_retry(&mut self, sent: SendOutcome, ticket: Box<dyn Ticket>) -> Option<ProxyFailure> {
+    async fn prepare_retry(
+        &mut self,
+        sent: SendOutcome,
+        ticket: Box<dyn Ticket>,
+    ) -> Option<ProxyFailure> {
         let run = ticket.gate().run;
-        // Given back first: with the ticket held, the service would take the instance for one in use.
+        // Given back first: with the ticket held, the service would take the instance for one in
+        // use.
         drop(ticket);
         match sent {
-            SendOutcome::Broke(Some(same)) if self.pending.retryable && self.has_died(run).await => {
+            SendOutcome::Broke(Some(same))
+                if self.pending.retryable && self.has_died(run).await =>
+            {
                 (self.pending.request, self.pending.retryable) = (Some(same), false);
                 None
             }
@@ -175,8 +199,16 @@ impl Forwarding<'_> {
     async fn has_died(&self, run: u64) -> bool {
         let died = timeout(DEATH_NOTICED_WITHIN, async {
             // Such a request wakes no instance and does not count as use.
-            let check = Verdict { wake: false, counts: false };
-            while let Ok(Admitted::Open(ticket)) = self.proxy.admission.admit(&self.pending.parsed.host, check).await {
+            let check = Verdict {
+                wake: false,
+                counts: false,
+            };
+            while let Ok(Admitted::Open(ticket)) = self
+                .proxy
+                .admission
+                .admit(&self.pending.parsed.host, check)
+                .await
+            {
                 if ticket.gate().run != run {
                     return;
                 }
@@ -189,13 +221,33 @@ impl Forwarding<'_> {
 
     /// Asks for a ticket, and waits for it if it must.
     async fn admit_or_wait(&mut self) -> EntryOutcome {
-        if let Some(ticket) = self.proxy.admission.admit_now(&self.pending.parsed.host, self.pending.parsed.verdict) {
+        if let Some(ticket) = self
+            .proxy
+            .admission
+            .admit_now(&self.pending.parsed.host, self.pending.parsed.verdict)
+        {
             self.pending.admitted = true;
             return EntryOutcome::Admitted(ticket);
         }
-        let age = self.pending.age.take().unwrap_or_else(|| self.pending.arrived.elapsed());
-        let caller = Caller { ago: age, client: self.pending.parsed.origin.client };
-        let mut waiting = match self.proxy.admission.admit_for(&self.pending.parsed.host, self.pending.parsed.verdict, caller).await {
+        let age = self
+            .pending
+            .age
+            .take()
+            .unwrap_or_else(|| self.pending.arrived.elapsed());
+        let caller = Caller {
+            ago: age,
+            client: self.pending.parsed.origin.client,
+        };
+        let mut waiting = match self
+            .proxy
+            .admission
+            .admit_for(
+                &self.pending.parsed.host,
+                self.pending.parsed.verdict,
+                caller,
+            )
+            .await
+        {
             Ok(Admitted::Open(ticket)) => {
                 self.pending.admitted = true;
                 return EntryOutcome::Admitted(ticket);
@@ -205,14 +257,19 @@ impl Forwarding<'_> {
         };
         self.pending.admitted = true;
         let page_at = self.pending.started + self.settings.page_after;
-        let last = self.pending.started + self.settings.stop_limit + self.settings.wake_timeout + MARGIN;
-        let until = if self.pending.parsed.navigation { page_at.min(last) } else { last };
+        let last =
+            self.pending.started + self.settings.stop_limit + self.settings.wake_timeout + MARGIN;
+        let until = if self.pending.parsed.navigation {
+            page_at.min(last)
+        } else {
+            last
+        };
         let waited = timeout_at(until, waiting.admitted()).await;
         self.pending.held = Some(self.pending.started.elapsed());
         match waited {
             Ok(Ok(ticket)) => {
-                // The run that the edge has tried has ended: this is the next one, and the second to get the request. Without a wait it
-                // may be the same run, which is just dying.
+                // The run that the edge has tried has ended: this is the next one, and the second
+                // to get the request. Without a wait it may be the same run, which is just dying.
                 self.pending.retryable &= self.pending.parsed.tried == Tried::Nothing;
                 EntryOutcome::Admitted(ticket)
             }
@@ -224,7 +281,9 @@ impl Forwarding<'_> {
 
     /// Sends the request; one that must not be sent twice is noted first.
     async fn send(&mut self, ticket: &mut dyn Ticket) -> SendOutcome {
-        let Some(request) = self.pending.request.take() else { return SendOutcome::Failure(ProxyFailure::Broke) };
+        let Some(request) = self.pending.request.take() else {
+            return SendOutcome::Failure(ProxyFailure::Broke);
+        };
         let noted = match (&self.proxy.replay_notes, self.pending.parsed.id) {
             (Some(notes), Some(id)) if !is_safe(request.method()) => ReplayNote::note(notes, id),
             _ => Ok(None),
@@ -246,15 +305,29 @@ impl Forwarding<'_> {
     }
 
     /// What the result of sending means for the request.
-    fn outcome(&mut self, ticket: &dyn Ticket, outcome: Result<Response<ReceiveBody>, UpstreamError>) -> SendOutcome {
+    fn outcome(
+        &mut self,
+        ticket: &dyn Ticket,
+        outcome: Result<Response<ReceiveBody>, UpstreamError>,
+    ) -> SendOutcome {
         match outcome {
             Ok(response) => SendOutcome::Answer(response),
-            Err(UpstreamError::Connect { request, reads, source }) => {
+            Err(UpstreamError::Connect {
+                request,
+                reads,
+                source,
+            }) => {
                 self.pending.reads += reads;
                 tracing::debug!(instance = %ticket.gate().name, error = %source, "no connection to an awake instance");
                 SendOutcome::NotSeen(request)
             }
-            Err(UpstreamError::Broken { source, again, began, reads, .. }) => match self.pending.body_fault.get() {
+            Err(UpstreamError::Broken {
+                source,
+                again,
+                began,
+                reads,
+                ..
+            }) => match self.pending.body_fault.get() {
                 Some(fault) => SendOutcome::Failure(body_failure(fault)),
                 None if began => {
                     tracing::info!(instance = %ticket.gate().name, error = %source, "an instance's answer cannot be read");
@@ -270,11 +343,17 @@ impl Forwarding<'_> {
     }
 
     /// The answer of the instance, as its client gets it.
-    fn respond_with(&mut self, response: Response<ReceiveBody>, ticket: Box<dyn Ticket>) -> Response<ResponseBody> {
+    fn respond_with(
+        &mut self,
+        response: Response<ReceiveBody>,
+        ticket: Box<dyn Ticket>,
+    ) -> Response<ResponseBody> {
         let (mut head, body) = response.into_parts();
         let timings = self.timings(head.status);
         let line = match (&self.proxy.log, self.pending.log_draft.take()) {
-            (Some(log), Some(log_draft)) => Some(log.line(log_draft, &ticket.gate().name, head.status, timings)),
+            (Some(log), Some(log_draft)) => {
+                Some(log.line(log_draft, &ticket.gate().name, head.status, timings))
+            }
             _ => None,
         };
         let ticket = RequestSlot::with(self.pending.slot.take(), ticket);
@@ -284,14 +363,19 @@ impl Forwarding<'_> {
         let mut answer = match (switching, self.pending.upgrade.take()) {
             (false, _) => {
                 let events = headers::is_event_stream(&head.headers);
-                let reads_ahead = self.pending.front == Front::Public && !headers::is_unbuffered(&mut head.headers);
+                let reads_ahead = self.pending.front == Front::Public
+                    && !headers::is_unbuffered(&mut head.headers);
                 if events && self.pending.front == Front::Wake {
                     // nginx must not buffer it, however it ends.
-                    head.headers.entry(headers::X_ACCEL_BUFFERING).or_insert(HeaderValue::from_static("no"));
+                    head.headers
+                        .entry(headers::X_ACCEL_BUFFERING)
+                        .or_insert(HeaderValue::from_static("no"));
                 }
                 let delivery = match self.pending.front {
                     _ if events => Delivery::EventStream,
-                    Front::Public if reads_ahead => Delivery::ReadAhead(self.settings.spool.clone()),
+                    Front::Public if reads_ahead => {
+                        Delivery::ReadAhead(self.settings.spool.clone())
+                    }
                     // nginx reads ahead by itself.
                     Front::Public | Front::Wake => Delivery::AsRead,
                 };
@@ -299,7 +383,13 @@ impl Forwarding<'_> {
             }
             (true, Some(client)) => {
                 let instance_use = upgrade::InstanceUse::new(ticket, self.silence_limit());
-                self.proxy.upgraded.spawn(upgrade::run(client, body, instance_use, line, self.proxy.cut.clone()));
+                self.proxy.upgraded.spawn(upgrade::run(
+                    client,
+                    body,
+                    instance_use,
+                    line,
+                    self.proxy.cut.clone(),
+                ));
                 Response::from_parts(head, ResponseBody::empty())
             }
             // The instance switches protocols although the client did not ask for it.
@@ -324,13 +414,30 @@ impl Forwarding<'_> {
 
     /// For the end of its line in the access log.
     fn timings(&self, status: StatusCode) -> Timings {
-        let PendingRequest { started, held, log_draft, to_nginx, .. } = &*self.pending;
+        let PendingRequest {
+            started,
+            held,
+            log_draft,
+            to_nginx,
+            ..
+        } = &*self.pending;
         let logged = log_draft.is_some() || *to_nginx;
-        Timings { held: *held, answer: logged.then(|| (started.elapsed().saturating_sub(held.unwrap_or_default()), status)) }
+        Timings {
+            held: *held,
+            answer: logged.then(|| {
+                (
+                    started.elapsed().saturating_sub(held.unwrap_or_default()),
+                    status,
+                )
+            }),
+        }
     }
 
     fn fail(&self, failure: &ProxyFailure) -> Response<ResponseBody> {
-        let audience = respond::Audience { navigation: self.pending.parsed.navigation, host: self.pending.parsed.host.as_str() };
+        let audience = respond::Audience {
+            navigation: self.pending.parsed.navigation,
+            host: self.pending.parsed.host.as_str(),
+        };
         respond::failure(&self.proxy.pages, audience, failure)
     }
 }

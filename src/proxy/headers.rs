@@ -1,8 +1,8 @@
-//! The headers of a forwarded request and its answer: removes those that concern one connection only, and sets those that only the edge
-//! may set.
+//! The headers of a forwarded request and its answer: removes those that concern one connection
+//! only, and sets those that only the edge may set.
 //!
-//! It never passes on a client's header that only an edge may set (`domain::edge_headers`), nor an upgrade to another protocol than
-//! WebSocket.
+//! It never passes on a client's header that only an edge may set (`domain::edge_headers`), nor an
+//! upgrade to another protocol than WebSocket.
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -20,7 +20,8 @@ use crate::domain::edge_headers::{OF_PROXIES, SET_BY_NGINX, is_edge_only};
 pub const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// About one connection, not about the message (RFC 9110 section 7.6.1), and those that were never standard.
+/// About one connection, not about the message (RFC 9110 section 7.6.1), and those that were never
+/// standard.
 const HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
     header::PROXY_AUTHENTICATE,
@@ -35,7 +36,10 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 
 /// Turns the headers of a client into those that the instance gets.
 pub fn to_instance(front: Front, headers: &mut HeaderMap, parsed: &ParsedRequest) {
-    let upgrade = parsed.upgrade.then(|| headers.get(header::UPGRADE).cloned()).flatten();
+    let upgrade = parsed
+        .upgrade
+        .then(|| headers.get(header::UPGRADE).cloned())
+        .flatten();
     remove_connection(headers);
     // acc itself answers "100-continue" when the body is asked for.
     headers.remove(header::EXPECT);
@@ -51,13 +55,24 @@ pub fn to_instance(front: Front, headers: &mut HeaderMap, parsed: &ParsedRequest
     }
 }
 
-/// Turns the headers of an instance into those that the client gets; an upgraded answer keeps the two that say so.
+/// Turns the headers of an instance into those that the client gets; an upgraded answer keeps the
+/// two that say so.
 pub fn to_client(headers: &mut HeaderMap, upgraded: bool) {
-    let upgrade = if upgraded { headers.get(header::UPGRADE).cloned() } else { None };
-    // Chunks take precedence over a length (RFC 9112 section 6.3); a length that is given twice is passed on once.
+    let upgrade = if upgraded {
+        headers.get(header::UPGRADE).cloned()
+    } else {
+        None
+    };
+    // Chunks take precedence over a length (RFC 9112 section 6.3); a length that is given twice is
+    // passed on once.
     if headers.contains_key(header::TRANSFER_ENCODING) {
         headers.remove(header::CONTENT_LENGTH);
-    } else if let Some(length) = headers.get_all(header::CONTENT_LENGTH).iter().nth(1).cloned() {
+    } else if let Some(length) = headers
+        .get_all(header::CONTENT_LENGTH)
+        .iter()
+        .nth(1)
+        .cloned()
+    {
         headers.insert(header::CONTENT_LENGTH, length);
     }
     remove_connection(headers);
@@ -68,23 +83,35 @@ pub fn to_client(headers: &mut HeaderMap, upgraded: bool) {
     }
 }
 
-/// Is an answer a stream of events (WHATWG HTML, "server-sent events"), which has no end of its own?
+/// Is an answer a stream of events (WHATWG HTML, "server-sent events"), which has no end of its
+/// own?
 pub fn is_event_stream(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
-        let kind = kind.as_bytes().split(|b| *b == b';').next().unwrap_or_default();
+        let kind = kind
+            .as_bytes()
+            .split(|b| *b == b';')
+            .next()
+            .unwrap_or_default();
         kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
     })
 }
 
-/// Does an answer ask not to be buffered (`X-Accel-Buffering: no`)? That header is for the edge alone.
+/// Does an answer ask not to be buffered (`X-Accel-Buffering: no`)? That header is for the edge
+/// alone.
 pub fn is_unbuffered(headers: &mut HeaderMap) -> bool {
-    headers.remove(X_ACCEL_BUFFERING).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"no"))
+    headers
+        .remove(X_ACCEL_BUFFERING)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"no"))
 }
 
 fn remove_connection(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
-        let named: Vec<HeaderName> =
-            headers.get_all(header::CONNECTION).iter().flat_map(tokens).filter_map(|token| token.parse().ok()).collect();
+        let named: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .flat_map(tokens)
+            .filter_map(|token| token.parse().ok())
+            .collect();
         for name in named {
             headers.remove(name);
         }
@@ -99,7 +126,11 @@ fn remove_connection(headers: &mut HeaderMap) {
 
 /// Removes the headers that only an edge may set. nginx has already done so for what it passes on.
 fn remove_forged(front: Front, headers: &mut HeaderMap, by_proxy: bool) {
-    let forged: Vec<HeaderName> = headers.keys().filter(|name| is_forged(front, by_proxy, name.as_str())).cloned().collect();
+    let forged: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_forged(front, by_proxy, name.as_str()))
+        .cloned()
+        .collect();
     for name in forged {
         headers.remove(name);
     }
@@ -108,7 +139,9 @@ fn remove_forged(front: Front, headers: &mut HeaderMap, by_proxy: bool) {
 /// Headers that nginx or a trusted proxy may set stay, but not other spellings of their names.
 fn is_forged(front: Front, by_proxy: bool, name: &str) -> bool {
     let by_nginx = front == Front::Wake;
-    is_edge_only(name) && !(by_nginx && SET_BY_NGINX.contains(&name)) && !((by_nginx || by_proxy) && OF_PROXIES.contains(&name))
+    is_edge_only(name)
+        && !(by_nginx && SET_BY_NGINX.contains(&name))
+        && !((by_nginx || by_proxy) && OF_PROXIES.contains(&name))
 }
 
 /// HTTP/2 may split cookies over several headers, HTTP/1 may not (RFC 9113 section 8.2.3).
@@ -117,7 +150,11 @@ fn join_cookies(headers: &mut HeaderMap) {
     if cookies.next().is_none() || cookies.next().is_none() {
         return;
     }
-    let all: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let all: Vec<&[u8]> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
     if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
         headers.insert(header::COOKIE, joined);
     }
@@ -128,7 +165,9 @@ fn set_forwarded(headers: &mut HeaderMap, parsed: &ParsedRequest) {
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
     headers.insert(X_FORWARDED_PORT, HeaderValue::from(parsed.origin.port));
     headers.insert(X_FORWARDED_HOST, parsed.host_header.clone());
-    let Some(forwarded) = forwarded(parsed, proto) else { return };
+    let Some(forwarded) = forwarded(parsed, proto) else {
+        return;
+    };
     // The address is written once, and its place in the text taken for the two others.
     let place = match parsed.origin.client {
         Some(IpAddr::V4(_)) => forwarded.find(';').map(|end| (4, end)),
@@ -136,7 +175,9 @@ fn set_forwarded(headers: &mut HeaderMap, parsed: &ParsedRequest) {
         None => None,
     };
     let forwarded = Bytes::from(forwarded);
-    if let Some(client) = place.and_then(|(start, end)| HeaderValue::from_maybe_shared(forwarded.slice(start..end)).ok()) {
+    if let Some(client) = place
+        .and_then(|(start, end)| HeaderValue::from_maybe_shared(forwarded.slice(start..end)).ok())
+    {
         headers.insert(X_FORWARDED_FOR, client.clone());
         headers.insert(X_REAL_IP, client);
     }
@@ -154,7 +195,12 @@ fn forwarded(parsed: &ParsedRequest, proto: &str) -> Option<String> {
         None => {}
     }
     // A host that was accepted holds no quote and no backslash.
-    for part in ["host=\"", parsed.host_header.to_str().ok()?, "\";proto=", proto] {
+    for part in [
+        "host=\"",
+        parsed.host_header.to_str().ok()?,
+        "\";proto=",
+        proto,
+    ] {
         text.push_str(part);
     }
     Some(text)
@@ -173,8 +219,16 @@ mod tests {
         ParsedRequest {
             host: HostName::parse("a.org").unwrap(),
             host_header: HeaderValue::from_static("a.org:8080"),
-            origin: Origin { client: client.parse().ok(), scheme: Scheme::Http, port: 8080, by_proxy: false },
-            verdict: Verdict { wake: true, counts: true },
+            origin: Origin {
+                client: client.parse().ok(),
+                scheme: Scheme::Http,
+                port: 8080,
+                by_proxy: false,
+            },
+            verdict: Verdict {
+                wake: true,
+                counts: true,
+            },
             navigation: false,
             upgrade,
             tried: Tried::Nothing,
@@ -216,8 +270,9 @@ mod tests {
     #[test]
     fn nothing_of_the_list_is_passed_on() {
         for front in [Front::Public, Front::Wake] {
-            for name in
-                crate::domain::edge_headers::EDGE_ONLY.iter().filter(|name| !SET_BY_NGINX.contains(name) && !OF_PROXIES.contains(name))
+            for name in crate::domain::edge_headers::EDGE_ONLY
+                .iter()
+                .filter(|name| !SET_BY_NGINX.contains(name) && !OF_PROXIES.contains(name))
             {
                 let mut headers = map(&[(name, "evil"), (&name.replace('-', "_"), "evil")]);
                 to_instance(front, &mut headers, &parsed("1.1.1.1", false));
@@ -253,7 +308,10 @@ mod tests {
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers["x-forwarded-host"], "a.org:8080");
         assert_eq!(headers["x-forwarded-port"], "443");
-        assert_eq!(headers["forwarded"], "for=\"[2001:db8::1]\";host=\"a.org:8080\";proto=https");
+        assert_eq!(
+            headers["forwarded"],
+            "for=\"[2001:db8::1]\";host=\"a.org:8080\";proto=https"
+        );
         assert_eq!(headers["host"], "a.org:8080");
         assert_eq!(headers["x-other"], "kept");
         assert_eq!(headers.len(), 8, "{headers:?}");
@@ -261,13 +319,28 @@ mod tests {
 
     #[test]
     fn the_address_that_a_network_of_proxies_says_is_passed_on_of_a_trusted_one() {
-        for (front, by_proxy, passes) in [(Front::Public, false, false), (Front::Public, true, true), (Front::Wake, false, true)] {
-            let mut headers = map(&[("cf-connecting-ip", "9.9.9.9"), ("cf_connecting_ip", "6.6.6.6"), ("x-client-ip", "6.6.6.6")]);
+        for (front, by_proxy, passes) in [
+            (Front::Public, false, false),
+            (Front::Public, true, true),
+            (Front::Wake, false, true),
+        ] {
+            let mut headers = map(&[
+                ("cf-connecting-ip", "9.9.9.9"),
+                ("cf_connecting_ip", "6.6.6.6"),
+                ("x-client-ip", "6.6.6.6"),
+            ]);
             let mut parsed = parsed("9.9.9.9", false);
             parsed.origin.by_proxy = by_proxy;
             to_instance(front, &mut headers, &parsed);
-            assert_eq!(headers.contains_key("cf-connecting-ip"), passes, "{front:?}");
-            assert!(headers.values().all(|value| value != "6.6.6.6"), "{headers:?}");
+            assert_eq!(
+                headers.contains_key("cf-connecting-ip"),
+                passes,
+                "{front:?}"
+            );
+            assert!(
+                headers.values().all(|value| value != "6.6.6.6"),
+                "{headers:?}"
+            );
         }
     }
 
@@ -289,9 +362,16 @@ mod tests {
 
     #[test]
     fn upgrades_keep_their_two_headers() {
-        let mut headers = map(&[("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-key", "k")]);
+        let mut headers = map(&[
+            ("connection", "Upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-key", "k"),
+        ]);
         to_instance(Front::Public, &mut headers, &parsed("1.1.1.1", true));
-        assert_eq!((&headers["connection"], &headers["upgrade"]), (&"upgrade".parse().unwrap(), &"websocket".parse().unwrap()));
+        assert_eq!(
+            (&headers["connection"], &headers["upgrade"]),
+            (&"upgrade".parse().unwrap(), &"websocket".parse().unwrap())
+        );
         assert_eq!(headers["sec-websocket-key"], "k");
         let mut answer = map(&[("connection", "upgrade"), ("upgrade", "websocket")]);
         to_client(&mut answer, true);
@@ -316,10 +396,23 @@ mod tests {
                 headers.append(name, HeaderValue::from_str(value).unwrap());
             }
             to_client(&mut headers, false);
-            headers.get_all(header::CONTENT_LENGTH).iter().map(|v| v.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+            headers
+                .get_all(header::CONTENT_LENGTH)
+                .iter()
+                .map(|v| v.to_str().unwrap().to_owned())
+                .collect::<Vec<_>>()
         };
         assert_eq!(length(&[(header::CONTENT_LENGTH, "5")]), ["5"]);
-        assert_eq!(length(&[(header::CONTENT_LENGTH, "5"), (header::CONTENT_LENGTH, "5")]), ["5"]);
-        assert_eq!(length(&[(header::CONTENT_LENGTH, "3"), (header::TRANSFER_ENCODING, "chunked")]), [""; 0]);
+        assert_eq!(
+            length(&[(header::CONTENT_LENGTH, "5"), (header::CONTENT_LENGTH, "5")]),
+            ["5"]
+        );
+        assert_eq!(
+            length(&[
+                (header::CONTENT_LENGTH, "3"),
+                (header::TRANSFER_ENCODING, "chunked")
+            ]),
+            [""; 0]
+        );
     }
 }

@@ -18,8 +18,13 @@ const PING: Duration = Duration::from_secs(20);
 
 pub(super) fn http1_settings() -> http1::Builder {
     let mut builder = http1::Builder::new();
-    // Without a timer hyper has no time limits of its own: `ClientIo` holds them, at less cost for each request.
-    builder.max_buf_size(BUFFER).max_headers(MAX_HEADERS).preserve_header_case(true).title_case_headers(true);
+    // Without a timer hyper has no time limits of its own: `ClientIo` holds them, at less cost for
+    // each request.
+    builder
+        .max_buf_size(BUFFER)
+        .max_headers(MAX_HEADERS)
+        .preserve_header_case(true)
+        .title_case_headers(true);
     builder
 }
 

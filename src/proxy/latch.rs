@@ -1,5 +1,6 @@
-//! A flag that very many connections wait for and that is almost never raised: reading it costs one load from memory. A cancellation
-//! token takes two locks, which all connections share, each time a connection is polled.
+//! A flag that very many connections wait for and that is almost never raised: reading it costs one
+//! load from memory. A cancellation token takes two locks, which all connections share, each time a
+//! connection is polled.
 //!
 //! It is never lowered again.
 
@@ -29,8 +30,8 @@ impl Latch {
         self.raised.load(Ordering::Acquire)
     }
 
-    /// Resolves when it is raised. To be polled by one task only: a task is always woken by the same waker, so that it is
-    /// enough to register it once.
+    /// Resolves when it is raised. To be polled by one task only: a task is always woken by the
+    /// same waker, so that it is enough to register it once.
     pub(super) async fn wait(&self) {
         let mut notified = pin!(self.notify.notified());
         let mut registered = false;

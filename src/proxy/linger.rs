@@ -1,5 +1,6 @@
-//! Reads and drops the rest of a request body that the answer did not wait for. Closing the connection instead would reset it, and a
-//! client that is still sending would lose the answer; nginx calls this lingering.
+//! Reads and drops the rest of a request body that the answer did not wait for. Closing the
+//! connection instead would reset it, and a client that is still sending would lose the answer;
+//! nginx calls this lingering.
 //!
 //! It never reads for longer than its limits, and never keeps what it reads.
 
@@ -17,12 +18,15 @@ const TIME: Duration = Duration::from_secs(30);
 /// For so long without a byte, as nginx's `lingering_timeout`.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// Reads the rest of a body and drops it. `busy`: what keeps the connection from counting as idle meanwhile.
+/// Reads the rest of a body and drops it. `busy`: what keeps the connection from counting as idle
+/// meanwhile.
 pub(super) fn discard(mut body: Incoming, busy: BusyGuard) {
     if body.is_end_stream() {
         return;
     }
-    let Ok(runtime) = Handle::try_current() else { return };
+    let Ok(runtime) = Handle::try_current() else {
+        return;
+    };
     runtime.spawn(async move {
         let rest = async { while let Ok(Some(Ok(_))) = timeout(SILENCE, body.frame()).await {} };
         let _ = timeout(TIME, rest).await;

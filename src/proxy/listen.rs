@@ -19,7 +19,8 @@ use super::front::Front;
 /// TCP keepalive: a silent client is probed after this long.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// A socket to accept from, and who speaks there. The runtime that first accepts from it is the one that it wakes.
+/// A socket to accept from, and who speaks there. The runtime that first accepts from it is the one
+/// that it wakes.
 pub struct ProxyListener {
     socket: OwnedFd,
     registered: Option<AsyncFd<OwnedFd>>,
@@ -44,12 +45,24 @@ impl ProxyListener {
     /// It cannot be made non-blocking.
     pub fn from_tcp(listener: std::net::TcpListener, front: Front) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        // Accepted connections inherit both. The second ends the streams of clients that lost their power.
+        // Accepted connections inherit both. The second ends the streams of clients that lost their
+        // power.
         let socket = SockRef::from(&listener);
         socket.set_tcp_nodelay(true)?;
-        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4))?;
+        socket.set_tcp_keepalive(
+            &TcpKeepalive::new()
+                .with_time(KEEPALIVE)
+                .with_interval(KEEPALIVE / 4),
+        )?;
         let port = listener.local_addr()?.port();
-        Ok(Self { socket: listener.into(), registered: None, is_tcp: true, users: Vec::new(), front, port })
+        Ok(Self {
+            socket: listener.into(),
+            registered: None,
+            is_tcp: true,
+            users: Vec::new(),
+            front,
+            port,
+        })
     }
 
     /// A unix listener made by `host::listen::unix` or handed over by systemd.
@@ -58,19 +71,29 @@ impl ProxyListener {
     /// It cannot be made non-blocking.
     pub fn from_unix(listener: UnixListener, front: Front) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        Ok(Self { socket: listener.into(), registered: None, is_tcp: false, users: Vec::new(), front, port: 0 })
+        Ok(Self {
+            socket: listener.into(),
+            registered: None,
+            is_tcp: false,
+            users: Vec::new(),
+            front,
+            port: 0,
+        })
     }
 
-    /// Only processes of these users get an answer; the connection of any other is closed without one.
+    /// Only processes of these users get an answer; the connection of any other is closed without
+    /// one.
     #[must_use]
     pub fn only_for(mut self, users: Vec<u32>) -> Self {
         self.users = users;
         self
     }
 
-    /// May the process that has connected, as the kernel knows it, do so (`SO_PEERCRED`, unix(7)), whatever the file's mode allows by now.
+    /// May the process that has connected, as the kernel knows it, do so (`SO_PEERCRED`, unix(7)),
+    /// whatever the file's mode allows by now.
     fn may_connect(&self, client: &OwnedFd) -> bool {
-        self.users.is_empty() || socket_peercred(client).is_ok_and(|peer| self.users.contains(&peer.uid.as_raw()))
+        self.users.is_empty()
+            || socket_peercred(client).is_ok_and(|peer| self.users.contains(&peer.uid.as_raw()))
     }
 
     async fn accept_any(&mut self) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
@@ -99,13 +122,17 @@ impl ProxyListener {
             }
             tracing::debug!("a user who may not speak here was turned away");
         };
-        let peer = peer.map(SocketAddr::try_from).and_then(Result::ok).ok_or_else(|| io::Error::other("a client without an address"))?;
+        let peer = peer
+            .map(SocketAddr::try_from)
+            .and_then(Result::ok)
+            .ok_or_else(|| io::Error::other("a client without an address"))?;
         Ok(AcceptedClient::Tcp(fd.into(), peer.ip()))
     }
 }
 
 fn registered(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     #[expect(unsafe_code, reason = "tokio registers descriptors only unsafely")]
-    // SAFETY: `OwnedFd` returns the same descriptor every time and keeps it open until the `AsyncFd` that owns it is dropped.
+    // SAFETY: `OwnedFd` returns the same descriptor every time and keeps it open until the
+    // `AsyncFd` that owns it is dropped.
     Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
 }

@@ -1,4 +1,5 @@
-//! The headers by which nginx and acc inform each other, and no client: the other side of the protocol is in `templates/nginx`.
+//! The headers by which nginx and acc inform each other, and no client: the other side of the
+//! protocol is in `templates/nginx`.
 //!
 //! It never reads a header: `request` and `headers` do.
 
@@ -14,7 +15,8 @@ pub const X_ACC_STATUS: HeaderName = HeaderName::from_static("x-acc-status");
 pub const X_ACC_REQUEST: HeaderName = HeaderName::from_static("x-acc-request");
 /// nginx has asked another worker before, and that ended without an answer.
 pub const X_ACC_AGAIN: HeaderName = HeaderName::from_static("x-acc-again");
-/// Only nginx sets it, and only when acc checks whether nginx answers, see `driver::edge::nginx::ask`.
+/// Only nginx sets it, and only when acc checks whether nginx answers, see
+/// `driver::edge::nginx::ask`.
 pub const X_ACC_CHECK: HeaderName = HeaderName::from_static("x-acc-check");
 /// The client's address, set by the edge.
 pub const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");

@@ -1,4 +1,5 @@
-//! A request between its head and its answer: what was read of it, what is left to send, and what happened to it so far.
+//! A request between its head and its answer: what was read of it, what is left to send, and what
+//! happened to it so far.
 //!
 //! It never sends anything: `forward` does.
 
@@ -45,16 +46,19 @@ pub(super) struct PendingRequest {
     pub(super) front: Front,
     pub(super) arrived: Instant,
     pub(super) started: Instant,
-    /// How long ago it arrived, until the service was asked to wait: nearly every request is let through at once, and no clock is
-    /// read for it.
+    /// How long ago it arrived, until the service was asked to wait: nearly every request is let
+    /// through at once, and no clock is read for it.
     pub(super) age: Option<Duration>,
     /// It is the waiting page's, for the events of a wake.
     pub(super) follows_wake: bool,
-    /// Its body is to be read before the instance is asked, and was not yet. nginx has done so itself, and an upgraded connection has none.
+    /// Its body is to be read before the instance is asked, and was not yet. nginx has done so
+    /// itself, and an upgraded connection has none.
     pub(super) body_unread: bool,
-    /// Its client sends the body only when asked for it (`Expect: 100-continue`): acc asks once the body can be used.
+    /// Its client sends the body only when asked for it (`Expect: 100-continue`): acc asks once the
+    /// body can be used.
     pub(super) expects_continue: bool,
-    /// It may be sent to the next run, once: one run that died with it is no reason to have every run die with the same request.
+    /// It may be sent to the next run, once: one run that died with it is no reason to have every
+    /// run die with the same request.
     pub(super) retryable: bool,
     /// How often instances may have read it.
     pub(super) reads: u8,
@@ -88,12 +92,19 @@ impl PendingRequest {
         let follows_wake = head.uri.path() == WAKE_PATH;
         if follows_wake {
             // To follow a wake neither causes one nor uses the application.
-            parsed.verdict = Verdict { wake: false, counts: false };
+            parsed.verdict = Verdict {
+                wake: false,
+                counts: false,
+            };
         }
         // Behind nginx, and for an earlier worker, the line is in a log already.
         let log = proxy.log.as_ref().filter(|_| at.front == Front::Public);
         let log_draft = log.map(|_| LineDraft::of(&head, &parsed, started));
-        let upgrade = if parsed.upgrade { head.extensions.remove::<OnUpgrade>() } else { None };
+        let upgrade = if parsed.upgrade {
+            head.extensions.remove::<OnUpgrade>()
+        } else {
+            None
+        };
         let expects_continue = head.headers.contains_key(header::EXPECT);
         headers::to_instance(at.front, &mut head.headers, &parsed);
         let lingers = head.version < Version::HTTP_2 && !parsed.upgrade;
@@ -128,11 +139,13 @@ impl PendingRequest {
     }
 }
 
-/// The body as it is sent on. With `lingers` the rest that the answer does not wait for is read and dropped; the value says whether the
-/// client sends the body only when asked for it.
+/// The body as it is sent on. With `lingers` the rest that the answer does not wait for is read and
+/// dropped; the value says whether the client sends the body only when asked for it.
 fn send_body(at: &RequestArrival<'_>, body: Incoming, lingers: Option<bool>) -> SendBody {
     let body = SendBody::new(body, at.settings.max_body, at.settings.body_stall);
-    let Some(expects_continue) = lingers else { return body };
+    let Some(expects_continue) = lingers else {
+        return body;
+    };
     body.leaving(expects_continue, || {
         let connection = at.connection.clone();
         Box::new(move |rest| linger::discard(rest, BusyGuard::new(&connection)))
@@ -146,10 +159,17 @@ fn origin_form(mut head: Parts) -> Parts {
         head.uri = target.unwrap_or_default();
     }
     head.version = Version::HTTP_11;
-    // The upgrade belongs to the client's connection; the spelling of header names and of the target is kept with the request.
+    // The upgrade belongs to the client's connection; the spelling of header names and of the
+    // target is kept with the request.
     head.extensions.remove::<OnUpgrade>();
     // The body itself knows an unread length, see `SendBody::size_hint`.
-    if head.headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+    if head
+        .headers
+        .get_all(header::CONTENT_LENGTH)
+        .iter()
+        .nth(1)
+        .is_some()
+    {
         head.headers.remove(header::CONTENT_LENGTH);
     }
     head

@@ -1,5 +1,6 @@
-//! Reads a long answer ahead of a slow client: the instance, which may serve one request after the other, is free as soon as it has
-//! sent all of it. What the client has not read waits in memory, then on the disk.
+//! Reads a long answer ahead of a slow client: the instance, which may serve one request after the
+//! other, is free as soon as it has sent all of it. What the client has not read waits in memory,
+//! then on the disk.
 //!
 //! It never delays what the client can read, and never reads further ahead than [`Spool`] has room.
 
@@ -16,24 +17,34 @@ use crate::driver::upstream::ReceiveBody;
 use crate::host::spool::Spool;
 use crate::service::admission::Ticket;
 
-/// Pieces of an answer that wait in memory; each is at most as long as the buffer of a connection to an instance, 64 KiB.
+/// Pieces of an answer that wait in memory; each is at most as long as the buffer of a connection
+/// to an instance, 64 KiB.
 const PIECES: usize = 8;
 
-/// Bytes of an answer that wait on the disk, about as behind nginx: an application that serves one client at a time hands out no more
-/// in one answer, and the database is on that disk.
+/// Bytes of an answer that wait on the disk, about as behind nginx: an application that serves one
+/// client at a time hands out no more in one answer, and the database is on that disk.
 const MOST: u64 = 4 << 20;
 
 /// A piece of an answer.
 pub(super) type Piece = Result<Frame<Bytes>, BoxError>;
 
 /// The rest of an answer, read ahead. `pass` is given back with its last byte.
-pub(super) fn read(body: ReceiveBody, ticket: Option<Box<dyn Ticket>>, folder: PathBuf) -> mpsc::Receiver<Piece> {
+pub(super) fn read(
+    body: ReceiveBody,
+    ticket: Option<Box<dyn Ticket>>,
+    folder: PathBuf,
+) -> mpsc::Receiver<Piece> {
     let (pieces, received) = mpsc::channel(PIECES);
     tokio::spawn(run(body, ticket, Spool::new(folder, MOST), pieces));
     received
 }
 
-async fn run(mut body: ReceiveBody, ticket: Option<Box<dyn Ticket>>, mut spool: Spool, pieces: mpsc::Sender<Piece>) {
+async fn run(
+    mut body: ReceiveBody,
+    ticket: Option<Box<dyn Ticket>>,
+    mut spool: Spool,
+    pieces: mpsc::Sender<Piece>,
+) {
     let mut last = None;
     loop {
         tokio::select! {

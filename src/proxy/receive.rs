@@ -1,4 +1,5 @@
-//! The first step: reads the head of a request, and answers at once if no instance needs to be asked.
+//! The first step: reads the head of a request, and answers at once if no instance needs to be
+//! asked.
 //!
 //! It never wakes anything and never reads a body, except to drop it.
 
@@ -20,7 +21,8 @@ use super::{linger, respond};
 use crate::domain::admission::Refusal;
 
 impl Proxy {
-    /// Reads a request that has arrived and makes it ready to be sent on. An answer: there is nothing to send.
+    /// Reads a request that has arrived and makes it ready to be sent on. An answer: there is
+    /// nothing to send.
     pub(super) fn receive(
         &self,
         at: RequestArrival<'_>,
@@ -42,15 +44,27 @@ impl Proxy {
                 if head.version < Version::HTTP_2 && !head.headers.contains_key(header::EXPECT) {
                     linger::discard(body, BusyGuard::new(at.connection));
                 }
-                return Err(Box::new(respond::failure(&self.pages, respond::Audience::UNKNOWN, &failure)));
+                return Err(Box::new(respond::failure(
+                    &self.pages,
+                    respond::Audience::UNKNOWN,
+                    &failure,
+                )));
             }
         };
-        Err(Box::new(PendingRequest::new(self, &at, *parsed, started, head, body).refused(self, &failure)))
+        Err(Box::new(
+            PendingRequest::new(self, &at, *parsed, started, head, body).refused(self, &failure),
+        ))
     }
 }
 
 /// The failure of a request that no instance needs to be asked for.
-fn early_failure(proxy: &Proxy, settings: &ProxySettings, parsed: &ParsedRequest, head: &Parts, body: &Incoming) -> Option<ProxyFailure> {
+fn early_failure(
+    proxy: &Proxy,
+    settings: &ProxySettings,
+    parsed: &ParsedRequest,
+    head: &Parts,
+    body: &Incoming,
+) -> Option<ProxyFailure> {
     if body.size_hint().lower() > settings.max_body {
         return Some(ProxyFailure::TooLarge);
     }
@@ -70,21 +84,32 @@ fn early_failure(proxy: &Proxy, settings: &ProxySettings, parsed: &ParsedRequest
 }
 
 /// Reads the head. On failure: the request as well, if its host is known.
-fn read(at: &RequestArrival<'_>, head: &Parts) -> Result<ParsedRequest, (Option<Box<ParsedRequest>>, ProxyFailure)> {
+fn read(
+    at: &RequestArrival<'_>,
+    head: &Parts,
+) -> Result<ParsedRequest, (Option<Box<ParsedRequest>>, ProxyFailure)> {
     let refused = if head.method == Method::CONNECT || head.method == Method::TRACE {
-        // Neither is for an application: one asks for a tunnel, the other for a copy of what the edge has added.
+        // Neither is for an application: one asks for a tunnel, the other for a copy of what the
+        // edge has added.
         Some(ProxyFailure::Method)
     } else if !request::is_chunked_or_plain(&head.headers) {
-        // hyper takes the chunks of `gzip, chunked` and forgets the rest: the application would get something else than was sent.
+        // hyper takes the chunks of `gzip, chunked` and forgets the rest: the application would get
+        // something else than was sent.
         Some(ProxyFailure::Coding)
     } else {
         None
     };
     let origin = match at.front {
-        Front::Public => at.settings.trusted_proxies.origin(at.peer, at.port, &head.headers),
+        Front::Public => at
+            .settings
+            .trusted_proxies
+            .origin(at.peer, at.port, &head.headers),
         Front::Wake => request::origin_from_nginx(&head.headers),
     };
-    match (request::read(at.front, origin, head, &at.settings.rules), refused) {
+    match (
+        request::read(at.front, origin, head, &at.settings.rules),
+        refused,
+    ) {
         (Ok(parsed), None) => Ok(parsed),
         (parsed, Some(failure)) => Err((parsed.ok().map(Box::new), failure)),
         (Err(fault), None) => Err((None, host_failure(fault))),

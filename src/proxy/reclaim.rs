@@ -9,7 +9,8 @@ use tokio::sync::Notify;
 
 use crate::host::reclaim;
 
-/// When this many connections have come to rest, the memory they leave is worth giving back to the host;
+/// When this many connections have come to rest, the memory they leave is worth giving back to the
+/// host;
 const MANY: usize = 64;
 /// others are waited for this long,
 const WAIT_FOR_MORE: Duration = Duration::from_secs(1);
@@ -33,8 +34,8 @@ impl MemoryReclaim {
         }
     }
 
-    /// Gives back, each time it is due, the memory that connections needed before they rested, and the pages of the program that no
-    /// resting connection needs. Never resolves.
+    /// Gives back, each time it is due, the memory that connections needed before they rested, and
+    /// the pages of the program that no resting connection needs. Never resolves.
     pub(super) async fn run<T>(&self) -> T {
         loop {
             self.due.notified().await;

@@ -1,8 +1,10 @@
-//! Behind nginx: which requests have been sent on to an application, in a file that outlives the process. When this process is
-//! killed, nginx asks the next one about them, and that knows whether the application may have seen them.
+//! Behind nginx: which requests have been sent on to an application, in a file that outlives the
+//! process. When this process is killed, nginx asks the next one about them, and that knows whether
+//! the application may have seen them.
 //!
-//! Only what may not be sent twice is noted, before its first byte is sent. It is written for the death of the process, not of
-//! the host: a power cut ends the applications too. It decides nothing: `receive` does, by the notes of others.
+//! Only what may not be sent twice is noted, before its first byte is sent. It is written for the
+//! death of the process, not of the host: a power cut ends the applications too. It decides
+//! nothing: `receive` does, by the notes of others.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -68,7 +70,10 @@ impl ReplayNotes {
     pub fn begin(dir: &Path) -> io::Result<Self> {
         host_fs::make_dir(dir, 0o700)?;
         for entry in fs::read_dir(dir)?.flatten() {
-            let age = entry.metadata().and_then(|m| m.modified()).map(|at| at.elapsed().unwrap_or_default());
+            let age = entry
+                .metadata()
+                .and_then(|m| m.modified())
+                .map(|at| at.elapsed().unwrap_or_default());
             if age.is_ok_and(|age| age > OLD) {
                 let _ = fs::remove_file(entry.path());
             }
@@ -76,7 +81,15 @@ impl ReplayNotes {
         let path = Self::file_of_this_process(dir);
         host_fs::make_file(&path, 0o600)?;
         let file = OpenOptions::new().append(true).open(&path)?;
-        Ok(Self { dir: dir.to_owned(), path, notes: Mutex::new(NotesFile { file, written: 0, open: HashSet::new() }) })
+        Ok(Self {
+            dir: dir.to_owned(),
+            path,
+            notes: Mutex::new(NotesFile {
+                file,
+                written: 0,
+                open: HashSet::new(),
+            }),
+        })
     }
 
     /// Notes that this request is about to be sent.
@@ -105,10 +118,13 @@ impl ReplayNotes {
         }
     }
 
-    /// Was it noted, by this process or by one that has been killed since? A file that cannot be read may hold it.
+    /// Was it noted, by this process or by one that has been killed since? A file that cannot be
+    /// read may hold it.
     #[must_use]
     pub fn was_noted(&self, id: RequestId) -> bool {
-        let Ok(entries) = fs::read_dir(&self.dir) else { return true };
+        let Ok(entries) = fs::read_dir(&self.dir) else {
+            return true;
+        };
         entries.flatten().any(|entry| match fs::read(entry.path()) {
             Ok(notes) => notes.chunks_exact(ID).any(|note| note == id),
             Err(e) => e.kind() != io::ErrorKind::NotFound,
@@ -123,7 +139,8 @@ impl Drop for ReplayNotes {
     }
 }
 
-/// A request that may not be sent twice is on its way to an instance; dropped when its answer is on the way back.
+/// A request that may not be sent twice is on its way to an instance; dropped when its answer is on
+/// the way back.
 pub(super) struct ReplayNote {
     notes: Arc<ReplayNotes>,
     id: RequestId,
@@ -137,7 +154,11 @@ impl ReplayNote {
     /// It could not be noted, so it must not be sent.
     pub(super) fn note(notes: &Arc<ReplayNotes>, id: RequestId) -> io::Result<Option<Self>> {
         notes.note(id)?;
-        Ok(Some(Self { notes: notes.clone(), id, seen: true }))
+        Ok(Some(Self {
+            notes: notes.clone(),
+            id,
+            seen: true,
+        }))
     }
 
     /// The instance was not reached.
@@ -167,9 +188,17 @@ mod tests {
 
     #[test]
     fn ids_are_read_whole_or_not_at_all() {
-        assert_eq!(request_id("00ff000000000000000000000000000a").unwrap()[..2], [0, 255]);
-        for wrong in ["", "00ff", "00ff00000000000000000000000000zz", "+0ff000000000000000000000000000a", "é0ff00000000000000000000000000a"]
-        {
+        assert_eq!(
+            request_id("00ff000000000000000000000000000a").unwrap()[..2],
+            [0, 255]
+        );
+        for wrong in [
+            "",
+            "00ff",
+            "00ff00000000000000000000000000zz",
+            "+0ff000000000000000000000000000a",
+            "é0ff00000000000000000000000000a",
+        ] {
             assert_eq!(request_id(wrong), None, "{wrong}");
         }
     }

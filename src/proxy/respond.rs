@@ -1,6 +1,8 @@
-//! Answers that acc gives instead of an instance: failures, the waiting page, and what all of them have in common.
+//! Answers that acc gives instead of an instance: failures, the waiting page, and what all of them
+//! have in common.
 //!
-//! No cache may ever keep one. A browser's navigation gets a small page, everybody else `application/problem+json` (RFC 9457).
+//! No cache may ever keep one. A browser's navigation gets a small page, everybody else
+//! `application/problem+json` (RFC 9457).
 
 use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
@@ -23,12 +25,19 @@ pub struct Audience<'a> {
 
 impl Audience<'_> {
     /// Of a request that cannot be read.
-    pub const UNKNOWN: Audience<'static> = Audience { navigation: false, host: "" };
+    pub const UNKNOWN: Audience<'static> = Audience {
+        navigation: false,
+        host: "",
+    };
 }
 
 /// The answer for a failure.
 #[must_use]
-pub fn failure(pages: &Pages, audience: Audience<'_>, failure: &ProxyFailure) -> Response<ResponseBody> {
+pub fn failure(
+    pages: &Pages,
+    audience: Audience<'_>,
+    failure: &ProxyFailure,
+) -> Response<ResponseBody> {
     let answer = failure.answer();
     let (kind, text) = if audience.navigation {
         ("text/html; charset=utf-8", html(pages, audience, &answer))
@@ -37,24 +46,47 @@ pub fn failure(pages: &Pages, audience: Audience<'_>, failure: &ProxyFailure) ->
     };
     let mut response = own(answer.status, kind, text);
     if let Some(seconds) = answer.retry_after {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     if matches!(failure, ProxyFailure::Method) {
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+        response.headers_mut().insert(
+            header::ALLOW,
+            HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+        );
     }
     // The rest of the body will not be read: the connection cannot be used again.
-    if matches!(failure, ProxyFailure::TooLarge | ProxyFailure::BodyStalled | ProxyFailure::Method | ProxyFailure::Coding) {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if matches!(
+        failure,
+        ProxyFailure::TooLarge
+            | ProxyFailure::BodyStalled
+            | ProxyFailure::Method
+            | ProxyFailure::Coding
+    ) {
+        response
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
 
-/// The page of an instance that is being woken: 503 so that no cache and no crawler takes it for the application's own.
+/// The page of an instance that is being woken: 503 so that no cache and no crawler takes it for
+/// the application's own.
 #[must_use]
 pub fn waiting(pages: &Pages, name: &str) -> Response<ResponseBody> {
-    let text = pages.waiting(&WaitingPage { name, wake_path: WAKE_PATH });
-    let mut response = own(StatusCode::SERVICE_UNAVAILABLE, "text/html; charset=utf-8", text);
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    let text = pages.waiting(&WaitingPage {
+        name,
+        wake_path: WAKE_PATH,
+    });
+    let mut response = own(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "text/html; charset=utf-8",
+        text,
+    );
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
 
@@ -100,8 +132,14 @@ pub(super) fn empty() -> Response<ResponseBody> {
 pub(super) fn mark_own(headers: &mut hyper::HeaderMap) {
     const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    headers.insert(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(POLICY),
+    );
 }
 
 #[cfg(test)]
@@ -119,7 +157,13 @@ mod tests {
             (Refused(Refusal::Destroyed), 410),
             (Refused(Refusal::Disabled), 503),
             (Refused(Refusal::Creating), 503),
-            (Refused(Refusal::Failed { reason: "ended at start", retry_s: 7 }), 503),
+            (
+                Refused(Refusal::Failed {
+                    reason: "ended at start",
+                    retry_s: 7,
+                }),
+                503,
+            ),
             (Refused(Refusal::MayNotWake), 503),
             (Refused(Refusal::TooManyWaiting), 503),
             (Refused(Refusal::TooManyWakes { retry_s: 2 }), 429),
@@ -143,7 +187,10 @@ mod tests {
 
     async fn read(response: Response<ResponseBody>) -> (hyper::http::response::Parts, String) {
         let (head, body) = response.into_parts();
-        (head, String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap())
+        (
+            head,
+            String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap(),
+        )
     }
 
     #[tokio::test]
@@ -151,10 +198,22 @@ mod tests {
         let pages = Pages::new(Arc::new(Templates::new(None).unwrap())).unwrap();
         for (case, status) in all() {
             for navigation in [false, true] {
-                let (head, text) = read(failure(&pages, Audience { navigation, host: "a.org" }, &case)).await;
+                let (head, text) = read(failure(
+                    &pages,
+                    Audience {
+                        navigation,
+                        host: "a.org",
+                    },
+                    &case,
+                ))
+                .await;
                 assert_eq!(head.status.as_u16(), status, "{case:?}");
                 assert_eq!(head.headers["cache-control"], "no-store", "{case:?}");
-                assert_eq!(head.headers.contains_key("retry-after"), matches!(status, 429 | 503 | 504), "{case:?}");
+                assert_eq!(
+                    head.headers.contains_key("retry-after"),
+                    matches!(status, 429 | 503 | 504),
+                    "{case:?}"
+                );
                 if navigation {
                     assert_eq!(head.headers["content-type"], "text/html; charset=utf-8");
                     assert!(text.contains("<!doctype html>"));
@@ -164,7 +223,11 @@ mod tests {
                     assert_eq!(json["type"], "about:blank");
                     assert_eq!(json["status"], status);
                     assert_eq!(json["instance"], "a.org");
-                    assert!(!json["title"].as_str().unwrap().is_empty() && !json["detail"].as_str().unwrap().is_empty(), "{case:?}");
+                    assert!(
+                        !json["title"].as_str().unwrap().is_empty()
+                            && !json["detail"].as_str().unwrap().is_empty(),
+                        "{case:?}"
+                    );
                 }
             }
         }
@@ -173,8 +236,19 @@ mod tests {
     #[tokio::test]
     async fn a_failure_gives_its_reasons_name_and_time() {
         let pages = Pages::new(Arc::new(Templates::new(None).unwrap())).unwrap();
-        let case = ProxyFailure::Refused(Refusal::Failed { reason: "ended at start", retry_s: 7 });
-        let (head, text) = read(failure(&pages, Audience { navigation: false, host: "" }, &case)).await;
+        let case = ProxyFailure::Refused(Refusal::Failed {
+            reason: "ended at start",
+            retry_s: 7,
+        });
+        let (head, text) = read(failure(
+            &pages,
+            Audience {
+                navigation: false,
+                host: "",
+            },
+            &case,
+        ))
+        .await;
         assert_eq!(head.headers["retry-after"], "7");
         assert!(text.contains("ended at start"), "{text}");
         assert!(!text.contains("instance"), "{text}");

@@ -1,7 +1,9 @@
-//! The body of an answer to a client: a text of acc's own, what an instance sends, or the events of a wake.
+//! The body of an answer to a client: a text of acc's own, what an instance sends, or the events of
+//! a wake.
 //!
-//! While it exists the request counts as in flight: the ticket of a forwarded request is dropped with it, or sooner, when the
-//! instance has sent its last byte. It never holds more of a body than one frame; `read_ahead` does.
+//! While it exists the request counts as in flight: the ticket of a forwarded request is dropped
+//! with it, or sooner, when the instance has sent its last byte. It never holds more of a body than
+//! one frame; `read_ahead` does.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -56,7 +58,10 @@ impl ResponseBody {
     /// A text of acc's own.
     #[must_use]
     pub fn text(text: String) -> Self {
-        Self { kind: BodyKind::Text((!text.is_empty()).then(|| text.into())), busy: None }
+        Self {
+            kind: BodyKind::Text((!text.is_empty()).then(|| text.into())),
+            busy: None,
+        }
     }
 
     /// No body.
@@ -65,19 +70,44 @@ impl ResponseBody {
         Self::text(String::new())
     }
 
-    /// What an instance sends. `pass` is given back at its end; `line` is written to the access log then.
-    pub(super) fn forwarded(body: ReceiveBody, ticket: Box<dyn Ticket>, line: Option<Box<AccessLine>>, kind: Delivery) -> Self {
+    /// What an instance sends. `pass` is given back at its end; `line` is written to the access log
+    /// then.
+    pub(super) fn forwarded(
+        body: ReceiveBody,
+        ticket: Box<dyn Ticket>,
+        line: Option<Box<AccessLine>>,
+        kind: Delivery,
+    ) -> Self {
         let ends = body.is_end_stream();
         let events = (kind == Delivery::EventStream && !ends).then(|| EventStream::new(&*ticket));
-        let spool = if let Delivery::ReadAhead(folder) = kind { Some(folder) } else { None };
+        let spool = if let Delivery::ReadAhead(folder) = kind {
+            Some(folder)
+        } else {
+            None
+        };
         let ticket = (!ends).then_some(ticket);
-        let forwarded = Forwarded { body: Some(body), rest: None, spool, forwarded_bytes: 0, events, ticket, line, fault: None };
-        Self { kind: BodyKind::Forwarded(forwarded), busy: None }
+        let forwarded = Forwarded {
+            body: Some(body),
+            rest: None,
+            spool,
+            forwarded_bytes: 0,
+            events,
+            ticket,
+            line,
+            fault: None,
+        };
+        Self {
+            kind: BodyKind::Forwarded(forwarded),
+            busy: None,
+        }
     }
 
     /// Pieces, each sent when it is there.
     pub(super) fn stream(pieces: mpsc::Receiver<Bytes>) -> Self {
-        Self { kind: BodyKind::Stream(pieces), busy: None }
+        Self {
+            kind: BodyKind::Stream(pieces),
+            busy: None,
+        }
     }
 
     /// Is given up when its client does not read it.
@@ -85,7 +115,10 @@ impl ResponseBody {
         if self.is_end_stream() {
             return self;
         }
-        Self { kind: BodyKind::Watched(watch.watch(self)), busy: None }
+        Self {
+            kind: BodyKind::Watched(watch.watch(self)),
+            busy: None,
+        }
     }
 
     /// Keeps the client's connection marked as busy for as long as this body exists.
@@ -99,10 +132,15 @@ impl Body for ResponseBody {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut self.kind {
             BodyKind::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
-            BodyKind::Stream(pieces) => pieces.poll_recv(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece)))),
+            BodyKind::Stream(pieces) => pieces
+                .poll_recv(cx)
+                .map(|piece| piece.map(|piece| Ok(Frame::data(piece)))),
             BodyKind::Forwarded(forwarded) => forwarded.poll_frame(cx),
             BodyKind::Watched(taken) => taken.poll_frame(cx),
         }
@@ -119,9 +157,15 @@ impl Body for ResponseBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            BodyKind::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            BodyKind::Text(text) => {
+                SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
+            }
             BodyKind::Stream(_) => SizeHint::default(),
-            BodyKind::Forwarded(forwarded) => forwarded.body.as_ref().map(Body::size_hint).unwrap_or_default(),
+            BodyKind::Forwarded(forwarded) => forwarded
+                .body
+                .as_ref()
+                .map(Body::size_hint)
+                .unwrap_or_default(),
             BodyKind::Watched(taken) => taken.size_hint(),
         }
     }
@@ -138,12 +182,15 @@ pub(super) enum Delivery {
     ReadAhead(PathBuf),
 }
 
-/// After this many bytes the rest of an answer is read ahead: shorter answers are in the buffers of connections by then.
+/// After this many bytes the rest of an answer is read ahead: shorter answers are in the buffers of
+/// connections by then.
 const SHORT: usize = 64 * 1024;
 
 impl Forwarded {
     fn is_end_stream(&self) -> bool {
-        self.fault.is_none() && self.rest.is_none() && self.body.as_ref().is_none_or(Body::is_end_stream)
+        self.fault.is_none()
+            && self.rest.is_none()
+            && self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
@@ -155,7 +202,9 @@ impl Forwarded {
             && let Some(data) = frame.data_ref()
         {
             self.forwarded_bytes += data.len();
-            self.line.iter_mut().for_each(|line| line.sent += data.len() as u64);
+            self.line
+                .iter_mut()
+                .for_each(|line| line.sent += data.len() as u64);
             if self.forwarded_bytes > SHORT
                 && let Some(folder) = self.spool.take()
                 && let Some(body) = self.body.take_if(|body| !body.is_end_stream())
@@ -170,19 +219,26 @@ impl Forwarded {
         if let Some(fault) = self.fault.take() {
             return Poll::Ready(Some(Err(fault)));
         }
-        if self.events.as_mut().is_some_and(|events| events.poll_ended(cx).is_ready()) {
+        if self
+            .events
+            .as_mut()
+            .is_some_and(|events| events.poll_ended(cx).is_ready())
+        {
             (self.body, self.ticket, self.events) = (None, None, None);
         }
-        let Some(body) = self.body.as_mut() else { return Poll::Ready(None) };
+        let Some(body) = self.body.as_mut() else {
+            return Poll::Ready(None);
+        };
         let frame = Pin::new(&mut *body).poll_frame(cx);
         let ended = match &frame {
             Poll::Pending => false,
             Poll::Ready(None | Some(Err(_))) => true,
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
-                    self.events
-                        .iter_mut()
-                        .for_each(|events| events.event_complete = data.ends_with(b"\n\n") || data.ends_with(b"\r\n\r\n"));
+                    self.events.iter_mut().for_each(|events| {
+                        events.event_complete =
+                            data.ends_with(b"\n\n") || data.ends_with(b"\r\n\r\n")
+                    });
                 }
                 body.is_end_stream()
             }
@@ -191,8 +247,8 @@ impl Forwarded {
             self.ticket = None;
         }
         if let Poll::Ready(Some(Err(fault))) = frame {
-            // On an error hyper drops what it has not written yet, the head included: nginx would take the request for one without an
-            // answer, and send it again.
+            // On an error hyper drops what it has not written yet, the head included: nginx would
+            // take the request for one without an answer, and send it again.
             self.fault = Some(fault.into());
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -215,7 +271,11 @@ const LAST_EVENT: Duration = Duration::from_secs(1);
 
 impl EventStream {
     fn new(ticket: &dyn Ticket) -> Self {
-        Self { must_end: Box::pin(ticket.streams_end().cancelled_owned()), cut_after: None, event_complete: true }
+        Self {
+            must_end: Box::pin(ticket.streams_end().cancelled_owned()),
+            cut_after: None,
+            event_complete: true,
+        }
     }
 
     /// Ready when it must end and no event would be cut, or its time is up.
@@ -226,6 +286,9 @@ impl EventStream {
         if self.event_complete {
             return Poll::Ready(());
         }
-        self.cut_after.get_or_insert_with(|| Box::pin(tokio::time::sleep(LAST_EVENT))).as_mut().poll(cx)
+        self.cut_after
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(LAST_EVENT)))
+            .as_mut()
+            .poll(cx)
     }
 }

@@ -1,5 +1,6 @@
-//! Accepts clients and gives their connections to I/O threads until it is to stop; then finishes what is under way: for a while when
-//! everything ends, for as long as it takes when another worker has taken the sockets over.
+//! Accepts clients and gives their connections to I/O threads until it is to stop; then finishes
+//! what is under way: for a while when everything ends, for as long as it takes when another worker
+//! has taken the sockets over.
 //!
 //! It never reads from a connection, and it never ends by itself.
 
@@ -26,7 +27,8 @@ use super::settings::SettingsSnapshot;
 use super::timeouts::ConnectionTimeouts;
 use crate::host::io_threads::IoThreads;
 
-/// Pauses after an error: when the process has no descriptor left, accepting again at once would only use processor time.
+/// Pauses after an error: when the process has no descriptor left, accepting again at once would
+/// only use processor time.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
 /// What was served, and what was cut.
@@ -38,10 +40,11 @@ pub struct ServeReport {
     pub cut: usize,
 }
 
-/// Serves until one of `signals`; then accepts no more connections and finishes what is held or in flight: without a limit after a
-/// hand-over, but from the shutdown on for up to `grace`, after which the rest is cut. Sockets are closed when it returns; the
-/// files of unix sockets stay. Connections are served on `io_threads`. Once in the life of a [`Proxy`], with all its listeners: the cut
-/// at the end reaches every upgraded connection of it.
+/// Serves until one of `signals`; then accepts no more connections and finishes what is held or in
+/// flight: without a limit after a hand-over, but from the shutdown on for up to `grace`, after
+/// which the rest is cut. Sockets are closed when it returns; the files of unix sockets stay.
+/// Connections are served on `io_threads`. Once in the life of a [`Proxy`], with all its listeners:
+/// the cut at the end reaches every upgraded connection of it.
 pub async fn serve(
     listeners: Vec<ProxyListener>,
     proxy: Arc<Proxy>,
@@ -65,7 +68,10 @@ pub async fn serve(
     let raise = async {
         tokio::join!(
             server.stop.cancelled().map(|()| server.stopping.raise()),
-            server.hand_over.cancelled().map(|()| server.handed_over.raise())
+            server
+                .hand_over
+                .cancelled()
+                .map(|()| server.handed_over.raise())
         );
         std::future::pending().await
     };
@@ -77,10 +83,15 @@ pub async fn serve(
 }
 
 impl ProxyServer {
-    async fn serve(self: &Arc<Self>, listeners: Vec<ProxyListener>, grace: Duration) -> ServeReport {
+    async fn serve(
+        self: &Arc<Self>,
+        listeners: Vec<ProxyListener>,
+        grace: Duration,
+    ) -> ServeReport {
         let accepting = TaskTracker::new();
         for listener in listeners {
-            self.io_threads.spawn_on_first(&accepting, self.clone().accept_all(listener));
+            self.io_threads
+                .spawn_on_first(&accepting, self.clone().accept_all(listener));
         }
         accepting.close();
         accepting.wait().await;
@@ -103,7 +114,10 @@ impl ProxyServer {
                 left
             }
         };
-        ServeReport { accepted: self.accepted.load(Ordering::Relaxed), cut }
+        ServeReport {
+            accepted: self.accepted.load(Ordering::Relaxed),
+            cut,
+        }
     }
 
     async fn accept_all(self: Arc<Self>, mut listener: ProxyListener) {
@@ -114,7 +128,8 @@ impl ProxyServer {
                 biased;
                 // The queue belongs to the next worker.
                 () = self.hand_over.cancelled() => return,
-                // First the queue: what the kernel has accepted already is served, unless new connections never stop.
+                // First the queue: what the kernel has accepted already is served, unless new
+                // connections never stop.
                 () = late.as_mut() => return,
                 accepted = listener.accept() => accepted,
                 () = self.stop.cancelled() => return,
@@ -125,7 +140,11 @@ impl ProxyServer {
                     self.serve_client(&listener, client);
                 }
                 // The client left before it was accepted.
-                Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+                    ) => {}
                 Err(error) => {
                     tracing::warn!(%error, "could not accept a connection");
                     tokio::select! {
@@ -146,20 +165,37 @@ impl ProxyServer {
         match client {
             AcceptedClient::Tcp(socket, peer) => {
                 let settings = SettingsSnapshot::of(&self.proxy.settings);
-                let (per_client, shared) = (settings.get().per_client, &settings.get().shared_addresses);
-                let Some(limited) = self.limits.try_open(&socket, peer, per_client, shared) else { return };
-                let source = ConnectionSource { front: listener.front, peer: Some(peer), port: listener.port };
-                self.start_connection(|| TcpStream::from_std(socket), source, Some(limited), accepted);
+                let (per_client, shared) =
+                    (settings.get().per_client, &settings.get().shared_addresses);
+                let Some(limited) = self.limits.try_open(&socket, peer, per_client, shared) else {
+                    return;
+                };
+                let source = ConnectionSource {
+                    front: listener.front,
+                    peer: Some(peer),
+                    port: listener.port,
+                };
+                self.start_connection(
+                    || TcpStream::from_std(socket),
+                    source,
+                    Some(limited),
+                    accepted,
+                );
             }
             AcceptedClient::Unix(socket) => {
-                let source = ConnectionSource { front: listener.front, peer: None, port: 0 };
+                let source = ConnectionSource {
+                    front: listener.front,
+                    peer: None,
+                    port: 0,
+                };
                 self.start_connection(|| UnixStream::from_std(socket), source, None, accepted);
             }
         }
     }
 
-    /// Gives an I/O thread a connection. What lasts as long as the connection is allocated here, by the thread that accepts, and so for
-    /// all other threads apart from what a request needs: side by side they keep each other's pages, two or three for a resting kilobyte.
+    /// Gives an I/O thread a connection. What lasts as long as the connection is allocated here, by
+    /// the thread that accepts, and so for all other threads apart from what a request needs: side
+    /// by side they keep each other's pages, two or three for a resting kilobyte.
     fn start_connection<S: ClientSocket>(
         self: &Arc<Self>,
         register: impl FnOnce() -> io::Result<S>,
@@ -168,12 +204,19 @@ impl ProxyServer {
         accepted: Instant,
     ) {
         self.io_threads.spawn_on_least_loaded(|| {
-            let client = register().map(|socket| Box::new(ClientIo::new(socket, ConnectionTimeouts::of(source.front))));
+            let client = register().map(|socket| {
+                Box::new(ClientIo::new(socket, ConnectionTimeouts::of(source.front)))
+            });
             let limited = limited.map(|mut limited| {
-                client.iter().for_each(|client| limited.register(client.state()));
+                client
+                    .iter()
+                    .for_each(|client| limited.register(client.state()));
                 limited
             });
-            self.connections.track_future(self.clone().run_connection(client, source, limited, accepted))
+            self.connections.track_future(
+                self.clone()
+                    .run_connection(client, source, limited, accepted),
+            )
         });
     }
 }

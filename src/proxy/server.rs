@@ -1,4 +1,5 @@
-//! What the accepting tasks, the connections and the requests of one server share, and what the requests of one connection share.
+//! What the accepting tasks, the connections and the requests of one server share, and what the
+//! requests of one connection share.
 //!
 //! It never accepts, reads or answers: `serve`, `connection` and `exchange` do.
 
@@ -26,10 +27,12 @@ pub(super) const LAST_WORD: Duration = Duration::from_millis(250);
 /// The two signals that end serving.
 #[derive(Debug, Clone, Default)]
 pub struct ShutdownSignals {
-    /// No other worker follows: what has reached the kernel's queue is served, and all requests are finished within the grace.
+    /// No other worker follows: what has reached the kernel's queue is served, and all requests are
+    /// finished within the grace.
     pub shutdown: CancellationToken,
-    /// Another worker accepts from the same sockets: no more connections are accepted, and none is cut. A client's
-    /// HTTP/1 connection stays open for the request that may be on its way to it, and is closed with the answer.
+    /// Another worker accepts from the same sockets: no more connections are accepted, and none is
+    /// cut. A client's HTTP/1 connection stays open for the request that may be on its way to it,
+    /// and is closed with the answer.
     pub hand_over: CancellationToken,
 }
 
@@ -60,8 +63,8 @@ pub(super) struct ConnectionSource {
     pub(super) port: u16,
 }
 
-/// What the requests of one connection share. One count for all of it: those of its parts are shared by all I/O threads, and
-/// processors that write the same count slow each other down.
+/// What the requests of one connection share. One count for all of it: those of its parts are
+/// shared by all I/O threads, and processors that write the same count slow each other down.
 pub(super) struct ConnectionContext {
     pub(super) server: Arc<ProxyServer>,
     pub(super) source: ConnectionSource,
@@ -76,7 +79,12 @@ impl ConnectionContext {
         let shared = &last.server.proxy.settings;
         if !last.settings.is_current(shared) {
             let settings = SettingsSnapshot::of(shared);
-            *last = Arc::new(Self { server: last.server.clone(), source: last.source, connection: last.connection.clone(), settings });
+            *last = Arc::new(Self {
+                server: last.server.clone(),
+                source: last.source,
+                connection: last.connection.clone(),
+                settings,
+            });
         }
         last.clone()
     }

@@ -13,12 +13,14 @@ use super::trusted_proxies::TrustedProxies;
 use crate::config::Config;
 use crate::domain::rule::Rule;
 
-/// The settings that the way of a request depends on; replaced as a whole when the configuration is read again.
+/// The settings that the way of a request depends on; replaced as a whole when the configuration is
+/// read again.
 #[derive(Debug, Clone)]
 pub struct ProxySettings {
     /// `wake.timeout`: a request is held at most this long.
     pub wake_timeout: Duration,
-    /// A stop that is under way takes at most about this long; a request waits for its end before it is held for a start.
+    /// A stop that is under way takes at most about this long; a request waits for its end before
+    /// it is held for a start.
     pub stop_limit: Duration,
     /// `wake.page_after`: a browser's navigation gets the waiting page after this long.
     pub page_after: Duration,
@@ -30,7 +32,8 @@ pub struct ProxySettings {
     pub shared_addresses: Vec<IpNet>,
     /// A request body may stall for this long.
     pub body_stall: Duration,
-    /// `idle.silent_connections`: an upgraded connection without traffic for longer does not count as use.
+    /// `idle.silent_connections`: an upgraded connection without traffic for longer does not count
+    /// as use.
     pub silent: Option<Duration>,
     /// `[[rules]]`, in order.
     pub rules: Vec<Rule>,
@@ -75,18 +78,25 @@ pub(super) struct SharedSettings {
 
 impl SharedSettings {
     pub(super) fn new(settings: ProxySettings) -> Self {
-        Self { settings: RwLock::new(Arc::new(settings)), reloads: AtomicU64::new(0) }
+        Self {
+            settings: RwLock::new(Arc::new(settings)),
+            reloads: AtomicU64::new(0),
+        }
     }
 
     /// Puts new settings in force.
     pub(super) fn replace(&self, settings: ProxySettings) {
-        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        *self
+            .settings
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
         self.reloads.fetch_add(1, Ordering::Release);
     }
 }
 
-/// The settings as a connection has read them. The count of those who use them is shared by all I/O threads, and two processors that
-/// write the same count slow each other down: so a request does not take part in it, its connection does.
+/// The settings as a connection has read them. The count of those who use them is shared by all I/O
+/// threads, and two processors that write the same count slow each other down: so a request does
+/// not take part in it, its connection does.
 #[derive(Clone)]
 pub(super) struct SettingsSnapshot {
     settings: Arc<ProxySettings>,
@@ -97,7 +107,11 @@ impl SettingsSnapshot {
     pub(super) fn of(shared: &SharedSettings) -> Self {
         // The number first: settings that come in between are seen as new once more.
         let reloads = shared.reloads.load(Ordering::Acquire);
-        let settings = shared.settings.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let settings = shared
+            .settings
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         Self { settings, reloads }
     }
 

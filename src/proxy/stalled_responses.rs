@@ -1,7 +1,9 @@
-//! Gives up answers on an HTTP/2 connection that its client does not read. The client opens the window of a stream: as long as that is
-//! closed, the answer waits, and with it its connection to the instance. On HTTP/1 the socket has a limit for that (`client_io`).
+//! Gives up answers on an HTTP/2 connection that its client does not read. The client opens the
+//! window of a stream: as long as that is closed, the answer waits, and with it its connection to
+//! the instance. On HTTP/1 the socket has a limit for that (`client_io`).
 //!
-//! It never limits how long an instance may be silent: only an answer that has bytes to send and may not send them is given up.
+//! It never limits how long an instance may be silent: only an answer that has bytes to send and
+//! may not send them is given up.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -36,16 +38,25 @@ pub(super) struct WatchedBody<B> {
 
 impl<B> Default for StallWatch<B> {
     fn default() -> Self {
-        Self { watched_bodies: Mutex::default(), gave_up: AtomicBool::new(false) }
+        Self {
+            watched_bodies: Mutex::default(),
+            gave_up: AtomicBool::new(false),
+        }
     }
 }
 
 impl<B> StallWatch<B> {
     /// Watches an answer from now on.
     pub(super) fn watch(&self, body: B) -> Arc<WatchedBody<B>> {
-        let watched =
-            Arc::new(WatchedBody { body: Mutex::new(Some(body)), clients_turn: AtomicBool::new(true), checks: AtomicU32::new(0) });
-        let mut watched_bodies = self.watched_bodies.lock().unwrap_or_else(PoisonError::into_inner);
+        let watched = Arc::new(WatchedBody {
+            body: Mutex::new(Some(body)),
+            clients_turn: AtomicBool::new(true),
+            checks: AtomicU32::new(0),
+        });
+        let mut watched_bodies = self
+            .watched_bodies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if watched_bodies.len() == watched_bodies.capacity() {
             watched_bodies.retain(|one| one.strong_count() > 0);
         }
@@ -53,9 +64,10 @@ impl<B> StallWatch<B> {
         watched
     }
 
-    /// Checks `CHECKS` times within the limit of a stall. Resolves when answers were given up and no request is under way: the
-    /// connection is to be closed. The same when it was shut down after too long an idle time, and does not end: its client still does
-    /// not read the rest of an answer.
+    /// Checks `CHECKS` times within the limit of a stall. Resolves when answers were given up and
+    /// no request is under way: the connection is to be closed. The same when it was shut down
+    /// after too long an idle time, and does not end: its client still does not read the rest of an
+    /// answer.
     pub(super) async fn run(&self, connection: &ConnectionState, timeouts: ConnectionTimeouts) {
         let mut last_busy = Instant::now();
         loop {
@@ -63,20 +75,28 @@ impl<B> StallWatch<B> {
             self.check();
             if connection.is_busy() {
                 last_busy = Instant::now();
-            } else if self.gave_up.load(Ordering::Relaxed) || last_busy.elapsed() > timeouts.idle.saturating_add(timeouts.stall) {
+            } else if self.gave_up.load(Ordering::Relaxed)
+                || last_busy.elapsed() > timeouts.idle.saturating_add(timeouts.stall)
+            {
                 return;
             }
         }
     }
 
     fn check(&self) {
-        let mut watched_bodies = self.watched_bodies.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watched_bodies = self
+            .watched_bodies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         watched_bodies.retain(|one| {
-            let Some(one) = one.upgrade() else { return false };
+            let Some(one) = one.upgrade() else {
+                return false;
+            };
             if !one.is_stalled() {
                 return true;
             }
-            // Frees the instance and the connection to it; should the client read on after all, the answer breaks off.
+            // Frees the instance and the connection to it; should the client read on after all, the
+            // answer breaks off.
             drop(one.body().take());
             self.gave_up.store(true, Ordering::Relaxed);
             false
@@ -91,14 +111,20 @@ impl<B> WatchedBody<B> {
 
     /// Was it the client's turn at more checks than allowed?
     fn is_stalled(&self) -> bool {
-        self.clients_turn.load(Ordering::Relaxed) && self.checks.fetch_add(1, Ordering::Relaxed) + 1 > CHECKS
+        self.clients_turn.load(Ordering::Relaxed)
+            && self.checks.fetch_add(1, Ordering::Relaxed) + 1 > CHECKS
     }
 }
 
 impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> WatchedBody<B> {
-    pub(super) fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    pub(super) fn poll_frame(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut body = self.body();
-        let Some(body) = body.as_mut() else { return Poll::Ready(Some(Err("the client did not take the answer".into()))) };
+        let Some(body) = body.as_mut() else {
+            return Poll::Ready(Some(Err("the client did not take the answer".into())));
+        };
         let frame = Pin::new(body).poll_frame(cx);
         self.clients_turn.store(frame.is_ready(), Ordering::Relaxed);
         self.checks.store(0, Ordering::Relaxed);
@@ -110,7 +136,10 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> WatchedBody<B> {
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
-        self.body().as_ref().map(Body::size_hint).unwrap_or_default()
+        self.body()
+            .as_ref()
+            .map(Body::size_hint)
+            .unwrap_or_default()
     }
 }
 
@@ -123,7 +152,9 @@ mod tests {
     use super::super::response_body::ResponseBody;
     use super::*;
 
-    async fn poll_once(watched: &WatchedBody<ResponseBody>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    async fn poll_once(
+        watched: &WatchedBody<ResponseBody>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         poll_fn(|cx| Poll::Ready(watched.poll_frame(cx))).await
     }
 
@@ -135,7 +166,10 @@ mod tests {
         let (half, pieces) = mpsc::channel(4);
         let taken_in_part = watch.watch(ResponseBody::stream(pieces));
         half.send(Bytes::from_static(b"one")).await.unwrap();
-        assert!(matches!(poll_once(&taken_in_part).await, Poll::Ready(Some(Ok(_)))));
+        assert!(matches!(
+            poll_once(&taken_in_part).await,
+            Poll::Ready(Some(Ok(_)))
+        ));
         let (silent, pieces) = mpsc::channel(4);
         let of_a_silent_instance = watch.watch(ResponseBody::stream(pieces));
         assert!(poll_once(&of_a_silent_instance).await.is_pending());
@@ -145,11 +179,17 @@ mod tests {
         assert!(!never.is_closed() && !half.is_closed());
         watch.check();
         assert!(never.is_closed() && half.is_closed() && watch.gave_up.load(Ordering::Relaxed));
-        assert!(matches!(poll_once(&not_asked_for).await, Poll::Ready(Some(Err(_)))));
+        assert!(matches!(
+            poll_once(&not_asked_for).await,
+            Poll::Ready(Some(Err(_)))
+        ));
         watch.check();
         assert!(!silent.is_closed());
         silent.send(Bytes::from_static(b"at last")).await.unwrap();
-        assert!(matches!(poll_once(&of_a_silent_instance).await, Poll::Ready(Some(Ok(_)))));
+        assert!(matches!(
+            poll_once(&of_a_silent_instance).await,
+            Poll::Ready(Some(Ok(_)))
+        ));
         for _ in 0..CHECKS {
             watch.check();
             assert!(poll_once(&of_a_silent_instance).await.is_pending());

@@ -26,11 +26,19 @@ impl ConnectionTimeouts {
     /// The limits of connections to this listener.
     pub(super) fn of(front: Front) -> Self {
         match front {
-            Front::Public => {
-                Self { head: Duration::from_secs(10), idle: Duration::from_secs(60), rest: REST, stall: Duration::from_secs(60) }
-            }
+            Front::Public => Self {
+                head: Duration::from_secs(10),
+                idle: Duration::from_secs(60),
+                rest: REST,
+                stall: Duration::from_secs(60),
+            },
             // nginx keeps these limits towards clients, and reads as fast as they do.
-            Front::Wake => Self { head: Duration::from_secs(60), idle: Duration::from_secs(60), rest: REST, stall: Duration::MAX },
+            Front::Wake => Self {
+                head: Duration::from_secs(60),
+                idle: Duration::from_secs(60),
+                rest: REST,
+                stall: Duration::MAX,
+            },
         }
     }
 }

@@ -1,8 +1,9 @@
-//! The client of a request and how it reached the edge: from the connection, and from what a trusted proxy says of its client.
+//! The client of a request and how it reached the edge: from the connection, and from what a
+//! trusted proxy says of its client.
 //!
-//! It reads headers exactly as nginx does (`real_ip_header X-Forwarded-For`, `real_ip_recursive on`), so that an instance gets the same
-//! from either edge. It never believes another client than the proxies of the settings, nor a host that they name: a request belongs to
-//! its `Host`.
+//! It reads headers exactly as nginx does (`real_ip_header X-Forwarded-For`, `real_ip_recursive
+//! on`), so that an instance gets the same from either edge. It never believes another client than
+//! the proxies of the settings, nor a host that they name: a request belongs to its `Host`.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -42,7 +43,11 @@ pub struct Origin {
 impl Default for TrustedProxies {
     /// No proxy is believed.
     fn default() -> Self {
-        Self { proxies: Vec::new(), scheme: Scheme::Http, ports: Scheme::ALL.map(Scheme::default_port) }
+        Self {
+            proxies: Vec::new(),
+            scheme: Scheme::Http,
+            ports: Scheme::ALL.map(Scheme::default_port),
+        }
     }
 }
 
@@ -50,7 +55,11 @@ impl TrustedProxies {
     /// As the configuration says.
     #[must_use]
     pub fn new(edge: &EdgeConfig) -> Self {
-        Self { proxies: edge.trusted_proxies.clone(), scheme: edge.public_scheme, ports: Scheme::ALL.map(|scheme| edge.port(scheme)) }
+        Self {
+            proxies: edge.trusted_proxies.clone(),
+            scheme: edge.public_scheme,
+            ports: Scheme::ALL.map(|scheme| edge.port(scheme)),
+        }
     }
 
     /// Is this one of the proxies?
@@ -61,19 +70,37 @@ impl TrustedProxies {
     /// The origin of a request that `peer` has sent to `port`.
     pub(super) fn origin(&self, peer: Option<IpAddr>, port: u16, headers: &HeaderMap) -> Origin {
         let peer = peer.map(|ip| ip.to_canonical());
-        let Some(proxy) = peer.filter(|_| !self.proxies.is_empty()).filter(|ip| self.includes(*ip)) else {
-            return Origin { client: peer, scheme: Scheme::Http, port, by_proxy: false };
+        let Some(proxy) = peer
+            .filter(|_| !self.proxies.is_empty())
+            .filter(|ip| self.includes(*ip))
+        else {
+            return Origin {
+                client: peer,
+                scheme: Scheme::Http,
+                port,
+                by_proxy: false,
+            };
         };
         let scheme = scheme(headers).unwrap_or(self.scheme);
         let port = self::port(headers).unwrap_or(self.ports[usize::from(scheme == Scheme::Https)]);
-        Origin { client: Some(self.client(proxy, headers)), scheme, port, by_proxy: true }
+        Origin {
+            client: Some(self.client(proxy, headers)),
+            scheme,
+            port,
+            by_proxy: true,
+        }
     }
 
-    /// The last address of the chain that is no trusted proxy's; where the chain ends or cannot be read, the address before.
+    /// The last address of the chain that is no trusted proxy's; where the chain ends or cannot be
+    /// read, the address before.
     fn client(&self, proxy: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = proxy;
         for value in headers.get_all(X_FORWARDED_FOR).iter().rev() {
-            let mut entries = value.as_bytes().rsplit(|byte| b" ,".contains(byte)).filter(|entry| !entry.is_empty()).peekable();
+            let mut entries = value
+                .as_bytes()
+                .rsplit(|byte| b" ,".contains(byte))
+                .filter(|entry| !entry.is_empty())
+                .peekable();
             if entries.peek().is_none() {
                 return client;
             }
@@ -81,7 +108,9 @@ impl TrustedProxies {
                 if !self.includes(client) {
                     return client;
                 }
-                let Some(before) = address(entry) else { return client };
+                let Some(before) = address(entry) else {
+                    return client;
+                };
                 client = before;
             }
         }
@@ -91,9 +120,19 @@ impl TrustedProxies {
 
 /// `1.2.3.4`, `1.2.3.4:567`, `::1` or `[::1]:567`.
 fn address(entry: &[u8]) -> Option<IpAddr> {
-    let text = std::str::from_utf8(entry).ok().filter(|text| !text.contains('%'))?;
-    let with_port = || text.parse::<SocketAddr>().ok().filter(|address| address.port() != 0).map(|address| address.ip());
-    text.parse::<IpAddr>().ok().or_else(with_port).map(|ip| ip.to_canonical())
+    let text = std::str::from_utf8(entry)
+        .ok()
+        .filter(|text| !text.contains('%'))?;
+    let with_port = || {
+        text.parse::<SocketAddr>()
+            .ok()
+            .filter(|address| address.port() != 0)
+            .map(|address| address.ip())
+    };
+    text.parse::<IpAddr>()
+        .ok()
+        .or_else(with_port)
+        .map(|ip| ip.to_canonical())
 }
 
 /// The only value of a header; several count as none.
@@ -104,12 +143,17 @@ fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue>
 
 fn scheme(headers: &HeaderMap) -> Option<Scheme> {
     let value = one(headers, &X_FORWARDED_PROTO)?.as_bytes();
-    Scheme::ALL.into_iter().find(|scheme| value.eq_ignore_ascii_case(scheme.as_str().as_bytes()))
+    Scheme::ALL
+        .into_iter()
+        .find(|scheme| value.eq_ignore_ascii_case(scheme.as_str().as_bytes()))
 }
 
 fn port(headers: &HeaderMap) -> Option<u16> {
     let value = one(headers, &X_FORWARDED_PORT)?.to_str().ok()?;
-    value.parse().ok().filter(|_| value.starts_with(|first: char| ('1'..='9').contains(&first)))
+    value
+        .parse()
+        .ok()
+        .filter(|_| value.starts_with(|first: char| ('1'..='9').contains(&first)))
 }
 
 #[cfg(test)]
@@ -119,20 +163,32 @@ mod tests {
     const PROXIES: [&str; 3] = ["127.0.0.1", "10.0.0.0/8", "2001:db8:7::/48"];
 
     fn trust(more: &str) -> TrustedProxies {
-        let text = format!("[edge]\nlisten = [\"127.0.0.1:8080\"]\ntrusted_proxies = {PROXIES:?}\n{more}");
+        let text =
+            format!("[edge]\nlisten = [\"127.0.0.1:8080\"]\ntrusted_proxies = {PROXIES:?}\n{more}");
         let config = crate::config::parse(&text, None, &crate::config::Env::bare(0, "/nowhere"));
         TrustedProxies::new(&config.unwrap_or_else(|e| panic!("{e}")).edge)
     }
 
     fn headers(all: &[(HeaderName, &str)]) -> HeaderMap {
-        all.iter().map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap())).collect()
+        all.iter()
+            .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap()))
+            .collect()
     }
 
     #[test]
     fn the_client_is_the_last_that_is_no_proxy() {
         let client = |peer: &str, chain: &[&str]| {
-            let chain = headers(&chain.iter().map(|value| (X_FORWARDED_FOR, *value)).collect::<Vec<_>>());
-            trust("").origin(peer.parse().ok(), 8080, &chain).client.unwrap().to_string()
+            let chain = headers(
+                &chain
+                    .iter()
+                    .map(|value| (X_FORWARDED_FOR, *value))
+                    .collect::<Vec<_>>(),
+            );
+            trust("")
+                .origin(peer.parse().ok(), 8080, &chain)
+                .client
+                .unwrap()
+                .to_string()
         };
         for (chain, expected) in [
             (&[][..], "127.0.0.1"),
@@ -155,7 +211,11 @@ mod tests {
             (&["[fe80::1%1]:80"], "127.0.0.1"),
         ] {
             assert_eq!(client("127.0.0.1", chain), expected, "{chain:?}");
-            assert_eq!(client("192.0.2.1", chain), "192.0.2.1", "{chain:?}, of a stranger");
+            assert_eq!(
+                client("192.0.2.1", chain),
+                "192.0.2.1",
+                "{chain:?}, of a stranger"
+            );
         }
         assert_eq!(client("::ffff:10.1.1.1", &["203.0.113.9"]), "203.0.113.9");
         assert_eq!(client("2001:db8:7::1", &["203.0.113.9"]), "203.0.113.9");
@@ -167,21 +227,36 @@ mod tests {
             let Origin { scheme, port, .. } = trust.origin(peer.parse().ok(), 8081, &headers(all));
             (scheme.as_str(), port)
         };
-        let (usual, https) = (trust(""), trust("public_scheme = \"https\"\npublic_port = 8443\n"));
+        let (usual, https) = (
+            trust(""),
+            trust("public_scheme = \"https\"\npublic_port = 8443\n"),
+        );
         let (proto, port) = (X_FORWARDED_PROTO, X_FORWARDED_PORT);
         for (all, first, second) in [
             (&[][..], ("http", 8080), ("https", 8443)),
             (&[(proto.clone(), "HTTPS")], ("https", 443), ("https", 8443)),
             (&[(proto.clone(), "http")], ("http", 8080), ("http", 80)),
-            (&[(proto.clone(), "ftp"), (port.clone(), "8000")], ("http", 8000), ("https", 8000)),
-            (&[(proto.clone(), "https"), (proto.clone(), "https")], ("http", 8080), ("https", 8443)),
+            (
+                &[(proto.clone(), "ftp"), (port.clone(), "8000")],
+                ("http", 8000),
+                ("https", 8000),
+            ),
+            (
+                &[(proto.clone(), "https"), (proto.clone(), "https")],
+                ("http", 8080),
+                ("https", 8443),
+            ),
             (&[(port.clone(), "065")], ("http", 8080), ("https", 8443)),
             (&[(port.clone(), "+65")], ("http", 8080), ("https", 8443)),
             (&[(port.clone(), "65536")], ("http", 8080), ("https", 8443)),
         ] {
             assert_eq!(value(&usual, "127.0.0.1", all), first, "{all:?}");
             assert_eq!(value(&https, "127.0.0.1", all), second, "{all:?}");
-            assert_eq!(value(&https, "192.0.2.1", all), ("http", 8081), "{all:?}, of a stranger");
+            assert_eq!(
+                value(&https, "192.0.2.1", all),
+                ("http", 8081),
+                "{all:?}, of a stranger"
+            );
         }
     }
 }

@@ -1,9 +1,12 @@
-//! An upgraded connection (WebSocket above all): copies bytes both ways until both sides have ended. It holds the ticket all the while,
-//! or, with `idle.silent_connections`, for as long as there is traffic.
+//! An upgraded connection (WebSocket above all): copies bytes both ways until both sides have
+//! ended. It holds the ticket all the while, or, with `idle.silent_connections`, for as long as
+//! there is traffic.
 //!
-//! Once one side has ended, the other has a few seconds: else a client or an application that never closes would count as use for ever.
+//! Once one side has ended, the other has a few seconds: else a client or an application that never
+//! closes would count as use for ever.
 //!
-//! When the instance is stopped, the connection is ended between two messages, and both sides get a close frame.
+//! When the instance is stopped, the connection is ended between two messages, and both sides get a
+//! close frame.
 //!
 //! It never looks into messages, and it never ends a connection because it is silent.
 
@@ -18,7 +21,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional_with_sizes};
+use tokio::io::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional_with_sizes,
+};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -34,7 +39,8 @@ use crate::service::admission::{Admission, Admitted, Ticket};
 const BUFFER: usize = 16 * 1024;
 /// When one side has ended, the other may finish within this. nginx ends both at once.
 const LINGER: Duration = Duration::from_secs(3);
-/// A frame that is under way is finished within this, and a client answers the close frame within this.
+/// A frame that is under way is finished within this, and a client answers the close frame within
+/// this.
 const CLOSING: Duration = Duration::from_secs(1);
 
 /// When a connection stops counting as use, and what it takes to count again.
@@ -66,36 +72,53 @@ struct Traffic {
 
 impl Traffic {
     fn new() -> Self {
-        Self { began: Instant::now(), moves: AtomicU64::new(0), last: AtomicU64::new(0), moved: Notify::new(), ended: Notify::new() }
+        Self {
+            began: Instant::now(),
+            moves: AtomicU64::new(0),
+            last: AtomicU64::new(0),
+            moved: Notify::new(),
+            ended: Notify::new(),
+        }
     }
 
     fn note(&self) {
-        self.last.store(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Release);
+        self.last.store(
+            u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            Ordering::Release,
+        );
         self.moves.fetch_add(1, Ordering::AcqRel);
         self.moved.notify_one();
     }
 
     /// For how long no bytes were copied.
     fn silent_for(&self) -> Duration {
-        self.began.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Acquire)))
+        self.began
+            .elapsed()
+            .saturating_sub(Duration::from_millis(self.last.load(Ordering::Acquire)))
     }
 }
 
 impl InstanceUse {
     pub(super) fn new(ticket: Box<dyn Ticket>, silence: Option<SilenceLimit>) -> Self {
-        Self { ticket, silence, traffic: Arc::new(Traffic::new()) }
+        Self {
+            ticket,
+            silence,
+            traffic: Arc::new(Traffic::new()),
+        }
     }
 
     /// Holds the ticket; gives it back while the connection is silent. Never resolves.
     async fn hold(ticket: Box<dyn Ticket>, silence: Option<SilenceLimit>, traffic: Arc<Traffic>) {
-        let Some(silence) = silence else { return std::future::pending().await };
+        let Some(silence) = silence else {
+            return std::future::pending().await;
+        };
         let mut ticket = Some(ticket);
         loop {
             match ticket {
                 Some(held) => {
                     let before = silence.until_silent(&traffic).await;
-                    // Counted as silent before the ticket is given back: for a moment it is both, which counts too much and
-                    // never too little.
+                    // Counted as silent before the ticket is given back: for a moment it is both,
+                    // which counts too much and never too little.
                     let counted_as_silent = silence.upstreams.silent(held.gate());
                     drop(held);
                     while traffic.moves.load(Ordering::Acquire) == before {
@@ -103,7 +126,8 @@ impl InstanceUse {
                     }
                     drop(counted_as_silent);
                 }
-                // The instance is being stopped; in the kernel's count this connection is use again all the same.
+                // The instance is being stopped; in the kernel's count this connection is use again
+                // all the same.
                 None => traffic.moved.notified().await,
             }
             ticket = silence.admit_again().await;
@@ -127,7 +151,9 @@ impl SilenceLimit {
     async fn admit_again(&self) -> Option<Box<dyn Ticket>> {
         match self.admission.admit(&self.host, self.verdict).await {
             Ok(Admitted::Open(ticket)) => Some(ticket),
-            Ok(Admitted::Wait(mut waiting)) => timeout(self.limit, waiting.admitted()).await.ok()?.ok(),
+            Ok(Admitted::Wait(mut waiting)) => {
+                timeout(self.limit, waiting.admitted()).await.ok()?.ok()
+            }
             Err(_) => None,
         }
     }
@@ -141,7 +167,11 @@ pub(super) async fn run(
     line: Option<Box<AccessLine>>,
     cut: CancellationToken,
 ) {
-    let InstanceUse { ticket, silence, traffic } = instance_use;
+    let InstanceUse {
+        ticket,
+        silence,
+        traffic,
+    } = instance_use;
     let (counts, ends, stops) = (silence.is_some(), traffic.clone(), ticket.streams_end());
     let must_end = async {
         tokio::select! {
@@ -190,14 +220,34 @@ async fn copy_both_ways(
     must_end: impl Future<Output = ()>,
 ) -> io::Result<CopyResult> {
     let (instance, early): (Io, Bytes) = instance.upgrade().await?;
-    let (up, down) = (Arc::new(Direction::default()), Arc::new(Direction::default()));
-    let mut instance = TrackedIo { io: instance, traffic: traffic.clone(), counts, from: down.clone(), to: up.clone() };
+    let (up, down) = (
+        Arc::new(Direction::default()),
+        Arc::new(Direction::default()),
+    );
+    let mut instance = TrackedIo {
+        io: instance,
+        traffic: traffic.clone(),
+        counts,
+        from: down.clone(),
+        to: up.clone(),
+    };
     let client = TokioIo::new(client.await.map_err(io::Error::other)?);
-    let mut client = TrackedIo { io: client, traffic: traffic.clone(), counts: false, from: up.clone(), to: down.clone() };
+    let mut client = TrackedIo {
+        io: client,
+        traffic: traffic.clone(),
+        counts: false,
+        from: up.clone(),
+        to: down.clone(),
+    };
     // What the instance sent right behind its answer was read together with it.
     down.read(&early);
     client.write_all(&early).await?;
-    let mut copying = Box::pin(copy_bidirectional_with_sizes(&mut client, &mut instance, BUFFER, BUFFER));
+    let mut copying = Box::pin(copy_bidirectional_with_sizes(
+        &mut client,
+        &mut instance,
+        BUFFER,
+        BUFFER,
+    ));
     tokio::select! {
         copied = copying.as_mut() => {
             let (_, sent) = copied?;
@@ -222,7 +272,10 @@ async fn copy_both_ways(
         }
     }
     let to_close = (down.is_between() && !down.is_closed()).then_some(client);
-    Ok(CopyResult { sent: down.written(), to_close })
+    Ok(CopyResult {
+        sent: down.written(),
+        to_close,
+    })
 }
 
 /// One direction: what was read on one side, and written on the other.
@@ -263,7 +316,9 @@ impl Direction {
         match (passed.held, passed.frames.is_between()) {
             (false, _) => usize::MAX,
             (true, true) => 0,
-            (true, false) => usize::try_from(passed.frames.belongs_to_frame()).unwrap_or(usize::MAX),
+            (true, false) => {
+                usize::try_from(passed.frames.belongs_to_frame()).unwrap_or(usize::MAX)
+            }
         }
     }
 
@@ -282,7 +337,8 @@ impl Direction {
     }
 }
 
-/// One side of a connection; notes when it is shut down and, the instance's side, all traffic in either direction.
+/// One side of a connection; notes when it is shut down and, the instance's side, all traffic in
+/// either direction.
 struct TrackedIo<T> {
     io: T,
     traffic: Arc<Traffic>,
@@ -317,7 +373,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> TrackedIo<T> {
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for TrackedIo<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let room = self.from.may_read();
         if room == 0 {
             return Poll::Pending;
@@ -339,8 +399,13 @@ impl<T: AsyncRead + Unpin> AsyncRead for TrackedIo<T> {
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for TrackedIo<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        // Noted before it is written: an instance must not be stopped while bytes are on their way to it.
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        // Noted before it is written: an instance must not be stopped while bytes are on their way
+        // to it.
         self.note_traffic(!buf.is_empty());
         let wrote = Pin::new(&mut self.io).poll_write(cx, buf);
         if let Poll::Ready(Ok(count)) = wrote {

@@ -1,4 +1,5 @@
-//! The events that the waiting page follows: the phase of the instance every half second, until the wake is over.
+//! The events that the waiting page follows: the phase of the instance every half second, until the
+//! wake is over.
 //!
 //! It never wakes an instance; it ends by itself, and with the client's connection.
 
@@ -21,33 +22,57 @@ use crate::service::admission::Admission;
 const CHECK_EVERY: Duration = Duration::from_millis(100);
 /// How often an event is sent although the phase has not changed.
 const REPEAT_EVERY: Duration = Duration::from_millis(500);
-/// An instance that is asleep for this long is not being woken: the page loads again, and that wakes it.
+/// An instance that is asleep for this long is not being woken: the page loads again, and that
+/// wakes it.
 const NOT_WAKING_AFTER: Duration = Duration::from_secs(2);
 
 /// The events for a host, at most for as long as a request would be held.
-pub(super) fn stream(admission: Arc<dyn Admission>, host: HostName, limit: Duration) -> Response<ResponseBody> {
+pub(super) fn stream(
+    admission: Arc<dyn Admission>,
+    host: HostName,
+    limit: Duration,
+) -> Response<ResponseBody> {
     let (pieces, body) = mpsc::channel(4);
     tokio::spawn(send_events(admission, host, limit, pieces));
     let mut response = Response::new(ResponseBody::stream(body));
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/event-stream"),
+    );
     respond::mark_own(headers);
-    headers.insert(HeaderName::from_static("x-acc-wake"), HeaderValue::from_static("1"));
+    headers.insert(
+        HeaderName::from_static("x-acc-wake"),
+        HeaderValue::from_static("1"),
+    );
     // Else nginx would buffer the events.
-    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    headers.insert(
+        HeaderName::from_static("x-accel-buffering"),
+        HeaderValue::from_static("no"),
+    );
     response
 }
 
-async fn send_events(admission: Arc<dyn Admission>, host: HostName, limit: Duration, pieces: mpsc::Sender<Bytes>) {
+async fn send_events(
+    admission: Arc<dyn Admission>,
+    host: HostName,
+    limit: Duration,
+    pieces: mpsc::Sender<Bytes>,
+) {
     let started = Instant::now();
     let mut last_sent: Option<(Phase, Instant)> = None;
     let mut asleep_since = None;
     loop {
-        // A host that is gone, or whose phase cannot be read, ends the events; the next request of the page gets the reason.
-        let Ok(phase) = admission.peek(&host).await else { return };
+        // A host that is gone, or whose phase cannot be read, ends the events; the next request of
+        // the page gets the reason.
+        let Ok(phase) = admission.peek(&host).await else {
+            return;
+        };
         let now = Instant::now();
-        if last_sent.is_none_or(|(last, sent_at)| last != phase || now.duration_since(sent_at) >= REPEAT_EVERY) {
+        if last_sent.is_none_or(|(last, sent_at)| {
+            last != phase || now.duration_since(sent_at) >= REPEAT_EVERY
+        }) {
             let event = format!(
                 "event: phase\ndata: {{\"phase\":\"{}\",\"elapsed_ms\":{}}}\n\n",
                 phase.as_str(),
@@ -58,7 +83,11 @@ async fn send_events(admission: Arc<dyn Admission>, host: HostName, limit: Durat
             }
             last_sent = Some((phase, now));
         }
-        let asleep = if phase == Phase::Asleep { Some(*asleep_since.get_or_insert(now)) } else { None };
+        let asleep = if phase == Phase::Asleep {
+            Some(*asleep_since.get_or_insert(now))
+        } else {
+            None
+        };
         asleep_since = asleep;
         if is_over(phase)
             || asleep.is_some_and(|since| now.duration_since(since) >= NOT_WAKING_AFTER)

@@ -1,4 +1,5 @@
-//! Where a WebSocket connection can be ended: between two frames (RFC 6455 section 5.2), so that the close frame is understood.
+//! Where a WebSocket connection can be ended: between two frames (RFC 6455 section 5.2), so that
+//! the close frame is understood.
 //!
 //! It never looks into a message. Pure.
 
@@ -7,7 +8,8 @@ const LONGEST: usize = 14;
 /// The operation code of a frame that closes.
 const CLOSE: u8 = 8;
 
-/// Closes a connection because the server goes away (RFC 6455 section 7.4.1), as the server says it.
+/// Closes a connection because the server goes away (RFC 6455 section 7.4.1), as the server says
+/// it.
 pub(super) const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xE9];
 /// The same as a client says it: with a mask, which is zero.
 pub(super) const CLIENT_GOES_AWAY: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xE9];
@@ -28,7 +30,9 @@ impl Frames {
     pub(super) fn take(&mut self, mut bytes: &[u8]) {
         while let [first, rest @ ..] = bytes {
             if self.left > 0 {
-                let now = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+                let now = usize::try_from(self.left)
+                    .unwrap_or(usize::MAX)
+                    .min(bytes.len());
                 self.left -= now as u64;
                 bytes = &bytes[now..];
                 continue;
@@ -56,7 +60,11 @@ impl Frames {
 
     /// How many bytes may be copied that are known to belong to this frame; at least one.
     pub(super) fn belongs_to_frame(&self) -> u64 {
-        if self.left > 0 { self.left } else { (self.head_length() - self.have) as u64 }
+        if self.left > 0 {
+            self.left
+        } else {
+            (self.head_length() - self.have) as u64
+        }
     }
 
     /// As far as it is known yet.
@@ -73,7 +81,11 @@ impl Frames {
     }
 
     fn payload_length(&self) -> u64 {
-        let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        let number = |bytes: &[u8]| {
+            bytes
+                .iter()
+                .fold(0, |number, byte| number << 8 | u64::from(*byte))
+        };
         match self.head[1] & 0x7F {
             126 => number(&self.head[2..4]),
             127 => number(&self.head[2..10]),
@@ -117,7 +129,10 @@ mod tests {
                         frames.take(piece);
                         before = !frames.is_between();
                     }
-                    assert!(frames.is_between() && !frames.is_closed(), "{length} {piece}");
+                    assert!(
+                        frames.is_between() && !frames.is_closed(),
+                        "{length} {piece}"
+                    );
                 }
             }
         }
@@ -125,7 +140,12 @@ mod tests {
 
     #[test]
     fn what_it_wants_never_reaches_into_the_next() {
-        let stream = [frame(1, 5, true), frame(0x88, 2, false), frame(2, 70_000, true)].concat();
+        let stream = [
+            frame(1, 5, true),
+            frame(0x88, 2, false),
+            frame(2, 70_000, true),
+        ]
+        .concat();
         let (mut frames, mut at, mut ends) = (Frames::default(), 0, Vec::new());
         while at < stream.len() {
             let now = usize::try_from(frames.belongs_to_frame()).unwrap();

@@ -1,7 +1,8 @@
-//! What an instance is made of: its command and environment, and its files, from the templates of its model.
+//! What an instance is made of: its command and environment, and its files, from the templates of
+//! its model.
 //!
-//! [`launch`] writes nothing, so that everything that can be refused is refused before anything is made. [`files`] writes below
-//! the instance's folder and nowhere else, and may be run again.
+//! [`launch`] writes nothing, so that everything that can be refused is refused before anything is
+//! made. [`files`] writes below the instance's folder and nowhere else, and may be run again.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -54,15 +55,22 @@ pub struct InstanceVariables {
 impl InstanceVariables {
     fn values(&self) -> tera::Context {
         let mut values = tera::Context::new();
-        let texts =
-            [("name", &self.name), ("host", &self.host), ("url", &self.url), ("dir", &self.dir), ("data", &self.data), ("acc", &self.acc)];
+        let texts = [
+            ("name", &self.name),
+            ("host", &self.host),
+            ("url", &self.url),
+            ("dir", &self.dir),
+            ("data", &self.data),
+            ("acc", &self.acc),
+        ];
         for (name, text) in texts {
             values.insert(name, text);
         }
         values.insert("id", &self.id);
         values.insert("hosts", &self.hosts);
         values.insert("params", &self.params);
-        // Left out rather than empty: a model that asks for the way it does not listen must fail, not get "".
+        // Left out rather than empty: a model that asks for the way it does not listen must fail,
+        // not get "".
         if let Some(socket) = &self.socket {
             values.insert("socket", socket);
         }
@@ -76,7 +84,8 @@ impl InstanceVariables {
 /// How an instance is run: its command with the program's full path, and its whole environment.
 ///
 /// # Errors
-/// A template names what is not there, a value has a zero byte, or the program is missing or not executable.
+/// A template names what is not there, a value has a zero byte, or the program is missing or not
+/// executable.
 pub fn launch(model: &Model, ctx: &InstanceVariables) -> Result<Launch, RenderError> {
     let values = ctx.values();
     let mut env = environment(ctx);
@@ -87,10 +96,17 @@ pub fn launch(model: &Model, ctx: &InstanceVariables) -> Result<Launch, RenderEr
             None => env.push((name.clone(), value)),
         }
     }
-    let rendered = model.command.iter().enumerate().map(|(n, text)| argument(text, &values, model, &format!("command[{n}]")));
+    let rendered = model
+        .command
+        .iter()
+        .enumerate()
+        .map(|(n, text)| argument(text, &values, model, &format!("command[{n}]")));
     let mut argv = rendered.collect::<Result<Vec<_>, _>>()?;
     if let Some(program) = argv.first_mut() {
-        let path = env.iter().find(|(name, _)| name == "PATH").map_or(PATH, |(_, value)| value);
+        let path = env
+            .iter()
+            .find(|(name, _)| name == "PATH")
+            .map_or(PATH, |(_, value)| value);
         *program = find_program(program, path, model, ctx)?;
     }
     Ok(Launch {
@@ -107,27 +123,55 @@ pub fn launch(model: &Model, ctx: &InstanceVariables) -> Result<Launch, RenderEr
 
 /// What every instance gets; nothing of acc's own environment.
 fn environment(ctx: &InstanceVariables) -> Vec<(String, String)> {
-    [("PATH", PATH), ("HOME", &ctx.data), ("LANG", "C.UTF-8")].map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
+    [("PATH", PATH), ("HOME", &ctx.data), ("LANG", "C.UTF-8")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec()
 }
 
 /// One rendered argument or variable.
-fn argument(text: &str, values: &tera::Context, model: &Model, key: &str) -> Result<String, RenderError> {
-    let wrong = |why| RenderError::Template { name: format!("{}/model.toml: {key}", model.name), why };
+fn argument(
+    text: &str,
+    values: &tera::Context,
+    model: &Model,
+    key: &str,
+) -> Result<String, RenderError> {
+    let wrong = |why| RenderError::Template {
+        name: format!("{}/model.toml: {key}", model.name),
+        why,
+    };
     let rendered = template::render(text, values).map_err(|fault| wrong(fault.why))?;
-    if rendered.contains('\0') { Err(wrong("the result has a zero byte".to_owned())) } else { Ok(rendered) }
+    if rendered.contains('\0') {
+        Err(wrong("the result has a zero byte".to_owned()))
+    } else {
+        Ok(rendered)
+    }
 }
 
-/// The full path of a program: a bare name is looked for in `path`, one with a slash is relative to the instance's folder (where
-/// it may come from the model's files).
-fn find_program(program: &str, path: &str, model: &Model, ctx: &InstanceVariables) -> Result<String, RenderError> {
-    let refuse = |why: String| RenderError::Command { command: program.to_owned(), model: model.name.clone(), why };
+/// The full path of a program: a bare name is looked for in `path`, one with a slash is relative to
+/// the instance's folder (where it may come from the model's files).
+fn find_program(
+    program: &str,
+    path: &str,
+    model: &Model,
+    ctx: &InstanceVariables,
+) -> Result<String, RenderError> {
+    let refuse = |why: String| RenderError::Command {
+        command: program.to_owned(),
+        model: model.name.clone(),
+        why,
+    };
     if program.is_empty() {
         return Err(refuse("is empty".to_owned()));
     }
     if !program.contains('/') {
-        let found =
-            path.split(':').filter(|dir| !dir.is_empty()).map(|dir| Path::new(dir).join(program)).find(|p| check_program(p).is_ok());
-        return found.map(|p| p.display().to_string()).ok_or_else(|| refuse(format!("is not in any of {path}")));
+        let found = path
+            .split(':')
+            .filter(|dir| !dir.is_empty())
+            .map(|dir| Path::new(dir).join(program))
+            .find(|p| check_program(p).is_ok());
+        return found
+            .map(|p| p.display().to_string())
+            .ok_or_else(|| refuse(format!("is not in any of {path}")));
     }
     let full = Path::new(&ctx.dir).join(program);
     let Ok(below) = full.strip_prefix(&ctx.dir) else {
@@ -142,8 +186,16 @@ fn find_program(program: &str, path: &str, model: &Model, ctx: &InstanceVariable
     if looked.iter().any(Result::is_ok) {
         return Ok(full.display().to_string());
     }
-    let told = looked.into_iter().filter_map(Result::err).find(|why| why != MISSING);
-    Err(refuse(told.unwrap_or_else(|| format!("is neither in the folder of the instance nor in `{}`", model.dir.join("files").display()))))
+    let told = looked
+        .into_iter()
+        .filter_map(Result::err)
+        .find(|why| why != MISSING);
+    Err(refuse(told.unwrap_or_else(|| {
+        format!(
+            "is neither in the folder of the instance nor in `{}`",
+            model.dir.join("files").display()
+        )
+    })))
 }
 
 /// What [`check_program`] says of a file that is not there.
@@ -159,33 +211,55 @@ fn check_program(path: &Path) -> Result<(), String> {
     }
 }
 
-/// Makes the folder of an instance: `into` itself with `data/` and `log/`, and the model's `files/` copied and rendered into it.
-/// Files that are there already are replaced, others are left alone; a folder that has become a link is an error.
+/// Makes the folder of an instance: `into` itself with `data/` and `log/`, and the model's `files/`
+/// copied and rendered into it. Files that are there already are replaced, others are left alone; a
+/// folder that has become a link is an error.
 ///
 /// # Errors
-/// A file cannot be read, rendered or written. What was written before stays: the caller removes the folder.
+/// A file cannot be read, rendered or written. What was written before stays: the caller removes
+/// the folder.
 pub fn files(model: &Model, ctx: &InstanceVariables, into: &Path) -> Result<(), RenderError> {
     let values = ctx.values();
     let from = model.dir.join("files");
     for folder in [into.to_owned(), into.join("data"), into.join("log")] {
         make_folder(&folder, FOLDER_MODE)?;
     }
-    let tree = model_files::walk(&from).map_err(|source| RenderError::Read { path: from.clone(), source })?;
+    let tree = model_files::walk(&from).map_err(|source| RenderError::Read {
+        path: from.clone(),
+        source,
+    })?;
     if let Some((path, reason)) = tree.refused.into_iter().next() {
-        return Err(RenderError::Template { name: format!("{}/files/{}", model.name, path.display()), why: reason });
+        return Err(RenderError::Template {
+            name: format!("{}/files/{}", model.name, path.display()),
+            why: reason,
+        });
     }
-    tree.entries.iter().try_for_each(|entry| make_entry(entry, &from, into, &values, model))
+    tree.entries
+        .iter()
+        .try_for_each(|entry| make_entry(entry, &from, into, &values, model))
 }
 
-/// The first of a model's files that is rendered otherwise in one place than in the other; `None`: they are the same.
+/// The first of a model's files that is rendered otherwise in one place than in the other; `None`:
+/// they are the same.
 ///
 /// # Errors
 /// A file cannot be read or rendered.
-pub fn differs(model: &Model, one: &InstanceVariables, other: &InstanceVariables) -> Result<Option<PathBuf>, RenderError> {
+pub fn differs(
+    model: &Model,
+    one: &InstanceVariables,
+    other: &InstanceVariables,
+) -> Result<Option<PathBuf>, RenderError> {
     let (one, other) = (one.values(), other.values());
     let from = model.dir.join("files");
-    let tree = model_files::walk(&from).map_err(|source| RenderError::Read { path: from.clone(), source })?;
-    for entry in tree.entries.iter().filter(|entry| entry.kind == FileKind::Render) {
+    let tree = model_files::walk(&from).map_err(|source| RenderError::Read {
+        path: from.clone(),
+        source,
+    })?;
+    for entry in tree
+        .entries
+        .iter()
+        .filter(|entry| entry.kind == FileKind::Render)
+    {
         if rendered(entry, &from, &one, model)? != rendered(entry, &from, &other, model)? {
             return Ok(Some(entry.to.clone()));
         }
@@ -193,32 +267,72 @@ pub fn differs(model: &Model, one: &InstanceVariables, other: &InstanceVariables
     Ok(None)
 }
 
-fn rendered(entry: &FileEntry, from: &Path, values: &tera::Context, model: &Model) -> Result<String, RenderError> {
+fn rendered(
+    entry: &FileEntry,
+    from: &Path,
+    values: &tera::Context,
+    model: &Model,
+) -> Result<String, RenderError> {
     let path = from.join(&entry.from);
-    let text = regular::read_to_string(&path).map_err(|source| RenderError::Read { path, source })?;
+    let text =
+        regular::read_to_string(&path).map_err(|source| RenderError::Read { path, source })?;
     template::render(&text, values).map_err(|fault| {
-        let line = fault.line.map_or_else(String::new, |line| format!(" (line {line})"));
-        RenderError::Template { name: format!("{}/files/{}", model.name, entry.from.display()), why: format!("{}{line}", fault.why) }
+        let line = fault
+            .line
+            .map_or_else(String::new, |line| format!(" (line {line})"));
+        RenderError::Template {
+            name: format!("{}/files/{}", model.name, entry.from.display()),
+            why: format!("{}{line}", fault.why),
+        }
     })
 }
 
-fn make_entry(entry: &FileEntry, from: &Path, into: &Path, values: &tera::Context, model: &Model) -> Result<(), RenderError> {
+fn make_entry(
+    entry: &FileEntry,
+    from: &Path,
+    into: &Path,
+    values: &tera::Context,
+    model: &Model,
+) -> Result<(), RenderError> {
     let (source, target) = (from.join(&entry.from), into.join(&entry.to));
-    let unreadable = |e| RenderError::Read { path: source.clone(), source: e };
-    let unwritable = |e| RenderError::Write { path: target.clone(), source: e };
+    let unreadable = |e| RenderError::Read {
+        path: source.clone(),
+        source: e,
+    };
+    let unwritable = |e| RenderError::Write {
+        path: target.clone(),
+        source: e,
+    };
     match &entry.kind {
         // data/ and log/ in a model's files are the instance's own, with their own mode.
-        FileKind::Folder if [OsStr::new("data"), OsStr::new("log")].contains(&entry.to.as_os_str()) => Ok(()),
+        FileKind::Folder
+            if [OsStr::new("data"), OsStr::new("log")].contains(&entry.to.as_os_str()) =>
+        {
+            Ok(())
+        }
         FileKind::Folder => make_folder(&target, entry.mode | 0o700),
-        FileKind::Copy => write_atomic(&target, &regular::read(&source).map_err(unreadable)?, entry.mode).map_err(unwritable),
+        FileKind::Copy => write_atomic(
+            &target,
+            &regular::read(&source).map_err(unreadable)?,
+            entry.mode,
+        )
+        .map_err(unwritable),
         FileKind::Render => {
             let text = rendered(entry, from, values, model)?;
             write_atomic(&target, text.as_bytes(), entry.mode).map_err(unwritable)
         }
         FileKind::Link(to) => match fs::symlink_metadata(&target) {
-            Ok(there) if there.is_symlink() && fs::read_link(&target).is_ok_and(|old| old == *to) => Ok(()),
-            Ok(there) if there.is_dir() => Err(unwritable(io::Error::other("a folder is in its place"))),
-            Ok(_) => fs::remove_file(&target).and_then(|()| symlink(to, &target)).map_err(unwritable),
+            Ok(there)
+                if there.is_symlink() && fs::read_link(&target).is_ok_and(|old| old == *to) =>
+            {
+                Ok(())
+            }
+            Ok(there) if there.is_dir() => {
+                Err(unwritable(io::Error::other("a folder is in its place")))
+            }
+            Ok(_) => fs::remove_file(&target)
+                .and_then(|()| symlink(to, &target))
+                .map_err(unwritable),
             Err(_) => symlink(to, &target).map_err(unwritable),
         },
     }
@@ -229,10 +343,17 @@ fn make_folder(path: &Path, mode: u32) -> Result<(), RenderError> {
     let make = || match fs::DirBuilder::new().mode(mode).create(path) {
         // The umask may have taken bits away.
         Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(mode)),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && fs::symlink_metadata(path)?.is_dir() => Ok(()),
+        Err(e)
+            if e.kind() == io::ErrorKind::AlreadyExists && fs::symlink_metadata(path)?.is_dir() =>
+        {
+            Ok(())
+        }
         Err(e) => Err(e),
     };
-    make().map_err(|source| RenderError::Write { path: path.to_owned(), source })
+    make().map_err(|source| RenderError::Write {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Texts made from templates: nginx, supervisord, pages, and the files of an instance.
 //!
-//! Templates are compiled in; a file of the same name in the operator's folder (`edge.templates`) takes its place. An unknown
-//! name in a template is an error, never an empty text.
+//! Templates are compiled in; a file of the same name in the operator's folder (`edge.templates`)
+//! takes its place. An unknown name in a template is an error, never an empty text.
 
 pub mod instance;
 pub mod nginx;
@@ -17,16 +17,46 @@ use crate::config::trust;
 /// The built-in templates, by the name they have below `templates/`.
 const BUILT_IN: &[(&str, &str)] = &[
     // A template comes after those it includes.
-    ("nginx/headers.conf", include_str!("../../templates/nginx/headers.conf")),
-    ("nginx/own-errors.conf", include_str!("../../templates/nginx/own-errors.conf")),
-    ("nginx/own-log.conf", include_str!("../../templates/nginx/own-log.conf")),
-    ("nginx/wake.conf", include_str!("../../templates/nginx/wake.conf")),
-    ("nginx/nginx.conf", include_str!("../../templates/nginx/nginx.conf")),
-    ("pages/error.html", include_str!("../../templates/pages/error.html")),
-    ("pages/waiting.html", include_str!("../../templates/pages/waiting.html")),
-    ("supervisord/supervisord.conf", include_str!("../../templates/supervisord/supervisord.conf")),
-    ("supervisord/program.conf", include_str!("../../templates/supervisord/program.conf")),
-    ("supervisord/service.conf", include_str!("../../templates/supervisord/service.conf")),
+    (
+        "nginx/headers.conf",
+        include_str!("../../templates/nginx/headers.conf"),
+    ),
+    (
+        "nginx/own-errors.conf",
+        include_str!("../../templates/nginx/own-errors.conf"),
+    ),
+    (
+        "nginx/own-log.conf",
+        include_str!("../../templates/nginx/own-log.conf"),
+    ),
+    (
+        "nginx/wake.conf",
+        include_str!("../../templates/nginx/wake.conf"),
+    ),
+    (
+        "nginx/nginx.conf",
+        include_str!("../../templates/nginx/nginx.conf"),
+    ),
+    (
+        "pages/error.html",
+        include_str!("../../templates/pages/error.html"),
+    ),
+    (
+        "pages/waiting.html",
+        include_str!("../../templates/pages/waiting.html"),
+    ),
+    (
+        "supervisord/supervisord.conf",
+        include_str!("../../templates/supervisord/supervisord.conf"),
+    ),
+    (
+        "supervisord/program.conf",
+        include_str!("../../templates/supervisord/program.conf"),
+    ),
+    (
+        "supervisord/service.conf",
+        include_str!("../../templates/supervisord/service.conf"),
+    ),
 ];
 
 /// A template could not be read or rendered.
@@ -77,7 +107,8 @@ pub struct Templates {
 }
 
 impl Templates {
-    /// Parses the built-in templates and those of `overrides`, which take their place by name (`nginx/nginx.conf`).
+    /// Parses the built-in templates and those of `overrides`, which take their place by name
+    /// (`nginx/nginx.conf`).
     pub fn new(overrides: Option<&Path>) -> Result<Self, RenderError> {
         let mut tera = tera::Tera::new();
         tera.autoescape_on(vec![".html"]);
@@ -87,7 +118,8 @@ impl Templates {
                 Some(path) => Some(read(path)?),
                 None => None,
             };
-            tera.add_raw_template(name, own.as_deref().unwrap_or(text)).map_err(|e| wrong(name, &e))?;
+            tera.add_raw_template(name, own.as_deref().unwrap_or(text))
+                .map_err(|e| wrong(name, &e))?;
         }
         Ok(Self { tera })
     }
@@ -95,17 +127,25 @@ impl Templates {
     /// Renders the template of this name.
     pub fn render(&self, name: &str, values: &impl Serialize) -> Result<String, RenderError> {
         let context = tera::Context::from_serialize(values).map_err(|e| wrong(name, &e))?;
-        self.tera.render(name, &context).map_err(|e| wrong(name, &e))
+        self.tera
+            .render(name, &context)
+            .map_err(|e| wrong(name, &e))
     }
 }
 
 /// nginx, whose master is root, obeys what it says: so nobody else may be able to change it.
 fn read(path: &Path) -> Result<String, RenderError> {
-    trust::read_to_string(path).map_err(|e| RenderError::Read { path: path.to_owned(), source: e.into() })
+    trust::read_to_string(path).map_err(|e| RenderError::Read {
+        path: path.to_owned(),
+        source: e.into(),
+    })
 }
 
 /// A template error as one line.
 pub(crate) fn wrong(name: &str, error: &tera::Error) -> RenderError {
     let why = crate::domain::model::one_line(&error.to_string());
-    RenderError::Template { name: name.to_owned(), why }
+    RenderError::Template {
+        name: name.to_owned(),
+        why,
+    }
 }

@@ -1,6 +1,8 @@
-//! The configuration of nginx as one text: what the template sees, and how a text becomes safe inside nginx's syntax.
+//! The configuration of nginx as one text: what the template sees, and how a text becomes safe
+//! inside nginx's syntax.
 //!
-//! One file on purpose: a rename then swaps everything at once. It decides nothing about files, processes or reloads.
+//! One file on purpose: a rename then swaps everything at once. It decides nothing about files,
+//! processes or reloads.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -18,7 +20,8 @@ use crate::domain::rule::Rule;
 /// The template that is rendered.
 pub const TEMPLATE: &str = "nginx/nginx.conf";
 
-/// The host by which acc asks nginx whether it answers. No instance can have it in nginx: it has a server of its own there.
+/// The host by which acc asks nginx whether it answers. No instance can have it in nginx: it has a
+/// server of its own there.
 pub const CHECK_HOST: &str = "edge.acc.invalid";
 /// What is asked for there.
 pub const CHECK_PATH: &str = "/.well-known/acc/edge";
@@ -112,12 +115,22 @@ struct RuleView {
 }
 
 /// The whole configuration.
-pub fn text(templates: &Templates, config: &Config, allowance: &Allowance, entries: &[NginxEntry<'_>]) -> Result<String, RenderError> {
+pub fn text(
+    templates: &Templates,
+    config: &Config,
+    allowance: &Allowance,
+    entries: &[NginxEntry<'_>],
+) -> Result<String, RenderError> {
     templates.render(TEMPLATE, &view(config, allowance, entries)?)
 }
 
-fn view(config: &Config, allowance: &Allowance, entries: &[NginxEntry<'_>]) -> Result<View, RenderError> {
-    // `Config` says where things are; the name of an instance is only known to nginx, so its variable takes the name's place.
+fn view(
+    config: &Config,
+    allowance: &Allowance,
+    entries: &[NginxEntry<'_>],
+) -> Result<View, RenderError> {
+    // `Config` says where things are; the name of an instance is only known to nginx, so its
+    // variable takes the name's place.
     let any = "$acc_instance";
     let hosts = hosts(entries);
     let tcp = tcp(entries);
@@ -129,7 +142,9 @@ fn view(config: &Config, allowance: &Allowance, entries: &[NginxEntry<'_>]) -> R
         run_as: allowance
             .run_as
             .as_ref()
-            .map(|(user, group)| Ok::<_, RenderError>(format!("{} {}", quoted(user)?, quoted(group)?)))
+            .map(|(user, group)| {
+                Ok::<_, RenderError>(format!("{} {}", quoted(user)?, quoted(group)?))
+            })
             .transpose()?,
         pid_file: plain(&pid_file(config)),
         open_files: allowance.open_files,
@@ -140,7 +155,10 @@ fn view(config: &Config, allowance: &Allowance, entries: &[NginxEntry<'_>]) -> R
         temp_dir: plain(&temp_dir(config)),
         max_body: config.edge.max_body,
         // Whatever the settings say: a request may take three connections of a worker.
-        per_client: config.edge.per_client.map(|most| most.min(u32::try_from(allowance.connections / 8).unwrap_or(u32::MAX))),
+        per_client: config
+            .edge
+            .per_client
+            .map(|most| most.min(u32::try_from(allowance.connections / 8).unwrap_or(u32::MAX))),
         shared_addresses: networks(&config.edge.of_many()),
         trusted_proxies: networks(&config.edge.trusted_proxies),
         public_scheme: config.edge.public_scheme.as_str(),
@@ -148,17 +166,27 @@ fn view(config: &Config, allowance: &Allowance, entries: &[NginxEntry<'_>]) -> R
         domain_pattern: domain_pattern(&config.domain)?,
         hosts,
         tcp,
-        rules: config.rules.iter().enumerate().map(|(number, rule)| rule_view(number, rule)).collect::<Result<_, _>>()?,
+        rules: config
+            .rules
+            .iter()
+            .enumerate()
+            .map(|(number, rule)| rule_view(number, rule))
+            .collect::<Result<_, _>>()?,
         listen: config.edge.listen.iter().map(ToString::to_string).collect(),
         nginx_dir: plain(&config.nginx_dir()),
         gate_socket: plain(&config.gate_dir().join(format!("{any}.sock"))),
-        // With the address of the map: after another port was chosen, a worker with an older map finds no gate for the old one.
+        // With the address of the map: after another port was chosen, a worker with an older map
+        // finds no gate for the old one.
         gate_file: plain(&config.gate_dir().join(format!("{any}.$acc_tcp.tcp"))),
         log_dir: plain(log.parent().unwrap_or(&log)),
         access_log: plain(&log),
         uncounted_log: plain(&config.uncounted_log(any)),
         wake_socket: plain(&config.wake_socket()),
-        dropped_headers: EDGE_ONLY.iter().copied().filter(|name| is_dropped(name)).collect(),
+        dropped_headers: EDGE_ONLY
+            .iter()
+            .copied()
+            .filter(|name| is_dropped(name))
+            .collect(),
         headers_of_proxies: OF_PROXIES,
         check_host: CHECK_HOST,
     })
@@ -186,7 +214,8 @@ pub fn temp_dir(config: &Config) -> std::path::PathBuf {
     config.nginx_dir().join("tmp")
 }
 
-/// The lines of the host map. A host stands in it once, whatever is asked for: a second one would refuse everything.
+/// The lines of the host map. A host stands in it once, whatever is asked for: a second one would
+/// refuse everything.
 fn hosts(entries: &[NginxEntry<'_>]) -> Vec<HostView> {
     let mut lines = BTreeMap::new();
     for entry in entries {
@@ -194,51 +223,105 @@ fn hosts(entries: &[NginxEntry<'_>]) -> Vec<HostView> {
             lines.entry(host.as_str()).or_insert(entry.name);
         }
     }
-    lines.into_iter().map(|(host, name)| HostView { key: map_key(host), name: name.as_str().to_owned() }).collect()
+    lines
+        .into_iter()
+        .map(|(host, name)| HostView {
+            key: map_key(host),
+            name: name.as_str().to_owned(),
+        })
+        .collect()
 }
 
 /// The lines of the TCP map, likewise.
 fn tcp(entries: &[NginxEntry<'_>]) -> Vec<TcpView> {
-    let lines: BTreeMap<&str, SocketAddr> = entries.iter().filter_map(|e| Some((e.name.as_str(), e.tcp?))).collect();
-    lines.into_iter().map(|(name, address)| TcpView { key: map_key(name), address: address.to_string() }).collect()
+    let lines: BTreeMap<&str, SocketAddr> = entries
+        .iter()
+        .filter_map(|e| Some((e.name.as_str(), e.tcp?)))
+        .collect();
+    lines
+        .into_iter()
+        .map(|(name, address)| TcpView {
+            key: map_key(name),
+            address: address.to_string(),
+        })
+        .collect()
 }
 
-/// How many buckets nginx's maps may have, and how many bytes each. Twice as many as there are keys, each with room for
-/// eight of the longest: with less nginx may not find a place for all and says so at every start.
+/// How many buckets nginx's maps may have, and how many bytes each. Twice as many as there are
+/// keys, each with room for eight of the longest: with less nginx may not find a place for all and
+/// says so at every start.
 fn hash_size(hosts: &[HostView], tcp: &[TcpView]) -> (usize, usize) {
-    let keys = hosts.iter().map(|h| &h.key).chain(tcp.iter().map(|t| &t.key));
+    let keys = hosts
+        .iter()
+        .map(|h| &h.key)
+        .chain(tcp.iter().map(|t| &t.key));
     let longest = keys.map(String::len).max().unwrap_or(0);
     // A key stands there with its length, rounded up to words, and a pointer.
     let entry = (longest + 2).next_multiple_of(8) + 8;
     let buckets = hosts.len().max(tcp.len()) * 2;
-    (buckets.max(2048).next_power_of_two(), (entry * 8 + 8).max(512).next_power_of_two())
+    (
+        buckets.max(2048).next_power_of_two(),
+        (entry * 8 + 8).max(512).next_power_of_two(),
+    )
 }
 
-/// A name as the key of a map: names hold nothing that nginx could misread, but may be one of its words.
+/// A name as the key of a map: names hold nothing that nginx could misread, but may be one of its
+/// words.
 fn map_key(name: &str) -> String {
-    if MAP_WORDS.contains(&name) { format!("\\{name}") } else { name.to_owned() }
+    if MAP_WORDS.contains(&name) {
+        format!("\\{name}")
+    } else {
+        name.to_owned()
+    }
 }
 
 /// The pattern of `NAME.domain`, which leaves the name in `$acc_label`.
 fn domain_pattern(domain: &HostName) -> Result<String, RenderError> {
-    quoted(&format!(r"~^(?<acc_label>[a-z0-9](?:[a-z0-9-]{{0,61}}[a-z0-9])?)\.{}$", regex_literal(domain.as_str())))
+    quoted(&format!(
+        r"~^(?<acc_label>[a-z0-9](?:[a-z0-9-]{{0,61}}[a-z0-9])?)\.{}$",
+        regex_literal(domain.as_str())
+    ))
 }
 
 fn rule_view(number: usize, rule: &Rule) -> Result<RuleView, RenderError> {
-    let path = rule.path.as_ref().map(|p| quoted(&format!("~^{}", regex_literal(p)))).transpose()?;
+    let path = rule
+        .path
+        .as_ref()
+        .map(|p| quoted(&format!("~^{}", regex_literal(p))))
+        .transpose()?;
     // As a pattern: a map compares plain texts without regard to case, and methods have one.
-    let method = rule.method.as_ref().map(|m| quoted(&format!("~^{}$", regex_literal(m)))).transpose()?;
-    let user_agent = rule.user_agent.as_ref().map(|u| quoted(&format!("~*{}", regex_literal(u)))).transpose()?;
+    let method = rule
+        .method
+        .as_ref()
+        .map(|m| quoted(&format!("~^{}$", regex_literal(m))))
+        .transpose()?;
+    let user_agent = rule
+        .user_agent
+        .as_ref()
+        .map(|u| quoted(&format!("~*{}", regex_literal(u))))
+        .transpose()?;
     let client = rule.client.map(|net| net.trunc().to_string());
-    let parts = [("path", path.is_some()), ("method", method.is_some()), ("agent", user_agent.is_some()), ("client", client.is_some())];
-    let used: Vec<&str> = parts.iter().filter(|(_, used)| *used).map(|(name, _)| *name).collect();
+    let parts = [
+        ("path", path.is_some()),
+        ("method", method.is_some()),
+        ("agent", user_agent.is_some()),
+        ("client", client.is_some()),
+    ];
+    let used: Vec<&str> = parts
+        .iter()
+        .filter(|(_, used)| *used)
+        .map(|(name, _)| *name)
+        .collect();
     Ok(RuleView {
         number,
         path,
         method,
         user_agent,
         client,
-        subject: used.iter().map(|part| format!("$acc_rule{number}_{part}")).collect(),
+        subject: used
+            .iter()
+            .map(|part| format!("$acc_rule{number}_{part}"))
+            .collect(),
         all_match: "1".repeat(used.len()),
         counts: rule.counts,
     })
@@ -248,7 +331,8 @@ fn rule_view(number: usize, rule: &Rule) -> Result<RuleView, RenderError> {
 fn regex_literal(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        // A backslash before an ASCII letter or digit has a meaning of its own; before anything else it takes one away.
+        // A backslash before an ASCII letter or digit has a meaning of its own; before anything
+        // else it takes one away.
         if c.is_ascii() && !c.is_ascii_alphanumeric() {
             out.push('\\');
         }
@@ -257,24 +341,40 @@ fn regex_literal(text: &str) -> String {
     out
 }
 
-/// A text as one word of nginx's configuration. Variables stay variables: only for places where nginx knows none, or for
-/// texts without a dollar sign. Control characters are refused: they have no place in any of these texts.
+/// A text as one word of nginx's configuration. Variables stay variables: only for places where
+/// nginx knows none, or for texts without a dollar sign. Control characters are refused: they have
+/// no place in any of these texts.
 fn quoted(text: &str) -> Result<String, RenderError> {
     if text.chars().any(char::is_control) {
-        return Err(refuse(&format!("`{}` contains a control character", text.escape_debug())));
+        return Err(refuse(&format!(
+            "`{}` contains a control character",
+            text.escape_debug()
+        )));
     }
-    Ok(format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\"")))
+    Ok(format!(
+        "\"{}\"",
+        text.replace('\\', r"\\").replace('"', "\\\"")
+    ))
 }
 
-/// Refuses a folder that nginx cannot be told: a dollar sign would begin a variable, a colon ends the path of a socket.
+/// Refuses a folder that nginx cannot be told: a dollar sign would begin a variable, a colon ends
+/// the path of a socket.
 fn check(path: &Path) -> Result<(), RenderError> {
     let Some(text) = path.to_str() else {
-        return Err(refuse(&format!("the folder `{}` is not UTF-8", path.display())));
+        return Err(refuse(&format!(
+            "the folder `{}` is not UTF-8",
+            path.display()
+        )));
     };
-    match text.chars().find(|c| c.is_control() || "$\"'\\:".contains(*c)) {
-        Some(c) => {
-            Err(refuse(&format!("the folder `{}` contains `{}`, which nginx cannot read in a path", path.display(), c.escape_debug())))
-        }
+    match text
+        .chars()
+        .find(|c| c.is_control() || "$\"'\\:".contains(*c))
+    {
+        Some(c) => Err(refuse(&format!(
+            "the folder `{}` contains `{}`, which nginx cannot read in a path",
+            path.display(),
+            c.escape_debug()
+        ))),
         None => Ok(()),
     }
 }
@@ -285,7 +385,10 @@ fn plain(path: &Path) -> String {
 }
 
 fn refuse(why: &str) -> RenderError {
-    RenderError::Template { name: TEMPLATE.to_owned(), why: why.to_owned() }
+    RenderError::Template {
+        name: TEMPLATE.to_owned(),
+        why: why.to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The two pages acc shows by itself: "is starting" and "cannot be served".
 //!
-//! It never fails while a request waits: both templates are tried once at the start, and a page that fails later is
-//! replaced by one line of text.
+//! It never fails while a request waits: both templates are tried once at the start, and a page
+//! that fails later is replaced by one line of text.
 
 use std::sync::Arc;
 
@@ -40,15 +40,34 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// Takes the templates and renders each page once, so that a faulty replacement is found at the start.
+    /// Takes the templates and renders each page once, so that a faulty replacement is found at the
+    /// start.
     ///
     /// # Errors
     /// A page's template is wrong.
     pub fn new(templates: Arc<Templates>) -> Result<Self, RenderError> {
-        templates.render("pages/waiting.html", &WaitingPage { name: "x", wake_path: "/" })?;
-        let error = ErrorPage { status: 503, title: "x", detail: "x", host: "x", retry_after: Some(1) };
+        templates.render(
+            "pages/waiting.html",
+            &WaitingPage {
+                name: "x",
+                wake_path: "/",
+            },
+        )?;
+        let error = ErrorPage {
+            status: 503,
+            title: "x",
+            detail: "x",
+            host: "x",
+            retry_after: Some(1),
+        };
         templates.render("pages/error.html", &error)?;
-        templates.render("pages/error.html", &ErrorPage { retry_after: None, ..error })?;
+        templates.render(
+            "pages/error.html",
+            &ErrorPage {
+                retry_after: None,
+                ..error
+            },
+        )?;
         Ok(Self { templates })
     }
 
@@ -61,7 +80,11 @@ impl Pages {
     /// The page of a request that is not served.
     #[must_use]
     pub fn error(&self, page: &ErrorPage<'_>) -> String {
-        self.render("pages/error.html", page, "The application cannot be reached.")
+        self.render(
+            "pages/error.html",
+            page,
+            "The application cannot be reached.",
+        )
     }
 
     fn render(&self, name: &str, values: &impl Serialize, otherwise: &str) -> String {
@@ -83,28 +106,56 @@ mod tests {
     #[test]
     fn nothing_from_outside_becomes_markup() {
         let evil = "<script>alert(1)</script>\"'";
-        let waiting = pages().waiting(&WaitingPage { name: evil, wake_path: "/.well-known/acc/wake" });
+        let waiting = pages().waiting(&WaitingPage {
+            name: evil,
+            wake_path: "/.well-known/acc/wake",
+        });
         assert!(!waiting.contains("<script>alert"), "{waiting}");
         assert!(waiting.contains("&lt;script&gt;alert"), "{waiting}");
-        let error = ErrorPage { status: 404, title: evil, detail: evil, host: evil, retry_after: None };
+        let error = ErrorPage {
+            status: 404,
+            title: evil,
+            detail: evil,
+            host: evil,
+            retry_after: None,
+        };
         assert!(!pages().error(&error).contains("<script>"));
     }
 
     #[test]
     fn the_waiting_page_works_without_scripts_and_in_the_dark() {
-        let page = pages().waiting(&WaitingPage { name: "shop", wake_path: "/.well-known/acc/wake" });
+        let page = pages().waiting(&WaitingPage {
+            name: "shop",
+            wake_path: "/.well-known/acc/wake",
+        });
         assert!(page.contains(r#"<noscript><meta http-equiv="refresh" content="1"></noscript>"#));
         assert!(page.contains("prefers-color-scheme: dark"));
-        assert!(page.contains(r#"data-wake="/.well-known/acc/wake""#), "{page}");
+        assert!(
+            page.contains(r#"data-wake="/.well-known/acc/wake""#),
+            "{page}"
+        );
         assert!(page.contains("shop is starting"));
         assert!(page.len() < 4096, "{} bytes", page.len());
     }
 
     #[test]
     fn an_error_page_says_when_to_come_back() {
-        let page = ErrorPage { status: 503, title: "Not now", detail: "why", host: "shop.example.org", retry_after: Some(7) };
+        let page = ErrorPage {
+            status: 503,
+            title: "Not now",
+            detail: "why",
+            host: "shop.example.org",
+            retry_after: Some(7),
+        };
         assert!(pages().error(&page).contains("again in 7 s"));
-        assert!(!pages().error(&ErrorPage { retry_after: None, ..page }).contains("again in"));
+        assert!(
+            !pages()
+                .error(&ErrorPage {
+                    retry_after: None,
+                    ..page
+                })
+                .contains("again in")
+        );
     }
 
     #[test]
@@ -113,6 +164,11 @@ mod tests {
         std::fs::create_dir(dir.path().join("pages")).unwrap();
         std::fs::write(dir.path().join("pages/error.html"), "{{ nonsense }}").unwrap();
         let templates = Templates::new(Some(dir.path())).unwrap();
-        assert!(Pages::new(Arc::new(templates)).unwrap_err().to_string().contains("pages/error.html"));
+        assert!(
+            Pages::new(Arc::new(templates))
+                .unwrap_err()
+                .to_string()
+                .contains("pages/error.html")
+        );
     }
 }

@@ -1,8 +1,9 @@
 //! supervisord's texts: its own configuration, and a section for each instance and service.
 //!
-//! A value on its way to supervisord goes through several readers, each with its own special characters: the INI parser (` ;`
-//! and ` #` begin a comment, lines end), a textual search for the placeholder of the folder (`(here)` after a percent sign), `%`
-//! formatting, and the shell-like splitter of Python. All that is known of them is here; nothing else writes these files. What
+//! A value on its way to supervisord goes through several readers, each with its own special
+//! characters: the INI parser (` ;` and ` #` begin a comment, lines end), a textual search for the
+//! placeholder of the folder (`(here)` after a percent sign), `%` formatting, and the shell-like
+//! splitter of Python. All that is known of them is here; nothing else writes these files. What
 //! they cannot carry is refused, never altered. What instances are told does not come this way: see
 //! `driver::supervisor::supervisord`'s launcher.
 
@@ -12,7 +13,8 @@ use serde::Serialize;
 
 use super::{RenderError, Templates};
 
-/// Stands for nothing in a value that goes through `%` formatting; it parts characters that would mean something together.
+/// Stands for nothing in a value that goes through `%` formatting; it parts characters that would
+/// mean something together.
 const NOTHING: &str = "%(here).0s";
 
 /// A text for supervisord could not be made.
@@ -76,7 +78,8 @@ pub struct ServiceText<'a> {
     pub stop_signal: i32,
     /// Seconds until supervisord kills it by itself.
     pub stop_wait: u64,
-    /// Start it together with supervisord; not when one runs already that has outlived an earlier supervisord.
+    /// Start it together with supervisord; not when one runs already that has outlived an earlier
+    /// supervisord.
     pub autostart: bool,
 }
 
@@ -91,7 +94,10 @@ pub fn daemon(templates: &Templates, text: &DaemonText<'_>) -> Result<String, Se
         root: bool,
     }
     if path_text("its folder", text.dir)?.contains(['*', '?', '[']) {
-        return Err(unfit("its folder", "it includes files by pattern, and one of `*?[` is in the name"));
+        return Err(unfit(
+            "its folder",
+            "it includes files by pattern, and one of `*?[` is in the name",
+        ));
     }
     let values = DaemonValues {
         dir: plain("its folder", path_text("its folder", text.dir)?)?,
@@ -117,8 +123,16 @@ pub fn program(templates: &Templates, text: &ProgramText<'_>) -> Result<String, 
         command.push_str(&word("its launcher", given)?);
         command.push(' ');
     }
-    command.push_str(&word("its launcher's file", path_text("its launcher's file", text.spec)?)?);
-    let values = ProgramValues { name: text.name, command, stop_signal: text.stop_signal, stop_wait: text.stop_wait };
+    command.push_str(&word(
+        "its launcher's file",
+        path_text("its launcher's file", text.spec)?,
+    )?);
+    let values = ProgramValues {
+        name: text.name,
+        command,
+        stop_signal: text.stop_signal,
+        stop_wait: text.stop_wait,
+    };
     Ok(templates.render("supervisord/program.conf", &values)?)
 }
 
@@ -156,7 +170,8 @@ fn word(what: &str, text: &str) -> Result<String, SectionError> {
     for c in text.chars() {
         match c {
             '\'' => out.push_str("'\"'\"'"),
-            // The empty pair of quotes parts what would be a comment, or the placeholder for the folder.
+            // The empty pair of quotes parts what would be a comment, or the placeholder for the
+            // folder.
             ';' | '#' => out.extend(['\'', '\'', c]),
             '%' => out.push_str("%%''"),
             c if c.is_control() => return Err(unfit(what, "it holds a control character")),
@@ -192,11 +207,15 @@ fn log(path: &Path) -> Result<String, SectionError> {
 }
 
 fn path_text<'a>(what: &str, path: &'a Path) -> Result<&'a str, SectionError> {
-    path.to_str().ok_or_else(|| unfit(what, "its path is not UTF-8"))
+    path.to_str()
+        .ok_or_else(|| unfit(what, "its path is not UTF-8"))
 }
 
 fn unfit(what: &str, why: &'static str) -> SectionError {
-    SectionError::Unfit { what: what.to_owned(), why }
+    SectionError::Unfit {
+        what: what.to_owned(),
+        why,
+    }
 }
 
 #[cfg(test)]
@@ -207,24 +226,63 @@ mod tests {
     fn a_section_names_the_launcher_and_its_file() {
         let launcher = ["/opt/a 100% ;b/acc".to_owned(), "launch".to_owned()];
         let spec = Path::new("/srv/it's #1.json");
-        let text = ProgramText { name: "shop", launcher: &launcher, spec, stop_signal: 15, stop_wait: 10 };
+        let text = ProgramText {
+            name: "shop",
+            launcher: &launcher,
+            spec,
+            stop_signal: 15,
+            stop_wait: 10,
+        };
         let section = program(&Templates::new(None).unwrap(), &text).unwrap();
         let command = section.lines().find(|l| l.starts_with("command")).unwrap();
-        assert_eq!(command, "command = '/opt/a 100%%'' '';b/acc' 'launch' '/srv/it'\"'\"'s ''#1.json'");
+        assert_eq!(
+            command,
+            "command = '/opt/a 100%%'' '';b/acc' 'launch' '/srv/it'\"'\"'s ''#1.json'"
+        );
     }
 
     #[test]
     fn what_cannot_be_carried_is_refused() {
         let templates = Templates::new(None).unwrap();
         let odd = ["/x".to_owned(), "b\x01".to_owned()];
-        let text = ProgramText { name: "shop", launcher: &odd, spec: Path::new("/s"), stop_signal: 15, stop_wait: 10 };
+        let text = ProgramText {
+            name: "shop",
+            launcher: &odd,
+            spec: Path::new("/s"),
+            stop_signal: 15,
+            stop_wait: 10,
+        };
         let why = program(&templates, &text).unwrap_err().to_string();
-        assert_eq!(why, "supervisord cannot pass on its launcher: it holds a control character");
-        let daemon_text =
-            DaemonText { dir: Path::new("/a[b]"), socket: Path::new("/s"), pid_file: Path::new("/p"), log: Path::new("/l"), root: false };
+        assert_eq!(
+            why,
+            "supervisord cannot pass on its launcher: it holds a control character"
+        );
+        let daemon_text = DaemonText {
+            dir: Path::new("/a[b]"),
+            socket: Path::new("/s"),
+            pid_file: Path::new("/p"),
+            log: Path::new("/l"),
+            root: false,
+        };
         assert!(daemon(&templates, &daemon_text).is_err());
-        assert!(daemon(&templates, &DaemonText { dir: Path::new("/ends with a blank "), ..daemon_text }).is_err());
-        let fine = daemon(&templates, &DaemonText { dir: Path::new("/a"), ..daemon_text }).unwrap();
+        assert!(
+            daemon(
+                &templates,
+                &DaemonText {
+                    dir: Path::new("/ends with a blank "),
+                    ..daemon_text
+                }
+            )
+            .is_err()
+        );
+        let fine = daemon(
+            &templates,
+            &DaemonText {
+                dir: Path::new("/a"),
+                ..daemon_text
+            },
+        )
+        .unwrap();
         assert!(!fine.contains("user ="), "{fine}");
     }
 }

@@ -1,7 +1,8 @@
-//! The folders of the access logs: `log/access/NAME` below home, for whoever writes them and nobody else. They are no tenant's,
-//! because root and the edge go by names in there.
+//! The folders of the access logs: `log/access/NAME` below home, for whoever writes them and nobody
+//! else. They are no tenant's, because root and the edge go by names in there.
 //!
-//! It makes folders and gives them to their writer. It writes no log, and removes nothing: `purge` does.
+//! It makes folders and gives them to their writer. It writes no log, and removes nothing: `purge`
+//! does.
 
 use std::io;
 use std::os::unix::fs::symlink;
@@ -16,7 +17,8 @@ pub(super) fn make(config: &Config, name: &str) -> io::Result<()> {
     users::private_folder(&config.access_dir(name), config.access_logs_user())
 }
 
-/// Makes the folder of a new instance, and in its own folder a link that leads there: for people, acc never goes by it.
+/// Makes the folder of a new instance, and in its own folder a link that leads there: for people,
+/// acc never goes by it.
 pub(super) fn make_new(config: &Config, name: &str) -> io::Result<()> {
     make(config, name)?;
     let link = config.instance_dir(name).join("log/access");
@@ -26,8 +28,9 @@ pub(super) fn make_new(config: &Config, name: &str) -> io::Result<()> {
     }
 }
 
-/// The same as `make` for these instances: older installations have no such folders, and the writer may be another user than
-/// before. Without its folder an instance is served all the same, only its requests are not written down.
+/// The same as `make` for these instances: older installations have no such folders, and the writer
+/// may be another user than before. Without its folder an instance is served all the same, only its
+/// requests are not written down.
 pub fn make_all<'a>(config: &Config, names: impl IntoIterator<Item = &'a String>) {
     for name in names {
         if let Err(error) = make(config, name) {

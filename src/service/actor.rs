@@ -1,7 +1,8 @@
-//! The task of one instance: takes events one by one, steps the machine, performs the effects in order.
+//! The task of one instance: takes events one by one, steps the machine, performs the effects in
+//! order.
 //!
-//! Only this task touches drivers and the store for its instance. What takes long runs beside it and comes back as an event.
-//! It never decides; `domain::lifecycle` does.
+//! Only this task touches drivers and the store for its instance. What takes long runs beside it
+//! and comes back as an event. It never decides; `domain::lifecycle` does.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,9 +23,10 @@ use crate::domain::lifecycle::{self, Effect, Event, Note, Phase};
 use crate::domain::time::Timestamp;
 use crate::driver::activity::Target;
 
-/// How long the task of a sleeper waits for whoever still holds it: at first, for who made it lets go in a moment, and a script that
-/// makes a thousand of them a second must not keep a thousand tasks; then ever longer, up to this. Also how long a task with
-/// something unsaved waits until it tries again.
+/// How long the task of a sleeper waits for whoever still holds it: at first, for who made it lets
+/// go in a moment, and a script that makes a thousand of them a second must not keep a thousand
+/// tasks; then ever longer, up to this. Also how long a task with something unsaved waits until it
+/// tries again.
 const LINGER_FIRST: Duration = Duration::from_millis(20);
 const LINGER: Duration = Duration::from_secs(1);
 /// The task of a live instance has nothing to do by itself.
@@ -40,7 +42,8 @@ fn tell(asked: Option<oneshot::Sender<Reply>>, reply: Reply) {
 }
 
 impl Actor {
-    /// Runs until the instance sleeps and only the registry holds it, which says whether it may `leave`.
+    /// Runs until the instance sleeps and only the registry holds it, which says whether it may
+    /// `leave`.
     pub(super) async fn run(mut self, leave: impl Fn(&Arc<Handle>, &dyn Fn() -> bool) -> bool) {
         let retired = self.ctx.retired.clone();
         if !self.handle.known() {
@@ -91,7 +94,8 @@ impl Actor {
         self.rest();
     }
 
-    /// The database says that something runs: asks what. As long as nobody can tell, every request is told so.
+    /// The database says that something runs: asks what. As long as nobody can tell, every request
+    /// is told so.
     async fn find_out(&mut self) -> Option<Process> {
         let name = self.handle.instance.name.clone();
         loop {
@@ -99,7 +103,11 @@ impl Actor {
                 Ok(found) => return found,
                 Err(e) => {
                     warn!(instance = %name, "could not find out what runs: {}", chain(&e));
-                    let error = ServiceError::because(format!("could not find out whether `{name}` runs"), &e, "run `acc doctor`");
+                    let error = ServiceError::because(
+                        format!("could not find out whether `{name}` runs"),
+                        &e,
+                        "run `acc doctor`",
+                    );
                     self.refuse_all(&error).await;
                 }
             }
@@ -122,20 +130,33 @@ impl Actor {
 
     async fn take(&mut self, message: Message) {
         self.save_again().await;
-        if message.seen.is_some_and(|seen| seen != self.handle.snapshot()) {
+        if message
+            .seen
+            .is_some_and(|seen| seen != self.handle.snapshot())
+        {
             return;
         }
         let event = message.event;
-        let Stepped { answer, run, effects, unwritten } = match self.step(&event).await {
+        let Stepped {
+            answer,
+            run,
+            effects,
+            unwritten,
+        } = match self.step(&event).await {
             Ok(stepped) => stepped,
             Err(refused) => {
                 debug!(instance = %self.handle.instance.name, ?event, ?refused, "refused");
                 return tell(message.reply, Err(refused));
             }
         };
-        // Who wakes it has nothing to do before it is started, and would take the processor from the start.
+        // Who wakes it has nothing to do before it is started, and would take the processor from
+        // the start.
         let starts = effects.contains(&Effect::Spawn);
-        let (now, later) = if starts { (None, message.reply) } else { (message.reply, None) };
+        let (now, later) = if starts {
+            (None, message.reply)
+        } else {
+            (message.reply, None)
+        };
         tell(now, Ok((answer, run)));
         if message.permit.is_some() {
             self.permit = message.permit;
@@ -180,7 +201,11 @@ impl Actor {
                 // Who has waited for this step goes first: the event can wait.
                 tokio::task::yield_now().await;
                 let woke = matches!(note, Note::Woke(..));
-                let phases = if woke { self.handle.stamps().account() } else { None };
+                let phases = if woke {
+                    self.handle.stamps().account()
+                } else {
+                    None
+                };
                 events::write(&self.ctx, &self.handle.launched(), &note, phases);
             }
         }
@@ -199,9 +224,18 @@ impl Actor {
         self.handle.stamps().begin(ctx.clock.micros());
         let asked = self.handle.take_asked().unwrap_or_else(|| self.ctx.now());
         let mut starting = Box::pin(async move {
-            let Some(Begun { event, permit, ear }) = begin::begin(&ctx, &handle, run, asked).await else { return };
+            let Some(Begun { event, permit, ear }) = begin::begin(&ctx, &handle, run, asked).await
+            else {
+                return;
+            };
             if let Some(outbox) = outbox.upgrade() {
-                let _ = outbox.send(Message { event, reply: None, permit, ear, seen: None });
+                let _ = outbox.send(Message {
+                    event,
+                    reply: None,
+                    permit,
+                    ear,
+                    seen: None,
+                });
             }
         });
         // A start that waits for nobody is over by now, and costs no turn of another thread.
@@ -211,12 +245,19 @@ impl Actor {
     }
 
     fn watch(&mut self, run: u64) {
-        let Some(process) = self.handle.machine().process() else { return };
-        // It was found again, as a pass does that finds its gate closed: one that waits for its end is enough.
+        let Some(process) = self.handle.machine().process() else {
+            return;
+        };
+        // It was found again, as a pass does that finds its gate closed: one that waits for its end
+        // is enough.
         if self.watched.replace((run, process)) == Some((run, process)) {
             return;
         }
-        let (ctx, outbox, name) = (self.ctx.clone(), self.outbox.clone(), self.handle.instance.name.clone());
+        let (ctx, outbox, name) = (
+            self.ctx.clone(),
+            self.outbox.clone(),
+            self.handle.instance.name.clone(),
+        );
         let (handle, since) = (Arc::downgrade(&self.handle), self.ctx.now());
         tokio::spawn(async move {
             loop {
@@ -229,15 +270,27 @@ impl Actor {
                 match ended {
                     Ok(exit) => {
                         begin::close_port(&ctx, &handle, run).await;
-                        // Once another acc has the say, what is there may be the next run's, bound and not listening yet.
+                        // Once another acc has the say, what is there may be the next run's, bound
+                        // and not listening yet.
                         if let Some(handle) = handle.upgrade().filter(|_| !ctx.has_retired()) {
-                            ctx.probe.tidy(&launch_spec::question(&ctx, &handle.launched()));
+                            ctx.probe
+                                .tidy(&launch_spec::question(&ctx, &handle.launched()));
                         }
-                        // Its output went to a supervisor that died meanwhile: that ended it. It is started again, not failed.
+                        // Its output went to a supervisor that died meanwhile: that ended it. It is
+                        // started again, not failed.
                         let torn = begin::torn(&ctx, &handle, since).await;
-                        let why = begin::never_began(&ctx, &handle, run, exit).await.filter(|_| !torn);
+                        let why = begin::never_began(&ctx, &handle, run, exit)
+                            .await
+                            .filter(|_| !torn);
                         why.into_iter().for_each(|why| Self::send(&outbox, why));
-                        return Self::send(&outbox, if torn { Event::Found(None) } else { Event::Exited { run, exit } });
+                        return Self::send(
+                            &outbox,
+                            if torn {
+                                Event::Found(None)
+                            } else {
+                                Event::Exited { run, exit }
+                            },
+                        );
                     }
                     Err(e) => {
                         warn!(instance = %name, "could not watch its process: {}", chain(&e));
@@ -262,7 +315,10 @@ impl Actor {
                     }
                     Event::Ready { run }
                 }
-                Err(why) => Event::StartFailed { run, failure: lifecycle::Failure::NotStarted(why.clone()) },
+                Err(why) => Event::StartFailed {
+                    run,
+                    failure: lifecycle::Failure::NotStarted(why.clone()),
+                },
             };
             Self::send(&outbox, event);
             // The watch goes last: to take it away takes the kernel a while.
@@ -273,16 +329,20 @@ impl Actor {
 
     async fn open_gate(&self, run: u64) {
         if let Err(e) = self.ctx.edge.open(&self.handle.gate(run)).await {
-            // It answers, and the wake server reaches it without a gate: slower, but nothing is lost, and nobody whose request
-            // is under way is cut off. The next pass opens what is missing.
+            // It answers, and the wake server reaches it without a gate: slower, but nothing is
+            // lost, and nobody whose request is under way is cut off. The next pass opens what is
+            // missing.
             warn!(instance = %self.handle.instance.name, "could not open its gate, requests go by way of acc: {}", chain(&e));
         }
     }
 
     async fn close_gate(&self, run: u64) -> bool {
-        let Err(e) = self.ctx.edge.close(&self.handle.gate(run)).await else { return true };
+        let Err(e) = self.ctx.edge.close(&self.handle.gate(run)).await else {
+            return true;
+        };
         warn!(instance = %self.handle.instance.name, "could not close its gate: {}", chain(&e));
-        // While draining nothing may be stopped behind an open gate; else the process is gone, or the operator does not wait.
+        // While draining nothing may be stopped behind an open gate; else the process is gone, or
+        // the operator does not wait.
         let draining = self.handle.snapshot().phase == Phase::Draining;
         if draining {
             self.handle.tell(Event::DrainFailed { run });
@@ -300,13 +360,22 @@ impl Actor {
                 tokio::time::sleep(pause).await;
             }
             let pooled = ctx.edge.pooled(&gate);
-            let target = Target { listen: gate.listen.clone(), log: None };
+            let target = Target {
+                listen: gate.listen.clone(),
+                log: None,
+            };
             let event = match ctx.activity.look(&[target]).await {
                 Ok(seen) => {
                     let open = seen.first().map_or(0, |s| s.connections);
                     let tickets = handle.upgrade().map_or(0, |h| h.machine().tickets());
-                    // Pooled connections may close between the two looks: the larger number of them is the true one.
-                    Event::InFlight { run, count: open.saturating_sub(pooled.max(ctx.edge.pooled(&gate))).max(tickets) }
+                    // Pooled connections may close between the two looks: the larger number of them
+                    // is the true one.
+                    Event::InFlight {
+                        run,
+                        count: open
+                            .saturating_sub(pooled.max(ctx.edge.pooled(&gate)))
+                            .max(tickets),
+                    }
                 }
                 Err(e) => {
                     warn!(instance = %gate.name, "{}", chain(&e));
@@ -318,7 +387,9 @@ impl Actor {
     }
 
     async fn signal(&self, kill: bool) {
-        let Some(process) = self.handle.machine().process() else { return };
+        let Some(process) = self.handle.machine().process() else {
+            return;
+        };
         let program = launch_spec::program(&self.ctx, &self.handle.launched());
         let done = match kill {
             false => self.ctx.supervisor.terminate(&program, process).await,
@@ -336,7 +407,10 @@ impl Actor {
     /// The timer's event, once it is due.
     async fn due(&mut self) -> Option<Event> {
         let (_, armed) = self.timer.take_if(|(at, _)| *at <= Instant::now())?;
-        Some(Event::Timer { armed, waits_for: begin::waits_for(&self.ctx, &self.handle).await })
+        Some(Event::Timer {
+            armed,
+            waits_for: begin::waits_for(&self.ctx, &self.handle).await,
+        })
     }
 
     fn rest_probe(&mut self) {

@@ -1,6 +1,8 @@
-//! What the proxy asks of the service: may this request pass, and if the instance sleeps, wait for it.
+//! What the proxy asks of the service: may this request pass, and if the instance sleeps, wait for
+//! it.
 //!
-//! Being let through and being counted in flight is one act: a [`Ticket`] is the count, dropping it ends the request.
+//! Being let through and being counted in flight is one act: a [`Ticket`] is the count, dropping it
+//! ends the request.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -17,19 +19,21 @@ use crate::driver::edge::Gate;
 /// What is known of a request beside what it asks for.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Caller {
-    /// How long ago it came: of several instances that are to be started, the one whose request came first is the first.
+    /// How long ago it came: of several instances that are to be started, the one whose request
+    /// came first is the first.
     pub ago: Duration,
     /// The client's address; one client may not have all there is.
     pub client: Option<IpAddr>,
 }
 
-/// Permission to send one request to an instance. Dropping it says that the request, its answer and any upgraded
-/// connection have ended.
+/// Permission to send one request to an instance. Dropping it says that the request, its answer and
+/// any upgraded connection have ended.
 pub trait Ticket: Send + Sync {
     /// Where to.
     fn gate(&self) -> &Gate;
 
-    /// Cancelled when a WebSocket or an event stream must end: the instance is being stopped, and `stop.drain_streams` has passed.
+    /// Cancelled when a WebSocket or an event stream must end: the instance is being stopped, and
+    /// `stop.drain_streams` has passed.
     fn streams_end(&self) -> CancellationToken;
 }
 
@@ -44,8 +48,8 @@ pub enum Admitted {
 /// One request's place in the queue of an instance. Dropping it gives up the place, never the wake.
 #[async_trait]
 pub trait Waiting: Send {
-    /// Resolves with the ticket or the reason why there is none. Bounded by `wake.timeout` from that request. May be dropped and
-    /// called again without losing the place.
+    /// Resolves with the ticket or the reason why there is none. Bounded by `wake.timeout` from
+    /// that request. May be dropped and called again without losing the place.
     async fn admitted(&mut self) -> Result<Box<dyn Ticket>, Refusal>;
 
     /// The instance's name, for the waiting page.
@@ -55,7 +59,8 @@ pub trait Waiting: Send {
 /// Lets requests through. Implemented by the service; by a fake in the proxy's tests.
 #[async_trait]
 pub trait Admission: Send + Sync {
-    /// A pass to an instance that is awake: for nearly every request, so without a future of its own. `None`: ask by [`Self::admit`].
+    /// A pass to an instance that is awake: for nearly every request, so without a future of its
+    /// own. `None`: ask by [`Self::admit`].
     fn admit_now(&self, host: &HostName, verdict: Verdict) -> Option<Box<dyn Ticket>> {
         let _ = (host, verdict);
         None
@@ -65,7 +70,12 @@ pub trait Admission: Send + Sync {
     async fn admit(&self, host: &HostName, verdict: Verdict) -> Result<Admitted, Refusal>;
 
     /// The same for a request of which more is known.
-    async fn admit_for(&self, host: &HostName, verdict: Verdict, caller: Caller) -> Result<Admitted, Refusal> {
+    async fn admit_for(
+        &self,
+        host: &HostName,
+        verdict: Verdict,
+        caller: Caller,
+    ) -> Result<Admitted, Refusal> {
         let _ = caller;
         self.admit(host, verdict).await
     }

@@ -16,7 +16,8 @@ use crate::domain::time::Timestamp;
 use crate::driver::probe::{Answered, Ear};
 use crate::driver::supervisor::SupervisorError;
 
-/// The exit codes of a launcher that could not become its program (and of a shell that did not find one).
+/// The exit codes of a launcher that could not become its program (and of a shell that did not find
+/// one).
 const NOT_BEGUN: [i32; 2] = [126, 127];
 
 /// What came of a start.
@@ -29,8 +30,14 @@ pub(super) struct Begun {
     pub(super) ear: Option<Ear>,
 }
 
-/// Starts run `run`, for a request that came at `asked`. `None`: nothing was begun, for somebody else has the say now.
-pub(super) async fn begin(ctx: &Arc<Context>, handle: &Weak<Handle>, run: u64, asked: Timestamp) -> Option<Begun> {
+/// Starts run `run`, for a request that came at `asked`. `None`: nothing was begun, for somebody
+/// else has the say now.
+pub(super) async fn begin(
+    ctx: &Arc<Context>,
+    handle: &Weak<Handle>,
+    run: u64,
+    asked: Timestamp,
+) -> Option<Begun> {
     let permit = tokio::select! {
         biased;
         // Not begun: whoever has the say now begins it.
@@ -40,7 +47,14 @@ pub(super) async fn begin(ctx: &Arc<Context>, handle: &Weak<Handle>, run: u64, a
     let handle = handle.upgrade()?;
     let mut ear = None;
     if let Err(why) = launch_spec::make_fit(ctx, &handle) {
-        return Some(Begun { event: Event::StartFailed { run, failure: Failure::NotStarted(why) }, permit, ear });
+        return Some(Begun {
+            event: Event::StartFailed {
+                run,
+                failure: Failure::NotStarted(why),
+            },
+            permit,
+            ear,
+        });
     }
     let started = match ground::clear(ctx, &handle).await {
         Ok(Ground::Clear(program, opened)) => {
@@ -55,8 +69,15 @@ pub(super) async fn begin(ctx: &Arc<Context>, handle: &Weak<Handle>, run: u64, a
     };
     let _ = ctx.reached("effect.spawned");
     let event = match started {
-        Ok(process) => Event::Spawned { run, process, answers: ear.is_none() && answers_already(ctx, &handle, process) },
-        Err(why) => Event::StartFailed { run, failure: Failure::NotStarted(why) },
+        Ok(process) => Event::Spawned {
+            run,
+            process,
+            answers: ear.is_none() && answers_already(ctx, &handle, process),
+        },
+        Err(why) => Event::StartFailed {
+            run,
+            failure: Failure::NotStarted(why),
+        },
     };
     Some(Begun { event, permit, ear })
 }
@@ -69,7 +90,8 @@ fn reason(error: SupervisorError) -> String {
     }
 }
 
-/// What a start waits for that takes too long, and where it listens instead. Nothing of one that is not starting.
+/// What a start waits for that takes too long, and where it listens instead. Nothing of one that is
+/// not starting.
 pub(super) async fn waits_for(ctx: &Context, handle: &Handle) -> String {
     let (phase, process) = {
         let machine = handle.machine();
@@ -87,19 +109,33 @@ pub(super) async fn waits_for(ctx: &Context, handle: &Handle) -> String {
     }
 }
 
-/// A process that ended with the code of a launcher which could not become its program: why, if that can be seen. Told before the
-/// end, which alone would be a number.
-pub(super) async fn never_began(ctx: &Arc<Context>, handle: &Weak<Handle>, run: u64, exit: Exit) -> Option<Event> {
-    let handle = handle.upgrade().filter(|handle| NOT_BEGUN.map(Exit::Code).contains(&exit) && handle.snapshot().phase == Phase::Waking)?;
+/// A process that ended with the code of a launcher which could not become its program: why, if
+/// that can be seen. Told before the end, which alone would be a number.
+pub(super) async fn never_began(
+    ctx: &Arc<Context>,
+    handle: &Weak<Handle>,
+    run: u64,
+    exit: Exit,
+) -> Option<Event> {
+    let handle = handle.upgrade().filter(|handle| {
+        NOT_BEGUN.map(Exit::Code).contains(&exit) && handle.snapshot().phase == Phase::Waking
+    })?;
     let program = launch_spec::program(ctx, &handle.launched());
     let why = ctx.supervisor.explain(&program).await?;
-    Some(Event::StartFailed { run, failure: Failure::NotStarted(why) })
+    Some(Event::StartFailed {
+        run,
+        failure: Failure::NotStarted(why),
+    })
 }
 
 /// Does it answer as soon as it is started? Then nobody need be told that it will.
 fn answers_already(ctx: &Context, handle: &Handle, process: Process) -> bool {
-    let answered = ctx.probe.at_once(&launch_spec::question(ctx, &handle.launched()), process);
-    answered.map(|answered| note_answer(ctx, handle, &answered)).is_some()
+    let answered = ctx
+        .probe
+        .at_once(&launch_spec::question(ctx, &handle.launched()), process);
+    answered
+        .map(|answered| note_answer(ctx, handle, &answered))
+        .is_some()
 }
 
 /// Notes when it answered.
@@ -107,19 +143,28 @@ pub(super) fn note_answer(ctx: &Context, handle: &Handle, answered: &Answered) {
     handle.stamps().ready(ctx.clock.micros(), answered.ago);
 }
 
-/// Its process has ended, and its port is anybody's now: nothing comes before the gate to it. The machine closes it again.
+/// Its process has ended, and its port is anybody's now: nothing comes before the gate to it. The
+/// machine closes it again.
 pub(super) async fn close_port(ctx: &Context, handle: &Weak<Handle>, run: u64) {
-    let Some(gate) = handle.upgrade().filter(|_| !ctx.has_retired()).map(|handle| handle.gate(run)) else { return };
+    let Some(gate) = handle
+        .upgrade()
+        .filter(|_| !ctx.has_retired())
+        .map(|handle| handle.gate(run))
+    else {
+        return;
+    };
     if let (Listen::Tcp(_), Err(e)) = (&gate.listen, ctx.edge.close(&gate).await) {
         tracing::warn!(instance = %gate.name, "could not close its gate: {}", chain(&e));
     }
 }
 
-/// Did a process that ended while it started die with its supervisor, since it was begun? The supervisor is brought back for
-/// the answer, which takes a while: one that is not to wake any more (it is being stopped) needs no answer, and its end is told
-/// at once.
+/// Did a process that ended while it started die with its supervisor, since it was begun? The
+/// supervisor is brought back for the answer, which takes a while: one that is not to wake any more
+/// (it is being stopped) needs no answer, and its end is told at once.
 pub(super) async fn torn(ctx: &Arc<Context>, handle: &Weak<Handle>, since: Timestamp) -> bool {
-    let Some(mut changes) = handle.upgrade().map(|h| h.follow()) else { return false };
+    let Some(mut changes) = handle.upgrade().map(|h| h.follow()) else {
+        return false;
+    };
     if changes.borrow().phase != Phase::Waking {
         return false;
     }

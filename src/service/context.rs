@@ -1,6 +1,7 @@
 //! What everything in `service` works with: the drivers, the store, the settings and the clocks.
 //!
-//! It is handed in from above and names no concrete driver. It knows no instance: those are in the registry above it.
+//! It is handed in from above and names no concrete driver. It knows no instance: those are in the
+//! registry above it.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -76,8 +77,8 @@ pub struct Context {
     has_retired: AtomicBool,
     /// The tasks that act on instances.
     pub(super) hands: TaskTracker,
-    /// Where tasks of instances live, whoever wakes them: a start may block for a moment, and must not hold up clients that share
-    /// a thread.
+    /// Where tasks of instances live, whoever wakes them: a start may block for a moment, and must
+    /// not hold up clients that share a thread.
     home: Option<Handle>,
     reconfigured: Notify,
     pub(super) run_folder: RunFolder,
@@ -145,7 +146,10 @@ impl Context {
     /// The settings in force.
     #[must_use]
     pub fn config(&self) -> Arc<Config> {
-        self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.config
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Puts other settings in force (SIGHUP). Folders and kinds must be the same.
@@ -159,12 +163,13 @@ impl Context {
         self.reconfigured.notified().await;
     }
 
-    /// Takes note of what is in the run folder, and that this server listens on these unix sockets there, and it or its master holds
-    /// these files.
+    /// Takes note of what is in the run folder, and that this server listens on these unix sockets
+    /// there, and it or its master holds these files.
     pub fn mind_run_folder(&self, sockets: Vec<PathBuf>, files: Vec<PathBuf>) {
         self.run_folder.set_held(sockets, files);
         self.run_folder.learn(&self.config());
-        self.run_folder.keep_cleaners_away(&self.config(), self.now(), &[]);
+        self.run_folder
+            .keep_cleaners_away(&self.config(), self.now(), &[]);
     }
 
     /// This file of the run folder was removed by acc itself, and stays away.
@@ -225,7 +230,13 @@ impl Context {
             return work();
         }
         let done = tokio::task::spawn_blocking(work).await;
-        done.unwrap_or_else(|e| Err(ServiceError::because("acc has a fault of its own", &e, "see its log")))
+        done.unwrap_or_else(|e| {
+            Err(ServiceError::because(
+                "acc has a fault of its own",
+                &e,
+                "see its log",
+            ))
+        })
     }
 
     /// Asks for a write to the database. It need not be waited for: later ones come after it.
@@ -246,7 +257,8 @@ impl Context {
         self.writes.close();
     }
 
-    /// Another master than the one that its supervisor started keeps this server: the record of it follows.
+    /// Another master than the one that its supervisor started keeps this server: the record of it
+    /// follows.
     ///
     /// # Errors
     /// It could not be written down; the next pass tries again.
@@ -262,7 +274,10 @@ impl Context {
 
     /// What keeps this server.
     pub(super) fn master(&self) -> Option<Process> {
-        self.master.lock().unwrap_or_else(PoisonError::into_inner).or_else(|| self.parent.get().copied())
+        self.master
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .or_else(|| self.parent.get().copied())
     }
 
     /// Writes it down again: a command that found none may have started another one in between.
@@ -284,18 +299,23 @@ impl Context {
         self.revived.load(Ordering::SeqCst) > then.0
     }
 
-    /// How many files acc was allowed to have open when it was booted, whatever this process was raised to since.
+    /// How many files acc was allowed to have open when it was booted, whatever this process was
+    /// raised to since.
     pub(super) fn open_files(&self) -> OpenFiles {
-        *self.open_files.get_or_init(|| OpenFiles::noted(&self.config().open_files_file()).unwrap_or_else(OpenFiles::own))
+        *self.open_files.get_or_init(|| {
+            OpenFiles::noted(&self.config().open_files_file()).unwrap_or_else(OpenFiles::own)
+        })
     }
 
     pub(super) fn serving(&self) -> bool {
         self.serving.load(Ordering::SeqCst)
     }
 
-    /// A step of work of several steps was just done: a test may stop acc here (see `host::failpoint`).
+    /// A step of work of several steps was just done: a test may stop acc here (see
+    /// `host::failpoint`).
     pub(super) fn reached(&self, step: &'static str) -> Result<(), ServiceError> {
-        let failed = |e| ServiceError::because(format!("could not go on after `{step}`"), &e, "try again");
+        let failed =
+            |e| ServiceError::because(format!("could not go on after `{step}`"), &e, "try again");
         failpoint::point(&self.config().run, step).map_err(failed)
     }
 

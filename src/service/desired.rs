@@ -1,4 +1,5 @@
-//! `enable`, `disable`, `pin`: the operator's wish, and what follows from it. `reset`: forget a failure.
+//! `enable`, `disable`, `pin`: the operator's wish, and what follows from it. `reset`: forget a
+//! failure.
 
 use std::sync::Arc;
 
@@ -13,24 +14,40 @@ use crate::domain::lifecycle::{Answer, Cause, Event, Phase};
 
 /// A wish as it is written.
 pub(super) fn parse(text: &str) -> Result<Wanted, ServiceError> {
-    Wanted::parse(text)
-        .ok_or_else(|| ServiceError::new(ErrorKind::Invalid, format!("`{text}` is not a value of wanted"), "use auto, up or down"))
+    Wanted::parse(text).ok_or_else(|| {
+        ServiceError::new(
+            ErrorKind::Invalid,
+            format!("`{text}` is not a value of wanted"),
+            "use auto, up or down",
+        )
+    })
 }
 
-pub(super) async fn run(world: &Arc<World>, given: &str, wanted: &str) -> Result<Outcome, ServiceError> {
+pub(super) async fn run(
+    world: &Arc<World>,
+    given: &str,
+    wanted: &str,
+) -> Result<Outcome, ServiceError> {
     let since = world.now();
     let wanted = parse(wanted)?;
     let handle = find(world, given)?;
     let name = handle.instance.name.clone();
-    let (answer, _) = handle.ask(Event::Want(wanted)).await.map_err(|r| transition::refused("change", &name, r))?;
+    let (answer, _) = handle
+        .ask(Event::Want(wanted))
+        .await
+        .map_err(|r| transition::refused("change", &name, r))?;
     let phase = handle.snapshot().phase;
     match wanted {
         Wanted::Down if phase.is_live() => drop(transition::stop(world, &handle, false).await?),
-        Wanted::Up if phase != Phase::Awake && !world.halting() => match transition::start(world, &handle, Cause::Operator).await?.1 {
-            Settled::There => {}
-            Settled::Failed(failure) => return Err(transition::failed("start", &name, &failure)),
-            Settled::Stopped => return Err(transition::stopped("start", &name)),
-        },
+        Wanted::Up if phase != Phase::Awake && !world.halting() => {
+            match transition::start(world, &handle, Cause::Operator).await?.1 {
+                Settled::There => {}
+                Settled::Failed(failure) => {
+                    return Err(transition::failed("start", &name, &failure));
+                }
+                Settled::Stopped => return Err(transition::stopped("start", &name)),
+            }
+        }
         Wanted::Auto | Wanted::Up | Wanted::Down => {}
     }
     done(world, &name, "changed", answer == Answer::Already, since)
@@ -41,6 +58,9 @@ pub(super) async fn reset(world: &Arc<World>, given: &str) -> Result<Outcome, Se
     let since = world.now();
     let handle = find(world, given)?;
     let name = &handle.instance.name;
-    let (answer, _) = handle.ask(Event::Reset).await.map_err(|r| transition::refused("reset", name, r))?;
+    let (answer, _) = handle
+        .ask(Event::Reset)
+        .await
+        .map_err(|r| transition::refused("reset", name, r))?;
     done(world, name, "reset", answer == Answer::Already, since)
 }

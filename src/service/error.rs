@@ -1,4 +1,5 @@
-//! Everything a verb can fail with, as a closed list; the interfaces turn each kind into an exit code or a status.
+//! Everything a verb can fail with, as a closed list; the interfaces turn each kind into an exit
+//! code or a status.
 
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +36,11 @@ pub struct ServiceError {
 impl ServiceError {
     /// An error of this kind.
     pub fn new(kind: ErrorKind, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: hint.into() }
+        Self {
+            kind,
+            message: message.into(),
+            hint: hint.into(),
+        }
     }
 
     /// It did not work.
@@ -44,7 +49,11 @@ impl ServiceError {
     }
 
     /// `deed` did not work because of `error`, with the whole chain of its sources.
-    pub fn because(deed: impl std::fmt::Display, error: &dyn std::error::Error, hint: impl Into<String>) -> Self {
+    pub fn because(
+        deed: impl std::fmt::Display,
+        error: &dyn std::error::Error,
+        hint: impl Into<String>,
+    ) -> Self {
         Self::failed(format!("{deed}: {}", chain(error)), hint)
     }
 }
@@ -54,9 +63,15 @@ impl ServiceError {
 pub(crate) fn store(e: crate::store::StoreError) -> ServiceError {
     use crate::store::StoreError as E;
     let hint = match &e {
-        E::Missing(_) => "run `acc boot` first; or name the config of the installation you mean, with --config or ACC_CONFIG",
-        E::Newer { .. } => "install the acc that wrote it, or restore an older copy of the file; nothing was changed",
-        E::Corrupt { .. } => "restore a copy; `sqlite3 FILE .recover` may save what is left; nothing was changed",
+        E::Missing(_) => {
+            "run `acc boot` first; or name the config of the installation you mean, with --config or ACC_CONFIG"
+        }
+        E::Newer { .. } => {
+            "install the acc that wrote it, or restore an older copy of the file; nothing was changed"
+        }
+        E::Corrupt { .. } => {
+            "restore a copy; `sqlite3 FILE .recover` may save what is left; nothing was changed"
+        }
         E::Locked(_) => "find the program with `fuser FILE` and end it, then try again",
         E::Full(_) => "free some space and try again; nothing was changed",
         E::Forbidden(_) => "run as root (or the user who booted acc)",
@@ -69,5 +84,9 @@ pub(crate) fn store(e: crate::store::StoreError) -> ServiceError {
 /// There is no such instance.
 #[must_use]
 pub(crate) fn no_instance(name: &str) -> ServiceError {
-    ServiceError::new(ErrorKind::NotFound, format!("there is no instance `{name}`"), "`acc list` shows what there is")
+    ServiceError::new(
+        ErrorKind::NotFound,
+        format!("there is no instance `{name}`"),
+        "`acc list` shows what there is",
+    )
 }

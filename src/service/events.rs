@@ -17,7 +17,13 @@ pub(super) fn write(ctx: &Context, instance: &Instance, note: &Note, phases: Opt
 }
 
 /// The same for what is no matter of the machine's.
-pub(super) fn line(ctx: &Context, instance: &Instance, kind: &str, detail: String, phases: Option<Phases>) {
+pub(super) fn line(
+    ctx: &Context,
+    instance: &Instance,
+    kind: &str,
+    detail: String,
+    phases: Option<Phases>,
+) {
     info!(instance = %instance.name, kind, ?phases, "{detail}");
     let phases = phases.and_then(|p| serde_json::to_string(&p).ok());
     write_row(ctx, instance.id, &instance.name, kind, detail, phases);
@@ -29,24 +35,52 @@ pub(super) fn of(ctx: &Context, id: InstanceId, name: &InstanceName, kind: &str,
     write_row(ctx, id, name, kind, detail, None);
 }
 
-fn write_row(ctx: &Context, id: InstanceId, name: &InstanceName, kind: &str, detail: String, phases: Option<String>) {
-    let row = EventRow { at: ctx.clock.wall(), name: name.to_string(), kind: kind.to_owned(), detail, phases };
+fn write_row(
+    ctx: &Context,
+    id: InstanceId,
+    name: &InstanceName,
+    kind: &str,
+    detail: String,
+    phases: Option<String>,
+) {
+    let row = EventRow {
+        at: ctx.clock.wall(),
+        name: name.to_string(),
+        kind: kind.to_owned(),
+        detail,
+        phases,
+    };
     // Not waited for: who must be sure that it is there asks `Context::written`.
     drop(ctx.write(move |store| {
-        store.record_row(Some(id), &row).inspect_err(|e| warn!(instance = row.name, "could not write an event: {}", chain(e)))
+        store.record_row(Some(id), &row).inspect_err(|e| {
+            warn!(
+                instance = row.name,
+                "could not write an event: {}",
+                chain(e)
+            )
+        })
     }));
 }
 
 fn words(note: &Note) -> (&'static str, String) {
     match note {
-        Note::Woke(cause, took) => ("woke", format!("for {}, after {} ms", cause.as_str(), took.as_millis())),
+        Note::Woke(cause, took) => (
+            "woke",
+            format!("for {}, after {} ms", cause.as_str(), took.as_millis()),
+        ),
         Note::Slept(Drain::Idle) => ("slept", "it was idle".into()),
         Note::Slept(Drain::Operator) => ("slept", "the operator asked".into()),
-        Note::Slept(Drain::Displaced) => ("slept", "it could not be reached where it should listen".into()),
+        Note::Slept(Drain::Displaced) => (
+            "slept",
+            "it could not be reached where it should listen".into(),
+        ),
         Note::Displaced(why) => ("displaced", why.clone()),
         Note::EndedItself => ("ended", "it ended by itself with code 0".into()),
         Note::Failed(failure) => ("failed", failure.to_string()),
-        Note::CalledOff(in_flight) => ("called_off", format!("an idle stop, because {in_flight} in flight")),
+        Note::CalledOff(in_flight) => (
+            "called_off",
+            format!("an idle stop, because {in_flight} in flight"),
+        ),
         Note::Killed => ("killed", "it did not end in time".into()),
         Note::Created => ("created", "made".into()),
         Note::Destroyed => ("destroyed", "out of service".into()),

@@ -1,4 +1,5 @@
-//! Logs of instances that could not be created: all else of them is removed, and what they said last is all there is to go by.
+//! Logs of instances that could not be created: all else of them is removed, and what they said
+//! last is all there is to go by.
 //!
 //! The newest few are kept, below `home/log/failed`.
 
@@ -16,7 +17,8 @@ const KEPT: usize = 20;
 /// So many lines are shown.
 const SHOWN: usize = 30;
 
-/// Keeps the log of this instance, which is about to be removed. For people: its last lines and where it is, in lines of their own.
+/// Keeps the log of this instance, which is about to be removed. For people: its last lines and
+/// where it is, in lines of their own.
 pub(super) fn keep(config: &Config, name: &str) -> String {
     let log = config.app_log(name);
     let last = last_lines(&log, SHOWN);
@@ -31,7 +33,8 @@ pub(super) fn keep(config: &Config, name: &str) -> String {
         }
     };
     tidy(&config.failed_logs());
-    last.iter().fold(format!("\n{place}:"), |text, line| text + "\n  " + line)
+    last.iter()
+        .fold(format!("\n{place}:"), |text, line| text + "\n  " + line)
 }
 
 /// What an application writes may hold secrets: only acc's user reads it.
@@ -45,7 +48,9 @@ fn copy(log: &Path, to: &Path) -> io::Result<PathBuf> {
 /// Removes the oldest.
 fn tidy(dir: &Path) {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut all: Vec<_> = entries.filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()))).collect();
+    let mut all: Vec<_> = entries
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect();
     all.sort();
     for (_, path) in all.iter().rev().skip(KEPT) {
         let _ = fs::remove_file(path);

@@ -18,6 +18,12 @@ pub(super) fn find(ctx: &Context) -> Result<u16, ServiceError> {
 }
 
 pub(super) fn none_left(config: &Config) -> ServiceError {
-    let message = format!("no port is free in `ports.range` {}-{}", config.ports.first, config.ports.last);
-    ServiceError::failed(message, "widen the range in the config, or purge instances that are not needed")
+    let message = format!(
+        "no port is free in `ports.range` {}-{}",
+        config.ports.first, config.ports.last
+    );
+    ServiceError::failed(
+        message,
+        "widen the range in the config, or purge instances that are not needed",
+    )
 }

@@ -1,4 +1,5 @@
-//! One instance as the rest of `service` sees it: its machine, what can be seen of it, and the way to its task.
+//! One instance as the rest of `service` sees it: its machine, what can be seen of it, and the way
+//! to its task.
 //!
 //! It starts nothing and writes nothing: the task does (`actor`).
 
@@ -45,7 +46,8 @@ pub enum Refused {
     Broken(ServiceError),
 }
 
-/// The reply to an event: whether something was done, and the run that will answer to it (the next one, while this one ends).
+/// The reply to an event: whether something was done, and the run that will answer to it (the next
+/// one, while this one ends).
 pub type Reply = Result<(Answer, u64), Refused>;
 
 /// What the last look at the access log showed.
@@ -59,10 +61,12 @@ pub(super) struct LastLook {
 
 /// Wall clock less boot clock, from the same moment by both.
 pub(super) fn offset(wall: WallTime, boot: Timestamp) -> i64 {
-    wall.0.saturating_sub(i64::try_from(boot.0).unwrap_or(i64::MAX))
+    wall.0
+        .saturating_sub(i64::try_from(boot.0).unwrap_or(i64::MAX))
 }
 
-/// What never changes of an instance; for where it listens and how it is run see [`Handle::launched`].
+/// What never changes of an instance; for where it listens and how it is run see
+/// [`Handle::launched`].
 #[derive(Debug)]
 pub(super) struct Who {
     pub(super) id: InstanceId,
@@ -109,7 +113,11 @@ impl Handle {
             streams: Mutex::default(),
             fit: AtomicBool::new(fit),
             inbox,
-            instance: Who { id: instance.id, name: instance.name.clone(), hosts: instance.hosts.clone() },
+            instance: Who {
+                id: instance.id,
+                name: instance.name.clone(),
+                hosts: instance.hosts.clone(),
+            },
             launched: Mutex::new(Arc::new(instance)),
         };
         (Arc::new(handle), messages)
@@ -138,7 +146,10 @@ impl Handle {
 
     /// When the first request came that needs the start which begins now.
     pub(super) fn take_asked(&self) -> Option<Timestamp> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.asked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     /// What is true now.
@@ -157,8 +168,8 @@ impl Handle {
         self.seen.send_replace(self.snapshot());
     }
 
-    /// Lets everybody see what is true now. A wake that begins is nothing that anybody waits for: whoever asks for one is answered,
-    /// and woken once more he would only get in its way.
+    /// Lets everybody see what is true now. A wake that begins is nothing that anybody waits for:
+    /// whoever asks for one is answered, and woken once more he would only get in its way.
     pub(super) fn publish(&self) {
         let now = self.snapshot();
         self.seen.send_if_modified(|before| {
@@ -203,7 +214,10 @@ impl Handle {
 
     /// As it is run: its port may have been changed since its task began.
     pub(super) fn launched(&self) -> Arc<Instance> {
-        self.launched.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.launched
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// It is run like this from now on. Only while nothing of it runs, and after the row says so.
@@ -214,14 +228,25 @@ impl Handle {
     /// The gate of the current run.
     pub(super) fn gate(&self, run: u64) -> Gate {
         let listen = self.launched().listen.clone();
-        let process = if matches!(listen, Listen::Tcp(_)) { self.machine().process() } else { None };
-        Gate { name: self.instance.name.clone(), listen, run, process }
+        let process = if matches!(listen, Listen::Tcp(_)) {
+            self.machine().process()
+        } else {
+            None
+        };
+        Gate {
+            name: self.instance.name.clone(),
+            listen,
+            run,
+            process,
+        }
     }
 
     /// Waits until it is known what runs; `false`: it is not known yet after this long.
     pub(super) async fn until_known(&self, within: Duration) -> bool {
         let mut changes = self.follow();
-        tokio::time::timeout(within, changes.wait_for(|_| self.known())).await.is_ok()
+        tokio::time::timeout(within, changes.wait_for(|_| self.known()))
+            .await
+            .is_ok()
     }
 
     /// Hands an event to the task without waiting.
@@ -229,7 +254,8 @@ impl Handle {
         let _ = self.inbox.send(Message::fact(event));
     }
 
-    /// The same for what was found out while it was as `seen`; it is dropped if that is not so any more.
+    /// The same for what was found out while it was as `seen`; it is dropped if that is not so any
+    /// more.
     pub(super) fn tell_if(&self, seen: Snapshot, event: Event) {
         let _ = self.inbox.send(Message::found(event, seen));
     }
@@ -237,17 +263,30 @@ impl Handle {
     /// Hands a request to the task and waits for the machine's answer.
     pub(super) async fn ask(&self, event: Event) -> Reply {
         let (reply, answer) = oneshot::channel();
-        let gone = || Refused::Broken(ServiceError::failed(format!("the task of `{}` ended", self.instance.name), "try again"));
-        self.inbox.send(Message::request(event, reply)).map_err(|_| gone())?;
+        let gone = || {
+            Refused::Broken(ServiceError::failed(
+                format!("the task of `{}` ended", self.instance.name),
+                "try again",
+            ))
+        };
+        self.inbox
+            .send(Message::request(event, reply))
+            .map_err(|_| gone())?;
         answer.await.unwrap_or_else(|_| Err(gone()))
     }
 
-    /// Waits until all is done that belongs to the phase that can be seen, its event last. A task takes one event
-    /// after the other: it answers to this one, which is of no run and changes nothing, when nothing is left of those before it.
-    /// One that is held up by a driver is not waited for for long: what the verb came to is known.
+    /// Waits until all is done that belongs to the phase that can be seen, its event last. A task
+    /// takes one event after the other: it answers to this one, which is of no run and changes
+    /// nothing, when nothing is left of those before it. One that is held up by a driver is not
+    /// waited for for long: what the verb came to is known.
     pub(super) async fn caught_up(&self, ctx: &Context) {
         let all = async {
-            let _ = self.ask(Event::Timer { armed: u64::MAX, waits_for: String::new() }).await;
+            let _ = self
+                .ask(Event::Timer {
+                    armed: u64::MAX,
+                    waits_for: String::new(),
+                })
+                .await;
             ctx.written().await;
         };
         let _ = tokio::time::timeout(CATCH_UP, all).await;
@@ -256,7 +295,11 @@ impl Handle {
 
 impl Snapshot {
     fn of(machine: &Machine) -> Self {
-        Self { phase: machine.phase(), run: machine.run(), failed_run: machine.failed_run() }
+        Self {
+            phase: machine.phase(),
+            run: machine.run(),
+            failed_run: machine.failed_run(),
+        }
     }
 }
 
@@ -274,16 +317,35 @@ pub(super) struct Message {
 impl Message {
     /// Something that has happened; nobody waits.
     pub(super) fn fact(event: Event) -> Self {
-        Self { event, reply: None, permit: None, ear: None, seen: None }
+        Self {
+            event,
+            reply: None,
+            permit: None,
+            ear: None,
+            seen: None,
+        }
     }
 
-    /// Something that was found out while the instance was as `seen`: if it has moved on, nobody knows any more.
+    /// Something that was found out while the instance was as `seen`: if it has moved on, nobody
+    /// knows any more.
     pub(super) fn found(event: Event, seen: Snapshot) -> Self {
-        Self { event, reply: None, permit: None, ear: None, seen: Some(seen) }
+        Self {
+            event,
+            reply: None,
+            permit: None,
+            ear: None,
+            seen: Some(seen),
+        }
     }
 
     /// Something asked for.
     pub(super) fn request(event: Event, reply: oneshot::Sender<Reply>) -> Self {
-        Self { event, reply: Some(reply), permit: None, ear: None, seen: None }
+        Self {
+            event,
+            reply: Some(reply),
+            permit: None,
+            ear: None,
+            seen: None,
+        }
     }
 }

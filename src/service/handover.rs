@@ -1,9 +1,10 @@
 //! Giving up the say: another acc takes over while this one still carries requests to their end.
 //!
-//! From then on this acc decides nothing: its tasks end between two events, as they would in a crash, and whoever comes next
-//! finds out from the database and the supervisor what is true. Requests that are held here, and those that still come in by
-//! connections already made, go on to the other acc's wake socket, which holds, wakes and counts for them. It stops nothing
-//! and starts nothing.
+//! From then on this acc decides nothing: its tasks end between two events, as they would in a
+//! crash, and whoever comes next finds out from the database and the supervisor what is true.
+//! Requests that are held here, and those that still come in by connections already made, go on to
+//! the other acc's wake socket, which holds, wakes and counts for them. It stops nothing and starts
+//! nothing.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -40,37 +41,73 @@ impl Ticket for Onward {
 
 /// A pass to whoever has taken over, for a request to this instance.
 pub(super) fn onward(world: &World, name: InstanceName) -> Box<dyn Ticket> {
-    Box::new(Onward { gate: Gate { name, listen: Listen::Unix(world.config().wake_socket()), run: 0, process: None } })
+    Box::new(Onward {
+        gate: Gate {
+            name,
+            listen: Listen::Unix(world.config().wake_socket()),
+            run: 0,
+            process: None,
+        },
+    })
 }
 
-/// Gives up the say: returns when no task of an instance acts any more and what is only in memory has been written down. The
-/// owner's lock may be let go of then, and not before.
+/// Gives up the say: returns when no task of an instance acts any more and what is only in memory
+/// has been written down. The owner's lock may be let go of then, and not before.
 pub async fn retire(world: &Arc<World>) {
     world.set_retired();
     world.hands.close();
-    if tokio::time::timeout(PATIENCE, world.hands.wait()).await.is_err() {
-        warn!("the supervisor is slow: {} starts or stops go on while another acc takes over", world.hands.len());
+    if tokio::time::timeout(PATIENCE, world.hands.wait())
+        .await
+        .is_err()
+    {
+        warn!(
+            "the supervisor is slow: {} starts or stops go on while another acc takes over",
+            world.hands.len()
+        );
     }
     for handle in world.registry.all() {
         let (phase, tickets, quiet, used) = {
             let machine = handle.machine();
-            (machine.phase(), machine.tickets(), machine.quiet_since(), machine.used())
+            (
+                machine.phase(),
+                machine.tickets(),
+                machine.quiet_since(),
+                machine.used(),
+            )
         };
         if !phase.is_live() || !handle.known() {
             continue;
         }
         // With the builtin edge nobody else knows when the last request ended.
-        let (quiet, used) = if tickets > 0 { (world.now(), Some(world.now())) } else { (quiet, used) };
-        let last = *handle.last_look.lock().unwrap_or_else(PoisonError::into_inner);
+        let (quiet, used) = if tickets > 0 {
+            (world.now(), Some(world.now()))
+        } else {
+            (quiet, used)
+        };
+        let last = *handle
+            .last_look
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mark = (last.mark.inode, last.mark.size, last.mark.modified);
         let active_at = used.map(|at| world.wall_at(at));
-        let look = Look { mark, at: last.at, quiet_since: quiet, active_at, clock: last.offset };
+        let look = Look {
+            mark,
+            at: last.at,
+            quiet_since: quiet,
+            active_at,
+            clock: last.offset,
+        };
         let (id, name) = (handle.instance.id, handle.instance.name.clone());
         drop(world.write(move |store| {
-            store.looked(id, &look).inspect_err(|e| warn!(instance = %name, "could not write down its use: {}", chain(e)))
+            store.looked(id, &look).inspect_err(
+                |e| warn!(instance = %name, "could not write down its use: {}", chain(e)),
+            )
         }));
     }
-    if tokio::time::timeout(PATIENCE, world.written()).await.is_err() {
+    if tokio::time::timeout(PATIENCE, world.written())
+        .await
+        .is_err()
+    {
         warn!("the database is slow: not all was written down before another acc took over");
     }
     world.write_no_more();

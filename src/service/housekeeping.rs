@@ -30,7 +30,11 @@ const MOST_A_SECOND: i64 = 15;
 /// Does it all; what does not work is a line of the pass.
 pub(super) async fn keep(world: &Arc<World>, pass: &mut MonitorRun) {
     let handles = world.registry.all();
-    let live: Vec<InstanceName> = handles.iter().filter(|h| h.snapshot().phase.is_live()).map(|h| h.instance.name.clone()).collect();
+    let live: Vec<InstanceName> = handles
+        .iter()
+        .filter(|h| h.snapshot().phase.is_live())
+        .map(|h| h.instance.name.clone())
+        .collect();
     drop(handles);
     if let Err(e) = world.supervisor.tidy(&live).await {
         pass.lines.push(MonitorLine::new("acc", "error", chain(&e)));
@@ -43,60 +47,96 @@ pub(super) async fn keep(world: &Arc<World>, pass: &mut MonitorRun) {
     }
     access_logs::make_all(&config, &names);
     for log in logs(&config, &names) {
-        // nginx and acc append, so the copy and the cut lose nothing but what comes between them. A log that was cut looks
-        // like use at the next look, which only puts an idle stop off.
+        // nginx and acc append, so the copy and the cut lose nothing but what comes between them. A
+        // log that was cut looks like use at the next look, which only puts an idle stop off.
         match log_bound::bound(&log).await {
             Ok(Trimmed::NoRoom) => {
                 pass.lines.push(MonitorLine::new(
                     "acc",
                     "error",
-                    format!("`{}` was cut, and there was no room to keep its end", log.display()),
+                    format!(
+                        "`{}` was cut, and there was no room to keep its end",
+                        log.display()
+                    ),
                 ));
             }
             Ok(_) => {}
-            Err(e) => pass.lines.push(MonitorLine::new("acc", "error", format!("could not rotate `{}`: {e}", log.display()))),
+            Err(e) => pass.lines.push(MonitorLine::new(
+                "acc",
+                "error",
+                format!("could not rotate `{}`: {e}", log.display()),
+            )),
         }
     }
     for trash in [config.trash(), config.run_trash()] {
         if let Err(e) = empty(trash.clone()).await {
-            pass.lines.push(MonitorLine::new("acc", "error", format!("could not remove all in `{}`: {e}", trash.display())));
+            pass.lines.push(MonitorLine::new(
+                "acc",
+                "error",
+                format!("could not remove all in `{}`: {e}", trash.display()),
+            ));
         }
     }
     let age = i64::try_from(config.events.keep_for.as_millis()).unwrap_or(i64::MAX);
     let since = WallTime(world.clock.wall().0.saturating_sub(age));
     let keep = config.events.keep;
-    let bounded = world.write(move |store| store.prune_events(since, keep).and_then(|()| store.bound_wal()));
+    let bounded = world.write(move |store| {
+        store
+            .prune_events(since, keep)
+            .and_then(|()| store.bound_wal())
+    });
     if let Err(e) = bounded.await {
         pass.lines.push(MonitorLine::new("acc", "error", chain(&e)));
     }
 }
 
-/// A sleeper's log grows too, when nobody may wake it and a crawler asks all the same. Each pass looks at the next few of all
-/// instances, so that it takes no longer with ten thousand of them; all are seen to within the hour, beyond 50,000 within a few.
+/// A sleeper's log grows too, when nobody may wake it and a crawler asks all the same. Each pass
+/// looks at the next few of all instances, so that it takes no longer with ten thousand of them;
+/// all are seen to within the hour, beyond 50,000 within a few.
 fn next_sleepers(world: &World, check_every: Option<Duration>) -> Result<Vec<String>, StoreError> {
-    let Some(newest) = world.store.newest()? else { return Ok(Vec::new()) };
+    let Some(newest) = world.store.newest()? else {
+        return Ok(Vec::new());
+    };
     let share = share(newest, check_every);
     let last = match world.serving() {
         true => InstanceId(world.swept.load(Ordering::Relaxed)),
-        // A command that runs the pass by itself remembers nothing: it begins where its minute says.
-        false => InstanceId(i64::try_from(world.now().0 / 60_000).unwrap_or(0).wrapping_mul(i64::from(share)).rem_euclid(newest.0 + 1)),
+        // A command that runs the pass by itself remembers nothing: it begins where its minute
+        // says.
+        false => InstanceId(
+            i64::try_from(world.now().0 / 60_000)
+                .unwrap_or(0)
+                .wrapping_mul(i64::from(share))
+                .rem_euclid(newest.0 + 1),
+        ),
     };
     let found = world.store.names_after(last, share)?;
-    world.swept.store(found.last().map_or(0, |(id, _)| id.0), Ordering::Relaxed);
+    world
+        .swept
+        .store(found.last().map_or(0, |(id, _)| id.0), Ordering::Relaxed);
     Ok(found.into_iter().map(|(_, name)| name).collect())
 }
 
-/// How many of them in one pass. Without passes of its own it is run by cron, once a minute as a rule.
+/// How many of them in one pass. Without passes of its own it is run by cron, once a minute as a
+/// rule.
 fn share(newest: InstanceId, check_every: Option<Duration>) -> u32 {
-    let pause = i64::try_from(check_every.unwrap_or(Duration::from_secs(60)).as_secs()).unwrap_or(i64::MAX);
+    let pause =
+        i64::try_from(check_every.unwrap_or(Duration::from_secs(60)).as_secs()).unwrap_or(i64::MAX);
     let part = newest.0.saturating_mul(pause) / 3600;
-    u32::try_from(part.clamp(LEAST_SHARE, pause.saturating_mul(MOST_A_SECOND).max(LEAST_SHARE))).unwrap_or(u32::MAX)
+    u32::try_from(part.clamp(
+        LEAST_SHARE,
+        pause.saturating_mul(MOST_A_SECOND).max(LEAST_SHARE),
+    ))
+    .unwrap_or(u32::MAX)
 }
 
 /// All logs that are looked at: of these instances, and what acc's own parts say.
 fn logs(config: &Config, names: &BTreeSet<String>) -> Vec<PathBuf> {
     let own = ["server", "nginx", "nginx-error", "supervisord"].map(|part| config.own_log(part));
-    names.iter().flat_map(|name| log_bound::of_instance(config, name)).chain(own).collect()
+    names
+        .iter()
+        .flat_map(|name| log_bound::of_instance(config, name))
+        .chain(own)
+        .collect()
 }
 
 /// Removes what a purge had no time for.
@@ -105,7 +145,10 @@ async fn empty(trash: PathBuf) -> io::Result<()> {
         return Ok(());
     }
     let emptied = tokio::task::spawn_blocking(move || removal::empty(&trash, REMOVE_WITHIN));
-    emptied.await.unwrap_or_else(|e| Err(io::Error::other(e))).map(drop)
+    emptied
+        .await
+        .unwrap_or_else(|e| Err(io::Error::other(e)))
+        .map(drop)
 }
 
 #[cfg(test)]

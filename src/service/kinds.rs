@@ -1,4 +1,5 @@
-//! What kind an event or an effect is, for the task that takes and performs them. It decides nothing.
+//! What kind an event or an effect is, for the task that takes and performs them. It decides
+//! nothing.
 
 use crate::domain::lifecycle::{Cause, Effect, Event};
 
@@ -20,13 +21,14 @@ pub(super) fn point(effect: &Effect) -> Option<&'static str> {
     }
 }
 
-/// Whoever asked for it waits until it is written down, however long that takes. A request waits for its application only, and what
-/// has happened waits for nothing.
+/// Whoever asked for it waits until it is written down, however long that takes. A request waits
+/// for its application only, and what has happened waits for nothing.
 pub(super) fn must_be_written(event: &Event) -> bool {
     is_asked_for(event) && !matches!(event, Event::Wake(Cause::Request))
 }
 
-/// Somebody asked for it: if it cannot be written down it is not done. Everything else has happened already.
+/// Somebody asked for it: if it cannot be written down it is not done. Everything else has happened
+/// already.
 pub(super) fn is_asked_for(event: &Event) -> bool {
     match event {
         Event::Created

@@ -1,5 +1,6 @@
-//! From a row to what can be run: the instance, its program, what to wait for. A launch is made from the model once and kept: it is
-//! never made again from what the model has become, but for a change of its port (`ground`).
+//! From a row to what can be run: the instance, its program, what to wait for. A launch is made
+//! from the model once and kept: it is never made again from what the model has become, but for a
+//! change of its port (`ground`).
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -23,13 +24,23 @@ use crate::store::Row;
 /// What stands for a launch's places, see [`moved`].
 pub(super) fn key(ctx: &Context) -> String {
     let config = ctx.config();
-    format!("{} {} {}", config.home.display(), config.run.display(), ctx.acc.display())
+    format!(
+        "{} {} {}",
+        config.home.display(),
+        config.run.display(),
+        ctx.acc.display()
+    )
 }
 
 /// All hosts of an instance: the further ones first, as given, then NAME.domain.
 pub(super) fn hosts(config: &Config, name: &InstanceName, further: &[HostName]) -> Vec<HostName> {
     let own = HostName::on_domain(name, &config.domain);
-    further.iter().filter(|h| **h != own).cloned().chain([own.clone()]).collect()
+    further
+        .iter()
+        .filter(|h| **h != own)
+        .cloned()
+        .chain([own.clone()])
+        .collect()
 }
 
 /// Where an instance listens.
@@ -73,28 +84,44 @@ pub(super) fn context(
 }
 
 /// Renders a launch.
-pub(super) fn make(model: &Model, context: &render::instance::InstanceVariables) -> Result<Launch, ServiceError> {
+pub(super) fn make(
+    model: &Model,
+    context: &render::instance::InstanceVariables,
+) -> Result<Launch, ServiceError> {
     let said = |e: &RenderError| format!("could not use model `{}`: {}", model.name, chain(e));
     render::instance::launch(model, context).map_err(|e| cannot_render(model, said(&e), &e))
 }
 
-/// Is the model wrong, or the host? A text that cannot be rendered is for the model's author, a file that cannot be written is
-/// for the operator.
+/// Is the model wrong, or the host? A text that cannot be rendered is for the model's author, a
+/// file that cannot be written is for the operator.
 pub(super) fn cannot_render(model: &Model, message: String, e: &RenderError) -> ServiceError {
-    let file = |name: &str| model.dir.parent().unwrap_or(&model.dir).join(name.split(": ").next().unwrap_or(name));
+    let file = |name: &str| {
+        model
+            .dir
+            .parent()
+            .unwrap_or(&model.dir)
+            .join(name.split(": ").next().unwrap_or(name))
+    };
     match e {
         // Its name begins with the model's: `shop/model.toml: env.A`, `shop/files/app.conf.tera`.
         RenderError::Template { name, .. } => {
-            let hint = format!("mend `{}`; docs/models.md says what templates may name", file(name).display());
+            let hint = format!(
+                "mend `{}`; docs/models.md says what templates may name",
+                file(name).display()
+            );
             ServiceError::new(ErrorKind::Invalid, message, hint)
         }
         RenderError::Command { .. } => {
-            let hint = format!("install that program, or mend `command` in `{}`", model.dir.join("model.toml").display());
+            let hint = format!(
+                "install that program, or mend `command` in `{}`",
+                model.dir.join("model.toml").display()
+            );
             ServiceError::new(ErrorKind::Invalid, message, hint)
         }
-        RenderError::Read { .. } | RenderError::Write { .. } => {
-            ServiceError::failed(message, "check space, owner and mode of that place, then try again")
-        }
+        RenderError::Read { .. } | RenderError::Write { .. } => ServiceError::failed(
+            message,
+            "check space, owner and mode of that place, then try again",
+        ),
     }
 }
 
@@ -103,7 +130,10 @@ pub(super) fn model(config: &Config, name: &str) -> Result<Model, ServiceError> 
     find_model(&config.models(), name).map_err(|e| {
         let error = bad_model(name, &e);
         match error.kind {
-            ErrorKind::NotFound => ServiceError { hint: format!("{} in {}", error.hint, config.models().display()), ..error },
+            ErrorKind::NotFound => ServiceError {
+                hint: format!("{} in {}", error.hint, config.models().display()),
+                ..error
+            },
             _ => error,
         }
     })
@@ -112,37 +142,60 @@ pub(super) fn model(config: &Config, name: &str) -> Result<Model, ServiceError> 
 /// A model that cannot be used, and who can do something about it.
 pub(crate) fn bad_model(name: &str, e: &ModelError) -> ServiceError {
     let (kind, message, hint) = match e {
-        ModelError::Missing { .. } => (ErrorKind::NotFound, chain(e), "`acc models` shows what there is"),
-        ModelError::Wrong { .. } => (ErrorKind::Invalid, chain(e), "mend that file and try again; docs/models.md explains every key"),
+        ModelError::Missing { .. } => (
+            ErrorKind::NotFound,
+            chain(e),
+            "`acc models` shows what there is",
+        ),
+        ModelError::Wrong { .. } => (
+            ErrorKind::Invalid,
+            chain(e),
+            "mend that file and try again; docs/models.md explains every key",
+        ),
         ModelError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => (
             ErrorKind::Invalid,
             format!("model `{name}` is not complete: {}", chain(e)),
             "a model needs a `model.toml`: see docs/models.md",
         ),
-        ModelError::Read { .. } => (ErrorKind::Failed, format!("model `{name}` cannot be used: {}", chain(e)), "check its owner and mode"),
+        ModelError::Read { .. } => (
+            ErrorKind::Failed,
+            format!("model `{name}` cannot be used: {}", chain(e)),
+            "check its owner and mode",
+        ),
     };
     ServiceError::new(kind, message, hint)
 }
 
-/// The instance of a row, as it was made. Where that is not possible (it was made for other places, or its model is gone), what the
-/// row has must do, and the reason is said: it can be stopped and removed, and [`make_fit`] is what a start begins with.
+/// The instance of a row, as it was made. Where that is not possible (it was made for other places,
+/// or its model is gone), what the row has must do, and the reason is said: it can be stopped and
+/// removed, and [`make_fit`] is what a start begins with.
 ///
 /// # Errors
 /// The database.
-pub(super) fn entered(ctx: &Context, row: &Row) -> Result<(Instance, Option<String>), ServiceError> {
+pub(super) fn entered(
+    ctx: &Context,
+    row: &Row,
+) -> Result<(Instance, Option<String>), ServiceError> {
     match launch_of(ctx, row)? {
         Ok(launch) => Ok((with(ctx, row, launch), None)),
-        Err(why) => Ok((with(ctx, row, row.launch.clone().unwrap_or_else(nothing)), Some(why.message))),
+        Err(why) => Ok((
+            with(ctx, row, row.launch.clone().unwrap_or_else(nothing)),
+            Some(why.message),
+        )),
     }
 }
 
-/// Before a start: one that could not be started when its task began may be startable by now. Says why not.
+/// Before a start: one that could not be started when its task began may be startable by now. Says
+/// why not.
 pub(super) fn make_fit(ctx: &Context, handle: &Handle) -> Result<(), String> {
     if handle.is_fit() {
         return Ok(());
     }
     let read = |e: ServiceError| e.message;
-    let row = ctx.store.by_id(handle.instance.id).map_err(|e| read(super::error::store(e)))?;
+    let row = ctx
+        .store
+        .by_id(handle.instance.id)
+        .map_err(|e| read(super::error::store(e)))?;
     let row = row.ok_or_else(|| read(super::error::no_instance(handle.instance.name.as_str())))?;
     let launch = launch_of(ctx, &row).map_err(read)?.map_err(read)?;
     handle.relaunch(with(ctx, &row, launch));
@@ -150,30 +203,41 @@ pub(super) fn make_fit(ctx: &Context, handle: &Handle) -> Result<(), String> {
     Ok(())
 }
 
-/// How it is run. What was made at creation stays; of that only the places follow, where acc's program or an acc of before has moved.
-/// The outer error is the database's.
+/// How it is run. What was made at creation stays; of that only the places follow, where acc's
+/// program or an acc of before has moved. The outer error is the database's.
 fn launch_of(ctx: &Context, row: &Row) -> Result<Result<Launch, ServiceError>, ServiceError> {
     let key = key(ctx);
     let launch = match &row.launch {
         Some(launch) if row.launch_key == key => return Ok(Ok(launch.clone())),
-        Some(launch) if !row.launch_key.is_empty() => match moved::carried(launch, &row.launch_key, &key) {
-            Some(carried) => carried,
-            None => {
-                let why = format!("it was made for other places than these (`{}`, now `{key}`)", row.launch_key);
-                return Ok(Err(ServiceError::failed(why, "make it anew")));
+        Some(launch) if !row.launch_key.is_empty() => {
+            match moved::carried(launch, &row.launch_key, &key) {
+                Some(carried) => carried,
+                None => {
+                    let why = format!(
+                        "it was made for other places than these (`{}`, now `{key}`)",
+                        row.launch_key
+                    );
+                    return Ok(Err(ServiceError::failed(why, "make it anew")));
+                }
             }
-        },
+        }
         // From an acc that kept none.
         _ => {
-            let made = model(&ctx.config(), &row.model)
-                .and_then(|model| make(&model, &context(ctx, &row.name, row.id, &row.hosts, row.port, &row.params)));
+            let made = model(&ctx.config(), &row.model).and_then(|model| {
+                make(
+                    &model,
+                    &context(ctx, &row.name, row.id, &row.hosts, row.port, &row.params),
+                )
+            });
             match made {
                 Ok(launch) => launch,
                 Err(e) => return Ok(Err(e)),
             }
         }
     };
-    ctx.store.relaunch(row.id, &launch, &key).map_err(super::error::store)?;
+    ctx.store
+        .relaunch(row.id, &launch, &key)
+        .map_err(super::error::store)?;
     if row.launch.as_ref().is_some_and(|before| *before != launch) {
         moved::tell(ctx, row, &key);
     }
@@ -236,11 +300,18 @@ pub(super) fn program(ctx: &Context, instance: &Instance) -> Program {
             Listen::Unix(_) | Listen::Tcp(_) => None,
         },
         user: config.user.clone(),
-        // With a user of its own, what it makes is for that and its group. The group of a socket is that of the edge, which must
-        // be able to connect.
-        umask: if config.user.is_some() && may_change_user() { 0o007 } else { 0o022 },
+        // With a user of its own, what it makes is for that and its group. The group of a socket is
+        // that of the edge, which must be able to connect.
+        umask: if config.user.is_some() && may_change_user() {
+            0o007
+        } else {
+            0o022
+        },
         limits: limits(ctx, &config),
-        group: GroupLimits { processes: config.limits.processes, memory: config.limits.memory },
+        group: GroupLimits {
+            processes: config.limits.processes,
+            memory: config.limits.memory,
+        },
     }
 }
 
@@ -248,7 +319,11 @@ pub(super) fn program(ctx: &Context, instance: &Instance) -> Program {
 fn limits(ctx: &Context, config: &Config) -> ProcessLimits {
     let limits = &config.limits;
     ProcessLimits {
-        open_files: Some(limits.open_files.map_or_else(|| ctx.open_files(), OpenFiles::exactly)),
+        open_files: Some(
+            limits
+                .open_files
+                .map_or_else(|| ctx.open_files(), OpenFiles::exactly),
+        ),
         file_size: limits.file_size,
         core: Some(limits.core.unwrap_or(UNLIMITED)),
     }
@@ -258,7 +333,13 @@ fn limits(ctx: &Context, config: &Config) -> ProcessLimits {
 fn env(config: &Config, instance: &Instance) -> Vec<(String, String)> {
     let mut env = instance.launch.env.clone();
     if instance.launch.notifies {
-        env.push(("NOTIFY_SOCKET".to_owned(), config.notify_socket(instance.name.as_str()).display().to_string()));
+        env.push((
+            "NOTIFY_SOCKET".to_owned(),
+            config
+                .notify_socket(instance.name.as_str())
+                .display()
+                .to_string(),
+        ));
     }
     env
 }
@@ -268,8 +349,15 @@ pub(super) fn question(ctx: &Context, instance: &Instance) -> Question {
     Question {
         listen: instance.listen.clone(),
         handed: instance.launch.handed,
-        notify: instance.launch.notifies.then(|| ctx.config().notify_socket(instance.name.as_str())),
+        notify: instance
+            .launch
+            .notifies
+            .then(|| ctx.config().notify_socket(instance.name.as_str())),
         health: instance.launch.health.clone(),
-        host: instance.hosts.first().map(ToString::to_string).unwrap_or_default(),
+        host: instance
+            .hosts
+            .first()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
     }
 }

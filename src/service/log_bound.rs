@@ -1,5 +1,6 @@
-//! Logs must not fill the disk: those of instances that are awake are looked at every second, and more often while one of them grows
-//! too fast; those of sleepers, and acc's own, now and then (`housekeeping`).
+//! Logs must not fill the disk: those of instances that are awake are looked at every second, and
+//! more often while one of them grows too fast; those of sleepers, and acc's own, now and then
+//! (`housekeeping`).
 //!
 //! It cuts files and writes events. It ends nobody who writes too much.
 
@@ -35,7 +36,11 @@ const WITHIN: Duration = Duration::from_secs(30);
 
 /// The logs of an instance: what it prints, and the requests to it.
 pub(super) fn of_instance(config: &Config, name: &str) -> [PathBuf; 3] {
-    [config.app_log(name), config.access_log(name), config.uncounted_log(name)]
+    [
+        config.app_log(name),
+        config.access_log(name),
+        config.uncounted_log(name),
+    ]
 }
 
 /// Rotates this log if it is due, and says why when nothing of it could be kept.
@@ -84,7 +89,10 @@ struct Known {
 
 impl Default for Watched {
     fn default() -> Self {
-        Self { pause: LOOK_EVERY, logs: HashMap::new() }
+        Self {
+            pause: LOOK_EVERY,
+            logs: HashMap::new(),
+        }
     }
 }
 
@@ -93,12 +101,20 @@ impl Watched {
         self.pause = LOOK_EVERY;
         let config = world.config();
         let handles = world.registry.all();
-        let logs: Vec<(Arc<Handle>, PathBuf)> =
-            handles.iter().flat_map(|h| of_instance(&config, h.instance.name.as_str()).map(|log| (h.clone(), log))).collect();
+        let logs: Vec<(Arc<Handle>, PathBuf)> = handles
+            .iter()
+            .flat_map(|h| {
+                of_instance(&config, h.instance.name.as_str()).map(|log| (h.clone(), log))
+            })
+            .collect();
         drop(handles);
         let looked = tokio::task::spawn_blocking(move || {
-            let sizes = logs.into_iter().map(|(handle, log)| (handle, size(&log), log));
-            sizes.filter(|(_, size, _)| rotate::is_due(*size, LOG_MAX)).collect::<Vec<_>>()
+            let sizes = logs
+                .into_iter()
+                .map(|(handle, log)| (handle, size(&log), log));
+            sizes
+                .filter(|(_, size, _)| rotate::is_due(*size, LOG_MAX))
+                .collect::<Vec<_>>()
         });
         for (handle, size, log) in looked.await.unwrap_or_default() {
             if size > FLOOD {
@@ -108,7 +124,8 @@ impl Watched {
         }
         let now = world.now();
         let recent = |at: Option<Timestamp>| at.is_some_and(|at| now.since(at) < SAY_EVERY);
-        self.logs.retain(|_, known| recent(known.kept) || recent(known.said));
+        self.logs
+            .retain(|_, known| recent(known.kept) || recent(known.said));
     }
 
     async fn cut(&mut self, world: &World, handle: &Handle, log: PathBuf) {
@@ -129,7 +146,13 @@ impl Watched {
         if known.said.is_none_or(|at| now.since(at) >= SAY_EVERY) {
             known.said = Some(now);
             let name = log.file_name().unwrap_or_default().to_string_lossy();
-            events::line(world, &handle.launched(), "log_cut", format!("{name} was cut and is not all kept: {why}"), None);
+            events::line(
+                world,
+                &handle.launched(),
+                "log_cut",
+                format!("{name} was cut and is not all kept: {why}"),
+                None,
+            );
         }
     }
 }

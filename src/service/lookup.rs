@@ -26,11 +26,14 @@ pub(crate) fn find_row(store: &Store, given: &str) -> Result<Row, ServiceError> 
     Err(missing)
 }
 
-/// The instance that was most likely meant: one that answers to this host, else the one with the nearest name.
+/// The instance that was most likely meant: one that answers to this host, else the one with the
+/// nearest name.
 fn meant(store: &Store, given: &str) -> Result<Option<String>, ServiceError> {
     if let Ok(host) = HostName::parse(given) {
         let label = host.as_str().split('.').next();
-        let row = store.by_host(host.as_str(), label.filter(|label| *label != given)).map_err(error::store)?;
+        let row = store
+            .by_host(host.as_str(), label.filter(|label| *label != given))
+            .map_err(error::store)?;
         if let Some(row) = row {
             return Ok(Some(row.name.to_string()));
         }
@@ -48,7 +51,12 @@ pub(super) fn find(world: &Arc<World>, given: &str) -> Result<Arc<Handle>, Servi
 /// The row of a host, also of the default domain.
 pub(super) fn row_of_host(ctx: &Context, host: &HostName) -> Result<Option<Row>, ServiceError> {
     let config = ctx.config();
-    let label = host.as_str().strip_suffix(config.domain.as_str()).and_then(|l| l.strip_suffix('.'));
+    let label = host
+        .as_str()
+        .strip_suffix(config.domain.as_str())
+        .and_then(|l| l.strip_suffix('.'));
     let name = label.and_then(|l| InstanceName::parse(l).ok());
-    ctx.store.by_host(host.as_str(), name.as_ref().map(InstanceName::as_str)).map_err(error::store)
+    ctx.store
+        .by_host(host.as_str(), name.as_ref().map(InstanceName::as_str))
+        .map_err(error::store)
 }

@@ -1,6 +1,7 @@
 //! What acc can do: one verb a file, and behind them the actor, the registry and the journal.
 //!
-//! [`handle()`] is the only way in for anything that changes something, whoever asks. It never prints and knows no HTTP.
+//! [`handle()`] is the only way in for anything that changes something, whoever asks. It never
+//! prints and knows no HTTP.
 
 pub mod access_logs;
 mod actor;
@@ -66,12 +67,22 @@ use world::World;
 pub async fn handle(world: &Arc<World>, request: Request) -> Result<Outcome, ServiceError> {
     match request {
         // Whether its binary was replaced only the server itself can tell.
-        Request::Ping => Ok(Outcome::Pong { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned(), outdated: false }),
-        Request::Settings => Ok(Outcome::Settings { toml: world.config().to_toml() }),
-        Request::Upgrade => Err(ServiceError::failed("no server runs that could be upgraded", "`acc boot` starts it")),
-        Request::Reload => {
-            Err(ServiceError::failed("no server runs that could read its config again", "`acc boot` starts it, with the config as it is"))
-        }
+        Request::Ping => Ok(Outcome::Pong {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            outdated: false,
+        }),
+        Request::Settings => Ok(Outcome::Settings {
+            toml: world.config().to_toml(),
+        }),
+        Request::Upgrade => Err(ServiceError::failed(
+            "no server runs that could be upgraded",
+            "`acc boot` starts it",
+        )),
+        Request::Reload => Err(ServiceError::failed(
+            "no server runs that could read its config again",
+            "`acc boot` starts it, with the config as it is",
+        )),
         Request::Create(new) => create::run(world, &new).await,
         Request::Start { instance } => start::run(world, &instance).await,
         Request::Stop { instance, now } => stop::run(world, &instance, now).await,

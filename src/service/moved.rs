@@ -1,5 +1,6 @@
-//! `home`, `run` or acc's program at another place than when instances were made. What an instance is run with has these paths in it,
-//! and so may its own files, which acc does not touch: so acc refuses to begin with other folders than before.
+//! `home`, `run` or acc's program at another place than when instances were made. What an instance
+//! is run with has these paths in it, and so may its own files, which acc does not touch: so acc
+//! refuses to begin with other folders than before.
 //!
 //! Never is anything made again from what a model has become.
 
@@ -16,11 +17,26 @@ use crate::store::{Row, Store};
 /// It is so: names both places and the ways out. Or the database cannot be read.
 pub fn refuse_other_places(config: &Config, store: &Store) -> Result<(), ServiceError> {
     let here = format!("{} {} ", config.home.display(), config.run.display());
-    let Some(key) = store.made_elsewhere(&here).map_err(super::error::store)? else { return Ok(()) };
-    let (before, now) = (places(&key), (config.home.display().to_string(), config.run.display().to_string()));
+    let Some(key) = store.made_elsewhere(&here).map_err(super::error::store)? else {
+        return Ok(());
+    };
+    let (before, now) = (
+        places(&key),
+        (
+            config.home.display().to_string(),
+            config.run.display().to_string(),
+        ),
+    );
     let Some([home, run, _]) = before else {
-        let message = format!("the instances in `{}` were made for other places (`{key}`)", config.home.display());
-        return Err(ServiceError::new(ErrorKind::Denied, message, "set `home` and `run` in the config back"));
+        let message = format!(
+            "the instances in `{}` were made for other places (`{key}`)",
+            config.home.display()
+        );
+        return Err(ServiceError::new(
+            ErrorKind::Denied,
+            message,
+            "set `home` and `run` in the config back",
+        ));
     };
     let message = format!(
         "the instances in `{}` were made for home `{home}` and run `{run}`, and the config says home `{}` and run `{}`: their commands and \
@@ -31,7 +47,9 @@ pub fn refuse_other_places(config: &Config, store: &Store) -> Result<(), Service
     for (word, old, new) in [("home", home, &now.0), ("run", run, &now.1)] {
         if old != new {
             let bind = if word == "home" {
-                format!(" (or keep the files there and have the old path lead to them: `mount --bind {new} {old}`)")
+                format!(
+                    " (or keep the files there and have the old path lead to them: `mount --bind {new} {old}`)"
+                )
             } else {
                 String::new()
             };
@@ -45,22 +63,38 @@ pub fn refuse_other_places(config: &Config, store: &Store) -> Result<(), Service
     Err(ServiceError::new(ErrorKind::Denied, message, hint))
 }
 
-/// Home, run and acc's program in a key: three absolute paths with a blank between them. `None`: it cannot be told which they are.
+/// Home, run and acc's program in a key: three absolute paths with a blank between them. `None`: it
+/// cannot be told which they are.
 fn places(key: &str) -> Option<[&str; 3]> {
     let cuts: Vec<usize> = key.match_indices(" /").map(|(at, _)| at).collect();
-    let [first, second] = cuts[..] else { return None };
-    Some([key.get(..first)?, key.get(first + 1..second)?, key.get(second + 1..)?])
+    let [first, second] = cuts[..] else {
+        return None;
+    };
+    Some([
+        key.get(..first)?,
+        key.get(first + 1..second)?,
+        key.get(second + 1..)?,
+    ])
 }
 
-/// The same launch, with the places of `new` where those of `old` were. `None`: it cannot be told which those were.
+/// The same launch, with the places of `new` where those of `old` were. `None`: it cannot be told
+/// which those were.
 pub(super) fn carried(launch: &Launch, old: &str, new: &str) -> Option<Launch> {
-    let mut pairs: Vec<(&str, &str)> = places(old)?.into_iter().zip(places(new)?).filter(|(old, new)| old != new).collect();
+    let mut pairs: Vec<(&str, &str)> = places(old)?
+        .into_iter()
+        .zip(places(new)?)
+        .filter(|(old, new)| old != new)
+        .collect();
     // The longer first: one may lie in the other.
     pairs.sort_by_key(|(old, _)| std::cmp::Reverse(old.len()));
     let follow = |text: &String| replaced(text, &pairs);
     Some(Launch {
         argv: launch.argv.iter().map(follow).collect(),
-        env: launch.env.iter().map(|(name, value)| (name.clone(), follow(value))).collect(),
+        env: launch
+            .env
+            .iter()
+            .map(|(name, value)| (name.clone(), follow(value)))
+            .collect(),
         ..launch.clone()
     })
 }
@@ -71,7 +105,12 @@ fn replaced(text: &str, pairs: &[(&str, &str)]) -> String {
     let (mut out, mut rest) = (String::with_capacity(text.len()), text);
     while let Some(next) = rest.chars().next() {
         let begins = !out.ends_with(|c| part_of_name(c) || c == '/');
-        let found = pairs.iter().find(|(old, _)| begins && rest.strip_prefix(old).is_some_and(|after| !after.starts_with(part_of_name)));
+        let found = pairs.iter().find(|(old, _)| {
+            begins
+                && rest
+                    .strip_prefix(old)
+                    .is_some_and(|after| !after.starts_with(part_of_name))
+        });
         match found {
             Some((old, new)) => {
                 out.push_str(new);
@@ -88,7 +127,10 @@ fn replaced(text: &str, pairs: &[(&str, &str)]) -> String {
 
 /// An event: what follows, and what does not.
 pub(super) fn tell(ctx: &Context, row: &Row, key: &str) {
-    let detail = format!("from `{}` to `{key}`: its command and environment follow, its files are as they were", row.launch_key);
+    let detail = format!(
+        "from `{}` to `{key}`: its command and environment follow, its files are as they were",
+        row.launch_key
+    );
     events::of(ctx, row.id, &row.name, "moved", detail);
 }
 
@@ -98,7 +140,10 @@ mod tests {
 
     #[test]
     fn keys_are_three_paths() {
-        assert_eq!(places("/h a/b /run/acc /usr/bin/acc"), Some(["/h a/b", "/run/acc", "/usr/bin/acc"]));
+        assert_eq!(
+            places("/h a/b /run/acc /usr/bin/acc"),
+            Some(["/h a/b", "/run/acc", "/usr/bin/acc"])
+        );
         for unclear in ["", "/h /r", "/h /a /b /c", "k"] {
             assert_eq!(places(unclear), None, "{unclear}");
         }
@@ -107,9 +152,16 @@ mod tests {
     #[test]
     fn only_whole_paths_follow_and_nothing_else_changes() {
         let launch = Launch {
-            argv: ["/usr/bin/acc", "--socket=/run/acc/sock/a", "/usr/bin/acc-tool", "/srv/usr/bin/acc", "/h/acc/x:/h/acc", "/h/accx"]
-                .map(str::to_owned)
-                .to_vec(),
+            argv: [
+                "/usr/bin/acc",
+                "--socket=/run/acc/sock/a",
+                "/usr/bin/acc-tool",
+                "/srv/usr/bin/acc",
+                "/h/acc/x:/h/acc",
+                "/h/accx",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
             env: vec![("A".to_owned(), "unix:/run/acc/a.sock?x".to_owned())],
             handed: true,
             notifies: false,
@@ -118,11 +170,30 @@ mod tests {
             start_timeout: None,
             stop_timeout: None,
         };
-        let carried = carried(&launch, "/h/acc /run/acc /usr/bin/acc", "/run/acc/home /r /opt/acc").unwrap();
-        let argv = ["/opt/acc", "--socket=/r/sock/a", "/usr/bin/acc-tool", "/srv/usr/bin/acc", "/run/acc/home/x:/run/acc/home", "/h/accx"];
+        let carried = carried(
+            &launch,
+            "/h/acc /run/acc /usr/bin/acc",
+            "/run/acc/home /r /opt/acc",
+        )
+        .unwrap();
+        let argv = [
+            "/opt/acc",
+            "--socket=/r/sock/a",
+            "/usr/bin/acc-tool",
+            "/srv/usr/bin/acc",
+            "/run/acc/home/x:/run/acc/home",
+            "/h/accx",
+        ];
         assert_eq!(carried.argv, argv);
         assert_eq!(carried.env[0].1, "unix:/r/a.sock?x");
-        assert_eq!((carried.handed, carried.health.as_deref(), carried.stop_signal), (true, Some("/run/acc"), 2));
+        assert_eq!(
+            (
+                carried.handed,
+                carried.health.as_deref(),
+                carried.stop_signal
+            ),
+            (true, Some("/run/acc"), 2)
+        );
         assert_eq!(super::carried(&launch, "k", "/a /b /c"), None);
     }
 }

@@ -1,4 +1,5 @@
-//! What a verb came to, and how an instance looks from outside; the same value for a terminal, JSON and later a web page.
+//! What a verb came to, and how an instance looks from outside; the same value for a terminal, JSON
+//! and later a web page.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +32,8 @@ pub enum Outcome {
     Reloaded(Reloaded),
     /// Done, or already so.
     Instance {
-        /// One word for what was done: `created`, `started`, `stopped`, `restarted`, `changed`, `reset`, `destroyed`, `purged`.
+        /// One word for what was done: `created`, `started`, `stopped`, `restarted`, `changed`,
+        /// `reset`, `destroyed`, `purged`.
         did: String,
         /// It was so already and nothing was done.
         already: bool,
@@ -96,7 +98,11 @@ pub struct MonitorLine {
 impl MonitorLine {
     /// A line.
     pub(super) fn new(instance: &str, action: &str, why: impl Into<String>) -> Self {
-        Self { instance: instance.to_owned(), action: action.to_owned(), why: why.into() }
+        Self {
+            instance: instance.to_owned(),
+            action: action.to_owned(),
+            why: why.into(),
+        }
     }
 }
 
@@ -154,7 +160,8 @@ pub struct InstanceView {
     /// Of a failed one: before this no request starts it. None: the next request does.
     #[serde(default)]
     pub retry_at: Option<String>,
-    /// Parameters; those the model calls secret are masked, and all of them when the model cannot be read.
+    /// Parameters; those the model calls secret are masked, and all of them when the model cannot
+    /// be read.
     #[serde(default)]
     pub params: BTreeMap<String, String>,
     /// Its folder.
@@ -168,7 +175,8 @@ pub struct EventView {
     pub at: String,
     /// Which instance; empty for acc itself.
     pub instance: String,
-    /// `created`, `woke`, `slept`, `failed`, `killed`, `called_off`, `ended`, `moved`, `wanted`, `destroyed`, `purged`, …
+    /// `created`, `woke`, `slept`, `failed`, `killed`, `called_off`, `ended`, `moved`, `wanted`,
+    /// `destroyed`, `purged`, …
     pub kind: String,
     /// A sentence.
     pub detail: String,

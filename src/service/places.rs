@@ -8,29 +8,38 @@ use crate::config::accounts::Accounts;
 use crate::config::{Config, trust};
 use crate::host::{fs, users};
 
-/// Makes home and run and what is below them. Others may pass through, only the owner may look around.
+/// Makes home and run and what is below them. Others may pass through, only the owner may look
+/// around.
 ///
 /// # Errors
 /// One of them cannot be used; names it and the way out.
 pub fn prepare(config: &Config) -> Result<(), ServiceError> {
     ours(config)?;
-    let accounts = Accounts::of(config).map_err(|fault| ServiceError::failed(fault.message, fault.hint))?;
+    let accounts =
+        Accounts::of(config).map_err(|fault| ServiceError::failed(fault.message, fault.hint))?;
     for (path, mode) in folders(config) {
         fs::make_dir(&path, mode).map_err(|e| unusable(&path, &e))?;
     }
     // Once more: somebody may have been quicker.
     ours(config)?;
-    // nginx's master is root and reads what lies here: nobody else may own it. nginx gives its own temporary folders away.
+    // nginx's master is root and reads what lies here: nobody else may own it. nginx gives its own
+    // temporary folders away.
     if users::is_root() {
         users::keep(&config.nginx_dir()).map_err(|e| unusable(&config.nginx_dir(), &e))?;
     }
     // Made under another umask, by an earlier acc: who must pass through them could not.
-    for path in [config.home.join("instances"), config.home.join("log"), config.access_logs(), config.nginx_dir(), config.run.join("sock")]
-    {
+    for path in [
+        config.home.join("instances"),
+        config.home.join("log"),
+        config.access_logs(),
+        config.nginx_dir(),
+        config.run.join("sock"),
+    ] {
         fs::let_through(&path).map_err(|e| unusable(&path, &e))?;
     }
     if let Some(edge) = accounts.edge {
-        users::share_with(&config.gate_dir(), edge.gid, 0o710).map_err(|e| unusable(&config.gate_dir(), &e))?;
+        users::share_with(&config.gate_dir(), edge.gid, 0o710)
+            .map_err(|e| unusable(&config.gate_dir(), &e))?;
     }
     for path in [&config.home, &config.run] {
         fs::writable(path).map_err(|e| unusable(path, &e))?;
@@ -63,8 +72,8 @@ pub(super) fn one_is_gone(config: &Config) -> bool {
     folders(config).iter().any(|(path, _)| !path.is_dir())
 }
 
-/// Refuses a home or run that others can write to or exchange: whoever made `/tmp/acc-UID` first, or owns a folder above, would
-/// take the place of acc's sockets and configurations.
+/// Refuses a home or run that others can write to or exchange: whoever made `/tmp/acc-UID` first,
+/// or owns a folder above, would take the place of acc's sockets and configurations.
 ///
 /// # Errors
 /// It is refused, or could not be looked at.
@@ -73,8 +82,14 @@ pub fn ours(config: &Config) -> Result<(), ServiceError> {
         match trust::distrust(path) {
             Ok(None) => {}
             Ok(Some(found)) => {
-                let hint = format!("run as its owner; {}; or set `{word}` in the config to another place", found.way_out());
-                return Err(ServiceError::failed(format!("{word} `{}` {}", path.display(), found.of(path)), hint));
+                let hint = format!(
+                    "run as its owner; {}; or set `{word}` in the config to another place",
+                    found.way_out()
+                );
+                return Err(ServiceError::failed(
+                    format!("{word} `{}` {}", path.display(), found.of(path)),
+                    hint,
+                ));
             }
             Err(e) => return Err(unusable(path, &e)),
         }
@@ -96,8 +111,14 @@ pub fn may_rule(config: &Config) -> Result<(), ServiceError> {
     if own == 0 || own == owner {
         return Ok(());
     }
-    let message = format!("acc's run folder `{}` belongs to user {owner}, and this is user {own}", config.run.display());
-    Err(ServiceError::failed(message, "run as root (or the user who booted acc)"))
+    let message = format!(
+        "acc's run folder `{}` belongs to user {owner}, and this is user {own}",
+        config.run.display()
+    );
+    Err(ServiceError::failed(
+        message,
+        "run as root (or the user who booted acc)",
+    ))
 }
 
 fn unusable(path: &Path, e: &std::io::Error) -> ServiceError {

@@ -1,8 +1,9 @@
-//! Awake instances at whose place another program listens, or nobody: such an instance is stopped, so that the next request starts
-//! it where it can be reached.
+//! Awake instances at whose place another program listens, or nobody: such an instance is stopped,
+//! so that the next request starts it where it can be reached.
 //!
-//! A server looks every second at those on a port, since nginx connects to them by itself, and at those whose socket's file is gone;
-//! a pass looks at all. It ends nobody else: another port is chosen by the start.
+//! A server looks every second at those on a port, since nginx connects to them by itself, and at
+//! those whose socket's file is gone; a pass looks at all. It ends nobody else: another port is
+//! chosen by the start.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +27,11 @@ pub(super) async fn keep(world: &Arc<World>, awake: &[Arc<Handle>], pass: &mut M
         let limits = world.limits(&handle.launched());
         let left = changes.wait_for(|s| s.run != seen.run || !s.phase.is_live());
         let _ = tokio::time::timeout(limits.stop * 3, left).await;
-        pass.lines.push(MonitorLine::new(handle.instance.name.as_str(), "displaced", why));
+        pass.lines.push(MonitorLine::new(
+            handle.instance.name.as_str(),
+            "displaced",
+            why,
+        ));
     }
 }
 
@@ -44,7 +49,12 @@ pub async fn watch(world: Arc<World>, end: CancellationToken) {
         }
         let mut awake = world.registry.all();
         awake.retain(|h| h.snapshot().phase == Phase::Awake && h.known());
-        let suspects = tokio::task::spawn_blocking(move || awake.into_iter().filter(|h| is_suspect(h)).collect::<Vec<_>>());
+        let suspects = tokio::task::spawn_blocking(move || {
+            awake
+                .into_iter()
+                .filter(|h| is_suspect(h))
+                .collect::<Vec<_>>()
+        });
         let suspects = suspects.await.unwrap_or_default();
         if !suspects.is_empty() {
             stop_displaced(&world, &suspects).await;
@@ -61,19 +71,38 @@ fn is_suspect(handle: &Handle) -> bool {
 }
 
 /// Tells those that cannot be reached; with what was seen of them, and why.
-async fn stop_displaced(world: &World, awake: &[Arc<Handle>]) -> Vec<(Arc<Handle>, Snapshot, String)> {
+async fn stop_displaced(
+    world: &World,
+    awake: &[Arc<Handle>],
+) -> Vec<(Arc<Handle>, Snapshot, String)> {
     let mut asked = Vec::new();
     for handle in awake {
         let seen = handle.snapshot();
         let process = handle.machine().process();
-        asked.extend(process.map(|process| (handle.clone(), seen, (handle.launched().listen.clone(), process))));
+        asked.extend(process.map(|process| {
+            (
+                handle.clone(),
+                seen,
+                (handle.launched().listen.clone(), process),
+            )
+        }));
     }
     let places: Vec<_> = asked.iter().map(|(.., place)| place.clone()).collect();
     let mut told = Vec::new();
     for ((handle, seen, _), found) in asked.into_iter().zip(world.probe.misplaced(&places).await) {
-        let Some(why) = found.filter(|_| handle.snapshot() == seen && seen.phase == Phase::Awake) else { continue };
-        // What is under way with it has its stop timeout; what is with another program is no use of it.
-        handle.tell_if(seen, Event::Displaced { run: seen.run, why: why.clone() });
+        let Some(why) = found.filter(|_| handle.snapshot() == seen && seen.phase == Phase::Awake)
+        else {
+            continue;
+        };
+        // What is under way with it has its stop timeout; what is with another program is no use of
+        // it.
+        handle.tell_if(
+            seen,
+            Event::Displaced {
+                run: seen.run,
+                why: why.clone(),
+            },
+        );
         told.push((handle, seen, why));
     }
     told

@@ -1,5 +1,6 @@
-//! What was left half-done is finished or undone: first thing by whoever begins to run verbs, and again in each monitor pass. A
-//! server serves first: what was left may take long, or not be possible at all, and must keep nobody from being served.
+//! What was left half-done is finished or undone: first thing by whoever begins to run verbs, and
+//! again in each monitor pass. A server serves first: what was left may take long, or not be
+//! possible at all, and must keep nobody from being served.
 
 use std::sync::Arc;
 
@@ -11,23 +12,35 @@ use super::{create, destroy, purge, routes};
 use crate::host::fs;
 use crate::store::Work;
 
-/// Forgets what ran in another boot, then finishes or undoes journalled work. Must come before any verb.
+/// Forgets what ran in another boot, then finishes or undoes journalled work. Must come before any
+/// verb.
 pub async fn recover(world: &Arc<World>) -> Result<(), ServiceError> {
     tidy(world)?;
     take_up(world).await
 }
 
-/// Forgets what ran in another boot, and removes files that nobody will complete. Must come before anything is served.
+/// Forgets what ran in another boot, and removes files that nobody will complete. Must come before
+/// anything is served.
 pub fn tidy(world: &World) -> Result<(), ServiceError> {
-    let slept = world.store.forget_other_boots(&world.boot).map_err(super::error::store)?;
+    let slept = world
+        .store
+        .forget_other_boots(&world.boot)
+        .map_err(super::error::store)?;
     if slept > 0 {
         info!("{slept} instances ran before this host was restarted; they are asleep now");
     }
     let config = world.config();
     let supervisor = config.supervisor_dir();
     let below = ["programs", "loaded", "services", "launch"].map(|dir| supervisor.join(dir));
-    let run = [config.run.clone(), config.gate_dir(), config.pid_dir(), config.sent_dir()];
-    let folders = run.into_iter().chain([config.home.clone(), config.nginx_dir(), supervisor]);
+    let run = [
+        config.run.clone(),
+        config.gate_dir(),
+        config.pid_dir(),
+        config.sent_dir(),
+    ];
+    let folders = run
+        .into_iter()
+        .chain([config.home.clone(), config.nginx_dir(), supervisor]);
     for dir in folders.chain(below) {
         if let Err(e) = fs::remove_leftovers(&dir) {
             warn!("could not tidy `{}`: {e}", dir.display());
@@ -48,10 +61,15 @@ pub async fn take_up(world: &Arc<World>) -> Result<(), ServiceError> {
     Ok(())
 }
 
-/// Ends what instances have left that do not run any more: their end came when no acc was there to see to it.
+/// Ends what instances have left that do not run any more: their end came when no acc was there to
+/// see to it.
 async fn sweep(world: &Arc<World>) -> Result<(), ServiceError> {
     let busy = world.store.busy().map_err(super::error::store)?;
-    let live: Vec<_> = busy.into_iter().filter(|row| row.stored.phase.is_live()).map(|row| row.name).collect();
+    let live: Vec<_> = busy
+        .into_iter()
+        .filter(|row| row.stored.phase.is_live())
+        .map(|row| row.name)
+        .collect();
     match world.supervisor.sweep(&live).await {
         Ok(ended) => ended.iter().for_each(|(name, count)| info!(instance = %name, "processes that it had left were ended: {count}")),
         Err(e) => warn!("could not look for what instances have left: {e}"),
@@ -59,27 +77,43 @@ async fn sweep(world: &Arc<World>) -> Result<(), ServiceError> {
     Ok(())
 }
 
-/// Finishes or undoes what the journal says was begun, but for what is being worked on now: what became of each. A purge
-/// that met a full disk is finished as soon as there is room, not only by the next acc.
-pub(super) async fn resume(world: &Arc<World>) -> Result<Vec<(String, Result<&'static str, ServiceError>)>, ServiceError> {
+/// Finishes or undoes what the journal says was begun, but for what is being worked on now: what
+/// became of each. A purge that met a full disk is finished as soon as there is room, not only by
+/// the next acc.
+pub(super) async fn resume(
+    world: &Arc<World>,
+) -> Result<Vec<(String, Result<&'static str, ServiceError>)>, ServiceError> {
     let mut taken_up = Vec::new();
     for (id, _) in world.store.unfinished().map_err(super::error::store)? {
-        let Some(row) = world.store.by_id(id).map_err(super::error::store)? else { continue };
-        let Some(_alone) = world.building_unless_busy(row.name.as_str()) else { continue };
+        let Some(row) = world.store.by_id(id).map_err(super::error::store)? else {
+            continue;
+        };
+        let Some(_alone) = world.building_unless_busy(row.name.as_str()) else {
+            continue;
+        };
         // Read again: whoever worked on it may have ended between the look and the lock.
         let unfinished = world.store.unfinished().map_err(super::error::store)?;
-        let Some((_, work)) = unfinished.into_iter().find(|(other, _)| *other == id) else { continue };
+        let Some((_, work)) = unfinished.into_iter().find(|(other, _)| *other == id) else {
+            continue;
+        };
         let done = match work {
-            Work::Create => create::take_back(world, id).await.map(|()| "a half-done create was undone"),
-            Work::Destroy => destroy::finish(world, &row).await.map(|()| "a half-done destroy was finished"),
-            Work::Purge => purge::remove(world, &row).await.map(|()| "a half-done purge was finished"),
+            Work::Create => create::take_back(world, id)
+                .await
+                .map(|()| "a half-done create was undone"),
+            Work::Destroy => destroy::finish(world, &row)
+                .await
+                .map(|()| "a half-done destroy was finished"),
+            Work::Purge => purge::remove(world, &row)
+                .await
+                .map(|()| "a half-done purge was finished"),
         };
         taken_up.push((row.name.to_string(), done));
     }
     Ok(taken_up)
 }
 
-/// Takes charge of everything that is said to run: the task of each finds out what does. For the server, at its start.
+/// Takes charge of everything that is said to run: the task of each finds out what does. For the
+/// server, at its start.
 pub fn adopt(world: &Arc<World>) -> Result<usize, ServiceError> {
     let mut adopted = 0;
     for row in world.store.busy().map_err(super::error::store)? {

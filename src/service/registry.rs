@@ -1,6 +1,8 @@
-//! The instances that have a task: those awake, on their way, or asked for just now. A sleeper is not here.
+//! The instances that have a task: those awake, on their way, or asked for just now. A sleeper is
+//! not here.
 //!
-//! A handle is found under the same lock under which it is removed, so nobody ever holds one whose task has left.
+//! A handle is found under the same lock under which it is removed, so nobody ever holds one whose
+//! task has left.
 
 use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
@@ -33,17 +35,28 @@ impl Entering {
             tracing::warn!(instance = %row.name, "it cannot be started: {why}");
         }
         let last_look = LastLook {
-            mark: LogMark { inode: row.mark.0, size: row.mark.1, modified: row.mark.2 },
+            mark: LogMark {
+                inode: row.mark.0,
+                size: row.mark.1,
+                modified: row.mark.2,
+            },
             at: row.looked_at,
-            // Of another boot it says nothing: the clock counts as set, and a line that came into the log as of the next look.
+            // Of another boot it says nothing: the clock counts as set, and a line that came into
+            // the log as of the next look.
             offset: row.clock.filter(|_| row.boot == ctx.boot),
         };
         let mut stored = row.stored.clone();
         if row.boot != ctx.boot {
-            (stored.since, stored.quiet_since, stored.retry_at) = (ctx.now(), ctx.now(), Timestamp(0));
+            (stored.since, stored.quiet_since, stored.retry_at) =
+                (ctx.now(), ctx.now(), Timestamp(0));
             stored.process = None;
         }
-        let (handle, messages) = Handle::new(Machine::restore(stored), instance, last_look, unfit.is_none());
+        let (handle, messages) = Handle::new(
+            Machine::restore(stored),
+            instance,
+            last_look,
+            unfit.is_none(),
+        );
         Ok(Self { handle, messages })
     }
 }
@@ -63,7 +76,11 @@ impl Maps {
         self.departures += 1;
         self.by_id.remove(&handle.instance.id);
         for host in &handle.instance.hosts {
-            if self.by_host.get(host).is_some_and(|h| Arc::ptr_eq(h, handle)) {
+            if self
+                .by_host
+                .get(host)
+                .is_some_and(|h| Arc::ptr_eq(h, handle))
+            {
                 self.by_host.remove(host);
             }
         }
@@ -120,9 +137,15 @@ impl Registry {
         self.get_read(ctx, Self::read_again(ctx, row)?, departures)
     }
 
-    /// The same for a row that was read when so many handles had left: as long as there are no more it need not be read again.
-    /// Database and files are read without the lock, which every request takes.
-    pub(super) fn get_read(&self, ctx: &Arc<Context>, mut row: Row, mut departures: u64) -> Result<Arc<Handle>, ServiceError> {
+    /// The same for a row that was read when so many handles had left: as long as there are no more
+    /// it need not be read again. Database and files are read without the lock, which every request
+    /// takes.
+    pub(super) fn get_read(
+        &self,
+        ctx: &Arc<Context>,
+        mut row: Row,
+        mut departures: u64,
+    ) -> Result<Arc<Handle>, ServiceError> {
         loop {
             match self.by_id(row.id) {
                 Ok(handle) => return Ok(handle),
@@ -132,7 +155,9 @@ impl Registry {
                     let maps = self.maps();
                     match maps.by_id.get(&row.id) {
                         Some(handle) => return Ok(handle.clone()),
-                        None if maps.departures == departures => return Ok(self.enter(maps, ctx, entering)),
+                        None if maps.departures == departures => {
+                            return Ok(self.enter(maps, ctx, entering));
+                        }
                         None => departures = maps.departures,
                     }
                 }
@@ -149,10 +174,18 @@ impl Registry {
 
     /// A row that was read outside the lock may have been written since, by a task that has left.
     fn read_again(ctx: &Context, row: &Row) -> Result<Row, ServiceError> {
-        ctx.store.by_id(row.id).map_err(super::error::store)?.ok_or_else(|| super::error::no_instance(row.name.as_str()))
+        ctx.store
+            .by_id(row.id)
+            .map_err(super::error::store)?
+            .ok_or_else(|| super::error::no_instance(row.name.as_str()))
     }
 
-    fn enter(&self, mut maps: MutexGuard<'_, Maps>, ctx: &Arc<Context>, entering: Entering) -> Arc<Handle> {
+    fn enter(
+        &self,
+        mut maps: MutexGuard<'_, Maps>,
+        ctx: &Arc<Context>,
+        entering: Entering,
+    ) -> Arc<Handle> {
         let Entering { handle, messages } = entering;
         for host in &handle.instance.hosts {
             maps.by_host.insert(host.clone(), handle.clone());
@@ -162,7 +195,9 @@ impl Registry {
         self.entered.notify_waiters();
         let maps = Arc::clone(&self.maps);
         let actor = Actor::new(ctx.clone(), handle.clone(), messages);
-        ctx.settle_in(actor.run(move |handle, inbox_is_empty| leave(&maps, handle, inbox_is_empty)));
+        ctx.settle_in(
+            actor.run(move |handle, inbox_is_empty| leave(&maps, handle, inbox_is_empty)),
+        );
         handle
     }
 
@@ -175,7 +210,8 @@ impl Registry {
     }
 }
 
-/// Removes the handle if only the registry and its task (which asks) hold it, and nothing is left to read.
+/// Removes the handle if only the registry and its task (which asks) hold it, and nothing is left
+/// to read.
 fn leave(maps: &Mutex<Maps>, handle: &Arc<Handle>, inbox_is_empty: &dyn Fn() -> bool) -> bool {
     let mut maps = lock(maps);
     let own = 2 + handle.instance.hosts.len();

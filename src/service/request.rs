@@ -1,4 +1,5 @@
-//! Every verb that changes something, as a value: the same for the command line, the control socket and timers.
+//! Every verb that changes something, as a value: the same for the command line, the control socket
+//! and timers.
 //!
 //! Reading needs no request: `service::view` reads the database.
 

@@ -1,4 +1,5 @@
-//! Asks the supervisor what runs, and brings a supervisor back that has died: so that who waits for an instance need not know.
+//! Asks the supervisor what runs, and brings a supervisor back that has died: so that who waits for
+//! an instance need not know.
 
 use std::time::Duration;
 
@@ -13,22 +14,29 @@ use crate::driver::supervisor::{Ensured, SupervisorError};
 
 /// How long to wait before asking a supervisor again that could not be asked.
 pub(super) const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// A supervisor that has died is back by then, also on a busy host: Python loads it in a second or two.
+/// A supervisor that has died is back by then, also on a busy host: Python loads it in a second or
+/// two.
 const BACK_WITHIN: Duration = Duration::from_secs(10);
 /// First and longest pause before it is asked again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
-/// What runs under this name. A supervisor that has died, or lost its socket, is brought back within a few seconds: one that cannot
-/// be asked is asked again until then, and who waits for the instance need not know.
+/// What runs under this name. A supervisor that has died, or lost its socket, is brought back
+/// within a few seconds: one that cannot be asked is asked again until then, and who waits for the
+/// instance need not know.
 ///
 /// # Errors
 /// It still cannot be asked.
-pub(super) async fn find(ctx: &Context, name: &InstanceName) -> Result<Option<Process>, SupervisorError> {
+pub(super) async fn find(
+    ctx: &Context,
+    name: &InstanceName,
+) -> Result<Option<Process>, SupervisorError> {
     let give_up = ctx.now().after(BACK_WITHIN.min(ctx.config().wake.timeout));
     let mut pause = PAUSE.0;
     loop {
         match ctx.supervisor.find(name).await {
-            Err(SupervisorError::Unreachable { .. }) if ctx.now() < give_up => tokio::time::sleep(pause).await,
+            Err(SupervisorError::Unreachable { .. }) if ctx.now() < give_up => {
+                tokio::time::sleep(pause).await
+            }
             other => return other,
         }
         pause = (pause * 2).min(PAUSE.1);
@@ -44,20 +52,33 @@ pub(super) async fn revive(ctx: &Context) -> Option<MonitorLine> {
     match ctx.supervisor.revive(&ctx.services).await {
         Ok(Ensured::Started) => {
             ctx.note_revival();
-            Some(MonitorLine::new(kind, "repaired", "it had died and was started again"))
+            Some(MonitorLine::new(
+                kind,
+                "repaired",
+                "it had died and was started again",
+            ))
         }
         Ok(Ensured::Already) => None,
         Err(e) => Some(MonitorLine::new(kind, "error", chain(&e))),
     }
 }
 
-/// The database says which process an instance has, and this acc has just begun: its pid file may have been taken away.
+/// The database says which process an instance has, and this acc has just begun: its pid file may
+/// have been taken away.
 pub(super) async fn restore_record(ctx: &Context, handle: &Handle) {
     let (name, process) = (&handle.instance.name, handle.machine().process());
     let Some(process) = process else { return };
-    match ctx.supervisor.keep(name, process, &ctx.config().app_log(name.as_str())).await {
-        Ok(true) => tracing::warn!(instance = %name, pid = process.pid, "its pid file was gone and is written again"),
+    match ctx
+        .supervisor
+        .keep(name, process, &ctx.config().app_log(name.as_str()))
+        .await
+    {
+        Ok(true) => {
+            tracing::warn!(instance = %name, pid = process.pid, "its pid file was gone and is written again")
+        }
         Ok(false) => {}
-        Err(e) => tracing::warn!(instance = %name, "could not write its pid file again: {}", chain(&e)),
+        Err(e) => {
+            tracing::warn!(instance = %name, "could not write its pid file again: {}", chain(&e))
+        }
     }
 }

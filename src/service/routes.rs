@@ -26,14 +26,19 @@ pub(super) fn all(ctx: &Context) -> Result<Vec<Route>, ServiceError> {
 /// Puts them in force.
 pub(super) async fn apply(ctx: &Context) -> Result<(), ServiceError> {
     let routes = all(ctx)?;
-    ctx.edge.apply(&routes).await.map_err(|e| edge("could not change the edge", &e))
+    ctx.edge
+        .apply(&routes)
+        .await
+        .map_err(|e| edge("could not change the edge", &e))
 }
 
 /// An error of the edge, with its way out.
 pub(super) fn edge(deed: &str, e: &EdgeError) -> ServiceError {
     let hint = match e {
         EdgeError::File { .. } => "check space, owner and mode of that place",
-        EdgeError::Refused { .. } => "the former configuration is still in force; mend what is named and try again",
+        EdgeError::Refused { .. } => {
+            "the former configuration is still in force; mend what is named and try again"
+        }
         EdgeError::Unusable(_) => "run `acc doctor`",
     };
     ServiceError::failed(format!("{deed}: {}", chain(e)), hint)

@@ -1,8 +1,9 @@
-//! The run folder under a server that runs: what a cleaner of temporary folders has taken away is made again, and cleaners are kept
-//! away where they can be told to.
+//! The run folder under a server that runs: what a cleaner of temporary folders has taken away is
+//! made again, and cleaners are kept away where they can be told to.
 //!
-//! The server knows all that was there: it has the notes and who runs in memory, and its sockets and locks open. It removes nothing,
-//! and brings nothing back while acc halts. What is supervisord's, nginx's and an instance's own is for their parts of a pass.
+//! The server knows all that was there: it has the notes and who runs in memory, and its sockets
+//! and locks open. It removes nothing, and brings nothing back while acc halts. What is
+//! supervisord's, nginx's and an instance's own is for their parts of a pass.
 
 use std::sync::Arc;
 
@@ -19,8 +20,14 @@ use crate::driver::supervisor::SupervisorError;
 
 /// Those of whose process the server knows.
 pub(super) fn running(world: &World) -> Vec<(Arc<Handle>, Process)> {
-    let known = world.registry.all().into_iter().filter(|handle| handle.known());
-    known.filter_map(|handle| Some((handle.clone(), handle.machine().process()?))).collect()
+    let known = world
+        .registry
+        .all()
+        .into_iter()
+        .filter(|handle| handle.known());
+    known
+        .filter_map(|handle| Some((handle.clone(), handle.machine().process()?)))
+        .collect()
 }
 
 /// Makes again what is gone; what was done is a line of the pass.
@@ -39,7 +46,11 @@ pub(super) async fn keep(world: &Arc<World>, pass: &mut MonitorRun) {
     world.run_folder.learn(&config);
     match world.run_folder.write_lost() {
         Ok(notes) => again.extend(notes),
-        Err(e) => pass.lines.push(MonitorLine::new("acc", "error", format!("could not write a note in `{}`: {e}", config.run.display()))),
+        Err(e) => pass.lines.push(MonitorLine::new(
+            "acc",
+            "error",
+            format!("could not write a note in `{}`: {e}", config.run.display()),
+        )),
     }
     match records(world, &config).await {
         Ok(0) => {}
@@ -49,13 +60,30 @@ pub(super) async fn keep(world: &Arc<World>, pass: &mut MonitorRun) {
     if let Some(path) = world.run_folder.lost() {
         world.run_folder.expect_replacement(world.now());
         world.want_sockets();
-        again.extend(path.file_name().map(|name| format!("`{}`", name.to_string_lossy())));
+        again.extend(
+            path.file_name()
+                .map(|name| format!("`{}`", name.to_string_lossy())),
+        );
     }
     if !again.is_empty() {
-        told(world, "acc", format!("something was taken out of `{}`, and is made again: {}", config.run.display(), again.join(", ")), pass);
+        told(
+            world,
+            "acc",
+            format!(
+                "something was taken out of `{}`, and is made again: {}",
+                config.run.display(),
+                again.join(", ")
+            ),
+            pass,
+        );
     }
-    let awake: Vec<InstanceName> = running(world).into_iter().map(|(handle, _)| handle.instance.name.clone()).collect();
-    world.run_folder.keep_cleaners_away(&config, world.now(), &awake);
+    let awake: Vec<InstanceName> = running(world)
+        .into_iter()
+        .map(|(handle, _)| handle.instance.name.clone())
+        .collect();
+    world
+        .run_folder
+        .keep_cleaners_away(&config, world.now(), &awake);
 }
 
 /// Which process each instance and service is: how many were written down again.
@@ -63,7 +91,12 @@ async fn records(world: &World, config: &Config) -> Result<usize, SupervisorErro
     let mut count = 0;
     for (handle, process) in running(world) {
         let name = &handle.instance.name;
-        count += usize::from(world.supervisor.keep(name, process, &config.app_log(name.as_str())).await?);
+        count += usize::from(
+            world
+                .supervisor
+                .keep(name, process, &config.app_log(name.as_str()))
+                .await?,
+        );
     }
     if let Some(master) = world.master() {
         count += usize::from(world.supervisor.keep_record("server", master).await?);

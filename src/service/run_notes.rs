@@ -52,7 +52,11 @@ impl RunFolder {
     /// One of them that is gone. It takes a new worker to have it again.
     pub(super) fn lost(&self) -> Option<PathBuf> {
         let (sockets, files) = self.held.get()?;
-        sockets.iter().find(|path| listen::is_lost(path)).or_else(|| files.iter().find(|path| !exists(path))).cloned()
+        sockets
+            .iter()
+            .find(|path| listen::is_lost(path))
+            .or_else(|| files.iter().find(|path| !exists(path)))
+            .cloned()
     }
 
     /// Is another worker to take over, with sockets that this one does not have?
@@ -61,7 +65,8 @@ impl RunFolder {
     }
 
     pub(super) fn expect_replacement(&self, now: Timestamp) {
-        self.replaced_until.store(now.after(REPLACED_WITHIN).0, Ordering::Relaxed);
+        self.replaced_until
+            .store(now.after(REPLACED_WITHIN).0, Ordering::Relaxed);
     }
 
     /// This note is not there because acc has removed it.
@@ -71,9 +76,17 @@ impl RunFolder {
 
     /// Reads the notes that are there.
     pub(super) fn learn(&self, config: &Config) {
-        for path in [config.booted_file(), config.open_files_file(), in_force::file(&config.run), config.run.join("cgroup")] {
+        for path in [
+            config.booted_file(),
+            config.open_files_file(),
+            in_force::file(&config.run),
+            config.run.join("cgroup"),
+        ] {
             let mut text = Vec::new();
-            if open(&path, To::Read).and_then(|(mut note, _)| note.read_to_end(&mut text)).is_ok() {
+            if open(&path, To::Read)
+                .and_then(|(mut note, _)| note.read_to_end(&mut text))
+                .is_ok()
+            {
                 self.notes().insert(path, text);
             }
         }
@@ -84,18 +97,32 @@ impl RunFolder {
         let mut written = Vec::new();
         for (path, text) in self.notes().iter().filter(|(path, _)| !exists(path)) {
             // Only acc reads where its control groups are.
-            let mode = if path.ends_with("cgroup") { 0o600 } else { 0o644 };
+            let mode = if path.ends_with("cgroup") {
+                0o600
+            } else {
+                0o644
+            };
             write_atomic(path, text, mode)?;
-            written.extend(path.file_name().map(|name| format!("`{}`", name.to_string_lossy())));
+            written.extend(
+                path.file_name()
+                    .map(|name| format!("`{}`", name.to_string_lossy())),
+            );
         }
         Ok(written)
     }
 
     /// Holds the folder, and now and then makes what is in it look fresh.
-    pub(super) fn keep_cleaners_away(&self, config: &Config, now: Timestamp, awake: &[InstanceName]) {
+    pub(super) fn keep_cleaners_away(
+        &self,
+        config: &Config,
+        now: Timestamp,
+        awake: &[InstanceName],
+    ) {
         let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
         if !folder.as_ref().is_some_and(|held| held.is_at(&config.run)) {
-            *folder = HeldFolder::take(&config.run).inspect_err(|error| tracing::debug!(%error, "could not hold the run folder")).ok();
+            *folder = HeldFolder::take(&config.run)
+                .inspect_err(|error| tracing::debug!(%error, "could not hold the run folder"))
+                .ok();
         }
         drop(folder);
         let last = Timestamp(self.freshened.load(Ordering::Relaxed));
@@ -104,7 +131,15 @@ impl RunFolder {
         }
         self.freshened.store(now.0, Ordering::Relaxed);
         let sockets = awake.iter().map(|name| config.socket_dir(name.as_str()));
-        for dir in [config.run.clone(), config.gate_dir(), config.pid_dir(), config.run.join("sock")].into_iter().chain(sockets) {
+        for dir in [
+            config.run.clone(),
+            config.gate_dir(),
+            config.pid_dir(),
+            config.run.join("sock"),
+        ]
+        .into_iter()
+        .chain(sockets)
+        {
             freshen(&dir, OLD);
         }
     }

@@ -1,4 +1,5 @@
-//! Watches the run folder of a server that runs, and has a monitor pass run when something was taken out of it.
+//! Watches the run folder of a server that runs, and has a monitor pass run when something was
+//! taken out of it.
 //!
 //! It makes nothing again by itself: the pass does (`run_folder`).
 
@@ -31,11 +32,28 @@ fn is_whole(world: &World) -> bool {
     let daemon = booted == Booted::InBackground && config.supervisor == SupervisorKind::Supervisord;
     let nginx = booted != Booted::No && config.edge.kind == EdgeKind::Nginx;
     let mut wanted: Vec<PathBuf> = world.run_folder.notes().keys().cloned().collect();
-    wanted.extend(world.run_folder.held.get().into_iter().flat_map(|(sockets, files)| sockets.iter().chain(files).cloned()));
-    wanted.extend([config.supervisor_socket(), config.supervisord_pid()].into_iter().filter(|_| daemon));
+    wanted.extend(
+        world
+            .run_folder
+            .held
+            .get()
+            .into_iter()
+            .flat_map(|(sockets, files)| sockets.iter().chain(files).cloned()),
+    );
+    wanted.extend(
+        [config.supervisor_socket(), config.supervisord_pid()]
+            .into_iter()
+            .filter(|_| daemon),
+    );
     wanted.extend(nginx.then(|| config.run.join("nginx.pid")));
-    let awake = running(world).into_iter().filter(|(handle, _)| handle.snapshot().phase == Phase::Awake);
-    wanted.extend(awake.map(|(handle, _)| config.pid_dir().join(format!("{}.pid", handle.instance.name))));
+    let awake = running(world)
+        .into_iter()
+        .filter(|(handle, _)| handle.snapshot().phase == Phase::Awake);
+    wanted.extend(awake.map(|(handle, _)| {
+        config
+            .pid_dir()
+            .join(format!("{}.pid", handle.instance.name))
+    }));
     !places::one_is_gone(&config) && wanted.iter().all(|path| exists(path))
 }
 
@@ -74,11 +92,17 @@ pub async fn watch(world: Arc<World>, end: CancellationToken) {
         }
         folder.renew();
         let longer = (again.unwrap_or_default() * 2).clamp(AGAIN.0, AGAIN.1);
-        again = if looks_whole(&world).await { None } else { Some(longer) };
+        again = if looks_whole(&world).await {
+            None
+        } else {
+            Some(longer)
+        };
     }
 }
 
 async fn looks_whole(world: &Arc<World>) -> bool {
     let world = world.clone();
-    tokio::task::spawn_blocking(move || is_whole(&world)).await.unwrap_or(true)
+    tokio::task::spawn_blocking(move || is_whole(&world))
+        .await
+        .unwrap_or(true)
 }

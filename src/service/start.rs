@@ -26,5 +26,9 @@ pub(super) async fn run(world: &Arc<World>, given: &str) -> Result<Outcome, Serv
 
 /// acc is being halted: nothing is started any more.
 pub(super) fn halting(deed: &str, name: &str) -> ServiceError {
-    ServiceError::new(ErrorKind::Denied, format!("could not {deed} `{name}`: acc is being halted"), "`acc boot` starts it again")
+    ServiceError::new(
+        ErrorKind::Denied,
+        format!("could not {deed} `{name}`: acc is being halted"),
+        "`acc boot` starts it again",
+    )
 }

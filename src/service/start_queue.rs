@@ -1,7 +1,9 @@
-//! Whose turn it is to start: so many at a time, and of those that wait, the one whose request came first.
+//! Whose turn it is to start: so many at a time, and of those that wait, the one whose request came
+//! first.
 //!
-//! In the order in which they happen to get here it would be unfair: of two hundred requests that come at once, each of the
-//! runtime's threads takes a share and works through it on its own. It starts nothing.
+//! In the order in which they happen to get here it would be unfair: of two hundred requests that
+//! come at once, each of the runtime's threads takes a share and works through it on its own. It
+//! starts nothing.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,20 +34,29 @@ pub(super) struct StartPermit {
 
 impl StartQueue {
     pub(super) fn new(at_once: usize) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(State { free: at_once, number: 0, waiting: BTreeMap::new() }) })
+        Arc::new(Self {
+            state: Mutex::new(State {
+                free: at_once,
+                number: 0,
+                waiting: BTreeMap::new(),
+            }),
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the turn of a start that was asked for at this time. Dropped, it gives up its place.
+    /// Waits for the turn of a start that was asked for at this time. Dropped, it gives up its
+    /// place.
     pub(super) async fn take(self: &Arc<Self>, asked: Timestamp) -> StartPermit {
         let come = {
             let mut state = self.state();
             if state.free > 0 {
                 state.free -= 1;
-                return StartPermit { turns: Some(self.clone()) };
+                return StartPermit {
+                    turns: Some(self.clone()),
+                };
             }
             let (turn, come) = oneshot::channel();
             state.number += 1;
@@ -53,7 +64,8 @@ impl StartQueue {
             state.waiting.insert(place, turn);
             come
         };
-        // Never dropped unsent while these turns exist; a start without a turn is merely not counted.
+        // Never dropped unsent while these turns exist; a start without a turn is merely not
+        // counted.
         come.await.unwrap_or(StartPermit { turns: None })
     }
 
@@ -65,9 +77,12 @@ impl StartQueue {
                 return;
             };
             drop(state);
-            match waiting.send(StartPermit { turns: Some(self.clone()) }) {
+            match waiting.send(StartPermit {
+                turns: Some(self.clone()),
+            }) {
                 Ok(()) => return,
-                // It has given up its place. Its turn must not end here as well: that would come back to this line.
+                // It has given up its place. Its turn must not end here as well: that would come
+                // back to this line.
                 Err(mut turn) => turn.turns = None,
             }
         }
@@ -113,7 +128,10 @@ mod tests {
     #[tokio::test]
     async fn no_more_than_so_many_at_once() {
         let turns = StartQueue::new(2);
-        let (one, _two) = (turns.take(Timestamp(1)).await, turns.take(Timestamp(1)).await);
+        let (one, _two) = (
+            turns.take(Timestamp(1)).await,
+            turns.take(Timestamp(1)).await,
+        );
         let third = tokio::spawn({
             let turns = turns.clone();
             async move { turns.take(Timestamp(1)).await }

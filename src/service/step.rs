@@ -1,7 +1,8 @@
 //! One step of an instance's machine, and how it comes to the disk.
 //!
-//! The task of the instance alone steps it, but for the requests that are let through. It is the lock of the machine that those
-//! take: nothing is written, and nothing is waited for, while it is held.
+//! The task of the instance alone steps it, but for the requests that are let through. It is the
+//! lock of the machine that those take: nothing is written, and nothing is waited for, while it is
+//! held.
 
 use std::sync::Arc;
 use std::task::Poll;
@@ -18,11 +19,14 @@ use super::handle::{Handle, Message, Refused, offset};
 use super::kinds::{is_asked_for, must_be_written};
 use super::start_queue::StartPermit;
 use crate::domain::instance::Process;
-use crate::domain::lifecycle::{self, Answer, Cause, Effect, Event, Limits, Machine, Note, Phase, Step};
+use crate::domain::lifecycle::{
+    self, Answer, Cause, Effect, Event, Limits, Machine, Note, Phase, Step,
+};
 use crate::driver::probe::Ear;
 use crate::store::{Save, StoreError, Written};
 
-/// What is written within this is waited for also by what need not: so that, as a rule, it is on the disk before anything is done.
+/// What is written within this is waited for also by what need not: so that, as a rule, it is on
+/// the disk before anything is done.
 const WRITTEN_SOON: Duration = Duration::from_millis(20);
 
 /// One instance's task.
@@ -44,7 +48,11 @@ pub(super) struct Actor {
 }
 
 impl Actor {
-    pub(super) fn new(ctx: Arc<Context>, handle: Arc<Handle>, inbox: mpsc::UnboundedReceiver<Message>) -> Self {
+    pub(super) fn new(
+        ctx: Arc<Context>,
+        handle: Arc<Handle>,
+        inbox: mpsc::UnboundedReceiver<Message>,
+    ) -> Self {
         Self {
             outbox: handle.outbox(),
             ctx,
@@ -71,19 +79,23 @@ pub(super) struct Stepped {
 }
 
 impl Actor {
-    /// Steps the machine. From then on no request is let through unless it is awake; all else comes after it was written down, also
-    /// that anybody is told of the new phase. All but that it is awake: whoever waits for that need not wait for the disk as well,
-    /// and an acc that finds a process that wakes asks anyway whether it is ready. It is written before the gate opens.
+    /// Steps the machine. From then on no request is let through unless it is awake; all else comes
+    /// after it was written down, also that anybody is told of the new phase. All but that it is
+    /// awake: whoever waits for that need not wait for the disk as well, and an acc that finds a
+    /// process that wakes asks anyway whether it is ready. It is written before the gate opens.
     ///
     /// No lock is held while it is written: requests take that of the machine.
     pub(super) async fn step(&mut self, event: &Event) -> Result<Stepped, Refused> {
         let limits = self.ctx.limits(&self.handle.launched());
         let (before, mut step) = self.move_on(event, &limits, |machine| machine)?;
         let persists = step.effects.contains(&Effect::Persist);
-        let afterwards = persists && before.phase() == Phase::Waking && step.next.phase() == Phase::Awake;
+        let afterwards =
+            persists && before.phase() == Phase::Waking && step.next.phase() == Phase::Awake;
         if persists
             && !afterwards
-            && let Err(e) = self.persist(&before, &step.next, &step.effects, must_be_written(event)).await
+            && let Err(e) = self
+                .persist(&before, &step.next, &step.effects, must_be_written(event))
+                .await
         {
             if is_asked_for(event) {
                 self.take_back(&before);
@@ -92,7 +104,8 @@ impl Actor {
             // It has happened whether it can be written down or not.
             self.note_unsaved(&e);
             if step.effects.contains(&Effect::Spawn) {
-                // Nothing is started that the next acc would not know of: whoever waits must ask again, and hears why not.
+                // Nothing is started that the next acc would not know of: whoever waits must ask
+                // again, and hears why not.
                 self.take_back(&before);
                 (_, step) = self.move_on(event, &limits, |machine| machine.without_demand())?;
             }
@@ -104,19 +117,31 @@ impl Actor {
         let ending = matches!(step.next.phase(), Phase::Draining | Phase::Stopping);
         let run = step.next.run() + u64::from(ending);
         self.handle.publish();
-        Ok(Stepped { answer: step.answer, run, effects: step.effects, unwritten })
+        Ok(Stepped {
+            answer: step.answer,
+            run,
+            effects: step.effects,
+            unwritten,
+        })
     }
 
     /// The machine as it was, and the step that it has made.
-    fn move_on(&self, event: &Event, limits: &Limits, from: impl Fn(Machine) -> Machine) -> Result<(Machine, Step), Refused> {
+    fn move_on(
+        &self,
+        event: &Event,
+        limits: &Limits,
+        from: impl Fn(Machine) -> Machine,
+    ) -> Result<(Machine, Step), Refused> {
         let mut machine = self.handle.machine();
         let before = from(machine.clone());
-        let step = lifecycle::step(&before, event, self.ctx.now(), limits).map_err(Refused::Denied)?;
+        let step =
+            lifecycle::step(&before, event, self.ctx.now(), limits).map_err(Refused::Denied)?;
         *machine = step.next.clone();
         Ok((before, step))
     }
 
-    /// The machine is again as it was before a step that did not come about, but for the requests that have ended meanwhile.
+    /// The machine is again as it was before a step that did not come about, but for the requests
+    /// that have ended meanwhile.
     fn take_back(&self, before: &Machine) {
         {
             let mut machine = self.handle.machine();
@@ -130,10 +155,22 @@ impl Actor {
         self.unsaved = true;
     }
 
-    /// Writes it down. Unless that it `must` be written is what somebody waits for, a write that takes long goes on by itself: it
-    /// keeps its place before those that come later.
-    pub(super) async fn persist(&mut self, before: &Machine, machine: &Machine, effects: &[Effect], must: bool) -> Result<(), StoreError> {
-        let woke = effects.iter().find_map(|e| if let Effect::Record(Note::Woke(cause, _)) = e { Some(*cause) } else { None });
+    /// Writes it down. Unless that it `must` be written is what somebody waits for, a write that
+    /// takes long goes on by itself: it keeps its place before those that come later.
+    pub(super) async fn persist(
+        &mut self,
+        before: &Machine,
+        machine: &Machine,
+        effects: &[Effect],
+        must: bool,
+    ) -> Result<(), StoreError> {
+        let woke = effects.iter().find_map(|e| {
+            if let Effect::Record(Note::Woke(cause, _)) = e {
+                Some(*cause)
+            } else {
+                None
+            }
+        });
         let stored = machine.stored();
         let used = match woke {
             Some(cause) => (cause == Cause::Request).then_some(stored.quiet_since),
@@ -142,9 +179,23 @@ impl Actor {
         let active_at = used.map(|at| self.ctx.wall_at(at));
         let wall = self.ctx.clock.wall();
         let clock = offset(wall, self.ctx.now());
-        let (ctx, id, woke_at) = (self.ctx.clone(), self.handle.instance.id, woke.is_some().then_some(wall));
-        let mut written =
-            self.ctx.write(move |store| store.save(id, &Save { stored: &stored, boot: &ctx.boot, woke_at, active_at, clock }));
+        let (ctx, id, woke_at) = (
+            self.ctx.clone(),
+            self.handle.instance.id,
+            woke.is_some().then_some(wall),
+        );
+        let mut written = self.ctx.write(move |store| {
+            store.save(
+                id,
+                &Save {
+                    stored: &stored,
+                    boot: &ctx.boot,
+                    woke_at,
+                    active_at,
+                    clock,
+                },
+            )
+        });
         if must {
             return written.await;
         }

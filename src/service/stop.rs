@@ -9,7 +9,11 @@ use super::transition;
 use super::view::done;
 use super::world::World;
 
-pub(super) async fn run(world: &Arc<World>, given: &str, now: bool) -> Result<Outcome, ServiceError> {
+pub(super) async fn run(
+    world: &Arc<World>,
+    given: &str,
+    now: bool,
+) -> Result<Outcome, ServiceError> {
     let since = world.now();
     let handle = find(world, given)?;
     let already = transition::stop(world, &handle, now).await?;

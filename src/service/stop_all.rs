@@ -1,4 +1,5 @@
-//! Everything to sleep in order, and no wake from now on: the first half of `halt`. What is wanted stays as it is.
+//! Everything to sleep in order, and no wake from now on: the first half of `halt`. What is wanted
+//! stays as it is.
 
 use std::sync::Arc;
 
@@ -33,7 +34,13 @@ async fn all(world: &Arc<World>) -> Result<usize, ServiceError> {
         match result {
             Ok(Ok(already)) => stopped += usize::from(!already),
             Ok(Err(e)) => first = first.or(Some(e)),
-            Err(e) => first = first.or(Some(ServiceError::because("could not put all to sleep", &e, "try again"))),
+            Err(e) => {
+                first = first.or(Some(ServiceError::because(
+                    "could not put all to sleep",
+                    &e,
+                    "try again",
+                )))
+            }
         }
     }
     first.map_or(Ok(stopped), Err)

@@ -38,7 +38,10 @@ use crate::driver::supervisor::fake::Fake;
 use crate::host::clock::Clock;
 use crate::store::{Store, Work};
 
-const USE: Verdict = Verdict { wake: true, counts: true };
+const USE: Verdict = Verdict {
+    wake: true,
+    counts: true,
+};
 
 /// Tokio's clock as both clocks; a test that pauses it stops time.
 struct TokioClock(tokio::time::Instant, AtomicI64);
@@ -54,7 +57,11 @@ impl Clock for TokioClock {
         Timestamp(1_000_000 + millis(self.0.elapsed()))
     }
     fn wall(&self) -> WallTime {
-        WallTime(1_700_000_000_000 + self.1.load(Ordering::SeqCst) + i64::try_from(millis(self.0.elapsed())).unwrap())
+        WallTime(
+            1_700_000_000_000
+                + self.1.load(Ordering::SeqCst)
+                + i64::try_from(millis(self.0.elapsed())).unwrap(),
+        )
     }
 }
 
@@ -81,15 +88,24 @@ impl TestProbe {
 impl Probe for TestProbe {
     async fn clear(&self, question: &Question) -> Result<Option<Ear>, Obstacle> {
         match question.listen {
-            Listen::Tcp(address) if self.taken.lock().unwrap().contains(&address.port()) => Err(Obstacle::Port("a thief has it".into())),
-            _ if self.obstacle.load(Ordering::SeqCst) => Err(Obstacle::Other("somebody answers there".into())),
+            Listen::Tcp(address) if self.taken.lock().unwrap().contains(&address.port()) => {
+                Err(Obstacle::Port("a thief has it".into()))
+            }
+            _ if self.obstacle.load(Ordering::SeqCst) => {
+                Err(Obstacle::Other("somebody answers there".into()))
+            }
             _ => Ok(None),
         }
     }
     fn at_once(&self, _: &Question, _: Process) -> Option<Answered> {
         self.at_once.load(Ordering::SeqCst).then(Answered::default)
     }
-    async fn ready(&self, _: &Question, _: Option<Process>, _: Option<Ear>) -> Result<Answered, String> {
+    async fn ready(
+        &self,
+        _: &Question,
+        _: Option<Process>,
+        _: Option<Ear>,
+    ) -> Result<Answered, String> {
         let go = self.go.notified();
         if self.hold.load(Ordering::SeqCst) {
             go.await;
@@ -115,7 +131,11 @@ impl TestActivity {
     /// A line in the access log, now.
     fn touch(&self, clock: &TokioClock) {
         let mut mark = self.mark.lock().unwrap();
-        *mark = LogMark { inode: 1, size: mark.size + 1, modified: clock.wall().0 };
+        *mark = LogMark {
+            inode: 1,
+            size: mark.size + 1,
+            modified: clock.wall().0,
+        };
     }
 }
 
@@ -124,7 +144,10 @@ impl Activity for TestActivity {
     async fn look(&self, targets: &[Target]) -> Result<Vec<Seen>, ActivityError> {
         *self.asked.lock().unwrap() = targets.to_vec();
         if self.blind.load(Ordering::SeqCst) {
-            return Err(ActivityError { what: "blind".into(), source: std::io::Error::other("told so") });
+            return Err(ActivityError {
+                what: "blind".into(),
+                source: std::io::Error::other("told so"),
+            });
         }
         let connections = self.connections.load(Ordering::SeqCst);
         let mark = *self.mark.lock().unwrap();
@@ -142,7 +165,8 @@ struct Bed {
     clock: Arc<TokioClock>,
 }
 
-const MODEL: &str = "description = \"a test\"\nlisten = \"unix\"\ncommand = [\"/bin/true\", \"{{ name }}\"]\n";
+const MODEL: &str =
+    "description = \"a test\"\nlisten = \"unix\"\ncommand = [\"/bin/true\", \"{{ name }}\"]\n";
 
 fn configure(dir: &Path, more: &str) -> Config {
     let text = format!(
@@ -154,14 +178,20 @@ fn configure(dir: &Path, more: &str) -> Config {
 
 impl Bed {
     fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("acc").tempdir_in("/tmp").unwrap();
+        let dir = tempfile::Builder::new()
+            .prefix("acc")
+            .tempdir_in("/tmp")
+            .unwrap();
         let model = dir.path().join("h/models/test");
         std::fs::create_dir_all(&model).unwrap();
         std::fs::create_dir_all(dir.path().join("r")).unwrap();
         std::fs::create_dir_all(dir.path().join("h/instances")).unwrap();
         std::fs::write(model.join("model.toml"), MODEL).unwrap();
         let (supervisor, edge) = (Arc::new(Fake::new()), Arc::new(FakeEdge::new()));
-        let (probe, activity) = (Arc::new(TestProbe::default()), Arc::new(TestActivity::default()));
+        let (probe, activity) = (
+            Arc::new(TestProbe::default()),
+            Arc::new(TestActivity::default()),
+        );
         let clock = Arc::new(TokioClock(tokio::time::Instant::now(), AtomicI64::new(0)));
         let config = configure(dir.path(), "");
         let parts = Parts {
@@ -176,7 +206,15 @@ impl Bed {
             acc: "/bin/true".into(),
             services: Vec::new(),
         };
-        Self { dir, world: World::new(parts), supervisor, edge, probe, activity, clock }
+        Self {
+            dir,
+            world: World::new(parts),
+            supervisor,
+            edge,
+            probe,
+            activity,
+            clock,
+        }
     }
 
     /// Another acc over the same folders and processes: after a crash of the first.
@@ -201,7 +239,12 @@ impl Bed {
     }
 
     async fn create(&self, name: &str, asleep: bool) -> Result<Outcome, ServiceError> {
-        let new = NewInstance { name: Some(name.into()), model: "test".into(), asleep, ..NewInstance::default() };
+        let new = NewInstance {
+            name: Some(name.into()),
+            model: "test".into(),
+            asleep,
+            ..NewInstance::default()
+        };
         self.ask(Request::Create(new)).await
     }
 
@@ -211,14 +254,28 @@ impl Bed {
     }
 
     async fn monitor(&self) -> Vec<String> {
-        match self.ask(Request::Monitor { dry_run: false, thorough: false }).await.unwrap() {
-            Outcome::Monitor(pass) => pass.lines.into_iter().map(|l| format!("{} {}", l.instance, l.action)).collect(),
+        match self
+            .ask(Request::Monitor {
+                dry_run: false,
+                thorough: false,
+            })
+            .await
+            .unwrap()
+        {
+            Outcome::Monitor(pass) => pass
+                .lines
+                .into_iter()
+                .map(|l| format!("{} {}", l.instance, l.action))
+                .collect(),
             other => panic!("{other:?}"),
         }
     }
 
     fn view(&self, name: &str) -> InstanceView {
-        view::of_row(&self.world.config(), &find_row(&self.world.store, name).unwrap())
+        view::of_row(
+            &self.world.config(),
+            &find_row(&self.world.store, name).unwrap(),
+        )
     }
 
     fn phase(&self, name: &str) -> String {
@@ -242,11 +299,16 @@ async fn pass(world: &Arc<World>, text: &str) -> Result<Box<dyn Ticket>, Refusal
 }
 
 fn start(instance: &str) -> Request {
-    Request::Start { instance: instance.into() }
+    Request::Start {
+        instance: instance.into(),
+    }
 }
 
 fn stop(instance: &str) -> Request {
-    Request::Stop { instance: instance.into(), now: false }
+    Request::Stop {
+        instance: instance.into(),
+        now: false,
+    }
 }
 
 fn already(outcome: &Outcome) -> bool {
@@ -261,16 +323,42 @@ async fn a_life_from_create_to_purge() {
     assert!(bed.edge.gate(&name("a")).is_some());
     assert!(already(&bed.ask(start("a")).await.unwrap()));
     assert!(!already(&bed.ask(stop("a")).await.unwrap()));
-    assert_eq!((bed.phase("a").as_str(), bed.edge.gate(&name("a"))), ("asleep", None));
+    assert_eq!(
+        (bed.phase("a").as_str(), bed.edge.gate(&name("a"))),
+        ("asleep", None)
+    );
     assert!(already(&bed.ask(stop("1")).await.unwrap()), "by number");
-    let denied = bed.ask(Request::Purge { instance: "a".into() }).await.unwrap_err();
+    let denied = bed
+        .ask(Request::Purge {
+            instance: "a".into(),
+        })
+        .await
+        .unwrap_err();
     assert_eq!(denied.kind, ErrorKind::Denied);
-    bed.ask(Request::Destroy { instance: "a".into(), force: false }).await.unwrap();
-    assert!(matches!(pass(&bed.world, "a").await, Err(Refusal::Destroyed)));
-    bed.ask(Request::Purge { instance: "a".into() }).await.unwrap();
-    assert!(matches!(pass(&bed.world, "a").await, Err(Refusal::UnknownHost)));
+    bed.ask(Request::Destroy {
+        instance: "a".into(),
+        force: false,
+    })
+    .await
+    .unwrap();
+    assert!(matches!(
+        pass(&bed.world, "a").await,
+        Err(Refusal::Destroyed)
+    ));
+    bed.ask(Request::Purge {
+        instance: "a".into(),
+    })
+    .await
+    .unwrap();
+    assert!(matches!(
+        pass(&bed.world, "a").await,
+        Err(Refusal::UnknownHost)
+    ));
     assert!(!bed.world.config().instance_dir("a").exists());
-    assert_eq!(bed.ask(start("a")).await.unwrap_err().kind, ErrorKind::NotFound);
+    assert_eq!(
+        bed.ask(start("a")).await.unwrap_err().kind,
+        ErrorKind::NotFound
+    );
     assert!(bed.supervisor.calls().contains(&"forget a".to_owned()));
 }
 
@@ -286,7 +374,10 @@ async fn many_first_requests_start_it_once_and_all_pass() {
         })
         .collect();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(matches!(pass(&bed.world, "a").await, Err(Refusal::TooManyWaiting)));
+    assert!(matches!(
+        pass(&bed.world, "a").await,
+        Err(Refusal::TooManyWaiting)
+    ));
     bed.probe.release();
     for task in tasks {
         assert_eq!(task.await.unwrap(), Ok(1));
@@ -310,10 +401,19 @@ async fn a_failed_start_reaches_every_waiter_and_is_tried_again_later() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     bed.supervisor.exit(&name("a"), Exit::Code(3));
     for task in tasks {
-        assert!(matches!(task.await.unwrap(), Err(Refusal::Failed { reason: "ended at start", .. })));
+        assert!(matches!(
+            task.await.unwrap(),
+            Err(Refusal::Failed {
+                reason: "ended at start",
+                ..
+            })
+        ));
     }
     assert_eq!(bed.supervisor.starts(&name("a")), 1);
-    assert!(matches!(pass(&bed.world, "a").await, Err(Refusal::Failed { .. })), "no try before its time");
+    assert!(
+        matches!(pass(&bed.world, "a").await, Err(Refusal::Failed { .. })),
+        "no try before its time"
+    );
     assert_eq!(bed.supervisor.starts(&name("a")), 1);
     bed.probe.release();
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -340,7 +440,13 @@ async fn one_that_never_answers_fails_in_time_and_is_ended() {
     bed.probe.hold.store(true, Ordering::SeqCst);
     let error = bed.ask(start("a")).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::TimedOut);
-    assert!(error.message.contains("did not answer within 30.0 s: waited for an answer"), "{}", error.message);
+    assert!(
+        error
+            .message
+            .contains("did not answer within 30.0 s: waited for an answer"),
+        "{}",
+        error.message
+    );
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(bed.phase("a"), "failed");
     assert!(bed.supervisor.running().await.unwrap().is_empty());
@@ -395,7 +501,10 @@ async fn a_start_that_is_withdrawn_ends_at_once() {
         tokio::spawn(async move { handle(&world, request).await })
     };
     bed.supervisor.make_stubborn(&name("a"), true);
-    let stopping = verb(Request::Stop { instance: "a".into(), now: true });
+    let stopping = verb(Request::Stop {
+        instance: "a".into(),
+        now: true,
+    });
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(bed.phase("a"), "stopping");
     let starting = verb(start("a"));
@@ -406,7 +515,11 @@ async fn a_start_that_is_withdrawn_ends_at_once() {
     let began = tokio::time::Instant::now();
     let error = starting.await.unwrap().unwrap_err();
     assert!(error.message.contains("put to sleep meanwhile"), "{error}");
-    assert!(began.elapsed() < Duration::from_secs(20), "it waited for {:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(20),
+        "it waited for {:?}",
+        began.elapsed()
+    );
     stopping.await.unwrap().unwrap();
     again.await.unwrap().unwrap();
     assert_eq!(bed.phase("a"), "asleep");
@@ -439,7 +552,12 @@ async fn could_not_ask_is_not_gone() {
     let another = bed.another();
     bed.supervisor.make_unreachable(true);
     let error = handle(&another, stop("a")).await.unwrap_err();
-    assert!(error.message.contains("could not find out whether `a` runs"), "{error}");
+    assert!(
+        error
+            .message
+            .contains("could not find out whether `a` runs"),
+        "{error}"
+    );
     assert_eq!(bed.phase("a"), "awake");
     bed.supervisor.make_unreachable(false);
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -453,7 +571,8 @@ async fn a_request_for_one_that_died_while_acc_was_away_wakes_it() {
     bed.create("a", false).await.unwrap();
     let another = bed.another();
     bed.supervisor.exit(&name("a"), Exit::Signal(9));
-    // The row still says awake: that is hearsay, and the request must neither be sent nowhere nor hear of the old death.
+    // The row still says awake: that is hearsay, and the request must neither be sent nowhere nor
+    // hear of the old death.
     assert_eq!(pass(&another, "a").await.map(|p| p.gate().run), Ok(2));
     assert_eq!(bed.supervisor.starts(&name("a")), 2);
 }
@@ -463,16 +582,31 @@ async fn what_is_wanted_up_comes_up_and_what_is_disabled_stays_down() {
     let bed = Bed::new();
     bed.create("a", true).await.unwrap();
     bed.create("b", false).await.unwrap();
-    let want = |instance: &str, wanted: &str| Request::Want { instance: instance.into(), wanted: wanted.into() };
+    let want = |instance: &str, wanted: &str| Request::Want {
+        instance: instance.into(),
+        wanted: wanted.into(),
+    };
     bed.ask(want("a", "up")).await.unwrap();
     bed.ask(want("b", "down")).await.unwrap();
-    assert_eq!((bed.phase("a"), bed.phase("b")), ("awake".into(), "asleep".into()));
-    assert!(matches!(pass(&bed.world, "b").await, Err(Refusal::Disabled)));
-    assert_eq!(bed.ask(start("b")).await.unwrap_err().kind, ErrorKind::Denied);
+    assert_eq!(
+        (bed.phase("a"), bed.phase("b")),
+        ("awake".into(), "asleep".into())
+    );
+    assert!(matches!(
+        pass(&bed.world, "b").await,
+        Err(Refusal::Disabled)
+    ));
+    assert_eq!(
+        bed.ask(start("b")).await.unwrap_err().kind,
+        ErrorKind::Denied
+    );
     bed.supervisor.exit(&name("a"), Exit::Signal(9));
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(bed.monitor().await, ["a started"]);
-    assert_eq!(bed.ask(want("a", "sideways")).await.unwrap_err().kind, ErrorKind::Invalid);
+    assert_eq!(
+        bed.ask(want("a", "sideways")).await.unwrap_err().kind,
+        ErrorKind::Invalid
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -480,7 +614,12 @@ async fn a_create_that_fails_leaves_nothing() {
     let bed = Bed::new();
     bed.supervisor.fail_next_start("no luck");
     let error = bed.create("a", false).await.unwrap_err();
-    assert!(error.message.contains("step \"start it\" failed and all was undone"), "{error}");
+    assert!(
+        error
+            .message
+            .contains("step \"start it\" failed and all was undone"),
+        "{error}"
+    );
     assert!(bed.world.store.names().unwrap().is_empty());
     assert!(!bed.world.config().instance_dir("a").exists());
     bed.create("a", false).await.unwrap();
@@ -494,15 +633,29 @@ async fn half_done_work_is_undone_or_finished_by_the_next_acc() {
     let bed = Bed::new();
     bed.create("a", true).await.unwrap();
     bed.create("b", false).await.unwrap();
-    bed.world.store.begin(InstanceId(2), Work::Create, WallTime(0)).unwrap();
-    bed.ask(Request::Destroy { instance: "a".into(), force: false }).await.unwrap();
-    bed.world.store.begin(InstanceId(1), Work::Purge, WallTime(0)).unwrap();
+    bed.world
+        .store
+        .begin(InstanceId(2), Work::Create, WallTime(0))
+        .unwrap();
+    bed.ask(Request::Destroy {
+        instance: "a".into(),
+        force: false,
+    })
+    .await
+    .unwrap();
+    bed.world
+        .store
+        .begin(InstanceId(1), Work::Purge, WallTime(0))
+        .unwrap();
     let another = bed.another();
     recover::recover(&another).await.unwrap();
     assert!(another.store.names().unwrap().is_empty());
     assert!(another.store.unfinished().unwrap().is_empty());
     assert!(bed.supervisor.running().await.unwrap().is_empty());
-    assert!(!another.config().instance_dir("a").exists() && !another.config().instance_dir("b").exists());
+    assert!(
+        !another.config().instance_dir("a").exists()
+            && !another.config().instance_dir("b").exists()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -511,9 +664,15 @@ async fn quiesce_puts_all_to_sleep_and_wakes_nobody() {
     for name in ["a", "b", "c"] {
         bed.create(name, false).await.unwrap();
     }
-    assert_eq!(bed.ask(Request::Quiesce).await.unwrap(), Outcome::Quiesced { stopped: 3 });
+    assert_eq!(
+        bed.ask(Request::Quiesce).await.unwrap(),
+        Outcome::Quiesced { stopped: 3 }
+    );
     assert!(matches!(pass(&bed.world, "a").await, Err(Refusal::Halting)));
-    assert_eq!(bed.ask(start("a")).await.unwrap_err().kind, ErrorKind::Denied);
+    assert_eq!(
+        bed.ask(start("a")).await.unwrap_err().kind,
+        ErrorKind::Denied
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -522,12 +681,18 @@ async fn what_runs_without_need_is_ended_by_a_pass() {
     bed.create("a", false).await.unwrap();
     bed.create("b", true).await.unwrap();
     // The row of `a` vanishes, and somebody starts `b` behind acc's back.
-    let program = launch_spec::program(&bed.world, &launch_spec::instance(&bed.world, &find_row(&bed.world.store, "b").unwrap()).unwrap());
+    let program = launch_spec::program(
+        &bed.world,
+        &launch_spec::instance(&bed.world, &find_row(&bed.world.store, "b").unwrap()).unwrap(),
+    );
     bed.supervisor.start(&program).await.unwrap();
     bed.world.store.delete(InstanceId(1)).unwrap();
     bed.world.registry.forget(InstanceId(1));
     let lines = bed.monitor().await;
-    assert!(lines.contains(&"a repaired".to_owned()) && lines.contains(&"b repaired".to_owned()), "{lines:?}");
+    assert!(
+        lines.contains(&"a repaired".to_owned()) && lines.contains(&"b repaired".to_owned()),
+        "{lines:?}"
+    );
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(bed.supervisor.running().await.unwrap().is_empty());
     assert!(bed.monitor().await.is_empty(), "nothing left to do");
@@ -547,7 +712,15 @@ async fn a_sleeper_has_no_task() {
 async fn two_passes_at_once_are_one() {
     let bed = Bed::new();
     let _busy = bed.world.monitor.lock().await;
-    assert_eq!(bed.ask(Request::Monitor { dry_run: false, thorough: false }).await.unwrap(), Outcome::Busy);
+    assert_eq!(
+        bed.ask(Request::Monitor {
+            dry_run: false,
+            thorough: false
+        })
+        .await
+        .unwrap(),
+        Outcome::Busy
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -555,19 +728,56 @@ async fn bad_requests_are_refused_before_anything_is_made() {
     let bed = Bed::new();
     bed.create("a", true).await.unwrap();
     let new = |f: fn(&mut NewInstance)| {
-        let mut new = NewInstance { name: Some("x".into()), model: "test".into(), asleep: true, ..NewInstance::default() };
+        let mut new = NewInstance {
+            name: Some("x".into()),
+            model: "test".into(),
+            asleep: true,
+            ..NewInstance::default()
+        };
         f(&mut new);
         Request::Create(new)
     };
     let cases: [(Request, ErrorKind, &str); 8] = [
-        (new(|n| n.name = Some("A_b".into())), ErrorKind::Invalid, "`A_b` cannot be an instance's name"),
-        (new(|n| n.model = "nope".into()), ErrorKind::NotFound, "there is no model `nope`"),
-        (new(|n| n.model = "../x".into()), ErrorKind::NotFound, "there is no model"),
-        (new(|n| n.hosts = vec!["a b".into()]), ErrorKind::Invalid, "`a b` is not a host name"),
-        (new(|n| n.hosts = vec!["a.apps.localhost".into()]), ErrorKind::Failed, "belongs to instance `a`"),
-        (new(|n| n.owner = Some("jane".into())), ErrorKind::Invalid, "`jane` is not an e-mail address"),
-        (new(|n| n.wanted = Some("maybe".into())), ErrorKind::Invalid, "`maybe` is not a value"),
-        (new(|n| drop(n.set.insert("k".into(), "v".into()))), ErrorKind::Invalid, "`k`"),
+        (
+            new(|n| n.name = Some("A_b".into())),
+            ErrorKind::Invalid,
+            "`A_b` cannot be an instance's name",
+        ),
+        (
+            new(|n| n.model = "nope".into()),
+            ErrorKind::NotFound,
+            "there is no model `nope`",
+        ),
+        (
+            new(|n| n.model = "../x".into()),
+            ErrorKind::NotFound,
+            "there is no model",
+        ),
+        (
+            new(|n| n.hosts = vec!["a b".into()]),
+            ErrorKind::Invalid,
+            "`a b` is not a host name",
+        ),
+        (
+            new(|n| n.hosts = vec!["a.apps.localhost".into()]),
+            ErrorKind::Failed,
+            "belongs to instance `a`",
+        ),
+        (
+            new(|n| n.owner = Some("jane".into())),
+            ErrorKind::Invalid,
+            "`jane` is not an e-mail address",
+        ),
+        (
+            new(|n| n.wanted = Some("maybe".into())),
+            ErrorKind::Invalid,
+            "`maybe` is not a value",
+        ),
+        (
+            new(|n| drop(n.set.insert("k".into(), "v".into()))),
+            ErrorKind::Invalid,
+            "`k`",
+        ),
     ];
     for (request, kind, text) in cases {
         let error = bed.ask(request).await.unwrap_err();
@@ -588,7 +798,8 @@ async fn starts_wait_their_turn() {
     }
     bed.probe.hold.store(true, Ordering::SeqCst);
     let seen = running.clone();
-    bed.supervisor.on_start(move |_, _| *seen.lock().unwrap() += 1);
+    bed.supervisor
+        .on_start(move |_, _| *seen.lock().unwrap() += 1);
     let tasks: Vec<_> = (0..most * 2)
         .map(|n| {
             let world = bed.world.clone();

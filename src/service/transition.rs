@@ -1,4 +1,5 @@
-//! Starts and stops an instance for a verb, waits for what comes of it, and words it for the operator.
+//! Starts and stops an instance for a verb, waits for what comes of it, and words it for the
+//! operator.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,18 +21,30 @@ pub(super) enum Settled {
 }
 
 /// Starts an instance and waits until it answers or has failed, and its event is written.
-pub(super) async fn start(ctx: &Context, handle: &Arc<Handle>, cause: Cause) -> Result<(bool, Settled), ServiceError> {
+pub(super) async fn start(
+    ctx: &Context,
+    handle: &Arc<Handle>,
+    cause: Cause,
+) -> Result<(bool, Settled), ServiceError> {
     let came_to = until_started(ctx, handle, cause).await;
     handle.caught_up(ctx).await;
     came_to
 }
 
-async fn until_started(ctx: &Context, handle: &Arc<Handle>, cause: Cause) -> Result<(bool, Settled), ServiceError> {
+async fn until_started(
+    ctx: &Context,
+    handle: &Arc<Handle>,
+    cause: Cause,
+) -> Result<(bool, Settled), ServiceError> {
     let name = &handle.instance.name;
     let mut changes = handle.follow();
-    let (answer, run) = handle.ask(Event::Wake(cause)).await.map_err(|r| refused("start", name, r))?;
+    let (answer, run) = handle
+        .ask(Event::Wake(cause))
+        .await
+        .map_err(|r| refused("start", name, r))?;
     let already = answer == Answer::Already && handle.snapshot().phase == Phase::Awake;
-    // Its turn may come late and a stop may have to end first; the machine's own timers end each of these.
+    // Its turn may come late and a stop may have to end first; the machine's own timers end each of
+    // these.
     let limits = ctx.limits(&handle.launched());
     let longest = limits.start * 5 + limits.longest_stop();
     let deadline = ctx.now().after(longest);
@@ -42,36 +55,64 @@ async fn until_started(ctx: &Context, handle: &Arc<Handle>, cause: Cause) -> Res
         }
         if now.failed_run.is_some_and(|failed| failed >= run) && now.phase != Phase::Waking {
             let failure = handle.machine().failure().cloned();
-            return Ok((false, Settled::Failed(failure.unwrap_or(Failure::NotStarted("it failed".into())))));
+            return Ok((
+                false,
+                Settled::Failed(failure.unwrap_or(Failure::NotStarted("it failed".into()))),
+            ));
         }
-        // It was on its way when the machine had answered; a stop that came later, also one during a stop, took that back.
+        // It was on its way when the machine had answered; a stop that came later, also one during
+        // a stop, took that back.
         if !now.phase.is_live() {
             return Ok((false, Settled::Stopped));
         }
         let left = deadline.since(ctx.now());
         if tokio::time::timeout(left, changes.changed()).await.is_err() {
-            let message = format!("`{name}` is still {} after {:.0} s", handle.snapshot().phase.as_str(), longest.as_secs_f64());
-            return Err(ServiceError::new(ErrorKind::TimedOut, message, format!("see `acc logs {name}`")));
+            let message = format!(
+                "`{name}` is still {} after {:.0} s",
+                handle.snapshot().phase.as_str(),
+                longest.as_secs_f64()
+            );
+            return Err(ServiceError::new(
+                ErrorKind::TimedOut,
+                message,
+                format!("see `acc logs {name}`"),
+            ));
         }
     }
 }
 
-/// Puts an instance to sleep and waits until it is, and its event is written. `true`: it was so already.
-pub(super) async fn stop(ctx: &Context, handle: &Arc<Handle>, now: bool) -> Result<bool, ServiceError> {
+/// Puts an instance to sleep and waits until it is, and its event is written. `true`: it was so
+/// already.
+pub(super) async fn stop(
+    ctx: &Context,
+    handle: &Arc<Handle>,
+    now: bool,
+) -> Result<bool, ServiceError> {
     let came_to = until_stopped(ctx, handle, now).await;
     handle.caught_up(ctx).await;
     came_to
 }
 
-async fn until_stopped(ctx: &Context, handle: &Arc<Handle>, now: bool) -> Result<bool, ServiceError> {
+async fn until_stopped(
+    ctx: &Context,
+    handle: &Arc<Handle>,
+    now: bool,
+) -> Result<bool, ServiceError> {
     let name = &handle.instance.name;
     let mut changes = handle.follow();
-    let (answer, _) = handle.ask(Event::Sleep { now }).await.map_err(|r| refused("stop", name, r))?;
+    let (answer, _) = handle
+        .ask(Event::Sleep { now })
+        .await
+        .map_err(|r| refused("stop", name, r))?;
     if answer == Answer::Already && !handle.snapshot().phase.is_live() {
         return Ok(true);
     }
     let limits = ctx.limits(&handle.launched());
-    let grace = if now { limits.stop * 3 } else { limits.longest_stop() };
+    let grace = if now {
+        limits.stop * 3
+    } else {
+        limits.longest_stop()
+    };
     let deadline = ctx.now().after(grace.max(Duration::from_secs(10)));
     let run = handle.snapshot().run;
     loop {
@@ -81,13 +122,22 @@ async fn until_stopped(ctx: &Context, handle: &Arc<Handle>, now: bool) -> Result
             return Ok(false);
         }
         if seen.phase == Phase::Awake {
-            let message = format!("`{name}` was not stopped: what is in flight could not be counted, or somebody started it again");
-            return Err(ServiceError::failed(message, format!("see `acc events {name}`, or use `acc stop --now {name}`")));
+            let message = format!(
+                "`{name}` was not stopped: what is in flight could not be counted, or somebody started it again"
+            );
+            return Err(ServiceError::failed(
+                message,
+                format!("see `acc events {name}`, or use `acc stop --now {name}`"),
+            ));
         }
         let left = deadline.since(ctx.now());
         if tokio::time::timeout(left, changes.changed()).await.is_err() {
             let message = format!("`{name}` is still {}", handle.snapshot().phase.as_str());
-            return Err(ServiceError::new(ErrorKind::TimedOut, message, format!("see `acc info {name}` and `acc logs {name}`")));
+            return Err(ServiceError::new(
+                ErrorKind::TimedOut,
+                message,
+                format!("see `acc info {name}` and `acc logs {name}`"),
+            ));
         }
     }
 }
@@ -95,7 +145,12 @@ async fn until_stopped(ctx: &Context, handle: &Arc<Handle>, now: bool) -> Result
 /// A machine's refusal for the operator.
 pub(super) fn refused(deed: &str, name: &InstanceName, refused: Refused) -> ServiceError {
     let denied = match refused {
-        Refused::Broken(e) => return ServiceError { message: format!("could not {deed} `{name}`: {}", e.message), ..e },
+        Refused::Broken(e) => {
+            return ServiceError {
+                message: format!("could not {deed} `{name}`: {}", e.message),
+                ..e
+            };
+        }
         Refused::Denied(denied) => denied,
     };
     let hint = match &denied {
@@ -106,7 +161,11 @@ pub(super) fn refused(deed: &str, name: &InstanceName, refused: Refused) -> Serv
         Denied::NotAsleep(_) => format!("`acc stop {name}` first, or use --force"),
         Denied::NotAwake(_) => format!("`acc start {name}` first"),
     };
-    ServiceError::new(ErrorKind::Denied, format!("could not {deed} `{name}`: {denied}"), hint)
+    ServiceError::new(
+        ErrorKind::Denied,
+        format!("could not {deed} `{name}`: {denied}"),
+        hint,
+    )
 }
 
 /// Somebody else's stop, for the operator.
@@ -117,13 +176,23 @@ pub(super) fn stopped(deed: &str, name: &InstanceName) -> ServiceError {
 
 /// A failure for the operator.
 pub(super) fn failed(deed: &str, name: &InstanceName, failure: &Failure) -> ServiceError {
-    let kind = if matches!(failure, Failure::NotReady { .. }) { ErrorKind::TimedOut } else { ErrorKind::Failed };
+    let kind = if matches!(failure, Failure::NotReady { .. }) {
+        ErrorKind::TimedOut
+    } else {
+        ErrorKind::Failed
+    };
     let hint = match failure {
         // It never ran: its log knows nothing of it.
-        Failure::NotStarted(_) => format!("mend what is named, then `acc start {name}`; `acc doctor` looks at this host"),
+        Failure::NotStarted(_) => {
+            format!("mend what is named, then `acc start {name}`; `acc doctor` looks at this host")
+        }
         _ => format!("see `acc logs {name}`"),
     };
     // What failed is said by the deed.
-    let why = if let Failure::NotStarted(why) = failure { why.clone() } else { failure.to_string() };
+    let why = if let Failure::NotStarted(why) = failure {
+        why.clone()
+    } else {
+        failure.to_string()
+    };
     ServiceError::new(kind, format!("could not {deed} `{name}`: {why}"), hint)
 }

@@ -33,14 +33,20 @@ impl Reader {
     /// Opens it. Not booted yet is an error that says so.
     pub fn open(config: &Config) -> Result<Self, ServiceError> {
         let store = Store::open_readonly(&config.database()).map_err(super::error::store)?;
-        Ok(Self { config: config.clone(), store })
+        Ok(Self {
+            config: config.clone(),
+            store,
+        })
     }
 
     /// Instances by name.
     pub fn list(&self, filter: &Filter<'_>) -> Result<Vec<InstanceView>, ServiceError> {
         let rows = self.store.list(filter).map_err(super::error::store)?;
         let mut masks = Masks::default();
-        Ok(rows.iter().map(|row| view(&self.config, row, &mut masks)).collect())
+        Ok(rows
+            .iter()
+            .map(|row| view(&self.config, row, &mut masks))
+            .collect())
     }
 
     /// One instance by name or number.
@@ -60,12 +66,24 @@ impl Reader {
     }
 
     /// The newest `lines` events, oldest first.
-    pub fn events(&self, given: Option<&str>, lines: usize) -> Result<Vec<EventView>, ServiceError> {
-        let id = given.map(|g| find_row(&self.store, g)).transpose()?.map(|row| row.id);
+    pub fn events(
+        &self,
+        given: Option<&str>,
+        lines: usize,
+    ) -> Result<Vec<EventView>, ServiceError> {
+        let id = given
+            .map(|g| find_row(&self.store, g))
+            .transpose()?
+            .map(|row| row.id);
         let rows = self.store.events(id, lines).map_err(super::error::store)?;
         let phases = |text: Option<String>| text.and_then(|t| serde_json::from_str(&t).ok());
-        let view =
-            |e: EventRow| EventView { at: rfc3339(e.at), instance: e.name, kind: e.kind, detail: e.detail, phases: phases(e.phases) };
+        let view = |e: EventRow| EventView {
+            at: rfc3339(e.at),
+            instance: e.name,
+            kind: e.kind,
+            detail: e.detail,
+            phases: phases(e.phases),
+        };
         Ok(rows.into_iter().map(view).collect())
     }
 }
@@ -79,19 +97,34 @@ impl Masks {
         if row.params.is_empty() {
             return BTreeMap::new();
         }
-        let open = self.0.entry(row.model.clone()).or_insert_with(|| open_params(&config.models().join(&row.model)));
+        let open = self
+            .0
+            .entry(row.model.clone())
+            .or_insert_with(|| open_params(&config.models().join(&row.model)));
         let shown = |name: &String| open.as_ref().is_some_and(|open| open.contains(name));
-        let masked = |(name, value): (&String, &String)| (name.clone(), if shown(name) { value.clone() } else { MASK.to_owned() });
+        let masked = |(name, value): (&String, &String)| {
+            (
+                name.clone(),
+                if shown(name) {
+                    value.clone()
+                } else {
+                    MASK.to_owned()
+                },
+            )
+        };
         row.params.iter().map(masked).collect()
     }
 }
 
-/// When a failed one may be started by a request again. Its time is of the boot clock and means nothing after a reboot.
+/// When a failed one may be started by a request again. Its time is of the boot clock and means
+/// nothing after a reboot.
 fn retry_at(row: &Row) -> Option<String> {
     if row.stored.phase != Phase::Failed || row.boot != process::boot_id() {
         return None;
     }
-    let left = i64::try_from(row.stored.retry_at.since(SystemClock.now()).as_millis()).ok().filter(|left| *left > 0)?;
+    let left = i64::try_from(row.stored.retry_at.since(SystemClock.now()).as_millis())
+        .ok()
+        .filter(|left| *left > 0)?;
     Some(rfc3339(WallTime(SystemClock.wall().0.saturating_add(left))))
 }
 
@@ -109,7 +142,10 @@ fn view(config: &Config, row: &Row, masks: &mut Masks) -> InstanceView {
         model: row.model.clone(),
         phase: row.stored.phase.as_str().to_owned(),
         wanted: row.stored.wanted.as_str().to_owned(),
-        url: hosts.first().map(|h| launch_spec::url(config, h)).unwrap_or_default(),
+        url: hosts
+            .first()
+            .map(|h| launch_spec::url(config, h))
+            .unwrap_or_default(),
         hosts: hosts.iter().map(ToString::to_string).collect(),
         listen: match launch_spec::listen(config, &row.name, row.port) {
             Listen::Unix(path) => ListenView::Unix(path.display().to_string()),
@@ -117,7 +153,13 @@ fn view(config: &Config, row: &Row, masks: &mut Masks) -> InstanceView {
         },
         handed: row.launch.as_ref().is_some_and(|l| l.handed),
         notifies: row.launch.as_ref().is_some_and(|l| l.notifies),
-        pid: row.stored.phase.is_live().then_some(row.stored.process).flatten().map(|p| p.pid),
+        pid: row
+            .stored
+            .phase
+            .is_live()
+            .then_some(row.stored.process)
+            .flatten()
+            .map(|p| p.pid),
         owner: row.owner.clone(),
         idle_timeout_s: row.idle.unwrap_or(config.idle.timeout).as_secs_f64(),
         created_at: rfc3339(row.created_at),
@@ -131,28 +173,46 @@ fn view(config: &Config, row: &Row, masks: &mut Masks) -> InstanceView {
     }
 }
 
-/// When it was last in use. What nginx let through since the last pass is only in the access log yet; of one that sleeps and
-/// was used after its last wake all has been written down, so that ten thousand sleepers need no look at as many files.
+/// When it was last in use. What nginx let through since the last pass is only in the access log
+/// yet; of one that sleeps and was used after its last wake all has been written down, so that ten
+/// thousand sleepers need no look at as many files.
 fn last_used(config: &Config, row: &Row) -> Option<WallTime> {
     let known = row.last_active_at;
     if !row.stored.phase.is_live() && known.is_some() && known >= row.last_wake_at {
         return known;
     }
-    let log = std::fs::symlink_metadata(config.access_log(row.name.as_str())).ok().filter(|data| data.len() > 0);
-    let written = log.map(|data| WallTime(data.mtime() * 1000 + data.mtime_nsec() / 1_000_000).min(SystemClock.wall()));
+    let log = std::fs::symlink_metadata(config.access_log(row.name.as_str()))
+        .ok()
+        .filter(|data| data.len() > 0);
+    let written = log.map(|data| {
+        WallTime(data.mtime() * 1000 + data.mtime_nsec() / 1_000_000).min(SystemClock.wall())
+    });
     known.max(written)
 }
 
 /// RFC 3339 in UTC, to the millisecond.
 fn rfc3339(at: WallTime) -> String {
-    jiff::Timestamp::from_millisecond(at.0).map(|t| format!("{t:.3}")).unwrap_or_default()
+    jiff::Timestamp::from_millisecond(at.0)
+        .map(|t| format!("{t:.3}"))
+        .unwrap_or_default()
 }
 
 /// The outcome of a verb on one instance.
-pub(super) fn done(ctx: &Context, name: &InstanceName, did: &str, already: bool, since: Timestamp) -> Result<Outcome, ServiceError> {
+pub(super) fn done(
+    ctx: &Context,
+    name: &InstanceName,
+    did: &str,
+    already: bool,
+    since: Timestamp,
+) -> Result<Outcome, ServiceError> {
     let took = ctx.now().since(since);
     let instance = of_row(&ctx.config(), &find_row(&ctx.store, name.as_str())?);
-    Ok(Outcome::Instance { did: did.to_owned(), already, took_ms: millis(took), instance: Box::new(instance) })
+    Ok(Outcome::Instance {
+        did: did.to_owned(),
+        already,
+        took_ms: millis(took),
+        instance: Box::new(instance),
+    })
 }
 
 #[cfg(test)]
@@ -169,7 +229,10 @@ mod tests {
             name: InstanceName::parse("shop").unwrap(),
             model: "m".to_owned(),
             port: None,
-            params: params.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            params: params
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
             launch: None,
             launch_key: String::new(),
             owner: None,
@@ -190,22 +253,51 @@ mod tests {
     #[test]
     fn secrets_are_masked_and_everything_without_a_model() {
         let dir = tempfile::tempdir().unwrap();
-        let config = crate::config::load(None, &Env::bare(0, dir.path()).with("ACC_HOME", dir.path().join("h"))).unwrap();
+        let config = crate::config::load(
+            None,
+            &Env::bare(0, dir.path()).with("ACC_HOME", dir.path().join("h")),
+        )
+        .unwrap();
         let row = row(&[("greeting", "hello"), ("key", "s3cret"), ("former", "x")]);
-        let shown = || of_row(&config, &row).params.into_values().collect::<Vec<_>>();
+        let shown = || {
+            of_row(&config, &row)
+                .params
+                .into_values()
+                .collect::<Vec<_>>()
+        };
         assert_eq!(shown(), ["****", "****", "****"]);
         let model = config.models().join("m");
         std::fs::create_dir_all(&model).unwrap();
-        std::fs::write(model.join("model.toml"), "command = [\"a\"]\n[params.greeting]\n[params.key]\nsecret = true\n").unwrap();
-        assert_eq!(shown(), ["****", "hello", "****"], "of former, greeting, key");
-        std::fs::write(model.join("model.toml"), "[params.greeting]\n[params.key]\nsecret = \"yes\"\n").unwrap();
-        assert_eq!(shown(), ["****", "****", "****"], "a model that is wrong says nothing of secrets");
+        std::fs::write(
+            model.join("model.toml"),
+            "command = [\"a\"]\n[params.greeting]\n[params.key]\nsecret = true\n",
+        )
+        .unwrap();
+        assert_eq!(
+            shown(),
+            ["****", "hello", "****"],
+            "of former, greeting, key"
+        );
+        std::fs::write(
+            model.join("model.toml"),
+            "[params.greeting]\n[params.key]\nsecret = \"yes\"\n",
+        )
+        .unwrap();
+        assert_eq!(
+            shown(),
+            ["****", "****", "****"],
+            "a model that is wrong says nothing of secrets"
+        );
     }
 
     #[test]
     fn used_is_what_somebody_has_used_and_the_log_is_asked_where_nobody_has_looked_yet() {
         let dir = tempfile::tempdir().unwrap();
-        let config = crate::config::load(None, &Env::bare(0, dir.path()).with("ACC_HOME", dir.path().join("h"))).unwrap();
+        let config = crate::config::load(
+            None,
+            &Env::bare(0, dir.path()).with("ACC_HOME", dir.path().join("h")),
+        )
+        .unwrap();
         let mut row = row(&[]);
         row.stored.phase = Phase::Asleep;
         assert_eq!(last_used(&config, &row), None);
@@ -217,7 +309,11 @@ mod tests {
         let at = last_used(&config, &row).unwrap();
         assert!(at <= SystemClock.wall() && at.0 > SystemClock.wall().0 - 60_000);
         (row.last_wake_at, row.last_active_at) = (Some(WallTime(5)), Some(WallTime(7)));
-        assert_eq!(last_used(&config, &row), Some(WallTime(7)), "all has been written down");
+        assert_eq!(
+            last_used(&config, &row),
+            Some(WallTime(7)),
+            "all has been written down"
+        );
         row.last_wake_at = Some(WallTime(8));
         assert_eq!(last_used(&config, &row), Some(at));
     }

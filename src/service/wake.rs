@@ -1,7 +1,9 @@
-//! Waiting for an instance: single flight, everyone on the same result. Implements the proxy's door.
+//! Waiting for an instance: single flight, everyone on the same result. Implements the proxy's
+//! door.
 //!
-//! The first who asks starts the wake, the others join; a failure reaches every one of them; whoever leaves cancels only
-//! its own wait. A request is counted in flight under the lock under which it is let through.
+//! The first who asks starts the wake, the others join; a failure reaches every one of them;
+//! whoever leaves cancels only its own wait. A request is counted in flight under the lock under
+//! which it is let through.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -45,7 +47,13 @@ impl Ticket for InstanceTicket {
 
 impl Drop for InstanceTicket {
     fn drop(&mut self) {
-        apply_ticket(&self.world, &self.handle, &Event::Released { counts: self.counts });
+        apply_ticket(
+            &self.world,
+            &self.handle,
+            &Event::Released {
+                counts: self.counts,
+            },
+        );
     }
 }
 
@@ -64,7 +72,12 @@ fn admit(world: &Arc<World>, handle: &Arc<Handle>, counts: bool) -> Option<Box<I
     }
     apply_ticket(world, handle, &Event::Admitted)?;
     let gate = handle.gate(handle.snapshot().run);
-    Some(Box::new(InstanceTicket { world: world.clone(), handle: handle.clone(), gate, counts }))
+    Some(Box::new(InstanceTicket {
+        world: world.clone(),
+        handle: handle.clone(),
+        gate,
+        counts,
+    }))
 }
 
 /// A place among those who wait for an instance.
@@ -75,7 +88,14 @@ struct Place {
 
 impl Place {
     fn take(handle: &Arc<Handle>, max: usize, client: Option<IpAddr>) -> Result<Self, Refusal> {
-        if handle.waiting.take(max, client) { Ok(Self { handle: handle.clone(), client }) } else { Err(Refusal::TooManyWaiting) }
+        if handle.waiting.take(max, client) {
+            Ok(Self {
+                handle: handle.clone(),
+                client,
+            })
+        } else {
+            Err(Refusal::TooManyWaiting)
+        }
     }
 }
 
@@ -113,21 +133,32 @@ impl Waiter {
                 if !has_died(&handle) {
                     return Err(failure_of(&handle, self.world.now()));
                 }
-                // It was awake, and ended before this request was let through (a stop had just been called off, say): no start
-                // has failed yet. Whether it may be started at once is for the machine to say.
+                // It was awake, and ended before this request was let through (a stop had just been
+                // called off, say): no start has failed yet. Whether it may be started at once is
+                // for the machine to say.
                 self.asked = None;
             }
             if self.asked.is_none() || !now.phase.is_live() {
-                let (_, run) = handle.ask(Event::Wake(Cause::Request)).await.map_err(|r| refusal(&handle, &r))?;
+                let (_, run) = handle
+                    .ask(Event::Wake(Cause::Request))
+                    .await
+                    .map_err(|r| refusal(&handle, &r))?;
                 self.asked = Some(run);
                 continue;
             }
-            // What is being stopped takes its own time for that, and the machine bounds it; the time to start begins afterwards.
+            // What is being stopped takes its own time for that, and the machine bounds it; the
+            // time to start begins afterwards.
             let stopping = matches!(now.phase, Phase::Draining | Phase::Stopping);
-            let deadline = if stopping { self.stopped_by } else { self.deadline };
+            let deadline = if stopping {
+                self.stopped_by
+            } else {
+                self.deadline
+            };
             let left = deadline.since(self.world.now());
             match tokio::time::timeout(left, self.changes.changed()).await {
-                Ok(Ok(())) if stopping => self.deadline = self.world.now().after(self.world.config().wake.timeout),
+                Ok(Ok(())) if stopping => {
+                    self.deadline = self.world.now().after(self.world.config().wake.timeout)
+                }
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Err(Refusal::Broken),
                 Err(_) if stopping => return Err(Refusal::StillStopping),
@@ -145,7 +176,10 @@ fn has_died(handle: &Handle) -> bool {
 fn failure_of(handle: &Handle, now: Timestamp) -> Refusal {
     let machine = handle.machine();
     let retry_s = machine.retry_at().since(now).as_secs().max(1);
-    Refusal::Failed { reason: machine.failure().map_or("it failed", Failure::name), retry_s }
+    Refusal::Failed {
+        reason: machine.failure().map_or("it failed", Failure::name),
+        retry_s,
+    }
 }
 
 fn refusal(handle: &Handle, refused: &Refused) -> Refusal {
@@ -185,14 +219,22 @@ fn handle_of_host(world: &Arc<World>, host: &HostName) -> Result<Arc<Handle>, Re
     }
     let broken = |e: ServiceError| unknown(host, &e);
     let before = world.registry.departures();
-    let row = row_of_host(world, host).map_err(broken)?.ok_or(Refusal::UnknownHost)?;
+    let row = row_of_host(world, host)
+        .map_err(broken)?
+        .ok_or(Refusal::UnknownHost)?;
     // What can be refused by the row alone needs no task.
     match row.stored.phase {
         Phase::Destroyed => Err(Refusal::Destroyed),
         Phase::Creating => Err(Refusal::Creating),
-        Phase::Asleep | Phase::Waking | Phase::Awake | Phase::Draining | Phase::Stopping | Phase::Failed => {
-            world.registry.get_read(&world.context, row, before).map_err(broken)
-        }
+        Phase::Asleep
+        | Phase::Waking
+        | Phase::Awake
+        | Phase::Draining
+        | Phase::Stopping
+        | Phase::Failed => world
+            .registry
+            .get_read(&world.context, row, before)
+            .map_err(broken),
     }
 }
 
@@ -210,32 +252,52 @@ impl Admission for Arc<World> {
         self.admit_for(host, verdict, Caller::default()).await
     }
 
-    async fn admit_for(&self, host: &HostName, verdict: Verdict, caller: Caller) -> Result<Admitted, Refusal> {
+    async fn admit_for(
+        &self,
+        host: &HostName,
+        verdict: Verdict,
+        caller: Caller,
+    ) -> Result<Admitted, Refusal> {
         if !self.has_retired() {
             let knock = admit_here(self, host, verdict, caller).await;
             if knock.is_ok() || !self.has_retired() {
                 return knock;
             }
         }
-        let row = row_of_host(self, host).map_err(|e| unknown(host, &e))?.ok_or(Refusal::UnknownHost)?;
+        let row = row_of_host(self, host)
+            .map_err(|e| unknown(host, &e))?
+            .ok_or(Refusal::UnknownHost)?;
         Ok(Admitted::Open(onward(self, row.name)))
     }
 
     fn name_of(&self, host: &HostName) -> Option<InstanceName> {
-        let handle = if self.has_retired() { None } else { self.registry.by_host(host) };
+        let handle = if self.has_retired() {
+            None
+        } else {
+            self.registry.by_host(host)
+        };
         if let Some(handle) = handle {
             return Some(handle.instance.name.clone());
         }
-        row_of_host(self, host).map_err(|e| unknown(host, &e)).ok()?.map(|row| row.name)
+        row_of_host(self, host)
+            .map_err(|e| unknown(host, &e))
+            .ok()?
+            .map(|row| row.name)
     }
 
     async fn peek(&self, host: &HostName) -> Result<Phase, Refusal> {
         // What is remembered here is not true any more once another acc has the say.
-        let handle = if self.has_retired() { None } else { self.registry.by_host(host) };
+        let handle = if self.has_retired() {
+            None
+        } else {
+            self.registry.by_host(host)
+        };
         if let Some(handle) = handle {
             return Ok(handle.snapshot().phase);
         }
-        let row = row_of_host(self, host).map_err(|e| unknown(host, &e))?.ok_or(Refusal::UnknownHost)?;
+        let row = row_of_host(self, host)
+            .map_err(|e| unknown(host, &e))?
+            .ok_or(Refusal::UnknownHost)?;
         Ok(row.stored.phase)
     }
 }
@@ -245,9 +307,18 @@ fn unknown(host: &HostName, error: &ServiceError) -> Refusal {
     Refusal::Broken
 }
 
-async fn admit_here(world: &Arc<World>, host: &HostName, verdict: Verdict, caller: Caller) -> Result<Admitted, Refusal> {
+async fn admit_here(
+    world: &Arc<World>,
+    host: &HostName,
+    verdict: Verdict,
+    caller: Caller,
+) -> Result<Admitted, Refusal> {
     // Nearly every request: no clock is asked for it.
-    if let Some(pass) = world.registry.by_host(host).and_then(|handle| admit(world, &handle, verdict.counts)) {
+    if let Some(pass) = world
+        .registry
+        .by_host(host)
+        .and_then(|handle| admit(world, &handle, verdict.counts))
+    {
         return Ok(Admitted::Open(pass));
     }
     let noticed = world.clock.micros();
@@ -259,7 +330,8 @@ async fn admit_here(world: &Arc<World>, host: &HostName, verdict: Verdict, calle
         return Err(Refusal::Halting);
     }
     let phase = handle.snapshot().phase;
-    // What the database says of one that nobody has looked at is hearsay: it is asked for, and waits until it is known.
+    // What the database says of one that nobody has looked at is hearsay: it is asked for, and
+    // waits until it is known.
     let starting = handle.known() && phase == Phase::Waking;
     match admission::admit(phase, verdict.wake) {
         AdmissionDecision::Forward | AdmissionDecision::Hold => {}
@@ -268,9 +340,15 @@ async fn admit_here(world: &Arc<World>, host: &HostName, verdict: Verdict, calle
     let config = world.config();
     // Whoever comes while others wait wakes nothing: a page with many parts is one wake.
     if !starting && handle.waiting.count() == 0 {
-        let client = caller.client.and_then(|client| limited(client, &config.edge.of_many()));
-        let counted = world.wakes.count(client, config.wake.per_client, world.now());
-        counted.map_err(|early| Refusal::TooManyWakes { retry_s: early.as_secs() + 1 })?;
+        let client = caller
+            .client
+            .and_then(|client| limited(client, &config.edge.of_many()));
+        let counted = world
+            .wakes
+            .count(client, config.wake.per_client, world.now());
+        counted.map_err(|early| Refusal::TooManyWakes {
+            retry_s: early.as_secs() + 1,
+        })?;
     }
     let mut waiter = Waiter {
         world: world.clone(),
@@ -278,7 +356,12 @@ async fn admit_here(world: &Arc<World>, host: &HostName, verdict: Verdict, calle
         place: Place::take(&handle, config.wake.max_waiting, caller.client)?,
         counts: verdict.counts,
         deadline: world.now().after(config.wake.timeout),
-        stopped_by: world.now().after(world.limits(&handle.launched()).longest_stop().max(config.wake.timeout)),
+        stopped_by: world.now().after(
+            world
+                .limits(&handle.launched())
+                .longest_stop()
+                .max(config.wake.timeout),
+        ),
         asked: None,
     };
     // Asked here and not at the first wait: a client that leaves at once has still woken it.
@@ -287,7 +370,10 @@ async fn admit_here(world: &Arc<World>, host: &HostName, verdict: Verdict, calle
     } else {
         handle.stamps().notice(noticed);
         handle.note_asked(Timestamp(world.now().0.saturating_sub(millis(caller.ago))));
-        let (_, run) = handle.ask(Event::Wake(Cause::Request)).await.map_err(|r| refusal(&handle, &r))?;
+        let (_, run) = handle
+            .ask(Event::Wake(Cause::Request))
+            .await
+            .map_err(|r| refusal(&handle, &r))?;
         waiter.asked = Some(run);
     }
     Ok(Admitted::Wait(Box::new(waiter)))

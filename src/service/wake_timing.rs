@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// When each step of the wake that is under way was done, in microseconds of the boot clock; `None`: not yet.
+/// When each step of the wake that is under way was done, in microseconds of the boot clock;
+/// `None`: not yet.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Stamps {
     noticed: Option<u64>,
@@ -24,7 +25,10 @@ impl Stamps {
 
     /// A start begins: for a request that was noticed before, or for nobody's.
     pub(super) fn begin(&mut self, now: u64) {
-        *self = Self { noticed: Some(self.noticed.unwrap_or(now)), ..Self::default() };
+        *self = Self {
+            noticed: Some(self.noticed.unwrap_or(now)),
+            ..Self::default()
+        };
     }
 
     /// The supervisor was called at the one time and answered at the other.
@@ -34,7 +38,10 @@ impl Stamps {
 
     /// It was found well at this time, and had accepted the first connection so long ago.
     pub(super) fn ready(&mut self, now: u64, accepted: Duration) {
-        self.ready = Some((now.saturating_sub(u64::try_from(accepted.as_micros()).unwrap_or(0)), now));
+        self.ready = Some((
+            now.saturating_sub(u64::try_from(accepted.as_micros()).unwrap_or(0)),
+            now,
+        ));
     }
 
     /// The account of a wake that is over. `None`: some step is not known.
@@ -53,8 +60,8 @@ impl Stamps {
     }
 }
 
-/// A wake's account, in microseconds. From when it was noticed to when it had answered is the sum of `spawned_us`,
-/// `listening_us` and `answered_us`.
+/// A wake's account, in microseconds. From when it was noticed to when it had answered is the sum
+/// of `spawned_us`, `listening_us` and `answered_us`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Phases {
     /// When acc noticed the request, on the boot clock.
@@ -82,8 +89,20 @@ mod tests {
         stamps.call(2_100, 3_000);
         stamps.ready(5_500, Duration::from_micros(500));
         let phases = stamps.account().unwrap();
-        assert_eq!(phases, Phases { noticed_at_us: 1_000, spawned_us: 2_000, call_us: 900, listening_us: 2_000, answered_us: 500 });
-        assert!(stamps.account().is_none(), "the next wake has an account of its own");
+        assert_eq!(
+            phases,
+            Phases {
+                noticed_at_us: 1_000,
+                spawned_us: 2_000,
+                call_us: 900,
+                listening_us: 2_000,
+                answered_us: 500
+            }
+        );
+        assert!(
+            stamps.account().is_none(),
+            "the next wake has an account of its own"
+        );
     }
 
     #[test]
@@ -93,7 +112,10 @@ mod tests {
         stamps.ready(3_000, Duration::from_millis(1));
         stamps.call(100, 2_500);
         let phases = stamps.account().unwrap();
-        assert_eq!((phases.spawned_us, phases.listening_us, phases.answered_us), (2_000, 0, 1_000));
+        assert_eq!(
+            (phases.spawned_us, phases.listening_us, phases.answered_us),
+            (2_000, 0, 1_000)
+        );
         assert_eq!(phases.call_us, 2_400);
     }
 }

@@ -19,7 +19,10 @@ impl World {
     /// Puts the parts together.
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
-        Arc::new(Self { context: Context::new(parts), registry: Registry::default() })
+        Arc::new(Self {
+            context: Context::new(parts),
+            registry: Registry::default(),
+        })
     }
 
     /// The handle of a row's instance; its task is started when it has none.

@@ -1,4 +1,5 @@
-//! Domain values as text in a column, and back. A text that cannot be read back is "unknown", never a crash.
+//! Domain values as text in a column, and back. A text that cannot be read back is "unknown", never
+//! a crash.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -101,7 +102,10 @@ pub(super) fn failure(f: &Failure) -> String {
     let text = match f {
         Failure::NotStarted(why) => FailureText::NotStarted(why.clone()),
         Failure::ExitedAtStart(e) => FailureText::ExitedAtStart(exit(*e)),
-        Failure::NotReady { within, what } => FailureText::NotReady { within_ms: ms(*within), what: what.clone() },
+        Failure::NotReady { within, what } => FailureText::NotReady {
+            within_ms: ms(*within),
+            what: what.clone(),
+        },
         Failure::Died(e) => FailureText::Died(exit(*e)),
     };
     serde_json::to_string(&text).unwrap_or_default()
@@ -111,7 +115,10 @@ pub(super) fn failure_back(text: &str) -> Option<Failure> {
     Some(match serde_json::from_str(text).ok()? {
         FailureText::NotStarted(why) => Failure::NotStarted(why),
         FailureText::ExitedAtStart(e) => Failure::ExitedAtStart(exit_back(&e)),
-        FailureText::NotReady { within_ms, what } => Failure::NotReady { within: Duration::from_millis(within_ms), what },
+        FailureText::NotReady { within_ms, what } => Failure::NotReady {
+            within: Duration::from_millis(within_ms),
+            what,
+        },
         FailureText::Died(e) => Failure::Died(exit_back(&e)),
     })
 }
@@ -124,7 +131,10 @@ mod tests {
     fn launches_of_an_earlier_acc_are_read() {
         let earlier = r#"{"argv":["/bin/a"],"env":[],"health":null,"stop_signal":15,"start_ms":null,"stop_ms":7}"#;
         let mut back = launch_back(earlier).unwrap();
-        assert_eq!((back.handed, back.notifies, back.stop_timeout), (false, false, Some(Duration::from_millis(7))));
+        assert_eq!(
+            (back.handed, back.notifies, back.stop_timeout),
+            (false, false, Some(Duration::from_millis(7)))
+        );
         (back.handed, back.notifies) = (true, true);
         assert_eq!(launch_back(&launch(&back)), Some(back));
     }
@@ -134,7 +144,10 @@ mod tests {
         for f in [
             Failure::NotStarted("no".into()),
             Failure::ExitedAtStart(Exit::Code(3)),
-            Failure::NotReady { within: Duration::from_secs(2), what: "x".into() },
+            Failure::NotReady {
+                within: Duration::from_secs(2),
+                what: "x".into(),
+            },
             Failure::Died(Exit::Signal(9)),
             Failure::Died(Exit::Unknown),
         ] {

@@ -1,6 +1,7 @@
 //! What can be wrong with the database, and SQLite's errors in acc's words.
 //!
-//! It looks at the file's folder where SQLite does not say enough (permissions, room), and never opens the database.
+//! It looks at the file's folder where SQLite does not say enough (permissions, room), and never
+//! opens the database.
 
 use std::path::{Path, PathBuf};
 
@@ -54,7 +55,9 @@ pub enum StoreError {
 
 /// Is there less room than SQLite needs to open a database?
 fn no_room(path: &Path) -> bool {
-    let Some(dir) = path.parent() else { return false };
+    let Some(dir) = path.parent() else {
+        return false;
+    };
     rustix::fs::statvfs(dir).is_ok_and(|at| at.f_bavail.saturating_mul(at.f_frsize) < 64 * 1024)
 }
 
@@ -65,16 +68,32 @@ pub(super) fn translate(path: &Path, e: &rusqlite::Error) -> StoreError {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Locked(path),
         Some(ErrorCode::DiskFull) => StoreError::Full(path),
         // Some of its files cannot even be made; SQLite calls that a fault of the disk.
-        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if no_room(&path) => StoreError::Full(path),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt { path, why: e.to_string() },
-        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) if forbidden(&path) => StoreError::Forbidden(path),
-        _ => StoreError::Unusable { path, why: e.to_string() },
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if no_room(&path) => {
+            StoreError::Full(path)
+        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt {
+            path,
+            why: e.to_string(),
+        },
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied)
+            if forbidden(&path) =>
+        {
+            StoreError::Forbidden(path)
+        }
+        _ => StoreError::Unusable {
+            path,
+            why: e.to_string(),
+        },
     }
 }
 
-/// Is this user kept out? SQLite does not tell. Asked without opening the file: closing it would drop the locks of this process.
+/// Is this user kept out? SQLite does not tell. Asked without opening the file: closing it would
+/// drop the locks of this process.
 fn forbidden(path: &Path) -> bool {
     use rustix::fs::{Access, access};
     let kept_out = |path: &Path, wanted| access(path, wanted) == Err(rustix::io::Errno::ACCESS);
-    kept_out(path, Access::READ_OK | Access::WRITE_OK) || path.parent().is_some_and(|dir| kept_out(dir, Access::WRITE_OK | Access::EXEC_OK))
+    kept_out(path, Access::READ_OK | Access::WRITE_OK)
+        || path
+            .parent()
+            .is_some_and(|dir| kept_out(dir, Access::WRITE_OK | Access::EXEC_OK))
 }

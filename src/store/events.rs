@@ -6,7 +6,8 @@ use super::{Store, StoreError};
 use crate::domain::name::InstanceId;
 use crate::domain::time::WallTime;
 
-/// At most this many lines go at once: nobody waits long for the database, and the rest goes with the next calls.
+/// At most this many lines go at once: nobody waits long for the database, and the rest goes with
+/// the next calls.
 const AT_ONCE: i64 = 5_000;
 
 /// One event.
@@ -26,24 +27,61 @@ pub struct EventRow {
 
 impl Store {
     /// Adds a line.
-    pub fn record(&self, at: WallTime, instance: Option<InstanceId>, name: &str, kind: &str, detail: &str) -> Result<(), StoreError> {
+    pub fn record(
+        &self,
+        at: WallTime,
+        instance: Option<InstanceId>,
+        name: &str,
+        kind: &str,
+        detail: &str,
+    ) -> Result<(), StoreError> {
         let (name, kind, detail) = (name.to_owned(), kind.to_owned(), detail.to_owned());
-        self.record_row(instance, &EventRow { at, name, kind, detail, phases: None })
+        self.record_row(
+            instance,
+            &EventRow {
+                at,
+                name,
+                kind,
+                detail,
+                phases: None,
+            },
+        )
     }
 
     /// The same for one that has more to say.
-    pub fn record_row(&self, instance: Option<InstanceId>, row: &EventRow) -> Result<(), StoreError> {
+    pub fn record_row(
+        &self,
+        instance: Option<InstanceId>,
+        row: &EventRow,
+    ) -> Result<(), StoreError> {
         let sql = "INSERT INTO events (at, instance, name, kind, detail, phases) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        let values = params![row.at.0, instance.map(|i| i.0), row.name, row.kind, row.detail, row.phases];
+        let values = params![
+            row.at.0,
+            instance.map(|i| i.0),
+            row.name,
+            row.kind,
+            row.detail,
+            row.phases
+        ];
         self.change(&*self.writer()?, sql, values).map(drop)
     }
 
     /// The newest `lines` lines, oldest first, of one instance or of all.
-    pub fn events(&self, instance: Option<InstanceId>, lines: usize) -> Result<Vec<EventRow>, StoreError> {
+    pub fn events(
+        &self,
+        instance: Option<InstanceId>,
+        lines: usize,
+    ) -> Result<Vec<EventRow>, StoreError> {
         let connection = self.reader();
         let limit = i64::try_from(lines).unwrap_or(i64::MAX);
         let row = |r: &rusqlite::Row<'_>| {
-            Ok(EventRow { at: WallTime(r.get(0)?), name: r.get(1)?, kind: r.get(2)?, detail: r.get(3)?, phases: r.get(4)? })
+            Ok(EventRow {
+                at: WallTime(r.get(0)?),
+                name: r.get(1)?,
+                kind: r.get(2)?,
+                detail: r.get(3)?,
+                phases: r.get(4)?,
+            })
         };
         let read = || -> rusqlite::Result<Vec<EventRow>> {
             match instance {
@@ -65,23 +103,29 @@ impl Store {
         Ok(rows)
     }
 
-    /// Drops the oldest lines that are from before `since` or more than `keep`; when there are very many, some of them. It reads
-    /// only what it drops.
+    /// Drops the oldest lines that are from before `since` or more than `keep`; when there are very
+    /// many, some of them. It reads only what it drops.
     pub fn prune_events(&self, since: WallTime, keep: usize) -> Result<(), StoreError> {
         let connection = self.writer()?;
         let sql = "SELECT (SELECT min(id) FROM events), (SELECT max(id) FROM events), \
                    (SELECT id FROM events WHERE at >= ?1 ORDER BY id LIMIT 1)";
         let row = |r: &rusqlite::Row<'_>| Ok((r.get(0)?, r.get(1)?, r.get(2)?));
-        let found: (Option<i64>, Option<i64>, Option<i64>) =
-            self.prepared(&connection, sql).and_then(|mut s| s.query_row([since.0], row)).map_err(|e| self.error(&e))?;
-        let (Some(oldest), Some(newest), young) = found else { return Ok(()) };
+        let found: (Option<i64>, Option<i64>, Option<i64>) = self
+            .prepared(&connection, sql)
+            .and_then(|mut s| s.query_row([since.0], row))
+            .map_err(|e| self.error(&e))?;
+        let (Some(oldest), Some(newest), young) = found else {
+            return Ok(());
+        };
         let too_many = newest.saturating_sub(i64::try_from(keep).unwrap_or(i64::MAX));
-        // The events are in the order of time, whatever the wall clock said: what comes after a young line is young.
+        // The events are in the order of time, whatever the wall clock said: what comes after a
+        // young line is young.
         let too_old = young.map_or(newest, |young| young - 1);
         let last = too_many.max(too_old).min(oldest + AT_ONCE - 1);
         if last < oldest {
             return Ok(());
         }
-        self.change(&connection, "DELETE FROM events WHERE id <= ?1", [last]).map(drop)
+        self.change(&connection, "DELETE FROM events WHERE id <= ?1", [last])
+            .map(drop)
     }
 }

@@ -20,8 +20,8 @@ const HAS_NAME: &str = "SELECT 1 FROM instances WHERE name = ?1";
 const RELAUNCH: &str = "UPDATE instances SET launch = ?2, launch_key = ?3 WHERE id = ?1";
 
 impl Store {
-    /// Makes a row and its journal entry; `finish` gets the new number and returns the launch and its key, so that all of
-    /// it is there or nothing is. `Taken` names what is in the way.
+    /// Makes a row and its journal entry; `finish` gets the new number and returns the launch and
+    /// its key, so that all of it is there or nothing is. `Taken` names what is in the way.
     pub fn insert<E: From<StoreError>>(
         &self,
         new: &NewRow<'_>,
@@ -78,7 +78,11 @@ impl Store {
         .map_err(|e| self.taken_port(&e, new.port))?;
         let id = InstanceId(tx.last_insert_rowid());
         for (place, host) in (0_i64..).zip(new.hosts) {
-            self.change(tx, "INSERT INTO hosts (host, instance, place) VALUES (?1, ?2, ?3)", params![host.as_str(), id.0, place])?;
+            self.change(
+                tx,
+                "INSERT INTO hosts (host, instance, place) VALUES (?1, ?2, ?3)",
+                params![host.as_str(), id.0, place],
+            )?;
         }
         self.note(tx, id, Work::Create, new.created_at)?;
         Ok(id)
@@ -94,8 +98,8 @@ impl Store {
         self.one(&self.reader(), "name = ?1", [name])
     }
 
-    /// The row with this host among its further ones, else the row of this name: what a host on acc's own domain begins with.
-    /// On the way of a request.
+    /// The row with this host among its further ones, else the row of this name: what a host on
+    /// acc's own domain begins with. On the way of a request.
     pub fn by_host(&self, host: &str, name: Option<&str>) -> Result<Option<Row>, StoreError> {
         let condition = "id = coalesce((SELECT instance FROM hosts WHERE host = ?1), (SELECT id FROM instances WHERE name = ?2))";
         self.one(&self.reader(), condition, params![host, name])
@@ -103,25 +107,48 @@ impl Store {
 
     /// All rows of the filter, by name.
     pub fn list(&self, filter: &Filter<'_>) -> Result<Vec<Row>, StoreError> {
-        // Each condition is only there when it is asked for: so there is an index for every way to ask, in the order of names.
-        let given = [(filter.phase.is_some(), "phase = ?1"), (filter.model.is_some(), "model = ?2"), (filter.after.is_some(), "name > ?3")];
-        let conditions: Vec<&str> = given.into_iter().filter(|(is_given, _)| *is_given).map(|(_, text)| text).collect();
-        let all = if conditions.is_empty() { "1".to_owned() } else { conditions.join(" AND ") };
+        // Each condition is only there when it is asked for: so there is an index for every way to
+        // ask, in the order of names.
+        let given = [
+            (filter.phase.is_some(), "phase = ?1"),
+            (filter.model.is_some(), "model = ?2"),
+            (filter.after.is_some(), "name > ?3"),
+        ];
+        let conditions: Vec<&str> = given
+            .into_iter()
+            .filter(|(is_given, _)| *is_given)
+            .map(|(_, text)| text)
+            .collect();
+        let all = if conditions.is_empty() {
+            "1".to_owned()
+        } else {
+            conditions.join(" AND ")
+        };
         let limit = filter.limit.map_or(-1, |l| i64::try_from(l).unwrap_or(-1));
-        self.many(&format!("{all} ORDER BY name LIMIT ?4"), params![filter.phase, filter.model, filter.after, limit])
+        self.many(
+            &format!("{all} ORDER BY name LIMIT ?4"),
+            params![filter.phase, filter.model, filter.after, limit],
+        )
     }
 
     /// Rows that are not simply asleep or destroyed.
     pub fn busy(&self) -> Result<Vec<Row>, StoreError> {
-        self.many("phase IN ('creating', 'waking', 'awake', 'draining', 'stopping', 'failed')", [])
+        self.many(
+            "phase IN ('creating', 'waking', 'awake', 'draining', 'stopping', 'failed')",
+            [],
+        )
     }
 
     /// Rows that are wanted up and in service.
     pub fn wanted_up(&self) -> Result<Vec<Row>, StoreError> {
-        self.many("wanted = 'up' AND phase <> 'destroyed' AND phase <> 'creating'", [])
+        self.many(
+            "wanted = 'up' AND phase <> 'destroyed' AND phase <> 'creating'",
+            [],
+        )
     }
 
-    /// Rows that the name alone does not route: TCP ones and those with further hosts; not the destroyed ones.
+    /// Rows that the name alone does not route: TCP ones and those with further hosts; not the
+    /// destroyed ones.
     pub fn routed(&self) -> Result<Vec<Row>, StoreError> {
         self.many(
             "id IN (SELECT id FROM instances WHERE port IS NOT NULL UNION SELECT instance FROM hosts) AND phase <> 'destroyed' ORDER BY id",
@@ -134,32 +161,54 @@ impl Store {
         self.column("SELECT name FROM instances ORDER BY name", [])
     }
 
-    /// The key of launches that were made for other places than those with which `here` begins, when no instance in service was made for
-    /// these.
+    /// The key of launches that were made for other places than those with which `here` begins,
+    /// when no instance in service was made for these.
     pub fn made_elsewhere(&self, here: &str) -> Result<Option<String>, StoreError> {
         let made = "phase NOT IN ('creating', 'destroyed') AND launch_key <> ''";
         let length = i64::try_from(here.chars().count()).unwrap_or(i64::MAX);
-        let of_here = format!("SELECT launch_key FROM instances WHERE {made} AND substr(launch_key, 1, ?1) = ?2 LIMIT 1");
-        if self.column::<String>(&of_here, params![length, here])?.is_empty() {
-            return Ok(self.column(&format!("SELECT launch_key FROM instances WHERE {made} LIMIT 1"), [])?.pop());
+        let of_here = format!(
+            "SELECT launch_key FROM instances WHERE {made} AND substr(launch_key, 1, ?1) = ?2 LIMIT 1"
+        );
+        if self
+            .column::<String>(&of_here, params![length, here])?
+            .is_empty()
+        {
+            return Ok(self
+                .column(
+                    &format!("SELECT launch_key FROM instances WHERE {made} LIMIT 1"),
+                    [],
+                )?
+                .pop());
         }
         Ok(None)
     }
 
     /// Names of the next instances after this number, at most so many, with their numbers.
-    pub fn names_after(&self, id: InstanceId, limit: u32) -> Result<Vec<(InstanceId, String)>, StoreError> {
+    pub fn names_after(
+        &self,
+        id: InstanceId,
+        limit: u32,
+    ) -> Result<Vec<(InstanceId, String)>, StoreError> {
         let connection = self.reader();
         let read = || -> rusqlite::Result<Vec<_>> {
-            self.prepared(&connection, "SELECT id, name FROM instances WHERE id > ?1 ORDER BY id LIMIT ?2")?
-                .query_map(params![id.0, limit], |r| Ok((InstanceId(r.get(0)?), r.get(1)?)))?
-                .collect()
+            self.prepared(
+                &connection,
+                "SELECT id, name FROM instances WHERE id > ?1 ORDER BY id LIMIT ?2",
+            )?
+            .query_map(params![id.0, limit], |r| {
+                Ok((InstanceId(r.get(0)?), r.get(1)?))
+            })?
+            .collect()
         };
         read().map_err(|e| self.error(&e))
     }
 
     /// The highest number of all instances.
     pub fn newest(&self) -> Result<Option<InstanceId>, StoreError> {
-        Ok(self.column("SELECT id FROM instances ORDER BY id DESC LIMIT 1", [])?.pop().map(InstanceId))
+        Ok(self
+            .column("SELECT id FROM instances ORDER BY id DESC LIMIT 1", [])?
+            .pop()
+            .map(InstanceId))
     }
 
     /// Is this name taken?
@@ -169,12 +218,21 @@ impl Store {
 
     /// Is this port given out?
     pub fn has_port(&self, port: u16) -> Result<bool, StoreError> {
-        self.is_there(&self.reader(), "SELECT 1 FROM instances WHERE port = ?1", port)
+        self.is_there(
+            &self.reader(),
+            "SELECT 1 FROM instances WHERE port = ?1",
+            port,
+        )
     }
 
     /// The port given out last, of those that still are.
     pub fn newest_port(&self) -> Result<Option<u16>, StoreError> {
-        Ok(self.column("SELECT port FROM instances WHERE port IS NOT NULL ORDER BY id DESC LIMIT 1", [])?.pop())
+        Ok(self
+            .column(
+                "SELECT port FROM instances WHERE port IS NOT NULL ORDER BY id DESC LIMIT 1",
+                [],
+            )?
+            .pop())
     }
 
     /// Writes the machine down.
@@ -216,17 +274,36 @@ impl Store {
         let mark = format!("{} {} {}", look.mark.0, look.mark.1, look.mark.2);
         let sql = "UPDATE instances SET mark = ?2, looked_at = ?3, quiet_since = ?4, last_active_at = coalesce(?5, last_active_at), \
              clock = coalesce(?6, clock) WHERE id = ?1";
-        let values = params![id.0, mark, stamp(look.at), stamp(look.quiet_since), look.active_at.map(|t| t.0), look.clock];
+        let values = params![
+            id.0,
+            mark,
+            stamp(look.at),
+            stamp(look.quiet_since),
+            look.active_at.map(|t| t.0),
+            look.clock
+        ];
         self.change(&*self.writer()?, sql, values).map(drop)
     }
 
     /// A launch made again.
     pub fn relaunch(&self, id: InstanceId, launch: &Launch, key: &str) -> Result<(), StoreError> {
-        self.change(&*self.writer()?, RELAUNCH, params![id.0, encode::launch(launch), key]).map(drop)
+        self.change(
+            &*self.writer()?,
+            RELAUNCH,
+            params![id.0, encode::launch(launch), key],
+        )
+        .map(drop)
     }
 
-    /// Another port, and the launch that was made for it: both or neither. `Taken`: another instance has it.
-    pub fn relocate(&self, id: InstanceId, port: u16, launch: &Launch, key: &str) -> Result<(), StoreError> {
+    /// Another port, and the launch that was made for it: both or neither. `Taken`: another
+    /// instance has it.
+    pub fn relocate(
+        &self,
+        id: InstanceId,
+        port: u16,
+        launch: &Launch,
+        key: &str,
+    ) -> Result<(), StoreError> {
         let connection = self.writer()?;
         self.prepared(&connection, "UPDATE instances SET port = ?2, launch = ?3, launch_key = ?4 WHERE id = ?1 AND port IS NOT NULL")
             .and_then(|mut s| s.execute(params![id.0, port, encode::launch(launch), key]))
@@ -237,7 +314,9 @@ impl Store {
     /// A port is the only column that two rows may not share and that was not looked at before.
     fn taken_port(&self, e: &rusqlite::Error, port: Option<u16>) -> StoreError {
         match e.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::ConstraintViolation) => StoreError::Taken(format!("the port {}", port.unwrap_or(0))),
+            Some(rusqlite::ErrorCode::ConstraintViolation) => {
+                StoreError::Taken(format!("the port {}", port.unwrap_or(0)))
+            }
             _ => self.error(e),
         }
     }
@@ -256,35 +335,66 @@ impl Store {
 
     /// Removes the row and all that hangs on it but the events.
     pub fn delete(&self, id: InstanceId) -> Result<(), StoreError> {
-        self.durably(|tx| self.change(tx, "DELETE FROM instances WHERE id = ?1", [id.0]).map(drop))
+        self.durably(|tx| {
+            self.change(tx, "DELETE FROM instances WHERE id = ?1", [id.0])
+                .map(drop)
+        })
     }
 
-    fn one(&self, connection: &Connection, condition: &str, values: impl rusqlite::Params) -> Result<Option<Row>, StoreError> {
+    fn one(
+        &self,
+        connection: &Connection,
+        condition: &str,
+        values: impl rusqlite::Params,
+    ) -> Result<Option<Row>, StoreError> {
         let row = self
-            .prepared(connection, &format!("SELECT {COLUMNS} FROM instances WHERE {condition}"))
+            .prepared(
+                connection,
+                &format!("SELECT {COLUMNS} FROM instances WHERE {condition}"),
+            )
             .and_then(|mut s| s.query_row(values, |r| Ok(read_row(r))).optional());
-        row.map_err(|e| self.error(&e))?.transpose().map_err(|e| self.error(&e))
+        row.map_err(|e| self.error(&e))?
+            .transpose()
+            .map_err(|e| self.error(&e))
     }
 
     fn many(&self, condition: &str, values: impl rusqlite::Params) -> Result<Vec<Row>, StoreError> {
         let connection = self.reader();
         let read = || -> rusqlite::Result<Vec<Row>> {
-            let mut statement = self.prepared(&connection, &format!("SELECT {COLUMNS} FROM instances WHERE {condition}"))?;
+            let mut statement = self.prepared(
+                &connection,
+                &format!("SELECT {COLUMNS} FROM instances WHERE {condition}"),
+            )?;
             statement.query_map(values, read_row)?.collect()
         };
         read().map_err(|e| self.error(&e))
     }
 
     /// The first column of all rows.
-    fn column<T: FromSql>(&self, sql: &str, values: impl rusqlite::Params) -> Result<Vec<T>, StoreError> {
+    fn column<T: FromSql>(
+        &self,
+        sql: &str,
+        values: impl rusqlite::Params,
+    ) -> Result<Vec<T>, StoreError> {
         let connection = self.reader();
-        let read = || -> rusqlite::Result<Vec<T>> { self.prepared(&connection, sql)?.query_map(values, |r| r.get(0))?.collect() };
+        let read = || -> rusqlite::Result<Vec<T>> {
+            self.prepared(&connection, sql)?
+                .query_map(values, |r| r.get(0))?
+                .collect()
+        };
         read().map_err(|e| self.error(&e))
     }
 
     /// Does this query find anything?
-    fn is_there(&self, connection: &Connection, sql: &str, value: impl ToSql) -> Result<bool, StoreError> {
-        self.prepared(connection, sql).and_then(|mut s| s.exists([value])).map_err(|e| self.error(&e))
+    fn is_there(
+        &self,
+        connection: &Connection,
+        sql: &str,
+        value: impl ToSql,
+    ) -> Result<bool, StoreError> {
+        self.prepared(connection, sql)
+            .and_then(|mut s| s.exists([value]))
+            .map_err(|e| self.error(&e))
     }
 }
 
@@ -312,7 +422,10 @@ fn read_row(r: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
     let phase: String = r.get(13)?;
     let wanted: String = r.get(14)?;
     let process = match (r.get::<_, Option<i32>>(16)?, r.get::<_, Option<i64>>(17)?) {
-        (Some(pid), Some(start)) => Some(Process { pid, start_time: unsigned(start) }),
+        (Some(pid), Some(start)) => Some(Process {
+            pid,
+            start_time: unsigned(start),
+        }),
         _ => None,
     };
     let hosts: Option<String> = r.get(27)?;
@@ -325,8 +438,14 @@ fn read_row(r: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
         launch: encode::launch_back(&r.get::<_, String>(5)?),
         launch_key: r.get(6)?,
         owner: r.get(7)?,
-        idle: r.get::<_, Option<i64>>(8)?.map(|ms| Duration::from_millis(unsigned(ms))),
-        hosts: hosts.unwrap_or_default().split_whitespace().filter_map(|h| HostName::parse(h).ok()).collect(),
+        idle: r
+            .get::<_, Option<i64>>(8)?
+            .map(|ms| Duration::from_millis(unsigned(ms))),
+        hosts: hosts
+            .unwrap_or_default()
+            .split_whitespace()
+            .filter_map(|h| HostName::parse(h).ok())
+            .collect(),
         created_at: WallTime(r.get(9)?),
         last_wake_at: r.get::<_, Option<i64>>(10)?.map(WallTime),
         last_active_at: r.get::<_, Option<i64>>(11)?.map(WallTime),
@@ -339,7 +458,9 @@ fn read_row(r: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
             since: Timestamp(unsigned(r.get(19)?)),
             quiet_since: Timestamp(unsigned(r.get(20)?)),
             failures: r.get(21)?,
-            failure: r.get::<_, Option<String>>(22)?.and_then(|t| encode::failure_back(&t)),
+            failure: r
+                .get::<_, Option<String>>(22)?
+                .and_then(|t| encode::failure_back(&t)),
             retry_at: Timestamp(unsigned(r.get(23)?)),
         },
         boot: r.get(18)?,
@@ -352,5 +473,9 @@ fn read_row(r: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
 fn read_mark(text: &str) -> (u64, u64, i64) {
     let mut parts = text.split(' ');
     let mut next = || parts.next().unwrap_or("0");
-    (next().parse().unwrap_or(0), next().parse().unwrap_or(0), next().parse().unwrap_or(0))
+    (
+        next().parse().unwrap_or(0),
+        next().parse().unwrap_or(0),
+        next().parse().unwrap_or(0),
+    )
 }

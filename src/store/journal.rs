@@ -1,4 +1,5 @@
-//! The journal: work of several steps that was begun and has not ended. It is on the disk before the first step is done.
+//! The journal: work of several steps that was begun and has not ended. It is on the disk before
+//! the first step is done.
 
 use rusqlite::{Transaction, params};
 
@@ -42,12 +43,20 @@ impl Store {
         self.durably(|tx| self.note(tx, id, work, at))
     }
 
-    pub(super) fn note(&self, tx: &Transaction<'_>, id: InstanceId, work: Work, at: WallTime) -> Result<(), StoreError> {
+    pub(super) fn note(
+        &self,
+        tx: &Transaction<'_>,
+        id: InstanceId,
+        work: Work,
+        at: WallTime,
+    ) -> Result<(), StoreError> {
         let sql = "INSERT OR REPLACE INTO journal (instance, work, at) VALUES (?1, ?2, ?3)";
-        self.change(tx, sql, params![id.0, work.as_str(), at.0]).map(drop)
+        self.change(tx, sql, params![id.0, work.as_str(), at.0])
+            .map(drop)
     }
 
-    /// A create that is being undone: from now on the instance is out of service and only waits to be removed.
+    /// A create that is being undone: from now on the instance is out of service and only waits to
+    /// be removed.
     pub fn condemn(&self, id: InstanceId, at: WallTime) -> Result<(), StoreError> {
         self.durably(|tx| {
             self.change(tx, "UPDATE instances SET phase = 'destroyed', pid = NULL, pid_start = NULL WHERE id = ?1", [id.0])?;
@@ -57,19 +66,25 @@ impl Store {
 
     /// Notes that it ended.
     pub fn end(&self, id: InstanceId) -> Result<(), StoreError> {
-        self.durably(|tx| self.change(tx, "DELETE FROM journal WHERE instance = ?1", [id.0]).map(drop))
+        self.durably(|tx| {
+            self.change(tx, "DELETE FROM journal WHERE instance = ?1", [id.0])
+                .map(drop)
+        })
     }
 
     /// Work that was begun and has not ended.
     pub fn unfinished(&self) -> Result<Vec<(InstanceId, Work)>, StoreError> {
         let connection = self.reader();
         let read = || -> rusqlite::Result<Vec<(InstanceId, Work)>> {
-            self.prepared(&connection, "SELECT instance, work FROM journal ORDER BY instance")?
-                .query_map([], |r| {
-                    let work: String = r.get(1)?;
-                    Ok((InstanceId(r.get(0)?), Work::parse(&work)))
-                })?
-                .collect()
+            self.prepared(
+                &connection,
+                "SELECT instance, work FROM journal ORDER BY instance",
+            )?
+            .query_map([], |r| {
+                let work: String = r.get(1)?;
+                Ok((InstanceId(r.get(0)?), Work::parse(&work)))
+            })?
+            .collect()
         };
         read().map_err(|e| self.error(&e))
     }

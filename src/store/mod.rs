@@ -1,10 +1,13 @@
-//! SQLite: the one place that remembers. Opens and migrates the database and hands out typed reads and writes.
+//! SQLite: the one place that remembers. Opens and migrates the database and hands out typed reads
+//! and writes.
 //!
-//! It never decides: the phase it writes is the one the instance's machine says. Durability: every write survives the death
-//! of acc (WAL); what makes or removes an instance is also synced to disk at once (`synchronous = FULL`), a phase is not,
-//! because after a power cut no process runs and every phase is found out anew anyway.
+//! It never decides: the phase it writes is the one the instance's machine says. Durability: every
+//! write survives the death of acc (WAL); what makes or removes an instance is also synced to disk
+//! at once (`synchronous = FULL`), a phase is not, because after a power cut no process runs and
+//! every phase is found out anew anyway.
 //!
-//! No query reads more rows than it returns, however many instances sleep; a test looks at the plan of every one of them.
+//! No query reads more rows than it returns, however many instances sleep; a test looks at the plan
+//! of every one of them.
 
 mod encode;
 mod error;
@@ -34,7 +37,8 @@ pub use row::{Filter, Look, NewRow, Row, Save};
 pub use wal::WAL_TOO_LARGE;
 pub use writes::{Writes, Written};
 
-/// All migrations, oldest first; the position is the database's version. Never change or remove one, add at the end.
+/// All migrations, oldest first; the position is the database's version. Never change or remove
+/// one, add at the end.
 const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0001_first.sql")),
     M::up(include_str!("migrations/0002_destroy.sql")),
@@ -46,7 +50,8 @@ const MIGRATIONS: &[M<'static>] = &[
 /// How long to wait for another program that writes.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// What the reading connection keeps of the database in memory: KiB, negative (see `PRAGMA cache_size`).
+/// What the reading connection keeps of the database in memory: KiB, negative (see `PRAGMA
+/// cache_size`).
 const READER_CACHE: i64 = -512;
 
 /// More than there are statements: none is ever prepared twice.
@@ -58,8 +63,8 @@ pub struct Store {
     path: PathBuf,
     /// Ended before the connections are closed.
     write_back: write_back::WriteBack,
-    /// For what is read while somebody writes, and syncs, on the other one. It reads more slowly: after a
-    /// write by another connection SQLite takes nothing it knows of the pages for true.
+    /// For what is read while somebody writes, and syncs, on the other one. It reads more slowly:
+    /// after a write by another connection SQLite takes nothing it knows of the pages for true.
     /// Closed first: the last one to close brings everything into the database and removes the log.
     reader: Arc<Mutex<Connection>>,
     connection: Arc<Mutex<Connection>>,
@@ -70,7 +75,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens, making and migrating it where needed. A database of a newer acc is refused before a byte of it is changed.
+    /// Opens, making and migrating it where needed. A database of a newer acc is refused before a
+    /// byte of it is changed.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         if path.exists() {
             Self::refuse_newer(path)?;
@@ -79,13 +85,23 @@ impl Store {
         let say = |e| translate(path, &e);
         let mut connection = Connection::open(path).map_err(say)?;
         connection.busy_timeout(BUSY).map_err(say)?;
-        connection.pragma_update(None, "journal_mode", "WAL").map_err(say)?;
-        connection.pragma_update(None, "synchronous", "NORMAL").map_err(say)?;
-        connection.pragma_update(None, "foreign_keys", true).map_err(say)?;
-        connection.pragma_update(None, "journal_size_limit", write_back::KEPT).map_err(say)?;
+        connection
+            .pragma_update(None, "journal_mode", "WAL")
+            .map_err(say)?;
+        connection
+            .pragma_update(None, "synchronous", "NORMAL")
+            .map_err(say)?;
+        connection
+            .pragma_update(None, "foreign_keys", true)
+            .map_err(say)?;
+        connection
+            .pragma_update(None, "journal_size_limit", write_back::KEPT)
+            .map_err(say)?;
         migrate(path, &mut connection)?;
         let reader = read_only(path)?;
-        reader.pragma_update(None, "cache_size", READER_CACHE).map_err(say)?;
+        reader
+            .pragma_update(None, "cache_size", READER_CACHE)
+            .map_err(say)?;
         Ok(Self::over(path, connection, Some(reader)))
     }
 
@@ -95,7 +111,8 @@ impl Store {
         Self {
             path: path.to_owned(),
             write_back: write_back::WriteBack::default(),
-            reader: reader.map_or_else(|| connection.clone(), |reader| Arc::new(Mutex::new(reader))),
+            reader: reader
+                .map_or_else(|| connection.clone(), |reader| Arc::new(Mutex::new(reader))),
             connection,
             #[cfg(test)]
             faults: test_faults::WriteFaults::default(),
@@ -110,8 +127,15 @@ impl Store {
             Ok(true) => {}
             Ok(false) => return Err(StoreError::Missing(path.to_owned())),
             // It could not be asked: that does not mean that there is none.
-            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => return Err(StoreError::Forbidden(path.to_owned())),
-            Err(e) => return Err(StoreError::Unusable { path: path.to_owned(), why: e.to_string() }),
+            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+                return Err(StoreError::Forbidden(path.to_owned()));
+            }
+            Err(e) => {
+                return Err(StoreError::Unusable {
+                    path: path.to_owned(),
+                    why: e.to_string(),
+                });
+            }
         }
         Self::refuse_newer(path)?;
         Ok(Self::over(path, read_only(path)?, None))
@@ -119,21 +143,40 @@ impl Store {
 
     /// Looks for damage; reads the whole database.
     pub fn check(&self) -> Result<(), StoreError> {
-        let found: String = self.connection().query_row("PRAGMA quick_check(1)", [], |r| r.get(0)).map_err(|e| self.error(&e))?;
-        if found == "ok" { Ok(()) } else { Err(StoreError::Corrupt { path: self.path.clone(), why: found }) }
+        let found: String = self
+            .connection()
+            .query_row("PRAGMA quick_check(1)", [], |r| r.get(0))
+            .map_err(|e| self.error(&e))?;
+        if found == "ok" {
+            Ok(())
+        } else {
+            Err(StoreError::Corrupt {
+                path: self.path.clone(),
+                why: found,
+            })
+        }
     }
 
     fn refuse_newer(path: &Path) -> Result<(), StoreError> {
-        let found: i64 = read_only(path)?.pragma_query_value(None, "user_version", |r| r.get(0)).map_err(|e| translate(path, &e))?;
+        let found: i64 = read_only(path)?
+            .pragma_query_value(None, "user_version", |r| r.get(0))
+            .map_err(|e| translate(path, &e))?;
         if usize::try_from(found).unwrap_or(usize::MAX) > MIGRATIONS.len() {
-            return Err(StoreError::Newer { path: path.to_owned(), found, known: MIGRATIONS.len() });
+            return Err(StoreError::Newer {
+                path: path.to_owned(),
+                found,
+                known: MIGRATIONS.len(),
+            });
         }
         Ok(())
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
-        // A panic while it was held cannot leave a half-done transaction: SQLite rolls it back when it is dropped.
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+        // A panic while it was held cannot leave a half-done transaction: SQLite rolls it back when
+        // it is dropped.
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A connection for reading, which never waits for a writer: the one that writes if it is free.
@@ -141,12 +184,20 @@ impl Store {
         match self.connection.try_lock() {
             Ok(connection) => connection,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => self.reader.lock().unwrap_or_else(PoisonError::into_inner),
+            Err(TryLockError::WouldBlock) => {
+                self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+            }
         }
     }
 
     /// The connection, for writing.
-    #[cfg_attr(not(test), expect(clippy::unnecessary_wraps, reason = "tests can make any write fail here"))]
+    #[cfg_attr(
+        not(test),
+        expect(
+            clippy::unnecessary_wraps,
+            reason = "tests can make any write fail here"
+        )
+    )]
     fn writer(&self) -> Result<MutexGuard<'_, Connection>, StoreError> {
         #[cfg(test)]
         self.faults.ask(&self.path)?;
@@ -159,24 +210,45 @@ impl Store {
     }
 
     /// A statement, prepared once. Every one comes by here, so that a test can look at its plan.
-    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "tests collect every statement here"))]
-    fn prepared<'c>(&self, connection: &'c Connection, sql: &str) -> rusqlite::Result<CachedStatement<'c>> {
+    #[cfg_attr(
+        not(test),
+        expect(clippy::unused_self, reason = "tests collect every statement here")
+    )]
+    fn prepared<'c>(
+        &self,
+        connection: &'c Connection,
+        sql: &str,
+    ) -> rusqlite::Result<CachedStatement<'c>> {
         #[cfg(test)]
         self.statements.note(sql);
         connection.prepare_cached(sql)
     }
 
     /// Runs a statement that returns nothing; how many rows it changed.
-    fn change(&self, connection: &Connection, sql: &str, values: impl Params) -> Result<usize, StoreError> {
-        self.prepared(connection, sql).and_then(|mut s| s.execute(values)).map_err(|e| self.error(&e))
+    fn change(
+        &self,
+        connection: &Connection,
+        sql: &str,
+        values: impl Params,
+    ) -> Result<usize, StoreError> {
+        self.prepared(connection, sql)
+            .and_then(|mut s| s.execute(values))
+            .map_err(|e| self.error(&e))
     }
 
     /// Runs `work` in a transaction that is on the disk when this returns.
-    fn durably<T>(&self, work: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn durably<T>(
+        &self,
+        work: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let mut connection = self.writer()?;
-        connection.pragma_update(None, "synchronous", "FULL").map_err(|e| self.error(&e))?;
+        connection
+            .pragma_update(None, "synchronous", "FULL")
+            .map_err(|e| self.error(&e))?;
         let result = (|| {
-            let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(|e| self.error(&e))?;
+            let tx = connection
+                .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+                .map_err(|e| self.error(&e))?;
             let value = work(&tx)?;
             tx.commit().map_err(|e| self.error(&e))?;
             Ok(value)
@@ -187,16 +259,23 @@ impl Store {
 }
 
 fn migrate(path: &Path, connection: &mut Connection) -> Result<(), StoreError> {
-    Migrations::from_slice(MIGRATIONS).to_latest(connection).map_err(|e| match e {
-        rusqlite_migration::Error::RusqliteError { err, .. } => translate(path, &err),
-        other => StoreError::Unusable { path: path.to_owned(), why: other.to_string() },
-    })
+    Migrations::from_slice(MIGRATIONS)
+        .to_latest(connection)
+        .map_err(|e| match e {
+            rusqlite_migration::Error::RusqliteError { err, .. } => translate(path, &err),
+            other => StoreError::Unusable {
+                path: path.to_owned(),
+                why: other.to_string(),
+            },
+        })
 }
 
 fn read_only(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|e| translate(path, &e))?;
-    connection.busy_timeout(BUSY).map_err(|e| translate(path, &e))?;
+    connection
+        .busy_timeout(BUSY)
+        .map_err(|e| translate(path, &e))?;
     Ok(connection)
 }
 

@@ -1,7 +1,8 @@
-//! The database holds parameters marked secret: nobody else may read it, from its first moment on. Who has a file open goes on
-//! reading it, whatever its mode becomes.
+//! The database holds parameters marked secret: nobody else may read it, from its first moment on.
+//! Who has a file open goes on reading it, whatever its mode becomes.
 //!
-//! It never opens a database that is there already: closing it would drop the locks that SQLite has on it in this process.
+//! It never opens a database that is there already: closing it would drop the locks that SQLite has
+//! on it in this process.
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
@@ -13,10 +14,14 @@ use super::error::StoreError;
 /// For acc's user alone.
 const MODE: u32 = 0o600;
 
-/// Makes the database's file, empty, before SQLite would; one that is there loses the rights of others. The log and the index
-/// beside it get their mode from it.
+/// Makes the database's file, empty, before SQLite would; one that is there loses the rights of
+/// others. The log and the index beside it get their mode from it.
 pub(super) fn make(path: &Path) -> Result<(), StoreError> {
-    let made = OpenOptions::new().write(true).create_new(true).mode(MODE).open(path);
+    let made = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(MODE)
+        .open(path);
     let done = match made {
         // The umask may have taken more away.
         Ok(file) => file.set_permissions(Permissions::from_mode(MODE)),
@@ -28,16 +33,22 @@ pub(super) fn make(path: &Path) -> Result<(), StoreError> {
         name.push(end);
         PathBuf::from(name)
     });
-    done.and_then(|()| beside.iter().try_for_each(|file| restrict(file, false))).map_err(|e| match e.kind() {
-        ErrorKind::PermissionDenied => StoreError::Forbidden(path.to_owned()),
-        ErrorKind::StorageFull => StoreError::Full(path.to_owned()),
-        _ => StoreError::Unusable { path: path.to_owned(), why: e.to_string() },
-    })
+    done.and_then(|()| beside.iter().try_for_each(|file| restrict(file, false)))
+        .map_err(|e| match e.kind() {
+            ErrorKind::PermissionDenied => StoreError::Forbidden(path.to_owned()),
+            ErrorKind::StorageFull => StoreError::Full(path.to_owned()),
+            _ => StoreError::Unusable {
+                path: path.to_owned(),
+                why: e.to_string(),
+            },
+        })
 }
 
 fn restrict(path: &Path, needed: bool) -> io::Result<()> {
     match fs::metadata(path) {
-        Ok(found) if found.permissions().mode() & 0o077 != 0 => fs::set_permissions(path, Permissions::from_mode(MODE)),
+        Ok(found) if found.permissions().mode() & 0o077 != 0 => {
+            fs::set_permissions(path, Permissions::from_mode(MODE))
+        }
         Ok(_) => Ok(()),
         Err(e) if e.kind() == ErrorKind::NotFound && !needed => Ok(()),
         Err(e) => Err(e),
@@ -53,7 +64,10 @@ mod tests {
 
     fn modes(path: &Path) -> Vec<u32> {
         let all = ["", "-wal", "-shm"].map(|end| PathBuf::from(format!("{}{end}", path.display())));
-        all.iter().filter_map(|path| fs::metadata(path).ok()).map(|found| found.permissions().mode() & 0o777).collect()
+        all.iter()
+            .filter_map(|path| fs::metadata(path).ok())
+            .map(|found| found.permissions().mode() & 0o777)
+            .collect()
     }
 
     #[test]
@@ -86,14 +100,21 @@ mod tests {
         let path = dir.path().join("a.db");
         let before = Store::open(&path).unwrap();
         for end in ["", "-wal", "-shm"] {
-            fs::set_permissions(format!("{}{end}", path.display()), Permissions::from_mode(0o644)).unwrap();
+            fs::set_permissions(
+                format!("{}{end}", path.display()),
+                Permissions::from_mode(0o644),
+            )
+            .unwrap();
         }
         let store = Store::open(&path).unwrap();
         assert_eq!(modes(&path), [MODE; 3]);
         drop((before, store));
         let link = dir.path().join("link.db");
         std::os::unix::fs::symlink(dir.path().join("nothing"), &link).unwrap();
-        assert!(matches!(Store::open(&link), Err(StoreError::Unusable { .. })));
+        assert!(matches!(
+            Store::open(&link),
+            Err(StoreError::Unusable { .. })
+        ));
         assert!(!dir.path().join("nothing").exists());
     }
 }

@@ -1,5 +1,5 @@
-//! What is known of one instance in the database: a new row, a row as it stands, and what is written of it later. It reads and writes
-//! nothing.
+//! What is known of one instance in the database: a new row, a row as it stands, and what is
+//! written of it later. It reads and writes nothing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

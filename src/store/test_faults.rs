@@ -1,4 +1,5 @@
-//! For tests: a database in memory that outlives the acc that uses it, and writes that fail when the test says so.
+//! For tests: a database in memory that outlives the acc that uses it, and writes that fail when
+//! the test says so.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -20,7 +21,11 @@ impl std::fmt::Debug for WriteFaults {
 
 impl WriteFaults {
     pub(super) fn ask(&self, path: &Path) -> Result<(), StoreError> {
-        let full = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let full = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         match full {
             Some(full) if full() => Err(StoreError::Full(path.to_owned())),
             _ => Ok(()),
@@ -41,7 +46,10 @@ impl Statements {
     }
 
     pub(super) fn all(&self) -> BTreeSet<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -49,8 +57,11 @@ impl Store {
     /// A database that is nowhere but in memory.
     pub(crate) fn in_memory() -> Result<Self, StoreError> {
         let path = Path::new(":memory:");
-        let mut connection = Connection::open_in_memory().map_err(|e| super::translate(path, &e))?;
-        connection.pragma_update(None, "foreign_keys", true).map_err(|e| super::translate(path, &e))?;
+        let mut connection =
+            Connection::open_in_memory().map_err(|e| super::translate(path, &e))?;
+        connection
+            .pragma_update(None, "foreign_keys", true)
+            .map_err(|e| super::translate(path, &e))?;
         super::migrate(path, &mut connection)?;
         Ok(Self::over(path, connection, None))
     }
@@ -70,8 +81,14 @@ impl Store {
     /// Names and phases of all instances: all that a test looks at often.
     pub(crate) fn phases(&self) -> Vec<(String, String)> {
         let connection = self.connection();
-        let mut statement = connection.prepare_cached("SELECT name, phase FROM instances").unwrap();
-        statement.query_map([], |r| Ok((r.get(0)?, r.get(1)?))).unwrap().map(Result::unwrap).collect()
+        let mut statement = connection
+            .prepare_cached("SELECT name, phase FROM instances")
+            .unwrap();
+        statement
+            .query_map([], |r| Ok((r.get(0)?, r.get(1)?)))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect()
     }
 
     /// From now on a write fails as on a full disk whenever `full` says so.

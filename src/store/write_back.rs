@@ -1,4 +1,5 @@
-//! The thread that writes the write-ahead log back into the database, so that no writer has to wait for the disk.
+//! The thread that writes the write-ahead log back into the database, so that no writer has to wait
+//! for the disk.
 //!
 //! It never decides how large the log may become (`wal.rs` does) and never empties it.
 
@@ -14,8 +15,9 @@ use tracing::warn;
 /// It is cut to this many bytes whenever it begins anew.
 pub(super) const KEPT: i64 = 4 * 1024 * 1024;
 
-/// After so many uses of the writing connection the log is written back beside: each adds two to four pages, so that it is done
-/// about as often as SQLite would. By the size of the file it cannot be told: that stays when the log begins anew.
+/// After so many uses of the writing connection the log is written back beside: each adds two to
+/// four pages, so that it is done about as often as SQLite would. By the size of the file it cannot
+/// be told: that stays when the log begins anew.
 pub(super) const USES: u32 = 256;
 
 /// The thread that writes the log back; it ends, with what it is at, when this is dropped.

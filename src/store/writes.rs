@@ -1,7 +1,8 @@
-//! Writes to the database, one after the other and in their order, on a thread of its own: a slow disk, or a database that
-//! another program has locked, delays only those who wait for their write.
+//! Writes to the database, one after the other and in their order, on a thread of its own: a slow
+//! disk, or a database that another program has locked, delays only those who wait for their write.
 //!
-//! A command, which has nothing else to do meanwhile, writes at once on its own thread. It decides nothing about what is written.
+//! A command, which has nothing else to do meanwhile, writes at once on its own thread. It decides
+//! nothing about what is written.
 
 use std::future::{Future, ready};
 use std::io;
@@ -16,7 +17,8 @@ use super::{Store, StoreError};
 
 type Job = Box<dyn FnOnce(&Store) + Send>;
 
-/// A write that was asked for, and goes on whether it is waited for or not. Resolves to what came of it.
+/// A write that was asked for, and goes on whether it is waited for or not. Resolves to what came
+/// of it.
 pub type Written<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + Sync>>;
 
 /// The way to write.
@@ -32,7 +34,11 @@ impl Writes {
     /// Writes are done at once, by whoever asks.
     #[must_use]
     pub fn new(store: Arc<Store>) -> Self {
-        Self { store, queue: OnceLock::new(), closed: Arc::default() }
+        Self {
+            store,
+            queue: OnceLock::new(),
+            closed: Arc::default(),
+        }
     }
 
     /// From now on they are done by a thread, which ends with this value.
@@ -42,18 +48,29 @@ impl Writes {
     pub fn start(&self) -> io::Result<()> {
         let (sender, jobs) = mpsc::channel::<Job>();
         let store = self.store.clone();
-        thread::Builder::new().name("store".to_owned()).spawn(move || jobs.into_iter().for_each(|job| job(&store)))?;
+        thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || jobs.into_iter().for_each(|job| job(&store)))?;
         let _ = self.queue.set(sender);
         Ok(())
     }
 
     /// Asks for a write: it is in its place among the others when this returns.
-    pub fn ask<T: Send + Sync + 'static>(&self, work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static) -> Written<T> {
-        let Some(queue) = self.queue.get() else { return Box::pin(ready(work(&self.store))) };
+    pub fn ask<T: Send + Sync + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Written<T> {
+        let Some(queue) = self.queue.get() else {
+            return Box::pin(ready(work(&self.store)));
+        };
         let (reply, answer) = oneshot::channel();
         let closed = self.closed.clone();
         let job: Job = Box::new(move |store| {
-            let done = if closed.load(Ordering::SeqCst) { Err(ended(store, "another acc writes to it by now")) } else { work(store) };
+            let done = if closed.load(Ordering::SeqCst) {
+                Err(ended(store, "another acc writes to it by now"))
+            } else {
+                work(store)
+            };
             // It may not be waited for any more.
             let _ = reply.send(done);
         });
@@ -79,7 +96,10 @@ impl Writes {
 }
 
 fn ended(store: &Store, why: &str) -> StoreError {
-    StoreError::Unusable { path: store.path.clone(), why: why.to_owned() }
+    StoreError::Unusable {
+        path: store.path.clone(),
+        why: why.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -88,7 +108,12 @@ mod tests {
     use crate::domain::time::WallTime;
 
     fn kinds(store: &Store) -> Vec<String> {
-        store.events(None, 10).unwrap().into_iter().map(|event| event.kind).collect()
+        store
+            .events(None, 10)
+            .unwrap()
+            .into_iter()
+            .map(|event| event.kind)
+            .collect()
     }
 
     fn note(writes: &Writes, kind: &'static str) -> Written<()> {

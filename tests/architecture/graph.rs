@@ -1,7 +1,8 @@
-//! Which file of the product imports which, and which types it defines: read from the text of `use` items and paths.
+//! Which file of the product imports which, and which types it defines: read from the text of `use`
+//! items and paths.
 //!
-//! A re-export counts for the file that it comes from, so a folder's `mod.rs` may show what its files define. It never sees what a
-//! macro writes.
+//! A re-export counts for the file that it comes from, so a folder's `mod.rs` may show what its
+//! files define. It never sees what a macro writes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,10 +17,17 @@ pub struct Graph<'a> {
 
 impl<'a> Graph<'a> {
     pub fn new(sources: &'a [Source]) -> Self {
-        let modules = sources.iter().enumerate().filter(|(_, s)| !s.path.ends_with("main.rs"));
+        let modules = sources
+            .iter()
+            .enumerate()
+            .filter(|(_, s)| !s.path.ends_with("main.rs"));
         let modules = modules.map(|(n, s)| (module_path(&s.path), n)).collect();
         let exports = sources.iter().map(|s| exports(&s.code)).collect();
-        Self { modules, exports, sources }
+        Self {
+            modules,
+            exports,
+            sources,
+        }
     }
 
     /// The files that each file uses, in the order of the sources.
@@ -30,7 +38,11 @@ impl<'a> Graph<'a> {
                 return BTreeSet::new();
             }
             let home = module_path(&source.path);
-            paths(&source.code).iter().filter_map(|path| self.resolve(&home, path, 0)).filter(|to| *to != n).collect()
+            paths(&source.code)
+                .iter()
+                .filter_map(|path| self.resolve(&home, path, 0))
+                .filter(|to| *to != n)
+                .collect()
         };
         (0..self.sources.len()).map(of).collect()
     }
@@ -50,10 +62,16 @@ impl<'a> Graph<'a> {
                 [home, path].concat()
             }
         };
-        let (length, file) = (0..=absolute.len()).rev().find_map(|n| Some((n, *self.modules.get(&absolute[..n])?)))?;
-        let exported = absolute.get(length).and_then(|name| self.exports[file].get(name));
+        let (length, file) = (0..=absolute.len())
+            .rev()
+            .find_map(|n| Some((n, *self.modules.get(&absolute[..n])?)))?;
+        let exported = absolute
+            .get(length)
+            .and_then(|name| self.exports[file].get(name));
         match exported {
-            Some(to) if depth < 6 => self.resolve(&module_path(&self.sources[file].path), to, depth + 1).or(Some(file)),
+            Some(to) if depth < 6 => self
+                .resolve(&module_path(&self.sources[file].path), to, depth + 1)
+                .or(Some(file)),
             _ => Some(file),
         }
     }
@@ -66,7 +84,9 @@ impl<'a> Graph<'a> {
         for n in 0..uses.len() {
             if reach[n].contains(&n) {
                 let all = reach[n].iter().filter(|m| reach[**m].contains(&n));
-                let mut circle: Vec<String> = all.map(|m| self.sources[*m].path.display().to_string()).collect();
+                let mut circle: Vec<String> = all
+                    .map(|m| self.sources[*m].path.display().to_string())
+                    .collect();
                 circle.sort();
                 circles.insert(circle);
             }
@@ -113,56 +133,104 @@ fn expand(text: &str) -> Vec<(String, Vec<String>)> {
                 '}' => depth -= 1,
                 _ => {}
             }
-            if c == ',' && depth == 0 { parts.push(std::mem::take(&mut part)) } else { part.push(c) }
+            if c == ',' && depth == 0 {
+                parts.push(std::mem::take(&mut part))
+            } else {
+                part.push(c)
+            }
         }
         parts.push(part);
         let parts = parts.iter().filter(|p| !p.trim().is_empty());
-        return parts.flat_map(|p| expand(&format!("{before}::{}", p.trim()))).collect();
+        return parts
+            .flat_map(|p| expand(&format!("{before}::{}", p.trim())))
+            .collect();
     }
     let (path, name) = text.split_once(" as ").unwrap_or((text, ""));
-    let mut path: Vec<String> = path.split("::").map(|p| p.trim().to_owned()).filter(|p| !p.is_empty()).collect();
+    let mut path: Vec<String> = path
+        .split("::")
+        .map(|p| p.trim().to_owned())
+        .filter(|p| !p.is_empty())
+        .collect();
     if path.len() > 1 && path.last().is_some_and(|p| p == "self") {
         path.pop();
     }
-    let name = if name.trim().is_empty() { path.last().cloned().unwrap_or_default() } else { name.trim().to_owned() };
+    let name = if name.trim().is_empty() {
+        path.last().cloned().unwrap_or_default()
+    } else {
+        name.trim().to_owned()
+    };
     vec![(name, path)]
 }
 
 fn exports(code: &str) -> BTreeMap<String, Vec<String>> {
-    use_items(code).into_iter().filter(|(public, _)| *public).flat_map(|(_, text)| expand(text)).collect()
+    use_items(code)
+        .into_iter()
+        .filter(|(public, _)| *public)
+        .flat_map(|(_, text)| expand(text))
+        .collect()
 }
 
-/// All paths that a file names: those it imports, and those written out that begin at `crate`, `super`, `self` or a module.
+/// All paths that a file names: those it imports, and those written out that begin at `crate`,
+/// `super`, `self` or a module.
 fn paths(code: &str) -> Vec<Vec<String>> {
-    let mut found: Vec<Vec<String>> =
-        use_items(code).into_iter().filter(|(public, _)| !public).flat_map(|(_, text)| expand(text)).map(|(_, path)| path).collect();
+    let mut found: Vec<Vec<String>> = use_items(code)
+        .into_iter()
+        .filter(|(public, _)| !public)
+        .flat_map(|(_, text)| expand(text))
+        .map(|(_, path)| path)
+        .collect();
     // What is re-exported is no use of it.
     let items = use_items(code);
-    let code = items.iter().fold(code.to_owned(), |code, (_, item)| code.replacen(item, "", 1));
+    let code = items.iter().fold(code.to_owned(), |code, (_, item)| {
+        code.replacen(item, "", 1)
+    });
     let mut rest = code.as_str();
     while let Some(at) = rest.find("::") {
-        let head: String = rest[..at].chars().rev().take_while(|c| is_part(*c)).collect::<String>().chars().rev().collect();
-        let tail: String = rest[at + 2..].chars().take_while(|c| is_part(*c) || *c == ':').collect();
+        let head: String = rest[..at]
+            .chars()
+            .rev()
+            .take_while(|c| is_part(*c))
+            .collect::<String>()
+            .chars()
+            .rev()
+            .collect();
+        let tail: String = rest[at + 2..]
+            .chars()
+            .take_while(|c| is_part(*c) || *c == ':')
+            .collect();
         let before = &rest[..at - head.len()];
         // `pub(in super::super)` says who may see it.
-        let begins = head.starts_with(|c: char| c.is_lowercase()) && !before.ends_with("::") && !before.ends_with("(in ");
+        let begins = head.starts_with(|c: char| c.is_lowercase())
+            && !before.ends_with("::")
+            && !before.ends_with("(in ");
         if begins && !tail.is_empty() {
             let path = format!("{head}::{tail}");
-            found.push(path.split("::").map(str::to_owned).filter(|p| !p.is_empty()).collect());
+            found.push(
+                path.split("::")
+                    .map(str::to_owned)
+                    .filter(|p| !p.is_empty())
+                    .collect(),
+            );
         }
         rest = &rest[at + 2 + tail.len()..];
     }
     found
 }
 
-/// The types a file defines, with their lines; types that a trait or an implementation names are no definitions.
+/// The types a file defines, with their lines; types that a trait or an implementation names are no
+/// definitions.
 pub fn types(code: &str) -> Vec<(String, usize)> {
     let mut found = Vec::new();
     for word in ["struct ", "enum ", "trait ", "union ", "type "] {
         for (at, _) in code.match_indices(word) {
             let before = code[..at].rsplit('\n').next().unwrap_or_default();
-            let begins = before.is_empty() || before.trim_end().ends_with("pub") || before.trim_end().ends_with(')');
-            let name: String = code[at + word.len()..].chars().take_while(|c| is_part(*c)).collect();
+            let begins = before.is_empty()
+                || before.trim_end().ends_with("pub")
+                || before.trim_end().ends_with(')');
+            let name: String = code[at + word.len()..]
+                .chars()
+                .take_while(|c| is_part(*c))
+                .collect();
             if begins && !before.starts_with(' ') && name.starts_with(|c: char| c.is_uppercase()) {
                 found.push((name, line_of(code, at)));
             }

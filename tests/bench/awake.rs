@@ -1,7 +1,9 @@
-//! Awake instances: what acc's edges cost against nginx as one would configure it by hand, in front of the same application.
+//! Awake instances: what acc's edges cost against nginx as one would configure it by hand, in front
+//! of the same application.
 //!
-//! nginx edge: a static vhost in the very same nginx, with the same log. Builtin edge: another nginx with as many workers as
-//! acc has threads, a pool of connections to the application and the same log. wrk asks the sides in turn.
+//! nginx edge: a static vhost in the very same nginx, with the same log. Builtin edge: another
+//! nginx with as many workers as acc has threads, a pool of connections to the application and the
+//! same log. wrk asks the sides in turn.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -21,8 +23,9 @@ const GROUP: &str = "awake";
 /// Connections held open without a request.
 const IDLE: usize = 1000;
 
-/// They have been silent for this long when memory is looked at. acc takes idle connections apart after a second, and gives what
-/// they needed back to the host after another; nginx does so with the answer.
+/// They have been silent for this long when memory is looked at. acc takes idle connections apart
+/// after a second, and gives what they needed back to the host after another; nginx does so with
+/// the answer.
 const SILENT: Duration = Duration::from_secs(4);
 
 /// What wrk says.
@@ -47,23 +50,40 @@ fn time_ms(text: &str) -> Option<f64> {
 
 /// What wrk printed; an error when an answer was not good.
 fn read_wrk(text: &str) -> Result<Load, String> {
-    if let Some(line) = text.lines().find(|l| l.contains("Non-2xx") || l.contains("Socket errors")) {
+    if let Some(line) = text
+        .lines()
+        .find(|l| l.contains("Non-2xx") || l.contains("Socket errors"))
+    {
         return Err(line.trim().to_owned());
     }
-    let after = |key: &str| text.lines().find_map(|l| l.trim().strip_prefix(key).map(str::trim));
+    let after = |key: &str| {
+        text.lines()
+            .find_map(|l| l.trim().strip_prefix(key).map(str::trim))
+    };
     let per_second = after("Requests/sec:").and_then(|v| v.parse().ok());
     let p99_ms = after("99%").and_then(time_ms);
-    per_second.zip(p99_ms).map(|(per_second, p99_ms)| Load { per_second, p99_ms }).ok_or_else(|| format!("not from wrk: {text}"))
+    per_second
+        .zip(p99_ms)
+        .map(|(per_second, p99_ms)| Load { per_second, p99_ms })
+        .ok_or_else(|| format!("not from wrk: {text}"))
 }
 
 /// One run of wrk with two threads.
 fn wrk(to: SocketAddr, host: &str, path: &str, connections: usize, settings: &Settings) -> Load {
     let program = need::find("wrk").expect("looked for before");
     let mut command = Command::new(program);
-    command.arg("-t2").arg(format!("-c{connections}")).arg(format!("-d{}s", settings.load_seconds)).arg("--latency");
-    command.arg("-H").arg(format!("Host: {host}")).arg(format!("http://{to}{path}"));
+    command
+        .arg("-t2")
+        .arg(format!("-c{connections}"))
+        .arg(format!("-d{}s", settings.load_seconds))
+        .arg("--latency");
+    command
+        .arg("-H")
+        .arg(format!("Host: {host}"))
+        .arg(format!("http://{to}{path}"));
     let done = command.output().unwrap();
-    read_wrk(&String::from_utf8_lossy(&done.stdout)).unwrap_or_else(|e| panic!("wrk to {host} at {to}{path}: {e}"))
+    read_wrk(&String::from_utf8_lossy(&done.stdout))
+        .unwrap_or_else(|e| panic!("wrk to {host} at {to}{path}: {e}"))
 }
 
 /// Someone to ask: a name for the table, an address, a `Host`.
@@ -74,24 +94,53 @@ struct Front<'a> {
 }
 
 /// Both fronts under the same load, in turn: throughput and p99 of the first against the second.
-fn compare(what: &str, sides: &[Front<'_>; 2], path: &str, connections: usize, goals: (Goal, Goal), settings: &Settings) -> Vec<Row> {
+fn compare(
+    what: &str,
+    sides: &[Front<'_>; 2],
+    path: &str,
+    connections: usize,
+    goals: (Goal, Goal),
+    settings: &Settings,
+) -> Vec<Row> {
     let side = |front: &'_ Front<'_>| {
         let (address, host) = (front.address, front.host.clone());
-        Side::new(front.name, move || wrk(address, &host, path, connections, settings))
+        Side::new(front.name, move || {
+            wrk(address, &host, path, connections, settings)
+        })
     };
-    let round = Round::run(settings.loads, settings.warm.min(1), sides.iter().map(side).collect());
-    let of = |front: &Front<'_>, unit, get: fn(&Load) -> f64| round.sample(front.name, unit, get).expect("taken");
+    let round = Round::run(
+        settings.loads,
+        settings.warm.min(1),
+        sides.iter().map(side).collect(),
+    );
+    let of = |front: &Front<'_>, unit, get: fn(&Load) -> f64| {
+        round.sample(front.name, unit, get).expect("taken")
+    };
     let pair = |unit, get| (of(&sides[0], unit, get), of(&sides[1], unit, get));
     let (rate, tail) = (pair("/s", |l| l.per_second), pair("ms", |l| l.p99_ms));
     let row = |word: &str, pair: &(_, _), goal| {
-        Row::ratio(GROUP, &format!("{what}, {connections} connections, {word}"), (&pair.0, &pair.1), 0.5, goal).expect("one round")
+        Row::ratio(
+            GROUP,
+            &format!("{what}, {connections} connections, {word}"),
+            (&pair.0, &pair.1),
+            0.5,
+            goal,
+        )
+        .expect("one round")
     };
-    vec![row("throughput", &rate, goals.0), row("p99", &tail, goals.1)]
+    vec![
+        row("throughput", &rate, goals.0),
+        row("p99", &tail, goals.1),
+    ]
 }
 
-/// The built-in template with one more server: what somebody would write by hand for this one application.
+/// The built-in template with one more server: what somebody would write by hand for this one
+/// application.
 fn with_static_vhost(templates: &Path, socket: &str, log: &Path) {
-    let built_in = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/nginx/nginx.conf")).unwrap();
+    let built_in = fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("templates/nginx/nginx.conf"),
+    )
+    .unwrap();
     let vhost = format!(
         "
     server {{
@@ -113,7 +162,12 @@ fn with_static_vhost(templates: &Path, socket: &str, log: &Path) {
 ",
         log.display()
     );
-    let text = built_in.trim_end().strip_suffix('}').expect("the template ends with the end of http").to_owned() + &vhost;
+    let text = built_in
+        .trim_end()
+        .strip_suffix('}')
+        .expect("the template ends with the end of http")
+        .to_owned()
+        + &vhost;
     fs::create_dir_all(templates.join("nginx")).unwrap();
     fs::write(templates.join("nginx/nginx.conf"), text).unwrap();
 }
@@ -124,31 +178,63 @@ pub fn nginx(settings: &Settings) -> Report {
     let app = match ready(&dir) {
         Ok(app) => app,
         Err(why) => {
-            report.rows.push(Row::skipped(GROUP, "awake, nginx edge", why));
+            report
+                .rows
+                .push(Row::skipped(GROUP, "awake, nginx edge", why));
             return report;
         }
     };
     let templates = dir.path().join("templates");
-    let combination = Combination { edge: "nginx", supervisor: "builtin" };
+    let combination = Combination {
+        edge: "nginx",
+        supervisor: "builtin",
+    };
     let Some(bed) = Bed::unbooted(combination, |s| {
         s.idle = "1h";
         s.edge = format!("templates = \"{}\"", templates.display());
     }) else {
-        report.rows.push(Row::skipped(GROUP, "awake, nginx edge", "not installed: nginx"));
+        report.rows.push(Row::skipped(
+            GROUP,
+            "awake, nginx edge",
+            "not installed: nginx",
+        ));
         return report;
     };
     let socket = bed.run().join("sock/bench/app.sock");
-    with_static_vhost(&templates, &socket.display().to_string(), &dir.path().join("by-hand.log"));
+    with_static_vhost(
+        &templates,
+        &socket.display().to_string(),
+        &dir.path().join("by-hand.log"),
+    );
     bed.acc(&["boot"]).ok();
     awake(&bed, &app);
-    assert_eq!(bed.info("bench")["listen"]["unix"], socket.display().to_string(), "the vhost by hand leads to the instance");
+    assert_eq!(
+        bed.info("bench")["listen"]["unix"],
+        socket.display().to_string(),
+        "the vhost by hand leads to the instance"
+    );
     let sides = [
-        Front { name: "acc", address: bed.address(), host: bed.host("bench") },
-        Front { name: "static vhost", address: bed.address(), host: "by-hand.bench".to_owned() },
+        Front {
+            name: "acc",
+            address: bed.address(),
+            host: bed.host("bench"),
+        },
+        Front {
+            name: "static vhost",
+            address: bed.address(),
+            host: "by-hand.bench".to_owned(),
+        },
     ];
     let goals = (Goal::AtLeast(0.95), Goal::AtMost(1.1));
     for connections in settings.connections() {
-        report.rows.extend(compare("awake, nginx edge", &sides, "/", *connections, goals, settings));
+        report.rows.extend(compare(
+            "awake, nginx edge",
+            &sides,
+            "/",
+            *connections,
+            goals,
+            settings,
+        ));
     }
     report
 }
@@ -177,7 +263,10 @@ struct Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id().cast_signed()), nix::sys::signal::Signal::SIGTERM);
+        let _ = nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(self.child.id().cast_signed()),
+            nix::sys::signal::Signal::SIGTERM,
+        );
         let _ = self.child.wait();
     }
 }
@@ -185,7 +274,9 @@ impl Drop for Nginx {
 impl Nginx {
     /// In front of this socket, with a pool of 64 connections to it.
     fn start(dir: &Path, socket: &str) -> Self {
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).unwrap();
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .and_then(|l| l.local_addr())
+            .unwrap();
         let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let place = dir.join("nginx");
         fs::create_dir_all(&place).unwrap();
@@ -220,13 +311,29 @@ http {{
         );
         fs::write(place.join("nginx.conf"), text).unwrap();
         let mut command = Command::new(need::find("nginx").expect("looked for before"));
-        command.arg("-p").arg(&place).args(["-c", "nginx.conf"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .arg("-p")
+            .arg(&place)
+            .args(["-c", "nginx.conf"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         // Its first words come before it has read where its log is.
         command.arg("-e").arg("error.log");
-        let nginx = Self { child: command.spawn().unwrap(), address };
+        let nginx = Self {
+            child: command.spawn().unwrap(),
+            address,
+        };
         wait_until("nginx listens", LIMIT, || {
-            let said = |e| format!("{e}; {}", fs::read_to_string(place.join("error.log")).unwrap_or_default());
-            std::net::TcpStream::connect(address).map(drop).map_err(said)
+            let said = |e| {
+                format!(
+                    "{e}; {}",
+                    fs::read_to_string(place.join("error.log")).unwrap_or_default()
+                )
+            };
+            std::net::TcpStream::connect(address)
+                .map(drop)
+                .map_err(said)
         });
         nginx
     }
@@ -238,40 +345,73 @@ pub fn builtin(settings: &Settings) -> Report {
     let app = match ready(&dir) {
         Ok(app) => app,
         Err(why) => {
-            report.rows.push(Row::skipped(GROUP, "awake, builtin edge", why));
+            report
+                .rows
+                .push(Row::skipped(GROUP, "awake, builtin edge", why));
             return report;
         }
     };
-    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "1h") else { return report };
+    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "1h") else {
+        return report;
+    };
     awake(&bed, &app);
-    let nginx = Nginx::start(dir.path(), bed.info("bench")["listen"]["unix"].as_str().expect("a unix socket"));
+    let nginx = Nginx::start(
+        dir.path(),
+        bed.info("bench")["listen"]["unix"]
+            .as_str()
+            .expect("a unix socket"),
+    );
     let sides = [
-        Front { name: "acc", address: bed.address(), host: bed.host("bench") },
-        Front { name: "nginx, keepalive 64", address: nginx.address, host: "bench".to_owned() },
+        Front {
+            name: "acc",
+            address: bed.address(),
+            host: bed.host("bench"),
+        },
+        Front {
+            name: "nginx, keepalive 64",
+            address: nginx.address,
+            host: "bench".to_owned(),
+        },
     ];
     report.rows.extend(memory(&bed, &nginx, &sides, settings));
     let goals = (Goal::AtLeast(1.0), Goal::AtMost(1.2));
     for (path, size) in [("/", "small answers"), ("/big", "1 MiB answers")] {
         for connections in settings.connections() {
-            report.rows.extend(compare(&format!("awake, builtin edge, {size}"), &sides, path, *connections, goals, settings));
+            report.rows.extend(compare(
+                &format!("awake, builtin edge, {size}"),
+                &sides,
+                path,
+                *connections,
+                goals,
+                settings,
+            ));
         }
     }
     report
 }
 
-/// Memory while many connections are open and silent, each after one request; of servers that have done nothing else yet.
+/// Memory while many connections are open and silent, each after one request; of servers that have
+/// done nothing else yet.
 fn memory(bed: &Bed, nginx: &Nginx, sides: &[Front<'_>; 2], settings: &Settings) -> Vec<Row> {
     let count = if settings.quick { 20 } else { IDLE };
     let held = |front: &Front<'_>, pids: &[i32]| {
         let before = procs::pss_mib(pids);
-        let open: Vec<_> = (0..count).map(|_| procs::idle_connection(front.address, &front.host)).collect();
+        let open: Vec<_> = (0..count)
+            .map(|_| procs::idle_connection(front.address, &front.host))
+            .collect();
         pause(SILENT);
         let with = procs::pss_mib(pids);
         drop(open);
         (with, with - before)
     };
-    let (acc, other) = (procs::servers(bed), procs::family(nginx.child.id().cast_signed()));
-    let take = vec![Side::new(sides[0].name, || held(&sides[0], &acc)), Side::new(sides[1].name, || held(&sides[1], &other))];
+    let (acc, other) = (
+        procs::servers(bed),
+        procs::family(nginx.child.id().cast_signed()),
+    );
+    let take = vec![
+        Side::new(sides[0].name, || held(&sides[0], &acc)),
+        Side::new(sides[1].name, || held(&sides[1], &other)),
+    ];
     // Once: what the first connections took is kept for the next.
     let round = Round::run(1, 0, take);
     let pair = |get: fn(&(f64, f64)) -> f64| {
@@ -281,8 +421,18 @@ fn memory(bed: &Bed, nginx: &Nginx, sides: &[Front<'_>; 2], settings: &Settings)
     let (all, more) = (pair(|v| v.0), pair(|v| v.1));
     let what = format!("memory at {count} idle keep-alive connections, builtin edge");
     vec![
-        Row::ratio(GROUP, &what, (&all.0, &all.1), 0.5, Goal::AtMost(1.0)).expect("one round").note("PSS of all processes"),
-        Row::ratio(GROUP, &format!("{what}: growth"), (&more.0, &more.1), 0.5, Goal::None).expect("one round").note("above none"),
+        Row::ratio(GROUP, &what, (&all.0, &all.1), 0.5, Goal::AtMost(1.0))
+            .expect("one round")
+            .note("PSS of all processes"),
+        Row::ratio(
+            GROUP,
+            &format!("{what}: growth"),
+            (&more.0, &more.1),
+            0.5,
+            Goal::None,
+        )
+        .expect("one round")
+        .note("above none"),
     ]
 }
 
@@ -304,7 +454,10 @@ Transfer/sec:     12.95MB
     fn wrk_is_understood_and_its_errors_are_not_passed_over() {
         let load = read_wrk(WRK).unwrap();
         assert_eq!((load.per_second, load.p99_ms), (77171.3, 1.92));
-        assert_eq!((time_ms("371.00us"), time_ms("1.5s"), time_ms("?")), (Some(0.371), Some(1500.0), None));
+        assert_eq!(
+            (time_ms("371.00us"), time_ms("1.5s"), time_ms("?")),
+            (Some(0.371), Some(1500.0), None)
+        );
         let bad = WRK.to_owned() + "  Non-2xx or 3xx responses: 12\n";
         assert_eq!(read_wrk(&bad).unwrap_err(), "Non-2xx or 3xx responses: 12");
         assert!(read_wrk("").is_err());

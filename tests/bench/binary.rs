@@ -13,7 +13,11 @@ const GROUP: &str = "binary";
 
 /// Runs a command to its end, in milliseconds.
 fn run(command: &mut Command) -> f64 {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).env_clear();
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .env_clear();
     let began = now();
     let status = command.status().unwrap();
     let took = ms(began.elapsed());
@@ -27,11 +31,18 @@ fn stripped() -> Result<f64, String> {
     let copy = dir.path().join("acc");
     std::fs::copy(ACC, &copy).map_err(|e| e.to_string())?;
     let strip = need::find("strip").ok_or("not installed: strip")?;
-    let status = Command::new(strip).arg(&copy).status().map_err(|e| e.to_string())?;
+    let status = Command::new(strip)
+        .arg(&copy)
+        .status()
+        .map_err(|e| e.to_string())?;
     let size = std::fs::metadata(&copy).map_err(|e| e.to_string())?.len();
     #[expect(clippy::cast_precision_loss, reason = "a size in MB")]
     let size = size as f64 / 1e6;
-    if status.success() { Ok(size) } else { Err("strip failed".to_owned()) }
+    if status.success() {
+        Ok(size)
+    } else {
+        Err("strip failed".to_owned())
+    }
 }
 
 /// The rows of the binary.
@@ -47,14 +58,36 @@ pub fn measure(settings: &Settings) -> Report {
         ],
     );
     let took = |side| round.sample(side, "ms", |v| *v).expect("taken");
-    report.rows.push(Row::plain(GROUP, "start of the binary (`acc --version`)", &took("acc --version"), 0.5, Goal::AtMost(5.0)));
-    report.rows.push(Row::plain(GROUP, "start of `true`, the same way", &took("true"), 0.5, Goal::None));
+    report.rows.push(Row::plain(
+        GROUP,
+        "start of the binary (`acc --version`)",
+        &took("acc --version"),
+        0.5,
+        Goal::AtMost(5.0),
+    ));
+    report.rows.push(Row::plain(
+        GROUP,
+        "start of `true`, the same way",
+        &took("true"),
+        0.5,
+        Goal::None,
+    ));
     match stripped() {
         Ok(size) => {
-            let size = Round::run(1, 0, vec![Side::new("size", || size)]).sample("size", "MB", |v| *v).expect("taken");
-            report.rows.push(Row::plain(GROUP, "size of the binary, stripped", &size, 0.5, Goal::AtMost(15.0)));
+            let size = Round::run(1, 0, vec![Side::new("size", || size)])
+                .sample("size", "MB", |v| *v)
+                .expect("taken");
+            report.rows.push(Row::plain(
+                GROUP,
+                "size of the binary, stripped",
+                &size,
+                0.5,
+                Goal::AtMost(15.0),
+            ));
         }
-        Err(why) => report.rows.push(Row::skipped(GROUP, "size of the binary, stripped", why)),
+        Err(why) => report
+            .rows
+            .push(Row::skipped(GROUP, "size of the binary, stripped", why)),
     }
     report
 }

@@ -1,7 +1,9 @@
-//! What thousands of sleepers cost. The measuring is `benches/density.rs`, a program of its own that has one installation with
-//! ten sleepers beside one with many and takes both in turns; here its figures become rows and lines.
+//! What thousands of sleepers cost. The measuring is `benches/density.rs`, a program of its own
+//! that has one installation with ten sleepers beside one with many and takes both in turns; here
+//! its figures become rows and lines.
 //!
-//! A figure and its reference come from one object of one run of that program, so they may be compared.
+//! A figure and its reference come from one object of one run of that program, so they may be
+//! compared.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -17,8 +19,14 @@ const GROUP: &str = "density";
 const COUNTS: [&str; 2] = ["1000", "10000"];
 /// What is drawn: the beginning of a row's name, and what the line is called.
 const LINES: &[(&str, &str)] = &[
-    ("server's memory (master and worker, PSS), after", "memory of the server, MiB"),
-    ("nginx's largest process (PSS), after", "memory of nginx's largest process, MiB"),
+    (
+        "server's memory (master and worker, PSS), after",
+        "memory of the server, MiB",
+    ),
+    (
+        "nginx's largest process (PSS), after",
+        "memory of nginx's largest process, MiB",
+    ),
     ("create no.", "create, ms"),
     ("wake, others asleep", "wake, ms"),
     ("`acc monitor`, 100 awake", "acc monitor with 100 awake, ms"),
@@ -47,28 +55,49 @@ fn meaning(goal: &str) -> Meaning {
 
 /// The units it uses, for those who keep them.
 fn unit(text: &str) -> &'static str {
-    ["ms", "s", "MiB", "MB", "%"].into_iter().find(|u| *u == text).unwrap_or("")
+    ["ms", "s", "MiB", "MB", "%"]
+        .into_iter()
+        .find(|u| *u == text)
+        .unwrap_or("")
 }
 
 /// One of its figures as a row.
 fn row(told: &Value, count: &str, rounds: &Value) -> Option<Row> {
     let what = format!("{} ({count} asleep)", told["what"].as_str()?);
-    let (unit, figure, reference) = (unit(told["unit"].as_str()?), told["figure"].as_f64()?, told["reference"].as_f64());
-    let name = if told["goal"].as_str().is_some_and(|g| g.starts_with('+')) { "true" } else { "few" };
+    let (unit, figure, reference) = (
+        unit(told["unit"].as_str()?),
+        told["figure"].as_f64()?,
+        told["reference"].as_f64(),
+    );
+    let name = if told["goal"].as_str().is_some_and(|g| g.starts_with('+')) {
+        "true"
+    } else {
+        "few"
+    };
     let mut sides = vec![Side::new("many", move || figure)];
     sides.extend(reference.map(|r| Side::new(name, move || r)));
     let round = Round::run(1, 0, sides);
     let many = round.sample("many", unit, |v| *v)?;
     let few = round.sample(name, unit, |v| *v);
     let row = match (meaning(told["goal"].as_str().unwrap_or_default()), few) {
-        (Meaning::Ratio(limit), Some(few)) => Row::ratio(GROUP, &what, (&many, &few), 0.5, Goal::AtMost(limit)).ok()?,
-        (Meaning::Added(limit), Some(few)) => Row::added(GROUP, &what, (&many, &few), 0.5, Goal::AtMost(limit)).ok()?,
-        (Meaning::None, Some(few)) => Row::ratio(GROUP, &what, (&many, &few), 0.5, Goal::None).ok()?,
+        (Meaning::Ratio(limit), Some(few)) => {
+            Row::ratio(GROUP, &what, (&many, &few), 0.5, Goal::AtMost(limit)).ok()?
+        }
+        (Meaning::Added(limit), Some(few)) => {
+            Row::added(GROUP, &what, (&many, &few), 0.5, Goal::AtMost(limit)).ok()?
+        }
+        (Meaning::None, Some(few)) => {
+            Row::ratio(GROUP, &what, (&many, &few), 0.5, Goal::None).ok()?
+        }
         (Meaning::Plain(limit), _) => Row::plain(GROUP, &what, &many, 0.5, Goal::AtMost(limit)),
         (_, None) => Row::plain(GROUP, &what, &many, 0.5, Goal::None),
     };
     Some(match told["middle_half"].as_array() {
-        Some(half) => row.note(format!("median of {rounds}, the middle half is {:.2} to {:.2}", half[0].as_f64()?, half[1].as_f64()?)),
+        Some(half) => row.note(format!(
+            "median of {rounds}, the middle half is {:.2} to {:.2}",
+            half[0].as_f64()?,
+            half[1].as_f64()?
+        )),
         None => row,
     })
 }
@@ -76,15 +105,29 @@ fn row(told: &Value, count: &str, rounds: &Value) -> Option<Row> {
 /// All its figures.
 fn report(told: &Value, counted: bool) -> Report {
     let mut report = Report::default();
-    let (count, few) = (told["sleepers"].to_string(), told["few"].as_f64().unwrap_or(10.0));
+    let (count, few) = (
+        told["sleepers"].to_string(),
+        told["few"].as_f64().unwrap_or(10.0),
+    );
     for figure in told["figures"].as_array().into_iter().flatten() {
         if counted {
             report.rows.extend(row(figure, &count, &told["rounds"]));
         }
-        let line = LINES.iter().find(|(begins, _)| figure["what"].as_str().is_some_and(|w| w.starts_with(begins)));
-        if let (Some((_, name)), Some(least), Some(most)) = (line, figure["reference"].as_f64(), figure["figure"].as_f64()) {
+        let line = LINES.iter().find(|(begins, _)| {
+            figure["what"]
+                .as_str()
+                .is_some_and(|w| w.starts_with(begins))
+        });
+        if let (Some((_, name)), Some(least), Some(most)) = (
+            line,
+            figure["reference"].as_f64(),
+            figure["figure"].as_f64(),
+        ) {
             let many = told["sleepers"].as_f64().unwrap_or(f64::NAN);
-            report.curves.push(Curve { name: (*name).to_owned(), runs: vec![vec![(few, least), (many, most)]] });
+            report.curves.push(Curve {
+                name: (*name).to_owned(),
+                runs: vec![vec![(few, least), (many, most)]],
+            });
         }
     }
     report
@@ -93,9 +136,16 @@ fn report(told: &Value, counted: bool) -> Report {
 /// Runs the program; an error says why there are no figures.
 fn run(program: &Path, count: &str) -> Result<Value, String> {
     let mut command = Command::new(program);
-    let done = command.args(["--json", "--count", count]).stdin(Stdio::null()).output().map_err(|e| e.to_string())?;
+    let done = command
+        .args(["--json", "--count", count])
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| e.to_string())?;
     if !done.status.success() {
-        return Err(format!("it failed: {}", String::from_utf8_lossy(&done.stderr).trim()));
+        return Err(format!(
+            "it failed: {}",
+            String::from_utf8_lossy(&done.stderr).trim()
+        ));
     }
     serde_json::from_slice(&done.stdout).map_err(|e| format!("it prints no JSON ({e})"))
 }
@@ -105,7 +155,9 @@ pub fn measure(settings: &Settings) -> Report {
     let mut report = Report::default();
     let skipped = |why: String| Row::skipped(GROUP, "thousands of sleepers", why);
     let Some(program) = &settings.density else {
-        report.rows.push(skipped("its program was not built: use tests/bench/run".to_owned()));
+        report.rows.push(skipped(
+            "its program was not built: use tests/bench/run".to_owned(),
+        ));
         return report;
     };
     if settings.quick {
@@ -146,11 +198,20 @@ mod tests {
         ]});
         let report = report(&told, true);
         let json = report.json(&Value::Null);
-        let seen: Vec<_> =
-            json["rows"].as_array().unwrap().iter().map(|r| (r["verdict"].as_str().unwrap(), r["kind"].as_str().unwrap())).collect();
+        let seen: Vec<_> = json["rows"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|r| (r["verdict"].as_str().unwrap(), r["kind"].as_str().unwrap()))
+            .collect();
         assert_eq!(
             seen,
-            [("pass", "times the reference"), ("fail", "above the reference"), ("pass", "plain"), ("-", "times the reference")]
+            [
+                ("pass", "times the reference"),
+                ("fail", "above the reference"),
+                ("pass", "plain"),
+                ("-", "times the reference")
+            ]
         );
         assert_eq!(report.curves.len(), 1);
         assert_eq!(report.curves[0].runs, [[(10.0, 5.0), (10_000.0, 5.5)]]);

@@ -1,4 +1,5 @@
-//! The herd: many first requests at once to one sleeper. Exactly one start, everybody answered, and how long until the last.
+//! The herd: many first requests at once to one sleeper. Exactly one start, everybody answered, and
+//! how long until the last.
 //!
 //! All connections are made by one thread, so that the machine is not busy with the clients.
 
@@ -27,17 +28,23 @@ async fn client(to: SocketAddr, request: String) -> std::io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-/// Sends `count` requests at once to a sleeper; from the first connect to the last answer, in milliseconds.
+/// Sends `count` requests at once to a sleeper; from the first connect to the last answer, in
+/// milliseconds.
 fn herd(bed: &Bed, count: usize, settings: &Settings) -> f64 {
     bed.acc(&["stop", "bench"]).ok();
     pause(settings.settle);
     let before = bed.info("bench")["wakes"].as_u64();
     let (to, host) = (bed.address(), bed.host("bench"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let (answers, took) = runtime.block_on(async {
         let began = now();
         let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-        let clients: Vec<_> = (0..count).map(|_| tokio::spawn(client(to, request.clone()))).collect();
+        let clients: Vec<_> = (0..count)
+            .map(|_| tokio::spawn(client(to, request.clone())))
+            .collect();
         let mut answers = Vec::new();
         for client in clients {
             answers.push(tokio::time::timeout(LIMIT, client).await);
@@ -46,16 +53,32 @@ fn herd(bed: &Bed, count: usize, settings: &Settings) -> f64 {
     });
     let mut instances = BTreeSet::new();
     for answer in answers {
-        let answer = answer.expect("answered in time").unwrap().unwrap_or_else(|e| panic!("a client got no answer: {e}"));
+        let answer = answer
+            .expect("answered in time")
+            .unwrap()
+            .unwrap_or_else(|e| panic!("a client got no answer: {e}"));
         let answer = String::from_utf8_lossy(&answer).into_owned();
         assert!(answer.starts_with("HTTP/1.1 200"), "not a 200: {answer}");
-        instances.insert(answer.rsplit("\r\n\r\n").next().unwrap_or_default().to_owned());
+        instances.insert(
+            answer
+                .rsplit("\r\n\r\n")
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+        );
     }
-    assert_eq!(instances.len(), 1, "more than one process answered: {instances:?}");
+    assert_eq!(
+        instances.len(),
+        1,
+        "more than one process answered: {instances:?}"
+    );
     // It is written down a moment after the first of them was let through.
     wait_until("one herd is one wake", LIMIT, || {
         let after = bed.info("bench")["wakes"].as_u64();
-        holds(after == before.map(|w| w + 1), format!("{before:?}, then {after:?}"))
+        holds(
+            after == before.map(|w| w + 1),
+            format!("{before:?}, then {after:?}"),
+        )
     });
     took
 }
@@ -67,33 +90,68 @@ pub fn measure(settings: &Settings) -> Report {
     let app = match App::tiny(dir.path()) {
         Ok(app) => app,
         Err(why) => {
-            report.rows.push(Row::skipped(GROUP, "first requests at once", why));
+            report
+                .rows
+                .push(Row::skipped(GROUP, "first requests at once", why));
             return report;
         }
     };
     limits::raise_open_files();
-    let combinations = if settings.quick { vec![Combination::BUILTIN] } else { vec![Combination::BUILTIN, Combination::REAL] };
+    let combinations = if settings.quick {
+        vec![Combination::BUILTIN]
+    } else {
+        vec![Combination::BUILTIN, Combination::REAL]
+    };
     let counts: &[usize] = if settings.quick { &[20] } else { &[500, 1000] };
     for combination in combinations {
-        let name = if combination == Combination::BUILTIN { "builtin" } else { "nginx+supervisord" };
+        let name = if combination == Combination::BUILTIN {
+            "builtin"
+        } else {
+            "nginx+supervisord"
+        };
         let Some(bed) = Bed::with(combination, |s| (s.idle, s.run_in_memory) = ("1h", true)) else {
-            report.rows.push(Row::skipped(GROUP, &format!("first requests at once, {name}"), "nginx or supervisord is not installed"));
+            report.rows.push(Row::skipped(
+                GROUP,
+                &format!("first requests at once, {name}"),
+                "nginx or supervisord is not installed",
+            ));
             continue;
         };
         bed.model(app.model, &app.model_text());
         bed.acc(&["create", "bench", "--model", app.model]).ok();
         let mut sides = vec![Side::new("one first request", || herd(&bed, 1, settings))];
         let bed = &bed;
-        sides.extend(counts.iter().map(|n| Side::new(n.to_string(), move || herd(bed, *n, settings))));
+        sides.extend(
+            counts
+                .iter()
+                .map(|n| Side::new(n.to_string(), move || herd(bed, *n, settings))),
+        );
         let round = Round::run(settings.herds, settings.warm, sides);
         for count in counts {
-            let wall = round.sample(&count.to_string(), "ms", |v| *v).expect("taken");
-            let goal = if *count == 500 && combination == Combination::BUILTIN { Goal::AtMost(80.0) } else { Goal::None };
+            let wall = round
+                .sample(&count.to_string(), "ms", |v| *v)
+                .expect("taken");
+            let goal = if *count == 500 && combination == Combination::BUILTIN {
+                Goal::AtMost(80.0)
+            } else {
+                Goal::None
+            };
             let what = format!("{count} first requests at once, {name}, wall time");
-            report.rows.push(Row::plain(GROUP, &what, &wall, 0.5, goal).note("one start, one process, all answered 200"));
+            report.rows.push(
+                Row::plain(GROUP, &what, &wall, 0.5, goal)
+                    .note("one start, one process, all answered 200"),
+            );
         }
-        let one = round.sample("one first request", "ms", |v| *v).expect("taken");
-        report.rows.push(Row::plain(GROUP, &format!("one first request, {name}, same client"), &one, 0.5, Goal::None));
+        let one = round
+            .sample("one first request", "ms", |v| *v)
+            .expect("taken");
+        report.rows.push(Row::plain(
+            GROUP,
+            &format!("one first request, {name}, same client"),
+            &one,
+            0.5,
+            Goal::None,
+        ));
     }
     report
 }

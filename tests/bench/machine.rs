@@ -12,31 +12,60 @@ use crate::support::need;
 pub fn version(program: &str, argument: &str) -> Option<String> {
     let path = need::find(program)?;
     let done = Command::new(path).arg(argument).output().ok()?;
-    let text = if done.stdout.is_empty() { done.stderr } else { done.stdout };
-    let line = String::from_utf8_lossy(&text).lines().next().unwrap_or_default().trim().to_owned();
-    Some(line.trim_start_matches("nginx version: ").trim_start_matches("Python ").to_owned())
+    let text = if done.stdout.is_empty() {
+        done.stderr
+    } else {
+        done.stdout
+    };
+    let line = String::from_utf8_lossy(&text)
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_owned();
+    Some(
+        line.trim_start_matches("nginx version: ")
+            .trim_start_matches("Python ")
+            .to_owned(),
+    )
 }
 
 fn first_line(path: &str, key: &str) -> String {
     let text = fs::read_to_string(path).unwrap_or_default();
-    let line = text.lines().find(|l| l.starts_with(key)).unwrap_or_default();
-    line.split_once(':').map_or(line, |(_, value)| value).trim().to_owned()
+    let line = text
+        .lines()
+        .find(|l| l.starts_with(key))
+        .unwrap_or_default();
+    line.split_once(':')
+        .map_or(line, |(_, value)| value)
+        .trim()
+        .to_owned()
 }
 
 /// How acc was built.
 pub fn build() -> &'static str {
-    if cfg!(debug_assertions) { "debug build: no figure of it is worth anything" } else { "optimised build" }
+    if cfg!(debug_assertions) {
+        "debug build: no figure of it is worth anything"
+    } else {
+        "optimised build"
+    }
 }
 
 /// Load of the last minute.
 pub fn load() -> f64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').next().and_then(|l| l.parse().ok()).unwrap_or(f64::NAN)
+    text.split(' ')
+        .next()
+        .and_then(|l| l.parse().ok())
+        .unwrap_or(f64::NAN)
 }
 
 /// What a reader has to know about where the figures are from.
 pub fn describe() -> Value {
-    let acc = Command::new(ACC).arg("--version").output().map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
+    let acc = Command::new(ACC)
+        .arg("--version")
+        .output()
+        .map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
     json!({
         "processor": first_line("/proc/cpuinfo", "model name"),
         "processors": std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
@@ -54,7 +83,11 @@ pub fn describe() -> Value {
 
 /// The same as one paragraph.
 pub fn text(machine: &Value) -> String {
-    let word = |key: &str| machine[key].as_str().map_or_else(|| machine[key].to_string(), str::to_owned);
+    let word = |key: &str| {
+        machine[key]
+            .as_str()
+            .map_or_else(|| machine[key].to_string(), str::to_owned)
+    };
     let mut text = format!(
         "{}, {} processors, {}, kernel {}; {} ({})",
         word("processor"),

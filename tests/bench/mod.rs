@@ -1,8 +1,9 @@
-//! The benchmark of the whole system: the real binary, real processes, one table with goals, references and figures.
+//! The benchmark of the whole system: the real binary, real processes, one table with goals,
+//! references and figures.
 //!
-//! `tests/bench/run` builds a release and runs it. What is compared is measured in the same run, turn by turn (`round.rs`);
-//! the table and its JSON are `table.rs`. It never asserts a time: a goal that was missed is a line of the table and, with
-//! `--strict`, the exit code.
+//! `tests/bench/run` builds a release and runs it. What is compared is measured in the same run,
+//! turn by turn (`round.rs`); the table and its JSON are `table.rs`. It never asserts a time: a
+//! goal that was missed is a line of the table and, with `--strict`, the exit code.
 
 mod apps;
 mod awake;
@@ -90,33 +91,71 @@ struct Asked {
     settings: Settings,
 }
 
-const GROUPS: &[&str] = &["wake-tiny", "wake-apps", "herd", "awake-nginx", "awake-builtin", "density", "binary", "peers"];
+const GROUPS: &[&str] = &[
+    "wake-tiny",
+    "wake-apps",
+    "herd",
+    "awake-nginx",
+    "awake-builtin",
+    "density",
+    "binary",
+    "peers",
+];
 
 fn read(arguments: Vec<String>) -> Result<Asked, String> {
-    let mut asked = Asked { groups: Vec::new(), json: None, svg: None, strict: false, help: false, settings: Settings::FULL };
+    let mut asked = Asked {
+        groups: Vec::new(),
+        json: None,
+        svg: None,
+        strict: false,
+        help: false,
+        settings: Settings::FULL,
+    };
     let (mut rounds, mut peers): (Option<usize>, bool) = (None, false);
     let mut rest = arguments.into_iter();
     while let Some(argument) = rest.next() {
-        let mut value = || rest.next().ok_or_else(|| format!("`{argument}` needs a value"));
+        let mut value = || {
+            rest.next()
+                .ok_or_else(|| format!("`{argument}` needs a value"))
+        };
         match argument.as_str() {
             "--json" => asked.json = Some(value()?.into()),
             "--svg" => asked.svg = Some(value()?.into()),
-            "--rounds" => rounds = Some(value()?.parse().map_err(|_| "`--rounds` takes a number".to_owned())?),
+            "--rounds" => {
+                rounds = Some(
+                    value()?
+                        .parse()
+                        .map_err(|_| "`--rounds` takes a number".to_owned())?,
+                )
+            }
             "--quick" => asked.settings = Settings::QUICK,
             "--peers" => peers = true,
             "--strict" => asked.strict = true,
             "--help" | "-h" => asked.help = true,
             // What `cargo bench` adds by itself.
             "--bench" => {}
-            "wake" => asked.groups.extend(["wake-tiny", "wake-apps"].map(str::to_owned)),
-            "awake" => asked.groups.extend(["awake-nginx", "awake-builtin"].map(str::to_owned)),
+            "wake" => asked
+                .groups
+                .extend(["wake-tiny", "wake-apps"].map(str::to_owned)),
+            "awake" => asked
+                .groups
+                .extend(["awake-nginx", "awake-builtin"].map(str::to_owned)),
             group if GROUPS.contains(&group) => asked.groups.push(argument),
-            _ => return Err(format!("`{argument}` is neither a group ({}) nor an option", GROUPS.join(", "))),
+            _ => {
+                return Err(format!(
+                    "`{argument}` is neither a group ({}) nor an option",
+                    GROUPS.join(", ")
+                ));
+            }
         }
     }
     asked.settings.density = density_program();
     if asked.groups.is_empty() {
-        asked.groups = GROUPS.iter().filter(|g| **g != "peers").map(|g| (*g).to_owned()).collect();
+        asked.groups = GROUPS
+            .iter()
+            .filter(|g| **g != "peers")
+            .map(|g| (*g).to_owned())
+            .collect();
     }
     if peers {
         asked.groups.push("peers".to_owned());
@@ -128,7 +167,10 @@ fn read(arguments: Vec<String>) -> Result<Asked, String> {
 }
 
 /// Where `tests/bench/run` has built the program that measures many sleepers.
-#[expect(clippy::disallowed_methods, reason = "the script that builds the programs says where they are")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the script that builds the programs says where they are"
+)]
 fn density_program() -> Option<PathBuf> {
     std::env::var_os("ACC_BENCH_DENSITY").map(PathBuf::from)
 }
@@ -169,14 +211,26 @@ pub fn main(arguments: Vec<String>) -> ExitCode {
     if let Some(dir) = &asked.svg {
         draw(&report, dir);
     }
-    let missed = report.rows.iter().filter(|r| r.verdict() == Verdict::Fail).count();
-    if asked.strict && missed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    let missed = report
+        .rows
+        .iter()
+        .filter(|r| r.verdict() == Verdict::Fail)
+        .count();
+    if asked.strict && missed > 0 {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 /// The charts: what starts in a millisecond and what takes a hundred would not fit on one axis.
 fn draw(report: &Report, dir: &Path) {
     std::fs::create_dir_all(dir).unwrap();
-    let (tiny, apps): (Vec<_>, Vec<_>) = report.phases.iter().cloned().partition(|p| p.name.contains("tiny"));
+    let (tiny, apps): (Vec<_>, Vec<_>) = report
+        .phases
+        .iter()
+        .cloned()
+        .partition(|p| p.name.contains("tiny"));
     let title = "Where the time of a wake goes (medians)";
     for (file, phases) in [("wake-tiny.svg", tiny), ("wake-apps.svg", apps)] {
         if !phases.is_empty() {
@@ -184,7 +238,14 @@ fn draw(report: &Report, dir: &Path) {
         }
     }
     if !report.curves.is_empty() {
-        std::fs::write(dir.join("cost.svg"), chart::costs(&report.curves, "Cost against the number of sleeping instances")).unwrap();
+        std::fs::write(
+            dir.join("cost.svg"),
+            chart::costs(
+                &report.curves,
+                "Cost against the number of sleeping instances",
+            ),
+        )
+        .unwrap();
     }
 }
 
@@ -199,10 +260,20 @@ mod tests {
     #[test]
     fn arguments_are_read() {
         let asked = read(words("wake --rounds 7 --json x.json")).unwrap();
-        assert_eq!((asked.groups, asked.settings.wakes, asked.json), (words("wake-tiny wake-apps"), 7, Some("x.json".into())));
+        assert_eq!(
+            (asked.groups, asked.settings.wakes, asked.json),
+            (words("wake-tiny wake-apps"), 7, Some("x.json".into()))
+        );
         assert_eq!(read(Vec::new()).unwrap().groups.len(), GROUPS.len() - 1);
-        assert_eq!(read(words("wake --peers")).unwrap().groups, words("wake-tiny wake-apps peers"));
-        assert!(read(words("awoke")).unwrap_err().contains("neither a group"));
+        assert_eq!(
+            read(words("wake --peers")).unwrap().groups,
+            words("wake-tiny wake-apps peers")
+        );
+        assert!(
+            read(words("awoke"))
+                .unwrap_err()
+                .contains("neither a group")
+        );
         assert!(read(words("--json")).unwrap_err().contains("needs a value"));
     }
 }

@@ -1,9 +1,10 @@
-//! `--peers`: other tools that do a part of acc's work and happen to be installed, beside acc: the wake over the application's own
-//! start, own start, acc and the peer in turn, and the memory of what stays while the application sleeps.
+//! `--peers`: other tools that do a part of acc's work and happen to be installed, beside acc: the
+//! wake over the application's own start, own start, acc and the peer in turn, and the memory of
+//! what stays while the application sleeps.
 //!
-//! Each is optional, and set up as its manual says for one application that sleeps as soon as it may. What cannot be measured
-//! is a line that says why. Everything a peer starts mentions its folder, and is ended by that; the applications themselves,
-//! which acc runs too, are in another.
+//! Each is optional, and set up as its manual says for one application that sleeps as soon as it
+//! may. What cannot be measured is a line that says why. Everything a peer starts mentions its
+//! folder, and is ended by that; the applications themselves, which acc runs too, are in another.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -51,7 +52,11 @@ impl Drop for Peer<'_> {
 impl Peer<'_> {
     /// The pids of the application.
     fn application(&self) -> Vec<i32> {
-        processes::of(self.dir).into_iter().filter(|p| p.command.starts_with(self.word)).map(|p| p.pid).collect()
+        processes::of(self.dir)
+            .into_iter()
+            .filter(|p| p.command.starts_with(self.word))
+            .map(|p| p.pid)
+            .collect()
     }
 
     /// Waits until the application sleeps, or makes it so.
@@ -61,9 +66,11 @@ impl Peer<'_> {
             (self.start)();
         }
         let apps = || self.application();
-        wait_until(&format!("{} puts its application to sleep", self.name), Duration::from_secs(60), || {
-            holds(apps().is_empty(), format!("{:?}", apps()))
-        });
+        wait_until(
+            &format!("{} puts its application to sleep", self.name),
+            Duration::from_secs(60),
+            || holds(apps().is_empty(), format!("{:?}", apps())),
+        );
     }
 
     fn wake(&self, settings: &Settings) -> f64 {
@@ -73,19 +80,32 @@ impl Peer<'_> {
     }
 
     fn memory(&self) -> f64 {
-        procs::pss_mib(&processes::of(self.dir).iter().map(|p| p.pid).collect::<Vec<_>>())
+        procs::pss_mib(
+            &processes::of(self.dir)
+                .iter()
+                .map(|p| p.pid)
+                .collect::<Vec<_>>(),
+        )
     }
 }
 
 fn free_address() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).unwrap()
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|l| l.local_addr())
+        .unwrap()
 }
 
-/// Starts a program in the background, in a folder that its processes mention. It is not waited for: it is ended by its folder.
+/// Starts a program in the background, in a folder that its processes mention. It is not waited
+/// for: it is ended by its folder.
 fn background(dir: &Path, argv: &[&str]) {
     let log = fs::File::create(dir.join("peer.log")).unwrap();
     let mut command = Command::new(argv[0]);
-    command.args(&argv[1..]).current_dir(dir).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+    command
+        .args(&argv[1..])
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log);
     let mut child = command.env("HOME", dir).spawn().unwrap();
     std::thread::spawn(move || child.wait());
 }
@@ -99,10 +119,13 @@ fn listening(address: SocketAddr) {
     });
 }
 
-/// The rows of one peer: its wake and acc's, both over the own start of the application that each of them ran.
+/// The rows of one peer: its wake and acc's, both over the own start of the application that each
+/// of them ran.
 fn compare(peer: &Peer<'_>, app: &App, settings: &Settings) -> Vec<Row> {
     let dir = folder();
-    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "1h") else { return Vec::new() };
+    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "1h") else {
+        return Vec::new();
+    };
     bed.model(app.model, &app.model_text());
     bed.acc(&["create", "bench", "--model", app.model]).ok();
     (peer.start)();
@@ -119,36 +142,92 @@ fn compare(peer: &Peer<'_>, app: &App, settings: &Settings) -> Vec<Row> {
         pause(settings.settle);
         ask(bed.address(), &bed.host("bench")).took()
     };
-    let sides = vec![Side::new("own start", own_start), Side::new("acc", acc), Side::new(peer.name, || peer.wake(settings))];
+    let sides = vec![
+        Side::new("own start", own_start),
+        Side::new("acc", acc),
+        Side::new(peer.name, || peer.wake(settings)),
+    ];
     let round = Round::run(settings.peers, 1, sides);
     let took = |side: &str| round.sample(side, "ms", |v| *v).expect("taken");
-    let row = |side: &str, what: String| Row::added(GROUP, &what, (&took(side), &took("own start")), 0.5, Goal::None).expect("one round");
+    let row = |side: &str, what: String| {
+        Row::added(
+            GROUP,
+            &what,
+            (&took(side), &took("own start")),
+            0.5,
+            Goal::None,
+        )
+        .expect("one round")
+    };
     peer.sleep();
     bed.acc(&["stop", "bench"]).ok();
-    let memory = Round::run(1, 0, vec![Side::new("acc", || procs::pss_mib(&procs::servers(&bed))), Side::new(peer.name, || peer.memory())]);
+    let memory = Round::run(
+        1,
+        0,
+        vec![
+            Side::new("acc", || procs::pss_mib(&procs::servers(&bed))),
+            Side::new(peer.name, || peer.memory()),
+        ],
+    );
     let used = |side: &str| memory.sample(side, "MiB", |v| *v).expect("taken");
-    let ratio = Row::ratio(GROUP, &format!("memory at rest, acc against {}", peer.name), (&used("acc"), &used(peer.name)), 0.5, Goal::None);
+    let ratio = Row::ratio(
+        GROUP,
+        &format!("memory at rest, acc against {}", peer.name),
+        (&used("acc"), &used(peer.name)),
+        0.5,
+        Goal::None,
+    );
     vec![
         row(peer.name, format!("wake, {}, {}", peer.name, app.name)),
-        row("acc", format!("wake, acc (builtin) beside {}, {}", peer.name, app.name)),
-        ratio.expect("one round").note("PSS of all its processes, one application asleep"),
+        row(
+            "acc",
+            format!("wake, acc (builtin) beside {}, {}", peer.name, app.name),
+        ),
+        ratio
+            .expect("one round")
+            .note("PSS of all its processes, one application asleep"),
     ]
 }
 
-/// systemd-socket-proxyd, started by the first connection as its socket unit would, with the application beside it.
+/// systemd-socket-proxyd, started by the first connection as its socket unit would, with the
+/// application beside it.
 fn socket_proxyd(settings: &Settings) -> Result<Vec<Row>, String> {
-    let activate = need::find("systemd-socket-activate").filter(|_| Path::new(PROXYD).is_file()).ok_or("not installed")?;
+    let activate = need::find("systemd-socket-activate")
+        .filter(|_| Path::new(PROXYD).is_file())
+        .ok_or("not installed")?;
     let (dir, apps) = (folder(), folder());
     let app = App::tiny(apps.path())?;
     let (address, socket) = (free_address(), dir.path().join("app.sock"));
-    let (tiny, socket) = (apps.path().join("tiny").display().to_string(), socket.display().to_string());
+    let (tiny, socket) = (
+        apps.path().join("tiny").display().to_string(),
+        socket.display().to_string(),
+    );
     // Where systemd orders the units, a shell does: it looks every millisecond.
-    let script = format!("rm -f {socket}; {tiny} --unix {socket} & while ! [ -S {socket} ]; do sleep 0.001; done; exec {PROXYD} {socket}");
+    let script = format!(
+        "rm -f {socket}; {tiny} --unix {socket} & while ! [ -S {socket} ]; do sleep 0.001; done; exec {PROXYD} {socket}"
+    );
     let start = || {
-        background(dir.path(), &[activate.to_str().unwrap(), "-l", &address.to_string(), "sh", "-c", &script]);
+        background(
+            dir.path(),
+            &[
+                activate.to_str().unwrap(),
+                "-l",
+                &address.to_string(),
+                "sh",
+                "-c",
+                &script,
+            ],
+        );
         listening(address);
     };
-    let peer = Peer { name: "systemd-socket-proxyd", dir: dir.path(), address, start: Box::new(start), word: &tiny, ends: true };
+    let peer = Peer {
+        name: "systemd-socket-proxyd",
+        dir: dir.path(),
+        address,
+        start: Box::new(start),
+        word: &tiny,
+        ends: true,
+    };
     Ok(compare(&peer, &app, settings))
 }
 
@@ -157,7 +236,10 @@ fn passenger(settings: &Settings) -> Result<Vec<Row>, String> {
     let program = need::find("passenger").ok_or("not installed")?;
     let (dir, apps) = (folder(), folder());
     let app = App::tiny(apps.path())?;
-    let (address, tiny) = (free_address(), apps.path().join("tiny").display().to_string());
+    let (address, tiny) = (
+        free_address(),
+        apps.path().join("tiny").display().to_string(),
+    );
     let at = |name: &str| dir.path().join(name).display().to_string();
     let start = || {
         let (port, command) = (address.port().to_string(), format!("{tiny} --port $PORT"));
@@ -190,7 +272,14 @@ fn passenger(settings: &Settings) -> Result<Vec<Row>, String> {
         background(dir.path(), &argv);
     };
     let word = format!("{tiny} --port");
-    let peer = Peer { name: "Passenger", dir: dir.path(), address, start: Box::new(start), word: &word, ends: false };
+    let peer = Peer {
+        name: "Passenger",
+        dir: dir.path(),
+        address,
+        start: Box::new(start),
+        word: &word,
+        ends: false,
+    };
     Ok(compare(&peer, &app, settings))
 }
 
@@ -204,20 +293,60 @@ fn emperor(settings: &Settings) -> Result<Vec<Row>, String> {
         "def application(environ, start_response):\n    start_response(\"200 OK\", [(\"Content-Length\", \"6\")])\n    return [b\"hello\\n\"]\n",
     )
     .map_err(|e| e.to_string())?;
-    let (uwsgi, address, vassals) = (program.display().to_string(), free_address(), dir.path().join("vassals"));
+    let (uwsgi, address, vassals) = (
+        program.display().to_string(),
+        free_address(),
+        dir.path().join("vassals"),
+    );
     fs::create_dir_all(&vassals).map_err(|e| e.to_string())?;
-    let vassal =
-        format!("[uwsgi]\nplugin = python3\nprotocol = http\nwsgi-file = {}\nmaster = true\nidle = 1\ndie-on-idle = true\n", script);
+    let vassal = format!(
+        "[uwsgi]\nplugin = python3\nprotocol = http\nwsgi-file = {}\nmaster = true\nidle = 1\ndie-on-idle = true\n",
+        script
+    );
     fs::write(vassals.join("app.ini"), vassal).map_err(|e| e.to_string())?;
     fs::write(vassals.join("app.ini.socket"), address.to_string()).map_err(|e| e.to_string())?;
-    let argv = [&uwsgi, "--plugin", "python3", "--master", "--http-socket", "SOCKET", "--wsgi-file", &script];
-    let app = App { name: "uWSGI", model: "bench-uwsgi", argv: argv.map(String::from).into(), handed: None };
+    let argv = [
+        &uwsgi,
+        "--plugin",
+        "python3",
+        "--master",
+        "--http-socket",
+        "SOCKET",
+        "--wsgi-file",
+        &script,
+    ];
+    let app = App {
+        name: "uWSGI",
+        model: "bench-uwsgi",
+        argv: argv.map(String::from).into(),
+        handed: None,
+    };
     let start = || {
-        let argv = [&uwsgi, "--emperor", vassals.to_str().unwrap(), "--emperor-on-demand-extension", ".socket", "--emperor-freq", "1"];
+        let argv = [
+            &uwsgi,
+            "--emperor",
+            vassals.to_str().unwrap(),
+            "--emperor-on-demand-extension",
+            ".socket",
+            "--emperor-freq",
+            "1",
+        ];
         background(dir.path(), &argv);
     };
-    let word = format!("{} --ini", fs::canonicalize(&program).unwrap_or(program.clone()).display());
-    let peer = Peer { name: "uWSGI emperor", dir: dir.path(), address, start: Box::new(start), word: &word, ends: false };
+    let word = format!(
+        "{} --ini",
+        fs::canonicalize(&program)
+            .unwrap_or(program.clone())
+            .display()
+    );
+    let peer = Peer {
+        name: "uWSGI emperor",
+        dir: dir.path(),
+        address,
+        start: Box::new(start),
+        word: &word,
+        ends: false,
+    };
     Ok(compare(&peer, &app, settings))
 }
 
@@ -230,10 +359,29 @@ fn record(kind: u8, content: &[u8]) -> Vec<u8> {
 /// Asks php-fpm for a script; until the first byte of the answer, in milliseconds.
 fn fast_cgi(socket: &Path, script: &str) -> f64 {
     let pair = |name: &str, value: &str| {
-        [&[u8::try_from(name.len()).unwrap(), u8::try_from(value.len()).unwrap()], name.as_bytes(), value.as_bytes()].concat()
+        [
+            &[
+                u8::try_from(name.len()).unwrap(),
+                u8::try_from(value.len()).unwrap(),
+            ],
+            name.as_bytes(),
+            value.as_bytes(),
+        ]
+        .concat()
     };
-    let params = [pair("SCRIPT_FILENAME", script), pair("REQUEST_METHOD", "GET"), pair("SERVER_PROTOCOL", "HTTP/1.1")].concat();
-    let request = [record(1, &[0, 1, 0, 0, 0, 0, 0, 0]), record(4, &params), record(4, &[]), record(5, &[])].concat();
+    let params = [
+        pair("SCRIPT_FILENAME", script),
+        pair("REQUEST_METHOD", "GET"),
+        pair("SERVER_PROTOCOL", "HTTP/1.1"),
+    ]
+    .concat();
+    let request = [
+        record(1, &[0, 1, 0, 0, 0, 0, 0, 0]),
+        record(4, &params),
+        record(4, &[]),
+        record(5, &[]),
+    ]
+    .concat();
     let began = clock_us();
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.write_all(&request).unwrap();
@@ -242,18 +390,36 @@ fn fast_cgi(socket: &Path, script: &str) -> f64 {
     let took = (clock_us() - began) / 1000.0;
     answer.truncate(first);
     stream.read_to_end(&mut answer).unwrap();
-    assert!(String::from_utf8_lossy(&answer).contains("hello"), "{}", String::from_utf8_lossy(&answer));
+    assert!(
+        String::from_utf8_lossy(&answer).contains("hello"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
     took
 }
 
-/// php-fpm with `pm = ondemand`. Its master stays and forks, so the reference is a request that finds a worker.
+/// php-fpm with `pm = ondemand`. Its master stays and forks, so the reference is a request that
+/// finds a worker.
 fn php(settings: &Settings) -> Result<Vec<Row>, String> {
-    let found = fs::read_dir("/usr/sbin").into_iter().flatten().flatten().map(|e| e.path());
-    let program =
-        found.filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("php-fpm"))).max().ok_or("not installed")?;
+    let found = fs::read_dir("/usr/sbin")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.path());
+    let program = found
+        .filter(|p| {
+            p.file_name()
+                .is_some_and(|n| n.to_string_lossy().starts_with("php-fpm"))
+        })
+        .max()
+        .ok_or("not installed")?;
     let dir = folder();
     let at = |name: &str| dir.path().join(name).display().to_string();
-    let user = if need::is_root() { "user = root\ngroup = root\n" } else { "" };
+    let user = if need::is_root() {
+        "user = root\ngroup = root\n"
+    } else {
+        ""
+    };
     let config = format!(
         "[global]\nerror_log = {}\ndaemonize = no\n[www]\n{user}listen = {}\npm = ondemand\npm.max_children = 4\npm.process_idle_timeout = 1s\n",
         at("fpm.log"),
@@ -263,14 +429,31 @@ fn php(settings: &Settings) -> Result<Vec<Row>, String> {
     fs::write(at("index.php"), "<?php echo \"hello\\n\";\n").map_err(|e| e.to_string())?;
     let (socket, script) = (dir.path().join("fpm.sock"), at("index.php"));
     let start = || {
-        let mut argv = vec![program.to_str().unwrap().to_owned(), "-F".into(), "-n".into(), "-y".into(), at("fpm.conf")];
+        let mut argv = vec![
+            program.to_str().unwrap().to_owned(),
+            "-F".into(),
+            "-n".into(),
+            "-y".into(),
+            at("fpm.conf"),
+        ];
         argv.extend(need::is_root().then(|| "-R".to_owned()));
-        background(dir.path(), &argv.iter().map(String::as_str).collect::<Vec<_>>());
+        background(
+            dir.path(),
+            &argv.iter().map(String::as_str).collect::<Vec<_>>(),
+        );
     };
-    let peer =
-        Peer { name: "php-fpm", dir: dir.path(), address: free_address(), start: Box::new(start), word: "php-fpm: pool", ends: false };
+    let peer = Peer {
+        name: "php-fpm",
+        dir: dir.path(),
+        address: free_address(),
+        start: Box::new(start),
+        word: "php-fpm: pool",
+        ends: false,
+    };
     (peer.start)();
-    wait_until("php-fpm listens", LIMIT, || UnixStream::connect(&socket).map(drop));
+    wait_until("php-fpm listens", LIMIT, || {
+        UnixStream::connect(&socket).map(drop)
+    });
     let first = || {
         peer.sleep();
         pause(settings.settle);
@@ -280,14 +463,37 @@ fn php(settings: &Settings) -> Result<Vec<Row>, String> {
         fast_cgi(&socket, &script);
         fast_cgi(&socket, &script)
     };
-    let round = Round::run(settings.peers, 1, vec![Side::new("no worker", first), Side::new("a worker waits", again)]);
+    let round = Round::run(
+        settings.peers,
+        1,
+        vec![
+            Side::new("no worker", first),
+            Side::new("a worker waits", again),
+        ],
+    );
     let took = |side: &str| round.sample(side, "ms", |v| *v).expect("taken");
     let pair: (Sample, Sample) = (took("no worker"), took("a worker waits"));
     peer.sleep();
-    let memory = Round::run(1, 0, vec![Side::new("php-fpm", || peer.memory())]).sample("php-fpm", "MiB", |v| *v).expect("taken");
+    let memory = Round::run(1, 0, vec![Side::new("php-fpm", || peer.memory())])
+        .sample("php-fpm", "MiB", |v| *v)
+        .expect("taken");
     Ok(vec![
-        Row::added(GROUP, "first request without a worker, php-fpm ondemand", (&pair.0, &pair.1), 0.5, Goal::None).expect("one round"),
-        Row::plain(GROUP, "memory at rest, php-fpm ondemand", &memory, 0.5, Goal::None).note("PSS, no worker"),
+        Row::added(
+            GROUP,
+            "first request without a worker, php-fpm ondemand",
+            (&pair.0, &pair.1),
+            0.5,
+            Goal::None,
+        )
+        .expect("one round"),
+        Row::plain(
+            GROUP,
+            "memory at rest, php-fpm ondemand",
+            &memory,
+            0.5,
+            Goal::None,
+        )
+        .note("PSS, no worker"),
     ])
 }
 
@@ -296,8 +502,12 @@ type Measure = fn(&Settings) -> Result<Vec<Row>, String>;
 
 /// The rows of all peers.
 pub fn measure(settings: &Settings) -> Report {
-    let all: [(&str, Measure); 4] =
-        [("systemd-socket-proxyd", socket_proxyd), ("Phusion Passenger", passenger), ("uWSGI emperor", emperor), ("php-fpm ondemand", php)];
+    let all: [(&str, Measure); 4] = [
+        ("systemd-socket-proxyd", socket_proxyd),
+        ("Phusion Passenger", passenger),
+        ("uWSGI emperor", emperor),
+        ("php-fpm ondemand", php),
+    ];
     let mut report = Report::default();
     for (name, measure) in all {
         match measure(settings) {

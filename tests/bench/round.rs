@@ -1,5 +1,5 @@
-//! What is measured together, and what may be compared: the sides of a [`Round`] are taken turn by turn (A B A B), and a
-//! [`Ratio`] or a [`Added`] comes only from two samples of the same round.
+//! What is measured together, and what may be compared: the sides of a [`Round`] are taken turn by
+//! turn (A B A B), and a [`Ratio`] or a [`Added`] comes only from two samples of the same round.
 //!
 //! It knows no clock and no program: a side is any function that gives a figure.
 
@@ -15,7 +15,10 @@ pub struct Side<'a, T> {
 impl<'a, T> Side<'a, T> {
     /// A side of this name.
     pub fn new(name: impl Into<String>, take: impl FnMut() -> T + 'a) -> Self {
-        Self { name: name.into(), take: Box::new(take) }
+        Self {
+            name: name.into(),
+            take: Box::new(take),
+        }
     }
 }
 
@@ -26,11 +29,13 @@ pub struct Round<T> {
 }
 
 impl<T> Round<T> {
-    /// Takes `repetitions` measurements of every side, one of each in turn; `warm` turns before that are not kept. Each turn
-    /// begins with another side, so that none is always the one that comes after the heaviest.
+    /// Takes `repetitions` measurements of every side, one of each in turn; `warm` turns before
+    /// that are not kept. Each turn begins with another side, so that none is always the one that
+    /// comes after the heaviest.
     pub fn run(repetitions: usize, warm: usize, mut sides: Vec<Side<'_, T>>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let mut kept: Vec<(String, Vec<T>)> = sides.iter().map(|s| (s.name.clone(), Vec::new())).collect();
+        let mut kept: Vec<(String, Vec<T>)> =
+            sides.iter().map(|s| (s.name.clone(), Vec::new())).collect();
         let count = sides.len();
         for turn in 0..warm + repetitions {
             for n in 0..count {
@@ -41,18 +46,34 @@ impl<T> Round<T> {
                 }
             }
         }
-        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), sides: kept }
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            sides: kept,
+        }
     }
 
     /// One figure of every measurement of a side; `None`: there is no such side.
-    pub fn sample(&self, side: &str, unit: &'static str, get: impl Fn(&T) -> f64) -> Option<Sample> {
+    pub fn sample(
+        &self,
+        side: &str,
+        unit: &'static str,
+        get: impl Fn(&T) -> f64,
+    ) -> Option<Sample> {
         let (name, all) = self.sides.iter().find(|(name, _)| name == side)?;
-        Some(Sample { round: self.id, name: name.clone(), unit, values: all.iter().map(get).collect() })
+        Some(Sample {
+            round: self.id,
+            name: name.clone(),
+            unit,
+            values: all.iter().map(get).collect(),
+        })
     }
 
     /// The measurements of a side.
     pub fn all(&self, side: &str) -> &[T] {
-        self.sides.iter().find(|(name, _)| name == side).map_or(&[], |(_, all)| all)
+        self.sides
+            .iter()
+            .find(|(name, _)| name == side)
+            .map_or(&[], |(_, all)| all)
     }
 }
 
@@ -81,7 +102,8 @@ impl Sample {
         self.values.len()
     }
 
-    /// The figure that `share` of them do not exceed (nearest rank); not a number when there is none.
+    /// The figure that `share` of them do not exceed (nearest rank); not a number when there is
+    /// none.
     pub fn at(&self, share: f64) -> f64 {
         percentile(&self.values, share)
     }
@@ -92,11 +114,17 @@ impl Sample {
     }
 }
 
-/// The value that `share` of `values` do not exceed (nearest rank); not a number when there is none.
+/// The value that `share` of `values` do not exceed (nearest rank); not a number when there is
+/// none.
 pub fn percentile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a rank")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a rank"
+    )]
     let rank = (share * sorted.len() as f64).ceil() as usize;
     match sorted.len() {
         0 => f64::NAN,
@@ -104,7 +132,8 @@ pub fn percentile(values: &[f64], share: f64) -> f64 {
     }
 }
 
-/// Two samples that were not measured in the same run, or not in the same unit, say nothing about each other.
+/// Two samples that were not measured in the same run, or not in the same unit, say nothing about
+/// each other.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Apart(String);
 
@@ -115,11 +144,20 @@ impl fmt::Display for Apart {
 }
 
 fn together(figure: &Sample, reference: &Sample) -> Result<(), Apart> {
-    let apart = |why: &str| Err(Apart(format!("`{}` and `{}` {why}", figure.name, reference.name)));
+    let apart = |why: &str| {
+        Err(Apart(format!(
+            "`{}` and `{}` {why}",
+            figure.name, reference.name
+        )))
+    };
     if figure.round != reference.round {
         return apart("were not measured in the same run");
     }
-    if figure.unit != reference.unit { apart("have different units") } else { Ok(()) }
+    if figure.unit != reference.unit {
+        apart("have different units")
+    } else {
+        Ok(())
+    }
 }
 
 /// How many times the reference the figure is.
@@ -163,20 +201,42 @@ mod tests {
     use super::*;
 
     fn round(a: f64, b: f64) -> Round<f64> {
-        Round::run(3, 0, vec![Side::new("a", move || a), Side::new("b", move || b)])
+        Round::run(
+            3,
+            0,
+            vec![Side::new("a", move || a), Side::new("b", move || b)],
+        )
     }
 
     #[test]
     fn only_what_was_measured_in_the_same_run_is_compared() {
         let (one, two) = (round(4.0, 2.0), round(4.0, 2.0));
         let get = |r: &Round<f64>, side| r.sample(side, "ms", |v| *v).unwrap();
-        assert_eq!(Ratio::of(&get(&one, "a"), &get(&one, "b"), 0.5).unwrap().value(), 2.0);
-        assert_eq!(Added::of(&get(&one, "a"), &get(&one, "b"), 0.5).unwrap().value(), 2.0);
+        assert_eq!(
+            Ratio::of(&get(&one, "a"), &get(&one, "b"), 0.5)
+                .unwrap()
+                .value(),
+            2.0
+        );
+        assert_eq!(
+            Added::of(&get(&one, "a"), &get(&one, "b"), 0.5)
+                .unwrap()
+                .value(),
+            2.0
+        );
         let refused = Ratio::of(&get(&one, "a"), &get(&two, "b"), 0.5).unwrap_err();
-        assert_eq!(refused.to_string(), "`a` and `b` were not measured in the same run");
+        assert_eq!(
+            refused.to_string(),
+            "`a` and `b` were not measured in the same run"
+        );
         assert!(Added::of(&get(&two, "a"), &get(&one, "b"), 0.5).is_err());
         let bytes = one.sample("b", "MiB", |v| *v).unwrap();
-        assert_eq!(Ratio::of(&get(&one, "a"), &bytes, 0.5).unwrap_err().to_string(), "`a` and `b` have different units");
+        assert_eq!(
+            Ratio::of(&get(&one, "a"), &bytes, 0.5)
+                .unwrap_err()
+                .to_string(),
+            "`a` and `b` have different units"
+        );
     }
 
     #[test]
@@ -192,7 +252,10 @@ mod tests {
     #[test]
     fn percentiles_are_of_the_nearest_rank() {
         let values: Vec<f64> = (1..=20).map(f64::from).collect();
-        assert_eq!([0.0, 0.05, 0.5, 0.95, 1.0].map(|s| percentile(&values, s)), [1.0, 1.0, 10.0, 19.0, 20.0]);
+        assert_eq!(
+            [0.0, 0.05, 0.5, 0.95, 1.0].map(|s| percentile(&values, s)),
+            [1.0, 1.0, 10.0, 19.0, 20.0]
+        );
         assert!(percentile(&[], 0.5).is_nan());
     }
 }

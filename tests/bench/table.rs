@@ -1,6 +1,8 @@
-//! The table: what was measured, what it is held against, the goal, and whether it was reached. As text and as JSON.
+//! The table: what was measured, what it is held against, the goal, and whether it was reached. As
+//! text and as JSON.
 //!
-//! It measures nothing. A comparison gets into it only as a [`Ratio`] or an [`Added`], so both sides are of the same run.
+//! It measures nothing. A comparison gets into it only as a [`Ratio`] or an [`Added`], so both
+//! sides are of the same run.
 
 use serde_json::{Value, json};
 
@@ -68,13 +70,25 @@ pub struct Row {
 
 impl Row {
     /// `sample` at `share` is so much above `reference`.
-    pub fn added(group: &'static str, what: &str, (sample, reference): (&Sample, &Sample), share: f64, goal: Goal) -> Result<Self, Apart> {
+    pub fn added(
+        group: &'static str,
+        what: &str,
+        (sample, reference): (&Sample, &Sample),
+        share: f64,
+        goal: Goal,
+    ) -> Result<Self, Apart> {
         let figure = Added::of(sample, reference, share)?.value();
         Ok(Self::new(group, what, goal, Kind::Added, figure).with(sample, Some(reference), share))
     }
 
     /// `sample` at `share` is so many times `reference`.
-    pub fn ratio(group: &'static str, what: &str, (sample, reference): (&Sample, &Sample), share: f64, goal: Goal) -> Result<Self, Apart> {
+    pub fn ratio(
+        group: &'static str,
+        what: &str,
+        (sample, reference): (&Sample, &Sample),
+        share: f64,
+        goal: Goal,
+    ) -> Result<Self, Apart> {
         let figure = Ratio::of(sample, reference, share)?.value();
         Ok(Self::new(group, what, goal, Kind::Ratio, figure).with(sample, Some(reference), share))
     }
@@ -96,15 +110,27 @@ impl Row {
     }
 
     fn new(group: &'static str, what: &str, goal: Goal, kind: Kind, figure: f64) -> Self {
-        Self { group, what: what.to_owned(), goal, kind, figure, share: 0.5, sample: None, reference: None, note: String::new() }
+        Self {
+            group,
+            what: what.to_owned(),
+            goal,
+            kind,
+            figure,
+            share: 0.5,
+            sample: None,
+            reference: None,
+            note: String::new(),
+        }
     }
 
     fn with(mut self, sample: &Sample, reference: Option<&Sample>, share: f64) -> Self {
-        (self.sample, self.reference, self.share) = (Some(sample.clone()), reference.cloned(), share);
+        (self.sample, self.reference, self.share) =
+            (Some(sample.clone()), reference.cloned(), share);
         self
     }
 
-    /// What came of it. The figure is rounded as it is shown, so that nobody reads a failure as equal to the goal.
+    /// What came of it. The figure is rounded as it is shown, so that nobody reads a failure as
+    /// equal to the goal.
     pub fn verdict(&self) -> Verdict {
         let shown = (self.figure * 1000.0).round() / 1000.0;
         match self.goal {
@@ -141,7 +167,9 @@ impl Row {
     }
 
     fn reference_text(&self) -> String {
-        self.reference.as_ref().map_or_else(String::new, |r| format!("{} {}", r.name(), self.in_unit(r.at(self.share))))
+        self.reference.as_ref().map_or_else(String::new, |r| {
+            format!("{} {}", r.name(), self.in_unit(r.at(self.share)))
+        })
     }
 
     fn unit(&self) -> &'static str {
@@ -149,11 +177,15 @@ impl Row {
     }
 
     fn in_unit(&self, value: f64) -> String {
-        format!("{} {}", short(value), self.unit()).trim_end().to_owned()
+        format!("{} {}", short(value), self.unit())
+            .trim_end()
+            .to_owned()
     }
 
     fn spread_text(&self) -> String {
-        let Some(sample) = &self.sample else { return String::new() };
+        let Some(sample) = &self.sample else {
+            return String::new();
+        };
         let of = |s: &Sample| s.spread().map(short).join("/");
         match &self.reference {
             Some(reference) => format!("n={} {} | {}", sample.count(), of(sample), of(reference)),
@@ -190,7 +222,12 @@ struct Signed(f64);
 
 impl std::fmt::Display for Signed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}{}", if self.0 < 0.0 { "-" } else { "+" }, short(self.0.abs()))
+        write!(
+            f,
+            "{}{}",
+            if self.0 < 0.0 { "-" } else { "+" },
+            short(self.0.abs())
+        )
     }
 }
 
@@ -204,7 +241,8 @@ pub fn short(value: f64) -> String {
     }
 }
 
-/// Where the time of a wake goes: the medians of its phases, in the unit of their samples, in order.
+/// Where the time of a wake goes: the medians of its phases, in the unit of their samples, in
+/// order.
 #[derive(Debug, Clone)]
 pub struct Phases {
     /// Which wake.
@@ -245,17 +283,36 @@ impl Report {
 
     /// The table for people.
     pub fn text(&self) -> String {
-        let mut table = vec![["WHAT", "GOAL", "REFERENCE", "MEASURED", "FIGURE", ""].map(str::to_owned)];
+        let mut table =
+            vec![["WHAT", "GOAL", "REFERENCE", "MEASURED", "FIGURE", ""].map(str::to_owned)];
         for row in &self.rows {
-            let measured = row.sample.as_ref().map_or_else(|| row.note.clone(), |s| row.in_unit(s.at(row.share)));
-            let figure = if row.kind == Kind::Plain { String::new() } else { row.figure_text() };
-            table.push([row.what.clone(), row.goal_text(), row.reference_text(), measured, figure, row.verdict().word().to_owned()]);
+            let measured = row
+                .sample
+                .as_ref()
+                .map_or_else(|| row.note.clone(), |s| row.in_unit(s.at(row.share)));
+            let figure = if row.kind == Kind::Plain {
+                String::new()
+            } else {
+                row.figure_text()
+            };
+            table.push([
+                row.what.clone(),
+                row.goal_text(),
+                row.reference_text(),
+                measured,
+                figure,
+                row.verdict().word().to_owned(),
+            ]);
         }
         let mut text = columns(&table);
         text += "\nspread: repetitions, then min/p5/p50/p95/max of what was measured, and of the reference\n";
         let mut spreads: Vec<[String; 3]> = Vec::new();
         for row in self.rows.iter().filter(|r| r.sample.is_some()) {
-            let line = [format!("  {}", row.what), row.spread_text(), row.note.clone()];
+            let line = [
+                format!("  {}", row.what),
+                row.spread_text(),
+                row.note.clone(),
+            ];
             // Two ranks of the same samples have one spread.
             if spreads.last().is_none_or(|last| last[1..] != line[1..]) {
                 spreads.push(line);
@@ -265,8 +322,17 @@ impl Report {
         if !self.phases.is_empty() {
             text += "\nwhere a wake goes, medians in ms\n";
             for phases in &self.phases {
-                let parts: Vec<String> = phases.parts.iter().map(|(name, ms)| format!("{name} {}", short(*ms))).collect();
-                text += &format!("  {}: {} (own start {})\n", phases.name, parts.join(", "), short(phases.own));
+                let parts: Vec<String> = phases
+                    .parts
+                    .iter()
+                    .map(|(name, ms)| format!("{name} {}", short(*ms)))
+                    .collect();
+                text += &format!(
+                    "  {}: {} (own start {})\n",
+                    phases.name,
+                    parts.join(", "),
+                    short(phases.own)
+                );
             }
         }
         text
@@ -278,11 +344,19 @@ impl Report {
             .phases
             .iter()
             .map(|p| {
-                let parts: Vec<Value> = p.parts.iter().map(|(name, ms)| json!({ "phase": name, "p50_ms": ms })).collect();
+                let parts: Vec<Value> = p
+                    .parts
+                    .iter()
+                    .map(|(name, ms)| json!({ "phase": name, "p50_ms": ms }))
+                    .collect();
                 json!({ "name": p.name, "own_start_p50_ms": p.own, "phases": parts })
             })
             .collect();
-        let curves: Vec<Value> = self.curves.iter().map(|c| json!({ "name": c.name, "runs": c.runs })).collect();
+        let curves: Vec<Value> = self
+            .curves
+            .iter()
+            .map(|c| json!({ "name": c.name, "runs": c.runs }))
+            .collect();
         let rows: Vec<Value> = self.rows.iter().map(Row::json).collect();
         json!({ "machine": machine, "rows": rows, "phases": phases, "curves": curves })
     }
@@ -290,10 +364,16 @@ impl Report {
 
 /// Pads every column to its widest cell.
 fn columns<const N: usize>(rows: &[[String; N]]) -> String {
-    let widths: Vec<usize> = (0..N).map(|n| rows.iter().map(|r| r[n].chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..N)
+        .map(|n| rows.iter().map(|r| r[n].chars().count()).max().unwrap_or(0))
+        .collect();
     let mut text = String::new();
     for row in rows {
-        let line: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let line: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
         text += line.join("  ").trim_end();
         text += "\n";
     }
@@ -306,29 +386,66 @@ mod tests {
     use super::*;
 
     fn pair() -> (Sample, Sample) {
-        let round = Round::run(3, 0, vec![Side::new("own start", || 2.0), Side::new("wake", || 2.4)]);
-        (round.sample("wake", "ms", |v| *v).unwrap(), round.sample("own start", "ms", |v| *v).unwrap())
+        let round = Round::run(
+            3,
+            0,
+            vec![Side::new("own start", || 2.0), Side::new("wake", || 2.4)],
+        );
+        (
+            round.sample("wake", "ms", |v| *v).unwrap(),
+            round.sample("own start", "ms", |v| *v).unwrap(),
+        )
     }
 
     #[test]
     fn a_goal_is_reached_or_not() {
         let (wake, own) = pair();
-        let row = |limit| Row::added("wake", "a wake", (&wake, &own), 0.5, Goal::AtMost(limit)).unwrap();
-        assert_eq!((row(0.5).verdict(), row(0.4).verdict(), row(0.3).verdict()), (Verdict::Pass, Verdict::Pass, Verdict::Fail));
-        let ratio = Row::ratio("awake", "throughput", (&wake, &own), 0.5, Goal::AtLeast(1.3)).unwrap();
+        let row =
+            |limit| Row::added("wake", "a wake", (&wake, &own), 0.5, Goal::AtMost(limit)).unwrap();
+        assert_eq!(
+            (row(0.5).verdict(), row(0.4).verdict(), row(0.3).verdict()),
+            (Verdict::Pass, Verdict::Pass, Verdict::Fail)
+        );
+        let ratio = Row::ratio(
+            "awake",
+            "throughput",
+            (&wake, &own),
+            0.5,
+            Goal::AtLeast(1.3),
+        )
+        .unwrap();
         assert_eq!(ratio.verdict(), Verdict::Fail);
-        assert_eq!(Row::plain("rest", "wake-ups", &wake, 0.5, Goal::None).verdict(), Verdict::Shown);
-        assert_eq!(Row::skipped("wake", "node", "not installed: node").verdict(), Verdict::Skipped);
+        assert_eq!(
+            Row::plain("rest", "wake-ups", &wake, 0.5, Goal::None).verdict(),
+            Verdict::Shown
+        );
+        assert_eq!(
+            Row::skipped("wake", "node", "not installed: node").verdict(),
+            Verdict::Skipped
+        );
     }
 
     #[test]
     fn the_table_says_all_of_it() {
         let (wake, own) = pair();
         let mut report = Report::default();
-        report.rows.push(Row::added("wake", "a wake", (&wake, &own), 0.5, Goal::AtMost(0.5)).unwrap());
-        report.rows.push(Row::skipped("wake", "node", "not installed: node"));
+        report
+            .rows
+            .push(Row::added("wake", "a wake", (&wake, &own), 0.5, Goal::AtMost(0.5)).unwrap());
+        report
+            .rows
+            .push(Row::skipped("wake", "node", "not installed: node"));
         let text = report.text();
-        for part in ["<= +0.5 ms", "own start 2.00 ms", "2.40 ms", "+0.40 ms", "pass", "not installed: node", "skipped", "n=3"] {
+        for part in [
+            "<= +0.5 ms",
+            "own start 2.00 ms",
+            "2.40 ms",
+            "+0.40 ms",
+            "pass",
+            "not installed: node",
+            "skipped",
+            "n=3",
+        ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
         let json = report.json(&json!({}));

@@ -1,6 +1,8 @@
-//! The wake: what acc adds to the start of an application, against that start alone, and where the time goes.
+//! The wake: what acc adds to the start of an application, against that start alone, and where the
+//! time goes.
 //!
-//! The application is put to sleep, then asked on a fresh connection. Own start and the wakes take turns.
+//! The application is put to sleep, then asked on a fresh connection. Own start and the wakes take
+//! turns.
 
 use super::Settings;
 use super::apps::{App, Asked, ask, folder};
@@ -43,14 +45,21 @@ fn wake(bed: &Bed, settings: &Settings) -> Woken {
     bed.acc(&["stop", "bench"]).ok();
     pause(settings.settle);
     let asked = ask(bed.address(), &bed.host("bench"));
-    Woken { took: asked.took(), phases: phases(bed, &asked).unwrap_or_default() }
+    Woken {
+        took: asked.took(),
+        phases: phases(bed, &asked).unwrap_or_default(),
+    }
 }
 
-/// The phases of the wake that just was: acc's events tell when it noticed the request and how long each step took, the client
-/// knows when it sent it and when the first byte came.
+/// The phases of the wake that just was: acc's events tell when it noticed the request and how long
+/// each step took, the client knows when it sent it and when the first byte came.
 fn phases(bed: &Bed, asked: &Asked) -> Option<Vec<(String, f64)>> {
     let events = bed.json(&["events", "bench", "--lines", "3"]);
-    let woke = events.as_array()?.iter().rev().find(|e| e["kind"] == "woke")?;
+    let woke = events
+        .as_array()?
+        .iter()
+        .rev()
+        .find(|e| e["kind"] == "woke")?;
     let told = woke.get("phases").filter(|p| p.is_object())?;
     let us = |key: &str| told[key].as_f64();
     let seen = us("noticed_at_us")?;
@@ -71,30 +80,68 @@ fn phases(bed: &Bed, asked: &Asked) -> Option<Vec<(String, f64)>> {
 /// The medians of the phases, when acc told them.
 fn bars(name: String, all: &[Woken], own: f64) -> Option<Phases> {
     let first = all.iter().find(|w| !w.phases.is_empty())?;
-    let median = |n: usize| percentile(&all.iter().filter_map(|w| w.phases.get(n)).map(|p| p.1).collect::<Vec<_>>(), 0.5);
-    let parts = first.phases.iter().enumerate().map(|(n, (phase, _))| (phase.clone(), median(n))).collect();
+    let median = |n: usize| {
+        percentile(
+            &all.iter()
+                .filter_map(|w| w.phases.get(n))
+                .map(|p| p.1)
+                .collect::<Vec<_>>(),
+            0.5,
+        )
+    };
+    let parts = first
+        .phases
+        .iter()
+        .enumerate()
+        .map(|(n, (phase, _))| (phase.clone(), median(n)))
+        .collect();
     Some(Phases { name, parts, own })
 }
 
 /// All wakes of one application in one round.
-fn application(app: &Result<App, String>, what: &str, promises: Vec<Promise>, settings: &Settings, dir: &std::path::Path) -> Report {
+fn application(
+    app: &Result<App, String>,
+    what: &str,
+    promises: Vec<Promise>,
+    settings: &Settings,
+    dir: &std::path::Path,
+) -> Report {
     let mut report = Report::default();
     let app = match app {
         Ok(app) => app,
         Err(why) => {
-            report.rows.push(Row::skipped(GROUP, &format!("wake, {what}"), why.clone()));
+            report
+                .rows
+                .push(Row::skipped(GROUP, &format!("wake, {what}"), why.clone()));
             return report;
         }
     };
     let mut beds = Vec::new();
     for promise in promises {
-        let what = if promise.handed { format!("{what} with listen = \"fd\"") } else { what.to_owned() };
+        let what = if promise.handed {
+            format!("{what} with listen = \"fd\"")
+        } else {
+            what.to_owned()
+        };
         let name = format!("{}, {what}", named(promise.combination));
-        let Some(bed) = Bed::with(promise.combination, |s| (s.idle, s.run_in_memory) = ("1h", true)) else {
-            report.rows.push(Row::skipped(GROUP, &format!("wake, {name}"), "nginx or supervisord is not installed"));
+        let Some(bed) = Bed::with(promise.combination, |s| {
+            (s.idle, s.run_in_memory) = ("1h", true)
+        }) else {
+            report.rows.push(Row::skipped(
+                GROUP,
+                &format!("wake, {name}"),
+                "nginx or supervisord is not installed",
+            ));
             continue;
         };
-        bed.model(app.model, &if promise.handed { app.handed_model_text() } else { app.model_text() });
+        bed.model(
+            app.model,
+            &if promise.handed {
+                app.handed_model_text()
+            } else {
+                app.model_text()
+            },
+        );
         bed.acc(&["create", "bench", "--model", app.model]).ok();
         beds.push((name, bed, promise));
     }
@@ -102,14 +149,25 @@ fn application(app: &Result<App, String>, what: &str, promises: Vec<Promise>, se
     let sockets = in_memory();
     let sockets = sockets.as_ref().map_or(dir, tempfile::TempDir::path);
     let own_start = || {
-        // As long at rest as before a wake: a processor that was busy a moment ago starts a program sooner.
+        // As long at rest as before a wake: a processor that was busy a moment ago starts a program
+        // sooner.
         pause(settings.settle);
-        Woken { took: app.own_start(dir, sockets), phases: Vec::new() }
+        Woken {
+            took: app.own_start(dir, sockets),
+            phases: Vec::new(),
+        }
     };
     let mut sides = vec![Side::new("own start", own_start)];
-    sides.extend(beds.iter().map(|(name, bed, _)| Side::new(name.as_str(), || wake(bed, settings))));
+    sides.extend(
+        beds.iter()
+            .map(|(name, bed, _)| Side::new(name.as_str(), || wake(bed, settings))),
+    );
     let round = Round::run(settings.wakes, settings.warm, sides);
-    let took = |side: &str| round.sample(side, "ms", |w| w.took).expect("every side was taken");
+    let took = |side: &str| {
+        round
+            .sample(side, "ms", |w| w.took)
+            .expect("every side was taken")
+    };
     let own = took("own start");
     for (name, _, promise) in &beds {
         let pair = (&took(name), &own);
@@ -117,13 +175,20 @@ fn application(app: &Result<App, String>, what: &str, promises: Vec<Promise>, se
             let row = Row::added(GROUP, &format!("wake, {name}, {word}"), pair, share, goal);
             report.rows.push(row.expect("one round"));
         }
-        report.phases.extend(bars(name.clone(), round.all(name), own.at(0.5)));
+        report
+            .phases
+            .extend(bars(name.clone(), round.all(name), own.at(0.5)));
     }
     report
 }
 
 fn promise(combination: Combination, p50: Goal, p95: Goal) -> Promise {
-    Promise { combination, p50, p95, handed: false }
+    Promise {
+        combination,
+        p50,
+        p95,
+        handed: false,
+    }
 }
 
 /// The wake of an application that starts in a millisecond.
@@ -133,11 +198,22 @@ pub fn tiny(settings: &Settings) -> Report {
         promise(Combination::BUILTIN, Goal::AtMost(0.5), Goal::AtMost(1.5)),
         promise(Combination::REAL, Goal::AtMost(5.0), Goal::AtMost(12.0)),
     ];
-    let mixed = Combination::ALL.into_iter().filter(|c| *c != Combination::REAL && *c != Combination::BUILTIN);
+    let mixed = Combination::ALL
+        .into_iter()
+        .filter(|c| *c != Combination::REAL && *c != Combination::BUILTIN);
     promises.extend(mixed.map(|c| promise(c, Goal::None, Goal::None)));
-    promises.push(Promise { handed: true, ..promise(Combination::BUILTIN, Goal::None, Goal::None) });
+    promises.push(Promise {
+        handed: true,
+        ..promise(Combination::BUILTIN, Goal::None, Goal::None)
+    });
     promises.truncate(if settings.quick { 1 } else { promises.len() });
-    application(&App::tiny(dir.path()), "tiny application", promises, settings, dir.path())
+    application(
+        &App::tiny(dir.path()),
+        "tiny application",
+        promises,
+        settings,
+        dir.path(),
+    )
 }
 
 /// The wakes of applications as people write them.
@@ -146,9 +222,14 @@ pub fn usual(settings: &Settings) -> Report {
     if settings.quick {
         return report;
     }
-    for (app, what) in [(App::flask(dir.path()), "Flask under gunicorn"), (App::node(dir.path()), "Node")] {
-        let promises =
-            vec![promise(Combination::BUILTIN, Goal::AtMost(1.0), Goal::None), promise(Combination::REAL, Goal::None, Goal::None)];
+    for (app, what) in [
+        (App::flask(dir.path()), "Flask under gunicorn"),
+        (App::node(dir.path()), "Node"),
+    ] {
+        let promises = vec![
+            promise(Combination::BUILTIN, Goal::AtMost(1.0), Goal::None),
+            promise(Combination::REAL, Goal::None, Goal::None),
+        ];
         report.add(application(&app, what, promises, settings, dir.path()));
     }
     report
@@ -160,10 +241,21 @@ mod tests {
 
     #[test]
     fn bars_are_medians_of_each_phase() {
-        let woken = |a, b| Woken { took: a + b, phases: vec![("noticed".into(), a), ("spawned".into(), b)] };
-        let all = [woken(1.0, 30.0), woken(2.0, 10.0), Woken::default(), woken(3.0, 20.0)];
+        let woken = |a, b| Woken {
+            took: a + b,
+            phases: vec![("noticed".into(), a), ("spawned".into(), b)],
+        };
+        let all = [
+            woken(1.0, 30.0),
+            woken(2.0, 10.0),
+            Woken::default(),
+            woken(3.0, 20.0),
+        ];
         let bars = bars("x".into(), &all, 1.5).unwrap();
-        assert_eq!(bars.parts, [("noticed".to_owned(), 2.0), ("spawned".to_owned(), 20.0)]);
+        assert_eq!(
+            bars.parts,
+            [("noticed".to_owned(), 2.0), ("spawned".to_owned(), 20.0)]
+        );
         assert!(super::bars("x".into(), &[Woken::default()], 1.0).is_none());
     }
 }

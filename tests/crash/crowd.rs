@@ -1,7 +1,9 @@
-//! Twenty at once: commands, monitor passes, requests and the server on the same few instances, with random verbs, and with the
-//! server killed again and again. Afterwards everything said is true.
+//! Twenty at once: commands, monitor passes, requests and the server on the same few instances,
+//! with random verbs, and with the server killed again and again. Afterwards everything said is
+//! true.
 //!
-//! About ten seconds each; `ACC_CROWD_SECONDS=60` for longer, `ACC_CROWD_SEED` for the same verbs again (not the same timing).
+//! About ten seconds each; `ACC_CROWD_SECONDS=60` for longer, `ACC_CROWD_SEED` for the same verbs
+//! again (not the same timing).
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -17,9 +19,15 @@ const NAMES: [&str; 4] = ["zebra", "okapi", "tapir", "civet"];
 /// Longest any command may take; a deadlock takes longer.
 const LONGEST: Duration = Duration::from_secs(120);
 
-#[expect(clippy::disallowed_methods, reason = "a switch for people and for nightly runs")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a switch for people and for nightly runs"
+)]
 fn switch(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(default)
 }
 
 /// Numbers that look random and are the same for the same seed.
@@ -59,8 +67,17 @@ pub fn verb(dice: &mut Dice) -> Vec<&'static str> {
 /// What no command may ever say, whatever happens around it.
 pub fn is_wrong(done: &run::Done, server_dies: bool) -> bool {
     let said = format!("{}{}", done.out, done.err);
-    let forbidden = ["locked by another", "panicked", "fault of its own", "damaged", "is not known", "could not find out"];
-    forbidden.iter().any(|words| said.contains(words)) || done.code.is_none() || (!server_dies && said.contains("went away"))
+    let forbidden = [
+        "locked by another",
+        "panicked",
+        "fault of its own",
+        "damaged",
+        "is not known",
+        "could not find out",
+    ];
+    forbidden.iter().any(|words| said.contains(words))
+        || done.code.is_none()
+        || (!server_dies && said.contains("went away"))
 }
 
 fn crowd(combination: Combination, kill_server: bool) {
@@ -111,7 +128,11 @@ fn crowd(combination: Combination, kill_server: bool) {
         while began.elapsed() < length {
             pause(Duration::from_millis(1200));
             // In turn the process that works, which its master replaces, and the master itself.
-            let victim = if kills.load(Ordering::Relaxed) % 2 == 0 { truth::working(&bed) } else { bed.server().map(|s| s.pid) };
+            let victim = if kills.load(Ordering::Relaxed) % 2 == 0 {
+                truth::working(&bed)
+            } else {
+                bed.server().map(|s| s.pid)
+            };
             if kill_server && let Some(server) = victim {
                 processes::signal(server, Signal::SIGKILL);
                 kills.fetch_add(1, Ordering::Relaxed);
@@ -122,9 +143,17 @@ fn crowd(combination: Combination, kill_server: bool) {
         }
     });
     let wrong = wrong.into_inner().unwrap();
-    assert!(wrong.is_empty(), "{} wrong: {:#?}", wrong.len(), &wrong[..wrong.len().min(5)]);
+    assert!(
+        wrong.is_empty(),
+        "{} wrong: {:#?}",
+        wrong.len(),
+        &wrong[..wrong.len().min(5)]
+    );
     eprintln!("{commands:?} commands, {answers:?} answers, {kills:?} kills of the server");
-    assert!(commands.into_inner() > 40 && answers.into_inner() > 0, "hardly anything happened");
+    assert!(
+        commands.into_inner() > 40 && answers.into_inner() > 0,
+        "hardly anything happened"
+    );
     // supervisord, which does not know why its server kept dying, may say so for some seconds.
     wait_until("all is up", truth::SETTLED, || {
         let done = run::run(&mut bed.command(&["boot"]), LONGEST);
@@ -139,11 +168,14 @@ fn crowd(combination: Combination, kill_server: bool) {
 pub fn everything_works(bed: &Bed) {
     for name in NAMES {
         let info = run::run(&mut bed.command(&["info", name, "--json"]), LONGEST);
-        if info.code == Some(0) && info.out.contains("\"phase\":\"destroyed\"") || info.out.contains("\"phase\": \"destroyed\"") {
+        if info.code == Some(0) && info.out.contains("\"phase\":\"destroyed\"")
+            || info.out.contains("\"phase\": \"destroyed\"")
+        {
             bed.acc(&["purge", name]).ok();
         }
         if bed.acc(&["info", name]).code != Some(0) {
-            bed.acc(&["create", name, "--model", "tester", "--asleep"]).ok();
+            bed.acc(&["create", name, "--model", "tester", "--asleep"])
+                .ok();
         }
         bed.acc(&["enable", name]).ok();
         bed.acc(&["start", name]).ok();

@@ -1,4 +1,5 @@
-//! supervisord, nginx or the server is killed: it is noticed, brought back, and what outlived it is neither doubled nor cut.
+//! supervisord, nginx or the server is killed: it is noticed, brought back, and what outlived it is
+//! neither doubled nor cut.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,29 +12,46 @@ use crate::support::{Bed, Combination, processes, wait_until};
 
 fn kill(pid: i32) {
     processes::signal(pid, Signal::SIGKILL);
-    wait_until("it is gone", truth::SETTLED, || holds(!processes::alive(pid), pid));
+    wait_until("it is gone", truth::SETTLED, || {
+        holds(!processes::alive(pid), pid)
+    });
 }
 
-/// By its pid file: before it is a daemon, and whenever it forks, a second process looks like it for a moment.
+/// By its pid file: before it is a daemon, and whenever it forks, a second process looks like it
+/// for a moment.
 fn supervisord(bed: &Bed) -> Option<i32> {
     let file = std::fs::read_to_string(bed.run().join("supervisord.pid")).ok()?;
-    file.trim().parse().ok().filter(|pid| processes::alive(*pid))
+    file.trim()
+        .parse()
+        .ok()
+        .filter(|pid| processes::alive(*pid))
 }
 
 fn masters(bed: &Bed) -> Vec<i32> {
-    processes::of(&bed.dir).iter().filter(|p| p.command.starts_with("nginx: master")).map(|p| p.pid).collect()
+    processes::of(&bed.dir)
+        .iter()
+        .filter(|p| p.command.starts_with("nginx: master"))
+        .map(|p| p.pid)
+        .collect()
 }
 
 fn servers(bed: &Bed) -> Vec<i32> {
-    processes::of(&bed.dir).iter().filter(|p| p.command.ends_with(" server") && p.command.contains("/acc ")).map(|p| p.pid).collect()
+    processes::of(&bed.dir)
+        .iter()
+        .filter(|p| p.command.ends_with(" server") && p.command.contains("/acc "))
+        .map(|p| p.pid)
+        .collect()
 }
 
 #[track_caller]
 fn new_supervisord(bed: &Bed, old: i32) -> i32 {
-    wait_until("there is a new supervisord", truth::SETTLED, || supervisord(bed).filter(|pid| *pid != old).ok_or("none"))
+    wait_until("there is a new supervisord", truth::SETTLED, || {
+        supervisord(bed).filter(|pid| *pid != old).ok_or("none")
+    })
 }
 
-/// Requests to an awake instance and to one that sleeps again and again, while `what` happens; returns what went wrong.
+/// Requests to an awake instance and to one that sleeps again and again, while `what` happens;
+/// returns what went wrong.
 fn under_load(bed: &Bed, what: impl FnOnce()) -> (u32, Vec<String>) {
     let over = AtomicBool::new(false);
     let client = |name: &'static str| {
@@ -57,15 +75,23 @@ fn under_load(bed: &Bed, what: impl FnOnce()) -> (u32, Vec<String>) {
         what();
         drop(ending);
         let all = clients.map(|c| c.join().unwrap());
-        (all.iter().map(|(n, _)| n).sum(), all.into_iter().flat_map(|(_, lost)| lost).collect())
+        (
+            all.iter().map(|(n, _)| n).sum(),
+            all.into_iter().flat_map(|(_, lost)| lost).collect(),
+        )
     })
 }
 
 #[test]
 fn supervisord_is_killed_and_nobody_loses_a_request() {
-    let Some(bed) = Bed::with(Combination::REAL, |s| (s.idle, s.check_every) = ("60s", "300ms")) else { return };
+    let Some(bed) = Bed::with(Combination::REAL, |s| {
+        (s.idle, s.check_every) = ("60s", "300ms")
+    }) else {
+        return;
+    };
     bed.create("zebra", "tester");
-    bed.acc(&["create", "okapi", "--model", "tester-tcp", "--asleep"]).ok();
+    bed.acc(&["create", "okapi", "--model", "tester-tcp", "--asleep"])
+        .ok();
     let (zebra, server, nginx) = (bed.pid("zebra"), working(&bed), masters(&bed));
     let master = bed.wait_server(None);
     let mut last = supervisord(&bed).unwrap();
@@ -78,13 +104,22 @@ fn supervisord_is_killed_and_nobody_loses_a_request() {
     });
     assert!(lost.is_empty(), "{answered} answered, lost: {lost:#?}");
     assert!(answered > 4, "{answered}");
-    assert_eq!((bed.pid("zebra"), masters(&bed), working(&bed)), (zebra, nginx.clone(), server), "what outlived it was replaced");
+    assert_eq!(
+        (bed.pid("zebra"), masters(&bed), working(&bed)),
+        (zebra, nginx.clone(), server),
+        "what outlived it was replaced"
+    );
     assert_eq!(bed.told("zebra", "START").len(), 1);
     // One works, one at most stands by.
-    wait_until("one server stands by", truth::SETTLED, || holds(servers(&bed).len() == 2, format!("{:?}", servers(&bed))));
+    wait_until("one server stands by", truth::SETTLED, || {
+        holds(servers(&bed).len() == 2, format!("{:?}", servers(&bed)))
+    });
     truth::becomes_true(&bed, || ());
     // It passes on what is meant for the one that works: whoever watches it knows no other.
-    let by = servers(&bed).into_iter().find(|pid| *pid != master).unwrap();
+    let by = servers(&bed)
+        .into_iter()
+        .find(|pid| *pid != master)
+        .unwrap();
     processes::signal(by, nix::sys::signal::Signal::SIGHUP);
     wait_until("the settings were read again", truth::SETTLED, || {
         let log = std::fs::read_to_string(bed.home().join("log/server.log")).unwrap();
@@ -92,10 +127,15 @@ fn supervisord_is_killed_and_nobody_loses_a_request() {
     });
     // What it says is still written down.
     let log = std::fs::read_to_string(bed.home().join("log/server.log")).unwrap();
-    assert!(log.contains("the supervisor that kept this log has died"), "{log}");
+    assert!(
+        log.contains("the supervisor that kept this log has died"),
+        "{log}"
+    );
     // The one that stands by takes over at once, and its supervisord keeps it.
     assert_eq!(bed.kill_server(), master);
-    wait_until("the other one works", truth::SETTLED, || holds(working(&bed).is_some_and(|w| Some(w) != server), "the same"));
+    wait_until("the other one works", truth::SETTLED, || {
+        holds(working(&bed).is_some_and(|w| Some(w) != server), "the same")
+    });
     let next = bed.wait_server(Some(master));
     bed.get("okapi", "/").status(200);
     assert_eq!(bed.pid("zebra"), zebra);
@@ -103,17 +143,25 @@ fn supervisord_is_killed_and_nobody_loses_a_request() {
     bed.wait_server(Some(next));
     // nginx, which nobody watches since, is brought back by the server.
     kill(masters(&bed)[0]);
-    wait_until("nginx is back", truth::SETTLED, || match bed.ask("GET", "zebra", "/").send(bed.address()) {
-        Ok(reply) => holds(reply.status == 200 && masters(&bed).len() == 1 && masters(&bed) != nginx, reply.status),
-        Err(e) => Err(e.to_string()),
+    wait_until("nginx is back", truth::SETTLED, || {
+        match bed.ask("GET", "zebra", "/").send(bed.address()) {
+            Ok(reply) => holds(
+                reply.status == 200 && masters(&bed).len() == 1 && masters(&bed) != nginx,
+                reply.status,
+            ),
+            Err(e) => Err(e.to_string()),
+        }
     });
     truth::becomes_true(&bed, || ());
 }
 
 #[test]
 fn a_wake_brings_supervisord_back_without_waiting_for_a_pass() {
-    let Some(bed) = Bed::with(Combination::REAL, |s| s.idle = "60s") else { return };
-    bed.acc(&["create", "zebra", "--model", "tester", "--asleep"]).ok();
+    let Some(bed) = Bed::with(Combination::REAL, |s| s.idle = "60s") else {
+        return;
+    };
+    bed.acc(&["create", "zebra", "--model", "tester", "--asleep"])
+        .ok();
     let before = supervisord(&bed).unwrap();
     kill(before);
     bed.get("zebra", "/").status(200);
@@ -124,7 +172,10 @@ fn a_wake_brings_supervisord_back_without_waiting_for_a_pass() {
     let pass = bed.monitor();
     // The server's own pass may have been the first to see it.
     let log = std::fs::read_to_string(bed.home().join("log/server.log")).unwrap();
-    assert!((pass.out + &log).contains("it had died and was started again"), "{log}");
+    assert!(
+        (pass.out + &log).contains("it had died and was started again"),
+        "{log}"
+    );
     assert_ne!(supervisord(&bed), Some(before));
     assert_eq!(bed.monitor().out, "");
     bed.acc(&["restart", "zebra"]).ok();
@@ -133,12 +184,20 @@ fn a_wake_brings_supervisord_back_without_waiting_for_a_pass() {
 
 #[test]
 fn a_supervisord_that_systemd_starts_again_leaves_what_outlived_it_alone() {
-    let Some(bed) = Bed::unbooted(Combination::REAL, |s| s.idle = "60s") else { return };
-    let start = || bed.command(&["boot", "--foreground"]).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let Some(bed) = Bed::unbooted(Combination::REAL, |s| s.idle = "60s") else {
+        return;
+    };
+    let start = || {
+        bed.command(&["boot", "--foreground"])
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap()
+    };
     let mut main = start();
     bed.wait_server(None);
     bed.create("zebra", "tester");
-    bed.acc(&["create", "okapi", "--model", "tester", "--asleep"]).ok();
+    bed.acc(&["create", "okapi", "--model", "tester", "--asleep"])
+        .ok();
     let (zebra, server, master) = (bed.pid("zebra"), working(&bed), masters(&bed));
     let mut next = None;
     let (answered, lost) = under_load(&bed, || {
@@ -148,11 +207,18 @@ fn a_supervisord_that_systemd_starts_again_leaves_what_outlived_it_alone() {
         assert_eq!(bed.monitor().out, "");
         assert_eq!(supervisord(&bed), None);
         next = Some(start());
-        wait_until("supervisord is back", truth::SETTLED, || supervisord(&bed).ok_or("none"));
-        wait_until("one server stands by", truth::SETTLED, || holds(servers(&bed).len() == 2, format!("{:?}", servers(&bed))));
+        wait_until("supervisord is back", truth::SETTLED, || {
+            supervisord(&bed).ok_or("none")
+        });
+        wait_until("one server stands by", truth::SETTLED, || {
+            holds(servers(&bed).len() == 2, format!("{:?}", servers(&bed)))
+        });
     });
     assert!(lost.is_empty(), "{answered} answered, lost: {lost:#?}");
-    assert_eq!((bed.pid("zebra"), masters(&bed), working(&bed)), (zebra, master, server));
+    assert_eq!(
+        (bed.pid("zebra"), masters(&bed), working(&bed)),
+        (zebra, master, server)
+    );
     bed.acc(&["halt"]).ok();
     next.unwrap().wait().unwrap();
     bed.assert_nothing_runs();
@@ -161,7 +227,9 @@ fn a_supervisord_that_systemd_starts_again_leaves_what_outlived_it_alone() {
 #[test]
 fn a_pass_brings_back_what_died_and_nothing_after_a_halt() {
     for combination in Combination::ALL {
-        let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { continue };
+        let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+            continue;
+        };
         bed.create("zebra", "tester");
         let zebra = bed.pid("zebra");
         let server = bed.kill_server();

@@ -1,5 +1,5 @@
-//! The disk of home, or of the run folder, is full: what cannot be done is refused and changes nothing, what is awake is served,
-//! and once there is room everything goes on by itself.
+//! The disk of home, or of the run folder, is full: what cannot be done is refused and changes
+//! nothing, what is awake is served, and once there is room everything goes on by itself.
 
 use std::fs;
 use std::io::Write;
@@ -13,8 +13,9 @@ use crate::support::bed::COMMAND;
 use crate::support::wait::holds;
 use crate::support::{Bed, Combination, Done, Mounted, need, processes, run, wait_until};
 
-/// A bed whose home or run folder is a small disk of its own. They end in this order: the bed first, with its own checks, then the
-/// disk whatever they say, and then what the bed could not remove because of the disk.
+/// A bed whose home or run folder is a small disk of its own. They end in this order: the bed
+/// first, with its own checks, then the disk whatever they say, and then what the bed could not
+/// remove because of the disk.
 struct Small {
     bed: Bed,
     mount: Mounted,
@@ -37,14 +38,27 @@ impl Small {
         if !need::root("to mount a small tmpfs") {
             return None;
         }
-        let bed = Bed::unbooted(combination, |s| (s.idle, s.check_every, s.stop_timeout, s.wake_timeout) = ("60s", "300ms", "2s", "5s"))?;
+        let bed = Bed::unbooted(combination, |s| {
+            (s.idle, s.check_every, s.stop_timeout, s.wake_timeout) = ("60s", "300ms", "2s", "5s")
+        })?;
         let mount = bed.dir.join(which);
         let kept = bed.dir.join("kept");
         fs::create_dir_all(&mount).unwrap();
         fs::rename(&mount, &kept).unwrap();
         fs::create_dir_all(&mount).unwrap();
-        let small = Self { mount: Mounted::tmpfs(&mount, options), left: Left(bed.dir.clone()), bed };
-        run::run(Command::new("cp").arg("-a").arg(format!("{}/.", kept.display())).arg(&mount), COMMAND).ok();
+        let small = Self {
+            mount: Mounted::tmpfs(&mount, options),
+            left: Left(bed.dir.clone()),
+            bed,
+        };
+        run::run(
+            Command::new("cp")
+                .arg("-a")
+                .arg(format!("{}/.", kept.display()))
+                .arg(&mount),
+            COMMAND,
+        )
+        .ok();
         small.bed.acc(&["boot"]).ok();
         Some(small)
     }
@@ -54,7 +68,11 @@ impl Small {
         let mut file = fs::File::create(self.mount.path().join("filled")).unwrap();
         for size in [1 << 16, 1 << 12, 1] {
             let block = vec![7; size];
-            while file.write_all(&block).and_then(|()| file.sync_data()).is_ok() {}
+            while file
+                .write_all(&block)
+                .and_then(|()| file.sync_data())
+                .is_ok()
+            {}
         }
         for n in 0..100_000 {
             if fs::File::create(self.mount.path().join(format!("filled{n}"))).is_err() {
@@ -79,8 +97,17 @@ fn done_or_refused(small: &Small, arguments: &[&str], unchanged: impl Fn(&Bed) -
     let done = small.bed.acc(arguments);
     if done.code != Some(0) {
         let said = done.err.to_lowercase();
-        assert!(["no space", "no room", "full"].iter().any(|w| said.contains(w)), "{done:?}");
-        assert_eq!(unchanged(&small.bed), before, "refused, and yet it changed something: {done:?}");
+        assert!(
+            ["no space", "no room", "full"]
+                .iter()
+                .any(|w| said.contains(w)),
+            "{done:?}"
+        );
+        assert_eq!(
+            unchanged(&small.bed),
+            before,
+            "refused, and yet it changed something: {done:?}"
+        );
     }
     done
 }
@@ -88,22 +115,51 @@ fn done_or_refused(small: &Small, arguments: &[&str], unchanged: impl Fn(&Bed) -
 fn rows(bed: &Bed) -> String {
     let rows = bed.json(&["list"]);
     let row = |r: &serde_json::Value| format!("{} {} {}", r["name"], r["phase"], r["wanted"]);
-    rows.as_array().unwrap().iter().map(row).collect::<Vec<_>>().join(", ")
+    rows.as_array()
+        .unwrap()
+        .iter()
+        .map(row)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn home_is_full(combination: Combination) {
-    let Some(small) = Small::new(combination, "home", "size=6m,mode=0755") else { return };
+    let Some(small) = Small::new(combination, "home", "size=6m,mode=0755") else {
+        return;
+    };
     let bed = &small.bed;
     bed.create("zebra", "tester");
     bed.create("civet", "tester");
-    bed.acc(&["create", "okapi", "--model", "tester-tcp", "--asleep"]).ok();
+    bed.acc(&["create", "okapi", "--model", "tester-tcp", "--asleep"])
+        .ok();
     let (zebra, civet, worker) = (bed.pid("zebra"), bed.pid("civet"), truth::working(bed));
     small.fill();
     bed.get("zebra", "/").status(200);
-    let made = done_or_refused(&small, &["create", "tapir", "--model", "tester", "--host", "tapir.example.org"], rows);
-    assert_eq!(made.code, Some(1), "there was room for a folder and its files: {made:?}");
+    let made = done_or_refused(
+        &small,
+        &[
+            "create",
+            "tapir",
+            "--model",
+            "tester",
+            "--host",
+            "tapir.example.org",
+        ],
+        rows,
+    );
+    assert_eq!(
+        made.code,
+        Some(1),
+        "there was room for a folder and its files: {made:?}"
+    );
     assert!(!bed.instance("tapir").exists(), "half of it is left");
-    for verb in [&["disable", "okapi"][..], &["pin", "okapi"], &["enable", "okapi"], &["start", "okapi"], &["stop", "civet"]] {
+    for verb in [
+        &["disable", "okapi"][..],
+        &["pin", "okapi"],
+        &["enable", "okapi"],
+        &["start", "okapi"],
+        &["stop", "civet"],
+    ] {
         done_or_refused(&small, verb, rows);
         bed.get("zebra", "/").status(200);
     }
@@ -125,13 +181,23 @@ fn home_is_full(combination: Combination) {
             holds(reply.status == 200, reply.status)
         });
     }
-    bed.acc(&["create", "tapir", "--model", "tester", "--host", "tapir.example.org"]).ok();
+    bed.acc(&[
+        "create",
+        "tapir",
+        "--model",
+        "tester",
+        "--host",
+        "tapir.example.org",
+    ])
+    .ok();
     assert_eq!((truth::working(bed), bed.pid("zebra")), (worker, zebra));
     truth::becomes_true(bed, || ());
 }
 
 fn run_is_full(combination: Combination) {
-    let Some(small) = Small::new(combination, "run", "size=1m,nr_inodes=400,mode=0755") else { return };
+    let Some(small) = Small::new(combination, "run", "size=1m,nr_inodes=400,mode=0755") else {
+        return;
+    };
     let bed = &small.bed;
     bed.create("zebra", "tester");
     for (name, model) in [("okapi", "tester-tcp"), ("civet", "tester")] {
@@ -142,7 +208,12 @@ fn run_is_full(combination: Combination) {
     small.fill();
     for name in ["okapi", "civet"] {
         let reply = bed.get(name, "/");
-        assert!([200, 503].contains(&reply.status), "{} {}", reply.status, reply.text());
+        assert!(
+            [200, 503].contains(&reply.status),
+            "{} {}",
+            reply.status,
+            reply.text()
+        );
         bed.get("zebra", "/").status(200);
     }
     bed.acc(&["monitor"]);
@@ -151,14 +222,19 @@ fn run_is_full(combination: Combination) {
     for name in ["okapi", "civet"] {
         wait_until("it answers", truth::SETTLED, || {
             let reply = bed.get(name, "/");
-            holds(reply.status == 200, format!("{} {}", reply.status, reply.text()))
+            holds(
+                reply.status == 200,
+                format!("{} {}", reply.status, reply.text()),
+            )
         });
     }
     assert_eq!((truth::working(bed), bed.pid("zebra")), (worker, zebra));
     truth::becomes_true(bed, || ());
     if combination.edge == "nginx" {
         let gates = || fs::read_dir(bed.run().join("gate")).unwrap().count();
-        wait_until("every gate is there", truth::SETTLED, || holds(gates() == 3, gates()));
+        wait_until("every gate is there", truth::SETTLED, || {
+            holds(gates() == 3, gates())
+        });
     }
 }
 

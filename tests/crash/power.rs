@@ -1,9 +1,10 @@
-//! The host dies: home is copied at random moments while ten people work, and acc is started from each copy with an empty run
-//! folder.
+//! The host dies: home is copied at random moments while ten people work, and acc is started from
+//! each copy with an empty run folder.
 //!
-//! All who write are stopped while a copy is made: that is what a disk holds after a power cut, but for writes that were not
-//! synced. Those are left out where SQLite may lose them: the shared memory file is not copied, and the boot of the rows is
-//! made another one, because after a power cut it is.
+//! All who write are stopped while a copy is made: that is what a disk holds after a power cut, but
+//! for writes that were not synced. Those are left out where SQLite may lose them: the shared
+//! memory file is not copied, and the boot of the rows is made another one, because after a power
+//! cut it is.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +23,9 @@ const COPIES: usize = 6;
 const LONGEST: Duration = Duration::from_secs(60);
 
 fn power_cut(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| (s.idle, s.check_every, s.drain, s.stop_timeout) = ("300ms", "300ms", "2s", "2s")) else {
+    let Some(bed) = Bed::with(combination, |s| {
+        (s.idle, s.check_every, s.drain, s.stop_timeout) = ("300ms", "300ms", "2s", "2s")
+    }) else {
         return;
     };
     for name in ["zebra", "okapi", "tapir", "civet"] {
@@ -71,7 +74,9 @@ fn while_people_work(bed: &Bed, dice: &mut Dice) -> Vec<std::path::PathBuf> {
         }
         (0..COPIES)
             .map(|n| {
-                pause(Duration::from_millis(300 + u64::try_from(dice.below(900)).unwrap()));
+                pause(Duration::from_millis(
+                    300 + u64::try_from(dice.below(900)).unwrap(),
+                ));
                 frozen.store(true, Ordering::Relaxed);
                 let copy = copy_of_home(bed, n);
                 frozen.store(false, Ordering::Relaxed);
@@ -85,30 +90,59 @@ fn while_people_work(bed: &Bed, dice: &mut Dice) -> Vec<std::path::PathBuf> {
 fn copy_of_home(bed: &Bed, n: usize) -> std::path::PathBuf {
     let stopped = processes::stop_all(&bed.dir);
     let copy = bed.dir.join(format!("copy{n}"));
-    run::run(Command::new("cp").arg("-a").arg(bed.home()).arg(&copy), LONGEST).ok();
+    run::run(
+        Command::new("cp").arg("-a").arg(bed.home()).arg(&copy),
+        LONGEST,
+    )
+    .ok();
     let _ = std::fs::remove_file(copy.join("acc.db-shm"));
-    stopped.iter().for_each(|pid| processes::signal(*pid, Signal::SIGCONT));
+    stopped
+        .iter()
+        .for_each(|pid| processes::signal(*pid, Signal::SIGCONT));
     copy
 }
 
 /// What ran, ran before the power went.
 fn another_boot(bed: &Bed) {
     let connection = Connection::open(bed.home().join("acc.db")).unwrap();
-    let damage: String = connection.query_row("PRAGMA integrity_check", [], |r| r.get(0)).unwrap();
+    let damage: String = connection
+        .query_row("PRAGMA integrity_check", [], |r| r.get(0))
+        .unwrap();
     assert_eq!(damage, "ok");
-    connection.execute("UPDATE instances SET boot = 'before the power cut'", []).unwrap();
+    connection
+        .execute("UPDATE instances SET boot = 'before the power cut'", [])
+        .unwrap();
 }
 
 /// Every folder, section and file of an instance belongs to a row.
 #[track_caller]
 fn leftovers(bed: &Bed) {
     let rows = bed.json(&["list"]);
-    let names: Vec<&str> = rows.as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap()).collect();
-    for dir in ["home/instances", "home/supervisor/programs", "home/supervisor/loaded", "run/gate", "run/sock", "run/pid"] {
-        for entry in std::fs::read_dir(bed.dir.join(dir)).into_iter().flatten().flatten() {
+    let names: Vec<&str> = rows
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| r["name"].as_str().unwrap())
+        .collect();
+    for dir in [
+        "home/instances",
+        "home/supervisor/programs",
+        "home/supervisor/loaded",
+        "run/gate",
+        "run/sock",
+        "run/pid",
+    ] {
+        for entry in std::fs::read_dir(bed.dir.join(dir))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             let file = entry.file_name().into_string().unwrap();
             let name = file.split('.').next().unwrap();
-            assert!(names.contains(&name) || file.starts_with("service_"), "{dir}/{file} belongs to nobody: {names:?}");
+            assert!(
+                names.contains(&name) || file.starts_with("service_"),
+                "{dir}/{file} belongs to nobody: {names:?}"
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! acc is stopped, or a step fails, after each single step of each verb of several steps: the next acc finishes or undoes it.
+//! acc is stopped, or a step fails, after each single step of each verb of several steps: the next
+//! acc finishes or undoes it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -78,8 +79,15 @@ const PURGE: &[&str] = &[
     "remove.row",
     "remove.done",
 ];
-const STOP: &[&str] =
-    &["effect.close_gate", "effect.arm", "effect.count", "effect.end_streams", "effect.terminate", "effect.kill", "effect.record"];
+const STOP: &[&str] = &[
+    "effect.close_gate",
+    "effect.arm",
+    "effect.count",
+    "effect.end_streams",
+    "effect.terminate",
+    "effect.kill",
+    "effect.record",
+];
 
 /// A bed, who runs verbs in it, and how its faults are put in.
 struct Stage {
@@ -113,11 +121,18 @@ impl Stage {
         fs::write(&file, faults).unwrap();
         let done = self.bed.acc(arguments);
         let left = fs::read_to_string(&file).unwrap_or_default();
-        assert_eq!(left, "", "`acc {}` never came to this point: {done:?}", arguments.join(" "));
+        assert_eq!(
+            left,
+            "",
+            "`acc {}` never came to this point: {done:?}",
+            arguments.join(" ")
+        );
         fs::remove_file(&file).unwrap();
         if faults.contains("kill ") && self.by == By::Server {
             let server = server.expect("a server runs");
-            wait_until("it was killed", truth::SETTLED, || holds(!processes::alive(server), server));
+            wait_until("it was killed", truth::SETTLED, || {
+                holds(!processes::alive(server), server)
+            });
         }
         done
     }
@@ -136,7 +151,17 @@ impl Stage {
 
     #[track_caller]
     fn create(&self, faults: &str, model: &str) -> Done {
-        self.with_faults(faults, &["create", "zebra", "--model", model, "--host", "zebra.example.org"])
+        self.with_faults(
+            faults,
+            &[
+                "create",
+                "zebra",
+                "--model",
+                model,
+                "--host",
+                "zebra.example.org",
+            ],
+        )
     }
 
     /// Nothing of it is left, and the same name works.
@@ -150,7 +175,16 @@ impl Stage {
 
     #[track_caller]
     fn make(&self, model: &str) {
-        self.bed.acc(&["create", "zebra", "--model", model, "--host", "zebra.example.org"]).ok();
+        self.bed
+            .acc(&[
+                "create",
+                "zebra",
+                "--model",
+                model,
+                "--host",
+                "zebra.example.org",
+            ])
+            .ok();
     }
 
     #[track_caller]
@@ -170,16 +204,22 @@ fn model(number: usize) -> &'static str {
 }
 
 fn fails(point: &str) -> bool {
-    // An effect has nowhere to say that it failed, and after the last step nothing can fail any more.
+    // An effect has nowhere to say that it failed, and after the last step nothing can fail any
+    // more.
     !point.starts_with("effect.") && !point.ends_with(".done")
 }
 
 fn say(point: &str, how: How, stage: &Stage) {
-    eprintln!("==== {how:?} at `{point}`, by the {:?}, {:?}", stage.by, stage.bed.combination);
+    eprintln!(
+        "==== {how:?} at `{point}`, by the {:?}, {:?}",
+        stage.by, stage.bed.combination
+    );
 }
 
 fn walk_create(combination: Combination, by: By) {
-    let Some(stage) = Stage::new(combination, by) else { return };
+    let Some(stage) = Stage::new(combination, by) else {
+        return;
+    };
     for (n, point) in CREATE.iter().enumerate() {
         say(point, How::Killed, &stage);
         stage.create(&format!("kill {point}"), model(n));
@@ -191,14 +231,19 @@ fn walk_create(combination: Combination, by: By) {
         stage.gone();
         if fails(point) {
             say(point, How::Failed, &stage);
-            stage.create(&format!("error {point}"), model(n)).error(1).says(&["all was undone", point]);
+            stage
+                .create(&format!("error {point}"), model(n))
+                .error(1)
+                .says(&["all was undone", point]);
             stage.gone();
         }
     }
 }
 
 fn walk_undo(combination: Combination, by: By) {
-    let Some(stage) = Stage::new(combination, by) else { return };
+    let Some(stage) = Stage::new(combination, by) else {
+        return;
+    };
     for (n, point) in UNDO.iter().enumerate() {
         say(point, How::Killed, &stage);
         stage.create(&format!("error create.started\nkill {point}"), model(n));
@@ -206,7 +251,9 @@ fn walk_undo(combination: Combination, by: By) {
         stage.gone();
         if fails(point) {
             say(point, How::Failed, &stage);
-            stage.create(&format!("error create.started\nerror {point}"), model(n)).error(1);
+            stage
+                .create(&format!("error create.started\nerror {point}"), model(n))
+                .error(1);
             // No other acc comes: the same one tries again.
             stage.bed.acc(&["monitor"]);
             truth::becomes_true(&stage.bed, || drop(stage.bed.acc(&["monitor"])));
@@ -216,7 +263,9 @@ fn walk_undo(combination: Combination, by: By) {
 }
 
 fn walk_destroy(combination: Combination, by: By) {
-    let Some(stage) = Stage::new(combination, by) else { return };
+    let Some(stage) = Stage::new(combination, by) else {
+        return;
+    };
     for (n, point) in DESTROY.iter().enumerate() {
         for how in [How::Killed, How::Failed] {
             if how == How::Failed && !fails(point) {
@@ -225,13 +274,23 @@ fn walk_destroy(combination: Combination, by: By) {
             say(point, how, &stage);
             stage.make(model(n));
             let word = if how == How::Killed { "kill" } else { "error" };
-            let done = stage.with_faults(&format!("{word} {point}"), &["destroy", "--force", "zebra"]);
+            let done =
+                stage.with_faults(&format!("{word} {point}"), &["destroy", "--force", "zebra"]);
             assert!(done.code != Some(0), "{done:?}");
             match how {
                 How::Killed => stage.next(),
-                How::Failed => truth::becomes_true(&stage.bed, || drop(stage.bed.acc(&["monitor"]))),
+                How::Failed => {
+                    truth::becomes_true(&stage.bed, || drop(stage.bed.acc(&["monitor"])))
+                }
             }
-            if ["destroy.phase", "destroy.supervisor", "destroy.edge", "destroy.done"].contains(point) {
+            if [
+                "destroy.phase",
+                "destroy.supervisor",
+                "destroy.edge",
+                "destroy.done",
+            ]
+            .contains(point)
+            {
                 assert_eq!(stage.phase(), "destroyed", "what was written was not done");
                 destroyed_leaves_only_its_files(&stage.bed);
             } else {
@@ -247,18 +306,30 @@ fn walk_destroy(combination: Combination, by: By) {
 #[track_caller]
 fn destroyed_leaves_only_its_files(bed: &Bed) {
     let mut files = Vec::new();
-    for dir in [bed.home().join("nginx"), bed.home().join("supervisor"), bed.run().join("gate"), bed.run().join("pid")] {
+    for dir in [
+        bed.home().join("nginx"),
+        bed.home().join("supervisor"),
+        bed.run().join("gate"),
+        bed.run().join("pid"),
+    ] {
         crate::support::bed::files(&dir, &mut files);
     }
     for file in files {
-        let text = fs::read(&file).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
+        let text = fs::read(&file)
+            .map(|b| String::from_utf8_lossy(&b).into_owned())
+            .unwrap_or_default();
         let shown = file.display().to_string();
-        assert!(!shown.contains("zebra") && !text.contains("zebra"), "{shown} knows of it:\n{text}");
+        assert!(
+            !shown.contains("zebra") && !text.contains("zebra"),
+            "{shown} knows of it:\n{text}"
+        );
     }
 }
 
 fn walk_purge(combination: Combination, by: By) {
-    let Some(stage) = Stage::new(combination, by) else { return };
+    let Some(stage) = Stage::new(combination, by) else {
+        return;
+    };
     for (n, point) in PURGE.iter().enumerate() {
         for how in [How::Killed, How::Failed] {
             if how == How::Failed && !fails(point) {
@@ -272,7 +343,9 @@ fn walk_purge(combination: Combination, by: By) {
             assert!(done.code != Some(0), "{done:?}");
             match how {
                 How::Killed => stage.next(),
-                How::Failed => truth::becomes_true(&stage.bed, || drop(stage.bed.acc(&["monitor"]))),
+                How::Failed => {
+                    truth::becomes_true(&stage.bed, || drop(stage.bed.acc(&["monitor"])))
+                }
             }
             stage.gone();
         }
@@ -280,13 +353,23 @@ fn walk_purge(combination: Combination, by: By) {
 }
 
 fn walk_stop(combination: Combination, by: By) {
-    let Some(stage) = Stage::new(combination, by) else { return };
+    let Some(stage) = Stage::new(combination, by) else {
+        return;
+    };
     for (n, point) in STOP.iter().enumerate() {
         say(point, How::Killed, &stage);
-        stage.make(if *point == "effect.kill" { "deaf" } else { model(n) });
+        stage.make(if *point == "effect.kill" {
+            "deaf"
+        } else {
+            model(n)
+        });
         stage.with_faults(&format!("kill {point}"), &["stop", "zebra"]);
         stage.next();
-        assert!(["awake", "asleep"].contains(&stage.phase().as_str()), "{}", stage.phase());
+        assert!(
+            ["awake", "asleep"].contains(&stage.phase().as_str()),
+            "{}",
+            stage.phase()
+        );
         stage.bed.acc(&["start", "zebra"]).ok();
         if by == By::Server {
             stage.bed.get("zebra", "/").status(200);
@@ -334,7 +417,10 @@ walks! {
 /// A point that no walk comes to would be a step that nobody tries.
 #[test]
 fn every_point_is_walked_through() {
-    let walked: BTreeSet<&str> = [CREATE, UNDO, DESTROY, PURGE, STOP].concat().into_iter().collect();
+    let walked: BTreeSet<&str> = [CREATE, UNDO, DESTROY, PURGE, STOP]
+        .concat()
+        .into_iter()
+        .collect();
     let all: BTreeSet<&str> = POINTS.iter().copied().collect();
     assert_eq!(walked, all);
 }

@@ -13,26 +13,49 @@ pub const SETTLED: Duration = Duration::from_secs(30);
 /// Everything that is not as it should be, in sentences.
 pub fn faults(bed: &Bed) -> Vec<String> {
     let mut faults = Vec::new();
-    let listed = run::run(&mut bed.command(&["list", "--json"]), Duration::from_secs(20));
-    let Ok(Value::Array(rows)) = serde_json::from_str(&listed.out) else { return vec![format!("`acc list` failed: {listed:?}")] };
+    let listed = run::run(
+        &mut bed.command(&["list", "--json"]),
+        Duration::from_secs(20),
+    );
+    let Ok(Value::Array(rows)) = serde_json::from_str(&listed.out) else {
+        return vec![format!("`acc list` failed: {listed:?}")];
+    };
     let running = processes::of(&bed.dir);
     let of = |name: &str| {
         let word = format!("--name {name} ");
-        running.iter().filter(|p| format!("{} ", p.command).contains(&word)).map(|p| p.pid).collect::<Vec<_>>()
+        running
+            .iter()
+            .filter(|p| format!("{} ", p.command).contains(&word))
+            .map(|p| p.pid)
+            .collect::<Vec<_>>()
     };
     for row in &rows {
         let name = row["name"].as_str().unwrap();
-        let (phase, pid, found) = (row["phase"].as_str().unwrap(), row["pid"].as_i64(), of(name));
+        let (phase, pid, found) = (
+            row["phase"].as_str().unwrap(),
+            row["pid"].as_i64(),
+            of(name),
+        );
         match phase {
             "awake" if found.len() == 1 && pid == Some(i64::from(found[0])) => {}
             "asleep" | "failed" | "destroyed" if found.is_empty() => {}
-            _ => faults.push(format!("`{name}` is {phase} with pid {pid:?}, and what runs of it is {found:?}")),
+            _ => faults.push(format!(
+                "`{name}` is {phase} with pid {pid:?}, and what runs of it is {found:?}"
+            )),
         }
     }
-    let named = |p: &processes::Seen| p.command.split_once("--name ").map(|(_, rest)| rest.split(' ').next().unwrap().to_owned());
+    let named = |p: &processes::Seen| {
+        p.command
+            .split_once("--name ")
+            .map(|(_, rest)| rest.split(' ').next().unwrap().to_owned())
+    };
     for process in &running {
-        if let Some(name) = named(process).filter(|n| !rows.iter().any(|r| r["name"] == n.as_str())) {
-            faults.push(format!("process {} runs for `{name}`, which there is not", process.pid));
+        if let Some(name) = named(process).filter(|n| !rows.iter().any(|r| r["name"] == n.as_str()))
+        {
+            faults.push(format!(
+                "process {} runs for `{name}`, which there is not",
+                process.pid
+            ));
         }
     }
     for (name, work) in journal(bed) {
@@ -46,12 +69,17 @@ pub fn journal(bed: &Bed) -> Vec<(String, String)> {
     let path = bed.home().join("acc.db");
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
     connection.busy_timeout(Duration::from_secs(5)).unwrap();
-    let mut statement = connection.prepare("SELECT name, work FROM journal JOIN instances ON id = instance").unwrap();
-    let rows = statement.query_map([], |r| Ok((r.get(0)?, r.get(1)?))).unwrap();
+    let mut statement = connection
+        .prepare("SELECT name, work FROM journal JOIN instances ON id = instance")
+        .unwrap();
+    let rows = statement
+        .query_map([], |r| Ok((r.get(0)?, r.get(1)?)))
+        .unwrap();
     rows.map(Result::unwrap).collect()
 }
 
-/// Waits until nothing is wrong; `mend` may do something between two looks (run a monitor pass where there is no server).
+/// Waits until nothing is wrong; `mend` may do something between two looks (run a monitor pass
+/// where there is no server).
 #[track_caller]
 pub fn becomes_true(bed: &Bed, mut mend: impl FnMut()) {
     wait_until("every phase is true", SETTLED, || {
@@ -71,7 +99,10 @@ pub fn gone(bed: &Bed, name: &str) {
     let mut left = vec![];
     wait_until("no process is left of it", SETTLED, || {
         left = processes::of(&bed.dir);
-        crate::support::wait::holds(!left.iter().any(|p| p.command.contains(name)), format!("{left:#?}"))
+        crate::support::wait::holds(
+            !left.iter().any(|p| p.command.contains(name)),
+            format!("{left:#?}"),
+        )
     });
     assert!(!bed.instance(name).exists(), "its folder is left");
     bed.assert_no_trace_of(name);
@@ -80,8 +111,14 @@ pub fn gone(bed: &Bed, name: &str) {
 
 /// The process that runs verbs: it holds the owner's lock and has written its number there.
 pub fn working(bed: &Bed) -> Option<i32> {
-    let pid = std::fs::read_to_string(bed.run().join("owner.lock")).ok()?.trim().parse().ok()?;
-    processes::look(pid).filter(|p| p.command.ends_with("server") || p.command.contains(" worker ")).map(|p| p.pid)
+    let pid = std::fs::read_to_string(bed.run().join("owner.lock"))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
+    processes::look(pid)
+        .filter(|p| p.command.ends_with("server") || p.command.contains(" worker "))
+        .map(|p| p.pid)
 }
 
 /// The server goes, and nothing brings it back: from now on commands do their work by themselves.
@@ -89,9 +126,20 @@ pub fn working(bed: &Bed) -> Option<i32> {
 pub fn without_server(bed: &Bed) {
     if bed.combination.supervisor == "supervisord" {
         let config = bed.dir.join("ctl.conf");
-        std::fs::write(&config, format!("[supervisorctl]\nserverurl = unix://{}/supervisor.sock\n", bed.run().display())).unwrap();
+        std::fs::write(
+            &config,
+            format!(
+                "[supervisorctl]\nserverurl = unix://{}/supervisor.sock\n",
+                bed.run().display()
+            ),
+        )
+        .unwrap();
         let mut stop = std::process::Command::new("supervisorctl");
-        run::run(stop.arg("-c").arg(config).args(["stop", "acc_server"]), SETTLED).ok();
+        run::run(
+            stop.arg("-c").arg(config).args(["stop", "acc_server"]),
+            SETTLED,
+        )
+        .ok();
     } else {
         bed.wait_server(None);
         bed.kill_server();

@@ -1,10 +1,12 @@
-//! Two applications that nobody here wrote, from PyPI and from npm, each with a model of a few lines.
+//! Two applications that nobody here wrote, from PyPI and from npm, each with a model of a few
+//! lines.
 
 use std::path::PathBuf;
 
 use crate::support::{Bed, Combination, installed, need};
 
-/// Where an application was installed; else the test is skipped when something is not there, and fails when installing did.
+/// Where an application was installed; else the test is skipped when something is not there, and
+/// fails when installing did.
 fn found(installed: Result<PathBuf, String>) -> Option<PathBuf> {
     match installed {
         Ok(dir) => Some(dir),
@@ -16,9 +18,14 @@ fn found(installed: Result<PathBuf, String>) -> Option<PathBuf> {
     }
 }
 
-/// Root runs them as somebody else, as it should; they must be able to reach the folder they were installed in.
+/// Root runs them as somebody else, as it should; they must be able to reach the folder they were
+/// installed in.
 fn user() -> String {
-    if need::is_root() { "user = \"nobody\"".to_owned() } else { String::new() }
+    if need::is_root() {
+        "user = \"nobody\"".to_owned()
+    } else {
+        String::new()
+    }
 }
 
 #[test]
@@ -26,8 +33,12 @@ fn a_python_application_from_pypi() {
     if !need::programs(&["nginx", "supervisord"]) {
         return;
     }
-    let Some(venv) = found(installed::flask()) else { return };
-    let Some(bed) = Bed::with(Combination::REAL, |s| (s.idle, s.top) = ("1s", user())) else { return };
+    let Some(venv) = found(installed::flask()) else {
+        return;
+    };
+    let Some(bed) = Bed::with(Combination::REAL, |s| (s.idle, s.top) = ("1s", user())) else {
+        return;
+    };
     let model = format!(
         "description = \"httpbin under gunicorn\"\nlisten = \"unix\"\nhealth = \"/status/200\"\n\
          command = [\"{}/bin/gunicorn\", \"--bind\", \"unix:{{{{ socket }}}}\", \"httpbin:app\"]\n",
@@ -38,8 +49,19 @@ fn a_python_application_from_pypi() {
     let reply = bed.get("bin", "/get?a=1").status(200).json();
     assert_eq!(reply["args"]["a"], "1", "{reply}");
     bed.monitor_until_asleep("bin");
-    let reply = bed.send(&bed.ask("POST", "bin", "/post?b=2").header("Content-Type", "text/plain").body("hello")).status(200).json();
-    assert_eq!((&reply["args"]["b"], &reply["data"]), (&"2".into(), &"hello".into()), "{reply}");
+    let reply = bed
+        .send(
+            &bed.ask("POST", "bin", "/post?b=2")
+                .header("Content-Type", "text/plain")
+                .body("hello"),
+        )
+        .status(200)
+        .json();
+    assert_eq!(
+        (&reply["args"]["b"], &reply["data"]),
+        (&"2".into(), &"hello".into()),
+        "{reply}"
+    );
     // A response that lasts longer than the idle timeout.
     let slow = std::thread::scope(|scope| {
         let slow = scope.spawn(|| bed.get("bin", "/drip?duration=2&numbytes=20&delay=0"));
@@ -53,12 +75,17 @@ fn a_python_application_from_pypi() {
     bed.get("bin", "/headers").status(200);
 }
 
-/// gunicorn speaks both protocols by itself: it takes the socket it is handed, and says when its master is up.
+/// gunicorn speaks both protocols by itself: it takes the socket it is handed, and says when its
+/// master is up.
 #[test]
 fn a_python_application_on_a_socket_that_it_is_handed() {
-    let Some(venv) = found(installed::flask()) else { return };
+    let Some(venv) = found(installed::flask()) else {
+        return;
+    };
     for combination in Combination::ALL {
-        let Some(bed) = Bed::with(combination, |s| (s.idle, s.top) = ("1s", user())) else { continue };
+        let Some(bed) = Bed::with(combination, |s| (s.idle, s.top) = ("1s", user())) else {
+            continue;
+        };
         for (name, ready) in [("handed", "socket"), ("says", "notify")] {
             let model = format!(
                 "listen = \"fd\"\nready = \"{ready}\"\ncommand = [\"{}/bin/gunicorn\", \"--workers\", \"2\", \"httpbin:app\"]\n",
@@ -66,14 +93,24 @@ fn a_python_application_on_a_socket_that_it_is_handed() {
             );
             bed.model(name, &model);
             bed.acc(&["create", name, "--model", name, "--asleep"]).ok();
-            let post = bed.ask("POST", name, "/post?b=2").header("Content-Type", "text/plain").body("hello");
+            let post = bed
+                .ask("POST", name, "/post?b=2")
+                .header("Content-Type", "text/plain")
+                .body("hello");
             let reply = bed.send(&post).status(200).json();
-            assert_eq!((&reply["args"]["b"], &reply["data"]), (&"2".into(), &"hello".into()), "{reply}");
+            assert_eq!(
+                (&reply["args"]["b"], &reply["data"]),
+                (&"2".into(), &"hello".into()),
+                "{reply}"
+            );
             bed.monitor_until_asleep(name);
             bed.get(name, "/headers").status(200);
             bed.acc(&["stop", name]).ok();
             let log = std::fs::read_to_string(bed.instance(name).join("log/app.log")).unwrap();
-            assert!(log.contains("Listening at: unix:") && !log.contains("127.0.0.1:8000"), "it did not take the socket:\n{log}");
+            assert!(
+                log.contains("Listening at: unix:") && !log.contains("127.0.0.1:8000"),
+                "it did not take the socket:\n{log}"
+            );
         }
     }
 }
@@ -83,8 +120,12 @@ fn a_node_application_from_npm() {
     if !need::programs(&["nginx", "supervisord"]) {
         return;
     }
-    let Some(dir) = found(installed::json_server()) else { return };
-    let Some(bed) = Bed::with(Combination::REAL, |s| (s.idle, s.top) = ("1s", user())) else { return };
+    let Some(dir) = found(installed::json_server()) else {
+        return;
+    };
+    let Some(bed) = Bed::with(Combination::REAL, |s| (s.idle, s.top) = ("1s", user())) else {
+        return;
+    };
     let node = need::find("node").unwrap();
     let model = format!(
         "description = \"json-server\"\nlisten = \"tcp\"\nhealth = \"/db\"\n\
@@ -94,12 +135,21 @@ fn a_node_application_from_npm() {
     );
     bed.model("json-server", &model);
     bed.create("store", "json-server");
-    let post = bed.ask("POST", "store", "/posts").header("Content-Type", "application/json").body(r#"{"id": 77, "title": "kept"}"#);
+    let post = bed
+        .ask("POST", "store", "/posts")
+        .header("Content-Type", "application/json")
+        .body(r#"{"id": 77, "title": "kept"}"#);
     bed.send(&post).status(201);
     bed.monitor_until_asleep("store");
     // What it was told before it slept it still knows.
-    assert_eq!(bed.get("store", "/posts/77").status(200).json()["title"], "kept");
+    assert_eq!(
+        bed.get("store", "/posts/77").status(200).json()["title"],
+        "kept"
+    );
     assert_eq!(bed.info("store")["phase"], "awake");
     bed.acc(&["stop", "store"]).ok();
-    assert_eq!(bed.get("store", "/posts/77").status(200).json()["title"], "kept");
+    assert_eq!(
+        bed.get("store", "/posts/77").status(200).json()["title"],
+        "kept"
+    );
 }

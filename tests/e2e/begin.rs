@@ -1,4 +1,5 @@
-//! How an instance begins: nothing of whoever booted acc is left in it, and nothing that a neighbour does to a start holds up others.
+//! How an instance begins: nothing of whoever booted acc is left in it, and nothing that a
+//! neighbour does to a start holds up others.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -12,7 +13,10 @@ use crate::support::{Bed, Combination, need, processes, run, wait_until};
 fn line(pid: i32, file: &str, begin: &str) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
     let rest = text.lines().find_map(|line| line.strip_prefix(begin));
-    rest.unwrap_or_else(|| panic!("no {begin:?} in {text}")).split_whitespace().collect::<Vec<_>>().join(" ")
+    rest.unwrap_or_else(|| panic!("no {begin:?} in {text}"))
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn set(pid: i32, key: &str) -> u64 {
@@ -21,11 +25,22 @@ fn set(pid: i32, key: &str) -> u64 {
 
 /// Boots from a shell that leaves marks on what it starts.
 fn boot_from_an_odd_shell(bed: &Bed) {
-    let script = r#"ulimit -Sn 1000; trap "" HUP USR1; exec 9</etc/hosts; exec nice -n 5 "$0" "$@""#;
+    let script =
+        r#"ulimit -Sn 1000; trap "" HUP USR1; exec 9</etc/hosts; exec nice -n 5 "$0" "$@""#;
     let inner = bed.command(&["boot"]);
     let mut command = Command::new("env");
-    command.args(["--block-signal=TERM,USR1,CHLD", "sh", "-c", script]).arg(inner.get_program()).args(inner.get_args());
-    command.env_clear().envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(&bed.dir);
+    command
+        .args(["--block-signal=TERM,USR1,CHLD", "sh", "-c", script])
+        .arg(inner.get_program())
+        .args(inner.get_args());
+    command
+        .env_clear()
+        .envs(
+            inner
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .current_dir(&bed.dir);
     run::run(&mut command, COMMAND).ok();
 }
 
@@ -37,16 +52,43 @@ fn is_clean(bed: &Bed, name: &str, root: bool) {
         assert_eq!(set(pid, key), 0, "{key} {:?}", bed.combination);
     }
     // The demo application ignores SIGPIPE itself.
-    assert_eq!(set(pid, "SigIgn:") & !(1 << (13 - 1)), 0, "{:?}", bed.combination);
-    assert_eq!(line(pid, "limits", "Max open files").split(' ').next(), Some("1000"), "{:?}", bed.combination);
+    assert_eq!(
+        set(pid, "SigIgn:") & !(1 << (13 - 1)),
+        0,
+        "{:?}",
+        bed.combination
+    );
+    assert_eq!(
+        line(pid, "limits", "Max open files").split(' ').next(),
+        Some("1000"),
+        "{:?}",
+        bed.combination
+    );
     assert!(line(pid, "limits", "Max core file size").starts_with("0 0"));
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let field = |n: usize| stat.rsplit(") ").next().unwrap().split(' ').nth(n - 3).unwrap().parse::<i32>().unwrap();
+    let field = |n: usize| {
+        stat.rsplit(") ")
+            .next()
+            .unwrap()
+            .split(' ')
+            .nth(n - 3)
+            .unwrap()
+            .parse::<i32>()
+            .unwrap()
+    };
     assert_eq!((field(5), field(6)), (pid, pid), "group and session");
-    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().map(|e| fs::read_link(e.unwrap().path()).unwrap_or_default());
+    let open = fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .map(|e| fs::read_link(e.unwrap().path()).unwrap_or_default());
     let open: Vec<_> = open.collect();
     assert!(!open.iter().any(|to| to.ends_with("hosts")), "{open:?}");
-    let oom = |pid: i32| fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim().parse::<i32>().unwrap();
+    let oom = |pid: i32| {
+        fs::read_to_string(format!("/proc/{pid}/oom_score_adj"))
+            .unwrap()
+            .trim()
+            .parse::<i32>()
+            .unwrap()
+    };
     let own = oom(i32::try_from(std::process::id()).unwrap());
     assert_eq!(oom(pid), (own + 200).min(1000));
     if root {
@@ -56,14 +98,24 @@ fn is_clean(bed: &Bed, name: &str, root: bool) {
 }
 
 pub fn an_instance_begins_without_marks_and_rights(combination: Combination) {
-    let Some(bed) = Bed::unbooted(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::unbooted(combination, |s| s.idle = "60s") else {
+        return;
+    };
     boot_from_an_odd_shell(&bed);
     bed.create("zebra", "tester");
     is_clean(&bed, "zebra", nix::unistd::geteuid().is_root());
     assert_eq!(line(bed.pid("zebra"), "status", "Umask:"), "0022");
     // Neither in what acc itself runs is a signal blocked: it could not be ended.
-    for seen in processes::of(&bed.dir).iter().filter(|seen| seen.pid != bed.pid("zebra")) {
-        assert_eq!(set(seen.pid, "SigBlk:") & (1 << (15 - 1)), 0, "SIGTERM is blocked in {} ({combination:?})", seen.command);
+    for seen in processes::of(&bed.dir)
+        .iter()
+        .filter(|seen| seen.pid != bed.pid("zebra"))
+    {
+        assert_eq!(
+            set(seen.pid, "SigBlk:") & (1 << (15 - 1)),
+            0,
+            "SIGTERM is blocked in {} ({combination:?})",
+            seen.command
+        );
     }
     bed.acc(&["halt"]).ok();
     bed.assert_nothing_runs();
@@ -73,7 +125,11 @@ pub fn an_instance_of_another_user_begins_so_too(combination: Combination) {
     if !need::root("to run instances as another user") {
         return;
     }
-    let Some(mut bed) = Bed::unbooted(combination, |s| (s.top, s.idle) = ("user = \"nobody\"".into(), "60s")) else { return };
+    let Some(mut bed) = Bed::unbooted(combination, |s| {
+        (s.top, s.idle) = ("user = \"nobody\"".into(), "60s")
+    }) else {
+        return;
+    };
     let theirs = bed.dir.join("acc");
     fs::copy(&bed.acc, &theirs).unwrap();
     bed.acc = theirs;
@@ -81,7 +137,12 @@ pub fn an_instance_of_another_user_begins_so_too(combination: Combination) {
     for (name, model) in [("zebra", "tester"), ("tapir", "hello-fd")] {
         bed.create(name, model);
         is_clean(&bed, name, true);
-        assert_eq!(fs::metadata(format!("/proc/{}", bed.pid(name))).unwrap().uid(), 65_534);
+        assert_eq!(
+            fs::metadata(format!("/proc/{}", bed.pid(name)))
+                .unwrap()
+                .uid(),
+            65_534
+        );
         assert_eq!(line(bed.pid(name), "status", "Umask:"), "0007");
         bed.get(name, "/").status(200);
     }
@@ -89,7 +150,9 @@ pub fn an_instance_of_another_user_begins_so_too(combination: Combination) {
 
 pub fn its_limits_are_those_of_the_config(combination: Combination) {
     let limits = "[limits]\nopen_files = 333\nfile_size = \"1GiB\"\ncore = \"1MiB\"\n";
-    let Some(bed) = Bed::with(combination, |s| (s.rules, s.idle) = (limits.into(), "60s")) else { return };
+    let Some(bed) = Bed::with(combination, |s| (s.rules, s.idle) = (limits.into(), "60s")) else {
+        return;
+    };
     bed.create("zebra", "tester");
     let pid = bed.pid("zebra");
     assert!(line(pid, "limits", "Max open files").starts_with("333 333 "));
@@ -100,7 +163,9 @@ pub fn its_limits_are_those_of_the_config(combination: Combination) {
 /// Its user sends SIGSTOP to the process that is about to become an instance.
 #[cfg(debug_assertions)]
 pub fn a_start_that_is_stopped_fails_and_holds_up_nobody(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| (s.idle, s.wake_timeout) = ("60s", "8s")) else { return };
+    let Some(bed) = Bed::with(combination, |s| (s.idle, s.wake_timeout) = ("60s", "8s")) else {
+        return;
+    };
     for name in ["zebra", "okapi"] {
         bed.create(name, "tester");
         bed.acc(&["stop", name]).ok();

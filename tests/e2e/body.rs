@@ -24,34 +24,78 @@ fn noise(length: usize) -> Vec<u8> {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+    Sha256::digest(bytes)
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }
 
 /// What `/echo` says must be what was sent.
 #[track_caller]
 fn assert_echo(reply: Reply, method: &str, query: &str, body: &[u8]) {
     let echo = reply.status(200).json();
-    assert_eq!((&echo["method"], echo["query"].as_str().unwrap_or_default()), (&method.into(), query), "{echo}");
+    assert_eq!(
+        (&echo["method"], echo["query"].as_str().unwrap_or_default()),
+        (&method.into(), query),
+        "{echo}"
+    );
     assert_eq!(echo["length"], body.len(), "{echo}");
     assert_eq!(echo["sha256"], sha256(body).as_str(), "{echo}");
 }
 
 pub fn fifty_megabytes_are_posted_through_a_wake(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else { return };
-    bed.acc(&["create", "zebra", "--model", "tester", "--set", "start_delay=300ms", "--asleep"]).ok();
+    let Some(bed) = Bed::new(combination) else {
+        return;
+    };
+    bed.acc(&[
+        "create",
+        "zebra",
+        "--model",
+        "tester",
+        "--set",
+        "start_delay=300ms",
+        "--asleep",
+    ])
+    .ok();
     let body = noise(50 << 20);
-    let ask = bed.ask("POST", "zebra", "/echo?a=%2F%20b&c=//d").body(body.clone());
+    let ask = bed
+        .ask("POST", "zebra", "/echo?a=%2F%20b&c=//d")
+        .body(body.clone());
     assert_echo(bed.send(&ask), "POST", "a=%2F%20b&c=//d", &body);
     assert_echo(bed.send(&ask), "POST", "a=%2F%20b&c=//d", &body);
-    let requests = bed.told("zebra", "REQ").into_iter().filter(|l| l.contains("POST")).count();
+    let requests = bed
+        .told("zebra", "REQ")
+        .into_iter()
+        .filter(|l| l.contains("POST"))
+        .count();
     assert_eq!(requests, 2, "a POST was sent twice");
 }
 
 pub fn a_chunked_body_and_one_that_expects_continue_go_through_a_wake(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.max_body = "8MiB") else { return };
-    bed.acc(&["create", "zebra", "--model", "tester", "--set", "start_delay=100ms", "--asleep"]).ok();
+    let Some(bed) = Bed::with(combination, |s| s.max_body = "8MiB") else {
+        return;
+    };
+    bed.acc(&[
+        "create",
+        "zebra",
+        "--model",
+        "tester",
+        "--set",
+        "start_delay=100ms",
+        "--asleep",
+    ])
+    .ok();
     let body = noise(3 << 20);
-    assert_echo(bed.send(&bed.ask("PUT", "zebra", "/echo").body(body.clone()).chunked()), "PUT", "", &body);
+    assert_echo(
+        bed.send(
+            &bed.ask("PUT", "zebra", "/echo")
+                .body(body.clone())
+                .chunked(),
+        ),
+        "PUT",
+        "",
+        &body,
+    );
     bed.acc(&["stop", "zebra"]).ok();
 
     // The client sends its body only after it was told to.
@@ -72,7 +116,10 @@ pub fn a_chunked_body_and_one_that_expects_continue_go_through_a_wake(combinatio
     stream.read_to_end(&mut text).unwrap();
     writer.join().unwrap().unwrap();
     let text = String::from_utf8_lossy(&text).into_owned();
-    assert!(text.contains("HTTP/1.1 200") && text.contains(&sha256(&body)), "{text}");
+    assert!(
+        text.contains("HTTP/1.1 200") && text.contains(&sha256(&body)),
+        "{text}"
+    );
 
     // Longer than `max_body`: refused, and nobody is woken for it.
     bed.acc(&["stop", "zebra"]).ok();
@@ -82,14 +129,20 @@ pub fn a_chunked_body_and_one_that_expects_continue_go_through_a_wake(combinatio
 }
 
 pub fn a_slow_upload_is_not_cut_by_the_idle_timeout(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "500ms") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "500ms") else {
+        return;
+    };
     bed.create("zebra", "tester");
     let body = noise(30 << 20);
     let mut stream = http::connect(bed.address()).unwrap();
-    let head = format!("POST /echo HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", bed.host("zebra"), body.len());
+    let head = format!(
+        "POST /echo HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        bed.host("zebra"),
+        body.len()
+    );
     stream.write_all(head.as_bytes()).unwrap();
-    // Thirty parts over three seconds, six idle timeouts, with the monitor looking all the while. The body is collected before it is
-    // handed on, so the instance may sleep meanwhile.
+    // Thirty parts over three seconds, six idle timeouts, with the monitor looking all the while.
+    // The body is collected before it is handed on, so the instance may sleep meanwhile.
     for part in body.chunks(1 << 20) {
         stream.write_all(part).unwrap();
         bed.monitor();
@@ -98,6 +151,14 @@ pub fn a_slow_upload_is_not_cut_by_the_idle_timeout(combination: Combination) {
     let mut open = http::read_head(stream, "POST").unwrap();
     let mut answer = Vec::new();
     open.body.read_to_end(&mut answer).unwrap();
-    assert_echo(Reply { body: answer, ..open.reply }, "POST", "", &body);
+    assert_echo(
+        Reply {
+            body: answer,
+            ..open.reply
+        },
+        "POST",
+        "",
+        &body,
+    );
     bed.monitor_until_asleep("zebra");
 }

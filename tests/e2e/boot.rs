@@ -9,11 +9,16 @@ use crate::support::wait::holds;
 use crate::support::{Bed, Combination, Mounted, need, processes, wait_until};
 
 pub fn halt_and_boot_bring_back_what_is_wanted(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     bed.create("zebra", "tester");
     bed.create("okapi", "tester-tcp");
     bed.acc(&["pin", "okapi"]).ok();
-    bed.acc(&["create", "tapir", "--model", "tester", "--wanted", "down", "--asleep"]).ok();
+    bed.acc(&[
+        "create", "tapir", "--model", "tester", "--wanted", "down", "--asleep",
+    ])
+    .ok();
     bed.acc(&["halt"]).ok();
     bed.assert_nothing_runs();
     // Reading works with everything down, and nobody answers on the port.
@@ -22,7 +27,11 @@ pub fn halt_and_boot_bring_back_what_is_wanted(combination: Combination) {
     assert_eq!(bed.info("okapi")["wanted"], "up");
     assert!(bed.ask("GET", "zebra", "/").send(bed.address()).is_err());
     for name in ["zebra", "okapi"] {
-        assert_eq!(bed.told(name, "EXIT").len(), 1, "{name} was not ended in order");
+        assert_eq!(
+            bed.told(name, "EXIT").len(),
+            1,
+            "{name} was not ended in order"
+        );
     }
     // After a reboot the run folder is empty.
     std::fs::remove_dir_all(bed.run()).unwrap();
@@ -35,7 +44,9 @@ pub fn halt_and_boot_bring_back_what_is_wanted(combination: Combination) {
 }
 
 pub fn boot_twice_and_halt_twice(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     bed.create("zebra", "tester");
     let (server, zebra) = (bed.wait_server(None), bed.pid("zebra"));
     bed.acc(&["boot"]).ok().says(&["already"]);
@@ -45,7 +56,8 @@ pub fn boot_twice_and_halt_twice(combination: Combination) {
     bed.acc(&["halt"]).ok();
     bed.assert_nothing_runs();
     // With everything down the commands still work: the same code runs in the command itself.
-    bed.acc(&["create", "okapi", "--model", "tester", "--asleep"]).ok();
+    bed.acc(&["create", "okapi", "--model", "tester", "--asleep"])
+        .ok();
     bed.acc(&["disable", "okapi"]).ok();
     bed.acc(&["enable", "okapi"]).ok();
     bed.acc(&["boot"]).ok();
@@ -53,18 +65,25 @@ pub fn boot_twice_and_halt_twice(combination: Combination) {
 }
 
 pub fn everything_killed_at_once_boots_again(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     bed.create("zebra", "tester");
     bed.create("okapi", "tester-tcp");
     bed.acc(&["pin", "okapi"]).ok();
     processes::cut_power(&bed.dir);
     bed.acc(&["boot"]).ok();
     bed.wait_phase("okapi", "awake");
-    // The row said awake and nothing ran: it counts as a death, with the pause after a first one, and then it is woken.
-    wait_until("the one that died with everything answers again", SOON, || {
-        let reply = bed.get("zebra", "/");
-        holds(reply.status == 200, reply.text())
-    });
+    // The row said awake and nothing ran: it counts as a death, with the pause after a first one,
+    // and then it is woken.
+    wait_until(
+        "the one that died with everything answers again",
+        SOON,
+        || {
+            let reply = bed.get("zebra", "/");
+            holds(reply.status == 200, reply.text())
+        },
+    );
     bed.get("okapi", "/").status(200);
     assert_eq!(bed.phase("zebra"), "awake");
     assert!(processes::alive(bed.pid("zebra")));
@@ -73,18 +92,26 @@ pub fn everything_killed_at_once_boots_again(combination: Combination) {
 /// nginx or supervisord alone are killed: `acc boot` repairs, awake instances go on.
 #[test]
 fn parts_killed_one_by_one_are_repaired() {
-    let Some(bed) = Bed::with(Combination::REAL, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(Combination::REAL, |s| s.idle = "60s") else {
+        return;
+    };
     bed.create("zebra", "tester");
     let zebra = bed.pid("zebra");
     let supervisord = processes::find(&bed.dir, &["supervisord"]).expect("supervisord runs");
     processes::signal(supervisord.pid, Signal::SIGKILL);
-    wait_until("supervisord is gone", SOON, || holds(!processes::alive(supervisord.pid), supervisord.pid));
+    wait_until("supervisord is gone", SOON, || {
+        holds(!processes::alive(supervisord.pid), supervisord.pid)
+    });
     // It could not be asked: never "there is no such process".
     assert!(processes::alive(zebra));
     bed.acc(&["boot"]).ok();
     bed.get("zebra", "/").status(200);
     assert_eq!(bed.pid("zebra"), zebra, "an orphan was not found again");
-    assert_eq!(bed.told("zebra", "START").len(), 1, "a second copy was started beside the first");
+    assert_eq!(
+        bed.told("zebra", "START").len(),
+        1,
+        "a second copy was started beside the first"
+    );
     bed.acc(&["stop", "zebra"]).ok();
     assert!(!processes::alive(zebra));
     bed.get("zebra", "/").status(200);
@@ -97,59 +124,104 @@ fn parts_killed_one_by_one_are_repaired() {
     };
     let master = masters(&bed).first().expect("nginx runs").pid;
     processes::signal(master, Signal::SIGKILL);
-    // The workers of a killed master go on serving and hold the port: they must not keep a new nginx away for ever.
+    // The workers of a killed master go on serving and hold the port: they must not keep a new
+    // nginx away for ever.
     bed.acc(&["boot"]).ok();
-    wait_until("nginx serves again", SOON, || match bed.ask("GET", "zebra", "/").send(bed.address()) {
-        Ok(reply) => holds(reply.status == 200 && !masters(&bed).is_empty() && masters(&bed)[0].pid != master, reply.status),
-        Err(e) => Err(e.to_string()),
+    wait_until("nginx serves again", SOON, || {
+        match bed.ask("GET", "zebra", "/").send(bed.address()) {
+            Ok(reply) => holds(
+                reply.status == 200 && !masters(&bed).is_empty() && masters(&bed)[0].pid != master,
+                reply.status,
+            ),
+            Err(e) => Err(e.to_string()),
+        }
     });
 }
 
 /// What a crash has left behind is tidied without a word that would look like trouble.
 pub fn a_halt_after_a_crash_says_what_it_did_and_nothing_else(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     bed.create("zebra", "tester");
-    let mut killed: Vec<i32> = processes::of(&bed.dir).into_iter().filter(|p| p.command.contains("nginx: master")).map(|p| p.pid).collect();
+    let mut killed: Vec<i32> = processes::of(&bed.dir)
+        .into_iter()
+        .filter(|p| p.command.contains("nginx: master"))
+        .map(|p| p.pid)
+        .collect();
     killed.extend(processes::find(&bed.dir, &["supervisord"]).map(|p| p.pid));
     // Without its supervisor nobody starts the server again.
-    killed.iter().for_each(|pid| processes::signal(*pid, Signal::SIGKILL));
+    killed
+        .iter()
+        .for_each(|pid| processes::signal(*pid, Signal::SIGKILL));
     bed.kill_server();
     let halted = bed.acc(&["halt"]).ok();
-    assert_eq!((halted.out.as_str(), halted.err.as_str()), ("", "halted: 1 instance put to sleep\n"));
+    assert_eq!(
+        (halted.out.as_str(), halted.err.as_str()),
+        ("", "halted: 1 instance put to sleep\n")
+    );
     bed.assert_nothing_runs();
-    assert_eq!(bed.told("zebra", "EXIT").len(), 1, "it was not ended in order");
+    assert_eq!(
+        bed.told("zebra", "EXIT").len(),
+        1,
+        "it was not ended in order"
+    );
     // What outlived a supervisord that was brought back since.
     bed.acc(&["boot"]).ok();
     if let Some(supervisord) = processes::find(&bed.dir, &["supervisord"]) {
         processes::signal(supervisord.pid, Signal::SIGKILL);
         bed.acc(&["boot"]).ok();
     }
-    assert_eq!(bed.acc(&["halt"]).ok().err, "halted: no instance was awake\n");
+    assert_eq!(
+        bed.acc(&["halt"]).ok().err,
+        "halted: no instance was awake\n"
+    );
 }
 
 /// Whoever should have told its supervisor of it was killed before it could.
 pub fn a_halt_ends_a_master_that_nobody_knows(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     bed.create("zebra", "tester");
-    let workers = || processes::of(&bed.dir).into_iter().filter(|p| p.command.contains(" worker --sockets ")).map(|p| p.pid);
+    let workers = || {
+        processes::of(&bed.dir)
+            .into_iter()
+            .filter(|p| p.command.contains(" worker --sockets "))
+            .map(|p| p.pid)
+    };
     let (first, worker) = (bed.master(), workers().next().unwrap());
     processes::signal(first, Signal::SIGKILL);
     // The worker starts another master, and then it dies too.
     let noted = || {
-        let name = if combination.supervisor == "supervisord" { "service_server_before.pid" } else { "service_server.pid" };
+        let name = if combination.supervisor == "supervisord" {
+            "service_server_before.pid"
+        } else {
+            "service_server.pid"
+        };
         let file = bed.run().join("pid").join(name);
         let text = std::fs::read_to_string(&file).unwrap_or_default();
-        (file, text.split(' ').next().and_then(|pid| pid.parse::<i32>().ok()))
+        (
+            file,
+            text.split(' ')
+                .next()
+                .and_then(|pid| pid.parse::<i32>().ok()),
+        )
     };
     let respawned = || processes::find(&bed.dir, &["server", "--resume"]).map(|p| p.pid);
     wait_until("another master is on record", SOON, || {
         let master = respawned().filter(|master| *master != first && noted().1 == Some(*master));
-        holds(master.is_some(), format!("{:?}, {:?}", respawned(), noted()))
+        holds(
+            master.is_some(),
+            format!("{:?}, {:?}", respawned(), noted()),
+        )
     });
     let master = respawned().unwrap();
     std::fs::remove_file(noted().0).unwrap();
     processes::signal(worker, Signal::SIGKILL);
-    wait_until("the next worker has said whose it is", SOON, || holds(noted().1 == Some(master), format!("{:?}", noted())));
+    wait_until("the next worker has said whose it is", SOON, || {
+        holds(noted().1 == Some(master), format!("{:?}", noted()))
+    });
     bed.wait_server(None);
     // And once more as if nobody had.
     std::fs::remove_file(noted().0).unwrap();
@@ -159,27 +231,44 @@ pub fn a_halt_ends_a_master_that_nobody_knows(combination: Combination) {
     bed.get("zebra", "/").status(200);
 }
 
-/// A file that was being written when its writer was killed, in every folder of acc's own: new ones must be thought of.
+/// A file that was being written when its writer was killed, in every folder of acc's own: new ones
+/// must be thought of.
 pub fn what_dead_writers_left_goes_at_a_boot(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     bed.create("zebra", "tester");
     bed.get("zebra", "/").status(200);
     bed.acc(&["halt"]).ok();
-    // Of these only what is the instances', the operator's or nginx's own is left out, and what a pass empties.
+    // Of these only what is the instances', the operator's or nginx's own is left out, and what a
+    // pass empties.
     let others = ["instances", "models", "log", "sock", "tmp", "trash"];
     let mut folders = vec![bed.home(), bed.run()];
     let mut at = 0;
     while let Some(dir) = folders.get(at) {
-        let below = std::fs::read_dir(dir).unwrap().flatten().filter(|e| e.file_type().unwrap().is_dir());
-        let below: Vec<_> = below.filter(|e| !others.contains(&e.file_name().to_str().unwrap())).map(|e| e.path()).collect();
+        let below = std::fs::read_dir(dir)
+            .unwrap()
+            .flatten()
+            .filter(|e| e.file_type().unwrap().is_dir());
+        let below: Vec<_> = below
+            .filter(|e| !others.contains(&e.file_name().to_str().unwrap()))
+            .map(|e| e.path())
+            .collect();
         folders.extend(below);
         at += 1;
     }
-    let left: Vec<_> = folders.iter().map(|dir| dir.join("zebra.conf.new-2147483646")).collect();
-    left.iter().for_each(|file| std::fs::write(file, "half").unwrap());
+    let left: Vec<_> = folders
+        .iter()
+        .map(|dir| dir.join("zebra.conf.new-2147483646"))
+        .collect();
+    left.iter()
+        .for_each(|file| std::fs::write(file, "half").unwrap());
     bed.acc(&["boot"]).ok();
     let still: Vec<_> = left.iter().filter(|file| file.exists()).collect();
-    assert!(still.is_empty() && folders.len() > 2, "{still:#?} of {folders:#?}");
+    assert!(
+        still.is_empty() && folders.len() > 2,
+        "{still:#?} of {folders:#?}"
+    );
 }
 
 /// Where no program may be run from acc's own folder, acc itself stands in for the launcher.
@@ -187,7 +276,9 @@ pub fn instances_start_from_a_file_system_without_programs(combination: Combinat
     if combination.supervisor != "supervisord" || !need::root("to mount a tmpfs") {
         return;
     }
-    let Some(bed) = Bed::unbooted(combination, |_| {}) else { return };
+    let Some(bed) = Bed::unbooted(combination, |_| {}) else {
+        return;
+    };
     let dir = bed.home().join("supervisor");
     fs::create_dir_all(&dir).unwrap();
     let mounted = Mounted::tmpfs(&dir, "noexec,mode=0700");

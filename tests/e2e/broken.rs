@@ -1,4 +1,5 @@
-//! A host that lacks something: each time one error that names it, and nothing half-started is left.
+//! A host that lacks something: each time one error that names it, and nothing half-started is
+//! left.
 
 use std::fs;
 use std::net::TcpListener;
@@ -7,25 +8,53 @@ use std::process::Command;
 use crate::support::bed::COMMAND;
 use crate::support::{Bed, Combination, Settings, need, run};
 
-/// Runs `acc boot` where `program` is not there: in a mount namespace of its own, with an empty file over it.
+/// Runs `acc boot` where `program` is not there: in a mount namespace of its own, with an empty
+/// file over it.
 fn boot_without(program: &str) {
     if !need::root("a mount namespace in which a program is missing") {
         return;
     }
-    let Some(bed) = Bed::unbooted(Combination::REAL, |_| {}) else { return };
+    let Some(bed) = Bed::unbooted(Combination::REAL, |_| {}) else {
+        return;
+    };
     let mut hide = String::from("set -e; ");
-    for dir in ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"] {
-        hide += &format!("if [ -e {dir}/{program} ]; then mount --bind /dev/null {dir}/{program}; fi; ");
+    for dir in [
+        "/usr/local/sbin",
+        "/usr/local/bin",
+        "/usr/sbin",
+        "/usr/bin",
+        "/sbin",
+        "/bin",
+    ] {
+        hide += &format!(
+            "if [ -e {dir}/{program} ]; then mount --bind /dev/null {dir}/{program}; fi; "
+        );
     }
     hide += "exec \"$@\"";
     let boot = bed.command(&["boot"]);
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "sh", "-c", &hide, "sh"]).arg(boot.get_program()).args(boot.get_args());
-    if !run::run(Command::new("unshare").args(["--mount", "true"]), COMMAND).err.is_empty() {
+    command
+        .args([
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            &hide,
+            "sh",
+        ])
+        .arg(boot.get_program())
+        .args(boot.get_args());
+    if !run::run(Command::new("unshare").args(["--mount", "true"]), COMMAND)
+        .err
+        .is_empty()
+    {
         need::skipped("mount namespaces are not allowed here");
         return;
     }
-    run::run(&mut command, COMMAND).error(1).says(&[program, "hint:"]);
+    run::run(&mut command, COMMAND)
+        .error(1)
+        .says(&[program, "hint:"]);
     bed.assert_nothing_runs();
     bed.acc(&["boot"]).ok();
 }
@@ -43,9 +72,13 @@ fn supervisord_is_missing() {
 #[test]
 fn the_port_is_taken_by_another_program() {
     for combination in Combination::ALL {
-        let Some(bed) = Bed::unbooted(combination, |_| {}) else { continue };
+        let Some(bed) = Bed::unbooted(combination, |_| {}) else {
+            continue;
+        };
         let thief = TcpListener::bind(bed.address()).unwrap();
-        bed.acc(&["boot"]).error(1).says(&[&bed.address().port().to_string()]);
+        bed.acc(&["boot"])
+            .error(1)
+            .says(&[&bed.address().port().to_string()]);
         drop(thief);
         bed.acc(&["boot"]).ok();
         bed.create("zebra", "tester");
@@ -55,10 +88,16 @@ fn the_port_is_taken_by_another_program() {
 
 #[test]
 fn the_run_folder_is_too_long_for_a_socket() {
-    let Some(bed) = Bed::unbooted(Combination::BUILTIN, |_| {}) else { return };
+    let Some(bed) = Bed::unbooted(Combination::BUILTIN, |_| {}) else {
+        return;
+    };
     let text = fs::read_to_string(bed.config()).unwrap();
     let long = format!("{}/{}", bed.dir.display(), "r".repeat(100));
-    fs::write(bed.config(), text.replace(&format!("{}/run", bed.dir.display()), &long)).unwrap();
+    fs::write(
+        bed.config(),
+        text.replace(&format!("{}/run", bed.dir.display()), &long),
+    )
+    .unwrap();
     bed.acc(&["boot"]).code(2).says(&["run"]);
     bed.configure(&Settings::default());
     bed.acc(&["boot"]).ok();
@@ -69,16 +108,24 @@ fn home_and_run_may_not_be_written() {
     if !need::root("to run acc as somebody else") {
         return;
     }
-    let Some(bed) = Bed::unbooted(Combination::BUILTIN, |_| {}) else { return };
+    let Some(bed) = Bed::unbooted(Combination::BUILTIN, |_| {}) else {
+        return;
+    };
     let theirs = bed.dir.join("acc");
     fs::copy(&bed.acc, &theirs).unwrap();
     let as_nobody = |arguments: &[&str]| {
         let command = bed.command(arguments);
         let mut other = Command::new("setpriv");
-        other.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&theirs).args(command.get_args()).current_dir("/");
+        other
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(&theirs)
+            .args(command.get_args())
+            .current_dir("/");
         run::run(&mut other, COMMAND)
     };
-    as_nobody(&["boot"]).error(1).says(&[bed.dir.to_str().unwrap(), "ermission denied"]);
+    as_nobody(&["boot"])
+        .error(1)
+        .says(&[bed.dir.to_str().unwrap(), "ermission denied"]);
     // With a home of root's that works, another user's verbs are refused and change nothing.
     bed.acc(&["boot"]).ok();
     bed.create("zebra", "tester");
@@ -90,7 +137,9 @@ fn home_and_run_may_not_be_written() {
 
 #[test]
 fn a_config_that_cannot_be_read() {
-    let Some(bed) = Bed::unbooted(Combination::BUILTIN, |_| {}) else { return };
+    let Some(bed) = Bed::unbooted(Combination::BUILTIN, |_| {}) else {
+        return;
+    };
     fs::write(bed.config(), "home = \n").unwrap();
     bed.acc(&["boot"]).code(2).says(&["acc.toml", "1"]);
     fs::remove_file(bed.config()).unwrap();

@@ -1,5 +1,6 @@
-//! Clients and applications as they are: slow, with one thread, with an answer before the question has ended, with odd targets and
-//! many headers. Awake or asleep, on either edge, the same request has the same answer.
+//! Clients and applications as they are: slow, with one thread, with an answer before the question
+//! has ended, with odd targets and many headers. Awake or asleep, on either edge, the same request
+//! has the same answer.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -7,7 +8,8 @@ use std::time::Duration;
 
 use crate::support::{Bed, Combination, http, need};
 
-/// Serves one connection after the other, and says what it was asked, byte by byte. `keeps`: until the client closes.
+/// Serves one connection after the other, and says what it was asked, byte by byte. `keeps`: until
+/// the client closes.
 const APP: &str = r##"
 import json, os, socket
 s = socket.socket(socket.AF_UNIX); s.bind(os.environ["APP_SOCKET"]); s.listen(64)
@@ -72,25 +74,38 @@ fn say(bed: &Bed, bytes: &[u8]) -> Vec<u8> {
 }
 
 fn contains(text: &[u8], part: &str) -> bool {
-    text.windows(part.len()).any(|window| window == part.as_bytes())
+    text.windows(part.len())
+        .any(|window| window == part.as_bytes())
 }
 
 pub fn a_slow_client_holds_no_application(combination: Combination) {
-    let Some(bed) = bed(combination, "no") else { return };
+    let Some(bed) = bed(combination, "no") else {
+        return;
+    };
     let host = bed.host("zebra");
     // It reads nothing of four megabytes; its window is small.
     let reader = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     reader.set_recv_buffer_size(8192).unwrap();
     reader.connect(&bed.address().into()).unwrap();
     let mut reader: std::net::TcpStream = reader.into();
-    reader.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    write!(reader, "GET /big HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+    reader
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    write!(
+        reader,
+        "GET /big HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
     bed.get("zebra", "/").status(200);
     // These have sent nearly all of a body.
     let mut senders = Vec::new();
     for sent in [1, 70_000, 299_999] {
         let mut sender = http::connect(bed.address()).unwrap();
-        write!(sender, "POST / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: 300000\r\n\r\n").unwrap();
+        write!(
+            sender,
+            "POST / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: 300000\r\n\r\n"
+        )
+        .unwrap();
         sender.write_all(&vec![b'y'; sent]).unwrap();
         bed.get("zebra", "/").status(200);
         senders.push((sender, 300_000 - sent));
@@ -103,12 +118,18 @@ pub fn a_slow_client_holds_no_application(combination: Combination) {
     let mut answer = http::read_head(reader, "GET").unwrap();
     let mut body = Vec::new();
     answer.body.read_to_end(&mut body).unwrap();
-    assert!(body.len() == 4 << 20 && body.iter().all(|byte| *byte == b'x'), "{} bytes", body.len());
+    assert!(
+        body.len() == 4 << 20 && body.iter().all(|byte| *byte == b'x'),
+        "{} bytes",
+        body.len()
+    );
 }
 
 /// It would wait for a connection that is kept for later, if there was one.
 pub fn one_thread_and_kept_connections_are_no_wait(combination: Combination) {
-    let Some(bed) = bed(combination, "yes") else { return };
+    let Some(bed) = bed(combination, "yes") else {
+        return;
+    };
     for _ in 0..5 {
         std::thread::scope(|scope| {
             for _ in 0..6 {
@@ -119,7 +140,9 @@ pub fn one_thread_and_kept_connections_are_no_wait(combination: Combination) {
 }
 
 pub fn an_answer_before_the_body_was_read_arrives(combination: Combination) {
-    let Some(bed) = bed(combination, "no") else { return };
+    let Some(bed) = bed(combination, "no") else {
+        return;
+    };
     let host = bed.host("zebra");
     for asleep in [false, true] {
         for size in [100, 60_000, 300_000, 8 << 20] {
@@ -128,17 +151,29 @@ pub fn an_answer_before_the_body_was_read_arrives(combination: Combination) {
                     bed.acc(&["stop", "zebra"]).ok();
                 }
                 let mut client = http::connect(bed.address()).unwrap();
-                write!(client, "POST /early HTTP/1.1\r\nHost: {host}\r\nContent-Length: {size}\r\n\r\n").unwrap();
+                write!(
+                    client,
+                    "POST /early HTTP/1.1\r\nHost: {host}\r\nContent-Length: {size}\r\n\r\n"
+                )
+                .unwrap();
                 // A client that sends everything first is not cut off.
-                client.write_all(&vec![b'x'; size]).unwrap_or_else(|e| panic!("{size}: {e}"));
-                assert_eq!(http::read_head(client, "POST").unwrap().reply.status, 401, "{size} asleep: {asleep}");
+                client
+                    .write_all(&vec![b'x'; size])
+                    .unwrap_or_else(|e| panic!("{size}: {e}"));
+                assert_eq!(
+                    http::read_head(client, "POST").unwrap().reply.status,
+                    401,
+                    "{size} asleep: {asleep}"
+                );
             }
         }
     }
 }
 
 pub fn targets_and_headers_pass_as_they_are(combination: Combination) {
-    let Some(bed) = bed(combination, "no") else { return };
+    let Some(bed) = bed(combination, "no") else {
+        return;
+    };
     let host = bed.host("zebra");
     let targets: [&[u8]; 8] = [
         b"/a?q=<b>",
@@ -157,19 +192,37 @@ pub fn targets_and_headers_pass_as_they_are(combination: Combination) {
             }
             let rest = format!(" HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}\r\n");
             let answer = say(&bed, &[b"GET ", target, rest.as_bytes()].concat());
-            assert!(answer.starts_with(b"HTTP/1.1 200 "), "{} asleep: {asleep}: {}", target.escape_ascii(), answer.escape_ascii());
+            assert!(
+                answer.starts_with(b"HTTP/1.1 200 "),
+                "{} asleep: {asleep}: {}",
+                target.escape_ascii(),
+                answer.escape_ascii()
+            );
             answer
         };
         for target in targets {
             let answer = ask(target, "");
             let body = answer.split(|byte| *byte == b'\n').next_back().unwrap();
             let head: String = serde_json::from_slice(body).unwrap();
-            let sent: Vec<u8> = head.split(' ').nth(1).unwrap().chars().map(|c| u8::try_from(c).unwrap()).collect();
+            let sent: Vec<u8> = head
+                .split(' ')
+                .nth(1)
+                .unwrap()
+                .chars()
+                .map(|c| u8::try_from(c).unwrap())
+                .collect();
             assert_eq!(sent, target, "{}", target.escape_ascii());
         }
-        let many: String = (0..150).map(|n| format!("X-CamelCase-{n}: v\r\n")).collect();
+        let many: String = (0..150)
+            .map(|n| format!("X-CamelCase-{n}: v\r\n"))
+            .collect();
         let answer = ask(b"/cookies", &many);
-        for part in ["X-CamelCase: 1\r\n", "Content-Length: ", "Set-Cookie: c149=v\r\n", "X-CamelCase-149: v"] {
+        for part in [
+            "X-CamelCase: 1\r\n",
+            "Content-Length: ",
+            "Set-Cookie: c149=v\r\n",
+            "X-CamelCase-149: v",
+        ] {
             assert!(contains(&answer, part), "{part} asleep: {asleep}");
         }
     }
@@ -177,7 +230,9 @@ pub fn targets_and_headers_pass_as_they_are(combination: Combination) {
 
 /// It cannot be passed on, and asking again would only do again what was done.
 pub fn an_answer_with_a_head_that_is_too_large_is_asked_for_once(combination: Combination) {
-    let Some(bed) = bed(combination, "no") else { return };
+    let Some(bed) = bed(combination, "no") else {
+        return;
+    };
     let log = bed.instance("zebra").join("data/asked");
     for asleep in [false, true] {
         if asleep {
@@ -189,14 +244,20 @@ pub fn an_answer_with_a_head_that_is_too_large_is_asked_for_once(combination: Co
     }
 }
 
-/// Several requests on one connection, with bodies and in pieces between them: only what begins a request is looked at.
+/// Several requests on one connection, with bodies and in pieces between them: only what begins a
+/// request is looked at.
 pub fn odd_targets_on_a_connection_with_other_requests(combination: Combination) {
-    let Some(bed) = bed(combination, "yes") else { return };
+    let Some(bed) = bed(combination, "yes") else {
+        return;
+    };
     let host = bed.host("zebra");
     let mut client = http::connect(bed.address()).unwrap();
     for nth in 0..6 {
         let body = format!("GET /<{nth}> HTTP/1.1\r\n\r\n");
-        let post = format!("POST /<post> HTTP/1.1\r\nHost: {host}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let post = format!(
+            "POST /<post> HTTP/1.1\r\nHost: {host}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
         let get = format!("GET /`{nth}`< HTTP/1.1\r\nHost: {host}\r\n\r\n");
         for request in [post, get] {
             let half = if nth % 2 == 0 { request.len() } else { 6 + nth };

@@ -1,5 +1,5 @@
-//! A cleaner of temporary folders takes the run folder away, or parts of it, while acc runs: everything is there again, nothing is
-//! lost, and never are there two processes of one instance.
+//! A cleaner of temporary folders takes the run folder away, or parts of it, while acc runs:
+//! everything is there again, nothing is lost, and never are there two processes of one instance.
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt as _;
@@ -26,7 +26,9 @@ enum Taken {
 fn clean(dir: &Path, what: Taken) {
     // What was taken before may not have been made again.
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let Ok(kind) = entry.file_type() else { continue };
+        let Ok(kind) = entry.file_type() else {
+            continue;
+        };
         if kind.is_dir() {
             clean(&entry.path(), what);
         }
@@ -38,7 +40,11 @@ fn clean(dir: &Path, what: Taken) {
             Taken::All | Taken::Folder => true,
         };
         if take {
-            let _ = if kind.is_dir() { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
+            let _ = if kind.is_dir() {
+                fs::remove_dir_all(entry.path())
+            } else {
+                fs::remove_file(entry.path())
+            };
         }
     }
     if what == Taken::Folder {
@@ -49,11 +55,15 @@ fn clean(dir: &Path, what: Taken) {
 /// The processes of an instance of the tester.
 fn of_instance(bed: &Bed, name: &str) -> Vec<i32> {
     let marks = ["demo-app".to_owned(), format!("--name {name} ")];
-    processes::of(&bed.dir).into_iter().filter(|p| marks.iter().all(|mark| p.command.contains(mark))).map(|p| p.pid).collect()
+    processes::of(&bed.dir)
+        .into_iter()
+        .filter(|p| marks.iter().all(|mark| p.command.contains(mark)))
+        .map(|p| p.pid)
+        .collect()
 }
 
-/// Runs `deed` and fails should there ever be two processes of an instance meanwhile. Counted twice: one that has just forked shows
-/// what its parent is.
+/// Runs `deed` and fails should there ever be two processes of an instance meanwhile. Counted
+/// twice: one that has just forked shows what its parent is.
 fn never_two<T>(bed: &Bed, deed: impl FnOnce() -> T) -> T {
     struct Done<'a>(&'a AtomicBool);
     impl Drop for Done<'_> {
@@ -76,35 +86,71 @@ fn never_two<T>(bed: &Bed, deed: impl FnOnce() -> T) -> T {
         });
         deed()
     });
-    assert!(most.load(Ordering::SeqCst) <= 1, "two processes of one instance at a time");
+    assert!(
+        most.load(Ordering::SeqCst) <= 1,
+        "two processes of one instance at a time"
+    );
     came
 }
 
 fn answers(bed: &Bed, name: &str) {
-    wait_until("it answers again", SOON, || match bed.ask("GET", name, "/").send(bed.address()) {
-        Ok(reply) => holds(reply.status == 200 && reply.text().contains(name), reply.status),
-        Err(e) => Err(e.to_string()),
+    wait_until("it answers again", SOON, || {
+        match bed.ask("GET", name, "/").send(bed.address()) {
+            Ok(reply) => holds(
+                reply.status == 200 && reply.text().contains(name),
+                reply.status,
+            ),
+            Err(e) => Err(e.to_string()),
+        }
     });
 }
 
 fn is_whole(bed: &Bed) {
-    let mut wanted =
-        vec!["booted", "in-force.toml", "open-files", "owner.lock", "server.lock", "control.sock", "wake.sock", "gate", "sock"];
+    let mut wanted = vec![
+        "booted",
+        "in-force.toml",
+        "open-files",
+        "owner.lock",
+        "server.lock",
+        "control.sock",
+        "wake.sock",
+        "gate",
+        "sock",
+    ];
     wanted.push("pid/okapi.pid");
-    wanted.extend((bed.combination.supervisor == "supervisord").then_some(["supervisor.sock", "supervisord.pid"]).into_iter().flatten());
+    wanted.extend(
+        (bed.combination.supervisor == "supervisord")
+            .then_some(["supervisor.sock", "supervisord.pid"])
+            .into_iter()
+            .flatten(),
+    );
     wanted.extend((bed.combination.edge == "nginx").then_some("nginx.pid"));
     wait_until("everything is there again", SOON, || {
-        let missing: Vec<_> = wanted.iter().filter(|name| fs::symlink_metadata(bed.run().join(name)).is_err()).collect();
+        let missing: Vec<_> = wanted
+            .iter()
+            .filter(|name| fs::symlink_metadata(bed.run().join(name)).is_err())
+            .collect();
         holds(missing.is_empty(), format!("{missing:?} missing"))
     });
 }
 
 pub fn the_server_makes_everything_again_by_itself(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     bed.create("zebra", "tester");
     bed.create("okapi", "tester-tcp");
-    for what in [Taken::Files, Taken::Links, Taken::Sockets, Taken::Folders, Taken::All, Taken::Folder] {
-        ["zebra", "okapi"].iter().for_each(|name| answers(&bed, name));
+    for what in [
+        Taken::Files,
+        Taken::Links,
+        Taken::Sockets,
+        Taken::Folders,
+        Taken::All,
+        Taken::Folder,
+    ] {
+        ["zebra", "okapi"]
+            .iter()
+            .for_each(|name| answers(&bed, name));
         let (zebra, okapi, master) = (bed.pid("zebra"), bed.pid("okapi"), bed.master());
         never_two(&bed, || {
             clean(&bed.run(), what);
@@ -112,9 +158,17 @@ pub fn the_server_makes_everything_again_by_itself(combination: Combination) {
             answers(&bed, "zebra");
             is_whole(&bed);
         });
-        assert_eq!(bed.pid("okapi"), okapi, "{what:?}: one that could be reached was started again");
+        assert_eq!(
+            bed.pid("okapi"),
+            okapi,
+            "{what:?}: one that could be reached was started again"
+        );
         if matches!(what, Taken::Files | Taken::Links) {
-            assert_eq!(bed.pid("zebra"), zebra, "{what:?}: one that could be reached was started again");
+            assert_eq!(
+                bed.pid("zebra"),
+                zebra,
+                "{what:?}: one that could be reached was started again"
+            );
         }
         assert_eq!(bed.master(), master, "{what:?}: the server was replaced");
         // All commands as before.
@@ -133,10 +187,18 @@ pub fn the_server_makes_everything_again_by_itself(combination: Combination) {
 
 /// At once, before anything was made again; and once nobody is awake.
 pub fn commands_right_after_it_find_what_runs(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     bed.create("zebra", "tester-tcp");
     for what in [Taken::Files, Taken::Folder] {
-        for command in [&["boot"][..], &["start", "zebra"], &["list"], &["monitor"], &["stop", "zebra"]] {
+        for command in [
+            &["boot"][..],
+            &["start", "zebra"],
+            &["list"],
+            &["monitor"],
+            &["stop", "zebra"],
+        ] {
             let sleeps = bed.phase("zebra") != "awake";
             never_two(&bed, || {
                 clean(&bed.run(), what);
@@ -145,7 +207,10 @@ pub fn commands_right_after_it_find_what_runs(combination: Combination) {
                     answers(&bed, "zebra");
                 }
             });
-            assert!(sleeps || command[0] == "stop" || bed.phase("zebra") == "awake", "{what:?} {command:?}");
+            assert!(
+                sleeps || command[0] == "stop" || bed.phase("zebra") == "awake",
+                "{what:?} {command:?}"
+            );
         }
         // Nobody is awake: the next request finds its way.
         clean(&bed.run(), what);
@@ -160,28 +225,55 @@ pub fn commands_right_after_it_find_what_runs(combination: Combination) {
 
 /// Nobody is there to make it again: a boot finds what runs.
 pub fn a_boot_finds_what_runs_without_a_server(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     bed.create("zebra", "tester");
     bed.create("okapi", "tester-tcp");
-    for (what, with_supervisor) in [(Taken::Files, false), (Taken::Folder, false), (Taken::Folder, true)] {
-        ["zebra", "okapi"].iter().for_each(|name| answers(&bed, name));
+    for (what, with_supervisor) in [
+        (Taken::Files, false),
+        (Taken::Folder, false),
+        (Taken::Folder, true),
+    ] {
+        ["zebra", "okapi"]
+            .iter()
+            .for_each(|name| answers(&bed, name));
         let okapi = bed.pid("okapi");
         never_two(&bed, || {
             // Without its supervisor nobody starts the server again.
             let supervisord = processes::find(&bed.dir, &["supervisord"]);
-            supervisord.iter().for_each(|p| processes::signal(p.pid, Signal::SIGSTOP));
+            supervisord
+                .iter()
+                .for_each(|p| processes::signal(p.pid, Signal::SIGSTOP));
             bed.kill_server();
             clean(&bed.run(), what);
-            let signal = if with_supervisor { Signal::SIGKILL } else { Signal::SIGCONT };
-            supervisord.iter().for_each(|p| processes::signal(p.pid, signal));
+            let signal = if with_supervisor {
+                Signal::SIGKILL
+            } else {
+                Signal::SIGCONT
+            };
+            supervisord
+                .iter()
+                .for_each(|p| processes::signal(p.pid, signal));
             bed.acc(&["boot"]).ok();
             answers(&bed, "okapi");
             answers(&bed, "zebra");
             is_whole(&bed);
         });
         assert_eq!(bed.pid("okapi"), okapi, "{what:?}: it was not found again");
-        assert_eq!(fs::read_to_string(bed.run().join("booted")).unwrap(), "background", "{what:?}");
-        assert_eq!((of_instance(&bed, "zebra").len(), of_instance(&bed, "okapi").len()), (1, 1), "{what:?}");
+        assert_eq!(
+            fs::read_to_string(bed.run().join("booted")).unwrap(),
+            "background",
+            "{what:?}"
+        );
+        assert_eq!(
+            (
+                of_instance(&bed, "zebra").len(),
+                of_instance(&bed, "okapi").len()
+            ),
+            (1, 1),
+            "{what:?}"
+        );
     }
 }
 
@@ -191,14 +283,34 @@ fn systemd_passes_over_it() {
     if !need::root("to clean as systemd does") || !need::programs(&["systemd-tmpfiles"]) {
         return;
     }
-    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else {
+        return;
+    };
     bed.create("zebra", "tester");
     let beside = bed.dir.join("beside");
     fs::write(&beside, "").unwrap();
     let rules = bed.dir.join("rules.conf");
-    fs::write(&rules, format!("d {} 0755 root root 0\nx {}\n", bed.dir.display(), bed.home().display())).unwrap();
-    let done = std::process::Command::new("systemd-tmpfiles").arg("--clean").arg(&rules).output().unwrap();
+    fs::write(
+        &rules,
+        format!(
+            "d {} 0755 root root 0\nx {}\n",
+            bed.dir.display(),
+            bed.home().display()
+        ),
+    )
+    .unwrap();
+    let done = std::process::Command::new("systemd-tmpfiles")
+        .arg("--clean")
+        .arg(&rules)
+        .output()
+        .unwrap();
     assert!(!beside.exists(), "nothing was cleaned: {done:?}");
-    assert!(bed.run().join("booted").exists() && bed.run().join("pid/zebra.pid").exists(), "it was cleaned: {done:?}");
-    bed.configure(&crate::support::Settings { idle: "60s", ..Default::default() });
+    assert!(
+        bed.run().join("booted").exists() && bed.run().join("pid/zebra.pid").exists(),
+        "it was cleaned: {done:?}"
+    );
+    bed.configure(&crate::support::Settings {
+        idle: "60s",
+        ..Default::default()
+    });
 }

@@ -1,4 +1,5 @@
-//! What one client, or an application that is careless with its connections, must not be able to hold.
+//! What one client, or an application that is careless with its connections, must not be able to
+//! hold.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -39,14 +40,23 @@ fn app(bed: &Bed, keep: bool) -> bool {
     if !need::programs(&["python3"]) {
         return false;
     }
-    let dir = bed.model("one", "command = [\"python3\", \"app.py\"]\n[env]\nAPP_SOCKET = \"{{ socket }}\"\n");
+    let dir = bed.model(
+        "one",
+        "command = [\"python3\", \"app.py\"]\n[env]\nAPP_SOCKET = \"{{ socket }}\"\n",
+    );
     fs::create_dir_all(dir.join("files")).unwrap();
-    fs::write(dir.join("files/app.py"), APP.replace("KEEP", if keep { "True" } else { "False" })).unwrap();
+    fs::write(
+        dir.join("files/app.py"),
+        APP.replace("KEEP", if keep { "True" } else { "False" }),
+    )
+    .unwrap();
     true
 }
 
 pub fn an_application_that_closes_nothing_sleeps_all_the_same(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| (s.idle, s.drain) = ("100ms", "1m")) else { return };
+    let Some(bed) = Bed::with(combination, |s| (s.idle, s.drain) = ("100ms", "1m")) else {
+        return;
+    };
     if !app(&bed, true) {
         return;
     }
@@ -58,11 +68,17 @@ pub fn an_application_that_closes_nothing_sleeps_all_the_same(combination: Combi
     bed.get("zebra", "/").status(200);
     let began = now();
     bed.acc(&["stop", "zebra"]).ok();
-    assert!(began.elapsed() < Duration::from_secs(40), "a stop waited {:?} for nobody", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(40),
+        "a stop waited {:?} for nobody",
+        began.elapsed()
+    );
 }
 
 pub fn a_slow_body_holds_no_application_that_serves_one_at_a_time(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else { return };
+    let Some(bed) = Bed::new(combination) else {
+        return;
+    };
     if !app(&bed, false) {
         return;
     }
@@ -76,7 +92,12 @@ pub fn a_slow_body_holds_no_application_that_serves_one_at_a_time(combination: C
     let mut held = Vec::new();
     for body in bodies {
         let mut client = http::connect(bed.address()).unwrap();
-        write!(client, "POST / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{body}", bed.host("zebra")).unwrap();
+        write!(
+            client,
+            "POST / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{body}",
+            bed.host("zebra")
+        )
+        .unwrap();
         if body.starts_with("Expect") {
             let mut told = [0; 25];
             client.read_exact(&mut told).unwrap();
@@ -88,11 +109,19 @@ pub fn a_slow_body_holds_no_application_that_serves_one_at_a_time(combination: C
         }
     }
     // They are served once they are done.
-    let rests = [vec![b'x'; 999], b"0\r\n\r\n".to_vec(), vec![b'x'; 1000], b"1\r\nx\r\n0\r\n\r\n".to_vec()];
+    let rests = [
+        vec![b'x'; 999],
+        b"0\r\n\r\n".to_vec(),
+        vec![b'x'; 1000],
+        b"1\r\nx\r\n0\r\n\r\n".to_vec(),
+    ];
     for (mut client, rest) in held.into_iter().zip(rests) {
         client.write_all(&rest).unwrap();
         let mut answer = String::new();
         client.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok"),
+            "{answer}"
+        );
     }
 }

@@ -4,65 +4,129 @@ use crate::support::{Bed, Combination};
 
 #[test]
 fn every_exit_code_means_one_thing() {
-    let Some(bed) = Bed::with(Combination::BUILTIN, |s| (s.wake_timeout, s.idle) = ("1s", "60s")) else { return };
+    let Some(bed) = Bed::with(Combination::BUILTIN, |s| {
+        (s.wake_timeout, s.idle) = ("1s", "60s")
+    }) else {
+        return;
+    };
     bed.create("zebra", "tester");
     bed.acc(&["list"]).ok();
     bed.acc(&["start", "zebra"]).code(0);
-    bed.acc(&["start", "zebr"]).error(3).says(&["`zebr`", "zebra"]);
+    bed.acc(&["start", "zebr"])
+        .error(3)
+        .says(&["`zebr`", "zebra"]);
     bed.acc(&["info", "999"]).error(3).says(&["`999`"]);
-    bed.acc(&["create", "x1", "--model", "testr"]).error(3).says(&["`testr`", "acc models"]);
+    bed.acc(&["create", "x1", "--model", "testr"])
+        .error(3)
+        .says(&["`testr`", "acc models"]);
     bed.acc(&["create", "-x"]).code(2);
     bed.acc(&["no-such-command"]).code(2);
-    bed.acc(&["create", "x1", "--model", "tester", "--idle", "soon"]).code(2);
-    bed.acc(&["create", "x1", "--model", "tester", "--wanted", "perhaps"]).code(2);
-    bed.acc(&["destroy", "zebra"]).error(4).says(&["awake", "hint:"]);
+    bed.acc(&["create", "x1", "--model", "tester", "--idle", "soon"])
+        .code(2);
+    bed.acc(&["create", "x1", "--model", "tester", "--wanted", "perhaps"])
+        .code(2);
+    bed.acc(&["destroy", "zebra"])
+        .error(4)
+        .says(&["awake", "hint:"]);
     bed.model("deaf", "description = \"d\"\nlisten = \"unix\"\ncommand = [\"{{ acc }}\", \"demo-app\", \"--socket\", \"{{ socket }}\", \"--never-listen\"]\n");
     bed.acc(&["create", "x1", "--model", "deaf"]).error(5);
-    std::fs::write(bed.dir.join("bad.toml"), "[idle]\ntimeout = \"soon\"\ntimeuot = 3\n[edge]\nkind = \"apache\"\n").unwrap();
+    std::fs::write(
+        bed.dir.join("bad.toml"),
+        "[idle]\ntimeout = \"soon\"\ntimeuot = 3\n[edge]\nkind = \"apache\"\n",
+    )
+    .unwrap();
     let check = crate::support::run::run(
-        std::process::Command::new(&bed.acc).arg("--config").arg(bed.dir.join("bad.toml")).args(["config", "check"]).env_clear(),
+        std::process::Command::new(&bed.acc)
+            .arg("--config")
+            .arg(bed.dir.join("bad.toml"))
+            .args(["config", "check"])
+            .env_clear(),
         crate::support::bed::COMMAND,
     );
-    check.code(2).says(&["idle.timeout", "soon", "timeuot", "edge.kind", "apache"]);
+    check
+        .code(2)
+        .says(&["idle.timeout", "soon", "timeuot", "edge.kind", "apache"]);
 }
 
 /// A slip of the hand in the last name must not leave half of it done.
 #[test]
 fn of_several_names_all_must_exist() {
-    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else {
+        return;
+    };
     bed.create("zebra", "tester");
     bed.create("okapi", "tester");
     let (zebra, okapi) = (bed.info("zebra"), bed.info("okapi"));
     let before = (zebra["pid"].as_i64(), okapi["pid"].as_i64());
-    for verb in ["start", "stop", "restart", "enable", "disable", "pin", "reset", "destroy", "purge"] {
-        let done = bed.acc(&[verb, "zebra", "2", "okapo", "99"]).error(3).says(&["`okapo`", "did you mean `okapi`?", "`99`"]);
-        assert_eq!(done.err.matches("nothing was done about the others").count(), 2, "{done:?}");
+    for verb in [
+        "start", "stop", "restart", "enable", "disable", "pin", "reset", "destroy", "purge",
+    ] {
+        let done = bed
+            .acc(&[verb, "zebra", "2", "okapo", "99"])
+            .error(3)
+            .says(&["`okapo`", "did you mean `okapi`?", "`99`"]);
+        assert_eq!(
+            done.err
+                .matches("nothing was done about the others")
+                .count(),
+            2,
+            "{done:?}"
+        );
         let (zebra, okapi) = (bed.info("zebra"), bed.info("okapi"));
-        assert_eq!((zebra["pid"].as_i64(), okapi["pid"].as_i64()), before, "{verb} changed something");
-        assert_eq!((&zebra["wanted"], &okapi["wanted"]), (&"auto".into(), &"auto".into()), "{verb} changed something");
+        assert_eq!(
+            (zebra["pid"].as_i64(), okapi["pid"].as_i64()),
+            before,
+            "{verb} changed something"
+        );
+        assert_eq!(
+            (&zebra["wanted"], &okapi["wanted"]),
+            (&"auto".into(), &"auto".into()),
+            "{verb} changed something"
+        );
     }
     bed.acc(&["stop", "zebra", "2"]).ok();
-    assert_eq!((bed.phase("zebra"), bed.phase("okapi")), ("asleep".to_owned(), "asleep".to_owned()));
+    assert_eq!(
+        (bed.phase("zebra"), bed.phase("okapi")),
+        ("asleep".to_owned(), "asleep".to_owned())
+    );
 }
 
 #[test]
 fn a_wrong_model_is_refused_with_file_line_and_reason() {
-    let Some(bed) = Bed::new(Combination::BUILTIN) else { return };
-    bed.model("wrong", "description = \"d\"\nlisten = \"carrier pigeon\"\ncommand = []\nhaelth = \"/\"\n");
-    bed.acc(&["create", "zebra", "--model", "wrong"]).refused().says(&["model.toml", "2", "carrier pigeon"]);
+    let Some(bed) = Bed::new(Combination::BUILTIN) else {
+        return;
+    };
+    bed.model(
+        "wrong",
+        "description = \"d\"\nlisten = \"carrier pigeon\"\ncommand = []\nhaelth = \"/\"\n",
+    );
+    bed.acc(&["create", "zebra", "--model", "wrong"])
+        .refused()
+        .says(&["model.toml", "2", "carrier pigeon"]);
     bed.model("broken", "description = \n");
-    bed.acc(&["create", "zebra", "--model", "broken"]).refused().says(&["model.toml", "1"]);
+    bed.acc(&["create", "zebra", "--model", "broken"])
+        .refused()
+        .says(&["model.toml", "1"]);
     assert!(!bed.instance("zebra").exists());
-    bed.acc(&["models"]).ok().says(&["tester", "hello", "hello-fd", "hello-tcp", "python-http"]);
+    bed.acc(&["models"])
+        .ok()
+        .says(&["tester", "hello", "hello-fd", "hello-tcp", "python-http"]);
 }
 
 #[test]
 fn the_other_commands_print_what_they_promise() {
-    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else {
+        return;
+    };
     bed.create("zebra", "tester");
     bed.get("zebra", "/").status(200);
     assert!(bed.acc(&["list"]).ok().out.contains("zebra"));
-    assert!(bed.acc(&["info", "zebra"]).ok().out.contains("zebra.apps.localhost"));
+    assert!(
+        bed.acc(&["info", "zebra"])
+            .ok()
+            .out
+            .contains("zebra.apps.localhost")
+    );
     bed.acc(&["config", "check"]).ok();
     assert!(bed.acc(&["config", "show"]).ok().out.contains("[idle]"));
     bed.acc(&["logs", "zebra"]).ok();
@@ -70,71 +134,159 @@ fn the_other_commands_print_what_they_promise() {
     bed.acc(&["man"]).ok().says(&["acc"]);
     let doctor = bed.acc(&["doctor"]);
     assert!(matches!(doctor.code, Some(0 | 1)), "{doctor:?}");
-    crate::support::wait_until("the access log has the request", crate::support::bed::SOON, || {
-        let log = bed.acc(&["logs", "zebra", "--access"]).ok().out;
-        crate::support::wait::holds(log.contains("GET"), log)
-    });
+    crate::support::wait_until(
+        "the access log has the request",
+        crate::support::bed::SOON,
+        || {
+            let log = bed.acc(&["logs", "zebra", "--access"]).ok().out;
+            crate::support::wait::holds(log.contains("GET"), log)
+        },
+    );
     // Quiet in a pipe: data on stdout, nothing but errors and talk on stderr, no colours.
     let list = bed.acc(&["list"]).ok();
-    assert!(!list.out.contains('\u{1b}') && !list.err.contains('\u{1b}'), "{list:?}");
+    assert!(
+        !list.out.contains('\u{1b}') && !list.err.contains('\u{1b}'),
+        "{list:?}"
+    );
 }
 
 #[test]
 fn what_makes_no_sense_is_refused_with_a_way_out() {
-    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else { return };
-    bed.acc(&["create", "x1", "--model", "hello", "--host", "foo.example.org:8080"]).error(2).says(&["has a port", "leave the port out"]);
-    bed.acc(&["create", "x1", "--model", "hello", "--idle", "0s"]).code(2);
-    bed.acc(&["create", "x1", "--model", "hello", "--set", "nosuch=1"]).error(2).says(&["`acc models hello`"]);
+    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else {
+        return;
+    };
+    bed.acc(&[
+        "create",
+        "x1",
+        "--model",
+        "hello",
+        "--host",
+        "foo.example.org:8080",
+    ])
+    .error(2)
+    .says(&["has a port", "leave the port out"]);
+    bed.acc(&["create", "x1", "--model", "hello", "--idle", "0s"])
+        .code(2);
+    bed.acc(&["create", "x1", "--model", "hello", "--set", "nosuch=1"])
+        .error(2)
+        .says(&["`acc models hello`"]);
     bed.create("zebra", "tester");
     bed.acc(&["destroy", "--force", "zebra"]).ok();
-    bed.acc(&["create", "zebra", "--model", "tester"]).error(1).says(&["hint: `acc purge zebra` frees the name"]);
+    bed.acc(&["create", "zebra", "--model", "tester"])
+        .error(1)
+        .says(&["hint: `acc purge zebra` frees the name"]);
     let command = r#"command = ["{{ acc }}", "demo-app", "--socket", "{{ socket }}"]"#;
-    bed.model("unknown", &format!("{command}\n[env]\nA = \"{{{{ nosuch }}}}\"\n"));
-    bed.acc(&["create", "x1", "--model", "unknown"]).error(2).says(&["nosuch", "hint: mend `", "models/unknown/model.toml`"]);
+    bed.model(
+        "unknown",
+        &format!("{command}\n[env]\nA = \"{{{{ nosuch }}}}\"\n"),
+    );
+    bed.acc(&["create", "x1", "--model", "unknown"])
+        .error(2)
+        .says(&["nosuch", "hint: mend `", "models/unknown/model.toml`"]);
     let files = bed.model("files", command).join("files");
     std::fs::create_dir(&files).unwrap();
     std::fs::write(files.join("app.conf.tera"), "{{ nosuch }}").unwrap();
-    bed.acc(&["create", "x1", "--model", "files"]).error(2).says(&["nosuch", "hint: mend `", "models/files/files/app.conf.tera`"]);
+    bed.acc(&["create", "x1", "--model", "files"])
+        .error(2)
+        .says(&[
+            "nosuch",
+            "hint: mend `",
+            "models/files/files/app.conf.tera`",
+        ]);
     bed.model("wrong", "command = []\n[timeouts]\nwake = \"1s\"\n");
     // The way it does not listen is told by `acc models` already, not by the first create.
-    for (listen, address, way) in [("fd", "port", "descriptor 3"), ("unix", "port", "`{{ socket }}`"), ("tcp", "socket", "{{ port }}")] {
-        bed.model("deaf", &format!("listen = \"{listen}\"\ncommand = [\"true\",\n\"--on={{{{ {address} }}}}\"]\n"));
+    for (listen, address, way) in [
+        ("fd", "port", "descriptor 3"),
+        ("unix", "port", "`{{ socket }}`"),
+        ("tcp", "socket", "{{ port }}"),
+    ] {
+        bed.model(
+            "deaf",
+            &format!(
+                "listen = \"{listen}\"\ncommand = [\"true\",\n\"--on={{{{ {address} }}}}\"]\n"
+            ),
+        );
         let key = format!("models/deaf/model.toml`: command[1]: `{address}` is ");
-        let listed = bed.acc(&["models"]).ok().says(&[&key, way, "line 3", "listen = \"tcp\""]);
+        let listed = bed
+            .acc(&["models"])
+            .ok()
+            .says(&[&key, way, "line 3", "listen = \"tcp\""]);
         assert!(!listed.out.contains("deaf"), "{listed:?}");
-        bed.acc(&["create", "x1", "--model", "deaf"]).error(2).says(&[&key, way]);
-        assert!(bed.acc(&["doctor"]).out.contains(&key), "the doctor does not know");
+        bed.acc(&["create", "x1", "--model", "deaf"])
+            .error(2)
+            .says(&[&key, way]);
+        assert!(
+            bed.acc(&["doctor"]).out.contains(&key),
+            "the doctor does not know"
+        );
     }
-    let wrong = bed.acc(&["create", "x1", "--model", "wrong"]).error(2).says(&["there are start, stop", "docs/models.md"]);
-    assert_eq!(wrong.err.matches("model `wrong` is wrong").count(), 1, "{wrong:?}");
-    bed.acc(&["models", "helo"]).error(3).says(&["did you mean `hello`"]);
-    bed.acc(&["create", "x1", "--model", "helo"]).error(3).says(&["there is no model `helo`, did you mean `hello`?", "home/models"]);
-    bed.acc(&["list", "--model", "helo"]).ok().says(&["no such instance: there is no model `helo`, did you mean `hello`?"]);
-    bed.acc(&["models"]).ok().says(&["each is a folder in ", "home/models"]);
-    bed.acc(&["create", "okapi", "--model", "tester", "--host", "www.example.org", "--asleep"]).ok();
+    let wrong = bed
+        .acc(&["create", "x1", "--model", "wrong"])
+        .error(2)
+        .says(&["there are start, stop", "docs/models.md"]);
+    assert_eq!(
+        wrong.err.matches("model `wrong` is wrong").count(),
+        1,
+        "{wrong:?}"
+    );
+    bed.acc(&["models", "helo"])
+        .error(3)
+        .says(&["did you mean `hello`"]);
+    bed.acc(&["create", "x1", "--model", "helo"])
+        .error(3)
+        .says(&[
+            "there is no model `helo`, did you mean `hello`?",
+            "home/models",
+        ]);
+    bed.acc(&["list", "--model", "helo"])
+        .ok()
+        .says(&["no such instance: there is no model `helo`, did you mean `hello`?"]);
+    bed.acc(&["models"])
+        .ok()
+        .says(&["each is a folder in ", "home/models"]);
+    bed.acc(&[
+        "create",
+        "okapi",
+        "--model",
+        "tester",
+        "--host",
+        "www.example.org",
+        "--asleep",
+    ])
+    .ok();
     for slip in ["okpai", "okap", "okapi.apps.localhost", "www.example.org"] {
         for verb in ["start", "info", "logs", "events", "purge"] {
-            bed.acc(&[verb, slip]).error(3).says(&["did you mean `okapi`?"]);
+            bed.acc(&[verb, slip])
+                .error(3)
+                .says(&["did you mean `okapi`?"]);
         }
     }
     assert!(!bed.instance("x1").exists());
 }
 
-/// As the shell does it: the script is read, and its function called with the words that were typed.
+/// As the shell does it: the script is read, and its function called with the words that were
+/// typed.
 #[test]
 fn bash_completes_names() {
     if !crate::support::need::programs(&["bash"]) {
         return;
     }
-    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else {
+        return;
+    };
     for name in ["zebra", "zebu", "okapi"] {
-        bed.acc(&["create", name, "--model", "tester", "--asleep"]).ok();
+        bed.acc(&["create", name, "--model", "tester", "--asleep"])
+            .ok();
     }
     let script = bed.dir.join("completions");
     std::fs::write(&script, bed.acc(&["completions", "bash"]).ok().out).unwrap();
     let completes = |typed: &str| {
         let config = bed.config();
-        let words = format!("{} --config {} {typed}", bed.acc.display(), config.display());
+        let words = format!(
+            "{} --config {} {typed}",
+            bed.acc.display(),
+            config.display()
+        );
         let text = format!(
             r#"source "$1"; IFS=' ' read -ra COMP_WORDS <<<"$2"; [[ $2 != *' ' ]] || COMP_WORDS+=("")
             COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); cur=${{COMP_WORDS[COMP_CWORD]}}; prev=${{COMP_WORDS[COMP_CWORD-1]}}
@@ -142,8 +294,16 @@ fn bash_completes_names() {
             bed.acc.display()
         );
         let mut bash = std::process::Command::new("bash");
-        bash.env_clear().env("PATH", "/usr/bin:/bin").args(["-c", &text, "bash"]).arg(&script).arg(words);
-        crate::support::run::run(&mut bash, crate::support::bed::COMMAND).ok().out.trim_end().to_owned()
+        bash.env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .args(["-c", &text, "bash"])
+            .arg(&script)
+            .arg(words);
+        crate::support::run::run(&mut bash, crate::support::bed::COMMAND)
+            .ok()
+            .out
+            .trim_end()
+            .to_owned()
     };
     assert_eq!(completes("stop "), "okapi zebra zebu");
     assert_eq!(completes("stop zeb"), "zebra zebu");
@@ -153,21 +313,44 @@ fn bash_completes_names() {
     assert_eq!(completes("models py"), "python-http");
     assert_eq!(completes("list --after okap"), "okapi");
     assert_eq!(completes("logs -n z"), "");
-    assert!(completes("stop --n").contains("--now") && completes("list --phase awa").contains("awake"));
+    assert!(
+        completes("stop --n").contains("--now") && completes("list --phase awa").contains("awake")
+    );
 }
 
 #[test]
 fn parameters_are_shown_and_secrets_are_not() {
-    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else {
+        return;
+    };
     let text = "command = [\"{{ acc }}\", \"demo-app\", \"--socket\", \"{{ socket }}\"]\n\
                 [params.title]\ndefault = \"Shop\"\n[params.key]\nrequired = true\nsecret = true\n";
     bed.model("secretive", text);
-    bed.acc(&["models", "secretive"]).ok().says(&["key", "title", "Shop", "REQUIRED"]);
-    bed.acc(&["models"]).ok().says(&["[title=Shop]", "in [ ] may be left out"]);
-    bed.acc(&["create", "zebra", "--model", "secretive", "--set", "key=s3cret"]).ok();
+    bed.acc(&["models", "secretive"])
+        .ok()
+        .says(&["key", "title", "Shop", "REQUIRED"]);
+    bed.acc(&["models"])
+        .ok()
+        .says(&["[title=Shop]", "in [ ] may be left out"]);
+    bed.acc(&[
+        "create",
+        "zebra",
+        "--model",
+        "secretive",
+        "--set",
+        "key=s3cret",
+    ])
+    .ok();
     let info = bed.info("zebra");
-    assert_eq!((&info["params"]["key"], &info["params"]["title"]), (&"****".into(), &"Shop".into()), "{info}");
-    let shown = bed.acc(&["info", "zebra"]).ok().says(&["title = Shop", "key = ****"]);
+    assert_eq!(
+        (&info["params"]["key"], &info["params"]["title"]),
+        (&"****".into(), &"Shop".into()),
+        "{info}"
+    );
+    let shown = bed
+        .acc(&["info", "zebra"])
+        .ok()
+        .says(&["title = Shop", "key = ****"]);
     assert!(!shown.out.contains("s3cret"));
     bed.get("zebra", "/").status(200);
     let logs = bed.acc(&["logs", "zebra", "--json"]).ok();

@@ -13,7 +13,9 @@ pub fn crowd(bed: &Bed, count: usize, target: &str) -> BTreeMap<String, usize> {
     let answers: Vec<String> = std::thread::scope(|scope| {
         let client = || {
             ready.wait();
-            bed.ask("GET", "zebra", target).send(bed.address()).map_or_else(|e| e.to_string(), |r| r.status.to_string())
+            bed.ask("GET", "zebra", target)
+                .send(bed.address())
+                .map_or_else(|e| e.to_string(), |r| r.status.to_string())
         };
         let clients: Vec<_> = (0..count).map(|_| scope.spawn(client)).collect();
         clients.into_iter().map(|c| c.join().unwrap()).collect()
@@ -26,54 +28,98 @@ pub fn crowd(bed: &Bed, count: usize, target: &str) -> BTreeMap<String, usize> {
 }
 
 pub fn two_hundred_first_requests_make_one_start(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else { return };
-    bed.acc(&["create", "zebra", "--model", "tester", "--set", "start_delay=200ms", "--asleep"]).ok();
-    assert_eq!(crowd(&bed, 200, "/"), BTreeMap::from([("200".to_owned(), 200)]));
+    let Some(bed) = Bed::new(combination) else {
+        return;
+    };
+    bed.acc(&[
+        "create",
+        "zebra",
+        "--model",
+        "tester",
+        "--set",
+        "start_delay=200ms",
+        "--asleep",
+    ])
+    .ok();
+    assert_eq!(
+        crowd(&bed, 200, "/"),
+        BTreeMap::from([("200".to_owned(), 200)])
+    );
     assert_eq!(bed.told("zebra", "START").len(), 1);
     assert_eq!(bed.info("zebra")["wakes"], 1);
 }
 
 pub fn a_start_that_fails_is_told_to_everybody_who_waits(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else { return };
+    let Some(bed) = Bed::new(combination) else {
+        return;
+    };
     let text = r#"description = "ends at start"
 listen = "unix"
 command = ["{{ acc }}", "demo-app", "--socket", "{{ socket }}", "--exit-at-start", "7"]
 "#;
     bed.model("dies", text);
-    bed.acc(&["create", "zebra", "--model", "dies", "--asleep"]).ok();
+    bed.acc(&["create", "zebra", "--model", "dies", "--asleep"])
+        .ok();
     let began = now();
-    assert_eq!(crowd(&bed, 30, "/"), BTreeMap::from([("503".to_owned(), 30)]));
-    assert!(began.elapsed() < Duration::from_secs(10), "an application that has ended was waited for");
+    assert_eq!(
+        crowd(&bed, 30, "/"),
+        BTreeMap::from([("503".to_owned(), 30)])
+    );
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "an application that has ended was waited for"
+    );
     let info = bed.info("zebra");
     assert_eq!(info["phase"], "failed", "{info}");
-    assert!(info["failure"].as_str().is_some_and(|f| f.contains('7')), "{info}");
+    assert!(
+        info["failure"].as_str().is_some_and(|f| f.contains('7')),
+        "{info}"
+    );
     // Another request within the back-off starts nothing.
     let reply = bed.get("zebra", "/").status(503);
     assert!(reply.header("retry-after").is_some(), "{reply:?}");
-    assert!(!reply.text().contains(bed.dir.to_str().unwrap()), "internal paths are shown: {}", reply.text());
+    assert!(
+        !reply.text().contains(bed.dir.to_str().unwrap()),
+        "internal paths are shown: {}",
+        reply.text()
+    );
 }
 
 pub fn two_monitor_passes_at_once(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "100ms") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "100ms") else {
+        return;
+    };
     for name in ["zebra", "okapi", "tapir"] {
         bed.create(name, "tester");
     }
     std::thread::scope(|scope| {
-        let passes: Vec<_> = (0..4).map(|_| scope.spawn(|| bed.acc(&["monitor"]))).collect();
+        let passes: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| bed.acc(&["monitor"])))
+            .collect();
         for pass in passes {
             pass.join().unwrap().ok();
         }
     });
     for name in ["zebra", "okapi", "tapir"] {
         bed.monitor_until_asleep(name);
-        assert_eq!(bed.told(name, "TERM").len(), 1, "{name} was stopped more than once");
+        assert_eq!(
+            bed.told(name, "TERM").len(),
+            1,
+            "{name} was stopped more than once"
+        );
     }
     let quiet = bed.monitor();
-    assert_eq!((quiet.out.as_str(), quiet.err.as_str()), ("", ""), "a pass that did nothing is not quiet");
+    assert_eq!(
+        (quiet.out.as_str(), quiet.err.as_str()),
+        ("", ""),
+        "a pass that did nothing is not quiet"
+    );
 }
 
 pub fn nobody_loses_a_request_to_idle_stops(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| (s.idle, s.check_every) = ("50ms", "50ms")) else { return };
+    let Some(bed) = Bed::with(combination, |s| (s.idle, s.check_every) = ("50ms", "50ms")) else {
+        return;
+    };
     bed.create("zebra", "tester");
     let over = AtomicBool::new(false);
     let (answered, lost) = std::thread::scope(|scope| {
@@ -82,13 +128,20 @@ pub fn nobody_loses_a_request_to_idle_stops(combination: Combination) {
             move || {
                 let (mut answered, mut lost) = (0, Vec::new());
                 while !over.load(Ordering::Relaxed) {
-                    match bed.ask("POST", "zebra", "/echo").body("x").send(bed.address()) {
+                    match bed
+                        .ask("POST", "zebra", "/echo")
+                        .body("x")
+                        .send(bed.address())
+                    {
                         Ok(reply) if reply.status == 200 => answered += 1,
                         Ok(reply) => lost.push(format!("{} {}", reply.status, reply.text())),
                         Err(e) => lost.push(e.to_string()),
                     }
-                    // Pauses around the idle timeout, so that requests meet every instant of a stop.
-                    crate::support::wait::pause(Duration::from_millis(30 + (answered * 7 + n * 13) % 80));
+                    // Pauses around the idle timeout, so that requests meet every instant of a
+                    // stop.
+                    crate::support::wait::pause(Duration::from_millis(
+                        30 + (answered * 7 + n * 13) % 80,
+                    ));
                 }
                 (answered, lost)
             }
@@ -103,9 +156,21 @@ pub fn nobody_loses_a_request_to_idle_stops(combination: Combination) {
         });
         drop(ending);
         let all: Vec<_> = clients.into_iter().map(|c| c.join().unwrap()).collect();
-        (all.iter().map(|(a, _)| *a).sum::<u64>(), all.into_iter().flat_map(|(_, l)| l).collect::<Vec<_>>())
+        (
+            all.iter().map(|(a, _)| *a).sum::<u64>(),
+            all.into_iter().flat_map(|(_, l)| l).collect::<Vec<_>>(),
+        )
     });
-    assert!(lost.is_empty(), "{answered} answered, {} lost: {:#?}", lost.len(), &lost[..lost.len().min(5)]);
-    let executed = bed.told("zebra", "REQ").into_iter().filter(|l| l.contains("POST")).count() as u64;
+    assert!(
+        lost.is_empty(),
+        "{answered} answered, {} lost: {:#?}",
+        lost.len(),
+        &lost[..lost.len().min(5)]
+    );
+    let executed = bed
+        .told("zebra", "REQ")
+        .into_iter()
+        .filter(|l| l.contains("POST"))
+        .count() as u64;
     assert_eq!(executed, answered, "a POST was executed twice");
 }

@@ -1,4 +1,5 @@
-//! A database that is locked, damaged or from a newer acc: a clear error, and the file stays as it is.
+//! A database that is locked, damaged or from a newer acc: a clear error, and the file stays as it
+//! is.
 
 use std::fs;
 
@@ -8,7 +9,9 @@ use crate::support::{Bed, Combination};
 
 #[test]
 fn a_locked_database_is_an_error_and_not_a_hang() {
-    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else {
+        return;
+    };
     bed.create("zebra", "tester");
     let other = Connection::open(bed.home().join("acc.db")).unwrap();
     other.execute_batch("BEGIN EXCLUSIVE").unwrap();
@@ -25,7 +28,9 @@ fn a_locked_database_is_an_error_and_not_a_hang() {
 
 #[test]
 fn a_corrupt_database_is_refused_and_untouched() {
-    let Some(bed) = Bed::new(Combination::BUILTIN) else { return };
+    let Some(bed) = Bed::new(Combination::BUILTIN) else {
+        return;
+    };
     bed.create("zebra", "tester");
     bed.acc(&["halt"]).ok();
     let db = bed.home().join("acc.db");
@@ -33,10 +38,18 @@ fn a_corrupt_database_is_refused_and_untouched() {
     let mut bad = good.clone();
     bad[..64].fill(b'?');
     fs::write(&db, &bad).unwrap();
-    for command in [&["boot"][..], &["list"], &["create", "okapi", "--model", "tester"], &["info", "zebra"]] {
+    for command in [
+        &["boot"][..],
+        &["list"],
+        &["create", "okapi", "--model", "tester"],
+        &["info", "zebra"],
+    ] {
         bed.acc(command).error(1).says(&["acc.db"]);
     }
-    assert!(fs::read(&db).unwrap() == bad, "the damaged file was changed");
+    assert!(
+        fs::read(&db).unwrap() == bad,
+        "the damaged file was changed"
+    );
     fs::write(&db, &good).unwrap();
     bed.acc(&["boot"]).ok();
     bed.get("zebra", "/").status(200);
@@ -44,23 +57,39 @@ fn a_corrupt_database_is_refused_and_untouched() {
 
 #[test]
 fn a_database_of_a_newer_version_is_refused_and_untouched() {
-    let Some(bed) = Bed::new(Combination::BUILTIN) else { return };
+    let Some(bed) = Bed::new(Combination::BUILTIN) else {
+        return;
+    };
     bed.create("zebra", "tester");
     bed.acc(&["halt"]).ok();
     let db = bed.home().join("acc.db");
-    let version = |connection: &Connection| connection.query_row("PRAGMA user_version", [], |r| r.get::<_, i64>(0)).unwrap();
+    let version = |connection: &Connection| {
+        connection
+            .query_row("PRAGMA user_version", [], |r| r.get::<_, i64>(0))
+            .unwrap()
+    };
     let connection = Connection::open(&db).unwrap();
     let ours = version(&connection);
-    connection.pragma_update(None, "user_version", 9999).unwrap();
-    connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    connection
+        .pragma_update(None, "user_version", 9999)
+        .unwrap();
+    connection
+        .execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
+        .unwrap();
     drop(connection);
     let before = fs::read(&db).unwrap();
-    for command in [&["boot"][..], &["list"], &["create", "okapi", "--model", "tester"]] {
+    for command in [
+        &["boot"][..],
+        &["list"],
+        &["create", "okapi", "--model", "tester"],
+    ] {
         bed.acc(command).error(1).says(&["9999", "acc.db"]);
     }
     assert!(fs::read(&db).unwrap() == before, "the file was changed");
     let connection = Connection::open(&db).unwrap();
-    connection.pragma_update(None, "user_version", ours).unwrap();
+    connection
+        .pragma_update(None, "user_version", ours)
+        .unwrap();
     drop(connection);
     bed.acc(&["boot"]).ok();
     bed.get("zebra", "/").status(200);

@@ -1,5 +1,6 @@
-//! nginx's workers, when acc is root: whom they run as, who can reach what they and acc share, and what is noticed when they do
-//! not answer. Instances run as `nobody` here, and workers as `daemon`.
+//! nginx's workers, when acc is root: whom they run as, who can reach what they and acc share, and
+//! what is noticed when they do not answer. Instances run as `nobody` here, and workers as
+//! `daemon`.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -55,7 +56,9 @@ fn edge() -> User {
 
 fn workers(bed: &Bed) -> Vec<i32> {
     let all = processes::of(&bed.dir).into_iter();
-    all.filter(|p| p.command.starts_with("nginx: worker process")).map(|p| p.pid).collect()
+    all.filter(|p| p.command.starts_with("nginx: worker process"))
+        .map(|p| p.pid)
+        .collect()
 }
 
 /// Owner, group, mode.
@@ -66,7 +69,14 @@ fn of(path: &Path) -> (u32, u32, u32) {
 
 /// A command that an instance's user runs.
 fn as_nobody(program: &str, arguments: &[&str]) -> run::Done {
-    run::run(Command::new(program).args(arguments).uid(NOBODY).gid(NOBODY).current_dir("/"), COMMAND)
+    run::run(
+        Command::new(program)
+            .args(arguments)
+            .uid(NOBODY)
+            .gid(NOBODY)
+            .current_dir("/"),
+        COMMAND,
+    )
 }
 
 fn nginx() -> [Combination; 2] {
@@ -76,7 +86,9 @@ fn nginx() -> [Combination; 2] {
 #[test]
 fn the_edge_is_out_of_the_reach_of_instances() {
     for combination in nginx() {
-        let Some(bed) = bed(combination) else { continue };
+        let Some(bed) = bed(combination) else {
+            continue;
+        };
         bed.acc(&["boot"]).ok();
         bed.create("zebra", "tester");
         bed.create("tapir", "hello-fd");
@@ -86,19 +98,43 @@ fn the_edge_is_out_of_the_reach_of_instances() {
         assert_eq!((of(&socket), of(&gate)), ((0, gid, 0o660), (0, gid, 0o710)));
         for name in ["zebra", "tapir"] {
             let folder = bed.run().join("sock").join(name);
-            assert_eq!((of(&folder), of(&folder.join("app.sock"))), ((NOBODY, gid, 0o2710), (NOBODY, gid, 0o660)), "{name}");
+            assert_eq!(
+                (of(&folder), of(&folder.join("app.sock"))),
+                ((NOBODY, gid, 0o2710), (NOBODY, gid, 0o660)),
+                "{name}"
+            );
         }
         for pid in workers(&bed) {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-            let ids =
-                |key: &str| status.lines().find_map(|l| l.strip_prefix(key)).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
-            assert_eq!((ids("Uid:"), ids("Gid:")), ([uid; 4].map(|n| n.to_string()).join(" "), [gid; 4].map(|n| n.to_string()).join(" ")));
+            let ids = |key: &str| {
+                status
+                    .lines()
+                    .find_map(|l| l.strip_prefix(key))
+                    .unwrap()
+                    .split_whitespace()
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            };
+            assert_eq!(
+                (ids("Uid:"), ids("Gid:")),
+                (
+                    [uid; 4].map(|n| n.to_string()).join(" "),
+                    [gid; 4].map(|n| n.to_string()).join(" ")
+                )
+            );
             assert_eq!(ids("Groups:"), gid.to_string());
             let sent = as_nobody("kill", &["-STOP", &pid.to_string()]);
-            assert_ne!(sent.code, Some(0), "an instance's user can stop nginx's workers");
+            assert_ne!(
+                sent.code,
+                Some(0),
+                "an instance's user can stop nginx's workers"
+            );
         }
         for path in [&socket, &bed.run().join("control.sock")] {
-            assert_ne!(as_nobody("chmod", &["000", path.to_str().unwrap()]).code, Some(0));
+            assert_ne!(
+                as_nobody("chmod", &["000", path.to_str().unwrap()]).code,
+                Some(0)
+            );
         }
         assert_ne!(
             as_nobody("ls", &[gate.join("zebra.sock").to_str().unwrap()]).code,
@@ -107,11 +143,17 @@ fn the_edge_is_out_of_the_reach_of_instances() {
         );
         bed.get("zebra", "/").status(200);
         bed.get("tapir", "/").status(200);
-        assert!(bed.info("zebra")["wakes"] == 1 && fs::read_to_string(bed.home().join("log/server.log")).unwrap().contains("is up"));
+        assert!(
+            bed.info("zebra")["wakes"] == 1
+                && fs::read_to_string(bed.home().join("log/server.log"))
+                    .unwrap()
+                    .contains("is up")
+        );
     }
 }
 
-/// Whoever opens the file's mode, or passes a descriptor of it on: only nginx's workers and root are answered.
+/// Whoever opens the file's mode, or passes a descriptor of it on: only nginx's workers and root
+/// are answered.
 #[test]
 fn a_stranger_on_the_wake_socket_gets_no_answer() {
     if !need::programs(&["python3"]) {
@@ -121,14 +163,25 @@ fn a_stranger_on_the_wake_socket_gets_no_answer() {
                try: s.sendall(b'GET / HTTP/1.1\\r\\nHost: zebra.apps.localhost\\r\\nX-Real-IP: 6.6.6.6\\r\\nConnection: close\\r\\n\\r\\n')\n\
                except BrokenPipeError: pass\ntry: print(len(s.recv(100)))\nexcept ConnectionResetError: print(0)";
     for combination in Combination::ALL {
-        let Some(bed) = bed(combination) else { continue };
+        let Some(bed) = bed(combination) else {
+            continue;
+        };
         bed.acc(&["boot"]).ok();
-        bed.acc(&["create", "zebra", "--model", "tester", "--asleep"]).ok();
+        bed.acc(&["create", "zebra", "--model", "tester", "--asleep"])
+            .ok();
         let socket = bed.run().join("wake.sock");
         fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
         let said = as_nobody("python3", &["-c", ask, socket.to_str().unwrap()]).ok();
-        assert_eq!((said.out.trim(), bed.phase("zebra").as_str()), ("0", "asleep"), "{combination:?}");
-        let root = run::run(Command::new("python3").args(["-c", ask]).arg(&socket), COMMAND).ok();
+        assert_eq!(
+            (said.out.trim(), bed.phase("zebra").as_str()),
+            ("0", "asleep"),
+            "{combination:?}"
+        );
+        let root = run::run(
+            Command::new("python3").args(["-c", ask]).arg(&socket),
+            COMMAND,
+        )
+        .ok();
         assert_ne!(root.out.trim(), "0");
     }
 }
@@ -136,23 +189,33 @@ fn a_stranger_on_the_wake_socket_gets_no_answer() {
 #[test]
 fn workers_that_were_stopped_go_on_after_a_pass() {
     for combination in nginx() {
-        let Some(bed) = bed(combination) else { continue };
+        let Some(bed) = bed(combination) else {
+            continue;
+        };
         bed.acc(&["boot"]).ok();
         bed.create("zebra", "tester");
         bed.monitor();
         let all = workers(&bed);
         // One alone leaves requests without an answer now and then, all of them each request.
         for stopped in [&all[..1], &all[..]] {
-            stopped.iter().for_each(|pid| processes::signal(*pid, Signal::SIGSTOP));
-            bed.acc(&["doctor"]).says(&["processes of nginx were stopped by a signal", "`acc monitor` mends it"]);
+            stopped
+                .iter()
+                .for_each(|pid| processes::signal(*pid, Signal::SIGSTOP));
+            bed.acc(&["doctor"]).says(&[
+                "processes of nginx were stopped by a signal",
+                "`acc monitor` mends it",
+            ]);
             bed.monitor().says(&["nginx", "were stopped by a signal"]);
             bed.get("zebra", "/").status(200);
         }
-        bed.acc(&["events"]).ok().says(&["repaired", "were stopped by a signal"]);
+        bed.acc(&["events"])
+            .ok()
+            .says(&["repaired", "were stopped by a signal"]);
         assert_eq!(workers(&bed), all, "they are the same");
         let quiet = bed.monitor();
         assert_eq!(quiet.out, "", "nothing more is to be done");
-        all.iter().for_each(|pid| processes::signal(*pid, Signal::SIGSTOP));
+        all.iter()
+            .for_each(|pid| processes::signal(*pid, Signal::SIGSTOP));
         bed.acc(&["boot"]).ok().says(&["were stopped by a signal"]);
         bed.get("zebra", "/").status(200);
     }
@@ -161,16 +224,20 @@ fn workers_that_were_stopped_go_on_after_a_pass() {
 #[test]
 fn a_wake_socket_that_nginx_cannot_use_is_put_right() {
     for combination in nginx() {
-        let Some(bed) = bed(combination) else { continue };
+        let Some(bed) = bed(combination) else {
+            continue;
+        };
         bed.acc(&["boot"]).ok();
-        bed.acc(&["create", "zebra", "--model", "tester", "--asleep"]).ok();
+        bed.acc(&["create", "zebra", "--model", "tester", "--asleep"])
+            .ok();
         let socket = bed.run().join("wake.sock");
         let right = of(&socket);
         for (owner, mode) in [(0, 0o000), (NOBODY, 0o600)] {
             chown(&socket, Some(owner), Some(owner)).unwrap();
             fs::set_permissions(&socket, fs::Permissions::from_mode(mode)).unwrap();
             bed.get("zebra", "/").status(502);
-            bed.monitor().says(&["wake.sock` had another owner or mode"]);
+            bed.monitor()
+                .says(&["wake.sock` had another owner or mode"]);
             assert_eq!(of(&socket), right);
             bed.get("zebra", "/").status(200);
             bed.acc(&["stop", "zebra"]).ok();
@@ -183,54 +250,94 @@ fn a_wake_socket_that_nginx_cannot_use_is_put_right() {
             let status = bed.get("zebra", "/").status;
             holds(status == 200, status)
         });
-        assert_eq!((of(&socket), bed.server().unwrap().pid), (right, worker.pid), "the server's process stays");
-        bed.acc(&["events"]).ok().says(&["is made again: `wake.sock`", "had another owner or mode"]);
+        assert_eq!(
+            (of(&socket), bed.server().unwrap().pid),
+            (right, worker.pid),
+            "the server's process stays"
+        );
+        bed.acc(&["events"])
+            .ok()
+            .says(&["is made again: `wake.sock`", "had another owner or mode"]);
     }
 }
 
-/// Frameworks differ: gunicorn makes its socket for everybody and gives it to its own group, others close it to all but themselves.
+/// Frameworks differ: gunicorn makes its socket for everybody and gives it to its own group, others
+/// close it to all but themselves.
 #[test]
 fn the_edge_reaches_a_socket_whatever_the_application_did_to_it() {
     if !need::programs(&["python3"]) {
         return;
     }
     for combination in nginx() {
-        let Some(bed) = bed(combination) else { continue };
+        let Some(bed) = bed(combination) else {
+            continue;
+        };
         bed.acc(&["boot"]).ok();
         let gid = edge().gid.as_raw();
         let cases = [
             ("plain", "", ""),
             ("closed", "os.umask(0o077)", ""),
-            ("open", "os.umask(0)", "os.chown(path, os.getuid(), os.getgid())"),
+            (
+                "open",
+                "os.umask(0)",
+                "os.chown(path, os.getuid(), os.getgid())",
+            ),
             ("chmod", "", "os.chmod(path, 0o600)"),
             ("folder", "", "os.chmod(os.path.dirname(path), 0o700)"),
         ];
         for (name, before, after) in cases {
-            let dir = bed.model(name, "command = [\"python3\", \"app.py\"]\n[env]\nAPP_SOCKET = \"{{ socket }}\"\n");
+            let dir = bed.model(
+                name,
+                "command = [\"python3\", \"app.py\"]\n[env]\nAPP_SOCKET = \"{{ socket }}\"\n",
+            );
             fs::create_dir_all(dir.join("files")).unwrap();
-            fs::write(dir.join("files/app.py"), PYTHON.replace("BEFORE", before).replace("AFTER", after)).unwrap();
+            fs::write(
+                dir.join("files/app.py"),
+                PYTHON.replace("BEFORE", before).replace("AFTER", after),
+            )
+            .unwrap();
             bed.create(name, name);
             let folder = bed.run().join("sock").join(name);
             let seen = || (of(&folder), of(&folder.join("app.sock")));
-            assert_eq!(seen(), ((NOBODY, gid, 0o2710), (NOBODY, gid, 0o660)), "{name} ({combination:?})");
+            assert_eq!(
+                seen(),
+                ((NOBODY, gid, 0o2710), (NOBODY, gid, 0o660)),
+                "{name} ({combination:?})"
+            );
             bed.get(name, "/").status(200);
             // Later on, too: a pass notices.
-            fs::set_permissions(folder.join("app.sock"), fs::Permissions::from_mode(0o600)).unwrap();
-            bed.monitor().says(&["the edge could not connect to its socket"]);
-            assert_eq!(seen(), ((NOBODY, gid, 0o2710), (NOBODY, gid, 0o660)), "{name} ({combination:?})");
+            fs::set_permissions(folder.join("app.sock"), fs::Permissions::from_mode(0o600))
+                .unwrap();
+            bed.monitor()
+                .says(&["the edge could not connect to its socket"]);
+            assert_eq!(
+                seen(),
+                ((NOBODY, gid, 0o2710), (NOBODY, gid, 0o660)),
+                "{name} ({combination:?})"
+            );
         }
     }
 }
 
 #[test]
 fn a_boot_without_a_user_for_the_edge_is_one_clear_error() {
-    let Some(bed) = bed(Combination::REAL) else { return };
+    let Some(bed) = bed(Combination::REAL) else {
+        return;
+    };
     let config = fs::read_to_string(bed.config()).unwrap();
-    for (user, why) in
-        [("nobody", "instances run as the same user"), ("no-such-user", "there is no user `no-such-user`"), ("root", "which is root")]
-    {
-        fs::write(bed.config(), config.replace(USERS, &format!("user = \"{user}\""))).unwrap();
-        bed.acc(&["boot"]).error(1).says(&["`edge.user`", why, "hint: "]);
+    for (user, why) in [
+        ("nobody", "instances run as the same user"),
+        ("no-such-user", "there is no user `no-such-user`"),
+        ("root", "which is root"),
+    ] {
+        fs::write(
+            bed.config(),
+            config.replace(USERS, &format!("user = \"{user}\"")),
+        )
+        .unwrap();
+        bed.acc(&["boot"])
+            .error(1)
+            .says(&["`edge.user`", why, "hint: "]);
         bed.acc(&["doctor"]).code(1).says(&[why]);
         assert!(!bed.run().exists(), "something was made");
     }
@@ -242,12 +349,19 @@ fn a_boot_without_a_user_for_the_edge_is_one_clear_error() {
 fn the_umask_of_who_boots_decides_nothing() {
     for combination in Combination::ALL {
         for umask in ["000", "027", "077"] {
-            let Some(bed) = bed(combination) else { continue };
+            let Some(bed) = bed(combination) else {
+                continue;
+            };
             let under = |arguments: &[&str]| {
                 let script = format!("umask {umask}; exec \"$0\" \"$@\"");
                 let command = bed.command(arguments);
                 let mut shell = Command::new("sh");
-                shell.arg("-c").arg(script).arg(command.get_program()).args(command.get_args()).current_dir(&bed.dir);
+                shell
+                    .arg("-c")
+                    .arg(script)
+                    .arg(command.get_program())
+                    .args(command.get_args())
+                    .current_dir(&bed.dir);
                 run::run(&mut shell, COMMAND).ok()
             };
             under(&["boot"]);
@@ -258,7 +372,10 @@ fn the_umask_of_who_boots_decides_nothing() {
             let mut open = Vec::new();
             written_by_others(&bed.home(), &mut open);
             written_by_others(&bed.run(), &mut open);
-            assert!(open.is_empty(), "umask {umask} ({combination:?}): {open:#?}");
+            assert!(
+                open.is_empty(),
+                "umask {umask} ({combination:?}): {open:#?}"
+            );
             under(&["halt"]);
             fs::remove_dir_all(bed.run()).unwrap();
             under(&["boot"]);
@@ -271,9 +388,14 @@ fn the_umask_of_who_boots_decides_nothing() {
 fn written_by_others(dir: &Path, into: &mut Vec<String>) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
-        let Ok(found) = fs::symlink_metadata(&path) else { continue };
+        let Ok(found) = fs::symlink_metadata(&path) else {
+            continue;
+        };
         let of_edge = path.ends_with("wake.sock");
-        if found.uid() == 0 && !found.is_symlink() && found.mode() & if of_edge { 0o002 } else { 0o022 } != 0 {
+        if found.uid() == 0
+            && !found.is_symlink()
+            && found.mode() & if of_edge { 0o002 } else { 0o022 } != 0
+        {
             into.push(format!("{} {:04o}", path.display(), found.mode() & 0o7777));
         }
         if found.is_dir() {

@@ -12,7 +12,8 @@ use crate::support::bed::SOON;
 use crate::support::wait::holds;
 use crate::support::{Bed, Combination, now, processes, wait_until};
 
-/// The demo application with a log, on a socket that it is handed or binds, with these further arguments and keys.
+/// The demo application with a log, on a socket that it is handed or binds, with these further
+/// arguments and keys.
 fn model(bed: &Bed, name: &str, listen: &str, keys: &str, arguments: &str) {
     let address = match listen {
         "fd" => "",
@@ -32,25 +33,39 @@ start = "5s"
 }
 
 fn socket_of(bed: &Bed, name: &str) -> String {
-    bed.info(name)["listen"]["unix"].as_str().unwrap().to_owned()
+    bed.info(name)["listen"]["unix"]
+        .as_str()
+        .unwrap()
+        .to_owned()
 }
 
 pub fn a_crowd_on_a_handed_socket_makes_one_start(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else { return };
+    let Some(bed) = Bed::new(combination) else {
+        return;
+    };
     model(&bed, "handed", "fd", "", r#", "--start-delay", "200ms""#);
-    bed.acc(&["create", "zebra", "--model", "handed", "--asleep"]).ok();
-    assert_eq!(crowd(&bed, 500, "/"), BTreeMap::from([("200".to_owned(), 500)]));
+    bed.acc(&["create", "zebra", "--model", "handed", "--asleep"])
+        .ok();
+    assert_eq!(
+        crowd(&bed, 500, "/"),
+        BTreeMap::from([("200".to_owned(), 500)])
+    );
     assert_eq!(bed.told("zebra", "START").len(), 1);
     assert_eq!(bed.info("zebra")["wakes"], 1);
     // Asleep nobody has the socket any more, and the next start gets another.
     let info = bed.info("zebra");
-    assert_eq!((&info["handed"], &info["notifies"]), (&true.into(), &false.into()), "{info}");
+    assert_eq!(
+        (&info["handed"], &info["notifies"]),
+        (&true.into(), &false.into()),
+        "{info}"
+    );
     let (first, socket) = (bed.pid("zebra"), socket_of(&bed, "zebra"));
     bed.monitor_until_asleep("zebra");
     assert!(!processes::alive(first));
     let refused = UnixStream::connect(&socket).unwrap_err().kind();
     assert_eq!(refused, ErrorKind::NotFound);
-    bed.send(&bed.ask("POST", "zebra", "/echo").body("x")).status(200);
+    bed.send(&bed.ask("POST", "zebra", "/echo").body("x"))
+        .status(200);
     bed.acc(&["restart", "zebra"]).ok();
     bed.get("zebra", "/").status(200);
     bed.acc(&["stop", "--now", "zebra"]).ok();
@@ -67,24 +82,59 @@ pub fn a_crowd_on_a_handed_socket_makes_one_start(combination: Combination) {
 }
 
 pub fn it_ends_before_it_accepts_and_everybody_is_told(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else { return };
-    for (name, keys) in [("dies", ""), ("dies-untold", "ready = \"notify\""), ("dies-unwell", "health = \"/health\"")] {
+    let Some(bed) = Bed::new(combination) else {
+        return;
+    };
+    for (name, keys) in [
+        ("dies", ""),
+        ("dies-untold", "ready = \"notify\""),
+        ("dies-unwell", "health = \"/health\""),
+    ] {
         model(&bed, name, "fd", keys, r#", "--exit-at-start", "7""#);
-        bed.acc(&["create", "zebra", "--model", name, "--asleep"]).ok();
+        bed.acc(&["create", "zebra", "--model", name, "--asleep"])
+            .ok();
         let began = now();
         let posts = std::thread::scope(|scope| {
-            let post = || bed.ask("POST", "zebra", "/echo").body("x").send(bed.address()).unwrap().status;
+            let post = || {
+                bed.ask("POST", "zebra", "/echo")
+                    .body("x")
+                    .send(bed.address())
+                    .unwrap()
+                    .status
+            };
             let posts: Vec<_> = (0..10).map(|_| scope.spawn(post)).collect();
-            assert_eq!(crowd(&bed, 30, "/"), BTreeMap::from([("503".to_owned(), 30)]));
-            posts.into_iter().map(|p| p.join().unwrap()).collect::<Vec<_>>()
+            assert_eq!(
+                crowd(&bed, 30, "/"),
+                BTreeMap::from([("503".to_owned(), 30)])
+            );
+            posts
+                .into_iter()
+                .map(|p| p.join().unwrap())
+                .collect::<Vec<_>>()
         });
-        assert_eq!(posts, [503; 10], "a POST that nobody saw is told why, and not that it may have been seen");
-        assert!(began.elapsed() < Duration::from_secs(5), "an application that has ended was waited for");
+        assert_eq!(
+            posts, [503; 10],
+            "a POST that nobody saw is told why, and not that it may have been seen"
+        );
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "an application that has ended was waited for"
+        );
         let info = bed.info("zebra");
-        assert!(info["phase"] == "failed" && info["failure"].as_str().is_some_and(|f| f.contains('7')), "{info}");
-        let refused = UnixStream::connect(socket_of(&bed, "zebra")).map(drop).unwrap_err().kind();
+        assert!(
+            info["phase"] == "failed" && info["failure"].as_str().is_some_and(|f| f.contains('7')),
+            "{info}"
+        );
+        let refused = UnixStream::connect(socket_of(&bed, "zebra"))
+            .map(drop)
+            .unwrap_err()
+            .kind();
         assert_eq!(refused, ErrorKind::NotFound, "it leaves nothing behind");
-        assert_eq!(bed.told("zebra", "START").len(), 1, "it was started more than once");
+        assert_eq!(
+            bed.told("zebra", "START").len(),
+            1,
+            "it was started more than once"
+        );
         bed.acc(&["destroy", "zebra"]).ok();
         bed.acc(&["purge", "zebra"]).ok();
         bed.assert_no_trace_of("zebra");
@@ -92,15 +142,28 @@ pub fn it_ends_before_it_accepts_and_everybody_is_told(combination: Combination)
 }
 
 pub fn it_is_ready_when_it_says_so(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else { return };
+    let Some(bed) = Bed::new(combination) else {
+        return;
+    };
     for listen in ["fd", "unix", "tcp"] {
         for health in ["", "health = \"/health\"\n"] {
-            model(&bed, "says", listen, &format!("{health}ready = \"notify\""), r#", "--ready-delay", "300ms""#);
-            bed.acc(&["create", "zebra", "--model", "says", "--asleep"]).ok();
-            bed.send(&bed.ask("POST", "zebra", "/echo").body("x")).status(200);
+            model(
+                &bed,
+                "says",
+                listen,
+                &format!("{health}ready = \"notify\""),
+                r#", "--ready-delay", "300ms""#,
+            );
+            bed.acc(&["create", "zebra", "--model", "says", "--asleep"])
+                .ok();
+            bed.send(&bed.ask("POST", "zebra", "/echo").body("x"))
+                .status(200);
             let log = std::fs::read_to_string(bed.instance("zebra").join("data/demo.log")).unwrap();
             let said = log.find("READY").unwrap();
-            assert!(log.find("POST").is_some_and(|asked| said < asked), "{listen}: it was asked before it was ready:\n{log}");
+            assert!(
+                log.find("POST").is_some_and(|asked| said < asked),
+                "{listen}: it was asked before it was ready:\n{log}"
+            );
             bed.monitor_until_asleep("zebra");
             bed.get("zebra", "/").status(200);
             bed.acc(&["stop", "zebra"]).ok();
@@ -111,9 +174,12 @@ pub fn it_is_ready_when_it_says_so(combination: Combination) {
     }
 }
 
-/// A script that says it for a program that does not: `systemd-notify` waits until it was heard, and is.
+/// A script that says it for a program that does not: `systemd-notify` waits until it was heard,
+/// and is.
 pub fn a_script_says_it_for_the_application(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else { return };
+    let Some(bed) = Bed::new(combination) else {
+        return;
+    };
     if crate::support::need::find("systemd-notify").is_none() {
         // Not `need::skipped`: what sets up a machine for the tests does not install systemd.
         eprintln!("skipped: not installed: systemd-notify");
@@ -121,11 +187,18 @@ pub fn a_script_says_it_for_the_application(combination: Combination) {
     }
     let script = "(sleep 0.3; systemd-notify --ready --status=done; echo heard $? >&2) & \
                   exec env -u NOTIFY_SOCKET {{ acc }} demo-app --socket {{ socket }} --log {{ data }}/demo.log";
-    bed.model("script", &format!("ready = \"notify\"\ncommand = [\"/bin/sh\", \"-c\", \"{script}\"]\n"));
-    bed.acc(&["create", "zebra", "--model", "script", "--asleep"]).ok();
+    bed.model(
+        "script",
+        &format!("ready = \"notify\"\ncommand = [\"/bin/sh\", \"-c\", \"{script}\"]\n"),
+    );
+    bed.acc(&["create", "zebra", "--model", "script", "--asleep"])
+        .ok();
     let began = now();
     bed.get("zebra", "/").status(200);
-    assert!(began.elapsed() >= Duration::from_millis(300), "it was asked before it was ready");
+    assert!(
+        began.elapsed() >= Duration::from_millis(300),
+        "it was asked before it was ready"
+    );
     wait_until("systemd-notify is content", SOON, || {
         let log = std::fs::read_to_string(bed.instance("zebra").join("log/app.log")).unwrap();
         holds(log.contains("heard 0"), log)
@@ -133,26 +206,53 @@ pub fn a_script_says_it_for_the_application(combination: Combination) {
 }
 
 pub fn it_never_says_that_it_is_ready(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else { return };
-    model(&bed, "silent", "fd", "ready = \"notify\"", r#", "--ready-delay", "1h""#);
-    bed.acc(&["create", "zebra", "--model", "silent", "--asleep"]).ok();
-    bed.acc(&["start", "zebra"]).error(5).says(&["READY=1", "it last said `listening, not ready yet`"]);
+    let Some(bed) = Bed::new(combination) else {
+        return;
+    };
+    model(
+        &bed,
+        "silent",
+        "fd",
+        "ready = \"notify\"",
+        r#", "--ready-delay", "1h""#,
+    );
+    bed.acc(&["create", "zebra", "--model", "silent", "--asleep"])
+        .ok();
+    bed.acc(&["start", "zebra"])
+        .error(5)
+        .says(&["READY=1", "it last said `listening, not ready yet`"]);
     bed.wait_phase("zebra", "failed");
-    assert_eq!(bed.told("zebra", "TERM").len(), 1, "it was not ended in order");
+    assert_eq!(
+        bed.told("zebra", "TERM").len(),
+        1,
+        "it was not ended in order"
+    );
 }
 
 pub fn the_server_is_killed_while_it_wakes(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     for keys in ["", "ready = \"notify\""] {
         model(&bed, "slow", "fd", keys, r#", "--start-delay", "1500ms""#);
-        bed.acc(&["create", "zebra", "--model", "slow", "--asleep"]).ok();
+        bed.acc(&["create", "zebra", "--model", "slow", "--asleep"])
+            .ok();
         bed.wait_server(None);
         let first = std::thread::scope(|scope| {
-            let held = scope.spawn(|| bed.ask("POST", "zebra", "/echo").body("x").send(bed.address()));
+            let held = scope.spawn(|| {
+                bed.ask("POST", "zebra", "/echo")
+                    .body("x")
+                    .send(bed.address())
+            });
             bed.wait_phase("zebra", "waking");
-            wait_until("it runs", SOON, || holds(!bed.told("zebra", "START").is_empty(), "not yet"));
-            // The worker alone: nobody brings back all of it in the time that nginx has for its second try.
-            let workers = processes::of(&bed.dir).into_iter().filter(|p| p.command.contains(" worker --sockets "));
+            wait_until("it runs", SOON, || {
+                holds(!bed.told("zebra", "START").is_empty(), "not yet")
+            });
+            // The worker alone: nobody brings back all of it in the time that nginx has for its
+            // second try.
+            let workers = processes::of(&bed.dir)
+                .into_iter()
+                .filter(|p| p.command.contains(" worker --sockets "));
             workers.for_each(|p| processes::signal(p.pid, Signal::SIGKILL));
             held.join().unwrap()
         });
@@ -160,12 +260,18 @@ pub fn the_server_is_killed_while_it_wakes(combination: Combination) {
             // It had not been sent to the application: nginx asks the next server.
             first.unwrap().status(200);
         }
-        wait_until("it answers", SOON, || match bed.ask("GET", "zebra", "/").send(bed.address()) {
-            Ok(reply) => holds(reply.status == 200, reply.status),
-            Err(e) => Err(e.to_string()),
+        wait_until("it answers", SOON, || {
+            match bed.ask("GET", "zebra", "/").send(bed.address()) {
+                Ok(reply) => holds(reply.status == 200, reply.status),
+                Err(e) => Err(e.to_string()),
+            }
         });
         assert_eq!(bed.told("zebra", "START").len(), 1, "it was started again");
-        let posts = bed.told("zebra", "REQ").iter().filter(|l| l.contains("POST")).count();
+        let posts = bed
+            .told("zebra", "REQ")
+            .iter()
+            .filter(|l| l.contains("POST"))
+            .count();
         assert!(posts <= 1, "a POST was delivered {posts} times");
         bed.acc(&["stop", "zebra"]).ok();
         bed.acc(&["destroy", "zebra"]).ok();
@@ -175,28 +281,61 @@ pub fn the_server_is_killed_while_it_wakes(combination: Combination) {
 
 /// The next worker has not heard what was said to the one before, and needs nothing of it.
 pub fn the_server_is_upgraded_while_it_wakes(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
-    let variants = [("zebra", "fd", "", "--start-delay"), ("okapi", "fd", "ready = \"notify\"", "--ready-delay")];
-    for (name, listen, keys, slow) in variants.into_iter().chain([("gnu", "unix", "ready = \"notify\"", "--ready-delay")]) {
-        model(&bed, name, listen, keys, &format!(r#", "{slow}", "1500ms""#));
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
+    let variants = [
+        ("zebra", "fd", "", "--start-delay"),
+        ("okapi", "fd", "ready = \"notify\"", "--ready-delay"),
+    ];
+    for (name, listen, keys, slow) in
+        variants
+            .into_iter()
+            .chain([("gnu", "unix", "ready = \"notify\"", "--ready-delay")])
+    {
+        model(
+            &bed,
+            name,
+            listen,
+            keys,
+            &format!(r#", "{slow}", "1500ms""#),
+        );
         bed.acc(&["create", name, "--model", name, "--asleep"]).ok();
     }
-    let workers = || processes::of(&bed.dir).into_iter().filter(|p| p.command.contains(" worker --sockets ")).map(|p| p.pid);
+    let workers = || {
+        processes::of(&bed.dir)
+            .into_iter()
+            .filter(|p| p.command.contains(" worker --sockets "))
+            .map(|p| p.pid)
+    };
     for name in ["zebra", "okapi", "gnu"] {
         std::thread::scope(|scope| {
-            let send = |method: &'static str| scope.spawn(|| bed.send(&bed.ask(method, name, "/echo").body("held")));
+            let send = |method: &'static str| {
+                scope.spawn(|| bed.send(&bed.ask(method, name, "/echo").body("held")))
+            };
             let held = [send("GET"), send("POST"), send("POST")];
             bed.wait_phase(name, "waking");
-            wait_until("it runs", SOON, || holds(!bed.told(name, "START").is_empty(), "not yet"));
+            wait_until("it runs", SOON, || {
+                holds(!bed.told(name, "START").is_empty(), "not yet")
+            });
             let before: Vec<i32> = workers().collect();
             processes::signal(bed.master(), Signal::SIGUSR2);
-            wait_until("another worker serves", SOON, || holds(workers().any(|pid| !before.contains(&pid)), "not yet"));
+            wait_until("another worker serves", SOON, || {
+                holds(workers().any(|pid| !before.contains(&pid)), "not yet")
+            });
             for held in held {
                 held.join().unwrap().status(200);
             }
         });
         bed.get(name, "/").status(200);
         assert_eq!(bed.told(name, "START").len(), 1, "{name} was started again");
-        assert_eq!(bed.told(name, "REQ").iter().filter(|l| l.contains("POST")).count(), 2, "{name}: a POST was lost or doubled");
+        assert_eq!(
+            bed.told(name, "REQ")
+                .iter()
+                .filter(|l| l.contains("POST"))
+                .count(),
+            2,
+            "{name}: a POST was lost or doubled"
+        );
     }
 }

@@ -1,30 +1,57 @@
-//! Hosts and headers as clients send them, friendly and hostile, on the edge that faces the network.
+//! Hosts and headers as clients send them, friendly and hostile, on the edge that faces the
+//! network.
 
 use crate::support::wait::holds;
 use crate::support::{Ask, Bed, Combination, http, wait_until};
 
 pub fn one_host_has_many_spellings(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     bed.create("zebra", "tester");
-    let spellings =
-        ["zebra.apps.localhost", "ZEBRA.Apps.LocalHost", "zebra.apps.localhost.", "zebra.apps.localhost:8080", "Zebra.apps.localhost.:80"];
+    let spellings = [
+        "zebra.apps.localhost",
+        "ZEBRA.Apps.LocalHost",
+        "zebra.apps.localhost.",
+        "zebra.apps.localhost:8080",
+        "Zebra.apps.localhost.:80",
+    ];
     for state in ["awake", "asleep"] {
         for host in spellings {
             if state == "asleep" {
                 bed.acc(&["stop", "zebra"]).ok();
             }
-            assert!(bed.send(&Ask::new("GET", host, "/")).status(200).text().contains("zebra"), "{host}");
+            assert!(
+                bed.send(&Ask::new("GET", host, "/"))
+                    .status(200)
+                    .text()
+                    .contains("zebra"),
+                "{host}"
+            );
         }
         let absolute = "GET http://zebra.apps.localhost/ HTTP/1.1\r\nHost: elsewhere.example.org\r\nConnection: close\r\n\r\n";
-        assert_eq!(http::raw(bed.address(), absolute.as_bytes()).unwrap().status, 200, "the absolute form wins over Host ({state})");
+        assert_eq!(
+            http::raw(bed.address(), absolute.as_bytes())
+                .unwrap()
+                .status,
+            200,
+            "the absolute form wins over Host ({state})"
+        );
     }
 }
 
 pub fn unknown_and_wrong_hosts(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     bed.create("zebra", "tester");
     let unknown = bed.get("nobody", "/").status(404);
-    assert!(unknown.header("cache-control").is_some_and(|c| c.contains("no-store")), "{unknown:?}");
+    assert!(
+        unknown
+            .header("cache-control")
+            .is_some_and(|c| c.contains("no-store")),
+        "{unknown:?}"
+    );
     let long = format!("{}.apps.localhost", "a".repeat(300));
     let odd = [
         "127.0.0.1",
@@ -41,47 +68,81 @@ pub fn unknown_and_wrong_hosts(combination: Combination) {
     ];
     for host in odd {
         let reply = bed.send(&Ask::new("GET", host, "/"));
-        assert!([400, 404, 414, 431].contains(&reply.status), "{host:.60}: {}", reply.status);
+        assert!(
+            [400, 404, 414, 431].contains(&reply.status),
+            "{host:.60}: {}",
+            reply.status
+        );
     }
     let raw = |text: &str| http::raw(bed.address(), text.as_bytes()).map(|r| r.status);
     let zebra = "zebra.apps.localhost";
     for (text, what) in [
-        ("GET / HTTP/1.1\r\nConnection: close\r\n\r\n".to_owned(), "no Host"),
-        (format!("GET / HTTP/1.1\r\nHost: {zebra}\r\nHost: other.example.org\r\nConnection: close\r\n\r\n"), "two Hosts"),
-        (format!("GET / HTTP/1.1\r\nHost: {zebra} x\r\nConnection: close\r\n\r\n"), "a Host with a space"),
-        (format!("GET / HTTP/1.1\r\nHost : {zebra}\r\nConnection: close\r\n\r\n"), "a space before the colon"),
-        ("GET / HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n".to_owned(), "an empty Host"),
+        (
+            "GET / HTTP/1.1\r\nConnection: close\r\n\r\n".to_owned(),
+            "no Host",
+        ),
+        (
+            format!(
+                "GET / HTTP/1.1\r\nHost: {zebra}\r\nHost: other.example.org\r\nConnection: close\r\n\r\n"
+            ),
+            "two Hosts",
+        ),
+        (
+            format!("GET / HTTP/1.1\r\nHost: {zebra} x\r\nConnection: close\r\n\r\n"),
+            "a Host with a space",
+        ),
+        (
+            format!("GET / HTTP/1.1\r\nHost : {zebra}\r\nConnection: close\r\n\r\n"),
+            "a space before the colon",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n".to_owned(),
+            "an empty Host",
+        ),
         ("nonsense\r\n\r\n".to_owned(), "no HTTP at all"),
     ] {
-        // Refused, or the connection is closed without a word: both are fine, reaching an instance is not.
+        // Refused, or the connection is closed without a word: both are fine, reaching an instance
+        // is not.
         if let Ok(status) = raw(&text) {
             assert!((400..500).contains(&status), "{what}: {status}");
         }
     }
-    // Both lengths at once: refused, or passed on as one request without doubt; the second is never a request of its own.
+    // Both lengths at once: refused, or passed on as one request without doubt; the second is never
+    // a request of its own.
     let before = bed.told("zebra", "REQ").len();
     let smuggle = format!(
         "POST /echo HTTP/1.1\r\nHost: {zebra}\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: {zebra}\r\n\r\n"
     );
     if let Ok(status) = raw(&smuggle) {
-        assert!(status == 200 || (400..500).contains(&status), "both lengths: {status}");
+        assert!(
+            status == 200 || (400..500).contains(&status),
+            "both lengths: {status}"
+        );
     }
     bed.get("zebra", "/").status(200);
-    assert!(bed.told("zebra", "REQ").len() <= before + 2, "a smuggled request reached the instance");
+    assert!(
+        bed.told("zebra", "REQ").len() <= before + 2,
+        "a smuggled request reached the instance"
+    );
     assert!(bed.json(&["list"]).as_array().unwrap().len() == 1 && bed.phase("zebra") == "awake");
 }
 
 pub fn clients_cannot_set_what_only_the_edge_may(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     bed.create("zebra", "tester");
     for state in ["awake", "asleep"] {
         if state == "asleep" {
             bed.acc(&["stop", "zebra"]).ok();
         }
         let mut ask = bed.ask("GET", "zebra", "/headers");
-        for (name, value) in
-            [("X-Acc-Connect", "0.001"), ("X-Acc-Status", "504"), ("X-Acc-Host", "other.apps.localhost"), ("X-Real-IP", "10.9.8.7")]
-        {
+        for (name, value) in [
+            ("X-Acc-Connect", "0.001"),
+            ("X-Acc-Status", "504"),
+            ("X-Acc-Host", "other.apps.localhost"),
+            ("X-Real-IP", "10.9.8.7"),
+        ] {
             ask = ask.header(name, value);
         }
         ask = ask
@@ -90,30 +151,76 @@ pub fn clients_cannot_set_what_only_the_edge_may(combination: Combination) {
             .header("X-Forwarded-Host", "evil")
             .header("Forwarded", "for=10.9.8.7");
         let seen = bed.send(&ask).status(200).text().to_lowercase();
-        assert!(!seen.contains("10.9.8.7") && !seen.contains("x-acc-") && !seen.contains("evil"), "{state}: {seen}");
-        assert!(seen.contains("x-forwarded-for") && seen.contains("127.0.0.1"), "{state}: {seen}");
-        assert!(seen.contains("x-forwarded-proto") && seen.contains("zebra.apps.localhost"), "{state}: {seen}");
+        assert!(
+            !seen.contains("10.9.8.7") && !seen.contains("x-acc-") && !seen.contains("evil"),
+            "{state}: {seen}"
+        );
+        assert!(
+            seen.contains("x-forwarded-for") && seen.contains("127.0.0.1"),
+            "{state}: {seen}"
+        );
+        assert!(
+            seen.contains("x-forwarded-proto") && seen.contains("zebra.apps.localhost"),
+            "{state}: {seen}"
+        );
     }
     // A POST is not made repeatable, nor refused, by headers a client makes up.
     bed.acc(&["stop", "zebra"]).ok();
-    bed.send(&bed.ask("POST", "zebra", "/echo").header("X-Acc-Connect", "0.5").body("x")).status(200);
+    bed.send(
+        &bed.ask("POST", "zebra", "/echo")
+            .header("X-Acc-Connect", "0.5")
+            .body("x"),
+    )
+    .status(200);
 }
 
 pub fn a_browser_gets_the_waiting_page(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| (s.page_after, s.idle) = ("100ms", "60s")) else { return };
-    bed.acc(&["create", "zebra", "--model", "tester", "--set", "start_delay=1500ms", "--asleep"]).ok();
+    let Some(bed) = Bed::with(combination, |s| (s.page_after, s.idle) = ("100ms", "60s")) else {
+        return;
+    };
+    bed.acc(&[
+        "create",
+        "zebra",
+        "--model",
+        "tester",
+        "--set",
+        "start_delay=1500ms",
+        "--asleep",
+    ])
+    .ok();
     std::thread::scope(|scope| {
         let api = scope.spawn(|| bed.get("zebra", "/"));
-        let page = bed.send(&bed.ask("GET", "zebra", "/").browser()).status(503);
-        assert!(page.header("content-type").is_some_and(|c| c.starts_with("text/html")), "{page:?}");
-        assert!(page.header("cache-control").is_some_and(|c| c.contains("no-store")), "{page:?}");
+        let page = bed
+            .send(&bed.ask("GET", "zebra", "/").browser())
+            .status(503);
+        assert!(
+            page.header("content-type")
+                .is_some_and(|c| c.starts_with("text/html")),
+            "{page:?}"
+        );
+        assert!(
+            page.header("cache-control")
+                .is_some_and(|c| c.contains("no-store")),
+            "{page:?}"
+        );
         assert!(page.header("retry-after").is_some(), "{page:?}");
-        assert!(page.text().contains("<html") && page.text().contains("http-equiv"), "{}", page.text());
+        assert!(
+            page.text().contains("<html") && page.text().contains("http-equiv"),
+            "{}",
+            page.text()
+        );
         // Everybody else is held and gets the application's own answer.
         assert!(api.join().unwrap().status(200).text().contains("zebra"));
     });
-    wait_until("the browser's reload reaches the application", crate::support::bed::SOON, || {
-        let reply = bed.send(&bed.ask("GET", "zebra", "/").browser());
-        holds(reply.status == 200 && reply.text().contains("zebra"), reply.status)
-    });
+    wait_until(
+        "the browser's reload reaches the application",
+        crate::support::bed::SOON,
+        || {
+            let reply = bed.send(&bed.ask("GET", "zebra", "/").browser());
+            holds(
+                reply.status == 200 && reply.text().contains("zebra"),
+                reply.status,
+            )
+        },
+    );
 }

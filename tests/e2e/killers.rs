@@ -1,4 +1,5 @@
-//! Requests that kill their application: a safe one is sent once more and no more, another never, and none once its answer has begun.
+//! Requests that kill their application: a safe one is sent once more and no more, another never,
+//! and none once its answer has begun.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -7,7 +8,8 @@ use std::time::Duration;
 use crate::support::http::{connect, read_head};
 use crate::support::{Bed, Combination, need};
 
-/// Writes down each request that it has read before it does anything about it. `pool`: it is forked, and the one that serves dies alone.
+/// Writes down each request that it has read before it does anything about it. `pool`: it is
+/// forked, and the one that serves dies alone.
 const APP: &str = r#"
 import os, socket, sys, threading
 def serve(c):
@@ -39,7 +41,10 @@ fn bed(combination: Combination, kind: &str) -> Option<Bed> {
         return None;
     }
     let bed = Bed::with(combination, |s| s.idle = "60s")?;
-    let dir = bed.model("mortal", &format!("command = [\"python3\", \"-u\", \"app.py\", \"{{{{ socket }}}}\", \"{kind}\"]\n"));
+    let dir = bed.model(
+        "mortal",
+        &format!("command = [\"python3\", \"-u\", \"app.py\", \"{{{{ socket }}}}\", \"{kind}\"]\n"),
+    );
     fs::create_dir_all(dir.join("files")).unwrap();
     fs::write(dir.join("files/app.py"), APP).unwrap();
     bed.create("zebra", "mortal");
@@ -57,7 +62,14 @@ fn ask(bed: &Bed, method: &str, target: &str) -> (u16, usize) {
         }
         Err(_) => 0,
     };
-    (status, fs::read_to_string(&log).unwrap_or_default().lines().filter(|line| line.ends_with(target)).count())
+    (
+        status,
+        fs::read_to_string(&log)
+            .unwrap_or_default()
+            .lines()
+            .filter(|line| line.ends_with(target))
+            .count(),
+    )
 }
 
 /// It is awake and serves, and nothing is held against it.
@@ -68,9 +80,16 @@ fn mended(bed: &Bed) {
 }
 
 pub fn each_is_read_as_often_as_it_may_be(combination: Combination) {
-    let cases = [("GET", "/die", 502, 2), ("POST", "/die", 502, 1), ("GET", "/die-in-head", 502, 1), ("GET", "/die-late", 200, 1)];
+    let cases = [
+        ("GET", "/die", 502, 2),
+        ("POST", "/die", 502, 1),
+        ("GET", "/die-in-head", 502, 1),
+        ("GET", "/die-late", 200, 1),
+    ];
     for (kind, cases) in [("alone", &cases[..]), ("pool", &cases[..2])] {
-        let Some(bed) = bed(combination, kind) else { return };
+        let Some(bed) = bed(combination, kind) else {
+            return;
+        };
         for &(method, target, status, most) in cases {
             for state in ["awake", "asleep", "pooled"] {
                 if state != "awake" {
@@ -92,21 +111,41 @@ pub fn each_is_read_as_often_as_it_may_be(combination: Combination) {
 
 /// On a connection of its client that is kept, and was used before.
 pub fn so_is_one_on_a_kept_connection(combination: Combination) {
-    let Some(bed) = bed(combination, "alone") else { return };
+    let Some(bed) = bed(combination, "alone") else {
+        return;
+    };
     for (method, most) in [("GET", 2), ("POST", 1)] {
         let log = bed.instance("zebra").join("data/asked");
         let mut client = connect(bed.address()).unwrap();
-        client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        client
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .unwrap();
         for target in ["/", "/die"] {
             let _ = fs::remove_file(&log);
-            let length = if method == "POST" { "Content-Length: 0\r\n" } else { "" };
-            write!(client, "{method} {target} HTTP/1.1\r\nHost: {}\r\n{length}\r\n", bed.host("zebra")).unwrap();
+            let length = if method == "POST" {
+                "Content-Length: 0\r\n"
+            } else {
+                ""
+            };
+            write!(
+                client,
+                "{method} {target} HTTP/1.1\r\nHost: {}\r\n{length}\r\n",
+                bed.host("zebra")
+            )
+            .unwrap();
             let mut open = read_head(client.try_clone().unwrap(), method).unwrap();
             open.body.read_to_end(&mut Vec::new()).unwrap();
-            assert_eq!(open.reply.status, if target == "/" { 200 } else { 502 }, "{method} {target} ({combination:?})");
+            assert_eq!(
+                open.reply.status,
+                if target == "/" { 200 } else { 502 },
+                "{method} {target} ({combination:?})"
+            );
         }
         let reads = fs::read_to_string(&log).unwrap().lines().count();
-        assert!((1..=most).contains(&reads), "{method}: read {reads} times ({combination:?})");
+        assert!(
+            (1..=most).contains(&reads),
+            "{method}: read {reads} times ({combination:?})"
+        );
         mended(&bed);
     }
 }

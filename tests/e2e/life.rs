@@ -1,4 +1,5 @@
-//! The main job: an instance is made, answers, is put to sleep when idle and woken by the next request.
+//! The main job: an instance is made, answers, is put to sleep when idle and woken by the next
+//! request.
 
 use std::time::Duration;
 
@@ -7,18 +8,51 @@ use crate::support::wait::holds;
 use crate::support::{Bed, Combination, processes, wait_until};
 
 pub fn it_is_created_answers_sleeps_and_wakes(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else { return };
+    let Some(bed) = Bed::new(combination) else {
+        return;
+    };
     let info = bed.create("zebra", "tester");
-    for key in ["id", "name", "model", "phase", "wanted", "hosts", "url", "listen", "pid", "owner", "idle_timeout_s", "created_at"] {
+    for key in [
+        "id",
+        "name",
+        "model",
+        "phase",
+        "wanted",
+        "hosts",
+        "url",
+        "listen",
+        "pid",
+        "owner",
+        "idle_timeout_s",
+        "created_at",
+    ] {
         assert!(info.get(key).is_some(), "`{key}` is missing: {info}");
     }
     for key in ["last_wake_at", "last_active_at", "wakes", "failure"] {
         assert!(info.get(key).is_some(), "`{key}` is missing: {info}");
     }
-    assert_eq!((&info["wanted"], &info["idle_timeout_s"]), (&"auto".into(), &1.0.into()), "{info}");
-    assert!(info["listen"]["unix"].as_str().is_some_and(|p| p.starts_with(bed.run().to_str().unwrap())), "{info}");
-    assert!(info["last_active_at"].is_null(), "the operator's start is no use: {info}");
-    assert!(bed.acc(&["info", "zebra"]).ok().out.contains("last used   never") && bed.acc(&["list"]).ok().out.contains(" never "));
+    assert_eq!(
+        (&info["wanted"], &info["idle_timeout_s"]),
+        (&"auto".into(), &1.0.into()),
+        "{info}"
+    );
+    assert!(
+        info["listen"]["unix"]
+            .as_str()
+            .is_some_and(|p| p.starts_with(bed.run().to_str().unwrap())),
+        "{info}"
+    );
+    assert!(
+        info["last_active_at"].is_null(),
+        "the operator's start is no use: {info}"
+    );
+    assert!(
+        bed.acc(&["info", "zebra"])
+            .ok()
+            .out
+            .contains("last used   never")
+            && bed.acc(&["list"]).ok().out.contains(" never ")
+    );
     assert!(bed.get("zebra", "/").status(200).text().contains("zebra"));
     wait_until("the request is seen as use, before any pass", SOON, || {
         let info = bed.info("zebra");
@@ -29,9 +63,15 @@ pub fn it_is_created_answers_sleeps_and_wakes(combination: Combination) {
     let plan = bed.acc(&["monitor", "--dry-run"]).ok();
     assert!(plan.out.contains("zebra"), "{plan:?}");
     bed.monitor_until_asleep("zebra");
-    assert!(!processes::alive(first), "the process of a sleeping instance lives");
+    assert!(
+        !processes::alive(first),
+        "the process of a sleeping instance lives"
+    );
     assert!(bed.info("zebra")["pid"].is_null());
-    assert!(bed.told("zebra", "TERM").len() == 1 && bed.told("zebra", "EXIT").len() == 1, "it was not ended in order");
+    assert!(
+        bed.told("zebra", "TERM").len() == 1 && bed.told("zebra", "EXIT").len() == 1,
+        "it was not ended in order"
+    );
 
     bed.get("zebra", "/").status(200);
     let info = bed.info("zebra");
@@ -40,9 +80,18 @@ pub fn it_is_created_answers_sleeps_and_wakes(combination: Combination) {
     assert_eq!(bed.told("zebra", "START").len(), 2);
     // The wake just now counts as use: a pass right after it changes nothing.
     bed.monitor();
-    let kinds: Vec<String> = bed.json(&["events", "zebra"]).as_array().unwrap().iter().map(|e| e["kind"].to_string()).collect();
+    let kinds: Vec<String> = bed
+        .json(&["events", "zebra"])
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| e["kind"].to_string())
+        .collect();
     for kind in ["created", "woke", "slept"] {
-        assert!(kinds.iter().any(|k| k.contains(kind)), "no `{kind}` in {kinds:?}");
+        assert!(
+            kinds.iter().any(|k| k.contains(kind)),
+            "no `{kind}` in {kinds:?}"
+        );
     }
     let list = bed.json(&["list"]);
     assert_eq!(list.as_array().unwrap().len(), 1);
@@ -50,7 +99,9 @@ pub fn it_is_created_answers_sleeps_and_wakes(combination: Combination) {
 }
 
 pub fn a_verb_on_what_is_already_so_changes_nothing(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else { return };
+    let Some(bed) = Bed::new(combination) else {
+        return;
+    };
     bed.create("zebra", "tester");
     let pid = bed.pid("zebra");
     bed.acc(&["start", "zebra"]).ok().says(&["already"]);
@@ -70,12 +121,19 @@ pub fn a_verb_on_what_is_already_so_changes_nothing(combination: Combination) {
 }
 
 pub fn disabled_it_never_wakes_and_pinned_it_never_sleeps(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "300ms") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "300ms") else {
+        return;
+    };
     bed.create("zebra", "tester");
     bed.acc(&["disable", "zebra"]).ok();
     bed.wait_phase("zebra", "asleep");
     let reply = bed.get("zebra", "/").status(503);
-    assert!(reply.header("cache-control").is_some_and(|c| c.contains("no-store")), "{reply:?}");
+    assert!(
+        reply
+            .header("cache-control")
+            .is_some_and(|c| c.contains("no-store")),
+        "{reply:?}"
+    );
     assert_eq!(bed.phase("zebra"), "asleep");
     bed.acc(&["start", "zebra"]).error(4).says(&["hint:"]);
 
@@ -95,13 +153,18 @@ pub fn disabled_it_never_wakes_and_pinned_it_never_sleeps(combination: Combinati
 }
 
 pub fn it_listens_on_tcp(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else { return };
+    let Some(bed) = Bed::new(combination) else {
+        return;
+    };
     let info = bed.create("zebra", "tester-tcp");
     let address: std::net::SocketAddr = info["listen"]["tcp"].as_str().unwrap().parse().unwrap();
     assert!(address.ip().is_loopback());
     bed.get("zebra", "/").status(200);
     bed.monitor_until_asleep("zebra");
-    assert!(std::net::TcpStream::connect(address).is_err(), "something listens on the port of a sleeping instance");
+    assert!(
+        std::net::TcpStream::connect(address).is_err(),
+        "something listens on the port of a sleeping instance"
+    );
     bed.get("zebra", "/").status(200);
     bed.get("zebra", "/").status(200);
     // Another program takes the port of the sleeper: never its traffic, and acc finds another.
@@ -109,11 +172,22 @@ pub fn it_listens_on_tcp(combination: Combination) {
     let thief = std::net::TcpListener::bind(address).unwrap();
     thief.set_nonblocking(true).unwrap();
     assert!(bed.get("zebra", "/").status(200).text().contains("zebra"));
-    let another = bed.info("zebra")["listen"]["tcp"].as_str().unwrap().to_owned();
+    let another = bed.info("zebra")["listen"]["tcp"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     assert_ne!(another, address.to_string());
-    let (from, to) =
-        (format!("from port {} to {}", address.port(), another.rsplit(':').next().unwrap()), format!("pid {}", std::process::id()));
-    bed.acc(&["events", "zebra"]).ok().says(&["moved", &from, "taken by another program", &to]);
+    let (from, to) = (
+        format!(
+            "from port {} to {}",
+            address.port(),
+            another.rsplit(':').next().unwrap()
+        ),
+        format!("pid {}", std::process::id()),
+    );
+    bed.acc(&["events", "zebra"])
+        .ok()
+        .says(&["moved", &from, "taken by another program", &to]);
     // Also once nginx has the new map, and through another sleep.
     for _ in 0..50 {
         bed.get("zebra", "/").status(200);
@@ -121,18 +195,32 @@ pub fn it_listens_on_tcp(combination: Combination) {
     bed.acc(&["restart", "zebra"]).ok();
     bed.get("zebra", "/").status(200);
     assert_eq!(bed.info("zebra")["listen"]["tcp"], another);
-    assert_eq!(thief.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "who has the port now was asked");
+    assert_eq!(
+        thief.accept().unwrap_err().kind(),
+        std::io::ErrorKind::WouldBlock,
+        "who has the port now was asked"
+    );
 }
 
 pub fn its_port_is_taken_and_there_is_no_other(combination: Combination) {
-    let Some(bed) = Bed::unbooted(combination, |_| {}) else { return };
+    let Some(bed) = Bed::unbooted(combination, |_| {}) else {
+        return;
+    };
     let first = bed.first_port();
-    bed.configure(&crate::support::Settings { ports: format!("{first}-{first}"), ..Default::default() });
+    bed.configure(&crate::support::Settings {
+        ports: format!("{first}-{first}"),
+        ..Default::default()
+    });
     bed.acc(&["boot"]).ok();
-    bed.acc(&["create", "zebra", "--model", "tester-tcp", "--asleep"]).ok();
+    bed.acc(&["create", "zebra", "--model", "tester-tcp", "--asleep"])
+        .ok();
     let thief = std::net::TcpListener::bind(("127.0.0.1", first)).unwrap();
     let who = format!("pid {}", std::process::id());
-    bed.acc(&["start", "zebra"]).error(1).says(&[&format!("port 127.0.0.1:{first} is taken"), &who, "no port is free"]);
+    bed.acc(&["start", "zebra"]).error(1).says(&[
+        &format!("port 127.0.0.1:{first} is taken"),
+        &who,
+        "no port is free",
+    ]);
     let reply = bed.get("zebra", "/");
     assert!(reply.status == 503 || reply.status == 502, "{reply:?}");
     drop(thief);
@@ -141,8 +229,21 @@ pub fn its_port_is_taken_and_there_is_no_other(combination: Combination) {
 }
 
 pub fn it_has_other_hosts_and_is_named_by_number(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else { return };
-    let create = ["create", "--model", "tester", "--host", "www.example.org", "--owner", "a@example.org", "--idle", "15m", "--asleep"];
+    let Some(bed) = Bed::new(combination) else {
+        return;
+    };
+    let create = [
+        "create",
+        "--model",
+        "tester",
+        "--host",
+        "www.example.org",
+        "--owner",
+        "a@example.org",
+        "--idle",
+        "15m",
+        "--asleep",
+    ];
     bed.acc(&create).ok();
     let info = bed.info("tester");
     assert_eq!(
@@ -156,16 +257,33 @@ pub fn it_has_other_hosts_and_is_named_by_number(combination: Combination) {
     ask("www.example.org").status(200);
     ask("WWW.Example.ORG.").status(200);
     bed.get("tester", "/").status(200);
-    bed.acc(&["create", "other", "--model", "tester", "--host", "www.example.org"]).refused().says(&["www.example.org"]);
+    bed.acc(&[
+        "create",
+        "other",
+        "--model",
+        "tester",
+        "--host",
+        "www.example.org",
+    ])
+    .refused()
+    .says(&["www.example.org"]);
     // A second one made from the model's name gets the next free one.
     bed.acc(&["create", "--model", "tester", "--asleep"]).ok();
     assert_eq!(bed.json(&["list"]).as_array().unwrap().len(), 2);
-    assert_eq!(bed.json(&["list", "--phase", "asleep"]).as_array().unwrap().len(), 1);
+    assert_eq!(
+        bed.json(&["list", "--phase", "asleep"])
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
     bed.acc(&["stop", &id]).ok();
 }
 
 pub fn the_python_model_works(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else { return };
+    let Some(bed) = Bed::new(combination) else {
+        return;
+    };
     if !std::path::Path::new("/usr/bin/python3").exists() {
         crate::support::need::skipped("not installed: /usr/bin/python3");
         return;
@@ -177,7 +295,11 @@ pub fn the_python_model_works(combination: Combination) {
 }
 
 pub fn the_server_puts_it_to_sleep_by_itself(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| (s.check_every, s.idle) = ("200ms", "500ms")) else { return };
+    let Some(bed) = Bed::with(combination, |s| {
+        (s.check_every, s.idle) = ("200ms", "500ms")
+    }) else {
+        return;
+    };
     bed.create("zebra", "tester");
     bed.wait_phase("zebra", "asleep");
     bed.get("zebra", "/").status(200);
@@ -188,8 +310,15 @@ pub fn the_server_puts_it_to_sleep_by_itself(combination: Combination) {
     let _ = bed.ask("GET", "zebra", "/crash").send(bed.address());
     wait_until("a pinned instance that crashed is up again", SOON, || {
         let info = bed.info("zebra");
-        holds(info["phase"] == "awake" && info["pid"].as_i64().is_some_and(|p| p != i64::from(pid)), info)
+        holds(
+            info["phase"] == "awake" && info["pid"].as_i64().is_some_and(|p| p != i64::from(pid)),
+            info,
+        )
     });
     let events = bed.acc(&["events", "zebra"]).ok();
-    assert!(events.out.contains('3'), "the exit code is not in the events: {}", events.out);
+    assert!(
+        events.out.contains('3'),
+        "the exit code is not in the events: {}",
+        events.out
+    );
 }

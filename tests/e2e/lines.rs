@@ -1,4 +1,5 @@
-//! What a request leaves in the access logs: a line each, of the same form on both edges, also where acc or nginx has answered.
+//! What a request leaves in the access logs: a line each, of the same form on both edges, also
+//! where acc or nginx has answered.
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,9 +18,14 @@ fn line(bed: &Bed, name: &str, target: &str) -> (Line, &'static str) {
     wait_until(&format!("`{target}` is written down"), SOON, || {
         for file in ["access.log", "uncounted.log"] {
             let text = fs::read_to_string(log(bed, name, file)).unwrap_or_default();
-            let lines: Vec<&str> = text.lines().filter(|line| line.contains(&format!(" {target} HTTP/1.1\""))).collect();
+            let lines: Vec<&str> = text
+                .lines()
+                .filter(|line| line.contains(&format!(" {target} HTTP/1.1\"")))
+                .collect();
             assert!(lines.len() < 2, "{lines:#?}");
-            found = found.take().or_else(|| lines.first().map(|line| (Line::read(line), file)));
+            found = found
+                .take()
+                .or_else(|| lines.first().map(|line| (Line::read(line), file)));
         }
         holds(found.is_some(), "no line")
     });
@@ -39,12 +45,33 @@ struct Line {
 impl Line {
     fn read(line: &str) -> Self {
         let parts: Vec<&str> = line.split('"').collect();
-        assert!(parts.len() == 7 && parts[0].starts_with("127.0.0.1 - - [") && parts[0].ends_with("] "), "{line}");
+        assert!(
+            parts.len() == 7 && parts[0].starts_with("127.0.0.1 - - [") && parts[0].ends_with("] "),
+            "{line}"
+        );
         let numbers: Vec<&str> = parts[2].trim().split(' ').collect();
-        let fields: Vec<(&str, &str)> = parts[6].trim().split(' ').map(|field| field.split_once('=').unwrap()).collect();
-        assert_eq!(fields.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["host", "time", "wake", "answer", "upstream"], "{line}");
-        let seconds = |at: usize| (fields[at].1 != "-").then(|| fields[at].1.parse::<f64>().unwrap_or_else(|e| panic!("{e}: {line}")));
-        assert!(seconds(1).is_some() && (seconds(3).is_some() == (fields[4].1 != "-")), "{line}");
+        let fields: Vec<(&str, &str)> = parts[6]
+            .trim()
+            .split(' ')
+            .map(|field| field.split_once('=').unwrap())
+            .collect();
+        assert_eq!(
+            fields.iter().map(|(name, _)| *name).collect::<Vec<_>>(),
+            ["host", "time", "wake", "answer", "upstream"],
+            "{line}"
+        );
+        let seconds = |at: usize| {
+            (fields[at].1 != "-").then(|| {
+                fields[at]
+                    .1
+                    .parse::<f64>()
+                    .unwrap_or_else(|e| panic!("{e}: {line}"))
+            })
+        };
+        assert!(
+            seconds(1).is_some() && (seconds(3).is_some() == (fields[4].1 != "-")),
+            "{line}"
+        );
         Self {
             status: numbers[0].parse().unwrap(),
             sent: numbers[1].parse().unwrap(),
@@ -56,35 +83,81 @@ impl Line {
 }
 
 pub fn each_request_has_its_line(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| (s.idle, s.max_body, s.page_after) = ("60s", "100KiB", "100ms")) else { return };
+    let Some(bed) = Bed::with(combination, |s| {
+        (s.idle, s.max_body, s.page_after) = ("60s", "100KiB", "100ms")
+    }) else {
+        return;
+    };
     for model in ["tester", "tester-tcp"] {
-        bed.acc(&["create", "zebra", "--model", model, "--set", "start_delay=200ms"]).ok();
+        bed.acc(&[
+            "create",
+            "zebra",
+            "--model",
+            model,
+            "--set",
+            "start_delay=200ms",
+        ])
+        .ok();
         let seen = |target: &str| line(&bed, "zebra", target);
         bed.get("zebra", "/?awake").status(200);
         let (awake, file) = seen("/?awake");
-        assert_eq!((awake.status, awake.wake, awake.upstream, file), (200, None, Some(200), "access.log"), "{combination:?}");
-        assert_eq!((awake.host.as_str(), awake.sent > 20), ("zebra.apps.localhost", true), "{awake:?}");
-        bed.send(&bed.ask("POST", "zebra", "/echo?body").body("x")).status(200);
+        assert_eq!(
+            (awake.status, awake.wake, awake.upstream, file),
+            (200, None, Some(200), "access.log"),
+            "{combination:?}"
+        );
+        assert_eq!(
+            (awake.host.as_str(), awake.sent > 20),
+            ("zebra.apps.localhost", true),
+            "{awake:?}"
+        );
+        bed.send(&bed.ask("POST", "zebra", "/echo?body").body("x"))
+            .status(200);
         let (posted, file) = seen("/echo?body");
-        assert_eq!((posted.status, posted.wake, posted.upstream, file), (200, None, Some(200), "access.log"), "{combination:?}");
+        assert_eq!(
+            (posted.status, posted.wake, posted.upstream, file),
+            (200, None, Some(200), "access.log"),
+            "{combination:?}"
+        );
         bed.acc(&["stop", "zebra"]).ok();
         bed.get("zebra", "/none?woken").status(404);
         let (woken, file) = seen("/none?woken");
-        assert_eq!((woken.status, woken.upstream, file), (404, Some(404), "access.log"), "{combination:?}");
-        assert!(woken.wake.is_some_and(|wake| (0.1..20.0).contains(&wake)), "{woken:?} ({combination:?})");
+        assert_eq!(
+            (woken.status, woken.upstream, file),
+            (404, Some(404), "access.log"),
+            "{combination:?}"
+        );
+        assert!(
+            woken.wake.is_some_and(|wake| (0.1..20.0).contains(&wake)),
+            "{woken:?} ({combination:?})"
+        );
         bed.acc(&["stop", "zebra"]).ok();
-        bed.send(&bed.ask("GET", "zebra", "/?page").browser()).status(503);
+        bed.send(&bed.ask("GET", "zebra", "/?page").browser())
+            .status(503);
         let (page, file) = seen("/?page");
-        assert_eq!((page.status, page.upstream, file), (503, None, "access.log"), "{combination:?}");
-        assert!(page.wake.is_some_and(|wake| wake >= 0.1) && page.sent > 100, "{page:?} ({combination:?})");
+        assert_eq!(
+            (page.status, page.upstream, file),
+            (503, None, "access.log"),
+            "{combination:?}"
+        );
+        assert!(
+            page.wake.is_some_and(|wake| wake >= 0.1) && page.sent > 100,
+            "{page:?} ({combination:?})"
+        );
         bed.wait_phase("zebra", "awake");
-        bed.send(&bed.ask("POST", "zebra", "/crash?broken").body("x")).status(502);
+        bed.send(&bed.ask("POST", "zebra", "/crash?broken").body("x"))
+            .status(502);
         let (broken, file) = seen("/crash?broken");
-        assert_eq!((broken.status, broken.upstream, file), (502, None, "access.log"), "{combination:?}");
+        assert_eq!(
+            (broken.status, broken.upstream, file),
+            (502, None, "access.log"),
+            "{combination:?}"
+        );
         refused(&bed, combination);
         bed.acc(&["destroy", "--force", "zebra"]).ok();
         bed.acc(&["purge", "zebra"]).ok();
-        bed.send(&Ask::new("GET", "zebra.apps.localhost", "/?nobody")).status(404);
+        bed.send(&Ask::new("GET", "zebra.apps.localhost", "/?nobody"))
+            .status(404);
         assert!(!log(&bed, "zebra", "").exists(), "{combination:?}");
     }
 }
@@ -92,9 +165,11 @@ pub fn each_request_has_its_line(combination: Combination) {
 /// What is no use of the application is not written down as if it were.
 fn refused(bed: &Bed, combination: Combination) {
     for (at, ask) in [
-        bed.ask("POST", "zebra", "/?large").body(vec![0; 200 * 1024]),
+        bed.ask("POST", "zebra", "/?large")
+            .body(vec![0; 200 * 1024]),
         bed.ask("TRACE", "zebra", "/?trace"),
-        bed.ask("GET", "zebra", "/?coding").header("Transfer-Encoding", "gzip, chunked"),
+        bed.ask("GET", "zebra", "/?coding")
+            .header("Transfer-Encoding", "gzip, chunked"),
     ]
     .into_iter()
     .enumerate()
@@ -102,27 +177,45 @@ fn refused(bed: &Bed, combination: Combination) {
         let (target, status) = [("/?large", 413), ("/?trace", 405), ("/?coding", 501)][at];
         bed.send(&ask).status(status);
         let (own, file) = line(bed, "zebra", target);
-        assert_eq!((own.status, own.wake, own.upstream, file), (status, None, None, "uncounted.log"), "{combination:?}");
+        assert_eq!(
+            (own.status, own.wake, own.upstream, file),
+            (status, None, None, "uncounted.log"),
+            "{combination:?}"
+        );
     }
     bed.acc(&["disable", "zebra"]).ok();
     bed.get("zebra", "/?disabled").status(503);
     let (own, file) = line(bed, "zebra", "/?disabled");
-    assert_eq!((own.status, own.wake, own.upstream, file), (503, None, None, "uncounted.log"), "{combination:?}");
-    bed.acc(&["logs", "zebra", "--access", "-n", "1000"]).ok().says(&["/?awake", "/?disabled", "/?large"]);
+    assert_eq!(
+        (own.status, own.wake, own.upstream, file),
+        (503, None, None, "uncounted.log"),
+        "{combination:?}"
+    );
+    bed.acc(&["logs", "zebra", "--access", "-n", "1000"])
+        .ok()
+        .says(&["/?awake", "/?disabled", "/?large"]);
 }
 
 /// A flood of requests for nobody leaves nothing.
 #[test]
 fn what_is_asked_of_nobody_fills_no_disk() {
     for combination in [Combination::REAL, Combination::BUILTIN] {
-        let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { continue };
+        let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+            continue;
+        };
         for n in 0..50 {
-            bed.send(&bed.ask("GET", &format!("nobody{n}"), "/")).status(404);
-            bed.send(&bed.ask("TRACE", &format!("nobody{n}"), "/")).status(405);
+            bed.send(&bed.ask("GET", &format!("nobody{n}"), "/"))
+                .status(404);
+            bed.send(&bed.ask("TRACE", &format!("nobody{n}"), "/"))
+                .status(405);
         }
         bed.create("zebra", "tester");
         bed.get("zebra", "/?last").status(200);
         line(&bed, "zebra", "/?last");
-        assert_eq!(fs::read_dir(bed.home().join("log/access")).unwrap().count(), 1, "{combination:?}");
+        assert_eq!(
+            fs::read_dir(bed.home().join("log/access")).unwrap().count(),
+            1,
+            "{combination:?}"
+        );
     }
 }

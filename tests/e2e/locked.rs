@@ -2,10 +2,12 @@
 
 use crate::support::{Bed, Combination};
 
-/// What is awake answers, and a sleeper wakes, while the lock is held; the stop that waits for it succeeds once it is gone. It is held
-/// for less than acc waits for a lock.
+/// What is awake answers, and a sleeper wakes, while the lock is held; the stop that waits for it
+/// succeeds once it is gone. It is held for less than acc waits for a lock.
 pub fn requests_go_on(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     for name in ["zebra", "okapi", "tapir"] {
         bed.create(name, "tester");
     }
@@ -25,7 +27,10 @@ pub fn requests_go_on(combination: Combination) {
     });
     assert_eq!(bed.phase("zebra"), "asleep");
     // And all that happened meanwhile came to the disk.
-    assert_eq!((bed.phase("tapir"), bed.phase("okapi")), ("awake".to_owned(), "awake".to_owned()));
+    assert_eq!(
+        (bed.phase("tapir"), bed.phase("okapi")),
+        ("awake".to_owned(), "awake".to_owned())
+    );
     bed.acc(&["halt"]).ok();
     bed.acc(&["boot"]).ok();
     for name in ["zebra", "okapi", "tapir"] {

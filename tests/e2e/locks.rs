@@ -14,16 +14,31 @@ const LOCKS: [&str; 3] = ["owner.lock", "owner.next", "server.lock"];
 #[test]
 fn their_modes_do_not_depend_on_the_umask() {
     for combination in [Combination::REAL, Combination::BUILTIN] {
-        let Some(bed) = Bed::unbooted(combination, |_| {}) else { continue };
+        let Some(bed) = Bed::unbooted(combination, |_| {}) else {
+            continue;
+        };
         let boot = bed.command(&["boot"]);
         let mut wide = Command::new("sh");
-        wide.args(["-c", "umask 0; exec \"$@\"", "sh"]).arg(boot.get_program()).args(boot.get_args()).current_dir(&bed.dir);
+        wide.args(["-c", "umask 0; exec \"$@\"", "sh"])
+            .arg(boot.get_program())
+            .args(boot.get_args())
+            .current_dir(&bed.dir);
         run::run(&mut wide, COMMAND).ok();
-        let mode = |path: std::path::PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        let more: &[&str] = if combination.supervisor == "supervisord" { &["supervisord.lock", "supervisor.sock"] } else { &[] };
+        let mode =
+            |path: std::path::PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let more: &[&str] = if combination.supervisor == "supervisord" {
+            &["supervisord.lock", "supervisor.sock"]
+        } else {
+            &[]
+        };
         for name in LOCKS.iter().chain(more).chain(&["control.sock"]) {
-            let mode = mode(bed.run().join(name)) & if name.ends_with("sock") { 0o077 } else { 0o777 };
-            assert_eq!(mode, if name.ends_with("sock") { 0 } else { 0o600 }, "{name} ({combination:?})");
+            let mode =
+                mode(bed.run().join(name)) & if name.ends_with("sock") { 0o077 } else { 0o777 };
+            assert_eq!(
+                mode,
+                if name.ends_with("sock") { 0 } else { 0o600 },
+                "{name} ({combination:?})"
+            );
         }
         assert_eq!(mode(bed.home().join("acc.db")), 0o600);
     }
@@ -35,8 +50,16 @@ struct Stranger(Child);
 impl Stranger {
     fn holding(path: &std::path::Path, how: &str) -> Self {
         let mut command = Command::new(need::find("flock").unwrap());
-        command.args([how, "--no-fork"]).arg(path).args(["sh", "-c", "echo holds; exec sleep 600"]);
-        let mut child = command.uid(65_534).gid(65_534).stdout(Stdio::piped()).spawn().unwrap();
+        command
+            .args([how, "--no-fork"])
+            .arg(path)
+            .args(["sh", "-c", "echo holds; exec sleep 600"]);
+        let mut child = command
+            .uid(65_534)
+            .gid(65_534)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut said = [0; 6];
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut said).unwrap();
         Self(child)
@@ -50,14 +73,20 @@ impl Drop for Stranger {
     }
 }
 
-/// Files of an acc that made them for all to read, held by others since before: acc boots, and its server comes back.
+/// Files of an acc that made them for all to read, held by others since before: acc boots, and its
+/// server comes back.
 #[test]
 fn strangers_who_hold_one_from_before_are_in_nobodys_way() {
     if !need::root("to hold a lock as another user") || !need::programs(&["flock"]) {
         return;
     }
-    for (combination, how) in [(Combination::REAL, "--shared"), (Combination::BUILTIN, "--exclusive")] {
-        let Some(bed) = Bed::unbooted(combination, |s| s.idle = "60s") else { continue };
+    for (combination, how) in [
+        (Combination::REAL, "--shared"),
+        (Combination::BUILTIN, "--exclusive"),
+    ] {
+        let Some(bed) = Bed::unbooted(combination, |s| s.idle = "60s") else {
+            continue;
+        };
         fs::create_dir(bed.run()).unwrap();
         let held: Vec<Stranger> = LOCKS
             .iter()
@@ -71,10 +100,16 @@ fn strangers_who_hold_one_from_before_are_in_nobodys_way() {
         bed.acc(&["boot"]).ok();
         bed.create("zebra", "tester");
         bed.acc(&["stop", "zebra"]).ok();
-        let worker = || processes::of(&bed.dir).into_iter().find(|p| p.command.contains(" worker "));
+        let worker = || {
+            processes::of(&bed.dir)
+                .into_iter()
+                .find(|p| p.command.contains(" worker "))
+        };
         let before = worker().unwrap();
         processes::signal(before.pid, nix::sys::signal::Signal::SIGKILL);
-        wait_until("another worker serves", SOON, || holds(worker().is_some_and(|w| w.pid != before.pid), "none"));
+        wait_until("another worker serves", SOON, || {
+            holds(worker().is_some_and(|w| w.pid != before.pid), "none")
+        });
         bed.get("zebra", "/").status(200);
         bed.acc(&["halt"]).ok();
         drop(held);

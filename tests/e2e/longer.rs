@@ -7,8 +7,19 @@ use crate::support::wait::pause;
 use crate::support::{Bed, Combination, now, processes};
 
 pub fn a_web_socket_opens_through_a_wake_and_keeps_it_awake(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "400ms") else { return };
-    bed.acc(&["create", "zebra", "--model", "tester", "--set", "start_delay=200ms", "--asleep"]).ok();
+    let Some(bed) = Bed::with(combination, |s| s.idle = "400ms") else {
+        return;
+    };
+    bed.acc(&[
+        "create",
+        "zebra",
+        "--model",
+        "tester",
+        "--set",
+        "start_delay=200ms",
+        "--asleep",
+    ])
+    .ok();
     let mut socket = bed.web_socket("zebra");
     assert_eq!(socket.echo("one").unwrap(), "one");
     let pid = bed.pid("zebra");
@@ -24,15 +35,21 @@ pub fn a_web_socket_opens_through_a_wake_and_keeps_it_awake(combination: Combina
 }
 
 pub fn a_stream_longer_than_the_idle_timeout_is_not_cut(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "400ms") else { return };
-    bed.acc(&["create", "zebra", "--model", "tester", "--asleep"]).ok();
+    let Some(bed) = Bed::with(combination, |s| s.idle = "400ms") else {
+        return;
+    };
+    bed.acc(&["create", "zebra", "--model", "tester", "--asleep"])
+        .ok();
     for target in ["/stream?seconds=2", "/stream?seconds=2&kind=sse"] {
         let began = now();
         let mut open = bed.ask("GET", "zebra", target).open(bed.address()).unwrap();
         assert_eq!(open.reply.status, 200);
         let mut first = [0; 1];
         open.body.read_exact(&mut first).unwrap();
-        assert!(began.elapsed() < Duration::from_millis(1500), "the stream was held back until it had ended");
+        assert!(
+            began.elapsed() < Duration::from_millis(1500),
+            "the stream was held back until it had ended"
+        );
         let pid = bed.pid("zebra");
         let monitor = std::thread::scope(|scope| {
             let reader = scope.spawn(|| {
@@ -45,21 +62,44 @@ pub fn a_stream_longer_than_the_idle_timeout_is_not_cut(combination: Combination
             reader.join().unwrap()
         });
         assert!(monitor.unwrap() > 10);
-        assert!(began.elapsed() >= Duration::from_millis(1900), "the stream ended early");
-        assert_eq!(bed.told("zebra", "START").len(), 1, "it was restarted within its own stream");
+        assert!(
+            began.elapsed() >= Duration::from_millis(1900),
+            "the stream ended early"
+        );
+        assert_eq!(
+            bed.told("zebra", "START").len(),
+            1,
+            "it was restarted within its own stream"
+        );
         assert!(processes::alive(pid));
     }
     bed.monitor_until_asleep("zebra");
 }
 
 pub fn an_operators_stop_waits_for_what_is_in_flight(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else { return };
+    let Some(bed) = Bed::new(combination) else {
+        return;
+    };
     bed.create("zebra", "tester");
     std::thread::scope(|scope| {
-        let slow = scope.spawn(|| bed.send(&bed.ask("GET", "zebra", "/slow?ms=1500").header("X-Id", "slow-one")));
-        crate::support::wait_until("the slow request is under way", Duration::from_secs(5), || {
-            crate::support::wait::holds(bed.told("zebra", "REQ").iter().any(|l| l.contains("slow-one")), "no request seen")
+        let slow = scope.spawn(|| {
+            bed.send(
+                &bed.ask("GET", "zebra", "/slow?ms=1500")
+                    .header("X-Id", "slow-one"),
+            )
         });
+        crate::support::wait_until(
+            "the slow request is under way",
+            Duration::from_secs(5),
+            || {
+                crate::support::wait::holds(
+                    bed.told("zebra", "REQ")
+                        .iter()
+                        .any(|l| l.contains("slow-one")),
+                    "no request seen",
+                )
+            },
+        );
         let stop = scope.spawn(|| bed.acc(&["stop", "zebra"]));
         pause(Duration::from_millis(300));
         // Comes while it drains: held, then answered by the next run.

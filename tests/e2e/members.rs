@@ -4,8 +4,8 @@ use crate::support::bed::SOON;
 use crate::support::wait::holds;
 use crate::support::{Bed, Combination, need, processes, wait_until};
 
-/// Listens on the unix socket of its first argument, answers each request with its pid, and runs what stands in `BEFORE`, `AFTER`
-/// (once it listens), and in the body of a request.
+/// Listens on the unix socket of its first argument, answers each request with its pid, and runs
+/// what stands in `BEFORE`, `AFTER` (once it listens), and in the body of a request.
 const APP: &str = r#"
 import os, signal, socket, sys, time
 BEFORE
@@ -26,25 +26,47 @@ while True:
 
 /// A model with this application.
 fn model(bed: &Bed, name: &str, before: &str, after: &str) {
-    let dir = bed.model(name, "command = [\"python3\", \"-u\", \"app.py\", \"{{ socket }}\"]\n");
+    let dir = bed.model(
+        name,
+        "command = [\"python3\", \"-u\", \"app.py\", \"{{ socket }}\"]\n",
+    );
     std::fs::create_dir_all(dir.join("files")).unwrap();
-    std::fs::write(dir.join("files/app.py"), APP.replace("BEFORE", before).replace("AFTER", after)).unwrap();
+    std::fs::write(
+        dir.join("files/app.py"),
+        APP.replace("BEFORE", before).replace("AFTER", after),
+    )
+    .unwrap();
 }
 
-/// The name of a process (`/proc/PID/comm`) is its own choice: it hides nothing, and keeps acc from nothing.
+/// The name of a process (`/proc/PID/comm`) is its own choice: it hides nothing, and keeps acc from
+/// nothing.
 pub fn its_name_may_be_any_bytes(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     if !need::programs(&["python3"]) {
         return;
     }
-    for (number, name) in [r"\xff\xfe", r") Z (", r"a) Z 1 1 1 1\n"].into_iter().enumerate() {
+    for (number, name) in [r"\xff\xfe", r") Z (", r"a) Z 1 1 1 1\n"]
+        .into_iter()
+        .enumerate()
+    {
         let instance = format!("zebra{number}");
-        model(&bed, &instance, &format!("open('/proc/self/comm', 'wb').write(b'{name}')"), "");
+        model(
+            &bed,
+            &instance,
+            &format!("open('/proc/self/comm', 'wb').write(b'{name}')"),
+            "",
+        );
         bed.create(&instance, &instance);
         let pid = bed.pid(&instance);
         bed.get(&instance, "/").status(200);
         let pass = bed.monitor();
-        assert!(pass.out.is_empty(), "a pass has something to say: {}", pass.out);
+        assert!(
+            pass.out.is_empty(),
+            "a pass has something to say: {}",
+            pass.out
+        );
         bed.acc(&["stop", "--now", &instance]).ok();
         assert!(!processes::alive(pid));
         bed.get(&instance, "/").status(200);
@@ -57,7 +79,8 @@ pub fn its_name_may_be_any_bytes(combination: Combination) {
     // And the bed is halted with all of them awake.
 }
 
-/// What it runs in a session of its own, twice forked, with nothing open: `sleep` of a length that is only this test's.
+/// What it runs in a session of its own, twice forked, with nothing open: `sleep` of a length that
+/// is only this test's.
 fn away(length: &str) -> String {
     format!(
         "if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        os.chdir('/'); os.closerange(0, 99)\n        \
@@ -67,11 +90,18 @@ fn away(length: &str) -> String {
 
 /// The processes that sleep so long.
 fn sleepers(length: &str) -> Vec<i32> {
-    let pids = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
-    pids.filter(|pid| processes::look(*pid).is_some_and(|seen| seen.command == format!("sleep {length}"))).collect()
+    let pids = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|e| e.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| {
+        processes::look(*pid).is_some_and(|seen| seen.command == format!("sleep {length}"))
+    })
+    .collect()
 }
 
-/// Can acc make control groups that count processes here? A host that gives none is no fault of the test's machine.
+/// Can acc make control groups that count processes here? A host that gives none is no fault of the
+/// test's machine.
 fn has_groups(bed: &Bed) -> bool {
     let said = bed.acc(&["doctor"]).out;
     let has = !said.contains("no control groups") && !said.contains("without the controller");
@@ -83,20 +113,28 @@ fn has_groups(bed: &Bed) -> bool {
 
 /// It has become `sleep` a moment after the application answers.
 fn wait_for_one(length: &str) {
-    wait_until("what it has started runs", SOON, || holds(sleepers(length).len() == 1, "it does not"));
+    wait_until("what it has started runs", SOON, || {
+        holds(sleepers(length).len() == 1, "it does not")
+    });
 }
 
 fn length() -> String {
-    format!("{}", 1_000_000_000_u64 + u64::from(std::process::id()) * 1000)
+    format!(
+        "{}",
+        1_000_000_000_u64 + u64::from(std::process::id()) * 1000
+    )
 }
 
-/// Whatever ends an instance ends all of it: a process in a session of its own, without a parent and an environment, too. Where
-/// acc may make no control groups such a one is not found (see the ordinary user below).
+/// Whatever ends an instance ends all of it: a process in a session of its own, without a parent
+/// and an environment, too. Where acc may make no control groups such a one is not found (see the
+/// ordinary user below).
 pub fn what_it_has_started_ends_with_it(combination: Combination) {
     if !need::root("to make control groups") || !need::programs(&["python3"]) {
         return;
     }
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     if !has_groups(&bed) {
         return;
     }
@@ -127,12 +165,15 @@ pub fn what_it_has_started_ends_with_it(combination: Combination) {
     assert_eq!(sleepers(&length), [0; 0], "after halt");
 }
 
-/// All of acc is killed, and the first process too: what the instance has left ends at the next boot.
+/// All of acc is killed, and the first process too: what the instance has left ends at the next
+/// boot.
 pub fn what_was_left_by_a_crash_ends_at_the_boot(combination: Combination) {
     if !need::root("to make control groups") || !need::programs(&["python3"]) {
         return;
     }
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     if !has_groups(&bed) {
         return;
     }
@@ -143,19 +184,29 @@ pub fn what_was_left_by_a_crash_ends_at_the_boot(combination: Combination) {
     processes::cut_power(&bed.dir);
     wait_for_one(&length);
     bed.acc(&["boot"]).ok();
-    wait_until("it is ended", SOON, || holds(sleepers(&length).is_empty(), "it runs"));
+    wait_until("it is ended", SOON, || {
+        holds(sleepers(&length).is_empty(), "it runs")
+    });
     bed.get("zebra", "/").status(200);
     bed.acc(&["stop", "zebra"]).ok();
     assert_eq!(sleepers(&length), [0; 0]);
 }
 
-/// A child that has inherited the listening socket and outlives the application does not keep it from waking.
+/// A child that has inherited the listening socket and outlives the application does not keep it
+/// from waking.
 pub fn an_inherited_socket_is_not_in_the_way(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     if !need::programs(&["python3"]) {
         return;
     }
-    model(&bed, "heirs", "", "if os.fork() == 0:\n    os.setsid()\n    while True: time.sleep(100)");
+    model(
+        &bed,
+        "heirs",
+        "",
+        "if os.fork() == 0:\n    os.setsid()\n    while True: time.sleep(100)",
+    );
     bed.create("zebra", "heirs");
     for _ in 0..3 {
         bed.acc(&["stop", "zebra"]).ok();
@@ -165,30 +216,43 @@ pub fn an_inherited_socket_is_not_in_the_way(combination: Combination) {
 
 /// Told at once, and nothing of it is left.
 pub fn one_that_goes_into_the_background_is_told(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     if !need::programs(&["python3"]) {
         return;
     }
     let away = "if os.fork(): os._exit(0)\nos.setsid()\nif os.fork(): os._exit(0)";
     for (name, before, after) in [("early", "", away), ("late", away, "")] {
         model(&bed, name, before, after);
-        let done = bed.acc(&["create", "zebra", "--model", name]).error(1).says(&["hint:"]);
-        assert!(done.err.contains("ended by itself") || done.err.contains("exited with code 0"), "{done:?}");
+        let done = bed
+            .acc(&["create", "zebra", "--model", name])
+            .error(1)
+            .says(&["hint:"]);
+        assert!(
+            done.err.contains("ended by itself") || done.err.contains("exited with code 0"),
+            "{done:?}"
+        );
         bed.acc(&["info", "zebra"]).error(3);
         wait_until("nothing of it is left", SOON, || {
-            let left = processes::of(&bed.dir).into_iter().find(|p| p.command.contains("app.py"));
+            let left = processes::of(&bed.dir)
+                .into_iter()
+                .find(|p| p.command.contains("app.py"));
             holds(left.is_none(), format!("{left:?}"))
         });
     }
 }
 
-/// An instance that forks without end has as many processes as the config says, and its neighbour wakes.
+/// An instance that forks without end has as many processes as the config says, and its neighbour
+/// wakes.
 pub fn one_that_forks_without_end_is_bounded(combination: Combination) {
     if !need::root("to make control groups") || !need::programs(&["python3"]) {
         return;
     }
     let limits = "[limits]\nprocesses = 30\n";
-    let Some(bed) = Bed::with(combination, |s| (s.rules, s.idle) = (limits.into(), "60s")) else { return };
+    let Some(bed) = Bed::with(combination, |s| (s.rules, s.idle) = (limits.into(), "60s")) else {
+        return;
+    };
     if !has_groups(&bed) {
         return;
     }
@@ -200,7 +264,10 @@ pub fn one_that_forks_without_end_is_bounded(combination: Combination) {
     model(&bed, "forks", "", forks);
     bed.create("zebra", "forks");
     bed.get("zebra", "/").status(200);
-    let forks: usize = std::fs::read_to_string(bed.instance("zebra").join("data/forks")).unwrap().parse().unwrap();
+    let forks: usize = std::fs::read_to_string(bed.instance("zebra").join("data/forks"))
+        .unwrap()
+        .parse()
+        .unwrap();
     assert!((20..30).contains(&forks), "{forks}");
     bed.create("okapi", "hello");
     bed.get("okapi", "/").status(200);
@@ -213,7 +280,9 @@ pub fn one_that_forks_without_end_is_bounded(combination: Combination) {
 
 /// A process beside the first that has work to finish when it is asked to end.
 pub fn one_beside_it_finishes_its_work(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     if !need::programs(&["python3"]) {
         return;
     }
@@ -224,7 +293,10 @@ pub fn one_beside_it_finishes_its_work(combination: Combination) {
     bed.create("zebra", "workers");
     for times in 1..=2 {
         bed.acc(&["stop", "zebra"]).ok();
-        assert_eq!(std::fs::read_to_string(bed.instance("zebra").join("data/done")).unwrap(), "x".repeat(times));
+        assert_eq!(
+            std::fs::read_to_string(bed.instance("zebra").join("data/done")).unwrap(),
+            "x".repeat(times)
+        );
         bed.get("zebra", "/").status(200);
     }
 }

@@ -15,8 +15,8 @@ use crate::support::bed::SOON;
 use crate::support::wait::{holds, wait_until};
 use crate::support::{Bed, Combination, need, processes};
 
-/// Says when it has started, listens half a second later, and answers `own`; asked for `/close` it stops listening and lives on. When
-/// its port is taken it takes another, as many do.
+/// Says when it has started, listens half a second later, and answers `own`; asked for `/close` it
+/// stops listening and lives on. When its port is taken it takes another, as many do.
 const APP: &str = r#"description = "an application on a port"
 listen = "tcp"
 command = ["python3", "-u", "app.py", "{{ port }}", "{{ data }}", "{{ params.how }}"]
@@ -102,7 +102,10 @@ impl Thief {
         socket.listen(64).unwrap();
         let listener = TcpListener::from(socket);
         listener.set_nonblocking(true).unwrap();
-        let (heard, stop) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+        let (heard, stop) = (
+            Arc::new(Mutex::new(Vec::new())),
+            Arc::new(AtomicBool::new(false)),
+        );
         let task = std::thread::spawn({
             let (heard, stop) = (heard.clone(), stop.clone());
             move || {
@@ -112,17 +115,25 @@ impl Thief {
                         continue;
                     };
                     client.set_nonblocking(false).unwrap();
-                    client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+                    client
+                        .set_read_timeout(Some(Duration::from_secs(2)))
+                        .unwrap();
                     let mut bytes = [0; 4096];
                     if let Ok(length) = client.read(&mut bytes) {
                         heard.lock().unwrap().extend(&bytes[..length]);
                     }
-                    let _ =
-                        std::io::Write::write_all(&mut client, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nthief");
+                    let _ = std::io::Write::write_all(
+                        &mut client,
+                        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nthief",
+                    );
                 }
             }
         });
-        Self { heard, stop, task: Some(task) }
+        Self {
+            heard,
+            stop,
+            task: Some(task),
+        }
     }
 
     /// What it was sent until now.
@@ -134,7 +145,11 @@ impl Thief {
 }
 
 fn address(bed: &Bed, name: &str) -> SocketAddr {
-    bed.info(name)["listen"]["tcp"].as_str().unwrap().parse().unwrap()
+    bed.info(name)["listen"]["tcp"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 /// With the model and a sleeping instance of it.
@@ -153,59 +168,109 @@ fn model(bed: &Bed, name: &str, text: &str, script: &str) {
 
 fn with_app(bed: Bed, how: &str) -> Option<Bed> {
     model(&bed, "app", APP, APP_PY);
-    bed.acc(&["create", "zebra", "--model", "app", "--set", &format!("how={how}")]).ok();
+    bed.acc(&[
+        "create",
+        "zebra",
+        "--model",
+        "app",
+        "--set",
+        &format!("how={how}"),
+    ])
+    .ok();
     bed.acc(&["stop", "zebra"]).ok();
     Some(bed)
 }
 
-/// Somebody listens first, at any address that takes its connections, after acc has looked and before the application binds.
+/// Somebody listens first, at any address that takes its connections, after acc has looked and
+/// before the application binds.
 pub fn a_stranger_that_listens_first_is_never_asked(combination: Combination) {
-    for (ip, how) in [("127.0.0.1", "plain"), ("0.0.0.0", "plain"), ("::", "plain"), ("127.0.0.1", "reuse"), ("0.0.0.0", "reuse")] {
-        let Some(bed) = bed(combination, how) else { return };
+    for (ip, how) in [
+        ("127.0.0.1", "plain"),
+        ("0.0.0.0", "plain"),
+        ("::", "plain"),
+        ("127.0.0.1", "reuse"),
+        ("0.0.0.0", "reuse"),
+    ] {
+        let Some(bed) = bed(combination, how) else {
+            return;
+        };
         let before = address(&bed, "zebra");
         let started = bed.instance("zebra").join("data/started");
         std::fs::remove_file(&started).unwrap();
-        let socket = Thief::bound(SocketAddr::new(ip.parse::<IpAddr>().unwrap(), before.port()), how == "reuse");
+        let socket = Thief::bound(
+            SocketAddr::new(ip.parse::<IpAddr>().unwrap(), before.port()),
+            how == "reuse",
+        );
         let (reply, heard) = std::thread::scope(|scope| {
             let asking = scope.spawn(|| bed.get("zebra", "/first"));
-            wait_until("the application to start", SOON, || holds(started.exists(), "not yet"));
+            wait_until("the application to start", SOON, || {
+                holds(started.exists(), "not yet")
+            });
             let thief = Thief::listening(socket);
             (asking.join().unwrap(), thief.end())
         });
-        assert!(reply.status == 503 && heard.is_empty(), "{ip} {how}: {reply:?}, {heard}");
+        assert!(
+            reply.status == 503 && heard.is_empty(),
+            "{ip} {how}: {reply:?}, {heard}"
+        );
         bed.wait_phase("zebra", "failed");
         let events = bed.acc(&["events", "zebra"]).ok();
-        events.says(&["is not part of the instance", &format!("pid {}, `", std::process::id())]);
+        events.says(&[
+            "is not part of the instance",
+            &format!("pid {}, `", std::process::id()),
+        ]);
         bed.acc(&["reset", "zebra"]).ok();
-        assert_eq!(bed.get("zebra", "/").status(200).text(), "own", "{ip} {how}");
+        assert_eq!(
+            bed.get("zebra", "/").status(200).text(),
+            "own",
+            "{ip} {how}"
+        );
     }
 }
 
-/// The same by another user than the instance's, who may not share its port: while it starts, and once it has lost its port.
+/// The same by another user than the instance's, who may not share its port: while it starts, and
+/// once it has lost its port.
 pub fn a_stranger_of_another_user_is_never_asked(combination: Combination) {
     if !need::root("instances of another user") || !need::programs(&["python3"]) {
         return;
     }
-    let Some(bed) = Bed::of_tenants(combination, |s| s.idle = "60s").and_then(|bed| with_app(bed, "plain")) else { return };
+    let Some(bed) =
+        Bed::of_tenants(combination, |s| s.idle = "60s").and_then(|bed| with_app(bed, "plain"))
+    else {
+        return;
+    };
     let before = address(&bed, "zebra");
     let started = bed.instance("zebra").join("data/started");
     std::fs::remove_file(&started).unwrap();
     let socket = Thief::bound(before, false);
     let (reply, heard) = std::thread::scope(|scope| {
         let asking = scope.spawn(|| bed.get("zebra", "/first"));
-        wait_until("the application to start", SOON, || holds(started.exists(), "not yet"));
+        wait_until("the application to start", SOON, || {
+            holds(started.exists(), "not yet")
+        });
         let thief = Thief::listening(socket);
         (asking.join().unwrap(), thief.end())
     });
-    assert!(reply.status == 503 && heard.is_empty(), "{reply:?}, {heard}");
+    assert!(
+        reply.status == 503 && heard.is_empty(),
+        "{reply:?}, {heard}"
+    );
     bed.wait_phase("zebra", "failed");
-    bed.acc(&["events", "zebra"]).ok().says(&["a program of user 0 that is not part of the instance"]);
+    bed.acc(&["events", "zebra"])
+        .ok()
+        .says(&["a program of user 0 that is not part of the instance"]);
     bed.acc(&["reset", "zebra"]).ok();
     assert_eq!(bed.get("zebra", "/close").status(200).text(), "own");
     let before = address(&bed, "zebra");
-    wait_until("it to close its port", SOON, || holds(std::net::TcpStream::connect(before).is_err(), "it is open"));
+    wait_until("it to close its port", SOON, || {
+        holds(std::net::TcpStream::connect(before).is_err(), "it is open")
+    });
     let thief = Thief::listening(Thief::bound(before, false));
-    wait_displaced(&bed, "zebra", "a program of user 0 that is not part of the instance");
+    wait_displaced(
+        &bed,
+        "zebra",
+        "a program of user 0 that is not part of the instance",
+    );
     assert_eq!(bed.get("zebra", "/").status(200).text(), "own");
     assert_eq!(thief.end(), "", "somebody else was asked");
 }
@@ -214,22 +279,35 @@ pub fn a_stranger_of_another_user_is_never_asked(combination: Combination) {
 fn wait_displaced(bed: &Bed, name: &str, why: &str) {
     wait_until("it to be displaced", SOON, || {
         let events = bed.acc(&["events", name]).ok().out;
-        holds(events.contains("displaced") && events.contains(why) && events.contains("could not be reached"), events)
+        holds(
+            events.contains("displaced")
+                && events.contains(why)
+                && events.contains("could not be reached"),
+            events,
+        )
     });
     let events = bed.acc(&["events", name]).ok().out;
     // The stop at the beginning of the test, and no other.
-    assert!(events.matches("the operator asked").count() <= 1, "{events}");
+    assert!(
+        events.matches("the operator asked").count() <= 1,
+        "{events}"
+    );
 }
 
 /// It stops listening while it runs, and somebody else takes the port: noticed without a pass.
 pub fn a_port_that_an_awake_instance_has_lost_is_noticed(combination: Combination) {
-    let Some(bed) = bed(combination, "plain") else { return };
+    let Some(bed) = bed(combination, "plain") else {
+        return;
+    };
     assert_eq!(bed.get("zebra", "/close").status(200).text(), "own");
     let before = address(&bed, "zebra");
-    wait_until("it to close its port", SOON, || holds(std::net::TcpStream::connect(before).is_err(), "it is open"));
+    wait_until("it to close its port", SOON, || {
+        holds(std::net::TcpStream::connect(before).is_err(), "it is open")
+    });
     let thief = Thief::listening(Thief::bound(before, false));
     if combination.edge == "builtin" {
-        // Also before it is noticed: acc asks at every connection, and the request waits for the next run.
+        // Also before it is noticed: acc asks at every connection, and the request waits for the
+        // next run.
         assert_eq!(bed.get("zebra", "/lost").status(200).text(), "own");
     }
     wait_displaced(&bed, "zebra", "is not part of the instance");
@@ -240,7 +318,9 @@ pub fn a_port_that_an_awake_instance_has_lost_is_noticed(combination: Combinatio
 
 /// It sets `SO_REUSEPORT`, and another program of its user joins it.
 pub fn who_joins_the_port_of_an_awake_instance_is_noticed(combination: Combination) {
-    let Some(bed) = bed(combination, "reuse") else { return };
+    let Some(bed) = bed(combination, "reuse") else {
+        return;
+    };
     assert_eq!(bed.get("zebra", "/").status(200).text(), "own");
     let before = address(&bed, "zebra");
     let thief = Thief::listening(Thief::bound(before, true));
@@ -252,7 +332,9 @@ pub fn who_joins_the_port_of_an_awake_instance_is_noticed(combination: Combinati
 
 /// One that does not listen any more is started again, and one that does is left alone.
 pub fn one_that_stops_listening_is_started_again(combination: Combination) {
-    let Some(bed) = bed(combination, "plain") else { return };
+    let Some(bed) = bed(combination, "plain") else {
+        return;
+    };
     assert_eq!(bed.get("zebra", "/").status(200).text(), "own");
     let pid = bed.pid("zebra");
     assert_eq!(bed.monitor().out, "");
@@ -263,9 +345,12 @@ pub fn one_that_stops_listening_is_started_again(combination: Combination) {
     assert!(!processes::alive(pid));
 }
 
-/// The file of its unix socket is removed under it: noticed at once. Another program puts its own there: a pass notices.
+/// The file of its unix socket is removed under it: noticed at once. Another program puts its own
+/// there: a pass notices.
 pub fn one_whose_socket_is_gone_is_started_again(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     bed.create("zebra", "tester");
     let path = PathBuf::from(bed.info("zebra")["listen"]["unix"].as_str().unwrap());
     for replaced in [false, true] {
@@ -275,7 +360,8 @@ pub fn one_whose_socket_is_gone_is_started_again(combination: Combination) {
         let thief = replaced.then(|| UnixListener::bind(path.with_extension("other")).unwrap());
         if replaced {
             std::fs::rename(path.with_extension("other"), &path).unwrap();
-            bed.monitor().says(&["zebra", "displaced", "is not part of the instance"]);
+            bed.monitor()
+                .says(&["zebra", "displaced", "is not part of the instance"]);
         } else {
             std::fs::remove_file(&path).unwrap();
             wait_displaced(&bed, "zebra", "cannot be reached");
@@ -291,44 +377,81 @@ pub fn every_process_of_an_instance_may_listen_for_it(combination: Combination) 
     if !need::programs(&["python3"]) {
         return;
     }
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     model(&bed, "family", FAMILY, FAMILY_PY);
     for how in ["exec", "child", "session", "workers", "orphaned", "daemon"] {
         if how == "daemon" && !marked(&bed) {
-            // Its parent has ended and it has a session of its own: only a control group, or a mark, tells whose it is.
+            // Its parent has ended and it has a session of its own: only a control group, or a
+            // mark, tells whose it is.
             continue;
         }
-        bed.acc(&["create", how, "--model", "family", "--set", &format!("how={how}")]).ok();
+        bed.acc(&[
+            "create",
+            how,
+            "--model",
+            "family",
+            "--set",
+            &format!("how={how}"),
+        ])
+        .ok();
         assert_eq!(bed.get(how, "/").status(200).text(), "own", "{how}");
         let pid = bed.pid(how);
         assert_eq!(bed.monitor().out, "", "{how}");
-        assert_eq!((bed.phase(how), bed.pid(how)), ("awake".to_owned(), pid), "{how}");
+        assert_eq!(
+            (bed.phase(how), bed.pid(how)),
+            ("awake".to_owned(), pid),
+            "{how}"
+        );
         bed.acc(&["stop", how]).ok();
     }
 }
 
 /// Do instances keep anything by which they are known wherever they go?
 fn marked(bed: &Bed) -> bool {
-    let pid = bed.create("marked", "tester")["pid"].as_i64().unwrap_or_else(|| bed.pid("marked").into());
-    let read = |file: &str| String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default()).into_owned();
+    let pid = bed.create("marked", "tester")["pid"]
+        .as_i64()
+        .unwrap_or_else(|| bed.pid("marked").into());
+    let read = |file: &str| {
+        String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default())
+            .into_owned()
+    };
     read("environ").contains("ACC_INSTANCE=") || read("cgroup").contains("/acc-")
 }
 
 /// Two installations of one user that were given the same port, and wake at the same time.
 pub fn two_installations_with_one_port_keep_their_requests_apart(combination: Combination) {
-    let Some(one) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(one) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     let first = one.first_port();
     let ports = format!("{first}-{}", first + 3);
-    let Some(other) = Bed::with(combination, |s| (s.idle, s.ports) = ("60s", ports)) else { return };
+    let Some(other) = Bed::with(combination, |s| (s.idle, s.ports) = ("60s", ports)) else {
+        return;
+    };
     for (bed, name) in [(&one, "zebra"), (&other, "okapi")] {
-        bed.acc(&["create", name, "--model", "tester-tcp", "--set", "start_delay=300ms", "--asleep"]).ok();
+        bed.acc(&[
+            "create",
+            name,
+            "--model",
+            "tester-tcp",
+            "--set",
+            "start_delay=300ms",
+            "--asleep",
+        ])
+        .ok();
     }
     assert_eq!(address(&one, "zebra"), address(&other, "okapi"));
     std::thread::scope(|scope| {
-        let asked = [(&one, "zebra"), (&other, "okapi")].map(|(bed, name)| (name, scope.spawn(move || bed.get(name, "/"))));
+        let asked = [(&one, "zebra"), (&other, "okapi")]
+            .map(|(bed, name)| (name, scope.spawn(move || bed.get(name, "/"))));
         for (name, asking) in asked {
             let reply = asking.join().unwrap();
-            assert!(reply.status == 503 || reply.text().contains(name), "{name}: {reply:?}");
+            assert!(
+                reply.status == 503 || reply.text().contains(name),
+                "{name}: {reply:?}"
+            );
         }
     });
     for (bed, name) in [(&one, "zebra"), (&other, "okapi")] {

@@ -1,4 +1,5 @@
-//! A proxy in front of acc: what is believed of it once the operator says so, by either edge and in any state of the instance.
+//! A proxy in front of acc: what is believed of it once the operator says so, by either edge and in
+//! any state of the instance.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,19 +24,32 @@ fn bed(combination: Combination, edge: &str, rules: &str) -> Option<Bed> {
 
 /// What the instance was told, all of it but what is about its connection.
 fn told(bed: &Bed, headers: &[(&str, &str)]) -> BTreeMap<String, String> {
-    let ask = headers.iter().fold(bed.ask("GET", "zebra", "/headers"), |ask, (name, value)| ask.header(name, value));
+    let ask = headers
+        .iter()
+        .fold(bed.ask("GET", "zebra", "/headers"), |ask, (name, value)| {
+            ask.header(name, value)
+        });
     read(&bed.send(&ask).status(200).json())
 }
 
 fn read(headers: &serde_json::Value) -> BTreeMap<String, String> {
-    let all = headers.as_object().unwrap().iter().filter(|(name, _)| *name != "connection");
-    all.map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned())).collect()
+    let all = headers
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(name, _)| *name != "connection");
+    all.map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()))
+        .collect()
 }
 
 /// What it should be told.
 fn expected(bed: &Bed, client: &str, scheme: &str, port: u16) -> BTreeMap<String, String> {
     let host = bed.host("zebra");
-    let quoted = if client.contains(':') { format!("\"[{client}]\"") } else { client.to_owned() };
+    let quoted = if client.contains(':') {
+        format!("\"[{client}]\"")
+    } else {
+        client.to_owned()
+    };
     let all = [
         ("host", host.clone()),
         ("x-forwarded-for", client.to_owned()),
@@ -43,9 +57,14 @@ fn expected(bed: &Bed, client: &str, scheme: &str, port: u16) -> BTreeMap<String
         ("x-forwarded-proto", scheme.to_owned()),
         ("x-forwarded-host", host.clone()),
         ("x-forwarded-port", port.to_string()),
-        ("forwarded", format!("for={quoted};host=\"{host}\";proto={scheme}")),
+        (
+            "forwarded",
+            format!("for={quoted};host=\"{host}\";proto={scheme}"),
+        ),
     ];
-    all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    all.into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }
 
 /// What is said, and who asks then, by which scheme and which port.
@@ -53,90 +72,257 @@ type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str, u16);
 
 /// The same on all four combinations, awake or asleep: what is expected is written down once.
 pub fn instances_are_told_the_same_by_both_edges(combination: Combination) {
-    let Some(bed) = bed(combination, TRUST, "") else { return };
+    let Some(bed) = bed(combination, TRUST, "") else {
+        return;
+    };
     let own = bed.address().port();
     let (chain, proto, port) = ("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Port");
     let cases: [Case<'_>; 15] = [
         (&[], "127.0.0.1", "http", own),
-        (&[(chain, "203.0.113.9"), (proto, "https")], "203.0.113.9", "https", 443),
-        (&[(chain, "203.0.113.9"), (proto, "HTTPS"), (port, "8443")], "203.0.113.9", "https", 8443),
-        (&[(chain, "6.6.6.6, 203.0.113.9:5678, 10.1.1.1")], "203.0.113.9", "http", own),
-        (&[(chain, "6.6.6.6"), (chain, "203.0.113.9"), (chain, "10.1.1.1,10.2.2.2")], "203.0.113.9", "http", own),
+        (
+            &[(chain, "203.0.113.9"), (proto, "https")],
+            "203.0.113.9",
+            "https",
+            443,
+        ),
+        (
+            &[(chain, "203.0.113.9"), (proto, "HTTPS"), (port, "8443")],
+            "203.0.113.9",
+            "https",
+            8443,
+        ),
+        (
+            &[(chain, "6.6.6.6, 203.0.113.9:5678, 10.1.1.1")],
+            "203.0.113.9",
+            "http",
+            own,
+        ),
+        (
+            &[
+                (chain, "6.6.6.6"),
+                (chain, "203.0.113.9"),
+                (chain, "10.1.1.1,10.2.2.2"),
+            ],
+            "203.0.113.9",
+            "http",
+            own,
+        ),
         (&[(chain, "10.1.1.1, 10.2.2.2")], "10.1.1.1", "http", own),
-        (&[(chain, "[2001:db8::1]:123"), (proto, "https")], "2001:db8::1", "https", 443),
-        (&[(chain, "2001:DB8:0:0:1::1")], "2001:db8::1:0:0:1", "http", own),
+        (
+            &[(chain, "[2001:db8::1]:123"), (proto, "https")],
+            "2001:db8::1",
+            "https",
+            443,
+        ),
+        (
+            &[(chain, "2001:DB8:0:0:1::1")],
+            "2001:db8::1:0:0:1",
+            "http",
+            own,
+        ),
         (&[(chain, "::ffff:203.0.113.9")], "203.0.113.9", "http", own),
-        (&[(chain, "unknown"), (proto, "ftp"), (port, "0")], "127.0.0.1", "http", own),
-        (&[(chain, "203.0.113.9, unknown, 10.1.1.1"), (port, "65536")], "10.1.1.1", "http", own),
-        (&[(chain, "203.0.113.9, _hidden"), (port, "x80")], "127.0.0.1", "http", own),
-        (&[(chain, "203.0.113.9"), (chain, "")], "127.0.0.1", "http", own),
-        (&[(chain, "203.0.113.9"), ("X-Forwarded-Host", "evil.org"), ("Forwarded", "for=6.6.6.6;proto=https")], "203.0.113.9", "http", own),
-        (&[(chain, "203.0.113.9"), ("X-Client-IP", "6.6.6.6"), ("X_Forwarded_Proto", "https")], "203.0.113.9", "http", own),
+        (
+            &[(chain, "unknown"), (proto, "ftp"), (port, "0")],
+            "127.0.0.1",
+            "http",
+            own,
+        ),
+        (
+            &[(chain, "203.0.113.9, unknown, 10.1.1.1"), (port, "65536")],
+            "10.1.1.1",
+            "http",
+            own,
+        ),
+        (
+            &[(chain, "203.0.113.9, _hidden"), (port, "x80")],
+            "127.0.0.1",
+            "http",
+            own,
+        ),
+        (
+            &[(chain, "203.0.113.9"), (chain, "")],
+            "127.0.0.1",
+            "http",
+            own,
+        ),
+        (
+            &[
+                (chain, "203.0.113.9"),
+                ("X-Forwarded-Host", "evil.org"),
+                ("Forwarded", "for=6.6.6.6;proto=https"),
+            ],
+            "203.0.113.9",
+            "http",
+            own,
+        ),
+        (
+            &[
+                (chain, "203.0.113.9"),
+                ("X-Client-IP", "6.6.6.6"),
+                ("X_Forwarded_Proto", "https"),
+            ],
+            "203.0.113.9",
+            "http",
+            own,
+        ),
     ];
     for state in ["awake", "asleep"] {
         for (headers, client, scheme, port) in cases {
             if state == "asleep" {
                 bed.acc(&["stop", "zebra"]).ok();
             }
-            assert_eq!(told(&bed, headers), expected(&bed, client, scheme, port), "{headers:?} ({state}, {combination:?})");
+            assert_eq!(
+                told(&bed, headers),
+                expected(&bed, client, scheme, port),
+                "{headers:?} ({state}, {combination:?})"
+            );
         }
         if state == "asleep" {
             bed.acc(&["stop", "zebra"]).ok();
         }
-        let passed = told(&bed, &[(chain, "203.0.113.9"), ("CF-Connecting-IP", "203.0.113.9"), ("CF_Connecting_IP", "6.6.6.6")]);
-        assert_eq!(passed.get("cf-connecting-ip").map(String::as_str), Some("203.0.113.9"), "{passed:?} ({state}, {combination:?})");
-        assert!(!passed.values().any(|value| value.contains("6.6.6.6")), "{passed:?}");
+        let passed = told(
+            &bed,
+            &[
+                (chain, "203.0.113.9"),
+                ("CF-Connecting-IP", "203.0.113.9"),
+                ("CF_Connecting_IP", "6.6.6.6"),
+            ],
+        );
+        assert_eq!(
+            passed.get("cf-connecting-ip").map(String::as_str),
+            Some("203.0.113.9"),
+            "{passed:?} ({state}, {combination:?})"
+        );
+        assert!(
+            !passed.values().any(|value| value.contains("6.6.6.6")),
+            "{passed:?}"
+        );
         // Two clients of the proxy, one after the other on the same connection.
         let mut proxy = connect(bed.address()).unwrap();
         for client in ["203.0.113.9", "203.0.113.10"] {
-            write!(proxy, "GET /headers HTTP/1.1\r\nHost: {}\r\n{chain}: {client}\r\n\r\n", bed.host("zebra")).unwrap();
+            write!(
+                proxy,
+                "GET /headers HTTP/1.1\r\nHost: {}\r\n{chain}: {client}\r\n\r\n",
+                bed.host("zebra")
+            )
+            .unwrap();
             let mut open = read_head(proxy.try_clone().unwrap(), "GET").unwrap();
             let mut body = Vec::new();
             open.body.read_to_end(&mut body).unwrap();
-            assert_eq!(read(&serde_json::from_slice(&body).unwrap()), expected(&bed, client, "http", own), "{state} ({combination:?})");
+            assert_eq!(
+                read(&serde_json::from_slice(&body).unwrap()),
+                expected(&bed, client, "http", own),
+                "{state} ({combination:?})"
+            );
         }
         // The host as it is told, however it is spelled.
-        for spelled in ["ZEBRA.apps.localhost", "zebra.apps.localhost.", "Zebra.Apps.LocalHost.:8080"] {
-            let plain = if spelled.ends_with("8080") { "zebra.apps.localhost:8080" } else { "zebra.apps.localhost" };
-            let seen = read(&bed.send(&Ask::new("GET", spelled, "/headers")).status(200).json());
-            assert_eq!((seen["host"].as_str(), seen["x-forwarded-host"].as_str()), (plain, plain), "{spelled} ({combination:?})");
+        for spelled in [
+            "ZEBRA.apps.localhost",
+            "zebra.apps.localhost.",
+            "Zebra.Apps.LocalHost.:8080",
+        ] {
+            let plain = if spelled.ends_with("8080") {
+                "zebra.apps.localhost:8080"
+            } else {
+                "zebra.apps.localhost"
+            };
+            let seen = read(
+                &bed.send(&Ask::new("GET", spelled, "/headers"))
+                    .status(200)
+                    .json(),
+            );
+            assert_eq!(
+                (seen["host"].as_str(), seen["x-forwarded-host"].as_str()),
+                (plain, plain),
+                "{spelled} ({combination:?})"
+            );
         }
     }
 }
 
 pub fn a_reload_says_who_is_believed_and_how_clients_come(combination: Combination) {
-    let Some(bed) = bed(combination, "trusted_proxies = [\"192.0.2.0/24\"]", "") else { return };
-    let said =
-        [("X-Forwarded-For", "203.0.113.9"), ("X-Forwarded-Proto", "https"), ("X-Forwarded-Port", "444"), ("True-Client-IP", "9.9.9.9")];
+    let Some(bed) = bed(combination, "trusted_proxies = [\"192.0.2.0/24\"]", "") else {
+        return;
+    };
+    let said = [
+        ("X-Forwarded-For", "203.0.113.9"),
+        ("X-Forwarded-Proto", "https"),
+        ("X-Forwarded-Port", "444"),
+        ("True-Client-IP", "9.9.9.9"),
+    ];
     let own = bed.address().port();
-    assert_eq!(told(&bed, &said), expected(&bed, "127.0.0.1", "http", own), "of a stranger ({combination:?})");
-    assert_eq!(bed.info("zebra")["url"], format!("http://zebra.apps.localhost:{own}/"));
+    assert_eq!(
+        told(&bed, &said),
+        expected(&bed, "127.0.0.1", "http", own),
+        "of a stranger ({combination:?})"
+    );
+    assert_eq!(
+        bed.info("zebra")["url"],
+        format!("http://zebra.apps.localhost:{own}/")
+    );
     let before = fs::read_to_string(bed.config()).unwrap();
-    let public = "trusted_proxies = [\"127.0.0.0/8\"]\npublic_scheme = \"https\"\npublic_port = 8443";
-    fs::write(bed.config(), before.replace("trusted_proxies = [\"192.0.2.0/24\"]", public)).unwrap();
+    let public =
+        "trusted_proxies = [\"127.0.0.0/8\"]\npublic_scheme = \"https\"\npublic_port = 8443";
+    fs::write(
+        bed.config(),
+        before.replace("trusted_proxies = [\"192.0.2.0/24\"]", public),
+    )
+    .unwrap();
     bed.acc(&["reload"]).ok();
     wait_until("the reload is in force", SOON, || {
         let mut seen = told(&bed, &said);
-        holds(seen.remove("true-client-ip").is_some() && seen == expected(&bed, "203.0.113.9", "https", 444), format!("{seen:?}"))
+        holds(
+            seen.remove("true-client-ip").is_some()
+                && seen == expected(&bed, "203.0.113.9", "https", 444),
+            format!("{seen:?}"),
+        )
     });
     // Of a proxy that says nothing.
-    assert_eq!(told(&bed, &[]), expected(&bed, "127.0.0.1", "https", 8443), "{combination:?}");
-    assert_eq!(told(&bed, &[("X-Forwarded-Proto", "http")]), expected(&bed, "127.0.0.1", "http", 80), "{combination:?}");
-    assert_eq!(bed.info("zebra")["url"], "https://zebra.apps.localhost:8443/");
-    bed.acc(&["list"]).ok().says(&["https://zebra.apps.localhost:8443/"]);
+    assert_eq!(
+        told(&bed, &[]),
+        expected(&bed, "127.0.0.1", "https", 8443),
+        "{combination:?}"
+    );
+    assert_eq!(
+        told(&bed, &[("X-Forwarded-Proto", "http")]),
+        expected(&bed, "127.0.0.1", "http", 80),
+        "{combination:?}"
+    );
+    assert_eq!(
+        bed.info("zebra")["url"],
+        "https://zebra.apps.localhost:8443/"
+    );
+    bed.acc(&["list"])
+        .ok()
+        .says(&["https://zebra.apps.localhost:8443/"]);
     let dir = bed.model("linked", "command = [\"{{ acc }}\", \"demo-app\", \"--socket\", \"{{ socket }}\", \"--name\", \"{{ url }}\"]\n");
     assert!(dir.is_dir());
-    bed.acc(&["create", "okapi", "--model", "linked"]).ok().says(&["https://okapi.apps.localhost:8443/"]);
-    assert!(bed.get("okapi", "/").status(200).text().contains("name: https://okapi.apps.localhost:8443/\n"), "{combination:?}");
+    bed.acc(&["create", "okapi", "--model", "linked"])
+        .ok()
+        .says(&["https://okapi.apps.localhost:8443/"]);
+    assert!(
+        bed.get("okapi", "/")
+            .status(200)
+            .text()
+            .contains("name: https://okapi.apps.localhost:8443/\n"),
+        "{combination:?}"
+    );
     fs::write(bed.config(), before.replace("192.0.2.0/24", "everybody")).unwrap();
-    bed.acc(&["reload"]).error(2).says(&["edge.trusted_proxies[0]: not a network such as"]);
+    bed.acc(&["reload"])
+        .error(2)
+        .says(&["edge.trusted_proxies[0]: not a network such as"]);
 }
 
 /// Rules, logs and limits go by the believed client, and never by the proxy.
 pub fn the_believed_client_is_the_one_that_counts(combination: Combination) {
     let rules = "[[rules]]\nclient = \"203.0.113.0/24\"\nwake = false\n";
-    let Some(bed) = bed(combination, &format!("{TRUST}\nper_client = 2"), rules) else { return };
-    let ask = |target: &str, client: &str| bed.ask("GET", "zebra", target).header("X-Forwarded-For", client);
+    let Some(bed) = bed(combination, &format!("{TRUST}\nper_client = 2"), rules) else {
+        return;
+    };
+    let ask = |target: &str, client: &str| {
+        bed.ask("GET", "zebra", target)
+            .header("X-Forwarded-For", client)
+    };
     bed.acc(&["stop", "zebra"]).ok();
     bed.send(&ask("/", "203.0.113.9")).status(503);
     bed.send(&ask("/", "198.51.100.9")).status(200);
@@ -144,19 +330,40 @@ pub fn the_believed_client_is_the_one_that_counts(combination: Combination) {
     let log = bed.home().join("log/access/zebra/access.log");
     wait_until("the believed client is in the log", SOON, || {
         let text = fs::read_to_string(&log).unwrap_or_default();
-        holds(text.lines().any(|line| line.starts_with("198.51.100.9 - - [")), text)
+        holds(
+            text.lines()
+                .any(|line| line.starts_with("198.51.100.9 - - [")),
+            text,
+        )
     });
     for state in ["awake", "asleep"] {
         if state == "asleep" {
             bed.acc(&["stop", "zebra"]).ok();
         }
-        let mut held: Vec<_> = (0..2).map(|_| ask("/stream?seconds=60", "198.51.100.9").open(bed.address()).unwrap()).collect();
+        let mut held: Vec<_> = (0..2)
+            .map(|_| {
+                ask("/stream?seconds=60", "198.51.100.9")
+                    .open(bed.address())
+                    .unwrap()
+            })
+            .collect();
         assert!(held.iter().all(|open| open.reply.status == 200));
-        assert_eq!(bed.send(&ask("/", "198.51.100.9")).status, 429, "{state} ({combination:?})");
+        assert_eq!(
+            bed.send(&ask("/", "198.51.100.9")).status,
+            429,
+            "{state} ({combination:?})"
+        );
         bed.send(&ask("/", "198.51.100.10")).status(200);
         // The proxy itself, of whom nobody knows how many it stands for.
-        let more: Vec<_> =
-            (0..5).map(|_| bed.ask("GET", "zebra", "/stream?seconds=60").open(bed.address()).unwrap().reply.status).collect();
+        let more: Vec<_> = (0..5)
+            .map(|_| {
+                bed.ask("GET", "zebra", "/stream?seconds=60")
+                    .open(bed.address())
+                    .unwrap()
+                    .reply
+                    .status
+            })
+            .collect();
         assert_eq!(more, [200; 5], "{state} ({combination:?})");
         held.clear();
         wait_until("its places are free again", SOON, || {

@@ -1,4 +1,5 @@
-//! A start that fails says why: in the message, in the events, and with the end of the log, which is kept.
+//! A start that fails says why: in the message, in the events, and with the end of the log, which
+//! is kept.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -25,7 +26,9 @@ while True:
 "#;
 
 fn model(bed: &Bed, name: &str, listen: &str, more: &str, arguments: &str) {
-    let text = format!("listen = \"{listen}\"\n{more}command = [\"python3\", \"app.py\", {arguments}]\n[timeouts]\nstart = \"1s\"\n");
+    let text = format!(
+        "listen = \"{listen}\"\n{more}command = [\"python3\", \"app.py\", {arguments}]\n[timeouts]\nstart = \"1s\"\n"
+    );
     let dir = bed.model(name, &text);
     fs::create_dir_all(dir.join("files")).unwrap();
     fs::write(dir.join("files/app.py"), LISTEN_PY).unwrap();
@@ -35,18 +38,57 @@ pub fn where_it_listens_instead_and_what_it_said(combination: Combination) {
     if !need::programs(&["python3"]) {
         return;
     }
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     let port = format!("\"{free}{{% if false %}}{{{{ port }}}}{{% endif %}}\"");
-    model(&bed, "other", "tcp", "", &format!("\"4\", \"127.0.0.1\", {port}"));
+    model(
+        &bed,
+        "other",
+        "tcp",
+        "",
+        &format!("\"4\", \"127.0.0.1\", {port}"),
+    );
     model(&bed, "file", "unix", "", "\"u\", \"{{ socket }}.other\"");
-    model(&bed, "port", "unix", "", &format!("\"4\", \"127.0.0.1\", \"{free}{{% if false %}}{{{{ socket }}}}{{% endif %}}\""));
-    model(&bed, "unwell", "unix", "health = \"/up\"\n", "\"u\", \"{{ socket }}\"");
+    model(
+        &bed,
+        "port",
+        "unix",
+        "",
+        &format!("\"4\", \"127.0.0.1\", \"{free}{{% if false %}}{{{{ socket }}}}{{% endif %}}\""),
+    );
+    model(
+        &bed,
+        "unwell",
+        "unix",
+        "health = \"/up\"\n",
+        "\"u\", \"{{ socket }}\"",
+    );
     let mut wanted = vec![
-        ("other", format!("; it listens on `127.0.0.1:{free}` instead")),
-        ("file", format!("; it listens on `{}.other` instead", bed.run().join("sock/file/app.sock").display())),
-        ("port", format!("; it listens on `127.0.0.1:{free}` instead")),
-        ("unwell", "(the last was `HTTP/1.1 503 Not \\u{1b}[31mYet`)".to_owned()),
+        (
+            "other",
+            format!("; it listens on `127.0.0.1:{free}` instead"),
+        ),
+        (
+            "file",
+            format!(
+                "; it listens on `{}.other` instead",
+                bed.run().join("sock/file/app.sock").display()
+            ),
+        ),
+        (
+            "port",
+            format!("; it listens on `127.0.0.1:{free}` instead"),
+        ),
+        (
+            "unwell",
+            "(the last was `HTTP/1.1 503 Not \\u{1b}[31mYet`)".to_owned(),
+        ),
     ];
     if std::net::TcpListener::bind("[::1]:0").is_ok() {
         model(&bed, "six", "tcp", "", "\"6\", \"::1\", \"{{ port }}\"");
@@ -54,18 +96,37 @@ pub fn where_it_listens_instead_and_what_it_said(combination: Combination) {
     }
     for (name, why) in wanted {
         let kept = bed.home().join("log/failed").join(format!("{name}.log"));
-        let said = bed.acc(&["create", name, "--model", name]).error(5).says(&[&why, "line 39", "line 10\n", &kept.display().to_string()]);
-        assert!(!said.err.contains("line 9\n"), "more than 30 lines: {}", said.err);
-        assert!(fs::read_to_string(&kept).unwrap().contains("db.internal"), "{name}: the whole log was not kept");
-        assert_eq!(fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
+        let said = bed.acc(&["create", name, "--model", name]).error(5).says(&[
+            &why,
+            "line 39",
+            "line 10\n",
+            &kept.display().to_string(),
+        ]);
+        assert!(
+            !said.err.contains("line 9\n"),
+            "more than 30 lines: {}",
+            said.err
+        );
+        assert!(
+            fs::read_to_string(&kept).unwrap().contains("db.internal"),
+            "{name}: the whole log was not kept"
+        );
+        assert_eq!(
+            fs::metadata(&kept).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
     }
     // A wake tells the same, by its event.
-    bed.acc(&["create", "later", "--model", "other", "--asleep"]).ok();
+    bed.acc(&["create", "later", "--model", "other", "--asleep"])
+        .ok();
     bed.get("later", "/").status(503);
     let elsewhere = format!("it listens on `127.0.0.1:{free}` instead");
     wait_until("its event", SOON, || {
         let told = bed.acc(&["events", "later"]).ok().out;
-        holds(told.contains("failed") && told.contains(&elsewhere), told.clone())
+        holds(
+            told.contains("failed") && told.contains(&elsewhere),
+            told.clone(),
+        )
     });
     bed.wait_phase("later", "failed");
 }
@@ -81,7 +142,10 @@ pub fn why_its_program_cannot_be_run(combination: Combination) {
         return;
     };
     let script = |name: &str, first: &str, mode: u32| {
-        let dir = bed.model(name, "listen = \"unix\"\ncommand = [\"./run\", \"{{ socket }}\"]\n");
+        let dir = bed.model(
+            name,
+            "listen = \"unix\"\ncommand = [\"./run\", \"{{ socket }}\"]\n",
+        );
         fs::create_dir_all(dir.join("files")).unwrap();
         fs::write(dir.join("files/run"), first).unwrap();
         fs::set_permissions(dir.join("files/run"), fs::Permissions::from_mode(mode)).unwrap();
@@ -94,23 +158,43 @@ pub fn why_its_program_cannot_be_run(combination: Combination) {
     fs::create_dir(&closed).unwrap();
     fs::copy("/bin/true", closed.join("true")).unwrap();
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
-    bed.model("barred", &format!("listen = \"unix\"\ncommand = [\"{}\", \"{{{{ socket }}}}\"]\n", closed.join("true").display()));
-    let enter = format!("user `nobody` may not enter the folder `{}`", closed.display());
+    bed.model(
+        "barred",
+        &format!(
+            "listen = \"unix\"\ncommand = [\"{}\", \"{{{{ socket }}}}\"]\n",
+            closed.join("true").display()
+        ),
+    );
+    let enter = format!(
+        "user `nobody` may not enter the folder `{}`",
+        closed.display()
+    );
     let mut wanted = vec![
         ("windows", "`#!/bin/sh`, ends with a carriage return"),
         ("by-env", "`#!/usr/bin/env sh`, ends with a carriage return"),
-        ("missing", "the interpreter `/no/such/interpreter` of its program"),
+        (
+            "missing",
+            "the interpreter `/no/such/interpreter` of its program",
+        ),
         ("foreign", "is no program of this system"),
     ];
     wanted.extend(as_user.then_some(("barred", enter.as_str())));
     for (name, why) in wanted {
-        bed.acc(&["create", name, "--model", name]).error(1).says(&[why]);
+        bed.acc(&["create", name, "--model", name])
+            .error(1)
+            .says(&[why]);
         let later = format!("{name}-later");
-        bed.acc(&["create", &later, "--model", name, "--asleep"]).ok();
+        bed.acc(&["create", &later, "--model", name, "--asleep"])
+            .ok();
         bed.get(&later, "/").status(503);
         wait_until("its event", SOON, || {
             let told = bed.acc(&["events", &later]).ok().out;
-            holds(["failed", "could not be started", why].iter().all(|part| told.contains(part)), told.clone())
+            holds(
+                ["failed", "could not be started", why]
+                    .iter()
+                    .all(|part| told.contains(part)),
+                told.clone(),
+            )
         });
     }
 }

@@ -5,32 +5,51 @@ use nix::sys::signal::Signal;
 use crate::support::wait::holds;
 use crate::support::{Bed, Combination, Settings, processes, wait_until};
 
-/// Ends the server with `signal` while one instance is awake and one asleep; both must work with the next server.
+/// Ends the server with `signal` while one instance is awake and one asleep; both must work with
+/// the next server.
 fn ended_by(combination: Combination, signal: Signal) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     bed.create("zebra", "tester");
     bed.create("okapi", "tester-tcp");
-    bed.acc(&["create", "tapir", "--model", "tester", "--asleep"]).ok();
+    bed.acc(&["create", "tapir", "--model", "tester", "--asleep"])
+        .ok();
     let (zebra, okapi) = (bed.pid("zebra"), bed.pid("okapi"));
     let before = bed.wait_server(None);
     match signal {
         Signal::SIGKILL => drop(bed.kill_server()),
         other => processes::signal(before, other),
     }
-    wait_until("the old server has ended", crate::support::bed::SOON, || holds(!processes::alive(before), before));
-    assert!(processes::alive(zebra) && processes::alive(okapi), "an awake instance ended with the server");
+    wait_until(
+        "the old server has ended",
+        crate::support::bed::SOON,
+        || holds(!processes::alive(before), before),
+    );
+    assert!(
+        processes::alive(zebra) && processes::alive(okapi),
+        "an awake instance ended with the server"
+    );
     if combination.edge == "nginx" {
         // nginx reaches an awake instance without acc.
         assert!(bed.get("zebra", "/").status(200).text().contains("zebra"));
     }
-    // supervisord starts it again by itself; without supervisord `acc boot` repairs what is missing.
+    // supervisord starts it again by itself; without supervisord `acc boot` repairs what is
+    // missing.
     bed.acc(&["boot"]).ok();
     bed.wait_server(Some(before));
-    wait_until("the edge answers", crate::support::bed::SOON, || match bed.ask("GET", "zebra", "/").send(bed.address()) {
+    wait_until("the edge answers", crate::support::bed::SOON, || match bed
+        .ask("GET", "zebra", "/")
+        .send(bed.address())
+    {
         Ok(reply) => holds(reply.status == 200, reply.status),
         Err(e) => Err(e.to_string()),
     });
-    assert_eq!((bed.pid("zebra"), bed.pid("okapi")), (zebra, okapi), "an awake instance was started again");
+    assert_eq!(
+        (bed.pid("zebra"), bed.pid("okapi")),
+        (zebra, okapi),
+        "an awake instance was started again"
+    );
     bed.get("okapi", "/").status(200);
     bed.get("tapir", "/").status(200);
     assert_eq!(bed.told("zebra", "START").len(), 1);
@@ -41,27 +60,48 @@ fn ended_by(combination: Combination, signal: Signal) {
 }
 
 pub fn one_that_is_gone_is_told(combination: Combination) {
-    // Nobody brings it back here until acc is asked to: without supervisord, and with no pass of cron's.
+    // Nobody brings it back here until acc is asked to: without supervisord, and with no pass of
+    // cron's.
     if combination.supervisor != "builtin" {
         return;
     }
-    let Some(bed) = Bed::new(combination) else { return };
+    let Some(bed) = Bed::new(combination) else {
+        return;
+    };
     bed.create("zebra", "tester");
     let line = "acc's server does not run";
     assert!(!bed.acc(&["list"]).ok().err.contains(line));
     bed.kill_server();
-    for command in [&["list"][..], &["info", "zebra"], &["stop", "zebra"], &["create", "okapi", "--model", "tester", "--asleep"]] {
+    for command in [
+        &["list"][..],
+        &["info", "zebra"],
+        &["stop", "zebra"],
+        &["create", "okapi", "--model", "tester", "--asleep"],
+    ] {
         let done = bed.acc(command).ok();
         assert_eq!(done.err.matches(line).count(), 1, "{done:?}");
-        assert!(done.err.contains("`acc boot`") && !done.out.contains(line), "{done:?}");
+        assert!(
+            done.err.contains("`acc boot`") && !done.out.contains(line),
+            "{done:?}"
+        );
     }
     let done = bed.acc(&["list", "--json"]).ok();
-    assert_eq!(serde_json::from_str::<serde_json::Value>(&done.out).unwrap().as_array().unwrap().len(), 2);
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&done.out)
+            .unwrap()
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
     assert!(done.err.starts_with("{\"warning\":"), "{done:?}");
     bed.acc(&["boot"]).ok();
     assert!(!bed.acc(&["list"]).ok().err.contains(line));
     bed.acc(&["halt"]).ok();
-    assert!(!bed.acc(&["list"]).ok().err.contains(line), "it was halted in order");
+    assert!(
+        !bed.acc(&["list"]).ok().err.contains(line),
+        "it was halted in order"
+    );
 }
 
 pub fn it_is_killed_while_instances_are_awake(combination: Combination) {
@@ -73,33 +113,59 @@ pub fn it_is_ended_in_order_while_instances_are_awake(combination: Combination) 
 }
 
 pub fn it_reads_its_config_again(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     bed.create("zebra", "tester");
     assert_eq!(bed.info("zebra")["idle_timeout_s"], 60.0);
-    bed.configure(&Settings { idle: "300ms", check_every: "200ms", ..Settings::default() });
+    bed.configure(&Settings {
+        idle: "300ms",
+        check_every: "200ms",
+        ..Settings::default()
+    });
     let server = bed.wait_server(None);
     processes::signal(server, Signal::SIGHUP);
     bed.wait_phase("zebra", "asleep");
     assert_eq!(bed.wait_server(None), server, "it was restarted, not told");
     // What needs a restart waits for it, and vetoes nothing else.
     let file = std::fs::read_to_string(bed.config()).unwrap();
-    let more =
-        file.replace("domain = \"apps.localhost\"", "domain = \"other.localhost\"").replace("timeout = \"300ms\"", "timeout = \"7s\"");
+    let more = file
+        .replace(
+            "domain = \"apps.localhost\"",
+            "domain = \"other.localhost\"",
+        )
+        .replace("timeout = \"300ms\"", "timeout = \"7s\"");
     std::fs::write(bed.config(), &more).unwrap();
-    let hangs = bed.acc(&["config", "show"]).ok().says(&["`idle.timeout` is \"300ms\" in force, and \"7s\" in the file", "acc reload"]);
-    assert!(hangs.out.contains("timeout = \"300ms\"") && !hangs.out.contains("7s"), "{hangs:?}");
+    let hangs = bed.acc(&["config", "show"]).ok().says(&[
+        "`idle.timeout` is \"300ms\" in force, and \"7s\" in the file",
+        "acc reload",
+    ]);
+    assert!(
+        hangs.out.contains("timeout = \"300ms\"") && !hangs.out.contains("7s"),
+        "{hangs:?}"
+    );
     processes::signal(server, Signal::SIGHUP);
-    wait_until("the other settings are in force", crate::support::bed::SOON, || {
-        let shown = bed.acc(&["config", "show"]).ok();
-        holds(shown.out.contains("timeout = \"7s\""), format!("{shown:?}"))
-    });
-    let shown = bed
-        .acc(&["config", "show"])
-        .ok()
-        .says(&["`domain` is \"apps.localhost\" in force, and \"other.localhost\" in the file", "`acc boot`"]);
-    assert!(shown.out.contains("domain = \"apps.localhost\"") && !shown.err.contains("idle"), "{shown:?}");
+    wait_until(
+        "the other settings are in force",
+        crate::support::bed::SOON,
+        || {
+            let shown = bed.acc(&["config", "show"]).ok();
+            holds(shown.out.contains("timeout = \"7s\""), format!("{shown:?}"))
+        },
+    );
+    let shown = bed.acc(&["config", "show"]).ok().says(&[
+        "`domain` is \"apps.localhost\" in force, and \"other.localhost\" in the file",
+        "`acc boot`",
+    ]);
+    assert!(
+        shown.out.contains("domain = \"apps.localhost\"") && !shown.err.contains("idle"),
+        "{shown:?}"
+    );
     let log = std::fs::read_to_string(bed.home().join("log/server.log")).unwrap();
-    assert!(log.contains("waits for `acc halt`") && log.contains("key=\"domain\""), "{log}");
+    assert!(
+        log.contains("waits for `acc halt`") && log.contains("key=\"domain\""),
+        "{log}"
+    );
     bed.get("zebra", "/").status(200);
     std::fs::write(bed.config(), &file).unwrap();
     processes::signal(server, Signal::SIGHUP);

@@ -1,4 +1,5 @@
-//! Settings in force and the config file: which of them a command goes by, and how one becomes the other.
+//! Settings in force and the config file: which of them a command goes by, and how one becomes the
+//! other.
 
 use std::fs;
 
@@ -15,15 +16,22 @@ fn change(bed: &Bed, from: &str, to: &str) {
     fs::write(bed.config(), text.replacen(from, to, 1)).unwrap();
 }
 
-/// A slip of the hand in the config must not keep anybody from looking, stopping, waking and halting.
+/// A slip of the hand in the config must not keep anybody from looking, stopping, waking and
+/// halting.
 pub fn a_config_with_faults_stops_nothing_that_runs(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| (s.idle, s.check_every) = ("60s", "300ms")) else { return };
+    let Some(bed) = Bed::with(combination, |s| (s.idle, s.check_every) = ("60s", "300ms")) else {
+        return;
+    };
     bed.create("zebra", "tester");
     let good = fs::read_to_string(bed.config()).unwrap();
     for (from, to, said) in [
         ("timeout = \"60s\"", "timeout = \"sixty\"", "idle.timeout: "),
         ("timeout = \"60s\"", "timeout = \"60s", "not TOML: "),
-        ("[idle]", "[idel]", "idel: unknown key, did you mean `idle`?"),
+        (
+            "[idle]",
+            "[idel]",
+            "idel: unknown key, did you mean `idle`?",
+        ),
     ] {
         change(&bed, from, to);
         bed.acc(&["config", "check"]).error(2).says(&[said]);
@@ -40,7 +48,11 @@ pub fn a_config_with_faults_stops_nothing_that_runs(combination: Combination) {
             &["start", "zebra"],
             &["monitor", "--dry-run"],
         ] {
-            let done = bed.acc(words).ok().says(&["warning: the settings in `", said, "acc runs with the settings of before"]);
+            let done = bed.acc(words).ok().says(&[
+                "warning: the settings in `",
+                said,
+                "acc runs with the settings of before",
+            ]);
             assert_eq!(done.err.matches("warning:").count(), 1, "{done:?}");
         }
         assert_eq!(bed.json(&["list"])[0]["phase"], "awake");
@@ -50,13 +62,22 @@ pub fn a_config_with_faults_stops_nothing_that_runs(combination: Combination) {
     }
     // The server dies meanwhile: it comes back with the settings it had.
     change(&bed, "timeout = \"60s\"", "timeout = \"sixty\"");
-    let worker = || processes::of(&bed.dir).into_iter().find(|p| p.command.contains(" worker --sockets ")).map(|p| p.pid);
+    let worker = || {
+        processes::of(&bed.dir)
+            .into_iter()
+            .find(|p| p.command.contains(" worker --sockets "))
+            .map(|p| p.pid)
+    };
     let before = worker().unwrap();
     processes::signal(before, Signal::SIGKILL);
-    wait_until("another worker serves", SOON, || holds(worker().is_some_and(|pid| pid != before), before));
+    wait_until("another worker serves", SOON, || {
+        holds(worker().is_some_and(|pid| pid != before), before)
+    });
     bed.acc(&["create", "okapi", "--model", "tester"]).ok();
     bed.get("okapi", "/").status(200);
-    bed.acc(&["halt"]).ok().says(&["halted: 2 instances put to sleep"]);
+    bed.acc(&["halt"])
+        .ok()
+        .says(&["halted: 2 instances put to sleep"]);
     bed.assert_nothing_runs();
     // Now there is nothing to go by but the file.
     bed.acc(&["list"]).error(2).says(&["idle.timeout: "]);
@@ -65,42 +86,83 @@ pub fn a_config_with_faults_stops_nothing_that_runs(combination: Combination) {
 }
 
 pub fn what_waits_for_a_restart_is_not_shown_as_if_it_were_in_force(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     bed.create("zebra", "tester");
     let url = bed.info("zebra")["url"].clone();
     let good = fs::read_to_string(bed.config()).unwrap();
-    change(&bed, "domain = \"apps.localhost\"", "domain = \"other.localhost\"");
+    change(
+        &bed,
+        "domain = \"apps.localhost\"",
+        "domain = \"other.localhost\"",
+    );
     change(&bed, "listen = [\"127.0.0.1:", "listen = [\"127.0.0.2:");
     change(&bed, "timeout = \"60s\"", "timeout = \"50s\"");
     for words in [["list"].as_slice(), &["info", "zebra"]] {
-        let done = bed.acc(words).ok().says(&["`domain` and `edge.listen` wait for a restart", "`idle.timeout` waits for `acc reload`"]);
-        assert!(done.out.contains(url.as_str().unwrap()) && !done.out.contains("other.localhost"), "{done:?}");
+        let done = bed.acc(words).ok().says(&[
+            "`domain` and `edge.listen` wait for a restart",
+            "`idle.timeout` waits for `acc reload`",
+        ]);
+        assert!(
+            done.out.contains(url.as_str().unwrap()) && !done.out.contains("other.localhost"),
+            "{done:?}"
+        );
     }
     assert_eq!(bed.info("zebra")["url"], url);
-    let done = bed.acc(&["boot"]).ok().says(&["listening on 127.0.0.1:", "not in force yet", "`edge.listen`"]);
+    let done = bed.acc(&["boot"]).ok().says(&[
+        "listening on 127.0.0.1:",
+        "not in force yet",
+        "`edge.listen`",
+    ]);
     assert!(!done.err.contains("127.0.0.2"), "{done:?}");
-    let doctor = bed.acc(&["doctor"]).says(&["`edge.listen` is [\"127.0.0.1:"]).out;
+    let doctor = bed
+        .acc(&["doctor"])
+        .says(&["`edge.listen` is [\"127.0.0.1:"])
+        .out;
     assert!(!doctor.contains("nothing listens on"), "{doctor}");
-    bed.acc(&["create", "okapi", "--model", "tester", "--asleep"]).ok().says(&["http://okapi.apps.localhost:"]);
+    bed.acc(&["create", "okapi", "--model", "tester", "--asleep"])
+        .ok()
+        .says(&["http://okapi.apps.localhost:"]);
     bed.acc(&["reload"]).ok();
     let done = bed.acc(&["list"]).ok().says(&["wait for a restart"]);
     assert!(!done.err.contains("reload"), "{done:?}");
     bed.acc(&["halt"]).ok();
-    assert!(!bed.acc(&["list"]).ok().says(&["http://zebra.other.localhost:"]).err.contains("restart"));
+    assert!(
+        !bed.acc(&["list"])
+            .ok()
+            .says(&["http://zebra.other.localhost:"])
+            .err
+            .contains("restart")
+    );
     bed.acc(&["boot"]).ok();
-    assert_eq!(bed.acc(&["list"]).ok().says(&["http://zebra.other.localhost:"]).err, "");
+    assert_eq!(
+        bed.acc(&["list"])
+            .ok()
+            .says(&["http://zebra.other.localhost:"])
+            .err,
+        ""
+    );
     bed.acc(&["halt"]).ok();
     fs::write(bed.config(), good).unwrap();
 }
 
 pub fn a_reload_says_what_is_in_force_and_what_waits(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     bed.create("zebra", "tester");
     let server = bed.wait_server(None);
-    bed.acc(&["reload"]).ok().says(&["acc.toml`: nothing has changed"]);
+    bed.acc(&["reload"])
+        .ok()
+        .says(&["acc.toml`: nothing has changed"]);
     change(&bed, "timeout = \"60s\"", "timeout = \"50s\"");
     change(&bed, "max_body = \"1GiB\"", "max_body = \"1KiB\"");
-    change(&bed, "domain = \"apps.localhost\"", "domain = \"other.localhost\"");
+    change(
+        &bed,
+        "domain = \"apps.localhost\"",
+        "domain = \"other.localhost\"",
+    );
     let done = bed.acc(&["reload"]).ok().says(&[
         "- `edge.max_body` is \"1KiB\", it was \"1GiB\"",
         "- `idle.timeout` is \"50s\", it was \"1m\"",
@@ -111,15 +173,30 @@ pub fn a_reload_says_what_is_in_force_and_what_waits(combination: Combination) {
     let large = bed.ask("POST", "zebra", "/echo").body(vec![b'x'; 5000]);
     bed.send(&large).status(413);
     let told = bed.json(&["reload"]);
-    assert_eq!((&told["changed"].as_array().unwrap().len(), &told["waiting"][0]["key"]), (&0, &"domain".into()), "{told}");
+    assert_eq!(
+        (
+            &told["changed"].as_array().unwrap().len(),
+            &told["waiting"][0]["key"]
+        ),
+        (&0, &"domain".into()),
+        "{told}"
+    );
     // A file with faults changes nothing, also nothing of what is good in it.
     change(&bed, "timeout = \"50s\"", "timeout = \"40s\"");
     change(&bed, "drain = ", "drian = ");
-    bed.acc(&["reload"]).error(2).says(&["stop.drian: unknown key, did you mean `drain`?"]);
+    bed.acc(&["reload"])
+        .error(2)
+        .says(&["stop.drian: unknown key, did you mean `drain`?"]);
     change(&bed, "drian = ", "drain = ");
     assert_eq!(bed.info("zebra")["idle_timeout_s"], 50.0);
     assert_eq!(bed.wait_server(None), server);
     bed.acc(&["halt"]).ok();
-    bed.acc(&["reload"]).error(1).says(&["no server runs", "`acc boot`"]);
-    change(&bed, "domain = \"other.localhost\"", "domain = \"apps.localhost\"");
+    bed.acc(&["reload"])
+        .error(1)
+        .says(&["no server runs", "`acc boot`"]);
+    change(
+        &bed,
+        "domain = \"other.localhost\"",
+        "domain = \"apps.localhost\"",
+    );
 }

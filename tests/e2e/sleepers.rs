@@ -1,4 +1,5 @@
-//! Sleepers disturb nobody: nginx is not told of them, the server does not run because of them, and they are shown in pages.
+//! Sleepers disturb nobody: nginx is not told of them, the server does not run because of them, and
+//! they are shown in pages.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,14 +12,22 @@ use crate::support::{Bed, Combination, processes, wait_until};
 const MANY: usize = 40;
 
 pub fn many_are_made_and_nothing_stirs(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else { return };
+    let Some(bed) = Bed::new(combination) else {
+        return;
+    };
     let workers = || -> BTreeSet<i32> {
-        processes::of(&bed.dir).into_iter().filter(|p| p.command.starts_with("nginx: worker")).map(|p| p.pid).collect()
+        processes::of(&bed.dir)
+            .into_iter()
+            .filter(|p| p.command.starts_with("nginx: worker"))
+            .map(|p| p.pid)
+            .collect()
     };
     if combination.edge == "nginx" {
         // nginx listens a moment before it has workers.
         bed.get("nobody", "/");
-        wait_until("nginx has workers", SOON, || holds(!workers().is_empty(), "none"));
+        wait_until("nginx has workers", SOON, || {
+            holds(!workers().is_empty(), "none")
+        });
     }
     let before = workers();
     for _ in 0..MANY {
@@ -26,44 +35,103 @@ pub fn many_are_made_and_nothing_stirs(combination: Combination) {
     }
     assert_eq!(workers(), before, "nginx was reloaded");
 
-    let all: BTreeSet<String> = bed.json(&["list"]).as_array().unwrap().iter().map(|i| i["name"].as_str().unwrap().to_owned()).collect();
+    let all: BTreeSet<String> = bed
+        .json(&["list"])
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|i| i["name"].as_str().unwrap().to_owned())
+        .collect();
     assert_eq!(all.len(), MANY);
     let (mut pages, mut after) = (Vec::new(), String::new());
     loop {
-        let page = bed.json(&["list", "--phase", "asleep", "--limit", "7", "--after", &after]);
-        let names: Vec<String> = page.as_array().unwrap().iter().map(|i| i["name"].as_str().unwrap().to_owned()).collect();
+        let page = bed.json(&[
+            "list", "--phase", "asleep", "--limit", "7", "--after", &after,
+        ]);
+        let names: Vec<String> = page
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|i| i["name"].as_str().unwrap().to_owned())
+            .collect();
         let Some(last) = names.last() else { break };
         after = last.clone();
         pages.extend(names);
     }
-    assert_eq!(pages, all.into_iter().collect::<Vec<_>>(), "every one once, in order");
-    assert!(bed.json(&["list", "--phase", "awake", "--limit", "7"]).as_array().unwrap().is_empty());
+    assert_eq!(
+        pages,
+        all.into_iter().collect::<Vec<_>>(),
+        "every one once, in order"
+    );
+    assert!(
+        bed.json(&["list", "--phase", "awake", "--limit", "7"])
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
 
     // What a page says is the command for the next one, and the last page says nothing.
-    let (mut command, mut shown) = ("acc list --phase asleep --model tester --limit 20".to_owned(), Vec::new());
+    let (mut command, mut shown) = (
+        "acc list --phase asleep --model tester --limit 20".to_owned(),
+        Vec::new(),
+    );
     loop {
         let words: Vec<&str> = command.split(' ').skip(1).collect();
         let page = bed.acc(&words).ok();
-        shown.extend(page.out.lines().skip(1).map(|line| line.split_whitespace().nth(1).unwrap().to_owned()));
-        let Some((_, next)) = page.err.split_once("there are more: `") else { break };
+        shown.extend(
+            page.out
+                .lines()
+                .skip(1)
+                .map(|line| line.split_whitespace().nth(1).unwrap().to_owned()),
+        );
+        let Some((_, next)) = page.err.split_once("there are more: `") else {
+            break;
+        };
         command = next.split('`').next().unwrap().to_owned();
-        assert!(command.ends_with(&format!("--limit 20 --after {}", shown.last().unwrap())), "{command}");
+        assert!(
+            command.ends_with(&format!("--limit 20 --after {}", shown.last().unwrap())),
+            "{command}"
+        );
     }
     assert_eq!(shown, pages);
 
     let server = bed.server().unwrap().pid;
-    let own: Vec<i32> = processes::of(&bed.dir).iter().filter(|p| p.pid == server || p.parent == server).map(|p| p.pid).collect();
-    wait_until("the server does nothing at all for two seconds", SOON * 2, || {
-        let before = own.iter().map(|pid| switches(*pid)).sum::<u64>();
-        pause(Duration::from_secs(2));
-        let times = own.iter().map(|pid| switches(*pid)).sum::<u64>().saturating_sub(before);
-        holds(times == 0, format!("it ran {times} times"))
-    });
+    let own: Vec<i32> = processes::of(&bed.dir)
+        .iter()
+        .filter(|p| p.pid == server || p.parent == server)
+        .map(|p| p.pid)
+        .collect();
+    wait_until(
+        "the server does nothing at all for two seconds",
+        SOON * 2,
+        || {
+            let before = own.iter().map(|pid| switches(*pid)).sum::<u64>();
+            pause(Duration::from_secs(2));
+            let times = own
+                .iter()
+                .map(|pid| switches(*pid))
+                .sum::<u64>()
+                .saturating_sub(before);
+            holds(times == 0, format!("it ran {times} times"))
+        },
+    );
 }
 
 /// How often the threads of a process have waited for something.
 fn switches(pid: i32) -> u64 {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let of = |status: String| status.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:")?.trim().parse::<u64>().ok());
-    tasks.filter_map(|t| of(fs::read_to_string(t.path().join("status")).ok()?)).sum()
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let of = |status: String| {
+        status.lines().find_map(|l| {
+            l.strip_prefix("voluntary_ctxt_switches:")?
+                .trim()
+                .parse::<u64>()
+                .ok()
+        })
+    };
+    tasks
+        .filter_map(|t| of(fs::read_to_string(t.path().join("status")).ok()?))
+        .sum()
 }

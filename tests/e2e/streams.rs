@@ -1,23 +1,32 @@
-//! Streams that are open when their instance is stopped: they end in order, and nothing waits for them.
+//! Streams that are open when their instance is stopped: they end in order, and nothing waits for
+//! them.
 
 use std::io::Read;
 use std::time::Duration;
 
 use crate::support::{Bed, Combination, holds, wait_until};
 
-/// With ten minutes for what ends by itself: a restart that waited for a stream would not end in this test's time.
+/// With ten minutes for what ends by itself: a restart that waited for a stream would not end in
+/// this test's time.
 pub fn a_restart_ends_them_in_order(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| (s.idle, s.drain) = ("60s", "10min")) else { return };
+    let Some(bed) = Bed::with(combination, |s| (s.idle, s.drain) = ("60s", "10min")) else {
+        return;
+    };
     bed.create("zebra", "tester");
     let mut sockets: Vec<_> = (0..20).map(|_| bed.web_socket("zebra")).collect();
     for socket in &mut sockets {
         assert_eq!(socket.echo("a").unwrap(), "a");
     }
-    let ask = bed.ask("GET", "zebra", "/stream?kind=sse&seconds=300").header("Accept", "text/event-stream");
+    let ask = bed
+        .ask("GET", "zebra", "/stream?kind=sse&seconds=300")
+        .header("Accept", "text/event-stream");
     let readers: Vec<_> = (0..3)
         .map(|_| {
             let mut open = ask.open(bed.address()).unwrap();
-            assert_eq!((open.reply.status, open.reply.header("content-type")), (200, Some("text/event-stream")));
+            assert_eq!(
+                (open.reply.status, open.reply.header("content-type")),
+                (200, Some("text/event-stream"))
+            );
             std::thread::spawn(move || {
                 let mut text = String::new();
                 // An error is a body that was cut.
@@ -39,13 +48,18 @@ pub fn a_restart_ends_them_in_order(combination: Combination) {
     }
     for reader in readers {
         let text = reader.join().unwrap().unwrap();
-        assert!(text.ends_with("\n\n") && text.starts_with("data: "), "{text:?}");
+        assert!(
+            text.ends_with("\n\n") && text.starts_with("data: "),
+            "{text:?}"
+        );
     }
 }
 
 /// What ends by itself is waited for, however many streams are open beside it.
 pub fn a_stop_waits_for_what_ends_by_itself(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| (s.idle, s.drain) = ("60s", "10min")) else { return };
+    let Some(bed) = Bed::with(combination, |s| (s.idle, s.drain) = ("60s", "10min")) else {
+        return;
+    };
     bed.create("zebra", "tester");
     let mut socket = bed.web_socket("zebra");
     assert_eq!(socket.echo("a").unwrap(), "a");
@@ -53,7 +67,9 @@ pub fn a_stop_waits_for_what_ends_by_itself(combination: Combination) {
     let slow = bed.ask("GET", "zebra", "/slow?ms=4000");
     std::thread::scope(|scope| {
         let answered = scope.spawn(|| slow.send(bed.address()).unwrap());
-        wait_until("it is asked", Duration::from_secs(20), || holds(bed.told("zebra", "REQ").len() > asked, "not asked"));
+        wait_until("it is asked", Duration::from_secs(20), || {
+            holds(bed.told("zebra", "REQ").len() > asked, "not asked")
+        });
         bed.acc(&["stop", "zebra"]).ok();
         assert_eq!(answered.join().unwrap().status, 200);
     });

@@ -1,5 +1,6 @@
-//! What an instance can do with its own files, and what it must not cost anybody else: logs of any size and speed, folders of any
-//! depth, something else in the place of its socket, and text that would drive a terminal.
+//! What an instance can do with its own files, and what it must not cost anybody else: logs of any
+//! size and speed, folders of any depth, something else in the place of its socket, and text that
+//! would drive a terminal.
 
 use std::fs;
 use std::io::Read;
@@ -18,7 +19,10 @@ const LOGS_MAX: u64 = 45 * MIB;
 
 /// Bytes on the disk, of everything directly in a folder.
 fn on_disk(dir: &Path) -> u64 {
-    fs::read_dir(dir).unwrap().filter_map(|e| Some(e.ok()?.metadata().ok()?.blocks() * 512)).sum()
+    fs::read_dir(dir)
+        .unwrap()
+        .filter_map(|e| Some(e.ok()?.metadata().ok()?.blocks() * 512))
+        .sum()
 }
 
 fn logs(bed: &Bed) -> PathBuf {
@@ -40,54 +44,82 @@ fn dig(into: &Path, levels: usize) {
 #[test]
 fn a_log_that_is_a_hole_costs_nothing_and_is_shown_at_once() {
     for combination in [Combination::REAL, Combination::BUILTIN] {
-        let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { continue };
+        let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+            continue;
+        };
         bed.create("zebra", "tester");
         let log = logs(&bed).join("app.log");
-        fs::OpenOptions::new().write(true).open(&log).unwrap().set_len(40 << 30).unwrap();
+        fs::OpenOptions::new()
+            .write(true)
+            .open(&log)
+            .unwrap()
+            .set_len(40 << 30)
+            .unwrap();
         let shown = bed.acc(&["logs", "zebra"]).ok();
         assert!(shown.out.len() < 1024 * 1024, "{}", shown.out.len());
-        wait_until("the log is cut", SOON, || holds(fs::metadata(&log).unwrap().len() == 0, "not cut"));
+        wait_until("the log is cut", SOON, || {
+            holds(fs::metadata(&log).unwrap().len() == 0, "not cut")
+        });
         assert!(on_disk(&logs(&bed)) < LOGS_MAX, "{combination:?}");
         bed.get("zebra", "/").status(200);
     }
 }
 
-/// No pass comes: the server bounds the log by itself. What is written too fast is an event, and only one.
+/// No pass comes: the server bounds the log by itself. What is written too fast is an event, and
+/// only one.
 #[test]
 fn who_writes_without_end_does_not_fill_the_disk() {
     for combination in [Combination::REAL, Combination::BUILTIN] {
-        let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { continue };
+        let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+            continue;
+        };
         bed.model(
             "loud",
             "command = [\"/bin/sh\", \"-c\", \"{{ acc }} demo-app --socket {{ socket }} --name {{ name }} & exec yes a line of a log\"]\n",
         );
         bed.create("zebra", "loud");
-        let cut = || bed.json(&["events", "zebra"]).as_array().unwrap().iter().filter(|e| e["kind"] == "log_cut").count();
-        wait_until("it is said that it writes too fast", SOON, || holds(cut() == 1, cut()));
+        let cut = || {
+            bed.json(&["events", "zebra"])
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|e| e["kind"] == "log_cut")
+                .count()
+        };
+        wait_until("it is said that it writes too fast", SOON, || {
+            holds(cut() == 1, cut())
+        });
         let began = crate::support::now();
         while began.elapsed() < Duration::from_secs(3) {
             let used = on_disk(&logs(&bed));
             assert!(used < 2048 * MIB, "{} MiB {combination:?}", used / MIB);
         }
         bed.acc(&["stop", "--now", "zebra"]).ok();
-        // A pass may come while the server is still about its own last cut: then the next one bounds it.
+        // A pass may come while the server is still about its own last cut: then the next one
+        // bounds it.
         wait_until("a pass bounds it", SOON, || {
             bed.monitor();
             let used = on_disk(&logs(&bed));
-            holds(used < LOGS_MAX, format!("{} MiB {combination:?}", used / MIB))
+            holds(
+                used < LOGS_MAX,
+                format!("{} MiB {combination:?}", used / MIB),
+            )
         });
         assert_eq!(cut(), 1, "{combination:?}");
     }
 }
 
-/// A log that is longer than the disk has room for is cut all the same, and nobody else meets a full disk.
+/// A log that is longer than the disk has room for is cut all the same, and nobody else meets a
+/// full disk.
 #[test]
 fn without_room_for_a_copy_a_log_is_cut() {
     if !need::root("to mount a small tmpfs") {
         return;
     }
     for combination in [Combination::REAL, Combination::BUILTIN] {
-        let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { continue };
+        let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+            continue;
+        };
         bed.create("zebra", "tester");
         let folder = logs(&bed);
         fs::rename(&folder, bed.instance("zebra").join("former")).unwrap();
@@ -109,7 +141,9 @@ fn without_room_for_a_copy_a_log_is_cut() {
 #[test]
 fn folders_of_any_depth_are_purged_by_the_server_that_goes_on() {
     for combination in [Combination::REAL, Combination::BUILTIN] {
-        let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { continue };
+        let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+            continue;
+        };
         bed.create("zebra", "tester");
         bed.create("okapi", "tester");
         dig(&bed.instance("zebra").join("data"), 15_000);
@@ -122,7 +156,10 @@ fn folders_of_any_depth_are_purged_by_the_server_that_goes_on() {
         // A slow disk takes its time for 18,000 folders.
         wait_until("nothing is left", SOON * 6, || {
             bed.monitor();
-            let left: usize = [bed.home(), bed.run()].iter().map(|d| fs::read_dir(d.join("trash")).unwrap().count()).sum();
+            let left: usize = [bed.home(), bed.run()]
+                .iter()
+                .map(|d| fs::read_dir(d.join("trash")).unwrap().count())
+                .sum();
             holds(left == 0, left)
         });
         bed.assert_no_trace_of("zebra");
@@ -132,17 +169,26 @@ fn folders_of_any_depth_are_purged_by_the_server_that_goes_on() {
 #[test]
 fn what_takes_the_place_of_a_socket_or_a_log_gives_way() {
     for combination in Combination::ALL {
-        let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { continue };
+        let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+            continue;
+        };
         bed.create("zebra", "tester");
-        let (socket, log) = (bed.run().join("sock/zebra/app.sock"), logs(&bed).join("app.log"));
+        let (socket, log) = (
+            bed.run().join("sock/zebra/app.sock"),
+            logs(&bed).join("app.log"),
+        );
         let secret = bed.dir.join("secret");
         fs::write(&secret, "for root only").unwrap();
         let plant: [(&str, &dyn Fn()); 5] = [
             ("a file", &|| fs::write(&socket, "").unwrap()),
-            ("a folder", &|| fs::create_dir_all(socket.join("a/b")).unwrap()),
+            ("a folder", &|| {
+                fs::create_dir_all(socket.join("a/b")).unwrap()
+            }),
             ("a link", &|| symlink(&secret, &socket).unwrap()),
             ("a link for the log", &|| symlink(&secret, &log).unwrap()),
-            ("a second name of the log", &|| fs::hard_link(&log, bed.instance("zebra").join("data/log")).unwrap()),
+            ("a second name of the log", &|| {
+                fs::hard_link(&log, bed.instance("zebra").join("data/log")).unwrap()
+            }),
         ];
         for (what, plant) in plant {
             bed.acc(&["stop", "zebra"]).ok();
@@ -163,28 +209,68 @@ fn what_takes_the_place_of_a_socket_or_a_log_gives_way() {
 /// Control characters are shown, through a pipe too; the bytes as they were come with `--raw`.
 #[test]
 fn what_an_application_prints_does_not_drive_a_terminal() {
-    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(Combination::BUILTIN, |s| s.idle = "60s") else {
+        return;
+    };
     bed.create("zebra", "tester");
     let nasty = "\u{1b}]0;title\u{7}\u{1b}[2J\u{202e}words\n";
     fs::write(logs(&bed).join("app.log"), nasty).unwrap();
-    assert!(bed.acc(&["logs", "zebra", "--raw"]).ok().out.ends_with(nasty));
-    assert!(bed.acc(&["logs", "zebra"]).ok().out.contains(r"\x1b]0;title\x07\x1b[2J\u{202e}words"), "through a pipe");
+    assert!(
+        bed.acc(&["logs", "zebra", "--raw"])
+            .ok()
+            .out
+            .ends_with(nasty)
+    );
+    assert!(
+        bed.acc(&["logs", "zebra"])
+            .ok()
+            .out
+            .contains(r"\x1b]0;title\x07\x1b[2J\u{202e}words"),
+        "through a pipe"
+    );
     let pty = nix::pty::openpty(None, None).unwrap();
-    let mut child =
-        bed.command(&["logs", "zebra"]).stdin(Stdio::null()).stdout(Stdio::from(pty.slave)).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = bed
+        .command(&["logs", "zebra"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::from(pty.slave))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let mut text = Vec::new();
     // The end of a terminal is an error.
     let _ = fs::File::from(pty.master).read_to_end(&mut text);
     assert!(child.wait().unwrap().success());
     let text = String::from_utf8(text).unwrap();
-    assert!(text.contains(r"\x1b]0;title\x07\x1b[2J\u{202e}words"), "{text:?}");
+    assert!(
+        text.contains(r"\x1b]0;title\x07\x1b[2J\u{202e}words"),
+        "{text:?}"
+    );
     bed.model("dies", "command = [\"/bin/sh\", \"-c\", \"printf '\\\\033[2Jwords\\\\342\\\\200\\\\256\\\\n'; exit 3\"]\n");
     let failed = bed.acc(&["create", "dies", "--model", "dies"]).code(1);
-    assert!(failed.err.contains(r"\x1b[2Jwords\u{202e}"), "{}", failed.err);
-    bed.acc(&["create", "dies", "--model", "dies", "--asleep"]).ok();
+    assert!(
+        failed.err.contains(r"\x1b[2Jwords\u{202e}"),
+        "{}",
+        failed.err
+    );
+    bed.acc(&["create", "dies", "--model", "dies", "--asleep"])
+        .ok();
     bed.acc(&["start", "dies"]).code(1);
-    for words in [["info", "dies"], ["info", "--json"], ["events", "dies"], ["events", "--json"]] {
-        let said = bed.acc(&if words[1] == "--json" { [words[0], "--json", "dies"].to_vec() } else { words.to_vec() }).ok();
-        assert!(!format!("{}{}", said.out, said.err).contains(['\u{1b}', '\u{202e}']), "{words:?}");
+    for words in [
+        ["info", "dies"],
+        ["info", "--json"],
+        ["events", "dies"],
+        ["events", "--json"],
+    ] {
+        let said = bed
+            .acc(&if words[1] == "--json" {
+                [words[0], "--json", "dies"].to_vec()
+            } else {
+                words.to_vec()
+            })
+            .ok();
+        assert!(
+            !format!("{}{}", said.out, said.err).contains(['\u{1b}', '\u{202e}']),
+            "{words:?}"
+        );
     }
 }

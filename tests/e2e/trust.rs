@@ -1,4 +1,5 @@
-//! What acc obeys: files and folders that nobody else can change, and as whom root acts where another user's are.
+//! What acc obeys: files and folders that nobody else can change, and as whom root acts where
+//! another user's are.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
@@ -20,7 +21,9 @@ fn mode(path: &Path, mode: u32) {
 fn give(path: &Path, user: u32) {
     lchown(path, Some(user), Some(user)).unwrap();
     if fs::symlink_metadata(path).unwrap().is_dir() {
-        fs::read_dir(path).unwrap().for_each(|entry| give(&entry.unwrap().path(), user));
+        fs::read_dir(path)
+            .unwrap()
+            .for_each(|entry| give(&entry.unwrap().path(), user));
     }
 }
 
@@ -46,7 +49,9 @@ fn root_over_another_users_installation_acts_as_that_user() {
         return;
     }
     for combination in Combination::ALL {
-        let Some(mut bed) = booted_by_another(combination) else { continue };
+        let Some(mut bed) = booted_by_another(combination) else {
+            continue;
+        };
         bed.acc(&["pin", "zebra"]).ok();
         let owner = |pid: i32| fs::metadata(format!("/proc/{pid}")).unwrap().uid();
         bed.user = None;
@@ -57,7 +62,11 @@ fn root_over_another_users_installation_acts_as_that_user() {
         processes::end_all(&bed.dir);
         let done = bed.acc(&["monitor"]);
         for seen in processes::of(&bed.dir) {
-            assert_eq!(owner(seen.pid), NOBODY, "{seen:?} ({combination:?}, {done:?})");
+            assert_eq!(
+                owner(seen.pid),
+                NOBODY,
+                "{seen:?} ({combination:?}, {done:?})"
+            );
         }
         if combination == Combination::BUILTIN {
             let pid = wait_until("the pinned instance runs again", SOON, || {
@@ -76,9 +85,18 @@ fn root_over_another_users_installation_acts_as_that_user() {
             let mut found = vec![folder];
             while let Some(path) = found.pop() {
                 let Some(seen) = look(&path) else { continue };
-                assert_ne!(seen.uid(), 0, "`{}` was made by root ({combination:?})", path.display());
+                assert_ne!(
+                    seen.uid(),
+                    0,
+                    "`{}` was made by root ({combination:?})",
+                    path.display()
+                );
                 if seen.is_dir() {
-                    found.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+                    found.extend(
+                        fs::read_dir(&path)
+                            .unwrap()
+                            .map(|entry| entry.unwrap().path()),
+                    );
                 }
             }
         }
@@ -93,17 +111,28 @@ fn root_does_not_begin_anything_in_places_of_others() {
     if !need::root("to make folders of others") {
         return;
     }
-    let Some(bed) = Bed::unbooted(Combination::BUILTIN, |_| {}) else { return };
+    let Some(bed) = Bed::unbooted(Combination::BUILTIN, |_| {}) else {
+        return;
+    };
     fs::create_dir(bed.run()).unwrap();
     give(&bed.home(), NOBODY);
     chown(bed.run(), Some(61_234), Some(61_234)).unwrap();
-    let nothing_new = || fs::read_dir(bed.run()).unwrap().count() == 0 && !bed.home().join("acc.db").exists();
-    bed.acc(&["monitor"]).error(1).says(&["belongs to user 65534", "belongs to user 61234", "hint: "]);
+    let nothing_new =
+        || fs::read_dir(bed.run()).unwrap().count() == 0 && !bed.home().join("acc.db").exists();
+    bed.acc(&["monitor"]).error(1).says(&[
+        "belongs to user 65534",
+        "belongs to user 61234",
+        "hint: ",
+    ]);
     chown(bed.run(), Some(61_234), Some(0)).unwrap();
     give(&bed.home(), 0);
-    bed.acc(&["monitor"]).error(1).says(&["belongs to user 61234", "could not become user 61234"]);
+    bed.acc(&["monitor"])
+        .error(1)
+        .says(&["belongs to user 61234", "could not become user 61234"]);
     for command in ["boot", "server"] {
-        bed.acc(&[command]).error(1).says(&["belongs to user 61234, not to user 0"]);
+        bed.acc(&[command])
+            .error(1)
+            .says(&["belongs to user 61234, not to user 0"]);
     }
     assert!(nothing_new());
     give(&bed.run(), 0);
@@ -115,12 +144,21 @@ fn folders_above_count() {
     if !need::root("to make folders of others") {
         return;
     }
-    let Some(bed) = Bed::unbooted(Combination::BUILTIN, |_| {}) else { return };
+    let Some(bed) = Bed::unbooted(Combination::BUILTIN, |_| {}) else {
+        return;
+    };
     let above = bed.dir.join("above");
     fs::create_dir(&above).unwrap();
     fs::rename(bed.home(), above.join("home")).unwrap();
     let text = fs::read_to_string(bed.config()).unwrap();
-    fs::write(bed.config(), text.replace(&format!("{}/home", bed.dir.display()), &format!("{}/home", above.display()))).unwrap();
+    fs::write(
+        bed.config(),
+        text.replace(
+            &format!("{}/home", bed.dir.display()),
+            &format!("{}/home", above.display()),
+        ),
+    )
+    .unwrap();
     let refused = |says: &[&str]| {
         for command in ["boot", "list", "monitor", "halt"] {
             bed.acc(&[command]).error(1).says(says);
@@ -128,54 +166,97 @@ fn folders_above_count() {
         bed.acc(&["doctor"]).code(1).says(says);
     };
     chown(&above, Some(NOBODY), None).unwrap();
-    refused(&["is not safe: `", "/above` belongs to user 65534, not to user 0", "`chown 0 "]);
+    refused(&[
+        "is not safe: `",
+        "/above` belongs to user 65534, not to user 0",
+        "`chown 0 ",
+    ]);
     chown(&above, Some(0), None).unwrap();
     mode(&above, 0o777);
-    bed.acc(&["boot"]).error(1).says(&["/above` can be written by others (mode 0777)", "`chmod go-w "]);
+    bed.acc(&["boot"]).error(1).says(&[
+        "/above` can be written by others (mode 0777)",
+        "`chmod go-w ",
+    ]);
     assert!(!bed.run().exists(), "nothing was made");
     // Where others can make, but not exchange, it is safe.
     mode(&above, 0o1777);
     bed.acc(&["boot"]).ok();
 }
 
-/// What a named file is worth depends on who can change it; one in the folder root happens to be in is worth nothing.
+/// What a named file is worth depends on who can change it; one in the folder root happens to be in
+/// is worth nothing.
 #[test]
 fn configs_that_others_can_change_are_not_obeyed() {
     if !need::root("to make files of others") {
         return;
     }
-    let Some(bed) = Bed::unbooted(Combination::BUILTIN, |_| {}) else { return };
+    let Some(bed) = Bed::unbooted(Combination::BUILTIN, |_| {}) else {
+        return;
+    };
     let open = bed.dir.join("open");
     fs::create_dir(&open).unwrap();
     let acc = |config: Option<&Path>| {
         let mut command = Command::new(ACC);
-        command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", "/nonexistent").current_dir(&open);
-        command.args(config.map(|path| vec!["--config".as_ref(), path]).unwrap_or_default()).args(["config", "show"]);
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", "/nonexistent")
+            .current_dir(&open);
+        command
+            .args(
+                config
+                    .map(|path| vec!["--config".as_ref(), path])
+                    .unwrap_or_default(),
+            )
+            .args(["config", "show"]);
         run::run(&mut command, COMMAND)
     };
     for faulty in ["home = \"/of-a-stranger\"\n", "nonsense\n"] {
         fs::write(open.join("acc.toml"), faulty).unwrap();
-        assert!(!acc(None).ok().out.contains("of-a-stranger"), "its own file in the current folder");
+        assert!(
+            !acc(None).ok().out.contains("of-a-stranger"),
+            "its own file in the current folder"
+        );
     }
     // Its run folder is the bed's: what an acc of this host has in force must not be shown.
     let named = open.join("named.toml");
-    fs::write(&named, format!("home = \"/of-a-stranger\"\nrun = \"{}\"\n", bed.run().display())).unwrap();
+    fs::write(
+        &named,
+        format!(
+            "home = \"/of-a-stranger\"\nrun = \"{}\"\n",
+            bed.run().display()
+        ),
+    )
+    .unwrap();
     let link = open.join("link.toml");
     symlink(&named, &link).unwrap();
-    assert!(acc(Some(&link)).ok().out.contains("of-a-stranger"), "named, and nobody else can change it");
+    assert!(
+        acc(Some(&link)).ok().out.contains("of-a-stranger"),
+        "named, and nobody else can change it"
+    );
     mode(&named, 0o664);
     for path in [&named, &link] {
-        acc(Some(path)).error(2).says(&["named.toml` can be written by others (mode 0664)", "`chmod go-w "]);
+        acc(Some(path)).error(2).says(&[
+            "named.toml` can be written by others (mode 0664)",
+            "`chmod go-w ",
+        ]);
     }
     mode(&named, 0o644);
     mode(&open, 0o777);
     for path in [&named, &link] {
-        acc(Some(path)).error(2).says(&["/open` can be written by others (mode 0777)", "who could exchange it", "`chmod go-w "]);
+        acc(Some(path)).error(2).says(&[
+            "/open` can be written by others (mode 0777)",
+            "who could exchange it",
+            "`chmod go-w ",
+        ]);
     }
     chown(&open, Some(NOBODY), None).unwrap();
     mode(&open, 0o755);
-    acc(Some(&named)).error(2).says(&["/open` belongs to user 65534", "`chown 0 "]);
-    // A user's own file, in a folder of their own: root reads it as that user, who sees less than root.
+    acc(Some(&named))
+        .error(2)
+        .says(&["/open` belongs to user 65534", "`chown 0 "]);
+    // A user's own file, in a folder of their own: root reads it as that user, who sees less than
+    // root.
     give(&open, NOBODY);
     let secret = bed.dir.join("secret");
     fs::create_dir(&secret).unwrap();
@@ -187,23 +268,44 @@ fn configs_that_others_can_change_are_not_obeyed() {
     assert!(!acc(Some(&link)).error(2).err.contains("of-root"));
     // A pipe is no file and holds nobody up.
     nix::unistd::mkfifo(&bed.dir.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    acc(Some(&bed.dir.join("pipe"))).error(2).says(&["not a regular file"]);
+    acc(Some(&bed.dir.join("pipe")))
+        .error(2)
+        .says(&["not a regular file"]);
 }
 
 #[test]
 fn templates_and_models_that_others_can_change_are_not_used() {
-    let Some(bed) = Bed::unbooted(Combination::BUILTIN, |_| {}) else { return };
+    let Some(bed) = Bed::unbooted(Combination::BUILTIN, |_| {}) else {
+        return;
+    };
     let templates = bed.dir.join("templates");
     fs::create_dir_all(templates.join("pages")).unwrap();
     fs::write(templates.join("pages/error.html"), "x").unwrap();
     let text = fs::read_to_string(bed.config()).unwrap();
-    fs::write(bed.config(), text.replace("[edge]", &format!("[edge]\ntemplates = \"{}\"", templates.display()))).unwrap();
+    fs::write(
+        bed.config(),
+        text.replace(
+            "[edge]",
+            &format!("[edge]\ntemplates = \"{}\"", templates.display()),
+        ),
+    )
+    .unwrap();
     mode(&templates, 0o777);
-    bed.acc(&["boot"]).error(2).says(&["edge.templates: can be written by others (mode 0777)", "`chmod go-w "]);
+    bed.acc(&["boot"]).error(2).says(&[
+        "edge.templates: can be written by others (mode 0777)",
+        "`chmod go-w ",
+    ]);
     mode(&templates, 0o755);
-    for (path, bad, good) in [(templates.join("pages"), 0o777, 0o755), (templates.join("pages/error.html"), 0o666, 0o644)] {
+    for (path, bad, good) in [
+        (templates.join("pages"), 0o777, 0o755),
+        (templates.join("pages/error.html"), 0o666, 0o644),
+    ] {
         mode(&path, bad);
-        bed.acc(&["boot"]).error(1).says(&["error.html", "can be written by others", "`chmod go-w "]);
+        bed.acc(&["boot"]).error(1).says(&[
+            "error.html",
+            "can be written by others",
+            "`chmod go-w ",
+        ]);
         mode(&path, good);
     }
     bed.acc(&["boot"]).ok();
@@ -213,15 +315,27 @@ fn templates_and_models_that_others_can_change_are_not_used() {
     fs::write(model.join("files/run"), "#!/bin/sh\n").unwrap();
     mode(&model.join("files/run"), 0o755);
     bed.acc(&["models", "shop"]).ok();
-    for path in [model.clone(), model.join("model.toml"), model.join("files"), model.join("files/run"), bed.home().join("models")] {
+    for path in [
+        model.clone(),
+        model.join("model.toml"),
+        model.join("files"),
+        model.join("files/run"),
+        bed.home().join("models"),
+    ] {
         let before = fs::metadata(&path).unwrap().permissions().mode();
         mode(&path, before | 0o020);
         let done = bed.acc(&["create", "zebra", "--model", "shop", "--asleep"]);
-        assert!(done.code != Some(0) && done.err.contains("can be written by others"), "{}: {done:?}", path.display());
+        assert!(
+            done.code != Some(0) && done.err.contains("can be written by others"),
+            "{}: {done:?}",
+            path.display()
+        );
         mode(&path, before);
     }
     fs::remove_file(model.join("model.toml")).unwrap();
     nix::unistd::mkfifo(&model.join("model.toml"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     bed.acc(&["models"]).says(&["not a regular file"]);
-    bed.acc(&["create", "zebra", "--model", "shop"]).error(1).says(&["not a regular file"]);
+    bed.acc(&["create", "zebra", "--model", "shop"])
+        .error(1)
+        .says(&["not a regular file"]);
 }

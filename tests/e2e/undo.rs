@@ -9,30 +9,53 @@ use crate::support::{Bed, Combination, Mounted, need};
 /// Nothing of `name`: no row, no file, no process, no answer.
 #[track_caller]
 fn assert_undone(bed: &Bed, name: &str) {
-    assert_eq!(bed.json(&["list"]).as_array().unwrap().len(), 0, "a row is left");
+    assert_eq!(
+        bed.json(&["list"]).as_array().unwrap().len(),
+        0,
+        "a row is left"
+    );
     assert!(!bed.instance(name).exists(), "its folder is left");
     bed.assert_no_trace_of(name);
-    assert!(!crate::support::processes::of(&bed.dir).iter().any(|p| p.command.contains(name)), "a process is left");
+    assert!(
+        !crate::support::processes::of(&bed.dir)
+            .iter()
+            .any(|p| p.command.contains(name)),
+        "a process is left"
+    );
     bed.get(name, "/").status(404);
     bed.acc(&["info", name]).error(3);
 }
 
 pub fn a_failed_create_leaves_nothing(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.wake_timeout = "2s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.wake_timeout = "2s") else {
+        return;
+    };
     let demo = |more: &str| {
         format!(
             "description = \"d\"\nlisten = \"unix\"\ncommand = [\"{{{{ acc }}}}\", \"demo-app\", \"--socket\", \"{{{{ socket }}}}\"{more}]\n"
         )
     };
-    bed.model("missing", "description = \"d\"\nlisten = \"unix\"\ncommand = [\"no-such-program\"]\n");
-    let refused = bed.model("refused", "description = \"d\"\nlisten = \"unix\"\ncommand = [\"./run\"]\n");
+    bed.model(
+        "missing",
+        "description = \"d\"\nlisten = \"unix\"\ncommand = [\"no-such-program\"]\n",
+    );
+    let refused = bed.model(
+        "refused",
+        "description = \"d\"\nlisten = \"unix\"\ncommand = [\"./run\"]\n",
+    );
     fs::create_dir_all(refused.join("files")).unwrap();
     fs::write(refused.join("files/run"), "#!/bin/sh\n").unwrap();
     fs::set_permissions(refused.join("files/run"), fs::Permissions::from_mode(0o644)).unwrap();
     bed.model("exits", &demo(", \"--exit-at-start\", \"7\""));
     bed.model("deaf", &demo(", \"--never-listen\""));
-    bed.model("mute", &(demo(", \"--never-answer\"") + "health = \"/health\"\n"));
-    bed.model("slow-tcp", "description = \"d\"\nlisten = \"tcp\"\ncommand = [\"/bin/sleep\", \"1000\"]\n");
+    bed.model(
+        "mute",
+        &(demo(", \"--never-answer\"") + "health = \"/health\"\n"),
+    );
+    bed.model(
+        "slow-tcp",
+        "description = \"d\"\nlisten = \"tcp\"\ncommand = [\"/bin/sleep\", \"1000\"]\n",
+    );
     bed.model("strict", &(demo("") + "[params.title]\nrequired = true\n"));
     for (model, code, word) in [
         ("missing", 0, "no-such-program"),
@@ -44,19 +67,50 @@ pub fn a_failed_create_leaves_nothing(combination: Combination) {
         ("strict", 2, "title"),
         ("none-such", 3, "none-such"),
     ] {
-        let done = bed.acc(&["create", "zebra", "--model", model, "--host", "zebra.example.org"]);
-        assert!(done.took < Duration::from_secs(20), "{model} took {:?}", done.took);
-        let done = if code == 0 { done.refused() } else { done.error(code) };
+        let done = bed.acc(&[
+            "create",
+            "zebra",
+            "--model",
+            model,
+            "--host",
+            "zebra.example.org",
+        ]);
+        assert!(
+            done.took < Duration::from_secs(20),
+            "{model} took {:?}",
+            done.took
+        );
+        let done = if code == 0 {
+            done.refused()
+        } else {
+            done.error(code)
+        };
         done.says(&[word]);
         assert_undone(&bed, "zebra");
     }
-    bed.acc(&["create", "zebra", "--model", "strict", "--set", "titel=x", "--set", "title=y"]).error(2).says(&["titel"]);
+    bed.acc(&[
+        "create", "zebra", "--model", "strict", "--set", "titel=x", "--set", "title=y",
+    ])
+    .error(2)
+    .says(&["titel"]);
     bed.acc(&["create", "Zebra", "--model", "tester"]).error(2);
-    bed.acc(&["create", "nginx", "--model", "tester"]).error(2).says(&["reserved"]);
-    bed.acc(&["create", "zebra", "--model", "tester", "--host", "not a host"]).error(2);
+    bed.acc(&["create", "nginx", "--model", "tester"])
+        .error(2)
+        .says(&["reserved"]);
+    bed.acc(&[
+        "create",
+        "zebra",
+        "--model",
+        "tester",
+        "--host",
+        "not a host",
+    ])
+    .error(2);
     assert_undone(&bed, "zebra");
     bed.create("zebra", "tester");
-    bed.acc(&["create", "zebra", "--model", "tester"]).refused().says(&["zebra"]);
+    bed.acc(&["create", "zebra", "--model", "tester"])
+        .refused()
+        .says(&["zebra"]);
     assert_eq!(bed.phase("zebra"), "awake");
 }
 
@@ -64,7 +118,9 @@ pub fn a_full_disk_leaves_nothing(combination: Combination) {
     if !need::root("to mount a small tmpfs") {
         return;
     }
-    let Some(bed) = Bed::with(combination, |_| {}) else { return };
+    let Some(bed) = Bed::with(combination, |_| {}) else {
+        return;
+    };
     let instances = bed.home().join("instances");
     fs::create_dir_all(&instances).unwrap();
     let mounted = Mounted::tmpfs(&instances, "size=256k,mode=0755");
@@ -72,7 +128,9 @@ pub fn a_full_disk_leaves_nothing(combination: Combination) {
         .model("big", "description = \"d\"\nlisten = \"unix\"\ncommand = [\"{{ acc }}\", \"demo-app\", \"--socket\", \"{{ socket }}\"]\n");
     fs::create_dir_all(big.join("files")).unwrap();
     fs::write(big.join("files/blob"), vec![7; 1 << 20]).unwrap();
-    bed.acc(&["create", "zebra", "--model", "big"]).error(1).says(&["No space left", "zebra"]);
+    bed.acc(&["create", "zebra", "--model", "big"])
+        .error(1)
+        .says(&["No space left", "zebra"]);
     assert_undone(&bed, "zebra");
     bed.create("zebra", "tester");
     bed.get("zebra", "/").status(200);

@@ -18,23 +18,48 @@ fn instances_run_as_the_user_of_the_config() {
         return;
     }
     for combination in Combination::ALL {
-        let Some(mut bed) = Bed::unbooted(combination, |s| (s.top, s.idle) = ("user = \"nobody\"".into(), "60s")) else { continue };
+        let Some(mut bed) = Bed::unbooted(combination, |s| {
+            (s.top, s.idle) = ("user = \"nobody\"".into(), "60s")
+        }) else {
+            continue;
+        };
         // The model runs the binary under test, which must be reachable for that user.
         let theirs = bed.dir.join("acc");
         fs::copy(&bed.acc, &theirs).unwrap();
         bed.acc = theirs;
         bed.acc(&["boot"]).ok();
-        for (name, model) in [("zebra", "tester"), ("okapi", "tester-tcp"), ("tapir", "hello-fd")] {
+        for (name, model) in [
+            ("zebra", "tester"),
+            ("okapi", "tester-tcp"),
+            ("tapir", "hello-fd"),
+        ] {
             bed.create(name, model);
-            assert_eq!(owner_of(bed.pid(name)), NOBODY, "{name} runs as the wrong user ({combination:?})");
+            assert_eq!(
+                owner_of(bed.pid(name)),
+                NOBODY,
+                "{name} runs as the wrong user ({combination:?})"
+            );
             bed.get(name, "/").status(200);
             bed.acc(&["stop", name]).ok();
             bed.get(name, "/").status(200);
         }
-        let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode(&bed.home().join("acc.db")) & 0o077, 0, "instances can read the database");
-        assert_eq!(mode(&bed.run().join("control.sock")) & 0o077, 0, "instances can command acc");
-        assert_eq!(mode(&bed.instance("zebra")) & 0o007, 0, "others can read an instance's files");
+        let mode =
+            |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(
+            mode(&bed.home().join("acc.db")) & 0o077,
+            0,
+            "instances can read the database"
+        );
+        assert_eq!(
+            mode(&bed.run().join("control.sock")) & 0o077,
+            0,
+            "instances can command acc"
+        );
+        assert_eq!(
+            mode(&bed.instance("zebra")) & 0o007,
+            0,
+            "others can read an instance's files"
+        );
     }
 }
 
@@ -44,7 +69,9 @@ fn all_of_acc_runs_as_an_ordinary_user() {
         return;
     }
     for combination in Combination::ALL {
-        let Some(mut bed) = Bed::unbooted(combination, |s| s.idle = "500ms") else { continue };
+        let Some(mut bed) = Bed::unbooted(combination, |s| s.idle = "500ms") else {
+            continue;
+        };
         let theirs = bed.dir.join("acc");
         fs::copy(&bed.acc, &theirs).unwrap();
         bed.acc = theirs;
@@ -69,14 +96,17 @@ fn all_of_acc_runs_as_an_ordinary_user() {
     }
 }
 
-/// What acc tells somebody who may not use it: who may. Never that something is broken or not there.
+/// What acc tells somebody who may not use it: who may. Never that something is broken or not
+/// there.
 #[test]
 fn somebody_without_rights_is_told_who_has_them() {
     if !need::root("to become an ordinary user") {
         return;
     }
     for combination in [Combination::REAL, Combination::BUILTIN] {
-        let Some(mut bed) = Bed::unbooted(combination, |_| {}) else { continue };
+        let Some(mut bed) = Bed::unbooted(combination, |_| {}) else {
+            continue;
+        };
         let theirs = bed.dir.join("acc");
         fs::copy(&bed.acc, &theirs).unwrap();
         bed.acc = theirs;
@@ -84,16 +114,28 @@ fn somebody_without_rights_is_told_who_has_them() {
         bed.user = Some(NOBODY);
         let way_out = "run as root (or the user who booted acc)";
         bed.acc(&["halt"]).error(1).says(&[way_out]);
-        bed.acc(&["list"]).error(1).says(&["no permission", "acc.db", way_out]);
-        bed.acc(&["create", "zebra", "--model", "tester"]).error(1).says(&[way_out]);
+        bed.acc(&["list"])
+            .error(1)
+            .says(&["no permission", "acc.db", way_out]);
+        bed.acc(&["create", "zebra", "--model", "tester"])
+            .error(1)
+            .says(&[way_out]);
         let list = bed.acc(&["--json", "list"]).code(1);
         let error: serde_json::Value = serde_json::from_str(&list.err).unwrap();
         assert_eq!(error["error"]["hint"], way_out, "{list:?}");
         let doctor = bed.acc(&["doctor"]).code(1);
-        assert!(!doctor.out.contains("check the mode") && !doctor.out.contains("taken by another"), "{}", doctor.out);
+        assert!(
+            !doctor.out.contains("check the mode") && !doctor.out.contains("taken by another"),
+            "{}",
+            doctor.out
+        );
         bed.user = None;
         let doctor = bed.acc(&["doctor"]);
-        assert!(doctor.out.contains("is ours (pid ") && !doctor.out.contains("taken by another"), "{}", doctor.out);
+        assert!(
+            doctor.out.contains("is ours (pid ") && !doctor.out.contains("taken by another"),
+            "{}",
+            doctor.out
+        );
     }
 }
 
@@ -103,22 +145,37 @@ fn folders_of_strangers_are_refused() {
     if !need::root("to make folders of others") {
         return;
     }
-    let Some(mut bed) = Bed::unbooted(Combination::BUILTIN, |_| {}) else { return };
+    let Some(mut bed) = Bed::unbooted(Combination::BUILTIN, |_| {}) else {
+        return;
+    };
     let theirs = bed.dir.join("acc");
     fs::copy(&bed.acc, &theirs).unwrap();
     bed.acc = theirs;
     fs::create_dir(bed.run()).unwrap();
     chown(bed.run(), Some(61_234), None).unwrap();
-    bed.acc(&["boot"]).error(1).says(&["run `", "belongs to user 61234", "hint: "]);
-    bed.acc(&["doctor"]).code(1).says(&["belongs to user 61234"]);
+    bed.acc(&["boot"])
+        .error(1)
+        .says(&["run `", "belongs to user 61234", "hint: "]);
+    bed.acc(&["doctor"])
+        .code(1)
+        .says(&["belongs to user 61234"]);
     bed.user = Some(NOBODY);
     // Nor is a socket in there asked anything.
-    bed.acc(&["start", "zebra"]).error(1).says(&["belongs to user 61234"]);
+    bed.acc(&["start", "zebra"])
+        .error(1)
+        .says(&["belongs to user 61234"]);
     bed.user = None;
     chown(bed.run(), Some(0), None).unwrap();
     fs::set_permissions(bed.run(), fs::Permissions::from_mode(0o1777)).unwrap();
-    bed.acc(&["boot"]).error(1).says(&["can be written by others (mode 1777)"]);
-    assert!(fs::read_dir(bed.run()).unwrap().all(|e| e.unwrap().path().is_dir()), "nothing but folders was made");
+    bed.acc(&["boot"])
+        .error(1)
+        .says(&["can be written by others (mode 1777)"]);
+    assert!(
+        fs::read_dir(bed.run())
+            .unwrap()
+            .all(|e| e.unwrap().path().is_dir()),
+        "nothing but folders was made"
+    );
     fs::set_permissions(bed.run(), fs::Permissions::from_mode(0o755)).unwrap();
     bed.acc(&["boot"]).ok();
 }

@@ -4,7 +4,9 @@ use super::run::proven;
 use crate::support::{Bed, Combination};
 
 pub fn everything_is_killed_and_nothing_is_lost(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else { return };
+    let Some(bed) = Bed::new(combination) else {
+        return;
+    };
     let mut kinds = vec!["server", "master"];
     if combination.supervisor == "supervisord" {
         kinds.push("supervisor");
@@ -14,7 +16,18 @@ pub fn everything_is_killed_and_nothing_is_lost(combination: Combination) {
     }
     let mut killed = 0;
     for seed in ["7", "8"] {
-        let report = proven(&bed, &["--cycles", "16", "--clients", "8", "--chaos", "--seed", seed]);
+        let report = proven(
+            &bed,
+            &[
+                "--cycles",
+                "16",
+                "--clients",
+                "8",
+                "--chaos",
+                "--seed",
+                seed,
+            ],
+        );
         let of = |what: &str| report["strikes"][what].as_u64().unwrap();
         eprintln!("{combination:?}, seed {seed}: {}", report["strikes"]);
         killed += kinds.iter().filter(|what| of(what) > 0).count();

@@ -13,8 +13,12 @@ pub const PROOF: Duration = Duration::from_secs(240);
 /// Runs a proof; its report and how it ended.
 #[track_caller]
 pub fn prove(bed: &Bed, arguments: &[&str]) -> (Value, Done) {
-    let done = run(&mut bed.command(&[&["prove", "--json"], arguments].concat()), PROOF);
-    let report = serde_json::from_str(&done.out).unwrap_or_else(|e| panic!("no report ({e}): {done:?}"));
+    let done = run(
+        &mut bed.command(&[&["prove", "--json"], arguments].concat()),
+        PROOF,
+    );
+    let report =
+        serde_json::from_str(&done.out).unwrap_or_else(|e| panic!("no report ({e}): {done:?}"));
     (report, done)
 }
 
@@ -24,7 +28,12 @@ pub fn proven(bed: &Bed, arguments: &[&str]) -> Value {
     let (report, done) = prove(bed, arguments);
     let numbers = ["lost", "wrong", "doubled"].map(|key| report[key].as_u64());
     assert_eq!(numbers, [Some(0); 3], "{report:#}");
-    assert_eq!((done.code, &report["proven"], &report["recorded"]), (Some(0), &true.into(), &true.into()), "{report:#}\n{}", done.err);
+    assert_eq!(
+        (done.code, &report["proven"], &report["recorded"]),
+        (Some(0), &true.into(), &true.into()),
+        "{report:#}\n{}",
+        done.err
+    );
     nothing_is_left(bed);
     report
 }
@@ -32,9 +41,18 @@ pub fn proven(bed: &Bed, arguments: &[&str]) -> Value {
 /// Panics unless no scratch instance is left.
 #[track_caller]
 pub fn nothing_is_left(bed: &Bed) {
-    wait_until("no scratch instance is left", Duration::from_secs(5), || match bed.json(&["list"]).as_array().unwrap() {
-        all if all.iter().all(|i| !i["name"].as_str().unwrap().starts_with("prove-")) => Ok(()),
-        all => Err(format!("{all:?}")),
-    });
+    wait_until(
+        "no scratch instance is left",
+        Duration::from_secs(5),
+        || match bed.json(&["list"]).as_array().unwrap() {
+            all if all
+                .iter()
+                .all(|i| !i["name"].as_str().unwrap().starts_with("prove-")) =>
+            {
+                Ok(())
+            }
+            all => Err(format!("{all:?}")),
+        },
+    );
     bed.assert_no_trace_of("prove-");
 }

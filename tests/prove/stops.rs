@@ -7,12 +7,18 @@ use crate::support::wait::holds;
 use crate::support::{Bed, Combination, wait_until};
 
 pub fn nothing_is_lost_on_a_unix_socket(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else { return };
+    let Some(bed) = Bed::new(combination) else {
+        return;
+    };
     let mut idle_stops = 0;
-    // An idle stop gives way to a request that comes in its last moment, and on a busy host that can happen to all of a run.
+    // An idle stop gives way to a request that comes in its last moment, and on a busy host that
+    // can happen to all of a run.
     for _ in 0..5 {
         let report = proven(&bed, &["--cycles", "10", "--clients", "8"]);
-        assert!(report["cycles"] == 10 && report["held"].as_u64().unwrap() > 0, "{report:#}");
+        assert!(
+            report["cycles"] == 10 && report["held"].as_u64().unwrap() > 0,
+            "{report:#}"
+        );
         // Every stop was answered with a wake, and no request started a second process.
         assert!(report["right"].as_u64().unwrap() >= 80, "{report:#}");
         idle_stops += report["idle_stops"].as_u64().unwrap();
@@ -24,28 +30,46 @@ pub fn nothing_is_lost_on_a_unix_socket(combination: Combination) {
 }
 
 pub fn nothing_is_lost_on_a_port(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else { return };
-    proven(&bed, &["--cycles", "10", "--clients", "8", "--app", "hello-tcp"]);
+    let Some(bed) = Bed::new(combination) else {
+        return;
+    };
+    proven(
+        &bed,
+        &["--cycles", "10", "--clients", "8", "--app", "hello-tcp"],
+    );
 }
 
 pub fn nothing_is_lost_on_a_handed_socket(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else { return };
-    proven(&bed, &["--cycles", "10", "--clients", "8", "--app", "hello-fd"]);
+    let Some(bed) = Bed::new(combination) else {
+        return;
+    };
+    proven(
+        &bed,
+        &["--cycles", "10", "--clients", "8", "--app", "hello-fd"],
+    );
 }
 
-/// WebSockets and event streams are open through all of it: each is ended in order, and no request waits much longer for that.
+/// WebSockets and event streams are open through all of it: each is ended in order, and no request
+/// waits much longer for that.
 pub fn streams_end_in_order(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else { return };
+    let Some(bed) = Bed::new(combination) else {
+        return;
+    };
     let report = proven(&bed, &["--cycles", "3", "--clients", "4", "--streams"]);
     let of = |what: &str| report["streams"][what].as_u64().unwrap();
     // A stop finds most of them open, and none is left when it is over.
-    assert!(of("ended_in_order") >= 3 * 10 && of("opened") >= of("ended_in_order") + 20, "{report:#}");
+    assert!(
+        of("ended_in_order") >= 3 * 10 && of("opened") >= of("ended_in_order") + 20,
+        "{report:#}"
+    );
     assert_eq!((of("broken"), of("cut_by_the_crash")), (0, 0), "{report:#}");
 }
 
 /// It stops accepting at once on SIGTERM (the demo application always does) and takes 3 s to end.
 pub fn nothing_is_lost_when_it_takes_long_to_end(combination: Combination) {
-    let Some(bed) = Bed::new(combination) else { return };
+    let Some(bed) = Bed::new(combination) else {
+        return;
+    };
     let text = |listen: &str, address: &str| {
         format!(
             r#"description = "takes 3 s to end"
@@ -63,24 +87,49 @@ description = "a file for its record"
     bed.model("long-tcp", &text("tcp", r#""--port", "{{ port }}""#));
     for model in ["long", "long-tcp"] {
         let report = proven(&bed, &["--cycles", "3", "--clients", "8", "--app", model]);
-        assert!(report["wake"]["longest_ms"].as_f64().unwrap() >= 3000.0, "{report:#}");
+        assert!(
+            report["wake"]["longest_ms"].as_f64().unwrap() >= 3000.0,
+            "{report:#}"
+        );
     }
 }
 
-/// The drain is over after half a second, the request takes three: the application is asked to end, and finishes it.
+/// The drain is over after half a second, the request takes three: the application is asked to end,
+/// and finishes it.
 pub fn a_request_that_outlasts_the_drain_is_finished_by_the_application(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.drain = "500ms") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.drain = "500ms") else {
+        return;
+    };
     for (name, model) in [("zebra", "tester"), ("okapi", "tester-tcp")] {
         bed.create(name, model);
         std::thread::scope(|scope| {
-            let slow = scope.spawn(|| bed.send(&bed.ask("GET", name, "/slow?ms=3000").header("X-Id", "slow-one")));
-            wait_until("the slow request is under way", Duration::from_secs(5), || {
-                holds(bed.told(name, "REQ").iter().any(|l| l.contains("slow-one")), "no request seen")
+            let slow = scope.spawn(|| {
+                bed.send(
+                    &bed.ask("GET", name, "/slow?ms=3000")
+                        .header("X-Id", "slow-one"),
+                )
             });
+            wait_until(
+                "the slow request is under way",
+                Duration::from_secs(5),
+                || {
+                    holds(
+                        bed.told(name, "REQ").iter().any(|l| l.contains("slow-one")),
+                        "no request seen",
+                    )
+                },
+            );
             bed.acc(&["stop", name]).ok();
             slow.join().unwrap().status(200);
         });
         bed.get(name, "/").status(200);
-        assert_eq!(bed.told(name, "REQ").iter().filter(|l| l.contains("slow-one")).count(), 1, "delivered twice");
+        assert_eq!(
+            bed.told(name, "REQ")
+                .iter()
+                .filter(|l| l.contains("slow-one"))
+                .count(),
+            1,
+            "delivered twice"
+        );
     }
 }

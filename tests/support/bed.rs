@@ -1,4 +1,5 @@
-//! A bed: one acc installation in a folder and on ports of its own, ended and removed with the value.
+//! A bed: one acc installation in a folder and on ports of its own, ended and removed with the
+//! value.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -33,12 +34,28 @@ pub struct Combination {
 
 impl Combination {
     /// nginx and supervisord.
-    pub const REAL: Self = Self { edge: "nginx", supervisor: "supervisord" };
+    pub const REAL: Self = Self {
+        edge: "nginx",
+        supervisor: "supervisord",
+    };
     /// Nothing but acc.
-    pub const BUILTIN: Self = Self { edge: "builtin", supervisor: "builtin" };
+    pub const BUILTIN: Self = Self {
+        edge: "builtin",
+        supervisor: "builtin",
+    };
     /// All four.
-    pub const ALL: [Self; 4] =
-        [Self::REAL, Self { edge: "nginx", supervisor: "builtin" }, Self { edge: "builtin", supervisor: "supervisord" }, Self::BUILTIN];
+    pub const ALL: [Self; 4] = [
+        Self::REAL,
+        Self {
+            edge: "nginx",
+            supervisor: "builtin",
+        },
+        Self {
+            edge: "builtin",
+            supervisor: "supervisord",
+        },
+        Self::BUILTIN,
+    ];
 
     /// True when its programs are installed; else the test is skipped.
     #[track_caller]
@@ -108,7 +125,8 @@ impl Default for Settings {
     }
 }
 
-/// The demo application with a log of its own in its data folder; `{delay}` is what `--set start_delay=` gives.
+/// The demo application with a log of its own in its data folder; `{delay}` is what `--set
+/// start_delay=` gives.
 const TESTER: &str = r#"description = "the demo application, with a log of what it was asked"
 listen = "LISTEN"
 command = ["{{ acc }}", "demo-app", ADDRESS, "--name", "{{ name }}", "--log", "{{ data }}/demo.log", "--start-delay", "{{ params.start_delay }}"]
@@ -119,7 +137,8 @@ default = "0ms"
 description = "pause before it listens"
 "#;
 
-/// A block of ports that no other bed uses while this one lives, below the range the kernel takes ports of clients from.
+/// A block of ports that no other bed uses while this one lives, below the range the kernel takes
+/// ports of clients from.
 struct Ports {
     first: u16,
     _lock: Flock<fs::File>,
@@ -137,14 +156,26 @@ impl Ports {
         for n in 0..500 {
             let first = 20_000 + u16::try_from((start + n * 7) % 500).unwrap() * Self::SIZE;
             let path = dir.join(format!("{first}.lock"));
-            let Ok(file) = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path) else { continue };
-            let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { continue };
+            let Ok(file) = fs::OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(&path)
+            else {
+                continue;
+            };
+            let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else {
+                continue;
+            };
             let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
             if (first..first + Self::SIZE).all(free) {
                 return Self { first, _lock: lock };
             }
         }
-        panic!("no {} free ports in a row between 20000 and 29999", Self::SIZE);
+        panic!(
+            "no {} free ports in a row between 20000 and 29999",
+            Self::SIZE
+        );
     }
 }
 
@@ -164,7 +195,8 @@ pub struct Bed {
 }
 
 impl Bed {
-    /// A booted bed with the usual settings, or `None` when its programs are missing (the test is then skipped).
+    /// A booted bed with the usual settings, or `None` when its programs are missing (the test is
+    /// then skipped).
     #[track_caller]
     pub fn new(combination: Combination) -> Option<Self> {
         Self::with(combination, |_| {})
@@ -184,25 +216,48 @@ impl Bed {
         if !combination.possible() {
             return None;
         }
-        let dir = tempfile::Builder::new().prefix("acc").rand_bytes(5).tempdir_in("/tmp").unwrap().keep();
+        let dir = tempfile::Builder::new()
+            .prefix("acc")
+            .rand_bytes(5)
+            .tempdir_in("/tmp")
+            .unwrap()
+            .keep();
         // Instances may run as another user and must reach their folders through this one.
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
         let mut settings = Settings::default();
         change(&mut settings);
-        let memory = if settings.run_in_memory { in_memory() } else { None };
+        let memory = if settings.run_in_memory {
+            in_memory()
+        } else {
+            None
+        };
         if let Some(memory) = &memory {
             std::os::unix::fs::symlink(memory.path(), dir.join("run")).unwrap();
         }
-        let bed = Self { dir, combination, acc: PathBuf::from(ACC), user: None, ports: Ports::claim(), keep: false, _memory: memory };
+        let bed = Self {
+            dir,
+            combination,
+            acc: PathBuf::from(ACC),
+            user: None,
+            ports: Ports::claim(),
+            keep: false,
+            _memory: memory,
+        };
         bed.configure(&settings);
-        let tester = |listen: &str, address: &str| TESTER.replace("LISTEN", listen).replace("ADDRESS", address);
+        let tester = |listen: &str, address: &str| {
+            TESTER.replace("LISTEN", listen).replace("ADDRESS", address)
+        };
         bed.model("tester", &tester("unix", r#""--socket", "{{ socket }}""#));
         bed.model("tester-tcp", &tester("tcp", r#""--port", "{{ port }}""#));
         Some(bed)
     }
 
-    /// A booted one whose instances run as the user `nobody`, with the binary where that user may run it. As root only.
-    pub fn of_tenants(combination: Combination, change: impl FnOnce(&mut Settings)) -> Option<Self> {
+    /// A booted one whose instances run as the user `nobody`, with the binary where that user may
+    /// run it. As root only.
+    pub fn of_tenants(
+        combination: Combination,
+        change: impl FnOnce(&mut Settings),
+    ) -> Option<Self> {
         let mut bed = Self::unbooted(combination, |settings| {
             settings.top = "user = \"nobody\"".into();
             change(settings);
@@ -234,7 +289,11 @@ impl Bed {
         } = settings;
         let (dir, listen) = (self.dir.display(), self.address());
         let Combination { edge, supervisor } = self.combination;
-        let own = format!("{}-{}", self.ports.first + 1, self.ports.first + Ports::SIZE - 1);
+        let own = format!(
+            "{}-{}",
+            self.ports.first + 1,
+            self.ports.first + Ports::SIZE - 1
+        );
         let ports = if ports.is_empty() { &own } else { ports };
         let text = format!(
             r#"home = "{dir}/home"
@@ -296,7 +355,8 @@ range = "{ports}"
     pub fn model(&self, name: &str, text: &str) -> PathBuf {
         let dir = self.home().join("models").join(name);
         fs::create_dir_all(&dir).unwrap();
-        // acc refuses a home that others can write to, whatever the umask of whoever runs the tests.
+        // acc refuses a home that others can write to, whatever the umask of whoever runs the
+        // tests.
         let _ = fs::set_permissions(self.home(), fs::Permissions::from_mode(0o755));
         fs::write(dir.join("model.toml"), text).unwrap();
         dir
@@ -304,12 +364,25 @@ range = "{ports}"
 
     /// An acc command on this bed, not yet run; its environment is empty but for a usual `PATH`.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        #[expect(clippy::disallowed_methods, reason = "coverage and sanitizers pass their settings to the binary this way")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "coverage and sanitizers pass their settings to the binary this way"
+        )]
         let passed = std::env::var_os("LLVM_PROFILE_FILE");
         let mut command = Command::new(&self.acc);
-        command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", &self.dir);
+        command
+            .env_clear()
+            .env(
+                "PATH",
+                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            )
+            .env("HOME", &self.dir);
         command.envs(passed.map(|v| ("LLVM_PROFILE_FILE", v)));
-        command.arg("--config").arg(self.config()).args(arguments).current_dir(&self.dir);
+        command
+            .arg("--config")
+            .arg(self.config())
+            .args(arguments)
+            .current_dir(&self.dir);
         if let Some(id) = self.user {
             command.uid(id).gid(id);
         }
@@ -326,10 +399,12 @@ range = "{ports}"
     #[track_caller]
     pub fn json(&self, arguments: &[&str]) -> Value {
         let done = self.acc(&[arguments, &["--json"]].concat()).ok();
-        serde_json::from_str(&done.out).unwrap_or_else(|e| panic!("`{}` prints no JSON ({e}): {}", done.what, done.out))
+        serde_json::from_str(&done.out)
+            .unwrap_or_else(|e| panic!("`{}` prints no JSON ({e}): {}", done.what, done.out))
     }
 
-    /// Creates an instance of this model and checks that it was awake: with a short idle timeout it may sleep again by now.
+    /// Creates an instance of this model and checks that it was awake: with a short idle timeout it
+    /// may sleep again by now.
     #[track_caller]
     pub fn create(&self, name: &str, model: &str) -> Value {
         self.acc(&["create", name, "--model", model]).ok();
@@ -349,21 +424,33 @@ range = "{ports}"
     pub fn monitor(&self) -> super::run::Done {
         wait_until("a monitor pass", SOON, || {
             let done = self.acc(&["monitor"]).ok();
-            if done.err.contains("is under way") { Err(done.err) } else { Ok(done) }
+            if done.err.contains("is under way") {
+                Err(done.err)
+            } else {
+                Ok(done)
+            }
         })
     }
 
     /// The phase.
     #[track_caller]
     pub fn phase(&self, name: &str) -> String {
-        self.info(name)["phase"].as_str().unwrap_or_default().to_owned()
+        self.info(name)["phase"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
     }
 
     /// The process id of an awake instance.
     #[track_caller]
     pub fn pid(&self, name: &str) -> i32 {
         let info = self.info(name);
-        i32::try_from(info["pid"].as_i64().unwrap_or_else(|| panic!("no pid: {info}"))).unwrap()
+        i32::try_from(
+            info["pid"]
+                .as_i64()
+                .unwrap_or_else(|| panic!("no pid: {info}")),
+        )
+        .unwrap()
     }
 
     /// Waits until the instance is in this phase.
@@ -378,11 +465,18 @@ range = "{ports}"
     /// Runs monitor passes until the instance has been put to sleep.
     #[track_caller]
     pub fn monitor_until_asleep(&self, name: &str) {
-        wait_until(&format!("`acc monitor` puts `{name}` to sleep"), SOON, || {
-            let done = self.acc(&["monitor"]).ok();
-            let info = self.info(name);
-            holds(info["phase"] == "asleep", format!("{info} {}{}", done.out, done.err))
-        });
+        wait_until(
+            &format!("`acc monitor` puts `{name}` to sleep"),
+            SOON,
+            || {
+                let done = self.acc(&["monitor"]).ok();
+                let info = self.info(name);
+                holds(
+                    info["phase"] == "asleep",
+                    format!("{info} {}{}", done.out, done.err),
+                )
+            },
+        );
     }
 
     /// The host of an instance, with the port, as a browser sends it.
@@ -398,7 +492,8 @@ range = "{ports}"
     /// Sends a request.
     #[track_caller]
     pub fn send(&self, ask: &Ask) -> Reply {
-        ask.send(self.address()).unwrap_or_else(|e| panic!("no answer to {ask:.200?}: {e}"))
+        ask.send(self.address())
+            .unwrap_or_else(|e| panic!("no answer to {ask:.200?}: {e}"))
     }
 
     /// GETs a target of an instance.
@@ -420,16 +515,26 @@ range = "{ports}"
 
     /// Lines of the tester's own log that begin with this word (`START`, `REQ`, `TERM`, `EXIT`).
     pub fn told(&self, name: &str, word: &str) -> Vec<String> {
-        let text = fs::read_to_string(self.instance(name).join("data/demo.log")).unwrap_or_default();
-        text.lines().filter(|l| l.split(' ').next() == Some(word)).map(str::to_owned).collect()
+        let text =
+            fs::read_to_string(self.instance(name).join("data/demo.log")).unwrap_or_default();
+        text.lines()
+            .filter(|l| l.split(' ').next() == Some(word))
+            .map(str::to_owned)
+            .collect()
     }
 
     /// The process of `acc server`.
     pub fn server(&self) -> Option<processes::Seen> {
         let acc = self.acc.file_name().unwrap().to_str().unwrap();
-        let found =
-            processes::of(&self.dir).into_iter().filter(|p| p.command.split(' ').next().is_some_and(|c| c.rsplit('/').next() == Some(acc)));
-        found.into_iter().find(|p| p.command.split(' ').any(|w| w == "server" || w == "serve"))
+        let found = processes::of(&self.dir).into_iter().filter(|p| {
+            p.command
+                .split(' ')
+                .next()
+                .is_some_and(|c| c.rsplit('/').next() == Some(acc))
+        });
+        found
+            .into_iter()
+            .find(|p| p.command.split(' ').any(|w| w == "server" || w == "serve"))
     }
 
     /// The process id of the master of the server that works: it writes it into its lock.
@@ -441,19 +546,32 @@ range = "{ports}"
         })
     }
 
-    /// Kills the server that works: the master together with its workers, each of which would bring back the other.
+    /// Kills the server that works: the master together with its workers, each of which would bring
+    /// back the other.
     #[track_caller]
     pub fn kill_server(&self) -> i32 {
         use nix::sys::signal::Signal;
         let master = self.master();
         processes::signal(master, Signal::SIGSTOP);
-        let workers: Vec<_> = processes::of(&self.dir).into_iter().filter(|p| p.command.contains(" worker --sockets ")).collect();
-        // A child of one that has yet to become the program of an instance looks like its parent, and is not meant.
-        let meant = workers.iter().filter(|p| !workers.iter().any(|parent| parent.pid == p.parent));
+        let workers: Vec<_> = processes::of(&self.dir)
+            .into_iter()
+            .filter(|p| p.command.contains(" worker --sockets "))
+            .collect();
+        // A child of one that has yet to become the program of an instance looks like its parent,
+        // and is not meant.
+        let meant = workers
+            .iter()
+            .filter(|p| !workers.iter().any(|parent| parent.pid == p.parent));
         let mut all: Vec<i32> = meant.map(|p| p.pid).collect();
         all.push(master);
-        all.iter().for_each(|pid| processes::signal(*pid, Signal::SIGKILL));
-        wait_until("the server is dead", SOON, || holds(!all.iter().any(|pid| processes::alive(*pid)), format!("{all:?}")));
+        all.iter()
+            .for_each(|pid| processes::signal(*pid, Signal::SIGKILL));
+        wait_until("the server is dead", SOON, || {
+            holds(
+                !all.iter().any(|pid| processes::alive(*pid)),
+                format!("{all:?}"),
+            )
+        });
         master
     }
 
@@ -461,9 +579,14 @@ range = "{ports}"
     #[track_caller]
     pub fn wait_server(&self, before: Option<i32>) -> i32 {
         wait_until("the server is up", SOON, || {
-            let server = self.server().filter(|s| Some(s.pid) != before).ok_or("no new server process")?;
+            let server = self
+                .server()
+                .filter(|s| Some(s.pid) != before)
+                .ok_or("no new server process")?;
             let socket = std::os::unix::net::UnixStream::connect(self.run().join("control.sock"));
-            socket.map(|_| server.pid).map_err(|_| "nobody listens on its control socket")
+            socket
+                .map(|_| server.pid)
+                .map_err(|_| "nobody listens on its control socket")
         })
     }
 
@@ -476,7 +599,8 @@ range = "{ports}"
         });
     }
 
-    /// Panics when a file, folder or text below `home` and `run` (database and acc's own logs left out) names the instance.
+    /// Panics when a file, folder or text below `home` and `run` (database and acc's own logs left
+    /// out) names the instance.
     #[track_caller]
     pub fn assert_no_trace_of(&self, name: &str) {
         let mut traces = Vec::new();
@@ -506,13 +630,20 @@ range = "{ports}"
 
     /// What helps to understand a failure: the ends of all logs and what runs.
     fn report(&self) -> String {
-        let mut text = format!("\n==== the bed {} ({:?})\n", self.dir.display(), self.combination);
+        let mut text = format!(
+            "\n==== the bed {} ({:?})\n",
+            self.dir.display(),
+            self.combination
+        );
         for process in processes::of(&self.dir) {
             text += &format!("{} {}\n", process.pid, process.command);
         }
         let mut logs = Vec::new();
         files(&self.home(), &mut logs);
-        for log in logs.iter().filter(|p| p.extension().is_some_and(|e| e == "log")) {
+        for log in logs
+            .iter()
+            .filter(|p| p.extension().is_some_and(|e| e == "log"))
+        {
             let all = fs::read_to_string(log).unwrap_or_default();
             let lines: Vec<&str> = all.lines().collect();
             let end = &lines[lines.len().saturating_sub(40)..];
@@ -526,8 +657,16 @@ impl Bed {
     /// Removes the control groups that are left when acc was not halted in order.
     fn remove_groups(&self) {
         let noted = fs::read(self.dir.join("run/cgroup")).unwrap_or_default();
-        for path in noted.split(|byte| *byte == 0).filter_map(|path| std::str::from_utf8(path).ok()).filter(|path| !path.is_empty()) {
-            let groups = fs::read_dir(path).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir());
+        for path in noted
+            .split(|byte| *byte == 0)
+            .filter_map(|path| std::str::from_utf8(path).ok())
+            .filter(|path| !path.is_empty())
+        {
+            let groups = fs::read_dir(path)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .filter(|entry| entry.path().is_dir());
             groups.for_each(|group| drop(fs::remove_dir(group.path())));
             let _ = fs::remove_dir(path);
         }
@@ -557,13 +696,20 @@ impl Drop for Bed {
 
 /// A folder in memory that everybody may pass through; `None`: this host has no place for one.
 pub fn in_memory() -> Option<tempfile::TempDir> {
-    let dir = tempfile::Builder::new().prefix("acc").rand_bytes(5).tempdir_in("/dev/shm").ok()?;
+    let dir = tempfile::Builder::new()
+        .prefix("acc")
+        .rand_bytes(5)
+        .tempdir_in("/dev/shm")
+        .ok()?;
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).ok()?;
     Some(dir)
 }
 
 /// With `ACC_TEST_KEEP` set the folder of a failed bed stays.
-#[expect(clippy::disallowed_methods, reason = "a switch for people who look into a failure")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a switch for people who look into a failure"
+)]
 fn keep_failed() -> bool {
     std::env::var_os("ACC_TEST_KEEP").is_some()
 }
@@ -587,14 +733,18 @@ fn search(dir: &Path, name: &str, traces: &mut Vec<String>) {
         if own.contains(name) {
             traces.push(path.display().to_string());
         }
-        let Ok(kind) = entry.file_type() else { continue };
+        let Ok(kind) = entry.file_type() else {
+            continue;
+        };
         // The database keeps the events, and acc's own logs may tell what happened.
         if own.starts_with("acc.db") || own == "log" || own == "models" || own.ends_with(".log") {
             continue;
         }
         if kind.is_dir() {
             search(&path, name, traces);
-        } else if kind.is_file() && fs::read(&path).is_ok_and(|b| String::from_utf8_lossy(&b).contains(name)) {
+        } else if kind.is_file()
+            && fs::read(&path).is_ok_and(|b| String::from_utf8_lossy(&b).contains(name))
+        {
             traces.push(format!("{} (in its text)", path.display()));
         }
     }

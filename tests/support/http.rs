@@ -1,4 +1,5 @@
-//! A small HTTP/1.1 client on a plain socket: it sends exactly the bytes it is told to, also wrong ones, and times out.
+//! A small HTTP/1.1 client on a plain socket: it sends exactly the bytes it is told to, also wrong
+//! ones, and times out.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -20,7 +21,13 @@ pub struct Ask {
 impl Ask {
     /// A request for this host and target.
     pub fn new(method: &str, host: &str, target: &str) -> Self {
-        Self { method: method.into(), target: target.into(), headers: vec![("Host".into(), host.into())], body: Vec::new(), chunked: false }
+        Self {
+            method: method.into(),
+            target: target.into(),
+            headers: vec![("Host".into(), host.into())],
+            body: Vec::new(),
+            chunked: false,
+        }
     }
 
     /// With this header.
@@ -76,9 +83,14 @@ impl Ask {
         let mut writing = stream.try_clone()?;
         writing.write_all(self.head().as_bytes())?;
         let (body, chunked) = (self.body.clone(), self.chunked);
-        // On a thread of its own, so that an early answer is read; a server may close on a body it does not want.
+        // On a thread of its own, so that an early answer is read; a server may close on a body it
+        // does not want.
         let writer = std::thread::spawn(move || {
-            let _ = if chunked { write_chunks(&mut writing, &body) } else { writing.write_all(&body) };
+            let _ = if chunked {
+                write_chunks(&mut writing, &body)
+            } else {
+                writing.write_all(&body)
+            };
         });
         let open = read_head(stream, &self.method)?;
         if !self.body.is_empty() && open.reply.status < 400 {
@@ -110,7 +122,10 @@ pub struct Reply {
 impl Reply {
     /// The first header of this (lower-case) name.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+        self.headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
     }
 
     /// The body as text.
@@ -121,7 +136,8 @@ impl Reply {
     /// The body as JSON.
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("not JSON ({e}): {}", self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|e| panic!("not JSON ({e}): {}", self.text()))
     }
 
     /// Panics unless the status is this one.
@@ -167,12 +183,25 @@ pub fn read_head(stream: TcpStream, method: &str) -> std::io::Result<Open> {
     while reply.status == 100 {
         reply = one_head(&mut reader)?;
     }
-    let length = reply.header("content-length").and_then(|l| l.parse::<u64>().ok());
-    let chunked = reply.header("transfer-encoding").is_some_and(|t| t.eq_ignore_ascii_case("chunked"));
+    let length = reply
+        .header("content-length")
+        .and_then(|l| l.parse::<u64>().ok());
+    let chunked = reply
+        .header("transfer-encoding")
+        .is_some_and(|t| t.eq_ignore_ascii_case("chunked"));
     let body: Box<dyn Read + Send> = match length {
-        _ if method == "HEAD" || reply.status == 204 || reply.status == 304 => Box::new(std::io::empty()),
-        _ if chunked => Box::new(Chunks { from: reader, left: 0, ended: false }),
-        Some(length) => Box::new(Exactly { from: reader, left: length }),
+        _ if method == "HEAD" || reply.status == 204 || reply.status == 304 => {
+            Box::new(std::io::empty())
+        }
+        _ if chunked => Box::new(Chunks {
+            from: reader,
+            left: 0,
+            ended: false,
+        }),
+        Some(length) => Box::new(Exactly {
+            from: reader,
+            left: length,
+        }),
         None => Box::new(reader),
     };
     Ok(Open { reply, body })
@@ -182,14 +211,23 @@ fn one_head(reader: &mut impl BufRead) -> std::io::Result<Reply> {
     let mut line = String::new();
     reader.read_line(&mut line)?;
     let status = line.split(' ').nth(1).and_then(|s| s.parse().ok());
-    let status = status.ok_or_else(|| std::io::Error::other(format!("not an HTTP answer: {line:?}")))?;
+    let status =
+        status.ok_or_else(|| std::io::Error::other(format!("not an HTTP answer: {line:?}")))?;
     let mut headers = Vec::new();
     loop {
         line.clear();
         reader.read_line(&mut line)?;
         match line.trim_end().split_once(':') {
-            Some((name, value)) => headers.push((name.to_ascii_lowercase(), value.trim().to_owned())),
-            None => return Ok(Reply { status, headers, body: Vec::new() }),
+            Some((name, value)) => {
+                headers.push((name.to_ascii_lowercase(), value.trim().to_owned()))
+            }
+            None => {
+                return Ok(Reply {
+                    status,
+                    headers,
+                    body: Vec::new(),
+                });
+            }
         }
     }
 }
@@ -205,10 +243,15 @@ impl<R: Read> Read for Exactly<R> {
         if self.left == 0 {
             return Ok(0);
         }
-        let most = into.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let most = into
+            .len()
+            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
         let n = self.from.read(&mut into[..most])?;
         if n == 0 {
-            return Err(std::io::Error::other(format!("the body was cut, {} bytes are missing", self.left)));
+            return Err(std::io::Error::other(format!(
+                "the body was cut, {} bytes are missing",
+                self.left
+            )));
         }
         self.left -= n as u64;
         Ok(n)
@@ -231,13 +274,17 @@ impl<R: BufRead> Read for Chunks<R> {
             let mut line = String::new();
             self.from.read_line(&mut line)?;
             let size = u64::from_str_radix(line.trim().split(';').next().unwrap_or(""), 16);
-            self.left = size.map_err(|_| std::io::Error::other(format!("the body was cut: {line:?} is not a chunk")))?;
+            self.left = size.map_err(|_| {
+                std::io::Error::other(format!("the body was cut: {line:?} is not a chunk"))
+            })?;
             if self.left == 0 {
                 self.ended = true;
                 return Ok(0);
             }
         }
-        let most = into.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let most = into
+            .len()
+            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
         let n = self.from.read(&mut into[..most])?;
         if n == 0 {
             return Err(std::io::Error::other("the body was cut in a chunk"));

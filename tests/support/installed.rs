@@ -1,4 +1,5 @@
-//! Applications that nobody here wrote, installed once from PyPI and npm into a cached folder below `target`.
+//! Applications that nobody here wrote, installed once from PyPI and npm into a cached folder below
+//! `target`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,11 +14,16 @@ use super::{need, run};
 const INSTALL: Duration = Duration::from_secs(240);
 
 /// Installs once: `make` fills the folder, a mark says that it was filled to the end.
-fn installed(name: &str, make: impl FnOnce(&Path) -> Result<(), String>) -> Result<PathBuf, String> {
+fn installed(
+    name: &str,
+    make: impl FnOnce(&Path) -> Result<(), String>,
+) -> Result<PathBuf, String> {
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("apps");
     fs::create_dir_all(&cache).unwrap();
     let lock = fs::File::create(cache.join(format!("{name}.lock"))).unwrap();
-    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e).unwrap();
+    let _lock = Flock::lock(lock, FlockArg::LockExclusive)
+        .map_err(|(_, e)| e)
+        .unwrap();
     let dir = cache.join(name);
     if !dir.join("complete").exists() {
         let _ = fs::remove_dir_all(&dir);
@@ -31,7 +37,11 @@ fn installed(name: &str, make: impl FnOnce(&Path) -> Result<(), String>) -> Resu
 /// A step of an installation; what it printed when it failed.
 fn step(command: &mut Command) -> Result<(), String> {
     let done = run::run(command, INSTALL);
-    if done.code == Some(0) { Ok(()) } else { Err(format!("could not be installed: {}", done.err.trim())) }
+    if done.code == Some(0) {
+        Ok(())
+    } else {
+        Err(format!("could not be installed: {}", done.err.trim()))
+    }
 }
 
 /// A virtual environment with httpbin, Flask and gunicorn. An error says what is missing.
@@ -39,13 +49,29 @@ pub fn flask() -> Result<PathBuf, String> {
     if need::find("python3").is_none() {
         return Err("not installed: python3".to_owned());
     }
-    if run::run(Command::new("/usr/bin/python3").args(["-c", "import ensurepip, venv"]), INSTALL).code != Some(0) {
+    if run::run(
+        Command::new("/usr/bin/python3").args(["-c", "import ensurepip, venv"]),
+        INSTALL,
+    )
+    .code
+        != Some(0)
+    {
         return Err("not installed: python3-venv".to_owned());
     }
     let dir = installed("python", |dir| {
-        step(Command::new("/usr/bin/python3").args(["-m", "venv"]).arg(dir.join("venv")))?;
+        step(
+            Command::new("/usr/bin/python3")
+                .args(["-m", "venv"])
+                .arg(dir.join("venv")),
+        )?;
         let mut pip = Command::new(dir.join("venv/bin/pip"));
-        step(pip.args(["install", "--quiet", "--disable-pip-version-check", "gunicorn==23.0.0", "httpbin==0.10.2"]))
+        step(pip.args([
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "gunicorn==23.0.0",
+            "httpbin==0.10.2",
+        ]))
     })?;
     Ok(dir.join("venv"))
 }
@@ -57,7 +83,10 @@ pub fn json_server() -> Result<PathBuf, String> {
     }
     installed("node", |dir| {
         let mut npm = Command::new("npm");
-        npm.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"]).arg(dir).arg("json-server@0.17.4").current_dir(dir);
+        npm.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"])
+            .arg(dir)
+            .arg("json-server@0.17.4")
+            .current_dir(dir);
         step(&mut npm)
     })
 }

@@ -1,9 +1,15 @@
-//! What the end-to-end tests and the wake benchmark stand on: a [`Bed`] is one whole acc installation in a folder of its own.
+//! What the end-to-end tests and the wake benchmark stand on: a [`Bed`] is one whole acc
+//! installation in a folder of its own.
 //!
-//! Nothing here looks inside acc: it runs the binary, speaks HTTP to it and reads `/proc`. It never waits by the clock, only for
-//! the thing itself with a deadline, and ends every process it started.
+//! Nothing here looks inside acc: it runs the binary, speaks HTTP to it and reads `/proc`. It never
+//! waits by the clock, only for the thing itself with a deadline, and ends every process it
+//! started.
 
-#![allow(dead_code, unused_imports, reason = "each test binary uses a part of it")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each test binary uses a part of it"
+)]
 
 pub mod bed;
 pub mod http;

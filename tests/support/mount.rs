@@ -16,8 +16,16 @@ impl Mounted {
     /// Mounts one on this folder, which must be there. Needs root: ask `need::root` first.
     #[track_caller]
     pub fn tmpfs(path: &Path, options: &str) -> Self {
-        run::run(Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(path), COMMAND).ok();
-        Self { path: path.to_owned() }
+        run::run(
+            Command::new("mount")
+                .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+                .arg(path),
+            COMMAND,
+        )
+        .ok();
+        Self {
+            path: path.to_owned(),
+        }
     }
 
     /// Where it is mounted.

@@ -1,14 +1,21 @@
-//! What a test needs of this machine: without it the test says `skipped: why` and passes, but with `CI` set it fails.
+//! What a test needs of this machine: without it the test says `skipped: why` and passes, but with
+//! `CI` set it fails.
 
 use std::io::Write;
 use std::path::Path;
 
 /// Where a program is, on the usual folders and `PATH`.
-#[expect(clippy::disallowed_methods, reason = "tests look for tools where the shell would")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests look for tools where the shell would"
+)]
 pub fn find(program: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
-    let dirs = path.split(':').chain(["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/bin"]);
-    dirs.map(|dir| Path::new(dir).join(program)).find(|p| p.is_file())
+    let dirs = path
+        .split(':')
+        .chain(["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/bin"]);
+    dirs.map(|dir| Path::new(dir).join(program))
+        .find(|p| p.is_file())
 }
 
 /// Are we root?
@@ -17,13 +24,20 @@ pub fn is_root() -> bool {
 }
 
 /// Says that the calling test cannot run here; with `CI` set that is a failure.
-#[expect(clippy::disallowed_methods, reason = "CI and ACC_TEST_SKIPS are for tests alone")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "CI and ACC_TEST_SKIPS are for tests alone"
+)]
 #[track_caller]
 pub fn skipped(why: &str) {
     assert!(std::env::var_os("CI").is_none(), "not skipped in CI: {why}");
     eprintln!("skipped: {why}");
     if let Some(list) = std::env::var_os("ACC_TEST_SKIPS") {
-        let mut file = std::fs::OpenOptions::new().append(true).create(true).open(list).unwrap();
+        let mut file = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(list)
+            .unwrap();
         writeln!(file, "skipped: {why}").unwrap();
     }
 }
@@ -31,7 +45,11 @@ pub fn skipped(why: &str) {
 /// True when all of these programs are here; else the test is [`skipped`].
 #[track_caller]
 pub fn programs(names: &[&str]) -> bool {
-    let missing: Vec<&str> = names.iter().copied().filter(|n| find(n).is_none()).collect();
+    let missing: Vec<&str> = names
+        .iter()
+        .copied()
+        .filter(|n| find(n).is_none())
+        .collect();
     if !missing.is_empty() {
         skipped(&format!("not installed: {}", missing.join(", ")));
     }

@@ -1,4 +1,5 @@
-//! Finds the processes of one bed by its folder, which no other process on the machine mentions, and ends them.
+//! Finds the processes of one bed by its folder, which no other process on the machine mentions,
+//! and ends them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -33,30 +34,49 @@ pub fn look(pid: i32) -> Option<Seen> {
     let mut after_name = stat.rsplit_once(") ")?.1.split(' ');
     let state = after_name.next()?;
     let parent = after_name.next()?.parse().ok()?;
-    // While other threads of it are left, one that was killed still holds its files: a socket of it takes connections.
+    // While other threads of it are left, one that was killed still holds its files: a socket of it
+    // takes connections.
     if state == "Z" && after_name.nth(15)?.parse::<u32>().ok()? <= 1 {
         return None;
     }
     let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    Some(Seen { pid, parent, command: String::from_utf8_lossy(&command).replace('\0', " ").trim().to_owned() })
+    Some(Seen {
+        pid,
+        parent,
+        command: String::from_utf8_lossy(&command)
+            .replace('\0', " ")
+            .trim()
+            .to_owned(),
+    })
 }
 
-/// Does this process belong to the bed in `dir`: by its arguments, folder, environment or open files?
+/// Does this process belong to the bed in `dir`: by its arguments, folder, environment or open
+/// files?
 fn belongs(process: &Seen, dir: &Path) -> bool {
     let text = dir.to_str().unwrap();
-    let at = |name: &str| fs::read_link(format!("/proc/{}/{name}", process.pid)).is_ok_and(|p| p.starts_with(dir));
+    let at = |name: &str| {
+        fs::read_link(format!("/proc/{}/{name}", process.pid)).is_ok_and(|p| p.starts_with(dir))
+    };
     let open = || {
-        let files = fs::read_dir(format!("/proc/{}/fd", process.pid)).into_iter().flatten().flatten();
-        files.filter_map(|f| fs::read_link(f.path()).ok()).any(|p| p.starts_with(dir))
+        let files = fs::read_dir(format!("/proc/{}/fd", process.pid))
+            .into_iter()
+            .flatten()
+            .flatten();
+        files
+            .filter_map(|f| fs::read_link(f.path()).ok())
+            .any(|p| p.starts_with(dir))
     };
     let environment = || {
         let bytes = fs::read(format!("/proc/{}/environ", process.pid)).unwrap_or_default();
-        bytes.windows(text.len()).any(|w| w == dir.as_os_str().as_bytes())
+        bytes
+            .windows(text.len())
+            .any(|w| w == dir.as_os_str().as_bytes())
     };
     process.command.contains(text) || at("cwd") || open() || environment()
 }
 
-/// Every process of the bed in `dir`, with all their descendants; the calling process and its ancestors are never among them.
+/// Every process of the bed in `dir`, with all their descendants; the calling process and its
+/// ancestors are never among them.
 pub fn of(dir: &Path) -> Vec<Seen> {
     let all: BTreeMap<i32, Seen> = all().into_iter().map(|p| (p.pid, p)).collect();
     let mut spared = BTreeSet::new();
@@ -65,20 +85,38 @@ pub fn of(dir: &Path) -> Vec<Seen> {
         spared.insert(pid);
         pid = process.parent;
     }
-    let mut found: BTreeSet<i32> = all.values().filter(|p| !spared.contains(&p.pid) && belongs(p, dir)).map(|p| p.pid).collect();
+    let mut found: BTreeSet<i32> = all
+        .values()
+        .filter(|p| !spared.contains(&p.pid) && belongs(p, dir))
+        .map(|p| p.pid)
+        .collect();
     loop {
-        let more: Vec<i32> = all.values().filter(|p| found.contains(&p.parent) && !found.contains(&p.pid)).map(|p| p.pid).collect();
+        let more: Vec<i32> = all
+            .values()
+            .filter(|p| found.contains(&p.parent) && !found.contains(&p.pid))
+            .map(|p| p.pid)
+            .collect();
         if more.is_empty() {
             break;
         }
         found.extend(more);
     }
-    found.iter().filter(|p| !spared.contains(p)).filter_map(|p| all.get(p).cloned()).collect()
+    found
+        .iter()
+        .filter(|p| !spared.contains(p))
+        .filter_map(|p| all.get(p).cloned())
+        .collect()
 }
 
 /// The one process of the bed whose arguments contain all these words.
 pub fn find(dir: &Path, words: &[&str]) -> Option<Seen> {
-    of(dir).into_iter().find(|p| words.iter().all(|w| p.command.split(' ').any(|part| part == *w || part.rsplit('/').next() == Some(w))))
+    of(dir).into_iter().find(|p| {
+        words.iter().all(|w| {
+            p.command
+                .split(' ')
+                .any(|part| part == *w || part.rsplit('/').next() == Some(w))
+        })
+    })
 }
 
 /// Does this process live?
@@ -95,7 +133,11 @@ pub fn signal(pid: i32, signal: Signal) {
 pub fn stop_all(dir: &Path) -> Vec<i32> {
     let mut stopped = Vec::new();
     loop {
-        let more: Vec<i32> = of(dir).iter().map(|p| p.pid).filter(|pid| !stopped.contains(pid)).collect();
+        let more: Vec<i32> = of(dir)
+            .iter()
+            .map(|p| p.pid)
+            .filter(|pid| !stopped.contains(pid))
+            .collect();
         if more.is_empty() {
             return stopped;
         }
@@ -111,13 +153,14 @@ pub fn cut_power(dir: &Path) {
     end(dir, stopped);
 }
 
-/// Kills all processes of the bed, again and again until none is left (a supervisor may start new ones meanwhile).
+/// Kills all processes of the bed, again and again until none is left (a supervisor may start new
+/// ones meanwhile).
 pub fn end_all(dir: &Path) {
     end(dir, Vec::new());
 }
 
-/// The same, where these were killed already. One that is at its end shows neither its folder nor its files, and its sockets
-/// still take connections: it is waited for by its number.
+/// The same, where these were killed already. One that is at its end shows neither its folder nor
+/// its files, and its sockets still take connections: it is waited for by its number.
 fn end(dir: &Path, mut killed: Vec<i32>) {
     for _ in 0..500 {
         for process in of(dir) {

@@ -25,7 +25,14 @@ impl Done {
     /// Panics unless the exit code is this one.
     #[track_caller]
     pub fn code(self, expected: i32) -> Self {
-        assert_eq!(self.code, Some(expected), "`{}`\nstdout: {}\nstderr: {}", self.what, self.out, self.err);
+        assert_eq!(
+            self.code,
+            Some(expected),
+            "`{}`\nstdout: {}\nstderr: {}",
+            self.what,
+            self.out,
+            self.err
+        );
         self
     }
 
@@ -64,13 +71,24 @@ impl Done {
         self.error(code)
     }
 
-    /// Panics unless it failed with this code and an error of two lines: `error:` naming something, and `hint:`.
+    /// Panics unless it failed with this code and an error of two lines: `error:` naming something,
+    /// and `hint:`.
     #[track_caller]
     pub fn error(self, code: i32) -> Self {
         let done = self.code(code);
         let lines: Vec<&str> = done.err.lines().filter(|l| !l.trim().is_empty()).collect();
-        assert!(lines.iter().any(|l| l.starts_with("error: ")), "`{}` has no error line: {}", done.what, done.err);
-        assert!(!done.err.contains("panicked"), "`{}` panicked: {}", done.what, done.err);
+        assert!(
+            lines.iter().any(|l| l.starts_with("error: ")),
+            "`{}` has no error line: {}",
+            done.what,
+            done.err
+        );
+        assert!(
+            !done.err.contains("panicked"),
+            "`{}` panicked: {}",
+            done.what,
+            done.err
+        );
         done
     }
 }
@@ -109,14 +127,23 @@ pub fn run(command: &mut Command, limit: Duration) -> Done {
         let (out, err) = (joined(out), joined(err));
         panic!("{what} did not end within {limit:?}\nstdout: {out}\nstderr: {err}");
     };
-    Done { what, code: status.code(), out: joined(out), err: joined(err), took }
+    Done {
+        what,
+        code: status.code(),
+        out: joined(out),
+        err: joined(err),
+        took,
+    }
 }
 
 /// What the reader has read; a daemon that kept the pipe open does not hold the test up for ever.
 fn joined(reader: std::thread::JoinHandle<String>) -> String {
     let deadline = now() + Duration::from_secs(3);
     while !reader.is_finished() {
-        assert!(now() < deadline, "a process left behind keeps the output of an ended command open");
+        assert!(
+            now() < deadline,
+            "a process left behind keeps the output of an ended command open"
+        );
         pause(Duration::from_millis(2));
     }
     reader.join().unwrap()

@@ -30,7 +30,8 @@ impl Socket {
         }
     }
 
-    /// Waits for the other side's goodbye, and says with which status; `None`: it ended without one.
+    /// Waits for the other side's goodbye, and says with which status; `None`: it ended without
+    /// one.
     pub fn goodbye(mut self) -> Option<u16> {
         loop {
             match self.0.read() {

@@ -1,5 +1,6 @@
-//! HTTP/2 on acc's own edge: a connection with many streams. Each stream is use, and none is cut by an idle stop, an operator's
-//! stop or an upgrade. nginx as acc configures it speaks HTTP/1 to clients, so there is nothing of this there.
+//! HTTP/2 on acc's own edge: a connection with many streams. Each stream is use, and none is cut by
+//! an idle stop, an operator's stop or an upgrade. nginx as acc configures it speaks HTTP/1 to
+//! clients, so there is nothing of this there.
 
 use std::time::Duration;
 
@@ -27,13 +28,20 @@ fn speaks_it(combination: Combination) -> bool {
 
 async fn connect(bed: &Bed) -> SendRequest<Body> {
     let stream = tokio::net::TcpStream::connect(bed.address()).await.unwrap();
-    let (send, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let (send, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream))
+        .await
+        .unwrap();
     tokio::spawn(connection);
     send
 }
 
 fn request(bed: &Bed, method: &str, name: &str, target: &str, body: Body) -> Request<Body> {
-    Request::builder().method(method).uri(format!("http://{}{target}", bed.host(name))).header("x-id", name).body(body).unwrap()
+    Request::builder()
+        .method(method)
+        .uri(format!("http://{}{target}", bed.host(name)))
+        .header("x-id", name)
+        .body(body)
+        .unwrap()
 }
 
 fn empty() -> Body {
@@ -42,7 +50,10 @@ fn empty() -> Body {
 
 /// How many requests of ours `zebra` has been sent.
 fn under_way(bed: &Bed) -> usize {
-    bed.told("zebra", "REQ").iter().filter(|l| l.ends_with(" zebra")).count()
+    bed.told("zebra", "REQ")
+        .iter()
+        .filter(|l| l.ends_with(" zebra"))
+        .count()
 }
 
 /// 20 pieces in 2.5 s.
@@ -59,7 +70,19 @@ async fn whole(mut send: SendRequest<Body>, request: Request<Body>) -> (u16, Str
     send.ready().await.unwrap();
     let answer = send.send_request(request).await.unwrap();
     let status = answer.status().as_u16();
-    (status, String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap())
+    (
+        status,
+        String::from_utf8(
+            answer
+                .into_body()
+                .collect()
+                .await
+                .unwrap()
+                .to_bytes()
+                .to_vec(),
+        )
+        .unwrap(),
+    )
 }
 
 /// A bed's connection of HTTP/2, and what carries it.
@@ -71,14 +94,21 @@ struct Line<'a> {
 
 impl<'a> Line<'a> {
     fn open(bed: &'a Bed) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
         let send = runtime.block_on(connect(bed));
         Self { bed, runtime, send }
     }
 
     /// Begins a stream.
     fn ask(&self, method: &str, name: &str, target: &str, body: Body) -> JoinHandle<(u16, String)> {
-        self.runtime.spawn(whole(self.send.clone(), request(self.bed, method, name, target, body)))
+        self.runtime.spawn(whole(
+            self.send.clone(),
+            request(self.bed, method, name, target, body),
+        ))
     }
 
     /// Begins one of each kind, each of which takes 2.5 s.
@@ -102,7 +132,10 @@ impl<'a> Line<'a> {
     #[track_caller]
     fn all_are_whole(&self, [slow, upload, chunks]: [JoinHandle<(u16, String)>; 3]) {
         self.end(slow);
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&self.end(upload)).unwrap()["length"], 100);
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&self.end(upload)).unwrap()["length"],
+            100
+        );
         assert_eq!(self.end(chunks).lines().count(), 25);
     }
 }
@@ -111,17 +144,26 @@ pub fn streams_are_never_cut_by_an_idle_stop(combination: Combination) {
     if !speaks_it(combination) {
         return;
     }
-    let Some(bed) = Bed::with(combination, |s| (s.idle, s.check_every) = ("300ms", "100ms")) else { return };
+    let Some(bed) = Bed::with(combination, |s| {
+        (s.idle, s.check_every) = ("300ms", "100ms")
+    }) else {
+        return;
+    };
     let names = ["slow", "upload", "chunks"];
     for name in names {
-        bed.acc(&["create", name, "--model", "tester", "--asleep"]).ok();
+        bed.acc(&["create", name, "--model", "tester", "--asleep"])
+            .ok();
     }
     // One connection for all of them, which stays open: without a stream it keeps nobody awake.
     let line = Line::open(&bed);
     line.all_are_whole(line.all_kinds(names));
     for name in names {
         bed.wait_phase(name, "asleep");
-        assert_eq!(bed.told(name, "START").len(), 1, "`{name}` was stopped within its own request");
+        assert_eq!(
+            bed.told(name, "START").len(),
+            1,
+            "`{name}` was stopped within its own request"
+        );
     }
     // The same connection wakes it again.
     line.end(line.ask("GET", "slow", "/echo", empty()));
@@ -131,12 +173,16 @@ pub fn streams_go_on_through_an_operators_stop(combination: Combination) {
     if !speaks_it(combination) {
         return;
     }
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     bed.create("zebra", "tester");
     let line = Line::open(&bed);
     let all = line.all_kinds(["zebra"; 3]);
     // The application writes an upload down when it is whole.
-    wait_until("the others are under way", SOON, || holds(under_way(&bed) == 2, "not yet"));
+    wait_until("the others are under way", SOON, || {
+        holds(under_way(&bed) == 2, "not yet")
+    });
     let (stopped, late) = std::thread::scope(|scope| {
         let stop = scope.spawn(|| bed.acc(&["stop", "zebra"]));
         bed.wait_phase("zebra", "draining");
@@ -155,13 +201,26 @@ pub fn streams_go_on_through_an_upgrade(combination: Combination) {
     if !speaks_it(combination) {
         return;
     }
-    let Some(bed) = super::handover::bed(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = super::handover::bed(combination, |s| s.idle = "60s") else {
+        return;
+    };
     bed.create("zebra", "tester");
-    bed.acc(&["create", "tapir", "--model", "tester", "--set", "start_delay=1500ms", "--asleep"]).ok();
+    bed.acc(&[
+        "create",
+        "tapir",
+        "--model",
+        "tester",
+        "--set",
+        "start_delay=1500ms",
+        "--asleep",
+    ])
+    .ok();
     let line = Line::open(&bed);
     let all = line.all_kinds(["zebra"; 3]);
     // The application writes an upload down when it is whole.
-    wait_until("the others are under way", SOON, || holds(under_way(&bed) == 2, "not yet"));
+    wait_until("the others are under way", SOON, || {
+        holds(under_way(&bed) == 2, "not yet")
+    });
     // Held while the server changes.
     let held = line.ask("POST", "tapir", "/echo", empty());
     bed.wait_phase("tapir", "waking");
@@ -173,9 +232,18 @@ pub fn streams_go_on_through_an_upgrade(combination: Combination) {
     // It was told to go, so the old worker ends although its client keeps the connection.
     wait_until("the worker from before has finished", SOON, || {
         let now = super::handover::workers(&bed);
-        holds(now.len() == 1 && !before.contains(&now[0]), format!("{now:?}"))
+        holds(
+            now.len() == 1 && !before.contains(&now[0]),
+            format!("{now:?}"),
+        )
     });
-    assert_eq!((bed.told("zebra", "START").len(), bed.told("tapir", "START").len()), (1, 1));
+    assert_eq!(
+        (
+            bed.told("zebra", "START").len(),
+            bed.told("tapir", "START").len()
+        ),
+        (1, 1)
+    );
     let next = Line::open(&bed);
     next.end(next.ask("GET", "zebra", "/echo", empty()));
 }

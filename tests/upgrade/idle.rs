@@ -6,10 +6,15 @@ use std::time::Duration;
 use crate::support::{Bed, Combination, Settings, http, now};
 
 pub fn what_is_open_is_never_cut_by_an_idle_stop(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| (s.idle, s.check_every) = ("300ms", "100ms")) else { return };
+    let Some(bed) = Bed::with(combination, |s| {
+        (s.idle, s.check_every) = ("300ms", "100ms")
+    }) else {
+        return;
+    };
     // One instance for each kind, so that none keeps another awake.
     for name in ["answer", "upload", "reader", "socket", "silent", "events"] {
-        bed.acc(&["create", name, "--model", "tester", "--asleep"]).ok();
+        bed.acc(&["create", name, "--model", "tester", "--asleep"])
+            .ok();
     }
     let length = Duration::from_millis(2500);
     std::thread::scope(|scope| {
@@ -33,7 +38,10 @@ pub fn what_is_open_is_never_cut_by_an_idle_stop(combination: Combination) {
             socket.close();
         });
         scope.spawn(|| {
-            let mut open = bed.ask("GET", "events", "/stream?seconds=2.5&kind=sse").open(bed.address()).unwrap();
+            let mut open = bed
+                .ask("GET", "events", "/stream?seconds=2.5&kind=sse")
+                .open(bed.address())
+                .unwrap();
             let mut text = String::new();
             open.body.read_to_string(&mut text).unwrap();
             assert_eq!(text.matches("data: ").count(), 25);
@@ -54,23 +62,38 @@ pub fn a_silent_web_socket_ends_when_the_config_says_so(combination: Combination
         s.check_every = "100ms\"\nsilent_connections = \"600ms";
     };
     if combination.edge == "nginx" {
-        let Some(bed) = Bed::unbooted(combination, silent) else { return };
-        bed.acc(&["config", "check"]).code(2).says(&["idle.silent_connections", "never"]);
+        let Some(bed) = Bed::unbooted(combination, silent) else {
+            return;
+        };
+        bed.acc(&["config", "check"])
+            .code(2)
+            .says(&["idle.silent_connections", "never"]);
         bed.configure(&Settings::default());
         return;
     }
-    let Some(bed) = Bed::with(combination, silent) else { return };
+    let Some(bed) = Bed::with(combination, silent) else {
+        return;
+    };
     for name in ["silent", "lively"] {
-        bed.acc(&["create", name, "--model", "tester", "--asleep"]).ok();
+        bed.acc(&["create", name, "--model", "tester", "--asleep"])
+            .ok();
     }
     let (mut silent, mut lively) = (bed.web_socket("silent"), bed.web_socket("lively"));
     assert_eq!(silent.echo("once").unwrap(), "once");
     let began = now();
     while bed.phase("silent") != "asleep" {
-        assert!(began.elapsed() < Duration::from_secs(20), "it never slept: {}", bed.info("silent"));
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "it never slept: {}",
+            bed.info("silent")
+        );
         assert_eq!(lively.echo("again").unwrap(), "again");
     }
-    assert!(began.elapsed() >= Duration::from_millis(600), "it slept after {:?}", began.elapsed());
+    assert!(
+        began.elapsed() >= Duration::from_millis(600),
+        "it slept after {:?}",
+        began.elapsed()
+    );
     assert!(silent.echo("gone").is_err());
     assert_eq!(lively.echo("there").unwrap(), "there");
     lively.close();
@@ -78,7 +101,10 @@ pub fn a_silent_web_socket_ends_when_the_config_says_so(combination: Combination
 
 fn slow_upload(bed: &Bed, length: Duration) {
     let mut stream = http::connect(bed.address()).unwrap();
-    let head = format!("POST /echo HTTP/1.1\r\nHost: {}\r\nContent-Length: 50\r\nConnection: close\r\n\r\n", bed.host("upload"));
+    let head = format!(
+        "POST /echo HTTP/1.1\r\nHost: {}\r\nContent-Length: 50\r\nConnection: close\r\n\r\n",
+        bed.host("upload")
+    );
     stream.write_all(head.as_bytes()).unwrap();
     for _ in 0..50 {
         crate::support::wait::pause(length / 50);
@@ -89,7 +115,10 @@ fn slow_upload(bed: &Bed, length: Duration) {
 
 /// Reads a stream more slowly than it comes.
 fn slow_reader(bed: &Bed, length: Duration) {
-    let mut open = bed.ask("GET", "reader", "/stream?seconds=2").open(bed.address()).unwrap();
+    let mut open = bed
+        .ask("GET", "reader", "/stream?seconds=2")
+        .open(bed.address())
+        .unwrap();
     let (mut byte, mut all, began) = ([0; 16], Vec::new(), now());
     loop {
         let n = open.body.read(&mut byte).unwrap();

@@ -18,12 +18,17 @@ pub fn kill_worker(bed: &Bed) {
     }
     wait_until("another worker is there", SOON, || {
         let now = workers(bed);
-        holds(!now.is_empty() && now.iter().all(|pid| !before.contains(pid)), format!("{now:?}"))
+        holds(
+            !now.is_empty() && now.iter().all(|pid| !before.contains(pid)),
+            format!("{now:?}"),
+        )
     });
 }
 
 pub fn a_killed_worker_is_replaced_and_nobody_is_refused(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     bed.create("zebra", "tester");
     bed.create("okapi", "tester-tcp");
     let (zebra, master) = (bed.pid("zebra"), bed.wait_server(None));
@@ -34,14 +39,24 @@ pub fn a_killed_worker_is_replaced_and_nobody_is_refused(combination: Combinatio
     }
     load.wait_for(40);
     let count = load.stop();
-    eprintln!("{combination:?}: 5 kills, {} answered, {} broken, longest {:?}", count.answered, count.lost.len(), count.longest);
+    eprintln!(
+        "{combination:?}: 5 kills, {} answered, {} broken, longest {:?}",
+        count.answered,
+        count.lost.len(),
+        count.longest
+    );
     if combination.edge == "nginx" {
         // acc is not in the way of an awake instance.
         count.assert_nothing_lost(&bed, &["zebra", "okapi"]);
     } else {
-        // What the worker itself carried broke with it, one request for each client at most; no connection was refused.
+        // What the worker itself carried broke with it, one request for each client at most; no
+        // connection was refused.
         assert!(count.lost.len() <= 5 * 4, "{:#?}", count.lost);
-        assert!(count.lost.iter().all(|why| !why.contains("refused")), "{:#?}", count.lost);
+        assert!(
+            count.lost.iter().all(|why| !why.contains("refused")),
+            "{:#?}",
+            count.lost
+        );
     }
     assert_eq!((bed.pid("zebra"), bed.wait_server(None)), (zebra, master));
     assert_eq!(bed.told("zebra", "START").len(), 1);
@@ -53,16 +68,33 @@ fn kill_master(bed: &Bed) {
     processes::signal(before, Signal::SIGKILL);
     wait_until("another master is there", SOON, || {
         let now = bed.master();
-        holds(now != before && processes::alive(now) && !processes::alive(before), format!("{before}, then {now}"))
+        holds(
+            now != before && processes::alive(now) && !processes::alive(before),
+            format!("{before}, then {now}"),
+        )
     });
 }
 
 pub fn a_killed_master_costs_nothing(combination: Combination) {
-    let Some(bed) = super::handover::bed(combination, |s| (s.idle, s.check_every) = ("60s", "200ms")) else { return };
+    let Some(bed) =
+        super::handover::bed(combination, |s| (s.idle, s.check_every) = ("60s", "200ms"))
+    else {
+        return;
+    };
     bed.create("zebra", "tester");
     bed.create("okapi", "tester-tcp");
-    bed.acc(&["create", "tapir", "--model", "tester", "--set", "start_delay=1500ms", "--asleep"]).ok();
-    bed.acc(&["create", "gnu", "--model", "tester", "--asleep"]).ok();
+    bed.acc(&[
+        "create",
+        "tapir",
+        "--model",
+        "tester",
+        "--set",
+        "start_delay=1500ms",
+        "--asleep",
+    ])
+    .ok();
+    bed.acc(&["create", "gnu", "--model", "tester", "--asleep"])
+        .ok();
     let zebra = bed.pid("zebra");
     let mut socket = bed.web_socket("gnu");
     let load = Load::start(&bed, &["zebra", "okapi"]);
@@ -85,34 +117,57 @@ pub fn a_killed_master_costs_nothing(combination: Combination) {
     load.wait_for(40);
     assert_eq!(socket.echo("still").unwrap(), "still");
     let count = load.stop();
-    eprintln!("{combination:?}: {} answered, longest {:?}", count.answered, count.longest);
+    eprintln!(
+        "{combination:?}: {} answered, longest {:?}",
+        count.answered, count.longest
+    );
     count.assert_nothing_lost(&bed, &["zebra", "okapi"]);
     socket.close();
     wait_until("the worker from before has finished", SOON, || {
         let now = workers(&bed);
-        holds(now.len() == 1 && !before.contains(&now[0]), format!("{now:?}"))
+        holds(
+            now.len() == 1 && !before.contains(&now[0]),
+            format!("{now:?}"),
+        )
     });
     // replaces a worker that dies, also the one that had started it,
     kill_master(&bed);
     kill_worker(&bed);
     bed.get("zebra", "/").status(200);
-    assert_eq!((bed.pid("zebra"), bed.told("zebra", "START").len()), (zebra, 1));
+    assert_eq!(
+        (bed.pid("zebra"), bed.told("zebra", "START").len()),
+        (zebra, 1)
+    );
     // and ends with a halt.
     bed.acc(&["halt"]).ok();
     bed.assert_nothing_runs();
 }
 
 pub fn held_requests_outlive_the_worker(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
-    bed.acc(&["create", "zebra", "--model", "tester", "--set", "start_delay=1500ms", "--asleep"]).ok();
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
+    bed.acc(&[
+        "create",
+        "zebra",
+        "--model",
+        "tester",
+        "--set",
+        "start_delay=1500ms",
+        "--asleep",
+    ])
+    .ok();
     let answers = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..20)
             .map(|n| {
                 let bed = &bed;
                 scope.spawn(move || {
-                    let ask =
-                        bed.ask(if n % 2 == 0 { "GET" } else { "POST" }, "zebra", "/echo").header("X-Id", &n.to_string()).body("held");
-                    ask.send(bed.address()).map_or_else(|e| e.to_string(), |r| r.status.to_string())
+                    let ask = bed
+                        .ask(if n % 2 == 0 { "GET" } else { "POST" }, "zebra", "/echo")
+                        .header("X-Id", &n.to_string())
+                        .body("held");
+                    ask.send(bed.address())
+                        .map_or_else(|e| e.to_string(), |r| r.status.to_string())
                 })
             })
             .collect();
@@ -132,28 +187,53 @@ pub fn held_requests_outlive_the_worker(combination: Combination) {
         // nginx has their bodies and asks the next worker; none of them had been sent on.
         assert_eq!(answers, BTreeMap::from([("200".to_owned(), 20)]));
     } else {
-        // What the worker held broke with it; who came after it is answered by the next one. Nobody is refused or told wrong.
-        let broken = |what: &str| what.contains("Connection reset") || what.starts_with("not an HTTP answer: \"\"");
-        assert!(answers.keys().all(|what| what == "200" || broken(what)), "{answers:?}");
+        // What the worker held broke with it; who came after it is answered by the next one. Nobody
+        // is refused or told wrong.
+        let broken = |what: &str| {
+            what.contains("Connection reset") || what.starts_with("not an HTTP answer: \"\"")
+        };
+        assert!(
+            answers.keys().all(|what| what == "200" || broken(what)),
+            "{answers:?}"
+        );
     }
     bed.wait_phase("zebra", "awake");
     assert_eq!(bed.told("zebra", "START").len(), 1, "it was started twice");
-    let posts = bed.told("zebra", "REQ").iter().filter(|l| l.contains("POST")).count();
+    let posts = bed
+        .told("zebra", "REQ")
+        .iter()
+        .filter(|l| l.contains("POST"))
+        .count();
     assert!(posts <= 10, "a POST was executed twice");
 }
 
 pub fn a_post_that_was_sent_on_is_never_sent_twice(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
-    bed.acc(&["create", "zebra", "--model", "tester", "--asleep"]).ok();
-    let seen = |id: &str| bed.told("zebra", "REQ").iter().filter(|l| l.ends_with(id)).count();
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
+    bed.acc(&["create", "zebra", "--model", "tester", "--asleep"])
+        .ok();
+    let seen = |id: &str| {
+        bed.told("zebra", "REQ")
+            .iter()
+            .filter(|l| l.ends_with(id))
+            .count()
+    };
     std::thread::scope(|scope| {
         let ask = |method: &'static str, id: &'static str| {
             let bed = &bed;
-            scope.spawn(move || bed.ask(method, "zebra", "/slow?ms=1500").header("X-Id", id).send(bed.address()).map(|r| r.status))
+            scope.spawn(move || {
+                bed.ask(method, "zebra", "/slow?ms=1500")
+                    .header("X-Id", id)
+                    .send(bed.address())
+                    .map(|r| r.status)
+            })
         };
         // They come while it sleeps, so acc carries them; a POST may not be sent twice, a GET may.
         let (post, get) = (ask("POST", "the-post"), ask("GET", "the-get"));
-        wait_until("the application has them", SOON, || holds(seen("the-post") == 1 && seen("the-get") == 1, "not yet"));
+        wait_until("the application has them", SOON, || {
+            holds(seen("the-post") == 1 && seen("the-get") == 1, "not yet")
+        });
         kill_worker(&bed);
         let (post, get) = (post.join().unwrap(), get.join().unwrap());
         if combination.edge == "nginx" {

@@ -30,9 +30,13 @@ pub struct Load {
 }
 
 impl Load {
-    /// For each instance two clients: one with a new connection for each POST, one with a connection for many GETs.
+    /// For each instance two clients: one with a new connection for each POST, one with a
+    /// connection for many GETs.
     pub fn start(bed: &Bed, names: &[&str]) -> Self {
-        let (over, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (over, answered) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU64::new(0)),
+        );
         let mut clients = Vec::new();
         for name in names {
             let (host, to) = (bed.host(name), bed.address());
@@ -44,7 +48,9 @@ impl Load {
                         break;
                     }
                     let id = format!("{called}-{n}");
-                    let ask = Ask::new("POST", &host, "/echo").header("X-Id", &id).body("x".repeat(500));
+                    let ask = Ask::new("POST", &host, "/echo")
+                        .header("X-Id", &id)
+                        .body("x".repeat(500));
                     let began = now();
                     count.add(&sum, began, ask.send(to).map(|r| r.status), Some(id));
                 }
@@ -60,7 +66,11 @@ impl Load {
                 count
             }));
         }
-        Self { over, answered, clients }
+        Self {
+            over,
+            answered,
+            clients,
+        }
     }
 
     /// Waits until this many more were answered.
@@ -89,7 +99,13 @@ impl Load {
 }
 
 impl Count {
-    fn add(&mut self, sum: &AtomicU64, began: std::time::Instant, status: std::io::Result<u16>, id: Option<String>) {
+    fn add(
+        &mut self,
+        sum: &AtomicU64,
+        began: std::time::Instant,
+        status: std::io::Result<u16>,
+        id: Option<String>,
+    ) {
         match status {
             Ok(200) => {
                 self.answered += 1;
@@ -105,14 +121,33 @@ impl Count {
     /// Panics when anything was lost, or a POST was executed another number of times than once.
     #[track_caller]
     pub fn assert_nothing_lost(&self, bed: &Bed, names: &[&str]) {
-        assert!(self.lost.is_empty(), "{} answered, {} lost: {:#?}", self.answered, self.lost.len(), &self.lost[..self.lost.len().min(8)]);
-        let posts: usize = names.iter().map(|n| bed.told(n, "REQ").iter().filter(|l| l.contains("POST")).count()).sum();
+        assert!(
+            self.lost.is_empty(),
+            "{} answered, {} lost: {:#?}",
+            self.answered,
+            self.lost.len(),
+            &self.lost[..self.lost.len().min(8)]
+        );
+        let posts: usize = names
+            .iter()
+            .map(|n| {
+                bed.told(n, "REQ")
+                    .iter()
+                    .filter(|l| l.contains("POST"))
+                    .count()
+            })
+            .sum();
         assert_eq!(posts, self.posted.len(), "a POST was executed twice");
     }
 }
 
-/// A GET on the connection kept from the one before; one that breaks without an answer is an error, as it is to `wrk`.
-fn ask_again(kept: &mut Option<BufReader<TcpStream>>, to: std::net::SocketAddr, host: &str) -> std::io::Result<u16> {
+/// A GET on the connection kept from the one before; one that breaks without an answer is an error,
+/// as it is to `wrk`.
+fn ask_again(
+    kept: &mut Option<BufReader<TcpStream>>,
+    to: std::net::SocketAddr,
+    host: &str,
+) -> std::io::Result<u16> {
     let mut stream = match kept.take() {
         Some(stream) => stream,
         None => BufReader::new(http::connect(to)?),
@@ -126,9 +161,15 @@ fn ask_again(kept: &mut Option<BufReader<TcpStream>>, to: std::net::SocketAddr, 
         }
         let line = line.trim_end().to_ascii_lowercase();
         if status == 0 {
-            status = line.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
+            status = line
+                .split(' ')
+                .nth(1)
+                .and_then(|s| s.parse().ok())
+                .unwrap_or(0);
         }
-        length = line.strip_prefix("content-length: ").map_or(length, |l| l.parse().unwrap());
+        length = line
+            .strip_prefix("content-length: ")
+            .map_or(length, |l| l.parse().unwrap());
         close |= line == "connection: close";
         chunked |= line == "transfer-encoding: chunked";
         if line.is_empty() {

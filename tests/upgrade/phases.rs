@@ -1,4 +1,5 @@
-//! `kill -9` of the whole server in each phase: the next one makes it true within seconds, and starts nothing twice.
+//! `kill -9` of the whole server in each phase: the next one makes it true within seconds, and
+//! starts nothing twice.
 
 use std::time::Duration;
 
@@ -15,11 +16,24 @@ fn killed(bed: &Bed) {
 }
 
 pub fn killed_while_waking(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
-    bed.acc(&["create", "zebra", "--model", "tester", "--set", "start_delay=1200ms", "--asleep"]).ok();
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
+    bed.acc(&[
+        "create",
+        "zebra",
+        "--model",
+        "tester",
+        "--set",
+        "start_delay=1200ms",
+        "--asleep",
+    ])
+    .ok();
     std::thread::scope(|scope| {
         scope.spawn(|| bed.ask("GET", "zebra", "/").send(bed.address()));
-        wait_until("its process runs", SOON, || holds(!bed.told("zebra", "START").is_empty(), "not yet"));
+        wait_until("its process runs", SOON, || {
+            holds(!bed.told("zebra", "START").is_empty(), "not yet")
+        });
         killed(&bed);
     });
     bed.wait_phase("zebra", "awake");
@@ -28,13 +42,24 @@ pub fn killed_while_waking(combination: Combination) {
 }
 
 pub fn killed_while_draining(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     bed.create("zebra", "tester");
     let pid = bed.pid("zebra");
     std::thread::scope(|scope| {
-        let slow = scope.spawn(|| bed.ask("GET", "zebra", "/slow?ms=3000").header("X-Id", "slow-one").send(bed.address()));
+        let slow = scope.spawn(|| {
+            bed.ask("GET", "zebra", "/slow?ms=3000")
+                .header("X-Id", "slow-one")
+                .send(bed.address())
+        });
         wait_until("the slow request is under way", SOON, || {
-            holds(bed.told("zebra", "REQ").iter().any(|l| l.contains("slow-one")), "not yet")
+            holds(
+                bed.told("zebra", "REQ")
+                    .iter()
+                    .any(|l| l.contains("slow-one")),
+                "not yet",
+            )
         });
         let stop = scope.spawn(|| bed.acc(&["stop", "zebra"]));
         bed.wait_phase("zebra", "draining");
@@ -53,7 +78,9 @@ pub fn killed_while_draining(combination: Combination) {
 }
 
 pub fn killed_while_stopping(combination: Combination) {
-    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else { return };
+    let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {
+        return;
+    };
     let text = r#"description = "takes a moment to end"
 listen = "unix"
 command = ["{{ acc }}", "demo-app", "--socket", "{{ socket }}", "--name", "{{ name }}", "--log", "{{ data }}/demo.log", "--finish-delay", "1500ms"]
@@ -68,7 +95,9 @@ command = ["{{ acc }}", "demo-app", "--socket", "{{ socket }}", "--name", "{{ na
         stop.join().unwrap();
     });
     bed.wait_phase("zebra", "asleep");
-    wait_until("its process has ended", Duration::from_secs(5), || holds(!processes::alive(pid), pid));
+    wait_until("its process has ended", Duration::from_secs(5), || {
+        holds(!processes::alive(pid), pid)
+    });
     bed.get("zebra", "/").status(200);
     assert_eq!(bed.told("zebra", "START").len(), 2);
     assert_eq!(bed.told("zebra", "EXIT").len(), 1);

@@ -11,8 +11,19 @@ const STACK: usize = 128 * 1024;
 pub fn a_thousand_first_requests_make_one_start(combination: Combination) {
     const CLIENTS: usize = 1000;
     // One address may have three quarters of the places.
-    let Some(bed) = Bed::with(combination, |s| (s.idle, s.max_waiting) = ("60s", 1400)) else { return };
-    bed.acc(&["create", "zebra", "--model", "tester", "--set", "start_delay=300ms", "--asleep"]).ok();
+    let Some(bed) = Bed::with(combination, |s| (s.idle, s.max_waiting) = ("60s", 1400)) else {
+        return;
+    };
+    bed.acc(&[
+        "create",
+        "zebra",
+        "--model",
+        "tester",
+        "--set",
+        "start_delay=300ms",
+        "--asleep",
+    ])
+    .ok();
     let ready = std::sync::Barrier::new(CLIENTS);
     let began = now();
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
@@ -22,24 +33,45 @@ pub fn a_thousand_first_requests_make_one_start(combination: Combination) {
             move || {
                 ready.wait();
                 let body = format!("request {n}");
-                let ask = bed.ask("POST", "zebra", "/echo").header("X-Id", &n.to_string()).body(body.as_str());
+                let ask = bed
+                    .ask("POST", "zebra", "/echo")
+                    .header("X-Id", &n.to_string())
+                    .body(body.as_str());
                 match ask.send(bed.address()) {
-                    Ok(reply) if reply.status == 200 && reply.json()["length"] == body.len() => "right".to_owned(),
+                    Ok(reply) if reply.status == 200 && reply.json()["length"] == body.len() => {
+                        "right".to_owned()
+                    }
                     Ok(reply) => format!("{} {}", reply.status, reply.text()),
                     Err(e) => e.to_string(),
                 }
             }
         };
-        let clients: Vec<_> =
-            (0..CLIENTS).map(|n| std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, client(n)).unwrap()).collect();
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|n| {
+                std::thread::Builder::new()
+                    .stack_size(STACK)
+                    .spawn_scoped(scope, client(n))
+                    .unwrap()
+            })
+            .collect();
         for client in clients {
             *counts.entry(client.join().unwrap()).or_default() += 1;
         }
     });
-    eprintln!("{combination:?}: {CLIENTS} first requests in {:?}", began.elapsed());
+    eprintln!(
+        "{combination:?}: {CLIENTS} first requests in {:?}",
+        began.elapsed()
+    );
     assert_eq!(counts, BTreeMap::from([("right".to_owned(), CLIENTS)]));
     assert_eq!(bed.told("zebra", "START").len(), 1);
-    assert_eq!(bed.told("zebra", "REQ").iter().filter(|l| l.contains("POST")).count(), CLIENTS, "a request was executed twice");
+    assert_eq!(
+        bed.told("zebra", "REQ")
+            .iter()
+            .filter(|l| l.contains("POST"))
+            .count(),
+        CLIENTS,
+        "a request was executed twice"
+    );
 }
 
 pub fn two_hundred_sleepers_are_woken_in_turn(combination: Combination) {
@@ -47,13 +79,18 @@ pub fn two_hundred_sleepers_are_woken_in_turn(combination: Combination) {
     let Some(bed) = Bed::with(combination, |s| {
         s.idle = "60s";
         // supervisord reads all sections again for each start of one that it does not know yet.
-        s.wake_timeout = if combination.supervisor == "supervisord" { "120s" } else { "30s" };
+        s.wake_timeout = if combination.supervisor == "supervisord" {
+            "120s"
+        } else {
+            "30s"
+        };
     }) else {
         return;
     };
     let name = |n: usize| format!("s{n}");
     for n in 0..SLEEPERS {
-        bed.acc(&["create", &name(n), "--model", "tester", "--asleep"]).ok();
+        bed.acc(&["create", &name(n), "--model", "tester", "--asleep"])
+            .ok();
     }
     let began = now();
     let woken = Mutex::new(Vec::new());
@@ -62,21 +99,39 @@ pub fn two_hundred_sleepers_are_woken_in_turn(combination: Combination) {
             let (bed, woken) = (&bed, &woken);
             let client = move || {
                 let reply = bed.ask("GET", &name(n), "/").send(bed.address());
-                woken.lock().unwrap().push((n, reply.map_or(0, |r| r.status)));
+                woken
+                    .lock()
+                    .unwrap()
+                    .push((n, reply.map_or(0, |r| r.status)));
             };
-            std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, client).unwrap();
+            std::thread::Builder::new()
+                .stack_size(STACK)
+                .spawn_scoped(scope, client)
+                .unwrap();
             // One after the other, so that there is an order to be kept.
             crate::support::wait::pause(std::time::Duration::from_millis(1));
         }
     });
     let woken = woken.into_inner().unwrap();
-    eprintln!("{combination:?}: {SLEEPERS} sleepers awake in {:?}", began.elapsed());
+    eprintln!(
+        "{combination:?}: {SLEEPERS} sleepers awake in {:?}",
+        began.elapsed()
+    );
     assert!(woken.iter().all(|(_, status)| *status == 200), "{woken:?}");
-    // First come, first served, but for those that start at the same time, for how long each start takes, and for the order in
-    // which nginx's workers pass them on. Two queues that are served in turn would come to a mean of 50.
-    let out_of_turn: usize = woken.iter().enumerate().map(|(place, (n, _))| place.abs_diff(*n)).sum();
+    // First come, first served, but for those that start at the same time, for how long each start
+    // takes, and for the order in which nginx's workers pass them on. Two queues that are served in
+    // turn would come to a mean of 50.
+    let out_of_turn: usize = woken
+        .iter()
+        .enumerate()
+        .map(|(place, (n, _))| place.abs_diff(*n))
+        .sum();
     eprintln!("on average {} places out of turn", out_of_turn / SLEEPERS);
-    assert!(out_of_turn / SLEEPERS < 30, "{} places out of turn on average: {woken:?}", out_of_turn / SLEEPERS);
+    assert!(
+        out_of_turn / SLEEPERS < 30,
+        "{} places out of turn on average: {woken:?}",
+        out_of_turn / SLEEPERS
+    );
     for n in 0..SLEEPERS {
         assert_eq!(bed.told(&name(n), "START").len(), 1);
     }

@@ -1,4 +1,5 @@
-//! What a master and its worker say to each other: one byte each, over a pair of sockets that ends with either of them.
+//! What a master and its worker say to each other: one byte each, over a pair of sockets that ends
+//! with either of them.
 //!
 //! It never blocks the master: a worker that does not listen loses only its own word.
 
@@ -33,7 +34,9 @@ impl Word {
     }
 
     fn of(byte: u8) -> Option<Self> {
-        [Self::Prepared, Self::Ready, Self::Upgrade, Self::Retire].into_iter().find(|word| word.byte() == byte)
+        [Self::Prepared, Self::Ready, Self::Upgrade, Self::Retire]
+            .into_iter()
+            .find(|word| word.byte() == byte)
     }
 }
 
@@ -53,12 +56,19 @@ impl Channel {
     pub(in crate::app) fn of(file: OwnedFd) -> io::Result<Self> {
         let stream = std::os::unix::net::UnixStream::from(file);
         stream.set_nonblocking(true)?;
-        Ok(Self { stream: UnixStream::from_std(stream)? })
+        Ok(Self {
+            stream: UnixStream::from_std(stream)?,
+        })
     }
 
-    /// Says a word. To the kernel at once, since tokio refuses to write before it has heard that it may; there is always room.
+    /// Says a word. To the kernel at once, since tokio refuses to write before it has heard that it
+    /// may; there is always room.
     pub(in crate::app) fn say(&self, word: Word) {
-        if let Err(error) = send(&self.stream, &[word.byte()], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        if let Err(error) = send(
+            &self.stream,
+            &[word.byte()],
+            SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+        ) {
             tracing::debug!(%error, ?word, "nobody hears");
         }
     }
@@ -92,7 +102,10 @@ pub(in crate::app) type MasterChannel = Arc<Mutex<Arc<Channel>>>;
 
 /// The channel to the master that there is now.
 pub(in crate::app) fn current(channel: &MasterChannel) -> Arc<Channel> {
-    channel.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    channel
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone()
 }
 
 #[cfg(test)]
@@ -105,7 +118,10 @@ mod tests {
         let worker = Channel::of(worker).unwrap();
         worker.say(Word::Prepared);
         worker.say(Word::Ready);
-        assert_eq!((master.hear().await, master.hear().await), (Some(Word::Prepared), Some(Word::Ready)));
+        assert_eq!(
+            (master.hear().await, master.hear().await),
+            (Some(Word::Prepared), Some(Word::Ready))
+        );
         master.say(Word::Retire);
         assert_eq!(worker.hear().await, Some(Word::Retire));
         drop(worker);

@@ -1,12 +1,14 @@
-//! `acc server` as others see it: one small process whose pid never changes, which holds the listening sockets and keeps one
-//! worker (`app::serve`) running behind them.
+//! `acc server` as others see it: one small process whose pid never changes, which holds the
+//! listening sockets and keeps one worker (`app::serve`) running behind them.
 //!
-//! A worker that dies is replaced at once; connections made meanwhile wait in the kernel's queue. An upgrade is a second
-//! worker from the new binary: once it is prepared the first gives up the say and only finishes what it carries, however long
-//! that takes; once the second serves, the master becomes the new binary itself, with the same pid and the same sockets. A
-//! new binary that does not come up changes nothing.
+//! A worker that dies is replaced at once; connections made meanwhile wait in the kernel's queue.
+//! An upgrade is a second worker from the new binary: once it is prepared the first gives up the
+//! say and only finishes what it carries, however long that takes; once the second serves, the
+//! master becomes the new binary itself, with the same pid and the same sockets. A new binary that
+//! does not come up changes nothing.
 //!
-//! When the master itself is killed, the worker that serves starts another one around itself (`respawn`).
+//! When the master itself is killed, the worker that serves starts another one around itself
+//! (`respawn`).
 //!
 //! It never reads a request, never touches an instance or the database.
 

@@ -1,4 +1,5 @@
-//! A master that becomes a newer program in the same process: what it leaves, and how it is taken up again.
+//! A master that becomes a newer program in the same process: what it leaves, and how it is taken
+//! up again.
 //!
 //! Signals that come in between wait. Nothing is started or ended here.
 
@@ -27,11 +28,16 @@ impl Master {
         let mut left = self.sockets.files();
         left.push(self.lock.as_fd());
         left.extend(self.all().map(|w| w.channel.file().as_fd()));
-        if let Err(e) = fd_passing::pass(&left, true).and_then(|()| signals().thread_block().map_err(io::Error::from)) {
+        if let Err(e) = fd_passing::pass(&left, true)
+            .and_then(|()| signals().thread_block().map_err(io::Error::from))
+        {
             return e;
         }
         let mut command = Command::new(self.binary.path());
-        command.args(options()).arg("server").args(["--resume", &self.left()]);
+        command
+            .args(options())
+            .arg("server")
+            .args(["--resume", &self.left()]);
         let error = command.exec();
         let_signals_in();
         match fd_passing::pass(&left, false) {
@@ -43,19 +49,37 @@ impl Master {
     /// `SOCKETS;LOCK;PID:FILE of the serving worker;PID:FILE of each that leaves`.
     fn left(&self) -> String {
         let lock = if self.respawned { RESPAWNED } else { "lock" };
-        let mut text = format!("{};{lock}={}", self.sockets.names(), self.lock.as_fd().as_raw_fd());
+        let mut text = format!(
+            "{};{lock}={}",
+            self.sockets.names(),
+            self.lock.as_fd().as_raw_fd()
+        );
         for worker in self.all() {
-            let _ = write!(text, ";{}={}", worker.pid, worker.channel.file().as_raw_fd());
+            let _ = write!(
+                text,
+                ";{}={}",
+                worker.pid,
+                worker.channel.file().as_raw_fd()
+            );
         }
         text
     }
 
     /// Takes up what the program before this one has left.
     pub(super) fn resumed(config: Config, left: &str) -> Result<Self, ServiceError> {
-        let wrong =
-            |e: io::Error| ServiceError::because("could not take up what the master before has left", &e, "this option is not for people");
+        let wrong = |e: io::Error| {
+            ServiceError::because(
+                "could not take up what the master before has left",
+                &e,
+                "this option is not for people",
+            )
+        };
         let mut parts = left.split(';');
-        let mut next = || parts.next().ok_or_else(|| wrong(io::Error::other("it is not complete")));
+        let mut next = || {
+            parts
+                .next()
+                .ok_or_else(|| wrong(io::Error::other("it is not complete")))
+        };
         let sockets = Sockets::taken(next()?).map_err(wrong)?;
         let lock = take_all(next()?).map_err(wrong)?.pop();
         let (name, lock) = lock.ok_or_else(|| wrong(io::Error::other("there is no lock")))?;
@@ -63,7 +87,9 @@ impl Master {
         let mut workers = Vec::new();
         for part in parts {
             for (pid, file) in take_all(part).map_err(wrong)? {
-                let pid = pid.parse().map_err(|_| wrong(io::Error::other("a worker has no number")))?;
+                let pid = pid
+                    .parse()
+                    .map_err(|_| wrong(io::Error::other("a worker has no number")))?;
                 workers.push(Worker::of(pid, Channel::of(file).map_err(wrong)?));
             }
         }
@@ -71,7 +97,10 @@ impl Master {
         let mut workers = workers.into_iter();
         (master.serving, master.served, master.respawned) = (workers.next(), true, respawned);
         master.leaving = workers.collect();
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), "took up what the master before has left");
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            "took up what the master before has left"
+        );
         Ok(master)
     }
 }

@@ -24,8 +24,8 @@ use crate::service::places;
 
 /// First and longest pause before a worker that keeps dying is replaced.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-/// So many workers in a row that did not come up, and the master ends too: whoever watches it decides, and without a socket
-/// commands do their work by themselves.
+/// So many workers in a row that did not come up, and the master ends too: whoever watches it
+/// decides, and without a socket commands do their work by themselves.
 const TRIES: u32 = 5;
 
 /// What can happen.
@@ -41,11 +41,16 @@ enum Happened {
     Again,
 }
 
-/// Runs until SIGTERM or SIGINT. SIGHUP reads the settings again, SIGUSR2 upgrades. `resume`: what the master before this one,
-/// in this same process, has left.
+/// Runs until SIGTERM or SIGINT. SIGHUP reads the settings again, SIGUSR2 upgrades. `resume`: what
+/// the master before this one, in this same process, has left.
 pub async fn run_master(config: Config, resume: Option<String>) -> Result<(), ServiceError> {
-    let mut followed =
-        MasterSignals::new().map_err(|e| ServiceError::because("could not follow signals", &e, "is the limit of open files reached?"))?;
+    let mut followed = MasterSignals::new().map_err(|e| {
+        ServiceError::because(
+            "could not follow signals",
+            &e,
+            "is the limit of open files reached?",
+        )
+    })?;
     let mut master = match resume {
         Some(text) => Master::resumed(config, &text)?,
         None => match Master::fresh(config, &mut followed).await? {
@@ -61,18 +66,26 @@ pub async fn run_master(config: Config, resume: Option<String>) -> Result<(), Se
 
 impl Master {
     /// `None`: acc was halted, or this one was told to end, while it stood by.
-    async fn fresh(config: Config, followed: &mut MasterSignals) -> Result<Option<Self>, ServiceError> {
+    async fn fresh(
+        config: Config,
+        followed: &mut MasterSignals,
+    ) -> Result<Option<Self>, ServiceError> {
         places::prepare(&config)?;
         let lock = tokio::select! {
             lock = lock::server(&config) => lock?,
             () = followed.told_to_end(&config) => None,
         };
         let Some(lock) = lock else {
-            info!("acc was halted, or this server told to end, while it waited for its turn: it ends");
+            info!(
+                "acc was halted, or this server told to end, while it waited for its turn: it ends"
+            );
             return Ok(None);
         };
         if config.booted() == Booted::No {
-            note_boot(&config, started_by_supervisord(&config).unwrap_or(Booted::InForeground))?;
+            note_boot(
+                &config,
+                started_by_supervisord(&config).unwrap_or(Booted::InForeground),
+            )?;
         }
         let sockets = Sockets::open(&config)?;
         Ok(Some(Self::with(config, lock, sockets)))
@@ -99,7 +112,9 @@ impl Master {
                     self.again = None;
                     self.start()?;
                 }
-                Happened::FromServing(None) => self.parted(self.serving.as_ref().map_or(0, |w| w.pid))?,
+                Happened::FromServing(None) => {
+                    self.parted(self.serving.as_ref().map_or(0, |w| w.pid))?
+                }
                 Happened::Parted(pid) => self.parted(pid)?,
                 // The end of a child is told by its signal.
                 Happened::FromServing(_) | Happened::FromComing(_) => {}
@@ -131,7 +146,10 @@ impl Master {
 
     /// Starts the worker that will serve next.
     fn start(&mut self) -> Result<(), ServiceError> {
-        let program = self.fall_back.clone().unwrap_or_else(|| self.binary.path().to_owned());
+        let program = self
+            .fall_back
+            .clone()
+            .unwrap_or_else(|| self.binary.path().to_owned());
         match Worker::start(&program, &self.sockets, self.lock.as_fd(), self.respawned) {
             Ok(worker) => self.coming = Some(worker),
             Err(e) => {
@@ -152,14 +170,23 @@ impl Master {
             Err(e) => error!("could not make its lock anew: {e}"),
         }
         match self.sockets.renew_lost(&self.config) {
-            Ok(renewed) => renewed.iter().for_each(|path| warn!(path = %path.display(), "its file was gone: it is made anew")),
+            Ok(renewed) => renewed.iter().for_each(
+                |path| warn!(path = %path.display(), "its file was gone: it is made anew"),
+            ),
             Err(e) => error!("could not make a socket anew: {e}"),
         }
         self.fall_back = None;
         info!(program = %self.binary.path().display(), "upgrading: starting a worker from the program in place");
-        match Worker::start(self.binary.path(), &self.sockets, self.lock.as_fd(), self.respawned) {
+        match Worker::start(
+            self.binary.path(),
+            &self.sockets,
+            self.lock.as_fd(),
+            self.respawned,
+        ) {
             Ok(worker) => self.coming = Some(worker),
-            Err(e) => error!("not upgraded, everything stays as it is: could not start the new program: {e}"),
+            Err(e) => error!(
+                "not upgraded, everything stays as it is: could not start the new program: {e}"
+            ),
         }
     }
 
@@ -172,7 +199,9 @@ impl Master {
     }
 
     fn came_up(&mut self) {
-        let Some(worker) = self.coming.take() else { return };
+        let Some(worker) = self.coming.take() else {
+            return;
+        };
         info!(pid = worker.pid, "serving");
         (self.serving, self.failed, self.served) = (Some(worker), 0, true);
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -185,8 +214,8 @@ impl Master {
         reclaim::let_go_of_program();
     }
 
-    /// Collects every child that has ended, those of workers that are gone included: as the first process of a container this
-    /// one inherits them.
+    /// Collects every child that has ended, those of workers that are gone included: as the first
+    /// process of a container this one inherits them.
     fn reap(&mut self) -> Result<(), ServiceError> {
         while let Ok(status) = waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
             let (pid, how) = match status {
@@ -200,8 +229,8 @@ impl Master {
         Ok(())
     }
 
-    /// The channel to a worker has ended. That of a child says nothing new; for one that this master was started by it is the only
-    /// sign that it has died.
+    /// The channel to a worker has ended. That of a child says nothing new; for one that this
+    /// master was started by it is the only sign that it has died.
     fn parted(&mut self, pid: i32) -> Result<(), ServiceError> {
         match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
             Err(Errno::ECHILD) => self.ended(pid, "an end of its own"),
@@ -218,8 +247,15 @@ impl Master {
             if self.ending {
                 return Ok(());
             }
-            warn!(pid, "the worker ended by {how}; the next one takes its place");
-            return if self.coming.is_none() { self.start() } else { Ok(()) };
+            warn!(
+                pid,
+                "the worker ended by {how}; the next one takes its place"
+            );
+            return if self.coming.is_none() {
+                self.start()
+            } else {
+                Ok(())
+            };
         }
         if is(&self.coming) {
             self.coming = None;
@@ -227,7 +263,10 @@ impl Master {
                 return Ok(());
             }
             if self.serving.is_some() {
-                error!(pid, "not upgraded, everything stays as it is: the new program ended by {how}");
+                error!(
+                    pid,
+                    "not upgraded, everything stays as it is: the new program ended by {how}"
+                );
                 return Ok(());
             }
             error!(pid, "a worker ended by {how} before it served");
@@ -235,17 +274,24 @@ impl Master {
         }
         if let Some(place) = self.leaving.iter().position(|w| w.pid == pid) {
             self.leaving.remove(place);
-            info!(pid, "an earlier worker has finished what it carried ({how})");
+            info!(
+                pid,
+                "an earlier worker has finished what it carried ({how})"
+            );
         }
         Ok(())
     }
 
     fn did_not_come_up(&mut self) -> Result<(), ServiceError> {
         self.failed += 1;
-        // Those that still carry something die with the master, so it goes on trying as long as there are any.
+        // Those that still carry something die with the master, so it goes on trying as long as
+        // there are any.
         if !self.served || (self.failed >= TRIES && self.leaving.is_empty()) {
             self.all().for_each(|w| w.signal(Signal::SIGTERM));
-            return Err(ServiceError::failed("the server does not come up", "the lines before this one say why; look with `acc doctor`"));
+            return Err(ServiceError::failed(
+                "the server does not come up",
+                "the lines before this one say why; look with `acc doctor`",
+            ));
         }
         if self.binary.is_outdated() {
             warn!("the program in place does not come up: going on with the one that ran before");
@@ -257,14 +303,22 @@ impl Master {
     }
 }
 
-/// How acc was booted when its supervisord starts this server and the note of that is gone, taken away by a cleaner of temporary
-/// folders. `None`: somebody else has started it.
+/// How acc was booted when its supervisord starts this server and the note of that is gone, taken
+/// away by a cleaner of temporary folders. `None`: somebody else has started it.
 fn started_by_supervisord(config: &Config) -> Option<Booted> {
-    let line = std::fs::read(format!("/proc/{}/cmdline", std::os::unix::process::parent_id())).ok()?;
+    let line = std::fs::read(format!(
+        "/proc/{}/cmdline",
+        std::os::unix::process::parent_id()
+    ))
+    .ok()?;
     let file = config.supervisor_dir().join("supervisord.conf");
     let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
     let ours = words.contains(&file.as_os_str().as_encoded_bytes());
-    ours.then_some(if words.contains(&&b"-n"[..]) { Booted::InForeground } else { Booted::InBackground })
+    ours.then_some(if words.contains(&&b"-n"[..]) {
+        Booted::InForeground
+    } else {
+        Booted::InBackground
+    })
 }
 
 async fn sleep_until(at: Option<tokio::time::Instant>) {

@@ -28,7 +28,8 @@ impl MasterSignals {
         })
     }
 
-    /// Resolves when this server, which stands by, is told to end. What else it is told is meant for the one that serves.
+    /// Resolves when this server, which stands by, is told to end. What else it is told is meant
+    /// for the one that serves.
     pub(super) async fn told_to_end(&mut self, config: &Config) {
         loop {
             let signal = tokio::select! {
@@ -39,10 +40,17 @@ impl MasterSignals {
             };
             match lock::serving(config) {
                 Some(master) => match process::signal_one(master, signal as i32) {
-                    Ok(()) => info!(pid = master.pid, "{signal} passed on to the server that serves"),
-                    Err(error) => warn!(pid = master.pid, %error, "could not pass {signal} on to the server that serves"),
+                    Ok(()) => info!(
+                        pid = master.pid,
+                        "{signal} passed on to the server that serves"
+                    ),
+                    Err(error) => {
+                        warn!(pid = master.pid, %error, "could not pass {signal} on to the server that serves")
+                    }
                 },
-                None => warn!("{signal} could not be passed on: it is not known which server serves"),
+                None => {
+                    warn!("{signal} could not be passed on: it is not known which server serves")
+                }
             }
         }
     }
@@ -50,7 +58,14 @@ impl MasterSignals {
 
 /// Signals with a meaning to a master, which would end one that does not follow them yet.
 pub(super) fn signals() -> SigSet {
-    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR2].into_iter().collect()
+    [
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGUSR2,
+    ]
+    .into_iter()
+    .collect()
 }
 
 /// Lets them in again; they were kept waiting while the program was replaced.

@@ -1,6 +1,8 @@
-//! The listening sockets: made once by the master, used by one worker after the other, never closed in between.
+//! The listening sockets: made once by the master, used by one worker after the other, never closed
+//! in between.
 //!
-//! A connection made while no worker accepts waits in the kernel's queue and is not refused. Nobody reads from one here.
+//! A connection made while no worker accepts waits in the kernel's queue and is not refused. Nobody
+//! reads from one here.
 
 use std::fmt::Write as _;
 use std::io;
@@ -40,7 +42,11 @@ impl Sockets {
                 }
             }
         }
-        Ok(Self { control: control(config)?, wake: wake(config)?, tcp })
+        Ok(Self {
+            control: control(config)?,
+            wake: wake(config)?,
+            tcp,
+        })
     }
 
     /// Makes anew those whose file somebody took away: nobody can reach them any more. Says which.
@@ -65,22 +71,44 @@ impl Sockets {
                 "control" => control = Some(UnixListener::from(file)),
                 "wake" => wake = Some(UnixListener::from(file)),
                 "tcp" => tcp.push(TcpListener::from(file)),
-                _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("`{name}` is not a socket of acc's"))),
+                _ => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidInput,
+                        format!("`{name}` is not a socket of acc's"),
+                    ));
+                }
             }
         }
-        let missing = || io::Error::new(io::ErrorKind::InvalidInput, "a socket was not handed over");
-        Ok(Self { control: control.ok_or_else(missing)?, wake: wake.ok_or_else(missing)?, tcp })
+        let missing =
+            || io::Error::new(io::ErrorKind::InvalidInput, "a socket was not handed over");
+        Ok(Self {
+            control: control.ok_or_else(missing)?,
+            wake: wake.ok_or_else(missing)?,
+            tcp,
+        })
     }
 
     /// The same sockets once more.
     pub(super) fn try_clone(&self) -> io::Result<Self> {
-        let tcp = self.tcp.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?;
-        Ok(Self { control: self.control.try_clone()?, wake: self.wake.try_clone()?, tcp })
+        let tcp = self
+            .tcp
+            .iter()
+            .map(TcpListener::try_clone)
+            .collect::<io::Result<_>>()?;
+        Ok(Self {
+            control: self.control.try_clone()?,
+            wake: self.wake.try_clone()?,
+            tcp,
+        })
     }
 
     /// Their names and numbers, for the command line of a process that they are left to.
     pub(super) fn names(&self) -> String {
-        let mut text = format!("control={},wake={}", self.control.as_raw_fd(), self.wake.as_raw_fd());
+        let mut text = format!(
+            "control={},wake={}",
+            self.control.as_raw_fd(),
+            self.wake.as_raw_fd()
+        );
         for listener in &self.tcp {
             let _ = write!(text, ",tcp={}", listener.as_raw_fd());
         }
@@ -95,7 +123,8 @@ impl Sockets {
     }
 }
 
-/// Root's, and nginx's workers may connect; who may be answered is looked at once more, see `proxy::listen`.
+/// Root's, and nginx's workers may connect; who may be answered is looked at once more, see
+/// `proxy::listen`.
 fn wake(config: &Config) -> Result<UnixListener, ServiceError> {
     let edge = accounts(config)?.edge;
     let mode = if edge.is_some() { 0o660 } else { 0o600 };
@@ -103,10 +132,19 @@ fn wake(config: &Config) -> Result<UnixListener, ServiceError> {
 }
 
 fn control(config: &Config) -> Result<UnixListener, ServiceError> {
-    control::bind(&config.control_socket()).and_then(tokio::net::UnixListener::into_std).map_err(|e| {
-        let hint = "check `run` in the config: is it short enough, writable, on a local disk?";
-        ServiceError::because(format!("could not listen on `{}`", config.control_socket().display()), &e, hint)
-    })
+    control::bind(&config.control_socket())
+        .and_then(tokio::net::UnixListener::into_std)
+        .map_err(|e| {
+            let hint = "check `run` in the config: is it short enough, writable, on a local disk?";
+            ServiceError::because(
+                format!(
+                    "could not listen on `{}`",
+                    config.control_socket().display()
+                ),
+                &e,
+                hint,
+            )
+        })
 }
 
 fn taken(e: &listen::ListenError) -> ServiceError {
@@ -116,11 +154,19 @@ fn taken(e: &listen::ListenError) -> ServiceError {
 
 /// Takes all the files of a text like `control=3,wake=4`.
 pub(super) fn take_all(names: &str) -> io::Result<Vec<(&str, OwnedFd)>> {
-    let wrong = || io::Error::new(io::ErrorKind::InvalidInput, format!("`{names}` names no open files"));
+    let wrong = || {
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("`{names}` names no open files"),
+        )
+    };
     let mut taken = Vec::new();
     for part in names.split(',') {
         let (name, number) = part.split_once('=').ok_or_else(wrong)?;
-        taken.push((name, fd_passing::take(number.parse().map_err(|_| wrong())?)?));
+        taken.push((
+            name,
+            fd_passing::take(number.parse().map_err(|_| wrong())?)?,
+        ));
     }
     Ok(taken)
 }

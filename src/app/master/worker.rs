@@ -26,22 +26,43 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Starts one from this program, with the options that the master itself was given.
-    pub(super) fn start(program: &Path, sockets: &Sockets, lock: BorrowedFd<'_>, respawned: bool) -> io::Result<Self> {
+    pub(super) fn start(
+        program: &Path,
+        sockets: &Sockets,
+        lock: BorrowedFd<'_>,
+        respawned: bool,
+    ) -> io::Result<Self> {
         let (channel, other) = Channel::pair()?;
         let mut left = sockets.files();
         left.extend([other.as_fd(), lock]);
         let mut command = Command::new(program);
-        command.args(options()).arg("worker").args(["--sockets", &sockets.names()]);
-        command.args(["--channel", &other.as_raw_fd().to_string(), "--master", &std::process::id().to_string()]);
+        command
+            .args(options())
+            .arg("worker")
+            .args(["--sockets", &sockets.names()]);
+        command.args([
+            "--channel",
+            &other.as_raw_fd().to_string(),
+            "--master",
+            &std::process::id().to_string(),
+        ]);
         command.args(["--lock", &lock.as_raw_fd().to_string()]);
         if respawned {
             command.arg("--respawned");
         }
         // systemd's words are for the master alone.
-        for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"] {
+        for name in [
+            "LISTEN_PID",
+            "LISTEN_FDS",
+            "LISTEN_FDNAMES",
+            "NOTIFY_SOCKET",
+            "WATCHDOG_PID",
+            "WATCHDOG_USEC",
+        ] {
             command.env_remove(name);
         }
-        // This process has one thread and starts nothing else meanwhile, so they reach this child only.
+        // This process has one thread and starts nothing else meanwhile, so they reach this child
+        // only.
         fd_passing::pass(&left, true)?;
         let child = command.spawn();
         fd_passing::pass(&left, false)?;
@@ -50,7 +71,11 @@ impl Worker {
     }
 
     pub(super) fn of(pid: i32, channel: Channel) -> Self {
-        Self { pid, channel, silent: false }
+        Self {
+            pid,
+            channel,
+            silent: false,
+        }
     }
 
     /// It has not been waited for, so the pid is nobody else's.
@@ -82,20 +107,28 @@ async fn end(worker: &mut Worker) -> i32 {
 
 /// The process id of the next of those that leave whose channel has ended.
 pub(super) async fn parted(leaving: &mut [Worker]) -> i32 {
-    let all: Vec<_> = leaving.iter_mut().filter(|w| !w.silent).map(|w| Box::pin(end(w))).collect();
+    let all: Vec<_> = leaving
+        .iter_mut()
+        .filter(|w| !w.silent)
+        .map(|w| Box::pin(end(w)))
+        .collect();
     match all.is_empty() {
         true => std::future::pending().await,
         false => select_all(all).await.0,
     }
 }
 
-/// The options that this process was given, without its own word and what was left to it: masters and workers share them.
+/// The options that this process was given, without its own word and what was left to it: masters
+/// and workers share them.
 pub(super) fn options() -> Vec<OsString> {
     let mut given: Vec<OsString> = std::env::args_os().skip(1).collect();
     if let Some(place) = given.iter().position(|word| word == "--resume") {
         given.drain(place..(place + 2).min(given.len()));
     }
-    match given.iter().rposition(|word| word == "server" || word == "serve" || word == "worker") {
+    match given
+        .iter()
+        .rposition(|word| word == "server" || word == "serve" || word == "worker")
+    {
         // All that follows was left to it.
         Some(place) if given[place] == "worker" => given.truncate(place),
         Some(place) => drop(given.remove(place)),

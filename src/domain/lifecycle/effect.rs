@@ -21,9 +21,11 @@ pub enum Effect {
     OpenGate,
     /// Cut the edge off; connections already made go on.
     CloseGate,
-    /// Count what is in flight: answered by `InFlight` or `DrainFailed`. The number tells how many looks came before.
+    /// Count what is in flight: answered by `InFlight` or `DrainFailed`. The number tells how many
+    /// looks came before.
     Count(u32),
-    /// End WebSockets and event streams, which would go on for ever; other requests are still waited for.
+    /// End WebSockets and event streams, which would go on for ever; other requests are still
+    /// waited for.
     EndStreams,
     /// Ask the process group to end.
     Terminate,

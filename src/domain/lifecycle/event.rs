@@ -59,7 +59,8 @@ pub enum Event {
         /// By the rules.
         counts: bool,
     },
-    /// Somebody looked from outside: connections open now and, when something was used since the last look, when.
+    /// Somebody looked from outside: connections open now and, when something was used since the
+    /// last look, when.
     Looked {
         /// Of this run.
         run: u64,
@@ -82,7 +83,8 @@ pub enum Event {
         /// Which program.
         why: String,
     },
-    /// The gate could not be closed, or nobody could be asked what is in flight: it must not be stopped.
+    /// The gate could not be closed, or nobody could be asked what is in flight: it must not be
+    /// stopped.
     DrainFailed {
         /// Of this run.
         run: u64,

@@ -1,6 +1,7 @@
 //! One instance's state as a value, its part that is kept in the database, and what a step returns.
 //!
-//! It changes nothing: the files beside it make the next machine, and nothing outside of this folder can.
+//! It changes nothing: the files beside it make the next machine, and nothing outside of this
+//! folder can.
 
 use std::time::Duration;
 
@@ -17,13 +18,15 @@ pub const STABLE: Duration = Duration::from_secs(10);
 /// First and longest pause after a failed start; it doubles in between.
 pub const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
-/// How often an idle stop looks again before it is called off: a pooled connection may be closing just now.
+/// How often an idle stop looks again before it is called off: a pooled connection may be closing
+/// just now.
 pub const IDLE_LOOKS: u32 = 5;
 
 /// After a kill, how long until it is killed again.
 pub(super) const KILL_AGAIN: Duration = Duration::from_secs(5);
 
-/// One instance's state. Everything but the phase may be read; only [`super::step`] makes a new one.
+/// One instance's state. Everything but the phase may be read; only [`super::step`] makes a new
+/// one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Machine {
     pub(super) phase: Phase,
@@ -108,7 +111,8 @@ impl Machine {
         })
     }
 
-    /// The machine as it was written down; a live phase must then be told what was [`super::Event::Found`].
+    /// The machine as it was written down; a live phase must then be told what was
+    /// [`super::Event::Found`].
     #[must_use]
     pub fn restore(stored: Stored) -> Self {
         Self {
@@ -137,13 +141,20 @@ impl Machine {
     /// The same, but nobody waits for its next start.
     #[must_use]
     pub fn without_demand(&self) -> Self {
-        Self { demand: None, ..self.clone() }
+        Self {
+            demand: None,
+            ..self.clone()
+        }
     }
 
     /// The same, with the requests of another one that has gone on meanwhile.
     #[must_use]
     pub fn with_requests_of(&self, other: &Self) -> Self {
-        Self { tickets: other.tickets, quiet_since: self.quiet_since.max(other.quiet_since), ..self.clone() }
+        Self {
+            tickets: other.tickets,
+            quiet_since: self.quiet_since.max(other.quiet_since),
+            ..self.clone()
+        }
     }
 
     /// What has to be written down.
@@ -197,8 +208,9 @@ impl Machine {
     pub fn quiet_since(&self) -> Timestamp {
         self.quiet_since
     }
-    /// When it was last in use during this run; `None`: since its start it never was, and is quiet since then. The start itself is
-    /// use only when a request was its cause, which is known at the start.
+    /// When it was last in use during this run; `None`: since its start it never was, and is quiet
+    /// since then. The start itself is use only when a request was its cause, which is known at the
+    /// start.
     #[must_use]
     pub fn used(&self) -> Option<Timestamp> {
         let serves = matches!(self.phase, Phase::Awake | Phase::Draining);

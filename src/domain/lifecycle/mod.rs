@@ -1,5 +1,5 @@
-//! The state machine of one instance: [`step`] takes the machine, an event, the time and the limits, and returns the next
-//! machine and the effects to perform, in order.
+//! The state machine of one instance: [`step`] takes the machine, an event, the time and the
+//! limits, and returns the next machine and the effects to perform, in order.
 //!
 //! ```text
 //! creating -> asleep -> waking -> awake -> draining -> stopping -> asleep
@@ -7,9 +7,10 @@
 //! asleep, failed -> destroyed
 //! ```
 //!
-//! It never reads a clock, does I/O or takes a lock. The phase is private to this folder, so nothing else can change it.
-//! Facts (an exit, an answer, a timer) carry the number of the run they belong to; those of an earlier run change nothing.
-//! Effects are performed in the order given; [`Effect::Persist`] stands before whatever acts.
+//! It never reads a clock, does I/O or takes a lock. The phase is private to this folder, so
+//! nothing else can change it. Facts (an exit, an answer, a timer) carry the number of the run they
+//! belong to; those of an earlier run change nothing. Effects are performed in the order given;
+//! [`Effect::Persist`] stands before whatever acts.
 
 mod effect;
 mod event;
@@ -31,6 +32,11 @@ pub use phase::{Cause, Denied, Drain, Failure, Phase};
 use super::time::Timestamp;
 
 /// Applies one event.
-pub fn step(machine: &Machine, event: &Event, now: Timestamp, limits: &Limits) -> Result<Step, Denied> {
+pub fn step(
+    machine: &Machine,
+    event: &Event,
+    now: Timestamp,
+    limits: &Limits,
+) -> Result<Step, Denied> {
     rows::apply(machine, event, now, limits)
 }

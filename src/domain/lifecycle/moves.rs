@@ -11,20 +11,36 @@ use crate::domain::time::Timestamp;
 
 impl Machine {
     pub(super) fn stay(&self) -> Result<Step, Denied> {
-        Ok(Step { next: self.clone(), effects: Vec::new(), answer: Answer::Already })
+        Ok(Step {
+            next: self.clone(),
+            effects: Vec::new(),
+            answer: Answer::Already,
+        })
     }
 
     pub(super) fn with<const N: usize>(self, effects: [Effect; N]) -> Result<Step, Denied> {
-        Ok(Step { next: self, effects: effects.into(), answer: Answer::Done })
+        Ok(Step {
+            next: self,
+            effects: effects.into(),
+            answer: Answer::Done,
+        })
     }
 
     pub(super) fn go(&self, phase: Phase, now: Timestamp) -> Self {
-        Self { phase, since: now, armed: self.armed + 1, ..self.clone() }
+        Self {
+            phase,
+            since: now,
+            armed: self.armed + 1,
+            ..self.clone()
+        }
     }
 
     pub(super) fn arm(&mut self, at: Timestamp) -> Effect {
         self.armed += 1;
-        Effect::Arm { at, armed: self.armed }
+        Effect::Arm {
+            at,
+            armed: self.armed,
+        }
     }
 
     pub(super) fn may_wake(&self) -> Result<(), Denied> {
@@ -50,8 +66,8 @@ impl Machine {
         next.with([Effect::Persist, Effect::Record(Note::Wanted(wanted))])
     }
 
-    /// It is about to be destroyed: whoever waits for it is told so, and nobody wakes it on its way out. Only remembered here,
-    /// not written down: should acc die before the end, it is as it was.
+    /// It is about to be destroyed: whoever waits for it is told so, and nobody wakes it on its way
+    /// out. Only remembered here, not written down: should acc die before the end, it is as it was.
     pub(super) fn retire(&self, retiring: bool) -> Result<Step, Denied> {
         let mut next = self.clone();
         next.retiring = retiring;
@@ -69,7 +85,8 @@ impl Machine {
         next.demand = None;
         next.cause = cause;
         next.failed_run = None;
-        // Starts wait their turn, so the time of this run is only bounded loosely until it is spawned.
+        // Starts wait their turn, so the time of this run is only bounded loosely until it is
+        // spawned.
         let arm = next.arm(now.after(l.start * 4));
         next.with([Effect::Persist, arm, Effect::Spawn])
     }
@@ -81,14 +98,25 @@ impl Machine {
     }
 
     /// It is awake.
-    pub(super) fn answered<const N: usize>(&self, now: Timestamp, more: [Effect; N]) -> Result<Step, Denied> {
+    pub(super) fn answered<const N: usize>(
+        &self,
+        now: Timestamp,
+        more: [Effect; N],
+    ) -> Result<Step, Denied> {
         let mut next = self.go(Phase::Awake, now);
         next.quiet_since = now;
         next.failure = None;
         let mut effects = vec![Effect::Persist];
         effects.extend(more);
-        effects.extend([Effect::OpenGate, Effect::Record(Note::Woke(self.cause, now.since(self.since)))]);
-        Ok(Step { next, effects, answer: Answer::Done })
+        effects.extend([
+            Effect::OpenGate,
+            Effect::Record(Note::Woke(self.cause, now.since(self.since))),
+        ]);
+        Ok(Step {
+            next,
+            effects,
+            answer: Answer::Done,
+        })
     }
 
     pub(super) fn released(&self, quiet_since: Timestamp) -> Result<Step, Denied> {
@@ -113,7 +141,10 @@ impl Machine {
 
     /// On its way to the end, without a drain.
     pub(super) fn stopping_for(&self, why: Drain, now: Timestamp) -> Self {
-        Self { drain: why, ..self.go(Phase::Stopping, now) }
+        Self {
+            drain: why,
+            ..self.go(Phase::Stopping, now)
+        }
     }
 
     pub(super) fn back_to_awake<const N: usize>(&self, more: [Effect; N]) -> Result<Step, Denied> {
@@ -123,23 +154,48 @@ impl Machine {
         let mut effects = vec![Effect::Persist];
         effects.extend(more);
         effects.push(Effect::OpenGate);
-        Ok(Step { next, effects, answer: Answer::Done })
+        Ok(Step {
+            next,
+            effects,
+            answer: Answer::Done,
+        })
     }
 
     /// The machine is in `Stopping`: write it down and ask the process to end.
-    pub(super) fn stop_now<const N: usize>(mut self, now: Timestamp, l: &Limits, first: [Effect; N]) -> Result<Step, Denied> {
+    pub(super) fn stop_now<const N: usize>(
+        mut self,
+        now: Timestamp,
+        l: &Limits,
+        first: [Effect; N],
+    ) -> Result<Step, Denied> {
         let arm = self.arm(now.after(l.stop));
         let mut effects = vec![Effect::Persist];
         effects.extend(first);
         effects.extend([Effect::EndStreams, Effect::Terminate, arm]);
-        Ok(Step { next: self, effects, answer: Answer::Done })
+        Ok(Step {
+            next: self,
+            effects,
+            answer: Answer::Done,
+        })
     }
 
     /// A start failed while something may run: end it, tell the waiters at once.
-    pub(super) fn fail(&self, failure: &Failure, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
+    pub(super) fn fail(
+        &self,
+        failure: &Failure,
+        now: Timestamp,
+        l: &Limits,
+    ) -> Result<Step, Denied> {
         let mut next = self.failing(failure.clone(), now, self.failures + 1);
         next.phase = Phase::Stopping;
-        next.stop_now(now, l, [Effect::CloseGate, Effect::Record(Note::Failed(failure.clone()))])
+        next.stop_now(
+            now,
+            l,
+            [
+                Effect::CloseGate,
+                Effect::Record(Note::Failed(failure.clone())),
+            ],
+        )
     }
 
     /// The process is gone although it should run.
@@ -149,9 +205,17 @@ impl Machine {
             let mut next = self.go(Phase::Asleep, now);
             next.process = None;
             next.failures = 0;
-            return next.with([Effect::Persist, Effect::CloseGate, Effect::Record(Note::EndedItself)]);
+            return next.with([
+                Effect::Persist,
+                Effect::CloseGate,
+                Effect::Record(Note::EndedItself),
+            ]);
         }
-        let failures = if served && now.since(self.since) >= STABLE { 1 } else { self.failures + 1 };
+        let failures = if served && now.since(self.since) >= STABLE {
+            1
+        } else {
+            self.failures + 1
+        };
         let mut next = self.failing(failure.clone(), now, failures);
         if served && failures == 1 {
             // The first death of one that served: the next request may start it at once.
@@ -159,7 +223,11 @@ impl Machine {
         }
         next.phase = Phase::Failed;
         next.process = None;
-        next.with([Effect::Persist, Effect::CloseGate, Effect::Record(Note::Failed(failure))])
+        next.with([
+            Effect::Persist,
+            Effect::CloseGate,
+            Effect::Record(Note::Failed(failure)),
+        ])
     }
 
     pub(super) fn failing(&self, failure: Failure, now: Timestamp, failures: u32) -> Self {
@@ -173,7 +241,10 @@ impl Machine {
     }
 
     pub(super) fn failed_denial(&self, now: Timestamp) -> Denied {
-        Denied::Failed { name: self.failure.as_ref().map_or("failed", Failure::name), retry_in: self.retry_at.since(now) }
+        Denied::Failed {
+            name: self.failure.as_ref().map_or("failed", Failure::name),
+            retry_in: self.retry_at.since(now),
+        }
     }
 
     /// The process of a stop has ended.
@@ -200,7 +271,11 @@ impl Machine {
     }
 
     pub(super) fn destroy(&self, now: Timestamp) -> Result<Step, Denied> {
-        self.go(Phase::Destroyed, now).with([Effect::Persist, Effect::CloseGate, Effect::Record(Note::Destroyed)])
+        self.go(Phase::Destroyed, now).with([
+            Effect::Persist,
+            Effect::CloseGate,
+            Effect::Record(Note::Destroyed),
+        ])
     }
 }
 

@@ -1,4 +1,5 @@
-//! What an instance is doing, why it was started or stopped, and why it is not running: plain values. It decides nothing.
+//! What an instance is doing, why it was started or stopped, and why it is not running: plain
+//! values. It decides nothing.
 
 use std::time::Duration;
 
@@ -34,7 +35,8 @@ pub enum Cause {
     Operator,
     /// acc itself, because it is wanted up.
     Pinned,
-    /// Whoever asked has asked another acc, which ended before the instance answered; it did not write down who that was.
+    /// Whoever asked has asked another acc, which ended before the instance answered; it did not
+    /// write down who that was.
     Unknown,
 }
 

@@ -1,4 +1,5 @@
-//! The table: one function per phase, every event named in each. See the module above for what the words mean.
+//! The table: one function per phase, every event named in each. See the module above for what the
+//! words mean.
 
 use super::effect::{Effect, Note};
 use super::event::Event;
@@ -10,7 +11,12 @@ use crate::domain::instance::Exit;
 use crate::domain::time::Timestamp;
 
 /// Picks the row.
-pub(super) fn apply(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
+pub(super) fn apply(
+    m: &Machine,
+    event: &Event,
+    now: Timestamp,
+    l: &Limits,
+) -> Result<Step, Denied> {
     match event {
         Event::Want(wanted) => return m.want(*wanted),
         Event::Retire(retiring) => return m.retire(*retiring),
@@ -30,8 +36,12 @@ pub(super) fn apply(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> R
 
 fn creating(m: &Machine, event: &Event, now: Timestamp) -> Result<Step, Denied> {
     match event {
-        Event::Created => m.go(Phase::Asleep, now).with([Effect::Persist, Effect::Record(Note::Created)]),
-        Event::Wake(_) | Event::Sleep { .. } | Event::Destroy | Event::Reset => Err(Denied::Creating),
+        Event::Created => m
+            .go(Phase::Asleep, now)
+            .with([Effect::Persist, Effect::Record(Note::Created)]),
+        Event::Wake(_) | Event::Sleep { .. } | Event::Destroy | Event::Reset => {
+            Err(Denied::Creating)
+        }
         Event::Admitted => Err(Denied::NotAwake(m.phase)),
         Event::Want(_)
         | Event::Retire(_)
@@ -81,20 +91,36 @@ fn asleep(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step
 fn waking(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
     match event {
         Event::Wake(_) => m.stay(),
-        // Not spawned yet? Then the stop waits for the word of the supervisor: a run ends by `Exited` or `StartFailed` only.
+        // Not spawned yet? Then the stop waits for the word of the supervisor: a run ends by
+        // `Exited` or `StartFailed` only.
         Event::Sleep { .. } => m.stopping_for(Drain::Operator, now).stop_now(now, l, []),
-        Event::Spawned { run, process, answers } if *run == m.run => {
+        Event::Spawned {
+            run,
+            process,
+            answers,
+        } if *run == m.run => {
             let mut next = m.clone();
             next.process = Some(*process);
-            if *answers { next.answered(now, [Effect::Watch]) } else { next.since_spawn(now, l) }
+            if *answers {
+                next.answered(now, [Effect::Watch])
+            } else {
+                next.since_spawn(now, l)
+            }
         }
         Event::Ready { run } if *run == m.run => m.answered(now, []),
-        Event::StartFailed { run, failure } if *run == m.run && m.process.is_none() => m.ended(failure.clone(), now),
+        Event::StartFailed { run, failure } if *run == m.run && m.process.is_none() => {
+            m.ended(failure.clone(), now)
+        }
         Event::StartFailed { run, failure } if *run == m.run => m.fail(failure, now, l),
         Event::Exited { run, exit } if *run == m.run => m.ended(Failure::ExitedAtStart(*exit), now),
-        Event::Timer { armed, waits_for } if *armed == m.armed => {
-            m.fail(&Failure::NotReady { within: now.since(m.since).max(l.start), what: waits_for.clone() }, now, l)
-        }
+        Event::Timer { armed, waits_for } if *armed == m.armed => m.fail(
+            &Failure::NotReady {
+                within: now.since(m.since).max(l.start),
+                what: waits_for.clone(),
+            },
+            now,
+            l,
+        ),
         Event::Found(Some(process)) => {
             let mut next = m.clone();
             next.process = Some(*process);
@@ -127,11 +153,15 @@ fn waking(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step
 fn awake(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
     match event {
         Event::Wake(_) => m.stay(),
-        Event::Sleep { now: true } => m.stopping_for(Drain::Operator, now).stop_now(now, l, [Effect::CloseGate]),
+        Event::Sleep { now: true } => {
+            m.stopping_for(Drain::Operator, now)
+                .stop_now(now, l, [Effect::CloseGate])
+        }
         Event::Sleep { now: false } => m.drain(Drain::Operator, now, l),
         Event::Displaced { run, why } if *run == m.run => {
             let noted = Effect::Record(Note::Displaced(why.clone()));
-            m.stopping_for(Drain::Displaced, now).stop_now(now, l, [Effect::CloseGate, noted])
+            m.stopping_for(Drain::Displaced, now)
+                .stop_now(now, l, [Effect::CloseGate, noted])
         }
         Event::Admitted => {
             let mut next = m.clone();
@@ -140,7 +170,11 @@ fn awake(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step,
         }
         Event::Released { counts: true } => m.released(now),
         Event::Released { counts: false } => m.released(m.quiet_since),
-        Event::Looked { run, in_flight, used } if *run == m.run => looked(m, *in_flight, *used, now, l),
+        Event::Looked {
+            run,
+            in_flight,
+            used,
+        } if *run == m.run => looked(m, *in_flight, *used, now, l),
         Event::Exited { run, exit } if *run == m.run => m.ended(Failure::Died(*exit), now),
         Event::Found(Some(process)) => {
             let mut next = m.clone();
@@ -166,7 +200,13 @@ fn awake(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step,
 }
 
 /// It was seen from outside: put to sleep if it is idle.
-fn looked(m: &Machine, in_flight: u32, used: Option<Timestamp>, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
+fn looked(
+    m: &Machine,
+    in_flight: u32,
+    used: Option<Timestamp>,
+    now: Timestamp,
+    l: &Limits,
+) -> Result<Step, Denied> {
     let mut next = m.clone();
     if in_flight > 0 {
         next.quiet_since = now;
@@ -175,16 +215,20 @@ fn looked(m: &Machine, in_flight: u32, used: Option<Timestamp>, now: Timestamp, 
     }
     match idle::verdict(&next.look(in_flight, l), now) {
         idle::IdleVerdict::Sleep => next.drain(Drain::Idle, now, l),
-        idle::IdleVerdict::Pinned | idle::IdleVerdict::InUse(_) | idle::IdleVerdict::JustWoken(_) | idle::IdleVerdict::NotYet(_) => {
-            next.with([])
-        }
+        idle::IdleVerdict::Pinned
+        | idle::IdleVerdict::InUse(_)
+        | idle::IdleVerdict::JustWoken(_)
+        | idle::IdleVerdict::NotYet(_) => next.with([]),
     }
 }
 
 fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
     match event {
-        // An idle stop gives way to anybody; an operator's stop only to the operator, requests wait until it is over.
-        Event::Wake(cause) if m.drain == Drain::Idle || *cause == Cause::Operator => m.may_wake().and_then(|()| m.back_to_awake([])),
+        // An idle stop gives way to anybody; an operator's stop only to the operator, requests wait
+        // until it is over.
+        Event::Wake(cause) if m.drain == Drain::Idle || *cause == Cause::Operator => {
+            m.may_wake().and_then(|()| m.back_to_awake([]))
+        }
         Event::Wake(cause) => wake_afterwards(m, *cause),
         Event::Sleep { now: true } => m.stopping_for(Drain::Operator, now).stop_now(now, l, []),
         Event::Sleep { now: false } if m.drain == Drain::Operator => m.stay(),
@@ -194,8 +238,12 @@ fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<St
             let arm = next.arm(now.after(l.drain));
             next.with([arm])
         }
-        Event::InFlight { run, count: 0 } if *run == m.run && m.tickets == 0 => m.go(Phase::Stopping, now).stop_now(now, l, []),
-        Event::InFlight { run, count } if *run == m.run => in_flight(m, (*count).max(m.tickets), now, l),
+        Event::InFlight { run, count: 0 } if *run == m.run && m.tickets == 0 => {
+            m.go(Phase::Stopping, now).stop_now(now, l, [])
+        }
+        Event::InFlight { run, count } if *run == m.run => {
+            in_flight(m, (*count).max(m.tickets), now, l)
+        }
         Event::DrainFailed { run } if *run == m.run => m.back_to_awake([]),
         Event::Timer { armed, .. } if *armed == m.armed => match m.drain {
             Drain::Operator | Drain::Displaced => m.go(Phase::Stopping, now).stop_now(now, l, []),
@@ -203,7 +251,8 @@ fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<St
         },
         Event::Released { .. } => m.released(now),
         Event::Exited { run, exit } if *run == m.run => m.ended(Failure::Died(*exit), now),
-        // After a crash of acc the reason of the drain is not known: nothing may be cut, so it serves again.
+        // After a crash of acc the reason of the drain is not known: nothing may be cut, so it
+        // serves again.
         Event::Found(Some(process)) => {
             let mut next = m.clone();
             next.process = Some(*process);
@@ -275,7 +324,12 @@ fn stopping(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<St
             let mut next = m.clone();
             let arm = next.arm(now.after(KILL_AGAIN));
             // Should the gate not have been closed the first time: now nobody comes in any more.
-            next.with([Effect::CloseGate, Effect::Kill, arm, Effect::Record(Note::Killed)])
+            next.with([
+                Effect::CloseGate,
+                Effect::Kill,
+                arm,
+                Effect::Record(Note::Killed),
+            ])
         }
         Event::Found(Some(process)) => {
             let mut next = m.clone();

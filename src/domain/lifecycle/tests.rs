@@ -1,4 +1,5 @@
-//! Tests of the table: single cells, the printed table, and long random walks that hold the promises.
+//! Tests of the table: single cells, the printed table, and long random walks that hold the
+//! promises.
 
 mod model;
 
@@ -17,7 +18,10 @@ const LIMITS: Limits = Limits {
     drain_streams: Duration::from_secs(2),
     stop: Duration::from_secs(10),
 };
-const PROCESS: Process = Process { pid: 7, start_time: 1 };
+const PROCESS: Process = Process {
+    pid: 7,
+    start_time: 1,
+};
 
 fn at(s: u64) -> Timestamp {
     Timestamp(1_000_000 + s * 1000)
@@ -26,18 +30,31 @@ fn at(s: u64) -> Timestamp {
 #[test]
 fn a_request_that_comes_or_goes_keeps_to_no_times() {
     for phase in Phase::ALL {
-        for event in [Event::Admitted, Event::Released { counts: true }, Event::Released { counts: false }] {
+        for event in [
+            Event::Admitted,
+            Event::Released { counts: true },
+            Event::Released { counts: false },
+        ] {
             let machine = sample(phase);
-            assert_eq!(step(&machine, &event, at(9), &Limits::NONE), step(&machine, &event, at(9), &LIMITS), "{phase:?} {event:?}");
+            assert_eq!(
+                step(&machine, &event, at(9), &Limits::NONE),
+                step(&machine, &event, at(9), &LIMITS),
+                "{phase:?} {event:?}"
+            );
         }
     }
 }
 
 /// Applies events in turn; each must be taken.
 fn walk(events: &[(u64, Event)]) -> Step {
-    let mut last = Step { next: Machine::creating(Wanted::Auto, at(0)), effects: vec![], answer: Answer::Done };
+    let mut last = Step {
+        next: Machine::creating(Wanted::Auto, at(0)),
+        effects: vec![],
+        answer: Answer::Done,
+    };
     for (time, event) in events {
-        last = step(&last.next, event, at(*time), &LIMITS).unwrap_or_else(|d| panic!("{event:?} at {time}: {d}"));
+        last = step(&last.next, event, at(*time), &LIMITS)
+            .unwrap_or_else(|d| panic!("{event:?} at {time}: {d}"));
     }
     last
 }
@@ -47,7 +64,14 @@ fn to_awake() -> Vec<(u64, Event)> {
     vec![
         (0, Event::Created),
         (0, Event::Wake(Cause::Request)),
-        (0, Event::Spawned { run: 1, process: PROCESS, answers: false }),
+        (
+            0,
+            Event::Spawned {
+                run: 1,
+                process: PROCESS,
+                answers: false,
+            },
+        ),
         (1, Event::Ready { run: 1 }),
     ]
 }
@@ -55,7 +79,14 @@ fn to_awake() -> Vec<(u64, Event)> {
 #[test]
 fn who_asked_for_a_wake_that_another_acc_began_is_not_known() {
     let begun = walk(&[(0, Event::Created), (0, Event::Wake(Cause::Request))]).next;
-    let found = step(&Machine::restore(begun.stored()), &Event::Found(Some(PROCESS)), at(1), &LIMITS).unwrap().next;
+    let found = step(
+        &Machine::restore(begun.stored()),
+        &Event::Found(Some(PROCESS)),
+        at(1),
+        &LIMITS,
+    )
+    .unwrap()
+    .next;
     let awake = step(&found, &Event::Ready { run: found.run() }, at(2), &LIMITS).unwrap();
     let woke = |effect: &Effect| matches!(effect, Effect::Record(Note::Woke(Cause::Unknown, _)));
     assert!(awake.effects.iter().any(woke), "{:?}", awake.effects);
@@ -67,7 +98,10 @@ fn then(mut events: Vec<(u64, Event)>, more: &[(u64, Event)]) -> Vec<(u64, Event
 }
 
 fn timer(machine: &Machine) -> Event {
-    Event::Timer { armed: machine.armed, waits_for: "an answer".into() }
+    Event::Timer {
+        armed: machine.armed,
+        waits_for: "an answer".into(),
+    }
 }
 
 #[test]
@@ -83,35 +117,91 @@ fn a_wake_is_written_before_it_is_done_and_opens_the_gate_last() {
 
 #[test]
 fn an_idle_stop_closes_the_gate_looks_again_and_gives_way() {
-    let quiet = Event::Looked { run: 1, in_flight: 0, used: None };
+    let quiet = Event::Looked {
+        run: 1,
+        in_flight: 0,
+        used: None,
+    };
     let draining = walk(&then(to_awake(), &[(61, quiet.clone())]));
     assert_eq!(draining.next.phase(), Phase::Draining);
-    assert!(matches!(draining.effects[..], [Effect::Persist, Effect::CloseGate, Effect::Arm { .. }, Effect::Count(0)]));
-    assert_eq!(walk(&then(to_awake(), &[(60, quiet.clone())])).next.phase(), Phase::Awake, "not idle for the whole timeout");
+    assert!(matches!(
+        draining.effects[..],
+        [
+            Effect::Persist,
+            Effect::CloseGate,
+            Effect::Arm { .. },
+            Effect::Count(0)
+        ]
+    ));
+    assert_eq!(
+        walk(&then(to_awake(), &[(60, quiet.clone())])).next.phase(),
+        Phase::Awake,
+        "not idle for the whole timeout"
+    );
 
-    let request = walk(&then(to_awake(), &[(61, quiet.clone()), (61, Event::Wake(Cause::Request))]));
-    assert_eq!((request.next.phase(), request.effects.last()), (Phase::Awake, Some(&Effect::OpenGate)));
+    let request = walk(&then(
+        to_awake(),
+        &[(61, quiet.clone()), (61, Event::Wake(Cause::Request))],
+    ));
+    assert_eq!(
+        (request.next.phase(), request.effects.last()),
+        (Phase::Awake, Some(&Effect::OpenGate))
+    );
 
     let mut busy = then(to_awake(), &[(61, quiet)]);
     busy.extend((0..IDLE_LOOKS).map(|_| (61, Event::InFlight { run: 1, count: 1 })));
     let called_off = walk(&busy);
     assert_eq!(called_off.next.phase(), Phase::Awake);
-    assert!(called_off.effects.contains(&Effect::Record(Note::CalledOff(1))));
+    assert!(
+        called_off
+            .effects
+            .contains(&Effect::Record(Note::CalledOff(1)))
+    );
 }
 
 #[test]
 fn an_operators_stop_waits_for_what_is_in_flight_then_wakes_for_who_waits() {
-    let stop = then(to_awake(), &[(2, Event::Admitted), (3, Event::Sleep { now: false })]);
+    let stop = then(
+        to_awake(),
+        &[(2, Event::Admitted), (3, Event::Sleep { now: false })],
+    );
     let draining = walk(&stop);
     assert_eq!(draining.next.phase(), Phase::Draining);
     // The kernel sees nothing, but a ticket is out.
-    let still = walk(&then(stop.clone(), &[(4, Event::InFlight { run: 1, count: 0 })]));
-    assert_eq!((still.next.phase(), still.effects), (Phase::Draining, vec![Effect::Count(1)]));
-    let waited = then(stop, &[(4, Event::Wake(Cause::Request)), (5, Event::Released { counts: true })]);
-    let stopping = walk(&then(waited.clone(), &[(5, Event::InFlight { run: 1, count: 0 })]));
+    let still = walk(&then(
+        stop.clone(),
+        &[(4, Event::InFlight { run: 1, count: 0 })],
+    ));
+    assert_eq!(
+        (still.next.phase(), still.effects),
+        (Phase::Draining, vec![Effect::Count(1)])
+    );
+    let waited = then(
+        stop,
+        &[
+            (4, Event::Wake(Cause::Request)),
+            (5, Event::Released { counts: true }),
+        ],
+    );
+    let stopping = walk(&then(
+        waited.clone(),
+        &[(5, Event::InFlight { run: 1, count: 0 })],
+    ));
     assert_eq!(stopping.next.phase(), Phase::Stopping);
     assert!(stopping.effects.contains(&Effect::Terminate));
-    let again = walk(&then(waited, &[(5, Event::InFlight { run: 1, count: 0 }), (6, Event::Exited { run: 1, exit: Exit::Code(0) })]));
+    let again = walk(&then(
+        waited,
+        &[
+            (5, Event::InFlight { run: 1, count: 0 }),
+            (
+                6,
+                Event::Exited {
+                    run: 1,
+                    exit: Exit::Code(0),
+                },
+            ),
+        ],
+    ));
     assert_eq!((again.next.phase(), again.next.run()), (Phase::Waking, 2));
 }
 
@@ -120,7 +210,18 @@ fn a_drain_that_takes_too_long_is_cut_only_for_the_operator() {
     let draining = walk(&then(to_awake(), &[(2, Event::Sleep { now: false })])).next;
     let cut = step(&draining, &timer(&draining), at(30), &LIMITS).unwrap();
     assert_eq!(cut.next.phase(), Phase::Stopping);
-    let idle = walk(&then(to_awake(), &[(61, Event::Looked { run: 1, in_flight: 0, used: None })])).next;
+    let idle = walk(&then(
+        to_awake(),
+        &[(
+            61,
+            Event::Looked {
+                run: 1,
+                in_flight: 0,
+                used: None,
+            },
+        )],
+    ))
+    .next;
     let kept = step(&idle, &timer(&idle), at(90), &LIMITS).unwrap();
     assert_eq!(kept.next.phase(), Phase::Awake);
 }
@@ -128,15 +229,28 @@ fn a_drain_that_takes_too_long_is_cut_only_for_the_operator() {
 #[test]
 fn a_stale_timer_and_facts_of_an_older_run_change_nothing() {
     let waking = walk(&to_awake()[..3]).next;
-    let old = Event::Timer { armed: waking.armed - 1, waits_for: String::new() };
+    let old = Event::Timer {
+        armed: waking.armed - 1,
+        waits_for: String::new(),
+    };
     for event in [
         old,
-        Event::Exited { run: 0, exit: Exit::Code(1) },
+        Event::Exited {
+            run: 0,
+            exit: Exit::Code(1),
+        },
         Event::Ready { run: 0 },
-        Event::StartFailed { run: 9, failure: Failure::NotStarted("x".into()) },
+        Event::StartFailed {
+            run: 9,
+            failure: Failure::NotStarted("x".into()),
+        },
     ] {
         let after = step(&waking, &event, at(900), &LIMITS).unwrap();
-        assert_eq!((after.next, after.effects), (waking.clone(), vec![]), "{event:?}");
+        assert_eq!(
+            (after.next, after.effects),
+            (waking.clone(), vec![]),
+            "{event:?}"
+        );
     }
 }
 
@@ -146,11 +260,38 @@ fn a_start_that_fails_backs_off_and_the_operator_may_try_at_once() {
     let mut waits = Vec::new();
     let mut now = 0;
     for run in 1..=11 {
-        machine = step(&machine, &Event::Wake(Cause::Request), at(now), &LIMITS).unwrap().next;
-        machine = step(&machine, &Event::Spawned { run, process: PROCESS, answers: false }, at(now), &LIMITS).unwrap().next;
-        machine = step(&machine, &Event::Exited { run, exit: Exit::Code(1) }, at(now), &LIMITS).unwrap().next;
+        machine = step(&machine, &Event::Wake(Cause::Request), at(now), &LIMITS)
+            .unwrap()
+            .next;
+        machine = step(
+            &machine,
+            &Event::Spawned {
+                run,
+                process: PROCESS,
+                answers: false,
+            },
+            at(now),
+            &LIMITS,
+        )
+        .unwrap()
+        .next;
+        machine = step(
+            &machine,
+            &Event::Exited {
+                run,
+                exit: Exit::Code(1),
+            },
+            at(now),
+            &LIMITS,
+        )
+        .unwrap()
+        .next;
         assert_eq!(machine.phase(), Phase::Failed);
-        let Err(Denied::Failed { retry_in, .. }) = step(&machine, &Event::Wake(Cause::Request), at(now), &LIMITS) else { panic!() };
+        let Err(Denied::Failed { retry_in, .. }) =
+            step(&machine, &Event::Wake(Cause::Request), at(now), &LIMITS)
+        else {
+            panic!()
+        };
         assert!(step(&machine, &Event::Wake(Cause::Operator), at(now), &LIMITS).is_ok());
         waits.push(retry_in.as_secs());
         now += retry_in.as_secs();
@@ -164,18 +305,46 @@ fn a_start_that_fails_backs_off_and_the_operator_may_try_at_once() {
 fn one_that_hangs_at_start_is_ended_and_its_waiters_hear_at_once() {
     let waking = walk(&to_awake()[..3]).next;
     let failed = step(&waking, &timer(&waking), at(31), &LIMITS).unwrap();
-    assert_eq!((failed.next.phase(), failed.next.failed_run()), (Phase::Stopping, Some(1)));
+    assert_eq!(
+        (failed.next.phase(), failed.next.failed_run()),
+        (Phase::Stopping, Some(1))
+    );
     assert!(failed.effects.contains(&Effect::Terminate));
     let denied = step(&failed.next, &Event::Wake(Cause::Request), at(31), &LIMITS);
     assert!(matches!(denied, Err(Denied::Failed { .. })));
-    let ended = step(&failed.next, &Event::Exited { run: 1, exit: Exit::Signal(15) }, at(32), &LIMITS).unwrap();
+    let ended = step(
+        &failed.next,
+        &Event::Exited {
+            run: 1,
+            exit: Exit::Signal(15),
+        },
+        at(32),
+        &LIMITS,
+    )
+    .unwrap();
     assert_eq!(ended.next.phase(), Phase::Failed);
-    assert!(ended.next.failure().unwrap().to_string().contains("an answer"));
+    assert!(
+        ended
+            .next
+            .failure()
+            .unwrap()
+            .to_string()
+            .contains("an answer")
+    );
 }
 
 #[test]
 fn one_that_dies_is_woken_by_the_next_request_but_a_crash_loop_is_not() {
-    let died = then(to_awake(), &[(2, Event::Exited { run: 1, exit: Exit::Code(3) })]);
+    let died = then(
+        to_awake(),
+        &[(
+            2,
+            Event::Exited {
+                run: 1,
+                exit: Exit::Code(3),
+            },
+        )],
+    );
     let failed = walk(&died);
     assert_eq!(failed.next.phase(), Phase::Failed);
     assert!(failed.effects.contains(&Effect::CloseGate));
@@ -183,9 +352,22 @@ fn one_that_dies_is_woken_by_the_next_request_but_a_crash_loop_is_not() {
         died,
         &[
             (2, Event::Wake(Cause::Request)),
-            (2, Event::Spawned { run: 2, process: PROCESS, answers: false }),
+            (
+                2,
+                Event::Spawned {
+                    run: 2,
+                    process: PROCESS,
+                    answers: false,
+                },
+            ),
             (3, Event::Ready { run: 2 }),
-            (4, Event::Exited { run: 2, exit: Exit::Signal(11) }),
+            (
+                4,
+                Event::Exited {
+                    run: 2,
+                    exit: Exit::Signal(11),
+                },
+            ),
         ],
     );
     let looping = walk(&again).next;
@@ -195,12 +377,34 @@ fn one_that_dies_is_woken_by_the_next_request_but_a_crash_loop_is_not() {
 
 #[test]
 fn a_stop_before_the_spawn_is_reported_ends_what_comes_of_it() {
-    let stopped = walk(&[(0, Event::Created), (0, Event::Wake(Cause::Request)), (0, Event::Sleep { now: false })]);
+    let stopped = walk(&[
+        (0, Event::Created),
+        (0, Event::Wake(Cause::Request)),
+        (0, Event::Sleep { now: false }),
+    ]);
     assert_eq!(stopped.next.phase(), Phase::Stopping);
-    let spawned = step(&stopped.next, &Event::Spawned { run: 1, process: PROCESS, answers: false }, at(1), &LIMITS).unwrap();
-    assert!(spawned.effects.contains(&Effect::Terminate) && spawned.effects.contains(&Effect::Watch));
+    let spawned = step(
+        &stopped.next,
+        &Event::Spawned {
+            run: 1,
+            process: PROCESS,
+            answers: false,
+        },
+        at(1),
+        &LIMITS,
+    )
+    .unwrap();
+    assert!(
+        spawned.effects.contains(&Effect::Terminate) && spawned.effects.contains(&Effect::Watch)
+    );
     let failure = Failure::NotStarted("no".into());
-    let never = step(&stopped.next, &Event::StartFailed { run: 1, failure }, at(1), &LIMITS).unwrap();
+    let never = step(
+        &stopped.next,
+        &Event::StartFailed { run: 1, failure },
+        at(1),
+        &LIMITS,
+    )
+    .unwrap();
     assert_eq!(never.next.phase(), Phase::Asleep);
 }
 
@@ -235,8 +439,22 @@ fn after_a_restart_of_acc_what_runs_decides() {
         (Phase::Failed, Phase::Stopping, Phase::Failed),
     ] {
         let machine = Machine::restore(stored(phase));
-        assert_eq!(step(&machine, &Event::Found(Some(PROCESS)), at(9), &LIMITS).unwrap().next.phase(), running, "{phase:?}");
-        assert_eq!(step(&machine, &Event::Found(None), at(9), &LIMITS).unwrap().next.phase(), gone, "{phase:?}");
+        assert_eq!(
+            step(&machine, &Event::Found(Some(PROCESS)), at(9), &LIMITS)
+                .unwrap()
+                .next
+                .phase(),
+            running,
+            "{phase:?}"
+        );
+        assert_eq!(
+            step(&machine, &Event::Found(None), at(9), &LIMITS)
+                .unwrap()
+                .next
+                .phase(),
+            gone,
+            "{phase:?}"
+        );
     }
 }
 
@@ -244,45 +462,116 @@ fn after_a_restart_of_acc_what_runs_decides() {
 fn a_disabled_one_is_not_woken() {
     let machine = walk(&[(0, Event::Created), (0, Event::Want(Wanted::Down))]).next;
     for cause in [Cause::Request, Cause::Operator, Cause::Pinned] {
-        assert_eq!(step(&machine, &Event::Wake(cause), at(1), &LIMITS), Err(Denied::Disabled));
+        assert_eq!(
+            step(&machine, &Event::Wake(cause), at(1), &LIMITS),
+            Err(Denied::Disabled)
+        );
     }
 }
 
 #[test]
 fn one_that_is_disabled_while_it_stops_ends_although_somebody_waits() {
-    let stopping =
-        then(to_awake(), &[(10, Event::Sleep { now: true }), (10, Event::Wake(Cause::Request)), (10, Event::Want(Wanted::Down))]);
-    let end = walk(&then(stopping, &[(11, Event::Exited { run: 1, exit: Exit::Code(0) })]));
+    let stopping = then(
+        to_awake(),
+        &[
+            (10, Event::Sleep { now: true }),
+            (10, Event::Wake(Cause::Request)),
+            (10, Event::Want(Wanted::Down)),
+        ],
+    );
+    let end = walk(&then(
+        stopping,
+        &[(
+            11,
+            Event::Exited {
+                run: 1,
+                exit: Exit::Code(0),
+            },
+        )],
+    ));
     assert_eq!(end.next.phase(), Phase::Asleep);
     // Nobody waits for one that is disabled and drains; not even the operator takes it back.
-    let draining = walk(&then(to_awake(), &[(10, Event::Want(Wanted::Down)), (10, Event::Sleep { now: false })])).next;
+    let draining = walk(&then(
+        to_awake(),
+        &[
+            (10, Event::Want(Wanted::Down)),
+            (10, Event::Sleep { now: false }),
+        ],
+    ))
+    .next;
     for cause in [Cause::Request, Cause::Operator] {
-        assert_eq!(step(&draining, &Event::Wake(cause), at(11), &LIMITS), Err(Denied::Disabled));
+        assert_eq!(
+            step(&draining, &Event::Wake(cause), at(11), &LIMITS),
+            Err(Denied::Disabled)
+        );
     }
 }
 
 #[test]
 fn one_that_cannot_be_reached_is_stopped_for_that_reason_and_no_other() {
     let why = "another program listens there".to_owned();
-    let displaced = Event::Displaced { run: 1, why: why.clone() };
-    let exited = Event::Exited { run: 1, exit: Exit::Code(0) };
-    let stopping = walk(&then(to_awake(), &[(5, Event::Admitted), (5, displaced.clone())]));
+    let displaced = Event::Displaced {
+        run: 1,
+        why: why.clone(),
+    };
+    let exited = Event::Exited {
+        run: 1,
+        exit: Exit::Code(0),
+    };
+    let stopping = walk(&then(
+        to_awake(),
+        &[(5, Event::Admitted), (5, displaced.clone())],
+    ));
     assert_eq!(stopping.next.phase(), Phase::Stopping);
-    let wanted = [Effect::Persist, Effect::CloseGate, Effect::Record(Note::Displaced(why)), Effect::EndStreams, Effect::Terminate];
+    let wanted = [
+        Effect::Persist,
+        Effect::CloseGate,
+        Effect::Record(Note::Displaced(why)),
+        Effect::EndStreams,
+        Effect::Terminate,
+    ];
     assert_eq!(stopping.effects[..5], wanted);
     let end = step(&stopping.next, &exited, at(6), &LIMITS).unwrap();
-    assert_eq!(end.effects, [Effect::Persist, Effect::Record(Note::Slept(Drain::Displaced))]);
+    assert_eq!(
+        end.effects,
+        [
+            Effect::Persist,
+            Effect::Record(Note::Slept(Drain::Displaced))
+        ]
+    );
     // Who asks meanwhile waits for the next run.
     let asked = step(&stopping.next, &Event::Wake(Cause::Request), at(6), &LIMITS).unwrap();
-    assert_eq!(step(&asked.next, &exited, at(7), &LIMITS).unwrap().next.phase(), Phase::Waking);
+    assert_eq!(
+        step(&asked.next, &exited, at(7), &LIMITS)
+            .unwrap()
+            .next
+            .phase(),
+        Phase::Waking
+    );
     // Of another run, or one that is being stopped anyway, it is no news.
-    let next_run = Event::Displaced { run: 2, why: String::new() };
-    for (events, event) in [(to_awake(), next_run), (then(to_awake(), &[(5, Event::Sleep { now: true })]), displaced)] {
+    let next_run = Event::Displaced {
+        run: 2,
+        why: String::new(),
+    };
+    for (events, event) in [
+        (to_awake(), next_run),
+        (
+            then(to_awake(), &[(5, Event::Sleep { now: true })]),
+            displaced,
+        ),
+    ] {
         let before = walk(&events).next;
         assert_eq!(step(&before, &event, at(6), &LIMITS).unwrap().next, before);
     }
-    let slept = walk(&then(to_awake(), &[(5, Event::Sleep { now: true }), (6, exited)]));
-    assert!(slept.effects.contains(&Effect::Record(Note::Slept(Drain::Operator))));
+    let slept = walk(&then(
+        to_awake(),
+        &[(5, Event::Sleep { now: true }), (6, exited)],
+    ));
+    assert!(
+        slept
+            .effects
+            .contains(&Effect::Record(Note::Slept(Drain::Operator)))
+    );
 }
 
 fn sample_events() -> Vec<(&'static str, Event)> {
@@ -296,19 +585,59 @@ fn sample_events() -> Vec<(&'static str, Event)> {
         ("retire", Event::Retire(true)),
         ("destroy", Event::Destroy),
         ("reset", Event::Reset),
-        ("spawned", Event::Spawned { run: 1, process: PROCESS, answers: false }),
-        ("spawned, answers", Event::Spawned { run: 1, process: PROCESS, answers: true }),
+        (
+            "spawned",
+            Event::Spawned {
+                run: 1,
+                process: PROCESS,
+                answers: false,
+            },
+        ),
+        (
+            "spawned, answers",
+            Event::Spawned {
+                run: 1,
+                process: PROCESS,
+                answers: true,
+            },
+        ),
         ("ready", Event::Ready { run: 1 }),
         ("start failed", Event::StartFailed { run: 1, failure }),
-        ("exited", Event::Exited { run: 1, exit: Exit::Code(1) }),
+        (
+            "exited",
+            Event::Exited {
+                run: 1,
+                exit: Exit::Code(1),
+            },
+        ),
         ("admitted", Event::Admitted),
         ("released", Event::Released { counts: true }),
-        ("looked: idle", Event::Looked { run: 1, in_flight: 0, used: None }),
-        ("looked: in use", Event::Looked { run: 1, in_flight: 1, used: None }),
+        (
+            "looked: idle",
+            Event::Looked {
+                run: 1,
+                in_flight: 0,
+                used: None,
+            },
+        ),
+        (
+            "looked: in use",
+            Event::Looked {
+                run: 1,
+                in_flight: 1,
+                used: None,
+            },
+        ),
         ("in flight: 0", Event::InFlight { run: 1, count: 0 }),
         ("in flight: 1", Event::InFlight { run: 1, count: 1 }),
         ("drain failed", Event::DrainFailed { run: 1 }),
-        ("displaced", Event::Displaced { run: 1, why: "x".into() }),
+        (
+            "displaced",
+            Event::Displaced {
+                run: 1,
+                why: "x".into(),
+            },
+        ),
         ("found a process", Event::Found(Some(PROCESS))),
         ("found none", Event::Found(None)),
     ]
@@ -316,7 +645,10 @@ fn sample_events() -> Vec<(&'static str, Event)> {
 
 /// A machine of every phase, as an operator's verbs lead to it.
 fn sample(phase: Phase) -> Machine {
-    let exited = Event::Exited { run: 1, exit: Exit::Code(1) };
+    let exited = Event::Exited {
+        run: 1,
+        exit: Exit::Code(1),
+    };
     match phase {
         Phase::Creating => Machine::creating(Wanted::Auto, at(0)),
         Phase::Asleep => walk(&to_awake()[..1]).next,
@@ -330,7 +662,11 @@ fn sample(phase: Phase) -> Machine {
 }
 
 fn cell(phase: Phase, event: &Event) -> String {
-    let now = if matches!(phase, Phase::Failed) { at(3) } else { at(100) };
+    let now = if matches!(phase, Phase::Failed) {
+        at(3)
+    } else {
+        at(100)
+    };
     match step(&sample(phase), event, now, &LIMITS) {
         Err(denied) => format!("no: {denied}"),
         Ok(Step { next, .. }) if next.phase() != phase => format!("**{}**", next.phase().as_str()),
@@ -358,19 +694,27 @@ fn the_printed_table_is_true() {
     if std::env::vars().any(|(k, _)| k == "ACC_UPDATE") {
         std::fs::write(path, &text).unwrap();
     }
-    assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), text, "run with ACC_UPDATE=1");
+    assert_eq!(
+        std::fs::read_to_string(path).unwrap_or_default(),
+        text,
+        "run with ACC_UPDATE=1"
+    );
 }
 
 fn any_event() -> impl Strategy<Value = (usize, u64, u64)> {
-    (0..sample_events().len() + 3, 0..3u64, prop_oneof![Just(0), 1..2000u64, 1000..100_000u64])
+    (
+        0..sample_events().len() + 3,
+        0..3u64,
+        prop_oneof![Just(0), 1..2000u64, 1000..100_000u64],
+    )
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
-    /// Whatever happens in whatever order: the phase is written before anything acts on it, nothing is armed in the past,
-    /// an idle stop never comes early or with something in flight, a gate opens only for one that answered, and a process
-    /// is only lost by ending.
+    /// Whatever happens in whatever order: the phase is written before anything acts on it, nothing
+    /// is armed in the past, an idle stop never comes early or with something in flight, a gate
+    /// opens only for one that answered, and a process is only lost by ending.
     #[test]
     fn long_walks_keep_the_promises(events in proptest::collection::vec(any_event(), 1..200)) {
         let mut machine = Machine::creating(Wanted::Auto, at(0));
@@ -401,16 +745,31 @@ proptest! {
 /// What somebody asks for may be refused; what has happened has happened.
 fn is_wish(event: &Event) -> bool {
     use Event::{Admitted, Created, Destroy, Reset, Retire, Sleep, Wake, Want};
-    matches!(event, Created | Wake(_) | Sleep { .. } | Want(_) | Retire(_) | Destroy | Reset | Admitted)
+    matches!(
+        event,
+        Created | Wake(_) | Sleep { .. } | Want(_) | Retire(_) | Destroy | Reset | Admitted
+    )
 }
 
 fn of_run(event: Event, run: u64) -> Event {
     match event {
-        Event::Spawned { process, answers, .. } => Event::Spawned { run, process, answers },
+        Event::Spawned {
+            process, answers, ..
+        } => Event::Spawned {
+            run,
+            process,
+            answers,
+        },
         Event::Ready { .. } => Event::Ready { run },
         Event::StartFailed { failure, .. } => Event::StartFailed { run, failure },
         Event::Exited { exit, .. } => Event::Exited { run, exit },
-        Event::Looked { in_flight, used, .. } => Event::Looked { run, in_flight, used },
+        Event::Looked {
+            in_flight, used, ..
+        } => Event::Looked {
+            run,
+            in_flight,
+            used,
+        },
         Event::InFlight { count, .. } => Event::InFlight { run, count },
         Event::DrainFailed { .. } => Event::DrainFailed { run },
         Event::Displaced { why, .. } => Event::Displaced { run, why },
@@ -418,18 +777,37 @@ fn of_run(event: Event, run: u64) -> Event {
     }
 }
 
-fn check(before: &Machine, event: &Event, taken: &Step, now: Timestamp) -> Result<(), TestCaseError> {
+fn check(
+    before: &Machine,
+    event: &Event,
+    taken: &Step,
+    now: Timestamp,
+) -> Result<(), TestCaseError> {
     let Step { next, effects, .. } = taken;
     // A gate that is closed once more, with the next kill, is no new act.
     let again = before.phase() == Phase::Stopping && next.phase() == Phase::Stopping;
-    let acts = |e: &Effect| matches!(e, Effect::Spawn | Effect::OpenGate | Effect::Terminate) || !again && matches!(e, Effect::CloseGate);
+    let acts = |e: &Effect| {
+        matches!(e, Effect::Spawn | Effect::OpenGate | Effect::Terminate)
+            || !again && matches!(e, Effect::CloseGate)
+    };
     if before.phase() != next.phase() {
-        prop_assert_eq!(effects.first(), Some(&Effect::Persist), "{:?} {:?}", event, effects);
+        prop_assert_eq!(
+            effects.first(),
+            Some(&Effect::Persist),
+            "{:?} {:?}",
+            event,
+            effects
+        );
     }
     if effects.iter().any(acts) {
         let persisted = effects.iter().position(|e| *e == Effect::Persist);
         let acted = effects.iter().position(acts);
-        prop_assert!(persisted < acted && persisted.is_some(), "{:?} {:?}", event, effects);
+        prop_assert!(
+            persisted < acted && persisted.is_some(),
+            "{:?} {:?}",
+            event,
+            effects
+        );
     }
     for effect in effects {
         if let Effect::Arm { at, .. } = effect {
@@ -439,15 +817,22 @@ fn check(before: &Machine, event: &Event, taken: &Step, now: Timestamp) -> Resul
     if effects.contains(&Effect::OpenGate) {
         prop_assert!(next.phase() == Phase::Awake);
     }
-    if before.phase() == Phase::Awake && next.phase() == Phase::Draining && matches!(event, Event::Looked { .. }) {
+    if before.phase() == Phase::Awake
+        && next.phase() == Phase::Draining
+        && matches!(event, Event::Looked { .. })
+    {
         prop_assert!(next.tickets() == 0 && now.since(before.since()) >= LIMITS.idle);
     }
-    if before.phase() == Phase::Draining && next.phase() == Phase::Stopping && matches!(event, Event::InFlight { .. }) {
+    if before.phase() == Phase::Draining
+        && next.phase() == Phase::Stopping
+        && matches!(event, Event::InFlight { .. })
+    {
         prop_assert!(next.tickets() == 0);
     }
     // A run is given up only by its own end.
     if before.process().is_some() && next.process().is_none() {
-        let ended = matches!(event, Event::Exited { run, .. } if *run == before.run()) || matches!(event, Event::Found(None));
+        let ended = matches!(event, Event::Exited { run, .. } if *run == before.run())
+            || matches!(event, Event::Found(None));
         prop_assert!(ended, "{:?}", event);
     }
     if next.run() > before.run() {

@@ -7,8 +7,16 @@ use crate::domain::instance::Exit;
 
 impl Phase {
     /// All phases, in the order of a life.
-    pub const ALL: [Self; 8] =
-        [Self::Creating, Self::Asleep, Self::Waking, Self::Awake, Self::Draining, Self::Stopping, Self::Failed, Self::Destroyed];
+    pub const ALL: [Self; 8] = [
+        Self::Creating,
+        Self::Asleep,
+        Self::Waking,
+        Self::Awake,
+        Self::Draining,
+        Self::Stopping,
+        Self::Failed,
+        Self::Destroyed,
+    ];
 
     /// The word in the database, on the command line and in JSON.
     #[must_use]
@@ -34,7 +42,10 @@ impl Phase {
     /// Something runs, or is about to: such an instance has a task while acc's server is up.
     #[must_use]
     pub fn is_live(self) -> bool {
-        matches!(self, Self::Waking | Self::Awake | Self::Draining | Self::Stopping)
+        matches!(
+            self,
+            Self::Waking | Self::Awake | Self::Draining | Self::Stopping
+        )
     }
 }
 
@@ -69,7 +80,11 @@ impl fmt::Display for Failure {
         match self {
             Self::NotStarted(why) => write!(f, "could not be started: {why}"),
             Self::ExitedAtStart(exit) => write!(f, "{exit} before its first answer"),
-            Self::NotReady { within, what } => write!(f, "did not answer within {:.1} s: waited for {what}", within.as_secs_f64()),
+            Self::NotReady { within, what } => write!(
+                f,
+                "did not answer within {:.1} s: waited for {what}",
+                within.as_secs_f64()
+            ),
             Self::Died(exit) => write!(f, "{exit} while it served"),
         }
     }

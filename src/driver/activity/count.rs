@@ -24,7 +24,8 @@ pub struct UnixSocket<'a> {
     pub path: &'a [u8],
     /// The file of that path, when the kernel tells it.
     pub file: Option<FileId>,
-    /// How many connections this line of the table stands for: one, or those waiting in a listener's backlog.
+    /// How many connections this line of the table stands for: one, or those waiting in a
+    /// listener's backlog.
     pub connections: u32,
     /// Its number, the same in every look, when the other side has closed it.
     pub gone: Option<u64>,
@@ -46,7 +47,8 @@ pub struct TcpSocket {
     pub port: u16,
     /// Its state.
     pub state: u8,
-    /// A process holds it: false for one that is still in the backlog and for one its process has closed.
+    /// A process holds it: false for one that is still in the backlog and for one its process has
+    /// closed.
     pub held: bool,
     /// Its number, the same in every look.
     pub id: u64,
@@ -68,13 +70,19 @@ pub struct Counter {
 
 impl Counter {
     /// Counts for these; `file_of` finds the file of a socket's path.
-    pub fn new<'a>(listens: impl IntoIterator<Item = &'a Listen>, file_of: impl Fn(&Path) -> Option<FileId>) -> Self {
-        let (mut by_path, mut by_file, mut by_port) = (HashMap::new(), HashMap::new(), HashMap::new());
+    pub fn new<'a>(
+        listens: impl IntoIterator<Item = &'a Listen>,
+        file_of: impl Fn(&Path) -> Option<FileId>,
+    ) -> Self {
+        let (mut by_path, mut by_file, mut by_port) =
+            (HashMap::new(), HashMap::new(), HashMap::new());
         let (mut places, mut next) = (Vec::new(), 0_usize);
         for listen in listens {
             let place = match listen {
                 Listen::Unix(path) => {
-                    let place = *by_path.entry(path.as_os_str().as_bytes().to_vec()).or_insert(next);
+                    let place = *by_path
+                        .entry(path.as_os_str().as_bytes().to_vec())
+                        .or_insert(next);
                     by_file.extend(file_of(path).map(|file| (file, place)));
                     place
                 }
@@ -83,7 +91,14 @@ impl Counter {
             next = next.max(place + 1);
             places.push(place);
         }
-        Self { by_path, by_file, by_port, places, counts: vec![0; next], gone: Vec::new() }
+        Self {
+            by_path,
+            by_file,
+            by_port,
+            places,
+            counts: vec![0; next],
+            gone: Vec::new(),
+        }
     }
 
     /// Is any unix socket asked for?
@@ -99,27 +114,45 @@ impl Counter {
 
     /// A unix socket that is established or listens.
     pub fn unix(&mut self, socket: &UnixSocket<'_>) {
-        let by_file = || socket.file.and_then(|file| self.by_file.get(&file)).copied();
-        let place = self.by_path.get(socket.path).copied().or_else(by_file).or_else(|| self.relative(socket));
+        let by_file = || {
+            socket
+                .file
+                .and_then(|file| self.by_file.get(&file))
+                .copied()
+        };
+        let place = self
+            .by_path
+            .get(socket.path)
+            .copied()
+            .or_else(by_file)
+            .or_else(|| self.relative(socket));
         if let Some(place) = place {
             self.add(place, socket.connections, socket.gone);
         }
     }
 
-    /// Without the file of a socket a relative path is taken for any that ends like it: rather one too many.
+    /// Without the file of a socket a relative path is taken for any that ends like it: rather one
+    /// too many.
     fn relative(&self, socket: &UnixSocket<'_>) -> Option<usize> {
         let tail = socket.path.strip_prefix(b"./").unwrap_or(socket.path);
         if socket.file.is_some() || tail.is_empty() || tail.starts_with(b"/") {
             return None;
         }
-        let ends_so = |path: &[u8]| path.strip_suffix(tail).is_some_and(|head| head.ends_with(b"/"));
-        self.by_path.iter().find(|(path, _)| ends_so(path)).map(|(_, place)| *place)
+        let ends_so = |path: &[u8]| {
+            path.strip_suffix(tail)
+                .is_some_and(|head| head.ends_with(b"/"))
+        };
+        self.by_path
+            .iter()
+            .find(|(path, _)| ends_so(path))
+            .map(|(_, place)| *place)
     }
 
     /// A TCP socket in any state.
     ///
-    /// A connection in the backlog is in the table in its own right, unheld, so a listener's queue is not added. What the
-    /// application has closed needs it no more: the kernel delivers the rest. One it has only half closed it still holds.
+    /// A connection in the backlog is in the table in its own right, unheld, so a listener's queue
+    /// is not added. What the application has closed needs it no more: the kernel delivers the
+    /// rest. One it has only half closed it still holds.
     pub fn tcp(&mut self, socket: &TcpSocket) {
         let in_use = match socket.state {
             state::ESTABLISHED | state::SYN_RECV | state::CLOSE_WAIT => true,
@@ -127,7 +160,11 @@ impl Counter {
             _ => false,
         };
         if let (true, Some(place)) = (in_use, self.by_port.get(&socket.port).copied()) {
-            self.add(place, 1, (socket.state == state::CLOSE_WAIT).then_some(socket.id));
+            self.add(
+                place,
+                1,
+                (socket.state == state::CLOSE_WAIT).then_some(socket.id),
+            );
         }
     }
 
@@ -139,13 +176,17 @@ impl Counter {
         }
     }
 
-    /// One number per target, in their order. `is_use`: a connection that the other side has closed still is, by its number.
+    /// One number per target, in their order. `is_use`: a connection that the other side has closed
+    /// still is, by its number.
     #[must_use]
     pub fn finish(mut self, mut is_use: impl FnMut(u64) -> bool) -> Vec<u32> {
         for (place, id) in std::mem::take(&mut self.gone) {
             self.add(place, u32::from(is_use(id)), None);
         }
-        self.places.iter().map(|place| self.counts.get(*place).copied().unwrap_or(0)).collect()
+        self.places
+            .iter()
+            .map(|place| self.counts.get(*place).copied().unwrap_or(0))
+            .collect()
     }
 }
 
@@ -158,13 +199,23 @@ mod tests {
     }
 
     fn socket(path: &str, file: Option<FileId>, connections: u32) -> UnixSocket<'_> {
-        UnixSocket { path: path.as_bytes(), file, connections, gone: None }
+        UnixSocket {
+            path: path.as_bytes(),
+            file,
+            connections,
+            gone: None,
+        }
     }
 
-    const A_FILE: FileId = FileId { device: 1, inode: 7 };
+    const A_FILE: FileId = FileId {
+        device: 1,
+        inode: 7,
+    };
 
     fn counter(listens: &[Listen]) -> Counter {
-        Counter::new(listens, |path| (path == Path::new("/run/a/app.sock")).then_some(A_FILE))
+        Counter::new(listens, |path| {
+            (path == Path::new("/run/a/app.sock")).then_some(A_FILE)
+        })
     }
 
     #[test]
@@ -175,7 +226,14 @@ mod tests {
         c.unix(&socket("/var/run/a/app.sock", Some(A_FILE), 3));
         c.unix(&socket("/run/b/app.sock", None, 1));
         c.unix(&socket("/run/c/app.sock", None, 9));
-        c.unix(&socket("app.sock", Some(FileId { device: 1, inode: 8 }), 9));
+        c.unix(&socket(
+            "app.sock",
+            Some(FileId {
+                device: 1,
+                inode: 8,
+            }),
+            9,
+        ));
         assert_eq!(c.finish(|_| true), [5, 1]);
     }
 
@@ -196,7 +254,12 @@ mod tests {
         assert!(c.wants_unix());
         assert_eq!(c.ports().collect::<Vec<_>>(), [80]);
         c.unix(&socket("/x", None, 2));
-        c.tcp(&TcpSocket { port: 80, state: 1, held: true, id: 7 });
+        c.tcp(&TcpSocket {
+            port: 80,
+            state: 1,
+            held: true,
+            id: 7,
+        });
         assert_eq!(c.finish(|_| true), [2, 1, 2, 0]);
         assert!(counter(&[]).finish(|_| true).is_empty());
     }
@@ -206,12 +269,30 @@ mod tests {
         let tcp = Listen::Tcp("127.0.0.1:80".parse().unwrap());
         let mut c = counter(&[unix("/x"), tcp]);
         for id in [1, 2, 3] {
-            c.unix(&UnixSocket { gone: Some(id), ..socket("/x", None, 1) });
+            c.unix(&UnixSocket {
+                gone: Some(id),
+                ..socket("/x", None, 1)
+            });
         }
         c.unix(&socket("/x", None, 1));
-        c.tcp(&TcpSocket { port: 80, state: state::CLOSE_WAIT, held: true, id: 4 });
-        c.tcp(&TcpSocket { port: 80, state: state::CLOSE_WAIT, held: true, id: 2 });
-        c.tcp(&TcpSocket { port: 80, state: state::ESTABLISHED, held: true, id: 5 });
+        c.tcp(&TcpSocket {
+            port: 80,
+            state: state::CLOSE_WAIT,
+            held: true,
+            id: 4,
+        });
+        c.tcp(&TcpSocket {
+            port: 80,
+            state: state::CLOSE_WAIT,
+            held: true,
+            id: 2,
+        });
+        c.tcp(&TcpSocket {
+            port: 80,
+            state: state::ESTABLISHED,
+            held: true,
+            id: 5,
+        });
         assert_eq!(c.finish(|id| id == 2), [2, 2]);
     }
 
@@ -219,8 +300,18 @@ mod tests {
     fn tcp_states() {
         let count = |state, held| {
             let mut c = counter(&[Listen::Tcp("127.0.0.1:80".parse().unwrap())]);
-            c.tcp(&TcpSocket { port: 80, state, held, id: 7 });
-            c.tcp(&TcpSocket { port: 81, state, held, id: 8 });
+            c.tcp(&TcpSocket {
+                port: 80,
+                state,
+                held,
+                id: 7,
+            });
+            c.tcp(&TcpSocket {
+                port: 81,
+                state,
+                held,
+                id: 8,
+            });
             c.finish(|_| true)[0]
         };
         for open in [1, 3, 8] {

@@ -1,4 +1,5 @@
-//! An activity in memory, for tests of what looks at it: it sees what it was told, and cannot look when told so.
+//! An activity in memory, for tests of what looks at it: it sees what it was told, and cannot look
+//! when told so.
 
 use std::collections::HashMap;
 use std::io;
@@ -43,7 +44,11 @@ impl FakeActivity {
     /// One more line in this log.
     pub fn touch(&self, log: impl Into<PathBuf>) {
         let mut state = self.state();
-        let mark = state.marks.entry(log.into()).or_insert(LogMark { inode: 1, size: 0, modified: 0 });
+        let mark = state.marks.entry(log.into()).or_insert(LogMark {
+            inode: 1,
+            size: 0,
+            modified: 0,
+        });
         mark.size += 1;
         mark.modified += 1;
     }
@@ -66,11 +71,19 @@ impl Activity for FakeActivity {
         let mut state = self.state();
         state.looks += 1;
         if state.failing {
-            return Err(ActivityError { what: "the fake was told to fail".into(), source: io::Error::other("told so") });
+            return Err(ActivityError {
+                what: "the fake was told to fail".into(),
+                source: io::Error::other("told so"),
+            });
         }
         let see = |t: &Target| Seen {
             connections: state.connections.get(&t.listen).copied().unwrap_or(0),
-            mark: t.log.as_ref().and_then(|log| state.marks.get(log)).copied().unwrap_or_default(),
+            mark: t
+                .log
+                .as_ref()
+                .and_then(|log| state.marks.get(log))
+                .copied()
+                .unwrap_or_default(),
         };
         Ok(targets.iter().map(see).collect())
     }

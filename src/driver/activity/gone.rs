@@ -1,5 +1,6 @@
-//! Connections whose other side has closed them, and which an application holds on to: for a few seconds it may still be at work on
-//! what it was asked there, after that they are no use. Many applications forget to close some, and would never be idle.
+//! Connections whose other side has closed them, and which an application holds on to: for a few
+//! seconds it may still be at work on what it was asked there, after that they are no use. Many
+//! applications forget to close some, and would never be idle.
 //!
 //! It remembers when each was first seen so, and never looks itself.
 
@@ -32,10 +33,17 @@ impl Gone {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let full = seen.len() == seen.capacity();
         if full && !seen.contains_key(&id) {
-            let keep = if seen.len() < MANY { FORGET } else { Duration::from_secs(3600) };
+            let keep = if seen.len() < MANY {
+                FORGET
+            } else {
+                Duration::from_secs(3600)
+            };
             seen.retain(|_, times| now.since(times.last) < keep);
         }
-        let times = seen.entry(id).or_insert(Times { first: now, last: now });
+        let times = seen.entry(id).or_insert(Times {
+            first: now,
+            last: now,
+        });
         times.last = now;
         now.since(times.first) < GRACE
     }

@@ -28,7 +28,10 @@ impl Activity for KernelActivity {
         let targets = targets.to_vec();
         let gone = self.gone.clone();
         let looked = tokio::task::spawn_blocking(move || look(&targets, &gone)).await;
-        looked.map_err(|e| ActivityError { what: "the look was cut short".into(), source: io::Error::other(e) })?
+        looked.map_err(|e| ActivityError {
+            what: "the look was cut short".into(),
+            source: io::Error::other(e),
+        })?
     }
 }
 
@@ -36,18 +39,30 @@ fn look(targets: &[Target], gone: &Gone) -> Result<Vec<Seen>, ActivityError> {
     // Connections first: a request that ends in between has then left its line in the log.
     let listens: Vec<&Listen> = targets.iter().map(|t| &t.listen).collect();
     let counts = count(&listens, gone)?;
-    Ok(targets.iter().zip(counts).map(|(target, connections)| Seen { connections, mark: mark(target.log.as_deref()) }).collect())
+    Ok(targets
+        .iter()
+        .zip(counts)
+        .map(|(target, connections)| Seen {
+            connections,
+            mark: mark(target.log.as_deref()),
+        })
+        .collect())
 }
 
-/// Counts, and where there was nothing counts again: a connection that is accepted while the table is read moves from its
-/// listener's queue to a place that may have been read before, and would be missed. The second time it is in its place.
+/// Counts, and where there was nothing counts again: a connection that is accepted while the table
+/// is read moves from its listener's queue to a place that may have been read before, and would be
+/// missed. The second time it is in its place.
 fn count(listens: &[&Listen], gone: &Gone) -> Result<Vec<u32>, ActivityError> {
     let first = count_once(listens, gone)?;
     if first.iter().all(|n| *n > 0) {
         return Ok(first);
     }
     let second = count_once(listens, gone)?;
-    Ok(first.into_iter().zip(second).map(|(a, b)| a.max(b)).collect())
+    Ok(first
+        .into_iter()
+        .zip(second)
+        .map(|(a, b)| a.max(b))
+        .collect())
 }
 
 fn count_once(listens: &[&Listen], gone: &Gone) -> Result<Vec<u32>, ActivityError> {
@@ -57,22 +72,31 @@ fn count_once(listens: &[&Listen], gone: &Gone) -> Result<Vec<u32>, ActivityErro
     let new = || Counter::new(listens.iter().copied(), file_of);
     let mut counter = new();
     let now = SystemClock.now();
-    let Err(refused) = netlink::count(&mut counter) else { return Ok(counter.finish(|id| gone.is_use(id, now))) };
+    let Err(refused) = netlink::count(&mut counter) else {
+        return Ok(counter.finish(|id| gone.is_use(id, now)));
+    };
     let mut counter = new();
     match procfs::count(&mut counter) {
         Ok(()) => Ok(counter.finish(|id| gone.is_use(id, now))),
-        Err(source) => Err(ActivityError { what: format!("netlink: {refused}, then /proc/net"), source }),
+        Err(source) => Err(ActivityError {
+            what: format!("netlink: {refused}, then /proc/net"),
+            source,
+        }),
     }
 }
 
-/// How many connections wait at this unix socket to be accepted; `None`: no process listens there, or the kernel does not
-/// say. It blocks, shortly.
+/// How many connections wait at this unix socket to be accepted; `None`: no process listens there,
+/// or the kernel does not say. It blocks, shortly.
 #[must_use]
 pub fn unaccepted(path: &Path) -> Option<u32> {
-    netlink::listener(path, file_of(path)).ok().flatten().map(|listener| listener.queue)
+    netlink::listener(path, file_of(path))
+        .ok()
+        .flatten()
+        .map(|listener| listener.queue)
 }
 
-/// The number of the unix socket that listens at this path; `None`: there is none. It blocks, shortly.
+/// The number of the unix socket that listens at this path; `None`: there is none. It blocks,
+/// shortly.
 ///
 /// # Errors
 /// The kernel cannot be asked.
@@ -80,34 +104,54 @@ pub fn unix_listener(path: &Path) -> io::Result<Option<u64>> {
     Ok(netlink::listener(path, file_of(path))?.map(|listener| listener.inode.into()))
 }
 
-/// The numbers of the unix sockets that listen at each of these paths, by one look; none: nobody listens there, or the table names it
-/// otherwise. It blocks, shortly.
+/// The numbers of the unix sockets that listen at each of these paths, by one look; none: nobody
+/// listens there, or the table names it otherwise. It blocks, shortly.
 ///
 /// # Errors
 /// The kernel cannot be asked.
 pub fn unix_listeners(paths: &[&Path]) -> io::Result<Vec<Vec<u64>>> {
-    if paths.is_empty() { Ok(Vec::new()) } else { netlink::listeners(paths, file_of) }
+    if paths.is_empty() {
+        Ok(Vec::new())
+    } else {
+        netlink::listeners(paths, file_of)
+    }
 }
 
 /// The file of a socket as the kernel's table names it; `None`: not to be seen, its path must do.
 fn file_of(path: &Path) -> Option<FileId> {
     let meta = fs::metadata(path).ok()?;
     let (major, minor) = (libc::major(meta.dev()), libc::minor(meta.dev()));
-    #[expect(clippy::cast_possible_truncation, reason = "the table has only the low half")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the table has only the low half"
+    )]
     let inode = meta.ino() as u32;
-    Some(FileId { device: (major << 20) | minor, inode })
+    Some(FileId {
+        device: (major << 20) | minor,
+        inode,
+    })
 }
 
-/// The state of the log. One that is not there yet is an answer; one that cannot be looked at counts as written just now: that
-/// keeps its own instance awake and no other.
+/// The state of the log. One that is not there yet is an answer; one that cannot be looked at
+/// counts as written just now: that keeps its own instance awake and no other.
 fn mark(log: Option<&Path>) -> LogMark {
-    let Some(path) = log else { return LogMark::default() };
+    let Some(path) = log else {
+        return LogMark::default();
+    };
     match fs::symlink_metadata(path) {
-        Ok(meta) => LogMark { inode: meta.ino(), size: meta.len(), modified: meta.mtime() * 1000 + meta.mtime_nsec() / 1_000_000 },
+        Ok(meta) => LogMark {
+            inode: meta.ino(),
+            size: meta.len(),
+            modified: meta.mtime() * 1000 + meta.mtime_nsec() / 1_000_000,
+        },
         Err(e) if e.kind() == io::ErrorKind::NotFound => LogMark::default(),
         Err(error) => {
             tracing::warn!(path = %path.display(), %error, "an access log cannot be looked at: its instance counts as in use");
-            LogMark { inode: 0, size: 0, modified: SystemClock.wall().0 }
+            LogMark {
+                inode: 0,
+                size: 0,
+                modified: SystemClock.wall().0,
+            }
         }
     }
 }

@@ -1,8 +1,10 @@
-//! Who uses an instance now, seen from outside: connections counted by the kernel, and the last line of the access log.
+//! Who uses an instance now, seen from outside: connections counted by the kernel, and the last
+//! line of the access log.
 //!
 //! It only looks. It never says "nothing" when it could not look.
 //!
-//! `kernel` asks the kernel (`netlink`, else `procfs`) and hands what it sees to `count`, which decides what is use.
+//! `kernel` asks the kernel (`netlink`, else `procfs`) and hands what it sees to `count`, which
+//! decides what is use.
 
 mod count;
 pub mod fake;
@@ -46,8 +48,8 @@ pub struct LogMark {
 /// What was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Seen {
-    /// Established connections to it plus those waiting in its backlog; without those that the other side closed seconds ago, which
-    /// the application has only not closed.
+    /// Established connections to it plus those waiting in its backlog; without those that the
+    /// other side closed seconds ago, which the application has only not closed.
     pub connections: u32,
     /// The access log.
     pub mark: LogMark,

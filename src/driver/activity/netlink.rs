@@ -2,8 +2,9 @@
 //!
 //! It reads and reports; what counts is decided in `count`.
 //!
-//! Seen on Linux 6: a connection that is not accepted yet is not in the dump of unix sockets by itself, only in its
-//! listener's queue; once accepted it is there under the listener's path, whatever became of the file. So the two add up.
+//! Seen on Linux 6: a connection that is not accepted yet is not in the dump of unix sockets by
+//! itself, only in its listener's queue; once accepted it is there under the listener's path,
+//! whatever became of the file. So the two add up.
 
 use std::collections::HashMap;
 use std::io;
@@ -30,11 +31,14 @@ const BOTH_WAYS: u8 = 3;
 /// Shows every socket that may matter to the counter.
 pub fn count(counter: &mut Counter) -> io::Result<()> {
     if counter.wants_unix() {
-        dump(unix_request(UnixStates::ESTABLISHED | UnixStates::LISTEN), |payload| {
-            if let Some(socket) = unix_socket(payload) {
-                counter.unix(&socket);
-            }
-        })?;
+        dump(
+            unix_request(UnixStates::ESTABLISHED | UnixStates::LISTEN),
+            |payload| {
+                if let Some(socket) = unix_socket(payload) {
+                    counter.unix(&socket);
+                }
+            },
+        )?;
     }
     let ports: Vec<u16> = counter.ports().collect();
     if ports.is_empty() {
@@ -66,21 +70,32 @@ pub fn listener(path: &Path, file: Option<FileId>) -> io::Result<Option<ListenQu
     let mut found = None;
     dump(unix_request(UnixStates::LISTEN), |payload| {
         if let Some(socket) = unix_socket(payload)
-            && (socket.file.is_some() && socket.file == file || socket.path == path.as_os_str().as_bytes())
+            && (socket.file.is_some() && socket.file == file
+                || socket.path == path.as_os_str().as_bytes())
         {
-            found = number(payload, 4).map(|inode| ListenQueue { queue: socket.connections, inode });
+            found = number(payload, 4).map(|inode| ListenQueue {
+                queue: socket.connections,
+                inode,
+            });
         }
     })?;
     Ok(found)
 }
 
-/// Who listens on each of these paths: by its file, and where the table shows no such file by the path as it was given.
-pub fn listeners(paths: &[&Path], file_of: impl Fn(&Path) -> Option<FileId>) -> io::Result<Vec<Vec<u64>>> {
+/// Who listens on each of these paths: by its file, and where the table shows no such file by the
+/// path as it was given.
+pub fn listeners(
+    paths: &[&Path],
+    file_of: impl Fn(&Path) -> Option<FileId>,
+) -> io::Result<Vec<Vec<u64>>> {
     let mut by_file: HashMap<FileId, Vec<u64>> = HashMap::new();
     let mut by_path: HashMap<Vec<u8>, Vec<u64>> = HashMap::new();
     dump(unix_request(UnixStates::LISTEN), |payload| {
         if let (Some(socket), Some(inode)) = (unix_socket(payload), number(payload, 4)) {
-            by_path.entry(socket.path.to_vec()).or_default().push(inode.into());
+            by_path
+                .entry(socket.path.to_vec())
+                .or_default()
+                .push(inode.into());
             if let Some(file) = socket.file {
                 by_file.entry(file).or_default().push(inode.into());
             }
@@ -88,7 +103,10 @@ pub fn listeners(paths: &[&Path], file_of: impl Fn(&Path) -> Option<FileId>) -> 
     })?;
     let found = |path: &&Path| {
         let by_file = file_of(path).and_then(|file| by_file.get(&file));
-        by_file.or_else(|| by_path.get(path.as_os_str().as_bytes())).cloned().unwrap_or_default()
+        by_file
+            .or_else(|| by_path.get(path.as_os_str().as_bytes()))
+            .cloned()
+            .unwrap_or_default()
     };
     Ok(paths.iter().map(found).collect())
 }
@@ -103,10 +121,24 @@ fn unix_request(state_flags: UnixStates) -> SockDiagMessage {
 }
 
 fn inet_request(family: u8, port: u16) -> SockDiagMessage {
-    let mut socket_id = if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
+    let mut socket_id = if family == AF_INET {
+        SocketId::new_v4()
+    } else {
+        SocketId::new_v6()
+    };
     socket_id.source_port = port;
-    let states = StateFlags::ESTABLISHED | StateFlags::SYN_RECV | StateFlags::CLOSE_WAIT | StateFlags::FIN_WAIT1 | StateFlags::FIN_WAIT2;
-    SockDiagMessage::InetRequest(InetRequest { family, protocol: IPPROTO_TCP, extensions: ExtensionFlags::empty(), states, socket_id })
+    let states = StateFlags::ESTABLISHED
+        | StateFlags::SYN_RECV
+        | StateFlags::CLOSE_WAIT
+        | StateFlags::FIN_WAIT1
+        | StateFlags::FIN_WAIT2;
+    SockDiagMessage::InetRequest(InetRequest {
+        family,
+        protocol: IPPROTO_TCP,
+        extensions: ExtensionFlags::empty(),
+        states,
+        socket_id,
+    })
 }
 
 /// A line of the dump of unix sockets; `None`: not bound to a path.
@@ -118,21 +150,40 @@ fn unix_socket(payload: &[u8]) -> Option<UnixSocket<'_>> {
         let value = attribute_value(payload, &attribute)?;
         match attribute.kind() {
             NAME => path = value.split(|b| *b == 0).next().unwrap_or_default(),
-            FILE => file = Some(FileId { inode: number(value, 0)?, device: number(value, 4)? }),
+            FILE => {
+                file = Some(FileId {
+                    inode: number(value, 0)?,
+                    device: number(value, 4)?,
+                })
+            }
             QUEUE => queue = number(value, 0)?,
             SHUTDOWN => is_gone = value.first() == Some(&BOTH_WAYS),
             _ => {}
         }
     }
     let connections = if state == TCP_LISTEN { queue } else { 1 };
-    let gone = if is_gone && state != TCP_LISTEN { Some(cookie(payload, 8)?) } else { None };
-    (!path.is_empty()).then_some(UnixSocket { path, file, connections, gone })
+    let gone = if is_gone && state != TCP_LISTEN {
+        Some(cookie(payload, 8)?)
+    } else {
+        None
+    };
+    (!path.is_empty()).then_some(UnixSocket {
+        path,
+        file,
+        connections,
+        gone,
+    })
 }
 
 /// A line of a dump of TCP sockets: `struct inet_diag_msg`.
 fn tcp_socket(payload: &[u8]) -> Option<TcpSocket> {
     let port = u16::from_be_bytes([*payload.get(4)?, *payload.get(5)?]);
-    Some(TcpSocket { port, state: *payload.get(1)?, held: number(payload, 68)? != 0, id: cookie(payload, 44)? })
+    Some(TcpSocket {
+        port,
+        state: *payload.get(1)?,
+        held: number(payload, 68)? != 0,
+        id: cookie(payload, 44)?,
+    })
 }
 
 /// The number that the kernel gives to no other socket.
@@ -161,13 +212,35 @@ mod tests {
 
     #[test]
     fn reads_a_line() {
-        let queue = attribute(QUEUE, &[3_u32.to_ne_bytes(), 128_u32.to_ne_bytes()].concat());
+        let queue = attribute(
+            QUEUE,
+            &[3_u32.to_ne_bytes(), 128_u32.to_ne_bytes()].concat(),
+        );
         let file = attribute(FILE, &[7_u32.to_ne_bytes(), 9_u32.to_ne_bytes()].concat());
-        let listener = line(TCP_LISTEN, &[attribute(NAME, b"/a/b\0"), file, queue.clone()]);
+        let listener = line(
+            TCP_LISTEN,
+            &[attribute(NAME, b"/a/b\0"), file, queue.clone()],
+        );
         let seen = unix_socket(&listener).unwrap();
-        assert_eq!((seen.path, seen.file, seen.connections), (&b"/a/b"[..], Some(FileId { device: 9, inode: 7 }), 3));
+        assert_eq!(
+            (seen.path, seen.file, seen.connections),
+            (
+                &b"/a/b"[..],
+                Some(FileId {
+                    device: 9,
+                    inode: 7
+                }),
+                3
+            )
+        );
         let accepted = line(1, &[attribute(NAME, b"/a/b\0"), queue]);
-        assert_eq!((unix_socket(&accepted).unwrap().connections, unix_socket(&accepted).unwrap().gone), (1, None));
+        assert_eq!(
+            (
+                unix_socket(&accepted).unwrap().connections,
+                unix_socket(&accepted).unwrap().gone
+            ),
+            (1, None)
+        );
         let half = line(1, &[attribute(NAME, b"/a/b\0"), attribute(SHUTDOWN, &[1])]);
         assert_eq!(unix_socket(&half).unwrap().gone, None);
         let mut closed = line(1, &[attribute(NAME, b"/a/b\0"), attribute(SHUTDOWN, &[3])]);

@@ -1,7 +1,7 @@
 //! The kernel's socket table as text, for hosts where `sock_diag` is forbidden or not built in.
 //!
-//! Slower than asking, and of a unix socket it tells neither the file nor that the other side has closed; what counts is decided in
-//! `count`.
+//! Slower than asking, and of a unix socket it tells neither the file nor that the other side has
+//! closed; what counts is decided in `count`.
 
 use std::fs;
 use std::io;
@@ -27,13 +27,15 @@ pub fn count(counter: &mut Counter) -> io::Result<()> {
             Err(e) if e.kind() == io::ErrorKind::NotFound && table.ends_with('6') => continue,
             other => other?,
         };
-        text.lines().filter_map(tcp_socket).for_each(|socket| counter.tcp(&socket));
+        text.lines()
+            .filter_map(tcp_socket)
+            .for_each(|socket| counter.tcp(&socket));
     }
     Ok(())
 }
 
-/// A line of `/proc/net/unix`: `Num RefCount Protocol Flags Type St Inode Path`. State 02 is a connection in a backlog, 03 one
-/// that was accepted. The path may hold spaces.
+/// A line of `/proc/net/unix`: `Num RefCount Protocol Flags Type St Inode Path`. State 02 is a
+/// connection in a backlog, 03 one that was accepted. The path may hold spaces.
 #[must_use]
 pub fn unix_socket(line: &[u8]) -> Option<UnixSocket<'_>> {
     let mut rest = line;
@@ -48,10 +50,16 @@ pub fn unix_socket(line: &[u8]) -> Option<UnixSocket<'_>> {
     }
     let path = rest.strip_prefix(b" ")?;
     let bound = !path.is_empty() && !path.starts_with(b"@");
-    (bound && matches!(state, b"02" | b"03")).then_some(UnixSocket { path, file: None, connections: 1, gone: None })
+    (bound && matches!(state, b"02" | b"03")).then_some(UnixSocket {
+        path,
+        file: None,
+        connections: 1,
+        gone: None,
+    })
 }
 
-/// A line of `/proc/net/tcp`: `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode …`.
+/// A line of `/proc/net/tcp`: `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout
+/// inode …`.
 #[must_use]
 pub fn tcp_socket(line: &str) -> Option<TcpSocket> {
     let columns: Vec<&str> = line.split_whitespace().collect();
@@ -79,7 +87,11 @@ mod tests {
             b"Num       RefCount Protocol Flags    Type St Inode Path",
             b"",
         ] {
-            assert!(unix_socket(other).is_none(), "{}", String::from_utf8_lossy(other));
+            assert!(
+                unix_socket(other).is_none(),
+                "{}",
+                String::from_utf8_lossy(other)
+            );
         }
         let tcp =
             tcp_socket("   0: 0100007F:4E21 0100007F:C350 01 00000000:00000000 00:00000000 00000000     0        0 77 1 0 20").unwrap();

@@ -16,7 +16,9 @@ struct Bed {
 
 impl Bed {
     fn new() -> Self {
-        Self { dir: tempfile::Builder::new().prefix("acc").tempdir().unwrap() }
+        Self {
+            dir: tempfile::Builder::new().prefix("acc").tempdir().unwrap(),
+        }
     }
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
@@ -30,7 +32,11 @@ impl Bed {
 /// What both ways see; they must agree.
 fn seen(listen: &Listen) -> u32 {
     let count = by::netlink(listen);
-    assert_eq!(by::procfs(listen), count, "netlink and /proc differ for {listen:?}");
+    assert_eq!(
+        by::procfs(listen),
+        count,
+        "netlink and /proc differ for {listen:?}"
+    );
     count
 }
 
@@ -38,7 +44,9 @@ fn seen(listen: &Listen) -> u32 {
 async fn accepted_and_waiting_connections_count_once_each() {
     let bed = Bed::new();
     let (listener, listen) = bed.listener();
-    let Listen::Unix(path) = &listen else { unreachable!() };
+    let Listen::Unix(path) = &listen else {
+        unreachable!()
+    };
     assert_eq!(seen(&listen), 0);
     let clients: Vec<UnixStream> = (0..5).map(|_| UnixStream::connect(path).unwrap()).collect();
     assert_eq!(seen(&listen), 5);
@@ -48,7 +56,8 @@ async fn accepted_and_waiting_connections_count_once_each() {
         assert_eq!(seen(&listen), 5, "after {n} were accepted");
     }
     drop(clients);
-    // The application has not noticed yet: one too many is allowed, and until it closes them they are its work.
+    // The application has not noticed yet: one too many is allowed, and until it closes them they
+    // are its work.
     assert!(seen(&listen) <= 5);
     drop(accepted);
     assert_eq!(seen(&listen), 0);
@@ -58,7 +67,9 @@ async fn accepted_and_waiting_connections_count_once_each() {
 async fn a_connection_through_the_gate_is_seen_after_the_gate_is_closed() {
     let bed = Bed::new();
     let (listener, listen) = bed.listener();
-    let Listen::Unix(path) = &listen else { unreachable!() };
+    let Listen::Unix(path) = &listen else {
+        unreachable!()
+    };
     let gate = bed.path("gate.sock");
     std::os::unix::fs::symlink(path, &gate).unwrap();
     let waiting = UnixStream::connect(&gate).unwrap();
@@ -66,7 +77,9 @@ async fn a_connection_through_the_gate_is_seen_after_the_gate_is_closed() {
     assert_eq!(seen(&listen), 1);
     let (mut accepted, _) = listener.accept().unwrap();
     assert_eq!(seen(&listen), 1);
-    accepted.write_all(b"as a web socket that stays open").unwrap();
+    accepted
+        .write_all(b"as a web socket that stays open")
+        .unwrap();
     // Even when the application's own file is gone.
     std::fs::remove_file(path).unwrap();
     assert_eq!(seen(&listen), 1);
@@ -91,12 +104,20 @@ async fn an_application_may_bind_by_a_relative_path_or_another_name_of_the_folde
 #[tokio::test]
 async fn tcp_connections_count_once_each() {
     for address in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
-        let Ok(listener) = TcpListener::bind(address) else { continue };
+        let Ok(listener) = TcpListener::bind(address) else {
+            continue;
+        };
         let port = listener.local_addr().unwrap().port();
         let listen = Listen::Tcp(([127, 0, 0, 1], port).into());
-        let reached = if address.starts_with("[::1]") { format!("[::1]:{port}") } else { format!("127.0.0.1:{port}") };
+        let reached = if address.starts_with("[::1]") {
+            format!("[::1]:{port}")
+        } else {
+            format!("127.0.0.1:{port}")
+        };
         assert_eq!(seen(&listen), 0, "{address}");
-        let clients: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(&reached).unwrap()).collect();
+        let clients: Vec<TcpStream> = (0..3)
+            .map(|_| TcpStream::connect(&reached).unwrap())
+            .collect();
         assert_eq!(seen(&listen), 3, "{address}, not accepted");
         let accepted: Vec<_> = (0..3).map(|_| listener.accept().unwrap()).collect();
         assert_eq!(seen(&listen), 3, "{address}, accepted");
@@ -123,20 +144,47 @@ async fn many_targets_in_one_look_in_their_order() {
                 open.last_mut().unwrap().1 = Some(listener.accept().unwrap());
             }
         }
-        targets.push((Target { listen: Listen::Unix(path), log: None }, listener));
+        targets.push((
+            Target {
+                listen: Listen::Unix(path),
+                log: None,
+            },
+            listener,
+        ));
     }
     let asked: Vec<Target> = targets.iter().map(|(t, _)| t.clone()).collect();
-    let counts: Vec<u32> = KernelActivity::default().look(&asked).await.unwrap().iter().map(|s| s.connections).collect();
+    let counts: Vec<u32> = KernelActivity::default()
+        .look(&asked)
+        .await
+        .unwrap()
+        .iter()
+        .map(|s| s.connections)
+        .collect();
     assert_eq!(counts, (0..20).map(|n| n % 4).collect::<Vec<_>>());
-    assert!(KernelActivity::default().look(&[]).await.unwrap().is_empty());
+    assert!(
+        KernelActivity::default()
+            .look(&[])
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[tokio::test]
 async fn the_mark_changes_with_every_line_and_with_a_new_file() {
     let bed = Bed::new();
     let log = bed.path("access.log");
-    let target = Target { listen: Listen::Unix(bed.path("x")), log: Some(log.clone()) };
-    let mark = async || KernelActivity::default().look(std::slice::from_ref(&target)).await.unwrap()[0].mark;
+    let target = Target {
+        listen: Listen::Unix(bed.path("x")),
+        log: Some(log.clone()),
+    };
+    let mark = async || {
+        KernelActivity::default()
+            .look(std::slice::from_ref(&target))
+            .await
+            .unwrap()[0]
+            .mark
+    };
     assert_eq!(mark().await, LogMark::default());
     std::fs::write(&log, "").unwrap();
     let empty = mark().await;
@@ -154,8 +202,15 @@ async fn a_log_that_cannot_be_looked_at_is_use_of_its_own_instance_alone() {
     std::fs::write(bed.path("file"), "").unwrap();
     let loops = bed.path("loop.log");
     std::os::unix::fs::symlink("loop.log", &loops).unwrap();
-    let target = |log| Target { listen: Listen::Unix(bed.path("x")), log: Some(log) };
-    let targets = [target(bed.path("file/access.log")), target(loops), target(bed.path("none"))];
+    let target = |log| Target {
+        listen: Listen::Unix(bed.path("x")),
+        log: Some(log),
+    };
+    let targets = [
+        target(bed.path("file/access.log")),
+        target(loops),
+        target(bed.path("none")),
+    ];
     let first = KernelActivity::default().look(&targets).await.unwrap();
     let second = loop {
         let again = KernelActivity::default().look(&targets).await.unwrap();
@@ -164,7 +219,11 @@ async fn a_log_that_cannot_be_looked_at_is_use_of_its_own_instance_alone() {
             break again;
         }
     };
-    assert_eq!((first[1].mark, first[2].mark), (second[1].mark, LogMark::default()), "a link is not followed");
+    assert_eq!(
+        (first[1].mark, first[2].mark),
+        (second[1].mark, LogMark::default()),
+        "a link is not followed"
+    );
 }
 
 /// An application that forgets to close what its client has closed would never be idle.
@@ -172,10 +231,18 @@ async fn a_log_that_cannot_be_looked_at_is_use_of_its_own_instance_alone() {
 async fn what_the_other_side_has_closed_is_use_for_seconds_only() {
     let bed = Bed::new();
     let (listener, listen) = bed.listener();
-    let Listen::Unix(path) = listen.clone() else { unreachable!() };
+    let Listen::Unix(path) = listen.clone() else {
+        unreachable!()
+    };
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = tcp.local_addr().unwrap();
-    let targets = [Target { listen, log: None }, Target { listen: Listen::Tcp(address), log: None }];
+    let targets = [
+        Target { listen, log: None },
+        Target {
+            listen: Listen::Tcp(address),
+            log: None,
+        },
+    ];
     let activity = KernelActivity::default();
     let seen = async || {
         let seen = activity.look(&targets).await.unwrap();
@@ -183,11 +250,22 @@ async fn what_the_other_side_has_closed_is_use_for_seconds_only() {
     };
     let half_closed = UnixStream::connect(&path).unwrap();
     half_closed.shutdown(Shutdown::Write).unwrap();
-    let closed = (UnixStream::connect(&path).unwrap(), TcpStream::connect(address).unwrap());
-    let accepted = (listener.accept().unwrap(), listener.accept().unwrap(), tcp.accept().unwrap());
+    let closed = (
+        UnixStream::connect(&path).unwrap(),
+        TcpStream::connect(address).unwrap(),
+    );
+    let accepted = (
+        listener.accept().unwrap(),
+        listener.accept().unwrap(),
+        tcp.accept().unwrap(),
+    );
     assert_eq!(seen().await, (2, 1));
     drop(closed);
-    assert_eq!(seen().await, (2, 1), "the application may be at work on what it was asked");
+    assert_eq!(
+        seen().await,
+        (2, 1),
+        "the application may be at work on what it was asked"
+    );
     let deadline = SystemClock.now().after(Duration::from_secs(20));
     while seen().await != (1, 0) {
         assert!(SystemClock.now() < deadline, "{:?}", seen().await);
@@ -200,7 +278,9 @@ async fn what_the_other_side_has_closed_is_use_for_seconds_only() {
 async fn nothing_is_missed_while_connections_are_accepted() {
     let bed = Bed::new();
     let (listener, listen) = bed.listener();
-    let Listen::Unix(path) = listen.clone() else { unreachable!() };
+    let Listen::Unix(path) = listen.clone() else {
+        unreachable!()
+    };
     let target = [Target { listen, log: None }];
     for _ in 0..200 {
         let client = UnixStream::connect(&path).unwrap();
@@ -216,7 +296,10 @@ async fn nothing_is_missed_while_connections_are_accepted() {
 #[tokio::test]
 async fn the_fake_sees_what_it_is_told() {
     let fake = FakeActivity::new();
-    let target = [Target { listen: Listen::Unix("/a".into()), log: Some("/l".into()) }];
+    let target = [Target {
+        listen: Listen::Unix("/a".into()),
+        log: Some("/l".into()),
+    }];
     assert_eq!(fake.look(&target).await.unwrap(), [Seen::default()]);
     fake.set(&target[0].listen, 3);
     fake.touch("/l");

@@ -1,4 +1,5 @@
-//! The edge `builtin`: acc's own listener. A gate is a name in memory, since the proxy asks the service before it forwards anyway.
+//! The edge `builtin`: acc's own listener. A gate is a name in memory, since the proxy asks the
+//! service before it forwards anyway.
 //!
 //! It listens on nothing and forwards nothing; `proxy` does.
 
@@ -12,7 +13,8 @@ use crate::domain::name::InstanceName;
 
 /// The connections that acc keeps to instances.
 pub trait ConnectionPool: Send + Sync {
-    /// Drops those of this run that carry no request; the others end with their request and are not kept.
+    /// Drops those of this run that carry no request; the others end with their request and are not
+    /// kept.
     fn close(&self, gate: &Gate);
     /// How many of this run are open and carry no request.
     fn pooled(&self, gate: &Gate) -> u32;
@@ -37,7 +39,10 @@ impl BuiltinEdge {
     /// All gates closed; `pool`: the connections that requests go through.
     #[must_use]
     pub fn new(pool: Arc<dyn ConnectionPool>) -> Self {
-        Self { pool, open: Mutex::default() }
+        Self {
+            pool,
+            open: Mutex::default(),
+        }
     }
 
     fn gates(&self) -> MutexGuard<'_, BTreeSet<InstanceName>> {
@@ -56,7 +61,8 @@ impl Edge for BuiltinEdge {
     }
 
     async fn apply(&self, _: &[Route]) -> Result<(), EdgeError> {
-        // The proxy asks the service for the instance of a host with every request: nothing can be behind.
+        // The proxy asks the service for the instance of a host with every request: nothing can be
+        // behind.
         Ok(())
     }
 
@@ -108,7 +114,12 @@ mod tests {
     async fn closing_a_gate_drops_its_pool() {
         let pool = Arc::new(CountingPool::default());
         let edge = BuiltinEdge::new(pool.clone());
-        let gate = Gate { name: InstanceName::parse("a").unwrap(), listen: Listen::Unix("/x".into()), run: 7, process: None };
+        let gate = Gate {
+            name: InstanceName::parse("a").unwrap(),
+            listen: Listen::Unix("/x".into()),
+            run: 7,
+            process: None,
+        };
         edge.open(&gate).await.unwrap();
         assert_eq!(edge.pooled(&gate), 7);
         edge.close(&gate).await.unwrap();

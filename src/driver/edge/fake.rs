@@ -1,4 +1,5 @@
-//! An edge in memory, for tests of what uses edges: it writes down what it was told and fails when it was told to.
+//! An edge in memory, for tests of what uses edges: it writes down what it was told and fails when
+//! it was told to.
 //!
 //! It serves nobody.
 
@@ -103,7 +104,11 @@ impl FakeEdge {
     /// The state, unless the method was told to fail.
     fn begin(&self, method: Method) -> Result<MutexGuard<'_, FakeEdgeState>, EdgeError> {
         let state = self.state();
-        if state.failing.contains(&method) { Err(EdgeError::Unusable(format!("{method:?} was told to fail"))) } else { Ok(state) }
+        if state.failing.contains(&method) {
+            Err(EdgeError::Unusable(format!("{method:?} was told to fail")))
+        } else {
+            Ok(state)
+        }
     }
 }
 
@@ -146,7 +151,12 @@ impl Edge for FakeEdge {
     }
 
     async fn open_gates(&self) -> Result<Vec<InstanceName>, EdgeError> {
-        Ok(self.begin(Method::OpenGates)?.open.keys().cloned().collect())
+        Ok(self
+            .begin(Method::OpenGates)?
+            .open
+            .keys()
+            .cloned()
+            .collect())
     }
 
     fn pooled(&self, _: &Gate) -> u32 {

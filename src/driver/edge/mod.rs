@@ -1,6 +1,7 @@
 //! What faces the network: the trait, and its kinds `nginx`, `builtin` and `fake`.
 //!
-//! An edge opens and closes gates and knows the routes that a name alone cannot tell. It never starts an instance.
+//! An edge opens and closes gates and knows the routes that a name alone cannot tell. It never
+//! starts an instance.
 
 pub mod builtin;
 pub mod fake;
@@ -17,7 +18,8 @@ pub use crate::domain::gate::Gate;
 use crate::domain::instance::Process;
 use crate::domain::name::{HostName, InstanceName};
 
-/// What the edge must know of an instance beyond its name: other hosts, and the port of a TCP instance.
+/// What the edge must know of an instance beyond its name: other hosts, and the port of a TCP
+/// instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// The instance.
@@ -42,7 +44,8 @@ pub enum EdgeError {
         #[source]
         source: std::io::Error,
     },
-    /// The new configuration was refused; the old one is in force again. `culprit`: the instance whose text was refused.
+    /// The new configuration was refused; the old one is in force again. `culprit`: the instance
+    /// whose text was refused.
     #[error("nginx refuses the new configuration{}: {why}", .culprit.as_ref().map(|c| format!(" (because of `{c}`)")).unwrap_or_default())]
     Refused {
         /// Which instance, when it can be told.
@@ -64,38 +67,44 @@ pub trait Edge: Send + Sync {
     /// Writes the whole configuration and checks it, before the edge's program is started.
     async fn prepare(&self, routes: &[Route]) -> Result<(), EdgeError>;
 
-    /// Is the edge's program up and listening? `false`: it is not, and what a former one left behind that would keep the next
-    /// from listening was ended. An edge without a program of its own always is.
+    /// Is the edge's program up and listening? `false`: it is not, and what a former one left
+    /// behind that would keep the next from listening was ended. An edge without a program of its
+    /// own always is.
     async fn is_up(&self) -> Result<bool, EdgeError> {
         Ok(true)
     }
 
-    /// The first process of the edge's program; `None`: it does not run, or the edge has none of its own.
+    /// The first process of the edge's program; `None`: it does not run, or the edge has none of
+    /// its own.
     async fn process(&self) -> Result<Option<Process>, EdgeError> {
         Ok(None)
     }
 
-    /// Looks after the edge's program while it is up: asks it a question the way clients do, as far as acc's server unless that is
-    /// not there to answer (`served`), and mends what keeps it from answering. Returns what was mended, a sentence each.
+    /// Looks after the edge's program while it is up: asks it a question the way clients do, as far
+    /// as acc's server unless that is not there to answer (`served`), and mends what keeps it from
+    /// answering. Returns what was mended, a sentence each.
     async fn mend(&self, served: bool) -> Result<Vec<String>, EdgeError> {
         let _ = served;
         Ok(Vec::new())
     }
 
-    /// Makes these routes the ones in force: nothing is done when they are already, otherwise checked, at most one reload
-    /// a second, the old ones kept when the new ones are refused. Returns when they are in force.
+    /// Makes these routes the ones in force: nothing is done when they are already, otherwise
+    /// checked, at most one reload a second, the old ones kept when the new ones are refused.
+    /// Returns when they are in force.
     async fn apply(&self, routes: &[Route]) -> Result<(), EdgeError>;
 
     /// Lets traffic reach the instance directly.
     async fn open(&self, gate: &Gate) -> Result<(), EdgeError>;
 
-    /// Lets no new connection reach the instance; those made go on. Returns when no worker can still be on its way through.
+    /// Lets no new connection reach the instance; those made go on. Returns when no worker can
+    /// still be on its way through.
     async fn close(&self, gate: &Gate) -> Result<(), EdgeError>;
 
     /// Instances whose gate is open.
     async fn open_gates(&self) -> Result<Vec<InstanceName>, EdgeError>;
 
-    /// Connections to this instance that acc itself keeps open but that carry no request (its pool). They are not use.
+    /// Connections to this instance that acc itself keeps open but that carry no request (its
+    /// pool). They are not use.
     fn pooled(&self, gate: &Gate) -> u32;
 
     /// Removes every trace of the name.

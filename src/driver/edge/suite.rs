@@ -1,4 +1,5 @@
-//! What every kind of edge must do, run against each of them. No edge's program runs here: a gate is the edge's own word.
+//! What every kind of edge must do, run against each of them. No edge's program runs here: a gate
+//! is the edge's own word.
 
 use std::sync::Arc;
 
@@ -22,8 +23,18 @@ fn name(text: &str) -> InstanceName {
 }
 
 async fn suite(edge: &dyn Edge, dir: &std::path::Path) {
-    let unix = Gate { name: name("a"), listen: Listen::Unix(dir.join("app.sock")), run: 1, process: None };
-    let tcp = Gate { name: name("b"), listen: Listen::Tcp("127.0.0.1:9".parse().unwrap()), run: 2, process: None };
+    let unix = Gate {
+        name: name("a"),
+        listen: Listen::Unix(dir.join("app.sock")),
+        run: 1,
+        process: None,
+    };
+    let tcp = Gate {
+        name: name("b"),
+        listen: Listen::Tcp("127.0.0.1:9".parse().unwrap()),
+        run: 2,
+        process: None,
+    };
     let open = async || edge.open_gates().await.unwrap();
     assert!(open().await.is_empty());
     for _ in 0..2 {
@@ -36,7 +47,11 @@ async fn suite(edge: &dyn Edge, dir: &std::path::Path) {
         assert_eq!(open().await, [name("a"), name("b")]);
     }
     // The next run of an instance opens the gate again, perhaps elsewhere.
-    let moved = Gate { run: 3, listen: Listen::Tcp("127.0.0.1:10".parse().unwrap()), ..tcp.clone() };
+    let moved = Gate {
+        run: 3,
+        listen: Listen::Tcp("127.0.0.1:10".parse().unwrap()),
+        ..tcp.clone()
+    };
     edge.open(&moved).await.unwrap();
     assert_eq!(open().await, [name("a"), name("b")]);
     assert_eq!(edge.pooled(&unix), 0);
@@ -54,7 +69,11 @@ async fn suite(edge: &dyn Edge, dir: &std::path::Path) {
 }
 
 async fn routes(edge: &dyn Edge) {
-    let routes = [Route { name: name("a"), hosts: vec![HostName::parse("a.example").unwrap()], tcp: None }];
+    let routes = [Route {
+        name: name("a"),
+        hosts: vec![HostName::parse("a.example").unwrap()],
+        tcp: None,
+    }];
     edge.prepare(&routes).await.unwrap();
     for some in [&routes[..], &routes[..], &[]] {
         edge.apply(some).await.unwrap();
@@ -76,7 +95,12 @@ async fn fake() {
     suite(&edge, dir.path()).await;
     routes(&edge).await;
     edge.set_failing(super::fake::Method::Open, true);
-    let gate = Gate { name: name("a"), listen: Listen::Unix("/x".into()), run: 1, process: None };
+    let gate = Gate {
+        name: name("a"),
+        listen: Listen::Unix("/x".into()),
+        run: 1,
+        process: None,
+    };
     assert!(edge.open(&gate).await.is_err() && edge.gate(&gate.name).is_none());
 }
 

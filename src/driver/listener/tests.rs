@@ -21,14 +21,30 @@ s = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET)
 s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if sys.argv[3] == '1' else socket.SO_REUSEADDR, 1)
 s.bind((sys.argv[1], int(sys.argv[2]))); s.listen(9); print('x', flush=True); time.sleep(60)";
         let mut command = Command::new("python3");
-        command.args(["-c", script, &address.ip().to_string(), &address.port().to_string(), if reuse { "1" } else { "0" }]);
-        let mut child = command.stdout(Stdio::piped()).process_group(0).spawn().unwrap();
+        command.args([
+            "-c",
+            script,
+            &address.ip().to_string(),
+            &address.port().to_string(),
+            if reuse { "1" } else { "0" },
+        ]);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
         io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
         Self(child)
     }
 
     fn idle() -> Self {
-        Self(Command::new("/bin/sleep").arg("60").process_group(0).spawn().unwrap())
+        Self(
+            Command::new("/bin/sleep")
+                .arg("60")
+                .process_group(0)
+                .spawn()
+                .unwrap(),
+        )
     }
 
     fn process(&self) -> Process {
@@ -45,7 +61,10 @@ impl Drop for Instance {
 
 /// A port that nobody has, as far as can be known.
 fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 fn stranger(found: io::Result<ListenerOwner>) -> String {
@@ -60,15 +79,38 @@ fn only_its_own_listener_is_believed_wherever_it_is_bound() {
     let listeners = Listeners::default();
     for ip in ["127.0.0.1", "0.0.0.0", "::", "::ffff:127.0.0.1"] {
         let address = free();
-        let instance = Instance::listening(SocketAddr::new(ip.parse().unwrap(), address.port()), false);
+        let instance =
+            Instance::listening(SocketAddr::new(ip.parse().unwrap(), address.port()), false);
         let (own, other) = (instance.process(), Instance::idle());
         assert!(!listeners.is_known(address, own), "{ip}");
-        assert_eq!(listeners.examine_now(address, own).unwrap(), ListenerOwner::Own, "{ip}");
-        assert!(listeners.is_known(address, own) && !listeners.is_known(address, other.process()), "{ip}");
-        let all = listeners.strangers(&[(address, own), (address, other.process()), (free(), own)]).unwrap();
-        assert!(matches!(all[..], [Ok(ListenerOwner::Own), Ok(ListenerOwner::Stranger(_)), Ok(ListenerOwner::Nobody)]), "{ip}: {all:?}");
+        assert_eq!(
+            listeners.examine_now(address, own).unwrap(),
+            ListenerOwner::Own,
+            "{ip}"
+        );
+        assert!(
+            listeners.is_known(address, own) && !listeners.is_known(address, other.process()),
+            "{ip}"
+        );
+        let all = listeners
+            .strangers(&[(address, own), (address, other.process()), (free(), own)])
+            .unwrap();
+        assert!(
+            matches!(
+                all[..],
+                [
+                    Ok(ListenerOwner::Own),
+                    Ok(ListenerOwner::Stranger(_)),
+                    Ok(ListenerOwner::Nobody)
+                ]
+            ),
+            "{ip}: {all:?}"
+        );
         let who = stranger(listeners.examine_now(address, other.process()));
-        assert!(who.contains(&format!("pid {}, `", own.pid)) && who.contains("-c import socket"), "{who}");
+        assert!(
+            who.contains(&format!("pid {}, `", own.pid)) && who.contains("-c import socket"),
+            "{who}"
+        );
         drop(instance);
         assert!(!listeners.is_known(address, own), "{ip}");
     }
@@ -81,7 +123,12 @@ fn a_listener_of_another_user_is_nobodys_instance() {
     let me = nix::unistd::geteuid().as_raw();
     let who = stranger(Listeners::of_user(Some(me + 1)).examine_now(address, instance.process()));
     assert!(who.contains(&format!("user {me} ")), "{who}");
-    assert_eq!(Listeners::of_user(Some(me)).examine_now(address, instance.process()).unwrap(), ListenerOwner::Own);
+    assert_eq!(
+        Listeners::of_user(Some(me))
+            .examine_now(address, instance.process())
+            .unwrap(),
+        ListenerOwner::Own
+    );
 }
 
 #[test]
@@ -89,16 +136,30 @@ fn who_joins_the_same_port_is_found() {
     let (address, listeners) = (free(), Listeners::default());
     let instance = Instance::listening(address, true);
     let own = [(address, instance.process())];
-    assert_eq!(listeners.examine_now(address, own[0].1).unwrap(), ListenerOwner::Own);
+    assert_eq!(
+        listeners.examine_now(address, own[0].1).unwrap(),
+        ListenerOwner::Own
+    );
     let thief = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     thief.set_reuse_port(true).unwrap();
-    thief.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())).into()).unwrap();
-    assert!(matches!(listeners.strangers(&own).unwrap()[..], [Ok(ListenerOwner::Own)]));
+    thief
+        .bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())).into())
+        .unwrap();
+    assert!(matches!(
+        listeners.strangers(&own).unwrap()[..],
+        [Ok(ListenerOwner::Own)]
+    ));
     thief.listen(9).unwrap();
-    assert!(matches!(listeners.strangers(&own).unwrap()[..], [Ok(ListenerOwner::Stranger(_))]));
+    assert!(matches!(
+        listeners.strangers(&own).unwrap()[..],
+        [Ok(ListenerOwner::Stranger(_))]
+    ));
     stranger(listeners.examine_now(address, own[0].1));
     drop(thief);
-    assert!(matches!(listeners.strangers(&own).unwrap()[..], [Ok(ListenerOwner::Own)]));
+    assert!(matches!(
+        listeners.strangers(&own).unwrap()[..],
+        [Ok(ListenerOwner::Own)]
+    ));
 }
 
 #[test]
@@ -106,16 +167,28 @@ fn a_port_that_changes_hands_is_not_known_any_more() {
     let (address, listeners) = (free(), Listeners::default());
     let instance = Instance::listening(address, false);
     let own = instance.process();
-    assert_eq!(listeners.examine_now(address, own).unwrap(), ListenerOwner::Own);
+    assert_eq!(
+        listeners.examine_now(address, own).unwrap(),
+        ListenerOwner::Own
+    );
     drop(instance);
     let _thief = TcpListener::bind(address).unwrap();
     assert!(!listeners.is_known(address, own));
-    assert!(listeners.examine_now(address, own).is_err(), "its process has ended");
+    assert!(
+        listeners.examine_now(address, own).is_err(),
+        "its process has ended"
+    );
 }
 
 #[test]
 fn what_a_stranger_calls_itself_does_nothing_to_a_terminal() {
-    let text = shown(&format!("\u{1b}]0;x\u{7}\n'a' \"b\" \u{202e}{}", "é".repeat(300)));
-    assert!(text.starts_with(r#"\u{1b}]0;x\u{7}\n'a' "b" \u{202e}é"#), "{text}");
+    let text = shown(&format!(
+        "\u{1b}]0;x\u{7}\n'a' \"b\" \u{202e}{}",
+        "é".repeat(300)
+    ));
+    assert!(
+        text.starts_with(r#"\u{1b}]0;x\u{7}\n'a' "b" \u{202e}é"#),
+        "{text}"
+    );
     assert!(text.len() < 500 && !text.contains(char::is_control));
 }

@@ -1,4 +1,5 @@
-//! Who listens on the unix sockets of instances that are awake: its file may have been removed, or another socket put in its place.
+//! Who listens on the unix sockets of instances that are awake: its file may have been removed, or
+//! another socket put in its place.
 
 use std::collections::HashMap;
 use std::fs;
@@ -20,20 +21,33 @@ type SeenSockets = HashMap<PathBuf, (Process, u64)>;
 pub(super) struct PathListeners(RwLock<SeenSockets>);
 
 impl PathListeners {
-    /// [`ListenerOwner`] for each of these instances, which are all that are awake, in their order: the kernel's table is read once
-    /// for all, and those whose sockets have changed are examined more closely. It blocks.
-    pub(super) fn examine(&self, instances: &[(PathBuf, Process)]) -> io::Result<Vec<io::Result<ListenerOwner>>> {
+    /// [`ListenerOwner`] for each of these instances, which are all that are awake, in their order:
+    /// the kernel's table is read once for all, and those whose sockets have changed are examined
+    /// more closely. It blocks.
+    pub(super) fn examine(
+        &self,
+        instances: &[(PathBuf, Process)],
+    ) -> io::Result<Vec<io::Result<ListenerOwner>>> {
         let paths: Vec<&Path> = instances.iter().map(|(path, _)| path.as_path()).collect();
         let there = unix_listeners(&paths)?;
-        let before = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let before = self
+            .0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let (mut now, mut all) = (SeenSockets::new(), Vec::new());
         for ((path, process), sockets) in instances.iter().zip(there) {
-            let same = before.get(path).filter(|(whose, number)| whose == process && sockets.contains(number) && path.exists());
+            let same = before.get(path).filter(|(whose, number)| {
+                whose == process && sockets.contains(number) && path.exists()
+            });
             all.push(match same {
                 Some(_) => Ok(ListenerOwner::Own),
                 None => whose(path, *process, &sockets),
             });
-            if let (Some(Ok(ListenerOwner::Own)), Some(number)) = (all.last(), same.map(|(_, number)| *number).or(only(&sockets))) {
+            if let (Some(Ok(ListenerOwner::Own)), Some(number)) = (
+                all.last(),
+                same.map(|(_, number)| *number).or(only(&sockets)),
+            ) {
                 now.insert(path.clone(), (*process, number));
             }
         }
@@ -43,7 +57,11 @@ impl PathListeners {
 }
 
 fn only(sockets: &[u64]) -> Option<u64> {
-    if let [one] = sockets { Some(*one) } else { None }
+    if let [one] = sockets {
+        Some(*one)
+    } else {
+        None
+    }
 }
 
 fn whose(path: &Path, process: Process, sockets: &[u64]) -> io::Result<ListenerOwner> {
@@ -62,7 +80,10 @@ fn whose(path: &Path, process: Process, sockets: &[u64]) -> io::Result<ListenerO
     // One that is its own will do: the table may show a former one of the same path, too.
     let none_is_own = left.len() == sockets.len();
     Ok(if none_is_own && hidden.is_empty() {
-        ListenerOwner::Stranger(format!("a program that is not part of the instance listens on `{}`", path.display()))
+        ListenerOwner::Stranger(format!(
+            "a program that is not part of the instance listens on `{}`",
+            path.display()
+        ))
     } else {
         ListenerOwner::Own
     })

@@ -1,9 +1,10 @@
 //! Has the application begun to take connections from the socket it was handed?
 //!
-//! A connection is made in any case, and waits in the socket's queue. What is wanted is proof that the application lives and
-//! takes what waits there: until then nothing is sent that could get lost with it. So one connection is made that asks for
-//! nothing and says so (its writing half is closed): who accepts it sees its end and closes it, and acc is told at that moment.
-//! For an application that does not look at once, the length of the queue is asked for now and then.
+//! A connection is made in any case, and waits in the socket's queue. What is wanted is proof that
+//! the application lives and takes what waits there: until then nothing is sent that could get lost
+//! with it. So one connection is made that asks for nothing and says so (its writing half is
+//! closed): who accepts it sees its end and closes it, and acc is told at that moment. For an
+//! application that does not look at once, the length of the queue is asked for now and then.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -19,7 +20,10 @@ pub async fn is_taken(mut stream: UnixStream, path: &Path) -> bool {
     let _ = stream.shutdown().await;
     let mut steps = Steps::QUEUE;
     loop {
-        if tokio::time::timeout(steps.pause(), stream.readable()).await.is_err() {
+        if tokio::time::timeout(steps.pause(), stream.readable())
+            .await
+            .is_err()
+        {
             if nothing_waits(path).await {
                 return true;
             }
@@ -34,10 +38,14 @@ pub async fn is_taken(mut stream: UnixStream, path: &Path) -> bool {
     }
 }
 
-/// No other client connects before the instance is ready: an empty queue means that this connection was taken from it.
+/// No other client connects before the instance is ready: an empty queue means that this connection
+/// was taken from it.
 async fn nothing_waits(path: &Path) -> bool {
     let path = path.to_owned();
-    matches!(tokio::task::spawn_blocking(move || unaccepted(&path)).await, Ok(Some(0)))
+    matches!(
+        tokio::task::spawn_blocking(move || unaccepted(&path)).await,
+        Ok(Some(0))
+    )
 }
 
 #[cfg(test)]
@@ -54,10 +62,18 @@ mod tests {
         let path = dir.path().join("s");
         let listener = UnixListener::bind(&path).unwrap();
         let mut taken = Box::pin(is_taken(UnixStream::connect(&path).await.unwrap(), &path));
-        assert!(tokio::time::timeout(Duration::from_millis(150), &mut taken).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_millis(150), &mut taken)
+                .await
+                .is_err()
+        );
         let (stream, _) = listener.accept().await.unwrap();
         // It has read nothing and closed nothing: the queue tells.
-        assert!(tokio::time::timeout(Duration::from_secs(10), taken).await.unwrap());
+        assert!(
+            tokio::time::timeout(Duration::from_secs(10), taken)
+                .await
+                .unwrap()
+        );
         drop(stream);
     }
 

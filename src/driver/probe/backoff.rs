@@ -15,18 +15,42 @@ pub struct Steps {
 
 impl Steps {
     /// Between the bind of a socket and its listen, when that takes longer than usual.
-    pub const SOCKET: Self = Self { next: Duration::from_micros(100), factor: 15, most: Duration::from_millis(10) };
+    pub const SOCKET: Self = Self {
+        next: Duration::from_micros(100),
+        factor: 15,
+        most: Duration::from_millis(10),
+    };
     /// For a connection in a queue, whose end is told by itself as a rule.
-    pub const QUEUE: Self = Self { next: Duration::from_millis(20), factor: 15, most: Duration::from_millis(250) };
+    pub const QUEUE: Self = Self {
+        next: Duration::from_millis(20),
+        factor: 15,
+        most: Duration::from_millis(250),
+    };
     /// Where another program listens, which may let go.
-    pub const STRANGER: Self = Self { next: Duration::from_millis(50), factor: 15, most: Duration::from_millis(200) };
+    pub const STRANGER: Self = Self {
+        next: Duration::from_millis(50),
+        factor: 15,
+        most: Duration::from_millis(200),
+    };
     /// For an application that answers, but not yet that it is well.
-    pub const HEALTH: Self = Self { next: Duration::from_millis(1), factor: 15, most: Duration::from_millis(100) };
+    pub const HEALTH: Self = Self {
+        next: Duration::from_millis(1),
+        factor: 15,
+        most: Duration::from_millis(100),
+    };
 
-    /// Nobody tells when a TCP port is bound, so it is looked for: at first every millisecond, which costs a start that takes as long
-    /// no more than half of that. See [`PortSteps`].
-    const PORT_AT_FIRST: Self = Self { next: Duration::from_micros(500), factor: 13, most: Duration::from_millis(1) };
-    const PORT: Self = Self { next: Duration::from_millis(1), factor: 11, most: Duration::from_millis(25) };
+    /// Nobody tells when a TCP port is bound, so it is looked for: at first every millisecond,
+    /// which costs a start that takes as long no more than half of that. See [`PortSteps`].
+    const PORT_AT_FIRST: Self = Self {
+        next: Duration::from_micros(500),
+        factor: 13,
+        most: Duration::from_millis(1),
+    };
+    const PORT: Self = Self {
+        next: Duration::from_millis(1),
+        factor: 11,
+        most: Duration::from_millis(25),
+    };
 
     /// The next pause; the one after it is longer.
     pub fn pause(&mut self) -> Duration {
@@ -38,10 +62,12 @@ impl Steps {
 
 /// How long a start is young: what answers at all within a blink does so by then.
 const YOUNG: Duration = Duration::from_secs(1);
-/// Each of those that wait at once adds so much to the pause of all: together they look 8,000 times a second at most.
+/// Each of those that wait at once adds so much to the pause of all: together they look 8,000 times
+/// a second at most.
 const SHARE: Duration = Duration::from_micros(125);
 
-/// Pauses between two looks at a TCP port: short while the start is young, and longer the more are waited for.
+/// Pauses between two looks at a TCP port: short while the start is young, and longer the more are
+/// waited for.
 #[derive(Debug, Clone, Copy)]
 pub struct PortSteps {
     waited: Duration,
@@ -51,14 +77,22 @@ pub struct PortSteps {
 
 impl Default for PortSteps {
     fn default() -> Self {
-        Self { waited: Duration::ZERO, at_first: Steps::PORT_AT_FIRST, later: Steps::PORT }
+        Self {
+            waited: Duration::ZERO,
+            at_first: Steps::PORT_AT_FIRST,
+            later: Steps::PORT,
+        }
     }
 }
 
 impl PortSteps {
     /// The next pause, while so many ports are waited for.
     pub fn pause(&mut self, waiting: u32) -> Duration {
-        let steps = if self.waited < YOUNG { &mut self.at_first } else { &mut self.later };
+        let steps = if self.waited < YOUNG {
+            &mut self.at_first
+        } else {
+            &mut self.later
+        };
         let pause = steps.pause().max(SHARE * waiting);
         self.waited += pause;
         pause
@@ -75,7 +109,10 @@ mod tests {
         let mut waited = Duration::ZERO;
         while waited < YOUNG {
             let pause = steps.pause(1);
-            assert!(pause <= Duration::from_millis(1), "{pause:?} after {waited:?}");
+            assert!(
+                pause <= Duration::from_millis(1),
+                "{pause:?} after {waited:?}"
+            );
             waited += pause;
         }
         let later: Vec<Duration> = (0..60).map(|_| steps.pause(1)).collect();
@@ -83,7 +120,10 @@ mod tests {
         assert_eq!(later[59], Duration::from_millis(25));
         let mut of_many = PortSteps::default();
         assert!((0..100).all(|_| 100 / of_many.pause(100).as_micros().max(1) * 1_000_000 <= 8_000));
-        assert_eq!(PortSteps::default().pause(100), Duration::from_micros(12_500));
+        assert_eq!(
+            PortSteps::default().pause(100),
+            Duration::from_micros(12_500)
+        );
     }
 
     #[test]
@@ -94,6 +134,12 @@ mod tests {
         assert!(pauses.windows(2).all(|w| w[0] <= w[1]));
         assert_eq!(pauses[39], Duration::from_millis(100));
         let mut steps = Steps::SOCKET;
-        assert!((0..100).map(|_| steps.pause()).filter(|p| *p < Duration::from_millis(1)).count() < 10);
+        assert!(
+            (0..100)
+                .map(|_| steps.pause())
+                .filter(|p| *p < Duration::from_millis(1))
+                .count()
+                < 10
+        );
     }
 }

@@ -1,6 +1,8 @@
-//! Where an instance listens instead of where it should: on another address, another port, another socket.
+//! Where an instance listens instead of where it should: on another address, another port, another
+//! socket.
 //!
-//! Looked for once a start has taken too long; it reads the kernel's tables and the open files of the instance's processes.
+//! Looked for once a start has taken too long; it reads the kernel's tables and the open files of
+//! the instance's processes.
 
 use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt as _;
@@ -24,13 +26,22 @@ struct Heard {
 /// For people; `None`: nowhere, where it should, or it cannot be seen. It blocks, for milliseconds.
 pub(super) fn of(listen: &Listen, process: Process) -> Option<String> {
     let all = on_ports(listen).chain(on_paths(listen)).collect::<Vec<_>>();
-    let left = holding::search(process, all.iter().map(|heard| heard.inode)).ok()?.left;
-    let own: Vec<&Heard> = all.iter().filter(|heard| !left.contains(&heard.inode)).collect();
+    let left = holding::search(process, all.iter().map(|heard| heard.inode))
+        .ok()?
+        .left;
+    let own: Vec<&Heard> = all
+        .iter()
+        .filter(|heard| !left.contains(&heard.inode))
+        .collect();
     if own.is_empty() || own.iter().any(|heard| heard.wanted) {
         return None;
     }
     let places: BTreeSet<&str> = own.iter().map(|heard| heard.place.as_str()).collect();
-    let mut named: Vec<String> = places.iter().take(NAMED).map(|place| format!("`{place}`")).collect();
+    let mut named: Vec<String> = places
+        .iter()
+        .take(NAMED)
+        .map(|place| format!("`{place}`"))
+        .collect();
     if places.len() > NAMED {
         named.push(format!("{} more", places.len() - NAMED));
     }
@@ -40,7 +51,11 @@ pub(super) fn of(listen: &Listen, process: Process) -> Option<String> {
 fn on_ports(listen: &Listen) -> impl Iterator<Item = Heard> {
     let wanted = |at: &listening::Listening| matches!(listen, Listen::Tcp(address) if at.may_answer_at(*address));
     let all = listening::at_port(0).unwrap_or_default();
-    all.into_iter().map(move |at| Heard { inode: at.id.inode, place: at.address.to_string(), wanted: wanted(&at) })
+    all.into_iter().map(move |at| Heard {
+        inode: at.id.inode,
+        place: at.address.to_string(),
+        wanted: wanted(&at),
+    })
 }
 
 /// Lines of `/proc/net/unix`: address, count, protocol, flags, type, state, number and path.
@@ -51,15 +66,29 @@ fn on_paths(listen: &Listen) -> impl Iterator<Item = Heard> {
     let read = move |line: &[u8]| {
         let text = String::from_utf8_lossy(line).into_owned();
         let mut words = text.splitn(8, ' ').skip(3);
-        let flags = u32::from_str_radix(words.next()?, 16).ok().filter(|flags| flags & LISTENS != 0);
+        let flags = u32::from_str_radix(words.next()?, 16)
+            .ok()
+            .filter(|flags| flags & LISTENS != 0);
         let _ = (flags?, words.next()?, words.next()?);
         // The number is set to the right in a column of five.
-        let (inode, path) =
-            words.collect::<Vec<_>>().join(" ").trim_start().split_once(' ').map(|(n, path)| (n.parse().ok(), path.to_owned()))?;
+        let (inode, path) = words
+            .collect::<Vec<_>>()
+            .join(" ")
+            .trim_start()
+            .split_once(' ')
+            .map(|(n, path)| (n.parse().ok(), path.to_owned()))?;
         let wanted = matches!(listen, Listen::Unix(own) if Path::new(own).as_os_str().as_bytes() == path.as_bytes());
-        Some(Heard { inode: inode?, place: shown(&path), wanted })
+        Some(Heard {
+            inode: inode?,
+            place: shown(&path),
+            wanted,
+        })
     };
-    table.split(|byte| *byte == b'\n').filter_map(read).collect::<Vec<_>>().into_iter()
+    table
+        .split(|byte| *byte == b'\n')
+        .filter_map(read)
+        .collect::<Vec<_>>()
+        .into_iter()
 }
 
 #[cfg(test)]
@@ -72,17 +101,33 @@ mod tests {
 
     #[test]
     fn other_addresses_ports_and_sockets_are_named_and_the_right_one_is_not() {
-        let me = process::by_pid(i32::try_from(std::process::id()).unwrap()).unwrap().unwrap();
+        let me = process::by_pid(i32::try_from(std::process::id()).unwrap())
+            .unwrap()
+            .unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let (port, path) = (TcpListener::bind("127.0.0.1:0").unwrap(), dir.path().join("a b.sock"));
+        let (port, path) = (
+            TcpListener::bind("127.0.0.1:0").unwrap(),
+            dir.path().join("a b.sock"),
+        );
         let address = port.local_addr().unwrap();
         assert_eq!(of(&Listen::Tcp(address), me), None);
         // Tests beside this one listen as well, in this process.
-        let all: Vec<Heard> = on_ports(&Listen::Unix(path.clone())).chain(on_paths(&Listen::Unix(path.clone()))).collect();
-        assert!(all.iter().any(|heard| heard.place == address.to_string() && !heard.wanted));
+        let all: Vec<Heard> = on_ports(&Listen::Unix(path.clone()))
+            .chain(on_paths(&Listen::Unix(path.clone())))
+            .collect();
+        assert!(
+            all.iter()
+                .any(|heard| heard.place == address.to_string() && !heard.wanted)
+        );
         let _listener = UnixListener::bind(&path).unwrap();
-        assert!(on_paths(&Listen::Unix(path.clone())).any(|heard| heard.wanted && heard.place == path.display().to_string()));
-        assert!(on_paths(&Listen::Tcp(address)).any(|heard| !heard.wanted && heard.place == path.display().to_string()));
+        assert!(
+            on_paths(&Listen::Unix(path.clone()))
+                .any(|heard| heard.wanted && heard.place == path.display().to_string())
+        );
+        assert!(
+            on_paths(&Listen::Tcp(address))
+                .any(|heard| !heard.wanted && heard.place == path.display().to_string())
+        );
         assert_eq!(of(&Listen::Unix(path), me), None);
     }
 }

@@ -75,10 +75,18 @@ impl Probe for FakeProbe {
     async fn clear(&self, question: &Question) -> Result<Option<Ear>, Obstacle> {
         let mut state = self.state();
         state.cleared.push(question.clone());
-        state.obstacle.clone().map_or(Ok(None), |why| Err(Obstacle::Other(why)))
+        state
+            .obstacle
+            .clone()
+            .map_or(Ok(None), |why| Err(Obstacle::Other(why)))
     }
 
-    async fn ready(&self, question: &Question, _: Option<Process>, _: Option<Ear>) -> Result<Answered, String> {
+    async fn ready(
+        &self,
+        question: &Question,
+        _: Option<Process>,
+        _: Option<Ear>,
+    ) -> Result<Answered, String> {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);

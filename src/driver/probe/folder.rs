@@ -1,8 +1,10 @@
-//! Who may reach the socket of an instance: the instance, and nginx's workers by their group. Set by number, at every start, and
-//! looked at again once the instance answers: applications make, chmod and chown their sockets as they like.
+//! Who may reach the socket of an instance: the instance, and nginx's workers by their group. Set
+//! by number, at every start, and looked at again once the instance answers: applications make,
+//! chmod and chown their sockets as they like.
 //!
-//! The folder lies in one that only acc can write, and belongs to the instance's user. The socket is the instance's: acc changes
-//! its file by descriptor, follows no link, and touches nothing that is not a socket of that user.
+//! The folder lies in one that only acc can write, and belongs to the instance's user. The socket
+//! is the instance's: acc changes its file by descriptor, follows no link, and touches nothing that
+//! is not a socket of that user.
 
 use std::fs;
 use std::io;
@@ -10,17 +12,21 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fchmod, fchown, fstat, open, openat};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fchmod, fchown, fstat, open, openat,
+};
 
 use crate::config::accounts::Accounts;
 use crate::host::fs::make_dir;
 
-/// The instance may do anything in it, nginx's workers pass through it, and what is made in it gets their group.
+/// The instance may do anything in it, nginx's workers pass through it, and what is made in it gets
+/// their group.
 const FOLDER: u32 = 0o2710;
 /// The instance listens, nginx's workers connect.
 const SOCKET: u32 = 0o660;
 
-/// Makes the folder of a socket, or puts it right: for the application and for nginx's workers, and for no other user.
+/// Makes the folder of a socket, or puts it right: for the application and for nginx's workers, and
+/// for no other user.
 pub(super) fn make(dir: &Path, accounts: Accounts) -> io::Result<()> {
     if let Some(parent) = dir.parent().filter(|_| !dir.is_dir()) {
         // To be passed through on the way, not to be read.
@@ -29,11 +35,19 @@ pub(super) fn make(dir: &Path, accounts: Accounts) -> io::Result<()> {
     let wanted = match FolderAccess::of(accounts) {
         Some(wanted) => wanted,
         // It may be of a time when instances had a user.
-        None if rustix::process::geteuid().is_root() => FolderAccess { uid: 0, gid: 0, mode: 0o750 },
+        None if rustix::process::geteuid().is_root() => FolderAccess {
+            uid: 0,
+            gid: 0,
+            mode: 0o750,
+        },
         None => return make_dir(dir, 0o750),
     };
     make_dir(dir, 0o700)?;
-    let folder = open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let folder = open(
+        dir,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     wanted.put_right(&folder)
 }
 
@@ -42,30 +56,57 @@ pub(super) fn make(dir: &Path, accounts: Accounts) -> io::Result<()> {
 /// # Errors
 /// What is there is not a socket of the instance's user, or could not be changed.
 pub(super) fn let_workers_in(path: &Path, accounts: Accounts) -> io::Result<bool> {
-    let (Some(edge), Some(wanted)) = (accounts.edge, FolderAccess::of(accounts)) else { return Ok(false) };
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Ok(false) };
-    let folder = open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let (Some(edge), Some(wanted)) = (accounts.edge, FolderAccess::of(accounts)) else {
+        return Ok(false);
+    };
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(false);
+    };
+    let folder = open(
+        dir,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     let closed = !wanted.is_right(&fstat(&folder)?);
     if closed {
         wanted.put_right(&folder)?;
     }
-    let socket = openat(&folder, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let socket = openat(
+        &folder,
+        name,
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     let found = fstat(&socket)?;
     if FileType::from_raw_mode(found.st_mode) != FileType::Socket || found.st_uid != wanted.uid {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is not a socket of the instance's user"));
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "it is not a socket of the instance's user",
+        ));
     }
     if found.st_gid == edge.gid && found.st_mode & 0o777 == SOCKET {
         return Ok(closed);
     }
-    // The group first: with the mode first, a group of the application's choice could connect in between.
-    chownat(&socket, "", None, Some(Gid::from_raw(edge.gid)), AtFlags::EMPTY_PATH)?;
+    // The group first: with the mode first, a group of the application's choice could connect in
+    // between.
+    chownat(
+        &socket,
+        "",
+        None,
+        Some(Gid::from_raw(edge.gid)),
+        AtFlags::EMPTY_PATH,
+    )?;
     set_mode(&socket, SOCKET)?;
     Ok(closed || !(found.st_gid == edge.gid && found.st_mode & 0o060 == 0o060))
 }
 
-/// Of a descriptor that was opened to name a file, and for nothing else: fchmod(2) does not take one.
+/// Of a descriptor that was opened to name a file, and for nothing else: fchmod(2) does not take
+/// one.
 fn set_mode(file: &OwnedFd, mode: u32) -> io::Result<()> {
-    fs::set_permissions(format!("/proc/self/fd/{}", file.as_raw_fd()), fs::Permissions::from_mode(mode))
+    fs::set_permissions(
+        format!("/proc/self/fd/{}", file.as_raw_fd()),
+        fs::Permissions::from_mode(mode),
+    )
 }
 
 /// What the folder of a socket shall be.
@@ -80,7 +121,11 @@ impl FolderAccess {
     fn of(accounts: Accounts) -> Option<Self> {
         let (instances, edge) = (accounts.instances, accounts.edge);
         let gid = edge.or(instances)?.gid;
-        Some(Self { uid: instances.map_or(0, |owner| owner.uid), gid, mode: if edge.is_some() { FOLDER } else { 0o750 } })
+        Some(Self {
+            uid: instances.map_or(0, |owner| owner.uid),
+            gid,
+            mode: if edge.is_some() { FOLDER } else { 0o750 },
+        })
     }
 
     fn is_right(&self, found: &Stat) -> bool {
@@ -90,7 +135,11 @@ impl FolderAccess {
     /// The mode last: a change of the owner may take bits away.
     fn put_right(&self, folder: &impl AsFd) -> io::Result<()> {
         if !self.is_right(&fstat(folder)?) {
-            fchown(folder, Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)))?;
+            fchown(
+                folder,
+                Some(Uid::from_raw(self.uid)),
+                Some(Gid::from_raw(self.gid)),
+            )?;
             fchmod(folder, Mode::from_raw_mode(self.mode))?;
         }
         Ok(())
@@ -108,7 +157,10 @@ mod tests {
     /// Instances run as 61234, workers as 61235; `None` without root.
     fn accounts() -> Option<Accounts> {
         let owner = |id| Some(Owner { uid: id, gid: id });
-        let accounts = Accounts { instances: owner(61_234), edge: owner(61_235) };
+        let accounts = Accounts {
+            instances: owner(61_234),
+            edge: owner(61_235),
+        };
         rustix::process::geteuid().is_root().then_some(accounts)
     }
 
@@ -123,14 +175,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("sock/a");
         make(&folder, accounts).unwrap();
-        assert_eq!((of(&folder), of(&dir.path().join("sock")).2), ((61_234, 61_235, 0o2710), 0o711));
+        assert_eq!(
+            (of(&folder), of(&dir.path().join("sock")).2),
+            ((61_234, 61_235, 0o2710), 0o711)
+        );
         for mode in [0o700, 0o777, 0o000] {
             fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
             chown(&folder, None, Some(61_234)).unwrap();
             make(&folder, accounts).unwrap();
             assert_eq!(of(&folder), (61_234, 61_235, 0o2710));
         }
-        let alone = Accounts { edge: None, ..accounts };
+        let alone = Accounts {
+            edge: None,
+            ..accounts
+        };
         make(&folder, alone).unwrap();
         assert_eq!(of(&folder), (61_234, 61_234, 0o750));
     }
@@ -143,16 +201,32 @@ mod tests {
         make(&folder, accounts).unwrap();
         let path = folder.join("app.sock");
         let _listener = UnixListener::bind(&path).unwrap();
-        for (gid, mode) in [(61_234, 0o777), (61_235, 0o600), (61_235, 0o755), (61_234, 0o660), (61_235, 0o770)] {
+        for (gid, mode) in [
+            (61_234, 0o777),
+            (61_235, 0o600),
+            (61_235, 0o755),
+            (61_234, 0o660),
+            (61_235, 0o770),
+        ] {
             chown(&path, Some(61_234), Some(gid)).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            assert_eq!(let_workers_in(&path, accounts).unwrap(), (gid, mode) != (61_235, 0o770), "{gid} {mode:o}");
+            assert_eq!(
+                let_workers_in(&path, accounts).unwrap(),
+                (gid, mode) != (61_235, 0o770),
+                "{gid} {mode:o}"
+            );
             assert_eq!(of(&path), (61_234, 61_235, 0o660));
             assert!(!let_workers_in(&path, accounts).unwrap());
         }
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
-        assert!(let_workers_in(&path, accounts).unwrap(), "the application has closed its folder");
-        assert!(!let_workers_in(&path, Accounts::default()).unwrap(), "nobody has to be let in");
+        assert!(
+            let_workers_in(&path, accounts).unwrap(),
+            "the application has closed its folder"
+        );
+        assert!(
+            !let_workers_in(&path, Accounts::default()).unwrap(),
+            "nobody has to be let in"
+        );
     }
 
     #[test]
@@ -169,7 +243,10 @@ mod tests {
         assert!(let_workers_in(&path, accounts).is_err(), "a link");
         fs::remove_file(&path).unwrap();
         fs::hard_link(&roots, &path).unwrap();
-        assert!(let_workers_in(&path, accounts).is_err(), "a socket of root's");
+        assert!(
+            let_workers_in(&path, accounts).is_err(),
+            "a socket of root's"
+        );
         fs::remove_file(&path).unwrap();
         fs::write(&path, "x").unwrap();
         chown(&path, Some(61_234), None).unwrap();

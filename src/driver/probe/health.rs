@@ -11,7 +11,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::Question;
 use crate::driver::listener::shown;
 
-/// An application may be busy with its first start for a while; after this it is asked again on a new connection.
+/// An application may be busy with its first start for a while; after this it is asked again on a
+/// new connection.
 const LIMIT: Duration = Duration::from_secs(10);
 /// A status line longer than this is none.
 const LONGEST_LINE: usize = 4096;
@@ -56,10 +57,22 @@ where
             Some(200..400) => Ok(()),
             Some(_) => Err(format!(
                 "`{}`",
-                shown(String::from_utf8_lossy(line.split(|b| b"\r\n".contains(b)).next().unwrap_or_default()).trim_end())
+                shown(
+                    String::from_utf8_lossy(
+                        line.split(|b| b"\r\n".contains(b))
+                            .next()
+                            .unwrap_or_default()
+                    )
+                    .trim_end()
+                )
             )),
-            None if line.is_empty() => Err("a connection that was closed without a word".to_owned()),
-            None => Err(format!("not HTTP: `{}`", shown(&String::from_utf8_lossy(&line)))),
+            None if line.is_empty() => {
+                Err("a connection that was closed without a word".to_owned())
+            }
+            None => Err(format!(
+                "not HTTP: `{}`",
+                shown(&String::from_utf8_lossy(&line))
+            )),
         },
     }
 }
@@ -69,7 +82,9 @@ async fn first_line<S>(mut stream: S, path: &str, host: &str) -> std::io::Result
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: acc-probe\r\nAccept: */*\r\nConnection: close\r\n\r\n");
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: acc-probe\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).await?;
     let mut seen = Vec::with_capacity(512);
     while !seen.contains(&b'\n') && seen.len() < LONGEST_LINE {
@@ -77,8 +92,11 @@ where
             break;
         }
     }
-    // The rest is taken off the application's hands, or it would log a broken connection at every start.
-    tokio::spawn(tokio::time::timeout(Duration::from_secs(1), async move { tokio::io::copy(&mut stream, &mut tokio::io::sink()).await }));
+    // The rest is taken off the application's hands, or it would log a broken connection at every
+    // start.
+    tokio::spawn(tokio::time::timeout(Duration::from_secs(1), async move {
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+    }));
     Ok(seen)
 }
 
@@ -87,7 +105,8 @@ where
 pub fn status(line: &[u8]) -> Option<u16> {
     let line = line.strip_prefix(b"HTTP/1.")?;
     let text = std::str::from_utf8(line.get(2..5)?).ok()?;
-    (line.get(1) == Some(&b' ') && line.get(5).is_none_or(|b| b.is_ascii_whitespace())).then(|| text.parse().ok())?
+    (line.get(1) == Some(&b' ') && line.get(5).is_none_or(|b| b.is_ascii_whitespace()))
+        .then(|| text.parse().ok())?
 }
 
 #[cfg(test)]
@@ -99,9 +118,16 @@ mod tests {
         assert_eq!(status(b"HTTP/1.1 200 OK\r\n"), Some(200));
         assert_eq!(status(b"HTTP/1.0 503\r\n"), Some(503));
         assert_eq!(status(b"HTTP/1.1 204"), Some(204));
-        for bad in
-            [&b""[..], b"HTTP/1.1", b"HTTP/1.1 20", b"HTTP/1.1 2000 OK", b"HTTP/1.1  200", b"SSH-2.0-x\r\n", b"HTTP/2 200", b"HTTP/1.1 abc"]
-        {
+        for bad in [
+            &b""[..],
+            b"HTTP/1.1",
+            b"HTTP/1.1 20",
+            b"HTTP/1.1 2000 OK",
+            b"HTTP/1.1  200",
+            b"SSH-2.0-x\r\n",
+            b"HTTP/2 200",
+            b"HTTP/1.1 abc",
+        ] {
             assert_eq!(status(bad), None, "{}", String::from_utf8_lossy(bad));
         }
     }

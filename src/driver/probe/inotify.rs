@@ -1,7 +1,8 @@
 //! Tells when something appears in a folder: one inotify instance for all wakes.
 //!
-//! One, because closing an inotify instance waits for the kernel's grace period, 4 to 20 ms in which a thread of the runtime
-//! can do nothing else; taking a single watch away does not. It decides nothing: a task that is notified checks for itself.
+//! One, because closing an inotify instance waits for the kernel's grace period, 4 to 20 ms in
+//! which a thread of the runtime can do nothing else; taking a single watch away does not. It
+//! decides nothing: a task that is notified checks for itself.
 
 use std::collections::HashMap;
 use std::io;
@@ -25,7 +26,8 @@ struct OpenInotify {
 
 #[derive(Debug, Default)]
 struct InotifyState {
-    /// Opened at the first wait; not when nothing is left of the host's inotify instances, then it is tried again.
+    /// Opened at the first wait; not when nothing is left of the host's inotify instances, then it
+    /// is tried again.
     open: Option<OpenInotify>,
     watched: WatchSenders,
 }
@@ -41,14 +43,18 @@ impl Watcher {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Watches the folder from now on. When that is not possible (no folder, no watches left), waiting is by the clock alone.
+    /// Watches the folder from now on. When that is not possible (no folder, no watches left),
+    /// waiting is by the clock alone.
     #[must_use]
     pub fn watch(&self, dir: &Path) -> Watch {
         let place = self.add(dir);
         if let Err(error) = &place {
             tracing::debug!(dir = %dir.display(), %error, "cannot watch the folder of a socket");
         }
-        Watch { place: place.ok(), watcher: self.clone() }
+        Watch {
+            place: place.ok(),
+            watcher: self.clone(),
+        }
     }
 
     fn add(&self, dir: &Path) -> io::Result<(WatchDescriptor, watch::Receiver<()>)> {
@@ -81,7 +87,10 @@ impl Watcher {
             };
             read(events, tell).await;
         });
-        Ok(OpenInotify { watches, reader: reader.abort_handle() })
+        Ok(OpenInotify {
+            watches,
+            reader: reader.abort_handle(),
+        })
     }
 }
 
@@ -108,10 +117,13 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Resolves when something appeared since the watch began or since it was last told, or after `longest`.
+    /// Resolves when something appeared since the watch began or since it was last told, or after
+    /// `longest`.
     pub async fn change(&mut self, longest: Duration) {
         let untold = match &mut self.place {
-            Some((_, changes)) => tokio::time::timeout(longest, changes.changed()).await.is_ok_and(|told| told.is_err()),
+            Some((_, changes)) => tokio::time::timeout(longest, changes.changed())
+                .await
+                .is_ok_and(|told| told.is_err()),
             None => true,
         };
         if untold {
@@ -122,10 +134,16 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let Some((at, changes)) = self.place.take() else { return };
+        let Some((at, changes)) = self.place.take() else {
+            return;
+        };
         let mut state = self.watcher.state();
         drop(changes);
-        if state.watched.get(&at).is_some_and(|changes| changes.receiver_count() == 0) {
+        if state
+            .watched
+            .get(&at)
+            .is_some_and(|changes| changes.receiver_count() == 0)
+        {
             state.watched.remove(&at);
             if let Some(open) = &mut state.open {
                 // An error: the folder is gone, and the watch with it.
@@ -142,7 +160,9 @@ mod tests {
     const LONG: Duration = Duration::from_secs(600);
 
     async fn soon(wait: impl Future<Output = ()>) {
-        tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(10), wait)
+            .await
+            .unwrap();
     }
 
     #[tokio::test]
@@ -156,7 +176,11 @@ mod tests {
             tokio::join!(first.change(LONG), second.change(LONG));
         })
         .await;
-        assert!(tokio::time::timeout(Duration::from_millis(1), elsewhere.change(LONG)).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_millis(1), elsewhere.change(LONG))
+                .await
+                .is_err()
+        );
         drop(first);
         std::fs::write(dir.path().join("y"), "").unwrap();
         soon(second.change(LONG)).await;
@@ -169,7 +193,10 @@ mod tests {
     async fn a_folder_that_is_missing_or_goes_away_does_not_hang() {
         let watcher = Watcher::default();
         let dir = tempfile::tempdir().unwrap();
-        watcher.watch(&dir.path().join("missing")).change(Duration::from_millis(1)).await;
+        watcher
+            .watch(&dir.path().join("missing"))
+            .change(Duration::from_millis(1))
+            .await;
         let mut gone = watcher.watch(dir.path());
         drop(dir);
         gone.change(Duration::from_millis(50)).await;

@@ -1,4 +1,5 @@
-//! When is an instance ready: it answered on its own socket. Told by inotify where possible, else asked in growing steps.
+//! When is an instance ready: it answered on its own socket. Told by inotify where possible, else
+//! asked in growing steps.
 //!
 //! It never gives up by itself: the machine's timer does, and drops the future.
 
@@ -34,7 +35,8 @@ use crate::domain::instance::{Listen, Process};
 pub struct Question {
     /// Where it will listen.
     pub listen: Listen,
-    /// The socket listens from the first moment on: a connection that is made says nothing, one that is accepted does.
+    /// The socket listens from the first moment on: a connection that is made says nothing, one
+    /// that is accepted does.
     pub handed: bool,
     /// Where it says that it is ready (`sd_notify(3)`); `None`: it does not.
     pub notify: Option<PathBuf>,
@@ -50,7 +52,8 @@ pub enum Obstacle {
     /// Another program has its port; says which, as far as it can be seen.
     #[error("{0}")]
     Port(String),
-    /// Another program listens on its unix socket: in the folder that acc made for it, so [`Probe::evict`] can take it away.
+    /// Another program listens on its unix socket: in the folder that acc made for it, so
+    /// [`Probe::evict`] can take it away.
     #[error("{0}")]
     Socket(String),
     /// Anything else.
@@ -70,33 +73,42 @@ pub struct Answered {
 /// Waits for readiness.
 #[async_trait]
 pub trait Probe: Send + Sync {
-    /// Removes what a former run left behind (a stale socket file) and makes the folder of the socket. An error names what
-    /// is in the way: a port taken by another program, a folder that cannot be written. Called before the start. For one that
-    /// says that it is ready: with the socket on which it will be heard, to be kept until it is ready or has failed.
+    /// Removes what a former run left behind (a stale socket file) and makes the folder of the
+    /// socket. An error names what is in the way: a port taken by another program, a folder that
+    /// cannot be written. Called before the start. For one that says that it is ready: with the
+    /// socket on which it will be heard, to be kept until it is ready or has failed.
     async fn clear(&self, question: &Question) -> Result<Option<Ear>, Obstacle>;
 
-    /// Takes away the unix socket that another program made in the instance's place. Only when nothing of the instance runs.
+    /// Takes away the unix socket that another program made in the instance's place. Only when
+    /// nothing of the instance runs.
     fn evict(&self, question: &Question) {
         let _ = question;
     }
 
-    /// One look, right after the start of this process, at whether it answers by now. `None`: not yet, or that takes more than a
-    /// look.
+    /// One look, right after the start of this process, at whether it answers by now. `None`: not
+    /// yet, or that takes more than a look.
     fn at_once(&self, question: &Question, process: Process) -> Option<Answered> {
         let _ = (question, process);
         None
     }
 
-    /// Resolves once it answers, after it has said that it is ready if it says so. `ear`: where it is heard; without one (another
-    /// acc began the start, and may have heard it) an answer is enough. Only an answer of this process, or of one that belongs to
-    /// it, is one; `None`: of whoever is there.
+    /// Resolves once it answers, after it has said that it is ready if it says so. `ear`: where it
+    /// is heard; without one (another acc began the start, and may have heard it) an answer is
+    /// enough. Only an answer of this process, or of one that belongs to it, is one; `None`: of
+    /// whoever is there.
     ///
     /// # Errors
     /// Another program listens in its place, so that it cannot; says which.
-    async fn ready(&self, question: &Question, process: Option<Process>, ear: Option<Ear>) -> Result<Answered, String>;
+    async fn ready(
+        &self,
+        question: &Question,
+        process: Option<Process>,
+        ear: Option<Ear>,
+    ) -> Result<Answered, String>;
 
-    /// Looks where instances listen that are awake, all in one go. For each, in their order: what is wrong there, so that requests
-    /// reach another program or nobody; `None`: nothing is, or it could not be found out.
+    /// Looks where instances listen that are awake, all in one go. For each, in their order: what
+    /// is wrong there, so that requests reach another program or nobody; `None`: nothing is, or it
+    /// could not be found out.
     async fn misplaced(&self, awake: &[(Listen, Process)]) -> Vec<Option<String>> {
         vec![None; awake.len()]
     }
@@ -115,13 +127,14 @@ pub trait Probe: Send + Sync {
         Ok(false)
     }
 
-    /// Looks once, for people: where the instance of this process listens, when that is not where it should; `None`: nowhere, or where it
-    /// should, or it cannot be seen.
+    /// Looks once, for people: where the instance of this process listens, when that is not where
+    /// it should; `None`: nowhere, or where it should, or it cannot be seen.
     async fn elsewhere(&self, question: &Question, process: Process) -> Option<String> {
         let _ = (question, process);
         None
     }
 
-    /// Looks once, for people: what it is waiting for just now, e.g. "a connection on `/run/…/app.sock`".
+    /// Looks once, for people: what it is waiting for just now, e.g. "a connection on
+    /// `/run/…/app.sock`".
     fn describe(&self, question: &Question) -> String;
 }

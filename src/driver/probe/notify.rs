@@ -1,8 +1,10 @@
-//! Where an instance says by itself that it is ready: a datagram socket of the protocol of `sd_notify(3)`.
+//! Where an instance says by itself that it is ready: a datagram socket of the protocol of
+//! `sd_notify(3)`.
 //!
-//! It lies in a folder of acc's, and only the instance's user may write to it. That user may have other instances, so what
-//! counts is who sent a message: the kernel tells (`SCM_CREDENTIALS`, unix(7)), and a message is believed when its sender lives
-//! and is of the process group or session of the process that was started. `systemd-notify` waits until it was heard.
+//! It lies in a folder of acc's, and only the instance's user may write to it. That user may have
+//! other instances, so what counts is who sent a message: the kernel tells (`SCM_CREDENTIALS`,
+//! unix(7)), and a message is believed when its sender lives and is of the process group or session
+//! of the process that was started. `systemd-notify` waits until it was heard.
 
 use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
@@ -11,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt::PassCred};
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt::PassCred,
+};
 use nix::unistd::{Gid, Uid, chown};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
@@ -33,7 +37,11 @@ pub(super) struct Said(Arc<Mutex<HashMap<PathBuf, String>>>);
 
 impl Said {
     pub(super) fn get(&self, path: &Path) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(path)
+            .cloned()
     }
 
     fn set(&self, path: &Path, status: Option<String>) {
@@ -45,7 +53,8 @@ impl Said {
     }
 }
 
-/// Hears one instance, from before its start until it is ready. The file stays: the next start replaces it.
+/// Hears one instance, from before its start until it is ready. The file stays: the next start
+/// replaces it.
 #[derive(Debug)]
 pub struct Ear {
     socket: Arc<UnixDatagram>,
@@ -75,19 +84,32 @@ impl Ear {
             let socket = UnixDatagram::from_std(socket)?;
             setsockopt(&socket, PassCred, &true)?;
             if let Some(owner) = owner {
-                chown(path, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
+                chown(
+                    path,
+                    Some(Uid::from_raw(owner.uid)),
+                    Some(Gid::from_raw(owner.gid)),
+                )?;
             }
             Ok(socket)
         };
-        let socket = open().map_err(|e| format!("`{}` cannot be listened on: {e}", path.display()))?;
+        let socket =
+            open().map_err(|e| format!("`{}` cannot be listened on: {e}", path.display()))?;
         said.set(path, Some(String::new()));
-        Ok(Self { socket: Arc::new(socket), path: path.to_owned(), said })
+        Ok(Self {
+            socket: Arc::new(socket),
+            path: path.to_owned(),
+            said,
+        })
     }
 
-    /// Resolves once the process, or one that it started, has said that it is ready. What was said before is heard too.
+    /// Resolves once the process, or one that it started, has said that it is ready. What was said
+    /// before is heard too.
     pub(super) async fn hear(&self, process: Process) {
         loop {
-            let received = self.socket.async_io(Interest::READABLE, || receive(&self.socket)).await;
+            let received = self
+                .socket
+                .async_io(Interest::READABLE, || receive(&self.socket))
+                .await;
             let (sender, message) = match received {
                 Ok(received) => received,
                 Err(error) => {
@@ -118,9 +140,16 @@ impl Drop for Ear {
     }
 }
 
-/// Takes what is said right after: `systemd-notify` asks whether it was heard, and fails when nobody is there any more.
+/// Takes what is said right after: `systemd-notify` asks whether it was heard, and fails when
+/// nobody is there any more.
 async fn linger(socket: Arc<UnixDatagram>) {
-    let rest = async { while socket.async_io(Interest::READABLE, || receive(&socket)).await.is_ok() {} };
+    let rest = async {
+        while socket
+            .async_io(Interest::READABLE, || receive(&socket))
+            .await
+            .is_ok()
+        {}
+    };
     let _ = tokio::time::timeout(LINGER, rest).await;
 }
 
@@ -128,15 +157,20 @@ async fn linger(socket: Arc<UnixDatagram>) {
 fn receive(socket: &UnixDatagram) -> io::Result<(Option<i32>, NotifyMessage)> {
     let mut bytes = [0; MESSAGE];
     let mut parts = [IoSliceMut::new(&mut bytes)];
-    // No room for descriptors: the kernel closes them, which is what a sender of `BARRIER=1` waits for, and says so. Such a
-    // message is then nobody's.
+    // No room for descriptors: the kernel closes them, which is what a sender of `BARRIER=1` waits
+    // for, and says so. Such a message is then nobody's.
     let mut control = nix::cmsg_space!(UnixCredentials);
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let got = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
-    let sender = got.cmsgs().ok().into_iter().flatten().find_map(|c| match c {
-        ControlMessageOwned::ScmCredentials(who) => Some(who.pid()),
-        _ => None,
-    });
+    let sender = got
+        .cmsgs()
+        .ok()
+        .into_iter()
+        .flatten()
+        .find_map(|c| match c {
+            ControlMessageOwned::ScmCredentials(who) => Some(who.pid()),
+            _ => None,
+        });
     let length = got.bytes;
     Ok((sender, NotifyMessage::read(&bytes[..length])))
 }
@@ -149,7 +183,14 @@ impl NotifyMessage {
         for line in String::from_utf8_lossy(bytes).lines() {
             match line.split_once('=') {
                 Some(("READY", "1")) => message.ready = true,
-                Some(("STATUS", text)) => message.status = Some(text.chars().filter(|c| !c.is_control()).take(STATUS).collect()),
+                Some(("STATUS", text)) => {
+                    message.status = Some(
+                        text.chars()
+                            .filter(|c| !c.is_control())
+                            .take(STATUS)
+                            .collect(),
+                    )
+                }
                 _ => {}
             }
         }
@@ -161,7 +202,10 @@ impl NotifyMessage {
 fn is_of(pid: i32, process: Process) -> bool {
     let leader = matches!(process::is_same(process), Ok(true));
     let seen = process::stat(pid).ok().flatten();
-    leader && seen.is_some_and(|s| pid == process.pid || s.group == process.pid || s.session == process.pid)
+    leader
+        && seen.is_some_and(|s| {
+            pid == process.pid || s.group == process.pid || s.session == process.pid
+        })
 }
 
 #[cfg(test)]
@@ -174,16 +218,39 @@ mod tests {
     fn messages_are_read() {
         let said = |text: &str| NotifyMessage::read(text.as_bytes());
         assert!(said("READY=1").ready && said("STATUS=x\nREADY=1\n").ready);
-        for no in ["", "READY=0", "READY=", "READY", "XREADY=1", "ready=1", "STOPPING=1"] {
+        for no in [
+            "",
+            "READY=0",
+            "READY=",
+            "READY",
+            "XREADY=1",
+            "ready=1",
+            "STOPPING=1",
+        ] {
             assert!(!said(no).ready, "{no}");
         }
-        assert_eq!(said("STATUS=loading=3\tof 4\nMAINPID=7").status.as_deref(), Some("loading=3of 4"));
-        assert_eq!(said(&format!("STATUS={}", "é".repeat(500))).status.unwrap().chars().count(), STATUS);
-        assert_eq!(NotifyMessage::read(&[0xff, b'\n', 0]), NotifyMessage::default());
+        assert_eq!(
+            said("STATUS=loading=3\tof 4\nMAINPID=7").status.as_deref(),
+            Some("loading=3of 4")
+        );
+        assert_eq!(
+            said(&format!("STATUS={}", "é".repeat(500)))
+                .status
+                .unwrap()
+                .chars()
+                .count(),
+            STATUS
+        );
+        assert_eq!(
+            NotifyMessage::read(&[0xff, b'\n', 0]),
+            NotifyMessage::default()
+        );
     }
 
     fn me() -> Process {
-        process::by_pid(std::process::id().cast_signed()).unwrap().unwrap()
+        process::by_pid(std::process::id().cast_signed())
+            .unwrap()
+            .unwrap()
     }
 
     #[tokio::test]
@@ -192,24 +259,43 @@ mod tests {
         let path = dir.path().join("notify/a.sock");
         let said = Said::default();
         let ear = Ear::open(&path, None, said.clone()).unwrap();
-        let mut child = std::process::Command::new("/bin/sleep").arg("60").spawn().unwrap();
+        let mut child = std::process::Command::new("/bin/sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
         let other = process::by_pid(child.id().cast_signed()).unwrap().unwrap();
         let voice = UnixDatagram::unbound().unwrap();
-        voice.send_to(b"STATUS=of a stranger\nREADY=1", &path).await.unwrap();
-        let unheard = tokio::time::timeout(Duration::from_millis(100), ear.hear(other)).await.is_err();
+        voice
+            .send_to(b"STATUS=of a stranger\nREADY=1", &path)
+            .await
+            .unwrap();
+        let unheard = tokio::time::timeout(Duration::from_millis(100), ear.hear(other))
+            .await
+            .is_err();
         assert!(unheard && said.get(&path).as_deref() == Some(""));
         voice.send_to(b"STATUS=nearly", &path).await.unwrap();
-        assert!(tokio::time::timeout(Duration::from_millis(100), ear.hear(me())).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_millis(100), ear.hear(me()))
+                .await
+                .is_err()
+        );
         assert_eq!(said.get(&path).as_deref(), Some("nearly"));
         // Before anybody listens, too.
         voice.send_to(b"READY=1\n", &path).await.unwrap();
-        tokio::time::timeout(Duration::from_secs(10), ear.hear(me())).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(10), ear.hear(me()))
+            .await
+            .unwrap();
         // The next start has a new one in its place.
         let next = Ear::open(&path, None, said.clone()).unwrap();
         drop(ear);
         voice.send_to(b"READY=1", &path).await.unwrap();
-        tokio::time::timeout(Duration::from_secs(10), next.hear(me())).await.unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        tokio::time::timeout(Duration::from_secs(10), next.hear(me()))
+            .await
+            .unwrap();
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         child.kill().unwrap();
         child.wait().unwrap();
     }
@@ -224,11 +310,25 @@ mod tests {
         voice.connect(&path).unwrap();
         let fds = [given.as_raw_fd()];
         let control = [nix::sys::socket::ControlMessage::ScmRights(&fds)];
-        nix::sys::socket::sendmsg::<()>(voice.as_raw_fd(), &[io::IoSlice::new(b"BARRIER=1")], &control, MsgFlags::empty(), None).unwrap();
+        nix::sys::socket::sendmsg::<()>(
+            voice.as_raw_fd(),
+            &[io::IoSlice::new(b"BARRIER=1")],
+            &control,
+            MsgFlags::empty(),
+            None,
+        )
+        .unwrap();
         drop(given);
         voice.send(b"READY=1").unwrap();
-        tokio::time::timeout(Duration::from_secs(10), ear.hear(me())).await.unwrap();
-        kept.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        assert_eq!(io::Read::read(&mut kept, &mut [0]).unwrap(), 0, "it is still open somewhere");
+        tokio::time::timeout(Duration::from_secs(10), ear.hear(me()))
+            .await
+            .unwrap();
+        kept.set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        assert_eq!(
+            io::Read::read(&mut kept, &mut [0]).unwrap(),
+            0,
+            "it is still open somewhere"
+        );
     }
 }

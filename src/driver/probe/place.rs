@@ -1,4 +1,5 @@
-//! Can those that are awake be reached where they listen? All of them by one look each at the kernel's tables.
+//! Can those that are awake be reached where they listen? All of them by one look each at the
+//! kernel's tables.
 //!
 //! It says what it found, and stops no process.
 
@@ -14,19 +15,30 @@ use crate::host::short_sleep::short_sleep;
 /// One that does not listen for so long while it runs will not do so again.
 const SILENT: Duration = Duration::from_secs(1);
 
-/// What is wrong with each of these, in their order; `None`: nothing is, or it could not be found out.
-pub(super) async fn misplaced(listeners: &Listeners, awake: &[(Listen, Process)]) -> Vec<Option<String>> {
+/// What is wrong with each of these, in their order; `None`: nothing is, or it could not be found
+/// out.
+pub(super) async fn misplaced(
+    listeners: &Listeners,
+    awake: &[(Listen, Process)],
+) -> Vec<Option<String>> {
     let mut found = look(listeners, awake).await;
     if found.contains(&Some(ListenerOwner::Nobody)) {
         // It may be about to bind again.
         short_sleep(SILENT).await;
         found = look(listeners, awake).await;
     }
-    let why = |((listen, _), found): (&(Listen, Process), Option<ListenerOwner>)| match (found?, listen) {
+    let why = |((listen, _), found): (&(Listen, Process), Option<ListenerOwner>)| match (
+        found?, listen,
+    ) {
         (ListenerOwner::Own, _) => None,
         (ListenerOwner::Stranger(who), _) => Some(who),
-        (ListenerOwner::Nobody, Listen::Tcp(address)) => Some(format!("it does not listen on `{address}` any more")),
-        (ListenerOwner::Nobody, Listen::Unix(path)) => Some(format!("it cannot be reached on `{}` any more", path.display())),
+        (ListenerOwner::Nobody, Listen::Tcp(address)) => {
+            Some(format!("it does not listen on `{address}` any more"))
+        }
+        (ListenerOwner::Nobody, Listen::Unix(path)) => Some(format!(
+            "it cannot be reached on `{}` any more",
+            path.display()
+        )),
     };
     awake.iter().zip(found).map(why).collect()
 }
@@ -44,15 +56,30 @@ async fn look(listeners: &Listeners, awake: &[(Listen, Process)]) -> Vec<Option<
     let listeners = listeners.clone();
     let looked = tokio::task::spawn_blocking(move || {
         let (of_tcp, of_unix) = (tcp.len(), unix.len());
-        (known(listeners.strangers(&tcp), of_tcp), known(listeners.on_paths(&unix), of_unix))
+        (
+            known(listeners.strangers(&tcp), of_tcp),
+            known(listeners.on_paths(&unix), of_unix),
+        )
     });
-    let Ok((tcp, unix)) = looked.await else { return vec![None; awake.len()] };
+    let Ok((tcp, unix)) = looked.await else {
+        return vec![None; awake.len()];
+    };
     let (mut tcp, mut unix) = (tcp.into_iter(), unix.into_iter());
-    let next = |(listen, _): &(Listen, Process)| if matches!(listen, Listen::Tcp(_)) { tcp.next() } else { unix.next() }.flatten();
+    let next = |(listen, _): &(Listen, Process)| {
+        if matches!(listen, Listen::Tcp(_)) {
+            tcp.next()
+        } else {
+            unix.next()
+        }
+        .flatten()
+    };
     awake.iter().map(next).collect()
 }
 
-fn known(looked: io::Result<Vec<io::Result<ListenerOwner>>>, count: usize) -> Vec<Option<ListenerOwner>> {
+fn known(
+    looked: io::Result<Vec<io::Result<ListenerOwner>>>,
+    count: usize,
+) -> Vec<Option<ListenerOwner>> {
     match looked {
         Ok(found) => found.into_iter().map(Result::ok).collect(),
         Err(error) => {

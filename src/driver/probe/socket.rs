@@ -1,7 +1,8 @@
-//! The probe of real sockets: clears the place before a start, and notices within a few milliseconds that the instance answers.
+//! The probe of real sockets: clears the place before a start, and notices within a few
+//! milliseconds that the instance answers.
 //!
-//! It removes only what no program answers on, and never ends a program that is in the way. The place of a socket is acc's: what is there
-//! and is no socket goes.
+//! It removes only what no program answers on, and never ends a program that is in the way. The
+//! place of a socket is acc's: what is there and is no socket goes.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -33,11 +34,12 @@ use crate::host::{listening, net, removal, unix_connect};
 /// Even when the folder is watched the socket is looked for this often: a watch may be lost.
 const LOOK_ANYWAY: Duration = Duration::from_millis(100);
 
-/// A program that listens on the port of an instance for so long keeps it: the instance cannot be reached there.
+/// A program that listens on the port of an instance for so long keeps it: the instance cannot be
+/// reached there.
 const STRANGER: Duration = Duration::from_secs(1);
 
-/// What is told is the bind of a socket, and its listen follows a few microseconds later as a rule. So often it is tried again
-/// at once, a tenth of a millisecond in all: any pause takes longer.
+/// What is told is the bind of a socket, and its listen follows a few microseconds later as a rule.
+/// So often it is tried again at once, a tenth of a millisecond in all: any pause takes longer.
 const AT_ONCE: u32 = 20;
 
 /// The probe of real sockets.
@@ -56,23 +58,28 @@ pub struct SocketProbe {
 }
 
 impl SocketProbe {
-    /// For instances and workers of nginx that run as these. `trash`: a folder of acc's on the file system of the sockets; `listeners`:
-    /// where it is remembered what was found.
+    /// For instances and workers of nginx that run as these. `trash`: a folder of acc's on the file
+    /// system of the sockets; `listeners`: where it is remembered what was found.
     #[must_use]
     pub fn new(accounts: Accounts, trash: PathBuf, listeners: Listeners) -> Self {
-        Self { accounts, trash, listeners, ..Self::default() }
+        Self {
+            accounts,
+            trash,
+            listeners,
+            ..Self::default()
+        }
     }
 
-    /// Lets nginx's workers in before anybody is told that the instance answers. When that is not possible its requests go by way of
-    /// acc, which can connect.
+    /// Lets nginx's workers in before anybody is told that the instance answers. When that is not
+    /// possible its requests go by way of acc, which can connect.
     fn open_to_edge(&self, question: &Question) {
         if let Err(error) = self.let_edge_in(question) {
             tracing::warn!(host = %question.host, %error, "nginx's workers cannot connect to its socket");
         }
     }
 
-    /// Resolves once a connection is accepted from a socket that was handed over. The file is made on the way to the start, and is
-    /// there as a rule.
+    /// Resolves once a connection is accepted from a socket that was handed over. The file is made
+    /// on the way to the start, and is there as a rule.
     async fn accepted(&self, path: &Path, process: Option<Process>) {
         let mut steps = Steps::SOCKET;
         loop {
@@ -89,12 +96,21 @@ impl SocketProbe {
         }
     }
 
-    /// Resolves with a connection to the instance's own: told by the folder that the file has appeared, then by trying. With the
-    /// watch, if it took one.
-    async fn connect_unix(&self, path: &Path, process: Option<Process>) -> (StdUnixStream, Option<Watch>) {
-        let own = |stream: &StdUnixStream, thorough| self.listeners.is_own_unix(stream, path, process, thorough);
+    /// Resolves with a connection to the instance's own: told by the folder that the file has
+    /// appeared, then by trying. With the watch, if it took one.
+    async fn connect_unix(
+        &self,
+        path: &Path,
+        process: Option<Process>,
+    ) -> (StdUnixStream, Option<Watch>) {
+        let own = |stream: &StdUnixStream, thorough| {
+            self.listeners.is_own_unix(stream, path, process, thorough)
+        };
         // Often it is there, and a watch costs more than a look.
-        if let Some(stream) = unix_connect::connect(path).ok().filter(|stream| own(stream, false)) {
+        if let Some(stream) = unix_connect::connect(path)
+            .ok()
+            .filter(|stream| own(stream, false))
+        {
             return (stream, None);
         }
         // The watch comes before the next look: a socket made between the two would be missed.
@@ -120,9 +136,14 @@ impl SocketProbe {
         }
     }
 
-    /// Resolves with a connection to the instance's own, by trying. Nothing is sent to anybody before it is known whose the
-    /// listener is; an error says who has been listening there in its place for [`STRANGER`].
-    async fn connect_tcp(&self, address: SocketAddr, process: Option<Process>) -> Result<TcpStream, String> {
+    /// Resolves with a connection to the instance's own, by trying. Nothing is sent to anybody
+    /// before it is known whose the listener is; an error says who has been listening there in its
+    /// place for [`STRANGER`].
+    async fn connect_tcp(
+        &self,
+        address: SocketAddr,
+        process: Option<Process>,
+    ) -> Result<TcpStream, String> {
         let waiting = WaitingCount::begin(&self.waiting);
         let (mut steps, mut strangers) = (PortSteps::default(), None);
         let (mut stranger, mut examined) = (None, false);
@@ -134,9 +155,12 @@ impl SocketProbe {
                 continue;
             }
             match TcpStream::connect(address).await {
-                // Without a listener, the kernel may give the connection the very port that is asked for, and it reaches itself.
+                // Without a listener, the kernel may give the connection the very port that is
+                // asked for, and it reaches itself.
                 Ok(stream) if stream.local_addr().is_ok_and(|own| own != address) => {
-                    let Some(process) = process else { return Ok(stream) };
+                    let Some(process) = process else {
+                        return Ok(stream);
+                    };
                     if self.listeners.is_known(address, process) {
                         return Ok(stream);
                     }
@@ -155,23 +179,36 @@ impl SocketProbe {
                             strangers.get_or_insert(Steps::STRANGER);
                         }
                         Ok(ListenerOwner::Nobody) => stranger = None,
-                        Err(error) => tracing::debug!(%address, %error, "could not find out who listens"),
+                        Err(error) => {
+                            tracing::debug!(%address, %error, "could not find out who listens")
+                        }
                     }
                 }
                 _ => stranger = None,
             }
-            let by = strangers.as_mut().filter(|_| stranger.is_some()).map(Steps::pause);
+            let by = strangers
+                .as_mut()
+                .filter(|_| stranger.is_some())
+                .map(Steps::pause);
             short_sleep(by.unwrap_or_else(|| steps.pause(waiting.count()))).await;
         }
     }
 
     /// Resolves once it answers, also when other clients can connect.
-    async fn answered(&self, question: &Question, process: Option<Process>, ear: Option<Ear>) -> Result<Answered, String> {
+    async fn answered(
+        &self,
+        question: &Question,
+        process: Option<Process>,
+        ear: Option<Ear>,
+    ) -> Result<Answered, String> {
         if let (Some(process), Some(ear)) = (process, &ear) {
             ear.hear(process).await;
         }
-        if let (true, None, Listen::Unix(path)) = (question.handed, &question.health, &question.listen) {
-            // Its word alone is not enough: some say it before those are there who do the work (gunicorn's master).
+        if let (true, None, Listen::Unix(path)) =
+            (question.handed, &question.health, &question.listen)
+        {
+            // Its word alone is not enough: some say it before those are there who do the work
+            // (gunicorn's master).
             self.accepted(path, process).await;
             return Ok(Answered::default());
         }
@@ -183,13 +220,20 @@ impl SocketProbe {
                     let (stream, watch) = self.connect_unix(path, process).await;
                     (Connected::Unix(stream), watch)
                 }
-                Listen::Tcp(address) => (Connected::Tcp(self.connect_tcp(*address, process).await?), None),
+                Listen::Tcp(address) => (
+                    Connected::Tcp(self.connect_tcp(*address, process).await?),
+                    None,
+                ),
             };
             let accepted = *accepted.get_or_insert_with(Instant::now);
             if connected.well(question, &self.unwell).await {
                 self.unwell.forget(question);
                 // Connected to one that was handed its socket it was from the start.
-                let ago = if question.handed { Duration::ZERO } else { accepted.elapsed() };
+                let ago = if question.handed {
+                    Duration::ZERO
+                } else {
+                    accepted.elapsed()
+                };
                 return Ok(Answered { ago, watch });
             }
             short_sleep(unwell.pause()).await;
@@ -205,13 +249,21 @@ impl Probe for SocketProbe {
             Listen::Unix(path) => {
                 if let Some(dir) = path.parent() {
                     let made = folder::make(dir, self.accounts);
-                    made.map_err(|e| Obstacle::Other(format!("the folder `{}` cannot be made: {e}", dir.display())))?;
+                    made.map_err(|e| {
+                        Obstacle::Other(format!(
+                            "the folder `{}` cannot be made: {e}",
+                            dir.display()
+                        ))
+                    })?;
                 }
                 remove_stale(path, &self.trash)?;
             }
             Listen::Tcp(address) => check_free(*address).await?,
         }
-        let heard = question.notify.as_deref().map(|path| Ear::open(path, self.accounts.instances, self.said.clone()));
+        let heard = question
+            .notify
+            .as_deref()
+            .map(|path| Ear::open(path, self.accounts.instances, self.said.clone()));
         heard.transpose().map_err(Obstacle::Other)
     }
 
@@ -224,13 +276,19 @@ impl Probe for SocketProbe {
     }
 
     fn at_once(&self, question: &Question, process: Process) -> Option<Answered> {
-        let Listen::Unix(path) = &question.listen else { return None };
+        let Listen::Unix(path) = &question.listen else {
+            return None;
+        };
         if question.handed || question.notify.is_some() || question.health.is_some() {
             return None;
         }
-        // The child usually starts on this processor: yield once, so that it can bind before it is looked for.
+        // The child usually starts on this processor: yield once, so that it can bind before it is
+        // looked for.
         std::thread::yield_now();
-        unix_connect::connect(path).ok().filter(|stream| self.listeners.is_own_unix(stream, path, Some(process), false))?;
+        unix_connect::connect(path).ok().filter(|stream| {
+            self.listeners
+                .is_own_unix(stream, path, Some(process), false)
+        })?;
         self.open_to_edge(question);
         Some(Answered::default())
     }
@@ -242,7 +300,12 @@ impl Probe for SocketProbe {
         }
     }
 
-    async fn ready(&self, question: &Question, process: Option<Process>, ear: Option<Ear>) -> Result<Answered, String> {
+    async fn ready(
+        &self,
+        question: &Question,
+        process: Option<Process>,
+        ear: Option<Ear>,
+    ) -> Result<Answered, String> {
         let answered = self.answered(question, process, ear).await?;
         self.open_to_edge(question);
         Ok(answered)
@@ -261,17 +324,30 @@ impl Probe for SocketProbe {
 
     async fn elsewhere(&self, question: &Question, process: Process) -> Option<String> {
         let listen = question.listen.clone();
-        tokio::task::spawn_blocking(move || elsewhere::of(&listen, process)).await.ok().flatten()
+        tokio::task::spawn_blocking(move || elsewhere::of(&listen, process))
+            .await
+            .ok()
+            .flatten()
     }
 
     fn describe(&self, question: &Question) -> String {
-        match question.notify.as_deref().and_then(|path| self.said.get(path)) {
-            Some(status) if status.is_empty() => return "it to say `READY=1` on NOTIFY_SOCKET".to_owned(),
-            Some(status) => return format!("it to say `READY=1` on NOTIFY_SOCKET (it last said `{status}`)"),
+        match question
+            .notify
+            .as_deref()
+            .and_then(|path| self.said.get(path))
+        {
+            Some(status) if status.is_empty() => {
+                return "it to say `READY=1` on NOTIFY_SOCKET".to_owned();
+            }
+            Some(status) => {
+                return format!("it to say `READY=1` on NOTIFY_SOCKET (it last said `{status}`)");
+            }
             None => {}
         }
         let place = match &question.listen {
-            Listen::Unix(path) if fs::symlink_metadata(path).is_err() => return format!("the socket `{}` to appear", path.display()),
+            Listen::Unix(path) if fs::symlink_metadata(path).is_err() => {
+                return format!("the socket `{}` to appear", path.display());
+            }
             Listen::Unix(path) => format!("`{}`", path.display()),
             Listen::Tcp(address) => format!("`{address}`"),
         };
@@ -315,7 +391,9 @@ enum Connected {
 impl Connected {
     /// Is it well?
     async fn well(self, question: &Question, unwell: &Unwell) -> bool {
-        let Some(path) = &question.health else { return true };
+        let Some(path) = &question.health else {
+            return true;
+        };
         let said = match self {
             Self::Unix(stream) => match UnixStream::from_std(stream) {
                 Ok(stream) => health::ask(stream, path, &question.host).await,
@@ -332,22 +410,37 @@ fn remove_stale(path: &Path, trash: &Path) -> Result<(), Obstacle> {
     let shown = path.display();
     match fs::symlink_metadata(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(Obstacle::Other(format!("`{shown}` cannot be looked at: {e}"))),
+        Err(e) => {
+            return Err(Obstacle::Other(format!(
+                "`{shown}` cannot be looked at: {e}"
+            )));
+        }
         Ok(meta) if !meta.file_type().is_socket() => {
-            let removed = if meta.is_dir() { removal::discard(path, trash).map(drop) } else { remove_file(path) };
-            return removed.map_err(|e| Obstacle::Other(format!("`{shown}` is in the way and cannot be removed: {e}")));
+            let removed = if meta.is_dir() {
+                removal::discard(path, trash).map(drop)
+            } else {
+                remove_file(path)
+            };
+            return removed.map_err(|e| {
+                Obstacle::Other(format!(
+                    "`{shown}` is in the way and cannot be removed: {e}"
+                ))
+            });
         }
         Ok(_) => {}
     }
     match unix_connect::connect(path) {
-        Ok(_) => Err(Obstacle::Socket(format!("another program answers on `{shown}`"))),
+        Ok(_) => Err(Obstacle::Socket(format!(
+            "another program answers on `{shown}`"
+        ))),
         // No program listens there: left behind.
-        Err(e) if e.kind() == ErrorKind::ConnectionRefused => {
-            remove_file(path).map_err(|e| Obstacle::Other(format!("`{shown}` cannot be removed: {e}")))
-        }
+        Err(e) if e.kind() == ErrorKind::ConnectionRefused => remove_file(path)
+            .map_err(|e| Obstacle::Other(format!("`{shown}` cannot be removed: {e}"))),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
         // A full backlog is a listener, too.
-        Err(e) if e.kind() == ErrorKind::WouldBlock => Err(Obstacle::Socket(format!("another program listens on `{shown}`"))),
+        Err(e) if e.kind() == ErrorKind::WouldBlock => Err(Obstacle::Socket(format!(
+            "another program listens on `{shown}`"
+        ))),
         Err(e) => Err(Obstacle::Other(format!("`{shown}` cannot be tried: {e}"))),
     }
 }
@@ -355,20 +448,31 @@ fn remove_stale(path: &Path, trash: &Path) -> Result<(), Obstacle> {
 /// Tries the port as a server would, without listening: no client can connect meanwhile.
 async fn check_free(address: SocketAddr) -> Result<(), Obstacle> {
     let bind = || -> io::Result<()> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())
     };
     match bind() {
         Ok(()) => Ok(()),
         Err(e) if e.kind() == ErrorKind::AddrInUse => Err(Obstacle::Port(taken(address).await)),
-        Err(e) => Err(Obstacle::Other(format!("port {address} cannot be used: {e}"))),
+        Err(e) => Err(Obstacle::Other(format!(
+            "port {address} cannot be used: {e}"
+        ))),
     }
 }
 
 /// By whom, as far as acc may see it. All processes are looked at: beside what serves requests.
 async fn taken(address: SocketAddr) -> String {
-    let holders = tokio::task::spawn_blocking(move || net::holders(&net::listening(address))).await.unwrap_or_default();
-    let by = holders.first().map(|l| format!(": pid {}, `{}`", l.pid, shown(&l.command))).unwrap_or_default();
+    let holders = tokio::task::spawn_blocking(move || net::holders(&net::listening(address)))
+        .await
+        .unwrap_or_default();
+    let by = holders
+        .first()
+        .map(|l| format!(": pid {}, `{}`", l.pid, shown(&l.command)))
+        .unwrap_or_default();
     format!("port {address} is taken by another program{by}")
 }

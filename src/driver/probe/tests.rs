@@ -19,7 +19,13 @@ fn dir() -> tempfile::TempDir {
 }
 
 fn unix(path: PathBuf, health: Option<&str>) -> Question {
-    Question { listen: Listen::Unix(path), health: health.map(str::to_owned), handed: false, notify: None, host: "a.example".into() }
+    Question {
+        listen: Listen::Unix(path),
+        health: health.map(str::to_owned),
+        handed: false,
+        notify: None,
+        host: "a.example".into(),
+    }
 }
 
 fn tcp(port: u16, health: Option<&str>) -> Question {
@@ -34,17 +40,27 @@ fn tcp(port: u16, health: Option<&str>) -> Question {
 
 /// The process of this test, which may stand for an instance's.
 fn me() -> Process {
-    crate::host::process::by_pid(std::process::id().cast_signed()).unwrap().unwrap()
+    crate::host::process::by_pid(std::process::id().cast_signed())
+        .unwrap()
+        .unwrap()
 }
 
 async fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 /// The delay from `start`, which makes the application listen, to the probe's answer.
 async fn delay(question: Question, start: impl Future<Output = ()>) -> Duration {
     let waiting = tokio::spawn(async move {
-        SocketProbe::default().ready(&question, None, None).await.unwrap();
+        SocketProbe::default()
+            .ready(&question, None, None)
+            .await
+            .unwrap();
         Instant::now()
     });
     // Long enough for the probe to be in its steady state; nothing depends on it.
@@ -52,7 +68,10 @@ async fn delay(question: Question, start: impl Future<Output = ()>) -> Duration 
     assert!(!waiting.is_finished());
     start.await;
     let listening = Instant::now();
-    let ready = timeout(Duration::from_secs(10), waiting).await.expect("not noticed").unwrap();
+    let ready = timeout(Duration::from_secs(10), waiting)
+        .await
+        .expect("not noticed")
+        .unwrap();
     ready.saturating_duration_since(listening)
 }
 
@@ -63,7 +82,12 @@ async fn notices_a_unix_socket_within_milliseconds() {
     for n in 0..5 {
         let path = dir.path().join(format!("{n}.sock"));
         let mut kept = None;
-        delays.push(delay(unix(path.clone(), None), async { kept = Some(UnixListener::bind(&path).unwrap()) }).await);
+        delays.push(
+            delay(unix(path.clone(), None), async {
+                kept = Some(UnixListener::bind(&path).unwrap())
+            })
+            .await,
+        );
     }
     delays.sort();
     assert!(delays[1] < Duration::from_millis(20), "{delays:?}");
@@ -82,7 +106,9 @@ async fn notices_a_socket_that_is_bound_elsewhere_and_renamed_or_listens_late() 
 
     let late = dir.path().join("late.sock");
     let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&socket2::SockAddr::unix(&late).unwrap()).unwrap();
+    socket
+        .bind(&socket2::SockAddr::unix(&late).unwrap())
+        .unwrap();
     let listened = delay(unix(late, None), async { socket.listen(8).unwrap() });
     assert!(listened.await < Duration::from_millis(100));
 }
@@ -91,7 +117,10 @@ async fn notices_a_socket_that_is_bound_elsewhere_and_renamed_or_listens_late() 
 async fn notices_a_port_within_its_step() {
     let port = free_port().await;
     let mut kept = None;
-    let noticed = delay(tcp(port, None), async { kept = Some(TcpListener::bind(("127.0.0.1", port)).await.unwrap()) }).await;
+    let noticed = delay(tcp(port, None), async {
+        kept = Some(TcpListener::bind(("127.0.0.1", port)).await.unwrap())
+    })
+    .await;
     assert!(noticed < Duration::from_millis(200), "{noticed:?}");
 }
 
@@ -115,12 +144,28 @@ async fn asks_the_health_path_until_it_is_well() {
     let dir = dir();
     let path = dir.path().join("app.sock");
     let listener = UnixListener::bind(&path).unwrap();
-    let answers = vec!["HTTP/1.1 503 No\r\n\r\n", "", "nonsense\r\n", "HTTP/1.1 404 No\r\n\r\n", "HTTP/1.1 302 There\r\n\r\n"];
+    let answers = vec![
+        "HTTP/1.1 503 No\r\n\r\n",
+        "",
+        "nonsense\r\n",
+        "HTTP/1.1 404 No\r\n\r\n",
+        "HTTP/1.1 302 There\r\n\r\n",
+    ];
     let served = tokio::spawn(serve(listener, answers));
-    timeout(Duration::from_secs(10), SocketProbe::default().ready(&unix(path, Some("/up?x=1")), None, None)).await.unwrap().unwrap();
+    timeout(
+        Duration::from_secs(10),
+        SocketProbe::default().ready(&unix(path, Some("/up?x=1")), None, None),
+    )
+    .await
+    .unwrap()
+    .unwrap();
     let asked = served.await.unwrap();
     assert_eq!(asked.len(), 5);
-    assert!(asked[0].starts_with("GET /up?x=1 HTTP/1.1\r\nHost: a.example\r\n"), "{}", asked[0]);
+    assert!(
+        asked[0].starts_with("GET /up?x=1 HTTP/1.1\r\nHost: a.example\r\n"),
+        "{}",
+        asked[0]
+    );
 }
 
 #[tokio::test]
@@ -128,23 +173,57 @@ async fn an_application_that_listens_and_never_answers_is_not_ready() {
     let dir = dir();
     let path = dir.path().join("app.sock");
     let _listener = UnixListener::bind(&path).unwrap();
-    assert!(timeout(Duration::from_millis(300), SocketProbe::default().ready(&unix(path.clone(), Some("/")), None, None)).await.is_err());
-    timeout(Duration::from_secs(10), SocketProbe::default().ready(&unix(path, None), None, None)).await.unwrap().unwrap();
+    assert!(
+        timeout(
+            Duration::from_millis(300),
+            SocketProbe::default().ready(&unix(path.clone(), Some("/")), None, None)
+        )
+        .await
+        .is_err()
+    );
+    timeout(
+        Duration::from_secs(10),
+        SocketProbe::default().ready(&unix(path, None), None, None),
+    )
+    .await
+    .unwrap()
+    .unwrap();
 }
 
 #[tokio::test]
 async fn clear_removes_what_nobody_answers_on() {
     let dir = dir();
-    let probe = SocketProbe::new(Accounts::default(), dir.path().join("trash"), Listeners::default());
+    let probe = SocketProbe::new(
+        Accounts::default(),
+        dir.path().join("trash"),
+        Listeners::default(),
+    );
     let path = dir.path().join("sock/a/app.sock");
     let question = unix(path.clone(), None);
     probe.clear(&question).await.unwrap();
-    assert_eq!(std::fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o750);
-    assert_eq!(std::fs::metadata(dir.path().join("sock")).unwrap().permissions().mode() & 0o777, 0o711);
+    assert_eq!(
+        std::fs::metadata(path.parent().unwrap())
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777,
+        0o750
+    );
+    assert_eq!(
+        std::fs::metadata(dir.path().join("sock"))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777,
+        0o711
+    );
 
     let listener = UnixListener::bind(&path).unwrap();
     let refused = probe.clear(&question).await.unwrap_err().to_string();
-    assert!(refused.contains("another program") && refused.contains("app.sock"), "{refused}");
+    assert!(
+        refused.contains("another program") && refused.contains("app.sock"),
+        "{refused}"
+    );
     drop(listener);
     assert!(path.exists());
     probe.clear(&question).await.unwrap();
@@ -168,7 +247,14 @@ async fn clear_removes_what_nobody_answers_on() {
     assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
     std::fs::write(&path, "").unwrap();
     let blocked = unix(path.join("b/app.sock"), None);
-    assert!(probe.clear(&blocked).await.unwrap_err().to_string().contains("cannot be made"));
+    assert!(
+        probe
+            .clear(&blocked)
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("cannot be made")
+    );
 }
 
 #[tokio::test]
@@ -176,11 +262,18 @@ async fn clear_names_a_port_that_is_taken() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let probe = SocketProbe::default();
-    let Obstacle::Port(said) = probe.clear(&tcp(port, None)).await.unwrap_err() else { panic!("not a port") };
-    let expected = format!("port 127.0.0.1:{port} is taken by another program: pid {}, `", std::process::id());
+    let Obstacle::Port(said) = probe.clear(&tcp(port, None)).await.unwrap_err() else {
+        panic!("not a port")
+    };
+    let expected = format!(
+        "port 127.0.0.1:{port} is taken by another program: pid {}, `",
+        std::process::id()
+    );
     assert!(said.starts_with(&expected), "{said}");
     // Connections of the last run that linger in the kernel are no obstacle.
-    let client = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let client = tokio::net::TcpStream::connect(("127.0.0.1", port))
+        .await
+        .unwrap();
     let accepted = listener.accept().await.unwrap();
     drop(accepted);
     drop(client);
@@ -197,12 +290,22 @@ async fn clear_gives_the_folder_to_the_instances_user() {
     };
     let dir = dir();
     let path = dir.path().join("sock/a/app.sock");
-    let accounts = Accounts { instances: Some(owner), edge: None };
-    SocketProbe::new(accounts, dir.path().join("trash"), Listeners::default()).clear(&unix(path.clone(), None)).await.unwrap();
+    let accounts = Accounts {
+        instances: Some(owner),
+        edge: None,
+    };
+    SocketProbe::new(accounts, dir.path().join("trash"), Listeners::default())
+        .clear(&unix(path.clone(), None))
+        .await
+        .unwrap();
     let meta = std::fs::metadata(path.parent().unwrap()).unwrap();
     use std::os::unix::fs::MetadataExt;
     assert_eq!((meta.uid(), meta.gid()), (owner.uid, owner.gid));
-    assert!(Owner::of(Some("no-such-user")).unwrap_err().contains("`no-such-user`"));
+    assert!(
+        Owner::of(Some("no-such-user"))
+            .unwrap_err()
+            .contains("`no-such-user`")
+    );
     assert_eq!(Owner::of(None).unwrap(), None);
 }
 
@@ -211,10 +314,20 @@ async fn says_what_it_waits_for() {
     let dir = dir();
     let path = dir.path().join("app.sock");
     let probe = SocketProbe::default();
-    assert!(probe.describe(&unix(path.clone(), None)).starts_with("the socket `"));
+    assert!(
+        probe
+            .describe(&unix(path.clone(), None))
+            .starts_with("the socket `")
+    );
     let _listener = UnixListener::bind(&path).unwrap();
-    assert_eq!(probe.describe(&unix(path.clone(), None)), format!("a connection on `{}`", path.display()));
-    assert_eq!(probe.describe(&tcp(9, Some("/up"))), "a good answer to `/up` on `127.0.0.1:9`");
+    assert_eq!(
+        probe.describe(&unix(path.clone(), None)),
+        format!("a connection on `{}`", path.display())
+    );
+    assert_eq!(
+        probe.describe(&tcp(9, Some("/up"))),
+        "a good answer to `/up` on `127.0.0.1:9`"
+    );
 }
 
 #[tokio::test]
@@ -228,10 +341,20 @@ async fn the_fake_is_ready_when_told() {
     tokio::task::yield_now().await;
     assert!(!waiting.is_finished());
     fake.set_ready(&question.listen, true);
-    timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap().unwrap();
-    FakeProbe::always().ready(&question, None, None).await.unwrap();
+    timeout(Duration::from_secs(10), waiting)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    FakeProbe::always()
+        .ready(&question, None, None)
+        .await
+        .unwrap();
     fake.set_obstacle(Some("in the way"));
-    assert_eq!(fake.clear(&question).await.unwrap_err(), Obstacle::Other("in the way".into()));
+    assert_eq!(
+        fake.clear(&question).await.unwrap_err(),
+        Obstacle::Other("in the way".into())
+    );
 }
 
 #[tokio::test]
@@ -239,19 +362,39 @@ async fn one_that_says_when_it_is_ready_is_not_ready_before() {
     let dir = dir();
     let probe = SocketProbe::default();
     let path = dir.path().join("sock/a/app.sock");
-    let question = Question { notify: Some(dir.path().join("notify/a.sock")), ..unix(path.clone(), None) };
+    let question = Question {
+        notify: Some(dir.path().join("notify/a.sock")),
+        ..unix(path.clone(), None)
+    };
     let ear = probe.clear(&question).await.unwrap().unwrap();
     let _listener = UnixListener::bind(&path).unwrap();
     let voice = tokio::net::UnixDatagram::unbound().unwrap();
     voice.connect(question.notify.as_ref().unwrap()).unwrap();
     let mut ready = Box::pin(probe.ready(&question, Some(me()), Some(ear)));
-    assert!(timeout(Duration::from_millis(100), &mut ready).await.is_err());
-    assert_eq!(probe.describe(&question), "it to say `READY=1` on NOTIFY_SOCKET");
+    assert!(
+        timeout(Duration::from_millis(100), &mut ready)
+            .await
+            .is_err()
+    );
+    assert_eq!(
+        probe.describe(&question),
+        "it to say `READY=1` on NOTIFY_SOCKET"
+    );
     voice.send(b"STATUS=loading").await.unwrap();
-    assert!(timeout(Duration::from_millis(100), &mut ready).await.is_err());
-    assert_eq!(probe.describe(&question), "it to say `READY=1` on NOTIFY_SOCKET (it last said `loading`)");
+    assert!(
+        timeout(Duration::from_millis(100), &mut ready)
+            .await
+            .is_err()
+    );
+    assert_eq!(
+        probe.describe(&question),
+        "it to say `READY=1` on NOTIFY_SOCKET (it last said `loading`)"
+    );
     voice.send(b"READY=1").await.unwrap();
-    timeout(Duration::from_secs(10), ready).await.unwrap().unwrap();
+    timeout(Duration::from_secs(10), ready)
+        .await
+        .unwrap()
+        .unwrap();
     // For a moment somebody takes what is said, then nobody: an awake instance costs no descriptor.
     voice.send(b"STATUS=x").await.unwrap();
     let unheard = async {
@@ -261,23 +404,43 @@ async fn one_that_says_when_it_is_ready_is_not_ready_before() {
     };
     timeout(Duration::from_secs(10), unheard).await.unwrap();
     // Begun by another acc: nobody knows what was said, and an answer must do.
-    timeout(Duration::from_secs(10), probe.ready(&question, None, None)).await.unwrap().unwrap();
+    timeout(Duration::from_secs(10), probe.ready(&question, None, None))
+        .await
+        .unwrap()
+        .unwrap();
 }
 
 #[tokio::test]
 async fn a_handed_socket_is_ready_when_somebody_accepts() {
     let dir = dir();
     let path = dir.path().join("app.sock");
-    let question = Question { handed: true, ..unix(path.clone(), None) };
+    let question = Question {
+        handed: true,
+        ..unix(path.clone(), None)
+    };
     let probe = SocketProbe::default();
     let listener = UnixListener::bind(&path).unwrap();
     let mut ready = Box::pin(probe.ready(&question, None, None));
-    assert!(timeout(Duration::from_millis(100), &mut ready).await.is_err());
-    assert_eq!(probe.describe(&question), format!("it to accept a connection on `{}`", path.display()));
+    assert!(
+        timeout(Duration::from_millis(100), &mut ready)
+            .await
+            .is_err()
+    );
+    assert_eq!(
+        probe.describe(&question),
+        format!("it to accept a connection on `{}`", path.display())
+    );
     let (mut stream, _) = listener.accept().await.unwrap();
-    assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "it asks for nothing");
+    assert_eq!(
+        stream.read(&mut [0]).await.unwrap(),
+        0,
+        "it asks for nothing"
+    );
     drop(stream);
-    timeout(Duration::from_secs(10), ready).await.unwrap().unwrap();
+    timeout(Duration::from_secs(10), ready)
+        .await
+        .unwrap()
+        .unwrap();
 }
 
 #[tokio::test]
@@ -289,11 +452,26 @@ async fn one_look_finds_who_listens_by_then_and_waits_for_nobody() {
     let listener = UnixListener::bind(&path).unwrap();
     probe.at_once(&unix(path.clone(), None), me()).unwrap();
     let (mut accepted, _) = listener.accept().await.unwrap();
-    assert_eq!(accepted.read(&mut [0]).await.unwrap(), 0, "the connection was only a question");
+    assert_eq!(
+        accepted.read(&mut [0]).await.unwrap(),
+        0,
+        "the connection was only a question"
+    );
     // To each of these a connection says nothing.
-    let handed = Question { handed: true, ..unix(path.clone(), None) };
-    let notified = Question { notify: Some(dir.path().join("n")), ..unix(path.clone(), None) };
-    for question in [handed, notified, unix(path, Some("/health")), tcp(free_port().await, None)] {
+    let handed = Question {
+        handed: true,
+        ..unix(path.clone(), None)
+    };
+    let notified = Question {
+        notify: Some(dir.path().join("n")),
+        ..unix(path.clone(), None)
+    };
+    for question in [
+        handed,
+        notified,
+        unix(path, Some("/health")),
+        tcp(free_port().await, None),
+    ] {
         assert!(probe.at_once(&question, me()).is_none(), "{question:?}");
     }
 }
@@ -302,7 +480,11 @@ async fn one_look_finds_who_listens_by_then_and_waits_for_nobody() {
 async fn a_socket_that_was_left_behind_is_removed_and_one_that_answers_is_not() {
     let dir = dir();
     let path = dir.path().join("s");
-    let probe = SocketProbe::new(Accounts::default(), dir.path().join("trash"), Listeners::default());
+    let probe = SocketProbe::new(
+        Accounts::default(),
+        dir.path().join("trash"),
+        Listeners::default(),
+    );
     let listener = UnixListener::bind(&path).unwrap();
     probe.tidy(&unix(path.clone(), None));
     assert!(path.exists());
@@ -311,31 +493,67 @@ async fn a_socket_that_was_left_behind_is_removed_and_one_that_answers_is_not() 
     assert!(!path.exists());
     std::fs::write(&path, "a file").unwrap();
     probe.tidy(&unix(path.clone(), None));
-    assert!(!path.exists(), "the place of the socket is acc's, whatever lies there");
+    assert!(
+        !path.exists(),
+        "the place of the socket is acc's, whatever lies there"
+    );
 }
 
 #[tokio::test]
 async fn a_stranger_on_the_port_is_never_asked_and_named() {
     let port = free_port().await;
     let probe = SocketProbe::default();
-    let mut instance = std::process::Command::new("/bin/sleep").arg("60").process_group(0).spawn().unwrap();
-    let process = crate::host::process::by_pid(instance.id().cast_signed()).unwrap().unwrap();
+    let mut instance = std::process::Command::new("/bin/sleep")
+        .arg("60")
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let process = crate::host::process::by_pid(instance.id().cast_signed())
+        .unwrap()
+        .unwrap();
     // This test's own process is not of the instance that `sleep` stands for.
     let stranger = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     let heard = tokio::spawn(async move {
         let mut all = Vec::new();
-        while let Ok(Ok((mut stream, _))) = timeout(Duration::from_secs(2), stranger.accept()).await {
+        while let Ok(Ok((mut stream, _))) = timeout(Duration::from_secs(2), stranger.accept()).await
+        {
             let _ = timeout(Duration::from_secs(2), stream.read_to_end(&mut all)).await;
         }
         all
     });
     let question = tcp(port, Some("/health"));
-    let why = timeout(Duration::from_secs(20), probe.ready(&question, Some(process), None)).await.unwrap().unwrap_err();
-    assert!(why.contains(&format!("pid {}, `", std::process::id())) && why.contains(&format!("`127.0.0.1:{port}`")), "{why}");
-    let places = [(question.listen.clone(), process), (Listen::Tcp(([127, 0, 0, 1], free_port().await).into()), process)];
+    let why = timeout(
+        Duration::from_secs(20),
+        probe.ready(&question, Some(process), None),
+    )
+    .await
+    .unwrap()
+    .unwrap_err();
+    assert!(
+        why.contains(&format!("pid {}, `", std::process::id()))
+            && why.contains(&format!("`127.0.0.1:{port}`")),
+        "{why}"
+    );
+    let places = [
+        (question.listen.clone(), process),
+        (
+            Listen::Tcp(([127, 0, 0, 1], free_port().await).into()),
+            process,
+        ),
+    ];
     let misplaced = probe.misplaced(&places).await;
-    assert!(misplaced[0].as_ref().is_some_and(|w| w.contains("is not part of the instance")), "{misplaced:?}");
-    assert!(misplaced[1].as_ref().is_some_and(|w| w.contains("does not listen")), "{misplaced:?}");
+    assert!(
+        misplaced[0]
+            .as_ref()
+            .is_some_and(|w| w.contains("is not part of the instance")),
+        "{misplaced:?}"
+    );
+    assert!(
+        misplaced[1]
+            .as_ref()
+            .is_some_and(|w| w.contains("does not listen")),
+        "{misplaced:?}"
+    );
     assert!(heard.await.unwrap().is_empty(), "a stranger was asked");
     instance.kill().unwrap();
     instance.wait().unwrap();
@@ -346,15 +564,37 @@ async fn a_stranger_on_the_unix_socket_is_not_the_instance() {
     let dir = dir();
     let path = dir.path().join("s");
     let probe = SocketProbe::default();
-    let mut instance = std::process::Command::new("/bin/sleep").arg("60").process_group(0).spawn().unwrap();
-    let process = crate::host::process::by_pid(instance.id().cast_signed()).unwrap().unwrap();
+    let mut instance = std::process::Command::new("/bin/sleep")
+        .arg("60")
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let process = crate::host::process::by_pid(instance.id().cast_signed())
+        .unwrap()
+        .unwrap();
     let _stranger = UnixListener::bind(&path).unwrap();
     let question = unix(path.clone(), None);
     assert!(probe.at_once(&question, process).is_none());
-    assert!(timeout(Duration::from_millis(300), probe.ready(&question, Some(process), None)).await.is_err());
-    timeout(Duration::from_secs(10), probe.ready(&question, Some(me()), None)).await.unwrap().unwrap();
+    assert!(
+        timeout(
+            Duration::from_millis(300),
+            probe.ready(&question, Some(process), None)
+        )
+        .await
+        .is_err()
+    );
+    timeout(
+        Duration::from_secs(10),
+        probe.ready(&question, Some(me()), None),
+    )
+    .await
+    .unwrap()
+    .unwrap();
     // Nothing of the instance runs, and its place is acc's to clear.
-    assert!(matches!(probe.clear(&question).await.unwrap_err(), Obstacle::Socket(_)));
+    assert!(matches!(
+        probe.clear(&question).await.unwrap_err(),
+        Obstacle::Socket(_)
+    ));
     probe.evict(&question);
     probe.clear(&question).await.unwrap();
     assert!(!path.exists());
@@ -372,15 +612,29 @@ if os.fork() == 0:
     s.bind(sys.argv[1]); s.listen(9); os._exit(0)
 os.wait(); time.sleep(60)";
     let mut command = std::process::Command::new("python3");
-    let mut instance = command.args(["-c", script]).arg(&path).process_group(0).spawn().unwrap();
-    let process = crate::host::process::by_pid(instance.id().cast_signed()).unwrap().unwrap();
+    let mut instance = command
+        .args(["-c", script])
+        .arg(&path)
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let process = crate::host::process::by_pid(instance.id().cast_signed())
+        .unwrap()
+        .unwrap();
     let probe = SocketProbe::default();
-    timeout(Duration::from_secs(20), probe.ready(&unix(path.clone(), None), Some(process), None)).await.unwrap().unwrap();
+    timeout(
+        Duration::from_secs(20),
+        probe.ready(&unix(path.clone(), None), Some(process), None),
+    )
+    .await
+    .unwrap()
+    .unwrap();
     instance.kill().unwrap();
     instance.wait().unwrap();
 }
 
-/// From `listen` to the notice: less than the pauses grow to later, while a start is young. The least of many tries: the host may be busy.
+/// From `listen` to the notice: less than the pauses grow to later, while a start is young. The
+/// least of many tries: the host may be busy.
 #[tokio::test]
 async fn a_port_is_noticed_within_milliseconds_while_a_start_is_young() {
     let mut least = Duration::MAX;
@@ -388,11 +642,20 @@ async fn a_port_is_noticed_within_milliseconds_while_a_start_is_young() {
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], free_port().await));
         let probe = SocketProbe::default();
         let question = tcp(address.port(), None);
-        let waiting = tokio::spawn(async move { probe.ready(&question, None, None).await.map(|_| Instant::now()) });
+        let waiting = tokio::spawn(async move {
+            probe
+                .ready(&question, None, None)
+                .await
+                .map(|_| Instant::now())
+        });
         tokio::time::sleep(Duration::from_millis(211)).await;
         let listener = TcpListener::bind(address).await.unwrap();
         let listens = Instant::now();
-        let noticed = timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap().unwrap();
+        let noticed = timeout(Duration::from_secs(10), waiting)
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
         drop(listener);
         least = least.min(noticed.saturating_duration_since(listens));
     }

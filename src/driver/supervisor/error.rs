@@ -1,4 +1,5 @@
-//! What goes wrong with a supervisor: it cannot be asked, it refuses, a file of its own fails. It decides nothing.
+//! What goes wrong with a supervisor: it cannot be asked, it refuses, a file of its own fails. It
+//! decides nothing.
 
 use std::path::PathBuf;
 

@@ -1,6 +1,8 @@
-//! Why a file that is there cannot be executed: its first line or its header, its file system, the folders on the way.
+//! Why a file that is there cannot be executed: its first line or its header, its file system, the
+//! folders on the way.
 //!
-//! The kernel has three words for all of this ("no such file", "permission denied", "exec format error"). It looks only.
+//! The kernel has three words for all of this ("no such file", "permission denied", "exec format
+//! error"). It looks only.
 
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
@@ -39,7 +41,11 @@ pub(super) fn sound(program: &Program, path: &Path) -> Result<(), String> {
     }
     let head = head(path);
     match head.strip_prefix(b"#!") {
-        Some(line) => script(program, path, line.split(|b| *b == b'\n').next().unwrap_or_default()),
+        Some(line) => script(
+            program,
+            path,
+            line.split(|b| *b == b'\n').next().unwrap_or_default(),
+        ),
         None => match loader(&head).filter(|loader| !loader.exists()) {
             Some(loader) => Err(format!(
                 "its program `{}` needs the loader `{}`, which is missing: it was built for another system",
@@ -56,18 +62,24 @@ pub(super) fn likely(program: &Program, path: &Path, user: Option<UserIds>) -> O
     barred(program, path, user).or_else(|| foreign(path, &head(path)))
 }
 
-/// Nothing of one that may be executed but not read, nor of a pipe that an instance has put in its place meanwhile: that is not waited
-/// for.
+/// Nothing of one that may be executed but not read, nor of a pipe that an instance has put in its
+/// place meanwhile: that is not waited for.
 fn head(path: &Path) -> Vec<u8> {
     let mut head = Vec::with_capacity(HEAD);
-    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
-    let regular = opened.ok().filter(|file| file.metadata().is_ok_and(|found| found.is_file()));
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path);
+    let regular = opened
+        .ok()
+        .filter(|file| file.metadata().is_ok_and(|found| found.is_file()));
     let _ = regular.map(|file| file.take(HEAD as u64).read_to_end(&mut head));
     head
 }
 
-/// A script whose interpreter is missing fails with "no such file", of a file that is there: say which one is meant. The kernel
-/// takes what follows it as one word, and a carriage return as part of it.
+/// A script whose interpreter is missing fails with "no such file", of a file that is there: say
+/// which one is meant. The kernel takes what follows it as one word, and a carriage return as part
+/// of it.
 fn script(program: &Program, path: &Path, line: &[u8]) -> Result<(), String> {
     let blank = |b: &u8| matches!(b, b' ' | b'\t');
     let line = line.trim_ascii_start();
@@ -76,7 +88,10 @@ fn script(program: &Program, path: &Path, line: &[u8]) -> Result<(), String> {
     let shown = path.display();
     let windows = |part: &[u8]| part.last() == Some(&b'\r');
     let carriage_return = || {
-        let meant = String::from_utf8_lossy(line).trim_end().escape_debug().to_string();
+        let meant = String::from_utf8_lossy(line)
+            .trim_end()
+            .escape_debug()
+            .to_string();
         format!(
             "the first line of its program `{shown}`, `#!{meant}`, ends with a carriage return, as lines of Windows do, which is taken for \
              a part of the name; `sed -i 's/\\r$//' {shown}` removes it"
@@ -85,15 +100,28 @@ fn script(program: &Program, path: &Path, line: &[u8]) -> Result<(), String> {
     if name.is_absolute() && !name.exists() {
         return Err(match windows(name.as_os_str().as_bytes()) {
             true => carriage_return(),
-            false => format!("the interpreter `{}` of its program `{shown}` is missing", name.display()),
+            false => format!(
+                "the interpreter `{}` of its program `{shown}` is missing",
+                name.display()
+            ),
         });
     }
     if name.is_absolute() && !is_executable(name) {
-        return Err(format!("the interpreter `{}` of its program `{shown}` is not executable", name.display()));
+        return Err(format!(
+            "the interpreter `{}` of its program `{shown}` is not executable",
+            name.display()
+        ));
     }
-    let word: &[u8] = word.strip_prefix(b" ").or(word.strip_prefix(b"\t")).unwrap_or(word);
+    let word: &[u8] = word
+        .strip_prefix(b" ")
+        .or(word.strip_prefix(b"\t"))
+        .unwrap_or(word);
     let word = word.trim_ascii_start();
-    if name.file_name() != Some("env".as_ref()) || word.is_empty() || word.starts_with(b"-") || word.iter().any(|b| b"=/".contains(b)) {
+    if name.file_name() != Some("env".as_ref())
+        || word.is_empty()
+        || word.starts_with(b"-")
+        || word.iter().any(|b| b"=/".contains(b))
+    {
         return Ok(());
     }
     if windows(word) {
@@ -102,9 +130,9 @@ fn script(program: &Program, path: &Path, line: &[u8]) -> Result<(), String> {
     let wanted = String::from_utf8_lossy(word);
     let wanted = wanted.trim_end();
     match on_path(program, wanted) {
-        Err(_) if program.env.iter().any(|(name, _)| name == "PATH") => {
-            Err(format!("the interpreter `{wanted}` of its program `{shown}` is not in its `PATH`"))
-        }
+        Err(_) if program.env.iter().any(|(name, _)| name == "PATH") => Err(format!(
+            "the interpreter `{wanted}` of its program `{shown}` is not in its `PATH`"
+        )),
         _ => Ok(()),
     }
 }
@@ -112,14 +140,24 @@ fn script(program: &Program, path: &Path, line: &[u8]) -> Result<(), String> {
 fn number(head: &[u8], at: u64, bytes: usize) -> Option<u64> {
     let at = usize::try_from(at).ok()?;
     let part = head.get(at..at.checked_add(bytes)?)?;
-    Some(part.iter().rev().fold(0, |all, byte| all << 8 | u64::from(*byte)))
+    Some(
+        part.iter()
+            .rev()
+            .fold(0, |all, byte| all << 8 | u64::from(*byte)),
+    )
 }
 
 /// `e_machine` of a program; `None`: it is none.
 fn machine(head: &[u8]) -> Option<u16> {
     let little = *head.get(5)? == 1;
-    let bytes: [u8; 2] = head.starts_with(b"\x7fELF").then(|| head.get(18..20)?.try_into().ok())??;
-    Some(if little { u16::from_le_bytes(bytes) } else { u16::from_be_bytes(bytes) })
+    let bytes: [u8; 2] = head
+        .starts_with(b"\x7fELF")
+        .then(|| head.get(18..20)?.try_into().ok())??;
+    Some(if little {
+        u16::from_le_bytes(bytes)
+    } else {
+        u16::from_be_bytes(bytes)
+    })
 }
 
 /// The loader that a program for this processor names (`PT_INTERP`).
@@ -129,15 +167,28 @@ fn loader(head: &[u8]) -> Option<PathBuf> {
     if machine(head)? != OWN_MACHINE || head.get(4..6) != Some(&[2, 1]) {
         return None;
     }
-    let (table, size, count) = (number(head, 32, 8)?, number(head, 54, 2)?, number(head, 56, 2)?);
-    let entry = (0..count).filter_map(|n| table.checked_add(n * size)).find(|at| number(head, *at, 4) == Some(INTERPRETER))?;
-    let (at, length) = (number(head, entry.checked_add(8)?, 8)?, number(head, entry.checked_add(32)?, 8)?);
+    let (table, size, count) = (
+        number(head, 32, 8)?,
+        number(head, 54, 2)?,
+        number(head, 56, 2)?,
+    );
+    let entry = (0..count)
+        .filter_map(|n| table.checked_add(n * size))
+        .find(|at| number(head, *at, 4) == Some(INTERPRETER))?;
+    let (at, length) = (
+        number(head, entry.checked_add(8)?, 8)?,
+        number(head, entry.checked_add(32)?, 8)?,
+    );
     let (at, length) = (usize::try_from(at).ok()?, usize::try_from(length).ok()?);
-    let name = head.get(at..at.checked_add(length)?)?.split(|b| *b == 0).next()?;
+    let name = head
+        .get(at..at.checked_add(length)?)?
+        .split(|b| *b == 0)
+        .next()?;
     Some(PathBuf::from(OsStr::from_bytes(name)))
 }
 
-/// A program for another processor, or none at all. The host may have been taught to run it, so it is said only after it could not.
+/// A program for another processor, or none at all. The host may have been taught to run it, so it
+/// is said only after it could not.
 fn foreign(path: &Path, head: &[u8]) -> Option<String> {
     let shown = path.display();
     match machine(head) {
@@ -153,11 +204,16 @@ fn foreign(path: &Path, head: &[u8]) -> Option<String> {
                 243 => "RISC-V",
                 _ => "another",
             };
-            Some(format!("its program `{shown}` is built for another processor ({name}) than this host's ({})", std::env::consts::ARCH))
+            Some(format!(
+                "its program `{shown}` is built for another processor ({name}) than this host's ({})",
+                std::env::consts::ARCH
+            ))
         }
         Some(_) => None,
         None if head.is_empty() || head.starts_with(b"#!") => None,
-        None => Some(format!("its program `{shown}` is no program of this system, and no script that begins with `#!`")),
+        None => Some(format!(
+            "its program `{shown}` is no program of this system, and no script that begins with `#!`"
+        )),
     }
 }
 
@@ -169,30 +225,55 @@ fn barred(program: &Program, path: &Path, user: Option<UserIds>) -> Option<Strin
     };
     let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let parent = |path: &'_ Path| path.parent().map(Path::to_owned).unwrap_or_default();
-    let ways =
-        [(program.dir.clone(), "its folder", &*program.dir), (parent(path), "its program", path), (parent(&real), "its program", &*real)];
+    let ways = [
+        (program.dir.clone(), "its folder", &*program.dir),
+        (parent(path), "its program", path),
+        (parent(&real), "its program", &*real),
+    ];
     for (last, what, to) in ways {
         let mut folders: Vec<&Path> = last.ancestors().collect();
         folders.reverse();
-        let closed = folders.into_iter().find(|folder| fs::metadata(folder).is_ok_and(|found| !may(&ids, &found, 1)));
+        let closed = folders
+            .into_iter()
+            .find(|folder| fs::metadata(folder).is_ok_and(|found| !may(&ids, &found, 1)));
         if let Some(folder) = closed {
-            return Some(format!("user `{name}` may not enter the folder `{}`, on the way to {what} `{}`", folder.display(), to.display()));
+            return Some(format!(
+                "user `{name}` may not enter the folder `{}`, on the way to {what} `{}`",
+                folder.display(),
+                to.display()
+            ));
         }
     }
     let found = fs::metadata(path).ok()?;
     if !may(&ids, &found, 1) {
-        return Some(format!("user `{name}` may not execute its program `{}`", path.display()));
+        return Some(format!(
+            "user `{name}` may not execute its program `{}`",
+            path.display()
+        ));
     }
     let is_script = head(path).starts_with(b"#!");
-    (is_script && !may(&ids, &found, 4)).then(|| format!("user `{name}` may not read its program `{}`, which is a script", path.display()))
+    (is_script && !may(&ids, &found, 4)).then(|| {
+        format!(
+            "user `{name}` may not read its program `{}`, which is a script",
+            path.display()
+        )
+    })
 }
 
 /// This process's own.
 fn own() -> Option<(String, UserIds)> {
     let uid = nix::unistd::geteuid();
     let user = nix::unistd::User::from_uid(uid).ok().flatten();
-    let groups = rustix::process::getgroups().ok()?.into_iter().map(rustix::process::Gid::as_raw).collect();
-    let ids = UserIds { uid: uid.as_raw(), gid: rustix::process::getegid().as_raw(), groups };
+    let groups = rustix::process::getgroups()
+        .ok()?
+        .into_iter()
+        .map(rustix::process::Gid::as_raw)
+        .collect();
+    let ids = UserIds {
+        uid: uid.as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        groups,
+    };
     Some((user.map_or_else(|| uid.to_string(), |user| user.name), ids))
 }
 
@@ -204,7 +285,8 @@ fn may(ids: &UserIds, found: &fs::Metadata, bit: u32) -> bool {
         () => 0,
     };
     // Root may enter everything, and execute what anybody may.
-    ids.uid == 0 && (bit != 1 || found.is_dir() || found.mode() & 0o111 != 0) || found.mode() >> shift & bit != 0
+    ids.uid == 0 && (bit != 1 || found.is_dir() || found.mode() & 0o111 != 0)
+        || found.mode() >> shift & bit != 0
 }
 
 #[cfg(test)]
@@ -225,23 +307,51 @@ mod tests {
     fn a_script_with_line_ends_of_windows_or_a_wrong_interpreter_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let plain = file(dir.path(), "plain", b"x", 0o644);
-        let with_path = Program { env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())], ..program("a", dir.path(), &["x"]) };
+        let with_path = Program {
+            env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
+            ..program("a", dir.path(), &["x"])
+        };
         let not_executable = format!("#!{}\n", plain.display());
         for (text, why) in [
-            ("#!/bin/sh\r\necho\r\n", "`#!/bin/sh`, ends with a carriage return"),
+            (
+                "#!/bin/sh\r\necho\r\n",
+                "`#!/bin/sh`, ends with a carriage return",
+            ),
             ("#! /bin/sh\r\n", "ends with a carriage return"),
-            ("#!/usr/bin/env sh\r\n", "`#!/usr/bin/env sh`, ends with a carriage return"),
-            ("#!/no/such/thing -x\n", "the interpreter `/no/such/thing` of its program"),
-            ("#!/usr/bin/env no-such-thing\n", "the interpreter `no-such-thing` of its program"),
+            (
+                "#!/usr/bin/env sh\r\n",
+                "`#!/usr/bin/env sh`, ends with a carriage return",
+            ),
+            (
+                "#!/no/such/thing -x\n",
+                "the interpreter `/no/such/thing` of its program",
+            ),
+            (
+                "#!/usr/bin/env no-such-thing\n",
+                "the interpreter `no-such-thing` of its program",
+            ),
             (not_executable.as_str(), "is not executable"),
         ] {
             let path = file(dir.path(), "script", text.as_bytes(), 0o755);
             let said = sound(&with_path, &path).unwrap_err();
-            assert!(said.contains(why) && said.contains(&path.display().to_string()), "{text:?}: {said}");
+            assert!(
+                said.contains(why) && said.contains(&path.display().to_string()),
+                "{text:?}: {said}"
+            );
         }
-        for text in ["#!/bin/sh\n", "#! /bin/sh -e\n", "#!/usr/bin/env sh\n", "#!/usr/bin/env -S sh -e\n", "#!/usr/bin/env A=1 sh\n", "#!"]
-        {
-            sound(&with_path, &file(dir.path(), "script", text.as_bytes(), 0o755)).unwrap();
+        for text in [
+            "#!/bin/sh\n",
+            "#! /bin/sh -e\n",
+            "#!/usr/bin/env sh\n",
+            "#!/usr/bin/env -S sh -e\n",
+            "#!/usr/bin/env A=1 sh\n",
+            "#!",
+        ] {
+            sound(
+                &with_path,
+                &file(dir.path(), "script", text.as_bytes(), 0o755),
+            )
+            .unwrap();
         }
     }
 
@@ -253,7 +363,11 @@ mod tests {
         let mut other = own.clone();
         other[18..20].copy_from_slice(&8_u16.to_le_bytes());
         assert!(foreign(Path::new("/x"), &other).unwrap().contains("MIPS"));
-        assert!(foreign(Path::new("/x"), b"MZ").unwrap().contains("no program of this system"));
+        assert!(
+            foreign(Path::new("/x"), b"MZ")
+                .unwrap()
+                .contains("no program of this system")
+        );
         let shell = head(&fs::canonicalize("/bin/sh").unwrap());
         if let Some(name) = loader(&shell) {
             assert!(name.exists(), "{}", name.display());
@@ -262,7 +376,11 @@ mod tests {
             let mut missing = shell.clone();
             missing[at + 1] = b'X';
             let dir = tempfile::tempdir().unwrap();
-            let said = sound(&program("a", dir.path(), &["x"]), &file(dir.path(), "x", &missing, 0o755)).unwrap_err();
+            let said = sound(
+                &program("a", dir.path(), &["x"]),
+                &file(dir.path(), "x", &missing, 0o755),
+            )
+            .unwrap_err();
             assert!(said.contains("needs the loader `/X"), "{said}");
         }
         let pipe = tempfile::tempdir().unwrap();
@@ -282,17 +400,36 @@ mod tests {
         fs::create_dir(&closed).unwrap();
         let path = file(&closed, "app", b"#!/bin/sh\n", 0o755);
         fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
-        let stranger = UserIds { uid: 65_533, gid: 65_533, groups: vec![65_533] };
-        let of = |dir: &Path| Program { user: Some("www".to_owned()), ..program("a", dir, &["x"]) };
+        let stranger = UserIds {
+            uid: 65_533,
+            gid: 65_533,
+            groups: vec![65_533],
+        };
+        let of = |dir: &Path| Program {
+            user: Some("www".to_owned()),
+            ..program("a", dir, &["x"])
+        };
         let said = |dir: &Path, path: &Path| barred(&of(dir), path, Some(stranger.clone()));
         let enter = format!("user `www` may not enter the folder `{}`", closed.display());
         assert!(said(Path::new("/"), &path).unwrap().starts_with(&enter));
-        assert!(said(&closed, Path::new("/bin/sh")).unwrap().starts_with(&enter));
+        assert!(
+            said(&closed, Path::new("/bin/sh"))
+                .unwrap()
+                .starts_with(&enter)
+        );
         fs::set_permissions(&closed, fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(said(&closed, &path), None);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o711)).unwrap();
-        assert!(said(&closed, &path).unwrap().contains("may not read its program"));
+        assert!(
+            said(&closed, &path)
+                .unwrap()
+                .contains("may not read its program")
+        );
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
-        assert!(said(&closed, &path).unwrap().contains("may not execute its program"));
+        assert!(
+            said(&closed, &path)
+                .unwrap()
+                .contains("may not execute its program")
+        );
     }
 }

@@ -1,7 +1,8 @@
-//! A supervisor in memory for the tests of others: its processes are numbers, which end when they are told to.
+//! A supervisor in memory for the tests of others: its processes are numbers, which end when they
+//! are told to.
 //!
-//! It passes the same suite as the real ones as far as that needs no process, and can be told to fail, to be slow, to be out
-//! of reach and to have processes that do not listen.
+//! It passes the same suite as the real ones as far as that needs no process, and can be told to
+//! fail, to be slow, to be out of reach and to have processes that do not listen.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -45,7 +46,9 @@ struct FakeProcesses {
 
 impl std::fmt::Debug for Fake {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Fake").field("running", &self.state().running).finish_non_exhaustive()
+        f.debug_struct("Fake")
+            .field("running", &self.state().running)
+            .finish_non_exhaustive()
     }
 }
 
@@ -76,7 +79,8 @@ impl Fake {
         }
     }
 
-    /// From now on nobody can be asked whether something runs (`find`, `running`, `service`), or can again.
+    /// From now on nobody can be asked whether something runs (`find`, `running`, `service`), or
+    /// can again.
     pub fn make_unreachable(&self, unreachable: bool) {
         self.state().unreachable = unreachable;
     }
@@ -94,8 +98,8 @@ impl Fake {
         }
     }
 
-    /// What was called so far, in order: `start a`, `terminate a`, `kill a`, `wait a`, `forget a`, `ensure_service nginx`,
-    /// `stop_service nginx`, `tidy`, `boot`, `halt`; looking is not noted.
+    /// What was called so far, in order: `start a`, `terminate a`, `kill a`, `wait a`, `forget a`,
+    /// `ensure_service nginx`, `stop_service nginx`, `tidy`, `boot`, `halt`; looking is not noted.
     #[must_use]
     pub fn calls(&self) -> Vec<String> {
         self.state().calls.clone()
@@ -105,7 +109,11 @@ impl Fake {
     #[must_use]
     pub fn starts(&self, name: &InstanceName) -> usize {
         let start = format!("start {name}");
-        self.state().calls.iter().filter(|call| **call == start).count()
+        self.state()
+            .calls
+            .iter()
+            .filter(|call| **call == start)
+            .count()
     }
 
     fn state(&self) -> MutexGuard<'_, FakeProcesses> {
@@ -118,7 +126,10 @@ impl Fake {
 
     fn reachable(&self) -> Result<(), SupervisorError> {
         if self.state().unreachable {
-            return Err(SupervisorError::Unreachable { what: "the fake supervisor".to_owned(), why: "it was told so".to_owned() });
+            return Err(SupervisorError::Unreachable {
+                what: "the fake supervisor".to_owned(),
+                why: "it was told so".to_owned(),
+            });
         }
         Ok(())
     }
@@ -138,7 +149,10 @@ impl Fake {
 impl FakeProcesses {
     fn make_process(&mut self) -> Process {
         self.made += 1;
-        let process = Process { pid: FIRST_PID + self.made, start_time: u64::from(self.made.unsigned_abs()) };
+        let process = Process {
+            pid: FIRST_PID + self.made,
+            start_time: u64::from(self.made.unsigned_abs()),
+        };
         self.ends.insert(process.pid, watch::Sender::new(None));
         process
     }
@@ -165,7 +179,10 @@ impl Supervisor for Fake {
         }
         let mut state = self.state();
         if let Some(why) = state.failures.pop_front() {
-            return Err(SupervisorError::NotStarted { name: program.name.to_string(), why });
+            return Err(SupervisorError::NotStarted {
+                name: program.name.to_string(),
+                why,
+            });
         }
         let process = state.make_process();
         state.running.insert(program.name.clone(), process);
@@ -182,7 +199,12 @@ impl Supervisor for Fake {
 
     async fn running(&self) -> Result<Vec<(InstanceName, Process)>, SupervisorError> {
         self.reachable()?;
-        Ok(self.state().running.iter().map(|(name, process)| (name.clone(), *process)).collect())
+        Ok(self
+            .state()
+            .running
+            .iter()
+            .map(|(name, process)| (name.clone(), *process))
+            .collect())
     }
 
     async fn terminate(&self, program: &Program, process: Process) -> Result<(), SupervisorError> {
@@ -201,8 +223,19 @@ impl Supervisor for Fake {
 
     async fn wait(&self, name: &InstanceName, process: Process) -> Result<Exit, SupervisorError> {
         self.note(format!("wait {name}"));
-        let Some(mut end) = self.state().ends.get(&process.pid).map(watch::Sender::subscribe) else { return Ok(Exit::Unknown) };
-        let exit = end.wait_for(Option::is_some).await.ok().and_then(|told| *told);
+        let Some(mut end) = self
+            .state()
+            .ends
+            .get(&process.pid)
+            .map(watch::Sender::subscribe)
+        else {
+            return Ok(Exit::Unknown);
+        };
+        let exit = end
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|told| *told);
         Ok(exit.unwrap_or(Exit::Unknown))
     }
 
@@ -268,7 +301,10 @@ mod tests {
         let fake = Arc::new(Fake::new());
         let a = program("a", Path::new("/"), &["x"]);
         fake.fail_next_start("no luck");
-        assert_eq!(fake.start(&a).await.unwrap_err().to_string(), "could not start `a`: no luck");
+        assert_eq!(
+            fake.start(&a).await.unwrap_err().to_string(),
+            "could not start `a`: no luck"
+        );
         fake.delay_starts(Duration::from_secs(3));
         let before = tokio::time::Instant::now();
         let process = fake.start(&a).await.unwrap();
@@ -277,7 +313,10 @@ mod tests {
         fake.terminate(&a, process).await.unwrap();
         assert_eq!(fake.find(&a.name).await.unwrap(), Some(process));
         fake.make_unreachable(true);
-        assert!(matches!(fake.find(&a.name).await, Err(SupervisorError::Unreachable { .. })));
+        assert!(matches!(
+            fake.find(&a.name).await,
+            Err(SupervisorError::Unreachable { .. })
+        ));
         let waiting = tokio::spawn({
             let (fake, name) = (Arc::clone(&fake), a.name.clone());
             async move { fake.wait(&name, process).await }
@@ -285,8 +324,15 @@ mod tests {
         tokio::task::yield_now().await;
         fake.exit(&a.name, Exit::Code(4));
         fake.kill(&a.name, process).await.unwrap();
-        assert_eq!(waiting.await.unwrap().unwrap(), Exit::Code(4), "the first end counts");
-        assert_eq!(fake.calls(), ["start a", "start a", "terminate a", "wait a", "kill a"]);
+        assert_eq!(
+            waiting.await.unwrap().unwrap(),
+            Exit::Code(4),
+            "the first end counts"
+        );
+        assert_eq!(
+            fake.calls(),
+            ["start a", "start a", "terminate a", "wait a", "kill a"]
+        );
         assert_eq!(fake.starts(&a.name), 2);
     }
 }

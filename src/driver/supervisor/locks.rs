@@ -1,6 +1,8 @@
-//! One lock per name: starting, finding and forgetting the same name never overlap, different names never wait.
+//! One lock per name: starting, finding and forgetting the same name never overlap, different names
+//! never wait.
 //!
-//! It guards against tasks of this process only; that one process alone runs verbs is held by the owner lock.
+//! It guards against tasks of this process only; that one process alone runs verbs is held by the
+//! owner lock.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,6 +46,9 @@ mod tests {
             locks.lock(&n.to_string()).await;
         }
         assert!(locks.names.lock().unwrap().len() <= 258);
-        assert!(futures_util::FutureExt::now_or_never(locks.lock("a")).is_none(), "held locks are not swept");
+        assert!(
+            futures_util::FutureExt::now_or_never(locks.lock("a")).is_none(),
+            "held locks are not swept"
+        );
     }
 }

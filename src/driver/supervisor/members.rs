@@ -1,7 +1,9 @@
-//! All processes of an instance: in a control group of its own where one can be made, else found by a census.
+//! All processes of an instance: in a control group of its own where one can be made, else found by
+//! a census.
 //!
-//! Both supervisors hold to it: a start joins the group, the stop signal and the kill go to all, and an end is told only when
-//! nothing is left. Groups and marks carry the name of this installation: those of others are never touched.
+//! Both supervisors hold to it: a start joins the group, the stop signal and the kill go to all,
+//! and an end is told only when nothing is left. Groups and marks carry the name of this
+//! installation: those of others are never touched.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -28,7 +30,8 @@ const LOOK: (Duration, Duration) = (Duration::from_millis(1), Duration::from_mil
 /// The end of a killed process that a debugger holds is looked for this often, and so many times.
 const TRACED_PAUSE: Duration = Duration::from_millis(250);
 const TRACED_LOOKS: u32 = 40;
-/// How often a census is repeated until all processes it finds are stopped: a process that keeps forking loses, or the next kill goes on.
+/// How often a census is repeated until all processes it finds are stopped: a process that keeps
+/// forking loses, or the next kill goes on.
 const CENSUSES: u32 = 20;
 
 /// What a supervisor knows of the first process of an instance.
@@ -49,7 +52,10 @@ pub(super) struct Membership {
 
 impl Membership {
     /// The environment that is given, and what is added.
-    pub(super) fn environment<'a>(&self, given: &'a [(String, String)]) -> Cow<'a, [(String, String)]> {
+    pub(super) fn environment<'a>(
+        &self,
+        given: &'a [(String, String)],
+    ) -> Cow<'a, [(String, String)]> {
         match &self.env {
             None => Cow::Borrowed(given),
             Some(more) => given.iter().chain([more]).cloned().collect(),
@@ -71,7 +77,8 @@ pub(super) struct InstanceMembers {
     asked: Mutex<HashSet<Process>>,
     /// Something was killed.
     killed: Notify,
-    /// Without control groups: what was killed and may not have ended. At its end a process shows no mark any more.
+    /// Without control groups: what was killed and may not have ended. At its end a process shows
+    /// no mark any more.
     dying: Mutex<Vec<(InstanceName, Process)>>,
 }
 
@@ -98,16 +105,24 @@ impl InstanceMembers {
     /// The same in this way, which may not be the one that this host would have it.
     #[cfg(test)]
     pub(super) fn in_groups(pid_dir: &Path, cgroups: Option<Cgroups>) -> Self {
-        Self { cgroups: OnceLock::from(cgroups), ..Self::of(pid_dir) }
+        Self {
+            cgroups: OnceLock::from(cgroups),
+            ..Self::of(pid_dir)
+        }
     }
 
     /// Nothing of this installation is left: for the end of a test, however it ends.
     #[cfg(test)]
-    #[expect(clippy::disallowed_methods, reason = "a test ends where there is no runtime to wait with")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test ends where there is no runtime to wait with"
+    )]
     pub(super) fn end_all(&self) {
         for name in self.names().unwrap_or_default() {
             for _ in 0..1000 {
-                if self.kill(&name, None).is_ok() && self.all(&name, None).is_ok_and(|left| left.is_empty()) {
+                if self.kill(&name, None).is_ok()
+                    && self.all(&name, None).is_ok_and(|left| left.is_empty())
+                {
                     break;
                 }
                 std::thread::sleep(LOOK.0);
@@ -125,39 +140,71 @@ impl InstanceMembers {
     }
 
     fn cgroups(&self) -> Option<&Cgroups> {
-        self.cgroups.get_or_init(|| Cgroups::find(&self.run).inspect_err(|why| tracing::info!("no control groups: {why}")).ok()).as_ref()
+        self.cgroups
+            .get_or_init(|| {
+                Cgroups::find(&self.run)
+                    .inspect_err(|why| tracing::info!("no control groups: {why}"))
+                    .ok()
+            })
+            .as_ref()
     }
 
     fn group(&self, name: &InstanceName) -> Option<Group> {
         Some(self.cgroups()?.group(name.as_str()))
     }
 
-    /// What stands in the environment of every process of the instance where there are no control groups.
+    /// What stands in the environment of every process of the instance where there are no control
+    /// groups.
     fn mark(&self, name: &str) -> String {
-        format!("{:016x}/{name}", hash(self.run.as_os_str().as_encoded_bytes()))
+        format!(
+            "{:016x}/{name}",
+            hash(self.run.as_os_str().as_encoded_bytes())
+        )
     }
 
-    /// Before a start: what an earlier run has left is ended, and a new process can join. `first` is asked whether the first process
-    /// of this instance runs after all, as an acc left it that died before it had taken note.
-    pub(super) async fn enter(&self, program: &Program, first: &dyn FirstProcess) -> Result<Membership, SupervisorError> {
+    /// Before a start: what an earlier run has left is ended, and a new process can join. `first`
+    /// is asked whether the first process of this instance runs after all, as an acc left it that
+    /// died before it had taken note.
+    pub(super) async fn enter(
+        &self,
+        program: &Program,
+        first: &dyn FirstProcess,
+    ) -> Result<Membership, SupervisorError> {
         let (name, limits) = (&program.name, &program.group);
         let Some(cgroups) = self.cgroups() else {
-            // A census takes milliseconds: once. What is left later is left by a run that this acc has seen to its end.
-            self.looked.get_or_try_init(async || self.clear_unrecorded(first).await).await?;
-            return Ok(Membership { join: Vec::new(), env: Some((census::MARK.to_owned(), self.mark(name.as_str()))) });
+            // A census takes milliseconds: once. What is left later is left by a run that this acc
+            // has seen to its end.
+            self.looked
+                .get_or_try_init(async || self.clear_unrecorded(first).await)
+                .await?;
+            return Ok(Membership {
+                join: Vec::new(),
+                env: Some((census::MARK.to_owned(), self.mark(name.as_str()))),
+            });
         };
         let group = cgroups.group(name.as_str());
-        let failed = |source| SupervisorError::File { deed: "make", path: cgroups.dir().join(name.as_str()), source };
+        let failed = |source| SupervisorError::File {
+            deed: "make",
+            path: cgroups.dir().join(name.as_str()),
+            source,
+        };
         // As a rule it is not there: an end removes it.
         if !cgroups.make(name.as_str(), limits).map_err(failed)? && !first.runs(name).await? {
             self.clear(name, None).await?;
             cgroups.make(name.as_str(), limits).map_err(failed)?;
         }
-        Ok(Membership { join: group.join_files(limits), env: None })
+        Ok(Membership {
+            join: group.join_files(limits),
+            env: None,
+        })
     }
 
     /// All living processes of the instance whose first process this is or was.
-    pub(super) fn all(&self, name: &InstanceName, first: Option<Process>) -> io::Result<Vec<Process>> {
+    pub(super) fn all(
+        &self,
+        name: &InstanceName,
+        first: Option<Process>,
+    ) -> io::Result<Vec<Process>> {
         let Some(group) = self.group(name) else {
             let mut all = census::members(first, &self.mark(name.as_str()), self.user)?;
             let dying = self.dying(name);
@@ -167,7 +214,11 @@ impl InstanceMembers {
             return Ok(all);
         };
         // One that cannot be looked at is not gone.
-        group.processes()?.into_iter().filter_map(|pid| process::by_pid(pid).transpose()).collect()
+        group
+            .processes()?
+            .into_iter()
+            .filter_map(|pid| process::by_pid(pid).transpose())
+            .collect()
     }
 
     /// Sends the stop signal to all that the signal to the first process's group does not reach.
@@ -178,15 +229,16 @@ impl InstanceMembers {
             Vec::new()
         });
         for other in others {
-            let elsewhere = matches!(process::stat(other.pid), Ok(Some(seen)) if seen.group != first.pid);
+            let elsewhere =
+                matches!(process::stat(other.pid), Ok(Some(seen)) if seen.group != first.pid);
             if elsewhere && let Err(error) = process::signal_one(other, signal) {
                 tracing::warn!(instance = %name, pid = other.pid, %error, "could not signal one of its processes");
             }
         }
     }
 
-    /// Resolves when a process that was killed has ended for all but a debugger, which keeps the kernel from telling: looked for after
-    /// each kill.
+    /// Resolves when a process that was killed has ended for all but a debugger, which keeps the
+    /// kernel from telling: looked for after each kill.
     pub(super) async fn ended_under_a_tracer(&self, first: Process) {
         loop {
             self.killed.notified().await;
@@ -212,12 +264,16 @@ impl InstanceMembers {
         killed
     }
 
-    /// All of them are stopped first, then each is killed: what was forked meanwhile is found by the next census.
+    /// All of them are stopped first, then each is killed: what was forked meanwhile is found by
+    /// the next census.
     fn kill_counted(&self, name: &InstanceName, first: Option<Process>) -> io::Result<()> {
         let mut stopped: HashSet<Process> = HashSet::new();
         for _ in 0..CENSUSES {
             let found = census::members(first, &self.mark(name.as_str()), self.user)?;
-            let new: Vec<Process> = found.into_iter().filter(|process| !stopped.contains(process)).collect();
+            let new: Vec<Process> = found
+                .into_iter()
+                .filter(|process| !stopped.contains(process))
+                .collect();
             if new.is_empty() {
                 break;
             }
@@ -229,18 +285,25 @@ impl InstanceMembers {
         let mut dying = self.dying.lock().unwrap_or_else(PoisonError::into_inner);
         dying.extend(stopped.iter().map(|process| (name.clone(), *process)));
         drop(dying);
-        stopped.iter().try_for_each(|process| process::signal_one(*process, libc::SIGKILL))
+        stopped
+            .iter()
+            .try_for_each(|process| process::signal_one(*process, libc::SIGKILL))
     }
 
     /// What of this instance was killed and has not ended.
     fn dying(&self, name: &InstanceName) -> Vec<Process> {
         let mut dying = self.dying.lock().unwrap_or_else(PoisonError::into_inner);
         dying.retain(|(_, process)| process::is_same(*process).unwrap_or(false));
-        dying.iter().filter(|(of, _)| of == name).map(|(_, process)| *process).collect()
+        dying
+            .iter()
+            .filter(|(of, _)| of == name)
+            .map(|(_, process)| *process)
+            .collect()
     }
 
-    /// The first process has ended: resolves when nothing is left of the instance. Unless it was asked to end, the others are
-    /// killed at once; if it was, they have as long as the caller gives them until the kill.
+    /// The first process has ended: resolves when nothing is left of the instance. Unless it was
+    /// asked to end, the others are killed at once; if it was, they have as long as the caller
+    /// gives them until the kill.
     pub(super) async fn gone(&self, name: &InstanceName, first: Process) -> io::Result<()> {
         let mut pause = LOOK.0;
         loop {
@@ -249,7 +312,9 @@ impl InstanceMembers {
                 break;
             }
             // Not what has been started under the name since.
-            let current = pid_file::living(&pid_file::instance_file(&self.pid_dir, name)).ok().flatten();
+            let current = pid_file::living(&pid_file::instance_file(&self.pid_dir, name))
+                .ok()
+                .flatten();
             if current.is_some_and(|current| current != first) {
                 return Ok(());
             }
@@ -265,18 +330,26 @@ impl InstanceMembers {
         Ok(())
     }
 
-    /// Nothing is left of a run: a sleeper costs no group. With the lock of the name held. `last`: no later run is recorded; of that it
-    /// would be the group, which it may have yet to join.
+    /// Nothing is left of a run: a sleeper costs no group. With the lock of the name held. `last`:
+    /// no later run is recorded; of that it would be the group, which it may have yet to join.
     pub(super) fn leave(&self, name: &InstanceName, first: Process, last: bool) {
         self.asked().remove(&first);
-        if let Some(Err(error)) = self.group(name).filter(|_| last).map(|group| group.remove()) {
+        if let Some(Err(error)) = self
+            .group(name)
+            .filter(|_| last)
+            .map(|group| group.remove())
+        {
             // The next start uses it as it is.
             tracing::debug!(instance = %name, %error, "could not remove its control group");
         }
     }
 
     /// Kills what an earlier run has left and waits until it is gone; how many there were.
-    pub(super) async fn clear(&self, name: &InstanceName, first: Option<Process>) -> Result<usize, SupervisorError> {
+    pub(super) async fn clear(
+        &self,
+        name: &InstanceName,
+        first: Option<Process>,
+    ) -> Result<usize, SupervisorError> {
         let asked = |why: &dyn ToString| SupervisorError::Unreachable {
             what: format!("the kernel about what `{name}` has left"),
             why: why.to_string(),
@@ -291,7 +364,10 @@ impl InstanceMembers {
             most = most.max(left.len());
             if Instant::now() >= deadline {
                 let pids: Vec<String> = left.iter().map(|p| p.pid.to_string()).collect();
-                return Err(asked(&format!("process {} does not end, not even killed", pids.join(", "))));
+                return Err(asked(&format!(
+                    "process {} does not end, not even killed",
+                    pids.join(", ")
+                )));
             }
             self.kill(name, first).map_err(|e| asked(&e))?;
             tokio::time::sleep(pause).await;
@@ -317,7 +393,12 @@ impl InstanceMembers {
             if live.contains(&name) || first.runs(&name).await? {
                 continue;
             }
-            let count = self.clear(&name, pid_file::process(&pid_file::instance_file(&self.pid_dir, &name))?).await?;
+            let count = self
+                .clear(
+                    &name,
+                    pid_file::process(&pid_file::instance_file(&self.pid_dir, &name))?,
+                )
+                .await?;
             if count > 0 {
                 ended.push((name.clone(), count));
             }
@@ -329,7 +410,12 @@ impl InstanceMembers {
         for name in self.names().map_err(|e| looking(&e))? {
             // One that cannot be ended is in its own way, and in that of no other.
             if !first.runs(&name).await?
-                && let Err(error) = self.clear(&name, pid_file::process(&pid_file::instance_file(&self.pid_dir, &name))?).await
+                && let Err(error) = self
+                    .clear(
+                        &name,
+                        pid_file::process(&pid_file::instance_file(&self.pid_dir, &name))?,
+                    )
+                    .await
             {
                 tracing::warn!(instance = %name, %error, "could not end what it had left");
             }
@@ -342,9 +428,15 @@ impl InstanceMembers {
         let begin = self.mark("");
         let names = match self.cgroups() {
             Some(cgroups) => cgroups.names()?,
-            None => census::marks(&begin, self.user)?.iter().filter_map(|mark| mark.strip_prefix(&begin).map(str::to_owned)).collect(),
+            None => census::marks(&begin, self.user)?
+                .iter()
+                .filter_map(|mark| mark.strip_prefix(&begin).map(str::to_owned))
+                .collect(),
         };
-        Ok(names.iter().filter_map(|name| InstanceName::parse(name).ok()).collect())
+        Ok(names
+            .iter()
+            .filter_map(|name| InstanceName::parse(name).ok())
+            .collect())
     }
 
     fn asked(&self) -> MutexGuard<'_, HashSet<Process>> {
@@ -354,5 +446,8 @@ impl InstanceMembers {
 
 /// Could not find out which instances have processes.
 fn looking(why: &io::Error) -> SupervisorError {
-    SupervisorError::Unreachable { what: "the kernel about what instances have left".to_owned(), why: why.to_string() }
+    SupervisorError::Unreachable {
+        what: "the kernel about what instances have left".to_owned(),
+        why: why.to_string(),
+    }
 }

@@ -1,6 +1,8 @@
-//! What runs processes: the trait, and its kinds `supervisord`, `builtin` and `fake`. All pass the same suite.
+//! What runs processes: the trait, and its kinds `supervisord`, `builtin` and `fake`. All pass the
+//! same suite.
 //!
-//! A supervisor starts, signals and reports; when to restart is acc's decision, never the supervisor's.
+//! A supervisor starts, signals and reports; when to restart is acc's decision, never the
+//! supervisor's.
 
 pub mod builtin;
 mod error;
@@ -44,9 +46,10 @@ pub struct Program {
     pub stop_signal: i32,
     /// How long after the signal the supervisor may kill by itself (acc does so too).
     pub stop_timeout: Duration,
-    /// A unix socket to hand over: it listens there before the program runs, which has it as descriptor 3 and is told by
-    /// `LISTEN_FDS`, `LISTEN_PID` and `LISTEN_FDNAMES=acc` (`sd_listen_fds(3)`). No other process has it: it refuses connections
-    /// as soon as the program has ended. Nothing is at this path at the start.
+    /// A unix socket to hand over: it listens there before the program runs, which has it as
+    /// descriptor 3 and is told by `LISTEN_FDS`, `LISTEN_PID` and `LISTEN_FDNAMES=acc`
+    /// (`sd_listen_fds(3)`). No other process has it: it refuses connections as soon as the program
+    /// has ended. Nothing is at this path at the start.
     pub socket: Option<PathBuf>,
     /// User to run as (only when acc is root); `None`: as acc.
     pub user: Option<String>,
@@ -91,17 +94,19 @@ pub enum Ensured {
     Started,
 }
 
-/// Runs the processes of instances. Every call may be repeated and ends in bounded time (but for [`Self::wait`]).
+/// Runs the processes of instances. Every call may be repeated and ends in bounded time (but for
+/// [`Self::wait`]).
 #[async_trait]
 pub trait Supervisor: Send + Sync {
     /// `supervisord`, `builtin` or `fake`.
     fn kind(&self) -> &'static str;
 
-    /// Starts the program and returns its process at once, without waiting for it to be ready. One that runs already
-    /// under this name is returned as it is.
+    /// Starts the program and returns its process at once, without waiting for it to be ready. One
+    /// that runs already under this name is returned as it is.
     async fn start(&self, program: &Program) -> Result<Process, SupervisorError>;
 
-    /// The process that runs under this name; `None` only when the supervisor is sure that there is none.
+    /// The process that runs under this name; `None` only when the supervisor is sure that there is
+    /// none.
     async fn find(&self, name: &InstanceName) -> Result<Option<Process>, SupervisorError>;
 
     /// All processes of instances it knows to run.
@@ -113,32 +118,41 @@ pub trait Supervisor: Send + Sync {
     /// Kills all processes of the instance. An ended one is success.
     async fn kill(&self, name: &InstanceName, process: Process) -> Result<(), SupervisorError>;
 
-    /// Resolves when the process has ended, with how, and nothing else of the instance is left. If [`Self::terminate`] asked for
-    /// the end, the others are waited for until [`Self::kill`]; else they are killed. Noticed at once (pidfd).
+    /// Resolves when the process has ended, with how, and nothing else of the instance is left. If
+    /// [`Self::terminate`] asked for the end, the others are waited for until [`Self::kill`]; else
+    /// they are killed. Noticed at once (pidfd).
     async fn wait(&self, name: &InstanceName, process: Process) -> Result<Exit, SupervisorError>;
 
-    /// Ends what instances have left that are not among these, which are live: processes whose first process has ended, and whose
-    /// end no task waits for. Returns how many of which.
-    async fn sweep(&self, _live: &[InstanceName]) -> Result<Vec<(InstanceName, usize)>, SupervisorError> {
+    /// Ends what instances have left that are not among these, which are live: processes whose
+    /// first process has ended, and whose end no task waits for. Returns how many of which.
+    async fn sweep(
+        &self,
+        _live: &[InstanceName],
+    ) -> Result<Vec<(InstanceName, usize)>, SupervisorError> {
         Ok(Vec::new())
     }
 
-    /// Why this program cannot be run, as far as it can be seen from outside; asked for when it could not. `None`: nothing is seen.
+    /// Why this program cannot be run, as far as it can be seen from outside; asked for when it
+    /// could not. `None`: nothing is seen.
     async fn explain(&self, _program: &Program) -> Option<String> {
         None
     }
 
-    /// Removes every trace of the name (program section, pid file, what other processes it has left). The process has ended before.
+    /// Removes every trace of the name (program section, pid file, what other processes it has
+    /// left). The process has ended before.
     async fn forget(&self, name: &InstanceName) -> Result<(), SupervisorError>;
 
-    /// Housekeeping, now and then: drops program sections of instances that have slept for long; those of `live` stay.
+    /// Housekeeping, now and then: drops program sections of instances that have slept for long;
+    /// those of `live` stay.
     async fn tidy(&self, live: &[InstanceName]) -> Result<(), SupervisorError>;
 
-    /// Brings up the supervisor itself (supervisord: its daemon with `services` in its config; builtin: nothing to do).
+    /// Brings up the supervisor itself (supervisord: its daemon with `services` in its config;
+    /// builtin: nothing to do).
     async fn boot(&self, services: &[Service]) -> Result<Ensured, SupervisorError>;
 
-    /// Brings the supervisor itself back after it died, with these services: those that outlived it go on as they are. One
-    /// that was ended in order, or never was there, stays down. Builtin: nothing to do.
+    /// Brings the supervisor itself back after it died, with these services: those that outlived it
+    /// go on as they are. One that was ended in order, or never was there, stays down. Builtin:
+    /// nothing to do.
     async fn revive(&self, _services: &[Service]) -> Result<Ensured, SupervisorError> {
         Ok(Ensured::Already)
     }
@@ -146,20 +160,33 @@ pub trait Supervisor: Send + Sync {
     /// Sees to it that the service runs.
     async fn ensure_service(&self, service: &Service) -> Result<Ensured, SupervisorError>;
 
-    /// Takes note that this process has taken the place of a service's, which has died; the supervisor did not start it, and
-    /// ends it with the service.
-    async fn keep_service(&self, _name: &'static str, _process: Process) -> Result<(), SupervisorError> {
+    /// Takes note that this process has taken the place of a service's, which has died; the
+    /// supervisor did not start it, and ends it with the service.
+    async fn keep_service(
+        &self,
+        _name: &'static str,
+        _process: Process,
+    ) -> Result<(), SupervisorError> {
         Ok(())
     }
 
-    /// Writes down again which process this instance's is, when its record was taken away under it by a cleaner of temporary
-    /// folders; `true`: it was. One that has ended is not written down.
-    async fn keep(&self, _name: &InstanceName, _process: Process, _log: &Path) -> Result<bool, SupervisorError> {
+    /// Writes down again which process this instance's is, when its record was taken away under it
+    /// by a cleaner of temporary folders; `true`: it was. One that has ended is not written down.
+    async fn keep(
+        &self,
+        _name: &InstanceName,
+        _process: Process,
+        _log: &Path,
+    ) -> Result<bool, SupervisorError> {
         Ok(false)
     }
 
     /// The same of a service.
-    async fn keep_record(&self, _name: &'static str, _process: Process) -> Result<bool, SupervisorError> {
+    async fn keep_record(
+        &self,
+        _name: &'static str,
+        _process: Process,
+    ) -> Result<bool, SupervisorError> {
         Ok(false)
     }
 
@@ -169,6 +196,7 @@ pub trait Supervisor: Send + Sync {
     /// Ends the service in order and waits for it. One that does not run is success.
     async fn stop_service(&self, service: &Service) -> Result<(), SupervisorError>;
 
-    /// Ends the supervisor itself (supervisord: its daemon); instances have been put to sleep before.
+    /// Ends the supervisor itself (supervisord: its daemon); instances have been put to sleep
+    /// before.
     async fn halt(&self) -> Result<(), SupervisorError>;
 }

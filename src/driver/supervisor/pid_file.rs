@@ -1,8 +1,9 @@
-//! Pid files: which process runs under a name, with its start time and the boot it belongs to, so that it is found again by
-//! another acc and never taken for another program's.
+//! Pid files: which process runs under a name, with its start time and the boot it belongs to, so
+//! that it is found again by another acc and never taken for another program's.
 //!
-//! Form: `PID START_TIME BOOT_ID LOG`. A file that holds a pid only was written by the child itself before its first
-//! instruction, and its parent did not live to complete it. Nothing is removed while looking: another acc may be writing.
+//! Form: `PID START_TIME BOOT_ID LOG`. A file that holds a pid only was written by the child itself
+//! before its first instruction, and its parent did not live to complete it. Nothing is removed
+//! while looking: another acc may be writing.
 
 use std::fs;
 use std::io;
@@ -38,15 +39,21 @@ pub(super) fn service_file(pid_dir: &Path, name: &str) -> PathBuf {
 
 /// The instances that have a pid file, in order.
 pub(super) fn instances(pid_dir: &Path) -> Result<Vec<InstanceName>, SupervisorError> {
-    let mut names: Vec<InstanceName> =
-        files(pid_dir)?.iter().filter_map(|file| InstanceName::parse(file.file_stem()?.to_str()?).ok()).collect();
+    let mut names: Vec<InstanceName> = files(pid_dir)?
+        .iter()
+        .filter_map(|file| InstanceName::parse(file.file_stem()?.to_str()?).ok())
+        .collect();
     names.sort();
     Ok(names)
 }
 
 /// All pid files, of instances and of services. A folder that is not there holds none.
 pub(super) fn files(pid_dir: &Path) -> Result<Vec<PathBuf>, SupervisorError> {
-    let failed = |source| SupervisorError::File { deed: "read", path: pid_dir.to_owned(), source };
+    let failed = |source| SupervisorError::File {
+        deed: "read",
+        path: pid_dir.to_owned(),
+        source,
+    };
     let entries = match fs::read_dir(pid_dir) {
         Ok(entries) => entries,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -67,20 +74,40 @@ pub(super) fn read(path: &Path) -> Result<Option<PidRecord>, SupervisorError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(parse(&text)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(SupervisorError::File { deed: "read", path: path.to_owned(), source }),
+        Err(source) => Err(SupervisorError::File {
+            deed: "read",
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 
 pub(super) fn parse(text: &str) -> Option<PidRecord> {
     let mut words = text.trim_end_matches('\n').splitn(4, ' ');
     let pid = words.next()?.parse().ok().filter(|pid| *pid > 1)?;
-    let rest = words.next().and_then(|start| start.parse().ok()).zip(words.next().map(str::to_owned));
-    Some(PidRecord { pid, rest, log: words.next().filter(|log| !log.is_empty()).map(PathBuf::from) })
+    let rest = words
+        .next()
+        .and_then(|start| start.parse().ok())
+        .zip(words.next().map(str::to_owned));
+    Some(PidRecord {
+        pid,
+        rest,
+        log: words
+            .next()
+            .filter(|log| !log.is_empty())
+            .map(PathBuf::from),
+    })
 }
 
 /// The text of a pid file for this process, which belongs to the boot that runs now.
 pub(super) fn text(process: Process, log: &Path) -> String {
-    format!("{} {} {} {}\n", process.pid, process.start_time, this_boot(), log.display())
+    format!(
+        "{} {} {} {}\n",
+        process.pid,
+        process.start_time,
+        this_boot(),
+        log.display()
+    )
 }
 
 /// The process of this pid file, if it lives and is the one that was meant.
@@ -94,51 +121,80 @@ pub(super) fn living_by(text: &str) -> Result<Option<Process>, SupervisorError> 
 }
 
 fn living_of(record: Option<PidRecord>) -> Result<Option<Process>, SupervisorError> {
-    let Some(record) = record else { return Ok(None) };
+    let Some(record) = record else {
+        return Ok(None);
+    };
     let asked = |source: io::Error| SupervisorError::Unreachable {
         what: format!("the kernel about process {}", record.pid),
         why: source.to_string(),
     };
-    let Some(seen) = process::stat(record.pid).map_err(asked)?.filter(|seen| !seen.zombie) else { return Ok(None) };
+    let Some(seen) = process::stat(record.pid)
+        .map_err(asked)?
+        .filter(|seen| !seen.zombie)
+    else {
+        return Ok(None);
+    };
     let meant = match &record.rest {
         Some((start_time, boot)) => seen.start_time == *start_time && boot == this_boot(),
         // Written by the child itself, which led a session of its own by then.
         None => seen.session == record.pid,
     };
-    Ok(meant.then_some(Process { pid: record.pid, start_time: seen.start_time }))
+    Ok(meant.then_some(Process {
+        pid: record.pid,
+        start_time: seen.start_time,
+    }))
 }
 
 /// The process of this pid file, living or not.
 pub(super) fn process(path: &Path) -> Result<Option<Process>, SupervisorError> {
-    Ok(read(path)?.and_then(|r| r.rest.map(|(start_time, _)| Process { pid: r.pid, start_time })))
+    Ok(read(path)?.and_then(|r| {
+        r.rest.map(|(start_time, _)| Process {
+            pid: r.pid,
+            start_time,
+        })
+    }))
 }
 
 /// Does the pid file speak of this process, living or not?
 pub(super) fn is_of(path: &Path, process: Process) -> Result<bool, SupervisorError> {
-    Ok(read(path)?.is_some_and(|r| r.pid == process.pid && r.rest.is_none_or(|(start_time, _)| start_time == process.start_time)))
+    Ok(read(path)?.is_some_and(|r| {
+        r.pid == process.pid
+            && r.rest
+                .is_none_or(|(start_time, _)| start_time == process.start_time)
+    }))
 }
 
-/// Writes the pid file of this process if it lives, and there is none or one of a process that has ended; `true`: it did. An empty one
-/// is a start's.
+/// Writes the pid file of this process if it lives, and there is none or one of a process that has
+/// ended; `true`: it did. An empty one is a start's.
 pub(super) fn keep(path: &Path, process: Process, log: &Path) -> Result<bool, SupervisorError> {
-    let asked =
-        |why: io::Error| SupervisorError::Unreachable { what: format!("the kernel about process {}", process.pid), why: why.to_string() };
+    let asked = |why: io::Error| SupervisorError::Unreachable {
+        what: format!("the kernel about process {}", process.pid),
+        why: why.to_string(),
+    };
     let is_start = fs::metadata(path).is_ok_and(|found| found.len() == 0);
     if is_start || living(path)?.is_some() || !process::is_same(process).map_err(asked)? {
         return Ok(false);
     }
     let dir = path.parent().unwrap_or(Path::new("/"));
-    make_dir(dir, 0o700).map_err(|source| SupervisorError::File { deed: "make", path: dir.to_owned(), source })?;
+    make_dir(dir, 0o700).map_err(|source| SupervisorError::File {
+        deed: "make",
+        path: dir.to_owned(),
+        source,
+    })?;
     replace(path, text(process, log).as_bytes(), 0o600).map(|()| true)
 }
 
 /// Removes a pid file; one that is not there is success.
 pub(super) fn remove(path: &Path) -> Result<(), SupervisorError> {
-    crate::host::fs::remove_file(path).map_err(|source| SupervisorError::File { deed: "remove", path: path.to_owned(), source })
+    crate::host::fs::remove_file(path).map_err(|source| SupervisorError::File {
+        deed: "remove",
+        path: path.to_owned(),
+        source,
+    })
 }
 
-/// Writes a file beside and renames it, without syncing: a cache or a record of this boot need not survive a power cut,
-/// and a sync would cost a wake several milliseconds on a disk.
+/// Writes a file beside and renames it, without syncing: a cache or a record of this boot need not
+/// survive a power cut, and a sync would cost a wake several milliseconds on a disk.
 pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SupervisorError> {
     use std::io::Write as _;
     let beside = path.with_extension(format!("new-{}", std::process::id()));
@@ -149,7 +205,11 @@ pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Superv
     if written.is_err() {
         let _ = fs::remove_file(&beside);
     }
-    written.map_err(|source| SupervisorError::File { deed: "write", path: path.to_owned(), source })
+    written.map_err(|source| SupervisorError::File {
+        deed: "write",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Which boot of this host runs now.
@@ -163,7 +223,9 @@ mod tests {
     use super::*;
 
     fn me() -> Process {
-        process::by_pid(i32::try_from(std::process::id()).unwrap()).unwrap().unwrap()
+        process::by_pid(i32::try_from(std::process::id()).unwrap())
+            .unwrap()
+            .unwrap()
     }
 
     #[test]
@@ -172,7 +234,14 @@ mod tests {
         let record = parse(&text(me(), log)).unwrap();
         assert_eq!((record.pid, record.log.as_deref()), (me().pid, Some(log)));
         assert_eq!(record.rest.unwrap().0, me().start_time);
-        assert_eq!(parse("123"), Some(PidRecord { pid: 123, rest: None, log: None }));
+        assert_eq!(
+            parse("123"),
+            Some(PidRecord {
+                pid: 123,
+                rest: None,
+                log: None
+            })
+        );
         for nothing in ["", "\n", "x", "-1", "0", "1 5 boot /log", "12x 3"] {
             assert_eq!(parse(nothing), None, "{nothing:?}");
         }
@@ -203,7 +272,10 @@ mod tests {
     fn a_bare_pid_must_lead_its_session() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a.pid");
-        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("1000")
+            .spawn()
+            .unwrap();
         replace(&file, child.id().to_string().as_bytes(), 0o600).unwrap();
         assert_eq!(living(&file).unwrap(), None);
         child.kill().unwrap();
@@ -223,23 +295,53 @@ mod tests {
         let file = dir.path().join("pid/a.pid");
         assert!(keep(&file, me(), Path::new("/log")).unwrap());
         assert_eq!(living(&file).unwrap(), Some(me()));
-        assert!(!keep(&file, me(), Path::new("/log")).unwrap(), "there is one");
+        assert!(
+            !keep(&file, me(), Path::new("/log")).unwrap(),
+            "there is one"
+        );
         fs::write(&file, "2147483646 1 boot /log\n").unwrap();
-        assert!(keep(&file, me(), Path::new("/log")).unwrap(), "that one has ended");
+        assert!(
+            keep(&file, me(), Path::new("/log")).unwrap(),
+            "that one has ended"
+        );
         fs::write(&file, "").unwrap();
-        assert!(!keep(&file, me(), Path::new("/log")).unwrap(), "somebody is at a start");
+        assert!(
+            !keep(&file, me(), Path::new("/log")).unwrap(),
+            "somebody is at a start"
+        );
         remove(&file).unwrap();
-        assert!(!keep(&file, Process { start_time: 1, ..me() }, Path::new("/log")).unwrap(), "it has ended");
+        assert!(
+            !keep(
+                &file,
+                Process {
+                    start_time: 1,
+                    ..me()
+                },
+                Path::new("/log")
+            )
+            .unwrap(),
+            "it has ended"
+        );
         assert!(!file.exists());
     }
 
     #[test]
     fn services_and_leftovers_are_no_instances() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["shop.pid", "service_nginx.pid", "shop.new", "b-1.pid", "Upper.pid"] {
+        for name in [
+            "shop.pid",
+            "service_nginx.pid",
+            "shop.new",
+            "b-1.pid",
+            "Upper.pid",
+        ] {
             fs::write(dir.path().join(name), "").unwrap();
         }
-        let names: Vec<String> = instances(dir.path()).unwrap().iter().map(ToString::to_string).collect();
+        let names: Vec<String> = instances(dir.path())
+            .unwrap()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(names, ["b-1", "shop"]);
         assert_eq!(instances(&dir.path().join("missing")).unwrap(), []);
     }

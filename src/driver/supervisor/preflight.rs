@@ -1,5 +1,5 @@
-//! Can this program be run at all? Asked before anything is started or once it could not be, so that the error names what is
-//! wrong and where.
+//! Can this program be run at all? Asked before anything is started or once it could not be, so
+//! that the error names what is wrong and where.
 //!
 //! It looks only; that the answer may be outdated a moment later is caught by the start itself.
 
@@ -11,27 +11,47 @@ use crate::host::spawn::{self, UserIds};
 
 use super::{Program, Service, SupervisorError, exec, program_path};
 
-/// The file to execute for this program, after all that can be known beforehand was found to be in order.
+/// The file to execute for this program, after all that can be known beforehand was found to be in
+/// order.
 pub(super) fn executable(program: &Program) -> Result<PathBuf, SupervisorError> {
-    find(program).map_err(|why| SupervisorError::NotStarted { name: program.name.to_string(), why })
+    find(program).map_err(|why| SupervisorError::NotStarted {
+        name: program.name.to_string(),
+        why,
+    })
 }
 
 /// The file to execute for a service of acc's own.
 pub(super) fn service(service: &Service) -> Result<PathBuf, SupervisorError> {
     let name = service.argv.first().cloned().unwrap_or_default();
-    let path = if name.contains('/') { Some(PathBuf::from(&name)) } else { find_program(&name) };
-    let failed = |why: String| SupervisorError::NotStarted { name: service.name.to_owned(), why };
+    let path = if name.contains('/') {
+        Some(PathBuf::from(&name))
+    } else {
+        find_program(&name)
+    };
+    let failed = |why: String| SupervisorError::NotStarted {
+        name: service.name.to_owned(),
+        why,
+    };
     match path {
         Some(path) if is_executable(&path) => Ok(path),
-        Some(path) if path.exists() => Err(failed(format!("its program `{}` is not executable", path.display()))),
-        Some(path) => Err(failed(format!("its program `{}`: no such file or directory", path.display()))),
+        Some(path) if path.exists() => Err(failed(format!(
+            "its program `{}` is not executable",
+            path.display()
+        ))),
+        Some(path) => Err(failed(format!(
+            "its program `{}`: no such file or directory",
+            path.display()
+        ))),
         None => Err(failed(format!("its program `{name}` is not in `{PATH}`"))),
     }
 }
 
 /// The user to run as: acc's own unless acc is root.
 pub(super) fn user(program: &Program) -> Result<Option<UserIds>, SupervisorError> {
-    let failed = |why: String| SupervisorError::NotStarted { name: program.name.to_string(), why };
+    let failed = |why: String| SupervisorError::NotStarted {
+        name: program.name.to_string(),
+        why,
+    };
     match &program.user {
         Some(user) if spawn::may_change_user() => match spawn::user_ids(user) {
             Ok(Some(ids)) => Ok(Some(ids)),
@@ -55,13 +75,29 @@ fn find(program: &Program) -> Result<PathBuf, String> {
     let dir = program.dir.as_path();
     match std::fs::metadata(dir) {
         Ok(found) if found.is_dir() => {}
-        Ok(_) => return Err(format!("its working directory `{}` is not a directory", dir.display())),
-        Err(e) => return Err(format!("its working directory `{}`: {}", dir.display(), plain(&e))),
+        Ok(_) => {
+            return Err(format!(
+                "its working directory `{}` is not a directory",
+                dir.display()
+            ));
+        }
+        Err(e) => {
+            return Err(format!(
+                "its working directory `{}`: {}",
+                dir.display(),
+                plain(&e)
+            ));
+        }
     }
     let path = path?;
     match std::fs::metadata(&path) {
-        Ok(found) if found.is_dir() => Err(format!("its program `{}` is a directory", path.display())),
-        Ok(_) if !is_executable(&path) => Err(format!("its program `{}` is not executable", path.display())),
+        Ok(found) if found.is_dir() => {
+            Err(format!("its program `{}` is a directory", path.display()))
+        }
+        Ok(_) if !is_executable(&path) => Err(format!(
+            "its program `{}` is not executable",
+            path.display()
+        )),
         Ok(_) => exec::sound(program, &path).map(|()| path),
         Err(e) => Err(format!("its program `{}`: {}", path.display(), plain(&e))),
     }
@@ -100,25 +136,65 @@ mod tests {
         assert_eq!(executable(&good).unwrap().file_name().unwrap(), "sh");
         std::fs::write(dir.path().join("data"), "x").unwrap();
         std::fs::write(dir.path().join("script"), "#! /no/such/interpreter -x\n").unwrap();
-        std::fs::set_permissions(dir.path().join("script"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::set_permissions(
+            dir.path().join("script"),
+            std::fs::Permissions::from_mode(0o755),
+        )
+        .unwrap();
         for (argv, expected) in [
             (vec![], "its command is empty".to_owned()),
             (vec![""], "its command is empty".to_owned()),
-            (vec!["/no/such/program"], "its program `/no/such/program`: no such file or directory".to_owned()),
-            (vec!["./data"], format!("its program `{}` is not executable", at("./data"))),
+            (
+                vec!["/no/such/program"],
+                "its program `/no/such/program`: no such file or directory".to_owned(),
+            ),
+            (
+                vec!["./data"],
+                format!("its program `{}` is not executable", at("./data")),
+            ),
             (vec!["/tmp"], "its program `/tmp` is a directory".to_owned()),
-            (vec!["no-such-name"], format!("its program `no-such-name` is not in `{PATH}`")),
-            (vec!["./script"], format!("the interpreter `/no/such/interpreter` of its program `{}` is missing", at("./script"))),
+            (
+                vec!["no-such-name"],
+                format!("its program `no-such-name` is not in `{PATH}`"),
+            ),
+            (
+                vec!["./script"],
+                format!(
+                    "the interpreter `/no/such/interpreter` of its program `{}` is missing",
+                    at("./script")
+                ),
+            ),
             (vec!["sh", "a\0b"], "\"a\\0b\" holds a zero byte".to_owned()),
         ] {
             assert_eq!(why(&program("a", dir.path(), &argv)), expected);
         }
-        let nowhere = Program { dir: dir.path().join("gone"), ..good.clone() };
-        assert_eq!(why(&nowhere), format!("its working directory `{}`: no such file or directory", at("gone")));
-        let file = Program { dir: dir.path().join("data"), ..good.clone() };
-        assert_eq!(why(&file), format!("its working directory `{}` is not a directory", at("data")));
-        let odd = Program { env: vec![("A=B".to_owned(), String::new())], ..good };
-        assert_eq!(why(&odd), "\"A=B\" is not a name for an environment variable");
+        let nowhere = Program {
+            dir: dir.path().join("gone"),
+            ..good.clone()
+        };
+        assert_eq!(
+            why(&nowhere),
+            format!(
+                "its working directory `{}`: no such file or directory",
+                at("gone")
+            )
+        );
+        let file = Program {
+            dir: dir.path().join("data"),
+            ..good.clone()
+        };
+        assert_eq!(
+            why(&file),
+            format!("its working directory `{}` is not a directory", at("data"))
+        );
+        let odd = Program {
+            env: vec![("A=B".to_owned(), String::new())],
+            ..good
+        };
+        assert_eq!(
+            why(&odd),
+            "\"A=B\" is not a name for an environment variable"
+        );
     }
 
     #[test]
@@ -126,8 +202,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("bin")).unwrap();
         std::fs::write(dir.path().join("bin/sh"), "").unwrap();
-        std::fs::set_permissions(dir.path().join("bin/sh"), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let own = Program { env: vec![("PATH".to_owned(), "bin:/usr/bin".to_owned())], ..program("a", dir.path(), &["sh"]) };
+        std::fs::set_permissions(
+            dir.path().join("bin/sh"),
+            std::fs::Permissions::from_mode(0o755),
+        )
+        .unwrap();
+        let own = Program {
+            env: vec![("PATH".to_owned(), "bin:/usr/bin".to_owned())],
+            ..program("a", dir.path(), &["sh"])
+        };
         assert_eq!(executable(&own).unwrap(), dir.path().join("bin/sh"));
     }
 }

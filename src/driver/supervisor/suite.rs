@@ -1,5 +1,5 @@
-//! What every supervisor must do, run against each of them: the builtin one, a real supervisord, and the fake as far as no
-//! process is needed.
+//! What every supervisor must do, run against each of them: the builtin one, a real supervisord,
+//! and the fake as far as no process is needed.
 
 mod family;
 mod real;
@@ -121,7 +121,10 @@ async fn terminate_ends_it_and_an_ended_process_is_success(world: World) {
     let (s, a) = (world.supervisor(), obedient("a", &world, 0));
     let process = s.start(&a).await.unwrap();
     s.terminate(&a, process).await.unwrap();
-    assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Signal(libc::SIGTERM));
+    assert_eq!(
+        s.wait(&a.name, process).await.unwrap(),
+        Exit::Signal(libc::SIGTERM)
+    );
     assert!(!world.is_alive(process));
     s.terminate(&a, process).await.unwrap();
     s.kill(&a.name, process).await.unwrap();
@@ -145,7 +148,10 @@ async fn a_process_that_does_not_listen_needs_a_kill(world: World) {
     let waited = tokio::time::timeout(Duration::from_millis(200), s.wait(&a.name, process)).await;
     assert!(waited.is_err(), "{waited:?}");
     s.kill(&a.name, process).await.unwrap();
-    assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Signal(libc::SIGKILL));
+    assert_eq!(
+        s.wait(&a.name, process).await.unwrap(),
+        Exit::Signal(libc::SIGKILL)
+    );
 }
 
 async fn forget_may_be_repeated_and_a_start_follows(world: World) {
@@ -166,7 +172,10 @@ async fn names_do_not_get_in_each_others_way(world: World) {
     let (a, b) = (obedient("a", &world, 1), obedient("a-b", &world, 2));
     let (pa, pb) = (s.start(&a).await.unwrap(), s.start(&b).await.unwrap());
     assert_ne!(pa, pb);
-    assert_eq!(s.running().await.unwrap(), [(a.name.clone(), pa), (b.name.clone(), pb)]);
+    assert_eq!(
+        s.running().await.unwrap(),
+        [(a.name.clone(), pa), (b.name.clone(), pb)]
+    );
     world.finish(&a.name, Exit::Code(1));
     assert_eq!(s.wait(&a.name, pa).await.unwrap(), Exit::Code(1));
     assert_eq!(s.find(&b.name).await.unwrap(), Some(pb));
@@ -176,9 +185,14 @@ async fn services_are_ensured_found_and_stopped(world: World) {
     let s = world.supervisor();
     let nginx = Service {
         name: "nginx",
-        argv: ["/bin/sh", "-c", "trap 'exit 0' QUIT; sleep 1000 & wait", &format!("nginx of {}", world.dir().display())]
-            .map(str::to_owned)
-            .to_vec(),
+        argv: [
+            "/bin/sh",
+            "-c",
+            "trap 'exit 0' QUIT; sleep 1000 & wait",
+            &format!("nginx of {}", world.dir().display()),
+        ]
+        .map(str::to_owned)
+        .to_vec(),
         log: world.dir().join("log/nginx.log"),
         stop_signal: libc::SIGQUIT,
         stop_timeout: Duration::from_secs(20),

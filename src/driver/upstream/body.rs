@@ -1,6 +1,7 @@
 //! The body of a forwarded request, with its limits: what the client sends.
 //!
-//! A frame is read when the other side can take one; only of what a client sends the first part is gathered, where it comes slowly.
+//! A frame is read when the other side can take one; only of what a client sends the first part is
+//! gathered, where it comes slowly.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -44,7 +45,9 @@ impl FaultFlag {
     #[must_use]
     pub fn get(&self) -> Option<BodyFault> {
         let raised = self.0.as_ref()?.load(Ordering::Acquire);
-        BodyFault::ALL.into_iter().find(|fault| *fault as u8 + 1 == raised)
+        BodyFault::ALL
+            .into_iter()
+            .find(|fault| *fault as u8 + 1 == raised)
     }
 
     fn raise(&self, fault: BodyFault) -> io::Error {
@@ -58,13 +61,15 @@ impl FaultFlag {
 /// What becomes of a body that was not read to its end.
 pub type Leftover = Box<dyn FnOnce(Incoming) + Send + Sync>;
 
-/// A client's body on its way to an instance: bounded in length, and in the time between two pieces. `None` when there is no
-/// body: a request is moved about several times on its way, and most have none.
+/// A client's body on its way to an instance: bounded in length, and in the time between two
+/// pieces. `None` when there is no body: a request is moved about several times on its way, and
+/// most have none.
 pub struct SendBody(Option<Box<Sending>>);
 
 /// Bytes of a body that wait on the disk: as many as a body has by default (`edge.max_body`).
 const MOST: u64 = 64 << 20;
-/// A body that has come with its head is here after this many turns: one to ask for it, and one for its end.
+/// A body that has come with its head is here after this many turns: one to ask for it, and one for
+/// its end.
 const TURNS: u8 = 2;
 
 struct Sending {
@@ -118,8 +123,9 @@ impl SendBody {
         })))
     }
 
-    /// Hands the rest over when the body is dropped before its end: the instance has answered without it. `expects`: the client waits
-    /// to be asked for it, and if it never was, there is no rest.
+    /// Hands the rest over when the body is dropped before its end: the instance has answered
+    /// without it. `expects`: the client waits to be asked for it, and if it never was, there is no
+    /// rest.
     #[must_use]
     pub fn leaving(mut self, expects: bool, leftover: impl FnOnce() -> Leftover) -> Self {
         if let Some(this) = self.0.as_mut() {
@@ -128,8 +134,8 @@ impl SendBody {
         self
     }
 
-    /// Takes in what of the body has come already: `true` when that is all of it, or about `bytes`. Nearly always it is, and no clock
-    /// is asked.
+    /// Takes in what of the body has come already: `true` when that is all of it, or about `bytes`.
+    /// Nearly always it is, and no clock is asked.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -147,8 +153,9 @@ impl SendBody {
         .await
     }
 
-    /// Takes in what the client sends until there is no more, or about `bytes`: an application that serves one request at a time
-    /// must not wait for a slow client. May be dropped and called again.
+    /// Takes in what the client sends until there is no more, or about `bytes`: an application that
+    /// serves one request at a time must not wait for a slow client. May be dropped and called
+    /// again.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -165,12 +172,15 @@ impl SendBody {
         self.0.as_ref().is_none_or(|this| this.is_at_end())
     }
 
-    /// Takes in what follows what was gathered, as far as there is room for it in a file below `folder`. To be called once.
+    /// Takes in what follows what was gathered, as far as there is room for it in a file below
+    /// `folder`. To be called once.
     ///
     /// # Errors
     /// What is wrong with it.
     pub async fn spool(&mut self, folder: &Path) -> Result<(), BodyFault> {
-        let Some(this) = self.0.as_mut().filter(|this| !this.is_at_end()) else { return Ok(()) };
+        let Some(this) = self.0.as_mut().filter(|this| !this.is_at_end()) else {
+            return Ok(());
+        };
         let (mut spool, mut trailers) = (Spool::new(folder.to_owned(), MOST), None);
         while spool.has_room() && !this.is_at_end() {
             match poll_fn(|cx| this.poll_incoming(cx, true)).await {
@@ -185,16 +195,29 @@ impl SendBody {
                 None => break,
             }
         }
-        this.spooled = Some(Spooled { left: spool.len(), reading: SpoolRead::Idle(spool), trailers });
+        this.spooled = Some(Spooled {
+            left: spool.len(),
+            reading: SpoolRead::Idle(spool),
+            trailers,
+        });
         Ok(())
     }
 
-    fn poll_gather(&mut self, cx: &mut Context<'_>, bytes: usize, timed: bool) -> Poll<Result<(), BodyFault>> {
-        let Some(this) = self.0.as_mut() else { return Poll::Ready(Ok(())) };
+    fn poll_gather(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: usize,
+        timed: bool,
+    ) -> Poll<Result<(), BodyFault>> {
+        let Some(this) = self.0.as_mut() else {
+            return Poll::Ready(Ok(()));
+        };
         while this.held.wants(bytes) && !this.is_at_end() {
             match ready!(this.poll_incoming(cx, timed)) {
                 Some(Ok(frame)) => this.held.push(frame),
-                Some(Err(_)) => return Poll::Ready(Err(this.flag.get().unwrap_or(BodyFault::Client))),
+                Some(Err(_)) => {
+                    return Poll::Ready(Err(this.flag.get().unwrap_or(BodyFault::Client)));
+                }
                 None => break,
             }
         }
@@ -204,7 +227,10 @@ impl SendBody {
     /// Tells later why the body was cut.
     #[must_use]
     pub fn fault(&self) -> FaultFlag {
-        self.0.as_ref().map(|sending| sending.flag.clone()).unwrap_or_default()
+        self.0
+            .as_ref()
+            .map(|sending| sending.flag.clone())
+            .unwrap_or_default()
     }
 }
 
@@ -212,8 +238,13 @@ impl Body for SendBody {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        let Some(this) = self.0.as_mut() else { return Poll::Ready(None) };
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let Some(this) = self.0.as_mut() else {
+            return Poll::Ready(None);
+        };
         if let Some(frame) = this.held.pop() {
             return Poll::Ready(Some(Ok(frame)));
         }
@@ -227,16 +258,28 @@ impl Body for SendBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|sending| sending.held.is_empty() && sending.spooled.is_none() && sending.is_at_end())
+        self.0.as_ref().is_none_or(|sending| {
+            sending.held.is_empty() && sending.spooled.is_none() && sending.is_at_end()
+        })
     }
 
     fn size_hint(&self) -> SizeHint {
-        let Some(this) = &self.0 else { return SizeHint::with_exact(0) };
-        let rest = this.incoming.as_ref().map(Incoming::size_hint).unwrap_or_default();
+        let Some(this) = &self.0 else {
+            return SizeHint::with_exact(0);
+        };
+        let rest = this
+            .incoming
+            .as_ref()
+            .map(Incoming::size_hint)
+            .unwrap_or_default();
         // With trailers it is sent in chunks, so its length must not be said.
-        let (spooled, is_data) = this.spooled.as_ref().map_or((0, true), |spooled| (spooled.left, spooled.trailers.is_none()));
+        let (spooled, is_data) = this.spooled.as_ref().map_or((0, true), |spooled| {
+            (spooled.left, spooled.trailers.is_none())
+        });
         let exact = rest.exact().filter(|_| is_data && this.held.is_data());
-        exact.map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + spooled + this.held.bytes() as u64))
+        exact.map_or_else(SizeHint::default, |rest| {
+            SizeHint::with_exact(rest + spooled + this.held.bytes() as u64)
+        })
     }
 }
 
@@ -254,7 +297,10 @@ enum SpoolRead {
 }
 
 impl Spooled {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         loop {
             self.reading = match std::mem::replace(&mut self.reading, SpoolRead::Over) {
                 SpoolRead::Idle(spool) if spool.is_empty() => SpoolRead::Over,
@@ -285,8 +331,14 @@ impl Sending {
     }
 
     /// `timed`: the client's time runs while it is waited for.
-    fn poll_incoming(&mut self, cx: &mut Context<'_>, timed: bool) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        let Some(incoming) = self.incoming.as_mut() else { return Poll::Ready(None) };
+    fn poll_incoming(
+        &mut self,
+        cx: &mut Context<'_>,
+        timed: bool,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let Some(incoming) = self.incoming.as_mut() else {
+            return Poll::Ready(None);
+        };
         self.asked = true;
         let frame = match Pin::new(incoming).poll_frame(cx) {
             Poll::Ready(frame) => frame,
@@ -331,8 +383,8 @@ impl Drop for Sending {
     }
 }
 
-/// Notices that nothing moved for too long. The timer is made only when something has to be waited for, and set again only
-/// when it fires: a busy transfer does not touch it.
+/// Notices that nothing moved for too long. The timer is made only when something has to be waited
+/// for, and set again only when it fires: a busy transfer does not touch it.
 #[derive(Debug)]
 pub struct Stall {
     patience: Duration,
@@ -350,7 +402,10 @@ impl Stall {
     /// Nothing may stand still for longer than `patience`.
     #[must_use]
     pub fn new(patience: Duration) -> Self {
-        Self { patience, waits: None }
+        Self {
+            patience,
+            waits: None,
+        }
     }
 
     /// There is nothing to wait for any more.
@@ -365,7 +420,10 @@ impl Stall {
         }
         let waits = self.waits.get_or_insert_with(|| {
             let last = Instant::now();
-            Waits { last, timer: Box::pin(tokio::time::sleep_until(last + self.patience)) }
+            Waits {
+                last,
+                timer: Box::pin(tokio::time::sleep_until(last + self.patience)),
+            }
         });
         loop {
             ready!(waits.timer.as_mut().poll(cx));

@@ -27,7 +27,10 @@ impl Counts {
         if self.total.load(Ordering::Acquire) == 0 {
             return 0;
         }
-        self.by_run().get(&(name.clone(), run)).copied().unwrap_or(0)
+        self.by_run()
+            .get(&(name.clone(), run))
+            .copied()
+            .unwrap_or(0)
     }
 
     /// One more, until the value is dropped.
@@ -35,7 +38,10 @@ impl Counts {
         let key = (gate.name.clone(), gate.run);
         self.total.fetch_add(1, Ordering::AcqRel);
         *self.by_run().entry(key.clone()).or_default() += 1;
-        Counted { counts: self.clone(), key }
+        Counted {
+            counts: self.clone(),
+            key,
+        }
     }
 }
 

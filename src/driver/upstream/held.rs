@@ -1,4 +1,5 @@
-//! What was read of a client's body and is not sent on yet, and how much that is of all bodies together.
+//! What was read of a client's body and is not sent on yet, and how much that is of all bodies
+//! together.
 //!
 //! It never waits.
 

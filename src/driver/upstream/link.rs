@@ -1,4 +1,5 @@
-//! One connection to an instance: made, asked, driven while the body of its answer is read, and given back to its pool.
+//! One connection to an instance: made, asked, driven while the body of its answer is read, and
+//! given back to its pool.
 //!
 //! It never decides to send a request again.
 
@@ -26,11 +27,13 @@ use crate::domain::instance::Listen;
 use crate::driver::listener::{ListenerOwner, Listeners};
 use crate::host::unix_connect;
 
-/// A connect to a socket on this host is answered at once; longer than this means a full backlog or a stopped process.
+/// A connect to a socket on this host is answered at once; longer than this means a full backlog or
+/// a stopped process.
 const CONNECT: Duration = Duration::from_secs(1);
 /// Most bytes buffered per direction, so that a slow reader costs little memory.
 const BUFFER: usize = 64 * 1024;
-/// Most headers of a message. hyper reserves 64 bytes for each with every message; nginx has no limit but their length.
+/// Most headers of a message. hyper reserves 64 bytes for each with every message; nginx has no
+/// limit but their length.
 pub const MAX_HEADERS: usize = 1000;
 
 /// Why a request has no answer.
@@ -46,7 +49,8 @@ pub(super) enum SendFault {
     },
 }
 
-/// Headers keep their names as they were written, and nginx's leniency holds: lines that are no header are left out.
+/// Headers keep their names as they were written, and nginx's leniency holds: lines that are no
+/// header are left out.
 fn settings() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
@@ -100,11 +104,21 @@ impl Link {
         let shared = Arc::new(SocketState::default());
         let io = TokioIo::new(Io::new(stream, shared.clone()));
         let (sender, conn) = settings().handshake(io).await.map_err(io::Error::other)?;
-        Ok(Box::new(Self { conn: Some(conn), done: false, sender, shared, pool, parked_at: Instant::now() }))
+        Ok(Box::new(Self {
+            conn: Some(conn),
+            done: false,
+            sender,
+            shared,
+            pool,
+            parked_at: Instant::now(),
+        }))
     }
 
     /// Sends one request and waits for the head of the answer.
-    pub(super) async fn send(mut self: Box<Self>, req: Box<Request<SendBody>>) -> Result<Response<ReceiveBody>, SendFault> {
+    pub(super) async fn send(
+        mut self: Box<Self>,
+        req: Box<Request<SendBody>>,
+    ) -> Result<Response<ReceiveBody>, SendFault> {
         self.shared.begin(req.extensions().get());
         let mut answer = pin!(self.sender.try_send_request(*req));
         let (answer, ended) = poll_fn(|cx| {
@@ -112,12 +126,15 @@ impl Link {
             self.drive(cx);
             let mut polled = answer.as_mut().poll(cx);
             if polled.is_pending() && self.done {
-                // It had ended before hyper took the request out of its queue: only the queue's end gives it back.
+                // It had ended before hyper took the request out of its queue: only the queue's end
+                // gives it back.
                 self.conn = None;
                 polled = answer.as_mut().poll(cx);
             }
             polled.map(|answer| {
-                let ended = answer.as_ref().is_ok_and(|response| self.ended(cx, response));
+                let ended = answer
+                    .as_ref()
+                    .is_ok_and(|response| self.ended(cx, response));
                 (answer, ended)
             })
         })
@@ -126,14 +143,19 @@ impl Link {
             Ok(response) => Ok(self.wrap(response, ended)),
             Err(mut fault) => Err(match fault.take_message() {
                 Some(request) => SendFault::Unsent(Box::new(request)),
-                None => SendFault::Lost { began: self.shared.was_heard(), source: fault.into_error() },
+                None => SendFault::Lost {
+                    began: self.shared.was_heard(),
+                    source: fault.into_error(),
+                },
             }),
         }
     }
 
-    /// An answer without a body is over with its head: no body will be read, so the connection is settled now.
+    /// An answer without a body is over with its head: no body will be read, so the connection is
+    /// settled now.
     fn ended(&mut self, cx: &mut Context<'_>, response: &Response<Incoming>) -> bool {
-        let ended = response.body().is_end_stream() && response.status() != StatusCode::SWITCHING_PROTOCOLS;
+        let ended =
+            response.body().is_end_stream() && response.status() != StatusCode::SWITCHING_PROTOCOLS;
         if ended {
             self.drive(cx);
         }
@@ -153,10 +175,15 @@ impl Link {
     /// Lets hyper read and write what can be read and written now.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
         // What ends the connection is told to the answer or its body by hyper itself.
-        self.done = self.done || self.conn.as_mut().is_none_or(|conn| conn.poll_without_shutdown(cx).is_ready());
+        self.done = self.done
+            || self
+                .conn
+                .as_mut()
+                .is_none_or(|conn| conn.poll_without_shutdown(cx).is_ready());
     }
 
-    /// The answer is over: back to the pool when the connection can carry another request, else closed.
+    /// The answer is over: back to the pool when the connection can carry another request, else
+    /// closed.
     pub(super) fn settle(self: Box<Self>) {
         if !self.done
             && self.sender.is_ready()
@@ -166,7 +193,8 @@ impl Link {
         }
     }
 
-    /// Asks the kernel whether the other side has closed this connection, which carries no request now.
+    /// Asks the kernel whether the other side has closed this connection, which carries no request
+    /// now.
     pub(super) fn is_dead(&mut self) -> bool {
         self.shared.asks(true);
         self.drive(&mut Context::from_waker(Waker::noop()));
@@ -176,17 +204,21 @@ impl Link {
 
     /// After a 101: the socket itself, and what was read from it already.
     pub(super) async fn into_io(mut self: Box<Self>) -> io::Result<(Io, Bytes)> {
-        let Some(mut conn) = self.conn.take() else { return Err(io::ErrorKind::NotConnected.into()) };
+        let Some(mut conn) = self.conn.take() else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
         if !self.done {
-            poll_fn(|cx| conn.poll_without_shutdown(cx)).await.map_err(io::Error::other)?;
+            poll_fn(|cx| conn.poll_without_shutdown(cx))
+                .await
+                .map_err(io::Error::other)?;
         }
         let parts = conn.into_parts();
         Ok((parts.io.into_inner(), parts.read_buf))
     }
 }
 
-/// The body of an answer. Reading it drives the connection; at its end the connection goes back to its pool. Dropped before
-/// its end, the connection is closed and the instance notices.
+/// The body of an answer. Reading it drives the connection; at its end the connection goes back to
+/// its pool. Dropped before its end, the connection is closed and the instance notices.
 pub struct ReceiveBody {
     body: Incoming,
     link: Option<Box<Link>>,
@@ -220,7 +252,10 @@ impl Body for ReceiveBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = &mut *self;
         let mut frame = Pin::new(&mut this.body).poll_frame(cx);
         if frame.is_pending()
@@ -247,7 +282,11 @@ impl Body for ReceiveBody {
     }
 }
 
-async fn connect(gate: &Gate, owner: Option<u32>, listeners: &Listeners) -> io::Result<InstanceStream> {
+async fn connect(
+    gate: &Gate,
+    owner: Option<u32>,
+    listeners: &Listeners,
+) -> io::Result<InstanceStream> {
     match &gate.listen {
         Listen::Unix(path) => {
             let mut pause = Duration::from_millis(1);
@@ -274,7 +313,9 @@ async fn connect(gate: &Gate, owner: Option<u32>, listeners: &Listeners) -> io::
                 match listeners.examine(*address, process).await? {
                     ListenerOwner::Own => {}
                     ListenerOwner::Nobody => return Err(io::ErrorKind::ConnectionRefused.into()),
-                    ListenerOwner::Stranger(who) => return Err(io::Error::new(io::ErrorKind::PermissionDenied, who)),
+                    ListenerOwner::Stranger(who) => {
+                        return Err(io::Error::new(io::ErrorKind::PermissionDenied, who));
+                    }
                 }
                 // The other one was made before it was known whose the listener is.
                 stream = connect_tcp(*address).await?;
@@ -290,7 +331,8 @@ async fn connect(gate: &Gate, owner: Option<u32>, listeners: &Listeners) -> io::
 
 async fn connect_tcp(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
-    // A port without a listener may be connected to itself when the kernel picks it as the source port.
+    // A port without a listener may be connected to itself when the kernel picks it as the source
+    // port.
     if stream.local_addr()? == address {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }

@@ -1,6 +1,6 @@
-//! A connection to a unix socket, of which the reactor hears when there is something to read, and of room to write only once it was
-//! missing: the kernel tells of room each time the other side has read, which for a proxy is a wake for every request, of a
-//! thread that has nothing to do yet.
+//! A connection to a unix socket, of which the reactor hears when there is something to read, and
+//! of room to write only once it was missing: the kernel tells of room each time the other side has
+//! read, which for a proxy is a wake for every request, of a thread that has nothing to do yet.
 //!
 //! It decides nothing, and never waits for a connect: the kernel makes it at once or says why not.
 
@@ -39,9 +39,14 @@ impl Local {
     pub(super) fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         #[expect(unsafe_code, reason = "tokio registers descriptors only unsafely")]
-        // SAFETY: the stream returns the same descriptor every time and keeps it open until the `AsyncFd` that owns it is dropped.
-        let reading = unsafe { AsyncFd::register_with_interest(LocalSocket(stream), Interest::READABLE) }?;
-        Ok(Self { reading, writing: None })
+        // SAFETY: the stream returns the same descriptor every time and keeps it open until the
+        // `AsyncFd` that owns it is dropped.
+        let reading =
+            unsafe { AsyncFd::register_with_interest(LocalSocket(stream), Interest::READABLE) }?;
+        Ok(Self {
+            reading,
+            writing: None,
+        })
     }
 
     fn stream(&self) -> &UnixStream {
@@ -49,7 +54,11 @@ impl Local {
     }
 
     /// Writes until there is no room, then waits for it.
-    fn write(&mut self, cx: &mut Context<'_>, write: impl Fn(&mut &UnixStream) -> io::Result<usize>) -> Poll<io::Result<usize>> {
+    fn write(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl Fn(&mut &UnixStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
         loop {
             match write(&mut self.stream()) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.poll_room(cx))?,
@@ -65,7 +74,8 @@ impl Local {
             none => {
                 let again = self.reading.get_ref().0.as_fd().try_clone_to_owned()?;
                 #[expect(unsafe_code, reason = "as for reading")]
-                // SAFETY: `OwnedFd` returns the same descriptor every time and keeps it open until it is dropped.
+                // SAFETY: `OwnedFd` returns the same descriptor every time and keeps it open until
+                // it is dropped.
                 none.insert(unsafe { AsyncFd::register_with_interest(again, Interest::WRITABLE) }?)
             }
         };
@@ -83,10 +93,17 @@ impl AsFd for Local {
 }
 
 impl AsyncRead for Local {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         loop {
             let mut ready = ready!(self.reading.poll_read_ready(cx))?;
-            #[expect(unsafe_code, reason = "room that was not written to yet, in which nothing is zeroed")]
+            #[expect(
+                unsafe_code,
+                reason = "room that was not written to yet, in which nothing is zeroed"
+            )]
             // SAFETY: only the kernel writes there.
             let room = unsafe { buf.unfilled_mut() };
             let all = room.len();
@@ -115,12 +132,21 @@ impl AsyncRead for Local {
 }
 
 impl AsyncWrite for Local {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.get_mut().write(cx, |stream| stream.write(buf))
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        self.get_mut().write(cx, |stream| stream.write_vectored(bufs))
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut()
+            .write(cx, |stream| stream.write_vectored(bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -165,7 +191,11 @@ mod tests {
             one.shutdown().await.unwrap();
             assert!(one.writing.is_some());
         };
-        let (got, ()) = tokio::time::timeout(Duration::from_secs(60), async { tokio::join!(reading, writing) }).await.unwrap();
+        let (got, ()) = tokio::time::timeout(Duration::from_secs(60), async {
+            tokio::join!(reading, writing)
+        })
+        .await
+        .unwrap();
         assert!(got == sent);
     }
 
@@ -184,7 +214,11 @@ mod tests {
                 tokio::task::yield_now().await;
                 one.write_all(&[n]).await.unwrap();
             };
-            let (got, ()) = tokio::time::timeout(Duration::from_secs(20), async { tokio::join!(reading, writing) }).await.unwrap();
+            let (got, ()) = tokio::time::timeout(Duration::from_secs(20), async {
+                tokio::join!(reading, writing)
+            })
+            .await
+            .unwrap();
             assert_eq!((got, room[0]), (1, n));
         }
         assert!(one.writing.is_none(), "there was always room");
@@ -196,6 +230,9 @@ mod tests {
     async fn who_has_left_is_an_error_for_the_writer() {
         let (mut one, other) = pair();
         drop(other);
-        assert_eq!(one.write_all(b"x").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(
+            one.write_all(b"x").await.unwrap_err().kind(),
+            io::ErrorKind::BrokenPipe
+        );
     }
 }

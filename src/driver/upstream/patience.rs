@@ -1,7 +1,8 @@
-//! How long a client may take to send a body: a while between two pieces, and not less than a least rate.
+//! How long a client may take to send a body: a while between two pieces, and not less than a least
+//! rate.
 //!
-//! Only time counts in which the body is waited for: an instance that reads slowly makes no client slow. A transfer that flows does
-//! not touch the timer.
+//! Only time counts in which the body is waited for: an instance that reads slowly makes no client
+//! slow. A transfer that flows does not touch the timer.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,7 +10,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-/// Each byte that comes buys so much more: a kilobyte a second. A slow link carries that, a byte now and then does not.
+/// Each byte that comes buys so much more: a kilobyte a second. A slow link carries that, a byte
+/// now and then does not.
 const BYTE: Duration = Duration::from_millis(1);
 
 /// The limits of one body.
@@ -26,7 +28,12 @@ pub(super) struct Patience {
 
 impl Patience {
     pub(super) fn new(pause: Duration) -> Self {
-        Self { pause, left: pause, since: None, timer: None }
+        Self {
+            pause,
+            left: pause,
+            since: None,
+            timer: None,
+        }
     }
 
     /// So many bytes have come.
@@ -42,7 +49,9 @@ impl Patience {
     pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let since = *self.since.get_or_insert_with(Instant::now);
         let due = since + self.left;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
         loop {
             // A timer that fires too soon is set again, and one that would fire too late at once.
             if timer.deadline() > due || timer.is_elapsed() {
@@ -62,13 +71,17 @@ mod tests {
 
     use super::*;
 
-    /// A client that sends `bytes` at once and every `pause`: how long it is borne, at most ten minutes.
+    /// A client that sends `bytes` at once and every `pause`: how long it is borne, at most ten
+    /// minutes.
     async fn borne(bytes: u64, pause: Duration) -> Duration {
         let mut patience = Patience::new(Duration::from_secs(60));
         let began = Instant::now();
         patience.moved(bytes);
         while began.elapsed() < Duration::from_secs(600) {
-            if tokio::time::timeout(pause, poll_fn(|cx| patience.poll_over(cx))).await.is_ok() {
+            if tokio::time::timeout(pause, poll_fn(|cx| patience.poll_over(cx)))
+                .await
+                .is_ok()
+            {
                 break;
             }
             patience.moved(bytes);
@@ -92,7 +105,11 @@ mod tests {
         let mut patience = Patience::new(Duration::from_secs(60));
         for _ in 0..100 {
             tokio::time::advance(Duration::from_secs(20)).await;
-            assert!(poll_fn(|cx| Poll::Ready(patience.poll_over(cx))).await.is_pending());
+            assert!(
+                poll_fn(|cx| Poll::Ready(patience.poll_over(cx)))
+                    .await
+                    .is_pending()
+            );
             patience.moved(1);
         }
     }

@@ -1,4 +1,5 @@
-//! Connections that are kept for the next request to the same run: parked, taken, closed with the gate or when they grow old.
+//! Connections that are kept for the next request to the same run: parked, taken, closed with the
+//! gate or when they grow old.
 //!
 //! It never makes a connection and never sends anything.
 
@@ -15,7 +16,8 @@ use crate::domain::gate::Gate;
 use crate::domain::name::InstanceName;
 use crate::host::io_threads;
 
-/// A connection without a request is closed after this long: well before the 2 s after which common servers close theirs.
+/// A connection without a request is closed after this long: well before the 2 s after which common
+/// servers close theirs.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// How often the parked connections are looked at.
@@ -42,7 +44,8 @@ pub(super) struct Pool {
 
 /// The pools of all instances.
 pub(super) struct PoolSet {
-    /// By thread: a connection is used again by the thread that made it, whose reactor wakes for it.
+    /// By thread: a connection is used again by the thread that made it, whose reactor wakes for
+    /// it.
     by_thread: Box<[Pools]>,
     /// Requests on new connections that have no answer yet, see [`super::SLOW`].
     pub(super) slow: Arc<Counts>,
@@ -72,8 +75,13 @@ impl PoolSet {
         let new = || Arc::new(Pool::new(gate, Arc::downgrade(this)));
         let known = pools.entry(gate.name.clone()).or_insert_with(new);
         let old = (known.run < gate.run).then(|| std::mem::replace(known, new()));
-        // A straggler of an older run has its connections to itself; they are never parked beside the new ones.
-        let pool = if known.run == gate.run { known.clone() } else { Arc::new(Pool::closed(gate)) };
+        // A straggler of an older run has its connections to itself; they are never parked beside
+        // the new ones.
+        let pool = if known.run == gate.run {
+            known.clone()
+        } else {
+            Arc::new(Pool::closed(gate))
+        };
         drop(pools);
         if let Some(old) = old {
             old.close();
@@ -108,19 +116,31 @@ impl PoolSet {
     /// Closes the parked connections of that run; its pool stays.
     pub(super) fn close_parked(&self, gate: &Gate) {
         for pools in &self.by_thread {
-            let pool = pools.read().unwrap_or_else(PoisonError::into_inner).get(&gate.name).filter(|pool| pool.run == gate.run).cloned();
+            let pool = pools
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get(&gate.name)
+                .filter(|pool| pool.run == gate.run)
+                .cloned();
             if let Some(pool) = pool {
                 pool.drop_where(|_| true);
             }
         }
     }
 
-    /// How many of that run are open and carry no request; those the instance has closed are dropped first.
+    /// How many of that run are open and carry no request; those the instance has closed are
+    /// dropped first.
     pub(super) fn parked(&self, gate: &Gate) -> u32 {
         let mut count = 0;
         for pools in &self.by_thread {
             let pools = pools.read().unwrap_or_else(PoisonError::into_inner);
-            let Some(pool) = pools.get(&gate.name).filter(|pool| pool.run == gate.run).cloned() else { continue };
+            let Some(pool) = pools
+                .get(&gate.name)
+                .filter(|pool| pool.run == gate.run)
+                .cloned()
+            else {
+                continue;
+            };
             drop(pools);
             pool.drop_where(Link::is_dead);
             count += pool.count.load(Ordering::Acquire);
@@ -131,18 +151,31 @@ impl PoolSet {
 
 impl Pool {
     fn new(gate: &Gate, set: Weak<PoolSet>) -> Self {
-        Self { name: gate.name.clone(), run: gate.run, set, parked: Mutex::new(Some(Vec::new())), count: AtomicU32::new(0) }
+        Self {
+            name: gate.name.clone(),
+            run: gate.run,
+            set,
+            parked: Mutex::new(Some(Vec::new())),
+            count: AtomicU32::new(0),
+        }
     }
 
     fn closed(gate: &Gate) -> Self {
-        Self { name: gate.name.clone(), run: gate.run, set: Weak::new(), parked: Mutex::new(None), count: AtomicU32::new(0) }
+        Self {
+            name: gate.name.clone(),
+            run: gate.run,
+            set: Weak::new(),
+            parked: Mutex::new(None),
+            count: AtomicU32::new(0),
+        }
     }
 
     fn parked(&self) -> MutexGuard<'_, Option<Links>> {
         self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The newest parked connection that still stands; `ask`: ask the kernel, do not trust what was last heard.
+    /// The newest parked connection that still stands; `ask`: ask the kernel, do not trust what was
+    /// last heard.
     pub(super) fn take(&self, ask: bool) -> Option<Box<Link>> {
         loop {
             let mut link = self.parked().as_mut()?.pop()?;
@@ -178,10 +211,12 @@ impl Pool {
 
 impl Park for Pool {
     /// Keeps a connection whose answer was read to its end, unless the gate was closed meanwhile.
-    /// An application that serves one connection after the other must not wait for one that is kept for later: while requests on
-    /// new connections wait for it, none is kept.
+    /// An application that serves one connection after the other must not wait for one that is kept
+    /// for later: while requests on new connections wait for it, none is kept.
     fn park(&self, mut link: Box<Link>) {
-        let Some(set) = self.set.upgrade() else { return };
+        let Some(set) = self.set.upgrade() else {
+            return;
+        };
         if set.slow.of(&self.name, self.run) > 0 {
             return;
         }
@@ -203,7 +238,8 @@ impl Park for Pool {
     }
 }
 
-/// One task for all pools, while anything is parked: closes what was parked for longer than [`IDLE`].
+/// One task for all pools, while anything is parked: closes what was parked for longer than
+/// [`IDLE`].
 fn start_reaper(set: &Arc<PoolSet>) {
     if set.reaping.swap(true, Ordering::AcqRel) {
         return;
@@ -215,7 +251,8 @@ fn start_reaper(set: &Arc<PoolSet>) {
             let Some(set) = set.upgrade() else { return };
             if !reap(&set) {
                 set.reaping.store(false, Ordering::Release);
-                // Something may have been parked between the look and the line above; then its reaper is this one.
+                // Something may have been parked between the look and the line above; then its
+                // reaper is this one.
                 if !anything_parked(&set) || set.reaping.swap(true, Ordering::AcqRel) {
                     return;
                 }
@@ -225,12 +262,21 @@ fn start_reaper(set: &Arc<PoolSet>) {
 }
 
 fn all_pools(set: &PoolSet) -> Vec<Arc<Pool>> {
-    let of = |pools: &Pools| pools.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect::<Vec<_>>();
+    let of = |pools: &Pools| {
+        pools
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect::<Vec<_>>()
+    };
     set.by_thread.iter().flat_map(of).collect()
 }
 
 fn anything_parked(set: &PoolSet) -> bool {
-    all_pools(set).iter().any(|pool| pool.count.load(Ordering::Acquire) > 0)
+    all_pools(set)
+        .iter()
+        .any(|pool| pool.count.load(Ordering::Acquire) > 0)
 }
 
 /// Closes old connections; says whether any are left.

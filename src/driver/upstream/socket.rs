@@ -1,5 +1,5 @@
-//! The socket to an instance, as hyper sees it: it writes the target of a request as the client has sent it, and an answer is
-//! read also when the instance has stopped reading the request.
+//! The socket to an instance, as hyper sees it: it writes the target of a request as the client has
+//! sent it, and an answer is read also when the instance has stopped reading the request.
 //!
 //! It decides nothing about requests or connections.
 
@@ -73,7 +73,12 @@ impl SocketState {
 
 impl Io {
     pub(super) fn new(stream: InstanceStream, shared: Arc<SocketState>) -> Self {
-        Self { stream, shared, line: None, closed: false }
+        Self {
+            stream,
+            shared,
+            line: None,
+            closed: false,
+        }
     }
 
     /// Has the other side closed, as far as the kernel knows now?
@@ -95,8 +100,8 @@ impl Io {
         }
     }
 
-    /// An instance may answer before it has read the whole request, and close (401, 413). Its answer waits in the socket: so a write
-    /// that fails is no failure, the next read says what is.
+    /// An instance may answer before it has read the whole request, and close (401, 413). Its
+    /// answer waits in the socket: so a write that fails is no failure, the next read says what is.
     fn sent(&mut self, sent: Poll<io::Result<usize>>, all: usize) -> Poll<io::Result<usize>> {
         match sent {
             Poll::Ready(Err(e)) if is_closing(&e) => {
@@ -110,9 +115,16 @@ impl Io {
     /// Writes the first line of a request with the target as the client has sent it.
     fn poll_line(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if self.line.is_none() {
-            let target = self.shared.target.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let target = self
+                .shared
+                .target
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
             let Some((left, replaces)) = target.and_then(|target| target.in_line(buf)) else {
-                return Poll::Ready(Err(io::Error::other("the first line of a request is not whole")));
+                return Poll::Ready(Err(io::Error::other(
+                    "the first line of a request is not whole",
+                )));
             };
             self.line = Some(LineRewrite { left, replaces });
         }
@@ -134,14 +146,26 @@ impl Io {
 }
 
 fn is_closing(e: &io::Error) -> bool {
-    matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+    matches!(
+        e.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
 }
 
 impl AsyncRead for Io {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        // tokio hears of an end only when it next asks epoll; a parked connection is asked in between.
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        // tokio hears of an end only when it next asks epoll; a parked connection is asked in
+        // between.
         if self.shared.ask.load(Ordering::Relaxed) {
-            return if self.is_closed() { Poll::Ready(Ok(())) } else { Poll::Pending };
+            return if self.is_closed() {
+                Poll::Ready(Ok(()))
+            } else {
+                Poll::Pending
+            };
         }
         let before = buf.filled().len();
         let read = match &mut self.stream {
@@ -152,7 +176,8 @@ impl AsyncRead for Io {
             self.shared.heard.store(true, Ordering::Relaxed);
         }
         match read {
-            // After an answer this is how the kernel says "closed, and did not read all of the request".
+            // After an answer this is how the kernel says "closed, and did not read all of the
+            // request".
             Poll::Ready(Err(e)) if is_closing(&e) && self.shared.was_heard() => Poll::Ready(Ok(())),
             read => read,
         }
@@ -160,7 +185,11 @@ impl AsyncRead for Io {
 }
 
 impl AsyncWrite for Io {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         if self.shared.has_target.load(Ordering::Relaxed) {
             return self.poll_line(cx, buf);
         }
@@ -171,7 +200,11 @@ impl AsyncWrite for Io {
         self.sent(sent, buf.len())
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         if self.shared.has_target.load(Ordering::Relaxed)
             && let Some(first) = bufs.iter().find(|buf| !buf.is_empty())
         {

@@ -1,5 +1,5 @@
-//! Targets of requests that hyper refuses and nginx passes on: `<`, `>`, `"`, a backtick, `#`, and bytes beyond ASCII. hyper gets
-//! them escaped, the instance gets what the client has sent.
+//! Targets of requests that hyper refuses and nginx passes on: `<`, `>`, `"`, a backtick, `#`, and
+//! bytes beyond ASCII. hyper gets them escaped, the instance gets what the client has sent.
 //!
 //! It changes nothing but these bytes, and only in the first line of a request. Pure.
 
@@ -34,16 +34,20 @@ impl RawTarget {
     #[must_use]
     pub fn path_and_query(&self) -> &[u8] {
         let target = &self.0[..];
-        let Some(scheme) = target.windows(3).position(|three| three == b"://") else { return target };
+        let Some(scheme) = target.windows(3).position(|three| three == b"://") else {
+            return target;
+        };
         if target.starts_with(b"/") {
             return target;
         }
         let rest = &target[scheme + 3..];
-        rest.iter().position(|b| b"/?#".contains(b)).map_or(b"/", |path| &rest[path..])
+        rest.iter()
+            .position(|b| b"/?#".contains(b))
+            .map_or(b"/", |path| &rest[path..])
     }
 
-    /// The first line of a request with this target in the place of the one there, and how many bytes that was. `None`: there is no
-    /// whole line.
+    /// The first line of a request with this target in the place of the one there, and how many
+    /// bytes that was. `None`: there is no whole line.
     #[must_use]
     pub fn in_line(&self, head: &[u8]) -> Option<(Bytes, usize)> {
         let end = head.iter().position(|b| *b == b'\n')? + 1;
@@ -60,13 +64,25 @@ impl RawTarget {
     }
 }
 
-/// Looks at what a client's request begins with. Empty lines before it are its own matter (RFC 9112 section 2.2).
+/// Looks at what a client's request begins with. Empty lines before it are its own matter (RFC 9112
+/// section 2.2).
 #[must_use]
 pub fn first_line(head: &[u8]) -> FirstLine {
-    let begin = head.iter().position(|b| !b"\r\n".contains(b)).unwrap_or(head.len());
-    let Some(end) = head[begin..].iter().position(|b| *b == b'\n').map(|end| begin + end + 1) else { return FirstLine::Partial };
+    let begin = head
+        .iter()
+        .position(|b| !b"\r\n".contains(b))
+        .unwrap_or(head.len());
+    let Some(end) = head[begin..]
+        .iter()
+        .position(|b| *b == b'\n')
+        .map(|end| begin + end + 1)
+    else {
+        return FirstLine::Partial;
+    };
     let line = &head[begin..end];
-    let Some((from, to)) = around_target(line).filter(|(from, to)| line[*from..*to].iter().any(|b| is_refused(*b))) else {
+    let Some((from, to)) =
+        around_target(line).filter(|(from, to)| line[*from..*to].iter().any(|b| is_refused(*b)))
+    else {
         return FirstLine::Plain;
     };
     let mut target = String::with_capacity(to - from + 16);
@@ -78,7 +94,11 @@ pub fn first_line(head: &[u8]) -> FirstLine {
         }
     }
     let escaped = [&head[..begin + from], target.as_bytes(), &line[to..]].concat();
-    FirstLine::Escaped { line: escaped, replaces: end, raw: RawTarget(Bytes::copy_from_slice(&line[from..to])) }
+    FirstLine::Escaped {
+        line: escaped,
+        replaces: end,
+        raw: RawTarget(Bytes::copy_from_slice(&line[from..to])),
+    }
 }
 
 /// Where the target of a line begins, and where it has ended.
@@ -98,7 +118,11 @@ mod tests {
 
     fn escaped(head: &[u8]) -> (Vec<u8>, usize, Vec<u8>) {
         match first_line(head) {
-            FirstLine::Escaped { line, replaces, raw } => (line, replaces, raw.0.to_vec()),
+            FirstLine::Escaped {
+                line,
+                replaces,
+                raw,
+            } => (line, replaces, raw.0.to_vec()),
             other => panic!("{other:?}"),
         }
     }
@@ -113,7 +137,11 @@ mod tests {
             b"<> <>\r\n",
             b"\r\n\r\nGET /{} HTTP/1.1\n",
         ] {
-            let expected = if plain == b"\n" { FirstLine::Partial } else { FirstLine::Plain };
+            let expected = if plain == b"\n" {
+                FirstLine::Partial
+            } else {
+                FirstLine::Plain
+            };
             assert_eq!(first_line(plain), expected, "{plain:?}");
         }
         assert_eq!(first_line(b"GET /<"), FirstLine::Partial);
@@ -124,9 +152,20 @@ mod tests {
     fn what_it_refuses_is_escaped_and_comes_back() {
         let (line, replaces, raw) = escaped(b"\r\nGET /\xe4<?q=\"`#> HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!(line, b"\r\nGET /%E4%3C?q=%22%60%23%3E HTTP/1.1\r\n");
-        assert_eq!((replaces, &raw[..]), (b"\r\nGET /\xe4<?q=\"`#> HTTP/1.1\r\n".len(), &b"/\xe4<?q=\"`#>"[..]));
-        let (back, replaced) = RawTarget(raw.into()).in_line(b"GET /%E4 HTTP/1.1\r\nhost: a\r\n").unwrap();
-        assert_eq!((&back[..], replaced), (&b"GET /\xe4<?q=\"`#> HTTP/1.1\r\n"[..], 19));
+        assert_eq!(
+            (replaces, &raw[..]),
+            (
+                b"\r\nGET /\xe4<?q=\"`#> HTTP/1.1\r\n".len(),
+                &b"/\xe4<?q=\"`#>"[..]
+            )
+        );
+        let (back, replaced) = RawTarget(raw.into())
+            .in_line(b"GET /%E4 HTTP/1.1\r\nhost: a\r\n")
+            .unwrap();
+        assert_eq!(
+            (&back[..], replaced),
+            (&b"GET /\xe4<?q=\"`#> HTTP/1.1\r\n"[..], 19)
+        );
     }
 
     #[test]
@@ -140,7 +179,9 @@ mod tests {
         ] {
             assert_eq!(RawTarget(Bytes::from_static(target)).path_and_query(), path);
         }
-        let (line, _) = RawTarget(Bytes::from_static(b"http://a.org?<")).in_line(b"GET /?%3C HTTP/1.1\r\n").unwrap();
+        let (line, _) = RawTarget(Bytes::from_static(b"http://a.org?<"))
+            .in_line(b"GET /?%3C HTTP/1.1\r\n")
+            .unwrap();
         assert_eq!(&line[..], b"GET /?< HTTP/1.1\r\n");
     }
 }

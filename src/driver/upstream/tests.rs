@@ -1,4 +1,5 @@
-//! Connections over TCP; everything else about them is tested through `proxy::tests`, where clients are real.
+//! Connections over TCP; everything else about them is tested through `proxy::tests`, where clients
+//! are real.
 
 use std::net::TcpListener;
 
@@ -11,11 +12,19 @@ use crate::domain::instance::Listen;
 use crate::domain::name::InstanceName;
 
 fn gate(listen: Listen) -> Gate {
-    Gate { name: InstanceName::parse("app").unwrap(), listen, run: 1, process: None }
+    Gate {
+        name: InstanceName::parse("app").unwrap(),
+        listen,
+        run: 1,
+        process: None,
+    }
 }
 
 fn get() -> Request<SendBody> {
-    Request::get("/").header("host", "a").body(SendBody::empty()).unwrap()
+    Request::get("/")
+        .header("host", "a")
+        .body(SendBody::empty())
+        .unwrap()
 }
 
 #[tokio::test]
@@ -30,7 +39,10 @@ async fn over_tcp_too_a_connection_is_used_again_and_closed_at_once() {
         let mut served = 0;
         while socket.read(&mut buf).await.unwrap() > 0 {
             served += 1;
-            socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+            socket
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                .await
+                .unwrap();
         }
         served
     });
@@ -38,7 +50,10 @@ async fn over_tcp_too_a_connection_is_used_again_and_closed_at_once() {
     for _ in 0..3 {
         let response = upstreams.request(&gate, Box::new(get())).await.unwrap();
         assert_eq!(upstreams.pooled(&gate), 0);
-        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ok");
+        assert_eq!(
+            response.into_body().collect().await.unwrap().to_bytes(),
+            "ok"
+        );
         assert_eq!(upstreams.pooled(&gate), 1);
     }
     upstreams.close(&gate);
@@ -50,7 +65,9 @@ async fn what_was_never_seen_is_given_back() {
     let upstreams = Upstreams::new(true);
     let nowhere = gate(Listen::Unix("/nonexistent/socket".into()));
     match upstreams.request(&nowhere, Box::new(get())).await {
-        Err(UpstreamError::Connect { request, source, .. }) => {
+        Err(UpstreamError::Connect {
+            request, source, ..
+        }) => {
             assert_eq!(request.headers()["host"], "a");
             assert_eq!(source.kind(), io::ErrorKind::NotFound);
         }
@@ -70,11 +87,24 @@ async fn an_application_is_told_whether_its_connection_is_kept() {
             let (mut socket, _) = app.accept().await.unwrap();
             let mut buf = [0u8; 1024];
             let got = socket.read(&mut buf).await.unwrap();
-            socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+            socket
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                .await
+                .unwrap();
             (socket, String::from_utf8_lossy(&buf[..got]).to_lowercase())
         };
-        let (answer, (_socket, head)) = tokio::join!(upstreams.request(&gate, Box::new(get())), served);
-        assert_eq!(answer.unwrap().into_body().collect().await.unwrap().to_bytes(), "ok");
+        let (answer, (_socket, head)) =
+            tokio::join!(upstreams.request(&gate, Box::new(get())), served);
+        assert_eq!(
+            answer
+                .unwrap()
+                .into_body()
+                .collect()
+                .await
+                .unwrap()
+                .to_bytes(),
+            "ok"
+        );
         assert_eq!(head.contains("connection: close"), told, "{head}");
     }
 }

@@ -1,8 +1,10 @@
-//! As whom a command acts. Root may command what another user has booted, but not with root's rights: whatever is read there says
-//! what is run, and whatever is written there may be led elsewhere. So root becomes that user first, for good, before anything
-//! of the installation is read or written.
+//! As whom a command acts. Root may command what another user has booted, but not with root's
+//! rights: whatever is read there says what is run, and whatever is written there may be led
+//! elsewhere. So root becomes that user first, for good, before anything of the installation is
+//! read or written.
 //!
-//! `boot` and `server` do not: root's own installation in a stranger's folder is refused. Nor does `doctor`, which tells of it.
+//! `boot` and `server` do not: root's own installation in a stranger's folder is refused. Nor does
+//! `doctor`, which tells of it.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -17,14 +19,23 @@ use crate::service::error::ServiceError;
 /// What stands for "no config file".
 const NO_FILE: &str = "/dev/null";
 
-/// The config file and the surroundings to go by: those that were given, or, once this process has become another user, the same
-/// places and that user's own folders.
+/// The config file and the surroundings to go by: those that were given, or, once this process has
+/// become another user, the same places and that user's own folders.
 ///
 /// # Errors
 /// The places belong to several users, or to one that this process cannot become.
-pub(super) fn settle(command: &Command, file: Option<PathBuf>, env: &Env) -> Result<(Option<PathBuf>, Env), ServiceError> {
+pub(super) fn settle(
+    command: &Command,
+    file: Option<PathBuf>,
+    env: &Env,
+) -> Result<(Option<PathBuf>, Env), ServiceError> {
     let as_given = (file.clone(), env.clone());
-    if !users::is_root() || matches!(command, Command::Boot(_) | Command::Server(_) | Command::Worker(_) | Command::Doctor) {
+    if !users::is_root()
+        || matches!(
+            command,
+            Command::Boot(_) | Command::Server(_) | Command::Worker(_) | Command::Doctor
+        )
+    {
         return Ok(as_given);
     }
     if let Some(path) = named(file.as_deref(), env)
@@ -39,10 +50,19 @@ pub(super) fn settle(command: &Command, file: Option<PathBuf>, env: &Env) -> Res
     };
     let mut theirs = Vec::new();
     for (word, path) in [("home", &home), ("run", &run)] {
-        let Some((path, found)) = path.as_ref().and_then(|path| Some((path, stranger(path)?))) else { continue };
+        let Some((path, found)) = path.as_ref().and_then(|path| Some((path, stranger(path)?)))
+        else {
+            continue;
+        };
         if !is_theirs(path, &found) {
             let message = format!("{word} `{}` {}", path.display(), found.of(path));
-            return Err(ServiceError::failed(message, format!("{}; or set `{word}` in the config to another place", found.way_out())));
+            return Err(ServiceError::failed(
+                message,
+                format!(
+                    "{}; or set `{word}` in the config to another place",
+                    found.way_out()
+                ),
+            ));
         }
         theirs.push(found);
     }
@@ -56,7 +76,8 @@ pub(super) fn settle(command: &Command, file: Option<PathBuf>, env: &Env) -> Res
     Ok((Some(read.unwrap_or_else(|| NO_FILE.into())), env))
 }
 
-/// Does what is at the path belong to whom a part of the path belongs to? Else it is somebody else's, in a place that is not safe.
+/// Does what is at the path belong to whom a part of the path belongs to? Else it is somebody
+/// else's, in a place that is not safe.
 fn is_theirs(path: &Path, found: &Distrust) -> bool {
     std::fs::metadata(path).is_ok_and(|meta| found.owner.is_some_and(|owner| owner.0 == meta.uid()))
 }
@@ -64,21 +85,31 @@ fn is_theirs(path: &Path, found: &Distrust) -> bool {
 /// Becomes the one user whose these are.
 fn become_owner(found: &[Distrust], env: &Env) -> Result<(Env, u32), ServiceError> {
     let refused = |found: &Distrust, why: String| {
-        let hint = "run this as that user; or, if root is to have it, see `acc doctor` after `chown`";
+        let hint =
+            "run this as that user; or, if root is to have it, see `acc doctor` after `chown`";
         ServiceError::failed(format!("{found}: root does not act there, and {why}"), hint)
     };
     let mut owners = found.iter().filter_map(|found| Some((found, found.owner?)));
-    let Some((first, (uid, gid))) = owners.next() else { return Ok((env.clone(), env.uid)) };
+    let Some((first, (uid, gid))) = owners.next() else {
+        return Ok((env.clone(), env.uid));
+    };
     if let Some((other, _)) = owners.find(|(_, owner)| owner.0 != uid) {
         return Err(refused(first, format!("{other}")));
     }
-    let home = users::become_user(uid, gid).map_err(|e| refused(first, format!("could not become user {uid}: {e}")))?;
+    let home = users::become_user(uid, gid)
+        .map_err(|e| refused(first, format!("could not become user {uid}: {e}")))?;
     Ok((env.clone().of_user(uid, home.as_deref()), uid))
 }
 
 /// Where a session of that user would have its `run` folder.
 fn with_runtime_dir(env: Env, uid: u32) -> Env {
     let dir = PathBuf::from(format!("/run/user/{uid}"));
-    let theirs = |dir: &Path| std::fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == uid);
-    if theirs(&dir) { env.with("XDG_RUNTIME_DIR", dir) } else { env }
+    let theirs = |dir: &Path| {
+        std::fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == uid)
+    };
+    if theirs(&dir) {
+        env.with("XDG_RUNTIME_DIR", dir)
+    } else {
+        env
+    }
 }

@@ -1,4 +1,5 @@
-//! The command line as types: every command, option and help text. It checks the form of what was typed, never its meaning.
+//! The command line as types: every command, option and help text. It checks the form of what was
+//! typed, never its meaning.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -36,7 +37,8 @@ pub struct Cli {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Read this config file (else $ACC_CONFIG, ./acc.toml unless root, /etc/acc/config.toml, the user's config folder).
+    /// Read this config file (else $ACC_CONFIG, ./acc.toml unless root, /etc/acc/config.toml, the
+    /// user's config folder).
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Print data and errors as JSON.
@@ -55,8 +57,8 @@ pub struct Global {
 pub enum Command {
     /// Prepare everything, start the supervisor, the edge and the server.
     ///
-    /// Run again, it says "already running" and repairs what is missing; when the program was replaced since, it upgrades the
-    /// server, and no request is lost.
+    /// Run again, it says "already running" and repairs what is missing; when the program was
+    /// replaced since, it upgrades the server, and no request is lost.
     #[command(after_help = "Example:\n  acc boot")]
     Boot(BootArgs),
     /// Put every instance to sleep, then stop server, edge and supervisor.
@@ -64,14 +66,16 @@ pub enum Command {
     Halt,
     /// Apply a changed config as far as possible without a restart.
     ///
-    /// Says what is in force now and what waits for `acc halt` and `acc boot`. A file with faults changes nothing. The same as
-    /// SIGHUP to the server, which reads the file it was started with.
+    /// Says what is in force now and what waits for `acc halt` and `acc boot`. A file with faults
+    /// changes nothing. The same as SIGHUP to the server, which reads the file it was started with.
     #[command(after_help = "Example:\n  acc config check && acc reload")]
     Reload,
     /// Make an instance and wait until it answers.
     ///
     /// If any step fails, everything is undone.
-    #[command(after_help = "Example:\n  acc create shop --model hello --host shop.example.org --set greeting=Hello --idle 15m")]
+    #[command(
+        after_help = "Example:\n  acc create shop --model hello --host shop.example.org --set greeting=Hello --idle 15m"
+    )]
     Create(CreateArgs),
     /// Wake instances and wait until they answer.
     #[command(visible_alias = "wake", after_help = "Example:\n  acc start shop")]
@@ -101,7 +105,9 @@ pub enum Command {
     #[command(after_help = "Example:\n  acc purge shop")]
     Purge(Names),
     /// List the instances.
-    #[command(after_help = "Example:\n  acc list --phase awake\n  acc list --limit 50 --after shop")]
+    #[command(
+        after_help = "Example:\n  acc list --phase awake\n  acc list --limit 50 --after shop"
+    )]
     List(ListArgs),
     /// Show everything about one instance.
     #[command(after_help = "Example:\n  acc info shop --json")]
@@ -122,15 +128,16 @@ pub enum Command {
     Monitor(MonitorArgs),
     /// Prove on this host that no request is lost when an instance is stopped and woken.
     ///
-    /// Clients ask a scratch instance without a pause (GET, POST, slow answers, streams, WebSockets) while it is put to sleep
-    /// and woken over and over. Compares every answer with the application's own record. Exit code 0 only if no request was lost,
-    /// answered wrongly or delivered twice. The scratch instance is removed.
+    /// Clients ask a scratch instance without a pause (GET, POST, slow answers, streams,
+    /// WebSockets) while it is put to sleep and woken over and over. Compares every answer with the
+    /// application's own record. Exit code 0 only if no request was lost, answered wrongly or
+    /// delivered twice. The scratch instance is removed.
     #[command(after_help = "Example:\n  acc prove --cycles 100 --clients 8")]
     Prove(ProveArgs),
     /// Run the daemon in the foreground (`acc boot` starts it by itself).
     ///
-    /// SIGTERM ends it once held requests are finished, SIGHUP does what `acc reload` does, SIGUSR2 upgrades to the program on disk
-    /// without losing a request.
+    /// SIGTERM ends it once held requests are finished, SIGHUP does what `acc reload` does, SIGUSR2
+    /// upgrades to the program on disk without losing a request.
     #[command(visible_alias = "serve", after_help = "Example:\n  acc server -v")]
     Server(ServerArgs),
     /// The part of the server that serves, started by the part that watches it.
@@ -203,7 +210,8 @@ pub struct Name {
 /// Some instances.
 #[derive(Debug, Clone, Args)]
 pub struct Names {
-    /// Names or numbers of instances. If any does not exist, nothing is done. Otherwise all are tried; the highest exit code is returned.
+    /// Names or numbers of instances. If any does not exist, nothing is done. Otherwise all are
+    /// tried; the highest exit code is returned.
     #[arg(value_name = "NAME", required = true)]
     pub names: Vec<String>,
 }
@@ -226,7 +234,8 @@ pub struct CreateArgs {
     /// A parameter of the model; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub set: Vec<(String, String)>,
-    /// A parameter read from a file (-: standard input): for secrets, which a process list would show.
+    /// A parameter read from a file (-: standard input): for secrets, which a process list would
+    /// show.
     #[arg(long, value_name = "KEY=FILE", value_parser = key_value)]
     pub set_file: Vec<(String, String)>,
     /// Put to sleep after this long without use, such as 90s or "1h 30m" [default: idle.timeout].
@@ -274,7 +283,8 @@ pub struct ListArgs {
     /// At most this many, in the order of their names.
     #[arg(long, value_name = "N", value_parser = some_lines())]
     pub limit: Option<usize>,
-    /// List only names after this one. For the next page, give the last name of the previous page. The name need not exist.
+    /// List only names after this one. For the next page, give the last name of the previous page.
+    /// The name need not exist.
     #[arg(long, value_name = "NAME")]
     pub after: Option<String>,
 }
@@ -329,7 +339,8 @@ pub struct MonitorArgs {
 /// Options of `prove`.
 #[derive(Debug, Clone, Args)]
 pub struct ProveArgs {
-    /// Use this instance and leave it as it was found, instead of a scratch one that is removed afterwards.
+    /// Use this instance and leave it as it was found, instead of a scratch one that is removed
+    /// afterwards.
     #[arg(long, value_name = "NAME", conflicts_with = "app")]
     pub instance: Option<String>,
     /// Put it to sleep this often [default: 100, or until --for is over].
@@ -338,18 +349,20 @@ pub struct ProveArgs {
     /// Clients at once.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub clients: u16,
-    /// Model of the scratch instance; one whose application is not acc's own demo keeps no record, and only its answers are judged.
+    /// Model of the scratch instance; one whose application is not acc's own demo keeps no record,
+    /// and only its answers are judged.
     #[arg(long, value_name = "MODEL", default_value = "hello")]
     pub app: String,
     /// End after this long, such as 60s, even if cycles are left.
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub time: Option<Duration>,
-    /// Also hold this many WebSockets and as many event streams open [if not said: 10]: each stop must end them in order, and
-    /// other requests wait for them no longer than `stop.drain_streams`.
+    /// Also hold this many WebSockets and as many event streams open [if not said: 10]: each stop
+    /// must end them in order, and other requests wait for them no longer than
+    /// `stop.drain_streams`.
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "10", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub streams: Option<u16>,
-    /// Also kill the instance, the server, the supervisor and nginx's workers, at moments drawn by chance. Every other instance
-    /// of this installation feels it too.
+    /// Also kill the instance, the server, the supervisor and nginx's workers, at moments drawn by
+    /// chance. Every other instance of this installation feels it too.
     #[arg(long)]
     pub chaos: bool,
     /// Random seed, to repeat an earlier run.
@@ -400,7 +413,11 @@ fn some_lines() -> clap::builder::RangedU64ValueParser<usize> {
 /// A duration of at least a millisecond.
 fn some_time(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|e| e.to_string())?;
-    if duration.as_millis() == 0 { Err("must be longer than zero".to_owned()) } else { Ok(duration) }
+    if duration.as_millis() == 0 {
+        Err("must be longer than zero".to_owned())
+    } else {
+        Ok(duration)
+    }
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
@@ -423,11 +440,20 @@ mod tests {
 
     #[test]
     fn aliases_name_the_same_command() {
-        let parse = |name: &str| Cli::try_parse_from(["acc", name, "a", "b"]).unwrap().command;
+        let parse = |name: &str| {
+            Cli::try_parse_from(["acc", name, "a", "b"])
+                .unwrap()
+                .command
+        };
         assert!(matches!(parse("wake"), Command::Start(n) if n.names == ["a", "b"]));
-        assert!(matches!(parse("sleep"), Command::Stop(n) if n.names.names == ["a", "b"] && !n.now));
+        assert!(
+            matches!(parse("sleep"), Command::Stop(n) if n.names.names == ["a", "b"] && !n.now)
+        );
         assert!(matches!(parse("unpin"), Command::Enable(n) if n.names == ["a", "b"]));
-        assert!(matches!(Cli::try_parse_from(["acc", "serve"]).unwrap().command, Command::Server(_)));
+        assert!(matches!(
+            Cli::try_parse_from(["acc", "serve"]).unwrap().command,
+            Command::Server(_)
+        ));
     }
 
     #[test]

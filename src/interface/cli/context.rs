@@ -19,7 +19,9 @@ pub(super) struct CommandContext<'a> {
 impl CommandContext<'_> {
     /// Says beside what was shown that it goes by what is in force, when the file says otherwise.
     pub(super) fn say_what_waits(&mut self) {
-        if let Some(line) = in_force::about_what_is_shown(self.config, self.waiting.unwrap_or_default()) {
+        if let Some(line) =
+            in_force::about_what_is_shown(self.config, self.waiting.unwrap_or_default())
+        {
             self.ui.warn(&line);
         }
     }

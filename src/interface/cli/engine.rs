@@ -1,5 +1,5 @@
-//! What the command line needs from the rest of acc, handed in by `main`: so that this layer names no concrete driver, and a
-//! test can put a fake in its place.
+//! What the command line needs from the rest of acc, handed in by `main`: so that this layer names
+//! no concrete driver, and a test can put a fake in its place.
 
 use async_trait::async_trait;
 
@@ -38,9 +38,15 @@ pub trait Engine {
     /// Puts everything to sleep and ends it.
     async fn halt(&self, config: &Config) -> Result<HaltReport, ServiceError>;
 
-    /// Runs the server's master until it is told to end; `resume`: what the program before this one has left.
+    /// Runs the server's master until it is told to end; `resume`: what the program before this one
+    /// has left.
     async fn run_master(&self, config: Config, resume: Option<String>) -> Result<(), ServiceError>;
 
     /// Serves behind a master.
-    async fn run_worker(&self, config: Config, left: LeftToWorker, reload: Reload) -> Result<(), ServiceError>;
+    async fn run_worker(
+        &self,
+        config: Config,
+        left: LeftToWorker,
+        reload: Reload,
+    ) -> Result<(), ServiceError>;
 }

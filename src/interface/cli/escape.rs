@@ -1,12 +1,15 @@
-//! Text from elsewhere (an application's output, its last words, its status) as it is shown to people: nothing in it can drive a
-//! terminal or turn the direction of writing. The one place that knows which characters could.
+//! Text from elsewhere (an application's output, its last words, its status) as it is shown to
+//! people: nothing in it can drive a terminal or turn the direction of writing. The one place that
+//! knows which characters could.
 //!
-//! Control characters are shown as `\x1b`, marks of writing direction as `\u{202e}`. Nothing is left out.
+//! Control characters are shown as `\x1b`, marks of writing direction as `\u{202e}`. Nothing is
+//! left out.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Must this character not reach a terminal? Control characters but the tab, and marks that turn the direction of writing.
+/// Must this character not reach a terminal? Control characters but the tab, and marks that turn
+/// the direction of writing.
 fn is_unsafe(c: char) -> bool {
     let turns = matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     turns || c.is_control() && c != '\t'
@@ -57,7 +60,8 @@ fn escaped(text: &str, must: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// The same for bytes that come in pieces: a character may be cut in two between them, and what is no text is shown as `\xff`.
+/// The same for bytes that come in pieces: a character may be cut in two between them, and what is
+/// no text is shown as `\xff`.
 #[derive(Debug, Default)]
 pub struct Pieces {
     /// The beginning of a character whose end is still to come.
@@ -74,7 +78,8 @@ impl Pieces {
         while let Some(chunk) = chunks.next() {
             shown.push_str(&lines(chunk.valid()));
             let invalid = chunk.invalid();
-            let may_go_on = chunks.peek().is_none() && std::str::from_utf8(invalid).is_err_and(|e| e.error_len().is_none());
+            let may_go_on = chunks.peek().is_none()
+                && std::str::from_utf8(invalid).is_err_and(|e| e.error_len().is_none());
             match may_go_on {
                 true => self.begun = invalid.to_vec(),
                 false => as_bytes(invalid, &mut shown),
@@ -103,9 +108,15 @@ mod tests {
 
     #[test]
     fn nothing_that_drives_a_terminal_is_left() {
-        assert_eq!(line("a\u{1b}]0;t\u{7}\nb\r\tc\u{9b}2J\u{7f}"), "a\\x1b]0;t\\x07\\x0ab\\x0d\tc\\x9b2J\\x7f");
+        assert_eq!(
+            line("a\u{1b}]0;t\u{7}\nb\r\tc\u{9b}2J\u{7f}"),
+            "a\\x1b]0;t\\x07\\x0ab\\x0d\tc\\x9b2J\\x7f"
+        );
         assert_eq!(lines("a\n\u{1b}[2Jb\n"), "a\n\\x1b[2Jb\n");
-        assert_eq!(line("a\u{202e}b\u{2066}\u{61c}\u{200f}"), "a\\u{202e}b\\u{2066}\\u{61c}\\u{200f}");
+        assert_eq!(
+            line("a\u{202e}b\u{2066}\u{61c}\u{200f}"),
+            "a\\u{202e}b\\u{2066}\\u{61c}\\u{200f}"
+        );
         for plain in ["plain é", "שלום", "日本 👩\u{200d}💻"] {
             assert!(matches!(line(plain), Cow::Borrowed(_)), "{plain}");
         }

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use crate::service::error::ErrorKind;
 
-/// How the program ends. Ordered from best to worst for [`CommandExit::worst`] by the number itself.
+/// How the program ends. Ordered from best to worst for [`CommandExit::worst`] by the number
+/// itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum CommandExit {
@@ -35,7 +36,8 @@ impl CommandExit {
         }
     }
 
-    /// Of two, the one to end with: any error before success, and among errors the one with the higher number.
+    /// Of two, the one to end with: any error before success, and among errors the one with the
+    /// higher number.
     #[must_use]
     pub fn worst(self, other: Self) -> Self {
         self.max(other)
@@ -54,15 +56,30 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_code() {
-        let all = [ErrorKind::Failed, ErrorKind::Invalid, ErrorKind::NotFound, ErrorKind::Denied, ErrorKind::TimedOut];
+        let all = [
+            ErrorKind::Failed,
+            ErrorKind::Invalid,
+            ErrorKind::NotFound,
+            ErrorKind::Denied,
+            ErrorKind::TimedOut,
+        ];
         assert_eq!(all.map(|kind| CommandExit::of(kind) as u8), [1, 2, 3, 4, 5]);
         assert_eq!(CommandExit::Done as u8, 0);
     }
 
     #[test]
     fn the_worst_of_several_decides() {
-        assert_eq!(CommandExit::Done.worst(CommandExit::Failed), CommandExit::Failed);
-        assert_eq!(CommandExit::TimedOut.worst(CommandExit::NotFound), CommandExit::TimedOut);
-        assert_eq!(CommandExit::Done.worst(CommandExit::Done), CommandExit::Done);
+        assert_eq!(
+            CommandExit::Done.worst(CommandExit::Failed),
+            CommandExit::Failed
+        );
+        assert_eq!(
+            CommandExit::TimedOut.worst(CommandExit::NotFound),
+            CommandExit::TimedOut
+        );
+        assert_eq!(
+            CommandExit::Done.worst(CommandExit::Done),
+            CommandExit::Done
+        );
     }
 }

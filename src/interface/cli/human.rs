@@ -12,18 +12,24 @@ const DAY: i64 = 24 * HOUR;
 /// What stands for "nothing" in a table.
 pub const NONE: &str = "-";
 
-/// An RFC 3339 time as "3 min ago"; older than a month, or in the future (the clock was set back), as it is; text that is not
-/// a time as it is.
+/// An RFC 3339 time as "3 min ago"; older than a month, or in the future (the clock was set back),
+/// as it is; text that is not a time as it is.
 #[must_use]
 pub fn ago(now: WallTime, at: &str) -> String {
-    let Ok(time) = at.parse::<jiff::Timestamp>() else { return clean(at) };
+    let Ok(time) = at.parse::<jiff::Timestamp>() else {
+        return clean(at);
+    };
     let seconds = now.0.div_euclid(1000) - time.as_second();
     match seconds {
         -2..=1 => "just now".to_owned(),
         2..MINUTE => format!("{seconds} s ago"),
         MINUTE..HOUR => format!("{} min ago", seconds / MINUTE),
         HOUR..DAY => format!("{} h ago", seconds / HOUR),
-        DAY..2_592_000 => format!("{} {} ago", seconds / DAY, if seconds < 2 * DAY { "day" } else { "days" }),
+        DAY..2_592_000 => format!(
+            "{} {} ago",
+            seconds / DAY,
+            if seconds < 2 * DAY { "day" } else { "days" }
+        ),
         _ => time.strftime("%Y-%m-%d %H:%M").to_string(),
     }
 }
@@ -37,7 +43,8 @@ pub fn maybe_ago(now: WallTime, at: Option<&str>) -> String {
     at.map_or_else(|| NEVER.to_owned(), |at| ago(now, at))
 }
 
-/// A duration with the one or two units that matter: "52 ms", "1.3 s", "2 min 5 s", "15 min", "3 h".
+/// A duration with the one or two units that matter: "52 ms", "1.3 s", "2 min 5 s", "15 min", "3
+/// h".
 #[must_use]
 pub fn duration(d: Duration) -> String {
     let ms = d.as_millis();

@@ -1,8 +1,10 @@
-//! By which settings a command goes: by those that acc runs with, if it runs, and else by the config file.
+//! By which settings a command goes: by those that acc runs with, if it runs, and else by the
+//! config file.
 //!
-//! So a change of the file that waits for a restart is not taken for what is, and a file with faults stops nothing that runs.
-//! Only what begins something new (`boot`, `server`) or is about the file itself (`config check`) goes by the file. The server
-//! writes down what it runs with ([`config::in_force`]); this only reads it.
+//! So a change of the file that waits for a restart is not taken for what is, and a file with
+//! faults stops nothing that runs. Only what begins something new (`boot`, `server`) or is about
+//! the file itself (`config check`) goes by the file. The server writes down what it runs with
+//! ([`config::in_force`]); this only reads it.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +20,8 @@ use crate::service::error::{ErrorKind, ServiceError};
 pub(super) struct Settings {
     /// The settings to go by.
     pub(super) config: Config,
-    /// What the file says otherwise by now, nothing when it has faults; `None`: the settings are those of the file.
+    /// What the file says otherwise by now, nothing when it has faults; `None`: the settings are
+    /// those of the file.
     pub(super) waiting: Option<Vec<Difference>>,
 }
 
@@ -26,69 +29,143 @@ pub(super) struct Settings {
 ///
 /// # Errors
 /// The file is needed and has faults.
-pub(super) fn settings(command: &Command, file: Option<PathBuf>, env: &Env, ui: &mut Ui) -> Result<Settings, ServiceError> {
+pub(super) fn settings(
+    command: &Command,
+    file: Option<PathBuf>,
+    env: &Env,
+    ui: &mut Ui,
+) -> Result<Settings, ServiceError> {
     let read = config::load(file.as_deref(), env);
     let run = match &read {
         Ok(config) => Some(config.run.clone()),
         Err(_) => run_of_faulty(file.as_deref(), env),
     };
-    let running = run.filter(|_| goes_by_what_runs(command)).and_then(|run| in_force::read(&run, env));
+    let running = run
+        .filter(|_| goes_by_what_runs(command))
+        .and_then(|run| in_force::read(&run, env));
     match (running, read) {
-        (None, read) => read.map(|config| Settings { config, waiting: None }).map_err(|errors| wrong_config(&errors)),
+        (None, read) => read
+            .map(|config| Settings {
+                config,
+                waiting: None,
+            })
+            .map_err(|errors| wrong_config(&errors)),
         // It would end the instances of another home.
-        (Some(running), Ok(read)) if matches!(command, Command::Halt) && running.home != read.home => Err(other_home(&running, &read)),
+        (Some(running), Ok(read))
+            if matches!(command, Command::Halt) && running.home != read.home =>
+        {
+            Err(other_home(&running, &read))
+        }
         (Some(running), Ok(read)) => {
             let waiting = differences(&running.to_toml(), &read.to_toml()).unwrap_or_default();
-            Ok(Settings { config: Config { file: read.file, ..running }, waiting: Some(waiting) })
+            Ok(Settings {
+                config: Config {
+                    file: read.file,
+                    ..running
+                },
+                waiting: Some(waiting),
+            })
         }
         (Some(running), Err(errors)) => {
             // The server itself tells `acc reload` what is wrong.
             if !matches!(command, Command::Reload) {
                 let told = wrong_config(&errors).message;
-                ui.warn(&format!("{told}\nacc runs with the settings of before, and this command goes by them"));
+                ui.warn(&format!(
+                    "{told}\nacc runs with the settings of before, and this command goes by them"
+                ));
             }
-            Ok(Settings { config: Config { file: errors.file, ..running }, waiting: Some(Vec::new()) })
+            Ok(Settings {
+                config: Config {
+                    file: errors.file,
+                    ..running
+                },
+                waiting: Some(Vec::new()),
+            })
         }
     }
 }
 
 fn other_home(running: &Config, read: &Config) -> ServiceError {
-    let (run, before, now) = (running.run.display(), running.home.display(), read.home.display());
-    let message = format!("acc runs in `{run}` with home `{before}`, and the config says home `{now}`: nothing was halted");
-    ServiceError::new(ErrorKind::Denied, message, format!("set `home = \"{before}\"` in the config to halt what runs there"))
+    let (run, before, now) = (
+        running.run.display(),
+        running.home.display(),
+        read.home.display(),
+    );
+    let message = format!(
+        "acc runs in `{run}` with home `{before}`, and the config says home `{now}`: nothing was halted"
+    );
+    ServiceError::new(
+        ErrorKind::Denied,
+        message,
+        format!("set `home = \"{before}\"` in the config to halt what runs there"),
+    )
 }
 
-/// The settings for a part of the server: should its file have faults, those of before, so that what dies can come back.
+/// The settings for a part of the server: should its file have faults, those of before, so that
+/// what dies can come back.
 ///
 /// # Errors
 /// The file has faults, and acc does not run.
-pub(super) fn for_server(file: Option<&Path>, env: &Env) -> Result<(Config, Option<ServiceError>), ServiceError> {
+pub(super) fn for_server(
+    file: Option<&Path>,
+    env: &Env,
+) -> Result<(Config, Option<ServiceError>), ServiceError> {
     match config::load(file, env) {
         Ok(config) => Ok((config, None)),
         Err(errors) => {
             let why = wrong_config(&errors);
             let running = run_of_faulty(file, env).and_then(|run| in_force::read(&run, env));
-            running.map(|running| (Config { file: errors.file, ..running }, Some(why.clone()))).ok_or(why)
+            running
+                .map(|running| {
+                    (
+                        Config {
+                            file: errors.file,
+                            ..running
+                        },
+                        Some(why.clone()),
+                    )
+                })
+                .ok_or(why)
         }
     }
 }
 
-/// A line about what is shown, when the file says otherwise about that: not what is shown is wrong, but the file is not in force.
+/// A line about what is shown, when the file says otherwise about that: not what is shown is wrong,
+/// but the file is not in force.
 pub(super) fn about_what_is_shown(config: &Config, waiting: &[Difference]) -> Option<String> {
-    let shown = |d: &&Difference| ["home", "domain", "edge.listen", "idle.timeout"].contains(&d.key.as_str());
-    let (restart, reload): (Vec<_>, Vec<_>) = waiting.iter().filter(shown).partition(|d| NEED_RESTART.contains(&d.key.as_str()));
+    let shown = |d: &&Difference| {
+        ["home", "domain", "edge.listen", "idle.timeout"].contains(&d.key.as_str())
+    };
+    let (restart, reload): (Vec<_>, Vec<_>) = waiting
+        .iter()
+        .filter(shown)
+        .partition(|d| NEED_RESTART.contains(&d.key.as_str()));
     let named = |all: &[&Difference], way: &str| {
         let names: Vec<String> = all.iter().map(|d| format!("`{}`", d.key)).collect();
         let verb = if all.len() == 1 { "waits" } else { "wait" };
         (!all.is_empty()).then(|| format!("{} {verb} for {way}", names.join(" and ")))
     };
-    let parts: Vec<String> =
-        [named(&restart, "a restart (`acc halt`, `acc boot`)"), named(&reload, "`acc reload`")].into_iter().flatten().collect();
-    let file = config.file.as_ref().map_or_else(|| "the config".to_owned(), |file| format!("`{}`", file.display()));
-    (!parts.is_empty()).then(|| format!("this is what is in force; of the changes in {file}, {}", parts.join(", ")))
+    let parts: Vec<String> = [
+        named(&restart, "a restart (`acc halt`, `acc boot`)"),
+        named(&reload, "`acc reload`"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let file = config.file.as_ref().map_or_else(
+        || "the config".to_owned(),
+        |file| format!("`{}`", file.display()),
+    );
+    (!parts.is_empty()).then(|| {
+        format!(
+            "this is what is in force; of the changes in {file}, {}",
+            parts.join(", ")
+        )
+    })
 }
 
-/// Does it go by what acc runs with? The others begin something, or are about the file, or need no settings.
+/// Does it go by what acc runs with? The others begin something, or are about the file, or need no
+/// settings.
 fn goes_by_what_runs(command: &Command) -> bool {
     match command {
         Command::Halt
@@ -150,7 +227,11 @@ mod tests {
 
         fn says(&self, text: &str) {
             let dir = self.dir.path().display();
-            std::fs::write(self.dir.path().join("acc.toml"), format!("home = \"{dir}/home\"\nrun = \"{dir}/run\"\n{text}")).unwrap();
+            std::fs::write(
+                self.dir.path().join("acc.toml"),
+                format!("home = \"{dir}/home\"\nrun = \"{dir}/run\"\n{text}"),
+            )
+            .unwrap();
         }
 
         fn booted(&self, word: &str) {
@@ -172,38 +253,78 @@ mod tests {
         runs.says("domain = \"b.localhost\"\n[idle]\ntimeout = \"7m\"\n");
         let (found, said) = runs.settings(&["list"]);
         let found = found.unwrap();
-        assert_eq!((found.config.domain.as_str(), said.as_str()), ("a.localhost", ""));
+        assert_eq!(
+            (found.config.domain.as_str(), said.as_str()),
+            ("a.localhost", "")
+        );
         let waiting = found.waiting.unwrap();
         let keys: Vec<&str> = waiting.iter().map(|d| d.key.as_str()).collect();
         assert_eq!(keys, ["domain", "idle.timeout"]);
         let line = about_what_is_shown(&found.config, &waiting).unwrap();
-        assert!(line.contains("`domain` waits for a restart") && line.ends_with("`idle.timeout` waits for `acc reload`"), "{line}");
+        assert!(
+            line.contains("`domain` waits for a restart")
+                && line.ends_with("`idle.timeout` waits for `acc reload`"),
+            "{line}"
+        );
         assert!(line.contains("acc.toml`"), "{line}");
         for words in [["boot"].as_slice(), &["config", "check"], &["server"]] {
             let found = runs.settings(words).0.unwrap();
-            assert_eq!((found.config.domain.as_str(), found.waiting), ("b.localhost", None), "{words:?}");
+            assert_eq!(
+                (found.config.domain.as_str(), found.waiting),
+                ("b.localhost", None),
+                "{words:?}"
+            );
         }
         runs.booted("");
         let found = runs.settings(&["list"]).0.unwrap();
-        assert_eq!((found.config.domain.as_str(), found.waiting), ("b.localhost", None), "it was halted");
+        assert_eq!(
+            (found.config.domain.as_str(), found.waiting),
+            ("b.localhost", None),
+            "it was halted"
+        );
     }
 
     #[test]
     fn a_file_with_faults_stops_nothing_that_runs() {
         let runs = Runs::new();
         runs.says("[idle]\ntimeout = \"soon\"\n");
-        for words in [["halt"].as_slice(), &["list"], &["stop", "a"], &["monitor"], &["create", "--model", "hello"]] {
+        for words in [
+            ["halt"].as_slice(),
+            &["list"],
+            &["stop", "a"],
+            &["monitor"],
+            &["create", "--model", "hello"],
+        ] {
             let (found, said) = runs.settings(words);
-            assert_eq!(found.unwrap().config.domain.as_str(), "a.localhost", "{words:?}");
-            assert!(said.starts_with("warning: the settings in `") && said.contains("\n  idle.timeout: "), "{said}");
+            assert_eq!(
+                found.unwrap().config.domain.as_str(),
+                "a.localhost",
+                "{words:?}"
+            );
+            assert!(
+                said.starts_with("warning: the settings in `")
+                    && said.contains("\n  idle.timeout: "),
+                "{said}"
+            );
         }
         for words in [["boot"].as_slice(), &["config", "check"]] {
-            assert!(runs.settings(words).0.is_err_and(|e| e.message.contains("idle.timeout")), "{words:?}");
+            assert!(
+                runs.settings(words)
+                    .0
+                    .is_err_and(|e| e.message.contains("idle.timeout")),
+                "{words:?}"
+            );
         }
         let (config, why) = for_server(None, &runs.env).unwrap();
-        assert!(config.domain.as_str() == "a.localhost" && why.unwrap().message.contains("idle.timeout"));
+        assert!(
+            config.domain.as_str() == "a.localhost"
+                && why.unwrap().message.contains("idle.timeout")
+        );
         runs.booted("");
-        assert!(runs.settings(&["halt"]).0.is_err() && for_server(None, &runs.env).is_err(), "there is nothing to go by");
+        assert!(
+            runs.settings(&["halt"]).0.is_err() && for_server(None, &runs.env).is_err(),
+            "there is nothing to go by"
+        );
     }
 
     #[test]
@@ -212,12 +333,24 @@ mod tests {
         let file = in_force::file(&runs.dir.path().join("run"));
         let good = std::fs::read_to_string(&file).unwrap();
         runs.says("domain = \"b.localhost\"\n");
-        let domain = || runs.settings(&["list"]).0.unwrap().config.domain.as_str().to_owned();
+        let domain = || {
+            runs.settings(&["list"])
+                .0
+                .unwrap()
+                .config
+                .domain
+                .as_str()
+                .to_owned()
+        };
         assert_eq!(domain(), "a.localhost");
         let (_, rest) = good.split_once('\n').unwrap();
-        for other in
-            [format!("# boot another\n{rest}"), rest.to_owned(), good.replace("/run\"", "/run2\""), format!("{good}x = 1\n"), String::new()]
-        {
+        for other in [
+            format!("# boot another\n{rest}"),
+            rest.to_owned(),
+            good.replace("/run\"", "/run2\""),
+            format!("{good}x = 1\n"),
+            String::new(),
+        ] {
             std::fs::write(&file, &other).unwrap();
             assert_eq!(domain(), "b.localhost", "{other}");
         }

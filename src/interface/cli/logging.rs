@@ -1,13 +1,16 @@
-//! Where the log goes and how much of it: standard error, by `[log]` for the server, by `-v` for everything else.
+//! Where the log goes and how much of it: standard error, by `[log]` for the server, by `-v` for
+//! everything else.
 //!
-//! A line that cannot be written (the disk is full, whoever read the pipe has died) is dropped. By default the library would
-//! complain about it on the same standard error, and panic in the middle of a request when that fails as well.
+//! A line that cannot be written (the disk is full, whoever read the pipe has died) is dropped. By
+//! default the library would complain about it on the same standard error, and panic in the middle
+//! of a request when that fails as well.
 
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogConfig, LogFormat};
 
-/// The filter for a command that runs and ends: what it has to tell it says itself, the log is for looking closer.
+/// The filter for a command that runs and ends: what it has to tell it says itself, the log is for
+/// looking closer.
 #[must_use]
 pub fn short_filter(verbose: u8, quiet: bool) -> &'static str {
     match (quiet, verbose) {
@@ -45,10 +48,16 @@ pub fn short(verbose: u8, quiet: bool) {
 /// Sets up the log of the server. A second call changes nothing.
 pub fn server(config: &LogConfig, verbose: u8, quiet: bool) {
     let filter = EnvFilter::new(server_filter(&config.level, verbose, quiet));
-    let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false).with_ansi(false);
+    let base = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false)
+        .with_ansi(false);
     let _ = match config.format {
         LogFormat::Text => tracing::subscriber::set_global_default(base.finish()),
-        LogFormat::Json => tracing::subscriber::set_global_default(base.json().flatten_event(true).finish()),
+        LogFormat::Json => {
+            tracing::subscriber::set_global_default(base.json().flatten_event(true).finish())
+        }
     };
 }
 
@@ -59,9 +68,13 @@ mod tests {
     #[test]
     fn every_filter_is_understood() {
         for (quiet, verbose) in [(true, 0), (false, 0), (false, 1), (false, 2), (false, 3)] {
-            EnvFilter::builder().parse(short_filter(verbose, quiet)).unwrap();
+            EnvFilter::builder()
+                .parse(short_filter(verbose, quiet))
+                .unwrap();
             for level in ["error", "warn", "info", "debug", "trace"] {
-                EnvFilter::builder().parse(server_filter(level, verbose, quiet)).unwrap();
+                EnvFilter::builder()
+                    .parse(server_filter(level, verbose, quiet))
+                    .unwrap();
             }
         }
     }

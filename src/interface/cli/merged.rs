@@ -33,10 +33,17 @@ impl Merged {
     /// One is there and cannot be read.
     pub fn open(paths: Vec<PathBuf>, lines: usize) -> Result<Self, LogFault> {
         let open = |path: PathBuf| match Tail::open(&path, lines) {
-            Ok(tail) => Ok(LogPart { path, tail, begun: Vec::new() }),
+            Ok(tail) => Ok(LogPart {
+                path,
+                tail,
+                begun: Vec::new(),
+            }),
             Err(error) => Err((path, error)),
         };
-        Ok(Self { parts: paths.into_iter().map(open).collect::<Result<_, _>>()?, first: Some(lines) })
+        Ok(Self {
+            parts: paths.into_iter().map(open).collect::<Result<_, _>>()?,
+            first: Some(lines),
+        })
     }
 
     /// Is one of them there?
@@ -59,8 +66,15 @@ impl Merged {
         }
         // Stable: those of one second stay in their order.
         lines.sort_by_key(|(time, _)| *time);
-        let skip = self.first.take().map_or(0, |first| lines.len().saturating_sub(first));
-        Ok(lines.split_off(skip).into_iter().flat_map(|(_, line)| line).collect())
+        let skip = self
+            .first
+            .take()
+            .map_or(0, |first| lines.len().saturating_sub(first));
+        Ok(lines
+            .split_off(skip)
+            .into_iter()
+            .flat_map(|(_, line)| line)
+            .collect())
     }
 }
 
@@ -78,9 +92,15 @@ impl LogPart {
                 return Ok(());
             }
             self.begun.extend_from_slice(&piece);
-            let end = self.begun.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            let end = self
+                .begun
+                .iter()
+                .rposition(|byte| *byte == b'\n')
+                .map_or(0, |at| at + 1);
             let rest = self.begun.split_off(end);
-            for line in std::mem::replace(&mut self.begun, rest).split_inclusive(|byte| *byte == b'\n') {
+            for line in
+                std::mem::replace(&mut self.begun, rest).split_inclusive(|byte| *byte == b'\n')
+            {
                 last = time(line).unwrap_or(last);
                 into.push((last, line.to_vec()));
             }
@@ -92,7 +112,9 @@ impl LogPart {
 fn time(line: &[u8]) -> Option<i64> {
     let line = std::str::from_utf8(line).ok()?;
     let (text, _) = line.split_once(" [")?.1.split_once(']')?;
-    jiff::Timestamp::strptime("%d/%b/%Y:%H:%M:%S %z", text).ok().map(jiff::Timestamp::as_second)
+    jiff::Timestamp::strptime("%d/%b/%Y:%H:%M:%S %z", text)
+        .ok()
+        .map(jiff::Timestamp::as_second)
 }
 
 #[cfg(test)]
@@ -107,21 +129,47 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let [one, two] = ["one", "two"].map(|name| dir.path().join(name));
         let line = |at: &str, what: &str| format!("127.0.0.1 - - [30/Nov/2026:{at}] \"{what}\"\n");
-        fs::write(&one, [line("10:00:00 +0000", "a"), line("10:00:02 +0000", "c"), "odd\n".into(), line("10:00:04 +0000", "e")].concat())
-            .unwrap();
-        fs::write(&two, [line("11:00:01 +0100", "b"), line("10:00:03 +0000", "d")].concat()).unwrap();
+        fs::write(
+            &one,
+            [
+                line("10:00:00 +0000", "a"),
+                line("10:00:02 +0000", "c"),
+                "odd\n".into(),
+                line("10:00:04 +0000", "e"),
+            ]
+            .concat(),
+        )
+        .unwrap();
+        fs::write(
+            &two,
+            [line("11:00:01 +0100", "b"), line("10:00:03 +0000", "d")].concat(),
+        )
+        .unwrap();
         let order = |text: Vec<u8>| {
             let text = String::from_utf8(text).unwrap();
-            text.lines().map(|line| line.split('"').nth(1).unwrap_or(line).to_owned()).collect::<Vec<_>>().join(" ")
+            text.lines()
+                .map(|line| line.split('"').nth(1).unwrap_or(line).to_owned())
+                .collect::<Vec<_>>()
+                .join(" ")
         };
         let mut all = Merged::open(vec![one.clone(), two.clone()], 100).unwrap();
         assert_eq!(order(all.read().unwrap()), "a b c odd d e");
-        assert_eq!(order(Merged::open(vec![one.clone(), two.clone()], 3).unwrap().read().unwrap()), "odd d e");
+        assert_eq!(
+            order(
+                Merged::open(vec![one.clone(), two.clone()], 3)
+                    .unwrap()
+                    .read()
+                    .unwrap()
+            ),
+            "odd d e"
+        );
         assert!(all.read().unwrap().is_empty());
         let mut more = fs::OpenOptions::new().append(true).open(&two).unwrap();
-        more.write_all(&line("10:00:05 +0000", "f").as_bytes()[..20]).unwrap();
+        more.write_all(&line("10:00:05 +0000", "f").as_bytes()[..20])
+            .unwrap();
         assert!(all.read().unwrap().is_empty(), "half a line");
-        more.write_all(&line("10:00:05 +0000", "f").as_bytes()[20..]).unwrap();
+        more.write_all(&line("10:00:05 +0000", "f").as_bytes()[20..])
+            .unwrap();
         assert_eq!(order(all.read().unwrap()), "f");
         assert!(Merged::open(vec![dir.path().join("none")], 1).is_ok_and(|none| !none.is_there()));
     }

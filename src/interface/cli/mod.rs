@@ -1,8 +1,9 @@
 //! The command line: [`run`] turns arguments into a command, and its end into an exit code.
 //!
-//! The way of a command: `args` parses it, `in_force` finds the settings, `logging` is set up, the file in `commands/` makes a request
-//! and hands it to the [`Engine`], `show` makes text of the outcome, `output` prints it, `exit` gives the code. No file here
-//! decides anything about instances.
+//! The way of a command: `args` parses it, `in_force` finds the settings, `logging` is set up, the
+//! file in `commands/` makes a request and hands it to the [`Engine`], `show` makes text of the
+//! outcome, `output` prints it, `exit` gives the code. No file here decides anything about
+//! instances.
 
 mod acting;
 pub mod args;
@@ -41,14 +42,24 @@ use exit::CommandExit;
 use in_force::Settings;
 use output::{CommandEnd, Style, Ui};
 
-/// Runs the command that `args` (program name first) asks for and says how to exit. Nothing else is printed afterwards.
-pub fn run(engine: &dyn Engine, args: impl IntoIterator<Item = OsString>, env: &Env) -> CommandExit {
+/// Runs the command that `args` (program name first) asks for and says how to exit. Nothing else is
+/// printed afterwards.
+pub fn run(
+    engine: &dyn Engine,
+    args: impl IntoIterator<Item = OsString>,
+    env: &Env,
+) -> CommandExit {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => return output::usage(&error),
     };
     let global = &cli.global;
-    let style = Style::of_process(global.json, global.quiet, global.verbose, env.get("NO_COLOR").is_some());
+    let style = Style::of_process(
+        global.json,
+        global.quiet,
+        global.verbose,
+        env.get("NO_COLOR").is_some(),
+    );
     let mut ui = Ui::of_process(style);
     let end = command(engine, cli, env, &mut ui);
     ui.end(end)
@@ -66,7 +77,8 @@ fn command(engine: &dyn Engine, cli: Cli, env: &Env, ui: &mut Ui) -> CommandEnd 
     }
     if matches!(cli.command, Command::Doctor) {
         // A config with faults is a finding of its own.
-        let settings = load(file.clone(), env).and_then(|_| in_force::settings(&cli.command, file, env, ui));
+        let settings =
+            load(file.clone(), env).and_then(|_| in_force::settings(&cli.command, file, env, ui));
         return block_on(false, commands::doctor::run(ui, settings));
     }
     let (file, env) = acting::settle(&cli.command, file, env)?;
@@ -74,19 +86,29 @@ fn command(engine: &dyn Engine, cli: Cli, env: &Env, ui: &mut Ui) -> CommandEnd 
     match cli.command {
         Command::Server(args) => {
             let config = for_server(file.as_deref(), env, ui)?;
-            // One thread: it is to be small, and its children are to die with it and not with one of its threads.
+            // One thread: it is to be small, and its children are to die with it and not with one
+            // of its threads.
             block_on(false, commands::server::run_master(engine, config, args))
         }
         Command::Worker(args) => {
             let config = for_server(file.as_deref(), env, ui)?;
-            // Read anew each time: what the environment says does not change, what the file says may.
+            // Read anew each time: what the environment says does not change, what the file says
+            // may.
             let env = env.clone();
             let reload: Reload = Box::new(move || load(file.clone(), &env));
-            block_on(true, commands::server::run_worker(engine, config, args, reload))
+            block_on(
+                true,
+                commands::server::run_worker(engine, config, args, reload),
+            )
         }
         command => {
             let Settings { config, waiting } = in_force::settings(&command, file, env, ui)?;
-            let call = CommandContext { ui, engine, config: &config, waiting: waiting.as_deref() };
+            let call = CommandContext {
+                ui,
+                engine,
+                config: &config,
+                waiting: waiting.as_deref(),
+            };
             block_on(false, dispatch(call, command))
         }
     }
@@ -132,9 +154,12 @@ async fn dispatch(mut call: CommandContext<'_>, command: Command) -> CommandEnd 
         Command::Config(ConfigCommand::Check) => commands::config::check(call),
         Command::Config(ConfigCommand::Show) => commands::config::show(call).await,
         // Answered before there was a config.
-        Command::Server(_) | Command::Worker(_) | Command::Doctor | Command::Completions(_) | Command::Man(_) | Command::DemoApp(_) => {
-            Ok(CommandExit::Done)
-        }
+        Command::Server(_)
+        | Command::Worker(_)
+        | Command::Doctor
+        | Command::Completions(_)
+        | Command::Man(_)
+        | Command::DemoApp(_) => Ok(CommandExit::Done),
     }
 }
 
@@ -145,10 +170,14 @@ fn block_on(server: bool, work: impl Future<Output = CommandEnd>) -> CommandEnd 
         false => tokio::runtime::Builder::new_current_thread(),
     };
     let runtime = builder.enable_all().build().map_err(|e| {
-        ServiceError::failed(format!("could not start the runtime: {}", chain(&e)), "is the limit of processes or open files reached?")
+        ServiceError::failed(
+            format!("could not start the runtime: {}", chain(&e)),
+            "is the limit of processes or open files reached?",
+        )
     })?;
     let end = runtime.block_on(work);
-    // A name lookup or a read of a slow disk may still be under way on a thread of its own; nobody waits for it any more.
+    // A name lookup or a read of a slow disk may still be under way on a thread of its own; nobody
+    // waits for it any more.
     runtime.shutdown_background();
     end
 }

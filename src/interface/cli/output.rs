@@ -1,6 +1,7 @@
 //! The only place that prints: data to standard output, talk to standard error.
 //!
-//! It knows what `--json`, `-q`, `-v`, `NO_COLOR` and the kind of each stream ask for. It decides nothing else.
+//! It knows what `--json`, `-q`, `-v`, `NO_COLOR` and the kind of each stream ask for. It decides
+//! nothing else.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -28,11 +29,18 @@ pub struct Style {
 }
 
 impl Style {
-    /// What the streams of this process are; `no_color`: the variable is set and not empty (<https://no-color.org>).
+    /// What the streams of this process are; `no_color`: the variable is set and not empty
+    /// (<https://no-color.org>).
     #[must_use]
     pub fn of_process(json: bool, quiet: bool, verbose: u8, no_color: bool) -> Self {
         let colour = io::stdout().is_terminal() && !no_color;
-        Self { json, quiet, verbose, colour, talk_to_terminal: io::stderr().is_terminal() }
+        Self {
+            json,
+            quiet,
+            verbose,
+            colour,
+            talk_to_terminal: io::stderr().is_terminal(),
+        }
     }
 }
 
@@ -66,13 +74,27 @@ impl Ui {
     /// Prints to the streams of this process.
     #[must_use]
     pub fn of_process(style: Style) -> Self {
-        Self { real: true, ..Self::new(Box::new(io::stdout()), Box::new(io::stderr()), style, SystemClock.wall()) }
+        Self {
+            real: true,
+            ..Self::new(
+                Box::new(io::stdout()),
+                Box::new(io::stderr()),
+                style,
+                SystemClock.wall(),
+            )
+        }
     }
 
     /// Prints elsewhere.
     #[must_use]
     pub fn new(out: Box<dyn Write>, err: Box<dyn Write>, style: Style, now: WallTime) -> Self {
-        Self { out, err, style, now, real: false }
+        Self {
+            out,
+            err,
+            style,
+            now,
+            real: false,
+        }
     }
 
     /// Prints text of acc's own, in which whatever is from elsewhere was escaped.
@@ -92,7 +114,8 @@ impl Ui {
         self.out.flush()
     }
 
-    /// Is there still somebody who reads the data? Found out without writing any, for a command that waits for more of it.
+    /// Is there still somebody who reads the data? Found out without writing any, for a command
+    /// that waits for more of it.
     #[must_use]
     pub fn is_read(&self) -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -101,7 +124,13 @@ impl Ui {
         }
         let stdout = io::stdout();
         let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
-        let looked = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        let looked = poll(
+            &mut fds,
+            Some(&Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            }),
+        );
         looked.is_err() || !fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
     }
 
@@ -133,7 +162,9 @@ impl Ui {
     /// Says what is wrong although the command goes on; also with `-q`.
     pub fn warn(&mut self, line: &str) {
         match self.style.json {
-            true => self.talk(&escape::json(&serde_json::json!({ "warning": line }).to_string())),
+            true => self.talk(&escape::json(
+                &serde_json::json!({ "warning": line }).to_string(),
+            )),
             false => self.talk(&format!("warning: {line}")),
         }
     }
@@ -141,7 +172,9 @@ impl Ui {
     /// Reports an error: two lines, or one line of JSON. Standard output stays clean either way.
     pub fn error(&mut self, error: &ServiceError) {
         if self.style.json {
-            self.talk(&escape::json(&serde_json::json!({ "error": error }).to_string()));
+            self.talk(&escape::json(
+                &serde_json::json!({ "error": error }).to_string(),
+            ));
             return;
         }
         self.talk(&format!("error: {}", error.message));
@@ -163,23 +196,30 @@ impl Ui {
                 CommandExit::of(error.kind)
             }
             // The reader (`| head`) has seen enough: that is not a failure.
-            Err(Stop::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => CommandExit::Done,
+            Err(Stop::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                CommandExit::Done
+            }
             Err(Stop::Output(error)) => {
-                self.error(&ServiceError::because("could not write the output", &error, "is the disk full?"));
+                self.error(&ServiceError::because(
+                    "could not write the output",
+                    &error,
+                    "is the disk full?",
+                ));
                 CommandExit::Failed
             }
         }
     }
 
-    /// Talk may quote what an application said, so it is escaped wherever it goes. There is nowhere left to report that standard
-    /// error cannot be written.
+    /// Talk may quote what an application said, so it is escaped wherever it goes. There is nowhere
+    /// left to report that standard error cannot be written.
     fn talk(&mut self, line: &str) {
         let _ = writeln!(self.err, "{}", escape::lines(line));
         let _ = self.err.flush();
     }
 }
 
-/// Prints what the parser of the command line has to say: help and version to standard output, faults to standard error.
+/// Prints what the parser of the command line has to say: help and version to standard output,
+/// faults to standard error.
 pub fn usage(error: &clap::Error) -> CommandExit {
     // A reader that left is no failure, and there is nobody left to tell.
     let _ = error.print();
@@ -194,7 +234,10 @@ pub fn short_panics() {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         let payload = info.payload();
-        let what = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let what = payload
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
         let what = what.unwrap_or("no reason given");
         let mut err = io::stderr().lock();
         let _ = writeln!(err, "error: acc has a fault of its own at {place}: {what}");
@@ -235,7 +278,12 @@ pub(super) mod testing {
     /// A `Ui` and what it prints to each stream. Its time is 2026-01-02T03:04:05Z.
     pub(in super::super) fn ui(style: Style) -> (Ui, Printed, Printed) {
         let (out, err) = (Printed::default(), Printed::default());
-        let ui = Ui::new(Box::new(out.clone()), Box::new(err.clone()), style, WallTime(1_767_323_045_000));
+        let ui = Ui::new(
+            Box::new(out.clone()),
+            Box::new(err.clone()),
+            style,
+            WallTime(1_767_323_045_000),
+        );
         (ui, out, err)
     }
 }
@@ -247,31 +295,47 @@ mod tests {
     use crate::service::error::ErrorKind;
 
     fn denied() -> ServiceError {
-        ServiceError::new(ErrorKind::Denied, "`shop` is waking", "wait for it: `acc info shop`")
+        ServiceError::new(
+            ErrorKind::Denied,
+            "`shop` is waking",
+            "wait for it: `acc info shop`",
+        )
     }
 
     #[test]
     fn errors_are_two_lines() {
         let (mut ui, out, err) = ui(Style::default());
         assert_eq!(ui.end(Err(denied().into())), CommandExit::Denied);
-        assert_eq!(err.text(), "error: `shop` is waking\nhint: wait for it: `acc info shop`\n");
+        assert_eq!(
+            err.text(),
+            "error: `shop` is waking\nhint: wait for it: `acc info shop`\n"
+        );
         assert_eq!(out.text(), "");
     }
 
     #[test]
     fn errors_in_json_are_one_line_and_not_among_the_data() {
-        let (mut ui, out, err) = ui(Style { json: true, ..Style::default() });
+        let (mut ui, out, err) = ui(Style {
+            json: true,
+            ..Style::default()
+        });
         ui.error(&denied());
         let expected = r#"{"error":{"hint":"wait for it: `acc info shop`","kind":"denied","message":"`shop` is waking"}}"#;
         let read: serde_json::Value = serde_json::from_str(&err.text()).unwrap();
-        assert_eq!(read, serde_json::from_str::<serde_json::Value>(expected).unwrap());
+        assert_eq!(
+            read,
+            serde_json::from_str::<serde_json::Value>(expected).unwrap()
+        );
         assert_eq!(err.text().lines().count(), 1);
         assert_eq!(out.text(), "");
     }
 
     #[test]
     fn quiet_keeps_data_and_errors() {
-        let (mut ui, out, err) = ui(Style { quiet: true, ..Style::default() });
+        let (mut ui, out, err) = ui(Style {
+            quiet: true,
+            ..Style::default()
+        });
         ui.say("talk");
         ui.data("data\n").unwrap();
         ui.error(&denied());
@@ -281,7 +345,10 @@ mod tests {
 
     #[test]
     fn verbose_adds_the_kind() {
-        let (mut ui, _, err) = ui(Style { verbose: 1, ..Style::default() });
+        let (mut ui, _, err) = ui(Style {
+            verbose: 1,
+            ..Style::default()
+        });
         ui.error(&denied());
         assert!(err.text().ends_with("detail: Denied, exit code 4\n"));
     }
@@ -289,9 +356,18 @@ mod tests {
     #[test]
     fn a_reader_that_left_is_success_and_a_full_disk_is_not() {
         let (mut ui, _, err) = ui(Style::default());
-        assert_eq!(ui.end(Err(io::Error::from(io::ErrorKind::BrokenPipe).into())), CommandExit::Done);
+        assert_eq!(
+            ui.end(Err(io::Error::from(io::ErrorKind::BrokenPipe).into())),
+            CommandExit::Done
+        );
         assert_eq!(err.text(), "");
-        assert_eq!(ui.end(Err(io::Error::from(io::ErrorKind::StorageFull).into())), CommandExit::Failed);
-        assert!(err.text().starts_with("error: could not write the output: "));
+        assert_eq!(
+            ui.end(Err(io::Error::from(io::ErrorKind::StorageFull).into())),
+            CommandExit::Failed
+        );
+        assert!(
+            err.text()
+                .starts_with("error: could not write the output: ")
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! Shows what a slow command waits for: after half a second, on a terminal only.
 //!
-//! It never changes how long something takes, and a failure to look at the phase is no failure of the command.
+//! It never changes how long something takes, and a failure to look at the phase is no failure of
+//! the command.
 
 use std::future::Future;
 use std::time::Duration;
@@ -19,7 +20,13 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Waits for `work` while showing "`what` … 3 s", with the phase of `instance` when it is named.
-pub async fn watch<T>(style: Style, config: &Config, what: &str, instance: Option<&str>, work: impl Future<Output = T>) -> T {
+pub async fn watch<T>(
+    style: Style,
+    config: &Config,
+    what: &str,
+    instance: Option<&str>,
+    work: impl Future<Output = T>,
+) -> T {
     if !shown(style) {
         return work.await;
     }
@@ -45,7 +52,11 @@ pub async fn watch<T>(style: Style, config: &Config, what: &str, instance: Optio
 }
 
 /// Waits for `work` while showing what `line` says at each look.
-pub async fn follow<T>(style: Style, line: impl Fn() -> String, work: impl Future<Output = T>) -> T {
+pub async fn follow<T>(
+    style: Style,
+    line: impl Fn() -> String,
+    work: impl Future<Output = T>,
+) -> T {
     if !shown(style) {
         return work.await;
     }
@@ -70,7 +81,9 @@ fn shown(style: Style) -> bool {
 }
 
 fn spinner(what: &str) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_elapsed(PATIENCE).with_message(what.to_owned());
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
+        .with_elapsed(PATIENCE)
+        .with_message(what.to_owned());
     if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
         bar.set_style(style);
     }
@@ -81,7 +94,14 @@ fn spinner(what: &str) -> ProgressBar {
 
 async fn phase_of(config: &Config, instance: Option<&str>) -> Option<String> {
     let (config, name) = (config.clone(), instance?.to_owned());
-    tokio::task::spawn_blocking(move || Reader::open(&config).and_then(|reader| reader.find(&name)).ok()).await.ok()?.map(|i| i.phase)
+    tokio::task::spawn_blocking(move || {
+        Reader::open(&config)
+            .and_then(|reader| reader.find(&name))
+            .ok()
+    })
+    .await
+    .ok()?
+    .map(|i| i.phase)
 }
 
 #[cfg(test)]
@@ -90,10 +110,19 @@ mod tests {
 
     #[test]
     fn shown_to_people_only() {
-        let terminal = Style { talk_to_terminal: true, ..Style::default() };
+        let terminal = Style {
+            talk_to_terminal: true,
+            ..Style::default()
+        };
         assert!(shown(terminal));
-        assert!(!shown(Style { quiet: true, ..terminal }));
-        assert!(!shown(Style { json: true, ..terminal }));
+        assert!(!shown(Style {
+            quiet: true,
+            ..terminal
+        }));
+        assert!(!shown(Style {
+            json: true,
+            ..terminal
+        }));
         assert!(!shown(Style::default()));
     }
 }

@@ -1,4 +1,5 @@
-//! Says beside a command that acc's server does not run although it should: everything else would look as if all were well.
+//! Says beside a command that acc's server does not run although it should: everything else would
+//! look as if all were well.
 //!
 //! It only looks: what has to be done is for the operator, or for the next monitor pass, to do.
 
@@ -12,12 +13,17 @@ use crate::config::{Booted, Config, EdgeKind};
 /// What is said.
 pub(super) fn line(edge: EdgeKind) -> &'static str {
     match edge {
-        EdgeKind::Nginx => "acc's server does not run, so requests to sleeping instances are not answered: `acc boot` starts it",
-        EdgeKind::Builtin => "acc's server does not run, so no request is answered: `acc boot` starts it",
+        EdgeKind::Nginx => {
+            "acc's server does not run, so requests to sleeping instances are not answered: `acc boot` starts it"
+        }
+        EdgeKind::Builtin => {
+            "acc's server does not run, so no request is answered: `acc boot` starts it"
+        }
     }
 }
 
-/// Is this a command about instances? The others start or end the server, say so themselves, or have nothing to do with it.
+/// Is this a command about instances? The others start or end the server, say so themselves, or
+/// have nothing to do with it.
 pub(super) fn matters(command: &Command) -> bool {
     match command {
         Command::Create(_)
@@ -51,7 +57,8 @@ pub(super) fn matters(command: &Command) -> bool {
     }
 }
 
-/// `false`: acc was booted and not halted since, and nobody listens on its control socket. Could not ask is not that.
+/// `false`: acc was booted and not halted since, and nobody listens on its control socket. Could
+/// not ask is not that.
 pub(super) async fn is_served(config: &Config) -> bool {
     if config.booted() == Booted::No {
         return true;
@@ -70,7 +77,9 @@ mod tests {
     #[tokio::test]
     async fn only_a_server_that_is_gone_is_told() {
         let dir = tempfile::tempdir().unwrap();
-        let env = Env::bare(0, dir.path()).with("ACC_HOME", dir.path().join("h")).with("ACC_RUN", dir.path().join("r"));
+        let env = Env::bare(0, dir.path())
+            .with("ACC_HOME", dir.path().join("h"))
+            .with("ACC_RUN", dir.path().join("r"));
         let config = crate::config::load(None, &env).unwrap();
         assert!(is_served(&config).await, "never booted, or halted");
         std::fs::create_dir(&config.run).unwrap();

@@ -1,4 +1,5 @@
-//! Values as text for people: tables, one instance, what a verb came to. Pure: the same value gives the same text.
+//! Values as text for people: tables, one instance, what a verb came to. Pure: the same value gives
+//! the same text.
 
 use std::fmt::Write as _;
 
@@ -14,7 +15,9 @@ use crate::service::outcome::{EventView, InstanceView, ListenView, MonitorLine, 
 /// An empty table: no lines, columns set apart by two spaces.
 fn table(colour: bool, header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table
+        .load_style(comfy_table::presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
     table.force_no_tty();
     if colour {
         table.enforce_styling();
@@ -61,7 +64,19 @@ fn phase_cell(phase: &str) -> Cell {
 /// `acc list`.
 #[must_use]
 pub fn list(instances: &[InstanceView], now: WallTime, colour: bool) -> String {
-    let mut table = table(colour, &["ID", "NAME", "MODEL", "PHASE", "WANTED", "LAST USED", "WAKES", "URL"]);
+    let mut table = table(
+        colour,
+        &[
+            "ID",
+            "NAME",
+            "MODEL",
+            "PHASE",
+            "WANTED",
+            "LAST USED",
+            "WAKES",
+            "URL",
+        ],
+    );
     right(&mut table, 0);
     right(&mut table, 6);
     for i in instances {
@@ -89,7 +104,9 @@ fn listen(listen: &ListenView) -> String {
 
 /// A time with how long ago it was.
 fn when(now: WallTime, at: Option<&str>) -> String {
-    let Some(at) = at else { return NEVER.to_owned() };
+    let Some(at) = at else {
+        return NEVER.to_owned();
+    };
     match ago(now, at) {
         // Too old (or not a time) to be told in another way than it is.
         long if !long.ends_with("ago") && long != "just now" => clean(at),
@@ -99,15 +116,27 @@ fn when(now: WallTime, at: Option<&str>) -> String {
 
 /// A time to come, with how long that is.
 fn until(now: WallTime, at: &str) -> String {
-    let left = at.parse::<jiff::Timestamp>().ok().and_then(|time| u64::try_from(time.as_millisecond() - now.0).ok());
-    let left = left.map_or_else(String::new, |ms| format!(" (in {})", duration(Duration::from_secs(ms.div_ceil(1000)))));
-    format!("by a request, not before {}{left}; `acc start` tries at once", clean(at))
+    let left = at
+        .parse::<jiff::Timestamp>()
+        .ok()
+        .and_then(|time| u64::try_from(time.as_millisecond() - now.0).ok());
+    let left = left.map_or_else(String::new, |ms| {
+        format!(" (in {})", duration(Duration::from_secs(ms.div_ceil(1000))))
+    });
+    format!(
+        "by a request, not before {}{left}; `acc start` tries at once",
+        clean(at)
+    )
 }
 
 /// Where it listens, and what is out of the ordinary about that.
 fn listen_of(i: &InstanceView) -> String {
     let handed = if i.handed { ", handed over" } else { "" };
-    let notifies = if i.notifies { ", says when it is ready" } else { "" };
+    let notifies = if i.notifies {
+        ", says when it is ready"
+    } else {
+        ""
+    };
     format!("{}{handed}{notifies}", listen(&i.listen))
 }
 
@@ -118,7 +147,8 @@ pub fn info(i: &InstanceView, now: WallTime) -> String {
         Some(pid) => format!("{}, pid {pid}", i.phase),
         None => i.phase.clone(),
     };
-    let idle = Duration::try_from_secs_f64(i.idle_timeout_s).map_or_else(|_| NONE.to_owned(), duration);
+    let idle =
+        Duration::try_from_secs_f64(i.idle_timeout_s).map_or_else(|_| NONE.to_owned(), duration);
     let mut lines = vec![
         ("name", clean(&i.name)),
         ("id", i.id.to_string()),
@@ -128,7 +158,10 @@ pub fn info(i: &InstanceView, now: WallTime) -> String {
         ("url", clean(&i.url)),
         ("hosts", clean(&i.hosts.join(", "))),
         ("listen", listen_of(i)),
-        ("owner", i.owner.as_deref().map_or_else(|| NONE.to_owned(), clean)),
+        (
+            "owner",
+            i.owner.as_deref().map_or_else(|| NONE.to_owned(), clean),
+        ),
         ("idle after", idle),
         ("created", when(now, Some(&i.created_at))),
         ("last wake", when(now, i.last_wake_at.as_deref())),
@@ -136,16 +169,26 @@ pub fn info(i: &InstanceView, now: WallTime) -> String {
         ("wakes", i.wakes.to_string()),
         ("folder", clean(&i.dir)),
     ];
-    lines.extend(i.params.iter().map(|(name, value)| ("parameter", clean(&format!("{name} = {value}")))));
+    lines.extend(
+        i.params
+            .iter()
+            .map(|(name, value)| ("parameter", clean(&format!("{name} = {value}")))),
+    );
     if let Some(failure) = &i.failure {
         lines.push(("failure", clean(failure)));
     }
     // A disabled one is not started by any request.
     if i.phase == "failed" && i.wanted != "down" {
-        let next = i.retry_at.as_deref().map_or_else(|| "at the next request".to_owned(), |at| until(now, at));
+        let next = i
+            .retry_at
+            .as_deref()
+            .map_or_else(|| "at the next request".to_owned(), |at| until(now, at));
         lines.push(("next try", next));
     }
-    lines.iter().map(|(key, value)| format!("{key:<12}{value}\n")).collect()
+    lines
+        .iter()
+        .map(|(key, value)| format!("{key:<12}{value}\n"))
+        .collect()
 }
 
 /// The last lines of a log, below everything else.
@@ -154,7 +197,10 @@ pub fn log_tail(lines: &[String]) -> String {
     if lines.is_empty() {
         return String::new();
     }
-    let lines: String = lines.iter().map(|line| format!("  {}\n", clean(line))).collect();
+    let lines: String = lines
+        .iter()
+        .map(|line| format!("  {}\n", clean(line)))
+        .collect();
     format!("its last words:\n{lines}")
 }
 
@@ -163,8 +209,17 @@ pub fn log_tail(lines: &[String]) -> String {
 pub fn events(events: &[EventView], now: WallTime, colour: bool) -> String {
     let mut table = table(colour, &["WHEN", "INSTANCE", "EVENT", "DETAIL"]);
     for e in events {
-        let instance = if e.instance.is_empty() { NONE.to_owned() } else { clean(&e.instance) };
-        table.add_row(vec![ago(now, &e.at), instance, clean(&e.kind), clean(&e.detail)]);
+        let instance = if e.instance.is_empty() {
+            NONE.to_owned()
+        } else {
+            clean(&e.instance)
+        };
+        table.add_row(vec![
+            ago(now, &e.at),
+            instance,
+            clean(&e.kind),
+            clean(&e.detail),
+        ]);
     }
     text(&table)
 }
@@ -204,8 +259,17 @@ pub fn models(models: &[Model], colour: bool) -> String {
     let mut table = table(colour, &["MODEL", "LISTEN", "PARAMETERS", "DESCRIPTION"]);
     for m in models {
         let params: Vec<String> = m.params.iter().map(param).collect();
-        let params = if params.is_empty() { NONE.to_owned() } else { params.join(" ") };
-        table.add_row(vec![m.name.clone(), listen_kind(m.listen).to_owned(), params, clean(&m.description)]);
+        let params = if params.is_empty() {
+            NONE.to_owned()
+        } else {
+            params.join(" ")
+        };
+        table.add_row(vec![
+            m.name.clone(),
+            listen_kind(m.listen).to_owned(),
+            params,
+            clean(&m.description),
+        ]);
     }
     text(&table)
 }
@@ -220,15 +284,28 @@ pub fn legend(models: &[Model]) -> Option<&'static str> {
 /// `acc models NAME`.
 #[must_use]
 pub fn model(m: &Model, colour: bool) -> String {
-    let mut lines = vec![("model", m.name.clone()), ("about", clean(&m.description)), ("listen", listen_kind(m.listen).to_owned())];
+    let mut lines = vec![
+        ("model", m.name.clone()),
+        ("about", clean(&m.description)),
+        ("listen", listen_kind(m.listen).to_owned()),
+    ];
     lines.push(("ready", ready_kind(m.ready).to_owned()));
-    lines.push(("health", m.health.as_deref().map_or_else(|| NONE.to_owned(), clean)));
+    lines.push((
+        "health",
+        m.health.as_deref().map_or_else(|| NONE.to_owned(), clean),
+    ));
     lines.push(("folder", clean(&m.dir.display().to_string())));
-    let head: String = lines.iter().map(|(key, value)| format!("{key:<12}{value}\n")).collect();
+    let head: String = lines
+        .iter()
+        .map(|(key, value)| format!("{key:<12}{value}\n"))
+        .collect();
     if m.params.is_empty() {
         return head + "\nIt takes no parameters.\n";
     }
-    let mut table = table(colour, &["PARAMETER", "DEFAULT", "REQUIRED", "SECRET", "DESCRIPTION"]);
+    let mut table = table(
+        colour,
+        &["PARAMETER", "DEFAULT", "REQUIRED", "SECRET", "DESCRIPTION"],
+    );
     let yes = |truth: bool| if truth { "yes" } else { "no" }.to_owned();
     for (name, p) in &m.params {
         let default = match &p.default {
@@ -237,7 +314,13 @@ pub fn model(m: &Model, colour: bool) -> String {
             Some(default) => clean(default),
             None => NONE.to_owned(),
         };
-        table.add_row(vec![name.clone(), default, yes(p.required), yes(p.secret), clean(&p.description)]);
+        table.add_row(vec![
+            name.clone(),
+            default,
+            yes(p.required),
+            yes(p.secret),
+            clean(&p.description),
+        ]);
     }
     format!("{head}\n{}", text(&table))
 }
@@ -261,23 +344,59 @@ pub fn proof(r: &Report) -> String {
     let t = &r.tally;
     let spread = |s: &Spread| match s.count {
         0 => NONE.to_owned(),
-        _ => format!("p50 {:.0} ms, p95 {:.0} ms, p99 {:.0} ms, longest {:.0} ms", s.p50_ms, s.p95_ms, s.p99_ms, s.longest_ms),
+        _ => format!(
+            "p50 {:.0} ms, p95 {:.0} ms, p99 {:.0} ms, longest {:.0} ms",
+            s.p50_ms, s.p95_ms, s.p99_ms, s.longest_ms
+        ),
     };
     let unknown = || "not known: the application keeps no record".to_owned();
     let number = |n: Option<u64>| n.map_or_else(unknown, |n| n.to_string());
     let mut lines = vec![
-        ("instance", format!("{} ({}), edge {}, supervisor {}", clean(&r.instance), clean(&r.model), r.edge, r.supervisor)),
-        ("run", format!("{} clients, {}, seed {}", r.clients, duration(Duration::from_millis(r.took_ms)), r.seed)),
-        ("cycles", format!("{} ({} of them idle stops)", r.cycles, r.idle_stops)),
-        ("requests", format!("{}, and {} messages", t.sent, t.messages)),
+        (
+            "instance",
+            format!(
+                "{} ({}), edge {}, supervisor {}",
+                clean(&r.instance),
+                clean(&r.model),
+                r.edge,
+                r.supervisor
+            ),
+        ),
+        (
+            "run",
+            format!(
+                "{} clients, {}, seed {}",
+                r.clients,
+                duration(Duration::from_millis(r.took_ms)),
+                r.seed
+            ),
+        ),
+        (
+            "cycles",
+            format!("{} ({} of them idle stops)", r.cycles, r.idle_stops),
+        ),
+        (
+            "requests",
+            format!("{}, and {} messages", t.sent, t.messages),
+        ),
         ("right", t.right.to_string()),
         ("lost", t.lost.to_string()),
         ("wrong", t.wrong.to_string()),
         ("doubled", number(t.doubled)),
     ];
     if let Some(s) = &r.streams {
-        let cut = if r.strikes.is_some() { format!(", {} cut by the crash", s.cut_by_the_crash) } else { String::new() };
-        lines.push(("streams", format!("{} opened, {} ended in order by a stop{cut}, {} broken", s.opened, s.ended_in_order, s.broken)));
+        let cut = if r.strikes.is_some() {
+            format!(", {} cut by the crash", s.cut_by_the_crash)
+        } else {
+            String::new()
+        };
+        lines.push((
+            "streams",
+            format!(
+                "{} opened, {} ended in order by a stop{cut}, {} broken",
+                s.opened, s.ended_in_order, s.broken
+            ),
+        ));
     }
     if let Some(s) = &r.strikes {
         let killed = format!(
@@ -285,17 +404,37 @@ pub fn proof(r: &Report) -> String {
             s.instance, s.server, s.master, s.supervisor, s.worker
         );
         lines.push(("killed", killed));
-        lines.push(("broken", format!("{} by the crash, in the application", t.broken_by_the_crash)));
-        lines.push(("cut", format!("{} by the crash, on the way", t.cut_by_the_crash)));
+        lines.push((
+            "broken",
+            format!("{} by the crash, in the application", t.broken_by_the_crash),
+        ));
+        lines.push((
+            "cut",
+            format!("{} by the crash, on the way", t.cut_by_the_crash),
+        ));
     }
     lines.push(("sent again", t.retried.to_string()));
     lines.push(("held", number(t.held)));
     lines.extend(r.wake.as_ref().map(|s| ("wake", spread(s))));
-    lines.extend(r.wake_from_sleep.as_ref().map(|s| ("from sleep", spread(s))));
-    let mut text: String = lines.iter().map(|(key, value)| format!("{key:<12}{value}\n")).collect();
+    lines.extend(
+        r.wake_from_sleep
+            .as_ref()
+            .map(|s| ("from sleep", spread(s))),
+    );
+    let mut text: String = lines
+        .iter()
+        .map(|(key, value)| format!("{key:<12}{value}\n"))
+        .collect();
     for fault in &r.faults {
         let (at, took) = (fault.at_s, fault.took_s);
-        let _ = writeln!(text, "{:<12}{} {} at {at:.3} s, after {took:.3} s: {}", fault.verdict, fault.kind, fault.id, clean(&fault.what));
+        let _ = writeln!(
+            text,
+            "{:<12}{} {} at {at:.3} s, after {took:.3} s: {}",
+            fault.verdict,
+            fault.kind,
+            fault.id,
+            clean(&fault.what)
+        );
     }
     for verb in &r.verbs_failed {
         let _ = writeln!(text, "{:<12}{}", "verb failed", clean(verb));
@@ -308,8 +447,12 @@ pub fn proof(r: &Report) -> String {
 fn verdict(r: &Report) -> &'static str {
     match (r.proven, r.interrupted) {
         (true, _) if r.recorded => "nothing was lost, wrong or doubled",
-        (true, _) => "nothing was lost or wrong; whether anything was doubled only an application that keeps a record can tell",
-        (false, true) if r.tally.is_clean() => "nothing was lost, wrong or doubled until it was interrupted",
+        (true, _) => {
+            "nothing was lost or wrong; whether anything was doubled only an application that keeps a record can tell"
+        }
+        (false, true) if r.tally.is_clean() => {
+            "nothing was lost, wrong or doubled until it was interrupted"
+        }
         (false, _) if r.tally.is_clean() => "not proven: it did not run as it should",
         (false, _) => "not proven",
     }
@@ -320,10 +463,21 @@ fn verdict(r: &Report) -> &'static str {
 pub fn sentence(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Upgrading => "the server is being upgraded".to_owned(),
-        Outcome::Reloaded(r) => format!("read the config again: {} changed, {} waiting", r.changed.len(), r.waiting.len()),
+        Outcome::Reloaded(r) => format!(
+            "read the config again: {} changed, {} waiting",
+            r.changed.len(),
+            r.waiting.len()
+        ),
         Outcome::Settings { toml } => toml.clone(),
-        Outcome::Pong { pid, version, .. } => format!("the server answers: pid {pid}, version {version}"),
-        Outcome::Instance { did, already, took_ms, instance } => instance_sentence(did, *already, *took_ms, instance),
+        Outcome::Pong { pid, version, .. } => {
+            format!("the server answers: pid {pid}, version {version}")
+        }
+        Outcome::Instance {
+            did,
+            already,
+            took_ms,
+            instance,
+        } => instance_sentence(did, *already, *took_ms, instance),
         Outcome::Monitor(pass) => format!("looked at all instances, {} of note", pass.lines.len()),
         Outcome::Busy => "another monitor pass is under way: nothing done".to_owned(),
         Outcome::Quiesced { stopped } => format!("put {stopped} to sleep"),
@@ -340,7 +494,10 @@ fn instance_sentence(did: &str, already: bool, took_ms: u64, i: &InstanceView) -
         ("reset", false) => format!("forgot the failure of `{name}`"),
         (_, true) => format!("`{name}` is already {}", i.phase),
         ("created", false) => format!("created `{name}` in {took}: {}", i.phase),
-        ("destroyed", false) => format!("destroyed `{name}`: files are kept in `{}` until `acc purge {name}`", clean(&i.dir)),
+        ("destroyed", false) => format!(
+            "destroyed `{name}`: files are kept in `{}` until `acc purge {name}`",
+            clean(&i.dir)
+        ),
         (did, false) => format!("{} `{name}` in {took}", clean(did)),
     }
 }

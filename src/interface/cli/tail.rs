@@ -1,7 +1,8 @@
-//! The end of a log file, and what is added to it: read from its end, followed across rotation and truncation.
+//! The end of a log file, and what is added to it: read from its end, followed across rotation and
+//! truncation.
 //!
-//! It never holds more than a block of the file and never writes to it. The file may be an instance's own: a link or a pipe in
-//! its place is refused, and a hole in it is passed over.
+//! It never holds more than a block of the file and never writes to it. The file may be an
+//! instance's own: a link or a pipe in its place is refused, and a hole in it is passed over.
 
 use std::fs::File;
 use std::io;
@@ -33,7 +34,8 @@ struct OpenLog {
 }
 
 impl Tail {
-    /// Opens the log `lines` lines before its end. A log that is not there (yet) is no error: see [`Self::is_there`].
+    /// Opens the log `lines` lines before its end. A log that is not there (yet) is no error: see
+    /// [`Self::is_there`].
     ///
     /// # Errors
     /// When it is there and cannot be read, or is not a file of its own.
@@ -45,7 +47,10 @@ impl Tail {
             }
             None => None,
         };
-        Ok(Self { path: path.to_owned(), open })
+        Ok(Self {
+            path: path.to_owned(),
+            open,
+        })
     }
 
     /// Is there a log?
@@ -66,22 +71,27 @@ impl Tail {
                     return Ok(piece);
                 }
             }
-            // Only at the end of the old file is the new one looked for: nothing written before the rotation is missed.
+            // Only at the end of the old file is the new one looked for: nothing written before the
+            // rotation is missed.
             if !self.turn_over()? {
                 return Ok(Vec::new());
             }
         }
     }
 
-    /// Goes on with what now stands under the path, from its beginning; `false`: it is still the same.
+    /// Goes on with what now stands under the path, from its beginning; `false`: it is still the
+    /// same.
     fn turn_over(&mut self) -> io::Result<bool> {
-        let Some(next) = OpenLog::new(&self.path)? else { return Ok(false) };
+        let Some(next) = OpenLog::new(&self.path)? else {
+            return Ok(false);
+        };
         if let Some(open) = &mut self.open {
             let length = open.file.metadata()?.len();
             if next.id == open.id && length >= open.at {
                 return Ok(false);
             }
-            // Between the last read and the rename the old file may have grown: then the next call reads it first.
+            // Between the last read and the rename the old file may have grown: then the next call
+            // reads it first.
             if next.id != open.id && length > open.at {
                 return Ok(true);
             }
@@ -95,7 +105,11 @@ impl OpenLog {
     /// `None`: there is no such file.
     fn new(path: &Path) -> io::Result<Option<Self>> {
         match untrusted::open(path, untrusted::To::Read) {
-            Ok((file, found)) => Ok(Some(Self { file, at: 0, id: (found.st_dev, found.st_ino) })),
+            Ok((file, found)) => Ok(Some(Self {
+                file,
+                at: 0,
+                id: (found.st_dev, found.st_ino),
+            })),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
@@ -134,7 +148,8 @@ fn block(file: &File, from: u64, length: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Where the last `lines` lines begin. Reads backwards, block by block, no further than needed or than [`BACK_MAX`].
+/// Where the last `lines` lines begin. Reads backwards, block by block, no further than needed or
+/// than [`BACK_MAX`].
 fn start_of_last(file: &File, lines: usize) -> io::Result<u64> {
     let length = file.metadata()?.len();
     let first = length.saturating_sub(BACK_MAX);
@@ -176,7 +191,13 @@ mod tests {
     }
 
     fn append(path: &Path, text: &str) {
-        fs::OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
+        fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .unwrap()
+            .write_all(text.as_bytes())
+            .unwrap();
     }
 
     #[test]
@@ -184,7 +205,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         append(&path, "one\ntwo\nthree\n");
-        for (lines, text) in [(0, ""), (1, "three\n"), (2, "two\nthree\n"), (3, "one\ntwo\nthree\n"), (99, "one\ntwo\nthree\n")] {
+        for (lines, text) in [
+            (0, ""),
+            (1, "three\n"),
+            (2, "two\nthree\n"),
+            (3, "one\ntwo\nthree\n"),
+            (99, "one\ntwo\nthree\n"),
+        ] {
             assert_eq!(all(&mut Tail::open(&path, lines).unwrap()), text, "{lines}");
         }
         append(&path, "unended");
@@ -197,7 +224,10 @@ mod tests {
         let path = dir.path().join("log");
         let long = "x".repeat(200_000);
         append(&path, &format!("first\n{long}\nlast\n"));
-        assert_eq!(all(&mut Tail::open(&path, 2).unwrap()), format!("{long}\nlast\n"));
+        assert_eq!(
+            all(&mut Tail::open(&path, 2).unwrap()),
+            format!("{long}\nlast\n")
+        );
         assert_eq!(all(&mut Tail::open(&path, 3).unwrap()).len(), 200_012);
         // A newline exactly at the edge of a block.
         let edge = dir.path().join("edge");
@@ -266,6 +296,10 @@ mod tests {
         append(&path, "two\n");
         assert!(all(&mut tail).ends_with("two\n"));
         let last = all(&mut Tail::open(&path, 5).unwrap());
-        assert!(last.ends_with("two\n") && last.len() <= 128 * 1024, "{}", last.len());
+        assert!(
+            last.ends_with("two\n") && last.len() <= 128 * 1024,
+            "{}",
+            last.len()
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Whole commands with an engine that only notes what it is asked: what reaches it, what is printed where, how it exits.
+//! Whole commands with an engine that only notes what it is asked: what reaches it, what is printed
+//! where, how it exits.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -8,10 +9,13 @@ use async_trait::async_trait;
 use super::output::testing::ui;
 use super::*;
 use crate::service::error::ErrorKind;
-use crate::service::outcome::{BootReport, HaltReport, InstanceView, ListenView, MonitorLine, MonitorRun, Outcome};
+use crate::service::outcome::{
+    BootReport, HaltReport, InstanceView, ListenView, MonitorLine, MonitorRun, Outcome,
+};
 use crate::service::request::Request;
 
-/// Answers `Start` of `denied`, `slow`, `gone`, `wrong` and `broken` with the error of that name, everything else well.
+/// Answers `Start` of `denied`, `slow`, `gone`, `wrong` and `broken` with the error of that name,
+/// everything else well.
 #[derive(Default)]
 struct Fake {
     seen: Mutex<Vec<Request>>,
@@ -26,25 +30,48 @@ impl Engine for Fake {
         self.seen.lock().unwrap().push(request.clone());
         match request {
             Request::Start { instance } => start(&instance),
-            Request::Create(new) => Ok(done("created", false, new.name.as_deref().unwrap_or("hello"))),
+            Request::Create(new) => Ok(done(
+                "created",
+                false,
+                new.name.as_deref().unwrap_or("hello"),
+            )),
             Request::Want { instance, .. } => Ok(done("changed", false, &instance)),
             Request::Monitor { .. } if self.busy => Ok(Outcome::Busy),
-            Request::Monitor { .. } => Ok(Outcome::Monitor(MonitorRun { lines: self.pass.clone() })),
+            Request::Monitor { .. } => Ok(Outcome::Monitor(MonitorRun {
+                lines: self.pass.clone(),
+            })),
             Request::Stop { instance, .. } => Ok(done("stopped", true, &instance)),
             other => panic!("{other:?}"),
         }
     }
     async fn boot(&self, _: &Config, _: bool) -> Result<BootReport, ServiceError> {
-        let did = if self.up { vec![] } else { vec!["started the server".to_owned()] };
-        Ok(BootReport { already: self.up, did, listen: vec!["127.0.0.1:8080".to_owned()], ..BootReport::default() })
+        let did = if self.up {
+            vec![]
+        } else {
+            vec!["started the server".to_owned()]
+        };
+        Ok(BootReport {
+            already: self.up,
+            did,
+            listen: vec!["127.0.0.1:8080".to_owned()],
+            ..BootReport::default()
+        })
     }
     async fn halt(&self, _: &Config) -> Result<HaltReport, ServiceError> {
-        Ok(HaltReport { already: !self.up, stopped: 2 })
+        Ok(HaltReport {
+            already: !self.up,
+            stopped: 2,
+        })
     }
     async fn run_master(&self, _: Config, _: Option<String>) -> Result<(), ServiceError> {
         Ok(())
     }
-    async fn run_worker(&self, _: Config, _: LeftToWorker, reload: Reload) -> Result<(), ServiceError> {
+    async fn run_worker(
+        &self,
+        _: Config,
+        _: LeftToWorker,
+        reload: Reload,
+    ) -> Result<(), ServiceError> {
         reload().map(|_| ())
     }
 }
@@ -58,7 +85,11 @@ fn start(name: &str) -> Result<Outcome, ServiceError> {
         "broken" => ErrorKind::Failed,
         _ => return Ok(done("started", false, name)),
     };
-    Err(ServiceError::new(kind, format!("could not start `{name}`"), "try again"))
+    Err(ServiceError::new(
+        kind,
+        format!("could not start `{name}`"),
+        "try again",
+    ))
 }
 
 fn done(did: &str, already: bool, name: &str) -> Outcome {
@@ -85,7 +116,12 @@ fn done(did: &str, already: bool, name: &str) -> Outcome {
         params: std::collections::BTreeMap::new(),
         dir: format!("/var/lib/acc/instances/{name}"),
     };
-    Outcome::Instance { did: did.to_owned(), already, took_ms: 52, instance: Box::new(instance) }
+    Outcome::Instance {
+        did: did.to_owned(),
+        already,
+        took_ms: 52,
+        instance: Box::new(instance),
+    }
 }
 
 struct Ran {
@@ -96,7 +132,13 @@ struct Ran {
 
 fn acc(engine: &Fake, words: &[&str]) -> Ran {
     // No database of a real installation is looked at.
-    in_surroundings(&Env::bare(0, "/").with("ACC_HOME", "/nowhere/home").with("ACC_RUN", "/nowhere/run"), engine, words)
+    in_surroundings(
+        &Env::bare(0, "/")
+            .with("ACC_HOME", "/nowhere/home")
+            .with("ACC_RUN", "/nowhere/run"),
+        engine,
+        words,
+    )
 }
 
 fn acc_in(dir: &Path, engine: &Fake, words: &[&str]) -> Ran {
@@ -106,19 +148,37 @@ fn acc_in(dir: &Path, engine: &Fake, words: &[&str]) -> Ran {
 fn in_surroundings(env: &Env, engine: &Fake, words: &[&str]) -> Ran {
     let cli = Cli::try_parse_from([&["acc"], words].concat()).unwrap();
     let global = &cli.global;
-    let style = Style { json: global.json, quiet: global.quiet, verbose: global.verbose, ..Style::default() };
+    let style = Style {
+        json: global.json,
+        quiet: global.quiet,
+        verbose: global.verbose,
+        ..Style::default()
+    };
     let (mut ui, out, err) = ui(style);
     let end = command(engine, cli, env, &mut ui);
     let exit = ui.end(end) as u8;
-    Ran { exit, out: out.text(), err: err.text() }
+    Ran {
+        exit,
+        out: out.text(),
+        err: err.text(),
+    }
 }
 
 #[test]
 fn every_kind_of_error_has_its_exit_code_and_two_lines() {
-    for (name, exit) in [("broken", 1), ("wrong", 2), ("gone", 3), ("denied", 4), ("slow", 5)] {
+    for (name, exit) in [
+        ("broken", 1),
+        ("wrong", 2),
+        ("gone", 3),
+        ("denied", 4),
+        ("slow", 5),
+    ] {
         let ran = acc(&Fake::default(), &["start", name]);
         assert_eq!(ran.exit, exit, "{name}");
-        assert_eq!(ran.err, format!("error: could not start `{name}`\nhint: try again\n"));
+        assert_eq!(
+            ran.err,
+            format!("error: could not start `{name}`\nhint: try again\n")
+        );
         assert_eq!(ran.out, "");
     }
 }
@@ -150,7 +210,12 @@ fn json_is_a_line_for_each_and_errors_stay_out_of_it() {
     let names: Vec<String> = ran
         .out
         .lines()
-        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["instance"]["name"].as_str().unwrap().to_owned())
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["instance"]["name"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        })
         .collect();
     assert_eq!(names, ["a", "b"]);
     let error: serde_json::Value = serde_json::from_str(ran.err.trim()).unwrap();
@@ -160,7 +225,10 @@ fn json_is_a_line_for_each_and_errors_stay_out_of_it() {
 #[test]
 fn already_so_is_said_and_is_success() {
     let ran = acc(&Fake::default(), &["stop", "a"]);
-    assert_eq!((ran.exit, ran.out.as_str(), ran.err.as_str()), (0, "", "`a` is already awake\n"));
+    assert_eq!(
+        (ran.exit, ran.out.as_str(), ran.err.as_str()),
+        (0, "", "`a` is already awake\n")
+    );
 }
 
 #[test]
@@ -168,7 +236,10 @@ fn the_three_wishes() {
     let fake = Fake::default();
     for (word, wanted) in [("enable", "auto"), ("disable", "down"), ("pin", "up")] {
         assert_eq!(acc(&fake, &[word, "a"]).exit, 0);
-        let want = Request::Want { instance: "a".to_owned(), wanted: wanted.to_owned() };
+        let want = Request::Want {
+            instance: "a".to_owned(),
+            wanted: wanted.to_owned(),
+        };
         assert_eq!(fake.seen.lock().unwrap().pop(), Some(want));
     }
 }
@@ -176,10 +247,19 @@ fn the_three_wishes() {
 #[test]
 fn create_prints_the_address_as_data() {
     let ran = acc(&Fake::default(), &["create", "shop", "--model", "hello"]);
-    assert_eq!((ran.exit, ran.out.as_str()), (0, "http://shop.apps.localhost:8080/\n"));
+    assert_eq!(
+        (ran.exit, ran.out.as_str()),
+        (0, "http://shop.apps.localhost:8080/\n")
+    );
     assert_eq!(ran.err, "created `shop` in 52 ms: awake\n");
-    let ran = acc(&Fake::default(), &["create", "shop", "--model", "hello", "-q"]);
-    assert_eq!((ran.out.as_str(), ran.err.as_str()), ("http://shop.apps.localhost:8080/\n", ""));
+    let ran = acc(
+        &Fake::default(),
+        &["create", "shop", "--model", "hello", "-q"],
+    );
+    assert_eq!(
+        (ran.out.as_str(), ran.err.as_str()),
+        ("http://shop.apps.localhost:8080/\n", "")
+    );
     let ran = acc(&Fake::default(), &["create", "--model", "hello", "--json"]);
     assert_eq!(ran.out.lines().count(), 1);
     assert_eq!(ran.err, "");
@@ -189,27 +269,73 @@ fn create_prints_the_address_as_data() {
 fn monitor_is_quiet_when_nothing_happened() {
     let ran = acc(&Fake::default(), &["monitor"]);
     assert_eq!((ran.exit, ran.out.as_str(), ran.err.as_str()), (0, "", ""));
-    let ran = acc(&Fake { busy: true, ..Fake::default() }, &["monitor"]);
+    let ran = acc(
+        &Fake {
+            busy: true,
+            ..Fake::default()
+        },
+        &["monitor"],
+    );
     assert_eq!((ran.exit, ran.out.as_str()), (0, ""));
     assert!(ran.err.contains("another monitor pass is under way"));
-    let line = |action: &str| MonitorLine { instance: "a".to_owned(), action: action.to_owned(), why: "quiet for 15 min".to_owned() };
-    let ran = acc(&Fake { pass: vec![line("sleep")], ..Fake::default() }, &["monitor"]);
-    assert_eq!((ran.exit, ran.out.as_str()), (0, "INSTANCE  ACTION  WHY\na         sleep   quiet for 15 min\n"));
-    let ran = acc(&Fake { pass: vec![line("sleep"), line("error")], ..Fake::default() }, &["monitor"]);
+    let line = |action: &str| MonitorLine {
+        instance: "a".to_owned(),
+        action: action.to_owned(),
+        why: "quiet for 15 min".to_owned(),
+    };
+    let ran = acc(
+        &Fake {
+            pass: vec![line("sleep")],
+            ..Fake::default()
+        },
+        &["monitor"],
+    );
+    assert_eq!(
+        (ran.exit, ran.out.as_str()),
+        (
+            0,
+            "INSTANCE  ACTION  WHY\na         sleep   quiet for 15 min\n"
+        )
+    );
+    let ran = acc(
+        &Fake {
+            pass: vec![line("sleep"), line("error")],
+            ..Fake::default()
+        },
+        &["monitor"],
+    );
     assert_eq!(ran.exit, 1);
 }
 
 #[test]
 fn boot_and_halt_say_what_they_did() {
     let down = Fake::default();
-    assert_eq!(acc(&down, &["boot"]).err, "- started the server\nlistening on 127.0.0.1:8080\n");
-    assert_eq!(acc(&down, &["halt"]).err, "already halted: nothing was running\n");
-    let up = Fake { up: true, ..Fake::default() };
-    assert_eq!(acc(&up, &["boot"]).err, "already running\nlistening on 127.0.0.1:8080\n");
-    assert_eq!(acc(&up, &["halt"]).err, "halted: 2 instances put to sleep\n");
+    assert_eq!(
+        acc(&down, &["boot"]).err,
+        "- started the server\nlistening on 127.0.0.1:8080\n"
+    );
+    assert_eq!(
+        acc(&down, &["halt"]).err,
+        "already halted: nothing was running\n"
+    );
+    let up = Fake {
+        up: true,
+        ..Fake::default()
+    };
+    assert_eq!(
+        acc(&up, &["boot"]).err,
+        "already running\nlistening on 127.0.0.1:8080\n"
+    );
+    assert_eq!(
+        acc(&up, &["halt"]).err,
+        "halted: 2 instances put to sleep\n"
+    );
     let ran = acc(&up, &["boot", "--json"]);
     assert_eq!(ran.err, "");
-    assert_eq!(serde_json::from_str::<serde_json::Value>(&ran.out).unwrap()["already"], true);
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&ran.out).unwrap()["already"],
+        true
+    );
 }
 
 #[test]
@@ -219,30 +345,68 @@ fn a_wrong_config_is_exit_2_with_every_fault() {
     std::fs::write(&file, "bad = 1\n[idle]\ntimeout = \"soon\"\n").unwrap();
     let file = file.display().to_string();
     for words in [["config", "check"], ["start", "a"]] {
-        let ran = acc_in(dir.path(), &Fake::default(), &[words.as_slice(), &["--config", &file]].concat());
+        let ran = acc_in(
+            dir.path(),
+            &Fake::default(),
+            &[words.as_slice(), &["--config", &file]].concat(),
+        );
         assert_eq!(ran.exit, 2, "{}", ran.err);
-        assert!(ran.err.starts_with("error: ") && ran.err.contains("hint: "), "{}", ran.err);
-        assert!(ran.err.contains(&file) && ran.err.contains("\n  idle.timeout: ") && ran.err.contains("\n  bad: "), "{}", ran.err);
+        assert!(
+            ran.err.starts_with("error: ") && ran.err.contains("hint: "),
+            "{}",
+            ran.err
+        );
+        assert!(
+            ran.err.contains(&file)
+                && ran.err.contains("\n  idle.timeout: ")
+                && ran.err.contains("\n  bad: "),
+            "{}",
+            ran.err
+        );
     }
     let missing = dir.path().join("missing.toml").display().to_string();
-    let ran = acc_in(dir.path(), &Fake::default(), &["list", "--config", &missing]);
+    let ran = acc_in(
+        dir.path(),
+        &Fake::default(),
+        &["list", "--config", &missing],
+    );
     assert_eq!(ran.exit, 2);
     assert!(ran.err.contains(&missing));
-    let ran = acc_in(dir.path(), &Fake::default(), &["doctor", "--config", &missing]);
+    let ran = acc_in(
+        dir.path(),
+        &Fake::default(),
+        &["doctor", "--config", &missing],
+    );
     assert_eq!(ran.exit, 1, "the doctor goes on and counts it as a finding");
-    assert!(ran.out.starts_with("bad   ") && ran.out.lines().count() > 3, "{}", ran.out);
+    assert!(
+        ran.out.starts_with("bad   ") && ran.out.lines().count() > 3,
+        "{}",
+        ran.out
+    );
 }
 
 #[test]
 fn a_good_config_is_said_to_be_good_and_shown() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("acc.toml");
-    std::fs::write(&file, format!("home = \"{0}/h\"\nrun = \"{0}/r\"\n", dir.path().display())).unwrap();
+    std::fs::write(
+        &file,
+        format!("home = \"{0}/h\"\nrun = \"{0}/r\"\n", dir.path().display()),
+    )
+    .unwrap();
     let file = file.display().to_string();
-    let ran = acc_in(dir.path(), &Fake::default(), &["config", "check", "--config", &file]);
+    let ran = acc_in(
+        dir.path(),
+        &Fake::default(),
+        &["config", "check", "--config", &file],
+    );
     assert_eq!((ran.exit, ran.out.as_str()), (0, ""), "{}", ran.err);
     assert!(ran.err.contains("is good"));
-    let ran = acc_in(dir.path(), &Fake::default(), &["config", "show", "--json", "--config", &file]);
+    let ran = acc_in(
+        dir.path(),
+        &Fake::default(),
+        &["config", "show", "--json", "--config", &file],
+    );
     assert_eq!(ran.exit, 0, "{}", ran.err);
     assert!(serde_json::from_str::<serde_json::Value>(&ran.out).unwrap()["home"].is_string());
     let ran = acc_in(dir.path(), &Fake::default(), &["server", "--config", &file]);
@@ -253,9 +417,20 @@ fn a_good_config_is_said_to_be_good_and_shown() {
 fn pages_and_completions_need_no_config() {
     let dir = tempfile::tempdir().unwrap();
     let ran = acc(&Fake::default(), &["man", "--config", "/no/such/file"]);
-    assert!(ran.exit == 0 && ran.out.contains(".TH acc 1"), "{}", ran.out);
+    assert!(
+        ran.exit == 0 && ran.out.contains(".TH acc 1"),
+        "{}",
+        ran.out
+    );
     let pages = dir.path().join("man/man1");
-    assert_eq!(acc(&Fake::default(), &["man", "--dir", &pages.display().to_string()]).exit, 0);
+    assert_eq!(
+        acc(
+            &Fake::default(),
+            &["man", "--dir", &pages.display().to_string()]
+        )
+        .exit,
+        0
+    );
     assert!(pages.join("acc.1").exists() && pages.join("acc-config-check.1").exists());
     assert!(!pages.join("acc-demo-app.1").exists(), "hidden");
     for shell in ["bash", "zsh", "fish"] {
@@ -274,7 +449,16 @@ async fn waiting_does_not_change_the_answer() {
         tokio::time::sleep(std::time::Duration::from_secs(3)).await;
         7
     };
-    let style = Style { talk_to_terminal: true, ..Style::default() };
-    assert_eq!(progress::watch(style, &config, "waiting", None, slow).await, 7);
-    assert_eq!(progress::watch(style, &config, "waiting", None, async { 8 }).await, 8);
+    let style = Style {
+        talk_to_terminal: true,
+        ..Style::default()
+    };
+    assert_eq!(
+        progress::watch(style, &config, "waiting", None, slow).await,
+        7
+    );
+    assert_eq!(
+        progress::watch(style, &config, "waiting", None, async { 8 }).await,
+        8
+    );
 }

@@ -17,10 +17,16 @@ async fn one_connection_carries_many_requests_on_both_sides() {
     let stage = Stage::new().await;
     let mut client = stage.connect().await;
     for _ in 0..20 {
-        client.write_all(b"GET /x HTTP/1.1\r\nHost: APP.test:80\r\n\r\n").await.unwrap();
+        client
+            .write_all(b"GET /x HTTP/1.1\r\nHost: APP.test:80\r\n\r\n")
+            .await
+            .unwrap();
         let head = read_to(&mut client, "\r\n\r\n").await;
         assert_eq!(status(&head), 200);
-        assert!(head.contains("x-app: yes") && !head.contains("keep-alive"), "{head}");
+        assert!(
+            head.contains("x-app: yes") && !head.contains("keep-alive"),
+            "{head}"
+        );
         assert_eq!(read_to(&mut client, "hello").await, "hello");
     }
     assert_eq!(stage.app.seen.connections.load(Ordering::SeqCst), 1);
@@ -28,7 +34,10 @@ async fn one_connection_carries_many_requests_on_both_sides() {
     assert_eq!(stage.pooled(), 1);
     stage.upstreams.close(&stage.admission.gate());
     assert_eq!(stage.pooled(), 0);
-    until("the instance sees it closed", || stage.app.seen.open.load(Ordering::SeqCst) == 0).await;
+    until("the instance sees it closed", || {
+        stage.app.seen.open.load(Ordering::SeqCst) == 0
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -38,9 +47,16 @@ async fn every_kind_of_answer_gives_its_connection_back() {
         assert!(status(&stage.get(path).await) < 300, "{path}");
         until("the pass is back", || stage.admission.in_flight() == 0).await;
     }
-    let head = stage.say("HEAD / HTTP/1.1\nHost: app.test\nConnection: close\n\n").await;
-    assert!(head.ends_with("\r\n\r\n") && head.contains("content-length: 5"), "{head}");
-    let posted = stage.say("POST /echo HTTP/1.1\nHost: app.test\nConnection: close\nContent-Length: 3\n\nabc").await;
+    let head = stage
+        .say("HEAD / HTTP/1.1\nHost: app.test\nConnection: close\n\n")
+        .await;
+    assert!(
+        head.ends_with("\r\n\r\n") && head.contains("content-length: 5"),
+        "{head}"
+    );
+    let posted = stage
+        .say("POST /echo HTTP/1.1\nHost: app.test\nConnection: close\nContent-Length: 3\n\nabc")
+        .await;
     assert!(posted.contains("body: 3"), "{posted}");
     assert_eq!(stage.app.seen.connections.load(Ordering::SeqCst), 1);
     assert_eq!(stage.pooled(), 1);
@@ -51,11 +67,17 @@ async fn a_parked_connection_is_closed_after_a_second() {
     let stage = Stage::new().await;
     stage.get("/").await;
     assert_eq!(stage.pooled(), 1);
-    until("it is closed", || stage.app.seen.open.load(Ordering::SeqCst) == 0).await;
+    until("it is closed", || {
+        stage.app.seen.open.load(Ordering::SeqCst) == 0
+    })
+    .await;
     assert_eq!(stage.pooled(), 0);
     // And the reaper is there for the next one too.
     stage.get("/").await;
-    until("it is closed again", || stage.app.seen.open.load(Ordering::SeqCst) == 0).await;
+    until("it is closed again", || {
+        stage.app.seen.open.load(Ordering::SeqCst) == 0
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -67,19 +89,32 @@ async fn without_pooling_every_request_has_its_own_connection() {
     assert_eq!(stage.app.seen.connections.load(Ordering::SeqCst), 3);
     assert_eq!(stage.pooled(), 0);
     assert!(stage.get("/echo").await.contains("connection: close"));
-    until("all are closed", || stage.app.seen.open.load(Ordering::SeqCst) == 0).await;
+    until("all are closed", || {
+        stage.app.seen.open.load(Ordering::SeqCst) == 0
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn old_clients_and_absolute_targets() {
     let stage = Stage::new().await;
-    let old = stage.say("GET /echo?x=1 HTTP/1.0\nHost: app.test\n\n").await;
+    let old = stage
+        .say("GET /echo?x=1 HTTP/1.0\nHost: app.test\n\n")
+        .await;
     assert_eq!(status(&old), 200);
     assert!(old.contains("GET /echo?x=1\n"), "{old}");
     let streamed = stage.say("GET /stream HTTP/1.0\nHost: app.test\n\n").await;
-    assert!(streamed.ends_with("abcdefghijklmnopqrst") && !streamed.contains("chunked"), "{streamed}");
-    let absolute = stage.say("GET http://app.test:81/echo?x=1 HTTP/1.1\nHost: other.test\nConnection: close\n\n").await;
-    assert!(absolute.contains("GET /echo?x=1\n") && absolute.contains("host: app.test:81"), "{absolute}");
+    assert!(
+        streamed.ends_with("abcdefghijklmnopqrst") && !streamed.contains("chunked"),
+        "{streamed}"
+    );
+    let absolute = stage
+        .say("GET http://app.test:81/echo?x=1 HTTP/1.1\nHost: other.test\nConnection: close\n\n")
+        .await;
+    assert!(
+        absolute.contains("GET /echo?x=1\n") && absolute.contains("host: app.test:81"),
+        "{absolute}"
+    );
     let bare = stage.say("GET http://app.test/echo HTTP/1.0\n\n").await;
     assert_eq!(status(&bare), 200);
 }
@@ -88,7 +123,9 @@ async fn old_clients_and_absolute_targets() {
 async fn http2_without_tls() {
     let stage = Stage::new().await;
     let io = TokioIo::new(stage.connect().await);
-    let (mut send, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let (mut send, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+        .await
+        .unwrap();
     let driven = tokio::spawn(connection);
     let request = Request::post("http://app.test:8080/echo?q")
         .header("cookie", "a=1")
@@ -98,11 +135,28 @@ async fn http2_without_tls() {
         .unwrap();
     let response = send.send_request(request).await.unwrap();
     assert_eq!(response.status(), 200);
-    let text = String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap();
-    for line in ["POST /echo?q\n", "host: app.test:8080\n", "cookie: a=1; b=2\n", "x-forwarded-for: 127.0.0.1\n", "body: 4 "] {
+    let text = String::from_utf8(
+        response
+            .into_body()
+            .collect()
+            .await
+            .unwrap()
+            .to_bytes()
+            .to_vec(),
+    )
+    .unwrap();
+    for line in [
+        "POST /echo?q\n",
+        "host: app.test:8080\n",
+        "cookie: a=1; b=2\n",
+        "x-forwarded-for: 127.0.0.1\n",
+        "body: 4 ",
+    ] {
         assert!(text.contains(line), "{line} in {text}");
     }
-    let unknown = Request::head("http://nobody.test/").body(Full::new(Bytes::new())).unwrap();
+    let unknown = Request::head("http://nobody.test/")
+        .body(Full::new(Bytes::new()))
+        .unwrap();
     assert_eq!(send.send_request(unknown).await.unwrap().status(), 404);
     until("the pass is back", || stage.admission.in_flight() == 0).await;
     driven.abort();
@@ -138,7 +192,10 @@ async fn settings_are_replaced_while_serving() {
     let stage = Stage::new().await;
     let ask = "POST /echo HTTP/1.1\nHost: app.test\nConnection: close\nContent-Length: 3\n\nabc";
     assert_eq!(status(&stage.say(ask).await), 200);
-    stage.proxy.reload(crate::proxy::ProxySettings { max_body: 2, ..settings() });
+    stage.proxy.reload(crate::proxy::ProxySettings {
+        max_body: 2,
+        ..settings()
+    });
     assert_eq!(status(&stage.say(ask).await), 413);
 }
 
@@ -146,18 +203,45 @@ async fn settings_are_replaced_while_serving() {
 async fn what_was_served_is_in_the_log_of_its_kind() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().to_owned();
-    let (log, _) = AccessLog::start(Box::new(move |name, counts| root.join(format!("{name}-{counts}"))));
-    let rules = vec![Rule { path: Some("/ping".into()), wake: true, counts: false, ..Rule::default() }];
-    let stage = Stage::logging(crate::proxy::ProxySettings { rules, ..settings() }, true, DEADLINE, Some(log)).await;
+    let (log, _) = AccessLog::start(Box::new(move |name, counts| {
+        root.join(format!("{name}-{counts}"))
+    }));
+    let rules = vec![Rule {
+        path: Some("/ping".into()),
+        wake: true,
+        counts: false,
+        ..Rule::default()
+    }];
+    let stage = Stage::logging(
+        crate::proxy::ProxySettings {
+            rules,
+            ..settings()
+        },
+        true,
+        DEADLINE,
+        Some(log),
+    )
+    .await;
     stage.get("/?q=1").await;
     stage.get("/stream").await;
     stage.get("/ping").await;
-    stage.say("GET / HTTP/1.1\nHost: nobody.test\nConnection: close\n\n").await;
+    stage
+        .say("GET / HTTP/1.1\nHost: nobody.test\nConnection: close\n\n")
+        .await;
     let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap_or_default();
-    until("all is written", || read("app-true").lines().count() == 2 && read("app-false").lines().count() == 1).await;
+    until("all is written", || {
+        read("app-true").lines().count() == 2 && read("app-false").lines().count() == 1
+    })
+    .await;
     let counted = read("app-true");
-    assert!(counted.starts_with("127.0.0.1 - - [") && counted.contains("\"GET /?q=1 HTTP/1.1\" 200 5 "), "{counted}");
-    assert!(counted.contains("\"GET /stream HTTP/1.1\" 200 20 "), "{counted}");
+    assert!(
+        counted.starts_with("127.0.0.1 - - [") && counted.contains("\"GET /?q=1 HTTP/1.1\" 200 5 "),
+        "{counted}"
+    );
+    assert!(
+        counted.contains("\"GET /stream HTTP/1.1\" 200 20 "),
+        "{counted}"
+    );
     assert!(read("app-false").contains("GET /ping"));
 }
 
@@ -165,7 +249,9 @@ async fn what_was_served_is_in_the_log_of_its_kind() {
 async fn http2_carries_large_bodies_both_ways_at_once() {
     let stage = Stage::new().await;
     let io = TokioIo::new(stage.connect().await);
-    let (send, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let (send, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+        .await
+        .unwrap();
     let driven = tokio::spawn(connection);
     let mut streams = tokio::task::JoinSet::new();
     for i in 0..20u8 {
@@ -173,7 +259,9 @@ async fn http2_carries_large_bodies_both_ways_at_once() {
         streams.spawn(async move {
             let body = Bytes::from(vec![i; 1024 * 1024]);
             let hash = hex(&Sha256::digest(&body));
-            let request = Request::post("http://app.test/echo").body(Full::new(body)).unwrap();
+            let request = Request::post("http://app.test/echo")
+                .body(Full::new(body))
+                .unwrap();
             let response = send.send_request(request).await.unwrap();
             let text = response.into_body().collect().await.unwrap().to_bytes();
             assert!(String::from_utf8_lossy(&text).contains(&format!("body: 1048576 {hash}")));
@@ -181,8 +269,18 @@ async fn http2_carries_large_bodies_both_ways_at_once() {
     }
     let mut big = send.clone();
     streams.spawn(async move {
-        let request = Request::get("http://app.test/big").body(Full::new(Bytes::new())).unwrap();
-        let body = big.send_request(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+        let request = Request::get("http://app.test/big")
+            .body(Full::new(Bytes::new()))
+            .unwrap();
+        let body = big
+            .send_request(request)
+            .await
+            .unwrap()
+            .into_body()
+            .collect()
+            .await
+            .unwrap()
+            .to_bytes();
         assert_eq!(body.len(), 64 * 1024 * 1024);
     });
     while let Some(done) = streams.join_next().await {

@@ -45,7 +45,8 @@ async fn read_head(socket: &mut UnixStream) -> bool {
 #[tokio::test]
 async fn a_connection_closed_between_requests_is_nobodys_error() {
     closed_between_requests(Stage::new().await).await;
-    // Here hyper may know of the end before the next request is put into its queue, and leaves it there.
+    // Here hyper may know of the end before the next request is put into its queue, and leaves it
+    // there.
     for _ in 0..10 {
         closed_between_requests(Stage::on_io_threads().await).await;
     }
@@ -63,10 +64,20 @@ async fn closed_between_requests(stage: Stage) {
             counter.fetch_add(1, Ordering::SeqCst);
         }
     });
-    for (at, method) in ["GET", "POST", "POST", "DELETE", "GET"].into_iter().enumerate() {
-        let answer = stage.say(&format!("{method} / HTTP/1.1\nHost: app.test\nConnection: close\nContent-Length: 0\n\n")).await;
+    for (at, method) in ["GET", "POST", "POST", "DELETE", "GET"]
+        .into_iter()
+        .enumerate()
+    {
+        let answer = stage
+            .say(&format!(
+                "{method} / HTTP/1.1\nHost: app.test\nConnection: close\nContent-Length: 0\n\n"
+            ))
+            .await;
         assert_eq!(status(&answer), 200, "{method}: {answer}");
-        until("the application has closed it", || closed.load(Ordering::SeqCst) == at + 1).await;
+        until("the application has closed it", || {
+            closed.load(Ordering::SeqCst) == at + 1
+        })
+        .await;
     }
     assert_eq!(count.load(Ordering::SeqCst), 5);
     assert_eq!(stage.pooled(), 0, "a dead connection is not counted");
@@ -88,7 +99,11 @@ async fn a_safe_request_on_a_broken_pooled_connection_is_sent_again_and_another_
         });
         assert_eq!(status(&stage.get("/").await), 200);
         until("it is parked", || stage.pooled() == 1).await;
-        let answer = stage.say(&format!("{method} / HTTP/1.1\nHost: app.test\nConnection: close\nContent-Length: 0\n\n")).await;
+        let answer = stage
+            .say(&format!(
+                "{method} / HTTP/1.1\nHost: app.test\nConnection: close\nContent-Length: 0\n\n"
+            ))
+            .await;
         assert_eq!(status(&answer), code, "{method}");
         until("the pass is back", || stage.admission.in_flight() == 0).await;
     }
@@ -102,15 +117,18 @@ async fn an_application_that_breaks_off_gives_502_and_is_asked_once() {
     });
     let answer = stage.get("/").await;
     assert_eq!(status(&answer), 502);
-    assert!(answer.contains("no-store") && answer.contains("problem+json"), "{answer}");
+    assert!(
+        answer.contains("no-store") && answer.contains("problem+json"),
+        "{answer}"
+    );
     assert!(!answer.contains("raw"), "a path in {answer}");
     assert_eq!(count.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
 async fn a_safe_request_that_died_with_its_instance_is_sent_to_the_next_run_and_another_is_not() {
-    // nginx has tried the same run perhaps, in its last moment, and asks acc before its death is known. What it does not read any more
-    // it does not do.
+    // nginx has tried the same run perhaps, in its last moment, and asks acc before its death is
+    // known. What it does not read any more it does not do.
     for (method, tried, reads, code, times) in [
         ("GET", "-", true, 200, 2),
         ("GET", "-", false, 200, 2),
@@ -134,10 +152,16 @@ async fn a_safe_request_that_died_with_its_instance_is_sent_to_the_next_run_and_
                 stage.admission.set_listen(stage.admission.gate().listen);
             }
         };
-        let ask = format!("{method} / HTTP/1.1\nHost: app.test\nX-Acc-Connect: {tried}\nConnection: close\nContent-Length: 0\n\n");
+        let ask = format!(
+            "{method} / HTTP/1.1\nHost: app.test\nX-Acc-Connect: {tried}\nConnection: close\nContent-Length: 0\n\n"
+        );
         let (answer, ()) = tokio::join!(stage.say_as_nginx(&ask), next_run);
         assert_eq!(status(&answer), code, "{method} {tried} {reads}: {answer}");
-        assert_eq!(count.load(Ordering::SeqCst), times, "{method} {tried} {reads}");
+        assert_eq!(
+            count.load(Ordering::SeqCst),
+            times,
+            "{method} {tried} {reads}"
+        );
         until("the pass is back", || stage.admission.in_flight() == 0).await;
     }
 }
@@ -155,7 +179,10 @@ async fn an_answer_that_breaks_off_is_not_passed_off_as_whole() {
         socket.write_all(half).await.unwrap();
     });
     let answer = stage.get("/").await;
-    assert!(answer.is_empty() || answer.contains("Content-Length: 10"), "{answer}");
+    assert!(
+        answer.is_empty() || answer.contains("Content-Length: 10"),
+        "{answer}"
+    );
     let answer = stage.get("/").await;
     assert!(!answer.contains("\r\n0\r\n"), "{answer}");
     until("the pass is back", || stage.admission.in_flight() == 0).await;
@@ -167,7 +194,10 @@ async fn an_instance_that_was_gone_for_a_moment_is_knocked_at_again() {
     let later = stage.dir.path().join("later");
     stage.admission.set_listen(Listen::Unix(later.clone()));
     let appear = async {
-        until("it was knocked at twice", || stage.admission.asked.load(Ordering::SeqCst) >= 2).await;
+        until("it was knocked at twice", || {
+            stage.admission.asked.load(Ordering::SeqCst) >= 2
+        })
+        .await;
         App::start(later)
     };
     let ask = "POST /echo HTTP/1.1\nHost: app.test\nConnection: close\nContent-Length: 3\n\nabc";
@@ -179,14 +209,22 @@ async fn an_instance_that_was_gone_for_a_moment_is_knocked_at_again() {
 
 #[tokio::test]
 async fn an_instance_that_stays_gone_gives_502() {
-    let settings = crate::proxy::ProxySettings { wake_timeout: std::time::Duration::from_millis(200), ..settings() };
+    let settings = crate::proxy::ProxySettings {
+        wake_timeout: std::time::Duration::from_millis(200),
+        ..settings()
+    };
     let stage = Stage::with(settings, true, DEADLINE).await;
-    stage.admission.set_listen(Listen::Unix(stage.dir.path().join("nowhere")));
+    stage
+        .admission
+        .set_listen(Listen::Unix(stage.dir.path().join("nowhere")));
     let answer = stage.get("/").await;
     assert_eq!(status(&answer), 502);
     assert!(!answer.contains("nowhere"), "{answer}");
     assert_eq!(stage.admission.in_flight(), 0);
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     stage.admission.set_listen(Listen::Tcp(port));
     assert_eq!(status(&stage.get("/").await), 502);
 }
@@ -210,13 +248,19 @@ async fn a_new_run_never_uses_the_connections_of_the_old_one() {
 async fn closing_leaves_what_is_in_flight_alone() {
     let stage = Stage::new().await;
     let close = async {
-        until("it is in flight", || stage.app.seen.requests.load(Ordering::SeqCst) == 1).await;
+        until("it is in flight", || {
+            stage.app.seen.requests.load(Ordering::SeqCst) == 1
+        })
+        .await;
         stage.upstreams.close(&stage.admission.gate());
     };
     let (answer, ()) = tokio::join!(stage.get("/slow"), close);
     assert!(answer.ends_with("slow"), "{answer}");
     assert_eq!(stage.pooled(), 0);
-    until("it is closed when done", || stage.app.seen.open.load(Ordering::SeqCst) == 0).await;
+    until("it is closed when done", || {
+        stage.app.seen.open.load(Ordering::SeqCst) == 0
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -240,11 +284,24 @@ async fn what_nginx_tried_before_decides_what_may_be_sent_again() {
     ] {
         let answer = stage.say_as_nginx(&ask(method, header)).await;
         assert_eq!(status(&answer), code, "{method} {header}");
-        assert!(code != 200 || method == "HEAD" || answer.contains("x-forwarded-for: 1.2.3.4\n"), "{answer}");
-        // nginx gets what it is to log, and the application none of the headers between nginx and acc.
+        assert!(
+            code != 200 || method == "HEAD" || answer.contains("x-forwarded-for: 1.2.3.4\n"),
+            "{answer}"
+        );
+        // nginx gets what it is to log, and the application none of the headers between nginx and
+        // acc.
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        let upstream = if code == 200 { "upstream=200" } else { "answer=- upstream=-" };
-        assert!(head.contains("X-Acc-Log: wake=- answer=") && head.contains(upstream) && !body.contains("x-acc-"), "{answer}");
+        let upstream = if code == 200 {
+            "upstream=200"
+        } else {
+            "answer=- upstream=-"
+        };
+        assert!(
+            head.contains("X-Acc-Log: wake=- answer=")
+                && head.contains(upstream)
+                && !body.contains("x-acc-"),
+            "{answer}"
+        );
     }
 }
 
@@ -253,7 +310,9 @@ async fn a_full_backlog_is_waited_for() {
     let stage = Stage::new().await;
     let path = stage.dir.path().join("tight");
     let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+    socket
+        .bind(&socket2::SockAddr::unix(&path).unwrap())
+        .unwrap();
     socket.listen(1).unwrap();
     socket.set_nonblocking(true).unwrap();
     stage.admission.set_listen(Listen::Unix(path));

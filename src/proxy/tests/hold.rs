@@ -1,4 +1,5 @@
-//! Requests to an instance that sleeps: held, woken once, served whole; and what a browser sees meanwhile.
+//! Requests to an instance that sleeps: held, woken once, served whole; and what a browser sees
+//! meanwhile.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -22,13 +23,17 @@ async fn asleep() -> Stage {
 #[tokio::test]
 async fn a_large_post_survives_the_wake_byte_for_byte() {
     let stage = asleep().await;
-    let body: Vec<u8> = (0..50u32 * 1024 * 1024 / 4).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let body: Vec<u8> = (0..50u32 * 1024 * 1024 / 4)
+        .flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes())
+        .collect();
     let expected = format!("body: {} {}\n", body.len(), hex(&Sha256::digest(&body)));
     let mut client = stage.connect().await;
     let (mut from, mut to) = client.split();
     let send = async {
-        let head =
-            format!("POST /echo?a=1&b=%20 HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+        let head = format!(
+            "POST /echo?a=1&b=%20 HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
         to.write_all(head.as_bytes()).await.unwrap();
         to.write_all(&body).await.unwrap();
     };
@@ -58,7 +63,10 @@ async fn a_chunked_post_survives_the_wake() {
     until("it is held", || stage.admission.waiting() == 1).await;
     stage.admission.set(Phase::Awake);
     let answer = read_all(&mut client).await;
-    assert!(answer.contains(&format!("body: 5 {}", hex(&Sha256::digest(b"abcde")))), "{answer}");
+    assert!(
+        answer.contains(&format!("body: 5 {}", hex(&Sha256::digest(b"abcde")))),
+        "{answer}"
+    );
     assert!(answer.contains("transfer-encoding: chunked"), "{answer}");
 }
 
@@ -70,13 +78,19 @@ async fn a_body_is_asked_for_only_when_it_can_be_used() {
     client.write_all(head).await.unwrap();
     until("it is held", || stage.admission.waiting() == 1).await;
     let mut byte = [0u8; 1];
-    assert_eq!(client.try_read(&mut byte).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    assert_eq!(
+        client.try_read(&mut byte).unwrap_err().kind(),
+        std::io::ErrorKind::WouldBlock
+    );
     stage.admission.set(Phase::Awake);
     assert_eq!(status(&read_to(&mut client, "\r\n\r\n").await), 100);
     client.write_all(b"abc").await.unwrap();
     let answer = read_all(&mut client).await;
     assert_eq!(status(&answer), 200);
-    assert!(answer.contains("body: 3 ") && !answer.contains("expect"), "{answer}");
+    assert!(
+        answer.contains("body: 3 ") && !answer.contains("expect"),
+        "{answer}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -87,7 +101,8 @@ async fn a_thousand_first_requests_are_held_and_all_answered() {
         let address = stage.address;
         clients.spawn(async move {
             let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
-            let ask = format!("GET /echo?n={i} HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n");
+            let ask =
+                format!("GET /echo?n={i} HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n");
             socket.write_all(ask.as_bytes()).await.unwrap();
             let answer = read_all(&mut socket).await;
             status(&answer) == 200 && answer.contains(&format!("GET /echo?n={i}\n"))
@@ -123,7 +138,12 @@ async fn a_person_gets_the_waiting_page_and_nobody_else_does() {
     let stage = asleep().await;
     let page = stage.say(NAVIGATION).await;
     assert_eq!(status(&page), 503);
-    for part in ["Retry-After: 1\r\n", "Cache-Control: no-store\r\n", "Content-Type: text/html", "app is starting"] {
+    for part in [
+        "Retry-After: 1\r\n",
+        "Cache-Control: no-store\r\n",
+        "Content-Type: text/html",
+        "app is starting",
+    ] {
         assert!(page.contains(part), "{part} in {page}");
     }
     until("its place is given up", || stage.admission.waiting() == 0).await;
@@ -134,7 +154,10 @@ async fn a_person_gets_the_waiting_page_and_nobody_else_does() {
         "GET / HTTP/1.1\nHost: app.test\nAccept: text/html\nSec-Fetch-Dest: image\nConnection: close\n\n",
     ] {
         let mut client = stage.connect().await;
-        client.write_all(other.replace('\n', "\r\n").as_bytes()).await.unwrap();
+        client
+            .write_all(other.replace('\n', "\r\n").as_bytes())
+            .await
+            .unwrap();
         held.push(client);
     }
     until("they are held", || stage.admission.waiting() == 3).await;
@@ -160,28 +183,54 @@ async fn the_page_follows_the_wake_and_never_causes_one() {
     let stage = asleep().await;
     let ask = "GET /.well-known/acc/wake HTTP/1.1\nHost: app.test\nConnection: close\n\n";
     let mut client = stage.connect().await;
-    client.write_all(ask.replace('\n', "\r\n").as_bytes()).await.unwrap();
+    client
+        .write_all(ask.replace('\n', "\r\n").as_bytes())
+        .await
+        .unwrap();
     let head = read_to(&mut client, "\r\n\r\n").await;
-    for part in ["200 OK", "text/event-stream", "X-Acc-Wake: 1", "no-store", "X-Accel-Buffering: no"] {
+    for part in [
+        "200 OK",
+        "text/event-stream",
+        "X-Acc-Wake: 1",
+        "no-store",
+        "X-Accel-Buffering: no",
+    ] {
         assert!(head.contains(part), "{part} in {head}");
     }
     read_to(&mut client, "\"phase\":\"asleep\"").await;
-    assert_eq!((stage.admission.asked.load(Ordering::SeqCst), stage.admission.wakes.load(Ordering::SeqCst)), (0, 0));
+    assert_eq!(
+        (
+            stage.admission.asked.load(Ordering::SeqCst),
+            stage.admission.wakes.load(Ordering::SeqCst)
+        ),
+        (0, 0)
+    );
     stage.admission.set(Phase::Waking);
     read_to(&mut client, "\"phase\":\"waking\",\"elapsed_ms\":").await;
     stage.admission.set(Phase::Awake);
     let end = read_all(&mut client).await;
-    assert!(end.contains("\"phase\":\"awake\"") && end.ends_with("0\r\n\r\n"), "{end}");
+    assert!(
+        end.contains("\"phase\":\"awake\"") && end.ends_with("0\r\n\r\n"),
+        "{end}"
+    );
     // Awake: the path is the application's own.
     let answer = stage.say(ask).await;
-    assert!(answer.ends_with("hello") && !answer.contains("X-Acc-Wake"), "{answer}");
+    assert!(
+        answer.ends_with("hello") && !answer.contains("X-Acc-Wake"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
 async fn the_live_report_ends_when_nobody_wakes_the_instance() {
     let stage = asleep().await;
-    let answer = stage.say("GET /.well-known/acc/wake HTTP/1.1\nHost: app.test\nConnection: close\n\n").await;
-    assert!(answer.matches("asleep").count() >= 3 && answer.ends_with("0\r\n\r\n"), "{answer}");
+    let answer = stage
+        .say("GET /.well-known/acc/wake HTTP/1.1\nHost: app.test\nConnection: close\n\n")
+        .await;
+    assert!(
+        answer.matches("asleep").count() >= 3 && answer.ends_with("0\r\n\r\n"),
+        "{answer}"
+    );
     assert_eq!(stage.admission.wakes.load(Ordering::SeqCst), 0);
 }
 
@@ -197,7 +246,12 @@ async fn a_failed_wake_reaches_everybody_who_waits() {
     let (answers, ()) = tokio::join!(waits, fail);
     for answer in answers {
         assert_eq!(status(&answer), 503);
-        for part in ["Retry-After: 3", "no-store", "application/problem+json", "ended at start"] {
+        for part in [
+            "Retry-After: 3",
+            "no-store",
+            "application/problem+json",
+            "ended at start",
+        ] {
             assert!(answer.contains(part), "{part} in {answer}");
         }
     }
@@ -205,11 +259,22 @@ async fn a_failed_wake_reaches_everybody_who_waits() {
 
 #[tokio::test]
 async fn a_wait_that_the_service_does_not_end_is_ended() {
-    let stage = Stage::with(crate::proxy::ProxySettings { wake_timeout: Duration::ZERO, ..settings() }, true, DEADLINE).await;
+    let stage = Stage::with(
+        crate::proxy::ProxySettings {
+            wake_timeout: Duration::ZERO,
+            ..settings()
+        },
+        true,
+        DEADLINE,
+    )
+    .await;
     tokio::time::pause(); // the margin of five seconds passes at once; nothing else moves
     stage.admission.set(Phase::Asleep);
     let mut client = stage.connect().await;
-    client.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").await.unwrap();
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
     let mut answer = String::new();
     client.read_to_string(&mut answer).await.unwrap();
     assert_eq!(status(&answer), 504);
@@ -219,25 +284,55 @@ async fn a_wait_that_the_service_does_not_end_is_ended() {
 #[tokio::test]
 async fn refusals_have_their_status() {
     let stage = asleep().await;
-    for (refusal, code) in [(Refusal::Destroyed, 410), (Refusal::Disabled, 503), (Refusal::Halting, 503), (Refusal::TooManyWaiting, 503)] {
+    for (refusal, code) in [
+        (Refusal::Destroyed, 410),
+        (Refusal::Disabled, 503),
+        (Refusal::Halting, 503),
+        (Refusal::TooManyWaiting, 503),
+    ] {
         stage.admission.refuse(Some(refusal));
         let answer = stage.get("/").await;
         assert_eq!(status(&answer), code);
         assert!(answer.contains("no-store"), "{answer}");
     }
     let page = stage.say(NAVIGATION).await;
-    assert!(page.contains("text/html") && page.contains("Too many requests wait"), "{page}");
+    assert!(
+        page.contains("text/html") && page.contains("Too many requests wait"),
+        "{page}"
+    );
 }
 
 #[tokio::test]
 async fn a_rule_keeps_a_monitor_from_waking() {
-    let rules = vec![Rule { user_agent: Some("bot".into()), wake: false, counts: false, ..Rule::default() }];
-    let stage = Stage::with(crate::proxy::ProxySettings { rules, ..settings() }, true, DEADLINE).await;
+    let rules = vec![Rule {
+        user_agent: Some("bot".into()),
+        wake: false,
+        counts: false,
+        ..Rule::default()
+    }];
+    let stage = Stage::with(
+        crate::proxy::ProxySettings {
+            rules,
+            ..settings()
+        },
+        true,
+        DEADLINE,
+    )
+    .await;
     stage.admission.set(Phase::Asleep);
-    let answer = stage.say("GET / HTTP/1.1\nHost: app.test\nUser-Agent: UptimeBot\nConnection: close\n\n").await;
+    let answer = stage
+        .say("GET / HTTP/1.1\nHost: app.test\nUser-Agent: UptimeBot\nConnection: close\n\n")
+        .await;
     assert_eq!(status(&answer), 503);
     assert!(answer.contains("Retry-After"), "{answer}");
     assert_eq!(stage.admission.wakes.load(Ordering::SeqCst), 0);
     stage.admission.set(Phase::Awake);
-    assert_eq!(status(&stage.say("GET / HTTP/1.1\nHost: app.test\nUser-Agent: UptimeBot\nConnection: close\n\n").await), 200);
+    assert_eq!(
+        status(
+            &stage
+                .say("GET / HTTP/1.1\nHost: app.test\nUser-Agent: UptimeBot\nConnection: close\n\n")
+                .await
+        ),
+        200
+    );
 }

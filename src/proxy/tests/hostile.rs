@@ -26,10 +26,15 @@ async fn hosts_that_are_none() {
         (&format!("Host: {long}\n"), 404),
         ("Host: APP.Test.:8080\n", 200),
     ] {
-        let answer = stage.say(&format!("GET / HTTP/1.1\n{host}Connection: close\n\n")).await;
+        let answer = stage
+            .say(&format!("GET / HTTP/1.1\n{host}Connection: close\n\n"))
+            .await;
         assert_eq!(status(&answer), code, "{host:?}");
         if code != 200 {
-            assert!(answer.contains("Cache-Control: no-store"), "{host:?}: {answer}");
+            assert!(
+                answer.contains("Cache-Control: no-store"),
+                "{host:?}: {answer}"
+            );
         }
     }
     assert_eq!(status(&stage.say("GET / HTTP/1.0\n\n").await), 400);
@@ -41,10 +46,22 @@ async fn methods_and_codings_that_no_application_gets() {
     for head in ["CONNECT app.test:80 HTTP/1.1", "TRACE / HTTP/1.1"] {
         let answer = stage.say(&format!("{head}\nHost: app.test\n\n")).await;
         assert_eq!(status(&answer), 405, "{answer}");
-        assert!(answer.contains("Allow: GET, ") && answer.contains("Cache-Control: no-store"), "{answer}");
+        assert!(
+            answer.contains("Allow: GET, ") && answer.contains("Cache-Control: no-store"),
+            "{answer}"
+        );
     }
-    for coding in ["gzip, chunked", "chunked, chunked", "identity, chunked", "gzip\nTransfer-Encoding: chunked"] {
-        let answer = stage.say(&format!("POST /echo HTTP/1.1\nHost: app.test\nTransfer-Encoding: {coding}\n\n3\nabc\n0\n\n")).await;
+    for coding in [
+        "gzip, chunked",
+        "chunked, chunked",
+        "identity, chunked",
+        "gzip\nTransfer-Encoding: chunked",
+    ] {
+        let answer = stage
+            .say(&format!(
+                "POST /echo HTTP/1.1\nHost: app.test\nTransfer-Encoding: {coding}\n\n3\nabc\n0\n\n"
+            ))
+            .await;
         assert_eq!(status(&answer), 501, "{coding}: {answer}");
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
     }
@@ -64,32 +81,66 @@ async fn what_a_client_claims_about_itself_is_not_passed_on() {
         ))
         .await;
     assert_eq!(status(&answer), 200);
-    for line in ["x-forwarded-for: 127.0.0.1\n", "x-forwarded-proto: http\n", "x-real-ip: 127.0.0.1\n", "x-kept: 1\n"] {
+    for line in [
+        "x-forwarded-for: 127.0.0.1\n",
+        "x-forwarded-proto: http\n",
+        "x-real-ip: 127.0.0.1\n",
+        "x-kept: 1\n",
+    ] {
         assert!(answer.contains(line), "{line} in {answer}");
     }
     for gone in ["6.6.6.6", "x-acc", "x-gone", "evil", "connection:"] {
-        assert!(!answer.split_once("\r\n\r\n").unwrap().1.contains(gone), "{gone} in {answer}");
+        assert!(
+            !answer.split_once("\r\n\r\n").unwrap().1.contains(gone),
+            "{gone} in {answer}"
+        );
     }
 }
 
-/// hyper takes the chunks, forgets the length and closes the connection afterwards (RFC 9112 section 6.3): what reaches the
-/// instance has one length, and what follows on the client's connection is not taken for a request.
+/// hyper takes the chunks, forgets the length and closes the connection afterwards (RFC 9112
+/// section 6.3): what reaches the instance has one length, and what follows on the client's
+/// connection is not taken for a request.
 #[tokio::test]
 async fn two_lengths_never_reach_an_instance() {
     let stage = Stage::new().await;
-    for two in ["Content-Length: 4\nTransfer-Encoding: chunked\n", "Transfer-Encoding: chunked\nContent-Length: 4\n"] {
+    for two in [
+        "Content-Length: 4\nTransfer-Encoding: chunked\n",
+        "Transfer-Encoding: chunked\nContent-Length: 4\n",
+    ] {
         let smuggled = "0\n\nGET /smuggled HTTP/1.1\nHost: app.test\n\n";
-        let answer = stage.say(&format!("POST /echo HTTP/1.1\nHost: app.test\n{two}\n{smuggled}")).await;
+        let answer = stage
+            .say(&format!(
+                "POST /echo HTTP/1.1\nHost: app.test\n{two}\n{smuggled}"
+            ))
+            .await;
         if status(&answer) == 200 {
-            assert!(answer.contains("body: 0 ") && !answer.contains("Content-Length: 4"), "{answer}");
+            assert!(
+                answer.contains("body: 0 ") && !answer.contains("Content-Length: 4"),
+                "{answer}"
+            );
             assert!(answer.contains("Connection: close"), "{answer}");
         } else {
             assert_eq!(status(&answer), 400);
         }
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
     }
-    for bad in ["Content-Length: 4\nContent-Length: 5\n", "Content-Length: -1\n", "Transfer-Encoding: gzip\n", "Content-Length: 1,1\n"] {
-        assert_eq!(status(&stage.say(&format!("POST /echo HTTP/1.1\nHost: app.test\n{bad}\nabcde")).await), 400, "{bad}");
+    for bad in [
+        "Content-Length: 4\nContent-Length: 5\n",
+        "Content-Length: -1\n",
+        "Transfer-Encoding: gzip\n",
+        "Content-Length: 1,1\n",
+    ] {
+        assert_eq!(
+            status(
+                &stage
+                    .say(&format!(
+                        "POST /echo HTTP/1.1\nHost: app.test\n{bad}\nabcde"
+                    ))
+                    .await
+            ),
+            400,
+            "{bad}"
+        );
     }
     assert!(stage.app.seen.requests.load(Ordering::SeqCst) <= 2);
 }
@@ -101,10 +152,15 @@ async fn a_head_that_trickles_in_is_cut() {
     let mut slow = stage.connect().await;
     slow.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
     let mut second = stage.connect().await;
-    second.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\nGET /").await.unwrap();
+    second
+        .write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\nGET /")
+        .await
+        .unwrap();
     read_to(&mut second, "hello").await;
     let mut idle = stage.connect().await;
-    idle.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
+    idle.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n")
+        .await
+        .unwrap();
     read_to(&mut idle, "hello").await;
     let mut preface = stage.connect().await;
     preface.write_all(b"PRI * HT").await.unwrap();
@@ -115,7 +171,11 @@ async fn a_head_that_trickles_in_is_cut() {
         let mut rest = Vec::new();
         let _ = socket.read_to_end(&mut rest).await;
     }
-    assert!(begin.elapsed() < Duration::from_secs(62), "{:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() < Duration::from_secs(62),
+        "{:?}",
+        begin.elapsed()
+    );
 }
 
 /// As many requests as one likes, each within its limits, on a connection older than all of them.
@@ -124,7 +184,10 @@ async fn a_connection_in_use_is_never_cut() {
     let stage = Stage::new().await;
     let mut client = stage.connect().await;
     for _ in 0..8 {
-        client.write_all(b"GET /slow HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
+        client
+            .write_all(b"GET /slow HTTP/1.1\r\nHost: app.test\r\n\r\n")
+            .await
+            .unwrap();
         read_to(&mut client, "slow").await;
         tokio::time::pause();
         tokio::time::advance(Duration::from_secs(30)).await;
@@ -135,12 +198,26 @@ async fn a_connection_in_use_is_never_cut() {
 #[tokio::test]
 async fn nonsense_gets_an_answer_or_is_hung_up_on() {
     let stage = Stage::new().await;
-    for nonsense in ["hello\n\n", "GET /\n\n", "GET / HTTP/9.9\nHost: app.test\n\n", "\u{16}\u{3}\u{1}\n\n"] {
+    for nonsense in [
+        "hello\n\n",
+        "GET /\n\n",
+        "GET / HTTP/9.9\nHost: app.test\n\n",
+        "\u{16}\u{3}\u{1}\n\n",
+    ] {
         let answer = stage.say(nonsense).await;
-        assert!(answer.is_empty() || status(&answer) == 400 || status(&answer) == 505, "{nonsense:?}: {answer}");
+        assert!(
+            answer.is_empty() || status(&answer) == 400 || status(&answer) == 505,
+            "{nonsense:?}: {answer}"
+        );
     }
-    let head = format!("GET / HTTP/1.1\nHost: app.test\nX-Long: {}\n\n", "x".repeat(100_000));
+    let head = format!(
+        "GET / HTTP/1.1\nHost: app.test\nX-Long: {}\n\n",
+        "x".repeat(100_000)
+    );
     let answer = stage.say(&head).await;
-    assert!(answer.contains("431") || answer.contains("reset"), "{answer}");
+    assert!(
+        answer.contains("431") || answer.contains("reset"),
+        "{answer}"
+    );
     assert_eq!(status(&stage.get("/").await), 200);
 }

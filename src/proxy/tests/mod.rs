@@ -1,4 +1,5 @@
-//! The way of a request, in process, over real sockets: a real proxy, a real application, a fake of the service.
+//! The way of a request, in process, over real sockets: a real proxy, a real application, a fake of
+//! the service.
 
 mod basics;
 mod broken;

@@ -1,4 +1,5 @@
-//! Connections that rest between two requests: nothing is lost by it, and every limit and end holds as for others.
+//! Connections that rest between two requests: nothing is lost by it, and every limit and end holds
+//! as for others.
 //!
 //! The clock stands still and moves on only when everybody waits, so a second costs nothing.
 
@@ -33,11 +34,19 @@ async fn it_serves_again_as_often_as_it_is_asked() {
     let mut socket = stage.connect().await;
     for round in 0..5 {
         socket.write_all(GET).await.unwrap();
-        assert!(read_to(&mut socket, "hello").await.starts_with("HTTP/1.1 200"), "{round}");
+        assert!(
+            read_to(&mut socket, "hello")
+                .await
+                .starts_with("HTTP/1.1 200"),
+            "{round}"
+        );
         assert_eq!(resting(&stage), 0);
         until("it rests", || resting(&stage) == 1).await;
     }
-    socket.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").await.unwrap();
+    socket
+        .write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
     assert!(read_all(&mut socket).await.ends_with("hello"));
     until("it has ended", || resting(&stage) == 0).await;
     assert_eq!(stage.app.seen.requests.load(Ordering::SeqCst), 6);
@@ -59,7 +68,10 @@ async fn a_head_in_pieces_is_put_together_and_limited() {
     socket.write_all(b"GET / HTTP/1.1\r\nHo").await.unwrap();
     assert_eq!(read_all(&mut socket).await, "");
     let lasted = began.elapsed();
-    assert!(lasted >= Duration::from_secs(10) && lasted < Duration::from_secs(12), "{lasted:?}");
+    assert!(
+        lasted >= Duration::from_secs(10) && lasted < Duration::from_secs(12),
+        "{lasted:?}"
+    );
 }
 
 /// What came together with the last request is neither lost nor left to wait.
@@ -90,10 +102,17 @@ async fn an_idle_client_is_let_go_after_a_minute_in_all() {
     socket.write_all(GET).await.unwrap();
     read_to(&mut socket, "hello").await;
     let began = Instant::now();
-    let waited = tokio::time::timeout(Duration::from_secs(120), tokio::io::AsyncReadExt::read(&mut socket, &mut [0; 1])).await;
+    let waited = tokio::time::timeout(
+        Duration::from_secs(120),
+        tokio::io::AsyncReadExt::read(&mut socket, &mut [0; 1]),
+    )
+    .await;
     assert_eq!(waited.unwrap().unwrap(), 0);
     let lasted = began.elapsed();
-    assert!(lasted >= Duration::from_secs(59) && lasted < Duration::from_secs(62), "{lasted:?}");
+    assert!(
+        lasted >= Duration::from_secs(59) && lasted < Duration::from_secs(62),
+        "{lasted:?}"
+    );
     assert_eq!(resting(&stage), 0);
 }
 
@@ -111,14 +130,24 @@ async fn what_is_under_way_does_not_rest() {
     read_to(&mut held, "hello").await;
     // A body that stands still, and an answer that its client does not read.
     let mut upload = stage.connect().await;
-    upload.write_all(b"POST /echo HTTP/1.1\r\nHost: app.test\r\nContent-Length: 6\r\n\r\nabc").await.unwrap();
+    upload
+        .write_all(b"POST /echo HTTP/1.1\r\nHost: app.test\r\nContent-Length: 6\r\n\r\nabc")
+        .await
+        .unwrap();
     let mut unread = stage.connect().await;
-    unread.write_all(b"GET /big HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
+    unread
+        .write_all(b"GET /big HTTP/1.1\r\nHost: app.test\r\n\r\n")
+        .await
+        .unwrap();
     sleep(Duration::from_secs(5)).await;
     assert_eq!(resting(&stage), 1, "the first one");
     upload.write_all(b"def").await.unwrap();
     read_to(&mut upload, "body: 6 ").await;
-    assert!(read_to(&mut unread, "\r\n\r\n").await.starts_with("HTTP/1.1 200"));
+    assert!(
+        read_to(&mut unread, "\r\n\r\n")
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -157,9 +186,15 @@ async fn after_a_hand_over_it_has_one_more_answer() {
     assert_eq!(resting(&stage), 2);
     socket.write_all(GET).await.unwrap();
     let answer = read_all(&mut socket).await;
-    assert!(answer.ends_with("hello") && answer.contains("Connection: close"), "{answer}");
+    assert!(
+        answer.ends_with("hello") && answer.contains("Connection: close"),
+        "{answer}"
+    );
     // The other one's limit ends it, and with it the serving.
-    let report = tokio::time::timeout(Duration::from_secs(120), stage.served.take().unwrap()).await.unwrap().unwrap();
+    let report = tokio::time::timeout(Duration::from_secs(120), stage.served.take().unwrap())
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!((report.accepted, report.cut), (2, 0));
     drop(idle);
 }
@@ -172,7 +207,8 @@ async fn a_client_that_leaves_is_forgotten() {
     until("it is gone", || resting(&stage) == 0).await;
 }
 
-/// Without the still clock, in threads of their own: requests that come in the very moment in which a connection comes to rest.
+/// Without the still clock, in threads of their own: requests that come in the very moment in which
+/// a connection comes to rest.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_in_the_very_moment_is_served() {
     let stage = Stage::on_io_threads().await;

@@ -13,16 +13,24 @@ use crate::domain::lifecycle::Phase;
 async fn no_body_is_cut_and_nothing_new_is_accepted() {
     let mut stage = Stage::new().await;
     let mut stream = stage.connect().await;
-    stream.write_all(b"GET /stream HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
+    stream
+        .write_all(b"GET /stream HTTP/1.1\r\nHost: app.test\r\n\r\n")
+        .await
+        .unwrap();
     let mut upload = stage.connect().await;
     upload.write_all(b"POST /echo HTTP/1.1\r\nHost: app.test\r\nExpect: 100-continue\r\nContent-Length: 6\r\n\r\n").await.unwrap();
     // Its body is being taken in; the application is asked once it is there.
     assert_eq!(status(&read_to(&mut upload, "\r\n\r\n").await), 100);
     upload.write_all(b"abc").await.unwrap();
     let mut idle = stage.connect().await;
-    idle.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
+    idle.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n")
+        .await
+        .unwrap();
     read_to(&mut idle, "hello").await;
-    until("both are in flight", || stage.app.seen.requests.load(Ordering::SeqCst) == 2).await;
+    until("both are in flight", || {
+        stage.app.seen.requests.load(Ordering::SeqCst) == 2
+    })
+    .await;
     stage.stop.cancel();
     assert_eq!(read_all(&mut idle).await, "");
     assert!(read_all(&mut stream).await.ends_with("\r\nt\r\n0\r\n\r\n"));
@@ -39,7 +47,9 @@ async fn held_requests_are_finished() {
     let mut stage = Stage::new().await;
     stage.admission.set(Phase::Asleep);
     let mut held = stage.connect().await;
-    held.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
+    held.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n")
+        .await
+        .unwrap();
     until("it is held", || stage.admission.waiting() == 1).await;
     stage.stop.cancel();
     let refused = async {
@@ -58,7 +68,10 @@ async fn held_requests_are_finished() {
 async fn what_outlasts_the_grace_is_cut_and_counted() {
     let mut stage = Stage::with(settings(), true, Duration::from_millis(100)).await;
     let mut never = stage.connect().await;
-    never.write_all(b"GET /never HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
+    never
+        .write_all(b"GET /never HTTP/1.1\r\nHost: app.test\r\n\r\n")
+        .await
+        .unwrap();
     let mut socket = stage.connect().await;
     socket.write_all(b"GET /ws HTTP/1.1\r\nHost: app.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n").await.unwrap();
     read_to(&mut socket, "hello ").await;

@@ -1,4 +1,5 @@
-//! What the tests stand on: [`Stage`] (proxy, fake service and application, each on its own sockets) and small clients.
+//! What the tests stand on: [`Stage`] (proxy, fake service and application, each on its own
+//! sockets) and small clients.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -102,12 +103,23 @@ impl Drop for FakeWaiting {
 #[async_trait]
 impl Waiting for FakeWaiting {
     async fn admitted(&mut self) -> Result<Box<dyn Ticket>, Refusal> {
-        let phase = *self.phase.wait_for(|p| matches!(p, Phase::Awake | Phase::Failed)).await.map_err(|_| Refusal::Halting)?;
+        let phase = *self
+            .phase
+            .wait_for(|p| matches!(p, Phase::Awake | Phase::Failed))
+            .await
+            .map_err(|_| Refusal::Halting)?;
         if phase == Phase::Failed {
-            return Err(Refusal::Failed { reason: "ended at start", retry_s: 3 });
+            return Err(Refusal::Failed {
+                reason: "ended at start",
+                retry_s: 3,
+            });
         }
         self.in_flight.fetch_add(1, Ordering::SeqCst);
-        Ok(Box::new(FakeTicket(self.gate.clone(), self.in_flight.clone(), self.streams_end.clone())))
+        Ok(Box::new(FakeTicket(
+            self.gate.clone(),
+            self.in_flight.clone(),
+            self.streams_end.clone(),
+        )))
     }
 
     fn name(&self) -> String {
@@ -128,13 +140,21 @@ impl Admission for FakeDoor {
         let gate = self.gate.lock().unwrap().clone();
         if *self.phase.borrow() == Phase::Awake {
             self.in_flight.fetch_add(1, Ordering::SeqCst);
-            return Ok(Admitted::Open(Box::new(FakeTicket(gate, self.in_flight.clone(), self.streams_end.clone()))));
+            return Ok(Admitted::Open(Box::new(FakeTicket(
+                gate,
+                self.in_flight.clone(),
+                self.streams_end.clone(),
+            ))));
         }
         if !verdict.wake {
             return Err(Refusal::MayNotWake);
         }
         self.wakes.fetch_add(1, Ordering::SeqCst);
-        let next = if self.quick.load(Ordering::SeqCst) { Phase::Awake } else { Phase::Waking };
+        let next = if self.quick.load(Ordering::SeqCst) {
+            Phase::Awake
+        } else {
+            Phase::Waking
+        };
         self.phase.send_replace(next);
         self.waiting.fetch_add(1, Ordering::SeqCst);
         Ok(Admitted::Wait(Box::new(FakeWaiting {
@@ -241,7 +261,10 @@ impl App {
                     let inner = seen.clone();
                     let service = service_fn(move |req| answer(req, inner.clone()));
                     let io = TokioIo::new(socket);
-                    let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).with_upgrades().await;
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(io, service)
+                        .with_upgrades()
+                        .await;
                     seen.open.fetch_sub(1, Ordering::SeqCst);
                 });
             }
@@ -271,15 +294,29 @@ async fn answer(req: Request<Incoming>, seen: Arc<Seen>) -> Result<Response<Body
         "/four" => Response::new(stream(64, 64 * 1024, Duration::ZERO, seen)),
         "/big-stream" => {
             let builder = Response::builder().header("x-accel-buffering", "no");
-            builder.body(stream(1024, 64 * 1024, Duration::ZERO, seen)).unwrap()
+            builder
+                .body(stream(1024, 64 * 1024, Duration::ZERO, seen))
+                .unwrap()
         }
         "/big" => Response::new(stream(1024, 64 * 1024, Duration::ZERO, seen)),
-        "/empty" => Response::builder().status(StatusCode::NO_CONTENT).body(full("")).unwrap(),
-        "/switch" => Response::builder().status(101).header("upgrade", "x").header("connection", "upgrade").body(full("")).unwrap(),
+        "/empty" => Response::builder()
+            .status(StatusCode::NO_CONTENT)
+            .body(full(""))
+            .unwrap(),
+        "/switch" => Response::builder()
+            .status(101)
+            .header("upgrade", "x")
+            .header("connection", "upgrade")
+            .body(full(""))
+            .unwrap(),
         "/ws" => websocket(req),
         "/ws-deaf" => websocket_that_stays(req, false),
         "/ws-mute" => websocket_that_stays(req, true),
-        _ => Response::builder().header("x-app", "yes").header("keep-alive", "timeout=5").body(full("hello")).unwrap(),
+        _ => Response::builder()
+            .header("x-app", "yes")
+            .header("keep-alive", "timeout=5")
+            .body(full("hello"))
+            .unwrap(),
     })
 }
 
@@ -297,7 +334,11 @@ async fn echo(req: Request<Incoming>, seen: &Arc<Seen>) -> Response<Body> {
         .headers()
         .keys()
         .map(|name| {
-            let all = req.headers().get_all(name).iter().map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
+            let all = req
+                .headers()
+                .get_all(name)
+                .iter()
+                .map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
             (name.to_string(), all.collect())
         })
         .collect();
@@ -316,7 +357,10 @@ async fn echo(req: Request<Incoming>, seen: &Arc<Seen>) -> Response<Body> {
             }
             Err(_) => {
                 seen.aborted.fetch_add(1, Ordering::SeqCst);
-                return Response::builder().status(400).body(full("broken")).unwrap();
+                return Response::builder()
+                    .status(400)
+                    .body(full("broken"))
+                    .unwrap();
             }
         }
     }
@@ -336,15 +380,25 @@ fn stream(count: usize, size: usize, pause: Duration, seen: Arc<Seen>) -> Body {
         }
         tokio::time::sleep(pause).await;
         guard.0.produced.fetch_add(size, Ordering::SeqCst);
-        Some((Ok(Frame::data(Bytes::from(vec![b'a' + (at % 26) as u8; size]))), (at + 1, guard)))
+        Some((
+            Ok(Frame::data(Bytes::from(vec![b'a' + (at % 26) as u8; size]))),
+            (at + 1, guard),
+        ))
     });
     StreamBody::new(pieces).boxed_unsync()
 }
 
 /// Upgrades and sends everything back, beginning with a greeting right behind the head.
 fn websocket(req: Request<Incoming>) -> Response<Body> {
-    if req.headers().get("upgrade").is_none_or(|to| to != "websocket") {
-        return Response::builder().status(400).body(full("not an upgrade")).unwrap();
+    if req
+        .headers()
+        .get("upgrade")
+        .is_none_or(|to| to != "websocket")
+    {
+        return Response::builder()
+            .status(400)
+            .body(full("not an upgrade"))
+            .unwrap();
     }
     tokio::spawn(async move {
         let mut io = TokioIo::new(hyper::upgrade::on(req).await.unwrap());
@@ -353,7 +407,12 @@ fn websocket(req: Request<Incoming>) -> Response<Body> {
         let _ = tokio::io::copy(&mut from, &mut to).await;
         let _ = to.shutdown().await;
     });
-    Response::builder().status(101).header("upgrade", "websocket").header("connection", "upgrade").body(full("")).unwrap()
+    Response::builder()
+        .status(101)
+        .header("upgrade", "websocket")
+        .header("connection", "upgrade")
+        .body(full(""))
+        .unwrap()
 }
 
 /// Upgrades and never closes; `mute`: ends its own direction.
@@ -367,7 +426,12 @@ fn websocket_that_stays(req: Request<Incoming>, mute: bool) -> Response<Body> {
         std::future::pending::<()>().await;
         drop(io);
     });
-    Response::builder().status(101).header("upgrade", "websocket").header("connection", "upgrade").body(full("")).unwrap()
+    Response::builder()
+        .status(101)
+        .header("upgrade", "websocket")
+        .header("connection", "upgrade")
+        .body(full(""))
+        .unwrap()
 }
 
 /// Everything together.
@@ -409,32 +473,81 @@ impl Stage {
         Self::logging(settings, pooling, grace, None).await
     }
 
-    pub async fn logging(settings: ProxySettings, pooling: bool, grace: Duration, log: Option<AccessLog>) -> Self {
+    pub async fn logging(
+        settings: ProxySettings,
+        pooling: bool,
+        grace: Duration,
+        log: Option<AccessLog>,
+    ) -> Self {
         Self::over(settings, pooling, grace, log, IoThreads::none()).await
     }
 
     /// With threads of their own for the connections, as acc has them.
     pub async fn on_io_threads() -> Self {
-        Self::over(settings(), true, DEADLINE, None, IoThreads::start().unwrap()).await
+        Self::over(
+            settings(),
+            true,
+            DEADLINE,
+            None,
+            IoThreads::start().unwrap(),
+        )
+        .await
     }
 
-    async fn over(settings: ProxySettings, pooling: bool, grace: Duration, log: Option<AccessLog>, io_threads: IoThreads) -> Self {
+    async fn over(
+        settings: ProxySettings,
+        pooling: bool,
+        grace: Duration,
+        log: Option<AccessLog>,
+        io_threads: IoThreads,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let app = App::start(dir.path().join("app"));
-        let gate = Gate { name: InstanceName::parse("app").unwrap(), listen: Listen::Unix(app.path.clone()), run: 1, process: None };
+        let gate = Gate {
+            name: InstanceName::parse("app").unwrap(),
+            listen: Listen::Unix(app.path.clone()),
+            run: 1,
+            process: None,
+        };
         let door = Arc::new(FakeDoor::new(gate));
         let upstreams = Arc::new(Upstreams::new(pooling));
         let pages = Pages::new(Arc::new(Templates::new(None).unwrap())).unwrap();
-        let proxy = Arc::new(Proxy::new(door.clone(), upstreams.clone(), settings, pages, log));
+        let proxy = Arc::new(Proxy::new(
+            door.clone(),
+            upstreams.clone(),
+            settings,
+            pages,
+            log,
+        ));
         let tcp = listen::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = tcp.local_addr().unwrap();
         let wake_socket = dir.path().join("wake");
         let unix = listen::unix(&wake_socket, 0o600, None).unwrap();
-        let listeners = vec![ProxyListener::from_tcp(tcp, Front::Public).unwrap(), ProxyListener::from_unix(unix, Front::Wake).unwrap()];
+        let listeners = vec![
+            ProxyListener::from_tcp(tcp, Front::Public).unwrap(),
+            ProxyListener::from_unix(unix, Front::Wake).unwrap(),
+        ];
         let ends = ShutdownSignals::default();
         let (stop, hand_over) = (ends.shutdown.clone(), ends.hand_over.clone());
-        let served = Some(tokio::spawn(serve(listeners, proxy.clone(), io_threads, ends, grace)));
-        Self { dir, app, admission: door, upstreams, proxy, address, wake_socket, stop, hand_over, served }
+        let served = Some(tokio::spawn(serve(
+            listeners,
+            proxy.clone(),
+            io_threads,
+            ends,
+            grace,
+        )));
+        Self {
+            dir,
+            app,
+            admission: door,
+            upstreams,
+            proxy,
+            address,
+            wake_socket,
+            stop,
+            hand_over,
+            served,
+        }
     }
 
     pub async fn connect(&self) -> TcpStream {
@@ -444,19 +557,28 @@ impl Stage {
     /// Says `text` (with `\n` for line ends) on a new connection and reads until it is closed.
     pub async fn say(&self, text: &str) -> String {
         let mut socket = self.connect().await;
-        socket.write_all(text.replace('\n', "\r\n").as_bytes()).await.unwrap();
+        socket
+            .write_all(text.replace('\n', "\r\n").as_bytes())
+            .await
+            .unwrap();
         read_all(&mut socket).await
     }
 
     /// The same, as nginx would over the wake socket.
     pub async fn say_as_nginx(&self, text: &str) -> String {
         let mut socket = UnixStream::connect(&self.wake_socket).await.unwrap();
-        socket.write_all(text.replace('\n', "\r\n").as_bytes()).await.unwrap();
+        socket
+            .write_all(text.replace('\n', "\r\n").as_bytes())
+            .await
+            .unwrap();
         read_all(&mut socket).await
     }
 
     pub async fn get(&self, path: &str) -> String {
-        self.say(&format!("GET {path} HTTP/1.1\nHost: app.test\nConnection: close\n\n")).await
+        self.say(&format!(
+            "GET {path} HTTP/1.1\nHost: app.test\nConnection: close\n\n"
+        ))
+        .await
     }
 
     pub fn pooled(&self) -> u32 {
@@ -465,7 +587,10 @@ impl Stage {
 
     pub async fn finish(&mut self) -> ServeReport {
         self.stop.cancel();
-        tokio::time::timeout(DEADLINE, self.served.take().unwrap()).await.unwrap().unwrap()
+        tokio::time::timeout(DEADLINE, self.served.take().unwrap())
+            .await
+            .unwrap()
+            .unwrap()
     }
 }
 
@@ -481,7 +606,12 @@ impl Drop for Stage {
 pub async fn read_all(socket: &mut (impl AsyncReadExt + Unpin)) -> String {
     let mut text = Vec::new();
     let read = tokio::time::timeout(DEADLINE, socket.read_to_end(&mut text)).await;
-    let Ok(read) = read else { panic!("no end of the answer, but: {:?}", String::from_utf8_lossy(&text)) };
+    let Ok(read) = read else {
+        panic!(
+            "no end of the answer, but: {:?}",
+            String::from_utf8_lossy(&text)
+        )
+    };
     if let Err(e) = read {
         text.extend(format!("\n[{e}]").bytes());
     }
@@ -493,7 +623,10 @@ pub async fn read_to(socket: &mut (impl AsyncReadExt + Unpin), end: &str) -> Str
     let mut text = Vec::new();
     let mut byte = [0u8; 1];
     while !text.ends_with(end.as_bytes()) {
-        let got = tokio::time::timeout(DEADLINE, socket.read(&mut byte)).await.expect("nothing comes").unwrap();
+        let got = tokio::time::timeout(DEADLINE, socket.read(&mut byte))
+            .await
+            .expect("nothing comes")
+            .unwrap();
         assert!(got > 0, "closed after {:?}", String::from_utf8_lossy(&text));
         text.push(byte[0]);
     }
@@ -502,5 +635,9 @@ pub async fn read_to(socket: &mut (impl AsyncReadExt + Unpin), end: &str) -> Str
 
 #[track_caller]
 pub fn status(answer: &str) -> u16 {
-    answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no answer: {answer:?}"))
+    answer
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .unwrap_or_else(|| panic!("no answer: {answer:?}"))
 }

@@ -17,15 +17,24 @@ async fn a_websocket_goes_through_a_wake_and_counts_as_use() {
         let stage = Stage::with(settings(), pooling, DEADLINE).await;
         stage.admission.set(Phase::Asleep);
         let mut client = stage.connect().await;
-        client.write_all(UPGRADE.replace('\n', "\r\n").as_bytes()).await.unwrap();
+        client
+            .write_all(UPGRADE.replace('\n', "\r\n").as_bytes())
+            .await
+            .unwrap();
         until("it is held", || stage.admission.waiting() == 1).await;
         stage.admission.set(Phase::Awake);
         let head = read_to(&mut client, "\r\n\r\n").await;
         assert_eq!(status(&head), 101);
-        assert!(head.contains("upgrade: websocket") && head.contains("connection: upgrade"), "{head}");
+        assert!(
+            head.contains("upgrade: websocket") && head.contains("connection: upgrade"),
+            "{head}"
+        );
         assert_eq!(read_to(&mut client, "hello ").await, "hello ");
         for i in 0..50 {
-            client.write_all(format!("ping {i};").as_bytes()).await.unwrap();
+            client
+                .write_all(format!("ping {i};").as_bytes())
+                .await
+                .unwrap();
             read_to(&mut client, &format!("ping {i};")).await;
         }
         assert_eq!(stage.admission.in_flight(), 1);
@@ -33,15 +42,23 @@ async fn a_websocket_goes_through_a_wake_and_counts_as_use() {
         client.shutdown().await.unwrap();
         assert_eq!(read_all(&mut client).await, "");
         until("the pass is back", || stage.admission.in_flight() == 0).await;
-        until("the connection is closed", || stage.app.seen.open.load(Ordering::SeqCst) == 0).await;
+        until("the connection is closed", || {
+            stage.app.seen.open.load(Ordering::SeqCst) == 0
+        })
+        .await;
     }
 }
 
 #[tokio::test]
 async fn a_websocket_through_nginx() {
     let stage = Stage::with(settings(), false, DEADLINE).await;
-    let mut client = tokio::net::UnixStream::connect(&stage.wake_socket).await.unwrap();
-    client.write_all(UPGRADE.replace('\n', "\r\n").as_bytes()).await.unwrap();
+    let mut client = tokio::net::UnixStream::connect(&stage.wake_socket)
+        .await
+        .unwrap();
+    client
+        .write_all(UPGRADE.replace('\n', "\r\n").as_bytes())
+        .await
+        .unwrap();
     assert_eq!(status(&read_to(&mut client, "\r\n\r\n").await), 101);
     client.write_all(b"x!").await.unwrap();
     assert_eq!(read_to(&mut client, "x!").await, "hello x!");
@@ -51,7 +68,10 @@ async fn a_websocket_through_nginx() {
 async fn a_websocket_whose_client_vanishes_is_over() {
     let stage = Stage::new().await;
     let mut client = stage.connect().await;
-    client.write_all(UPGRADE.replace('\n', "\r\n").as_bytes()).await.unwrap();
+    client
+        .write_all(UPGRADE.replace('\n', "\r\n").as_bytes())
+        .await
+        .unwrap();
     read_to(&mut client, "hello ").await;
     drop(client);
     until("the pass is back", || stage.admission.in_flight() == 0).await;
@@ -62,9 +82,21 @@ async fn a_websocket_whose_client_vanishes_is_over() {
 async fn a_websocket_of_which_one_side_has_ended_is_over_soon() {
     let stage = Stage::new().await;
     let mut clients = Vec::new();
-    for (path, by) in [("/ws-deaf", "client"), ("/ws-mute", "application"), ("/ws-deaf", "nobody")] {
+    for (path, by) in [
+        ("/ws-deaf", "client"),
+        ("/ws-mute", "application"),
+        ("/ws-deaf", "nobody"),
+    ] {
         let mut client = stage.connect().await;
-        client.write_all(UPGRADE.replace("/ws", path).replace('\n', "\r\n").as_bytes()).await.unwrap();
+        client
+            .write_all(
+                UPGRADE
+                    .replace("/ws", path)
+                    .replace('\n', "\r\n")
+                    .as_bytes(),
+            )
+            .await
+            .unwrap();
         read_to(&mut client, "hello ").await;
         if by == "client" {
             client.shutdown().await.unwrap();
@@ -75,7 +107,11 @@ async fn a_websocket_of_which_one_side_has_ended_is_over_soon() {
     assert_eq!(read_all(&mut clients[0]).await, "");
     // It is silent, and lasts.
     let mut byte = [0];
-    assert!(tokio::time::timeout(Duration::from_millis(200), clients[2].read(&mut byte)).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(200), clients[2].read(&mut byte))
+            .await
+            .is_err()
+    );
     assert_eq!(stage.admission.in_flight(), 1);
 }
 
@@ -90,9 +126,15 @@ async fn an_upgrade_nobody_asked_for_is_a_broken_application() {
 async fn a_stream_arrives_piece_by_piece() {
     let stage = Stage::new().await;
     let mut client = stage.connect().await;
-    client.write_all(b"GET /stream HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").await.unwrap();
+    client
+        .write_all(b"GET /stream HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
     read_to(&mut client, "\r\na\r\n").await;
-    assert!(stage.app.seen.produced.load(Ordering::SeqCst) < 20, "the first piece came with the last");
+    assert!(
+        stage.app.seen.produced.load(Ordering::SeqCst) < 20,
+        "the first piece came with the last"
+    );
     assert_eq!(stage.admission.in_flight(), 1);
     assert!(read_all(&mut client).await.ends_with("\r\nt\r\n0\r\n\r\n"));
     until("the pass is back", || stage.admission.in_flight() == 0).await;
@@ -104,12 +146,21 @@ async fn an_application_does_not_wait_for_a_slow_reader() {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(16 * 1024).unwrap();
     let mut client = socket.connect(stage.address).await.unwrap();
-    client.write_all(b"GET /four HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").await.unwrap();
+    client
+        .write_all(b"GET /four HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
     read_to(&mut client, "\r\n\r\n").await;
-    until("the application is done", || stage.admission.in_flight() == 0).await;
+    until("the application is done", || {
+        stage.admission.in_flight() == 0
+    })
+    .await;
     let answer = read_all(&mut client).await;
     for (at, letter) in (b'a'..=b'z').take(26).enumerate() {
-        assert!(answer.contains(&String::from_utf8(vec![letter; 4096]).unwrap()), "piece {at}");
+        assert!(
+            answer.contains(&String::from_utf8(vec![letter; 4096]).unwrap()),
+            "piece {at}"
+        );
     }
     assert!(answer.len() >= 4 * 1024 * 1024 && answer.ends_with("\r\n0\r\n\r\n"));
 }
@@ -126,7 +177,13 @@ async fn costs_little(path: &str) {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(16 * 1024).unwrap();
     let mut client = socket.connect(stage.address).await.unwrap();
-    client.write_all(format!("GET {path} HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+    client
+        .write_all(
+            format!("GET {path} HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n")
+                .as_bytes(),
+        )
+        .await
+        .unwrap();
     read_to(&mut client, "\r\n\r\n").await;
     // Wait until nothing moves any more, then check how far the application came.
     let produced = || stage.app.seen.produced.load(Ordering::SeqCst);
@@ -139,7 +196,10 @@ async fn costs_little(path: &str) {
         last = produced();
     }
     // 64 MiB were to be sent; what is on the way lies in kernel buffers and at most a few of ours.
-    assert!(last < 16 * 1024 * 1024, "{last} bytes were taken from the application");
+    assert!(
+        last < 16 * 1024 * 1024,
+        "{last} bytes were taken from the application"
+    );
     assert_eq!(stage.admission.in_flight(), 1);
     let mut rest = Vec::new();
     client.read_to_end(&mut rest).await.unwrap();
@@ -151,25 +211,50 @@ async fn costs_little(path: &str) {
 async fn a_client_that_leaves_ends_the_work_for_it() {
     let stage = Stage::new().await;
     let mut client = stage.connect().await;
-    client.write_all(b"GET /never HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
-    until("it is in flight", || stage.app.seen.requests.load(Ordering::SeqCst) == 1).await;
+    client
+        .write_all(b"GET /never HTTP/1.1\r\nHost: app.test\r\n\r\n")
+        .await
+        .unwrap();
+    until("it is in flight", || {
+        stage.app.seen.requests.load(Ordering::SeqCst) == 1
+    })
+    .await;
     drop(client);
     until("the pass is back", || stage.admission.in_flight() == 0).await;
-    until("the application noticed", || stage.app.seen.aborted.load(Ordering::SeqCst) == 1).await;
+    until("the application noticed", || {
+        stage.app.seen.aborted.load(Ordering::SeqCst) == 1
+    })
+    .await;
 
     let mut client = stage.connect().await;
-    client.write_all(b"GET /big HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
+    client
+        .write_all(b"GET /big HTTP/1.1\r\nHost: app.test\r\n\r\n")
+        .await
+        .unwrap();
     read_to(&mut client, "\r\n\r\n").await;
     drop(client);
     until("the pass is back", || stage.admission.in_flight() == 0).await;
-    until("the application noticed", || stage.app.seen.aborted.load(Ordering::SeqCst) == 2).await;
+    until("the application noticed", || {
+        stage.app.seen.aborted.load(Ordering::SeqCst) == 2
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn too_large_is_said_before_anything_is_woken() {
-    let stage = Stage::with(ProxySettings { max_body: 10, ..settings() }, true, DEADLINE).await;
+    let stage = Stage::with(
+        ProxySettings {
+            max_body: 10,
+            ..settings()
+        },
+        true,
+        DEADLINE,
+    )
+    .await;
     stage.admission.set(Phase::Asleep);
-    let answer = stage.say("POST /echo HTTP/1.1\nHost: app.test\nContent-Length: 11\n\n").await;
+    let answer = stage
+        .say("POST /echo HTTP/1.1\nHost: app.test\nContent-Length: 11\n\n")
+        .await;
     assert_eq!(status(&answer), 413);
     assert!(answer.contains("no-store"), "{answer}");
     assert_eq!(stage.admission.asked.load(Ordering::SeqCst), 0);
@@ -177,7 +262,15 @@ async fn too_large_is_said_before_anything_is_woken() {
 
 #[tokio::test]
 async fn a_chunked_body_beyond_the_limit_is_cut() {
-    let stage = Stage::with(ProxySettings { max_body: 10, ..settings() }, true, DEADLINE).await;
+    let stage = Stage::with(
+        ProxySettings {
+            max_body: 10,
+            ..settings()
+        },
+        true,
+        DEADLINE,
+    )
+    .await;
     let answer = stage.say("POST /echo HTTP/1.1\nHost: app.test\nTransfer-Encoding: chunked\n\n8\n12345678\n8\n12345678\n0\n\n").await;
     assert_eq!(status(&answer), 413);
     assert_eq!(stage.app.seen.requests.load(Ordering::SeqCst), 0);
@@ -189,9 +282,21 @@ async fn a_chunked_body_beyond_the_limit_is_cut() {
 /// Beyond what is taken in first, the application is asked, and notices.
 #[tokio::test]
 async fn a_long_chunked_body_beyond_the_limit_is_cut() {
-    let stage = Stage::with(ProxySettings { max_body: 100_000, ..settings() }, true, DEADLINE).await;
+    let stage = Stage::with(
+        ProxySettings {
+            max_body: 100_000,
+            ..settings()
+        },
+        true,
+        DEADLINE,
+    )
+    .await;
     let chunk = format!("ea60\n{}\n", "x".repeat(60_000));
-    let answer = stage.say(&format!("POST /echo HTTP/1.1\nHost: app.test\nTransfer-Encoding: chunked\n\n{chunk}{chunk}0\n\n")).await;
+    let answer = stage
+        .say(&format!(
+            "POST /echo HTTP/1.1\nHost: app.test\nTransfer-Encoding: chunked\n\n{chunk}{chunk}0\n\n"
+        ))
+        .await;
     assert_eq!(status(&answer), 413);
     until("nothing is under way", || stage.admission.in_flight() == 0).await;
     assert_eq!(stage.pooled(), 0);
@@ -202,9 +307,17 @@ async fn an_instance_is_not_held_while_a_client_sends_its_body_slowly() {
     let stage = Stage::new().await;
     for length in ["Content-Length: 6", "Transfer-Encoding: chunked"] {
         let before = stage.app.seen.requests.load(Ordering::SeqCst);
-        let piece = |text: &str| if length.starts_with('C') { text.to_owned() } else { format!("3\r\n{text}\r\n") };
+        let piece = |text: &str| {
+            if length.starts_with('C') {
+                text.to_owned()
+            } else {
+                format!("3\r\n{text}\r\n")
+            }
+        };
         let mut client = stage.connect().await;
-        let head = format!("POST /echo HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\nExpect: 100-continue\r\n{length}\r\n\r\n");
+        let head = format!(
+            "POST /echo HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\nExpect: 100-continue\r\n{length}\r\n\r\n"
+        );
         client.write_all(head.as_bytes()).await.unwrap();
         assert_eq!(status(&read_to(&mut client, "\r\n\r\n").await), 100);
         client.write_all(piece("abc").as_bytes()).await.unwrap();
@@ -218,24 +331,43 @@ async fn an_instance_is_not_held_while_a_client_sends_its_body_slowly() {
             client.write_all(b"0\r\n\r\n").await.unwrap();
         }
         let answer = read_all(&mut client).await;
-        assert!(status(&answer) == 200 && answer.contains("body: 6 "), "{answer}");
+        assert!(
+            status(&answer) == 200 && answer.contains("body: 6 "),
+            "{answer}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_body_that_stops_arriving_is_cut() {
-    let stage = Stage::with(ProxySettings { body_stall: Duration::from_millis(100), ..settings() }, true, DEADLINE).await;
-    let answer = stage.say("POST /echo HTTP/1.1\nHost: app.test\nContent-Length: 10\n\nabc").await;
+    let stage = Stage::with(
+        ProxySettings {
+            body_stall: Duration::from_millis(100),
+            ..settings()
+        },
+        true,
+        DEADLINE,
+    )
+    .await;
+    let answer = stage
+        .say("POST /echo HTTP/1.1\nHost: app.test\nContent-Length: 10\n\nabc")
+        .await;
     assert_eq!(status(&answer), 408);
     until("the pass is back", || stage.admission.in_flight() == 0).await;
 }
 
 #[tokio::test]
 async fn a_silent_web_socket_is_use_only_while_there_is_traffic() {
-    let settings = ProxySettings { silent: Some(Duration::from_millis(100)), ..settings() };
+    let settings = ProxySettings {
+        silent: Some(Duration::from_millis(100)),
+        ..settings()
+    };
     let stage = Stage::with(settings, true, DEADLINE).await;
     let mut client = stage.connect().await;
-    client.write_all(UPGRADE.replace('\n', "\r\n").as_bytes()).await.unwrap();
+    client
+        .write_all(UPGRADE.replace('\n', "\r\n").as_bytes())
+        .await
+        .unwrap();
     read_to(&mut client, "hello ").await;
     for _ in 0..2 {
         until("it is silent", || stage.admission.in_flight() == 0).await;

@@ -1,4 +1,5 @@
-//! Commands, environments and files of instances, in folders of their own; and the shipped Python model as a running process.
+//! Commands, environments and files of instances, in folders of their own; and the shipped Python
+//! model as a running process.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -15,7 +16,9 @@ struct Bed {
 
 impl Bed {
     fn new(text: &str) -> Self {
-        let bed = Self { dir: tempfile::tempdir().unwrap() };
+        let bed = Self {
+            dir: tempfile::tempdir().unwrap(),
+        };
         bed.file("m/model.toml", text, 0o644);
         bed
     }
@@ -64,7 +67,11 @@ impl Bed {
     }
 
     fn mode(&self, path: &str) -> u32 {
-        fs::metadata(self.home().join(path)).unwrap().permissions().mode() & 0o7777
+        fs::metadata(self.home().join(path))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o7777
     }
 }
 
@@ -75,12 +82,35 @@ fn the_command_and_the_whole_environment_come_from_the_model() {
          [env]\nID = \"{{ id }}\"\nLANG = \"fr\"\nEMPTY = \"\"\n[params.size]",
     );
     let launch = bed.launch().unwrap();
-    assert!(launch.argv[0].starts_with('/') && launch.argv[0].ends_with("/sh"), "{:?}", launch.argv);
-    assert_eq!(launch.argv[1..], ["/run/x.sock", "-n=3", "shop.apps.localhost,shop.example.org,"]);
+    assert!(
+        launch.argv[0].starts_with('/') && launch.argv[0].ends_with("/sh"),
+        "{:?}",
+        launch.argv
+    );
+    assert_eq!(
+        launch.argv[1..],
+        [
+            "/run/x.sock",
+            "-n=3",
+            "shop.apps.localhost,shop.example.org,"
+        ]
+    );
     let data = bed.context().data;
-    let expected = [("PATH", PATH), ("HOME", data.as_str()), ("LANG", "fr"), ("EMPTY", ""), ("ID", "7")];
-    assert_eq!(launch.env, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
-    assert_eq!((launch.health.as_deref(), launch.stop_signal), (Some("/up"), 15));
+    let expected = [
+        ("PATH", PATH),
+        ("HOME", data.as_str()),
+        ("LANG", "fr"),
+        ("EMPTY", ""),
+        ("ID", "7"),
+    ];
+    assert_eq!(
+        launch.env,
+        expected.map(|(k, v)| (k.to_owned(), v.to_owned()))
+    );
+    assert_eq!(
+        (launch.health.as_deref(), launch.stop_signal),
+        (Some("/up"), 15)
+    );
     assert!(!bed.home().exists(), "nothing was made");
 }
 
@@ -89,7 +119,10 @@ fn what_a_template_may_not_name_is_an_error_and_never_empty() {
     let said = |text: &str| Bed::new(text).launch().unwrap_err().to_string();
     // Where an `if` decides, only the values can tell.
     let port = said("command = [\"sh\", \"{% if name %}{{ port }}{% endif %}\"]");
-    assert!(port.starts_with("template `m/model.toml: command[1]` is wrong: ") && port.contains("port"), "{port}");
+    assert!(
+        port.starts_with("template `m/model.toml: command[1]` is wrong: ") && port.contains("port"),
+        "{port}"
+    );
     assert!(said("command = [\"sh\"]\n[env]\nA = \"{{ params.nothing }}\"").contains("env.A"));
     let bed = Bed::new("command = [\"sh\", \"{{ name }}\\u0000\"]");
     let refused = load_model(&bed.dir.path().join("m")).unwrap_err();
@@ -99,44 +132,100 @@ fn what_a_template_may_not_name_is_an_error_and_never_empty() {
 #[test]
 fn a_command_that_cannot_run_is_refused() {
     let said = |text: &str| Bed::new(text).launch().unwrap_err().to_string();
-    assert_eq!(said("command = [\"no-such-program\"]"), format!("command `no-such-program` of model `m` is not in any of {PATH}"));
-    assert_eq!(said("command = [\"/no/such/program\"]"), "command `/no/such/program` of model `m` does not exist");
-    assert_eq!(said("command = [\"/etc/passwd\"]"), "command `/etc/passwd` of model `m` is not executable");
-    assert_eq!(said("command = [\"/etc\"]"), "command `/etc` of model `m` is not a file");
-    assert_eq!(said("command = [\"{{ '' }}\"]"), "command `` of model `m` is empty");
-    assert!(said("command = [\"bin/app\"]").contains("is neither in the folder of the instance nor in `"));
-    assert_eq!(said("command = [\"x\"]\n[env]\nPATH = \"/nowhere\""), "command `x` of model `m` is not in any of /nowhere");
+    assert_eq!(
+        said("command = [\"no-such-program\"]"),
+        format!("command `no-such-program` of model `m` is not in any of {PATH}")
+    );
+    assert_eq!(
+        said("command = [\"/no/such/program\"]"),
+        "command `/no/such/program` of model `m` does not exist"
+    );
+    assert_eq!(
+        said("command = [\"/etc/passwd\"]"),
+        "command `/etc/passwd` of model `m` is not executable"
+    );
+    assert_eq!(
+        said("command = [\"/etc\"]"),
+        "command `/etc` of model `m` is not a file"
+    );
+    assert_eq!(
+        said("command = [\"{{ '' }}\"]"),
+        "command `` of model `m` is empty"
+    );
+    assert!(
+        said("command = [\"bin/app\"]")
+            .contains("is neither in the folder of the instance nor in `")
+    );
+    assert_eq!(
+        said("command = [\"x\"]\n[env]\nPATH = \"/nowhere\""),
+        "command `x` of model `m` is not in any of /nowhere"
+    );
 }
 
 #[test]
 fn a_program_among_the_files_counts_before_it_is_copied() {
     let bed = Bed::new("command = [\"bin/app\"]");
     bed.file("m/files/bin/app", "#!/bin/sh\n", 0o644);
-    assert_eq!(bed.launch().unwrap_err().to_string(), "command `bin/app` of model `m` is not executable");
+    assert_eq!(
+        bed.launch().unwrap_err().to_string(),
+        "command `bin/app` of model `m` is not executable"
+    );
     bed.file("m/files/bin/app", "#!/bin/sh\n", 0o755);
-    assert_eq!(bed.launch().unwrap().argv, [bed.home().join("bin/app").display().to_string()]);
+    assert_eq!(
+        bed.launch().unwrap().argv,
+        [bed.home().join("bin/app").display().to_string()]
+    );
     fs::remove_file(bed.dir.path().join("m/files/bin/app")).unwrap();
     bed.file("m/files/bin/app.tera", "#!/bin/sh\n", 0o755);
     assert!(bed.launch().is_ok());
-    assert_eq!(Bed::new("command = [\"{{ acc }}\"]").launch().unwrap().argv, ["/bin/sh"]);
+    assert_eq!(
+        Bed::new("command = [\"{{ acc }}\"]").launch().unwrap().argv,
+        ["/bin/sh"]
+    );
 }
 
 #[test]
 fn files_are_copied_rendered_and_linked() {
     let bed = Bed::new("command = [\"sh\"]");
     bed.file("m/files/run.sh", "#!/bin/sh\necho {{ name }}\n", 0o6755);
-    bed.file("m/files/conf/app.ini.tera", "name={{ name }}\nraw=<{{ url }}>\n", 0o640);
+    bed.file(
+        "m/files/conf/app.ini.tera",
+        "name={{ name }}\nraw=<{{ url }}>\n",
+        0o640,
+    );
     bed.file("m/files/data/seed", "s", 0o600);
     symlink("conf/app.ini", bed.dir.path().join("m/files/now")).unwrap();
     for _ in 0..2 {
         bed.files().unwrap();
         assert_eq!(bed.read("run.sh"), "#!/bin/sh\necho {{ name }}\n");
-        assert_eq!(bed.read("now"), "name=shop\nraw=<http://shop.apps.localhost:8080>\n");
+        assert_eq!(
+            bed.read("now"),
+            "name=shop\nraw=<http://shop.apps.localhost:8080>\n"
+        );
         assert_eq!(bed.read("data/seed"), "s");
-        assert_eq!((bed.mode("run.sh"), bed.mode("conf/app.ini"), bed.mode("data/seed")), (0o755, 0o640, 0o600));
-        assert_eq!((bed.mode(""), bed.mode("data"), bed.mode("log")), (0o750, 0o750, 0o750));
-        let names: std::collections::BTreeSet<_> = fs::read_dir(bed.home()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        assert_eq!(names, ["conf", "data", "log", "now", "run.sh"].map(Into::into).into(), "nothing is left beside");
+        assert_eq!(
+            (
+                bed.mode("run.sh"),
+                bed.mode("conf/app.ini"),
+                bed.mode("data/seed")
+            ),
+            (0o755, 0o640, 0o600)
+        );
+        assert_eq!(
+            (bed.mode(""), bed.mode("data"), bed.mode("log")),
+            (0o750, 0o750, 0o750)
+        );
+        let names: std::collections::BTreeSet<_> = fs::read_dir(bed.home())
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        assert_eq!(
+            names,
+            ["conf", "data", "log", "now", "run.sh"]
+                .map(Into::into)
+                .into(),
+            "nothing is left beside"
+        );
     }
 }
 
@@ -145,7 +234,10 @@ fn a_bad_template_among_the_files_is_named_with_its_line() {
     let bed = Bed::new("command = [\"sh\"]");
     bed.file("m/files/a.conf.tera", "ok\n{{ nothing }}\n", 0o644);
     let said = bed.files().unwrap_err().to_string();
-    assert!(said.starts_with("template `m/files/a.conf.tera` is wrong: ") && said.ends_with("(line 2)"), "{said}");
+    assert!(
+        said.starts_with("template `m/files/a.conf.tera` is wrong: ") && said.ends_with("(line 2)"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -162,14 +254,24 @@ fn nothing_is_written_outside_the_folder() {
     assert_eq!(bed.read("b"), "new");
     fs::remove_dir_all(bed.home().join("conf")).unwrap();
     symlink("../outside", bed.home().join("conf")).unwrap();
-    assert!(matches!(bed.files(), Err(RenderError::Write { path, .. }) if path.ends_with("i/conf")));
-    assert_eq!(fs::read_to_string(bed.dir.path().join("outside/a")).unwrap(), "old");
+    assert!(
+        matches!(bed.files(), Err(RenderError::Write { path, .. }) if path.ends_with("i/conf"))
+    );
+    assert_eq!(
+        fs::read_to_string(bed.dir.path().join("outside/a")).unwrap(),
+        "old"
+    );
 }
 
 /// Is there no Python to test with? In CI that is a failure.
 fn without_python() -> bool {
-    let missing = !PATH.split(':').any(|dir| Path::new(dir).join("python3").exists());
-    assert!(!missing || crate::config::Env::from_process().get("CI").is_none(), "python3 is needed");
+    let missing = !PATH
+        .split(':')
+        .any(|dir| Path::new(dir).join("python3").exists());
+    assert!(
+        !missing || crate::config::Env::from_process().get("CI").is_none(),
+        "python3 is needed"
+    );
     if missing {
         println!("skipped: python3 is not installed");
     }
@@ -184,11 +286,25 @@ fn the_shipped_models_render() {
     let bed = Bed::new("command = [\"sh\"]");
     let models = bed.dir.path().join("models");
     install_shipped(&models).unwrap();
-    for (name, port) in [("hello", None), ("hello-fd", None), ("hello-tcp", Some(20_000)), ("python-http", None)] {
+    for (name, port) in [
+        ("hello", None),
+        ("hello-fd", None),
+        ("hello-tcp", Some(20_000)),
+        ("python-http", None),
+    ] {
         let model = load_model(&models.join(name)).unwrap();
         let params = resolve_params(&model, &BTreeMap::new()).unwrap();
         let socket = port.is_none().then(|| "/run/x.sock".to_owned());
-        launch(&model, &InstanceVariables { params, port, socket, ..bed.context() }).unwrap_or_else(|e| panic!("{name}: {e}"));
+        launch(
+            &model,
+            &InstanceVariables {
+                params,
+                port,
+                socket,
+                ..bed.context()
+            },
+        )
+        .unwrap_or_else(|e| panic!("{name}: {e}"));
     }
 }
 
@@ -208,20 +324,33 @@ fn python(bed: &Bed) -> (Running, PathBuf) {
     install_shipped(&models).unwrap();
     let model = load_model(&models.join("python-http")).unwrap();
     let socket = bed.dir.path().join("s");
-    let ctx = InstanceVariables { socket: Some(socket.display().to_string()), ..bed.context() };
+    let ctx = InstanceVariables {
+        socket: Some(socket.display().to_string()),
+        ..bed.context()
+    };
     let launch = launch(&model, &ctx).unwrap();
     files(&model, &ctx, &bed.home()).unwrap();
     let mut command = Command::new(&launch.argv[0]);
-    command.args(&launch.argv[1..]).env_clear().envs(launch.env).current_dir(bed.home()).stdin(Stdio::null());
+    command
+        .args(&launch.argv[1..])
+        .env_clear()
+        .envs(launch.env)
+        .current_dir(bed.home())
+        .stdin(Stdio::null());
     (Running(command.spawn().unwrap()), socket)
 }
 
 fn connect(socket: &Path) -> UnixStream {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         for _ in 0..2000 {
             if let Ok(stream) = UnixStream::connect(socket) {
-                stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+                stream
+                    .set_read_timeout(Some(Duration::from_secs(10)))
+                    .unwrap();
                 return stream;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -242,7 +371,12 @@ fn read_answer(stream: &mut UnixStream, until: &str) -> String {
     let mut answer = Vec::new();
     while !String::from_utf8_lossy(&answer).ends_with(until) {
         let mut byte = [0];
-        assert_eq!(stream.read(&mut byte).unwrap(), 1, "it ended after {:?}", String::from_utf8_lossy(&answer));
+        assert_eq!(
+            stream.read(&mut byte).unwrap(),
+            1,
+            "it ended after {:?}",
+            String::from_utf8_lossy(&answer)
+        );
         answer.push(byte[0]);
     }
     String::from_utf8(answer).unwrap()
@@ -256,28 +390,54 @@ fn the_python_model_counts_keeps_and_ends_gracefully() {
     let bed = Bed::new("command = [\"sh\"]");
     let get = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     let (mut app, socket) = python(&bed);
-    assert!(ask(connect(&socket), b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").starts_with("HTTP/1.1 204 "));
+    assert!(
+        ask(
+            connect(&socket),
+            b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        )
+        .starts_with("HTTP/1.1 204 ")
+    );
     assert!(ask(connect(&socket), get).contains("<h1>shop</h1><p>Visits: 1</p>"));
     let chunked = ask(
         connect(&socket),
         b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
     );
-    assert!(chunked.ends_with("\r\n\r\n3 ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\n"), "{chunked}");
+    assert!(
+        chunked.ends_with(
+            "\r\n\r\n3 ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\n"
+        ),
+        "{chunked}"
+    );
 
     // One connection between two requests, one in the middle of an upload.
     let mut idle = connect(&socket);
-    idle.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    idle.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        .unwrap();
     assert!(read_answer(&mut idle, "</p>\n").contains("Visits: 2"));
     let mut upload = connect(&socket);
-    upload.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n").unwrap();
+    upload
+        .write_all(
+            b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n",
+        )
+        .unwrap();
     read_answer(&mut upload, "100 Continue\r\n\r\n");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(app.0.id() as i32), nix::sys::signal::Signal::SIGTERM).unwrap();
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(app.0.id() as i32),
+        nix::sys::signal::Signal::SIGTERM,
+    )
+    .unwrap();
     assert_eq!(idle.read(&mut [0]).unwrap(), 0, "closed");
     let answer = ask(upload, b"abc");
-    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("Connection: close"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && answer.contains("Connection: close"),
+        "{answer}"
+    );
     assert!(app.0.wait().unwrap().success());
 
     let (_again, socket) = python(&bed);
     let answer = ask(connect(&socket), get);
-    assert!(answer.contains("Visits: 3"), "the number survived: {answer}");
+    assert!(
+        answer.contains("Visits: 3"),
+        "the number survived: {answer}"
+    );
 }

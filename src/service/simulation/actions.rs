@@ -1,4 +1,5 @@
-//! What happens in a step: requests, verbs of an operator, monitor passes, chaos, outages, and time going by.
+//! What happens in a step: requests, verbs of an operator, monitor passes, chaos, outages, and time
+//! going by.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,13 +27,22 @@ impl Life {
         let who = usize::try_from(rng.below(u64::try_from(NAMES.len()).unwrap())).unwrap();
         match rng.below(100) {
             0..45 => self.requests(rng, who, next),
-            45..58 => self.verb(rng.next(), who, Request::Monitor { dry_run: rng.percent(10), thorough: rng.percent(10) }),
+            45..58 => self.verb(
+                rng.next(),
+                who,
+                Request::Monitor {
+                    dry_run: rng.percent(10),
+                    thorough: rng.percent(10),
+                },
+            ),
             58..82 => self.operator(rng, who),
             82..86 => self.maker(rng, who),
             86..90 if self.host.profile.faults => self.kill(who),
             90..96 if self.host.profile.faults => self.outage(rng),
             96..98 if self.host.profile.clock => self.set_clock(rng),
-            98..100 if self.host.profile.crashes => self.host.state().crash_in = Some(rng.below(15)),
+            98..100 if self.host.profile.crashes => {
+                self.host.state().crash_in = Some(rng.below(15))
+            }
             _ => {}
         }
         let ms = match rng.below(100) {
@@ -55,7 +65,11 @@ impl Life {
     }
 
     fn requests(&self, rng: &mut Rng, who: usize, next: &mut u64) {
-        let many = if rng.percent(20) { rng.between(2, 8) } else { 1 };
+        let many = if rng.percent(20) {
+            rng.between(2, 8)
+        } else {
+            1
+        };
         for _ in 0..many {
             let takes = match rng.below(10) {
                 0..7 => rng.below(200),
@@ -68,17 +82,31 @@ impl Life {
 
     pub(super) fn request(&self, who: usize, takes: u64, next: &mut u64, must: bool) {
         *next += 1;
-        let request = client::Request { id: *next, who, takes, must };
+        let request = client::Request {
+            id: *next,
+            who,
+            takes,
+            must,
+        };
         tokio::spawn(client::run(self.host.clone(), self.world.clone(), request));
     }
 
     fn operator(&self, rng: &mut Rng, who: usize) {
         let instance = NAMES[who].to_owned();
-        let want = |wanted: &str| Request::Want { instance: instance.clone(), wanted: wanted.into() };
+        let want = |wanted: &str| Request::Want {
+            instance: instance.clone(),
+            wanted: wanted.into(),
+        };
         let request = match rng.below(20) {
             0..5 => Request::Start { instance },
-            5..9 => Request::Stop { instance, now: false },
-            9..11 => Request::Stop { instance, now: true },
+            5..9 => Request::Stop {
+                instance,
+                now: false,
+            },
+            9..11 => Request::Stop {
+                instance,
+                now: true,
+            },
             11..14 => Request::Restart { instance },
             14 if rng.percent(40) => want("down"),
             14..18 => want("auto"),
@@ -91,7 +119,10 @@ impl Life {
     fn maker(&self, rng: &mut Rng, who: usize) {
         let instance = NAMES[who].to_owned();
         let request = match rng.below(8) {
-            0 => Request::Destroy { instance, force: rng.percent(70) },
+            0 => Request::Destroy {
+                instance,
+                force: rng.percent(70),
+            },
             1..4 => Request::Purge { instance },
             _ => create(who, rng.percent(50)),
         };
@@ -127,11 +158,24 @@ impl Life {
         let mut s = self.host.state();
         let what = rng.below(4);
         let out = &mut s.out;
-        let flag =
-            [&mut out.supervisor, &mut out.edge, &mut out.activity, &mut out.disk].into_iter().nth(usize::try_from(what).unwrap()).unwrap();
+        let flag = [
+            &mut out.supervisor,
+            &mut out.edge,
+            &mut out.activity,
+            &mut out.disk,
+        ]
+        .into_iter()
+        .nth(usize::try_from(what).unwrap())
+        .unwrap();
         *flag = !*flag;
-        let (begins, any) = (*flag, out.supervisor || out.edge || out.activity || out.disk);
-        s.say(format_args!("CHAOS: outage {what} {}", if begins { "begins" } else { "ends" }));
+        let (begins, any) = (
+            *flag,
+            out.supervisor || out.edge || out.activity || out.disk,
+        );
+        s.say(format_args!(
+            "CHAOS: outage {what} {}",
+            if begins { "begins" } else { "ends" }
+        ));
         if begins {
             s.begin_excuse(Why::Outage, None);
         } else if !any {
@@ -150,8 +194,18 @@ impl Life {
 /// Makes an instance; one in two has another host, which the edge must be told.
 pub(super) fn create(who: usize, asleep: bool) -> Request {
     let name = NAMES[who].to_owned();
-    let hosts = if who.is_multiple_of(2) { vec![format!("{name}.example.org")] } else { Vec::new() };
-    Request::Create(NewInstance { name: Some(name), model: "test".into(), hosts, asleep, ..NewInstance::default() })
+    let hosts = if who.is_multiple_of(2) {
+        vec![format!("{name}.example.org")]
+    } else {
+        Vec::new()
+    };
+    Request::Create(NewInstance {
+        name: Some(name),
+        model: "test".into(),
+        hosts,
+        asleep,
+        ..NewInstance::default()
+    })
 }
 
 impl super::host::State {
@@ -159,18 +213,35 @@ impl super::host::State {
         self.say(format_args!("verb {request:?}"));
         self.stats.verbs += 1;
         let now = self.now;
-        self.verbs.insert(id, Verb { who, request: request.clone(), since: now });
+        self.verbs.insert(
+            id,
+            Verb {
+                who,
+                request: request.clone(),
+                since: now,
+            },
+        );
         for why in allows(request) {
             self.begin_excuse(*why, Some(who));
         }
     }
 
-    fn end_verb(&mut self, id: u64, who: usize, request: &Request, outcome: &Result<Outcome, ServiceError>) {
+    fn end_verb(
+        &mut self,
+        id: u64,
+        who: usize,
+        request: &Request,
+        outcome: &Result<Outcome, ServiceError>,
+    ) {
         match outcome {
-            Ok(Outcome::Instance { did, already, .. }) => self.say(format_args!("  ended {request:?}: {did} already: {already}")),
+            Ok(Outcome::Instance { did, already, .. }) => self.say(format_args!(
+                "  ended {request:?}: {did} already: {already}"
+            )),
             other => self.say(format_args!("  ended {request:?}: {other:?}")),
         }
-        let Some(Verb { since, .. }) = self.verbs.remove(&id) else { return };
+        let Some(Verb { since, .. }) = self.verbs.remove(&id) else {
+            return;
+        };
         for why in allows(request) {
             match why {
                 Why::Gone | Why::Down => {}
@@ -183,8 +254,12 @@ impl super::host::State {
             }
         }
         match (request, outcome) {
-            (Request::Create(_), Ok(_)) if !self.under_way(who, Why::Gone) => self.end_excuse(Why::Gone, Some(who)),
-            (Request::Want { wanted, .. }, Ok(_)) if wanted != "down" && !self.under_way(who, Why::Down) => {
+            (Request::Create(_), Ok(_)) if !self.under_way(who, Why::Gone) => {
+                self.end_excuse(Why::Gone, Some(who))
+            }
+            (Request::Want { wanted, .. }, Ok(_))
+                if wanted != "down" && !self.under_way(who, Why::Down) =>
+            {
                 self.end_excuse(Why::Down, Some(who));
             }
             (_, Err(e)) => self.judge_error(since, who, request, e),
@@ -194,16 +269,29 @@ impl super::host::State {
 
     /// Is there another verb at work that may bring this about?
     fn under_way(&self, who: usize, why: Why) -> bool {
-        self.verbs.values().any(|v| v.who == who && allows(&v.request).contains(&why))
+        self.verbs
+            .values()
+            .any(|v| v.who == who && allows(&v.request).contains(&why))
     }
 
     /// Is this a legitimate end of a verb when nothing was broken?
     fn judge_error(&mut self, since: u64, who: usize, request: &Request, error: &ServiceError) {
         let now = self.now;
-        if self.excused(&[Why::Fault, Why::Outage], who, since.saturating_sub(super::host::BACK_OFF), now) {
+        if self.excused(
+            &[Why::Fault, Why::Outage],
+            who,
+            since.saturating_sub(super::host::BACK_OFF),
+            now,
+        ) {
             return;
         }
-        let meanwhile = ["meanwhile", "somebody started it again", "is taken", "folder", "belongs to"];
+        let meanwhile = [
+            "meanwhile",
+            "somebody started it again",
+            "is taken",
+            "folder",
+            "belongs to",
+        ];
         let fine = match error.kind {
             ErrorKind::Denied | ErrorKind::NotFound => true,
             ErrorKind::Failed => meanwhile.iter().any(|text| error.message.contains(text)),
@@ -215,7 +303,8 @@ impl super::host::State {
     }
 }
 
-/// What a verb may bring about while it runs (and, with `Gone` and `Down`, until another verb ends it).
+/// What a verb may bring about while it runs (and, with `Gone` and `Down`, until another verb ends
+/// it).
 fn allows(request: &Request) -> &'static [Why] {
     match request {
         Request::Stop { now: true, .. } => &[Why::Cut],

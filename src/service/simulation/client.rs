@@ -1,4 +1,5 @@
-//! The way of a simulated request: through an open gate straight to the process, or to acc's door; as the proxy does it.
+//! The way of a simulated request: through an open gate straight to the process, or to acc's door;
+//! as the proxy does it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,15 +38,31 @@ pub(super) async fn run(host: Arc<Host>, world: Arc<World>, request: Request) {
         let mut s = host.state();
         let now = s.now;
         s.stats.requests += 1;
-        s.asked.insert(request.id, Asked { who: request.who, since: now, delivered: 0 });
-        s.say(format_args!("request {} to {} ({} ms)", request.id, NAMES[request.who], request.takes));
+        s.asked.insert(
+            request.id,
+            Asked {
+                who: request.who,
+                since: now,
+                delivered: 0,
+            },
+        );
+        s.say(format_args!(
+            "request {} to {} ({} ms)",
+            request.id, NAMES[request.who], request.takes
+        ));
     }
     if host.profile.nginx && through_gate(&host, request).await {
         return;
     }
     let answer = through_acc(&host, &world, request).await;
-    let resting = world.store.by_name(NAMES[request.who]).ok().flatten().filter(|row| !row.stored.phase.is_live());
-    host.state().judge(request, &answer, resting.map(|row| row.stored.since.0));
+    let resting = world
+        .store
+        .by_name(NAMES[request.who])
+        .ok()
+        .flatten()
+        .filter(|row| !row.stored.phase.is_live());
+    host.state()
+        .judge(request, &answer, resting.map(|row| row.stored.since.0));
 }
 
 /// `true`: it was delivered, the rest is between the client and the application.
@@ -66,13 +83,19 @@ async fn through_gate(host: &Arc<Host>, request: Request) -> bool {
     delivered
 }
 
-async fn through_acc(host: &Arc<Host>, world: &Arc<World>, request: Request) -> Result<bool, Refusal> {
+async fn through_acc(
+    host: &Arc<Host>,
+    world: &Arc<World>,
+    request: Request,
+) -> Result<bool, Refusal> {
     let name = HostName::parse(&format!("{}.apps.localhost", NAMES[request.who])).unwrap();
     let started = host.now();
     let mut pause = 1;
     loop {
         let left = Duration::from_millis((started + WAKE + 5_000).saturating_sub(host.now()));
-        let pass = tokio::time::timeout(left, enter(world, &name)).await.unwrap_or(Err(Refusal::TooSlow))?;
+        let pass = tokio::time::timeout(left, enter(world, &name))
+            .await
+            .unwrap_or(Err(Refusal::TooSlow))?;
         if let Some(good) = send(host, request, pass).await {
             return Ok(good);
         }
@@ -85,7 +108,16 @@ async fn through_acc(host: &Arc<Host>, world: &Arc<World>, request: Request) -> 
 }
 
 async fn enter(world: &Arc<World>, name: &HostName) -> Result<Box<dyn Ticket>, Refusal> {
-    match world.admit(name, Verdict { wake: true, counts: true }).await? {
+    match world
+        .admit(
+            name,
+            Verdict {
+                wake: true,
+                counts: true,
+            },
+        )
+        .await?
+    {
         Admitted::Open(pass) => Ok(pass),
         Admitted::Wait(mut waiting) => waiting.admitted().await,
     }
@@ -110,24 +142,52 @@ impl State {
     /// Connects to the application.
     fn deliver(&mut self, request: Request, via_acc: bool) -> bool {
         let now = self.now;
-        let Some(pid) = self.process(request.who).filter(|p| p.accepts(now)).map(|p| p.pid) else { return false };
-        self.say(format_args!("  request {} is with process {pid}, {}", request.id, if via_acc { "by acc" } else { "directly" }));
+        let Some(pid) = self
+            .process(request.who)
+            .filter(|p| p.accepts(now))
+            .map(|p| p.pid)
+        else {
+            return false;
+        };
+        self.say(format_args!(
+            "  request {} is with process {pid}, {}",
+            request.id,
+            if via_acc { "by acc" } else { "directly" }
+        ));
         self.busy(request.who, now);
         let ends = now + request.takes.max(1);
-        self.flights.insert(request.id, Flight { pid, who: request.who, ends, via_acc });
+        self.flights.insert(
+            request.id,
+            Flight {
+                pid,
+                who: request.who,
+                ends,
+                via_acc,
+            },
+        );
         let delivered = self.asked.get_mut(&request.id).map_or(0, |asked| {
             asked.delivered += 1;
             asked.delivered
         });
         if delivered > 1 {
-            self.violate(format!("request {} was delivered {delivered} times", request.id));
+            self.violate(format!(
+                "request {} was delivered {delivered} times",
+                request.id
+            ));
         }
         true
     }
 
     /// Is this a legitimate end? A closed list.
-    fn judge(&mut self, request: Request, answer: &Result<bool, Refusal>, rests_since: Option<u64>) {
-        let Some(asked) = self.asked.remove(&request.id) else { return };
+    fn judge(
+        &mut self,
+        request: Request,
+        answer: &Result<bool, Refusal>,
+        rests_since: Option<u64>,
+    ) {
+        let Some(asked) = self.asked.remove(&request.id) else {
+            return;
+        };
         let (who, since, now) = (asked.who, asked.since, self.now);
         self.say(format_args!("  request {} ended: {answer:?}", request.id));
         let refusal = match answer {
@@ -137,25 +197,47 @@ impl State {
         self.stats.refused += 1;
         let ago = |ms: u64| since.saturating_sub(ms);
         let legitimate = match refusal {
-            Refusal::UnknownHost | Refusal::Destroyed | Refusal::Creating => self.excused(&[Why::Gone], who, since, now),
+            Refusal::UnknownHost | Refusal::Destroyed | Refusal::Creating => {
+                self.excused(&[Why::Gone], who, since, now)
+            }
             Refusal::Disabled => self.excused(&[Why::Down], who, since, now),
-            Refusal::Failed { .. } => self.excused(&[Why::Fault, Why::Outage], who, ago(BACK_OFF + 20_000), now),
+            Refusal::Failed { .. } => {
+                self.excused(&[Why::Fault, Why::Outage], who, ago(BACK_OFF + 20_000), now)
+            }
             Refusal::TooSlow | Refusal::StillStopping => {
-                if rests_since.is_some_and(|at| at > since && now - at > 2_000) && !self.excused(&[Why::Outage], who, since, now) {
-                    self.violate(format!("request {} waited for {}, which had failed long ago", request.id, NAMES[who]));
+                if rests_since.is_some_and(|at| at > since && now - at > 2_000)
+                    && !self.excused(&[Why::Outage], who, since, now)
+                {
+                    self.violate(format!(
+                        "request {} waited for {}, which had failed long ago",
+                        request.id, NAMES[who]
+                    ));
                 }
                 let broken = self.excused(&[Why::Fault, Why::Outage], who, ago(60_000), now);
                 broken || self.excuses(Why::Stop, who, ago(15_000), now) >= 2
             }
             // A driver that is away is asked again only now and then.
             Refusal::Broken => self.excused(&[Why::Outage], who, ago(2_000), now),
-            Refusal::MayNotWake | Refusal::TooManyWaiting | Refusal::TooManyWakes { .. } | Refusal::Halting => false,
+            Refusal::MayNotWake
+            | Refusal::TooManyWaiting
+            | Refusal::TooManyWakes { .. }
+            | Refusal::Halting => false,
         };
         if request.must || !legitimate {
-            self.violate(format!("request {} to {} was refused after {} ms: {refusal}", request.id, NAMES[who], now - since));
+            self.violate(format!(
+                "request {} to {} was refused after {} ms: {refusal}",
+                request.id,
+                NAMES[who],
+                now - since
+            ));
         }
         if now - since > WAKE + 5_500 {
-            self.violate(format!("request {} to {} waited {} ms", request.id, NAMES[who], now - since));
+            self.violate(format!(
+                "request {} to {} waited {} ms",
+                request.id,
+                NAMES[who],
+                now - since
+            ));
         }
     }
 }

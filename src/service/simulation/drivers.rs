@@ -25,12 +25,21 @@ pub(super) fn who(name: &str) -> usize {
 
 /// The number of the instance that listens there: the last folder of the socket's path.
 fn who_listens(listen: &Listen) -> usize {
-    let Listen::Unix(path) = listen else { panic!("{listen:?}") };
-    who(path.parent().and_then(|p| p.file_name()).and_then(|n| n.to_str()).unwrap())
+    let Listen::Unix(path) = listen else {
+        panic!("{listen:?}")
+    };
+    who(path
+        .parent()
+        .and_then(|p| p.file_name())
+        .and_then(|n| n.to_str())
+        .unwrap())
 }
 
 fn identity(pid: i32) -> Process {
-    Process { pid, start_time: u64::from(pid.unsigned_abs()) }
+    Process {
+        pid,
+        start_time: u64::from(pid.unsigned_abs()),
+    }
 }
 
 impl Clock for Drivers {
@@ -44,13 +53,20 @@ impl Clock for Drivers {
 }
 
 fn unreachable() -> SupervisorError {
-    SupervisorError::Unreachable { what: "the supervisor".into(), why: "it is away".into() }
+    SupervisorError::Unreachable {
+        what: "the supervisor".into(),
+        why: "it is away".into(),
+    }
 }
 
 impl Drivers {
     async fn ask(&self, deed: &'static str, on: &str) -> Result<(), SupervisorError> {
         self.0.call(deed, on).await;
-        if self.0.state().out.supervisor { Err(unreachable()) } else { Ok(()) }
+        if self.0.state().out.supervisor {
+            Err(unreachable())
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -66,8 +82,12 @@ impl State {
             born,
             listens: Some(born + self.rng(Some(who)).between(1, 500)),
             dies: None,
-            manner: [Manner::Graceful, Manner::Graceful, Manner::Abrupt, Manner::Deaf]
-                [usize::try_from(self.rng(Some(who)).below(4)).unwrap()],
+            manner: [
+                Manner::Graceful,
+                Manner::Graceful,
+                Manner::Abrupt,
+                Manner::Deaf,
+            ][usize::try_from(self.rng(Some(who)).below(4)).unwrap()],
             stopping: false,
             served: false,
             may_cut: false,
@@ -76,7 +96,15 @@ impl State {
             let later = self.rng(Some(who)).between(1, 60_000);
             let mut dies = None;
             match self.rng(Some(who)).below(6) {
-                0 => (process.listens, dies) = (None, Some((born + later % 400, Exit::Code(i32::try_from(later % 3).unwrap())))),
+                0 => {
+                    (process.listens, dies) = (
+                        None,
+                        Some((
+                            born + later % 400,
+                            Exit::Code(i32::try_from(later % 3).unwrap()),
+                        )),
+                    )
+                }
                 1 => process.listens = None,
                 2 => process.listens = Some(born + later / 2),
                 3 => dies = Some((born + later, Exit::Code(0))),
@@ -85,7 +113,12 @@ impl State {
             }
             process.dies = dies;
             process.may_cut = dies.is_some();
-            self.excuse(Why::Fault, Some(who), now, dies.map_or(now + 60_000, |d| d.0));
+            self.excuse(
+                Why::Fault,
+                Some(who),
+                now,
+                dies.map_or(now + 60_000, |d| d.0),
+            );
         }
         self.say(format_args!("  {process:?}"));
         self.procs.insert(pid, process);
@@ -95,18 +128,34 @@ impl State {
     /// A signal to a process: may it come now?
     fn may_signal(&mut self, pid: i32, kill: bool, nginx: bool) {
         let (now, in_flight) = (self.now, self.in_flight(pid));
-        let Some(process) = self.procs.get(&pid) else { return };
-        let (who, told, may_cut, born) = (process.who, process.stopping, process.may_cut, process.born);
+        let Some(process) = self.procs.get(&pid) else {
+            return;
+        };
+        let (who, told, may_cut, born) =
+            (process.who, process.stopping, process.may_cut, process.born);
         let name = NAMES[who];
         // A create that failed is undone like a stop: whoever still uses it has the drain timeout.
         let drained = |why| self.excused_since(why, who, now.saturating_sub(DRAIN));
-        let cut = self.excused(&[Why::Cut], who, now.saturating_sub(1000), now) || drained(Why::Stop) || drained(Why::Gone);
+        let cut = self.excused(&[Why::Cut], who, now.saturating_sub(1000), now)
+            || drained(Why::Stop)
+            || drained(Why::Gone);
         if cut && let Some(process) = self.procs.get_mut(&pid) {
             process.may_cut = true;
         } else if in_flight > 0 && !may_cut {
-            self.violate(format!("{name} was {} with {in_flight} in flight", if kill { "killed" } else { "stopped" }));
+            self.violate(format!(
+                "{name} was {} with {in_flight} in flight",
+                if kill { "killed" } else { "stopped" }
+            ));
         }
-        if told || kill || self.excused(&[Why::Stop, Why::Cut, Why::Gone, Why::Fault, Why::Outage], who, now.saturating_sub(60_000), now) {
+        if told
+            || kill
+            || self.excused(
+                &[Why::Stop, Why::Cut, Why::Gone, Why::Fault, Why::Outage],
+                who,
+                now.saturating_sub(60_000),
+                now,
+            )
+        {
             return;
         }
         if !nginx {
@@ -144,12 +193,21 @@ impl Supervisor for Drivers {
             if faults && s.rng(Some(who)).percent(3) {
                 let now = s.now;
                 s.excuse(Why::Fault, Some(who), now, now);
-                return Err(SupervisorError::NotStarted { name: name.into(), why: "told so".into() });
+                return Err(SupervisorError::NotStarted {
+                    name: name.into(),
+                    why: "told so".into(),
+                });
             }
             // One that is about to be born counts too: there is never a second one.
-            let there = s.procs.values().find(|p| p.who == who).map(|p| (p.pid, p.stopping));
+            let there = s
+                .procs
+                .values()
+                .find(|p| p.who == who)
+                .map(|p| (p.pid, p.stopping));
             if let Some((pid, true)) = there {
-                s.violate(format!("{name} was started while process {pid} was still ending"));
+                s.violate(format!(
+                    "{name} was started while process {pid} was still ending"
+                ));
             }
             let pid = there.map_or_else(|| s.spawn(who, faults), |p| p.0);
             let lost = faults && s.rng(Some(who)).percent(2);
@@ -162,19 +220,32 @@ impl Supervisor for Drivers {
         self.0.poke();
         self.0.until(|s| (s.now >= born).then_some(())).await;
         self.0.done().await;
-        if lost { Err(unreachable()) } else { Ok(identity(pid)) }
+        if lost {
+            Err(unreachable())
+        } else {
+            Ok(identity(pid))
+        }
     }
 
     async fn find(&self, name: &InstanceName) -> Result<Option<Process>, SupervisorError> {
         self.ask("find", name.as_str()).await?;
-        Ok(self.0.state().process(who(name.as_str())).map(|p| identity(p.pid)))
+        Ok(self
+            .0
+            .state()
+            .process(who(name.as_str()))
+            .map(|p| identity(p.pid)))
     }
 
     async fn running(&self) -> Result<Vec<(InstanceName, Process)>, SupervisorError> {
         self.ask("running", "").await?;
         let mut s = self.0.state();
-        let all: Vec<_> = (0..NAMES.len()).filter_map(|who| s.process(who).map(|p| (who, p.pid))).collect();
-        Ok(all.into_iter().map(|(who, pid)| (InstanceName::parse(NAMES[who]).unwrap(), identity(pid))).collect())
+        let all: Vec<_> = (0..NAMES.len())
+            .filter_map(|who| s.process(who).map(|p| (who, p.pid)))
+            .collect();
+        Ok(all
+            .into_iter()
+            .map(|(who, pid)| (InstanceName::parse(NAMES[who]).unwrap(), identity(pid)))
+            .collect())
     }
 
     async fn terminate(&self, program: &Program, process: Process) -> Result<(), SupervisorError> {
@@ -184,7 +255,13 @@ impl Supervisor for Drivers {
             let mut s = self.0.state();
             s.may_signal(pid, false, self.0.profile.nginx);
             let now = s.now;
-            let last = s.flights.values().filter(|f| f.pid == pid).map(|f| f.ends).max().unwrap_or(now);
+            let last = s
+                .flights
+                .values()
+                .filter(|f| f.pid == pid)
+                .map(|f| f.ends)
+                .max()
+                .unwrap_or(now);
             let soon = now + s.rng(Some(who)).below(50);
             if let Some(process) = s.procs.get_mut(&pid) {
                 process.stopping = true;
@@ -231,7 +308,12 @@ impl Supervisor for Drivers {
         let mut s = self.0.state();
         if let Some(pid) = s.process(who(name.as_str())).map(|p| p.pid) {
             let now = s.now;
-            if !s.excused(&[Why::Fault, Why::Outage], who(name.as_str()), now.saturating_sub(60_000), now) {
+            if !s.excused(
+                &[Why::Fault, Why::Outage],
+                who(name.as_str()),
+                now.saturating_sub(60_000),
+                now,
+            ) {
                 s.violate(format!("{name} is forgotten while process {pid} runs"));
             }
         }
@@ -262,7 +344,11 @@ impl Drivers {
     async fn gate(&self, deed: &'static str, on: &str) -> Result<(), EdgeError> {
         self.0.call(deed, on).await;
         let broken = self.0.profile.nginx && self.0.state().out.edge;
-        if broken { Err(EdgeError::Unusable("told so".into())) } else { Ok(()) }
+        if broken {
+            Err(EdgeError::Unusable("told so".into()))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -283,10 +369,23 @@ impl Edge for Drivers {
         {
             let mut s = self.0.state();
             let (who, now) = (who(gate.name.as_str()), s.now);
-            let answers = s.process(who).is_some_and(|p| p.listens.is_some_and(|at| at <= now));
-            // One that died a moment ago, or while the supervisor was away, cannot be known to be dead.
-            if !answers && !s.excused(&[Why::Fault, Why::Outage], who, now.saturating_sub(5_000), now) {
-                s.violate(format!("the gate of {} was opened before it answers", gate.name));
+            let answers = s
+                .process(who)
+                .is_some_and(|p| p.listens.is_some_and(|at| at <= now));
+            // One that died a moment ago, or while the supervisor was away, cannot be known to be
+            // dead.
+            if !answers
+                && !s.excused(
+                    &[Why::Fault, Why::Outage],
+                    who,
+                    now.saturating_sub(5_000),
+                    now,
+                )
+            {
+                s.violate(format!(
+                    "the gate of {} was opened before it answers",
+                    gate.name
+                ));
             }
             if let Some(process) = s.process(who) {
                 process.served = true;
@@ -312,7 +411,10 @@ impl Edge for Drivers {
     async fn open_gates(&self) -> Result<Vec<InstanceName>, EdgeError> {
         self.gate("open gates", "").await?;
         let s = self.0.state();
-        Ok(s.gates.keys().map(|who| InstanceName::parse(NAMES[*who]).unwrap()).collect())
+        Ok(s.gates
+            .keys()
+            .map(|who| InstanceName::parse(NAMES[*who]).unwrap())
+            .collect())
     }
 
     fn pooled(&self, _: &Gate) -> u32 {
@@ -337,7 +439,9 @@ impl Probe for Drivers {
         let mut s = self.0.state();
         let now = s.now;
         match s.process(who) {
-            Some(process) if process.accepts(now) => Err(Obstacle::Other("somebody answers there".into())),
+            Some(process) if process.accepts(now) => {
+                Err(Obstacle::Other("somebody answers there".into()))
+            }
             _ => Ok(None),
         }
     }
@@ -345,10 +449,17 @@ impl Probe for Drivers {
     fn at_once(&self, question: &Question, _: Process) -> Option<Answered> {
         let mut s = self.0.state();
         let now = s.now;
-        s.process(who_listens(&question.listen)).filter(|p| p.accepts(now)).map(|_| Answered::default())
+        s.process(who_listens(&question.listen))
+            .filter(|p| p.accepts(now))
+            .map(|_| Answered::default())
     }
 
-    async fn ready(&self, question: &Question, _: Option<Process>, _: Option<Ear>) -> Result<Answered, String> {
+    async fn ready(
+        &self,
+        question: &Question,
+        _: Option<Process>,
+        _: Option<Ear>,
+    ) -> Result<Answered, String> {
         let who = who_listens(&question.listen);
         self.0
             .until(|s| {
@@ -371,15 +482,26 @@ impl Activity for Drivers {
         self.0.call("look", "").await;
         let mut s = self.0.state();
         if s.out.activity {
-            return Err(ActivityError { what: "blind".into(), source: std::io::Error::other("told so") });
+            return Err(ActivityError {
+                what: "blind".into(),
+                source: std::io::Error::other("told so"),
+            });
         }
         let mut see = |t: &Target| {
             let who = who_listens(&t.listen);
             if t.log.is_some() {
                 s.looked(who);
             }
-            let connections = u32::try_from(s.flights.values().filter(|f| f.who == who).count()).unwrap();
-            Seen { connections, mark: if t.log.is_some() { s.logs[who] } else { Default::default() } }
+            let connections =
+                u32::try_from(s.flights.values().filter(|f| f.who == who).count()).unwrap();
+            Seen {
+                connections,
+                mark: if t.log.is_some() {
+                    s.logs[who]
+                } else {
+                    Default::default()
+                },
+            }
         };
         Ok(targets.iter().map(&mut see).collect())
     }

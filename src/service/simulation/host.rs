@@ -1,7 +1,8 @@
 //! The simulated host: processes, gates, requests in flight, and what lasts when acc dies.
 //!
-//! Nothing here runs by itself. Everything that will happen (a process listens, ends, a request is answered) has its time,
-//! and whoever looks first settles what has come due. So the host goes on while acc is dead.
+//! Nothing here runs by itself. Everything that will happen (a process listens, ends, a request is
+//! answered) has its time, and whoever looks first settles what has come due. So the host goes on
+//! while acc is dead.
 
 use std::collections::BTreeMap;
 use std::fmt::Arguments;
@@ -92,7 +93,9 @@ pub(super) struct Proc {
 
 impl Proc {
     pub(super) fn accepts(&self, now: u64) -> bool {
-        self.born <= now && self.listens.is_some_and(|at| at <= now) && !(self.stopping && self.manner != Manner::Deaf)
+        self.born <= now
+            && self.listens.is_some_and(|at| at <= now)
+            && !(self.stopping && self.manner != Manner::Deaf)
     }
 }
 
@@ -160,8 +163,8 @@ pub(super) struct State {
     pub(super) out: Outages,
     pub(super) asked: BTreeMap<u64, Asked>,
     pub(super) last_use: [u64; NAMES.len()],
-    /// Uses since the last look of a monitor pass: who comes between that look and the closing of the gate is served, and does
-    /// not put the sleep off.
+    /// Uses since the last look of a monitor pass: who comes between that look and the closing of
+    /// the gate is served, and does not put the sleep off.
     recent: [u64; NAMES.len()],
     pub(super) wrong_since: [Option<u64>; NAMES.len()],
     pub(super) verbs: BTreeMap<u64, Verb>,
@@ -213,13 +216,20 @@ impl Host {
             trace: Vec::new(),
             next: 0,
         };
-        Arc::new(Self { profile, state: Mutex::new(state), changed: watch::Sender::new(()), crash: watch::Sender::new(false) })
+        Arc::new(Self {
+            profile,
+            state: Mutex::new(state),
+            changed: watch::Sender::new(()),
+            crash: watch::Sender::new(false),
+        })
     }
 
     /// The state, with everything settled that has come due.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         let mut s = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        s.now = s.base + s.origin.map_or(0, |o| u64::try_from(o.elapsed().as_millis()).unwrap());
+        s.now = s.base
+            + s.origin
+                .map_or(0, |o| u64::try_from(o.elapsed().as_millis()).unwrap());
         s.settle();
         s
     }
@@ -244,7 +254,8 @@ impl Host {
         self.crash.send_replace(false);
     }
 
-    /// acc is dead; time stands still until it is moved or acc lives again. What went through acc is cut.
+    /// acc is dead; time stands still until it is moved or acc lives again. What went through acc
+    /// is cut.
     pub(super) fn end_life(&self) {
         let mut s = self.state();
         s.base = s.now;
@@ -311,7 +322,8 @@ impl Host {
         }
     }
 
-    /// Every effect on the world goes by here, before it is done: it may take long, and acc may die.
+    /// Every effect on the world goes by here, before it is done: it may take long, and acc may
+    /// die.
     pub(super) async fn call(&self, deed: &'static str, on: &str) {
         if self.point() {
             std::future::pending::<()>().await;
@@ -380,7 +392,11 @@ impl State {
     fn settle(&mut self) {
         let now = self.now;
         loop {
-            let dying = self.procs.values().filter_map(|p| p.dies.map(|(at, exit)| (at, p.pid, exit))).filter(|d| d.0 <= now);
+            let dying = self
+                .procs
+                .values()
+                .filter_map(|p| p.dies.map(|(at, exit)| (at, p.pid, exit)))
+                .filter(|d| d.0 <= now);
             let dying = dying.min_by_key(|(at, pid, _)| (*at, *pid));
             let until = dying.map_or(now, |d| d.0);
             self.land(until);
@@ -394,11 +410,18 @@ impl State {
         if !self.flights.values().any(|f| f.ends <= until) {
             return;
         }
-        let mut done: Vec<(u64, u64)> = self.flights.iter().filter(|(_, f)| f.ends <= until).map(|(id, f)| (f.ends, *id)).collect();
+        let mut done: Vec<(u64, u64)> = self
+            .flights
+            .iter()
+            .filter(|(_, f)| f.ends <= until)
+            .map(|(id, f)| (f.ends, *id))
+            .collect();
         // In the order in which they end: the access log has the time of the last one.
         done.sort_unstable();
         for (_, id) in done {
-            let Some(flight) = self.flights.remove(&id) else { continue };
+            let Some(flight) = self.flights.remove(&id) else {
+                continue;
+            };
             self.used(flight.who, flight.ends);
             self.fate(id, &flight, true);
         }
@@ -409,7 +432,11 @@ impl State {
         self.busy(who, at);
         let modified = self.wall(at);
         let mark = &mut self.logs[who];
-        *mark = LogMark { inode: 1, size: mark.size + 1, modified };
+        *mark = LogMark {
+            inode: 1,
+            size: mark.size + 1,
+            modified,
+        };
     }
 
     pub(super) fn busy(&mut self, who: usize, at: u64) {
@@ -427,7 +454,10 @@ impl State {
         } else {
             self.asked.remove(&id);
             self.count(good);
-            self.say(format_args!("  request {id} was {} (direct)", if good { "answered" } else { "broken" }));
+            self.say(format_args!(
+                "  request {id} was {} (direct)",
+                if good { "answered" } else { "broken" }
+            ));
         }
     }
 
@@ -440,15 +470,31 @@ impl State {
     }
 
     fn end_process(&mut self, at: u64, pid: i32, exit: Exit) {
-        let Some(process) = self.procs.remove(&pid) else { return };
+        let Some(process) = self.procs.remove(&pid) else {
+            return;
+        };
         self.ended.insert(pid, exit);
-        self.say(format_args!("  process {pid} of {} ended at {at}: {exit}", NAMES[process.who]));
-        let cut: Vec<u64> = self.flights.iter().filter(|(_, f)| f.pid == pid).map(|(id, _)| *id).collect();
+        self.say(format_args!(
+            "  process {pid} of {} ended at {at}: {exit}",
+            NAMES[process.who]
+        ));
+        let cut: Vec<u64> = self
+            .flights
+            .iter()
+            .filter(|(_, f)| f.pid == pid)
+            .map(|(id, _)| *id)
+            .collect();
         if !cut.is_empty() && !process.may_cut {
-            self.violate(format!("the end of process {pid} of {} cut {} requests", NAMES[process.who], cut.len()));
+            self.violate(format!(
+                "the end of process {pid} of {} cut {} requests",
+                NAMES[process.who],
+                cut.len()
+            ));
         }
         for id in cut {
-            let Some(flight) = self.flights.remove(&id) else { continue };
+            let Some(flight) = self.flights.remove(&id) else {
+                continue;
+            };
             self.used(flight.who, at);
             self.fate(id, &flight, false);
         }
@@ -462,16 +508,22 @@ impl State {
         let now = self.now;
         let of_proc = |p: &Proc| [Some(p.born), p.listens, p.dies.map(|d| d.0)];
         let procs = self.procs.values().flat_map(of_proc).flatten();
-        procs.chain(self.flights.values().map(|f| f.ends)).filter(|at| *at > now).min()
+        procs
+            .chain(self.flights.values().map(|f| f.ends))
+            .filter(|at| *at > now)
+            .min()
     }
 
     /// The process of this instance that is alive now.
     pub(super) fn process(&mut self, who: usize) -> Option<&mut Proc> {
         let now = self.now;
-        self.procs.values_mut().find(|p| p.who == who && p.born <= now)
+        self.procs
+            .values_mut()
+            .find(|p| p.who == who && p.born <= now)
     }
 
-    /// Each instance has its own stream, so that what happens to one does not depend on the order of what happens to others.
+    /// Each instance has its own stream, so that what happens to one does not depend on the order
+    /// of what happens to others.
     pub(super) fn rng(&mut self, who: Option<usize>) -> &mut Rng {
         &mut self.rngs[who.unwrap_or(NAMES.len())]
     }
@@ -486,7 +538,12 @@ impl State {
     }
 
     pub(super) fn excuse(&mut self, why: Why, who: Option<usize>, from: u64, until: u64) {
-        self.excuses.push(Excuse { why, who, from, until });
+        self.excuses.push(Excuse {
+            why,
+            who,
+            from,
+            until,
+        });
     }
 
     /// An excuse that holds until it is ended.
@@ -497,25 +554,41 @@ impl State {
 
     pub(super) fn end_excuse(&mut self, why: Why, who: Option<usize>) {
         let now = self.now;
-        for excuse in self.excuses.iter_mut().filter(|e| e.why == why && e.who == who && e.until == u64::MAX) {
+        for excuse in self
+            .excuses
+            .iter_mut()
+            .filter(|e| e.why == why && e.who == who && e.until == u64::MAX)
+        {
             excuse.until = now;
         }
     }
 
     /// Was there such an excuse at any time between the two?
     pub(super) fn excused(&self, why: &[Why], who: usize, from: u64, to: u64) -> bool {
-        self.excuses.iter().any(|e| why.contains(&e.why) && e.who.is_none_or(|w| w == who) && e.from <= to && e.until >= from)
+        self.excuses.iter().any(|e| {
+            why.contains(&e.why)
+                && e.who.is_none_or(|w| w == who)
+                && e.from <= to
+                && e.until >= from
+        })
     }
 
     /// How many such excuses touch that time.
     pub(super) fn excuses(&self, why: Why, who: usize, from: u64, to: u64) -> usize {
-        self.excuses.iter().filter(|e| e.why == why && e.who.is_none_or(|w| w == who) && e.from <= to && e.until >= from).count()
+        self.excuses
+            .iter()
+            .filter(|e| {
+                e.why == why && e.who.is_none_or(|w| w == who) && e.from <= to && e.until >= from
+            })
+            .count()
     }
 
     /// Has an excuse that holds now begun at least so long ago?
     pub(super) fn excused_since(&self, why: Why, who: usize, began: u64) -> bool {
         let now = self.now;
-        self.excuses.iter().any(|e| e.why == why && e.who.is_none_or(|w| w == who) && e.from <= began && e.until >= now)
+        self.excuses.iter().any(|e| {
+            e.why == why && e.who.is_none_or(|w| w == who) && e.from <= began && e.until >= now
+        })
     }
 
     pub(super) fn violate(&mut self, what: String) {

@@ -1,7 +1,9 @@
-//! A seeded simulation of the whole brain: the real service, registry, actors, wake queue, monitor, journal and store over a
-//! host that is made up, with time that only moves when everybody waits. See `docs/simulation.md`.
+//! A seeded simulation of the whole brain: the real service, registry, actors, wake queue, monitor,
+//! journal and store over a host that is made up, with time that only moves when everybody waits.
+//! See `docs/simulation.md`.
 //!
-//! `ACC_SIM_SEED=N` replays one seed with its trace, `ACC_SIM_SEEDS=N` runs that many instead of the usual number.
+//! `ACC_SIM_SEED=N` replays one seed with its trace, `ACC_SIM_SEEDS=N` runs that many instead of
+//! the usual number.
 
 mod actions;
 mod client;
@@ -31,7 +33,8 @@ const SEEDS: u64 = 2_000;
 /// Steps of a seed.
 const STEPS: u64 = 100;
 
-const MODEL: &str = "description = \"a test\"\nlisten = \"unix\"\ncommand = [\"/bin/true\", \"{{ name }}\"]\n";
+const MODEL: &str =
+    "description = \"a test\"\nlisten = \"unix\"\ncommand = [\"/bin/true\", \"{{ name }}\"]\n";
 
 /// The folders of one thread, used for one seed after the other.
 struct Bench {
@@ -42,8 +45,15 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let memory = Path::new("/dev/shm");
-        let base = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-        let dir = tempfile::Builder::new().prefix("accsim").tempdir_in(base).unwrap();
+        let base = if memory.is_dir() {
+            memory.to_owned()
+        } else {
+            std::env::temp_dir()
+        };
+        let dir = tempfile::Builder::new()
+            .prefix("accsim")
+            .tempdir_in(base)
+            .unwrap();
         let model = dir.path().join("h/models/test");
         std::fs::create_dir_all(&model).unwrap();
         std::fs::write(model.join("model.toml"), MODEL).unwrap();
@@ -52,7 +62,8 @@ impl Bench {
              [stop]\ndrain = \"10s\"\ntimeout = \"5s\"\n",
             dir.path().display()
         );
-        let config = config::parse(&text, None, &Env::bare(0, dir.path())).unwrap_or_else(|e| panic!("{e}"));
+        let config =
+            config::parse(&text, None, &Env::bare(0, dir.path())).unwrap_or_else(|e| panic!("{e}"));
         Self { _dir: dir, config }
     }
 
@@ -69,7 +80,11 @@ impl Bench {
 
     fn world(&self, host: &Arc<Host>, store: &Store) -> Arc<World> {
         let mut config = self.config.clone();
-        config.edge.kind = if host.profile.nginx { EdgeKind::Nginx } else { EdgeKind::Builtin };
+        config.edge.kind = if host.profile.nginx {
+            EdgeKind::Nginx
+        } else {
+            EdgeKind::Builtin
+        };
         let drivers = Arc::new(Drivers(host.clone()));
         World::new(Parts {
             config,
@@ -95,7 +110,12 @@ struct Run {
 
 fn profile(seed: u64) -> Profile {
     // Every other seed breaks nothing: there, nothing is excused.
-    Profile { nginx: seed & 1 == 0, faults: seed & 2 == 0, crashes: seed.is_multiple_of(3), clock: seed.is_multiple_of(5) }
+    Profile {
+        nginx: seed & 1 == 0,
+        faults: seed & 2 == 0,
+        crashes: seed.is_multiple_of(3),
+        clock: seed.is_multiple_of(5),
+    }
 }
 
 fn run(seed: u64, bench: &Bench) -> Run {
@@ -104,16 +124,27 @@ fn run(seed: u64, bench: &Bench) -> Run {
     let host = Host::new(profile(seed), rng.fork());
     let store = Store::in_memory().unwrap();
     let writes = Arc::downgrade(&host);
-    store.fail_writes_when(move || writes.upgrade().is_some_and(|host| host.point() || host.state().out.disk));
+    store.fail_writes_when(move || {
+        writes
+            .upgrade()
+            .is_some_and(|host| host.point() || host.state().out.disk)
+    });
     for who in 0..NAMES.len() {
         host.state().begin_excuse(Why::Gone, Some(who));
     }
     let (mut steps, mut next) = (STEPS, 0);
     for lives in 0.. {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
         let finished = runtime.block_on(async {
             host.begin_life();
-            let life = Life { host: host.clone(), world: bench.world(&host, &store) };
+            let life = Life {
+                host: host.clone(),
+                world: bench.world(&host, &store),
+            };
             tokio::select! {
                 biased;
                 () = host.crashed() => false,
@@ -132,12 +163,19 @@ fn run(seed: u64, bench: &Bench) -> Run {
         host.pass_time([0, 100, 3_000, 120_000][usize::try_from(rng.below(4)).unwrap()]);
     }
     let stats = host.state().stats;
-    Run { stats, violation: host.violation(), trace: host.trace() }
+    Run {
+        stats,
+        violation: host.violation(),
+        trace: host.trace(),
+    }
 }
 
-/// A life of acc: it takes up what it finds, then takes what comes; at the end everything comes to rest.
+/// A life of acc: it takes up what it finds, then takes what comes; at the end everything comes to
+/// rest.
 async fn live(life: &Life, rng: &mut Rng, steps: &mut u64, next: &mut u64) {
-    let started = Box::pin(recover::recover(&life.world)).await.and_then(|()| recover::adopt(&life.world).map(drop));
+    let started = Box::pin(recover::recover(&life.world))
+        .await
+        .and_then(|()| recover::adopt(&life.world).map(drop));
     if started.is_err() {
         // The server would not come up; somebody starts it again when there is room.
         life.host.state().out.disk = false;
@@ -164,11 +202,17 @@ async fn live(life: &Life, rng: &mut Rng, steps: &mut u64, next: &mut u64) {
 }
 
 fn number(name: &str) -> Option<u64> {
-    std::env::vars().find(|(k, _)| k == name).and_then(|(_, v)| v.parse().ok())
+    std::env::vars()
+        .find(|(k, _)| k == name)
+        .and_then(|(_, v)| v.parse().ok())
 }
 
 fn fail(seed: u64, run: &Run, lines: usize) -> ! {
-    let end = run.trace.iter().position(|l| l.contains("VIOLATION")).map_or(run.trace.len(), |n| n + 1);
+    let end = run
+        .trace
+        .iter()
+        .position(|l| l.contains("VIOLATION"))
+        .map_or(run.trace.len(), |n| n + 1);
     let from = end.saturating_sub(lines);
     let violation = run.violation.as_deref().unwrap_or("nothing");
     panic!(
@@ -207,24 +251,34 @@ fn seeds() {
             }
         };
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().map(|w| w.join().unwrap_or_else(|e| std::panic::resume_unwind(e))).collect()
+        workers
+            .into_iter()
+            .map(|w| w.join().unwrap_or_else(|e| std::panic::resume_unwind(e)))
+            .collect()
     });
     let mut sum = Stats::default();
     all.iter().for_each(|s| sum.add(s));
     report(seeds, began.elapsed(), &sum);
-    assert!(sum.answered * 2 > sum.requests, "most requests are answered: {sum:?}");
+    assert!(
+        sum.answered * 2 > sum.requests,
+        "most requests are answered: {sum:?}"
+    );
 }
 
 fn report(seeds: u64, took: Duration, sum: &Stats) {
     let a_second = f64::from(u32::try_from(seeds).unwrap_or(u32::MAX)) / took.as_secs_f64();
-    eprintln!("{seeds} seeds in {:.1} s, {a_second:.0} seeds a second: {sum:?}", took.as_secs_f64());
+    eprintln!(
+        "{seeds} seeds in {:.1} s, {a_second:.0} seeds a second: {sum:?}",
+        took.as_secs_f64()
+    );
 }
 
 #[test]
 fn a_seed_is_the_same_every_time() {
     let bench = Bench::new();
     for seed in 0..12 {
-        // tokio wakes those who wait for the same thing in any order; within a millisecond the order does not count.
+        // tokio wakes those who wait for the same thing in any order; within a millisecond the
+        // order does not count.
         let trace = || {
             let mut trace = run(seed, &bench).trace;
             trace.sort();
@@ -233,7 +287,12 @@ fn a_seed_is_the_same_every_time() {
         let (one, other) = (trace(), trace());
         let same = one.iter().zip(&other).take_while(|(a, b)| a == b).count();
         let end = |t: &[String]| t[same.saturating_sub(15)..t.len().min(same + 2)].join("\n");
-        assert!(same == one.len() && same == other.len(), "seed {seed} differs:\n{}\n----\n{}", end(&one), end(&other));
+        assert!(
+            same == one.len() && same == other.len(),
+            "seed {seed} differs:\n{}\n----\n{}",
+            end(&one),
+            end(&other)
+        );
     }
 }
 

@@ -22,24 +22,44 @@ impl Life {
     pub(super) fn look(&self) {
         let rows = self.world.store.phases();
         // A full disk makes rows lag behind what acc knows.
-        let live: Vec<usize> =
-            self.world.registry.all().iter().filter(|h| h.snapshot().phase.is_live()).map(|h| number(h.instance.name.as_str())).collect();
+        let live: Vec<usize> = self
+            .world
+            .registry
+            .all()
+            .iter()
+            .filter(|h| h.snapshot().phase.is_live())
+            .map(|h| number(h.instance.name.as_str()))
+            .collect();
         let mut s = self.host.state();
         let now = s.now;
         for (who, name) in NAMES.iter().enumerate() {
             let answers = s.process(who).is_some_and(|p| p.accepts(now));
-            let rests = |phase: &str| phase == Phase::Asleep.as_str() || phase == Phase::Failed.as_str();
-            let lost = s.process(who).is_some_and(|p| p.served && !p.stopping && p.accepts(now));
-            if lost && !live.contains(&who) && rows.iter().any(|(row, phase)| row == name && rests(phase)) {
+            let rests =
+                |phase: &str| phase == Phase::Asleep.as_str() || phase == Phase::Failed.as_str();
+            let lost = s
+                .process(who)
+                .is_some_and(|p| p.served && !p.stopping && p.accepts(now));
+            if lost
+                && !live.contains(&who)
+                && rows.iter().any(|(row, phase)| row == name && rests(phase))
+            {
                 s.violate(format!("{name} serves, and acc has forgotten it"));
             }
-            let awake = rows.iter().any(|(row, phase)| row == name && phase == Phase::Awake.as_str());
-            let wrong = !answers && (awake || self.host.profile.nginx && s.gates.contains_key(&who));
+            let awake = rows
+                .iter()
+                .any(|(row, phase)| row == name && phase == Phase::Awake.as_str());
+            let wrong =
+                !answers && (awake || self.host.profile.nginx && s.gates.contains_key(&who));
             let since = *s.wrong_since[who].get_or_insert(now);
             if !wrong {
                 s.wrong_since[who] = None;
-            } else if now - since > SOON && !s.excused(&[Why::Outage], who, since.saturating_sub(SOON), now) {
-                s.violate(format!("{} does not answer, yet is awake ({awake}) or its gate is open", name));
+            } else if now - since > SOON
+                && !s.excused(&[Why::Outage], who, since.saturating_sub(SOON), now)
+            {
+                s.violate(format!(
+                    "{} does not answer, yet is awake ({awake}) or its gate is open",
+                    name
+                ));
             }
         }
         if let Some(verb) = s.verbs.values().find(|v| now - v.since > LONGEST).cloned() {
@@ -66,25 +86,39 @@ impl Life {
         loop {
             let open = {
                 let s = self.host.state();
-                (s.verbs.values().next().map(|v| v.request.clone()), s.asked.keys().next().copied(), s.flights.len())
+                (
+                    s.verbs.values().next().map(|v| v.request.clone()),
+                    s.asked.keys().next().copied(),
+                    s.flights.len(),
+                )
             };
             if open == (None, None, 0) {
                 return;
             }
             if self.host.now() - began > LONGEST || self.host.violation().is_some() {
-                return self.host.violate(format!("it does not come to rest: {open:?}"));
+                return self
+                    .host
+                    .violate(format!("it does not come to rest: {open:?}"));
             }
             self.let_go_by(1000).await;
         }
     }
 
     async fn pass(&self) {
-        self.verb(0, 0, Request::Monitor { dry_run: false, thorough: false });
+        self.verb(
+            0,
+            0,
+            Request::Monitor {
+                dry_run: false,
+                thorough: false,
+            },
+        );
         self.rest().await;
         self.let_go_by(10_000).await;
     }
 
-    /// Everything comes to rest; then nothing is left that is not true, and everything that may serve does.
+    /// Everything comes to rest; then nothing is left that is not true, and everything that may
+    /// serve does.
     pub(super) async fn settle(&self, next: &mut u64) {
         self.rest().await;
         // A start that hangs is given up after the start timeout.
@@ -129,7 +163,11 @@ impl Life {
         for row in &rows {
             let wrong = s.wrong(row, self.host.profile.nginx, idle);
             if let Some(wrong) = wrong {
-                s.violate(format!("{when}: {} is {}, and {wrong}", row.name, row.stored.phase.as_str()));
+                s.violate(format!(
+                    "{when}: {} is {}, and {wrong}",
+                    row.name,
+                    row.stored.phase.as_str()
+                ));
             }
             if !config.instance_dir(row.name.as_str()).is_dir() {
                 s.violate(format!("{when}: {} has no folder", row.name));
@@ -143,14 +181,22 @@ impl Life {
                 s.violate(format!("{when}: process {pid} has no instance {name}"));
             }
             if s.gates.contains_key(&who) || config.instance_dir(name).exists() {
-                s.violate(format!("{when}: there is no {name}, but its gate or folder"));
+                s.violate(format!(
+                    "{when}: there is no {name}, but its gate or folder"
+                ));
             }
         }
         for handle in handles {
             let row = rows.iter().find(|r| r.id == handle.instance.id);
             let machine = handle.machine();
-            let same = row.is_some_and(|r| r.stored.phase == machine.phase() && r.stored.run == machine.run());
-            if !same || machine.tickets() > 0 || handle.waiting.count() > 0 || !machine.phase().is_live() {
+            let same = row.is_some_and(|r| {
+                r.stored.phase == machine.phase() && r.stored.run == machine.run()
+            });
+            if !same
+                || machine.tickets() > 0
+                || handle.waiting.count() > 0
+                || !machine.phase().is_live()
+            {
                 s.violate(format!(
                     "{when}: the handle of {} says {:?}, its row {:?}",
                     handle.instance.name,
@@ -172,16 +218,22 @@ impl State {
         match stored.phase {
             Phase::Awake if process.is_none_or(|p| !p.1) => Some("nothing answers".into()),
             Phase::Awake if nginx && !open => Some("its gate is closed".into()),
-            Phase::Awake if stored.process.map(|p| p.pid) != process.map(|p| p.0) => Some("another process runs".into()),
+            Phase::Awake if stored.process.map(|p| p.pid) != process.map(|p| p.0) => {
+                Some("another process runs".into())
+            }
             Phase::Awake if idle && stored.wanted != Wanted::Up => Some("it is idle".into()),
             Phase::Awake => None,
             Phase::Asleep | Phase::Failed | Phase::Destroyed => match process {
                 Some((pid, _)) => Some(format!("process {pid} runs")),
                 None if nginx && open => Some("its gate is open".into()),
-                None if stored.phase == Phase::Asleep && stored.wanted == Wanted::Up => Some("it is wanted up".into()),
+                None if stored.phase == Phase::Asleep && stored.wanted == Wanted::Up => {
+                    Some("it is wanted up".into())
+                }
                 None => None,
             },
-            Phase::Creating | Phase::Waking | Phase::Draining | Phase::Stopping => Some("that is no phase to rest in".into()),
+            Phase::Creating | Phase::Waking | Phase::Draining | Phase::Stopping => {
+                Some("that is no phase to rest in".into())
+            }
         }
     }
 }

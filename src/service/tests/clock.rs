@@ -1,4 +1,5 @@
-//! The wall clock is set while acc runs: every duration is measured on the boot clock, so nothing comes early or never.
+//! The wall clock is set while acc runs: every duration is measured on the boot clock, so nothing
+//! comes early or never.
 
 use super::*;
 
@@ -26,12 +27,23 @@ async fn a_failed_one_is_tried_again_neither_early_nor_never() {
     bed.create("a", true).await.unwrap();
     for by in [-HOUR, 24 * HOUR] {
         bed.supervisor.fail_next_start("no luck");
-        assert!(matches!(pass(&bed.world, "a").await, Err(Refusal::Failed { .. })));
+        assert!(matches!(
+            pass(&bed.world, "a").await,
+            Err(Refusal::Failed { .. })
+        ));
         bed.clock.set_by(by);
-        assert!(matches!(pass(&bed.world, "a").await, Err(Refusal::Failed { .. })), "early");
+        assert!(
+            matches!(pass(&bed.world, "a").await, Err(Refusal::Failed { .. })),
+            "early"
+        );
         tokio::time::sleep(Duration::from_millis(1_100)).await;
         drop(pass(&bed.world, "a").await.unwrap());
-        bed.ask(Request::Stop { instance: "a".into(), now: true }).await.unwrap();
+        bed.ask(Request::Stop {
+            instance: "a".into(),
+            now: true,
+        })
+        .await
+        .unwrap();
     }
 }
 
@@ -51,17 +63,35 @@ async fn a_drain_and_a_start_take_as_long_as_they_may() {
     bed.probe.hold.store(true, Ordering::SeqCst);
     bed.clock.set_by(-24 * HOUR);
     let error = bed.ask(start("a")).await.unwrap_err();
-    assert!(error.message.contains("did not answer within 30.0 s"), "{}", error.message);
+    assert!(
+        error.message.contains("did not answer within 30.0 s"),
+        "{}",
+        error.message
+    );
 }
 
-/// Without a server each pass is another acc, which knows nothing but what the last has written down.
+/// Without a server each pass is another acc, which knows nothing but what the last has written
+/// down.
 #[tokio::test(start_paused = true)]
 async fn the_log_of_a_use_is_believed_when_it_says_when_that_was() {
     let bed = Bed::new();
     bed.create("a", false).await.unwrap();
     bed.written().await;
-    let pass = async || match handle(&bed.another(), Request::Monitor { dry_run: false, thorough: false }).await.unwrap() {
-        Outcome::Monitor(pass) => pass.lines.into_iter().map(|l| format!("{} {}", l.instance, l.action)).collect::<Vec<_>>(),
+    let pass = async || match handle(
+        &bed.another(),
+        Request::Monitor {
+            dry_run: false,
+            thorough: false,
+        },
+    )
+    .await
+    .unwrap()
+    {
+        Outcome::Monitor(pass) => pass
+            .lines
+            .into_iter()
+            .map(|l| format!("{} {}", l.instance, l.action))
+            .collect::<Vec<_>>(),
         other => panic!("{other:?}"),
     };
     tokio::time::sleep(Duration::from_secs(10)).await;
@@ -69,7 +99,10 @@ async fn the_log_of_a_use_is_believed_when_it_says_when_that_was() {
     tokio::time::sleep(Duration::from_secs(40)).await;
     assert!(pass().await.is_empty());
     tokio::time::sleep(Duration::from_secs(15)).await;
-    assert!(pass().await.is_empty(), "65 s after its start, 55 s after its use");
+    assert!(
+        pass().await.is_empty(),
+        "65 s after its start, 55 s after its use"
+    );
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(pass().await, ["a sleep"], "65 s after its use");
 }

@@ -1,4 +1,5 @@
-//! How an instance is run was settled when it was made: it stays so, or the start says why it cannot.
+//! How an instance is run was settled when it was made: it stays so, or the start says why it
+//! cannot.
 
 use super::*;
 
@@ -11,11 +12,18 @@ fn events(bed: &Bed) -> Vec<(String, String)> {
     events.into_iter().map(|e| (e.kind, e.detail)).collect()
 }
 
-/// As an acc of other places would have written it. The task of a sleeper that was used just now knows better, and leaves first.
+/// As an acc of other places would have written it. The task of a sleeper that was used just now
+/// knows better, and leaves first.
 async fn made_for(bed: &Bed, key: &str, argv: &[&str]) {
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let launch = crate::domain::instance::Launch { argv: argv.iter().map(|a| (*a).to_owned()).collect(), ..row(bed).launch.unwrap() };
-    bed.world.store.relaunch(InstanceId(1), &launch, key).unwrap();
+    let launch = crate::domain::instance::Launch {
+        argv: argv.iter().map(|a| (*a).to_owned()).collect(),
+        ..row(bed).launch.unwrap()
+    };
+    bed.world
+        .store
+        .relaunch(InstanceId(1), &launch, key)
+        .unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -27,13 +35,27 @@ async fn a_wake_that_fails_before_its_start_is_a_failure_as_any_other() {
     assert!(pass(&bed.world, "a").await.is_err());
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(bed.phase("a"), "failed");
-    let (kind, detail) = events(&bed).into_iter().find(|(kind, _)| kind == "failed").expect("no event");
-    assert!(kind == "failed" && detail.contains("it was made for other places than these (`somewhere`"), "{detail}");
+    let (kind, detail) = events(&bed)
+        .into_iter()
+        .find(|(kind, _)| kind == "failed")
+        .expect("no event");
+    assert!(
+        kind == "failed" && detail.contains("it was made for other places than these (`somewhere`"),
+        "{detail}"
+    );
     let error = bed.ask(start("a")).await.unwrap_err();
-    assert!(error.message.contains("could not start `a`: it was made for other places"), "{error}");
+    assert!(
+        error
+            .message
+            .contains("could not start `a`: it was made for other places"),
+        "{error}"
+    );
     // It can be stopped, and started as soon as it can be again.
     bed.ask(stop("a")).await.unwrap();
-    bed.world.store.relaunch(InstanceId(1), &good.launch.unwrap(), &good.launch_key).unwrap();
+    bed.world
+        .store
+        .relaunch(InstanceId(1), &good.launch.unwrap(), &good.launch_key)
+        .unwrap();
     bed.ask(start("a")).await.unwrap();
     assert_eq!(bed.phase("a"), "awake");
 }
@@ -42,15 +64,43 @@ async fn a_wake_that_fails_before_its_start_is_a_failure_as_any_other() {
 async fn places_follow_and_are_told_and_what_its_model_has_become_does_not_count() {
     let bed = Bed::new();
     bed.create("a", true).await.unwrap();
-    let (home, run) = (bed.dir.path().join("h").display().to_string(), bed.dir.path().join("r").display().to_string());
-    std::fs::write(bed.dir.path().join("h/models/test/model.toml"), MODEL.replace("{{ name }}", "changed")).unwrap();
-    made_for(&bed, &format!("/old/home {run} /old/acc"), &["/old/acc", "--data=/old/home/x", "kept"]).await;
+    let (home, run) = (
+        bed.dir.path().join("h").display().to_string(),
+        bed.dir.path().join("r").display().to_string(),
+    );
+    std::fs::write(
+        bed.dir.path().join("h/models/test/model.toml"),
+        MODEL.replace("{{ name }}", "changed"),
+    )
+    .unwrap();
+    made_for(
+        &bed,
+        &format!("/old/home {run} /old/acc"),
+        &["/old/acc", "--data=/old/home/x", "kept"],
+    )
+    .await;
     bed.ask(start("a")).await.unwrap();
     let after = row(&bed);
-    assert_eq!(after.launch.unwrap().argv, ["/bin/true".to_owned(), format!("--data={home}/x"), "kept".to_owned()]);
+    assert_eq!(
+        after.launch.unwrap().argv,
+        [
+            "/bin/true".to_owned(),
+            format!("--data={home}/x"),
+            "kept".to_owned()
+        ]
+    );
     assert_eq!(after.launch_key, format!("{home} {run} /bin/true"));
-    let moved: Vec<String> = events(&bed).into_iter().filter(|(kind, _)| kind == "moved").map(|(_, detail)| detail).collect();
-    assert!(moved.len() == 1 && moved[0].contains("/old/home") && moved[0].ends_with("its files are as they were"), "{moved:?}");
+    let moved: Vec<String> = events(&bed)
+        .into_iter()
+        .filter(|(kind, _)| kind == "moved")
+        .map(|(_, detail)| detail)
+        .collect();
+    assert!(
+        moved.len() == 1
+            && moved[0].contains("/old/home")
+            && moved[0].ends_with("its files are as they were"),
+        "{moved:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -63,11 +113,19 @@ async fn an_installation_whose_instances_were_all_made_elsewhere_is_refused() {
     refused().unwrap();
     made_for(&bed, "/old/home /old/run /usr/bin/acc", &["/bin/true"]).await;
     let error = refused().unwrap_err();
-    let (home, run) = (config.home.display().to_string(), config.run.display().to_string());
+    let (home, run) = (
+        config.home.display().to_string(),
+        config.run.display().to_string(),
+    );
     for part in ["/old/home", "/old/run", &home, &run] {
         assert!(error.message.contains(part), "{error}");
     }
-    assert!(error.hint.contains("`home = \"/old/home\"`") && error.hint.contains("`run = \"/old/run\"`"), "{}", error.hint);
+    assert!(
+        error.hint.contains("`home = \"/old/home\"`")
+            && error.hint.contains("`run = \"/old/run\"`"),
+        "{}",
+        error.hint
+    );
     // One that was made here: an earlier acc has moved them one by one.
     bed.create("b", true).await.unwrap();
     refused().unwrap();

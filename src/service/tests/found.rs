@@ -5,7 +5,10 @@ use crate::domain::lifecycle::Phase;
 use crate::driver::edge::fake::Method;
 
 fn force(instance: &str) -> Request {
-    Request::Destroy { instance: instance.into(), force: true }
+    Request::Destroy {
+        instance: instance.into(),
+        force: true,
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -15,7 +18,10 @@ async fn a_gate_that_cannot_be_opened_cuts_nobody_off() {
     bed.edge.set_failing(Method::Open, true);
     let request = pass(&bed.world, "a").await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!((bed.phase("a").as_str(), bed.edge.gate(&name("a"))), ("awake", None));
+    assert_eq!(
+        (bed.phase("a").as_str(), bed.edge.gate(&name("a"))),
+        ("awake", None)
+    );
     assert!(!bed.supervisor.calls().contains(&"terminate a".to_owned()));
     drop(request);
     bed.edge.set_failing(Method::Open, false);
@@ -30,10 +36,16 @@ async fn one_disabled_while_it_drains_ends_all_the_same() {
     bed.create("a", false).await.unwrap();
     let held = pass(&bed.world, "a").await.unwrap();
     let world = bed.world.clone();
-    let disable = Request::Want { instance: "a".into(), wanted: "down".into() };
+    let disable = Request::Want {
+        instance: "a".into(),
+        wanted: "down".into(),
+    };
     let disabling = tokio::spawn(async move { handle(&world, disable).await });
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(matches!(pass(&bed.world, "a").await.map(drop), Err(Refusal::Disabled)));
+    assert!(matches!(
+        pass(&bed.world, "a").await.map(drop),
+        Err(Refusal::Disabled)
+    ));
     drop(held);
     disabling.await.unwrap().unwrap();
     assert_eq!(bed.phase("a"), "asleep");
@@ -48,7 +60,10 @@ async fn a_start_that_a_later_stop_takes_back_hears_of_it_at_once() {
         let world = bed.world.clone();
         tokio::spawn(async move { handle(&world, request).await })
     };
-    let first = verb(Request::Stop { instance: "a".into(), now: true });
+    let first = verb(Request::Stop {
+        instance: "a".into(),
+        now: true,
+    });
     tokio::time::sleep(Duration::from_secs(1)).await;
     let started = verb(start("a"));
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -56,7 +71,11 @@ async fn a_start_that_a_later_stop_takes_back_hears_of_it_at_once() {
     let before = tokio::time::Instant::now();
     let error = started.await.unwrap().unwrap_err();
     assert!(error.message.contains("put to sleep meanwhile"), "{error}");
-    assert!(before.elapsed() < Duration::from_secs(20), "{:?}", before.elapsed());
+    assert!(
+        before.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        before.elapsed()
+    );
     first.await.unwrap().unwrap();
     second.await.unwrap().unwrap();
 }
@@ -70,7 +89,10 @@ async fn one_that_is_always_wanted_can_be_destroyed() {
     let destroying = tokio::spawn(async move { handle(&world, force("a")).await });
     tokio::time::sleep(Duration::from_secs(1)).await;
     for _ in 0..3 {
-        assert!(matches!(pass(&bed.world, "a").await.map(drop), Err(Refusal::Destroyed)));
+        assert!(matches!(
+            pass(&bed.world, "a").await.map(drop),
+            Err(Refusal::Destroyed)
+        ));
     }
     destroying.await.unwrap().unwrap();
     assert_eq!(bed.phase("a"), "destroyed");
@@ -80,9 +102,13 @@ async fn one_that_is_always_wanted_can_be_destroyed() {
 async fn a_process_of_a_destroyed_instance_is_ended_by_a_pass() {
     let bed = Bed::new();
     bed.create("a", true).await.unwrap();
-    let instance = launch_spec::instance(&bed.world, &find_row(&bed.world.store, "a").unwrap()).unwrap();
+    let instance =
+        launch_spec::instance(&bed.world, &find_row(&bed.world.store, "a").unwrap()).unwrap();
     bed.ask(force("a")).await.unwrap();
-    bed.supervisor.start(&launch_spec::program(&bed.world, &instance)).await.unwrap();
+    bed.supervisor
+        .start(&launch_spec::program(&bed.world, &instance))
+        .await
+        .unwrap();
     assert_eq!(bed.monitor().await, ["a repaired"]);
     assert!(bed.supervisor.running().await.unwrap().is_empty());
 }
@@ -93,28 +119,49 @@ async fn half_done_work_is_taken_up_by_the_next_pass_too() {
     bed.create("a", true).await.unwrap();
     bed.ask(force("a")).await.unwrap();
     bed.edge.set_failing(Method::Forget, true);
-    bed.ask(Request::Purge { instance: "a".into() }).await.unwrap_err();
+    bed.ask(Request::Purge {
+        instance: "a".into(),
+    })
+    .await
+    .unwrap_err();
     bed.supervisor.fail_next_start("no luck");
     let error = bed.create("b", false).await.unwrap_err();
     assert!(error.hint.contains("it is undone"), "{}", error.hint);
-    assert!(matches!(pass(&bed.world, "b").await.map(drop), Err(Refusal::Destroyed)), "it goes out of service first");
+    assert!(
+        matches!(
+            pass(&bed.world, "b").await.map(drop),
+            Err(Refusal::Destroyed)
+        ),
+        "it goes out of service first"
+    );
     assert_eq!(bed.monitor().await, ["a error", "b error"]);
     bed.edge.set_failing(Method::Forget, false);
     assert_eq!(bed.monitor().await, ["a repaired", "b repaired"]);
-    assert!(bed.world.store.names().unwrap().is_empty() && bed.world.store.unfinished().unwrap().is_empty());
+    assert!(
+        bed.world.store.names().unwrap().is_empty()
+            && bed.world.store.unfinished().unwrap().is_empty()
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_start_whose_answer_was_lost_is_found_again() {
     let bed = Bed::new();
     bed.create("a", true).await.unwrap();
-    let instance = launch_spec::instance(&bed.world, &find_row(&bed.world.store, "a").unwrap()).unwrap();
-    let process = bed.supervisor.start(&launch_spec::program(&bed.world, &instance)).await.unwrap();
+    let instance =
+        launch_spec::instance(&bed.world, &find_row(&bed.world.store, "a").unwrap()).unwrap();
+    let process = bed
+        .supervisor
+        .start(&launch_spec::program(&bed.world, &instance))
+        .await
+        .unwrap();
     bed.probe.obstacle.store(true, Ordering::SeqCst);
     drop(pass(&bed.world, "a").await.unwrap());
     bed.written().await;
     let row = find_row(&bed.world.store, "a").unwrap();
-    assert_eq!((row.stored.phase, row.stored.process), (Phase::Awake, Some(process)));
+    assert_eq!(
+        (row.stored.phase, row.stored.process),
+        (Phase::Awake, Some(process))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,7 +169,11 @@ async fn a_stop_during_the_first_start_leaves_it_made() {
     let bed = Bed::new();
     bed.probe.hold.store(true, Ordering::SeqCst);
     let world = bed.world.clone();
-    let new = NewInstance { name: Some("a".into()), model: "test".into(), ..NewInstance::default() };
+    let new = NewInstance {
+        name: Some("a".into()),
+        model: "test".into(),
+        ..NewInstance::default()
+    };
     let creating = tokio::spawn(async move { handle(&world, Request::Create(new)).await });
     tokio::time::sleep(Duration::from_secs(1)).await;
     bed.ask(stop("a")).await.unwrap();
@@ -147,7 +198,11 @@ async fn a_wall_clock_that_is_set_puts_nobody_to_sleep_early() {
     bed.clock.set_by(-3_600_000);
     assert!(bed.monitor().await.is_empty());
     tokio::time::sleep(Duration::from_secs(11)).await;
-    assert_eq!(bed.monitor().await, ["a sleep"], "nor is anybody kept awake");
+    assert_eq!(
+        bed.monitor().await,
+        ["a sleep"],
+        "nor is anybody kept awake"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -157,15 +212,30 @@ async fn nothing_is_started_that_cannot_be_written_down() {
     bed.supervisor.make_stubborn(&name("a"), true);
     let full = Arc::new(AtomicBool::new(false));
     let told = full.clone();
-    bed.world.store.fail_writes_when(move || told.load(Ordering::SeqCst));
+    bed.world
+        .store
+        .fail_writes_when(move || told.load(Ordering::SeqCst));
     let world = bed.world.clone();
-    let stopping = tokio::spawn(async move { handle(&world, Request::Stop { instance: "a".into(), now: true }).await });
+    let stopping = tokio::spawn(async move {
+        handle(
+            &world,
+            Request::Stop {
+                instance: "a".into(),
+                now: true,
+            },
+        )
+        .await
+    });
     tokio::time::sleep(Duration::from_secs(1)).await;
     let world = bed.world.clone();
     let waiter = tokio::spawn(async move { pass(&world, "a").await.map(drop) });
     tokio::time::sleep(Duration::from_secs(1)).await;
     full.store(true, Ordering::SeqCst);
-    assert_eq!(waiter.await.unwrap(), Err(Refusal::Broken), "told at once, and not started behind the database's back");
+    assert_eq!(
+        waiter.await.unwrap(),
+        Err(Refusal::Broken),
+        "told at once, and not started behind the database's back"
+    );
     let _ = stopping.await.unwrap();
     assert_eq!(bed.supervisor.starts(&name("a")), 1);
     full.store(false, Ordering::SeqCst);
@@ -182,7 +252,11 @@ async fn a_start_is_no_use_and_a_request_is() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     bed.monitor().await;
     bed.ask(stop("a")).await.unwrap();
-    bed.ask(Request::Restart { instance: "a".into() }).await.unwrap();
+    bed.ask(Request::Restart {
+        instance: "a".into(),
+    })
+    .await
+    .unwrap();
     handover::retire(&bed.world).await;
     assert!(!used(&bed), "only the operator has started it");
     let world = bed.another();
@@ -194,7 +268,11 @@ async fn a_start_is_no_use_and_a_request_is() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     handle(&world, start("a")).await.unwrap();
     handle(&world, stop("a")).await.unwrap();
-    assert_eq!(bed.view("a").last_active_at, before, "a later start does not change when it was used");
+    assert_eq!(
+        bed.view("a").last_active_at,
+        before,
+        "a later start does not change when it was used"
+    );
     // The request that wakes it is use, also when nginx is the one who serves it.
     tokio::time::sleep(Duration::from_secs(1)).await;
     std::mem::forget(pass(&world, "a").await.unwrap());
@@ -206,7 +284,9 @@ async fn a_start_is_no_use_and_a_request_is() {
 async fn who_waited_for_one_that_died_awake_is_not_told_of_its_death() {
     let bed = Bed::new();
     bed.create("a", true).await.unwrap();
-    let Admitted::Wait(mut waiting) = bed.world.admit(&host("a"), USE).await.unwrap() else { panic!("it sleeps") };
+    let Admitted::Wait(mut waiting) = bed.world.admit(&host("a"), USE).await.unwrap() else {
+        panic!("it sleeps")
+    };
     // It comes up and is killed before this request has had its turn.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(bed.phase("a"), "awake");
@@ -226,6 +306,9 @@ async fn one_that_answers_as_soon_as_it_was_started_is_not_waited_for() {
     let (one, other) = tokio::join!(pass(&bed.world, "a"), pass(&bed.world, "a"));
     assert!(one.is_ok() && other.is_ok());
     bed.written().await;
-    assert_eq!((bed.phase("a").as_str(), bed.supervisor.starts(&name("a"))), ("awake", 1));
+    assert_eq!(
+        (bed.phase("a").as_str(), bed.supervisor.starts(&name("a"))),
+        ("awake", 1)
+    );
     assert_eq!(bed.view("a").wakes, 1);
 }

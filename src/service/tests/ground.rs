@@ -3,7 +3,8 @@
 use super::*;
 use crate::driver::edge::fake::Method;
 
-const TCP: &str = "listen = \"tcp\"\ncommand = [\"/bin/true\", \"{{ port }}\"]\n[env]\nPORT = \"{{ port }}\"\n";
+const TCP: &str =
+    "listen = \"tcp\"\ncommand = [\"/bin/true\", \"{{ port }}\"]\n[env]\nPORT = \"{{ port }}\"\n";
 
 /// A bed with `a` asleep, whose port is taken.
 async fn robbed(model: &str, files: Option<&str>) -> (Bed, u16) {
@@ -30,7 +31,11 @@ fn address(port: u16) -> std::net::SocketAddr {
 
 fn moves(bed: &Bed) -> Vec<String> {
     let events = bed.world.store.events(Some(InstanceId(1)), 100).unwrap();
-    events.into_iter().filter(|e| e.kind == "moved").map(|e| e.detail).collect()
+    events
+        .into_iter()
+        .filter(|e| e.kind == "moved")
+        .map(|e| e.detail)
+        .collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -47,16 +52,33 @@ async fn it_gets_another_and_everybody_knows() {
     let launch = row.launch.unwrap();
     assert_eq!(launch.argv[1], after.to_string());
     assert!(launch.env.contains(&("PORT".into(), after.to_string())));
-    assert_eq!(moves(&bed), [format!("from port {before} to {after}, because a thief has it")]);
-    // What is in flight is counted there, by a pass and by a stop: at the old port are connections of somebody else.
-    let looked_at = || bed.activity.asked.lock().unwrap().iter().map(|t| t.listen.clone()).collect::<Vec<_>>();
+    assert_eq!(
+        moves(&bed),
+        [format!(
+            "from port {before} to {after}, because a thief has it"
+        )]
+    );
+    // What is in flight is counted there, by a pass and by a stop: at the old port are connections
+    // of somebody else.
+    let looked_at = || {
+        bed.activity
+            .asked
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|t| t.listen.clone())
+            .collect::<Vec<_>>()
+    };
     bed.monitor().await;
     assert_eq!(looked_at(), [Listen::Tcp(address(after))]);
     bed.activity.asked.lock().unwrap().clear();
     bed.ask(stop("a")).await.unwrap();
     assert_eq!(looked_at(), [Listen::Tcp(address(after))]);
     // The next acc, and the next run, know as well.
-    assert_eq!(pass(&bed.another(), "a").await.unwrap().gate().listen, Listen::Tcp(address(after)));
+    assert_eq!(
+        pass(&bed.another(), "a").await.unwrap().gate().listen,
+        Listen::Tcp(address(after))
+    );
     assert_eq!(moves(&bed).len(), 1);
 }
 
@@ -64,7 +86,11 @@ async fn it_gets_another_and_everybody_knows() {
 async fn what_cannot_be_moved_fails_and_says_why() {
     let cases = [
         (Some("port {{ port }}"), None, "`app.conf` names the port"),
-        (None, Some("listen = \"unix\"\ncommand = [\"/bin/true\"]\n"), "does not listen on a port any more"),
+        (
+            None,
+            Some("listen = \"unix\"\ncommand = [\"/bin/true\"]\n"),
+            "does not listen on a port any more",
+        ),
         (None, Some("nonsense"), "model `test`"),
     ];
     for (files, changed, said) in cases {
@@ -73,7 +99,13 @@ async fn what_cannot_be_moved_fails_and_says_why() {
             std::fs::write(bed.dir.path().join("h/models/test/model.toml"), text).unwrap();
         }
         let error = bed.ask(start("a")).await.unwrap_err();
-        assert!(error.message.contains("a thief has it; it cannot get another") && error.message.contains(said), "{error}");
+        assert!(
+            error
+                .message
+                .contains("a thief has it; it cannot get another")
+                && error.message.contains(said),
+            "{error}"
+        );
         assert_eq!((row(&bed).port, moves(&bed).len()), (Some(before), 0));
     }
 }
@@ -81,9 +113,18 @@ async fn what_cannot_be_moved_fails_and_says_why() {
 #[tokio::test(start_paused = true)]
 async fn a_changed_model_counts_from_then_on_and_that_is_said() {
     let (bed, _) = robbed(TCP, None).await;
-    std::fs::write(bed.dir.path().join("h/models/test/model.toml"), TCP.replace("[env]", "[env]\nMORE = \"1\"")).unwrap();
+    std::fs::write(
+        bed.dir.path().join("h/models/test/model.toml"),
+        TCP.replace("[env]", "[env]\nMORE = \"1\""),
+    )
+    .unwrap();
     bed.ask(start("a")).await.unwrap();
-    assert!(moves(&bed)[0].ends_with("(its model had changed since it was made, and counts from now on)"), "{:?}", moves(&bed));
+    assert!(
+        moves(&bed)[0]
+            .ends_with("(its model had changed since it was made, and counts from now on)"),
+        "{:?}",
+        moves(&bed)
+    );
 }
 
 /// The port may be its own: started by an acc that did not live to hear of it.
@@ -91,9 +132,16 @@ async fn a_changed_model_counts_from_then_on_and_that_is_said() {
 async fn its_own_process_is_no_thief_and_not_knowing_moves_nothing() {
     let (bed, before) = robbed(TCP, None).await;
     let instance = launch_spec::instance(&bed.world, &row(&bed)).unwrap();
-    let process = bed.supervisor.start(&launch_spec::program(&bed.world, &instance)).await.unwrap();
+    let process = bed
+        .supervisor
+        .start(&launch_spec::program(&bed.world, &instance))
+        .await
+        .unwrap();
     bed.ask(start("a")).await.unwrap();
-    assert_eq!((row(&bed).port, row(&bed).stored.process), (Some(before), Some(process)));
+    assert_eq!(
+        (row(&bed).port, row(&bed).stored.process),
+        (Some(before), Some(process))
+    );
     let (bed, before) = robbed(TCP, None).await;
     bed.supervisor.make_unreachable(true);
     bed.ask(start("a")).await.unwrap_err();
@@ -108,5 +156,8 @@ async fn its_own_process_is_no_thief_and_not_knowing_moves_nothing() {
 async fn an_edge_that_cannot_be_told_fails_nothing() {
     let (bed, before) = robbed(TCP, None).await;
     bed.edge.set_failing(Method::Apply, true);
-    assert_ne!(pass(&bed.world, "a").await.unwrap().gate().listen, Listen::Tcp(address(before)));
+    assert_ne!(
+        pass(&bed.world, "a").await.unwrap().gate().listen,
+        Listen::Tcp(address(before))
+    );
 }

@@ -22,17 +22,27 @@ async fn sleepers_keep_no_task_and_a_pass_asks_none_of_them() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(bed.world.registry.all().len(), 1);
     assert!(bed.monitor().await.is_empty());
-    assert_eq!(bed.world.registry.all().len(), 1, "the pass woke the task of a sleeper");
+    assert_eq!(
+        bed.world.registry.all().len(),
+        1,
+        "the pass woke the task of a sleeper"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn names_that_nobody_chose_are_different_also_when_asked_for_at_once() {
     let bed = Bed::new();
-    let new = NewInstance { model: "test".into(), asleep: true, ..NewInstance::default() };
+    let new = NewInstance {
+        model: "test".into(),
+        asleep: true,
+        ..NewInstance::default()
+    };
     let mut tasks = Vec::new();
     for _ in 0..20 {
         let (world, new) = (bed.world.clone(), new.clone());
-        tasks.push(tokio::spawn(async move { handle(&world, Request::Create(new)).await }));
+        tasks.push(tokio::spawn(async move {
+            handle(&world, Request::Create(new)).await
+        }));
     }
     let mut names = BTreeSet::new();
     for task in tasks {
@@ -42,7 +52,10 @@ async fn names_that_nobody_chose_are_different_also_when_asked_for_at_once() {
         };
     }
     assert_eq!(names.len(), 20);
-    assert!(names.contains("test") && names.contains("test-20"), "{names:?}");
+    assert!(
+        names.contains("test") && names.contains("test-20"),
+        "{names:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -54,12 +67,19 @@ async fn the_logs_of_all_sleepers_are_seen_to_after_a_few_passes() {
     let logs = [0, 120, MANY - 1].map(|n| config.access_log(&format!("s{n}")));
     for log in &logs {
         // Sparse: it takes no room.
-        std::fs::File::create(log).unwrap().set_len(11 * 1024 * 1024).unwrap();
+        std::fs::File::create(log)
+            .unwrap()
+            .set_len(11 * 1024 * 1024)
+            .unwrap();
     }
     let mut left = Vec::new();
     for _ in 0..3 {
         bed.monitor().await;
-        left.push(logs.iter().filter(|log| std::fs::metadata(log).unwrap().len() > 0).count());
+        left.push(
+            logs.iter()
+                .filter(|log| std::fs::metadata(log).unwrap().len() > 0)
+                .count(),
+        );
     }
     assert_eq!(left, [2, 1, 0], "a hundred of them in each pass");
 }
@@ -73,7 +93,10 @@ async fn one_client_wakes_only_so_many_and_a_page_is_one_wake() {
         bed.create(&format!("s{n}"), true).await.unwrap();
     }
     let knock = |name: String, client: &str| {
-        let caller = Caller { client: Some(client.parse().unwrap()), ..Caller::default() };
+        let caller = Caller {
+            client: Some(client.parse().unwrap()),
+            ..Caller::default()
+        };
         let world = bed.world.clone();
         async move { world.admit_for(&host(&name), USE, caller).await }
     };
@@ -88,10 +111,16 @@ async fn one_client_wakes_only_so_many_and_a_page_is_one_wake() {
         }
         woken += 1;
     };
-    assert!(matches!(refused, Refusal::TooManyWakes { retry_s: 1..=2 }), "{refused:?}");
+    assert!(
+        matches!(refused, Refusal::TooManyWakes { retry_s: 1..=2 }),
+        "{refused:?}"
+    );
     // A new one each second.
     let passed = bed.clock.now().since(began).as_secs() + 1;
-    assert!((most..=most + passed).contains(&woken), "{woken} in {passed} s");
+    assert!(
+        (most..=most + passed).contains(&woken),
+        "{woken} in {passed} s"
+    );
     // Another client, and an address that many share.
     let last = format!("s{woken}");
     waits.push(knock(last.clone(), "192.0.2.2").await.unwrap());

@@ -1,5 +1,6 @@
-//! A second, much smaller account of an instance's life, written from the promises and not from the table: what runs, how much
-//! is in flight, since when it is quiet. Random events are told to both, and they are compared after each.
+//! A second, much smaller account of an instance's life, written from the promises and not from the
+//! table: what runs, how much is in flight, since when it is quiet. Random events are told to both,
+//! and they are compared after each.
 
 use super::*;
 
@@ -19,7 +20,8 @@ struct Model {
 }
 
 impl Model {
-    /// What must have become true by this step, judged by the event and by what is to be done, never by the phase.
+    /// What must have become true by this step, judged by the event and by what is to be done,
+    /// never by the phase.
     fn follow(&mut self, before: &Machine, event: &Event, step: &Step, now: Timestamp) {
         if step.effects.contains(&Effect::Spawn) {
             (self.runs, self.serves) = (true, false);
@@ -43,16 +45,25 @@ impl Model {
                     self.quiet = now;
                 }
             }
-            Event::Looked { run, in_flight, .. } if *run == before.run() && *in_flight > 0 && self.serves => self.quiet = now,
+            Event::Looked { run, in_flight, .. }
+                if *run == before.run() && *in_flight > 0 && self.serves =>
+            {
+                self.quiet = now
+            }
             _ => {}
         }
-        if step.effects.iter().any(|e| matches!(e, Effect::Record(Note::Woke(..)))) {
+        if step
+            .effects
+            .iter()
+            .any(|e| matches!(e, Effect::Record(Note::Woke(..))))
+        {
             self.quiet = now;
         }
     }
 }
 
-/// Facts are taken note of or ignored, but never refused: who reports them cannot do anything about it.
+/// Facts are taken note of or ignored, but never refused: who reports them cannot do anything about
+/// it.
 fn is_fact(event: &Event) -> bool {
     matches!(
         event,
@@ -74,9 +85,13 @@ fn is_fact(event: &Event) -> bool {
 /// Events in the order of a possible world: what was not spawned neither answers nor ends.
 fn possible(model: &Model, machine: &Machine, event: &Event) -> bool {
     match event {
-        Event::Spawned { run, .. } => *run == machine.run() && machine.process().is_none() && model.runs,
+        Event::Spawned { run, .. } => {
+            *run == machine.run() && machine.process().is_none() && model.runs
+        }
         Event::Ready { .. } | Event::Exited { .. } => machine.process().is_some(),
-        Event::StartFailed { run, .. } => *run == machine.run() && model.runs && machine.process().is_none(),
+        Event::StartFailed { run, .. } => {
+            *run == machine.run() && model.runs && machine.process().is_none()
+        }
         Event::Released { .. } => model.in_flight > 0,
         // Only the first event of a new acc; random walks belong to one.
         Event::Found(_) => false,
@@ -84,15 +99,34 @@ fn possible(model: &Model, machine: &Machine, event: &Event) -> bool {
     }
 }
 
-fn compare(model: &Model, machine: &Machine, event: &Event, step: &Step, now: Timestamp) -> Result<(), TestCaseError> {
+fn compare(
+    model: &Model,
+    machine: &Machine,
+    event: &Event,
+    step: &Step,
+    now: Timestamp,
+) -> Result<(), TestCaseError> {
     let phase = machine.phase();
     prop_assert_eq!(machine.tickets(), model.in_flight, "{:?}", event);
-    prop_assert_eq!(phase == Phase::Awake, model.serves, "{:?} {:?} {:?}", event, phase, step.effects);
+    prop_assert_eq!(
+        phase == Phase::Awake,
+        model.serves,
+        "{:?} {:?} {:?}",
+        event,
+        phase,
+        step.effects
+    );
     prop_assert_eq!(phase == Phase::Destroyed, model.gone);
-    if matches!(phase, Phase::Waking | Phase::Awake | Phase::Draining | Phase::Stopping) {
+    if matches!(
+        phase,
+        Phase::Waking | Phase::Awake | Phase::Draining | Phase::Stopping
+    ) {
         prop_assert!(model.runs, "{:?} {:?}", event, phase);
     }
-    if matches!(phase, Phase::Creating | Phase::Asleep | Phase::Failed | Phase::Destroyed) {
+    if matches!(
+        phase,
+        Phase::Creating | Phase::Asleep | Phase::Failed | Phase::Destroyed
+    ) {
         prop_assert!(!model.runs, "{:?} {:?}", event, phase);
     }
     if phase == Phase::Awake {
@@ -100,7 +134,11 @@ fn compare(model: &Model, machine: &Machine, event: &Event, step: &Step, now: Ti
     }
     // An idle stop: nothing in flight, and quiet for the whole timeout.
     if matches!(event, Event::Looked { .. }) && step.effects.contains(&Effect::CloseGate) {
-        prop_assert!(model.in_flight == 0 && now.since(model.quiet) >= LIMITS.idle, "{:?}", model);
+        prop_assert!(
+            model.in_flight == 0 && now.since(model.quiet) >= LIMITS.idle,
+            "{:?}",
+            model
+        );
     }
     Ok(())
 }
@@ -110,7 +148,9 @@ fn event(pick: usize, more: u64, machine: &Machine) -> Event {
     match sample_events().get(pick).map(|(_, e)| e.clone()) {
         Some(event) => of_run(event, run),
         None if pick == sample_events().len() => timer(machine),
-        None => Event::Want([Wanted::Auto, Wanted::Up, Wanted::Down][usize::try_from(more).unwrap_or(0)]),
+        None => Event::Want(
+            [Wanted::Auto, Wanted::Up, Wanted::Down][usize::try_from(more).unwrap_or(0)],
+        ),
     }
 }
 

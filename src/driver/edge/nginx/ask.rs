@@ -1,7 +1,8 @@
-//! Asks nginx a question the way a client does, from its listener through a worker to acc's wake server and back, and lets
-//! its processes go on that were made to stand still.
+//! Asks nginx a question the way a client does, from its listener through a worker to acc's wake
+//! server and back, and lets its processes go on that were made to stand still.
 //!
-//! The question names no instance: it wakes no instance, counts as use of none, and its answer holds nothing.
+//! The question names no instance: it wakes no instance, counts as use of none, and its answer
+//! holds nothing.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -25,19 +26,24 @@ pub async fn ask(listen: SocketAddr) -> Result<(), String> {
         Err(_) => Err(format!("no answer within {} s", LIMIT.as_secs())),
         Ok(Err(e)) => Err(e.to_string()),
         // Its own words for an acc that it cannot reach.
-        Ok(Ok(status @ (502..=504))) => Err(format!("it answers {status}: its workers cannot reach acc's server")),
+        Ok(Ok(status @ (502..=504))) => Err(format!(
+            "it answers {status}: its workers cannot reach acc's server"
+        )),
         Ok(Ok(_)) => Ok(()),
     }
 }
 
 async fn status(address: SocketAddr) -> std::io::Result<u16> {
     let mut stream = TcpStream::connect(address).await?;
-    let question = format!("GET {CHECK_PATH} HTTP/1.1\r\nHost: {CHECK_HOST}\r\nConnection: close\r\n\r\n");
+    let question =
+        format!("GET {CHECK_PATH} HTTP/1.1\r\nHost: {CHECK_HOST}\r\nConnection: close\r\n\r\n");
     stream.write_all(question.as_bytes()).await?;
     let mut head = [0; STATUS];
     stream.read_exact(&mut head).await?;
     let text = std::str::from_utf8(&head).unwrap_or_default();
-    let status = text.strip_prefix("HTTP/1.1 ").and_then(|status| status.parse().ok());
+    let status = text
+        .strip_prefix("HTTP/1.1 ")
+        .and_then(|status| status.parse().ok());
     status.ok_or_else(|| std::io::Error::other("what answers is not nginx"))
 }
 
@@ -53,18 +59,24 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
 
 /// Those of these processes that a signal made stand still.
 pub fn standing_still(pids: impl IntoIterator<Item = i32>) -> Vec<i32> {
-    pids.into_iter().filter(|pid| is_stopped(&fs::read(format!("/proc/{pid}/stat")).unwrap_or_default())).collect()
+    pids.into_iter()
+        .filter(|pid| is_stopped(&fs::read(format!("/proc/{pid}/stat")).unwrap_or_default()))
+        .collect()
 }
 
 /// The letter after the program's name, which may hold anything.
 fn is_stopped(stat: &[u8]) -> bool {
-    let after_name = stat.iter().rposition(|byte| *byte == b')').and_then(|at| stat.get(at + 1..));
+    let after_name = stat
+        .iter()
+        .rposition(|byte| *byte == b')')
+        .and_then(|at| stat.get(at + 1..));
     after_name.is_some_and(|rest| rest.starts_with(b" T"))
 }
 
 /// Lets it go on.
 pub fn go_on(pid: i32) -> Result<(), String> {
-    kill(Pid::from_raw(pid), Signal::SIGCONT).map_err(|e| format!("could not let process {pid} go on: {e}"))
+    kill(Pid::from_raw(pid), Signal::SIGCONT)
+        .map_err(|e| format!("could not let process {pid} go on: {e}"))
 }
 
 #[cfg(test)]
@@ -86,23 +98,50 @@ mod tests {
     #[tokio::test]
     async fn an_answer_of_nginx_alone_is_none() {
         assert_eq!(answered(b"HTTP/1.1 204 No Content\r\n\r\n").await, Ok(()));
-        assert_eq!(answered(b"HTTP/1.1 404 Not Found\r\n\r\n").await, Ok(()), "templates of the operator's may not know the question");
-        assert!(answered(b"HTTP/1.1 502 Bad Gateway\r\n\r\n").await.unwrap_err().contains("502"));
-        assert!(answered(b"SSH-2.0-OpenSSH_9.2p1\r\n").await.unwrap_err().contains("not nginx"));
+        assert_eq!(
+            answered(b"HTTP/1.1 404 Not Found\r\n\r\n").await,
+            Ok(()),
+            "templates of the operator's may not know the question"
+        );
+        assert!(
+            answered(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
+                .await
+                .unwrap_err()
+                .contains("502")
+        );
+        assert!(
+            answered(b"SSH-2.0-OpenSSH_9.2p1\r\n")
+                .await
+                .unwrap_err()
+                .contains("not nginx")
+        );
         assert!(answered(b"").await.is_err());
     }
 
     #[test]
     fn addresses_that_mean_all_are_asked_at_the_loopback_one() {
         let at = |text: &str| reachable(text.parse().unwrap()).to_string();
-        assert_eq!((at("0.0.0.0:80"), at("[::]:80"), at("10.0.0.1:80")), ("127.0.0.1:80".into(), "[::1]:80".into(), "10.0.0.1:80".into()));
+        assert_eq!(
+            (at("0.0.0.0:80"), at("[::]:80"), at("10.0.0.1:80")),
+            (
+                "127.0.0.1:80".into(),
+                "[::1]:80".into(),
+                "10.0.0.1:80".into()
+            )
+        );
     }
 
     #[test]
     fn only_what_a_signal_stopped_stands_still() {
         assert!(is_stopped(b"7 (nginx) T 1 7"));
         assert!(is_stopped(b"7 (a) S \xff) T 1 7"));
-        for other in [&b"7 (nginx) S 1 7"[..], b"7 (T) S 1", b"7 (nginx) t 1 7", b"", b"7 (x)"] {
+        for other in [
+            &b"7 (nginx) S 1 7"[..],
+            b"7 (T) S 1",
+            b"7 (nginx) t 1 7",
+            b"",
+            b"7 (x)",
+        ] {
             assert!(!is_stopped(other));
         }
         assert!(standing_still([i32::MAX, std::process::id().cast_signed()]).is_empty());

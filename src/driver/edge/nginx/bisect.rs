@@ -1,7 +1,8 @@
-//! Whose text makes a configuration wrong: found by halving. Pure: the caller asks nginx and passes its answers on.
+//! Whose text makes a configuration wrong: found by halving. Pure: the caller asks nginx and passes
+//! its answers on.
 
-/// The search for the first of `n` routes with which the configuration is refused, given that all of them are refused together.
-/// Ends after about log2(n) answers.
+/// The search for the first of `n` routes with which the configuration is refused, given that all
+/// of them are refused together. Ends after about log2(n) answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bisection {
     /// Accepted with this many; `None`: not even asked with none.

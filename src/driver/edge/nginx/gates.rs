@@ -1,8 +1,10 @@
-//! Gates as files: a link to the socket of the application, or a plain file for one that listens on TCP.
+//! Gates as files: a link to the socket of the application, or a plain file for one that listens on
+//! TCP.
 //!
-//! nginx finds the link by the instance's name alone, so opening and closing is one file operation and never a reload. The file
-//! is named by the address as well: a worker that still has the map of before a port was changed finds no gate for the address in
-//! it, which may be another program's by now, and asks the wake server.
+//! nginx finds the link by the instance's name alone, so opening and closing is one file operation
+//! and never a reload. The file is named by the address as well: a worker that still has the map of
+//! before a port was changed finds no gate for the address in it, which may be another program's by
+//! now, and asks the wake server.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -49,10 +51,12 @@ impl Gates {
         Ok(())
     }
 
-    /// Sees to it that nginx's workers, and no instance, can pass through the folder; `true`: it was not so.
+    /// Sees to it that nginx's workers, and no instance, can pass through the folder; `true`: it
+    /// was not so.
     pub fn put_right(&self) -> Result<bool, EdgeError> {
         match self.group {
-            Some(group) => share_with(&self.dir, group, 0o710).map_err(|e| failed("give to nginx's workers", &self.dir, e)),
+            Some(group) => share_with(&self.dir, group, 0o710)
+                .map_err(|e| failed("give to nginx's workers", &self.dir, e)),
             None => Ok(false),
         }
     }
@@ -65,9 +69,13 @@ impl Gates {
         self.dir.join(format!("{name}.{address}.tcp"))
     }
 
-    /// All files of a TCP instance: also those of another address, and one that an acc made that did not name the address.
+    /// All files of a TCP instance: also those of another address, and one that an acc made that
+    /// did not name the address.
     fn files(&self, name: &InstanceName) -> Result<Vec<PathBuf>, EdgeError> {
-        let is_its = |file: &str| file.strip_suffix(".tcp").is_some_and(|stem| stem.split('.').next() == Some(name.as_str()));
+        let is_its = |file: &str| {
+            file.strip_suffix(".tcp")
+                .is_some_and(|stem| stem.split('.').next() == Some(name.as_str()))
+        };
         let files = self.entries()?.into_iter().filter(|file| is_its(file));
         Ok(files.map(|file| self.dir.join(file)).collect())
     }
@@ -75,7 +83,9 @@ impl Gates {
     /// Names in the folder. One that is not there holds none.
     fn entries(&self) -> Result<Vec<String>, EdgeError> {
         let read = || -> io::Result<Vec<String>> {
-            fs::read_dir(&self.dir)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+            fs::read_dir(&self.dir)?
+                .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+                .collect()
         };
         match read() {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
@@ -83,24 +93,33 @@ impl Gates {
         }
     }
 
-    /// Opens the gate. A name has gates of one kind all its life; one of TCP loses those to other addresses.
+    /// Opens the gate. A name has gates of one kind all its life; one of TCP loses those to other
+    /// addresses.
     pub fn open(&self, gate: &Gate) -> Result<(), EdgeError> {
         self.make()?;
         match &gate.listen {
             Listen::Unix(socket) => {
                 let path = self.link(&gate.name);
-                self.relink(&gate.name, socket, &path).map_err(|e| failed("link", &path, e))
+                self.relink(&gate.name, socket, &path)
+                    .map_err(|e| failed("link", &path, e))
             }
             Listen::Tcp(address) => {
                 let (path, link) = (self.file(&gate.name, *address), self.link(&gate.name));
-                let others = self.files(&gate.name)?.into_iter().filter(|file| *file != path);
-                others.chain([link]).try_for_each(|other| remove_file(&other).map_err(|e| failed("remove", &other, e)))?;
-                write_atomic(&path, format!("{address}\n").as_bytes(), 0o644).map_err(|e| failed("write", &path, e))
+                let others = self
+                    .files(&gate.name)?
+                    .into_iter()
+                    .filter(|file| *file != path);
+                others.chain([link]).try_for_each(|other| {
+                    remove_file(&other).map_err(|e| failed("remove", &other, e))
+                })?;
+                write_atomic(&path, format!("{address}\n").as_bytes(), 0o644)
+                    .map_err(|e| failed("write", &path, e))
             }
         }
     }
 
-    /// Puts the link in place by renaming, so that there is no moment without it when it was open already.
+    /// Puts the link in place by renaming, so that there is no moment without it when it was open
+    /// already.
     fn relink(&self, name: &InstanceName, socket: &Path, path: &Path) -> io::Result<()> {
         if fs::read_link(path).is_ok_and(|target| target == socket) {
             return Ok(());
@@ -128,18 +147,32 @@ impl Gates {
     pub fn forget(&self, name: &InstanceName) -> Result<Closed, EdgeError> {
         self.unlink(name)?;
         let files = self.files(name)?;
-        files.iter().try_for_each(|file| remove_file(file).map_err(|e| failed("remove", file, e)))?;
-        Ok(if files.is_empty() { Closed::AtOnce } else { Closed::AfterAMoment })
+        files
+            .iter()
+            .try_for_each(|file| remove_file(file).map_err(|e| failed("remove", file, e)))?;
+        Ok(if files.is_empty() {
+            Closed::AtOnce
+        } else {
+            Closed::AfterAMoment
+        })
     }
 
     /// Names of all open gates, in order.
     pub fn list(&self) -> Result<Vec<InstanceName>, EdgeError> {
         let name_of = |file: &str| match file.strip_suffix(".tcp") {
             // Without an address it leads nowhere.
-            Some(stem) => stem.split_once('.').and_then(|(name, _)| InstanceName::parse(name).ok()),
-            None => file.strip_suffix(".sock").and_then(|name| InstanceName::parse(name).ok()),
+            Some(stem) => stem
+                .split_once('.')
+                .and_then(|(name, _)| InstanceName::parse(name).ok()),
+            None => file
+                .strip_suffix(".sock")
+                .and_then(|name| InstanceName::parse(name).ok()),
         };
-        let mut names: Vec<InstanceName> = self.entries()?.iter().filter_map(|file| name_of(file)).collect();
+        let mut names: Vec<InstanceName> = self
+            .entries()?
+            .iter()
+            .filter_map(|file| name_of(file))
+            .collect();
         names.sort();
         names.dedup();
         Ok(names)
@@ -147,7 +180,11 @@ impl Gates {
 }
 
 fn failed(deed: &'static str, path: &Path, source: io::Error) -> EdgeError {
-    EdgeError::File { deed, path: path.to_owned(), source }
+    EdgeError::File {
+        deed,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 #[cfg(test)]
@@ -155,7 +192,12 @@ mod tests {
     use super::*;
 
     fn gate(listen: Listen) -> Gate {
-        Gate { name: InstanceName::parse("a").unwrap(), listen, run: 1, process: None }
+        Gate {
+            name: InstanceName::parse("a").unwrap(),
+            listen,
+            run: 1,
+            process: None,
+        }
     }
 
     fn tcp(port: u16) -> Gate {
@@ -170,7 +212,10 @@ mod tests {
         assert!(gates.list().unwrap().is_empty());
         gates.open(&gate(Listen::Unix("/x/one".into()))).unwrap();
         gates.open(&gate(Listen::Unix("/x/two".into()))).unwrap();
-        assert_eq!(fs::read_link(dir.path().join("gate/a.sock")).unwrap(), Path::new("/x/two"));
+        assert_eq!(
+            fs::read_link(dir.path().join("gate/a.sock")).unwrap(),
+            Path::new("/x/two")
+        );
         gates.open(&tcp(9)).unwrap();
         gates.open(&tcp(10)).unwrap();
         assert!(dir.path().join("gate/a.127.0.0.1:10.tcp").exists());
@@ -184,7 +229,14 @@ mod tests {
     fn every_gate_of_a_name_is_forgotten_and_none_of_another() {
         let dir = tempfile::tempdir().unwrap();
         let gates = Gates::new(dir.path().to_owned(), None);
-        for file in ["a.127.0.0.1:9.tcp", "a.127.0.0.1:10.tcp", "a.tcp", "a.sock", "aa.127.0.0.1:9.tcp", "b.a.tcp"] {
+        for file in [
+            "a.127.0.0.1:9.tcp",
+            "a.127.0.0.1:10.tcp",
+            "a.tcp",
+            "a.sock",
+            "aa.127.0.0.1:9.tcp",
+            "b.a.tcp",
+        ] {
             fs::write(dir.path().join(file), "").unwrap();
         }
         gates.forget(&tcp(1).name).unwrap();

@@ -16,16 +16,29 @@ const CONNECTIONS: u64 = 16_384;
 /// Asks the host. `user`: who the workers shall run as when acc is root; `None`: as root.
 pub fn of_host(user: Option<&str>) -> Result<Allowance, EdgeError> {
     let root = geteuid().is_root();
-    let (_, hard) =
-        getrlimit(Resource::RLIMIT_NOFILE).map_err(|e| EdgeError::Unusable(format!("could not read the limit of open files: {e}")))?;
-    let run_as = if root { Some(account(user.unwrap_or("root"))?) } else { None };
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)
+        .map_err(|e| EdgeError::Unusable(format!("could not read the limit of open files: {e}")))?;
+    let run_as = if root {
+        Some(account(user.unwrap_or("root"))?)
+    } else {
+        None
+    };
     let (open_files, connections) = fit(may_raise_limits(), hard);
-    Ok(Allowance { run_as, open_files: Some(open_files), connections })
+    Ok(Allowance {
+        run_as,
+        open_files: Some(open_files),
+        connections,
+    })
 }
 
-/// Open files and connections of a worker, whose limit cannot be above the hard one unless it may be raised.
+/// Open files and connections of a worker, whose limit cannot be above the hard one unless it may
+/// be raised.
 fn fit(may_raise: bool, hard: u64) -> (u64, u64) {
-    let open_files = if may_raise { OPEN_FILES } else { OPEN_FILES.min(hard) };
+    let open_files = if may_raise {
+        OPEN_FILES
+    } else {
+        OPEN_FILES.min(hard)
+    };
     (open_files, CONNECTIONS.min(open_files / 2).max(64))
 }
 
@@ -35,14 +48,22 @@ fn may_raise_limits() -> bool {
     // As bytes: its first line is the name of the program, which anybody may choose.
     let status = std::fs::read("/proc/self/status").unwrap_or_default();
     let status = String::from_utf8_lossy(&status);
-    let effective = status.lines().find_map(|l| l.strip_prefix("CapEff:")).and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    let effective = status
+        .lines()
+        .find_map(|l| l.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
     effective.is_some_and(|caps| caps >> CAP_SYS_RESOURCE & 1 == 1)
 }
 
 /// A user and its primary group: nginx would otherwise look for a group of the user's name.
 fn account(name: &str) -> Result<(String, String), EdgeError> {
-    let missing = || EdgeError::Unusable(format!("there is no user `{name}` on this host: make it or change `user`"));
-    let failed = |e: nix::Error| EdgeError::Unusable(format!("could not look up user `{name}`: {e}"));
+    let missing = || {
+        EdgeError::Unusable(format!(
+            "there is no user `{name}` on this host: make it or change `user`"
+        ))
+    };
+    let failed =
+        |e: nix::Error| EdgeError::Unusable(format!("could not look up user `{name}`: {e}"));
     let user = User::from_name(name).map_err(failed)?.ok_or_else(missing)?;
     let group = Group::from_gid(user.gid)
         .map_err(failed)?
@@ -64,7 +85,15 @@ mod tests {
 
     #[test]
     fn a_user_that_is_not_there_is_named() {
-        assert!(account("nobody-of-this-name").unwrap_err().to_string().contains("`nobody-of-this-name`"));
-        assert_eq!(account("root").unwrap(), ("root".to_owned(), "root".to_owned()));
+        assert!(
+            account("nobody-of-this-name")
+                .unwrap_err()
+                .to_string()
+                .contains("`nobody-of-this-name`")
+        );
+        assert_eq!(
+            account("root").unwrap(),
+            ("root".to_owned(), "root".to_owned())
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! The running nginx: its master process, its workers, and whether a reload has come through.
 //!
-//! It is found by its pid file, or by a look at all processes when that is gone, and believed only when the process is an nginx
-//! that reads our configuration.
+//! It is found by its pid file, or by a look at all processes when that is gone, and believed only
+//! when the process is an nginx that reads our configuration.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -34,7 +34,8 @@ struct Workers {
     leaving: BTreeSet<i32>,
 }
 
-/// Finds the master that runs with `config`; `None`: none runs. A pid file without a number is what `nginx -t` leaves.
+/// Finds the master that runs with `config`; `None`: none runs. A pid file without a number is what
+/// `nginx -t` leaves.
 pub fn find(pid_file: &Path, config: &Path) -> io::Result<Option<NginxMaster>> {
     if let Some(pid) = noted(pid_file)?
         && title(pid)?.is_some_and(|t| is_ours(&t, config))
@@ -53,32 +54,49 @@ fn noted(pid_file: &Path) -> io::Result<Option<i32>> {
     }
 }
 
-/// Its pid file may have been taken away, or written anew by `nginx -t`: the master of this user whose title has the whole of
-/// our configuration's path in it.
+/// Its pid file may have been taken away, or written anew by `nginx -t`: the master of this user
+/// whose title has the whole of our configuration's path in it.
 fn search(config: &Path) -> io::Result<Option<NginxMaster>> {
     let wanted = format!(" -c {} ", config.display());
     let is_it = |pid: &i32| {
-        let Ok(Some(title)) = title(*pid) else { return false };
-        title.starts_with("nginx: master process ") && format!("{title} ").contains(&wanted) && command_line::is_of_this_host(*pid)
+        let Ok(Some(title)) = title(*pid) else {
+            return false;
+        };
+        title.starts_with("nginx: master process ")
+            && format!("{title} ").contains(&wanted)
+            && command_line::is_of_this_host(*pid)
     };
     Ok(process::pids()?.find(is_it).map(|pid| NginxMaster { pid }))
 }
 
-/// Is this the title of a master that was started with `-c CONFIG`? nginx cuts its title when there is no room for all of it.
+/// Is this the title of a master that was started with `-c CONFIG`? nginx cuts its title when there
+/// is no room for all of it.
 fn is_ours(title: &str, config: &Path) -> bool {
-    let Some(argv) = title.strip_prefix("nginx: master process ") else { return false };
+    let Some(argv) = title.strip_prefix("nginx: master process ") else {
+        return false;
+    };
     let config = config.to_string_lossy();
-    argv.split_once(" -c ").is_some_and(|(_, rest)| !rest.is_empty() && (rest.starts_with(config.as_ref()) || config.starts_with(rest)))
+    argv.split_once(" -c ").is_some_and(|(_, rest)| {
+        !rest.is_empty() && (rest.starts_with(config.as_ref()) || config.starts_with(rest))
+    })
 }
 
-/// Ends workers whose master is gone: they go on serving what they know and hold the ports that a new master needs. They are
-/// known by the error log they have open, and finish what they are working on.
+/// Ends workers whose master is gone: they go on serving what they know and hold the ports that a
+/// new master needs. They are known by the error log they have open, and finish what they are
+/// working on.
 pub fn end_orphans(error_log: &Path) -> io::Result<usize> {
     let log = fs::canonicalize(error_log).unwrap_or_else(|_| error_log.to_owned());
     let mut ended = 0;
     for pid in process::pids()? {
-        let worker = title(pid).ok().flatten().is_some_and(|t| t.starts_with("nginx: worker process"));
-        if worker && process::has_open(pid, &log) && !has_master(pid) && kill(Pid::from_raw(pid), Signal::SIGQUIT).is_ok() {
+        let worker = title(pid)
+            .ok()
+            .flatten()
+            .is_some_and(|t| t.starts_with("nginx: worker process"));
+        if worker
+            && process::has_open(pid, &log)
+            && !has_master(pid)
+            && kill(Pid::from_raw(pid), Signal::SIGQUIT).is_ok()
+        {
             // Meant and harmless: there is nothing to do about it after a crash.
             tracing::info!(pid, "ending an nginx worker whose master is gone");
             ended += 1;
@@ -89,7 +107,9 @@ pub fn end_orphans(error_log: &Path) -> io::Result<usize> {
 
 fn has_master(pid: i32) -> bool {
     let parent = process::stat(pid).ok().flatten().map(|seen| seen.parent);
-    parent.and_then(|p| title(p).ok().flatten()).is_some_and(|t| t.starts_with("nginx: master process"))
+    parent
+        .and_then(|p| title(p).ok().flatten())
+        .is_some_and(|t| t.starts_with("nginx: master process"))
 }
 
 impl NginxMaster {
@@ -101,18 +121,24 @@ impl NginxMaster {
         write_atomic(pid_file, format!("{}\n", self.pid).as_bytes(), 0o644).map(|()| true)
     }
 
-    /// Makes it read its configuration again and resolves when all new connections are served by workers that have:
-    /// the new ones run, the old ones have closed their listening sockets. `Err(why)`: it did not come through.
+    /// Makes it read its configuration again and resolves when all new connections are served by
+    /// workers that have: the new ones run, the old ones have closed their listening sockets.
+    /// `Err(why)`: it did not come through.
     pub async fn reload(self, error_log: &Path) -> Result<(), String> {
-        let before = self.workers().map_err(|e| format!("could not look at nginx's workers: {e}"))?;
+        let before = self
+            .workers()
+            .map_err(|e| format!("could not look at nginx's workers: {e}"))?;
         let log_end = fs::metadata(error_log).map_or(0, |m| m.len());
-        kill(Pid::from_raw(self.pid), Signal::SIGHUP).map_err(|e| format!("could not signal nginx (process {}): {e}", self.pid))?;
+        kill(Pid::from_raw(self.pid), Signal::SIGHUP)
+            .map_err(|e| format!("could not signal nginx (process {}): {e}", self.pid))?;
         let arrived = async {
             let mut pause = Duration::from_millis(1);
             loop {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 3 / 2).min(Duration::from_millis(50));
-                let now = self.workers().map_err(|e| format!("could not look at nginx's workers: {e}"))?;
+                let now = self
+                    .workers()
+                    .map_err(|e| format!("could not look at nginx's workers: {e}"))?;
                 if took_over(&before, &now) {
                     return Ok(());
                 }
@@ -121,8 +147,15 @@ impl NginxMaster {
                 }
             }
         };
-        let late = || Err(format!("its new workers did not come up within {} s", RELOAD_LIMIT.as_secs()));
-        tokio::time::timeout(RELOAD_LIMIT, arrived).await.unwrap_or_else(|_| late())
+        let late = || {
+            Err(format!(
+                "its new workers did not come up within {} s",
+                RELOAD_LIMIT.as_secs()
+            ))
+        };
+        tokio::time::timeout(RELOAD_LIMIT, arrived)
+            .await
+            .unwrap_or_else(|_| late())
     }
 
     /// It and all its children.
@@ -148,7 +181,8 @@ impl NginxMaster {
 
 /// New workers serve and no old one does.
 fn took_over(before: &Workers, now: &Workers) -> bool {
-    now.serving.iter().any(|pid| !before.serving.contains(pid)) && now.serving.is_disjoint(&before.serving)
+    now.serving.iter().any(|pid| !before.serving.contains(pid))
+        && now.serving.is_disjoint(&before.serving)
 }
 
 /// The first emergency that was logged after `from`.
@@ -158,7 +192,9 @@ pub fn emergency(error_log: &Path, from: u64) -> Option<String> {
     let mut text = Vec::new();
     file.take(64 * 1024).read_to_end(&mut text).ok()?;
     let text = String::from_utf8_lossy(&text);
-    text.lines().find_map(|l| l.split_once("[emerg] ")).map(|(_, why)| why.split_once(": ").map_or(why, |(_, why)| why).to_owned())
+    text.lines()
+        .find_map(|l| l.split_once("[emerg] "))
+        .map(|(_, why)| why.split_once(": ").map_or(why, |(_, why)| why).to_owned())
 }
 
 #[cfg(test)]
@@ -168,12 +204,24 @@ mod tests {
     #[test]
     fn only_a_master_with_our_file_is_ours() {
         let conf = Path::new("/srv/a/nginx/nginx.conf");
-        assert!(is_ours("nginx: master process /usr/sbin/nginx -c /srv/a/nginx/nginx.conf -g daemon off;", conf));
-        assert!(is_ours("nginx: master process /usr/sbin/nginx -c /srv/a/nginx/ngin", conf));
-        assert!(!is_ours("nginx: master process /usr/sbin/nginx -c /etc/nginx/nginx.conf", conf));
+        assert!(is_ours(
+            "nginx: master process /usr/sbin/nginx -c /srv/a/nginx/nginx.conf -g daemon off;",
+            conf
+        ));
+        assert!(is_ours(
+            "nginx: master process /usr/sbin/nginx -c /srv/a/nginx/ngin",
+            conf
+        ));
+        assert!(!is_ours(
+            "nginx: master process /usr/sbin/nginx -c /etc/nginx/nginx.conf",
+            conf
+        ));
         assert!(!is_ours("nginx: master process /usr/sbin/nginx", conf));
         assert!(!is_ours("nginx: worker process", conf));
-        assert!(!is_ours("vim nginx: master process -c /srv/a/nginx/nginx.conf", conf));
+        assert!(!is_ours(
+            "vim nginx: master process -c /srv/a/nginx/nginx.conf",
+            conf
+        ));
     }
 
     #[test]
@@ -197,7 +245,14 @@ mod tests {
         let file = dir.path().join("pid");
         let conf = Path::new("/x/nginx.conf");
         assert_eq!(find(&file, conf).unwrap(), None);
-        for text in ["", "x", "0", "-1", "2147483647", &std::process::id().to_string()] {
+        for text in [
+            "",
+            "x",
+            "0",
+            "-1",
+            "2147483647",
+            &std::process::id().to_string(),
+        ] {
             fs::write(&file, text).unwrap();
             assert_eq!(find(&file, conf).unwrap(), None, "{text}");
         }

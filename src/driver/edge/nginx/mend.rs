@@ -1,6 +1,7 @@
 //! Looks after a running nginx: its processes go on, it can reach acc's server, and it answers.
 //!
-//! Neither a start nor a stop of nginx is decided here: one whose master has ended is the supervisor's.
+//! Neither a start nor a stop of nginx is decided here: one whose master has ended is the
+//! supervisor's.
 
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::{fs, io};
@@ -15,17 +16,23 @@ use crate::render::nginx::pid_file;
 /// The mode of `wake.sock` when nginx's workers are the same user as acc.
 const OWN: u32 = 0o600;
 
-/// What keeps a nginx that runs with these settings from answering, a sentence each, and mends nothing; `None`: it does not run.
+/// What keeps a nginx that runs with these settings from answering, a sentence each, and mends
+/// nothing; `None`: it does not run.
 ///
 /// # Errors
 /// It could not be looked at.
 pub async fn faults(config: &Config) -> io::Result<Option<Vec<String>>> {
     let file = config.nginx_dir().join("nginx.conf");
-    let Some(master) = master::find(&pid_file(config), &file)? else { return Ok(None) };
+    let Some(master) = master::find(&pid_file(config), &file)? else {
+        return Ok(None);
+    };
     let mut faults = Vec::new();
     let still = ask::standing_still(master.processes()?);
     if !still.is_empty() {
-        faults.push(format!("processes of nginx were stopped by a signal ({})", pids(&still)));
+        faults.push(format!(
+            "processes of nginx were stopped by a signal ({})",
+            pids(&still)
+        ));
     }
     if let Some(address) = config.edge.listen.first()
         && let Err(why) = ask::ask(*address).await
@@ -43,43 +50,73 @@ fn pids(all: &[i32]) -> String {
 impl Nginx {
     /// See [`Edge::mend`](crate::driver::edge::Edge::mend).
     pub(super) async fn look_after(&self, served: bool) -> Result<Vec<String>, EdgeError> {
-        let Some(master) = self.master()? else { return Ok(Vec::new()) };
+        let Some(master) = self.master()? else {
+            return Ok(Vec::new());
+        };
         let mut did = Vec::new();
-        let still = ask::standing_still(master.processes().map_err(|e| failed("look through", "/proc".as_ref(), e))?);
+        let still = ask::standing_still(
+            master
+                .processes()
+                .map_err(|e| failed("look through", "/proc".as_ref(), e))?,
+        );
         for pid in &still {
             ask::go_on(*pid).map_err(EdgeError::Unusable)?;
         }
         if !still.is_empty() {
-            did.push(format!("processes of nginx were stopped by a signal ({}) and go on", pids(&still)));
+            did.push(format!(
+                "processes of nginx were stopped by a signal ({}) and go on",
+                pids(&still)
+            ));
         }
         let config = self.config();
         let note = pid_file(&config);
         if master.note(&note).map_err(|e| failed("write", &note, e))? {
-            did.push(format!("`{}` did not name nginx's master process", note.display()));
+            did.push(format!(
+                "`{}` did not name nginx's master process",
+                note.display()
+            ));
         }
         if self.gates.put_right()? {
-            did.push(format!("nginx's workers could not pass through `{}`", config.gate_dir().display()));
+            did.push(format!(
+                "nginx's workers could not pass through `{}`",
+                config.gate_dir().display()
+            ));
         }
         let socket = config.wake_socket();
-        if self.put_wake_socket_right().map_err(|e| failed("give to nginx's workers", &socket, e))? {
+        if self
+            .put_wake_socket_right()
+            .map_err(|e| failed("give to nginx's workers", &socket, e))?
+        {
             did.push(format!("`{}` had another owner or mode", socket.display()));
         }
         if let (true, Some(address)) = (served, config.edge.listen.first()) {
             // Twice: the first may have met a moment without a processor to spare.
             if let (Err(_), Err(why)) = (ask::ask(*address).await, ask::ask(*address).await) {
                 self.replace_workers(master, &why).await?;
-                ask::ask(*address).await.map_err(|again| EdgeError::Unusable(format!("nginx does not answer at {address}: {again}")))?;
-                did.push(format!("nginx did not answer at {address} ({why}): its workers were replaced"));
+                ask::ask(*address).await.map_err(|again| {
+                    EdgeError::Unusable(format!("nginx does not answer at {address}: {again}"))
+                })?;
+                did.push(format!(
+                    "nginx did not answer at {address} ({why}): its workers were replaced"
+                ));
             }
         }
         Ok(did)
     }
 
-    async fn replace_workers(&self, master: master::NginxMaster, why: &str) -> Result<(), EdgeError> {
+    async fn replace_workers(
+        &self,
+        master: master::NginxMaster,
+        why: &str,
+    ) -> Result<(), EdgeError> {
         let mut applied = self.applied.lock().await;
         applied.reloaded = Some(Instant::now());
         let reloaded = master.reload(&self.config().own_log("nginx-error")).await;
-        reloaded.map_err(|e| EdgeError::Unusable(format!("nginx does not answer ({why}), and it has no new workers: {e}")))
+        reloaded.map_err(|e| {
+            EdgeError::Unusable(format!(
+                "nginx does not answer ({why}), and it has no new workers: {e}"
+            ))
+        })
     }
 
     /// `true`: it was not right. One that is not there is made by acc's server.

@@ -1,10 +1,13 @@
-//! The edge `nginx`: writes its configuration, has it checked, reloads it sparingly, and opens and closes gates.
+//! The edge `nginx`: writes its configuration, has it checked, reloads it sparingly, and opens and
+//! closes gates.
 //!
-//! A configuration takes effect in three steps, and after a crash between any two of them the next call goes on: the new text
-//! is written beside and read by `nginx -t`; a mark says that a reload is due and the text is renamed into place; nginx
-//! reloads and the mark goes. It never starts or stops nginx (the supervisor does) and never edits a file in place.
+//! A configuration takes effect in three steps, and after a crash between any two of them the next
+//! call goes on: the new text is written beside and read by `nginx -t`; a mark says that a reload
+//! is due and the text is renamed into place; nginx reloads and the mark goes. It never starts or
+//! stops nginx (the supervisor does) and never edits a file in place.
 //!
-//! A reload that is late or refused loses no request: what nginx does not know goes to the wake server, which does.
+//! A reload that is late or refused loses no request: what nginx does not know goes to the wake
+//! server, which does.
 
 mod ask;
 mod bisect;
@@ -41,10 +44,12 @@ use crate::host::process;
 use crate::render::Templates;
 use crate::render::nginx::{Allowance, NginxEntry, pid_file, temp_dir, text};
 
-/// Least time between two reloads: each leaves a generation of workers behind until their connections end.
+/// Least time between two reloads: each leaves a generation of workers behind until their
+/// connections end.
 const BETWEEN_RELOADS: Duration = Duration::from_secs(1);
 
-/// A worker that found the gate file of a TCP instance connects in the same turn of its loop; this is many turns.
+/// A worker that found the gate file of a TCP instance connects in the same turn of its loop; this
+/// is many turns.
 const MOMENT: Duration = Duration::from_millis(5);
 
 /// What the nginx edge needs to know.
@@ -63,7 +68,11 @@ impl NginxSettings {
     #[must_use]
     pub fn new(config: Arc<Config>) -> Self {
         let stop_timeout = config.stop.drain;
-        Self { config, search: program::search_path(), stop_timeout }
+        Self {
+            config,
+            search: program::search_path(),
+            stop_timeout,
+        }
     }
 }
 
@@ -100,16 +109,35 @@ pub struct Nginx {
 impl Nginx {
     /// Looks up the user of the workers; touches no file.
     pub fn new(settings: NginxSettings, templates: Arc<Templates>) -> Result<Self, EdgeError> {
-        let accounts = Accounts::of(&settings.config).map_err(|fault| EdgeError::Unusable(fault.message))?;
+        let accounts =
+            Accounts::of(&settings.config).map_err(|fault| EdgeError::Unusable(fault.message))?;
         let allowance = limits::of_host(settings.config.edge.user.as_deref())?;
-        let gates = gates::Gates::new(settings.config.gate_dir(), accounts.edge.map(|owner| owner.gid));
-        let NginxSettings { config, search, stop_timeout } = settings;
+        let gates = gates::Gates::new(
+            settings.config.gate_dir(),
+            accounts.edge.map(|owner| owner.gid),
+        );
+        let NginxSettings {
+            config,
+            search,
+            stop_timeout,
+        } = settings;
         let config = RwLock::new(config);
         let (desired, applied) = (Mutex::default(), tokio::sync::Mutex::default());
-        Ok(Self { config, search, stop_timeout, allowance, accounts, templates, gates, desired, applied })
+        Ok(Self {
+            config,
+            search,
+            stop_timeout,
+            allowance,
+            accounts,
+            templates,
+            gates,
+            desired,
+            applied,
+        })
     }
 
-    /// Other settings; the next [`Edge::apply`] puts them in force. Folders, user and addresses must be the same.
+    /// Other settings; the next [`Edge::apply`] puts them in force. Folders, user and addresses
+    /// must be the same.
     pub fn reconfigure(&self, config: Arc<Config>) {
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
     }
@@ -119,19 +147,28 @@ impl Nginx {
         program::version(&self.program()?).await
     }
 
-    /// nginx as a program for the supervisor: in the foreground, ended by SIGQUIT so that requests are finished.
+    /// nginx as a program for the supervisor: in the foreground, ended by SIGQUIT so that requests
+    /// are finished.
     pub fn service(&self) -> Result<Service, EdgeError> {
-        let argv = [self.program()?.to_string_lossy().into_owned(), "-c".into(), self.file().to_string_lossy().into_owned()];
+        let argv = [
+            self.program()?.to_string_lossy().into_owned(),
+            "-c".into(),
+            self.file().to_string_lossy().into_owned(),
+        ];
         Ok(Service {
             name: "nginx",
-            argv: argv.into_iter().chain(["-g".into(), "daemon off;".into()]).collect(),
+            argv: argv
+                .into_iter()
+                .chain(["-g".into(), "daemon off;".into()])
+                .collect(),
             log: self.config().own_log("nginx"),
             stop_signal: libc::SIGQUIT,
             stop_timeout: self.stop_timeout,
         })
     }
 
-    /// The pid of the running master process, whoever started it; `None`: none runs with this configuration.
+    /// The pid of the running master process, whoever started it; `None`: none runs with this
+    /// configuration.
     pub fn running(&self) -> Result<Option<i32>, EdgeError> {
         Ok(self.master()?.map(|m| m.pid))
     }
@@ -143,7 +180,10 @@ impl Nginx {
     }
 
     fn config(&self) -> Arc<Config> {
-        self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.config
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn program(&self) -> Result<PathBuf, EdgeError> {
@@ -166,8 +206,16 @@ impl Nginx {
     }
 
     fn render(&self, routes: &[Route]) -> Result<String, EdgeError> {
-        let entries: Vec<NginxEntry<'_>> = routes.iter().map(|r| NginxEntry { name: &r.name, hosts: &r.hosts, tcp: r.tcp }).collect();
-        text(&self.templates, &self.config(), &self.allowance, &entries).map_err(|e| EdgeError::Unusable(chain(&e)))
+        let entries: Vec<NginxEntry<'_>> = routes
+            .iter()
+            .map(|r| NginxEntry {
+                name: &r.name,
+                hosts: &r.hosts,
+                tcp: r.tcp,
+            })
+            .collect();
+        text(&self.templates, &self.config(), &self.allowance, &entries)
+            .map_err(|e| EdgeError::Unusable(chain(&e)))
     }
 
     /// The text in force; `None`: there is none yet.
@@ -183,16 +231,23 @@ impl Nginx {
     /// Folders that nginx does not make by itself.
     fn make_folders(&self) -> Result<(), EdgeError> {
         let log = self.config().own_log("nginx-error");
-        for dir in [self.config().nginx_dir(), temp_dir(&self.config()), log.parent().unwrap_or(log.as_path()).to_path_buf()] {
+        for dir in [
+            self.config().nginx_dir(),
+            temp_dir(&self.config()),
+            log.parent().unwrap_or(log.as_path()).to_path_buf(),
+        ] {
             make_dir(&dir, 0o755).map_err(|e| failed("make", &dir, e))?;
         }
         self.gates.make()
     }
 
-    /// Writes the text beside and has nginx read it; the text stays there. Refused: finds out because of whom.
+    /// Writes the text beside and has nginx read it; the text stays there. Refused: finds out
+    /// because of whom.
     async fn check(&self, text: &str, routes: &[Route]) -> Result<(), EdgeError> {
         let program = self.program()?;
-        let Err(why) = self.read_beside(&program, text).await? else { return Ok(()) };
+        let Err(why) = self.read_beside(&program, text).await? else {
+            return Ok(());
+        };
         // Whose fault it is may stay unknown; that it is refused is known.
         let culprit = self.culprit(&program, routes).await.ok().flatten();
         let _ = remove_file(&self.beside());
@@ -203,13 +258,23 @@ impl Nginx {
     async fn culprit(&self, program: &Path, routes: &[Route]) -> Result<Option<String>, EdgeError> {
         let mut search = bisect::Bisection::new(routes.len());
         while let Some(count) = search.next() {
-            let refused = self.read_beside(program, &self.render(&routes[..count])?).await?.is_err();
+            let refused = self
+                .read_beside(program, &self.render(&routes[..count])?)
+                .await?
+                .is_err();
             search.answer(count, refused);
         }
-        Ok(search.found().and_then(|place| routes.get(place)).map(|route| route.name.to_string()))
+        Ok(search
+            .found()
+            .and_then(|place| routes.get(place))
+            .map(|route| route.name.to_string()))
     }
 
-    async fn read_beside(&self, program: &Path, text: &str) -> Result<Result<(), String>, EdgeError> {
+    async fn read_beside(
+        &self,
+        program: &Path,
+        text: &str,
+    ) -> Result<Result<(), String>, EdgeError> {
         let beside = self.beside();
         write_atomic(&beside, text.as_bytes(), 0o644).map_err(|e| failed("write", &beside, e))?;
         program::check(program, &beside).await
@@ -247,10 +312,12 @@ impl Nginx {
 
     /// Is anything to be done for these routes?
     fn in_force(&self, routes: &[Route]) -> Result<bool, EdgeError> {
-        Ok(!self.due().exists() && self.present()?.as_deref() == Some(self.render(routes)?.as_str()))
+        Ok(!self.due().exists()
+            && self.present()?.as_deref() == Some(self.render(routes)?.as_str()))
     }
 
-    /// Checks the text, puts it in place and reloads; when the reload does not come through, puts the old text back.
+    /// Checks the text, puts it in place and reloads; when the reload does not come through, puts
+    /// the old text back.
     async fn change(&self, routes: &[Route], applied: &mut AppliedConfig) -> Result<(), EdgeError> {
         let text = self.render(routes)?;
         let before = self.present()?;
@@ -267,7 +334,8 @@ impl Nginx {
         if let Err(why) = master.reload(&self.config().own_log("nginx-error")).await {
             if let Some(before) = before {
                 let file = self.file();
-                write_atomic(&file, before.as_bytes(), 0o644).map_err(|e| failed("write", &file, e))?;
+                write_atomic(&file, before.as_bytes(), 0o644)
+                    .map_err(|e| failed("write", &file, e))?;
             }
             self.unmark_due()?;
             return Err(EdgeError::Refused { culprit: None, why });
@@ -304,15 +372,19 @@ impl Edge for Nginx {
             return Ok(true);
         }
         let log = self.config().own_log("nginx-error");
-        master::end_orphans(&log).map_err(|e| failed("look through", std::path::Path::new("/proc"), e))?;
+        master::end_orphans(&log)
+            .map_err(|e| failed("look through", std::path::Path::new("/proc"), e))?;
         Ok(false)
     }
 
     async fn process(&self) -> Result<Option<Process>, EdgeError> {
         let found = match self.master()? {
             Some(master) => process::by_pid(master.pid),
-            // It has no title of its own yet while it waits for its port. Without its program it was never begun.
-            None => self.service().map_or(Ok(None), |service| command_line::find(&service.argv)),
+            // It has no title of its own yet while it waits for its port. Without its program it
+            // was never begun.
+            None => self
+                .service()
+                .map_or(Ok(None), |service| command_line::find(&service.argv)),
         };
         found.map_err(|e| failed("look through", Path::new("/proc"), e))
     }
@@ -330,7 +402,10 @@ impl Edge for Nginx {
         }
         let (mut number, mut newest) = self.newest_desired();
         if !self.in_force(&newest)? {
-            let soonest = applied.reloaded.map(|at| at + BETWEEN_RELOADS).filter(|at| *at > Instant::now());
+            let soonest = applied
+                .reloaded
+                .map(|at| at + BETWEEN_RELOADS)
+                .filter(|at| *at > Instant::now());
             if let Some(soonest) = soonest {
                 tokio::time::sleep_until(soonest).await;
                 (number, newest) = self.newest_desired();
@@ -369,5 +444,9 @@ impl Edge for Nginx {
 }
 
 fn failed(deed: &'static str, path: &Path, source: io::Error) -> EdgeError {
-    EdgeError::File { deed, path: path.to_owned(), source }
+    EdgeError::File {
+        deed,
+        path: path.to_owned(),
+        source,
+    }
 }

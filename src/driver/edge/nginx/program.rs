@@ -1,6 +1,7 @@
 //! The program `nginx`: where it is, which version, and what it says of a configuration.
 //!
-//! It runs helpers to their end, in bounded time, without a shell; it never starts the nginx that serves.
+//! It runs helpers to their end, in bounded time, without a shell; it never starts the nginx that
+//! serves.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,7 +13,8 @@ use crate::host::error_chain::chain;
 /// Oldest version that the configuration was made for.
 pub const OLDEST: NginxVersion = NginxVersion(1, 18, 0);
 
-/// A configuration with 100,000 hosts is read in a fifth of a second; a minute allows for a busy host.
+/// A configuration with 100,000 hosts is read in a fifth of a second; a minute allows for a busy
+/// host.
 const CHECK_LIMIT: Duration = Duration::from_secs(60);
 const VERSION_LIMIT: Duration = Duration::from_secs(10);
 
@@ -26,9 +28,13 @@ impl std::fmt::Display for NginxVersion {
     }
 }
 
-/// Folders in which the program is looked for: fixed, so that cron, systemd and a shell find the same one.
+/// Folders in which the program is looked for: fixed, so that cron, systemd and a shell find the
+/// same one.
 pub fn search_path() -> Vec<PathBuf> {
-    PATH.split(':').chain(["/usr/local/nginx/sbin"]).map(PathBuf::from).collect()
+    PATH.split(':')
+        .chain(["/usr/local/nginx/sbin"])
+        .map(PathBuf::from)
+        .collect()
 }
 
 /// The first executable `nginx` of these folders.
@@ -41,8 +47,13 @@ pub fn find(search: &[PathBuf]) -> Result<PathBuf, EdgeError> {
 /// Asks the program for its version.
 pub async fn version(program: &Path) -> Result<NginxVersion, EdgeError> {
     let ended = run(program, &["-v"], VERSION_LIMIT).await?;
-    parse_version(&ended.stderr)
-        .ok_or_else(|| EdgeError::Unusable(format!("`{}` does not tell its version: {}", program.display(), first_line(&ended.stderr))))
+    parse_version(&ended.stderr).ok_or_else(|| {
+        EdgeError::Unusable(format!(
+            "`{}` does not tell its version: {}",
+            program.display(),
+            first_line(&ended.stderr)
+        ))
+    })
 }
 
 /// Refuses a version that is too old.
@@ -61,16 +72,31 @@ pub async fn require(program: &Path) -> Result<NginxVersion, EdgeError> {
 pub async fn check(program: &Path, file: &Path) -> Result<Result<(), String>, EdgeError> {
     let path = file.to_string_lossy();
     let ended = run(program, &["-t", "-q", "-c", &path], CHECK_LIMIT).await?;
-    if ended.success() { Ok(Ok(())) } else { Ok(Err(complaint(&ended.stderr, file))) }
+    if ended.success() {
+        Ok(Ok(()))
+    } else {
+        Ok(Err(complaint(&ended.stderr, file)))
+    }
 }
 
 /// What nginx complains about, with the text of the line it names.
 fn complaint(said: &str, file: &Path) -> String {
-    let line =
-        said.lines().find(|l| l.contains("[emerg]")).or_else(|| said.lines().find(|l| !l.trim().is_empty())).unwrap_or("no reason given");
+    let line = said
+        .lines()
+        .find(|l| l.contains("[emerg]"))
+        .or_else(|| said.lines().find(|l| !l.trim().is_empty()))
+        .unwrap_or("no reason given");
     let why = line.split_once(": ").map_or(line, |(_, why)| why).trim();
-    let number = why.rsplit_once(':').and_then(|(_, n)| n.parse::<usize>().ok());
-    let text = number.and_then(|n| std::fs::read_to_string(file).ok()?.lines().nth(n.checked_sub(1)?).map(|l| l.trim().to_owned()));
+    let number = why
+        .rsplit_once(':')
+        .and_then(|(_, n)| n.parse::<usize>().ok());
+    let text = number.and_then(|n| {
+        std::fs::read_to_string(file)
+            .ok()?
+            .lines()
+            .nth(n.checked_sub(1)?)
+            .map(|l| l.trim().to_owned())
+    });
     match text {
         Some(text) if !text.is_empty() => format!("{why} (`{text}`)"),
         _ => why.to_owned(),
@@ -78,7 +104,10 @@ fn complaint(said: &str, file: &Path) -> String {
 }
 
 fn parse_version(said: &str) -> Option<NginxVersion> {
-    let text = said.lines().find_map(|l| l.split_once("version: ")?.1.split_once('/'))?.1;
+    let text = said
+        .lines()
+        .find_map(|l| l.split_once("version: ")?.1.split_once('/'))?
+        .1;
     let mut parts = text.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     let mut part = || parts.next()?.ok();
     Some(NginxVersion(part()?, part()?, part()?))
@@ -86,8 +115,14 @@ fn parse_version(said: &str) -> Option<NginxVersion> {
 
 /// Runs the program to its end. nginx says everything on standard error.
 async fn run(program: &Path, args: &[&str], limit: Duration) -> Result<Output, EdgeError> {
-    let argv: Vec<String> = [program.to_string_lossy().as_ref()].iter().chain(args).map(|word| (*word).to_owned()).collect();
-    command::run(&argv, limit).await.map_err(|e| EdgeError::Unusable(chain(&e)))
+    let argv: Vec<String> = [program.to_string_lossy().as_ref()]
+        .iter()
+        .chain(args)
+        .map(|word| (*word).to_owned())
+        .collect();
+    command::run(&argv, limit)
+        .await
+        .map_err(|e| EdgeError::Unusable(chain(&e)))
 }
 
 fn first_line(text: &str) -> &str {
@@ -100,12 +135,25 @@ mod tests {
 
     #[test]
     fn reads_versions() {
-        assert_eq!(parse_version("nginx version: nginx/1.22.1\n"), Some(NginxVersion(1, 22, 1)));
-        assert_eq!(parse_version("nginx version: nginx/1.18.0 (Ubuntu)"), Some(NginxVersion(1, 18, 0)));
-        assert_eq!(parse_version("nginx version: openresty/1.21.4.1"), Some(NginxVersion(1, 21, 4)));
+        assert_eq!(
+            parse_version("nginx version: nginx/1.22.1\n"),
+            Some(NginxVersion(1, 22, 1))
+        );
+        assert_eq!(
+            parse_version("nginx version: nginx/1.18.0 (Ubuntu)"),
+            Some(NginxVersion(1, 18, 0))
+        );
+        assert_eq!(
+            parse_version("nginx version: openresty/1.21.4.1"),
+            Some(NginxVersion(1, 21, 4))
+        );
         assert_eq!(parse_version("no such thing"), None);
         assert_eq!(parse_version("nginx version: nginx/x"), None);
-        assert!(NginxVersion(1, 9, 15) < OLDEST && NginxVersion(1, 18, 0) >= OLDEST && NginxVersion(2, 0, 0) > OLDEST);
+        assert!(
+            NginxVersion(1, 9, 15) < OLDEST
+                && NginxVersion(1, 18, 0) >= OLDEST
+                && NginxVersion(2, 0, 0) > OLDEST
+        );
     }
 
     #[test]
@@ -113,10 +161,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("nginx.conf");
         std::fs::write(&file, "a;\n  bogus line;\n").unwrap();
-        let said = format!("2026/01/01 00:00:00 [emerg] 1#1: unknown directive \"bogus\" in {}:2\n", file.display());
-        assert_eq!(complaint(&said, &file), format!("unknown directive \"bogus\" in {}:2 (`bogus line;`)", file.display()));
+        let said = format!(
+            "2026/01/01 00:00:00 [emerg] 1#1: unknown directive \"bogus\" in {}:2\n",
+            file.display()
+        );
+        assert_eq!(
+            complaint(&said, &file),
+            format!(
+                "unknown directive \"bogus\" in {}:2 (`bogus line;`)",
+                file.display()
+            )
+        );
         let plain = "nginx: [emerg] bind() to 127.0.0.1:80 failed (13: Permission denied)\nx";
-        assert_eq!(complaint(plain, &file), "[emerg] bind() to 127.0.0.1:80 failed (13: Permission denied)");
+        assert_eq!(
+            complaint(plain, &file),
+            "[emerg] bind() to 127.0.0.1:80 failed (13: Permission denied)"
+        );
         assert_eq!(complaint("", &file), "no reason given");
     }
 }

@@ -1,7 +1,8 @@
 //! The start of a launcher by acc itself, and what came of it.
 //!
-//! The launcher says in a pipe why it could not become its program; when it has, the pipe ends without a word. Before that the user it
-//! runs as can stop it: it is waited for beside other work, and one that is stopped is killed.
+//! The launcher says in a pipe why it could not become its program; when it has, the pipe ends
+//! without a word. Before that the user it runs as can stop it: it is waited for beside other work,
+//! and one that is stopped is killed.
 
 use std::fs::File;
 use std::io;
@@ -20,7 +21,8 @@ use super::super::pid_file;
 use crate::domain::instance::Process;
 use crate::host::{process, spawn};
 
-/// How often a launcher that has not become its program yet is looked at. It takes less than a millisecond.
+/// How often a launcher that has not become its program yet is looked at. It takes less than a
+/// millisecond.
 const LOOK: Duration = Duration::from_secs(2);
 /// How long it may take on a host that has no time for it.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -29,16 +31,26 @@ const KILL_WAIT: Duration = Duration::from_secs(5);
 /// Most bytes of a reason.
 const REASON_MAX: u64 = 4096;
 
-/// Starts a launcher that becomes what the text says, and has this pid file. What it reports is to be read to its end.
-pub(super) fn start(spec: &str, pid_file: &File, standin: &[String]) -> io::Result<(Process, Receiver)> {
+/// Starts a launcher that becomes what the text says, and has this pid file. What it reports is to
+/// be read to its end.
+pub(super) fn start(
+    spec: &str,
+    pid_file: &File,
+    standin: &[String],
+) -> io::Result<(Process, Receiver)> {
     let (report, to_acc) = pipe_with(PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&report, true)?;
     let files = || -> io::Result<[Stdio; 3]> {
         let spec = place::memory("acc-launch", MemfdFlags::empty(), spec.as_bytes())?;
-        Ok([spec.into(), pid_file.try_clone()?.into(), OwnedFd::try_clone(&to_acc)?.into()])
+        Ok([
+            spec.into(),
+            pid_file.try_clone()?.into(),
+            OwnedFd::try_clone(&to_acc)?.into(),
+        ])
     };
     let dash = "-".to_owned();
-    let in_memory = place::in_memory().map(|launcher| spawn::spawn(&launcher, std::slice::from_ref(&dash), files()?));
+    let in_memory = place::in_memory()
+        .map(|launcher| spawn::spawn(&launcher, std::slice::from_ref(&dash), files()?));
     let process = match (in_memory, standin) {
         (Some(Ok(process)), _) => process,
         // The memory may not be executed, or the kernel has none of that kind.
@@ -52,8 +64,8 @@ pub(super) fn start(spec: &str, pid_file: &File, standin: &[String]) -> io::Resu
     Ok((process, Receiver::from_owned_fd(report)?))
 }
 
-/// Waits until this launcher has become its program, or has ended: then that is the program's end. The reason, if it could not; it
-/// is gone then.
+/// Waits until this launcher has become its program, or has ended: then that is the program's end.
+/// The reason, if it could not; it is gone then.
 pub(super) async fn became_program(process: Process, report: Receiver) -> Result<(), String> {
     let mut said = Vec::new();
     let mut report = report.take(REASON_MAX);
@@ -71,11 +83,18 @@ pub(super) async fn became_program(process: Process, report: Receiver) -> Result
         }
         if is_stopped(process.pid) {
             kill(process).await;
-            return Err(format!("it was stopped by a signal before it had become its program, and was killed (process {})", process.pid));
+            return Err(format!(
+                "it was stopped by a signal before it had become its program, and was killed (process {})",
+                process.pid
+            ));
         }
         if waited >= LIMIT {
             kill(process).await;
-            return Err(format!("it had not become its program after {} s, and was killed (process {})", LIMIT.as_secs(), process.pid));
+            return Err(format!(
+                "it had not become its program after {} s, and was killed (process {})",
+                LIMIT.as_secs(),
+                process.pid
+            ));
         }
     }
     if said.is_empty() {
@@ -84,16 +103,27 @@ pub(super) async fn became_program(process: Process, report: Receiver) -> Result
     kill(process).await;
     let said = String::from_utf8_lossy(&said);
     let said = said.trim_end();
-    Err(said.strip_prefix("acc: could not start ").unwrap_or(said).to_owned())
+    Err(said
+        .strip_prefix("acc: could not start ")
+        .unwrap_or(said)
+        .to_owned())
 }
 
-/// Kills the launcher of this pid file if it was stopped before it had become its program, which it then holds open.
+/// Kills the launcher of this pid file if it was stopped before it had become its program, which it
+/// then holds open.
 pub(super) fn kill_stopped(pid_file: &Path) {
-    let Ok(Some(process)) = pid_file::living(pid_file) else { return };
+    let Ok(Some(process)) = pid_file::living(pid_file) else {
+        return;
+    };
     // As the kernel names it.
-    let Ok(pid_file) = std::fs::canonicalize(pid_file) else { return };
+    let Ok(pid_file) = std::fs::canonicalize(pid_file) else {
+        return;
+    };
     if is_stopped(process.pid) && process::has_open(process.pid, &pid_file) {
-        tracing::warn!(pid = process.pid, "killing a launcher that was stopped before it had become its program");
+        tracing::warn!(
+            pid = process.pid,
+            "killing a launcher that was stopped before it had become its program"
+        );
         let _ = process::signal_one(process, libc::SIGKILL);
     }
 }
@@ -105,8 +135,14 @@ fn is_stopped(pid: i32) -> bool {
 /// Kills it, and waits for its end for a while.
 async fn kill(process: Process) {
     let _ = process::signal_group(process, libc::SIGKILL);
-    if tokio::time::timeout(KILL_WAIT, process::ended(process)).await.is_err() {
-        tracing::warn!(pid = process.pid, "a launcher does not end, not even killed");
+    if tokio::time::timeout(KILL_WAIT, process::ended(process))
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            pid = process.pid,
+            "a launcher does not end, not even killed"
+        );
     }
 }
 
@@ -126,17 +162,29 @@ mod tests {
     #[tokio::test]
     async fn what_it_could_not_become_is_told_and_it_is_gone() {
         let dir = tempfile::tempdir().unwrap();
-        let (file, log) = (File::create(dir.path().join("a.pid")).unwrap(), dir.path().join("log"));
+        let (file, log) = (
+            File::create(dir.path().join("a.pid")).unwrap(),
+            dir.path().join("log"),
+        );
         for (text, why) in [
-            (spec("/no/such/program", &log, ""), "`/no/such/program`: No such file or directory (os error 2)"),
-            (spec("/bin/true", &log, "dir=/no/dir\0"), "`/bin/true`: its folder `/no/dir`: No such file or directory (os error 2)"),
+            (
+                spec("/no/such/program", &log, ""),
+                "`/no/such/program`: No such file or directory (os error 2)",
+            ),
+            (
+                spec("/bin/true", &log, "dir=/no/dir\0"),
+                "`/bin/true`: its folder `/no/dir`: No such file or directory (os error 2)",
+            ),
             ("what=1\0".to_owned(), "`-`: `what` is not understood"),
         ] {
             let (process, report) = start(&text, &file, &[]).unwrap();
             assert_eq!(became_program(process, report).await.unwrap_err(), why);
             assert_eq!(process::stat(process.pid).unwrap(), None);
         }
-        assert!(!log.exists() || std::fs::read(&log).unwrap().is_empty(), "it was told twice");
+        assert!(
+            !log.exists() || std::fs::read(&log).unwrap().is_empty(),
+            "it was told twice"
+        );
         let (process, report) = start(&spec("/bin/true", &log, ""), &file, &[]).unwrap();
         became_program(process, report).await.unwrap();
         assert_eq!(process::ended(process).await.unwrap(), Exit::Code(0));
@@ -147,12 +195,29 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pid_file = File::create(dir.path().join("a.pid")).unwrap();
         rustix::fs::flock(&pid_file, rustix::fs::FlockOperation::LockExclusive).unwrap();
-        let (process, report) = start(&spec("/bin/true", &dir.path().join("log"), "stop=\0"), &pid_file, &[]).unwrap();
-        eventually("the launcher to be stopped", async || is_stopped(process.pid).then_some(())).await;
+        let (process, report) = start(
+            &spec("/bin/true", &dir.path().join("log"), "stop=\0"),
+            &pid_file,
+            &[],
+        )
+        .unwrap();
+        eventually("the launcher to be stopped", async || {
+            is_stopped(process.pid).then_some(())
+        })
+        .await;
         // The kernel closes a dead acc's files, which unlocks none that others have too.
         drop((pid_file, report));
         let builtin = Builtin::new(dir.path().to_owned(), 1 << 20, Vec::new());
-        assert_eq!(builtin.find(&InstanceName::parse("a").unwrap()).await.unwrap(), None);
-        assert_eq!(process::ended(process).await.unwrap(), Exit::Signal(libc::SIGKILL));
+        assert_eq!(
+            builtin
+                .find(&InstanceName::parse("a").unwrap())
+                .await
+                .unwrap(),
+            None
+        );
+        assert_eq!(
+            process::ended(process).await.unwrap(),
+            Exit::Signal(libc::SIGKILL)
+        );
     }
 }

@@ -1,7 +1,9 @@
-//! acc itself as the supervisor: each process in its own session, logging to a file, found again by its pid file.
+//! acc itself as the supervisor: each process in its own session, logging to a file, found again by
+//! its pid file.
 //!
-//! Processes outlive acc: the next acc with the same folder of pid files finds them. It restarts nothing by itself,
-//! and while it looks it changes nothing, so that another acc may look at the same time.
+//! Processes outlive acc: the next acc with the same folder of pid files finds them. It restarts
+//! nothing by itself, and while it looks it changes nothing, so that another acc may look at the
+//! same time.
 
 mod launched;
 
@@ -27,9 +29,12 @@ use crate::host::spawn::UserIds;
 use super::launcher::{InstanceSpec, Spec};
 use super::locks::Locks;
 use super::members::{FirstProcess, InstanceMembers, Membership};
-use super::{Ensured, Program, Service, Supervisor, SupervisorError, pid_file, preflight, program_path};
+use super::{
+    Ensured, Program, Service, Supervisor, SupervisorError, pid_file, preflight, program_path,
+};
 
-/// How long a launcher that no task waits for may take to become its program, and the pause between two looks.
+/// How long a launcher that no task waits for may take to become its program, and the pause between
+/// two looks.
 const CLAIM_LIMIT: Duration = Duration::from_secs(5);
 const CLAIM_PAUSE: Duration = Duration::from_millis(2);
 /// When one that has not done so is looked at: has it been stopped?
@@ -42,7 +47,8 @@ const KILL_WAIT: Duration = Duration::from_secs(5);
 pub struct Builtin {
     pid_dir: PathBuf,
     log_max: u64,
-    /// What stands in for the launcher where memory may not be executed: program and first arguments.
+    /// What stands in for the launcher where memory may not be executed: program and first
+    /// arguments.
     standin: Vec<String>,
     members: InstanceMembers,
     locks: Locks,
@@ -63,11 +69,18 @@ struct Start<'a> {
 }
 
 impl Builtin {
-    /// A supervisor with its pid files in `pid_dir` (made when it is first needed); logs are rotated beyond `log_max` bytes.
-    /// `standin`: a command that calls [`super::launch`] with its last argument, where the launcher itself may not be executed.
+    /// A supervisor with its pid files in `pid_dir` (made when it is first needed); logs are
+    /// rotated beyond `log_max` bytes. `standin`: a command that calls [`super::launch`] with its
+    /// last argument, where the launcher itself may not be executed.
     #[must_use]
     pub fn new(pid_dir: PathBuf, log_max: u64, standin: Vec<String>) -> Self {
-        Self { members: InstanceMembers::of(&pid_dir), pid_dir, log_max, standin, locks: Locks::default() }
+        Self {
+            members: InstanceMembers::of(&pid_dir),
+            pid_dir,
+            log_max,
+            standin,
+            locks: Locks::default(),
+        }
     }
 
     /// For instances that run as this user and not as acc does.
@@ -84,49 +97,70 @@ impl Builtin {
         self
     }
 
-    /// Starts its launcher, completes the pid file, and waits until the launcher has become the program.
+    /// Starts its launcher, completes the pid file, and waits until the launcher has become the
+    /// program.
     async fn spawn(&self, start: &Start<'_>) -> Result<Process, SupervisorError> {
         let file_error = |deed, path: &Path| {
             let path = path.to_owned();
             move |source| SupervisorError::File { deed, path, source }
         };
         // Made and given to the user here; the launcher opens it again.
-        rotate::open(start.log, self.log_max, start.user.as_ref()).map_err(file_error("open", start.log))?;
-        let pid_file = claim_pid_file(&start.pid_path).map_err(file_error("write", &start.pid_path))?;
+        rotate::open(start.log, self.log_max, start.user.as_ref())
+            .map_err(file_error("open", start.log))?;
+        let pid_file =
+            claim_pid_file(&start.pid_path).map_err(file_error("write", &start.pid_path))?;
         let spec = Spec {
             program: &start.program,
             args: start.args,
             env: start.env,
             dir: start.dir,
             log: start.log,
-            instance: start
-                .instance
-                .map(|(program, entry)| InstanceSpec::of(program, start.user.as_ref(), &entry.join, self.pid_dir.parent())),
+            instance: start.instance.map(|(program, entry)| {
+                InstanceSpec::of(
+                    program,
+                    start.user.as_ref(),
+                    &entry.join,
+                    self.pid_dir.parent(),
+                )
+            }),
             pid: None,
         };
         let not_started = |why: String| {
             let _ = pid_file::remove(&start.pid_path);
-            SupervisorError::NotStarted { name: start.name.to_owned(), why }
+            SupervisorError::NotStarted {
+                name: start.name.to_owned(),
+                why,
+            }
         };
         let started = launched::start(&spec.text(), &pid_file, &self.standin);
-        let (process, report) = started.map_err(|source| not_started(format!("could not start its launcher: {source}")))?;
+        let (process, report) = started
+            .map_err(|source| not_started(format!("could not start its launcher: {source}")))?;
         // Over the pid that the launcher writes first: a reader sees the short form or the whole.
-        if let Err(source) = pid_file.write_all_at(pid_file::text(process, start.log).as_bytes(), 0) {
+        if let Err(source) = pid_file.write_all_at(pid_file::text(process, start.log).as_bytes(), 0)
+        {
             // It was not started, as far as anybody is told.
             let _ = process::signal_group(process, libc::SIGKILL);
             return Err(file_error("write", &start.pid_path)(source));
         }
-        // A caller that gives up waiting leaves a record that is complete, of a process that the launcher makes of itself or ends.
-        launched::became_program(process, report).await.map_err(not_started)?;
+        // A caller that gives up waiting leaves a record that is complete, of a process that the
+        // launcher makes of itself or ends.
+        launched::became_program(process, report)
+            .await
+            .map_err(not_started)?;
         Ok(process)
     }
 
-    /// The process of this pid file, once no start is under way any more: an acc that was killed right after the start of a launcher
-    /// leaves one behind that has yet to write its pid and to become its program. One that was stopped meanwhile is killed.
+    /// The process of this pid file, once no start is under way any more: an acc that was killed
+    /// right after the start of a launcher leaves one behind that has yet to write its pid and to
+    /// become its program. One that was stopped meanwhile is killed.
     async fn living(what: &str, path: &Path) -> Result<Option<Process>, SupervisorError> {
         let mut waited = Duration::ZERO;
         loop {
-            let text = unclaimed(path).map_err(|source| SupervisorError::File { deed: "read", path: path.to_owned(), source })?;
+            let text = unclaimed(path).map_err(|source| SupervisorError::File {
+                deed: "read",
+                path: path.to_owned(),
+                source,
+            })?;
             if let Some(text) = text {
                 return pid_file::living_by(&text);
             }
@@ -134,7 +168,10 @@ impl Builtin {
                 launched::kill_stopped(path);
             }
             if waited >= CLAIM_LIMIT {
-                return Err(unreachable(what, "it is being started, and that does not end"));
+                return Err(unreachable(
+                    what,
+                    "it is being started, and that does not end",
+                ));
             }
             tokio::time::sleep(CLAIM_PAUSE).await;
             waited += CLAIM_PAUSE;
@@ -147,7 +184,10 @@ impl Builtin {
 
     /// Waits for the end, which is expected soon, and kills what does not come to it.
     async fn end(what: &str, process: Process, patience: Duration) -> Result<(), SupervisorError> {
-        if tokio::time::timeout(patience, ended(what, process)).await.is_ok_and(|r| r.is_ok()) {
+        if tokio::time::timeout(patience, ended(what, process))
+            .await
+            .is_ok_and(|r| r.is_ok())
+        {
             return Ok(());
         }
         signal(what, process, libc::SIGKILL)?;
@@ -158,9 +198,18 @@ impl Builtin {
     }
 }
 
-/// An empty pid file that is locked. Its launcher holds the lock too, until it has become its program.
+/// An empty pid file that is locked. Its launcher holds the lock too, until it has become its
+/// program.
 fn claim_pid_file(path: &Path) -> io::Result<Flock<File>> {
-    let open = || OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path);
+    let open = || {
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)
+    };
     let file = match open() {
         // The first start since the host was booted.
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -170,8 +219,10 @@ fn claim_pid_file(path: &Path) -> io::Result<Flock<File>> {
         other => other?,
     };
     // No start is under way; a reader may look for a moment.
-    let file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| io::Error::from(errno))?;
-    // Not an empty one: ext4 makes sure of what is written to a file that was cut, at its close, which takes longer than a spawn.
+    let file =
+        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| io::Error::from(errno))?;
+    // Not an empty one: ext4 makes sure of what is written to a file that was cut, at its close,
+    // which takes longer than a spawn.
     if file.metadata()?.len() > 0 {
         file.set_len(0)?;
     }
@@ -193,7 +244,10 @@ fn unclaimed(path: &Path) -> io::Result<Option<String>> {
 }
 
 fn unreachable(what: &str, why: impl ToString) -> SupervisorError {
-    SupervisorError::Unreachable { what: format!("the kernel about `{what}`"), why: why.to_string() }
+    SupervisorError::Unreachable {
+        what: format!("the kernel about `{what}`"),
+        why: why.to_string(),
+    }
 }
 
 fn signal(name: &str, process: Process, signal: i32) -> Result<(), SupervisorError> {
@@ -201,13 +255,17 @@ fn signal(name: &str, process: Process, signal: i32) -> Result<(), SupervisorErr
 }
 
 async fn ended(name: &str, process: Process) -> Result<Exit, SupervisorError> {
-    process::ended(process).await.map_err(|e| unreachable(name, e))
+    process::ended(process)
+        .await
+        .map_err(|e| unreachable(name, e))
 }
 
 #[async_trait]
 impl FirstProcess for Builtin {
     async fn runs(&self, name: &InstanceName) -> Result<bool, SupervisorError> {
-        Ok(Self::living(name.as_str(), &self.pid_path(name)).await?.is_some())
+        Ok(Self::living(name.as_str(), &self.pid_path(name))
+            .await?
+            .is_some())
     }
 }
 
@@ -236,9 +294,15 @@ impl Supervisor for Builtin {
             user: preflight::user(program)?,
             instance: Some((program, &entry)),
         };
-        // What is wrong with it is looked for once it could not be started: nearly all can be, and each look costs a wake time.
-        let failed = |why| SupervisorError::NotStarted { name: program.name.to_string(), why };
-        self.spawn(&start).await.map_err(|e| preflight::explain(program).map_or(e, failed))
+        // What is wrong with it is looked for once it could not be started: nearly all can be, and
+        // each look costs a wake time.
+        let failed = |why| SupervisorError::NotStarted {
+            name: program.name.to_string(),
+            why,
+        };
+        self.spawn(&start)
+            .await
+            .map_err(|e| preflight::explain(program).map_or(e, failed))
     }
 
     async fn find(&self, name: &InstanceName) -> Result<Option<Process>, SupervisorError> {
@@ -270,10 +334,15 @@ impl Supervisor for Builtin {
         signal(name.as_str(), process, libc::SIGKILL)?;
         let _held = self.locks.lock(name.as_str()).await;
         // Never what has been started under the name since.
-        if Self::living(name.as_str(), &self.pid_path(name)).await?.is_some_and(|now| now != process) {
+        if Self::living(name.as_str(), &self.pid_path(name))
+            .await?
+            .is_some_and(|now| now != process)
+        {
             return Ok(());
         }
-        self.members.kill(name, Some(process)).map_err(|e| unreachable(name.as_str(), e))
+        self.members
+            .kill(name, Some(process))
+            .map_err(|e| unreachable(name.as_str(), e))
     }
 
     async fn wait(&self, name: &InstanceName, process: Process) -> Result<Exit, SupervisorError> {
@@ -294,7 +363,10 @@ impl Supervisor for Builtin {
         Ok(exit)
     }
 
-    async fn sweep(&self, live: &[InstanceName]) -> Result<Vec<(InstanceName, usize)>, SupervisorError> {
+    async fn sweep(
+        &self,
+        live: &[InstanceName],
+    ) -> Result<Vec<(InstanceName, usize)>, SupervisorError> {
         self.members.sweep(live, self, &self.locks).await
     }
 
@@ -309,7 +381,9 @@ impl Supervisor for Builtin {
             // Without its pid file no acc would ever find it again.
             return Err(unreachable(name.as_str(), "it still runs"));
         }
-        self.members.clear(name, pid_file::process(&pid_path)?).await?;
+        self.members
+            .clear(name, pid_file::process(&pid_path)?)
+            .await?;
         pid_file::remove(&pid_path)
     }
 
@@ -327,8 +401,11 @@ impl Supervisor for Builtin {
         if Self::living(service.name, &pid_path).await?.is_some() {
             return Ok(Ensured::Already);
         }
-        // Its record was taken away: it is not started twice. (acc's own server, begun by `env`, is known by its lock instead.)
-        if let Some(process) = command_line::find(&service.argv).map_err(|e| unreachable(service.name, e))? {
+        // Its record was taken away: it is not started twice. (acc's own server, begun by `env`, is
+        // known by its lock instead.)
+        if let Some(process) =
+            command_line::find(&service.argv).map_err(|e| unreachable(service.name, e))?
+        {
             return pid_file::keep(&pid_path, process, &service.log).map(|_| Ensured::Already);
         }
         let env = [("PATH".to_owned(), PATH.to_owned())];
@@ -346,26 +423,50 @@ impl Supervisor for Builtin {
         self.spawn(&start).await.map(|_| Ensured::Started)
     }
 
-    async fn keep_service(&self, name: &'static str, process: Process) -> Result<(), SupervisorError> {
+    async fn keep_service(
+        &self,
+        name: &'static str,
+        process: Process,
+    ) -> Result<(), SupervisorError> {
         let pid_path = pid_file::service_file(&self.pid_dir, name);
         let _held = self.locks.lock(&format!("service_{name}")).await;
         if pid_file::is_of(&pid_path, process)? {
             return Ok(());
         }
-        let log = pid_file::read(&pid_path)?.and_then(|r| r.log).unwrap_or_default();
-        let failed = |source| SupervisorError::File { deed: "write", path: pid_path.clone(), source };
+        let log = pid_file::read(&pid_path)?
+            .and_then(|r| r.log)
+            .unwrap_or_default();
+        let failed = |source| SupervisorError::File {
+            deed: "write",
+            path: pid_path.clone(),
+            source,
+        };
         let file = claim_pid_file(&pid_path).map_err(failed)?;
-        file.write_all_at(pid_file::text(process, &log).as_bytes(), 0).map_err(failed)
+        file.write_all_at(pid_file::text(process, &log).as_bytes(), 0)
+            .map_err(failed)
     }
 
-    async fn keep(&self, name: &InstanceName, process: Process, log: &Path) -> Result<bool, SupervisorError> {
+    async fn keep(
+        &self,
+        name: &InstanceName,
+        process: Process,
+        log: &Path,
+    ) -> Result<bool, SupervisorError> {
         let _held = self.locks.lock(name.as_str()).await;
         pid_file::keep(&self.pid_path(name), process, log)
     }
 
-    async fn keep_record(&self, name: &'static str, process: Process) -> Result<bool, SupervisorError> {
+    async fn keep_record(
+        &self,
+        name: &'static str,
+        process: Process,
+    ) -> Result<bool, SupervisorError> {
         let _held = self.locks.lock(&format!("service_{name}")).await;
-        pid_file::keep(&pid_file::service_file(&self.pid_dir, name), process, Path::new(""))
+        pid_file::keep(
+            &pid_file::service_file(&self.pid_dir, name),
+            process,
+            Path::new(""),
+        )
     }
 
     async fn service(&self, name: &str) -> Result<Option<Process>, SupervisorError> {
@@ -378,7 +479,8 @@ impl Supervisor for Builtin {
         let pid_path = pid_file::service_file(&self.pid_dir, service.name);
         if let Some(process) = Self::living(service.name, &pid_path).await? {
             // To the leader alone: it knows how to end its own helpers in order.
-            process::signal_one(process, service.stop_signal).map_err(|e| unreachable(service.name, e))?;
+            process::signal_one(process, service.stop_signal)
+                .map_err(|e| unreachable(service.name, e))?;
             Self::end(service.name, process, service.stop_timeout).await?;
         }
         pid_file::remove(&pid_path)

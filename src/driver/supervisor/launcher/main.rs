@@ -1,6 +1,8 @@
-//! The launcher's beginning, where nothing of acc is, and no library either: compiled by `build.rs` alone.
+//! The launcher's beginning, where nothing of acc is, and no library either: compiled by `build.rs`
+//! alone.
 //!
-//! It finds its arguments on the stack, where the kernel has put them, and says how the process ends.
+//! It finds its arguments on the stack, where the kernel has put them, and says how the process
+//! ends.
 
 #![no_std]
 #![no_main]
@@ -12,7 +14,8 @@ mod sys;
 use core::arch::{asm, global_asm};
 use core::ffi::{CStr, c_char};
 
-// Where the kernel begins: the count of the arguments is on top of the stack, and pointers to them follow.
+// Where the kernel begins: the count of the arguments is on top of the stack, and pointers to them
+// follow.
 #[cfg(target_arch = "x86_64")]
 global_asm!(".globl _start", "_start:", "xor ebp, ebp", "mov rdi, rsp", "and rsp, -16", "call {begin}", begin = sym begin);
 #[cfg(target_arch = "aarch64")]
@@ -43,8 +46,8 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     exit(126)
 }
 
-/// What the compiler takes for granted of a C library. Byte by byte, and `volatile`, or it would find in each loop a call of the
-/// very function that it is.
+/// What the compiler takes for granted of a C library. Byte by byte, and `volatile`, or it would
+/// find in each loop a call of the very function that it is.
 mod memory {
     #[unsafe(no_mangle)]
     unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {

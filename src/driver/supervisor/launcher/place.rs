@@ -1,5 +1,6 @@
-//! Where the launcher is, for the program that is to execute it: a file for supervisord, memory for acc itself. Where that may not be
-//! executed, acc's own binary stands in: it does the same, more slowly.
+//! Where the launcher is, for the program that is to execute it: a file for supervisord, memory for
+//! acc itself. Where that may not be executed, acc's own binary stands in: it does the same, more
+//! slowly.
 //!
 //! It starts nothing.
 
@@ -18,8 +19,8 @@ use crate::host::fs::{make_dir, write_atomic};
 /// The program, compiled by `build.rs`.
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/launcher"));
 
-/// Puts the launcher into this folder, unless it is there, and returns its command without the last argument. Where no program
-/// may be run from the folder's file system: `acc`.
+/// Puts the launcher into this folder, unless it is there, and returns its command without the last
+/// argument. Where no program may be run from the folder's file system: `acc`.
 pub(in super::super) fn ensure(dir: &Path, acc: &[String]) -> Result<Vec<String>, SupervisorError> {
     let path = dir.join("launcher");
     let failed = |deed, path: &PathBuf| {
@@ -28,7 +29,9 @@ pub(in super::super) fn ensure(dir: &Path, acc: &[String]) -> Result<Vec<String>
     };
     let is_there = || {
         let found = fs::metadata(&path).ok()?;
-        let whole = found.is_file() && found.len() == PROGRAM.len() as u64 && found.permissions().mode() & 0o777 == 0o755;
+        let whole = found.is_file()
+            && found.len() == PROGRAM.len() as u64
+            && found.permissions().mode() & 0o777 == 0o755;
         whole.then(|| fs::read(&path).is_ok_and(|bytes| bytes == PROGRAM))
     };
     if is_there() != Some(true) {
@@ -42,8 +45,8 @@ pub(in super::super) fn ensure(dir: &Path, acc: &[String]) -> Result<Vec<String>
     Ok(vec![path.to_string_lossy().into_owned()])
 }
 
-/// A path by which a child of this process can execute the launcher; `None`: this kernel gives no memory that can be executed
-/// (`vm.memfd_noexec`).
+/// A path by which a child of this process can execute the launcher; `None`: this kernel gives no
+/// memory that can be executed (`vm.memfd_noexec`).
 pub(in super::super) fn in_memory() -> Option<String> {
     static LAUNCHER: OnceLock<Option<File>> = OnceLock::new();
     let file = LAUNCHER.get_or_init(|| {
@@ -51,7 +54,8 @@ pub(in super::super) fn in_memory() -> Option<String> {
         let made = memory("acc-launcher", MemfdFlags::EXEC, PROGRAM).or_else(|_| memory("acc-launcher", MemfdFlags::empty(), PROGRAM));
         made.inspect_err(|error| tracing::info!(%error, "the launcher cannot be in memory: acc's own binary stands in")).ok()
     });
-    file.as_ref().map(|file| format!("/proc/self/fd/{}", file.as_raw_fd()))
+    file.as_ref()
+        .map(|file| format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 /// A file that is in memory only and has no name.

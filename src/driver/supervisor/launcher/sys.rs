@@ -1,9 +1,14 @@
-//! The system calls of the launcher, made directly: on the way of every wake the start-up of a C library would cost more than all
-//! that the launcher does (it asks the processor what it can, which on a virtual machine is a trip to the host each time).
+//! The system calls of the launcher, made directly: on the way of every wake the start-up of a C
+//! library would cost more than all that the launcher does (it asks the processor what it can,
+//! which on a virtual machine is a trip to the host each time).
 //!
-//! Each function is one call of the manual's section 2 and decides nothing; the numbers are those of the kernel's tables.
+//! Each function is one call of the manual's section 2 and decides nothing; the numbers are those
+//! of the kernel's tables.
 
-#![allow(unsafe_code, reason = "there is no safe way to make a system call without a library")]
+#![allow(
+    unsafe_code,
+    reason = "there is no safe way to make a system call without a library"
+)]
 
 use core::arch::asm;
 use core::ffi::{CStr, c_char};
@@ -20,7 +25,11 @@ pub struct File(pub usize);
 
 pub type Result<T> = core::result::Result<T, Errno>;
 
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
+#[cfg(not(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    target_arch = "riscv64"
+)))]
 compile_error!("the launcher knows the system calls of x86-64, 64-bit ARM and 64-bit RISC-V only");
 
 #[cfg(target_arch = "x86_64")]
@@ -130,7 +139,8 @@ const BACKLOG: usize = 4096;
 /// A call as the kernel takes it: a number and up to six words.
 ///
 /// # Safety
-/// The words must be what the call with this number takes, and pointers among them good for what it does with them.
+/// The words must be what the call with this number takes, and pointers among them good for what it
+/// does with them.
 pub unsafe fn call(number: usize, words: [usize; 6]) -> Result<usize> {
     let [a, b, c, d, e, f] = words;
     let result: isize;
@@ -161,7 +171,13 @@ pub unsafe fn call(number: usize, words: [usize; 6]) -> Result<usize> {
 
 fn open(path: &CStr, flags: usize, mode: usize) -> Result<File> {
     // SAFETY: a path that ends with a zero byte, and numbers.
-    unsafe { call(number::OPENAT, [AT_FDCWD, path.as_ptr() as usize, flags, mode, 0, 0]) }.map(File)
+    unsafe {
+        call(
+            number::OPENAT,
+            [AT_FDCWD, path.as_ptr() as usize, flags, mode, 0, 0],
+        )
+    }
+    .map(File)
 }
 
 /// Opens a file for reading.
@@ -192,19 +208,41 @@ pub fn close(file: File) {
 /// As many bytes as there are, up to the length of the buffer.
 pub fn read(file: File, buffer: &mut [u8]) -> Result<usize> {
     // SAFETY: the kernel writes within the buffer.
-    unsafe { call(number::READ, [file.0, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0]) }
+    unsafe {
+        call(
+            number::READ,
+            [file.0, buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0],
+        )
+    }
 }
 
 /// All parts one after the other. Fewer than all of them written is an error too (EIO).
 pub fn write(file: File, parts: &[&[u8]]) -> Result<()> {
-    let mut vector = [const { IoVec { at: ptr::null(), length: 0 } }; 16];
+    let mut vector = [const {
+        IoVec {
+            at: ptr::null(),
+            length: 0,
+        }
+    }; 16];
     let used = vector.get_mut(..parts.len()).ok_or(Errno(EINVAL))?;
     for (to, part) in used.iter_mut().zip(parts) {
-        *to = IoVec { at: part.as_ptr(), length: part.len() };
+        *to = IoVec {
+            at: part.as_ptr(),
+            length: part.len(),
+        };
     }
     // SAFETY: each pair is the address and the length of a slice that outlives the call.
-    let written = unsafe { call(number::WRITEV, [file.0, used.as_ptr() as usize, parts.len(), 0, 0, 0]) }?;
-    if written == parts.iter().map(|part| part.len()).sum::<usize>() { Ok(()) } else { Err(Errno(EIO)) }
+    let written = unsafe {
+        call(
+            number::WRITEV,
+            [file.0, used.as_ptr() as usize, parts.len(), 0, 0, 0],
+        )
+    }?;
+    if written == parts.iter().map(|part| part.len()).sum::<usize>() {
+        Ok(())
+    } else {
+        Err(Errno(EIO))
+    }
 }
 
 /// `struct iovec`
@@ -241,10 +279,28 @@ pub struct Allocation<T> {
 impl<T: Copy + Zero> Allocation<T> {
     /// For so many values, all zero bytes.
     pub fn of(count: usize) -> Result<Self> {
-        let length = count.max(1).checked_mul(size_of::<T>()).ok_or(Errno(EINVAL))?;
+        let length = count
+            .max(1)
+            .checked_mul(size_of::<T>())
+            .ok_or(Errno(EINVAL))?;
         // SAFETY: a new mapping at a place of the kernel's choice, of this process alone.
-        let at = unsafe { call(number::MMAP, [0, length, PROT_READ_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, usize::MAX, 0]) }?;
-        Ok(Self { at: NonNull::new(at as *mut T).ok_or(Errno(EINVAL))?, count })
+        let at = unsafe {
+            call(
+                number::MMAP,
+                [
+                    0,
+                    length,
+                    PROT_READ_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS,
+                    usize::MAX,
+                    0,
+                ],
+            )
+        }?;
+        Ok(Self {
+            at: NonNull::new(at as *mut T).ok_or(Errno(EINVAL))?,
+            count,
+        })
     }
 }
 
@@ -252,8 +308,9 @@ impl<T> Deref for Allocation<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: so many values are mapped there, to be read and written, by nobody else and until this is dropped; the kernel gives
-        // whole pages of zeros, and `Zero` says that these are values of the type.
+        // SAFETY: so many values are mapped there, to be read and written, by nobody else and until
+        // this is dropped; the kernel gives whole pages of zeros, and `Zero` says that these are
+        // values of the type.
         unsafe { core::slice::from_raw_parts(self.at.as_ptr(), self.count) }
     }
 }
@@ -268,7 +325,19 @@ impl<T> DerefMut for Allocation<T> {
 impl<T> Drop for Allocation<T> {
     fn drop(&mut self) {
         // SAFETY: the whole mapping, which nothing borrows any more.
-        let _ = unsafe { call(number::MUNMAP, [self.at.as_ptr() as usize, self.count.max(1) * size_of::<T>(), 0, 0, 0, 0]) };
+        let _ = unsafe {
+            call(
+                number::MUNMAP,
+                [
+                    self.at.as_ptr() as usize,
+                    self.count.max(1) * size_of::<T>(),
+                    0,
+                    0,
+                    0,
+                    0,
+                ],
+            )
+        };
     }
 }
 
@@ -280,7 +349,20 @@ impl Zero for *const c_char {}
 
 pub fn rename(from: &CStr, to: &CStr) -> Result<()> {
     // SAFETY: paths that end with a zero byte.
-    unsafe { call(number::RENAMEAT2, [AT_FDCWD, from.as_ptr() as usize, AT_FDCWD, to.as_ptr() as usize, 0, 0]) }.map(drop)
+    unsafe {
+        call(
+            number::RENAMEAT2,
+            [
+                AT_FDCWD,
+                from.as_ptr() as usize,
+                AT_FDCWD,
+                to.as_ptr() as usize,
+                0,
+                0,
+            ],
+        )
+    }
+    .map(drop)
 }
 
 pub fn chdir(path: &CStr) -> Result<()> {
@@ -298,8 +380,9 @@ pub fn getpid() -> usize {
     unsafe { call(number::GETPID, [0; 6]) }.unwrap_or(0)
 }
 
-/// Leads a session of its own from now on, without a terminal. A process that leads a group already (supervisord has made it one) first
-/// goes back to the group of the session's leader; where that is gone, it stays what it is.
+/// Leads a session of its own from now on, without a terminal. A process that leads a group already
+/// (supervisord has made it one) first goes back to the group of the session's leader; where that
+/// is gone, it stays what it is.
 pub fn own_session() {
     // SAFETY: numbers.
     unsafe {
@@ -312,17 +395,35 @@ pub fn own_session() {
     }
 }
 
-/// Every signal does again what it does by default, and none is blocked. KILL and STOP do in any case, and refuse.
+/// Every signal does again what it does by default, and none is blocked. KILL and STOP do in any
+/// case, and refuse.
 pub fn reset_signals() {
     // Handler, flags, restorer and mask, or without the restorer: zeros in any order.
     let default = [0_usize; 4];
     for signal in 1..=SIGNAL_MAX {
         // SAFETY: a structure of zeros, at least as long as the kernel's; no old one is asked for.
-        let _ = unsafe { call(number::RT_SIGACTION, [signal, default.as_ptr() as usize, 0, SIGNAL_SET, 0, 0]) };
+        let _ = unsafe {
+            call(
+                number::RT_SIGACTION,
+                [signal, default.as_ptr() as usize, 0, SIGNAL_SET, 0, 0],
+            )
+        };
     }
     let none = 0_u64;
     // SAFETY: a set of as many bytes as are said; no old one is asked for.
-    let _ = unsafe { call(number::RT_SIGPROCMASK, [SIG_SETMASK, ptr::from_ref(&none) as usize, 0, SIGNAL_SET, 0, 0]) };
+    let _ = unsafe {
+        call(
+            number::RT_SIGPROCMASK,
+            [
+                SIG_SETMASK,
+                ptr::from_ref(&none) as usize,
+                0,
+                SIGNAL_SET,
+                0,
+                0,
+            ],
+        )
+    };
 }
 
 /// Stops this process, as a process that may signal it could.
@@ -335,22 +436,33 @@ pub fn stop() {
 pub fn give(file: File, number: usize) -> Result<()> {
     // SAFETY: numbers.
     let done = unsafe {
-        if file.0 == number { call(number::FCNTL, [number, F_SETFD, 0, 0, 0, 0]) } else { call(number::DUP3, [file.0, number, 0, 0, 0, 0]) }
+        if file.0 == number {
+            call(number::FCNTL, [number, F_SETFD, 0, 0, 0, 0])
+        } else {
+            call(number::DUP3, [file.0, number, 0, 0, 0, 0])
+        }
     };
     done.map(drop)
 }
 
-/// The file under another number too, out of the way of all that has a place of its own; closed when the program begins.
+/// The file under another number too, out of the way of all that has a place of its own; closed
+/// when the program begins.
 pub fn keep(file: File) -> Result<File> {
     // SAFETY: numbers.
     unsafe { call(number::FCNTL, [file.0, F_DUPFD_CLOEXEC, 10, 0, 0, 0]) }.map(File)
 }
 
-/// Every file from this number on is closed when the program begins. A kernel before 5.11 has no call for all at once.
+/// Every file from this number on is closed when the program begins. A kernel before 5.11 has no
+/// call for all at once.
 pub fn close_at_exec(from: usize) {
     // SAFETY: numbers; one that is not open is an error and nothing else.
     unsafe {
-        if call(CLOSE_RANGE, [from, u32::MAX as usize, CLOSE_RANGE_CLOEXEC, 0, 0, 0]).is_err() {
+        if call(
+            CLOSE_RANGE,
+            [from, u32::MAX as usize, CLOSE_RANGE_CLOEXEC, 0, 0, 0],
+        )
+        .is_err()
+        {
             for number in from..4096 {
                 let _ = call(number::FCNTL, [number, F_SETFD, CLOEXEC, 0, 0, 0]);
             }
@@ -363,7 +475,10 @@ pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
     let (uid, gid) = (uid as usize, gid as usize);
     // SAFETY: a list with its length, and numbers.
     unsafe {
-        call(number::SETGROUPS, [groups.len(), groups.as_ptr() as usize, 0, 0, 0, 0])?;
+        call(
+            number::SETGROUPS,
+            [groups.len(), groups.as_ptr() as usize, 0, 0, 0, 0],
+        )?;
         call(number::SETRESGID, [gid, gid, gid, 0, 0, 0])?;
         call(number::SETRESUID, [uid, uid, uid, 0, 0, 0])?;
     }
@@ -379,7 +494,10 @@ struct UnixAddress {
 
 /// A unix socket that listens at this path, and is closed when the program begins.
 pub fn listen(path: &CStr) -> Result<File> {
-    let mut address = UnixAddress { family: AF_UNIX, path: [0; 108] };
+    let mut address = UnixAddress {
+        family: AF_UNIX,
+        path: [0; 108],
+    };
     let bytes = path.to_bytes();
     // One is for the closing zero.
     if bytes.len() >= address.path.len() {
@@ -390,15 +508,28 @@ pub fn listen(path: &CStr) -> Result<File> {
     }
     // SAFETY: numbers, and a structure of the kernel's form with its length.
     unsafe {
-        let socket = call(number::SOCKET, [usize::from(AF_UNIX), SOCK_STREAM | SOCK_CLOEXEC, 0, 0, 0, 0])?;
-        call(number::BIND, [socket, ptr::from_ref(&address) as usize, size_of::<UnixAddress>(), 0, 0, 0])?;
+        let socket = call(
+            number::SOCKET,
+            [usize::from(AF_UNIX), SOCK_STREAM | SOCK_CLOEXEC, 0, 0, 0, 0],
+        )?;
+        call(
+            number::BIND,
+            [
+                socket,
+                ptr::from_ref(&address) as usize,
+                size_of::<UnixAddress>(),
+                0,
+                0,
+                0,
+            ],
+        )?;
         call(number::LISTEN, [socket, BACKLOG, 0, 0, 0, 0])?;
         Ok(File(socket))
     }
 }
 
-/// Becomes this program; returns only with the reason why not. Both lists must end with a null pointer, and what is in them with
-/// a zero byte.
+/// Becomes this program; returns only with the reason why not. Both lists must end with a null
+/// pointer, and what is in them with a zero byte.
 ///
 /// # Safety
 /// The pointers must be good.
@@ -408,6 +539,18 @@ pub unsafe fn execve(program: &CStr, argv: &[*const c_char], envp: &[*const c_ch
         return Errno(EINVAL);
     }
     // SAFETY: lists that end with a null pointer; the caller answers for what is in them.
-    let done = unsafe { call(number::EXECVE, [program.as_ptr() as usize, argv.as_ptr() as usize, envp.as_ptr() as usize, 0, 0, 0]) };
+    let done = unsafe {
+        call(
+            number::EXECVE,
+            [
+                program.as_ptr() as usize,
+                argv.as_ptr() as usize,
+                envp.as_ptr() as usize,
+                0,
+                0,
+                0,
+            ],
+        )
+    };
     done.err().unwrap_or(Errno(EINVAL))
 }

@@ -1,5 +1,5 @@
-//! What the launcher's reader makes of a text, as values that can be compared: for those who hold the reader to its promises
-//! (`fuzz/tenants.rs`).
+//! What the launcher's reader makes of a text, as values that can be compared: for those who hold
+//! the reader to its promises (`fuzz/tenants.rs`).
 //!
 //! It starts nothing, and acc itself never reads such a text.
 
@@ -50,22 +50,45 @@ pub fn understand(text: &[u8]) -> Option<Understood> {
         env: words(&wanted, |wanted| &wanted.envp),
         dir: wanted.dir.into(),
         log: wanted.log.into(),
-        user: wanted.user.as_ref().map(|(uid, gid, groups)| [*uid, *gid].into_iter().chain(groups.iter().copied()).collect()),
-        join: wanted.join.iter().flatten().map(|path| CString::from(*path)).collect(),
+        user: wanted.user.as_ref().map(|(uid, gid, groups)| {
+            [*uid, *gid]
+                .into_iter()
+                .chain(groups.iter().copied())
+                .collect()
+        }),
+        join: wanted
+            .join
+            .iter()
+            .flatten()
+            .map(|path| CString::from(*path))
+            .collect(),
         socket: wanted.socket.map(Into::into),
         umask: wanted.umask,
-        limits: wanted.limits.iter().flatten().map(|(resource, limit)| (*resource, limit.soft, limit.hard)).collect(),
+        limits: wanted
+            .limits
+            .iter()
+            .flatten()
+            .map(|(resource, limit)| (*resource, limit.soft, limit.hard))
+            .collect(),
         instance: wanted.instance.map(Into::into),
         pid: [wanted.pid, wanted.beside, wanted.boot].map(Into::into),
     })
 }
 
 /// The list as execve(2) reads it: up to the null pointer.
-fn words<'a>(wanted: &'a LaunchRequest<'a>, list: impl FnOnce(&'a LaunchRequest<'a>) -> &'a List) -> Vec<CString> {
-    let pointers = list(wanted).ended().iter().take_while(|pointer| !pointer.is_null());
+fn words<'a>(
+    wanted: &'a LaunchRequest<'a>,
+    list: impl FnOnce(&'a LaunchRequest<'a>) -> &'a List,
+) -> Vec<CString> {
+    let pointers = list(wanted)
+        .ended()
+        .iter()
+        .take_while(|pointer| !pointer.is_null());
     #[expect(unsafe_code, reason = "lists of pointers are what the launcher makes")]
     // SAFETY: each is of a C string in the text, which the value borrows.
-    pointers.map(|pointer| unsafe { CStr::from_ptr(*pointer) }.to_owned()).collect()
+    pointers
+        .map(|pointer| unsafe { CStr::from_ptr(*pointer) }.to_owned())
+        .collect()
 }
 
 impl Program {
@@ -74,10 +97,23 @@ impl Program {
     pub fn launch_text(&self, user: Option<&UserIds>) -> Option<String> {
         let program = program_path::path(self).ok()?;
         let (args, log) = (self.argv.get(1..)?, self.log.as_path());
-        let instance = Some(InstanceSpec { program: self, user, join: &[], stop: false });
+        let instance = Some(InstanceSpec {
+            program: self,
+            user,
+            join: &[],
+            stop: false,
+        });
         Some(
-            Spec { program: &program, args, env: &self.env, dir: &self.dir, log, instance, pid: Some((Path::new("/a.pid"), "boot")) }
-                .text(),
+            Spec {
+                program: &program,
+                args,
+                env: &self.env,
+                dir: &self.dir,
+                log,
+                instance,
+                pid: Some((Path::new("/a.pid"), "boot")),
+            }
+            .text(),
         )
     }
 }

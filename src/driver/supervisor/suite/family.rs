@@ -1,4 +1,5 @@
-//! All processes of an instance, in each way to know them: those in a session of their own, those that outlive the first.
+//! All processes of an instance, in each way to know them: those in a session of their own, those
+//! that outlive the first.
 
 use std::fs;
 
@@ -43,8 +44,14 @@ in_every_way![
 const FAR: &str = "(setsid sh -c 'BEFORE echo $$ > far.new; mv far.new far; DURING' &) ; while [ ! -e far ]; do sleep 0.01; done;";
 
 fn with_far(world: &World, before: &str, during: &str, then: &str) -> Program {
-    let script = format!("{} {then}", FAR.replace("BEFORE", before).replace("DURING", during));
-    Program { env: vec![("PATH".into(), "/usr/bin:/bin".into())], ..program("a", world.dir(), &["/bin/sh", "-c", &script]) }
+    let script = format!(
+        "{} {then}",
+        FAR.replace("BEFORE", before).replace("DURING", during)
+    );
+    Program {
+        env: vec![("PATH".into(), "/usr/bin:/bin".into())],
+        ..program("a", world.dir(), &["/bin/sh", "-c", &script])
+    }
 }
 
 async fn far(world: &World) -> i32 {
@@ -69,8 +76,15 @@ async fn those_in_a_session_of_their_own_end_with_it(world: World) {
         } else {
             s.terminate(&a, process).await.unwrap()
         }
-        let signal = if by_kill { libc::SIGKILL } else { libc::SIGTERM };
-        assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Signal(signal));
+        let signal = if by_kill {
+            libc::SIGKILL
+        } else {
+            libc::SIGTERM
+        };
+        assert_eq!(
+            s.wait(&a.name, process).await.unwrap(),
+            Exit::Signal(signal)
+        );
         assert!(!lives(far), "its end was told while it had a process");
     }
     s.forget(&a.name).await.unwrap();
@@ -78,7 +92,12 @@ async fn those_in_a_session_of_their_own_end_with_it(world: World) {
 
 async fn those_that_ignore_the_signal_are_killed(world: World) {
     let s = world.supervisor();
-    let a = with_far(&world, "trap \"\" TERM;", "while :; do sleep 1000; done", "exec sleep 1000");
+    let a = with_far(
+        &world,
+        "trap \"\" TERM;",
+        "while :; do sleep 1000; done",
+        "exec sleep 1000",
+    );
     let process = s.start(&a).await.unwrap();
     let far = far(&world).await;
     s.terminate(&a, process).await.unwrap();
@@ -99,31 +118,55 @@ async fn what_the_first_process_leaves_is_killed(world: World) {
 
 async fn those_with_work_to_finish_are_given_time(world: World) {
     let s = world.supervisor();
-    let a = with_far(&world, "trap \"sleep 0.3; echo done > work; exit 0\" TERM;", "while :; do sleep 0.02; done", "exec sleep 1000");
+    let a = with_far(
+        &world,
+        "trap \"sleep 0.3; echo done > work; exit 0\" TERM;",
+        "while :; do sleep 0.02; done",
+        "exec sleep 1000",
+    );
     let process = s.start(&a).await.unwrap();
     let far = far(&world).await;
     s.terminate(&a, process).await.unwrap();
-    assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Signal(libc::SIGTERM));
-    assert_eq!(fs::read_to_string(world.dir().join("work")).unwrap(), "done\n");
+    assert_eq!(
+        s.wait(&a.name, process).await.unwrap(),
+        Exit::Signal(libc::SIGTERM)
+    );
+    assert_eq!(
+        fs::read_to_string(world.dir().join("work")).unwrap(),
+        "done\n"
+    );
     assert!(!lives(far));
 }
 
 async fn what_was_left_when_nobody_looked_is_ended(world: World) {
     let s = world.supervisor();
-    let (a, b) = (with_far(&world, "", "exec sleep 1000", "exec sleep 1000"), obedient("b", &world, 0));
+    let (a, b) = (
+        with_far(&world, "", "exec sleep 1000", "exec sleep 1000"),
+        obedient("b", &world, 0),
+    );
     let first = s.start(&a).await.unwrap();
     let beside = s.start(&b).await.unwrap();
     let far = far(&world).await;
-    assert_eq!(s.sweep(&[a.name.clone(), b.name.clone()]).await.unwrap(), []);
+    assert_eq!(
+        s.sweep(&[a.name.clone(), b.name.clone()]).await.unwrap(),
+        []
+    );
     // As when acc is killed, and then the first process.
     process::signal_one(first, libc::SIGKILL).unwrap();
     gone(first.pid).await;
     assert!(lives(far));
     let next = world.again();
-    assert_eq!(next.sweep(std::slice::from_ref(&a.name)).await.unwrap(), [], "somebody is at its end");
+    assert_eq!(
+        next.sweep(std::slice::from_ref(&a.name)).await.unwrap(),
+        [],
+        "somebody is at its end"
+    );
     // The shell may have been killed beside a `sleep` of its own.
     let ended = next.sweep(&[]).await.unwrap();
-    assert!(matches!(ended.as_slice(), [(name, 1 | 2)] if *name == a.name), "{ended:?}");
+    assert!(
+        matches!(ended.as_slice(), [(name, 1 | 2)] if *name == a.name),
+        "{ended:?}"
+    );
     assert!(!lives(far) && world.is_alive(beside));
     assert_eq!(next.sweep(&[]).await.unwrap(), []);
 }
@@ -147,7 +190,10 @@ async fn who_forks_against_the_kill_loses(world: World) {
     let s = world.supervisor();
     // Each generation begins the next in a session of its own and ends.
     let script = "trap '' TERM; echo began; go() { n=$((n+1)); [ $n -gt 3000 ] || setsid sh -c \"$1\" sh \"$1\" & }; n=0; while :; do go 'sleep 0.01; setsid sh -c \"sleep 0.01; exec sleep 30\" & '; sleep 0.02; done";
-    let a = Program { env: vec![("PATH".into(), "/usr/bin:/bin".into())], ..program("a", world.dir(), &["/bin/sh", "-c", script]) };
+    let a = Program {
+        env: vec![("PATH".into(), "/usr/bin:/bin".into())],
+        ..program("a", world.dir(), &["/bin/sh", "-c", script])
+    };
     let process = s.start(&a).await.unwrap();
     assert_eq!(world.count(&a.name).await, 1);
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -168,7 +214,10 @@ async fn who_else_waits_for_an_earlier_run_is_not_in_the_way(world: World) {
             waiting.spawn(async move { s.wait(&name, process).await });
         }
         s.kill(&a.name, process).await.unwrap();
-        assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Signal(libc::SIGKILL));
+        assert_eq!(
+            s.wait(&a.name, process).await.unwrap(),
+            Exit::Signal(libc::SIGKILL)
+        );
     }
     let last = s.start(&a).await.unwrap();
     while let Some(waited) = waiting.join_next().await {
@@ -181,7 +230,10 @@ async fn who_else_waits_for_an_earlier_run_is_not_in_the_way(world: World) {
 
 async fn a_neighbour_is_left_alone(world: World) {
     let s = world.supervisor();
-    let (a, b) = (with_far(&world, "", "exec sleep 1000", "exec sleep 1000"), obedient("a-b", &world, 0));
+    let (a, b) = (
+        with_far(&world, "", "exec sleep 1000", "exec sleep 1000"),
+        obedient("a-b", &world, 0),
+    );
     let (first, neighbour) = (s.start(&a).await.unwrap(), s.start(&b).await.unwrap());
     let far = far(&world).await;
     s.kill(&a.name, first).await.unwrap();

@@ -1,4 +1,5 @@
-//! What needs real processes: exact environment, groups, users, logs, errors, crashes of acc and of supervisord.
+//! What needs real processes: exact environment, groups, users, logs, errors, crashes of acc and of
+//! supervisord.
 
 mod daemon;
 
@@ -43,7 +44,10 @@ for_real![
 
 pub(super) async fn read_eventually(path: PathBuf) -> Vec<u8> {
     let name = path.display().to_string();
-    eventually(&name, async || fs::read(&path).ok().filter(|bytes| !bytes.is_empty())).await
+    eventually(&name, async || {
+        fs::read(&path).ok().filter(|bytes| !bytes.is_empty())
+    })
+    .await
 }
 
 /// Starts a shell that writes down what it was given, and compares.
@@ -56,12 +60,18 @@ async fn arrives(world: &World, env: Vec<(String, String)>, args: Vec<String>) {
     let exit = world.supervisor().wait(&a.name, process).await.unwrap();
     assert_eq!(exit, Exit::Code(0), "{:?}", fs::read_to_string(&a.log));
     let text = |name: &str| String::from_utf8(fs::read(world.dir().join(name)).unwrap()).unwrap();
-    let mut got: Vec<String> = text("env").split_terminator('\0').map(str::to_owned).collect();
+    let mut got: Vec<String> = text("env")
+        .split_terminator('\0')
+        .map(str::to_owned)
+        .collect();
     let mut wanted: Vec<String> = a.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
     got.sort();
     wanted.sort();
     assert_eq!(got, wanted);
-    assert_eq!(text("args").split_terminator('\0').collect::<Vec<_>>(), a.argv);
+    assert_eq!(
+        text("args").split_terminator('\0').collect::<Vec<_>>(),
+        a.argv
+    );
     assert_eq!(text("dir").trim_end(), world.dir().display().to_string());
     world.supervisor().forget(&a.name).await.unwrap();
 }
@@ -119,9 +129,20 @@ async fn environment_arguments_and_folder_arrive_byte_for_byte(world: World) {
         "key = value",
         "\u{feff}bom",
     ];
-    let env = nasty.iter().enumerate().map(|(n, v)| (format!("V{n}"), (*v).to_owned()));
-    let odd = [("a.b-c", "odd name"), ("PATH", "/own/path"), ("HOME", "/h"), ("SUPERVISOR_ENABLED", "mine"), ("ACC0", "also mine")];
-    let env = env.chain(odd.map(|(k, v)| (k.to_owned(), v.to_owned()))).collect();
+    let env = nasty
+        .iter()
+        .enumerate()
+        .map(|(n, v)| (format!("V{n}"), (*v).to_owned()));
+    let odd = [
+        ("a.b-c", "odd name"),
+        ("PATH", "/own/path"),
+        ("HOME", "/h"),
+        ("SUPERVISOR_ENABLED", "mine"),
+        ("ACC0", "also mine"),
+    ];
+    let env = env
+        .chain(odd.map(|(k, v)| (k.to_owned(), v.to_owned())))
+        .collect();
     arrives(&world, env, nasty.map(str::to_owned).to_vec()).await;
     arrives(&world, Vec::new(), Vec::new()).await;
 }
@@ -131,14 +152,25 @@ async fn random_values_arrive_byte_for_byte(world: World) {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let piece = "(%\\(here\\)s|%|\"|'|;|#| |\\\\|\\$|\\{|\\}|=|,|\n|\t|[a-z]|é|\\PC){0,12}";
     for _ in 0..4 {
-        let values = proptest::collection::vec(piece, 60).new_tree(&mut runner).unwrap().current();
-        let env = values.iter().enumerate().map(|(n, v)| (format!("V{n}"), v.clone())).collect();
+        let values = proptest::collection::vec(piece, 60)
+            .new_tree(&mut runner)
+            .unwrap()
+            .current();
+        let env = values
+            .iter()
+            .enumerate()
+            .map(|(n, v)| (format!("V{n}"), v.clone()))
+            .collect();
         arrives(&world, env, values).await;
     }
 }
 
 async fn output_goes_to_the_log(world: World) {
-    let a = program("a", world.dir(), &["/bin/sh", "-c", "echo out; echo err >&2; exit 0"]);
+    let a = program(
+        "a",
+        world.dir(),
+        &["/bin/sh", "-c", "echo out; echo err >&2; exit 0"],
+    );
     for times in 1..=2 {
         let process = world.supervisor().start(&a).await.unwrap();
         world.supervisor().wait(&a.name, process).await.unwrap();
@@ -149,13 +181,17 @@ async fn output_goes_to_the_log(world: World) {
         .await;
     }
     use std::os::unix::fs::PermissionsExt as _;
-    assert_eq!(fs::metadata(&a.log).unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(
+        fs::metadata(&a.log).unwrap().permissions().mode() & 0o777,
+        0o640
+    );
     // Not by way of a supervisor, whose death would break it.
     let b = program("b", world.dir(), &["/bin/sleep", "60"]);
     let process = world.supervisor().start(&b).await.unwrap();
     for number in [1, 2] {
         eventually("output that nobody stands between", async || {
-            let leads = fs::read_link(format!("/proc/{}/fd/{number}", process.pid)).unwrap_or_default();
+            let leads =
+                fs::read_link(format!("/proc/{}/fd/{number}", process.pid)).unwrap_or_default();
             (leads == b.log).then_some(())
         })
         .await;
@@ -169,12 +205,23 @@ pub(super) fn pid_in(bytes: &[u8]) -> i32 {
 }
 
 pub(super) async fn gone(pid: i32) {
-    eventually("the end of a grandchild", async || process::start_time(pid).unwrap().is_none().then_some(())).await;
+    eventually("the end of a grandchild", async || {
+        process::start_time(pid).unwrap().is_none().then_some(())
+    })
+    .await;
 }
 
 async fn a_stop_ends_the_whole_group(world: World) {
     let s = world.supervisor();
-    let a = program("a", world.dir(), &["/bin/sh", "-c", "sleep 1000 & echo $! > child.new; mv child.new child; wait"]);
+    let a = program(
+        "a",
+        world.dir(),
+        &[
+            "/bin/sh",
+            "-c",
+            "sleep 1000 & echo $! > child.new; mv child.new child; wait",
+        ],
+    );
     for by_kill in [false, true] {
         let process = s.start(&a).await.unwrap();
         let child = pid_in(&read_eventually(world.dir().join("child")).await);
@@ -183,8 +230,15 @@ async fn a_stop_ends_the_whole_group(world: World) {
         } else {
             s.terminate(&a, process).await.unwrap()
         }
-        let signal = if by_kill { libc::SIGKILL } else { libc::SIGTERM };
-        assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Signal(signal));
+        let signal = if by_kill {
+            libc::SIGKILL
+        } else {
+            libc::SIGTERM
+        };
+        assert_eq!(
+            s.wait(&a.name, process).await.unwrap(),
+            Exit::Signal(signal)
+        );
         gone(child).await;
         fs::remove_file(world.dir().join("child")).unwrap();
     }
@@ -205,13 +259,19 @@ async fn what_the_leader_leaves_behind_is_killed(world: World) {
 
 async fn an_exit_at_once_is_an_exit_and_not_a_failed_start(world: World) {
     let s = world.supervisor();
-    for (command, exit) in [("exit 0", Exit::Code(0)), ("exit 3", Exit::Code(3)), ("kill -9 $$", Exit::Signal(9))] {
+    for (command, exit) in [
+        ("exit 0", Exit::Code(0)),
+        ("exit 3", Exit::Code(3)),
+        ("kill -9 $$", Exit::Signal(9)),
+    ] {
         for _ in 0..5 {
             let a = program("a", world.dir(), &["/bin/sh", "-c", command]);
             let process = s.start(&a).await.unwrap();
             let told = s.wait(&a.name, process).await.unwrap();
-            // supervisord can have reaped it before anybody could look; of a signal it does not tell which.
-            let untold = world.is_supervisord() && matches!(exit, Exit::Signal(_)) && told == Exit::Unknown;
+            // supervisord can have reaped it before anybody could look; of a signal it does not
+            // tell which.
+            let untold =
+                world.is_supervisord() && matches!(exit, Exit::Signal(_)) && told == Exit::Unknown;
             assert!(told == exit || untold, "{command}: {told}");
         }
     }
@@ -220,11 +280,23 @@ async fn an_exit_at_once_is_an_exit_and_not_a_failed_start(world: World) {
 async fn a_program_that_cannot_run_is_named(world: World) {
     let s = world.supervisor();
     fs::write(world.dir().join("data"), "x").unwrap();
-    let nowhere = Program { dir: world.dir().join("gone"), ..program("a", world.dir(), &["/bin/true"]) };
-    let nobody = Program { user: Some("no-such-user-of-acc".to_owned()), ..program("a", world.dir(), &["/bin/true"]) };
+    let nowhere = Program {
+        dir: world.dir().join("gone"),
+        ..program("a", world.dir(), &["/bin/true"])
+    };
+    let nobody = Program {
+        user: Some("no-such-user-of-acc".to_owned()),
+        ..program("a", world.dir(), &["/bin/true"])
+    };
     let mut bad = vec![
-        (program("a", world.dir(), &["/no/such/program"]), "`/no/such/program`: no such file or directory"),
-        (program("a", world.dir(), &["./data"]), "data` is not executable"),
+        (
+            program("a", world.dir(), &["/no/such/program"]),
+            "`/no/such/program`: no such file or directory",
+        ),
+        (
+            program("a", world.dir(), &["./data"]),
+            "data` is not executable",
+        ),
         (nowhere, "gone`: no such file or directory"),
     ];
     if crate::host::spawn::may_change_user() {
@@ -232,9 +304,15 @@ async fn a_program_that_cannot_run_is_named(world: World) {
     }
     for (a, expected) in bad {
         let error = s.start(&a).await.unwrap_err();
-        assert!(matches!(error, SupervisorError::NotStarted { .. }), "{error:?}");
+        assert!(
+            matches!(error, SupervisorError::NotStarted { .. }),
+            "{error:?}"
+        );
         let text = error.to_string();
-        assert!(text.starts_with("could not start `a`: ") && text.contains(expected), "{text}");
+        assert!(
+            text.starts_with("could not start `a`: ") && text.contains(expected),
+            "{text}"
+        );
         assert_eq!(s.find(&a.name).await.unwrap(), None);
     }
     // Nothing of it is in the way of others, nor of itself once it is right.
@@ -268,14 +346,33 @@ async fn a_process_that_runs_as_another_user_is_only_that(world: World) {
     let nobody = crate::host::spawn::user_ids("nobody").unwrap().unwrap();
     let a = Program {
         user: Some("nobody".to_owned()),
-        ..program("a", world.dir(), &["/bin/sh", "-c", "grep -E '^(Uid|Gid|Groups):' /proc/self/status"])
+        ..program(
+            "a",
+            world.dir(),
+            &[
+                "/bin/sh",
+                "-c",
+                "grep -E '^(Uid|Gid|Groups):' /proc/self/status",
+            ],
+        )
     };
     let process = world.supervisor().start(&a).await.unwrap();
-    assert_eq!(world.supervisor().wait(&a.name, process).await.unwrap(), Exit::Code(0));
-    let text = eventually("all lines", async || fs::read_to_string(&a.log).ok().filter(|t| t.contains("Groups:"))).await;
+    assert_eq!(
+        world.supervisor().wait(&a.name, process).await.unwrap(),
+        Exit::Code(0)
+    );
+    let text = eventually("all lines", async || {
+        fs::read_to_string(&a.log)
+            .ok()
+            .filter(|t| t.contains("Groups:"))
+    })
+    .await;
     let numbers = |line: &str| -> Vec<u32> {
         let line = text.lines().find(|l| l.starts_with(line)).unwrap();
-        line.split_whitespace().skip(1).map(|n| n.parse().unwrap()).collect()
+        line.split_whitespace()
+            .skip(1)
+            .map(|n| n.parse().unwrap())
+            .collect()
     };
     assert_eq!(numbers("Uid:"), [nobody.uid; 4]);
     assert_eq!(numbers("Gid:"), [nobody.gid; 4]);
@@ -287,7 +384,12 @@ async fn a_stale_record_is_not_taken_for_a_process(world: World) {
     let a = obedient("a", &world, 0);
     fs::create_dir_all(world.pid_dir()).unwrap();
     let me = std::process::id();
-    for stale in [format!("{me} 1 some-boot /log\n"), format!("{me}"), "junk".to_owned(), String::new()] {
+    for stale in [
+        format!("{me} 1 some-boot /log\n"),
+        format!("{me}"),
+        "junk".to_owned(),
+        String::new(),
+    ] {
         fs::write(world.pid_dir().join("a.pid"), &stale).unwrap();
         assert_eq!(s.find(&a.name).await.unwrap(), None, "{stale}");
     }
@@ -303,7 +405,11 @@ async fn a_stale_record_is_not_taken_for_a_process(world: World) {
 async fn a_changed_program_is_started_as_it_is_now(world: World) {
     let s = world.supervisor();
     for code in [1, 2, 2, 3] {
-        let a = program("a", world.dir(), &["/bin/sh", "-c", &format!("exit {code}")]);
+        let a = program(
+            "a",
+            world.dir(),
+            &["/bin/sh", "-c", &format!("exit {code}")],
+        );
         let process = s.start(&a).await.unwrap();
         assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Code(code));
     }
@@ -319,14 +425,23 @@ async fn a_stop_right_after_the_start_is_not_lost(world: World) {
             s.terminate(&a, process).await.unwrap()
         }
         let ended = tokio::time::timeout(Duration::from_secs(10), s.wait(&a.name, process)).await;
-        assert_eq!(ended.unwrap().unwrap(), Exit::Signal(if round % 2 == 0 { libc::SIGKILL } else { libc::SIGTERM }));
+        assert_eq!(
+            ended.unwrap().unwrap(),
+            Exit::Signal(if round % 2 == 0 {
+                libc::SIGKILL
+            } else {
+                libc::SIGTERM
+            })
+        );
     }
 }
 
 /// Says what it was told of its socket and runs until it is told to finish.
 fn listener(name: &str, world: &World) -> Program {
     world.make_fifo(name);
-    let script = format!("[ \"$LISTEN_PID\" = $$ ] && echo \"$LISTEN_FDS $LISTEN_FDNAMES $A\" > told; read x < go-{name}");
+    let script = format!(
+        "[ \"$LISTEN_PID\" = $$ ] && echo \"$LISTEN_FDS $LISTEN_FDNAMES $A\" > told; read x < go-{name}"
+    );
     let mut program = program(name, world.dir(), &["/bin/sh", "-c", &script]);
     program.env = vec![("A".to_owned(), "its own".to_owned())];
     program.socket = Some(world.dir().join(format!("{name}.sock")));
@@ -343,20 +458,34 @@ async fn a_socket_is_handed_over_and_ends_with_the_program(world: World) {
     for _ in 0..2 {
         let process = s.start(&a).await.unwrap();
         // A supervisor may start it by way of another program.
-        let mut waiting = eventually("a connection", async || UnixStream::connect(&path).ok()).await;
-        assert_eq!(read_eventually(world.dir().join("told")).await, b"1 acc its own\n");
-        let handed = fs::read_link(format!("/proc/{}/fd/3", process.pid)).unwrap();
-        assert!(handed.to_str().unwrap().starts_with("socket:"), "{handed:?}");
-        let others =
-            fs::read_dir(format!("/proc/{}/fd", process.pid)).unwrap().filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok());
-        assert!(
-            others.filter(|fd| *fd > 3).all(|fd| fs::read_link(format!("/proc/{}/fd/{fd}", process.pid)).map_or(true, |to| to != handed))
+        let mut waiting =
+            eventually("a connection", async || UnixStream::connect(&path).ok()).await;
+        assert_eq!(
+            read_eventually(world.dir().join("told")).await,
+            b"1 acc its own\n"
         );
+        let handed = fs::read_link(format!("/proc/{}/fd/3", process.pid)).unwrap();
+        assert!(
+            handed.to_str().unwrap().starts_with("socket:"),
+            "{handed:?}"
+        );
+        let others = fs::read_dir(format!("/proc/{}/fd", process.pid))
+            .unwrap()
+            .filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok());
+        assert!(others.filter(|fd| *fd > 3).all(|fd| {
+            fs::read_link(format!("/proc/{}/fd/{fd}", process.pid)).map_or(true, |to| to != handed)
+        }));
         // Nobody takes what waits there, and nobody else has it: it ends with the process.
         world.finish(&a.name, Exit::Code(0));
         assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Code(0));
-        assert_eq!(waiting.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
-        assert_eq!(UnixStream::connect(&path).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        assert_eq!(
+            waiting.read(&mut [0]).unwrap_err().kind(),
+            ErrorKind::ConnectionReset
+        );
+        assert_eq!(
+            UnixStream::connect(&path).unwrap_err().kind(),
+            ErrorKind::ConnectionRefused
+        );
         assert!(fs::metadata(&path).unwrap().file_type().is_socket());
         fs::remove_file(&path).unwrap();
         fs::remove_file(world.dir().join("told")).unwrap();
@@ -376,11 +505,19 @@ async fn a_socket_handed_to_another_user_is_that_users(world: World) {
     std::os::unix::fs::chown(&folder, Some(nobody.uid), Some(nobody.gid)).unwrap();
     let path = folder.join("s");
     let (user, socket) = (Some("nobody".to_owned()), Some(path.clone()));
-    let a = Program { user, socket, umask: 0o007, ..program("a", world.dir(), &["/bin/sleep", "60"]) };
+    let a = Program {
+        user,
+        socket,
+        umask: 0o007,
+        ..program("a", world.dir(), &["/bin/sleep", "60"])
+    };
     let process = world.supervisor().start(&a).await.unwrap();
     let stream = eventually("a connection", async || UnixStream::connect(&path).ok()).await;
     let listens = rustix::net::sockopt::socket_peercred(&stream).unwrap();
-    assert_eq!((listens.uid.as_raw(), listens.pid.as_raw_nonzero().get()), (nobody.uid, process.pid));
+    assert_eq!(
+        (listens.uid.as_raw(), listens.pid.as_raw_nonzero().get()),
+        (nobody.uid, process.pid)
+    );
     let found = fs::metadata(&path).unwrap();
     // Its group may connect: that of the edge, which the folder passes on (setgid).
     assert_eq!((found.uid(), found.mode() & 0o777), (nobody.uid, 0o770));
@@ -414,9 +551,20 @@ async fn builtin_inherits_nothing() {
     world.count(&a.name).await;
     let fds: Vec<(i32, PathBuf)> = fs::read_dir(format!("/proc/{}/fd", process.pid))
         .unwrap()
-        .filter_map(|e| e.ok().and_then(|e| Some((e.file_name().to_str()?.parse().ok()?, fs::read_link(e.path()).ok()?))))
+        .filter_map(|e| {
+            e.ok().and_then(|e| {
+                Some((
+                    e.file_name().to_str()?.parse().ok()?,
+                    fs::read_link(e.path()).ok()?,
+                ))
+            })
+        })
         .collect();
-    assert!(fds.iter().all(|(fd, _)| *fd <= 2 || *fd != inherited.as_raw_fd()), "{fds:?}");
+    assert!(
+        fds.iter()
+            .all(|(fd, _)| *fd <= 2 || *fd != inherited.as_raw_fd()),
+        "{fds:?}"
+    );
     let of = |wanted: i32| fds.iter().find(|(fd, _)| *fd == wanted).unwrap().1.clone();
     assert_eq!(of(0), PathBuf::from("/dev/null"));
     assert_eq!((of(1), of(2)), (a.log.clone(), a.log.clone()));
@@ -428,10 +576,18 @@ async fn builtin_names_a_socket_that_cannot_be_made() {
     let mut a = listener("a", &world);
     fs::write(world.dir().join("a.sock"), "precious").unwrap();
     let error = world.supervisor().start(&a).await.unwrap_err().to_string();
-    assert!(error.contains("its socket `") && error.contains("a.sock`: Address") && error.contains("in use"), "{error}");
+    assert!(
+        error.contains("its socket `")
+            && error.contains("a.sock`: Address")
+            && error.contains("in use"),
+        "{error}"
+    );
     a.socket = Some(world.dir().join("x".repeat(108)));
     let error = world.supervisor().start(&a).await.unwrap_err().to_string();
-    assert!(error.contains("its socket `") && error.contains("File name too long"), "{error}");
+    assert!(
+        error.contains("its socket `") && error.contains("File name too long"),
+        "{error}"
+    );
     assert_eq!(world.supervisor().find(&a.name).await.unwrap(), None);
     assert_eq!(fs::read(world.dir().join("a.sock")).unwrap(), b"precious");
 }
@@ -463,11 +619,16 @@ async fn a_child_that_has_not_written_its_pid_yet_is_waited_for() {
     let process = world.supervisor().start(&a).await.unwrap();
     // As an acc leaves it that was killed right after its fork: claimed, still empty.
     let path = world.pid_dir().join("a.pid");
-    let claimed = Flock::lock(fs::File::create(&path).unwrap(), FlockArg::LockExclusive).map_err(|(_, e)| e).unwrap();
+    let claimed = Flock::lock(fs::File::create(&path).unwrap(), FlockArg::LockExclusive)
+        .map_err(|(_, e)| e)
+        .unwrap();
     let (s, name) = (world.again(), a.name.clone());
     let found = tokio::spawn(async move { s.find(&name).await });
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert!(!found.is_finished(), "an empty pid file that somebody is at was taken for no process");
+    assert!(
+        !found.is_finished(),
+        "an empty pid file that somebody is at was taken for no process"
+    );
     fs::write(&path, process.pid.to_string()).unwrap();
     drop(claimed);
     assert_eq!(found.await.unwrap().unwrap(), Some(process));

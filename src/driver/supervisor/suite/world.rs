@@ -1,4 +1,5 @@
-//! One supervisor with folders of its own, and an end to all it started when the test ends, however it ends.
+//! One supervisor with folders of its own, and an end to all it started when the test ends, however
+//! it ends.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -33,7 +34,10 @@ impl Way {
         let run = pid_dir.parent().unwrap();
         match self {
             Self::Best => Some(InstanceMembers::of(pid_dir)),
-            Self::Unified => Some(InstanceMembers::in_groups(pid_dir, Some(Cgroups::find_of(run, &[CgroupKind::Unified]).ok()?))),
+            Self::Unified => Some(InstanceMembers::in_groups(
+                pid_dir,
+                Some(Cgroups::find_of(run, &[CgroupKind::Unified]).ok()?),
+            )),
             Self::Census => Some(InstanceMembers::in_groups(pid_dir, None)),
         }
     }
@@ -58,11 +62,21 @@ impl World {
     pub(in super::super) fn builtin_by(way: Way) -> Option<Self> {
         let dir = tempdir();
         let pid_dir = dir.path().join("state/pid");
-        let supervisor = Arc::new(Builtin::new(pid_dir.clone(), LOG_MAX, Vec::new()).with_members(way.members(&pid_dir)?));
-        Some(Self { kind: "builtin", way, supervisor, fake: None, dir, open: Mutex::default() })
+        let supervisor = Arc::new(
+            Builtin::new(pid_dir.clone(), LOG_MAX, Vec::new()).with_members(way.members(&pid_dir)?),
+        );
+        Some(Self {
+            kind: "builtin",
+            way,
+            supervisor,
+            fake: None,
+            dir,
+            open: Mutex::default(),
+        })
     }
 
-    /// A real supervisord that answers, with instances' processes known in this way; `None`: not possible here.
+    /// A real supervisord that answers, with instances' processes known in this way; `None`: not
+    /// possible here.
     pub(in super::super) async fn supervisord_by(way: Way) -> Option<Self> {
         let world = Self::supervisord_of(tempdir(), way, |_| {})?;
         assert_eq!(world.supervisor.boot(&[]).await.unwrap(), Ensured::Started);
@@ -72,7 +86,14 @@ impl World {
     pub(in super::super) fn fake() -> Self {
         let fake = Arc::new(Fake::new());
         let supervisor = Arc::clone(&fake) as Arc<dyn Supervisor>;
-        Self { kind: "fake", way: Way::Best, supervisor, fake: Some(fake), dir: tempdir(), open: Mutex::default() }
+        Self {
+            kind: "fake",
+            way: Way::Best,
+            supervisor,
+            fake: Some(fake),
+            dir: tempdir(),
+            open: Mutex::default(),
+        }
     }
 
     /// A real supervisord that answers; `None`: not installed, which is said (and a failure in CI).
@@ -87,11 +108,18 @@ impl World {
         Self::supervisord_in(tempdir(), |_| {})
     }
 
-    pub(in super::super) fn supervisord_in(dir: tempfile::TempDir, change: impl FnOnce(&mut SupervisordSettings)) -> Option<Self> {
+    pub(in super::super) fn supervisord_in(
+        dir: tempfile::TempDir,
+        change: impl FnOnce(&mut SupervisordSettings),
+    ) -> Option<Self> {
         Self::supervisord_of(dir, Way::Best, change)
     }
 
-    fn supervisord_of(dir: tempfile::TempDir, way: Way, change: impl FnOnce(&mut SupervisordSettings)) -> Option<Self> {
+    fn supervisord_of(
+        dir: tempfile::TempDir,
+        way: Way,
+        change: impl FnOnce(&mut SupervisordSettings),
+    ) -> Option<Self> {
         if command::find_program("supervisord").is_none() {
             #[expect(clippy::disallowed_methods, reason = "the one switch of the tests")]
             let ci = std::env::var_os("CI").is_some();
@@ -103,15 +131,26 @@ impl World {
         change(&mut settings);
         let members = way.members(&settings.pid_dir)?;
         let supervisor = Arc::new(Supervisord::new(settings).with_members(members));
-        Some(Self { kind: "supervisord", way, supervisor, fake: None, dir, open: Mutex::default() })
+        Some(Self {
+            kind: "supervisord",
+            way,
+            supervisor,
+            fake: None,
+            dir,
+            open: Mutex::default(),
+        })
     }
 
     /// Another driver on the same folders, as after a restart of acc.
     pub(in super::super) fn again(&self) -> Arc<dyn Supervisor> {
         let members = self.way.members(&self.pid_dir()).unwrap();
         match self.kind {
-            "builtin" => Arc::new(Builtin::new(self.pid_dir(), LOG_MAX, Vec::new()).with_members(members)),
-            "supervisord" => Arc::new(Supervisord::new(settings(self.dir.path())).with_members(members)),
+            "builtin" => {
+                Arc::new(Builtin::new(self.pid_dir(), LOG_MAX, Vec::new()).with_members(members))
+            }
+            "supervisord" => {
+                Arc::new(Supervisord::new(settings(self.dir.path())).with_members(members))
+            }
             _ => Arc::clone(&self.supervisor),
         }
     }
@@ -147,7 +186,13 @@ impl World {
     async fn alive_in_fake(&self, process: Process) -> bool {
         let fake = self.fake.as_ref().unwrap();
         let service = fake.service("nginx").await.unwrap();
-        service == Some(process) || fake.running().await.unwrap().iter().any(|(_, p)| *p == process)
+        service == Some(process)
+            || fake
+                .running()
+                .await
+                .unwrap()
+                .iter()
+                .any(|(_, p)| *p == process)
     }
 
     /// A pipe that a program reads to wait for its end.
@@ -162,8 +207,13 @@ impl World {
             fake.exit(name, exit);
             return;
         }
-        // For reading too: opening never waits for the reader, and what is written stays until it comes.
-        let mut fifo = OpenOptions::new().read(true).write(true).open(self.dir.path().join(format!("go-{name}"))).unwrap();
+        // For reading too: opening never waits for the reader, and what is written stays until it
+        // comes.
+        let mut fifo = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(self.dir.path().join(format!("go-{name}")))
+            .unwrap();
         fifo.write_all(b"go\n").unwrap();
         self.open.lock().unwrap().push(fifo);
     }
@@ -188,7 +238,13 @@ impl World {
             None => {
                 let log = self.dir.path().join("log/app.log");
                 eventually("a line in the log", async || {
-                    Some(fs::read_to_string(&log).unwrap_or_default().matches("began").count()).filter(|n| *n > 0)
+                    Some(
+                        fs::read_to_string(&log)
+                            .unwrap_or_default()
+                            .matches("began")
+                            .count(),
+                    )
+                    .filter(|n| *n > 0)
                 })
                 .await
             }
@@ -207,7 +263,11 @@ impl World {
 
     /// The process of supervisord.
     pub(in super::super) fn daemon(&self) -> Option<Process> {
-        let pid = fs::read_to_string(self.settings().pid_file).ok()?.trim().parse().ok()?;
+        let pid = fs::read_to_string(self.settings().pid_file)
+            .ok()?
+            .trim()
+            .parse()
+            .ok()?;
         process::by_pid(pid).unwrap()
     }
 }
@@ -237,10 +297,15 @@ fn settings(dir: &Path) -> SupervisordSettings {
 
 /// Everything whose parent is this process.
 fn children(parent: i32) -> Vec<i32> {
-    let pids = fs::read_dir("/proc").unwrap().filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    let pids = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok());
     let is_child = |pid: &i32| {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        text.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok()) == Some(parent)
+        text.rsplit(')')
+            .next()
+            .and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok())
+            == Some(parent)
     };
     pids.filter(is_child).collect()
 }
@@ -252,9 +317,18 @@ impl Drop for World {
         if let Some(daemon) = daemon {
             // First the parent: it would start its services again.
             let _ = process::signal_one(daemon, libc::SIGSTOP);
-            all.extend(children(daemon.pid).into_iter().filter_map(|pid| process::by_pid(pid).ok()?));
+            all.extend(
+                children(daemon.pid)
+                    .into_iter()
+                    .filter_map(|pid| process::by_pid(pid).ok()?),
+            );
         }
-        all.extend(pid_file::files(&self.pid_dir()).unwrap().iter().filter_map(|file| pid_file::living(file).ok()?));
+        all.extend(
+            pid_file::files(&self.pid_dir())
+                .unwrap()
+                .iter()
+                .filter_map(|file| pid_file::living(file).ok()?),
+        );
         for process in all {
             let _ = process::signal_group(process, libc::SIGKILL);
         }

@@ -1,7 +1,8 @@
 //! supervisord itself: is it there, is it new enough, bring it up, end it.
 //!
-//! A supervisord that runs but does not answer is reported and left alone: it may hold the processes of every instance. But one whose
-//! socket was taken away can never be asked again: another one takes its place, and what it ran goes on.
+//! A supervisord that runs but does not answer is reported and left alone: it may hold the
+//! processes of every instance. But one whose socket was taken away can never be asked again:
+//! another one takes its place, and what it ran goes on.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -30,7 +31,8 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// How long its programs may take to end; it asks one after the other.
 const END_LIMIT: Duration = Duration::from_secs(180);
-/// How long it must have been without its socket to be given up: it makes it before it leaves the shell, and removes it at its end.
+/// How long it must have been without its socket to be given up: it makes it before it leaves the
+/// shell, and removes it at its end.
 const DEAF: Duration = Duration::from_millis(300);
 /// How long a killed one may take to disappear.
 const KILL_WAIT: Duration = Duration::from_secs(5);
@@ -59,16 +61,26 @@ pub(super) enum Presence {
 }
 
 impl Daemon {
-    /// The process, by its pid file; a pid file of another program's pid is stale. Without the file, which a cleaner of temporary
-    /// folders may have taken away, all processes are looked at.
+    /// The process, by its pid file; a pid file of another program's pid is stale. Without the
+    /// file, which a cleaner of temporary folders may have taken away, all processes are looked at.
     pub(super) fn process(&self) -> Result<Option<Process>, SupervisorError> {
         let text = match std::fs::read_to_string(&self.pid_file) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return self.search(),
-            Err(source) => return Err(SupervisorError::File { deed: "read", path: self.pid_file.clone(), source }),
+            Err(source) => {
+                return Err(SupervisorError::File {
+                    deed: "read",
+                    path: self.pid_file.clone(),
+                    source,
+                });
+            }
         };
-        let Some(pid) = text.trim().parse().ok().filter(|pid: &i32| *pid > 1) else { return Ok(None) };
-        let Some(found) = process::by_pid(pid).map_err(|e| kernel(&pid.to_string(), &e))? else { return Ok(None) };
+        let Some(pid) = text.trim().parse().ok().filter(|pid: &i32| *pid > 1) else {
+            return Ok(None);
+        };
+        let Some(found) = process::by_pid(pid).map_err(|e| kernel(&pid.to_string(), &e))? else {
+            return Ok(None);
+        };
         Ok(self.is_ours(pid).then_some(found))
     }
 
@@ -78,22 +90,43 @@ impl Daemon {
         words(pid).iter().any(|word| word == config)
     }
 
-    /// A supervisord of this user with our configuration, and not a child of it that has yet to become its program.
+    /// A supervisord of this user with our configuration, and not a child of it that has yet to
+    /// become its program.
     fn search(&self) -> Result<Option<Process>, SupervisorError> {
-        let found: Vec<i32> = process::pids().map_err(|e| kernel("all processes", &e))?.filter(|pid| self.is_daemon(*pid)).collect();
+        let found: Vec<i32> = process::pids()
+            .map_err(|e| kernel("all processes", &e))?
+            .filter(|pid| self.is_daemon(*pid))
+            .collect();
         let parent = |pid: i32| process::stat(pid).ok().flatten().map(|seen| seen.parent);
-        let first = found.iter().find(|pid| parent(**pid).is_none_or(|parent| !found.contains(&parent)));
-        first.map_or(Ok(None), |pid| process::by_pid(*pid).map_err(|e| kernel(&pid.to_string(), &e)))
+        let first = found
+            .iter()
+            .find(|pid| parent(**pid).is_none_or(|parent| !found.contains(&parent)));
+        first.map_or(Ok(None), |pid| {
+            process::by_pid(*pid).map_err(|e| kernel(&pid.to_string(), &e))
+        })
     }
 
     fn is_daemon(&self, pid: i32) -> bool {
         let words = words(pid);
         let config = self.config.as_os_str().as_encoded_bytes();
-        let Some(at) = words.iter().position(|word| word == config).filter(|at| *at >= 2) else { return false };
-        let named = self.program.as_deref().and_then(Path::file_name).unwrap_or("supervisord".as_ref());
+        let Some(at) = words
+            .iter()
+            .position(|word| word == config)
+            .filter(|at| *at >= 2)
+        else {
+            return false;
+        };
+        let named = self
+            .program
+            .as_deref()
+            .and_then(Path::file_name)
+            .unwrap_or("supervisord".as_ref());
         let own = rustix::process::geteuid().as_raw();
         words.get(at - 1).is_some_and(|word| word == b"-c")
-            && words.iter().take(at).any(|word| Path::new(OsStr::from_bytes(word)).file_name() == Some(named))
+            && words
+                .iter()
+                .take(at)
+                .any(|word| Path::new(OsStr::from_bytes(word)).file_name() == Some(named))
             && std::fs::metadata(format!("/proc/{pid}")).is_ok_and(|data| data.uid() == own)
     }
 
@@ -103,28 +136,38 @@ impl Daemon {
         match self.process()? {
             Some(process) if !self.pid_file.exists() => {
                 let text = format!("{}\n", process.pid);
-                write_atomic(&self.pid_file, text.as_bytes(), 0o644).map_err(|source| SupervisorError::File {
-                    deed: "write",
-                    path: path(),
-                    source,
+                write_atomic(&self.pid_file, text.as_bytes(), 0o644).map_err(|source| {
+                    SupervisorError::File {
+                        deed: "write",
+                        path: path(),
+                        source,
+                    }
                 })
             }
             _ => Ok(()),
         }
     }
 
-    /// Kills one that cannot be asked any more: what it runs outlives it, and the next one takes that over.
+    /// Kills one that cannot be asked any more: what it runs outlives it, and the next one takes
+    /// that over.
     pub(super) async fn end_deaf(&self, process: Process) -> Result<(), SupervisorError> {
         tracing::warn!(pid = process.pid, socket = %self.client.socket().display(), "supervisord has lost its socket: another one takes its place");
-        process::signal_one(process, libc::SIGKILL).map_err(|e| kernel(&process.pid.to_string(), &e))?;
+        process::signal_one(process, libc::SIGKILL)
+            .map_err(|e| kernel(&process.pid.to_string(), &e))?;
         match tokio::time::timeout(KILL_WAIT, process::ended(process)).await {
-            Ok(ended) => ended.map(drop).map_err(|e| kernel(&process.pid.to_string(), &e)),
-            Err(_) => Err(kernel(&process.pid.to_string(), &std::io::Error::other("it does not end, not even killed"))),
+            Ok(ended) => ended
+                .map(drop)
+                .map_err(|e| kernel(&process.pid.to_string(), &e)),
+            Err(_) => Err(kernel(
+                &process.pid.to_string(),
+                &std::io::Error::other("it does not end, not even killed"),
+            )),
         }
     }
 
-    /// Waits, a second at most, until a child that supervisord has just forked has become its program: until then it has
-    /// supervisord's signal handlers and may not lead its group yet, and a stop signal would be lost.
+    /// Waits, a second at most, until a child that supervisord has just forked has become its
+    /// program: until then it has supervisord's signal handlers and may not lead its group yet, and
+    /// a stop signal would be lost.
     pub(super) async fn settled(&self, process: Process) {
         for _ in 0..1000 {
             if !self.is_ours(process.pid) {
@@ -146,16 +189,23 @@ impl Daemon {
         }
     }
 
-    /// One that runs without its socket, for longer than at its beginning or end. What runs in the foreground is brought back by who
-    /// sees its end, and with everything else: that is not for acc to begin.
+    /// One that runs without its socket, for longer than at its beginning or end. What runs in the
+    /// foreground is brought back by who sees its end, and with everything else: that is not for
+    /// acc to begin.
     async fn deaf(&self) -> Result<Option<Process>, SupervisorError> {
         let without = || std::fs::symlink_metadata(self.client.socket()).is_err();
-        let Some(process) = (if without() { self.process()? } else { None }) else { return Ok(None) };
+        let Some(process) = (if without() { self.process()? } else { None }) else {
+            return Ok(None);
+        };
         if words(process.pid).iter().any(|word| word == b"-n") {
             return Ok(None);
         }
         tokio::time::sleep(DEAF).await;
-        Ok(if without() { self.process()?.filter(|now| *now == process) } else { None })
+        Ok(if without() {
+            self.process()?.filter(|now| *now == process)
+        } else {
+            None
+        })
     }
 
     /// After this error: is it certain that supervisord does not run?
@@ -167,7 +217,10 @@ impl Daemon {
             None => Ok(()),
             Some(process) => Err(SupervisorError::Unreachable {
                 what: format!("supervisord on `{}`", self.client.socket().display()),
-                why: format!("process {} runs but does not listen there; if that stays so, restart it", process.pid),
+                why: format!(
+                    "process {} runs but does not listen there; if that stays so, restart it",
+                    process.pid
+                ),
             }),
         }
     }
@@ -175,7 +228,11 @@ impl Daemon {
     /// Held while it is started: two that start it at once would remove each other's socket.
     pub(super) async fn alone(&self) -> Result<Held, SupervisorError> {
         let path = self.pid_file.with_extension("lock");
-        let failed = |source| SupervisorError::File { deed: "lock", path: path.clone(), source };
+        let failed = |source| SupervisorError::File {
+            deed: "lock",
+            path: path.clone(),
+            source,
+        };
         if let Some(dir) = path.parent() {
             make_dir(dir, 0o755).map_err(failed)?;
         }
@@ -191,12 +248,19 @@ impl Daemon {
         }
     }
 
-    /// Starts it and returns once it answers. Its configuration is complete and checked only by itself.
+    /// Starts it and returns once it answers. Its configuration is complete and checked only by
+    /// itself.
     pub(super) async fn start(&self) -> Result<(), SupervisorError> {
         let program = self.program().await?;
         self.clear()?;
-        let argv = [program.display().to_string(), "-c".to_owned(), self.config.display().to_string()];
-        let output = command::run(&argv, START_LIMIT).await.map_err(|e| unusable(&format!("supervisord does not start: {}", chain(&e))))?;
+        let argv = [
+            program.display().to_string(),
+            "-c".to_owned(),
+            self.config.display().to_string(),
+        ];
+        let output = command::run(&argv, START_LIMIT)
+            .await
+            .map_err(|e| unusable(&format!("supervisord does not start: {}", chain(&e))))?;
         if !output.success() {
             let said = one_line(&format!("{} {}", output.stderr, output.stdout));
             return Err(unusable(&format!("supervisord does not start: {said}")));
@@ -217,7 +281,9 @@ impl Daemon {
             match self.client.call("supervisor.getState", &[]).await {
                 // The pid file is written last.
                 Ok(_) if self.process()?.is_some() || waited >= START_LIMIT => return Ok(()),
-                Err(error) if waited >= START_LIMIT => return Err(unreachable(&self.client, &error)),
+                Err(error) if waited >= START_LIMIT => {
+                    return Err(unreachable(&self.client, &error));
+                }
                 _ => {}
             }
             tokio::time::sleep(pause).await;
@@ -228,17 +294,28 @@ impl Daemon {
 
     /// The program, which is new enough.
     pub(super) async fn program(&self) -> Result<PathBuf, SupervisorError> {
-        let found = self.program.clone().or_else(|| command::find_program("supervisord"));
+        let found = self
+            .program
+            .clone()
+            .or_else(|| command::find_program("supervisord"));
         let program = found.ok_or_else(|| {
             unusable("supervisord is not installed: install the package `supervisor`, or set `kind = \"builtin\"` under `[supervisor]`")
         })?;
         let argv = [program.display().to_string(), "--version".to_owned()];
-        let output = command::run(&argv, START_LIMIT).await.map_err(|e| unusable(&chain(&e)))?;
+        let output = command::run(&argv, START_LIMIT)
+            .await
+            .map_err(|e| unusable(&chain(&e)))?;
         let version = one_line(&output.stdout);
         match major(&version) {
             Some(major) if major >= OLDEST => Ok(program),
-            Some(_) => Err(unusable(&format!("supervisord is version {version}, acc needs {OLDEST}.0 or later"))),
-            None => Err(unusable(&format!("`{}` does not tell its version: {}", program.display(), one_line(&output.stderr)))),
+            Some(_) => Err(unusable(&format!(
+                "supervisord is version {version}, acc needs {OLDEST}.0 or later"
+            ))),
+            None => Err(unusable(&format!(
+                "`{}` does not tell its version: {}",
+                program.display(),
+                one_line(&output.stderr)
+            ))),
         }
     }
 
@@ -246,9 +323,17 @@ impl Daemon {
     pub(super) fn clear(&self) -> Result<(), SupervisorError> {
         for path in [self.client.socket(), &self.pid_file] {
             if let Some(dir) = path.parent() {
-                make_dir(dir, 0o755).map_err(|source| SupervisorError::File { deed: "make", path: dir.to_owned(), source })?;
+                make_dir(dir, 0o755).map_err(|source| SupervisorError::File {
+                    deed: "make",
+                    path: dir.to_owned(),
+                    source,
+                })?;
             }
-            remove_file(path).map_err(|source| SupervisorError::File { deed: "remove", path: path.to_owned(), source })?;
+            remove_file(path).map_err(|source| SupervisorError::File {
+                deed: "remove",
+                path: path.to_owned(),
+                source,
+            })?;
         }
         Ok(())
     }
@@ -261,17 +346,21 @@ impl Daemon {
             Err(error) if error.code() == Some(fault::SHUTDOWN) => {}
             Err(error) => match self.deaf().await? {
                 // It ends as when it is asked to.
-                Some(process) => process::signal_one(process, libc::SIGTERM).map_err(|e| kernel(&process.pid.to_string(), &e))?,
+                Some(process) => process::signal_one(process, libc::SIGTERM)
+                    .map_err(|e| kernel(&process.pid.to_string(), &e))?,
                 None => return self.gone_after(&error),
             },
         }
-        let Some(process) = process else { return Ok(()) };
+        let Some(process) = process else {
+            return Ok(());
+        };
         let ended = tokio::time::timeout(END_LIMIT, process::ended(process)).await;
         match ended {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(e)) => {
-                Err(SupervisorError::Unreachable { what: format!("the kernel about process {}", process.pid), why: e.to_string() })
-            }
+            Ok(Err(e)) => Err(SupervisorError::Unreachable {
+                what: format!("the kernel about process {}", process.pid),
+                why: e.to_string(),
+            }),
             Err(_) => Err(SupervisorError::Unreachable {
                 what: format!("supervisord on `{}`", self.client.socket().display()),
                 why: format!("it did not end within {} s", END_LIMIT.as_secs()),
@@ -279,13 +368,29 @@ impl Daemon {
         }
     }
 
-    /// The command that runs it in the foreground, for systemd: with a clean environment of its own.
+    /// The command that runs it in the foreground, for systemd: with a clean environment of its
+    /// own.
     pub(super) fn foreground_argv(&self) -> Vec<String> {
-        let program = self.program.clone().or_else(|| command::find_program("supervisord")).unwrap_or_else(|| PathBuf::from("supervisord"));
+        let program = self
+            .program
+            .clone()
+            .or_else(|| command::find_program("supervisord"))
+            .unwrap_or_else(|| PathBuf::from("supervisord"));
         let env = command::find_program("env").unwrap_or_else(|| PathBuf::from("/usr/bin/env"));
         let text = |path: &Path| path.display().to_string();
         let path = format!("PATH={PATH}");
-        [&text(&env), "-i", &path, "LC_ALL=C.UTF-8", &text(&program), "-n", "-c", &text(&self.config)].map(str::to_owned).to_vec()
+        [
+            &text(&env),
+            "-i",
+            &path,
+            "LC_ALL=C.UTF-8",
+            &text(&program),
+            "-n",
+            "-c",
+            &text(&self.config),
+        ]
+        .map(str::to_owned)
+        .to_vec()
     }
 }
 
@@ -296,15 +401,27 @@ fn words(pid: i32) -> Vec<Vec<u8>> {
 }
 
 fn kernel(what: &str, why: &std::io::Error) -> SupervisorError {
-    SupervisorError::Unreachable { what: format!("the kernel about process {what}"), why: why.to_string() }
+    SupervisorError::Unreachable {
+        what: format!("the kernel about process {what}"),
+        why: why.to_string(),
+    }
 }
 
 fn raise_descriptors(process: Process) -> std::io::Result<()> {
     use rustix::process::{Pid, Resource, Rlimit, prlimit};
     let pid = Pid::from_raw(process.pid);
     let own = rustix::process::getrlimit(Resource::Nofile);
-    let most = own.maximum.map_or(DESCRIPTORS, |most| most.min(DESCRIPTORS));
-    prlimit(pid, Resource::Nofile, Rlimit { current: Some(most), maximum: own.maximum })?;
+    let most = own
+        .maximum
+        .map_or(DESCRIPTORS, |most| most.min(DESCRIPTORS));
+    prlimit(
+        pid,
+        Resource::Nofile,
+        Rlimit {
+            current: Some(most),
+            maximum: own.maximum,
+        },
+    )?;
     Ok(())
 }
 
@@ -323,7 +440,13 @@ mod tests {
 
     #[test]
     fn versions() {
-        for (text, expected) in [("4.2.5", Some(4)), ("3.3.1", Some(3)), ("5", Some(5)), ("", None), ("usage: x", None)] {
+        for (text, expected) in [
+            ("4.2.5", Some(4)),
+            ("3.3.1", Some(3)),
+            ("5", Some(5)),
+            ("", None),
+            ("usage: x", None),
+        ] {
             assert_eq!(major(text), expected, "{text}");
         }
     }

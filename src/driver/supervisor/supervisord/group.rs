@@ -1,7 +1,9 @@
-//! What acc does with one program of supervisord: ask about it, launch it from its section, take it out.
+//! What acc does with one program of supervisord: ask about it, launch it from its section, take it
+//! out.
 //!
-//! supervisord learns of an end up to a second late (it sleeps in `poll`), acc at once. So whatever it says of a pid is
-//! checked against the kernel, and a question wakes it: after the answer it looks for ended children.
+//! supervisord learns of an end up to a second late (it sleeps in `poll`), acc at once. So whatever
+//! it says of a pid is checked against the kernel, and a question wakes it: after the answer it
+//! looks for ended children.
 
 use std::path::Path;
 use std::time::Duration;
@@ -22,9 +24,10 @@ const AGAIN: Duration = Duration::from_millis(4);
 /// How often it is asked again: two seconds in all, twice as long as it sleeps.
 const TIMES: usize = 500;
 
-/// How long the word of a launcher is waited for, several times what it takes, and how often it is looked for: not by a watch,
-/// which would wake acc on the launcher's processor, in its place. The first time not so long: there may be no launcher, for
-/// supervisord says yes to the start of one that is being stopped, and does nothing.
+/// How long the word of a launcher is waited for, several times what it takes, and how often it is
+/// looked for: not by a watch, which would wake acc on the launcher's processor, in its place. The
+/// first time not so long: there may be no launcher, for supervisord says yes to the start of one
+/// that is being stopped, and does nothing.
 const NOTE_LIMIT: Duration = Duration::from_millis(100);
 const NOTE_FIRST: Duration = Duration::from_millis(6);
 const NOTE_LOOK: Duration = Duration::from_micros(400);
@@ -56,12 +59,13 @@ pub(super) struct Info {
 pub(super) enum Launched {
     /// It ran already, as this pid.
     Already(i32),
-    /// It was started, as this pid; it may have ended since. [`ENDED_AT_ONCE`]: before its pid could be learned.
+    /// It was started, as this pid; it may have ended since. [`ENDED_AT_ONCE`]: before its pid
+    /// could be learned.
     Started(i32),
 }
 
-/// A pid above the highest a kernel gives (2^22), for a process that ended before supervisord could be asked for it: waiting for it
-/// ends at once, and supervisord knows how it was.
+/// A pid above the highest a kernel gives (2^22), for a process that ended before supervisord could
+/// be asked for it: waiting for it ends at once, and supervisord knows how it was.
 pub(super) const ENDED_AT_ONCE: i32 = i32::MAX;
 
 /// What one attempt at a launch came to.
@@ -86,7 +90,11 @@ pub(super) struct ProgramGroup<'a> {
 
 impl Info {
     pub(super) fn read(value: &Value) -> Result<Self, RpcError> {
-        let number = |name: &str| value.int(name).ok_or_else(|| RpcError::Broken(format!("`{name}` is missing in its answer")));
+        let number = |name: &str| {
+            value
+                .int(name)
+                .ok_or_else(|| RpcError::Broken(format!("`{name}` is missing in its answer")))
+        };
         Ok(Self {
             pid: i32::try_from(number("pid")?).unwrap_or(0),
             state: number("state")?,
@@ -104,7 +112,11 @@ impl ProgramGroup<'_> {
 
     /// What supervisord says of it; `None`: it has no such program.
     pub(super) async fn info(&self) -> Result<Option<Info>, RpcError> {
-        match self.client.call("supervisor.getProcessInfo", &[self.param()]).await {
+        match self
+            .client
+            .call("supervisor.getProcessInfo", &[self.param()])
+            .await
+        {
             Ok(value) => Info::read(&value).map(Some),
             Err(e) if e.code() == Some(fault::BAD_NAME) => Ok(None),
             Err(e) => Err(e),
@@ -113,7 +125,14 @@ impl ProgramGroup<'_> {
 
     /// Asks it to end; false: supervisord runs nothing of this name.
     pub(super) async fn stop(&self) -> Result<bool, RpcError> {
-        match self.client.call("supervisor.stopProcess", &[self.param(), Value::Bool(false)]).await {
+        match self
+            .client
+            .call(
+                "supervisor.stopProcess",
+                &[self.param(), Value::Bool(false)],
+            )
+            .await
+        {
             Ok(_) => Ok(true),
             Err(e) if matches!(e.code(), Some(fault::BAD_NAME | fault::NOT_RUNNING)) => Ok(false),
             Err(e) => Err(e),
@@ -123,7 +142,11 @@ impl ProgramGroup<'_> {
     /// Takes the group out of supervisord; false: a process of it is alive.
     pub(super) async fn take_out(&self) -> Result<bool, RpcError> {
         for _ in 0..TIMES {
-            match self.client.call("supervisor.removeProcessGroup", &[self.param()]).await {
+            match self
+                .client
+                .call("supervisor.removeProcessGroup", &[self.param()])
+                .await
+            {
                 Ok(_) => return Ok(true),
                 Err(e) if e.code() == Some(fault::BAD_NAME) => return Ok(true),
                 Err(e) if e.code() != Some(fault::STILL_RUNNING) => return Err(e),
@@ -138,18 +161,24 @@ impl ProgramGroup<'_> {
         Ok(false)
     }
 
-    /// Sees to it that the section has this text, and starts the program unless it runs. One that runs is left as it is.
+    /// Sees to it that the section has this text, and starts the program unless it runs. One that
+    /// runs is left as it is.
     ///
-    /// Of a section that supervisord has it costs two calls, and only the first of them before the program begins.
-    /// `noted`: where its launcher says which process it has become.
-    pub(super) async fn launch(&self, text: &str, noted: Option<&Path>) -> Result<Launched, SupervisorError> {
+    /// Of a section that supervisord has it costs two calls, and only the first of them before the
+    /// program begins. `noted`: where its launcher says which process it has become.
+    pub(super) async fn launch(
+        &self,
+        text: &str,
+        noted: Option<&Path>,
+    ) -> Result<Launched, SupervisorError> {
         let mut renew = false;
         for turn in 0..TIMES {
-            let attempt = if renew || self.sections.kept.look(self.name, text)? != SectionMatch::Same {
-                self.renew(text, renew, noted).await
-            } else {
-                self.attempt(noted).await
-            };
+            let attempt =
+                if renew || self.sections.kept.look(self.name, text)? != SectionMatch::Same {
+                    self.renew(text, renew, noted).await
+                } else {
+                    self.attempt(noted).await
+                };
             match attempt.map_err(|e| self.failed(e))? {
                 Attempt::Done(launched) => return Ok(launched),
                 // Being asked has made it look: the second time it mostly knows.
@@ -162,7 +191,12 @@ impl ProgramGroup<'_> {
     }
 
     /// Puts the text in force, then tries.
-    async fn renew(&self, text: &str, take_out: bool, noted: Option<&Path>) -> Result<Attempt, RpcError> {
+    async fn renew(
+        &self,
+        text: &str,
+        take_out: bool,
+        noted: Option<&Path>,
+    ) -> Result<Attempt, RpcError> {
         // One that nobody has a file of is hardly there: if it is, that is said.
         let mut take_out = take_out || self.sections.kept.has(self.name);
         loop {
@@ -175,8 +209,11 @@ impl ProgramGroup<'_> {
             match self.sections.add(self.client, self.name, text).await? {
                 SectionAdded::Now => {
                     return Ok(match self.attempt(noted).await? {
-                        // supervisord has started it by itself, for it was just added: a service does.
-                        Attempt::Done(Launched::Already(pid)) => Attempt::Done(Launched::Started(pid)),
+                        // supervisord has started it by itself, for it was just added: a service
+                        // does.
+                        Attempt::Done(Launched::Already(pid)) => {
+                            Attempt::Done(Launched::Started(pid))
+                        }
                         other => other,
                     });
                 }
@@ -185,12 +222,21 @@ impl ProgramGroup<'_> {
         }
     }
 
-    /// Starts it, then hears from its launcher what came of it, or asks. The question is a call of its own: read together with the
-    /// first, it would keep the program waiting.
+    /// Starts it, then hears from its launcher what came of it, or asks. The question is a call of
+    /// its own: read together with the first, it would keep the program waiting.
     async fn attempt(&self, noted: Option<&Path>) -> Result<Attempt, RpcError> {
-        let started = match self.client.call("supervisor.startProcess", &[self.param(), Value::Bool(false)]).await {
+        let started = match self
+            .client
+            .call(
+                "supervisor.startProcess",
+                &[self.param(), Value::Bool(false)],
+            )
+            .await
+        {
             Ok(_) => Ok(()),
-            Err(RpcError::Fault(refused)) if refused.code == fault::BAD_NAME => return Ok(Attempt::Unknown),
+            Err(RpcError::Fault(refused)) if refused.code == fault::BAD_NAME => {
+                return Ok(Attempt::Unknown);
+            }
             Err(RpcError::Fault(refused)) => Err(refused),
             Err(other) => return Err(other),
         };
@@ -198,12 +244,16 @@ impl ProgramGroup<'_> {
         if let Some(pid) = heard(noted, NOTE_FIRST).await {
             return Ok(Attempt::Done(Launched::Started(pid)));
         }
-        let Some(mut after) = self.info().await? else { return Ok(Attempt::Unknown) };
+        let Some(mut after) = self.info().await? else {
+            return Ok(Attempt::Unknown);
+        };
         if noted.is_some() && after.pid > 0 && after.state != state::STOPPING {
             if let Some(pid) = heard(noted, NOTE_LIMIT).await {
                 return Ok(Attempt::Done(Launched::Started(pid)));
             }
-            let Some(now) = self.info().await? else { return Ok(Attempt::Unknown) };
+            let Some(now) = self.info().await? else {
+                return Ok(Attempt::Unknown);
+            };
             after = now;
         }
         judge(started, &after)
@@ -212,19 +262,25 @@ impl ProgramGroup<'_> {
     /// An error of a call as one of the supervisor's.
     pub(super) fn failed(&self, error: RpcError) -> SupervisorError {
         match error {
-            RpcError::Fault(refused) if refused.code != fault::SHUTDOWN => self.not_started(refused.text),
+            RpcError::Fault(refused) if refused.code != fault::SHUTDOWN => {
+                self.not_started(refused.text)
+            }
             other => unreachable(self.client, &other),
         }
     }
 
     pub(super) fn not_started(&self, why: String) -> SupervisorError {
-        SupervisorError::NotStarted { name: self.shown.to_owned(), why }
+        SupervisorError::NotStarted {
+            name: self.shown.to_owned(),
+            why,
+        }
     }
 }
 
-/// Which process its launcher says it has become. It mostly does before supervisord would have answered another question, and
-/// supervisord, one thread that reads XML, has half the work. `None`: it does not say, for supervisord did not start it (it says
-/// so of one that is being stopped), or has yet to come to it on a busy host.
+/// Which process its launcher says it has become. It mostly does before supervisord would have
+/// answered another question, and supervisord, one thread that reads XML, has half the work.
+/// `None`: it does not say, for supervisord did not start it (it says so of one that is being
+/// stopped), or has yet to come to it on a busy host.
 async fn heard(path: Option<&Path>, limit: Duration) -> Option<i32> {
     let path = path?;
     let until = Instant::now() + limit;
@@ -241,22 +297,37 @@ async fn heard(path: Option<&Path>, limit: Duration) -> Option<i32> {
 
 /// What the answer to a start, and what is true afterwards, say together.
 fn judge(started: Result<(), XmlRpcFault>, after: &Info) -> Result<Attempt, RpcError> {
-    let runs = || Ok(if alive(after.pid) { Attempt::Done(Launched::Already(after.pid)) } else { Attempt::NotYet });
-    // supervisord looks for ended children all the time: on a busy machine it may have found this one.
+    let runs = || {
+        Ok(if alive(after.pid) {
+            Attempt::Done(Launched::Already(after.pid))
+        } else {
+            Attempt::NotYet
+        })
+    };
+    // supervisord looks for ended children all the time: on a busy machine it may have found this
+    // one.
     let ran = after.pid == 0 && after.ran && after.state == state::EXITED;
     if after.state == state::BACKOFF && !after.spawn_error.is_empty() {
         // A service: it has ended meanwhile, too soon, and is about to be tried again.
-        return Err(RpcError::Fault(XmlRpcFault { code: fault::SPAWN_ERROR, text: after.spawn_error.clone() }));
+        return Err(RpcError::Fault(XmlRpcFault {
+            code: fault::SPAWN_ERROR,
+            text: after.spawn_error.clone(),
+        }));
     }
     match started {
-        // It says yes to the start of one that is being stopped, and does nothing. Had that ended, it knows by now.
+        // It says yes to the start of one that is being stopped, and does nothing. Had that ended,
+        // it knows by now.
         Ok(()) if after.state == state::STOPPING => runs(),
         Ok(()) if after.state == state::STOPPED => Ok(Attempt::NotYet),
         Ok(()) if after.pid > 0 => Ok(Attempt::Done(Launched::Started(after.pid))),
         Ok(()) if ran => Ok(Attempt::Done(Launched::Started(ENDED_AT_ONCE))),
-        Ok(()) => Err(RpcError::Broken("it says that it started the program and has no process of it".to_owned())),
+        Ok(()) => Err(RpcError::Broken(
+            "it says that it started the program and has no process of it".to_owned(),
+        )),
         Err(refused) if refused.code == fault::ALREADY_STARTED => runs(),
-        Err(refused) if refused.code == fault::SPAWN_ERROR && ran => Ok(Attempt::Done(Launched::Started(ENDED_AT_ONCE))),
+        Err(refused) if refused.code == fault::SPAWN_ERROR && ran => {
+            Ok(Attempt::Done(Launched::Started(ENDED_AT_ONCE)))
+        }
         Err(mut refused) => {
             if !after.spawn_error.is_empty() {
                 refused.text.clone_from(&after.spawn_error);
@@ -269,13 +340,19 @@ fn judge(started: Result<(), XmlRpcFault>, after: &Info) -> Result<Attempt, RpcE
 /// "Could not ask supervisord".
 pub(super) fn unreachable(client: &RpcClient, why: &RpcError) -> SupervisorError {
     let why = match why {
-        RpcError::Fault(refused) if refused.code == fault::SHUTDOWN => "it is shutting down".to_owned(),
+        RpcError::Fault(refused) if refused.code == fault::SHUTDOWN => {
+            "it is shutting down".to_owned()
+        }
         other => other.to_string(),
     };
-    SupervisorError::Unreachable { what: format!("supervisord on `{}`", client.socket().display()), why }
+    SupervisorError::Unreachable {
+        what: format!("supervisord on `{}`", client.socket().display()),
+        why,
+    }
 }
 
-/// When the kernel cannot be asked, the process counts as alive: nothing is then started a second time.
+/// When the kernel cannot be asked, the process counts as alive: nothing is then started a second
+/// time.
 fn alive(pid: i32) -> bool {
     pid > 0 && process::start_time(pid).map_or(true, |start| start.is_some())
 }
@@ -285,11 +362,20 @@ mod tests {
     use super::*;
 
     fn info(pid: i32, state: i64) -> Info {
-        Info { pid, state, exit_status: 0, ran: true, spawn_error: String::new() }
+        Info {
+            pid,
+            state,
+            exit_status: 0,
+            ran: true,
+            spawn_error: String::new(),
+        }
     }
 
     fn refused(code: i64) -> Result<(), XmlRpcFault> {
-        Err(XmlRpcFault { code, text: "no".to_owned() })
+        Err(XmlRpcFault {
+            code,
+            text: "no".to_owned(),
+        })
     }
 
     #[test]
@@ -306,17 +392,43 @@ mod tests {
         };
         assert_eq!(told(Ok(()), info(me, RUNNING)), "started true");
         assert_eq!(told(Ok(()), info(0, state::EXITED)), "ended at once");
-        assert_eq!(told(Ok(()), info(0, state::STOPPED)), "not yet", "its end was noticed, it was not started");
-        assert_eq!(told(Ok(()), info(me, state::STOPPING)), "already true", "the one that is being stopped");
+        assert_eq!(
+            told(Ok(()), info(0, state::STOPPED)),
+            "not yet",
+            "its end was noticed, it was not started"
+        );
+        assert_eq!(
+            told(Ok(()), info(me, state::STOPPING)),
+            "already true",
+            "the one that is being stopped"
+        );
         assert_eq!(told(Ok(()), info(i32::MAX - 1, state::STOPPING)), "not yet");
         assert!(told(Ok(()), info(0, RUNNING)).starts_with("it says that it started"));
-        assert_eq!(told(refused(fault::ALREADY_STARTED), info(me, RUNNING)), "already true");
-        assert_eq!(told(refused(fault::ALREADY_STARTED), info(i32::MAX - 1, RUNNING)), "not yet");
-        assert_eq!(told(refused(fault::ALREADY_STARTED), info(0, state::EXITED)), "not yet");
-        assert_eq!(told(refused(fault::SPAWN_ERROR), info(0, state::EXITED)), "ended at once");
+        assert_eq!(
+            told(refused(fault::ALREADY_STARTED), info(me, RUNNING)),
+            "already true"
+        );
+        assert_eq!(
+            told(refused(fault::ALREADY_STARTED), info(i32::MAX - 1, RUNNING)),
+            "not yet"
+        );
+        assert_eq!(
+            told(refused(fault::ALREADY_STARTED), info(0, state::EXITED)),
+            "not yet"
+        );
+        assert_eq!(
+            told(refused(fault::SPAWN_ERROR), info(0, state::EXITED)),
+            "ended at once"
+        );
         assert_eq!(told(refused(1), info(0, state::STOPPED)), "no (fault 1)");
-        let failed = Info { spawn_error: "too quickly".to_owned(), ..info(0, state::BACKOFF) };
+        let failed = Info {
+            spawn_error: "too quickly".to_owned(),
+            ..info(0, state::BACKOFF)
+        };
         assert_eq!(told(Ok(()), failed.clone()), "too quickly (fault 50)");
-        assert_eq!(told(refused(fault::ALREADY_STARTED), failed), "too quickly (fault 50)");
+        assert_eq!(
+            told(refused(fault::ALREADY_STARTED), failed),
+            "too quickly (fault 50)"
+        );
     }
 }

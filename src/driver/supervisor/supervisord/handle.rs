@@ -1,6 +1,7 @@
 //! One supervisord of acc: its settings, and what acc keeps of it in memory.
 //!
-//! It asks and starts nothing by itself; the files beside it do, for instances (`mod.rs`) and for services (`services`, `orphans`).
+//! It asks and starts nothing by itself; the files beside it do, for instances (`mod.rs`) and for
+//! services (`services`, `orphans`).
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -30,8 +31,8 @@ const KILL_WAIT: Duration = Duration::from_secs(5);
 /// Where a supervisord of acc has its files.
 #[derive(Debug, Clone)]
 pub struct SupervisordSettings {
-    /// Its configuration: `supervisord.conf`, `services/`, `programs/` (what it is about to read), `loaded/` (what it has read),
-    /// and `launch/`, what launchers read.
+    /// Its configuration: `supervisord.conf`, `services/`, `programs/` (what it is about to read),
+    /// `loaded/` (what it has read), and `launch/`, what launchers read.
     pub dir: PathBuf,
     /// Its XML-RPC socket.
     pub socket: PathBuf,
@@ -43,10 +44,11 @@ pub struct SupervisordSettings {
     pub pid_dir: PathBuf,
     /// Logs of instances are rotated beyond this many bytes.
     pub log_max: u64,
-    /// How many sections of sleeping instances are kept: a wake from a kept one needs no reading of the configuration.
+    /// How many sections of sleeping instances are kept: a wake from a kept one needs no reading of
+    /// the configuration.
     pub keep: usize,
-    /// What stands in for the launcher where none can be put: program and first arguments; the file that says what to become is
-    /// its last argument. It calls [`super::super::launch`].
+    /// What stands in for the launcher where none can be put: program and first arguments; the file
+    /// that says what to become is its last argument. It calls [`super::super::launch`].
     pub launcher: Vec<String>,
     /// The program; `None`: `supervisord` on the fixed path.
     pub program: Option<PathBuf>,
@@ -68,7 +70,8 @@ pub struct Supervisord {
     pub(super) members: InstanceMembers,
     /// When each name was last started, as a count of starts: which sections to drop first.
     pub(super) used: Mutex<(u64, HashMap<String, u64>)>,
-    /// Processes started here and not yet waited for: held, so that it is known how they ended although supervisord reaps.
+    /// Processes started here and not yet waited for: held, so that it is known how they ended
+    /// although supervisord reaps.
     pub(super) held: Mutex<HashMap<InstanceName, process::HeldProcess>>,
     /// The master of acc's own server, when supervisord did not start it.
     pub(super) master: Mutex<Option<Process>>,
@@ -113,20 +116,35 @@ impl Supervisord {
     }
 
     pub(super) fn group<'a>(&'a self, name: &'a InstanceName) -> ProgramGroup<'a> {
-        ProgramGroup { client: &self.daemon.client, sections: &self.programs, name: name.as_str(), shown: name.as_str() }
+        ProgramGroup {
+            client: &self.daemon.client,
+            sections: &self.programs,
+            name: name.as_str(),
+            shown: name.as_str(),
+        }
     }
 
     pub(super) fn pid_path(&self, name: &InstanceName) -> PathBuf {
         pid_file::instance_file(&self.settings.pid_dir, name)
     }
 
-    pub(super) fn write_record(&self, path: &Path, process: Process, log: &Path) -> Result<(), SupervisorError> {
+    pub(super) fn write_record(
+        &self,
+        path: &Path,
+        process: Process,
+        log: &Path,
+    ) -> Result<(), SupervisorError> {
         let dir = &self.settings.pid_dir;
-        make_dir(dir, 0o700).map_err(|source| SupervisorError::File { deed: "make", path: dir.clone(), source })?;
+        make_dir(dir, 0o700).map_err(|source| SupervisorError::File {
+            deed: "make",
+            path: dir.clone(),
+            source,
+        })?;
         pid_file::replace(path, pid_file::text(process, log).as_bytes(), 0o600)
     }
 
-    /// The launcher's command. It is put in place at a boot, or by the first start after an upgrade.
+    /// The launcher's command. It is put in place at a boot, or by the first start after an
+    /// upgrade.
     pub(super) fn launcher(&self) -> Result<Vec<String>, SupervisorError> {
         let mut known = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = &*known {
@@ -148,17 +166,30 @@ pub(super) fn whole_seconds(duration: Duration) -> u64 {
 
 /// "Could not ask the kernel".
 pub(super) fn kernel(name: &str, why: &std::io::Error) -> SupervisorError {
-    SupervisorError::Unreachable { what: format!("the kernel about `{name}`"), why: why.to_string() }
+    SupervisorError::Unreachable {
+        what: format!("the kernel about `{name}`"),
+        why: why.to_string(),
+    }
 }
 
 /// Waits for an end that is expected soon, and kills what does not come to it.
-pub(super) async fn end(name: &str, process: Process, patience: Duration) -> Result<(), SupervisorError> {
-    if tokio::time::timeout(patience, process::ended(process)).await.is_ok_and(|r| r.is_ok()) {
+pub(super) async fn end(
+    name: &str,
+    process: Process,
+    patience: Duration,
+) -> Result<(), SupervisorError> {
+    if tokio::time::timeout(patience, process::ended(process))
+        .await
+        .is_ok_and(|r| r.is_ok())
+    {
         return Ok(());
     }
     process::signal_group(process, libc::SIGKILL).map_err(|e| kernel(name, &e))?;
     match tokio::time::timeout(KILL_WAIT, process::ended(process)).await {
         Ok(result) => result.map(drop).map_err(|e| kernel(name, &e)),
-        Err(_) => Err(kernel(name, &std::io::Error::other("it does not end, not even killed"))),
+        Err(_) => Err(kernel(
+            name,
+            &std::io::Error::other("it does not end, not even killed"),
+        )),
     }
 }

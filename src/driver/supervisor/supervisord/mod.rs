@@ -1,9 +1,10 @@
-//! supervisord as the supervisor: acc's own daemon, with a section for each service and for each instance that is or lately
-//! was awake.
+//! supervisord as the supervisor: acc's own daemon, with a section for each service and for each
+//! instance that is or lately was awake.
 //!
-//! acc decides what starts and when; supervisord starts it, keeps its log and holds the services up. Each start is recorded
-//! in a pid file, so that the children of a supervisord that was killed are found again and not started twice. All programs
-//! at once are never asked about on the way of a request: that takes seconds with thousands of them.
+//! acc decides what starts and when; supervisord starts it, keeps its log and holds the services
+//! up. Each start is recorded in a pid file, so that the children of a supervisord that was killed
+//! are found again and not started twice. All programs at once are never asked about on the way of
+//! a request: that takes seconds with thousands of them.
 
 mod daemon;
 mod group;
@@ -37,8 +38,8 @@ use rpc::RpcError;
 use sections::{SectionMatch, group_name};
 use xmlrpc::Value;
 
-/// Reads an answer of supervisord as acc would, for whoever feeds it what no supervisord says: the value or the refusal, for
-/// people.
+/// Reads an answer of supervisord as acc would, for whoever feeds it what no supervisord says: the
+/// value or the refusal, for people.
 ///
 /// # Errors
 /// It is no answer in XML-RPC: why.
@@ -54,26 +55,46 @@ pub fn read_answer(text: &str) -> Result<String, String> {
 const REPORT_LIMIT: usize = 100;
 
 impl Supervisord {
-    /// Puts in place what its launcher will read, after all that can be known beforehand was found to be in order. The text of
-    /// its section.
+    /// Puts in place what its launcher will read, after all that can be known beforehand was found
+    /// to be in order. The text of its section.
     fn prepare(&self, p: &Program, entry: &Membership) -> Result<String, SupervisorError> {
         let program = preflight::executable(p)?;
         let user = preflight::user(p)?;
         // Made and given to the user here: only afterwards does a process write to it.
-        rotate::open(&p.log, self.settings.log_max, user.as_ref()).map_err(|source| SupervisorError::File {
-            deed: "open",
-            path: p.log.clone(),
-            source,
+        rotate::open(&p.log, self.settings.log_max, user.as_ref()).map_err(|source| {
+            SupervisorError::File {
+                deed: "open",
+                path: p.log.clone(),
+                source,
+            }
         })?;
         let args = p.argv.get(1..).unwrap_or_default();
         let name = p.name.as_str();
-        let instance = Some(InstanceSpec::of(p, user.as_ref(), &entry.join, self.settings.pid_dir.parent()));
+        let instance = Some(InstanceSpec::of(
+            p,
+            user.as_ref(),
+            &entry.join,
+            self.settings.pid_dir.parent(),
+        ));
         let pid = self.pid_path(&p.name);
         let noted = Some((pid.as_path(), pid_file::this_boot()));
         let env = entry.environment(&p.env);
-        let spec = Spec { program: &program, args, env: &env, dir: &p.dir, log: &p.log, instance, pid: noted }.text();
+        let spec = Spec {
+            program: &program,
+            args,
+            env: &env,
+            dir: &p.dir,
+            log: &p.log,
+            instance,
+            pid: noted,
+        }
+        .text();
         let dir = &self.settings.pid_dir;
-        make_dir(dir, 0o700).map_err(|source| SupervisorError::File { deed: "make", path: dir.clone(), source })?;
+        make_dir(dir, 0o700).map_err(|source| SupervisorError::File {
+            deed: "make",
+            path: dir.clone(),
+            source,
+        })?;
         // Of a process that is gone: it must not be taken for this one's.
         pid_file::remove(&pid)?;
         if self.specs.look(name, &spec)? != SectionMatch::Same {
@@ -86,7 +107,10 @@ impl Supervisord {
             stop_signal: p.stop_signal,
             stop_wait: whole_seconds(p.stop_timeout),
         };
-        program_text(&self.settings.templates, &text).map_err(|e| SupervisorError::NotStarted { name: name.to_owned(), why: e.to_string() })
+        program_text(&self.settings.templates, &text).map_err(|e| SupervisorError::NotStarted {
+            name: name.to_owned(),
+            why: e.to_string(),
+        })
     }
 
     fn note_use(&self, name: &InstanceName) {
@@ -96,23 +120,40 @@ impl Supervisord {
         used.1.insert(name.to_string(), count);
     }
 
-    /// The process supervisord runs under this name, which acc has no record of: it was started just before a crash.
+    /// The process supervisord runs under this name, which acc has no record of: it was started
+    /// just before a crash.
     fn adopt(&self, name: &InstanceName, info: &Info) -> Result<Option<Process>, SupervisorError> {
         let asked = |why: std::io::Error| SupervisorError::Unreachable {
             what: format!("the kernel about process {}", info.pid),
             why: why.to_string(),
         };
-        let Some(process) = process::by_pid(info.pid).map_err(asked)? else { return Ok(None) };
+        let Some(process) = process::by_pid(info.pid).map_err(asked)? else {
+            return Ok(None);
+        };
         self.write_record(&self.pid_path(name), process, Path::new(""))?;
         Ok(Some(process))
     }
 
     /// One that runs and has left no note, or has yet to come to it.
-    fn record_started(&self, program: &Program, pid: i32, path: &std::path::Path) -> Result<Process, SupervisorError> {
+    fn record_started(
+        &self,
+        program: &Program,
+        pid: i32,
+        path: &std::path::Path,
+    ) -> Result<Process, SupervisorError> {
         // Living or zombie.
-        let seen = if pid == ENDED_AT_ONCE { None } else { process::stat(pid).map_err(|e| kernel(program.name.as_str(), &e))? };
-        let Some(seen) = seen else { return Ok(Process { pid, start_time: 0 }) };
-        let process = Process { pid, start_time: seen.start_time };
+        let seen = if pid == ENDED_AT_ONCE {
+            None
+        } else {
+            process::stat(pid).map_err(|e| kernel(program.name.as_str(), &e))?
+        };
+        let Some(seen) = seen else {
+            return Ok(Process { pid, start_time: 0 });
+        };
+        let process = Process {
+            pid,
+            start_time: seen.start_time,
+        };
         self.write_record(path, process, &program.log)?;
         Ok(process)
     }
@@ -122,9 +163,16 @@ impl Supervisord {
         for _ in 0..REPORT_LIMIT {
             match self.group(name).info().await {
                 // Not noticed yet; being asked makes it look.
-                Ok(Some(info)) if info.pid > 0 => tokio::time::sleep(Duration::from_millis(5)).await,
-                Ok(Some(info)) if info.ran && matches!(info.state, state::EXITED | state::STOPPED) => {
-                    return i32::try_from(info.exit_status).ok().filter(|code| *code >= 0).map_or(Exit::Unknown, Exit::Code);
+                Ok(Some(info)) if info.pid > 0 => {
+                    tokio::time::sleep(Duration::from_millis(5)).await
+                }
+                Ok(Some(info))
+                    if info.ran && matches!(info.state, state::EXITED | state::STOPPED) =>
+                {
+                    return i32::try_from(info.exit_status)
+                        .ok()
+                        .filter(|code| *code >= 0)
+                        .map_or(Exit::Unknown, Exit::Code);
                 }
                 _ => return Exit::Unknown,
             }
@@ -133,15 +181,33 @@ impl Supervisord {
     }
 
     /// What supervisord says to run, among those that have a section.
-    async fn unrecorded(&self, recorded: &[InstanceName]) -> Result<Vec<(InstanceName, Process)>, SupervisorError> {
-        let all = match self.daemon.client.call("supervisor.getAllProcessInfo", &[]).await {
+    async fn unrecorded(
+        &self,
+        recorded: &[InstanceName],
+    ) -> Result<Vec<(InstanceName, Process)>, SupervisorError> {
+        let all = match self
+            .daemon
+            .client
+            .call("supervisor.getAllProcessInfo", &[])
+            .await
+        {
             Ok(Value::Array(all)) => all,
-            Ok(other) => return Err(unreachable(&self.daemon.client, &RpcError::Broken(format!("a list expected, got {other:?}")))),
+            Ok(other) => {
+                return Err(unreachable(
+                    &self.daemon.client,
+                    &RpcError::Broken(format!("a list expected, got {other:?}")),
+                ));
+            }
             Err(error) => return self.daemon.gone_after(&error).map(|()| Vec::new()),
         };
         let mut found = Vec::new();
         for value in &all {
-            let Some(name) = value.str("name").and_then(|name| InstanceName::parse(name).ok()) else { continue };
+            let Some(name) = value
+                .str("name")
+                .and_then(|name| InstanceName::parse(name).ok())
+            else {
+                continue;
+            };
             let info = Info::read(value).map_err(|e| unreachable(&self.daemon.client, &e))?;
             if info.pid > 0
                 && !recorded.contains(&name)
@@ -155,7 +221,12 @@ impl Supervisord {
 
     /// Removes the section of an instance, in supervisord and on disk; false: it runs, and stays.
     async fn drop_section(&self, name: &str) -> Result<bool, SupervisorError> {
-        let group = ProgramGroup { client: &self.daemon.client, sections: &self.programs, name, shown: name };
+        let group = ProgramGroup {
+            client: &self.daemon.client,
+            sections: &self.programs,
+            name,
+            shown: name,
+        };
         match group.take_out().await {
             Ok(true) => {}
             Ok(false) => return Ok(false),
@@ -163,7 +234,11 @@ impl Supervisord {
         }
         self.programs.remove(name)?;
         self.specs.remove(name)?;
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).1.remove(name);
+        self.used
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .1
+            .remove(name);
         Ok(true)
     }
 }
@@ -199,10 +274,14 @@ impl Supervisor for Supervisord {
         }
         let entry = self.members.enter(program, self).await?;
         let text = self.prepare(program, &entry)?;
-        let (Launched::Already(pid) | Launched::Started(pid)) = self.group(&program.name).launch(&text, Some(&pid_path)).await?;
+        let (Launched::Already(pid) | Launched::Started(pid)) = self
+            .group(&program.name)
+            .launch(&text, Some(&pid_path))
+            .await?;
         self.note_use(&program.name);
         let process = match pid_file::process(&pid_path)? {
-            // Noted by its launcher, also when it is gone already: what it left behind is found by that number.
+            // Noted by its launcher, also when it is gone already: what it left behind is found by
+            // that number.
             Some(noted) if noted.pid == pid || pid == ENDED_AT_ONCE => noted,
             _ => self.record_started(program, pid, &pid_path)?,
         };
@@ -241,9 +320,10 @@ impl Supervisor for Supervisord {
             return Ok(());
         }
         self.daemon.settled(process).await;
-        self.members.ask_others(&program.name, process, program.stop_signal);
-        // By supervisord, so that it kills in the end even if acc does not live to. What it does not run (an orphan of an
-        // earlier one), or when it cannot be asked: by ourselves.
+        self.members
+            .ask_others(&program.name, process, program.stop_signal);
+        // By supervisord, so that it kills in the end even if acc does not live to. What it does
+        // not run (an orphan of an earlier one), or when it cannot be asked: by ourselves.
         if self.group(&program.name).stop().await.unwrap_or(false) {
             return Ok(());
         }
@@ -258,12 +338,19 @@ impl Supervisor for Supervisord {
         if pid_file::living(&self.pid_path(name))?.is_some_and(|now| now != process) {
             return Ok(());
         }
-        self.members.kill(name, Some(process)).map_err(|e| kernel(name.as_str(), &e))
+        self.members
+            .kill(name, Some(process))
+            .map_err(|e| kernel(name.as_str(), &e))
     }
 
     async fn wait(&self, name: &InstanceName, process: Process) -> Result<Exit, SupervisorError> {
-        // A copy is waited on: who gives up waiting must not let go of the process for the next one.
-        let held = self.held().get(name).filter(|held| held.process() == process).map(process::HeldProcess::try_clone);
+        // A copy is waited on: who gives up waiting must not let go of the process for the next
+        // one.
+        let held = self
+            .held()
+            .get(name)
+            .filter(|held| held.process() == process)
+            .map(process::HeldProcess::try_clone);
         let held = match held {
             Some(Ok(held)) => held,
             Some(Err(_)) | None => process::hold(process).map_err(|e| kernel(name.as_str(), &e))?,
@@ -272,9 +359,13 @@ impl Supervisor for Supervisord {
             ended = held.exited() => ended,
             () = self.members.ended_under_a_tracer(process) => Ok(Exit::Signal(libc::SIGKILL)),
         };
-        self.held().retain(|held_name, held| held_name != name || held.process() != process);
+        self.held()
+            .retain(|held_name, held| held_name != name || held.process() != process);
         let mut exit = ended.map_err(|e| kernel(name.as_str(), &e))?;
-        self.members.gone(name, process).await.map_err(|e| kernel(name.as_str(), &e))?;
+        self.members
+            .gone(name, process)
+            .await
+            .map_err(|e| kernel(name.as_str(), &e))?;
         let _held = self.locks.lock(name.as_str()).await;
         let pid_path = self.pid_path(name);
         let last = pid_file::living(&pid_path)?.is_none();
@@ -288,7 +379,10 @@ impl Supervisor for Supervisord {
         Ok(exit)
     }
 
-    async fn sweep(&self, live: &[InstanceName]) -> Result<Vec<(InstanceName, usize)>, SupervisorError> {
+    async fn sweep(
+        &self,
+        live: &[InstanceName],
+    ) -> Result<Vec<(InstanceName, usize)>, SupervisorError> {
         self.members.sweep(live, self, &self.locks).await
     }
 
@@ -305,11 +399,18 @@ impl Supervisor for Supervisord {
             return Err(unreachable(&self.daemon.client, &why));
         }
         if had {
-            // What it has read of the section, secrets included, goes too. Refused or unreachable: it goes at the next one.
-            let _ = self.daemon.client.call("supervisor.reloadConfig", &[]).await;
+            // What it has read of the section, secrets included, goes too. Refused or unreachable:
+            // it goes at the next one.
+            let _ = self
+                .daemon
+                .client
+                .call("supervisor.reloadConfig", &[])
+                .await;
         }
         let pid_path = self.pid_path(name);
-        self.members.clear(name, pid_file::process(&pid_path)?).await?;
+        self.members
+            .clear(name, pid_file::process(&pid_path)?)
+            .await?;
         pid_file::remove(&pid_path)
     }
 
@@ -342,17 +443,30 @@ impl Supervisor for Supervisord {
         self.ensure(service).await
     }
 
-    async fn keep_service(&self, name: &'static str, process: Process) -> Result<(), SupervisorError> {
+    async fn keep_service(
+        &self,
+        name: &'static str,
+        process: Process,
+    ) -> Result<(), SupervisorError> {
         let _held = self.locks.lock(&group_name(name)).await;
         self.note_survivor(name, process)
     }
 
-    async fn keep(&self, name: &InstanceName, process: Process, log: &Path) -> Result<bool, SupervisorError> {
+    async fn keep(
+        &self,
+        name: &InstanceName,
+        process: Process,
+        log: &Path,
+    ) -> Result<bool, SupervisorError> {
         let _held = self.locks.lock(name.as_str()).await;
         pid_file::keep(&self.pid_path(name), process, log)
     }
 
-    async fn keep_record(&self, name: &'static str, process: Process) -> Result<bool, SupervisorError> {
+    async fn keep_record(
+        &self,
+        name: &'static str,
+        process: Process,
+    ) -> Result<bool, SupervisorError> {
         let _held = self.locks.lock(&group_name(name)).await;
         self.keep_service_record(name, process)
     }

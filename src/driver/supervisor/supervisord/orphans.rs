@@ -1,12 +1,15 @@
-//! Services that outlived their supervisord: it was killed, and nginx and acc's server, its children, go on.
+//! Services that outlived their supervisord: it was killed, and nginx and acc's server, its
+//! children, go on.
 //!
-//! They are not replaced: each request that they hold, and each connection, would be lost. The next supervisord does not start
-//! a second nginx beside the surviving one, which holds the port; when that ends it is started by whoever sees to it that
-//! services run. It does start a second acc server: that one waits for the owner's lock, does nothing else, and takes over at
-//! once when the first ends. A survivor whose command is not the one wanted any more is ended, unless it is
-//! the one who asks.
+//! They are not replaced: each request that they hold, and each connection, would be lost. The next
+//! supervisord does not start a second nginx beside the surviving one, which holds the port; when
+//! that ends it is started by whoever sees to it that services run. It does start a second acc
+//! server: that one waits for the owner's lock, does nothing else, and takes over at once when the
+//! first ends. A survivor whose command is not the one wanted any more is ended, unless it is the
+//! one who asks.
 //!
-//! The record of a survivor is kept apart from the record of what the running supervisord has started.
+//! The record of a survivor is kept apart from the record of what the running supervisord has
+//! started.
 
 use std::path::PathBuf;
 use std::sync::PoisonError;
@@ -33,7 +36,8 @@ pub(super) fn starts_beside(service: &Service, survivors: &[&str]) -> bool {
 
 /// This process, or acc's master above it?
 fn is_this(pid: i32) -> bool {
-    pid.cast_unsigned() == std::process::id() || rustix::process::getppid().is_some_and(|p| p.as_raw_nonzero().get() == pid)
+    pid.cast_unsigned() == std::process::id()
+        || rustix::process::getppid().is_some_and(|p| p.as_raw_nonzero().get() == pid)
 }
 
 impl Supervisord {
@@ -46,32 +50,62 @@ impl Supervisord {
         pid_file::living(&self.survivor_path(name))
     }
 
-    /// Takes note of a process that supervisord did not start: the one it started has died, and this one is in its place.
-    pub(super) fn note_survivor(&self, name: &str, process: Process) -> Result<(), SupervisorError> {
+    /// Takes note of a process that supervisord did not start: the one it started has died, and
+    /// this one is in its place.
+    pub(super) fn note_survivor(
+        &self,
+        name: &str,
+        process: Process,
+    ) -> Result<(), SupervisorError> {
         let path = self.survivor_path(name);
         *self.master.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
-        if pid_file::is_of(&path, process)? { Ok(()) } else { self.write_record(&path, process, std::path::Path::new("")) }
+        if pid_file::is_of(&path, process)? {
+            Ok(())
+        } else {
+            self.write_record(&path, process, std::path::Path::new(""))
+        }
     }
 
-    /// Writes the record of a service again that was taken away; one that has outlived an earlier supervisord has it elsewhere.
-    pub(super) fn keep_service_record(&self, name: &str, process: Process) -> Result<bool, SupervisorError> {
-        if self.survivor(name)?.is_some() { Ok(false) } else { pid_file::keep(&self.service_path(name), process, std::path::Path::new("")) }
+    /// Writes the record of a service again that was taken away; one that has outlived an earlier
+    /// supervisord has it elsewhere.
+    pub(super) fn keep_service_record(
+        &self,
+        name: &str,
+        process: Process,
+    ) -> Result<bool, SupervisorError> {
+        if self.survivor(name)?.is_some() {
+            Ok(false)
+        } else {
+            pid_file::keep(&self.service_path(name), process, std::path::Path::new(""))
+        }
     }
 
     /// Is it this process, or acc's master above it?
     fn is_own(&self, process: Process) -> bool {
-        is_this(process.pid) || *self.master.lock().unwrap_or_else(PoisonError::into_inner) == Some(process)
+        is_this(process.pid)
+            || *self.master.lock().unwrap_or_else(PoisonError::into_inner) == Some(process)
     }
 
-    /// The services that have outlived the supervisord that is gone and are as they should be; all others are ended.
-    pub(super) async fn survivors(&self, services: &[Service]) -> Result<Vec<&'static str>, SupervisorError> {
+    /// The services that have outlived the supervisord that is gone and are as they should be; all
+    /// others are ended.
+    pub(super) async fn survivors(
+        &self,
+        services: &[Service],
+    ) -> Result<Vec<&'static str>, SupervisorError> {
         let mut found = Vec::new();
         for service in services {
-            let (path, before) = (self.service_path(service.name), self.survivor_path(service.name));
-            let itself = [pid_file::living(&path)?, self.survivor(service.name)?].into_iter().flatten().any(|p| self.is_own(p));
+            let (path, before) = (
+                self.service_path(service.name),
+                self.survivor_path(service.name),
+            );
+            let itself = [pid_file::living(&path)?, self.survivor(service.name)?]
+                .into_iter()
+                .flatten()
+                .any(|p| self.is_own(p));
             let unchanged = itself || self.has_section_of(service)?;
             if let Some(survivor) = pid_file::living(&before)?.filter(|_| unchanged) {
-                // Both may be of one process, where a record that was taken away was written again before it was known which it is.
+                // Both may be of one process, where a record that was taken away was written again
+                // before it was known which it is.
                 if pid_file::is_of(&path, survivor)? {
                     pid_file::remove(&path)?;
                 }
@@ -79,8 +113,16 @@ impl Supervisord {
                 self.end_recorded(service, &path).await?;
                 found.push(service.name);
             } else if unchanged && let Some(process) = pid_file::living(&path)? {
-                tracing::info!(service = service.name, pid = process.pid, "it has outlived its supervisord and goes on");
-                std::fs::rename(&path, &before).map_err(|source| SupervisorError::File { deed: "rename", path, source })?;
+                tracing::info!(
+                    service = service.name,
+                    pid = process.pid,
+                    "it has outlived its supervisord and goes on"
+                );
+                std::fs::rename(&path, &before).map_err(|source| SupervisorError::File {
+                    deed: "rename",
+                    path,
+                    source,
+                })?;
                 found.push(service.name);
             } else {
                 self.end_recorded(service, &path).await?;
@@ -90,7 +132,8 @@ impl Supervisord {
         Ok(found)
     }
 
-    /// Waits for the second acc server, so that it is on record and can be ended. One that does not come is supervisord's matter.
+    /// Waits for the second acc server, so that it is on record and can be ended. One that does not
+    /// come is supervisord's matter.
     pub(super) async fn record_standby(&self, survivors: &[&str]) -> Result<(), SupervisorError> {
         if survivors.contains(&STANDS_BY) {
             for _ in 0..STANDBY_LOOKS {
@@ -106,7 +149,11 @@ impl Supervisord {
     /// Was the service run by the command that is wanted now?
     fn has_section_of(&self, service: &Service) -> Result<bool, SupervisorError> {
         for autostart in [true, false] {
-            if self.services.kept.look(&group_name(service.name), &self.service_text(service, autostart)?)? == SectionMatch::Same {
+            if self.services.kept.look(
+                &group_name(service.name),
+                &self.service_text(service, autostart)?,
+            )? == SectionMatch::Same
+            {
                 return Ok(true);
             }
         }
@@ -114,11 +161,20 @@ impl Supervisord {
     }
 
     /// Never this process or acc's master above it: no server would be left to go on.
-    async fn end_recorded(&self, service: &Service, path: &std::path::Path) -> Result<(), SupervisorError> {
+    async fn end_recorded(
+        &self,
+        service: &Service,
+        path: &std::path::Path,
+    ) -> Result<(), SupervisorError> {
         if let Some(process) = pid_file::living(path)?.filter(|process| !self.is_own(*process)) {
             // Meant and harmless: it is ended because it was to be ended.
-            tracing::info!(service = service.name, pid = process.pid, "ending a service that its supervisord left behind");
-            process::signal_one(process, service.stop_signal).map_err(|e| kernel(service.name, &e))?;
+            tracing::info!(
+                service = service.name,
+                pid = process.pid,
+                "ending a service that its supervisord left behind"
+            );
+            process::signal_one(process, service.stop_signal)
+                .map_err(|e| kernel(service.name, &e))?;
             end(service.name, process, service.stop_timeout).await?;
         }
         pid_file::remove(path)
@@ -126,6 +182,7 @@ impl Supervisord {
 
     /// Ends one that has outlived an earlier supervisord, if there is one.
     pub(super) async fn end_survivor(&self, service: &Service) -> Result<(), SupervisorError> {
-        self.end_recorded(service, &self.survivor_path(service.name)).await
+        self.end_recorded(service, &self.survivor_path(service.name))
+            .await
     }
 }

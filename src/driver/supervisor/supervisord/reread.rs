@@ -1,13 +1,14 @@
-//! Making sections known to supervisord: it re-reads its configuration for that, once for all sections that are wanted while
-//! it is at it.
+//! Making sections known to supervisord: it re-reads its configuration for that, once for all
+//! sections that are wanted while it is at it.
 //!
-//! What it has read it keeps in memory, so an instance's section is in the folder that is read only while it is being added,
-//! and beside it afterwards. A reading of 1,000 sections takes a second, in which nothing else is answered; so it takes a
-//! few milliseconds, however many are awake.
+//! What it has read it keeps in memory, so an instance's section is in the folder that is read only
+//! while it is being added, and beside it afterwards. A reading of 1,000 sections takes a second,
+//! in which nothing else is answered; so it takes a few milliseconds, however many are awake.
 //!
-//! The order that keeps the files true: a group is taken out of supervisord before its file in `kept` changes, and the file
-//! comes to `kept` after the group was added. So a group that supervisord has and that has a file there was made from it,
-//! also after a crash between two steps.
+//! The order that keeps the files true: a group is taken out of supervisord before its file in
+//! `kept` changes, and the file comes to `kept` after the group was added. So a group that
+//! supervisord has and that has a file there was made from it, also after a crash between two
+//! steps.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -56,12 +57,20 @@ pub(super) enum SectionAdded {
 impl Rereads {
     /// Sections that supervisord reads whenever it reads anything.
     pub(super) fn lasting(dir: PathBuf) -> Self {
-        Self { kept: Sections::new(dir), adding: None, queue: Mutex::default(), turn: tokio::sync::Mutex::default() }
+        Self {
+            kept: Sections::new(dir),
+            adding: None,
+            queue: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Sections that it reads once, from `adding`.
     pub(super) fn once(kept: PathBuf, adding: PathBuf) -> Self {
-        Self { adding: Some(Sections::new(adding)), ..Self::lasting(kept) }
+        Self {
+            adding: Some(Sections::new(adding)),
+            ..Self::lasting(kept)
+        }
     }
 
     /// The folder that supervisord reads.
@@ -72,14 +81,25 @@ impl Rereads {
     /// Removes the section on disk; supervisord does not have it any more.
     pub(super) fn remove(&self, name: &str) -> Result<(), SupervisorError> {
         self.kept.remove(name)?;
-        self.adding.as_ref().map_or(Ok(()), |adding| adding.remove(name))
+        self.adding
+            .as_ref()
+            .map_or(Ok(()), |adding| adding.remove(name))
     }
 
     /// Makes the section known to supervisord, which has no group of this name.
-    pub(super) async fn add(&self, client: &RpcClient, name: &str, text: &str) -> Result<SectionAdded, RpcError> {
+    pub(super) async fn add(
+        &self,
+        client: &RpcClient,
+        name: &str,
+        text: &str,
+    ) -> Result<SectionAdded, RpcError> {
         loop {
             let (reply, mut answer) = oneshot::channel();
-            self.queue().push_back(QueuedSection { name: name.to_owned(), text: text.to_owned(), reply });
+            self.queue().push_back(QueuedSection {
+                name: name.to_owned(),
+                text: text.to_owned(),
+                reply,
+            });
             let answered = tokio::select! {
                 biased;
                 answered = &mut answer => answered.ok(),
@@ -93,7 +113,11 @@ impl Rereads {
     }
 
     /// Works until this one is answered; there may be others before it.
-    async fn work_for(&self, client: &RpcClient, answer: &mut AddedReply) -> Option<Result<SectionAdded, RpcError>> {
+    async fn work_for(
+        &self,
+        client: &RpcClient,
+        answer: &mut AddedReply,
+    ) -> Option<Result<SectionAdded, RpcError>> {
         loop {
             match answer.try_recv() {
                 Err(TryRecvError::Empty) => self.work(client).await,
@@ -112,7 +136,10 @@ impl Rereads {
         let mut batch: Vec<QueuedSection> = {
             let mut queue = self.queue();
             let most = queue.len().min(MOST);
-            queue.drain(..most).filter(|wanted| !wanted.reply.is_closed()).collect()
+            queue
+                .drain(..most)
+                .filter(|wanted| !wanted.reply.is_closed())
+                .collect()
         };
         // Each round ends all, or takes one of them or one that was left behind out of the way.
         while !batch.is_empty() {
@@ -124,11 +151,19 @@ impl Rereads {
                     }
                 }
                 Err(BatchRefused { why, culprit }) => {
-                    batch.iter().for_each(|wanted| drop(self.read().remove(&wanted.name)));
-                    match culprit.as_ref().map(|name| (name, batch.iter().position(|wanted| wanted.name == *name))) {
+                    batch
+                        .iter()
+                        .for_each(|wanted| drop(self.read().remove(&wanted.name)));
+                    match culprit
+                        .as_ref()
+                        .map(|name| (name, batch.iter().position(|wanted| wanted.name == *name)))
+                    {
                         Some((_, Some(at))) => drop(batch.remove(at).reply.send(Err(why))),
                         Some((name, None)) => {
-                            tracing::warn!(section = name, "supervisord refuses a section: it is removed until its next start");
+                            tracing::warn!(
+                                section = name,
+                                "supervisord refuses a section: it is removed until its next start"
+                            );
                             if self.read().remove(name).is_err() {
                                 fail(batch.drain(..), &why);
                             }
@@ -140,19 +175,46 @@ impl Rereads {
         }
     }
 
-    /// Writes the sections, has them read and added. One result each; or why none was added, and because of which section.
-    async fn exchange(&self, client: &RpcClient, batch: &[QueuedSection]) -> Result<Vec<Result<Value, XmlRpcFault>>, BatchRefused> {
-        self.write(batch).map_err(|e| BatchRefused { why: RpcError::Broken(e.to_string()), culprit: None })?;
+    /// Writes the sections, has them read and added. One result each; or why none was added, and
+    /// because of which section.
+    async fn exchange(
+        &self,
+        client: &RpcClient,
+        batch: &[QueuedSection],
+    ) -> Result<Vec<Result<Value, XmlRpcFault>>, BatchRefused> {
+        self.write(batch).map_err(|e| BatchRefused {
+            why: RpcError::Broken(e.to_string()),
+            culprit: None,
+        })?;
         let name = |wanted: &QueuedSection| vec![Value::text(&wanted.name)];
         let mut calls = vec![("supervisor.reloadConfig", vec![])];
-        calls.extend(batch.iter().map(|wanted| ("supervisor.addProcessGroup", name(wanted))));
-        let mut results = client.multicall(&calls).await.map_err(|why| BatchRefused { why, culprit: None })?;
-        let Err(refused) = results.remove(0) else { return Ok(results) };
+        calls.extend(
+            batch
+                .iter()
+                .map(|wanted| ("supervisor.addProcessGroup", name(wanted))),
+        );
+        let mut results = client
+            .multicall(&calls)
+            .await
+            .map_err(|why| BatchRefused { why, culprit: None })?;
+        let Err(refused) = results.remove(0) else {
+            return Ok(results);
+        };
         // supervisord caches the configuration it read before, and may have made groups of it.
-        let back: Vec<_> = batch.iter().map(|wanted| ("supervisor.removeProcessGroup", name(wanted))).collect();
-        let culprit = if refused.code == fault::CANT_REREAD { self.read().culprit(&refused.text) } else { None };
+        let back: Vec<_> = batch
+            .iter()
+            .map(|wanted| ("supervisor.removeProcessGroup", name(wanted)))
+            .collect();
+        let culprit = if refused.code == fault::CANT_REREAD {
+            self.read().culprit(&refused.text)
+        } else {
+            None
+        };
         match client.multicall(&back).await {
-            Ok(_) => Err(BatchRefused { why: refused.into(), culprit }),
+            Ok(_) => Err(BatchRefused {
+                why: refused.into(),
+                culprit,
+            }),
             Err(why) => Err(BatchRefused { why, culprit: None }),
         }
     }
@@ -162,22 +224,37 @@ impl Rereads {
             // Left behind by an acc that was killed.
             let names: Vec<String> = batch.iter().map(|wanted| wanted.name.clone()).collect();
             adding.keep_only(&names)?;
-            batch.iter().try_for_each(|wanted| self.kept.remove(&wanted.name))?;
+            batch
+                .iter()
+                .try_for_each(|wanted| self.kept.remove(&wanted.name))?;
         }
-        batch.iter().try_for_each(|wanted| self.read().write(&wanted.name, &wanted.text))
+        batch
+            .iter()
+            .try_for_each(|wanted| self.read().write(&wanted.name, &wanted.text))
     }
 
     /// The file of a section that was added is kept; any other is not.
-    fn settle(&self, name: &str, result: Result<Value, XmlRpcFault>) -> Result<SectionAdded, RpcError> {
+    fn settle(
+        &self,
+        name: &str,
+        result: Result<Value, XmlRpcFault>,
+    ) -> Result<SectionAdded, RpcError> {
         let broken = |e: SupervisorError| RpcError::Broken(e.to_string());
         match result {
             Ok(_) => match &self.adding {
-                Some(adding) => adding.move_to(name, &self.kept).map_err(broken).map(|()| SectionAdded::Now),
+                Some(adding) => adding
+                    .move_to(name, &self.kept)
+                    .map_err(broken)
+                    .map(|()| SectionAdded::Now),
                 None => Ok(SectionAdded::Now),
             },
             Err(refused) => {
                 self.read().remove(name).map_err(broken)?;
-                if refused.code == fault::ALREADY_ADDED { Ok(SectionAdded::WasThere) } else { Err(refused.into()) }
+                if refused.code == fault::ALREADY_ADDED {
+                    Ok(SectionAdded::WasThere)
+                } else {
+                    Err(refused.into())
+                }
             }
         }
     }
@@ -204,9 +281,12 @@ mod tests {
 
     use super::*;
 
-    /// A supervisord that adds whatever it is asked to: it tells of each exchange how many groups were added in it, and
-    /// answers when it is allowed to.
-    fn serve(dir: &std::path::Path, allowed: Arc<tokio::sync::Semaphore>) -> tokio::sync::mpsc::UnboundedReceiver<usize> {
+    /// A supervisord that adds whatever it is asked to: it tells of each exchange how many groups
+    /// were added in it, and answers when it is allowed to.
+    fn serve(
+        dir: &std::path::Path,
+        allowed: Arc<tokio::sync::Semaphore>,
+    ) -> tokio::sync::mpsc::UnboundedReceiver<usize> {
         let listener = UnixListener::bind(dir.join("s")).unwrap();
         let (told, exchanges) = tokio::sync::mpsc::unbounded_channel();
         tokio::spawn(async move {
@@ -219,20 +299,31 @@ mod tests {
                         n => read.push_str(&String::from_utf8_lossy(&buffer[..n])),
                     }
                 }
-                let added = std::mem::take(&mut read).matches("supervisor.addProcessGroup").count();
+                let added = std::mem::take(&mut read)
+                    .matches("supervisor.addProcessGroup")
+                    .count();
                 told.send(added).unwrap();
                 allowed.acquire().await.unwrap().forget();
                 let results = "<value><boolean>1</boolean></value>".repeat(1 + added);
                 let array = format!("<value><array><data>{results}</data></array></value>");
-                let body = format!("<methodResponse><params><param>{array}</param></params></methodResponse>");
+                let body = format!(
+                    "<methodResponse><params><param>{array}</param></params></methodResponse>"
+                );
                 let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
-                stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+                stream
+                    .write_all(format!("{head}{body}").as_bytes())
+                    .await
+                    .unwrap();
             }
         });
         exchanges
     }
 
-    fn add(rereads: &Arc<Rereads>, client: &Arc<RpcClient>, name: String) -> tokio::task::JoinHandle<Result<SectionAdded, RpcError>> {
+    fn add(
+        rereads: &Arc<Rereads>,
+        client: &Arc<RpcClient>,
+        name: String,
+    ) -> tokio::task::JoinHandle<Result<SectionAdded, RpcError>> {
         let (rereads, client) = (rereads.clone(), client.clone());
         tokio::spawn(async move { rereads.add(&client, &name, "text").await })
     }
@@ -242,11 +333,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let allowed = Arc::new(tokio::sync::Semaphore::new(0));
         let mut exchanges = serve(dir.path(), allowed.clone());
-        let client = Arc::new(RpcClient::new(dir.path().join("s"), Duration::from_secs(20)));
-        let rereads = Arc::new(Rereads::once(dir.path().join("loaded"), dir.path().join("programs")));
+        let client = Arc::new(RpcClient::new(
+            dir.path().join("s"),
+            Duration::from_secs(20),
+        ));
+        let rereads = Arc::new(Rereads::once(
+            dir.path().join("loaded"),
+            dir.path().join("programs"),
+        ));
         let first = add(&rereads, &client, "first".to_owned());
         assert_eq!(exchanges.recv().await, Some(1));
-        let mut others: Vec<_> = (0..MOST + 10).map(|n| add(&rereads, &client, format!("a{n}"))).collect();
+        let mut others: Vec<_> = (0..MOST + 10)
+            .map(|n| add(&rereads, &client, format!("a{n}")))
+            .collect();
         // One of them gives up: it is not added for nobody.
         let gone = others.remove(3);
         while rereads.queue().len() < MOST + 10 {
@@ -259,7 +358,10 @@ mod tests {
         for other in others {
             assert_eq!(other.await.unwrap().unwrap(), SectionAdded::Now);
         }
-        assert_eq!((exchanges.recv().await, exchanges.recv().await), (Some(MOST - 1), Some(10)));
+        assert_eq!(
+            (exchanges.recv().await, exchanges.recv().await),
+            (Some(MOST - 1), Some(10))
+        );
         assert_eq!(rereads.kept.names().unwrap().len(), MOST + 10);
         assert!(rereads.read().names().unwrap().is_empty());
     }
@@ -269,8 +371,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let allowed = Arc::new(tokio::sync::Semaphore::new(0));
         let mut exchanges = serve(dir.path(), allowed.clone());
-        let client = Arc::new(RpcClient::new(dir.path().join("s"), Duration::from_secs(20)));
-        let rereads = Arc::new(Rereads::once(dir.path().join("loaded"), dir.path().join("programs")));
+        let client = Arc::new(RpcClient::new(
+            dir.path().join("s"),
+            Duration::from_secs(20),
+        ));
+        let rereads = Arc::new(Rereads::once(
+            dir.path().join("loaded"),
+            dir.path().join("programs"),
+        ));
         let first = add(&rereads, &client, "first".to_owned());
         assert_eq!(exchanges.recv().await, Some(1));
         let second = add(&rereads, &client, "second".to_owned());
@@ -284,7 +392,13 @@ mod tests {
         let mut exchanges = serve(dir.path(), allowed.clone());
         allowed.add_permits(9);
         let _ = second.await.unwrap();
-        assert_eq!(add(&rereads, &client, "third".to_owned()).await.unwrap().unwrap(), SectionAdded::Now);
+        assert_eq!(
+            add(&rereads, &client, "third".to_owned())
+                .await
+                .unwrap()
+                .unwrap(),
+            SectionAdded::Now
+        );
         assert!(exchanges.recv().await.is_some());
         assert!(!rereads.read().has("first") && !rereads.kept.has("first"));
     }

@@ -1,7 +1,8 @@
-//! Calls to a supervisord over its unix socket: one connection, kept open, made anew when it broke; every call with a time
-//! limit, waiting for its turn included.
+//! Calls to a supervisord over its unix socket: one connection, kept open, made anew when it broke;
+//! every call with a time limit, waiting for its turn included.
 //!
-//! It says apart "nobody listens there", "somebody does but gives no answer" and "the answer is no".
+//! It says apart "nobody listens there", "somebody does but gives no answer" and "the answer is
+//! no".
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -59,9 +60,14 @@ pub(super) struct RpcClient {
 }
 
 impl RpcClient {
-    /// For the supervisord on this socket; nothing is connected yet. Every call ends within `limit`.
+    /// For the supervisord on this socket; nothing is connected yet. Every call ends within
+    /// `limit`.
     pub(super) fn new(socket: PathBuf, limit: Duration) -> Self {
-        Self { socket, limit, idle: Mutex::new(None) }
+        Self {
+            socket,
+            limit,
+            idle: Mutex::new(None),
+        }
     }
 
     /// The socket.
@@ -75,9 +81,18 @@ impl RpcClient {
         let began = tokio::time::Instant::now();
         let answer = match tokio::time::timeout(self.limit, self.exchange(text)).await {
             Ok(answer) => answer?,
-            Err(_) => return Err(RpcError::Broken(format!("no answer to `{method}` within {} s", self.limit.as_secs_f64()))),
+            Err(_) => {
+                return Err(RpcError::Broken(format!(
+                    "no answer to `{method}` within {} s",
+                    self.limit.as_secs_f64()
+                )));
+            }
         };
-        tracing::debug!(method, took_us = began.elapsed().as_micros(), "called supervisord");
+        tracing::debug!(
+            method,
+            took_us = began.elapsed().as_micros(),
+            "called supervisord"
+        );
         match xmlrpc::response(&answer) {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(fault)) => Err(fault.into()),
@@ -85,21 +100,34 @@ impl RpcClient {
         }
     }
 
-    /// Several calls one after the other, in which nothing else comes in between; as many results as calls.
-    pub(super) async fn multicall(&self, calls: &[(&str, Vec<Value>)]) -> Result<Vec<Result<Value, XmlRpcFault>>, RpcError> {
-        match self.call("system.multicall", &[xmlrpc::multicall(calls)]).await? {
-            Value::Array(results) if results.len() == calls.len() => Ok(results.into_iter().map(Value::into_result).collect()),
-            other => Err(RpcError::Broken(format!("{} results expected, got {other:?}", calls.len()))),
+    /// Several calls one after the other, in which nothing else comes in between; as many results
+    /// as calls.
+    pub(super) async fn multicall(
+        &self,
+        calls: &[(&str, Vec<Value>)],
+    ) -> Result<Vec<Result<Value, XmlRpcFault>>, RpcError> {
+        match self
+            .call("system.multicall", &[xmlrpc::multicall(calls)])
+            .await?
+        {
+            Value::Array(results) if results.len() == calls.len() => {
+                Ok(results.into_iter().map(Value::into_result).collect())
+            }
+            other => Err(RpcError::Broken(format!(
+                "{} results expected, got {other:?}",
+                calls.len()
+            ))),
         }
     }
 
-    /// Sends the call and reads the answer. A kept connection may have been closed meanwhile: then once more on a new one,
-    /// which is safe because every call that acc makes may be repeated. A new one breaks when supervisord dies: the next then tells
-    /// that it is gone.
+    /// Sends the call and reads the answer. A kept connection may have been closed meanwhile: then
+    /// once more on a new one, which is safe because every call that acc makes may be repeated. A
+    /// new one breaks when supervisord dies: the next then tells that it is gone.
     async fn exchange(&self, text: String) -> Result<String, RpcError> {
         let body = Bytes::from(text);
         let mut idle = self.idle.lock().await;
-        // Taken out: should this future be dropped half-way, the connection is closed and not used again.
+        // Taken out: should this future be dropped half-way, the connection is closed and not used
+        // again.
         if let Some(mut kept) = idle.take()
             && kept.ready().await.is_ok()
             && let Ok(answer) = post(&mut kept, body.clone()).await
@@ -114,7 +142,9 @@ impl RpcClient {
             Err(_) => {
                 tokio::time::sleep(DEATH).await;
                 fresh = self.connect().await?;
-                post(&mut fresh, body).await.map_err(|e| RpcError::Broken(chain(&e)))?
+                post(&mut fresh, body)
+                    .await
+                    .map_err(|e| RpcError::Broken(chain(&e)))?
             }
         };
         *idle = Some(fresh);
@@ -122,32 +152,58 @@ impl RpcClient {
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, RpcError> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => RpcError::Absent(self.socket.clone()),
-            _ => RpcError::Broken(format!("could not connect to `{}`: {e}", self.socket.display())),
-        })?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|e| RpcError::Broken(chain(&e)))?;
-        // Ends with the connection, which ends when `sender` is dropped or supervisord closes it; its error comes out of
-        // the call that was under way.
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|e| match e.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                    RpcError::Absent(self.socket.clone())
+                }
+                _ => RpcError::Broken(format!(
+                    "could not connect to `{}`: {e}",
+                    self.socket.display()
+                )),
+            })?;
+        let (sender, connection) = handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| RpcError::Broken(chain(&e)))?;
+        // Ends with the connection, which ends when `sender` is dropped or supervisord closes it;
+        // its error comes out of the call that was under way.
         tokio::spawn(async move { drop(connection.await) });
         Ok(sender)
     }
 }
 
 /// One POST; the outer error means that the connection is of no use any more.
-async fn post(sender: &mut SendRequest<Full<Bytes>>, body: Bytes) -> Result<Result<String, RpcError>, hyper::Error> {
-    let request = Request::post("/RPC2").header("Host", "localhost").header("Content-Type", "text/xml").body(Full::new(body));
-    let Ok(request) = request else { return Ok(Err(RpcError::Broken("the request could not be made".to_owned()))) };
+async fn post(
+    sender: &mut SendRequest<Full<Bytes>>,
+    body: Bytes,
+) -> Result<Result<String, RpcError>, hyper::Error> {
+    let request = Request::post("/RPC2")
+        .header("Host", "localhost")
+        .header("Content-Type", "text/xml")
+        .body(Full::new(body));
+    let Ok(request) = request else {
+        return Ok(Err(RpcError::Broken(
+            "the request could not be made".to_owned(),
+        )));
+    };
     let response = sender.send_request(request).await?;
     let status = response.status();
-    let body = match Limited::new(response.into_body(), MAX_ANSWER).collect().await {
+    let body = match Limited::new(response.into_body(), MAX_ANSWER)
+        .collect()
+        .await
+    {
         Ok(body) => body.to_bytes(),
         Err(e) => return Ok(Err(RpcError::Broken(e.to_string()))),
     };
     if status != StatusCode::OK {
-        return Ok(Err(RpcError::Broken(format!("it answered with HTTP status {}", status.as_u16()))));
+        return Ok(Err(RpcError::Broken(format!(
+            "it answered with HTTP status {}",
+            status.as_u16()
+        ))));
     }
-    Ok(String::from_utf8(body.into()).map_err(|_| RpcError::Broken("its answer is not UTF-8".to_owned())))
+    Ok(String::from_utf8(body.into())
+        .map_err(|_| RpcError::Broken("its answer is not UTF-8".to_owned())))
 }
 
 #[cfg(test)]
@@ -178,7 +234,10 @@ mod tests {
     }
 
     fn http(status: &str, body: &str) -> String {
-        format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+        format!(
+            "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
     }
 
     const TRUE: &str = "<methodResponse><params><param><value><boolean>1</boolean></value></param></params></methodResponse>";
@@ -187,12 +246,18 @@ mod tests {
     async fn nobody_there_is_told_apart_from_no_answer() {
         let dir = tempfile::tempdir().unwrap();
         let client = client(&dir, Duration::from_millis(100));
-        assert!(matches!(client.call("x", &[]).await, Err(RpcError::Absent(_))));
+        assert!(matches!(
+            client.call("x", &[]).await,
+            Err(RpcError::Absent(_))
+        ));
         let listener = UnixListener::bind(dir.path().join("s")).unwrap();
         let error = client.call("x", &[]).await.unwrap_err();
         assert_eq!(error.to_string(), "no answer to `x` within 0.1 s");
         drop(listener);
-        assert!(matches!(client.call("x", &[]).await, Err(RpcError::Absent(_))), "a socket file left behind");
+        assert!(
+            matches!(client.call("x", &[]).await, Err(RpcError::Absent(_))),
+            "a socket file left behind"
+        );
     }
 
     #[tokio::test]
@@ -211,7 +276,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let served = serve(&dir, vec![String::new()]);
         let client = client(&dir, Duration::from_secs(20));
-        assert!(matches!(client.call("x", &[]).await, Err(RpcError::Absent(_))));
+        assert!(matches!(
+            client.call("x", &[]).await,
+            Err(RpcError::Absent(_))
+        ));
         served.await.unwrap();
     }
 
@@ -227,11 +295,31 @@ mod tests {
         ];
         let served = serve(&dir, answers.to_vec());
         let client = client(&dir, Duration::from_secs(20));
-        assert_eq!(client.call("x", &[]).await.unwrap_err().to_string(), "it answered with HTTP status 500");
-        assert!(client.call("x", &[]).await.unwrap_err().to_string().contains("not understood"));
-        assert!(client.multicall(&[("x", vec![])]).await.unwrap_err().to_string().starts_with("1 results expected"));
+        assert_eq!(
+            client.call("x", &[]).await.unwrap_err().to_string(),
+            "it answered with HTTP status 500"
+        );
+        assert!(
+            client
+                .call("x", &[])
+                .await
+                .unwrap_err()
+                .to_string()
+                .contains("not understood")
+        );
+        assert!(
+            client
+                .multicall(&[("x", vec![])])
+                .await
+                .unwrap_err()
+                .to_string()
+                .starts_with("1 results expected")
+        );
         for _ in 0..2 {
-            assert!(matches!(client.call("x", &[]).await, Err(RpcError::Broken(_))));
+            assert!(matches!(
+                client.call("x", &[]).await,
+                Err(RpcError::Broken(_))
+            ));
         }
         served.await.unwrap();
     }

@@ -1,5 +1,6 @@
-//! Folders of sections: one file for each service, and one for each instance that is or lately was awake, beside what its
-//! launcher reads. Files only: what supervisord knows of them, and in which order they change, is in `reread`.
+//! Folders of sections: one file for each service, and one for each instance that is or lately was
+//! awake, beside what its launcher reads. Files only: what supervisord knows of them, and in which
+//! order they change, is in `reread`.
 
 use std::fs;
 use std::io;
@@ -29,12 +30,18 @@ pub(super) enum SectionMatch {
 
 impl Sections {
     pub(super) fn new(dir: PathBuf) -> Self {
-        Self { dir, extension: "conf" }
+        Self {
+            dir,
+            extension: "conf",
+        }
     }
 
     /// A folder of what launchers read.
     pub(super) fn of_specs(dir: PathBuf) -> Self {
-        Self { dir, extension: "spec" }
+        Self {
+            dir,
+            extension: "spec",
+        }
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -53,7 +60,11 @@ impl Sections {
             Ok(found) if found == text.as_bytes() => Ok(SectionMatch::Same),
             Ok(_) => Ok(SectionMatch::Other),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(SectionMatch::Missing),
-            Err(source) => Err(SupervisorError::File { deed: "read", path, source }),
+            Err(source) => Err(SupervisorError::File {
+                deed: "read",
+                path,
+                source,
+            }),
         }
     }
 
@@ -65,7 +76,11 @@ impl Sections {
 
     /// Makes the folder.
     pub(super) fn make(&self) -> Result<(), SupervisorError> {
-        make_dir(&self.dir, 0o700).map_err(|source| SupervisorError::File { deed: "make", path: self.dir.clone(), source })
+        make_dir(&self.dir, 0o700).map_err(|source| SupervisorError::File {
+            deed: "make",
+            path: self.dir.clone(),
+            source,
+        })
     }
 
     /// Is there a file of this name?
@@ -82,12 +97,20 @@ impl Sections {
     pub(super) fn move_to(&self, name: &str, other: &Self) -> Result<(), SupervisorError> {
         other.make()?;
         let (from, to) = (self.path(name), other.path(name));
-        fs::rename(&from, &to).map_err(|source| SupervisorError::File { deed: "rename", path: from, source })
+        fs::rename(&from, &to).map_err(|source| SupervisorError::File {
+            deed: "rename",
+            path: from,
+            source,
+        })
     }
 
     /// All names, the one written least recently first.
     pub(super) fn names(&self) -> Result<Vec<String>, SupervisorError> {
-        let failed = |source| SupervisorError::File { deed: "read", path: self.dir.clone(), source };
+        let failed = |source| SupervisorError::File {
+            deed: "read",
+            path: self.dir.clone(),
+            source,
+        };
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -100,7 +123,10 @@ impl Sections {
             if path.extension().is_some_and(|e| e == self.extension)
                 && let Some(name) = path.file_stem().and_then(|s| s.to_str())
             {
-                found.push((entry.metadata().and_then(|m| m.modified()).ok(), name.to_owned()));
+                found.push((
+                    entry.metadata().and_then(|m| m.modified()).ok(),
+                    name.to_owned(),
+                ));
             }
         }
         found.sort();
@@ -109,12 +135,18 @@ impl Sections {
 
     /// Removes every file but those named.
     pub(super) fn keep_only(&self, names: &[String]) -> Result<(), SupervisorError> {
-        self.names()?.iter().filter(|name| !names.contains(name)).try_for_each(|name| self.remove(name))
+        self.names()?
+            .iter()
+            .filter(|name| !names.contains(name))
+            .try_for_each(|name| self.remove(name))
     }
 
     /// The section whose file this message of supervisord complains about.
     pub(super) fn culprit(&self, message: &str) -> Option<String> {
-        self.names().ok()?.into_iter().find(|name| message.contains(&*self.path(name).to_string_lossy()))
+        self.names()
+            .ok()?
+            .into_iter()
+            .find(|name| message.contains(&*self.path(name).to_string_lossy()))
     }
 }
 
@@ -128,10 +160,12 @@ pub(super) fn write_if_other(path: &Path, text: &str) -> Result<bool, Supervisor
     if fs::read(path).is_ok_and(|found| found == text.as_bytes()) {
         return Ok(false);
     }
-    crate::host::fs::write_atomic(path, text.as_bytes(), 0o600).map_err(|source| SupervisorError::File {
-        deed: "write",
-        path: path.to_owned(),
-        source,
+    crate::host::fs::write_atomic(path, text.as_bytes(), 0o600).map_err(|source| {
+        SupervisorError::File {
+            deed: "write",
+            path: path.to_owned(),
+            source,
+        }
     })?;
     Ok(true)
 }
@@ -151,8 +185,10 @@ mod tests {
         assert_eq!(sections.look("a", "x").unwrap(), SectionMatch::Same);
         assert_eq!(sections.look("a", "z").unwrap(), SectionMatch::Other);
         assert_eq!(sections.names().unwrap(), ["a", "b"]);
-        let message =
-            format!("CANT_REREAD: Invalid user name x in section 'program:b' (file: '{}')", dir.path().join("programs/b.conf").display());
+        let message = format!(
+            "CANT_REREAD: Invalid user name x in section 'program:b' (file: '{}')",
+            dir.path().join("programs/b.conf").display()
+        );
         assert_eq!(sections.culprit(&message), Some("b".to_owned()));
         assert_eq!(sections.culprit("something else"), None);
         sections.keep_only(&["b".to_owned()]).unwrap();

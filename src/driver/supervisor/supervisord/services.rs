@@ -1,7 +1,7 @@
 //! The services under supervisord (nginx, acc's server), and bringing up supervisord with them.
 //!
-//! supervisord starts a service again when it ends by itself. Only a boot changes the command of one that runs. What becomes of
-//! services whose supervisord died is in `orphans`.
+//! supervisord starts a service again when it ends by itself. Only a boot changes the command of
+//! one that runs. What becomes of services whose supervisord died is in `orphans`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,11 +23,20 @@ impl Supervisord {
     }
 
     fn service_group<'a>(&'a self, group: &'a str, service: &'a str) -> ProgramGroup<'a> {
-        ProgramGroup { client: &self.daemon.client, sections: &self.services, name: group, shown: service }
+        ProgramGroup {
+            client: &self.daemon.client,
+            sections: &self.services,
+            name: group,
+            shown: service,
+        }
     }
 
     /// The section of a service; without `autostart` it is started only when it is asked for.
-    pub(super) fn service_text(&self, service: &Service, autostart: bool) -> Result<String, SupervisorError> {
+    pub(super) fn service_text(
+        &self,
+        service: &Service,
+        autostart: bool,
+    ) -> Result<String, SupervisorError> {
         let text = ServiceText {
             name: &group_name(service.name),
             program: &preflight::service(service)?,
@@ -38,18 +47,35 @@ impl Supervisord {
             autostart,
         };
         if let Some(dir) = service.log.parent() {
-            make_dir(dir, 0o755).map_err(|source| SupervisorError::File { deed: "make", path: dir.to_owned(), source })?;
+            make_dir(dir, 0o755).map_err(|source| SupervisorError::File {
+                deed: "make",
+                path: dir.to_owned(),
+                source,
+            })?;
         }
-        let failed = |e: SectionError| SupervisorError::NotStarted { name: service.name.to_owned(), why: e.to_string() };
+        let failed = |e: SectionError| SupervisorError::NotStarted {
+            name: service.name.to_owned(),
+            why: e.to_string(),
+        };
         texts::service(&self.settings.templates, &text).map_err(failed)
     }
 
-    /// Writes the daemon's configuration and the sections of these services, and of no others. Without a running daemon the
-    /// sections of instances go too: they are made again at each start, and one that became wrong would keep it from starting.
-    fn write_config(&self, services: &[Service], running: bool, survivors: &[&str]) -> Result<(), SupervisorError> {
+    /// Writes the daemon's configuration and the sections of these services, and of no others.
+    /// Without a running daemon the sections of instances go too: they are made again at each
+    /// start, and one that became wrong would keep it from starting.
+    fn write_config(
+        &self,
+        services: &[Service],
+        running: bool,
+        survivors: &[&str],
+    ) -> Result<(), SupervisorError> {
         let failed = |path: &PathBuf| {
             let path = path.clone();
-            move |source| SupervisorError::File { deed: "make", path, source }
+            move |source| SupervisorError::File {
+                deed: "make",
+                path,
+                source,
+            }
         };
         let settings = &self.settings;
         make_dir(&settings.dir, 0o700).map_err(failed(&settings.dir))?;
@@ -67,7 +93,8 @@ impl Supervisord {
             log: &settings.log,
             root: crate::host::spawn::may_change_user(),
         };
-        let text = texts::daemon(&settings.templates, &text).map_err(|e| SupervisorError::Unusable(e.to_string()))?;
+        let text = texts::daemon(&settings.templates, &text)
+            .map_err(|e| SupervisorError::Unusable(e.to_string()))?;
         write_if_other(&self.daemon.config, &text)?;
         if running {
             return Ok(());
@@ -115,9 +142,12 @@ impl Supervisord {
         self.record_standby(&survivors).await
     }
 
-    /// Brings the daemon back after it died, or has lost its socket. One that was ended in order, and has removed its pid file, stays
-    /// down.
-    pub(super) async fn bring_back(&self, services: &[Service]) -> Result<Ensured, SupervisorError> {
+    /// Brings the daemon back after it died, or has lost its socket. One that was ended in order,
+    /// and has removed its pid file, stays down.
+    pub(super) async fn bring_back(
+        &self,
+        services: &[Service],
+    ) -> Result<Ensured, SupervisorError> {
         match self.daemon.presence().await? {
             Presence::Answers => return self.daemon.note().map(|()| Ensured::Already),
             Presence::Gone if !self.settings.pid_file.exists() => return Ok(Ensured::Already),
@@ -148,13 +178,15 @@ impl Supervisord {
         Ok(self.daemon.presence().await? == Presence::Gone)
     }
 
-    /// Writes the whole configuration for a daemon that is about to be run in the foreground with [`Self::foreground_argv`].
-    /// Refused while one runs.
+    /// Writes the whole configuration for a daemon that is about to be run in the foreground with
+    /// [`Self::foreground_argv`]. Refused while one runs.
     pub async fn render_config(&self, services: &[Service]) -> Result<(), SupervisorError> {
         let _held = self.locks.lock("").await;
         if self.daemon.presence().await? != Presence::Gone {
             let socket = self.settings.socket.display();
-            return Err(SupervisorError::Unusable(format!("supervisord runs already on `{socket}`")));
+            return Err(SupervisorError::Unusable(format!(
+                "supervisord runs already on `{socket}`"
+            )));
         }
         self.daemon.program().await?;
         let survivors = self.survivors(services).await?;
@@ -162,8 +194,8 @@ impl Supervisord {
         self.daemon.clear()
     }
 
-    /// The command that runs supervisord in the foreground with the configuration of [`Self::render_config`]. Its environment
-    /// is its own, whatever that of the caller is.
+    /// The command that runs supervisord in the foreground with the configuration of
+    /// [`Self::render_config`]. Its environment is its own, whatever that of the caller is.
     #[must_use]
     pub fn foreground_argv(&self) -> Vec<String> {
         self.daemon.foreground_argv()
@@ -172,7 +204,9 @@ impl Supervisord {
     /// Ends services whose section has changed, or is not wanted any more, and takes them out.
     async fn prune(&self, services: &[Service]) -> Result<(), SupervisorError> {
         for name in self.services.kept.names()? {
-            let wanted = services.iter().find(|service| group_name(service.name) == name);
+            let wanted = services
+                .iter()
+                .find(|service| group_name(service.name) == name);
             if let Some(service) = wanted
                 && self.is_as_wanted(&name, service)?
             {
@@ -184,12 +218,19 @@ impl Supervisord {
             if let Some(process) = process {
                 self.daemon.settled(process).await;
             }
-            group.stop().await.map_err(|e| unreachable(&self.daemon.client, &e))?;
+            group
+                .stop()
+                .await
+                .map_err(|e| unreachable(&self.daemon.client, &e))?;
             if let Some(process) = process {
-                let patience = wanted.map_or(Duration::from_secs(30), |service| service.stop_timeout);
+                let patience =
+                    wanted.map_or(Duration::from_secs(30), |service| service.stop_timeout);
                 end(shown, process, patience).await?;
             }
-            group.take_out().await.map_err(|e| unreachable(&self.daemon.client, &e))?;
+            group
+                .take_out()
+                .await
+                .map_err(|e| unreachable(&self.daemon.client, &e))?;
             self.services.remove(&name)?;
         }
         Ok(())
@@ -197,8 +238,17 @@ impl Supervisord {
 
     fn is_as_wanted(&self, section: &str, service: &Service) -> Result<bool, SupervisorError> {
         let survivor = self.survivor(service.name)?.is_some();
-        Ok(self.services.kept.look(section, &self.service_text(service, true)?)? == SectionMatch::Same
-            || survivor && self.services.kept.look(section, &self.service_text(service, false)?)? == SectionMatch::Same)
+        Ok(self
+            .services
+            .kept
+            .look(section, &self.service_text(service, true)?)?
+            == SectionMatch::Same
+            || survivor
+                && self
+                    .services
+                    .kept
+                    .look(section, &self.service_text(service, false)?)?
+                    == SectionMatch::Same)
     }
 
     /// Sees to it that the service runs; one that runs keeps its command.
@@ -209,23 +259,36 @@ impl Supervisord {
         let name = group_name(service.name);
         let group = self.service_group(&name, service.name);
         match group.info().await {
-            // It ended within its first second, and supervisord takes a pause before the next try: not so long.
+            // It ended within its first second, and supervisord takes a pause before the next try:
+            // not so long.
             Ok(Some(info)) if info.state == state::BACKOFF => {
-                group.stop().await.map_err(|e| unreachable(&self.daemon.client, &e))?;
+                group
+                    .stop()
+                    .await
+                    .map_err(|e| unreachable(&self.daemon.client, &e))?;
             }
             Ok(_) => {}
             Err(error) => return Err(unreachable(&self.daemon.client, &error)),
         }
-        let launched = group.launch(&self.service_text(service, true)?, None).await?;
+        let launched = group
+            .launch(&self.service_text(service, true)?, None)
+            .await?;
         let (Launched::Already(pid) | Launched::Started(pid)) = launched;
         if let Some(process) = process::by_pid(pid).map_err(|e| kernel(service.name, &e))? {
             self.write_record(&self.service_path(service.name), process, &service.log)?;
         }
-        Ok(if matches!(launched, Launched::Already(_)) { Ensured::Already } else { Ensured::Started })
+        Ok(if matches!(launched, Launched::Already(_)) {
+            Ensured::Already
+        } else {
+            Ensured::Started
+        })
     }
 
     /// The service's process. Its record follows it: supervisord starts a service again by itself.
-    pub(super) async fn find_service(&self, name: &str) -> Result<Option<Process>, SupervisorError> {
+    pub(super) async fn find_service(
+        &self,
+        name: &str,
+    ) -> Result<Option<Process>, SupervisorError> {
         let path = self.service_path(name);
         let survivor = self.survivor(name)?;
         let group_name = group_name(name);
@@ -258,7 +321,8 @@ impl Supervisord {
         };
         if let Some(process) = process {
             if !stopped {
-                process::signal_one(process, service.stop_signal).map_err(|e| kernel(service.name, &e))?;
+                process::signal_one(process, service.stop_signal)
+                    .map_err(|e| kernel(service.name, &e))?;
             }
             end(service.name, process, service.stop_timeout).await?;
         }

@@ -1,4 +1,5 @@
-//! XML-RPC as supervisord speaks it: calls as text, answers as typed values. Pure: no socket is touched here.
+//! XML-RPC as supervisord speaks it: calls as text, answers as typed values. Pure: no socket is
+//! touched here.
 //!
 //! What is not understood is an error that says so, never a default.
 
@@ -79,10 +80,14 @@ impl Value {
         }
     }
 
-    /// One result within the answer to `system.multicall`, where a fault is a struct like any other.
+    /// One result within the answer to `system.multicall`, where a fault is a struct like any
+    /// other.
     pub(super) fn into_result(self) -> Result<Self, XmlRpcFault> {
         match (self.int("faultCode"), self.str("faultString")) {
-            (Some(code), Some(text)) => Err(XmlRpcFault { code, text: text.to_owned() }),
+            (Some(code), Some(text)) => Err(XmlRpcFault {
+                code,
+                text: text.to_owned(),
+            }),
             _ => Ok(self),
         }
     }
@@ -92,7 +97,11 @@ impl Value {
         let _ = match self {
             Self::Int(n) => write!(out, "<value><int>{n}</int></value>"),
             Self::Bool(b) => write!(out, "<value><boolean>{}</boolean></value>", u8::from(*b)),
-            Self::Text(text) => write!(out, "<value><string>{}</string></value>", escape(text.as_str())),
+            Self::Text(text) => write!(
+                out,
+                "<value><string>{}</string></value>",
+                escape(text.as_str())
+            ),
             Self::Double(d) => write!(out, "<value><double>{d}</double></value>"),
             Self::Nil => write!(out, "<value><nil/></value>"),
             Self::Array(values) => {
@@ -115,7 +124,10 @@ impl Value {
 
 /// The text of a call.
 pub(super) fn call(method: &str, params: &[Value]) -> String {
-    let mut out = format!("<?xml version=\"1.0\"?><methodCall><methodName>{}</methodName><params>", escape(method));
+    let mut out = format!(
+        "<?xml version=\"1.0\"?><methodCall><methodName>{}</methodName><params>",
+        escape(method)
+    );
     for param in params {
         out.push_str("<param>");
         param.write(&mut out);
@@ -125,10 +137,14 @@ pub(super) fn call(method: &str, params: &[Value]) -> String {
     out
 }
 
-/// The parameters of `system.multicall`: several calls, made one after the other without anything in between.
+/// The parameters of `system.multicall`: several calls, made one after the other without anything
+/// in between.
 pub(super) fn multicall(calls: &[(&str, Vec<Value>)]) -> Value {
     let one = |(method, params): &(&str, Vec<Value>)| {
-        let members = [("methodName".to_owned(), Value::text(method)), ("params".to_owned(), Value::Array(params.clone()))];
+        let members = [
+            ("methodName".to_owned(), Value::text(method)),
+            ("params".to_owned(), Value::Array(params.clone())),
+        ];
         Value::Struct(BTreeMap::from(members))
     };
     Value::Array(calls.iter().map(one).collect())
@@ -137,7 +153,9 @@ pub(super) fn multicall(calls: &[(&str, Vec<Value>)]) -> Value {
 /// Reads an answer: a value or a fault.
 pub(super) fn response(text: &str) -> Result<Result<Value, XmlRpcFault>, Malformed> {
     let mut tokens = tokens(text)?.into_iter().peekable();
-    let mut parser = Parser { tokens: &mut tokens };
+    let mut parser = Parser {
+        tokens: &mut tokens,
+    };
     parser.open("methodResponse")?;
     if parser.is_open("fault") {
         parser.open("fault")?;
@@ -204,7 +222,11 @@ struct Parser<'a> {
 
 impl Parser<'_> {
     fn skip_blank(&mut self) {
-        while self.tokens.next_if(|t| matches!(t, Token::Text(text) if text.trim().is_empty())).is_some() {}
+        while self
+            .tokens
+            .next_if(|t| matches!(t, Token::Text(text) if text.trim().is_empty()))
+            .is_some()
+        {}
     }
 
     fn is_open(&mut self, name: &str) -> bool {
@@ -261,8 +283,12 @@ impl Parser<'_> {
     fn typed(&mut self, kind: &str, depth: usize) -> Result<Value, Malformed> {
         let number = |text: &str| Malformed(format!("`{text}` is no {kind}"));
         match kind {
-            "int" | "i4" | "i8" => self.text(kind).and_then(|t| t.trim().parse().map(Value::Int).map_err(|_| number(&t))),
-            "double" => self.text(kind).and_then(|t| t.trim().parse().map(Value::Double).map_err(|_| number(&t))),
+            "int" | "i4" | "i8" => self
+                .text(kind)
+                .and_then(|t| t.trim().parse().map(Value::Int).map_err(|_| number(&t))),
+            "double" => self
+                .text(kind)
+                .and_then(|t| t.trim().parse().map(Value::Double).map_err(|_| number(&t))),
             "boolean" => self.text(kind).and_then(|t| match t.trim() {
                 "0" => Ok(Value::Bool(false)),
                 "1" => Ok(Value::Bool(true)),
@@ -307,13 +333,18 @@ mod tests {
     use proptest::prelude::*;
 
     fn answer(value: &str) -> String {
-        format!("<?xml version='1.0'?>\n<methodResponse>\n<params>\n<param>\n{value}</param>\n</params>\n</methodResponse>\n")
+        format!(
+            "<?xml version='1.0'?>\n<methodResponse>\n<params>\n<param>\n{value}</param>\n</params>\n</methodResponse>\n"
+        )
     }
 
     #[test]
     fn a_call_is_escaped() {
         assert_eq!(
-            call("a.b", &[Value::text("<&\">"), Value::Bool(false), Value::Int(-3)]),
+            call(
+                "a.b",
+                &[Value::text("<&\">"), Value::Bool(false), Value::Int(-3)]
+            ),
             "<?xml version=\"1.0\"?><methodCall><methodName>a.b</methodName><params>\
              <param><value><string>&lt;&amp;&quot;&gt;</string></value></param>\
              <param><value><boolean>0</boolean></value></param><param><value><int>-3</int></value></param></params></methodCall>"
@@ -339,17 +370,28 @@ mod tests {
         let fault = "<value><struct><member><name>faultCode</name><value><int>10</int></value></member>\
                      <member><name>faultString</name><value><string>BAD_NAME: a</string></value></member></struct></value>";
         let text = format!("<methodResponse><fault>{fault}</fault></methodResponse>");
-        let expected = XmlRpcFault { code: 10, text: "BAD_NAME: a".to_owned() };
+        let expected = XmlRpcFault {
+            code: 10,
+            text: "BAD_NAME: a".to_owned(),
+        };
         assert_eq!(response(&text).unwrap(), Err(expected.clone()));
-        let text = answer(&format!("<value><array><data><value><boolean>1</boolean></value>{fault}</data></array></value>"));
-        let Value::Array(results) = response(&text).unwrap().unwrap() else { panic!() };
+        let text = answer(&format!(
+            "<value><array><data><value><boolean>1</boolean></value>{fault}</data></array></value>"
+        ));
+        let Value::Array(results) = response(&text).unwrap().unwrap() else {
+            panic!()
+        };
         let results: Vec<_> = results.into_iter().map(Value::into_result).collect();
         assert_eq!(results, [Ok(Value::Bool(true)), Err(expected)]);
     }
 
     #[test]
     fn what_is_malformed_is_refused() {
-        let deep = format!("{}{}", "<value><array><data>".repeat(40), "</data></array></value>".repeat(40));
+        let deep = format!(
+            "{}{}",
+            "<value><array><data>".repeat(40),
+            "</data></array></value>".repeat(40)
+        );
         for bad in [
             "",
             "Not Found",

@@ -28,11 +28,19 @@ fn print(call: &mut CommandContext<'_>, report: &BootReport) -> std::io::Result<
         call.ui.say(&format!("- {deed}"));
     }
     if !report.listen.is_empty() {
-        call.ui.say(&format!("listening on {}", report.listen.join(", ")));
+        call.ui
+            .say(&format!("listening on {}", report.listen.join(", ")));
     }
     if !report.waiting.is_empty() {
-        let keys: Vec<String> = report.waiting.iter().map(|key| format!("`{key}`")).collect();
-        call.ui.warn(&format!("not in force yet: the new value of {} (`acc halt`, then `acc boot`)", keys.join(", ")));
+        let keys: Vec<String> = report
+            .waiting
+            .iter()
+            .map(|key| format!("`{key}`"))
+            .collect();
+        call.ui.warn(&format!(
+            "not in force yet: the new value of {} (`acc halt`, then `acc boot`)",
+            keys.join(", ")
+        ));
     }
     match call.ui.style.json {
         true => call.ui.json(report),
@@ -43,8 +51,15 @@ fn print(call: &mut CommandContext<'_>, report: &BootReport) -> std::io::Result<
 /// Returns only when it did not work: systemd must see the pid it started.
 fn become_program(argv: &[String]) -> ServiceError {
     let Some((program, args)) = argv.split_first() else {
-        return ServiceError::failed("there is nothing to run in the foreground", "see `acc doctor`");
+        return ServiceError::failed(
+            "there is nothing to run in the foreground",
+            "see `acc doctor`",
+        );
     };
     let error = std::process::Command::new(program).args(args).exec();
-    ServiceError::because(format!("could not run `{program}`"), &error, "see `acc doctor`")
+    ServiceError::because(
+        format!("could not run `{program}`"),
+        &error,
+        "see `acc doctor`",
+    )
 }

@@ -11,18 +11,26 @@ use crate::service::request::Request;
 
 /// `acc config check`.
 pub(in super::super) fn check(call: &mut CommandContext<'_>) -> CommandEnd {
-    let file = call.config.file.as_ref().map(|file| file.display().to_string());
+    let file = call
+        .config
+        .file
+        .as_ref()
+        .map(|file| file.display().to_string());
     match &file {
         Some(file) => call.ui.say(&format!("`{file}` is good")),
-        None => call.ui.say("there is no config file: the defaults are in force, and they are good"),
+        None => call
+            .ui
+            .say("there is no config file: the defaults are in force, and they are good"),
     }
     if call.ui.style.json {
-        call.ui.json(&serde_json::json!({ "good": true, "file": file }))?;
+        call.ui
+            .json(&serde_json::json!({ "good": true, "file": file }))?;
     }
     Ok(CommandExit::Done)
 }
 
-/// `acc config show`: what the server works with; where the file says something else by now, that is named.
+/// `acc config show`: what the server works with; where the file says something else by now, that
+/// is named.
 pub(in super::super) async fn show(call: &mut CommandContext<'_>) -> CommandEnd {
     let known = call.config.to_toml();
     let (text, waiting) = match call.waiting {
@@ -34,8 +42,13 @@ pub(in super::super) async fn show(call: &mut CommandContext<'_>) -> CommandEnd 
         },
     };
     if call.ui.style.json {
-        let value: serde_json::Value = toml::from_str(&text)
-            .map_err(|e| ServiceError::because("could not turn the settings into JSON", &e, "report it please; without --json it works"))?;
+        let value: serde_json::Value = toml::from_str(&text).map_err(|e| {
+            ServiceError::because(
+                "could not turn the settings into JSON",
+                &e,
+                "report it please; without --json it works",
+            )
+        })?;
         call.ui.json(&value)?;
     } else {
         call.ui.data(&text)?;
@@ -46,7 +59,8 @@ pub(in super::super) async fn show(call: &mut CommandContext<'_>) -> CommandEnd 
     Ok(CommandExit::Done)
 }
 
-/// What the server works with; `None`: there is no server, and the next one will work with what the file says.
+/// What the server works with; `None`: there is no server, and the next one will work with what the
+/// file says.
 async fn in_force(call: &mut CommandContext<'_>) -> Option<String> {
     let why = match control::call(&call.config.control_socket(), &Request::Settings).await {
         Ok(ControlReply::NoServer) => return None,
@@ -55,12 +69,18 @@ async fn in_force(call: &mut CommandContext<'_>) -> Option<String> {
         Ok(ControlReply::Answered(Err(e))) => e.message,
         Err(e) => chain(&e),
     };
-    call.ui.warn(&format!("this is what the file says; the server could not be asked what is in force: {why}"));
+    call.ui.warn(&format!(
+        "this is what the file says; the server could not be asked what is in force: {why}"
+    ));
     None
 }
 
 /// A setting that is not in force as the file has it, and what puts it in force.
 pub(super) fn waits(key: &str, in_force: &str, in_file: &str) -> String {
-    let way = if NEED_RESTART.contains(&key) { "`acc halt` and `acc boot` put" } else { "`acc reload` puts" };
+    let way = if NEED_RESTART.contains(&key) {
+        "`acc halt` and `acc boot` put"
+    } else {
+        "`acc reload` puts"
+    };
     format!("`{key}` is {in_force} in force, and {in_file} in the file: {way} that in force")
 }

@@ -16,7 +16,13 @@ pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: CreateArg
     let name = args.name.clone();
     let shown = name.clone().unwrap_or_else(|| args.model.clone());
     let request = Request::Create(new_instance(args)?);
-    let outcome = for_each::one(call, &format!("creating `{shown}`"), name.as_deref(), request).await?;
+    let outcome = for_each::one(
+        call,
+        &format!("creating `{shown}`"),
+        name.as_deref(),
+        request,
+    )
+    .await?;
     for_each::print(call, &outcome)?;
     if let (Outcome::Instance { instance, .. }, false) = (&outcome, call.ui.style.json) {
         call.ui.data(&format!("{}\n", instance.url))?;
@@ -26,15 +32,23 @@ pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: CreateArg
 
 fn new_instance(args: CreateArgs) -> Result<NewInstance, ServiceError> {
     let mut set = BTreeMap::new();
-    let read = args.set_file.into_iter().map(|(key, file)| from_file(&file).map(|value| (key, value)));
+    let read = args
+        .set_file
+        .into_iter()
+        .map(|(key, file)| from_file(&file).map(|value| (key, value)));
     for pair in args.set.into_iter().map(Ok).chain(read) {
         let (key, value) = pair?;
         if set.contains_key(&key) {
-            return Err(invalid(format!("parameter `{key}` is given twice"), "give it once"));
+            return Err(invalid(
+                format!("parameter `{key}` is given twice"),
+                "give it once",
+            ));
         }
         set.insert(key, value);
     }
-    let idle_ms = args.idle.map(|idle| u64::try_from(idle.as_millis()).unwrap_or(u64::MAX));
+    let idle_ms = args
+        .idle
+        .map(|idle| u64::try_from(idle.as_millis()).unwrap_or(u64::MAX));
     Ok(NewInstance {
         name: args.name,
         model: args.model,
@@ -47,7 +61,8 @@ fn new_instance(args: CreateArgs) -> Result<NewInstance, ServiceError> {
     })
 }
 
-/// The text of a file or of standard input, without the newline at its end that editors and `echo` add.
+/// The text of a file or of standard input, without the newline at its end that editors and `echo`
+/// add.
 fn from_file(file: &str) -> Result<String, ServiceError> {
     let read = match file {
         "-" => {
@@ -56,7 +71,12 @@ fn from_file(file: &str) -> Result<String, ServiceError> {
         }
         path => std::fs::read_to_string(path),
     };
-    let text = read.map_err(|e| invalid(format!("could not read `{file}`: {e}"), "--set-file takes KEY=FILE"))?;
+    let text = read.map_err(|e| {
+        invalid(
+            format!("could not read `{file}`: {e}"),
+            "--set-file takes KEY=FILE",
+        )
+    })?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
     Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
 }
@@ -74,13 +94,18 @@ mod tests {
 
     fn parse(words: &[&str]) -> Result<NewInstance, ServiceError> {
         let words = ["acc", "create"].iter().chain(words);
-        let Command::Create(args) = Cli::try_parse_from(words).unwrap().command else { panic!() };
+        let Command::Create(args) = Cli::try_parse_from(words).unwrap().command else {
+            panic!()
+        };
         new_instance(args)
     }
 
     #[test]
     fn everything_typed_reaches_the_request() {
-        let typed = ["shop", "--model", "hello", "--host", "a.org", "--host", "b.org", "--owner", "a@b.org", "--set", "x=1=2"];
+        let typed = [
+            "shop", "--model", "hello", "--host", "a.org", "--host", "b.org", "--owner", "a@b.org",
+            "--set", "x=1=2",
+        ];
         let more = ["--idle", "1h 30m", "--wanted", "down", "--asleep"];
         let new = parse(&[typed.as_slice(), &more].concat()).unwrap();
         let expected = NewInstance {
@@ -107,7 +132,8 @@ mod tests {
         let error = parse(&["--model", "m", "--set-file", "password=/no/such/file"]).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Invalid);
         assert!(error.message.contains("`/no/such/file`"));
-        let error = parse(&["--model", "m", "--set-file", &arg, "--set", "password=x"]).unwrap_err();
+        let error =
+            parse(&["--model", "m", "--set-file", &arg, "--set", "password=x"]).unwrap_err();
         assert_eq!(error.message, "parameter `password` is given twice");
     }
 }

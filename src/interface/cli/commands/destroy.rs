@@ -11,7 +11,10 @@ pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: DestroyAr
         call,
         args.names,
         |name| format!("taking `{name}` out of service"),
-        |instance| Request::Destroy { instance, force: args.force },
+        |instance| Request::Destroy {
+            instance,
+            force: args.force,
+        },
     )
     .await
 }

@@ -8,7 +8,10 @@ use super::super::progress;
 use crate::service::error::ServiceError;
 
 /// A config with faults is the first finding, not the end of the examination.
-pub(in super::super) async fn run(ui: &mut Ui, settings: Result<Settings, ServiceError>) -> CommandEnd {
+pub(in super::super) async fn run(
+    ui: &mut Ui,
+    settings: Result<Settings, ServiceError>,
+) -> CommandEnd {
     let findings = match &settings {
         Ok(Settings { config, waiting }) => {
             let examined = doctor::examine(config, waiting.as_deref().unwrap_or_default());
@@ -21,5 +24,9 @@ pub(in super::super) async fn run(ui: &mut Ui, settings: Result<Settings, Servic
         false => ui.data(&doctor::text(&findings, ui.style.colour))?,
     }
     let bad = findings.iter().any(|finding| finding.level == Level::Bad);
-    Ok(if bad { CommandExit::Failed } else { CommandExit::Done })
+    Ok(if bad {
+        CommandExit::Failed
+    } else {
+        CommandExit::Done
+    })
 }

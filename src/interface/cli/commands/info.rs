@@ -17,8 +17,14 @@ pub(in super::super) fn run(call: &mut CommandContext<'_>, args: &Name) -> Comma
     let instance = Reader::open(call.config)?.find(&args.name)?;
     let tail = tail(call.config, &instance);
     match call.ui.style.json {
-        true => call.ui.json(&WithTail { instance: &instance, log_tail: tail })?,
-        false => call.ui.data(&(show::info(&instance, call.ui.now) + &show::log_tail(tail.as_deref().unwrap_or_default())))?,
+        true => call.ui.json(&WithTail {
+            instance: &instance,
+            log_tail: tail,
+        })?,
+        false => call.ui.data(
+            &(show::info(&instance, call.ui.now)
+                + &show::log_tail(tail.as_deref().unwrap_or_default())),
+        )?,
     }
     call.say_what_waits();
     Ok(CommandExit::Done)

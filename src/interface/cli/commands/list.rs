@@ -13,7 +13,12 @@ use crate::service::view::{Filter, Reader};
 pub(in super::super) fn run(call: &mut CommandContext<'_>, args: &ListArgs) -> CommandEnd {
     // One more than is shown tells whether there are more.
     let limit = args.limit.map(|limit| limit.saturating_add(1));
-    let filter = Filter { phase: args.phase.as_deref(), model: args.model.as_deref(), after: args.after.as_deref(), limit };
+    let filter = Filter {
+        phase: args.phase.as_deref(),
+        model: args.model.as_deref(),
+        after: args.after.as_deref(),
+        limit,
+    };
     let mut instances = Reader::open(call.config)?.list(&filter)?;
     let next = next_page(args, &instances);
     instances.truncate(args.limit.unwrap_or(usize::MAX));
@@ -21,10 +26,17 @@ pub(in super::super) fn run(call: &mut CommandContext<'_>, args: &ListArgs) -> C
     if ui.style.json {
         ui.json(&instances)?;
     } else if instances.is_empty() {
-        let filtered = args.phase.is_some() || args.model.is_some() || args.after.is_some() || args.limit == Some(0);
+        let filtered = args.phase.is_some()
+            || args.model.is_some()
+            || args.after.is_some()
+            || args.limit == Some(0);
         match no_such_model(call.config, args) {
             Some(why) => ui.say(&format!("no such instance: {why}")),
-            None => ui.say(if filtered { "no such instance" } else { "no instances yet: `acc create --model hello` makes one" }),
+            None => ui.say(if filtered {
+                "no such instance"
+            } else {
+                "no instances yet: `acc create --model hello` makes one"
+            }),
         }
     } else {
         ui.data(&show::list(&instances, ui.now, ui.style.colour))?;
@@ -36,8 +48,8 @@ pub(in super::super) fn run(call: &mut CommandContext<'_>, args: &ListArgs) -> C
     Ok(CommandExit::Done)
 }
 
-/// Nothing was found because there is no such model; a slip of the hand is named. Instances may outlive their model, so it is no
-/// error to ask for one that is gone.
+/// Nothing was found because there is no such model; a slip of the hand is named. Instances may
+/// outlive their model, so it is no error to ask for one that is gone.
 fn no_such_model(config: &Config, args: &ListArgs) -> Option<String> {
     match find_model(&config.models(), args.model.as_deref()?) {
         Err(e @ ModelError::Missing { .. }) => Some(e.to_string()),
@@ -45,13 +57,19 @@ fn no_such_model(config: &Config, args: &ListArgs) -> Option<String> {
     }
 }
 
-/// The command that shows what comes after this page; `None`: nothing does. All of these words are safe in a shell.
+/// The command that shows what comes after this page; `None`: nothing does. All of these words are
+/// safe in a shell.
 fn next_page(args: &ListArgs, found: &[InstanceView]) -> Option<String> {
     let limit = args.limit.filter(|limit| found.len() > *limit)?;
     let last = &found.get(limit.checked_sub(1)?)?.name;
     let mut command = "acc list".to_owned();
     for (option, value) in [("--phase", &args.phase), ("--model", &args.model)] {
-        command.push_str(&value.as_ref().map(|value| format!(" {option} {value}")).unwrap_or_default());
+        command.push_str(
+            &value
+                .as_ref()
+                .map(|value| format!(" {option} {value}"))
+                .unwrap_or_default(),
+        );
     }
     Some(format!("{command} --limit {limit} --after {last}"))
 }

@@ -23,23 +23,42 @@ pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: &LogsArgs
     let name = Reader::open(call.config)?.find(&args.name.name)?.name;
     let config = call.config;
     // What does not count as use is a request, too.
-    let paths = if args.access { vec![config.access_log(&name), config.uncounted_log(&name)] } else { vec![config.app_log(&name)] };
+    let paths = if args.access {
+        vec![config.access_log(&name), config.uncounted_log(&name)]
+    } else {
+        vec![config.app_log(&name)]
+    };
     let mut tail = Merged::open(paths, args.lines).map_err(unreadable)?;
     if !tail.is_there() {
-        call.ui.say(if args.access { "no requests yet" } else { "no output yet" });
+        call.ui.say(if args.access {
+            "no requests yet"
+        } else {
+            "no output yet"
+        });
     }
     let (mut lines, mut shown) = (Lines::default(), Pieces::default());
     let mut looks = tokio::time::interval(LOOK_EVERY);
     loop {
         let piece = tail.read().map_err(unreadable)?;
         if !piece.is_empty() && call.ui.style.json {
-            lines.add(&piece).iter().try_for_each(|line| call.ui.json_line(line))?;
+            lines
+                .add(&piece)
+                .iter()
+                .try_for_each(|line| call.ui.json_line(line))?;
         } else if !piece.is_empty() {
-            // Shown also through a pipe: its other end may be a terminal (less, tee, a session that is recorded).
-            if args.raw { call.ui.bytes(&piece)? } else { call.ui.data(&shown.add(&piece))? }
+            // Shown also through a pipe: its other end may be a terminal (less, tee, a session that
+            // is recorded).
+            if args.raw {
+                call.ui.bytes(&piece)?
+            } else {
+                call.ui.data(&shown.add(&piece))?
+            }
         } else if !args.follow || !call.ui.is_read() {
             // A last line without its end is a line too.
-            lines.rest().iter().try_for_each(|line| call.ui.json_line(line))?;
+            lines
+                .rest()
+                .iter()
+                .try_for_each(|line| call.ui.json_line(line))?;
             call.ui.data(&shown.rest())?;
             return Ok(CommandExit::Done);
         } else {
@@ -54,7 +73,8 @@ struct LogLine {
     line: String,
 }
 
-/// Cuts pieces into lines. It keeps the line that has not ended yet, at most [`LONGEST`] bytes of it.
+/// Cuts pieces into lines. It keeps the line that has not ended yet, at most [`LONGEST`] bytes of
+/// it.
 #[derive(Default)]
 struct Lines(Vec<u8>);
 
@@ -70,7 +90,9 @@ impl Lines {
                 None if left.len() > LONGEST => (LONGEST, LONGEST),
                 None => break,
             };
-            lines.push(LogLine { line: String::from_utf8_lossy(&left[..end]).into_owned() });
+            lines.push(LogLine {
+                line: String::from_utf8_lossy(&left[..end]).into_owned(),
+            });
             start += next;
         }
         self.0.drain(..start);
@@ -79,7 +101,9 @@ impl Lines {
 
     fn rest(&mut self) -> Option<LogLine> {
         let rest = std::mem::take(&mut self.0);
-        (!rest.is_empty()).then(|| LogLine { line: String::from_utf8_lossy(&rest).into_owned() })
+        (!rest.is_empty()).then(|| LogLine {
+            line: String::from_utf8_lossy(&rest).into_owned(),
+        })
     }
 }
 
@@ -101,10 +125,18 @@ mod tests {
         let texts = |lines: Vec<LogLine>| lines.into_iter().map(|l| l.line).collect::<Vec<_>>();
         assert_eq!(texts(lines.add(b"one\ntw")), ["one"]);
         assert_eq!(texts(lines.add(b"o\n\n\xff\nend")), ["two", "", "\u{fffd}"]);
-        assert_eq!(lines.rest(), Some(LogLine { line: "end".to_owned() }));
+        assert_eq!(
+            lines.rest(),
+            Some(LogLine {
+                line: "end".to_owned()
+            })
+        );
         assert_eq!(lines.rest(), None);
         let cut = texts(lines.add(&vec![b'x'; LONGEST + 1]));
         assert_eq!((cut.len(), cut[0].len()), (1, LONGEST));
-        assert_eq!(serde_json::to_string(&lines.rest()).unwrap(), r#"{"line":"x"}"#);
+        assert_eq!(
+            serde_json::to_string(&lines.rest()).unwrap(),
+            r#"{"line":"x"}"#
+        );
     }
 }

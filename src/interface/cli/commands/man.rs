@@ -19,7 +19,16 @@ pub(in super::super) fn run(ui: &mut Ui, dir: Option<&Path>) -> CommandEnd {
     };
     fs::make_dir(dir, 0o755)
         .and_then(|()| clap_mangen::generate_to(Cli::command(), dir))
-        .map_err(|e| ServiceError::because(format!("could not write the pages into `{}`", dir.display()), &e, "may you write there?"))?;
-    ui.say(&format!("wrote one page per command into `{}`", dir.display()));
+        .map_err(|e| {
+            ServiceError::because(
+                format!("could not write the pages into `{}`", dir.display()),
+                &e,
+                "may you write there?",
+            )
+        })?;
+    ui.say(&format!(
+        "wrote one page per command into `{}`",
+        dir.display()
+    ));
     Ok(CommandExit::Done)
 }

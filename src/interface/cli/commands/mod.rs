@@ -1,4 +1,5 @@
-//! One file per command: what was typed becomes a request, what comes back is printed. No decisions.
+//! One file per command: what was typed becomes a request, what comes back is printed. No
+//! decisions.
 
 pub(super) mod boot;
 pub(super) mod completions;

@@ -1,4 +1,5 @@
-//! `acc models`: what instances can be made from. A model that is wrong is named and does not hide the others.
+//! `acc models`: what instances can be made from. A model that is wrong is named and does not hide
+//! the others.
 
 use serde_json::{Value, json};
 
@@ -31,7 +32,11 @@ fn one(call: &mut CommandContext<'_>, name: &str) -> CommandEnd {
 fn all(call: &mut CommandContext<'_>) -> CommandEnd {
     let folder = call.config.models();
     let all = list_models(&folder).map_err(|e| {
-        ServiceError::because(format!("could not read the models in `{}`", folder.display()), &e, "`acc boot` installs the shipped ones")
+        ServiceError::because(
+            format!("could not read the models in `{}`", folder.display()),
+            &e,
+            "`acc boot` installs the shipped ones",
+        )
     })?;
     let ui = &mut *call.ui;
     let mut models = Vec::new();
@@ -50,7 +55,10 @@ fn all(call: &mut CommandContext<'_>) -> CommandEnd {
         if let Some(legend) = show::legend(&models) {
             ui.say(legend);
         }
-        ui.say(&format!("each is a folder in {}; docs/models.md says how to make one", folder.display()));
+        ui.say(&format!(
+            "each is a folder in {}; docs/models.md says how to make one",
+            folder.display()
+        ));
     }
     Ok(CommandExit::Done)
 }
@@ -69,6 +77,10 @@ fn as_json(model: &Model) -> Value {
 
 /// The default of a secret is a secret too.
 fn param((name, param): (&String, &Param)) -> Value {
-    let default = if param.secret { None } else { param.default.as_ref() };
+    let default = if param.secret {
+        None
+    } else {
+        param.default.as_ref()
+    };
     json!({ "name": name, "description": param.description, "required": param.required, "secret": param.secret, "default": default })
 }

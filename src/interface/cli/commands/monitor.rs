@@ -1,4 +1,5 @@
-//! `acc monitor`: one pass over all instances. Prints nothing when nothing happened: cron mails what is printed.
+//! `acc monitor`: one pass over all instances. Prints nothing when nothing happened: cron mails
+//! what is printed.
 
 use super::super::args::MonitorArgs;
 use super::super::context::CommandContext;
@@ -10,8 +11,16 @@ use crate::service::outcome::Outcome;
 use crate::service::request::Request;
 
 pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: &MonitorArgs) -> CommandEnd {
-    let outcome =
-        for_each::one(call, "looking at all instances", None, Request::Monitor { dry_run: args.dry_run, thorough: false }).await?;
+    let outcome = for_each::one(
+        call,
+        "looking at all instances",
+        None,
+        Request::Monitor {
+            dry_run: args.dry_run,
+            thorough: false,
+        },
+    )
+    .await?;
     let ui = &mut *call.ui;
     if ui.style.json {
         ui.json_line(&outcome)?;
@@ -27,5 +36,9 @@ pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: &MonitorA
         ui.say("no instance is awake");
     }
     let failed = pass.lines.iter().any(|line| line.action == "error");
-    Ok(if failed { CommandExit::Failed } else { CommandExit::Done })
+    Ok(if failed {
+        CommandExit::Failed
+    } else {
+        CommandExit::Done
+    })
 }

@@ -1,5 +1,5 @@
-//! `acc names`: the names of all instances or models, a line each, for the completions of a shell. Nobody else needs it: `acc list`
-//! and `acc models` say more.
+//! `acc names`: the names of all instances or models, a line each, for the completions of a shell.
+//! Nobody else needs it: `acc list` and `acc models` say more.
 
 use super::super::args::NamesArgs;
 use super::super::context::CommandContext;
@@ -13,10 +13,16 @@ pub(in super::super) fn run(call: &mut CommandContext<'_>, args: &NamesArgs) -> 
     let names = match args.models {
         false => Reader::open(call.config)?.names()?,
         true => {
-            let all = list_models(&call.config.models()).map_err(|e| ServiceError::failed(chain(&e), "check its owner and mode"))?;
+            let all = list_models(&call.config.models())
+                .map_err(|e| ServiceError::failed(chain(&e), "check its owner and mode"))?;
             all.into_iter().flatten().map(|model| model.name).collect()
         }
     };
-    call.ui.data(&names.iter().map(|name| format!("{name}\n")).collect::<String>())?;
+    call.ui.data(
+        &names
+            .iter()
+            .map(|name| format!("{name}\n"))
+            .collect::<String>(),
+    )?;
     Ok(CommandExit::Done)
 }

@@ -1,4 +1,5 @@
-//! `acc prove`: shows on this host that nothing is lost. The report is the data; the exit code is the verdict.
+//! `acc prove`: shows on this host that nothing is lost. The report is the data; the exit code is
+//! the verdict.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -39,7 +40,11 @@ impl Operator for EngineOperator<'_> {
 }
 
 pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: ProveArgs) -> CommandEnd {
-    let cycles = args.cycles.or(if args.time.is_some() { None } else { Some(CYCLES) });
+    let cycles = args.cycles.or(if args.time.is_some() {
+        None
+    } else {
+        Some(CYCLES)
+    });
     let options = Options {
         instance: args.instance,
         model: args.app,
@@ -50,15 +55,27 @@ pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: ProveArgs
         chaos: args.chaos,
         seed: args.seed.unwrap_or_else(|| monotonic_ns() & 0xffff_ffff),
     };
-    let operator = EngineOperator { engine: call.engine, config: call.config };
+    let operator = EngineOperator {
+        engine: call.engine,
+        config: call.config,
+    };
     let meter = Arc::new(Meter::default());
     let line = || shown(&meter, cycles, args.time);
-    let report = progress::follow(call.ui.style, line, prove::run(call.config, &options, &operator, &meter)).await?;
+    let report = progress::follow(
+        call.ui.style,
+        line,
+        prove::run(call.config, &options, &operator, &meter),
+    )
+    .await?;
     match call.ui.style.json {
         true => call.ui.json(&report)?,
         false => call.ui.data(&show::proof(&report))?,
     }
-    Ok(if report.proven { CommandExit::Done } else { CommandExit::Failed })
+    Ok(if report.proven {
+        CommandExit::Done
+    } else {
+        CommandExit::Failed
+    })
 }
 
 /// How far it is.
@@ -73,7 +90,11 @@ fn shown(meter: &Meter, cycles: Option<u32>, time: Option<Duration>) -> String {
         0 => String::new(),
         n => format!(", {n} not"),
     };
-    format!("proving: cycle {}{of}, {} requests answered right{bad}", read(&meter.cycles), read(&meter.right))
+    format!(
+        "proving: cycle {}{of}, {} requests answered right{bad}",
+        read(&meter.cycles),
+        read(&meter.right)
+    )
 }
 
 #[cfg(test)]
@@ -85,9 +106,15 @@ mod tests {
         let meter = Meter::default();
         meter.cycles.store(3, Ordering::Relaxed);
         meter.right.store(40, Ordering::Relaxed);
-        assert_eq!(shown(&meter, Some(100), None), "proving: cycle 3 of 100, 40 requests answered right");
+        assert_eq!(
+            shown(&meter, Some(100), None),
+            "proving: cycle 3 of 100, 40 requests answered right"
+        );
         meter.not_right.store(2, Ordering::Relaxed);
         let minute = Some(Duration::from_secs(60));
-        assert_eq!(shown(&meter, None, minute), "proving: cycle 3 in 1m, 40 requests answered right, 2 not");
+        assert_eq!(
+            shown(&meter, None, minute),
+            "proving: cycle 3 in 1m, 40 requests answered right, 2 not"
+        );
     }
 }

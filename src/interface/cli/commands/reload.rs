@@ -1,4 +1,5 @@
-//! `acc reload`: the server reads its config again. What is in force now is the data, what waits is a warning.
+//! `acc reload`: the server reads its config again. What is in force now is the data, what waits is
+//! a warning.
 
 use super::super::context::CommandContext;
 use super::super::exit::CommandExit;
@@ -9,26 +10,44 @@ use crate::service::outcome::{Outcome, Reloaded};
 use crate::service::request::Request;
 
 pub(in super::super) async fn run(call: &mut CommandContext<'_>) -> CommandEnd {
-    let outcome = for_each::one(call, "waiting for the server to read its config", None, Request::Reload).await?;
+    let outcome = for_each::one(
+        call,
+        "waiting for the server to read its config",
+        None,
+        Request::Reload,
+    )
+    .await?;
     if call.ui.style.json {
         call.ui.json(&outcome)?;
     }
-    let Outcome::Reloaded(reloaded) = outcome else { return Ok(CommandExit::Done) };
+    let Outcome::Reloaded(reloaded) = outcome else {
+        return Ok(CommandExit::Done);
+    };
     say(call, &reloaded);
     for trouble in &reloaded.troubles {
         call.ui.warn(trouble);
     }
-    Ok(if reloaded.troubles.is_empty() { CommandExit::Done } else { CommandExit::Failed })
+    Ok(if reloaded.troubles.is_empty() {
+        CommandExit::Done
+    } else {
+        CommandExit::Failed
+    })
 }
 
 fn say(call: &mut CommandContext<'_>, reloaded: &Reloaded) {
-    let file = reloaded.file.as_ref().map_or_else(|| "there is no config file any more".to_owned(), |file| format!("read `{file}`"));
+    let file = reloaded.file.as_ref().map_or_else(
+        || "there is no config file any more".to_owned(),
+        |file| format!("read `{file}`"),
+    );
     match reloaded.changed.as_slice() {
-        [] => call.ui.say(&format!("{file}: nothing has changed in what is in force")),
+        [] => call
+            .ui
+            .say(&format!("{file}: nothing has changed in what is in force")),
         changed => {
             call.ui.say(&format!("{file}: now in force"));
             for c in changed {
-                call.ui.say(&format!("- `{}` is {}, it was {}", c.key, c.new, c.old));
+                call.ui
+                    .say(&format!("- `{}` is {}, it was {}", c.key, c.new, c.old));
             }
         }
     }

@@ -7,6 +7,11 @@ use super::for_each;
 use crate::service::request::Request;
 
 pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: Names) -> CommandEnd {
-    for_each::run(call, args, |name| format!("waiting for `{name}` to end and answer again"), |instance| Request::Restart { instance })
-        .await
+    for_each::run(
+        call,
+        args,
+        |name| format!("waiting for `{name}` to end and answer again"),
+        |instance| Request::Restart { instance },
+    )
+    .await
 }

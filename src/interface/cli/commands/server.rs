@@ -1,4 +1,5 @@
-//! `acc server`: the daemon, and `acc worker`, the part of it that serves. They talk through the log only.
+//! `acc server`: the daemon, and `acc worker`, the part of it that serves. They talk through the
+//! log only.
 
 use super::super::args::{ServerArgs, WorkerArgs};
 use super::super::exit::CommandExit;
@@ -6,13 +7,40 @@ use super::super::output::CommandEnd;
 use super::super::{Engine, LeftToWorker, Reload};
 use crate::config::Config;
 
-pub(in super::super) async fn run_master(engine: &dyn Engine, config: Config, args: ServerArgs) -> CommandEnd {
+pub(in super::super) async fn run_master(
+    engine: &dyn Engine,
+    config: Config,
+    args: ServerArgs,
+) -> CommandEnd {
     engine.run_master(config, args.resume).await?;
     Ok(CommandExit::Done)
 }
 
-pub(in super::super) async fn run_worker(engine: &dyn Engine, config: Config, args: WorkerArgs, reload: Reload) -> CommandEnd {
-    let WorkerArgs { sockets, channel, master, lock, respawned } = args;
-    engine.run_worker(config, LeftToWorker { sockets, channel, master, lock, respawned }, reload).await?;
+pub(in super::super) async fn run_worker(
+    engine: &dyn Engine,
+    config: Config,
+    args: WorkerArgs,
+    reload: Reload,
+) -> CommandEnd {
+    let WorkerArgs {
+        sockets,
+        channel,
+        master,
+        lock,
+        respawned,
+    } = args;
+    engine
+        .run_worker(
+            config,
+            LeftToWorker {
+                sockets,
+                channel,
+                master,
+                lock,
+                respawned,
+            },
+            reload,
+        )
+        .await?;
     Ok(CommandExit::Done)
 }

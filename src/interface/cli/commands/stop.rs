@@ -11,7 +11,10 @@ pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: StopArgs)
         call,
         args.names,
         |name| format!("waiting for `{name}` to finish its work and end"),
-        |instance| Request::Stop { instance, now: args.now },
+        |instance| Request::Stop {
+            instance,
+            now: args.now,
+        },
     )
     .await
 }

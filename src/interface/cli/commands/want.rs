@@ -7,11 +7,19 @@ use super::for_each;
 use crate::service::request::Request;
 
 /// `wanted`: `auto`, `down` or `up`.
-pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: Names, wanted: &str) -> CommandEnd {
+pub(in super::super) async fn run(
+    call: &mut CommandContext<'_>,
+    args: Names,
+    wanted: &str,
+) -> CommandEnd {
     let waiting = |name: &str| match wanted {
         "up" => format!("waiting for `{name}` to answer"),
         "down" => format!("waiting for `{name}` to finish its work and end"),
         _ => format!("changing `{name}`"),
     };
-    for_each::run(call, args, waiting, |instance| Request::Want { instance, wanted: wanted.to_owned() }).await
+    for_each::run(call, args, waiting, |instance| Request::Want {
+        instance,
+        wanted: wanted.to_owned(),
+    })
+    .await
 }

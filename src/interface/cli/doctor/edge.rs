@@ -1,4 +1,5 @@
-//! Whom nginx's workers run as, whether they and the instances can reach what they need, and whether nginx answers.
+//! Whom nginx's workers run as, whether they and the instances can reach what they need, and
+//! whether nginx answers.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -36,9 +37,17 @@ fn workers(config: &Config) -> Finding {
         Err(fault) => return bad(fault.message, fault.hint),
     };
     let (Some(edge), Some(name)) = (accounts.edge, config.edge.user.as_deref()) else {
-        return warn("nginx's workers run as root", format!("`{MAKE}`, and set `user` (and, if you like, `edge.user`) in the config"));
+        return warn(
+            "nginx's workers run as root",
+            format!("`{MAKE}`, and set `user` (and, if you like, `edge.user`) in the config"),
+        );
     };
-    let groups = config.user.as_deref().and_then(|user| user_ids(user).ok().flatten()).map(|ids| ids.groups).unwrap_or_default();
+    let groups = config
+        .user
+        .as_deref()
+        .and_then(|user| user_ids(user).ok().flatten())
+        .map(|ids| ids.groups)
+        .unwrap_or_default();
     judge_workers(name, groups.contains(&edge.gid))
 }
 
@@ -51,34 +60,61 @@ fn judge_workers(name: &str, with_instances: bool) -> Finding {
     };
     match (with_instances, COMMON.contains(&name)) {
         (true, _) => warn(format!("{what}, and instances are in its group"), own),
-        (false, true) => warn(format!("{what}, which is not theirs alone: another program that runs as it can stop them"), own),
+        (false, true) => warn(
+            format!(
+                "{what}, which is not theirs alone: another program that runs as it can stop them"
+            ),
+            own,
+        ),
         (false, false) => ok(what),
     }
 }
 
 fn instances_reach(config: &Config) -> Option<Finding> {
     let name = config.user.as_deref()?;
-    reach("instances", name, &[config.home.join("instances"), config.run.join("sock")])
+    reach(
+        "instances",
+        name,
+        &[config.home.join("instances"), config.run.join("sock")],
+    )
 }
 
 fn workers_reach(config: &Config) -> Option<Finding> {
     let name = config.edge.user.as_deref()?;
-    reach("nginx's workers", name, &[config.gate_dir(), config.run.join("sock"), config.nginx_dir(), config.access_logs()])
+    reach(
+        "nginx's workers",
+        name,
+        &[
+            config.gate_dir(),
+            config.run.join("sock"),
+            config.nginx_dir(),
+            config.access_logs(),
+        ],
+    )
 }
 
 fn reach(who: &str, name: &str, folders: &[PathBuf]) -> Option<Finding> {
     // That there is no such user is said elsewhere.
     let ids = user_ids(name).ok().flatten()?;
-    Some(match folders.iter().find_map(|folder| blocked(folder, &ids)) {
-        None => ok(format!("{who} (user `{name}`) can reach their folders")),
-        Some((folder, mode)) => bad(
-            format!("{who} (user `{name}`) cannot pass through `{}` (mode {mode:04o})", folder.display()),
-            format!("`chmod o+x {}`, or set `home` and `run` in the config to other places", folder.display()),
-        ),
-    })
+    Some(
+        match folders.iter().find_map(|folder| blocked(folder, &ids)) {
+            None => ok(format!("{who} (user `{name}`) can reach their folders")),
+            Some((folder, mode)) => bad(
+                format!(
+                    "{who} (user `{name}`) cannot pass through `{}` (mode {mode:04o})",
+                    folder.display()
+                ),
+                format!(
+                    "`chmod o+x {}`, or set `home` and `run` in the config to other places",
+                    folder.display()
+                ),
+            ),
+        },
+    )
 }
 
-/// The first folder on the way that this user cannot pass through, by its mode. What is not there yet is made with the right one.
+/// The first folder on the way that this user cannot pass through, by its mode. What is not there
+/// yet is made with the right one.
 fn blocked(path: &Path, ids: &UserIds) -> Option<(PathBuf, u32)> {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let mut way: Vec<&Path> = path.ancestors().collect();
@@ -90,7 +126,8 @@ fn blocked(path: &Path, ids: &UserIds) -> Option<(PathBuf, u32)> {
             () if found.gid() == ids.gid || ids.groups.contains(&found.gid()) => 0o010,
             () => 0o001,
         };
-        (ids.uid != 0 && found.mode() & bit == 0).then(|| (folder.to_owned(), found.mode() & 0o7777))
+        (ids.uid != 0 && found.mode() & bit == 0)
+            .then(|| (folder.to_owned(), found.mode() & 0o7777))
     })
 }
 
@@ -98,9 +135,17 @@ fn blocked(path: &Path, ids: &UserIds) -> Option<(PathBuf, u32)> {
 async fn answers(config: &Config) -> Vec<Finding> {
     match nginx::faults(config).await {
         Ok(None) => Vec::new(),
-        Ok(Some(faults)) if faults.is_empty() => vec![ok("nginx answers, and reaches acc's server")],
-        Ok(Some(faults)) => faults.into_iter().map(|fault| bad(fault, "`acc monitor` mends it")).collect(),
-        Err(e) => vec![warn(format!("could not look at nginx: {e}"), "run as root (or the user who booted acc)")],
+        Ok(Some(faults)) if faults.is_empty() => {
+            vec![ok("nginx answers, and reaches acc's server")]
+        }
+        Ok(Some(faults)) => faults
+            .into_iter()
+            .map(|fault| bad(fault, "`acc monitor` mends it"))
+            .collect(),
+        Err(e) => vec![warn(
+            format!("could not look at nginx: {e}"),
+            "run as root (or the user who booted acc)",
+        )],
     }
 }
 
@@ -113,9 +158,12 @@ mod tests {
 
     #[test]
     fn an_account_that_others_have_too_is_warned_of() {
-        for (name, shared, level) in
-            [("acc-edge", false, Level::Ok), ("web", false, Level::Ok), ("www-data", false, Level::Warn), ("acc-edge", true, Level::Warn)]
-        {
+        for (name, shared, level) in [
+            ("acc-edge", false, Level::Ok),
+            ("web", false, Level::Ok),
+            ("www-data", false, Level::Warn),
+            ("acc-edge", true, Level::Warn),
+        ] {
             let finding = judge_workers(name, shared);
             assert_eq!(finding.level, level, "{name} {shared}");
             assert_eq!(finding.hint.is_empty(), level == Level::Ok);
@@ -127,14 +175,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let below = dir.path().join("a/b");
         std::fs::create_dir_all(&below).unwrap();
-        let mode = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let mode = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap()
+        };
         mode(dir.path(), 0o755);
         mode(&dir.path().join("a"), 0o750);
         let owner = std::fs::metadata(&below).unwrap();
-        let stranger = UserIds { uid: 61_234, gid: 61_234, groups: vec![61_234] };
-        let found = blocked(&below.join("not there"), &stranger).or_else(|| blocked(&below, &stranger)).unwrap();
+        let stranger = UserIds {
+            uid: 61_234,
+            gid: 61_234,
+            groups: vec![61_234],
+        };
+        let found = blocked(&below.join("not there"), &stranger)
+            .or_else(|| blocked(&below, &stranger))
+            .unwrap();
         assert!(found.0.ends_with("a") && found.1 == 0o750, "{found:?}");
-        let member = UserIds { groups: vec![owner.gid()], ..stranger.clone() };
+        let member = UserIds {
+            groups: vec![owner.gid()],
+            ..stranger.clone()
+        };
         assert_eq!(blocked(&below, &member), None);
         mode(&dir.path().join("a"), 0o711);
         assert_eq!(blocked(&below, &stranger), None);

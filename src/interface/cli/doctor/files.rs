@@ -26,7 +26,8 @@ pub(super) fn all(config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// Instances that were made for another user than the one they run as now: they cannot read their files or write their data.
+/// Instances that were made for another user than the one they run as now: they cannot read their
+/// files or write their data.
 fn owners(config: &Config) -> Option<Finding> {
     if !rustix::process::geteuid().is_root() {
         return None;
@@ -35,13 +36,22 @@ fn owners(config: &Config) -> Option<Finding> {
     let owner = Owner::of(Some(user)).ok()??;
     let others = users::of_others(&config.home.join("instances"), owner.uid);
     let first = others.first()?;
-    let what =
-        format!("the data of {} (`{first}` is one) is not of user `{user}`, who runs instances now", count(others.len(), "instance"));
-    Some(bad(what, "docs/operating.md, \"Run instances as another user\", says how to give it to that user"))
+    let what = format!(
+        "the data of {} (`{first}` is one) is not of user `{user}`, who runs instances now",
+        count(others.len(), "instance")
+    );
+    Some(bad(
+        what,
+        "docs/operating.md, \"Run instances as another user\", says how to give it to that user",
+    ))
 }
 
 fn count(number: usize, what: &str) -> String {
-    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+    if number == 1 {
+        format!("1 {what}")
+    } else {
+        format!("{number} {what}s")
+    }
 }
 
 /// There, ours, writable, and not for everybody; or it can be made.
@@ -50,35 +60,68 @@ fn folder(word: &str, path: &Path) -> Finding {
     match trust::distrust(path) {
         Ok(None) => {}
         Ok(Some(found)) if found.path == path && found.why == "is not a folder" => {
-            return bad(format!("{word} `{shown}` is not a folder"), format!("remove it, or set `{word}` in the config"));
+            return bad(
+                format!("{word} `{shown}` is not a folder"),
+                format!("remove it, or set `{word}` in the config"),
+            );
         }
         Ok(Some(found)) => {
-            let hint = format!("run acc as its owner; {}; or set `{word}` in the config to another place", found.way_out());
-            return bad(format!("{word} `{shown}` {}: acc does not use it", found.of(path)), hint);
+            let hint = format!(
+                "run acc as its owner; {}; or set `{word}` in the config to another place",
+                found.way_out()
+            );
+            return bad(
+                format!("{word} `{shown}` {}: acc does not use it", found.of(path)),
+                hint,
+            );
         }
-        Err(e) => return bad(format!("could not look at {word} `{shown}`: {e}"), "may you read the folders above it?"),
+        Err(e) => {
+            return bad(
+                format!("could not look at {word} `{shown}`: {e}"),
+                "may you read the folders above it?",
+            );
+        }
     }
     let meta = match std::fs::metadata(path) {
         Ok(meta) => meta,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return to_be_made(word, path),
-        Err(e) => return bad(format!("could not look at {word} `{shown}`: {e}"), "may you read the folders above it?"),
+        Err(e) => {
+            return bad(
+                format!("could not look at {word} `{shown}`: {e}"),
+                "may you read the folders above it?",
+            );
+        }
     };
     let own = rustix::process::geteuid().as_raw();
     if access(path, Access::WRITE_OK | Access::EXEC_OK).is_err() {
         return bad(
-            format!("{word} `{shown}` of user {} is not writable for user {own}", meta.uid()),
+            format!(
+                "{word} `{shown}` of user {} is not writable for user {own}",
+                meta.uid()
+            ),
             format!("run as root (or the user who booted acc), or set `{word}` in the config"),
         );
     }
-    ok(format!("{word} `{shown}`: user {}, mode {:04o}", meta.uid(), meta.mode() & 0o7777))
+    ok(format!(
+        "{word} `{shown}`: user {}, mode {:04o}",
+        meta.uid(),
+        meta.mode() & 0o7777
+    ))
 }
 
 fn to_be_made(word: &str, path: &Path) -> Finding {
     let above = existing(path);
     match access(above, Access::WRITE_OK | Access::EXEC_OK) {
-        Ok(()) => ok(format!("{word} `{}` is not there yet: `acc boot` makes it", path.display())),
+        Ok(()) => ok(format!(
+            "{word} `{}` is not there yet: `acc boot` makes it",
+            path.display()
+        )),
         Err(_) => bad(
-            format!("{word} `{}` is not there, and `{}` is not writable", path.display(), above.display()),
+            format!(
+                "{word} `{}` is not there, and `{}` is not writable",
+                path.display(),
+                above.display()
+            ),
             format!("make it as root for the user who runs acc, or set `{word}` in the config"),
         ),
     }
@@ -86,20 +129,35 @@ fn to_be_made(word: &str, path: &Path) -> Finding {
 
 /// The nearest folder above (or the path itself) that is there.
 fn existing(path: &Path) -> &Path {
-    path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"))
+    path.ancestors()
+        .find(|p| p.exists())
+        .unwrap_or(Path::new("/"))
 }
 
 /// Space and inodes where home is or will be.
 fn room(home: &Path) -> Vec<Finding> {
     match statvfs(existing(home)) {
-        Ok(s) => vec![space(s.f_bavail * s.f_frsize, s.f_blocks * s.f_frsize), inodes(s.f_favail, s.f_files)],
-        Err(e) => vec![warn(format!("could not ask how much room there is below `{}`: {e}", home.display()), "`df` may know more")],
+        Ok(s) => vec![
+            space(s.f_bavail * s.f_frsize, s.f_blocks * s.f_frsize),
+            inodes(s.f_favail, s.f_files),
+        ],
+        Err(e) => vec![warn(
+            format!(
+                "could not ask how much room there is below `{}`: {e}",
+                home.display()
+            ),
+            "`df` may know more",
+        )],
     }
 }
 
 fn space(free: u64, all: u64) -> Finding {
     // Below that a log that has grown too long is cut, and its end is not kept.
-    let cut = if free < ROOM * LOG_MAX { ": logs are cut without a copy" } else { "" };
+    let cut = if free < ROOM * LOG_MAX {
+        ": logs are cut without a copy"
+    } else {
+        ""
+    };
     let text = format!("{} MiB free of {} for home{cut}", free / MIB, all / MIB);
     let hint = "`acc purge` destroyed instances, or give it more room";
     match free {
@@ -135,28 +193,50 @@ fn memory(run: &Path) -> Finding {
             "run is not on a tmpfs: after a crash of the host, old sockets and gates may lie there",
             "set `run` to a folder below /run; `acc boot` repairs it either way",
         ),
-        Err(e) => warn(format!("could not ask what run is on: {e}"), "`df` may know more"),
+        Err(e) => warn(
+            format!("could not ask what run is on: {e}"),
+            "`df` may know more",
+        ),
     }
 }
 
 fn database(config: &Config) -> Finding {
     let path = config.database();
     if !matches!(trust::distrust(&config.home), Ok(None)) {
-        return warn(format!("the database `{}` was not opened", path.display()), "make home safe first, see above");
+        return warn(
+            format!("the database `{}` was not opened", path.display()),
+            "make home safe first, see above",
+        );
     }
     match path.try_exists() {
         Ok(false) => return ok("no database yet: `acc boot` makes it"),
-        Err(e) => return bad(format!("could not look at the database `{}`: {e}", path.display()), "may you read home?"),
+        Err(e) => {
+            return bad(
+                format!("could not look at the database `{}`: {e}", path.display()),
+                "may you read home?",
+            );
+        }
         Ok(true) => {}
     }
-    let first = Filter { limit: Some(1), ..Filter::default() };
-    let read = Reader::open(config).and_then(|reader| reader.list(&first).map(|_| reader.wal_size()));
+    let first = Filter {
+        limit: Some(1),
+        ..Filter::default()
+    };
+    let read =
+        Reader::open(config).and_then(|reader| reader.list(&first).map(|_| reader.wal_size()));
     match read {
         Ok(size) if size >= WAL_TOO_LARGE => warn(
-            format!("the log of database `{}` has grown to {} MiB", path.display(), size / MIB),
+            format!(
+                "the log of database `{}` has grown to {} MiB",
+                path.display(),
+                size / MIB
+            ),
             "some program reads in it without an end: `fuser -v` with that path shows which; acc writes it back when that one lets go",
         ),
-        Ok(_) => ok(format!("database `{}` opens and can be read", path.display())),
+        Ok(_) => ok(format!(
+            "database `{}` opens and can be read",
+            path.display()
+        )),
         Err(error) => bad(error.message, error.hint),
     }
 }
@@ -177,7 +257,10 @@ mod tests {
         assert!(missing.what.contains("`acc boot` makes it"));
         std::fs::write(dir.path().join("file"), "").unwrap();
         assert_eq!(folder("home", &dir.path().join("file")).level, Level::Bad);
-        assert_eq!(folder("home", &dir.path().join("file/below")).level, Level::Bad);
+        assert_eq!(
+            folder("home", &dir.path().join("file/below")).level,
+            Level::Bad
+        );
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
         assert!(folder("run", dir.path()).hint.contains("chmod go-w"));
     }
@@ -185,7 +268,10 @@ mod tests {
     #[test]
     fn room_is_judged() {
         assert_eq!(space(10 * MIB, 9999 * MIB).level, Level::Bad);
-        assert!(space(10 * MIB, 9999 * MIB).what.contains("logs are cut") && !space(100 * MIB, 9999 * MIB).what.contains("cut"));
+        assert!(
+            space(10 * MIB, 9999 * MIB).what.contains("logs are cut")
+                && !space(100 * MIB, 9999 * MIB).what.contains("cut")
+        );
         assert_eq!(space(100 * MIB, 9999 * MIB).level, Level::Warn);
         assert_eq!(space(5000 * MIB, 9999 * MIB).level, Level::Ok);
         assert_eq!(inodes(0, 0).level, Level::Ok);

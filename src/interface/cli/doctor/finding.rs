@@ -27,15 +27,27 @@ pub struct Finding {
 
 /// What is as it should be.
 pub(super) fn ok(what: impl Into<String>) -> Finding {
-    Finding { level: Level::Ok, what: what.into(), hint: String::new() }
+    Finding {
+        level: Level::Ok,
+        what: what.into(),
+        hint: String::new(),
+    }
 }
 
 /// What acc works with, though with less; `hint`: the way out.
 pub(super) fn warn(what: impl Into<String>, hint: impl Into<String>) -> Finding {
-    Finding { level: Level::Warn, what: what.into(), hint: hint.into() }
+    Finding {
+        level: Level::Warn,
+        what: what.into(),
+        hint: hint.into(),
+    }
 }
 
 /// What acc does not work with; `hint`: the way out.
 pub(super) fn bad(what: impl Into<String>, hint: impl Into<String>) -> Finding {
-    Finding { level: Level::Bad, what: what.into(), hint: hint.into() }
+    Finding {
+        level: Level::Bad,
+        what: what.into(),
+        hint: hint.into(),
+    }
 }

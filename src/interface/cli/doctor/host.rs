@@ -21,7 +21,9 @@ const FILES: u64 = 16_384;
 const YEAR_2025: i64 = 1_735_689_600_000;
 
 pub(super) fn all() -> Vec<Finding> {
-    let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok().and_then(|text| text.trim().parse().ok());
+    let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn")
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
     vec![
         root(rustix::process::geteuid().as_raw()),
         clock(SystemClock.wall().0),
@@ -37,56 +39,91 @@ fn root(uid: u32) -> Finding {
     }
 }
 
-/// What instances can do to each other; `None`: nothing can be said without a database that is trusted, or there is one instance at
-/// most.
+/// What instances can do to each other; `None`: nothing can be said without a database that is
+/// trusted, or there is one instance at most.
 pub(super) fn shared(config: &Config) -> Option<Finding> {
     if !matches!(trust::distrust(&config.home), Ok(None)) {
         return None;
     }
     // Enough to see whether they are of one owner.
-    let some = Filter { limit: Some(1000), ..Filter::default() };
-    let all = Reader::open(config).and_then(|reader| reader.list(&some)).ok()?;
-    let owners: BTreeSet<Option<&str>> = all.iter().map(|instance| instance.owner.as_deref()).collect();
+    let some = Filter {
+        limit: Some(1000),
+        ..Filter::default()
+    };
+    let all = Reader::open(config)
+        .and_then(|reader| reader.list(&some))
+        .ok()?;
+    let owners: BTreeSet<Option<&str>> = all
+        .iter()
+        .map(|instance| instance.owner.as_deref())
+        .collect();
     let acc = rustix::process::geteuid().as_raw();
     let user = config.user.as_deref().filter(|_| acc == 0);
     judge_shared(all.len(), owners.len(), user, acc == 0)
 }
 
-fn judge_shared(instances: usize, owners: usize, user: Option<&str>, root: bool) -> Option<Finding> {
+fn judge_shared(
+    instances: usize,
+    owners: usize,
+    user: Option<&str>,
+    root: bool,
+) -> Option<Finding> {
     let (whom, and) = match (user, root) {
         (Some(user), _) => (format!("user `{user}`"), ""),
         (None, true) => return None,
         (None, false) => ("the user who runs acc".to_owned(), ", and acc itself"),
     };
-    let what = format!("instances share {whom}: each can read and change the data of the others{and}, and end their processes");
+    let what = format!(
+        "instances share {whom}: each can read and change the data of the others{and}, and end their processes"
+    );
     match (instances, owners) {
         (0 | 1, _) => None,
         (_, 1) => Some(ok(what)),
-        _ => Some(warn(format!("{what}; they are of {owners} owners"), "give owners who do not trust each other a host each")),
+        _ => Some(warn(
+            format!("{what}; they are of {owners} owners"),
+            "give owners who do not trust each other a host each",
+        )),
     }
 }
 
 /// Whom instances run as.
 pub(super) fn user(config: &Config) -> Finding {
     let uid = rustix::process::geteuid().as_raw();
-    let known = |name: &str| nix::unistd::User::from_name(name).map(|user| user.map(|u| u.uid.as_raw())).map_err(|e| e.to_string());
+    let known = |name: &str| {
+        nix::unistd::User::from_name(name)
+            .map(|user| user.map(|u| u.uid.as_raw()))
+            .map_err(|e| e.to_string())
+    };
     judge_user(uid, config.user.as_deref(), known)
 }
 
-fn judge_user(uid: u32, user: Option<&str>, known: impl Fn(&str) -> Result<Option<u32>, String>) -> Finding {
+fn judge_user(
+    uid: u32,
+    user: Option<&str>,
+    known: impl Fn(&str) -> Result<Option<u32>, String>,
+) -> Finding {
     let Some(name) = user else {
         return match uid {
-            0 => warn("instances run as root", "`adduser --system --group acc`, and user = \"acc\" in the config"),
+            0 => warn(
+                "instances run as root",
+                "`adduser --system --group acc`, and user = \"acc\" in the config",
+            ),
             _ => ok("instances run as the user who runs acc"),
         };
     };
     match known(name) {
-        Err(why) => warn(format!("could not ask for user `{name}`: {why}"), "`getent passwd` may know more"),
+        Err(why) => warn(
+            format!("could not ask for user `{name}`: {why}"),
+            "`getent passwd` may know more",
+        ),
         Ok(None) => bad(
             format!("there is no user `{name}`, as whom instances are to run"),
             format!("`adduser --system --group {name}`, or set `user` in the config"),
         ),
-        Ok(Some(0)) => warn(format!("user `{name}` is root: instances may do anything"), "choose another `user` in the config"),
+        Ok(Some(0)) => warn(
+            format!("user `{name}` is root: instances may do anything"),
+            "choose another `user` in the config",
+        ),
         Ok(Some(id)) if uid == 0 || id == uid => ok(format!("instances run as user `{name}`")),
         Ok(Some(_)) => warn(
             format!("`user` is `{name}`, but only root can run instances as somebody else"),
@@ -107,7 +144,10 @@ fn clock(wall_ms: i64) -> Finding {
 
 /// How all processes of an instance are known.
 pub(super) fn members(config: &Config) -> Finding {
-    let wanted = GroupLimits { processes: config.limits.processes, memory: config.limits.memory };
+    let wanted = GroupLimits {
+        processes: config.limits.processes,
+        memory: config.limits.memory,
+    };
     cgroup(Cgroups::find(&config.run).map(|found| (found.kind(), found.missing(&wanted))))
 }
 
@@ -120,10 +160,14 @@ fn cgroup(found: Result<(CgroupKind, Vec<&'static str>), String>) -> Finding {
             ),
             "run acc by its unit `acc.service`, in `acc.slice`, or set `limits.processes` and `limits.memory` to \"unlimited\"",
         ),
-        Ok((CgroupKind::Pids, _)) => ok("control groups: one for each instance, in the `pids` hierarchy of v1"),
+        Ok((CgroupKind::Pids, _)) => {
+            ok("control groups: one for each instance, in the `pids` hierarchy of v1")
+        }
         Ok((CgroupKind::Unified, _)) => ok("control groups: one for each instance, in v2"),
         Err(why) => warn(
-            format!("no control groups can be made ({why}): processes that an instance starts are found by a census"),
+            format!(
+                "no control groups can be made ({why}): processes that an instance starts are found by a census"
+            ),
             "run acc as root, or as a service with `Delegate=yes`; until then a process that leaves session and environment outlives a stop, and \
              `limits.processes` and `limits.memory` are not in force",
         ),
@@ -135,9 +179,14 @@ fn backlog(somaxconn: Option<u64>) -> Finding {
         Some(most) if most >= BACKLOG => ok(format!("queues of connections may be {most} long")),
         Some(most) => warn(
             format!("the kernel caps queues of connections at {most}"),
-            format!("with many first requests at once some wait a second: `sysctl net.core.somaxconn={BACKLOG}`"),
+            format!(
+                "with many first requests at once some wait a second: `sysctl net.core.somaxconn={BACKLOG}`"
+            ),
         ),
-        None => warn("could not read the longest queue of connections", "is /proc mounted? `sysctl net.core.somaxconn`"),
+        None => warn(
+            "could not read the longest queue of connections",
+            "is /proc mounted? `sysctl net.core.somaxconn`",
+        ),
     }
 }
 
@@ -146,7 +195,9 @@ fn files(limit: Option<u64>) -> Finding {
     match limit {
         Some(limit) if limit < FILES => warn(
             format!("at most {limit} open files"),
-            format!("enough for few instances at once; `ulimit -n {FILES}`, or LimitNOFILE= in the unit"),
+            format!(
+                "enough for few instances at once; `ulimit -n {FILES}`, or LimitNOFILE= in the unit"
+            ),
         ),
         Some(limit) => ok(format!("at most {limit} open files")),
         None => ok("no limit of open files"),
@@ -161,11 +212,25 @@ mod tests {
     #[test]
     fn what_instances_can_do_to_each_other_is_said() {
         assert_eq!(judge_shared(1, 1, Some("acc"), true), None);
-        assert_eq!(judge_shared(5, 1, None, true), None, "that they are root is said already");
+        assert_eq!(
+            judge_shared(5, 1, None, true),
+            None,
+            "that they are root is said already"
+        );
         let one = judge_shared(5, 1, Some("acc"), true).unwrap();
-        assert!(one.level == Level::Ok && one.what.contains("user `acc`") && !one.what.contains("acc itself"), "{one:?}");
+        assert!(
+            one.level == Level::Ok
+                && one.what.contains("user `acc`")
+                && !one.what.contains("acc itself"),
+            "{one:?}"
+        );
         let own = judge_shared(2, 2, None, false).unwrap();
-        assert!(own.level == Level::Warn && own.what.contains("acc itself") && own.hint.contains("host each"), "{own:?}");
+        assert!(
+            own.level == Level::Warn
+                && own.what.contains("acc itself")
+                && own.hint.contains("host each"),
+            "{own:?}"
+        );
     }
 
     #[test]
@@ -179,7 +244,10 @@ mod tests {
         assert_eq!(clock(0).level, Level::Warn);
         assert_eq!(clock(YEAR_2025).level, Level::Ok);
         assert_eq!(cgroup(Ok((CgroupKind::Pids, Vec::new()))).level, Level::Ok);
-        assert_eq!(cgroup(Ok((CgroupKind::Unified, Vec::new()))).level, Level::Ok);
+        assert_eq!(
+            cgroup(Ok((CgroupKind::Unified, Vec::new()))).level,
+            Level::Ok
+        );
         let without = cgroup(Ok((CgroupKind::Unified, vec!["memory"])));
         assert!(without.level == Level::Warn && without.what.contains("memory"));
         let none = cgroup(Err("`/sys/fs/cgroup`: Permission denied".to_owned()));

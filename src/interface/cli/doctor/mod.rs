@@ -1,6 +1,7 @@
 //! What this host can and cannot do for acc, each finding with its way out.
 //!
-//! It looks and never changes anything; what it could not look at is a finding too, never a good one.
+//! It looks and never changes anything; what it could not look at is a finding too, never a good
+//! one.
 
 mod edge;
 mod files;
@@ -17,13 +18,13 @@ use crate::service::error::ServiceError;
 pub use finding::{Finding, Level};
 use finding::{bad, ok, warn};
 
-/// Everything, in the order in which one would repair it, by the settings in force. `waiting`: what the config file says otherwise.
-/// Takes a few seconds at most.
+/// Everything, in the order in which one would repair it, by the settings in force. `waiting`: what
+/// the config file says otherwise. Takes a few seconds at most.
 pub async fn examine(config: &Config, waiting: &[Difference]) -> Vec<Finding> {
-    let file = config
-        .file
-        .as_ref()
-        .map_or_else(|| "no config file, the defaults are in force".to_owned(), |f| format!("config `{}`", f.display()));
+    let file = config.file.as_ref().map_or_else(
+        || "no config file, the defaults are in force".to_owned(),
+        |f| format!("config `{}`", f.display()),
+    );
     let mut findings = vec![ok(file)];
     findings.extend(waiting.iter().map(waits));
     findings.extend(host::all());
@@ -40,9 +41,19 @@ pub async fn examine(config: &Config, waiting: &[Difference]) -> Vec<Finding> {
 
 /// A change of the config that is not in force.
 fn waits(change: &Difference) -> Finding {
-    let way = if NEED_RESTART.contains(&change.key.as_str()) { "`acc halt`, then `acc boot`" } else { "`acc reload`" };
-    let what = format!("`{}` is {} in force, and {} in the config", change.key, change.one, change.other);
-    warn(what, format!("{way} puts it in force; everything below is about what is in force"))
+    let way = if NEED_RESTART.contains(&change.key.as_str()) {
+        "`acc halt`, then `acc boot`"
+    } else {
+        "`acc reload`"
+    };
+    let what = format!(
+        "`{}` is {} in force, and {} in the config",
+        change.key, change.one, change.other
+    );
+    warn(
+        what,
+        format!("{way} puts it in force; everything below is about what is in force"),
+    )
 }
 
 /// What can be said without a config.
@@ -64,7 +75,11 @@ pub fn text(findings: &[Finding], colour: bool) -> String {
             Level::Bad => ("bad", "31"),
         };
         let padding = " ".repeat(6 - word.len());
-        let word = if colour { format!("\u{1b}[{code}m{word}\u{1b}[0m") } else { word.to_owned() };
+        let word = if colour {
+            format!("\u{1b}[{code}m{word}\u{1b}[0m")
+        } else {
+            word.to_owned()
+        };
         let what: Vec<String> = finding.what.lines().map(clean).collect();
         text.push_str(&format!("{word}{padding}{}\n", what.join("\n      ")));
         if !finding.hint.is_empty() {
@@ -80,8 +95,15 @@ mod tests {
 
     #[test]
     fn a_line_each_and_the_way_out_below() {
-        let findings = [ok("nginx 1.22.1"), warn("no `python3`", "install it"), bad("two\n  faults", "")];
-        assert_eq!(text(&findings, false), "ok    nginx 1.22.1\nwarn  no `python3`\n      hint: install it\nbad   two\n        faults\n");
+        let findings = [
+            ok("nginx 1.22.1"),
+            warn("no `python3`", "install it"),
+            bad("two\n  faults", ""),
+        ];
+        assert_eq!(
+            text(&findings, false),
+            "ok    nginx 1.22.1\nwarn  no `python3`\n      hint: install it\nbad   two\n        faults\n"
+        );
         assert!(text(&findings, true).starts_with("\u{1b}[32mok\u{1b}[0m    nginx"));
     }
 }

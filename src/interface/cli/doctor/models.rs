@@ -25,8 +25,14 @@ pub(super) fn all(config: &Config) -> Vec<Finding> {
         .collect();
     match (all.len(), wrong.is_empty()) {
         (0, _) => vec![ok("no models yet: `acc boot` installs the shipped ones")],
-        (1, true) => vec![ok(format!("1 model in `{}`, it can be used", folder.display()))],
-        (n, true) => vec![ok(format!("{n} models in `{}`, all can be used", folder.display()))],
+        (1, true) => vec![ok(format!(
+            "1 model in `{}`, it can be used",
+            folder.display()
+        ))],
+        (n, true) => vec![ok(format!(
+            "{n} models in `{}`, all can be used",
+            folder.display()
+        ))],
         (_, false) => wrong,
     }
 }
@@ -35,9 +41,11 @@ pub(super) fn all(config: &Config) -> Vec<Finding> {
 fn name_of(error: &ModelError) -> String {
     match error {
         ModelError::Missing { name, .. } | ModelError::Wrong { name, .. } => name.clone(),
-        ModelError::Read { path, .. } => {
-            path.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-        }
+        ModelError::Read { path, .. } => path
+            .parent()
+            .and_then(Path::file_name)
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default(),
     }
 }
 
@@ -50,7 +58,9 @@ mod tests {
     #[test]
     fn the_wrong_ones_are_named() {
         let dir = tempfile::tempdir().unwrap();
-        let config = crate::config::load(None, &Env::bare(0, dir.path()).with("ACC_HOME", dir.path())).unwrap();
+        let config =
+            crate::config::load(None, &Env::bare(0, dir.path()).with("ACC_HOME", dir.path()))
+                .unwrap();
         assert!(all(&config)[0].what.starts_with("no models yet"));
         for (name, text) in [("good", "command = [\"a\"]"), ("bad", "command = 5")] {
             std::fs::create_dir_all(config.models().join(name)).unwrap();
@@ -58,9 +68,19 @@ mod tests {
         }
         std::fs::create_dir(config.models().join("empty")).unwrap();
         let found = all(&config);
-        assert!(found.len() == 2 && found.iter().all(|f| f.level == Level::Warn), "{found:?}");
-        assert!(found[0].what.contains("bad/model.toml`: command: ") && found[0].hint.contains("docs/models.md"), "{found:?}");
-        assert!(found[1].what.starts_with("model `empty` is not complete"), "{found:?}");
+        assert!(
+            found.len() == 2 && found.iter().all(|f| f.level == Level::Warn),
+            "{found:?}"
+        );
+        assert!(
+            found[0].what.contains("bad/model.toml`: command: ")
+                && found[0].hint.contains("docs/models.md"),
+            "{found:?}"
+        );
+        assert!(
+            found[1].what.starts_with("model `empty` is not complete"),
+            "{found:?}"
+        );
         for name in ["bad", "empty"] {
             std::fs::remove_dir_all(config.models().join(name)).unwrap();
         }

@@ -1,4 +1,5 @@
-//! The ports acc listens on, its own server, the owner lock, and whether the default domain leads here.
+//! The ports acc listens on, its own server, the owner lock, and whether the default domain leads
+//! here.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt;
@@ -20,7 +21,13 @@ pub(super) async fn all(config: &Config) -> Vec<Finding> {
     let (server, acc) = server(config).await;
     let holder = lock_holder(config);
     let mut findings = vec![server, lock(holder.as_ref())];
-    findings.extend(config.edge.listen.iter().map(|address| port(*address, config, acc)));
+    findings.extend(
+        config
+            .edge
+            .listen
+            .iter()
+            .map(|address| port(*address, config, acc)),
+    );
     findings.push(domain(config).await);
     findings.extend(proxies(config));
     findings
@@ -51,20 +58,43 @@ enum Acc {
 /// Is it up?
 async fn server(config: &Config) -> (Finding, Acc) {
     match call(&config.control_socket(), &Request::Ping).await {
-        Ok(ControlReply::NoServer) => (warn("the server is not running", "`acc boot` starts everything"), Acc::Down),
-        Ok(ControlReply::Answered(Ok(Outcome::Pong { pid, version, outdated }))) => {
+        Ok(ControlReply::NoServer) => (
+            warn("the server is not running", "`acc boot` starts everything"),
+            Acc::Down,
+        ),
+        Ok(ControlReply::Answered(Ok(Outcome::Pong {
+            pid,
+            version,
+            outdated,
+        }))) => {
             let own = env!("CARGO_PKG_VERSION");
             let what = format!("the server answers: pid {pid}, version {version}");
             let upgrade = "`acc boot` upgrades it; no request is lost";
             match (outdated, version == own) {
-                (true, _) => (warn(format!("{what}; its program has been replaced since it was started"), upgrade), Acc::Up(pid)),
+                (true, _) => (
+                    warn(
+                        format!("{what}; its program has been replaced since it was started"),
+                        upgrade,
+                    ),
+                    Acc::Up(pid),
+                ),
                 (false, true) => (ok(what), Acc::Up(pid)),
-                (false, false) => (warn(format!("{what}; this command is {own}"), "run the `acc` that is installed"), Acc::Up(pid)),
+                (false, false) => (
+                    warn(
+                        format!("{what}; this command is {own}"),
+                        "run the `acc` that is installed",
+                    ),
+                    Acc::Up(pid),
+                ),
             }
         }
-        Ok(ControlReply::Answered(Ok(other))) => {
-            (bad(format!("the server answers a ping with {other:?}"), "restart it: `acc halt`, then `acc boot`"), Acc::Unknown)
-        }
+        Ok(ControlReply::Answered(Ok(other))) => (
+            bad(
+                format!("the server answers a ping with {other:?}"),
+                "restart it: `acc halt`, then `acc boot`",
+            ),
+            Acc::Unknown,
+        ),
         Ok(ControlReply::Answered(Err(error))) => (bad(error.message, error.hint), Acc::Unknown),
         Err(error) => {
             let error = ServiceError::from(error);
@@ -73,7 +103,8 @@ async fn server(config: &Config) -> (Finding, Acc) {
     }
 }
 
-/// Who holds the owner lock. Read from the kernel's list: taking the lock to find out could make somebody else fail.
+/// Who holds the owner lock. Read from the kernel's list: taking the lock to find out could make
+/// somebody else fail.
 #[derive(Debug, PartialEq, Eq)]
 enum LockHolder {
     Nobody,
@@ -87,8 +118,13 @@ fn lock_holder(config: &Config) -> Result<LockHolder, String> {
         Err(e) => return Err(e.to_string()),
     };
     let locks = procfs::locks().map_err(|e| chain(&e))?;
-    let ours = |l: &procfs::Lock| (rustix::fs::makedev(l.devmaj, l.devmin), l.inode) == (meta.dev(), meta.ino());
-    Ok(locks.iter().find(|l| ours(l)).map_or(LockHolder::Nobody, |l| LockHolder::Process(l.pid)))
+    let ours = |l: &procfs::Lock| {
+        (rustix::fs::makedev(l.devmaj, l.devmin), l.inode) == (meta.dev(), meta.ino())
+    };
+    Ok(locks
+        .iter()
+        .find(|l| ours(l))
+        .map_or(LockHolder::Nobody, |l| LockHolder::Process(l.pid)))
 }
 
 fn lock(holder: Result<&LockHolder, &String>) -> Finding {
@@ -96,7 +132,10 @@ fn lock(holder: Result<&LockHolder, &String>) -> Finding {
         Ok(LockHolder::Nobody) => ok("the owner lock is free"),
         Ok(LockHolder::Process(Some(pid))) => ok(format!("the owner lock is held by pid {pid}")),
         Ok(LockHolder::Process(None)) => ok("the owner lock is held"),
-        Err(why) => warn(format!("could not ask who holds the owner lock: {why}"), "is /proc mounted?"),
+        Err(why) => warn(
+            format!("could not ask who holds the owner lock: {why}"),
+            "is /proc mounted?",
+        ),
     }
 }
 
@@ -104,7 +143,10 @@ fn lock(holder: Result<&LockHolder, &String>) -> Finding {
 fn port(address: SocketAddr, config: &Config, acc: Acc) -> Finding {
     let error = match TcpListener::bind(address) {
         Ok(_) if matches!(acc, Acc::Up(_)) => {
-            return bad(format!("acc is up, but nothing listens on `{address}`"), "`acc boot` starts what is missing");
+            return bad(
+                format!("acc is up, but nothing listens on `{address}`"),
+                "`acc boot` starts what is missing",
+            );
         }
         Ok(_) => return ok(format!("`{address}` is free")),
         Err(error) => error,
@@ -122,28 +164,42 @@ fn port(address: SocketAddr, config: &Config, acc: Acc) -> Finding {
                 address.port()
             ),
         ),
-        std::io::ErrorKind::AddrNotAvailable => {
-            bad(format!("`{address}` is not an address of this host"), "set `edge.listen`: `ip addr` shows the addresses")
-        }
-        _ => bad(format!("could not listen on `{address}`: {error}"), "set `edge.listen`"),
+        std::io::ErrorKind::AddrNotAvailable => bad(
+            format!("`{address}` is not an address of this host"),
+            "set `edge.listen`: `ip addr` shows the addresses",
+        ),
+        _ => bad(
+            format!("could not listen on `{address}`: {error}"),
+            "set `edge.listen`",
+        ),
     }
 }
 
 fn taken(address: SocketAddr, holders: &[ListeningProcess], config: &Config, acc: Acc) -> Finding {
-    let hint =
-        format!("`ss -ltnp` shows who; stop it, or set `edge.listen` in the config, for instance to port {}", other_port(address.port()));
+    let hint = format!(
+        "`ss -ltnp` shows who; stop it, or set `edge.listen` in the config, for instance to port {}",
+        other_port(address.port())
+    );
     let own = own_pids(config, acc);
     // Only root may see whose a socket is: while our server is up it is most likely ours.
     let Some(first) = holders.first() else {
         return match acc {
             Acc::Up(_) => ok(format!("`{address}` is in use, and acc is up")),
-            Acc::Unknown => ok(format!("`{address}` is in use, most likely by acc: only root may see by whom")),
+            Acc::Unknown => ok(format!(
+                "`{address}` is in use, most likely by acc: only root may see by whom"
+            )),
             Acc::Down => bad(format!("`{address}` is taken by another program"), hint),
         };
     };
     match holders.iter().find(|l| is_ours(l, config, &own)) {
         Some(l) => ok(format!("`{address}` is ours (pid {})", l.pid)),
-        None => bad(format!("`{address}` is taken by another program: pid {}, `{}`", first.pid, first.command), hint),
+        None => bad(
+            format!(
+                "`{address}` is taken by another program: pid {}, `{}`",
+                first.pid, first.command
+            ),
+            hint,
+        ),
     }
 }
 
@@ -153,40 +209,64 @@ fn own_pids(config: &Config, acc: Acc) -> Vec<i32> {
         Acc::Up(pid) => i32::try_from(pid).ok(),
         Acc::Down | Acc::Unknown => None,
     };
-    let master = regular::read_to_string(&pid_file(config)).ok().and_then(|text| text.trim().parse().ok());
+    let master = regular::read_to_string(&pid_file(config))
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
     server.into_iter().chain(master).collect()
 }
 
-/// One of these, a child of one (nginx's workers hold the socket too), or an nginx that was given our configuration.
+/// One of these, a child of one (nginx's workers hold the socket too), or an nginx that was given
+/// our configuration.
 fn is_ours(l: &ListeningProcess, config: &Config, own: &[i32]) -> bool {
-    own.contains(&l.pid) || own.contains(&l.parent) || l.command.contains(&*config.home.to_string_lossy())
+    own.contains(&l.pid)
+        || own.contains(&l.parent)
+        || l.command.contains(&*config.home.to_string_lossy())
 }
 
 fn other_port(port: u16) -> u16 {
     if port == 8080 { 8081 } else { 8080 }
 }
 
-/// Does any name below the default domain lead to this host? For `*.localhost` the resolver answers by itself.
+/// Does any name below the default domain lead to this host? For `*.localhost` the resolver answers
+/// by itself.
 async fn domain(config: &Config) -> Finding {
     let name = format!("acc-doctor.{}", config.domain);
-    let local = config.domain.as_str() == "localhost" || config.domain.as_str().ends_with(".localhost");
-    let looked = tokio::time::timeout(LOOKUP_LIMIT, tokio::net::lookup_host((name.as_str(), 80))).await;
-    let addresses = looked.ok().and_then(Result::ok).map(|found| found.map(|a| a.ip()).collect());
+    let local =
+        config.domain.as_str() == "localhost" || config.domain.as_str().ends_with(".localhost");
+    let looked =
+        tokio::time::timeout(LOOKUP_LIMIT, tokio::net::lookup_host((name.as_str(), 80))).await;
+    let addresses = looked
+        .ok()
+        .and_then(Result::ok)
+        .map(|found| found.map(|a| a.ip()).collect());
     resolved(&name, local, addresses, config)
 }
 
 fn resolved(name: &str, local: bool, addresses: Option<Vec<IpAddr>>, config: &Config) -> Finding {
     let port = config.edge.listen.first().map_or(80, SocketAddr::port);
     match addresses.as_deref() {
-        Some([first, ..]) if !local || first.is_loopback() => ok(format!("`*.{}` leads to {first}", config.domain)),
-        Some([first, ..]) => warn(format!("`{name}` leads to {first} instead of this host"), "check /etc/hosts and the name server"),
-        _ if local => warn(
-            format!("`{name}` is not known to this host's resolver (browsers and curl know it by themselves)"),
-            format!("`apt install libnss-myhostname`, or `curl -H 'Host: {name}' http://127.0.0.1:{port}/`"),
-        ),
-        _ => {
-            warn(format!("`*.{}` leads nowhere", config.domain), format!("add a DNS entry `*.{} A <address of this host>`", config.domain))
+        Some([first, ..]) if !local || first.is_loopback() => {
+            ok(format!("`*.{}` leads to {first}", config.domain))
         }
+        Some([first, ..]) => warn(
+            format!("`{name}` leads to {first} instead of this host"),
+            "check /etc/hosts and the name server",
+        ),
+        _ if local => warn(
+            format!(
+                "`{name}` is not known to this host's resolver (browsers and curl know it by themselves)"
+            ),
+            format!(
+                "`apt install libnss-myhostname`, or `curl -H 'Host: {name}' http://127.0.0.1:{port}/`"
+            ),
+        ),
+        _ => warn(
+            format!("`*.{}` leads nowhere", config.domain),
+            format!(
+                "add a DNS entry `*.{} A <address of this host>`",
+                config.domain
+            ),
+        ),
     }
 }
 
@@ -197,7 +277,9 @@ mod tests {
     use crate::config::env::Env;
 
     fn config(dir: &std::path::Path) -> Config {
-        let env = Env::bare(0, dir).with("ACC_HOME", dir.join("home")).with("ACC_RUN", dir.join("run"));
+        let env = Env::bare(0, dir)
+            .with("ACC_HOME", dir.join("home"))
+            .with("ACC_RUN", dir.join("run"));
         std::fs::create_dir_all(dir.join("run")).unwrap();
         crate::config::load(None, &env).unwrap()
     }
@@ -211,7 +293,11 @@ mod tests {
         assert_eq!(lock_holder(&config), Ok(LockHolder::Nobody));
         rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
         assert!(matches!(lock_holder(&config), Ok(LockHolder::Process(_))));
-        assert!(lock(Ok(&LockHolder::Process(Some(7)))).what.contains("pid 7"));
+        assert!(
+            lock(Ok(&LockHolder::Process(Some(7))))
+                .what
+                .contains("pid 7")
+        );
         assert_eq!(lock(Err(&"no".to_owned())).level, Level::Warn);
     }
 
@@ -224,22 +310,37 @@ mod tests {
         let own = std::process::id();
         let found = port(address, &config, Acc::Down);
         assert_eq!(found.level, Level::Bad);
-        assert!(found.what.contains("taken by another program") && found.what.contains(&format!("pid {own}")), "{}", found.what);
+        assert!(
+            found.what.contains("taken by another program")
+                && found.what.contains(&format!("pid {own}")),
+            "{}",
+            found.what
+        );
         assert_eq!(port(address, &config, Acc::Up(own)).level, Level::Ok);
         assert_eq!(listening(address).len(), 1);
         drop(listener);
         assert_eq!(port(address, &config, Acc::Down).level, Level::Ok);
         let foreign: SocketAddr = "192.0.2.1:8080".parse().unwrap();
-        assert!(port(foreign, &config, Acc::Down).what.contains("not an address of this host"));
+        assert!(
+            port(foreign, &config, Acc::Down)
+                .what
+                .contains("not an address of this host")
+        );
     }
 
     #[test]
     fn nobody_listening_while_acc_is_up_is_bad() {
         let dir = tempfile::tempdir().unwrap();
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let free = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
         let found = port(free, &config(dir.path()), Acc::Up(1));
         assert_eq!(found.level, Level::Bad);
-        assert!(found.what.contains("nothing listens on") && found.hint.contains("`acc boot`"), "{found:?}");
+        assert!(
+            found.what.contains("nothing listens on") && found.hint.contains("`acc boot`"),
+            "{found:?}"
+        );
     }
 
     /// After the pids of a host have wrapped around, a worker may have a lower one than its master.
@@ -248,19 +349,33 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = config(dir.path());
         let address: SocketAddr = "127.0.0.1:80".parse().unwrap();
-        let holder = |pid, parent, command: &str| ListeningProcess { pid, parent, command: command.to_owned() };
+        let holder = |pid, parent, command: &str| ListeningProcess {
+            pid,
+            parent,
+            command: command.to_owned(),
+        };
         let worker = || holder(7, 900, "nginx: worker process");
-        let judged = |holders: &[ListeningProcess], acc| taken(address, holders, &config, acc).level;
+        let judged =
+            |holders: &[ListeningProcess], acc| taken(address, holders, &config, acc).level;
         assert_eq!(judged(&[worker()], Acc::Down), Level::Bad);
-        let title = format!("nginx: master process nginx -c {}/nginx/nginx.conf", config.home.display());
-        assert_eq!(judged(&[worker(), holder(900, 1, &title)], Acc::Down), Level::Ok);
+        let title = format!(
+            "nginx: master process nginx -c {}/nginx/nginx.conf",
+            config.home.display()
+        );
+        assert_eq!(
+            judged(&[worker(), holder(900, 1, &title)], Acc::Down),
+            Level::Ok
+        );
         std::fs::create_dir_all(pid_file(&config).parent().unwrap()).unwrap();
         std::fs::write(pid_file(&config), "900\n").unwrap();
         assert_eq!(judged(&[worker()], Acc::Down), Level::Ok);
         assert_eq!(judged(&[holder(8, 901, "other")], Acc::Up(901)), Level::Ok);
         assert_eq!(judged(&[holder(8, 1, "other")], Acc::Up(901)), Level::Bad);
         assert_eq!(judged(&[], Acc::Down), Level::Bad);
-        assert_eq!((judged(&[], Acc::Unknown), judged(&[], Acc::Up(1))), (Level::Ok, Level::Ok));
+        assert_eq!(
+            (judged(&[], Acc::Unknown), judged(&[], Acc::Up(1))),
+            (Level::Ok, Level::Ok)
+        );
     }
 
     #[test]
@@ -268,11 +383,28 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = config(dir.path());
         let at = |ip: &str| Some(vec![ip.parse().unwrap()]);
-        assert_eq!(resolved("a", true, at("127.0.0.1"), &config).level, Level::Ok);
-        assert_eq!(resolved("a", true, at("192.0.2.1"), &config).level, Level::Warn);
-        assert_eq!(resolved("a", false, at("192.0.2.1"), &config).level, Level::Ok);
-        assert!(resolved("a", true, None, &config).hint.contains("curl -H 'Host: a'"));
-        assert!(resolved("a", false, Some(vec![]), &config).hint.contains("DNS"));
+        assert_eq!(
+            resolved("a", true, at("127.0.0.1"), &config).level,
+            Level::Ok
+        );
+        assert_eq!(
+            resolved("a", true, at("192.0.2.1"), &config).level,
+            Level::Warn
+        );
+        assert_eq!(
+            resolved("a", false, at("192.0.2.1"), &config).level,
+            Level::Ok
+        );
+        assert!(
+            resolved("a", true, None, &config)
+                .hint
+                .contains("curl -H 'Host: a'")
+        );
+        assert!(
+            resolved("a", false, Some(vec![]), &config)
+                .hint
+                .contains("DNS")
+        );
     }
 
     #[test]

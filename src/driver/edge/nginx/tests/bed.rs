@@ -1,4 +1,5 @@
-//! One nginx with its edge, applications that echo what they got, and a client that sends exactly the bytes it is given.
+//! One nginx with its edge, applications that echo what they got, and a client that sends exactly
+//! the bytes it is given.
 
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
@@ -10,7 +11,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 
 use super::super::*;
-use crate::config::{Config, EdgeConfig, EdgeKind, EventsConfig, IdleConfig, LogConfig, LogFormat, StopConfig, SupervisorKind, WakeConfig};
+use crate::config::{
+    Config, EdgeConfig, EdgeKind, EventsConfig, IdleConfig, LogConfig, LogFormat, StopConfig,
+    SupervisorKind, WakeConfig,
+};
 use crate::domain::instance::Listen;
 use crate::domain::name::HostName;
 use crate::domain::port::PortRange;
@@ -21,7 +25,10 @@ pub(super) fn need_nginx() -> bool {
     let found = program::find(&program::search_path()).is_ok();
     if !found {
         println!("skipped: nginx is not installed");
-        assert!(std::env::vars().all(|(k, _)| k != "CI"), "nginx is needed in CI");
+        assert!(
+            std::env::vars().all(|(k, _)| k != "CI"),
+            "nginx is needed in CI"
+        );
     }
     found
 }
@@ -55,7 +62,12 @@ pub(super) fn config(dir: &Path, listen: SocketAddr) -> Config {
             user: None,
         },
         supervisor: SupervisorKind::Builtin,
-        idle: IdleConfig { timeout: Duration::from_secs(1), min_awake: Duration::ZERO, check_every: None, silent_connections: None },
+        idle: IdleConfig {
+            timeout: Duration::from_secs(1),
+            min_awake: Duration::ZERO,
+            check_every: None,
+            silent_connections: None,
+        },
         wake: WakeConfig {
             timeout: Duration::from_secs(1),
             page_after: Duration::from_secs(1),
@@ -63,10 +75,23 @@ pub(super) fn config(dir: &Path, listen: SocketAddr) -> Config {
             max_at_once: 1,
             per_client: None,
         },
-        stop: StopConfig { drain: Duration::from_secs(1), drain_streams: Duration::from_secs(1), timeout: Duration::from_secs(1) },
-        ports: PortRange { first: 20_000, last: 20_001 },
-        log: LogConfig { level: "info".into(), format: LogFormat::Text },
-        events: EventsConfig { keep: 1, keep_for: Duration::from_secs(1) },
+        stop: StopConfig {
+            drain: Duration::from_secs(1),
+            drain_streams: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+        },
+        ports: PortRange {
+            first: 20_000,
+            last: 20_001,
+        },
+        log: LogConfig {
+            level: "info".into(),
+            format: LogFormat::Text,
+        },
+        events: EventsConfig {
+            keep: 1,
+            keep_for: Duration::from_secs(1),
+        },
         limits: crate::config::LimitsConfig::default(),
         rules: Vec::new(),
     }
@@ -97,7 +122,10 @@ impl Got {
 
 fn headers(head: &str, name: &str) -> Vec<String> {
     let lines = head.lines().skip(1).filter_map(|l| l.split_once(':'));
-    lines.filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.trim().to_owned()).collect()
+    lines
+        .filter(|(n, _)| n.eq_ignore_ascii_case(name))
+        .map(|(_, v)| v.trim().to_owned())
+        .collect()
 }
 
 /// What applications got, in order.
@@ -114,7 +142,9 @@ async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<Got> {
         }
     };
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-    let length = headers(&head, "content-length").first().map_or(0, |n| n.parse().unwrap());
+    let length = headers(&head, "content-length")
+        .first()
+        .map_or(0, |n| n.parse().unwrap());
     let mut body = bytes.split_off(end);
     while body.len() < length {
         if stream.read_buf(&mut body).await.ok()? == 0 {
@@ -126,18 +156,33 @@ async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<Got> {
 
 /// What an application does with a request, by its path.
 async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, who: String, seen: Seen) {
-    let Some(got) = read_request(&mut stream).await else { return };
+    let Some(got) = read_request(&mut stream).await else {
+        return;
+    };
     let target = got.line().split(' ').nth(1).unwrap().to_owned();
     seen.lock().unwrap().push(got.clone());
     match target.split('?').next().unwrap() {
         "/die" => {}
-        "/502" => drop(stream.write_all(b"HTTP/1.1 502 Mine\r\nContent-Length: 4\r\nServer: own\r\n\r\nmine").await),
+        "/502" => drop(
+            stream
+                .write_all(b"HTTP/1.1 502 Mine\r\nContent-Length: 4\r\nServer: own\r\n\r\nmine")
+                .await,
+        ),
         "/stream" => stream_ticks(&mut stream, true).await,
         "/stream-to-the-end" => stream_ticks(&mut stream, false).await,
         "/ws" => echo(&mut stream).await,
-        "/redirect" => drop(stream.write_all(b"HTTP/1.1 200 OK\r\nX-Accel-Redirect: @wake\r\nContent-Length: 2\r\n\r\nok").await),
+        "/redirect" => drop(
+            stream
+                .write_all(
+                    b"HTTP/1.1 200 OK\r\nX-Accel-Redirect: @wake\r\nContent-Length: 2\r\n\r\nok",
+                )
+                .await,
+        ),
         _ => {
-            let head = format!("HTTP/1.1 200 OK\r\nX-Who: {who}\r\nContent-Length: {}\r\n\r\n", got.body.len());
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nX-Who: {who}\r\nContent-Length: {}\r\n\r\n",
+                got.body.len()
+            );
             let _ = stream.write_all(head.as_bytes()).await;
             let _ = stream.write_all(&got.body).await;
         }
@@ -148,11 +193,20 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, who: String, se
 /// An event every 50 ms, for a second: in chunks, or ended by the end of the connection.
 async fn stream_ticks(stream: &mut (impl AsyncWrite + Unpin), chunked: bool) {
     let (header, event, end): (_, _, &[u8]) = if chunked {
-        ("Transfer-Encoding: chunked\r\n", "e\r\ndata: tick...\n\r\n", b"0\r\n\r\n")
+        (
+            "Transfer-Encoding: chunked\r\n",
+            "e\r\ndata: tick...\n\r\n",
+            b"0\r\n\r\n",
+        )
     } else {
         ("X-Accel-Buffering: no\r\n", "data: tick...\n", b"")
     };
-    let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{header}\r\n").as_bytes()).await;
+    let _ = stream
+        .write_all(
+            format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{header}\r\n")
+                .as_bytes(),
+        )
+        .await;
     for _ in 0..20 {
         if stream.write_all(event.as_bytes()).await.is_err() {
             return;
@@ -215,8 +269,15 @@ impl Bed {
     pub(super) fn new(change: impl FnOnce(&mut Config, &Path)) -> Self {
         let dir = tempfile::Builder::new().prefix("acc").tempdir().unwrap();
         // Workers of an unprivileged user must be able to pass.
-        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        std::fs::set_permissions(
+            dir.path(),
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )
+        .unwrap();
+        let address = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
         let mut config = config(dir.path(), address);
         change(&mut config, dir.path());
         for folder in [&config.home, &config.run] {
@@ -224,16 +285,31 @@ impl Bed {
         }
         let config = Arc::new(config);
         let edge = edge(config.clone());
-        Self { running: None, edge, config, address, wake: Seen::default(), tasks: Vec::new(), dir }
+        Self {
+            running: None,
+            edge,
+            config,
+            address,
+            wake: Seen::default(),
+            tasks: Vec::new(),
+            dir,
+        }
     }
 
     /// Starts nginx as a supervisor would and waits until it serves.
     pub(super) async fn run(&mut self) {
         let service = self.edge.service().unwrap();
         let mut command = Command::new(&service.argv[0]);
-        command.args(&service.argv[1..]).env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        command
+            .args(&service.argv[1..])
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0);
         self.running = Some(Running(command.spawn().unwrap()));
-        self.until("nginx serves", || self.edge.running().unwrap().is_some()).await;
+        self.until("nginx serves", || self.edge.running().unwrap().is_some())
+            .await;
         while TcpStream::connect(self.address).await.is_err() {
             tokio::task::yield_now().await;
         }
@@ -253,7 +329,11 @@ impl Bed {
     pub(super) async fn until(&self, what: &str, mut done: impl FnMut() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !done() {
-            assert!(Instant::now() < deadline, "not within 20 s: {what}\n{}", self.error_log());
+            assert!(
+                Instant::now() < deadline,
+                "not within 20 s: {what}\n{}",
+                self.error_log()
+            );
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
@@ -281,7 +361,15 @@ impl Bed {
         self.make_log_folder(who);
         let path = self.config.socket(who);
         let seen = self.listen_unix(who, &path);
-        (Gate { name: name(who), listen: Listen::Unix(path), run: 1, process: None }, seen)
+        (
+            Gate {
+                name: name(who),
+                listen: Listen::Unix(path),
+                run: 1,
+                process: None,
+            },
+            seen,
+        )
     }
 
     /// The same on TCP, with the route it needs.
@@ -290,8 +378,20 @@ impl Bed {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (seen, who) = (Seen::default(), who.to_owned());
-        let (kept, route) = (seen.clone(), Route { name: name(&who), hosts: vec![], tcp: Some(address) });
-        let gate = Gate { name: name(&who), listen: Listen::Tcp(address), run: 1, process: None };
+        let (kept, route) = (
+            seen.clone(),
+            Route {
+                name: name(&who),
+                hosts: vec![],
+                tcp: Some(address),
+            },
+        );
+        let gate = Gate {
+            name: name(&who),
+            listen: Listen::Tcp(address),
+            run: 1,
+            process: None,
+        };
         self.tasks.push(tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(answer(stream, who.clone(), kept.clone()));
@@ -315,17 +415,31 @@ impl Bed {
             let _ = tokio::join!(write.write_all(bytes), read.read_to_end(&mut answer));
             answer
         };
-        let bytes = tokio::time::timeout(Duration::from_secs(20), exchange).await.expect("no answer within 20 s");
-        let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").map_or(bytes.len(), |at| at + 4);
-        Answer { head: String::from_utf8_lossy(&bytes[..end]).into_owned(), body: bytes[end..].to_vec() }
+        let bytes = tokio::time::timeout(Duration::from_secs(20), exchange)
+            .await
+            .expect("no answer within 20 s");
+        let end = bytes
+            .windows(4)
+            .position(|w| w == b"\r\n\r\n")
+            .map_or(bytes.len(), |at| at + 4);
+        Answer {
+            head: String::from_utf8_lossy(&bytes[..end]).into_owned(),
+            body: bytes[end..].to_vec(),
+        }
     }
 
     pub(super) async fn get(&self, host: &str, path: &str) -> Answer {
-        self.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes()).await
+        self.send(
+            format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes(),
+        )
+        .await
     }
 
     pub(super) async fn post(&self, host: &str, path: &str, body: &[u8]) -> Answer {
-        let head = format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
         self.send(&[head.as_bytes(), body].concat()).await
     }
 
@@ -334,7 +448,11 @@ impl Bed {
     }
 
     pub(super) fn log(&self, path: &Path) -> Vec<String> {
-        std::fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
+        std::fs::read_to_string(path)
+            .unwrap_or_default()
+            .lines()
+            .map(str::to_owned)
+            .collect()
     }
 }
 
@@ -352,7 +470,12 @@ pub(super) fn edge(config: Arc<Config>) -> Arc<Nginx> {
 
 /// A rule about paths that begin with this.
 pub(super) fn uncounted_path(path: &str) -> Rule {
-    Rule { path: Some(path.into()), wake: true, counts: false, ..Rule::default() }
+    Rule {
+        path: Some(path.into()),
+        wake: true,
+        counts: false,
+        ..Rule::default()
+    }
 }
 
 /// What came back.
@@ -364,7 +487,12 @@ pub(super) struct Answer {
 
 impl Answer {
     pub(super) fn status(&self) -> u16 {
-        self.head.split(' ').nth(1).unwrap_or_else(|| panic!("no answer: {:?}", self.head)).parse().unwrap()
+        self.head
+            .split(' ')
+            .nth(1)
+            .unwrap_or_else(|| panic!("no answer: {:?}", self.head))
+            .parse()
+            .unwrap()
     }
     pub(super) fn header(&self, name: &str) -> Option<String> {
         headers(&self.head, name).into_iter().next()

@@ -1,4 +1,5 @@
-//! What clients and applications send that nobody should: other protocols, answers without an end, bodies for nobody, bad requests.
+//! What clients and applications send that nobody should: other protocols, answers without an end,
+//! bodies for nobody, bad requests.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -7,7 +8,12 @@ use super::bed::*;
 use super::*;
 
 /// Answers by hand: `first`, and once the client has sent its next request `second`.
-fn by_hand(bed: &mut Bed, who: &str, first: Vec<u8>, second: Vec<u8>) -> (Gate, Arc<tokio::sync::Notify>) {
+fn by_hand(
+    bed: &mut Bed,
+    who: &str,
+    first: Vec<u8>,
+    second: Vec<u8>,
+) -> (Gate, Arc<tokio::sync::Notify>) {
     bed.make_log_folder(who);
     let path = bed.config.socket(who);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -24,17 +30,30 @@ fn by_hand(bed: &mut Bed, who: &str, first: Vec<u8>, second: Vec<u8>) -> (Gate, 
             let _ = client.shutdown().await;
         }
     });
-    (Gate { name: name(who), listen: crate::domain::instance::Listen::Unix(path), run: 1, process: None }, go_on)
+    (
+        Gate {
+            name: name(who),
+            listen: crate::domain::instance::Listen::Unix(path),
+            run: 1,
+            process: None,
+        },
+        go_on,
+    )
 }
 
-/// A proxy before nginx uses its connections again: what an application adds behind its answer must not be taken for the answer to the
-/// next request, which may be for another application.
+/// A proxy before nginx uses its connections again: what an application adds behind its answer must
+/// not be taken for the answer to the next request, which may be for another application.
 #[tokio::test]
 async fn an_application_does_not_answer_the_next_request_of_a_connection() {
     if !need_nginx() {
         return;
     }
-    let whole = |text: &str| format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
+    let whole = |text: &str| {
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}",
+            text.len()
+        )
+    };
     let beginnings = [
         "HTTP/1.1 100 Continue\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\n\r\n",
@@ -54,23 +73,43 @@ async fn an_application_does_not_answer_the_next_request_of_a_connection() {
     let (alice, _) = bed.app("alice");
     bed.edge.open(&alice).await.unwrap();
     for (n, beginning) in beginnings.iter().enumerate() {
-        let (mallory, go_on) =
-            by_hand(&mut bed, &format!("mallory{n}"), format!("{beginning}{}", whole("one.")).into(), whole("mallory").into());
+        let (mallory, go_on) = by_hand(
+            &mut bed,
+            &format!("mallory{n}"),
+            format!("{beginning}{}", whole("one.")).into(),
+            whole("mallory").into(),
+        );
         bed.edge.open(&mallory).await.unwrap();
         let mut client = TcpStream::connect(bed.address).await.unwrap();
-        client.write_all(format!("GET / HTTP/1.1\r\nHost: mallory{n}.apps.localhost\r\n\r\n").as_bytes()).await.unwrap();
+        client
+            .write_all(
+                format!("GET / HTTP/1.1\r\nHost: mallory{n}.apps.localhost\r\n\r\n").as_bytes(),
+            )
+            .await
+            .unwrap();
         let mut got = Vec::new();
         // As much as there is: a full stop is the end of the first answer.
-        let first = async { while !got.ends_with(b".") && client.read_buf(&mut got).await.is_ok_and(|n| n > 0) {} };
-        tokio::time::timeout(Duration::from_secs(2), first).await.ok();
-        let _ = client.write_all(b"GET / HTTP/1.1\r\nHost: alice.apps.localhost\r\nConnection: close\r\n\r\n").await;
+        let first = async {
+            while !got.ends_with(b".") && client.read_buf(&mut got).await.is_ok_and(|n| n > 0) {}
+        };
+        tokio::time::timeout(Duration::from_secs(2), first)
+            .await
+            .ok();
+        let _ = client
+            .write_all(b"GET / HTTP/1.1\r\nHost: alice.apps.localhost\r\nConnection: close\r\n\r\n")
+            .await;
         go_on.notify_one();
-        let _ = tokio::time::timeout(Duration::from_secs(20), client.read_to_end(&mut got)).await.unwrap();
+        let _ = tokio::time::timeout(Duration::from_secs(20), client.read_to_end(&mut got))
+            .await
+            .unwrap();
         let text = String::from_utf8_lossy(&got);
         assert!(!text.contains("mallory"), "{beginning:?}: {text}");
         // At most one line begins an answer before alice's own.
         let before = text.split("X-Who: alice").next().unwrap();
-        assert!(before.matches("HTTP/").count() <= 1 + usize::from(before.len() < text.len()), "{beginning:?}: {text}");
+        assert!(
+            before.matches("HTTP/").count() <= 1 + usize::from(before.len() < text.len()),
+            "{beginning:?}: {text}"
+        );
     }
 }
 
@@ -90,18 +129,40 @@ async fn no_protocol_but_web_socket_is_passed_on() {
         if open {
             bed.edge.open(&gate).await.unwrap();
         }
-        let others = ["h2c", "H2C", "websocket, h2c", "h2c, websocket", "TLS/1.0", "websocketx"];
+        let others = [
+            "h2c",
+            "H2C",
+            "websocket, h2c",
+            "h2c, websocket",
+            "TLS/1.0",
+            "websocketx",
+        ];
         let cases = others.map(|other| (other, "Upgrade, HTTP2-Settings, close", None));
-        let web_socket = [("WebSocket", "keep-alive, Upgrade", Some("websocket")), ("websocket", "close", None)];
+        let web_socket = [
+            ("WebSocket", "keep-alive, Upgrade", Some("websocket")),
+            ("websocket", "close", None),
+        ];
         for (upgrade, connection, passed) in cases.into_iter().chain(web_socket) {
             let mut client = TcpStream::connect(bed.address).await.unwrap();
-            client.write_all(ask(upgrade, connection).as_bytes()).await.unwrap();
+            client
+                .write_all(ask(upgrade, connection).as_bytes())
+                .await
+                .unwrap();
             assert_ne!(client.read(&mut [0; 64]).await.unwrap(), 0);
             // A web socket goes by way of acc, which ends it in order.
             let direct = open && passed.is_none();
-            let got = if direct { seen.lock().unwrap().pop() } else { bed.wake.lock().unwrap().pop() }.unwrap();
+            let got = if direct {
+                seen.lock().unwrap().pop()
+            } else {
+                bed.wake.lock().unwrap().pop()
+            }
+            .unwrap();
             assert_eq!(got.one("upgrade").as_deref(), passed, "{upgrade}");
-            assert_eq!(got.one("connection").as_deref(), Some(if passed.is_some() { "upgrade" } else { "close" }), "{upgrade}");
+            assert_eq!(
+                got.one("connection").as_deref(),
+                Some(if passed.is_some() { "upgrade" } else { "close" }),
+                "{upgrade}"
+            );
             assert_eq!(got.one("http2-settings"), None);
         }
     }
@@ -117,19 +178,31 @@ async fn a_body_for_a_host_of_nobody_is_not_taken() {
     for host in ["nobody.apps.localhost", "a.example.org"] {
         for length in ["Content-Length: 4000000", "Transfer-Encoding: chunked"] {
             let mut client = TcpStream::connect(bed.address).await.unwrap();
-            let head = format!("POST / HTTP/1.1\r\nHost: {host}\r\nExpect: 100-continue\r\n{length}\r\n\r\n");
+            let head = format!(
+                "POST / HTTP/1.1\r\nHost: {host}\r\nExpect: 100-continue\r\n{length}\r\n\r\n"
+            );
             client.write_all(head.as_bytes()).await.unwrap();
             // Of the body nothing was sent, and nothing is asked for.
             let mut answer = vec![0; 4096];
-            let n = tokio::time::timeout(Duration::from_secs(20), client.read(&mut answer)).await.unwrap().unwrap();
+            let n = tokio::time::timeout(Duration::from_secs(20), client.read(&mut answer))
+                .await
+                .unwrap()
+                .unwrap();
             let answer = String::from_utf8_lossy(&answer[..n]).into_owned();
-            assert!(answer.starts_with("HTTP/1.1 404 ") && answer.contains("no application has this name"), "{answer}");
+            assert!(
+                answer.starts_with("HTTP/1.1 404 ")
+                    && answer.contains("no application has this name"),
+                "{answer}"
+            );
         }
         // acc itself says it when there is no body.
         assert_eq!(bed.get(host, "/").await.who(), "wake");
     }
     assert_eq!(bed.wake.lock().unwrap().len(), 2);
-    assert_eq!(bed.post("shop.apps.localhost", "/", b"abc").await.who(), "wake");
+    assert_eq!(
+        bed.post("shop.apps.localhost", "/", b"abc").await.who(),
+        "wake"
+    );
     assert!(seen.lock().unwrap().is_empty());
 }
 
@@ -169,7 +242,8 @@ async fn what_nginx_refuses_by_itself_is_said_as_acc_says_it() {
     assert!(seen.lock().unwrap().is_empty() && bed.wake.lock().unwrap().is_empty());
 }
 
-/// Clients with many addresses cannot fill the disk. Short bodies are not on it, and are not counted.
+/// Clients with many addresses cannot fill the disk. Short bodies are not on it, and are not
+/// counted.
 #[tokio::test]
 async fn long_bodies_are_bounded_in_number() {
     if !need_nginx() {
@@ -185,17 +259,30 @@ async fn long_bodies_are_bounded_in_number() {
         let head = b"POST / HTTP/1.1\r\nHost: shop.apps.localhost\r\nExpect: 100-continue\r\nContent-Length: 100000\r\n\r\n";
         client.write_all(head).await.unwrap();
         let mut said = [0; 12];
-        tokio::time::timeout(Duration::from_secs(20), client.read_exact(&mut said)).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(20), client.read_exact(&mut said))
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(&said, b"HTTP/1.1 100");
         held.push(client);
     }
     let long = vec![b'x'; 100_000];
     let refused = bed.post("shop.apps.localhost", "/", &long).await;
-    assert_eq!((refused.status(), refused.header("retry-after").as_deref()), (429, Some("2")), "{refused:?}");
+    assert_eq!(
+        (refused.status(), refused.header("retry-after").as_deref()),
+        (429, Some("2")),
+        "{refused:?}"
+    );
     let problem: serde_json::Value = serde_json::from_slice(&refused.body).unwrap();
     assert_eq!(problem["status"], 429);
-    assert_eq!(bed.post("shop.apps.localhost", "/", b"short").await.who(), "shop");
+    assert_eq!(
+        bed.post("shop.apps.localhost", "/", b"short").await.who(),
+        "shop"
+    );
     drop(held);
-    let again = async { while bed.post("shop.apps.localhost", "/", &long).await.status() != 200 {} };
-    tokio::time::timeout(Duration::from_secs(20), again).await.unwrap();
+    let again =
+        async { while bed.post("shop.apps.localhost", "/", &long).await.status() != 200 {} };
+    tokio::time::timeout(Duration::from_secs(20), again)
+        .await
+        .unwrap();
 }

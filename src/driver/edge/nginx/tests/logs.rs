@@ -13,12 +13,25 @@ async fn requests_to_sleepers_and_unknown_hosts_leave_no_error_lines() {
     bed.make_log_folder("shop");
     for n in 0..1000 {
         let unknown = format!("unknown{n}.apps.localhost");
-        let host = if n % 10 == 0 { &unknown } else { "shop.apps.localhost" };
+        let host = if n % 10 == 0 {
+            &unknown
+        } else {
+            "shop.apps.localhost"
+        };
         assert_eq!(bed.get(host, "/").await.who(), "wake");
     }
     assert_eq!(bed.error_log(), "");
-    bed.until("900 lines", || bed.log(&bed.config.access_log("shop")).len() == 900).await;
-    assert_eq!(std::fs::read_dir(bed.config.home.join("log/access")).unwrap().count(), 1, "a log for an unknown host");
+    bed.until("900 lines", || {
+        bed.log(&bed.config.access_log("shop")).len() == 900
+    })
+    .await;
+    assert_eq!(
+        std::fs::read_dir(bed.config.home.join("log/access"))
+            .unwrap()
+            .count(),
+        1,
+        "a log for an unknown host"
+    );
 }
 
 #[tokio::test]
@@ -30,14 +43,53 @@ async fn each_instance_has_its_log_and_rules_choose_which() {
     let mut bed = Bed::start_with(|config, _| {
         config.rules = vec![
             uncounted_path("/health"),
-            Rule { path: Some("/counted".into()), wake: false, counts: true, ..Rule::default() },
-            Rule { method: Some("OPTIONS".into()), wake: true, counts: false, ..Rule::default() },
-            Rule { user_agent: Some("Uptime+Bot ;{".into()), wake: true, counts: false, ..Rule::default() },
+            Rule {
+                path: Some("/counted".into()),
+                wake: false,
+                counts: true,
+                ..Rule::default()
+            },
+            Rule {
+                method: Some("OPTIONS".into()),
+                wake: true,
+                counts: false,
+                ..Rule::default()
+            },
+            Rule {
+                user_agent: Some("Uptime+Bot ;{".into()),
+                wake: true,
+                counts: false,
+                ..Rule::default()
+            },
             uncounted_path(nasty),
-            Rule { path: Some("/both".into()), method: Some("POST".into()), wake: true, counts: false, ..Rule::default() },
-            Rule { path: Some("/near".into()), client: "127.0.0.1/8".parse().ok(), wake: true, counts: false, ..Rule::default() },
-            Rule { path: Some("/far".into()), client: "10.0.0.0/8".parse().ok(), wake: true, counts: false, ..Rule::default() },
-            Rule { path: Some("/six".into()), client: "2001:db8::/32".parse().ok(), wake: true, counts: false, ..Rule::default() },
+            Rule {
+                path: Some("/both".into()),
+                method: Some("POST".into()),
+                wake: true,
+                counts: false,
+                ..Rule::default()
+            },
+            Rule {
+                path: Some("/near".into()),
+                client: "127.0.0.1/8".parse().ok(),
+                wake: true,
+                counts: false,
+                ..Rule::default()
+            },
+            Rule {
+                path: Some("/far".into()),
+                client: "10.0.0.0/8".parse().ok(),
+                wake: true,
+                counts: false,
+                ..Rule::default()
+            },
+            Rule {
+                path: Some("/six".into()),
+                client: "2001:db8::/32".parse().ok(),
+                wake: true,
+                counts: false,
+                ..Rule::default()
+            },
         ];
     })
     .await;
@@ -62,19 +114,41 @@ async fn each_instance_has_its_log_and_rules_choose_which() {
     // Through the wake server first, then directly.
     for round in 1..=2 {
         for (method, path, agent, _) in requests {
-            let head = format!("{method} {path} HTTP/1.1\r\nHost: shop.apps.localhost\r\nUser-Agent: {agent}\r\nConnection: close\r\n\r\n");
+            let head = format!(
+                "{method} {path} HTTP/1.1\r\nHost: shop.apps.localhost\r\nUser-Agent: {agent}\r\nConnection: close\r\n\r\n"
+            );
             let answer = bed.send(head.as_bytes()).await;
-            assert!(answer.status() == 200 || (method == "options" && answer.status() == 400), "{method} {path}: {answer:?}");
+            assert!(
+                answer.status() == 200 || (method == "options" && answer.status() == 400),
+                "{method} {path}: {answer:?}"
+            );
         }
         let sent = requests.iter().filter(|r| r.0 != "options");
         let counted = sent.clone().filter(|r| r.3).count();
         let uncounted = sent.count() - counted;
-        let now = || (bed.log(&bed.config.access_log("shop")).len(), bed.log(&bed.config.uncounted_log("shop")).len());
-        bed.until("the lines", || now() == (counted * round, uncounted * round)).await;
+        let now = || {
+            (
+                bed.log(&bed.config.access_log("shop")).len(),
+                bed.log(&bed.config.uncounted_log("shop")).len(),
+            )
+        };
+        bed.until("the lines", || {
+            now() == (counted * round, uncounted * round)
+        })
+        .await;
         bed.edge.open(&gate).await.unwrap();
     }
-    let line = bed.log(&bed.config.access_log("shop")).last().unwrap().clone();
-    assert!(line.starts_with("127.0.0.1 - - [") && line.contains("\"GET /six HTTP/1.1\" 200 ") && line.contains(" time="), "{line}");
+    let line = bed
+        .log(&bed.config.access_log("shop"))
+        .last()
+        .unwrap()
+        .clone();
+    assert!(
+        line.starts_with("127.0.0.1 - - [")
+            && line.contains("\"GET /six HTTP/1.1\" 200 ")
+            && line.contains(" time="),
+        "{line}"
+    );
     assert_eq!(bed.error_log(), "");
 }
 
@@ -88,7 +162,8 @@ async fn a_rotated_log_is_noticed() {
     bed.edge.open(&gate).await.unwrap();
     let log = bed.config.access_log("shop");
     bed.get("shop.apps.localhost", "/").await;
-    bed.until("the first line", || bed.log(&log).len() == 1).await;
+    bed.until("the first line", || bed.log(&log).len() == 1)
+        .await;
     std::fs::rename(&log, log.with_extension("1")).unwrap();
     let deadline = Instant::now() + std::time::Duration::from_secs(20);
     while !log.exists() {

@@ -1,4 +1,5 @@
-//! The edge with a real nginx: each test runs its own, in its own folder, on a port the kernel chose.
+//! The edge with a real nginx: each test runs its own, in its own folder, on a port the kernel
+//! chose.
 
 #[cfg(test)]
 mod bed;

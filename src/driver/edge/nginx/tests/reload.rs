@@ -6,13 +6,18 @@ use super::bed::*;
 use super::*;
 
 fn route(who: &str, other: &str) -> Route {
-    Route { name: name(who), hosts: vec![host(other)], tcp: None }
+    Route {
+        name: name(who),
+        hosts: vec![host(other)],
+        tcp: None,
+    }
 }
 
 /// A template that nginx refuses as soon as this host is in it.
 fn template_that_breaks_at(dir: &Path, config: &mut Config, bad_host: &str) {
     let line = "{{ host.key }} {{ host.name }};";
-    let breaks = r#"{{ host.key }} {{ host.name }}{% if host.key != "BAD" %};{% endif %}"#.replace("BAD", bad_host);
+    let breaks = r#"{{ host.key }} {{ host.name }}{% if host.key != "BAD" %};{% endif %}"#
+        .replace("BAD", bad_host);
     let own = include_str!("../../../../../templates/nginx/nginx.conf").replace(line, &breaks);
     std::fs::create_dir_all(dir.join("t/nginx")).unwrap();
     std::fs::write(dir.join("t/nginx/nginx.conf"), own).unwrap();
@@ -24,24 +29,44 @@ async fn a_refused_configuration_changes_nothing_and_names_the_culprit() {
     if !need_nginx() {
         return;
     }
-    let mut bed = Bed::start_with(|config, dir| template_that_breaks_at(dir, config, "bad.example")).await;
+    let mut bed =
+        Bed::start_with(|config, dir| template_that_breaks_at(dir, config, "bad.example")).await;
     let (gate, _) = bed.app("good");
     bed.edge.open(&gate).await.unwrap();
-    bed.edge.apply(&[route("good", "good.example")]).await.unwrap();
+    bed.edge
+        .apply(&[route("good", "good.example")])
+        .await
+        .unwrap();
     let before = std::fs::read(bed.edge.file()).unwrap();
 
-    let mut routes: Vec<Route> = (0..9).map(|n| route(&format!("i{n}"), &format!("h{n}.example"))).collect();
+    let mut routes: Vec<Route> = (0..9)
+        .map(|n| route(&format!("i{n}"), &format!("h{n}.example")))
+        .collect();
     routes.insert(6, route("villain", "bad.example"));
-    for refused in [bed.edge.apply(&routes).await, bed.edge.prepare(&routes).await] {
-        let Err(EdgeError::Refused { culprit, why }) = refused else { panic!("{refused:?}") };
+    for refused in [
+        bed.edge.apply(&routes).await,
+        bed.edge.prepare(&routes).await,
+    ] {
+        let Err(EdgeError::Refused { culprit, why }) = refused else {
+            panic!("{refused:?}")
+        };
         assert_eq!(culprit.as_deref(), Some("villain"));
-        assert!(why.contains("nginx.conf.next:") && why.contains('`'), "{why}");
+        assert!(
+            why.contains("nginx.conf.next:") && why.contains('`'),
+            "{why}"
+        );
     }
     assert_eq!(std::fs::read(bed.edge.file()).unwrap(), before);
     assert_eq!(bed.get("good.example", "/").await.who(), "good");
-    let left: Vec<_> = std::fs::read_dir(bed.config.nginx_dir()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let left: Vec<_> = std::fs::read_dir(bed.config.nginx_dir())
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
     assert_eq!(left.len(), 2, "{left:?}");
-    bed.edge.apply(&[route("good", "better.example")]).await.unwrap();
+    bed.edge
+        .apply(&[route("good", "better.example")])
+        .await
+        .unwrap();
     assert_eq!(bed.get("better.example", "/").await.who(), "good");
 }
 
@@ -52,12 +77,26 @@ async fn a_template_that_is_wrong_by_itself_blames_nobody() {
     }
     let bed = Bed::new(|config, dir| {
         std::fs::create_dir_all(dir.join("t/nginx")).unwrap();
-        std::fs::write(dir.join("t/nginx/nginx.conf"), "events {}\nbogus {{ max_body }};\n").unwrap();
+        std::fs::write(
+            dir.join("t/nginx/nginx.conf"),
+            "events {}\nbogus {{ max_body }};\n",
+        )
+        .unwrap();
         config.edge.templates = Some(dir.join("t"));
     });
-    let refused = bed.edge.prepare(&[route("a", "a.example")]).await.unwrap_err();
-    assert!(matches!(&refused, EdgeError::Refused { culprit: None, .. }), "{refused:?}");
-    assert!(refused.to_string().contains("`bogus 8388608;`"), "{refused}");
+    let refused = bed
+        .edge
+        .prepare(&[route("a", "a.example")])
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&refused, EdgeError::Refused { culprit: None, .. }),
+        "{refused:?}"
+    );
+    assert!(
+        refused.to_string().contains("`bogus 8388608;`"),
+        "{refused}"
+    );
     assert!(!bed.edge.file().exists());
 }
 
@@ -68,7 +107,8 @@ async fn many_at_once_share_at_most_two_reloads() {
     }
     let mut bed = Bed::start_with(|config, dir| {
         // nginx says at this level that it was told to reload.
-        let own = include_str!("../../../../../templates/nginx/nginx.conf").replace("{{ error_log }}\" warn;", "{{ error_log }}\" notice;");
+        let own = include_str!("../../../../../templates/nginx/nginx.conf")
+            .replace("{{ error_log }}\" warn;", "{{ error_log }}\" notice;");
         std::fs::create_dir_all(dir.join("t/nginx")).unwrap();
         std::fs::write(dir.join("t/nginx/nginx.conf"), own).unwrap();
         config.edge.templates = Some(dir.join("t"));
@@ -76,7 +116,12 @@ async fn many_at_once_share_at_most_two_reloads() {
     .await;
     let (gate, _) = bed.app("shop");
     bed.edge.open(&gate).await.unwrap();
-    let reloads = |bed: &Bed| bed.error_log().lines().filter(|l| l.contains("(SIGHUP)")).count();
+    let reloads = |bed: &Bed| {
+        bed.error_log()
+            .lines()
+            .filter(|l| l.contains("(SIGHUP)"))
+            .count()
+    };
     // As the service would: each caller asks for all routes there are by then.
     let all = Arc::new(Mutex::new(Vec::new()));
     let mut callers = tokio::task::JoinSet::new();
@@ -86,7 +131,11 @@ async fn many_at_once_share_at_most_two_reloads() {
             let routes = {
                 let mut all = all.lock().unwrap();
                 all.push(host(&format!("h{n}.example")));
-                [Route { name: name("shop"), hosts: all.clone(), tcp: None }]
+                [Route {
+                    name: name("shop"),
+                    hosts: all.clone(),
+                    tcp: None,
+                }]
             };
             edge.apply(&routes).await.unwrap();
         });
@@ -97,9 +146,17 @@ async fn many_at_once_share_at_most_two_reloads() {
         assert_eq!(bed.get(&format!("h{n}.example"), "/").await.who(), "shop");
     }
     let (before, at) = (reloads(&bed), Instant::now());
-    let same = [Route { name: name("shop"), hosts: all.lock().unwrap().clone(), tcp: None }];
+    let same = [Route {
+        name: name("shop"),
+        hosts: all.lock().unwrap().clone(),
+        tcp: None,
+    }];
     bed.edge.apply(&same).await.unwrap();
-    assert_eq!(reloads(&bed), before, "the same routes again are nothing to do");
+    assert_eq!(
+        reloads(&bed),
+        before,
+        "the same routes again are nothing to do"
+    );
     assert!(at.elapsed() < BETWEEN_RELOADS);
 
     // A reload that was due when acc was killed is made up for.
@@ -125,7 +182,8 @@ async fn preparing_again_while_nginx_runs_leaves_the_reload_to_apply() {
     assert_eq!(bed.get("a.example", "/").await.who(), "shop");
     // Stopped: written for the next start.
     bed.stop();
-    bed.until("nginx is gone", || bed.edge.running().unwrap().is_none()).await;
+    bed.until("nginx is gone", || bed.edge.running().unwrap().is_none())
+        .await;
     bed.edge.apply(&[route("shop", "b.example")]).await.unwrap();
     bed.run().await;
     assert_eq!(bed.get("b.example", "/").await.who(), "shop");
@@ -141,15 +199,31 @@ async fn ten_thousand_hosts_of_the_longest_kind() {
     let (gate, _) = bed.app(&"s".repeat(63));
     bed.edge.open(&gate).await.unwrap();
     let label = "x".repeat(60);
-    let longest = |n: u32| host(&format!("{n:05}.{label}.{label}.{label}.{}", "y".repeat(64 - 1)));
+    let longest = |n: u32| {
+        host(&format!(
+            "{n:05}.{label}.{label}.{label}.{}",
+            "y".repeat(64 - 1)
+        ))
+    };
     let routes: Vec<Route> = (0..10_000)
-        .map(|n| Route { name: gate.name.clone(), hosts: vec![longest(n)], tcp: Some(([127, 0, 0, 1], 9).into()) })
+        .map(|n| Route {
+            name: gate.name.clone(),
+            hosts: vec![longest(n)],
+            tcp: Some(([127, 0, 0, 1], 9).into()),
+        })
         .map(|r| Route { tcp: None, ..r })
         .collect();
     assert!(routes[0].hosts[0].as_str().len() > 245);
     bed.edge.apply(&routes).await.unwrap();
-    assert_eq!(bed.get(routes[9_999].hosts[0].as_str(), "/").await.who(), gate.name.as_str());
-    assert_eq!(bed.error_log(), "", "nginx has to say something of its hash tables");
+    assert_eq!(
+        bed.get(routes[9_999].hosts[0].as_str(), "/").await.who(),
+        gate.name.as_str()
+    );
+    assert_eq!(
+        bed.error_log(),
+        "",
+        "nginx has to say something of its hash tables"
+    );
 }
 
 /// A program called nginx that says what it is told.
@@ -165,19 +239,35 @@ fn pretend(dir: &Path, says: &str) -> PathBuf {
 async fn a_missing_old_or_strange_program_is_told_with_the_way_out() {
     let bed = Bed::new(|_, _| {});
     let with = |search: Vec<PathBuf>| {
-        let settings = NginxSettings { search, ..NginxSettings::new(bed.config.clone()) };
+        let settings = NginxSettings {
+            search,
+            ..NginxSettings::new(bed.config.clone())
+        };
         Nginx::new(settings, Arc::new(Templates::new(None).unwrap())).unwrap()
     };
     let cases = [
         (bed.dir.path().join("empty"), "`nginx` is not installed"),
-        (pretend(bed.dir.path(), "nginx version: nginx/1.14.2"), "is version 1.14.2, acc needs 1.18.0 or later"),
+        (
+            pretend(bed.dir.path(), "nginx version: nginx/1.14.2"),
+            "is version 1.14.2, acc needs 1.18.0 or later",
+        ),
     ];
     for (dir, expected) in cases {
         let error = with(vec![dir]).prepare(&[]).await.unwrap_err();
-        assert!(matches!(&error, EdgeError::Unusable(text) if text.contains(expected) && text.contains("builtin")), "{error}");
+        assert!(
+            matches!(&error, EdgeError::Unusable(text) if text.contains(expected) && text.contains("builtin")),
+            "{error}"
+        );
     }
     let strange = with(vec![pretend(bed.dir.path(), "hello")]);
-    assert!(strange.version().await.unwrap_err().to_string().contains("does not tell its version: hello"));
+    assert!(
+        strange
+            .version()
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("does not tell its version: hello")
+    );
 }
 
 #[tokio::test]
@@ -185,7 +275,10 @@ async fn folders_that_nginx_cannot_be_told_are_refused() {
     for odd in ["a$b", "a:b", "a\"b", "a\\b", "a\nb"] {
         let bed = Bed::new(|config, dir| config.run = dir.join(odd));
         let error = bed.edge.prepare(&[]).await.unwrap_err().to_string();
-        assert!(error.contains("which nginx cannot read in a path") || error.contains("not installed"), "{error}");
+        assert!(
+            error.contains("which nginx cannot read in a path") || error.contains("not installed"),
+            "{error}"
+        );
     }
 }
 
@@ -197,8 +290,14 @@ async fn the_service_is_nginx_in_the_foreground() {
     let bed = Bed::new(|_, _| {});
     let service = bed.edge.service().unwrap();
     assert!(service.argv[0].ends_with("/nginx"));
-    assert_eq!(service.argv[1..], ["-c", bed.edge.file().to_str().unwrap(), "-g", "daemon off;"]);
-    assert_eq!((service.name, service.stop_signal), ("nginx", libc::SIGQUIT));
+    assert_eq!(
+        service.argv[1..],
+        ["-c", bed.edge.file().to_str().unwrap(), "-g", "daemon off;"]
+    );
+    assert_eq!(
+        (service.name, service.stop_signal),
+        ("nginx", libc::SIGQUIT)
+    );
     assert!(bed.edge.version().await.unwrap() >= OLDEST);
     assert_eq!(bed.edge.running().unwrap(), None);
 }

@@ -19,9 +19,18 @@ async fn a_unix_instance_is_reached_by_its_name_with_nothing_but_a_link() {
     assert_eq!(bed.get("shop.apps.localhost", "/").await.who(), "wake");
     bed.edge.open(&gate).await.unwrap();
     bed.edge.apply(&[]).await.unwrap();
-    for uri in ["/", "//a%2Fb/../x?y=1?z&%20", "/%C3%A9;p=1/.//?", "/a b".replace(' ', "%20").as_str(), "/?"] {
+    for uri in [
+        "/",
+        "//a%2Fb/../x?y=1?z&%20",
+        "/%C3%A9;p=1/.//?",
+        "/a b".replace(' ', "%20").as_str(),
+        "/?",
+    ] {
         assert_eq!(bed.get("shop.apps.localhost", uri).await.who(), "shop");
-        assert_eq!(seen.lock().unwrap().last().unwrap().line(), format!("GET {uri} HTTP/1.1"));
+        assert_eq!(
+            seen.lock().unwrap().last().unwrap().line(),
+            format!("GET {uri} HTTP/1.1")
+        );
     }
     bed.edge.close(&gate).await.unwrap();
     assert_eq!(bed.get("shop.apps.localhost", "/").await.who(), "wake");
@@ -42,26 +51,65 @@ async fn other_hosts_and_tcp_come_from_the_maps() {
     // Until the maps are in force the wake server serves what nginx does not know.
     assert_eq!(bed.get("shop.example.org", "/").await.who(), "wake");
     assert_eq!(bed.get("default.apps.localhost", "/").await.who(), "wake");
-    let hosts = ["shop.example.org", "default", "include", "test.example", "x.shop.apps.localhost"].map(host).to_vec();
-    let routes = [Route { name: name("shop"), hosts: hosts.clone(), tcp: None }, route];
+    let hosts = [
+        "shop.example.org",
+        "default",
+        "include",
+        "test.example",
+        "x.shop.apps.localhost",
+    ]
+    .map(host)
+    .to_vec();
+    let routes = [
+        Route {
+            name: name("shop"),
+            hosts: hosts.clone(),
+            tcp: None,
+        },
+        route,
+    ];
     bed.edge.apply(&routes).await.unwrap();
     for other in &hosts {
         assert_eq!(bed.get(other.as_str(), "/").await.who(), "shop", "{other}");
     }
     assert_eq!(bed.get("shop.apps.localhost", "/").await.who(), "shop");
-    assert_eq!(bed.get("default.apps.localhost", "//a?b").await.who(), "default");
-    assert_eq!(tcp_seen.lock().unwrap().last().unwrap().line(), "GET //a?b HTTP/1.1");
-    assert_eq!(bed.post("default.apps.localhost", "/", b"abc").await.body, b"abc");
+    assert_eq!(
+        bed.get("default.apps.localhost", "//a?b").await.who(),
+        "default"
+    );
+    assert_eq!(
+        tcp_seen.lock().unwrap().last().unwrap().line(),
+        "GET //a?b HTTP/1.1"
+    );
+    assert_eq!(
+        bed.post("default.apps.localhost", "/", b"abc").await.body,
+        b"abc"
+    );
 
     bed.edge.close(&tcp).await.unwrap();
     for n in 0..3 {
-        let answer =
-            if n == 1 { bed.post("default.apps.localhost", "/", b"abc").await } else { bed.get("default.apps.localhost", "/").await };
+        let answer = if n == 1 {
+            bed.post("default.apps.localhost", "/", b"abc").await
+        } else {
+            bed.get("default.apps.localhost", "/").await
+        };
         assert_eq!(answer.who(), "wake");
-        assert_eq!(bed.wake.lock().unwrap().last().unwrap().one("x-acc-connect").as_deref(), Some("-"));
+        assert_eq!(
+            bed.wake
+                .lock()
+                .unwrap()
+                .last()
+                .unwrap()
+                .one("x-acc-connect")
+                .as_deref(),
+            Some("-")
+        );
     }
     bed.edge.open(&tcp).await.unwrap();
-    assert_eq!(bed.get("default.apps.localhost", "/").await.who(), "default");
+    assert_eq!(
+        bed.get("default.apps.localhost", "/").await.who(),
+        "default"
+    );
     assert_eq!(bed.error_log(), "");
 }
 
@@ -73,13 +121,18 @@ async fn the_wake_server_gets_the_whole_request_and_knows_that_nobody_has_seen_i
     let bed = Bed::start().await;
     bed.make_log_folder("shop");
     let body: Vec<u8> = (0..5_000_000_u32).map(|n| (n % 251) as u8).collect();
-    let answer = bed.post("Shop.Apps.Localhost:8080", "//up%2Fload?a=1&b=%20", &body).await;
+    let answer = bed
+        .post("Shop.Apps.Localhost:8080", "//up%2Fload?a=1&b=%20", &body)
+        .await;
     assert_eq!((answer.who().as_str(), answer.body == body), ("wake", true));
     let got = bed.wake.lock().unwrap()[0].clone();
     assert_eq!(got.line(), "POST //up%2Fload?a=1&b=%20 HTTP/1.1");
     assert!(got.body == body);
     assert_eq!(got.one("host").as_deref(), Some("shop.apps.localhost:8080"));
-    assert_eq!(got.one("x-acc-host").as_deref(), Some("shop.apps.localhost"));
+    assert_eq!(
+        got.one("x-acc-host").as_deref(),
+        Some("shop.apps.localhost")
+    );
     assert_eq!(got.one("x-acc-connect").as_deref(), Some("-"));
     assert_eq!(got.one("x-real-ip").as_deref(), Some("127.0.0.1"));
 
@@ -89,16 +142,31 @@ async fn the_wake_server_gets_the_whole_request_and_knows_that_nobody_has_seen_i
     )
     .await;
     let got = bed.wake.lock().unwrap()[1].clone();
-    assert_eq!((got.line(), got.body.as_slice(), got.one("content-length").as_deref()), ("PURGE /x HTTP/1.1", &b"abc"[..], Some("3")));
+    assert_eq!(
+        (
+            got.line(),
+            got.body.as_slice(),
+            got.one("content-length").as_deref()
+        ),
+        ("PURGE /x HTTP/1.1", &b"abc"[..], Some("3"))
+    );
     assert!(got.all("transfer-encoding").is_empty());
 
     // An application that is gone while its gate is open: refused, so not seen either.
-    let gate = Gate { name: name("shop"), listen: crate::domain::instance::Listen::Unix(bed.config.socket("shop")), run: 1, process: None };
+    let gate = Gate {
+        name: name("shop"),
+        listen: crate::domain::instance::Listen::Unix(bed.config.socket("shop")),
+        run: 1,
+        process: None,
+    };
     bed.edge.open(&gate).await.unwrap();
     drop(std::fs::create_dir_all(bed.config.socket_dir("shop")));
     drop(std::os::unix::net::UnixListener::bind(bed.config.socket("shop")).unwrap());
     bed.get("shop.apps.localhost", "/").await;
-    assert_eq!(bed.wake.lock().unwrap()[2].one("x-acc-connect").as_deref(), Some("-"));
+    assert_eq!(
+        bed.wake.lock().unwrap()[2].one("x-acc-connect").as_deref(),
+        Some("-")
+    );
     assert_eq!(bed.error_log(), "");
 }
 
@@ -113,12 +181,18 @@ async fn an_application_that_breaks_off_is_told_from_one_that_was_not_there() {
     bed.edge.apply(&[route]).await.unwrap();
     bed.edge.open(&unix).await.unwrap();
     bed.edge.open(&tcp).await.unwrap();
-    for (host, seen) in [("shop.apps.localhost", &unix_seen), ("port.apps.localhost", &tcp_seen)] {
+    for (host, seen) in [
+        ("shop.apps.localhost", &unix_seen),
+        ("port.apps.localhost", &tcp_seen),
+    ] {
         for method in ["GET", "POST"] {
             bed.wake.lock().unwrap().clear();
             seen.lock().unwrap().clear();
-            // The wake server breaks off at this path as well, as if it were killed: it is asked again, the application is not.
-            let request = format!("{method} /die HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc");
+            // The wake server breaks off at this path as well, as if it were killed: it is asked
+            // again, the application is not.
+            let request = format!(
+                "{method} /die HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc"
+            );
             let answer = bed.send(request.as_bytes()).await;
             assert_eq!(answer.status(), 502);
             assert_eq!(seen.lock().unwrap().len(), 1, "{host} {method}");
@@ -131,9 +205,16 @@ async fn an_application_that_breaks_off_is_told_from_one_that_was_not_there() {
                 assert_eq!(told.one("x-acc-again").as_deref(), (n > 0).then_some("1"));
                 assert_eq!(told.body, b"abc");
             }
-            let ids: std::collections::BTreeSet<_> = told.iter().map(|told| told.one("x-acc-request").unwrap()).collect();
+            let ids: std::collections::BTreeSet<_> = told
+                .iter()
+                .map(|told| told.one("x-acc-request").unwrap())
+                .collect();
             assert_eq!(ids.len(), 1);
-            assert!(ids.iter().all(|id| crate::proxy::replay_notes::request_id(id).is_some()), "{ids:?}");
+            assert!(
+                ids.iter()
+                    .all(|id| crate::proxy::replay_notes::request_id(id).is_some()),
+                "{ids:?}"
+            );
         }
     }
 }
@@ -147,7 +228,14 @@ async fn an_applications_own_errors_pass_and_it_cannot_redirect_inside() {
     let (gate, _) = bed.app("shop");
     bed.edge.open(&gate).await.unwrap();
     let answer = bed.get("shop.apps.localhost", "/502").await;
-    assert_eq!((answer.status(), answer.body.as_slice(), answer.header("server").as_deref()), (502, &b"mine"[..], Some("own")));
+    assert_eq!(
+        (
+            answer.status(),
+            answer.body.as_slice(),
+            answer.header("server").as_deref()
+        ),
+        (502, &b"mine"[..], Some("own"))
+    );
     let answer = bed.get("shop.apps.localhost", "/redirect").await;
     assert_eq!((answer.status(), answer.body.as_slice()), (200, &b"ok"[..]));
     assert!(bed.wake.lock().unwrap().is_empty());
@@ -164,7 +252,10 @@ async fn without_acc_the_answer_is_a_plain_502_that_nobody_caches() {
     assert_eq!(answer.status(), 502);
     assert_eq!(answer.header("cache-control").as_deref(), Some("no-store"));
     assert_eq!(answer.header("retry-after").as_deref(), Some("5"));
-    assert_eq!(answer.header("content-type").as_deref(), Some("application/problem+json"));
+    assert_eq!(
+        answer.header("content-type").as_deref(),
+        Some("application/problem+json")
+    );
     let problem: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(problem["status"], 502);
     // That acc does not answer is an error.
@@ -178,23 +269,38 @@ async fn what_the_edge_says_of_a_client_cannot_be_said_by_the_client() {
     }
     let mut bed = Bed::start().await;
     let (gate, seen) = bed.app("shop");
-    let listed = crate::domain::edge_headers::EDGE_ONLY.iter().map(|name| (*name).to_owned());
-    let spoofed: Vec<String> = listed.chain(["X_Real_IP", "X_Forwarded_For", "x_client-ip", "X-Real-Ip"].map(str::to_owned)).collect();
-    let lines: String = spoofed.iter().map(|n| format!("{n}: evil\r\n{n}: evil2\r\n")).collect();
-    let request = format!("GET / HTTP/1.1\r\nHost: shop.apps.localhost\r\nConnection: close\r\nX-Own: kept\r\n{lines}\r\n");
+    let listed = crate::domain::edge_headers::EDGE_ONLY
+        .iter()
+        .map(|name| (*name).to_owned());
+    let spoofed: Vec<String> = listed
+        .chain(["X_Real_IP", "X_Forwarded_For", "x_client-ip", "X-Real-Ip"].map(str::to_owned))
+        .collect();
+    let lines: String = spoofed
+        .iter()
+        .map(|n| format!("{n}: evil\r\n{n}: evil2\r\n"))
+        .collect();
+    let request = format!(
+        "GET / HTTP/1.1\r\nHost: shop.apps.localhost\r\nConnection: close\r\nX-Own: kept\r\n{lines}\r\n"
+    );
     let expected = [
         ("x-real-ip", "127.0.0.1"),
         ("x-forwarded-for", "127.0.0.1"),
         ("x-forwarded-proto", "http"),
         ("x-forwarded-host", "shop.apps.localhost"),
-        ("forwarded", "for=127.0.0.1;host=\"shop.apps.localhost\";proto=http"),
+        (
+            "forwarded",
+            "for=127.0.0.1;host=\"shop.apps.localhost\";proto=http",
+        ),
         ("host", "shop.apps.localhost"),
         ("x-own", "kept"),
     ];
     bed.send(request.as_bytes()).await;
     bed.edge.open(&gate).await.unwrap();
     bed.send(request.as_bytes()).await;
-    let (woken, direct) = (bed.wake.lock().unwrap()[0].clone(), seen.lock().unwrap()[0].clone());
+    let (woken, direct) = (
+        bed.wake.lock().unwrap()[0].clone(),
+        seen.lock().unwrap()[0].clone(),
+    );
     for got in [&woken, &direct] {
         for (header, value) in expected {
             assert_eq!(got.one(header).as_deref(), Some(value), "{header}");
@@ -216,31 +322,63 @@ async fn streams_pass_as_they_come_and_outlive_a_reload_or_go_by_way_of_acc() {
     let (gate, seen) = bed.app("shop");
     bed.edge.open(&gate).await.unwrap();
     let mut stream = TcpStream::connect(bed.address).await.unwrap();
-    stream.write_all(b"GET /stream HTTP/1.1\r\nHost: shop.apps.localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+    stream
+        .write_all(
+            b"GET /stream HTTP/1.1\r\nHost: shop.apps.localhost\r\nConnection: close\r\n\r\n",
+        )
+        .await
+        .unwrap();
 
-    bed.until("it is asked", || seen.lock().unwrap().len() == 1).await;
+    bed.until("it is asked", || seen.lock().unwrap().len() == 1)
+        .await;
     // The first events are here while the application still has most of a second to go.
     // With room for all of them: a short read would look like a stream that flows.
     let mut events = Vec::with_capacity(64 * 1024);
     while events.windows(4).filter(|w| w == b"tick").count() < 3 {
         assert_ne!(stream.read_buf(&mut events).await.unwrap(), 0);
     }
-    assert!(events.windows(4).filter(|w| w == b"tick").count() < 10, "the stream sticks in nginx");
+    assert!(
+        events.windows(4).filter(|w| w == b"tick").count() < 10,
+        "the stream sticks in nginx"
+    );
 
-    bed.edge.apply(&[Route { name: name("shop"), hosts: vec![host("a.example")], tcp: None }]).await.unwrap();
-    tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut events)).await.unwrap().unwrap();
+    bed.edge
+        .apply(&[Route {
+            name: name("shop"),
+            hosts: vec![host("a.example")],
+            tcp: None,
+        }])
+        .await
+        .unwrap();
+    tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut events))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(events.windows(4).filter(|w| w == b"tick").count(), 20);
     assert!(events.ends_with(b"0\r\n\r\n"));
 
-    // Awake or asleep, what is a stream by its request goes through the wake server, which ends it in order.
-    let asks = ["Connection: Upgrade\r\nUpgrade: websocket", "Connection: close\r\nAccept: text/html, Text/Event-Stream;q=0.9"];
+    // Awake or asleep, what is a stream by its request goes through the wake server, which ends it
+    // in order.
+    let asks = [
+        "Connection: Upgrade\r\nUpgrade: websocket",
+        "Connection: close\r\nAccept: text/html, Text/Event-Stream;q=0.9",
+    ];
     for (nth, headers) in asks.into_iter().cycle().take(4).enumerate() {
         if nth == 2 {
             bed.edge.close(&gate).await.unwrap();
         }
         let mut socket = TcpStream::connect(bed.address).await.unwrap();
-        socket.write_all(format!("GET /ws HTTP/1.1\r\nHost: shop.apps.localhost\r\n{headers}\r\n\r\n").as_bytes()).await.unwrap();
-        bed.until("the wake server is asked", || bed.wake.lock().unwrap().len() > nth).await;
+        socket
+            .write_all(
+                format!("GET /ws HTTP/1.1\r\nHost: shop.apps.localhost\r\n{headers}\r\n\r\n")
+                    .as_bytes(),
+            )
+            .await
+            .unwrap();
+        bed.until("the wake server is asked", || {
+            bed.wake.lock().unwrap().len() > nth
+        })
+        .await;
         let upgrade = bed.wake.lock().unwrap()[nth].one("upgrade");
         assert_eq!(upgrade.as_deref(), (nth % 2 == 0).then_some("websocket"));
     }
@@ -256,7 +394,10 @@ async fn a_stream_that_ends_with_its_connection_does_not_stick_when_it_says_so()
     let (gate, _) = bed.app("shop");
     bed.edge.open(&gate).await.unwrap();
     let mut stream = TcpStream::connect(bed.address).await.unwrap();
-    stream.write_all(b"GET /stream-to-the-end HTTP/1.0\r\nHost: shop.apps.localhost\r\n\r\n").await.unwrap();
+    stream
+        .write_all(b"GET /stream-to-the-end HTTP/1.0\r\nHost: shop.apps.localhost\r\n\r\n")
+        .await
+        .unwrap();
     let ticks = |events: &[u8]| events.windows(4).filter(|w| *w == b"tick").count();
     // With room for all of them: a short read would look like a stream that flows.
     let mut events = Vec::with_capacity(64 * 1024);
@@ -265,7 +406,10 @@ async fn a_stream_that_ends_with_its_connection_does_not_stick_when_it_says_so()
         assert_ne!(stream.read_buf(&mut events).await.unwrap(), 0);
     }
     assert!(ticks(&events) < 10, "the stream sticks in nginx");
-    tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut events)).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut events))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(ticks(&events), 20);
 }
 
@@ -280,14 +424,34 @@ async fn a_request_that_one_application_has_seen_never_reaches_a_second() {
     bed.edge.apply(&[route]).await.unwrap();
     bed.edge.open(&tcp).await.unwrap();
     // A link that should not be there: the name listened on a socket in an earlier life.
-    let crate::domain::instance::Listen::Unix(socket) = &unix.listen else { unreachable!() };
+    let crate::domain::instance::Listen::Unix(socket) = &unix.listen else {
+        unreachable!()
+    };
     std::os::unix::fs::symlink(socket, bed.config.gate_dir().join("port.sock")).unwrap();
-    assert_eq!(bed.post("port.apps.localhost", "/die", b"abc").await.status(), 502);
-    assert_eq!((unix_seen.lock().unwrap().len(), tcp_seen.lock().unwrap().len()), (1, 0));
-    assert!(bed.wake.lock().unwrap()[0].one("x-acc-connect").unwrap().parse::<f64>().is_ok());
+    assert_eq!(
+        bed.post("port.apps.localhost", "/die", b"abc")
+            .await
+            .status(),
+        502
+    );
+    assert_eq!(
+        (
+            unix_seen.lock().unwrap().len(),
+            tcp_seen.lock().unwrap().len()
+        ),
+        (1, 0)
+    );
+    assert!(
+        bed.wake.lock().unwrap()[0]
+            .one("x-acc-connect")
+            .unwrap()
+            .parse::<f64>()
+            .is_ok()
+    );
 }
 
-/// A reload takes its time, and workers of before go on for a while: the map still has the old port, where another program listens.
+/// A reload takes its time, and workers of before go on for a while: the map still has the old
+/// port, where another program listens.
 #[tokio::test]
 async fn a_map_with_an_old_port_leads_to_the_wake_server_and_not_to_who_has_that_port_now() {
     if !need_nginx() {
@@ -303,12 +467,24 @@ async fn a_map_with_an_old_port_leads_to_the_wake_server_and_not_to_who_has_that
     let (new, route, own) = bed.tcp_app("port").await;
     bed.edge.open(&new).await.unwrap();
     for body in [&b""[..], b"abc"] {
-        assert_eq!(bed.post("port.apps.localhost", "/", body).await.status(), 200);
+        assert_eq!(
+            bed.post("port.apps.localhost", "/", body).await.status(),
+            200
+        );
     }
-    assert_eq!((stranger.lock().unwrap().len(), bed.wake.lock().unwrap().len()), (1, 2));
+    assert_eq!(
+        (
+            stranger.lock().unwrap().len(),
+            bed.wake.lock().unwrap().len()
+        ),
+        (1, 2)
+    );
     bed.edge.apply(&[route]).await.unwrap();
     bed.post("port.apps.localhost", "/", b"abc").await;
-    assert_eq!((own.lock().unwrap().len(), bed.wake.lock().unwrap().len()), (1, 2));
+    assert_eq!(
+        (own.lock().unwrap().len(), bed.wake.lock().unwrap().len()),
+        (1, 2)
+    );
 }
 
 #[tokio::test]
@@ -320,11 +496,16 @@ async fn an_upload_that_began_before_the_gate_closed_does_not_pass_it() {
     let (tcp, route, seen) = bed.tcp_app("port").await;
     let (unix, unix_seen) = bed.app("shop");
     bed.edge.apply(&[route]).await.unwrap();
-    for (gate, seen, host) in [(tcp, seen, "port.apps.localhost"), (unix, unix_seen, "shop.apps.localhost")] {
+    for (gate, seen, host) in [
+        (tcp, seen, "port.apps.localhost"),
+        (unix, unix_seen, "shop.apps.localhost"),
+    ] {
         bed.edge.open(&gate).await.unwrap();
         let before = bed.wake.lock().unwrap().len();
         let mut upload = TcpStream::connect(bed.address).await.unwrap();
-        let head = format!("POST /up HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 6\r\n\r\n");
+        let head = format!(
+            "POST /up HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 6\r\n\r\n"
+        );
         upload.write_all(head.as_bytes()).await.unwrap();
         // nginx asks for the body: it has chosen the location.
         let mut asked = [0; 25];
@@ -334,11 +515,22 @@ async fn an_upload_that_began_before_the_gate_closed_does_not_pass_it() {
         bed.edge.close(&gate).await.unwrap();
         upload.write_all(b"def").await.unwrap();
         let mut answer = String::new();
-        tokio::time::timeout(Duration::from_secs(20), upload.read_to_string(&mut answer)).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(20), upload.read_to_string(&mut answer))
+            .await
+            .unwrap()
+            .unwrap();
         assert!(answer.ends_with("abcdef"), "{answer}");
-        assert!(seen.lock().unwrap().is_empty(), "{host}: the closed gate was passed");
+        assert!(
+            seen.lock().unwrap().is_empty(),
+            "{host}: the closed gate was passed"
+        );
         assert_eq!(bed.wake.lock().unwrap().len(), before + 1);
-        assert_eq!(bed.wake.lock().unwrap()[before].one("x-acc-connect").as_deref(), Some("-"));
+        assert_eq!(
+            bed.wake.lock().unwrap()[before]
+                .one("x-acc-connect")
+                .as_deref(),
+            Some("-")
+        );
     }
 }
 
@@ -351,13 +543,21 @@ async fn games_with_the_host_end_in_400_or_at_the_wake_server() {
     let (gate, seen) = bed.app("shop");
     bed.edge.open(&gate).await.unwrap();
     // The same instance, spelled differently.
-    for spelling in ["SHOP.apps.LOCALHOST", "shop.apps.localhost:80", "shop.apps.localhost.", "shop.apps.localhost.:8080"] {
+    for spelling in [
+        "SHOP.apps.LOCALHOST",
+        "shop.apps.localhost:80",
+        "shop.apps.localhost.",
+        "shop.apps.localhost.:8080",
+    ] {
         assert_eq!(bed.get(spelling, "/").await.who(), "shop", "{spelling}");
     }
     let absolute = "GET http://shop.apps.localhost/abs?x HTTP/1.1\r\nHost: other.apps.localhost\r\nConnection: close\r\n\r\n";
     assert_eq!(bed.send(absolute.as_bytes()).await.who(), "shop");
     let got = seen.lock().unwrap().last().unwrap().clone();
-    assert_eq!((got.line(), got.one("host").as_deref()), ("GET /abs?x HTTP/1.1", Some("shop.apps.localhost")));
+    assert_eq!(
+        (got.line(), got.one("host").as_deref()),
+        ("GET /abs?x HTTP/1.1", Some("shop.apps.localhost"))
+    );
     // Nobody: acc answers.
     let long = format!("{}.apps.localhost", "a".repeat(64));
     let longer = format!("{}.apps.localhost", "a".repeat(300));
@@ -375,18 +575,34 @@ async fn games_with_the_host_end_in_400_or_at_the_wake_server() {
         &longer,
     ] {
         let answer = bed.get(odd, "/").await;
-        assert!(answer.who() == "wake" || answer.status() == 400, "{odd}: {answer:?}");
+        assert!(
+            answer.who() == "wake" || answer.status() == 400,
+            "{odd}: {answer:?}"
+        );
     }
-    for bad in ["..", "a..apps.localhost", "../../shop", "shop.apps.localhost/x", "a/../shop.apps.localhost"] {
+    for bad in [
+        "..",
+        "a..apps.localhost",
+        "../../shop",
+        "shop.apps.localhost/x",
+        "a/../shop.apps.localhost",
+    ] {
         let answer = bed.get(bad, "/").await;
-        assert!(answer.who() != "shop" && (answer.who() == "wake" || answer.status() == 400), "{bad}: {answer:?}");
+        assert!(
+            answer.who() != "shop" && (answer.who() == "wake" || answer.status() == 400),
+            "{bad}: {answer:?}"
+        );
     }
     for refused in [
         "GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: shop.apps.localhost\r\nHost: other.apps.localhost\r\nConnection: close\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: shop.apps.localhost\r\nConnection: close\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ] {
-        assert_eq!(bed.send(refused.as_bytes()).await.status(), 400, "{refused}");
+        assert_eq!(
+            bed.send(refused.as_bytes()).await.status(),
+            400,
+            "{refused}"
+        );
     }
     // HTTP/1.0 may come without a host.
     assert_eq!(bed.send(b"GET / HTTP/1.0\r\n\r\n").await.who(), "wake");
@@ -400,9 +616,19 @@ async fn a_body_above_the_bound_is_refused_before_anybody_is_asked() {
     }
     let bed = Bed::start_with(|config, _| config.edge.max_body = 1000).await;
     bed.make_log_folder("shop");
-    assert_eq!(bed.post("shop.apps.localhost", "/", &[b'x'; 1001]).await.status(), 413);
+    assert_eq!(
+        bed.post("shop.apps.localhost", "/", &[b'x'; 1001])
+            .await
+            .status(),
+        413
+    );
     assert!(bed.wake.lock().unwrap().is_empty());
-    assert_eq!(bed.post("shop.apps.localhost", "/", &[b'x'; 1000]).await.who(), "wake");
+    assert_eq!(
+        bed.post("shop.apps.localhost", "/", &[b'x'; 1000])
+            .await
+            .who(),
+        "wake"
+    );
 }
 
 #[tokio::test]
@@ -412,19 +638,32 @@ async fn workers_of_another_user_reach_gates_and_write_logs() {
     }
     if !nix::unistd::geteuid().is_root() {
         println!("skipped: needs root");
-        assert!(std::env::vars().all(|(k, _)| k != "CI"), "root is needed in CI");
+        assert!(
+            std::env::vars().all(|(k, _)| k != "CI"),
+            "root is needed in CI"
+        );
         return;
     }
-    let mut bed = Bed::start_with(|config, _| (config.user, config.edge.user) = (Some("nobody".into()), Some("daemon".into()))).await;
+    let mut bed = Bed::start_with(|config, _| {
+        (config.user, config.edge.user) = (Some("nobody".into()), Some("daemon".into()))
+    })
+    .await;
     let (gate, _) = bed.app("shop");
     // As the master, the probe and the service do it for these users.
     let user = nix::unistd::User::from_name("daemon").unwrap().unwrap();
     let log = bed.config.access_log("shop");
-    for path in [bed.config.wake_socket(), bed.config.socket("shop"), log.parent().unwrap().to_owned()] {
+    for path in [
+        bed.config.wake_socket(),
+        bed.config.socket("shop"),
+        log.parent().unwrap().to_owned(),
+    ] {
         nix::unistd::chown(&path, Some(user.uid), Some(user.gid)).unwrap();
     }
     let body = vec![b'x'; 300_000];
-    assert_eq!(bed.post("shop.apps.localhost", "/", &body).await.who(), "wake");
+    assert_eq!(
+        bed.post("shop.apps.localhost", "/", &body).await.who(),
+        "wake"
+    );
     bed.edge.open(&gate).await.unwrap();
     let body = vec![b'x'; 60_000];
     let answer = bed.post("shop.apps.localhost", "/", &body).await;

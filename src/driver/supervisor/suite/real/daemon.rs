@@ -21,17 +21,35 @@ fn kill(process: Process) {
 
 #[tokio::test]
 async fn boot_and_halt_may_be_repeated() {
-    let Some(world) = World::supervisord_down() else { return };
+    let Some(world) = World::supervisord_down() else {
+        return;
+    };
     let s = world.supervisor();
     s.halt().await.unwrap();
     assert_eq!(s.service("nginx").await.unwrap(), None);
-    let services = [service("nginx", &world, "exec sleep 1000"), service("server", &world, "exec sleep 1000")];
+    let services = [
+        service("nginx", &world, "exec sleep 1000"),
+        service("server", &world, "exec sleep 1000"),
+    ];
     assert_eq!(s.boot(&services).await.unwrap(), Ensured::Started);
     let daemon = world.daemon().unwrap();
     let nginx = s.service("nginx").await.unwrap().unwrap();
-    assert_eq!(world.again().boot(&services).await.unwrap(), Ensured::Already);
-    assert_eq!((world.daemon(), s.service("nginx").await.unwrap()), (Some(daemon), Some(nginx)));
-    assert_eq!(fs::metadata(world.settings().socket).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(
+        world.again().boot(&services).await.unwrap(),
+        Ensured::Already
+    );
+    assert_eq!(
+        (world.daemon(), s.service("nginx").await.unwrap()),
+        (Some(daemon), Some(nginx))
+    );
+    assert_eq!(
+        fs::metadata(world.settings().socket)
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777,
+        0o700
+    );
     s.halt().await.unwrap();
     assert!(!world.is_alive(daemon) && !world.is_alive(nginx));
     s.halt().await.unwrap();
@@ -42,38 +60,71 @@ async fn boot_and_halt_may_be_repeated() {
 
 #[tokio::test]
 async fn a_service_that_dies_is_started_again_and_a_changed_one_is_replaced() {
-    let Some(world) = World::supervisord_down() else { return };
+    let Some(world) = World::supervisord_down() else {
+        return;
+    };
     let s = world.supervisor();
-    let services = [service("nginx", &world, "exec sleep 1000"), service("server", &world, "exec sleep 1000")];
+    let services = [
+        service("nginx", &world, "exec sleep 1000"),
+        service("server", &world, "exec sleep 1000"),
+    ];
     s.boot(&services).await.unwrap();
-    let (nginx, server) = (s.service("nginx").await.unwrap().unwrap(), s.service("server").await.unwrap().unwrap());
+    let (nginx, server) = (
+        s.service("nginx").await.unwrap().unwrap(),
+        s.service("server").await.unwrap().unwrap(),
+    );
     kill(nginx);
-    let next = eventually("the next nginx", async || s.service("nginx").await.unwrap().filter(|p| *p != nginx)).await;
-    let changed = [service("nginx", &world, "exec sleep 1001"), services[1].clone()];
+    let next = eventually("the next nginx", async || {
+        s.service("nginx").await.unwrap().filter(|p| *p != nginx)
+    })
+    .await;
+    let changed = [
+        service("nginx", &world, "exec sleep 1001"),
+        services[1].clone(),
+    ];
     assert_eq!(s.boot(&changed).await.unwrap(), Ensured::Already);
     let replaced = s.service("nginx").await.unwrap().unwrap();
     assert!(replaced != next && !world.is_alive(next) && world.is_alive(replaced));
-    assert_eq!(s.service("server").await.unwrap(), Some(server), "the other one is left alone");
+    assert_eq!(
+        s.service("server").await.unwrap(),
+        Some(server),
+        "the other one is left alone"
+    );
     assert_eq!(s.boot(&changed[..1]).await.unwrap(), Ensured::Already);
-    assert!(!world.is_alive(server), "one that is not wanted any more is ended");
+    assert!(
+        !world.is_alive(server),
+        "one that is not wanted any more is ended"
+    );
     assert_eq!(s.service("server").await.unwrap(), None);
 }
 
 #[tokio::test]
 async fn a_service_that_keeps_ending_says_so() {
-    let Some(world) = World::supervisord().await else { return };
+    let Some(world) = World::supervisord().await else {
+        return;
+    };
     let s = world.supervisor();
     let bad = service("nginx", &world, "exit 1");
-    let error = eventually("the failure", async || s.ensure_service(&bad).await.err()).await.to_string();
+    let error = eventually("the failure", async || s.ensure_service(&bad).await.err())
+        .await
+        .to_string();
     assert!(error.starts_with("could not start `nginx`: "), "{error}");
-    let missing = Service { argv: vec!["/no/such/nginx".to_owned()], ..service("server", &world, "") };
+    let missing = Service {
+        argv: vec!["/no/such/nginx".to_owned()],
+        ..service("server", &world, "")
+    };
     let error = s.ensure_service(&missing).await.unwrap_err().to_string();
-    assert_eq!(error, "could not start `server`: its program `/no/such/nginx`: no such file or directory");
+    assert_eq!(
+        error,
+        "could not start `server`: its program `/no/such/nginx`: no such file or directory"
+    );
 }
 
 #[tokio::test]
 async fn children_of_a_killed_supervisord_are_found_and_not_started_twice() {
-    let Some(world) = World::supervisord_down() else { return };
+    let Some(world) = World::supervisord_down() else {
+        return;
+    };
     let s = world.supervisor();
     let services = [service("nginx", &world, "exec sleep 1000")];
     s.boot(&services).await.unwrap();
@@ -84,7 +135,10 @@ async fn children_of_a_killed_supervisord_are_found_and_not_started_twice() {
     assert_eq!(world.count(&a.name).await, 1);
     let daemon = world.daemon().unwrap();
     kill(daemon);
-    eventually("the end of supervisord", async || world.daemon().is_none().then_some(())).await;
+    eventually("the end of supervisord", async || {
+        world.daemon().is_none().then_some(())
+    })
+    .await;
     let b = obedient("b", &world, 0);
     // Dead for certain: what has no record does not run. To start something is another matter.
     for s in [Arc::clone(&s), world.again()] {
@@ -92,10 +146,17 @@ async fn children_of_a_killed_supervisord_are_found_and_not_started_twice() {
         assert_eq!(s.find(&b.name).await.unwrap(), None);
         assert_eq!(s.running().await.unwrap(), [(a.name.clone(), process)]);
         assert_eq!(s.service("nginx").await.unwrap(), Some(nginx));
-        assert!(matches!(s.start(&b).await, Err(SupervisorError::Unreachable { .. })));
+        assert!(matches!(
+            s.start(&b).await,
+            Err(SupervisorError::Unreachable { .. })
+        ));
     }
     assert_eq!(s.boot(&services).await.unwrap(), Ensured::Started);
-    assert_eq!(s.service("nginx").await.unwrap(), Some(nginx), "it goes on, and no second one beside it");
+    assert_eq!(
+        s.service("nginx").await.unwrap(),
+        Some(nginx),
+        "it goes on, and no second one beside it"
+    );
     assert_eq!(s.find(&a.name).await.unwrap(), Some(process));
     assert_eq!(s.start(&a).await.unwrap(), process);
     assert_eq!(world.count(&a.name).await, 1);
@@ -107,18 +168,33 @@ async fn children_of_a_killed_supervisord_are_found_and_not_started_twice() {
 
 async fn killed(world: &World) {
     kill(world.daemon().unwrap());
-    eventually("the end of supervisord", async || world.daemon().is_none().then_some(())).await;
+    eventually("the end of supervisord", async || {
+        world.daemon().is_none().then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_supervisord_that_died_comes_back_beside_what_outlived_it() {
-    let Some(world) = World::supervisord_down() else { return };
+    let Some(world) = World::supervisord_down() else {
+        return;
+    };
     let s = world.supervisor();
-    let services = [service("nginx", &world, "exec sleep 1000"), service("server", &world, "exec sleep 1000")];
-    assert_eq!(s.revive(&services).await.unwrap(), Ensured::Already, "never booted");
+    let services = [
+        service("nginx", &world, "exec sleep 1000"),
+        service("server", &world, "exec sleep 1000"),
+    ];
+    assert_eq!(
+        s.revive(&services).await.unwrap(),
+        Ensured::Already,
+        "never booted"
+    );
     assert!(world.daemon().is_none());
     s.boot(&services).await.unwrap();
-    let (nginx, server) = (s.service("nginx").await.unwrap().unwrap(), s.service("server").await.unwrap().unwrap());
+    let (nginx, server) = (
+        s.service("nginx").await.unwrap().unwrap(),
+        s.service("server").await.unwrap().unwrap(),
+    );
     assert_eq!(s.revive(&services).await.unwrap(), Ensured::Already);
     // Two that notice it at once: one starts it.
     killed(&world).await;
@@ -128,20 +204,39 @@ async fn a_supervisord_that_died_comes_back_beside_what_outlived_it() {
     both.sort_by_key(|e| *e == Ensured::Started);
     assert_eq!(both, [Ensured::Already, Ensured::Started]);
     assert!(world.is_alive(nginx) && world.is_alive(server));
-    assert_eq!(s.service("nginx").await.unwrap(), Some(nginx), "not a second one: it would find the port taken");
-    let second = eventually("the server that stands by", async || s.service("server").await.unwrap().filter(|p| *p != server)).await;
+    assert_eq!(
+        s.service("nginx").await.unwrap(),
+        Some(nginx),
+        "not a second one: it would find the port taken"
+    );
+    let second = eventually("the server that stands by", async || {
+        s.service("server").await.unwrap().filter(|p| *p != server)
+    })
+    .await;
     // The same again: there is never more than one that stands by.
     killed(&world).await;
     assert_eq!(s.revive(&services).await.unwrap(), Ensured::Started);
     assert!(world.is_alive(nginx) && world.is_alive(server) && !world.is_alive(second));
-    let third = eventually("the server that stands by", async || s.service("server").await.unwrap().filter(|p| *p != server)).await;
+    let third = eventually("the server that stands by", async || {
+        s.service("server").await.unwrap().filter(|p| *p != server)
+    })
+    .await;
     // A boot leaves it all as it is; an nginx that ends is started again, now by supervisord.
     assert_eq!(s.boot(&services).await.unwrap(), Ensured::Already);
     assert_eq!(s.service("nginx").await.unwrap(), Some(nginx));
     kill(nginx);
-    eventually("the end of nginx", async || (!world.is_alive(nginx)).then_some(())).await;
-    assert_eq!(s.ensure_service(&services[0]).await.unwrap(), Ensured::Started);
-    assert_eq!(s.ensure_service(&services[0]).await.unwrap(), Ensured::Already);
+    eventually("the end of nginx", async || {
+        (!world.is_alive(nginx)).then_some(())
+    })
+    .await;
+    assert_eq!(
+        s.ensure_service(&services[0]).await.unwrap(),
+        Ensured::Started
+    );
+    assert_eq!(
+        s.ensure_service(&services[0]).await.unwrap(),
+        Ensured::Already
+    );
     // Ended in order all of them end, and nothing comes back.
     for service in &services {
         s.stop_service(service).await.unwrap();
@@ -154,18 +249,24 @@ async fn a_supervisord_that_died_comes_back_beside_what_outlived_it() {
 
 #[tokio::test]
 async fn what_outlived_its_supervisord_may_be_on_record_twice() {
-    let Some(world) = World::supervisord_down() else { return };
+    let Some(world) = World::supervisord_down() else {
+        return;
+    };
     let s = world.supervisor();
     let services = [service("server", &world, "exec sleep 1000")];
     s.boot(&services).await.unwrap();
     let server = s.service("server").await.unwrap().unwrap();
     killed(&world).await;
-    // As the server does that finds its records taken away, before it says that supervisord has not started it.
+    // As the server does that finds its records taken away, before it says that supervisord has not
+    // started it.
     s.keep_record("server", server).await.unwrap();
     s.keep_service("server", server).await.unwrap();
     for s in [s, world.again()] {
         assert_eq!(s.revive(&services).await.unwrap(), Ensured::Started);
-        assert!(world.is_alive(server), "it was taken for the one that stands by");
+        assert!(
+            world.is_alive(server),
+            "it was taken for the one that stands by"
+        );
         killed(&world).await;
     }
     kill(server);
@@ -173,29 +274,55 @@ async fn what_outlived_its_supervisord_may_be_on_record_twice() {
 
 #[tokio::test]
 async fn what_outlived_its_supervisord_and_is_not_wanted_so_any_more_is_ended() {
-    let Some(world) = World::supervisord_down() else { return };
+    let Some(world) = World::supervisord_down() else {
+        return;
+    };
     let s = world.supervisor();
-    s.boot(&[service("nginx", &world, "exec sleep 1000")]).await.unwrap();
+    s.boot(&[service("nginx", &world, "exec sleep 1000")])
+        .await
+        .unwrap();
     let nginx = s.service("nginx").await.unwrap().unwrap();
     killed(&world).await;
-    s.boot(&[service("nginx", &world, "exec sleep 1001")]).await.unwrap();
+    s.boot(&[service("nginx", &world, "exec sleep 1001")])
+        .await
+        .unwrap();
     let next = s.service("nginx").await.unwrap().unwrap();
-    assert!(next != nginx && !world.is_alive(nginx), "it would hold the ports of its successor");
+    assert!(
+        next != nginx && !world.is_alive(nginx),
+        "it would hold the ports of its successor"
+    );
 }
 
 #[tokio::test]
 async fn not_to_be_asked_is_an_error() {
-    let Some(world) = World::supervisord().await else { return };
+    let Some(world) = World::supervisord().await else {
+        return;
+    };
     let s = world.supervisor();
     let a = obedient("a", &world, 0);
     // It lives, but nobody can reach it: whether something of this name runs is not known.
     fs::remove_file(world.settings().socket).unwrap();
     for s in [world.again(), world.again()] {
-        assert!(matches!(s.find(&a.name).await, Err(SupervisorError::Unreachable { .. })));
-        assert!(matches!(s.running().await, Err(SupervisorError::Unreachable { .. })));
-        assert!(matches!(s.service("nginx").await, Err(SupervisorError::Unreachable { .. })));
-        assert!(matches!(s.start(&a).await, Err(SupervisorError::Unreachable { .. })));
-        assert!(matches!(s.forget(&a.name).await, Err(SupervisorError::Unreachable { .. })));
+        assert!(matches!(
+            s.find(&a.name).await,
+            Err(SupervisorError::Unreachable { .. })
+        ));
+        assert!(matches!(
+            s.running().await,
+            Err(SupervisorError::Unreachable { .. })
+        ));
+        assert!(matches!(
+            s.service("nginx").await,
+            Err(SupervisorError::Unreachable { .. })
+        ));
+        assert!(matches!(
+            s.start(&a).await,
+            Err(SupervisorError::Unreachable { .. })
+        ));
+        assert!(matches!(
+            s.forget(&a.name).await,
+            Err(SupervisorError::Unreachable { .. })
+        ));
     }
     // The connection made before is still good.
     assert_eq!(s.find(&a.name).await.unwrap(), None);
@@ -205,7 +332,9 @@ async fn not_to_be_asked_is_an_error() {
 /// Its socket was taken away: it cannot make it again, and nobody else can ask it.
 #[tokio::test]
 async fn one_without_its_socket_is_replaced_or_ended_and_what_it_runs_goes_on() {
-    let Some(world) = World::supervisord_down() else { return };
+    let Some(world) = World::supervisord_down() else {
+        return;
+    };
     let services = [service("nginx", &world, "exec sleep 1000")];
     let s = world.supervisor();
     s.boot(&services).await.unwrap();
@@ -220,17 +349,34 @@ async fn one_without_its_socket_is_replaced_or_ended_and_what_it_runs_goes_on() 
                 fs::remove_file(world.settings().pid_file).unwrap();
             }
             // Also by one whose connection of before is still good.
-            let s = if revived { world.supervisor() } else { world.again() };
-            let came = if revived { s.revive(&services).await } else { s.boot(&services).await };
+            let s = if revived {
+                world.supervisor()
+            } else {
+                world.again()
+            };
+            let came = if revived {
+                s.revive(&services).await
+            } else {
+                s.boot(&services).await
+            };
             assert_eq!(came.unwrap(), Ensured::Started);
             assert_ne!(world.daemon().unwrap(), before);
             assert!(!world.is_alive(before), "there are two");
-            assert_eq!((s.find(&a.name).await.unwrap(), s.service("nginx").await.unwrap()), (Some(process), Some(nginx)));
+            assert_eq!(
+                (
+                    s.find(&a.name).await.unwrap(),
+                    s.service("nginx").await.unwrap()
+                ),
+                (Some(process), Some(nginx))
+            );
         }
     }
     // Only its pid file: written again.
     fs::remove_file(world.settings().pid_file).unwrap();
-    assert_eq!(world.supervisor().revive(&services).await.unwrap(), Ensured::Already);
+    assert_eq!(
+        world.supervisor().revive(&services).await.unwrap(),
+        Ensured::Already
+    );
     let last = world.daemon().unwrap();
     s.terminate(&a, process).await.unwrap();
     s.wait(&a.name, process).await.unwrap();
@@ -242,7 +388,9 @@ async fn one_without_its_socket_is_replaced_or_ended_and_what_it_runs_goes_on() 
 
 #[tokio::test]
 async fn what_was_started_just_before_a_crash_of_acc_is_adopted() {
-    let Some(world) = World::supervisord().await else { return };
+    let Some(world) = World::supervisord().await else {
+        return;
+    };
     let (a, b) = (obedient("a", &world, 0), obedient("b", &world, 0));
     for (program, by_find) in [(&a, true), (&b, false)] {
         let process = world.supervisor().start(program).await.unwrap();
@@ -260,13 +408,18 @@ async fn what_was_started_just_before_a_crash_of_acc_is_adopted() {
     assert_eq!(world.again().running().await.unwrap().len(), 2);
     fs::remove_file(world.pid_dir().join("a.pid")).unwrap();
     world.again().start(&a).await.unwrap();
-    eventually("one line of each", async || (world.count(&a.name).await == 2).then_some(())).await;
+    eventually("one line of each", async || {
+        (world.count(&a.name).await == 2).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn sections_of_sleepers_are_bounded() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(world) = World::supervisord_in(dir, |settings| settings.keep = 2) else { return };
+    let Some(world) = World::supervisord_in(dir, |settings| settings.keep = 2) else {
+        return;
+    };
     let s = world.supervisor();
     s.boot(&[]).await.unwrap();
     let live = obedient("live", &world, 0);
@@ -277,7 +430,10 @@ async fn sections_of_sleepers_are_bounded() {
         s.wait(&a.name, process).await.unwrap();
     }
     s.tidy(std::slice::from_ref(&live.name)).await.unwrap();
-    let kept: Vec<&str> = ["live", "s1", "s2", "s3", "s4"].into_iter().filter(|name| !world.traces(name).is_empty()).collect();
+    let kept: Vec<&str> = ["live", "s1", "s2", "s3", "s4"]
+        .into_iter()
+        .filter(|name| !world.traces(name).is_empty())
+        .collect();
     assert_eq!(kept, ["live", "s2", "s4"]);
     // Named or not, what runs is not taken out.
     for _ in 0..3 {
@@ -290,7 +446,9 @@ async fn sections_of_sleepers_are_bounded() {
 
 #[tokio::test]
 async fn a_section_that_became_wrong_is_in_nobodys_way() {
-    let Some(world) = World::supervisord().await else { return };
+    let Some(world) = World::supervisord().await else {
+        return;
+    };
     let s = world.supervisor();
     let a = program("a", world.dir(), &["/bin/true"]);
     let process = s.start(&a).await.unwrap();
@@ -303,16 +461,24 @@ async fn a_section_that_became_wrong_is_in_nobodys_way() {
     assert!(!world.settings().dir.join("programs/a.conf").exists());
     let process = s.start(&a).await.unwrap();
     assert_eq!(s.wait(&a.name, process).await.unwrap(), Exit::Code(0));
-    s.kill(&b.name, s.find(&b.name).await.unwrap().unwrap()).await.unwrap();
+    s.kill(&b.name, s.find(&b.name).await.unwrap().unwrap())
+        .await
+        .unwrap();
     // And at boot.
     s.halt().await.unwrap();
-    fs::write(world.settings().dir.join("programs/a.conf"), "[program:a]\ncommand=\n").unwrap();
+    fs::write(
+        world.settings().dir.join("programs/a.conf"),
+        "[program:a]\ncommand=\n",
+    )
+    .unwrap();
     assert_eq!(s.boot(&[]).await.unwrap(), Ensured::Started);
 }
 
 #[tokio::test]
 async fn a_section_that_is_refused_fails_alone() {
-    let Some(world) = World::supervisord().await else { return };
+    let Some(world) = World::supervisord().await else {
+        return;
+    };
     let s = world.supervisor();
     let starts: Vec<_> = (0..8)
         .map(|n| {
@@ -326,22 +492,33 @@ async fn a_section_that_is_refused_fails_alone() {
         .collect();
     for (n, start) in starts.into_iter().enumerate() {
         match (n, start.await.unwrap()) {
-            (4, Err(SupervisorError::NotStarted { name, why })) => assert!(name == "a4" && why.contains("999"), "{name}: {why}"),
+            (4, Err(SupervisorError::NotStarted { name, why })) => {
+                assert!(name == "a4" && why.contains("999"), "{name}: {why}")
+            }
             (n, started) => assert!(n != 4 && world.is_alive(started.unwrap()), "{n}"),
         }
     }
     assert_eq!(s.running().await.unwrap().len(), 7);
     assert!(world.traces("a4").is_empty());
-    assert_eq!(fs::read_dir(world.settings().dir.join("programs")).unwrap().count(), 0, "nothing is read a second time");
+    assert_eq!(
+        fs::read_dir(world.settings().dir.join("programs"))
+            .unwrap()
+            .count(),
+        0,
+        "nothing is read a second time"
+    );
 }
 
 #[tokio::test]
 async fn what_was_added_just_before_a_crash_of_acc_is_known_again() {
-    let Some(world) = World::supervisord().await else { return };
+    let Some(world) = World::supervisord().await else {
+        return;
+    };
     let a = obedient("a", &world, 0);
     let process = world.supervisor().start(&a).await.unwrap();
     let at = |folder: &str| world.settings().dir.join(folder).join("a.conf");
-    // As if it had died between the two steps; an acc that kept all sections in one folder left them so, too.
+    // As if it had died between the two steps; an acc that kept all sections in one folder left
+    // them so, too.
     let undone = || fs::rename(at("loaded"), at("programs")).unwrap();
     undone();
     fs::remove_file(world.pid_dir().join("a.pid")).unwrap();
@@ -359,13 +536,25 @@ async fn what_was_added_just_before_a_crash_of_acc_is_known_again() {
 
 #[tokio::test]
 async fn leftovers_of_an_earlier_boot_are_no_obstacle() {
-    let Some(world) = World::supervisord_down() else { return };
+    let Some(world) = World::supervisord_down() else {
+        return;
+    };
     fs::create_dir_all(world.dir().join("state")).unwrap();
     drop(std::os::unix::net::UnixListener::bind(world.settings().socket).unwrap());
     // A pid that is alive, but somebody else's.
-    fs::write(world.settings().pid_file, format!("{}\n", std::process::id())).unwrap();
-    assert_eq!(world.supervisor().boot(&[]).await.unwrap(), Ensured::Started);
-    assert_ne!(world.daemon().unwrap().pid.unsigned_abs(), std::process::id());
+    fs::write(
+        world.settings().pid_file,
+        format!("{}\n", std::process::id()),
+    )
+    .unwrap();
+    assert_eq!(
+        world.supervisor().boot(&[]).await.unwrap(),
+        Ensured::Started
+    );
+    assert_ne!(
+        world.daemon().unwrap().pid.unsigned_abs(),
+        std::process::id()
+    );
 }
 
 #[tokio::test]
@@ -378,14 +567,32 @@ async fn missing_old_and_broken_programs_are_told_apart() {
         path
     };
     let old = script("old", "echo 3.4.0");
-    let broken = script("broken", "[ \"$1\" = --version ] && echo 4.2.5 && exit; echo 'Error: no luck' >&2; exit 2");
+    let broken = script(
+        "broken",
+        "[ \"$1\" = --version ] && echo 4.2.5 && exit; echo 'Error: no luck' >&2; exit 2",
+    );
     for (program, expected) in [
-        (dir.path().join("missing"), format!("`{}` is not installed", dir.path().join("missing").display())),
-        (old, "supervisord is version 3.4.0, acc needs 4.0 or later".to_owned()),
-        (broken, "supervisord does not start: Error: no luck".to_owned()),
+        (
+            dir.path().join("missing"),
+            format!(
+                "`{}` is not installed",
+                dir.path().join("missing").display()
+            ),
+        ),
+        (
+            old,
+            "supervisord is version 3.4.0, acc needs 4.0 or later".to_owned(),
+        ),
+        (
+            broken,
+            "supervisord does not start: Error: no luck".to_owned(),
+        ),
     ] {
         let world = World::builtin();
-        let s = Supervisord::new(SupervisordSettings { program: Some(program), ..world.settings() });
+        let s = Supervisord::new(SupervisordSettings {
+            program: Some(program),
+            ..world.settings()
+        });
         let error = s.boot(&[]).await.unwrap_err();
         assert!(matches!(error, SupervisorError::Unusable(_)), "{error:?}");
         assert_eq!(error.to_string(), expected);
@@ -394,21 +601,40 @@ async fn missing_old_and_broken_programs_are_told_apart() {
 
 #[tokio::test]
 async fn a_folder_with_odd_characters_works_too() {
-    let dir = tempfile::Builder::new().prefix("a 5%(here)s ;b #c 'é").tempdir().unwrap();
+    let dir = tempfile::Builder::new()
+        .prefix("a 5%(here)s ;b #c 'é")
+        .tempdir()
+        .unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let Some(world) = World::supervisord_in(dir, |_| {}) else { return };
+    let Some(world) = World::supervisord_in(dir, |_| {}) else {
+        return;
+    };
     let s = world.supervisor();
-    assert_eq!(s.boot(&[service("nginx", &world, "exec sleep 1000")]).await.unwrap(), Ensured::Started);
+    assert_eq!(
+        s.boot(&[service("nginx", &world, "exec sleep 1000")])
+            .await
+            .unwrap(),
+        Ensured::Started
+    );
     assert!(s.service("nginx").await.unwrap().is_some());
-    arrives(&world, vec![("A".to_owned(), "1".to_owned())], vec!["x".to_owned()]).await;
+    arrives(
+        &world,
+        vec![("A".to_owned(), "1".to_owned())],
+        vec!["x".to_owned()],
+    )
+    .await;
     output_goes_to_the_log(world).await;
 }
 
 #[tokio::test]
 async fn the_foreground_command_runs_what_was_rendered() {
-    let Some(world) = World::supervisord_down() else { return };
+    let Some(world) = World::supervisord_down() else {
+        return;
+    };
     let s = Supervisord::new(world.settings());
-    s.render_config(&[service("nginx", &world, "exec sleep 1000")]).await.unwrap();
+    s.render_config(&[service("nginx", &world, "exec sleep 1000")])
+        .await
+        .unwrap();
     let argv = s.foreground_argv();
     let mut foreground = tokio::process::Command::new(&argv[0])
         .args(&argv[1..])
@@ -418,12 +644,30 @@ async fn the_foreground_command_runs_what_was_rendered() {
         .spawn()
         .unwrap();
     // Before it has its socket it can be seen, and not be asked.
-    eventually("supervisord", async || s.service("nginx").await.ok().flatten()).await;
+    eventually("supervisord", async || {
+        s.service("nginx").await.ok().flatten()
+    })
+    .await;
     eventually("its pid file", async || world.daemon()).await;
-    let environ = fs::read(format!("/proc/{}/environ", s.service("nginx").await.unwrap().unwrap().pid)).unwrap();
+    let environ = fs::read(format!(
+        "/proc/{}/environ",
+        s.service("nginx").await.unwrap().unwrap().pid
+    ))
+    .unwrap();
     assert!(!String::from_utf8_lossy(&environ).contains("LEAK"));
-    assert!(matches!(s.render_config(&[]).await, Err(SupervisorError::Unusable(_))), "not under a running one");
-    assert_eq!(s.boot(&[service("nginx", &world, "exec sleep 1000")]).await.unwrap(), Ensured::Already);
+    assert!(
+        matches!(
+            s.render_config(&[]).await,
+            Err(SupervisorError::Unusable(_))
+        ),
+        "not under a running one"
+    );
+    assert_eq!(
+        s.boot(&[service("nginx", &world, "exec sleep 1000")])
+            .await
+            .unwrap(),
+        Ensured::Already
+    );
     s.halt().await.unwrap();
     // Ended; whoever waited first, `halt` here, has its exit code.
     let _ = foreground.wait().await;
