@@ -17,10 +17,10 @@ use acc::domain::model::{ListenKind, Model, Param, Ready};
 use acc::domain::time::WallTime;
 use acc::interface::cli::show;
 use acc::prove::report::{Report, RequestFault, Spread, Streams, Strikes, Tally};
+use acc::service::instance::wake_timing::Phases;
 use acc::service::outcome::{
     EventView, InstanceView, ListenView, MonitorLine, MonitorRun, Outcome,
 };
-use acc::service::wake_timing::Phases;
 
 /// 2026-01-02T03:04:05Z.
 const NOW: WallTime = WallTime(1_767_323_045_000);

@@ -36,9 +36,10 @@ use crate::proxy::{self, Front, Proxy, ProxySettings, ServeReport, ShutdownSigna
 use crate::render::pages::Pages;
 use crate::service::error::{ServiceError, chain};
 use crate::service::handover::retire;
+use crate::service::monitor::{self, listeners, log_bound, run_watch};
 use crate::service::request::Request;
 use crate::service::world::World;
-use crate::service::{self, log_bound, monitor, moved, ports, recover, run_watch};
+use crate::service::{self, moved, recover};
 
 /// How long a server that ends waits for a slow database.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
@@ -198,7 +199,7 @@ async fn know_master(world: &World, master: MasterProcess) {
 fn watch_over(world: &Arc<World>, until: &CancellationToken) -> [JoinHandle<()>; 3] {
     [
         tokio::spawn(log_bound::watch(world.clone(), until.clone())),
-        tokio::spawn(ports::watch(world.clone(), until.clone())),
+        tokio::spawn(listeners::watch(world.clone(), until.clone())),
         tokio::spawn(run_watch::watch(world.clone(), until.clone())),
     ]
 }

@@ -22,7 +22,7 @@ use super::connection_state::{ClientLoad, ConnectionState};
 use super::failure::ProxyFailure;
 use crate::driver::edge::Gate;
 use crate::service::admission::Ticket;
-use crate::service::clients::limited;
+use crate::service::admission::clients::limited;
 
 /// Open files that are reserved for starts, logs and connections to instances: an eighth of all,
 /// between these.

@@ -13,10 +13,6 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::clients::Wakes;
-use super::error::ServiceError;
-use super::run_notes::RunFolder;
-use super::start_queue::StartQueue;
 use crate::config::Config;
 use crate::domain::instance::{Instance, Process};
 use crate::domain::lifecycle::Limits;
@@ -28,6 +24,10 @@ use crate::driver::supervisor::{Service, Supervisor, SupervisorError};
 use crate::host::clock::Clock;
 use crate::host::failpoint;
 use crate::host::limits::OpenFiles;
+use crate::service::admission::clients::Wakes;
+use crate::service::error::ServiceError;
+use crate::service::instance::start_queue::StartQueue;
+use crate::service::run_notes::RunFolder;
 use crate::store::{Store, StoreError, Writes, Written};
 
 /// The parts a [`Context`] is made of.

@@ -2,12 +2,12 @@
 
 use tracing::{info, warn};
 
-use super::context::Context;
-use super::error::chain;
-use super::wake_timing::Phases;
 use crate::domain::instance::Instance;
 use crate::domain::lifecycle::{Drain, Note};
 use crate::domain::name::{InstanceId, InstanceName};
+use crate::service::context::Context;
+use crate::service::error::chain;
+use crate::service::instance::wake_timing::Phases;
 use crate::store::EventRow;
 
 /// Writes one line; an event that cannot be written stops nothing.

@@ -12,12 +12,12 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::admission::Ticket;
-use super::error::chain;
-use super::world::World;
 use crate::domain::instance::Listen;
 use crate::domain::name::InstanceName;
 use crate::driver::edge::Gate;
+use crate::service::admission::Ticket;
+use crate::service::error::chain;
+use crate::service::world::World;
 use crate::store::Look;
 
 /// How long a start that has just been given to the supervisor may take to be known.

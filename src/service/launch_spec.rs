@@ -5,10 +5,6 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::context::Context;
-use super::error::{ErrorKind, ServiceError, chain};
-use super::handle::Handle;
-use super::moved;
 use crate::config::Config;
 use crate::domain::instance::{Instance, Launch, Listen};
 use crate::domain::model::Model;
@@ -19,6 +15,10 @@ use crate::host::limits::{GroupLimits, OpenFiles, ProcessLimits, UNLIMITED};
 use crate::host::spawn::may_change_user;
 use crate::models::{ModelError, find_model};
 use crate::render::{self, RenderError};
+use crate::service::context::Context;
+use crate::service::error::{ErrorKind, ServiceError, chain};
+use crate::service::instance::handle::Handle;
+use crate::service::moved;
 use crate::store::Row;
 
 /// What stands for a launch's places, see [`moved`].
@@ -195,8 +195,12 @@ pub(super) fn make_fit(ctx: &Context, handle: &Handle) -> Result<(), String> {
     let row = ctx
         .store
         .by_id(handle.instance.id)
-        .map_err(|e| read(super::error::store(e)))?;
-    let row = row.ok_or_else(|| read(super::error::no_instance(handle.instance.name.as_str())))?;
+        .map_err(|e| read(crate::service::error::store(e)))?;
+    let row = row.ok_or_else(|| {
+        read(crate::service::error::no_instance(
+            handle.instance.name.as_str(),
+        ))
+    })?;
     let launch = launch_of(ctx, &row).map_err(read)?.map_err(read)?;
     handle.relaunch(with(ctx, &row, launch));
     handle.set_fit();
@@ -237,7 +241,7 @@ fn launch_of(ctx: &Context, row: &Row) -> Result<Result<Launch, ServiceError>, S
     };
     ctx.store
         .relaunch(row.id, &launch, &key)
-        .map_err(super::error::store)?;
+        .map_err(crate::service::error::store)?;
     if row.launch.as_ref().is_some_and(|before| *before != launch) {
         moved::tell(ctx, row, &key);
     }

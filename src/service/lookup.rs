@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::context::Context;
-use super::error::{self, ServiceError};
-use super::handle::Handle;
-use super::world::World;
 use crate::config::suggest::closest;
 use crate::domain::name::{HostName, InstanceId, InstanceName};
+use crate::service::context::Context;
+use crate::service::error::{self, ServiceError};
+use crate::service::instance::handle::Handle;
+use crate::service::world::World;
 use crate::store::{Row, Store};
 
 /// The row of an instance given by name or number.

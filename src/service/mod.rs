@@ -4,56 +4,29 @@
 //! prints and knows no HTTP.
 
 pub mod access_logs;
-mod actor;
 pub mod admission;
-mod begin;
-pub mod clients;
 pub mod context;
-mod create;
-mod daemons;
-mod desired;
-mod destroy;
 pub mod error;
 mod events;
-mod failed_logs;
-mod free_port;
-mod ground;
-mod handle;
 pub mod handover;
-mod housekeeping;
-mod kinds;
+pub mod instance;
 pub(crate) mod launch_spec;
-pub mod log_bound;
 pub(crate) mod lookup;
 pub mod monitor;
 pub mod moved;
 pub mod outcome;
 pub mod places;
-pub mod ports;
-mod purge;
 pub mod recover;
-mod registry;
 pub mod request;
-mod restart;
-mod revive;
 mod routes;
-mod run_folder;
 mod run_notes;
-pub mod run_watch;
 #[cfg(test)]
 mod simulation;
-mod start;
-mod start_queue;
-mod step;
-mod stop;
-mod stop_all;
 #[cfg(test)]
 mod tests;
-mod transition;
+mod verbs;
 pub mod view;
 pub mod wait_settled;
-mod wake;
-pub mod wake_timing;
 pub mod world;
 
 use std::sync::Arc;
@@ -61,6 +34,7 @@ use std::sync::Arc;
 use error::ServiceError;
 use outcome::Outcome;
 use request::Request;
+use verbs::{create, desired, destroy, purge, restart, start, stop, stop_all};
 use world::World;
 
 /// Does what is asked for.

@@ -4,11 +4,11 @@
 //!
 //! Never is anything made again from what a model has become.
 
-use super::context::Context;
-use super::error::{ErrorKind, ServiceError};
-use super::events;
 use crate::config::Config;
 use crate::domain::instance::Launch;
+use crate::service::context::Context;
+use crate::service::error::{ErrorKind, ServiceError};
+use crate::service::events;
 use crate::store::{Row, Store};
 
 /// Refuses to begin where all instances were made for another `home` or `run`.
@@ -17,7 +17,10 @@ use crate::store::{Row, Store};
 /// It is so: names both places and the ways out. Or the database cannot be read.
 pub fn refuse_other_places(config: &Config, store: &Store) -> Result<(), ServiceError> {
     let here = format!("{} {} ", config.home.display(), config.run.display());
-    let Some(key) = store.made_elsewhere(&here).map_err(super::error::store)? else {
+    let Some(key) = store
+        .made_elsewhere(&here)
+        .map_err(crate::service::error::store)?
+    else {
         return Ok(());
     };
     let (before, now) = (

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::wake_timing::Phases;
+use crate::service::instance::wake_timing::Phases;
 
 /// The end of a request that succeeded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -3,10 +3,10 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::error::ServiceError;
 use crate::config::accounts::Accounts;
 use crate::config::{Config, trust};
 use crate::host::{fs, users};
+use crate::service::error::ServiceError;
 
 /// Makes home and run and what is below them. Others may pass through, only the owner may look
 /// around.

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use super::error::ServiceError;
-use super::world::World;
-use super::{create, destroy, purge, routes};
 use crate::host::fs;
+use crate::service::error::ServiceError;
+use crate::service::routes;
+use crate::service::verbs::{create, destroy, purge};
+use crate::service::world::World;
 use crate::store::Work;
 
 /// Forgets what ran in another boot, then finishes or undoes journalled work. Must come before any
@@ -25,7 +26,7 @@ pub fn tidy(world: &World) -> Result<(), ServiceError> {
     let slept = world
         .store
         .forget_other_boots(&world.boot)
-        .map_err(super::error::store)?;
+        .map_err(crate::service::error::store)?;
     if slept > 0 {
         info!("{slept} instances ran before this host was restarted; they are asleep now");
     }
@@ -64,7 +65,7 @@ pub async fn take_up(world: &Arc<World>) -> Result<(), ServiceError> {
 /// Ends what instances have left that do not run any more: their end came when no acc was there to
 /// see to it.
 async fn sweep(world: &Arc<World>) -> Result<(), ServiceError> {
-    let busy = world.store.busy().map_err(super::error::store)?;
+    let busy = world.store.busy().map_err(crate::service::error::store)?;
     let live: Vec<_> = busy
         .into_iter()
         .filter(|row| row.stored.phase.is_live())
@@ -84,15 +85,26 @@ pub(super) async fn resume(
     world: &Arc<World>,
 ) -> Result<Vec<(String, Result<&'static str, ServiceError>)>, ServiceError> {
     let mut taken_up = Vec::new();
-    for (id, _) in world.store.unfinished().map_err(super::error::store)? {
-        let Some(row) = world.store.by_id(id).map_err(super::error::store)? else {
+    for (id, _) in world
+        .store
+        .unfinished()
+        .map_err(crate::service::error::store)?
+    {
+        let Some(row) = world
+            .store
+            .by_id(id)
+            .map_err(crate::service::error::store)?
+        else {
             continue;
         };
         let Some(_alone) = world.building_unless_busy(row.name.as_str()) else {
             continue;
         };
         // Read again: whoever worked on it may have ended between the look and the lock.
-        let unfinished = world.store.unfinished().map_err(super::error::store)?;
+        let unfinished = world
+            .store
+            .unfinished()
+            .map_err(crate::service::error::store)?;
         let Some((_, work)) = unfinished.into_iter().find(|(other, _)| *other == id) else {
             continue;
         };
@@ -116,7 +128,7 @@ pub(super) async fn resume(
 /// server, at its start.
 pub fn adopt(world: &Arc<World>) -> Result<usize, ServiceError> {
     let mut adopted = 0;
-    for row in world.store.busy().map_err(super::error::store)? {
+    for row in world.store.busy().map_err(crate::service::error::store)? {
         if row.stored.phase.is_live() {
             match world.handle(&row) {
                 Ok(_) => adopted += 1,

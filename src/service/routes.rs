@@ -1,15 +1,15 @@
 //! What the edge has to know beyond names, read from the database and put in force.
 
-use super::context::Context;
-use super::error::{ServiceError, chain};
-use super::launch_spec;
 use crate::domain::instance::Listen;
 use crate::driver::edge::{EdgeError, Route};
+use crate::service::context::Context;
+use crate::service::error::{ServiceError, chain};
+use crate::service::launch_spec;
 
 /// All routes, those of destroyed instances left out.
 pub(super) fn all(ctx: &Context) -> Result<Vec<Route>, ServiceError> {
     let config = ctx.config();
-    let rows = ctx.store.routed().map_err(super::error::store)?;
+    let rows = ctx.store.routed().map_err(crate::service::error::store)?;
     Ok(rows
         .into_iter()
         .map(|row| Route {

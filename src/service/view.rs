@@ -3,11 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 
-use super::context::Context;
-use super::error::ServiceError;
-use super::launch_spec;
-use super::lookup::find_row;
-use super::outcome::{EventView, InstanceView, ListenView, Outcome};
 use crate::config::Config;
 use crate::domain::instance::Listen;
 use crate::domain::lifecycle::Phase;
@@ -16,6 +11,11 @@ use crate::domain::time::{Timestamp, WallTime, millis};
 use crate::host::clock::{Clock, SystemClock};
 use crate::host::process;
 use crate::models::open_params;
+use crate::service::context::Context;
+use crate::service::error::ServiceError;
+use crate::service::launch_spec;
+use crate::service::lookup::find_row;
+use crate::service::outcome::{EventView, InstanceView, ListenView, Outcome};
 use crate::store::{EventRow, Row, Store};
 
 pub use crate::store::{Filter, WAL_TOO_LARGE};
@@ -32,7 +32,8 @@ pub struct Reader {
 impl Reader {
     /// Opens it. Not booted yet is an error that says so.
     pub fn open(config: &Config) -> Result<Self, ServiceError> {
-        let store = Store::open_readonly(&config.database()).map_err(super::error::store)?;
+        let store =
+            Store::open_readonly(&config.database()).map_err(crate::service::error::store)?;
         Ok(Self {
             config: config.clone(),
             store,
@@ -41,7 +42,10 @@ impl Reader {
 
     /// Instances by name.
     pub fn list(&self, filter: &Filter<'_>) -> Result<Vec<InstanceView>, ServiceError> {
-        let rows = self.store.list(filter).map_err(super::error::store)?;
+        let rows = self
+            .store
+            .list(filter)
+            .map_err(crate::service::error::store)?;
         let mut masks = Masks::default();
         Ok(rows
             .iter()
@@ -56,7 +60,7 @@ impl Reader {
 
     /// The names of all instances.
     pub fn names(&self) -> Result<Vec<String>, ServiceError> {
-        self.store.names().map_err(super::error::store)
+        self.store.names().map_err(crate::service::error::store)
     }
 
     /// Bytes of the database's log that are not written back yet.
@@ -75,7 +79,10 @@ impl Reader {
             .map(|g| find_row(&self.store, g))
             .transpose()?
             .map(|row| row.id);
-        let rows = self.store.events(id, lines).map_err(super::error::store)?;
+        let rows = self
+            .store
+            .events(id, lines)
+            .map_err(crate::service::error::store)?;
         let phases = |text: Option<String>| text.and_then(|t| serde_json::from_str(&t).ok());
         let view = |e: EventRow| EventView {
             at: rfc3339(e.at),

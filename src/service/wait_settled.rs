@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use super::world::World;
 use crate::domain::lifecycle::Phase;
+use crate::service::world::World;
 
 /// Waits until no instance with a task is on its way from one phase to another; each for as long as
 /// its limits allow, and not for those of whom nobody can tell what runs.

@@ -3,10 +3,10 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::context::{Context, Parts};
-use super::error::ServiceError;
-use super::handle::Handle;
-use super::registry::Registry;
+use crate::service::context::{Context, Parts};
+use crate::service::error::ServiceError;
+use crate::service::instance::handle::Handle;
+use crate::service::instance::registry::Registry;
 use crate::store::Row;
 
 /// Everything a verb may use.

@@ -1,0 +1,231 @@
+//! The instances that have a task: those awake, on their way, or asked for just now. A sleeper is
+//! not here.
+//!
+//! A handle is found under the same lock under which it is removed, so nobody ever holds one whose
+//! task has left.
+
+use std::collections::{BTreeMap, HashMap};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, mpsc};
+
+use crate::domain::lifecycle::Machine;
+use crate::domain::name::{HostName, InstanceId};
+use crate::domain::time::Timestamp;
+use crate::driver::activity::LogMark;
+use crate::service::context::Context;
+use crate::service::error::ServiceError;
+use crate::service::instance::handle::{Handle, LastLook, Message};
+use crate::service::instance::step::Actor;
+use crate::service::launch_spec;
+use crate::store::Row;
+
+/// An instance that is about to get a task.
+struct Entering {
+    handle: Arc<Handle>,
+    messages: mpsc::UnboundedReceiver<Message>,
+}
+
+impl Entering {
+    /// By its row.
+    fn of(ctx: &Context, row: &Row) -> Result<Self, ServiceError> {
+        let (instance, unfit) = launch_spec::entered(ctx, row)?;
+        if let Some(why) = &unfit {
+            tracing::warn!(instance = %row.name, "it cannot be started: {why}");
+        }
+        let last_look = LastLook {
+            mark: LogMark {
+                inode: row.mark.0,
+                size: row.mark.1,
+                modified: row.mark.2,
+            },
+            at: row.looked_at,
+            // Of another boot it says nothing: the clock counts as set, and a line that came into
+            // the log as of the next look.
+            offset: row.clock.filter(|_| row.boot == ctx.boot),
+        };
+        let mut stored = row.stored.clone();
+        if row.boot != ctx.boot {
+            (stored.since, stored.quiet_since, stored.retry_at) =
+                (ctx.now(), ctx.now(), Timestamp(0));
+            stored.process = None;
+        }
+        let (handle, messages) = Handle::new(
+            Machine::restore(stored),
+            instance,
+            last_look,
+            unfit.is_none(),
+        );
+        Ok(Self { handle, messages })
+    }
+}
+
+#[derive(Default)]
+struct Maps {
+    /// In order, so that a pass does the same things in the same order every time.
+    by_id: BTreeMap<InstanceId, Arc<Handle>>,
+    by_host: HashMap<HostName, Arc<Handle>>,
+    /// How many handles have left.
+    departures: u64,
+}
+
+impl Maps {
+    /// Removes this handle, and no other that has come to one of its hosts since.
+    fn remove(&mut self, handle: &Arc<Handle>) {
+        self.departures += 1;
+        self.by_id.remove(&handle.instance.id);
+        for host in &handle.instance.hosts {
+            if self
+                .by_host
+                .get(host)
+                .is_some_and(|h| Arc::ptr_eq(h, handle))
+            {
+                self.by_host.remove(host);
+            }
+        }
+    }
+}
+
+/// All handles.
+#[derive(Default)]
+pub(in crate::service) struct Registry {
+    maps: Arc<Mutex<Maps>>,
+    /// Told when an instance gets a task.
+    entered: Notify,
+}
+
+impl Registry {
+    fn maps(&self) -> MutexGuard<'_, Maps> {
+        lock(&self.maps)
+    }
+
+    /// The handle of a host, if its instance has a task.
+    pub(in crate::service) fn by_host(&self, host: &HostName) -> Option<Arc<Handle>> {
+        self.maps().by_host.get(host).cloned()
+    }
+
+    /// All handles.
+    pub(in crate::service) fn all(&self) -> Vec<Arc<Handle>> {
+        self.maps().by_id.values().cloned().collect()
+    }
+
+    /// Resolves once an instance has a task, at once if one has.
+    pub(in crate::service) async fn until_any(&self) {
+        loop {
+            let mut entered = pin!(self.entered.notified());
+            // Before the look: one that enters in between is heard of.
+            entered.as_mut().enable();
+            if !self.maps().by_id.is_empty() {
+                return;
+            }
+            entered.await;
+        }
+    }
+
+    /// How many handles have left so far: asked before a row is read for [`Self::get_read`].
+    pub(in crate::service) fn departures(&self) -> u64 {
+        self.maps().departures
+    }
+
+    /// The handle of a row's instance; its task is started when it has none.
+    pub(in crate::service) fn get(
+        &self,
+        ctx: &Arc<Context>,
+        row: &Row,
+    ) -> Result<Arc<Handle>, ServiceError> {
+        let departures = match self.by_id(row.id) {
+            Ok(handle) => return Ok(handle),
+            Err(departures) => departures,
+        };
+        self.get_read(ctx, Self::read_again(ctx, row)?, departures)
+    }
+
+    /// The same for a row that was read when so many handles had left: as long as there are no more
+    /// it need not be read again. Database and files are read without the lock, which every request
+    /// takes.
+    pub(in crate::service) fn get_read(
+        &self,
+        ctx: &Arc<Context>,
+        mut row: Row,
+        mut departures: u64,
+    ) -> Result<Arc<Handle>, ServiceError> {
+        loop {
+            match self.by_id(row.id) {
+                Ok(handle) => return Ok(handle),
+                Err(now) if now != departures => departures = now,
+                Err(_) => {
+                    let entering = Entering::of(ctx, &row)?;
+                    let maps = self.maps();
+                    match maps.by_id.get(&row.id) {
+                        Some(handle) => return Ok(handle.clone()),
+                        None if maps.departures == departures => {
+                            return Ok(self.enter(maps, ctx, entering));
+                        }
+                        None => departures = maps.departures,
+                    }
+                }
+            }
+            row = Self::read_again(ctx, &row)?;
+        }
+    }
+
+    /// The handle of this instance; if it has none, how many have left.
+    fn by_id(&self, id: InstanceId) -> Result<Arc<Handle>, u64> {
+        let maps = self.maps();
+        maps.by_id.get(&id).cloned().ok_or(maps.departures)
+    }
+
+    /// A row that was read outside the lock may have been written since, by a task that has left.
+    fn read_again(ctx: &Context, row: &Row) -> Result<Row, ServiceError> {
+        ctx.store
+            .by_id(row.id)
+            .map_err(crate::service::error::store)?
+            .ok_or_else(|| crate::service::error::no_instance(row.name.as_str()))
+    }
+
+    fn enter(
+        &self,
+        mut maps: MutexGuard<'_, Maps>,
+        ctx: &Arc<Context>,
+        entering: Entering,
+    ) -> Arc<Handle> {
+        let Entering { handle, messages } = entering;
+        for host in &handle.instance.hosts {
+            maps.by_host.insert(host.clone(), handle.clone());
+        }
+        maps.by_id.insert(handle.instance.id, handle.clone());
+        drop(maps);
+        self.entered.notify_waiters();
+        let maps = Arc::clone(&self.maps);
+        let actor = Actor::new(ctx.clone(), handle.clone(), messages);
+        ctx.settle_in(
+            actor.run(move |handle, inbox_is_empty| leave(&maps, handle, inbox_is_empty)),
+        );
+        handle
+    }
+
+    /// Removes the handle of an instance that is no more; its task leaves by itself.
+    pub(in crate::service) fn forget(&self, id: InstanceId) {
+        let mut maps = self.maps();
+        if let Some(handle) = maps.by_id.get(&id).cloned() {
+            maps.remove(&handle);
+        }
+    }
+}
+
+/// Removes the handle if only the registry and its task (which asks) hold it, and nothing is left
+/// to read.
+fn leave(maps: &Mutex<Maps>, handle: &Arc<Handle>, inbox_is_empty: &dyn Fn() -> bool) -> bool {
+    let mut maps = lock(maps);
+    let own = 2 + handle.instance.hosts.len();
+    if Arc::strong_count(handle) > own || !inbox_is_empty() {
+        return false;
+    }
+    maps.remove(handle);
+    true
+}
+
+fn lock(maps: &Mutex<Maps>) -> MutexGuard<'_, Maps> {
+    maps.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,84 @@
+//! Asks the supervisor what runs, and brings a supervisor back that has died: so that who waits for
+//! an instance need not know.
+
+use std::time::Duration;
+
+use crate::config::Booted;
+use crate::domain::instance::Process;
+use crate::domain::name::InstanceName;
+use crate::driver::supervisor::{Ensured, SupervisorError};
+use crate::service::context::Context;
+use crate::service::error::chain;
+use crate::service::instance::handle::Handle;
+use crate::service::outcome::MonitorLine;
+
+/// How long to wait before asking a supervisor again that could not be asked.
+pub(in crate::service) const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// A supervisor that has died is back by then, also on a busy host: Python loads it in a second or
+/// two.
+const BACK_WITHIN: Duration = Duration::from_secs(10);
+/// First and longest pause before it is asked again.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+
+/// What runs under this name. A supervisor that has died, or lost its socket, is brought back
+/// within a few seconds: one that cannot be asked is asked again until then, and who waits for the
+/// instance need not know.
+///
+/// # Errors
+/// It still cannot be asked.
+pub(in crate::service) async fn find(
+    ctx: &Context,
+    name: &InstanceName,
+) -> Result<Option<Process>, SupervisorError> {
+    let give_up = ctx.now().after(BACK_WITHIN.min(ctx.config().wake.timeout));
+    let mut pause = PAUSE.0;
+    loop {
+        match ctx.supervisor.find(name).await {
+            Err(SupervisorError::Unreachable { .. }) if ctx.now() < give_up => {
+                tokio::time::sleep(pause).await
+            }
+            other => return other,
+        }
+        pause = (pause * 2).min(PAUSE.1);
+    }
+}
+
+/// Brings the supervisor back if it has died and nobody else does.
+pub(in crate::service) async fn revive(ctx: &Context) -> Option<MonitorLine> {
+    if ctx.config().booted() != Booted::InBackground {
+        return None;
+    }
+    let kind = ctx.supervisor.kind();
+    match ctx.supervisor.revive(&ctx.services).await {
+        Ok(Ensured::Started) => {
+            ctx.note_revival();
+            Some(MonitorLine::new(
+                kind,
+                "repaired",
+                "it had died and was started again",
+            ))
+        }
+        Ok(Ensured::Already) => None,
+        Err(e) => Some(MonitorLine::new(kind, "error", chain(&e))),
+    }
+}
+
+/// The database says which process an instance has, and this acc has just begun: its pid file may
+/// have been taken away.
+pub(in crate::service) async fn restore_record(ctx: &Context, handle: &Handle) {
+    let (name, process) = (&handle.instance.name, handle.machine().process());
+    let Some(process) = process else { return };
+    match ctx
+        .supervisor
+        .keep(name, process, &ctx.config().app_log(name.as_str()))
+        .await
+    {
+        Ok(true) => {
+            tracing::warn!(instance = %name, pid = process.pid, "its pid file was gone and is written again")
+        }
+        Ok(false) => {}
+        Err(e) => {
+            tracing::warn!(instance = %name, "could not write its pid file again: {}", chain(&e))
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! One start, from its turn to the word of the supervisor, and one look at whether that was enough.
+//!
+//! It never waits for an answer: who is not ready at once is probed by the instance's task.
+
+use std::sync::{Arc, Weak};
+
+use crate::domain::instance::{Exit, Listen, Process};
+use crate::domain::lifecycle::{Event, Failure, Phase};
+use crate::domain::time::Timestamp;
+use crate::driver::probe::{Answered, Ear};
+use crate::driver::supervisor::SupervisorError;
+use crate::service::context::Context;
+use crate::service::error::chain;
+use crate::service::instance::handle::Handle;
+use crate::service::instance::preflight::{self, Ground};
+use crate::service::instance::revive;
+use crate::service::instance::start_queue::StartPermit;
+use crate::service::launch_spec;
+
+/// The exit codes of a launcher that could not become its program (and of a shell that did not find
+/// one).
+const NOT_BEGUN: [i32; 2] = [126, 127];
+
+/// What came of a start.
+pub(in crate::service) struct Begun {
+    /// For the machine.
+    pub(in crate::service) event: Event,
+    /// Kept until it answers or has failed.
+    pub(in crate::service) permit: Option<StartPermit>,
+    /// Where it says that it is ready.
+    pub(in crate::service) ear: Option<Ear>,
+}
+
+/// Starts run `run`, for a request that came at `asked`. `None`: nothing was begun, for somebody
+/// else has the say now.
+pub(in crate::service) async fn begin(
+    ctx: &Arc<Context>,
+    handle: &Weak<Handle>,
+    run: u64,
+    asked: Timestamp,
+) -> Option<Begun> {
+    let permit = tokio::select! {
+        biased;
+        // Not begun: whoever has the say now begins it.
+        () = ctx.retired.cancelled() => return None,
+        permit = ctx.starts.take(asked) => Some(permit),
+    };
+    let handle = handle.upgrade()?;
+    let mut ear = None;
+    if let Err(why) = launch_spec::make_fit(ctx, &handle) {
+        return Some(Begun {
+            event: Event::StartFailed {
+                run,
+                failure: Failure::NotStarted(why),
+            },
+            permit,
+            ear,
+        });
+    }
+    let started = match preflight::clear(ctx, &handle).await {
+        Ok(Ground::Clear(program, opened)) => {
+            ear = opened;
+            let called = ctx.clock.micros();
+            let started = preflight::start(ctx, &program).await.map_err(reason);
+            handle.stamps().call(called, ctx.clock.micros());
+            started
+        }
+        Ok(Ground::Own(process)) => Ok(process),
+        Err(why) => Err(why),
+    };
+    let _ = ctx.reached("effect.spawned");
+    let event = match started {
+        Ok(process) => Event::Spawned {
+            run,
+            process,
+            answers: ear.is_none() && answers_already(ctx, &handle, process),
+        },
+        Err(why) => Event::StartFailed {
+            run,
+            failure: Failure::NotStarted(why),
+        },
+    };
+    Some(Begun { event, permit, ear })
+}
+
+/// Without what every reader of a failure knows: which instance could not be started.
+fn reason(error: SupervisorError) -> String {
+    match error {
+        SupervisorError::NotStarted { why, .. } => why,
+        other => chain(&other),
+    }
+}
+
+/// What a start waits for that takes too long, and where it listens instead. Nothing of one that is
+/// not starting.
+pub(in crate::service) async fn waits_for(ctx: &Context, handle: &Handle) -> String {
+    let (phase, process) = {
+        let machine = handle.machine();
+        (machine.phase(), machine.process())
+    };
+    if phase != Phase::Waking {
+        return String::new();
+    }
+    let question = launch_spec::question(ctx, &handle.launched());
+    let what = ctx.probe.describe(&question);
+    let Some(process) = process else { return what };
+    match ctx.probe.elsewhere(&question, process).await {
+        Some(elsewhere) => format!("{what}; it listens on {elsewhere} instead"),
+        None => what,
+    }
+}
+
+/// A process that ended with the code of a launcher which could not become its program: why, if
+/// that can be seen. Told before the end, which alone would be a number.
+pub(in crate::service) async fn never_began(
+    ctx: &Arc<Context>,
+    handle: &Weak<Handle>,
+    run: u64,
+    exit: Exit,
+) -> Option<Event> {
+    let handle = handle.upgrade().filter(|handle| {
+        NOT_BEGUN.map(Exit::Code).contains(&exit) && handle.snapshot().phase == Phase::Waking
+    })?;
+    let program = launch_spec::program(ctx, &handle.launched());
+    let why = ctx.supervisor.explain(&program).await?;
+    Some(Event::StartFailed {
+        run,
+        failure: Failure::NotStarted(why),
+    })
+}
+
+/// Does it answer as soon as it is started? Then nobody need be told that it will.
+fn answers_already(ctx: &Context, handle: &Handle, process: Process) -> bool {
+    let answered = ctx
+        .probe
+        .at_once(&launch_spec::question(ctx, &handle.launched()), process);
+    answered
+        .map(|answered| note_answer(ctx, handle, &answered))
+        .is_some()
+}
+
+/// Notes when it answered.
+pub(in crate::service) fn note_answer(ctx: &Context, handle: &Handle, answered: &Answered) {
+    handle.stamps().ready(ctx.clock.micros(), answered.ago);
+}
+
+/// Its process has ended, and its port is anybody's now: nothing comes before the gate to it. The
+/// machine closes it again.
+pub(in crate::service) async fn close_port(ctx: &Context, handle: &Weak<Handle>, run: u64) {
+    let Some(gate) = handle
+        .upgrade()
+        .filter(|_| !ctx.has_retired())
+        .map(|handle| handle.gate(run))
+    else {
+        return;
+    };
+    if let (Listen::Tcp(_), Err(e)) = (&gate.listen, ctx.edge.close(&gate).await) {
+        tracing::warn!(instance = %gate.name, "could not close its gate: {}", chain(&e));
+    }
+}
+
+/// Did a process that ended while it started die with its supervisor, since it was begun? The
+/// supervisor is brought back for the answer, which takes a while: one that is not to wake any more
+/// (it is being stopped) needs no answer, and its end is told at once.
+pub(in crate::service) async fn torn(
+    ctx: &Arc<Context>,
+    handle: &Weak<Handle>,
+    since: Timestamp,
+) -> bool {
+    let Some(mut changes) = handle.upgrade().map(|h| h.follow()) else {
+        return false;
+    };
+    if changes.borrow().phase != Phase::Waking {
+        return false;
+    }
+    let revived = ctx.clone();
+    // A task of its own: it is not given up half-way.
+    let revival = tokio::spawn(async move { revive::revive(&revived).await.is_some() });
+    tokio::select! {
+        biased;
+        revived = revival => revived.unwrap_or(false) || ctx.revived_since(since),
+        _ = changes.wait_for(|seen| seen.phase != Phase::Waking) => false,
+    }
+}

@@ -1,0 +1,113 @@
+//! Awake instances at whose place another program listens, or nobody: such an instance is stopped,
+//! so that the next request starts it where it can be reached.
+//!
+//! A server looks every second at those on a port, since nginx connects to them by itself, and at
+//! those whose socket's file is gone; a pass looks at all. It ends nobody else: another port is
+//! chosen by the start.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::instance::Listen;
+use crate::domain::lifecycle::{Event, Phase};
+use crate::service::instance::handle::{Handle, Snapshot};
+use crate::service::outcome::{MonitorLine, MonitorRun};
+use crate::service::world::World;
+
+/// Pause between two looks of a server.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Looks at all of these at once, and waits until those that are stopped are so.
+pub(in crate::service) async fn keep(
+    world: &Arc<World>,
+    awake: &[Arc<Handle>],
+    pass: &mut MonitorRun,
+) {
+    let stopped = stop_displaced(world, awake).await;
+    for (handle, seen, why) in stopped {
+        let mut changes = handle.follow();
+        let limits = world.limits(&handle.launched());
+        let left = changes.wait_for(|s| s.run != seen.run || !s.phase.is_live());
+        let _ = tokio::time::timeout(limits.stop * 3, left).await;
+        pass.lines.push(MonitorLine::new(
+            handle.instance.name.as_str(),
+            "displaced",
+            why,
+        ));
+    }
+}
+
+/// Looks at those that are awake and may have become unreachable, until `end`.
+pub async fn watch(world: Arc<World>, end: CancellationToken) {
+    loop {
+        let next = async {
+            // With nobody awake there is nothing to look at.
+            world.registry.until_any().await;
+            tokio::time::sleep(LOOK_EVERY).await;
+        };
+        tokio::select! {
+            () = end.cancelled() => return,
+            () = next => {}
+        }
+        let mut awake = world.registry.all();
+        awake.retain(|h| h.snapshot().phase == Phase::Awake && h.known());
+        let suspects = tokio::task::spawn_blocking(move || {
+            awake
+                .into_iter()
+                .filter(|h| is_suspect(h))
+                .collect::<Vec<_>>()
+        });
+        let suspects = suspects.await.unwrap_or_default();
+        if !suspects.is_empty() {
+            stop_displaced(&world, &suspects).await;
+        }
+    }
+}
+
+/// Is it worth a look between two passes? It blocks, shortly.
+fn is_suspect(handle: &Handle) -> bool {
+    match &handle.launched().listen {
+        Listen::Tcp(_) => true,
+        Listen::Unix(path) => !path.exists(),
+    }
+}
+
+/// Tells those that cannot be reached; with what was seen of them, and why.
+async fn stop_displaced(
+    world: &World,
+    awake: &[Arc<Handle>],
+) -> Vec<(Arc<Handle>, Snapshot, String)> {
+    let mut asked = Vec::new();
+    for handle in awake {
+        let seen = handle.snapshot();
+        let process = handle.machine().process();
+        asked.extend(process.map(|process| {
+            (
+                handle.clone(),
+                seen,
+                (handle.launched().listen.clone(), process),
+            )
+        }));
+    }
+    let places: Vec<_> = asked.iter().map(|(.., place)| place.clone()).collect();
+    let mut told = Vec::new();
+    for ((handle, seen, _), found) in asked.into_iter().zip(world.probe.misplaced(&places).await) {
+        let Some(why) = found.filter(|_| handle.snapshot() == seen && seen.phase == Phase::Awake)
+        else {
+            continue;
+        };
+        // What is under way with it has its stop timeout; what is with another program is no use of
+        // it.
+        handle.tell_if(
+            seen,
+            Event::Displaced {
+                run: seen.run,
+                why: why.clone(),
+            },
+        );
+        told.push((handle, seen, why));
+    }
+    told
+}

@@ -1,0 +1,105 @@
+//! What acc needs beside the instances: its supervisor, nginx, its own server. What has died is
+//! brought back; what was halted in order, or is kept by somebody else (systemd), is left alone.
+
+use std::sync::Arc;
+
+use crate::config::{Booted, Config};
+use crate::driver::supervisor::{Ensured, Service};
+use crate::host::append;
+use crate::service::error::chain;
+use crate::service::instance::revive;
+use crate::service::outcome::{MonitorLine, MonitorRun};
+use crate::service::routes;
+use crate::service::world::World;
+
+/// Sees to it that all of it runs; what was done, and what does not work, is a line of the pass.
+pub(in crate::service) async fn keep(world: &Arc<World>, thorough: bool, pass: &mut MonitorRun) {
+    edge(world, thorough, pass).await;
+    let config = world.config();
+    let booted = config.booted();
+    if booted == Booted::No {
+        return;
+    }
+    pass.lines.extend(revive::revive(world).await);
+    for service in &world.services {
+        if service.name != "server" {
+            pass.lines.extend(ensure(world, service).await);
+        } else if world.serving() {
+            // Whoever comes after a supervisor that died finds this server by its record, which is
+            // renewed by asking.
+            let _ = world.supervisor.service(service.name).await;
+            let _ = world.note_master().await;
+            reopen_log(&config);
+        } else if booted == Booted::InBackground {
+            pass.lines.extend(ensure(world, service).await);
+        }
+    }
+}
+
+async fn edge(world: &Arc<World>, thorough: bool, pass: &mut MonitorRun) {
+    match world.edge.is_up().await {
+        Err(e) => pass.lines.push(MonitorLine::new("acc", "error", chain(&e))),
+        Ok(up) => {
+            // Before it is started again, and when somebody asks for it: the texts are written anew
+            // if they are not what they should be.
+            if (thorough || !up)
+                && let Err(e) = routes::apply(world).await
+            {
+                pass.lines.push(MonitorLine::new("acc", "error", e.message));
+            }
+            if up {
+                mend_edge(world, pass).await;
+            }
+        }
+    }
+}
+
+/// Does what faces the network answer, as far as acc's server? What keeps it from that is mended
+/// and told.
+async fn mend_edge(world: &Arc<World>, pass: &mut MonitorRun) {
+    // It cannot be reached before the next worker has its sockets.
+    if world.run_folder.is_replaced(world.now()) {
+        return;
+    }
+    match world.edge.mend(world.serving()).await {
+        Ok(did) => did
+            .into_iter()
+            .for_each(|did| told(world, world.edge.kind(), did, pass)),
+        Err(e) => pass
+            .lines
+            .push(MonitorLine::new(world.edge.kind(), "error", chain(&e))),
+    }
+}
+
+/// A line of the pass, and an event.
+pub(in crate::service) fn told(world: &World, part: &str, what: String, pass: &mut MonitorRun) {
+    let (at, detail) = (world.clock.wall(), what.clone());
+    drop(world.write(move |store| {
+        let noted = store.record(at, None, "", "repaired", &detail);
+        noted.inspect_err(|e| tracing::warn!("could not write an event: {}", chain(e)))
+    }));
+    pass.lines.push(MonitorLine::new(part, "repaired", what));
+}
+
+async fn ensure(world: &Arc<World>, service: &Service) -> Option<MonitorLine> {
+    match world.supervisor.ensure_service(service).await {
+        Ok(Ensured::Started) => Some(MonitorLine::new(
+            service.name,
+            "repaired",
+            "it did not run and was started",
+        )),
+        Ok(Ensured::Already) => None,
+        Err(e) => Some(MonitorLine::new(service.name, "error", chain(&e))),
+    }
+}
+
+/// A server that has outlived its supervisor has nobody who reads what it says.
+fn reopen_log(config: &Config) {
+    match append::take_output_if_unread(&config.own_log("server")) {
+        Ok(true) => {
+            tracing::info!("the supervisor that kept this log has died; the server goes on")
+        }
+        Ok(false) => {}
+        Err(e) => tracing::warn!("could not write to its own log: {e}"),
+    }
+}

@@ -1,0 +1,108 @@
+//! The run folder under a server that runs: what a cleaner of temporary folders has taken away is
+//! made again, and cleaners are kept away where they can be told to.
+//!
+//! The server knows all that was there: it has the notes and who runs in memory, and its sockets
+//! and locks open. It removes nothing, and brings nothing back while acc halts. What is
+//! supervisord's, nginx's and an instance's own is for their parts of a pass.
+
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::domain::instance::Process;
+use crate::domain::name::InstanceName;
+use crate::driver::supervisor::SupervisorError;
+use crate::service::error::chain;
+use crate::service::instance::handle::Handle;
+use crate::service::monitor::own_services::told;
+use crate::service::outcome::{MonitorLine, MonitorRun};
+use crate::service::places;
+use crate::service::world::World;
+
+/// Those of whose process the server knows.
+pub(in crate::service) fn running(world: &World) -> Vec<(Arc<Handle>, Process)> {
+    let known = world
+        .registry
+        .all()
+        .into_iter()
+        .filter(|handle| handle.known());
+    known
+        .filter_map(|handle| Some((handle.clone(), handle.machine().process()?)))
+        .collect()
+}
+
+/// Makes again what is gone; what was done is a line of the pass.
+pub(in crate::service) async fn keep(world: &Arc<World>, pass: &mut MonitorRun) {
+    if !world.serving() {
+        return;
+    }
+    let config = world.config();
+    let mut again = Vec::new();
+    if places::one_is_gone(&config) {
+        match places::prepare(&config) {
+            Ok(()) => again.push("folders".to_owned()),
+            Err(e) => return pass.lines.push(MonitorLine::new("acc", "error", e.message)),
+        }
+    }
+    world.run_folder.learn(&config);
+    match world.run_folder.write_lost() {
+        Ok(notes) => again.extend(notes),
+        Err(e) => pass.lines.push(MonitorLine::new(
+            "acc",
+            "error",
+            format!("could not write a note in `{}`: {e}", config.run.display()),
+        )),
+    }
+    match records(world, &config).await {
+        Ok(0) => {}
+        Ok(count) => again.push(format!("the records of {count} processes")),
+        Err(e) => pass.lines.push(MonitorLine::new("acc", "error", chain(&e))),
+    }
+    if let Some(path) = world.run_folder.lost() {
+        world.run_folder.expect_replacement(world.now());
+        world.want_sockets();
+        again.extend(
+            path.file_name()
+                .map(|name| format!("`{}`", name.to_string_lossy())),
+        );
+    }
+    if !again.is_empty() {
+        told(
+            world,
+            "acc",
+            format!(
+                "something was taken out of `{}`, and is made again: {}",
+                config.run.display(),
+                again.join(", ")
+            ),
+            pass,
+        );
+    }
+    let awake: Vec<InstanceName> = running(world)
+        .into_iter()
+        .map(|(handle, _)| handle.instance.name.clone())
+        .collect();
+    world
+        .run_folder
+        .keep_cleaners_away(&config, world.now(), &awake);
+}
+
+/// Which process each instance and service is: how many were written down again.
+async fn records(world: &World, config: &Config) -> Result<usize, SupervisorError> {
+    let mut count = 0;
+    for (handle, process) in running(world) {
+        let name = &handle.instance.name;
+        count += usize::from(
+            world
+                .supervisor
+                .keep(name, process, &config.app_log(name.as_str()))
+                .await?,
+        );
+    }
+    if let Some(master) = world.master() {
+        count += usize::from(world.supervisor.keep_record("server", master).await?);
+    }
+    if let Ok(Some(edge)) = world.edge.process().await {
+        count += usize::from(world.supervisor.keep_record("nginx", edge).await?);
+    }
+    Ok(count)
+}

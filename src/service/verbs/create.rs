@@ -1,0 +1,441 @@
+//! `create`: row, folder, files, port or socket, edge entry, first start. Journalled: what fails or
+//! is cut off is undone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::domain::instance::Wanted;
+use crate::domain::lifecycle::{Cause, Event, Machine, Phase};
+use crate::domain::model::{ListenKind, Model};
+use crate::domain::name::{HostName, InstanceId, InstanceName, free_name};
+use crate::host::{fs, users};
+use crate::models::resolve_params;
+use crate::render;
+use crate::service::error::{ErrorKind, ServiceError, chain};
+use crate::service::instance::free_port;
+use crate::service::instance::handle::Handle;
+use crate::service::instance::transition::{self, Settled};
+use crate::service::outcome::Outcome;
+use crate::service::request::NewInstance;
+use crate::service::verbs::{desired, destroy, failed_logs, purge, start};
+use crate::service::view::done;
+use crate::service::world::World;
+use crate::service::{access_logs, launch_spec, lookup, routes};
+use crate::store::{NewRow, StoreError};
+
+/// How long one that has answered is watched: long enough to see the end of one that goes into the
+/// background.
+const STAYS: Duration = Duration::from_millis(30);
+
+/// A request that makes sense.
+struct Plan {
+    name: InstanceName,
+    model: Model,
+    hosts: Vec<HostName>,
+    params: std::collections::BTreeMap<String, String>,
+    owner: Option<String>,
+    idle: Option<Duration>,
+    wanted: Wanted,
+    asleep: bool,
+}
+
+pub(in crate::service) async fn run(
+    world: &Arc<World>,
+    new: &NewInstance,
+) -> Result<Outcome, ServiceError> {
+    let since = world.now();
+    let (plan, _alone) = loop {
+        let plan = plan(world, new)?;
+        if world.halting() {
+            return Err(start::halting("create", plan.name.as_str()));
+        }
+        let alone = world.building(plan.name.as_str()).await;
+        // A name that nobody asked for may have gone to another one meanwhile: then it is the next.
+        if new.name.is_some()
+            || !world
+                .store
+                .has_name(plan.name.as_str())
+                .map_err(crate::service::error::store)?
+        {
+            break (plan, alone);
+        }
+    };
+    let plan = Arc::new(plan);
+    let (made, new) = (world.clone(), plan.clone());
+    let id = world.aside(move || insert(&made, &new)).await?;
+    match build(world, &plan, id).await {
+        Ok(()) => {
+            let _ = world.reached("create.done");
+            done(world, &plan.name, "created", false, since)
+        }
+        Err(e) => Err(undo(world, id, e).await),
+    }
+}
+
+/// Checks everything that can be checked before anything is made.
+fn plan(world: &World, new: &NewInstance) -> Result<Plan, ServiceError> {
+    let config = world.config();
+    let invalid =
+        |message: String, hint: &str| ServiceError::new(ErrorKind::Invalid, message, hint);
+    let model = launch_spec::model(&config, &new.model)?;
+    let params = resolve_params(&model, &new.set).map_err(|e| {
+        invalid(
+            format!(
+                "could not create from model `{}`: {}",
+                model.name,
+                chain(&e)
+            ),
+            &format!(
+                "`acc models {}` shows its parameters; give one with --set NAME=VALUE",
+                model.name
+            ),
+        )
+    })?;
+    let name = match &new.name {
+        Some(name) => InstanceName::parse(name).map_err(|e| {
+            invalid(
+                format!("`{name}` cannot be an instance's name: {e}"),
+                "use a DNS label: a-z, 0-9 and inner dashes, 63 at most",
+            )
+        })?,
+        None => free_name(&model.name, |n| world.store.has_name(n))
+            .map_err(crate::service::error::store)?,
+    };
+    let mut hosts = Vec::new();
+    for text in &new.hosts {
+        // In a Host header a port means nothing; here somebody may believe that it does.
+        if text.contains(':') {
+            let hint = "leave the port out: an instance answers on all of `edge.listen`";
+            return Err(invalid(
+                format!("`{text}` is not a host name: it has a port"),
+                hint,
+            ));
+        }
+        let host = HostName::parse(text).map_err(|e| {
+            invalid(
+                format!("`{text}` is not a host name: {e}"),
+                "give a host such as shop.example.org",
+            )
+        })?;
+        if !hosts.contains(&host) {
+            hosts.push(host);
+        }
+    }
+    let wanted = new
+        .wanted
+        .as_deref()
+        .map_or(Ok(Wanted::Auto), desired::parse)?;
+    let owner = new.owner.clone();
+    if let Some(owner) = owner.as_deref().filter(|o| {
+        !o.contains('@') || o.contains(char::is_whitespace) || o.contains(char::is_control)
+    }) {
+        return Err(invalid(
+            format!("`{owner}` is not an e-mail address"),
+            "give one such as jane@example.org",
+        ));
+    }
+    let idle = new.idle_ms.map(Duration::from_millis);
+    if idle.is_some_and(|idle| idle.is_zero()) {
+        return Err(invalid(
+            "an idle timeout of zero would put it to sleep at once".to_owned(),
+            "give one such as 15m",
+        ));
+    }
+    hosts_are_free(world, &name, &hosts)?;
+    Ok(Plan {
+        name,
+        model,
+        hosts,
+        params,
+        owner,
+        idle,
+        wanted,
+        asleep: new.asleep || wanted == Wanted::Down,
+    })
+}
+
+/// No host may lead to two instances, also not by way of the default domain.
+fn hosts_are_free(
+    world: &World,
+    name: &InstanceName,
+    hosts: &[HostName],
+) -> Result<(), ServiceError> {
+    let config = world.config();
+    for host in launch_spec::hosts(&config, name, hosts) {
+        if let Some(row) = lookup::row_of_host(world, &host)?
+            && row.name != *name
+        {
+            let message = format!("the host `{host}` belongs to instance `{}`", row.name);
+            return Err(ServiceError::failed(
+                message,
+                format!(
+                    "choose another, or `acc destroy {0}` and `acc purge {0}` first",
+                    row.name
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Writes the row, with a free port for a TCP model. Nothing else exists yet.
+fn insert(world: &World, plan: &Plan) -> Result<InstanceId, ServiceError> {
+    let config = world.config();
+    let dir = config.instance_dir(plan.name.as_str());
+    let machine = Machine::creating(plan.wanted, world.now()).stored();
+    // A port may be taken by another program between the look and the insert of another acc
+    // process: try the next one.
+    for _ in 0..10 {
+        let port = match plan.model.listen {
+            ListenKind::Unix | ListenKind::Fd => None,
+            ListenKind::Tcp => Some(free_port::find(world)?),
+        };
+        let row = NewRow {
+            name: &plan.name,
+            model: &plan.model.name,
+            port,
+            params: &plan.params,
+            owner: plan.owner.as_deref(),
+            idle: plan.idle,
+            hosts: &plan.hosts,
+            created_at: world.clock.wall(),
+            stored: &machine,
+            boot: &world.boot,
+        };
+        let inserted = world.store.insert(&row, |id| {
+            if fs::exists(&dir) {
+                let message = format!(
+                    "could not create `{}`: its folder `{}` is there already",
+                    plan.name,
+                    dir.display()
+                );
+                return Err(Insert::Service(ServiceError::failed(
+                    message,
+                    "move it away, or choose another name",
+                )));
+            }
+            let context =
+                launch_spec::context(world, &plan.name, id, &plan.hosts, port, &plan.params);
+            Ok((
+                launch_spec::make(&plan.model, &context).map_err(Insert::Service)?,
+                launch_spec::key(world),
+            ))
+        });
+        match inserted {
+            Ok(id) => return Ok(id),
+            Err(Insert::Store(StoreError::Taken(what))) if what.starts_with("the port") => {}
+            Err(Insert::Store(e @ StoreError::Taken(_))) => {
+                return Err(ServiceError::failed(
+                    format!("could not create `{}`: {}", plan.name, chain(&e)),
+                    taken_hint(world, &plan.name),
+                ));
+            }
+            Err(Insert::Store(e)) => return Err(crate::service::error::store(e)),
+            Err(Insert::Service(e)) => return Err(e),
+        }
+    }
+    Err(free_port::none_left(&config))
+}
+
+/// The way out when something of a new instance is taken: often by a destroyed one that is not
+/// purged yet.
+fn taken_hint(world: &World, name: &InstanceName) -> String {
+    match world.store.by_name(name.as_str()) {
+        Ok(Some(row)) if row.stored.phase == Phase::Destroyed => {
+            format!("`acc purge {name}` frees the name, or choose another")
+        }
+        _ => "choose another; `acc list` shows what there is".to_owned(),
+    }
+}
+
+enum Insert {
+    Store(StoreError),
+    Service(ServiceError),
+}
+
+impl From<StoreError> for Insert {
+    fn from(e: StoreError) -> Self {
+        Self::Store(e)
+    }
+}
+
+/// Makes everything else; every step names itself in its error.
+async fn build(world: &Arc<World>, plan: &Plan, id: InstanceId) -> Result<(), ServiceError> {
+    let row = world
+        .store
+        .by_id(id)
+        .map_err(crate::service::error::store)?
+        .ok_or_else(|| crate::service::error::no_instance(plan.name.as_str()))?;
+    world
+        .reached("create.row")
+        .map_err(|e| step(plan, "write its row", e))?;
+    make_files(world, plan, &row)?;
+    if row.port.is_some() || !row.hosts.is_empty() {
+        routes::apply(world)
+            .await
+            .map_err(|e| step(plan, "tell the edge", e))?;
+    }
+    world
+        .reached("create.edge")
+        .map_err(|e| step(plan, "tell the edge", e))?;
+    let handle = world.handle(&row)?;
+    handle
+        .ask(Event::Created)
+        .await
+        .map_err(|r| transition::refused("create", &plan.name, r))?;
+    world
+        .reached("create.made")
+        .map_err(|e| step(plan, "put it in service", e))?;
+    if !plan.asleep {
+        first_start(world, plan, &handle).await?;
+        world
+            .reached("create.started")
+            .map_err(|e| step(plan, "start it", e))?;
+    }
+    world
+        .write(move |store| store.end(id))
+        .await
+        .map_err(crate::service::error::store)
+}
+
+fn step(plan: &Plan, step: &str, e: ServiceError) -> ServiceError {
+    ServiceError {
+        message: format!(
+            "could not create `{}`: step \"{step}\" failed and all was undone: {}",
+            plan.name, e.message
+        ),
+        ..e
+    }
+}
+
+fn make_files(world: &World, plan: &Plan, row: &crate::store::Row) -> Result<(), ServiceError> {
+    let config = world.config();
+    let context = launch_spec::context(
+        world,
+        &plan.name,
+        row.id,
+        &plan.hosts,
+        row.port,
+        &plan.params,
+    );
+    let dir = config.instance_dir(plan.name.as_str());
+    let hint = "check space, owner and mode of that place, then try again";
+    render::instance::files(&plan.model, &context, &dir).map_err(|e| {
+        step(
+            plan,
+            "make its files",
+            launch_spec::cannot_render(&plan.model, chain(&e), &e),
+        )
+    })?;
+    access_logs::make_new(&config, plan.name.as_str()).map_err(|e| {
+        step(
+            plan,
+            "make the folder of its access logs",
+            ServiceError::failed(chain(&e), hint),
+        )
+    })?;
+    world
+        .reached("create.files")
+        .map_err(|e| step(plan, "make its files", e))?;
+    if let Some(user) = &config.user {
+        users::settle(&dir, user).map_err(|e| {
+            step(
+                plan,
+                "give its files to its user",
+                ServiceError::failed(chain(&e), hint),
+            )
+        })?;
+    }
+    world
+        .reached("create.owner")
+        .map_err(|e| step(plan, "give its files to its user", e))
+}
+
+async fn first_start(
+    world: &Arc<World>,
+    plan: &Plan,
+    handle: &Arc<Handle>,
+) -> Result<(), ServiceError> {
+    let failed = match transition::start(world, handle, Cause::Operator).await {
+        // Somebody who stops it now gets what was asked for: it is made, and sleeps.
+        Ok((_, Settled::There | Settled::Stopped)) => match ended_at_once(world, handle).await? {
+            None => return Ok(()),
+            Some(e) => e,
+        },
+        Ok((_, Settled::Failed(failure))) => transition::failed("start", &plan.name, &failure),
+        Err(e) => e,
+    };
+    let said = failed_logs::keep(&world.config(), plan.name.as_str());
+    let hint = format!(
+        "mend the model or its parameters; with --asleep it is made without being started{said}"
+    );
+    Err(ServiceError {
+        hint,
+        ..step(plan, "start it", failed)
+    })
+}
+
+/// It has answered: does it stay? One that goes into the background ends in this moment, and with
+/// it what it has left. `None`: it stays, or somebody has put it to sleep.
+async fn ended_at_once(
+    world: &World,
+    handle: &Handle,
+) -> Result<Option<ServiceError>, ServiceError> {
+    let mut changes = handle.follow();
+    if tokio::time::timeout(STAYS, changes.wait_for(|seen| seen.phase != Phase::Awake))
+        .await
+        .is_err()
+    {
+        return Ok(None);
+    }
+    handle.caught_up(world).await;
+    let last = world
+        .store
+        .events(Some(handle.instance.id), 1)
+        .map_err(crate::service::error::store)?;
+    let ended = handle.snapshot().phase == Phase::Failed
+        || last.first().is_some_and(|event| event.kind == "ended");
+    let message = "its first process ended by itself as soon as it had answered (if it goes into the background: it must not)";
+    Ok(ended.then(|| ServiceError::failed(message, "")))
+}
+
+/// Takes everything back; what cannot be taken back is said beside the error that was the cause.
+async fn undo(world: &Arc<World>, id: InstanceId, cause: ServiceError) -> ServiceError {
+    match take_back(world, id).await {
+        Ok(()) => cause,
+        Err(e) => ServiceError {
+            hint: format!(
+                "{}; also, {} (it is undone by the next pass of `acc monitor`)",
+                cause.hint, e.message
+            ),
+            ..cause
+        },
+    }
+}
+
+/// Undoes a create that was begun: also after a crash of acc. It goes out of service first: should
+/// the rest fail, nobody is served by what will be removed later.
+pub(in crate::service) async fn take_back(
+    world: &Arc<World>,
+    id: InstanceId,
+) -> Result<(), ServiceError> {
+    let Some(row) = world
+        .store
+        .by_id(id)
+        .map_err(crate::service::error::store)?
+    else {
+        return Ok(());
+    };
+    if !matches!(row.stored.phase, Phase::Creating | Phase::Destroyed) {
+        let handle = world.handle(&row)?;
+        destroy::stop_and_destroy(world, &handle, false).await?;
+        world.reached("undo.stopped")?;
+    }
+    let at = world.clock.wall();
+    world
+        .write(move |store| store.condemn(id, at))
+        .await
+        .map_err(crate::service::error::store)?;
+    world.reached("undo.condemned")?;
+    purge::remove(world, &row).await
+}

@@ -1,0 +1,69 @@
+//! `enable`, `disable`, `pin`: the operator's wish, and what follows from it. `reset`: forget a
+//! failure.
+
+use std::sync::Arc;
+
+use crate::domain::instance::Wanted;
+use crate::domain::lifecycle::{Answer, Cause, Event, Phase};
+use crate::service::error::{ErrorKind, ServiceError};
+use crate::service::instance::transition::{self, Settled};
+use crate::service::lookup::find;
+use crate::service::outcome::Outcome;
+use crate::service::view::done;
+use crate::service::world::World;
+
+/// A wish as it is written.
+pub(in crate::service) fn parse(text: &str) -> Result<Wanted, ServiceError> {
+    Wanted::parse(text).ok_or_else(|| {
+        ServiceError::new(
+            ErrorKind::Invalid,
+            format!("`{text}` is not a value of wanted"),
+            "use auto, up or down",
+        )
+    })
+}
+
+pub(in crate::service) async fn run(
+    world: &Arc<World>,
+    given: &str,
+    wanted: &str,
+) -> Result<Outcome, ServiceError> {
+    let since = world.now();
+    let wanted = parse(wanted)?;
+    let handle = find(world, given)?;
+    let name = handle.instance.name.clone();
+    let (answer, _) = handle
+        .ask(Event::Want(wanted))
+        .await
+        .map_err(|r| transition::refused("change", &name, r))?;
+    let phase = handle.snapshot().phase;
+    match wanted {
+        Wanted::Down if phase.is_live() => drop(transition::stop(world, &handle, false).await?),
+        Wanted::Up if phase != Phase::Awake && !world.halting() => {
+            match transition::start(world, &handle, Cause::Operator).await?.1 {
+                Settled::There => {}
+                Settled::Failed(failure) => {
+                    return Err(transition::failed("start", &name, &failure));
+                }
+                Settled::Stopped => return Err(transition::stopped("start", &name)),
+            }
+        }
+        Wanted::Auto | Wanted::Up | Wanted::Down => {}
+    }
+    done(world, &name, "changed", answer == Answer::Already, since)
+}
+
+/// Forgets a failure: the next request starts it at once.
+pub(in crate::service) async fn reset(
+    world: &Arc<World>,
+    given: &str,
+) -> Result<Outcome, ServiceError> {
+    let since = world.now();
+    let handle = find(world, given)?;
+    let name = &handle.instance.name;
+    let (answer, _) = handle
+        .ask(Event::Reset)
+        .await
+        .map_err(|r| transition::refused("reset", name, r))?;
+    done(world, name, "reset", answer == Answer::Already, since)
+}

@@ -1,0 +1,138 @@
+//! `destroy`: out of service for good, at once. Files and data stay until `purge`. Journalled: once
+//! its phase is written the rest is done, also after a crash.
+
+use std::sync::Arc;
+
+use crate::domain::instance::Listen;
+use crate::domain::lifecycle::{Answer, Event, Phase};
+use crate::domain::name::InstanceName;
+use crate::service::error::ServiceError;
+use crate::service::instance::handle::Handle;
+use crate::service::instance::transition;
+use crate::service::lookup::find;
+use crate::service::outcome::Outcome;
+use crate::service::routes;
+use crate::service::view::done;
+use crate::service::world::World;
+use crate::store::{Row, Work};
+
+pub(in crate::service) async fn run(
+    world: &Arc<World>,
+    given: &str,
+    force: bool,
+) -> Result<Outcome, ServiceError> {
+    let since = world.now();
+    let handle = find(world, given)?;
+    let (id, name) = (handle.instance.id, handle.instance.name.clone());
+    let _alone = world.building(name.as_str()).await;
+    // One that is half made, or half purged, keeps its entry in the journal: it is undone, or
+    // finished, by it.
+    let journalled = !matches!(handle.snapshot().phase, Phase::Creating | Phase::Destroyed);
+    if journalled {
+        let at = world.clock.wall();
+        world
+            .write(move |store| store.begin(id, Work::Destroy, at))
+            .await
+            .map_err(crate::service::error::store)?;
+        world.reached("destroy.begun")?;
+    }
+    let asked = match force && handle.snapshot().phase.is_live() {
+        true => stop_and_destroy(world, &handle, true).await,
+        false => handle
+            .ask(Event::Destroy)
+            .await
+            .map(|(answer, _)| answer)
+            .map_err(|r| transition::refused("destroy", &name, r)),
+    };
+    let answer = match asked {
+        Ok(answer) => answer,
+        Err(e) => {
+            if journalled {
+                world
+                    .write(move |store| store.end(id))
+                    .await
+                    .map_err(crate::service::error::store)?;
+            }
+            return Err(e);
+        }
+    };
+    world.reached("destroy.phase")?;
+    leave(world, &name, is_routed(&handle)).await?;
+    if journalled {
+        world
+            .write(move |store| store.end(id))
+            .await
+            .map_err(crate::service::error::store)?;
+    }
+    let _ = world.reached("destroy.done");
+    done(world, &name, "destroyed", answer == Answer::Already, since)
+}
+
+/// Ends it and takes it out of service. Whoever waits for it is turned away: else they would wake
+/// it again on its way out.
+pub(in crate::service) async fn stop_and_destroy(
+    world: &Arc<World>,
+    handle: &Arc<Handle>,
+    now: bool,
+) -> Result<Answer, ServiceError> {
+    let ask = async |event| {
+        handle
+            .ask(event)
+            .await
+            .map_err(|r| transition::refused("destroy", &handle.instance.name, r))
+    };
+    ask(Event::Retire(true)).await?;
+    let stopped = match transition::stop(world, handle, now).await {
+        Ok(_) => world.reached("destroy.stopped"),
+        Err(e) => Err(e),
+    };
+    let done = match stopped {
+        Ok(()) => ask(Event::Destroy).await.map(|(answer, _)| answer),
+        Err(e) => Err(e),
+    };
+    if done.is_err() {
+        // It is still there, and serves on.
+        let _ = ask(Event::Retire(false)).await;
+    }
+    done
+}
+
+/// What an acc has left to do that wrote the phase. One whose phase was not written was not
+/// destroyed.
+pub(in crate::service) async fn finish(world: &Arc<World>, row: &Row) -> Result<(), ServiceError> {
+    if row.stored.phase == Phase::Destroyed {
+        leave(
+            world,
+            &row.name,
+            row.port.is_some() || !row.hosts.is_empty(),
+        )
+        .await?;
+    }
+    let id = row.id;
+    world
+        .write(move |store| store.end(id))
+        .await
+        .map_err(crate::service::error::store)
+}
+
+/// Does the edge know more of it than its name?
+fn is_routed(handle: &Handle) -> bool {
+    matches!(handle.launched().listen, Listen::Tcp(_)) || handle.instance.hosts.len() > 1
+}
+
+/// Supervisor and edge know it no longer; every step may be repeated.
+async fn leave(world: &Arc<World>, name: &InstanceName, routed: bool) -> Result<(), ServiceError> {
+    world.supervisor.forget(name).await.map_err(|e| {
+        let deed = format!("`{name}` is destroyed, but its supervisor still knows it");
+        ServiceError::because(
+            deed,
+            &e,
+            format!("run `acc destroy {name}` again; `acc monitor` also tries"),
+        )
+    })?;
+    world.reached("destroy.supervisor")?;
+    if routed {
+        routes::apply(world).await?;
+    }
+    world.reached("destroy.edge")
+}

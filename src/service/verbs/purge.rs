@@ -1,0 +1,128 @@
+//! `purge`: removes a destroyed instance with everything it had. Journalled: once begun it is
+//! finished, also after a crash.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::domain::lifecycle::Phase;
+use crate::domain::time::millis;
+use crate::host::{fs, removal};
+use crate::service::error::{ErrorKind, ServiceError};
+use crate::service::lookup::find_row;
+use crate::service::outcome::Outcome;
+use crate::service::world::World;
+use crate::service::{routes, view};
+use crate::store::{Row, Work};
+
+/// How long it removes a folder. What is left then is out of the way already, and is removed by the
+/// next passes.
+const REMOVE_WITHIN: Duration = Duration::from_secs(5);
+
+pub(in crate::service) async fn run(
+    world: &Arc<World>,
+    given: &str,
+) -> Result<Outcome, ServiceError> {
+    let since = world.now();
+    let row = find_row(&world.store, given)?;
+    let _alone = world.building(row.name.as_str()).await;
+    let row = find_row(&world.store, row.name.as_str())?;
+    if row.stored.phase != Phase::Destroyed {
+        let message = format!(
+            "could not purge `{}`: it is {}, not destroyed",
+            row.name,
+            row.stored.phase.as_str()
+        );
+        return Err(ServiceError::new(
+            ErrorKind::Denied,
+            message,
+            format!("`acc destroy {}` first", row.name),
+        ));
+    }
+    let instance = Box::new(view::of_row(&world.config(), &row));
+    let (id, at) = (row.id, world.clock.wall());
+    world
+        .write(move |store| store.begin(id, Work::Purge, at))
+        .await
+        .map_err(crate::service::error::store)?;
+    world.reached("purge.begun")?;
+    remove(world, &row).await?;
+    let took_ms = millis(world.now().since(since));
+    Ok(Outcome::Instance {
+        did: "purged".into(),
+        already: false,
+        took_ms,
+        instance,
+    })
+}
+
+/// Removes everything an instance had, the row last: as long as it is there, its port and hosts are
+/// nobody else's and the journal knows of the work. Its phase is `destroyed`, so that no route
+/// leads to it; every step may be repeated.
+pub(in crate::service) async fn remove(world: &Arc<World>, row: &Row) -> Result<(), ServiceError> {
+    let name = &row.name;
+    let config = world.config();
+    let deed = || format!("could not remove all of `{name}`");
+    let hint = "mend that and run the same command again";
+    world
+        .supervisor
+        .forget(name)
+        .await
+        .map_err(|e| ServiceError::because(deed(), &e, hint))?;
+    world.reached("remove.supervisor")?;
+    world
+        .edge
+        .forget(name)
+        .await
+        .map_err(|e| ServiceError::because(deed(), &e, hint))?;
+    world.reached("remove.gate")?;
+    if row.port.is_some() || !row.hosts.is_empty() {
+        routes::apply(world).await?;
+    }
+    world.reached("remove.edge")?;
+    let told = config.notify_socket(name.as_str());
+    fs::remove_file(&told).map_err(|e| {
+        ServiceError::because(format!("{}: `{}`", deed(), told.display()), &e, hint)
+    })?;
+    for (dir, trash, step) in [
+        (
+            config.socket_dir(name.as_str()),
+            config.run_trash(),
+            "remove.socket",
+        ),
+        (
+            config.instance_dir(name.as_str()),
+            config.trash(),
+            "remove.folder",
+        ),
+        (
+            config.access_dir(name.as_str()),
+            config.trash(),
+            "remove.logs",
+        ),
+    ] {
+        let shown = dir.display().to_string();
+        let removed =
+            tokio::task::spawn_blocking(move || removal::remove(&dir, &trash, REMOVE_WITHIN));
+        let removed = removed
+            .await
+            .unwrap_or_else(|e| Err(std::io::Error::other(e)));
+        removed.map_err(|e| ServiceError::because(format!("{}: `{shown}`", deed()), &e, hint))?;
+        world.reached(step)?;
+    }
+    let id = row.id;
+    world
+        .write(move |store| store.delete(id))
+        .await
+        .map_err(crate::service::error::store)?;
+    world.registry.forget(row.id);
+    world.reached("remove.row")?;
+    let (at, purged) = (world.clock.wall(), name.clone());
+    let noted = world.write(move |store| {
+        store.record(at, Some(id), purged.as_str(), "purged", "removed for good")
+    });
+    if let Err(e) = noted.await {
+        tracing::warn!(instance = %name, "could not write an event: {e}");
+    }
+    let _ = world.reached("remove.done");
+    Ok(())
+}

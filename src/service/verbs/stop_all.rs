@@ -1,0 +1,47 @@
+//! Everything to sleep in order, and no wake from now on: the first half of `halt`. What is wanted
+//! stays as it is.
+
+use std::sync::Arc;
+
+use crate::service::error::ServiceError;
+use crate::service::instance::transition;
+use crate::service::outcome::Outcome;
+use crate::service::world::World;
+
+pub(in crate::service) async fn run(world: &Arc<World>) -> Result<Outcome, ServiceError> {
+    world.set_halting(true);
+    match all(world).await {
+        Ok(stopped) => Ok(Outcome::Quiesced { stopped }),
+        Err(e) => {
+            world.set_halting(false);
+            Err(e)
+        }
+    }
+}
+
+async fn all(world: &Arc<World>) -> Result<usize, ServiceError> {
+    let mut stops = tokio::task::JoinSet::new();
+    for row in world.store.busy().map_err(crate::service::error::store)? {
+        if !row.stored.phase.is_live() {
+            continue;
+        }
+        let (world, handle) = (world.clone(), world.handle(&row)?);
+        stops.spawn(async move { transition::stop(&world, &handle, false).await });
+    }
+    let mut stopped = 0;
+    let mut first = None;
+    while let Some(result) = stops.join_next().await {
+        match result {
+            Ok(Ok(already)) => stopped += usize::from(!already),
+            Ok(Err(e)) => first = first.or(Some(e)),
+            Err(e) => {
+                first = first.or(Some(ServiceError::because(
+                    "could not put all to sleep",
+                    &e,
+                    "try again",
+                )))
+            }
+        }
+    }
+    first.map_or(Ok(stopped), Err)
+}
