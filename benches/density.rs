@@ -174,25 +174,25 @@ fn memory(pair: &Pair, when: &str, table: &mut Table) {
         Standing::of(bed)
             .server
             .iter()
-            .map(|pid| procs::pss(*pid))
+            .map(|pid| procs::own_mib(*pid))
             .sum::<f64>()
     };
     table.once(
-        format!("server's memory (master and worker, PSS), {when}"),
+        format!("server's own memory (master and worker), {when}"),
         "MiB",
         Some(server(&pair.few)),
         server(&pair.many),
-        Goal::AtMost(if pair.count >= 100_000 { 60.0 } else { 20.0 }),
+        Goal::AtMost(if pair.count >= 100_000 { 54.0 } else { 14.0 }),
     );
     let nginx = |bed: &Bed| {
         Standing::of(bed)
             .nginx
             .iter()
-            .map(|pid| procs::pss(*pid))
+            .map(|pid| procs::own_mib(*pid))
             .fold(0.0, f64::max)
     };
     table.once(
-        format!("nginx's largest process (PSS), {when}"),
+        format!("own memory of nginx's largest process, {when}"),
         "MiB",
         Some(nginx(&pair.few)),
         nginx(&pair.many),

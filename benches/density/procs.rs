@@ -32,18 +32,19 @@ impl Standing {
     }
 }
 
-/// Proportional share of memory, in MiB.
-pub fn pss(pid: i32) -> f64 {
+/// Its own memory in MiB: anonymous pages and shared memory, its share of what others have too.
+/// Pages of programs and other files are left out, which the kernel drops and reads again.
+pub fn own_mib(pid: i32) -> f64 {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let line = text
-        .lines()
-        .find_map(|l| l.strip_prefix("Pss:"))
-        .unwrap_or("0 kB");
-    line.trim()
-        .trim_end_matches(" kB")
-        .trim()
-        .parse::<f64>()
-        .unwrap_or(0.0)
+    let share = |key| {
+        text.lines()
+            .find_map(|l| l.strip_prefix(key)?.split_whitespace().next())
+            .and_then(|kib| kib.parse::<f64>().ok())
+    };
+    ["Pss_Anon:", "Pss_Shmem:"]
+        .into_iter()
+        .filter_map(share)
+        .sum::<f64>()
         / 1024.0
 }
 

@@ -401,7 +401,6 @@ async fn look_around(
         },
     }
     recovering.send_replace(true);
-    let mut starting = true;
     loop {
         let pass = service::handle(
             &world,
@@ -415,9 +414,6 @@ async fn look_around(
             outcome = pass => monitor::report(outcome),
         }
         let _ = tokio::task::spawn_blocking(reclaim::give_back).await;
-        if std::mem::take(&mut starting) {
-            reclaim::let_go_of_program();
-        }
         if !pause(&world, &shutdown).await {
             return;
         }

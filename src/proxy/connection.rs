@@ -1,11 +1,5 @@
 //! One client's connection, from its first byte to its end: its protocol, its requests one after
-//! the other, and its rest.
-//!
-//! An HTTP/1 connection that has been idle for a while rests: everything that serves requests on it
-//! (hyper, its buffers, the future of a request) is dropped, and a small future waits for the next
-//! byte. Most connections of most clients are idle, and a resting one takes a thirtieth of the
-//! memory. HTTP/2 connections do not rest: they have a state (windows, header tables) that cannot
-//! be taken apart, and a browser has one where it had six.
+//! the other, and between them its rest (`rest`).
 //!
 //! It never reads a request without a time limit on its head.
 
@@ -15,7 +9,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use hyper::body::Incoming;
@@ -82,7 +76,15 @@ impl ProxyServer {
             Box::pin(self.serve_http1(client, source, accepted.take())).await?
         {
             client = same;
-            if !goes_on && !self.wait_for_request(&mut client).await? {
+            if goes_on {
+                continue;
+            }
+            client.state().note_rest(self.limits.tick());
+            let resting = &self.proxy.resting;
+            if !resting
+                .wait_for_request(&mut client, &self.stopping)
+                .await?
+            {
                 break;
             }
         }
@@ -144,27 +146,6 @@ impl ProxyServer {
         Pin::new(&mut connection).graceful_shutdown();
         connection.await?;
         Ok(None)
-    }
-
-    /// Waits for the next request of a resting connection; `false`: there will be none.
-    async fn wait_for_request<S: ClientSocket>(
-        &self,
-        client: &mut ClientIo<S>,
-    ) -> io::Result<bool> {
-        let _resting = RestingCount::new(&self.proxy.resting);
-        client.state().note_rest(self.limits.tick());
-        self.reclaim.note_rest();
-        let mut stopping = pin!(self.stopping.wait());
-        poll_fn(|cx| match client.poll_next_request(cx) {
-            // First the client, as above; the reactor may not have reported yet what has just
-            // arrived.
-            Poll::Pending if self.stopping.is_raised() && client.has_unread_bytes() => {
-                Poll::Pending
-            }
-            Poll::Pending => stopping.as_mut().poll(cx).map(|()| Ok(false)),
-            readable => readable.map_ok(|()| true),
-        })
-        .await
     }
 
     async fn serve_http2<S: ClientSocket>(
@@ -289,22 +270,6 @@ impl ProxyServer {
         }
         shut_down(connection.as_mut());
         connection.await
-    }
-}
-
-/// Counts a resting connection.
-struct RestingCount<'a>(&'a AtomicUsize);
-
-impl<'a> RestingCount<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for RestingCount<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

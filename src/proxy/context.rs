@@ -4,13 +4,13 @@
 //! It never reads or sends a request: `receive` and `forward` do.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::access_log::AccessLog;
 use super::replay_notes::ReplayNotes;
+use super::rest::RestingConnections;
 use super::settings::{ProxySettings, SharedSettings};
 use crate::driver::upstream::Upstreams;
 use crate::render::pages::Pages;
@@ -30,7 +30,7 @@ pub struct Proxy {
     /// Ends those that outlast the grace of a shutdown.
     pub(super) cut: CancellationToken,
     /// Clients' connections that wait for their next request and hold nothing meanwhile.
-    pub(super) resting: AtomicUsize,
+    pub(super) resting: RestingConnections,
 }
 
 impl Proxy {
@@ -52,7 +52,7 @@ impl Proxy {
             replay_notes: None,
             upgraded: TaskTracker::new(),
             cut: CancellationToken::new(),
-            resting: AtomicUsize::new(0),
+            resting: RestingConnections::default(),
         }
     }
 

@@ -6,8 +6,7 @@
 //!    too many.
 //! 2. `connection`: serves one connection. `client_io`: its socket, with time limits (`timeouts`);
 //!    `hyper_settings`: HTTP itself; `connection_state`: is a request under way;
-//!    `stalled_responses`: clients that do not read on HTTP/2; `reclaim`: memory of connections at
-//!    rest.
+//!    `stalled_responses`: clients that do not read on HTTP/2; `rest`: idle connections.
 //! 3. `exchange`: one request and its answer. `receive`: reads the head. `request`: which host, may
 //!    this wake, is it a browser's navigation; `trusted_proxies`: the client; `nginx_headers`: what
 //!    nginx and acc say to each other.
@@ -52,11 +51,11 @@ pub mod nginx_headers;
 mod pending;
 mod read_ahead;
 mod receive;
-mod reclaim;
 pub mod replay_notes;
 pub mod request;
 pub mod respond;
 pub mod response_body;
+mod rest;
 pub mod serve;
 mod server;
 mod settings;

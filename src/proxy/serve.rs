@@ -21,7 +21,6 @@ use super::connection_limits::ConnectionLimits;
 use super::context::Proxy;
 use super::latch::Latch;
 use super::listen::{AcceptedClient, ProxyListener};
-use super::reclaim::MemoryReclaim;
 use super::server::{ConnectionSource, LAST_WORD, ProxyServer, ShutdownSignals, stopped_for};
 use super::settings::SettingsSnapshot;
 use super::timeouts::ConnectionTimeouts;
@@ -63,7 +62,6 @@ pub async fn serve(
         stop: signals.shutdown,
         hand_over: signals.hand_over,
         accepted: AtomicU64::new(0),
-        reclaim: MemoryReclaim::default(),
     });
     let raise = async {
         tokio::join!(
@@ -78,7 +76,7 @@ pub async fn serve(
     tokio::select! {
         report = server.serve(listeners, grace) => report,
         report = raise => report,
-        report = server.reclaim.run() => report,
+        report = server.proxy.resting.give_back() => report,
     }
 }
 

@@ -17,7 +17,6 @@ use super::connection_state::ConnectionState;
 use super::context::Proxy;
 use super::front::Front;
 use super::latch::Latch;
-use super::reclaim::MemoryReclaim;
 use super::settings::SettingsSnapshot;
 use crate::host::io_threads::IoThreads;
 
@@ -51,7 +50,6 @@ pub(super) struct ProxyServer {
     /// The grace is over.
     pub(super) cut: Latch,
     pub(super) accepted: AtomicU64,
-    pub(super) reclaim: MemoryReclaim,
 }
 
 /// Where a connection came from.

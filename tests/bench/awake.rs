@@ -395,12 +395,12 @@ pub fn builtin(settings: &Settings) -> Report {
 fn memory(bed: &Bed, nginx: &Nginx, sides: &[Front<'_>; 2], settings: &Settings) -> Vec<Row> {
     let count = if settings.quick { 20 } else { IDLE };
     let held = |front: &Front<'_>, pids: &[i32]| {
-        let before = procs::pss_mib(pids);
+        let before = procs::own_mib(pids);
         let open: Vec<_> = (0..count)
             .map(|_| procs::idle_connection(front.address, &front.host))
             .collect();
         pause(SILENT);
-        let with = procs::pss_mib(pids);
+        let with = procs::own_mib(pids);
         drop(open);
         (with, with - before)
     };
@@ -423,7 +423,7 @@ fn memory(bed: &Bed, nginx: &Nginx, sides: &[Front<'_>; 2], settings: &Settings)
     vec![
         Row::ratio(GROUP, &what, (&all.0, &all.1), 0.5, Goal::AtMost(1.0))
             .expect("one round")
-            .note("PSS of all processes"),
+            .note("own memory of all processes"),
         Row::ratio(
             GROUP,
             &format!("{what}: growth"),

@@ -20,12 +20,12 @@ const COUNTS: [&str; 2] = ["1000", "10000"];
 /// What is drawn: the beginning of a row's name, and what the line is called.
 const LINES: &[(&str, &str)] = &[
     (
-        "server's memory (master and worker, PSS), after",
-        "memory of the server, MiB",
+        "server's own memory (master and worker), after",
+        "own memory of the server, MiB",
     ),
     (
-        "nginx's largest process (PSS), after",
-        "memory of nginx's largest process, MiB",
+        "own memory of nginx's largest process, after",
+        "own memory of nginx's largest process, MiB",
     ),
     ("create no.", "create, ms"),
     ("wake, others asleep", "wake, ms"),

@@ -80,7 +80,7 @@ impl Peer<'_> {
     }
 
     fn memory(&self) -> f64 {
-        procs::pss_mib(
+        procs::own_mib(
             &processes::of(self.dir)
                 .iter()
                 .map(|p| p.pid)
@@ -165,7 +165,7 @@ fn compare(peer: &Peer<'_>, app: &App, settings: &Settings) -> Vec<Row> {
         1,
         0,
         vec![
-            Side::new("acc", || procs::pss_mib(&procs::servers(&bed))),
+            Side::new("acc", || procs::own_mib(&procs::servers(&bed))),
             Side::new(peer.name, || peer.memory()),
         ],
     );
@@ -185,7 +185,7 @@ fn compare(peer: &Peer<'_>, app: &App, settings: &Settings) -> Vec<Row> {
         ),
         ratio
             .expect("one round")
-            .note("PSS of all its processes, one application asleep"),
+            .note("own memory of all its processes, one application asleep"),
     ]
 }
 
@@ -493,7 +493,7 @@ fn php(settings: &Settings) -> Result<Vec<Row>, String> {
             0.5,
             Goal::None,
         )
-        .note("PSS, no worker"),
+        .note("own memory, no worker"),
     ])
 }
 

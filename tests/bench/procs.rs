@@ -7,10 +7,14 @@ use std::net::{SocketAddr, TcpStream};
 use super::apps::LIMIT;
 use crate::support::{Bed, processes};
 
-/// Their memory in MiB, what they share with others divided among them (PSS).
-pub fn pss_mib(pids: &[i32]) -> f64 {
+/// Their own memory in MiB: anonymous pages and shared memory, what they share divided among them.
+/// Pages of programs and other files are left out, which the kernel drops and reads again.
+pub fn own_mib(pids: &[i32]) -> f64 {
     pids.iter()
-        .map(|pid| field(&format!("/proc/{pid}/smaps_rollup"), "Pss:") / 1024.0)
+        .map(|pid| {
+            let path = format!("/proc/{pid}/smaps_rollup");
+            (field(&path, "Pss_Anon:") + field(&path, "Pss_Shmem:")) / 1024.0
+        })
         .sum()
 }
 
@@ -81,7 +85,7 @@ mod tests {
     #[test]
     fn this_process_has_memory_and_a_family() {
         let own = std::process::id().cast_signed();
-        assert!(pss_mib(&[own]) > 0.1);
+        assert!(own_mib(&[own]) > 0.1);
         let mut child = std::process::Command::new("sleep")
             .arg("60")
             .spawn()

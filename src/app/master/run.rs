@@ -18,7 +18,7 @@ use super::worker::{self, Worker};
 use crate::app::installation::note_boot;
 use crate::app::lock;
 use crate::config::{Booted, Config};
-use crate::host::{fs, reclaim};
+use crate::host::fs;
 use crate::service::error::ServiceError;
 use crate::service::places;
 
@@ -210,8 +210,6 @@ impl Master {
             let why = self.become_new();
             error!("the master itself stays what it was: {why}");
         }
-        // From now on it waits, for weeks.
-        reclaim::let_go_of_program();
     }
 
     /// Collects every child that has ended, those of workers that are gone included: as the first

@@ -15,7 +15,7 @@ use super::stage::*;
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n";
 
 fn resting(stage: &Stage) -> usize {
-    stage.proxy.resting.load(Ordering::SeqCst)
+    stage.proxy.resting.count()
 }
 
 /// A connection that has had an answer and rests.
