@@ -47,25 +47,30 @@ impl RestingConnections {
     }
 
     /// Waits for the next request of a resting connection; `false`: there will be none, because the
-    /// server is `stopping`.
-    pub(super) async fn wait_for_request<S: ClientSocket>(
+    /// server is `stopping`. No `async fn`: every idle connection keeps this future, and each
+    /// argument would be in it twice.
+    pub(super) fn wait_for_request<S: ClientSocket>(
         &self,
         client: &mut ClientIo<S>,
         stopping: &Latch,
-    ) -> io::Result<bool> {
-        let _resting = RestingCount::new(&self.now);
+    ) -> impl Future<Output = io::Result<bool>> {
         if self.rested.fetch_add(1, Ordering::Relaxed) == MANY {
             self.due.notify_one();
         }
-        let mut stopped = pin!(stopping.wait());
-        poll_fn(|cx| match client.poll_next_request(cx) {
-            // First the client: a request that has arrived is served, also in the moment of the
-            // shutdown. The reactor may not have reported it yet.
-            Poll::Pending if stopping.is_raised() && client.has_unread_bytes() => Poll::Pending,
-            Poll::Pending => stopped.as_mut().poll(cx).map(|()| Ok(false)),
-            readable => readable.map_ok(|()| true),
-        })
-        .await
+        let resting = RestingCount::new(&self.now);
+        async move {
+            let mut stopped = pin!(stopping.wait());
+            let next = poll_fn(|cx| match client.poll_next_request(cx) {
+                // First the client: a request that has arrived is served, also in the moment of the
+                // shutdown. The reactor may not have reported it yet.
+                Poll::Pending if stopping.is_raised() && client.has_unread_bytes() => Poll::Pending,
+                Poll::Pending => stopped.as_mut().poll(cx).map(|()| Ok(false)),
+                readable => readable.map_ok(|()| true),
+            })
+            .await;
+            drop(resting);
+            next
+        }
     }
 
     /// Gives back, each time it is due, the memory that connections needed before they rested. Never
