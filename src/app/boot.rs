@@ -48,14 +48,8 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
     let owner = owner_unless_served(config).await?;
     let runs = owner.is_none();
     let drivers = Drivers::new(config)?;
-    // A server that has outlived its supervisord does not keep the next one away.
-    if foreground && runs && !outlived(&drivers).await? {
-        let hint = "`acc halt` ends what runs";
-        return Err(ServiceError::new(
-            crate::service::error::ErrorKind::Denied,
-            "acc is already running, in the background",
-            hint,
-        ));
+    if foreground && runs {
+        refuse_beside_background(&drivers).await?;
     }
     let mut services = drivers.services()?;
     services.push(own_service(config));
@@ -89,18 +83,7 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
         repair(config, &mut report).await?;
     }
     bring_up(config, &drivers, &services, &mut report).await?;
-    let pong = wait_for_server(config, |_| true).await?;
-    if let (
-        true,
-        Outcome::Pong {
-            pid,
-            outdated: true,
-            ..
-        },
-    ) = (runs, pong)
-    {
-        upgrade(config, pid, &mut report).await?;
-    }
+    bring_up_to_date(config, runs, &mut report).await?;
     wait_for_edge(config, &drivers).await?;
     report.already = runs && report.did.is_empty();
     Ok(report)
@@ -208,15 +191,21 @@ fn tell_server(config: &Config) -> bool {
     process::signal_one(master, libc::SIGUSR2).is_ok()
 }
 
-/// Is there a supervisord to be, and is it certain that it does not run?
-async fn outlived(drivers: &Drivers) -> Result<bool, ServiceError> {
-    match &drivers.supervisord {
-        Some(supervisord) => supervisord
-            .is_gone()
-            .await
-            .map_err(|e| ServiceError::failed(chain(&e), "run `acc doctor`")),
-        None => Ok(false),
+/// Refuses to boot in the foreground beside a server that runs, unless that has outlived its
+/// supervisord.
+async fn refuse_beside_background(drivers: &Drivers) -> Result<(), ServiceError> {
+    if let Some(supervisord) = &drivers.supervisord {
+        let gone = supervisord.is_gone().await;
+        if gone.map_err(|e| ServiceError::failed(chain(&e), "run `acc doctor`"))? {
+            return Ok(());
+        }
     }
+    let hint = "`acc halt` ends what runs";
+    Err(ServiceError::new(
+        crate::service::error::ErrorKind::Denied,
+        "acc is already running, in the background",
+        hint,
+    ))
 }
 
 /// Everything that must be true before the first process is started. The owner's lock is held.
@@ -321,6 +310,22 @@ pub(super) async fn know_again(config: &Config, drivers: &Drivers) -> Result<(),
             .map_err(failed)?;
     }
     Ok(())
+}
+
+/// Waits for the server, and upgrades one that ran already and is of an older program.
+async fn bring_up_to_date(
+    config: &Config,
+    runs: bool,
+    report: &mut BootReport,
+) -> Result<(), ServiceError> {
+    match wait_for_server(config, |_| true).await? {
+        Outcome::Pong {
+            pid,
+            outdated: true,
+            ..
+        } if runs => upgrade(config, pid, report).await,
+        _ => Ok(()),
+    }
 }
 
 /// The program was replaced: the server becomes the new one, while it goes on serving.

@@ -26,6 +26,28 @@ fn runs_without_folder(config: &Config) -> Result<bool, ServiceError> {
             .any(|row| row.stored.phase.is_live() && row.boot == process::boot_id()))
 }
 
+/// Is there nothing to halt? If something runs whose run folder was removed, makes the folder again.
+fn is_halted(config: &Config) -> Result<bool, ServiceError> {
+    let look = |path: &Path| {
+        path.try_exists().map_err(|e| {
+            ServiceError::because(format!("could not look at `{}`", path.display()), &e, HINT)
+        })
+    };
+    if !look(&config.database())? {
+        return Ok(true);
+    }
+    lock::refuse_elsewhere(config)?;
+    if look(&config.run)? {
+        return Ok(false);
+    }
+    // As after a reboot; but a cleaner of temporary folders may have taken it away under what runs.
+    if !runs_without_folder(config)? {
+        return Ok(true);
+    }
+    places::prepare(config)?;
+    Ok(false)
+}
+
 const HINT: &str = "run as root (or the user who booted acc)";
 
 /// Halts.
@@ -33,28 +55,11 @@ pub async fn halt(config: &Config) -> Result<HaltReport, ServiceError> {
     places::may_rule(config)?;
     let drivers = Drivers::new(config)?;
     let failed = |e| ServiceError::failed(chain(&e), "try again; `acc doctor` tells what runs");
-    let look = |path: &Path| {
-        path.try_exists().map_err(|e| {
-            ServiceError::because(format!("could not look at `{}`", path.display()), &e, HINT)
-        })
-    };
-    if !look(&config.database())? {
+    if is_halted(config)? {
         return Ok(HaltReport {
             already: true,
             stopped: 0,
         });
-    }
-    lock::refuse_elsewhere(config)?;
-    if !look(&config.run)? {
-        // As after a reboot; but a cleaner of temporary folders may have taken it away under what
-        // runs.
-        if !runs_without_folder(config)? {
-            return Ok(HaltReport {
-                already: true,
-                stopped: 0,
-            });
-        }
-        places::prepare(config)?;
     }
     know_again(config, &drivers).await?;
     let mut services = vec![own_service(config)];

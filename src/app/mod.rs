@@ -5,6 +5,7 @@ mod binary;
 mod boot;
 mod dispatch;
 mod drivers;
+mod edge;
 mod halt;
 mod installation;
 mod launch;

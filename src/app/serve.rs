@@ -3,7 +3,6 @@
 //! has made way it decides nothing and only carries on.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,23 +15,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::drivers::{Drivers, wrong_templates};
-use super::installation::{accounts, open_store_patiently};
+use super::edge::{accepting, front, held_files, io_threads, start_edge};
+use super::installation::open_store_patiently;
 use super::lock::{self, OwnerLock};
 use super::master::{Channel, MasterChannel, Sockets, SpareMaster, Word, current};
 use super::reload::{Reloader, note_in_force};
 use super::signals::WorkerSignals;
 use super::verbs::ControlVerbs;
 use super::world::world;
-use crate::config::{Booted, Config, EdgeKind, SupervisorKind};
+use crate::config::{Booted, Config, SupervisorKind};
 use crate::control;
-use crate::host::io_threads::IoThreads;
 use crate::host::reclaim;
 use crate::host::{append, process};
 use crate::interface::cli::Reload;
-use crate::proxy::access_log::AccessLog;
-use crate::proxy::listen::ProxyListener;
-use crate::proxy::replay_notes::ReplayNotes;
-use crate::proxy::{self, Front, Proxy, ProxySettings, ServeReport, ShutdownSignals};
+use crate::proxy::{self, ServeReport, ShutdownSignals};
 use crate::render::pages::Pages;
 use crate::service::error::{ServiceError, chain};
 use crate::service::handover::retire;
@@ -86,31 +82,18 @@ pub(super) async fn serve(
     handed: Handed,
     reload: Reload,
 ) -> Result<(), ServiceError> {
-    let Handed {
-        sockets,
-        channel,
-        lock,
-        master,
-    } = handed;
-    let spare = SpareMaster::new(&sockets, lock)
+    let spare = SpareMaster::new(&handed.sockets, handed.lock)
         .map_err(|e| no_descriptor("could not use the sockets of the master", &e))?;
-    let channel: MasterChannel = Arc::new(Mutex::new(Arc::new(channel)));
+    let channel: MasterChannel = Arc::new(Mutex::new(Arc::new(handed.channel)));
     let mut signals =
         WorkerSignals::new().map_err(|e| no_descriptor("could not follow signals", &e))?;
     let drivers = Drivers::new(&config)?;
     let pages = Pages::new(drivers.templates.clone()).map_err(|e| wrong_templates(&e))?;
-    let (control, listeners) = accepting(sockets, &config)?;
+    let (control, listeners) = accepting(handed.sockets, &config)?;
     let owner = take_over(&config, &channel).await?;
     let world = serving_world(&config, &drivers).await?;
     let (proxy, log) = front(&world, &drivers, &config, pages)?;
-    world.mind_run_folder(
-        vec![config.wake_socket(), config.control_socket()],
-        held_files(&config),
-    );
-    know_master(&world, master).await;
-    recover::tidy(&world)?;
-    let adopted = recover::adopt(&world)?;
-    start_edge(&world, &drivers).await?;
+    let adopted = take_charge(&world, &drivers, handed.master).await?;
 
     let reloader = Arc::new(Reloader::new(&world, &proxy, &drivers, reload));
     let (recovering, recovered) = watch::channel(false);
@@ -128,13 +111,7 @@ pub(super) async fn serve(
         ends.clone(),
         config.wake.timeout + GRACE,
     ));
-    info!(
-        pid = std::process::id(),
-        adopted,
-        edge = drivers.edge.kind(),
-        supervisor = drivers.supervisor.kind(),
-        "acc's server is up"
-    );
+    report_up(&drivers, adopted);
     note_in_force(&world, &config);
     current(&channel).say(Word::Ready);
     let end = until_the_end(&world, &reloader, &mut signals, (&channel, spare)).await;
@@ -153,11 +130,37 @@ pub(super) async fn serve(
         report_end(serving.await);
     }
     drop((proxy, verbs, reloader));
-    let _ = tokio::join!(
-        finish_log(log),
-        tokio::time::timeout(WRITTEN_WITHIN, world.written())
-    );
+    finish_writing(log, &world).await;
     Ok(())
+}
+
+/// Takes charge of the run folder, of the instances that run, and of nginx. Returns how many
+/// instances run.
+async fn take_charge(
+    world: &Arc<World>,
+    drivers: &Drivers,
+    master: MasterProcess,
+) -> Result<usize, ServiceError> {
+    let config = world.config();
+    world.mind_run_folder(
+        vec![config.wake_socket(), config.control_socket()],
+        held_files(&config),
+    );
+    know_master(world, master).await;
+    recover::tidy(world)?;
+    let adopted = recover::adopt(world)?;
+    start_edge(world, drivers).await?;
+    Ok(adopted)
+}
+
+fn report_up(drivers: &Drivers, adopted: usize) {
+    info!(
+        pid = std::process::id(),
+        adopted,
+        edge = drivers.edge.kind(),
+        supervisor = drivers.supervisor.kind(),
+        "acc's server is up"
+    );
 }
 
 /// No new work from now on.
@@ -202,6 +205,12 @@ fn watch_over(world: &Arc<World>, until: &CancellationToken) -> [JoinHandle<()>;
         tokio::spawn(listeners::watch(world.clone(), until.clone())),
         tokio::spawn(run_watch::watch(world.clone(), until.clone())),
     ]
+}
+
+/// Waits for the database and the access logs, but not for long.
+async fn finish_writing(log: Option<JoinHandle<()>>, world: &World) {
+    let written = tokio::time::timeout(WRITTEN_WITHIN, world.written());
+    let _ = tokio::join!(finish_log(log), written);
 }
 
 /// Lets the last lines of the access logs be written, but does not wait for a disk that takes too
@@ -249,142 +258,6 @@ fn report_end(report: Result<ServeReport, tokio::task::JoinError>) {
         ),
         Err(error) => error!(%error, "the edge ended by a fault"),
     }
-}
-
-/// The threads that serve clients.
-fn io_threads() -> Result<IoThreads, ServiceError> {
-    IoThreads::start().map_err(|e| {
-        ServiceError::because(
-            "could not start the threads of the edge",
-            &e,
-            "is the limit of processes reached?",
-        )
-    })
-}
-
-/// The proxy and, where acc itself is the edge, the task that writes access logs.
-fn front(
-    world: &Arc<World>,
-    drivers: &Drivers,
-    config: &Config,
-    pages: Pages,
-) -> Result<(Arc<Proxy>, Option<JoinHandle<()>>), ServiceError> {
-    let (log, task) = match config.edge.kind {
-        EdgeKind::Nginx => (None, None),
-        EdgeKind::Builtin => {
-            let places = config.clone();
-            let path = move |name: &str, counts| {
-                if counts {
-                    places.access_log(name)
-                } else {
-                    places.uncounted_log(name)
-                }
-            };
-            let (log, task) = AccessLog::start(Box::new(path));
-            (Some(log), Some(task))
-        }
-    };
-    let door = Arc::new(world.clone());
-    let proxy = Proxy::new(
-        door,
-        drivers.upstreams.clone(),
-        ProxySettings::new(config),
-        pages,
-        log,
-    );
-    let proxy = match config.edge.kind {
-        // nginx asks again when this process is killed; acc's own clients are gone with it.
-        EdgeKind::Nginx => proxy.noting(ReplayNotes::begin(&config.sent_dir()).map_err(|e| {
-            ServiceError::because(
-                format!("could not use `{}`", config.sent_dir().display()),
-                &e,
-                "check space, owner and mode",
-            )
-        })?),
-        EdgeKind::Builtin => proxy,
-    };
-    Ok((Arc::new(proxy), task))
-}
-
-/// The sockets, ready to accept from.
-fn accepting(
-    sockets: Sockets,
-    config: &Config,
-) -> Result<(tokio::net::UnixListener, Vec<ProxyListener>), ServiceError> {
-    if config.edge.kind == EdgeKind::Builtin && sockets.tcp.is_empty() {
-        let hint = "`acc halt`, then `acc boot`";
-        return Err(ServiceError::failed(
-            "the kind of the edge was changed while acc ran",
-            hint,
-        ));
-    }
-    let unusable = |e: std::io::Error| {
-        ServiceError::because(
-            "could not use the sockets of the master",
-            &e,
-            "is the limit of open files reached?",
-        )
-    };
-    sockets.control.set_nonblocking(true).map_err(unusable)?;
-    let control = tokio::net::UnixListener::from_std(sockets.control).map_err(unusable)?;
-    let wake = ProxyListener::from_unix(sockets.wake, Front::Wake).map_err(unusable)?;
-    let mut listeners = vec![wake.only_for(speakers(config)?)];
-    for listener in sockets.tcp {
-        listeners.push(ProxyListener::from_tcp(listener, Front::Public).map_err(unusable)?);
-    }
-    Ok((control, listeners))
-}
-
-/// Who may ask for what nginx cannot serve: its workers, and acc itself (an earlier worker, and
-/// root).
-fn speakers(config: &Config) -> Result<Vec<u32>, ServiceError> {
-    let edge = accounts(config)?.edge.map(|owner| owner.uid);
-    Ok(edge
-        .into_iter()
-        .chain([0, rustix::process::geteuid().as_raw()])
-        .collect())
-}
-
-/// nginx: the configuration as it should be now; under the builtin supervisor it is also started.
-async fn start_edge(world: &Arc<World>, drivers: &Drivers) -> Result<(), ServiceError> {
-    let Some(nginx) = &drivers.nginx else {
-        return Ok(());
-    };
-    let routes = recover::all_routes(world)?;
-    let failed = |e| {
-        ServiceError::failed(
-            format!("could not prepare nginx: {}", chain(&e)),
-            "run `acc doctor`",
-        )
-    };
-    if drivers.supervisord.is_some() {
-        // A refused configuration must not keep the wake server down: the former one is still in
-        // force.
-        if let Err(e) = drivers.edge.apply(&routes).await {
-            error!(
-                "could not bring nginx's configuration up to date: {}",
-                chain(&e)
-            );
-        }
-        return Ok(());
-    }
-    drivers.edge.prepare(&routes).await.map_err(failed)?;
-    let service = nginx.service().map_err(failed)?;
-    // One that runs and whose record was taken away is not started twice.
-    if let Some(running) = drivers.edge.process().await.map_err(failed)? {
-        let kept = drivers.supervisor.keep_record("nginx", running).await;
-        kept.map_err(|e| {
-            ServiceError::because(
-                "could not write down which process nginx is",
-                &e,
-                "check space, owner and mode",
-            )
-        })?;
-    }
-    let started = drivers.supervisor.ensure_service(&service).await;
-    started
-        .map(drop)
-        .map_err(|e| ServiceError::because("could not start nginx", &e, "run `acc doctor`"))
 }
 
 /// The server's own monitor: takes up what was left half-done, then one pass at once, and one every
@@ -513,17 +386,6 @@ async fn serving_world(config: &Config, drivers: &Drivers) -> Result<Arc<World>,
         )
     })?;
     Ok(world)
-}
-
-/// Files of the run folder that this worker or its master holds open, and that are of no use to the
-/// next one without their names.
-fn held_files(config: &Config) -> Vec<PathBuf> {
-    let notes = (config.edge.kind == EdgeKind::Nginx)
-        .then(|| ReplayNotes::file_of_this_process(&config.sent_dir()));
-    [config.owner_lock(), config.server_lock()]
-        .into_iter()
-        .chain(notes)
-        .collect()
 }
 
 /// Has the supervisor know this master, which it has not started.

@@ -227,17 +227,8 @@ impl ProxyServer {
                         .headers_mut()
                         .insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                Ok::<_, Infallible>(response.map(|body| {
-                    let body = if bodiless {
-                        ResponseBody::empty()
-                    } else {
-                        body
-                    }
-                    .keep_busy(busy);
-                    stalls
-                        .iter()
-                        .fold(body, |body, stalls| body.watched(stalls))
-                }))
+                let stalls = stalls.as_ref();
+                Ok::<_, Infallible>(response.map(|body| sent_body(body, bodiless, busy, stalls)))
             })
         })
     }
@@ -270,6 +261,25 @@ impl ProxyServer {
         }
         shut_down(connection.as_mut());
         connection.await
+    }
+}
+
+/// The body as it is sent: the connection is busy until its end.
+fn sent_body(
+    body: ResponseBody,
+    bodiless: bool,
+    busy: BusyGuard,
+    stalls: Option<&Arc<StallWatch<ResponseBody>>>,
+) -> ResponseBody {
+    let body = if bodiless {
+        ResponseBody::empty()
+    } else {
+        body
+    }
+    .keep_busy(busy);
+    match stalls {
+        Some(stalls) => body.watched(stalls),
+        None => body,
     }
 }
 

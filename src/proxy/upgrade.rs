@@ -255,14 +255,7 @@ async fn copy_both_ways(
         }
         () = must_end => {}
     }
-    up.hold();
-    down.hold();
-    let between = poll_fn(|cx| match copying.as_mut().poll(cx) {
-        Poll::Ready(copied) => Poll::Ready(copied.map(|_| ())),
-        Poll::Pending if up.is_between() && down.is_between() => Poll::Ready(Ok(())),
-        Poll::Pending => Poll::Pending,
-    });
-    let ended = timeout(CLOSING, between).await;
+    let ended = timeout(CLOSING, until_between(copying.as_mut(), &up, &down)).await;
     drop(copying);
     if let Ok(ended) = ended {
         ended?;
@@ -276,6 +269,25 @@ async fn copy_both_ways(
         sent: down.written(),
         to_close,
     })
+}
+
+/// Copies on until no frame is under way in either direction, and begins no other one.
+async fn until_between<C>(
+    mut copying: Pin<&mut C>,
+    up: &Direction,
+    down: &Direction,
+) -> io::Result<()>
+where
+    C: Future<Output = io::Result<(u64, u64)>>,
+{
+    up.hold();
+    down.hold();
+    poll_fn(|cx| match copying.as_mut().poll(cx) {
+        Poll::Ready(copied) => Poll::Ready(copied.map(|_| ())),
+        Poll::Pending if up.is_between() && down.is_between() => Poll::Ready(Ok(())),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
 }
 
 /// One direction: what was read on one side, and written on the other.

@@ -1,0 +1,171 @@
+//! What a worker needs to serve clients: the proxy, its listeners and threads, and nginx where that
+//! is the edge.
+//!
+//! It decides nothing about instances, and it accepts nothing: `serve` does.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+use tracing::error;
+
+use super::drivers::Drivers;
+use super::installation::accounts;
+use super::master::Sockets;
+use crate::config::{Config, EdgeKind};
+use crate::host::io_threads::IoThreads;
+use crate::proxy::access_log::AccessLog;
+use crate::proxy::listen::ProxyListener;
+use crate::proxy::replay_notes::ReplayNotes;
+use crate::proxy::{Front, Proxy, ProxySettings};
+use crate::render::pages::Pages;
+use crate::service::error::{ServiceError, chain};
+use crate::service::recover;
+use crate::service::world::World;
+
+/// The threads that serve clients.
+pub(super) fn io_threads() -> Result<IoThreads, ServiceError> {
+    IoThreads::start().map_err(|e| {
+        ServiceError::because(
+            "could not start the threads of the edge",
+            &e,
+            "is the limit of processes reached?",
+        )
+    })
+}
+
+/// The proxy and, where acc itself is the edge, the task that writes access logs.
+pub(super) fn front(
+    world: &Arc<World>,
+    drivers: &Drivers,
+    config: &Config,
+    pages: Pages,
+) -> Result<(Arc<Proxy>, Option<JoinHandle<()>>), ServiceError> {
+    let (log, task) = match config.edge.kind {
+        EdgeKind::Nginx => (None, None),
+        EdgeKind::Builtin => {
+            let places = config.clone();
+            let path = move |name: &str, counts| {
+                if counts {
+                    places.access_log(name)
+                } else {
+                    places.uncounted_log(name)
+                }
+            };
+            let (log, task) = AccessLog::start(Box::new(path));
+            (Some(log), Some(task))
+        }
+    };
+    let door = Arc::new(world.clone());
+    let proxy = Proxy::new(
+        door,
+        drivers.upstreams.clone(),
+        ProxySettings::new(config),
+        pages,
+        log,
+    );
+    let proxy = match config.edge.kind {
+        // nginx asks again when this process is killed; acc's own clients are gone with it.
+        EdgeKind::Nginx => proxy.noting(ReplayNotes::begin(&config.sent_dir()).map_err(|e| {
+            ServiceError::because(
+                format!("could not use `{}`", config.sent_dir().display()),
+                &e,
+                "check space, owner and mode",
+            )
+        })?),
+        EdgeKind::Builtin => proxy,
+    };
+    Ok((Arc::new(proxy), task))
+}
+
+/// The sockets, ready to accept from.
+pub(super) fn accepting(
+    sockets: Sockets,
+    config: &Config,
+) -> Result<(tokio::net::UnixListener, Vec<ProxyListener>), ServiceError> {
+    if config.edge.kind == EdgeKind::Builtin && sockets.tcp.is_empty() {
+        let hint = "`acc halt`, then `acc boot`";
+        return Err(ServiceError::failed(
+            "the kind of the edge was changed while acc ran",
+            hint,
+        ));
+    }
+    let unusable = |e: std::io::Error| {
+        ServiceError::because(
+            "could not use the sockets of the master",
+            &e,
+            "is the limit of open files reached?",
+        )
+    };
+    sockets.control.set_nonblocking(true).map_err(unusable)?;
+    let control = tokio::net::UnixListener::from_std(sockets.control).map_err(unusable)?;
+    let wake = ProxyListener::from_unix(sockets.wake, Front::Wake).map_err(unusable)?;
+    let mut listeners = vec![wake.only_for(speakers(config)?)];
+    for listener in sockets.tcp {
+        listeners.push(ProxyListener::from_tcp(listener, Front::Public).map_err(unusable)?);
+    }
+    Ok((control, listeners))
+}
+
+/// Who may ask for what nginx cannot serve: its workers, and acc itself (an earlier worker, and
+/// root).
+fn speakers(config: &Config) -> Result<Vec<u32>, ServiceError> {
+    let edge = accounts(config)?.edge.map(|owner| owner.uid);
+    Ok(edge
+        .into_iter()
+        .chain([0, rustix::process::geteuid().as_raw()])
+        .collect())
+}
+
+/// nginx: the configuration as it should be now; under the builtin supervisor it is also started.
+pub(super) async fn start_edge(world: &Arc<World>, drivers: &Drivers) -> Result<(), ServiceError> {
+    let Some(nginx) = &drivers.nginx else {
+        return Ok(());
+    };
+    let routes = recover::all_routes(world)?;
+    let failed = |e| {
+        ServiceError::failed(
+            format!("could not prepare nginx: {}", chain(&e)),
+            "run `acc doctor`",
+        )
+    };
+    if drivers.supervisord.is_some() {
+        // A refused configuration must not keep the wake server down: the former one is still in
+        // force.
+        if let Err(e) = drivers.edge.apply(&routes).await {
+            error!(
+                "could not bring nginx's configuration up to date: {}",
+                chain(&e)
+            );
+        }
+        return Ok(());
+    }
+    drivers.edge.prepare(&routes).await.map_err(failed)?;
+    let service = nginx.service().map_err(failed)?;
+    // One that runs and whose record was taken away is not started twice.
+    if let Some(running) = drivers.edge.process().await.map_err(failed)? {
+        let kept = drivers.supervisor.keep_record("nginx", running).await;
+        kept.map_err(|e| {
+            ServiceError::because(
+                "could not write down which process nginx is",
+                &e,
+                "check space, owner and mode",
+            )
+        })?;
+    }
+    let started = drivers.supervisor.ensure_service(&service).await;
+    started
+        .map(drop)
+        .map_err(|e| ServiceError::because("could not start nginx", &e, "run `acc doctor`"))
+}
+
+/// Files of the run folder that this worker or its master holds open, and that are of no use to the
+/// next one without their names.
+pub(super) fn held_files(config: &Config) -> Vec<PathBuf> {
+    let notes = (config.edge.kind == EdgeKind::Nginx)
+        .then(|| ReplayNotes::file_of_this_process(&config.sent_dir()));
+    [config.owner_lock(), config.server_lock()]
+        .into_iter()
+        .chain(notes)
+        .collect()
+}
