@@ -251,7 +251,7 @@ impl Daemon {
     /// Starts it and returns once it answers. Its configuration is complete and checked only by
     /// itself.
     pub(super) async fn start(&self) -> Result<(), SupervisorError> {
-        let program = self.program().await?;
+        let program = self.find_program()?;
         self.clear()?;
         let argv = [
             program.display().to_string(),
@@ -292,15 +292,19 @@ impl Daemon {
         }
     }
 
-    /// The program, which is new enough.
-    pub(super) async fn program(&self) -> Result<PathBuf, SupervisorError> {
+    fn find_program(&self) -> Result<PathBuf, SupervisorError> {
         let found = self
             .program
             .clone()
             .or_else(|| command::find_program("supervisord"));
-        let program = found.ok_or_else(|| {
+        found.ok_or_else(|| {
             unusable("supervisord is not installed: install the package `supervisor`, or set `kind = \"builtin\"` under `[supervisor]`")
-        })?;
+        })
+    }
+
+    /// The program, after a check that it is new enough.
+    pub(super) async fn program(&self) -> Result<PathBuf, SupervisorError> {
+        let program = self.find_program()?;
         let argv = [program.display().to_string(), "--version".to_owned()];
         let output = command::run(&argv, START_LIMIT)
             .await

@@ -120,10 +120,12 @@ impl Supervisord {
                 Ensured::Already
             }
             Presence::Gone => {
+                self.daemon.program().await?;
                 self.start_daemon(services).await?;
                 Ensured::Started
             }
             Presence::Deaf(process) => {
+                self.daemon.program().await?;
                 self.daemon.end_deaf(process).await?;
                 self.start_daemon(services).await?;
                 Ensured::Started
@@ -143,7 +145,8 @@ impl Supervisord {
     }
 
     /// Brings the daemon back after it died, or has lost its socket. One that was ended in order,
-    /// and has removed its pid file, stays down.
+    /// and has removed its pid file, stays down. Its version was checked at the boot: to ask again
+    /// is one more start of Python, which requests would wait for.
     pub(super) async fn bring_back(
         &self,
         services: &[Service],
