@@ -9,7 +9,6 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use hyper::body::Incoming;
@@ -17,7 +16,6 @@ use hyper::header::{CONNECTION, HeaderValue};
 use hyper::service::{HttpService, service_fn};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::time::Instant;
 
 use super::client_io::{ClientIo, ClientSocket, Protocol};
 use super::connection_limits::LimitedConnection;
@@ -41,10 +39,9 @@ impl ProxyServer {
         client: io::Result<Box<ClientIo<S>>>,
         source: ConnectionSource,
         mut limited: MaybeLimited,
-        accepted: Instant,
     ) {
         let served = tokio::select! {
-            served = self.run_protocol(client, source, accepted) => served,
+            served = self.run_protocol(client, source) => served,
             () = self.cut.wait() => Ok(()),
             () = poll_fn(|cx| limited.as_mut().map_or(Poll::Pending, |limited| limited.poll_evicted(cx))) => Ok(()),
         };
@@ -59,7 +56,6 @@ impl ProxyServer {
         self: &Arc<Self>,
         client: io::Result<Box<ClientIo<S>>>,
         source: ConnectionSource,
-        accepted: Instant,
     ) -> Result<(), BoxError> {
         let mut client = client?;
         match Box::pin(self.detect_protocol(&mut client, ConnectionTimeouts::of(source.front)))
@@ -67,14 +63,11 @@ impl ProxyServer {
         {
             None => return Ok(()),
             Some(Protocol::Http2) => {
-                return Box::pin(self.serve_http2(client, source, accepted)).await;
+                return Box::pin(self.serve_http2(client, source)).await;
             }
             Some(Protocol::Http1) => {}
         }
-        let mut accepted = Some(accepted);
-        while let Some((same, goes_on)) =
-            Box::pin(self.serve_http1(client, source, accepted.take())).await?
-        {
+        while let Some((same, goes_on)) = Box::pin(self.serve_http1(client, source)).await? {
             client = same;
             if goes_on {
                 continue;
@@ -105,15 +98,14 @@ impl ProxyServer {
     }
 
     /// Serves requests until the connection ends (`None`), rests (`false`), or goes on with what
-    /// hyper gives back (`true`). `accepted`: when, for a new connection.
+    /// hyper gives back (`true`).
     async fn serve_http1<S: ClientSocket>(
         self: &Arc<Self>,
         client: Box<ClientIo<S>>,
         source: ConnectionSource,
-        accepted: Option<Instant>,
     ) -> Result<Option<(Box<ClientIo<S>>, bool)>, BoxError> {
         let state = client.state();
-        let service = self.service(source, accepted, &state, None);
+        let service = self.service(source, &state, None);
         let mut connection = http1_settings()
             .serve_connection(TokioIo::new(client), service)
             .with_upgrades();
@@ -152,13 +144,12 @@ impl ProxyServer {
         self: &Arc<Self>,
         mut client: Box<ClientIo<S>>,
         source: ConnectionSource,
-        accepted: Instant,
     ) -> Result<(), BoxError> {
         client.lift_read_limits();
         let state = client.state();
         state.use_http2();
         let stalls = Arc::new(StallWatch::default());
-        let service = self.service(source, Some(accepted), &state, Some(stalls.clone()));
+        let service = self.service(source, &state, Some(stalls.clone()));
         let connection = http2_settings().serve_connection(TokioIo::new(client), service);
         // HTTP/2 tells the client which requests are still served, and the client sends the others
         // elsewhere.
@@ -178,7 +169,6 @@ impl ProxyServer {
     fn service(
         self: &Arc<Self>,
         source: ConnectionSource,
-        accepted: Option<Instant>,
         connection: &Arc<ConnectionState>,
         stalls: Option<Arc<StallWatch<ResponseBody>>>,
     ) -> impl HttpService<
@@ -195,7 +185,6 @@ impl ProxyServer {
             settings,
         };
         let context = RefCell::new(Arc::new(context));
-        let first = AtomicBool::new(accepted.is_some());
         let protocol = if stalls.is_some() {
             Protocol::Http2
         } else {
@@ -204,15 +193,9 @@ impl ProxyServer {
         service_fn(move |request: Request<Incoming>| {
             let context = ConnectionContext::current(&context);
             let busy = BusyGuard::new(&context.connection);
-            // The first request of a connection arrived with it.
-            let arrived = if first.swap(false, Ordering::Relaxed) {
-                accepted
-            } else {
-                None
-            };
             // On HTTP/1 hyper itself leaves the body out, and keeps its length.
             let bodiless = protocol == Protocol::Http2 && request.method() == Method::HEAD;
-            let mut exchange = Exchange::new(context, request, arrived);
+            let mut exchange = Exchange::new(context, request);
             let stalls = stalls.clone();
             // On the heap: hyper moves this future several times, and keeps space for one as long
             // as the connection lasts.
@@ -297,7 +280,6 @@ mod tests {
                 io::Result<Box<ClientIo<TcpStream>>>,
                 ConnectionSource,
                 MaybeLimited,
-                Instant,
             ) -> F,
         ) -> usize {
             size_of::<F>()

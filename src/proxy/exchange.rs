@@ -6,7 +6,6 @@
 
 use hyper::body::Incoming;
 use hyper::{Request, Response};
-use tokio::time::Instant;
 
 use std::sync::Arc;
 
@@ -24,14 +23,9 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// `arrived`: when its connection was accepted, if it is the first request of it.
-    pub(super) fn new(
-        context: Arc<ConnectionContext>,
-        request: Request<Incoming>,
-        arrived: Option<Instant>,
-    ) -> Self {
+    pub(super) fn new(context: Arc<ConnectionContext>, request: Request<Incoming>) -> Self {
         Self {
-            pending: begin(&context, request, arrived),
+            pending: begin(&context, request),
             context,
         }
     }
@@ -74,7 +68,6 @@ impl Drop for Exchange {
 fn begin(
     context: &ConnectionContext,
     mut request: Request<Incoming>,
-    arrived: Option<Instant>,
 ) -> Result<PendingRequest, Box<Response<ResponseBody>>> {
     let ConnectionSource { front, peer, port } = context.source;
     let (proxy, limits, settings) = (
@@ -91,7 +84,6 @@ fn begin(
             front,
             peer,
             port,
-            arrived,
             connection,
             settings,
         },

@@ -153,7 +153,6 @@ impl Forwarding<'_> {
             .map_err(body_failure)?;
         // As if it had arrived now: how long it may be held does not depend on its client.
         self.pending.started = Instant::now();
-        self.pending.arrived = self.pending.started;
         Ok(())
     }
 
@@ -229,13 +228,7 @@ impl Forwarding<'_> {
             self.pending.admitted = true;
             return EntryOutcome::Admitted(ticket);
         }
-        let age = self
-            .pending
-            .age
-            .take()
-            .unwrap_or_else(|| self.pending.arrived.elapsed());
         let caller = Caller {
-            ago: age,
             client: self.pending.parsed.origin.client,
         };
         let mut waiting = match self

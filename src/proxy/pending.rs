@@ -34,8 +34,6 @@ pub(super) struct RequestArrival<'a> {
     pub(super) peer: Option<IpAddr>,
     /// The local port.
     pub(super) port: u16,
-    /// When its connection was accepted, if it is the first request of it.
-    pub(super) arrived: Option<Instant>,
     pub(super) connection: &'a Arc<ConnectionState>,
     pub(super) settings: &'a ProxySettings,
 }
@@ -44,11 +42,7 @@ pub(super) struct RequestArrival<'a> {
 pub(super) struct PendingRequest {
     pub(super) parsed: ParsedRequest,
     pub(super) front: Front,
-    pub(super) arrived: Instant,
     pub(super) started: Instant,
-    /// How long ago it arrived, until the service was asked to wait: nearly every request is let
-    /// through at once, and no clock is read for it.
-    pub(super) age: Option<Duration>,
     /// It is the waiting page's, for the events of a wake.
     pub(super) follows_wake: bool,
     /// Its body is to be read before the instance is asked, and was not yet. nginx has done so
@@ -113,13 +107,10 @@ impl PendingRequest {
         let body_unread = at.front == Front::Public && !parsed.upgrade && !body.is_end_stream();
         let request = Some(Box::new(Request::from_parts(origin_form(head), body)));
         let reads = u8::from(parsed.tried != Tried::Nothing);
-        let arrived = at.arrived.unwrap_or(started);
         Self {
             parsed,
             front: at.front,
-            arrived,
             started,
-            age: Some(started.saturating_duration_since(arrived)),
             follows_wake,
             body_unread,
             expects_continue,

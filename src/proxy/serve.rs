@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::client_io::{ClientIo, ClientSocket};
@@ -159,7 +158,6 @@ impl ProxyServer {
     /// Serves an accepted client, unless it or all clients together have too many connections.
     fn serve_client(self: &Arc<Self>, listener: &ProxyListener, client: AcceptedClient) {
         self.accepted.fetch_add(1, Ordering::Relaxed);
-        let accepted = Instant::now();
         match client {
             AcceptedClient::Tcp(socket, peer) => {
                 let settings = SettingsSnapshot::of(&self.proxy.settings);
@@ -173,12 +171,7 @@ impl ProxyServer {
                     peer: Some(peer),
                     port: listener.port,
                 };
-                self.start_connection(
-                    || TcpStream::from_std(socket),
-                    source,
-                    Some(limited),
-                    accepted,
-                );
+                self.start_connection(|| TcpStream::from_std(socket), source, Some(limited));
             }
             AcceptedClient::Unix(socket) => {
                 let source = ConnectionSource {
@@ -186,7 +179,7 @@ impl ProxyServer {
                     peer: None,
                     port: 0,
                 };
-                self.start_connection(|| UnixStream::from_std(socket), source, None, accepted);
+                self.start_connection(|| UnixStream::from_std(socket), source, None);
             }
         }
     }
@@ -199,7 +192,6 @@ impl ProxyServer {
         register: impl FnOnce() -> io::Result<S>,
         source: ConnectionSource,
         limited: MaybeLimited,
-        accepted: Instant,
     ) {
         self.io_threads.spawn_on_least_loaded(|| {
             let client = register().map(|socket| {
@@ -211,10 +203,8 @@ impl ProxyServer {
                     .for_each(|client| limited.register(client.state()));
                 limited
             });
-            self.connections.track_future(
-                self.clone()
-                    .run_connection(client, source, limited, accepted),
-            )
+            self.connections
+                .track_future(self.clone().run_connection(client, source, limited))
         });
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard};
+use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,7 +26,6 @@ use crate::host::failpoint;
 use crate::host::limits::OpenFiles;
 use crate::service::admission::clients::Wakes;
 use crate::service::error::ServiceError;
-use crate::service::instance::start_queue::StartQueue;
 use crate::service::run_notes::RunFolder;
 use crate::store::{Store, StoreError, Writes, Written};
 
@@ -68,7 +67,8 @@ pub struct Context {
     pub(super) boot: String,
     pub(super) acc: PathBuf,
     pub(super) services: Vec<Service>,
-    pub(super) starts: Arc<StartQueue>,
+    /// Starts that may be under way at once.
+    pub(super) starts: Arc<Semaphore>,
     pub(super) wakes: Wakes,
     pub(super) monitor: AsyncMutex<()>,
     /// Another acc has the say, see `retire`.
@@ -104,7 +104,7 @@ impl Context {
         let store = Arc::new(parts.store);
         Arc::new(Self {
             writes: Writes::new(store.clone()),
-            starts: StartQueue::new(parts.config.wake.max_at_once),
+            starts: Arc::new(Semaphore::new(parts.config.wake.max_at_once)),
             config: RwLock::new(Arc::new(parts.config)),
             store,
             supervisor: parts.supervisor,

@@ -5,7 +5,6 @@
 //! ends the request.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
@@ -19,9 +18,6 @@ use crate::driver::edge::Gate;
 /// What is known of a request beside what it asks for.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Caller {
-    /// How long ago it came: of several instances that are to be started, the one whose request
-    /// came first is the first.
-    pub ago: Duration,
     /// The client's address; one client may not have all there is.
     pub client: Option<IpAddr>,
 }

@@ -1,9 +1,9 @@
-//! Waiting for an instance: single flight, everyone on the same result. Implements the proxy's
-//! door.
+//! Waiting for an instance: one start for all requests that wait, and one result. Implements
+//! [`Admission`].
 //!
-//! The first who asks starts the wake, the others join; a failure reaches every one of them;
-//! whoever leaves cancels only its own wait. A request is counted in flight under the lock under
-//! which it is let through.
+//! The first request starts the wake, the others join it; a failure reaches every one of them; a
+//! client that leaves cancels only its own wait. A request is counted in flight under the lock
+//! under which it is admitted.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::domain::admission::{self, AdmissionDecision, Refusal};
 use crate::domain::lifecycle::{self, Cause, Event, Failure, Limits, Phase};
 use crate::domain::name::{HostName, InstanceName};
 use crate::domain::rule::Verdict;
-use crate::domain::time::{Timestamp, millis};
+use crate::domain::time::Timestamp;
 use crate::driver::edge::Gate;
 use crate::service::admission::clients::limited;
 use crate::service::admission::{Admission, Admitted, Caller, Ticket, Waiting};
@@ -123,8 +123,8 @@ impl Waiter {
         loop {
             let handle = self.place.handle.clone();
             self.changes.borrow_and_update();
-            if let Some(pass) = admit(&self.world, &handle, self.counts) {
-                return Ok(pass);
+            if let Some(ticket) = admit(&self.world, &handle, self.counts) {
+                return Ok(ticket);
             }
             let now = handle.snapshot();
             if let Some(run) = self.asked
@@ -139,11 +139,7 @@ impl Waiter {
                 self.asked = None;
             }
             if self.asked.is_none() || !now.phase.is_live() {
-                let (_, run) = handle
-                    .ask(Event::Wake(Cause::Request))
-                    .await
-                    .map_err(|r| refusal(&handle, &r))?;
-                self.asked = Some(run);
+                self.asked = Some(ask_for_wake(&handle).await?);
                 continue;
             }
             // What is being stopped takes its own time for that, and the machine bounds it; the
@@ -166,6 +162,14 @@ impl Waiter {
             }
         }
     }
+}
+
+/// Asks an instance's task to wake it, and returns the run that will answer.
+async fn ask_for_wake(handle: &Handle) -> Result<u64, Refusal> {
+    let asked = handle.ask(Event::Wake(Cause::Request)).await;
+    asked
+        .map(|(_, run)| run)
+        .map_err(|refused| refusal(handle, &refused))
 }
 
 /// Was it awake when it failed?
@@ -244,8 +248,8 @@ impl Admission for Arc<World> {
         if self.has_retired() {
             return None;
         }
-        let pass = admit(self, &self.registry.by_host(host)?, verdict.counts)?;
-        Some(pass)
+        let ticket = admit(self, &self.registry.by_host(host)?, verdict.counts)?;
+        Some(ticket)
     }
 
     async fn admit(&self, host: &HostName, verdict: Verdict) -> Result<Admitted, Refusal> {
@@ -259,9 +263,9 @@ impl Admission for Arc<World> {
         caller: Caller,
     ) -> Result<Admitted, Refusal> {
         if !self.has_retired() {
-            let knock = admit_here(self, host, verdict, caller).await;
-            if knock.is_ok() || !self.has_retired() {
-                return knock;
+            let admitted = admit_here(self, host, verdict, caller).await;
+            if admitted.is_ok() || !self.has_retired() {
+                return admitted;
             }
         }
         let row = row_of_host(self, host)
@@ -307,6 +311,18 @@ fn unknown(host: &HostName, error: &ServiceError) -> Refusal {
     Refusal::Broken
 }
 
+/// Counts a wake for a client that may cause only so many.
+fn count_wake(world: &World, client: Option<IpAddr>) -> Result<(), Refusal> {
+    let config = world.config();
+    let client = client.and_then(|client| limited(client, &config.edge.of_many()));
+    let counted = world
+        .wakes
+        .count(client, config.wake.per_client, world.now());
+    counted.map_err(|early| Refusal::TooManyWakes {
+        retry_s: early.as_secs() + 1,
+    })
+}
+
 async fn admit_here(
     world: &Arc<World>,
     host: &HostName,
@@ -314,42 +330,34 @@ async fn admit_here(
     caller: Caller,
 ) -> Result<Admitted, Refusal> {
     // Nearly every request: no clock is asked for it.
-    if let Some(pass) = world
+    if let Some(ticket) = world
         .registry
         .by_host(host)
         .and_then(|handle| admit(world, &handle, verdict.counts))
     {
-        return Ok(Admitted::Open(pass));
+        return Ok(Admitted::Open(ticket));
     }
     let noticed = world.clock.micros();
     let handle = handle_of_host(world, host)?;
-    if let Some(pass) = admit(world, &handle, verdict.counts) {
-        return Ok(Admitted::Open(pass));
+    if let Some(ticket) = admit(world, &handle, verdict.counts) {
+        return Ok(Admitted::Open(ticket));
     }
     if world.halting() {
         return Err(Refusal::Halting);
     }
     let phase = handle.snapshot().phase;
-    // What the database says of one that nobody has looked at is hearsay: it is asked for, and
-    // waits until it is known.
+    // The phase from the database may be out of date until the supervisor was asked: then the wake
+    // is asked for, and waits until that is known.
     let starting = handle.known() && phase == Phase::Waking;
     match admission::admit(phase, verdict.wake) {
         AdmissionDecision::Forward | AdmissionDecision::Hold => {}
         AdmissionDecision::Refuse(why) => return Err(why),
     }
-    let config = world.config();
-    // Whoever comes while others wait wakes nothing: a page with many parts is one wake.
+    // A request that comes while others wait wakes nothing: a page with many parts is one wake.
     if !starting && handle.waiting.count() == 0 {
-        let client = caller
-            .client
-            .and_then(|client| limited(client, &config.edge.of_many()));
-        let counted = world
-            .wakes
-            .count(client, config.wake.per_client, world.now());
-        counted.map_err(|early| Refusal::TooManyWakes {
-            retry_s: early.as_secs() + 1,
-        })?;
+        count_wake(world, caller.client)?;
     }
+    let config = world.config();
     let mut waiter = Waiter {
         world: world.clone(),
         changes: handle.follow(),
@@ -365,16 +373,11 @@ async fn admit_here(
         asked: None,
     };
     // Asked here and not at the first wait: a client that leaves at once has still woken it.
-    if starting {
-        waiter.asked = Some(handle.snapshot().run);
+    waiter.asked = Some(if starting {
+        handle.snapshot().run
     } else {
         handle.stamps().notice(noticed);
-        handle.note_asked(Timestamp(world.now().0.saturating_sub(millis(caller.ago))));
-        let (_, run) = handle
-            .ask(Event::Wake(Cause::Request))
-            .await
-            .map_err(|r| refusal(&handle, &r))?;
-        waiter.asked = Some(run);
-    }
+        ask_for_wake(&handle).await?
+    });
     Ok(Admitted::Wait(Box::new(waiter)))
 }

@@ -226,10 +226,8 @@ impl Actor {
         let (ctx, outbox) = (self.ctx.clone(), self.outbox.clone());
         let handle = Arc::downgrade(&self.handle);
         self.handle.stamps().begin(ctx.clock.micros());
-        let asked = self.handle.take_asked().unwrap_or_else(|| self.ctx.now());
         let mut starting = Box::pin(async move {
-            let Some(Begun { event, permit, ear }) = start::begin(&ctx, &handle, run, asked).await
-            else {
+            let Some(Begun { event, permit, ear }) = start::begin(&ctx, &handle, run).await else {
                 return;
             };
             if let Some(outbox) = outbox.upgrade() {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::instance::{Instance, Listen};
@@ -20,7 +20,6 @@ use crate::driver::probe::Ear;
 use crate::service::admission::clients::Places;
 use crate::service::context::Context;
 use crate::service::error::ServiceError;
-use crate::service::instance::start_queue::StartPermit;
 use crate::service::instance::wake_timing::Stamps;
 
 /// How long a verb that has come to its end waits for the rest of its last step.
@@ -80,8 +79,6 @@ pub struct Handle {
     launched: Mutex<Arc<Instance>>,
     pub(in crate::service) waiting: Places,
     pub(in crate::service) last_look: Mutex<LastLook>,
-    /// When the first of the requests came that wait for the next start.
-    asked: Mutex<Option<Timestamp>>,
     stamps: Mutex<Stamps>,
     machine: Mutex<Machine>,
     /// Cancelled when the streams of this run must end; made by the first of them.
@@ -105,7 +102,6 @@ impl Handle {
         let handle = Self {
             waiting: Places::default(),
             last_look: Mutex::new(last_look),
-            asked: Mutex::default(),
             stamps: Mutex::default(),
             seen: watch::Sender::new(Snapshot::of(&machine)),
             known: AtomicBool::new(!machine.phase().is_live()),
@@ -136,20 +132,6 @@ impl Handle {
     /// The account of the wake that is under way.
     pub(in crate::service) fn stamps(&self) -> MutexGuard<'_, Stamps> {
         self.stamps.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A request that came at this time needs it.
-    pub(in crate::service) fn note_asked(&self, at: Timestamp) {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        *asked = Some(asked.map_or(at, |before| before.min(at)));
-    }
-
-    /// When the first request came that needs the start which begins now.
-    pub(in crate::service) fn take_asked(&self) -> Option<Timestamp> {
-        self.asked
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
     }
 
     /// What is true now.
@@ -307,7 +289,7 @@ impl Snapshot {
 pub(in crate::service) struct Message {
     pub(in crate::service) event: Event,
     pub(in crate::service) reply: Option<oneshot::Sender<Reply>>,
-    pub(in crate::service) permit: Option<StartPermit>,
+    pub(in crate::service) permit: Option<OwnedSemaphorePermit>,
     /// Where the process that was started says that it is ready.
     pub(in crate::service) ear: Option<Ear>,
     /// Only true as long as this is.

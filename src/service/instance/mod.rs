@@ -11,7 +11,6 @@ pub(in crate::service) mod preflight;
 pub(in crate::service) mod registry;
 pub(in crate::service) mod revive;
 pub(in crate::service) mod start;
-pub(in crate::service) mod start_queue;
 pub(in crate::service) mod step;
 pub(in crate::service) mod transition;
 pub mod wake_timing;

@@ -4,6 +4,8 @@
 
 use std::sync::{Arc, Weak};
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use crate::domain::instance::{Exit, Listen, Process};
 use crate::domain::lifecycle::{Event, Failure, Phase};
 use crate::domain::time::Timestamp;
@@ -14,7 +16,6 @@ use crate::service::error::chain;
 use crate::service::instance::handle::Handle;
 use crate::service::instance::preflight::{self, Ground};
 use crate::service::instance::revive;
-use crate::service::instance::start_queue::StartPermit;
 use crate::service::launch_spec;
 
 /// The exit codes of a launcher that could not become its program (and of a shell that did not find
@@ -26,24 +27,24 @@ pub(in crate::service) struct Begun {
     /// For the machine.
     pub(in crate::service) event: Event,
     /// Kept until it answers or has failed.
-    pub(in crate::service) permit: Option<StartPermit>,
+    pub(in crate::service) permit: Option<OwnedSemaphorePermit>,
     /// Where it says that it is ready.
     pub(in crate::service) ear: Option<Ear>,
 }
 
-/// Starts run `run`, for a request that came at `asked`. `None`: nothing was begun, for somebody
-/// else has the say now.
+/// Starts run `run`, once fewer than `wake.max_at_once` starts are under way; those that wait go in
+/// the order in which they were asked for. `None`: nothing was begun, because another acc manages
+/// the instances now.
 pub(in crate::service) async fn begin(
     ctx: &Arc<Context>,
     handle: &Weak<Handle>,
     run: u64,
-    asked: Timestamp,
 ) -> Option<Begun> {
     let permit = tokio::select! {
         biased;
-        // Not begun: whoever has the say now begins it.
         () = ctx.retired.cancelled() => return None,
-        permit = ctx.starts.take(asked) => Some(permit),
+        // The semaphore is never closed.
+        permit = ctx.starts.clone().acquire_owned() => permit.ok(),
     };
     let handle = handle.upgrade()?;
     let mut ear = None;

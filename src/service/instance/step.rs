@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -22,7 +22,6 @@ use crate::service::context::Context;
 use crate::service::error::{chain, store as store_error};
 use crate::service::instance::handle::{Handle, Message, Refused, offset};
 use crate::service::instance::kinds::{is_asked_for, must_be_written};
-use crate::service::instance::start_queue::StartPermit;
 use crate::store::{Save, StoreError, Written};
 
 /// What is written within this is waited for also by what need not: so that, as a rule, it is on
@@ -38,7 +37,7 @@ pub(in crate::service) struct Actor {
     pub(in crate::service) probe: Option<AbortHandle>,
     /// When it is due, and its number.
     pub(in crate::service) timer: Option<(Instant, u64)>,
-    pub(in crate::service) permit: Option<StartPermit>,
+    pub(in crate::service) permit: Option<OwnedSemaphorePermit>,
     pub(in crate::service) ear: Option<Ear>,
     /// The run and the process whose end is waited for, or was.
     pub(in crate::service) watched: Option<(u64, Process)>,
