@@ -4,6 +4,7 @@
 pub mod append;
 pub mod census;
 pub mod cgroup;
+mod cgroup_mounts;
 pub mod cleaners;
 pub mod clock;
 pub mod coalesce;

@@ -6,7 +6,7 @@ use super::effect::{Effect, Note};
 use super::limits::Limits;
 use super::machine::{Answer, BACK_OFF, Machine, STABLE, Step};
 use super::phase::{Cause, Denied, Drain, Failure, Phase};
-use crate::domain::instance::{Exit, Wanted};
+use crate::domain::instance::{Exit, Process, Wanted};
 use crate::domain::time::Timestamp;
 
 impl Machine {
@@ -89,6 +89,23 @@ impl Machine {
         // spawned.
         let arm = next.arm(now.after(l.start * 4));
         next.with([Effect::Persist, arm, Effect::Spawn])
+    }
+
+    /// The supervisor has started the process, which may answer already.
+    pub(super) fn spawned(
+        &self,
+        process: Process,
+        answers: bool,
+        now: Timestamp,
+        l: &Limits,
+    ) -> Result<Step, Denied> {
+        let mut next = self.clone();
+        next.process = Some(process);
+        if answers {
+            next.answered(now, [Effect::Watch])
+        } else {
+            next.since_spawn(now, l)
+        }
     }
 
     /// The process is there: from now on it has the start timeout to answer.

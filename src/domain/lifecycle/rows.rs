@@ -98,15 +98,7 @@ fn waking(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step
             run,
             process,
             answers,
-        } if *run == m.run => {
-            let mut next = m.clone();
-            next.process = Some(*process);
-            if *answers {
-                next.answered(now, [Effect::Watch])
-            } else {
-                next.since_spawn(now, l)
-            }
-        }
+        } if *run == m.run => m.spawned(*process, *answers, now, l),
         Event::Ready { run } if *run == m.run => m.answered(now, []),
         Event::StartFailed { run, failure } if *run == m.run && m.process.is_none() => {
             m.ended(failure.clone(), now)

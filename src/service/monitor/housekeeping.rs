@@ -1,4 +1,4 @@
-//! What a monitor pass does besides instances: logs and events must not fill the disk.
+//! What a monitor run does besides instances: logs and events must not fill the disk.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -19,17 +19,17 @@ use crate::service::outcome::{MonitorLine, MonitorRun};
 use crate::service::world::World;
 use crate::store::StoreError;
 
-/// How long a pass may be at the removal of what was purged.
+/// How long a run may be at the removal of what was purged.
 const REMOVE_WITHIN: Duration = Duration::from_secs(5);
 
-/// A pass looks at the logs of at least so many instances.
+/// A run looks at the logs of at least so many instances.
 const LEAST_SHARE: i64 = 100;
 
-/// And of at most so many for each second between two passes.
+/// And of at most so many for each second between two runs.
 const MOST_A_SECOND: i64 = 15;
 
-/// Does it all; what does not work is a line of the pass.
-pub(in crate::service) async fn keep(world: &Arc<World>, pass: &mut MonitorRun) {
+/// Does it all; what does not work is a line of the run.
+pub(in crate::service) async fn keep(world: &Arc<World>, run: &mut MonitorRun) {
     let handles = world.registry.all();
     let live: Vec<InstanceName> = handles
         .iter()
@@ -38,46 +38,17 @@ pub(in crate::service) async fn keep(world: &Arc<World>, pass: &mut MonitorRun) 
         .collect();
     drop(handles);
     if let Err(e) = world.supervisor.tidy(&live).await {
-        pass.lines.push(MonitorLine::new("acc", "error", chain(&e)));
+        run.lines.push(MonitorLine::new("acc", "error", chain(&e)));
     }
     let config = world.config();
     let mut names: BTreeSet<String> = live.iter().map(ToString::to_string).collect();
     match next_sleepers(world, config.idle.check_every) {
         Ok(sleepers) => names.extend(sleepers),
-        Err(e) => pass.lines.push(MonitorLine::new("acc", "error", chain(&e))),
+        Err(e) => run.lines.push(MonitorLine::new("acc", "error", chain(&e))),
     }
     access_logs::make_all(&config, &names);
-    for log in logs(&config, &names) {
-        // nginx and acc append, so the copy and the cut lose nothing but what comes between them. A
-        // log that was cut looks like use at the next look, which only puts an idle stop off.
-        match log_bound::bound(&log).await {
-            Ok(Trimmed::NoRoom) => {
-                pass.lines.push(MonitorLine::new(
-                    "acc",
-                    "error",
-                    format!(
-                        "`{}` was cut, and there was no room to keep its end",
-                        log.display()
-                    ),
-                ));
-            }
-            Ok(_) => {}
-            Err(e) => pass.lines.push(MonitorLine::new(
-                "acc",
-                "error",
-                format!("could not rotate `{}`: {e}", log.display()),
-            )),
-        }
-    }
-    for trash in [config.trash(), config.run_trash()] {
-        if let Err(e) = empty(trash.clone()).await {
-            pass.lines.push(MonitorLine::new(
-                "acc",
-                "error",
-                format!("could not remove all in `{}`: {e}", trash.display()),
-            ));
-        }
-    }
+    bound_logs(&config, &names, run).await;
+    empty_trash(&config, run).await;
     let age = i64::try_from(config.events.keep_for.as_millis()).unwrap_or(i64::MAX);
     let since = WallTime(world.clock.wall().0.saturating_sub(age));
     let keep = config.events.keep;
@@ -87,11 +58,50 @@ pub(in crate::service) async fn keep(world: &Arc<World>, pass: &mut MonitorRun) 
             .and_then(|()| store.bound_wal())
     });
     if let Err(e) = bounded.await {
-        pass.lines.push(MonitorLine::new("acc", "error", chain(&e)));
+        run.lines.push(MonitorLine::new("acc", "error", chain(&e)));
     }
 }
 
-/// A sleeper's log grows too, when nobody may wake it and a crawler asks all the same. Each pass
+/// Cuts the logs that are too long. nginx and acc append, so the copy and the cut lose nothing but
+/// what comes between them. A log that was cut looks like use at the next sample, which only puts
+/// an idle stop off.
+async fn bound_logs(config: &Config, names: &BTreeSet<String>, run: &mut MonitorRun) {
+    for log in logs(config, names) {
+        match log_bound::bound(&log).await {
+            Ok(Trimmed::NoRoom) => {
+                run.lines.push(MonitorLine::new(
+                    "acc",
+                    "error",
+                    format!(
+                        "`{}` was cut, and there was no room to keep its end",
+                        log.display()
+                    ),
+                ));
+            }
+            Ok(_) => {}
+            Err(e) => run.lines.push(MonitorLine::new(
+                "acc",
+                "error",
+                format!("could not rotate `{}`: {e}", log.display()),
+            )),
+        }
+    }
+}
+
+/// Removes what a purge has put aside.
+async fn empty_trash(config: &Config, run: &mut MonitorRun) {
+    for trash in [config.trash(), config.run_trash()] {
+        if let Err(e) = empty(trash.clone()).await {
+            run.lines.push(MonitorLine::new(
+                "acc",
+                "error",
+                format!("could not remove all in `{}`: {e}", trash.display()),
+            ));
+        }
+    }
+}
+
+/// A sleeper's log grows too, when nobody may wake it and a crawler asks all the same. Each run
 /// looks at the next few of all instances, so that it takes no longer with ten thousand of them;
 /// all are seen to within the hour, beyond 50,000 within a few.
 fn next_sleepers(world: &World, check_every: Option<Duration>) -> Result<Vec<String>, StoreError> {
@@ -101,7 +111,7 @@ fn next_sleepers(world: &World, check_every: Option<Duration>) -> Result<Vec<Str
     let share = share(newest, check_every);
     let last = match world.serving() {
         true => InstanceId(world.swept.load(Ordering::Relaxed)),
-        // A command that runs the pass by itself remembers nothing: it begins where its minute
+        // A command that does a run by itself remembers nothing: it begins where its minute
         // says.
         false => InstanceId(
             i64::try_from(world.now().0 / 60_000)
@@ -117,7 +127,7 @@ fn next_sleepers(world: &World, check_every: Option<Duration>) -> Result<Vec<Str
     Ok(found.into_iter().map(|(_, name)| name).collect())
 }
 
-/// How many of them in one pass. Without passes of its own it is run by cron, once a minute as a
+/// How many of them in one run. Without a server, cron does a run, once a minute as a
 /// rule.
 fn share(newest: InstanceId, check_every: Option<Duration>) -> u32 {
     let pause =

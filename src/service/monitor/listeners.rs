@@ -2,7 +2,7 @@
 //! so that the next request starts it where it can be reached.
 //!
 //! A server looks every second at those on a port, since nginx connects to them by itself, and at
-//! those whose socket's file is gone; a pass looks at all. It ends nobody else: another port is
+//! those whose socket's file is gone; a run looks at all. It ends nobody else: another port is
 //! chosen by the start.
 
 use std::sync::Arc;
@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub(in crate::service) async fn keep(
     world: &Arc<World>,
     awake: &[Arc<Handle>],
-    pass: &mut MonitorRun,
+    run: &mut MonitorRun,
 ) {
     let stopped = stop_displaced(world, awake).await;
     for (handle, seen, why) in stopped {
@@ -31,7 +31,7 @@ pub(in crate::service) async fn keep(
         let limits = world.limits(&handle.launched());
         let left = changes.wait_for(|s| s.run != seen.run || !s.phase.is_live());
         let _ = tokio::time::timeout(limits.stop * 3, left).await;
-        pass.lines.push(MonitorLine::new(
+        run.lines.push(MonitorLine::new(
             handle.instance.name.as_str(),
             "displaced",
             why,
@@ -66,7 +66,7 @@ pub async fn watch(world: Arc<World>, end: CancellationToken) {
     }
 }
 
-/// Is it worth a look between two passes? It blocks, shortly.
+/// Is it worth a look between two runs? It blocks, shortly.
 fn is_suspect(handle: &Handle) -> bool {
     match &handle.launched().listen {
         Listen::Tcp(_) => true,

@@ -4,9 +4,12 @@
 //! It decides nothing about a single instance: `domain::idle` and the state machine do.
 
 pub(in crate::service) mod housekeeping;
+mod idle;
 pub mod listeners;
 pub mod log_bound;
 pub(in crate::service) mod own_services;
+mod pinned;
+mod reconcile;
 mod run;
 pub(in crate::service) mod run_folder;
 pub mod run_watch;

@@ -12,18 +12,18 @@ use crate::service::outcome::{MonitorLine, MonitorRun};
 use crate::service::routes;
 use crate::service::world::World;
 
-/// Sees to it that all of it runs; what was done, and what does not work, is a line of the pass.
-pub(in crate::service) async fn keep(world: &Arc<World>, thorough: bool, pass: &mut MonitorRun) {
-    edge(world, thorough, pass).await;
+/// Sees to it that all of it runs; what was done, and what does not work, is a line of the run.
+pub(in crate::service) async fn keep(world: &Arc<World>, thorough: bool, run: &mut MonitorRun) {
+    edge(world, thorough, run).await;
     let config = world.config();
     let booted = config.booted();
     if booted == Booted::No {
         return;
     }
-    pass.lines.extend(revive::revive(world).await);
+    run.lines.extend(revive::revive(world).await);
     for service in &world.services {
         if service.name != "server" {
-            pass.lines.extend(ensure(world, service).await);
+            run.lines.extend(ensure(world, service).await);
         } else if world.serving() {
             // Whoever comes after a supervisor that died finds this server by its record, which is
             // renewed by asking.
@@ -31,24 +31,24 @@ pub(in crate::service) async fn keep(world: &Arc<World>, thorough: bool, pass: &
             let _ = world.note_master().await;
             reopen_log(&config);
         } else if booted == Booted::InBackground {
-            pass.lines.extend(ensure(world, service).await);
+            run.lines.extend(ensure(world, service).await);
         }
     }
 }
 
-async fn edge(world: &Arc<World>, thorough: bool, pass: &mut MonitorRun) {
+async fn edge(world: &Arc<World>, thorough: bool, run: &mut MonitorRun) {
     match world.edge.is_up().await {
-        Err(e) => pass.lines.push(MonitorLine::new("acc", "error", chain(&e))),
+        Err(e) => run.lines.push(MonitorLine::new("acc", "error", chain(&e))),
         Ok(up) => {
             // Before it is started again, and when somebody asks for it: the texts are written anew
             // if they are not what they should be.
             if (thorough || !up)
                 && let Err(e) = routes::apply(world).await
             {
-                pass.lines.push(MonitorLine::new("acc", "error", e.message));
+                run.lines.push(MonitorLine::new("acc", "error", e.message));
             }
             if up {
-                mend_edge(world, pass).await;
+                mend_edge(world, run).await;
             }
         }
     }
@@ -56,7 +56,7 @@ async fn edge(world: &Arc<World>, thorough: bool, pass: &mut MonitorRun) {
 
 /// Does what faces the network answer, as far as acc's server? What keeps it from that is mended
 /// and told.
-async fn mend_edge(world: &Arc<World>, pass: &mut MonitorRun) {
+async fn mend_edge(world: &Arc<World>, run: &mut MonitorRun) {
     // It cannot be reached before the next worker has its sockets.
     if world.run_folder.is_replaced(world.now()) {
         return;
@@ -64,21 +64,21 @@ async fn mend_edge(world: &Arc<World>, pass: &mut MonitorRun) {
     match world.edge.mend(world.serving()).await {
         Ok(did) => did
             .into_iter()
-            .for_each(|did| told(world, world.edge.kind(), did, pass)),
-        Err(e) => pass
+            .for_each(|did| told(world, world.edge.kind(), did, run)),
+        Err(e) => run
             .lines
             .push(MonitorLine::new(world.edge.kind(), "error", chain(&e))),
     }
 }
 
-/// A line of the pass, and an event.
-pub(in crate::service) fn told(world: &World, part: &str, what: String, pass: &mut MonitorRun) {
+/// A line of the run, and an event.
+pub(in crate::service) fn told(world: &World, part: &str, what: String, run: &mut MonitorRun) {
     let (at, detail) = (world.clock.wall(), what.clone());
     drop(world.write(move |store| {
         let noted = store.record(at, None, "", "repaired", &detail);
         noted.inspect_err(|e| tracing::warn!("could not write an event: {}", chain(e)))
     }));
-    pass.lines.push(MonitorLine::new(part, "repaired", what));
+    run.lines.push(MonitorLine::new(part, "repaired", what));
 }
 
 async fn ensure(world: &Arc<World>, service: &Service) -> Option<MonitorLine> {

@@ -3,7 +3,7 @@
 //!
 //! The server knows all that was there: it has the notes and who runs in memory, and its sockets
 //! and locks open. It removes nothing, and brings nothing back while acc halts. What is
-//! supervisord's, nginx's and an instance's own is for their parts of a pass.
+//! supervisord's, nginx's and an instance's own is for their parts of a run.
 
 use std::sync::Arc;
 
@@ -30,8 +30,8 @@ pub(in crate::service) fn running(world: &World) -> Vec<(Arc<Handle>, Process)> 
         .collect()
 }
 
-/// Makes again what is gone; what was done is a line of the pass.
-pub(in crate::service) async fn keep(world: &Arc<World>, pass: &mut MonitorRun) {
+/// Makes again what is gone; what was done is a line of the run.
+pub(in crate::service) async fn keep(world: &Arc<World>, run: &mut MonitorRun) {
     if !world.serving() {
         return;
     }
@@ -40,13 +40,13 @@ pub(in crate::service) async fn keep(world: &Arc<World>, pass: &mut MonitorRun) 
     if places::one_is_gone(&config) {
         match places::prepare(&config) {
             Ok(()) => again.push("folders".to_owned()),
-            Err(e) => return pass.lines.push(MonitorLine::new("acc", "error", e.message)),
+            Err(e) => return run.lines.push(MonitorLine::new("acc", "error", e.message)),
         }
     }
     world.run_folder.learn(&config);
     match world.run_folder.write_lost() {
         Ok(notes) => again.extend(notes),
-        Err(e) => pass.lines.push(MonitorLine::new(
+        Err(e) => run.lines.push(MonitorLine::new(
             "acc",
             "error",
             format!("could not write a note in `{}`: {e}", config.run.display()),
@@ -55,7 +55,7 @@ pub(in crate::service) async fn keep(world: &Arc<World>, pass: &mut MonitorRun) 
     match records(world, &config).await {
         Ok(0) => {}
         Ok(count) => again.push(format!("the records of {count} processes")),
-        Err(e) => pass.lines.push(MonitorLine::new("acc", "error", chain(&e))),
+        Err(e) => run.lines.push(MonitorLine::new("acc", "error", chain(&e))),
     }
     if let Some(path) = world.run_folder.lost() {
         world.run_folder.expect_replacement(world.now());
@@ -74,7 +74,7 @@ pub(in crate::service) async fn keep(world: &Arc<World>, pass: &mut MonitorRun) 
                 config.run.display(),
                 again.join(", ")
             ),
-            pass,
+            run,
         );
     }
     let awake: Vec<InstanceName> = running(world)

@@ -1,7 +1,7 @@
-//! Watches the run folder of a server that runs, and has a monitor pass run when something was
+//! Watches the run folder of a server that runs, and starts a monitor run when something was
 //! taken out of it.
 //!
-//! It makes nothing again by itself: the pass does (`run_folder`).
+//! It makes nothing again by itself: the run does (`run_folder`).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::service::{monitor, places};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What is taken away is taken away one by one.
 const AT_REST: Duration = Duration::from_millis(50);
-/// Pauses after a pass that could not make everything again.
+/// Pauses after a run that could not make everything again.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// Is everything there? It blocks, for a moment.
@@ -57,7 +57,7 @@ fn is_whole(world: &World) -> bool {
     !places::one_is_gone(&config) && wanted.iter().all(|path| exists(path))
 }
 
-/// Sees to it that everything is there, until `end`: a pass mends what is not.
+/// Sees to it that everything is there, until `end`: a run mends what is not.
 pub async fn watch(world: Arc<World>, end: CancellationToken) {
     let mut folder = WatchedFolder::watch(&world.config().run);
     // Once at the beginning: what was taken away before the folder was watched is told by nobody.

@@ -75,8 +75,6 @@ pub(in crate::service) async fn run(
 /// Checks everything that can be checked before anything is made.
 fn plan(world: &World, new: &NewInstance) -> Result<Plan, ServiceError> {
     let config = world.config();
-    let invalid =
-        |message: String, hint: &str| ServiceError::new(ErrorKind::Invalid, message, hint);
     let model = launch_spec::model(&config, &new.model)?;
     let params = resolve_params(&model, &new.set).map_err(|e| {
         invalid(
@@ -101,39 +99,12 @@ fn plan(world: &World, new: &NewInstance) -> Result<Plan, ServiceError> {
         None => free_name(&model.name, |n| world.store.has_name(n))
             .map_err(crate::service::error::store)?,
     };
-    let mut hosts = Vec::new();
-    for text in &new.hosts {
-        // In a Host header a port means nothing; here somebody may believe that it does.
-        if text.contains(':') {
-            let hint = "leave the port out: an instance answers on all of `edge.listen`";
-            return Err(invalid(
-                format!("`{text}` is not a host name: it has a port"),
-                hint,
-            ));
-        }
-        let host = HostName::parse(text).map_err(|e| {
-            invalid(
-                format!("`{text}` is not a host name: {e}"),
-                "give a host such as shop.example.org",
-            )
-        })?;
-        if !hosts.contains(&host) {
-            hosts.push(host);
-        }
-    }
+    let hosts = parse_hosts(&new.hosts)?;
     let wanted = new
         .wanted
         .as_deref()
         .map_or(Ok(Wanted::Auto), desired::parse)?;
-    let owner = new.owner.clone();
-    if let Some(owner) = owner.as_deref().filter(|o| {
-        !o.contains('@') || o.contains(char::is_whitespace) || o.contains(char::is_control)
-    }) {
-        return Err(invalid(
-            format!("`{owner}` is not an e-mail address"),
-            "give one such as jane@example.org",
-        ));
-    }
+    let owner = new.owner.as_deref().map(parse_owner).transpose()?;
     let idle = new.idle_ms.map(Duration::from_millis);
     if idle.is_some_and(|idle| idle.is_zero()) {
         return Err(invalid(
@@ -152,6 +123,47 @@ fn plan(world: &World, new: &NewInstance) -> Result<Plan, ServiceError> {
         wanted,
         asleep: new.asleep || wanted == Wanted::Down,
     })
+}
+
+fn invalid(message: String, hint: &str) -> ServiceError {
+    ServiceError::new(ErrorKind::Invalid, message, hint)
+}
+
+/// The hosts given for an instance, each once.
+fn parse_hosts(texts: &[String]) -> Result<Vec<HostName>, ServiceError> {
+    let mut hosts = Vec::new();
+    for text in texts {
+        // A Host header's port is ignored; given here, it would look as if it counted.
+        if text.contains(':') {
+            let hint = "leave the port out: an instance answers on all of `edge.listen`";
+            return Err(invalid(
+                format!("`{text}` is not a host name: it has a port"),
+                hint,
+            ));
+        }
+        let host = HostName::parse(text).map_err(|e| {
+            invalid(
+                format!("`{text}` is not a host name: {e}"),
+                "give a host such as shop.example.org",
+            )
+        })?;
+        if !hosts.contains(&host) {
+            hosts.push(host);
+        }
+    }
+    Ok(hosts)
+}
+
+/// The owner's e-mail address.
+fn parse_owner(owner: &str) -> Result<String, ServiceError> {
+    let odd = |c: char| c.is_whitespace() || c.is_control();
+    if !owner.contains('@') || owner.contains(odd) {
+        return Err(invalid(
+            format!("`{owner}` is not an e-mail address"),
+            "give one such as jane@example.org",
+        ));
+    }
+    Ok(owner.to_owned())
 }
 
 /// No host may lead to two instances, also not by way of the default domain.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::lifecycle::Phase;
+use crate::domain::name::InstanceName;
 use crate::domain::time::millis;
 use crate::host::{fs, removal};
 use crate::service::error::{ErrorKind, ServiceError};
@@ -55,33 +56,62 @@ pub(in crate::service) async fn run(
     })
 }
 
+/// What to do when something could not be removed.
+const HINT: &str = "fix the problem above and run the same command again";
+
+fn could_not_remove(name: &InstanceName) -> String {
+    format!("could not remove all of `{name}`")
+}
+
 /// Removes everything an instance had, the row last: as long as it is there, its port and hosts are
 /// nobody else's and the journal knows of the work. Its phase is `destroyed`, so that no route
 /// leads to it; every step may be repeated.
 pub(in crate::service) async fn remove(world: &Arc<World>, row: &Row) -> Result<(), ServiceError> {
     let name = &row.name;
-    let config = world.config();
-    let deed = || format!("could not remove all of `{name}`");
-    let hint = "mend that and run the same command again";
+    let deed = || could_not_remove(name);
     world
         .supervisor
         .forget(name)
         .await
-        .map_err(|e| ServiceError::because(deed(), &e, hint))?;
+        .map_err(|e| ServiceError::because(deed(), &e, HINT))?;
     world.reached("remove.supervisor")?;
     world
         .edge
         .forget(name)
         .await
-        .map_err(|e| ServiceError::because(deed(), &e, hint))?;
+        .map_err(|e| ServiceError::because(deed(), &e, HINT))?;
     world.reached("remove.gate")?;
     if row.port.is_some() || !row.hosts.is_empty() {
         routes::apply(world).await?;
     }
     world.reached("remove.edge")?;
+    remove_folders(world, name).await?;
+    let id = row.id;
+    world
+        .write(move |store| store.delete(id))
+        .await
+        .map_err(crate::service::error::store)?;
+    world.registry.forget(row.id);
+    world.reached("remove.row")?;
+    let (at, purged) = (world.clock.wall(), name.clone());
+    let noted = world.write(move |store| {
+        store.record(at, Some(id), purged.as_str(), "purged", "removed for good")
+    });
+    if let Err(e) = noted.await {
+        tracing::warn!(instance = %name, "could not write an event: {e}");
+    }
+    let _ = world.reached("remove.done");
+    Ok(())
+}
+
+/// Removes the notify socket and the folders of an instance: its sockets, its data and its access
+/// logs.
+async fn remove_folders(world: &World, name: &InstanceName) -> Result<(), ServiceError> {
+    let config = world.config();
+    let deed = || could_not_remove(name);
     let told = config.notify_socket(name.as_str());
     fs::remove_file(&told).map_err(|e| {
-        ServiceError::because(format!("{}: `{}`", deed(), told.display()), &e, hint)
+        ServiceError::because(format!("{}: `{}`", deed(), told.display()), &e, HINT)
     })?;
     for (dir, trash, step) in [
         (
@@ -106,23 +136,8 @@ pub(in crate::service) async fn remove(world: &Arc<World>, row: &Row) -> Result<
         let removed = removed
             .await
             .unwrap_or_else(|e| Err(std::io::Error::other(e)));
-        removed.map_err(|e| ServiceError::because(format!("{}: `{shown}`", deed()), &e, hint))?;
+        removed.map_err(|e| ServiceError::because(format!("{}: `{shown}`", deed()), &e, HINT))?;
         world.reached(step)?;
     }
-    let id = row.id;
-    world
-        .write(move |store| store.delete(id))
-        .await
-        .map_err(crate::service::error::store)?;
-    world.registry.forget(row.id);
-    world.reached("remove.row")?;
-    let (at, purged) = (world.clock.wall(), name.clone());
-    let noted = world.write(move |store| {
-        store.record(at, Some(id), purged.as_str(), "purged", "removed for good")
-    });
-    if let Err(e) = noted.await {
-        tracing::warn!(instance = %name, "could not write an event: {e}");
-    }
-    let _ = world.reached("remove.done");
     Ok(())
 }

@@ -1,0 +1,55 @@
+//! Pinned instances: those that should always run are started again when they do not.
+//!
+//! It never starts one that failed before its time to retry has come.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use crate::domain::lifecycle::{Cause, Phase};
+use crate::service::error::chain;
+use crate::service::instance::transition::{self, Settled};
+use crate::service::outcome::{MonitorLine, MonitorRun};
+use crate::service::world::World;
+use crate::store::Row;
+
+/// Starts every pinned instance that does not run.
+pub(in crate::service) async fn bring_up(world: &Arc<World>, run: &mut MonitorRun) {
+    let rows = match world.store.wanted_up() {
+        Ok(rows) => rows,
+        Err(e) => return run.lines.push(MonitorLine::new("acc", "error", chain(&e))),
+    };
+    let mut starts = JoinSet::new();
+    for row in rows.into_iter().filter(|r| !r.stored.phase.is_live()) {
+        let world = world.clone();
+        starts.spawn(async move { start_pinned(&world, &row).await });
+    }
+    while let Some(done) = starts.join_next().await {
+        run.lines.extend(done.ok().flatten());
+    }
+}
+
+async fn start_pinned(world: &Arc<World>, row: &Row) -> Option<MonitorLine> {
+    let name = row.name.as_str();
+    let handle = match world.handle(row) {
+        Ok(handle) => handle,
+        Err(e) => return Some(MonitorLine::new(name, "error", e.message)),
+    };
+    let (phase, retry_at) = {
+        let machine = handle.machine();
+        (machine.phase(), machine.retry_at())
+    };
+    // A failed one waits for its retry time silently: cron would mail each line every minute.
+    if phase == Phase::Failed && world.now() < retry_at {
+        return None;
+    }
+    match transition::start(world, &handle, Cause::Pinned).await {
+        Ok((true, _)) => None,
+        Ok((false, Settled::There)) => Some(MonitorLine::new(name, "started", "it is wanted up")),
+        Ok((_, Settled::Stopped)) => None,
+        Ok((false, Settled::Failed(failure))) => {
+            Some(MonitorLine::new(name, "error", failure.to_string()))
+        }
+        Err(e) => Some(MonitorLine::new(name, "error", e.message)),
+    }
+}

@@ -1,0 +1,198 @@
+//! Makes gates and processes what the phases say: gates that are missing or open without need,
+//! processes without an instance.
+//!
+//! "Could not ask" changes nothing.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::domain::instance::Process;
+use crate::domain::lifecycle::{Event, Phase};
+use crate::domain::name::InstanceName;
+use crate::driver::edge::Gate;
+use crate::service::error::chain;
+use crate::service::launch_spec;
+use crate::service::outcome::{MonitorLine, MonitorRun};
+use crate::service::world::World;
+
+/// How long a killed process may take to disappear.
+const END_WITHIN: Duration = Duration::from_secs(5);
+
+/// Makes gates and processes what the phases say. "Could not ask" changes nothing.
+pub(in crate::service) async fn reconcile(world: &Arc<World>, run: &mut MonitorRun) {
+    match world.edge.open_gates().await {
+        Ok(open) => {
+            let open: BTreeSet<String> = open.iter().map(ToString::to_string).collect();
+            gates(world, &open, run).await;
+        }
+        Err(e) => run.lines.push(MonitorLine::new("acc", "error", chain(&e))),
+    }
+    match world.supervisor.running().await {
+        Ok(running) => {
+            for (name, process) in running {
+                strays(world, &name, process, run).await;
+            }
+        }
+        Err(e) => run.lines.push(MonitorLine::new("acc", "error", chain(&e))),
+    }
+    sweep(world, run).await;
+}
+
+/// Processes that an instance has left which does not run any more: acc died before their end.
+async fn sweep(world: &World, run: &mut MonitorRun) {
+    let handles = world.registry.all();
+    let live: Vec<InstanceName> = handles
+        .iter()
+        .filter(|h| h.snapshot().phase.is_live())
+        .map(|h| h.instance.name.clone())
+        .collect();
+    drop(handles);
+    match world.supervisor.sweep(&live).await {
+        Ok(ended) => run.lines.extend(ended.iter().map(|(name, count)| {
+            let processes = if *count == 1 { "process" } else { "processes" };
+            MonitorLine::new(
+                name.as_str(),
+                "repaired",
+                format!("{count} {processes} that it had left were ended"),
+            )
+        })),
+        Err(e) => run.lines.push(MonitorLine::new("acc", "error", chain(&e))),
+    }
+}
+
+/// Opens the gates of awake instances that lost theirs, and closes those of all others.
+async fn gates(world: &Arc<World>, open: &BTreeSet<String>, run: &mut MonitorRun) {
+    let mut awake = BTreeSet::new();
+    for handle in world.registry.all() {
+        let snapshot = handle.snapshot();
+        let name = handle.instance.name.as_str();
+        if snapshot.phase != Phase::Awake {
+            continue;
+        }
+        awake.insert(name.to_owned());
+        if let Ok(true) = world
+            .probe
+            .let_edge_in(&launch_spec::question(world, &handle.launched()))
+        {
+            run.lines.push(MonitorLine::new(
+                name,
+                "repaired",
+                "the edge could not connect to its socket",
+            ));
+        }
+        if handle.known() && !open.contains(name) {
+            let process = handle.machine().process();
+            handle.tell_if(snapshot, Event::Found(process));
+            run.lines
+                .push(MonitorLine::new(name, "repaired", "its gate was missing"));
+        }
+    }
+    for name in open.difference(&awake) {
+        close_gate(world, name, run).await;
+    }
+}
+
+/// Closes a gate that is open although its instance is not awake, or does not exist.
+async fn close_gate(world: &Arc<World>, name: &str, run: &mut MonitorRun) {
+    let Some(_alone) = world.building_unless_busy(name) else {
+        return;
+    };
+    let Ok(Some(row)) = world.store.by_name(name) else {
+        if let Ok(name) = InstanceName::parse(name)
+            && world.edge.forget(&name).await.is_ok()
+        {
+            run.lines.push(MonitorLine::new(
+                name.as_str(),
+                "repaired",
+                "a gate without an instance was removed",
+            ));
+        }
+        return;
+    };
+    // Read again: it may have become awake since.
+    if row.stored.phase == Phase::Awake {
+        return;
+    }
+    let gate = Gate {
+        listen: launch_spec::listen(&world.config(), &row.name, row.port),
+        run: row.stored.run,
+        name: row.name,
+        process: None,
+    };
+    // Should it wake just now, its requests take the way through the wake server until the next
+    // run: slower, not lost.
+    if !row.stored.phase.is_live() && world.edge.close(&gate).await.is_ok() {
+        run.lines.push(MonitorLine::new(
+            name,
+            "repaired",
+            "the gate of one that does not run was open",
+        ));
+    }
+}
+
+/// A process of an instance that should not run, or of none at all.
+async fn strays(world: &Arc<World>, name: &InstanceName, process: Process, run: &mut MonitorRun) {
+    // Made, or removed, just now: then this is no stray.
+    let Some(_alone) = world.building_unless_busy(name.as_str()) else {
+        return;
+    };
+    match world.store.by_name(name.as_str()) {
+        Err(e) => run
+            .lines
+            .push(MonitorLine::new(name.as_str(), "error", chain(&e))),
+        Ok(None) => {
+            end_stray(
+                world,
+                name,
+                process,
+                "a process without an instance was ended",
+                run,
+            )
+            .await
+        }
+        // Started by an acc that died before it heard of it, then destroyed.
+        Ok(Some(row)) if row.stored.phase == Phase::Destroyed => {
+            end_stray(
+                world,
+                name,
+                process,
+                "a process of a destroyed instance was ended",
+                run,
+            )
+            .await;
+        }
+        Ok(Some(row)) => {
+            let Ok(handle) = world.handle(&row) else {
+                return;
+            };
+            let seen = handle.snapshot();
+            // Asked again: it may have ended, and another come, since all were listed.
+            let still =
+                matches!(world.supervisor.find(name).await, Ok(Some(found)) if found == process);
+            if !seen.phase.is_live() && still {
+                handle.tell_if(seen, Event::Found(Some(process)));
+                run.lines.push(MonitorLine::new(
+                    name.as_str(),
+                    "repaired",
+                    "it ran although it should not",
+                ));
+            }
+        }
+    }
+}
+
+async fn end_stray(
+    world: &World,
+    name: &InstanceName,
+    process: Process,
+    what: &str,
+    run: &mut MonitorRun,
+) {
+    let killed = world.supervisor.kill(name, process).await.is_ok();
+    let _ = tokio::time::timeout(END_WITHIN, world.supervisor.wait(name, process)).await;
+    if killed && world.supervisor.forget(name).await.is_ok() {
+        run.lines
+            .push(MonitorLine::new(name.as_str(), "repaired", what));
+    }
+}
