@@ -15,7 +15,7 @@ use std::process::{Command, Output, Stdio};
 
 use acc::domain::model::{ListenKind, Model, Param, Ready};
 use acc::domain::time::WallTime;
-use acc::interface::cli::show;
+use acc::interface::cli::{show, show_proof};
 use acc::prove::report::{Report, RequestFault, Spread, Streams, Strikes, Tally};
 use acc::service::instance::wake_timing::Phases;
 use acc::service::outcome::{
@@ -266,13 +266,13 @@ fn tables() {
         line("shop", "keep", "2 requests in flight"),
         line("wiki", "sleep", "quiet for 16 min"),
     ];
-    snapshot("monitor.txt", &show::pass(&pass, false));
+    snapshot("monitor.txt", &show::monitor(&pass, false));
     snapshot(
         "prove.txt",
         &format!(
             "{}\n{}",
-            show::proof(&proof()),
-            show::proof(&broken_proof())
+            show_proof::proof(&proof()),
+            show_proof::proof(&broken_proof())
         ),
     );
 }
@@ -312,7 +312,7 @@ fn proof() -> Report {
 }
 
 fn broken_proof() -> Report {
-    let what = "answered 502: no; the application never saw it".to_owned();
+    let what = "answered 502: no; the application did not receive it".to_owned();
     Report {
         proven: false,
         recorded: false,
@@ -341,7 +341,7 @@ fn broken_proof() -> Report {
             supervisor: 1,
             worker: 4,
         }),
-        verbs_failed: vec!["stop: the server went away while it worked".to_owned()],
+        verbs_failed: vec!["stop: the connection to the server broke before its answer".to_owned()],
         faults: vec![RequestFault {
             id: "002a1.3.77.1".to_owned(),
             kind: "POST",

@@ -40,9 +40,9 @@ impl Owner {
 /// Both accounts; `None`: the one acc itself runs as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Accounts {
-    /// `user`: whom instances run as.
+    /// `user`: the user that instances run as.
     pub instances: Option<Owner>,
-    /// `edge.user`: whom nginx's workers run as. With acc's own edge there are none.
+    /// `edge.user`: the user that nginx's workers run as. With acc's own edge there are none.
     pub edge: Option<Owner>,
 }
 
@@ -52,7 +52,7 @@ pub struct Accounts {
 pub struct AccountFault {
     /// What is wrong.
     pub message: String,
-    /// The way out.
+    /// How to fix it.
     pub hint: String,
 }
 
@@ -70,7 +70,7 @@ impl Accounts {
             Owner::of(name).map_err(|why| AccountFault {
                 message: format!("`{key}` in the config cannot be used: {why}"),
                 hint: format!(
-                    "make it with `useradd --system {}`, or name another",
+                    "create it with `useradd --system {}`, or name another user",
                     name.unwrap_or_default()
                 ),
             })
@@ -94,8 +94,8 @@ impl Accounts {
         Ok(accounts)
     }
 
-    /// Refuses workers that instances could stop, and workers that could be led to what is root's
-    /// alone.
+    /// Refuses workers that instances could stop, and workers that could be led to sockets of
+    /// root's own.
     fn apart(self, edge: Option<&str>) -> Result<(), AccountFault> {
         let Some(instances) = self.instances.filter(|owner| owner.uid != 0) else {
             return Ok(());
@@ -104,16 +104,18 @@ impl Accounts {
         match self.edge {
             None => Err(AccountFault {
                 message: format!(
-                    "there is no user whom nginx's workers could run as: neither `{EDGE_ACCOUNT}` nor one of www-data, nginx and nobody that is not `user`"
+                    "there is no user for nginx's workers: neither `{EDGE_ACCOUNT}` nor one of www-data, nginx and nobody that differs from `user`"
                 ),
-                hint: format!("make one with `{MAKE}`, or name one in `edge.user`"),
+                hint: format!("create one with `{MAKE}`, or set `edge.user`"),
             }),
             Some(owner) if owner.uid == instances.uid => Err(shared(name)),
             Some(owner) if owner.uid == 0 => Err(AccountFault {
                 message: format!(
-                    "`edge.user` in the config is `{name}`, which is root: an instance could lead nginx's workers to root's own sockets"
+                    "`edge.user` in the config is `{name}`, which is root: an instance could make nginx's workers connect to root's sockets"
                 ),
-                hint: format!("make another with `{MAKE}` and leave `edge.user` out of the config"),
+                hint: format!(
+                    "create another user with `{MAKE}` and remove `edge.user` from the config"
+                ),
             }),
             Some(_) => Ok(()),
         }
@@ -127,9 +129,9 @@ pub const MAKE: &str =
 fn shared(name: &str) -> AccountFault {
     AccountFault {
         message: format!(
-            "`edge.user` in the config is `{name}`, and instances run as the same user: each of them could stop nginx's workers"
+            "`edge.user` in the config is `{name}`, which instances also run as: each instance could stop nginx's workers"
         ),
-        hint: format!("make another with `{MAKE}` and leave `edge.user` out of the config"),
+        hint: format!("create another user with `{MAKE}` and remove `edge.user` from the config"),
     }
 }
 
@@ -160,7 +162,7 @@ mod tests {
             ),
             (
                 "user = \"nobody\"\n",
-                "there is no user whom nginx's workers could run as",
+                "there is no user for nginx's workers",
             ),
             (
                 "user = \"nobody\"\n[edge]\nuser = \"no-such-user\"\n",
@@ -168,11 +170,11 @@ mod tests {
             ),
             (
                 "user = \"nobody\"\n[edge]\nuser = \"nobody\"\n",
-                "instances run as the same user",
+                "which instances also run as",
             ),
             (
                 "user = \"nobody\"\n[edge]\nkind = \"builtin\"\nuser = \"nobody\"\n",
-                "instances run as the same user",
+                "which instances also run as",
             ),
             (
                 "user = \"nobody\"\n[edge]\nuser = \"root\"\n",

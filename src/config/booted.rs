@@ -13,7 +13,7 @@ pub enum Booted {
     No,
     /// By `acc boot`: acc itself brings back what dies.
     InBackground,
-    /// By `acc boot --foreground`, or its server was started by hand: whoever did that (systemd)
+    /// By `acc boot --foreground`, or its server was started by hand: its parent process (systemd)
     /// brings the first process back.
     InForeground,
 }

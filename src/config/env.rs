@@ -59,7 +59,7 @@ impl Env {
     }
 
     /// Is there a user account of this name? One that could not be asked for counts as there:
-    /// whoever needs it says what is wrong.
+    /// the code that needs it reports what is wrong.
     #[must_use]
     pub fn has_account(&self, name: &str) -> bool {
         match &self.accounts {

@@ -47,8 +47,8 @@ impl ConfigErrors {
     #[must_use]
     pub fn title(&self) -> String {
         match &self.file {
-            Some(file) => format!("the settings in `{}` are wrong", file.display()),
-            None => "the settings are wrong".to_owned(),
+            Some(file) => format!("invalid settings in `{}`", file.display()),
+            None => "invalid settings".to_owned(),
         }
     }
 }

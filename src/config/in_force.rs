@@ -28,7 +28,7 @@ pub fn written(config: &Config) -> String {
     format!("{BOOT}{}\n{}", process::boot_id(), config.to_toml())
 }
 
-/// What acc runs with in this run folder; `None`: it does not run, or it cannot be told.
+/// The settings of the server in this run folder; `None`: there is no server, or they are unknown.
 #[must_use]
 pub fn read(run: &Path, env: &Env) -> Option<Config> {
     // A stranger's folder is a trap.

@@ -17,6 +17,7 @@ pub mod regular;
 pub mod reload;
 mod rules;
 mod scheme;
+mod sections;
 mod settings;
 mod show;
 pub mod suggest;

@@ -115,7 +115,7 @@ impl Config {
     pub fn booted(&self) -> Booted {
         Booted::in_run(&self.run)
     }
-    /// Held by whoever runs verbs.
+    /// Held by the process that runs verbs.
     #[must_use]
     pub fn owner_lock(&self) -> PathBuf {
         self.run.join("owner.lock")
@@ -125,8 +125,8 @@ impl Config {
     pub fn server_lock(&self) -> PathBuf {
         self.run.join("server.lock")
     }
-    /// Held by whoever runs verbs, beside [`Self::owner_lock`]: no cleaner of temporary folders
-    /// comes here, and two installations with the same home meet here.
+    /// Held by the process that runs verbs, beside [`Self::owner_lock`]: no cleaner of temporary
+    /// folders comes here, and two installations with the same home meet here.
     #[must_use]
     pub fn home_owner_lock(&self) -> PathBuf {
         self.home.join("owner.lock")
@@ -188,7 +188,7 @@ impl Config {
     }
 }
 
-/// The run folder, whatever else is wrong with the file; `None`: it cannot be told.
+/// The run folder, whatever else is wrong with the file; `None`: unknown.
 #[must_use]
 pub fn run_of_faulty(explicit: Option<&Path>, env: &Env) -> Option<PathBuf> {
     let text = find(explicit, env)

@@ -1,7 +1,8 @@
 //! How clients reach the edge, as far as the edge cannot know it by itself: a proxy before it may
 //! end TLS and have another port.
 //!
-//! It believes nobody: what a request says of this is for `proxy::trusted_proxies` and for nginx.
+//! It reads no request: what a request says of this is checked by `proxy::trusted_proxies` and by
+//! nginx.
 
 use std::net::SocketAddr;
 

@@ -330,7 +330,7 @@ impl<'a> Section<'a> {
         Some(self.faults.line(self.peek(key)?.span().start))
     }
 
-    /// Ends the reading: every key nobody asked for is unknown.
+    /// Ends the reading: every key that was not read is unknown.
     pub(crate) fn close(&self) {
         let asked = self.asked.borrow();
         for key in self.table.into_iter().flat_map(|t| t.keys()) {
@@ -338,7 +338,7 @@ impl<'a> Section<'a> {
             if !asked.iter().any(|a| a == name) {
                 let near = did_you_mean(name, asked.iter().map(String::as_str));
                 let known = if near.is_empty() {
-                    format!("; there are {}", asked.join(", "))
+                    format!("; valid keys: {}", asked.join(", "))
                 } else {
                     near
                 };

@@ -1,5 +1,5 @@
-//! Regular files, read without waiting for anybody: a pipe or a device in the place of one is an
-//! error.
+//! Regular files, read without waiting for another process: a pipe or a device in the place of one
+//! is an error.
 //!
 //! It does not ask who may change them; `trust` does.
 

@@ -30,11 +30,11 @@ fn rule(section: &Section<'_>) -> Rule {
         .any(|key| section.line_of(key).is_some())
     {
         section.fault_here(
-            "has no condition: at least one of path, method, user_agent and client is needed",
+            "has no condition: set at least one of path, method, user_agent and client",
         );
     }
     if section.reads_as_true("wake") && section.reads_as_true("counts") {
-        section.fault_here("changes nothing: wake or counts must be false");
+        section.fault_here("has no effect: set wake or counts to false");
     }
     section.close();
     rule

@@ -1,4 +1,4 @@
-//! What the URLs of clients begin with. It looks at no request.
+//! What the URLs of clients begin with. It reads no request.
 
 /// What a URL begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

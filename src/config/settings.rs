@@ -65,7 +65,7 @@ pub struct IdleConfig {
     pub timeout: Duration,
     /// `min_awake`: not put to sleep sooner than this after a wake.
     pub min_awake: Duration,
-    /// `check_every`: pause between two passes of the server's own monitor; `None`: "off".
+    /// `check_every`: pause between two runs of the server's own monitor; `None`: "off".
     pub check_every: Option<Duration>,
     /// `silent_connections`: a WebSocket without traffic for longer is not use any more; `None`:
     /// "never".

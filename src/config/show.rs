@@ -15,7 +15,7 @@ impl Config {
     pub fn to_toml(&self) -> String {
         let mut out = String::new();
         let from = self.file.as_ref().map_or_else(
-            || "defaults only, there is no config file".to_owned(),
+            || "defaults (no config file)".to_owned(),
             |f| f.display().to_string(),
         );
         out.push_str(&format!("# from: {from}\n"));

@@ -153,7 +153,7 @@ fn a_home_that_nobody_named_is_a_fault() {
     let errors = load(None, &Env::bare(7, "/nowhere")).unwrap_err();
     assert_eq!(
         errors.to_string(),
-        "home: must be given here or in `ACC_HOME`: there is no `HOME` to put it in"
+        "home: must be set here or in `ACC_HOME`, because `HOME` is not set"
     );
     let errors = load(
         None,
@@ -165,7 +165,7 @@ fn a_home_that_nobody_named_is_a_fault() {
     assert_eq!(
         errors.to_string(),
         "ACC_HOME: must be an absolute path (found \"here\")\n\
-         ACC_RUN: too long for the unix sockets in it: 30 bytes, cut 1 to have 29 at most (found \"/very/long/very/long/very/long\")"
+         ACC_RUN: too long for the unix sockets in it: 30 bytes, 1 more than the maximum of 29 (found \"/very/long/very/long/very/long\")"
     );
 }
 
@@ -206,7 +206,7 @@ fn the_first_file_that_exists_is_read() {
     assert_eq!(
         domain(None, &root).unwrap(),
         "host",
-        "root does not look where it happens to be"
+        "root ignores the current folder"
     );
     write("named.toml", "named");
     write("option.toml", "option");
@@ -237,7 +237,7 @@ fn a_file_that_cannot_be_read_is_named() {
     assert_eq!(
         said(None),
         format!("could not read `{}`: is a directory", at("acc.toml")),
-        "not passed over in silence"
+        "not silently ignored"
     );
     fs::write(dir.path().join("latin1.toml"), b"# caf\xe9").unwrap();
     assert_eq!(

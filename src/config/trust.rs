@@ -1,10 +1,10 @@
-//! May what lies at a path be obeyed? Who can write to it, or can exchange a folder above it,
+//! Can the file at a path be trusted? A user who can write to it, or replace a folder above it,
 //! decides what is read there.
 //!
 //! A path is trusted when every folder, link and file on it belongs to this user or to root, and
-//! nobody else may write to it; a sticky folder such as `/tmp` may be above, since there nobody can
-//! exchange what is somebody else's. Each part is judged before the next is looked at, so no part
-//! can be exchanged by others between the look and the use. Looks only, changes nothing.
+//! no other user may write to it. A sticky folder such as `/tmp` may be above: there a user cannot
+//! replace another user's files. Each part is checked before the next is opened, so no part
+//! can be replaced by others between check and use. It changes nothing.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -29,23 +29,23 @@ pub struct Distrust {
 }
 
 impl Distrust {
-    /// The reason for somebody who meant `path`: the part is named where it is another one.
+    /// The reason, for a user who named `path`: another part of the path is named too.
     #[must_use]
     pub fn of(&self, path: &Path) -> String {
         if self.path == path {
             self.why.clone()
         } else {
-            format!("is not safe: {self}, who could exchange it")
+            format!("is not safe: {self}, who could replace it")
         }
     }
 
-    fn told(&self) -> String {
-        format!("{self}: it is not obeyed; {}", self.way_out())
+    fn text(&self) -> String {
+        format!("{self}: it is not used; {}", self.fix())
     }
 
-    /// What to type where the place is right and only its owner or mode is not.
+    /// The command that corrects owner or mode, if the place is right.
     #[must_use]
-    pub fn way_out(&self) -> String {
+    pub fn fix(&self) -> String {
         let own = rustix::process::geteuid().as_raw();
         let verb = if self.owner.is_some() {
             format!("chown {own}")
@@ -53,7 +53,7 @@ impl Distrust {
             "chmod go-w".to_owned()
         };
         format!(
-            "`{verb} {}` if nobody else is to change it",
+            "run `{verb} {}` if no other user may change it",
             self.path.display()
         )
     }
@@ -69,7 +69,7 @@ impl fmt::Display for Distrust {
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     /// It, or a folder above it, can be changed by others.
-    #[error("{}", .0.told())]
+    #[error("{}", .0.text())]
     Distrust(Distrust),
     /// It could not be read.
     #[error(transparent)]
@@ -93,7 +93,7 @@ type PathEnd = Option<(PathBuf, Metadata)>;
 /// above it.
 ///
 /// # Errors
-/// It cannot be looked at.
+/// It cannot be read.
 pub fn distrust(dir: &Path) -> io::Result<Option<Distrust>> {
     let wrong = |path: PathBuf, why: String| {
         Ok(Some(Distrust {
@@ -105,7 +105,7 @@ pub fn distrust(dir: &Path) -> io::Result<Option<Distrust>> {
     match walk(dir) {
         Ok(None) => Ok(None),
         Ok(Some((path, meta))) if !meta.is_dir() => wrong(path, "is not a folder".to_owned()),
-        // Anybody could put things beside acc's.
+        // Any user could add files beside acc's.
         Ok(Some((path, meta))) if meta.mode() & 0o022 != 0 => wrong(path, open_to_others(&meta)),
         Ok(Some(_)) => Ok(None),
         Err(TrustError::Distrust(found)) => Ok(Some(found)),
@@ -113,7 +113,7 @@ pub fn distrust(dir: &Path) -> io::Result<Option<Distrust>> {
     }
 }
 
-/// The first part of a path that belongs to neither this user nor root. What cannot be looked at
+/// The first part of a path that belongs to neither this user nor root. A path that cannot be read
 /// has none.
 #[must_use]
 pub fn stranger(path: &Path) -> Option<Distrust> {
@@ -229,7 +229,7 @@ fn judge(path: &Path, meta: &Metadata, sticky_will_do: bool) -> Result<(), Trust
 }
 
 /// This user, root, and who owns `/`: everything is theirs (in a user namespace without root, `/`
-/// belongs to nobody).
+/// belongs to no user).
 fn trusted_owner(uid: u32) -> io::Result<bool> {
     Ok(uid == 0
         || uid == rustix::process::geteuid().as_raw()

@@ -21,7 +21,7 @@ pub(crate) fn text(value: &DeValue<'_>) -> Parsed<String> {
     value
         .as_str()
         .map(str::to_owned)
-        .ok_or_else(|| "must be a text in quotes".to_owned())
+        .ok_or_else(|| "must be a quoted string".to_owned())
 }
 
 /// A text that is there, without control characters.
@@ -245,7 +245,7 @@ pub(crate) fn port_range(value: &DeValue<'_>) -> Parsed<PortRange> {
     if first > last {
         Err("the first port is above the last".to_owned())
     } else if first < 1024 {
-        Err("ports below 1024 are for the system".to_owned())
+        Err("ports below 1024 are reserved for the system".to_owned())
     } else {
         Ok(PortRange { first, last })
     }

@@ -1,6 +1,6 @@
 //! The `files/` folder of a model: what is in it, and what may not be.
 //!
-//! It only looks.
+//! It changes nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -124,14 +124,16 @@ impl Walk<'_> {
             if !stays_inside(&from, &target) {
                 self.refused.push((
                     from,
-                    format!("is a link out of the folder, to `{}`", target.display()),
+                    format!("is a link to `{}`, outside the folder", target.display()),
                 ));
                 return Ok(());
             }
             FileKind::Link(target)
         } else {
-            self.refused
-                .push((from, "is neither a file, a folder nor a link".to_owned()));
+            self.refused.push((
+                from,
+                "is neither a file, nor a folder, nor a link".to_owned(),
+            ));
             return Ok(());
         };
         let inside = (kind == FileKind::Folder).then(|| from.clone());

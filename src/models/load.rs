@@ -63,7 +63,7 @@ pub enum ModelError {
         /// `, did you mean …?` or nothing.
         near: String,
     },
-    /// It could not be looked at; that does not mean that it is not there.
+    /// It could not be read; it may exist.
     #[error("could not read `{path}`")]
     Read {
         /// Which file or folder.
@@ -73,7 +73,7 @@ pub enum ModelError {
         source: io::Error,
     },
     /// It is wrong.
-    #[error("model `{name}` is wrong: `{file}`: {}", lines(.faults, "; "))]
+    #[error("model `{name}` is invalid: `{file}`: {}", lines(.faults, "; "))]
     Wrong {
         /// The model.
         name: String,
@@ -85,7 +85,7 @@ pub enum ModelError {
 }
 
 /// Loads the model of this name below `models`. A text that cannot be a model's name is a missing
-/// model: nothing outside the folder is looked at.
+/// model: nothing outside the folder is read.
 ///
 /// # Errors
 /// Missing (with the nearest name), unreadable, or wrong.
@@ -174,7 +174,9 @@ pub fn load_model(dir: &Path) -> Result<Model, ModelError> {
     }
     let root = Section::root(&faults, &table);
     if !is_label(&name) {
-        root.fault_here("the folder's name must be 1 to 63 of a-z, 0-9 and inner dashes");
+        root.fault_here(
+            "the folder's name must consist of 1 to 63 characters of a-z, 0-9 and inner dashes",
+        );
     }
     let (model, names) = read(&root, name.clone(), dir);
     check_files(&dir.join("files"), &names, &faults)?;
@@ -267,10 +269,10 @@ fn param(name: String, section: &Section<'_>) -> (String, Param) {
             .chars()
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
     {
-        section.fault_here("the name must be of a-z, 0-9 and _, and not begin with a digit");
+        section.fault_here("the name must consist of a-z, 0-9 and _ and not begin with a digit");
     }
     if param.required && param.default.is_some() {
-        section.fault("required", "has no meaning beside a default");
+        section.fault("required", "has no effect with a default");
     }
     section.close();
     (name, param)
@@ -283,7 +285,7 @@ fn scalar(v: &DeValue<'_>) -> Parsed<String> {
         DeValue::Float(number) => Ok(number.to_string()),
         DeValue::Boolean(truth) => Ok(truth.to_string()),
         DeValue::String(_) => value::argument(v),
-        _ => Err("must be a text, a number, true or false".to_owned()),
+        _ => Err("must be a string, a number, true or false".to_owned()),
     }
 }
 
@@ -301,7 +303,7 @@ fn variable(name: &str, v: &DeValue<'_>, names: &TemplateNames) -> Parsed<String
         .is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
     if !first || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
         return Err(
-            "the name of a variable must be of letters, digits and _, and not begin with a digit"
+            "the name of a variable must consist of letters, digits and _ and not begin with a digit"
                 .to_owned(),
         );
     }

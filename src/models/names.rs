@@ -56,7 +56,7 @@ impl TemplateNames {
         let Some(listen) = self.listen else {
             return Ok(());
         };
-        let (name, why) = way_out(listen);
+        let (name, why) = other_name(listen);
         if !text.contains(name)
             || text.contains("if ")
             || template::render(text, &self.with).is_err()
@@ -73,19 +73,19 @@ impl TemplateNames {
 }
 
 /// The name that is not there, and what to do about it.
-fn way_out(listen: ListenKind) -> (&'static str, &'static str) {
+fn other_name(listen: ListenKind) -> (&'static str, &'static str) {
     match listen {
         ListenKind::Unix => (
             "port",
-            "`port` is only there with `listen = \"tcp\"`: set that, or let the program listen on the unix socket `{{ socket }}`",
+            "`port` exists only with `listen = \"tcp\"`: set that, or let the program listen on the unix socket `{{ socket }}`",
         ),
         ListenKind::Fd => (
             "port",
-            "`port` is only there with `listen = \"tcp\"`: set that, or let the program take the socket it is handed, descriptor 3",
+            "`port` exists only with `listen = \"tcp\"`: set that, or let the program use the socket passed as descriptor 3",
         ),
         ListenKind::Tcp => (
             "socket",
-            "`socket` is not there with `listen = \"tcp\"`: set \"unix\" or \"fd\", or let the program listen on 127.0.0.1:{{ port }}",
+            "`socket` does not exist with `listen = \"tcp\"`: set \"unix\" or \"fd\", or let the program listen on 127.0.0.1:{{ port }}",
         ),
     }
 }

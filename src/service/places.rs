@@ -8,7 +8,7 @@ use crate::config::{Config, trust};
 use crate::host::{fs, users};
 use crate::service::error::ServiceError;
 
-/// Makes home and run and what is below them. Others may pass through, only the owner may look
+/// Makes home and run and what is below them. Others may pass through, only the owner may list
 /// around.
 ///
 /// # Errors
@@ -20,10 +20,10 @@ pub fn prepare(config: &Config) -> Result<(), ServiceError> {
     for (path, mode) in folders(config) {
         fs::make_dir(&path, mode).map_err(|e| unusable(&path, &e))?;
     }
-    // Once more: somebody may have been quicker.
+    // Once more: another process may have been quicker.
     ours(config)?;
-    // nginx's master is root and reads what lies here: nobody else may own it. nginx gives its own
-    // temporary folders away.
+    // nginx's master is root and reads what lies here: no other user may own it. nginx gives its
+    // own temporary folders away.
     if users::is_root() {
         users::keep(&config.nginx_dir()).map_err(|e| unusable(&config.nginx_dir(), &e))?;
     }
@@ -72,19 +72,19 @@ pub(super) fn one_is_gone(config: &Config) -> bool {
     folders(config).iter().any(|(path, _)| !path.is_dir())
 }
 
-/// Refuses a home or run that others can write to or exchange: whoever made `/tmp/acc-UID` first,
-/// or owns a folder above, would take the place of acc's sockets and configurations.
+/// Refuses a home or run that others can write to or replace: the user who made `/tmp/acc-UID`
+/// first, or owns a folder above, would take the place of acc's sockets and configurations.
 ///
 /// # Errors
-/// It is refused, or could not be looked at.
+/// It is refused, or could not be checked.
 pub fn ours(config: &Config) -> Result<(), ServiceError> {
     for (word, path) in [("home", &config.home), ("run", &config.run)] {
         match trust::distrust(path) {
             Ok(None) => {}
             Ok(Some(found)) => {
                 let hint = format!(
-                    "run as its owner; {}; or set `{word}` in the config to another place",
-                    found.way_out()
+                    "run this command as its owner; {}; or set `{word}` in the config to another place",
+                    found.fix()
                 );
                 return Err(ServiceError::failed(
                     format!("{word} `{}` {}", path.display(), found.of(path)),
@@ -112,22 +112,22 @@ pub fn may_rule(config: &Config) -> Result<(), ServiceError> {
         return Ok(());
     }
     let message = format!(
-        "acc's run folder `{}` belongs to user {owner}, and this is user {own}",
+        "acc's run folder `{}` belongs to user {owner}, but this command runs as user {own}",
         config.run.display()
     );
     Err(ServiceError::failed(
         message,
-        "run as root (or the user who booted acc)",
+        "run this command as root or as the user who booted acc",
     ))
 }
 
 fn unusable(path: &Path, e: &std::io::Error) -> ServiceError {
     let hint = match e.kind() {
         std::io::ErrorKind::PermissionDenied => {
-            "run as root (or the user who booted acc), or set `home` and `run` in the config to places of your own"
+            "run this command as root or as the user who booted acc, or set `home` and `run` in the config to folders of your own"
         }
         std::io::ErrorKind::StorageFull => "free some space",
-        _ => "set `home` and `run` in the config to places that can be written",
+        _ => "set `home` and `run` in the config to writable folders",
     };
     ServiceError::because(format!("could not use `{}`", path.display()), e, hint)
 }

@@ -67,7 +67,7 @@ fn of_several_names_all_must_exist() {
             .says(&["`okapo`", "did you mean `okapi`?", "`99`"]);
         assert_eq!(
             done.err
-                .matches("nothing was done about the others")
+                .matches("nothing was done for the other names")
                 .count(),
             2,
             "{done:?}"
@@ -174,7 +174,7 @@ fn what_makes_no_sense_is_refused_with_a_way_out() {
     bed.acc(&["destroy", "--force", "zebra"]).ok();
     bed.acc(&["create", "zebra", "--model", "tester"])
         .error(1)
-        .says(&["hint: `acc purge zebra` frees the name"]);
+        .says(&["hint: free the name with `acc purge zebra`"]);
     let command = r#"command = ["{{ acc }}", "demo-app", "--socket", "{{ socket }}"]"#;
     bed.model(
         "unknown",
@@ -243,7 +243,7 @@ fn what_makes_no_sense_is_refused_with_a_way_out() {
         .says(&["no such instance: there is no model `helo`, did you mean `hello`?"]);
     bed.acc(&["models"])
         .ok()
-        .says(&["each is a folder in ", "home/models"]);
+        .says(&["each model is a folder in ", "home/models"]);
     bed.acc(&[
         "create",
         "okapi",
@@ -331,7 +331,7 @@ fn parameters_are_shown_and_secrets_are_not() {
         .says(&["key", "title", "Shop", "REQUIRED"]);
     bed.acc(&["models"])
         .ok()
-        .says(&["[title=Shop]", "in [ ] may be left out"]);
+        .says(&["[title=Shop]", "in [ ] are optional"]);
     bed.acc(&[
         "create",
         "zebra",

@@ -69,7 +69,7 @@ pub fn one_that_is_gone_is_told(combination: Combination) {
         return;
     };
     bed.create("zebra", "tester");
-    let line = "acc's server does not run";
+    let line = "acc's server is not running";
     assert!(!bed.acc(&["list"]).ok().err.contains(line));
     bed.kill_server();
     for command in [
@@ -137,7 +137,7 @@ pub fn it_reads_its_config_again(combination: Combination) {
         .replace("timeout = \"300ms\"", "timeout = \"7s\"");
     std::fs::write(bed.config(), &more).unwrap();
     let hangs = bed.acc(&["config", "show"]).ok().says(&[
-        "`idle.timeout` is \"300ms\" in force, and \"7s\" in the file",
+        "`idle.timeout` is \"300ms\" in the running server, but \"7s\" in the config",
         "acc reload",
     ]);
     assert!(
@@ -154,7 +154,7 @@ pub fn it_reads_its_config_again(combination: Combination) {
         },
     );
     let shown = bed.acc(&["config", "show"]).ok().says(&[
-        "`domain` is \"apps.localhost\" in force, and \"other.localhost\" in the file",
+        "`domain` is \"apps.localhost\" in the running server, but \"other.localhost\" in the config",
         "`acc boot`",
     ]);
     assert!(
@@ -163,7 +163,7 @@ pub fn it_reads_its_config_again(combination: Combination) {
     );
     let log = std::fs::read_to_string(bed.home().join("log/server.log")).unwrap();
     assert!(
-        log.contains("waits for `acc halt`") && log.contains("key=\"domain\""),
+        log.contains("needs `acc halt`") && log.contains("key=\"domain\""),
         "{log}"
     );
     bed.get("zebra", "/").status(200);

@@ -49,9 +49,9 @@ pub fn a_config_with_faults_stops_nothing_that_runs(combination: Combination) {
             &["monitor", "--dry-run"],
         ] {
             let done = bed.acc(words).ok().says(&[
-                "warning: the settings in `",
+                "warning: invalid settings in `",
                 said,
-                "acc runs with the settings of before",
+                "acc still runs with the previous settings",
             ]);
             assert_eq!(done.err.matches("warning:").count(), 1, "{done:?}");
         }
@@ -112,7 +112,7 @@ pub fn what_waits_for_a_restart_is_not_shown_as_if_it_were_in_force(combination:
     assert_eq!(bed.info("zebra")["url"], url);
     let done = bed.acc(&["boot"]).ok().says(&[
         "listening on 127.0.0.1:",
-        "not in force yet",
+        "needs a restart",
         "`edge.listen`",
     ]);
     assert!(!done.err.contains("127.0.0.2"), "{done:?}");
@@ -155,7 +155,7 @@ pub fn a_reload_says_what_is_in_force_and_what_waits(combination: Combination) {
     let server = bed.wait_server(None);
     bed.acc(&["reload"])
         .ok()
-        .says(&["acc.toml`: nothing has changed"]);
+        .says(&["acc.toml`: no setting in force has changed"]);
     change(&bed, "timeout = \"60s\"", "timeout = \"50s\"");
     change(&bed, "max_body = \"1GiB\"", "max_body = \"1KiB\"");
     change(
@@ -166,7 +166,7 @@ pub fn a_reload_says_what_is_in_force_and_what_waits(combination: Combination) {
     let done = bed.acc(&["reload"]).ok().says(&[
         "- `edge.max_body` is \"1KiB\", it was \"1GiB\"",
         "- `idle.timeout` is \"50s\", it was \"1m\"",
-        "warning: `domain` is \"apps.localhost\" in force, and \"other.localhost\" in the file: `acc halt` and `acc boot` put that",
+        "warning: `domain` is \"apps.localhost\" in the running server, but \"other.localhost\" in the config: apply it with `acc halt` and `acc boot`",
     ]);
     assert_eq!(done.err.lines().count(), 4, "{done:?}");
     assert_eq!(bed.info("zebra")["idle_timeout_s"], 50.0);
@@ -193,7 +193,7 @@ pub fn a_reload_says_what_is_in_force_and_what_waits(combination: Combination) {
     bed.acc(&["halt"]).ok();
     bed.acc(&["reload"])
         .error(1)
-        .says(&["no server runs", "`acc boot`"]);
+        .says(&["no server is running", "`acc boot`"]);
     change(
         &bed,
         "domain = \"other.localhost\"",

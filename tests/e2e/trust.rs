@@ -246,7 +246,7 @@ fn configs_that_others_can_change_are_not_obeyed() {
     for path in [&named, &link] {
         acc(Some(path)).error(2).says(&[
             "/open` can be written by others (mode 0777)",
-            "who could exchange it",
+            "who could replace it",
             "`chmod go-w ",
         ]);
     }

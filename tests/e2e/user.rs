@@ -99,7 +99,7 @@ fn all_of_acc_runs_as_an_ordinary_user() {
 /// What acc tells somebody who may not use it: who may. Never that something is broken or not
 /// there.
 #[test]
-fn somebody_without_rights_is_told_who_has_them() {
+fn a_user_without_rights_gets_a_hint_who_has_them() {
     if !need::root("to become an ordinary user") {
         return;
     }
@@ -112,17 +112,17 @@ fn somebody_without_rights_is_told_who_has_them() {
         bed.acc = theirs;
         bed.acc(&["boot"]).ok();
         bed.user = Some(NOBODY);
-        let way_out = "run as root (or the user who booted acc)";
-        bed.acc(&["halt"]).error(1).says(&[way_out]);
+        let hint = "run this command as root or as the user who booted acc";
+        bed.acc(&["halt"]).error(1).says(&[hint]);
         bed.acc(&["list"])
             .error(1)
-            .says(&["no permission", "acc.db", way_out]);
+            .says(&["no permission", "acc.db", hint]);
         bed.acc(&["create", "zebra", "--model", "tester"])
             .error(1)
-            .says(&[way_out]);
+            .says(&[hint]);
         let list = bed.acc(&["--json", "list"]).code(1);
         let error: serde_json::Value = serde_json::from_str(&list.err).unwrap();
-        assert_eq!(error["error"]["hint"], way_out, "{list:?}");
+        assert_eq!(error["error"]["hint"], hint, "{list:?}");
         let doctor = bed.acc(&["doctor"]).code(1);
         assert!(
             !doctor.out.contains("check the mode") && !doctor.out.contains("taken by another"),
@@ -132,7 +132,7 @@ fn somebody_without_rights_is_told_who_has_them() {
         bed.user = None;
         let doctor = bed.acc(&["doctor"]);
         assert!(
-            doctor.out.contains("is ours (pid ") && !doctor.out.contains("taken by another"),
+            doctor.out.contains("is used by acc (pid ") && !doctor.out.contains("taken by another"),
             "{}",
             doctor.out
         );

@@ -419,12 +419,12 @@ range = "{ports}"
         self.json(&["info", name])
     }
 
-    /// `acc monitor`, once more while the server's own pass is under way.
+    /// `acc monitor`, again while a monitor run of the server is in progress.
     #[track_caller]
     pub fn monitor(&self) -> super::run::Done {
-        wait_until("a monitor pass", SOON, || {
+        wait_until("a monitor run", SOON, || {
             let done = self.acc(&["monitor"]).ok();
-            if done.err.contains("is under way") {
+            if done.err.contains("is in progress") {
                 Err(done.err)
             } else {
                 Ok(done)

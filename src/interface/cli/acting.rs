@@ -1,10 +1,10 @@
-//! As whom a command acts. Root may command what another user has booted, but not with root's
-//! rights: whatever is read there says what is run, and whatever is written there may be led
-//! elsewhere. So root becomes that user first, for good, before anything of the installation is
+//! The user a command runs as. Root may control what another user has booted, but not with root's
+//! rights: files read there name programs to run, and files written there may be redirected
+//! by links. So root becomes that user first, permanently, before anything of the installation is
 //! read or written.
 //!
-//! `boot` and `server` do not: root's own installation in a stranger's folder is refused. Nor does
-//! `doctor`, which tells of it.
+//! `boot` and `server` do not: root's own installation in another user's folder is refused. Nor
+//! does `doctor`, which reports it.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -60,7 +60,7 @@ pub(super) fn settle(
                 message,
                 format!(
                     "{}; or set `{word}` in the config to another place",
-                    found.way_out()
+                    found.fix()
                 ),
             ));
         }
@@ -76,8 +76,8 @@ pub(super) fn settle(
     Ok((Some(read.unwrap_or_else(|| NO_FILE.into())), env))
 }
 
-/// Does what is at the path belong to whom a part of the path belongs to? Else it is somebody
-/// else's, in a place that is not safe.
+/// Does the same user own the path and the part of it that was found? Else it belongs to another
+/// user, in a place that is not safe.
 fn is_theirs(path: &Path, found: &Distrust) -> bool {
     std::fs::metadata(path).is_ok_and(|meta| found.owner.is_some_and(|owner| owner.0 == meta.uid()))
 }
@@ -85,9 +85,11 @@ fn is_theirs(path: &Path, found: &Distrust) -> bool {
 /// Becomes the one user whose these are.
 fn become_owner(found: &[Distrust], env: &Env) -> Result<(Env, u32), ServiceError> {
     let refused = |found: &Distrust, why: String| {
-        let hint =
-            "run this as that user; or, if root is to have it, see `acc doctor` after `chown`";
-        ServiceError::failed(format!("{found}: root does not act there, and {why}"), hint)
+        let hint = "run the command as that user; to give the folder to root, run `chown` and then `acc doctor`";
+        ServiceError::failed(
+            format!("{found}: acc does not act there as root; {why}"),
+            hint,
+        )
     };
     let mut owners = found.iter().filter_map(|found| Some((found, found.owner?)));
     let Some((first, (uid, gid))) = owners.next() else {

@@ -44,10 +44,10 @@ pub struct Global {
     /// Print data and errors as JSON.
     #[arg(long, global = true)]
     pub json: bool,
-    /// Say more; twice: even more.
+    /// Print more; repeat for even more.
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
-    /// Say nothing but data and errors.
+    /// Print only data and errors.
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
 }
@@ -57,8 +57,8 @@ pub struct Global {
 pub enum Command {
     /// Prepare everything, start the supervisor, the edge and the server.
     ///
-    /// Run again, it says "already running" and repairs what is missing; when the program was
-    /// replaced since, it upgrades the server, and no request is lost.
+    /// If acc already runs, it repairs what is missing. If the program was replaced since, it
+    /// upgrades the server without losing a request.
     #[command(after_help = "Example:\n  acc boot")]
     Boot(BootArgs),
     /// Put every instance to sleep, then stop server, edge and supervisor.
@@ -66,11 +66,11 @@ pub enum Command {
     Halt,
     /// Apply a changed config as far as possible without a restart.
     ///
-    /// Says what is in force now and what waits for `acc halt` and `acc boot`. A file with faults
-    /// changes nothing. The same as SIGHUP to the server, which reads the file it was started with.
+    /// Prints what changed and what needs `acc halt` and `acc boot`. A file with errors
+    /// changes nothing. SIGHUP to the server does the same with the file it was started with.
     #[command(after_help = "Example:\n  acc config check && acc reload")]
     Reload,
-    /// Make an instance and wait until it answers.
+    /// Create an instance and wait until it answers.
     ///
     /// If any step fails, everything is undone.
     #[command(
@@ -86,22 +86,22 @@ pub enum Command {
     /// Stop instances, then start them.
     #[command(after_help = "Example:\n  acc restart shop")]
     Restart(Names),
-    /// Let instances sleep and wake by themselves (wanted: auto).
+    /// Let instances sleep and wake automatically (desired state: auto).
     #[command(alias = "unpin", after_help = "Example:\n  acc enable shop")]
     Enable(Names),
-    /// Put instances to sleep and keep them so: no request wakes them (wanted: down).
+    /// Stop instances and keep them stopped: no request wakes them (desired state: down).
     #[command(after_help = "Example:\n  acc disable shop")]
     Disable(Names),
-    /// Wake instances and keep them awake (wanted: up).
+    /// Wake instances and keep them awake (desired state: up).
     #[command(after_help = "Example:\n  acc pin shop")]
     Pin(Names),
-    /// Forget the failure of instances, so that they may be woken again at once.
+    /// Clear the failure of instances, so that the next request wakes them at once.
     #[command(after_help = "Example:\n  acc reset shop")]
     Reset(Names),
-    /// Take instances out of service for good; their files are kept until `acc purge`.
+    /// Take instances out of service permanently; their files are kept until `acc purge`.
     #[command(after_help = "Example:\n  acc destroy shop")]
     Destroy(DestroyArgs),
-    /// Remove destroyed instances with everything they had.
+    /// Remove destroyed instances and all their data.
     #[command(after_help = "Example:\n  acc purge shop")]
     Purge(Names),
     /// List the instances.
@@ -112,10 +112,10 @@ pub enum Command {
     /// Show everything about one instance.
     #[command(after_help = "Example:\n  acc info shop --json")]
     Info(Name),
-    /// List the models: what instances can be made from; or show one with its parameters.
+    /// List the models that instances can be created from, or show one with its parameters.
     #[command(after_help = "Example:\n  acc models hello")]
     Models(ModelsArgs),
-    /// Show what an instance has printed.
+    /// Show the output of an instance.
     #[command(after_help = "Example:\n  acc logs shop -f")]
     Logs(LogsArgs),
     /// Show events: wakes, sleeps, failures and operator actions.
@@ -128,13 +128,13 @@ pub enum Command {
     Monitor(MonitorArgs),
     /// Prove on this host that no request is lost when an instance is stopped and woken.
     ///
-    /// Clients ask a scratch instance without a pause (GET, POST, slow answers, streams,
-    /// WebSockets) while it is put to sleep and woken over and over. Compares every answer with the
-    /// application's own record. Exit code 0 only if no request was lost, answered wrongly or
-    /// delivered twice. The scratch instance is removed.
+    /// Clients send requests to a scratch instance without a pause (GET, POST, slow answers,
+    /// streams, WebSockets) while it is put to sleep and woken over and over. Compares every answer
+    /// with the application's own record. Exit code 0 only if no request was lost, answered wrongly
+    /// or delivered twice. The scratch instance is removed.
     #[command(after_help = "Example:\n  acc prove --cycles 100 --clients 8")]
     Prove(ProveArgs),
-    /// Run the daemon in the foreground (`acc boot` starts it by itself).
+    /// Run the server in the foreground (`acc boot` starts it by itself).
     ///
     /// SIGTERM ends it once held requests are finished, SIGHUP does what `acc reload` does, SIGUSR2
     /// upgrades to the program on disk without losing a request.
@@ -149,10 +149,10 @@ pub enum Command {
     /// Check this host and suggest fixes.
     #[command(after_help = "Example:\n  acc doctor")]
     Doctor,
-    /// Print the completions of a shell.
+    /// Print the completion script for a shell.
     #[command(after_help = "Example:\n  acc completions bash > /etc/bash_completion.d/acc")]
     Completions(CompletionsArgs),
-    /// Print all names, for the completions of a shell.
+    /// Print all names, for shell completion.
     #[command(name = "names", hide = true)]
     Names(NamesArgs),
     /// Print the manual page, or write one page per command.
@@ -174,7 +174,7 @@ pub struct BootArgs {
 /// Options of `server`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ServerArgs {
-    /// What the program that this one takes the place of has left.
+    /// State that the previous program left.
     #[arg(long, hide = true)]
     pub resume: Option<String>,
 }
@@ -219,7 +219,7 @@ pub struct Names {
 /// Options of `create`.
 #[derive(Debug, Clone, Args)]
 pub struct CreateArgs {
-    /// Name: a-z, 0-9 and inner dashes; left out, a free one is made from the model's name.
+    /// Name: a-z, 0-9 and inner dashes [default: a free name made from the model's].
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
     /// Model to create it from; `acc models` lists them.
@@ -238,10 +238,10 @@ pub struct CreateArgs {
     /// show.
     #[arg(long, value_name = "KEY=FILE", value_parser = key_value)]
     pub set_file: Vec<(String, String)>,
-    /// Put to sleep after this long without use, such as 90s or "1h 30m" [default: idle.timeout].
+    /// Stop it after this long without use, such as 90s or "1h 30m" [default: idle.timeout].
     #[arg(long, value_name = "DURATION", value_parser = some_time)]
     pub idle: Option<Duration>,
-    /// Sleep and wake by itself, always on, or disabled [default: auto].
+    /// Desired state: sleep and wake automatically, always awake, or disabled [default: auto].
     #[arg(long, value_name = "auto|up|down", value_parser = ["auto", "up", "down"], hide_possible_values = true)]
     pub wanted: Option<String>,
     /// Do not start it: the first request does.
@@ -255,7 +255,7 @@ pub struct StopArgs {
     /// Which.
     #[command(flatten)]
     pub names: Names,
-    /// Do not wait for what is in flight.
+    /// Do not wait for open requests.
     #[arg(long)]
     pub now: bool,
 }
@@ -274,10 +274,10 @@ pub struct DestroyArgs {
 /// Options of `list`.
 #[derive(Debug, Clone, Args)]
 pub struct ListArgs {
-    /// Only those in this phase.
+    /// Only instances in this phase.
     #[arg(long, value_name = "PHASE", value_parser = PossibleValuesParser::new(Phase::ALL.map(Phase::as_str)))]
     pub phase: Option<String>,
-    /// Only those made from this model.
+    /// Only instances of this model.
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
     /// At most this many, in the order of their names.
@@ -292,7 +292,7 @@ pub struct ListArgs {
 /// Options of `models`.
 #[derive(Debug, Clone, Args)]
 pub struct ModelsArgs {
-    /// Only this one, with its parameters.
+    /// Show this model with its parameters.
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
 }
@@ -306,7 +306,7 @@ pub struct LogsArgs {
     /// Follow the log across rotations until Ctrl-C.
     #[arg(long, short)]
     pub follow: bool,
-    /// Begin this many lines before the end.
+    /// Start this many lines before the end.
     #[arg(long, short = 'n', value_name = "N", default_value_t = 100)]
     pub lines: usize,
     /// Show the access log instead of stdout and stderr.
@@ -320,10 +320,10 @@ pub struct LogsArgs {
 /// Options of `events`.
 #[derive(Debug, Clone, Args)]
 pub struct EventsArgs {
-    /// Only those of this instance.
+    /// Only events of this instance.
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
-    /// The newest this many.
+    /// Show this many of the newest events.
     #[arg(long, short = 'n', alias = "limit", value_name = "N", default_value_t = 50, value_parser = some_lines())]
     pub lines: usize,
 }
@@ -331,7 +331,7 @@ pub struct EventsArgs {
 /// Options of `monitor`.
 #[derive(Debug, Clone, Args)]
 pub struct MonitorArgs {
-    /// Change nothing: say for each awake instance why it would or would not be put to sleep.
+    /// Change nothing: print for each awake instance why it would or would not be stopped.
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -343,26 +343,26 @@ pub struct ProveArgs {
     /// afterwards.
     #[arg(long, value_name = "NAME", conflicts_with = "app")]
     pub instance: Option<String>,
-    /// Put it to sleep this often [default: 100, or until --for is over].
+    /// Stop it this many times [default: 100, or until --for is over].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub cycles: Option<u32>,
     /// Clients at once.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub clients: u16,
-    /// Model of the scratch instance; one whose application is not acc's own demo keeps no record,
-    /// and only its answers are judged.
+    /// Model of the scratch instance. A model other than acc's demo application keeps no record, so
+    /// only its answers are checked.
     #[arg(long, value_name = "MODEL", default_value = "hello")]
     pub app: String,
     /// End after this long, such as 60s, even if cycles are left.
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub time: Option<Duration>,
-    /// Also hold this many WebSockets and as many event streams open [if not said: 10]: each stop
-    /// must end them in order, and other requests wait for them no longer than
-    /// `stop.drain_streams`.
+    /// Also keep this many WebSockets and as many event streams open [without a number: 10]. Each
+    /// stop must end them in order, and other requests must not wait longer than
+    /// `stop.drain_streams` for them.
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "10", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub streams: Option<u16>,
-    /// Also kill the instance, the server, the supervisor and nginx's workers, at moments drawn by
-    /// chance. Every other instance of this installation feels it too.
+    /// Also kill the instance, the server, the supervisor and nginx's workers at random moments.
+    /// This affects every instance of this installation.
     #[arg(long)]
     pub chaos: bool,
     /// Random seed, to repeat an earlier run.
@@ -373,7 +373,7 @@ pub struct ProveArgs {
 /// What to do with the config.
 #[derive(Debug, Clone, Subcommand)]
 pub enum ConfigCommand {
-    /// Report every fault at once.
+    /// Report all errors in the config.
     #[command(after_help = "Example:\n  acc config check --config new.toml")]
     Check,
     /// Print the settings in force and pending changes.
@@ -405,7 +405,7 @@ pub struct ManArgs {
     pub dir: Option<PathBuf>,
 }
 
-/// None at all would look as if there were none.
+/// Zero lines would look like an empty log.
 fn some_lines() -> clap::builder::RangedU64ValueParser<usize> {
     clap::builder::RangedU64ValueParser::new().range(1..)
 }

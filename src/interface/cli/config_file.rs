@@ -24,6 +24,6 @@ pub(super) fn wrong_config(errors: &ConfigErrors) -> ServiceError {
     ServiceError::new(
         ErrorKind::Invalid,
         message,
-        "every key, its default and its unit are in config.example.toml; `acc config check` looks again",
+        "config.example.toml describes every key; run `acc config check` after the change",
     )
 }

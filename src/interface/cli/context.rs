@@ -10,7 +10,7 @@ use crate::config::reload::Difference;
 pub(super) struct CommandContext<'a> {
     pub(super) ui: &'a mut Ui,
     pub(super) engine: &'a dyn Engine,
-    /// The settings to go by.
+    /// The settings.
     pub(super) config: &'a Config,
     /// What the config file says otherwise by now; `None`: the settings are those of the file.
     pub(super) waiting: Option<&'a [Difference]>,

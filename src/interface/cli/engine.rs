@@ -38,7 +38,7 @@ pub trait Engine {
     /// Puts everything to sleep and ends it.
     async fn halt(&self, config: &Config) -> Result<HaltReport, ServiceError>;
 
-    /// Runs the server's master until it is told to end; `resume`: what the program before this one
+    /// Runs the server's master until a signal ends it; `resume`: what the program before this one
     /// has left.
     async fn run_master(&self, config: Config, resume: Option<String>) -> Result<(), ServiceError>;
 

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_told_as_people_do() {
+    fn times_are_written_as_people_say_them() {
         let now = WallTime(1_767_323_045_999); // 2026-01-02T03:04:05Z
         for (at, text) in [
             ("2026-01-02T03:04:05Z", "just now"),

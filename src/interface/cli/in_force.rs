@@ -1,4 +1,4 @@
-//! By which settings a command goes: by those that acc runs with, if it runs, and else by the
+//! Which settings a command uses: those of the running server, and without a server those of the
 //! config file.
 //!
 //! So a change of the file that waits for a restart is not taken for what is, and a file with
@@ -16,9 +16,9 @@ use crate::config::reload::{Difference, NEED_RESTART, differences};
 use crate::config::{self, Config, in_force, run_of_faulty};
 use crate::service::error::{ErrorKind, ServiceError};
 
-/// By what a command goes.
+/// The settings that a command uses.
 pub(super) struct Settings {
-    /// The settings to go by.
+    /// The settings.
     pub(super) config: Config,
     /// What the file says otherwise by now, nothing when it has faults; `None`: the settings are
     /// those of the file.
@@ -41,7 +41,7 @@ pub(super) fn settings(
         Err(_) => run_of_faulty(file.as_deref(), env),
     };
     let running = run
-        .filter(|_| goes_by_what_runs(command))
+        .filter(|_| uses_running_settings(command))
         .and_then(|run| in_force::read(&run, env));
     match (running, read) {
         (None, read) => read
@@ -67,11 +67,11 @@ pub(super) fn settings(
             })
         }
         (Some(running), Err(errors)) => {
-            // The server itself tells `acc reload` what is wrong.
+            // The server itself reports to `acc reload` what is wrong.
             if !matches!(command, Command::Reload) {
-                let told = wrong_config(&errors).message;
+                let faults = wrong_config(&errors).message;
                 ui.warn(&format!(
-                    "{told}\nacc runs with the settings of before, and this command goes by them"
+                    "{faults}\nacc still runs with the previous settings, and this command uses them"
                 ));
             }
             Ok(Settings {
@@ -92,12 +92,12 @@ fn other_home(running: &Config, read: &Config) -> ServiceError {
         read.home.display(),
     );
     let message = format!(
-        "acc runs in `{run}` with home `{before}`, and the config says home `{now}`: nothing was halted"
+        "acc runs in `{run}` with home `{before}`, but the config has home `{now}`; nothing was halted"
     );
     ServiceError::new(
         ErrorKind::Denied,
         message,
-        format!("set `home = \"{before}\"` in the config to halt what runs there"),
+        format!("to halt the running acc, set `home = \"{before}\"` in the config"),
     )
 }
 
@@ -158,15 +158,15 @@ pub(super) fn about_what_is_shown(config: &Config, waiting: &[Difference]) -> Op
     );
     (!parts.is_empty()).then(|| {
         format!(
-            "this is what is in force; of the changes in {file}, {}",
+            "these are the settings in force; of the changes in {file}, {}",
             parts.join(", ")
         )
     })
 }
 
-/// Does it go by what acc runs with? The others begin something, or are about the file, or need no
-/// settings.
-fn goes_by_what_runs(command: &Command) -> bool {
+/// Does it use the settings of the running server? The others start something, check the file, or
+/// need no settings.
+fn uses_running_settings(command: &Command) -> bool {
     match command {
         Command::Halt
         | Command::Reload
@@ -302,7 +302,7 @@ mod tests {
                 "{words:?}"
             );
             assert!(
-                said.starts_with("warning: the settings in `")
+                said.starts_with("warning: invalid settings in `")
                     && said.contains("\n  idle.timeout: "),
                 "{said}"
             );

@@ -1,7 +1,7 @@
 //! Where the log goes and how much of it: standard error, by `[log]` for the server, by `-v` for
 //! everything else.
 //!
-//! A line that cannot be written (the disk is full, whoever read the pipe has died) is dropped. By
+//! A line that cannot be written (full disk, closed pipe) is dropped. By
 //! default the library would complain about it on the same standard error, and panic in the middle
 //! of a request when that fails as well.
 

@@ -1,6 +1,6 @@
 //! Several logs shown as one, in the order of the times that their lines bear.
 //!
-//! It never holds more than what one look brings of each; of a single log it holds nothing.
+//! It never holds more than what one read returns of each; of a single log it holds nothing.
 
 use std::io;
 use std::path::PathBuf;

@@ -22,6 +22,7 @@ pub mod output;
 pub mod progress;
 mod server_check;
 pub mod show;
+pub mod show_proof;
 pub mod tail;
 #[cfg(test)]
 mod tests;
@@ -119,7 +120,7 @@ fn for_server(file: Option<&Path>, env: &Env, ui: &Ui) -> Result<Config, Service
     let (config, fault) = in_force::for_server(file, env)?;
     logging::server(&config.log, ui.style.verbose, ui.style.quiet);
     if let Some(fault) = fault {
-        tracing::error!("it goes on by the settings of before: {fault}");
+        tracing::error!("the server keeps the previous settings: {fault}");
     }
     Ok(config)
 }
@@ -172,11 +173,11 @@ fn block_on(server: bool, work: impl Future<Output = CommandEnd>) -> CommandEnd 
     let runtime = builder.enable_all().build().map_err(|e| {
         ServiceError::failed(
             format!("could not start the runtime: {}", chain(&e)),
-            "is the limit of processes or open files reached?",
+            "check the limits of processes and open files",
         )
     })?;
     let end = runtime.block_on(work);
-    // A name lookup or a read of a slow disk may still be under way on a thread of its own; nobody
+    // A name lookup or a read of a slow disk may still run on a thread of its own; no code
     // waits for it any more.
     runtime.shutdown_background();
     end

@@ -22,7 +22,7 @@ pub struct Style {
     pub quiet: bool,
     /// `-v`, counted.
     pub verbose: u8,
-    /// Colours in data: standard output is a terminal and nobody said no.
+    /// Colours in data: standard output is a terminal and `NO_COLOR` is not set.
     pub colour: bool,
     /// Standard error is a terminal: progress may be shown.
     pub talk_to_terminal: bool,
@@ -114,7 +114,7 @@ impl Ui {
         self.out.flush()
     }
 
-    /// Is there still somebody who reads the data? Found out without writing any, for a command
+    /// Does a process still read the data? Checked without writing any, for a command
     /// that waits for more of it.
     #[must_use]
     pub fn is_read(&self) -> bool {
@@ -124,14 +124,14 @@ impl Ui {
         }
         let stdout = io::stdout();
         let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
-        let looked = poll(
+        let polled = poll(
             &mut fds,
             Some(&Timespec {
                 tv_sec: 0,
                 tv_nsec: 0,
             }),
         );
-        looked.is_err() || !fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
+        polled.is_err() || !fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
     }
 
     /// Prints a value as JSON over several lines.
@@ -203,7 +203,7 @@ impl Ui {
                 self.error(&ServiceError::because(
                     "could not write the output",
                     &error,
-                    "is the disk full?",
+                    "check whether the disk is full",
                 ));
                 CommandExit::Failed
             }
@@ -221,7 +221,7 @@ impl Ui {
 /// Prints what the parser of the command line has to say: help and version to standard output,
 /// faults to standard error.
 pub fn usage(error: &clap::Error) -> CommandExit {
-    // A reader that left is no failure, and there is nobody left to tell.
+    // A closed pipe is no failure, and an error could not be printed either.
     let _ = error.print();
     match error.exit_code() {
         0 => CommandExit::Done,
@@ -240,8 +240,11 @@ pub fn short_panics() {
             .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
         let what = what.unwrap_or("no reason given");
         let mut err = io::stderr().lock();
-        let _ = writeln!(err, "error: acc has a fault of its own at {place}: {what}");
-        let _ = writeln!(err, "hint: please report it; RUST_BACKTRACE=1 shows more");
+        let _ = writeln!(err, "error: internal error at {place}: {what}");
+        let _ = writeln!(
+            err,
+            "hint: please report it; RUST_BACKTRACE=1 adds a backtrace"
+        );
         let trace = std::backtrace::Backtrace::capture();
         if trace.status() == std::backtrace::BacktraceStatus::Captured {
             let _ = writeln!(err, "{trace}");

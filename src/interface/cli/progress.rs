@@ -1,6 +1,6 @@
 //! Shows what a slow command waits for: after half a second, on a terminal only.
 //!
-//! It never changes how long something takes, and a failure to look at the phase is no failure of
+//! It never changes how long something takes, and a failure to read the phase is no failure of
 //! the command.
 
 use std::future::Future;
@@ -17,7 +17,7 @@ use crate::service::view::Reader;
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How often the phase is read.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const CHECK_EVERY: Duration = Duration::from_millis(250);
 
 /// Waits for `work` while showing "`what` … 3 s", with the phase of `instance` when it is named.
 pub async fn watch<T>(
@@ -35,13 +35,13 @@ pub async fn watch<T>(
         return done;
     }
     let bar = spinner(what);
-    let mut looks = tokio::time::interval(LOOK_EVERY);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = tokio::time::interval(CHECK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let done = loop {
         tokio::select! {
             biased;
             done = work.as_mut() => break done,
-            _ = looks.tick() => {}
+            _ = ticks.tick() => {}
         }
         if let Some(phase) = phase_of(config, instance).await {
             bar.set_message(format!("{what}: {phase}"));
@@ -51,7 +51,7 @@ pub async fn watch<T>(
     done
 }
 
-/// Waits for `work` while showing what `line` says at each look.
+/// Waits for `work` while showing the current text of `line`.
 pub async fn follow<T>(
     style: Style,
     line: impl Fn() -> String,
@@ -62,13 +62,13 @@ pub async fn follow<T>(
     }
     let bar = spinner(&line());
     let mut work = std::pin::pin!(work);
-    let mut looks = tokio::time::interval(LOOK_EVERY);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = tokio::time::interval(CHECK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let done = loop {
         tokio::select! {
             biased;
             done = work.as_mut() => break done,
-            _ = looks.tick() => bar.set_message(line()),
+            _ = ticks.tick() => bar.set_message(line()),
         }
     };
     bar.finish_and_clear();

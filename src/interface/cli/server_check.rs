@@ -1,7 +1,7 @@
 //! Says beside a command that acc's server does not run although it should: everything else would
-//! look as if all were well.
+//! hide that the server is not running.
 //!
-//! It only looks: what has to be done is for the operator, or for the next monitor pass, to do.
+//! It changes nothing: the operator, or the next monitor run, repairs what is wrong.
 
 use std::io::ErrorKind;
 
@@ -14,10 +14,10 @@ use crate::config::{Booted, Config, EdgeKind};
 pub(super) fn line(edge: EdgeKind) -> &'static str {
     match edge {
         EdgeKind::Nginx => {
-            "acc's server does not run, so requests to sleeping instances are not answered: `acc boot` starts it"
+            "acc's server is not running, so requests to sleeping instances fail: start it with `acc boot`"
         }
         EdgeKind::Builtin => {
-            "acc's server does not run, so no request is answered: `acc boot` starts it"
+            "acc's server is not running, so all requests fail: start it with `acc boot`"
         }
     }
 }
@@ -57,8 +57,8 @@ pub(super) fn matters(command: &Command) -> bool {
     }
 }
 
-/// `false`: acc was booted and not halted since, and nobody listens on its control socket. Could
-/// not ask is not that.
+/// `false`: acc was booted and not halted since, and no process listens on its control socket.
+/// Could not ask is not that.
 pub(super) async fn is_served(config: &Config) -> bool {
     if config.booted() == Booted::No {
         return true;
@@ -75,7 +75,7 @@ mod tests {
     use crate::config::env::Env;
 
     #[tokio::test]
-    async fn only_a_server_that_is_gone_is_told() {
+    async fn only_a_missing_server_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let env = Env::bare(0, dir.path())
             .with("ACC_HOME", dir.path().join("h"))

@@ -1,15 +1,13 @@
 //! Values as text for people: tables, one instance, what a verb came to. Pure: the same value gives
 //! the same text.
 
-use std::fmt::Write as _;
+use std::time::Duration;
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table};
-use std::time::Duration;
 
 use super::human::{NEVER, NONE, ago, clean, duration, maybe_ago};
 use crate::domain::model::{ListenKind, Model, Param, Ready};
 use crate::domain::time::WallTime;
-use crate::prove::report::{Report, Spread};
 use crate::service::outcome::{EventView, InstanceView, ListenView, MonitorLine, Outcome};
 
 /// An empty table: no lines, columns set apart by two spaces.
@@ -71,7 +69,7 @@ pub fn list(instances: &[InstanceView], now: WallTime, colour: bool) -> String {
             "NAME",
             "MODEL",
             "PHASE",
-            "WANTED",
+            "DESIRED",
             "LAST USED",
             "WAKES",
             "URL",
@@ -108,7 +106,7 @@ fn when(now: WallTime, at: Option<&str>) -> String {
         return NEVER.to_owned();
     };
     match ago(now, at) {
-        // Too old (or not a time) to be told in another way than it is.
+        // Too old, or not a time: shown as it is.
         long if !long.ends_with("ago") && long != "just now" => clean(at),
         ago => format!("{} ({ago})", clean(at)),
     }
@@ -124,7 +122,7 @@ fn until(now: WallTime, at: &str) -> String {
         format!(" (in {})", duration(Duration::from_secs(ms.div_ceil(1000))))
     });
     format!(
-        "by a request, not before {}{left}; `acc start` tries at once",
+        "at the first request after {}{left}; `acc start` tries at once",
         clean(at)
     )
 }
@@ -133,7 +131,7 @@ fn until(now: WallTime, at: &str) -> String {
 fn listen_of(i: &InstanceView) -> String {
     let handed = if i.handed { ", handed over" } else { "" };
     let notifies = if i.notifies {
-        ", says when it is ready"
+        ", reports when it is ready"
     } else {
         ""
     };
@@ -154,7 +152,7 @@ pub fn info(i: &InstanceView, now: WallTime) -> String {
         ("id", i.id.to_string()),
         ("model", clean(&i.model)),
         ("phase", clean(&phase)),
-        ("wanted", clean(&i.wanted)),
+        ("desired", clean(&i.wanted)),
         ("url", clean(&i.url)),
         ("hosts", clean(&i.hosts.join(", "))),
         ("listen", listen_of(i)),
@@ -201,7 +199,7 @@ pub fn log_tail(lines: &[String]) -> String {
         .iter()
         .map(|line| format!("  {}\n", clean(line)))
         .collect();
-    format!("its last words:\n{lines}")
+    format!("last lines of its log:\n{lines}")
 }
 
 /// `acc events`: oldest first, as they come.
@@ -278,7 +276,9 @@ pub fn models(models: &[Model], colour: bool) -> String {
 #[must_use]
 pub fn legend(models: &[Model]) -> Option<&'static str> {
     let any = models.iter().any(|m| !m.params.is_empty());
-    any.then_some("parameters in [ ] may be left out, after = stands the default; the others must be given: see `acc models NAME`")
+    any.then_some(
+        "parameters in [ ] are optional; the default follows =; details: `acc models NAME`",
+    )
 }
 
 /// `acc models NAME`.
@@ -300,7 +300,7 @@ pub fn model(m: &Model, colour: bool) -> String {
         .map(|(key, value)| format!("{key:<12}{value}\n"))
         .collect();
     if m.params.is_empty() {
-        return head + "\nIt takes no parameters.\n";
+        return head + "\nThe model has no parameters.\n";
     }
     let mut table = table(
         colour,
@@ -325,9 +325,9 @@ pub fn model(m: &Model, colour: bool) -> String {
     format!("{head}\n{}", text(&table))
 }
 
-/// A monitor pass.
+/// `acc monitor`.
 #[must_use]
-pub fn pass(lines: &[MonitorLine], colour: bool) -> String {
+pub fn monitor(lines: &[MonitorLine], colour: bool) -> String {
     if lines.is_empty() {
         return String::new();
     }
@@ -338,133 +338,13 @@ pub fn pass(lines: &[MonitorLine], colour: bool) -> String {
     text(&table)
 }
 
-/// `acc prove`.
-#[must_use]
-pub fn proof(r: &Report) -> String {
-    let t = &r.tally;
-    let spread = |s: &Spread| match s.count {
-        0 => NONE.to_owned(),
-        _ => format!(
-            "p50 {:.0} ms, p95 {:.0} ms, p99 {:.0} ms, longest {:.0} ms",
-            s.p50_ms, s.p95_ms, s.p99_ms, s.longest_ms
-        ),
-    };
-    let unknown = || "not known: the application keeps no record".to_owned();
-    let number = |n: Option<u64>| n.map_or_else(unknown, |n| n.to_string());
-    let mut lines = vec![
-        (
-            "instance",
-            format!(
-                "{} ({}), edge {}, supervisor {}",
-                clean(&r.instance),
-                clean(&r.model),
-                r.edge,
-                r.supervisor
-            ),
-        ),
-        (
-            "run",
-            format!(
-                "{} clients, {}, seed {}",
-                r.clients,
-                duration(Duration::from_millis(r.took_ms)),
-                r.seed
-            ),
-        ),
-        (
-            "cycles",
-            format!("{} ({} of them idle stops)", r.cycles, r.idle_stops),
-        ),
-        (
-            "requests",
-            format!("{}, and {} messages", t.sent, t.messages),
-        ),
-        ("right", t.right.to_string()),
-        ("lost", t.lost.to_string()),
-        ("wrong", t.wrong.to_string()),
-        ("doubled", number(t.doubled)),
-    ];
-    if let Some(s) = &r.streams {
-        let cut = if r.strikes.is_some() {
-            format!(", {} cut by the crash", s.cut_by_the_crash)
-        } else {
-            String::new()
-        };
-        lines.push((
-            "streams",
-            format!(
-                "{} opened, {} ended in order by a stop{cut}, {} broken",
-                s.opened, s.ended_in_order, s.broken
-            ),
-        ));
-    }
-    if let Some(s) = &r.strikes {
-        let killed = format!(
-            "instance {}, server {}, master {}, supervisor {}, nginx workers {}",
-            s.instance, s.server, s.master, s.supervisor, s.worker
-        );
-        lines.push(("killed", killed));
-        lines.push((
-            "broken",
-            format!("{} by the crash, in the application", t.broken_by_the_crash),
-        ));
-        lines.push((
-            "cut",
-            format!("{} by the crash, on the way", t.cut_by_the_crash),
-        ));
-    }
-    lines.push(("sent again", t.retried.to_string()));
-    lines.push(("held", number(t.held)));
-    lines.extend(r.wake.as_ref().map(|s| ("wake", spread(s))));
-    lines.extend(
-        r.wake_from_sleep
-            .as_ref()
-            .map(|s| ("from sleep", spread(s))),
-    );
-    let mut text: String = lines
-        .iter()
-        .map(|(key, value)| format!("{key:<12}{value}\n"))
-        .collect();
-    for fault in &r.faults {
-        let (at, took) = (fault.at_s, fault.took_s);
-        let _ = writeln!(
-            text,
-            "{:<12}{} {} at {at:.3} s, after {took:.3} s: {}",
-            fault.verdict,
-            fault.kind,
-            fault.id,
-            clean(&fault.what)
-        );
-    }
-    for verb in &r.verbs_failed {
-        let _ = writeln!(text, "{:<12}{}", "verb failed", clean(verb));
-    }
-    let _ = writeln!(text, "{:<12}{}", "verdict", verdict(r));
-    text
-}
-
-/// What a report comes to.
-fn verdict(r: &Report) -> &'static str {
-    match (r.proven, r.interrupted) {
-        (true, _) if r.recorded => "nothing was lost, wrong or doubled",
-        (true, _) => {
-            "nothing was lost or wrong; whether anything was doubled only an application that keeps a record can tell"
-        }
-        (false, true) if r.tally.is_clean() => {
-            "nothing was lost, wrong or doubled until it was interrupted"
-        }
-        (false, _) if r.tally.is_clean() => "not proven: it did not run as it should",
-        (false, _) => "not proven",
-    }
-}
-
 /// What a verb came to, as a sentence.
 #[must_use]
 pub fn sentence(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Upgrading => "the server is being upgraded".to_owned(),
         Outcome::Reloaded(r) => format!(
-            "read the config again: {} changed, {} waiting",
+            "reloaded the config: {} settings changed, {} pending",
             r.changed.len(),
             r.waiting.len()
         ),
@@ -478,9 +358,9 @@ pub fn sentence(outcome: &Outcome) -> String {
             took_ms,
             instance,
         } => instance_sentence(did, *already, *took_ms, instance),
-        Outcome::Monitor(pass) => format!("looked at all instances, {} of note", pass.lines.len()),
-        Outcome::Busy => "another monitor pass is under way: nothing done".to_owned(),
-        Outcome::Quiesced { stopped } => format!("put {stopped} to sleep"),
+        Outcome::Monitor(run) => format!("checked all instances: {} findings", run.lines.len()),
+        Outcome::Busy => "another monitor run is in progress; nothing was done".to_owned(),
+        Outcome::Quiesced { stopped } => format!("put {stopped} instances to sleep"),
     }
 }
 
@@ -488,10 +368,13 @@ fn instance_sentence(did: &str, already: bool, took_ms: u64, i: &InstanceView) -
     let name = clean(&i.name);
     let took = duration(Duration::from_millis(took_ms));
     match (did, already) {
-        ("changed", true) => format!("`{name}` is already wanted {}", i.wanted),
-        ("changed", false) => format!("`{name}` is wanted {} now, and {}", i.wanted, i.phase),
-        ("reset", true) => format!("`{name}` has no failure to forget: it is {}", i.phase),
-        ("reset", false) => format!("forgot the failure of `{name}`"),
+        ("changed", true) => format!("the desired state of `{name}` is already {}", i.wanted),
+        ("changed", false) => format!(
+            "the desired state of `{name}` is now {}; it is {}",
+            i.wanted, i.phase
+        ),
+        ("reset", true) => format!("`{name}` has no failure to clear: it is {}", i.phase),
+        ("reset", false) => format!("cleared the failure of `{name}`"),
         (_, true) => format!("`{name}` is already {}", i.phase),
         ("created", false) => format!("created `{name}` in {took}: {}", i.phase),
         ("destroyed", false) => format!(

@@ -2,7 +2,7 @@
 //! truncation.
 //!
 //! It never holds more than a block of the file and never writes to it. The file may be an
-//! instance's own: a link or a pipe in its place is refused, and a hole in it is passed over.
+//! instance's own: a link or a pipe in its place is refused, and a hole in it is skipped.
 
 use std::fs::File;
 use std::io;
@@ -14,7 +14,7 @@ use rustix::fs::{SeekFrom, seek};
 use crate::host::untrusted;
 
 const BLOCK: u64 = 64 * 1024;
-/// So far back the beginning of the last lines is looked for: a log of acc's is shorter.
+/// How far back the beginning of the last lines is searched: a log of acc's is shorter.
 const BACK_MAX: u64 = 16 * 1024 * 1024;
 
 /// A log file being read.
@@ -71,7 +71,7 @@ impl Tail {
                     return Ok(piece);
                 }
             }
-            // Only at the end of the old file is the new one looked for: nothing written before the
+            // The new file is opened only at the end of the old one: nothing written before the
             // rotation is missed.
             if !self.turn_over()? {
                 return Ok(Vec::new());

@@ -131,7 +131,7 @@ struct Ran {
 }
 
 fn acc(engine: &Fake, words: &[&str]) -> Ran {
-    // No database of a real installation is looked at.
+    // No database of a real installation is read.
     in_surroundings(
         &Env::bare(0, "/")
             .with("ACC_HOME", "/nowhere/home")
@@ -277,7 +277,7 @@ fn monitor_is_quiet_when_nothing_happened() {
         &["monitor"],
     );
     assert_eq!((ran.exit, ran.out.as_str()), (0, ""));
-    assert!(ran.err.contains("another monitor pass is under way"));
+    assert!(ran.err.contains("another monitor run is in progress"));
     let line = |action: &str| MonitorLine {
         instance: "a".to_owned(),
         action: action.to_owned(),
@@ -314,10 +314,7 @@ fn boot_and_halt_say_what_they_did() {
         acc(&down, &["boot"]).err,
         "- started the server\nlistening on 127.0.0.1:8080\n"
     );
-    assert_eq!(
-        acc(&down, &["halt"]).err,
-        "already halted: nothing was running\n"
-    );
+    assert_eq!(acc(&down, &["halt"]).err, "already halted\n");
     let up = Fake {
         up: true,
         ..Fake::default()
@@ -401,7 +398,7 @@ fn a_good_config_is_said_to_be_good_and_shown() {
         &["config", "check", "--config", &file],
     );
     assert_eq!((ran.exit, ran.out.as_str()), (0, ""), "{}", ran.err);
-    assert!(ran.err.contains("is good"));
+    assert!(ran.err.contains("is valid"));
     let ran = acc_in(
         dir.path(),
         &Fake::default(),

@@ -99,7 +99,7 @@ fn every_fault_of_a_bad_model_is_reported() {
 fn a_wrong_model_says_which_file_and_line() {
     let said = model("command = []\nfoo = 1").unwrap_err().to_string();
     assert!(
-        said.starts_with("model `m` is wrong: `/")
+        said.starts_with("model `m` is invalid: `/")
             && said
                 .contains("/m/model.toml`: command: must not be empty (found [], line 1); foo: "),
         "{said}"
@@ -172,7 +172,7 @@ fn templates_and_links_among_the_files_are_checked_too() {
         "{said}"
     );
     assert!(
-        said.contains("files/etc: is a link out of the folder, to `/etc`"),
+        said.contains("files/etc: is a link to `/etc`, outside the folder"),
         "{said}"
     );
 }

@@ -38,7 +38,7 @@ fn print(call: &mut CommandContext<'_>, report: &BootReport) -> std::io::Result<
             .map(|key| format!("`{key}`"))
             .collect();
         call.ui.warn(&format!(
-            "not in force yet: the new value of {} (`acc halt`, then `acc boot`)",
+            "the new value of {} needs a restart (`acc halt`, then `acc boot`)",
             keys.join(", ")
         ));
     }
@@ -51,15 +51,12 @@ fn print(call: &mut CommandContext<'_>, report: &BootReport) -> std::io::Result<
 /// Returns only when it did not work: systemd must see the pid it started.
 fn become_program(argv: &[String]) -> ServiceError {
     let Some((program, args)) = argv.split_first() else {
-        return ServiceError::failed(
-            "there is nothing to run in the foreground",
-            "see `acc doctor`",
-        );
+        return ServiceError::failed("no program to run in the foreground", "run `acc doctor`");
     };
     let error = std::process::Command::new(program).args(args).exec();
     ServiceError::because(
         format!("could not run `{program}`"),
         &error,
-        "see `acc doctor`",
+        "run `acc doctor`",
     )
 }

@@ -17,10 +17,8 @@ pub(in super::super) fn check(call: &mut CommandContext<'_>) -> CommandEnd {
         .as_ref()
         .map(|file| file.display().to_string());
     match &file {
-        Some(file) => call.ui.say(&format!("`{file}` is good")),
-        None => call
-            .ui
-            .say("there is no config file: the defaults are in force, and they are good"),
+        Some(file) => call.ui.say(&format!("`{file}` is valid")),
+        None => call.ui.say("no config file: the defaults are in force"),
     }
     if call.ui.style.json {
         call.ui
@@ -46,7 +44,7 @@ pub(in super::super) async fn show(call: &mut CommandContext<'_>) -> CommandEnd 
             ServiceError::because(
                 "could not turn the settings into JSON",
                 &e,
-                "report it please; without --json it works",
+                "please report this; without --json the command works",
             )
         })?;
         call.ui.json(&value)?;
@@ -70,7 +68,7 @@ async fn in_force(call: &mut CommandContext<'_>) -> Option<String> {
         Err(e) => chain(&e),
     };
     call.ui.warn(&format!(
-        "this is what the file says; the server could not be asked what is in force: {why}"
+        "these are the settings of the config file; could not query the server for the settings in force: {why}"
     ));
     None
 }
@@ -78,9 +76,11 @@ async fn in_force(call: &mut CommandContext<'_>) -> Option<String> {
 /// A setting that is not in force as the file has it, and what puts it in force.
 pub(super) fn waits(key: &str, in_force: &str, in_file: &str) -> String {
     let way = if NEED_RESTART.contains(&key) {
-        "`acc halt` and `acc boot` put"
+        "`acc halt` and `acc boot`"
     } else {
-        "`acc reload` puts"
+        "`acc reload`"
     };
-    format!("`{key}` is {in_force} in force, and {in_file} in the file: {way} that in force")
+    format!(
+        "`{key}` is {in_force} in the running server, but {in_file} in the config: apply it with {way}"
+    )
 }

@@ -74,7 +74,7 @@ fn from_file(file: &str) -> Result<String, ServiceError> {
     let text = read.map_err(|e| {
         invalid(
             format!("could not read `{file}`: {e}"),
-            "--set-file takes KEY=FILE",
+            "use --set-file KEY=FILE",
         )
     })?;
     let text = text.strip_suffix('\n').unwrap_or(&text);

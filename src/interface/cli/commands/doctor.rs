@@ -1,4 +1,4 @@
-//! `acc doctor`: what this host can and cannot do.
+//! `acc doctor`: checks this host and suggests fixes.
 
 use super::super::doctor::{self, Level};
 use super::super::exit::CommandExit;

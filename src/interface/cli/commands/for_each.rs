@@ -1,5 +1,5 @@
-//! Does the same to every instance that was named: all must exist, else nothing is done; then each
-//! is tried, and the exit code is the worst.
+//! Does the same to every named instance. All must exist, else nothing is done. Each
+//! is tried, and the highest exit code is returned.
 
 use super::super::args::Names;
 use super::super::context::CommandContext;
@@ -36,8 +36,8 @@ pub(super) async fn run(
     Ok(exit)
 }
 
-/// Looks all names up before anything is done about the first of them; one that is not there ends
-/// the command. What cannot be looked up is left to the verb, which meets the same trouble and says
+/// Checks all names before the first instance is changed; one that does not exist ends
+/// the command. A lookup that fails is left to the verb, which fails in the same way and reports
 /// it.
 fn all_exist(call: &mut CommandContext<'_>, names: &[String]) -> Option<CommandExit> {
     let [_, _, ..] = names else { return None };
@@ -49,7 +49,7 @@ fn all_exist(call: &mut CommandContext<'_>, names: &[String]) -> Option<CommandE
         .collect();
     for error in &missing {
         call.ui.error(&ServiceError {
-            hint: format!("{}; nothing was done about the others", error.hint),
+            hint: format!("{}; nothing was done for the other names", error.hint),
             ..error.clone()
         });
     }

@@ -10,13 +10,13 @@ pub(in super::super) async fn run(call: &mut CommandContext<'_>) -> CommandEnd {
     let report = progress::watch(
         call.ui.style,
         call.config,
-        "waiting for all instances to finish their work and end",
+        "waiting for all instances to finish their requests and stop",
         None,
         halt,
     )
     .await?;
     match (report.already, report.stopped) {
-        (true, _) => call.ui.say("already halted: nothing was running"),
+        (true, _) => call.ui.say("already halted"),
         (false, 0) => call.ui.say("halted: no instance was awake"),
         (false, 1) => call.ui.say("halted: 1 instance put to sleep"),
         (false, stopped) => call

@@ -13,8 +13,8 @@ use super::super::output::CommandEnd;
 use crate::service::error::ServiceError;
 use crate::service::view::Reader;
 
-/// With `-f`, pause between two looks at the end of the file.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// With `-f`, pause between two reads at the end of the file.
+const CHECK_EVERY: Duration = Duration::from_millis(200);
 
 /// A line longer than this is cut into several objects.
 const LONGEST: usize = 1024 * 1024;
@@ -37,7 +37,7 @@ pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: &LogsArgs
         });
     }
     let (mut lines, mut shown) = (Lines::default(), Pieces::default());
-    let mut looks = tokio::time::interval(LOOK_EVERY);
+    let mut ticks = tokio::time::interval(CHECK_EVERY);
     loop {
         let piece = tail.read().map_err(unreadable)?;
         if !piece.is_empty() && call.ui.style.json {
@@ -62,7 +62,7 @@ pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: &LogsArgs
             call.ui.data(&shown.rest())?;
             return Ok(CommandExit::Done);
         } else {
-            looks.tick().await;
+            ticks.tick().await;
         }
     }
 }
@@ -109,8 +109,10 @@ impl Lines {
 
 fn unreadable((path, error): LogFault) -> ServiceError {
     let hint = match error.kind() {
-        std::io::ErrorKind::PermissionDenied => "run as root (or the user who booted acc)",
-        _ => "look what is in its place; the next start of the instance makes a new one",
+        std::io::ErrorKind::PermissionDenied => {
+            "run this command as root or as the user who booted acc"
+        }
+        _ => "check what is at that path; the next start of the instance creates a new log",
     };
     ServiceError::because(format!("could not read `{}`", path.display()), &error, hint)
 }

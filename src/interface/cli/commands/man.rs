@@ -23,7 +23,7 @@ pub(in super::super) fn run(ui: &mut Ui, dir: Option<&Path>) -> CommandEnd {
             ServiceError::because(
                 format!("could not write the pages into `{}`", dir.display()),
                 &e,
-                "may you write there?",
+                "check that this user may write there",
             )
         })?;
     ui.say(&format!(

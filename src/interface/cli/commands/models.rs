@@ -49,14 +49,14 @@ fn all(call: &mut CommandContext<'_>) -> CommandEnd {
     if ui.style.json {
         ui.json(&models.iter().map(as_json).collect::<Vec<_>>())?;
     } else if models.is_empty() {
-        ui.say("no models yet: `acc boot` installs the shipped ones");
+        ui.say("no models yet: `acc boot` installs the shipped models");
     } else {
         ui.data(&show::models(&models, ui.style.colour))?;
         if let Some(legend) = show::legend(&models) {
             ui.say(legend);
         }
         ui.say(&format!(
-            "each is a folder in {}; docs/models.md says how to make one",
+            "each model is a folder in {}; docs/models.md explains how to create one",
             folder.display()
         ));
     }

@@ -1,4 +1,4 @@
-//! `acc monitor`: one pass over all instances. Prints nothing when nothing happened: cron mails
+//! `acc monitor`: one run over all instances. Prints nothing when nothing happened: cron mails
 //! what is printed.
 
 use super::super::args::MonitorArgs;
@@ -13,7 +13,7 @@ use crate::service::request::Request;
 pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: &MonitorArgs) -> CommandEnd {
     let outcome = for_each::one(
         call,
-        "looking at all instances",
+        "checking all instances",
         None,
         Request::Monitor {
             dry_run: args.dry_run,
@@ -25,17 +25,17 @@ pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: &MonitorA
     if ui.style.json {
         ui.json_line(&outcome)?;
     }
-    let Outcome::Monitor(pass) = &outcome else {
+    let Outcome::Monitor(run) = &outcome else {
         ui.say(&show::sentence(&outcome));
         return Ok(CommandExit::Done);
     };
     if !ui.style.json {
-        ui.data(&show::pass(&pass.lines, ui.style.colour))?;
+        ui.data(&show::monitor(&run.lines, ui.style.colour))?;
     }
-    if args.dry_run && pass.lines.is_empty() {
+    if args.dry_run && run.lines.is_empty() {
         ui.say("no instance is awake");
     }
-    let failed = pass.lines.iter().any(|line| line.action == "error");
+    let failed = run.lines.iter().any(|line| line.action == "error");
     Ok(if failed {
         CommandExit::Failed
     } else {

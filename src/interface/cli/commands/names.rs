@@ -1,5 +1,5 @@
 //! `acc names`: the names of all instances or models, a line each, for the completions of a shell.
-//! Nobody else needs it: `acc list` and `acc models` say more.
+//! For shells only: `acc list` and `acc models` show more.
 
 use super::super::args::NamesArgs;
 use super::super::context::CommandContext;

@@ -12,7 +12,8 @@ use super::super::context::CommandContext;
 use super::super::engine::Engine;
 use super::super::exit::CommandExit;
 use super::super::output::CommandEnd;
-use super::super::{progress, show};
+use super::super::progress;
+use super::super::show_proof::proof;
 use crate::config::Config;
 use crate::host::clock::monotonic_ns;
 use crate::prove::{self, Meter, Operator, Options};
@@ -69,7 +70,7 @@ pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: ProveArgs
     .await?;
     match call.ui.style.json {
         true => call.ui.json(&report)?,
-        false => call.ui.data(&show::proof(&report))?,
+        false => call.ui.data(&proof(&report))?,
     }
     Ok(if report.proven {
         CommandExit::Done
@@ -91,7 +92,7 @@ fn shown(meter: &Meter, cycles: Option<u32>, time: Option<Duration>) -> String {
         n => format!(", {n} not"),
     };
     format!(
-        "proving: cycle {}{of}, {} requests answered right{bad}",
+        "proving: cycle {}{of}, {} requests answered correctly{bad}",
         read(&meter.cycles),
         read(&meter.right)
     )
@@ -108,13 +109,13 @@ mod tests {
         meter.right.store(40, Ordering::Relaxed);
         assert_eq!(
             shown(&meter, Some(100), None),
-            "proving: cycle 3 of 100, 40 requests answered right"
+            "proving: cycle 3 of 100, 40 requests answered correctly"
         );
         meter.not_right.store(2, Ordering::Relaxed);
         let minute = Some(Duration::from_secs(60));
         assert_eq!(
             shown(&meter, None, minute),
-            "proving: cycle 3 in 1m, 40 requests answered right, 2 not"
+            "proving: cycle 3 in 1m, 40 requests answered correctly, 2 not"
         );
     }
 }

@@ -36,13 +36,13 @@ pub(in super::super) async fn run(call: &mut CommandContext<'_>) -> CommandEnd {
 
 fn say(call: &mut CommandContext<'_>, reloaded: &Reloaded) {
     let file = reloaded.file.as_ref().map_or_else(
-        || "there is no config file any more".to_owned(),
+        || "the config file no longer exists".to_owned(),
         |file| format!("read `{file}`"),
     );
     match reloaded.changed.as_slice() {
         [] => call
             .ui
-            .say(&format!("{file}: nothing has changed in what is in force")),
+            .say(&format!("{file}: no setting in force has changed")),
         changed => {
             call.ui.say(&format!("{file}: now in force"));
             for c in changed {

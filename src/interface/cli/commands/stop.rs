@@ -10,7 +10,7 @@ pub(in super::super) async fn run(call: &mut CommandContext<'_>, args: StopArgs)
     for_each::run(
         call,
         args.names,
-        |name| format!("waiting for `{name}` to finish its work and end"),
+        |name| format!("waiting for `{name}` to finish its requests and stop"),
         |instance| Request::Stop {
             instance,
             now: args.now,

@@ -1,4 +1,4 @@
-//! `acc enable`, `acc disable`, `acc pin`: what the operator wants of instances.
+//! `acc enable`, `acc disable`, `acc pin`: the desired state of instances.
 
 use super::super::args::Names;
 use super::super::context::CommandContext;
@@ -14,7 +14,7 @@ pub(in super::super) async fn run(
 ) -> CommandEnd {
     let waiting = |name: &str| match wanted {
         "up" => format!("waiting for `{name}` to answer"),
-        "down" => format!("waiting for `{name}` to finish its work and end"),
+        "down" => format!("waiting for `{name}` to finish its requests and stop"),
         _ => format!("changing `{name}`"),
     };
     for_each::run(call, args, waiting, |instance| Request::Want {

@@ -1,4 +1,4 @@
-//! Whom nginx's workers run as, whether they and the instances can reach what they need, and
+//! Which user nginx's workers run as, whether they and the instances can reach what they need, and
 //! whether nginx answers.
 
 use std::os::unix::fs::MetadataExt;
@@ -39,7 +39,7 @@ fn workers(config: &Config) -> Finding {
     let (Some(edge), Some(name)) = (accounts.edge, config.edge.user.as_deref()) else {
         return warn(
             "nginx's workers run as root",
-            format!("`{MAKE}`, and set `user` (and, if you like, `edge.user`) in the config"),
+            format!("run `{MAKE}` and set `user` in the config"),
         );
     };
     let groups = config
@@ -56,14 +56,12 @@ fn judge_workers(name: &str, with_instances: bool) -> Finding {
     let own = if name == EDGE_ACCOUNT {
         "set `edge.user` to a user with a group of its own".to_owned()
     } else {
-        format!("`{MAKE}`, and leave `edge.user` out of the config")
+        format!("run `{MAKE}` and remove `edge.user` from the config")
     };
     match (with_instances, COMMON.contains(&name)) {
-        (true, _) => warn(format!("{what}, and instances are in its group"), own),
+        (true, _) => warn(format!("{what}, and instances belong to its group"), own),
         (false, true) => warn(
-            format!(
-                "{what}, which is not theirs alone: another program that runs as it can stop them"
-            ),
+            format!("{what}, which other programs may also run as; those could stop the workers"),
             own,
         ),
         (false, false) => ok(what),
@@ -136,15 +134,15 @@ async fn answers(config: &Config) -> Vec<Finding> {
     match nginx::faults(config).await {
         Ok(None) => Vec::new(),
         Ok(Some(faults)) if faults.is_empty() => {
-            vec![ok("nginx answers, and reaches acc's server")]
+            vec![ok("nginx answers and reaches acc's server")]
         }
         Ok(Some(faults)) => faults
             .into_iter()
-            .map(|fault| bad(fault, "`acc monitor` mends it"))
+            .map(|fault| bad(fault, "`acc monitor` fixes it"))
             .collect(),
         Err(e) => vec![warn(
-            format!("could not look at nginx: {e}"),
-            "run as root (or the user who booted acc)",
+            format!("could not check nginx: {e}"),
+            "run this command as root or as the user who booted acc",
         )],
     }
 }

@@ -37,12 +37,12 @@ fn owners(config: &Config) -> Option<Finding> {
     let others = users::of_others(&config.home.join("instances"), owner.uid);
     let first = others.first()?;
     let what = format!(
-        "the data of {} (`{first}` is one) is not of user `{user}`, who runs instances now",
+        "the data of {} (such as `{first}`) does not belong to user `{user}`, as which instances run now",
         count(others.len(), "instance")
     );
     Some(bad(
         what,
-        "docs/operating.md, \"Run instances as another user\", says how to give it to that user",
+        "docs/operating.md, \"Run instances as another user\", explains how to change the owner",
     ))
 }
 
@@ -68,7 +68,7 @@ fn folder(word: &str, path: &Path) -> Finding {
         Ok(Some(found)) => {
             let hint = format!(
                 "run acc as its owner; {}; or set `{word}` in the config to another place",
-                found.way_out()
+                found.fix()
             );
             return bad(
                 format!("{word} `{shown}` {}: acc does not use it", found.of(path)),
@@ -77,8 +77,8 @@ fn folder(word: &str, path: &Path) -> Finding {
         }
         Err(e) => {
             return bad(
-                format!("could not look at {word} `{shown}`: {e}"),
-                "may you read the folders above it?",
+                format!("could not check {word} `{shown}`: {e}"),
+                "check that this user may read its parent folders",
             );
         }
     }
@@ -87,8 +87,8 @@ fn folder(word: &str, path: &Path) -> Finding {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return to_be_made(word, path),
         Err(e) => {
             return bad(
-                format!("could not look at {word} `{shown}`: {e}"),
-                "may you read the folders above it?",
+                format!("could not check {word} `{shown}`: {e}"),
+                "check that this user may read its parent folders",
             );
         }
     };
@@ -99,7 +99,9 @@ fn folder(word: &str, path: &Path) -> Finding {
                 "{word} `{shown}` of user {} is not writable for user {own}",
                 meta.uid()
             ),
-            format!("run as root (or the user who booted acc), or set `{word}` in the config"),
+            format!(
+                "run this command as root or as the user who booted acc, or set `{word}` in the config"
+            ),
         );
     }
     ok(format!(
@@ -113,16 +115,18 @@ fn to_be_made(word: &str, path: &Path) -> Finding {
     let above = existing(path);
     match access(above, Access::WRITE_OK | Access::EXEC_OK) {
         Ok(()) => ok(format!(
-            "{word} `{}` is not there yet: `acc boot` makes it",
+            "{word} `{}` does not exist yet: `acc boot` creates it",
             path.display()
         )),
         Err(_) => bad(
             format!(
-                "{word} `{}` is not there, and `{}` is not writable",
+                "{word} `{}` does not exist, and `{}` is not writable",
                 path.display(),
                 above.display()
             ),
-            format!("make it as root for the user who runs acc, or set `{word}` in the config"),
+            format!(
+                "create it as root and give it to the user who runs acc, or set `{word}` in the config"
+            ),
         ),
     }
 }
@@ -143,10 +147,10 @@ fn room(home: &Path) -> Vec<Finding> {
         ],
         Err(e) => vec![warn(
             format!(
-                "could not ask how much room there is below `{}`: {e}",
+                "could not query the free space below `{}`: {e}",
                 home.display()
             ),
-            "`df` may know more",
+            "`df` may show more",
         )],
     }
 }
@@ -154,12 +158,12 @@ fn room(home: &Path) -> Vec<Finding> {
 fn space(free: u64, all: u64) -> Finding {
     // Below that a log that has grown too long is cut, and its end is not kept.
     let cut = if free < ROOM * LOG_MAX {
-        ": logs are cut without a copy"
+        ": too little to keep a copy of logs that grow too long"
     } else {
         ""
     };
     let text = format!("{} MiB free of {} for home{cut}", free / MIB, all / MIB);
-    let hint = "`acc purge` destroyed instances, or give it more room";
+    let hint = "free some space, for instance with `acc purge` for destroyed instances";
     match free {
         _ if free < 64 * MIB => bad(text, hint),
         _ if free < 1024 * MIB => warn(text, hint),
@@ -171,7 +175,7 @@ fn space(free: u64, all: u64) -> Finding {
 fn inodes(free: u64, all: u64) -> Finding {
     let text = format!("{free} of {all} inodes free for home");
     match (free, all) {
-        (_, 0) => ok("inodes for home: as many as needed"),
+        (_, 0) => ok("inodes for home: no fixed number"),
         (0..1000, _) => bad(text, "remove small files below home"),
         _ if free < all / 20 => warn(text, "remove small files below home"),
         _ => ok(text),
@@ -184,18 +188,18 @@ fn memory(run: &Path) -> Finding {
     let kind = statfs(existing(run)).map(|s| s.f_type as i64);
     match kind {
         Ok(TMPFS) => ok("run is on a tmpfs: empty after a reboot"),
-        // Advice to go where it is already would help nobody.
+        // `run` is already below /run: no other folder can be suggested.
         Ok(_) if run.starts_with("/run") => warn(
-            "run is below /run, but /run is no tmpfs on this host: after a crash of the host, old sockets and gates may lie there",
-            "nothing has to be done: `acc boot` repairs it",
+            "run is below /run, but /run is not a tmpfs on this host: after a host crash, old sockets and gates may remain there",
+            "no action is needed: `acc boot` removes them",
         ),
         Ok(_) => warn(
-            "run is not on a tmpfs: after a crash of the host, old sockets and gates may lie there",
-            "set `run` to a folder below /run; `acc boot` repairs it either way",
+            "run is not on a tmpfs: after a host crash, old sockets and gates may remain there",
+            "set `run` to a folder below /run; `acc boot` removes old sockets and gates in any case",
         ),
         Err(e) => warn(
-            format!("could not ask what run is on: {e}"),
-            "`df` may know more",
+            format!("could not query the file system of run: {e}"),
+            "`df` may show more",
         ),
     }
 }
@@ -205,15 +209,15 @@ fn database(config: &Config) -> Finding {
     if !matches!(trust::distrust(&config.home), Ok(None)) {
         return warn(
             format!("the database `{}` was not opened", path.display()),
-            "make home safe first, see above",
+            "fix the finding about home first",
         );
     }
     match path.try_exists() {
-        Ok(false) => return ok("no database yet: `acc boot` makes it"),
+        Ok(false) => return ok("no database yet: `acc boot` creates it"),
         Err(e) => {
             return bad(
-                format!("could not look at the database `{}`: {e}", path.display()),
-                "may you read home?",
+                format!("could not check the database `{}`: {e}", path.display()),
+                "check that this user may read home",
             );
         }
         Ok(true) => {}
@@ -227,16 +231,13 @@ fn database(config: &Config) -> Finding {
     match read {
         Ok(size) if size >= WAL_TOO_LARGE => warn(
             format!(
-                "the log of database `{}` has grown to {} MiB",
+                "the write-ahead log of database `{}` has grown to {} MiB",
                 path.display(),
                 size / MIB
             ),
-            "some program reads in it without an end: `fuser -v` with that path shows which; acc writes it back when that one lets go",
+            "a program keeps the database open for reading: find it with `fuser -v PATH` and end it; then acc truncates the log",
         ),
-        Ok(_) => ok(format!(
-            "database `{}` opens and can be read",
-            path.display()
-        )),
+        Ok(_) => ok(format!("database `{}` can be read", path.display())),
         Err(error) => bad(error.message, error.hint),
     }
 }
@@ -254,7 +255,7 @@ mod tests {
         assert_eq!(folder("home", dir.path()).level, Level::Ok);
         let missing = folder("home", &dir.path().join("a/b"));
         assert_eq!(missing.level, Level::Ok);
-        assert!(missing.what.contains("`acc boot` makes it"));
+        assert!(missing.what.contains("`acc boot` creates it"));
         std::fs::write(dir.path().join("file"), "").unwrap();
         assert_eq!(folder("home", &dir.path().join("file")).level, Level::Bad);
         assert_eq!(
@@ -269,7 +270,7 @@ mod tests {
     fn room_is_judged() {
         assert_eq!(space(10 * MIB, 9999 * MIB).level, Level::Bad);
         assert!(
-            space(10 * MIB, 9999 * MIB).what.contains("logs are cut")
+            space(10 * MIB, 9999 * MIB).what.contains("too little")
                 && !space(100 * MIB, 9999 * MIB).what.contains("cut")
         );
         assert_eq!(space(100 * MIB, 9999 * MIB).level, Level::Warn);

@@ -1,4 +1,4 @@
-//! One thing that `acc doctor` has looked at, and how bad it is. It looks at nothing by itself.
+//! One finding of `acc doctor`, and how bad it is. It checks nothing by itself.
 
 use serde::Serialize;
 
@@ -14,14 +14,14 @@ pub enum Level {
     Bad,
 }
 
-/// One thing that was looked at.
+/// One finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// How bad it is.
     pub level: Level,
     /// What was found, with the object in backquotes.
     pub what: String,
-    /// The way out; empty when nothing is wrong.
+    /// How to fix it; empty when nothing is wrong.
     pub hint: String,
 }
 
@@ -34,7 +34,7 @@ pub(super) fn ok(what: impl Into<String>) -> Finding {
     }
 }
 
-/// What acc works with, though with less; `hint`: the way out.
+/// What acc works with, though with less; `hint`: how to fix it.
 pub(super) fn warn(what: impl Into<String>, hint: impl Into<String>) -> Finding {
     Finding {
         level: Level::Warn,
@@ -43,7 +43,7 @@ pub(super) fn warn(what: impl Into<String>, hint: impl Into<String>) -> Finding 
     }
 }
 
-/// What acc does not work with; `hint`: the way out.
+/// What acc does not work with; `hint`: how to fix it.
 pub(super) fn bad(what: impl Into<String>, hint: impl Into<String>) -> Finding {
     Finding {
         level: Level::Bad,

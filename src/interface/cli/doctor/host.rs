@@ -80,13 +80,13 @@ fn judge_shared(
         (0 | 1, _) => None,
         (_, 1) => Some(ok(what)),
         _ => Some(warn(
-            format!("{what}; they are of {owners} owners"),
-            "give owners who do not trust each other a host each",
+            format!("{what}; they have {owners} owners"),
+            "use separate hosts for owners who do not trust each other",
         )),
     }
 }
 
-/// Whom instances run as.
+/// Which user instances run as.
 pub(super) fn user(config: &Config) -> Finding {
     let uid = rustix::process::geteuid().as_raw();
     let known = |name: &str| {
@@ -106,19 +106,19 @@ fn judge_user(
         return match uid {
             0 => warn(
                 "instances run as root",
-                "`adduser --system --group acc`, and user = \"acc\" in the config",
+                "run `adduser --system --group acc` and set user = \"acc\" in the config",
             ),
             _ => ok("instances run as the user who runs acc"),
         };
     };
     match known(name) {
         Err(why) => warn(
-            format!("could not ask for user `{name}`: {why}"),
-            "`getent passwd` may know more",
+            format!("could not look up user `{name}`: {why}"),
+            "`getent passwd` may show more",
         ),
         Ok(None) => bad(
-            format!("there is no user `{name}`, as whom instances are to run"),
-            format!("`adduser --system --group {name}`, or set `user` in the config"),
+            format!("`user` is `{name}`, but there is no such user"),
+            format!("run `adduser --system --group {name}`, or set another `user` in the config"),
         ),
         Ok(Some(0)) => warn(
             format!("user `{name}` is root: instances may do anything"),
@@ -126,7 +126,7 @@ fn judge_user(
         ),
         Ok(Some(id)) if uid == 0 || id == uid => ok(format!("instances run as user `{name}`")),
         Ok(Some(_)) => warn(
-            format!("`user` is `{name}`, but only root can run instances as somebody else"),
+            format!("`user` is `{name}`, but only root can run instances as another user"),
             "run acc as root, or leave `user` out of the config",
         ),
     }
@@ -135,8 +135,8 @@ fn judge_user(
 fn clock(wall_ms: i64) -> Finding {
     match wall_ms < YEAR_2025 {
         true => warn(
-            "the clock is wrong: it says a year before 2025",
-            "set it, or install `chrony`: records would carry wrong times (durations are right anyway)",
+            "the clock is wrong: it shows a year before 2025",
+            "set the clock or install `chrony`; until then records have wrong times (durations are right)",
         ),
         false => ok("the clock is plausible"),
     }
@@ -155,7 +155,7 @@ fn cgroup(found: Result<(CgroupKind, Vec<&'static str>), String>) -> Finding {
     match found {
         Ok((_, missing)) if !missing.is_empty() => warn(
             format!(
-                "control groups: one for each instance, but without the controller {}: its limits are not in force",
+                "control groups: one for each instance, but the controller {} is missing, so its limits are not in force",
                 missing.join(", ")
             ),
             "run acc by its unit `acc.service`, in `acc.slice`, or set `limits.processes` and `limits.memory` to \"unlimited\"",
@@ -166,7 +166,7 @@ fn cgroup(found: Result<(CgroupKind, Vec<&'static str>), String>) -> Finding {
         Ok((CgroupKind::Unified, _)) => ok("control groups: one for each instance, in v2"),
         Err(why) => warn(
             format!(
-                "no control groups can be made ({why}): processes that an instance starts are found by a census"
+                "cannot create control groups ({why}): acc finds an instance's processes by scanning /proc"
             ),
             "run acc as root, or as a service with `Delegate=yes`; until then a process that leaves session and environment outlives a stop, and \
              `limits.processes` and `limits.memory` are not in force",
@@ -176,16 +176,16 @@ fn cgroup(found: Result<(CgroupKind, Vec<&'static str>), String>) -> Finding {
 
 fn backlog(somaxconn: Option<u64>) -> Finding {
     match somaxconn {
-        Some(most) if most >= BACKLOG => ok(format!("queues of connections may be {most} long")),
+        Some(most) if most >= BACKLOG => ok(format!("listen queues may hold {most} connections")),
         Some(most) => warn(
-            format!("the kernel caps queues of connections at {most}"),
+            format!("the kernel limits listen queues to {most} connections"),
             format!(
-                "with many first requests at once some wait a second: `sysctl net.core.somaxconn={BACKLOG}`"
+                "run `sysctl net.core.somaxconn={BACKLOG}`; until then, some of many simultaneous connections wait a second"
             ),
         ),
         None => warn(
-            "could not read the longest queue of connections",
-            "is /proc mounted? `sysctl net.core.somaxconn`",
+            "could not read the limit of listen queues",
+            "check that /proc is mounted: `sysctl net.core.somaxconn`",
         ),
     }
 }
@@ -196,7 +196,7 @@ fn files(limit: Option<u64>) -> Finding {
         Some(limit) if limit < FILES => warn(
             format!("at most {limit} open files"),
             format!(
-                "enough for few instances at once; `ulimit -n {FILES}`, or LimitNOFILE= in the unit"
+                "run `ulimit -n {FILES}`, or set LimitNOFILE= in the unit; this limit allows only a few awake instances"
             ),
         ),
         Some(limit) => ok(format!("at most {limit} open files")),
@@ -228,7 +228,7 @@ mod tests {
         assert!(
             own.level == Level::Warn
                 && own.what.contains("acc itself")
-                && own.hint.contains("host each"),
+                && own.hint.contains("separate hosts"),
             "{own:?}"
         );
     }

@@ -1,6 +1,6 @@
-//! What this host can and cannot do for acc, each finding with its way out.
+//! Checks of this host, each finding with a hint how to fix it.
 //!
-//! It looks and never changes anything; what it could not look at is a finding too, never a good
+//! It never changes anything. A check that could not be made is a finding too, never a good
 //! one.
 
 mod edge;
@@ -18,11 +18,11 @@ use crate::service::error::ServiceError;
 pub use finding::{Finding, Level};
 use finding::{bad, ok, warn};
 
-/// Everything, in the order in which one would repair it, by the settings in force. `waiting`: what
+/// All checks, in the order of repair, against the settings in force. `waiting`: what
 /// the config file says otherwise. Takes a few seconds at most.
 pub async fn examine(config: &Config, waiting: &[Difference]) -> Vec<Finding> {
     let file = config.file.as_ref().map_or_else(
-        || "no config file, the defaults are in force".to_owned(),
+        || "no config file: the defaults are in force".to_owned(),
         |f| format!("config `{}`", f.display()),
     );
     let mut findings = vec![ok(file)];
@@ -47,12 +47,12 @@ fn waits(change: &Difference) -> Finding {
         "`acc reload`"
     };
     let what = format!(
-        "`{}` is {} in force, and {} in the config",
+        "`{}` is {} in the running server, but {} in the config",
         change.key, change.one, change.other
     );
     warn(
         what,
-        format!("{way} puts it in force; everything below is about what is in force"),
+        format!("apply the change with {way}; all following findings are about the running server"),
     )
 }
 
@@ -64,7 +64,7 @@ pub async fn without_config(error: &ServiceError) -> Vec<Finding> {
     findings
 }
 
-/// A line each, the way out below.
+/// A line for each finding, its hint below.
 #[must_use]
 pub fn text(findings: &[Finding], colour: bool) -> String {
     let mut text = String::new();
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_each_and_the_way_out_below() {
+    fn a_line_for_each_finding_with_its_hint_below() {
         let findings = [
             ok("nginx 1.22.1"),
             warn("no `python3`", "install it"),

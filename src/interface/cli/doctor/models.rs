@@ -19,18 +19,15 @@ pub(super) fn all(config: &Config) -> Vec<Finding> {
         .iter()
         .filter_map(|model| {
             let error = model.as_ref().err()?;
-            let told = bad_model(&name_of(error), error);
-            Some(warn(told.message, told.hint))
+            let error = bad_model(&name_of(error), error);
+            Some(warn(error.message, error.hint))
         })
         .collect();
     match (all.len(), wrong.is_empty()) {
-        (0, _) => vec![ok("no models yet: `acc boot` installs the shipped ones")],
-        (1, true) => vec![ok(format!(
-            "1 model in `{}`, it can be used",
-            folder.display()
-        ))],
+        (0, _) => vec![ok("no models yet: `acc boot` installs the shipped models")],
+        (1, true) => vec![ok(format!("1 model in `{}`, valid", folder.display()))],
         (n, true) => vec![ok(format!(
-            "{n} models in `{}`, all can be used",
+            "{n} models in `{}`, all valid",
             folder.display()
         ))],
         (_, false) => wrong,
@@ -78,7 +75,7 @@ mod tests {
             "{found:?}"
         );
         assert!(
-            found[1].what.starts_with("model `empty` is not complete"),
+            found[1].what.starts_with("model `empty` is incomplete"),
             "{found:?}"
         );
         for name in ["bad", "empty"] {

@@ -33,13 +33,13 @@ pub(super) async fn all(config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// Clients come by way of a proxy that ends TLS: is it believed?
+/// Clients come through a proxy that terminates TLS: is it trusted?
 fn proxies(config: &Config) -> Option<Finding> {
     let (scheme, trusted) = (config.edge.public_scheme, &config.edge.trusted_proxies);
     (scheme == Scheme::Https && trusted.is_empty()).then(|| {
         warn(
-            "clients come by `https`, and no proxy is trusted: applications are told `http` and the address of the proxy",
-            "name the proxy that ends TLS in `edge.trusted_proxies` (`[\"127.0.0.1\"]` on this host), then `acc reload`",
+            "`edge.public_scheme` is `https`, but no proxy is trusted: applications see `http` and the proxy's address",
+            "add the proxy that terminates TLS to `edge.trusted_proxies` (`[\"127.0.0.1\"]` on this host), then `acc reload`",
         )
     })
 }
@@ -59,7 +59,10 @@ enum Acc {
 async fn server(config: &Config) -> (Finding, Acc) {
     match call(&config.control_socket(), &Request::Ping).await {
         Ok(ControlReply::NoServer) => (
-            warn("the server is not running", "`acc boot` starts everything"),
+            warn(
+                "the server is not running",
+                "start everything with `acc boot`",
+            ),
             Acc::Down,
         ),
         Ok(ControlReply::Answered(Ok(Outcome::Pong {
@@ -69,11 +72,11 @@ async fn server(config: &Config) -> (Finding, Acc) {
         }))) => {
             let own = env!("CARGO_PKG_VERSION");
             let what = format!("the server answers: pid {pid}, version {version}");
-            let upgrade = "`acc boot` upgrades it; no request is lost";
+            let upgrade = "run `acc boot` to upgrade the server without losing a request";
             match (outdated, version == own) {
                 (true, _) => (
                     warn(
-                        format!("{what}; its program has been replaced since it was started"),
+                        format!("{what}; its program was replaced after it started"),
                         upgrade,
                     ),
                     Acc::Up(pid),
@@ -81,8 +84,8 @@ async fn server(config: &Config) -> (Finding, Acc) {
                 (false, true) => (ok(what), Acc::Up(pid)),
                 (false, false) => (
                     warn(
-                        format!("{what}; this command is {own}"),
-                        "run the `acc` that is installed",
+                        format!("{what}; this command is version {own}"),
+                        "run the installed `acc`",
                     ),
                     Acc::Up(pid),
                 ),
@@ -90,7 +93,7 @@ async fn server(config: &Config) -> (Finding, Acc) {
         }
         Ok(ControlReply::Answered(Ok(other))) => (
             bad(
-                format!("the server answers a ping with {other:?}"),
+                format!("the server answered a ping with {other:?}"),
                 "restart it: `acc halt`, then `acc boot`",
             ),
             Acc::Unknown,
@@ -103,18 +106,18 @@ async fn server(config: &Config) -> (Finding, Acc) {
     }
 }
 
-/// Who holds the owner lock. Read from the kernel's list: taking the lock to find out could make
-/// somebody else fail.
+/// Which process holds the owner lock. Read from the kernel's list: taking the lock could make
+/// another command fail.
 #[derive(Debug, PartialEq, Eq)]
 enum LockHolder {
-    Nobody,
+    None,
     Process(Option<i32>),
 }
 
 fn lock_holder(config: &Config) -> Result<LockHolder, String> {
     let meta = match std::fs::metadata(config.owner_lock()) {
         Ok(meta) => meta,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(LockHolder::Nobody),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(LockHolder::None),
         Err(e) => return Err(e.to_string()),
     };
     let locks = procfs::locks().map_err(|e| chain(&e))?;
@@ -124,17 +127,17 @@ fn lock_holder(config: &Config) -> Result<LockHolder, String> {
     Ok(locks
         .iter()
         .find(|l| ours(l))
-        .map_or(LockHolder::Nobody, |l| LockHolder::Process(l.pid)))
+        .map_or(LockHolder::None, |l| LockHolder::Process(l.pid)))
 }
 
 fn lock(holder: Result<&LockHolder, &String>) -> Finding {
     match holder {
-        Ok(LockHolder::Nobody) => ok("the owner lock is free"),
+        Ok(LockHolder::None) => ok("the owner lock is free"),
         Ok(LockHolder::Process(Some(pid))) => ok(format!("the owner lock is held by pid {pid}")),
         Ok(LockHolder::Process(None)) => ok("the owner lock is held"),
         Err(why) => warn(
-            format!("could not ask who holds the owner lock: {why}"),
-            "is /proc mounted?",
+            format!("could not find out which process holds the owner lock: {why}"),
+            "check that /proc is mounted",
         ),
     }
 }
@@ -144,8 +147,8 @@ fn port(address: SocketAddr, config: &Config, acc: Acc) -> Finding {
     let error = match TcpListener::bind(address) {
         Ok(_) if matches!(acc, Acc::Up(_)) => {
             return bad(
-                format!("acc is up, but nothing listens on `{address}`"),
-                "`acc boot` starts what is missing",
+                format!("acc is running, but nothing listens on `{address}`"),
+                "run `acc boot`: it starts what is missing",
             );
         }
         Ok(_) => return ok(format!("`{address}` is free")),
@@ -177,22 +180,22 @@ fn port(address: SocketAddr, config: &Config, acc: Acc) -> Finding {
 
 fn taken(address: SocketAddr, holders: &[ListeningProcess], config: &Config, acc: Acc) -> Finding {
     let hint = format!(
-        "`ss -ltnp` shows who; stop it, or set `edge.listen` in the config, for instance to port {}",
+        "find the program with `ss -ltnp` and stop it, or set `edge.listen` in the config, for instance to port {}",
         other_port(address.port())
     );
     let own = own_pids(config, acc);
     // Only root may see whose a socket is: while our server is up it is most likely ours.
     let Some(first) = holders.first() else {
         return match acc {
-            Acc::Up(_) => ok(format!("`{address}` is in use, and acc is up")),
+            Acc::Up(_) => ok(format!("`{address}` is in use, and acc is running")),
             Acc::Unknown => ok(format!(
-                "`{address}` is in use, most likely by acc: only root may see by whom"
+                "`{address}` is in use, most likely by acc; only root can see by which process"
             )),
             Acc::Down => bad(format!("`{address}` is taken by another program"), hint),
         };
     };
     match holders.iter().find(|l| is_ours(l, config, &own)) {
-        Some(l) => ok(format!("`{address}` is ours (pid {})", l.pid)),
+        Some(l) => ok(format!("`{address}` is used by acc (pid {})", l.pid)),
         None => bad(
             format!(
                 "`{address}` is taken by another program: pid {}, `{}`",
@@ -233,9 +236,9 @@ async fn domain(config: &Config) -> Finding {
     let name = format!("acc-doctor.{}", config.domain);
     let local =
         config.domain.as_str() == "localhost" || config.domain.as_str().ends_with(".localhost");
-    let looked =
+    let lookup =
         tokio::time::timeout(LOOKUP_LIMIT, tokio::net::lookup_host((name.as_str(), 80))).await;
-    let addresses = looked
+    let addresses = lookup
         .ok()
         .and_then(Result::ok)
         .map(|found| found.map(|a| a.ip()).collect());
@@ -246,22 +249,20 @@ fn resolved(name: &str, local: bool, addresses: Option<Vec<IpAddr>>, config: &Co
     let port = config.edge.listen.first().map_or(80, SocketAddr::port);
     match addresses.as_deref() {
         Some([first, ..]) if !local || first.is_loopback() => {
-            ok(format!("`*.{}` leads to {first}", config.domain))
+            ok(format!("`*.{}` resolves to {first}", config.domain))
         }
         Some([first, ..]) => warn(
-            format!("`{name}` leads to {first} instead of this host"),
-            "check /etc/hosts and the name server",
+            format!("`{name}` resolves to {first}, not to this host"),
+            "check /etc/hosts and the DNS server",
         ),
         _ if local => warn(
-            format!(
-                "`{name}` is not known to this host's resolver (browsers and curl know it by themselves)"
-            ),
+            format!("this host cannot resolve `{name}` (browsers and curl can)"),
             format!(
                 "`apt install libnss-myhostname`, or `curl -H 'Host: {name}' http://127.0.0.1:{port}/`"
             ),
         ),
         _ => warn(
-            format!("`*.{}` leads nowhere", config.domain),
+            format!("`*.{}` does not resolve", config.domain),
             format!(
                 "add a DNS entry `*.{} A <address of this host>`",
                 config.domain
@@ -288,9 +289,9 @@ mod tests {
     fn a_lock_is_seen_without_taking_it() {
         let dir = tempfile::tempdir().unwrap();
         let config = config(dir.path());
-        assert_eq!(lock_holder(&config), Ok(LockHolder::Nobody));
+        assert_eq!(lock_holder(&config), Ok(LockHolder::None));
         let file = std::fs::File::create(config.owner_lock()).unwrap();
-        assert_eq!(lock_holder(&config), Ok(LockHolder::Nobody));
+        assert_eq!(lock_holder(&config), Ok(LockHolder::None));
         rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
         assert!(matches!(lock_holder(&config), Ok(LockHolder::Process(_))));
         assert!(
@@ -408,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_that_nobody_believes_is_told() {
+    fn an_untrusted_proxy_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let mut config = config(dir.path());
         assert_eq!(proxies(&config), None);
@@ -419,7 +420,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_server_is_told() {
+    async fn a_missing_server_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let (finding, acc) = server(&config(dir.path())).await;
         assert_eq!((finding.level, acc), (Level::Warn, Acc::Down));

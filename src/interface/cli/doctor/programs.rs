@@ -55,13 +55,13 @@ pub(super) async fn all(config: &Config) -> Vec<Finding> {
 /// a proxy before it that may be the next visitor's answer.
 fn interim(built: &str, config: &Config) -> Finding {
     if !built.contains("http_sub_module") {
-        let way_out = format!(
-            "`apt install {}`, or {} in the config",
+        let hint = format!(
+            "run `apt install {}`, or set {} in the config",
             NGINX.package, NGINX.instead
         );
         return bad(
             "`nginx` was built without its sub module (`http_sub_module`), which acc's configuration uses",
-            way_out,
+            hint,
         );
     }
     let own = config
@@ -72,13 +72,13 @@ fn interim(built: &str, config: &Config) -> Finding {
     match own.and_then(|file| Some((trust::read_to_string(&file).ok()?, file))) {
         Some((text, file)) if !text.contains("sub_filter $acc_no_") => warn(
             format!(
-                "by `{}`, an application can answer another's visitors with a status of 1xx, if a proxy is before nginx",
+                "with the template `{}`, an application can send a 1xx answer to another application's visitor if a proxy is in front of nginx",
                 file.display()
             ),
-            "take over the lines with `acc_no_` from acc's own template, or let nginx do TLS itself",
+            "copy the lines with `acc_no_` from acc's template, or terminate TLS in nginx",
         ),
         _ => ok(
-            "nginx passes on answers with a status of 1xx: acc makes them unreadable, so none can answer another visitor",
+            "1xx answers of applications: nginx passes them on, and acc's template makes them unreadable",
         ),
     }
 }
@@ -92,7 +92,7 @@ pub(super) async fn python() -> Finding {
         )),
         Err(why) => warn(
             why,
-            "the model `python-http` needs it: `apt install python3`",
+            "run `apt install python3` to use the model `python-http`",
         ),
     }
 }
@@ -113,13 +113,13 @@ async fn ask(program: &str, argument: &str) -> Result<String, String> {
 
 fn judge(n: &Needed, said: Result<String, String>) -> Finding {
     let (major, minor) = n.oldest;
-    let way_out = format!(
-        "`apt install {}`, or {} in the config",
+    let hint = format!(
+        "run `apt install {}`, or set {} in the config",
         n.package, n.instead
     );
     let said = match said {
         Ok(said) => said,
-        Err(why) => return bad(why, way_out),
+        Err(why) => return bad(why, hint),
     };
     match version(&said) {
         Some(v) if v.number >= n.oldest => ok(format!("{} {}", n.program, v.text)),
@@ -128,15 +128,15 @@ fn judge(n: &Needed, said: Result<String, String>) -> Finding {
                 "`{}` is too old: {}, at least {major}.{minor} is needed",
                 n.program, v.text
             ),
-            way_out,
+            hint,
         ),
         None => bad(
             format!(
-                "`{}` does not tell its version: {}",
+                "`{}` does not report its version: {}",
                 n.program,
-                said.lines().next().unwrap_or("it says nothing")
+                said.lines().next().unwrap_or("no output")
             ),
-            way_out,
+            hint,
         ),
     }
 }
@@ -147,7 +147,7 @@ struct ProgramVersion {
     text: String,
 }
 
-/// The first thing in the text that looks like "1.22.1".
+/// The first version number in the text, such as "1.22.1".
 fn version(said: &str) -> Option<ProgramVersion> {
     said.split(|c: char| !c.is_ascii_digit() && c != '.')
         .find_map(|word| {
