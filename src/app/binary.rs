@@ -5,7 +5,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// A file as it was when it was looked at: another one, or a changed one, differs.
+/// A file as it was when it was checked: another one, or a changed one, differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileStamp {
     device: u64,
@@ -32,7 +32,7 @@ pub(super) struct Binary {
 }
 
 impl Binary {
-    /// Looks at it; at the start of the process.
+    /// Records the file; at the start of the process.
     pub(super) fn own() -> Self {
         // The link leads to the very file that runs, also when it has been removed or replaced.
         Self {

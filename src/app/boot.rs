@@ -29,9 +29,9 @@ const UP_WITHIN: Duration = Duration::from_secs(60);
 /// How long it waits for another command to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(20);
-/// How long a server that has lost its socket may take until it is told so.
+/// How long a server that has lost its socket may take to notice it by itself.
 const BY_ITSELF: Duration = Duration::from_secs(3);
-/// How long what a killed nginx left behind may take to let go of the ports.
+/// How long the workers of a killed nginx may take to close the ports.
 const LEFT_WITHIN: Duration = Duration::from_secs(3);
 
 /// Boots.
@@ -136,9 +136,9 @@ async fn running(config: &Config) -> Result<Option<Config>, ServiceError> {
         config.home.display(),
     );
     let message =
-        format!("acc runs in `{run}` with home `{before}`, and the config says home `{now}`");
+        format!("acc runs in `{run}` with home `{before}`, but the config has home `{now}`");
     let hint = format!(
-        "set `home = \"{before}\"` in the config; an installation of its own needs a `run` of its own, too"
+        "set `home = \"{before}\"` in the config; a second installation also needs its own `run`"
     );
     Err(ServiceError::new(
         crate::service::error::ErrorKind::Denied,
@@ -147,22 +147,22 @@ async fn running(config: &Config) -> Result<Option<Config>, ServiceError> {
     ))
 }
 
-/// The lock, waiting for a command of somebody else to end; `None`: a server is up, or has come up
+/// The lock, once another command has ended; `None`: a server is up, or has come up
 /// meanwhile.
 async fn owner_unless_served(config: &Config) -> Result<Option<lock::OwnerLock>, ServiceError> {
     let patience = tokio::time::sleep(PATIENCE);
     tokio::pin!(patience);
     let mut place = lock::OwnerLockQueue::default();
     let began = tokio::time::Instant::now();
-    let mut told = false;
+    let mut notified = false;
     loop {
         if ask_server(config, &Request::Ping).await?.is_some() {
             return Ok(None);
         }
-        // A server whose socket was taken away makes it again by itself, unless it could not be
-        // told of that.
-        if !told && began.elapsed() > BY_ITSELF && !fs::exists(&config.control_socket()) {
-            told = tell_server(config);
+        // A server whose socket was removed creates it again by itself, unless it could not be
+        // notified of that.
+        if !notified && began.elapsed() > BY_ITSELF && !fs::exists(&config.control_socket()) {
+            notified = notify_server(config);
         }
         if let Some(owner) = place.try_take(config)? {
             return Ok(Some(owner));
@@ -180,13 +180,13 @@ async fn owner_unless_served(config: &Config) -> Result<Option<lock::OwnerLock>,
 }
 
 /// Has the server that runs make its sockets again. `true`: there is one.
-fn tell_server(config: &Config) -> bool {
+fn notify_server(config: &Config) -> bool {
     let Some(master) = lock::serving(config) else {
         return false;
     };
     warn!(
         pid = master.pid,
-        "the server has lost its control socket, and is told to make it again"
+        "asked the server to create its missing control socket again"
     );
     process::signal_one(master, libc::SIGUSR2).is_ok()
 }
@@ -200,10 +200,10 @@ async fn refuse_beside_background(drivers: &Drivers) -> Result<(), ServiceError>
             return Ok(());
         }
     }
-    let hint = "`acc halt` ends what runs";
+    let hint = "stop the running acc with `acc halt`";
     Err(ServiceError::new(
         crate::service::error::ErrorKind::Denied,
-        "acc is already running, in the background",
+        "acc is already running in the background",
         hint,
     ))
 }
@@ -224,7 +224,7 @@ async fn prepare(
                 config.models().display()
             ),
             &e,
-            "check space, owner and mode",
+            "check free space, owner and mode",
         )
     })?;
     access_logs::make_all(
@@ -286,10 +286,10 @@ async fn bring_up(
     Ok(())
 }
 
-/// Server and nginx that run are known also when their records were taken away: who holds the lock,
-/// and who reads our configuration.
+/// A running server and nginx are known also when their records were removed: by the holder of the
+/// lock and by the process that reads acc's configuration.
 pub(super) async fn know_again(config: &Config, drivers: &Drivers) -> Result<(), ServiceError> {
-    let failed = |e| ServiceError::failed(chain(&e), "check space, owner and mode");
+    let failed = |e| ServiceError::failed(chain(&e), "check free space, owner and mode");
     if let Some(master) = lock::serving(config) {
         drivers
             .supervisor
@@ -338,9 +338,8 @@ async fn upgrade(config: &Config, old: u32, report: &mut BootReport) -> Result<(
     let pong = wait_for_server(config, other)
         .await
         .map_err(|e| ServiceError {
-            message:
-                "the server was not upgraded and goes on as it was: the new program did not come up"
-                    .to_owned(),
+            message: "the new program did not start; the server continues with the old program"
+                .to_owned(),
             ..e
         })?;
     if let Outcome::Pong { version, .. } = pong {
@@ -355,8 +354,8 @@ fn edge_unusable(e: &EdgeError) -> ServiceError {
     ServiceError::failed(chain(e), "run `acc doctor`")
 }
 
-/// Said before anything is started: afterwards it would be a line in some log. What a killed nginx
-/// or a killed server left behind gets a moment to leave.
+/// Checked before anything is started, so that the command reports it. What a killed nginx
+/// or a killed server left behind gets a moment to end.
 async fn addresses_are_free(config: &Config, drivers: &Drivers) -> Result<(), ServiceError> {
     let deadline = tokio::time::Instant::now() + LEFT_WITHIN;
     while !drivers.edge.is_up().await.map_err(|e| edge_unusable(&e))? || drivers.nginx.is_none() {
@@ -371,7 +370,7 @@ async fn addresses_are_free(config: &Config, drivers: &Drivers) -> Result<(), Se
             Some(_) if ask_server(config, &Request::Ping).await?.is_some() => break,
             Some(_) if tokio::time::Instant::now() < deadline => tokio::time::sleep(AGAIN).await,
             Some(e) => {
-                let hint = "end the other program, or choose another address in `edge.listen`; below port 1024 root is needed";
+                let hint = "stop the other program, or choose another address in `edge.listen`; a port below 1024 needs root";
                 return Err(ServiceError::failed(chain(&e), hint));
             }
         }
@@ -385,8 +384,8 @@ async fn wait_for_edge(config: &Config, drivers: &Drivers) -> Result<(), Service
         if tokio::time::Instant::now() >= deadline {
             let log = config.own_log("nginx-error");
             let last = fs::last_lines(&log, 1).join("");
-            let message = format!("nginx did not come up within {} s", UP_WITHIN.as_secs());
-            let hint = format!("see `{}`; its last words: {last}", log.display());
+            let message = format!("nginx did not start within {} s", UP_WITHIN.as_secs());
+            let hint = format!("see `{}`; its last lines: {last}", log.display());
             return Err(ServiceError::new(
                 crate::service::error::ErrorKind::TimedOut,
                 message,
@@ -424,7 +423,7 @@ async fn wait_for_server(
         if last.is_empty() {
             String::new()
         } else {
-            format!("; its last words: {last}")
+            format!("; its last lines: {last}")
         }
     );
     Err(ServiceError::new(
@@ -437,7 +436,7 @@ async fn wait_for_server(
     ))
 }
 
-/// It ran already: one pass mends what is not as it should be.
+/// acc was already running: one monitor run repairs what is wrong.
 async fn repair(config: &Config, report: &mut BootReport) -> Result<(), ServiceError> {
     if let Some(Ok(Outcome::Monitor(pass))) = ask_server(
         config,
@@ -469,7 +468,7 @@ async fn foreground_argv(
             supervisord
                 .render_config(services)
                 .await
-                .map_err(|e| ServiceError::failed(chain(&e), "check space, owner and mode"))?;
+                .map_err(|e| ServiceError::failed(chain(&e), "check free space, owner and mode"))?;
             Ok(supervisord.foreground_argv())
         }
     }

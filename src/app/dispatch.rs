@@ -19,10 +19,10 @@ use crate::service::{self, moved, places, recover};
 const PATIENCE: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(25);
 
-/// Has a verb done.
+/// Runs a verb.
 pub async fn dispatch(config: &Config, request: Request) -> Result<Outcome, ServiceError> {
-    // A socket or a lock in a stranger's folder is a trap, also for root, who has become the owner
-    // of another user's folders by now.
+    // A socket or a lock in another user's folder is a trap, also for root, who has become the
+    // owner of another user's folders by now.
     places::ours(config)?;
     let patience = tokio::time::sleep(PATIENCE);
     tokio::pin!(patience);
@@ -36,7 +36,7 @@ pub async fn dispatch(config: &Config, request: Request) -> Result<Outcome, Serv
             drop(owner);
             return answer;
         }
-        // Somebody holds the lock: another command, or a server that does not listen yet.
+        // Another process holds the lock: a command, or a server that does not listen yet.
         if matches!(request, Request::Monitor { .. }) {
             return Ok(Outcome::Busy);
         }
@@ -57,9 +57,11 @@ pub(super) async fn ask_server(
         Ok(ControlReply::NoServer) => Ok(None),
         Err(e) => {
             let hint = match e {
-                CallError::Unreachable { .. } => "run as root (or the user who booted acc)",
+                CallError::Unreachable { .. } => {
+                    "run this command as root or as the user who booted acc"
+                }
                 _ => {
-                    "what it had begun is finished or undone by the next one; look with `acc list` and try again"
+                    "the next server finishes or undoes what was begun; check with `acc list` and try again"
                 }
             };
             Err(ServiceError::failed(chain(&e), hint))
@@ -67,8 +69,8 @@ pub(super) async fn ask_server(
     }
 }
 
-/// A start needs supervisord: without it the start would fail, and look like the instance's own
-/// failure.
+/// A start needs supervisord: without it the start would fail, and be recorded as the instance's
+/// own failure.
 async fn refuse_while_halted(config: &Config, request: &Request) -> Result<(), ServiceError> {
     let starts = match request {
         Request::Create(new) => !new.asleep,
@@ -87,8 +89,8 @@ async fn refuse_while_halted(config: &Config, request: &Request) -> Result<(), S
     }
     Err(ServiceError::new(
         ErrorKind::Denied,
-        "acc does not run on this host: nothing was changed",
-        "`acc boot` starts it",
+        "acc is not running on this host; nothing was changed",
+        "start it with `acc boot`",
     ))
 }
 

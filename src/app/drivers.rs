@@ -25,7 +25,7 @@ use crate::service::error::{ServiceError, chain};
 
 /// Program sections of sleepers that supervisord keeps: a wake from one of them needs no
 /// `reloadConfig`, which costs 3 ms. More of them would cost at every turn of its loop, in which it
-/// looks at all it has.
+/// checks all its sections.
 const SECTIONS_KEPT: usize = 64;
 
 /// The drivers of one installation.
@@ -101,7 +101,7 @@ pub(super) fn wrong_templates(e: &RenderError) -> ServiceError {
     ServiceError::because(
         "could not use the templates",
         e,
-        "mend the file, or remove `edge.templates` from the config",
+        "fix the file, or remove `edge.templates` from the config",
     )
 }
 

@@ -29,7 +29,7 @@ pub(super) fn io_threads() -> Result<IoThreads, ServiceError> {
         ServiceError::because(
             "could not start the threads of the edge",
             &e,
-            "is the limit of processes reached?",
+            "check the limit of processes",
         )
     })
 }
@@ -70,7 +70,7 @@ pub(super) fn front(
             ServiceError::because(
                 format!("could not use `{}`", config.sent_dir().display()),
                 &e,
-                "check space, owner and mode",
+                "check free space, owner and mode",
             )
         })?),
         EdgeKind::Builtin => proxy,
@@ -86,7 +86,7 @@ pub(super) fn accepting(
     if config.edge.kind == EdgeKind::Builtin && sockets.tcp.is_empty() {
         let hint = "`acc halt`, then `acc boot`";
         return Err(ServiceError::failed(
-            "the kind of the edge was changed while acc ran",
+            "`edge.kind` was changed while acc was running",
             hint,
         ));
     }
@@ -94,7 +94,7 @@ pub(super) fn accepting(
         ServiceError::because(
             "could not use the sockets of the master",
             &e,
-            "is the limit of open files reached?",
+            "check the limit of open files",
         )
     };
     sockets.control.set_nonblocking(true).map_err(unusable)?;
@@ -147,9 +147,9 @@ pub(super) async fn start_edge(world: &Arc<World>, drivers: &Drivers) -> Result<
         let kept = drivers.supervisor.keep_record("nginx", running).await;
         kept.map_err(|e| {
             ServiceError::because(
-                "could not write down which process nginx is",
+                "could not record the process id of nginx",
                 &e,
-                "check space, owner and mode",
+                "check free space, owner and mode",
             )
         })?;
     }

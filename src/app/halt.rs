@@ -1,5 +1,5 @@
-//! `halt`: every instance to sleep in order, then server, nginx and supervisord. What is wanted
-//! stays written down.
+//! `halt`: every instance to sleep in order, then server, nginx and supervisord. The desired states
+//! stay recorded.
 
 use std::path::Path;
 
@@ -28,16 +28,16 @@ fn runs_without_folder(config: &Config) -> Result<bool, ServiceError> {
 
 /// Is there nothing to halt? If something runs whose run folder was removed, makes the folder again.
 fn is_halted(config: &Config) -> Result<bool, ServiceError> {
-    let look = |path: &Path| {
+    let exists = |path: &Path| {
         path.try_exists().map_err(|e| {
-            ServiceError::because(format!("could not look at `{}`", path.display()), &e, HINT)
+            ServiceError::because(format!("could not check `{}`", path.display()), &e, HINT)
         })
     };
-    if !look(&config.database())? {
+    if !exists(&config.database())? {
         return Ok(true);
     }
     lock::refuse_elsewhere(config)?;
-    if look(&config.run)? {
+    if exists(&config.run)? {
         return Ok(false);
     }
     // As after a reboot; but a cleaner of temporary folders may have taken it away under what runs.
@@ -48,13 +48,14 @@ fn is_halted(config: &Config) -> Result<bool, ServiceError> {
     Ok(false)
 }
 
-const HINT: &str = "run as root (or the user who booted acc)";
+const HINT: &str = "run this command as root or as the user who booted acc";
 
 /// Halts.
 pub async fn halt(config: &Config) -> Result<HaltReport, ServiceError> {
     places::may_rule(config)?;
     let drivers = Drivers::new(config)?;
-    let failed = |e| ServiceError::failed(chain(&e), "try again; `acc doctor` tells what runs");
+    let failed =
+        |e| ServiceError::failed(chain(&e), "try again; `acc doctor` shows what is running");
     if is_halted(config)? {
         return Ok(HaltReport {
             already: true,
@@ -80,12 +81,12 @@ pub async fn halt(config: &Config) -> Result<HaltReport, ServiceError> {
         Outcome::Quiesced { stopped } => stopped,
         _ => 0,
     };
-    // From now on nobody brings back what ends.
+    // From now on no process restarts what ends.
     fs::remove_file(&config.booted_file()).map_err(|e| {
         ServiceError::because(
             format!("could not remove `{}`", config.booted_file().display()),
             &e,
-            "check owner and mode",
+            "check its owner and mode",
         )
     })?;
     // The server first: it watches the others and would start them again.
@@ -98,7 +99,7 @@ pub async fn halt(config: &Config) -> Result<HaltReport, ServiceError> {
     }
     drivers.supervisor.halt().await.map_err(failed)?;
     ran |= lock::end_server(config, own_service(config).stop_timeout).await?;
-    // Without the note of a boot nobody believes it.
+    // Without the note of a boot it has no effect.
     let _ = fs::remove_file(&in_force::file(&config.run));
     let _ = drivers.edge.is_up().await;
     Ok(HaltReport {

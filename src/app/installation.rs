@@ -13,20 +13,20 @@ use crate::host::limits::OpenFiles;
 use crate::service::error::ServiceError;
 use crate::store::{Store, StoreError};
 
-/// Whom instances and nginx's workers run as, when that is not who acc runs as.
+/// The users that instances and nginx's workers run as, when they are not acc's own.
 pub(super) fn accounts(config: &Config) -> Result<Accounts, ServiceError> {
     Accounts::of(config).map_err(|fault| ServiceError::failed(fault.message, fault.hint))
 }
 
-/// Notes how acc was booted: what dies is brought back only while it is. And with which limit, that
-/// instances have it too.
+/// Notes how acc was booted: only while the note exists are dead processes restarted. And with
+/// which limit, that instances have it too.
 pub(super) fn note_boot(config: &Config, booted: Booted) -> Result<(), ServiceError> {
     let failed = |path: PathBuf| {
         move |e| {
             ServiceError::because(
                 format!("could not write `{}`", path.display()),
                 &e,
-                "check space, owner and mode",
+                "check free space, owner and mode",
             )
         }
     };

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use super::binary::own_binary;
 
-/// The hidden word that makes acc a launcher. Known to [`launch`] alone, which looks before
+/// The hidden word that makes acc a launcher. Known to [`launch`] alone, which checks for it before
 /// anything is parsed.
 const LAUNCH: &str = "launch";
 
@@ -17,9 +17,9 @@ pub fn launch(mut args: impl Iterator<Item = OsString>) -> Option<u8> {
     (word == LAUNCH && after.is_none()).then(|| crate::driver::supervisor::launch(file.as_ref()))
 }
 
-/// Lets signals in that whoever started acc has blocked, as many runtimes do in their threads: else
-/// neither acc nor what it starts could be ended by one. A master that has just replaced itself
-/// does so by itself, once it obeys them.
+/// Unblocks signals that acc's parent process has blocked, as many runtimes do in their threads:
+/// else neither acc nor what it starts could be ended by one. A master that has just replaced
+/// itself does so by itself, once it obeys them.
 pub fn let_signals_in(mut args: impl Iterator<Item = OsString>) {
     if !args.any(|arg| arg == "--resume") {
         // Refused by no kernel.

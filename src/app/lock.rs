@@ -1,10 +1,10 @@
-//! Who runs verbs: whoever holds `run/owner.lock`. Who listens: the one master, which holds
+//! The process that holds `run/owner.lock` runs verbs. The one master listens: it holds
 //! `run/server.lock` together with the worker that serves. The kernel lets go of both when the last
 //! holder dies. What is in the files is believed of their holder only.
 //!
 //! A cleaner of temporary folders may take a lock's file away while it is held, and then the next
 //! one would get a new file, and the say. So each is held twice: in `run`, where also an acc of
-//! before looks, and in `home`.
+//! before checks, and in `home`.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -49,7 +49,7 @@ impl ServerLock {
 
     fn signed(config: &Config, mut file: File, mut at_home: Option<File>) -> Self {
         lockfile::sign(&mut file);
-        // For whoever has this home and looks for its server in another run folder.
+        // For a command with this home that expects its server in another run folder.
         if let Some(at_home) = &mut at_home {
             lockfile::note(at_home, config.run.as_os_str().as_bytes());
         }
@@ -59,7 +59,7 @@ impl ServerLock {
         }
     }
 
-    /// Takes a new file in the place of one that somebody has taken away; `true`: there was need.
+    /// Creates the lock file again when it was removed; `true`: it was removed.
     pub(super) fn renew_lost(&mut self, config: &Config) -> std::io::Result<bool> {
         if self.at_home.is_none() {
             self.at_home = lockfile::try_lock(&config.home_server_lock())?;
@@ -108,8 +108,8 @@ impl OwnerLockQueue {
         }
     }
 
-    /// Takes the lock, waiting for a command of somebody else, or for the server before this one,
-    /// to let go of it.
+    /// Takes the lock, waiting for another command, or for the server before this one,
+    /// to release it.
     pub(super) async fn take(mut self, config: &Config) -> Result<OwnerLock, ServiceError> {
         until_free(&config.owner_lock(), || self.try_take(config)).await
     }
@@ -125,14 +125,14 @@ fn make_run(config: &Config) -> Result<(), ServiceError> {
     }
 }
 
-/// The head of the queue: as long as somebody has it, no command takes the lock.
+/// The head of the queue: while a process holds it, no command takes the lock.
 fn next(config: &Config) -> PathBuf {
     config.owner_lock().with_extension("next")
 }
 
-/// Takes the lock if it is free and nobody goes first.
+/// Takes the lock if it is free and no server or boot waits for it.
 pub(super) fn try_take(config: &Config) -> Result<Option<OwnerLock>, ServiceError> {
-    // Where the run folder is gone there is no queue; whoever holds this one makes it anew.
+    // Without a run folder there is no queue; the holder of this lock creates it again.
     if try_hold(&config.home_owner_lock())?.is_none() {
         return Ok(None);
     }
@@ -203,22 +203,22 @@ pub(super) async fn server(config: &Config) -> Result<Option<ServerLock>, Servic
     }
 }
 
-/// Ends the master that holds the lock although its supervisor did not know of it: whoever should
-/// have told was killed before it could. Resolves when nobody holds the lock any more; `true`:
-/// somebody did.
+/// Ends the master that holds the lock although its supervisor did not know of it: the process that
+/// should have reported it was killed before it could. Resolves when no process holds the lock any
+/// more; `true`: one did.
 pub(super) async fn end_server(config: &Config, patience: Duration) -> Result<bool, ServiceError> {
     let (path, at_home) = (config.server_lock(), config.home_server_lock());
     let is_free = |path: &Path| -> Result<bool, ServiceError> {
         Ok(!path.try_exists().map_err(|e| refused(path, &e))? || try_hold(path)?.is_some())
     };
-    let (mut held, mut told) = (false, None);
+    let (mut held, mut signalled) = (false, None);
     let free = || {
         if is_free(&path)? && is_free(&at_home)? {
             return Ok(Some(()));
         }
         held = true;
-        if let Some(master) = serving(config).filter(|master| told != Some(*master)) {
-            told = Some(master);
+        if let Some(master) = serving(config).filter(|master| signalled != Some(*master)) {
+            signalled = Some(master);
             process::signal_one(master, libc::SIGTERM).map_err(|e| refused(&path, &e))?;
         }
         Ok(None)
@@ -269,13 +269,13 @@ pub(super) fn refuse_elsewhere(config: &Config) -> Result<(), ServiceError> {
         config.run.display(),
     );
     let message = format!(
-        "acc runs with home `{home}` and run `{before}` (process {}), and the config says run `{now}`",
+        "acc runs with home `{home}` and run `{before}` (process {}), but the config has run `{now}`",
         master.pid
     );
     Err(ServiceError::new(
         ErrorKind::Denied,
         message,
-        format!("set `run = \"{before}\"` in the config, at least until `acc halt`"),
+        format!("set `run = \"{before}\"` in the config until the next `acc halt`"),
     ))
 }
 
@@ -290,13 +290,15 @@ fn refused(path: &Path, e: &(dyn std::error::Error + 'static)) -> ServiceError {
     let kind = e.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
     let hint = match kind {
         Some(std::io::ErrorKind::NotFound) => "run `acc boot` first",
-        Some(std::io::ErrorKind::PermissionDenied) => "run as the user who booted acc (often root)",
-        _ => "if it is not acc's, remove it; is it on a network file system? `run` must be local",
+        Some(std::io::ErrorKind::PermissionDenied) => {
+            "run this command as the user who booted acc (often root)"
+        }
+        _ => "remove it if it does not belong to acc; `run` must be on a local file system",
     };
     ServiceError::because(format!("could not lock `{}`", path.display()), e, hint)
 }
 
-/// Somebody else holds the owner's lock for too long.
+/// Another process holds the owner's lock for too long.
 pub(super) fn held(config: &Config) -> ServiceError {
     held_by(&config.owner_lock())
 }
@@ -306,9 +308,9 @@ fn held_by(path: &Path) -> ServiceError {
     ServiceError::new(
         ErrorKind::TimedOut,
         format!(
-            "another acc{holder} is at work and holds `{}`",
+            "another acc{holder} is running and holds `{}`",
             path.display()
         ),
-        "wait until it is done, or look at it with `ps`",
+        "wait until it has ended, or find it with `ps`",
     )
 }

@@ -1,5 +1,5 @@
 //! Puts a changed config in force while the server serves, for SIGHUP and for `acc reload`, and
-//! writes down what is in force, so that commands go by it.
+//! records the settings in force, so that commands use them.
 
 use std::sync::Arc;
 
@@ -66,19 +66,19 @@ impl Reloader {
                 key = d.key,
                 in_force = d.one,
                 in_the_file = d.other,
-                "this setting waits for `acc halt` and `acc boot`"
+                "this setting needs `acc halt` and `acc boot`"
             );
         }
         info!(
             changed = changed.len(),
             waiting = waiting.len(),
-            "the settings were read again"
+            "reloaded the settings"
         );
         note_in_force(&self.world, &new);
         Ok(Reloaded {
             file: read.file.map(|file| file.display().to_string()),
-            changed: told(changed),
-            waiting: told(waiting),
+            changed: changes(changed),
+            waiting: changes(waiting),
             troubles,
         })
     }
@@ -93,14 +93,14 @@ impl Reloader {
             Err(e) => Err(e.message),
         };
         applied.map_err(|why| {
-            let told = format!("nginx keeps its former configuration: {why}");
-            error!("{told}");
-            told
+            let trouble = format!("nginx keeps its previous configuration: {why}");
+            error!("{trouble}");
+            trouble
         })
     }
 }
 
-fn told(differences: Vec<Difference>) -> Vec<Change> {
+fn changes(differences: Vec<Difference>) -> Vec<Change> {
     differences
         .into_iter()
         .map(|d| Change {
@@ -111,13 +111,13 @@ fn told(differences: Vec<Difference>) -> Vec<Change> {
         .collect()
 }
 
-/// Writes down what is in force. Where that does not work nothing is there rather than what is not
-/// true any more, and commands go by the config file.
+/// Records the settings in force. When that fails, no record is left, because an old one would be
+/// wrong; commands then use the config file.
 pub(super) fn note_in_force(world: &World, config: &Config) {
     let path = in_force::file(&config.run);
     if let Err(error) = fs::write_atomic(&path, in_force::written(config).as_bytes(), 0o644) {
         world.forget_note(&path);
         let _ = fs::remove_file(&path);
-        warn!(path = %path.display(), %error, "could not write down the settings in force: commands go by the config file");
+        warn!(path = %path.display(), %error, "could not record the settings in force; commands use the config file");
     }
 }

@@ -1,6 +1,6 @@
 //! The worker behind `master`: takes the owner's lock, takes charge of what runs, accepts, and
-//! looks around now and then, until it is told to end or to make way for another worker. Once it
-//! has made way it decides nothing and only carries on.
+//! runs the monitor now and then, until it is stopped or another worker takes over. After that
+//! it decides nothing and only finishes open requests.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -56,9 +56,9 @@ pub(super) struct Handed {
 
 /// The master's process, and who has started it.
 pub(super) enum MasterProcess {
-    /// A worker, which may not have lived to tell the supervisor.
+    /// A worker, which may have died before it could inform the supervisor.
     Respawned(u32),
-    /// Whoever else, who knows.
+    /// Another process, which knows it.
     Parent(u32),
 }
 
@@ -72,7 +72,7 @@ enum ServeEnd {
 
 /// A descriptor could not be had.
 fn no_descriptor(what: &str, error: &std::io::Error) -> ServiceError {
-    ServiceError::because(what, error, "is the limit of open files reached?")
+    ServiceError::because(what, error, "check the limit of open files")
 }
 
 /// Runs until SIGTERM or SIGINT, or until the master says that another worker takes over and all
@@ -165,7 +165,7 @@ fn report_up(drivers: &Drivers, adopted: usize) {
 
 /// No new work from now on.
 fn shut_down(ends: &ShutdownSignals) {
-    info!("ending: no new work, what is held is finished");
+    info!("stopping: finishing held requests, accepting no new ones");
     ends.shutdown.cancel();
 }
 
@@ -181,7 +181,7 @@ async fn take_over(config: &Config, channel: &MasterChannel) -> Result<OwnerLock
 async fn hand_over(world: &Arc<World>, drivers: &Drivers, owner: OwnerLock) {
     retire(world).await;
     drivers.upstreams.retire();
-    info!("another worker takes over: what is carried is finished");
+    info!("another worker takes over: finishing open requests");
     drop(owner);
 }
 
@@ -198,7 +198,7 @@ async fn know_master(world: &World, master: MasterProcess) {
     }
 }
 
-/// What is looked at all the time: logs, listeners, and what lies in the run folder.
+/// What is checked all the time: logs, listeners, and the files in the run folder.
 fn watch_over(world: &Arc<World>, until: &CancellationToken) -> [JoinHandle<()>; 3] {
     [
         tokio::spawn(log_bound::watch(world.clone(), until.clone())),
@@ -219,14 +219,14 @@ async fn finish_log(log: Option<JoinHandle<()>>) {
     if let Some(log) = log
         && tokio::time::timeout(LOG_WITHIN, log).await.is_err()
     {
-        warn!("the last lines of the access logs could not be written: the disk takes too long");
+        warn!("could not write the last lines of the access logs: the disk is too slow");
     }
 }
 
 /// Until it serves it dies with its master; from now on it makes another one.
 fn outlive_master() {
     if let Err(error) = rustix::process::set_parent_process_death_signal(None) {
-        warn!(%error, "it dies with its master");
+        warn!(%error, "cannot survive the death of the master");
     }
 }
 
@@ -256,11 +256,11 @@ fn report_end(report: Result<ServeReport, tokio::task::JoinError>) {
             cut = report.cut,
             "the edge ended"
         ),
-        Err(error) => error!(%error, "the edge ended by a fault"),
+        Err(error) => error!(%error, "the edge ended with an error"),
     }
 }
 
-/// The server's own monitor: takes up what was left half-done, then one pass at once, and one every
+/// The server's own monitor: finishes interrupted verbs, then one run at once, and one every
 /// `idle.check_every`.
 async fn look_around(
     world: Arc<World>,
@@ -270,7 +270,7 @@ async fn look_around(
     tokio::select! {
         () = shutdown.cancelled() => return,
         taken_up = recover::take_up(&world) => if let Err(e) = taken_up {
-            warn!("what was left half-done could not be taken up: {e}");
+            warn!("could not finish interrupted verbs: {e}");
         },
     }
     recovering.send_replace(true);
@@ -293,7 +293,7 @@ async fn look_around(
     }
 }
 
-/// The pause between two passes: as the settings say now, and for ever when they say "off".
+/// The pause between two monitor runs, by the current settings; for ever when they say "off".
 /// `false`: the server ends.
 async fn pause(world: &World, shutdown: &CancellationToken) -> bool {
     loop {
@@ -333,14 +333,14 @@ async fn until_the_end(
             // The master makes them, and gives them to the next worker.
             () = world.sockets_wanted() => current.say(Word::Upgrade),
             _ = signals.hup.recv() => if let Err(e) = reloader.run().await {
-                error!("the settings were not changed: {e}");
+                error!("could not reload the settings: {e}");
             },
         }
     }
 }
 
-/// The master has died: another one takes its place, and nobody is refused meanwhile. `false`:
-/// there shall be none, because acc was halted, or because the master was run by somebody who sees
+/// The master has died: another one takes its place, and no client is refused meanwhile. `false`:
+/// no other one is started, because acc was halted, or because the master's parent sees
 /// it die and decides.
 async fn another_master(world: &World, channel: &MasterChannel, spare: &mut SpareMaster) -> bool {
     let config = world.config();
@@ -352,18 +352,18 @@ async fn another_master(world: &World, channel: &MasterChannel, spare: &mut Spar
     if !wanted {
         return false;
     }
-    // What it wrote to may have been read by whoever read the words of the one that died.
+    // Its output may go to a pipe that the process which ran the dead master has read.
     if let Err(error) = append::take_output(&config.own_log("server")) {
-        warn!(%error, "could not open its own log");
+        warn!(%error, "could not open the server's log");
     }
     let (new, pid) = match spare.start() {
         Ok(started) => started,
         Err(error) => {
-            error!(%error, "the master has died, and another one could not be started: ending");
+            error!(%error, "the master has died and no other one could be started: stopping");
             return false;
         }
     };
-    warn!(pid, "the master has died: another one takes its place");
+    warn!(pid, "the master has died: started another one");
     *channel.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
     note_master(world, pid).await;
     true
@@ -382,7 +382,7 @@ async fn serving_world(config: &Config, drivers: &Drivers) -> Result<Arc<World>,
         ServiceError::because(
             "could not start the thread that writes to the database",
             &e,
-            "raise the limit of processes of this user",
+            "raise the process limit of this user",
         )
     })?;
     Ok(world)
@@ -397,11 +397,11 @@ async fn note_master(world: &World, pid: u32) {
         Ok(Some(master)) => {
             if let Err(e) = world.set_master(master).await {
                 warn!(
-                    "could not write down which process is the master of this server: {}",
+                    "could not record the process id of this server's master: {}",
                     chain(&e)
                 );
             }
         }
-        Ok(None) | Err(_) => warn!(pid, "the new master has ended already"),
+        Ok(None) | Err(_) => warn!(pid, "the new master has already ended"),
     }
 }

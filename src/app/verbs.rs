@@ -20,7 +20,7 @@ use crate::service::outcome::Outcome;
 use crate::service::request::Request;
 use crate::service::world::World;
 
-/// How long an upgrade waits for a moment in which no verb is at work.
+/// How long an upgrade waits for a moment in which no verb runs.
 const QUIET_WITHIN: Duration = Duration::from_secs(40);
 /// How long a verb waits for what was left half-done.
 const RECOVERED_WITHIN: Duration = Duration::from_secs(20);
@@ -63,13 +63,13 @@ impl ControlVerbs {
         .await;
     }
 
-    /// Waits for a moment in which no verb is at work: a verb cannot be handed over.
+    /// Waits for a moment in which no verb runs: a verb cannot be handed over.
     pub(super) async fn until_quiet(&self) {
         let mut at_work = self.at_work.subscribe();
         let quiet = tokio::time::timeout(QUIET_WITHIN, at_work.wait_for(|n| *n == 0)).await;
         if quiet.is_err() {
             warn!(
-                "commands are still at work: new ones wait until they have ended and the upgrade is done"
+                "upgrade: waiting for running commands; new commands wait until the upgrade is done"
             );
         }
     }

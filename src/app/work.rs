@@ -32,7 +32,7 @@ pub async fn run_worker(
         .and_then(Channel::of)
         .map_err(wrong)?;
     let lock = fd_passing::take(left.lock).map_err(wrong)?;
-    // Until it serves it does not outlive its master: nobody would watch it.
+    // Until it serves it does not outlive its master: no process would watch it.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(|e| wrong(e.into()))?;
     if std::os::unix::process::parent_id() != left.master {

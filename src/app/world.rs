@@ -36,7 +36,7 @@ pub(super) fn world(
         clock: Arc::new(SystemClock),
         boot: process::boot_id(),
         acc: own_binary(),
-        // A missing nginx is said by whoever needs it; it must not keep anybody from looking or
+        // A missing nginx is reported by the verb that needs it; it must not prevent listing or
         // stopping.
         services: drivers
             .services()

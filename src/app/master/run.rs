@@ -48,7 +48,7 @@ pub async fn run_master(config: Config, resume: Option<String>) -> Result<(), Se
         ServiceError::because(
             "could not follow signals",
             &e,
-            "is the limit of open files reached?",
+            "check the limit of open files",
         )
     })?;
     let mut master = match resume {

@@ -148,7 +148,7 @@ fn control(config: &Config) -> Result<UnixListener, ServiceError> {
 }
 
 fn taken(e: &listen::ListenError) -> ServiceError {
-    let hint = "end the other program, or choose another address in `edge.listen`; below port 1024 root is needed";
+    let hint = "stop the other program, or choose another address in `edge.listen`; a port below 1024 needs root";
     ServiceError::failed(chain(e), hint)
 }
 
