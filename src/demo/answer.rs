@@ -61,7 +61,7 @@ impl DemoApp {
         }
     }
 
-    /// Answers one request. A body that breaks off is answered 400, which nobody is there to read.
+    /// Answers one request. An incomplete body is answered 400, although its client has gone.
     pub(super) async fn answer(
         self: Arc<Self>,
         mut request: Request<Incoming>,
@@ -69,7 +69,7 @@ impl DemoApp {
         let upgrade = (request.uri().path() == "/ws").then(|| hyper::upgrade::on(&mut request));
         let (head, body) = request.into_parts();
         let Ok(received) = receive(body).await else {
-            return Ok(text(StatusCode::BAD_REQUEST, "the body broke off\n"));
+            return Ok(text(StatusCode::BAD_REQUEST, "the body is incomplete\n"));
         };
         let id = head
             .headers

@@ -34,7 +34,7 @@ pub(super) fn json_answer(value: &Value) -> Response<DemoBody> {
     )
 }
 
-/// Names the type of the content, and says that nobody may keep it.
+/// Sets the type of the content, and forbids caching.
 pub(super) fn with_type(mut answer: Response<DemoBody>, kind: &'static str) -> Response<DemoBody> {
     answer
         .headers_mut()

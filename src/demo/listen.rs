@@ -2,7 +2,7 @@
 //! or a socket it is handed.
 //!
 //! It removes a socket left by an earlier run and nothing else; it never removes its own at the end
-//! (whoever stopped it may already have started the next one there).
+//! (its supervisor may already have started the next one there).
 
 use std::fs;
 use std::io;
@@ -37,7 +37,7 @@ impl DemoListener {
             (None, Some(port)) => {
                 tcp(port).with_context(|| format!("could not listen on port `{port}`"))
             }
-            (Some(_), Some(_)) => bail!("only one of `--socket` and `--port` can be had"),
+            (Some(_), Some(_)) => bail!("`--socket` and `--port` exclude each other"),
         }
     }
 
@@ -79,14 +79,14 @@ fn unix(path: &Path) -> anyhow::Result<DemoListener> {
     Ok(DemoListener::Unix(listener, path.to_owned()))
 }
 
-/// The first socket of those that whoever started this process hands over.
+/// The first socket that the parent process passed in.
 fn handed() -> anyhow::Result<DemoListener> {
     let mut given = listenfd::ListenFd::from_env();
     let listener = given
         .take_unix_listener(0)
-        .context("the socket that was handed over cannot be used")?;
+        .context("cannot use the socket that was passed in")?;
     let Some(listener) = listener else {
-        bail!("`--socket` or `--port` is needed when no socket is handed over")
+        bail!("give `--socket` or `--port`, or pass in a socket")
     };
     let address = listener
         .local_addr()
@@ -115,6 +115,6 @@ fn remove_stale(path: &Path) -> anyhow::Result<()> {
             .with_context(|| format!("could not remove the old socket `{}`", path.display())),
         Ok(_) => bail!("`{}` exists and is not a socket", path.display()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(e).with_context(|| format!("could not look at `{}`", path.display())),
+        Err(e) => Err(e).with_context(|| format!("could not check `{}`", path.display())),
     }
 }

@@ -1,8 +1,8 @@
 //! `acc demo-app`: the small HTTP application behind the model `hello`, for the demo and for tests.
 //!
 //! It answers on a unix socket or a loopback port, or on the socket it is handed
-//! (`sd_listen_fds(3)`), says when it is ready to whoever asks for that (`sd_notify(3)`), can be
-//! told to misbehave, ends gracefully on SIGTERM, and can write down every start, stop and request
+//! (`sd_listen_fds(3)`), reports when it is ready on request (`sd_notify(3)`), can be
+//! set to misbehave, ends gracefully on SIGTERM, and can record every start, stop and request
 //! with its time, so that a test can count what was lost or done twice. It stands apart from the
 //! rest of acc on purpose: an application must not share code with what is to keep it running.
 
@@ -32,7 +32,7 @@ use log::Log;
 /// From SIGTERM to the exit at the latest, whatever is still in flight.
 const FINISH_LIMIT: Duration = Duration::from_secs(10);
 
-/// What the demo application is told on its command line. With neither `socket` nor `port` it must
+/// The command line of the demo application. With neither `socket` nor `port` it must
 /// be handed a socket.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct DemoOptions {
@@ -56,7 +56,7 @@ pub struct DemoOptions {
     /// answers meanwhile.
     #[arg(long, value_parser = humantime::parse_duration, default_value = "0s", value_name = "DURATION")]
     pub ready_delay: Duration,
-    /// Whom to tell that it is ready; nobody as a rule.
+    /// The socket on which to report that it is ready.
     #[arg(long, env = "NOTIFY_SOCKET", value_name = "PATH", hide = true)]
     pub notify_socket: Option<PathBuf>,
     /// Append a line for every start, stop and request to this file; empty: none.
@@ -141,7 +141,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Tells whoever started it, if asked to; a failure is nobody's loss but the starter's.
+/// Reports to the parent process, if asked to; a failure concerns only that process.
 async fn say_ready(delay: Duration, log: Arc<Log>) {
     if !delay.is_zero() {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Status("listening, not ready yet")]);
@@ -151,7 +151,7 @@ async fn say_ready(delay: Duration, log: Arc<Log>) {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 }
 
-/// Accepts until told to end; then nothing more is accepted and what was accepted is finished.
+/// Accepts until it is stopped; then nothing more is accepted and what was accepted is finished.
 async fn serve(
     listener: DemoListener,
     options: &DemoOptions,

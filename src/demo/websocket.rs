@@ -1,6 +1,6 @@
 //! `/ws`: sends back every text and binary message it gets, and answers pings.
 //!
-//! When the application is told to end, the messages that have arrived are echoed first, then it
+//! When the application is stopped, the messages that have arrived are echoed first, then it
 //! says goodbye with a close frame and waits for the other side's (the application's own time limit
 //! ends the wait).
 

@@ -1,11 +1,11 @@
-//! `--chaos`: kills what acc is made of, at moments drawn by chance, and has brought back what does
-//! not come back by itself.
+//! `--chaos`: kills acc's processes at random moments, and boots those again that do
+//! not start again by themselves.
 //!
 //! acc's server is two processes, and each is killed alone. It kills with SIGKILL, one process at a
 //! time, and only processes of this installation. An instance is killed once per run of it: one
 //! that dies again and again is rightly backed off from, and that is not what is to be proven.
 //!
-//! A process that clients are connected to is stopped first (SIGSTOP) for a look at the connections
+//! A process that clients are connected to is stopped first (SIGSTOP) to list the connections
 //! it holds: these are cut by its death, and no others. Time would not tell them apart, since on a
 //! busy host a client hears of everything later.
 
@@ -34,7 +34,7 @@ use crate::service::view::Reader;
 const PAUSE: (u64, u64) = (300, 900);
 /// supervisord starts a dead server again by itself within this.
 const BY_ITSELF: Duration = Duration::from_secs(5);
-const LOOK: Duration = Duration::from_millis(20);
+const POLL: Duration = Duration::from_millis(20);
 
 /// Kills.
 pub(super) struct Chaos<'a> {
@@ -111,15 +111,15 @@ impl Chaos<'_> {
         };
         let (_stopped, held) = match self.faces_clients(what) {
             false => (None, None),
-            true => match look(victim).await {
+            true => match connections_of(victim).await {
                 Ok(Some((stopped, held))) => (Some(stopped), Some(held)),
                 Ok(None) => return Ok(false),
                 Err(e) => {
-                    let message = format!("could not see which connections process {pid} holds");
+                    let message = format!("could not list the connections of process {pid}");
                     return Err(ServiceError::because(
                         message,
                         &e,
-                        "run it as root, or as the user who booted acc",
+                        "run `acc prove` as root or as the user who booted acc",
                     ));
                 }
             },
@@ -173,7 +173,7 @@ impl Chaos<'_> {
             Struck::Master => {
                 let back = async {
                     while number_in(&self.config.server_lock()).is_none_or(|new| new == pid) {
-                        tokio::time::sleep(LOOK).await;
+                        tokio::time::sleep(POLL).await;
                     }
                 };
                 if tokio::time::timeout(BY_ITSELF, back).await.is_ok() {
@@ -183,7 +183,7 @@ impl Chaos<'_> {
             Struck::Server if self.config.supervisor == SupervisorKind::Supervisord => {
                 let back = async {
                     while server(self.operator).await.is_none_or(|new| new == pid) {
-                        tokio::time::sleep(LOOK).await;
+                        tokio::time::sleep(POLL).await;
                     }
                 };
                 if tokio::time::timeout(BY_ITSELF, back).await.is_ok() {
@@ -201,13 +201,13 @@ impl Chaos<'_> {
 
     /// Waits until a request has been answered from now on. Killed again before that, a supervisor
     /// that takes seconds to start on a busy host would never start the instance that requests wait
-    /// for, and they would be told so.
+    /// for, and they would fail.
     async fn until_answered(&self) {
         let right = || self.context.meter.right.load(Ordering::Relaxed);
         let before = right();
         let answered = async {
             while right() == before {
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL).await;
             }
         };
         let _ = tokio::time::timeout(self.context.limit, answered).await;
@@ -216,7 +216,7 @@ impl Chaos<'_> {
 
 /// Stops it, for as long as the first value lives, and sees which connections it holds; `None`: it
 /// has ended.
-async fn look(victim: Process) -> io::Result<Option<(Stopped, HashSet<SocketAddr>)>> {
+async fn connections_of(victim: Process) -> io::Result<Option<(Stopped, HashSet<SocketAddr>)>> {
     let Some(stopped) = Stopped::stop(victim).await? else {
         return Ok(None);
     };

@@ -21,7 +21,7 @@ use super::strike::Strike;
 use super::wire::{Broken, Talk, Wire};
 use crate::host::clock::monotonic_ns;
 
-/// Pause before connecting again where nobody listened.
+/// Pause before connecting again where no process listened.
 const CONNECT_AGAIN: Duration = Duration::from_millis(10);
 /// Pause of a client whose request failed: what is broken is not made better by a storm.
 const AFTER_FAULT: Duration = Duration::from_millis(20);
@@ -59,7 +59,7 @@ impl ProveClient {
         }
     }
 
-    /// Asks until it is told to end; everything it asked.
+    /// Sends requests until the order to end; returns all samples.
     pub(super) async fn run(mut self, mut order: watch::Receiver<Order>) -> Vec<Sample> {
         loop {
             let now = *order.borrow_and_update();
@@ -201,7 +201,7 @@ impl ProveClient {
         this
     }
 
-    /// The connection of the request before, or a new one. While things are being killed nobody may
+    /// The connection of the request before, or a new one. While processes are killed none may
     /// listen for a while: nothing has been sent then, so any client can wait and connect again.
     async fn connection(&mut self, fresh: bool) -> Result<Wire, Box<str>> {
         if let Some(mut wire) = self.wire.take().filter(|_| !fresh)
@@ -215,7 +215,7 @@ impl ProveClient {
                 match tokio::time::timeout(self.context.limit, Wire::open(self.context.to)).await {
                     Ok(Ok(wire)) => return Ok(wire),
                     Ok(Err(why)) => why,
-                    Err(_) => "no connection in time".into(),
+                    Err(_) => "no connection within the time limit".into(),
                 };
             let waited = Duration::from_nanos(monotonic_ns().saturating_sub(began));
             if !self.context.chaos || waited >= self.context.limit {
@@ -264,7 +264,7 @@ async fn converse(
             Ok(back) if back == message => {}
             Ok(back) => {
                 return RequestEnd::Wrong(
-                    format!("sent `{message}`, got `{back:.100}` back").into(),
+                    format!("sent `{message}`, received `{back:.100}`").into(),
                 );
             }
             Err(why) => return RequestEnd::HungUp(why),

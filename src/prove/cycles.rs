@@ -23,7 +23,7 @@ use crate::service::view::Reader;
 const IDLE_EVERY: u32 = 5;
 /// An idle stop is only tried when acc allows it this soon after a wake.
 const IDLE_WITHIN: Duration = Duration::from_secs(2);
-const LOOK: Duration = Duration::from_millis(2);
+const POLL: Duration = Duration::from_millis(2);
 /// Failed verbs that are reported one by one.
 const REPORTED_MAX: usize = 20;
 
@@ -60,7 +60,7 @@ impl Cycles<'_> {
             if !self.until_used().await {
                 note(
                     slept,
-                    "no request was answered for a long time: gave up".to_owned(),
+                    "no request was answered for a long time; the proof was stopped".to_owned(),
                 );
                 return;
             }
@@ -87,7 +87,7 @@ impl Cycles<'_> {
         let patience = (self.context.limit + self.config.stop.drain + self.config.stop.timeout) * 2;
         let used = async {
             while meter.right.load(Ordering::Relaxed) < enough {
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL).await;
             }
         };
         tokio::time::timeout(patience, used).await.is_ok()
@@ -118,17 +118,17 @@ impl Cycles<'_> {
         self.config.idle.min_awake <= IDLE_WITHIN && self.target.idle <= IDLE_WITHIN
     }
 
-    /// Clients rest until it is idle; then a monitor pass, and they come back while it is under
-    /// way.
+    /// Clients rest until it is idle; then a monitor run, and they come back while it is in
+    /// progress.
     async fn idle_stop(&mut self, slept: &mut Slept) -> bool {
         self.order.send_replace(Order::Rest);
         while self.context.meter.busy.load(Ordering::Relaxed) > 0 {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL).await;
         }
         let rest = self.target.idle.max(self.config.idle.min_awake) + Duration::from_millis(20);
         tokio::time::sleep(rest).await;
         let already = self.is_asleep();
-        // Mostly while acc looks and closes the gate, and now and then later: a look at many TCP
+        // Mostly while acc checks and closes the gate, and now and then later: a check of many TCP
         // connections takes a while.
         let moment =
             Duration::from_micros(self.rng.below(20_000) * if self.rng.one_in(3) { 10 } else { 1 });

@@ -5,12 +5,12 @@
 //!   send the same try again, once for each kill that fell on its way; of a POST never.
 //! - **right**: answered 2xx, and all of what was expected.
 //! - **wrong**: answered 2xx with something else; or the application had it whole, lived, and the
-//!   client was told otherwise.
+//!   client received an error.
 //! - **broken by the crash**: not right, and the process that had it was killed by us. A POST that
 //!   was in the killed process's socket and not read yet is one too: 502 says "it may have been
 //!   seen", and the kill fell between sending and answer.
 //! - **cut by the crash**: its connection was held by the process of the edge that was killed, so
-//!   that nobody could answer it; or, behind nginx, acc's server was killed while it had this one:
+//!   that no answer was possible; or, behind nginx, acc's server was killed while it had this one:
 //!   an answer that ended in the middle, or the honest one that it may have been seen and is not
 //!   sent twice.
 //! - **lost**: everything else. An error answer to what the application never saw is always this,
@@ -68,7 +68,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Judgement {
         .filter(|s| s.what == Struck::Instance)
         .map(|s| s.pid)
         .collect();
-    // Without a record nobody knows how often something was delivered, nor whether it was before or
+    // Without a record it is unknown how often a request was delivered, and whether before or
     // after a start.
     let recorded = evidence.record.map(|_| 0);
     let mut judgement = Judgement {
@@ -228,14 +228,14 @@ fn fault(
     evidence: &Evidence<'_>,
 ) -> RequestFault {
     let what = match &sample.end {
-        RequestEnd::Right => "answered right".to_owned(),
+        RequestEnd::Right => "answered correctly".to_owned(),
         RequestEnd::Wrong(why)
         | RequestEnd::Cut(why)
         | RequestEnd::Torn(why)
         | RequestEnd::HungUp(why)
         | RequestEnd::NotConnected(why) => why.to_string(),
         RequestEnd::Answered(status, text) => format!("answered {status}: {text}"),
-        RequestEnd::Late => "no answer in time".to_owned(),
+        RequestEnd::Late => "no answer within the time limit".to_owned(),
     };
     let pids: Vec<String> = seen
         .iter()
@@ -243,7 +243,7 @@ fn fault(
         .collect();
     let delivered = match (evidence.record, pids.is_empty()) {
         (None, _) => String::new(),
-        (Some(_), true) => "; the application never saw it".to_owned(),
+        (Some(_), true) => "; the application did not receive it".to_owned(),
         (Some(_), false) => format!("; delivered to {}", pids.join(", ")),
     };
     RequestFault {

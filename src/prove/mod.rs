@@ -1,8 +1,8 @@
 //! `acc prove`: shows on this very host that nothing is lost when an instance is stopped, woken,
 //! and with `--chaos` killed.
 //!
-//! It stands beside the interface and uses acc as anybody does: clients speak HTTP to the edge,
-//! verbs go the way all verbs go (handed in as [`Operator`]). The run:
+//! It stands beside the interface and uses acc as any client does: clients speak HTTP to the edge,
+//! verbs are sent as by any command (handed in as [`Operator`]). The run:
 //!
 //! 1. `target`: a scratch instance of the demo application, or one that is there.
 //! 2. `client`, `plan`, `wire`: clients ask without a pause, each request with an id (`sample`).
@@ -42,7 +42,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, EdgeKind, SupervisorKind};
+use crate::config::Config;
 use crate::host::clock::monotonic_ns;
 use crate::service::error::{ErrorKind, ServiceError};
 use chaos::Chaos;
@@ -100,8 +100,8 @@ pub async fn run(
 ) -> Result<Report, ServiceError> {
     if server(operator).await.is_none() {
         return Err(ServiceError::failed(
-            "acc does not run: there is nobody to prove anything of",
-            "run `acc boot` first",
+            "no acc server is running",
+            "start it with `acc boot`",
         ));
     }
     let interrupts = Interrupts::follow();
@@ -112,7 +112,7 @@ pub async fn run(
     let report = prove(config, options, operator, meter, &target, &interrupts.run).await;
     let left = tokio::select! {
         left = target.leave(operator) => left,
-        () = interrupts.clean_up.cancelled() => Err(ServiceError::failed(format!("`{}` was not cleaned up", target.name), "see `acc list`")),
+        () = interrupts.clean_up.cancelled() => Err(ServiceError::failed(format!("`{}` was not cleaned up", target.name), "check `acc list`")),
     };
     let report = report?;
     left.map(|()| report)
@@ -139,18 +139,7 @@ async fn prove(
     interrupted: &CancellationToken,
 ) -> Result<Report, ServiceError> {
     let context = Arc::new(context(config, options, target, meter).await?);
-    if options.streams > 0 && !context.demo {
-        let message = format!(
-            "`{}` is not acc's demo application: it is not known which streams it has",
-            target.name
-        );
-        return Err(ServiceError::new(
-            ErrorKind::Denied,
-            message,
-            "prove it without `--streams`",
-        ));
-    }
-    let scene = Proof {
+    let proof = Proof {
         config,
         options,
         operator,
@@ -159,29 +148,15 @@ async fn prove(
         began: monotonic_ns(),
     };
     let (order, orders) = watch::channel(Order::Go);
-    let mut clients = JoinSet::new();
-    for number in 0..options.clients {
-        clients.spawn(
-            ProveClient::new(scene.context.clone(), number, options.seed).run(orders.clone()),
-        );
-    }
-    let mut streams = JoinSet::new();
-    for number in 0..options.streams {
-        for kind in [streams::StreamKind::Socket, streams::StreamKind::Events] {
-            streams.spawn(
-                StreamHolder::new(scene.context.clone(), kind, number, scene.began)
-                    .run(orders.clone()),
-            );
-        }
-    }
+    let (mut clients, mut streams) = proof.clients(&orders);
     drop(orders);
     let mut slept = Slept::default();
     let ended = tokio::select! {
-        ended = scene.drive(&order, &mut slept) => ended,
+        ended = proof.drive(&order, &mut slept) => ended,
         () = interrupted.cancelled() => Ok(()),
     };
     if options.chaos {
-        // It may have been in the middle of mending.
+        // A repair may have been in progress.
         boot_again(operator, BACK).await?;
     }
     order.send_replace(Order::End);
@@ -194,7 +169,7 @@ async fn prove(
         held.add(done.unwrap_or_default());
     }
     ended?;
-    scene.conclude(samples, held, slept, interrupted.is_cancelled())
+    proof.conclude(samples, held, slept, interrupted.is_cancelled())
 }
 
 /// What the clients need to know.
@@ -206,11 +181,23 @@ async fn context(
 ) -> Result<ProveContext, ServiceError> {
     let to = reachable(config)?;
     let limit = config.wake.timeout + MARGIN;
+    let demo = target::is_demo(to, &target.host, limit).await?;
+    if options.streams > 0 && !demo {
+        let message = format!(
+            "`{}` is not acc's demo application, so its streams are unknown",
+            target.name
+        );
+        return Err(ServiceError::new(
+            ErrorKind::Denied,
+            message,
+            "run `acc prove` without `--streams`",
+        ));
+    }
     Ok(ProveContext {
         to,
         host: target.host.clone(),
         name: target.name.clone(),
-        demo: target::is_demo(to, &target.host, limit).await?,
+        demo,
         limit,
         tag: format!(
             "{:04x}{:x}",
@@ -224,6 +211,26 @@ async fn context(
 }
 
 impl Proof<'_> {
+    /// Starts the clients, and those that hold streams open.
+    fn clients(
+        &self,
+        orders: &watch::Receiver<Order>,
+    ) -> (JoinSet<Vec<Sample>>, JoinSet<EndedStreams>) {
+        let mut clients = JoinSet::new();
+        for number in 0..self.options.clients {
+            let client = ProveClient::new(self.context.clone(), number, self.options.seed);
+            clients.spawn(client.run(orders.clone()));
+        }
+        let mut streams = JoinSet::new();
+        for number in 0..self.options.streams {
+            for kind in [streams::StreamKind::Socket, streams::StreamKind::Events] {
+                let holder = StreamHolder::new(self.context.clone(), kind, number, self.began);
+                streams.spawn(holder.run(orders.clone()));
+            }
+        }
+        (clients, streams)
+    }
+
     /// Cycles, and chaos beside them, until they are done or the time is over.
     async fn drive(
         &self,
@@ -312,18 +319,8 @@ impl Proof<'_> {
                 && held.count.broken == 0,
             instance: target.name.clone(),
             model: target.model.clone(),
-            edge: if config.edge.kind == EdgeKind::Nginx {
-                "nginx"
-            } else {
-                "builtin"
-            }
-            .to_owned(),
-            supervisor: if config.supervisor == SupervisorKind::Supervisord {
-                "supervisord"
-            } else {
-                "builtin"
-            }
-            .to_owned(),
+            edge: config.edge.kind.as_str().to_owned(),
+            supervisor: config.supervisor.as_str().to_owned(),
             seed: options.seed,
             cycles: slept.cycles,
             idle_stops: slept.idle_stops,
@@ -356,11 +353,11 @@ fn read_record(
     read.map(Some).map_err(|e| {
         ServiceError::because(
             format!(
-                "could not read what the application recorded in `{}`",
+                "could not read the application's record `{}`",
                 path.display()
             ),
             &e,
-            "run it as the user who booted acc",
+            "run `acc prove` as the user who booted acc",
         )
     })
 }
@@ -369,7 +366,7 @@ fn read_record(
 fn reachable(config: &Config) -> Result<SocketAddr, ServiceError> {
     let Some(mut to) = config.edge.listen.first().copied() else {
         return Err(ServiceError::failed(
-            "the edge listens nowhere",
+            "the edge has no listening address",
             "set `edge.listen` in the config",
         ));
     };

@@ -31,7 +31,7 @@ pub(super) async fn boot_again(
 ) -> Result<(), ServiceError> {
     let mut last = ServiceError::new(
         ErrorKind::TimedOut,
-        "acc did not come back",
+        "acc did not start again",
         "run `acc boot`",
     );
     let back = async {
@@ -47,7 +47,7 @@ pub(super) async fn boot_again(
     match tokio::time::timeout(limit, back).await {
         Ok(()) => Ok(()),
         Err(_) => Err(ServiceError {
-            message: format!("what was killed did not come back: {}", last.message),
+            message: format!("what was killed did not start again: {}", last.message),
             ..last
         }),
     }

@@ -30,7 +30,7 @@ pub(super) struct RequestPlan {
     pub(super) kind: RequestKind,
     /// On a connection of its own.
     pub(super) fresh: bool,
-    /// The connection ends with it, and the server is told so.
+    /// The connection ends with it (`connection: close`).
     pub(super) close: bool,
     /// Messages of a conversation.
     pub(super) messages: u8,
@@ -208,13 +208,13 @@ pub(super) fn check(
     let fault = match plan.kind {
         RequestKind::Get | RequestKind::Post => echo_fault(plan, id, &answer.body),
         RequestKind::Slow => (!text.starts_with(&format!("name: {}\n", context.name)))
-            .then_some("the application has another name"),
+            .then_some("the answer names another application"),
         RequestKind::Stream => {
             let expected: String = (0..plan.chunks).fold(String::new(), |mut all, n| {
                 let _ = writeln!(all, "chunk {n}");
                 all
             });
-            (text != expected).then_some("the stream is not what was asked for")
+            (text != expected).then_some("the stream has the wrong content")
         }
         RequestKind::Socket => None,
     };
@@ -225,7 +225,7 @@ pub(super) fn check(
 
 fn echo_fault(plan: &RequestPlan, id: &str, body: &[u8]) -> Option<&'static str> {
     let Ok(echo) = serde_json::from_slice::<serde_json::Value>(body) else {
-        return Some("not what `/echo` answers");
+        return Some("the answer is not one of `/echo`");
     };
     if echo["headers"]["x-id"] != id || echo["query"] != id {
         return Some("the answer belongs to another request");
@@ -242,7 +242,7 @@ fn echo_fault(plan: &RequestPlan, id: &str, body: &[u8]) -> Option<&'static str>
         "GET"
     };
     if echo["method"] != method || echo["length"] != plan.body.len() || echo["sha256"] != sha256 {
-        return Some("the body did not arrive as it was sent");
+        return Some("the body arrived changed");
     }
     None
 }

@@ -51,7 +51,7 @@ impl AppRecord {
         Ok(record)
     }
 
-    /// `WORD ns pid …`; what is not understood is somebody else's.
+    /// `WORD ns pid …`; other lines are not the demo application's.
     fn line(&mut self, line: &str, tag: &str) {
         let mut words = line.split(' ');
         let (Some(word), Some(ns), Some(pid)) = (words.next(), words.next(), words.next()) else {

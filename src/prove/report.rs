@@ -67,8 +67,8 @@ pub struct Tally {
     pub doubled: Option<u64>,
     /// Were in the application when it was killed.
     pub broken_by_the_crash: u64,
-    /// On a connection that the killed process of the edge held, so that nobody could answer; or,
-    /// behind nginx, not safe to send again and in the server when it was killed. Safe ones are
+    /// On a connection that the killed process of the edge held, so that no answer was possible;
+    /// or, behind nginx, not safe to send again and in the server when it was killed. Safe ones are
     /// sent again, and are among these only when that did not help.
     pub cut_by_the_crash: u64,
     /// Safe ones that were sent again because they got no answer.

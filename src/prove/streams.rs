@@ -46,7 +46,7 @@ enum StreamEnd {
     InOrder,
     /// We have ended it.
     Ours,
-    /// Nothing was sent: nobody listened.
+    /// Nothing was sent: no process listened.
     NotOpened(Box<str>),
     /// Otherwise.
     Broken(Box<str>),
@@ -104,7 +104,7 @@ impl StreamHolder {
         }
     }
 
-    /// Until it is told to end.
+    /// Until the order to end.
     pub(super) async fn run(mut self, mut order: watch::Receiver<Order>) -> EndedStreams {
         loop {
             let now = *order.borrow_and_update();
@@ -206,7 +206,7 @@ impl StreamHolder {
         };
         tokio::time::timeout(self.context.limit, opening)
             .await
-            .unwrap_or_else(|_| Err(StreamEnd::Broken("no answer in time".into())))
+            .unwrap_or_else(|_| Err(StreamEnd::Broken("no answer within the time limit".into())))
     }
 
     fn request(&self) -> Request<RequestBody> {
@@ -295,6 +295,6 @@ async fn listen(response: Response<Incoming>) -> StreamEnd {
     if rest.is_empty() {
         StreamEnd::InOrder
     } else {
-        StreamEnd::Broken("it ended within an event".into())
+        StreamEnd::Broken("it ended in the middle of an event".into())
     }
 }

@@ -145,18 +145,15 @@ impl ProofTarget {
         // Once more, for the reason.
         let hint = if self.scratch {
             format!(
-                "remove it: `acc destroy --force {0}`, then `acc purge {0}`",
+                "remove it with `acc destroy --force {0}`, then `acc purge {0}`",
                 self.name
             )
         } else {
-            format!("look at it: `acc info {}`", self.name)
+            format!("check it with `acc info {}`", self.name)
         };
         let left = self.leave_once(operator).await;
         left.map_err(|e| ServiceError {
-            message: format!(
-                "could not leave `{}` as it should be: {}",
-                self.name, e.message
-            ),
+            message: format!("could not restore `{}`: {}", self.name, e.message),
             hint,
             ..e
         })
@@ -228,8 +225,8 @@ pub(super) async fn is_demo(
 ) -> Result<bool, ServiceError> {
     let failed = |why: &str| {
         ServiceError::failed(
-            format!("could not ask `{host}` on {to}: {why}"),
-            "does the edge run? `acc doctor` looks; `acc boot` repairs",
+            format!("could not send a request to `{host}` on {to}: {why}"),
+            "check the edge with `acc doctor`; `acc boot` repairs it",
         )
     };
     let ask = async {
@@ -242,5 +239,5 @@ pub(super) async fn is_demo(
     };
     tokio::time::timeout(limit, ask)
         .await
-        .unwrap_or_else(|_| Err(failed("no answer in time")))
+        .unwrap_or_else(|_| Err(failed("no answer within the time limit")))
 }

@@ -167,7 +167,7 @@ impl Talk {
                 }
                 Some(Ok(_)) => {}
                 Some(Err(e)) => return Err(chain(&e).into()),
-                None => return Err("ended by the other side".into()),
+                None => return Err("closed by the other side".into()),
             }
         }
     }
@@ -179,7 +179,7 @@ impl Talk {
                 Some(Ok(Message::Close(frame))) => return Ok(frame.map(|frame| frame.code.into())),
                 Some(Ok(_)) => {}
                 Some(Err(e)) => return Err(chain(&e).into()),
-                None => return Err("ended without a goodbye".into()),
+                None => return Err("closed without a close frame".into()),
             }
         }
     }

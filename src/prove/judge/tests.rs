@@ -145,7 +145,7 @@ fn without_a_crash_nothing_is_excused() {
         ),
         only(|t| t.lost = 1)
     );
-    // The application had it and lived, and the client was told that it failed.
+    // The application had it and lived, and the client received an error.
     assert_eq!(
         tally(
             sample(RequestKind::Post, answered(502)),
@@ -237,7 +237,7 @@ fn what_a_killed_process_had_is_broken() {
             "the kill was long before"
         );
     }
-    // Nobody may be told 503 because of it, and a safe one is sent again.
+    // No client may receive 503 because of it, and a safe one is sent again.
     assert_eq!(
         tally(sample(RequestKind::Post, answered(503)), &[], &kill),
         only(|t| t.lost = 1)
@@ -366,7 +366,7 @@ fn what_the_killed_server_had_behind_nginx_is_cut() {
         assert_eq!(
             tally(sample(kind, answered(502)), &[], &kill),
             only(|t| t.lost = 1),
-            "told an error, never delivered"
+            "answered with an error, never delivered"
         );
         assert_eq!(
             tally(sample(kind, honest()), &[], &[]),
