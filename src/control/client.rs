@@ -32,7 +32,7 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 /// What became of a call.
 #[derive(Debug)]
 pub enum ControlReply {
-    /// Nobody listens: there is no socket, or the one that is there was left behind.
+    /// No server: there is no socket, or no process listens on it.
     NoServer,
     /// The server ran the request and this is its answer.
     Answered(Result<Outcome, ServiceError>),
@@ -42,7 +42,7 @@ pub enum ControlReply {
 /// server.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// No connection for another reason than that nobody listens: no permission, queue full.
+    /// No connection although a process may listen: no permission, queue full.
     #[error("could not reach the server on `{}`", path.display())]
     Unreachable {
         /// The socket.
@@ -52,13 +52,13 @@ pub enum CallError {
         source: io::Error,
     },
     /// The connection broke after the request was sent: what became of it is not known.
-    #[error("the server went away while it worked")]
+    #[error("the connection to the server broke before its answer")]
     Broken(#[source] hyper::Error),
     /// It is there but does not even answer a ping: hung.
     #[error("the server on `{}` does not answer", .0.display())]
     Silent(PathBuf),
     /// It answered something that is not an answer.
-    #[error("the server on `{}` answered {status} with something that is not an answer: {why}", path.display())]
+    #[error("the server on `{}` sent an invalid answer ({status}): {why}", path.display())]
     Garbled {
         /// The socket.
         path: PathBuf,
@@ -77,21 +77,21 @@ impl From<CallError> for ServiceError {
             {
                 (
                     ErrorKind::Failed,
-                    "run acc as the user who runs its server, or as root",
+                    "run this command as the user who runs acc's server, or as root",
                 )
             }
-            CallError::Unreachable { .. } => (ErrorKind::Failed, "see `acc doctor`"),
+            CallError::Unreachable { .. } => (ErrorKind::Failed, "run `acc doctor`"),
             CallError::Broken(_) => (
                 ErrorKind::Failed,
-                "what it was doing may be half done or done: see `acc info`, and the server's log",
+                "the command may be done or half done: check `acc info` and the server's log",
             ),
             CallError::Silent(_) => (
                 ErrorKind::TimedOut,
-                "it may be hung: see its log and `acc doctor`",
+                "the server may hang: check its log and run `acc doctor`",
             ),
             CallError::Garbled { .. } => (
                 ErrorKind::Failed,
-                "are the command line and the server of the same version? see `acc doctor`",
+                "check with `acc doctor` whether the server has the version of this command",
             ),
         };
         Self::new(kind, crate::service::error::chain(&error), hint)
@@ -206,7 +206,7 @@ fn http(request: &Request) -> Result<hyper::Request<Full<Bytes>>, String> {
         .map_err(|e| e.to_string())
 }
 
-/// `None`: nobody listens there.
+/// `None`: no process listens there.
 async fn connect(socket: &Path) -> io::Result<Option<UnixStream>> {
     let attempts = async {
         loop {
@@ -220,7 +220,7 @@ async fn connect(socket: &Path) -> io::Result<Option<UnixStream>> {
                 {
                     return Ok(None);
                 }
-                // On a unix socket a full queue is told at once instead of being waited for.
+                // A unix socket with a full queue fails at once instead of waiting.
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     tokio::time::sleep(CONNECT_PAUSE).await
                 }
@@ -233,7 +233,7 @@ async fn connect(socket: &Path) -> io::Result<Option<UnixStream>> {
         .unwrap_or_else(|_| {
             Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                "its queue of connections stays full",
+                "its connection queue stays full",
             ))
         })
 }

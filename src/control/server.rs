@@ -1,5 +1,5 @@
-//! The server's side of the control socket: who may speak, what a request looks like, and how an
-//! answer is sent.
+//! The server's side of the control socket: which users may connect, the form of a request, and how
+//! an answer is sent.
 //!
 //! It never cancels a verb because its client left, never waits for a client without an end, and
 //! never shows more of an error than the error's own two lines.
@@ -29,13 +29,13 @@ use crate::service::request::Request;
 type HttpRequest = hyper::Request<Incoming>;
 type HttpResponse = hyper::Response<Full<Bytes>>;
 
-/// A client that does not get the head of its request out within this long is let go.
+/// A client that does not send the head of its request within this time is disconnected.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The same for the body, which is small.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A client that takes nothing of its answer for this long is let go.
+/// A client that reads nothing of its answer for this time is disconnected.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client that was accepted just before the end gets this long to send its request.
@@ -45,8 +45,8 @@ const LAST_WORD: Duration = Duration::from_millis(250);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Makes the socket with mode 0600. One left by a server that died is replaced: the caller holds
-/// the owner lock, so nobody else can be listening on it. It is bound beside and renamed, so that
-/// it is never open to others, not for a moment.
+/// the owner lock, so no other process can be listening on it. It is bound beside and renamed, so
+/// that it is never open to others, not for a moment.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
     // Shorter than the name itself: a socket path has 108 bytes in all.
     let beside = path.with_extension("new");
@@ -98,8 +98,8 @@ async fn connection(
                 false => refuse(
                     StatusCode::FORBIDDEN,
                     &ServiceError::failed(
-                        "the control socket is for its owner only",
-                        "run acc as the user who runs its server, or as root",
+                        "only its owner may use the control socket",
+                        "run this command as the user who runs acc's server, or as root",
                     ),
                 ),
             })
@@ -131,7 +131,7 @@ async fn stopped_for(stop: &CancellationToken, time: Duration) {
     tokio::time::sleep(time).await;
 }
 
-/// The mode of the socket says the same; this also holds when somebody changes the mode.
+/// The mode of the socket does the same; this also holds when the mode was changed.
 fn may_speak(stream: &UnixStream) -> bool {
     let own = rustix::process::geteuid().as_raw();
     stream
@@ -151,7 +151,7 @@ async fn answer(
     if request.method() != Method::POST {
         let mut response = refuse(
             StatusCode::METHOD_NOT_ALLOWED,
-            &invalid(format!("`{ROUTE}` takes POST only")),
+            &invalid(format!("`{ROUTE}` accepts only POST")),
         );
         response
             .headers_mut()
@@ -163,7 +163,7 @@ async fn answer(
         Ok(Err(error)) => return refuse(StatusCode::BAD_REQUEST, &error),
         Err(_) => {
             let text = format!(
-                "the request has not come to its end within {} s",
+                "the request was not complete within {} s",
                 BODY_TIMEOUT.as_secs()
             );
             let mut response = refuse(StatusCode::REQUEST_TIMEOUT, &invalid(text));
@@ -182,10 +182,10 @@ async fn answer(
         Ok(Ok(outcome)) => done(&outcome),
         Ok(Err(error)) => refuse(status(error.kind), &error),
         Err(error) => {
-            tracing::error!(%error, "a request ended by a fault in acc");
+            tracing::error!(%error, "a request failed by an internal error");
             let error = ServiceError::failed(
-                "acc's server has a fault of its own",
-                "see its log, and report this please",
+                "internal error in acc's server",
+                "please report this with the server's log",
             );
             refuse(StatusCode::INTERNAL_SERVER_ERROR, &error)
         }
@@ -205,7 +205,7 @@ fn invalid(message: String) -> ServiceError {
     ServiceError::new(
         ErrorKind::Invalid,
         message,
-        "are the command line and the server of the same version? see `acc doctor`",
+        "check with `acc doctor` whether the server has the version of this command",
     )
 }
 

@@ -137,7 +137,7 @@ async fn the_socket_is_for_its_owner() {
     );
 }
 
-/// The mode alone would do; this holds when somebody has opened it.
+/// The mode alone would do; this also holds when the mode was changed.
 #[tokio::test]
 async fn another_user_is_refused_even_by_an_open_socket() {
     use std::os::unix::fs::PermissionsExt;
@@ -168,7 +168,7 @@ async fn another_user_is_refused_even_by_an_open_socket() {
     let answer = soon(asked(65_534).output()).await.unwrap();
     let answer = String::from_utf8_lossy(&answer.stdout).into_owned();
     assert!(
-        answer.starts_with("HTTP/1.1 403 ") && answer.contains("for its owner only"),
+        answer.starts_with("HTTP/1.1 403 ") && answer.contains("only its owner may use"),
         "{answer}"
     );
     assert!(bed.fake.seen.lock().unwrap().is_empty());
@@ -218,7 +218,7 @@ async fn a_question_to_a_server_that_dies_is_asked_again() {
         let listener = UnixListener::bind(&path).unwrap();
         let server = async {
             drop(listener.accept().await.unwrap());
-            // It is gone: nobody listens any more.
+            // It is gone: no process listens any more.
             drop(listener);
         };
         let (reply, ()) = tokio::join!(call(&path, &request), server);
@@ -246,7 +246,7 @@ async fn a_server_that_dies_in_the_middle_is_told() {
     assert!(
         error
             .message
-            .starts_with("the server went away while it worked"),
+            .starts_with("the connection to the server broke before its answer"),
         "{error:?}"
     );
     assert!(error.hint.contains("`acc info`"));
@@ -293,7 +293,7 @@ async fn something_that_is_not_an_answer_is_told() {
 async fn a_server_that_hangs_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("c.sock");
-    // Connections are taken by the kernel and nobody ever answers.
+    // The kernel accepts connections and no process ever answers.
     let _listener = UnixListener::bind(&path).unwrap();
     assert!(matches!(
         call(&path, &Request::Ping).await,
@@ -442,7 +442,7 @@ async fn a_client_that_takes_no_answer_is_let_go() {
         ping.len()
     );
     let begun = tokio::time::Instant::now();
-    // Without a limit it would never be written, as nobody reads the answers.
+    // Without a limit it would never be written, as no client reads the answers.
     let written = soon_paused(stream.write_all(one.repeat(20_000).as_bytes())).await;
     assert!(
         written.is_err() && begun.elapsed() >= server::ANSWER_TIMEOUT,

@@ -182,15 +182,15 @@ fn find_program(
     let source = model.dir.join("files").join(below);
     let mut template = source.clone().into_os_string();
     template.push(".tera");
-    let looked = [full.clone(), source, PathBuf::from(template)].map(|p| check_program(&p));
-    if looked.iter().any(Result::is_ok) {
+    let tried = [full.clone(), source, PathBuf::from(template)].map(|p| check_program(&p));
+    if tried.iter().any(Result::is_ok) {
         return Ok(full.display().to_string());
     }
-    let told = looked
+    let why = tried
         .into_iter()
         .filter_map(Result::err)
         .find(|why| why != MISSING);
-    Err(refuse(told.unwrap_or_else(|| {
+    Err(refuse(why.unwrap_or_else(|| {
         format!(
             "is neither in the folder of the instance nor in `{}`",
             model.dir.join("files").display()
@@ -328,7 +328,7 @@ fn make_entry(
                 Ok(())
             }
             Ok(there) if there.is_dir() => {
-                Err(unwritable(io::Error::other("a folder is in its place")))
+                Err(unwritable(io::Error::other("a folder exists at this path")))
             }
             Ok(_) => fs::remove_file(&target)
                 .and_then(|()| symlink(to, &target))

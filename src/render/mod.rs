@@ -133,7 +133,7 @@ impl Templates {
     }
 }
 
-/// nginx, whose master is root, obeys what it says: so nobody else may be able to change it.
+/// nginx, whose master is root, follows it, so no other user may be able to change it.
 fn read(path: &Path) -> Result<String, RenderError> {
     trust::read_to_string(path).map_err(|e| RenderError::Read {
         path: path.to_owned(),

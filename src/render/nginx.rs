@@ -81,7 +81,7 @@ struct View {
     access_log: String,
     uncounted_log: String,
     wake_socket: String,
-    /// Headers that only an edge may say, and that nginx says to nobody.
+    /// Headers that only an edge may set, and that nginx sets for no application.
     dropped_headers: Vec<&'static str>,
     /// Those that are passed on of a trusted proxy.
     headers_of_proxies: &'static [&'static str],
@@ -139,13 +139,7 @@ fn view(
     check(&config.run)?;
     let log = config.access_log(any);
     Ok(View {
-        run_as: allowance
-            .run_as
-            .as_ref()
-            .map(|(user, group)| {
-                Ok::<_, RenderError>(format!("{} {}", quoted(user)?, quoted(group)?))
-            })
-            .transpose()?,
+        run_as: run_as(allowance)?,
         pid_file: plain(&pid_file(config)),
         open_files: allowance.open_files,
         connections: allowance.connections,
@@ -154,11 +148,7 @@ fn view(
         map_hash_bucket_size,
         temp_dir: plain(&temp_dir(config)),
         max_body: config.edge.max_body,
-        // Whatever the settings say: a request may take three connections of a worker.
-        per_client: config
-            .edge
-            .per_client
-            .map(|most| most.min(u32::try_from(allowance.connections / 8).unwrap_or(u32::MAX))),
+        per_client: per_client(config, allowance),
         shared_addresses: networks(&config.edge.of_many()),
         trusted_proxies: networks(&config.edge.trusted_proxies),
         public_scheme: config.edge.public_scheme.as_str(),
@@ -166,12 +156,7 @@ fn view(
         domain_pattern: domain_pattern(&config.domain)?,
         hosts,
         tcp,
-        rules: config
-            .rules
-            .iter()
-            .enumerate()
-            .map(|(number, rule)| rule_view(number, rule))
-            .collect::<Result<_, _>>()?,
+        rules: rules(&config.rules)?,
         listen: config.edge.listen.iter().map(ToString::to_string).collect(),
         nginx_dir: plain(&config.nginx_dir()),
         gate_socket: plain(&config.gate_dir().join(format!("{any}.sock"))),
@@ -192,11 +177,26 @@ fn view(
     })
 }
 
+/// User and group of the workers, as nginx's `user` takes them.
+fn run_as(allowance: &Allowance) -> Result<Option<String>, RenderError> {
+    let Some((user, group)) = &allowance.run_as else {
+        return Ok(None);
+    };
+    Ok(Some(format!("{} {}", quoted(user)?, quoted(group)?)))
+}
+
+/// Requests of one client at once: the setting, but at most an eighth of a worker's connections,
+/// because a request may take three of them.
+fn per_client(config: &Config, allowance: &Allowance) -> Option<u32> {
+    let most = u32::try_from(allowance.connections / 8).unwrap_or(u32::MAX);
+    config.edge.per_client.map(|limit| limit.min(most))
+}
+
 fn is_dropped(name: &str) -> bool {
     !SET_BY_NGINX.contains(&name) && !OF_PROXIES.contains(&name) && !name.starts_with("x-acc-")
 }
 
-/// Each once: nginx warns of a network that it is told twice.
+/// Each once: nginx warns of a network that is listed twice.
 fn networks(all: &[IpNet]) -> Vec<String> {
     let each: BTreeSet<IpNet> = all.iter().map(IpNet::trunc).collect();
     each.into_iter().map(|net| net.to_string()).collect()
@@ -283,6 +283,13 @@ fn domain_pattern(domain: &HostName) -> Result<String, RenderError> {
     ))
 }
 
+fn rules(rules: &[Rule]) -> Result<Vec<RuleView>, RenderError> {
+    let numbered = rules.iter().enumerate();
+    numbered
+        .map(|(number, rule)| rule_view(number, rule))
+        .collect()
+}
+
 fn rule_view(number: usize, rule: &Rule) -> Result<RuleView, RenderError> {
     let path = rule
         .path
@@ -357,8 +364,8 @@ fn quoted(text: &str) -> Result<String, RenderError> {
     ))
 }
 
-/// Refuses a folder that nginx cannot be told: a dollar sign would begin a variable, a colon ends
-/// the path of a socket.
+/// Refuses a folder that nginx's configuration cannot name: a dollar sign would begin a variable, a
+/// colon ends the path of a socket.
 fn check(path: &Path) -> Result<(), RenderError> {
     let Some(text) = path.to_str() else {
         return Err(refuse(&format!(

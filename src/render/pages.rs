@@ -89,7 +89,7 @@ impl Pages {
 
     fn render(&self, name: &str, values: &impl Serialize, otherwise: &str) -> String {
         self.templates.render(name, values).unwrap_or_else(|error| {
-            tracing::error!(%error, "a page could not be rendered");
+            tracing::error!(%error, "could not render a page");
             otherwise.to_owned()
         })
     }

@@ -96,7 +96,7 @@ pub fn daemon(templates: &Templates, text: &DaemonText<'_>) -> Result<String, Se
     if path_text("its folder", text.dir)?.contains(['*', '?', '[']) {
         return Err(unfit(
             "its folder",
-            "it includes files by pattern, and one of `*?[` is in the name",
+            "its name contains one of `*?[`, which supervisord would take as a pattern",
         ));
     }
     let values = DaemonValues {
@@ -174,7 +174,7 @@ fn word(what: &str, text: &str) -> Result<String, SectionError> {
             // folder.
             ';' | '#' => out.extend(['\'', '\'', c]),
             '%' => out.push_str("%%''"),
-            c if c.is_control() => return Err(unfit(what, "it holds a control character")),
+            c if c.is_control() => return Err(unfit(what, "it contains a control character")),
             c => out.push(c),
         }
     }
@@ -185,14 +185,14 @@ fn word(what: &str, text: &str) -> Result<String, SectionError> {
 /// A value that no splitter reads: for the INI parser and `%` formatting.
 fn plain(what: &str, text: &str) -> Result<String, SectionError> {
     if text.trim() != text || text.is_empty() {
-        return Err(unfit(what, "it is empty or has blanks at an end"));
+        return Err(unfit(what, "it is empty, or begins or ends with a blank"));
     }
     let mut out = String::with_capacity(text.len() + 8);
     for c in text.chars() {
         match c {
             ';' | '#' => out.extend([NOTHING, &c.to_string()]),
             '%' => out.extend(["%%", NOTHING]),
-            c if c.is_control() => return Err(unfit(what, "it holds a control character")),
+            c if c.is_control() => return Err(unfit(what, "it contains a control character")),
             c => out.push(c),
         }
     }
@@ -255,7 +255,7 @@ mod tests {
         let why = program(&templates, &text).unwrap_err().to_string();
         assert_eq!(
             why,
-            "supervisord cannot pass on its launcher: it holds a control character"
+            "supervisord cannot pass on its launcher: it contains a control character"
         );
         let daemon_text = DaemonText {
             dir: Path::new("/a[b]"),

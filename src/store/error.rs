@@ -1,6 +1,6 @@
 //! What can be wrong with the database, and SQLite's errors in acc's words.
 //!
-//! It looks at the file's folder where SQLite does not say enough (permissions, room), and never
+//! It checks the file's folder where SQLite does not say enough (permissions, space), and never
 //! opens the database.
 
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ pub enum StoreError {
     #[error("there is no database `{0}`")]
     Missing(PathBuf),
     /// Written by a newer acc.
-    #[error("database `{path}` has version {found}, this acc knows versions up to {known}")]
+    #[error("database `{path}` has version {found}; this acc supports versions up to {known}")]
     Newer {
         /// Which file.
         path: PathBuf,
@@ -35,7 +35,7 @@ pub enum StoreError {
     #[error("database `{0}` is locked by another program")]
     Locked(PathBuf),
     /// No room.
-    #[error("there is no room on the disk of database `{0}`")]
+    #[error("no space left on the disk of database `{0}`")]
     Full(PathBuf),
     /// It cannot be opened or written.
     #[error("database `{path}` cannot be used: {why}")]
@@ -87,7 +87,7 @@ pub(super) fn translate(path: &Path, e: &rusqlite::Error) -> StoreError {
     }
 }
 
-/// Is this user kept out? SQLite does not tell. Asked without opening the file: closing it would
+/// Has this user no access? SQLite does not say. Checked without opening the file: closing it would
 /// drop the locks of this process.
 fn forbidden(path: &Path) -> bool {
     use rustix::fs::{Access, access};

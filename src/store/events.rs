@@ -6,8 +6,8 @@ use super::{Store, StoreError};
 use crate::domain::name::InstanceId;
 use crate::domain::time::WallTime;
 
-/// At most this many lines go at once: nobody waits long for the database, and the rest goes with
-/// the next calls.
+/// At most this many lines are deleted at once, so that no caller waits long for the database; the
+/// rest goes with the next calls.
 const AT_ONCE: i64 = 5_000;
 
 /// One event.

@@ -139,7 +139,7 @@ impl Store {
         )
     }
 
-    /// Rows that are wanted up and in service.
+    /// Rows whose desired state is up, in service.
     pub fn wanted_up(&self) -> Result<Vec<Row>, StoreError> {
         self.many(
             "wanted = 'up' AND phase <> 'destroyed' AND phase <> 'creating'",
@@ -269,7 +269,7 @@ impl Store {
         .map_err(|e| self.error(&e))
     }
 
-    /// Remembers what a look at the access log showed, and when it was last in use.
+    /// Records what a check of the access log showed, and when the instance was last in use.
     pub fn looked(&self, id: InstanceId, look: &Look) -> Result<(), StoreError> {
         let mark = format!("{} {} {}", look.mark.0, look.mark.1, look.mark.2);
         let sql = "UPDATE instances SET mark = ?2, looked_at = ?3, quiet_since = ?4, last_active_at = coalesce(?5, last_active_at), \

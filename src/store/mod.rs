@@ -6,7 +6,7 @@
 //! at once (`synchronous = FULL`), a phase is not, because after a power cut no process runs and
 //! every phase is found out anew anyway.
 //!
-//! No query reads more rows than it returns, however many instances sleep; a test looks at the plan
+//! No query reads more rows than it returns, however many instances sleep; a test checks the plan
 //! of every one of them.
 
 mod encode;
@@ -63,7 +63,7 @@ pub struct Store {
     path: PathBuf,
     /// Ended before the connections are closed.
     write_back: write_back::WriteBack,
-    /// For what is read while somebody writes, and syncs, on the other one. It reads more slowly:
+    /// For what is read while the other one writes and syncs. It reads more slowly:
     /// after a write by another connection SQLite takes nothing it knows of the pages for true.
     /// Closed first: the last one to close brings everything into the database and removes the log.
     reader: Arc<Mutex<Connection>>,
@@ -141,7 +141,7 @@ impl Store {
         Ok(Self::over(path, read_only(path)?, None))
     }
 
-    /// Looks for damage; reads the whole database.
+    /// Checks for damage; reads the whole database.
     pub fn check(&self) -> Result<(), StoreError> {
         let found: String = self
             .connection()
@@ -209,7 +209,7 @@ impl Store {
         translate(&self.path, e)
     }
 
-    /// A statement, prepared once. Every one comes by here, so that a test can look at its plan.
+    /// A statement, prepared once. Every one comes by here, so that a test can check its plan.
     #[cfg_attr(
         not(test),
         expect(clippy::unused_self, reason = "tests collect every statement here")

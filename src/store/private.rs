@@ -1,5 +1,5 @@
-//! The database holds parameters marked secret: nobody else may read it, from its first moment on.
-//! Who has a file open goes on reading it, whatever its mode becomes.
+//! The database holds parameters marked secret: no other user may read it, from its first moment
+//! on. A process that has a file open can still read it after its mode was changed.
 //!
 //! It never opens a database that is there already: closing it would drop the locks that SQLite has
 //! on it in this process.

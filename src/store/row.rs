@@ -69,7 +69,7 @@ pub struct Row {
     pub stored: Stored,
     /// The boot its timestamps belong to.
     pub boot: String,
-    /// The access log when it was last looked at: inode, size, mtime in ms.
+    /// The access log when it was last checked: inode, size, mtime in ms.
     pub mark: (u64, u64, i64),
     /// When that was.
     pub looked_at: Timestamp,
@@ -92,18 +92,18 @@ pub struct Save<'a> {
     pub clock: i64,
 }
 
-/// What is written after a look at the access log.
+/// What is written after a check of the access log.
 #[derive(Debug, Clone, Copy)]
 pub struct Look {
     /// The log: inode, size, mtime in ms.
     pub mark: (u64, u64, i64),
-    /// When it was looked at.
+    /// When it was checked.
     pub at: Timestamp,
     /// Since when it has not been in use.
     pub quiet_since: Timestamp,
     /// It was in use at this time.
     pub active_at: Option<WallTime>,
-    /// Wall clock less boot clock at the look, in ms.
+    /// Wall clock less boot clock at the check, in ms.
     pub clock: Option<i64>,
 }
 

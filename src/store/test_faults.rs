@@ -78,7 +78,7 @@ impl Store {
         }
     }
 
-    /// Names and phases of all instances: all that a test looks at often.
+    /// Names and phases of all instances: all that a test reads often.
     pub(crate) fn phases(&self) -> Vec<(String, String)> {
         let connection = self.connection();
         let mut statement = connection

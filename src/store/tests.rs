@@ -357,7 +357,7 @@ fn use_everything(store: &Store) {
     store.delete(id).unwrap();
 }
 
-/// Plans by which a query looks at more rows than it returns. What may be read from one end to the
+/// Plans by which a query reads more rows than it returns. What may be read from one end to the
 /// other: what is unfinished, the routed ones (all of which are returned), and whatever a `LIMIT`
 /// ends.
 fn bad_plans(store: &Store) -> Vec<String> {
@@ -585,13 +585,13 @@ async fn a_thread_beside_writes_the_log_back() {
             .record(WallTime(0), None, "a", "woke", &detail)
             .unwrap();
     }
-    // Only the log grows, until somebody writes it back: it was too little for whoever writes to do
+    // Only the log grows, until it is written back: it was too little for the writer to do
     // it.
-    let mut looks = 0;
+    let mut checks = 0;
     while std::fs::metadata(&path).unwrap().len() < before + 400_000 {
         tokio::time::sleep(Duration::from_millis(5)).await;
-        looks += 1;
-        assert!(looks < 4000, "nobody writes it back");
+        checks += 1;
+        assert!(checks < 4000, "it is not written back");
     }
     // Faster than the thread can write it back. Without an end it would be five times as much.
     for _ in 0..20_000 {

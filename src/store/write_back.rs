@@ -17,7 +17,7 @@ pub(super) const KEPT: i64 = 4 * 1024 * 1024;
 
 /// After so many uses of the writing connection the log is written back beside: each adds two to
 /// four pages, so that it is done about as often as SQLite would. By the size of the file it cannot
-/// be told: that stays when the log begins anew.
+/// be measured: that stays when the log begins anew.
 pub(super) const USES: u32 = 256;
 
 /// The thread that writes the log back; it ends, with what it is at, when this is dropped.
@@ -64,7 +64,7 @@ fn write_back(path: &Path, connection: &Connection, over: &AtomicBool) {
             return;
         }
         if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
-            warn!(database = %path.display(), %error, "could not write the log of the database back; it is tried again");
+            warn!(database = %path.display(), %error, "could not write back the write-ahead log; acc will try again");
         }
     }
 }

@@ -31,7 +31,7 @@ pub struct Writes {
 }
 
 impl Writes {
-    /// Writes are done at once, by whoever asks.
+    /// Writes are done at once, on the caller's thread.
     #[must_use]
     pub fn new(store: Arc<Store>) -> Self {
         Self {
@@ -67,7 +67,7 @@ impl Writes {
         let closed = self.closed.clone();
         let job: Job = Box::new(move |store| {
             let done = if closed.load(Ordering::SeqCst) {
-                Err(ended(store, "another acc writes to it by now"))
+                Err(ended(store, "another acc process has taken over"))
             } else {
                 work(store)
             };
@@ -79,7 +79,7 @@ impl Writes {
         Box::pin(async move {
             match (sent, answer.await) {
                 (true, Ok(done)) => done,
-                _ => Err(ended(&store, "the thread that writes to it has ended")),
+                _ => Err(ended(&store, "the writer thread has ended")),
             }
         })
     }

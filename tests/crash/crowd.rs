@@ -70,14 +70,15 @@ pub fn is_wrong(done: &run::Done, server_dies: bool) -> bool {
     let forbidden = [
         "locked by another",
         "panicked",
-        "fault of its own",
+        "internal error",
         "damaged",
         "is not known",
         "could not find out",
+        "could not list",
     ];
     forbidden.iter().any(|words| said.contains(words))
         || done.code.is_none()
-        || (!server_dies && said.contains("went away"))
+        || (!server_dies && said.contains("connection to the server broke"))
 }
 
 fn crowd(combination: Combination, kill_server: bool) {
