@@ -1,11 +1,12 @@
-//! Whose is the socket that listens where an instance should? Believed is only one that the
-//! instance's own processes hold.
+//! Which process owns the socket that listens at an instance's address? Only one that the
+//! instance's own processes hold is accepted.
 //!
-//! A port of this host is anybody's: whoever listens there first is connected to. So the listener
-//! is looked at before anything is sent to it, once thoroughly ([`Listeners::examine`]), and from
+//! Any user can listen on a port of this host, and the first one is connected to. So the listener
+//! is checked before anything is sent to it, once thoroughly ([`Listeners::examine`]), and from
 //! then on by its number alone, which the kernel gives to no other socket: as long as that one
-//! listens, nobody else can at this address, but for another of the same user where the application
-//! has set `SO_REUSEPORT` itself. A pass finds that one ([`Listeners::strangers`]). It ends nobody.
+//! listens, no other can at this address, except one of the same user where the application has set
+//! `SO_REUSEPORT` itself. A monitor run finds that one ([`Listeners::strangers`]). It ends no
+//! process.
 
 mod owner;
 mod unix;
@@ -32,9 +33,9 @@ const COMMAND_SHOWN: usize = 100;
 /// The listeners of instances that were found to be their own.
 #[derive(Debug, Clone)]
 pub struct Listeners {
-    /// Who instances run as, when that is not who acc runs as.
+    /// The user instances run as, when that is not acc's own.
     user: Option<u32>,
-    /// Whose every socket of theirs is. `None`: they begin as root and may become anybody, so what
+    /// The owner of their sockets. `None`: they begin as root and may become any user, so what
     /// their processes hold must do.
     expected: Option<u32>,
     known: Arc<RwLock<HashMap<SocketAddr, KnownListener>>>,
@@ -75,7 +76,7 @@ impl Listeners {
         }
     }
 
-    /// Who instances run as, when that is not who acc runs as.
+    /// The user instances run as, when that is not acc's own.
     #[must_use]
     pub fn user(&self) -> Option<u32> {
         self.user
@@ -94,9 +95,9 @@ impl Listeners {
             .is_some_and(|known| known.process == process && known.has(now.id))
     }
 
-    /// Looks whose the sockets are that may answer at this address, and remembers them when all are
-    /// this process's own. Reads the open files of the instance's processes: it blocks, for a
-    /// fraction of a millisecond as a rule.
+    /// Checks which processes hold the sockets that may answer at this address, and remembers them
+    /// when all are this process's own. Reads the open files of the instance's processes: it
+    /// blocks, for a fraction of a millisecond as a rule.
     ///
     /// # Errors
     /// It could not be found out.
@@ -121,8 +122,8 @@ impl Listeners {
             .map_err(io::Error::other)?
     }
 
-    /// [`ListenerOwner`] for each of these instances, in their order: one look at the kernel's
-    /// table for all, and a closer one at those whose sockets have changed. It blocks.
+    /// [`ListenerOwner`] for each of these instances, in their order: one read of the kernel's
+    /// table for all, and a closer check of those whose sockets have changed. It blocks.
     ///
     /// # Errors
     /// The table cannot be read.
@@ -147,7 +148,8 @@ impl Listeners {
                 return Ok(ListenerOwner::Own);
             }
             match self.judge(*address, *process, &there)? {
-                // It may have gone since the table was read, and then nobody is seen to hold it.
+                // It may have gone since the table was read, and then no process is seen to hold
+                // it.
                 ListenerOwner::Stranger(_) => self.examine_now(*address, *process),
                 found => Ok(found),
             }
@@ -170,7 +172,7 @@ impl Listeners {
         there: &[Listening],
     ) -> io::Result<ListenerOwner> {
         if there.is_empty() {
-            return Ok(ListenerOwner::Nobody);
+            return Ok(ListenerOwner::None);
         }
         let found = self.whose(process, there)?;
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
@@ -182,7 +184,7 @@ impl Listeners {
                     sockets: there.iter().map(|l| l.id).collect(),
                 },
             )),
-            ListenerOwner::Nobody | ListenerOwner::Stranger(_) => drop(known.remove(&address)),
+            ListenerOwner::None | ListenerOwner::Stranger(_) => drop(known.remove(&address)),
         }
         Ok(found)
     }
@@ -200,7 +202,7 @@ impl Listeners {
             return Ok(ListenerOwner::Own);
         };
         // The open files of an instance's process may be closed to acc, by the process itself or
-        // because acc has no right to look. Then the user has to do, unless somebody else is seen
+        // because acc may not read them. Then the user decides, unless another process is seen
         // to hold the socket.
         let may_be_own =
             |l: &Listening| hidden.contains(&l.uid) && net::holders(&[l.id.inode]).is_empty();

@@ -1,6 +1,6 @@
 //! The world outside acc: supervisors, edges, sockets, processes, files.
 //!
-//! A driver does what it is told, in bounded time, and may be told twice. It never decides, and it
+//! A driver does each call in bounded time, and a call may be repeated. It never decides, and it
 //! never takes "I could not ask" for "there is none": the first is an error, the second an answer.
 
 pub mod activity;

@@ -1,5 +1,5 @@
 //! Files that grow by a line at a time, and are set aside when they are long; and this process's
-//! own output, when nobody reads it.
+//! own output, when no process reads it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -10,8 +10,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::untrusted;
 
-/// When nobody reads this process's standard error any more, sends it and standard output to the
-/// end of this file; `true`: it did.
+/// When no process reads this process's standard error any more, sends it and standard output to
+/// the end of this file; `true`: it did.
 pub fn take_output_if_unread(path: &Path) -> io::Result<bool> {
     let stderr = rustix::stdio::stderr();
     let mut ask = [PollFd::new(&stderr, PollFlags::empty())];

@@ -1,7 +1,7 @@
 //! Which processes belong together where no control group says it: by session and process group, by
 //! a mark in the environment, and by descent from one of these.
 //!
-//! It looks at every process of the host, which takes milliseconds: at an end, never on the way of
+//! It reads every process of the host, which takes milliseconds: at an end, never on the way of
 //! a request. Who leaves the session and clears the environment, and whose parent has ended, is not
 //! found. It never signals.
 
@@ -17,12 +17,12 @@ use crate::domain::instance::Process;
 pub const MARK: &str = "ACC_INSTANCE";
 
 /// The living processes of the session and group of `first`, which may have ended, those of this
-/// user with this mark, and their descendants. Never this process. Anybody can give a process of
+/// user with this mark, and their descendants. Never this process. Any user can give a process of
 /// his own the mark: of another user's it says nothing.
 pub fn members(first: Option<Process>, mark: &str, user: u32) -> io::Result<Vec<Process>> {
     let all = all()?;
-    // The kernel gives a pid to nobody else while a session or group of that number has members:
-    // another living process of this pid means that nothing is left of them.
+    // The kernel gives a pid to no other process while a session or group of that number has
+    // members: another living process of this pid means that nothing is left of them.
     let first = first.filter(|first| {
         first.pid > 1
             && all
@@ -106,7 +106,7 @@ fn is_of(pid: i32, user: u32) -> bool {
     fs::metadata(format!("/proc/{pid}")).is_ok_and(|data| data.uid() == user)
 }
 
-/// `false` also when it cannot be seen: it is somebody else's.
+/// `false` also when it cannot be seen: it belongs to another user.
 fn has_in_environment(pid: i32, line: &[u8]) -> bool {
     fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| {
         environment

@@ -42,7 +42,7 @@ pub struct Cgroups {
     /// Groups below were asked to have limits.
     enabled: Once,
     /// It was said that a limit cannot be set.
-    told: Once,
+    limit_reported: Once,
 }
 
 impl Cgroups {
@@ -115,7 +115,7 @@ impl Cgroups {
             note,
             beginning: Mutex::new(()),
             enabled: Once::new(),
-            told: Once::new(),
+            limit_reported: Once::new(),
         }
     }
 
@@ -240,8 +240,8 @@ impl Cgroups {
     }
 
     fn tell(&self, path: &Path, error: &io::Error) {
-        self.told
-            .call_once(|| tracing::warn!(path = %path.display(), %error, "instances go without a limit of `[limits]` that cannot be set"));
+        self.limit_reported
+            .call_once(|| tracing::warn!(path = %path.display(), %error, "cannot set a limit of `[limits]`; instances run without it"));
     }
 
     /// Swap counts as well: memory that is out of bounds is not to be found there.

@@ -16,10 +16,10 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Timespec, Timestamps, UTIME_NOW, 
 pub struct HeldFolder(File);
 
 impl HeldFolder {
-    /// Holds this folder, together with whoever else does.
+    /// Holds this folder with a shared lock.
     ///
     /// # Errors
-    /// It cannot be opened, or somebody has it for himself alone: a cleaner that is at it.
+    /// It cannot be opened, or a cleaner holds it exclusively.
     pub fn take(dir: &Path) -> io::Result<Self> {
         let file = File::open(dir)?;
         flock(&file, FlockOperation::NonBlockingLockShared)?;
@@ -55,7 +55,7 @@ pub fn freshen(dir: &Path, older: Duration) {
     for path in std::iter::once(dir.to_owned()).chain(entries) {
         let modified = fs::symlink_metadata(&path).and_then(|found| found.modified());
         if modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > older)) {
-            // A link's own times: what it leads to may be anybody's.
+            // A link's own times: its target may belong to any user.
             let _ = utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW);
         }
     }

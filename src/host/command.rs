@@ -77,7 +77,7 @@ pub fn find_program_in(name: &str, more: &[&Path]) -> Option<PathBuf> {
         .find(|path| is_executable(path))
 }
 
-/// A file that somebody may execute.
+/// A file with an execute bit.
 pub fn is_executable(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
 }

@@ -1,7 +1,7 @@
 //! Finds a process by its command line, for when the record of it was taken away.
 //!
-//! It only looks, and believes no process of another user or with another root folder: a container
-//! on this host may run the same command with a path of the same name.
+//! It changes nothing, and believes no process of another user or with another root folder: a
+//! container on this host may run the same command with a path of the same name.
 
 use std::fs;
 use std::io;

@@ -69,7 +69,7 @@ pub fn point(_run: &Path, _name: &'static str) -> io::Result<()> {
 pub fn point(run: &Path, name: &'static str) -> io::Result<()> {
     debug_assert!(POINTS.contains(&name), "`{name}` is not in POINTS");
     let file = run.join("fault");
-    // Nobody asked for anything: the usual case.
+    // No fault was requested: the usual case.
     let Ok(text) = std::fs::read_to_string(&file) else {
         return Ok(());
     };

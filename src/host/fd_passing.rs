@@ -1,6 +1,6 @@
 //! Open files that a process leaves to its successor or to a child: by number, over `exec`.
 //!
-//! It decides nothing about what they are; whoever takes one says what it expects, and is refused
+//! It decides nothing about what they are; the receiver says what it expects, and is refused
 //! anything else.
 
 use std::io;
@@ -19,7 +19,7 @@ pub fn take(number: RawFd) -> io::Result<OwnedFd> {
     if number <= 2 {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            format!("{number} is not a file that can be left to somebody"),
+            format!("{number} is not a file that can be passed on"),
         ));
     }
     #[expect(
@@ -43,7 +43,7 @@ pub fn take(number: RawFd) -> io::Result<OwnedFd> {
 /// Lets these files pass an `exec`, or keeps them from it.
 ///
 /// # Errors
-/// The kernel refuses; nobody has seen that.
+/// The kernel refuses, which has not been seen so far.
 pub fn pass<F: AsFd>(files: &[F], pass: bool) -> io::Result<()> {
     for file in files {
         let mut flags = fcntl_getfd(file)?;

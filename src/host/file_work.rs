@@ -1,8 +1,8 @@
 //! Work on files that may take long: on a thread of its own, one piece after the other, and waited
 //! for no longer than a limit.
 //!
-//! It decides nothing. A piece that takes longer goes on, and holds up the next ones and nobody
-//! else.
+//! It decides nothing. A piece that takes longer goes on, and delays only the next ones, and
+//! nothing else.
 
 use std::io;
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub async fn file_work<T: Send + 'static>(
         Ok(done) => done,
         Err(_) => Err(io::Error::new(
             io::ErrorKind::TimedOut,
-            format!("the disk has taken longer than {} s", limit.as_secs()),
+            format!("the disk did not answer within {} s", limit.as_secs()),
         )),
     }
 }

@@ -26,8 +26,8 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     written
 }
 
-/// Makes a file that nobody else can have open or have put there, with this mode whatever the
-/// umask; an older one is removed.
+/// Creates a file that no other process can have open or have put there, with this mode whatever
+/// the umask; an older one is removed.
 pub fn make_file(path: &Path, mode: u32) -> io::Result<fs::File> {
     remove_file(path)?;
     let file = fs::OpenOptions::new()
@@ -62,7 +62,7 @@ pub fn remove_leftovers(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Does a process of this pid write no more? That is so for one which nobody has collected, too:
+/// Does a process of this pid write no more? That includes a zombie:
 /// not every host (a container, say) has an init that does. One that cannot be looked at may still
 /// write.
 fn has_ended(pid: i32) -> bool {
@@ -71,7 +71,7 @@ fn has_ended(pid: i32) -> bool {
 
 /// Makes a folder and its parents with this mode; one that exists is left as it is.
 pub fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
-    // It exists as a rule, and a look is cheaper than a try.
+    // It exists as a rule, and a check is cheaper than a try.
     if path.is_dir() {
         return Ok(());
     }
@@ -81,7 +81,7 @@ pub fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
         .create(path)
 }
 
-/// Lets everybody pass through a folder of acc's, and look into it no more than before.
+/// Lets every user pass through a folder of acc's, and list it no more than before.
 pub fn let_through(dir: &Path) -> io::Result<()> {
     let mode = fs::metadata(dir)?.permissions().mode() & 0o7777;
     if mode & 0o111 == 0o111 {
@@ -175,7 +175,7 @@ mod tests {
             .collect();
         left.sort();
         assert_eq!(left, ["a.conf", &own, "b.new-x"]);
-        // Dead, and collected by nobody.
+        // Dead, and not collected.
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         fs::write(dir.path().join(format!("d.new-{pid}")), "").unwrap();

@@ -41,14 +41,14 @@ impl Family {
         }
     }
 
-    /// By descent, group and session; `look` tells what is known of a process.
-    fn has(&self, pid: i32, look: impl Fn(i32) -> Option<Stat>) -> bool {
+    /// By descent, group and session; `stat` returns what is known of a process.
+    fn has(&self, pid: i32, stat: impl Fn(i32) -> Option<Stat>) -> bool {
         let (leader, mut next) = (self.leader.pid, pid);
         for _ in 0..GENERATIONS {
             if next == leader {
                 return true;
             }
-            match look(next) {
+            match stat(next) {
                 Some(seen) if seen.group == leader || seen.session == leader => return true,
                 Some(seen) if seen.parent > 1 => next = seen.parent,
                 _ => return false,
@@ -114,11 +114,11 @@ fn mark(pid: i32) -> Option<Vec<u8>> {
 pub struct Search {
     /// Sockets that no process of the instance was seen to hold.
     pub left: BTreeSet<u64>,
-    /// Users of those of its processes into which this user may not look (`ptrace(2)`, dumpable).
+    /// Users of those of its processes that this user may not inspect (`ptrace(2)`, dumpable).
     pub hidden: BTreeSet<u32>,
 }
 
-/// Looks for these sockets among the open files of the instance that `leader` leads, first its own.
+/// Searches these sockets among the open files of the instance that `leader` leads, first its own.
 ///
 /// # Errors
 /// `/proc` cannot be read, or `leader` has ended: nothing is known then.
@@ -142,7 +142,7 @@ pub fn search(leader: Process, sockets: impl IntoIterator<Item = u64>) -> io::Re
     }
 }
 
-/// Those that are found by the cheaper look come first.
+/// Those that are cheaper to find come first.
 fn search_others(leader: Process, search: &mut Search) -> io::Result<()> {
     let family = Family::of(leader);
     let all: HashMap<i32, Stat> = pids()?

@@ -68,7 +68,7 @@ impl OpenFiles {
     }
 }
 
-/// Limits of one instance. `None`: as whoever starts it.
+/// Limits of one instance. `None`: those of its parent.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct ProcessLimits {
     /// Open files, of each process.

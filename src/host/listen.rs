@@ -1,7 +1,7 @@
 //! Sockets that listen: TCP and unix, with room for a crowd, and every fault with the address it
 //! concerns.
 //!
-//! It never takes a socket away from somebody who still answers on it.
+//! It never removes a socket on which a process still answers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ const BACKLOG: i32 = 4096;
 /// A listener could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// Somebody has it.
+    /// Another program has it.
     #[error("`{at}` is taken by another program")]
     Taken {
         /// Address or path.
@@ -34,7 +34,7 @@ pub enum ListenError {
         at: String,
     },
     /// There is something at the path that is not a socket.
-    #[error("`{path}` is in the way and is not a socket")]
+    #[error("`{path}` exists and is not a socket")]
     InTheWay {
         /// Which.
         path: PathBuf,
@@ -79,7 +79,7 @@ pub fn tcp(address: SocketAddr) -> Result<std::net::TcpListener, ListenError> {
 }
 
 /// Listens on a unix socket with this mode, and this group if one is given (which takes root). A
-/// socket that nobody answers on any more is replaced.
+/// socket on which no process answers any more is replaced.
 ///
 /// # Errors
 /// See [`ListenError`]; each names the path.
@@ -89,7 +89,8 @@ pub fn unix(path: &Path, mode: u32, group: Option<u32>) -> Result<UnixListener, 
     let make = || {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.bind(&SockAddr::unix(path)?)?;
-        // Before `listen` nobody can connect, so there is no moment with other rights than these.
+        // Before `listen` no client can connect, so there is no moment with other rights than
+        // these.
         if group.is_some() {
             lchown(path, None, group)?;
         }
@@ -100,7 +101,7 @@ pub fn unix(path: &Path, mode: u32, group: Option<u32>) -> Result<UnixListener, 
     make().map_err(|error| named(&at, error))
 }
 
-/// Receives datagrams at a path where nothing is, with this mode from the first moment on: anybody
+/// Receives datagrams at a path where nothing is, with this mode from the first moment on: any user
 /// who may write to it is heard.
 ///
 /// # Errors
@@ -131,15 +132,15 @@ fn clear(path: &Path) -> Result<(), Result<ListenError, io::Error>> {
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Err(Err(e)),
-        // It answers, or has no room for one more client: somebody is there.
+        // It answers, or has no room for one more client: a process is there.
         Ok(_) | Err(_) => Err(Ok(ListenError::Taken {
             at: path.display().to_string(),
         })),
     }
 }
 
-/// Does nobody listen on this unix socket, or is it not there? A queue that is full has somebody
-/// who listens.
+/// Does no process listen on this unix socket, or is it not there? A queue that is full has a
+/// process that listens.
 #[must_use]
 pub fn is_lost(path: &Path) -> bool {
     let lost = [io::ErrorKind::ConnectionRefused, io::ErrorKind::NotFound];

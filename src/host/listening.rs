@@ -1,8 +1,8 @@
 //! TCP sockets that listen, as the kernel's table shows them: at a port, at all ports, and the one
 //! that a connection would reach.
 //!
-//! It asks by netlink, and by `/proc` when that is refused. It never says "nobody" when it could
-//! not look.
+//! It asks by netlink, and by `/proc` when that is refused. It never says "no process" when it
+//! could not check.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -58,7 +58,7 @@ pub fn at_port(port: u16) -> io::Result<Vec<Listening>> {
     table(port).or_else(|_| by_proc(port))
 }
 
-/// The one that a connection to this address would reach now; `None`: nobody listens there.
+/// The one that a connection to this address would reach now; `None`: no process listens there.
 ///
 /// # Errors
 /// As for [`at_port`].
@@ -70,7 +70,7 @@ pub fn reached(address: SocketAddr) -> io::Result<Option<Listening>> {
     })
 }
 
-/// Does anybody listen there? One question to the kernel, which makes no connection; never by
+/// Does a process listen there? One query to the kernel, which makes no connection; never by
 /// `/proc`.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Files that are locks (`flock`). Whoever can open such a file can hold it, so only acc's user
+//! Files that are locks (`flock`). A user who can open such a file can hold it, so only acc's user
 //! may: it is made with mode 0600.
 //!
 //! One that others may have opened before (an earlier acc made it with mode 0644, or has a second
@@ -117,7 +117,7 @@ pub fn holding(path: &Path) -> Option<Process> {
     holds(process.pid, &found).then_some(process)
 }
 
-/// Is this file not at this place any more? Whoever comes next finds another one there, or none.
+/// Is this file no longer at its path? The next process finds another one there, or none.
 ///
 /// # Errors
 /// It cannot be looked at.
@@ -205,7 +205,7 @@ fn replace(path: &Path, old: &Metadata) -> io::Result<Option<File>> {
     }
     fs::rename(beside, path)?;
     tracing::warn!(
-        "`{}` could be opened by other users: a new one took its place",
+        "`{}` could be opened by other users; created a new one",
         path.display()
     );
     Ok(Some(new))
@@ -262,7 +262,7 @@ mod tests {
         sign(&mut first);
         assert!(try_lock(&path).unwrap().is_none());
         assert_eq!(holder(&path), i32::try_from(std::process::id()).ok());
-        assert_eq!(signed(&path), None, "this very process is nobody to ask");
+        assert_eq!(signed(&path), None, "this process cannot ask itself");
         drop(first);
         assert_eq!(holder(&path), None);
         drop(try_hold(&path).unwrap().unwrap());
@@ -314,7 +314,7 @@ mod tests {
             flock(&before, FlockOperation::NonBlockingLockShared).unwrap();
             let lock = try_lock(&path)
                 .unwrap()
-                .expect("a stranger's lock is in nobody's way");
+                .expect("another user's lock does not matter");
             assert_eq!(mode(&path), 0o600);
             assert!(!same(
                 &before.metadata().unwrap(),

@@ -1,11 +1,11 @@
-//! Ports of this host: is one free, and who listens on one. It only looks.
+//! Ports of this host: is one free, and which process listens on one. It changes nothing.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use procfs::net::TcpState;
 use procfs::process::{FDTarget, Process, all_processes};
 
-/// Can a server bind this loopback port now? The look binds and lets go again, so it is a hint, not
+/// Can a server bind this loopback port now? The check binds and closes again, so it is a hint, not
 /// a reservation.
 #[must_use]
 pub fn port_is_free(port: u16) -> bool {
@@ -23,7 +23,7 @@ pub struct ListeningProcess {
     pub command: String,
 }
 
-/// The listening sockets that stand in the way of this address, by inode; anybody may see these.
+/// The listening sockets that stand in the way of this address, by inode; any user may see these.
 #[must_use]
 pub fn listening(address: SocketAddr) -> Vec<u64> {
     let tcp = procfs::net::tcp()
@@ -41,7 +41,7 @@ pub fn listening(address: SocketAddr) -> Vec<u64> {
         .collect()
 }
 
-/// Who holds these sockets, as far as this user may see it, lowest pid first. Looks at every
+/// Who holds these sockets, as far as this user may see it, lowest pid first. Reads every
 /// process: not for the way of a request.
 #[must_use]
 pub fn holders(sockets: &[u64]) -> Vec<ListeningProcess> {

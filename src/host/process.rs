@@ -1,7 +1,7 @@
 //! Processes: is it still the same one, how did it end, and signals to its whole group.
 //!
 //! A process is a pid and a start time ([`Process`]), held by a pidfd while it is waited for, so
-//! that a pid which the kernel gave to somebody else is never waited for and never signalled. It
+//! that a pid which the kernel gave to another process is never waited for and never signalled. It
 //! never starts a process: that is `spawn`.
 
 use std::fs;
@@ -61,7 +61,7 @@ pub fn start_time_of_child(pid: i32, before_ns: u64, after_ns: u64) -> u64 {
     if let Some(start_time) = reckoned.filter(|_| CLOCK_TELLS.get() == Some(&true)) {
         return start_time;
     }
-    // Living or zombie: its pid is nobody else's.
+    // Living or zombie: its pid is not reused.
     let seen = stat(pid).ok().flatten().map(|s| s.start_time);
     if let (Some(reckoned), Some(seen)) = (reckoned, seen) {
         let _ = CLOCK_TELLS.set(reckoned == seen);
@@ -160,14 +160,14 @@ fn signal_members(group: i32, signal: i32) -> io::Result<()> {
     }
 }
 
-/// Kills what a dead leader left behind. The kernel gives a pid to nobody else while a group of
-/// that number has members, so a living process of this pid with another start time means that
+/// Kills what a dead leader left behind. The kernel gives a pid to no other process while a group
+/// of that number has members, so a living process of this pid with another start time means that
 /// nothing is left.
 fn kill_leftovers(process: Process) {
     let reused =
         matches!(stat(process.pid), Ok(Some(seen)) if seen.start_time != process.start_time);
     if !reused && let Err(error) = signal_members(process.pid, libc::SIGKILL) {
-        tracing::warn!(pid = process.pid, %error, "could not kill what is left of a process group");
+        tracing::warn!(pid = process.pid, %error, "could not kill the rest of a process group");
     }
 }
 
@@ -194,7 +194,7 @@ pub fn hold(process: Process) -> io::Result<HeldProcess> {
         });
     };
     let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
-        // The pidfd first, then the look: what is seen now is what the pidfd holds, or has ended
+        // The pidfd first, then the check: what is seen now is what the pidfd holds, or has ended
         // since.
         Ok(pidfd) => stat(process.pid)?
             .filter(|seen| seen.start_time == process.start_time)
@@ -276,8 +276,8 @@ fn ended_child(pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
     }
 }
 
-/// Somebody else's zombie, not yet reaped, still shows its wait status in `/proc` (to root and to
-/// its own user).
+/// A zombie of another parent, not yet reaped, still shows its wait status in `/proc` (to root and
+/// to its own user).
 fn zombie_exit(process: Process) -> Option<Exit> {
     let seen = stat(process.pid).ok()??;
     let may_look = seen.wait_status != 0 || rustix::process::geteuid().is_root();
@@ -401,7 +401,7 @@ mod tests {
 
     #[test]
     fn the_clock_tells_when_a_child_was_started() {
-        let mut told = 0;
+        let mut ended = 0;
         for _ in 0..40 {
             let before = since_boot_ns();
             let (mut child, process) = spawn("exit 0");
@@ -412,11 +412,11 @@ mod tests {
             );
             if let Some(start_time) = reckoned(before, after) {
                 assert_eq!(start_time, process.start_time);
-                told += 1;
+                ended += 1;
             }
             child.wait().unwrap();
         }
-        assert!(told > 0, "every one of them met the end of a tick");
+        assert!(ended > 0, "every one of them met the end of a tick");
         assert_eq!(reckoned(19_990_000, 19_991_000), None);
         assert_eq!(reckoned(15_000_000, 20_010_000), None);
         assert_eq!(reckoned(20_030_000, 20_090_000), Some(2));
@@ -554,10 +554,10 @@ mod tests {
             let waiting = tokio::spawn(ended(process));
             tokio::task::yield_now().await;
             fs::write(&go, "").unwrap();
-            let told = waiting.await.unwrap().unwrap();
+            let seen = waiting.await.unwrap().unwrap();
             signal_group(middle, libc::SIGKILL).unwrap();
             assert_eq!(ended(middle).await.unwrap(), Exit::Signal(9));
-            assert_eq!(told, exit);
+            assert_eq!(seen, exit);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Trees are removed that somebody else has made and may still be writing in: as deep and as wide
+//! Removes trees that another user has made and may still be writing in: as deep and as wide
 //! as they like.
 //!
 //! What is to be removed is first moved into a folder of acc's own, where no path leads to it any
@@ -24,7 +24,7 @@ use super::clock::{Clock, SystemClock};
 use super::users::is_root;
 use crate::domain::time::Timestamp;
 
-/// So many entries are removed between two looks at the clock.
+/// So many entries are removed between two readings of the clock.
 const LOOK_AFTER: u32 = 64;
 
 /// Two that take the same tree apart would be in each other's way.
@@ -47,7 +47,7 @@ pub fn remove(path: &Path, trash: &Path, within: Duration) -> io::Result<()> {
                 .map_err(Into::into),
             Ok(false) => Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                "it could not be removed within the time for it",
+                "it could not be removed within the time limit",
             )),
             Err(e) => Err(e),
         },
@@ -118,11 +118,11 @@ pub fn empty(folder: &Path, within: Duration) -> io::Result<bool> {
     }
 }
 
-/// What a look at all entries came to.
+/// The result of one pass over all entries.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Swept {
     Nothing,
-    /// Some were there; whether they were removed the next look shows.
+    /// Some were there; whether they were removed the next pass shows.
     Left,
     /// The time is over.
     TooMuch,
@@ -212,7 +212,7 @@ impl RemovalJob {
     fn note(&mut self, done: Result<(), Errno>) {
         match done {
             Ok(()) => self.removed = true,
-            // Somebody has written in it meanwhile: the next look finds that.
+            // Another process has written in it meanwhile: the next pass finds that.
             Err(Errno::NOTEMPTY) => {}
             Err(e) => self.failed = self.failed.or(Some(e)),
         }
@@ -246,7 +246,7 @@ fn open_folder(at: impl std::os::fd::AsFd, name: impl rustix::path::Arg) -> Resu
     )
 }
 
-/// Opens a folder, in which from then on nobody but acc makes anything.
+/// Opens a folder, in which from then on only acc creates files.
 fn open_closed(at: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
     let folder = match open_folder(at, name) {
         Err(Errno::ACCESS) if !is_root() && open_up(at, name) => open_folder(at, name)?,

@@ -4,7 +4,7 @@
 //!
 //! Before a start the file is renamed; while its process runs, which holds it open for appending,
 //! its end is copied and then it is cut to nothing. A copy never takes the last room of a disk:
-//! then the log is cut without one, and the caller is told.
+//! then the log is cut without one, and the caller gets to know it.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(fs::read_to_string(&secret).unwrap(), "a long secret text");
     }
 
-    /// In a folder of acc's nobody else can have put it: its owner has made the second name
+    /// In a folder of acc's no other user can have put it: its owner has made the second name
     /// elsewhere.
     #[test]
     fn a_log_with_a_second_name_elsewhere_is_used_and_bounded() {

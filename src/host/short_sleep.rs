@@ -1,6 +1,6 @@
 //! Pauses that are shorter than what the runtime's timer can do.
 //!
-//! It knows real time only: whoever is to be run on a made-up clock sleeps by the runtime.
+//! It knows real time only: code that must run on a test clock sleeps by the runtime.
 
 use std::io;
 use std::time::Duration;

@@ -92,7 +92,7 @@ fn receive<'a>(socket: &Socket, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]>
     if got > buffer.len() {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            "an answer of the kernel does not fit",
+            "an answer of the kernel is too long",
         ));
     }
     Ok(buffer)

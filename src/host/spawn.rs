@@ -39,7 +39,7 @@ pub fn user_ids(name: &str) -> io::Result<Option<UserIds>> {
     }))
 }
 
-/// Only root can start a process as somebody else.
+/// Only root can start a process as another user.
 #[must_use]
 pub fn may_change_user() -> bool {
     Uid::effective().is_root()

@@ -2,7 +2,7 @@
 //!
 //! The text holds the name of the program, which is the program's own choice and may be any bytes:
 //! it is read as bytes, and a name can neither hide a process nor pass for one of the fields. It
-//! only looks.
+//! changes nothing.
 
 use std::fs;
 use std::io;
@@ -29,11 +29,11 @@ pub struct Stat {
     pub session: i32,
     /// Clock ticks since boot.
     pub start_time: u64,
-    /// Wait status of a zombie; 0 otherwise, and 0 for those that may not look.
+    /// Wait status of a zombie; 0 otherwise, and 0 without permission to see it.
     pub wait_status: i32,
 }
 
-/// Looks at a process, living or zombie; `None`: there is none of this pid.
+/// Reads the state of a process, living or zombie; `None`: there is none of this pid.
 pub fn stat(pid: i32) -> io::Result<Option<Stat>> {
     if pid <= 0 {
         return Ok(None);

@@ -15,7 +15,7 @@ use crate::domain::instance::Process;
 /// A thread stops as soon as it is out of the kernel; one that takes longer than this waits for a
 /// disk.
 const PATIENCE: Duration = Duration::from_secs(2);
-const LOOK: Duration = Duration::from_millis(1);
+const POLL: Duration = Duration::from_millis(1);
 
 /// A process none of whose threads runs.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl Stopped {
                 if !process::is_same(process)? {
                     return Ok(None);
                 }
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL).await;
             }
         };
         let stopped = tokio::time::timeout(PATIENCE, all)
@@ -228,7 +228,7 @@ mod tests {
         let process = process::by_pid(child.id().cast_signed()).unwrap().unwrap();
         let stopped = Stopped::stop(process).await.unwrap().unwrap();
         assert!(stands_still(process.pid).unwrap());
-        // It has the listener as well, but nobody has accepted the second connection.
+        // It has the listener as well, but no process has accepted the second connection.
         assert_eq!(
             stopped.peers().unwrap(),
             HashSet::from([client.local_addr().unwrap()])
@@ -237,7 +237,7 @@ mod tests {
         drop((client, waiting));
         let ended = async {
             while child.try_wait().unwrap().is_none() {
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL).await;
             }
         };
         tokio::time::timeout(Duration::from_secs(20), ended)

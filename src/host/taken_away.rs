@@ -1,7 +1,7 @@
 //! Tells when something is taken out of a folder, or the folder itself is: by inotify, so that
-//! nobody has to look meanwhile.
+//! no polling is needed.
 //!
-//! It does not say what: whoever is told looks for himself. Where nothing can be watched it never
+//! It does not say what: the receiver checks for itself. Where nothing can be watched it never
 //! tells.
 
 use std::io;
@@ -65,7 +65,7 @@ impl WatchedFolder {
                 Ok(event) if event.name.as_deref().is_some_and(own) => {}
                 Ok(_) => return,
                 Err(error) => {
-                    tracing::debug!(%error, "cannot watch a folder any more");
+                    tracing::debug!(%error, "can no longer watch a folder");
                     break;
                 }
             }
@@ -101,7 +101,7 @@ mod tests {
         tokio::time::timeout(SOON, folder.change()).await.unwrap();
         fs::remove_dir_all(&path).unwrap();
         tokio::time::timeout(SOON, folder.change()).await.unwrap();
-        // One told for each file, and one for the folder.
+        // One event for each file, and one for the folder.
         while futures_util::FutureExt::now_or_never(folder.change()).is_some() {}
         fs::create_dir(&path).unwrap();
         folder.renew();

@@ -25,7 +25,7 @@ pub fn connect(path: &Path) -> io::Result<UnixStream> {
     Ok(socket.into())
 }
 
-/// Fails unless the listener runs as `owner`; `None`: instances run as acc itself, and nobody has
+/// Fails unless the listener runs as `owner`; `None`: instances run as acc itself, and none has
 /// to be told apart.
 pub fn check(stream: &impl AsFd, owner: Option<u32>) -> io::Result<()> {
     let Some(owner) = owner else { return Ok(()) };

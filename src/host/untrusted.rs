@@ -1,10 +1,11 @@
-//! Files in folders that somebody else can write: the user of an instance, or nginx's workers.
+//! Files in folders that another user can write: the user of an instance, or nginx's workers.
 //!
-//! A name in there may have become anything by the time it is used: a link, a pipe that nobody
+//! A name in there may have become anything by the time it is used: a link, a pipe that no process
 //! reads, a second name of another file. So a file is opened from the descriptor of its folder,
-//! without following a link and without waiting for anybody, and looked at before it is used. What
-//! is not a regular file with one name is refused; nothing is removed or changed here. In a folder
-//! that only acc can write a second name does not matter: nobody else can have put the file there.
+//! without following a link and without waiting for another process, and checked before it is used.
+//! What is not a regular file with one name is refused; nothing is removed or changed here. In a
+//! folder that only acc can write a second name does not matter: no other user can have put the
+//! file there.
 //!
 //! The folder itself is found by its path: what is above it, only acc can change.
 
@@ -68,7 +69,7 @@ pub fn open(path: &Path, to: To) -> io::Result<(File, Stat)> {
         return Err(in_the_way("it is not a regular file"));
     }
     if found.st_nlink > 1 && is_written_by_others(&rustix::fs::fstat(&folder)?) {
-        return Err(in_the_way("it has a second name"));
+        return Err(in_the_way("it has a second hard link"));
     }
     // An application that is given it expects what others would give it.
     rustix::fs::fcntl_setfl(&file, rustix::fs::fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
@@ -79,7 +80,7 @@ pub fn open(path: &Path, to: To) -> io::Result<(File, Stat)> {
 /// users.
 ///
 /// # Errors
-/// As [`open`], or it belongs to somebody else.
+/// As [`open`], or it belongs to another user.
 pub fn open_of(path: &Path, to: To, owners: &[u32]) -> io::Result<(File, Stat)> {
     let (file, found) = open(path, to)?;
     let own = rustix::process::geteuid().as_raw();
@@ -92,7 +93,7 @@ pub fn open_of(path: &Path, to: To, owners: &[u32]) -> io::Result<(File, Stat)> 
     Err(in_the_way(format!("it belongs to user {}", found.st_uid)))
 }
 
-/// Can anybody but acc and root put something into this folder?
+/// Can another user than acc's and root create files in this folder?
 fn is_written_by_others(folder: &Stat) -> bool {
     let own = rustix::process::geteuid().as_raw();
     ![own, 0].contains(&folder.st_uid) || folder.st_mode & 0o022 != 0
@@ -107,7 +108,7 @@ fn folder_of(path: &Path) -> io::Result<(OwnedFd, &std::ffi::OsStr)> {
     Ok((rustix::fs::open(folder, flags, Mode::empty())?, name))
 }
 
-/// What the kernel says of a link is a riddle to whoever reads it.
+/// The kernel's error for a link does not explain itself.
 fn refused(errno: rustix::io::Errno) -> io::Error {
     match errno {
         rustix::io::Errno::LOOP => in_the_way("it is a link"),

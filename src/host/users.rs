@@ -51,7 +51,7 @@ pub fn ids(user: &str) -> io::Result<(Uid, Gid)> {
 
 /// Hands an instance's folder over to the user it runs as: everything can be read by the user's
 /// group, and only what the application writes belongs to the user: `data`. The rest stays acc's,
-/// above all the folder itself and `log`: root writes there, and whoever owned them could put links
+/// above all the folder itself and `log`: root writes there, and their owner could put links
 /// in root's way. Links in it are not followed. Only root can; for others, who run everything as
 /// themselves, it is a no-op.
 pub fn settle(dir: &Path, user: &str) -> io::Result<()> {
@@ -87,8 +87,8 @@ pub fn private_folder(path: &Path, user: Option<&str>) -> io::Result<()> {
             Some(rustix::fs::Gid::from_raw(gid.as_raw())),
         );
         rustix::fs::fchown(&folder, owner.0, owner.1)?;
-        // From here on whoever had it can put nothing into it any more; what he has put there may
-        // be a second name of anybody's file.
+        // From here on the old owner can put nothing into it any more; what is there already may
+        // be a second name of any user's file.
         for entry in rustix::fs::Dir::read_from(&folder)? {
             let entry = entry?;
             let seen = rustix::fs::statat(&folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;

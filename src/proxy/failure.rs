@@ -53,7 +53,7 @@ pub struct FailureAnswer {
 /// The detail for a request that the application may have seen and that may not be sent twice: `acc
 /// prove` recognises these words.
 pub const MAYBE_SEEN: &str =
-    "the application broke off, and this request may not be sent to it twice";
+    "the application closed the connection, and this request must not be sent twice";
 
 impl ProxyFailure {
     /// The table.
@@ -68,7 +68,7 @@ impl ProxyFailure {
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "Too large", None),
             Self::BodyStalled => (StatusCode::REQUEST_TIMEOUT, "Too slow", None),
             Self::Broke | Self::BadAnswer | Self::Unreachable | Self::MaybeSeen => {
-                (StatusCode::BAD_GATEWAY, "The application broke", None)
+                (StatusCode::BAD_GATEWAY, "Bad gateway", None)
             }
             Self::NoAnswer => (StatusCode::GATEWAY_TIMEOUT, "No answer in time", Some(5)),
         };
@@ -76,10 +76,10 @@ impl ProxyFailure {
             Self::Malformed(what) => what,
             Self::Method => "this server does not pass on requests with this method",
             Self::Coding => "this server knows no transfer coding but `chunked`",
-            Self::TooMany => "this server already serves too many requests of this client",
+            Self::TooMany => "too many requests of this client are in progress",
             Self::TooLarge => "the request is larger than this server accepts",
-            Self::BodyStalled => "the request stopped before its end",
-            Self::Broke => "the application broke the connection before it answered",
+            Self::BodyStalled => "the request was not sent completely",
+            Self::Broke => "the application closed the connection before it answered",
             Self::BadAnswer => {
                 "the answer of the application broke off, or has a head that is longer than 64 KiB or no HTTP"
             }

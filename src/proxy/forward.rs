@@ -285,7 +285,7 @@ impl Forwarding<'_> {
             Ok(noted) => noted,
             Err(error) => {
                 // Better not served than perhaps served twice.
-                tracing::warn!(%error, "could not note that a request is sent");
+                tracing::warn!(%error, "could not record that a request is sent");
                 return SendOutcome::Failure(ProxyFailure::Unreachable);
             }
         };
@@ -323,11 +323,11 @@ impl Forwarding<'_> {
             }) => match self.pending.body_fault.get() {
                 Some(fault) => SendOutcome::Failure(body_failure(fault)),
                 None if began => {
-                    tracing::info!(instance = %ticket.gate().name, error = %source, "an instance's answer cannot be read");
+                    tracing::info!(instance = %ticket.gate().name, error = %source, "cannot read an instance's answer");
                     SendOutcome::Failure(ProxyFailure::BadAnswer)
                 }
                 None => {
-                    tracing::info!(instance = %ticket.gate().name, error = %source, "an instance broke a request");
+                    tracing::info!(instance = %ticket.gate().name, error = %source, "an instance broke off a request");
                     self.pending.reads += reads;
                     SendOutcome::Broke(again.filter(|_| self.pending.reads < MAX_READS))
                 }

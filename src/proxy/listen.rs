@@ -120,7 +120,7 @@ impl ProxyListener {
             if self.may_connect(&fd) {
                 return Ok(AcceptedClient::Unix(fd.into()));
             }
-            tracing::debug!("a user who may not speak here was turned away");
+            tracing::debug!("refused a connection from a user without access");
         };
         let peer = peer
             .map(SocketAddr::try_from)

@@ -123,7 +123,7 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> WatchedBody<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut body = self.body();
         let Some(body) = body.as_mut() else {
-            return Poll::Ready(Some(Err("the client did not take the answer".into())));
+            return Poll::Ready(Some(Err("the client did not read the answer".into())));
         };
         let frame = Pin::new(body).poll_frame(cx);
         self.clients_turn.store(frame.is_ready(), Ordering::Relaxed);

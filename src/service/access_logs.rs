@@ -1,5 +1,5 @@
-//! The folders of the access logs: `log/access/NAME` below home, for whoever writes them and nobody
-//! else. They are no tenant's, because root and the edge go by names in there.
+//! The folders of the access logs: `log/access/NAME` below home, for the process that writes them
+//! alone. They belong to no tenant, because root and the edge open names in there.
 //!
 //! It makes folders and gives them to their writer. It writes no log, and removes nothing: `purge`
 //! does.
@@ -34,7 +34,7 @@ pub(super) fn make_new(config: &Config, name: &str) -> io::Result<()> {
 pub fn make_all<'a>(config: &Config, names: impl IntoIterator<Item = &'a String>) {
     for name in names {
         if let Err(error) = make(config, name) {
-            tracing::warn!(instance = name, %error, "could not make the folder of its access logs");
+            tracing::warn!(instance = name, %error, "could not create the folder of its access logs");
         }
     }
 }

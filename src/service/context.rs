@@ -77,7 +77,7 @@ pub struct Context {
     has_retired: AtomicBool,
     /// The tasks that act on instances.
     pub(super) hands: TaskTracker,
-    /// Where tasks of instances live, whoever wakes them: a start may block for a moment, and must
+    /// Where tasks of instances live: a start may block for a moment, and must
     /// not hold up clients that share a thread.
     home: Option<Handle>,
     reconfigured: Notify,
@@ -221,7 +221,7 @@ impl Context {
         self.writes.start()
     }
 
-    /// Does work that blocks: a server lets nobody else wait for it.
+    /// Does work that blocks: a server lets no other request wait for it.
     pub(super) async fn aside<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, ServiceError> + Send + 'static,
@@ -230,13 +230,7 @@ impl Context {
             return work();
         }
         let done = tokio::task::spawn_blocking(work).await;
-        done.unwrap_or_else(|e| {
-            Err(ServiceError::because(
-                "acc has a fault of its own",
-                &e,
-                "see its log",
-            ))
-        })
+        done.unwrap_or_else(|e| Err(ServiceError::because("internal error", &e, "see acc's log")))
     }
 
     /// Asks for a write to the database. It need not be waited for: later ones come after it.
@@ -261,7 +255,7 @@ impl Context {
     /// follows.
     ///
     /// # Errors
-    /// It could not be written down; the next pass tries again.
+    /// It could not be written down; the next monitor run tries again.
     pub async fn set_master(&self, master: Process) -> Result<(), SupervisorError> {
         *self.master.lock().unwrap_or_else(PoisonError::into_inner) = Some(master);
         self.note_master().await
@@ -314,8 +308,13 @@ impl Context {
     /// A step of work of several steps was just done: a test may stop acc here (see
     /// `host::failpoint`).
     pub(super) fn reached(&self, step: &'static str) -> Result<(), ServiceError> {
-        let failed =
-            |e| ServiceError::because(format!("could not go on after `{step}`"), &e, "try again");
+        let failed = |e| {
+            ServiceError::because(
+                format!("could not continue after `{step}`"),
+                &e,
+                "try again",
+            )
+        };
         failpoint::point(&self.config().run, step).map_err(failed)
     }
 
@@ -347,7 +346,7 @@ impl Context {
         self.building_lock(name).lock_owned().await
     }
 
-    /// The same if nobody is at such work; `None`: somebody is.
+    /// The same if no such work is in progress; `None`: some is.
     pub(super) fn building_unless_busy(&self, name: &str) -> Option<OwnedMutexGuard<()>> {
         self.building_lock(name).try_lock_owned().ok()
     }

@@ -64,19 +64,19 @@ pub(crate) fn store(e: crate::store::StoreError) -> ServiceError {
     use crate::store::StoreError as E;
     let hint = match &e {
         E::Missing(_) => {
-            "run `acc boot` first; or name the config of the installation you mean, with --config or ACC_CONFIG"
+            "run `acc boot` first, or name another installation's config with --config or ACC_CONFIG"
         }
         E::Newer { .. } => {
-            "install the acc that wrote it, or restore an older copy of the file; nothing was changed"
+            "install that newer acc, or restore an older copy of the file; nothing was changed"
         }
         E::Corrupt { .. } => {
             "restore a copy; `sqlite3 FILE .recover` may save what is left; nothing was changed"
         }
         E::Locked(_) => "find the program with `fuser FILE` and end it, then try again",
         E::Full(_) => "free some space and try again; nothing was changed",
-        E::Forbidden(_) => "run as root (or the user who booted acc)",
+        E::Forbidden(_) => "run this command as root or as the user who booted acc",
         E::Unusable { .. } => "check the owner and mode of the file and its folder",
-        E::Taken(_) => "choose another; `acc list` shows what there is",
+        E::Taken(_) => "choose another; `acc list` shows the instances",
     };
     ServiceError::failed(chain(&e), hint)
 }
@@ -87,6 +87,6 @@ pub(crate) fn no_instance(name: &str) -> ServiceError {
     ServiceError::new(
         ErrorKind::NotFound,
         format!("there is no instance `{name}`"),
-        "`acc list` shows what there is",
+        "`acc list` shows the instances",
     )
 }

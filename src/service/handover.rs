@@ -1,7 +1,7 @@
 //! Giving up the say: another acc takes over while this one still carries requests to their end.
 //!
 //! From then on this acc decides nothing: its tasks end between two events, as they would in a
-//! crash, and whoever comes next finds out from the database and the supervisor what is true.
+//! crash, and the next acc finds out from the database and the supervisor what is true.
 //! Requests that are held here, and those that still come in by connections already made, go on to
 //! the other acc's wake socket, which holds, wakes and counts for them. It stops nothing and starts
 //! nothing.
@@ -39,7 +39,7 @@ impl Ticket for Onward {
     }
 }
 
-/// A pass to whoever has taken over, for a request to this instance.
+/// A ticket to the acc that has taken over, for a request to this instance.
 pub(super) fn onward(world: &World, name: InstanceName) -> Box<dyn Ticket> {
     Box::new(Onward {
         gate: Gate {
@@ -61,7 +61,7 @@ pub async fn retire(world: &Arc<World>) {
         .is_err()
     {
         warn!(
-            "the supervisor is slow: {} starts or stops go on while another acc takes over",
+            "the supervisor is slow: {} starts or stops continue during the handover",
             world.hands.len()
         );
     }
@@ -78,7 +78,7 @@ pub async fn retire(world: &Arc<World>) {
         if !phase.is_live() || !handle.known() {
             continue;
         }
-        // With the builtin edge nobody else knows when the last request ended.
+        // With the builtin edge only this process knows when the last request ended.
         let (quiet, used) = if tickets > 0 {
             (world.now(), Some(world.now()))
         } else {
@@ -100,7 +100,7 @@ pub async fn retire(world: &Arc<World>) {
         let (id, name) = (handle.instance.id, handle.instance.name.clone());
         drop(world.write(move |store| {
             store.looked(id, &look).inspect_err(
-                |e| warn!(instance = %name, "could not write down its use: {}", chain(e)),
+                |e| warn!(instance = %name, "could not record its last use: {}", chain(e)),
             )
         }));
     }
@@ -108,7 +108,7 @@ pub async fn retire(world: &Arc<World>) {
         .await
         .is_err()
     {
-        warn!("the database is slow: not all was written down before another acc took over");
+        warn!("the database is slow: some writes were not finished before the handover");
     }
     world.write_no_more();
 }

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::domain::instance::{Instance, Launch, Listen};
 use crate::domain::model::Model;
 use crate::domain::name::{HostName, InstanceId, InstanceName};
-use crate::driver::probe::Question;
+use crate::driver::probe::ProbeTarget;
 use crate::driver::supervisor::Program;
 use crate::host::limits::{GroupLimits, OpenFiles, ProcessLimits, UNLIMITED};
 use crate::host::spawn::may_change_user;
@@ -106,21 +106,21 @@ pub(super) fn cannot_render(model: &Model, message: String, e: &RenderError) -> 
         // Its name begins with the model's: `shop/model.toml: env.A`, `shop/files/app.conf.tera`.
         RenderError::Template { name, .. } => {
             let hint = format!(
-                "mend `{}`; docs/models.md says what templates may name",
+                "fix `{}`; docs/models.md lists the variables of templates",
                 file(name).display()
             );
             ServiceError::new(ErrorKind::Invalid, message, hint)
         }
         RenderError::Command { .. } => {
             let hint = format!(
-                "install that program, or mend `command` in `{}`",
+                "install that program, or fix `command` in `{}`",
                 model.dir.join("model.toml").display()
             );
             ServiceError::new(ErrorKind::Invalid, message, hint)
         }
         RenderError::Read { .. } | RenderError::Write { .. } => ServiceError::failed(
             message,
-            "check space, owner and mode of that place, then try again",
+            "check free space, owner and mode of that path, then try again",
         ),
     }
 }
@@ -145,16 +145,16 @@ pub(crate) fn bad_model(name: &str, e: &ModelError) -> ServiceError {
         ModelError::Missing { .. } => (
             ErrorKind::NotFound,
             chain(e),
-            "`acc models` shows what there is",
+            "`acc models` lists the models",
         ),
         ModelError::Wrong { .. } => (
             ErrorKind::Invalid,
             chain(e),
-            "mend that file and try again; docs/models.md explains every key",
+            "fix that file and try again; docs/models.md explains every key",
         ),
         ModelError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => (
             ErrorKind::Invalid,
-            format!("model `{name}` is not complete: {}", chain(e)),
+            format!("model `{name}` is incomplete: {}", chain(e)),
             "a model needs a `model.toml`: see docs/models.md",
         ),
         ModelError::Read { .. } => (
@@ -218,10 +218,10 @@ fn launch_of(ctx: &Context, row: &Row) -> Result<Result<Launch, ServiceError>, S
                 Some(carried) => carried,
                 None => {
                     let why = format!(
-                        "it was made for other places than these (`{}`, now `{key}`)",
+                        "it was created for other folders (`{}`, now `{key}`)",
                         row.launch_key
                     );
-                    return Ok(Err(ServiceError::failed(why, "make it anew")));
+                    return Ok(Err(ServiceError::failed(why, "create it again")));
                 }
             }
         }
@@ -349,8 +349,8 @@ fn env(config: &Config, instance: &Instance) -> Vec<(String, String)> {
 }
 
 /// What the probe waits for.
-pub(super) fn question(ctx: &Context, instance: &Instance) -> Question {
-    Question {
+pub(super) fn probe_target(ctx: &Context, instance: &Instance) -> ProbeTarget {
+    ProbeTarget {
         listen: instance.listen.clone(),
         handed: instance.launch.handed,
         notify: instance

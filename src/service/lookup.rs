@@ -21,7 +21,7 @@ pub(crate) fn find_row(store: &Store, given: &str) -> Result<Row, ServiceError> 
     }
     let mut missing = error::no_instance(given);
     if let Some(near) = meant(store, given)? {
-        missing.hint = format!("did you mean `{near}`? `acc list` shows what there is");
+        missing.hint = format!("did you mean `{near}`? `acc list` shows the instances");
     }
     Err(missing)
 }

@@ -1,6 +1,6 @@
 //! What acc can do: one verb a file, and behind them the actor, the registry and the journal.
 //!
-//! [`handle()`] is the only way in for anything that changes something, whoever asks. It never
+//! [`handle()`] is the only way in for every change, from any caller. It never
 //! prints and knows no HTTP.
 
 pub mod access_logs;
@@ -50,12 +50,12 @@ pub async fn handle(world: &Arc<World>, request: Request) -> Result<Outcome, Ser
             toml: world.config().to_toml(),
         }),
         Request::Upgrade => Err(ServiceError::failed(
-            "no server runs that could be upgraded",
-            "`acc boot` starts it",
+            "no server is running to upgrade",
+            "start it with `acc boot`",
         )),
         Request::Reload => Err(ServiceError::failed(
-            "no server runs that could read its config again",
-            "`acc boot` starts it, with the config as it is",
+            "no server is running to reload",
+            "start it with `acc boot`; it reads the current config",
         )),
         Request::Create(new) => create::run(world, &new).await,
         Request::Start { instance } => start::run(world, &instance).await,

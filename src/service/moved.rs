@@ -32,18 +32,18 @@ pub fn refuse_other_places(config: &Config, store: &Store) -> Result<(), Service
     );
     let Some([home, run, _]) = before else {
         let message = format!(
-            "the instances in `{}` were made for other places (`{key}`)",
+            "the instances in `{}` were created for other folders (`{key}`)",
             config.home.display()
         );
         return Err(ServiceError::new(
             ErrorKind::Denied,
             message,
-            "set `home` and `run` in the config back",
+            "restore the old `home` and `run` in the config",
         ));
     };
     let message = format!(
-        "the instances in `{}` were made for home `{home}` and run `{run}`, and the config says home `{}` and run `{}`: their commands and \
-         files name the former",
+        "the instances in `{}` were created with home `{home}` and run `{run}`, but the config has home `{}` and run `{}`; their commands and \
+         files contain the old paths",
         now.0, now.0, now.1
     );
     let mut ways = Vec::new();
@@ -51,7 +51,7 @@ pub fn refuse_other_places(config: &Config, store: &Store) -> Result<(), Service
         if old != new {
             let bind = if word == "home" {
                 format!(
-                    " (or keep the files there and have the old path lead to them: `mount --bind {new} {old}`)"
+                    " (or keep the files there and mount them at the old path: `mount --bind {new} {old}`)"
                 )
             } else {
                 String::new()
@@ -60,14 +60,14 @@ pub fn refuse_other_places(config: &Config, store: &Store) -> Result<(), Service
         }
     }
     let hint = format!(
-        "set it back in the config: {}; nothing was changed; docs/models.md says more under \"Moving an installation\"",
+        "set in the config: {}; nothing was changed; see \"Moving an installation\" in docs/models.md",
         ways.join(", ")
     );
     Err(ServiceError::new(ErrorKind::Denied, message, hint))
 }
 
-/// Home, run and acc's program in a key: three absolute paths with a blank between them. `None`: it
-/// cannot be told which they are.
+/// Home, run and acc's program in a key: three absolute paths with a blank between them. `None`:
+/// they cannot be separated.
 fn places(key: &str) -> Option<[&str; 3]> {
     let cuts: Vec<usize> = key.match_indices(" /").map(|(at, _)| at).collect();
     let [first, second] = cuts[..] else {
@@ -80,7 +80,7 @@ fn places(key: &str) -> Option<[&str; 3]> {
     ])
 }
 
-/// The same launch, with the places of `new` where those of `old` were. `None`: it cannot be told
+/// The same launch, with the places of `new` where those of `old` were. `None`: it is unknown
 /// which those were.
 pub(super) fn carried(launch: &Launch, old: &str, new: &str) -> Option<Launch> {
     let mut pairs: Vec<(&str, &str)> = places(old)?
@@ -131,7 +131,7 @@ fn replaced(text: &str, pairs: &[(&str, &str)]) -> String {
 /// An event: what follows, and what does not.
 pub(super) fn tell(ctx: &Context, row: &Row, key: &str) {
     let detail = format!(
-        "from `{}` to `{key}`: its command and environment follow, its files are as they were",
+        "from `{}` to `{key}`: its command and environment were updated, its files are unchanged",
         row.launch_key
     );
     events::of(ctx, row.id, &row.name, "moved", detail);

@@ -1,4 +1,4 @@
-//! What a verb came to, and how an instance looks from outside; the same value for a terminal, JSON
+//! What a verb came to, and an instance as seen from outside; the same value for a terminal, JSON
 //! and later a web page.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use crate::service::instance::wake_timing::Phases;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
-    /// Somebody is there.
+    /// The server is there.
     Pong {
         /// Its process id.
         pid: u32,
@@ -42,9 +42,9 @@ pub enum Outcome {
         /// The instance afterwards.
         instance: Box<InstanceView>,
     },
-    /// A monitor pass.
+    /// A monitor run.
     Monitor(MonitorRun),
-    /// Another monitor pass is under way.
+    /// Another monitor run is under way.
     Busy,
     /// All asleep.
     Quiesced {
@@ -77,14 +77,14 @@ pub struct Change {
     pub new: String,
 }
 
-/// What a monitor pass did, or in a dry run would do.
+/// What a monitor run did, or in a dry run would do.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct MonitorRun {
     /// One entry per awake instance (dry run), or per instance that something was done about.
     pub lines: Vec<MonitorLine>,
 }
 
-/// One instance in a monitor pass.
+/// One instance in a monitor run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MonitorLine {
     /// Its name.

@@ -1,6 +1,6 @@
-//! What was left half-done is finished or undone: first thing by whoever begins to run verbs, and
-//! again in each monitor pass. A server serves first: what was left may take long, or not be
-//! possible at all, and must keep nobody from being served.
+//! Finishes or undoes interrupted verbs: first thing in a process that begins to run verbs, and
+//! again in each monitor run. A server serves first: what was left may take long, or not be
+//! possible at all, and must keep no client from being served.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub async fn recover(world: &Arc<World>) -> Result<(), ServiceError> {
     take_up(world).await
 }
 
-/// Forgets what ran in another boot, and removes files that nobody will complete. Must come before
+/// Forgets what ran in another boot, and removes files that will not be completed. Must come before
 /// anything is served.
 pub fn tidy(world: &World) -> Result<(), ServiceError> {
     let slept = world
@@ -50,7 +50,7 @@ pub fn tidy(world: &World) -> Result<(), ServiceError> {
     Ok(())
 }
 
-/// Finishes or undoes journalled work. What cannot be is left to the next pass.
+/// Finishes or undoes journalled work. What cannot be is left to the next monitor run.
 pub async fn take_up(world: &Arc<World>) -> Result<(), ServiceError> {
     for (name, what) in resume(world).await? {
         match what {
@@ -72,8 +72,10 @@ async fn sweep(world: &Arc<World>) -> Result<(), ServiceError> {
         .map(|row| row.name)
         .collect();
     match world.supervisor.sweep(&live).await {
-        Ok(ended) => ended.iter().for_each(|(name, count)| info!(instance = %name, "processes that it had left were ended: {count}")),
-        Err(e) => warn!("could not look for what instances have left: {e}"),
+        Ok(ended) => ended
+            .iter()
+            .for_each(|(name, count)| info!(instance = %name, "ended orphan processes: {count}")),
+        Err(e) => warn!("could not search for orphan processes: {e}"),
     }
     Ok(())
 }
@@ -100,7 +102,7 @@ pub(super) async fn resume(
         let Some(_alone) = world.building_unless_busy(row.name.as_str()) else {
             continue;
         };
-        // Read again: whoever worked on it may have ended between the look and the lock.
+        // Read again: the verb that worked on it may have ended between the check and the lock.
         let unfinished = world
             .store
             .unfinished()
@@ -111,13 +113,13 @@ pub(super) async fn resume(
         let done = match work {
             Work::Create => create::take_back(world, id)
                 .await
-                .map(|()| "a half-done create was undone"),
+                .map(|()| "undid an unfinished create"),
             Work::Destroy => destroy::finish(world, &row)
                 .await
-                .map(|()| "a half-done destroy was finished"),
+                .map(|()| "finished an unfinished destroy"),
             Work::Purge => purge::remove(world, &row)
                 .await
-                .map(|()| "a half-done purge was finished"),
+                .map(|()| "finished an unfinished purge"),
         };
         taken_up.push((row.name.to_string(), done));
     }

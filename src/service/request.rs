@@ -33,7 +33,7 @@ pub struct NewInstance {
 #[serde(tag = "verb", rename_all = "snake_case")]
 #[allow(missing_docs)] // the fields are `instance` and flags, said in the line above each
 pub enum Request {
-    /// Is somebody there?
+    /// Is the server there?
     Ping,
     /// Which settings are in force?
     Settings,
@@ -57,10 +57,10 @@ pub enum Request {
     Destroy { instance: String, force: bool },
     /// Remove a destroyed instance with everything it had.
     Purge { instance: String },
-    /// One pass over all instances.
+    /// One monitor run over all instances.
     Monitor {
         dry_run: bool,
-        /// Also look whether the edge's configuration is as it should be.
+        /// Also check whether the edge's configuration is as it should be.
         #[serde(default)]
         thorough: bool,
     },

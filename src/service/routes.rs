@@ -35,9 +35,9 @@ pub(super) async fn apply(ctx: &Context) -> Result<(), ServiceError> {
 /// An error of the edge, with its way out.
 pub(super) fn edge(deed: &str, e: &EdgeError) -> ServiceError {
     let hint = match e {
-        EdgeError::File { .. } => "check space, owner and mode of that place",
+        EdgeError::File { .. } => "check free space, owner and mode of that path",
         EdgeError::Refused { .. } => {
-            "the former configuration is still in force; mend what is named and try again"
+            "the previous configuration is still in force; fix the problem above and try again"
         }
         EdgeError::Unusable(_) => "run `acc doctor`",
     };

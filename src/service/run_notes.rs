@@ -19,9 +19,9 @@ use crate::host::untrusted::{To, open};
 
 /// Another worker has taken over by then.
 const REPLACED_WITHIN: Duration = Duration::from_secs(10);
-/// Files are made to look fresh when they are older than this: cleaners take them after days.
+/// Files older than this get a new time stamp: cleaners remove them after days.
 const OLD: Duration = Duration::from_secs(6 * 3600);
-/// With ten thousand sleepers there are as many folders to look at.
+/// With ten thousand sleepers there are as many folders to check.
 const FRESHEN_EVERY: Duration = Duration::from_secs(3600);
 
 /// What a server knows of its run folder.
@@ -33,7 +33,7 @@ pub(super) struct RunFolder {
     pub(super) held: OnceLock<(Vec<PathBuf>, Vec<PathBuf>)>,
     /// The folder itself, against cleaners that respect that.
     folder: Mutex<Option<HeldFolder>>,
-    /// When its files were made to look fresh.
+    /// When its files last got a new time stamp.
     freshened: AtomicU64,
     /// Until when another worker is expected to take over, with the sockets that were lost.
     replaced_until: AtomicU64,
@@ -111,7 +111,7 @@ impl RunFolder {
         Ok(written)
     }
 
-    /// Holds the folder, and now and then makes what is in it look fresh.
+    /// Holds the folder, and now and then renews the time stamps of its files.
     pub(super) fn keep_cleaners_away(
         &self,
         config: &Config,

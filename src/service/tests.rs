@@ -32,7 +32,7 @@ use crate::domain::rule::Verdict;
 use crate::domain::time::{Timestamp, WallTime, millis};
 use crate::driver::activity::{Activity, ActivityError, LogMark, Seen, Target};
 use crate::driver::edge::fake::FakeEdge;
-use crate::driver::probe::{Answered, Ear, Obstacle, Probe, Question};
+use crate::driver::probe::{NotifySocket, Obstacle, Probe, ProbeTarget, Readiness};
 use crate::driver::supervisor::Supervisor;
 use crate::driver::supervisor::fake::Fake;
 use crate::host::clock::Clock;
@@ -86,8 +86,8 @@ impl TestProbe {
 
 #[async_trait]
 impl Probe for TestProbe {
-    async fn clear(&self, question: &Question) -> Result<Option<Ear>, Obstacle> {
-        match question.listen {
+    async fn clear(&self, probe_target: &ProbeTarget) -> Result<Option<NotifySocket>, Obstacle> {
+        match probe_target.listen {
             Listen::Tcp(address) if self.taken.lock().unwrap().contains(&address.port()) => {
                 Err(Obstacle::Port("a thief has it".into()))
             }
@@ -97,22 +97,22 @@ impl Probe for TestProbe {
             _ => Ok(None),
         }
     }
-    fn at_once(&self, _: &Question, _: Process) -> Option<Answered> {
-        self.at_once.load(Ordering::SeqCst).then(Answered::default)
+    fn at_once(&self, _: &ProbeTarget, _: Process) -> Option<Readiness> {
+        self.at_once.load(Ordering::SeqCst).then(Readiness::default)
     }
     async fn ready(
         &self,
-        _: &Question,
+        _: &ProbeTarget,
         _: Option<Process>,
-        _: Option<Ear>,
-    ) -> Result<Answered, String> {
+        _: Option<NotifySocket>,
+    ) -> Result<Readiness, String> {
         let go = self.go.notified();
         if self.hold.load(Ordering::SeqCst) {
             go.await;
         }
-        Ok(Answered::default())
+        Ok(Readiness::default())
     }
-    fn describe(&self, _: &Question) -> String {
+    fn describe(&self, _: &ProbeTarget) -> String {
         "an answer".into()
     }
 }
@@ -146,7 +146,7 @@ impl Activity for TestActivity {
         if self.blind.load(Ordering::SeqCst) {
             return Err(ActivityError {
                 what: "blind".into(),
-                source: std::io::Error::other("told so"),
+                source: std::io::Error::other("set to fail"),
             });
         }
         let connections = self.connections.load(Ordering::SeqCst);
@@ -514,7 +514,10 @@ async fn a_start_that_is_withdrawn_ends_at_once() {
     drop(held);
     let began = tokio::time::Instant::now();
     let error = starting.await.unwrap().unwrap_err();
-    assert!(error.message.contains("put to sleep meanwhile"), "{error}");
+    assert!(
+        error.message.contains("stopped while it was starting"),
+        "{error}"
+    );
     assert!(
         began.elapsed() < Duration::from_secs(20),
         "it waited for {:?}",
@@ -555,7 +558,7 @@ async fn could_not_ask_is_not_gone() {
     assert!(
         error
             .message
-            .contains("could not find out whether `a` runs"),
+            .contains("could not find out whether `a` is running"),
         "{error}"
     );
     assert_eq!(bed.phase("a"), "awake");
@@ -617,7 +620,7 @@ async fn a_create_that_fails_leaves_nothing() {
     assert!(
         error
             .message
-            .contains("step \"start it\" failed and all was undone"),
+            .contains("starting it failed, and all changes were undone"),
         "{error}"
     );
     assert!(bed.world.store.names().unwrap().is_empty());
@@ -771,7 +774,7 @@ async fn bad_requests_are_refused_before_anything_is_made() {
         (
             new(|n| n.wanted = Some("maybe".into())),
             ErrorKind::Invalid,
-            "`maybe` is not a value",
+            "`maybe` is not a desired state",
         ),
         (
             new(|n| drop(n.set.insert("k".into(), "v".into()))),

@@ -95,7 +95,7 @@ impl Reader {
     }
 }
 
-/// Which parameters of each model may be shown; `None`: it cannot be told.
+/// Which parameters of each model may be shown; `None`: unknown.
 #[derive(Default)]
 struct Masks(BTreeMap<String, Option<BTreeSet<String>>>);
 
@@ -180,9 +180,9 @@ fn view(config: &Config, row: &Row, masks: &mut Masks) -> InstanceView {
     }
 }
 
-/// When it was last in use. What nginx let through since the last pass is only in the access log
-/// yet; of one that sleeps and was used after its last wake all has been written down, so that ten
-/// thousand sleepers need no look at as many files.
+/// When it was last in use. What nginx let through since the last monitor run is only in the access
+/// log yet; of one that sleeps and was used after its last wake all has been written down, so that
+/// ten thousand sleepers need no check of as many files.
 fn last_used(config: &Config, row: &Row) -> Option<WallTime> {
     let known = row.last_active_at;
     if !row.stored.phase.is_live() && known.is_some() && known >= row.last_wake_at {

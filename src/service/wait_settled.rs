@@ -10,7 +10,7 @@ use crate::domain::lifecycle::Phase;
 use crate::service::world::World;
 
 /// Waits until no instance with a task is on its way from one phase to another; each for as long as
-/// its limits allow, and not for those of whom nobody can tell what runs.
+/// its limits allow, and not for those whose state is unknown.
 pub async fn settle(world: &Arc<World>) {
     for handle in world.registry.all() {
         let limits = world.limits(&handle.launched());

@@ -121,14 +121,14 @@ fn supervisord_is_killed_and_nobody_loses_a_request() {
         .find(|pid| *pid != master)
         .unwrap();
     processes::signal(by, nix::sys::signal::Signal::SIGHUP);
-    wait_until("the settings were read again", truth::SETTLED, || {
+    wait_until("reloaded the settings", truth::SETTLED, || {
         let log = std::fs::read_to_string(bed.home().join("log/server.log")).unwrap();
-        holds(log.contains("the settings were read again"), log)
+        holds(log.contains("reloaded the settings"), log)
     });
     // What it says is still written down.
     let log = std::fs::read_to_string(bed.home().join("log/server.log")).unwrap();
     assert!(
-        log.contains("the supervisor that kept this log has died"),
+        log.contains("the supervisor that wrote this log has died"),
         "{log}"
     );
     // The one that stands by takes over at once, and its supervisord keeps it.
@@ -173,7 +173,7 @@ fn a_wake_brings_supervisord_back_without_waiting_for_a_pass() {
     // The server's own pass may have been the first to see it.
     let log = std::fs::read_to_string(bed.home().join("log/server.log")).unwrap();
     assert!(
-        (pass.out + &log).contains("it had died and was started again"),
+        (pass.out + &log).contains("it had died; restarted it"),
         "{log}"
     );
     assert_ne!(supervisord(&bed), Some(before));

@@ -91,7 +91,7 @@ fn one_that_dies_at_start(combination: Combination) {
     );
     bed.acc(&["info", "zebra"]).ok().says(&[
         "exited with code 7",
-        "its last words:",
+        "last lines of its log:",
         "no luck today",
     ]);
     // Any number of requests: one try a window, and the windows double.
@@ -208,7 +208,7 @@ fn one_that_dies_while_it_serves(combination: Combination) {
             began.elapsed()
         );
         let failure = bed.info("zebra")["failure"].as_str().unwrap().to_owned();
-        assert_eq!(failure, format!("was ended by {signal} while it served"));
+        assert_eq!(failure, format!("was killed by {signal} while it served"));
         assert!(!bed.run().join("gate/zebra.sock").exists());
         if signal == Signal::SIGKILL {
             // The first death: the next request starts it at once.

@@ -234,7 +234,7 @@ fn walk_create(combination: Combination, by: By) {
             stage
                 .create(&format!("error {point}"), model(n))
                 .error(1)
-                .says(&["all was undone", point]);
+                .says(&["all changes were undone", point]);
             stage.gone();
         }
     }

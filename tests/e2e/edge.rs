@@ -203,7 +203,7 @@ fn workers_that_were_stopped_go_on_after_a_pass() {
                 .for_each(|pid| processes::signal(*pid, Signal::SIGSTOP));
             bed.acc(&["doctor"]).says(&[
                 "processes of nginx were stopped by a signal",
-                "`acc monitor` mends it",
+                "`acc monitor` fixes it",
             ]);
             bed.monitor().says(&["nginx", "were stopped by a signal"]);
             bed.get("zebra", "/").status(200);
@@ -255,9 +255,10 @@ fn a_wake_socket_that_nginx_cannot_use_is_put_right() {
             (right, worker.pid),
             "the server's process stays"
         );
-        bed.acc(&["events"])
-            .ok()
-            .says(&["is made again: `wake.sock`", "had another owner or mode"]);
+        bed.acc(&["events"]).ok().says(&[
+            "creating them again: `wake.sock`",
+            "had another owner or mode",
+        ]);
     }
 }
 
@@ -326,7 +327,7 @@ fn a_boot_without_a_user_for_the_edge_is_one_clear_error() {
     };
     let config = fs::read_to_string(bed.config()).unwrap();
     for (user, why) in [
-        ("nobody", "instances run as the same user"),
+        ("nobody", "which instances also run as"),
         ("no-such-user", "there is no user `no-such-user`"),
         ("root", "which is root"),
     ] {

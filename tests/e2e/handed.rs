@@ -220,7 +220,7 @@ pub fn it_never_says_that_it_is_ready(combination: Combination) {
         .ok();
     bed.acc(&["start", "zebra"])
         .error(5)
-        .says(&["READY=1", "it last said `listening, not ready yet`"]);
+        .says(&["READY=1", "last status: `listening, not ready yet`"]);
     bed.wait_phase("zebra", "failed");
     assert_eq!(
         bed.told("zebra", "TERM").len(),

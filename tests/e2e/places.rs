@@ -42,7 +42,7 @@ pub fn other_places_than_before_are_refused(combination: Combination) {
     with(&other_home, &run);
     bed.acc(&["boot"])
         .error(4)
-        .says(&[&home, &other_home, "set `home"]);
+        .says(&[&home, &other_home, "`home = "]);
     bed.acc(&["halt"])
         .error(4)
         .says(&[&home, &other_home, "nothing was halted"]);

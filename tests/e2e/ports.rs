@@ -282,14 +282,14 @@ fn wait_displaced(bed: &Bed, name: &str, why: &str) {
         holds(
             events.contains("displaced")
                 && events.contains(why)
-                && events.contains("could not be reached"),
+                && events.contains("it was not reachable"),
             events,
         )
     });
     let events = bed.acc(&["events", name]).ok().out;
     // The stop at the beginning of the test, and no other.
     assert!(
-        events.matches("the operator asked").count() <= 1,
+        events.matches("stopped by the operator").count() <= 1,
         "{events}"
     );
 }
@@ -340,7 +340,7 @@ pub fn one_that_stops_listening_is_started_again(combination: Combination) {
     assert_eq!(bed.monitor().out, "");
     bed.get("zebra", "/close").status(200);
     assert_eq!(bed.get("zebra", "/").status(200).text(), "own");
-    wait_displaced(&bed, "zebra", "does not listen on");
+    wait_displaced(&bed, "zebra", "no longer listens on");
     assert_ne!(bed.pid("zebra"), pid);
     assert!(!processes::alive(pid));
 }
@@ -364,7 +364,7 @@ pub fn one_whose_socket_is_gone_is_started_again(combination: Combination) {
                 .says(&["zebra", "displaced", "is not part of the instance"]);
         } else {
             std::fs::remove_file(&path).unwrap();
-            wait_displaced(&bed, "zebra", "cannot be reached");
+            wait_displaced(&bed, "zebra", "can no longer be reached");
         }
         assert!(bed.get("zebra", "/").status(200).text().contains("zebra"));
         assert_ne!(bed.pid("zebra"), pid);

@@ -87,7 +87,7 @@ pub fn where_it_listens_instead_and_what_it_said(combination: Combination) {
         ),
         (
             "unwell",
-            "(the last was `HTTP/1.1 503 Not \\u{1b}[31mYet`)".to_owned(),
+            "(last result: `HTTP/1.1 503 Not \\u{1b}[31mYet`)".to_owned(),
         ),
     ];
     if std::net::TcpListener::bind("[::1]:0").is_ok() {

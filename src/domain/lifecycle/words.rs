@@ -57,7 +57,7 @@ impl Cause {
             Self::Request => "a request",
             Self::Operator => "the operator",
             Self::Pinned => "wanted up",
-            Self::Unknown => "somebody who asked the acc before this one",
+            Self::Unknown => "an unknown cause before a restart of acc",
         }
     }
 }
@@ -95,10 +95,10 @@ impl fmt::Display for Exit {
         match self {
             Self::Code(code) => write!(f, "exited with code {code}"),
             Self::Signal(signal) => match nix::sys::signal::Signal::try_from(*signal) {
-                Ok(name) => write!(f, "was ended by {name}"),
-                Err(_) => write!(f, "was ended by signal {signal}"),
+                Ok(name) => write!(f, "was killed by {name}"),
+                Err(_) => write!(f, "was killed by signal {signal}"),
             },
-            Self::Unknown => f.write_str("ended (how is not known)"),
+            Self::Unknown => f.write_str("ended for an unknown reason"),
         }
     }
 }

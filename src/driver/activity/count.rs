@@ -27,7 +27,7 @@ pub struct UnixSocket<'a> {
     /// How many connections this line of the table stands for: one, or those waiting in a
     /// listener's backlog.
     pub connections: u32,
-    /// Its number, the same in every look, when the other side has closed it.
+    /// Its number, the same in every read, when the other side has closed it.
     pub gone: Option<u64>,
 }
 
@@ -50,7 +50,7 @@ pub struct TcpSocket {
     /// A process holds it: false for one that is still in the backlog and for one its process has
     /// closed.
     pub held: bool,
-    /// Its number, the same in every look.
+    /// Its number, the same in every read.
     pub id: u64,
 }
 

@@ -1,5 +1,5 @@
-//! An activity in memory, for tests of what looks at it: it sees what it was told, and cannot look
-//! when told so.
+//! An activity in memory, for tests of its callers: it sees what the test set, and fails
+//! when the test says so.
 
 use std::collections::HashMap;
 use std::io;
@@ -53,7 +53,7 @@ impl FakeActivity {
         mark.modified += 1;
     }
 
-    /// From now on it cannot look (or can again).
+    /// From now on it fails (or works again).
     pub fn set_failing(&self, failing: bool) {
         self.state().failing = failing;
     }
@@ -72,8 +72,8 @@ impl Activity for FakeActivity {
         state.looks += 1;
         if state.failing {
             return Err(ActivityError {
-                what: "the fake was told to fail".into(),
-                source: io::Error::other("told so"),
+                what: "the fake was set to fail".into(),
+                source: io::Error::other("set to fail"),
             });
         }
         let see = |t: &Target| Seen {

@@ -2,7 +2,7 @@
 //! seconds it may still be at work on what it was asked there, after that they are no use. Many
 //! applications forget to close some, and would never be idle.
 //!
-//! It remembers when each was first seen so, and never looks itself.
+//! It remembers when each was first seen so, and reads nothing itself.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use crate::domain::time::Timestamp;
 
-/// A closed connection is use for this long. Nobody is there any more to get an answer.
+/// A closed connection is use for this long. Its client can no longer get an answer.
 const GRACE: Duration = Duration::from_secs(3);
-/// Not seen for this long means that the application has closed it; passes may be rare.
+/// Not seen for this long means that the application has closed it; monitor runs may be rare.
 const FORGET: Duration = Duration::from_secs(24 * 3600);
 /// More are remembered for an hour only.
 const MANY: usize = 10_000;

@@ -1,4 +1,4 @@
-//! The look at the real thing: the kernel's socket table and the access logs.
+//! Reads the kernel's socket table and the access logs.
 //!
 //! It asks by netlink, and by `/proc` when that is refused; when neither answers it says so.
 
@@ -16,7 +16,7 @@ use super::{Activity, ActivityError, LogMark, Seen, Target, netlink, procfs};
 use crate::domain::instance::Listen;
 use crate::host::clock::{Clock, SystemClock};
 
-/// Looks at the kernel's socket table.
+/// Reads the kernel's socket table.
 #[derive(Debug, Clone, Default)]
 pub struct KernelActivity {
     gone: Arc<Gone>,
@@ -29,7 +29,7 @@ impl Activity for KernelActivity {
         let gone = self.gone.clone();
         let looked = tokio::task::spawn_blocking(move || look(&targets, &gone)).await;
         looked.map_err(|e| ActivityError {
-            what: "the look was cut short".into(),
+            what: "the answer was cut short".into(),
             source: io::Error::other(e),
         })?
     }
@@ -104,8 +104,8 @@ pub fn unix_listener(path: &Path) -> io::Result<Option<u64>> {
     Ok(netlink::listener(path, file_of(path))?.map(|listener| listener.inode.into()))
 }
 
-/// The numbers of the unix sockets that listen at each of these paths, by one look; none: nobody
-/// listens there, or the table names it otherwise. It blocks, shortly.
+/// The numbers of the unix sockets that listen at each of these paths, by one read; none: no
+/// process listens there, or the table names it otherwise. It blocks, shortly.
 ///
 /// # Errors
 /// The kernel cannot be asked.
@@ -146,7 +146,7 @@ fn mark(log: Option<&Path>) -> LogMark {
         },
         Err(e) if e.kind() == io::ErrorKind::NotFound => LogMark::default(),
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "an access log cannot be looked at: its instance counts as in use");
+            tracing::warn!(path = %path.display(), %error, "cannot read an access log; its instance counts as in use");
             LogMark {
                 inode: 0,
                 size: 0,

@@ -1,7 +1,7 @@
 //! Who uses an instance now, seen from outside: connections counted by the kernel, and the last
 //! line of the access log.
 //!
-//! It only looks. It never says "nothing" when it could not look.
+//! It changes nothing. It never says "nothing" when it could not read.
 //!
 //! `kernel` asks the kernel (`netlink`, else `procfs`) and hands what it sees to `count`, which
 //! decides what is use.
@@ -25,7 +25,7 @@ pub use self::kernel::{KernelActivity, unaccepted, unix_listener, unix_listeners
 pub use self::procfs::{tcp_socket, unix_socket};
 use crate::domain::instance::Listen;
 
-/// What to look at.
+/// What to check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// Where the instance listens.
@@ -55,7 +55,7 @@ pub struct Seen {
     pub mark: LogMark,
 }
 
-/// Could not look.
+/// The check failed.
 #[derive(Debug, thiserror::Error)]
 #[error("could not count connections: {what}")]
 pub struct ActivityError {
@@ -66,7 +66,7 @@ pub struct ActivityError {
     pub source: std::io::Error,
 }
 
-/// Looks at many instances in one go (one dump of the kernel's socket table, however many targets).
+/// Checks many instances in one go (one dump of the kernel's socket table, however many targets).
 #[async_trait]
 pub trait Activity: Send + Sync {
     /// One [`Seen`] per target, in their order.

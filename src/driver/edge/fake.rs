@@ -1,7 +1,7 @@
-//! An edge in memory, for tests of what uses edges: it writes down what it was told and fails when
-//! it was told to.
+//! An edge in memory, for tests of what uses edges: it records its calls and fails when
+//! the test says so.
 //!
-//! It serves nobody.
+//! It serves no client.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use super::{Edge, EdgeError, Gate, Route};
 use crate::domain::name::InstanceName;
 
-/// A call that the fake was told of.
+/// A call of the fake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EdgeCall {
     /// `prepare` with routes of these instances.
@@ -26,7 +26,7 @@ pub enum EdgeCall {
     Forget(InstanceName),
 }
 
-/// The name of a method that can be told to fail.
+/// The name of a method that can be set to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Method {
     /// `prepare`.
@@ -101,11 +101,11 @@ impl FakeEdge {
         self.state().routes.clone()
     }
 
-    /// The state, unless the method was told to fail.
+    /// The state, unless the method was set to fail.
     fn begin(&self, method: Method) -> Result<MutexGuard<'_, FakeEdgeState>, EdgeError> {
         let state = self.state();
         if state.failing.contains(&method) {
-            Err(EdgeError::Unusable(format!("{method:?} was told to fail")))
+            Err(EdgeError::Unusable(format!("{method:?} was set to fail")))
         } else {
             Ok(state)
         }

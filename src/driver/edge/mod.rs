@@ -48,12 +48,12 @@ pub enum EdgeError {
     /// whose text was refused.
     #[error("nginx refuses the new configuration{}: {why}", .culprit.as_ref().map(|c| format!(" (because of `{c}`)")).unwrap_or_default())]
     Refused {
-        /// Which instance, when it can be told.
+        /// Which instance, if known.
         culprit: Option<String>,
         /// nginx's own words.
         why: String,
     },
-    /// The program is missing, too old, or does not do what it is told.
+    /// The program is missing, too old, or does not do what it should.
     #[error("{0}")]
     Unusable(String),
 }
@@ -80,9 +80,9 @@ pub trait Edge: Send + Sync {
         Ok(None)
     }
 
-    /// Looks after the edge's program while it is up: asks it a question the way clients do, as far
-    /// as acc's server unless that is not there to answer (`served`), and mends what keeps it from
-    /// answering. Returns what was mended, a sentence each.
+    /// Repairs the edge's program while it is up: sends it a request as clients do, as far
+    /// as acc's server unless that is not there to answer (`served`), and fixes what keeps it from
+    /// answering. Returns what was fixed, a sentence each.
     async fn mend(&self, served: bool) -> Result<Vec<String>, EdgeError> {
         let _ = served;
         Ok(Vec::new())

@@ -1,12 +1,12 @@
-//! Whose the listener is that was found where an instance should listen. It decides nothing.
+//! The owner of a listener at an instance's address. It decides nothing.
 
-/// Who listens where an instance should.
+/// The owner of the listener at an instance's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListenerOwner {
     /// Only its own processes.
     Own,
-    /// Nobody.
-    Nobody,
-    /// Somebody else, too; says who, for people.
+    /// No process listens.
+    None,
+    /// Another program, too; says which, for people.
     Stranger(String),
 }

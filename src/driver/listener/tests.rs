@@ -101,7 +101,7 @@ fn only_its_own_listener_is_believed_wherever_it_is_bound() {
                 [
                     Ok(ListenerOwner::Own),
                     Ok(ListenerOwner::Stranger(_)),
-                    Ok(ListenerOwner::Nobody)
+                    Ok(ListenerOwner::None)
                 ]
             ),
             "{ip}: {all:?}"

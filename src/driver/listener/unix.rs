@@ -66,7 +66,7 @@ fn only(sockets: &[u64]) -> Option<u64> {
 
 fn whose(path: &Path, process: Process, sockets: &[u64]) -> io::Result<ListenerOwner> {
     let gone = |e: io::Error| match e.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(ListenerOwner::Nobody),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(ListenerOwner::None),
         _ => Err(e),
     };
     if let Err(e) = fs::metadata(path) {

@@ -3,8 +3,8 @@
 //! A connection is made in any case, and waits in the socket's queue. What is wanted is proof that
 //! the application lives and takes what waits there: until then nothing is sent that could get lost
 //! with it. So one connection is made that asks for nothing and says so (its writing half is
-//! closed): who accepts it sees its end and closes it, and acc is told at that moment. For an
-//! application that does not look at once, the length of the queue is asked for now and then.
+//! closed): the process that accepts it sees its end and closes it, and acc sees that at once. For
+//! an application that does not accept at once, the length of the queue is asked for now and then.
 
 use std::io::ErrorKind;
 use std::path::Path;

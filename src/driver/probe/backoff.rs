@@ -20,7 +20,7 @@ impl Steps {
         factor: 15,
         most: Duration::from_millis(10),
     };
-    /// For a connection in a queue, whose end is told by itself as a rule.
+    /// For a connection in a queue, whose end is an event as a rule.
     pub const QUEUE: Self = Self {
         next: Duration::from_millis(20),
         factor: 15,
@@ -39,7 +39,7 @@ impl Steps {
         most: Duration::from_millis(100),
     };
 
-    /// Nobody tells when a TCP port is bound, so it is looked for: at first every millisecond,
+    /// No event says when a TCP port is bound, so it is polled: at first every millisecond,
     /// which costs a start that takes as long no more than half of that. See [`PortSteps`].
     const PORT_AT_FIRST: Self = Self {
         next: Duration::from_micros(500),
@@ -62,11 +62,11 @@ impl Steps {
 
 /// How long a start is young: what answers at all within a blink does so by then.
 const YOUNG: Duration = Duration::from_secs(1);
-/// Each of those that wait at once adds so much to the pause of all: together they look 8,000 times
+/// Each of those that wait at once adds so much to the pause of all: together they poll 8,000 times
 /// a second at most.
 const SHARE: Duration = Duration::from_micros(125);
 
-/// Pauses between two looks at a TCP port: short while the start is young, and longer the more are
+/// Pauses between two checks of a TCP port: short while the start is young, and longer the more are
 /// waited for.
 #[derive(Debug, Clone, Copy)]
 pub struct PortSteps {

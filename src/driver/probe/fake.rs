@@ -1,4 +1,4 @@
-//! A probe in memory, for tests of what waits: ready when it is told so.
+//! A probe in memory, for tests of what waits: ready when the test says so.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
-use super::{Answered, Ear, Obstacle, Probe, Question};
+use super::{NotifySocket, Obstacle, Probe, ProbeTarget, Readiness};
 use crate::domain::instance::{Listen, Process};
 
 #[derive(Debug, Default)]
@@ -14,7 +14,7 @@ struct FakeProbeState {
     always: bool,
     ready: HashSet<Listen>,
     obstacle: Option<String>,
-    cleared: Vec<Question>,
+    cleared: Vec<ProbeTarget>,
 }
 
 /// The fake probe.
@@ -25,7 +25,7 @@ pub struct FakeProbe {
 }
 
 impl FakeProbe {
-    /// Nothing is ready until it is told.
+    /// Nothing is ready until the test says so.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -43,7 +43,7 @@ impl FakeProbe {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whoever listens there is ready (or no longer).
+    /// An instance that listens there is ready (or no longer).
     pub fn set_ready(&self, listen: &Listen, ready: bool) {
         if ready {
             self.state().ready.insert(listen.clone());
@@ -60,7 +60,7 @@ impl FakeProbe {
 
     /// What was cleared, in order.
     #[must_use]
-    pub fn cleared(&self) -> Vec<Question> {
+    pub fn cleared(&self) -> Vec<ProbeTarget> {
         self.state().cleared.clone()
     }
 
@@ -72,9 +72,9 @@ impl FakeProbe {
 
 #[async_trait]
 impl Probe for FakeProbe {
-    async fn clear(&self, question: &Question) -> Result<Option<Ear>, Obstacle> {
+    async fn clear(&self, target: &ProbeTarget) -> Result<Option<NotifySocket>, Obstacle> {
         let mut state = self.state();
-        state.cleared.push(question.clone());
+        state.cleared.push(target.clone());
         state
             .obstacle
             .clone()
@@ -83,23 +83,23 @@ impl Probe for FakeProbe {
 
     async fn ready(
         &self,
-        question: &Question,
+        target: &ProbeTarget,
         _: Option<Process>,
-        _: Option<Ear>,
-    ) -> Result<Answered, String> {
+        _: Option<NotifySocket>,
+    ) -> Result<Readiness, String> {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
-            // Registered before the look, so that a change in between is not missed.
+            // Registered before the check, so that a change in between is not missed.
             changed.as_mut().enable();
-            if self.is_ready(&question.listen) {
-                return Ok(Answered::default());
+            if self.is_ready(&target.listen) {
+                return Ok(Readiness::default());
             }
             changed.await;
         }
     }
 
-    fn describe(&self, _: &Question) -> String {
-        "the fake to be told so".into()
+    fn describe(&self, _: &ProbeTarget) -> String {
+        "the fake to be set ready".into()
     }
 }

@@ -225,7 +225,7 @@ mod tests {
         );
         assert!(
             !let_workers_in(&path, Accounts::default()).unwrap(),
-            "nobody has to be let in"
+            "no access is needed"
         );
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::Question;
+use super::ProbeTarget;
 use crate::driver::listener::shown;
 
 /// An application may be busy with its first start for a while; after this it is asked again on a
@@ -26,23 +26,23 @@ impl Unwell {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn note(&self, question: &Question, said: String) {
-        self.all().insert(key(question), said);
+    pub(super) fn note(&self, target: &ProbeTarget, said: String) {
+        self.all().insert(key(target), said);
     }
 
-    pub(super) fn get(&self, question: &Question) -> Option<String> {
-        self.all().get(&key(question)).cloned()
+    pub(super) fn get(&self, target: &ProbeTarget) -> Option<String> {
+        self.all().get(&key(target)).cloned()
     }
 
-    pub(super) fn forget(&self, question: &Question) {
-        if question.health.is_some() {
-            self.all().remove(&key(question));
+    pub(super) fn forget(&self, target: &ProbeTarget) {
+        if target.health.is_some() {
+            self.all().remove(&key(target));
         }
     }
 }
 
-fn key(question: &Question) -> String {
-    format!("{:?}", question.listen)
+fn key(target: &ProbeTarget) -> String {
+    format!("{:?}", target.listen)
 }
 
 /// Asks. Whatever is no answer of 2xx or 3xx is "not yet": says what it was, for people.
@@ -67,7 +67,7 @@ where
                 )
             )),
             None if line.is_empty() => {
-                Err("a connection that was closed without a word".to_owned())
+                Err("a connection that was closed without a response".to_owned())
             }
             None => Err(format!(
                 "not HTTP: `{}`",

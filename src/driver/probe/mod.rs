@@ -1,5 +1,5 @@
-//! When is an instance ready: it answered on its own socket. Told by inotify where possible, else
-//! asked in growing steps.
+//! When is an instance ready: it answered on its own socket. By inotify where possible, else
+//! polled in growing steps.
 //!
 //! It never gives up by itself: the machine's timer does, and drops the future.
 
@@ -25,14 +25,14 @@ use async_trait::async_trait;
 pub use self::fake::FakeProbe;
 pub use self::health::status as status_of;
 pub use self::inotify::Watch;
-pub use self::notify::{Ear, NotifyMessage};
+pub use self::notify::{NotifyMessage, NotifySocket};
 pub use self::socket::SocketProbe;
 pub use crate::config::accounts::Owner;
 use crate::domain::instance::{Listen, Process};
 
 /// What to wait for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Question {
+pub struct ProbeTarget {
     /// Where it will listen.
     pub listen: Listen,
     /// The socket listens from the first moment on: a connection that is made says nothing, one
@@ -63,7 +63,7 @@ pub enum Obstacle {
 
 /// An instance that answers.
 #[derive(Debug, Default)]
-pub struct Answered {
+pub struct Readiness {
     /// How long ago it first accepted a connection.
     pub ago: Duration,
     /// To be dropped when there is time: taking a watch away takes the kernel up to 0.2 ms.
@@ -77,64 +77,64 @@ pub trait Probe: Send + Sync {
     /// socket. An error names what is in the way: a port taken by another program, a folder that
     /// cannot be written. Called before the start. For one that says that it is ready: with the
     /// socket on which it will be heard, to be kept until it is ready or has failed.
-    async fn clear(&self, question: &Question) -> Result<Option<Ear>, Obstacle>;
+    async fn clear(&self, target: &ProbeTarget) -> Result<Option<NotifySocket>, Obstacle>;
 
     /// Takes away the unix socket that another program made in the instance's place. Only when
     /// nothing of the instance runs.
-    fn evict(&self, question: &Question) {
-        let _ = question;
+    fn evict(&self, target: &ProbeTarget) {
+        let _ = target;
     }
 
-    /// One look, right after the start of this process, at whether it answers by now. `None`: not
-    /// yet, or that takes more than a look.
-    fn at_once(&self, question: &Question, process: Process) -> Option<Answered> {
-        let _ = (question, process);
+    /// One try, right after the start of this process, whether it answers by now. `None`: not
+    /// yet, or that takes more than a try.
+    fn at_once(&self, target: &ProbeTarget, process: Process) -> Option<Readiness> {
+        let _ = (target, process);
         None
     }
 
-    /// Resolves once it answers, after it has said that it is ready if it says so. `ear`: where it
-    /// is heard; without one (another acc began the start, and may have heard it) an answer is
-    /// enough. Only an answer of this process, or of one that belongs to it, is one; `None`: of
-    /// whoever is there.
+    /// Resolves once it answers, after its readiness message if it sends one. `notify_socket`:
+    /// where it is received; without one (another acc began the start, and may have received it) an
+    /// answer is enough. Only an answer of this process, or of one that belongs to it, is one;
+    /// `None`: of any process.
     ///
     /// # Errors
     /// Another program listens in its place, so that it cannot; says which.
     async fn ready(
         &self,
-        question: &Question,
+        target: &ProbeTarget,
         process: Option<Process>,
-        ear: Option<Ear>,
-    ) -> Result<Answered, String>;
+        notify_socket: Option<NotifySocket>,
+    ) -> Result<Readiness, String>;
 
-    /// Looks where instances listen that are awake, all in one go. For each, in their order: what
-    /// is wrong there, so that requests reach another program or nobody; `None`: nothing is, or it
+    /// Checks where awake instances listen, all in one go. For each, in their order: what
+    /// is wrong there, so that requests reach another program or none; `None`: nothing is, or it
     /// could not be found out.
     async fn misplaced(&self, awake: &[(Listen, Process)]) -> Vec<Option<String>> {
         vec![None; awake.len()]
     }
 
     /// Removes what a run that has ended left where it listened, so that the next start need not.
-    fn tidy(&self, question: &Question) {
-        let _ = question;
+    fn tidy(&self, target: &ProbeTarget) {
+        let _ = target;
     }
 
     /// Sees to it that the edge can connect to one that answers: `true`: it could not.
     ///
     /// # Errors
     /// What is there is not a socket of the instance's, or could not be changed.
-    fn let_edge_in(&self, question: &Question) -> io::Result<bool> {
-        let _ = question;
+    fn let_edge_in(&self, target: &ProbeTarget) -> io::Result<bool> {
+        let _ = target;
         Ok(false)
     }
 
-    /// Looks once, for people: where the instance of this process listens, when that is not where
+    /// Checks once, for people: where the instance of this process listens, when that is not where
     /// it should; `None`: nowhere, or where it should, or it cannot be seen.
-    async fn elsewhere(&self, question: &Question, process: Process) -> Option<String> {
-        let _ = (question, process);
+    async fn elsewhere(&self, target: &ProbeTarget, process: Process) -> Option<String> {
+        let _ = (target, process);
         None
     }
 
-    /// Looks once, for people: what it is waiting for just now, e.g. "a connection on
+    /// Checks once, for people: what it is waiting for just now, e.g. "a connection on
     /// `/run/…/app.sock`".
-    fn describe(&self, question: &Question) -> String;
+    fn describe(&self, target: &ProbeTarget) -> String;
 }

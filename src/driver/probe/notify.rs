@@ -28,14 +28,14 @@ use crate::host::{listen, process};
 /// Longest message that is read, and longest status that is shown.
 const MESSAGE: usize = 4096;
 const STATUS: usize = 200;
-/// How long after its word that it is ready an instance finds somebody listening.
+/// How long the socket is read after an instance has reported that it is ready.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Those that are still to say that they are ready, each with its last `STATUS=` or nothing.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Said(Arc<Mutex<HashMap<PathBuf, String>>>);
+pub(super) struct Statuses(Arc<Mutex<HashMap<PathBuf, String>>>);
 
-impl Said {
+impl Statuses {
     pub(super) fn get(&self, path: &Path) -> Option<String> {
         self.0
             .lock()
@@ -56,10 +56,10 @@ impl Said {
 /// Hears one instance, from before its start until it is ready. The file stays: the next start
 /// replaces it.
 #[derive(Debug)]
-pub struct Ear {
+pub struct NotifySocket {
     socket: Arc<UnixDatagram>,
     path: PathBuf,
-    said: Said,
+    statuses: Statuses,
 }
 
 /// What a message means to acc; there is more in the protocol, which is passed over.
@@ -71,9 +71,13 @@ pub struct NotifyMessage {
     pub status: Option<String>,
 }
 
-impl Ear {
+impl NotifySocket {
     /// Opens it for instances of this user (`None`: of acc's own).
-    pub(super) fn open(path: &Path, owner: Option<Owner>, said: Said) -> Result<Self, String> {
+    pub(super) fn open(
+        path: &Path,
+        owner: Option<Owner>,
+        statuses: Statuses,
+    ) -> Result<Self, String> {
         let open = || -> io::Result<UnixDatagram> {
             if let Some(dir) = path.parent() {
                 make_dir(dir, 0o711)?;
@@ -93,18 +97,18 @@ impl Ear {
             Ok(socket)
         };
         let socket =
-            open().map_err(|e| format!("`{}` cannot be listened on: {e}", path.display()))?;
-        said.set(path, Some(String::new()));
+            open().map_err(|e| format!("could not listen on `{}`: {e}", path.display()))?;
+        statuses.set(path, Some(String::new()));
         Ok(Self {
             socket: Arc::new(socket),
             path: path.to_owned(),
-            said,
+            statuses,
         })
     }
 
     /// Resolves once the process, or one that it started, has said that it is ready. What was said
     /// before is heard too.
-    pub(super) async fn hear(&self, process: Process) {
+    pub(super) async fn ready(&self, process: Process) {
         loop {
             let received = self
                 .socket
@@ -114,19 +118,19 @@ impl Ear {
                 Ok(received) => received,
                 Err(error) => {
                     // Nothing more will be heard; the time limit of the start ends this.
-                    tracing::warn!(path = %self.path.display(), %error, "could not hear whether it is ready");
+                    tracing::warn!(path = %self.path.display(), %error, "could not read its readiness message");
                     return std::future::pending().await;
                 }
             };
             if !sender.is_some_and(|pid| is_of(pid, process)) {
-                tracing::debug!(path = %self.path.display(), ?sender, "a stranger says that an instance is ready");
+                tracing::debug!(path = %self.path.display(), ?sender, "ignoring a readiness message of another process");
                 continue;
             }
             if message.status.is_some() {
-                self.said.set(&self.path, message.status);
+                self.statuses.set(&self.path, message.status);
             }
             if message.ready {
-                self.said.set(&self.path, None);
+                self.statuses.set(&self.path, None);
                 tokio::spawn(linger(Arc::clone(&self.socket)));
                 return;
             }
@@ -134,14 +138,14 @@ impl Ear {
     }
 }
 
-impl Drop for Ear {
+impl Drop for NotifySocket {
     fn drop(&mut self) {
-        self.said.set(&self.path, None);
+        self.statuses.set(&self.path, None);
     }
 }
 
-/// Takes what is said right after: `systemd-notify` asks whether it was heard, and fails when
-/// nobody is there any more.
+/// Reads messages that come right after: `systemd-notify` asks whether it was heard, and fails
+/// without a reader.
 async fn linger(socket: Arc<UnixDatagram>) {
     let rest = async {
         while socket
@@ -158,7 +162,7 @@ fn receive(socket: &UnixDatagram) -> io::Result<(Option<i32>, NotifyMessage)> {
     let mut bytes = [0; MESSAGE];
     let mut parts = [IoSliceMut::new(&mut bytes)];
     // No room for descriptors: the kernel closes them, which is what a sender of `BARRIER=1` waits
-    // for, and says so. Such a message is then nobody's.
+    // for, and says so. Such a message then has no sender.
     let mut control = nix::cmsg_space!(UnixCredentials);
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let got = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
@@ -254,11 +258,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn hears_the_process_and_no_stranger() {
+    async fn accepts_messages_of_the_process_only() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify/a.sock");
-        let said = Said::default();
-        let ear = Ear::open(&path, None, said.clone()).unwrap();
+        let statuses = Statuses::default();
+        let notify_socket = NotifySocket::open(&path, None, statuses.clone()).unwrap();
         let mut child = std::process::Command::new("/bin/sleep")
             .arg("60")
             .spawn()
@@ -269,27 +273,27 @@ mod tests {
             .send_to(b"STATUS=of a stranger\nREADY=1", &path)
             .await
             .unwrap();
-        let unheard = tokio::time::timeout(Duration::from_millis(100), ear.hear(other))
+        let ignored = tokio::time::timeout(Duration::from_millis(100), notify_socket.ready(other))
             .await
             .is_err();
-        assert!(unheard && said.get(&path).as_deref() == Some(""));
+        assert!(ignored && statuses.get(&path).as_deref() == Some(""));
         voice.send_to(b"STATUS=nearly", &path).await.unwrap();
         assert!(
-            tokio::time::timeout(Duration::from_millis(100), ear.hear(me()))
+            tokio::time::timeout(Duration::from_millis(100), notify_socket.ready(me()))
                 .await
                 .is_err()
         );
-        assert_eq!(said.get(&path).as_deref(), Some("nearly"));
-        // Before anybody listens, too.
+        assert_eq!(statuses.get(&path).as_deref(), Some("nearly"));
+        // Before any process waits, too.
         voice.send_to(b"READY=1\n", &path).await.unwrap();
-        tokio::time::timeout(Duration::from_secs(10), ear.hear(me()))
+        tokio::time::timeout(Duration::from_secs(10), notify_socket.ready(me()))
             .await
             .unwrap();
         // The next start has a new one in its place.
-        let next = Ear::open(&path, None, said.clone()).unwrap();
-        drop(ear);
+        let next = NotifySocket::open(&path, None, statuses.clone()).unwrap();
+        drop(notify_socket);
         voice.send_to(b"READY=1", &path).await.unwrap();
-        tokio::time::timeout(Duration::from_secs(10), next.hear(me()))
+        tokio::time::timeout(Duration::from_secs(10), next.ready(me()))
             .await
             .unwrap();
         assert_eq!(
@@ -304,7 +308,7 @@ mod tests {
     async fn descriptors_that_come_along_are_closed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.sock");
-        let ear = Ear::open(&path, None, Said::default()).unwrap();
+        let notify_socket = NotifySocket::open(&path, None, Statuses::default()).unwrap();
         let (mut kept, given) = std::os::unix::net::UnixStream::pair().unwrap();
         let voice = std::os::unix::net::UnixDatagram::unbound().unwrap();
         voice.connect(&path).unwrap();
@@ -320,7 +324,7 @@ mod tests {
         .unwrap();
         drop(given);
         voice.send(b"READY=1").unwrap();
-        tokio::time::timeout(Duration::from_secs(10), ear.hear(me()))
+        tokio::time::timeout(Duration::from_secs(10), notify_socket.ready(me()))
             .await
             .unwrap();
         kept.set_read_timeout(Some(Duration::from_secs(10)))

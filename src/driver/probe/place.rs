@@ -1,4 +1,4 @@
-//! Can those that are awake be reached where they listen? All of them by one look each at the
+//! Can awake instances be reached where they listen? All of them by one read each of the
 //! kernel's tables.
 //!
 //! It says what it found, and stops no process.
@@ -22,7 +22,7 @@ pub(super) async fn misplaced(
     awake: &[(Listen, Process)],
 ) -> Vec<Option<String>> {
     let mut found = look(listeners, awake).await;
-    if found.contains(&Some(ListenerOwner::Nobody)) {
+    if found.contains(&Some(ListenerOwner::None)) {
         // It may be about to bind again.
         short_sleep(SILENT).await;
         found = look(listeners, awake).await;
@@ -32,11 +32,11 @@ pub(super) async fn misplaced(
     ) {
         (ListenerOwner::Own, _) => None,
         (ListenerOwner::Stranger(who), _) => Some(who),
-        (ListenerOwner::Nobody, Listen::Tcp(address)) => {
-            Some(format!("it does not listen on `{address}` any more"))
+        (ListenerOwner::None, Listen::Tcp(address)) => {
+            Some(format!("it no longer listens on `{address}`"))
         }
-        (ListenerOwner::Nobody, Listen::Unix(path)) => Some(format!(
-            "it cannot be reached on `{}` any more",
+        (ListenerOwner::None, Listen::Unix(path)) => Some(format!(
+            "it can no longer be reached on `{}`",
             path.display()
         )),
     };
@@ -83,7 +83,7 @@ fn known(
     match looked {
         Ok(found) => found.into_iter().map(Result::ok).collect(),
         Err(error) => {
-            tracing::warn!(%error, "could not look who listens where instances should");
+            tracing::warn!(%error, "could not check which processes hold the instances' listening sockets");
             vec![None; count]
         }
     }

@@ -22,8 +22,11 @@ use tokio::time::Instant;
 use super::backoff::{PortSteps, Steps};
 use super::health::Unwell;
 use super::inotify::{Watch, Watcher};
-use super::notify::Said;
-use super::{Answered, Ear, Obstacle, Probe, Question, accepted, elsewhere, folder, health, place};
+use super::notify::Statuses;
+use super::{
+    NotifySocket, Obstacle, Probe, ProbeTarget, Readiness, accepted, elsewhere, folder, health,
+    place,
+};
 use crate::config::accounts::Accounts;
 use crate::domain::instance::{Listen, Process};
 use crate::driver::listener::{ListenerOwner, Listeners, shown};
@@ -38,7 +41,7 @@ const LOOK_ANYWAY: Duration = Duration::from_millis(100);
 /// reached there.
 const STRANGER: Duration = Duration::from_secs(1);
 
-/// What is told is the bind of a socket, and its listen follows a few microseconds later as a rule.
+/// The event is the bind of a socket, and its listen follows a few microseconds later as a rule.
 /// So often it is tried again at once, a tenth of a millisecond in all: any pause takes longer.
 const AT_ONCE: u32 = 20;
 
@@ -50,7 +53,7 @@ pub struct SocketProbe {
     trash: PathBuf,
     listeners: Listeners,
     watcher: Watcher,
-    said: Said,
+    statuses: Statuses,
     /// What those said that answer, but not yet that they are well.
     unwell: Unwell,
     /// How many TCP ports are waited for.
@@ -70,11 +73,11 @@ impl SocketProbe {
         }
     }
 
-    /// Lets nginx's workers in before anybody is told that the instance answers. When that is not
-    /// possible its requests go by way of acc, which can connect.
-    fn open_to_edge(&self, question: &Question) {
-        if let Err(error) = self.let_edge_in(question) {
-            tracing::warn!(host = %question.host, %error, "nginx's workers cannot connect to its socket");
+    /// Lets nginx's workers in before the instance counts as ready. When that is not
+    /// possible its requests go through acc, which can connect.
+    fn open_to_edge(&self, target: &ProbeTarget) {
+        if let Err(error) = self.let_edge_in(target) {
+            tracing::warn!(host = %target.host, %error, "nginx's workers cannot connect to its socket");
         }
     }
 
@@ -96,7 +99,7 @@ impl SocketProbe {
         }
     }
 
-    /// Resolves with a connection to the instance's own: told by the folder that the file has
+    /// Resolves with a connection to the instance's own: after an event that the file has
     /// appeared, then by trying. With the watch, if it took one.
     async fn connect_unix(
         &self,
@@ -106,14 +109,14 @@ impl SocketProbe {
         let own = |stream: &StdUnixStream, thorough| {
             self.listeners.is_own_unix(stream, path, process, thorough)
         };
-        // Often it is there, and a watch costs more than a look.
+        // Often it is there, and a watch costs more than a try.
         if let Some(stream) = unix_connect::connect(path)
             .ok()
             .filter(|stream| own(stream, false))
         {
             return (stream, None);
         }
-        // The watch comes before the next look: a socket made between the two would be missed.
+        // The watch comes before the next try: a socket made between the two would be missed.
         let mut watch = path.parent().map(|dir| self.watcher.watch(dir));
         let (mut steps, mut at_once) = (Steps::SOCKET, AT_ONCE);
         loop {
@@ -136,9 +139,9 @@ impl SocketProbe {
         }
     }
 
-    /// Resolves with a connection to the instance's own, by trying. Nothing is sent to anybody
-    /// before it is known whose the listener is; an error says who has been listening there in its
-    /// place for [`STRANGER`].
+    /// Resolves with a connection to the instance's own, by trying. Nothing is sent before it is
+    /// known whose the listener is; an error says which program has listened there in its place for
+    /// [`STRANGER`].
     async fn connect_tcp(
         &self,
         address: SocketAddr,
@@ -178,9 +181,9 @@ impl SocketProbe {
                             }
                             strangers.get_or_insert(Steps::STRANGER);
                         }
-                        Ok(ListenerOwner::Nobody) => stranger = None,
+                        Ok(ListenerOwner::None) => stranger = None,
                         Err(error) => {
-                            tracing::debug!(%address, %error, "could not find out who listens")
+                            tracing::debug!(%address, %error, "could not find out which process listens")
                         }
                     }
                 }
@@ -197,25 +200,23 @@ impl SocketProbe {
     /// Resolves once it answers, also when other clients can connect.
     async fn answered(
         &self,
-        question: &Question,
+        target: &ProbeTarget,
         process: Option<Process>,
-        ear: Option<Ear>,
-    ) -> Result<Answered, String> {
-        if let (Some(process), Some(ear)) = (process, &ear) {
-            ear.hear(process).await;
+        notify_socket: Option<NotifySocket>,
+    ) -> Result<Readiness, String> {
+        if let (Some(process), Some(notify_socket)) = (process, &notify_socket) {
+            notify_socket.ready(process).await;
         }
-        if let (true, None, Listen::Unix(path)) =
-            (question.handed, &question.health, &question.listen)
-        {
+        if let (true, None, Listen::Unix(path)) = (target.handed, &target.health, &target.listen) {
             // Its word alone is not enough: some say it before those are there who do the work
             // (gunicorn's master).
             self.accepted(path, process).await;
-            return Ok(Answered::default());
+            return Ok(Readiness::default());
         }
         let mut unwell = Steps::HEALTH;
         let mut accepted = None;
         loop {
-            let (connected, watch) = match &question.listen {
+            let (connected, watch) = match &target.listen {
                 Listen::Unix(path) => {
                     let (stream, watch) = self.connect_unix(path, process).await;
                     (Connected::Unix(stream), watch)
@@ -226,15 +227,15 @@ impl SocketProbe {
                 ),
             };
             let accepted = *accepted.get_or_insert_with(Instant::now);
-            if connected.well(question, &self.unwell).await {
-                self.unwell.forget(question);
+            if connected.well(target, &self.unwell).await {
+                self.unwell.forget(target);
                 // Connected to one that was handed its socket it was from the start.
-                let ago = if question.handed {
+                let ago = if target.handed {
                     Duration::ZERO
                 } else {
                     accepted.elapsed()
                 };
-                return Ok(Answered { ago, watch });
+                return Ok(Readiness { ago, watch });
             }
             short_sleep(unwell.pause()).await;
         }
@@ -243,15 +244,15 @@ impl SocketProbe {
 
 #[async_trait]
 impl Probe for SocketProbe {
-    async fn clear(&self, question: &Question) -> Result<Option<Ear>, Obstacle> {
-        self.unwell.forget(question);
-        match &question.listen {
+    async fn clear(&self, target: &ProbeTarget) -> Result<Option<NotifySocket>, Obstacle> {
+        self.unwell.forget(target);
+        match &target.listen {
             Listen::Unix(path) => {
                 if let Some(dir) = path.parent() {
                     let made = folder::make(dir, self.accounts);
                     made.map_err(|e| {
                         Obstacle::Other(format!(
-                            "the folder `{}` cannot be made: {e}",
+                            "could not create the folder `{}`: {e}",
                             dir.display()
                         ))
                     })?;
@@ -260,26 +261,26 @@ impl Probe for SocketProbe {
             }
             Listen::Tcp(address) => check_free(*address).await?,
         }
-        let heard = question
+        let heard = target
             .notify
             .as_deref()
-            .map(|path| Ear::open(path, self.accounts.instances, self.said.clone()));
+            .map(|path| NotifySocket::open(path, self.accounts.instances, self.statuses.clone()));
         heard.transpose().map_err(Obstacle::Other)
     }
 
-    fn evict(&self, question: &Question) {
-        if let Listen::Unix(path) = &question.listen
+    fn evict(&self, target: &ProbeTarget) {
+        if let Listen::Unix(path) = &target.listen
             && let Err(error) = remove_file(path)
         {
-            tracing::warn!(path = %path.display(), %error, "could not take away a socket of another program");
+            tracing::warn!(path = %path.display(), %error, "could not remove a socket of another program");
         }
     }
 
-    fn at_once(&self, question: &Question, process: Process) -> Option<Answered> {
-        let Listen::Unix(path) = &question.listen else {
+    fn at_once(&self, target: &ProbeTarget, process: Process) -> Option<Readiness> {
+        let Listen::Unix(path) = &target.listen else {
             return None;
         };
-        if question.handed || question.notify.is_some() || question.health.is_some() {
+        if target.handed || target.notify.is_some() || target.health.is_some() {
             return None;
         }
         // The child usually starts on this processor: yield once, so that it can bind before it is
@@ -289,12 +290,12 @@ impl Probe for SocketProbe {
             self.listeners
                 .is_own_unix(stream, path, Some(process), false)
         })?;
-        self.open_to_edge(question);
-        Some(Answered::default())
+        self.open_to_edge(target);
+        Some(Readiness::default())
     }
 
-    fn tidy(&self, question: &Question) {
-        if let Listen::Unix(path) = &question.listen {
+    fn tidy(&self, target: &ProbeTarget) {
+        if let Listen::Unix(path) = &target.listen {
             // What cannot be removed now is in the way of the next start, which says so.
             let _ = remove_stale(path, &self.trash);
         }
@@ -302,17 +303,17 @@ impl Probe for SocketProbe {
 
     async fn ready(
         &self,
-        question: &Question,
+        target: &ProbeTarget,
         process: Option<Process>,
-        ear: Option<Ear>,
-    ) -> Result<Answered, String> {
-        let answered = self.answered(question, process, ear).await?;
-        self.open_to_edge(question);
+        notify_socket: Option<NotifySocket>,
+    ) -> Result<Readiness, String> {
+        let answered = self.answered(target, process, notify_socket).await?;
+        self.open_to_edge(target);
         Ok(answered)
     }
 
-    fn let_edge_in(&self, question: &Question) -> io::Result<bool> {
-        match &question.listen {
+    fn let_edge_in(&self, target: &ProbeTarget) -> io::Result<bool> {
+        match &target.listen {
             Listen::Unix(path) => folder::let_workers_in(path, self.accounts),
             Listen::Tcp(_) => Ok(false),
         }
@@ -322,41 +323,43 @@ impl Probe for SocketProbe {
         place::misplaced(&self.listeners, awake).await
     }
 
-    async fn elsewhere(&self, question: &Question, process: Process) -> Option<String> {
-        let listen = question.listen.clone();
+    async fn elsewhere(&self, target: &ProbeTarget, process: Process) -> Option<String> {
+        let listen = target.listen.clone();
         tokio::task::spawn_blocking(move || elsewhere::of(&listen, process))
             .await
             .ok()
             .flatten()
     }
 
-    fn describe(&self, question: &Question) -> String {
-        match question
+    fn describe(&self, target: &ProbeTarget) -> String {
+        match target
             .notify
             .as_deref()
-            .and_then(|path| self.said.get(path))
+            .and_then(|path| self.statuses.get(path))
         {
             Some(status) if status.is_empty() => {
-                return "it to say `READY=1` on NOTIFY_SOCKET".to_owned();
+                return "`READY=1` on NOTIFY_SOCKET".to_owned();
             }
             Some(status) => {
-                return format!("it to say `READY=1` on NOTIFY_SOCKET (it last said `{status}`)");
+                return format!("`READY=1` on NOTIFY_SOCKET (last status: `{status}`)");
             }
             None => {}
         }
-        let place = match &question.listen {
+        let place = match &target.listen {
             Listen::Unix(path) if fs::symlink_metadata(path).is_err() => {
-                return format!("the socket `{}` to appear", path.display());
+                return format!("the socket `{}`", path.display());
             }
             Listen::Unix(path) => format!("`{}`", path.display()),
             Listen::Tcp(address) => format!("`{address}`"),
         };
-        match &question.health {
-            Some(path) => match self.unwell.get(question) {
-                Some(said) => format!("a good answer to `{path}` on {place} (the last was {said})"),
-                None => format!("a good answer to `{path}` on {place}"),
+        match &target.health {
+            Some(path) => match self.unwell.get(target) {
+                Some(said) => {
+                    format!("a successful answer to `{path}` on {place} (last result: {said})")
+                }
+                None => format!("a successful answer to `{path}` on {place}"),
             },
-            None if question.handed => format!("it to accept a connection on {place}"),
+            None if target.handed => format!("an accepted connection on {place}"),
             None => format!("a connection on {place}"),
         }
     }
@@ -390,18 +393,18 @@ enum Connected {
 
 impl Connected {
     /// Is it well?
-    async fn well(self, question: &Question, unwell: &Unwell) -> bool {
-        let Some(path) = &question.health else {
+    async fn well(self, target: &ProbeTarget, unwell: &Unwell) -> bool {
+        let Some(path) = &target.health else {
             return true;
         };
         let said = match self {
             Self::Unix(stream) => match UnixStream::from_std(stream) {
-                Ok(stream) => health::ask(stream, path, &question.host).await,
+                Ok(stream) => health::ask(stream, path, &target.host).await,
                 Err(e) => Err(e.to_string()),
             },
-            Self::Tcp(stream) => health::ask(stream, path, &question.host).await,
+            Self::Tcp(stream) => health::ask(stream, path, &target.host).await,
         };
-        said.map_err(|said| unwell.note(question, said)).is_ok()
+        said.map_err(|said| unwell.note(target, said)).is_ok()
     }
 }
 

@@ -18,8 +18,8 @@ fn dir() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("acc").tempdir().unwrap()
 }
 
-fn unix(path: PathBuf, health: Option<&str>) -> Question {
-    Question {
+fn unix(path: PathBuf, health: Option<&str>) -> ProbeTarget {
+    ProbeTarget {
         listen: Listen::Unix(path),
         health: health.map(str::to_owned),
         handed: false,
@@ -28,8 +28,8 @@ fn unix(path: PathBuf, health: Option<&str>) -> Question {
     }
 }
 
-fn tcp(port: u16, health: Option<&str>) -> Question {
-    Question {
+fn tcp(port: u16, health: Option<&str>) -> ProbeTarget {
+    ProbeTarget {
         listen: Listen::Tcp(([127, 0, 0, 1], port).into()),
         health: health.map(str::to_owned),
         handed: false,
@@ -55,10 +55,10 @@ async fn free_port() -> u16 {
 }
 
 /// The delay from `start`, which makes the application listen, to the probe's answer.
-async fn delay(question: Question, start: impl Future<Output = ()>) -> Duration {
+async fn delay(target: ProbeTarget, start: impl Future<Output = ()>) -> Duration {
     let waiting = tokio::spawn(async move {
         SocketProbe::default()
-            .ready(&question, None, None)
+            .ready(&target, None, None)
             .await
             .unwrap();
         Instant::now()
@@ -199,8 +199,8 @@ async fn clear_removes_what_nobody_answers_on() {
         Listeners::default(),
     );
     let path = dir.path().join("sock/a/app.sock");
-    let question = unix(path.clone(), None);
-    probe.clear(&question).await.unwrap();
+    let target = unix(path.clone(), None);
+    probe.clear(&target).await.unwrap();
     assert_eq!(
         std::fs::metadata(path.parent().unwrap())
             .unwrap()
@@ -219,16 +219,16 @@ async fn clear_removes_what_nobody_answers_on() {
     );
 
     let listener = UnixListener::bind(&path).unwrap();
-    let refused = probe.clear(&question).await.unwrap_err().to_string();
+    let refused = probe.clear(&target).await.unwrap_err().to_string();
     assert!(
         refused.contains("another program") && refused.contains("app.sock"),
         "{refused}"
     );
     drop(listener);
     assert!(path.exists());
-    probe.clear(&question).await.unwrap();
+    probe.clear(&target).await.unwrap();
     assert!(!path.exists());
-    probe.clear(&question).await.unwrap();
+    probe.clear(&target).await.unwrap();
 
     // What is no socket has no business there; what a link leads to is left alone.
     let precious = dir.path().join("precious");
@@ -241,7 +241,7 @@ async fn clear_removes_what_nobody_answers_on() {
     ];
     for plant in plant {
         plant();
-        probe.clear(&question).await.unwrap();
+        probe.clear(&target).await.unwrap();
         assert!(std::fs::symlink_metadata(&path).is_err());
     }
     assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
@@ -253,7 +253,7 @@ async fn clear_removes_what_nobody_answers_on() {
             .await
             .unwrap_err()
             .to_string()
-            .contains("cannot be made")
+            .contains("could not create the folder")
     );
 }
 
@@ -326,33 +326,33 @@ async fn says_what_it_waits_for() {
     );
     assert_eq!(
         probe.describe(&tcp(9, Some("/up"))),
-        "a good answer to `/up` on `127.0.0.1:9`"
+        "a successful answer to `/up` on `127.0.0.1:9`"
     );
 }
 
 #[tokio::test]
 async fn the_fake_is_ready_when_told() {
     let fake = Arc::new(FakeProbe::new());
-    let question = tcp(9, None);
+    let target = tcp(9, None);
     let waiting = tokio::spawn({
-        let (fake, question) = (fake.clone(), question.clone());
-        async move { fake.ready(&question, None, None).await }
+        let (fake, target) = (fake.clone(), target.clone());
+        async move { fake.ready(&target, None, None).await }
     });
     tokio::task::yield_now().await;
     assert!(!waiting.is_finished());
-    fake.set_ready(&question.listen, true);
+    fake.set_ready(&target.listen, true);
     timeout(Duration::from_secs(10), waiting)
         .await
         .unwrap()
         .unwrap()
         .unwrap();
     FakeProbe::always()
-        .ready(&question, None, None)
+        .ready(&target, None, None)
         .await
         .unwrap();
     fake.set_obstacle(Some("in the way"));
     assert_eq!(
-        fake.clear(&question).await.unwrap_err(),
+        fake.clear(&target).await.unwrap_err(),
         Obstacle::Other("in the way".into())
     );
 }
@@ -362,24 +362,21 @@ async fn one_that_says_when_it_is_ready_is_not_ready_before() {
     let dir = dir();
     let probe = SocketProbe::default();
     let path = dir.path().join("sock/a/app.sock");
-    let question = Question {
+    let target = ProbeTarget {
         notify: Some(dir.path().join("notify/a.sock")),
         ..unix(path.clone(), None)
     };
-    let ear = probe.clear(&question).await.unwrap().unwrap();
+    let notify_socket = probe.clear(&target).await.unwrap().unwrap();
     let _listener = UnixListener::bind(&path).unwrap();
     let voice = tokio::net::UnixDatagram::unbound().unwrap();
-    voice.connect(question.notify.as_ref().unwrap()).unwrap();
-    let mut ready = Box::pin(probe.ready(&question, Some(me()), Some(ear)));
+    voice.connect(target.notify.as_ref().unwrap()).unwrap();
+    let mut ready = Box::pin(probe.ready(&target, Some(me()), Some(notify_socket)));
     assert!(
         timeout(Duration::from_millis(100), &mut ready)
             .await
             .is_err()
     );
-    assert_eq!(
-        probe.describe(&question),
-        "it to say `READY=1` on NOTIFY_SOCKET"
-    );
+    assert_eq!(probe.describe(&target), "`READY=1` on NOTIFY_SOCKET");
     voice.send(b"STATUS=loading").await.unwrap();
     assert!(
         timeout(Duration::from_millis(100), &mut ready)
@@ -387,24 +384,24 @@ async fn one_that_says_when_it_is_ready_is_not_ready_before() {
             .is_err()
     );
     assert_eq!(
-        probe.describe(&question),
-        "it to say `READY=1` on NOTIFY_SOCKET (it last said `loading`)"
+        probe.describe(&target),
+        "`READY=1` on NOTIFY_SOCKET (last status: `loading`)"
     );
     voice.send(b"READY=1").await.unwrap();
     timeout(Duration::from_secs(10), ready)
         .await
         .unwrap()
         .unwrap();
-    // For a moment somebody takes what is said, then nobody: an awake instance costs no descriptor.
+    // Messages are read for a moment longer, then no more: an awake instance costs no descriptor.
     voice.send(b"STATUS=x").await.unwrap();
-    let unheard = async {
+    let sent = async {
         while voice.send(b"STOPPING=1").await.is_ok() {
             tokio::time::sleep(Duration::from_millis(20)).await
         }
     };
-    timeout(Duration::from_secs(10), unheard).await.unwrap();
-    // Begun by another acc: nobody knows what was said, and an answer must do.
-    timeout(Duration::from_secs(10), probe.ready(&question, None, None))
+    timeout(Duration::from_secs(10), sent).await.unwrap();
+    // Begun by another acc: earlier messages are unknown, and an answer must do.
+    timeout(Duration::from_secs(10), probe.ready(&target, None, None))
         .await
         .unwrap()
         .unwrap();
@@ -414,21 +411,21 @@ async fn one_that_says_when_it_is_ready_is_not_ready_before() {
 async fn a_handed_socket_is_ready_when_somebody_accepts() {
     let dir = dir();
     let path = dir.path().join("app.sock");
-    let question = Question {
+    let target = ProbeTarget {
         handed: true,
         ..unix(path.clone(), None)
     };
     let probe = SocketProbe::default();
     let listener = UnixListener::bind(&path).unwrap();
-    let mut ready = Box::pin(probe.ready(&question, None, None));
+    let mut ready = Box::pin(probe.ready(&target, None, None));
     assert!(
         timeout(Duration::from_millis(100), &mut ready)
             .await
             .is_err()
     );
     assert_eq!(
-        probe.describe(&question),
-        format!("it to accept a connection on `{}`", path.display())
+        probe.describe(&target),
+        format!("an accepted connection on `{}`", path.display())
     );
     let (mut stream, _) = listener.accept().await.unwrap();
     assert_eq!(
@@ -455,24 +452,24 @@ async fn one_look_finds_who_listens_by_then_and_waits_for_nobody() {
     assert_eq!(
         accepted.read(&mut [0]).await.unwrap(),
         0,
-        "the connection was only a question"
+        "the connection was only a target"
     );
     // To each of these a connection says nothing.
-    let handed = Question {
+    let handed = ProbeTarget {
         handed: true,
         ..unix(path.clone(), None)
     };
-    let notified = Question {
+    let notified = ProbeTarget {
         notify: Some(dir.path().join("n")),
         ..unix(path.clone(), None)
     };
-    for question in [
+    for target in [
         handed,
         notified,
         unix(path, Some("/health")),
         tcp(free_port().await, None),
     ] {
-        assert!(probe.at_once(&question, me()).is_none(), "{question:?}");
+        assert!(probe.at_once(&target, me()).is_none(), "{target:?}");
     }
 }
 
@@ -521,10 +518,10 @@ async fn a_stranger_on_the_port_is_never_asked_and_named() {
         }
         all
     });
-    let question = tcp(port, Some("/health"));
+    let target = tcp(port, Some("/health"));
     let why = timeout(
         Duration::from_secs(20),
-        probe.ready(&question, Some(process), None),
+        probe.ready(&target, Some(process), None),
     )
     .await
     .unwrap()
@@ -535,7 +532,7 @@ async fn a_stranger_on_the_port_is_never_asked_and_named() {
         "{why}"
     );
     let places = [
-        (question.listen.clone(), process),
+        (target.listen.clone(), process),
         (
             Listen::Tcp(([127, 0, 0, 1], free_port().await).into()),
             process,
@@ -551,7 +548,7 @@ async fn a_stranger_on_the_port_is_never_asked_and_named() {
     assert!(
         misplaced[1]
             .as_ref()
-            .is_some_and(|w| w.contains("does not listen")),
+            .is_some_and(|w| w.contains("no longer listens")),
         "{misplaced:?}"
     );
     assert!(heard.await.unwrap().is_empty(), "a stranger was asked");
@@ -573,30 +570,30 @@ async fn a_stranger_on_the_unix_socket_is_not_the_instance() {
         .unwrap()
         .unwrap();
     let _stranger = UnixListener::bind(&path).unwrap();
-    let question = unix(path.clone(), None);
-    assert!(probe.at_once(&question, process).is_none());
+    let target = unix(path.clone(), None);
+    assert!(probe.at_once(&target, process).is_none());
     assert!(
         timeout(
             Duration::from_millis(300),
-            probe.ready(&question, Some(process), None)
+            probe.ready(&target, Some(process), None)
         )
         .await
         .is_err()
     );
     timeout(
         Duration::from_secs(10),
-        probe.ready(&question, Some(me()), None),
+        probe.ready(&target, Some(me()), None),
     )
     .await
     .unwrap()
     .unwrap();
     // Nothing of the instance runs, and its place is acc's to clear.
     assert!(matches!(
-        probe.clear(&question).await.unwrap_err(),
+        probe.clear(&target).await.unwrap_err(),
         Obstacle::Socket(_)
     ));
-    probe.evict(&question);
-    probe.clear(&question).await.unwrap();
+    probe.evict(&target);
+    probe.clear(&target).await.unwrap();
     assert!(!path.exists());
     instance.kill().unwrap();
     instance.wait().unwrap();
@@ -641,10 +638,10 @@ async fn a_port_is_noticed_within_milliseconds_while_a_start_is_young() {
     for _ in 0..20 {
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], free_port().await));
         let probe = SocketProbe::default();
-        let question = tcp(address.port(), None);
+        let target = tcp(address.port(), None);
         let waiting = tokio::spawn(async move {
             probe
-                .ready(&question, None, None)
+                .ready(&target, None, None)
                 .await
                 .map(|_| Instant::now())
         });

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum SupervisorError {
     /// It could not be asked: what is true of its processes is not known.
-    #[error("could not ask {what}: {why}")]
+    #[error("could not query {what}: {why}")]
     Unreachable {
         /// Which supervisor, where.
         what: String,

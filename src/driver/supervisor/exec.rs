@@ -2,7 +2,7 @@
 //! folders on the way.
 //!
 //! The kernel has three words for all of this ("no such file", "permission denied", "exec format
-//! error"). It looks only.
+//! error"). It changes nothing.
 
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
@@ -31,11 +31,11 @@ const OWN_MACHINE: u16 = if cfg!(target_arch = "x86_64") {
     0
 };
 
-/// Faults with which no start can succeed, for anybody; asked before a start.
+/// Faults with which no start can succeed, for any user; checked before a start.
 pub(super) fn sound(program: &Program, path: &Path) -> Result<(), String> {
     if statvfs(path).is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::NOEXEC)) {
         return Err(format!(
-            "its program `{}` is on a file system that is mounted with `noexec`: no program may be run there",
+            "its program `{}` is on a file system that is mounted with `noexec`",
             path.display()
         ));
     }
@@ -48,7 +48,7 @@ pub(super) fn sound(program: &Program, path: &Path) -> Result<(), String> {
         ),
         None => match loader(&head).filter(|loader| !loader.exists()) {
             Some(loader) => Err(format!(
-                "its program `{}` needs the loader `{}`, which is missing: it was built for another system",
+                "its program `{}` needs the loader `{}`, which is missing; the program was built for another system",
                 path.display(),
                 loader.display()
             )),
@@ -284,7 +284,7 @@ fn may(ids: &UserIds, found: &fs::Metadata, bit: u32) -> bool {
         () if ids.gid == found.gid() || ids.groups.contains(&found.gid()) => 3,
         () => 0,
     };
-    // Root may enter everything, and execute what anybody may.
+    // Root may enter everything, and execute what any user may.
     ids.uid == 0 && (bit != 1 || found.is_dir() || found.mode() & 0o111 != 0)
         || found.mode() >> shift & bit != 0
 }

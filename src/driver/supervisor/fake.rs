@@ -1,5 +1,5 @@
 //! A supervisor in memory for the tests of others: its processes are numbers, which end when they
-//! are told to.
+//! are set to.
 //!
 //! It passes the same suite as the real ones as far as that needs no process, and can be told to
 //! fail, to be slow, to be out of reach and to have processes that do not listen.
@@ -64,7 +64,7 @@ impl Fake {
         self.state().start_delay = delay;
     }
 
-    /// The next start fails for this reason; told twice, the next two do.
+    /// The next start fails for this reason; set twice, the next two do.
     pub fn fail_next_start(&self, why: &str) {
         self.state().failures.push_back(why.to_owned());
     }
@@ -79,7 +79,7 @@ impl Fake {
         }
     }
 
-    /// From now on nobody can be asked whether something runs (`find`, `running`, `service`), or
+    /// From now on no query works whether something runs (`find`, `running`, `service`), or
     /// can again.
     pub fn make_unreachable(&self, unreachable: bool) {
         self.state().unreachable = unreachable;
@@ -128,7 +128,7 @@ impl Fake {
         if self.state().unreachable {
             return Err(SupervisorError::Unreachable {
                 what: "the fake supervisor".to_owned(),
-                why: "it was told so".to_owned(),
+                why: "the fake was set to fail".to_owned(),
             });
         }
         Ok(())

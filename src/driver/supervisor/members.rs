@@ -2,7 +2,7 @@
 //! a census.
 //!
 //! Both supervisors hold to it: a start joins the group, the stop signal and the kill go to all,
-//! and an end is told only when nothing is left. Groups and marks carry the name of this
+//! and an end is reported only when nothing is left. Groups and marks carry the name of this
 //! installation: those of others are never touched.
 
 use std::borrow::Cow;
@@ -25,8 +25,8 @@ use crate::host::{census, process};
 
 /// How long what was killed may take to be gone, before a start or at a removal.
 const KILL_WAIT: Duration = Duration::from_secs(5);
-/// Pauses between two looks at what is left.
-const LOOK: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+/// Pauses between two checks of what is left.
+const POLL: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 /// The end of a killed process that a debugger holds is looked for this often, and so many times.
 const TRACED_PAUSE: Duration = Duration::from_millis(250);
 const TRACED_LOOKS: u32 = 40;
@@ -125,7 +125,7 @@ impl InstanceMembers {
                 {
                     break;
                 }
-                std::thread::sleep(LOOK.0);
+                std::thread::sleep(POLL.0);
             }
             let _ = self.group(&name).map(|group| group.remove());
         }
@@ -225,7 +225,7 @@ impl InstanceMembers {
     pub(super) fn ask_others(&self, name: &InstanceName, first: Process, signal: i32) {
         self.asked().insert(first);
         let others = self.all(name, Some(first)).unwrap_or_else(|error| {
-            tracing::warn!(instance = %name, %error, "could not find out which processes it has");
+            tracing::warn!(instance = %name, %error, "could not list its processes");
             Vec::new()
         });
         for other in others {
@@ -305,7 +305,7 @@ impl InstanceMembers {
     /// asked to end, the others are killed at once; if it was, they have as long as the caller
     /// gives them until the kill.
     pub(super) async fn gone(&self, name: &InstanceName, first: Process) -> io::Result<()> {
-        let mut pause = LOOK.0;
+        let mut pause = POLL.0;
         loop {
             let left = self.all(name, Some(first))?;
             if left.is_empty() {
@@ -319,13 +319,13 @@ impl InstanceMembers {
                 return Ok(());
             }
             if !self.asked().contains(&first) {
-                if pause == LOOK.0 {
-                    tracing::info!(instance = %name, "it has ended, and {} of its processes are killed", left.len());
+                if pause == POLL.0 {
+                    tracing::info!(instance = %name, "it has ended; killing {} of its processes", left.len());
                 }
                 self.kill(name, Some(first))?;
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LOOK.1);
+            pause = (pause * 2).min(POLL.1);
         }
         Ok(())
     }
@@ -351,11 +351,11 @@ impl InstanceMembers {
         first: Option<Process>,
     ) -> Result<usize, SupervisorError> {
         let asked = |why: &dyn ToString| SupervisorError::Unreachable {
-            what: format!("the kernel about what `{name}` has left"),
+            what: format!("the kernel for orphan processes of `{name}`"),
             why: why.to_string(),
         };
         let deadline = Instant::now() + KILL_WAIT;
-        let (mut pause, mut most) = (LOOK.0, 0);
+        let (mut pause, mut most) = (POLL.0, 0);
         loop {
             let left = self.all(name, first).map_err(|e| asked(&e))?;
             if left.is_empty() {
@@ -365,13 +365,13 @@ impl InstanceMembers {
             if Instant::now() >= deadline {
                 let pids: Vec<String> = left.iter().map(|p| p.pid.to_string()).collect();
                 return Err(asked(&format!(
-                    "process {} does not end, not even killed",
+                    "process {} does not exit, even after SIGKILL",
                     pids.join(", ")
                 )));
             }
             self.kill(name, first).map_err(|e| asked(&e))?;
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LOOK.1);
+            pause = (pause * 2).min(POLL.1);
         }
         if let Some(Err(error)) = self.group(name).map(|group| group.remove()) {
             tracing::debug!(instance = %name, %error, "could not remove its control group");
@@ -417,7 +417,7 @@ impl InstanceMembers {
                     )
                     .await
             {
-                tracing::warn!(instance = %name, %error, "could not end what it had left");
+                tracing::warn!(instance = %name, %error, "could not end its orphan processes");
             }
         }
         Ok(())
@@ -447,7 +447,7 @@ impl InstanceMembers {
 /// Could not find out which instances have processes.
 fn looking(why: &io::Error) -> SupervisorError {
     SupervisorError::Unreachable {
-        what: "the kernel about what instances have left".to_owned(),
+        what: "the kernel for orphan processes".to_owned(),
         why: why.to_string(),
     }
 }

@@ -47,7 +47,7 @@ pub struct Program {
     /// How long after the signal the supervisor may kill by itself (acc does so too).
     pub stop_timeout: Duration,
     /// A unix socket to hand over: it listens there before the program runs, which has it as
-    /// descriptor 3 and is told by `LISTEN_FDS`, `LISTEN_PID` and `LISTEN_FDNAMES=acc`
+    /// descriptor 3 and is announced by `LISTEN_FDS`, `LISTEN_PID` and `LISTEN_FDNAMES=acc`
     /// (`sd_listen_fds(3)`). No other process has it: it refuses connections as soon as the program
     /// has ended. Nothing is at this path at the start.
     pub socket: Option<PathBuf>,

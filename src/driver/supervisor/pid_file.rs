@@ -307,7 +307,7 @@ mod tests {
         fs::write(&file, "").unwrap();
         assert!(
             !keep(&file, me(), Path::new("/log")).unwrap(),
-            "somebody is at a start"
+            "a start is in progress"
         );
         remove(&file).unwrap();
         assert!(

@@ -1,7 +1,8 @@
 //! Can this program be run at all? Asked before anything is started or once it could not be, so
 //! that the error names what is wrong and where.
 //!
-//! It looks only; that the answer may be outdated a moment later is caught by the start itself.
+//! It changes nothing; that the answer may be outdated a moment later is caught by the start
+//! itself.
 
 use std::io;
 use std::path::PathBuf;
@@ -164,7 +165,10 @@ mod tests {
                     at("./script")
                 ),
             ),
-            (vec!["sh", "a\0b"], "\"a\\0b\" holds a zero byte".to_owned()),
+            (
+                vec!["sh", "a\0b"],
+                "\"a\\0b\" contains a zero byte".to_owned(),
+            ),
         ] {
             assert_eq!(why(&program("a", dir.path(), &argv)), expected);
         }

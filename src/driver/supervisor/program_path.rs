@@ -1,4 +1,4 @@
-//! Which file a program's command names. It looks for bare names on a search path and says nothing
+//! Which file a program's command names. It searches bare names on a search path and says nothing
 //! about whether the file can be run.
 
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::{Program, SupervisorError};
 use crate::host::command::{PATH, is_executable};
 
-/// The file to execute for this program, without a look at it where its command says which it is.
+/// The file to execute for this program, without a check where its command names it.
 pub(super) fn path(program: &Program) -> Result<PathBuf, SupervisorError> {
     named(program).map_err(|why| SupervisorError::NotStarted {
         name: program.name.to_string(),
@@ -27,7 +27,7 @@ pub(super) fn named(program: &Program) -> Result<PathBuf, String> {
         .chain(program.env.iter().flat_map(|(k, v)| [k, v]))
         .find(|t| t.contains('\0'))
     {
-        return Err(format!("{bad:?} holds a zero byte"));
+        return Err(format!("{bad:?} contains a zero byte"));
     }
     if let Some((bad, _)) = program
         .env

@@ -174,7 +174,7 @@ impl Link {
 
     /// Lets hyper read and write what can be read and written now.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
-        // What ends the connection is told to the answer or its body by hyper itself.
+        // What ends the connection is reported to the answer or its body by hyper itself.
         self.done = self.done
             || self
                 .conn
@@ -312,7 +312,7 @@ async fn connect(
             {
                 match listeners.examine(*address, process).await? {
                     ListenerOwner::Own => {}
-                    ListenerOwner::Nobody => return Err(io::ErrorKind::ConnectionRefused.into()),
+                    ListenerOwner::None => return Err(io::ErrorKind::ConnectionRefused.into()),
                     ListenerOwner::Stranger(who) => {
                         return Err(io::Error::new(io::ErrorKind::PermissionDenied, who));
                     }

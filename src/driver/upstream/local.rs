@@ -80,7 +80,7 @@ impl Local {
             }
         };
         let mut ready = ready!(writing.poll_write_ready(cx))?;
-        // What was told is used up by the next try; room that comes after this is told again.
+        // This event is used up by the next try; room that comes after it is a new event.
         ready.clear_ready();
         Poll::Ready(Ok(()))
     }
@@ -123,7 +123,7 @@ impl AsyncRead for Local {
             }
             buf.advance(got);
             if got > 0 && got < all {
-                // There was no more: the next bytes are told.
+                // There was no more: the next bytes are an event.
                 ready.clear_ready();
             }
             return Poll::Ready(Ok(()));
@@ -209,7 +209,7 @@ mod tests {
                 other.read(&mut room).await.unwrap()
             };
             let writing = async {
-                // First the reader finds nothing, then it is told.
+                // First the reader finds nothing, then it gets an event.
                 tokio::task::yield_now().await;
                 tokio::task::yield_now().await;
                 one.write_all(&[n]).await.unwrap();

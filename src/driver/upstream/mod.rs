@@ -128,7 +128,7 @@ impl Upstreams {
     }
 
     /// At this path acc itself listens: requests go there when another acc has taken over. The
-    /// folder is acc's own, so nobody else can have put a socket there.
+    /// folder is acc's own, so no other user can have put a socket there.
     pub fn trust(&self, own: PathBuf) {
         let _ = self.shared.own.set(own);
     }

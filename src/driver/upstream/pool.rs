@@ -251,7 +251,7 @@ fn start_reaper(set: &Arc<PoolSet>) {
             let Some(set) = set.upgrade() else { return };
             if !reap(&set) {
                 set.reaping.store(false, Ordering::Release);
-                // Something may have been parked between the look and the line above; then its
+                // Something may have been parked between the check and the line above; then its
                 // reaper is this one.
                 if !anything_parked(&set) || set.reaping.swap(true, Ordering::AcqRel) {
                     return;

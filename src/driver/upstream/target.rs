@@ -64,7 +64,7 @@ impl RawTarget {
     }
 }
 
-/// Looks at what a client's request begins with. Empty lines before it are its own matter (RFC 9112
+/// Reads what a client's request begins with. Empty lines before it are its own matter (RFC 9112
 /// section 2.2).
 #[must_use]
 pub fn first_line(head: &[u8]) -> FirstLine {

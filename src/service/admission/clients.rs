@@ -17,7 +17,7 @@ use crate::domain::time::Timestamp;
 /// Beyond this many it is looked whom there is nothing to remember of.
 const MANY: usize = 1024;
 
-/// The address by which a client is known: whoever has one address of IPv6 has the 2^64 around it.
+/// The address by which a client is known: a client with one IPv6 address has the 2^64 around it.
 #[must_use]
 pub fn known_as(address: IpAddr) -> IpAddr {
     match address.to_canonical() {

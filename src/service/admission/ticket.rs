@@ -55,7 +55,7 @@ pub trait Waiting: Send {
 /// Lets requests through. Implemented by the service; by a fake in the proxy's tests.
 #[async_trait]
 pub trait Admission: Send + Sync {
-    /// A pass to an instance that is awake: for nearly every request, so without a future of its
+    /// A ticket for an instance that is awake: for nearly every request, so without a future of its
     /// own. `None`: ask by [`Self::admit`].
     fn admit_now(&self, host: &HostName, verdict: Verdict) -> Option<Box<dyn Ticket>> {
         let _ = (host, verdict);
@@ -76,7 +76,7 @@ pub trait Admission: Send + Sync {
         self.admit(host, verdict).await
     }
 
-    /// Whose host it is, whatever phase that is in; `None`: nobody's, or it cannot be told.
+    /// Whose host it is, whatever phase that is in; `None`: no instance's, or unknown.
     fn name_of(&self, host: &HostName) -> Option<InstanceName>;
 
     /// The phase of the host's instance, without waking it: for the waiting page.

@@ -208,7 +208,7 @@ impl Waiting for Waiter {
                 entry => return entry,
             },
         };
-        tracing::debug!(instance = %name, ?refused, "asked while another acc took over");
+        tracing::debug!(instance = %name, ?refused, "request refused during a handover");
         Ok(onward(&world, name))
     }
 

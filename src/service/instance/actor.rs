@@ -24,10 +24,10 @@ use crate::service::instance::start::{self, Begun};
 use crate::service::instance::step::{Actor, Stepped};
 use crate::service::{events, launch_spec};
 
-/// How long the task of a sleeper waits for whoever still holds it: at first, for who made it lets
-/// go in a moment, and a script that makes a thousand of them a second must not keep a thousand
-/// tasks; then ever longer, up to this. Also how long a task with something unsaved waits until it
-/// tries again.
+/// How long the task of a sleeper waits for callers that still hold it: at first, because its
+/// creator lets go in a moment, and a script that makes a thousand of them a second must not keep a
+/// thousand tasks; then ever longer, up to this. Also how long a task with something unsaved waits
+/// until it tries again.
 const LINGER_FIRST: Duration = Duration::from_millis(20);
 const LINGER: Duration = Duration::from_secs(1);
 /// The task of a live instance has nothing to do by itself.
@@ -35,7 +35,7 @@ const LINGER_LIVE: Duration = Duration::from_secs(24 * 3600);
 /// Longest pause between two counts of what is in flight.
 const COUNT_PAUSE_MAX: Duration = Duration::from_millis(25);
 
-/// Tells whoever asked what came of it.
+/// Sends the result to the caller.
 fn tell(asked: Option<oneshot::Sender<Reply>>, reply: Reply) {
     if let Some(asked) = asked {
         let _ = asked.send(reply);
@@ -98,8 +98,8 @@ impl Actor {
         self.rest();
     }
 
-    /// The database says that something runs: asks what. As long as nobody can tell, every request
-    /// is told so.
+    /// The database says that something runs: asks what. As long as that is unknown, every request
+    /// is refused with that reason.
     async fn find_out(&mut self) -> Option<Process> {
         let name = self.handle.instance.name.clone();
         loop {
@@ -108,7 +108,7 @@ impl Actor {
                 Err(e) => {
                     warn!(instance = %name, "could not find out what runs: {}", chain(&e));
                     let error = ServiceError::because(
-                        format!("could not find out whether `{name}` runs"),
+                        format!("could not find out whether `{name}` is running"),
                         &e,
                         "run `acc doctor`",
                     );
@@ -165,8 +165,8 @@ impl Actor {
         if message.permit.is_some() {
             self.permit = message.permit;
         }
-        if message.ear.is_some() {
-            self.ear = message.ear;
+        if message.notify_socket.is_some() {
+            self.notify_socket = message.notify_socket;
         }
         if self.handle.machine().phase() != Phase::Waking {
             self.rest_probe();
@@ -227,7 +227,12 @@ impl Actor {
         let handle = Arc::downgrade(&self.handle);
         self.handle.stamps().begin(ctx.clock.micros());
         let mut starting = Box::pin(async move {
-            let Some(Begun { event, permit, ear }) = start::begin(&ctx, &handle, run).await else {
+            let Some(Begun {
+                event,
+                permit,
+                notify_socket,
+            }) = start::begin(&ctx, &handle, run).await
+            else {
                 return;
             };
             if let Some(outbox) = outbox.upgrade() {
@@ -235,12 +240,12 @@ impl Actor {
                     event,
                     reply: None,
                     permit,
-                    ear,
+                    notify_socket,
                     seen: None,
                 });
             }
         });
-        // A start that waits for nobody is over by now, and costs no turn of another thread.
+        // A start that waits for nothing is over by now, and costs no turn of another thread.
         if futures_util::poll!(&mut starting).is_pending() {
             self.ctx.hands.spawn(starting);
         }
@@ -250,8 +255,8 @@ impl Actor {
         let Some(process) = self.handle.machine().process() else {
             return;
         };
-        // It was found again, as a pass does that finds its gate closed: one that waits for its end
-        // is enough.
+        // It was found again, as a monitor run does that finds its gate closed: one that waits for
+        // its end is enough.
         if self.watched.replace((run, process)) == Some((run, process)) {
             return;
         }
@@ -276,7 +281,7 @@ impl Actor {
                         // and not listening yet.
                         if let Some(handle) = handle.upgrade().filter(|_| !ctx.has_retired()) {
                             ctx.probe
-                                .tidy(&launch_spec::question(&ctx, &handle.launched()));
+                                .tidy(&launch_spec::probe_target(&ctx, &handle.launched()));
                         }
                         // Its output went to a supervisor that died meanwhile: that ended it. It is
                         // started again, not failed.
@@ -305,11 +310,11 @@ impl Actor {
 
     fn start_probe(&mut self, run: u64) {
         let (ctx, outbox) = (self.ctx.clone(), self.outbox.clone());
-        let question = launch_spec::question(&self.ctx, &self.handle.launched());
+        let probe_target = launch_spec::probe_target(&self.ctx, &self.handle.launched());
         let handle = Arc::downgrade(&self.handle);
-        let (process, ear) = (self.handle.machine().process(), self.ear.take());
+        let (process, notify_socket) = (self.handle.machine().process(), self.notify_socket.take());
         let task = tokio::spawn(async move {
-            let answered = ctx.probe.ready(&question, process, ear).await;
+            let answered = ctx.probe.ready(&probe_target, process, notify_socket).await;
             let event = match &answered {
                 Ok(answered) => {
                     if let Some(handle) = handle.upgrade() {
@@ -332,9 +337,9 @@ impl Actor {
     async fn open_gate(&self, run: u64) {
         if let Err(e) = self.ctx.edge.open(&self.handle.gate(run)).await {
             // It answers, and the wake server reaches it without a gate: slower, but nothing is
-            // lost, and nobody whose request is under way is cut off. The next pass opens what is
+            // lost, and no request in progress is cut off. The next run opens what is
             // missing.
-            warn!(instance = %self.handle.instance.name, "could not open its gate, requests go by way of acc: {}", chain(&e));
+            warn!(instance = %self.handle.instance.name, "could not open its gate, requests go through acc: {}", chain(&e));
         }
     }
 
@@ -370,8 +375,8 @@ impl Actor {
                 Ok(seen) => {
                     let open = seen.first().map_or(0, |s| s.connections);
                     let tickets = handle.upgrade().map_or(0, |h| h.machine().tickets());
-                    // Pooled connections may close between the two looks: the larger number of them
-                    // is the true one.
+                    // Pooled connections may close between the two checks: the larger number of
+                    // them is the true one.
                     Event::InFlight {
                         run,
                         count: open
@@ -419,7 +424,7 @@ impl Actor {
         if let Some(probe) = self.probe.take() {
             probe.abort();
         }
-        (self.permit, self.ear) = (None, None);
+        (self.permit, self.notify_socket) = (None, None);
     }
 
     fn rest(&mut self) {

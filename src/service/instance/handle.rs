@@ -16,7 +16,7 @@ use crate::domain::name::{HostName, InstanceId, InstanceName};
 use crate::domain::time::{Timestamp, WallTime};
 use crate::driver::activity::LogMark;
 use crate::driver::edge::Gate;
-use crate::driver::probe::Ear;
+use crate::driver::probe::NotifySocket;
 use crate::service::admission::clients::Places;
 use crate::service::context::Context;
 use crate::service::error::ServiceError;
@@ -49,7 +49,7 @@ pub enum Refused {
 /// one, while this one ends).
 pub type Reply = Result<(Answer, u64), Refused>;
 
-/// What the last look at the access log showed.
+/// What the last check of the access log showed.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::service) struct LastLook {
     pub(in crate::service) mark: LogMark,
@@ -145,13 +145,13 @@ impl Handle {
         self.seen.subscribe()
     }
 
-    /// Everybody looks again, also those who have seen what was taken back.
+    /// All waiters check again, also those that have seen what was taken back.
     pub(in crate::service) fn publish_again(&self) {
         self.seen.send_replace(self.snapshot());
     }
 
-    /// Lets everybody see what is true now. A wake that begins is nothing that anybody waits for:
-    /// whoever asks for one is answered, and woken once more he would only get in its way.
+    /// Publishes the current state. No caller waits for the beginning of a wake:
+    /// a caller that asks for one is answered, and waking it once more would only delay the wake.
     pub(in crate::service) fn publish(&self) {
         let now = self.snapshot();
         self.seen.send_if_modified(|before| {
@@ -291,31 +291,31 @@ pub(in crate::service) struct Message {
     pub(in crate::service) reply: Option<oneshot::Sender<Reply>>,
     pub(in crate::service) permit: Option<OwnedSemaphorePermit>,
     /// Where the process that was started says that it is ready.
-    pub(in crate::service) ear: Option<Ear>,
+    pub(in crate::service) notify_socket: Option<NotifySocket>,
     /// Only true as long as this is.
     pub(in crate::service) seen: Option<Snapshot>,
 }
 
 impl Message {
-    /// Something that has happened; nobody waits.
+    /// Something that has happened; no caller waits.
     pub(in crate::service) fn fact(event: Event) -> Self {
         Self {
             event,
             reply: None,
             permit: None,
-            ear: None,
+            notify_socket: None,
             seen: None,
         }
     }
 
-    /// Something that was found out while the instance was as `seen`: if it has moved on, nobody
-    /// knows any more.
+    /// Something that was found out while the instance was as `seen`: if it has moved on, the event
+    /// is dropped.
     pub(in crate::service) fn found(event: Event, seen: Snapshot) -> Self {
         Self {
             event,
             reply: None,
             permit: None,
-            ear: None,
+            notify_socket: None,
             seen: Some(seen),
         }
     }
@@ -326,7 +326,7 @@ impl Message {
             event,
             reply: Some(reply),
             permit: None,
-            ear: None,
+            notify_socket: None,
             seen: None,
         }
     }

@@ -21,13 +21,13 @@ pub(in crate::service) fn point(effect: &Effect) -> Option<&'static str> {
     }
 }
 
-/// Whoever asked for it waits until it is written down, however long that takes. A request waits
+/// A verb waits until it is recorded, however long that takes. A request waits
 /// for its application only, and what has happened waits for nothing.
 pub(in crate::service) fn must_be_written(event: &Event) -> bool {
     is_asked_for(event) && !matches!(event, Event::Wake(Cause::Request))
 }
 
-/// Somebody asked for it: if it cannot be written down it is not done. Everything else has happened
+/// A verb asked for it: if it cannot be recorded it is not done. Everything else has happened
 /// already.
 pub(in crate::service) fn is_asked_for(event: &Event) -> bool {
     match event {

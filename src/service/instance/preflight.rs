@@ -2,8 +2,8 @@
 //! chosen by acc, so when another program has taken it acc chooses another: row and launch at once,
 //! the edge after them.
 //!
-//! It ends nobody who is in the way, and gives no port away that might be the instance's own after
-//! all.
+//! It ends no program that is in the way, and gives no port away that might be the instance's own
+//! after all.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tracing::warn;
 
 use crate::domain::instance::{Instance, Launch, Process};
 use crate::domain::model::ListenKind;
-use crate::driver::probe::{Ear, Obstacle};
+use crate::driver::probe::{NotifySocket, Obstacle};
 use crate::driver::supervisor::{Program, SupervisorError};
 use crate::render;
 use crate::service::context::Context;
@@ -22,13 +22,13 @@ use crate::service::instance::{free_port, revive};
 use crate::service::{events, launch_spec, routes};
 use crate::store::{Row, StoreError};
 
-/// How many ports are tried for one start: each may be taken between the look and the use.
+/// How many ports are tried for one start: each may be taken between check and use.
 const TRIES: u32 = 5;
 
 /// What a start finds.
 pub(in crate::service) enum Ground {
     /// Nothing in the way of this program; where it will be heard.
-    Clear(Box<Program>, Option<Ear>),
+    Clear(Box<Program>, Option<NotifySocket>),
     /// The instance itself: started earlier, when the answer of the supervisor was lost.
     Own(Process),
 }
@@ -44,13 +44,13 @@ pub(in crate::service) async fn clear(
         let instance = handle.launched();
         let obstacle = match ctx
             .probe
-            .clear(&launch_spec::question(ctx, &instance))
+            .clear(&launch_spec::probe_target(ctx, &instance))
             .await
         {
-            Ok(ear) => {
+            Ok(notify_socket) => {
                 return Ok(Ground::Clear(
                     Box::new(launch_spec::program(ctx, &instance)),
-                    ear,
+                    notify_socket,
                 ));
             }
             Err(obstacle) => obstacle,
@@ -61,15 +61,15 @@ pub(in crate::service) async fn clear(
             (Ok(None), Obstacle::Port(_)) if tries < TRIES => tries += 1,
             (Ok(None), Obstacle::Socket(_)) if tries < TRIES => {
                 tries += 1;
-                warn!(instance = %instance.name, "{why}, which is taken away");
-                ctx.probe.evict(&launch_spec::question(ctx, &instance));
+                warn!(instance = %instance.name, "{why}; removing it");
+                ctx.probe.evict(&launch_spec::probe_target(ctx, &instance));
                 continue;
             }
-            // Whoever cannot be asked may have it running.
+            // A supervisor that cannot be queried may have it running.
             _ => return Err(why),
         }
         if let Err(e) = relocate(ctx, handle, &instance, &why).await {
-            return Err(format!("{why}; it cannot get another: {}", e.message));
+            return Err(format!("{why}; no other port is available: {}", e.message));
         }
     }
 }
@@ -94,7 +94,7 @@ async fn relocate(
         changed,
     } = choose(ctx, &row).await?;
     let changed = if changed {
-        " (its model had changed since it was made, and counts from now on)"
+        " (its model has changed since it was created, and applies from now on)"
     } else {
         ""
     };
@@ -125,11 +125,8 @@ struct Choice {
 async fn choose(ctx: &Context, row: &Row) -> Result<Choice, ServiceError> {
     let model = launch_spec::model(&ctx.config(), &row.model)?;
     if model.listen != ListenKind::Tcp {
-        let message = format!(
-            "its model `{}` does not listen on a port any more",
-            row.model
-        );
-        return Err(ServiceError::failed(message, "make the instance anew"));
+        let message = format!("its model `{}` no longer listens on a port", row.model);
+        return Err(ServiceError::failed(message, "create the instance again"));
     }
     let context =
         |port| launch_spec::context(ctx, &row.name, row.id, &row.hosts, port, &row.params);
@@ -139,12 +136,12 @@ async fn choose(ctx: &Context, row: &Row) -> Result<Choice, ServiceError> {
         let named = render::instance::differs(&model, &context(row.port), &context(Some(port)));
         if let Some(file) = named.map_err(|e| launch_spec::cannot_render(&model, chain(&e), &e))? {
             let message = format!(
-                "its file `{}` names the port, and may have been changed since it was made",
+                "its file `{}` contains the port, and may have been changed since it was created",
                 file.display()
             );
             return Err(ServiceError::failed(
                 message,
-                "give the port in `command` or `[env]` of the model instead",
+                "set the port in `command` or `[env]` of the model instead",
             ));
         }
         let launch = launch_spec::make(&model, &context(Some(port)))?;
@@ -160,21 +157,21 @@ async fn choose(ctx: &Context, row: &Row) -> Result<Choice, ServiceError> {
                     changed: row.launch.as_ref() != Some(&before),
                 });
             }
-            // Somebody was given it just now.
+            // Another instance was given it just now.
             Err(StoreError::Taken(_)) => {}
             Err(e) => return Err(store_error(e)),
         }
     }
 }
 
-/// Tells the edge. Nobody needs to wait for that where requests can come by way of the wake server
+/// Updates the edge. No request needs to wait for that where it can come through the wake server
 /// meanwhile, which knows.
 async fn route(ctx: &Arc<Context>) {
-    let told = ctx.clone();
+    let context = ctx.clone();
     let telling = async move {
-        if let Err(e) = routes::apply(&told).await {
+        if let Err(e) = routes::apply(&context).await {
             warn!(
-                "could not tell the edge of another port, requests go by way of acc: {}",
+                "could not update the port in the edge; requests go through acc: {}",
                 e.message
             );
         }
@@ -187,7 +184,7 @@ async fn route(ctx: &Arc<Context>) {
 }
 
 /// Starts it. A supervisor that has died is brought back, and one that cannot be asked is asked
-/// again for as long as a request may be held (`wake.timeout`): nobody who waits needs to know.
+/// again for as long as a request may be held (`wake.timeout`): waiting clients do not notice.
 pub(in crate::service) async fn start(
     ctx: &Arc<Context>,
     program: &Program,

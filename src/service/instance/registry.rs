@@ -1,8 +1,8 @@
 //! The instances that have a task: those awake, on their way, or asked for just now. A sleeper is
 //! not here.
 //!
-//! A handle is found under the same lock under which it is removed, so nobody ever holds one whose
-//! task has left.
+//! A handle is found under the same lock under which it is removed, so no caller ever holds one
+//! whose task has left.
 
 use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
@@ -42,7 +42,7 @@ impl Entering {
             },
             at: row.looked_at,
             // Of another boot it says nothing: the clock counts as set, and a line that came into
-            // the log as of the next look.
+            // the log as of the next check.
             offset: row.clock.filter(|_| row.boot == ctx.boot),
         };
         let mut stored = row.stored.clone();
@@ -63,7 +63,7 @@ impl Entering {
 
 #[derive(Default)]
 struct Maps {
-    /// In order, so that a pass does the same things in the same order every time.
+    /// In order, so that a monitor run does the same things in the same order every time.
     by_id: BTreeMap<InstanceId, Arc<Handle>>,
     by_host: HashMap<HostName, Arc<Handle>>,
     /// How many handles have left.
@@ -91,7 +91,7 @@ impl Maps {
 #[derive(Default)]
 pub(in crate::service) struct Registry {
     maps: Arc<Mutex<Maps>>,
-    /// Told when an instance gets a task.
+    /// Notified when an instance gets a task.
     entered: Notify,
 }
 
@@ -114,7 +114,7 @@ impl Registry {
     pub(in crate::service) async fn until_any(&self) {
         loop {
             let mut entered = pin!(self.entered.notified());
-            // Before the look: one that enters in between is heard of.
+            // Before the check: one that enters in between is noticed.
             entered.as_mut().enable();
             if !self.maps().by_id.is_empty() {
                 return;

@@ -43,7 +43,7 @@ pub(in crate::service) async fn find(
     }
 }
 
-/// Brings the supervisor back if it has died and nobody else does.
+/// Starts the supervisor again if it has died and no other program does.
 pub(in crate::service) async fn revive(ctx: &Context) -> Option<MonitorLine> {
     if ctx.config().booted() != Booted::InBackground {
         return None;
@@ -55,7 +55,7 @@ pub(in crate::service) async fn revive(ctx: &Context) -> Option<MonitorLine> {
             Some(MonitorLine::new(
                 kind,
                 "repaired",
-                "it had died and was started again",
+                "it had died; restarted it",
             ))
         }
         Ok(Ensured::Already) => None,
@@ -74,7 +74,7 @@ pub(in crate::service) async fn restore_record(ctx: &Context, handle: &Handle) {
         .await
     {
         Ok(true) => {
-            tracing::warn!(instance = %name, pid = process.pid, "its pid file was gone and is written again")
+            tracing::warn!(instance = %name, pid = process.pid, "its pid file was missing; wrote it again")
         }
         Ok(false) => {}
         Err(e) => {

@@ -1,4 +1,4 @@
-//! One start, from its turn to the word of the supervisor, and one look at whether that was enough.
+//! One start, from its turn to the supervisor's report, and one check whether that was enough.
 //!
 //! It never waits for an answer: who is not ready at once is probed by the instance's task.
 
@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::domain::instance::{Exit, Listen, Process};
 use crate::domain::lifecycle::{Event, Failure, Phase};
 use crate::domain::time::Timestamp;
-use crate::driver::probe::{Answered, Ear};
+use crate::driver::probe::{NotifySocket, Readiness};
 use crate::driver::supervisor::SupervisorError;
 use crate::service::context::Context;
 use crate::service::error::chain;
@@ -29,7 +29,7 @@ pub(in crate::service) struct Begun {
     /// Kept until it answers or has failed.
     pub(in crate::service) permit: Option<OwnedSemaphorePermit>,
     /// Where it says that it is ready.
-    pub(in crate::service) ear: Option<Ear>,
+    pub(in crate::service) notify_socket: Option<NotifySocket>,
 }
 
 /// Starts run `run`, once fewer than `wake.max_at_once` starts are under way; those that wait go in
@@ -47,7 +47,7 @@ pub(in crate::service) async fn begin(
         permit = ctx.starts.clone().acquire_owned() => permit.ok(),
     };
     let handle = handle.upgrade()?;
-    let mut ear = None;
+    let mut notify_socket = None;
     if let Err(why) = launch_spec::make_fit(ctx, &handle) {
         return Some(Begun {
             event: Event::StartFailed {
@@ -55,12 +55,12 @@ pub(in crate::service) async fn begin(
                 failure: Failure::NotStarted(why),
             },
             permit,
-            ear,
+            notify_socket,
         });
     }
     let started = match preflight::clear(ctx, &handle).await {
         Ok(Ground::Clear(program, opened)) => {
-            ear = opened;
+            notify_socket = opened;
             let called = ctx.clock.micros();
             let started = preflight::start(ctx, &program).await.map_err(reason);
             handle.stamps().call(called, ctx.clock.micros());
@@ -74,14 +74,18 @@ pub(in crate::service) async fn begin(
         Ok(process) => Event::Spawned {
             run,
             process,
-            answers: ear.is_none() && answers_already(ctx, &handle, process),
+            answers: notify_socket.is_none() && answers_already(ctx, &handle, process),
         },
         Err(why) => Event::StartFailed {
             run,
             failure: Failure::NotStarted(why),
         },
     };
-    Some(Begun { event, permit, ear })
+    Some(Begun {
+        event,
+        permit,
+        notify_socket,
+    })
 }
 
 /// Without what every reader of a failure knows: which instance could not be started.
@@ -102,17 +106,17 @@ pub(in crate::service) async fn waits_for(ctx: &Context, handle: &Handle) -> Str
     if phase != Phase::Waking {
         return String::new();
     }
-    let question = launch_spec::question(ctx, &handle.launched());
-    let what = ctx.probe.describe(&question);
+    let probe_target = launch_spec::probe_target(ctx, &handle.launched());
+    let what = ctx.probe.describe(&probe_target);
     let Some(process) = process else { return what };
-    match ctx.probe.elsewhere(&question, process).await {
+    match ctx.probe.elsewhere(&probe_target, process).await {
         Some(elsewhere) => format!("{what}; it listens on {elsewhere} instead"),
         None => what,
     }
 }
 
 /// A process that ended with the code of a launcher which could not become its program: why, if
-/// that can be seen. Told before the end, which alone would be a number.
+/// that can be seen. Reported before the end, which alone would be a number.
 pub(in crate::service) async fn never_began(
     ctx: &Arc<Context>,
     handle: &Weak<Handle>,
@@ -130,22 +134,22 @@ pub(in crate::service) async fn never_began(
     })
 }
 
-/// Does it answer as soon as it is started? Then nobody need be told that it will.
+/// Does it answer as soon as it is started? Then no wait for readiness is needed.
 fn answers_already(ctx: &Context, handle: &Handle, process: Process) -> bool {
     let answered = ctx
         .probe
-        .at_once(&launch_spec::question(ctx, &handle.launched()), process);
+        .at_once(&launch_spec::probe_target(ctx, &handle.launched()), process);
     answered
         .map(|answered| note_answer(ctx, handle, &answered))
         .is_some()
 }
 
 /// Notes when it answered.
-pub(in crate::service) fn note_answer(ctx: &Context, handle: &Handle, answered: &Answered) {
+pub(in crate::service) fn note_answer(ctx: &Context, handle: &Handle, answered: &Readiness) {
     handle.stamps().ready(ctx.clock.micros(), answered.ago);
 }
 
-/// Its process has ended, and its port is anybody's now: nothing comes before the gate to it. The
+/// Its process has ended, and any program may take its port: closing the gate comes first. The
 /// machine closes it again.
 pub(in crate::service) async fn close_port(ctx: &Context, handle: &Weak<Handle>, run: u64) {
     let Some(gate) = handle
@@ -162,7 +166,7 @@ pub(in crate::service) async fn close_port(ctx: &Context, handle: &Weak<Handle>,
 
 /// Did a process that ended while it started die with its supervisor, since it was begun? The
 /// supervisor is brought back for the answer, which takes a while: one that is not to wake any more
-/// (it is being stopped) needs no answer, and its end is told at once.
+/// (it is being stopped) needs no answer, and its end is reported at once.
 pub(in crate::service) async fn torn(
     ctx: &Arc<Context>,
     handle: &Weak<Handle>,

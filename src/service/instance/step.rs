@@ -17,7 +17,7 @@ use crate::domain::instance::Process;
 use crate::domain::lifecycle::{
     self, Answer, Cause, Effect, Event, Limits, Machine, Note, Phase, Step,
 };
-use crate::driver::probe::Ear;
+use crate::driver::probe::NotifySocket;
 use crate::service::context::Context;
 use crate::service::error::{chain, store as store_error};
 use crate::service::instance::handle::{Handle, Message, Refused, offset};
@@ -38,7 +38,7 @@ pub(in crate::service) struct Actor {
     /// When it is due, and its number.
     pub(in crate::service) timer: Option<(Instant, u64)>,
     pub(in crate::service) permit: Option<OwnedSemaphorePermit>,
-    pub(in crate::service) ear: Option<Ear>,
+    pub(in crate::service) notify_socket: Option<NotifySocket>,
     /// The run and the process whose end is waited for, or was.
     pub(in crate::service) watched: Option<(u64, Process)>,
     pub(in crate::service) unsaved: bool,
@@ -60,7 +60,7 @@ impl Actor {
             probe: None,
             timer: None,
             permit: None,
-            ear: None,
+            notify_socket: None,
             watched: None,
             unsaved: false,
             writing: None,
@@ -79,8 +79,8 @@ pub(in crate::service) struct Stepped {
 
 impl Actor {
     /// Steps the machine. From then on no request is let through unless it is awake; all else comes
-    /// after it was written down, also that anybody is told of the new phase. All but that it is
-    /// awake: whoever waits for that need not wait for the disk as well, and an acc that finds a
+    /// after it was written down, also that the new phase is published. All but that it is awake: a
+    /// request that waits for that need not wait for the disk as well, and an acc that finds a
     /// process that wakes asks anyway whether it is ready. It is written before the gate opens.
     ///
     /// No lock is held while it is written: requests take that of the machine.
@@ -103,7 +103,7 @@ impl Actor {
             // It has happened whether it can be written down or not.
             self.note_unsaved(&e);
             if step.effects.contains(&Effect::Spawn) {
-                // Nothing is started that the next acc would not know of: whoever waits must ask
+                // Nothing is started that the next acc would not know of: a waiting caller must ask
                 // again, and hears why not.
                 self.take_back(&before);
                 (_, step) = self.move_on(event, &limits, |machine| machine.without_demand())?;
@@ -154,7 +154,7 @@ impl Actor {
         self.unsaved = true;
     }
 
-    /// Writes it down. Unless that it `must` be written is what somebody waits for, a write that
+    /// Writes it down. Unless a caller waits for the write (`must`), a write that
     /// takes long goes on by itself: it keeps its place before those that come later.
     pub(in crate::service) async fn persist(
         &mut self,

@@ -16,7 +16,7 @@ pub(in crate::service) enum Settled {
     There,
     /// It failed instead.
     Failed(Failure),
-    /// Somebody put it to sleep meanwhile.
+    /// A stop put it to sleep meanwhile.
     Stopped,
 }
 
@@ -57,7 +57,7 @@ async fn until_started(
             let failure = handle.machine().failure().cloned();
             return Ok((
                 false,
-                Settled::Failed(failure.unwrap_or(Failure::NotStarted("it failed".into()))),
+                Settled::Failed(failure.unwrap_or(Failure::NotStarted("unknown reason".into()))),
             ));
         }
         // It was on its way when the machine had answered; a stop that came later, also one during
@@ -117,13 +117,13 @@ async fn until_stopped(
     let run = handle.snapshot().run;
     loop {
         let seen = *changes.borrow_and_update();
-        // Another run: it slept, and somebody who waited woke it again at once.
+        // Another run: it slept, and a waiting request woke it again at once.
         if !seen.phase.is_live() || seen.run != run {
             return Ok(false);
         }
         if seen.phase == Phase::Awake {
             let message = format!(
-                "`{name}` was not stopped: what is in flight could not be counted, or somebody started it again"
+                "`{name}` was not stopped: its open requests could not be counted, or it was started again"
             );
             return Err(ServiceError::failed(
                 message,
@@ -158,12 +158,12 @@ pub(in crate::service) fn refused(
         Refused::Denied(denied) => denied,
     };
     let hint = match &denied {
-        Denied::Disabled => format!("`acc enable {name}` first"),
-        Denied::Destroyed => format!("`acc purge {name}` removes it, then it can be created again"),
-        Denied::Creating => "wait until it is made".to_owned(),
+        Denied::Disabled => format!("run `acc enable {name}` first"),
+        Denied::Destroyed => format!("remove it with `acc purge {name}`, then create it again"),
+        Denied::Creating => "wait until it is created".to_owned(),
         Denied::Failed { .. } => format!("see `acc logs {name}`; `acc start {name}` tries at once"),
-        Denied::NotAsleep(_) => format!("`acc stop {name}` first, or use --force"),
-        Denied::NotAwake(_) => format!("`acc start {name}` first"),
+        Denied::NotAsleep(_) => format!("run `acc stop {name}` first, or use --force"),
+        Denied::NotAwake(_) => format!("run `acc start {name}` first"),
     };
     ServiceError::new(
         ErrorKind::Denied,
@@ -172,9 +172,9 @@ pub(in crate::service) fn refused(
     )
 }
 
-/// Somebody else's stop, for the operator.
+/// Another caller's stop, as an error for the operator.
 pub(in crate::service) fn stopped(deed: &str, name: &InstanceName) -> ServiceError {
-    let message = format!("could not {deed} `{name}`: it was put to sleep meanwhile");
+    let message = format!("could not {deed} `{name}`: it was stopped while it was starting");
     ServiceError::failed(message, format!("see `acc events {name}`"))
 }
 
@@ -192,7 +192,9 @@ pub(in crate::service) fn failed(
     let hint = match failure {
         // It never ran: its log knows nothing of it.
         Failure::NotStarted(_) => {
-            format!("mend what is named, then `acc start {name}`; `acc doctor` looks at this host")
+            format!(
+                "fix the problem above, then run `acc start {name}`; `acc doctor` checks this host"
+            )
         }
         _ => format!("see `acc logs {name}`"),
     };

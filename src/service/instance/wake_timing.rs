@@ -23,7 +23,7 @@ impl Stamps {
         self.noticed.get_or_insert(now);
     }
 
-    /// A start begins: for a request that was noticed before, or for nobody's.
+    /// A start begins: for a request that was noticed before, or for none.
     pub(in crate::service) fn begin(&mut self, now: u64) {
         *self = Self {
             noticed: Some(self.noticed.unwrap_or(now)),

@@ -73,7 +73,7 @@ async fn bound_logs(config: &Config, names: &BTreeSet<String>, run: &mut Monitor
                     "acc",
                     "error",
                     format!(
-                        "`{}` was cut, and there was no room to keep its end",
+                        "truncated `{}`; no space to keep a copy of its end",
                         log.display()
                     ),
                 ));
@@ -101,8 +101,8 @@ async fn empty_trash(config: &Config, run: &mut MonitorRun) {
     }
 }
 
-/// A sleeper's log grows too, when nobody may wake it and a crawler asks all the same. Each run
-/// looks at the next few of all instances, so that it takes no longer with ten thousand of them;
+/// A sleeper's log grows too, when no request may wake it and a crawler asks all the same. Each run
+/// checks the next few of all instances, so that it takes no longer with ten thousand of them;
 /// all are seen to within the hour, beyond 50,000 within a few.
 fn next_sleepers(world: &World, check_every: Option<Duration>) -> Result<Vec<String>, StoreError> {
     let Some(newest) = world.store.newest()? else {

@@ -41,7 +41,7 @@ pub(in crate::service) async fn sample(
     let seen = world.activity.look(&targets).await;
     seen.map_err(|e| {
         ServiceError::failed(
-            format!("nobody is put to sleep: {}", chain(&e)),
+            format!("no instance was put to sleep: {}", chain(&e)),
             "run `acc doctor`",
         )
     })
@@ -113,7 +113,7 @@ pub(in crate::service) fn preview(world: &World, handle: &Handle, seen: Seen) ->
                 short(look.timeout)
             ),
         ),
-        IdleVerdict::Pinned => MonitorLine::new(name, "keep", "it is wanted up"),
+        IdleVerdict::Pinned => MonitorLine::new(name, "keep", "desired state: up"),
         IdleVerdict::InUse(1) => MonitorLine::new(name, "keep", "1 request or connection is open"),
         IdleVerdict::InUse(n) => MonitorLine::new(
             name,
@@ -166,7 +166,7 @@ async fn give(world: &World, handle: &Arc<Handle>, seen: Seen) -> Option<Monitor
         return Some(MonitorLine::new(
             name,
             "error",
-            transition::refused("look at", &handle.instance.name, refused).message,
+            transition::refused("check", &handle.instance.name, refused).message,
         ));
     }
     store_use(world, handle, usage.mark);
@@ -221,7 +221,7 @@ fn store_use(world: &World, handle: &Handle, mark: LogMark) {
     drop(world.write(move |store| {
         let written = store.looked(id, &look);
         written.inspect_err(
-            |e| tracing::warn!(instance = %name, "could not write down its use: {}", chain(e)),
+            |e| tracing::warn!(instance = %name, "could not record its last use: {}", chain(e)),
         )
     }));
 }

@@ -1,4 +1,4 @@
-//! Awake instances at whose place another program listens, or nobody: such an instance is stopped,
+//! Awake instances at whose address another program listens, or none: such an instance is stopped,
 //! so that the next request starts it where it can be reached.
 //!
 //! A server looks every second at those on a port, since nginx connects to them by itself, and at
@@ -16,10 +16,10 @@ use crate::service::instance::handle::{Handle, Snapshot};
 use crate::service::outcome::{MonitorLine, MonitorRun};
 use crate::service::world::World;
 
-/// Pause between two looks of a server.
+/// Pause between two checks of a server.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Looks at all of these at once, and waits until those that are stopped are so.
+/// Checks all of these at once, and waits until those that must stop have stopped.
 pub(in crate::service) async fn keep(
     world: &Arc<World>,
     awake: &[Arc<Handle>],
@@ -39,11 +39,11 @@ pub(in crate::service) async fn keep(
     }
 }
 
-/// Looks at those that are awake and may have become unreachable, until `end`.
+/// Checks awake instances that may have become unreachable, until `end`.
 pub async fn watch(world: Arc<World>, end: CancellationToken) {
     loop {
         let next = async {
-            // With nobody awake there is nothing to look at.
+            // With no instance awake there is nothing to check.
             world.registry.until_any().await;
             tokio::time::sleep(LOOK_EVERY).await;
         };
@@ -92,7 +92,7 @@ async fn stop_displaced(
         }));
     }
     let places: Vec<_> = asked.iter().map(|(.., place)| place.clone()).collect();
-    let mut told = Vec::new();
+    let mut displaced = Vec::new();
     for ((handle, seen, _), found) in asked.into_iter().zip(world.probe.misplaced(&places).await) {
         let Some(why) = found.filter(|_| handle.snapshot() == seen && seen.phase == Phase::Awake)
         else {
@@ -107,7 +107,7 @@ async fn stop_displaced(
                 why: why.clone(),
             },
         );
-        told.push((handle, seen, why));
+        displaced.push((handle, seen, why));
     }
-    told
+    displaced
 }

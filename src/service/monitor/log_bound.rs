@@ -2,7 +2,7 @@
 //! more often while one of them grows too fast; those of sleepers, and acc's own, now and then
 //! (`housekeeping`).
 //!
-//! It cuts files and writes events. It ends nobody who writes too much.
+//! It cuts files and writes events. It ends no instance that writes too much.
 
 use std::collections::HashMap;
 use std::fs;
@@ -21,9 +21,9 @@ use crate::service::events;
 use crate::service::instance::handle::Handle;
 use crate::service::world::World;
 
-/// Pause between two looks at the logs of those who are awake.
+/// Pause between two checks of the logs of awake instances.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// The same while one grows by more than [`FLOOD`] between two looks.
+/// The same while one grows by more than [`FLOOD`] between two checks.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// A log that is longer than this when it is found was written too fast to be kept.
 const FLOOD: u64 = 4 * LOG_MAX;
@@ -62,7 +62,7 @@ pub async fn watch(world: Arc<World>, end: CancellationToken) {
     let mut watched = Watched::default();
     loop {
         let next = async {
-            // With nobody awake there is nothing to look at.
+            // With no instance awake there is nothing to check.
             world.registry.until_any().await;
             tokio::time::sleep(watched.pause).await;
         };
@@ -74,7 +74,7 @@ pub async fn watch(world: Arc<World>, end: CancellationToken) {
     }
 }
 
-/// What a look remembers for the next one.
+/// What a check remembers for the next one.
 struct Watched {
     pause: Duration,
     logs: HashMap<PathBuf, Known>,
@@ -140,7 +140,7 @@ impl Watched {
                 return;
             }
             Ok(Trimmed::Cut) => "it grows too fast",
-            Ok(Trimmed::NoRoom) => "the disk has no room to keep its end",
+            Ok(Trimmed::NoRoom) => "no disk space to keep its end",
             Err(error) => return warn!(log = %log.display(), %error, "could not rotate a log"),
         };
         if known.said.is_none_or(|at| now.since(at) >= SAY_EVERY) {

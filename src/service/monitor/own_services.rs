@@ -1,5 +1,5 @@
 //! What acc needs beside the instances: its supervisor, nginx, its own server. What has died is
-//! brought back; what was halted in order, or is kept by somebody else (systemd), is left alone.
+//! brought back; what was halted in order, or is kept by another program (systemd), is left alone.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub(in crate::service) async fn keep(world: &Arc<World>, thorough: bool, run: &m
         if service.name != "server" {
             run.lines.extend(ensure(world, service).await);
         } else if world.serving() {
-            // Whoever comes after a supervisor that died finds this server by its record, which is
+            // The successor of a supervisor that died finds this server by its record, which is
             // renewed by asking.
             let _ = world.supervisor.service(service.name).await;
             let _ = world.note_master().await;
@@ -40,7 +40,7 @@ async fn edge(world: &Arc<World>, thorough: bool, run: &mut MonitorRun) {
     match world.edge.is_up().await {
         Err(e) => run.lines.push(MonitorLine::new("acc", "error", chain(&e))),
         Ok(up) => {
-            // Before it is started again, and when somebody asks for it: the texts are written anew
+            // Before it is started again, and on request: the texts are written anew
             // if they are not what they should be.
             if (thorough || !up)
                 && let Err(e) = routes::apply(world).await
@@ -48,15 +48,15 @@ async fn edge(world: &Arc<World>, thorough: bool, run: &mut MonitorRun) {
                 run.lines.push(MonitorLine::new("acc", "error", e.message));
             }
             if up {
-                mend_edge(world, run).await;
+                repair_edge(world, run).await;
             }
         }
     }
 }
 
-/// Does what faces the network answer, as far as acc's server? What keeps it from that is mended
-/// and told.
-async fn mend_edge(world: &Arc<World>, run: &mut MonitorRun) {
+/// Does what faces the network answer, as far as acc's server? What keeps it from that is fixed
+/// and reported.
+async fn repair_edge(world: &Arc<World>, run: &mut MonitorRun) {
     // It cannot be reached before the next worker has its sockets.
     if world.run_folder.is_replaced(world.now()) {
         return;
@@ -64,7 +64,7 @@ async fn mend_edge(world: &Arc<World>, run: &mut MonitorRun) {
     match world.edge.mend(world.serving()).await {
         Ok(did) => did
             .into_iter()
-            .for_each(|did| told(world, world.edge.kind(), did, run)),
+            .for_each(|did| report(world, world.edge.kind(), did, run)),
         Err(e) => run
             .lines
             .push(MonitorLine::new(world.edge.kind(), "error", chain(&e))),
@@ -72,7 +72,7 @@ async fn mend_edge(world: &Arc<World>, run: &mut MonitorRun) {
 }
 
 /// A line of the run, and an event.
-pub(in crate::service) fn told(world: &World, part: &str, what: String, run: &mut MonitorRun) {
+pub(in crate::service) fn report(world: &World, part: &str, what: String, run: &mut MonitorRun) {
     let (at, detail) = (world.clock.wall(), what.clone());
     drop(world.write(move |store| {
         let noted = store.record(at, None, "", "repaired", &detail);
@@ -86,18 +86,18 @@ async fn ensure(world: &Arc<World>, service: &Service) -> Option<MonitorLine> {
         Ok(Ensured::Started) => Some(MonitorLine::new(
             service.name,
             "repaired",
-            "it did not run and was started",
+            "it was not running; started it",
         )),
         Ok(Ensured::Already) => None,
         Err(e) => Some(MonitorLine::new(service.name, "error", chain(&e))),
     }
 }
 
-/// A server that has outlived its supervisor has nobody who reads what it says.
+/// A server that has outlived its supervisor has no reader for its output.
 fn reopen_log(config: &Config) {
     match append::take_output_if_unread(&config.own_log("server")) {
         Ok(true) => {
-            tracing::info!("the supervisor that kept this log has died; the server goes on")
+            tracing::info!("the supervisor that wrote this log has died; the server continues")
         }
         Ok(false) => {}
         Err(e) => tracing::warn!("could not write to its own log: {e}"),

@@ -45,7 +45,7 @@ async fn start_pinned(world: &Arc<World>, row: &Row) -> Option<MonitorLine> {
     }
     match transition::start(world, &handle, Cause::Pinned).await {
         Ok((true, _)) => None,
-        Ok((false, Settled::There)) => Some(MonitorLine::new(name, "started", "it is wanted up")),
+        Ok((false, Settled::There)) => Some(MonitorLine::new(name, "started", "desired state: up")),
         Ok((_, Settled::Stopped)) => None,
         Ok((false, Settled::Failed(failure))) => {
             Some(MonitorLine::new(name, "error", failure.to_string()))

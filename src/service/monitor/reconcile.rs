@@ -54,7 +54,7 @@ async fn sweep(world: &World, run: &mut MonitorRun) {
             MonitorLine::new(
                 name.as_str(),
                 "repaired",
-                format!("{count} {processes} that it had left were ended"),
+                format!("ended {count} orphan {processes}"),
             )
         })),
         Err(e) => run.lines.push(MonitorLine::new("acc", "error", chain(&e))),
@@ -73,7 +73,7 @@ async fn gates(world: &Arc<World>, open: &BTreeSet<String>, run: &mut MonitorRun
         awake.insert(name.to_owned());
         if let Ok(true) = world
             .probe
-            .let_edge_in(&launch_spec::question(world, &handle.launched()))
+            .let_edge_in(&launch_spec::probe_target(world, &handle.launched()))
         {
             run.lines.push(MonitorLine::new(
                 name,
@@ -105,7 +105,7 @@ async fn close_gate(world: &Arc<World>, name: &str, run: &mut MonitorRun) {
             run.lines.push(MonitorLine::new(
                 name.as_str(),
                 "repaired",
-                "a gate without an instance was removed",
+                "removed a gate without an instance",
             ));
         }
         return;
@@ -126,7 +126,7 @@ async fn close_gate(world: &Arc<World>, name: &str, run: &mut MonitorRun) {
         run.lines.push(MonitorLine::new(
             name,
             "repaired",
-            "the gate of one that does not run was open",
+            "its gate was open although it is not running",
         ));
     }
 }
@@ -146,7 +146,7 @@ async fn strays(world: &Arc<World>, name: &InstanceName, process: Process, run: 
                 world,
                 name,
                 process,
-                "a process without an instance was ended",
+                "ended a process without an instance",
                 run,
             )
             .await
@@ -157,7 +157,7 @@ async fn strays(world: &Arc<World>, name: &InstanceName, process: Process, run: 
                 world,
                 name,
                 process,
-                "a process of a destroyed instance was ended",
+                "ended a process of a destroyed instance",
                 run,
             )
             .await;
@@ -175,7 +175,7 @@ async fn strays(world: &Arc<World>, name: &InstanceName, process: Process, run: 
                 run.lines.push(MonitorLine::new(
                     name.as_str(),
                     "repaired",
-                    "it ran although it should not",
+                    "it was running although it should be asleep",
                 ));
             }
         }

@@ -98,7 +98,7 @@ async fn live(world: &Arc<World>, run: &mut MonitorRun) -> Result<Vec<Arc<Handle
             run.lines.push(MonitorLine::new(
                 &name,
                 "error",
-                "its supervisor could not be asked whether it runs",
+                "could not query the supervisor for its state",
             ));
             continue;
         }

@@ -1,5 +1,5 @@
 //! The run folder under a server that runs: what a cleaner of temporary folders has taken away is
-//! made again, and cleaners are kept away where they can be told to.
+//! made again, and cleaners are kept away where they respect locks.
 //!
 //! The server knows all that was there: it has the notes and who runs in memory, and its sockets
 //! and locks open. It removes nothing, and brings nothing back while acc halts. What is
@@ -13,7 +13,7 @@ use crate::domain::name::InstanceName;
 use crate::driver::supervisor::SupervisorError;
 use crate::service::error::chain;
 use crate::service::instance::handle::Handle;
-use crate::service::monitor::own_services::told;
+use crate::service::monitor::own_services::report;
 use crate::service::outcome::{MonitorLine, MonitorRun};
 use crate::service::places;
 use crate::service::world::World;
@@ -66,11 +66,11 @@ pub(in crate::service) async fn keep(world: &Arc<World>, run: &mut MonitorRun) {
         );
     }
     if !again.is_empty() {
-        told(
+        report(
             world,
             "acc",
             format!(
-                "something was taken out of `{}`, and is made again: {}",
+                "files in `{}` were missing; creating them again: {}",
                 config.run.display(),
                 again.join(", ")
             ),

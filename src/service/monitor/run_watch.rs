@@ -17,7 +17,7 @@ use crate::service::monitor::run_folder::running;
 use crate::service::world::World;
 use crate::service::{monitor, places};
 
-/// Pause between two looks while somebody is awake. With nobody awake the kernel tells.
+/// Pause between two checks while an instance is awake. With none awake the kernel reports changes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What is taken away is taken away one by one.
 const AT_REST: Duration = Duration::from_millis(50);
@@ -60,7 +60,7 @@ fn is_whole(world: &World) -> bool {
 /// Sees to it that everything is there, until `end`: a run mends what is not.
 pub async fn watch(world: Arc<World>, end: CancellationToken) {
     let mut folder = WatchedFolder::watch(&world.config().run);
-    // Once at the beginning: what was taken away before the folder was watched is told by nobody.
+    // Once at the beginning: what was removed before the folder was watched causes no event.
     let mut again = Some(AGAIN.0);
     loop {
         let next = async {

@@ -1,4 +1,4 @@
-//! What happens in a step: requests, verbs of an operator, monitor passes, chaos, outages, and time
+//! What happens in a step: requests, verbs of an operator, monitor runs, chaos, outages, and time
 //! going by.
 
 use std::sync::Arc;
@@ -286,8 +286,8 @@ impl super::host::State {
             return;
         }
         let meanwhile = [
-            "meanwhile",
-            "somebody started it again",
+            "while it was starting",
+            "it was started again",
             "is taken",
             "folder",
             "belongs to",

@@ -12,7 +12,7 @@ use crate::domain::name::InstanceName;
 use crate::domain::time::{Timestamp, WallTime};
 use crate::driver::activity::{Activity, ActivityError, Seen, Target};
 use crate::driver::edge::{Edge, EdgeError, Gate, Route};
-use crate::driver::probe::{Answered, Ear, Obstacle, Probe, Question};
+use crate::driver::probe::{NotifySocket, Obstacle, Probe, ProbeTarget, Readiness};
 use crate::driver::supervisor::{Ensured, Program, Service, Supervisor, SupervisorError};
 use crate::host::clock::Clock;
 
@@ -195,7 +195,7 @@ impl Supervisor for Drivers {
                 s.excuse(Why::Fault, Some(who), now, now);
                 return Err(SupervisorError::NotStarted {
                     name: name.into(),
-                    why: "told so".into(),
+                    why: "set to fail".into(),
                 });
             }
             // One that is about to be born counts too: there is never a second one.
@@ -345,7 +345,7 @@ impl Drivers {
         self.0.call(deed, on).await;
         let broken = self.0.profile.nginx && self.0.state().out.edge;
         if broken {
-            Err(EdgeError::Unusable("told so".into()))
+            Err(EdgeError::Unusable("set to fail".into()))
         } else {
             Ok(())
         }
@@ -433,9 +433,9 @@ impl Edge for Drivers {
 
 #[async_trait]
 impl Probe for Drivers {
-    async fn clear(&self, question: &Question) -> Result<Option<Ear>, Obstacle> {
+    async fn clear(&self, probe_target: &ProbeTarget) -> Result<Option<NotifySocket>, Obstacle> {
         self.0.call("clear", "").await;
-        let who = who_listens(&question.listen);
+        let who = who_listens(&probe_target.listen);
         let mut s = self.0.state();
         let now = s.now;
         match s.process(who) {
@@ -446,21 +446,21 @@ impl Probe for Drivers {
         }
     }
 
-    fn at_once(&self, question: &Question, _: Process) -> Option<Answered> {
+    fn at_once(&self, probe_target: &ProbeTarget, _: Process) -> Option<Readiness> {
         let mut s = self.0.state();
         let now = s.now;
-        s.process(who_listens(&question.listen))
+        s.process(who_listens(&probe_target.listen))
             .filter(|p| p.accepts(now))
-            .map(|_| Answered::default())
+            .map(|_| Readiness::default())
     }
 
     async fn ready(
         &self,
-        question: &Question,
+        probe_target: &ProbeTarget,
         _: Option<Process>,
-        _: Option<Ear>,
-    ) -> Result<Answered, String> {
-        let who = who_listens(&question.listen);
+        _: Option<NotifySocket>,
+    ) -> Result<Readiness, String> {
+        let who = who_listens(&probe_target.listen);
         self.0
             .until(|s| {
                 let now = s.now;
@@ -468,10 +468,10 @@ impl Probe for Drivers {
             })
             .await;
         self.0.done().await;
-        Ok(Answered::default())
+        Ok(Readiness::default())
     }
 
-    fn describe(&self, _: &Question) -> String {
+    fn describe(&self, _: &ProbeTarget) -> String {
         "an answer".into()
     }
 }
@@ -484,7 +484,7 @@ impl Activity for Drivers {
         if s.out.activity {
             return Err(ActivityError {
                 what: "blind".into(),
-                source: std::io::Error::other("told so"),
+                source: std::io::Error::other("set to fail"),
             });
         }
         let mut see = |t: &Target| {

@@ -163,7 +163,7 @@ pub(super) struct State {
     pub(super) out: Outages,
     pub(super) asked: BTreeMap<u64, Asked>,
     pub(super) last_use: [u64; NAMES.len()],
-    /// Uses since the last look of a monitor pass: who comes between that look and the closing of
+    /// Uses since the last check of a monitor run: who comes between that check and the closing of
     /// the gate is served, and does not put the sleep off.
     recent: [u64; NAMES.len()],
     pub(super) wrong_since: [Option<u64>; NAMES.len()],

@@ -227,7 +227,7 @@ impl State {
                 Some((pid, _)) => Some(format!("process {pid} runs")),
                 None if nginx && open => Some("its gate is open".into()),
                 None if stored.phase == Phase::Asleep && stored.wanted == Wanted::Up => {
-                    Some("it is wanted up".into())
+                    Some("desired state: up".into())
                 }
                 None => None,
             },

@@ -70,8 +70,8 @@ async fn a_drain_and_a_start_take_as_long_as_they_may() {
     );
 }
 
-/// Without a server each pass is another acc, which knows nothing but what the last has written
-/// down.
+/// Without a server each monitor run is another acc, which knows nothing but what the last has
+/// written down.
 #[tokio::test(start_paused = true)]
 async fn the_log_of_a_use_is_believed_when_it_says_when_that_was() {
     let bed = Bed::new();

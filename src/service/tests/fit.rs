@@ -40,14 +40,14 @@ async fn a_wake_that_fails_before_its_start_is_a_failure_as_any_other() {
         .find(|(kind, _)| kind == "failed")
         .expect("no event");
     assert!(
-        kind == "failed" && detail.contains("it was made for other places than these (`somewhere`"),
+        kind == "failed" && detail.contains("it was created for other folders (`somewhere`"),
         "{detail}"
     );
     let error = bed.ask(start("a")).await.unwrap_err();
     assert!(
         error
             .message
-            .contains("could not start `a`: it was made for other places"),
+            .contains("could not start `a`: it was created for other folders"),
         "{error}"
     );
     // It can be stopped, and started as soon as it can be again.
@@ -98,7 +98,7 @@ async fn places_follow_and_are_told_and_what_its_model_has_become_does_not_count
     assert!(
         moved.len() == 1
             && moved[0].contains("/old/home")
-            && moved[0].ends_with("its files are as they were"),
+            && moved[0].ends_with("its files are unchanged"),
         "{moved:?}"
     );
 }

@@ -70,7 +70,10 @@ async fn a_start_that_a_later_stop_takes_back_hears_of_it_at_once() {
     let second = verb(stop("a"));
     let before = tokio::time::Instant::now();
     let error = started.await.unwrap().unwrap_err();
-    assert!(error.message.contains("put to sleep meanwhile"), "{error}");
+    assert!(
+        error.message.contains("stopped while it was starting"),
+        "{error}"
+    );
     assert!(
         before.elapsed() < Duration::from_secs(20),
         "{:?}",
@@ -126,7 +129,7 @@ async fn half_done_work_is_taken_up_by_the_next_pass_too() {
     .unwrap_err();
     bed.supervisor.fail_next_start("no luck");
     let error = bed.create("b", false).await.unwrap_err();
-    assert!(error.hint.contains("it is undone"), "{}", error.hint);
+    assert!(error.hint.contains("undo failed"), "{}", error.hint);
     assert!(
         matches!(
             pass(&bed.world, "b").await.map(drop),

@@ -58,8 +58,8 @@ async fn it_gets_another_and_everybody_knows() {
             "from port {before} to {after}, because a thief has it"
         )]
     );
-    // What is in flight is counted there, by a pass and by a stop: at the old port are connections
-    // of somebody else.
+    // What is in flight is counted there, by a monitor run and by a stop: at the old port are
+    // connections of somebody else.
     let looked_at = || {
         bed.activity
             .asked
@@ -85,11 +85,15 @@ async fn it_gets_another_and_everybody_knows() {
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_moved_fails_and_says_why() {
     let cases = [
-        (Some("port {{ port }}"), None, "`app.conf` names the port"),
+        (
+            Some("port {{ port }}"),
+            None,
+            "`app.conf` contains the port",
+        ),
         (
             None,
             Some("listen = \"unix\"\ncommand = [\"/bin/true\"]\n"),
-            "does not listen on a port any more",
+            "no longer listens on a port",
         ),
         (None, Some("nonsense"), "model `test`"),
     ];
@@ -102,7 +106,7 @@ async fn what_cannot_be_moved_fails_and_says_why() {
         assert!(
             error
                 .message
-                .contains("a thief has it; it cannot get another")
+                .contains("a thief has it; no other port is available")
                 && error.message.contains(said),
             "{error}"
         );
@@ -121,7 +125,7 @@ async fn a_changed_model_counts_from_then_on_and_that_is_said() {
     bed.ask(start("a")).await.unwrap();
     assert!(
         moves(&bed)[0]
-            .ends_with("(its model had changed since it was made, and counts from now on)"),
+            .ends_with("(its model has changed since it was created, and applies from now on)"),
         "{:?}",
         moves(&bed)
     );

@@ -1,10 +1,10 @@
-//! Many sleepers: they cost rows and folders, and nothing of a pass, a name or the memory.
+//! Many sleepers: they cost rows and folders, and nothing of a monitor run, a name or the memory.
 
 use std::collections::BTreeSet;
 
 use super::*;
 
-/// More than a pass looks at.
+/// More than a monitor run checks.
 const MANY: usize = 250;
 
 async fn populate(bed: &Bed) {

@@ -50,7 +50,7 @@ pub(in crate::service) async fn run(
             return Err(start::halting("create", plan.name.as_str()));
         }
         let alone = world.building(plan.name.as_str()).await;
-        // A name that nobody asked for may have gone to another one meanwhile: then it is the next.
+        // A name that acc chose may have been taken meanwhile: then it chooses the next.
         if new.name.is_some()
             || !world
                 .store
@@ -84,7 +84,7 @@ fn plan(world: &World, new: &NewInstance) -> Result<Plan, ServiceError> {
                 chain(&e)
             ),
             &format!(
-                "`acc models {}` shows its parameters; give one with --set NAME=VALUE",
+                "`acc models {}` shows its parameters; set one with --set NAME=VALUE",
                 model.name
             ),
         )
@@ -108,7 +108,7 @@ fn plan(world: &World, new: &NewInstance) -> Result<Plan, ServiceError> {
     let idle = new.idle_ms.map(Duration::from_millis);
     if idle.is_some_and(|idle| idle.is_zero()) {
         return Err(invalid(
-            "an idle timeout of zero would put it to sleep at once".to_owned(),
+            "an idle timeout of zero would stop the instance at once".to_owned(),
             "give one such as 15m",
         ));
     }
@@ -181,7 +181,7 @@ fn hosts_are_free(
             return Err(ServiceError::failed(
                 message,
                 format!(
-                    "choose another, or `acc destroy {0}` and `acc purge {0}` first",
+                    "choose another host, or run `acc destroy {0}` and `acc purge {0}` first",
                     row.name
                 ),
             ));
@@ -195,7 +195,7 @@ fn insert(world: &World, plan: &Plan) -> Result<InstanceId, ServiceError> {
     let config = world.config();
     let dir = config.instance_dir(plan.name.as_str());
     let machine = Machine::creating(plan.wanted, world.now()).stored();
-    // A port may be taken by another program between the look and the insert of another acc
+    // A port may be taken by another program between the check and the insert of another acc
     // process: try the next one.
     for _ in 0..10 {
         let port = match plan.model.listen {
@@ -217,13 +217,13 @@ fn insert(world: &World, plan: &Plan) -> Result<InstanceId, ServiceError> {
         let inserted = world.store.insert(&row, |id| {
             if fs::exists(&dir) {
                 let message = format!(
-                    "could not create `{}`: its folder `{}` is there already",
+                    "could not create `{}`: its folder `{}` already exists",
                     plan.name,
                     dir.display()
                 );
                 return Err(Insert::Service(ServiceError::failed(
                     message,
-                    "move it away, or choose another name",
+                    "move the folder away, or choose another name",
                 )));
             }
             let context =
@@ -254,9 +254,9 @@ fn insert(world: &World, plan: &Plan) -> Result<InstanceId, ServiceError> {
 fn taken_hint(world: &World, name: &InstanceName) -> String {
     match world.store.by_name(name.as_str()) {
         Ok(Some(row)) if row.stored.phase == Phase::Destroyed => {
-            format!("`acc purge {name}` frees the name, or choose another")
+            format!("free the name with `acc purge {name}`, or choose another")
         }
-        _ => "choose another; `acc list` shows what there is".to_owned(),
+        _ => "choose another; `acc list` shows the instances".to_owned(),
     }
 }
 
@@ -280,16 +280,16 @@ async fn build(world: &Arc<World>, plan: &Plan, id: InstanceId) -> Result<(), Se
         .ok_or_else(|| crate::service::error::no_instance(plan.name.as_str()))?;
     world
         .reached("create.row")
-        .map_err(|e| step(plan, "write its row", e))?;
+        .map_err(|e| step(plan, "writing its database row", e))?;
     make_files(world, plan, &row)?;
     if row.port.is_some() || !row.hosts.is_empty() {
         routes::apply(world)
             .await
-            .map_err(|e| step(plan, "tell the edge", e))?;
+            .map_err(|e| step(plan, "updating the edge", e))?;
     }
     world
         .reached("create.edge")
-        .map_err(|e| step(plan, "tell the edge", e))?;
+        .map_err(|e| step(plan, "updating the edge", e))?;
     let handle = world.handle(&row)?;
     handle
         .ask(Event::Created)
@@ -297,12 +297,12 @@ async fn build(world: &Arc<World>, plan: &Plan, id: InstanceId) -> Result<(), Se
         .map_err(|r| transition::refused("create", &plan.name, r))?;
     world
         .reached("create.made")
-        .map_err(|e| step(plan, "put it in service", e))?;
+        .map_err(|e| step(plan, "putting it in service", e))?;
     if !plan.asleep {
         first_start(world, plan, &handle).await?;
         world
             .reached("create.started")
-            .map_err(|e| step(plan, "start it", e))?;
+            .map_err(|e| step(plan, "starting it", e))?;
     }
     world
         .write(move |store| store.end(id))
@@ -313,7 +313,7 @@ async fn build(world: &Arc<World>, plan: &Plan, id: InstanceId) -> Result<(), Se
 fn step(plan: &Plan, step: &str, e: ServiceError) -> ServiceError {
     ServiceError {
         message: format!(
-            "could not create `{}`: step \"{step}\" failed and all was undone: {}",
+            "could not create `{}`: {step} failed, and all changes were undone: {}",
             plan.name, e.message
         ),
         ..e
@@ -331,36 +331,36 @@ fn make_files(world: &World, plan: &Plan, row: &crate::store::Row) -> Result<(),
         &plan.params,
     );
     let dir = config.instance_dir(plan.name.as_str());
-    let hint = "check space, owner and mode of that place, then try again";
+    let hint = "check free space, owner and mode of that path, then try again";
     render::instance::files(&plan.model, &context, &dir).map_err(|e| {
         step(
             plan,
-            "make its files",
+            "creating its files",
             launch_spec::cannot_render(&plan.model, chain(&e), &e),
         )
     })?;
     access_logs::make_new(&config, plan.name.as_str()).map_err(|e| {
         step(
             plan,
-            "make the folder of its access logs",
+            "creating the folder of its access logs",
             ServiceError::failed(chain(&e), hint),
         )
     })?;
     world
         .reached("create.files")
-        .map_err(|e| step(plan, "make its files", e))?;
+        .map_err(|e| step(plan, "creating its files", e))?;
     if let Some(user) = &config.user {
         users::settle(&dir, user).map_err(|e| {
             step(
                 plan,
-                "give its files to its user",
+                "changing the owner of its files",
                 ServiceError::failed(chain(&e), hint),
             )
         })?;
     }
     world
         .reached("create.owner")
-        .map_err(|e| step(plan, "give its files to its user", e))
+        .map_err(|e| step(plan, "changing the owner of its files", e))
 }
 
 async fn first_start(
@@ -369,7 +369,7 @@ async fn first_start(
     handle: &Arc<Handle>,
 ) -> Result<(), ServiceError> {
     let failed = match transition::start(world, handle, Cause::Operator).await {
-        // Somebody who stops it now gets what was asked for: it is made, and sleeps.
+        // A stop at this moment is no failure: the instance is created, and sleeps.
         Ok((_, Settled::There | Settled::Stopped)) => match ended_at_once(world, handle).await? {
             None => return Ok(()),
             Some(e) => e,
@@ -379,16 +379,16 @@ async fn first_start(
     };
     let said = failed_logs::keep(&world.config(), plan.name.as_str());
     let hint = format!(
-        "mend the model or its parameters; with --asleep it is made without being started{said}"
+        "fix the model or its parameters; use --asleep to create it without starting it{said}"
     );
     Err(ServiceError {
         hint,
-        ..step(plan, "start it", failed)
+        ..step(plan, "starting it", failed)
     })
 }
 
 /// It has answered: does it stay? One that goes into the background ends in this moment, and with
-/// it what it has left. `None`: it stays, or somebody has put it to sleep.
+/// it what it has left. `None`: it stays, or a stop has put it to sleep.
 async fn ended_at_once(
     world: &World,
     handle: &Handle,
@@ -407,7 +407,7 @@ async fn ended_at_once(
         .map_err(crate::service::error::store)?;
     let ended = handle.snapshot().phase == Phase::Failed
         || last.first().is_some_and(|event| event.kind == "ended");
-    let message = "its first process ended by itself as soon as it had answered (if it goes into the background: it must not)";
+    let message = "its first process exited right after it answered; it must run in the foreground, not as a daemon";
     Ok(ended.then(|| ServiceError::failed(message, "")))
 }
 
@@ -417,7 +417,7 @@ async fn undo(world: &Arc<World>, id: InstanceId, cause: ServiceError) -> Servic
         Ok(()) => cause,
         Err(e) => ServiceError {
             hint: format!(
-                "{}; also, {} (it is undone by the next pass of `acc monitor`)",
+                "{}; undo failed: {} (the next monitor run will finish it)",
                 cause.hint, e.message
             ),
             ..cause
@@ -426,7 +426,7 @@ async fn undo(world: &Arc<World>, id: InstanceId, cause: ServiceError) -> Servic
 }
 
 /// Undoes a create that was begun: also after a crash of acc. It goes out of service first: should
-/// the rest fail, nobody is served by what will be removed later.
+/// the rest fail, no client is served by an instance that will be removed.
 pub(in crate::service) async fn take_back(
     world: &Arc<World>,
     id: InstanceId,

@@ -17,7 +17,7 @@ pub(in crate::service) fn parse(text: &str) -> Result<Wanted, ServiceError> {
     Wanted::parse(text).ok_or_else(|| {
         ServiceError::new(
             ErrorKind::Invalid,
-            format!("`{text}` is not a value of wanted"),
+            format!("`{text}` is not a desired state"),
             "use auto, up or down",
         )
     })

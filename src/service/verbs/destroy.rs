@@ -68,7 +68,7 @@ pub(in crate::service) async fn run(
     done(world, &name, "destroyed", answer == Answer::Already, since)
 }
 
-/// Ends it and takes it out of service. Whoever waits for it is turned away: else they would wake
+/// Ends it and takes it out of service. Waiting requests are refused: else they would wake
 /// it again on its way out.
 pub(in crate::service) async fn stop_and_destroy(
     world: &Arc<World>,
@@ -123,7 +123,7 @@ fn is_routed(handle: &Handle) -> bool {
 /// Supervisor and edge know it no longer; every step may be repeated.
 async fn leave(world: &Arc<World>, name: &InstanceName, routed: bool) -> Result<(), ServiceError> {
     world.supervisor.forget(name).await.map_err(|e| {
-        let deed = format!("`{name}` is destroyed, but its supervisor still knows it");
+        let deed = format!("`{name}` is destroyed, but could not be removed from the supervisor");
         ServiceError::because(
             deed,
             &e,

@@ -26,10 +26,10 @@ pub(in crate::service) fn keep(config: &Config, name: &str) -> String {
         return String::new();
     }
     let place = match copy(&log, &config.failed_logs().join(format!("{name}.log"))) {
-        Ok(kept) => format!("its whole log is `{}`, which ends with", kept.display()),
+        Ok(kept) => format!("the complete log is `{}`; it ends with", kept.display()),
         Err(error) => {
-            tracing::warn!(instance = name, %error, "could not keep its log");
-            "its log, which could not be kept, ends with".to_owned()
+            tracing::warn!(instance = name, %error, "could not keep a copy of its log");
+            "the log could not be kept; it ends with".to_owned()
         }
     };
     tidy(&config.failed_logs());

@@ -16,7 +16,7 @@ use crate::service::{routes, view};
 use crate::store::{Row, Work};
 
 /// How long it removes a folder. What is left then is out of the way already, and is removed by the
-/// next passes.
+/// next monitor runs.
 const REMOVE_WITHIN: Duration = Duration::from_secs(5);
 
 pub(in crate::service) async fn run(
@@ -36,7 +36,7 @@ pub(in crate::service) async fn run(
         return Err(ServiceError::new(
             ErrorKind::Denied,
             message,
-            format!("`acc destroy {}` first", row.name),
+            format!("run `acc destroy {}` first", row.name),
         ));
     }
     let instance = Box::new(view::of_row(&world.config(), &row));
@@ -57,14 +57,14 @@ pub(in crate::service) async fn run(
 }
 
 /// What to do when something could not be removed.
-const HINT: &str = "fix the problem above and run the same command again";
+const HINT: &str = "fix the problem above and repeat the command";
 
 fn could_not_remove(name: &InstanceName) -> String {
-    format!("could not remove all of `{name}`")
+    format!("could not remove everything of `{name}`")
 }
 
 /// Removes everything an instance had, the row last: as long as it is there, its port and hosts are
-/// nobody else's and the journal knows of the work. Its phase is `destroyed`, so that no route
+/// not shared and the journal knows of the work. Its phase is `destroyed`, so that no route
 /// leads to it; every step may be repeated.
 pub(in crate::service) async fn remove(world: &Arc<World>, row: &Row) -> Result<(), ServiceError> {
     let name = &row.name;
@@ -94,9 +94,8 @@ pub(in crate::service) async fn remove(world: &Arc<World>, row: &Row) -> Result<
     world.registry.forget(row.id);
     world.reached("remove.row")?;
     let (at, purged) = (world.clock.wall(), name.clone());
-    let noted = world.write(move |store| {
-        store.record(at, Some(id), purged.as_str(), "purged", "removed for good")
-    });
+    let noted = world
+        .write(move |store| store.record(at, Some(id), purged.as_str(), "purged", "files removed"));
     if let Err(e) = noted.await {
         tracing::warn!(instance = %name, "could not write an event: {e}");
     }
@@ -109,9 +108,9 @@ pub(in crate::service) async fn remove(world: &Arc<World>, row: &Row) -> Result<
 async fn remove_folders(world: &World, name: &InstanceName) -> Result<(), ServiceError> {
     let config = world.config();
     let deed = || could_not_remove(name);
-    let told = config.notify_socket(name.as_str());
-    fs::remove_file(&told).map_err(|e| {
-        ServiceError::because(format!("{}: `{}`", deed(), told.display()), &e, HINT)
+    let notify = config.notify_socket(name.as_str());
+    fs::remove_file(&notify).map_err(|e| {
+        ServiceError::because(format!("{}: `{}`", deed(), notify.display()), &e, HINT)
     })?;
     for (dir, trash, step) in [
         (

@@ -31,7 +31,7 @@ pub(in crate::service) async fn run(
 pub(in crate::service) fn halting(deed: &str, name: &str) -> ServiceError {
     ServiceError::new(
         ErrorKind::Denied,
-        format!("could not {deed} `{name}`: acc is being halted"),
-        "`acc boot` starts it again",
+        format!("could not {deed} `{name}`: acc is stopping"),
+        "start acc again with `acc boot`",
     )
 }

@@ -36,7 +36,7 @@ async fn all(world: &Arc<World>) -> Result<usize, ServiceError> {
             Ok(Err(e)) => first = first.or(Some(e)),
             Err(e) => {
                 first = first.or(Some(ServiceError::because(
-                    "could not put all to sleep",
+                    "could not put all instances to sleep",
                     &e,
                     "try again",
                 )))

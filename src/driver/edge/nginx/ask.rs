@@ -27,7 +27,7 @@ pub async fn ask(listen: SocketAddr) -> Result<(), String> {
         Ok(Err(e)) => Err(e.to_string()),
         // Its own words for an acc that it cannot reach.
         Ok(Ok(status @ (502..=504))) => Err(format!(
-            "it answers {status}: its workers cannot reach acc's server"
+            "it answers {status}; its workers cannot reach acc's server"
         )),
         Ok(Ok(_)) => Ok(()),
     }
@@ -44,7 +44,7 @@ async fn status(address: SocketAddr) -> std::io::Result<u16> {
     let status = text
         .strip_prefix("HTTP/1.1 ")
         .and_then(|status| status.parse().ok());
-    status.ok_or_else(|| std::io::Error::other("what answers is not nginx"))
+    status.ok_or_else(|| std::io::Error::other("another program than nginx answered"))
 }
 
 /// Every address of the host is also the loopback one.
@@ -76,7 +76,7 @@ fn is_stopped(stat: &[u8]) -> bool {
 /// Lets it go on.
 pub fn go_on(pid: i32) -> Result<(), String> {
     kill(Pid::from_raw(pid), Signal::SIGCONT)
-        .map_err(|e| format!("could not let process {pid} go on: {e}"))
+        .map_err(|e| format!("could not resume process {pid}: {e}"))
 }
 
 #[cfg(test)]
@@ -101,7 +101,7 @@ mod tests {
         assert_eq!(
             answered(b"HTTP/1.1 404 Not Found\r\n\r\n").await,
             Ok(()),
-            "templates of the operator's may not know the question"
+            "templates of the operator's may not know the request"
         );
         assert!(
             answered(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
@@ -113,7 +113,7 @@ mod tests {
             answered(b"SSH-2.0-OpenSSH_9.2p1\r\n")
                 .await
                 .unwrap_err()
-                .contains("not nginx")
+                .contains("another program than nginx")
         );
         assert!(answered(b"").await.is_err());
     }

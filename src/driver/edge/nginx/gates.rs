@@ -22,7 +22,7 @@ use crate::host::users::share_with;
 #[derive(Debug, Clone)]
 pub struct Gates {
     dir: PathBuf,
-    /// The group of nginx's workers, when acc is root and they are somebody else.
+    /// The group of nginx's workers, when acc is root and they run as another user.
     group: Option<u32>,
 }
 
@@ -56,7 +56,7 @@ impl Gates {
     pub fn put_right(&self) -> Result<bool, EdgeError> {
         match self.group {
             Some(group) => share_with(&self.dir, group, 0o710)
-                .map_err(|e| failed("give to nginx's workers", &self.dir, e)),
+                .map_err(|e| failed("give access for nginx's workers to", &self.dir, e)),
             None => Ok(false),
         }
     }

@@ -45,7 +45,7 @@ fn fit(may_raise: bool, hard: u64) -> (u64, u64) {
 /// Root in a container often may not: it is the capability that counts.
 fn may_raise_limits() -> bool {
     const CAP_SYS_RESOURCE: u32 = 24;
-    // As bytes: its first line is the name of the program, which anybody may choose.
+    // As bytes: its first line is the name of the program, which any user may choose.
     let status = std::fs::read("/proc/self/status").unwrap_or_default();
     let status = String::from_utf8_lossy(&status);
     let effective = status
@@ -55,11 +55,11 @@ fn may_raise_limits() -> bool {
     effective.is_some_and(|caps| caps >> CAP_SYS_RESOURCE & 1 == 1)
 }
 
-/// A user and its primary group: nginx would otherwise look for a group of the user's name.
+/// A user and its primary group: nginx would otherwise use a group of the user's name.
 fn account(name: &str) -> Result<(String, String), EdgeError> {
     let missing = || {
         EdgeError::Unusable(format!(
-            "there is no user `{name}` on this host: make it or change `user`"
+            "there is no user `{name}` on this host: create it or change `user`"
         ))
     };
     let failed =

@@ -1,6 +1,6 @@
 //! The running nginx: its master process, its workers, and whether a reload has come through.
 //!
-//! It is found by its pid file, or by a look at all processes when that is gone, and believed only
+//! It is found by its pid file, or among all processes when that is gone, and believed only
 //! when the process is an nginx that reads our configuration.
 
 use std::collections::BTreeSet;
@@ -127,7 +127,7 @@ impl NginxMaster {
     pub async fn reload(self, error_log: &Path) -> Result<(), String> {
         let before = self
             .workers()
-            .map_err(|e| format!("could not look at nginx's workers: {e}"))?;
+            .map_err(|e| format!("could not check nginx's workers: {e}"))?;
         let log_end = fs::metadata(error_log).map_or(0, |m| m.len());
         kill(Pid::from_raw(self.pid), Signal::SIGHUP)
             .map_err(|e| format!("could not signal nginx (process {}): {e}", self.pid))?;
@@ -138,7 +138,7 @@ impl NginxMaster {
                 pause = (pause * 3 / 2).min(Duration::from_millis(50));
                 let now = self
                     .workers()
-                    .map_err(|e| format!("could not look at nginx's workers: {e}"))?;
+                    .map_err(|e| format!("could not check nginx's workers: {e}"))?;
                 if took_over(&before, &now) {
                     return Ok(());
                 }
@@ -149,7 +149,7 @@ impl NginxMaster {
         };
         let late = || {
             Err(format!(
-                "its new workers did not come up within {} s",
+                "its new workers did not start within {} s",
                 RELOAD_LIMIT.as_secs()
             ))
         };

@@ -1,4 +1,4 @@
-//! Looks after a running nginx: its processes go on, it can reach acc's server, and it answers.
+//! Repairs a running nginx: its processes continue, it can reach acc's server, and it answers.
 //!
 //! Neither a start nor a stop of nginx is decided here: one whose master has ended is the
 //! supervisor's.
@@ -16,7 +16,7 @@ use crate::render::nginx::pid_file;
 /// The mode of `wake.sock` when nginx's workers are the same user as acc.
 const OWN: u32 = 0o600;
 
-/// What keeps a nginx that runs with these settings from answering, a sentence each, and mends
+/// What keeps a nginx that runs with these settings from answering, a sentence each; changes
 /// nothing; `None`: it does not run.
 ///
 /// # Errors
@@ -57,14 +57,14 @@ impl Nginx {
         let still = ask::standing_still(
             master
                 .processes()
-                .map_err(|e| failed("look through", "/proc".as_ref(), e))?,
+                .map_err(|e| failed("search", "/proc".as_ref(), e))?,
         );
         for pid in &still {
             ask::go_on(*pid).map_err(EdgeError::Unusable)?;
         }
         if !still.is_empty() {
             did.push(format!(
-                "processes of nginx were stopped by a signal ({}) and go on",
+                "resumed processes of nginx that were stopped by a signal ({})",
                 pids(&still)
             ));
         }
@@ -85,7 +85,7 @@ impl Nginx {
         let socket = config.wake_socket();
         if self
             .put_wake_socket_right()
-            .map_err(|e| failed("give to nginx's workers", &socket, e))?
+            .map_err(|e| failed("give access for nginx's workers to", &socket, e))?
         {
             did.push(format!("`{}` had another owner or mode", socket.display()));
         }
@@ -97,7 +97,7 @@ impl Nginx {
                     EdgeError::Unusable(format!("nginx does not answer at {address}: {again}"))
                 })?;
                 did.push(format!(
-                    "nginx did not answer at {address} ({why}): its workers were replaced"
+                    "nginx did not answer at {address} ({why}): replaced its workers"
                 ));
             }
         }

@@ -107,7 +107,7 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Looks up the user of the workers; touches no file.
+    /// Looks up the user of the workers; changes no file.
     pub fn new(settings: NginxSettings, templates: Arc<Templates>) -> Result<Self, EdgeError> {
         let accounts =
             Accounts::of(&settings.config).map_err(|fault| EdgeError::Unusable(fault.message))?;
@@ -167,7 +167,7 @@ impl Nginx {
         })
     }
 
-    /// The pid of the running master process, whoever started it; `None`: none runs with this
+    /// The pid of the running master process, started by any process; `None`: none runs with this
     /// configuration.
     pub fn running(&self) -> Result<Option<i32>, EdgeError> {
         Ok(self.master()?.map(|m| m.pid))
@@ -358,7 +358,7 @@ impl Edge for Nginx {
         let text = self.render(routes)?;
         self.check(&text, routes).await?;
         let changed = self.present()?.as_deref() != Some(text.as_str());
-        // A running nginx is told by the next `apply`.
+        // A running nginx reads it at the next `apply`.
         match self.master()? {
             Some(_) if changed => self.mark_due()?,
             Some(_) => {}
@@ -373,7 +373,7 @@ impl Edge for Nginx {
         }
         let log = self.config().own_log("nginx-error");
         master::end_orphans(&log)
-            .map_err(|e| failed("look through", std::path::Path::new("/proc"), e))?;
+            .map_err(|e| failed("search", std::path::Path::new("/proc"), e))?;
         Ok(false)
     }
 
@@ -386,7 +386,7 @@ impl Edge for Nginx {
                 .service()
                 .map_or(Ok(None), |service| command_line::find(&service.argv)),
         };
-        found.map_err(|e| failed("look through", Path::new("/proc"), e))
+        found.map_err(|e| failed("search", Path::new("/proc"), e))
     }
 
     async fn mend(&self, served: bool) -> Result<Vec<String>, EdgeError> {

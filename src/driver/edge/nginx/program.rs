@@ -49,7 +49,7 @@ pub async fn version(program: &Path) -> Result<NginxVersion, EdgeError> {
     let ended = run(program, &["-v"], VERSION_LIMIT).await?;
     parse_version(&ended.stderr).ok_or_else(|| {
         EdgeError::Unusable(format!(
-            "`{}` does not tell its version: {}",
+            "`{}` does not report its version: {}",
             program.display(),
             first_line(&ended.stderr)
         ))

@@ -77,7 +77,7 @@ pub(super) async fn became_program(process: Process, report: Receiver) -> Result
             Ok(Ok(_)) => break,
             Ok(Err(error)) => {
                 kill(process).await;
-                return Err(format!("could not hear from its launcher: {error}"));
+                return Err(format!("could not read from its launcher: {error}"));
             }
             Err(_) => waited += LOOK,
         }
@@ -122,7 +122,7 @@ pub(super) fn kill_stopped(pid_file: &Path) {
     if is_stopped(process.pid) && process::has_open(process.pid, &pid_file) {
         tracing::warn!(
             pid = process.pid,
-            "killing a launcher that was stopped before it had become its program"
+            "killing a launcher that was stopped by a signal before it executed its program"
         );
         let _ = process::signal_one(process, libc::SIGKILL);
     }
@@ -141,7 +141,7 @@ async fn kill(process: Process) {
     {
         tracing::warn!(
             pid = process.pid,
-            "a launcher does not end, not even killed"
+            "a launcher does not exit, even after SIGKILL"
         );
     }
 }

@@ -168,10 +168,7 @@ impl Builtin {
                 launched::kill_stopped(path);
             }
             if waited >= CLAIM_LIMIT {
-                return Err(unreachable(
-                    what,
-                    "it is being started, and that does not end",
-                ));
+                return Err(unreachable(what, "its start does not finish"));
             }
             tokio::time::sleep(CLAIM_PAUSE).await;
             waited += CLAIM_PAUSE;
@@ -193,7 +190,7 @@ impl Builtin {
         signal(what, process, libc::SIGKILL)?;
         match tokio::time::timeout(KILL_WAIT, ended(what, process)).await {
             Ok(result) => result.map(drop),
-            Err(_) => Err(unreachable(what, "it does not end, not even killed")),
+            Err(_) => Err(unreachable(what, "it does not exit, even after SIGKILL")),
         }
     }
 }
@@ -379,7 +376,7 @@ impl Supervisor for Builtin {
         let pid_path = self.pid_path(name);
         if Self::living(name.as_str(), &pid_path).await?.is_some() {
             // Without its pid file no acc would ever find it again.
-            return Err(unreachable(name.as_str(), "it still runs"));
+            return Err(unreachable(name.as_str(), "it is still running"));
         }
         self.members
             .clear(name, pid_file::process(&pid_path)?)

@@ -34,7 +34,7 @@ const KILLED_BEFORE_ACC: i32 = 200;
 /// Becomes what the file says; `-`: what standard input says. See `program`.
 #[must_use]
 pub fn launch(file: &Path) -> u8 {
-    // A path that holds a zero byte names no file.
+    // A path that contains a zero byte names no file.
     CString::new(file.as_os_str().as_bytes()).map_or(126, |file| program::launch(&file))
 }
 
@@ -90,7 +90,7 @@ impl<'a> InstanceSpec<'a> {
 }
 
 impl Spec<'_> {
-    /// As the launcher reads it. That nothing in it holds a zero byte was checked before.
+    /// As the launcher reads it. That nothing in it contains a zero byte was checked before.
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
         let mut say = |key: &str, value: &str| text.extend([key, "=", value, "\0"]);

@@ -38,7 +38,7 @@ pub(in super::super) fn ensure(dir: &Path, acc: &[String]) -> Result<Vec<String>
         make_dir(dir, 0o700).map_err(failed("make", &dir.to_owned()))?;
         write_atomic(&path, PROGRAM, 0o755).map_err(failed("write", &path))?;
     }
-    let mount = rustix::fs::statvfs(&path).map_err(|e| failed("look at", &path)(e.into()))?;
+    let mount = rustix::fs::statvfs(&path).map_err(|e| failed("check", &path)(e.into()))?;
     if mount.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC) {
         return Ok(acc.to_vec());
     }
@@ -52,7 +52,7 @@ pub(in super::super) fn in_memory() -> Option<String> {
     let file = LAUNCHER.get_or_init(|| {
         // Before Linux 6.3 all such memory can be executed, and the flag is not known.
         let made = memory("acc-launcher", MemfdFlags::EXEC, PROGRAM).or_else(|_| memory("acc-launcher", MemfdFlags::empty(), PROGRAM));
-        made.inspect_err(|error| tracing::info!(%error, "the launcher cannot be in memory: acc's own binary stands in")).ok()
+        made.inspect_err(|error| tracing::info!(%error, "the launcher cannot be kept in memory; using acc's binary instead")).ok()
     });
     file.as_ref()
         .map(|file| format!("/proc/self/fd/{}", file.as_raw_fd()))

@@ -151,7 +151,7 @@ impl Daemon {
     /// Kills one that cannot be asked any more: what it runs outlives it, and the next one takes
     /// that over.
     pub(super) async fn end_deaf(&self, process: Process) -> Result<(), SupervisorError> {
-        tracing::warn!(pid = process.pid, socket = %self.client.socket().display(), "supervisord has lost its socket: another one takes its place");
+        tracing::warn!(pid = process.pid, socket = %self.client.socket().display(), "supervisord has lost its socket; starting another one");
         process::signal_one(process, libc::SIGKILL)
             .map_err(|e| kernel(&process.pid.to_string(), &e))?;
         match tokio::time::timeout(KILL_WAIT, process::ended(process)).await {
@@ -160,7 +160,7 @@ impl Daemon {
                 .map_err(|e| kernel(&process.pid.to_string(), &e)),
             Err(_) => Err(kernel(
                 &process.pid.to_string(),
-                &std::io::Error::other("it does not end, not even killed"),
+                &std::io::Error::other("it does not exit, even after SIGKILL"),
             )),
         }
     }
@@ -218,7 +218,7 @@ impl Daemon {
             Some(process) => Err(SupervisorError::Unreachable {
                 what: format!("supervisord on `{}`", self.client.socket().display()),
                 why: format!(
-                    "process {} runs but does not listen there; if that stays so, restart it",
+                    "process {} is running but does not listen there; if this persists, restart it",
                     process.pid
                 ),
             }),
@@ -269,7 +269,7 @@ impl Daemon {
         if let Some(process) = self.process()?
             && let Err(error) = raise_descriptors(process)
         {
-            tracing::warn!(%error, "could not raise the number of descriptors of supervisord: it can run a few hundred instances at once");
+            tracing::warn!(%error, "could not raise supervisord's limit of open files; it can run only a few hundred instances at once");
         }
         Ok(())
     }
@@ -316,7 +316,7 @@ impl Daemon {
                 "supervisord is version {version}, acc needs {OLDEST}.0 or later"
             ))),
             None => Err(unusable(&format!(
-                "`{}` does not tell its version: {}",
+                "`{}` does not report its version: {}",
                 program.display(),
                 one_line(&output.stderr)
             ))),
@@ -367,7 +367,7 @@ impl Daemon {
             }),
             Err(_) => Err(SupervisorError::Unreachable {
                 what: format!("supervisord on `{}`", self.client.socket().display()),
-                why: format!("it did not end within {} s", END_LIMIT.as_secs()),
+                why: format!("it did not exit within {} s", END_LIMIT.as_secs()),
             }),
         }
     }

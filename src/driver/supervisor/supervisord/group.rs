@@ -2,8 +2,8 @@
 //! out.
 //!
 //! supervisord learns of an end up to a second late (it sleeps in `poll`), acc at once. So whatever
-//! it says of a pid is checked against the kernel, and a question wakes it: after the answer it
-//! looks for ended children.
+//! it says of a pid is checked against the kernel, and a call wakes it: after the answer it
+//! collects ended children.
 
 use std::path::Path;
 use std::time::Duration;
@@ -181,13 +181,13 @@ impl ProgramGroup<'_> {
                 };
             match attempt.map_err(|e| self.failed(e))? {
                 Attempt::Done(launched) => return Ok(launched),
-                // Being asked has made it look: the second time it mostly knows.
+                // The call has made it check: the second time it mostly knows.
                 Attempt::NotYet if turn == 0 => {}
                 Attempt::NotYet => tokio::time::sleep(AGAIN).await,
                 Attempt::Unknown => renew = true,
             }
         }
-        Err(self.not_started("supervisord does not notice that its last run ended".to_owned()))
+        Err(self.not_started("supervisord has not noticed the end of its last run".to_owned()))
     }
 
     /// Puts the text in force, then tries.
@@ -197,7 +197,7 @@ impl ProgramGroup<'_> {
         take_out: bool,
         noted: Option<&Path>,
     ) -> Result<Attempt, RpcError> {
-        // One that nobody has a file of is hardly there: if it is, that is said.
+        // One without a file hardly exists: if it does, supervisord says so.
         let mut take_out = take_out || self.sections.kept.has(self.name);
         loop {
             if take_out && !self.take_out().await? {
@@ -304,7 +304,7 @@ fn judge(started: Result<(), XmlRpcFault>, after: &Info) -> Result<Attempt, RpcE
             Attempt::NotYet
         })
     };
-    // supervisord looks for ended children all the time: on a busy machine it may have found this
+    // supervisord collects ended children all the time: on a busy machine it may have found this
     // one.
     let ran = after.pid == 0 && after.ran && after.state == state::EXITED;
     if after.state == state::BACKOFF && !after.spawn_error.is_empty() {
@@ -322,7 +322,7 @@ fn judge(started: Result<(), XmlRpcFault>, after: &Info) -> Result<Attempt, RpcE
         Ok(()) if after.pid > 0 => Ok(Attempt::Done(Launched::Started(after.pid))),
         Ok(()) if ran => Ok(Attempt::Done(Launched::Started(ENDED_AT_ONCE))),
         Ok(()) => Err(RpcError::Broken(
-            "it says that it started the program and has no process of it".to_owned(),
+            "it reports a start but has no process".to_owned(),
         )),
         Err(refused) if refused.code == fault::ALREADY_STARTED => runs(),
         Err(refused) if refused.code == fault::SPAWN_ERROR && ran => {
@@ -382,7 +382,7 @@ mod tests {
     fn a_start_and_what_is_true_afterwards_say_what_came_of_it() {
         const RUNNING: i64 = 20;
         let me = std::process::id().cast_signed();
-        let told = |started, after: Info| match judge(started, &after) {
+        let judged = |started, after: Info| match judge(started, &after) {
             Ok(Attempt::Done(Launched::Started(ENDED_AT_ONCE))) => "ended at once".to_owned(),
             Ok(Attempt::Done(Launched::Started(pid))) => format!("started {}", pid == me),
             Ok(Attempt::Done(Launched::Already(pid))) => format!("already {}", pid == me),
@@ -390,44 +390,47 @@ mod tests {
             Ok(Attempt::Unknown) => "unknown".to_owned(),
             Err(error) => error.to_string(),
         };
-        assert_eq!(told(Ok(()), info(me, RUNNING)), "started true");
-        assert_eq!(told(Ok(()), info(0, state::EXITED)), "ended at once");
+        assert_eq!(judged(Ok(()), info(me, RUNNING)), "started true");
+        assert_eq!(judged(Ok(()), info(0, state::EXITED)), "ended at once");
         assert_eq!(
-            told(Ok(()), info(0, state::STOPPED)),
+            judged(Ok(()), info(0, state::STOPPED)),
             "not yet",
             "its end was noticed, it was not started"
         );
         assert_eq!(
-            told(Ok(()), info(me, state::STOPPING)),
+            judged(Ok(()), info(me, state::STOPPING)),
             "already true",
             "the one that is being stopped"
         );
-        assert_eq!(told(Ok(()), info(i32::MAX - 1, state::STOPPING)), "not yet");
-        assert!(told(Ok(()), info(0, RUNNING)).starts_with("it says that it started"));
         assert_eq!(
-            told(refused(fault::ALREADY_STARTED), info(me, RUNNING)),
+            judged(Ok(()), info(i32::MAX - 1, state::STOPPING)),
+            "not yet"
+        );
+        assert!(judged(Ok(()), info(0, RUNNING)).starts_with("it reports a start"));
+        assert_eq!(
+            judged(refused(fault::ALREADY_STARTED), info(me, RUNNING)),
             "already true"
         );
         assert_eq!(
-            told(refused(fault::ALREADY_STARTED), info(i32::MAX - 1, RUNNING)),
+            judged(refused(fault::ALREADY_STARTED), info(i32::MAX - 1, RUNNING)),
             "not yet"
         );
         assert_eq!(
-            told(refused(fault::ALREADY_STARTED), info(0, state::EXITED)),
+            judged(refused(fault::ALREADY_STARTED), info(0, state::EXITED)),
             "not yet"
         );
         assert_eq!(
-            told(refused(fault::SPAWN_ERROR), info(0, state::EXITED)),
+            judged(refused(fault::SPAWN_ERROR), info(0, state::EXITED)),
             "ended at once"
         );
-        assert_eq!(told(refused(1), info(0, state::STOPPED)), "no (fault 1)");
+        assert_eq!(judged(refused(1), info(0, state::STOPPED)), "no (fault 1)");
         let failed = Info {
             spawn_error: "too quickly".to_owned(),
             ..info(0, state::BACKOFF)
         };
-        assert_eq!(told(Ok(()), failed.clone()), "too quickly (fault 50)");
+        assert_eq!(judged(Ok(()), failed.clone()), "too quickly (fault 50)");
         assert_eq!(
-            told(refused(fault::ALREADY_STARTED), failed),
+            judged(refused(fault::ALREADY_STARTED), failed),
             "too quickly (fault 50)"
         );
     }

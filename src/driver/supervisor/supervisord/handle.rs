@@ -189,7 +189,7 @@ pub(super) async fn end(
         Ok(result) => result.map(drop).map_err(|e| kernel(name, &e)),
         Err(_) => Err(kernel(
             name,
-            &std::io::Error::other("it does not end, not even killed"),
+            &std::io::Error::other("it does not exit, even after SIGKILL"),
         )),
     }
 }

@@ -38,8 +38,8 @@ use rpc::RpcError;
 use sections::{SectionMatch, group_name};
 use xmlrpc::Value;
 
-/// Reads an answer of supervisord as acc would, for whoever feeds it what no supervisord says: the
-/// value or the refusal, for people.
+/// Reads an answer of supervisord as acc would, for a caller that feeds it what no supervisord
+/// says: the value or the refusal, for people.
 ///
 /// # Errors
 /// It is no answer in XML-RPC: why.
@@ -162,7 +162,7 @@ impl Supervisord {
     async fn reported_exit(&self, name: &InstanceName) -> Exit {
         for _ in 0..REPORT_LIMIT {
             match self.group(name).info().await {
-                // Not noticed yet; being asked makes it look.
+                // Not noticed yet; the call makes it check.
                 Ok(Some(info)) if info.pid > 0 => {
                     tokio::time::sleep(Duration::from_millis(5)).await
                 }
@@ -395,7 +395,7 @@ impl Supervisor for Supervisord {
         self.held().remove(name);
         let had = self.programs.kept.has(name.as_str());
         if !self.drop_section(name.as_str()).await? {
-            let why = RpcError::Broken(format!("`{name}` still runs"));
+            let why = RpcError::Broken(format!("`{name}` is still running"));
             return Err(unreachable(&self.daemon.client, &why));
         }
         if had {

@@ -3,10 +3,10 @@
 //!
 //! They are not replaced: each request that they hold, and each connection, would be lost. The next
 //! supervisord does not start a second nginx beside the surviving one, which holds the port; when
-//! that ends it is started by whoever sees to it that services run. It does start a second acc
+//! that ends it is started by the process that keeps services running. It does start a second acc
 //! server: that one waits for the owner's lock, does nothing else, and takes over at once when the
-//! first ends. A survivor whose command is not the one wanted any more is ended, unless it is the
-//! one who asks.
+//! first ends. A survivor whose command is outdated is ended, unless it is the
+//! one that asks.
 //!
 //! The record of a survivor is kept apart from the record of what the running supervisord has
 //! started.
@@ -116,7 +116,7 @@ impl Supervisord {
                 tracing::info!(
                     service = service.name,
                     pid = process.pid,
-                    "it has outlived its supervisord and goes on"
+                    "still running without its supervisord"
                 );
                 std::fs::rename(&path, &before).map_err(|source| SupervisorError::File {
                     deed: "rename",
@@ -171,7 +171,7 @@ impl Supervisord {
             tracing::info!(
                 service = service.name,
                 pid = process.pid,
-                "ending a service that its supervisord left behind"
+                "ending a service whose supervisord has died"
             );
             process::signal_one(process, service.stop_signal)
                 .map_err(|e| kernel(service.name, &e))?;

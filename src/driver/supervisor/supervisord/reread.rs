@@ -31,7 +31,7 @@ type AddedReply = oneshot::Receiver<Result<SectionAdded, RpcError>>;
 pub(super) struct Rereads {
     /// What supervisord has, or is to find when it comes up.
     pub(super) kept: Sections,
-    /// What it reads when it is told to. `None`: it reads `kept`.
+    /// What it reads on request. `None`: it reads `kept`.
     adding: Option<Sections>,
     queue: Mutex<VecDeque<QueuedSection>>,
     /// Held by the task that adds what is in the queue.
@@ -162,7 +162,7 @@ impl Rereads {
                         Some((name, None)) => {
                             tracing::warn!(
                                 section = name,
-                                "supervisord refuses a section: it is removed until its next start"
+                                "supervisord refuses a section; removing it until the instance's next start"
                             );
                             if self.read().remove(name).is_err() {
                                 fail(batch.drain(..), &why);
@@ -346,7 +346,7 @@ mod tests {
         let mut others: Vec<_> = (0..MOST + 10)
             .map(|n| add(&rereads, &client, format!("a{n}")))
             .collect();
-        // One of them gives up: it is not added for nobody.
+        // One of them gives up: it is not added without a caller.
         let gone = others.remove(3);
         while rereads.queue().len() < MOST + 10 {
             tokio::task::yield_now().await;

@@ -1,8 +1,7 @@
 //! Calls to a supervisord over its unix socket: one connection, kept open, made anew when it broke;
 //! every call with a time limit, waiting for its turn included.
 //!
-//! It says apart "nobody listens there", "somebody does but gives no answer" and "the answer is
-//! no".
+//! Its errors distinguish "no process listens there", "no answer" and "the answer is no".
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,7 +26,7 @@ const MAX_ANSWER: usize = 16 << 20;
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum RpcError {
     /// No process listens on the socket, or there is none.
-    #[error("nobody listens on `{}`", .0.display())]
+    #[error("no process is listening on `{}`", .0.display())]
     Absent(PathBuf),
     /// A process may listen, but gave no answer that is understood.
     #[error("{0}")]

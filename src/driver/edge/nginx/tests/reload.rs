@@ -266,7 +266,7 @@ async fn a_missing_old_or_strange_program_is_told_with_the_way_out() {
             .await
             .unwrap_err()
             .to_string()
-            .contains("does not tell its version: hello")
+            .contains("does not report its version: hello")
     );
 }
 
