@@ -12,19 +12,19 @@ usage() {
 usage: ./setup.sh [options]
 
 As root on Debian or Ubuntu: nginx and supervisord (installed with apt if missing), program in /usr/local/bin, config in
-/etc/acc/config.toml, data in /var/lib/acc; it can be reached from the network. As anybody else, or with --builtin: no root and
+/etc/acc/config.toml, data in /var/lib/acc; it can be reached from the network. As another user, or with --builtin: no root and
 no apt, acc's own edge and supervisor, everything under the user's data folder, a port above 1024 that only this machine reaches.
 
   --builtin        acc's own edge and supervisor, in the user's folders, also as root
   --prefix DIR     everything under DIR, with its own config; no systemd units
-  --user NAME      as root: instances run as this user (else `acc`, a system user that is made if it is missing); only for a new
-                   config. In root's own folders (--builtin without --prefix) nobody else can run: there they run as root
-  --port N         listen here (else 80 for root if it is free, else 8080, else the next free one); only for a new config
+  --user NAME      as root: instances run as this user (default: `acc`, a system user that is created if missing); only for a new
+                   config. In root's own folders (--builtin without --prefix) instances run as root
+  --port N         listen on this port (default: 80 for root if free, else 8080 or the next free one); only for a new config
   --binary FILE    install this program instead of building it
-  --no-demo        install and boot only
-  --uninstall      halt acc and remove what was installed here; data is kept
-  --purge-data     with --uninstall: also remove the data of all instances, a config you have changed, and the system users that
-                   were made here; what acc has not made itself stays, your own models too
+  --no-demo        install and boot without the demo
+  --uninstall      halt acc and remove the installed files; data is kept
+  --purge-data     with --uninstall: also remove the data of all instances, a changed config, and the system users that
+                   setup.sh created; other files stay, also your own models
   --packages P...  install these Debian packages without starting or changing any service, then end (for the tests)
 TEXT
 }
@@ -146,7 +146,7 @@ install_packages() {
   fi
   { apt-get -qq update && apt-get -qq -y --no-install-recommends -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 install "${wanted[@]}"; } >"$output" 2>&1 || ok=no
   [ $ours = no ] || rm -f $policy
-  [ $ok = yes ] || { tail -n 15 "$output" >&2; die "apt could not install ${wanted[*]}" "the end of its output is above"; }
+  [ $ok = yes ] || { tail -n 15 "$output" >&2; die "apt could not install ${wanted[*]}" "see the end of its output above"; }
   for p in "${wanted[@]}"; do
     case $p in nginx* | supervisor) disable_service "${p%%-*}" ;; esac
   done
@@ -186,9 +186,9 @@ find_cargo() {
 build() {
   [ -z "$binary" ] || return 0
   local cargo_dir as=()
-  cargo_dir=$(find_cargo) || die "no Rust toolchain found" "curl https://sh.rustup.rs -sSf | sh -s -- -y, then run this again"
+  cargo_dir=$(find_cargo) || die "no Rust toolchain found" "run \`curl https://sh.rustup.rs -sSf | sh -s -- -y\`, then run setup.sh again"
   if ! have cc; then
-    { [ "$(id -u)" -eq 0 ] && have apt-get; } || die "no C compiler found (cc): the linker and SQLite need one" "apt install gcc libc6-dev"
+    { [ "$(id -u)" -eq 0 ] && have apt-get; } || die "no C compiler found (cc): the linker and SQLite need one" "run \`apt install gcc libc6-dev\`"
     install_packages gcc libc6-dev
   fi
   say "building acc (a few minutes the first time)"
@@ -196,14 +196,14 @@ build() {
   if [ "$(id -u)" -eq 0 ] && [ -n "${SUDO_USER:-}" ] && [ "$(stat -c %U "$here")" = "$SUDO_USER" ] && have runuser; then
     as=(runuser -u "$SUDO_USER" --)
   fi
-  (cd "$here" && "${as[@]}" env PATH="$cargo_dir:$PATH" cargo build --release --locked) || die "the build failed" "its last lines are above"
+  (cd "$here" && "${as[@]}" env PATH="$cargo_dir:$PATH" cargo build --release --locked) || die "the build failed" "see its last lines above"
   binary=${CARGO_TARGET_DIR:-$here/target}/release/acc
 }
 
 install_program() {
   upgraded=no
   if [ -e "$bin" ] && cmp -s "$binary" "$bin"; then
-    say "program: already there ($bin)"
+    say "program: already installed ($bin)"
     return
   fi
   [ ! -e "$bin" ] || upgraded=yes
@@ -225,9 +225,9 @@ port_taken() {
 choose_port() {
   local p lowest
   if [ $port_given = yes ]; then
-    port_taken "$port" && die "port $port is taken by another program" "name another with --port"
+    port_taken "$port" && die "port $port is taken by another program" "choose another with --port"
     lowest=$(cat /proc/sys/net/ipv4/ip_unprivileged_port_start 2>/dev/null || echo 1024)
-    [ "$(id -u)" -eq 0 ] || [ "$port" -ge "$lowest" ] || die "port $port needs root" "name one from $lowest on with --port"
+    [ "$(id -u)" -eq 0 ] || [ "$port" -ge "$lowest" ] || die "port $port needs root" "choose $lowest or higher with --port"
     return 0
   fi
   if [ $system = yes ] && ! port_taken 80; then
@@ -237,7 +237,7 @@ choose_port() {
   for p in $(seq 8080 8999); do
     if ! port_taken "$p"; then port=$p; return; fi
   done
-  die "no free port between 8080 and 8999" "name one with --port"
+  die "no free port between 8080 and 8999" "choose one with --port"
 }
 
 # The addresses in the config that is there already.
@@ -259,12 +259,12 @@ check_owner() {
       if [ -e "$part" ] || [ -L "$part" ]; then
         read -r owner mode < <(stat -c '%u %a' -- "$part")
         exchange=''
-        [ "$part" = "$path" ] || exchange=", and who can write there could exchange \`$1\`"
+        [ "$part" = "$path" ] || exchange=", and its writers could replace \`$1\`"
         [ "$owner" = 0 ] || [ "$owner" = "$(id -u)" ] ||
-          die "\`$part\` belongs to user $owner, and acc would trust what is in it$exchange" \
+          die "\`$part\` belongs to user $owner, but acc would have to trust its files$exchange" \
             "remove it as root, or \`chown $(id -u) $part\`, or use another --prefix DIR"
         if [ ! -L "$part" ] && ((8#$mode & 8#22)) && { [ "$part" = "$path" ] || ! ((8#$mode & 8#1000)); }; then
-          die "\`$part\` can be written by others (mode $mode), and acc would trust what is in it$exchange" "\`chmod go-w $part\` if it is yours"
+          die "\`$part\` can be written by others (mode $mode), but acc would have to trust its files$exchange" "run \`chmod go-w $part\` if it is yours"
         fi
       fi
       [ "$part" != / ] || break
@@ -281,7 +281,7 @@ check_passage() {
     [ -d "$dir" ] || continue
     read -r owner mode < <(stat -c '%U %a' -- "$dir")
     ((8#$mode & 1)) || [ "$owner" = "$user" ] ||
-      die "user \`$user\`, as whom instances run, cannot pass through \`$dir\` (mode $mode)" \
+      die "instances run as user \`$user\`, which cannot pass through \`$dir\` (mode $mode)" \
         "choose another --prefix, such as /opt/acc; or \`chmod o+x $dir\`; or --user root, if every instance may do what root may"
   done
 }
@@ -292,7 +292,7 @@ check_first() {
   if [ -n "$user" ] && [ ! -e "$conf" ]; then
     check_passage "$home_dir"
     check_passage "$run_dir"
-    getent passwd "$user" >/dev/null || have useradd || die "there is no user \`$user\`, and no useradd to make one" "name one with --user"
+    getent passwd "$user" >/dev/null || have useradd || die "there is no user \`$user\` and no useradd to create it" "name an existing user with --user"
   fi
   for dir in "$home_dir" "$run_dir" "$(dirname -- "$bin")" "$(dirname -- "$conf")"; do check_owner "$dir"; done
   if [ ! -e "$conf" ]; then
@@ -302,7 +302,7 @@ check_first() {
     case $listen in
       *":$port\""*) ;;
       *)
-        die "\`$conf\` is there already and acc listens on $listen: --port $port would change nothing" \
+        die "\`$conf\` exists and acc listens on $listen: --port $port would have no effect" \
           "to change it, edit \`listen\` in $conf, then \`$acc_typed halt\` and \`$acc_typed boot\`"
         ;;
     esac
@@ -314,10 +314,10 @@ prepare_config() {
   local listen=127.0.0.1:$port supervisor=supervisord
   if [ -e "$conf" ]; then
     ACC_HOME='' ACC_RUN='' "$binary" -q --config "$conf" config check ||
-      die "the config that is there already is wrong; nothing was changed" "edit $conf, then run this again"
+      die "the existing config is invalid; nothing was changed" "edit $conf, then run setup.sh again"
     user=$(ACC_HOME='' ACC_RUN='' "$binary" --config "$conf" config show | sed -n 's/^user = "\(.*\)"$/\1/p' | head -n 1)
     [ -z "$user_given" ] || [ "$user_given" = "${user:-root}" ] ||
-      die "\`$conf\` is there already, and instances run as \`${user:-root}\`: --user $user_given would change nothing" "edit \`user\` in $conf"
+      die "\`$conf\` exists and instances run as \`${user:-root}\`: --user $user_given would have no effect" "edit \`user\` in $conf"
     return
   fi
   [ $system = no ] || listen=0.0.0.0:$port
@@ -340,12 +340,12 @@ prepare_config() {
     section == "supervisor" && /^#kind =/ { $0 = "kind = \"" supervisor "\"" }
     { print }
   ' "$here/config.example.toml" >"$new_config"
-  ACC_HOME='' ACC_RUN='' "$binary" -q --config "$new_config" config check || die "these places cannot be used; nothing was changed" "choose another --prefix"
+  ACC_HOME='' ACC_RUN='' "$binary" -q --config "$new_config" config check || die "these folders cannot be used; nothing was changed" "choose another --prefix"
 }
 
 install_config() {
   if [ -e "$conf" ]; then
-    say "config: already there ($conf)"
+    say "config: already exists ($conf)"
     return
   fi
   say "config: $conf"
@@ -366,9 +366,9 @@ make_user() {
   [ "$(id -u)" -eq 0 ] || return 0
   if [ -z "$user" ]; then
     say "instances run as root"
-    note "with --prefix DIR they get a user of their own; in a config that is there already set \`user\` ($conf), then halt and boot"
+    note "with --prefix DIR they get their own user; in an existing config set \`user\` ($conf), then halt and boot"
   elif getent passwd "$user" >/dev/null; then
-    say "user: $user, already there (instances run as this user)"
+    say "user: $user, already exists (instances run as this user)"
   else
     say "system user: $user (instances run as this user)"
     # Under --prefix it may come to serve other installations as well, and belongs to none.
@@ -383,7 +383,7 @@ edge_user=acc-edge
 make_edge_user() {
   [ "$engine" = nginx ] && [ -n "$user" ] || return 0
   getent passwd $edge_user >/dev/null && return
-  have useradd || { note "there is no useradd to make the system user $edge_user: \`acc doctor\` says who nginx's workers run as instead"; return; }
+  have useradd || { note "useradd is missing, so the system user $edge_user was not created: \`acc doctor\` shows which user nginx's workers run as"; return; }
   say "system user: $edge_user (nginx's workers run as this user)"
   useradd --system --user-group --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin $edge_user
 }
@@ -428,13 +428,13 @@ install_units() {
 # The running server becomes the new program: nothing is put to sleep and no request is lost.
 upgrade_running() {
   if [ $upgraded = yes ] && [ -S "$run_dir/control.sock" ]; then
-    say "upgrading what runs"
+    say "upgrading the running acc"
     acc boot
   fi
 }
 
 boot() {
-  acc -q config check || die "the config is wrong" "edit $conf; \`$acc_typed config check\` names every fault"
+  acc -q config check || die "the config is invalid" "edit $conf; \`$acc_typed config check\` lists all errors"
   home_dir=$(setting home) run_dir=$(setting run)
   if [ $system = yes ] && systemd_runs; then
     install_units
@@ -447,7 +447,7 @@ boot() {
     sleep 0.1
     left=$((left - 1))
   done
-  [ -S "$run_dir/control.sock" ] || die "acc did not come up within 30 s" "its logs are in $home_dir/log; \`$acc_typed doctor\` looks for the cause"
+  [ -S "$run_dir/control.sock" ] || die "acc did not start within 30 s" "see the logs in $home_dir/log, or run \`$acc_typed doctor\`"
 }
 
 tell_network() {
@@ -492,20 +492,20 @@ show_demo() {
     say "creating the demo instance: $acc_typed create demo --model hello"
     acc create demo --model hello
   else
-    say "demo instance: already there"
+    say "demo instance: already exists"
     acc start demo
   fi
   url=$(acc info demo --json | sed -n 's/.*"url": *"\([^"]*\)".*/\1/p' | head -n 1)
   host=${url#http://} host=${host%%/*} port=80
   case $host in *:*) port=${host##*:} host=${host%%:*} ;; esac
-  say "asking it: curl $url"
-  answer=$(fetch "$host" "$port") || die "the demo instance did not answer at $url" "\`$acc_typed info demo\` and \`$acc_typed logs demo\` say more"
+  say "sending a request: curl $url"
+  answer=$(fetch "$host" "$port") || die "the demo instance did not answer at $url" "see \`$acc_typed info demo\` and \`$acc_typed logs demo\`"
   note "${answer//$'\n'/, }"
   say "putting it to sleep: $acc_typed stop demo"
   acc stop demo
   say "waking it by a plain HTTP request: curl $url"
   before=$(now_ms)
-  answer=$(fetch "$host" "$port") || die "the demo instance was not woken by a request to $url" "\`$acc_typed events demo\` and \`$acc_typed logs demo\` say more"
+  answer=$(fetch "$host" "$port") || die "the demo instance was not woken by a request to $url" "see \`$acc_typed events demo\` and \`$acc_typed logs demo\`"
   took=$(($(now_ms) - before))
   note "${answer//$'\n'/, }"
   say "asleep to answered in $took ms"
@@ -523,12 +523,12 @@ hint() {
 what_next() {
   echo
   if [ "$demo" = yes ]; then echo "Open $url in a browser, or type:"; else echo "Type:"; fi
-  hint "$acc_typed list" "what there is, and what sleeps"
+  hint "$acc_typed list" "all instances, awake or asleep"
   hint "$acc_typed create shop --model python-http" "another instance, from another model"
-  hint "$acc_typed events" "who woke and slept, when and why"
-  hint "$acc_typed doctor" "what this host can and cannot do"
+  hint "$acc_typed events" "wakes and sleeps, with their reasons"
+  hint "$acc_typed doctor" "checks of this host"
   if [ -n "$prefix" ]; then
-    echo "For short, in this shell: \`acc\` and nothing else, as in the tour of the README:"
+    echo "To type just \`acc\` in this shell, as in the README:"
     printf '  export ACC_CONFIG=%q\n  export PATH=%q:%s\n' "$conf" "$prefix/bin" "\$PATH"
   fi
   if [ $system = yes ] && systemd_runs; then
@@ -597,20 +597,20 @@ halt_all() {
   runs=$(who_runs)
   [ -z "$runs" ] || {
     printf '%s\n' "$runs" >&2
-    die "$why, and the processes above still run: nothing was removed" "mend $conf (\`$acc_typed config check\` names every fault) or end them, then run this again"
+    die "$why, and the processes above still run; nothing was removed" "fix $conf (\`$acc_typed config check\` lists all errors) or end them, then run setup.sh again"
   }
   end_units
-  note "$why; nothing runs, so there is nothing to halt"
+  note "$why; no process runs, so there is nothing to halt"
 }
 
 left=() kept=()
-# Removes a file or folder; what cannot be removed is told at the end.
+# Removes a file or folder; what cannot be removed is listed at the end.
 remove() {
   local why
   why=$(rm -rf -- "$1" 2>&1) || left+=("$1 (${why##*: })")
 }
 
-# Removes a folder that is empty by now; what is in it that acc has not made stays, and is told.
+# Removes a folder that is empty by now; files in it that acc has not made stay, and are listed.
 remove_empty() {
   [ -d "$1" ] && [ ! -L "$1" ] || return 0
   rmdir -- "$1" 2>/dev/null || kept+=("$1 (there is more in it than acc has made)")
@@ -719,7 +719,7 @@ uninstall() {
   for unit in ${kept[@]+"${kept[@]}"}; do note "kept: $unit"; done
   [ ${#left[@]} -eq 0 ] && return
   for unit in "${left[@]}"; do printf 'left: %s\n' "$unit" >&2; done
-  die "not everything could be removed; what is left is named above" "remove it by hand, or mend the cause and run this again"
+  die "not everything could be removed; the rest is listed above" "remove it by hand, or fix the cause and run setup.sh again"
 }
 
 case $action in

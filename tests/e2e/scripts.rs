@@ -90,7 +90,7 @@ fn comes_and_goes(place: &Place, setup: impl Fn(&[&str]) -> Command, program: &P
     assert!(took(&first) < 5000, "{first:?}");
     setup(&[])
         .ok()
-        .says(&["already there", "asleep to answered in"]);
+        .says(&["already exists", "asleep to answered in"]);
     assert!(program.exists());
     setup(&["--uninstall"]).ok().says(&["removed", "kept: "]);
     assert!(!program.exists());
@@ -100,7 +100,7 @@ fn comes_and_goes(place: &Place, setup: impl Fn(&[&str]) -> Command, program: &P
         processes::of(&place.0)
     );
     // The data was kept: the demo is there again.
-    setup(&[]).ok().says(&["demo instance: already there"]);
+    setup(&[]).ok().says(&["demo instance: already exists"]);
     setup(&["--uninstall", "--purge-data"])
         .ok()
         .says(&["removed"]);
@@ -331,7 +331,9 @@ fn setup_as_root_in_a_prefix_gives_instances_a_user_of_their_own() {
     setup(&prefix, &["--user", "nobody"])
         .error(1)
         .says(&["instances run as `acc`", "edit `user`"]);
-    setup(&prefix, &[]).ok().says(&["user: acc, already there"]);
+    setup(&prefix, &[])
+        .ok()
+        .says(&["user: acc, already exists"]);
     setup(&prefix, &["--uninstall", "--purge-data"])
         .ok()
         .says(&["kept: the system user acc (`userdel acc`"]);
@@ -399,11 +401,11 @@ fn setup_refuses_first_and_uninstalls_what_is_broken() {
     processes::end_all(&place.0);
     setup(&["--uninstall"])
         .ok()
-        .says(&["nothing runs", "kept: ", "removed"]);
+        .says(&["no process runs", "kept: ", "removed"]);
     assert!(!prefix.join("bin").exists() && !prefix.join("run").exists() && config.exists());
     setup(&[])
         .error(1)
-        .says(&["the config that is there already is wrong"]);
+        .says(&["the existing config is invalid"]);
     setup(&["--uninstall", "--purge-data"]).ok();
     assert!(
         !prefix.exists(),
@@ -564,7 +566,7 @@ fn an_uninstall_removes_what_acc_has_made_and_nothing_else() {
     );
 }
 
-/// Who owns a folder above could exchange what acc trusts.
+/// Who owns a folder above could replace what acc trusts.
 #[test]
 fn setup_refuses_places_below_a_folder_of_others() {
     if !need::root("to make folders of others") {
@@ -585,7 +587,7 @@ fn setup_refuses_places_below_a_folder_of_others() {
             .args(as_whom());
         run::run(&mut command, SETUP).error(1).says(&[
             "theirs` belongs to user 65534",
-            "could exchange",
+            "could replace",
             "chown 0",
         ]);
     }
