@@ -15,7 +15,7 @@ use acc::domain::name::InstanceName;
 use acc::driver::activity;
 use acc::driver::edge::Gate;
 use acc::driver::probe;
-use acc::driver::supervisor::{self, Program, Understood, understand};
+use acc::driver::supervisor::{self, LaunchRequest, Program};
 use acc::driver::upstream::{SendBody, UpstreamError, Upstreams};
 use acc::host::limits::{GroupLimits, OpenFiles, ProcessLimits};
 use acc::host::spawn::UserIds;
@@ -175,18 +175,14 @@ fn tcp_line(data: &[u8]) {
     assert_eq!(seen, Some((own, state, inode != 0)), "{line}");
 }
 
-/// What the launcher is told: it understands what acc has said, all of it and nothing more; and of
-/// any other text what a reader without pointers does.
+/// What the launcher is told: it understands what acc has said, all of it and nothing more; and what
+/// it makes of any other text it would understand again as the same.
 pub fn launch(data: &[u8]) {
-    let read = understand(data);
-    assert_eq!(
-        read,
-        read_plainly(data),
-        "{:?}",
-        String::from_utf8_lossy(data)
-    );
+    if let Ok(read) = LaunchRequest::parse(data) {
+        assert_eq!(LaunchRequest::parse(&read.text()), Ok(read));
+    }
     let (program, user) = described(data);
-    let Some(text) = program.launch_text(user.as_ref()) else {
+    let Some(told) = program.launch_request(user.as_ref()) else {
         let zero = program
             .argv
             .iter()
@@ -201,15 +197,18 @@ pub fn launch(data: &[u8]) {
         );
         return;
     };
-    let Some(read) = understand(text.as_bytes()) else {
-        panic!("not understood: {text:?}")
+    let text = told.text();
+    let Ok(read) = LaunchRequest::parse(&text) else {
+        panic!("not understood: {:?}", String::from_utf8_lossy(&text))
     };
+    assert_eq!(read, told);
     let strings = |all: &[CString]| {
         all.iter()
             .map(|word| word.to_string_lossy().into_owned())
             .collect::<Vec<_>>()
     };
-    assert_eq!(strings(&read.argv), program.argv);
+    assert_eq!(strings(&[read.program]), program.argv[..1]);
+    assert_eq!(strings(&read.args), program.argv[1..]);
     assert_eq!(
         strings(&read.env),
         program
@@ -218,12 +217,9 @@ pub fn launch(data: &[u8]) {
             .map(|(k, v)| format!("{k}={v}"))
             .collect::<Vec<_>>()
     );
-    assert_eq!(
-        read.user,
-        user.map(|ids| [ids.uid, ids.gid].into_iter().chain(ids.groups).collect())
-    );
-    assert_eq!(read.umask, program.umask as usize);
-    assert_eq!(read.limits.len(), program.limits.list().len());
+    assert_eq!(read.user, user);
+    assert_eq!(read.umask, program.umask);
+    assert_eq!(read.limits, program.limits.list());
     assert_eq!(strings(&[read.dir, read.log]), ["/srv/a", "/srv/log"]);
     assert!(read.instance.is_some() && read.socket.is_none());
 }
@@ -266,69 +262,6 @@ fn described(data: &[u8]) -> (Program, Option<UserIds>) {
             groups: vec![uid / 2; uid as usize % 70],
         }),
     )
-}
-
-fn read_plainly(text: &[u8]) -> Option<Understood> {
-    let lines = text.strip_suffix(b"\0")?.split(|byte| *byte == 0);
-    let empty = || CString::default();
-    let mut read = Understood {
-        program: empty(),
-        argv: Vec::new(),
-        env: Vec::new(),
-        dir: c"/".into(),
-        log: empty(),
-        user: None,
-        join: Vec::new(),
-        socket: None,
-        umask: 0o022,
-        limits: Vec::new(),
-        instance: None,
-        pid: [empty(), empty(), empty()],
-    };
-    for line in lines {
-        let (key, value) = line.split_at(line.iter().position(|byte| *byte == b'=')?);
-        let word = CString::new(&value[1..]).expect("split at each zero byte");
-        let value = std::str::from_utf8(&value[1..]);
-        match key {
-            b"program" => {
-                read.program.clone_from(&word);
-                read.argv.push(word);
-            }
-            b"arg" => read.argv.push(word),
-            b"env" => read.env.push(word),
-            b"dir" => read.dir = word,
-            b"log" => read.log = word,
-            b"user" => {
-                let ids: Vec<u32> = value
-                    .ok()?
-                    .split(' ')
-                    .map(|id| id.parse().ok())
-                    .collect::<Option<_>>()?;
-                read.user = (ids.len() > 1).then_some(Some(ids))?;
-            }
-            b"join" => read.join.push(word),
-            b"socket" => read.socket = Some(word),
-            b"umask" => read.umask = value.ok()?.parse().ok()?,
-            b"limit" => {
-                let numbers: Vec<u64> = value
-                    .ok()?
-                    .split(' ')
-                    .map(|number| number.parse().ok())
-                    .collect::<Option<_>>()?;
-                let [resource, soft, hard] = numbers[..] else {
-                    return None;
-                };
-                read.limits.push((resource.try_into().ok()?, soft, hard));
-            }
-            b"instance" => read.instance = Some(word),
-            b"stop" => {}
-            b"pid" => read.pid[0] = word,
-            b"beside" => read.pid[1] = word,
-            b"boot" => read.pid[2] = word,
-            _ => return None,
-        }
-    }
-    (read.limits.len() <= 16 && read.join.len() <= 2).then_some(read)
 }
 
 /// A field of the access log: one line, no quote, printable, and what was written can be read from

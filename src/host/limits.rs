@@ -90,17 +90,15 @@ pub struct GroupLimits {
 }
 
 impl ProcessLimits {
-    /// Each as the kernel takes it: the number of the resource, the limit in force, and the most
-    /// that the process may set.
+    /// Each as the launcher takes it: the resource, the limit in force, and the most that the
+    /// process may set.
     #[must_use]
-    pub fn list(&self) -> Vec<(u32, u64, u64)> {
+    pub fn list(&self) -> Vec<(Resource, u64, u64)> {
         let open_files = self
             .open_files
-            .map(|limit| (libc::RLIMIT_NOFILE, limit.soft, limit.hard));
-        let file_size = self
-            .file_size
-            .map(|bytes| (libc::RLIMIT_FSIZE, bytes, bytes));
-        let core = self.core.map(|bytes| (libc::RLIMIT_CORE, bytes, bytes));
+            .map(|limit| (Resource::Nofile, limit.soft, limit.hard));
+        let file_size = self.file_size.map(|bytes| (Resource::Fsize, bytes, bytes));
+        let core = self.core.map(|bytes| (Resource::Core, bytes, bytes));
         [open_files, file_size, core]
             .into_iter()
             .flatten()

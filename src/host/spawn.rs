@@ -3,27 +3,17 @@
 //!
 //! It does not wait for the process and does not remember it: that is for the caller. What the
 //! process makes of itself (session, user, limits) is its own doing, see
-//! `driver::supervisor::launcher`.
+//! the library `acc_launch`.
 
 use std::ffi::CString;
 use std::io;
 use std::process::{Command, Stdio};
 
+pub use acc_launch::UserIds;
 use nix::unistd::{Gid, Uid, User, getgrouplist};
 
 use super::process;
 use crate::domain::instance::Process;
-
-/// A user to run as, looked up beforehand: the child may not.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UserIds {
-    /// User id.
-    pub uid: u32,
-    /// Primary group.
-    pub gid: u32,
-    /// All groups.
-    pub groups: Vec<u32>,
-}
 
 /// Looks up a user and its groups; `None`: there is no such user.
 pub fn user_ids(name: &str) -> io::Result<Option<UserIds>> {

@@ -26,8 +26,8 @@ use async_trait::async_trait;
 use crate::domain::instance::{Exit, Process};
 use crate::domain::name::InstanceName;
 use crate::host::limits::{GroupLimits, ProcessLimits};
+pub use acc_launch::{LaunchRequest, launch};
 pub use error::SupervisorError;
-pub use launcher::{Understood, launch, understand};
 
 /// Everything a supervisor needs to run an instance once.
 #[derive(Debug, Clone, PartialEq, Eq)]

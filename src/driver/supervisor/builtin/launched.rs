@@ -34,14 +34,14 @@ const REASON_MAX: u64 = 4096;
 /// Starts a launcher that becomes what the text says, and has this pid file. What it reports is to
 /// be read to its end.
 pub(super) fn start(
-    spec: &str,
+    spec: &[u8],
     pid_file: &File,
     standin: &[String],
 ) -> io::Result<(Process, Receiver)> {
     let (report, to_acc) = pipe_with(PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&report, true)?;
     let files = || -> io::Result<[Stdio; 3]> {
-        let spec = place::memory("acc-launch", MemfdFlags::empty(), spec.as_bytes())?;
+        let spec = place::memory("acc-launch", MemfdFlags::empty(), spec)?;
         Ok([
             spec.into(),
             pid_file.try_clone()?.into(),
@@ -177,7 +177,7 @@ mod tests {
             ),
             ("what=1\0".to_owned(), "`-`: `what` is not understood"),
         ] {
-            let (process, report) = start(&text, &file, &[]).unwrap();
+            let (process, report) = start(text.as_bytes(), &file, &[]).unwrap();
             assert_eq!(became_program(process, report).await.unwrap_err(), why);
             assert_eq!(process::stat(process.pid).unwrap(), None);
         }
@@ -185,7 +185,7 @@ mod tests {
             !log.exists() || std::fs::read(&log).unwrap().is_empty(),
             "it was told twice"
         );
-        let (process, report) = start(&spec("/bin/true", &log, ""), &file, &[]).unwrap();
+        let (process, report) = start(spec("/bin/true", &log, "").as_bytes(), &file, &[]).unwrap();
         became_program(process, report).await.unwrap();
         assert_eq!(process::ended(process).await.unwrap(), Exit::Code(0));
     }
@@ -196,7 +196,7 @@ mod tests {
         let pid_file = File::create(dir.path().join("a.pid")).unwrap();
         rustix::fs::flock(&pid_file, rustix::fs::FlockOperation::LockExclusive).unwrap();
         let (process, report) = start(
-            &spec("/bin/true", &dir.path().join("log"), "stop=\0"),
+            spec("/bin/true", &dir.path().join("log"), "stop=\0").as_bytes(),
             &pid_file,
             &[],
         )

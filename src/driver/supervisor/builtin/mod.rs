@@ -13,6 +13,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use acc_launch::LaunchRequest;
 use async_trait::async_trait;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -26,7 +27,7 @@ use crate::host::process;
 use crate::host::rotate;
 use crate::host::spawn::UserIds;
 
-use super::launcher::{InstanceSpec, Spec};
+use super::launcher;
 use super::locks::Locks;
 use super::members::{FirstProcess, InstanceMembers, Membership};
 use super::{
@@ -61,7 +62,6 @@ struct Start<'a> {
     program: PathBuf,
     args: &'a [String],
     env: &'a [(String, String)],
-    dir: &'a Path,
     log: &'a Path,
     user: Option<UserIds>,
     /// `None`: a service.
@@ -109,22 +109,6 @@ impl Builtin {
             .map_err(file_error("open", start.log))?;
         let pid_file =
             claim_pid_file(&start.pid_path).map_err(file_error("write", &start.pid_path))?;
-        let spec = Spec {
-            program: &start.program,
-            args: start.args,
-            env: start.env,
-            dir: start.dir,
-            log: start.log,
-            instance: start.instance.map(|(program, entry)| {
-                InstanceSpec::of(
-                    program,
-                    start.user.as_ref(),
-                    &entry.join,
-                    self.pid_dir.parent(),
-                )
-            }),
-            pid: None,
-        };
         let not_started = |why: String| {
             let _ = pid_file::remove(&start.pid_path);
             SupervisorError::NotStarted {
@@ -132,7 +116,9 @@ impl Builtin {
                 why,
             }
         };
-        let started = launched::start(&spec.text(), &pid_file, &self.standin);
+        let started = self
+            .request(start)
+            .and_then(|request| launched::start(&request.text(), &pid_file, &self.standin));
         let (process, report) = started
             .map_err(|source| not_started(format!("could not start its launcher: {source}")))?;
         // Over the pid that the launcher writes first: a reader sees the short form or the whole.
@@ -148,6 +134,16 @@ impl Builtin {
             .await
             .map_err(not_started)?;
         Ok(process)
+    }
+
+    /// What its launcher is told.
+    fn request(&self, start: &Start<'_>) -> io::Result<LaunchRequest> {
+        let plain = launcher::request(&start.program, start.args, start.env, start.log)?;
+        let Some((program, entry)) = start.instance else {
+            return Ok(plain);
+        };
+        let (user, run) = (start.user.as_ref(), self.pid_dir.parent());
+        launcher::instance(plain, program, user, &entry.join, run)
     }
 
     /// The process of this pid file, once no start is under way any more: an acc that was killed
@@ -286,7 +282,6 @@ impl Supervisor for Builtin {
             program: program_path::path(program)?,
             args: program.argv.get(1..).unwrap_or_default(),
             env: &env,
-            dir: &program.dir,
             log: &program.log,
             user: preflight::user(program)?,
             instance: Some((program, &entry)),
@@ -412,7 +407,6 @@ impl Supervisor for Builtin {
             program: preflight::service(service)?,
             args: service.argv.get(1..).unwrap_or_default(),
             env: &env,
-            dir: Path::new("/"),
             log: &service.log,
             user: None,
             instance: None,

@@ -1,6 +1,6 @@
-//! Between acc and an instance: a launcher, which reads what to become, and becomes it. Both
-//! supervisors start instances by it, so that what makes a process an instance (session, signals,
-//! limits, user, rights, socket, log) is in one place.
+//! What acc tells a launcher to become, for both supervisors; `place` says where the launcher is. What
+//! it does with that is in the library `acc_launch` (`crates/launch`), and so is the form of the
+//! text.
 //!
 //! supervisord is given the same command for all instances but for a file's name, so their
 //! arguments and environment are neither in its memory, nor in its configuration, nor on a command
@@ -8,135 +8,88 @@
 //! supervisor gives it the same text in memory. The launcher opens the log itself: an instance that
 //! wrote through a pipe of supervisord's would meet a broken one when supervisord dies.
 //!
-//! It is a program of its own (`program.rs`, `confine.rs` and `sys.rs`, see there), carried within
-//! acc. Here is what acc tells it; `place` says where it is. Nothing is started here.
+//! Nothing is started here.
 
-mod confine;
 pub(super) mod place;
-mod program;
-mod sys;
-mod understood;
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::Program;
+use acc_launch::LaunchRequest;
+
+use super::{Program, program_path};
 use crate::host::failpoint;
 use crate::host::spawn::UserIds;
-pub use understood::{Understood, understand};
 
 /// How much more readily than acc an instance is killed when memory runs out (`oom_score_adj`,
 /// proc(5)).
 const KILLED_BEFORE_ACC: i32 = 200;
 
-/// Becomes what the file says; `-`: what standard input says. See `program`.
-#[must_use]
-pub fn launch(file: &Path) -> u8 {
-    // A path that contains a zero byte names no file.
-    CString::new(file.as_os_str().as_bytes()).map_or(126, |file| program::launch(&file))
+/// A request for this program with these arguments, environment and log.
+pub(super) fn request(
+    program: &Path,
+    args: &[String],
+    env: &[(String, String)],
+    log: &Path,
+) -> io::Result<LaunchRequest> {
+    let env = env.iter().map(|(name, value)| format!("{name}={value}"));
+    Ok(LaunchRequest {
+        args: args.iter().map(c_string).collect::<io::Result<_>>()?,
+        env: env.map(c_string).collect::<io::Result<_>>()?,
+        ..LaunchRequest::new(c_string(program)?, c_string(log)?)
+    })
 }
 
-/// What to become. It may hold secrets: its text is for acc alone.
-#[derive(Debug)]
-pub(super) struct Spec<'a> {
-    /// The program: a path.
-    pub(super) program: &'a Path,
-    /// Arguments after argument 0.
-    pub(super) args: &'a [String],
-    /// The whole environment.
-    pub(super) env: &'a [(String, String)],
-    /// Working directory.
-    pub(super) dir: &'a Path,
-    /// Standard output and error; it is there and belongs to the user.
-    pub(super) log: &'a Path,
-    /// What an instance has and a service has not; `None`: a service.
-    pub(super) instance: Option<InstanceSpec<'a>>,
-    /// The pid file, which the launcher writes as the first thing, and which boot of this host it
-    /// is. `None`: the launcher is given the file itself.
-    pub(super) pid: Option<(&'a Path, &'a str)>,
+/// The same for an instance of this program: as this user, in these control groups. `run`: acc's
+/// run folder, where a test can ask for a fault.
+pub(super) fn instance(
+    request: LaunchRequest,
+    program: &Program,
+    user: Option<&UserIds>,
+    join: &[PathBuf],
+    run: Option<&Path>,
+) -> io::Result<LaunchRequest> {
+    Ok(LaunchRequest {
+        dir: c_string(&program.dir)?,
+        umask: program.umask,
+        limits: program.limits.list(),
+        user: user.cloned(),
+        join: join.iter().map(c_string).collect::<io::Result<_>>()?,
+        socket: program.socket.as_ref().map(c_string).transpose()?,
+        instance: Some(c_string(oom_score_adj())?),
+        stop: run.is_some_and(failpoint::stops_launch),
+        ..request
+    })
 }
 
-/// What makes a process an instance.
-#[derive(Debug)]
-pub(super) struct InstanceSpec<'a> {
-    /// Limits, umask and socket.
-    pub(super) program: &'a Program,
-    /// Whom to become; `None`: who starts it.
-    pub(super) user: Option<&'a UserIds>,
-    /// The launcher writes `0` into these files while it still may: so it joins control groups.
-    pub(super) join: &'a [PathBuf],
-    /// A test wants the launcher to be stopped right before it becomes the program.
-    pub(super) stop: bool,
+/// The same with a pid file that the launcher writes, and which names this boot of the host.
+pub(super) fn noted(
+    request: LaunchRequest,
+    pid_file: &Path,
+    boot: &str,
+) -> io::Result<LaunchRequest> {
+    Ok(LaunchRequest {
+        pid_file: Some(c_string(pid_file)?),
+        boot: c_string(boot)?,
+        ..request
+    })
 }
 
-impl<'a> InstanceSpec<'a> {
-    /// Of this program as this user, in these control groups; `run`: acc's run folder, where a test
-    /// can ask for a fault.
-    pub(super) fn of(
-        program: &'a Program,
-        user: Option<&'a UserIds>,
-        join: &'a [PathBuf],
-        run: Option<&Path>,
-    ) -> Self {
-        Self {
-            program,
-            user,
-            join,
-            stop: run.is_some_and(failpoint::stops_launch),
-        }
-    }
+/// One that holds a zero byte is refused.
+fn c_string(text: impl AsRef<OsStr>) -> io::Result<CString> {
+    Ok(CString::new(text.as_ref().as_bytes())?)
 }
 
-impl Spec<'_> {
-    /// As the launcher reads it. That nothing in it contains a zero byte was checked before.
-    pub(super) fn text(&self) -> String {
-        let mut text = String::new();
-        let mut say = |key: &str, value: &str| text.extend([key, "=", value, "\0"]);
-        say("program", &self.program.to_string_lossy());
-        self.args.iter().for_each(|arg| say("arg", arg));
-        self.env
-            .iter()
-            .for_each(|(name, value)| say("env", &format!("{name}={value}")));
-        say("dir", &self.dir.to_string_lossy());
-        say("log", &self.log.to_string_lossy());
-        if let Some((pid, boot)) = self.pid {
-            say("pid", &pid.to_string_lossy());
-            say("beside", &pid.with_extension("launched").to_string_lossy());
-            say("boot", boot);
-        }
-        if let Some(instance) = &self.instance {
-            instance.say(say);
-        }
-        text
-    }
-}
-
-impl InstanceSpec<'_> {
-    fn say(&self, mut say: impl FnMut(&str, &str)) {
-        say("instance", oom_score_adj());
-        say("umask", &self.program.umask.to_string());
-        for (resource, soft, hard) in self.program.limits.list() {
-            say("limit", &format!("{resource} {soft} {hard}"));
-        }
-        if let Some(user) = self.user {
-            let ids: Vec<String> = [user.uid, user.gid]
-                .iter()
-                .chain(&user.groups)
-                .map(u32::to_string)
-                .collect();
-            say("user", &ids.join(" "));
-        }
-        self.join
-            .iter()
-            .for_each(|path| say("join", &path.to_string_lossy()));
-        if let Some(path) = &self.program.socket {
-            say("socket", &path.to_string_lossy());
-        }
-        if self.stop {
-            say("stop", "");
-        }
+impl Program {
+    /// What the launcher is told for this program; `None`: it is refused before.
+    #[must_use]
+    pub fn launch_request(&self, user: Option<&UserIds>) -> Option<LaunchRequest> {
+        let (path, args) = (program_path::path(self).ok()?, self.argv.get(1..)?);
+        let plain = request(&path, args, &self.env, &self.log).ok()?;
+        instance(plain, self, user, &[], None).ok()
     }
 }
 
@@ -160,16 +113,8 @@ mod tests {
     use super::place::ensure;
     use super::*;
 
-    fn spec<'a>(program: &'a Path, log: &'a Path, pid: &'a Path) -> Spec<'a> {
-        Spec {
-            program,
-            args: &[],
-            env: &[],
-            dir: Path::new("/"),
-            log,
-            instance: None,
-            pid: Some((pid, "this-boot")),
-        }
+    fn spec(program: &Path, log: &Path, pid: &Path) -> LaunchRequest {
+        noted(request(program, &[], &[], log).unwrap(), pid, "this-boot").unwrap()
     }
 
     #[test]
@@ -181,19 +126,20 @@ mod tests {
             dir.path().join("a.pid"),
         );
         let odd = "a=b \"c\" 'd' $E %s ; # \\ \n \x01 \u{fc}";
-        let spec = Spec {
-            args: &[
-                "-c".to_owned(),
-                "env; pwd; umask; printf '%s|' \"$0\" \"$@\"; ls -l /proc/$$/fd; cat".to_owned(),
-                odd.to_owned(),
-            ],
-            env: &[
-                ("ODD".to_owned(), odd.to_owned()),
-                ("PATH".to_owned(), "/usr/bin:/bin".to_owned()),
-            ],
-            dir: dir.path(),
-            ..spec(Path::new("/bin/sh"), &log, &pid)
+        let args = [
+            "-c".to_owned(),
+            "env; pwd; umask; printf '%s|' \"$0\" \"$@\"; ls -l /proc/$$/fd; cat".to_owned(),
+            odd.to_owned(),
+        ];
+        let env = [
+            ("ODD".to_owned(), odd.to_owned()),
+            ("PATH".to_owned(), "/usr/bin:/bin".to_owned()),
+        ];
+        let spec = LaunchRequest {
+            dir: c_string(dir.path()).unwrap(),
+            ..request(Path::new("/bin/sh"), &args, &env, &log).unwrap()
         };
+        let spec = noted(spec, &pid, "this-boot").unwrap();
         fs::write(&file, spec.text()).unwrap();
         let command = ensure(&dir.path().join("launch"), &[]).unwrap();
         // Of its own, and one more that nobody closes.
@@ -268,10 +214,8 @@ mod tests {
             socket: Some(file.clone()),
             ..suite::program("a", dir.path(), &["/bin/true"])
         };
-        let taken = Spec {
-            instance: Some(InstanceSpec::of(&a, None, &[], None)),
-            ..spec(Path::new("/bin/true"), &log, &pid)
-        };
+        let plain = spec(Path::new("/bin/true"), &log, &pid);
+        let taken = instance(plain, &a, None, &[], None).unwrap();
         fs::write(&file, taken.text()).unwrap();
         assert_eq!(launched().0, 126);
         let said = fs::read_to_string(&log).unwrap();

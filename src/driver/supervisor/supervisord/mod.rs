@@ -16,19 +16,22 @@ mod sections;
 mod services;
 mod xmlrpc;
 
+use std::io;
 use std::path::Path;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use acc_launch::LaunchRequest;
 use async_trait::async_trait;
 
 use crate::domain::instance::{Exit, Process};
 use crate::domain::name::InstanceName;
 use crate::host::fs::make_dir;
+use crate::host::spawn::UserIds;
 use crate::host::{process, rotate};
 use crate::render::supervisord::{ProgramText, program as program_text};
 
-use super::launcher::{InstanceSpec, Spec};
+use super::launcher;
 use super::members::{FirstProcess, Membership};
 use super::{Ensured, Program, Service, Supervisor, SupervisorError, pid_file, preflight};
 use group::{ENDED_AT_ONCE, Info, Launched, ProgramGroup, state, unreachable};
@@ -68,27 +71,15 @@ impl Supervisord {
                 source,
             }
         })?;
-        let args = p.argv.get(1..).unwrap_or_default();
         let name = p.name.as_str();
-        let instance = Some(InstanceSpec::of(
-            p,
-            user.as_ref(),
-            &entry.join,
-            self.settings.pid_dir.parent(),
-        ));
         let pid = self.pid_path(&p.name);
-        let noted = Some((pid.as_path(), pid_file::this_boot()));
-        let env = entry.environment(&p.env);
-        let spec = Spec {
-            program: &program,
-            args,
-            env: &env,
-            dir: &p.dir,
-            log: &p.log,
-            instance,
-            pid: noted,
-        }
-        .text();
+        let spec = self.request(p, &program, user.as_ref(), entry, &pid);
+        let spec = spec
+            .map(|spec| spec.text())
+            .map_err(|e| SupervisorError::NotStarted {
+                name: name.to_owned(),
+                why: e.to_string(),
+            })?;
         let dir = &self.settings.pid_dir;
         make_dir(dir, 0o700).map_err(|source| SupervisorError::File {
             deed: "make",
@@ -111,6 +102,22 @@ impl Supervisord {
             name: name.to_owned(),
             why: e.to_string(),
         })
+    }
+
+    /// What its launcher is told.
+    fn request(
+        &self,
+        p: &Program,
+        program: &Path,
+        user: Option<&UserIds>,
+        entry: &Membership,
+        pid: &Path,
+    ) -> io::Result<LaunchRequest> {
+        let args = p.argv.get(1..).unwrap_or_default();
+        let plain = launcher::request(program, args, &entry.environment(&p.env), &p.log)?;
+        let noted = launcher::noted(plain, pid, pid_file::this_boot())?;
+        let run = self.settings.pid_dir.parent();
+        launcher::instance(noted, p, user, &entry.join, run)
     }
 
     fn note_use(&self, name: &InstanceName) {

@@ -54,10 +54,14 @@ impl Sections {
     }
 
     /// Compares the file with the text.
-    pub(super) fn look(&self, name: &str, text: &str) -> Result<SectionMatch, SupervisorError> {
+    pub(super) fn look(
+        &self,
+        name: &str,
+        text: impl AsRef<[u8]>,
+    ) -> Result<SectionMatch, SupervisorError> {
         let path = self.path(name);
         match fs::read(&path) {
-            Ok(found) if found == text.as_bytes() => Ok(SectionMatch::Same),
+            Ok(found) if found == text.as_ref() => Ok(SectionMatch::Same),
             Ok(_) => Ok(SectionMatch::Other),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(SectionMatch::Missing),
             Err(source) => Err(SupervisorError::File {
@@ -69,9 +73,9 @@ impl Sections {
     }
 
     /// Writes the file. It may hold secrets: only acc and supervisord read it.
-    pub(super) fn write(&self, name: &str, text: &str) -> Result<(), SupervisorError> {
+    pub(super) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> Result<(), SupervisorError> {
         self.make()?;
-        replace(&self.path(name), text.as_bytes(), 0o600)
+        replace(&self.path(name), text.as_ref(), 0o600)
     }
 
     /// Makes the folder.
