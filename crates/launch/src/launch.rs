@@ -63,10 +63,14 @@ impl fmt::Display for LaunchFault<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Request(fault) => fault.fmt(f),
-            Self::Step("", _, errno) => errno.fmt(f),
-            Self::Step(with, None, errno) => write!(f, "{with}: {errno}"),
+            Self::Step("", _, errno) => why(*errno, f),
+            Self::Step(with, None, errno) => {
+                write!(f, "{with}: ")?;
+                why(*errno, f)
+            }
             Self::Step(with, Some(path), errno) => {
-                write!(f, "{with} `{}`: {errno}", path.to_string_lossy())
+                write!(f, "{with} `{}`: ", path.to_string_lossy())?;
+                why(*errno, f)
             }
         }
     }
@@ -284,4 +288,20 @@ fn report(to: impl std::os::fd::AsFd, what: &OsStr, fault: &LaunchFault<'_>) -> 
         LaunchFault::Step(_, _, Errno::NOENT) => MISSING,
         _ => CANNOT_START,
     }
+}
+
+/// In glibc's words, as the rest of acc, whatever this is linked with.
+fn why(errno: Errno, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let words = match errno {
+        Errno::IO => "Input/output error",
+        Errno::NOMEM => "Cannot allocate memory",
+        Errno::MFILE => "Too many open files",
+        Errno::NFILE => "Too many open files in system",
+        Errno::NAMETOOLONG => "File name too long",
+        Errno::LOOP => "Too many levels of symbolic links",
+        Errno::ADDRINUSE => "Address already in use",
+        Errno::DQUOT => "Disk quota exceeded",
+        other => return write!(f, "{other}"),
+    };
+    write!(f, "{words} (os error {})", errno.raw_os_error())
 }
