@@ -3,7 +3,6 @@
 //!
 //! It decides nothing about instances, and it accepts nothing: `serve` does.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::task::JoinHandle;
@@ -157,15 +156,4 @@ pub(super) async fn start_edge(world: &Arc<World>, drivers: &Drivers) -> Result<
     started
         .map(drop)
         .map_err(|e| ServiceError::because("could not start nginx", &e, "run `acc doctor`"))
-}
-
-/// Files of the run folder that this worker or its master holds open, and that are of no use to the
-/// next one without their names.
-pub(super) fn held_files(config: &Config) -> Vec<PathBuf> {
-    let notes = (config.edge.kind == EdgeKind::Nginx)
-        .then(|| ReplayNotes::file_of_this_process(&config.sent_dir()));
-    [config.owner_lock(), config.server_lock()]
-        .into_iter()
-        .chain(notes)
-        .collect()
 }

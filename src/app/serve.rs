@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::drivers::{Drivers, wrong_templates};
-use super::edge::{accepting, front, held_files, io_threads, start_edge};
+use super::edge::{accepting, front, io_threads, start_edge};
 use super::installation::open_store_patiently;
 use super::lock::{self, OwnerLock};
 use super::master::{Channel, MasterChannel, Sockets, SpareMaster, Word, current};
@@ -144,7 +144,7 @@ async fn take_charge(
     let config = world.config();
     world.mind_run_folder(
         vec![config.wake_socket(), config.control_socket()],
-        held_files(&config),
+        vec![config.owner_lock(), config.server_lock()],
     );
     know_master(world, master).await;
     recover::tidy(world)?;

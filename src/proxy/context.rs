@@ -24,7 +24,7 @@ pub struct Proxy {
     pub(super) pages: Pages,
     pub(super) log: Option<AccessLog>,
     /// Behind nginx: which requests were sent on and must not be sent again.
-    pub(super) replay_notes: Option<Arc<ReplayNotes>>,
+    pub(super) replay_notes: Option<ReplayNotes>,
     /// Upgraded connections, which outlive the requests they began as.
     pub(super) upgraded: TaskTracker,
     /// Ends those that outlast the grace of a shutdown.
@@ -59,7 +59,7 @@ impl Proxy {
     /// Notes which requests are sent on, for the next worker, should this one be killed.
     #[must_use]
     pub fn noting(mut self, notes: ReplayNotes) -> Self {
-        self.replay_notes = Some(Arc::new(notes));
+        self.replay_notes = Some(notes);
         self
     }
 

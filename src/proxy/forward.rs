@@ -18,7 +18,6 @@ use super::context::Proxy;
 use super::failure::ProxyFailure;
 use super::front::Front;
 use super::pending::PendingRequest;
-use super::replay_notes::ReplayNote;
 use super::request::{Tried, is_safe};
 use super::response_body::{Delivery, ResponseBody};
 use super::settings::ProxySettings;
@@ -277,11 +276,11 @@ impl Forwarding<'_> {
         let Some(request) = self.pending.request.take() else {
             return SendOutcome::Failure(ProxyFailure::Broke);
         };
-        let noted = match (&self.proxy.replay_notes, self.pending.parsed.id) {
-            (Some(notes), Some(id)) if !is_safe(request.method()) => ReplayNote::note(notes, id),
-            _ => Ok(None),
+        let noted = match (&self.proxy.replay_notes, &self.pending.parsed.id) {
+            (Some(notes), Some(id)) if !is_safe(request.method()) => Some(notes.note(id)),
+            _ => None,
         };
-        let noted = match noted {
+        let noted = match noted.transpose() {
             Ok(noted) => noted,
             Err(error) => {
                 // Better not served than perhaps served twice.

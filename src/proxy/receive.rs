@@ -69,7 +69,7 @@ fn early_failure(
         return Some(ProxyFailure::TooLarge);
     }
     // The worker that was asked before, and killed, may have sent it on.
-    let may_have_been_sent = || match (&proxy.replay_notes, parsed.id) {
+    let may_have_been_sent = || match (&proxy.replay_notes, &parsed.id) {
         (Some(notes), Some(id)) => notes.was_noted(id),
         _ => true,
     };

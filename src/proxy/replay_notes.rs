@@ -1,72 +1,45 @@
-//! Behind nginx: which requests have been sent on to an application, in a file that outlives the
+//! Behind nginx: which requests have been sent on to an application, as files that outlive the
 //! process. When this process is killed, nginx asks the next one about them, and that knows whether
 //! the application may have seen them.
 //!
 //! Only what may not be sent twice is noted, before its first byte is sent. It is written for the
 //! death of the process, not of the host: a power cut ends the applications too. It decides
-//! nothing: `receive` does, by the notes of others.
+//! nothing: `receive` does.
 
-use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::host::fs as host_fs;
 
-/// Bytes of an id.
-const ID: usize = 16;
-/// A file that has grown to this many notes is written anew with those that still count.
-const NOTES_MAX: usize = 4096;
 /// nginx no longer asks about requests as old as this.
 const OLD: Duration = Duration::from_secs(2 * 3600);
 
 /// Within this, an answer has reached nginx.
 const ANSWER_ARRIVES: Duration = Duration::from_secs(10);
 
-/// A request's id, as nginx made it.
-pub type RequestId = [u8; ID];
+/// A request's id, as nginx made it: 32 hexadecimal digits.
+pub type RequestId = Box<str>;
 
-/// Reads an id of 32 hexadecimal digits.
+/// Reads an id.
 #[must_use]
 pub fn request_id(text: &str) -> Option<RequestId> {
-    if text.len() != ID * 2 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return None;
-    }
-    let mut id = [0; ID];
-    for (place, byte) in id.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(place * 2..place * 2 + 2)?, 16).ok()?;
-    }
-    Some(id)
+    (text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit())).then(|| text.into())
 }
 
-/// The notes of this process, and the folder with those of others.
+/// The folder with the notes of all processes: an empty file for each request.
 #[derive(Debug)]
 pub struct ReplayNotes {
     dir: PathBuf,
-    path: PathBuf,
-    notes: Mutex<NotesFile>,
-}
-
-#[derive(Debug)]
-struct NotesFile {
-    file: File,
-    written: usize,
-    open: HashSet<RequestId>,
 }
 
 impl ReplayNotes {
-    /// Where this process has its notes.
-    #[must_use]
-    pub fn file_of_this_process(dir: &Path) -> PathBuf {
-        dir.join(std::process::id().to_string())
-    }
-
-    /// Begins the notes of this process in `dir`, which is made; those of others that are old go.
+    /// Uses `dir`, which is created if it is missing, and removes old notes from it.
     ///
     /// # Errors
-    /// The folder or the file cannot be written.
+    /// The folder cannot be made or read.
     pub fn begin(dir: &Path) -> io::Result<Self> {
         host_fs::make_dir(dir, 0o700)?;
         for entry in fs::read_dir(dir)?.flatten() {
@@ -78,106 +51,67 @@ impl ReplayNotes {
                 let _ = fs::remove_file(entry.path());
             }
         }
-        let path = Self::file_of_this_process(dir);
-        host_fs::make_file(&path, 0o600)?;
-        let file = OpenOptions::new().append(true).open(&path)?;
-        Ok(Self {
-            dir: dir.to_owned(),
-            path,
-            notes: Mutex::new(NotesFile {
-                file,
-                written: 0,
-                open: HashSet::new(),
-            }),
-        })
+        let dir = dir.to_owned();
+        Ok(Self { dir })
     }
 
     /// Notes that this request is about to be sent.
     ///
     /// # Errors
-    /// It could not be written down.
-    pub fn note(&self, id: RequestId) -> io::Result<()> {
-        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-        if notes.written >= NOTES_MAX && notes.open.len() < NOTES_MAX / 2 {
-            let left: Vec<u8> = notes.open.iter().flatten().copied().collect();
-            host_fs::write_atomic(&self.path, &left, 0o600)?;
-            notes.file = OpenOptions::new().append(true).open(&self.path)?;
-            notes.written = notes.open.len();
-        }
-        notes.open.insert(id);
-        notes.written += 1;
-        notes.file.write_all(&id)
-    }
-
-    /// The request was not seen, or is answered: its note is not needed any more.
-    pub fn done(&self, id: RequestId) {
-        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-        notes.open.remove(&id);
-        if notes.open.is_empty() && notes.file.set_len(0).is_ok() {
-            notes.written = 0;
-        }
-    }
-
-    /// Was it noted, by this process or by one that has been killed since? A file that cannot be
-    /// read may hold it.
-    #[must_use]
-    pub fn was_noted(&self, id: RequestId) -> bool {
-        let Ok(entries) = fs::read_dir(&self.dir) else {
-            return true;
+    /// It could not be noted, so it must not be sent.
+    pub(super) fn note(&self, id: &RequestId) -> io::Result<ReplayNote> {
+        let path = self.dir.join(&**id);
+        let make = || {
+            let mut file = OpenOptions::new();
+            file.append(true).create(true).mode(0o600).open(&path)
         };
-        entries.flatten().any(|entry| match fs::read(entry.path()) {
-            Ok(notes) => notes.chunks_exact(ID).any(|note| note == id),
-            Err(e) => e.kind() != io::ErrorKind::NotFound,
-        })
+        match make() {
+            // A cleaner has removed the folder.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                host_fs::make_dir(&self.dir, 0o700)?;
+                make()?;
+            }
+            made => drop(made?),
+        }
+        Ok(ReplayNote { path, seen: true })
     }
-}
 
-impl Drop for ReplayNotes {
-    /// An orderly end: everything noted is answered.
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+    /// Was it noted, by this process or by one that has been killed since? Where that cannot be
+    /// found out, it may have been.
+    #[must_use]
+    pub fn was_noted(&self, id: &RequestId) -> bool {
+        match fs::symlink_metadata(self.dir.join(&**id)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => !self.dir.is_dir(),
+            _ => true,
+        }
     }
 }
 
 /// A request that may not be sent twice is on its way to an instance; dropped when its answer is on
 /// the way back.
 pub(super) struct ReplayNote {
-    notes: Arc<ReplayNotes>,
-    id: RequestId,
+    path: PathBuf,
     seen: bool,
 }
 
 impl ReplayNote {
-    /// Notes the request.
-    ///
-    /// # Errors
-    /// It could not be noted, so it must not be sent.
-    pub(super) fn note(notes: &Arc<ReplayNotes>, id: RequestId) -> io::Result<Option<Self>> {
-        notes.note(id)?;
-        Ok(Some(Self {
-            notes: notes.clone(),
-            id,
-            seen: true,
-        }))
-    }
-
     /// The instance was not reached.
     pub(super) fn unseen(mut self) {
         self.seen = false;
-        self.notes.done(self.id);
     }
 }
 
 impl Drop for ReplayNote {
     fn drop(&mut self) {
+        let path = std::mem::take(&mut self.path);
         if !self.seen {
+            let _ = fs::remove_file(path);
             return;
         }
-        let (notes, id) = (self.notes.clone(), self.id);
         tokio::spawn(async move {
             // Not before nginx has the answer for certain.
             tokio::time::sleep(ANSWER_ARRIVES).await;
-            notes.done(id);
+            let _ = fs::remove_file(path);
         });
     }
 }
@@ -188,10 +122,8 @@ mod tests {
 
     #[test]
     fn ids_are_read_whole_or_not_at_all() {
-        assert_eq!(
-            request_id("00ff000000000000000000000000000a").unwrap()[..2],
-            [0, 255]
-        );
+        let id = "00ff000000000000000000000000000a";
+        assert_eq!(request_id(id).as_deref(), Some(id));
         for wrong in [
             "",
             "00ff",
@@ -203,37 +135,44 @@ mod tests {
         }
     }
 
-    #[test]
-    fn notes_are_there_until_done_and_those_of_others_are_found() {
+    #[tokio::test(start_paused = true)]
+    async fn notes_are_there_until_the_answer_is_and_others_find_them() {
         let dir = tempfile::tempdir().unwrap();
-        let notes = ReplayNotes::begin(dir.path()).unwrap();
-        let (one, two) = ([1; 16], [2; 16]);
-        assert!(!notes.was_noted(one));
-        notes.note(one).unwrap();
-        assert!(notes.was_noted(one) && !notes.was_noted(two));
-        fs::write(dir.path().join("1"), [[3_u8; 16], two].concat()).unwrap();
-        assert!(notes.was_noted(two));
-        notes.done(one);
-        assert!(!notes.was_noted(one));
-        drop(notes);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        let path = dir.path().join("sent");
+        let (notes, other) = (
+            ReplayNotes::begin(&path).unwrap(),
+            ReplayNotes::begin(&path).unwrap(),
+        );
+        let [one, two] = ["1", "2"].map(|digit| request_id(&digit.repeat(32)).unwrap());
+        assert!(!other.was_noted(&one));
+        let note = notes.note(&one).unwrap();
+        assert!(other.was_noted(&one) && !other.was_noted(&two));
+        // It was not reached, and is asked again.
+        note.unseen();
+        assert!(!other.was_noted(&one));
+        drop(notes.note(&one).unwrap());
+        assert!(other.was_noted(&one), "its answer may not have arrived");
+        tokio::time::sleep(ANSWER_ARRIVES * 2).await;
+        assert!(!other.was_noted(&one));
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+        // What cannot be read may hold it, and what is to be sent is noted.
+        fs::remove_dir(&path).unwrap();
+        assert!(other.was_noted(&one));
+        let _note = notes.note(&two).unwrap();
+        assert!(other.was_noted(&two) && !other.was_noted(&one));
     }
 
     #[test]
-    fn the_file_does_not_grow_for_ever() {
+    fn old_notes_are_removed() {
         let dir = tempfile::tempdir().unwrap();
-        let notes = ReplayNotes::begin(dir.path()).unwrap();
-        let id = |n: u32| {
-            let mut id = [0; 16];
-            id[..4].copy_from_slice(&n.to_ne_bytes());
-            id
-        };
-        notes.note(id(u32::MAX)).unwrap();
-        for n in 0..10_000 {
-            notes.note(id(n)).unwrap();
-            notes.done(id(n));
+        for (name, age) in [("old", OLD * 2), ("new", OLD / 2)] {
+            let file = fs::File::create(dir.path().join(name)).unwrap();
+            let made = file.metadata().unwrap().modified().unwrap();
+            file.set_modified(made - age).unwrap();
         }
-        assert!(fs::metadata(&notes.path).unwrap().len() <= (NOTES_MAX * ID + ID) as u64);
-        assert!(notes.was_noted(id(u32::MAX)) && !notes.was_noted(id(0)));
+        ReplayNotes::begin(dir.path()).unwrap();
+        let left: Vec<_> = fs::read_dir(dir.path()).unwrap().flatten().collect();
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].file_name(), "new");
     }
 }
