@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::finding::{Finding, bad, ok, warn};
 use crate::config::{Config, Scheme, regular};
 use crate::control::{ControlReply, call};
+use crate::host::lockfile;
 use crate::host::net::{ListeningProcess, holders, listening};
 use crate::render::nginx::pid_file;
 use crate::service::error::{ServiceError, chain};
@@ -81,6 +82,13 @@ async fn server(config: &Config) -> (Finding, Acc) {
                     ),
                     Acc::Up(pid),
                 ),
+                (false, true) if is_orphaned(config) => (
+                    warn(
+                        format!("{what}; its master has died, and it serves on without one"),
+                        "`acc boot` starts another master; no request is lost",
+                    ),
+                    Acc::Up(pid),
+                ),
                 (false, true) => (ok(what), Acc::Up(pid)),
                 (false, false) => (
                     warn(
@@ -104,6 +112,12 @@ async fn server(config: &Config) -> (Finding, Acc) {
             (bad(error.message, error.hint), Acc::Unknown)
         }
     }
+}
+
+/// Does no process have the lock that a server's master holds?
+fn is_orphaned(config: &Config) -> bool {
+    let lock = config.home_server_lock();
+    lock.exists() && lockfile::holding(&lock).is_none()
 }
 
 /// Which process holds the owner lock. Read from the kernel's list: taking the lock could make
