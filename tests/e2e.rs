@@ -154,7 +154,8 @@ suite! {
     boot {
         halt_and_boot_bring_back_what_is_wanted
         boot_twice_and_halt_twice
-        a_halt_ends_a_master_that_nobody_knows
+        a_worker_without_its_master_serves_on_until_the_next_one
+        a_halt_ends_a_worker_without_its_master
         what_dead_writers_left_goes_at_a_boot
         everything_killed_at_once_boots_again
         a_halt_after_a_crash_says_what_it_did_and_nothing_else

@@ -54,6 +54,12 @@ impl Binary {
             _ => false,
         }
     }
+
+    /// Does this process run another program than the one in place?
+    pub(super) fn is_older(&self, pid: i32) -> bool {
+        let running = stamp(Path::new(&format!("/proc/{pid}/exe")));
+        running.is_some_and(|running| stamp(&self.path).is_some_and(|there| there != running))
+    }
 }
 
 /// The running binary.

@@ -49,7 +49,7 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
     let runs = owner.is_none();
     let drivers = Drivers::new(config)?;
     if foreground && runs {
-        refuse_beside_background(&drivers).await?;
+        refuse_beside_background(config, &drivers).await?;
     }
     let mut services = drivers.services()?;
     services.push(own_service(config));
@@ -191,14 +191,18 @@ fn notify_server(config: &Config) -> bool {
     process::signal_one(master, libc::SIGUSR2).is_ok()
 }
 
-/// Refuses to boot in the foreground beside a server that runs, unless that has outlived its
-/// supervisord.
-async fn refuse_beside_background(drivers: &Drivers) -> Result<(), ServiceError> {
-    if let Some(supervisord) = &drivers.supervisord {
-        let gone = supervisord.is_gone().await;
-        if gone.map_err(|e| ServiceError::failed(chain(&e), "run `acc doctor`"))? {
-            return Ok(());
-        }
+/// Refuses to boot in the foreground beside a server that runs, unless that has outlived what was
+/// run in the foreground: supervisord, or the server's master.
+async fn refuse_beside_background(config: &Config, drivers: &Drivers) -> Result<(), ServiceError> {
+    let outlived = match &drivers.supervisord {
+        Some(supervisord) => supervisord
+            .is_gone()
+            .await
+            .map_err(|e| ServiceError::failed(chain(&e), "run `acc doctor`"))?,
+        None => lock::serving(config).is_none(),
+    };
+    if outlived {
+        return Ok(());
     }
     let hint = "stop the running acc with `acc halt`";
     Err(ServiceError::new(

@@ -1,6 +1,7 @@
 //! The process that holds `run/owner.lock` runs verbs. The one master listens: it holds
-//! `run/server.lock` together with the worker that serves. The kernel lets go of both when the last
-//! holder dies. What is in the files is believed of their holder only.
+//! `home/server.lock`, and `run/server.lock` together with the worker that serves. The kernel lets
+//! go of each when its last holder dies, so a worker whose master has died still holds one. What is
+//! in the files is believed of their holder only.
 //!
 //! A cleaner of temporary folders may take a lock's file away while it is held, and then the next
 //! one would get a new file, and the say. So each is held twice: in `run`, where also an acc of
@@ -11,8 +12,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-use tracing::warn;
 
 use crate::config::{Booted, Config, SupervisorKind};
 use crate::domain::instance::Process;
@@ -31,45 +30,41 @@ pub(super) struct OwnerLock {
     _at_home: Held,
 }
 
-/// The master's lock; dropped, it is free. It is an open file, so that it can be left to the next
+/// The master's lock; dropped, it is free. It is two open files, so that it can be left to the next
 /// program in this process.
 pub(super) struct ServerLock {
+    /// In `run`; the worker that serves holds it as well.
     file: OwnedFd,
-    /// The one in `home`; `None`: another process had it when this one was given the file.
-    at_home: Option<File>,
+    /// In `home`; only the master holds it.
+    at_home: OwnedFd,
 }
 
 impl ServerLock {
-    /// The lock that the master before this one held.
-    pub(super) fn taken(config: &Config, file: OwnedFd) -> Self {
-        let at_home = lockfile::try_lock(&config.home_server_lock())
-            .inspect_err(|error| warn!(%error, "could not lock in `home`"));
-        Self::signed(config, file.into(), at_home.ok().flatten())
-    }
-
-    fn signed(config: &Config, mut file: File, mut at_home: Option<File>) -> Self {
+    /// Of these two files, which this process holds.
+    pub(super) fn of(config: &Config, mut file: File, mut at_home: File) -> Self {
         lockfile::sign(&mut file);
         // For a command with this home that expects its server in another run folder.
-        if let Some(at_home) = &mut at_home {
-            lockfile::note(at_home, config.run.as_os_str().as_bytes());
-        }
+        lockfile::note(&mut at_home, config.run.as_os_str().as_bytes());
         Self {
             file: file.into(),
-            at_home,
+            at_home: at_home.into(),
         }
+    }
+
+    /// The one in `home`.
+    pub(super) fn at_home(&self) -> BorrowedFd<'_> {
+        self.at_home.as_fd()
     }
 
     /// Creates the lock file again when it was removed; `true`: it was removed.
     pub(super) fn renew_lost(&mut self, config: &Config) -> std::io::Result<bool> {
-        if self.at_home.is_none() {
-            self.at_home = lockfile::try_lock(&config.home_server_lock())?;
-        }
         if !lockfile::is_lost(&self.file, &config.server_lock())? {
             return Ok(false);
         }
-        let new =
+        let mut new =
             lockfile::try_lock(&config.server_lock())?.ok_or(std::io::ErrorKind::WouldBlock)?;
-        *self = Self::signed(config, new, self.at_home.take());
+        lockfile::sign(&mut new);
+        self.file = new.into();
         Ok(true)
     }
 }
@@ -172,18 +167,11 @@ fn try_hold(path: &Path) -> Result<Option<Held>, ServiceError> {
     lockfile::try_hold(path).map_err(|e| refused(path, &e))
 }
 
-/// Takes the master's lock, waiting for one that is about to end. `None`: acc was halted while it
-/// waited.
-pub(super) async fn server(config: &Config) -> Result<Option<ServerLock>, ServiceError> {
-    let path = config.server_lock();
-    let try_it = || {
-        let take = |path: &Path| lockfile::try_lock(path).map_err(|e| refused(path, &e));
-        let Some(file) = take(&path)? else {
-            return Ok(None);
-        };
-        Ok(take(&config.home_server_lock())?
-            .map(|at_home| ServerLock::signed(config, file, Some(at_home))))
-    };
+/// Takes the part of the master's lock that only a master holds, waiting for one that is about to
+/// end. `None`: acc was halted while it waited.
+pub(super) async fn master(config: &Config) -> Result<Option<File>, ServiceError> {
+    let path = config.home_server_lock();
+    let try_it = || lockfile::try_lock(&path).map_err(|e| refused(&path, &e));
     if let Some(lock) = try_it()? {
         return Ok(Some(lock));
     }
@@ -203,9 +191,20 @@ pub(super) async fn server(config: &Config) -> Result<Option<ServerLock>, Servic
     }
 }
 
-/// Ends the master that holds the lock although its supervisor did not know of it: the process that
-/// should have reported it was killed before it could. Resolves when no process holds the lock any
-/// more; `true`: one did.
+/// The part that the worker holds as well; `None`: a worker whose master has died holds it.
+pub(super) fn try_server(config: &Config) -> Result<Option<File>, ServiceError> {
+    let path = config.server_lock();
+    lockfile::try_lock(&path).map_err(|e| refused(&path, &e))
+}
+
+/// Does a process run verbs? Seen in `home`, where no cleaner removes the lock's file.
+pub(super) fn is_owned(config: &Config) -> Result<bool, ServiceError> {
+    Ok(try_hold(&config.home_owner_lock())?.is_none())
+}
+
+/// Ends the process that holds the master's lock although its supervisor does not know of it: a
+/// worker whose master was killed, or a server that was started by hand. Resolves when no process
+/// holds the lock any more; `true`: one did.
 pub(super) async fn end_server(config: &Config, patience: Duration) -> Result<bool, ServiceError> {
     let (path, at_home) = (config.server_lock(), config.home_server_lock());
     let is_free = |path: &Path| -> Result<bool, ServiceError> {
@@ -217,9 +216,10 @@ pub(super) async fn end_server(config: &Config, patience: Duration) -> Result<bo
             return Ok(Some(()));
         }
         held = true;
-        if let Some(master) = serving(config).filter(|master| signalled != Some(*master)) {
-            signalled = Some(master);
-            process::signal_one(master, libc::SIGTERM).map_err(|e| refused(&path, &e))?;
+        let holder = serving(config).or_else(|| lockfile::holding(&path));
+        if let Some(holder) = holder.filter(|holder| signalled != Some(*holder)) {
+            signalled = Some(holder);
+            process::signal_one(holder, libc::SIGTERM).map_err(|e| refused(&path, &e))?;
         }
         Ok(None)
     };

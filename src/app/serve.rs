@@ -1,6 +1,7 @@
 //! The worker behind `master`: takes the owner's lock, takes charge of what runs, accepts, and
 //! runs the monitor now and then, until it is stopped or another worker takes over. After that
-//! it decides nothing and only finishes open requests.
+//! it decides nothing and only finishes open requests. When its master is killed it serves on, and
+//! the next master takes it over.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,19 +19,19 @@ use super::drivers::{Drivers, wrong_templates};
 use super::edge::{accepting, front, io_threads, start_edge};
 use super::installation::open_store_patiently;
 use super::lock::{self, OwnerLock};
-use super::master::{Channel, MasterChannel, Sockets, SpareMaster, Word, current};
+use super::master::{Channel, Inheritance, MasterChannel, Sockets, Word, current};
 use super::reload::{Reloader, note_in_force};
 use super::signals::WorkerSignals;
 use super::verbs::ControlVerbs;
 use super::world::world;
-use crate::config::{Booted, Config, SupervisorKind};
+use crate::config::{Booted, Config};
 use crate::control;
 use crate::host::reclaim;
 use crate::host::{append, process};
 use crate::interface::cli::Reload;
 use crate::proxy::{self, ServeReport, ShutdownSignals};
 use crate::render::pages::Pages;
-use crate::service::error::{ServiceError, chain};
+use crate::service::error::ServiceError;
 use crate::service::handover::retire;
 use crate::service::monitor::{self, listeners, log_bound, run_watch};
 use crate::service::request::Request;
@@ -51,15 +52,8 @@ pub(super) struct Handed {
     pub(super) sockets: Sockets,
     pub(super) channel: Channel,
     pub(super) lock: OwnedFd,
-    pub(super) master: MasterProcess,
-}
-
-/// The master's process, and who has started it.
-pub(super) enum MasterProcess {
-    /// A worker, which may have died before it could inform the supervisor.
-    Respawned(u32),
-    /// Another process, which knows it.
-    Parent(u32),
+    /// Its process id.
+    pub(super) master: i32,
 }
 
 /// Why serving ends.
@@ -82,18 +76,24 @@ pub(super) async fn serve(
     handed: Handed,
     reload: Reload,
 ) -> Result<(), ServiceError> {
-    let spare = SpareMaster::new(&handed.sockets, handed.lock)
+    let Handed {
+        sockets,
+        channel,
+        lock,
+        master,
+    } = handed;
+    let inheritance = Inheritance::new(&sockets, lock)
         .map_err(|e| no_descriptor("could not use the sockets of the master", &e))?;
-    let channel: MasterChannel = Arc::new(Mutex::new(Arc::new(handed.channel)));
+    let channel: MasterChannel = Arc::new(Mutex::new(Arc::new(channel)));
     let mut signals =
         WorkerSignals::new().map_err(|e| no_descriptor("could not follow signals", &e))?;
     let drivers = Drivers::new(&config)?;
     let pages = Pages::new(drivers.templates.clone()).map_err(|e| wrong_templates(&e))?;
-    let (control, listeners) = accepting(handed.sockets, &config)?;
+    let (control, listeners) = accepting(sockets, &config)?;
     let owner = take_over(&config, &channel).await?;
     let world = serving_world(&config, &drivers).await?;
     let (proxy, log) = front(&world, &drivers, &config, pages)?;
-    let adopted = take_charge(&world, &drivers, handed.master).await?;
+    let adopted = take_charge(&world, &drivers, master).await?;
 
     let reloader = Arc::new(Reloader::new(&world, &proxy, &drivers, reload));
     let (recovering, recovered) = watch::channel(false);
@@ -114,8 +114,11 @@ pub(super) async fn serve(
     report_up(&drivers, adopted);
     note_in_force(&world, &config);
     current(&channel).say(Word::Ready);
-    let end = until_the_end(&world, &reloader, &mut signals, (&channel, spare)).await;
+    let end = until_the_end(&world, &reloader, &mut signals, (&channel, &inheritance)).await;
+    // Until it ends, whoever waits for the lock waits for this one as well.
+    let mut inheritance = Some(inheritance);
     if matches!(end, ServeEnd::Retire) {
+        inheritance = None;
         verbs.until_quiet().await;
     } else {
         shut_down(&ends);
@@ -131,6 +134,7 @@ pub(super) async fn serve(
     }
     drop((proxy, verbs, reloader));
     finish_writing(log, &world).await;
+    drop(inheritance);
     Ok(())
 }
 
@@ -139,14 +143,14 @@ pub(super) async fn serve(
 async fn take_charge(
     world: &Arc<World>,
     drivers: &Drivers,
-    master: MasterProcess,
+    master: i32,
 ) -> Result<usize, ServiceError> {
     let config = world.config();
     world.mind_run_folder(
         vec![config.wake_socket(), config.control_socket()],
         vec![config.owner_lock(), config.server_lock()],
     );
-    know_master(world, master).await;
+    know_master(world, master);
     recover::tidy(world)?;
     let adopted = recover::adopt(world)?;
     start_edge(world, drivers).await?;
@@ -185,16 +189,10 @@ async fn hand_over(world: &Arc<World>, drivers: &Drivers, owner: OwnerLock) {
     drop(owner);
 }
 
-/// Has the service know which process its master is, and the supervisor too, unless it has started
-/// it.
-async fn know_master(world: &World, master: MasterProcess) {
-    match master {
-        MasterProcess::Respawned(pid) => note_master(world, pid).await,
-        MasterProcess::Parent(pid) => world.set_parent(
-            i32::try_from(pid)
-                .ok()
-                .and_then(|pid| process::by_pid(pid).ok().flatten()),
-        ),
+/// Has the service and the supervisor know which process the master is.
+fn know_master(world: &World, pid: i32) {
+    if let Ok(Some(master)) = process::by_pid(pid) {
+        world.set_master(master);
     }
 }
 
@@ -223,7 +221,7 @@ async fn finish_log(log: Option<JoinHandle<()>>) {
     }
 }
 
-/// Until it serves it dies with its master; from now on it makes another one.
+/// Until it serves it dies with its master; from now on it waits for another one.
 fn outlive_master() {
     if let Err(error) = rustix::process::set_parent_process_death_signal(None) {
         warn!(%error, "cannot survive the death of the master");
@@ -311,25 +309,35 @@ async fn pause(world: &World, shutdown: &CancellationToken) -> bool {
     }
 }
 
-/// Returns when serving shall end; SIGHUP puts changed settings in force.
+/// Returns when serving shall end; SIGHUP puts changed settings in force. When the master dies,
+/// another one takes its place.
 async fn until_the_end(
     world: &Arc<World>,
     reloader: &Reloader,
     signals: &mut WorkerSignals,
-    (channel, mut spare): (&MasterChannel, SpareMaster),
+    (channel, inheritance): (&MasterChannel, &Inheritance),
 ) -> ServeEnd {
+    let mut orphaned = false;
     loop {
-        let current = current(channel);
+        let (current, config) = (current(channel), world.config());
         tokio::select! {
             _ = signals.term.recv() => return ServeEnd::Shutdown,
             _ = signals.int.recv() => return ServeEnd::Shutdown,
-            word = current.hear() => match word {
+            word = current.hear(), if !orphaned => match word {
                 Some(Word::Retire) => return ServeEnd::Retire,
                 Some(_) => {}
-                None => if !another_master(world, channel, &mut spare).await {
-                    return ServeEnd::Shutdown;
-                },
+                None if config.booted() == Booted::No => return ServeEnd::Shutdown,
+                None => {
+                    orphaned = true;
+                    report_orphaned(&config);
+                }
             },
+            (new, master) = inheritance.claimed(&config), if orphaned => {
+                orphaned = false;
+                info!(pid = master, "another master has taken over this worker");
+                *channel.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+                know_master(world, master);
+            }
             // The master makes them, and gives them to the next worker.
             () = world.sockets_wanted() => current.say(Word::Upgrade),
             _ = signals.hup.recv() => if let Err(e) = reloader.run().await {
@@ -339,34 +347,13 @@ async fn until_the_end(
     }
 }
 
-/// The master has died: another one takes its place, and no client is refused meanwhile. `false`:
-/// no other one is started, because acc was halted, or because the master's parent sees
-/// it die and decides.
-async fn another_master(world: &World, channel: &MasterChannel, spare: &mut SpareMaster) -> bool {
-    let config = world.config();
-    let wanted = match config.booted() {
-        Booted::No => false,
-        Booted::InBackground => true,
-        Booted::InForeground => config.supervisor == SupervisorKind::Supervisord,
-    };
-    if !wanted {
-        return false;
-    }
+/// The master has died: this worker serves on, and another master is waited for.
+fn report_orphaned(config: &Config) {
     // Its output may go to a pipe that the process which ran the dead master has read.
     if let Err(error) = append::take_output(&config.own_log("server")) {
         warn!(%error, "could not open the server's log");
     }
-    let (new, pid) = match spare.start() {
-        Ok(started) => started,
-        Err(error) => {
-            error!(%error, "the master has died and no other one could be started: stopping");
-            return false;
-        }
-    };
-    warn!(pid, "the master has died: started another one");
-    *channel.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
-    note_master(world, pid).await;
-    true
+    warn!("the master has died: this worker serves on until another one takes it over");
 }
 
 /// The parts of a server.
@@ -386,22 +373,4 @@ async fn serving_world(config: &Config, drivers: &Drivers) -> Result<Arc<World>,
         )
     })?;
     Ok(world)
-}
-
-/// Has the supervisor know this master, which it has not started.
-async fn note_master(world: &World, pid: u32) {
-    let found = i32::try_from(pid)
-        .map_err(std::io::Error::other)
-        .and_then(process::by_pid);
-    match found {
-        Ok(Some(master)) => {
-            if let Err(e) = world.set_master(master).await {
-                warn!(
-                    "could not record the process id of this server's master: {}",
-                    chain(&e)
-                );
-            }
-        }
-        Ok(None) | Err(_) => warn!(pid, "the new master has already ended"),
-    }
 }

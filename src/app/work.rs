@@ -4,7 +4,7 @@
 //! It begins nothing when it is not its master's child.
 
 use super::master::{Channel, Sockets};
-use super::serve::{Handed, MasterProcess, serve};
+use super::serve::{Handed, serve};
 use crate::config::Config;
 use crate::host::fd_passing;
 use crate::interface::cli::{LeftToWorker, Reload};
@@ -38,18 +38,13 @@ pub async fn run_worker(
     if std::os::unix::process::parent_id() != left.master {
         return Err(wrong(std::io::Error::other("it has ended")));
     }
-    let master = if left.respawned {
-        MasterProcess::Respawned(left.master)
-    } else {
-        MasterProcess::Parent(left.master)
-    };
     serve(
         config,
         Handed {
             sockets,
             channel,
             lock,
-            master,
+            master: left.master.cast_signed(),
         },
         reload,
     )

@@ -141,6 +141,11 @@ impl Config {
     pub fn control_socket(&self) -> PathBuf {
         self.run.join("control.sock")
     }
+    /// Where a new master waits for a worker whose own has died.
+    #[must_use]
+    pub fn master_socket(&self) -> PathBuf {
+        self.run.join("master.sock")
+    }
     /// Where nginx sends what it cannot serve.
     #[must_use]
     pub fn wake_socket(&self) -> PathBuf {

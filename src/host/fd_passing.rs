@@ -1,14 +1,21 @@
-//! Open files that a process leaves to its successor or to a child: by number, over `exec`.
+//! Open files that a process leaves to its successor or to a child, by number, over `exec`, or sends
+//! to another process.
 //!
 //! It decides nothing about what they are; the receiver says what it expects, and is refused
 //! anything else.
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+
+/// Room for as many files as the kernel sends at once (`SCM_MAX_FD`).
+const SPACE: usize = rustix::cmsg_space!(ScmRights(253));
 
 /// Takes charge of an open file that was left to this process under this number. It is closed at
 /// the next `exec`.
@@ -53,28 +60,41 @@ pub fn pass<F: AsFd>(files: &[F], pass: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets these files pass to the child of this command, and to no other that is started meanwhile.
-/// They must be open when the command is started.
-pub fn leave(command: &mut Command, files: &[BorrowedFd<'_>]) {
-    let numbers: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
-    let pass = move || {
-        for number in &numbers {
-            #[expect(unsafe_code, reason = "only system calls are allowed before exec")]
-            // SAFETY: the kernel refuses a number that is not open; no descriptor is owned here.
-            let done = unsafe { libc::fcntl(*number, libc::F_SETFD, 0) };
-            if done < 0 {
-                return Err(io::Error::last_os_error());
-            }
+/// Sends a byte and these files over a connected unix socket.
+///
+/// # Errors
+/// The other side has ended; or there are more files than the kernel sends at once.
+pub fn send(to: impl AsFd, byte: u8, files: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); SPACE];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !control.push(SendAncillaryMessage::ScmRights(files)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    sendmsg(to, &[IoSlice::new(&[byte])], &mut control, flags)?;
+    Ok(())
+}
+
+/// Receives a byte and the files sent with it; they are closed at the next `exec`.
+///
+/// # Errors
+/// The other side has ended, or not all of the files could be had.
+pub fn receive(from: impl AsFd) -> io::Result<(u8, Vec<OwnedFd>)> {
+    let (mut byte, mut space) = ([0], [MaybeUninit::uninit(); SPACE]);
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let got = recvmsg(from, &mut [IoSliceMut::new(&mut byte)], &mut control, flags)?;
+    let files = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(files) => Some(files),
+        _ => None,
+    });
+    let files = files.flatten().collect();
+    match got.bytes {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ if got.flags.contains(ReturnFlags::CTRUNC) => {
+            Err(io::Error::other("the limit of open files is reached"))
         }
-        Ok(())
-    };
-    #[expect(
-        unsafe_code,
-        reason = "other children of this process must not inherit them"
-    )]
-    // SAFETY: the child makes one kind of system call, which allocates nothing and takes no lock.
-    unsafe {
-        command.pre_exec(pass);
+        _ => Ok((byte[0], files)),
     }
 }
 
@@ -92,12 +112,26 @@ mod tests {
         let taken = take(one.into_raw_fd()).unwrap();
         assert!(fcntl_getfd(&taken).unwrap().contains(FdFlags::CLOEXEC));
         assert!(taken.as_raw_fd() > 2);
-        let mut see = Command::new("/bin/sh");
-        let number = taken.as_raw_fd().to_string();
-        see.args(["-c", "test -S /proc/self/fd/$0", &number]);
-        assert!(!see.status().unwrap().success());
-        leave(&mut see, &[taken.as_fd()]);
-        assert!(see.status().unwrap().success());
         assert!(take(900_000).is_err() && take(1).is_err() && take(-1).is_err());
+    }
+    #[test]
+    fn files_are_sent_in_order_with_a_byte() {
+        let (one, two) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert_eq!(receive(&two).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let dir = tempfile::tempdir().unwrap();
+        let files = ["a", "b"].map(|name| std::fs::File::create(dir.path().join(name)).unwrap());
+        send(&one, 7, &[files[1].as_fd(), files[0].as_fd()]).unwrap();
+        let (byte, got) = receive(&two).unwrap();
+        assert_eq!((byte, got.len()), (7, 2));
+        for (got, name) in got.iter().zip(["b", "a"]) {
+            assert!(fcntl_getfd(got).unwrap().contains(FdFlags::CLOEXEC));
+            let there = std::fs::read_link(format!("/proc/self/fd/{}", got.as_raw_fd())).unwrap();
+            assert!(there.ends_with(name));
+        }
+        drop(one);
+        assert_eq!(
+            receive(&two).unwrap_err().kind(),
+            io::ErrorKind::UnexpectedEof
+        );
     }
 }

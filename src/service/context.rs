@@ -20,10 +20,11 @@ use crate::domain::time::{Timestamp, WallTime};
 use crate::driver::activity::Activity;
 use crate::driver::edge::Edge;
 use crate::driver::probe::Probe;
-use crate::driver::supervisor::{Service, Supervisor, SupervisorError};
+use crate::driver::supervisor::{Service, Supervisor};
 use crate::host::clock::Clock;
 use crate::host::failpoint;
 use crate::host::limits::OpenFiles;
+use crate::host::process;
 use crate::service::admission::clients::Wakes;
 use crate::service::error::ServiceError;
 use crate::service::run_notes::RunFolder;
@@ -89,10 +90,8 @@ pub struct Context {
     /// The instance whose logs were looked at last, see `housekeeping`.
     pub(super) swept: AtomicI64,
     building: Mutex<HashMap<String, Weak<AsyncMutex<()>>>>,
-    /// What keeps this server, when its supervisor did not start that.
+    /// What keeps this server.
     master: Mutex<Option<Process>>,
-    /// What keeps it else.
-    parent: OnceLock<Process>,
     /// How many files acc was allowed to have open when it was booted.
     open_files: OnceLock<OpenFiles>,
 }
@@ -130,7 +129,6 @@ impl Context {
             swept: AtomicI64::new(0),
             building: Mutex::default(),
             master: Mutex::default(),
-            parent: OnceLock::new(),
             open_files: OnceLock::new(),
         })
     }
@@ -251,36 +249,21 @@ impl Context {
         self.writes.close();
     }
 
-    /// Another master than the one that its supervisor started keeps this server: the record of it
-    /// follows.
-    ///
-    /// # Errors
-    /// It could not be written down; the next monitor run tries again.
-    pub async fn set_master(&self, master: Process) -> Result<(), SupervisorError> {
+    /// This process keeps this server, and the supervisor never ends it by itself.
+    pub fn set_master(&self, master: Process) {
         *self.master.lock().unwrap_or_else(PoisonError::into_inner) = Some(master);
-        self.note_master().await
-    }
-
-    /// What keeps this server, when that is its parent.
-    pub fn set_parent(&self, master: Option<Process>) {
-        let _ = master.map(|master| self.parent.set(master));
+        self.supervisor.spare(master);
     }
 
     /// What keeps this server.
     pub(super) fn master(&self) -> Option<Process> {
-        self.master
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .or_else(|| self.parent.get().copied())
+        *self.master.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes it down again: a command that found none may have started another one in between.
-    pub(super) async fn note_master(&self) -> Result<(), SupervisorError> {
-        let master = *self.master.lock().unwrap_or_else(PoisonError::into_inner);
-        match master {
-            Some(master) => self.supervisor.keep_service("server", master).await,
-            None => Ok(()),
-        }
+    /// Has it died?
+    pub(super) fn is_orphaned(&self) -> bool {
+        self.master()
+            .is_some_and(|master| !process::is_same(master).unwrap_or(true))
     }
 
     /// The supervisor had died and was brought back just now.

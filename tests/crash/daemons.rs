@@ -225,6 +225,48 @@ fn a_supervisord_that_systemd_starts_again_leaves_what_outlived_it_alone() {
 }
 
 #[test]
+fn a_server_that_systemd_starts_again_takes_over_the_worker_that_outlived_it() {
+    for combination in [Combination::ALL[1], Combination::ALL[3]] {
+        let Some(bed) = Bed::unbooted(combination, |s| s.idle = "60s") else {
+            continue;
+        };
+        let start = || {
+            bed.command(&["boot", "--foreground"])
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .unwrap()
+        };
+        let mut main = start();
+        bed.wait_server(None);
+        bed.create("zebra", "tester");
+        bed.acc(&["create", "okapi", "--model", "tester", "--asleep"])
+            .ok();
+        let (zebra, server) = (bed.pid("zebra"), working(&bed));
+        let mut next = None;
+        let (answered, lost) = under_load(&bed, || {
+            let before = bed.master();
+            main.kill().unwrap();
+            main.wait().unwrap();
+            // Not by acc itself: two would be started.
+            assert_eq!(bed.monitor().out, "");
+            assert_eq!(bed.master(), before);
+            let _ = bed.acc(&["stop", "okapi"]).ok();
+            next = Some(start());
+            wait_until("the next one has taken over", truth::SETTLED, || {
+                let now = bed.master();
+                holds(now != before && processes::alive(now), now)
+            });
+            let _ = bed.acc(&["stop", "okapi"]).ok();
+        });
+        assert!(lost.is_empty(), "{answered} answered, lost: {lost:#?}");
+        assert_eq!((bed.pid("zebra"), working(&bed)), (zebra, server));
+        bed.acc(&["halt"]).ok();
+        next.unwrap().wait().unwrap();
+        bed.assert_nothing_runs();
+    }
+}
+
+#[test]
 fn a_pass_brings_back_what_died_and_nothing_after_a_halt() {
     for combination in Combination::ALL {
         let Some(bed) = Bed::with(combination, |s| s.idle = "60s") else {

@@ -546,8 +546,8 @@ range = "{ports}"
         })
     }
 
-    /// Kills the server that works: the master together with its workers, each of which would bring
-    /// back the other.
+    /// Kills the server that works: the master together with its workers, of which it would make
+    /// others.
     #[track_caller]
     pub fn kill_server(&self) -> i32 {
         use nix::sys::signal::Signal;

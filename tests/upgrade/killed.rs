@@ -1,4 +1,5 @@
-//! `kill -9` of the worker: the next one takes its place behind the same sockets.
+//! `kill -9` of the worker: the next one takes its place behind the same sockets. Of the master: the
+//! worker serves on, and the next master takes it over.
 
 use std::collections::BTreeMap;
 
@@ -110,7 +111,7 @@ pub fn a_killed_master_costs_nothing(combination: Combination) {
         }
         held.join().unwrap().status(200);
     });
-    // The master that it made does what masters do: it upgrades,
+    // The master that took it over does what masters do: it upgrades,
     let before = workers(&bed);
     super::handover::put_in_place(&bed, crate::support::bed::ACC.as_ref());
     bed.acc(&["boot"]).ok().says(&["upgraded the server"]);
@@ -130,9 +131,20 @@ pub fn a_killed_master_costs_nothing(combination: Combination) {
             format!("{now:?}"),
         )
     });
-    // replaces a worker that dies, also the one that had started it,
+    // replaces a worker that dies, also one that it has taken over,
     kill_master(&bed);
     kill_worker(&bed);
+    // upgrades by itself where the program in place is another one by then,
+    let before = workers(&bed);
+    super::handover::put_in_place(&bed, crate::support::bed::ACC.as_ref());
+    kill_master(&bed);
+    wait_until("a worker of the program in place serves", SOON, || {
+        let now = workers(&bed);
+        holds(
+            now.len() == 1 && !before.contains(&now[0]),
+            format!("{now:?}"),
+        )
+    });
     bed.get("zebra", "/").status(200);
     assert_eq!(
         (bed.pid("zebra"), bed.told("zebra", "START").len()),

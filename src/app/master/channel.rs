@@ -1,5 +1,5 @@
-//! What a master and its worker say to each other: one byte each, over a pair of sockets that ends
-//! with either of them.
+//! What a master and its worker say to each other: one byte each, over a connection that ends with
+//! either of them.
 //!
 //! It never blocks the master: a worker that does not listen loses only its own word.
 
@@ -24,7 +24,7 @@ pub(in crate::app) enum Word {
 }
 
 impl Word {
-    fn byte(self) -> u8 {
+    pub(super) fn byte(self) -> u8 {
         match self {
             Self::Prepared => b'p',
             Self::Ready => b'r',

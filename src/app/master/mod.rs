@@ -7,14 +7,14 @@
 //! master becomes the new binary itself, with the same pid and the same sockets. A new binary that
 //! does not come up changes nothing.
 //!
-//! When the master itself is killed, the worker that serves starts another one around itself
-//! (`respawn`).
+//! When the master itself is killed, the worker goes on serving, and the next master, whoever starts
+//! it, takes it over (`orphan`).
 //!
 //! It never reads a request, never touches an instance or the database.
 
 mod channel;
+mod orphan;
 mod reexec;
-mod respawn;
 mod run;
 mod signals;
 mod sockets;
@@ -22,6 +22,6 @@ mod state;
 mod worker;
 
 pub(super) use channel::{Channel, MasterChannel, Word, current};
-pub(super) use respawn::SpareMaster;
+pub(super) use orphan::Inheritance;
 pub use run::run_master;
 pub(super) use sockets::Sockets;

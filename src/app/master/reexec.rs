@@ -19,14 +19,11 @@ use crate::config::Config;
 use crate::host::fd_passing;
 use crate::service::error::ServiceError;
 
-/// What the lock is called that is left to a master which a worker starts, or which was such a one.
-pub(super) const RESPAWNED: &str = "respawned-lock";
-
 impl Master {
     /// Becomes the program in place. Returns only when that did not work, with the reason.
     pub(super) fn become_new(&self) -> io::Error {
         let mut left = self.sockets.files();
-        left.push(self.lock.as_fd());
+        left.extend([self.lock.at_home(), self.lock.as_fd()]);
         left.extend(self.all().map(|w| w.channel.file().as_fd()));
         if let Err(e) = fd_passing::pass(&left, true)
             .and_then(|()| signals().thread_block().map_err(io::Error::from))
@@ -46,12 +43,12 @@ impl Master {
         }
     }
 
-    /// `SOCKETS;LOCK;PID:FILE of the serving worker;PID:FILE of each that leaves`.
+    /// `SOCKETS;LOCKS;PID=FILE of the serving worker;PID=FILE of each that leaves`.
     fn left(&self) -> String {
-        let lock = if self.respawned { RESPAWNED } else { "lock" };
         let mut text = format!(
-            "{};{lock}={}",
+            "{};home={},lock={}",
             self.sockets.names(),
+            self.lock.at_home().as_raw_fd(),
             self.lock.as_fd().as_raw_fd()
         );
         for worker in self.all() {
@@ -81,9 +78,11 @@ impl Master {
                 .ok_or_else(|| wrong(io::Error::other("it is not complete")))
         };
         let sockets = Sockets::taken(next()?).map_err(wrong)?;
-        let lock = take_all(next()?).map_err(wrong)?.pop();
-        let (name, lock) = lock.ok_or_else(|| wrong(io::Error::other("there is no lock")))?;
-        let (respawned, lock) = (name == RESPAWNED, ServerLock::taken(&config, lock));
+        let mut locks = take_all(next()?).map_err(wrong)?.into_iter().map(|l| l.1);
+        let (Some(at_home), Some(lock)) = (locks.next(), locks.next()) else {
+            return Err(wrong(io::Error::other("there is no lock")));
+        };
+        let lock = ServerLock::of(&config, lock.into(), at_home.into());
         let mut workers = Vec::new();
         for part in parts {
             for (pid, file) in take_all(part).map_err(wrong)? {
@@ -95,7 +94,7 @@ impl Master {
         }
         let mut master = Self::with(config, lock, sockets);
         let mut workers = workers.into_iter();
-        (master.serving, master.served, master.respawned) = (workers.next(), true, respawned);
+        (master.serving, master.served) = (workers.next(), true);
         master.leaving = workers.collect();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),

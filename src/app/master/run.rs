@@ -11,12 +11,12 @@ use nix::unistd::Pid;
 use tracing::{error, info, warn};
 
 use super::channel::Word;
+use super::orphan::{self, Turn};
 use super::signals::{MasterSignals, let_signals_in};
 use super::sockets::Sockets;
 use super::state::Master;
 use super::worker::{self, Worker};
 use crate::app::installation::note_boot;
-use crate::app::lock;
 use crate::config::{Booted, Config};
 use crate::host::fs;
 use crate::service::error::ServiceError;
@@ -71,11 +71,11 @@ impl Master {
         followed: &mut MasterSignals,
     ) -> Result<Option<Self>, ServiceError> {
         places::prepare(&config)?;
-        let lock = tokio::select! {
-            lock = lock::server(&config) => lock?,
+        let turn = tokio::select! {
+            turn = orphan::turn(&config) => turn?,
             () = followed.told_to_end(&config) => None,
         };
-        let Some(lock) = lock else {
+        let Some(turn) = turn else {
             info!(
                 "acc was halted, or this server told to end, while it waited for its turn: it ends"
             );
@@ -87,15 +87,29 @@ impl Master {
                 started_by_supervisord(&config).unwrap_or(Booted::InForeground),
             )?;
         }
-        let sockets = Sockets::open(&config)?;
-        Ok(Some(Self::with(config, lock, sockets)))
+        Ok(Some(match turn {
+            Turn::First(lock) => {
+                let sockets = Sockets::open(&config)?;
+                Self::with(config, lock, sockets)
+            }
+            Turn::After(lock, sockets, worker) => {
+                info!(pid = worker.pid, "took over a worker whose master had died");
+                let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+                let mut master = Self::with(config, lock, sockets);
+                (master.serving, master.served) = (Some(worker), true);
+                master
+            }
+        }))
     }
 
     async fn run(&mut self, mut followed: MasterSignals) -> Result<(), ServiceError> {
         // Children may have ended before their signal was followed.
         self.reap()?;
-        if self.serving.is_none() {
-            self.start()?;
+        match &self.serving {
+            None => self.start()?,
+            // One that was taken over, with an older program than this one.
+            Some(worker) if self.binary.is_older(worker.pid) => self.upgrade(),
+            Some(_) => {}
         }
         loop {
             if self.ending && self.has_no_worker() {
@@ -150,7 +164,7 @@ impl Master {
             .fall_back
             .clone()
             .unwrap_or_else(|| self.binary.path().to_owned());
-        match Worker::start(&program, &self.sockets, self.lock.as_fd(), self.respawned) {
+        match Worker::start(&program, &self.sockets, self.lock.as_fd()) {
             Ok(worker) => self.coming = Some(worker),
             Err(e) => {
                 error!(program = %program.display(), "could not start a worker: {e}");
@@ -177,12 +191,7 @@ impl Master {
         }
         self.fall_back = None;
         info!(program = %self.binary.path().display(), "upgrading: starting a worker from the program in place");
-        match Worker::start(
-            self.binary.path(),
-            &self.sockets,
-            self.lock.as_fd(),
-            self.respawned,
-        ) {
+        match Worker::start(self.binary.path(), &self.sockets, self.lock.as_fd()) {
             Ok(worker) => self.coming = Some(worker),
             Err(e) => error!(
                 "not upgraded, everything stays as it is: could not start the new program: {e}"
@@ -228,7 +237,7 @@ impl Master {
     }
 
     /// The channel to a worker has ended. That of a child says nothing new; for one that this
-    /// master was started by it is the only sign that it has died.
+    /// master has taken over it is the only sign that it has died.
     fn parted(&mut self, pid: i32) -> Result<(), ServiceError> {
         match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
             Err(Errno::ECHILD) => self.ended(pid, "an end of its own"),

@@ -32,10 +32,7 @@ impl Sockets {
     pub(super) fn open(config: &Config) -> Result<Self, ServiceError> {
         let mut tcp = Vec::new();
         if config.edge.kind == EdgeKind::Builtin {
-            let mut given = listenfd::ListenFd::from_env();
-            for n in 0..given.len() {
-                tcp.extend(given.take_tcp_listener(n).ok().flatten());
-            }
+            tcp = given();
             if tcp.is_empty() {
                 for address in &config.edge.listen {
                     tcp.push(listen::tcp(*address).map_err(|e| taken(&e))?);
@@ -61,6 +58,18 @@ impl Sockets {
             renewed.push(config.control_socket());
         }
         Ok(renewed)
+    }
+
+    /// Those that a worker has sent, in the order of [`Self::files`].
+    pub(super) fn of(mut sent: impl Iterator<Item = OwnedFd>) -> io::Result<Self> {
+        // The same as those, where somebody gives them to each server.
+        drop(given());
+        let mut next = || sent.next().ok_or(io::ErrorKind::InvalidData);
+        Ok(Self {
+            control: next()?.into(),
+            wake: next()?.into(),
+            tcp: sent.map(TcpListener::from).collect(),
+        })
     }
 
     /// Those that were left to this process: the text that [`Self::names`] made.
@@ -121,6 +130,14 @@ impl Sockets {
         files.extend(self.tcp.iter().map(AsFd::as_fd));
         files
     }
+}
+
+/// The ports that whoever started this process (systemd) has given it.
+fn given() -> Vec<TcpListener> {
+    let mut given = listenfd::ListenFd::from_env();
+    (0..given.len())
+        .filter_map(|n| given.take_tcp_listener(n).ok().flatten())
+        .collect()
 }
 
 /// Root's, and nginx's workers may connect; who may be answered is looked at once more, see

@@ -16,8 +16,6 @@ pub(super) struct Master {
     pub(super) binary: Binary,
     pub(super) lock: ServerLock,
     pub(super) sockets: Sockets,
-    /// Started by a worker (`respawn`), so that no supervisor knows it unless it is told.
-    pub(super) respawned: bool,
     /// Has the say.
     pub(super) serving: Option<Worker>,
     /// Will have it.
@@ -43,7 +41,6 @@ impl Master {
             binary: Binary::own(),
             lock,
             sockets,
-            respawned: false,
             serving: None,
             coming: None,
             leaving: Vec::new(),

@@ -16,7 +16,7 @@ use super::channel::{Channel, Word};
 use super::sockets::Sockets;
 use crate::host::fd_passing;
 
-/// A child of the master.
+/// A child of the master, or of one before it that was killed.
 pub(super) struct Worker {
     pub(super) pid: i32,
     pub(super) channel: Channel,
@@ -30,7 +30,6 @@ impl Worker {
         program: &Path,
         sockets: &Sockets,
         lock: BorrowedFd<'_>,
-        respawned: bool,
     ) -> io::Result<Self> {
         let (channel, other) = Channel::pair()?;
         let mut left = sockets.files();
@@ -47,9 +46,6 @@ impl Worker {
             &std::process::id().to_string(),
         ]);
         command.args(["--lock", &lock.as_raw_fd().to_string()]);
-        if respawned {
-            command.arg("--respawned");
-        }
         // systemd's words are for the master alone.
         for name in [
             "LISTEN_PID",

@@ -160,15 +160,8 @@ pub trait Supervisor: Send + Sync {
     /// Sees to it that the service runs.
     async fn ensure_service(&self, service: &Service) -> Result<Ensured, SupervisorError>;
 
-    /// Takes note that this process has taken the place of a service's, which has died; the
-    /// supervisor did not start it, and ends it with the service.
-    async fn keep_service(
-        &self,
-        _name: &'static str,
-        _process: Process,
-    ) -> Result<(), SupervisorError> {
-        Ok(())
-    }
+    /// This process is the server's that asks: it is not ended in the course of a revival.
+    fn spare(&self, _server: Process) {}
 
     /// Writes down again which process this instance's is, when its record was taken away under it
     /// by a cleaner of temporary folders; `true`: it was. One that has ended is not written down.

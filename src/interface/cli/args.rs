@@ -194,9 +194,6 @@ pub struct WorkerArgs {
     /// Number of the master's lock.
     #[arg(long)]
     pub lock: i32,
-    /// The master was started by a worker.
-    #[arg(long)]
-    pub respawned: bool,
 }
 
 /// One instance.

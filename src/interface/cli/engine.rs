@@ -22,8 +22,6 @@ pub struct LeftToWorker {
     pub master: u32,
     /// Number of the master's lock.
     pub lock: i32,
-    /// The master was started by a worker, and is not the one that its supervisor knows.
-    pub respawned: bool,
 }
 
 /// Runs what the commands ask for.

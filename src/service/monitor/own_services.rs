@@ -24,13 +24,13 @@ pub(in crate::service) async fn keep(world: &Arc<World>, thorough: bool, run: &m
     for service in &world.services {
         if service.name != "server" {
             run.lines.extend(ensure(world, service).await);
-        } else if world.serving() {
+        } else if world.serving() && !world.is_orphaned() {
             // The successor of a supervisor that died finds this server by its record, which is
             // renewed by asking.
             let _ = world.supervisor.service(service.name).await;
-            let _ = world.note_master().await;
             reopen_log(&config);
         } else if booted == Booted::InBackground {
+            // The next master takes over the worker of one that was killed.
             run.lines.extend(ensure(world, service).await);
         }
     }

@@ -95,7 +95,6 @@ async fn one_client_wakes_only_so_many_and_a_page_is_one_wake() {
     let knock = |name: String, client: &str| {
         let caller = Caller {
             client: Some(client.parse().unwrap()),
-            ..Caller::default()
         };
         let world = bed.world.clone();
         async move { world.admit_for(&host(&name), USE, caller).await }

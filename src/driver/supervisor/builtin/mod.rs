@@ -414,29 +414,6 @@ impl Supervisor for Builtin {
         self.spawn(&start).await.map(|_| Ensured::Started)
     }
 
-    async fn keep_service(
-        &self,
-        name: &'static str,
-        process: Process,
-    ) -> Result<(), SupervisorError> {
-        let pid_path = pid_file::service_file(&self.pid_dir, name);
-        let _held = self.locks.lock(&format!("service_{name}")).await;
-        if pid_file::is_of(&pid_path, process)? {
-            return Ok(());
-        }
-        let log = pid_file::read(&pid_path)?
-            .and_then(|r| r.log)
-            .unwrap_or_default();
-        let failed = |source| SupervisorError::File {
-            deed: "write",
-            path: pid_path.clone(),
-            source,
-        };
-        let file = claim_pid_file(&pid_path).map_err(failed)?;
-        file.write_all_at(pid_file::text(process, &log).as_bytes(), 0)
-            .map_err(failed)
-    }
-
     async fn keep(
         &self,
         name: &InstanceName,

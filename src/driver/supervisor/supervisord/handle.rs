@@ -73,7 +73,7 @@ pub struct Supervisord {
     /// Processes started here and not yet waited for: held, so that it is known how they ended
     /// although supervisord reaps.
     pub(super) held: Mutex<HashMap<InstanceName, process::HeldProcess>>,
-    /// The master of acc's own server, when supervisord did not start it.
+    /// The master of the server that asks.
     pub(super) master: Mutex<Option<Process>>,
 }
 

@@ -34,12 +34,6 @@ pub(super) fn starts_beside(service: &Service, survivors: &[&str]) -> bool {
     service.name == STANDS_BY || !survivors.contains(&service.name)
 }
 
-/// This process, or acc's master above it?
-fn is_this(pid: i32) -> bool {
-    pid.cast_unsigned() == std::process::id()
-        || rustix::process::getppid().is_some_and(|p| p.as_raw_nonzero().get() == pid)
-}
-
 impl Supervisord {
     fn survivor_path(&self, name: &str) -> PathBuf {
         pid_file::service_file(&self.settings.pid_dir, &format!("{name}_before"))
@@ -48,22 +42,6 @@ impl Supervisord {
     /// The process of a service that has outlived an earlier supervisord.
     pub(super) fn survivor(&self, name: &str) -> Result<Option<Process>, SupervisorError> {
         pid_file::living(&self.survivor_path(name))
-    }
-
-    /// Takes note of a process that supervisord did not start: the one it started has died, and
-    /// this one is in its place.
-    pub(super) fn note_survivor(
-        &self,
-        name: &str,
-        process: Process,
-    ) -> Result<(), SupervisorError> {
-        let path = self.survivor_path(name);
-        *self.master.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
-        if pid_file::is_of(&path, process)? {
-            Ok(())
-        } else {
-            self.write_record(&path, process, std::path::Path::new(""))
-        }
     }
 
     /// Writes the record of a service again that was taken away; one that has outlived an earlier
@@ -80,10 +58,9 @@ impl Supervisord {
         }
     }
 
-    /// Is it this process, or acc's master above it?
+    /// Is it acc's master above this process?
     fn is_own(&self, process: Process) -> bool {
-        is_this(process.pid)
-            || *self.master.lock().unwrap_or_else(PoisonError::into_inner) == Some(process)
+        *self.master.lock().unwrap_or_else(PoisonError::into_inner) == Some(process)
     }
 
     /// The services that have outlived the supervisord that is gone and are as they should be; all
@@ -103,12 +80,7 @@ impl Supervisord {
                 .flatten()
                 .any(|p| self.is_own(p));
             let unchanged = itself || self.has_section_of(service)?;
-            if let Some(survivor) = pid_file::living(&before)?.filter(|_| unchanged) {
-                // Both may be of one process, where a record that was taken away was written again
-                // before it was known which it is.
-                if pid_file::is_of(&path, survivor)? {
-                    pid_file::remove(&path)?;
-                }
+            if unchanged && pid_file::living(&before)?.is_some() {
                 // It outlives its second supervisord: what that one had started only stood by.
                 self.end_recorded(service, &path).await?;
                 found.push(service.name);
@@ -160,7 +132,7 @@ impl Supervisord {
         Ok(false)
     }
 
-    /// Never this process or acc's master above it: no server would be left to go on.
+    /// Never acc's master above this process: no server would be left to go on.
     async fn end_recorded(
         &self,
         service: &Service,

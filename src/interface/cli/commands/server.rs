@@ -27,7 +27,6 @@ pub(in super::super) async fn run_worker(
         channel,
         master,
         lock,
-        respawned,
     } = args;
     engine
         .run_worker(
@@ -37,7 +36,6 @@ pub(in super::super) async fn run_worker(
                 channel,
                 master,
                 lock,
-                respawned,
             },
             reload,
         )

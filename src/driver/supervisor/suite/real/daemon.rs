@@ -248,7 +248,7 @@ async fn a_supervisord_that_died_comes_back_beside_what_outlived_it() {
 }
 
 #[tokio::test]
-async fn what_outlived_its_supervisord_may_be_on_record_twice() {
+async fn what_outlived_its_supervisord_may_be_written_down_again() {
     let Some(world) = World::supervisord_down() else {
         return;
     };
@@ -257,10 +257,8 @@ async fn what_outlived_its_supervisord_may_be_on_record_twice() {
     s.boot(&services).await.unwrap();
     let server = s.service("server").await.unwrap().unwrap();
     killed(&world).await;
-    // As the server does that finds its records taken away, before it says that supervisord has not
-    // started it.
+    // As the server does that finds its records taken away.
     s.keep_record("server", server).await.unwrap();
-    s.keep_service("server", server).await.unwrap();
     for s in [s, world.again()] {
         assert_eq!(s.revive(&services).await.unwrap(), Ensured::Started);
         assert!(
