@@ -145,6 +145,11 @@ fn char_end(bytes: &[u8], from: usize) -> Option<usize> {
         .map(|n| from + n + 1)
 }
 
+/// Is this the attribute of what exists for tests only?
+fn is_for_tests(line: &str) -> bool {
+    line == "#[cfg(test)]" || line.starts_with("#[cfg(all(test,")
+}
+
 /// The code without the test modules written into it.
 fn without_tests(code: &str) -> String {
     let mut kept = String::new();
@@ -152,7 +157,7 @@ fn without_tests(code: &str) -> String {
     let mut n = 0;
     while n < lines.len() {
         let next = lines.get(n + 1).map_or("", |l| l.trim());
-        if lines[n].trim() == "#[cfg(test)]"
+        if is_for_tests(lines[n].trim())
             && next.ends_with('{')
             && (next.starts_with("mod ") || next.contains(" mod "))
         {
@@ -186,7 +191,7 @@ fn test_files(root: &Path, sources: &[(PathBuf, String)]) -> Vec<PathBuf> {
                 .trim_start_matches("pub ")
                 .strip_prefix("mod ")
                 .and_then(|m| m.strip_suffix(';'));
-            if let (true, Some(name)) = (pair[0] == "#[cfg(test)]", name) {
+            if let (true, Some(name)) = (is_for_tests(pair[0]), name) {
                 let dir = match path.file_stem().and_then(|s| s.to_str()) {
                     Some("mod" | "lib" | "main") => path.parent().unwrap().to_owned(),
                     _ => path.with_extension(""),

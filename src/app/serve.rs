@@ -64,9 +64,15 @@ enum ServeEnd {
     Retire,
 }
 
-/// A descriptor could not be had.
-fn no_descriptor(what: &str, error: &std::io::Error) -> ServiceError {
-    ServiceError::because(what, error, "check the limit of open files")
+const NO_DESCRIPTOR: &str = "check the limit of open files";
+
+fn no_sockets(error: std::io::Error) -> ServiceError {
+    let what = "could not use the sockets of the master";
+    ServiceError::because(what, &error, NO_DESCRIPTOR)
+}
+
+fn no_signals(error: std::io::Error) -> ServiceError {
+    ServiceError::because("could not follow signals", &error, NO_DESCRIPTOR)
 }
 
 /// Runs until SIGTERM or SIGINT, or until the master says that another worker takes over and all
@@ -76,24 +82,16 @@ pub(super) async fn serve(
     handed: Handed,
     reload: Reload,
 ) -> Result<(), ServiceError> {
-    let Handed {
-        sockets,
-        channel,
-        lock,
-        master,
-    } = handed;
-    let inheritance = Inheritance::new(&sockets, lock)
-        .map_err(|e| no_descriptor("could not use the sockets of the master", &e))?;
-    let channel: MasterChannel = Arc::new(Mutex::new(Arc::new(channel)));
-    let mut signals =
-        WorkerSignals::new().map_err(|e| no_descriptor("could not follow signals", &e))?;
+    let inheritance = Inheritance::new(&handed.sockets, handed.lock).map_err(no_sockets)?;
+    let channel: MasterChannel = Arc::new(Mutex::new(Arc::new(handed.channel)));
+    let mut signals = WorkerSignals::new().map_err(no_signals)?;
     let drivers = Drivers::new(&config)?;
     let pages = Pages::new(drivers.templates.clone()).map_err(|e| wrong_templates(&e))?;
-    let (control, listeners) = accepting(sockets, &config)?;
+    let (control, listeners) = accepting(handed.sockets, &config)?;
     let owner = take_over(&config, &channel).await?;
     let world = serving_world(&config, &drivers).await?;
     let (proxy, log) = front(&world, &drivers, &config, pages)?;
-    let adopted = take_charge(&world, &drivers, master).await?;
+    let adopted = take_charge(&world, &drivers, handed.master).await?;
 
     let reloader = Arc::new(Reloader::new(&world, &proxy, &drivers, reload));
     let (recovering, recovered) = watch::channel(false);
@@ -104,13 +102,10 @@ pub(super) async fn serve(
     let control = tokio::spawn(control::serve(control, verbs.clone(), decided.clone()));
     let looking = tokio::spawn(look_around(world.clone(), decided.clone(), recovering));
     let watching = watch_over(&world, &decided);
-    let serving = tokio::spawn(proxy::serve::serve(
-        listeners,
-        proxy.clone(),
-        io_threads()?,
-        ends.clone(),
-        config.wake.timeout + GRACE,
-    ));
+    let serve = proxy::serve::serve;
+    let grace = config.wake.timeout + GRACE;
+    let serving = serve(listeners, proxy.clone(), io_threads()?, ends.clone(), grace);
+    let serving = tokio::spawn(serving);
     report_up(&drivers, adopted);
     note_in_force(&world, &config);
     current(&channel).say(Word::Ready);
