@@ -16,7 +16,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use acc::config::env::Env;
-use acc::domain::instance::{Launch, Process, Wanted};
+use acc::domain::instance::{DesiredState, Launch, Process};
 use acc::domain::lifecycle::{Cause, Event, Limits, Machine, step};
 use acc::domain::name::{HostName, InstanceName};
 use acc::domain::rule::{Facts, Rule, judge};
@@ -39,7 +39,7 @@ const COUNTS: [usize; 3] = [10, 1_000, 10_000];
 
 /// The machine after these events.
 fn after(events: &[Event]) -> Machine {
-    let mut machine = Machine::creating(Wanted::Auto, Timestamp(0));
+    let mut machine = Machine::creating(DesiredState::Auto, Timestamp(0));
     for event in events {
         machine = step(&machine, event, Timestamp(1_000), &LIMITS)
             .unwrap()

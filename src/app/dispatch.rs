@@ -75,7 +75,7 @@ async fn refuse_while_halted(config: &Config, request: &Request) -> Result<(), S
     let starts = match request {
         Request::Create(new) => !new.asleep,
         Request::Start { .. } | Request::Restart { .. } => true,
-        Request::Want { wanted, .. } => wanted == "up",
+        Request::SetDesired { desired, .. } => desired == "up",
         _ => false,
     };
     let supervised = config.supervisor == SupervisorKind::Supervisord;

@@ -28,7 +28,7 @@ pub enum Refusal {
     /// The instance was destroyed.
     #[error("this application was removed")]
     Destroyed,
-    /// `wanted` is down.
+    /// `desired` is down.
     #[error("this application is disabled")]
     Disabled,
     /// It is still being made.

@@ -5,14 +5,14 @@
 
 use std::time::Duration;
 
-use super::instance::Wanted;
+use super::instance::DesiredState;
 use super::time::Timestamp;
 
 /// What the rule looks at.
 #[derive(Debug, Clone, Copy)]
 pub struct IdleSample {
     /// What the operator asked for.
-    pub wanted: Wanted,
+    pub desired: DesiredState,
     /// Requests and connections it is working on.
     pub in_flight: u32,
     /// When the last of them ended.
@@ -43,7 +43,7 @@ pub enum IdleVerdict {
 /// Decides.
 #[must_use]
 pub fn verdict(look: &IdleSample, now: Timestamp) -> IdleVerdict {
-    if look.wanted == Wanted::Up {
+    if look.desired == DesiredState::Up {
         return IdleVerdict::Pinned;
     }
     if look.in_flight > 0 {
@@ -68,7 +68,7 @@ mod tests {
 
     fn look() -> IdleSample {
         IdleSample {
-            wanted: Wanted::Auto,
+            desired: DesiredState::Auto,
             in_flight: 0,
             quiet_since: Timestamp(10_000),
             awake_since: Timestamp(5_000),
@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(
             verdict(
                 &IdleSample {
-                    wanted: Wanted::Up,
+                    desired: DesiredState::Up,
                     ..look()
                 },
                 Timestamp(900_000)
@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(
             verdict(
                 &IdleSample {
-                    wanted: Wanted::Down,
+                    desired: DesiredState::Down,
                     ..look()
                 },
                 Timestamp(70_000)

@@ -10,7 +10,7 @@ use super::time::WallTime;
 
 /// What the operator asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Wanted {
+pub enum DesiredState {
     /// Sleeps and wakes by itself.
     Auto,
     /// Always on.
@@ -19,7 +19,7 @@ pub enum Wanted {
     Down,
 }
 
-impl Wanted {
+impl DesiredState {
     /// The word in the database, on the command line and in JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -81,6 +81,6 @@ fn words(note: &Note) -> (&'static str, String) {
         Note::Killed => ("killed", "it did not exit within the stop timeout".into()),
         Note::Created => ("created", "in service".into()),
         Note::Destroyed => ("destroyed", "out of service".into()),
-        Note::Wanted(wanted) => ("wanted", format!("now {}", wanted.as_str())),
+        Note::DesiredChanged(desired) => ("desired", format!("now {}", desired.as_str())),
     }
 }

@@ -128,7 +128,7 @@ pub struct InstanceView {
     /// Phase in text.
     pub phase: String,
     /// `auto`, `up` or `down`.
-    pub wanted: String,
+    pub desired: String,
     /// All hosts; the first is the one of `url`.
     pub hosts: Vec<String>,
     /// Where a browser reaches it.
@@ -175,7 +175,7 @@ pub struct EventView {
     pub at: String,
     /// Which instance; empty for acc itself.
     pub instance: String,
-    /// `created`, `woke`, `slept`, `failed`, `killed`, `called_off`, `ended`, `moved`, `wanted`,
+    /// `created`, `woke`, `slept`, `failed`, `killed`, `called_off`, `ended`, `moved`, `desired`,
     /// `destroyed`, `purged`, …
     pub kind: String,
     /// A sentence.

@@ -23,7 +23,7 @@ pub struct NewInstance {
     /// Own idle timeout in milliseconds.
     pub idle_ms: Option<u64>,
     /// `auto`, `up` or `down`.
-    pub wanted: Option<String>,
+    pub desired: Option<String>,
     /// Do not start it.
     pub asleep: bool,
 }
@@ -49,8 +49,8 @@ pub enum Request {
     Stop { instance: String, now: bool },
     /// Stop, then start.
     Restart { instance: String },
-    /// `wanted`: `auto`, `up` or `down`; `down` also puts it to sleep, `up` also wakes it.
-    Want { instance: String, wanted: String },
+    /// `desired`: `auto`, `up` or `down`; `down` also puts it to sleep, `up` also wakes it.
+    SetDesired { instance: String, desired: String },
     /// Forget its failure.
     Reset { instance: String },
     /// Out of service for good; files are kept.

@@ -585,12 +585,12 @@ async fn what_is_wanted_up_comes_up_and_what_is_disabled_stays_down() {
     let bed = Bed::new();
     bed.create("a", true).await.unwrap();
     bed.create("b", false).await.unwrap();
-    let want = |instance: &str, wanted: &str| Request::Want {
+    let set_desired = |instance: &str, desired: &str| Request::SetDesired {
         instance: instance.into(),
-        wanted: wanted.into(),
+        desired: desired.into(),
     };
-    bed.ask(want("a", "up")).await.unwrap();
-    bed.ask(want("b", "down")).await.unwrap();
+    bed.ask(set_desired("a", "up")).await.unwrap();
+    bed.ask(set_desired("b", "down")).await.unwrap();
     assert_eq!(
         (bed.phase("a"), bed.phase("b")),
         ("awake".into(), "asleep".into())
@@ -607,7 +607,10 @@ async fn what_is_wanted_up_comes_up_and_what_is_disabled_stays_down() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(bed.monitor().await, ["a started"]);
     assert_eq!(
-        bed.ask(want("a", "sideways")).await.unwrap_err().kind,
+        bed.ask(set_desired("a", "sideways"))
+            .await
+            .unwrap_err()
+            .kind,
         ErrorKind::Invalid
     );
 }
@@ -772,7 +775,7 @@ async fn bad_requests_are_refused_before_anything_is_made() {
             "`jane` is not an e-mail address",
         ),
         (
-            new(|n| n.wanted = Some("maybe".into())),
+            new(|n| n.desired = Some("maybe".into())),
             ErrorKind::Invalid,
             "`maybe` is not a desired state",
         ),

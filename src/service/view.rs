@@ -148,7 +148,7 @@ fn view(config: &Config, row: &Row, masks: &mut Masks) -> InstanceView {
         name: row.name.to_string(),
         model: row.model.clone(),
         phase: row.stored.phase.as_str().to_owned(),
-        wanted: row.stored.wanted.as_str().to_owned(),
+        desired: row.stored.desired.as_str().to_owned(),
         url: hosts
             .first()
             .map(|h| launch_spec::url(config, h))
@@ -226,7 +226,7 @@ pub(super) fn done(
 mod tests {
     use super::*;
     use crate::config::env::Env;
-    use crate::domain::instance::Wanted;
+    use crate::domain::instance::DesiredState;
     use crate::domain::lifecycle::Machine;
     use crate::domain::name::{InstanceId, InstanceName};
 
@@ -249,7 +249,7 @@ mod tests {
             last_wake_at: None,
             last_active_at: None,
             wakes: 0,
-            stored: Machine::creating(Wanted::Auto, SystemClock.now()).stored(),
+            stored: Machine::creating(DesiredState::Auto, SystemClock.now()).stored(),
             boot: process::boot_id(),
             mark: (0, 0, 0),
             looked_at: SystemClock.now(),

@@ -7,13 +7,13 @@ use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, params};
 
 use super::row::{Filter, Look, NewRow, Row, Save};
 use super::{Store, StoreError, Work, encode};
-use crate::domain::instance::{Launch, Process, Wanted};
+use crate::domain::instance::{DesiredState, Launch, Process};
 use crate::domain::lifecycle::{Phase, Stored};
 use crate::domain::name::{HostName, InstanceId, InstanceName};
 use crate::domain::time::{Timestamp, WallTime};
 
 const COLUMNS: &str = "id, name, model, port, params, launch, launch_key, owner, idle_ms, created_at, last_wake_at, \
-     last_active_at, wakes, phase, wanted, run, pid, pid_start, boot, since, quiet_since, failures, failure, retry_at, mark, \
+     last_active_at, wakes, phase, desired, run, pid, pid_start, boot, since, quiet_since, failures, failure, retry_at, mark, \
      looked_at, clock, (SELECT group_concat(host, ' ') FROM (SELECT host FROM hosts WHERE instance = instances.id ORDER BY place))";
 
 const HAS_NAME: &str = "SELECT 1 FROM instances WHERE name = ?1";
@@ -56,7 +56,7 @@ impl Store {
         }
         self.prepared(
             tx,
-            "INSERT INTO instances (name, model, port, params, owner, idle_ms, created_at, phase, wanted, boot, since, quiet_since) \
+            "INSERT INTO instances (name, model, port, params, owner, idle_ms, created_at, phase, desired, boot, since, quiet_since) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         )
         .and_then(|mut s| {
@@ -69,7 +69,7 @@ impl Store {
                 new.idle.map(millis),
                 new.created_at.0,
                 new.stored.phase.as_str(),
-                new.stored.wanted.as_str(),
+                new.stored.desired.as_str(),
                 new.boot,
                 stamp(new.stored.since),
                 stamp(new.stored.quiet_since),
@@ -140,9 +140,9 @@ impl Store {
     }
 
     /// Rows whose desired state is up, in service.
-    pub fn wanted_up(&self) -> Result<Vec<Row>, StoreError> {
+    pub fn desired_up(&self) -> Result<Vec<Row>, StoreError> {
         self.many(
-            "wanted = 'up' AND phase <> 'destroyed' AND phase <> 'creating'",
+            "desired = 'up' AND phase <> 'destroyed' AND phase <> 'creating'",
             [],
         )
     }
@@ -241,7 +241,7 @@ impl Store {
         let connection = self.writer()?;
         self.prepared(
             &connection,
-            "UPDATE instances SET phase = ?2, wanted = ?3, run = ?4, pid = ?5, pid_start = ?6, boot = ?7, since = ?8, quiet_since = ?9, \
+            "UPDATE instances SET phase = ?2, desired = ?3, run = ?4, pid = ?5, pid_start = ?6, boot = ?7, since = ?8, quiet_since = ?9, \
                  failures = ?10, failure = ?11, retry_at = ?12, last_wake_at = coalesce(?13, last_wake_at), \
                  wakes = wakes + (?13 IS NOT NULL), last_active_at = coalesce(?14, last_active_at), clock = ?15 \
                  WHERE id = ?1",
@@ -250,7 +250,7 @@ impl Store {
             statement.execute(params![
                 id.0,
                 s.phase.as_str(),
-                s.wanted.as_str(),
+                s.desired.as_str(),
                 i64::try_from(s.run).unwrap_or(i64::MAX),
                 s.process.map(|p| p.pid),
                 s.process.map(|p| i64::try_from(p.start_time).unwrap_or(0)),
@@ -420,7 +420,7 @@ fn read_row(r: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
     };
     let name: String = r.get(1)?;
     let phase: String = r.get(13)?;
-    let wanted: String = r.get(14)?;
+    let desired: String = r.get(14)?;
     let process = match (r.get::<_, Option<i32>>(16)?, r.get::<_, Option<i64>>(17)?) {
         (Some(pid), Some(start)) => Some(Process {
             pid,
@@ -452,7 +452,7 @@ fn read_row(r: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
         wakes: unsigned(r.get(12)?),
         stored: Stored {
             phase: Phase::parse(&phase).ok_or_else(|| bad("phase"))?,
-            wanted: Wanted::parse(&wanted).ok_or_else(|| bad("wanted"))?,
+            desired: DesiredState::parse(&desired).ok_or_else(|| bad("desired"))?,
             run: unsigned(r.get(15)?),
             process,
             since: Timestamp(unsigned(r.get(19)?)),

@@ -45,6 +45,7 @@ const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/0003_many.sql")),
     M::up(include_str!("migrations/0004_phases.sql")),
     M::up(include_str!("migrations/0005_clock.sql")),
+    M::up(include_str!("migrations/0006_desired.sql")),
 ];
 
 /// How long to wait for another program that writes.

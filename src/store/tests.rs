@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::*;
-use crate::domain::instance::{Exit, Launch, Process, Wanted};
+use crate::domain::instance::{DesiredState, Exit, Launch, Process};
 use crate::domain::lifecycle::{Failure, Machine, Phase, Stored};
 use crate::domain::name::{HostName, InstanceId, InstanceName};
 use crate::domain::time::{Timestamp, WallTime};
@@ -38,7 +38,7 @@ fn add(
         idle: Some(Duration::from_secs(60)),
         hosts: &hosts,
         created_at: WallTime(5),
-        stored: &Machine::creating(Wanted::Auto, Timestamp(7)).stored(),
+        stored: &Machine::creating(DesiredState::Auto, Timestamp(7)).stored(),
         boot: "b1",
     };
     store.insert(&new, |_| Ok((launch(), "key".into())))
@@ -72,7 +72,7 @@ fn rows_come_back_as_they_went_in() {
 
     let stored = Stored {
         phase: Phase::Failed,
-        wanted: Wanted::Up,
+        desired: DesiredState::Up,
         run: 3,
         process: Some(Process {
             pid: 4,
@@ -192,7 +192,7 @@ fn numbers_are_never_used_twice() {
 fn a_failing_finish_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("acc.db")).unwrap();
-    let machine = Machine::creating(Wanted::Auto, Timestamp(0)).stored();
+    let machine = Machine::creating(DesiredState::Auto, Timestamp(0)).stored();
     let new = NewRow {
         name: &InstanceName::parse("a").unwrap(),
         model: "m",
@@ -255,7 +255,7 @@ fn another_boot_means_nothing_runs() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("acc.db")).unwrap();
     let id = add(&store, "a", None, &[]).unwrap();
-    let mut stored = Machine::creating(Wanted::Auto, Timestamp(0)).stored();
+    let mut stored = Machine::creating(DesiredState::Auto, Timestamp(0)).stored();
     stored.phase = Phase::Awake;
     stored.process = Some(Process {
         pid: 1,
@@ -285,7 +285,7 @@ fn another_boot_means_nothing_runs() {
 /// Uses every way to ask, so that [`Store::prepared`] hears every statement.
 fn use_everything(store: &Store) {
     let id = add(store, "shop", Some(20_000), &["a.example.org"]).unwrap();
-    let machine = Machine::creating(Wanted::Auto, Timestamp(0)).stored();
+    let machine = Machine::creating(DesiredState::Auto, Timestamp(0)).stored();
     store
         .save(
             id,
@@ -332,7 +332,7 @@ fn use_everything(store: &Store) {
     }
     drop((
         store.busy(),
-        store.wanted_up(),
+        store.desired_up(),
         store.routed(),
         store.names(),
         store.names_after(id, 9),
@@ -487,7 +487,7 @@ fn the_busy_are_all_but_sleepers_and_the_destroyed() {
     let store = Store::open(&dir.path().join("acc.db")).unwrap();
     for phase in Phase::ALL {
         let id = add(&store, phase.as_str(), None, &[]).unwrap();
-        let mut stored = Machine::creating(Wanted::Auto, Timestamp(0)).stored();
+        let mut stored = Machine::creating(DesiredState::Auto, Timestamp(0)).stored();
         stored.phase = phase;
         store
             .save(

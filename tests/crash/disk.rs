@@ -114,7 +114,7 @@ fn done_or_refused(small: &Small, arguments: &[&str], unchanged: impl Fn(&Bed) -
 
 fn rows(bed: &Bed) -> String {
     let rows = bed.json(&["list"]);
-    let row = |r: &serde_json::Value| format!("{} {} {}", r["name"], r["phase"], r["wanted"]);
+    let row = |r: &serde_json::Value| format!("{} {} {}", r["name"], r["phase"], r["desired"]);
     rows.as_array()
         .unwrap()
         .iter()

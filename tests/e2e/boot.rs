@@ -16,7 +16,13 @@ pub fn halt_and_boot_bring_back_what_is_wanted(combination: Combination) {
     bed.create("okapi", "tester-tcp");
     bed.acc(&["pin", "okapi"]).ok();
     bed.acc(&[
-        "create", "tapir", "--model", "tester", "--wanted", "down", "--asleep",
+        "create",
+        "tapir",
+        "--model",
+        "tester",
+        "--desired",
+        "down",
+        "--asleep",
     ])
     .ok();
     bed.acc(&["halt"]).ok();
@@ -24,7 +30,7 @@ pub fn halt_and_boot_bring_back_what_is_wanted(combination: Combination) {
     // Reading works with everything down, and nobody answers on the port.
     let phases = |bed: &Bed| ["zebra", "okapi", "tapir"].map(|n| bed.phase(n));
     assert_eq!(phases(&bed), ["asleep", "asleep", "asleep"]);
-    assert_eq!(bed.info("okapi")["wanted"], "up");
+    assert_eq!(bed.info("okapi")["desired"], "up");
     assert!(bed.ask("GET", "zebra", "/").send(bed.address()).is_err());
     for name in ["zebra", "okapi"] {
         assert_eq!(

@@ -23,7 +23,7 @@ fn every_exit_code_means_one_thing() {
     bed.acc(&["no-such-command"]).code(2);
     bed.acc(&["create", "x1", "--model", "tester", "--idle", "soon"])
         .code(2);
-    bed.acc(&["create", "x1", "--model", "tester", "--wanted", "perhaps"])
+    bed.acc(&["create", "x1", "--model", "tester", "--desired", "perhaps"])
         .code(2);
     bed.acc(&["destroy", "zebra"])
         .error(4)
@@ -79,7 +79,7 @@ fn of_several_names_all_must_exist() {
             "{verb} changed something"
         );
         assert_eq!(
-            (&zebra["wanted"], &okapi["wanted"]),
+            (&zebra["desired"], &okapi["desired"]),
             (&"auto".into(), &"auto".into()),
             "{verb} changed something"
         );

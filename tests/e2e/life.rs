@@ -17,7 +17,7 @@ pub fn it_is_created_answers_sleeps_and_wakes(combination: Combination) {
         "name",
         "model",
         "phase",
-        "wanted",
+        "desired",
         "hosts",
         "url",
         "listen",
@@ -32,7 +32,7 @@ pub fn it_is_created_answers_sleeps_and_wakes(combination: Combination) {
         assert!(info.get(key).is_some(), "`{key}` is missing: {info}");
     }
     assert_eq!(
-        (&info["wanted"], &info["idle_timeout_s"]),
+        (&info["desired"], &info["idle_timeout_s"]),
         (&"auto".into(), &1.0.into()),
         "{info}"
     );
@@ -140,7 +140,7 @@ pub fn disabled_it_never_wakes_and_pinned_it_never_sleeps(combination: Combinati
     bed.acc(&["enable", "zebra"]).ok();
     bed.get("zebra", "/").status(200);
     bed.acc(&["pin", "zebra"]).ok();
-    assert_eq!(bed.info("zebra")["wanted"], "up");
+    assert_eq!(bed.info("zebra")["desired"], "up");
     let pid = bed.pid("zebra");
     // Much longer than the idle timeout, seen by the monitor again and again.
     let began = crate::support::now();

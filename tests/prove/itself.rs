@@ -176,7 +176,7 @@ fn what_cannot_be_proven_is_said() {
     };
     fails(&["--instance", "nobody"], 3);
     fails(&["--app", "nothing"], 3).says(&["nothing"]);
-    bed.acc(&["create", "zebra", "--model", "tester", "--wanted", "down"])
+    bed.acc(&["create", "zebra", "--model", "tester", "--desired", "down"])
         .ok();
     fails(&["--instance", "zebra"], 4).says(&["acc enable zebra"]);
     bed.acc(&["halt"]).ok();

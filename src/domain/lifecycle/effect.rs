@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::phase::{Cause, Drain, Failure};
-use crate::domain::instance::Wanted;
+use crate::domain::instance::DesiredState;
 use crate::domain::time::Timestamp;
 
 /// What to do after a step.
@@ -63,6 +63,6 @@ pub enum Note {
     Created,
     /// Taken out of service.
     Destroyed,
-    /// `wanted` was changed.
-    Wanted(Wanted),
+    /// `desired` was changed.
+    DesiredChanged(DesiredState),
 }

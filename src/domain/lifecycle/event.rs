@@ -1,7 +1,7 @@
 //! What can happen to an instance: the input of [`super::step`]. It decides nothing.
 
 use super::phase::{Cause, Failure};
-use crate::domain::instance::{Exit, Process, Wanted};
+use crate::domain::instance::{DesiredState, Exit, Process};
 use crate::domain::time::Timestamp;
 
 /// What can happen to an instance.
@@ -17,7 +17,7 @@ pub enum Event {
         now: bool,
     },
     /// The operator's wish changes.
-    Want(Wanted),
+    SetDesired(DesiredState),
     /// It is about to be destroyed, or no longer: meanwhile nobody wakes it.
     Retire(bool),
     /// Take it out of service for good.

@@ -9,7 +9,7 @@ use super::effect::Effect;
 use super::limits::Limits;
 use super::phase::{Cause, Drain, Failure, Phase};
 use crate::domain::idle;
-use crate::domain::instance::{Process, Wanted};
+use crate::domain::instance::{DesiredState, Process};
 use crate::domain::time::Timestamp;
 
 /// Awake for this long means that a later death is not part of a crash loop.
@@ -30,7 +30,7 @@ pub(super) const KILL_AGAIN: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Machine {
     pub(super) phase: Phase,
-    pub(super) wanted: Wanted,
+    pub(super) desired: DesiredState,
     pub(super) retiring: bool,
     pub(super) run: u64,
     pub(super) process: Option<Process>,
@@ -57,7 +57,7 @@ pub struct Stored {
     /// Phase.
     pub phase: Phase,
     /// The operator's wish.
-    pub wanted: Wanted,
+    pub desired: DesiredState,
     /// Number of the current or last run.
     pub run: u64,
     /// Its process.
@@ -97,10 +97,10 @@ pub struct Step {
 impl Machine {
     /// A machine for an instance that is being made.
     #[must_use]
-    pub fn creating(wanted: Wanted, now: Timestamp) -> Self {
+    pub fn creating(desired: DesiredState, now: Timestamp) -> Self {
         Self::restore(Stored {
             phase: Phase::Creating,
-            wanted,
+            desired,
             run: 0,
             process: None,
             since: now,
@@ -117,7 +117,7 @@ impl Machine {
     pub fn restore(stored: Stored) -> Self {
         Self {
             phase: stored.phase,
-            wanted: stored.wanted,
+            desired: stored.desired,
             retiring: false,
             run: stored.run,
             process: stored.process,
@@ -162,7 +162,7 @@ impl Machine {
     pub fn stored(&self) -> Stored {
         Stored {
             phase: self.phase,
-            wanted: self.wanted,
+            desired: self.desired,
             run: self.run,
             process: self.process,
             since: self.since,
@@ -180,8 +180,8 @@ impl Machine {
     }
     /// The operator's wish.
     #[must_use]
-    pub fn wanted(&self) -> Wanted {
-        self.wanted
+    pub fn desired(&self) -> DesiredState {
+        self.desired
     }
     /// Number of the current or last run; counts starts.
     #[must_use]
@@ -235,7 +235,7 @@ impl Machine {
     #[must_use]
     pub fn look(&self, in_flight: u32, limits: &Limits) -> idle::IdleSample {
         idle::IdleSample {
-            wanted: self.wanted,
+            desired: self.desired,
             in_flight: in_flight.max(self.tickets),
             quiet_since: self.quiet_since,
             awake_since: self.since,

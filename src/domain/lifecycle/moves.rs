@@ -6,7 +6,7 @@ use super::effect::{Effect, Note};
 use super::limits::Limits;
 use super::machine::{Answer, BACK_OFF, Machine, STABLE, Step};
 use super::phase::{Cause, Denied, Drain, Failure, Phase};
-use crate::domain::instance::{Exit, Process, Wanted};
+use crate::domain::instance::{DesiredState, Exit, Process};
 use crate::domain::time::Timestamp;
 
 impl Machine {
@@ -44,26 +44,29 @@ impl Machine {
     }
 
     pub(super) fn may_wake(&self) -> Result<(), Denied> {
-        match self.wanted {
+        match self.desired {
             _ if self.retiring => Err(Denied::Destroyed),
-            Wanted::Down => Err(Denied::Disabled),
-            Wanted::Auto | Wanted::Up => Ok(()),
+            DesiredState::Down => Err(Denied::Disabled),
+            DesiredState::Auto | DesiredState::Up => Ok(()),
         }
     }
 
-    pub(super) fn want(&self, wanted: Wanted) -> Result<Step, Denied> {
+    pub(super) fn set_desired(&self, desired: DesiredState) -> Result<Step, Denied> {
         if self.phase == Phase::Destroyed {
             return Err(Denied::Destroyed);
         }
-        if self.wanted == wanted {
+        if self.desired == desired {
             return self.stay();
         }
         let mut next = self.clone();
-        next.wanted = wanted;
-        if wanted == Wanted::Down {
+        next.desired = desired;
+        if desired == DesiredState::Down {
             next.demand = None;
         }
-        next.with([Effect::Persist, Effect::Record(Note::Wanted(wanted))])
+        next.with([
+            Effect::Persist,
+            Effect::Record(Note::DesiredChanged(desired)),
+        ])
     }
 
     /// It is about to be destroyed: whoever waits for it is told so, and nobody wakes it on its way

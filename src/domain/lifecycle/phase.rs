@@ -33,7 +33,7 @@ pub enum Cause {
     Request,
     /// The operator.
     Operator,
-    /// acc itself, because it is wanted up.
+    /// acc itself, because it is pinned.
     Pinned,
     /// Whoever asked has asked another acc, which ended before the instance answered; it did not
     /// write down who that was.
@@ -72,7 +72,7 @@ pub enum Failure {
 /// Why a request to the machine is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Denied {
-    /// `wanted` is down.
+    /// `desired` is down.
     #[error("it is disabled")]
     Disabled,
     /// It was destroyed.

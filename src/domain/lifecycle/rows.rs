@@ -18,7 +18,7 @@ pub(super) fn apply(
     l: &Limits,
 ) -> Result<Step, Denied> {
     match event {
-        Event::Want(wanted) => return m.want(*wanted),
+        Event::SetDesired(desired) => return m.set_desired(*desired),
         Event::Retire(retiring) => return m.retire(*retiring),
         _ => {}
     }
@@ -43,7 +43,7 @@ fn creating(m: &Machine, event: &Event, now: Timestamp) -> Result<Step, Denied> 
             Err(Denied::Creating)
         }
         Event::Admitted => Err(Denied::NotAwake(m.phase)),
-        Event::Want(_)
+        Event::SetDesired(_)
         | Event::Retire(_)
         | Event::Spawned { .. }
         | Event::Ready { .. }
@@ -74,7 +74,7 @@ fn asleep(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step
         Event::Released { .. } => m.released(now),
         Event::Found(None)
         | Event::Created
-        | Event::Want(_)
+        | Event::SetDesired(_)
         | Event::Retire(_)
         | Event::Spawned { .. }
         | Event::Ready { .. }
@@ -127,7 +127,7 @@ fn waking(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step
         Event::Admitted => Err(Denied::NotAwake(m.phase)),
         Event::Released { .. } => m.released(now),
         Event::Created
-        | Event::Want(_)
+        | Event::SetDesired(_)
         | Event::Retire(_)
         | Event::Reset
         | Event::Spawned { .. }
@@ -176,7 +176,7 @@ fn awake(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step,
         Event::Found(None) => m.ended(Failure::Died(Exit::Unknown), now),
         Event::Destroy => Err(Denied::NotAsleep(m.phase)),
         Event::Created
-        | Event::Want(_)
+        | Event::SetDesired(_)
         | Event::Retire(_)
         | Event::Reset
         | Event::Spawned { .. }
@@ -254,7 +254,7 @@ fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<St
         Event::Destroy => Err(Denied::NotAsleep(m.phase)),
         Event::Admitted => Err(Denied::NotAwake(m.phase)),
         Event::Created
-        | Event::Want(_)
+        | Event::SetDesired(_)
         | Event::Retire(_)
         | Event::Reset
         | Event::Spawned { .. }
@@ -333,7 +333,7 @@ fn stopping(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<St
         Event::Admitted => Err(Denied::NotAwake(m.phase)),
         Event::Released { .. } => m.released(now),
         Event::Created
-        | Event::Want(_)
+        | Event::SetDesired(_)
         | Event::Retire(_)
         | Event::Reset
         | Event::Spawned { .. }
@@ -375,7 +375,7 @@ fn failed(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step
         Event::Found(None)
         | Event::Sleep { .. }
         | Event::Created
-        | Event::Want(_)
+        | Event::SetDesired(_)
         | Event::Retire(_)
         | Event::Spawned { .. }
         | Event::Ready { .. }
@@ -396,7 +396,7 @@ fn destroyed(m: &Machine, event: &Event) -> Result<Step, Denied> {
         // What was cut off by a forced end comes back late.
         Event::Released { .. } => m.released(m.quiet_since),
         Event::Created
-        | Event::Want(_)
+        | Event::SetDesired(_)
         | Event::Retire(_)
         | Event::Spawned { .. }
         | Event::Ready { .. }

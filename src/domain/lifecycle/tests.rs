@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::instance::{Exit, Process, Wanted};
+use crate::domain::instance::{DesiredState, Exit, Process};
 
 const LIMITS: Limits = Limits {
     idle: Duration::from_secs(60),
@@ -48,7 +48,7 @@ fn a_request_that_comes_or_goes_keeps_to_no_times() {
 /// Applies events in turn; each must be taken.
 fn walk(events: &[(u64, Event)]) -> Step {
     let mut last = Step {
-        next: Machine::creating(Wanted::Auto, at(0)),
+        next: Machine::creating(DesiredState::Auto, at(0)),
         effects: vec![],
         answer: Answer::Done,
     };
@@ -421,7 +421,7 @@ fn one_that_does_not_end_is_killed_and_killed_again() {
 fn after_a_restart_of_acc_what_runs_decides() {
     let stored = |phase| Stored {
         phase,
-        wanted: Wanted::Auto,
+        desired: DesiredState::Auto,
         run: 4,
         process: Some(PROCESS),
         since: at(0),
@@ -460,7 +460,11 @@ fn after_a_restart_of_acc_what_runs_decides() {
 
 #[test]
 fn a_disabled_one_is_not_woken() {
-    let machine = walk(&[(0, Event::Created), (0, Event::Want(Wanted::Down))]).next;
+    let machine = walk(&[
+        (0, Event::Created),
+        (0, Event::SetDesired(DesiredState::Down)),
+    ])
+    .next;
     for cause in [Cause::Request, Cause::Operator, Cause::Pinned] {
         assert_eq!(
             step(&machine, &Event::Wake(cause), at(1), &LIMITS),
@@ -476,7 +480,7 @@ fn one_that_is_disabled_while_it_stops_ends_although_somebody_waits() {
         &[
             (10, Event::Sleep { now: true }),
             (10, Event::Wake(Cause::Request)),
-            (10, Event::Want(Wanted::Down)),
+            (10, Event::SetDesired(DesiredState::Down)),
         ],
     );
     let end = walk(&then(
@@ -494,7 +498,7 @@ fn one_that_is_disabled_while_it_stops_ends_although_somebody_waits() {
     let draining = walk(&then(
         to_awake(),
         &[
-            (10, Event::Want(Wanted::Down)),
+            (10, Event::SetDesired(DesiredState::Down)),
             (10, Event::Sleep { now: false }),
         ],
     ))
@@ -523,14 +527,14 @@ fn one_that_cannot_be_reached_is_stopped_for_that_reason_and_no_other() {
         &[(5, Event::Admitted), (5, displaced.clone())],
     ));
     assert_eq!(stopping.next.phase(), Phase::Stopping);
-    let wanted = [
+    let desired = [
         Effect::Persist,
         Effect::CloseGate,
         Effect::Record(Note::Displaced(why)),
         Effect::EndStreams,
         Effect::Terminate,
     ];
-    assert_eq!(stopping.effects[..5], wanted);
+    assert_eq!(stopping.effects[..5], desired);
     let end = step(&stopping.next, &exited, at(6), &LIMITS).unwrap();
     assert_eq!(
         end.effects,
@@ -650,7 +654,7 @@ fn sample(phase: Phase) -> Machine {
         exit: Exit::Code(1),
     };
     match phase {
-        Phase::Creating => Machine::creating(Wanted::Auto, at(0)),
+        Phase::Creating => Machine::creating(DesiredState::Auto, at(0)),
         Phase::Asleep => walk(&to_awake()[..1]).next,
         Phase::Waking => walk(&to_awake()[..3]).next,
         Phase::Awake => walk(&to_awake()).next,
@@ -717,7 +721,7 @@ proptest! {
     /// opens only for one that answered, and a process is only lost by ending.
     #[test]
     fn long_walks_keep_the_promises(events in proptest::collection::vec(any_event(), 1..200)) {
-        let mut machine = Machine::creating(Wanted::Auto, at(0));
+        let mut machine = Machine::creating(DesiredState::Auto, at(0));
         let mut now = at(0);
         for (pick, back, ms) in events {
             now = now.after(Duration::from_millis(ms));
@@ -727,7 +731,7 @@ proptest! {
                 Some(Event::Spawned { .. }) if machine.process().is_some() => continue,
                 Some(event) => of_run(event, run),
                 None if pick == samples.len() => timer(&machine),
-                None => Event::Want([Wanted::Auto, Wanted::Up, Wanted::Down][usize::try_from(back).unwrap_or(0)]),
+                None => Event::SetDesired([DesiredState::Auto, DesiredState::Up, DesiredState::Down][usize::try_from(back).unwrap_or(0)]),
             };
             let taken = match step(&machine, &event, now, &LIMITS) {
                 Ok(taken) => taken,
@@ -744,10 +748,10 @@ proptest! {
 
 /// What somebody asks for may be refused; what has happened has happened.
 fn is_wish(event: &Event) -> bool {
-    use Event::{Admitted, Created, Destroy, Reset, Retire, Sleep, Wake, Want};
+    use Event::{Admitted, Created, Destroy, Reset, Retire, SetDesired, Sleep, Wake};
     matches!(
         event,
-        Created | Wake(_) | Sleep { .. } | Want(_) | Retire(_) | Destroy | Reset | Admitted
+        Created | Wake(_) | Sleep { .. } | SetDesired(_) | Retire(_) | Destroy | Reset | Admitted
     )
 }
 

@@ -56,7 +56,7 @@ impl Cause {
         match self {
             Self::Request => "a request",
             Self::Operator => "the operator",
-            Self::Pinned => "wanted up",
+            Self::Pinned => "pinned",
             Self::Unknown => "an unknown cause before a restart of acc",
         }
     }

@@ -240,7 +240,7 @@ pub struct CreateArgs {
     pub idle: Option<Duration>,
     /// Desired state: sleep and wake automatically, always awake, or disabled [default: auto].
     #[arg(long, value_name = "auto|up|down", value_parser = ["auto", "up", "down"], hide_possible_values = true)]
-    pub wanted: Option<String>,
+    pub desired: Option<String>,
     /// Do not start it: the first request does.
     #[arg(long)]
     pub asleep: bool,

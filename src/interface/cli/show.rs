@@ -83,7 +83,7 @@ pub fn list(instances: &[InstanceView], now: WallTime, colour: bool) -> String {
             Cell::new(clean(&i.name)),
             Cell::new(clean(&i.model)),
             phase_cell(&i.phase),
-            Cell::new(clean(&i.wanted)),
+            Cell::new(clean(&i.desired)),
             Cell::new(maybe_ago(now, i.last_active_at.as_deref())),
             Cell::new(i.wakes),
             Cell::new(clean(&i.url)),
@@ -152,7 +152,7 @@ pub fn info(i: &InstanceView, now: WallTime) -> String {
         ("id", i.id.to_string()),
         ("model", clean(&i.model)),
         ("phase", clean(&phase)),
-        ("desired", clean(&i.wanted)),
+        ("desired", clean(&i.desired)),
         ("url", clean(&i.url)),
         ("hosts", clean(&i.hosts.join(", "))),
         ("listen", listen_of(i)),
@@ -176,7 +176,7 @@ pub fn info(i: &InstanceView, now: WallTime) -> String {
         lines.push(("failure", clean(failure)));
     }
     // A disabled one is not started by any request.
-    if i.phase == "failed" && i.wanted != "down" {
+    if i.phase == "failed" && i.desired != "down" {
         let next = i
             .retry_at
             .as_deref()
@@ -368,10 +368,10 @@ fn instance_sentence(did: &str, already: bool, took_ms: u64, i: &InstanceView) -
     let name = clean(&i.name);
     let took = duration(Duration::from_millis(took_ms));
     match (did, already) {
-        ("changed", true) => format!("the desired state of `{name}` is already {}", i.wanted),
+        ("changed", true) => format!("the desired state of `{name}` is already {}", i.desired),
         ("changed", false) => format!(
             "the desired state of `{name}` is now {}; it is {}",
-            i.wanted, i.phase
+            i.desired, i.phase
         ),
         ("reset", true) => format!("`{name}` has no failure to clear: it is {}", i.phase),
         ("reset", false) => format!("cleared the failure of `{name}`"),

@@ -35,7 +35,7 @@ impl Engine for Fake {
                 false,
                 new.name.as_deref().unwrap_or("hello"),
             )),
-            Request::Want { instance, .. } => Ok(done("changed", false, &instance)),
+            Request::SetDesired { instance, .. } => Ok(done("changed", false, &instance)),
             Request::Monitor { .. } if self.busy => Ok(Outcome::Busy),
             Request::Monitor { .. } => Ok(Outcome::Monitor(MonitorRun {
                 lines: self.pass.clone(),
@@ -98,7 +98,7 @@ fn done(did: &str, already: bool, name: &str) -> Outcome {
         name: name.to_owned(),
         model: "hello".to_owned(),
         phase: "awake".to_owned(),
-        wanted: "auto".to_owned(),
+        desired: "auto".to_owned(),
         hosts: vec![format!("{name}.apps.localhost")],
         url: format!("http://{name}.apps.localhost:8080/"),
         listen: ListenView::Unix(format!("/run/acc/sock/{name}/app.sock")),
@@ -234,11 +234,11 @@ fn already_so_is_said_and_is_success() {
 #[test]
 fn the_three_wishes() {
     let fake = Fake::default();
-    for (word, wanted) in [("enable", "auto"), ("disable", "down"), ("pin", "up")] {
+    for (word, desired) in [("enable", "auto"), ("disable", "down"), ("pin", "up")] {
         assert_eq!(acc(&fake, &[word, "a"]).exit, 0);
-        let want = Request::Want {
+        let want = Request::SetDesired {
             instance: "a".to_owned(),
-            wanted: wanted.to_owned(),
+            desired: desired.to_owned(),
         };
         assert_eq!(fake.seen.lock().unwrap().pop(), Some(want));
     }

@@ -34,7 +34,7 @@ pub(in crate::service) fn is_asked_for(event: &Event) -> bool {
         Event::Created
         | Event::Wake(_)
         | Event::Sleep { .. }
-        | Event::Want(_)
+        | Event::SetDesired(_)
         | Event::Retire(_)
         | Event::Destroy
         | Event::Reset

@@ -12,7 +12,7 @@ use crate::service::instance::handle::{Handle, Refused};
 
 /// What came of a verb's wait.
 pub(in crate::service) enum Settled {
-    /// The wanted phase was reached.
+    /// The desired phase was reached.
     There,
     /// It failed instead.
     Failed(Failure),

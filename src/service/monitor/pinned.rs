@@ -15,7 +15,7 @@ use crate::store::Row;
 
 /// Starts every pinned instance that does not run.
 pub(in crate::service) async fn bring_up(world: &Arc<World>, run: &mut MonitorRun) {
-    let rows = match world.store.wanted_up() {
+    let rows = match world.store.desired_up() {
         Ok(rows) => rows,
         Err(e) => return run.lines.push(MonitorLine::new("acc", "error", chain(&e))),
     };

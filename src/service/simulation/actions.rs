@@ -93,9 +93,9 @@ impl Life {
 
     fn operator(&self, rng: &mut Rng, who: usize) {
         let instance = NAMES[who].to_owned();
-        let want = |wanted: &str| Request::Want {
+        let set_desired = |desired: &str| Request::SetDesired {
             instance: instance.clone(),
-            wanted: wanted.into(),
+            desired: desired.into(),
         };
         let request = match rng.below(20) {
             0..5 => Request::Start { instance },
@@ -108,9 +108,9 @@ impl Life {
                 now: true,
             },
             11..14 => Request::Restart { instance },
-            14 if rng.percent(40) => want("down"),
-            14..18 => want("auto"),
-            18 => want("up"),
+            14 if rng.percent(40) => set_desired("down"),
+            14..18 => set_desired("auto"),
+            18 => set_desired("up"),
             _ => Request::Reset { instance },
         };
         self.verb(rng.next(), who, request);
@@ -257,8 +257,8 @@ impl super::host::State {
             (Request::Create(_), Ok(_)) if !self.under_way(who, Why::Gone) => {
                 self.end_excuse(Why::Gone, Some(who))
             }
-            (Request::Want { wanted, .. }, Ok(_))
-                if wanted != "down" && !self.under_way(who, Why::Down) =>
+            (Request::SetDesired { desired, .. }, Ok(_))
+                if desired != "down" && !self.under_way(who, Why::Down) =>
             {
                 self.end_excuse(Why::Down, Some(who));
             }
@@ -309,7 +309,7 @@ fn allows(request: &Request) -> &'static [Why] {
     match request {
         Request::Stop { now: true, .. } => &[Why::Cut],
         Request::Stop { now: false, .. } | Request::Restart { .. } => &[Why::Stop],
-        Request::Want { wanted, .. } if wanted == "down" => &[Why::Stop, Why::Down],
+        Request::SetDesired { desired, .. } if desired == "down" => &[Why::Stop, Why::Down],
         Request::Destroy { .. } => &[Why::Cut, Why::Gone],
         Request::Create(_) => &[Why::Cut, Why::Gone],
         Request::Purge { .. } => &[Why::Gone],
@@ -318,7 +318,7 @@ fn allows(request: &Request) -> &'static [Why] {
         | Request::Upgrade
         | Request::Reload
         | Request::Start { .. }
-        | Request::Want { .. }
+        | Request::SetDesired { .. }
         | Request::Reset { .. }
         | Request::Monitor { .. }
         | Request::Quiesce => &[],

@@ -3,7 +3,7 @@
 use super::actions::Life;
 use super::drivers::who as number;
 use super::host::{DRAIN, IDLE, NAMES, State, WAKE, Why};
-use crate::domain::instance::Wanted;
+use crate::domain::instance::DesiredState;
 use crate::domain::lifecycle::Phase;
 use crate::service::request::Request;
 use crate::store::{Filter, Row};
@@ -142,7 +142,7 @@ impl Life {
     async fn serve_all(&self, next: &mut u64) {
         for row in self.rows() {
             let in_service = !matches!(row.stored.phase, Phase::Destroyed | Phase::Creating);
-            if in_service && row.stored.wanted != Wanted::Down {
+            if in_service && row.stored.desired != DesiredState::Down {
                 self.request(number(row.name.as_str()), 100, next, true);
                 self.let_go_by(10).await;
             }
@@ -221,12 +221,12 @@ impl State {
             Phase::Awake if stored.process.map(|p| p.pid) != process.map(|p| p.0) => {
                 Some("another process runs".into())
             }
-            Phase::Awake if idle && stored.wanted != Wanted::Up => Some("it is idle".into()),
+            Phase::Awake if idle && stored.desired != DesiredState::Up => Some("it is idle".into()),
             Phase::Awake => None,
             Phase::Asleep | Phase::Failed | Phase::Destroyed => match process {
                 Some((pid, _)) => Some(format!("process {pid} runs")),
                 None if nginx && open => Some("its gate is open".into()),
-                None if stored.phase == Phase::Asleep && stored.wanted == Wanted::Up => {
+                None if stored.phase == Phase::Asleep && stored.desired == DesiredState::Up => {
                     Some("desired state: up".into())
                 }
                 None => None,

@@ -36,9 +36,9 @@ async fn one_disabled_while_it_drains_ends_all_the_same() {
     bed.create("a", false).await.unwrap();
     let held = pass(&bed.world, "a").await.unwrap();
     let world = bed.world.clone();
-    let disable = Request::Want {
+    let disable = Request::SetDesired {
         instance: "a".into(),
-        wanted: "down".into(),
+        desired: "down".into(),
     };
     let disabling = tokio::spawn(async move { handle(&world, disable).await });
     tokio::time::sleep(Duration::from_secs(1)).await;

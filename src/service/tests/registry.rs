@@ -45,9 +45,9 @@ fn a_handle_that_was_handed_out_has_a_task() {
                     }
                     let event = if round % 2 == 0 { "up" } else { "auto" };
                     let handle = find(&world, name).unwrap();
-                    let wanted = crate::domain::instance::Wanted::parse(event).unwrap();
+                    let desired = crate::domain::instance::DesiredState::parse(event).unwrap();
                     handle
-                        .ask(crate::domain::lifecycle::Event::Want(wanted))
+                        .ask(crate::domain::lifecycle::Event::SetDesired(desired))
                         .await
                         .unwrap_or_else(|e| panic!("{e:?}"));
                     // What was written last is what a new task begins with.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::instance::Wanted;
+use crate::domain::instance::DesiredState;
 use crate::domain::lifecycle::{Cause, Event, Machine, Phase};
 use crate::domain::model::{ListenKind, Model};
 use crate::domain::name::{HostName, InstanceId, InstanceName, free_name};
@@ -35,7 +35,7 @@ struct Plan {
     params: std::collections::BTreeMap<String, String>,
     owner: Option<String>,
     idle: Option<Duration>,
-    wanted: Wanted,
+    desired: DesiredState,
     asleep: bool,
 }
 
@@ -100,10 +100,10 @@ fn plan(world: &World, new: &NewInstance) -> Result<Plan, ServiceError> {
             .map_err(crate::service::error::store)?,
     };
     let hosts = parse_hosts(&new.hosts)?;
-    let wanted = new
-        .wanted
+    let desired = new
+        .desired
         .as_deref()
-        .map_or(Ok(Wanted::Auto), desired::parse)?;
+        .map_or(Ok(DesiredState::Auto), desired::parse)?;
     let owner = new.owner.as_deref().map(parse_owner).transpose()?;
     let idle = new.idle_ms.map(Duration::from_millis);
     if idle.is_some_and(|idle| idle.is_zero()) {
@@ -120,8 +120,8 @@ fn plan(world: &World, new: &NewInstance) -> Result<Plan, ServiceError> {
         params,
         owner,
         idle,
-        wanted,
-        asleep: new.asleep || wanted == Wanted::Down,
+        desired,
+        asleep: new.asleep || desired == DesiredState::Down,
     })
 }
 
@@ -194,7 +194,7 @@ fn hosts_are_free(
 fn insert(world: &World, plan: &Plan) -> Result<InstanceId, ServiceError> {
     let config = world.config();
     let dir = config.instance_dir(plan.name.as_str());
-    let machine = Machine::creating(plan.wanted, world.now()).stored();
+    let machine = Machine::creating(plan.desired, world.now()).stored();
     // A port may be taken by another program between the check and the insert of another acc
     // process: try the next one.
     for _ in 0..10 {

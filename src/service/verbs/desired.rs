@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::domain::instance::Wanted;
+use crate::domain::instance::DesiredState;
 use crate::domain::lifecycle::{Answer, Cause, Event, Phase};
 use crate::service::error::{ErrorKind, ServiceError};
 use crate::service::instance::transition::{self, Settled};
@@ -13,8 +13,8 @@ use crate::service::view::done;
 use crate::service::world::World;
 
 /// A wish as it is written.
-pub(in crate::service) fn parse(text: &str) -> Result<Wanted, ServiceError> {
-    Wanted::parse(text).ok_or_else(|| {
+pub(in crate::service) fn parse(text: &str) -> Result<DesiredState, ServiceError> {
+    DesiredState::parse(text).ok_or_else(|| {
         ServiceError::new(
             ErrorKind::Invalid,
             format!("`{text}` is not a desired state"),
@@ -26,20 +26,22 @@ pub(in crate::service) fn parse(text: &str) -> Result<Wanted, ServiceError> {
 pub(in crate::service) async fn run(
     world: &Arc<World>,
     given: &str,
-    wanted: &str,
+    desired: &str,
 ) -> Result<Outcome, ServiceError> {
     let since = world.now();
-    let wanted = parse(wanted)?;
+    let desired = parse(desired)?;
     let handle = find(world, given)?;
     let name = handle.instance.name.clone();
     let (answer, _) = handle
-        .ask(Event::Want(wanted))
+        .ask(Event::SetDesired(desired))
         .await
         .map_err(|r| transition::refused("change", &name, r))?;
     let phase = handle.snapshot().phase;
-    match wanted {
-        Wanted::Down if phase.is_live() => drop(transition::stop(world, &handle, false).await?),
-        Wanted::Up if phase != Phase::Awake && !world.halting() => {
+    match desired {
+        DesiredState::Down if phase.is_live() => {
+            transition::stop(world, &handle, false).await?;
+        }
+        DesiredState::Up if phase != Phase::Awake && !world.halting() => {
             match transition::start(world, &handle, Cause::Operator).await?.1 {
                 Settled::There => {}
                 Settled::Failed(failure) => {
@@ -48,7 +50,7 @@ pub(in crate::service) async fn run(
                 Settled::Stopped => return Err(transition::stopped("start", &name)),
             }
         }
-        Wanted::Auto | Wanted::Up | Wanted::Down => {}
+        DesiredState::Auto | DesiredState::Up | DesiredState::Down => {}
     }
     done(world, &name, "changed", answer == Answer::Already, since)
 }

@@ -1,4 +1,4 @@
-//! Everything to sleep in order, and no wake from now on: the first half of `halt`. What is wanted
+//! Everything to sleep in order, and no wake from now on: the first half of `halt`. What is desired
 //! stays as it is.
 
 use std::sync::Arc;

@@ -148,8 +148,9 @@ fn event(pick: usize, more: u64, machine: &Machine) -> Event {
     match sample_events().get(pick).map(|(_, e)| e.clone()) {
         Some(event) => of_run(event, run),
         None if pick == sample_events().len() => timer(machine),
-        None => Event::Want(
-            [Wanted::Auto, Wanted::Up, Wanted::Down][usize::try_from(more).unwrap_or(0)],
+        None => Event::SetDesired(
+            [DesiredState::Auto, DesiredState::Up, DesiredState::Down]
+                [usize::try_from(more).unwrap_or(0)],
         ),
     }
 }
@@ -159,7 +160,7 @@ proptest! {
 
     #[test]
     fn the_small_account_agrees(events in proptest::collection::vec(any_event(), 1..150)) {
-        let mut machine = Machine::creating(Wanted::Auto, at(0));
+        let mut machine = Machine::creating(DesiredState::Auto, at(0));
         let mut model = Model { runs: false, serves: false, in_flight: 0, quiet: at(0), gone: false };
         let mut now = at(0);
         for (pick, more, ms) in events {

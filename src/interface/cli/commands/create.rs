@@ -56,7 +56,7 @@ fn new_instance(args: CreateArgs) -> Result<NewInstance, ServiceError> {
         owner: args.owner,
         set,
         idle_ms,
-        wanted: args.wanted,
+        desired: args.desired,
         asleep: args.asleep,
     })
 }
@@ -106,7 +106,7 @@ mod tests {
             "shop", "--model", "hello", "--host", "a.org", "--host", "b.org", "--owner", "a@b.org",
             "--set", "x=1=2",
         ];
-        let more = ["--idle", "1h 30m", "--wanted", "down", "--asleep"];
+        let more = ["--idle", "1h 30m", "--desired", "down", "--asleep"];
         let new = parse(&[typed.as_slice(), &more].concat()).unwrap();
         let expected = NewInstance {
             name: Some("shop".to_owned()),
@@ -115,7 +115,7 @@ mod tests {
             owner: Some("a@b.org".to_owned()),
             set: BTreeMap::from([("x".to_owned(), "1=2".to_owned())]),
             idle_ms: Some(5_400_000),
-            wanted: Some("down".to_owned()),
+            desired: Some("down".to_owned()),
             asleep: true,
         };
         assert_eq!(new, expected);

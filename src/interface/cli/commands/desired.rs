@@ -6,20 +6,20 @@ use super::super::output::CommandEnd;
 use super::for_each;
 use crate::service::request::Request;
 
-/// `wanted`: `auto`, `down` or `up`.
+/// `desired`: `auto`, `down` or `up`.
 pub(in super::super) async fn run(
     call: &mut CommandContext<'_>,
     args: Names,
-    wanted: &str,
+    desired: &str,
 ) -> CommandEnd {
-    let waiting = |name: &str| match wanted {
+    let waiting = |name: &str| match desired {
         "up" => format!("waiting for `{name}` to answer"),
         "down" => format!("waiting for `{name}` to finish its requests and stop"),
         _ => format!("changing `{name}`"),
     };
-    for_each::run(call, args, waiting, |instance| Request::Want {
+    for_each::run(call, args, waiting, |instance| Request::SetDesired {
         instance,
-        wanted: wanted.to_owned(),
+        desired: desired.to_owned(),
     })
     .await
 }
