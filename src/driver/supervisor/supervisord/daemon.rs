@@ -225,27 +225,43 @@ impl Daemon {
         }
     }
 
+    /// Is it being started, by another process or by another task of this one?
+    pub(super) fn is_starting(&self) -> Result<bool, SupervisorError> {
+        Ok(self.try_start_lock()?.is_none())
+    }
+
     /// Held while it is started: two that start it at once would remove each other's socket.
     pub(super) async fn alone(&self) -> Result<Held, SupervisorError> {
-        let path = self.pid_file.with_extension("lock");
-        let failed = |source| SupervisorError::File {
-            deed: "lock",
-            path: path.clone(),
-            source,
-        };
-        if let Some(dir) = path.parent() {
-            make_dir(dir, 0o755).map_err(failed)?;
-        }
         let mut waited = Duration::ZERO;
         loop {
-            match lockfile::try_hold(&path).map_err(failed)? {
+            match self.try_start_lock()? {
                 Some(lock) => return Ok(lock),
                 None if waited < START_LIMIT * 2 => {}
-                None => return Err(failed(std::io::ErrorKind::TimedOut.into())),
+                None => return Err(self.not_locked(std::io::ErrorKind::TimedOut.into())),
             }
             tokio::time::sleep(LOCK_PAUSE).await;
             waited += LOCK_PAUSE;
         }
+    }
+
+    fn start_lock(&self) -> PathBuf {
+        self.pid_file.with_extension("lock")
+    }
+
+    fn not_locked(&self, source: std::io::Error) -> SupervisorError {
+        SupervisorError::File {
+            deed: "lock",
+            path: self.start_lock(),
+            source,
+        }
+    }
+
+    fn try_start_lock(&self) -> Result<Option<Held>, SupervisorError> {
+        let path = self.start_lock();
+        if let Some(dir) = path.parent() {
+            make_dir(dir, 0o755).map_err(|e| self.not_locked(e))?;
+        }
+        lockfile::try_hold(&path).map_err(|e| self.not_locked(e))
     }
 
     /// Starts it and returns once it answers. Its configuration is complete and checked only by

@@ -151,10 +151,13 @@ impl Supervisord {
         &self,
         services: &[Service],
     ) -> Result<Ensured, SupervisorError> {
-        match self.daemon.presence().await? {
-            Presence::Answers => return self.daemon.note().map(|()| Ensured::Already),
-            Presence::Gone if !self.settings.pid_file.exists() => return Ok(Ensured::Already),
-            Presence::Gone | Presence::Deaf(_) => {}
+        match self.daemon.presence().await {
+            Ok(Presence::Answers) => return self.daemon.note().map(|()| Ensured::Already),
+            Ok(Presence::Gone) if !self.settings.pid_file.exists() => return Ok(Ensured::Already),
+            Ok(Presence::Gone | Presence::Deaf(_)) => {}
+            // It runs and does not listen yet: another one is starting it, and is waited for.
+            Err(_) if self.daemon.is_starting()? => {}
+            Err(error) => return Err(error),
         }
         let _held = self.locks.lock("").await;
         let _alone = self.daemon.alone().await?;
