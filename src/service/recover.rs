@@ -33,7 +33,12 @@ pub fn tidy(world: &World) -> Result<(), ServiceError> {
     let config = world.config();
     let supervisor = config.supervisor_dir();
     let below = ["programs", "loaded", "services", "launch"].map(|dir| supervisor.join(dir));
-    let run = [config.run.clone(), config.gate_dir(), config.pid_dir()];
+    let run = [
+        config.run.clone(),
+        config.gate_dir(),
+        config.pid_dir(),
+        config.sent_dir(),
+    ];
     let folders = run
         .into_iter()
         .chain([config.home.clone(), config.nginx_dir(), supervisor]);
