@@ -227,7 +227,7 @@ pub fn a_worker_without_its_master_serves_on_until_the_next_one(combination: Com
         assert!(bed.acc(&["doctor"]).out.contains(alone));
         assert_eq!((bed.master(), workers(&bed)), (first, serving.clone()));
         bed.monitor()
-            .says(&["server", "it did not run and was started"]);
+            .says(&["server", "it was not running; started it"]);
         taken_over(&bed, first);
     }
     wait_until("doctor finds nothing wrong with it", SOON, || {

@@ -182,17 +182,13 @@ fn what_makes_no_sense_is_refused_with_a_way_out() {
     );
     bed.acc(&["create", "x1", "--model", "unknown"])
         .error(2)
-        .says(&["nosuch", "hint: mend `", "models/unknown/model.toml`"]);
+        .says(&["nosuch", "hint: fix `", "models/unknown/model.toml`"]);
     let files = bed.model("files", command).join("files");
     std::fs::create_dir(&files).unwrap();
     std::fs::write(files.join("app.conf.tera"), "{{ nosuch }}").unwrap();
     bed.acc(&["create", "x1", "--model", "files"])
         .error(2)
-        .says(&[
-            "nosuch",
-            "hint: mend `",
-            "models/files/files/app.conf.tera`",
-        ]);
+        .says(&["nosuch", "hint: fix `", "models/files/files/app.conf.tera`"]);
     bed.model("wrong", "command = []\n[timeouts]\nwake = \"1s\"\n");
     // The way it does not listen is told by `acc models` already, not by the first create.
     for (listen, address, way) in [
@@ -206,7 +202,7 @@ fn what_makes_no_sense_is_refused_with_a_way_out() {
                 "listen = \"{listen}\"\ncommand = [\"true\",\n\"--on={{{{ {address} }}}}\"]\n"
             ),
         );
-        let key = format!("models/deaf/model.toml`: command[1]: `{address}` is ");
+        let key = format!("models/deaf/model.toml`: command[1]: `{address}` ");
         let listed = bed
             .acc(&["models"])
             .ok()
@@ -223,9 +219,9 @@ fn what_makes_no_sense_is_refused_with_a_way_out() {
     let wrong = bed
         .acc(&["create", "x1", "--model", "wrong"])
         .error(2)
-        .says(&["there are start, stop", "docs/models.md"]);
+        .says(&["valid keys: start, stop", "docs/models.md"]);
     assert_eq!(
-        wrong.err.matches("model `wrong` is wrong").count(),
+        wrong.err.matches("model `wrong` is invalid").count(),
         1,
         "{wrong:?}"
     );
