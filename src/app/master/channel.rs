@@ -17,7 +17,7 @@ pub(in crate::app) enum Word {
     Prepared,
     /// The worker: I have the say and serve.
     Ready,
-    /// The worker: somebody asks for an upgrade.
+    /// The worker: an upgrade is asked for.
     Upgrade,
     /// The master: give up the say, and finish what you carry.
     Retire,
@@ -69,7 +69,7 @@ impl Channel {
             &[word.byte()],
             SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
         ) {
-            tracing::debug!(%error, ?word, "nobody hears");
+            tracing::debug!(%error, ?word, "the other end is closed");
         }
     }
 

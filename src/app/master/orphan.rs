@@ -1,5 +1,5 @@
 //! A worker whose master was killed goes on serving and looks for the next one, which takes over
-//! the listening sockets, the lock and the worker itself: nobody is refused, nothing is cut.
+//! the listening sockets, the lock and the worker itself: no client is refused, no stream is cut.
 //!
 //! Who is the master, the lock decides. Nothing is started or ended here.
 
@@ -23,7 +23,7 @@ use crate::service::error::{ServiceError, chain};
 
 /// How often a worker looks for a master, and a master for the lock.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long whoever has the owner's lock may take to show that it is a worker without a master.
+/// How long the holder of the owner's lock may take to show that it is a worker without a master.
 const SHOWN_WITHIN: Duration = Duration::from_secs(1);
 /// How long a worker that has connected may take to send what it has.
 const SENT_WITHIN: Duration = Duration::from_secs(1);
@@ -58,7 +58,11 @@ impl Inheritance {
     /// Connects to the next master, if there is one.
     fn offer(&self, path: &Path) -> io::Result<(Channel, i32)> {
         let stream = unix_connect::connect(path)?;
-        let master = socket_peercred(&stream)?.pid.as_raw_nonzero().get();
+        let peer = socket_peercred(&stream)?;
+        if !is_trusted(peer.uid.as_raw()) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let master = peer.pid.as_raw_nonzero().get();
         let mut files = vec![self.lock.as_fd()];
         files.extend(self.sockets.files());
         fd_passing::send(&stream, Word::Ready.byte(), &files)?;
@@ -80,8 +84,9 @@ pub(super) async fn turn(config: &Config) -> Result<Option<Turn>, ServiceError> 
         return Ok(None);
     };
     let path = config.master_socket();
-    let listener = listen::unix(&path, 0o600, None)
-        .map_err(|e| ServiceError::failed(chain(&e), "check space, owner and mode of `run`"))?;
+    let listener = listen::unix(&path, 0o600, None).map_err(|e| {
+        ServiceError::failed(chain(&e), "check free space, owner and mode of `run`")
+    })?;
     let unusable = |e| ServiceError::because("could not wait for a worker", &e, "try again");
     listener.set_nonblocking(true).map_err(unusable)?;
     let listener = UnixListener::from_std(listener).map_err(unusable)?;
@@ -111,15 +116,18 @@ pub(super) async fn turn(config: &Config) -> Result<Option<Turn>, ServiceError> 
     Ok(turn)
 }
 
+/// Is this user root, or the one that acc runs as?
+fn is_trusted(uid: u32) -> bool {
+    [0, rustix::process::geteuid().as_raw()].contains(&uid)
+}
+
 /// What the worker that has connected sends, and the worker itself.
 async fn take_over(
     came: io::Result<tokio::net::UnixStream>,
 ) -> io::Result<(File, Sockets, Worker)> {
     let stream = came?;
     let peer = stream.peer_cred()?;
-    let own = rustix::process::geteuid().as_raw();
-    let trusted = [0, own].contains(&peer.uid());
-    let pid = peer.pid().filter(|pid| trusted && *pid > 1);
+    let pid = peer.pid().filter(|pid| is_trusted(peer.uid()) && *pid > 1);
     let pid = pid.ok_or(io::ErrorKind::PermissionDenied)?;
     let receive = stream.async_io(tokio::io::Interest::READABLE, || {
         fd_passing::receive(&stream)

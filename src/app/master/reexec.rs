@@ -4,8 +4,9 @@
 //! Signals that come in between wait. Nothing is started or ended here.
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
@@ -16,8 +17,26 @@ use super::state::Master;
 use super::worker::{Worker, options};
 use crate::app::lock::ServerLock;
 use crate::config::Config;
-use crate::host::fd_passing;
+use crate::host::{fd_passing, lockfile};
 use crate::service::error::ServiceError;
+
+/// The locks that were passed on. A program that did not pass on the one in `home` has let go of
+/// it: it is taken again.
+fn take_locks(config: &Config, passed: Vec<(&str, OwnedFd)>) -> io::Result<ServerLock> {
+    let (mut at_home, mut in_run) = (None, None);
+    for (name, file) in passed {
+        match name {
+            "home" => at_home = Some(File::from(file)),
+            _ => in_run = Some(File::from(file)),
+        }
+    }
+    let missing = || io::Error::other("a lock is missing");
+    let at_home = match at_home {
+        Some(file) => file,
+        None => lockfile::try_lock(&config.home_server_lock())?.ok_or_else(missing)?,
+    };
+    Ok(ServerLock::of(config, in_run.ok_or_else(missing)?, at_home))
+}
 
 impl Master {
     /// Becomes the program in place. Returns only when that did not work, with the reason.
@@ -66,29 +85,25 @@ impl Master {
     pub(super) fn resumed(config: Config, left: &str) -> Result<Self, ServiceError> {
         let wrong = |e: io::Error| {
             ServiceError::because(
-                "could not take up what the master before has left",
+                "could not resume from the previous program",
                 &e,
-                "this option is not for people",
+                "`--resume` is for acc alone; run `acc boot`",
             )
         };
         let mut parts = left.split(';');
         let mut next = || {
             parts
                 .next()
-                .ok_or_else(|| wrong(io::Error::other("it is not complete")))
+                .ok_or_else(|| wrong(io::Error::other("the description is incomplete")))
         };
         let sockets = Sockets::taken(next()?).map_err(wrong)?;
-        let mut locks = take_all(next()?).map_err(wrong)?.into_iter().map(|l| l.1);
-        let (Some(at_home), Some(lock)) = (locks.next(), locks.next()) else {
-            return Err(wrong(io::Error::other("there is no lock")));
-        };
-        let lock = ServerLock::of(&config, lock.into(), at_home.into());
+        let lock = take_locks(&config, take_all(next()?).map_err(wrong)?).map_err(wrong)?;
         let mut workers = Vec::new();
         for part in parts {
             for (pid, file) in take_all(part).map_err(wrong)? {
                 let pid = pid
                     .parse()
-                    .map_err(|_| wrong(io::Error::other("a worker has no number")))?;
+                    .map_err(|_| wrong(io::Error::other("a worker has no process id")))?;
                 workers.push(Worker::of(pid, Channel::of(file).map_err(wrong)?));
             }
         }
@@ -98,8 +113,38 @@ impl Master {
         master.leaving = workers.collect();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
-            "took up what the master before has left"
+            "resumed from the previous program"
         );
         Ok(master)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::env::Env;
+
+    #[test]
+    fn a_lock_that_an_older_program_did_not_pass_on_is_taken_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (env, at) = (Env::bare(0, dir.path()), dir.path().display());
+        let text = format!("home = \"{at}/home\"\nrun = \"{at}/run\"\n");
+        let config = crate::config::parse(&text, None, &env).unwrap();
+        std::fs::create_dir_all(&config.home).unwrap();
+        std::fs::create_dir_all(&config.run).unwrap();
+        let file = |path| -> OwnedFd { lockfile::try_lock(path).unwrap().unwrap().into() };
+        let (home, run) = (config.home_server_lock(), config.server_lock());
+        let is_free = |path| lockfile::try_lock(path).unwrap().is_some();
+        let old = take_locks(&config, vec![("lock", file(&run))]).unwrap();
+        assert!(!is_free(&home) && !is_free(&run));
+        drop(old);
+        let new = take_locks(&config, vec![("home", file(&home)), ("lock", file(&run))]).unwrap();
+        assert!(!is_free(&home) && !is_free(&run));
+        drop(new);
+        assert!(is_free(&home) && is_free(&run));
+        assert!(take_locks(&config, vec![("home", file(&home))]).is_err());
+        // Another master has it.
+        let _other = file(&home);
+        assert!(take_locks(&config, vec![("lock", file(&run))]).is_err());
     }
 }

@@ -24,7 +24,7 @@ use crate::service::places;
 
 /// First and longest pause before a worker that keeps dying is replaced.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-/// So many workers in a row that did not come up, and the master ends too: whoever watches it
+/// After so many workers in a row that did not start, the master ends too: its supervisor
 /// decides, and without a socket commands do their work by themselves.
 const TRIES: u32 = 5;
 
@@ -76,9 +76,7 @@ impl Master {
             () = followed.told_to_end(&config) => None,
         };
         let Some(turn) = turn else {
-            info!(
-                "acc was halted, or this server told to end, while it waited for its turn: it ends"
-            );
+            info!("stopping: acc was halted, or this server was stopped, before it was the master");
             return Ok(None);
         };
         if config.booted() == Booted::No {
@@ -179,15 +177,15 @@ impl Master {
             return;
         }
         match self.lock.renew_lost(&self.config) {
-            Ok(true) => warn!("the file of its lock was gone: it is made anew"),
+            Ok(true) => warn!("created the missing lock file again"),
             Ok(false) => {}
-            Err(e) => error!("could not make its lock anew: {e}"),
+            Err(e) => error!("could not create the lock file again: {e}"),
         }
         match self.sockets.renew_lost(&self.config) {
-            Ok(renewed) => renewed.iter().for_each(
-                |path| warn!(path = %path.display(), "its file was gone: it is made anew"),
-            ),
-            Err(e) => error!("could not make a socket anew: {e}"),
+            Ok(renewed) => renewed
+                .iter()
+                .for_each(|path| warn!(path = %path.display(), "created the missing socket again")),
+            Err(e) => error!("could not create a socket again: {e}"),
         }
         self.fall_back = None;
         info!(program = %self.binary.path().display(), "upgrading: starting a worker from the program in place");
@@ -217,7 +215,7 @@ impl Master {
         if self.fall_back.is_none() && self.binary.is_outdated() && !self.ending {
             // The new program has just shown that it comes up.
             let why = self.become_new();
-            error!("the master itself stays what it was: {why}");
+            error!("the master continues with the old program: {why}");
         }
     }
 
@@ -240,7 +238,7 @@ impl Master {
     /// master has taken over it is the only sign that it has died.
     fn parted(&mut self, pid: i32) -> Result<(), ServiceError> {
         match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
-            Err(Errno::ECHILD) => self.ended(pid, "an end of its own"),
+            Err(Errno::ECHILD) => self.ended(pid, "a cause that is not known"),
             Ok(WaitStatus::Exited(_, code)) => self.ended(pid, &format!("exit code {code}")),
             Ok(WaitStatus::Signaled(_, signal, _)) => self.ended(pid, &format!("signal {signal}")),
             Ok(_) | Err(_) => Ok(()),
@@ -281,10 +279,7 @@ impl Master {
         }
         if let Some(place) = self.leaving.iter().position(|w| w.pid == pid) {
             self.leaving.remove(place);
-            info!(
-                pid,
-                "an earlier worker has finished what it carried ({how})"
-            );
+            info!(pid, "an earlier worker has finished its requests ({how})");
         }
         Ok(())
     }
@@ -296,12 +291,12 @@ impl Master {
         if !self.served || (self.failed >= TRIES && self.leaving.is_empty()) {
             self.all().for_each(|w| w.signal(Signal::SIGTERM));
             return Err(ServiceError::failed(
-                "the server does not come up",
-                "the lines before this one say why; look with `acc doctor`",
+                "the server does not start",
+                "see the lines above; run `acc doctor`",
             ));
         }
         if self.binary.is_outdated() {
-            warn!("the program in place does not come up: going on with the one that ran before");
+            warn!("the new program does not start: continuing with the old one");
             self.fall_back = Some(Path::new("/proc/self/exe").to_owned());
         }
         let pause = (AGAIN.0 * 4_u32.saturating_pow(self.failed - 1)).min(AGAIN.1);
@@ -311,7 +306,7 @@ impl Master {
 }
 
 /// How acc was booted when its supervisord starts this server and the note of that is gone, taken
-/// away by a cleaner of temporary folders. `None`: somebody else has started it.
+/// away by a cleaner of temporary folders. `None`: another process has started it.
 fn started_by_supervisord(config: &Config) -> Option<Booted> {
     let line = std::fs::read(format!(
         "/proc/{}/cmdline",

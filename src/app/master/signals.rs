@@ -40,16 +40,13 @@ impl MasterSignals {
             };
             match lock::serving(config) {
                 Some(master) => match process::signal_one(master, signal as i32) {
-                    Ok(()) => info!(
-                        pid = master.pid,
-                        "{signal} passed on to the server that serves"
-                    ),
+                    Ok(()) => info!(pid = master.pid, "sent {signal} to the running server"),
                     Err(error) => {
-                        warn!(pid = master.pid, %error, "could not pass {signal} on to the server that serves")
+                        warn!(pid = master.pid, %error, "could not send {signal} to the running server")
                     }
                 },
                 None => {
-                    warn!("{signal} could not be passed on: it is not known which server serves")
+                    warn!("ignored {signal}: no running server was found")
                 }
             }
         }
@@ -71,6 +68,6 @@ pub(super) fn signals() -> SigSet {
 /// Lets them in again; they were kept waiting while the program was replaced.
 pub(super) fn let_signals_in() {
     if let Err(error) = signals().thread_unblock() {
-        tracing::warn!(%error, "could not let signals in");
+        tracing::warn!(%error, "could not unblock signals");
     }
 }

@@ -74,7 +74,8 @@ impl Worker {
         }
     }
 
-    /// It has not been waited for, so the pid is nobody else's.
+    /// A child has not been waited for, and one that was taken over has its end of the channel open:
+    /// the pid belongs to no other process.
     pub(super) fn signal(&self, signal: Signal) {
         if let Err(error) = kill(Pid::from_raw(self.pid), signal) {
             tracing::warn!(pid = self.pid, %error, "could not signal a worker");
