@@ -122,7 +122,7 @@ impl From<&Denied> for Refusal {
                 reason: name,
                 retry_s: retry_in.as_secs().max(1),
             },
-            Denied::NotAwake(_) | Denied::NotAsleep(_) => Self::Broken,
+            Denied::NotAsleep(_) => Self::Broken,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! through `parse`.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// Longest instance name: a DNS label (RFC 1035 section 2.3.4).
 pub const NAME_MAX: usize = 63;
@@ -16,9 +17,10 @@ const RESERVED: &[&str] = &["acc", "nginx", "server", "supervisord", "localhost"
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceName(String);
 
-/// A host name in normal form: lower case, no port, no trailing dot.
+/// A host name in normal form: lower case, no port, no trailing dot. Copies share the text: the map
+/// of hosts is copied whenever an instance gets a task.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HostName(String);
+pub struct HostName(Arc<str>);
 
 /// An instance's number; given once and never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -143,20 +145,20 @@ impl HostName {
         if !host.split('.').all(is_label) {
             return Err(NameFault::Character);
         }
-        Ok(Self(host))
+        Ok(Self(host.into()))
     }
 
     /// The domain instances are below when the operator names none: it reaches this host without
     /// any DNS.
     #[must_use]
     pub fn default_domain() -> Self {
-        Self("apps.localhost".to_owned())
+        Self("apps.localhost".into())
     }
 
     /// The host `name` has on the default domain.
     #[must_use]
     pub fn on_domain(name: &InstanceName, domain: &Self) -> Self {
-        Self(format!("{}.{}", name.0, domain.0))
+        Self(format!("{}.{}", name.0, domain.0).into())
     }
 
     /// The text.

@@ -52,13 +52,6 @@ pub enum Event {
         /// How.
         exit: Exit,
     },
-    /// A request was let through by acc itself.
-    Admitted,
-    /// That request ended. `counts`: it was use.
-    Released {
-        /// By the rules.
-        counts: bool,
-    },
     /// Somebody looked from outside: connections open now and, when something was used since the
     /// last look, when.
     Looked {

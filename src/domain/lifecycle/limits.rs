@@ -20,19 +20,6 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// For [`super::Event::Admitted`] and [`super::Event::Released`], which keep to no times.
-    pub const NONE: Self = {
-        let zero = Duration::ZERO;
-        Self {
-            idle: zero,
-            min_awake: zero,
-            start: zero,
-            drain: zero,
-            drain_streams: zero,
-            stop: zero,
-        }
-    };
-
     /// A stop that has begun is over after this long: what is in flight ends, then the process does
     /// or is killed, and is looked for again.
     #[must_use]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::effect::Effect;
 use super::limits::Limits;
 use super::phase::{Cause, Drain, Failure, Phase};
+use super::requests::Requests;
 use crate::domain::idle;
 use crate::domain::instance::{DesiredState, Process};
 use crate::domain::time::Timestamp;
@@ -147,12 +148,12 @@ impl Machine {
         }
     }
 
-    /// The same, with the requests of another one that has gone on meanwhile.
+    /// The same machine with the requests that are open now: what [`super::step`] must be given.
     #[must_use]
-    pub fn with_requests_of(&self, other: &Self) -> Self {
+    pub fn with_requests(&self, requests: &Requests) -> Self {
         Self {
-            tickets: other.tickets,
-            quiet_since: self.quiet_since.max(other.quiet_since),
+            tickets: requests.open(),
+            quiet_since: self.quiet_since.max(requests.quiet_since()),
             ..self.clone()
         }
     }

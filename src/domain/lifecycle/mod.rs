@@ -9,7 +9,8 @@
 //!
 //! It never reads a clock, does I/O or takes a lock. The phase is private to this folder, so
 //! nothing else can change it. Facts (an exit, an answer, a timer) carry the number of the run they
-//! belong to; those of an earlier run change nothing. Effects are performed in the order given;
+//! belong to; those of an earlier run change nothing. Requests are no events: [`Requests`] counts
+//! them apart from the machine, and is read before each step and told of its result. Effects are performed in the order given;
 //! [`Effect::Persist`] stands before whatever acts.
 
 mod effect;
@@ -18,6 +19,7 @@ mod limits;
 mod machine;
 mod moves;
 mod phase;
+mod requests;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -28,6 +30,7 @@ pub use event::Event;
 pub use limits::Limits;
 pub use machine::{Answer, BACK_OFF, IDLE_LOOKS, Machine, STABLE, Step, Stored};
 pub use phase::{Cause, Denied, Drain, Failure, Phase};
+pub use requests::Requests;
 
 use super::time::Timestamp;
 

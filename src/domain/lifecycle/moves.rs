@@ -139,13 +139,6 @@ impl Machine {
         })
     }
 
-    pub(super) fn released(&self, quiet_since: Timestamp) -> Result<Step, Denied> {
-        let mut next = self.clone();
-        next.tickets = next.tickets.saturating_sub(1);
-        next.quiet_since = next.quiet_since.max(quiet_since);
-        next.with([])
-    }
-
     pub(super) fn drain(&self, drain: Drain, now: Timestamp, l: &Limits) -> Result<Step, Denied> {
         let mut next = self.go(Phase::Draining, self.since);
         next.looks = 0;

@@ -89,9 +89,6 @@ pub enum Denied {
         /// Until the next try.
         retry_in: Duration,
     },
-    /// Only an awake instance can do that.
-    #[error("it is {}, not awake", .0.as_str())]
-    NotAwake(Phase),
     /// Only a sleeping instance can do that.
     #[error("it is {}, not asleep", .0.as_str())]
     NotAsleep(Phase),

@@ -42,14 +42,12 @@ fn creating(m: &Machine, event: &Event, now: Timestamp) -> Result<Step, Denied> 
         Event::Wake(_) | Event::Sleep { .. } | Event::Destroy | Event::Reset => {
             Err(Denied::Creating)
         }
-        Event::Admitted => Err(Denied::NotAwake(m.phase)),
         Event::SetDesired(_)
         | Event::Retire(_)
         | Event::Spawned { .. }
         | Event::Ready { .. }
         | Event::StartFailed { .. }
         | Event::Exited { .. }
-        | Event::Released { .. }
         | Event::Looked { .. }
         | Event::InFlight { .. }
         | Event::DrainFailed { .. }
@@ -64,14 +62,12 @@ fn asleep(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step
         Event::Wake(cause) => m.start(*cause, now, l),
         Event::Destroy => m.destroy(now),
         Event::Sleep { .. } | Event::Reset => m.stay(),
-        Event::Admitted => Err(Denied::NotAwake(m.phase)),
         // Nothing should run, yet something does: it is stopped, and never served.
         Event::Found(Some(process)) => {
             let mut next = m.go(Phase::Stopping, now);
             next.process = Some(*process);
             next.stop_now(now, l, [Effect::CloseGate, Effect::Watch])
         }
-        Event::Released { .. } => m.released(now),
         Event::Found(None)
         | Event::Created
         | Event::SetDesired(_)
@@ -124,8 +120,6 @@ fn waking(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step
             next.with([Effect::Persist, Effect::CloseGate])
         }
         Event::Destroy => Err(Denied::NotAsleep(m.phase)),
-        Event::Admitted => Err(Denied::NotAwake(m.phase)),
-        Event::Released { .. } => m.released(now),
         Event::Created
         | Event::SetDesired(_)
         | Event::Retire(_)
@@ -155,13 +149,6 @@ fn awake(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step,
             m.stopping_for(Drain::Displaced, now)
                 .stop_now(now, l, [Effect::CloseGate, noted])
         }
-        Event::Admitted => {
-            let mut next = m.clone();
-            next.tickets += 1;
-            next.with([])
-        }
-        Event::Released { counts: true } => m.released(now),
-        Event::Released { counts: false } => m.released(m.quiet_since),
         Event::Looked {
             run,
             in_flight,
@@ -241,7 +228,6 @@ fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<St
             Drain::Operator | Drain::Displaced => m.go(Phase::Stopping, now).stop_now(now, l, []),
             Drain::Idle => m.back_to_awake([]),
         },
-        Event::Released { .. } => m.released(now),
         Event::Exited { run, exit } if *run == m.run => m.ended(Failure::Died(*exit), now),
         // After a crash of acc the reason of the drain is not known: nothing may be cut, so it
         // serves again.
@@ -252,7 +238,6 @@ fn draining(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<St
         }
         Event::Found(None) => m.ended(Failure::Died(Exit::Unknown), now),
         Event::Destroy => Err(Denied::NotAsleep(m.phase)),
-        Event::Admitted => Err(Denied::NotAwake(m.phase)),
         Event::Created
         | Event::SetDesired(_)
         | Event::Retire(_)
@@ -330,8 +315,6 @@ fn stopping(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<St
         }
         Event::Found(None) => m.stopped(now, l),
         Event::Destroy => Err(Denied::NotAsleep(m.phase)),
-        Event::Admitted => Err(Denied::NotAwake(m.phase)),
-        Event::Released { .. } => m.released(now),
         Event::Created
         | Event::SetDesired(_)
         | Event::Retire(_)
@@ -364,14 +347,12 @@ fn failed(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step
             next.with([Effect::Persist])
         }
         Event::Destroy => m.destroy(now),
-        Event::Admitted => Err(Denied::NotAwake(m.phase)),
         Event::Found(Some(process)) => {
             let mut next = m.go(Phase::Stopping, now);
             next.process = Some(*process);
             next.failed_run = Some(m.run);
             next.stop_now(now, l, [Effect::CloseGate, Effect::Watch])
         }
-        Event::Released { .. } => m.released(now),
         Event::Found(None)
         | Event::Sleep { .. }
         | Event::Created
@@ -391,10 +372,8 @@ fn failed(m: &Machine, event: &Event, now: Timestamp, l: &Limits) -> Result<Step
 
 fn destroyed(m: &Machine, event: &Event) -> Result<Step, Denied> {
     match event {
-        Event::Wake(_) | Event::Reset | Event::Admitted => Err(Denied::Destroyed),
+        Event::Wake(_) | Event::Reset => Err(Denied::Destroyed),
         Event::Destroy | Event::Sleep { .. } => m.stay(),
-        // What was cut off by a forced end comes back late.
-        Event::Released { .. } => m.released(m.quiet_since),
         Event::Created
         | Event::SetDesired(_)
         | Event::Retire(_)

@@ -28,20 +28,56 @@ fn at(s: u64) -> Timestamp {
 }
 
 #[test]
-fn a_request_that_comes_or_goes_keeps_to_no_times() {
+fn requests_are_admitted_only_by_one_that_is_awake() {
     for phase in Phase::ALL {
-        for event in [
-            Event::Admitted,
-            Event::Released { counts: true },
-            Event::Released { counts: false },
-        ] {
-            let machine = sample(phase);
-            assert_eq!(
-                step(&machine, &event, at(9), &Limits::NONE),
-                step(&machine, &event, at(9), &LIMITS),
-                "{phase:?} {event:?}"
-            );
-        }
+        let machine = sample(phase);
+        let mut requests = Requests::none(at(0));
+        assert!(!requests.admit(), "before it is known what runs");
+        requests.follow(&machine);
+        assert_eq!(requests.admit(), phase == Phase::Awake, "{phase:?}");
+        assert_eq!(requests.open(), u32::from(phase == Phase::Awake));
+    }
+}
+
+#[test]
+fn a_request_that_ends_is_use_unless_the_rules_say_otherwise() {
+    let awake = sample(Phase::Awake);
+    let mut requests = Requests::none(at(0));
+    requests.follow(&awake);
+    assert_eq!(requests.quiet_since(), awake.quiet_since());
+    assert!(requests.admit() && requests.admit() && requests.admit());
+    requests.release(false, at(7));
+    assert_eq!(
+        (requests.open(), requests.quiet_since()),
+        (2, awake.quiet_since())
+    );
+    requests.release(true, at(8));
+    assert_eq!((requests.open(), requests.quiet_since()), (1, at(8)));
+    // A clock that was read before is no step back.
+    requests.release(true, at(6));
+    assert_eq!((requests.open(), requests.quiet_since()), (0, at(8)));
+    assert_eq!(awake.with_requests(&requests).quiet_since(), at(8));
+}
+
+/// A machine and its requests, kept as the service keeps them.
+struct Served {
+    machine: Machine,
+    requests: Requests,
+}
+
+impl Served {
+    fn new(machine: Machine) -> Self {
+        let mut requests = Requests::none(machine.quiet_since());
+        requests.follow(&machine);
+        Self { machine, requests }
+    }
+
+    fn step(&mut self, event: &Event, now: Timestamp) -> Result<(Machine, Step), Denied> {
+        let before = self.machine.with_requests(&self.requests);
+        let taken = step(&before, event, now, &LIMITS)?;
+        self.requests.follow(&taken.next);
+        self.machine = taken.next.clone();
+        Ok((before, taken))
     }
 }
 
@@ -161,47 +197,32 @@ fn an_idle_stop_closes_the_gate_looks_again_and_gives_way() {
 
 #[test]
 fn an_operators_stop_waits_for_what_is_in_flight_then_wakes_for_who_waits() {
-    let stop = then(
-        to_awake(),
-        &[(2, Event::Admitted), (3, Event::Sleep { now: false })],
-    );
-    let draining = walk(&stop);
-    assert_eq!(draining.next.phase(), Phase::Draining);
+    let counted = Event::InFlight { run: 1, count: 0 };
+    let begin = || {
+        let mut served = Served::new(walk(&to_awake()).next);
+        assert!(served.requests.admit());
+        let (_, draining) = served.step(&Event::Sleep { now: false }, at(3)).unwrap();
+        assert_eq!(draining.next.phase(), Phase::Draining);
+        assert!(!served.requests.admit());
+        served
+    };
     // The kernel sees nothing, but a ticket is out.
-    let still = walk(&then(
-        stop.clone(),
-        &[(4, Event::InFlight { run: 1, count: 0 })],
-    ));
+    let (_, still) = begin().step(&counted, at(4)).unwrap();
     assert_eq!(
         (still.next.phase(), still.effects),
         (Phase::Draining, vec![Effect::Count(1)])
     );
-    let waited = then(
-        stop,
-        &[
-            (4, Event::Wake(Cause::Request)),
-            (5, Event::Released { counts: true }),
-        ],
-    );
-    let stopping = walk(&then(
-        waited.clone(),
-        &[(5, Event::InFlight { run: 1, count: 0 })],
-    ));
+    let mut served = begin();
+    served.step(&Event::Wake(Cause::Request), at(4)).unwrap();
+    served.requests.release(true, at(5));
+    let (_, stopping) = served.step(&counted, at(5)).unwrap();
     assert_eq!(stopping.next.phase(), Phase::Stopping);
     assert!(stopping.effects.contains(&Effect::Terminate));
-    let again = walk(&then(
-        waited,
-        &[
-            (5, Event::InFlight { run: 1, count: 0 }),
-            (
-                6,
-                Event::Exited {
-                    run: 1,
-                    exit: Exit::Code(0),
-                },
-            ),
-        ],
-    ));
+    let exited = Event::Exited {
+        run: 1,
+        exit: Exit::Code(0),
+    };
+    let (_, again) = served.step(&exited, at(6)).unwrap();
     assert_eq!((again.next.phase(), again.next.run()), (Phase::Waking, 2));
 }
 
@@ -522,10 +543,9 @@ fn one_that_cannot_be_reached_is_stopped_for_that_reason_and_no_other() {
         run: 1,
         exit: Exit::Code(0),
     };
-    let stopping = walk(&then(
-        to_awake(),
-        &[(5, Event::Admitted), (5, displaced.clone())],
-    ));
+    let mut served = Served::new(walk(&to_awake()).next);
+    assert!(served.requests.admit());
+    let (_, stopping) = served.step(&displaced, at(5)).unwrap();
     assert_eq!(stopping.next.phase(), Phase::Stopping);
     let desired = [
         Effect::Persist,
@@ -614,8 +634,6 @@ fn sample_events() -> Vec<(&'static str, Event)> {
                 exit: Exit::Code(1),
             },
         ),
-        ("admitted", Event::Admitted),
-        ("released", Event::Released { counts: true }),
         (
             "looked: idle",
             Event::Looked {
@@ -707,7 +725,7 @@ fn the_printed_table_is_true() {
 
 fn any_event() -> impl Strategy<Value = (usize, u64, u64)> {
     (
-        0..sample_events().len() + 3,
+        0..sample_events().len() + 5,
         0..3u64,
         prop_oneof![Just(0), 1..2000u64, 1000..100_000u64],
     )
@@ -721,37 +739,40 @@ proptest! {
     /// opens only for one that answered, and a process is only lost by ending.
     #[test]
     fn long_walks_keep_the_promises(events in proptest::collection::vec(any_event(), 1..200)) {
-        let mut machine = Machine::creating(DesiredState::Auto, at(0));
+        let mut served = Served::new(Machine::creating(DesiredState::Auto, at(0)));
         let mut now = at(0);
         for (pick, back, ms) in events {
             now = now.after(Duration::from_millis(ms));
             let samples = sample_events();
-            let run = machine.run().saturating_sub(back.saturating_sub(1).min(1));
+            let run = served.machine.run().saturating_sub(back.saturating_sub(1).min(1));
             let event = match samples.get(pick).map(|(_, e)| e.clone()) {
-                Some(Event::Spawned { .. }) if machine.process().is_some() => continue,
+                Some(Event::Spawned { .. }) if served.machine.process().is_some() => continue,
                 Some(event) => of_run(event, run),
-                None if pick == samples.len() => timer(&machine),
-                None => Event::SetDesired([DesiredState::Auto, DesiredState::Up, DesiredState::Down][usize::try_from(back).unwrap_or(0)]),
-            };
-            let taken = match step(&machine, &event, now, &LIMITS) {
-                Ok(taken) => taken,
-                Err(denied) => {
-                    prop_assert!(is_wish(&event), "a fact was refused ({denied}): {event:?}");
+                None if pick == samples.len() => timer(&served.machine),
+                None if pick == samples.len() + 1 => {
+                    prop_assert_eq!(served.requests.admit(), served.machine.phase() == Phase::Awake);
                     continue;
                 }
+                None if pick == samples.len() + 2 => {
+                    served.requests.release(back != 0, now);
+                    continue;
+                }
+                None => Event::SetDesired([DesiredState::Auto, DesiredState::Up, DesiredState::Down][usize::try_from(back).unwrap_or(0)]),
             };
-            check(&machine, &event, &taken, now)?;
-            machine = taken.next;
+            match served.step(&event, now) {
+                Ok((before, taken)) => check(&before, &event, &taken, now)?,
+                Err(denied) => prop_assert!(is_wish(&event), "a fact was refused ({denied}): {event:?}"),
+            }
         }
     }
 }
 
 /// What somebody asks for may be refused; what has happened has happened.
 fn is_wish(event: &Event) -> bool {
-    use Event::{Admitted, Created, Destroy, Reset, Retire, SetDesired, Sleep, Wake};
+    use Event::{Created, Destroy, Reset, Retire, SetDesired, Sleep, Wake};
     matches!(
         event,
-        Created | Wake(_) | Sleep { .. } | SetDesired(_) | Retire(_) | Destroy | Reset | Admitted
+        Created | Wake(_) | Sleep { .. } | SetDesired(_) | Retire(_) | Destroy | Reset
     )
 }
 

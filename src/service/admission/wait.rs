@@ -2,8 +2,8 @@
 //! [`Admission`].
 //!
 //! The first request starts the wake, the others join it; a failure reaches every one of them; a
-//! client that leaves cancels only its own wait. A request is counted in flight under the lock
-//! under which it is admitted.
+//! client that leaves cancels only its own wait. A request to an awake instance takes the host map,
+//! which is replaced as a whole, and the short lock of the instance's tickets, and nothing else.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::domain::admission::{self, AdmissionDecision, Refusal};
-use crate::domain::lifecycle::{self, Cause, Event, Failure, Limits, Phase};
+use crate::domain::lifecycle::{Cause, Event, Failure, Phase};
 use crate::domain::name::{HostName, InstanceName};
 use crate::domain::rule::Verdict;
 use crate::domain::time::Timestamp;
@@ -31,7 +31,7 @@ use crate::service::world::World;
 struct InstanceTicket {
     world: Arc<World>,
     handle: Arc<Handle>,
-    gate: Gate,
+    gate: Arc<Gate>,
     counts: bool,
 }
 
@@ -47,31 +47,13 @@ impl Ticket for InstanceTicket {
 
 impl Drop for InstanceTicket {
     fn drop(&mut self) {
-        apply_ticket(
-            &self.world,
-            &self.handle,
-            &Event::Released {
-                counts: self.counts,
-            },
-        );
+        self.handle.tickets.give_back(self.counts, self.world.now());
     }
-}
-
-/// Steps the machine with a ticket event; these have no effects, so no task is needed.
-fn apply_ticket(world: &World, handle: &Handle, event: &Event) -> Option<Phase> {
-    let mut machine = handle.machine();
-    let step = lifecycle::step(&machine, event, world.now(), &Limits::NONE).ok()?;
-    *machine = step.next;
-    Some(machine.phase())
 }
 
 /// Lets a request through if the instance is awake now.
 fn admit(world: &Arc<World>, handle: &Arc<Handle>, counts: bool) -> Option<Box<InstanceTicket>> {
-    if !handle.known() {
-        return None;
-    }
-    apply_ticket(world, handle, &Event::Admitted)?;
-    let gate = handle.gate(handle.snapshot().run);
+    let gate = handle.tickets.take()?;
     Some(Box::new(InstanceTicket {
         world: world.clone(),
         handle: handle.clone(),
@@ -248,7 +230,9 @@ impl Admission for Arc<World> {
         if self.has_retired() {
             return None;
         }
-        let ticket = admit(self, &self.registry.by_host(host)?, verdict.counts)?;
+        let ticket = self
+            .registry
+            .peek_host(host, |handle| admit(self, handle, verdict.counts))?;
         Some(ticket)
     }
 
@@ -332,8 +316,7 @@ async fn admit_here(
     // Nearly every request: no clock is asked for it.
     if let Some(ticket) = world
         .registry
-        .by_host(host)
-        .and_then(|handle| admit(world, &handle, verdict.counts))
+        .peek_host(host, |handle| admit(world, handle, verdict.counts))
     {
         return Ok(Admitted::Open(ticket));
     }

@@ -63,7 +63,7 @@ impl Actor {
         let mut patience = LINGER_FIRST;
         // Between two events it may end at any moment, never within one.
         while !retired.is_cancelled() {
-            let live = self.handle.machine().phase().is_live();
+            let live = self.machine.phase().is_live();
             if !live && !self.is_unwritten() && leave(&self.handle, &|| self.inbox.is_empty()) {
                 break;
             }
@@ -168,7 +168,7 @@ impl Actor {
         if message.notify_socket.is_some() {
             self.notify_socket = message.notify_socket;
         }
-        if self.handle.machine().phase() != Phase::Waking {
+        if self.machine.phase() != Phase::Waking {
             self.rest_probe();
         }
         if let Some(machine) = unwritten
@@ -252,7 +252,7 @@ impl Actor {
     }
 
     fn watch(&mut self, run: u64) {
-        let Some(process) = self.handle.machine().process() else {
+        let Some(process) = self.machine.process() else {
             return;
         };
         // It was found again, as a monitor run does that finds its gate closed: one that waits for
@@ -312,7 +312,7 @@ impl Actor {
         let (ctx, outbox) = (self.ctx.clone(), self.outbox.clone());
         let probe_target = launch_spec::probe_target(&self.ctx, &self.handle.launched());
         let handle = Arc::downgrade(&self.handle);
-        let (process, notify_socket) = (self.handle.machine().process(), self.notify_socket.take());
+        let (process, notify_socket) = (self.machine.process(), self.notify_socket.take());
         let task = tokio::spawn(async move {
             let answered = ctx.probe.ready(&probe_target, process, notify_socket).await;
             let event = match &answered {
@@ -374,7 +374,7 @@ impl Actor {
             let event = match ctx.activity.look(&[target]).await {
                 Ok(seen) => {
                     let open = seen.first().map_or(0, |s| s.connections);
-                    let tickets = handle.upgrade().map_or(0, |h| h.machine().tickets());
+                    let tickets = handle.upgrade().map_or(0, |h| h.tickets.requests().open());
                     // Pooled connections may close between the two checks: the larger number of
                     // them is the true one.
                     Event::InFlight {
@@ -394,7 +394,7 @@ impl Actor {
     }
 
     async fn signal(&self, kill: bool) {
-        let Some(process) = self.handle.machine().process() else {
+        let Some(process) = self.machine.process() else {
             return;
         };
         let program = launch_spec::program(&self.ctx, &self.handle.launched());

@@ -1,7 +1,7 @@
-//! One instance as the rest of `service` sees it: its machine, what can be seen of it, and the way
-//! to its task.
+//! One instance as the rest of `service` sees it: its tickets, a copy of its machine to read, and
+//! the way to its task.
 //!
-//! It starts nothing and writes nothing: the task does (`actor`).
+//! It starts nothing and writes nothing: the task does (`actor`), which alone owns the machine.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::instance::{Instance, Listen};
+use crate::domain::instance::{Instance, Listen, Process};
 use crate::domain::lifecycle::{Answer, Denied, Event, Machine, Phase};
 use crate::domain::name::{HostName, InstanceId, InstanceName};
 use crate::domain::time::{Timestamp, WallTime};
@@ -20,6 +20,7 @@ use crate::driver::probe::NotifySocket;
 use crate::service::admission::clients::Places;
 use crate::service::context::Context;
 use crate::service::error::ServiceError;
+use crate::service::instance::tickets::Tickets;
 use crate::service::instance::wake_timing::Stamps;
 
 /// How long a verb that has come to its end waits for the rest of its last step.
@@ -73,13 +74,15 @@ pub(in crate::service) struct Who {
     pub(in crate::service) hosts: Vec<HostName>,
 }
 
-/// One instance's machine and the way to its task.
+/// One instance, and the way to its task.
 pub struct Handle {
     pub(in crate::service) instance: Who,
     launched: Mutex<Arc<Instance>>,
     pub(in crate::service) waiting: Places,
     pub(in crate::service) last_look: Mutex<LastLook>,
     stamps: Mutex<Stamps>,
+    pub(in crate::service) tickets: Tickets,
+    /// The machine as the task last set it.
     machine: Mutex<Machine>,
     /// Cancelled when the streams of this run must end; made by the first of them.
     streams: Mutex<Option<(u64, CancellationToken)>>,
@@ -105,6 +108,7 @@ impl Handle {
             stamps: Mutex::default(),
             seen: watch::Sender::new(Snapshot::of(&machine)),
             known: AtomicBool::new(!machine.phase().is_live()),
+            tickets: Tickets::closed(machine.quiet_since()),
             machine: Mutex::new(machine),
             streams: Mutex::default(),
             fit: AtomicBool::new(fit),
@@ -124,8 +128,18 @@ impl Handle {
         self.inbox.downgrade()
     }
 
-    /// The machine. Held for moments only, never across an await.
-    pub(in crate::service) fn machine(&self) -> MutexGuard<'_, Machine> {
+    /// The machine as the task last set it, with the requests that are open now.
+    pub(in crate::service) fn machine(&self) -> Machine {
+        let requests = self.tickets.requests();
+        self.shown().with_requests(&requests)
+    }
+
+    /// The machine has become this one. For the task alone.
+    pub(in crate::service) fn show(&self, machine: Machine) {
+        *self.shown() = machine;
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Machine> {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -137,7 +151,7 @@ impl Handle {
     /// What is true now.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::of(&self.machine())
+        Snapshot::of(&self.shown())
     }
 
     /// Follows the changes.
@@ -210,16 +224,23 @@ impl Handle {
     /// The gate of the current run.
     pub(in crate::service) fn gate(&self, run: u64) -> Gate {
         let listen = self.launched().listen.clone();
-        let process = if matches!(listen, Listen::Tcp(_)) {
-            self.machine().process()
-        } else {
-            None
-        };
+        let process = self.shown().process();
+        self.gate_to(listen, run, process)
+    }
+
+    /// The gate of a machine that is awake.
+    pub(in crate::service) fn gate_of(&self, machine: &Machine) -> Gate {
+        let listen = self.launched().listen.clone();
+        self.gate_to(listen, machine.run(), machine.process())
+    }
+
+    /// Only for TCP the process matters: a unix socket is known by its owner.
+    fn gate_to(&self, listen: Listen, run: u64, process: Option<Process>) -> Gate {
         Gate {
             name: self.instance.name.clone(),
+            process: process.filter(|_| matches!(listen, Listen::Tcp(_))),
             listen,
             run,
-            process,
         }
     }
 

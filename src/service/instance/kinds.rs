@@ -38,13 +38,11 @@ pub(in crate::service) fn is_asked_for(event: &Event) -> bool {
         | Event::Retire(_)
         | Event::Destroy
         | Event::Reset
-        | Event::Looked { .. }
-        | Event::Admitted => true,
+        | Event::Looked { .. } => true,
         Event::Spawned { .. }
         | Event::Ready { .. }
         | Event::StartFailed { .. }
         | Event::Exited { .. }
-        | Event::Released { .. }
         | Event::InFlight { .. }
         | Event::DrainFailed { .. }
         | Event::Displaced { .. }

@@ -12,5 +12,6 @@ pub(in crate::service) mod registry;
 pub(in crate::service) mod revive;
 pub(in crate::service) mod start;
 pub(in crate::service) mod step;
+pub(in crate::service) mod tickets;
 pub(in crate::service) mod transition;
 pub mod wake_timing;

@@ -2,12 +2,14 @@
 //! not here.
 //!
 //! A handle is found under the same lock under which it is removed, so no caller ever holds one
-//! whose task has left.
+//! whose task has left. Requests to awake instances take no lock: they read the map of hosts, which
+//! is replaced as a whole. What they find there may have left meanwhile; then it gives no ticket.
 
 use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc};
 
 use crate::domain::lifecycle::Machine;
@@ -65,44 +67,86 @@ impl Entering {
 struct Maps {
     /// In order, so that a monitor run does the same things in the same order every time.
     by_id: BTreeMap<InstanceId, Arc<Handle>>,
-    by_host: HashMap<HostName, Arc<Handle>>,
     /// How many handles have left.
     departures: u64,
 }
 
-impl Maps {
+type Hosts = HashMap<HostName, Arc<Handle>>;
+
+/// What the registry and the tasks that leave it share.
+#[derive(Default)]
+struct Shared {
+    maps: Mutex<Maps>,
+    /// Replaced under the lock of `maps`, read without it.
+    hosts: ArcSwap<Hosts>,
+}
+
+impl Shared {
+    fn maps(&self) -> MutexGuard<'_, Maps> {
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `_locked`: only who holds the lock replaces the map.
+    fn replace_hosts(&self, _locked: &Maps, change: impl FnOnce(&mut Hosts)) {
+        let mut hosts = Hosts::clone(&self.hosts.load());
+        change(&mut hosts);
+        self.hosts.store(Arc::new(hosts));
+    }
+
     /// Removes this handle, and no other that has come to one of its hosts since.
-    fn remove(&mut self, handle: &Arc<Handle>) {
-        self.departures += 1;
-        self.by_id.remove(&handle.instance.id);
-        for host in &handle.instance.hosts {
-            if self
-                .by_host
-                .get(host)
-                .is_some_and(|h| Arc::ptr_eq(h, handle))
-            {
-                self.by_host.remove(host);
+    fn remove(&self, maps: &mut Maps, handle: &Arc<Handle>) {
+        maps.departures += 1;
+        maps.by_id.remove(&handle.instance.id);
+        self.replace_hosts(maps, |hosts| {
+            for host in &handle.instance.hosts {
+                if hosts.get(host).is_some_and(|h| Arc::ptr_eq(h, handle)) {
+                    hosts.remove(host);
+                }
             }
+        });
+    }
+
+    /// Removes the handle if only the registry and its task (which asks) hold it, and nothing is
+    /// left to read. A request that reads an old map of hosts at this moment counts as well: then
+    /// it is asked again later.
+    fn leave(&self, handle: &Arc<Handle>, inbox_is_empty: &dyn Fn() -> bool) -> bool {
+        let mut maps = self.maps();
+        let own = 2 + handle.instance.hosts.len();
+        if Arc::strong_count(handle) > own || !inbox_is_empty() {
+            return false;
         }
+        self.remove(&mut maps, handle);
+        true
     }
 }
 
 /// All handles.
 #[derive(Default)]
 pub(in crate::service) struct Registry {
-    maps: Arc<Mutex<Maps>>,
+    shared: Arc<Shared>,
     /// Notified when an instance gets a task.
     entered: Notify,
 }
 
 impl Registry {
     fn maps(&self) -> MutexGuard<'_, Maps> {
-        lock(&self.maps)
+        self.shared.maps()
     }
 
     /// The handle of a host, if its instance has a task.
     pub(in crate::service) fn by_host(&self, host: &HostName) -> Option<Arc<Handle>> {
-        self.maps().by_host.get(host).cloned()
+        let _no_task_leaves = self.maps();
+        self.shared.hosts.load().get(host).cloned()
+    }
+
+    /// Something of the instance of a host, if it has a task, without a lock. The task may leave at
+    /// any moment: use it for tickets, which are given by a task that is there.
+    pub(in crate::service) fn peek_host<T>(
+        &self,
+        host: &HostName,
+        what: impl FnOnce(&Arc<Handle>) -> Option<T>,
+    ) -> Option<T> {
+        what(self.shared.hosts.load().get(host)?)
     }
 
     /// All handles.
@@ -142,8 +186,7 @@ impl Registry {
     }
 
     /// The same for a row that was read when so many handles had left: as long as there are no more
-    /// it need not be read again. Database and files are read without the lock, which every request
-    /// takes.
+    /// it need not be read again. Database and files are read without the lock.
     pub(in crate::service) fn get_read(
         &self,
         ctx: &Arc<Context>,
@@ -191,16 +234,18 @@ impl Registry {
         entering: Entering,
     ) -> Arc<Handle> {
         let Entering { handle, messages } = entering;
-        for host in &handle.instance.hosts {
-            maps.by_host.insert(host.clone(), handle.clone());
-        }
+        self.shared.replace_hosts(&maps, |hosts| {
+            for host in &handle.instance.hosts {
+                hosts.insert(host.clone(), handle.clone());
+            }
+        });
         maps.by_id.insert(handle.instance.id, handle.clone());
         drop(maps);
         self.entered.notify_waiters();
-        let maps = Arc::clone(&self.maps);
+        let shared = Arc::clone(&self.shared);
         let actor = Actor::new(ctx.clone(), handle.clone(), messages);
         ctx.settle_in(
-            actor.run(move |handle, inbox_is_empty| leave(&maps, handle, inbox_is_empty)),
+            actor.run(move |handle, inbox_is_empty| shared.leave(handle, inbox_is_empty)),
         );
         handle
     }
@@ -209,23 +254,7 @@ impl Registry {
     pub(in crate::service) fn forget(&self, id: InstanceId) {
         let mut maps = self.maps();
         if let Some(handle) = maps.by_id.get(&id).cloned() {
-            maps.remove(&handle);
+            self.shared.remove(&mut maps, &handle);
         }
     }
-}
-
-/// Removes the handle if only the registry and its task (which asks) hold it, and nothing is left
-/// to read.
-fn leave(maps: &Mutex<Maps>, handle: &Arc<Handle>, inbox_is_empty: &dyn Fn() -> bool) -> bool {
-    let mut maps = lock(maps);
-    let own = 2 + handle.instance.hosts.len();
-    if Arc::strong_count(handle) > own || !inbox_is_empty() {
-        return false;
-    }
-    maps.remove(handle);
-    true
-}
-
-fn lock(maps: &Mutex<Maps>) -> MutexGuard<'_, Maps> {
-    maps.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,8 +1,8 @@
 //! One step of an instance's machine, and how it comes to the disk.
 //!
-//! The task of the instance alone steps it, but for the requests that are let through. It is the
-//! lock of the machine that those take: nothing is written, and nothing is waited for, while it is
-//! held.
+//! The task of the instance alone owns the machine. A step holds the lock of the tickets, so that
+//! no request is let through by a machine that has moved on; nothing is written, and nothing is
+//! waited for, while it is held.
 
 use std::sync::Arc;
 use std::task::Poll;
@@ -22,6 +22,7 @@ use crate::service::context::Context;
 use crate::service::error::{chain, store as store_error};
 use crate::service::instance::handle::{Handle, Message, Refused, offset};
 use crate::service::instance::kinds::{is_asked_for, must_be_written};
+use crate::service::instance::tickets::Counted;
 use crate::store::{Save, StoreError, Written};
 
 /// What is written within this is waited for also by what need not: so that, as a rule, it is on
@@ -32,6 +33,8 @@ const WRITTEN_SOON: Duration = Duration::from_millis(20);
 pub(in crate::service) struct Actor {
     pub(in crate::service) ctx: Arc<Context>,
     pub(in crate::service) handle: Arc<Handle>,
+    /// Without the requests that are open: the tickets count those.
+    pub(in crate::service) machine: Machine,
     pub(in crate::service) outbox: mpsc::WeakUnboundedSender<Message>,
     pub(in crate::service) inbox: mpsc::UnboundedReceiver<Message>,
     pub(in crate::service) probe: Option<AbortHandle>,
@@ -54,6 +57,7 @@ impl Actor {
     ) -> Self {
         Self {
             outbox: handle.outbox(),
+            machine: handle.machine(),
             ctx,
             handle,
             inbox,
@@ -83,7 +87,7 @@ impl Actor {
     /// request that waits for that need not wait for the disk as well, and an acc that finds a
     /// process that wakes asks anyway whether it is ready. It is written before the gate opens.
     ///
-    /// No lock is held while it is written: requests take that of the machine.
+    /// No lock is held while it is written.
     pub(in crate::service) async fn step(&mut self, event: &Event) -> Result<Stepped, Refused> {
         let limits = self.ctx.limits(&self.handle.launched());
         let (before, mut step) = self.move_on(event, &limits, |machine| machine)?;
@@ -126,27 +130,43 @@ impl Actor {
 
     /// The machine as it was, and the step that it has made.
     fn move_on(
-        &self,
+        &mut self,
         event: &Event,
         limits: &Limits,
         from: impl Fn(Machine) -> Machine,
     ) -> Result<(Machine, Step), Refused> {
-        let mut machine = self.handle.machine();
-        let before = from(machine.clone());
+        let handle = self.handle.clone();
+        let mut tickets = handle.tickets.lock();
+        let before = from(self.machine.with_requests(&tickets.requests));
         let step =
             lifecycle::step(&before, event, self.ctx.now(), limits).map_err(Refused::Denied)?;
-        *machine = step.next.clone();
+        self.become_this(&mut tickets, step.next.clone());
         Ok((before, step))
+    }
+
+    /// Takes this machine, shows it, and gives tickets or no more, all under the lock of those.
+    fn become_this(&mut self, tickets: &mut Counted, machine: Machine) {
+        tickets.requests.follow(&machine);
+        let awake = machine.phase() == Phase::Awake;
+        let same = tickets.gate.is_some()
+            && (self.machine.run(), self.machine.process()) == (machine.run(), machine.process());
+        if !(awake && same) {
+            tickets.gate = awake.then(|| Arc::new(self.handle.gate_of(&machine)));
+        }
+        self.handle.show(machine.clone());
+        self.machine = machine;
     }
 
     /// The machine is again as it was before a step that did not come about, but for the requests
     /// that have ended meanwhile.
-    fn take_back(&self, before: &Machine) {
+    fn take_back(&mut self, before: &Machine) {
+        let handle = self.handle.clone();
         {
-            let mut machine = self.handle.machine();
-            *machine = before.with_requests_of(&machine);
+            let mut tickets = handle.tickets.lock();
+            let machine = before.with_requests(&tickets.requests);
+            self.become_this(&mut tickets, machine);
         }
-        self.handle.publish_again();
+        handle.publish_again();
     }
 
     pub(in crate::service) fn note_unsaved(&mut self, e: &StoreError) {
@@ -222,7 +242,7 @@ impl Actor {
             }
         }
         if self.unsaved {
-            let machine = self.handle.machine().clone();
+            let machine = self.handle.machine();
             self.unsaved = self.persist(&machine, &machine, &[], false).await.is_err();
         }
     }

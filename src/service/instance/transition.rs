@@ -163,7 +163,6 @@ pub(in crate::service) fn refused(
         Denied::Creating => "wait until it is created".to_owned(),
         Denied::Failed { .. } => format!("see `acc logs {name}`; `acc start {name}` tries at once"),
         Denied::NotAsleep(_) => format!("run `acc stop {name}` first, or use --force"),
-        Denied::NotAwake(_) => format!("run `acc start {name}` first"),
     };
     ServiceError::new(
         ErrorKind::Denied,

@@ -200,7 +200,7 @@ impl Life {
                 s.violate(format!(
                     "{when}: the handle of {} says {:?}, its row {:?}",
                     handle.instance.name,
-                    *machine,
+                    machine,
                     row.map(|r| &r.stored)
                 ));
             }

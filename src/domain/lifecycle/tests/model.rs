@@ -20,6 +20,17 @@ struct Model {
 }
 
 impl Model {
+    fn admitted(&mut self) {
+        self.in_flight += 1;
+    }
+
+    fn released(&mut self, counts: bool, now: Timestamp) {
+        self.in_flight -= 1;
+        if counts || !self.serves {
+            self.quiet = now;
+        }
+    }
+
     /// What must have become true by this step, judged by the event and by what is to be done,
     /// never by the phase.
     fn follow(&mut self, before: &Machine, event: &Event, step: &Step, now: Timestamp) {
@@ -38,13 +49,6 @@ impl Model {
             }
         }
         match event {
-            Event::Admitted => self.in_flight += 1,
-            Event::Released { counts } => {
-                self.in_flight = self.in_flight.saturating_sub(1);
-                if *counts {
-                    self.quiet = now;
-                }
-            }
             Event::Looked { run, in_flight, .. }
                 if *run == before.run() && *in_flight > 0 && self.serves =>
             {
@@ -71,7 +75,6 @@ fn is_fact(event: &Event) -> bool {
             | Event::Ready { .. }
             | Event::StartFailed { .. }
             | Event::Exited { .. }
-            | Event::Released { .. }
             | Event::Looked { .. }
             | Event::InFlight { .. }
             | Event::DrainFailed { .. }
@@ -92,7 +95,6 @@ fn possible(model: &Model, machine: &Machine, event: &Event) -> bool {
         Event::StartFailed { run, .. } => {
             *run == machine.run() && model.runs && machine.process().is_none()
         }
-        Event::Released { .. } => model.in_flight > 0,
         // Only the first event of a new acc; random walks belong to one.
         Event::Found(_) => false,
         _ => true,
@@ -160,25 +162,39 @@ proptest! {
 
     #[test]
     fn the_small_account_agrees(events in proptest::collection::vec(any_event(), 1..150)) {
-        let mut machine = Machine::creating(DesiredState::Auto, at(0));
+        let mut served = Served::new(Machine::creating(DesiredState::Auto, at(0)));
         let mut model = Model { runs: false, serves: false, in_flight: 0, quiet: at(0), gone: false };
         let mut now = at(0);
         for (pick, more, ms) in events {
             now = now.after(Duration::from_millis(ms));
-            let event = event(pick, more, &machine);
-            if !possible(&model, &machine, &event) {
+            if pick == sample_events().len() + 1 {
+                let admitted = served.requests.admit();
+                prop_assert_eq!(admitted, model.serves);
+                if admitted {
+                    model.admitted();
+                }
                 continue;
             }
-            let taken = step(&machine, &event, now, &LIMITS);
+            if pick == sample_events().len() + 2 {
+                if model.in_flight > 0 {
+                    served.requests.release(more != 0, now);
+                    model.released(more != 0, now);
+                }
+                continue;
+            }
+            let event = event(pick, more, &served.machine);
+            if !possible(&model, &served.machine, &event) {
+                continue;
+            }
+            let taken = served.step(&event, now);
             prop_assert!(taken.is_ok() || !is_fact(&event), "{:?} was refused: {:?}", event, taken);
-            let Ok(taken) = taken else { continue };
-            let ended = matches!(&event, Event::Exited { run, .. } | Event::StartFailed { run, .. } if *run == machine.run());
+            let Ok((before, taken)) = taken else { continue };
+            let ended = matches!(&event, Event::Exited { run, .. } | Event::StartFailed { run, .. } if *run == before.run());
             if ended {
                 (model.runs, model.serves) = (false, false);
             }
-            model.follow(&machine, &event, &taken, now);
+            model.follow(&before, &event, &taken, now);
             compare(&model, &taken.next, &event, &taken, now)?;
-            machine = taken.next;
         }
     }
 }
