@@ -237,7 +237,7 @@ async fn prepare(
     );
     if drivers.nginx.is_some() {
         let world = world(config, drivers, store)?;
-        let routes = recover::all_routes(&world)?;
+        let routes = recover::all_routes(&world).await?;
         drivers.edge.prepare(&routes).await.map_err(|e| {
             ServiceError::failed(
                 format!("could not prepare nginx: {}", chain(&e)),

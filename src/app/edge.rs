@@ -121,7 +121,7 @@ pub(super) async fn start_edge(world: &Arc<World>, drivers: &Drivers) -> Result<
     let Some(nginx) = &drivers.nginx else {
         return Ok(());
     };
-    let routes = recover::all_routes(world)?;
+    let routes = recover::all_routes(world).await?;
     let failed = |e| {
         ServiceError::failed(
             format!("could not prepare nginx: {}", chain(&e)),

@@ -88,7 +88,7 @@ impl Reloader {
             return Ok(());
         };
         nginx.reconfigure(Arc::new(new.clone()));
-        let applied = match recover::all_routes(&self.world) {
+        let applied = match recover::all_routes(&self.world).await {
             Ok(routes) => self.edge.apply(&routes).await.map_err(|e| chain(&e)),
             Err(e) => Err(e.message),
         };

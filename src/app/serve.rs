@@ -147,7 +147,7 @@ async fn take_charge(
     );
     know_master(world, master);
     recover::tidy(world)?;
-    let adopted = recover::adopt(world)?;
+    let adopted = recover::adopt(world).await?;
     start_edge(world, drivers).await?;
     Ok(adopted)
 }
@@ -360,7 +360,7 @@ async fn serving_world(config: &Config, drivers: &Drivers) -> Result<Arc<World>,
         .map_err(crate::service::error::store)?;
     let world = world(config, drivers, store)?;
     world.set_serving();
-    world.write_beside().map_err(|e| {
+    world.start_store_threads().map_err(|e| {
         ServiceError::because(
             "could not start the thread that writes to the database",
             &e,

@@ -92,15 +92,21 @@ impl Proxy {
         timings: Timings,
         sent: u64,
     ) {
-        let Some((log, name)) = self
-            .log
-            .as_ref()
-            .and_then(|log| Some((log, self.admission.name_of(host)?)))
-        else {
+        let Some(log) = self.log.clone() else {
             return;
         };
         let sent = if log_draft.is_bodiless() { 0 } else { sent };
-        log.line(log_draft, &name, status, timings).sent = sent;
+        if let Some(name) = self.admission.known_name(host) {
+            log.line(log_draft, &name, status, timings).sent = sent;
+            return;
+        }
+        // The database is asked: neither this client nor the others of the thread wait for it.
+        let (admission, host) = (self.admission.clone(), host.clone());
+        self.upgraded.spawn(async move {
+            if let Some(name) = admission.name_of(&host).await {
+                log.line(log_draft, &name, status, timings).sent = sent;
+            }
+        });
     }
 }
 

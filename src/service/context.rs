@@ -28,7 +28,7 @@ use crate::host::process;
 use crate::service::admission::clients::Wakes;
 use crate::service::error::ServiceError;
 use crate::service::run_notes::RunFolder;
-use crate::store::{Store, StoreError, Writes, Written};
+use crate::store::{Store, StoreError, StoreThreads, Written};
 
 /// The parts a [`Context`] is made of.
 pub struct Parts {
@@ -59,7 +59,7 @@ pub struct Context {
     config: RwLock<Arc<Config>>,
     /// For reading.
     pub(super) store: Arc<Store>,
-    writes: Writes,
+    threads: StoreThreads,
     pub(super) supervisor: Arc<dyn Supervisor>,
     pub(super) edge: Arc<dyn Edge>,
     pub(super) probe: Arc<dyn Probe>,
@@ -102,7 +102,7 @@ impl Context {
     pub fn new(parts: Parts) -> Arc<Self> {
         let store = Arc::new(parts.store);
         Arc::new(Self {
-            writes: Writes::new(store.clone()),
+            threads: StoreThreads::new(store.clone()),
             starts: Arc::new(Semaphore::new(parts.config.wake.max_at_once)),
             config: RwLock::new(Arc::new(parts.config)),
             store,
@@ -211,12 +211,13 @@ impl Context {
         self.serving.store(true, Ordering::SeqCst);
     }
 
-    /// Has a thread of its own write to the database from now on: clients must not wait for that.
+    /// Has threads of their own read and write the database from now on: clients must not wait for
+    /// that.
     ///
     /// # Errors
     /// No thread can be made.
-    pub fn write_beside(&self) -> std::io::Result<()> {
-        self.writes.start()
+    pub fn start_store_threads(&self) -> std::io::Result<()> {
+        self.threads.start()
     }
 
     /// Does work that blocks: a server lets no other request wait for it.
@@ -236,17 +237,25 @@ impl Context {
         &self,
         work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Written<T> {
-        self.writes.ask(work)
+        self.threads.write(work)
+    }
+
+    /// Reads from the database, while the calling thread serves others.
+    pub(super) fn read<T: Send + Sync + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Written<T> {
+        self.threads.read(work)
     }
 
     /// Resolves when all is written that was asked for.
     pub async fn written(&self) {
-        self.writes.flush().await;
+        self.threads.flush().await;
     }
 
     /// What is not written yet never is: another acc has the say.
     pub(super) fn write_no_more(&self) {
-        self.writes.close();
+        self.threads.close();
     }
 
     /// This process keeps this server, and the supervisor never ends it by itself.

@@ -43,20 +43,25 @@ fn meant(store: &Store, given: &str) -> Result<Option<String>, ServiceError> {
 }
 
 /// The handle of an instance given by name or number.
-pub(super) fn find(world: &Arc<World>, given: &str) -> Result<Arc<Handle>, ServiceError> {
-    let row = find_row(&world.store, given)?;
-    world.handle(&row)
+pub(super) async fn find(world: &Arc<World>, given: &str) -> Result<Arc<Handle>, ServiceError> {
+    let given = given.to_owned();
+    let row = world.read(move |store| Ok(find_row(store, &given))).await;
+    world.handle(&row.map_err(error::store)??).await
 }
 
 /// The row of a host, also of the default domain.
-pub(super) fn row_of_host(ctx: &Context, host: &HostName) -> Result<Option<Row>, ServiceError> {
+pub(super) async fn row_of_host(
+    ctx: &Context,
+    host: &HostName,
+) -> Result<Option<Row>, ServiceError> {
     let config = ctx.config();
     let label = host
         .as_str()
         .strip_suffix(config.domain.as_str())
         .and_then(|l| l.strip_suffix('.'));
     let name = label.and_then(|l| InstanceName::parse(l).ok());
-    ctx.store
-        .by_host(host.as_str(), name.as_ref().map(InstanceName::as_str))
+    let host = host.clone();
+    ctx.read(move |store| store.by_host(host.as_str(), name.as_ref().map(InstanceName::as_str)))
+        .await
         .map_err(error::store)
 }

@@ -11,7 +11,7 @@ use crate::service::error::ServiceError;
 use crate::service::routes;
 use crate::service::verbs::{create, destroy, purge};
 use crate::service::world::World;
-use crate::store::Work;
+use crate::store::{Store, Work};
 
 /// Forgets what ran in another boot, then finishes or undoes journalled work. Must come before any
 /// verb.
@@ -65,7 +65,10 @@ pub async fn take_up(world: &Arc<World>) -> Result<(), ServiceError> {
 /// Ends what instances have left that do not run any more: their end came when no acc was there to
 /// see to it.
 async fn sweep(world: &Arc<World>) -> Result<(), ServiceError> {
-    let busy = world.store.busy().map_err(crate::service::error::store)?;
+    let busy = world
+        .read(Store::busy)
+        .await
+        .map_err(crate::service::error::store)?;
     let live: Vec<_> = busy
         .into_iter()
         .filter(|row| row.stored.phase.is_live())
@@ -128,11 +131,15 @@ pub(super) async fn resume(
 
 /// Takes charge of everything that is said to run: the task of each finds out what does. For the
 /// server, at its start.
-pub fn adopt(world: &Arc<World>) -> Result<usize, ServiceError> {
+pub async fn adopt(world: &Arc<World>) -> Result<usize, ServiceError> {
     let mut adopted = 0;
-    for row in world.store.busy().map_err(crate::service::error::store)? {
+    for row in world
+        .read(Store::busy)
+        .await
+        .map_err(crate::service::error::store)?
+    {
         if row.stored.phase.is_live() {
-            match world.handle(&row) {
+            match world.handle(&row).await {
                 Ok(_) => adopted += 1,
                 Err(e) => warn!(instance = %row.name, "could not take charge of it: {e}"),
             }
@@ -142,6 +149,6 @@ pub fn adopt(world: &Arc<World>) -> Result<usize, ServiceError> {
 }
 
 /// The routes of all instances, for the first rendering of an edge's configuration.
-pub fn all_routes(world: &World) -> Result<Vec<crate::driver::edge::Route>, ServiceError> {
-    routes::all(world)
+pub async fn all_routes(world: &World) -> Result<Vec<crate::driver::edge::Route>, ServiceError> {
+    routes::all(world).await
 }

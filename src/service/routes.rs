@@ -5,11 +5,15 @@ use crate::driver::edge::{EdgeError, Route};
 use crate::service::context::Context;
 use crate::service::error::{ServiceError, chain};
 use crate::service::launch_spec;
+use crate::store::Store;
 
 /// All routes, those of destroyed instances left out.
-pub(super) fn all(ctx: &Context) -> Result<Vec<Route>, ServiceError> {
+pub(super) async fn all(ctx: &Context) -> Result<Vec<Route>, ServiceError> {
     let config = ctx.config();
-    let rows = ctx.store.routed().map_err(crate::service::error::store)?;
+    let rows = ctx
+        .read(Store::routed)
+        .await
+        .map_err(crate::service::error::store)?;
     Ok(rows
         .into_iter()
         .map(|row| Route {
@@ -25,7 +29,7 @@ pub(super) fn all(ctx: &Context) -> Result<Vec<Route>, ServiceError> {
 
 /// Puts them in force.
 pub(super) async fn apply(ctx: &Context) -> Result<(), ServiceError> {
-    let routes = all(ctx)?;
+    let routes = all(ctx).await?;
     ctx.edge
         .apply(&routes)
         .await

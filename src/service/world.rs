@@ -29,8 +29,8 @@ impl World {
     ///
     /// # Errors
     /// The row cannot be read again, or is no more.
-    pub(super) fn handle(&self, row: &Row) -> Result<Arc<Handle>, ServiceError> {
-        self.registry.get(&self.context, row)
+    pub(super) async fn handle(&self, row: &Row) -> Result<Arc<Handle>, ServiceError> {
+        self.registry.get(&self.context, row).await
     }
 }
 

@@ -18,9 +18,9 @@ mod private;
 mod row;
 #[cfg(test)]
 mod test_faults;
+mod threads;
 mod wal;
 mod write_back;
-mod writes;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -34,8 +34,8 @@ use error::translate;
 pub use events::EventRow;
 pub use journal::Work;
 pub use row::{Filter, Look, NewRow, Row, Save};
+pub use threads::{StoreThreads, Written};
 pub use wal::WAL_TOO_LARGE;
-pub use writes::{Writes, Written};
 
 /// All migrations, oldest first; the position is the database's version. Never change or remove
 /// one, add at the end.

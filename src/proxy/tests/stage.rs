@@ -166,7 +166,7 @@ impl Admission for FakeDoor {
         })))
     }
 
-    fn name_of(&self, host: &HostName) -> Option<InstanceName> {
+    fn known_name(&self, host: &HostName) -> Option<InstanceName> {
         (host.as_str() == "app.test").then(|| self.gate().name)
     }
 

@@ -76,8 +76,13 @@ pub trait Admission: Send + Sync {
         self.admit(host, verdict).await
     }
 
-    /// Whose host it is, whatever phase that is in; `None`: no instance's, or unknown.
-    fn name_of(&self, host: &HostName) -> Option<InstanceName>;
+    /// The instance of this host, if that is known without reading the database.
+    fn known_name(&self, host: &HostName) -> Option<InstanceName>;
+
+    /// The instance of this host, whatever phase that is in; `None`: no instance's, or unknown.
+    async fn name_of(&self, host: &HostName) -> Option<InstanceName> {
+        self.known_name(host)
+    }
 
     /// The phase of the host's instance, without waking it: for the waiting page.
     async fn peek(&self, host: &HostName) -> Result<Phase, Refusal>;

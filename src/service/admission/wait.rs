@@ -199,13 +199,14 @@ impl Waiting for Waiter {
     }
 }
 
-fn handle_of_host(world: &Arc<World>, host: &HostName) -> Result<Arc<Handle>, Refusal> {
+async fn handle_of_host(world: &Arc<World>, host: &HostName) -> Result<Arc<Handle>, Refusal> {
     if let Some(handle) = world.registry.by_host(host) {
         return Ok(handle);
     }
     let broken = |e: ServiceError| unknown(host, &e);
     let before = world.registry.departures();
     let row = row_of_host(world, host)
+        .await
         .map_err(broken)?
         .ok_or(Refusal::UnknownHost)?;
     // What can be refused by the row alone needs no task.
@@ -220,6 +221,7 @@ fn handle_of_host(world: &Arc<World>, host: &HostName) -> Result<Arc<Handle>, Re
         | Phase::Failed => world
             .registry
             .get_read(&world.context, row, before)
+            .await
             .map_err(broken),
     }
 }
@@ -253,21 +255,26 @@ impl Admission for Arc<World> {
             }
         }
         let row = row_of_host(self, host)
+            .await
             .map_err(|e| unknown(host, &e))?
             .ok_or(Refusal::UnknownHost)?;
         Ok(Admitted::Open(onward(self, row.name)))
     }
 
-    fn name_of(&self, host: &HostName) -> Option<InstanceName> {
-        let handle = if self.has_retired() {
-            None
-        } else {
-            self.registry.by_host(host)
-        };
-        if let Some(handle) = handle {
-            return Some(handle.instance.name.clone());
+    fn known_name(&self, host: &HostName) -> Option<InstanceName> {
+        if self.has_retired() {
+            return None;
+        }
+        self.registry
+            .peek_host(host, |handle| Some(handle.instance.name.clone()))
+    }
+
+    async fn name_of(&self, host: &HostName) -> Option<InstanceName> {
+        if let Some(name) = self.known_name(host) {
+            return Some(name);
         }
         row_of_host(self, host)
+            .await
             .map_err(|e| unknown(host, &e))
             .ok()?
             .map(|row| row.name)
@@ -284,6 +291,7 @@ impl Admission for Arc<World> {
             return Ok(handle.snapshot().phase);
         }
         let row = row_of_host(self, host)
+            .await
             .map_err(|e| unknown(host, &e))?
             .ok_or(Refusal::UnknownHost)?;
         Ok(row.stored.phase)
@@ -321,7 +329,7 @@ async fn admit_here(
         return Ok(Admitted::Open(ticket));
     }
     let noticed = world.clock.micros();
-    let handle = handle_of_host(world, host)?;
+    let handle = handle_of_host(world, host).await?;
     if let Some(ticket) = admit(world, &handle, verdict.counts) {
         return Ok(Admitted::Open(ticket));
     }

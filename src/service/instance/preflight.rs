@@ -81,7 +81,11 @@ async fn relocate(
     instance: &Instance,
     why: &str,
 ) -> Result<(), ServiceError> {
-    let row = ctx.store.by_id(instance.id).map_err(store_error)?;
+    let id = instance.id;
+    let row = ctx
+        .read(move |store| store.by_id(id))
+        .await
+        .map_err(store_error)?;
     let row = row.ok_or_else(|| crate::service::error::no_instance(instance.name.as_str()))?;
     // A gate to the old port would lead to the program that has it now.
     ctx.edge

@@ -173,7 +173,7 @@ impl Registry {
     }
 
     /// The handle of a row's instance; its task is started when it has none.
-    pub(in crate::service) fn get(
+    pub(in crate::service) async fn get(
         &self,
         ctx: &Arc<Context>,
         row: &Row,
@@ -182,12 +182,13 @@ impl Registry {
             Ok(handle) => return Ok(handle),
             Err(departures) => departures,
         };
-        self.get_read(ctx, Self::read_again(ctx, row)?, departures)
+        let row = Self::read_again(ctx, row).await?;
+        self.get_read(ctx, row, departures).await
     }
 
     /// The same for a row that was read when so many handles had left: as long as there are no more
     /// it need not be read again. Database and files are read without the lock.
-    pub(in crate::service) fn get_read(
+    pub(in crate::service) async fn get_read(
         &self,
         ctx: &Arc<Context>,
         mut row: Row,
@@ -209,7 +210,7 @@ impl Registry {
                     }
                 }
             }
-            row = Self::read_again(ctx, &row)?;
+            row = Self::read_again(ctx, &row).await?;
         }
     }
 
@@ -220,9 +221,10 @@ impl Registry {
     }
 
     /// A row that was read outside the lock may have been written since, by a task that has left.
-    fn read_again(ctx: &Context, row: &Row) -> Result<Row, ServiceError> {
-        ctx.store
-            .by_id(row.id)
+    async fn read_again(ctx: &Context, row: &Row) -> Result<Row, ServiceError> {
+        let id = row.id;
+        ctx.read(move |store| store.by_id(id))
+            .await
             .map_err(crate::service::error::store)?
             .ok_or_else(|| crate::service::error::no_instance(row.name.as_str()))
     }

@@ -17,7 +17,7 @@ use crate::service::error::chain;
 use crate::service::monitor::log_bound;
 use crate::service::outcome::{MonitorLine, MonitorRun};
 use crate::service::world::World;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 
 /// How long a run may be at the removal of what was purged.
 const REMOVE_WITHIN: Duration = Duration::from_secs(5);
@@ -42,7 +42,7 @@ pub(in crate::service) async fn keep(world: &Arc<World>, run: &mut MonitorRun) {
     }
     let config = world.config();
     let mut names: BTreeSet<String> = live.iter().map(ToString::to_string).collect();
-    match next_sleepers(world, config.idle.check_every) {
+    match next_sleepers(world, config.idle.check_every).await {
         Ok(sleepers) => names.extend(sleepers),
         Err(e) => run.lines.push(MonitorLine::new("acc", "error", chain(&e))),
     }
@@ -104,8 +104,11 @@ async fn empty_trash(config: &Config, run: &mut MonitorRun) {
 /// A sleeper's log grows too, when no request may wake it and a crawler asks all the same. Each run
 /// checks the next few of all instances, so that it takes no longer with ten thousand of them;
 /// all are seen to within the hour, beyond 50,000 within a few.
-fn next_sleepers(world: &World, check_every: Option<Duration>) -> Result<Vec<String>, StoreError> {
-    let Some(newest) = world.store.newest()? else {
+async fn next_sleepers(
+    world: &World,
+    check_every: Option<Duration>,
+) -> Result<Vec<String>, StoreError> {
+    let Some(newest) = world.read(Store::newest).await? else {
         return Ok(Vec::new());
     };
     let share = share(newest, check_every);
@@ -120,7 +123,9 @@ fn next_sleepers(world: &World, check_every: Option<Duration>) -> Result<Vec<Str
                 .rem_euclid(newest.0 + 1),
         ),
     };
-    let found = world.store.names_after(last, share)?;
+    let found = world
+        .read(move |store| store.names_after(last, share))
+        .await?;
     world
         .swept
         .store(found.last().map_or(0, |(id, _)| id.0), Ordering::Relaxed);

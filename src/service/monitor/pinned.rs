@@ -11,11 +11,11 @@ use crate::service::error::chain;
 use crate::service::instance::transition::{self, Settled};
 use crate::service::outcome::{MonitorLine, MonitorRun};
 use crate::service::world::World;
-use crate::store::Row;
+use crate::store::{Row, Store};
 
 /// Starts every pinned instance that does not run.
 pub(in crate::service) async fn bring_up(world: &Arc<World>, run: &mut MonitorRun) {
-    let rows = match world.store.desired_up() {
+    let rows = match world.read(Store::desired_up).await {
         Ok(rows) => rows,
         Err(e) => return run.lines.push(MonitorLine::new("acc", "error", chain(&e))),
     };
@@ -31,7 +31,7 @@ pub(in crate::service) async fn bring_up(world: &Arc<World>, run: &mut MonitorRu
 
 async fn start_pinned(world: &Arc<World>, row: &Row) -> Option<MonitorLine> {
     let name = row.name.as_str();
-    let handle = match world.handle(row) {
+    let handle = match world.handle(row).await {
         Ok(handle) => handle,
         Err(e) => return Some(MonitorLine::new(name, "error", e.message)),
     };

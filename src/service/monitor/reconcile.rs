@@ -98,7 +98,12 @@ async fn close_gate(world: &Arc<World>, name: &str, run: &mut MonitorRun) {
     let Some(_alone) = world.building_unless_busy(name) else {
         return;
     };
-    let Ok(Some(row)) = world.store.by_name(name) else {
+    let given = name.to_owned();
+    let row = match world.read(move |store| store.by_name(&given)).await {
+        Ok(row) => row,
+        Err(e) => return run.lines.push(MonitorLine::new(name, "error", chain(&e))),
+    };
+    let Some(row) = row else {
         if let Ok(name) = InstanceName::parse(name)
             && world.edge.forget(&name).await.is_ok()
         {
@@ -137,7 +142,8 @@ async fn strays(world: &Arc<World>, name: &InstanceName, process: Process, run: 
     let Some(_alone) = world.building_unless_busy(name.as_str()) else {
         return;
     };
-    match world.store.by_name(name.as_str()) {
+    let given = name.clone();
+    match world.read(move |store| store.by_name(given.as_str())).await {
         Err(e) => run
             .lines
             .push(MonitorLine::new(name.as_str(), "error", chain(&e))),
@@ -163,7 +169,7 @@ async fn strays(world: &Arc<World>, name: &InstanceName, process: Process, run: 
             .await;
         }
         Ok(Some(row)) => {
-            let Ok(handle) = world.handle(&row) else {
+            let Ok(handle) = world.handle(&row).await else {
                 return;
             };
             let seen = handle.snapshot();

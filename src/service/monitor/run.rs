@@ -14,6 +14,7 @@ use crate::service::monitor::{housekeeping, idle, listeners, own_services, pinne
 use crate::service::outcome::{MonitorLine, MonitorRun, Outcome};
 use crate::service::recover;
 use crate::service::world::World;
+use crate::store::Store;
 
 /// How long a run waits for a supervisor that must first be asked what runs.
 const KNOW_WITHIN: Duration = Duration::from_secs(3);
@@ -80,9 +81,13 @@ pub fn report(outcome: Result<Outcome, ServiceError>) {
 /// Handles of all instances that are said to run, once it is known what does.
 async fn live(world: &Arc<World>, run: &mut MonitorRun) -> Result<Vec<Arc<Handle>>, ServiceError> {
     let mut handles: Vec<(Phase, Arc<Handle>)> = Vec::new();
-    for row in world.store.busy().map_err(crate::service::error::store)? {
+    for row in world
+        .read(Store::busy)
+        .await
+        .map_err(crate::service::error::store)?
+    {
         if row.stored.phase.is_live() {
-            match world.handle(&row) {
+            match world.handle(&row).await {
                 Ok(handle) => handles.push((row.stored.phase, handle)),
                 Err(e) => run
                     .lines

@@ -173,9 +173,11 @@ fn run(seed: u64, bench: &Bench) -> Run {
 /// A life of acc: it takes up what it finds, then takes what comes; at the end everything comes to
 /// rest.
 async fn live(life: &Life, rng: &mut Rng, steps: &mut u64, next: &mut u64) {
-    let started = Box::pin(recover::recover(&life.world))
-        .await
-        .and_then(|()| recover::adopt(&life.world).map(drop));
+    let started = Box::pin(async {
+        recover::recover(&life.world).await?;
+        recover::adopt(&life.world).await
+    })
+    .await;
     if started.is_err() {
         // The server would not come up; somebody starts it again when there is room.
         life.host.state().out.disk = false;

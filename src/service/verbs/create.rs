@@ -45,7 +45,7 @@ pub(in crate::service) async fn run(
 ) -> Result<Outcome, ServiceError> {
     let since = world.now();
     let (plan, _alone) = loop {
-        let plan = plan(world, new)?;
+        let plan = plan(world, new).await?;
         if world.halting() {
             return Err(start::halting("create", plan.name.as_str()));
         }
@@ -73,7 +73,7 @@ pub(in crate::service) async fn run(
 }
 
 /// Checks everything that can be checked before anything is made.
-fn plan(world: &World, new: &NewInstance) -> Result<Plan, ServiceError> {
+async fn plan(world: &World, new: &NewInstance) -> Result<Plan, ServiceError> {
     let config = world.config();
     let model = launch_spec::model(&config, &new.model)?;
     let params = resolve_params(&model, &new.set).map_err(|e| {
@@ -96,8 +96,13 @@ fn plan(world: &World, new: &NewInstance) -> Result<Plan, ServiceError> {
                 "use a DNS label: a-z, 0-9 and inner dashes, 63 at most",
             )
         })?,
-        None => free_name(&model.name, |n| world.store.has_name(n))
-            .map_err(crate::service::error::store)?,
+        None => {
+            let model = model.name.clone();
+            world
+                .read(move |store| free_name(&model, |n| store.has_name(n)))
+                .await
+                .map_err(crate::service::error::store)?
+        }
     };
     let hosts = parse_hosts(&new.hosts)?;
     let desired = new
@@ -112,7 +117,7 @@ fn plan(world: &World, new: &NewInstance) -> Result<Plan, ServiceError> {
             "give one such as 15m",
         ));
     }
-    hosts_are_free(world, &name, &hosts)?;
+    hosts_are_free(world, &name, &hosts).await?;
     Ok(Plan {
         name,
         model,
@@ -167,14 +172,14 @@ fn parse_owner(owner: &str) -> Result<String, ServiceError> {
 }
 
 /// No host may lead to two instances, also not by way of the default domain.
-fn hosts_are_free(
+async fn hosts_are_free(
     world: &World,
     name: &InstanceName,
     hosts: &[HostName],
 ) -> Result<(), ServiceError> {
     let config = world.config();
     for host in launch_spec::hosts(&config, name, hosts) {
-        if let Some(row) = lookup::row_of_host(world, &host)?
+        if let Some(row) = lookup::row_of_host(world, &host).await?
             && row.name != *name
         {
             let message = format!("the host `{host}` belongs to instance `{}`", row.name);
@@ -290,7 +295,7 @@ async fn build(world: &Arc<World>, plan: &Plan, id: InstanceId) -> Result<(), Se
     world
         .reached("create.edge")
         .map_err(|e| step(plan, "updating the edge", e))?;
-    let handle = world.handle(&row)?;
+    let handle = world.handle(&row).await?;
     handle
         .ask(Event::Created)
         .await
@@ -439,7 +444,7 @@ pub(in crate::service) async fn take_back(
         return Ok(());
     };
     if !matches!(row.stored.phase, Phase::Creating | Phase::Destroyed) {
-        let handle = world.handle(&row)?;
+        let handle = world.handle(&row).await?;
         destroy::stop_and_destroy(world, &handle, false).await?;
         world.reached("undo.stopped")?;
     }

@@ -30,7 +30,7 @@ pub(in crate::service) async fn run(
 ) -> Result<Outcome, ServiceError> {
     let since = world.now();
     let desired = parse(desired)?;
-    let handle = find(world, given)?;
+    let handle = find(world, given).await?;
     let name = handle.instance.name.clone();
     let (answer, _) = handle
         .ask(Event::SetDesired(desired))
@@ -61,7 +61,7 @@ pub(in crate::service) async fn reset(
     given: &str,
 ) -> Result<Outcome, ServiceError> {
     let since = world.now();
-    let handle = find(world, given)?;
+    let handle = find(world, given).await?;
     let name = &handle.instance.name;
     let (answer, _) = handle
         .ask(Event::Reset)

@@ -22,7 +22,7 @@ pub(in crate::service) async fn run(
     force: bool,
 ) -> Result<Outcome, ServiceError> {
     let since = world.now();
-    let handle = find(world, given)?;
+    let handle = find(world, given).await?;
     let (id, name) = (handle.instance.id, handle.instance.name.clone());
     let _alone = world.building(name.as_str()).await;
     // One that is half made, or half purged, keeps its entry in the journal: it is undone, or

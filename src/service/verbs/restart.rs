@@ -16,7 +16,7 @@ pub(in crate::service) async fn run(
     given: &str,
 ) -> Result<Outcome, ServiceError> {
     let since = world.now();
-    let handle = find(world, given)?;
+    let handle = find(world, given).await?;
     let name = handle.instance.name.clone();
     if world.halting() {
         return Err(start::halting("restart", name.as_str()));

@@ -15,7 +15,7 @@ pub(in crate::service) async fn run(
     now: bool,
 ) -> Result<Outcome, ServiceError> {
     let since = world.now();
-    let handle = find(world, given)?;
+    let handle = find(world, given).await?;
     let already = transition::stop(world, &handle, now).await?;
     done(world, &handle.instance.name, "stopped", already, since)
 }

@@ -7,6 +7,7 @@ use crate::service::error::ServiceError;
 use crate::service::instance::transition;
 use crate::service::outcome::Outcome;
 use crate::service::world::World;
+use crate::store::Store;
 
 pub(in crate::service) async fn run(world: &Arc<World>) -> Result<Outcome, ServiceError> {
     world.set_halting(true);
@@ -21,11 +22,15 @@ pub(in crate::service) async fn run(world: &Arc<World>) -> Result<Outcome, Servi
 
 async fn all(world: &Arc<World>) -> Result<usize, ServiceError> {
     let mut stops = tokio::task::JoinSet::new();
-    for row in world.store.busy().map_err(crate::service::error::store)? {
+    for row in world
+        .read(Store::busy)
+        .await
+        .map_err(crate::service::error::store)?
+    {
         if !row.stored.phase.is_live() {
             continue;
         }
-        let (world, handle) = (world.clone(), world.handle(&row)?);
+        let (world, handle) = (world.clone(), world.handle(&row).await?);
         stops.spawn(async move { transition::stop(&world, &handle, false).await });
     }
     let mut stopped = 0;

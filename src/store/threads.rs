@@ -1,8 +1,8 @@
-//! Writes to the database, one after the other and in their order, on a thread of its own: a slow
-//! disk, or a database that another program has locked, delays only those who wait for their write.
+//! The async way to the database: one thread writes, in the order of the requests, and one reads. A
+//! slow disk, or a database that another program has locked, delays only those who wait for it.
 //!
-//! A command, which has nothing else to do meanwhile, writes at once on its own thread. It decides
-//! nothing about what is written.
+//! A command, which has nothing else to do meanwhile, reads and writes at once on its own thread. It
+//! decides nothing about what is written.
 
 use std::future::{Future, ready};
 use std::io;
@@ -17,76 +17,98 @@ use super::{Store, StoreError};
 
 type Job = Box<dyn FnOnce(&Store) + Send>;
 
-/// A write that was asked for, and goes on whether it is waited for or not. Resolves to what came
-/// of it.
+/// Work that was asked for, and goes on whether it is waited for or not. Resolves to its result.
 pub type Written<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + Sync>>;
 
-/// The way to write.
+/// The way to the database.
 #[derive(Debug)]
-pub struct Writes {
+pub struct StoreThreads {
     store: Arc<Store>,
-    /// Of the thread; not set: writes are done at once.
-    queue: OnceLock<mpsc::Sender<Job>>,
+    /// Of the threads that write and read; not set: the caller's thread does both at once.
+    queues: OnceLock<[mpsc::Sender<Job>; 2]>,
+    /// No more writes.
     closed: Arc<AtomicBool>,
 }
 
-impl Writes {
-    /// Writes are done at once, on the caller's thread.
+impl StoreThreads {
+    /// All is done at once, on the caller's thread.
     #[must_use]
     pub fn new(store: Arc<Store>) -> Self {
         Self {
             store,
-            queue: OnceLock::new(),
+            queues: OnceLock::new(),
             closed: Arc::default(),
         }
     }
 
-    /// From now on they are done by a thread, which ends with this value.
+    /// From now on threads do it, which end with this value.
     ///
     /// # Errors
     /// No thread can be made.
     pub fn start(&self) -> io::Result<()> {
-        let (sender, jobs) = mpsc::channel::<Job>();
-        let store = self.store.clone();
-        thread::Builder::new()
-            .name("store".to_owned())
-            .spawn(move || jobs.into_iter().for_each(|job| job(&store)))?;
-        let _ = self.queue.set(sender);
+        let queues = [self.thread("store-write")?, self.thread("store-read")?];
+        let _ = self.queues.set(queues);
         Ok(())
     }
 
+    fn thread(&self, name: &str) -> io::Result<mpsc::Sender<Job>> {
+        let (sender, jobs) = mpsc::channel::<Job>();
+        let store = self.store.clone();
+        thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || jobs.into_iter().for_each(|job| job(&store)))?;
+        Ok(sender)
+    }
+
     /// Asks for a write: it is in its place among the others when this returns.
-    pub fn ask<T: Send + Sync + 'static>(
+    pub fn write<T: Send + Sync + 'static>(
         &self,
         work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Written<T> {
-        let Some(queue) = self.queue.get() else {
+        let Some([queue, _]) = self.queues.get() else {
             return Box::pin(ready(work(&self.store)));
         };
-        let (reply, answer) = oneshot::channel();
         let closed = self.closed.clone();
-        let job: Job = Box::new(move |store| {
-            let done = if closed.load(Ordering::SeqCst) {
-                Err(ended(store, "another acc process has taken over"))
-            } else {
-                work(store)
-            };
-            // It may not be waited for any more.
-            let _ = reply.send(done);
-        });
+        self.ask(queue, move |store| {
+            if closed.load(Ordering::SeqCst) {
+                return Err(ended(store, "another acc process has taken over"));
+            }
+            work(store)
+        })
+    }
+
+    /// Asks for a read. It sees the writes that have been waited for.
+    pub fn read<T: Send + Sync + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Written<T> {
+        let Some([_, queue]) = self.queues.get() else {
+            return Box::pin(ready(work(&self.store)));
+        };
+        self.ask(queue, work)
+    }
+
+    fn ask<T: Send + Sync + 'static>(
+        &self,
+        queue: &mpsc::Sender<Job>,
+        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Written<T> {
+        let (reply, answer) = oneshot::channel();
+        // It may not be waited for any more.
+        let job: Job = Box::new(move |store| drop(reply.send(work(store))));
         let sent = queue.send(job).is_ok();
         let store = self.store.clone();
         Box::pin(async move {
             match (sent, answer.await) {
                 (true, Ok(done)) => done,
-                _ => Err(ended(&store, "the writer thread has ended")),
+                _ => Err(ended(&store, "its thread has ended")),
             }
         })
     }
 
     /// Resolves when all writes were done that were asked for before.
     pub async fn flush(&self) {
-        let _ = self.ask(|_| Ok(())).await;
+        let _ = self.write(|_| Ok(())).await;
     }
 
     /// Writes that were not begun are not done any more: another acc has the database.
@@ -116,14 +138,14 @@ mod tests {
             .collect()
     }
 
-    fn note(writes: &Writes, kind: &'static str) -> Written<()> {
-        writes.ask(move |store| store.record(WallTime(0), None, "", kind, ""))
+    fn note(writes: &StoreThreads, kind: &'static str) -> Written<()> {
+        writes.write(move |store| store.record(WallTime(0), None, "", kind, ""))
     }
 
     #[tokio::test]
     async fn writes_are_done_in_their_order_whether_they_are_waited_for_or_not() {
         let store = Arc::new(Store::in_memory().unwrap());
-        let writes = Writes::new(store.clone());
+        let writes = StoreThreads::new(store.clone());
         drop(note(&writes, "at once"));
         assert_eq!(kinds(&store), ["at once"]);
         writes.start().unwrap();
@@ -143,14 +165,15 @@ mod tests {
     async fn a_database_that_is_locked_holds_up_nobody_else() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("acc.db");
-        let writes = Writes::new(Arc::new(Store::open(&path).unwrap()));
+        let writes = StoreThreads::new(Arc::new(Store::open(&path).unwrap()));
         writes.start().unwrap();
         let other = rusqlite::Connection::open(&path).unwrap();
         other.execute_batch("BEGIN IMMEDIATE").unwrap();
         let mut written = note(&writes, "waits");
         // This thread, the only one of the runtime, goes on.
         assert!(futures_util::poll!(&mut written).is_pending());
-        assert!(kinds(&writes.store).is_empty(), "reading needs no lock");
+        let seen = writes.read(|store| store.events(None, 10)).await.unwrap();
+        assert!(seen.is_empty(), "reading needs no lock");
         other.execute_batch("COMMIT").unwrap();
         written.await.unwrap();
         assert_eq!(kinds(&writes.store), ["waits"]);
