@@ -11,7 +11,7 @@ use std::path::Path;
 use crate::config::Config;
 use crate::host::{fs, users};
 
-/// Makes the folder of one instance, or sees to it that it belongs to its writer.
+/// Makes the folder of one instance, or gives it to its writer.
 pub(super) fn make(config: &Config, name: &str) -> io::Result<()> {
     fs::make_dir(&config.access_logs(), 0o711)?;
     users::private_folder(&config.access_dir(name), config.access_logs_user())

@@ -42,7 +42,7 @@ pub struct Parts {
     pub edge: Arc<dyn Edge>,
     /// Tells when an instance is ready.
     pub probe: Arc<dyn Probe>,
-    /// Tells who uses one.
+    /// Samples the use of instances.
     pub activity: Arc<dyn Activity>,
     /// Time.
     pub clock: Arc<dyn Clock>,
@@ -72,7 +72,7 @@ pub struct Context {
     pub(super) starts: Arc<Semaphore>,
     pub(super) wakes: Wakes,
     pub(super) monitor: AsyncMutex<()>,
-    /// Another acc has the say, see `retire`.
+    /// Another acc manages the instances, see `handover`.
     pub(super) retired: CancellationToken,
     /// The same: to ask a token takes a lock that all I/O threads share.
     has_retired: AtomicBool,
@@ -87,7 +87,7 @@ pub struct Context {
     halting: AtomicBool,
     serving: AtomicBool,
     revived: AtomicU64,
-    /// The instance whose logs were looked at last, see `housekeeping`.
+    /// The instance whose logs were checked last, see `housekeeping`.
     pub(super) swept: AtomicI64,
     building: Mutex<HashMap<String, Weak<AsyncMutex<()>>>>,
     /// What keeps this server.
@@ -185,13 +185,13 @@ impl Context {
         self.sockets_wanted.notified().await;
     }
 
-    /// Another acc has the say from now on.
+    /// Another acc manages the instances from now on.
     pub(super) fn set_retired(&self) {
         self.has_retired.store(true, Ordering::SeqCst);
         self.retired.cancel();
     }
 
-    /// Has another acc the say?
+    /// Does another acc manage the instances?
     pub(super) fn has_retired(&self) -> bool {
         self.has_retired.load(Ordering::SeqCst)
     }
@@ -253,7 +253,7 @@ impl Context {
         self.threads.flush().await;
     }
 
-    /// What is not written yet never is: another acc has the say.
+    /// Drops the writes that are still queued: another acc manages the instances.
     pub(super) fn write_no_more(&self) {
         self.threads.close();
     }

@@ -50,7 +50,7 @@ fn write_row(
         detail,
         phases,
     };
-    // Not waited for: who must be sure that it is there asks `Context::written`.
+    // Not waited for: a caller that needs it on disk waits for `Context::written`.
     drop(ctx.write(move |store| {
         store.record_row(Some(id), &row).inspect_err(|e| {
             warn!(

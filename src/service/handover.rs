@@ -1,4 +1,5 @@
-//! Giving up the say: another acc takes over while this one still carries requests to their end.
+//! Hands the instances over: another acc manages them while this one carries its requests to their
+//! end.
 //!
 //! From then on this acc decides nothing: its tasks end between two events, as they would in a
 //! crash, and the next acc finds out from the database and the supervisor what is true.
@@ -23,7 +24,7 @@ use crate::store::Look;
 /// How long a start that has just been given to the supervisor may take to be known.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Leads a request to the acc that has the say now.
+/// Sends a request to the acc that manages the instances now.
 struct Onward {
     gate: Gate,
 }
@@ -51,7 +52,7 @@ pub(super) fn onward(world: &World, name: InstanceName) -> Box<dyn Ticket> {
     })
 }
 
-/// Gives up the say: returns when no task of an instance acts any more and what is only in memory
+/// Hands the instances over: returns when no task of an instance acts any more and what is only in memory
 /// has been written down. The owner's lock may be let go of then, and not before.
 pub async fn retire(world: &Arc<World>) {
     world.set_retired();

@@ -139,7 +139,7 @@ pub(super) fn model(config: &Config, name: &str) -> Result<Model, ServiceError> 
     })
 }
 
-/// A model that cannot be used, and who can do something about it.
+/// The error for a model that cannot be used.
 pub(crate) fn bad_model(name: &str, e: &ModelError) -> ServiceError {
     let (kind, message, hint) = match e {
         ModelError::Missing { .. } => (

@@ -27,7 +27,7 @@ pub fn prepare(config: &Config) -> Result<(), ServiceError> {
     if users::is_root() {
         users::keep(&config.nginx_dir()).map_err(|e| unusable(&config.nginx_dir(), &e))?;
     }
-    // Made under another umask, by an earlier acc: who must pass through them could not.
+    // An earlier acc may have made them under another umask: instances and nginx must enter them.
     for path in [
         config.home.join("instances"),
         config.home.join("log"),
@@ -72,8 +72,9 @@ pub(super) fn one_is_gone(config: &Config) -> bool {
     folders(config).iter().any(|(path, _)| !path.is_dir())
 }
 
-/// Refuses a home or run that others can write to or replace: the user who made `/tmp/acc-UID`
-/// first, or owns a folder above, would take the place of acc's sockets and configurations.
+/// Refuses a home or run folder that another user can write to or replace. Such a user (the one who
+/// made `/tmp/acc-UID` first, or owns a folder above) could replace acc's sockets and
+/// configurations.
 ///
 /// # Errors
 /// It is refused, or could not be checked.

@@ -62,8 +62,7 @@ pub async fn take_up(world: &Arc<World>) -> Result<(), ServiceError> {
     Ok(())
 }
 
-/// Ends what instances have left that do not run any more: their end came when no acc was there to
-/// see to it.
+/// Ends processes that instances left behind when they ended while no acc was running.
 async fn sweep(world: &Arc<World>) -> Result<(), ServiceError> {
     let busy = world
         .read(Store::busy)

@@ -1,8 +1,8 @@
-//! What one client may take of what all share: places among those who wait for an instance, and
-//! wakes.
+//! Limits for one client: how many of its requests may wait for an instance, and how many wakes it
+//! may cause.
 //!
-//! A client is an address, of IPv6 the first half of one. It never limits an instance that is
-//! awake, and it forgets a client as soon as it has nothing to remember of it.
+//! A client is an IPv4 address, or the first half of an IPv6 address. It never limits requests to an
+//! awake instance, and it drops a client when nothing of it is counted.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use crate::domain::admission;
 use crate::domain::time::Timestamp;
 
-/// Beyond this many it is looked whom there is nothing to remember of.
+/// With more clients than this, those of whom nothing is counted are dropped.
 const MANY: usize = 1024;
 
 /// The address by which a client is known: a client with one IPv6 address has the 2^64 around it.
@@ -29,8 +29,8 @@ pub fn known_as(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The client to whom limits for one client apply; `None`: this address stands for many. Those of
-/// this host do (a proxy, a test, the operator), and those in `shared`.
+/// The client that limits apply to; `None`: many clients share this address. Addresses of this host
+/// (a proxy, a test, the operator) are shared, and those in `shared`.
 #[must_use]
 pub fn limited(address: IpAddr, shared: &[IpNet]) -> Option<IpAddr> {
     let address = address.to_canonical();

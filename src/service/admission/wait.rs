@@ -87,7 +87,7 @@ impl Drop for Place {
     }
 }
 
-/// Who waits, and since which run.
+/// A request that waits, and the run it waits for.
 struct Waiter {
     world: Arc<World>,
     place: Place,
@@ -281,7 +281,7 @@ impl Admission for Arc<World> {
     }
 
     async fn peek(&self, host: &HostName) -> Result<Phase, Refusal> {
-        // What is remembered here is not true any more once another acc has the say.
+        // What is remembered here may be out of date once another acc manages the instances.
         let handle = if self.has_retired() {
             None
         } else {

@@ -153,8 +153,8 @@ impl Actor {
                 return tell(message.reply, Err(refused));
             }
         };
-        // Who wakes it has nothing to do before it is started, and would take the processor from
-        // the start.
+        // The caller that wakes it is answered after the start: answered before, it would take the
+        // processor from the start.
         let starts = effects.contains(&Effect::Spawn);
         let (now, later) = if starts {
             (None, message.reply)
@@ -202,7 +202,7 @@ impl Actor {
             Effect::Kill => self.signal(true).await,
             Effect::Arm { at, armed } => self.arm(at, armed),
             Effect::Record(note) => {
-                // Who has waited for this step goes first: the event can wait.
+                // Requests that waited for this step run first: the event can wait.
                 tokio::task::yield_now().await;
                 let woke = matches!(note, Note::Woke(..));
                 let phases = if woke {
@@ -277,8 +277,8 @@ impl Actor {
                 match ended {
                     Ok(exit) => {
                         start::close_port(&ctx, &handle, run).await;
-                        // Once another acc has the say, what is there may be the next run's, bound
-                        // and not listening yet.
+                        // If another acc manages the instances, the socket may belong to the next
+                        // run: bound, and not listening yet.
                         if let Some(handle) = handle.upgrade().filter(|_| !ctx.has_retired()) {
                             ctx.probe
                                 .tidy(&launch_spec::probe_target(&ctx, &handle.launched()));

@@ -26,7 +26,7 @@ use crate::service::instance::wake_timing::Stamps;
 /// How long a verb that has come to its end waits for the rest of its last step.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
-/// What everybody may see of an instance while it changes.
+/// The state of an instance that its waiters follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Snapshot {
     /// Phase.
@@ -198,7 +198,7 @@ impl Handle {
         self.fit.store(true, Ordering::Release);
     }
 
-    /// Is it known what runs? Before that, a phase read from the database is hearsay.
+    /// Is it known what runs? Before that, the phase read from the database may be out of date.
     pub(in crate::service) fn known(&self) -> bool {
         self.known.load(Ordering::Acquire)
     }

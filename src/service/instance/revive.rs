@@ -1,5 +1,6 @@
-//! Asks the supervisor what runs, and brings a supervisor back that has died: so that who waits for
-//! an instance need not know.
+//! Asks the supervisor what runs, and brings a supervisor back that has died, while requests wait.
+//!
+//! It starts and stops no instance.
 
 use std::time::Duration;
 
@@ -20,9 +21,8 @@ const BACK_WITHIN: Duration = Duration::from_secs(10);
 /// First and longest pause before it is asked again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
-/// What runs under this name. A supervisor that has died, or lost its socket, is brought back
-/// within a few seconds: one that cannot be asked is asked again until then, and who waits for the
-/// instance need not know.
+/// The process that runs under this name. A supervisor that has died, or lost its socket, is
+/// brought back, and asked again until it answers or [`BACK_WITHIN`] has passed.
 ///
 /// # Errors
 /// It still cannot be asked.

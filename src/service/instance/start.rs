@@ -1,6 +1,6 @@
 //! One start, from its turn to the supervisor's report, and one check whether that was enough.
 //!
-//! It never waits for an answer: who is not ready at once is probed by the instance's task.
+//! It never waits for an answer: the task of the instance probes one that is not ready at once.
 
 use std::sync::{Arc, Weak};
 

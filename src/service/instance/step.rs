@@ -232,7 +232,8 @@ impl Actor {
         self.unsaved || self.writing.is_some()
     }
 
-    /// What could not be written down, or was not waited for, is seen to.
+    /// Writes again what could not be written, and takes the result of a write that was not waited
+    /// for.
     pub(in crate::service) async fn save_again(&mut self) {
         if let Some(mut writing) = self.writing.take() {
             match futures_util::poll!(&mut writing) {

@@ -101,9 +101,9 @@ async fn empty_trash(config: &Config, run: &mut MonitorRun) {
     }
 }
 
-/// A sleeper's log grows too, when no request may wake it and a crawler asks all the same. Each run
-/// checks the next few of all instances, so that it takes no longer with ten thousand of them;
-/// all are seen to within the hour, beyond 50,000 within a few.
+/// The next instances whose logs to check. The log of a sleeper grows too, when requests may not
+/// wake it. A run checks a few of all instances, so that it takes no longer with ten thousand: all
+/// within an hour, more than 50,000 within a few.
 async fn next_sleepers(
     world: &World,
     check_every: Option<Duration>,
@@ -145,7 +145,7 @@ fn share(newest: InstanceId, check_every: Option<Duration>) -> u32 {
     .unwrap_or(u32::MAX)
 }
 
-/// All logs that are looked at: of these instances, and what acc's own parts say.
+/// All logs to check: of these instances, and of acc's own parts.
 fn logs(config: &Config, names: &BTreeSet<String>) -> Vec<PathBuf> {
     let own = ["server", "nginx", "nginx-error", "supervisord"].map(|part| config.own_log(part));
     names

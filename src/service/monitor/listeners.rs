@@ -1,9 +1,9 @@
 //! Awake instances at whose address another program listens, or none: such an instance is stopped,
 //! so that the next request starts it where it can be reached.
 //!
-//! A server looks every second at those on a port, since nginx connects to them by itself, and at
-//! those whose socket's file is gone; a run looks at all. It ends nobody else: another port is
-//! chosen by the start.
+//! A server checks every second those on a port, since nginx connects to them by itself, and those
+//! whose socket file is gone; a monitor run checks all. It ends no other process: the next start
+//! chooses another port.
 
 use std::sync::Arc;
 use std::time::Duration;

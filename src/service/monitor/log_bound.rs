@@ -1,6 +1,5 @@
-//! Logs must not fill the disk: those of instances that are awake are looked at every second, and
-//! more often while one of them grows too fast; those of sleepers, and acc's own, now and then
-//! (`housekeeping`).
+//! Keeps logs from filling the disk: checks those of awake instances every second, and more often
+//! while one of them grows too fast. `housekeeping` checks those of sleepers, and acc's own.
 //!
 //! It cuts files and writes events. It ends no instance that writes too much.
 

@@ -1,9 +1,9 @@
-//! The run folder under a server that runs: what a cleaner of temporary folders has taken away is
-//! made again, and cleaners are kept away where they respect locks.
+//! The run folder of a running server: makes again what a cleaner of temporary folders has removed,
+//! and keeps those cleaners away that respect locks.
 //!
-//! The server knows all that was there: it has the notes and who runs in memory, and its sockets
-//! and locks open. It removes nothing, and brings nothing back while acc halts. What is
-//! supervisord's, nginx's and an instance's own is for their parts of a run.
+//! The server can restore it all: the notes and the processes are in its memory, its sockets and
+//! locks are open. It removes nothing, and restores nothing while acc halts. The files of
+//! supervisord, nginx and the instances are restored by their own parts of a monitor run.
 
 use std::sync::Arc;
 
