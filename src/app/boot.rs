@@ -266,10 +266,16 @@ async fn bring_up(
             "run `acc doctor`; without supervisord, set `supervisor.kind = \"builtin\"` in the config",
         )
     };
-    if drivers.supervisor.boot(services).await.map_err(unusable)? == Ensured::Started {
+    if drivers
+        .own_services
+        .boot(services)
+        .await
+        .map_err(unusable)?
+        == Ensured::Started
+    {
         report
             .did
-            .push(format!("started {}", drivers.supervisor.kind()));
+            .push(format!("started {}", drivers.own_services.kind()));
     }
     for service in services {
         // Under the builtin supervisor the server itself starts the others, so that it can watch
@@ -278,7 +284,7 @@ async fn bring_up(
             continue;
         }
         if drivers
-            .supervisor
+            .own_services
             .ensure_service(service)
             .await
             .map_err(unusable)?
@@ -296,8 +302,8 @@ pub(super) async fn know_again(config: &Config, drivers: &Drivers) -> Result<(),
     let failed = |e| ServiceError::failed(chain(&e), "check free space, owner and mode");
     if let Some(master) = lock::serving(config) {
         drivers
-            .supervisor
-            .keep_record("server", master)
+            .own_services
+            .restore_service_record("server", master)
             .await
             .map_err(failed)?;
     }
@@ -308,8 +314,8 @@ pub(super) async fn know_again(config: &Config, drivers: &Drivers) -> Result<(),
         .map_err(|e| edge_unusable(&e))?
     {
         drivers
-            .supervisor
-            .keep_record("nginx", nginx)
+            .own_services
+            .restore_service_record("nginx", nginx)
             .await
             .map_err(failed)?;
     }

@@ -17,7 +17,7 @@ use crate::driver::edge::nginx::{Nginx, NginxSettings};
 use crate::driver::listener::Listeners;
 use crate::driver::supervisor::builtin::Builtin;
 use crate::driver::supervisor::supervisord::{Supervisord, SupervisordSettings};
-use crate::driver::supervisor::{Service, Supervisor};
+use crate::driver::supervisor::{OwnServices, Runner, Service};
 use crate::driver::upstream::Upstreams;
 use crate::host::rotate::LOG_MAX;
 use crate::render::{RenderError, Templates};
@@ -30,7 +30,8 @@ const SECTIONS_KEPT: usize = 64;
 
 /// The drivers of one installation.
 pub(super) struct Drivers {
-    pub(super) supervisor: Arc<dyn Supervisor>,
+    pub(super) runner: Arc<dyn Runner>,
+    pub(super) own_services: Arc<dyn OwnServices>,
     pub(super) supervisord: Option<Arc<Supervisord>>,
     pub(super) edge: Arc<dyn Edge>,
     pub(super) nginx: Option<Arc<Nginx>>,
@@ -56,8 +57,10 @@ impl Drivers {
         let listeners = Listeners::of_user(user);
         let upstreams = Arc::new(Upstreams::to_instances_of(listeners.clone(), pooling));
         upstreams.trust(config.wake_socket());
+        let builtin = Arc::new(Builtin::new(config.pid_dir(), LOG_MAX, standin()).for_user(user));
         let mut drivers = Self {
-            supervisor: Arc::new(Builtin::new(config.pid_dir(), LOG_MAX, standin()).for_user(user)),
+            runner: builtin.clone(),
+            own_services: builtin,
             supervisord: None,
             edge: Arc::new(BuiltinEdge::new(upstreams.clone())),
             nginx: None,
@@ -78,7 +81,8 @@ impl Drivers {
         if config.supervisor == SupervisorKind::Supervisord {
             let supervisord =
                 Arc::new(Supervisord::new(supervisord(config, templates)).for_user(user));
-            drivers.supervisor = supervisord.clone();
+            drivers.runner = supervisord.clone();
+            drivers.own_services = supervisord.clone();
             drivers.supervisord = Some(supervisord);
         }
         Ok(drivers)

@@ -143,7 +143,10 @@ pub(super) async fn start_edge(world: &Arc<World>, drivers: &Drivers) -> Result<
     let service = nginx.service().map_err(failed)?;
     // One that runs and whose record was taken away is not started twice.
     if let Some(running) = drivers.edge.process().await.map_err(failed)? {
-        let kept = drivers.supervisor.keep_record("nginx", running).await;
+        let kept = drivers
+            .own_services
+            .restore_service_record("nginx", running)
+            .await;
         kept.map_err(|e| {
             ServiceError::because(
                 "could not record the process id of nginx",
@@ -152,7 +155,7 @@ pub(super) async fn start_edge(world: &Arc<World>, drivers: &Drivers) -> Result<
             )
         })?;
     }
-    let started = drivers.supervisor.ensure_service(&service).await;
+    let started = drivers.own_services.ensure_service(&service).await;
     started
         .map(drop)
         .map_err(|e| ServiceError::because("could not start nginx", &e, "run `acc doctor`"))

@@ -71,7 +71,7 @@ pub async fn halt(config: &Config) -> Result<HaltReport, ServiceError> {
     let mut ran = false;
     for service in &services {
         ran |= drivers
-            .supervisor
+            .own_services
             .service(service.name)
             .await
             .map_err(failed)?
@@ -92,12 +92,12 @@ pub async fn halt(config: &Config) -> Result<HaltReport, ServiceError> {
     // The server first: it watches the others and would start them again.
     for service in &services {
         drivers
-            .supervisor
+            .own_services
             .stop_service(service)
             .await
             .map_err(failed)?;
     }
-    drivers.supervisor.halt().await.map_err(failed)?;
+    drivers.own_services.halt().await.map_err(failed)?;
     ran |= lock::end_server(config, own_service(config).stop_timeout).await?;
     // Without the note of a boot it has no effect.
     let _ = fs::remove_file(&in_force::file(&config.run));

@@ -157,7 +157,7 @@ fn report_up(drivers: &Drivers, adopted: usize) {
         pid = std::process::id(),
         adopted,
         edge = drivers.edge.kind(),
-        supervisor = drivers.supervisor.kind(),
+        supervisor = drivers.own_services.kind(),
         "acc's server is up"
     );
 }

@@ -25,7 +25,8 @@ pub(super) fn world(
     Ok(World::new(Parts {
         config: config.clone(),
         store,
-        supervisor: drivers.supervisor.clone(),
+        runner: drivers.runner.clone(),
+        own_services: drivers.own_services.clone(),
         edge: drivers.edge.clone(),
         probe: Arc::new(SocketProbe::new(
             accounts,

@@ -20,7 +20,7 @@ use crate::domain::time::{Timestamp, WallTime};
 use crate::driver::activity::Activity;
 use crate::driver::edge::Edge;
 use crate::driver::probe::Probe;
-use crate::driver::supervisor::{Service, Supervisor};
+use crate::driver::supervisor::{OwnServices, Runner, Service};
 use crate::host::clock::Clock;
 use crate::host::failpoint;
 use crate::host::limits::OpenFiles;
@@ -36,8 +36,10 @@ pub struct Parts {
     pub config: Config,
     /// Database.
     pub store: Store,
-    /// Runs processes.
-    pub supervisor: Arc<dyn Supervisor>,
+    /// Runs instances.
+    pub runner: Arc<dyn Runner>,
+    /// Runs acc's own services.
+    pub own_services: Arc<dyn OwnServices>,
     /// Faces the network.
     pub edge: Arc<dyn Edge>,
     /// Tells when an instance is ready.
@@ -60,7 +62,8 @@ pub struct Context {
     /// For reading.
     pub(super) store: Arc<Store>,
     threads: StoreThreads,
-    pub(super) supervisor: Arc<dyn Supervisor>,
+    pub(super) runner: Arc<dyn Runner>,
+    pub(super) own_services: Arc<dyn OwnServices>,
     pub(super) edge: Arc<dyn Edge>,
     pub(super) probe: Arc<dyn Probe>,
     pub(super) activity: Arc<dyn Activity>,
@@ -106,7 +109,8 @@ impl Context {
             starts: Arc::new(Semaphore::new(parts.config.wake.max_at_once)),
             config: RwLock::new(Arc::new(parts.config)),
             store,
-            supervisor: parts.supervisor,
+            runner: parts.runner,
+            own_services: parts.own_services,
             edge: parts.edge,
             probe: parts.probe,
             activity: parts.activity,
@@ -261,7 +265,7 @@ impl Context {
     /// This process keeps this server, and the supervisor never ends it by itself.
     pub fn set_master(&self, master: Process) {
         *self.master.lock().unwrap_or_else(PoisonError::into_inner) = Some(master);
-        self.supervisor.spare(master);
+        self.own_services.exclude(master);
     }
 
     /// What keeps this server.

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::domain::instance::{Instance, Launch, Listen};
-use crate::domain::model::Model;
+use crate::domain::model::{ListenKind, Model, Ready};
 use crate::domain::name::{HostName, InstanceId, InstanceName};
 use crate::driver::probe::ProbeTarget;
-use crate::driver::supervisor::Program;
+use crate::driver::supervisor::{Capabilities, Program};
 use crate::host::limits::{GroupLimits, OpenFiles, ProcessLimits, UNLIMITED};
 use crate::host::spawn::may_change_user;
 use crate::models::{ModelError, find_model};
@@ -137,6 +137,38 @@ pub(super) fn model(config: &Config, name: &str) -> Result<Model, ServiceError> 
             _ => error,
         }
     })
+}
+
+/// Refuses a model that needs what its runner cannot do.
+pub(super) fn check_capabilities(can: Capabilities, model: &Model) -> Result<(), ServiceError> {
+    let needs = [
+        (
+            can.local_processes,
+            true,
+            "run it as a process of this host",
+        ),
+        (
+            can.handed_socket,
+            model.listen == ListenKind::Fd,
+            "hand its socket over",
+        ),
+        (
+            can.notify,
+            model.ready == Ready::Notify,
+            "hear from it that it is ready",
+        ),
+    ];
+    match needs.iter().find(|(can, needed, _)| *needed && !can) {
+        None => Ok(()),
+        Some((_, _, what)) => Err(ServiceError::new(
+            ErrorKind::Invalid,
+            format!(
+                "could not create from model `{}`: its runner cannot {what}",
+                model.name
+            ),
+            "choose another model; docs/models.md explains every key",
+        )),
+    }
 }
 
 /// The error for a model that cannot be used.

@@ -73,7 +73,7 @@ async fn sweep(world: &Arc<World>) -> Result<(), ServiceError> {
         .filter(|row| row.stored.phase.is_live())
         .map(|row| row.name)
         .collect();
-    match world.supervisor.sweep(&live).await {
+    match world.runner.sweep(&live).await {
         Ok(ended) => ended
             .iter()
             .for_each(|(name, count)| info!(instance = %name, "ended orphan processes: {count}")),

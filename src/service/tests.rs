@@ -33,8 +33,8 @@ use crate::domain::time::{Timestamp, WallTime, millis};
 use crate::driver::activity::{Activity, ActivityError, LogMark, Seen, Target};
 use crate::driver::edge::fake::FakeEdge;
 use crate::driver::probe::{NotifySocket, Obstacle, Probe, ProbeTarget, Readiness};
-use crate::driver::supervisor::Supervisor;
 use crate::driver::supervisor::fake::Fake;
+use crate::driver::supervisor::{Capabilities, Runner};
 use crate::host::clock::Clock;
 use crate::store::{Store, Work};
 
@@ -197,7 +197,8 @@ impl Bed {
         let parts = Parts {
             store: Store::open(&config.database()).unwrap(),
             config,
-            supervisor: supervisor.clone(),
+            runner: supervisor.clone(),
+            own_services: supervisor.clone(),
             edge: edge.clone(),
             probe: probe.clone(),
             activity: activity.clone(),
@@ -223,7 +224,8 @@ impl Bed {
         World::new(Parts {
             store: Store::open(&config.database()).unwrap(),
             config,
-            supervisor: self.supervisor.clone(),
+            runner: self.supervisor.clone(),
+            own_services: self.supervisor.clone(),
             edge: self.edge.clone(),
             probe: self.probe.clone(),
             activity: self.activity.clone(),
@@ -613,6 +615,61 @@ async fn what_is_wanted_up_comes_up_and_what_is_disabled_stays_down() {
             .kind,
         ErrorKind::Invalid
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_that_its_runner_cannot_run_is_refused() {
+    let bed = Bed::new();
+    let model = bed.dir.path().join("h/models/test/model.toml");
+    let all = Capabilities::LAUNCHED;
+    let (no_socket, no_notify, no_process) = (
+        Capabilities {
+            handed_socket: false,
+            ..all
+        },
+        Capabilities {
+            notify: false,
+            ..all
+        },
+        Capabilities {
+            local_processes: false,
+            ..all
+        },
+    );
+    for (name, keys, can, why) in [
+        (
+            "a",
+            "listen = \"fd\"",
+            no_socket,
+            Some("hand its socket over"),
+        ),
+        ("b", "listen = \"unix\"", no_socket, None),
+        (
+            "c",
+            "ready = \"notify\"",
+            no_notify,
+            Some("hear from it that it is ready"),
+        ),
+        ("d", "ready = \"socket\"", no_notify, None),
+        (
+            "e",
+            "",
+            no_process,
+            Some("run it as a process of this host"),
+        ),
+    ] {
+        std::fs::write(&model, format!("{keys}\ncommand = [\"/bin/true\"]\n")).unwrap();
+        bed.supervisor.set_capabilities(can);
+        let refused = bed.create(name, true).await.err().map(|e| e.message);
+        assert_eq!(refused.is_some(), why.is_some(), "{name}: {refused:?}");
+        assert!(
+            refused
+                .unwrap_or_default()
+                .ends_with(why.unwrap_or_default())
+        );
+        let made = bed.world.store.by_name(name).unwrap();
+        assert_eq!(made.is_some(), why.is_none(), "{name}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,7 +15,7 @@ use crate::domain::instance::{Exit, Process};
 use crate::domain::name::InstanceName;
 
 use super::locks::Locks;
-use super::{Ensured, Program, Service, Supervisor, SupervisorError};
+use super::{Capabilities, Ensured, OwnServices, Program, Runner, Service, SupervisorError};
 
 /// Made-up pids begin above the highest a kernel gives, so that a mistake signals no process.
 const FIRST_PID: i32 = 100_000_000;
@@ -41,6 +41,7 @@ struct FakeProcesses {
     start_delay: Duration,
     unreachable: bool,
     on_start: Option<Hook>,
+    capabilities: Option<Capabilities>,
     made: i32,
 }
 
@@ -83,6 +84,11 @@ impl Fake {
     /// can again.
     pub fn make_unreachable(&self, unreachable: bool) {
         self.state().unreachable = unreachable;
+    }
+
+    /// From now on it can do only this.
+    pub fn set_capabilities(&self, capabilities: Capabilities) {
+        self.state().capabilities = Some(capabilities);
     }
 
     /// Is called at each start, for instance to begin listening in the instance's stead.
@@ -159,9 +165,9 @@ impl FakeProcesses {
 }
 
 #[async_trait]
-impl Supervisor for Fake {
-    fn kind(&self) -> &'static str {
-        "fake"
+impl Runner for Fake {
+    fn capabilities(&self) -> Capabilities {
+        self.state().capabilities.unwrap_or(Capabilities::LAUNCHED)
     }
 
     async fn start(&self, program: &Program) -> Result<Process, SupervisorError> {
@@ -247,6 +253,13 @@ impl Supervisor for Fake {
     async fn tidy(&self, _live: &[InstanceName]) -> Result<(), SupervisorError> {
         self.note("tidy".to_owned());
         Ok(())
+    }
+}
+
+#[async_trait]
+impl OwnServices for Fake {
+    fn kind(&self) -> &'static str {
+        "fake"
     }
 
     async fn boot(&self, services: &[Service]) -> Result<Ensured, SupervisorError> {

@@ -1,5 +1,5 @@
-//! What runs processes: the trait, and its kinds `supervisord`, `builtin` and `fake`. All pass the
-//! same suite.
+//! What runs processes: the trait for instances, the one for what acc itself needs (`own_services`),
+//! and the kinds that are both: `supervisord`, `builtin` and `fake`. All pass the same suite.
 //!
 //! A supervisor starts, signals and reports; when to restart is acc's decision, never the
 //! supervisor's.
@@ -11,6 +11,7 @@ pub mod fake;
 mod launcher;
 mod locks;
 mod members;
+mod own_services;
 mod pid_file;
 mod preflight;
 mod program_path;
@@ -28,6 +29,7 @@ use crate::domain::name::InstanceName;
 use crate::host::limits::{GroupLimits, ProcessLimits};
 pub use acc_launch::{LaunchRequest, launch};
 pub use error::SupervisorError;
+pub use own_services::{Ensured, OwnServices, Service};
 
 /// Everything a supervisor needs to run an instance once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,21 +63,6 @@ pub struct Program {
     pub group: GroupLimits,
 }
 
-/// A program that acc itself needs, next to the instances: nginx, acc's own server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Service {
-    /// `nginx` or `server`.
-    pub name: &'static str,
-    /// Program and arguments.
-    pub argv: Vec<String>,
-    /// Its log.
-    pub log: PathBuf,
-    /// Signal number that asks it to finish its work and end.
-    pub stop_signal: i32,
-    /// How long that may take.
-    pub stop_timeout: Duration,
-}
-
 /// A pid file's pid, start time and boot, and where the output goes.
 pub type PidFile = (i32, Option<(u64, String)>, Option<PathBuf>);
 
@@ -85,21 +72,31 @@ pub fn read_pid_file(text: &str) -> Option<PidFile> {
     pid_file::parse(text).map(|record| (record.pid, record.rest, record.log))
 }
 
-/// Whether something had to be done.
+/// What a runner can do. A model that needs more is refused before an instance is made of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ensured {
-    /// It ran already.
-    Already,
-    /// It was started.
-    Started,
+pub struct Capabilities {
+    /// Hands a listening socket over ([`Program::socket`]).
+    pub handed_socket: bool,
+    /// Its programs reach a socket of this host, where they say that they are ready.
+    pub notify: bool,
+    /// It runs processes of this host: who listens and who is connected is seen in the kernel.
+    pub local_processes: bool,
 }
 
-/// Runs the processes of instances. Every call may be repeated and ends in bounded time (but for
-/// [`Self::wait`]).
+impl Capabilities {
+    /// Of a runner whose instances are processes that acc's own launcher starts.
+    pub const LAUNCHED: Self = Self {
+        handed_socket: true,
+        notify: true,
+        local_processes: true,
+    };
+}
+
+/// Runs instances. Every call may be repeated and ends in bounded time (but for [`Self::wait`]).
 #[async_trait]
-pub trait Supervisor: Send + Sync {
-    /// `supervisord`, `builtin` or `fake`.
-    fn kind(&self) -> &'static str;
+pub trait Runner: Send + Sync {
+    /// What it can do, which never changes.
+    fn capabilities(&self) -> Capabilities;
 
     /// Starts the program and returns its process at once, without waiting for it to be ready. One
     /// that runs already under this name is returned as it is.
@@ -146,26 +143,9 @@ pub trait Supervisor: Send + Sync {
     /// those of `live` stay.
     async fn tidy(&self, live: &[InstanceName]) -> Result<(), SupervisorError>;
 
-    /// Brings up the supervisor itself (supervisord: its daemon with `services` in its config;
-    /// builtin: nothing to do).
-    async fn boot(&self, services: &[Service]) -> Result<Ensured, SupervisorError>;
-
-    /// Brings the supervisor itself back after it died, with these services: those that outlived it
-    /// go on as they are. One that was ended in order, or never was there, stays down. Builtin:
-    /// nothing to do.
-    async fn revive(&self, _services: &[Service]) -> Result<Ensured, SupervisorError> {
-        Ok(Ensured::Already)
-    }
-
-    /// Sees to it that the service runs.
-    async fn ensure_service(&self, service: &Service) -> Result<Ensured, SupervisorError>;
-
-    /// This process is the server's that asks: it is not ended in the course of a revival.
-    fn spare(&self, _server: Process) {}
-
     /// Writes down again which process this instance's is, when its record was taken away under it
     /// by a cleaner of temporary folders; `true`: it was. One that has ended is not written down.
-    async fn keep(
+    async fn restore_record(
         &self,
         _name: &InstanceName,
         _process: Process,
@@ -173,23 +153,4 @@ pub trait Supervisor: Send + Sync {
     ) -> Result<bool, SupervisorError> {
         Ok(false)
     }
-
-    /// The same of a service.
-    async fn keep_record(
-        &self,
-        _name: &'static str,
-        _process: Process,
-    ) -> Result<bool, SupervisorError> {
-        Ok(false)
-    }
-
-    /// Does the service run?
-    async fn service(&self, name: &str) -> Result<Option<Process>, SupervisorError>;
-
-    /// Ends the service in order and waits for it. One that does not run is success.
-    async fn stop_service(&self, service: &Service) -> Result<(), SupervisorError>;
-
-    /// Ends the supervisor itself (supervisord: its daemon); instances have been put to sleep
-    /// before.
-    async fn halt(&self) -> Result<(), SupervisorError>;
 }

@@ -166,7 +166,7 @@ pub(super) fn is_of(path: &Path, process: Process) -> Result<bool, SupervisorErr
 
 /// Writes the pid file of this process if it lives, and there is none or one of a process that has
 /// ended; `true`: it did. An empty one is a start's.
-pub(super) fn keep(path: &Path, process: Process, log: &Path) -> Result<bool, SupervisorError> {
+pub(super) fn restore(path: &Path, process: Process, log: &Path) -> Result<bool, SupervisorError> {
     let asked = |why: io::Error| SupervisorError::Unreachable {
         what: format!("the kernel about process {}", process.pid),
         why: why.to_string(),
@@ -293,25 +293,25 @@ mod tests {
     fn a_lost_record_of_a_living_process_is_written_again() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("pid/a.pid");
-        assert!(keep(&file, me(), Path::new("/log")).unwrap());
+        assert!(restore(&file, me(), Path::new("/log")).unwrap());
         assert_eq!(living(&file).unwrap(), Some(me()));
         assert!(
-            !keep(&file, me(), Path::new("/log")).unwrap(),
+            !restore(&file, me(), Path::new("/log")).unwrap(),
             "there is one"
         );
         fs::write(&file, "2147483646 1 boot /log\n").unwrap();
         assert!(
-            keep(&file, me(), Path::new("/log")).unwrap(),
+            restore(&file, me(), Path::new("/log")).unwrap(),
             "that one has ended"
         );
         fs::write(&file, "").unwrap();
         assert!(
-            !keep(&file, me(), Path::new("/log")).unwrap(),
+            !restore(&file, me(), Path::new("/log")).unwrap(),
             "a start is in progress"
         );
         remove(&file).unwrap();
         assert!(
-            !keep(
+            !restore(
                 &file,
                 Process {
                     start_time: 1,

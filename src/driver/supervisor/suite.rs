@@ -1,5 +1,5 @@
-//! What every supervisor must do, run against each of them: the builtin one, a real supervisord,
-//! and the fake as far as no process is needed.
+//! What every runner of instances, and of acc's own services, must do, run against each of them:
+//! the builtin one, a real supervisord, and the fake as far as no process is needed.
 
 mod family;
 mod real;
@@ -69,12 +69,12 @@ for_all![
     a_process_that_does_not_listen_needs_a_kill,
     forget_may_be_repeated_and_a_start_follows,
     names_do_not_get_in_each_others_way,
-    services_are_ensured_found_and_stopped,
     tidy_leaves_the_running_alone,
+    services_are_ensured_found_and_stopped,
 ];
 
 async fn a_start_returns_a_live_process_and_a_second_start_the_same(world: World) {
-    let (s, a) = (world.supervisor(), obedient("a", &world, 0));
+    let (s, a) = (world.runner(), obedient("a", &world, 0));
     assert_eq!(s.find(&a.name).await.unwrap(), None);
     assert_eq!(s.running().await.unwrap(), []);
     let first = s.start(&a).await.unwrap();
@@ -85,7 +85,7 @@ async fn a_start_returns_a_live_process_and_a_second_start_the_same(world: World
 }
 
 async fn two_starts_at_once_are_one(world: World) {
-    let (s, a) = (world.supervisor(), obedient("a", &world, 0));
+    let (s, a) = (world.runner(), obedient("a", &world, 0));
     let starts: Vec<_> = (0..8)
         .map(|_| {
             let (s, a) = (Arc::clone(&s), a.clone());
@@ -102,7 +102,7 @@ async fn two_starts_at_once_are_one(world: World) {
 }
 
 async fn an_end_by_itself_is_noticed_with_its_code(world: World) {
-    let (s, a) = (world.supervisor(), obedient("a", &world, 7));
+    let (s, a) = (world.runner(), obedient("a", &world, 7));
     let process = s.start(&a).await.unwrap();
     let waiting = tokio::spawn({
         let (s, name) = (Arc::clone(&s), a.name.clone());
@@ -118,7 +118,7 @@ async fn an_end_by_itself_is_noticed_with_its_code(world: World) {
 }
 
 async fn terminate_ends_it_and_an_ended_process_is_success(world: World) {
-    let (s, a) = (world.supervisor(), obedient("a", &world, 0));
+    let (s, a) = (world.runner(), obedient("a", &world, 0));
     let process = s.start(&a).await.unwrap();
     s.terminate(&a, process).await.unwrap();
     assert_eq!(
@@ -137,7 +137,7 @@ async fn terminate_ends_it_and_an_ended_process_is_success(world: World) {
 }
 
 async fn a_process_that_does_not_listen_needs_a_kill(world: World) {
-    let s = world.supervisor();
+    let s = world.runner();
     let script = "trap '' TERM; : > ready; read x < go-a";
     world.make_fifo("a");
     let a = program("a", world.dir(), &["/bin/sh", "-c", script]);
@@ -155,7 +155,7 @@ async fn a_process_that_does_not_listen_needs_a_kill(world: World) {
 }
 
 async fn forget_may_be_repeated_and_a_start_follows(world: World) {
-    let (s, a) = (world.supervisor(), obedient("a", &world, 0));
+    let (s, a) = (world.runner(), obedient("a", &world, 0));
     s.forget(&a.name).await.unwrap();
     let process = s.start(&a).await.unwrap();
     s.kill(&a.name, process).await.unwrap();
@@ -168,7 +168,7 @@ async fn forget_may_be_repeated_and_a_start_follows(world: World) {
 }
 
 async fn names_do_not_get_in_each_others_way(world: World) {
-    let s = world.supervisor();
+    let s = world.runner();
     let (a, b) = (obedient("a", &world, 1), obedient("a-b", &world, 2));
     let (pa, pb) = (s.start(&a).await.unwrap(), s.start(&b).await.unwrap());
     assert_ne!(pa, pb);
@@ -181,8 +181,18 @@ async fn names_do_not_get_in_each_others_way(world: World) {
     assert_eq!(s.find(&b.name).await.unwrap(), Some(pb));
 }
 
+async fn tidy_leaves_the_running_alone(world: World) {
+    let (s, a) = (world.runner(), obedient("a", &world, 0));
+    s.tidy(&[]).await.unwrap();
+    let process = s.start(&a).await.unwrap();
+    s.tidy(&[]).await.unwrap();
+    s.tidy(std::slice::from_ref(&a.name)).await.unwrap();
+    assert_eq!(s.find(&a.name).await.unwrap(), Some(process));
+    assert!(world.is_alive(process));
+}
+
 async fn services_are_ensured_found_and_stopped(world: World) {
-    let s = world.supervisor();
+    let s = world.own_services();
     let nginx = Service {
         name: "nginx",
         argv: [
@@ -203,7 +213,11 @@ async fn services_are_ensured_found_and_stopped(world: World) {
     assert_eq!(s.ensure_service(&nginx).await.unwrap(), Ensured::Already);
     let process = s.service("nginx").await.unwrap().unwrap();
     assert!(world.is_alive(process));
-    assert_eq!(s.running().await.unwrap(), [], "a service is no instance");
+    assert_eq!(
+        world.runner().running().await.unwrap(),
+        [],
+        "a service is no instance"
+    );
     // One whose record was taken away is not started twice.
     let _ = std::fs::remove_dir_all(world.pid_dir());
     assert_eq!(s.ensure_service(&nginx).await.unwrap(), Ensured::Already);
@@ -213,14 +227,4 @@ async fn services_are_ensured_found_and_stopped(world: World) {
     assert_eq!(s.service("nginx").await.unwrap(), None);
     assert_eq!(s.ensure_service(&nginx).await.unwrap(), Ensured::Started);
     s.stop_service(&nginx).await.unwrap();
-}
-
-async fn tidy_leaves_the_running_alone(world: World) {
-    let (s, a) = (world.supervisor(), obedient("a", &world, 0));
-    s.tidy(&[]).await.unwrap();
-    let process = s.start(&a).await.unwrap();
-    s.tidy(&[]).await.unwrap();
-    s.tidy(std::slice::from_ref(&a.name)).await.unwrap();
-    assert_eq!(s.find(&a.name).await.unwrap(), Some(process));
-    assert!(world.is_alive(process));
 }

@@ -272,7 +272,7 @@ impl Actor {
                     biased;
                     // Its pid file is no longer ours to remove.
                     () = ctx.retired.cancelled() => return,
-                    ended = ctx.supervisor.wait(&name, process) => ended,
+                    ended = ctx.runner.wait(&name, process) => ended,
                 };
                 match ended {
                     Ok(exit) => {
@@ -399,8 +399,8 @@ impl Actor {
         };
         let program = launch_spec::program(&self.ctx, &self.handle.launched());
         let done = match kill {
-            false => self.ctx.supervisor.terminate(&program, process).await,
-            true => self.ctx.supervisor.kill(&program.name, process).await,
+            false => self.ctx.runner.terminate(&program, process).await,
+            true => self.ctx.runner.kill(&program.name, process).await,
         };
         if let Err(e) = done {
             warn!(instance = %program.name, "could not signal its process: {}", chain(&e));

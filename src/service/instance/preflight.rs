@@ -197,7 +197,7 @@ pub(in crate::service) async fn start(
         .now()
         .after(ctx.config().wake.timeout.saturating_sub(ASK_AGAIN));
     loop {
-        match ctx.supervisor.start(program).await {
+        match ctx.runner.start(program).await {
             Err(SupervisorError::Unreachable { .. }) if ctx.now() < give_up => {
                 let revived = revive::revive(ctx).await;
                 if let Some(line) = &revived {

@@ -33,7 +33,7 @@ pub(in crate::service) async fn find(
     let give_up = ctx.now().after(BACK_WITHIN.min(ctx.config().wake.timeout));
     let mut pause = PAUSE.0;
     loop {
-        match ctx.supervisor.find(name).await {
+        match ctx.runner.find(name).await {
             Err(SupervisorError::Unreachable { .. }) if ctx.now() < give_up => {
                 tokio::time::sleep(pause).await
             }
@@ -48,8 +48,8 @@ pub(in crate::service) async fn revive(ctx: &Context) -> Option<MonitorLine> {
     if ctx.config().booted() != Booted::InBackground {
         return None;
     }
-    let kind = ctx.supervisor.kind();
-    match ctx.supervisor.revive(&ctx.services).await {
+    let kind = ctx.own_services.kind();
+    match ctx.own_services.revive(&ctx.services).await {
         Ok(Ensured::Started) => {
             ctx.note_revival();
             Some(MonitorLine::new(
@@ -69,8 +69,8 @@ pub(in crate::service) async fn restore_record(ctx: &Context, handle: &Handle) {
     let (name, process) = (&handle.instance.name, handle.machine().process());
     let Some(process) = process else { return };
     match ctx
-        .supervisor
-        .keep(name, process, &ctx.config().app_log(name.as_str()))
+        .runner
+        .restore_record(name, process, &ctx.config().app_log(name.as_str()))
         .await
     {
         Ok(true) => {

@@ -127,7 +127,7 @@ pub(in crate::service) async fn never_began(
         NOT_BEGUN.map(Exit::Code).contains(&exit) && handle.snapshot().phase == Phase::Waking
     })?;
     let program = launch_spec::program(ctx, &handle.launched());
-    let why = ctx.supervisor.explain(&program).await?;
+    let why = ctx.runner.explain(&program).await?;
     Some(Event::StartFailed {
         run,
         failure: Failure::NotStarted(why),

@@ -37,7 +37,7 @@ pub(in crate::service) async fn keep(world: &Arc<World>, run: &mut MonitorRun) {
         .map(|h| h.instance.name.clone())
         .collect();
     drop(handles);
-    if let Err(e) = world.supervisor.tidy(&live).await {
+    if let Err(e) = world.runner.tidy(&live).await {
         run.lines.push(MonitorLine::new("acc", "error", chain(&e)));
     }
     let config = world.config();

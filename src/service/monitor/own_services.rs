@@ -27,7 +27,7 @@ pub(in crate::service) async fn keep(world: &Arc<World>, thorough: bool, run: &m
         } else if world.serving() && !world.is_orphaned() {
             // The successor of a supervisor that died finds this server by its record, which is
             // renewed by asking.
-            let _ = world.supervisor.service(service.name).await;
+            let _ = world.own_services.service(service.name).await;
             reopen_log(&config);
         } else if booted == Booted::InBackground {
             // The next master takes over the worker of one that was killed.
@@ -82,7 +82,7 @@ pub(in crate::service) fn report(world: &World, part: &str, what: String, run: &
 }
 
 async fn ensure(world: &Arc<World>, service: &Service) -> Option<MonitorLine> {
-    match world.supervisor.ensure_service(service).await {
+    match world.own_services.ensure_service(service).await {
         Ok(Ensured::Started) => Some(MonitorLine::new(
             service.name,
             "repaired",

@@ -28,7 +28,7 @@ pub(in crate::service) async fn reconcile(world: &Arc<World>, run: &mut MonitorR
         }
         Err(e) => run.lines.push(MonitorLine::new("acc", "error", chain(&e))),
     }
-    match world.supervisor.running().await {
+    match world.runner.running().await {
         Ok(running) => {
             for (name, process) in running {
                 strays(world, &name, process, run).await;
@@ -48,7 +48,7 @@ async fn sweep(world: &World, run: &mut MonitorRun) {
         .map(|h| h.instance.name.clone())
         .collect();
     drop(handles);
-    match world.supervisor.sweep(&live).await {
+    match world.runner.sweep(&live).await {
         Ok(ended) => run.lines.extend(ended.iter().map(|(name, count)| {
             let processes = if *count == 1 { "process" } else { "processes" };
             MonitorLine::new(
@@ -175,7 +175,7 @@ async fn strays(world: &Arc<World>, name: &InstanceName, process: Process, run: 
             let seen = handle.snapshot();
             // Asked again: it may have ended, and another come, since all were listed.
             let still =
-                matches!(world.supervisor.find(name).await, Ok(Some(found)) if found == process);
+                matches!(world.runner.find(name).await, Ok(Some(found)) if found == process);
             if !seen.phase.is_live() && still {
                 handle.tell_if(seen, Event::Found(Some(process)));
                 run.lines.push(MonitorLine::new(
@@ -195,9 +195,9 @@ async fn end_stray(
     what: &str,
     run: &mut MonitorRun,
 ) {
-    let killed = world.supervisor.kill(name, process).await.is_ok();
-    let _ = tokio::time::timeout(END_WITHIN, world.supervisor.wait(name, process)).await;
-    if killed && world.supervisor.forget(name).await.is_ok() {
+    let killed = world.runner.kill(name, process).await.is_ok();
+    let _ = tokio::time::timeout(END_WITHIN, world.runner.wait(name, process)).await;
+    if killed && world.runner.forget(name).await.is_ok() {
         run.lines
             .push(MonitorLine::new(name.as_str(), "repaired", what));
     }

@@ -93,16 +93,26 @@ async fn records(world: &World, config: &Config) -> Result<usize, SupervisorErro
         let name = &handle.instance.name;
         count += usize::from(
             world
-                .supervisor
-                .keep(name, process, &config.app_log(name.as_str()))
+                .runner
+                .restore_record(name, process, &config.app_log(name.as_str()))
                 .await?,
         );
     }
     if let Some(master) = world.master() {
-        count += usize::from(world.supervisor.keep_record("server", master).await?);
+        count += usize::from(
+            world
+                .own_services
+                .restore_service_record("server", master)
+                .await?,
+        );
     }
     if let Ok(Some(edge)) = world.edge.process().await {
-        count += usize::from(world.supervisor.keep_record("nginx", edge).await?);
+        count += usize::from(
+            world
+                .own_services
+                .restore_service_record("nginx", edge)
+                .await?,
+        );
     }
     Ok(count)
 }

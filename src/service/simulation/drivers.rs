@@ -13,7 +13,9 @@ use crate::domain::time::{Timestamp, WallTime};
 use crate::driver::activity::{Activity, ActivityError, Seen, Target};
 use crate::driver::edge::{Edge, EdgeError, Gate, Route};
 use crate::driver::probe::{NotifySocket, Obstacle, Probe, ProbeTarget, Readiness};
-use crate::driver::supervisor::{Ensured, Program, Service, Supervisor, SupervisorError};
+use crate::driver::supervisor::{
+    Capabilities, Ensured, OwnServices, Program, Runner, Service, SupervisorError,
+};
 use crate::host::clock::Clock;
 
 pub(super) struct Drivers(pub(super) Arc<Host>);
@@ -178,9 +180,9 @@ impl State {
 }
 
 #[async_trait]
-impl Supervisor for Drivers {
-    fn kind(&self) -> &'static str {
-        "fake"
+impl Runner for Drivers {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::LAUNCHED
     }
 
     async fn start(&self, program: &Program) -> Result<Process, SupervisorError> {
@@ -323,18 +325,30 @@ impl Supervisor for Drivers {
     async fn tidy(&self, _: &[InstanceName]) -> Result<(), SupervisorError> {
         self.ask("tidy", "").await
     }
+}
+
+#[async_trait]
+impl OwnServices for Drivers {
+    fn kind(&self) -> &'static str {
+        "fake"
+    }
+
     async fn boot(&self, _: &[Service]) -> Result<Ensured, SupervisorError> {
         Ok(Ensured::Already)
     }
+
     async fn ensure_service(&self, _: &Service) -> Result<Ensured, SupervisorError> {
         Ok(Ensured::Already)
     }
+
     async fn service(&self, _: &str) -> Result<Option<Process>, SupervisorError> {
         Ok(None)
     }
+
     async fn stop_service(&self, _: &Service) -> Result<(), SupervisorError> {
         Ok(())
     }
+
     async fn halt(&self) -> Result<(), SupervisorError> {
         Ok(())
     }

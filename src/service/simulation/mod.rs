@@ -89,7 +89,8 @@ impl Bench {
         World::new(Parts {
             config,
             store: store.twin(),
-            supervisor: drivers.clone(),
+            runner: drivers.clone(),
+            own_services: drivers.clone(),
             edge: drivers.clone(),
             probe: drivers.clone(),
             activity: drivers.clone(),

@@ -122,7 +122,7 @@ fn is_routed(handle: &Handle) -> bool {
 
 /// Supervisor and edge know it no longer; every step may be repeated.
 async fn leave(world: &Arc<World>, name: &InstanceName, routed: bool) -> Result<(), ServiceError> {
-    world.supervisor.forget(name).await.map_err(|e| {
+    world.runner.forget(name).await.map_err(|e| {
         let deed = format!("`{name}` is destroyed, but could not be removed from the supervisor");
         ServiceError::because(
             deed,

@@ -70,7 +70,7 @@ pub(in crate::service) async fn remove(world: &Arc<World>, row: &Row) -> Result<
     let name = &row.name;
     let deed = || could_not_remove(name);
     world
-        .supervisor
+        .runner
         .forget(name)
         .await
         .map_err(|e| ServiceError::because(deed(), &e, HINT))?;

@@ -148,7 +148,7 @@ async fn kill(process: Process) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::Supervisor as _;
+    use super::super::super::Runner as _;
     use super::super::super::suite::eventually;
     use super::super::Builtin;
     use super::*;

@@ -6,6 +6,7 @@
 //! same time.
 
 mod launched;
+mod services;
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -20,8 +21,6 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::domain::instance::{Exit, Process};
 use crate::domain::name::InstanceName;
-use crate::host::command::PATH;
-use crate::host::command_line;
 use crate::host::fs::make_dir;
 use crate::host::process;
 use crate::host::rotate;
@@ -30,9 +29,7 @@ use crate::host::spawn::UserIds;
 use super::launcher;
 use super::locks::Locks;
 use super::members::{FirstProcess, InstanceMembers, Membership};
-use super::{
-    Ensured, Program, Service, Supervisor, SupervisorError, pid_file, preflight, program_path,
-};
+use super::{Capabilities, Program, Runner, SupervisorError, pid_file, preflight, program_path};
 
 /// How long a launcher that no task waits for may take to become its program, and the pause between
 /// two looks.
@@ -263,9 +260,9 @@ impl FirstProcess for Builtin {
 }
 
 #[async_trait]
-impl Supervisor for Builtin {
-    fn kind(&self) -> &'static str {
-        "builtin"
+impl Runner for Builtin {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::LAUNCHED
     }
 
     async fn start(&self, program: &Program) -> Result<Process, SupervisorError> {
@@ -383,79 +380,13 @@ impl Supervisor for Builtin {
         Ok(())
     }
 
-    async fn boot(&self, _services: &[Service]) -> Result<Ensured, SupervisorError> {
-        Ok(Ensured::Already)
-    }
-
-    async fn ensure_service(&self, service: &Service) -> Result<Ensured, SupervisorError> {
-        let pid_path = pid_file::service_file(&self.pid_dir, service.name);
-        let _held = self.locks.lock(&format!("service_{}", service.name)).await;
-        if Self::living(service.name, &pid_path).await?.is_some() {
-            return Ok(Ensured::Already);
-        }
-        // Its record was taken away: it is not started twice. (acc's own server, begun by `env`, is
-        // known by its lock instead.)
-        if let Some(process) =
-            command_line::find(&service.argv).map_err(|e| unreachable(service.name, e))?
-        {
-            return pid_file::keep(&pid_path, process, &service.log).map(|_| Ensured::Already);
-        }
-        let env = [("PATH".to_owned(), PATH.to_owned())];
-        let start = Start {
-            name: service.name,
-            pid_path,
-            program: preflight::service(service)?,
-            args: service.argv.get(1..).unwrap_or_default(),
-            env: &env,
-            log: &service.log,
-            user: None,
-            instance: None,
-        };
-        self.spawn(&start).await.map(|_| Ensured::Started)
-    }
-
-    async fn keep(
+    async fn restore_record(
         &self,
         name: &InstanceName,
         process: Process,
         log: &Path,
     ) -> Result<bool, SupervisorError> {
         let _held = self.locks.lock(name.as_str()).await;
-        pid_file::keep(&self.pid_path(name), process, log)
-    }
-
-    async fn keep_record(
-        &self,
-        name: &'static str,
-        process: Process,
-    ) -> Result<bool, SupervisorError> {
-        let _held = self.locks.lock(&format!("service_{name}")).await;
-        pid_file::keep(
-            &pid_file::service_file(&self.pid_dir, name),
-            process,
-            Path::new(""),
-        )
-    }
-
-    async fn service(&self, name: &str) -> Result<Option<Process>, SupervisorError> {
-        let _held = self.locks.lock(&format!("service_{name}")).await;
-        Self::living(name, &pid_file::service_file(&self.pid_dir, name)).await
-    }
-
-    async fn stop_service(&self, service: &Service) -> Result<(), SupervisorError> {
-        let _held = self.locks.lock(&format!("service_{}", service.name)).await;
-        let pid_path = pid_file::service_file(&self.pid_dir, service.name);
-        if let Some(process) = Self::living(service.name, &pid_path).await? {
-            // To the leader alone: it knows how to end its own helpers in order.
-            process::signal_one(process, service.stop_signal)
-                .map_err(|e| unreachable(service.name, e))?;
-            Self::end(service.name, process, service.stop_timeout).await?;
-        }
-        pid_file::remove(&pid_path)
-    }
-
-    async fn halt(&self) -> Result<(), SupervisorError> {
-        self.members.close();
-        Ok(())
+        pid_file::restore(&self.pid_path(name), process, log)
     }
 }

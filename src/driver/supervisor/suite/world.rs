@@ -43,10 +43,15 @@ impl Way {
     }
 }
 
+/// A runner that runs acc's own services as well, as all kinds here do.
+pub(in super::super) trait Both: Runner + OwnServices {}
+
+impl<T: Runner + OwnServices> Both for T {}
+
 pub(in super::super) struct World {
     kind: &'static str,
     way: Way,
-    supervisor: Arc<dyn Supervisor>,
+    supervisor: Arc<dyn Both>,
     fake: Option<Arc<Fake>>,
     dir: tempfile::TempDir,
     /// Ends written to: what was written is lost when the last one closes.
@@ -85,7 +90,7 @@ impl World {
 
     pub(in super::super) fn fake() -> Self {
         let fake = Arc::new(Fake::new());
-        let supervisor = Arc::clone(&fake) as Arc<dyn Supervisor>;
+        let supervisor = Arc::clone(&fake) as Arc<dyn Both>;
         Self {
             kind: "fake",
             way: Way::Best,
@@ -142,7 +147,7 @@ impl World {
     }
 
     /// Another driver on the same folders, as after a restart of acc.
-    pub(in super::super) fn again(&self) -> Arc<dyn Supervisor> {
+    pub(in super::super) fn again(&self) -> Arc<dyn Both> {
         let members = self.way.members(&self.pid_dir()).unwrap();
         match self.kind {
             "builtin" => {
@@ -155,8 +160,17 @@ impl World {
         }
     }
 
-    pub(in super::super) fn supervisor(&self) -> Arc<dyn Supervisor> {
+    /// For tests that need both.
+    pub(in super::super) fn supervisor(&self) -> Arc<dyn Both> {
         Arc::clone(&self.supervisor)
+    }
+
+    pub(in super::super) fn runner(&self) -> Arc<dyn Runner> {
+        self.supervisor()
+    }
+
+    pub(in super::super) fn own_services(&self) -> Arc<dyn OwnServices> {
+        self.supervisor()
     }
 
     pub(in super::super) fn is_supervisord(&self) -> bool {

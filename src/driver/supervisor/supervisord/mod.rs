@@ -33,12 +33,12 @@ use crate::render::supervisord::{ProgramText, program as program_text};
 
 use super::launcher;
 use super::members::{FirstProcess, Membership};
-use super::{Ensured, Program, Service, Supervisor, SupervisorError, pid_file, preflight};
+use super::{Capabilities, Program, Runner, SupervisorError, pid_file, preflight};
 use group::{ENDED_AT_ONCE, Info, Launched, ProgramGroup, state, unreachable};
 pub use handle::{Supervisord, SupervisordSettings};
 use handle::{kernel, whole_seconds};
 use rpc::RpcError;
-use sections::{SectionMatch, group_name};
+use sections::SectionMatch;
 use xmlrpc::Value;
 
 /// Reads an answer of supervisord as acc would, for a caller that feeds it what no supervisord
@@ -268,9 +268,9 @@ impl FirstProcess for Supervisord {
 }
 
 #[async_trait]
-impl Supervisor for Supervisord {
-    fn kind(&self) -> &'static str {
-        "supervisord"
+impl Runner for Supervisord {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::LAUNCHED
     }
 
     async fn start(&self, program: &Program) -> Result<Process, SupervisorError> {
@@ -437,55 +437,13 @@ impl Supervisor for Supervisord {
         Ok(())
     }
 
-    async fn boot(&self, services: &[Service]) -> Result<Ensured, SupervisorError> {
-        self.bring_up(services).await
-    }
-
-    async fn revive(&self, services: &[Service]) -> Result<Ensured, SupervisorError> {
-        self.bring_back(services).await
-    }
-
-    async fn ensure_service(&self, service: &Service) -> Result<Ensured, SupervisorError> {
-        let _held = self.locks.lock(&group_name(service.name)).await;
-        self.ensure(service).await
-    }
-
-    fn spare(&self, server: Process) {
-        *self.master.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
-    }
-
-    async fn keep(
+    async fn restore_record(
         &self,
         name: &InstanceName,
         process: Process,
         log: &Path,
     ) -> Result<bool, SupervisorError> {
         let _held = self.locks.lock(name.as_str()).await;
-        pid_file::keep(&self.pid_path(name), process, log)
-    }
-
-    async fn keep_record(
-        &self,
-        name: &'static str,
-        process: Process,
-    ) -> Result<bool, SupervisorError> {
-        let _held = self.locks.lock(&group_name(name)).await;
-        self.keep_service_record(name, process)
-    }
-
-    async fn service(&self, name: &str) -> Result<Option<Process>, SupervisorError> {
-        let _held = self.locks.lock(&group_name(name)).await;
-        self.find_service(name).await
-    }
-
-    async fn stop_service(&self, service: &Service) -> Result<(), SupervisorError> {
-        let _held = self.locks.lock(&group_name(service.name)).await;
-        self.end_service(service).await
-    }
-
-    async fn halt(&self) -> Result<(), SupervisorError> {
-        self.daemon.halt().await?;
-        self.members.close();
-        Ok(())
+        pid_file::restore(&self.pid_path(name), process, log)
     }
 }

@@ -46,7 +46,7 @@ impl Supervisord {
 
     /// Writes the record of a service again that was taken away; one that has outlived an earlier
     /// supervisord has it elsewhere.
-    pub(super) fn keep_service_record(
+    pub(super) fn restore_record_of_service(
         &self,
         name: &str,
         process: Process,
@@ -54,7 +54,7 @@ impl Supervisord {
         if self.survivor(name)?.is_some() {
             Ok(false)
         } else {
-            pid_file::keep(&self.service_path(name), process, std::path::Path::new(""))
+            pid_file::restore(&self.service_path(name), process, std::path::Path::new(""))
         }
     }
 

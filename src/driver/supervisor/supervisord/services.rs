@@ -4,13 +4,16 @@
 //! one that runs. What becomes of services whose supervisord died is in `orphans`.
 
 use std::path::PathBuf;
+use std::sync::PoisonError;
 use std::time::Duration;
+
+use async_trait::async_trait;
 
 use crate::domain::instance::Process;
 use crate::host::{fs::make_dir, process};
 use crate::render::supervisord::{self as texts, DaemonText, SectionError, ServiceText};
 
-use super::super::{Ensured, Service, SupervisorError, pid_file, preflight};
+use super::super::{Ensured, OwnServices, Service, SupervisorError, pid_file, preflight};
 use super::daemon::Presence;
 use super::group::{Launched, ProgramGroup, state, unreachable};
 use super::handle::{Supervisord, end, kernel, whole_seconds};
@@ -107,34 +110,6 @@ impl Supervisord {
             let text = self.service_text(service, starts_beside(service, survivors))?;
             self.services.kept.write(&group_name(service.name), &text)
         })
-    }
-
-    /// Brings up the daemon with these services; one that runs is brought up to date.
-    pub(super) async fn bring_up(&self, services: &[Service]) -> Result<Ensured, SupervisorError> {
-        let _held = self.locks.lock("").await;
-        let _alone = self.daemon.alone().await?;
-        let ensured = match self.daemon.presence().await? {
-            Presence::Answers => {
-                self.write_config(services, true, &[])?;
-                self.prune(services).await?;
-                Ensured::Already
-            }
-            Presence::Gone => {
-                self.daemon.program().await?;
-                self.start_daemon(services).await?;
-                Ensured::Started
-            }
-            Presence::Deaf(process) => {
-                self.daemon.program().await?;
-                self.daemon.end_deaf(process).await?;
-                self.start_daemon(services).await?;
-                Ensured::Started
-            }
-        };
-        for service in services {
-            self.ensure(service).await?;
-        }
-        Ok(ensured)
     }
 
     async fn start_daemon(&self, services: &[Service]) -> Result<(), SupervisorError> {
@@ -313,9 +288,70 @@ impl Supervisord {
         }
         Ok(found.or(survivor))
     }
+}
 
-    /// Ends the service in order and waits for it; it stays ended.
-    pub(super) async fn end_service(&self, service: &Service) -> Result<(), SupervisorError> {
+#[async_trait]
+impl OwnServices for Supervisord {
+    fn kind(&self) -> &'static str {
+        "supervisord"
+    }
+
+    async fn boot(&self, services: &[Service]) -> Result<Ensured, SupervisorError> {
+        let _held = self.locks.lock("").await;
+        let _alone = self.daemon.alone().await?;
+        let ensured = match self.daemon.presence().await? {
+            Presence::Answers => {
+                self.write_config(services, true, &[])?;
+                self.prune(services).await?;
+                Ensured::Already
+            }
+            Presence::Gone => {
+                self.daemon.program().await?;
+                self.start_daemon(services).await?;
+                Ensured::Started
+            }
+            Presence::Deaf(process) => {
+                self.daemon.program().await?;
+                self.daemon.end_deaf(process).await?;
+                self.start_daemon(services).await?;
+                Ensured::Started
+            }
+        };
+        for service in services {
+            self.ensure(service).await?;
+        }
+        Ok(ensured)
+    }
+
+    async fn revive(&self, services: &[Service]) -> Result<Ensured, SupervisorError> {
+        self.bring_back(services).await
+    }
+
+    async fn ensure_service(&self, service: &Service) -> Result<Ensured, SupervisorError> {
+        let _held = self.locks.lock(&group_name(service.name)).await;
+        self.ensure(service).await
+    }
+
+    fn exclude(&self, server: Process) {
+        *self.master.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
+    }
+
+    async fn restore_service_record(
+        &self,
+        name: &'static str,
+        process: Process,
+    ) -> Result<bool, SupervisorError> {
+        let _held = self.locks.lock(&group_name(name)).await;
+        self.restore_record_of_service(name, process)
+    }
+
+    async fn service(&self, name: &str) -> Result<Option<Process>, SupervisorError> {
+        let _held = self.locks.lock(&group_name(name)).await;
+        self.find_service(name).await
+    }
+
+    async fn stop_service(&self, service: &Service) -> Result<(), SupervisorError> {
+        let _held = self.locks.lock(&group_name(service.name)).await;
         let process = self.find_service(service.name).await?;
         if let Some(process) = process {
             self.daemon.settled(process).await;
@@ -334,5 +370,11 @@ impl Supervisord {
         }
         pid_file::remove(&self.service_path(service.name))?;
         self.end_survivor(service).await
+    }
+
+    async fn halt(&self) -> Result<(), SupervisorError> {
+        self.daemon.halt().await?;
+        self.members.close();
+        Ok(())
     }
 }

@@ -258,7 +258,7 @@ async fn what_outlived_its_supervisord_may_be_written_down_again() {
     let server = s.service("server").await.unwrap().unwrap();
     killed(&world).await;
     // As the server does that finds its records taken away.
-    s.keep_record("server", server).await.unwrap();
+    s.restore_service_record("server", server).await.unwrap();
     for s in [s, world.again()] {
         assert_eq!(s.revive(&services).await.unwrap(), Ensured::Started);
         assert!(
