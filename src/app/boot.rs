@@ -14,7 +14,7 @@ use crate::config::env::Env;
 use crate::config::reload::{NEED_RESTART, differences};
 use crate::config::{Booted, Config, parse};
 use crate::driver::edge::EdgeError;
-use crate::driver::supervisor::{Ensured, Service};
+use crate::driver::supervisor::{Ensured, SERVER, Service};
 use crate::host::{fs, listen, process};
 use crate::models::install_shipped;
 use crate::service::error::{ServiceError, chain};
@@ -60,7 +60,7 @@ pub async fn boot(config: &Config, foreground: bool) -> Result<BootReport, Servi
     }
     // In the foreground the builtin edge may be given its sockets, which are then not free: it
     // tells by itself.
-    let told_by_server = foreground && drivers.nginx.is_none();
+    let told_by_server = foreground && !drivers.edge.has_program();
     if !(listens || told_by_server || foreground && runs) {
         addresses_are_free(config, &drivers).await?;
     }
@@ -194,12 +194,11 @@ fn notify_server(config: &Config) -> bool {
 /// Refuses to boot in the foreground beside a server that runs, unless that has outlived what was
 /// run in the foreground: supervisord, or the server's master.
 async fn refuse_beside_background(config: &Config, drivers: &Drivers) -> Result<(), ServiceError> {
-    let outlived = match &drivers.supervisord {
-        Some(supervisord) => supervisord
-            .is_gone()
-            .await
-            .map_err(|e| ServiceError::failed(chain(&e), "run `acc doctor`"))?,
-        None => lock::serving(config).is_none(),
+    let outlived = if drivers.own_services.has_daemon() {
+        let gone = drivers.own_services.is_gone().await;
+        gone.map_err(|e| ServiceError::failed(chain(&e), "run `acc doctor`"))?
+    } else {
+        lock::serving(config).is_none()
     };
     if outlived {
         return Ok(());
@@ -235,12 +234,12 @@ async fn prepare(
         config,
         &store.names().map_err(crate::service::error::store)?,
     );
-    if drivers.nginx.is_some() {
+    if drivers.edge.has_program() {
         let world = world(config, drivers, store)?;
         let routes = recover::all_routes(&world).await?;
         drivers.edge.prepare(&routes).await.map_err(|e| {
             ServiceError::failed(
-                format!("could not prepare nginx: {}", chain(&e)),
+                format!("could not prepare {}: {}", drivers.edge.kind(), chain(&e)),
                 "run `acc doctor`; without nginx, set `edge.kind = \"builtin\"` in the config",
             )
         })?;
@@ -278,9 +277,8 @@ async fn bring_up(
             .push(format!("started {}", drivers.own_services.kind()));
     }
     for service in services {
-        // Under the builtin supervisor the server itself starts the others, so that it can watch
-        // them.
-        if drivers.supervisord.is_none() && service.name != "server" {
+        // Without a daemon the server itself starts the others, so that it can watch them.
+        if !drivers.own_services.has_daemon() && service.name != SERVER {
             continue;
         }
         if drivers
@@ -303,11 +301,11 @@ pub(super) async fn know_again(config: &Config, drivers: &Drivers) -> Result<(),
     if let Some(master) = lock::serving(config) {
         drivers
             .own_services
-            .restore_service_record("server", master)
+            .restore_service_record(SERVER, master)
             .await
             .map_err(failed)?;
     }
-    if let Some(nginx) = drivers
+    if let Some(program) = drivers
         .edge
         .process()
         .await
@@ -315,7 +313,7 @@ pub(super) async fn know_again(config: &Config, drivers: &Drivers) -> Result<(),
     {
         drivers
             .own_services
-            .restore_service_record("nginx", nginx)
+            .restore_service_record(drivers.edge.kind(), program)
             .await
             .map_err(failed)?;
     }
@@ -368,7 +366,8 @@ fn edge_unusable(e: &EdgeError) -> ServiceError {
 /// or a killed server left behind gets a moment to end.
 async fn addresses_are_free(config: &Config, drivers: &Drivers) -> Result<(), ServiceError> {
     let deadline = tokio::time::Instant::now() + LEFT_WITHIN;
-    while !drivers.edge.is_up().await.map_err(|e| edge_unusable(&e))? || drivers.nginx.is_none() {
+    while !drivers.edge.is_up().await.map_err(|e| edge_unusable(&e))? || !drivers.edge.has_program()
+    {
         let taken = config
             .edge
             .listen
@@ -425,7 +424,7 @@ async fn wait_for_server(
             () = tokio::time::sleep(AGAIN) => {}
         }
     }
-    let log = config.own_log("server");
+    let log = config.own_log(SERVER);
     let last = fs::last_lines(&log, 3).join(" | ");
     let hint = format!(
         "see `{}`{}",
@@ -472,14 +471,8 @@ async fn foreground_argv(
     drivers: &Drivers,
     services: &[Service],
 ) -> Result<Vec<String>, ServiceError> {
-    match &drivers.supervisord {
-        None => Ok(own_service(config).argv),
-        Some(supervisord) => {
-            supervisord
-                .render_config(services)
-                .await
-                .map_err(|e| ServiceError::failed(chain(&e), "check free space, owner and mode"))?;
-            Ok(supervisord.foreground_argv())
-        }
-    }
+    let daemon = drivers.own_services.foreground(services).await;
+    let daemon =
+        daemon.map_err(|e| ServiceError::failed(chain(&e), "check free space, owner and mode"))?;
+    Ok(daemon.unwrap_or_else(|| own_service(config).argv))
 }

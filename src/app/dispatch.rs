@@ -3,13 +3,11 @@
 
 use std::time::Duration;
 
-use tokio::net::UnixStream;
-
 use super::drivers::Drivers;
 use super::installation::open_store;
 use super::lock;
 use super::world::world;
-use crate::config::{Config, SupervisorKind};
+use crate::config::Config;
 use crate::control::{self, CallError, ControlReply};
 use crate::service::error::{ErrorKind, ServiceError, chain};
 use crate::service::outcome::Outcome;
@@ -69,22 +67,16 @@ pub(super) async fn ask_server(
     }
 }
 
-/// A start needs supervisord: without it the start would fail, and be recorded as the instance's
-/// own failure.
-async fn refuse_while_halted(config: &Config, request: &Request) -> Result<(), ServiceError> {
+/// Where the supervisor has a daemon, a start needs it: without it the start would fail, and be
+/// recorded as the instance's own failure.
+async fn refuse_while_halted(drivers: &Drivers, request: &Request) -> Result<(), ServiceError> {
     let starts = match request {
         Request::Create(new) => !new.asleep,
         Request::Start { .. } | Request::Restart { .. } => true,
         Request::SetDesired { desired, .. } => desired == "up",
         _ => false,
     };
-    let supervised = config.supervisor == SupervisorKind::Supervisord;
-    if !starts
-        || !supervised
-        || UnixStream::connect(config.supervisor_socket())
-            .await
-            .is_ok()
-    {
+    if !starts || drivers.own_services.is_reachable().await {
         return Ok(());
     }
     Err(ServiceError::new(
@@ -95,8 +87,8 @@ async fn refuse_while_halted(config: &Config, request: &Request) -> Result<(), S
 }
 
 async fn run_here(config: &Config, request: Request) -> Result<Outcome, ServiceError> {
-    refuse_while_halted(config, &request).await?;
     let drivers = Drivers::new(config)?;
+    refuse_while_halted(&drivers, &request).await?;
     let store = open_store(config)?;
     moved::refuse_other_places(config, &store)?;
     let world = world(config, &drivers, store)?;

@@ -17,7 +17,7 @@ use crate::driver::edge::nginx::{Nginx, NginxSettings};
 use crate::driver::listener::Listeners;
 use crate::driver::supervisor::builtin::Builtin;
 use crate::driver::supervisor::supervisord::{Supervisord, SupervisordSettings};
-use crate::driver::supervisor::{OwnServices, Runner, Service};
+use crate::driver::supervisor::{OwnServices, Runner, SERVER, Service};
 use crate::driver::upstream::Upstreams;
 use crate::host::rotate::LOG_MAX;
 use crate::render::{RenderError, Templates};
@@ -32,9 +32,7 @@ const SECTIONS_KEPT: usize = 64;
 pub(super) struct Drivers {
     pub(super) runner: Arc<dyn Runner>,
     pub(super) own_services: Arc<dyn OwnServices>,
-    pub(super) supervisord: Option<Arc<Supervisord>>,
     pub(super) edge: Arc<dyn Edge>,
-    pub(super) nginx: Option<Arc<Nginx>>,
     pub(super) upstreams: Arc<Upstreams>,
     pub(super) listeners: Listeners,
     pub(super) templates: Arc<Templates>,
@@ -57,47 +55,47 @@ impl Drivers {
         let listeners = Listeners::of_user(user);
         let upstreams = Arc::new(Upstreams::to_instances_of(listeners.clone(), pooling));
         upstreams.trust(config.wake_socket());
-        let builtin = Arc::new(Builtin::new(config.pid_dir(), LOG_MAX, standin()).for_user(user));
-        let mut drivers = Self {
-            runner: builtin.clone(),
-            own_services: builtin,
-            supervisord: None,
-            edge: Arc::new(BuiltinEdge::new(upstreams.clone())),
-            nginx: None,
+        let edge: Arc<dyn Edge> = match config.edge.kind {
+            EdgeKind::Builtin => Arc::new(BuiltinEdge::new(upstreams.clone())),
+            EdgeKind::Nginx => {
+                let settings = NginxSettings::new(Arc::new(config.clone()));
+                let nginx = Nginx::new(settings, templates.clone());
+                Arc::new(nginx.map_err(|e| ServiceError::failed(chain(&e), "run `acc doctor`"))?)
+            }
+        };
+        let (runner, own_services) = match config.supervisor {
+            SupervisorKind::Builtin => {
+                both(Builtin::new(config.pid_dir(), LOG_MAX, standin()).for_user(user))
+            }
+            SupervisorKind::Supervisord => {
+                both(Supervisord::new(supervisord(config, templates.clone())).for_user(user))
+            }
+        };
+        Ok(Self {
+            runner,
+            own_services,
+            edge,
             upstreams,
             listeners,
-            templates: templates.clone(),
-        };
-        if config.edge.kind == EdgeKind::Nginx {
-            let nginx = Nginx::new(
-                NginxSettings::new(Arc::new(config.clone())),
-                templates.clone(),
-            )
-            .map_err(|e| ServiceError::failed(chain(&e), "run `acc doctor`"))?;
-            let nginx = Arc::new(nginx);
-            drivers.edge = nginx.clone();
-            drivers.nginx = Some(nginx);
-        }
-        if config.supervisor == SupervisorKind::Supervisord {
-            let supervisord =
-                Arc::new(Supervisord::new(supervisord(config, templates)).for_user(user));
-            drivers.runner = supervisord.clone();
-            drivers.own_services = supervisord.clone();
-            drivers.supervisord = Some(supervisord);
-        }
-        Ok(drivers)
+            templates,
+        })
     }
 
     /// What acc needs to keep running beside the instances, its own server not counted.
     pub(super) fn services(&self) -> Result<Vec<Service>, ServiceError> {
         let hint = "install nginx, or set `edge.kind = \"builtin\"` in the config";
-        let service = |nginx: &Arc<Nginx>| {
-            nginx
-                .service()
-                .map_err(|e| ServiceError::failed(chain(&e), hint))
-        };
-        self.nginx.iter().map(service).collect()
+        let service = self.edge.service();
+        let service = service.map_err(|e| ServiceError::failed(chain(&e), hint))?;
+        Ok(service.into_iter().collect())
     }
+}
+
+/// A supervisor runs instances and acc's own services.
+fn both<T: Runner + OwnServices + 'static>(
+    supervisor: T,
+) -> (Arc<dyn Runner>, Arc<dyn OwnServices>) {
+    let supervisor = Arc::new(supervisor);
+    (supervisor.clone(), supervisor)
 }
 
 /// A template of the operator's cannot be used.
@@ -117,7 +115,7 @@ pub(super) fn own_service(config: &Config) -> Service {
         .clone()
         .unwrap_or_else(|| PathBuf::from("/dev/null"));
     Service {
-        name: "server",
+        name: SERVER,
         argv: vec![
             "/usr/bin/env".into(),
             format!("ACC_HOME={}", config.home.display()),
@@ -127,7 +125,7 @@ pub(super) fn own_service(config: &Config) -> Service {
             file.display().to_string(),
             "server".into(),
         ],
-        log: config.own_log("server"),
+        log: config.own_log(SERVER),
         stop_signal: 15,
         stop_timeout: config.wake.timeout + Duration::from_secs(10),
     }

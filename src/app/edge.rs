@@ -11,7 +11,7 @@ use tracing::error;
 use super::drivers::Drivers;
 use super::installation::accounts;
 use super::master::Sockets;
-use crate::config::{Config, EdgeKind};
+use crate::config::Config;
 use crate::host::io_threads::IoThreads;
 use crate::proxy::access_log::AccessLog;
 use crate::proxy::listen::ProxyListener;
@@ -40,20 +40,19 @@ pub(super) fn front(
     config: &Config,
     pages: Pages,
 ) -> Result<(Arc<Proxy>, Option<JoinHandle<()>>), ServiceError> {
-    let (log, task) = match config.edge.kind {
-        EdgeKind::Nginx => (None, None),
-        EdgeKind::Builtin => {
-            let places = config.clone();
-            let path = move |name: &str, counts| {
-                if counts {
-                    places.access_log(name)
-                } else {
-                    places.uncounted_log(name)
-                }
-            };
-            let (log, task) = AccessLog::start(Box::new(path));
-            (Some(log), Some(task))
-        }
+    let (log, task) = if drivers.edge.has_program() {
+        (None, None)
+    } else {
+        let places = config.clone();
+        let path = move |name: &str, counts| {
+            if counts {
+                places.access_log(name)
+            } else {
+                places.uncounted_log(name)
+            }
+        };
+        let (log, task) = AccessLog::start(Box::new(path));
+        (Some(log), Some(task))
     };
     let door = Arc::new(world.clone());
     let proxy = Proxy::new(
@@ -63,16 +62,16 @@ pub(super) fn front(
         pages,
         log,
     );
-    let proxy = match config.edge.kind {
-        // nginx asks again when this process is killed; acc's own clients are gone with it.
-        EdgeKind::Nginx => proxy.noting(ReplayNotes::begin(&config.sent_dir()).map_err(|e| {
+    let proxy = if drivers.edge.needs_replay_notes() {
+        proxy.noting(ReplayNotes::begin(&config.sent_dir()).map_err(|e| {
             ServiceError::because(
                 format!("could not use `{}`", config.sent_dir().display()),
                 &e,
                 "check free space, owner and mode",
             )
-        })?),
-        EdgeKind::Builtin => proxy,
+        })?)
+    } else {
+        proxy
     };
     Ok((Arc::new(proxy), task))
 }
@@ -82,7 +81,7 @@ pub(super) fn accepting(
     sockets: Sockets,
     config: &Config,
 ) -> Result<(tokio::net::UnixListener, Vec<ProxyListener>), ServiceError> {
-    if config.edge.kind == EdgeKind::Builtin && sockets.tcp.is_empty() {
+    if !config.edge.own_addresses().is_empty() && sockets.tcp.is_empty() {
         let hint = "`acc halt`, then `acc boot`";
         return Err(ServiceError::failed(
             "`edge.kind` was changed while acc was running",
@@ -116,47 +115,51 @@ fn speakers(config: &Config) -> Result<Vec<u32>, ServiceError> {
         .collect())
 }
 
-/// nginx: the configuration as it should be now; under the builtin supervisor it is also started.
+/// The edge's program: its configuration as it should be now; without a daemon that does so, it is
+/// also started.
 pub(super) async fn start_edge(world: &Arc<World>, drivers: &Drivers) -> Result<(), ServiceError> {
-    let Some(nginx) = &drivers.nginx else {
+    if !drivers.edge.has_program() {
         return Ok(());
-    };
+    }
+    let kind = drivers.edge.kind();
     let routes = recover::all_routes(world).await?;
     let failed = |e| {
         ServiceError::failed(
-            format!("could not prepare nginx: {}", chain(&e)),
+            format!("could not prepare {kind}: {}", chain(&e)),
             "run `acc doctor`",
         )
     };
-    if drivers.supervisord.is_some() {
+    if drivers.own_services.has_daemon() {
         // A refused configuration must not keep the wake server down: the former one is still in
         // force.
         if let Err(e) = drivers.edge.apply(&routes).await {
             error!(
-                "could not bring nginx's configuration up to date: {}",
+                "could not bring {kind}'s configuration up to date: {}",
                 chain(&e)
             );
         }
         return Ok(());
     }
     drivers.edge.prepare(&routes).await.map_err(failed)?;
-    let service = nginx.service().map_err(failed)?;
+    let Some(service) = drivers.edge.service().map_err(failed)? else {
+        return Ok(());
+    };
     // One that runs and whose record was taken away is not started twice.
     if let Some(running) = drivers.edge.process().await.map_err(failed)? {
         let kept = drivers
             .own_services
-            .restore_service_record("nginx", running)
+            .restore_service_record(kind, running)
             .await;
         kept.map_err(|e| {
             ServiceError::because(
-                "could not record the process id of nginx",
+                format!("could not record the process id of {kind}"),
                 &e,
                 "check free space, owner and mode",
             )
         })?;
     }
     let started = drivers.own_services.ensure_service(&service).await;
-    started
-        .map(drop)
-        .map_err(|e| ServiceError::because("could not start nginx", &e, "run `acc doctor`"))
+    started.map(drop).map_err(|e| {
+        ServiceError::because(format!("could not start {kind}"), &e, "run `acc doctor`")
+    })
 }

@@ -65,9 +65,11 @@ pub async fn halt(config: &Config) -> Result<HaltReport, ServiceError> {
     know_again(config, &drivers).await?;
     let mut services = vec![own_service(config)];
     services.extend(drivers.services().unwrap_or_default());
-    if let Some(supervisord) = &drivers.supervisord {
-        supervisord.replace_deaf(&services).await.map_err(failed)?;
-    }
+    drivers
+        .own_services
+        .replace_deaf(&services)
+        .await
+        .map_err(failed)?;
     let mut ran = false;
     for service in &services {
         ran |= drivers

@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::{Booted, Config, SupervisorKind};
+use crate::config::{Booted, Config};
 use crate::domain::instance::Process;
 use crate::host::lockfile::{self, Held};
 use crate::host::process;
@@ -180,7 +180,7 @@ pub(super) async fn master(config: &Config) -> Result<Option<File>, ServiceError
     let stands_by = || match config.booted() {
         Booted::No => false,
         Booted::InBackground => true,
-        Booted::InForeground => config.supervisor == SupervisorKind::Supervisord,
+        Booted::InForeground => config.supervisor.has_daemon(),
     };
     loop {
         match until_free(&path, try_it).await {

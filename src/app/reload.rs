@@ -10,7 +10,6 @@ use super::drivers::Drivers;
 use crate::config::reload::{Difference, differences};
 use crate::config::{Config, in_force};
 use crate::driver::edge::Edge;
-use crate::driver::edge::nginx::Nginx;
 use crate::host::fs;
 use crate::interface::cli::Reload;
 use crate::proxy::{Proxy, ProxySettings};
@@ -24,7 +23,6 @@ pub(super) struct Reloader {
     world: Arc<World>,
     proxy: Arc<Proxy>,
     edge: Arc<dyn Edge>,
-    nginx: Option<Arc<Nginx>>,
     read: Reload,
     turn: Mutex<()>,
 }
@@ -41,7 +39,6 @@ impl Reloader {
             world,
             proxy,
             edge: drivers.edge.clone(),
-            nginx: drivers.nginx.clone(),
             read,
             turn: Mutex::default(),
         }
@@ -57,7 +54,7 @@ impl Reloader {
         let old = self.world.config();
         let new = old.taking_over(&read);
         self.proxy.reload(ProxySettings::new(&new));
-        let troubles: Vec<String> = self.tell_nginx(&new).await.err().into_iter().collect();
+        let troubles: Vec<String> = self.tell_edge(&new).await.err().into_iter().collect();
         let changed = differences(&old.to_toml(), &new.to_toml()).unwrap_or_default();
         let waiting = differences(&new.to_toml(), &read.to_toml()).unwrap_or_default();
         self.world.reconfigure(new.clone());
@@ -83,17 +80,20 @@ impl Reloader {
         })
     }
 
-    async fn tell_nginx(&self, new: &Config) -> Result<(), String> {
-        let Some(nginx) = &self.nginx else {
+    async fn tell_edge(&self, new: &Config) -> Result<(), String> {
+        if !self.edge.has_program() {
             return Ok(());
-        };
-        nginx.reconfigure(Arc::new(new.clone()));
+        }
+        self.edge.reconfigure(Arc::new(new.clone()));
         let applied = match recover::all_routes(&self.world).await {
             Ok(routes) => self.edge.apply(&routes).await.map_err(|e| chain(&e)),
             Err(e) => Err(e.message),
         };
         applied.map_err(|why| {
-            let trouble = format!("nginx keeps its previous configuration: {why}");
+            let trouble = format!(
+                "{} keeps its previous configuration: {why}",
+                self.edge.kind()
+            );
             error!("{trouble}");
             trouble
         })

@@ -9,10 +9,10 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 use toml::de::DeValue;
 
-use super::EdgeConfig;
 use super::rules::network;
 use super::scheme::Scheme;
 use super::value::Parsed;
+use super::{EdgeConfig, EdgeKind};
 
 impl EdgeConfig {
     /// The port that a client names who reaches the edge by `scheme`: with the public scheme the
@@ -28,6 +28,15 @@ impl EdgeConfig {
             _ if scheme != self.public_scheme => scheme.default_port(),
             Some(port) => port,
             None => own,
+        }
+    }
+
+    /// The addresses that acc's own server listens on: none behind nginx.
+    #[must_use]
+    pub fn own_addresses(&self) -> &[SocketAddr] {
+        match self.kind {
+            EdgeKind::Nginx => &[],
+            EdgeKind::Builtin => &self.listen,
         }
     }
 

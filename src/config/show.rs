@@ -234,6 +234,12 @@ impl EdgeKind {
 }
 
 impl SupervisorKind {
+    /// Does a daemon start acc's server, and start it again when it ends?
+    #[must_use]
+    pub fn has_daemon(self) -> bool {
+        self == Self::Supervisord
+    }
+
     /// The word in the config file.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -207,6 +207,7 @@ impl Bed {
             acc: "/bin/true".into(),
             services: Vec::new(),
         };
+        edge.set_access_logs(parts.config.access_logs());
         Self {
             dir,
             world: World::new(parts),

@@ -12,7 +12,7 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
 use crate::app::installation::accounts;
-use crate::config::{Config, EdgeKind};
+use crate::config::Config;
 use crate::control;
 use crate::host::{fd_passing, listen};
 use crate::service::error::{ServiceError, chain};
@@ -31,10 +31,11 @@ impl Sockets {
     /// Makes them. The caller is the only master of this installation.
     pub(super) fn open(config: &Config) -> Result<Self, ServiceError> {
         let mut tcp = Vec::new();
-        if config.edge.kind == EdgeKind::Builtin {
+        let own = config.edge.own_addresses();
+        if !own.is_empty() {
             tcp = given();
             if tcp.is_empty() {
-                for address in &config.edge.listen {
+                for address in own {
                     tcp.push(listen::tcp(*address).map_err(|e| taken(&e))?);
                 }
             }

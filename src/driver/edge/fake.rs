@@ -4,6 +4,7 @@
 //! It serves no client.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -50,6 +51,7 @@ struct FakeEdgeState {
     routes: Vec<Route>,
     pooled: u32,
     failing: BTreeSet<Method>,
+    access_logs: Option<PathBuf>,
 }
 
 /// The fake edge.
@@ -76,6 +78,11 @@ impl FakeEdge {
         } else {
             self.state().failing.remove(&method);
         }
+    }
+
+    /// From now on it has access logs in this folder: `NAME/access.log`.
+    pub fn set_access_logs(&self, dir: PathBuf) {
+        self.state().access_logs = Some(dir);
     }
 
     /// What `pooled` answers.
@@ -120,6 +127,11 @@ fn names(routes: &[Route]) -> Vec<InstanceName> {
 impl Edge for FakeEdge {
     fn kind(&self) -> &'static str {
         "fake"
+    }
+
+    fn access_log(&self, name: &InstanceName) -> Option<PathBuf> {
+        let dir = self.state().access_logs.clone()?;
+        Some(dir.join(name.as_str()).join("access.log"))
     }
 
     async fn prepare(&self, routes: &[Route]) -> Result<(), EdgeError> {

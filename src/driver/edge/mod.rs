@@ -11,12 +11,15 @@ mod suite;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::config::Config;
 pub use crate::domain::gate::Gate;
 use crate::domain::instance::Process;
 use crate::domain::name::{HostName, InstanceName};
+use crate::driver::supervisor::Service;
 
 /// What the edge must know of an instance beyond its name: other hosts, and the port of a TCP
 /// instance.
@@ -63,6 +66,36 @@ pub enum EdgeError {
 pub trait Edge: Send + Sync {
     /// `nginx`, `builtin` or `fake`.
     fn kind(&self) -> &'static str;
+
+    /// Does a program of its own face the clients? Otherwise acc's server does.
+    fn has_program(&self) -> bool {
+        false
+    }
+
+    /// That program, named like [`Self::kind`]; `None`: it has none.
+    fn service(&self) -> Result<Option<Service>, EdgeError> {
+        Ok(None)
+    }
+
+    /// Files of the run folder that are there while that program runs.
+    fn run_files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
+    /// Does it ask again for what a killed server has not answered? Then acc notes what it has sent
+    /// on.
+    fn needs_replay_notes(&self) -> bool {
+        false
+    }
+
+    /// The log that tells of the use of an instance which acc does not see; `None`: acc sees all.
+    fn access_log(&self, _name: &InstanceName) -> Option<PathBuf> {
+        None
+    }
+
+    /// Other settings; the next [`Self::apply`] puts them in force. Folders, users and addresses
+    /// must be the same.
+    fn reconfigure(&self, _config: Arc<Config>) {}
 
     /// Writes the whole configuration and checks it, before the edge's program is started.
     async fn prepare(&self, routes: &[Route]) -> Result<(), EdgeError>;

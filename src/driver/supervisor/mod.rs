@@ -29,7 +29,7 @@ use crate::domain::name::InstanceName;
 use crate::host::limits::{GroupLimits, ProcessLimits};
 pub use acc_launch::{LaunchRequest, launch};
 pub use error::SupervisorError;
-pub use own_services::{Ensured, OwnServices, Service};
+pub use own_services::{Ensured, OwnServices, SERVER, Service};
 
 /// Everything a supervisor needs to run an instance once.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,10 +10,13 @@ use async_trait::async_trait;
 use super::error::SupervisorError;
 use crate::domain::instance::Process;
 
+/// What acc's own server is called as a service.
+pub const SERVER: &str = "server";
+
 /// A program that acc itself needs, next to the instances: nginx, acc's own server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
-    /// `nginx` or `server`.
+    /// The edge's kind, or [`SERVER`].
     pub name: &'static str,
     /// Program and arguments.
     pub argv: Vec<String>,
@@ -40,6 +43,26 @@ pub trait OwnServices: Send + Sync {
     /// `supervisord`, `builtin` or `fake`.
     fn kind(&self) -> &'static str;
 
+    /// Does a daemon of its own start the services? Otherwise acc's server starts the others.
+    fn has_daemon(&self) -> bool {
+        false
+    }
+
+    /// Files of the run folder that are there while the daemon runs.
+    fn run_files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
+    /// Can it be asked to start something? Always, without a daemon.
+    async fn is_reachable(&self) -> bool {
+        true
+    }
+
+    /// Is it certain that no daemon runs?
+    async fn is_gone(&self) -> Result<bool, SupervisorError> {
+        Ok(true)
+    }
+
     /// Brings up the supervisor itself (supervisord: its daemon with `services` in its config;
     /// builtin: nothing to do).
     async fn boot(&self, services: &[Service]) -> Result<Ensured, SupervisorError>;
@@ -49,6 +72,21 @@ pub trait OwnServices: Send + Sync {
     /// nothing to do.
     async fn revive(&self, _services: &[Service]) -> Result<Ensured, SupervisorError> {
         Ok(Ensured::Already)
+    }
+
+    /// Replaces a daemon that has lost its socket; every other is left as it is.
+    async fn replace_deaf(&self, _services: &[Service]) -> Result<(), SupervisorError> {
+        Ok(())
+    }
+
+    /// The command that runs the daemon in the foreground with these services, after its whole
+    /// configuration was written; its environment is its own, whatever that of the caller is.
+    /// Refused while one runs. `None`: there is no daemon.
+    async fn foreground(
+        &self,
+        _services: &[Service],
+    ) -> Result<Option<Vec<String>>, SupervisorError> {
+        Ok(None)
     }
 
     /// Sees to it that the service runs.

@@ -128,7 +128,7 @@ fn for_server(file: Option<&Path>, env: &Env, ui: &Ui) -> Result<Config, Service
 async fn dispatch(mut call: CommandContext<'_>, command: Command) -> CommandEnd {
     let call = &mut call;
     if server_check::matters(&command) && !server_check::is_served(call.config).await {
-        call.ui.warn(server_check::line(call.config.edge.kind));
+        call.ui.warn(server_check::line(&call.config.edge));
     }
     match command {
         Command::Boot(args) => commands::boot::run(call, args).await,

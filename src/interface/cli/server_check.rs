@@ -8,17 +8,14 @@ use std::io::ErrorKind;
 use tokio::net::UnixStream;
 
 use super::args::Command;
-use crate::config::{Booted, Config, EdgeKind};
+use crate::config::{Booted, Config, EdgeConfig};
 
 /// What is said.
-pub(super) fn line(edge: EdgeKind) -> &'static str {
-    match edge {
-        EdgeKind::Nginx => {
-            "acc's server is not running, so requests to sleeping instances fail: start it with `acc boot`"
-        }
-        EdgeKind::Builtin => {
-            "acc's server is not running, so all requests fail: start it with `acc boot`"
-        }
+pub(super) fn line(edge: &EdgeConfig) -> &'static str {
+    if edge.own_addresses().is_empty() {
+        "acc's server is not running, so requests to sleeping instances fail: start it with `acc boot`"
+    } else {
+        "acc's server is not running, so all requests fail: start it with `acc boot`"
     }
 }
 

@@ -28,11 +28,9 @@ pub(in crate::service) async fn sample(
     world: &World,
     handles: &[Arc<Handle>],
 ) -> Result<Vec<Seen>, ServiceError> {
-    let config = world.config();
-    let logged = config.edge.kind == crate::config::EdgeKind::Nginx;
     let target = |h: &Arc<Handle>| Target {
         listen: h.launched().listen.clone(),
-        log: logged.then(|| config.access_log(h.instance.name.as_str())),
+        log: world.edge.access_log(&h.instance.name),
     };
     let targets: Vec<Target> = handles.iter().map(target).collect();
     if targets.is_empty() {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::config::{Booted, Config};
-use crate::driver::supervisor::{Ensured, Service};
+use crate::driver::supervisor::{Ensured, SERVER, Service};
 use crate::host::append;
 use crate::service::error::chain;
 use crate::service::instance::revive;
@@ -22,7 +22,7 @@ pub(in crate::service) async fn keep(world: &Arc<World>, thorough: bool, run: &m
     }
     run.lines.extend(revive::revive(world).await);
     for service in &world.services {
-        if service.name != "server" {
+        if service.name != SERVER {
             run.lines.extend(ensure(world, service).await);
         } else if world.serving() && !world.is_orphaned() {
             // The successor of a supervisor that died finds this server by its record, which is
@@ -95,7 +95,7 @@ async fn ensure(world: &Arc<World>, service: &Service) -> Option<MonitorLine> {
 
 /// A server that has outlived its supervisor has no reader for its output.
 fn reopen_log(config: &Config) {
-    match append::take_output_if_unread(&config.own_log("server")) {
+    match append::take_output_if_unread(&config.own_log(SERVER)) {
         Ok(true) => {
             tracing::info!("the supervisor that wrote this log has died; the server continues")
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::domain::instance::Process;
 use crate::domain::name::InstanceName;
-use crate::driver::supervisor::SupervisorError;
+use crate::driver::supervisor::{SERVER, SupervisorError};
 use crate::service::error::chain;
 use crate::service::instance::handle::Handle;
 use crate::service::monitor::own_services::report;
@@ -102,7 +102,7 @@ async fn records(world: &World, config: &Config) -> Result<usize, SupervisorErro
         count += usize::from(
             world
                 .own_services
-                .restore_service_record("server", master)
+                .restore_service_record(SERVER, master)
                 .await?,
         );
     }
@@ -110,7 +110,7 @@ async fn records(world: &World, config: &Config) -> Result<usize, SupervisorErro
         count += usize::from(
             world
                 .own_services
-                .restore_service_record("nginx", edge)
+                .restore_service_record(world.edge.kind(), edge)
                 .await?,
         );
     }

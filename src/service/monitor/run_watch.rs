@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Booted, EdgeKind, SupervisorKind};
+use crate::config::Booted;
 use crate::domain::lifecycle::Phase;
 use crate::host::fs::exists;
 use crate::host::taken_away::WatchedFolder;
@@ -29,8 +29,6 @@ fn is_whole(world: &World) -> bool {
     let config = world.config();
     world.run_folder.learn(&config);
     let booted = config.booted();
-    let daemon = booted == Booted::InBackground && config.supervisor == SupervisorKind::Supervisord;
-    let nginx = booted != Booted::No && config.edge.kind == EdgeKind::Nginx;
     let mut wanted: Vec<PathBuf> = world.run_folder.notes().keys().cloned().collect();
     wanted.extend(
         world
@@ -40,12 +38,12 @@ fn is_whole(world: &World) -> bool {
             .into_iter()
             .flat_map(|(sockets, files)| sockets.iter().chain(files).cloned()),
     );
-    wanted.extend(
-        [config.supervisor_socket(), config.supervisord_pid()]
-            .into_iter()
-            .filter(|_| daemon),
-    );
-    wanted.extend(nginx.then(|| config.run.join("nginx.pid")));
+    if booted == Booted::InBackground {
+        wanted.extend(world.own_services.run_files());
+    }
+    if booted != Booted::No {
+        wanted.extend(world.edge.run_files());
+    }
     let awake = running(world)
         .into_iter()
         .filter(|(handle, _)| handle.snapshot().phase == Phase::Awake);

@@ -371,6 +371,9 @@ impl Edge for Drivers {
     fn kind(&self) -> &'static str {
         "fake"
     }
+    fn access_log(&self, name: &InstanceName) -> Option<std::path::PathBuf> {
+        self.0.profile.nginx.then(|| name.as_str().into())
+    }
     async fn prepare(&self, _: &[Route]) -> Result<(), EdgeError> {
         Ok(())
     }

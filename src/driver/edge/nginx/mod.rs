@@ -44,6 +44,9 @@ use crate::host::process;
 use crate::render::Templates;
 use crate::render::nginx::{Allowance, NginxEntry, pid_file, temp_dir, text};
 
+/// What it is called as a kind, a service and a log.
+const NAME: &str = "nginx";
+
 /// Least time between two reloads: each leaves a generation of workers behind until their
 /// connections end.
 const BETWEEN_RELOADS: Duration = Duration::from_secs(1);
@@ -136,35 +139,9 @@ impl Nginx {
         })
     }
 
-    /// Other settings; the next [`Edge::apply`] puts them in force. Folders, user and addresses
-    /// must be the same.
-    pub fn reconfigure(&self, config: Arc<Config>) {
-        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
-    }
-
     /// The version of the program that would be run.
     pub async fn version(&self) -> Result<NginxVersion, EdgeError> {
         program::version(&self.program()?).await
-    }
-
-    /// nginx as a program for the supervisor: in the foreground, ended by SIGQUIT so that requests
-    /// are finished.
-    pub fn service(&self) -> Result<Service, EdgeError> {
-        let argv = [
-            self.program()?.to_string_lossy().into_owned(),
-            "-c".into(),
-            self.file().to_string_lossy().into_owned(),
-        ];
-        Ok(Service {
-            name: "nginx",
-            argv: argv
-                .into_iter()
-                .chain(["-g".into(), "daemon off;".into()])
-                .collect(),
-            log: self.config().own_log("nginx"),
-            stop_signal: libc::SIGQUIT,
-            stop_timeout: self.stop_timeout,
-        })
     }
 
     /// The pid of the running master process, started by any process; `None`: none runs with this
@@ -348,7 +325,45 @@ impl Nginx {
 #[async_trait]
 impl Edge for Nginx {
     fn kind(&self) -> &'static str {
-        "nginx"
+        NAME
+    }
+
+    fn has_program(&self) -> bool {
+        true
+    }
+
+    /// In the foreground, ended by SIGQUIT so that requests are finished.
+    fn service(&self) -> Result<Option<Service>, EdgeError> {
+        let argv = [
+            self.program()?.to_string_lossy().into_owned(),
+            "-c".into(),
+            self.file().to_string_lossy().into_owned(),
+            "-g".into(),
+            "daemon off;".into(),
+        ];
+        Ok(Some(Service {
+            name: NAME,
+            argv: argv.into(),
+            log: self.config().own_log(NAME),
+            stop_signal: libc::SIGQUIT,
+            stop_timeout: self.stop_timeout,
+        }))
+    }
+
+    fn run_files(&self) -> Vec<PathBuf> {
+        vec![pid_file(&self.config())]
+    }
+
+    fn needs_replay_notes(&self) -> bool {
+        true
+    }
+
+    fn access_log(&self, name: &InstanceName) -> Option<PathBuf> {
+        Some(self.config().access_log(name.as_str()))
+    }
+
+    fn reconfigure(&self, config: Arc<Config>) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
     }
 
     async fn prepare(&self, routes: &[Route]) -> Result<(), EdgeError> {
@@ -382,9 +397,10 @@ impl Edge for Nginx {
             Some(master) => process::by_pid(master.pid),
             // It has no title of its own yet while it waits for its port. Without its program it
             // was never begun.
-            None => self
-                .service()
-                .map_or(Ok(None), |service| command_line::find(&service.argv)),
+            None => match self.service() {
+                Ok(Some(service)) => command_line::find(&service.argv),
+                Ok(None) | Err(_) => Ok(None),
+            },
         };
         found.map_err(|e| failed("search", Path::new("/proc"), e))
     }

@@ -18,12 +18,9 @@ use std::time::Duration;
 use crate::domain::instance::Process;
 use crate::host::process;
 
-use super::super::{Service, SupervisorError, pid_file};
+use super::super::{SERVER, Service, SupervisorError, pid_file};
 use super::handle::{Supervisord, end, kernel};
 use super::sections::{SectionMatch, group_name};
-
-/// The service that may be started while another of it runs.
-const STANDS_BY: &str = "server";
 
 /// How often, and with which pauses, it is looked for after the start of supervisord.
 const STANDBY_LOOKS: u32 = 100;
@@ -31,7 +28,8 @@ const STANDBY_PAUSE: Duration = Duration::from_millis(20);
 
 /// Is the service started together with a supervisord that these have outlived?
 pub(super) fn starts_beside(service: &Service, survivors: &[&str]) -> bool {
-    service.name == STANDS_BY || !survivors.contains(&service.name)
+    // It may be started while another of it runs.
+    service.name == SERVER || !survivors.contains(&service.name)
 }
 
 impl Supervisord {
@@ -107,9 +105,9 @@ impl Supervisord {
     /// Waits for the second acc server, so that it is on record and can be ended. One that does not
     /// come is supervisord's matter.
     pub(super) async fn record_standby(&self, survivors: &[&str]) -> Result<(), SupervisorError> {
-        if survivors.contains(&STANDS_BY) {
+        if survivors.contains(&SERVER) {
             for _ in 0..STANDBY_LOOKS {
-                if self.find_service(STANDS_BY).await? != self.survivor(STANDS_BY)? {
+                if self.find_service(SERVER).await? != self.survivor(SERVER)? {
                     break;
                 }
                 tokio::time::sleep(STANDBY_PAUSE).await;

@@ -8,6 +8,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::net::UnixStream;
 
 use crate::domain::instance::Process;
 use crate::host::{fs::make_dir, process};
@@ -146,42 +147,6 @@ impl Supervisord {
         Ok(Ensured::Started)
     }
 
-    /// Replaces a daemon that has lost its socket; every other is left as it is.
-    pub async fn replace_deaf(&self, services: &[Service]) -> Result<(), SupervisorError> {
-        if !matches!(self.daemon.presence().await, Ok(Presence::Deaf(_))) {
-            return Ok(());
-        }
-        self.bring_back(services).await.map(drop)
-    }
-
-    /// Is it certain that the daemon does not run?
-    pub async fn is_gone(&self) -> Result<bool, SupervisorError> {
-        Ok(self.daemon.presence().await? == Presence::Gone)
-    }
-
-    /// Writes the whole configuration for a daemon that is about to be run in the foreground with
-    /// [`Self::foreground_argv`]. Refused while one runs.
-    pub async fn render_config(&self, services: &[Service]) -> Result<(), SupervisorError> {
-        let _held = self.locks.lock("").await;
-        if self.daemon.presence().await? != Presence::Gone {
-            let socket = self.settings.socket.display();
-            return Err(SupervisorError::Unusable(format!(
-                "supervisord runs already on `{socket}`"
-            )));
-        }
-        self.daemon.program().await?;
-        let survivors = self.survivors(services).await?;
-        self.write_config(services, false, &survivors)?;
-        self.daemon.clear()
-    }
-
-    /// The command that runs supervisord in the foreground with the configuration of
-    /// [`Self::render_config`]. Its environment is its own, whatever that of the caller is.
-    #[must_use]
-    pub fn foreground_argv(&self) -> Vec<String> {
-        self.daemon.foreground_argv()
-    }
-
     /// Ends services whose section has changed, or is not wanted any more, and takes them out.
     async fn prune(&self, services: &[Service]) -> Result<(), SupervisorError> {
         for name in self.services.kept.names()? {
@@ -294,6 +259,47 @@ impl Supervisord {
 impl OwnServices for Supervisord {
     fn kind(&self) -> &'static str {
         "supervisord"
+    }
+
+    fn has_daemon(&self) -> bool {
+        true
+    }
+
+    fn run_files(&self) -> Vec<PathBuf> {
+        vec![self.settings.socket.clone(), self.settings.pid_file.clone()]
+    }
+
+    async fn is_reachable(&self) -> bool {
+        UnixStream::connect(&self.settings.socket).await.is_ok()
+    }
+
+    async fn is_gone(&self) -> Result<bool, SupervisorError> {
+        Ok(self.daemon.presence().await? == Presence::Gone)
+    }
+
+    async fn replace_deaf(&self, services: &[Service]) -> Result<(), SupervisorError> {
+        if !matches!(self.daemon.presence().await, Ok(Presence::Deaf(_))) {
+            return Ok(());
+        }
+        self.bring_back(services).await.map(drop)
+    }
+
+    async fn foreground(
+        &self,
+        services: &[Service],
+    ) -> Result<Option<Vec<String>>, SupervisorError> {
+        let _held = self.locks.lock("").await;
+        if self.daemon.presence().await? != Presence::Gone {
+            let socket = self.settings.socket.display();
+            return Err(SupervisorError::Unusable(format!(
+                "supervisord runs already on `{socket}`"
+            )));
+        }
+        self.daemon.program().await?;
+        let survivors = self.survivors(services).await?;
+        self.write_config(services, false, &survivors)?;
+        self.daemon.clear()?;
+        Ok(Some(self.daemon.foreground_argv()))
     }
 
     async fn boot(&self, services: &[Service]) -> Result<Ensured, SupervisorError> {

@@ -298,7 +298,7 @@ impl Bed {
 
     /// Starts nginx as a supervisor would and waits until it serves.
     pub(super) async fn run(&mut self) {
-        let service = self.edge.service().unwrap();
+        let service = self.edge.service().unwrap().unwrap();
         let mut command = Command::new(&service.argv[0]);
         command
             .args(&service.argv[1..])

@@ -288,7 +288,7 @@ async fn the_service_is_nginx_in_the_foreground() {
         return;
     }
     let bed = Bed::new(|_, _| {});
-    let service = bed.edge.service().unwrap();
+    let service = bed.edge.service().unwrap().unwrap();
     assert!(service.argv[0].ends_with("/nginx"));
     assert_eq!(
         service.argv[1..],

@@ -630,10 +630,8 @@ async fn the_foreground_command_runs_what_was_rendered() {
         return;
     };
     let s = Supervisord::new(world.settings());
-    s.render_config(&[service("nginx", &world, "exec sleep 1000")])
-        .await
-        .unwrap();
-    let argv = s.foreground_argv();
+    let services = [service("nginx", &world, "exec sleep 1000")];
+    let argv = s.foreground(&services).await.unwrap().unwrap();
     let mut foreground = tokio::process::Command::new(&argv[0])
         .args(&argv[1..])
         .env("LEAK", "1")
@@ -654,10 +652,7 @@ async fn the_foreground_command_runs_what_was_rendered() {
     .unwrap();
     assert!(!String::from_utf8_lossy(&environ).contains("LEAK"));
     assert!(
-        matches!(
-            s.render_config(&[]).await,
-            Err(SupervisorError::Unusable(_))
-        ),
+        matches!(s.foreground(&[]).await, Err(SupervisorError::Unusable(_))),
         "not under a running one"
     );
     assert_eq!(
