@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
+use crate::domain::name::{HostName, InstanceName};
+
 /// What can be wrong with the database.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -48,9 +50,23 @@ pub enum StoreError {
     /// This user may not read or write it.
     #[error("no permission to use database `{0}`")]
     Forbidden(PathBuf),
-    /// Something unique is there already: what.
+    /// Another instance has what this one asks for.
     #[error("{0} is taken")]
-    Taken(String),
+    Taken(Conflict),
+}
+
+/// What two instances may not share.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Conflict {
+    /// A name.
+    #[error("the name `{0}`")]
+    Name(InstanceName),
+    /// A host name.
+    #[error("the host `{0}`")]
+    Host(HostName),
+    /// A port.
+    #[error("the port {0}")]
+    Port(u16),
 }
 
 /// Is there less room than SQLite needs to open a database?

@@ -6,7 +6,7 @@ use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, params};
 
 use super::row::{Filter, Look, NewRow, Row, Save};
-use super::{Store, StoreError, Work, encode};
+use super::{Conflict, Store, StoreError, Work, encode};
 use crate::domain::instance::{DesiredState, Launch, Process};
 use crate::domain::lifecycle::{Phase, Stored};
 use crate::domain::name::{HostName, InstanceId, InstanceName};
@@ -27,31 +27,21 @@ impl Store {
         new: &NewRow<'_>,
         finish: impl FnOnce(InstanceId) -> Result<(Launch, String), E>,
     ) -> Result<InstanceId, E> {
-        let mut finished = Ok(());
-        let result = self.durably(|tx| {
+        self.durably(|tx| {
             let id = self.insert_row(tx, new)?;
-            match finish(id) {
-                Ok((launch, key)) => {
-                    self.change(tx, RELAUNCH, params![id.0, encode::launch(&launch), key])?;
-                    Ok(id)
-                }
-                Err(e) => {
-                    finished = Err(e);
-                    Err(StoreError::Taken(String::new()))
-                }
-            }
-        });
-        finished?;
-        Ok(result?)
+            let (launch, key) = finish(id)?;
+            self.change(tx, RELAUNCH, params![id.0, encode::launch(&launch), key])?;
+            Ok(id)
+        })
     }
 
     fn insert_row(&self, tx: &Transaction<'_>, new: &NewRow<'_>) -> Result<InstanceId, StoreError> {
         if self.is_there(tx, HAS_NAME, new.name.as_str())? {
-            return Err(StoreError::Taken(format!("the name `{}`", new.name)));
+            return Err(StoreError::Taken(Conflict::Name(new.name.clone())));
         }
         for host in new.hosts {
             if self.is_there(tx, "SELECT 1 FROM hosts WHERE host = ?1", host.as_str())? {
-                return Err(StoreError::Taken(format!("the host `{host}`")));
+                return Err(StoreError::Taken(Conflict::Host(host.clone())));
             }
         }
         self.prepared(
@@ -315,7 +305,7 @@ impl Store {
     fn taken_port(&self, e: &rusqlite::Error, port: Option<u16>) -> StoreError {
         match e.sqlite_error_code() {
             Some(rusqlite::ErrorCode::ConstraintViolation) => {
-                StoreError::Taken(format!("the port {}", port.unwrap_or(0)))
+                StoreError::Taken(Conflict::Port(port.unwrap_or(0)))
             }
             _ => self.error(e),
         }

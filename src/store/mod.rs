@@ -29,8 +29,8 @@ use std::time::Duration;
 use rusqlite::{CachedStatement, Connection, OpenFlags, Params};
 use rusqlite_migration::{M, Migrations};
 
-pub use error::StoreError;
 use error::translate;
+pub use error::{Conflict, StoreError};
 pub use events::EventRow;
 pub use journal::Work;
 pub use row::{Filter, Look, NewRow, Row, Save};
@@ -238,15 +238,15 @@ impl Store {
     }
 
     /// Runs `work` in a transaction that is on the disk when this returns.
-    fn durably<T>(
+    fn durably<T, E: From<StoreError>>(
         &self,
-        work: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+        work: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
         let mut connection = self.writer()?;
         connection
             .pragma_update(None, "synchronous", "FULL")
             .map_err(|e| self.error(&e))?;
-        let result = (|| {
+        let result = (|| -> Result<T, E> {
             let tx = connection
                 .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
                 .map_err(|e| self.error(&e))?;

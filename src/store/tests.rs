@@ -206,8 +206,8 @@ fn a_failing_finish_leaves_nothing() {
         boot: "b",
     };
     let failed: Result<_, StoreError> =
-        store.insert(&new, |_| Err(StoreError::Taken("the moon".into())));
-    assert_eq!(failed.unwrap_err().to_string(), "the moon is taken");
+        store.insert(&new, |_| Err(StoreError::Taken(Conflict::Port(7))));
+    assert_eq!(failed.unwrap_err().to_string(), "the port 7 is taken");
     assert!(store.names().unwrap().is_empty());
 }
 

@@ -21,7 +21,7 @@ use crate::service::verbs::{desired, destroy, failed_logs, purge, start};
 use crate::service::view::done;
 use crate::service::world::World;
 use crate::service::{access_logs, launch_spec, lookup, routes};
-use crate::store::{NewRow, StoreError};
+use crate::store::{Conflict, NewRow, StoreError};
 
 /// How long one that has answered is watched: long enough to see the end of one that goes into the
 /// background.
@@ -241,7 +241,7 @@ fn insert(world: &World, plan: &Plan) -> Result<InstanceId, ServiceError> {
         });
         match inserted {
             Ok(id) => return Ok(id),
-            Err(Insert::Store(StoreError::Taken(what))) if what.starts_with("the port") => {}
+            Err(Insert::Store(StoreError::Taken(Conflict::Port(_)))) => {}
             Err(Insert::Store(e @ StoreError::Taken(_))) => {
                 return Err(ServiceError::failed(
                     format!("could not create `{}`: {}", plan.name, chain(&e)),
